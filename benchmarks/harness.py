@@ -1,0 +1,82 @@
+"""Runs what is measured and writes one JSON a benchmark, with the machine, commit and command beside the figures."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of wall clock and of CPU, peak resident memory of the child process in MiB."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+    stdout: str
+
+
+def run_command(arguments: list[str]) -> Timing:
+    """Runs a command to its end and measures it, child processes included; its standard error passes through.
+
+    Raises:
+      RuntimeError: the command failed.
+    """
+    begin = time.perf_counter()
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    output: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=lambda pipe: output.append(pipe.read()), args=(process.stdout,))
+    reader.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    reader.join()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} exited with {process.returncode}")
+    return Timing(time.perf_counter() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output[0])
+
+
+def timed(function: Callable[[], Any]) -> float:
+    """Seconds that one call takes."""
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
+
+
+def report(name: str, figures: dict[str, Any]) -> None:
+    """Prints the figures and writes them to `results/NAME.json`."""
+    record = {
+        "benchmark": name,
+        "command": f"python -m benchmarks.{name}" + "".join(f" {word}" for word in sys.argv[1:]),
+        "commit": _commit(),
+        "machine": {"cpus": os.cpu_count(), "processor": _processor(), "python": platform.python_version()},
+        "figures": figures,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(json.dumps(record, indent=2))
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _commit() -> str:
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,1 @@
+"""What a prepared dataset is: the one thing that preprocessing and training share."""

@@ -1,0 +1,63 @@
+"""The catalogue: one row an item, as known at the training cut, in Parquet shards.
+
+Shapes: I items of the vocabulary.
+"""
+
+import io
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from contract import storage
+from contract.errors import ContractError
+
+CATALOGUE_SCHEMA = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),
+        # place in the item vocabulary; -1: not in it (no training event, or below its limits)
+        pa.field("item_index", pa.int64(), nullable=False),
+        pa.field("category_id", pa.string()),  # null: never told before the cut
+        # category vocabulary indices from the root down to category_id; empty where category_id is null
+        pa.field("category_path", pa.list_(pa.int64()), nullable=False),
+        pa.field("is_available", pa.bool_()),  # null: never told before the cut
+        pa.field("price", pa.float32()),  # the price-like property; null: never told before the cut
+        pa.field("price_bucket", pa.int64(), nullable=False),  # 0: no price; 1 … : quantile buckets of training items
+        pa.field("price_scaled", pa.float32(), nullable=False),  # log1p(price), mean 0, variance 1; 0: no price
+        pa.field("property_values", pa.list_(pa.int64()), nullable=False),  # property-value vocabulary indices
+        pa.field("views", pa.int64(), nullable=False),  # training events of each kind
+        pa.field("carts", pa.int64(), nullable=False),
+        pa.field("transactions", pa.int64(), nullable=False),
+        pa.field("first_seen_ms", pa.int64()),  # first and last training event; null: none
+        pa.field("last_seen_ms", pa.int64()),
+    ]
+)
+
+
+def encode_catalogue(rows: pa.Table) -> bytes:
+    """One Parquet shard; the same rows give the same bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(rows.cast(CATALOGUE_SCHEMA), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def read_catalogue(paths: Sequence[str]) -> pa.Table:
+    """All shards as one table: the vocabulary's items first, by item_index, then the others by id.
+
+    Raises:
+      ContractError: a shard has other columns.
+    """
+    parts = []
+    for path in paths:
+        part = pq.read_table(io.BytesIO(storage.read_bytes(path)))
+        if not part.schema.equals(CATALOGUE_SCHEMA):
+            raise ContractError(f"{path} does not have the catalogue's columns; prepare the dataset again")
+        parts.append(part)
+    rows = pa.concat_tables(parts) if parts else CATALOGUE_SCHEMA.empty_table()
+    is_other = pc.less(rows["item_index"], 0)
+    order = pc.sort_indices(
+        rows.append_column("is_other", is_other),
+        sort_keys=[("is_other", "ascending"), ("item_index", "ascending"), ("item_id", "ascending")],
+    )
+    return rows.take(order)

@@ -1,0 +1,103 @@
+"""The block codec: timeline rows to tf.train.Example and back.
+
+Shapes: N rows. A block holds whole timelines: a visitor's rows are contiguous, time-ordered, never split.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+import tensorflow as tf
+
+from contract.schema import TIMELINE_FEATURES
+
+_BLOCK_FEATURES = {name: tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True) for name in TIMELINE_FEATURES}
+
+
+@dataclass(frozen=True)
+class TimelineRows:
+    """Columns of timeline rows, each [N] int64; see `schema.TIMELINE_FEATURES` for their meaning."""
+
+    visitor: np.ndarray
+    position: np.ndarray
+    item: np.ndarray
+    event: np.ndarray
+    timestamp_ms: np.ndarray
+    is_target: np.ndarray
+
+    def __post_init__(self) -> None:
+        lengths = {field.name: len(getattr(self, field.name)) for field in fields(self)}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"timeline columns must be equally long, got {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.visitor)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> "TimelineRows":
+        """The rows of a slice, a mask or an index array."""
+        return TimelineRows(*(getattr(self, name)[rows] for name in TIMELINE_FEATURES))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """All rows of `parts`, in order; no parts give no rows."""
+        return cls(
+            *(
+                np.concatenate([getattr(part, name) for part in parts] or [np.empty(0, np.int64)])
+                for name in TIMELINE_FEATURES
+            )
+        )
+
+
+def timeline_starts(position: np.ndarray) -> np.ndarray:
+    """Places [V] at which a timeline begins in a position column [N]."""
+    return np.flatnonzero(position == 0)
+
+
+def encode_blocks(rows: TimelineRows, block_rows: int) -> Iterator[bytes]:
+    """Serialized tf.train.Examples of about `block_rows` rows; a timeline is never split.
+
+    Args:
+      rows: whole timelines, each contiguous and in order of time.
+      block_rows: a block is closed by the timeline that reaches this many rows.
+    """
+    if block_rows < 1:
+        raise ValueError(f"block_rows must be at least 1, got {block_rows}")
+    ends = np.append(timeline_starts(rows.position)[1:], len(rows))
+    begin = 0
+    while begin < len(rows):
+        last = min(int(np.searchsorted(ends, begin + block_rows)), len(ends) - 1)
+        end = int(ends[last])
+        yield _example(rows[begin:end]).SerializeToString(deterministic=True)
+        begin = end
+
+
+def parse_block(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Columns of one serialized block, each [N] int64."""
+    return tf.io.parse_single_example(serialized, _BLOCK_FEATURES)
+
+
+def compression_of(path: str) -> str:
+    """The TFRecord compression type that a file's name tells."""
+    return "GZIP" if path.endswith(".gz") else ""
+
+
+def read_timelines(paths: Sequence[str]) -> TimelineRows:
+    """All rows of the shards, in file and block order; for evaluation and tests, not for training."""
+    parts = [
+        TimelineRows(**{name: column.numpy() for name, column in block.items()})
+        for path in paths
+        for block in tf.data.TFRecordDataset(path, compression_of(path)).map(parse_block)
+    ]
+    return TimelineRows.concatenate(parts)
+
+
+def _example(rows: TimelineRows) -> tf.train.Example:
+    return tf.train.Example(
+        features=tf.train.Features(
+            feature={
+                name: tf.train.Feature(int64_list=tf.train.Int64List(value=getattr(rows, name)))
+                for name in TIMELINE_FEATURES
+            }
+        )
+    )

@@ -1,0 +1,1 @@
+"""An event log, item properties and a category tree in; a prepared dataset out."""

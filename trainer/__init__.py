@@ -1,0 +1,1 @@
+"""Prepared dataset in; checkpoints, metrics, SavedModel and recommendations out."""

@@ -1,0 +1,84 @@
+"""A prepared dataset, opened and checked: what every command of the trainer starts from.
+
+Shapes: I items of the vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from contract import storage
+from contract.catalogue import read_catalogue
+from contract.errors import ContractError
+from contract.layout import DatasetLayout, join
+from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
+from contract.schema import Split, Vocabulary
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where a dataset lies, its manifest and its checksum; the data itself is read on demand."""
+
+    root: str
+    manifest: Manifest
+    checksum: str
+
+    @property
+    def num_items(self) -> int:
+        """Items of the vocabulary, I: indices at or above it are out-of-vocabulary buckets."""
+        return self.manifest.vocabularies[Vocabulary.ITEMS].size
+
+    @property
+    def num_visitors(self) -> int:
+        """Visitors of the vocabulary; indices at or above it are out-of-vocabulary buckets."""
+        return self.manifest.vocabularies[Vocabulary.VISITORS].size
+
+    def shards(self, split: Split) -> list[str]:
+        """Timeline shard paths of a split, in order.
+
+        Raises:
+          ContractError: the dataset has no such split (`--split none` makes only train).
+        """
+        if split not in self.manifest.splits:
+            have = ", ".join(self.manifest.splits)
+            raise ContractError(
+                f"{self.root} has no {split} split, only {have}; prepare it with `--split time` to measure a model"
+            )
+        return [join(self.root, name) for name in self.manifest.splits[split].files]
+
+    def vocabulary(self, name: Vocabulary) -> list[str]:
+        """The ids of a vocabulary; an id's place is its index."""
+        return read_vocabulary(DatasetLayout(self.root).vocabulary(name))
+
+    def catalogue(self) -> pa.Table:
+        """The rows of the vocabulary's items, [I], row i being item index i (see `contract.catalogue`)."""
+        rows = read_catalogue([join(self.root, name) for name in self.manifest.catalogue_files])
+        known = rows.slice(0, self.num_items)
+        if not np.array_equal(known["item_index"].to_numpy(), np.arange(self.num_items)):
+            raise ContractError(
+                f"the catalogue of {self.root} does not hold every item once; prepare the dataset again"
+            )
+        return known
+
+    def item_counts(self) -> np.ndarray:
+        """[I] int64: training events of each item, all kinds; the popularity that samplers and baselines use."""
+        catalogue = self.catalogue()
+        return sum(catalogue[name].to_numpy() for name in ("views", "carts", "transactions"))
+
+
+def open_dataset(root: str) -> Dataset:
+    """Reads the manifest and checks every file against it.
+
+    Raises:
+      ContractError: not a dataset, or a file is missing or differs; the message names it.
+    """
+    manifest = read_manifest(root)
+    verify_files(manifest, root)
+    return Dataset(root=root, manifest=manifest, checksum=dataset_checksum(root))
+
+
+def read_vocabulary(path: str) -> list[str]:
+    """One id a line; an id may hold any character but a line feed."""
+    text = storage.read_bytes(path).decode()
+    return text.split("\n")[:-1]

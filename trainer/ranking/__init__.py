@@ -1,0 +1,1 @@
+"""Ranking the whole catalogue: top-k, metrics, baselines."""
