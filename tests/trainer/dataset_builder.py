@@ -1,0 +1,198 @@
+"""Small prepared datasets for the trainer's tests, written through the contract alone."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from contract import storage
+from contract.catalogue import CATALOGUE_SCHEMA, encode_catalogue
+from contract.layout import DatasetLayout
+from contract.manifest import Manifest, SplitInfo, VocabularyInfo, write_manifest
+from contract.schema import EVENT_KINDS, TIMELINE_FEATURES, Split, SplitMethod, Vocabulary
+from contract.timelines import TimelineRows, encode_blocks, timeline_starts
+from trainer.dataset import Dataset, open_dataset
+
+
+class Event(NamedTuple):
+    """One row of an event log; ids that the vocabularies lack go to an out-of-vocabulary bucket."""
+
+    visitor: str
+    item: str
+    kind: str = "view"
+    timestamp_ms: int = 0
+
+
+def build_dataset(
+    root: str,
+    *,
+    train: Sequence[Event | tuple],
+    validation: Sequence[Event | tuple] = (),
+    test: Sequence[Event | tuple] = (),
+    visitors: Sequence[str],
+    items: Sequence[str],
+    categories: Mapping[str, Sequence[str]] | None = None,
+    oov_buckets: int = 1,
+    split_method: SplitMethod = SplitMethod.TIME,
+    num_shards: int = 1,
+    block_rows: int = 1024,
+    compressed: bool = False,
+) -> Dataset:
+    """Writes a dataset below `root` and opens it.
+
+    Args:
+      train, validation, test: events (visitor, item, kind, timestamp_ms), of which the last two may be left out; an
+        empty validation or test split is not written. Earlier splits' rows of a visitor become context of the later.
+      visitors, items: the vocabularies, in order.
+      categories: an item's category path, from the root down; absent items have none.
+      num_shards: files a split.
+    """
+    layout = DatasetLayout(root)
+    vocabularies = {
+        Vocabulary.VISITORS: list(visitors),
+        Vocabulary.ITEMS: list(items),
+        Vocabulary.CATEGORIES: sorted({name for path in (categories or {}).values() for name in path}),
+        Vocabulary.PROPERTY_VALUES: [],
+    }
+    for name, ids in vocabularies.items():
+        storage.write_bytes(layout.vocabulary(name), "".join(f"{word}\n" for word in ids).encode())
+    by_split = {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: test}
+    events = {split: [Event(*event) for event in rows] for split, rows in by_split.items()}
+    indices = {
+        name: {word: place for place, word in enumerate(vocabularies[name])}
+        for name in (Vocabulary.VISITORS, Vocabulary.ITEMS)
+    }
+    splits = {}
+    for number, (split, targets) in enumerate(events.items()):
+        if targets or split == Split.TRAIN:
+            context = [event for earlier in list(events)[:number] for event in events[earlier]]
+            rows = _timelines(context, targets, indices, oov_buckets)
+            splits[split] = _write_split(root, split, rows, num_shards, block_rows, compressed)
+    table = _catalogue(events[Split.TRAIN], vocabularies, categories or {})
+    storage.write_bytes(layout.catalogue_shard(0, 1), encode_catalogue(table))
+    is_by_time = split_method == SplitMethod.TIME
+    manifest = Manifest(
+        split_method=split_method,
+        validation_from_ms=_first_ms(events[Split.VALIDATION]) if is_by_time else None,
+        test_from_ms=_first_ms(events[Split.TEST]) if is_by_time else None,
+        vocabularies={
+            name: VocabularyInfo(size=len(ids), oov_buckets=oov_buckets) for name, ids in vocabularies.items()
+        },
+        splits=splits,
+        config={},
+        files={name: storage.sha256(f"{root}/{name}") for name in storage.list_files(root)},
+    )
+    write_manifest(manifest, root)
+    return open_dataset(root)
+
+
+def checkerboard(num_visitors: int = 60, num_items: int = 20, per_visitor: int = 6, seed: int = 0) -> dict[str, Any]:
+    """Arguments of `build_dataset`: visitors touch only items of their own parity, in all three splits.
+
+    The shared suite of `implicit`: whatever learns from visitors and items must rank the squares of the same colour
+    first.
+    """
+    generator = np.random.default_rng(seed)
+    events: dict[str, list[Event]] = {"train": [], "validation": [], "test": []}
+    for visitor in range(num_visitors):
+        items = generator.permutation(np.arange(visitor % 2, num_items, 2))[: per_visitor + 2]
+        for place, item in enumerate(items):
+            name = "train" if place < per_visitor else "validation" if place == per_visitor else "test"
+            offset = {"train": 0, "validation": 1_000, "test": 2_000}[name]
+            events[name].append(Event(f"v{visitor}", f"i{item}", "view", offset + place))
+    return {
+        **events,
+        "visitors": [f"v{visitor}" for visitor in range(num_visitors)],
+        "items": [f"i{item}" for item in range(num_items)],
+    }
+
+
+def _first_ms(events: Sequence[Event]) -> int | None:
+    return min((event.timestamp_ms for event in events), default=None)
+
+
+def _index(word: str, indices: Mapping[str, int], oov_buckets: int) -> int:
+    return indices.get(word, len(indices) + zlib.crc32(word.encode()) % oov_buckets)
+
+
+def _timelines(
+    context: Sequence[Event],
+    targets: Sequence[Event],
+    indices: Mapping[Vocabulary, Mapping[str, int]],
+    oov_buckets: int,
+) -> TimelineRows:
+    """Timelines of the targets' visitors in order of their first target; ties in time stay in the order given."""
+    timelines: dict[str, list[tuple[Event, int]]] = {event.visitor: [] for event in targets}
+    for event, is_target in [(event, 0) for event in context] + [(event, 1) for event in targets]:
+        if event.visitor in timelines:
+            timelines[event.visitor].append((event, is_target))
+    columns: list[tuple[int, ...]] = []
+    for visitor, rows in timelines.items():
+        for position, (event, is_target) in enumerate(sorted(rows, key=lambda row: row[0].timestamp_ms)):
+            columns.append(
+                (
+                    _index(visitor, indices[Vocabulary.VISITORS], oov_buckets),
+                    position,
+                    _index(event.item, indices[Vocabulary.ITEMS], oov_buckets),
+                    EVENT_KINDS.index(event.kind),
+                    event.timestamp_ms,
+                    is_target,
+                )
+            )
+    return TimelineRows(*np.array(columns, np.int64).reshape(-1, len(TIMELINE_FEATURES)).T)
+
+
+def _write_split(
+    root: str, split: Split, rows: TimelineRows, num_shards: int, block_rows: int, compressed: bool
+) -> SplitInfo:
+    layout = DatasetLayout(root)
+    starts = timeline_starts(rows.position)
+    timeline_of_row = np.cumsum(rows.position == 0) - 1
+    tf.io.gfile.makedirs(layout.timelines)
+    files, num_blocks = [], 0
+    for shard in range(num_shards):
+        path = layout.timeline_shard(split, shard, num_shards, compressed=compressed)
+        with tf.io.TFRecordWriter(path, "GZIP" if compressed else "") as writer:
+            for block in encode_blocks(rows[timeline_of_row % num_shards == shard], block_rows):
+                writer.write(block)
+                num_blocks += 1
+        files.append(path.removeprefix(f"{root}/"))
+    return SplitInfo(
+        rows=len(rows),
+        target_rows=int(rows.is_target.sum()),
+        visitors=len(starts),
+        blocks=num_blocks,
+        files=tuple(files),
+    )
+
+
+def _catalogue(
+    train: Sequence[Event], vocabularies: Mapping[Vocabulary, list[str]], categories: Mapping[str, Sequence[str]]
+) -> pa.Table:
+    category_index = {name: place for place, name in enumerate(vocabularies[Vocabulary.CATEGORIES])}
+    rows = []
+    for index, item in enumerate(vocabularies[Vocabulary.ITEMS]):
+        events = [event for event in train if event.item == item]
+        path = categories.get(item, ())
+        times = [event.timestamp_ms for event in events]
+        counts = [sum(event.kind == kind for event in events) for kind in EVENT_KINDS]
+        rows.append(
+            {
+                "item_id": item,
+                "item_index": index,
+                "category_id": path[-1] if path else None,
+                "category_path": [category_index[name] for name in path],
+                "is_available": None,
+                "price": None,
+                "price_bucket": 0,
+                "price_scaled": 0.0,
+                "property_values": [],
+                **dict(zip(("views", "carts", "transactions"), counts, strict=True)),
+                "first_seen_ms": min(times, default=None),
+                "last_seen_ms": max(times, default=None),
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=CATALOGUE_SCHEMA)
