@@ -1,0 +1,43 @@
+"""Scorers and queries whose every number is known."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.models.interface import Queries
+from trainer.ranking.cases import Cases
+from trainer.ranking.lists import Lists
+
+
+class TableScorer:
+    """Looks the scores of visitor v up in row v of a table [V, I]."""
+
+    def __init__(self, scores: np.ndarray):
+        self.scores = tf.Variable(scores, dtype=tf.float32)
+
+    def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        return tf.gather(self.scores, queries.visitor)
+
+
+def lists_of(rows: Sequence[Sequence[int]]) -> Lists:
+    starts = np.cumsum([0, *(len(row) for row in rows)])
+    return Lists(np.array([entry for row in rows for entry in row], np.int64), starts)
+
+
+def cases_of(history: Sequence[Sequence[int]], relevant: Sequence[Sequence[int]], num_items: int) -> Cases:
+    """Case v is visitor v."""
+    return Cases(
+        visitor=np.arange(len(history)),
+        history=lists_of(history),
+        relevant=lists_of(relevant),
+        num_items=num_items,
+        num_new_visitors=0,
+        num_without_relevant=0,
+        unknown_item_share=0.0,
+    )
+
+
+def queries_of(visitor: Sequence[int], history: Sequence[Sequence[int]] = ()) -> Queries:
+    lists = lists_of(history or [[]] * len(visitor))
+    return Queries(tf.constant(visitor, tf.int64), tf.constant(lists.padded(0, len(lists))), tf.constant(lists.lengths))

@@ -1,0 +1,31 @@
+"""The evaluator again, slow and plain: sorts whole rows, one visitor at a time."""
+
+import math
+
+import numpy as np
+
+
+def plain_ranks(scores: np.ndarray, hidden: set[int], relevant: set[int]) -> list[int]:
+    """Ranks of the relevant items; an irrelevant item of the same score stands before them."""
+    visible = [item for item in range(len(scores)) if item not in hidden]
+    order = sorted(visible, key=lambda item: (-scores[item], item in relevant))
+    return [place for place, item in enumerate(order) if item in relevant]
+
+
+def plain_metrics(scores: np.ndarray, hidden: set[int], relevant: set[int], k: int) -> dict[str, float]:
+    """Every metric of one visitor at k."""
+    found = [rank for rank in plain_ranks(scores, hidden, relevant) if rank < k]
+    possible = min(k, len(relevant))
+    return {
+        f"recall@{k}": len(found) / possible,
+        f"ndcg@{k}": sum(1 / math.log2(rank + 2) for rank in found)
+        / sum(1 / math.log2(rank + 2) for rank in range(possible)),
+        f"mrr@{k}": 1 / (found[0] + 1) if found else 0.0,
+        f"hit_rate@{k}": float(bool(found)),
+    }
+
+
+def plain_list(scores: np.ndarray, hidden: set[int], k: int) -> list[int]:
+    """The k best visible items, the lower index first among equals."""
+    visible = [item for item in range(len(scores)) if item not in hidden]
+    return sorted(visible, key=lambda item: (-scores[item], item))[:k]

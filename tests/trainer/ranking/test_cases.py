@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from contract.errors import ContractError
+from contract.schema import Split
+from contract.timelines import TimelineRows
+from tests.trainer.dataset_builder import build_dataset
+from tests.trainer.ranking.fakes import cases_of
+from trainer.ranking.cases import build_cases, returning_visitors
+
+NUM_ITEMS = 10
+UNKNOWN = 10  # an item that the vocabulary lacks
+
+
+def rows_of(*timelines):
+    """Rows of (visitor, items before the cut, items after it)."""
+    columns = [
+        (visitor, position, item, 0, position, is_target)
+        for visitor, before, after in timelines
+        for position, (item, is_target) in enumerate([(item, 0) for item in before] + [(item, 1) for item in after])
+    ]
+    return TimelineRows(*np.array(columns, np.int64).T)
+
+
+def lists(values):
+    return [values.values[begin:end].tolist() for begin, end in zip(values.starts, values.starts[1:], strict=False)]
+
+
+def test_relevant_are_the_distinct_new_items_and_the_history_keeps_order_and_repetitions():
+    cases = returning_visitors(rows_of((4, [3, 1, 3], [7, 1, 5, 7])), NUM_ITEMS)
+    np.testing.assert_array_equal(cases.visitor, [4])
+    assert lists(cases.history) == [[3, 1, 3]]
+    assert lists(cases.relevant) == [[5, 7]]
+
+
+def test_visitors_without_history_or_without_new_items_are_left_out_and_counted():
+    cases = returning_visitors(
+        rows_of((0, [], [1]), (1, [2], [2]), (2, [3], [4]), (3, [3], [UNKNOWN]), (5, [6], [])), NUM_ITEMS
+    )
+    np.testing.assert_array_equal(cases.visitor, [2])
+    assert lists(cases.history) == [[3]]
+    assert cases.num_new_visitors == 1  # visitor 0
+    assert cases.num_without_relevant == 2  # visitors 1 and 3; visitor 5 did nothing after the cut
+
+
+def test_the_share_of_rows_with_unknown_items_is_that_of_returning_visitors():
+    cases = returning_visitors(rows_of((0, [1], [UNKNOWN, 2, 3, UNKNOWN]), (1, [], [UNKNOWN] * 5)), NUM_ITEMS)
+    assert cases.unknown_item_share == pytest.approx(2 / 4)
+    assert lists(cases.relevant) == [[2, 3]]
+
+
+def test_neighbours_of_one_out_of_vocabulary_bucket_are_different_visitors():
+    cases = returning_visitors(rows_of((99, [1], [2]), (99, [2], [3])), NUM_ITEMS)
+    np.testing.assert_array_equal(cases.visitor, [99, 99])
+    assert lists(cases.history) == [[1], [2]]
+    assert lists(cases.relevant) == [[2], [3]]
+
+
+def test_rows_without_a_single_case_give_none():
+    assert len(returning_visitors(rows_of((0, [], [1])), NUM_ITEMS)) == 0
+    assert len(returning_visitors(TimelineRows.concatenate([]), NUM_ITEMS)) == 0
+
+
+def test_a_dataset_gives_the_cases_of_the_split_asked_for(tmp_path):
+    dataset = build_dataset(
+        str(tmp_path / "dataset"),
+        train=[("anna", "a"), ("bob", "b", "view", 1)],
+        validation=[("anna", "b", "view", 10)],
+        test=[("anna", "c", "view", 20), ("bob", "a", "view", 21)],
+        visitors=["anna", "bob"],
+        items=["a", "b", "c"],
+    )
+    validation, test = build_cases(dataset, Split.VALIDATION), build_cases(dataset, Split.TEST)
+    assert (lists(validation.history), lists(validation.relevant)) == ([[0]], [[1]])
+    # before the test cut anna has touched a and b: the validation window is history by then
+    assert (lists(test.history), lists(test.relevant)) == ([[0, 1], [1]], [[2], [0]])
+
+
+def test_a_split_that_the_dataset_lacks_is_refused(tmp_path):
+    dataset = build_dataset(str(tmp_path / "dataset"), train=[("anna", "a")], visitors=["anna"], items=["a"])
+    with pytest.raises(ContractError, match="no test split"):
+        build_cases(dataset, Split.TEST)
+
+
+def test_a_sample_keeps_the_order_and_the_lists_of_what_it_keeps():
+    cases = cases_of([[v] for v in range(50)], [[v + 50] for v in range(50)], num_items=100)
+    sample = cases.sample(20, seed=3)
+    assert len(sample) == 20
+    assert (np.diff(sample.visitor) > 0).all()
+    np.testing.assert_array_equal(sample.history.values, sample.visitor)
+    np.testing.assert_array_equal(sample.relevant.values, sample.visitor + 50)
+    assert cases.sample(50, seed=3) is cases

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainer.ranking.fakes import TableScorer, lists_of, queries_of
+from trainer.models.interface import Queries
+from trainer.ranking.topk import chunk_size, query_chunks, top_k, visible_scores
+
+
+def test_the_best_come_first_and_equals_in_the_order_of_the_catalogue():
+    top = top_k(tf.constant([[1.0, 3.0, 2.0, 3.0]]), 3)
+    np.testing.assert_array_equal(top.item, [[1, 3, 2]])
+    np.testing.assert_array_equal(top.score, [[3, 3, 2]])
+
+
+def test_items_of_the_history_are_hidden_and_nothing_else():
+    scorer = TableScorer(np.ones((2, 4)))
+    # item 9 is not in the catalogue; the second history is shorter, and what fills it up is not part of it
+    scores = visible_scores(scorer, queries_of([0, 1], [[2, 9, 2], [3]]), is_seen_hidden=True)
+    np.testing.assert_array_equal(np.isinf(scores), [[0, 0, 1, 0], [0, 0, 0, 1]])
+
+
+def test_padding_may_hold_any_index():
+    queries = Queries(tf.constant([0], tf.int64), tf.constant([[1, 0, -1]], tf.int64), tf.constant([1], tf.int64))
+    scores = visible_scores(TableScorer(np.ones((1, 3))), queries, is_seen_hidden=True)
+    np.testing.assert_array_equal(np.isinf(scores), [[0, 1, 0]])
+
+
+def test_seen_items_are_shown_where_that_is_asked_for():
+    scores = visible_scores(TableScorer(np.ones((1, 4))), queries_of([0], [[2]]), is_seen_hidden=False)
+    np.testing.assert_array_equal(scores, np.ones((1, 4)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused(bad):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not finite"):
+        visible_scores(TableScorer(np.array([[1.0, bad]])), queries_of([0]), is_seen_hidden=True)
+
+
+def test_a_chunk_is_as_many_visitors_as_the_memory_holds_scores_for():
+    # 1,000 items of 4 bytes: 4,000 bytes a visitor
+    assert chunk_size(1000, scores_bytes=12_500) == 3
+    assert chunk_size(1000, scores_bytes=1) == 1
+
+
+def test_chunks_have_one_size_and_the_last_is_filled_up():
+    history = lists_of([[5], [6, 7], []])
+    chunks = list(query_chunks(np.array([10, 11, 12]), history, 2))
+    assert [chunk for chunk, _ in chunks] == [slice(0, 2), slice(2, 3)]
+    np.testing.assert_array_equal(chunks[0][1].history, [[5, 0], [6, 7]])
+    np.testing.assert_array_equal(chunks[0][1].history_length, [1, 2])
+    np.testing.assert_array_equal(chunks[1][1].visitor, [12, 0])
+    np.testing.assert_array_equal(chunks[1][1].history_length, [0, 0])

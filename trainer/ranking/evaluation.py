@@ -1,0 +1,164 @@
+"""The evaluator: ranks the whole catalogue for every case and measures where the right items stand.
+
+Ties count against the system: an irrelevant item of the same score stands before a relevant one, so that a scorer that
+cannot tell items apart earns nothing from the order of the catalogue.
+
+Shapes: B visitors of a chunk, V visitors, P (visitor, relevant item) pairs, I items, K the longest list looked at.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from contract.schema import Split
+from trainer.dataset import Dataset
+from trainer.models.interface import Queries, Scorer
+from trainer.ranking.cases import Cases, build_cases
+from trainer.ranking.metrics import RelevantRanks, metric_values
+from trainer.ranking.topk import chunk_size, query_chunks, query_signature, top_k, visible_scores
+
+LIST_LENGTHS = (10, 20)
+"""The K of every metric in a report."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one system reached.
+
+    by_visitor   a metric's name, `ndcg@10`, to its values [V]
+    coverage     `coverage@10` to the share of the catalogue that is in anybody's list, in [0, 1]
+    """
+
+    by_visitor: dict[str, np.ndarray]
+    coverage: dict[str, float]
+
+    def mean(self, name: str) -> float:
+        """A metric's mean over the visitors."""
+        return float(self.by_visitor[name].mean())
+
+
+class _ChunkRanking(NamedTuple):
+    """One chunk, ranked.
+
+    top_item         [B, K] int64
+    top_score        [B, K] float32, descending; -inf: hidden
+    num_reaching     [B] int32: items whose score is at least the K-th
+    relevant_score   [B, R] float32, R the most relevant items of a visitor in the chunk; filled up with any score
+    """
+
+    top_item: tf.Tensor
+    top_score: tf.Tensor
+    num_reaching: tf.Tensor
+    relevant_score: tf.Tensor
+
+
+class Evaluator:
+    """Measures a scorer on cases; made once, it measures again and again as the scorer's weights change."""
+
+    def __init__(self, scorer: Scorer, cases: Cases, ks: Sequence[int] = LIST_LENGTHS, scores_bytes: int | None = None):
+        """Prepares a compiled ranking.
+
+        Args:
+          scorer: a trained model or a baseline.
+          cases: whom to rank for and what is right.
+          ks: the list lengths; those beyond the catalogue count as the whole catalogue.
+          scores_bytes: memory for the scores of a chunk; by default what suits the device.
+
+        Raises:
+          ValueError: there are no cases, or a list length is below 1.
+        """
+        if not len(cases):
+            raise ValueError(
+                "no returning visitor touches an item that is new to him and known to training, so there is nothing to "
+                "rank; prepare the dataset with a longer window"
+            )
+        if min(ks) < 1:
+            raise ValueError(f"list lengths must be at least 1, got {list(ks)}")
+        self._scorer, self._cases, self._ks = scorer, cases, tuple(ks)
+        self._longest = min(max(ks), cases.num_items)
+        self._chunk_size = chunk_size(cases.num_items, scores_bytes)
+        relevant = tf.TensorSpec([self._chunk_size, None], tf.int64)
+        self._rank = tf.function(self._rank_chunk, input_signature=[query_signature(self._chunk_size), relevant])
+
+    def measure(self) -> Measurement:
+        """Ranks the catalogue for every case with the scorer's present weights.
+
+        Raises:
+          ValueError: a score is NaN or infinite.
+        """
+        cases, relevant = self._cases, self._cases.relevant
+        ranks: list[np.ndarray] = []
+        is_covered = {k: np.zeros(cases.num_items, bool) for k in self._ks}
+        for chunk, queries in query_chunks(cases.visitor, cases.history, self._chunk_size):
+            padded = relevant.padded(chunk.start, chunk.stop)
+            missing = self._chunk_size - len(padded)
+            ranking = self._ranked(queries, tf.constant(np.pad(padded, ((0, missing), (0, 0)))))
+            lengths = relevant.lengths[chunk]
+            ranks.append(_pessimistic_ranks(ranking, lengths))
+            for k, covered in is_covered.items():
+                is_shown = ranking.top_score[: len(lengths), :k] > -np.inf
+                covered[ranking.top_item[: len(lengths), :k][is_shown]] = True
+        found = RelevantRanks(np.concatenate(ranks), relevant.owner, relevant.lengths)
+        return Measurement(
+            metric_values(found, self._ks),
+            {f"coverage@{k}": float(covered.mean()) for k, covered in is_covered.items()},
+        )
+
+    def _ranked(self, queries: Queries, relevant: tf.Tensor) -> _ChunkRanking:
+        try:
+            return _ChunkRanking(*(part.numpy() for part in self._rank(queries, relevant)))
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(error.message) from error
+
+    def _rank_chunk(self, queries: Queries, relevant: tf.Tensor) -> _ChunkRanking:
+        scores = visible_scores(self._scorer, queries, is_seen_hidden=True)
+        k = self._longest
+        top = top_k(scores, min(k + 1, self._cases.num_items))
+        last = top.score[:, k - 1 : k]
+        # the K best hold all that reach the K-th score, unless the next one reaches it too: then, and rarely, count
+        num_reaching = tf.cond(
+            tf.reduce_any(top.score[:, k:] == last),
+            lambda: tf.reduce_sum(tf.cast(scores >= last, tf.int32), axis=1),
+            lambda: tf.fill([self._chunk_size], k),
+        )
+        relevant_score = tf.gather(scores, relevant, batch_dims=1)
+        return _ChunkRanking(top.item[:, :k], top.score[:, :k], num_reaching, relevant_score)
+
+
+def evaluate_scorer(scorer: Scorer, cases: Cases, ks: Sequence[int] = LIST_LENGTHS) -> Measurement:
+    """Measures a scorer once."""
+    return Evaluator(scorer, cases, ks).measure()
+
+
+def returning_visitor_ndcg(scorer: Scorer, dataset: Dataset, split: Split, k: int = 20) -> float:
+    """NDCG@k over all returning visitors of a split; to measure repeatedly, keep an `Evaluator`."""
+    return evaluate_scorer(scorer, build_cases(dataset, split), [k]).mean(f"ndcg@{k}")
+
+
+def _pessimistic_ranks(ranking: _ChunkRanking, lengths: np.ndarray) -> np.ndarray:
+    """[P] int64 ranks of the chunk's relevant items, pair after pair; beyond the K-th place: K or more.
+
+    `lengths` [V] are the relevant items of each visitor of the chunk, without the queries that fill it up.
+    """
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    is_pair = np.arange(ranking.relevant_score.shape[1]) < lengths[:, None]
+    score = ranking.relevant_score[: len(lengths)][is_pair]  # [P]
+    top, longest = ranking.top_score[owner], ranking.top_score.shape[1]
+    is_last = score == top[:, -1]
+    num_reaching = np.where(is_last, ranking.num_reaching[owner], (top >= score[:, None]).sum(axis=1))
+    rank = num_reaching - _relevant_ties(owner, score)
+    return np.where(score >= top[:, -1], rank, longest)
+
+
+def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """[P] the visitor's relevant items of the same score that stand at or behind each, in any fixed order."""
+    order = np.lexsort([score, owner])
+    is_first = np.diff(owner[order], prepend=-1).astype(bool) | np.diff(score[order], prepend=-np.inf).astype(bool)
+    begins = np.append(np.flatnonzero(is_first), len(order))
+    group = np.cumsum(is_first) - 1
+    ties = np.empty(len(order), np.int64)
+    ties[order] = begins[group + 1] - np.arange(len(order))
+    return ties

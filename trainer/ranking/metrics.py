@@ -1,0 +1,72 @@
+"""Ranking metrics of each visitor, from the ranks of the items he chose.
+
+Shapes: V visitors, P (visitor, relevant item) pairs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RelevantRanks:
+    """Where the relevant items stand in the whole catalogue.
+
+    rank           [P] int64: 0 is the first; beyond the list that was looked at: any number from its length on
+    owner          [P] int64: the visitor of the pair
+    num_relevant   [V] int64, at least 1
+    """
+
+    rank: np.ndarray
+    owner: np.ndarray
+    num_relevant: np.ndarray
+
+    def sum_within(self, k: int, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """[V] float64: the gains of the relevant ranks below k, summed by visitor."""
+        is_hit = self.rank < k
+        return np.bincount(self.owner[is_hit], gain(self.rank[is_hit]), minlength=len(self.num_relevant))
+
+
+def recall(ranks: RelevantRanks, k: int) -> np.ndarray:
+    """[V], in [0, 1]: relevant items among the first k, of min(k, relevant items) (Liang et al., WWW 2018).
+
+    The truncated denominator lets a perfect list reach 1 for visitors with more than k relevant items.
+    """
+    return ranks.sum_within(k, np.ones_like) / np.minimum(ranks.num_relevant, k)
+
+
+def ndcg(ranks: RelevantRanks, k: int) -> np.ndarray:
+    """[V], in [0, 1]: gains 1 / log2(rank + 2) among the first k, of what min(k, relevant items) on top would earn."""
+    best = np.cumsum(_discount(np.arange(k)))
+    return ranks.sum_within(k, _discount) / best[np.minimum(ranks.num_relevant, k) - 1]
+
+
+def mrr(ranks: RelevantRanks, k: int) -> np.ndarray:
+    """[V], in [0, 1]: 1 / (rank + 1) of the first relevant item; 0 where none is among the first k."""
+    first = np.full(len(ranks.num_relevant), np.iinfo(np.int64).max)
+    np.minimum.at(first, ranks.owner, ranks.rank)
+    return np.where(first < k, 1 / (first + 1.0), 0.0)
+
+
+def hit_rate(ranks: RelevantRanks, k: int) -> np.ndarray:
+    """[V], 0 or 1: whether a relevant item is among the first k."""
+    return (ranks.sum_within(k, np.ones_like) > 0).astype(np.float64)
+
+
+METRICS: Mapping[str, Callable[[RelevantRanks, int], np.ndarray]] = {
+    "recall": recall,
+    "ndcg": ndcg,
+    "mrr": mrr,
+    "hit_rate": hit_rate,
+}
+"""Every metric of a visitor, by the name that reports give it."""
+
+
+def metric_values(ranks: RelevantRanks, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """`ndcg@10` and so on, each [V]."""
+    return {f"{name}@{k}": metric(ranks, k) for k in ks for name, metric in METRICS.items()}
+
+
+def _discount(rank: np.ndarray) -> np.ndarray:
+    return 1 / np.log2(rank + 2.0)
