@@ -44,7 +44,16 @@ def visible_scores(scorer: Scorer, queries: Queries, is_seen_hidden: tf.Tensor |
     is_finite = tf.reduce_all(tf.math.is_finite(tf.reduce_sum(scores, axis=1)))
     check = tf.debugging.Assert(is_finite, ["scores are not finite: the model has diverged; train it anew"])
     with tf.control_dependencies([check] if check is not None else []):
-        return _hide(scores, queries, is_seen_hidden)
+        return hide(scores, queries.history, queries.history_length, is_seen_hidden)
+
+
+def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.Tensor | bool = True) -> tf.Tensor:
+    """[B, I] float32: the scores, -inf at the first `lengths` [B] of the items [B, H] where `is_hidden` is true."""
+    is_entry = tf.sequence_mask(lengths, tf.shape(items)[1])
+    is_known = (items >= 0) & (items < tf.shape(scores, tf.int64)[1])
+    place = tf.where(is_entry & is_known & is_hidden)
+    item = tf.gather_nd(items, place)
+    return tf.tensor_scatter_nd_update(scores, tf.stack([place[:, 0], item], axis=1), tf.fill(tf.shape(item), -np.inf))
 
 
 def top_k(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
@@ -84,12 +93,3 @@ def query_signature(size: int) -> Queries:
     return Queries(
         tf.TensorSpec([size], tf.int64), tf.TensorSpec([size, None], tf.int64), tf.TensorSpec([size], tf.int64)
     )
-
-
-def _hide(scores: tf.Tensor, queries: Queries, is_seen_hidden: tf.Tensor | bool) -> tf.Tensor:
-    is_entry = tf.sequence_mask(queries.history_length, tf.shape(queries.history)[1])
-    is_known = (queries.history >= 0) & (queries.history < tf.shape(scores, tf.int64)[1])
-    place = tf.where(is_entry & is_known & is_seen_hidden)
-    item = tf.gather_nd(queries.history, place)
-    where = tf.stack([place[:, 0], item], axis=1)
-    return tf.tensor_scatter_nd_update(scores, where, tf.fill(tf.shape(item), -np.inf))
