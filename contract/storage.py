@@ -61,6 +61,12 @@ def list_files(uri: str) -> list[str]:
     return sorted(str(name).removeprefix(prefix) for name in file_system.find(path))
 
 
+def remove_directory(uri: str) -> None:
+    """Removes a directory and all below it."""
+    file_system, path = _open_file_system(uri)
+    file_system.rm(path, recursive=True)
+
+
 def sha256(uri: str) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()

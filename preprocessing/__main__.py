@@ -1,0 +1,7 @@
+"""`python -m preprocessing`."""
+
+import sys
+
+from preprocessing.cli import main
+
+sys.exit(main())

@@ -1,0 +1,271 @@
+"""Item properties and the category tree to one row an item, as known at the training cut and nothing later.
+
+Shapes: N property rows, I items.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contract.catalogue import CATALOGUE_SCHEMA
+from preprocessing import validation
+from preprocessing.columns import by_count, codes, decode_columns, last_of_each
+from preprocessing.config import PropertyConfig
+from preprocessing.sources import Chunk, Rejects, parse_chunk, reject_rows
+from preprocessing.statistics import ReadingSummary, merge_readings, summarize_reading
+from preprocessing.timelines import Bundle
+from preprocessing.validation import Flaws
+
+PROPERTY_COLUMNS = ("timestamp", "itemid", "property", "value")
+TREE_COLUMNS = ("categoryid", "parentid")
+
+
+@dataclass(frozen=True)
+class CategoryTree:
+    """Each category's path from its root down to itself, and what was odd.
+
+    num_cycles     categories whose ancestors lead back to themselves: the path is cut before the repetition
+    num_orphans    categories whose parent is not in the tree: they are taken for roots
+    """
+
+    paths: Mapping[str, tuple[str, ...]]
+    num_cycles: int
+    num_orphans: int
+
+
+def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
+    """The tree of (category, parent) rows; an empty parent marks a root; of two rows for a category the last counts."""
+    parent_of = dict(zip(categories, parents, strict=True))
+    paths: dict[str, tuple[str, ...]] = {}
+    num_cycles = num_orphans = 0
+    for category, parent in parent_of.items():
+        num_orphans += parent not in parent_of and parent != ""
+        path = [category]
+        while (above := parent_of[path[-1]]) in parent_of and above not in path:
+            path.append(above)
+        num_cycles += above in path
+        paths[category] = tuple(reversed(path))
+    return CategoryTree(paths, num_cycles, num_orphans)
+
+
+def read_tree(chunks: Iterable[Chunk]) -> tuple[CategoryTree, ReadingSummary]:
+    """The tree of a file's rows; rows with an empty category are bad."""
+    categories: list[str] = []
+    parents: list[str] = []
+    summaries = []
+    for chunk in chunks:
+        parsed = parse_chunk(chunk)
+        flaws = Flaws.none(len(parsed.columns))
+        validation.check_ids(parsed.columns["categoryid"], flaws)
+        good = parsed.columns.filter(flaws.is_good)
+        categories += good["categoryid"].to_pylist()
+        parents += good["parentid"].to_pylist()
+        summaries.append(summarize_reading(len(good), parsed.num_blank, reject_rows(parsed, flaws, chunk.source.path)))
+    return build_tree(categories, parents), merge_readings(summaries)
+
+
+def describe_tree(tree: CategoryTree) -> dict[str, int]:
+    """Sizes and oddities, as JSON."""
+    return {
+        "categories": len(tree.paths),
+        "roots": sum(len(path) == 1 for path in tree.paths.values()),
+        "levels": max(map(len, tree.paths.values()), default=0),
+        "cycles": tree.num_cycles,
+        "orphans": tree.num_orphans,
+    }
+
+
+def parse_properties(chunk: Chunk, until_ms: float) -> tuple[pa.Table, Rejects, int]:
+    """The last row before `until_ms` of each (item, property) of a chunk, the bad rows, and the number of good ones.
+
+    The columns are timestamp_ms, item, property and value.
+    """
+    parsed = parse_chunk(chunk)
+    columns = parsed.columns
+    flaws = Flaws.none(len(columns))
+    timestamps = validation.parse_timestamps(columns["timestamp"], flaws)
+    validation.check_ids(columns["itemid"], flaws)
+    validation.check_ids(columns["property"], flaws)
+    table = pa.table(
+        {
+            "timestamp_ms": timestamps,
+            "item": columns["itemid"].combine_chunks().dictionary_encode(),
+            "property": columns["property"].combine_chunks().dictionary_encode(),
+            "value": columns["value"],
+        }
+    )
+    rows = latest_rows(table, np.flatnonzero(flaws.is_good & (timestamps < until_ms)))
+    return table.take(rows), reject_rows(parsed, flaws, chunk.source.path), int(flaws.is_good.sum())
+
+
+def latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:
+    """Of `rows`, the last in time (then in the table) of each (item, property)."""
+    by_time = rows[np.argsort(table["timestamp_ms"].to_numpy()[rows], kind="stable")]
+    keys = [codes(table[name])[0][by_time] for name in ("item", "property")]
+    return by_time[last_of_each(keys)]
+
+
+def merge_properties(bundles: Iterable[Bundle]) -> pa.Table:
+    """The latest value of each (item, property) of a partition: item, property, value."""
+    parts = [decode_columns(bundle.encoded) for bundle in sorted(bundles, key=lambda bundle: bundle.place)]
+    table = pa.concat_tables(parts).unify_dictionaries()
+    return table.take(latest_rows(table, np.arange(len(table)))).select(["item", "property", "value"])
+
+
+def count_properties(properties: pa.Table) -> pa.Table:
+    """Items that have each property: id, count."""
+    counted = pc.value_counts(properties["property"].combine_chunks().dictionary_decode())
+    return pa.table({"id": counted.field("values"), "count": counted.field("counts")})
+
+
+def choose_properties(encoded_counts: bytes, config: PropertyConfig) -> tuple[str, ...]:
+    """The properties without a role that most items have."""
+    if not encoded_counts:
+        return ()
+    with_role = {config.category, config.availability, config.price}
+    names = by_count(decode_columns(encoded_counts))["id"].to_pylist()
+    return tuple(name for name in names if name not in with_role)[: config.most_frequent]
+
+
+def assemble_items(
+    properties: pa.Table | None, items: pa.Table, config: PropertyConfig, frequent: tuple[str, ...], tree: CategoryTree
+) -> pa.Table:
+    """One row an item of a partition, with its properties as text.
+
+    Args:
+      properties: of `merge_properties`; None where the shop has none.
+      items: training counts (id, index, views, carts, transactions, first_seen_ms, last_seen_ms) of the partition.
+      config: the properties with a role.
+      frequent: the other properties that are kept.
+      tree: the category tree.
+
+    Returns:
+      item_id, item_index, category_id, category_path (list of ids, root first), is_available, price, property_values
+      (list of `property=word`) and the counts. Items known only from their properties have item_index -1.
+    """
+    if properties is None:
+        properties = pa.table({name: pa.array([], pa.string()) for name in ("item", "property", "value")})
+    known = items["id"].combine_chunks()
+    named = codes(properties["item"])[1]
+    others = named.filter(pc.invert(pc.is_in(named, value_set=known)))
+    ids = pa.concat_arrays([known, others.take(pc.sort_indices(others))])
+    place = _item_places(properties["item"], ids)
+    category = _values_of(properties, place, config.category, len(ids))
+    available = _values_of(properties, place, config.availability, len(ids))
+    counts = {
+        name: pa.concat_arrays([items[name].combine_chunks(), pa.array([fill] * len(others), pa.int64())])
+        for name, fill in _FILLS.items()
+    }
+    return pa.table(
+        {
+            "item_id": ids,
+            "item_index": counts.pop("index"),
+            "category_id": category,
+            "category_path": _category_paths(category, tree),
+            "is_available": pc.if_else(
+                pc.is_in(available, value_set=pa.array(["0", "1"])), pc.equal(available, "1"), None
+            ),
+            "price": _prices(_values_of(properties, place, config.price, len(ids))),
+            "property_values": _property_values(properties, place, frequent, len(ids)),
+            **counts,
+        }
+    )
+
+
+# what an item that no visitor touched in training has in the columns of the training counts
+_FILLS = {"index": -1, "views": 0, "carts": 0, "transactions": 0, "first_seen_ms": None, "last_seen_ms": None}
+
+
+def describe_partition(catalogue: pa.Table, tree: CategoryTree) -> dict[str, int]:
+    """Counts over a partition's catalogue rows; partitions add up."""
+    is_trained = pc.greater_equal(catalogue["item_index"], 0)
+    named = catalogue["category_id"].drop_null()
+    in_tree = pc.is_in(named, value_set=pa.array(list(tree.paths), pa.string()))
+    return {
+        "items": len(catalogue),
+        "outside_vocabulary": len(catalogue) - int(pc.sum(is_trained).as_py() or 0),
+        "with_category": len(named),
+        "with_category_outside_tree": len(named) - int(pc.sum(in_tree).as_py() or 0),
+        "priced_training_items": int(pc.sum(pc.and_(is_trained, catalogue["price"].is_valid())).as_py() or 0),
+        "with_price": len(catalogue) - catalogue["price"].null_count,
+        "with_availability": len(catalogue) - catalogue["is_available"].null_count,
+        "available": int(pc.sum(catalogue["is_available"]).as_py() or 0),
+    }
+
+
+def merge_descriptions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sums of several partitions' counts."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)  # and not +, which drops zeros
+    return dict(total)
+
+
+def in_order(catalogue: pa.Table) -> pa.Table:
+    """Rows and columns as `contract.catalogue` has them: the vocabulary's items by index, then the others by id."""
+    is_other = pc.less(catalogue["item_index"], 0)
+    order = pc.sort_indices(
+        catalogue.append_column("is_other", is_other),
+        sort_keys=[("is_other", "ascending"), ("item_index", "ascending"), ("item_id", "ascending")],
+    )
+    return catalogue.take(order).select(CATALOGUE_SCHEMA.names)
+
+
+def _item_places(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
+    item_code, named = codes(column)
+    return pc.index_in(named, value_set=ids).to_numpy(zero_copy_only=False)[item_code]
+
+
+def _rows_of(properties: pa.Table, names: tuple[str, ...]) -> np.ndarray:
+    """Rows whose property is one of `names`."""
+    property_code, found = codes(properties["property"])
+    wanted = pc.is_in(found, value_set=pa.array(names, pa.string())).to_numpy(zero_copy_only=False)
+    return np.flatnonzero(wanted[property_code]) if len(found) else np.empty(0, np.int64)
+
+
+def _values_of(properties: pa.Table, place: np.ndarray, name: str, num_items: int) -> pa.Array:
+    """[I] strings: the value of one property, null where an item lacks it."""
+    rows = _rows_of(properties, (name,))
+    source = np.full(num_items, -1)
+    source[place[rows]] = rows
+    return properties["value"].combine_chunks().take(pa.array(source, mask=source < 0))
+
+
+def _category_paths(category: pa.Array, tree: CategoryTree) -> pa.Array:
+    """[I] lists of category ids, root first; a category that the tree lacks is its own path; empty for null."""
+    encoded = category.dictionary_encode()
+    paths = [list(tree.paths.get(name, (name,))) for name in encoded.dictionary.to_pylist()]
+    choices = pa.array([*paths, []], pa.list_(pa.string()))
+    return choices.take(encoded.indices.fill_null(len(paths)))
+
+
+def _prices(texts: pa.Array) -> pa.Array:
+    """[I] float32 of `n15360.000` or `15360.0`; null where the text is neither, or is negative."""
+    bare = pc.utf8_ltrim(texts, characters="n")
+    is_number = pc.match_substring_regex(bare, r"^[0-9]{1,15}(\.[0-9]+)?$")
+    return pc.cast(pc.if_else(is_number, bare, None), pa.float32())
+
+
+def _property_values(properties: pa.Table, place: np.ndarray, frequent: tuple[str, ...], num_items: int) -> pa.Array:
+    """[I] lists of distinct `property=word`: a value of several words counts as all of them."""
+    rows = _rows_of(properties, frequent)
+    rows = rows[np.argsort(place[rows], kind="stable")]
+    chosen = properties.take(rows)
+    words = pc.split_pattern(pc.utf8_trim_whitespace(chosen["value"]), " ").combine_chunks()
+    parents = pc.list_parent_indices(words).to_numpy()
+    names = _as_text(chosen["property"]).take(pa.array(parents))
+    pairs = pc.binary_join_element_wise(names, words.flatten(), "=").dictionary_encode()
+    owner = place[rows][parents]
+    keep = last_of_each([owner, pairs.indices.to_numpy()]) if len(owner) else np.empty(0, np.int64)
+    offsets = np.r_[0, np.cumsum(np.bincount(owner[keep], minlength=num_items))]
+    values = pairs.dictionary.take(pairs.indices.take(pa.array(keep)))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.Array:
+    whole = column.combine_chunks()
+    return whole.dictionary_decode() if pa.types.is_dictionary(whole.type) else whole

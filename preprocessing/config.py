@@ -1,0 +1,132 @@
+"""The settings of `prepare`, checked; what they mean is said once, here."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from contract.schema import SplitMethod
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyConfig:
+    """Which ids get an index of their own.
+
+    min_count      ids seen less often in training share the out-of-vocabulary buckets
+    max_size       the most frequent ones are kept; None: all
+    oov_buckets    indices after the vocabulary's for all other ids, chosen by hash
+    """
+
+    min_count: int = 1
+    max_size: int | None = None
+    oov_buckets: int = 1
+
+    def __post_init__(self) -> None:
+        if self.min_count < 1:
+            raise ValueError(f"min_count must be at least 1, got {self.min_count}")
+        if self.max_size is not None and self.max_size < 1:
+            raise ValueError(f"max_size must be at least 1, got {self.max_size}")
+        if self.oov_buckets < 1:
+            raise ValueError(f"oov_buckets must be at least 1, got {self.oov_buckets}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """How events are divided.
+
+    validation_from, test_from   the cuts, in ms since 1970 (UTC); None: at the quantiles
+    validation_share, test_share the shares of events, by time or at random, that validate and test
+    seed                         of the random split
+    """
+
+    method: SplitMethod = SplitMethod.TIME
+    validation_from_ms: int | None = None
+    test_from_ms: int | None = None
+    validation_share: float = 0.1
+    test_share: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = (self.validation_from_ms, self.test_from_ms)
+        if self.method != SplitMethod.TIME and given != (None, None):
+            raise ValueError(f"--validation-from and --test-from go with --split time, got --split {self.method}")
+        if (self.validation_from_ms is None) != (self.test_from_ms is None):
+            raise ValueError("give both --validation-from and --test-from, or neither")
+        if None not in given and not self.validation_from_ms < self.test_from_ms:  # type: ignore[operator]
+            raise ValueError("--validation-from must lie before --test-from")
+        shares = (self.validation_share, self.test_share)
+        if min(shares) <= 0 or sum(shares) >= 1:
+            raise ValueError(f"validation and test shares must be above 0 and leave a rest to train, got {shares}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropertyConfig:
+    """Which item properties mean what.
+
+    category, availability, price   names of the properties with these roles
+    most_frequent                   how many of the other properties, by rows, are kept as value sets
+    """
+
+    category: str = "categoryid"
+    availability: str = "available"
+    price: str = "790"
+    most_frequent: int = 8
+
+    def __post_init__(self) -> None:
+        if self.most_frequent < 0:
+            raise ValueError(f"most_frequent must not be negative, got {self.most_frequent}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Everything that decides what `prepare` makes of its input.
+
+    events, item_properties    globs of .csv and .csv.gz files
+    category_tree              one file
+    max_reject_share           in [0, 1]: above it, of either input, the job fails
+    max_events_per_day         visitors with more events on a day (UTC) are taken for robots and left out
+    block_rows                 rows of a timeline block, about
+    partition_bytes            input bytes a partition, about; each makes one shard of every split
+    num_buckets              quantile buckets of the price-like property
+    """
+
+    events: str
+    item_properties: str | None = None
+    category_tree: str | None = None
+    split: SplitConfig = field(default_factory=SplitConfig)
+    max_reject_share: float = 0.01
+    max_events_per_day: int = 200
+    visitors: VocabularyConfig = field(default_factory=VocabularyConfig)
+    items: VocabularyConfig = field(default_factory=VocabularyConfig)
+    categories: VocabularyConfig = field(default_factory=VocabularyConfig)
+    property_values: VocabularyConfig = field(default_factory=lambda: VocabularyConfig(min_count=5, max_size=20_000))
+    properties: PropertyConfig = field(default_factory=PropertyConfig)
+    block_rows: int = 1024
+    partition_bytes: int = 8 << 20
+    num_buckets: int = 16
+    compress: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_reject_share <= 1:
+            raise ValueError(f"--max-reject-share must lie between 0 and 1, got {self.max_reject_share}")
+        for name in ("max_events_per_day", "block_rows", "partition_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_buckets < 2:
+            raise ValueError(f"num_buckets must be at least 2, got {self.num_buckets}")
+
+
+def parse_when(text: str) -> int:
+    """Milliseconds since 1970 of `2015-09-01`, `2015-09-01T12:00+02:00` (without a zone: UTC) or `1441065600000`."""
+    if text.isdigit():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither ISO 8601, as 2015-09-01T00:00, nor milliseconds since 1970") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1000)
+
+
+def format_when(timestamp_ms: int) -> str:
+    """ISO 8601 (UTC) of milliseconds since 1970, in a form that `parse_when` takes back exactly."""
+    return datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,150 @@
+"""The six Beam graphs of `prepare`; each leaves files, and its single result, in the workspace.
+
+What one must know before the next may start (cuts, vocabularies, the TF-Transform graph) is thereby known to the
+program that starts them: it can refuse an input in plain words before anything is written for good.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import tensorflow_transform.beam as tft_beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from contract.layout import DatasetLayout, join
+from contract.schema import Vocabulary
+from preprocessing import catalogue, stages, statistics, transform, vocabularies
+from preprocessing.config import PrepareConfig
+from preprocessing.sources import ByteRange
+from preprocessing.stages import ALL_ITEMS, ITEMS, REJECTS, SUMMARIES
+from preprocessing.workspace import Workspace, read_result
+
+Cuts = tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of `prepare`: its settings, where its files lie, and how Beam runs."""
+
+    config: PrepareConfig
+    layout: DatasetLayout
+    work: Workspace
+    options: PipelineOptions
+
+    def result(self, name: str) -> Any:
+        """What a graph left under this name."""
+        return read_result(self.work.result(name))
+
+    @contextmanager
+    def pipeline(self) -> Iterator[beam.Pipeline]:
+        """A pipeline that has run to its end when the context closes.
+
+        The in-process runner stands for Beam's DirectRunner, which would first look for a download.
+        """
+        runner = self.options.view_as(StandardOptions).runner
+        in_process = runner in (None, "DirectRunner", "FnApiRunner")
+        with beam.Pipeline(runner=FnApiRunner() if in_process else None, options=self.options) as pipeline:
+            yield pipeline
+
+
+def read_events(job: Job, ranges: Sequence[ByteRange], num_partitions: int) -> statistics.ReadingSummary:
+    """Events to clean timelines by visitor partition, bad rows to the rejects."""
+    assemble = stages.AssembleTimelines(job.work, job.config.max_events_per_day)
+    with job.pipeline() as pipeline:
+        read = _read(job, pipeline, ranges, stages.RouteEvents(num_partitions))
+        cleaned = read.bundles | "GroupByVisitor" >> beam.GroupByKey() | "Assemble" >> beam.Map(assemble)
+        summaries = (read[SUMMARIES], cleaned) | beam.Flatten()
+        _keep(job, "reading", summaries, statistics.merge_readings)
+    return job.result("reading")
+
+
+def count_ids(job: Job, num_partitions: int, cuts: Cuts) -> statistics.EventStatistics:
+    """Counts of visitors and items, in training and in all, and the statistics of all events."""
+    count = stages.CountIds(job.work, cuts, job.config.split)
+    with job.pipeline() as pipeline:
+        counted = _partitions(pipeline, num_partitions) | beam.ParDo(count).with_outputs(
+            ITEMS, ALL_ITEMS, main="statistics"
+        )
+        _keep(job, "events", counted.statistics, statistics.merge_events)
+        _keep(job, ITEMS, counted[ITEMS], vocabularies.merge_counts)
+        _keep(job, ALL_ITEMS, counted[ALL_ITEMS], vocabularies.merge_counts)
+    return job.result("events")
+
+
+def write_timelines(job: Job, num_partitions: int, write: stages.WriteTimelines) -> list[stages.WrittenShard]:
+    """The timeline shards of every split."""
+    with job.pipeline() as pipeline:
+        _keep(job, "shards", _partitions(pipeline, num_partitions) | beam.Map(write), _concatenate)
+    return job.result("shards")
+
+
+def read_properties(
+    job: Job, ranges: Sequence[ByteRange], num_partitions: int, until_ms: float
+) -> statistics.ReadingSummary:
+    """Item properties as of `until_ms` by item partition, bad rows to the rejects."""
+    with job.pipeline() as pipeline:
+        read = _read(job, pipeline, ranges, stages.RouteProperties(num_partitions, until_ms))
+        counts = read.bundles | "GroupByItem" >> beam.GroupByKey() | beam.Map(stages.MergeProperties(job.work))
+        _keep(job, "properties", counts, vocabularies.merge_counts)
+        _keep(job, "property-reading", read[SUMMARIES], statistics.merge_readings)
+    return job.result("property-reading")
+
+
+def assemble_catalogue(
+    job: Job, num_partitions: int, frequent: tuple[str, ...], tree: catalogue.CategoryTree
+) -> dict[str, int]:
+    """One row an item, as text, by item partition; and the counts of categories and property values."""
+    assemble = stages.AssembleItems(job.work, job.config.properties, frequent, tree)
+    counted = (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES)
+    with job.pipeline() as pipeline:
+        rows = _partitions(pipeline, num_partitions) | beam.ParDo(assemble).with_outputs(*counted, main="descriptions")
+        for name in counted:
+            _keep(job, name, rows[name], vocabularies.merge_counts)
+        _keep(job, "catalogue", rows.descriptions, catalogue.merge_descriptions)
+    return job.result("catalogue")
+
+
+def fit_transform(job: Job, num_partitions: int, cuts: Cuts, config: transform.TransformConfig) -> None:
+    """The TF-Transform graph: vocabularies applied, prices and gaps analyzed."""
+    batches = stages.AnalysisBatches(job.work, cuts, job.config.split)
+    with job.pipeline() as pipeline, tft_beam.Context(join(job.work.root, "tft")):
+        rows = _partitions(pipeline, num_partitions) | beam.ParDo(batches)
+        analyze = tft_beam.AnalyzeDataset(transform.make_preprocessing_fn(config))
+        _ = (rows, transform.tensor_adapter_config()) | analyze | tft_beam.WriteTransformFn(job.layout.transform)
+
+
+def write_catalogue(job: Job, num_partitions: int) -> None:
+    """Catalogue rows through the TF-Transform graph into Parquet shards."""
+    write = stages.WriteCatalogue(job.layout, job.work, num_partitions)
+    with job.pipeline() as pipeline:
+        _ = _partitions(pipeline, num_partitions) | beam.ParDo(write)
+
+
+def _read(job: Job, pipeline: beam.Pipeline, ranges: Sequence[ByteRange], route: beam.DoFn) -> Any:
+    """Outputs `bundles` and SUMMARIES; the rejects are written."""
+    read = (
+        pipeline
+        | "Ranges" >> beam.Create(ranges)
+        | "Spread" >> beam.Reshuffle()
+        | "Read" >> beam.ParDo(route).with_outputs(REJECTS, SUMMARIES, main="bundles")
+    )
+    write = stages.WriteRejects(job.layout.rejects)
+    _ = read[REJECTS] | "GroupByFile" >> beam.GroupByKey() | "WriteRejects" >> beam.Map(write)
+    return read
+
+
+def _partitions(pipeline: beam.Pipeline, count: int) -> beam.PCollection:
+    return pipeline | "Partitions" >> beam.Create(range(count)) | "Spread" >> beam.Reshuffle()
+
+
+def _keep(job: Job, name: str, parts: beam.PCollection, merge: Callable[[Iterable[Any]], Any]) -> None:
+    """Merges a collection into the job's result of this name."""
+    keep = stages.KeepResult(job.work.result(name))
+    _ = parts | f"Merge {name}" >> beam.CombineGlobally(merge) | f"Keep {name}" >> beam.Map(keep)
+
+
+def _concatenate(parts: Iterable[list]) -> list:
+    return [entry for part in parts for entry in part]

@@ -1,0 +1,181 @@
+"""The whole of `prepare`: CSV in, prepared dataset out.
+
+events ─ read ─▶ timelines by partition ─ cuts ─ count ─▶ vocabularies ─ write ─▶ timeline shards
+properties ─ read ─▶ as of the first cut ─ assemble ─▶ catalogue as text ─ fit ─▶ transform ─ apply ─▶ catalogue
+"""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from contract import storage
+from contract.layout import DatasetLayout, join
+from contract.manifest import Manifest, SplitInfo, VocabularyInfo, write_manifest
+from contract.schema import SplitMethod, Vocabulary
+from preprocessing import catalogue, graphs, sources, splits, stages, statistics, timelines, transform, validation
+from preprocessing import vocabularies as vocabulary
+from preprocessing.config import PrepareConfig, format_when
+from preprocessing.graphs import Cuts, Job
+from preprocessing.stages import ALL_ITEMS, ITEMS
+from preprocessing.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+MAX_PARTITIONS = 4096
+
+
+def prepare(config: PrepareConfig, output: str, beam_arguments: Sequence[str] = ()) -> dict[str, Any]:
+    """Makes a prepared dataset at `output`, whole or not at all, and returns its summary.
+
+    Raises:
+      ValueError: a setting or an input that cannot be used; nothing is published.
+      FileNotFoundError: an input glob matches nothing.
+      FileExistsError: something stands at `output` already.
+    """
+    options = PipelineOptions(list(beam_arguments))
+    with storage.publish_directory(output, marker="manifest.json") as root:
+        job = Job(config, DatasetLayout(root), Workspace(join(root, "intermediate")), options)
+        reading, num_partitions = _read_events(job)
+        cuts = _choose_cuts(reading, config)
+        events = graphs.count_ids(job, num_partitions, cuts)
+        visitors = vocabulary.index_visitors(job.work, num_partitions, config.visitors, job.layout)
+        items = vocabulary.index_items(job.work, job.result(ITEMS), config.items, job.layout)
+        write = stages.WriteTimelines(job.layout, job.work, cuts, config, num_partitions, visitors, items)
+        shards = graphs.write_timelines(job, num_partitions, write)
+
+        tree = _read_tree(config)
+        properties, num_item_partitions = _read_properties(job, cuts)
+        vocabulary.partition_items(job.work, num_item_partitions)
+        frequent = catalogue.choose_properties(job.result("properties"), config.properties) if properties else ()
+        items_found = graphs.assemble_catalogue(job, num_item_partitions, frequent, tree)
+        sizes = {Vocabulary.VISITORS: visitors, Vocabulary.ITEMS: items}
+        for name in (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES):
+            sizes[name] = vocabulary.index_words(name, job.result(name), getattr(config, name), job.layout)
+        fitted = transform.TransformConfig(
+            vocabulary_files={name: job.layout.vocabulary(name) for name in Vocabulary},
+            vocabularies=sizes,
+            has_prices=items_found["priced_training_items"] > 0,
+            has_gaps=events.training_gaps > 0,
+            num_buckets=config.num_buckets,
+        )
+        graphs.fit_transform(job, max(num_partitions, num_item_partitions), cuts, fitted)
+        graphs.write_catalogue(job, num_item_partitions)
+
+        splits_found = stages.split_infos(shards)
+        description = {
+            "events": statistics.describe_reading(reading) | statistics.describe_events(events, reading.cleaning),
+            "items": statistics.describe_items(job.result(ALL_ITEMS)),
+            "item_properties": statistics.describe_reading(properties) if properties else None,
+            "catalogue": items_found | {"kept_properties": list(frequent)},
+            "category_tree": catalogue.describe_tree(tree),
+        }
+        _write_json(job.layout.statistics, description)
+        storage.remove_directory(job.work.root)
+        _write_manifest(job, cuts, sizes, splits_found, {shard.name: shard.sha256 for shard in shards})
+    return _summary(output, config, cuts, sizes, splits_found, description)
+
+
+def _read_events(job: Job) -> tuple[statistics.ReadingSummary, int]:
+    ranges, size = sources.list_byte_ranges(
+        job.config.events, timelines.EVENT_COLUMNS, timelines.OPTIONAL_EVENT_COLUMNS
+    )
+    num_partitions = _count_partitions(size, job.config)
+    reading = graphs.read_events(job, ranges, num_partitions)
+    _check_rejects("event", reading, job.config)
+    validation.check_not_empty(reading.num_events, job.config.events)
+    log.info("read %d event rows into %d partitions, %d events", reading.rows, num_partitions, reading.num_events)
+    return reading, num_partitions
+
+
+def _choose_cuts(reading: statistics.ReadingSummary, config: PrepareConfig) -> Cuts:
+    if config.split.method != SplitMethod.TIME:
+        return None
+    cuts = splits.choose_cuts(reading.times, config.split)
+    log.info("validation from %s, test from %s", *(format_when(cut) for cut in cuts))
+    return cuts
+
+
+def _read_tree(config: PrepareConfig) -> catalogue.CategoryTree:
+    if config.category_tree is None:
+        return catalogue.build_tree([], [])
+    ranges, _ = sources.list_byte_ranges(config.category_tree, catalogue.TREE_COLUMNS)
+    tree, reading = catalogue.read_tree(chunk for source in ranges for chunk in sources.read_chunks(source))
+    _check_rejects("category tree", reading, config)
+    return tree
+
+
+def _read_properties(job: Job, cuts: Cuts) -> tuple[statistics.ReadingSummary | None, int]:
+    if job.config.item_properties is None:
+        return None, 1
+    ranges, size = sources.list_byte_ranges(job.config.item_properties, catalogue.PROPERTY_COLUMNS)
+    num_partitions = _count_partitions(size, job.config)
+    # only a split by time has a future to keep out
+    reading = graphs.read_properties(job, ranges, num_partitions, cuts[0] if cuts else math.inf)
+    _check_rejects("item property", reading, job.config)
+    log.info("read %d item property rows into %d partitions", reading.rows, num_partitions)
+    return reading, num_partitions
+
+
+def _count_partitions(input_bytes: int, config: PrepareConfig) -> int:
+    return min(max(math.ceil(input_bytes / config.partition_bytes), 1), MAX_PARTITIONS)
+
+
+def _check_rejects(what: str, reading: statistics.ReadingSummary, config: PrepareConfig) -> None:
+    reasons = reading.reject_reasons()
+    validation.check_reject_share(what, reading.rows, reasons, config.max_reject_share)
+    if reasons:
+        counts = ", ".join(f"{name}: {reason.count}" for name, reason in sorted(reasons.items()))
+        log.warning("%s rows rejected, see rejects/: %s", what, counts)
+
+
+def _write_json(path: str, value: Mapping[str, Any]) -> None:
+    storage.write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _write_manifest(
+    job: Job,
+    cuts: Cuts,
+    sizes: Mapping[Vocabulary, VocabularyInfo],
+    splits_found: Mapping[Any, SplitInfo],
+    checksums: Mapping[str, str],
+) -> None:
+    names = storage.list_files(job.layout.root)
+    manifest = Manifest(
+        split_method=job.config.split.method,
+        validation_from_ms=cuts[0] if cuts else None,
+        test_from_ms=cuts[1] if cuts else None,
+        vocabularies=sizes,
+        splits=splits_found,
+        config=asdict(job.config),
+        files={name: checksums.get(name) or storage.sha256(join(job.layout.root, name)) for name in names},
+    )
+    write_manifest(manifest, job.layout.root)
+
+
+def _summary(
+    output: str,
+    config: PrepareConfig,
+    cuts: Cuts,
+    sizes: Mapping[Vocabulary, VocabularyInfo],
+    splits_found: Mapping[Any, SplitInfo],
+    description: Mapping[str, Any],
+) -> dict[str, Any]:
+    events = description["events"]
+    left_out = ("rejected", "blank_lines", "duplicates", "robot_visitors", "robot_events")
+    return {
+        "dataset": output,
+        "rows": events["rows"],
+        "events": events["events"],
+        **{name: events[name] for name in left_out},
+        "split": config.split.method,
+        "validation_from": format_when(cuts[0]) if cuts else None,
+        "test_from": format_when(cuts[1]) if cuts else None,
+        "splits": {name: {"rows": i.target_rows, "visitors": i.visitors} for name, i in splits_found.items()},
+        "vocabularies": {name: info.size for name, info in sizes.items()},
+        "catalogue_items": description["catalogue"]["items"],
+    }

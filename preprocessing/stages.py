@@ -1,0 +1,311 @@
+"""The Beam transforms of the pipelines: they fetch columns, call the pure functions, and write what these give.
+
+Elements are byte ranges, bundles of columns, partition numbers and summaries; never single rows.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+
+from contract import storage
+from contract.catalogue import encode_catalogue
+from contract.layout import DatasetLayout, join
+from contract.manifest import SplitInfo, VocabularyInfo
+from contract.schema import Split, SplitMethod, Vocabulary
+from contract.timelines import TimelineRows, compression_of, encode_blocks
+from preprocessing import catalogue, statistics, timelines, transform, vocabularies
+from preprocessing.columns import encode_columns, partition_of, split_by_partition
+from preprocessing.config import PrepareConfig, PropertyConfig, SplitConfig
+from preprocessing.sources import ByteRange, Rejects, read_chunks
+from preprocessing.splits import SPLITS, TRAIN
+from preprocessing.workspace import Workspace, read_table, write_result, write_table
+
+REJECTS, SUMMARIES, ITEMS, ALL_ITEMS = "rejects", "summaries", "items", "all-items"
+
+
+class RouteEvents(beam.DoFn):
+    """ByteRange to (partition, Bundle) by visitor; bad rows and counts go to their own outputs."""
+
+    def __init__(self, num_partitions: int) -> None:
+        self._num_partitions = num_partitions
+
+    def process(self, source: ByteRange) -> Iterator[Any]:
+        for chunk in read_chunks(source):
+            table, rejects, num_blank = timelines.parse_events(chunk)
+            yield from _route(table, "visitor", self._num_partitions, (source.ordinal, chunk.position))
+            yield from _account(len(table), num_blank, rejects, source)
+
+
+class RouteProperties(beam.DoFn):
+    """ByteRange to (partition, Bundle) by item, of what was known before `until_ms`; bad rows as above."""
+
+    def __init__(self, num_partitions: int, until_ms: float) -> None:
+        self._num_partitions = num_partitions
+        self._until_ms = until_ms
+
+    def process(self, source: ByteRange) -> Iterator[Any]:
+        for chunk in read_chunks(source):
+            table, rejects, num_good = catalogue.parse_properties(chunk, self._until_ms)
+            yield from _route(table, "item", self._num_partitions, (source.ordinal, chunk.position))
+            yield from _account(num_good, 0, rejects, source)
+
+
+@dataclass(frozen=True)
+class AssembleTimelines:
+    """(partition, bundles) to a file of clean timelines; gives the summary of what remains."""
+
+    work: Workspace
+    max_events_per_day: int
+
+    def __call__(self, keyed: tuple[int, Iterable[timelines.Bundle]]) -> statistics.ReadingSummary:
+        partition, bundles = keyed
+        rows, cleaning = timelines.assemble_timelines(bundles, self.max_events_per_day)
+        storage.write_bytes(self.work.timelines(partition), timelines.encode_timelines(rows))
+        return statistics.summarize_cleaning(rows, cleaning)
+
+
+class CountIds(beam.DoFn):
+    """A partition's training counts by visitor (to a file) and by item, of training and of all rows; its statistics."""
+
+    def __init__(self, work: Workspace, cuts: tuple[int, int] | None, split: SplitConfig) -> None:
+        self._work, self._cuts, self._split = work, cuts, split
+
+    def process(self, partition: int) -> Iterator[Any]:
+        rows = _read_timelines(self._work, partition)
+        splits = timelines.split_rows(rows, self._cuts, self._split)
+        is_training = splits == TRAIN
+        write_table(self._work.visitor_counts(partition), vocabularies.count_visitors(rows, is_training))
+        yield beam.pvalue.TaggedOutput(ITEMS, encode_columns(vocabularies.count_items(rows, is_training)))
+        everything = vocabularies.count_items(rows, np.ones(len(rows), bool))
+        yield beam.pvalue.TaggedOutput(ALL_ITEMS, encode_columns(everything))
+        yield statistics.count_events(rows, splits)
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """A timeline shard and what it holds; `sha256` of its bytes, `name` relative to the dataset."""
+
+    split: Split
+    name: str
+    sha256: str
+    rows: int
+    target_rows: int
+    visitors: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class WriteTimelines:
+    """A partition to one shard of each split."""
+
+    layout: DatasetLayout
+    work: Workspace
+    cuts: tuple[int, int] | None
+    config: PrepareConfig
+    num_partitions: int
+    visitors: VocabularyInfo
+    items: VocabularyInfo
+
+    def __call__(self, partition: int) -> list[WrittenShard]:
+        rows = _read_timelines(self.work, partition)
+        splits = timelines.split_rows(rows, self.cuts, self.config.split)
+        visitor_index = self._visitor_indices(rows, partition)
+        vocabulary = read_table(self.work.items)["id"].combine_chunks()
+        item_index = vocabularies.assign_indices(rows.items, vocabulary, self.items.oov_buckets)
+        wanted = SPLITS if self.config.split.method != SplitMethod.NONE else (Split.TRAIN,)
+        return [
+            self._write(split, partition, timelines.select_split(rows, splits, split, visitor_index, item_index))
+            for split in wanted
+        ]
+
+    def _visitor_indices(self, rows: timelines.Timelines, partition: int) -> np.ndarray:
+        known = read_table(self.work.visitor_indices(partition))
+        places = pc.index_in(rows.visitors, value_set=known["id"].combine_chunks())
+        is_known = places.is_valid().to_numpy(zero_copy_only=False)
+        indices = np.empty(len(places), np.int64)
+        indices[is_known] = known["index"].to_numpy()[places.drop_null().to_numpy()]
+        unknown = rows.visitors.filter(pa.array(~is_known))
+        indices[~is_known] = self.visitors.size + vocabularies.oov_bucket(unknown, self.visitors.oov_buckets)
+        return indices
+
+    def _write(self, split: Split, partition: int, rows: TimelineRows) -> WrittenShard:
+        path = self.layout.timeline_shard(split, partition, self.num_partitions, compressed=self.config.compress)
+        blocks = list(encode_blocks(rows, self.config.block_rows))
+        content = _tfrecord_bytes(blocks, compression_of(path))
+        storage.write_bytes(path, content)
+        return WrittenShard(
+            split=split,
+            name=os.path.relpath(path, self.layout.root),
+            sha256=hashlib.sha256(content).hexdigest(),
+            rows=len(rows),
+            target_rows=int(rows.is_target.sum()),
+            visitors=int((rows.position == 0).sum()),
+            blocks=len(blocks),
+        )
+
+
+@dataclass(frozen=True)
+class MergeProperties:
+    """(partition, bundles) to a file of the latest properties; gives encoded counts of items by property."""
+
+    work: Workspace
+
+    def __call__(self, keyed: tuple[int, Iterable[timelines.Bundle]]) -> bytes:
+        partition, bundles = keyed
+        properties = catalogue.merge_properties(bundles)
+        write_table(self.work.properties(partition), properties)
+        return encode_columns(catalogue.count_properties(properties))
+
+
+class AssembleItems(beam.DoFn):
+    """A partition of items to a file of catalogue rows as text; category and property-value counts on two outputs."""
+
+    def __init__(
+        self,
+        work: Workspace,
+        config: PropertyConfig,
+        frequent: tuple[str, ...],
+        tree: catalogue.CategoryTree,
+    ) -> None:
+        self._work, self._config, self._frequent, self._tree = work, config, frequent, tree
+
+    def process(self, partition: int) -> Iterator[Any]:
+        items = read_table(self._work.items)
+        items = items.filter(pc.equal(items["partition"], partition))
+        path = self._work.properties(partition)
+        properties = read_table(path) if storage.exists(path) else None
+        rows = catalogue.assemble_items(properties, items, self._config, self._frequent, self._tree)
+        write_table(self._work.catalogue(partition), rows)
+        for tag, column in ((Vocabulary.CATEGORIES, "category_path"), (Vocabulary.PROPERTY_VALUES, "property_values")):
+            yield beam.pvalue.TaggedOutput(
+                tag, encode_columns(vocabularies.count_values(rows[column].combine_chunks()))
+            )
+        yield catalogue.describe_partition(rows, self._tree)
+
+
+class AnalysisBatches(beam.DoFn):
+    """A partition to the batches that TF-Transform analyzes: its training gaps, and its items' prices."""
+
+    def __init__(self, work: Workspace, cuts: tuple[int, int] | None, split: SplitConfig) -> None:
+        self._work, self._cuts, self._split = work, cuts, split
+
+    def process(self, partition: int) -> Iterator[pa.RecordBatch]:
+        rows = _read_timelines(self._work, partition)
+        gaps = timelines.gaps_by_timeline(rows, timelines.split_rows(rows, self._cuts, self._split) == TRAIN)
+        yield transform.analysis_batch({"gap_seconds": gaps}, len(gaps))
+        if storage.exists(self._work.catalogue(partition)):
+            items = read_table(self._work.catalogue(partition))
+            trained = items.filter(pc.greater_equal(items["item_index"], 0))
+            prices = transform.as_lists(trained["price"].combine_chunks())
+            yield transform.analysis_batch({"price": prices}, len(prices))
+
+
+class WriteCatalogue(beam.DoFn):
+    """A partition of items through the TF-Transform graph into a catalogue shard."""
+
+    def __init__(self, layout: DatasetLayout, work: Workspace, num_partitions: int) -> None:
+        self._layout, self._work, self._num_partitions = layout, work, num_partitions
+
+    def setup(self) -> None:
+        self._model = transform.load_transform(self._layout.transform)
+
+    def process(self, partition: int) -> Iterator[str]:
+        items = read_table(self._work.catalogue(partition))
+        for name, column in transform.transform_catalogue(self._model, items).items():
+            place = items.schema.get_field_index(name)
+            items = items.append_column(name, column) if place < 0 else items.set_column(place, name, column)
+        path = self._layout.catalogue_shard(partition, self._num_partitions)
+        storage.write_bytes(path, encode_catalogue(catalogue.in_order(items)))
+        yield path
+
+
+@dataclass(frozen=True)
+class WriteRejects:
+    """(file's place, rejects) to one JSON Lines file of the file's bad rows, in its order."""
+
+    directory: str
+
+    def __call__(self, keyed: tuple[str, Iterable[Rejects]]) -> str:
+        name, parts = keyed
+        rows = sorted(
+            (position, reason, text, part.path)
+            for part in parts
+            for position, reason, text in zip(part.positions, part.reasons, part.texts, strict=True)
+        )
+        lines = (
+            json.dumps({"file": path, "byte": position, "reason": reason, "row": text}, ensure_ascii=False)
+            for position, reason, text, path in rows
+        )
+        path = join(self.directory, f"{name}.jsonl")
+        storage.write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+        return path
+
+
+@dataclass(frozen=True)
+class KeepResult:
+    """The single element of a collection, kept for the program that started the pipeline."""
+
+    path: str
+
+    def __call__(self, result: Any) -> None:
+        write_result(self.path, result)
+
+
+def split_infos(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
+    """The manifest's entry of each split from its shards."""
+    by_split: dict[Split, list[WrittenShard]] = {}
+    for shard in sorted(shards, key=lambda shard: shard.name):
+        by_split.setdefault(shard.split, []).append(shard)
+    return {
+        split: SplitInfo(
+            rows=sum(shard.rows for shard in of_split),
+            target_rows=sum(shard.target_rows for shard in of_split),
+            visitors=sum(shard.visitors for shard in of_split),
+            blocks=sum(shard.blocks for shard in of_split),
+            files=tuple(shard.name for shard in of_split),
+        )
+        for split, of_split in by_split.items()
+    }
+
+
+def _route(table: pa.Table, column: str, num_partitions: int, place: tuple[int, int]) -> Iterator[Any]:
+    if len(table) == 0:
+        return
+    partitions = partition_of(table[column].combine_chunks(), num_partitions)
+    for partition, rows in split_by_partition(table, partitions):
+        yield partition, timelines.Bundle(place, encode_columns(rows))
+
+
+def _account(num_good: int, num_blank: int, rejects: Rejects, source: ByteRange) -> Iterator[Any]:
+    summary = statistics.summarize_reading(num_good, num_blank, rejects)
+    yield beam.pvalue.TaggedOutput(SUMMARIES, summary)
+    if rejects.reasons:
+        name = os.path.basename(source.path)
+        yield beam.pvalue.TaggedOutput(REJECTS, (f"{source.ordinal:05d}-{name}", rejects))
+
+
+def _read_timelines(work: Workspace, partition: int) -> timelines.Timelines:
+    path = work.timelines(partition)
+    if not storage.exists(path):  # no visitor was hashed into it
+        return timelines.empty_timelines()
+    return timelines.decode_timelines(storage.read_bytes(path))
+
+
+def _tfrecord_bytes(records: list[bytes], compression: str) -> bytes:
+    # TensorFlow frames records only into files; the file is local, so that the shard may lie in any store
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "shard")
+        with tf.io.TFRecordWriter(path, compression) as writer:
+            for record in records:
+                writer.write(record)
+        return storage.read_bytes(path)

@@ -1,0 +1,259 @@
+"""The numbers that describe a dataset: gathered a partition at a time, merged as Beam combiners merge.
+
+Shapes: S splits, K event kinds.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from contract.schema import EVENT_KINDS
+from preprocessing.columns import by_count, decode_columns
+from preprocessing.sources import Rejects
+from preprocessing.splits import SPLITS, TRAIN, TimeSummary, merge_times, summarize_times
+from preprocessing.timelines import Cleaning, Timelines
+from preprocessing.validation import RejectReason
+
+_MS_A_DAY, _MS_AN_HOUR = 86_400_000, 3_600_000
+_THURSDAY = 3  # 1970-01-01 was one; Monday is 0
+_NUM_KINDS = len(EVENT_KINDS)
+_TOP = 20
+_QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
+
+
+@dataclass(frozen=True)
+class ReadingSummary:
+    """What came of reading an input, or a part of it.
+
+    rows       lines that are not blank, good and bad
+    rejects    by reason
+    cleaning   what was left out after reading
+    times      when the remaining events happened
+    """
+
+    rows: int = 0
+    blank_lines: int = 0
+    rejects: Counter[str] = field(default_factory=Counter)
+    first_rejects: dict[str, str] = field(default_factory=dict)
+    cleaning: Cleaning = field(default_factory=lambda: Cleaning(0, 0, 0))
+    times: TimeSummary = field(default_factory=lambda: merge_times([]))
+
+    @property
+    def num_events(self) -> int:
+        """Events that remain."""
+        return int(self.times.counts.sum())
+
+    def reject_reasons(self) -> dict[str, RejectReason]:
+        """Counts and first examples by reason."""
+        return {reason: RejectReason(count, self.first_rejects[reason]) for reason, count in self.rejects.items()}
+
+
+def summarize_reading(num_good: int, num_blank: int, rejects: Rejects) -> ReadingSummary:
+    """The summary of one chunk."""
+    firsts: dict[str, str] = {}
+    for position, reason, text in zip(rejects.positions, rejects.reasons, rejects.texts, strict=True):
+        firsts.setdefault(reason, f"{rejects.path}:{position}: {text}")
+    counts = Counter(rejects.reasons)
+    return ReadingSummary(num_good + len(rejects.reasons), num_blank, counts, firsts)
+
+
+def summarize_cleaning(timelines: Timelines, cleaning: Cleaning) -> ReadingSummary:
+    """The summary of one assembled partition."""
+    return ReadingSummary(cleaning=cleaning, times=summarize_times(timelines.timestamp_ms))
+
+
+def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
+    """One summary of several; the first example of a reason is the least, whatever the order of the parts."""
+    listed = list(parts)
+    firsts: dict[str, str] = {}
+    for part in listed:
+        for reason, first in part.first_rejects.items():
+            firsts[reason] = min(first, firsts.get(reason, first))
+    cleanings = [part.cleaning for part in listed]
+    return ReadingSummary(
+        rows=sum(part.rows for part in listed),
+        blank_lines=sum(part.blank_lines for part in listed),
+        rejects=sum((part.rejects for part in listed), Counter()),
+        first_rejects=firsts,
+        cleaning=Cleaning(
+            sum(cleaning.duplicates for cleaning in cleanings),
+            sum(cleaning.robot_visitors for cleaning in cleanings),
+            sum(cleaning.robot_events for cleaning in cleanings),
+        ),
+        times=merge_times([part.times for part in listed]),
+    )
+
+
+@dataclass(frozen=True)
+class EventStatistics:
+    """Counts over the events of one or more partitions; visitors are never shared between partitions.
+
+    by_split             [S, K] events
+    by_day               day since 1970 to [K] events
+    by_weekday_hour      [7, 24] events, Monday first, UTC
+    visitors             visitors
+    visitors_by_kind     [K] visitors with at least one event of the kind
+    events_per_visitor   number of events to number of visitors with as many
+    top_visitors         for each kind, (events, id) of the most active
+    visitors_by_split    [S] visitors with a row in the split
+    new_visitors         [S] of these, the ones without a training row
+    training_gaps        pairs of neighbouring training events of a visitor
+    """
+
+    by_split: np.ndarray
+    by_day: dict[int, np.ndarray]
+    by_weekday_hour: np.ndarray
+    visitors: int
+    visitors_by_kind: np.ndarray
+    events_per_visitor: Counter
+    top_visitors: tuple[tuple[tuple[int, str], ...], ...]
+    visitors_by_split: np.ndarray
+    new_visitors: np.ndarray
+    training_gaps: int
+
+
+def count_events(timelines: Timelines, splits: np.ndarray) -> EventStatistics:
+    """The statistics of one partition, given the split of each row."""
+    num_visitors, kind = len(timelines.visitors), timelines.event.astype(np.int64)
+    by_visitor = _cross(timelines.visitor_code, kind, num_visitors, _NUM_KINDS)
+    in_split = _cross(timelines.visitor_code, splits, num_visitors, len(SPLITS)) > 0
+    days, day_places = np.unique(timelines.timestamp_ms // _MS_A_DAY, return_inverse=True)
+    hours = timelines.timestamp_ms // _MS_AN_HOUR
+    return EventStatistics(
+        by_split=_cross(splits, kind, len(SPLITS), _NUM_KINDS),
+        by_day=dict(zip(days.tolist(), _cross(day_places, kind, len(days), _NUM_KINDS), strict=True)),
+        by_weekday_hour=_cross((hours // 24 + _THURSDAY) % 7, hours % 24, 7, 24),
+        visitors=num_visitors,
+        visitors_by_kind=(by_visitor > 0).sum(0),
+        events_per_visitor=Counter(by_visitor.sum(1).tolist()),
+        top_visitors=tuple(_top(by_visitor[:, place], timelines.visitors) for place in range(_NUM_KINDS)),
+        visitors_by_split=in_split.sum(0),
+        new_visitors=(in_split & ~in_split[:, [TRAIN]]).sum(0),
+        training_gaps=int((splits == TRAIN).sum() - in_split[:, TRAIN].sum()),
+    )
+
+
+def merge_events(parts: Iterable[EventStatistics]) -> EventStatistics:
+    """One set of statistics of several partitions'."""
+    listed = list(parts)
+    by_day: dict[int, np.ndarray] = {}
+    for part in listed:
+        for day, counts in part.by_day.items():
+            by_day[day] = by_day.get(day, 0) + counts
+    return EventStatistics(
+        by_split=np.sum([part.by_split for part in listed], axis=0),
+        by_day=by_day,
+        by_weekday_hour=np.sum([part.by_weekday_hour for part in listed], axis=0),
+        visitors=sum(part.visitors for part in listed),
+        visitors_by_kind=np.sum([part.visitors_by_kind for part in listed], axis=0),
+        events_per_visitor=sum((part.events_per_visitor for part in listed), Counter()),
+        top_visitors=tuple(
+            tuple(sorted((entry for part in listed for entry in part.top_visitors[place]), key=_by_activity)[:_TOP])
+            for place in range(_NUM_KINDS)
+        ),
+        visitors_by_split=np.sum([part.visitors_by_split for part in listed], axis=0),
+        new_visitors=np.sum([part.new_visitors for part in listed], axis=0),
+        training_gaps=sum(part.training_gaps for part in listed),
+    )
+
+
+def describe_reading(summary: ReadingSummary) -> dict[str, Any]:
+    """What was read and left out, as JSON."""
+    return {
+        "rows": summary.rows,
+        "blank_lines": summary.blank_lines,
+        "rejected": dict(sorted(summary.rejects.items())),
+    }
+
+
+def describe_events(statistics: EventStatistics, cleaning: Cleaning) -> dict[str, Any]:
+    """The events and visitors, as JSON."""
+    return {
+        "duplicates": cleaning.duplicates,
+        "robot_visitors": cleaning.robot_visitors,
+        "robot_events": cleaning.robot_events,
+        "events": int(statistics.by_split.sum()),
+        "by_kind": _by_kind(statistics.by_split.sum(0)),
+        "by_split": {
+            split: {
+                **_by_kind(statistics.by_split[place]),
+                "visitors": int(statistics.visitors_by_split[place]),
+                "new_visitors": int(statistics.new_visitors[place]),
+            }
+            for place, split in enumerate(SPLITS)
+        },
+        "by_day": {_date(day): _by_kind(counts) for day, counts in sorted(statistics.by_day.items())},
+        "by_weekday_hour": statistics.by_weekday_hour.tolist(),
+        "visitors": statistics.visitors,
+        "visitors_by_kind": _by_kind(statistics.visitors_by_kind),
+        "events_per_visitor": _distribution(statistics.events_per_visitor),
+        "top_visitors": {
+            kind: [{"visitor_id": visitor, "events": count} for count, visitor in statistics.top_visitors[place]]
+            for place, kind in enumerate(EVENT_KINDS)
+        },
+    }
+
+
+def describe_items(encoded: bytes) -> dict[str, Any]:
+    """The items touched, as JSON, from their encoded count table (id, count, views, carts, transactions)."""
+    items = decode_columns(encoded)
+    columns = dict(zip(EVENT_KINDS, ("views", "carts", "transactions"), strict=True))
+    counts = items["count"].to_numpy()
+    return {
+        "items": len(items),
+        "items_by_kind": {kind: int((items[name].to_numpy() > 0).sum()) for kind, name in columns.items()},
+        "events_per_item": _distribution(Counter(counts.tolist())),
+        "top_items": {
+            kind: [
+                {"item_id": row["id"], "events": row[name]}
+                for row in by_count(items, name).slice(0, _TOP).select(["id", name]).to_pylist()
+                if row[name]
+            ]
+            for kind, name in columns.items()
+        },
+    }
+
+
+def _cross(rows: np.ndarray, columns: np.ndarray, num_rows: int, num_columns: int) -> np.ndarray:
+    counts = np.bincount(rows.astype(np.int64) * num_columns + columns, minlength=num_rows * num_columns)
+    return counts.reshape(num_rows, num_columns)
+
+
+def _top(counts: np.ndarray, ids: pa.Array) -> tuple[tuple[int, str], ...]:
+    # every id that ties with the last place, so that the id decides and not the partition
+    floor = np.partition(counts, -_TOP)[-_TOP] if len(counts) > _TOP else 0
+    places = np.flatnonzero((counts >= floor) & (counts > 0))
+    chosen = zip(counts[places].tolist(), ids.take(pa.array(places)).to_pylist(), strict=True)
+    return tuple(sorted(chosen, key=_by_activity)[:_TOP])
+
+
+def _by_activity(entry: tuple[int, str]) -> tuple[int, str]:
+    return -entry[0], entry[1]
+
+
+def _by_kind(counts: np.ndarray) -> dict[str, int]:
+    return {kind: int(count) for kind, count in zip(EVENT_KINDS, counts, strict=True)}
+
+
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * _MS_A_DAY / 1000, UTC).date().isoformat()
+
+
+def _distribution(histogram: Counter) -> dict[str, Any]:
+    """Mean, quantiles (the least value that this share does not exceed) and the whole histogram."""
+    if not histogram:
+        return {"mean": None, "max": None, "quantiles": {}, "histogram": {}}
+    values = np.array(sorted(histogram))
+    counts = np.array([histogram[value] for value in values.tolist()])
+    below = np.cumsum(counts) / counts.sum()
+    return {
+        "mean": float((values * counts).sum() / counts.sum()),
+        "max": int(values[-1]),
+        "quantiles": {str(q): int(values[np.searchsorted(below, q - 1e-12)]) for q in _QUANTILES},
+        "histogram": {str(value): int(count) for value, count in zip(values, counts, strict=True)},
+    }

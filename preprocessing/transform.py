@@ -1,0 +1,184 @@
+"""The TF-Transform preprocessing function: raw ids and features to what models read, the same in training and serving.
+
+Vocabularies are counted columnar (see `vocabularies`) and applied here; what is analyzed here is what TF-Transform's
+analyzers do natively: quantile buckets and moments.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+import tensorflow_transform as tft
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx_bsl.public import tfxio
+
+from contract.manifest import VocabularyInfo
+from contract.schema import EVENT_KINDS, Vocabulary
+
+# Every feature may be absent: a row of the analysis is an item (its properties) or a timeline (its gaps).
+_RAW_FEATURES: Mapping[str, pa.DataType] = {
+    "visitor_id": pa.string(),
+    "item_id": pa.string(),
+    "event": pa.string(),
+    "category_path": pa.string(),
+    "property_values": pa.string(),
+    "price": pa.float32(),
+    "gap_seconds": pa.float32(),
+}
+_VOCABULARY_OF = {
+    "visitor_id": Vocabulary.VISITORS,
+    "item_id": Vocabulary.ITEMS,
+    "category_path": Vocabulary.CATEGORIES,
+    "property_values": Vocabulary.PROPERTY_VALUES,
+}
+_OUTPUT_OF = {"visitor_id": "visitor", "item_id": "item"}
+
+
+@dataclass(frozen=True)
+class TransformConfig:
+    """What the graph is built from.
+
+    vocabulary_files, vocabularies  by vocabulary
+    has_prices, has_gaps            False: there is nothing to analyze, the feature is constant
+    num_buckets                     quantile buckets of prices and of gaps
+    """
+
+    vocabulary_files: Mapping[Vocabulary, str]
+    vocabularies: Mapping[Vocabulary, VocabularyInfo]
+    has_prices: bool
+    has_gaps: bool
+    num_buckets: int
+
+
+def make_preprocessing_fn(config: TransformConfig) -> Callable[[dict], dict]:
+    """The function that TF-Transform traces.
+
+    Its outputs, sparse as its inputs: `visitor`, `item`, `event`, `category_path`, `property_values` (int64 indices),
+    `price_bucket`, `gap_bucket` (int64 quantile buckets, 1 …; so 0 is free for an absent value) and `price_scaled`
+    (float32, log1p with mean 0 and variance 1).
+    """
+
+    def preprocessing_fn(inputs: dict) -> dict:
+        outputs = {
+            _OUTPUT_OF.get(name, name): _apply_vocabulary(inputs[name], vocabulary, config)
+            for name, vocabulary in _VOCABULARY_OF.items()
+        }
+        outputs["event"] = _map_values(_event_table().lookup, inputs["event"])
+        outputs["price_bucket"] = _bucket(inputs["price"], config.num_buckets, config.has_prices)
+        outputs["price_scaled"] = _scale(inputs["price"], config.has_prices)
+        outputs["gap_bucket"] = _bucket(inputs["gap_seconds"], config.num_buckets, config.has_gaps)
+        return outputs
+
+    return preprocessing_fn
+
+
+def tensor_adapter_config() -> tfxio.TensorAdapterConfig:
+    """How TF-Transform reads the batches of `analysis_batch`."""
+    representation = schema_pb2.TensorRepresentation
+    return tfxio.TensorAdapterConfig(
+        arrow_schema=_batch_schema(),
+        tensor_representations={
+            name: representation(varlen_sparse_tensor=representation.VarLenSparseTensor(column_name=name))
+            for name in _RAW_FEATURES
+        },
+    )
+
+
+def analysis_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatch:
+    """A batch in which the features of `columns` (lists, [num_rows]) are given and all others are absent."""
+    arrays = []
+    for field in _batch_schema():
+        given = columns.get(field.name)
+        arrays.append(given.cast(field.type) if given is not None else _empty_lists(num_rows, field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=_batch_schema())
+
+
+def as_lists(column: pa.Array) -> pa.Array:
+    """A list of no or one value for each row of a column, by whether it is null."""
+    offsets = np.r_[0, np.cumsum(column.is_valid().to_numpy(zero_copy_only=False))]
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), column.drop_null())
+
+
+def transform_catalogue(model: tf.Module, items: pa.Table) -> dict[str, pa.Array]:
+    """Applies the saved graph to catalogue rows [I]: category_path, property_values, price_bucket and price_scaled."""
+    raw = {
+        "category_path": items["category_path"].combine_chunks(),
+        "property_values": items["property_values"].combine_chunks(),
+        "price": as_lists(items["price"].combine_chunks()),
+    }
+    batch = analysis_batch(raw, len(items))
+    outputs = model.transform_fn({name: _sparse(batch[name]) for name in _RAW_FEATURES})
+    return {
+        "category_path": _lists(outputs["category_path"], len(items)),
+        "property_values": _lists(outputs["property_values"], len(items)),
+        "price_bucket": pa.array(_first_values(outputs["price_bucket"], len(items)), pa.int64()),
+        "price_scaled": pa.array(_first_values(outputs["price_scaled"], len(items)), pa.float32()),
+    }
+
+
+def load_transform(directory: str) -> tf.Module:
+    """The saved graph; `.transform_fn({name: SparseTensor})` applies it."""
+    return tf.saved_model.load(str(Path(directory) / tft.TFTransformOutput.TRANSFORM_FN_DIR))
+
+
+def _batch_schema() -> pa.Schema:
+    return pa.schema([(name, pa.large_list(kind)) for name, kind in _RAW_FEATURES.items()])
+
+
+def _empty_lists(num_rows: int, kind: pa.DataType) -> pa.Array:
+    return pa.LargeListArray.from_arrays(pa.array(np.zeros(num_rows + 1), pa.int64()), pa.array([], kind.value_type))
+
+
+def _apply_vocabulary(ids: tf.SparseTensor, vocabulary: Vocabulary, config: TransformConfig) -> tf.SparseTensor:
+    info = config.vocabularies[vocabulary]
+    if info.size == 0:  # TensorFlow does not read an empty vocabulary file
+        return _map_values(lambda values: tf.strings.to_hash_bucket_fast(values, info.oov_buckets), ids)
+    return tft.apply_vocabulary(
+        ids,
+        deferred_vocab_filename_tensor=tf.constant(config.vocabulary_files[vocabulary]),
+        num_oov_buckets=info.oov_buckets,
+        file_format="text",
+    )
+
+
+def _event_table() -> tf.lookup.StaticHashTable:
+    places = tf.range(len(EVENT_KINDS), dtype=tf.int64)
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(EVENT_KINDS), places), -1)
+
+
+def _map_values(function: Callable[[tf.Tensor], tf.Tensor], sparse: tf.SparseTensor) -> tf.SparseTensor:
+    return tf.SparseTensor(sparse.indices, function(sparse.values), sparse.dense_shape)
+
+
+def _bucket(values: tf.SparseTensor, num_buckets: int, has_values: bool) -> tf.SparseTensor:
+    if not has_values:
+        return _map_values(lambda absent: tf.ones_like(absent, tf.int64), values)
+    return _map_values(lambda buckets: buckets + 1, tft.bucketize(values, num_buckets))
+
+
+def _scale(values: tf.SparseTensor, has_values: bool) -> tf.SparseTensor:
+    if not has_values:
+        return _map_values(tf.zeros_like, values)
+    return tft.scale_to_z_score(_map_values(tf.math.log1p, values))
+
+
+def _sparse(lists: pa.Array) -> tf.SparseTensor:
+    values = lists.flatten()
+    dtype = tf.string if pa.types.is_string(values.type) else tf.float32
+    flat = tf.constant(values.to_numpy(zero_copy_only=False).tolist(), dtype)
+    return tf.RaggedTensor.from_row_splits(flat, lists.offsets.to_numpy()).to_sparse()
+
+
+def _lists(sparse: tf.SparseTensor, num_rows: int) -> pa.Array:
+    counts = np.bincount(sparse.indices.numpy()[:, 0], minlength=num_rows)
+    return pa.ListArray.from_arrays(pa.array(np.r_[0, np.cumsum(counts)], pa.int32()), pa.array(sparse.values.numpy()))
+
+
+def _first_values(sparse: tf.SparseTensor, num_rows: int) -> np.ndarray:
+    """[num_rows]: the value of rows that have one, else 0."""
+    values = np.zeros(num_rows, sparse.values.dtype.as_numpy_dtype)
+    values[sparse.indices.numpy()[:, 0]] = sparse.values.numpy()
+    return values

@@ -1,0 +1,145 @@
+"""Ids to vocabularies, most frequent first, and to indices; all of it on whole columns.
+
+Shapes: N ids, V vocabulary entries. The TF-Transform graph gives the same indices (a test compares them).
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+
+from contract import storage
+from contract.layout import DatasetLayout
+from contract.manifest import VocabularyInfo
+from contract.schema import Vocabulary
+from preprocessing.columns import by_count, decode_columns, encode_columns, partition_of
+from preprocessing.config import VocabularyConfig
+from preprocessing.timelines import Timelines
+from preprocessing.workspace import Workspace, read_table, write_table
+
+
+def count_items(timelines: Timelines, rows: np.ndarray) -> pa.Table:
+    """Events of a row mask [N] by item: id, count, views, carts, transactions, first_seen_ms, last_seen_ms."""
+    item, event, times = timelines.item_code[rows], timelines.event[rows], timelines.timestamp_ms[rows]
+    size = len(timelines.items)
+    kinds = np.bincount(item * 3 + event, minlength=size * 3).reshape(size, 3)
+    first, last = np.full(size, np.iinfo(np.int64).max), np.zeros(size, np.int64)
+    np.minimum.at(first, item, times)
+    np.maximum.at(last, item, times)
+    table = pa.table(
+        {
+            "id": timelines.items,
+            "count": kinds.sum(1),
+            "views": kinds[:, 0],
+            "carts": kinds[:, 1],
+            "transactions": kinds[:, 2],
+            "first_seen_ms": first,
+            "last_seen_ms": last,
+        }
+    )
+    return table.filter(pc.greater(table["count"], 0))
+
+
+def count_visitors(timelines: Timelines, rows: np.ndarray) -> pa.Table:
+    """Events of a row mask [N] by visitor: id, count; visitors without any are absent."""
+    counts = np.bincount(timelines.visitor_code[rows], minlength=len(timelines.visitors))
+    table = pa.table({"id": timelines.visitors, "count": counts})
+    return table.filter(pc.greater(table["count"], 0))
+
+
+def count_values(lists: pa.Array) -> pa.Table:
+    """How many of the lists hold each value, given that no list holds one twice: id, count."""
+    counted = pc.value_counts(lists.flatten())
+    return pa.table({"id": counted.field("values"), "count": counted.field("counts")})
+
+
+def merge_counts(encoded: Iterable[bytes]) -> bytes:
+    """Encoded count tables (id, count, …) as one, each id once: sums, but the least first and greatest last time."""
+    tables = [decode_columns(part) for part in encoded]
+    if not tables:
+        return b""
+    table = pa.concat_tables(tables)
+    how = {"first_seen_ms": "min", "last_seen_ms": "max"}
+    names = [name for name in table.column_names if name != "id"]
+    merged = table.group_by("id", use_threads=False).aggregate([(name, how.get(name, "sum")) for name in names])
+    columns = {"id": merged["id"]} | {name: merged[f"{name}_{how.get(name, 'sum')}"] for name in names}
+    return encode_columns(pa.table(columns))
+
+
+def choose_entries(counts: pa.Table, config: VocabularyConfig) -> pa.Table:
+    """The rows of a count table that enter the vocabulary, in its order: by count descending, then id."""
+    frequent = counts.filter(pc.greater_equal(counts["count"], config.min_count))
+    return by_count(frequent).slice(0, config.max_size)
+
+
+def index_visitors(
+    work: Workspace, num_partitions: int, config: VocabularyConfig, layout: DatasetLayout
+) -> VocabularyInfo:
+    """Writes the visitor vocabulary, and for each partition the ids and indices of its own visitors."""
+    counts = [read_table(work.visitor_counts(partition)) for partition in range(num_partitions)]
+    owners = np.repeat(np.arange(num_partitions), [len(part) for part in counts])
+    entries = choose_entries(pa.concat_tables(counts).append_column("partition", pa.array(owners)), config)
+    _write_ids(layout.vocabulary(Vocabulary.VISITORS), entries)
+    entries = _number(entries)
+    by_partition = np.argsort(entries["partition"].to_numpy(), kind="stable")
+    ends = np.cumsum(np.bincount(entries["partition"].to_numpy(), minlength=num_partitions))
+    for partition, (begin, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
+        rows = pa.array(by_partition[begin:end])
+        write_table(work.visitor_indices(partition), entries.take(rows).select(["id", "index"]))
+    return VocabularyInfo(size=len(entries), oov_buckets=config.oov_buckets)
+
+
+def index_items(
+    work: Workspace, encoded_counts: bytes, config: VocabularyConfig, layout: DatasetLayout
+) -> VocabularyInfo:
+    """Writes the item vocabulary, and keeps it with its training counts."""
+    entries = choose_entries(decode_columns(encoded_counts), config)
+    _write_ids(layout.vocabulary(Vocabulary.ITEMS), entries)
+    write_table(work.items, _number(entries))
+    return VocabularyInfo(size=len(entries), oov_buckets=config.oov_buckets)
+
+
+def partition_items(work: Workspace, num_partitions: int) -> None:
+    """Adds to the kept items the partition that each one's properties are in."""
+    items = read_table(work.items)
+    partitions = partition_of(items["id"].combine_chunks(), num_partitions)
+    write_table(work.items, items.append_column("partition", pa.array(partitions)))
+
+
+def index_words(
+    name: Vocabulary, encoded_counts: bytes, config: VocabularyConfig, layout: DatasetLayout
+) -> VocabularyInfo:
+    """Writes the vocabulary of categories or property values."""
+    entries = choose_entries(decode_columns(encoded_counts), config)
+    _write_ids(layout.vocabulary(name), entries)
+    return VocabularyInfo(size=len(entries), oov_buckets=config.oov_buckets)
+
+
+def assign_indices(ids: pa.Array, vocabulary: pa.Array, oov_buckets: int) -> np.ndarray:
+    """[N] int64 indices of [N] ids: places in the vocabulary [V], or V + an out-of-vocabulary bucket."""
+    places = pc.index_in(ids, value_set=vocabulary)
+    if places.null_count == 0:
+        return places.to_numpy().astype(np.int64)
+    unknown = places.is_null().to_numpy(zero_copy_only=False)
+    indices = places.fill_null(0).to_numpy().astype(np.int64)
+    indices[unknown] = len(vocabulary) + oov_bucket(ids.filter(pa.array(unknown)), oov_buckets)
+    return indices
+
+
+def oov_bucket(ids: pa.Array, oov_buckets: int) -> np.ndarray:
+    """[N] int64 in [0, oov_buckets): the bucket that `tf.lookup.StaticVocabularyTable` gives an unknown id."""
+    if oov_buckets == 1:
+        return np.zeros(len(ids), np.int64)
+    texts = tf.constant(ids.to_numpy(zero_copy_only=False).astype(object), tf.string)
+    return tf.strings.to_hash_bucket_fast(texts, oov_buckets).numpy()
+
+
+def _number(entries: pa.Table) -> pa.Table:
+    return entries.append_column("index", pa.array(np.arange(len(entries))))
+
+
+def _write_ids(path: str, entries: pa.Table) -> None:
+    """One id a line."""
+    storage.write_bytes(path, "".join(f"{entry}\n" for entry in entries["id"].to_pylist()).encode())

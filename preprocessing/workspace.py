@@ -1,0 +1,62 @@
+"""The files that one Beam pipeline leaves for the next, below a dataset that is not published yet."""
+
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from contract import storage
+from contract.layout import join
+from preprocessing.columns import decode_columns, encode_columns
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Names and reads intermediate files; `partition` numbers are those of the hashed visitors, or of the items."""
+
+    root: str
+
+    def timelines(self, partition: int) -> str:
+        return join(self.root, f"timelines-{partition:05d}.arrow")
+
+    def visitor_counts(self, partition: int) -> str:
+        return join(self.root, f"visitor-counts-{partition:05d}.arrow")
+
+    def visitor_indices(self, partition: int) -> str:
+        return join(self.root, f"visitor-indices-{partition:05d}.arrow")
+
+    def properties(self, partition: int) -> str:
+        return join(self.root, f"properties-{partition:05d}.arrow")
+
+    def catalogue(self, partition: int) -> str:
+        return join(self.root, f"catalogue-{partition:05d}.arrow")
+
+    def result(self, name: str) -> str:
+        """What a pipeline hands to the program that started it."""
+        return join(self.root, f"result-{name}.pickle")
+
+    @property
+    def items(self) -> str:
+        """The item vocabulary with its training counts."""
+        return join(self.root, "items.arrow")
+
+
+def write_table(path: str, table: pa.Table) -> None:
+    """Writes an Arrow IPC stream."""
+    storage.write_bytes(path, encode_columns(table))
+
+
+def read_table(path: str) -> pa.Table:
+    """The table that `write_table` wrote."""
+    return decode_columns(storage.read_bytes(path))
+
+
+def write_result(path: str, result: Any) -> None:
+    """Keeps any picklable value; the file lives only as long as the job that wrote it."""
+    storage.write_bytes(path, pickle.dumps(result))
+
+
+def read_result(path: str) -> Any:
+    """The value of `write_result`."""
+    return pickle.loads(storage.read_bytes(path))
