@@ -3,6 +3,7 @@
 Shapes: B queries, H history, I items of the vocabulary, D embedding.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import tensorflow as tf
@@ -31,6 +32,10 @@ class Scorer(Protocol):
 
 class InferenceModel(Scorer, Protocol):
     """A trained model as a `tf.Module`; exported as it stands, so that export and evaluation agree."""
+
+    @property
+    def variables(self) -> Sequence[tf.Variable]:
+        """Every weight: what is not a variable would be a constant of the exported graph."""
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """[B] float32 for visitor [B] and item [B] indices; equals the entry of `catalogue_scores` for known items."""

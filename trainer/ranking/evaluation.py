@@ -18,7 +18,7 @@ from trainer.dataset import Dataset
 from trainer.models.interface import Queries, Scorer
 from trainer.ranking.cases import Cases, build_cases
 from trainer.ranking.metrics import RelevantRanks, metric_values
-from trainer.ranking.topk import chunk_size, query_chunks, query_signature, top_k, visible_scores
+from trainer.ranking.topk import chunk_size, query_chunks, query_signature, refusing_diverged, top_k, visible_scores
 
 LIST_LENGTHS = (10, 20)
 """The K of every metric in a report."""
@@ -108,10 +108,8 @@ class Evaluator:
         )
 
     def _ranked(self, queries: Queries, relevant: tf.Tensor) -> _ChunkRanking:
-        try:
+        with refusing_diverged():
             return _ChunkRanking(*(part.numpy() for part in self._rank(queries, relevant)))
-        except tf.errors.InvalidArgumentError as error:
-            raise ValueError(error.message) from error
 
     def _rank_chunk(self, queries: Queries, relevant: tf.Tensor) -> _ChunkRanking:
         scores = visible_scores(self._scorer, queries, is_seen_hidden=True)

@@ -6,6 +6,7 @@ Shapes: B visitors of a chunk, V visitors, I items, K list, H history.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ CPU_SCORES_BYTES = 32 << 20
 GPU_SCORES_BYTES = 256 << 20
 _FLOAT_BYTES = 4
 _MAX_CHUNK = 4096
+_NOT_FINITE = "scores are not finite: the model has diverged; train it anew with a smaller learning rate"
 
 
 class TopItems(NamedTuple):
@@ -42,9 +44,20 @@ def visible_scores(scorer: Scorer, queries: Queries, is_seen_hidden: tf.Tensor |
     scores = scorer.catalogue_scores(queries)
     # one sum a row tells as much as a test of each score, and reads them once
     is_finite = tf.reduce_all(tf.math.is_finite(tf.reduce_sum(scores, axis=1)))
-    check = tf.debugging.Assert(is_finite, ["scores are not finite: the model has diverged; train it anew"])
+    check = tf.debugging.Assert(is_finite, [_NOT_FINITE])
     with tf.control_dependencies([check] if check is not None else []):
         return hide(scores, queries.history, queries.history_length, is_seen_hidden)
+
+
+@contextmanager
+def refusing_diverged() -> Iterator[None]:
+    """Turns what `visible_scores` raises in a compiled function into a ValueError without the graph's own talk."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if _NOT_FINITE in error.message:
+            raise ValueError(_NOT_FINITE) from error
+        raise
 
 
 def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.Tensor | bool = True) -> tf.Tensor:

@@ -41,3 +41,30 @@ def cases_of(history: Sequence[Sequence[int]], relevant: Sequence[Sequence[int]]
 def queries_of(visitor: Sequence[int], history: Sequence[Sequence[int]] = ()) -> Queries:
     lists = lists_of(history or [[]] * len(visitor))
     return Queries(tf.constant(visitor, tf.int64), tf.constant(lists.padded(0, len(lists))), tf.constant(lists.lengths))
+
+
+class DotModel(tf.Module):
+    """A trained model of known numbers: dot products of visitor and item vectors, item biases for the unknown."""
+
+    def __init__(self, visitor_vectors: np.ndarray, item_vectors: np.ndarray, item_bias: np.ndarray):
+        super().__init__()
+        self._num_visitors, self._num_items = len(visitor_vectors), len(item_vectors)
+        self.visitor_vectors = tf.Variable(visitor_vectors, dtype=tf.float32, name="visitor_vectors")
+        self.vectors = tf.Variable(item_vectors, dtype=tf.float32, name="item_vectors")
+        self.bias = tf.Variable(item_bias, dtype=tf.float32, name="item_bias")
+
+    def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        return tf.matmul(self._visitor(queries.visitor), self.vectors, transpose_b=True) + self.bias
+
+    def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+        is_known = item < self._num_items
+        place = tf.where(is_known, item, 0)
+        dot = tf.reduce_sum(self._visitor(visitor) * tf.gather(self.vectors, place), axis=1)
+        return tf.where(is_known, dot + tf.gather(self.bias, place), 0.0)
+
+    def item_vectors(self) -> tf.Tensor:
+        return tf.identity(self.vectors)
+
+    def _visitor(self, visitor: tf.Tensor) -> tf.Tensor:
+        is_known = visitor < self._num_visitors
+        return tf.where(is_known[:, None], tf.gather(self.visitor_vectors, tf.where(is_known, visitor, 0)), 0.0)

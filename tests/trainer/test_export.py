@@ -1,0 +1,128 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainer.dataset_builder import build_dataset
+from tests.trainer.ranking.fakes import DotModel, queries_of
+from trainer.export import export_model
+
+ITEMS = [f"item-{place}" for place in range(8)]
+
+# Our packages and Keras are barred: the SavedModel must need TensorFlow alone.
+CLIENT = """
+import json, sys
+for name in ("contract", "preprocessing", "trainer", "keras", "tf_keras"):
+    sys.modules[name] = None
+import tensorflow as tf
+signatures = tf.saved_model.load(sys.argv[1]).signatures
+recommend = signatures["serving_default"](
+    visitor_id=tf.constant(["anna", "bob", "nobody"]), history=tf.constant([["item-1"], [""], [""]]),
+    k=tf.constant(8), exclude_seen=tf.constant(True))
+score = signatures["score"](visitor_id=tf.constant(["anna", "bob"]), item_id=tf.constant(["item-1", "item-2"]))
+similar = signatures["similar_items"](item_id=tf.constant(["item-3"]), k=tf.constant(1))
+print(json.dumps({
+    "signatures": sorted(signatures),
+    "item_id": [[name.decode() for name in row] for row in recommend["item_id"].numpy()],
+    "score": recommend["score"].numpy().view("int32").tolist(),
+    "pairs": score["score"].numpy().view("int32").tolist(),
+    "similar": similar["item_id"].numpy()[0, 0].decode(),
+}))
+"""
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return build_dataset(
+        str(tmp_path / "dataset"),
+        train=[("anna", "item-0"), ("bob", "item-1")],
+        visitors=["anna", "bob"],
+        items=ITEMS,
+    )
+
+
+@pytest.fixture
+def model():
+    generator = np.random.default_rng(0)
+    return DotModel(generator.normal(size=(2, 16)), generator.normal(size=(8, 16)), np.arange(8, 0, -1) / 7)
+
+
+def bits(tensor):
+    """Float32 numbers as integers: equal only where every bit is."""
+    return tf.bitcast(tensor, tf.int32).numpy()
+
+
+@pytest.mark.integration
+def test_a_moved_export_answers_in_a_process_with_tensorflow_alone_bit_for_bit_as_the_model(dataset, model, tmp_path):
+    export_model(model, dataset, str(tmp_path / "export"))
+    moved = tmp_path / "elsewhere" / "renamed"
+    moved.parent.mkdir()
+    os.rename(tmp_path / "export", moved)
+    os.rename(dataset.root, tmp_path / "gone")
+    client = [sys.executable, "-I", "-c", CLIENT, str(moved)]
+    answer = json.loads(
+        subprocess.run(client, stdout=subprocess.PIPE, text=True, check=True, cwd="/", timeout=120).stdout
+    )
+
+    assert answer["signatures"] == ["recommend", "score", "serving_default", "similar_items"]
+    expected = bits(tf.function(model.catalogue_scores)(queries_of([0, 1, 2])))
+    for row, names in enumerate(answer["item_id"]):
+        shown = [name for name in names if name]
+        served = answer["score"][row][: len(shown)]
+        assert served == [expected[row, ITEMS.index(name)] for name in shown]
+    assert answer["item_id"][0][-1] == ""  # anna has seen item-1, which leaves seven
+    assert answer["item_id"][2] == ITEMS  # nobody knows this visitor: popular items
+    pairs = tf.function(model.pair_scores)(tf.constant([0, 1], tf.int64), tf.constant([1, 2], tf.int64))
+    assert answer["pairs"] == bits(pairs).tolist()
+    assert answer["similar"] in ITEMS
+    assert answer["similar"] != "item-3"
+
+
+def test_weights_are_variables_and_not_constants_of_the_graph(dataset, tmp_path):
+    """A graph beyond 2 GB cannot be saved at all."""
+    large = DotModel(np.zeros((2, 50_000)), np.zeros((8, 50_000)), np.zeros(8))  # 2 MB
+    summary = export_model(large, dataset, str(tmp_path / "export"))
+    assert os.path.getsize(tmp_path / "export" / "saved_model.pb") < 500_000
+    assert summary["bytes"] > 2_000_000
+
+
+def test_the_summary_tells_what_was_published(dataset, model, tmp_path):
+    output = str(tmp_path / "export")
+    summary = export_model(model, dataset, output)
+    assert (summary["output"], summary["items"], summary["visitors"]) == (output, 8, 2)
+    assert summary["bytes"] == sum(file.stat().st_size for file in (tmp_path / "export").rglob("*") if file.is_file())
+
+
+def test_an_export_never_replaces_another(dataset, model, tmp_path):
+    export_model(model, dataset, str(tmp_path / "export"))
+    before = (tmp_path / "export" / "saved_model.pb").read_bytes()
+    with pytest.raises(FileExistsError, match="already exists"):
+        export_model(model, dataset, str(tmp_path / "export"))
+    assert (tmp_path / "export" / "saved_model.pb").read_bytes() == before
+
+
+def test_a_failure_while_saving_leaves_nothing(dataset, model, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(tf.saved_model, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        export_model(model, dataset, str(tmp_path / "out" / "export"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_diverged_model_is_not_exported(dataset, model, tmp_path):
+    model.vectors.assign(tf.fill([8, 16], np.nan))
+    with pytest.raises(ValueError, match="item_vectors:0 holds weights that are not finite"):
+        export_model(model, dataset, str(tmp_path / "export"))
+    assert not (tmp_path / "export").exists()
+
+
+def test_ids_that_lookup_tables_would_change_are_refused(model, tmp_path):
+    dataset = build_dataset(str(tmp_path / "dataset"), train=[("anna", "a\rb")], visitors=["anna"], items=["a\rb"])
+    with pytest.raises(ValueError, match="items vocabulary holds a carriage return"):
+        export_model(model, dataset, str(tmp_path / "export"))

@@ -1,0 +1,85 @@
+"""The export job: a run's best model as a SavedModel that takes raw ids."""
+
+import logging
+import os
+import tempfile
+from typing import Any
+
+import tensorflow as tf
+
+from contract import storage
+from contract.layout import DatasetLayout
+from contract.schema import Vocabulary
+from trainer.dataset import Dataset
+from trainer.models.interface import InferenceModel
+from trainer.serving import ServingModel
+
+log = logging.getLogger(__name__)
+
+# a reader of an object store takes a directory without it for unfinished
+_MARKER = "saved_model.pb"
+
+
+def export_model(model: InferenceModel, dataset: Dataset, output: str) -> dict[str, Any]:
+    """Publishes a model, whole or not at all.
+
+    Args:
+      model: a `tf.Module`.
+      dataset: the one it was trained on: its vocabularies become assets.
+      output: a directory or URI where nothing stands yet.
+
+    Returns:
+      Where it is, its signatures, vocabulary sizes and bytes.
+
+    Raises:
+      FileExistsError: something stands at `output`.
+      ValueError: a weight is NaN or infinite, or an id holds a carriage return.
+    """
+    storage.refuse_existing(output)
+    _refuse_diverged(model)
+    with tempfile.TemporaryDirectory(prefix="cartwheel-") as scratch:
+        serving = ServingModel(
+            model,
+            visitors_file=_local_vocabulary(dataset, Vocabulary.VISITORS, scratch),
+            visitors=dataset.manifest.vocabularies[Vocabulary.VISITORS],
+            items_file=_local_vocabulary(dataset, Vocabulary.ITEMS, scratch),
+            items=dataset.manifest.vocabularies[Vocabulary.ITEMS],
+        )
+        signatures = {
+            "serving_default": serving.recommend,
+            "recommend": serving.recommend,
+            "score": serving.score,
+            "similar_items": serving.similar_items,
+        }
+        with storage.publish_directory(output, marker=_MARKER) as staging:
+            tf.saved_model.save(serving, staging, signatures=signatures)
+            num_bytes = sum(os.path.getsize(f"{staging}/{name}") for name in storage.list_files(staging))
+    log.info("exported %d items and %d visitors to %s", dataset.num_items, dataset.num_visitors, output)
+    return {
+        "output": output,
+        "signatures": list(signatures),
+        "items": dataset.num_items,
+        "visitors": dataset.num_visitors,
+        "bytes": num_bytes,
+    }
+
+
+def _refuse_diverged(model: InferenceModel) -> None:
+    for variable in model.variables:
+        if variable.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(variable))):
+            raise ValueError(
+                f"{variable.name} holds weights that are not finite: the model has diverged; train it anew"
+            )
+
+
+def _local_vocabulary(dataset: Dataset, name: Vocabulary, scratch: str) -> str:
+    """A local copy of a vocabulary, wherever the dataset lies."""
+    content = storage.read_bytes(DatasetLayout(dataset.root).vocabulary(name))
+    if b"\r" in content:
+        raise ValueError(
+            f"an id of the {name} vocabulary holds a carriage return, which TensorFlow's lookup tables drop; "
+            "remove it from the events and prepare the dataset again"
+        )
+    path = os.path.join(scratch, f"{name}.txt")
+    storage.write_bytes(path, content)
+    return path

@@ -1,0 +1,160 @@
+"""The recommendation job: the best items for everyone, as JSON Lines.
+
+Shapes: V visitors, B visitors of a chunk, I items, K list.
+"""
+
+import itertools
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from contract import storage
+from contract.layout import join, shard_name
+from contract.schema import Vocabulary
+from contract.timelines import TimelineRows, read_timelines
+from trainer.dataset import Dataset
+from trainer.models.interface import Queries, Scorer
+from trainer.ranking.lists import Lists
+from trainer.ranking.topk import (
+    TopItems,
+    chunk_size,
+    query_chunks,
+    query_signature,
+    refusing_diverged,
+    top_k,
+    visible_scores,
+)
+
+log = logging.getLogger(__name__)
+
+SHARD_VISITORS = 50_000
+_SUMMARY = "recommendations.json"
+
+
+def write_recommendations(
+    scorer: Scorer, dataset: Dataset, output: str, k: int, visitor_ids: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Publishes the k best new items of each visitor, whole or not at all.
+
+    Every item of a visitor's timeline, up to the end of the dataset, is hidden; where fewer than k items are left, his
+    list is shorter.
+
+    Args:
+      scorer: ranks the catalogue of the dataset.
+      dataset: whose visitors and timelines.
+      output: a directory or URI where nothing stands yet.
+      k: from 1 to I.
+      visitor_ids: whom to answer, in this order; ids that training never saw have no history. By default everyone in
+        the vocabulary who has one.
+
+    Returns:
+      Counts and the paths of the shards; `recommendations.json` beside them holds the same.
+
+    Raises:
+      FileExistsError: something stands at `output`.
+      ValueError: k is out of range, nobody is to be answered, or a score is NaN or infinite.
+    """
+    if not 1 <= k <= dataset.num_items:
+        raise ValueError(f"k must be from 1 to {dataset.num_items}, the number of items in the catalogue; got {k}")
+    storage.refuse_existing(output)
+    ids, visitor, history = _choose_visitors(dataset, visitor_ids)
+    if not ids:
+        raise ValueError("there is nobody to recommend to: the list of visitors is empty")
+    num_shards = -(-len(ids) // SHARD_VISITORS)
+    names = [shard_name("recommendations", shard, num_shards, ".jsonl") for shard in range(num_shards)]
+    item_ids = np.array(dataset.vocabulary(Vocabulary.ITEMS), object)
+    chunks = _ranked_chunks(scorer, visitor, history, dataset.num_items, k)
+    lines = (line for chunk, top in chunks for line in _lines(ids[chunk], item_ids, top))
+    summary = {
+        "output": output,
+        "k": k,
+        "visitors": len(ids),
+        "visitors_unknown": int((visitor >= dataset.num_visitors).sum()),
+        "dataset_checksum": dataset.checksum,
+        "files": [join(output, name) for name in names],
+    }
+    with (
+        storage.publish_directory(output, marker=_SUMMARY) as staging,
+        tqdm(lines, total=len(ids), unit="visitor", disable=None) as progress,  # shown on a terminal alone
+    ):
+        remaining = iter(progress)
+        for name in names:
+            shard = "".join(itertools.islice(remaining, SHARD_VISITORS))
+            storage.write_bytes(join(staging, name), shard.encode())
+            log.info("wrote %s", name)
+        storage.write_bytes(join(staging, _SUMMARY), (json.dumps(summary, indent=2) + "\n").encode())
+    return summary
+
+
+def read_visitor_ids(path: str) -> list[str]:
+    """The ids of a file, one a line; empty lines are left out, and of an id that comes twice the first counts.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+    """
+    lines = storage.read_bytes(path).decode().split("\n")  # an id may hold what `splitlines` takes for a line's end
+    return list(dict.fromkeys(line.rstrip("\r") for line in lines if line.rstrip("\r")))
+
+
+def visitor_histories(dataset: Dataset) -> Lists:
+    """A list for each visitor of the vocabulary: the items of his whole timeline, all splits, oldest first."""
+    parts = [
+        _known_targets(shard, dataset.num_visitors)
+        for split in dataset.manifest.splits
+        for shard in dataset.shards(split)
+    ]
+    rows = TimelineRows.concatenate(parts)
+    # stable: events of one moment stay in their order
+    rows = rows[np.lexsort([rows.timestamp_ms, rows.visitor])]
+    return Lists.from_pairs(rows.visitor, rows.item, dataset.num_visitors)
+
+
+def _known_targets(shard: str, num_visitors: int) -> TimelineRows:
+    """Each row of a dataset is a target in one split; the context would repeat it."""
+    rows = read_timelines([shard])
+    return rows[(rows.is_target == 1) & (rows.visitor < num_visitors)]
+
+
+def _choose_visitors(dataset: Dataset, visitor_ids: Sequence[str] | None) -> tuple[list[str], np.ndarray, Lists]:
+    """Ids, vocabulary indices [V] and histories of the visitors to answer."""
+    known_ids, histories = dataset.vocabulary(Vocabulary.VISITORS), visitor_histories(dataset)
+    if visitor_ids is None:
+        visitor = np.flatnonzero(histories.lengths > 0)
+        return [known_ids[index] for index in visitor], visitor, histories.take(visitor)
+    index_of = {visitor_id: index for index, visitor_id in enumerate(known_ids)}
+    # unknown visitors are all alike: the first index beyond the vocabulary, where an empty history is put
+    visitor = np.array([index_of.get(visitor_id, len(known_ids)) for visitor_id in visitor_ids], np.int64)
+    with_empty = Lists(histories.values, np.append(histories.starts, histories.starts[-1]))
+    return list(visitor_ids), visitor, with_empty.take(visitor)
+
+
+def _ranked_chunks(
+    scorer: Scorer, visitor: np.ndarray, history: Lists, num_items: int, k: int
+) -> Iterator[tuple[slice, TopItems]]:
+    """Where each chunk of visitors lies, and their best items as NumPy arrays [B, K]."""
+    size = chunk_size(num_items)
+
+    @tf.function(input_signature=[query_signature(size)])
+    def rank(queries: Queries) -> TopItems:
+        return top_k(visible_scores(scorer, queries, is_seen_hidden=True), k)
+
+    for chunk, queries in query_chunks(visitor, history, size):
+        with refusing_diverged():
+            top = rank(queries)
+        count = chunk.stop - chunk.start
+        yield chunk, TopItems(top.item[:count].numpy(), top.score[:count].numpy())
+
+
+def _lines(ids: Sequence[str], item_ids: np.ndarray, top: TopItems) -> Iterator[str]:
+    for visitor_id, names, scores in zip(ids, item_ids[top.item], top.score.tolist(), strict=True):
+        items = [
+            {"item_id": name, "score": score}
+            for name, score in zip(names, scores, strict=True)
+            if score > -np.inf  # a hidden item fills the list up where too few are left
+        ]
+        yield json.dumps({"visitor_id": visitor_id, "items": items}, ensure_ascii=False) + "\n"
