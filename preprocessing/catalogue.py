@@ -93,8 +93,8 @@ def parse_properties(chunk: Chunk, until_ms: float) -> tuple[pa.Table, Rejects, 
     table = pa.table(
         {
             "timestamp_ms": timestamps,
-            "item": columns["itemid"].combine_chunks().dictionary_encode(),
-            "property": columns["property"].combine_chunks().dictionary_encode(),
+            "item": columns["itemid"],
+            "property": columns["property"],
             "value": columns["value"],
         }
     )
@@ -112,13 +112,13 @@ def latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:
 def merge_properties(bundles: Iterable[Bundle]) -> pa.Table:
     """The latest value of each (item, property) of a partition: item, property, value."""
     parts = [decode_columns(bundle.encoded) for bundle in sorted(bundles, key=lambda bundle: bundle.place)]
-    table = pa.concat_tables(parts).unify_dictionaries()
+    table = pa.concat_tables(parts)
     return table.take(latest_rows(table, np.arange(len(table)))).select(["item", "property", "value"])
 
 
 def count_properties(properties: pa.Table) -> pa.Table:
     """Items that have each property: id, count."""
-    counted = pc.value_counts(properties["property"].combine_chunks().dictionary_decode())
+    counted = pc.value_counts(properties["property"])
     return pa.table({"id": counted.field("values"), "count": counted.field("counts")})
 
 
@@ -257,15 +257,10 @@ def _property_values(properties: pa.Table, place: np.ndarray, frequent: tuple[st
     chosen = properties.take(rows)
     words = pc.split_pattern(pc.utf8_trim_whitespace(chosen["value"]), " ").combine_chunks()
     parents = pc.list_parent_indices(words).to_numpy()
-    names = _as_text(chosen["property"]).take(pa.array(parents))
+    names = chosen["property"].combine_chunks().take(pa.array(parents))
     pairs = pc.binary_join_element_wise(names, words.flatten(), "=").dictionary_encode()
     owner = place[rows][parents]
     keep = last_of_each([owner, pairs.indices.to_numpy()]) if len(owner) else np.empty(0, np.int64)
     offsets = np.r_[0, np.cumsum(np.bincount(owner[keep], minlength=num_items))]
     values = pairs.dictionary.take(pairs.indices.take(pa.array(keep)))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
-
-
-def _as_text(column: pa.ChunkedArray) -> pa.Array:
-    whole = column.combine_chunks()
-    return whole.dictionary_decode() if pa.types.is_dictionary(whole.type) else whole

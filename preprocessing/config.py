@@ -100,7 +100,7 @@ class PrepareConfig:
     property_values: VocabularyConfig = field(default_factory=lambda: VocabularyConfig(min_count=5, max_size=20_000))
     properties: PropertyConfig = field(default_factory=PropertyConfig)
     block_rows: int = 1024
-    partition_bytes: int = 8 << 20
+    partition_bytes: int = 16 << 20
     num_buckets: int = 16
     compress: bool = False
 
