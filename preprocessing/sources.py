@@ -5,10 +5,12 @@ cut at line feeds and read in parallel; such rows are rejected.
 """
 
 import csv
+import gzip
 import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -181,11 +183,13 @@ def _choose_columns(
 
 
 def _is_compressed(path: str) -> bool:
-    return CompressionTypes.detect_compression_type(path) != CompressionTypes.UNCOMPRESSED
+    return path.endswith(".gz")
 
 
-def _open(path: str):  # type: ignore[no-untyped-def]  # Beam's file type is untyped
-    return FileSystems.open(path)  # decompresses by the file's ending
+def _open(path: str) -> BinaryIO:
+    file = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    # Beam's own decompression takes a file that was cut off for one that ends there
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file) if _is_compressed(path) else file)
 
 
 def _read_header(path: str) -> tuple[tuple[str, ...], int]:
@@ -203,7 +207,7 @@ def _read_header(path: str) -> tuple[tuple[str, ...], int]:
         raise ValueError(f"{path} has a header that is not UTF-8: {text[:80]!r}") from error
 
 
-def _seek_line(file, source: ByteRange) -> int:  # type: ignore[no-untyped-def]  # Beam's file type is untyped
+def _seek_line(file: BinaryIO, source: ByteRange) -> int:
     """Moves to the first line that begins at or after the range's begin; returns its position."""
     if source.end is None:
         return len(file.readline())  # compressed: past the header

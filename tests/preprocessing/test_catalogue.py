@@ -1,0 +1,111 @@
+"""Properties and the category tree to catalogue rows, as of a time."""
+
+import numpy as np
+import pyarrow as pa
+
+from preprocessing import catalogue
+from preprocessing.catalogue import assemble_items, build_tree, merge_properties, parse_properties
+from preprocessing.columns import encode_columns
+from preprocessing.config import PropertyConfig
+from preprocessing.sources import list_byte_ranges, read_chunks
+from preprocessing.timelines import Bundle
+from tests.preprocessing.shop import write_lines
+
+T = 1_440_000_000_000
+CUT = T + 1000
+
+
+def as_of_cut(tmp_path, *lines: str) -> dict[tuple[str, str], str]:
+    """The value of each (item, property) before CUT, the lines being spread over two files in turn."""
+    for number in range(2):
+        write_lines(tmp_path / f"p{number}.csv", "timestamp,itemid,property,value", *lines[number::2])
+    ranges, _ = list_byte_ranges(str(tmp_path / "p*.csv"), catalogue.PROPERTY_COLUMNS)
+    bundles = [
+        Bundle((source.ordinal, chunk.position), encode_columns(parse_properties(chunk, CUT)[0]))
+        for source in ranges
+        for chunk in read_chunks(source)
+    ]
+    rows = merge_properties(bundles).to_pylist()
+    found = {(row["item"], row["property"]): row["value"] for row in rows}
+    assert len(found) == len(rows), "one row an item and property"
+    return found
+
+
+def test_a_property_has_the_value_last_told_before_the_cut_and_never_a_later_one(tmp_path):
+    found = as_of_cut(
+        tmp_path,
+        f"{T + 500},i,price,2",
+        f"{T},i,price,1",
+        f"{CUT},i,price,3",  # at the cut is not before it
+        f"{CUT + 1},i,price,4",
+        f"{CUT + 1},j,price,9",  # known only after the cut: not known
+        f"{T},i,colour,red",
+    )
+    assert found == {("i", "price"): "2", ("i", "colour"): "red"}
+
+
+def test_of_two_values_at_one_time_the_later_in_the_files_counts(tmp_path):
+    assert as_of_cut(tmp_path, f"{T},i,p,first file", f"{T},i,p,second file", f"{T},i,p,first file again") == {
+        ("i", "p"): "second file"
+    }
+
+
+def test_paths_lead_from_the_root_and_survive_cycles_and_orphans():
+    tree = build_tree(["1", "2", "3", "7", "8", "9", "5"], ["", "1", "2", "8", "9", "7", "404"])
+    assert tree.paths["3"] == ("1", "2", "3")
+    assert tree.paths["5"] == ("5",), "its parent 404 is not in the tree"
+    # 7 → 8 → 9 → 7: each path stops before it would repeat
+    assert tree.paths["7"] == ("9", "8", "7")
+    assert (tree.num_cycles, tree.num_orphans) == (3, 1)
+
+
+def items(*ids: str) -> pa.Table:
+    size = len(ids)
+    columns = {name: pa.array([5] * size, pa.int64()) for name in ("views", "carts", "transactions")}
+    seen = {name: pa.array([T] * size, pa.int64()) for name in ("first_seen_ms", "last_seen_ms")}
+    return pa.table({"id": pa.array(ids), "index": pa.array(np.arange(size)), **columns, **seen})
+
+
+def properties(*rows: tuple[str, str, str]) -> pa.Table:
+    return pa.table(dict(zip(("item", "property", "value"), map(list, zip(*rows, strict=True)), strict=True)))
+
+
+def test_items_get_their_roles_and_words_and_those_without_properties_are_kept():
+    rows = assemble_items(
+        properties(
+            ("a", "categoryid", "20"),
+            ("a", "available", "1"),
+            ("a", "790", "n1500.250"),
+            ("a", "888", "red n5.000 red"),
+            ("a", "6", "x"),
+            ("a", "7", "not kept"),
+            ("z", "categoryid", "99"),
+            ("z", "available", "maybe"),
+            ("z", "790", "cheap"),
+        ),
+        items("a", "b"),
+        PropertyConfig(),
+        ("888", "6"),
+        build_tree(["10", "20"], ["", "10"]),
+    ).to_pylist()
+    by_id = {row["item_id"]: row for row in rows}
+    assert list(by_id) == ["a", "b", "z"]
+    a, b, z = by_id.values()
+    assert (a["item_index"], a["category_path"], a["is_available"], a["price"]) == (0, ["10", "20"], True, 1500.25)
+    assert sorted(a["property_values"]) == ["6=x", "888=n5.000", "888=red"]
+    assert (b["item_index"], b["category_id"], b["category_path"], b["price"], b["property_values"]) == (
+        1,
+        None,
+        [],
+        None,
+        [],
+    )
+    assert b["views"] == 5
+    # z is known from its properties only; its category is not in the tree, its availability and price are no values
+    assert (z["item_index"], z["category_path"], z["is_available"], z["price"]) == (-1, ["99"], None, None)
+    assert (z["views"], z["first_seen_ms"]) == (0, None)
+
+
+def test_a_shop_without_properties_has_bare_items():
+    rows = assemble_items(None, items("a"), PropertyConfig(), (), build_tree([], [])).to_pylist()
+    assert [(row["item_id"], row["category_path"], row["price"]) for row in rows] == [("a", [], None)]

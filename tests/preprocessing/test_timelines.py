@@ -1,0 +1,143 @@
+"""Rows to timelines."""
+
+import numpy as np
+import pyarrow as pa
+
+from contract.schema import Split
+from preprocessing.columns import encode_columns
+from preprocessing.config import SplitConfig
+from preprocessing.splits import TEST, TRAIN, VALIDATION
+from preprocessing.timelines import (
+    Bundle,
+    Timelines,
+    assemble_timelines,
+    decode_timelines,
+    encode_timelines,
+    gaps_by_timeline,
+    select_split,
+    split_rows,
+)
+
+DAY_MS = 86_400_000
+
+
+def bundle(place, *rows) -> Bundle:
+    visitor, times, event, item, transaction = zip(*rows, strict=True)
+    table = pa.table(
+        {
+            "visitor": visitor,
+            "timestamp_ms": pa.array(times, pa.int64()),
+            "event": pa.array(event, pa.int8()),
+            "item": item,
+            "transaction": transaction,
+        }
+    )
+    return Bundle(place, encode_columns(table))
+
+
+def as_rows(timelines: Timelines) -> list[tuple]:
+    visitors, items = timelines.visitors.to_pylist(), timelines.items.to_pylist()
+    columns = (timelines.visitor_code, timelines.timestamp_ms, timelines.event, timelines.item_code)
+    return [(visitors[v], int(t), int(e), items[i]) for v, t, e, i in zip(*columns, strict=True)]
+
+
+def of(timelines: Timelines, visitor: str) -> list[tuple]:
+    return [row[1:] for row in as_rows(timelines) if row[0] == visitor]
+
+
+def test_a_visitors_rows_are_contiguous_in_time_then_file_order():
+    late = bundle((0, 900), ("a", 5, 0, "x", ""), ("b", 1, 0, "x", ""))
+    early = bundle((0, 10), ("a", 7, 0, "y", ""), ("b", 2, 0, "y", ""), ("a", 5, 1, "z", ""))
+    timelines, _ = assemble_timelines([late, early], 200)
+    assert of(timelines, "a") == [(5, 1, "z"), (5, 0, "x"), (7, 0, "y")]  # the file says z before x at time 5
+    assert of(timelines, "b") == [(1, 0, "x"), (2, 0, "y")]
+    assert (np.diff(timelines.visitor_code) >= 0).all()
+
+
+def test_only_exact_duplicates_are_dropped_and_all_are_counted():
+    rows = [
+        ("a", 5, 2, "x", "t1"),
+        ("a", 5, 0, "y", ""),
+        ("a", 5, 2, "x", "t1"),  # a duplicate, though not its neighbour
+        ("a", 5, 2, "x", "t2"),  # another transaction
+        ("a", 6, 2, "x", "t1"),  # another time
+        ("b", 5, 2, "x", "t1"),  # another visitor
+        ("a", 5, 2, "x", "t1"),
+    ]
+    timelines, cleaning = assemble_timelines([bundle((0, 0), *rows)], 200)
+    assert cleaning.duplicates == 2
+    assert len(timelines) == 5
+
+
+def test_a_visitor_with_too_many_events_on_one_day_is_left_out_and_counted():
+    busy = [("robot", n, 0, "x", "") for n in range(3)] + [("robot", 5 * DAY_MS, 0, "x", "")]
+    steady = [("person", n * DAY_MS, 0, "x", "") for n in range(3)] + [("person", 1, 0, "x", "")]
+    timelines, cleaning = assemble_timelines([bundle((0, 0), *busy, *steady)], 2)
+    assert timelines.visitors.to_pylist() == ["person"]
+    assert len(timelines) == 4
+    assert (cleaning.robot_visitors, cleaning.robot_events) == (1, 4)
+
+
+def test_duplicates_do_not_make_a_robot():
+    rows = [("a", 1, 0, "x", "")] * 5
+    timelines, cleaning = assemble_timelines([bundle((0, 0), *rows)], 2)
+    assert (len(timelines), cleaning.robot_visitors, cleaning.duplicates) == (1, 0, 4)
+
+
+def two_visitors() -> Timelines:
+    return Timelines(
+        visitors=pa.array(["a", "b"]),
+        visitor_code=np.array([0, 0, 0, 1, 1]),
+        timestamp_ms=np.array([1, 5, 9, 2, 3]),
+        event=np.zeros(5, np.int8),
+        items=pa.array(["x", "y"]),
+        item_code=np.array([0, 1, 0, 1, 1]),
+    )
+
+
+def test_a_split_carries_the_earlier_rows_of_its_visitors_as_context():
+    splits = split_rows(two_visitors(), (4, 8), SplitConfig())
+    assert splits.tolist() == [TRAIN, VALIDATION, TEST, TRAIN, TRAIN]
+    indices = np.array([10, 11]), np.array([20, 21])
+    train = select_split(two_visitors(), splits, Split.TRAIN, *indices)
+    test = select_split(two_visitors(), splits, Split.TEST, *indices)
+    assert train.visitor.tolist() == [10, 11, 11]
+    assert train.is_target.tolist() == [1, 1, 1]
+    assert train.position.tolist() == [0, 0, 1]
+    # only visitor a has a test row; her two earlier rows come before it as context
+    assert test.visitor.tolist() == [10, 10, 10]
+    assert test.is_target.tolist() == [0, 0, 1]
+    assert test.item.tolist() == [20, 21, 20]
+
+
+def test_neighbours_that_share_an_index_are_still_two_timelines():
+    splits = np.zeros(5, np.int8)
+    rows = select_split(two_visitors(), splits, Split.TRAIN, np.array([7, 7]), np.array([0, 1]))
+    assert rows.visitor.tolist() == [7] * 5
+    assert rows.position.tolist() == [0, 1, 2, 0, 1]
+
+
+def test_a_random_split_changes_with_the_seed_only():
+    many = Timelines(
+        pa.array([f"v{n}" for n in range(500)]),
+        np.arange(500),
+        np.full(500, 7),
+        np.zeros(500, np.int8),
+        pa.array(["x"]),
+        np.zeros(500, np.int64),
+    )
+    first = split_rows(many, None, SplitConfig(method="random"))
+    assert first.tolist() == split_rows(many, None, SplitConfig(method="random")).tolist()
+    assert first.tolist() != split_rows(many, None, SplitConfig(method="random", seed=1)).tolist()
+    # 500 draws at 0.8: 400 with a standard deviation of 9
+    assert 360 < (first == TRAIN).sum() < 440
+
+
+def test_timelines_survive_the_intermediate_file():
+    assert as_rows(decode_timelines(encode_timelines(two_visitors()))) == as_rows(two_visitors())
+
+
+def test_gaps_are_those_between_neighbours_of_one_visitor():
+    rows = np.array([True, True, True, True, False])
+    gaps = gaps_by_timeline(two_visitors(), rows).to_pylist()
+    assert [[round(gap * 1000) for gap in of_visitor] for of_visitor in gaps] == [[4, 4], []]

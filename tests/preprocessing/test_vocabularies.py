@@ -1,0 +1,50 @@
+"""Ids to vocabularies and indices."""
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from preprocessing.columns import decode_columns, encode_columns
+from preprocessing.config import VocabularyConfig
+from preprocessing.vocabularies import assign_indices, choose_entries, merge_counts
+
+
+def counts(**of: int) -> pa.Table:
+    return pa.table({"id": list(of), "count": list(of.values())})
+
+
+def test_entries_come_by_count_then_by_id():
+    assert choose_entries(counts(b=2, c=5, a=2), VocabularyConfig())["id"].to_pylist() == ["c", "a", "b"]
+
+
+def test_rare_ids_and_those_beyond_the_size_are_left_out():
+    table = counts(a=9, b=3, c=3, d=1)
+    assert choose_entries(table, VocabularyConfig(min_count=3))["id"].to_pylist() == ["a", "b", "c"]
+    assert choose_entries(table, VocabularyConfig(min_count=3, max_size=2))["id"].to_pylist() == ["a", "b"]
+
+
+def test_merged_counts_add_up_and_keep_the_first_and_last_time():
+    def part(count: int, first: int, last: int) -> bytes:
+        return encode_columns(
+            pa.table({"id": ["x"], "count": [count], "first_seen_ms": [first], "last_seen_ms": [last]})
+        )
+
+    merged = decode_columns(merge_counts([part(2, 50, 60), part(3, 10, 55)])).to_pylist()
+    assert merged == [{"id": "x", "count": 5, "first_seen_ms": 10, "last_seen_ms": 60}]
+
+
+def test_unknown_ids_get_the_bucket_that_tensorflow_gives_them(tmp_path):
+    path = tmp_path / "items.txt"
+    path.write_text("x\ny\n")
+    ids = ["y", "x", "new-1", "Ж", "new-2", ""]
+    table = tf.lookup.StaticVocabularyTable(
+        tf.lookup.TextFileInitializer(
+            str(path), tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+        ),
+        num_oov_buckets=5,
+    )
+    ours = assign_indices(pa.array(ids), pa.array(["x", "y"]), 5)
+    assert ours.tolist() == table.lookup(tf.constant(ids)).numpy().tolist()
+    assert (ours[:2] == [1, 0]).all()
+    assert ((ours[2:] >= 2) & (ours[2:] < 7)).all()
+    assert len(np.unique(ours[2:])) > 1
