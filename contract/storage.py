@@ -10,8 +10,8 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, BinaryIO, Literal
 
 import fsspec
 
@@ -52,6 +52,22 @@ def write_bytes(uri: str, content: bytes) -> None:
     partial = f"{path}.partial-{os.getpid()}"
     file_system.pipe_file(partial, content)
     os.replace(partial, path)
+
+
+def open_binary(uri: str, mode: Literal["rb", "wb"]) -> AbstractContextManager[BinaryIO]:
+    """A file opened for reading or writing piece by piece; missing parent directories are made."""
+    file_system, path = _open_file_system(uri)
+    if mode == "wb":
+        file_system.makedirs(file_system._parent(path), exist_ok=True)
+    opened: AbstractContextManager[BinaryIO] = file_system.open(path, mode)
+    return opened
+
+
+def remove(uri: str) -> None:
+    """Removes a file, or a directory with all below it; nothing happens where there is none."""
+    file_system, path = _open_file_system(uri)
+    if file_system.exists(path):
+        file_system.rm(path, recursive=True)
 
 
 def list_files(uri: str) -> list[str]:

@@ -77,6 +77,12 @@ def parse_block(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     return tf.io.parse_single_example(serialized, _BLOCK_FEATURES)
 
 
+def parse_blocks(serialized: tf.Tensor, names: Sequence[str] = TIMELINE_FEATURES) -> dict[str, tf.Tensor]:
+    """The named columns of several serialized blocks one after the other, each [N] int64."""
+    features = {name: tf.io.RaggedFeature(tf.int64) for name in names}
+    return {name: column.flat_values for name, column in tf.io.parse_example(serialized, features).items()}
+
+
 def compression_of(path: str) -> str:
     """The TFRecord compression type that a file's name tells."""
     return "GZIP" if path.endswith(".gz") else ""

@@ -1,0 +1,340 @@
+"""Every knob of a training run, as frozen dataclasses; read from JSON and from `key=value` settings."""
+
+import dataclasses
+import difflib
+import json
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from contract.schema import EVENT_KINDS
+
+
+def _check(is_met: bool, key: str, value: object, rule: str) -> None:
+    if not is_met:
+        raise ValueError(f"{key} must be {rule}, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixFactorizationConfig:
+    """A vector for each visitor and item; the score is their similarity.
+
+    similarity        cosine: scale × cosine of the vectors; dot: scale × their dot product
+    has_item_bias     adds a learnt number for each item
+    visitor_dropout   share of a visitor vector's entries hidden in a training step
+    initial_stddev    of the normal distribution that tables start from
+    """
+
+    kind: Literal["matrix_factorization"] = "matrix_factorization"
+    dim: int = 64
+    similarity: Literal["cosine", "dot"] = "cosine"
+    scale: float = 10.0
+    has_item_bias: bool = True
+    visitor_dropout: float = 0.0
+    initial_stddev: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check(self.dim >= 1, "model.dim", self.dim, "at least 1")
+        _check(self.scale > 0, "model.scale", self.scale, "above 0")
+        _check(0 <= self.visitor_dropout < 1, "model.visitor_dropout", self.visitor_dropout, "in [0, 1)")
+        _check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuralConfig:
+    """The notebook's network: both vectors side by side, dense relu layers, one relu output.
+
+    hidden            units of the dense layers
+    initial_stddev    of the normal distribution that tables start from
+    """
+
+    kind: Literal["neural"] = "neural"
+    dim: int = 5
+    hidden: tuple[int, ...] = (80, 40, 20)
+    initial_stddev: float = 0.03
+
+    def __post_init__(self) -> None:
+        _check(self.dim >= 1, "model.dim", self.dim, "at least 1")
+        _check(bool(self.hidden) and min(self.hidden) >= 1, "model.hidden", self.hidden, "sizes of at least 1")
+        _check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquaredErrorConfig:
+    """Mean squared error between the score and the weight of the event's kind.
+
+    event_weights     what a view, an addtocart and a transaction are worth
+    """
+
+    kind: Literal["squared_error"] = "squared_error"
+    event_weights: tuple[float, ...] = (1.0, 2.0, 3.0)
+
+    def __post_init__(self) -> None:
+        _check_event_weights(self.event_weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledSoftmaxConfig:
+    """Cross entropy of the item chosen against the items of the global batch and drawn ones.
+
+    num_drawn         items drawn a step, the same on every replica
+    drawn_power       items are drawn in proportion to (training events + 1) ** drawn_power
+    event_weights     weight of an example by the kind of its event
+    """
+
+    kind: Literal["sampled_softmax"] = "sampled_softmax"
+    num_drawn: int = 1024
+    drawn_power: float = 0.5
+    event_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check(self.num_drawn >= 0, "loss.num_drawn", self.num_drawn, "at least 0")
+        _check(0 <= self.drawn_power <= 1, "loss.drawn_power", self.drawn_power, "in [0, 1]")
+        _check_event_weights(self.event_weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdagradConfig:
+    """Adagrad (Duchi et al., JMLR 2011); only the rows of a step are touched."""
+
+    kind: Literal["adagrad"] = "adagrad"
+    learning_rate: float = 0.1
+    initial_accumulator: float = 1e-3
+    epsilon: float = 1e-7
+
+    def __post_init__(self) -> None:
+        _check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
+        _check(self.initial_accumulator >= 0, "optimizer.initial_accumulator", self.initial_accumulator, "at least 0")
+        _check(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamConfig:
+    """Adam (Kingma and Ba, ICLR 2015); tables use its lazy form: rows outside a step keep value and moments."""
+
+    kind: Literal["adam"] = "adam"
+    learning_rate: float = 0.001
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+
+    def __post_init__(self) -> None:
+        _check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
+        _check(0 <= self.beta_1 < 1, "optimizer.beta_1", self.beta_1, "in [0, 1)")
+        _check(0 <= self.beta_2 < 1, "optimizer.beta_2", self.beta_2, "in [0, 1)")
+        _check(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """How training rows become batches.
+
+    batch_size        rows of a global batch, over all replicas
+    window_blocks     timeline blocks that are shuffled together
+    open_files        shards read at the same time
+    """
+
+    batch_size: int = 1024
+    window_blocks: int = 256
+    open_files: int = 4
+
+    def __post_init__(self) -> None:
+        _check(self.batch_size >= 1, "input.batch_size", self.batch_size, "at least 1")
+        _check(self.window_blocks >= 1, "input.window_blocks", self.window_blocks, "at least 1")
+        _check(self.open_files >= 1, "input.open_files", self.open_files, "at least 1")
+
+
+ModelConfig = MatrixFactorizationConfig | NeuralConfig
+LossConfig = SquaredErrorConfig | SampledSoftmaxConfig
+OptimizerConfig = AdagradConfig | AdamConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A training run; with the dataset it determines the result.
+
+    devices                  replicas in this process: GPUs where there are any, else logical CPUs; none: all GPUs, or
+                             one CPU
+    mixed_precision          matrix products in bfloat16; tables, losses and updates stay float32
+    jit_compile              compile loss and gradients with XLA
+    steps_per_call           steps run between two looks of the program at the run: a stop waits for that many
+    checkpoint_every_steps   also save within an epoch; none: at the end of each epoch only
+    """
+
+    model: ModelConfig
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    input: InputConfig = dataclasses.field(default_factory=InputConfig)
+    epochs: int = 1
+    seed: int = 0
+    devices: int | None = None
+    mixed_precision: bool = False
+    jit_compile: bool = False
+    steps_per_call: int = 20
+    checkpoint_every_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _check(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2147483648)")
+        _check(self.devices is None or self.devices >= 1, "devices", self.devices, "at least 1, or none")
+        _check(self.steps_per_call >= 1, "steps_per_call", self.steps_per_call, "at least 1")
+        every = self.checkpoint_every_steps
+        _check(every is None or every >= 1, "checkpoint_every_steps", every, "at least 1, or none")
+        if isinstance(self.model, NeuralConfig) and isinstance(self.loss, SampledSoftmaxConfig):
+            raise ValueError("the neural model scores one pair at a time: it trains with loss.kind squared_error only")
+
+
+def to_json(config: RunConfig) -> dict[str, Any]:
+    """The config as JSON values; `from_json` gives it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain
+
+
+def from_json(values: Mapping[str, Any]) -> RunConfig:
+    """The config that `to_json` wrote; an absent key takes its default: older runs did not have it.
+
+    Raises:
+      ValueError: an unknown key, or a value of a wrong type or outside its range.
+    """
+    config: RunConfig = _decode(RunConfig, values, "")
+    return config
+
+
+def apply_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
+    """The config with `key=value` settings applied in order, such as `model.dim=32` or `devices=none`.
+
+    Raises:
+      ValueError: not of this form, an unknown key (the known ones and the nearest are listed), or a bad value.
+    """
+    values = to_json(config)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        known = _keys(config, "")
+        if not equals or key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"no setting `{setting}`: expected KEY=VALUE; did you mean {nearest}? known keys: {', '.join(known)}"
+            )
+        *parents, name = key.split(".")
+        owner: Any = config
+        target = values
+        for parent in parents:
+            owner, target = getattr(owner, parent), target[parent]
+        target[name] = _parse(get_type_hints(type(owner))[name], text, key)
+    return from_json(values)
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """`key: OLD, now NEW` for each knob in which two configs differ."""
+    flat_old, flat_new = _flatten(to_json(old)), _flatten(to_json(new))
+    keys = [*flat_old, *(key for key in flat_new if key not in flat_old)]
+    return [
+        f"{key}: {_show(flat_old, key)}, now {_show(flat_new, key)}"
+        for key in keys
+        if _show(flat_old, key) != _show(flat_new, key)
+    ]
+
+
+def _check_event_weights(weights: tuple[float, ...]) -> None:
+    rule = f"{len(EVENT_KINDS)} numbers of at least 0, one for each of {', '.join(EVENT_KINDS)}"
+    is_met = len(weights) == len(EVENT_KINDS) and min(weights) >= 0 and max(weights) > 0
+    _check(is_met, "loss.event_weights", weights, rule)
+
+
+def _keys(config: Any, prefix: str) -> list[str]:
+    """Dotted names of all settable fields; `kind` is the preset's choice."""
+    keys = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            keys += _keys(value, f"{prefix}{field.name}.")
+        elif field.name != "kind":
+            keys.append(prefix + field.name)
+    return keys
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _show(flat: Mapping[str, Any], key: str) -> str:
+    return json.dumps(flat[key]) if key in flat else "absent"
+
+
+def _parse(hint: Any, text: str, key: str) -> Any:
+    """The JSON value that a setting's text stands for, guided by the field's type."""
+    if get_origin(hint) is tuple:
+        return [_parse(get_args(hint)[0], part, key) for part in text.split(",")]
+    if type(None) in get_args(hint):
+        return None if text.lower() == "none" else _parse(get_args(hint)[0], text, key)
+    if hint is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError:
+            raise ValueError(f"{key} must be {_describe(hint)}, got {text}") from None
+    return text
+
+
+def _decode(hint: Any, value: Any, key: str) -> Any:
+    """A JSON value as the type that `hint` names.
+
+    Raises:
+      ValueError: it does not fit; the message names the key.
+    """
+    options = get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        return _decode_union(options, value, key)
+    if dataclasses.is_dataclass(hint):
+        return _decode_dataclass(hint, value, key)
+    if get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(_decode(options[0], part, key) for part in value)
+    if get_origin(hint) is Literal and value in options:
+        return value
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    raise ValueError(f"{key} must be {_describe(hint)}, got {value}")
+
+
+def _decode_union(options: tuple[Any, ...], value: Any, key: str) -> Any:
+    if type(None) in options:
+        return None if value is None else _decode(options[0], value, key)
+    by_kind = {get_args(get_type_hints(option)["kind"])[0]: option for option in options}
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind not in by_kind:
+        raise ValueError(f"{key}.kind must be one of {', '.join(by_kind)}, got {kind}")
+    return _decode(by_kind[kind], value, key)
+
+
+def _decode_dataclass(hint: Any, value: Any, key: str) -> Any:
+    hints = get_type_hints(hint)
+    prefix = f"{key}." if key else ""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key or 'the config'} must be an object, got {value}")
+    unknown = [prefix + name for name in value if name not in hints]
+    if unknown:
+        raise ValueError(f"unknown keys {', '.join(unknown)}; known: {', '.join(prefix + name for name in hints)}")
+    required = [field.name for field in dataclasses.fields(hint) if _is_required(field)]
+    missing = [prefix + name for name in required if name not in value]
+    if missing:
+        raise ValueError(f"missing keys {', '.join(missing)}")
+    return hint(**{name: _decode(hints[name], part, prefix + name) for name, part in value.items()})
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _describe(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    if get_origin(hint) is tuple:
+        return "numbers separated by commas"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[hint]

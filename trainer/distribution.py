@@ -1,0 +1,157 @@
+"""Config and cluster to a tf.distribute strategy, and the few collective operations a training step needs.
+
+R replicas over all workers. A replica knows its index as a Python number while its step is traced, so that it can pick
+its own share of a table.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from trainer.cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """The replicas that train together, and those of this process.
+
+    count     R, over all workers
+    devices   devices of this process's replicas
+    first     index of the first of them
+    workers   processes
+    """
+
+    strategy: tf.distribute.Strategy
+    count: int
+    devices: tuple[str, ...]
+    first: int
+    workers: int
+
+    @property
+    def is_chief(self) -> bool:
+        """True for the one process that writes logs, metrics and the run's record."""
+        return self.first == 0
+
+    @property
+    def local(self) -> range:
+        """Indices of this process's replicas."""
+        return range(self.first, self.first + len(self.devices))
+
+    def device(self, replica: int) -> str:
+        """The device of one of this process's replicas."""
+        return self.devices[replica - self.first]
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Calls `function(replica, *arguments)` on every replica; returns what the first of this process gave.
+
+        The arguments are the same for all replicas.
+        """
+        if self.count == 1:
+            with tf.device(self.devices[0]):
+                return function(0, *arguments)
+
+        def on_replica(*values: Any) -> Any:
+            index = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
+            replica = int(index)
+            with tf.device(self.device(replica)):
+                # without the copy, MultiWorkerMirroredStrategy finds no device for what it should reduce
+                return function(replica, *tf.nest.map_structure(tf.identity, values))
+
+        return tf.nest.map_structure(
+            lambda value: self.strategy.experimental_local_results(value)[0], self.strategy.run(on_replica, arguments)
+        )
+
+    def all_reduce(self, value: tf.Tensor) -> tf.Tensor:
+        """The sum of `value` over all replicas; called within `run`."""
+        if self.count == 1:
+            return value
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+    def all_gather(self, value: tf.Tensor) -> tf.Tensor:
+        """The replicas' values one after the other along the first axis; called within `run`."""
+        if self.count == 1:
+            return value
+        return tf.distribute.get_replica_context().all_gather(value, axis=0)
+
+    def wait_for_all(self) -> None:
+        """Returns once every worker has come here; called outside `run`."""
+        if self.workers > 1:
+            self.run(lambda replica: self.all_reduce(tf.ones([])) + replica)
+
+
+def start_replicas(devices: int | None, cluster: Cluster | None) -> Replicas:
+    """Every replica this config and cluster ask for; to be called before TensorFlow's first operation.
+
+    Args:
+      devices: replicas in this process; None: all GPUs, or one CPU.
+      cluster: the workers that train together; None: this process alone.
+
+    Raises:
+      ValueError: more devices than there are, or TensorFlow had started with fewer logical CPUs.
+    """
+    # the strategy of several workers must exist before anything else touches TensorFlow's context
+    names = _choose_devices(devices) if cluster is None else ()
+    if cluster is not None:
+        return _start_workers(devices, cluster)
+    if len(names) == 1:
+        return Replicas(tf.distribute.get_strategy(), 1, names, 0, 1)
+    return Replicas(tf.distribute.MirroredStrategy(list(names)), len(names), names, 0, 1)
+
+
+def check_batch_divides(batch_size: int, replicas: int) -> None:
+    """Raises ValueError unless every replica gets the same number of a batch's rows; names the nearest that do."""
+    if batch_size % replicas == 0:
+        return
+    below = batch_size // replicas * replicas
+    nearest = " or ".join(str(size) for size in (below, below + replicas) if size)
+    raise ValueError(f"batch {batch_size} does not divide among {replicas} replicas; use {nearest}")
+
+
+def _start_workers(devices: int | None, cluster: Cluster) -> Replicas:
+    names = _choose_devices(devices)
+    is_gpu = "GPU" in names[0]
+    if not is_gpu and len(names) > 1:
+        raise ValueError(f"devices={devices} on CPUs goes with one worker only; start more workers instead")
+    communication = tf.distribute.experimental.CommunicationImplementation
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=communication.NCCL if is_gpu else communication.RING
+    )
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    workers = len(cluster.hosts)
+    local = strategy.num_replicas_in_sync // workers
+    kind = "GPU" if is_gpu else "CPU"
+    task = f"/job:worker/replica:0/task:{cluster.index}"
+    full = tuple(f"{task}/device:{kind}:{number}" for number in range(local))
+    return Replicas(strategy, strategy.num_replicas_in_sync, full, cluster.index * local, workers)
+
+
+def _choose_devices(devices: int | None) -> tuple[str, ...]:
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        if devices is not None and devices > len(gpus):
+            raise ValueError(f"devices={devices} but this machine has {len(gpus)} GPUs; lower it or leave it out")
+        return tuple(f"GPU:{number}" for number in range(devices or len(gpus)))
+    count = devices or 1
+    _make_logical_cpus(count)
+    return tuple(f"CPU:{number}" for number in range(count))
+
+
+def _make_logical_cpus(count: int) -> None:
+    """Splits the CPU into logical devices, unless TensorFlow already runs with enough of them."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    configured = tf.config.get_logical_device_configuration(cpu) or []
+    if max(len(configured), 1) >= count:
+        return
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    except RuntimeError:
+        raise ValueError(
+            f"devices={count} must be asked for before TensorFlow starts; it runs with {len(configured)} logical CPUs"
+        ) from None
+
+
+def rows_owned(rows: int, replica: int, replicas: int) -> int:
+    """How many of `rows` rows lie with a replica, when row r lies with replica r % R."""
+    return max(0, -((replica - rows) // replicas))

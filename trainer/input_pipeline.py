@@ -1,0 +1,111 @@
+"""Timeline blocks to shuffled global batches.
+
+The order of the rows is a pure function of (shards, seed, epoch): which files in which order, read how, which rows
+shuffled together, cut where. A position is therefore (epoch, step), and a run resumes by skipping to it. Every replica
+and worker makes the same global batches and takes its own share of each: the ids of a batch are then known everywhere
+without an exchange, and the number of replicas changes nothing.
+
+Shapes: B rows of the global batch, N rows of a window.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from contract.schema import EVENT_KINDS
+from contract.timelines import compression_of, parse_blocks
+from trainer.config import InputConfig
+
+_COLUMNS = ("visitor", "item", "event", "is_target")
+
+
+class Batch(NamedTuple):
+    """A global batch.
+
+    visitor   [B] int64
+    item      [B] int64
+    event     [B] int64, place in EVENT_KINDS
+    is_row    [B] bool; False fills up the last batch of an epoch
+    """
+
+    visitor: tf.Tensor
+    item: tf.Tensor
+    event: tf.Tensor
+    is_row: tf.Tensor
+
+
+def steps_per_epoch(target_rows: int, batch_size: int) -> int:
+    """Global batches that hold every row once."""
+    return -(-target_rows // batch_size)
+
+
+def epoch_batches(
+    shards: Sequence[str], config: InputConfig, *, seed: int, epoch: int, first_step: int = 0
+) -> tf.data.Dataset:
+    """The `Batch`es of one epoch from step `first_step` on; each row of the split is in exactly one of the epoch.
+
+    Rows that are only context (`is_target` 0) are left out.
+    """
+    windows = _read_blocks(shards, config, np.random.default_rng([seed, epoch])).batch(config.window_blocks)
+    shuffled = windows.enumerate().map(
+        lambda window, blocks: _shuffle(_targets(blocks), tf.stack([seed, epoch]), window),
+        num_parallel_calls=2,
+        deterministic=True,
+    )
+    batches = shuffled.rebatch(config.batch_size).skip(first_step)
+    return batches.map(lambda rows: _pad(rows, config.batch_size)).prefetch(4)
+
+
+def count_events(shards: Sequence[str], config: InputConfig) -> np.ndarray:
+    """[event kinds] int64: rows of each kind, context left out."""
+    counts = np.zeros(len(EVENT_KINDS), np.int64)
+    blocks = _read_blocks(shards, config, None).batch(config.window_blocks)
+    for window in blocks.map(lambda serialized: _targets(serialized).event, num_parallel_calls=2):
+        counts += np.bincount(window.numpy(), minlength=len(EVENT_KINDS))
+    return counts
+
+
+def _read_blocks(shards: Sequence[str], config: InputConfig, generator: np.random.Generator | None) -> tf.data.Dataset:
+    """Serialized blocks of all shards, in an order that `generator` permutes."""
+    order = np.arange(len(shards)) if generator is None else generator.permutation(len(shards))
+    files = tf.data.Dataset.from_tensor_slices([shards[place] for place in order])
+    return files.interleave(
+        lambda path: tf.data.TFRecordDataset(path, compression_of(shards[0])),
+        cycle_length=config.open_files,
+        block_length=1,
+        num_parallel_calls=2,
+        deterministic=True,
+    )
+
+
+class _Rows(NamedTuple):
+    visitor: tf.Tensor
+    item: tf.Tensor
+    event: tf.Tensor
+
+
+def _targets(serialized: tf.Tensor) -> _Rows:
+    """The target rows of a window of blocks, columns [N]."""
+    columns = parse_blocks(serialized, _COLUMNS)
+    is_target = tf.equal(columns["is_target"], 1)
+    places = tf.where(is_target)[:, 0]
+    return _Rows(*(tf.gather(columns[name], places) for name in _Rows._fields))
+
+
+def _shuffle(rows: _Rows, seed: tf.Tensor, window: tf.Tensor) -> _Rows:
+    """The rows in an order that depends on the seed [2] and the window's number alone."""
+    keys = tf.random.stateless_uniform(
+        tf.shape(rows.visitor), tf.random.fold_in(seed, window), minval=None, maxval=None, dtype=tf.int32
+    )
+    order = tf.argsort(keys, stable=True)
+    return _Rows(*(tf.gather(column, order) for column in rows))
+
+
+def _pad(rows: _Rows, batch_size: int) -> Batch:
+    """At most B rows as a batch of exactly B."""
+    count = tf.size(rows.visitor)
+    padded = [tf.pad(column, [[0, batch_size - count]]) for column in rows]
+    is_row = tf.range(batch_size) < count
+    return Batch(*(tf.ensure_shape(column, [batch_size]) for column in [*padded, is_row]))

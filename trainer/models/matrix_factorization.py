@@ -1,0 +1,127 @@
+"""Matrix factorization: a vector for each visitor and item, and the similarity of the two as the score.
+
+There is a bias for items only: under a softmax over items one of the visitor would cancel, as it adds the same to all
+of a visitor's scores.
+
+Shapes: B rows, C candidates, I items of the vocabulary, V rows of the visitor table, D embedding, W = D, or D + 1 where
+the item table's last column is the bias.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.config import MatrixFactorizationConfig
+from trainer.models.interface import Queries
+
+
+def item_width(config: MatrixFactorizationConfig) -> int:
+    """Columns of the item table, W."""
+    return config.dim + config.has_item_bias
+
+
+@dataclass(frozen=True)
+class MatrixFactorization:
+    """Scores from table rows, differentiable; what training and inference share.
+
+    compute_dtype   of matrix products
+    """
+
+    config: MatrixFactorizationConfig
+    compute_dtype: tf.DType = tf.float32
+
+    def place_visitors(self, rows: tf.Tensor) -> tf.Tensor:
+        """[B, D] for rows [B, D] of the visitor table: their dot product with a placed item is the score."""
+        return self._normalize(rows) * self.config.scale
+
+    def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Vectors [C, D] and biases [C] for rows [C, W] of the item table."""
+        vectors = self._normalize(rows[:, : self.config.dim])
+        return vectors, rows[:, -1] if self.config.has_item_bias else tf.zeros(tf.shape(rows)[:1])
+
+    def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
+        """[B] for placed visitors [B, D], placed items [B, D] and their biases [B]."""
+        return tf.reduce_sum(visitors * items, axis=1) + biases
+
+    def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
+        """[B, C] for placed visitors [B, D], placed items [C, D] and their biases [C]."""
+        product = tf.matmul(tf.cast(visitors, self.compute_dtype), tf.cast(items, self.compute_dtype), transpose_b=True)
+        return tf.cast(product, tf.float32) + biases
+
+    def _normalize(self, vectors: tf.Tensor) -> tf.Tensor:
+        return tf.nn.l2_normalize(vectors, axis=1) if self.config.similarity == "cosine" else vectors
+
+
+class MatrixFactorizationInference(tf.Module):
+    """A trained factorization; see `models.interface.InferenceModel`."""
+
+    def __init__(
+        self,
+        config: MatrixFactorizationConfig,
+        *,
+        visitor_table: np.ndarray,
+        item_table: np.ndarray,
+        num_visitors: int,
+        num_items: int,
+        item_counts: np.ndarray | None,
+    ) -> None:
+        """The model of trained tables, whose rows beyond the vocabularies are out-of-vocabulary buckets.
+
+        Args:
+          visitor_table: [V, D].
+          item_table: [≥ I, W].
+          item_counts: [I] training events of each item: unknown visitors are then ranked by popularity, and an unknown
+            item scores like the least popular one without any similarity. None: buckets score with their own rows,
+            which training touched like any other.
+        """
+        super().__init__(name="matrix_factorization")
+        self._model = MatrixFactorization(config)
+        self._num_visitors = num_visitors
+        self._num_items = num_items
+        self._visitors = tf.Variable(visitor_table, trainable=False, name="visitors")
+        vectors, biases = self._model.place_items(tf.constant(item_table))
+        self._popularity: tf.Variable | None = None
+        if item_counts is not None:
+            self._popularity = tf.Variable(np.append(np.log1p(item_counts), 0.0), trainable=False, dtype=tf.float32)
+            vectors = tf.concat([vectors[:num_items], tf.zeros([1, config.dim])], axis=0)
+            known = biases[:num_items]
+            biases = tf.concat([known, tf.reduce_min(known, keepdims=True)], axis=0)
+        self._items = tf.Variable(vectors[:num_items], trainable=False, name="items")
+        self._biases = tf.Variable(biases[:num_items], trainable=False, name="biases")
+        self._other_items = tf.Variable(vectors[num_items:], trainable=False, name="other_items")
+        self._other_biases = tf.Variable(biases[num_items:], trainable=False, name="other_biases")
+
+    def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        scores = self._model.candidate_scores(self._place(queries.visitor), self._items, self._biases)
+        if self._popularity is None:
+            return scores
+        return tf.where(self._is_known(queries.visitor)[:, None], scores, self._popularity[: self._num_items])
+
+    def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+        items = _gather_two(self._items, self._other_items, item)
+        biases = _gather_two(self._biases, self._other_biases, item)
+        scores = self._model.pair_scores(self._place(visitor), items, biases)
+        if self._popularity is None:
+            return scores
+        popularity = tf.gather(self._popularity, tf.minimum(item, self._num_items))
+        return tf.where(self._is_known(visitor), scores, popularity)
+
+    def item_vectors(self) -> tf.Tensor:
+        return tf.convert_to_tensor(self._items)
+
+    def _place(self, visitor: tf.Tensor) -> tf.Tensor:
+        rows = tf.gather(self._visitors, tf.minimum(visitor, self._visitors.shape[0] - 1))
+        return self._model.place_visitors(rows)
+
+    def _is_known(self, visitor: tf.Tensor) -> tf.Tensor:
+        return visitor < self._num_visitors
+
+
+def _gather_two(first: tf.Variable, second: tf.Variable, index: tf.Tensor) -> tf.Tensor:
+    """Rows of `first` and `second` stacked, without stacking them; an index beyond the end takes the last row."""
+    size = first.shape[0]
+    from_first = tf.gather(first, tf.minimum(index, size - 1))
+    from_second = tf.gather(second, tf.clip_by_value(index - size, 0, second.shape[0] - 1))
+    is_first = tf.reshape(index < size, [-1] + [1] * (len(first.shape) - 1))
+    return tf.where(is_first, from_first, from_second)

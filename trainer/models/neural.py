@@ -1,0 +1,85 @@
+"""The notebook's neural network: visitor and item vectors side by side, dense relu layers, one relu output.
+
+Shapes: B rows, I items of the vocabulary, D embedding, U units of the first dense layer.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.config import NeuralConfig
+from trainer.models.interface import Queries
+
+
+def make_dense_variables(config: NeuralConfig, seed: int) -> list[keras.Variable]:
+    """Kernel and bias of each layer in turn, as `keras.layers.Dense` would start them; made in a strategy's scope."""
+    sizes = [2 * config.dim, *config.hidden, 1]
+    variables = []
+    for layer, shape in enumerate(itertools.pairwise(sizes)):
+        kernel = keras.initializers.GlorotUniform(seed=seed + layer)(shape)
+        variables.append(keras.Variable(kernel, name=f"kernel_{layer}"))
+        variables.append(keras.Variable(np.zeros(shape[1:], np.float32), name=f"bias_{layer}"))
+    return variables
+
+
+def predict(
+    dense: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor, compute_dtype: tf.DType = tf.float32
+) -> tf.Tensor:
+    """[B] float32 for visitor and item vectors [B, D] each.
+
+    Args:
+      dense: kernel and bias of each layer in turn.
+    """
+    hidden = tf.cast(tf.concat([visitors, items], axis=1), compute_dtype)
+    for kernel, bias in zip(dense[::2], dense[1::2], strict=True):
+        hidden = tf.nn.relu(tf.matmul(hidden, tf.cast(kernel, compute_dtype)) + tf.cast(bias, compute_dtype))
+    return tf.cast(hidden[:, 0], tf.float32)
+
+
+class NeuralInference(tf.Module):
+    """A trained network; see `models.interface.InferenceModel`. Out-of-vocabulary buckets score with their own rows."""
+
+    def __init__(
+        self,
+        config: NeuralConfig,
+        *,
+        visitor_table: np.ndarray,
+        item_table: np.ndarray,
+        dense: Sequence[np.ndarray],
+        num_items: int,
+    ) -> None:
+        """The model of trained tables [rows, D] and dense weights, kernel and bias of each layer in turn."""
+        super().__init__(name="neural")
+        self._dim = config.dim
+        self._num_items = num_items
+        self._visitors = tf.Variable(visitor_table, trainable=False, name="visitors")
+        self._items = tf.Variable(item_table, trainable=False, name="items")
+        self._dense = [tf.Variable(weight, trainable=False, name=f"dense_{n}") for n, weight in enumerate(dense)]
+
+    def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        kernel, bias = self._dense[:2]
+        # the first layer is linear in each half of its input: B + I products instead of B × I
+        visitor_part = tf.matmul(self._visitor_rows(queries.visitor), kernel[: self._dim]) + bias
+        item_part = tf.matmul(self._items[: self._num_items], kernel[self._dim :])
+
+        def score_one(part: tf.Tensor) -> tf.Tensor:
+            hidden = tf.nn.relu(part + item_part)
+            for weight, offset in zip(self._dense[2::2], self._dense[3::2], strict=True):
+                hidden = tf.nn.relu(tf.matmul(hidden, weight) + offset)
+            return hidden[:, 0]
+
+        # visitor by visitor: [B, I, U] would not fit in memory for a large catalogue
+        return tf.map_fn(score_one, visitor_part, parallel_iterations=1)
+
+    def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+        items = tf.gather(self._items, tf.minimum(item, self._items.shape[0] - 1))
+        return predict(self._dense, self._visitor_rows(visitor), items)
+
+    def item_vectors(self) -> tf.Tensor:
+        return self._items[: self._num_items]
+
+    def _visitor_rows(self, visitor: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self._visitors, tf.minimum(visitor, self._visitors.shape[0] - 1))

@@ -1,0 +1,102 @@
+"""What a run tells while it goes: metrics.jsonl, TensorBoard scalars, a progress bar or a line an epoch."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from contract import storage
+from contract.layout import RunLayout
+
+log = logging.getLogger(__name__)
+
+
+class RunLog:
+    """Metrics of a run; only the chief writes, the other workers' logs stay silent."""
+
+    def __init__(self, workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> None:
+        """A log that goes on at `first_step`: what a killed run wrote beyond it is dropped, for it is done again.
+
+        Args:
+          total_rows: rows of the whole run, over all epochs.
+          first_row: rows seen before `first_step`.
+        """
+        self._path = RunLayout(workdir).metrics
+        self._is_chief = is_chief
+        self._lines = _read_lines(self._path, first_step) if is_chief else []
+        self._writer = tf.summary.create_file_writer(RunLayout(workdir).tensorboard) if is_chief else None
+        is_shown = is_chief and sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total_rows, initial=first_row, unit=" examples", unit_scale=True, disable=not is_shown, leave=False
+        )
+        self._since = time.monotonic()
+
+    def steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
+        """Tells of the steps before `step`, which trained on `rows` rows with a mean loss."""
+        now = time.monotonic()
+        rate = rows / max(now - self._since, 1e-9)
+        self._since = now
+        self._bar.update(rows)
+        self._bar.set_postfix(epoch=epoch, loss=f"{loss:.4f}", refresh=False)
+        self._write({"step": step, "epoch": epoch, "loss": loss, "examples_per_second": round(rate, 1)})
+
+    def validation(self, *, step: int, epoch: int, metric: str, value: float) -> None:
+        """Tells what the model before `step` reached on the validation split."""
+        self._write({"step": step, "epoch": epoch, f"validation_{metric}": value})
+        self._since = time.monotonic()
+
+    def epoch(self, epoch: int, text: str) -> None:
+        """One line of the log, above the progress bar."""
+        self._flush()
+        if self._is_chief and self._bar.disable:
+            log.info("epoch %d: %s", epoch, text)
+        elif self._is_chief:
+            self._bar.write(f"epoch {epoch}: {text}", file=sys.stderr)
+        self._since = time.monotonic()
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._flush()
+        self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self._writer is None:
+            return
+        self._lines.append(json.dumps(line))
+        with self._writer.as_default(step=line["step"]):
+            for name, value in line.items():
+                if name not in ("step", "epoch"):
+                    tf.summary.scalar(name, value)
+
+    def _flush(self) -> None:
+        """Object stores cannot append: the file is written whole, seldom."""
+        if self._writer is not None:
+            storage.write_bytes(self._path, "".join(f"{line}\n" for line in self._lines).encode())
+            self._writer.flush()
+
+
+@contextmanager
+def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> Iterator[RunLog]:
+    """A `RunLog` that is closed however the run ends."""
+    run_log = RunLog(workdir, is_chief=is_chief, total_rows=total_rows, first_row=first_row, first_step=first_step)
+    try:
+        yield run_log
+    finally:
+        run_log.close()
+
+
+def _read_lines(path: str, first_step: int) -> list[str]:
+    """The lines of steps that stand, in order."""
+    try:
+        lines = storage.read_bytes(path).decode().splitlines()
+    except FileNotFoundError:
+        return []
+    return [line for line in lines if json.loads(line)["step"] <= first_step]

@@ -1,0 +1,249 @@
+"""The training job as one story."""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from contract.schema import EVENT_KINDS, Split
+from trainer import checkpoint
+from trainer.checkpoint import Parts
+from trainer.cluster import join_cluster
+from trainer.config import RunConfig
+from trainer.dataset import Dataset, open_dataset
+from trainer.distribution import Replicas, check_batch_divides, start_replicas
+from trainer.embeddings import initialize
+from trainer.input_pipeline import count_events, epoch_batches, steps_per_epoch
+from trainer.models.build import TrainingModel, build_training_model
+from trainer.models.loading import build_inference_model
+from trainer.optimizers import dense_optimizer
+from trainer.preemption import Preempted, StopRequest, stop_on_sigterm
+from trainer.run_log import open_log
+from trainer.run_record import (
+    RunRecord,
+    check_same_run,
+    current_commit,
+    current_versions,
+    has_run,
+    read_record,
+    write_record,
+)
+from trainer.training_step import TrainingStep, compile_steps
+from trainer.validation import Validator, make_validator
+
+__all__ = ["Preempted", "train"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Length:
+    """How long a run is, in rows and steps; an epoch's last step has fewer rows than the others."""
+
+    rows: int
+    batch_size: int
+    epochs: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.rows, self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        return self.steps_per_epoch * self.epochs
+
+    def rows_before(self, step: int) -> int:
+        epochs, steps = divmod(step, self.steps_per_epoch)
+        return epochs * self.rows + steps * self.batch_size
+
+
+def train(config: RunConfig, *, data: str, workdir: str, stop: StopRequest | None = None) -> dict[str, Any]:
+    """Trains to the end of the last epoch, from where the run at `workdir` stands.
+
+    Args:
+      data: the prepared dataset.
+      workdir: directory of the run; made where it does not exist.
+      stop: asks the run to stop; None: SIGTERM does.
+
+    Returns:
+      Figures of the run, as JSON values.
+
+    Raises:
+      Preempted: asked to stop; the run is saved and goes on when it is started again.
+      ValueError: config, dataset and workdir do not go together, or the loss is no longer finite.
+    """
+    replicas = start_replicas(config.devices, join_cluster())
+    check_batch_divides(config.input.batch_size, replicas.count)
+    dataset = open_dataset(data)
+    record = _open_run(workdir, config, dataset, replicas)
+    length = _Length(record.training_rows, config.input.batch_size, config.epochs)
+
+    model = build_training_model(config, dataset, replicas)
+    optimizer = _make_dense_optimizer(config, model, replicas)
+    parts = Parts(model.tables, model.dense, optimizer.variables if optimizer else [])
+    step = first_step = _restore_or_initialize(workdir, parts, config, length)
+    run_steps = compile_steps(
+        TrainingStep(model, replicas, optimizer=optimizer, jit_compile=config.jit_compile), replicas
+    )
+    validator = make_validator(config, dataset) if replicas.is_chief else None
+
+    def save() -> None:
+        checkpoint.save(workdir, parts, replicas, step=step, steps_per_epoch=length.steps_per_epoch)
+        if replicas.is_chief:
+            checkpoint.keep_best_and_last(workdir)
+
+    def validate() -> str:
+        """Measures the model of `step` once it is saved, and tells what came out."""
+        if validator is None or step in checkpoint.read_validations(workdir).values:
+            return ""
+        value = _measure(validator, workdir, step, config, dataset)
+        run_log.validation(step=step, epoch=step // length.steps_per_epoch, metric=validator.metric, value=value)
+        checkpoint.keep_best_and_last(workdir)
+        return f", validation {validator.metric} {value:.4f}"
+
+    began = time.monotonic()
+    with (
+        stop_on_sigterm(stop) as request,
+        open_log(
+            workdir,
+            is_chief=replicas.is_chief,
+            total_rows=length.rows_before(length.steps),
+            first_row=length.rows_before(step),
+            first_step=step,
+        ) as run_log,
+    ):
+        if step and step % length.steps_per_epoch == 0:
+            validate()  # a run killed between saving and measuring
+        while step < length.steps:
+            epoch = step // length.steps_per_epoch
+            epoch_end = (epoch + 1) * length.steps_per_epoch
+            batches = iter(
+                epoch_batches(
+                    dataset.shards(Split.TRAIN),
+                    config.input,
+                    seed=config.seed,
+                    epoch=epoch,
+                    first_step=step % length.steps_per_epoch,
+                )
+            )
+            epoch_losses: list[np.ndarray] = []
+            while step < epoch_end:
+                count = min(config.steps_per_call, epoch_end - step, _until_save(config, step))
+                losses, stopping = run_steps(
+                    batches, tf.constant(step, tf.int64), tf.constant(count), tf.constant(request.is_made)
+                )
+                _check_finite(losses.numpy(), step, config)
+                rows = length.rows_before(step + count) - length.rows_before(step)
+                step += count
+                epoch_losses.append(losses.numpy())
+                run_log.steps(step=step, epoch=epoch, rows=rows, loss=float(losses.numpy().mean()))
+                if stopping > 0:
+                    save()
+                    raise Preempted(f"stopped at step {step} of {length.steps}; the same command goes on from there")
+                if step == epoch_end or _until_save(config, step) == config.checkpoint_every_steps:
+                    save()
+            loss = float(np.concatenate(epoch_losses).mean())
+            run_log.epoch(epoch + 1, f"loss {loss:.4f}{validate()}")
+    return _result(workdir, record, length, first_step, time.monotonic() - began)
+
+
+def _open_run(workdir: str, config: RunConfig, dataset: Dataset, replicas: Replicas) -> RunRecord:
+    """The record of the run at `workdir`, which must be this one, or a new record."""
+    if has_run(workdir):
+        record = read_record(workdir)
+        check_same_run(record, config, dataset)
+        replicas.wait_for_all()
+        return record
+    events = count_events(dataset.shards(Split.TRAIN), config.input)
+    record = RunRecord(
+        config=config,
+        data=dataset.root,
+        dataset_checksum=dataset.checksum,
+        training_rows=int(events.sum()),
+        events=dict(zip(EVENT_KINDS, events.tolist(), strict=True)),
+        mean_event_weight=float(events @ np.array(config.loss.event_weights) / events.sum()),
+        commit=current_commit(),
+        versions=current_versions(),
+    )
+    replicas.wait_for_all()  # all have seen that there is no run yet
+    if replicas.is_chief:
+        write_record(record, workdir)
+    return record
+
+
+def _make_dense_optimizer(
+    config: RunConfig, model: TrainingModel, replicas: Replicas
+) -> keras.optimizers.Optimizer | None:
+    if not model.dense:
+        return None
+    with replicas.strategy.scope():
+        optimizer = dense_optimizer(config.optimizer)
+        optimizer.build(model.dense)
+    return optimizer
+
+
+def _restore_or_initialize(workdir: str, parts: Parts, config: RunConfig, length: _Length) -> int:
+    """Fills the tables; returns the step the run stands at."""
+    step = checkpoint.last_step(workdir)
+    if step is not None:
+        log.info("going on from the checkpoint of step %d of %d", step, length.steps)
+        checkpoint.restore(workdir, parts, step)
+        return step
+    for name, table in parts.tables.items():
+        initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev)
+    log.info(
+        "beginning: %d rows an epoch, %d steps, tables of %s rows",
+        length.rows,
+        length.steps,
+        ", ".join(f"{table.rows} {name}" for name, table in parts.tables.items()),
+    )
+    return 0
+
+
+def _until_save(config: RunConfig, step: int) -> int:
+    """Steps until the next checkpoint within an epoch."""
+    every = config.checkpoint_every_steps
+    return every - step % every if every else 2**31 - 1
+
+
+def _check_finite(losses: np.ndarray, first: int, config: RunConfig) -> None:
+    is_bad = ~np.isfinite(losses)
+    if is_bad.any():
+        place = int(is_bad.argmax())
+        raise ValueError(
+            f"the loss is {losses[place]} at step {first + place}: lower optimizer.learning_rate "
+            f"(now {config.optimizer.learning_rate:g}) or model.initial_stddev "
+            f"(now {config.model.initial_stddev:g}) and train into another --workdir"
+        )
+
+
+def _measure(validator: Validator, workdir: str, step: int, config: RunConfig, dataset: Dataset) -> float:
+    """Measures the checkpoint of `step` and keeps the figure."""
+    weights = checkpoint.read_weights_of_step(workdir, step)
+    value = validator.measure(build_inference_model(config, weights, dataset))
+    checkpoint.record_validation(
+        workdir, step, value, metric=validator.metric, is_higher_better=validator.is_higher_better
+    )
+    return value
+
+
+def _result(workdir: str, record: RunRecord, length: _Length, first_step: int, seconds: float) -> dict[str, Any]:
+    validations = checkpoint.read_validations(workdir)
+    best = checkpoint.best_step(workdir)
+    rows = length.rows_before(length.steps) - length.rows_before(first_step)
+    return {
+        "workdir": workdir,
+        "steps": length.steps,
+        "epochs": length.epochs,
+        "training_rows": length.rows,
+        "mean_event_weight": record.mean_event_weight,
+        "validation_metric": validations.metric or None,
+        "best_step": best,
+        "best_validation": validations.values[best] if best is not None else None,
+        "seconds": round(seconds, 3),
+        "examples_per_second": round(rows / seconds, 1),
+    }

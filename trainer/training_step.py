@@ -1,0 +1,85 @@
+"""One training step on one replica: read rows, take the loss and its gradients, update the rows read.
+
+Shapes: B rows of the global batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from trainer.distribution import Replicas
+from trainer.input_pipeline import Batch
+from trainer.models.build import TrainingModel
+
+
+class TrainingStep:
+    """Moves a model's tables and dense weights by one global batch; called within `Replicas.run`."""
+
+    def __init__(
+        self,
+        model: TrainingModel,
+        replicas: Replicas,
+        *,
+        optimizer: keras.optimizers.Optimizer | None,
+        jit_compile: bool,
+    ) -> None:
+        """A step of `model`.
+
+        Args:
+          optimizer: of the dense weights, built for them; None where the model has none.
+          jit_compile: compile loss and gradients with XLA. Reads and updates stay outside: the number of distinct rows
+            differs from step to step, and XLA would compile anew for each.
+        """
+        self._model = model
+        self._replicas = replicas
+        self._optimizer = optimizer
+        self._gradients = tf.function(self._take_gradients, jit_compile=True) if jit_compile else self._take_gradients
+
+    def __call__(self, replica: int, batch: Batch, step: tf.Tensor) -> tf.Tensor:
+        """The mean loss of the global batch [B], before the update; `step` counts from 0, scalar int64."""
+        lookups, inputs = self._model.objective.prepare(replica, batch, step)
+        vectors = {name: lookup.vectors() for name, lookup in lookups.items()}
+        weights = [tf.convert_to_tensor(variable.value) for variable in self._model.dense]
+        loss, by_table, by_weight = self._gradients(vectors, weights, inputs)
+        for name, gradient in by_table.items():
+            self._model.tables[name].update(replica, lookups[name], gradient, step)
+        if self._optimizer is not None:
+            self._optimizer.apply(by_weight, self._model.dense)  # sums over the replicas itself
+        return self._replicas.all_reduce(loss)
+
+    def _take_gradients(
+        self, vectors: Mapping[str, tf.Tensor], weights: Sequence[tf.Tensor], inputs: tuple[tf.Tensor, ...]
+    ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor], Sequence[tf.Tensor]]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([vectors, weights])
+            loss = self._model.objective.loss(vectors, weights, inputs)
+        by_table, by_weight = tape.gradient(loss, (vectors, weights))
+        return loss, by_table, by_weight
+
+
+def compile_steps(step: TrainingStep, replicas: Replicas) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+    """A function that runs several steps in one call, so that Python is not asked between them.
+
+    Returns:
+      `run(batches, first, count, is_stopping)`: takes `count` global batches from an iterator as the steps first,
+      first + 1, …; gives their losses [count] and how many replicas were told to stop, the same in every process.
+    """
+
+    def one_step(replica: int, batch: Batch, number: tf.Tensor) -> tf.Tensor:
+        return step(replica, batch, number)
+
+    def tell(replica: int, is_stopping: tf.Tensor) -> tf.Tensor:  # noqa: ARG001 (the signature of `Replicas.run`)
+        return replicas.all_reduce(tf.cast(is_stopping, tf.float32))
+
+    @tf.function(reduce_retracing=True)
+    def run(
+        batches: Iterator[Batch], first: tf.Tensor, count: tf.Tensor, is_stopping: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        losses = tf.TensorArray(tf.float32, count)
+        for place in tf.range(count):
+            loss = replicas.run(one_step, next(batches), first + tf.cast(place, tf.int64))
+            losses = losses.write(place, loss)
+        return losses.stack(), replicas.run(tell, is_stopping)
+
+    return run
