@@ -133,20 +133,29 @@ def _empty_lists(num_rows: int, kind: pa.DataType) -> pa.Array:
 
 
 def _apply_vocabulary(ids: tf.SparseTensor, vocabulary: Vocabulary, config: TransformConfig) -> tf.SparseTensor:
+    """Indices by a table that TF-Transform tracks.
+
+    `tft.apply_vocabulary` over a file that is not its own analyzer's builds the table from the file's path at every call:
+    the saved graph breaks as soon as that path is gone. A tracked table keeps the file as an asset.
+    """
     info = config.vocabularies[vocabulary]
     if info.size == 0:  # TensorFlow does not read an empty vocabulary file
         return _map_values(lambda values: tf.strings.to_hash_bucket_fast(values, info.oov_buckets), ids)
-    return tft.apply_vocabulary(
-        ids,
-        deferred_vocab_filename_tensor=tf.constant(config.vocabulary_files[vocabulary]),
-        num_oov_buckets=info.oov_buckets,
-        file_format="text",
-    )
+    path, index = config.vocabulary_files[vocabulary], tf.lookup.TextFileIndex
+
+    def make_table() -> tf.lookup.StaticVocabularyTable:
+        lines = tf.lookup.TextFileInitializer(path, tf.string, index.WHOLE_LINE, tf.int64, index.LINE_NUMBER)
+        return tf.lookup.StaticVocabularyTable(lines, info.oov_buckets)
+
+    return _map_values(tft.make_and_track_object(make_table, name=vocabulary).lookup, ids)
 
 
 def _event_table() -> tf.lookup.StaticHashTable:
-    places = tf.range(len(EVENT_KINDS), dtype=tf.int64)
-    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(EVENT_KINDS), places), -1)
+    def make_table() -> tf.lookup.StaticHashTable:
+        places = tf.range(len(EVENT_KINDS), dtype=tf.int64)
+        return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(EVENT_KINDS), places), -1)
+
+    return tft.make_and_track_object(make_table, name="event_kinds")
 
 
 def _map_values(function: Callable[[tf.Tensor], tf.Tensor], sparse: tf.SparseTensor) -> tf.SparseTensor:

@@ -1,0 +1,81 @@
+"""A directory without a manifest, or that differs from it, is not a dataset."""
+
+import json
+
+import pytest
+
+from contract import storage
+from contract.errors import ContractError
+from contract.layout import DatasetLayout
+from contract.manifest import (
+    Manifest,
+    SplitInfo,
+    VocabularyInfo,
+    dataset_checksum,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
+from contract.schema import Split, SplitMethod, Vocabulary
+
+
+@pytest.fixture
+def root(tmp_path) -> str:
+    (tmp_path / "statistics.json").write_text("{}")
+    manifest = Manifest(
+        split_method=SplitMethod.TIME,
+        validation_from_ms=5,
+        test_from_ms=9,
+        vocabularies={Vocabulary.ITEMS: VocabularyInfo(size=3, oov_buckets=2)},
+        splits={Split.TRAIN: SplitInfo(rows=4, target_rows=4, visitors=2, blocks=1, files=("timelines/a",))},
+        config={"events": "*.csv"},
+        files={"statistics.json": storage.sha256(str(tmp_path / "statistics.json"))},
+    )
+    write_manifest(manifest, str(tmp_path))
+    return str(tmp_path)
+
+
+def test_a_manifest_reads_back_as_it_was_written(root):
+    manifest = read_manifest(root)
+    assert manifest.vocabularies[Vocabulary.ITEMS].num_indices == 5
+    assert manifest.splits[Split.TRAIN].files == ("timelines/a",)
+    before = dataset_checksum(root)
+    write_manifest(manifest, root)
+    assert dataset_checksum(root) == before
+    verify_files(manifest, root)
+
+
+def test_a_directory_without_a_manifest_is_refused(tmp_path):
+    with pytest.raises(ContractError, match=r"is not a prepared dataset.*preprocessing prepare"):
+        read_manifest(str(tmp_path))
+
+
+def test_a_changed_file_is_named(root):
+    storage.write_bytes(f"{root}/statistics.json", b"{ }")
+    with pytest.raises(ContractError, match=r"statistics.json differs from the manifest"):
+        verify_files(read_manifest(root), root)
+
+
+def test_a_missing_file_is_named(root, tmp_path):
+    (tmp_path / "statistics.json").unlink()
+    with pytest.raises(ContractError, match=r"statistics.json is missing"):
+        verify_files(read_manifest(root), root)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "schema version None"),
+        ('{"schema_version": 99}', "schema version 99, this program reads 1"),
+        ('{"schema_version": 1}', "is damaged"),
+    ],
+)
+def test_a_manifest_that_is_not_ours_is_refused(root, content, message):
+    storage.write_bytes(DatasetLayout(root).manifest, content.encode())
+    with pytest.raises(ContractError, match=message):
+        read_manifest(root)
+
+
+def test_the_manifest_is_plain_json(root):
+    assert json.loads(storage.read_bytes(DatasetLayout(root).manifest))["split_method"] == "time"

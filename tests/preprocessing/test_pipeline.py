@@ -1,0 +1,258 @@
+"""The whole of `prepare` on a shop of ten days (see shop.py), a few seconds a run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from contract import storage
+from contract.catalogue import read_catalogue
+from contract.errors import ContractError
+from contract.layout import DatasetLayout, join
+from contract.manifest import Manifest, read_manifest, verify_files
+from contract.schema import Split, Vocabulary
+from contract.timelines import read_timelines
+from preprocessing.config import PrepareConfig, SplitConfig, VocabularyConfig
+from preprocessing.pipeline import prepare
+from preprocessing.transform import load_transform
+from preprocessing.vocabularies import assign_indices
+from tests.preprocessing.shop import DAY_MS, START_MS, event, small_shop
+
+pytestmark = pytest.mark.integration
+
+
+def config_of(shop: dict[str, str], **settings) -> PrepareConfig:
+    """Three partitions, and three out-of-vocabulary buckets for items."""
+    given = {"partition_bytes": 400, "block_rows": 4, "items": VocabularyConfig(oov_buckets=3), **settings}
+    return PrepareConfig(**shop, **given)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> dict[str, str]:
+    return small_shop(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="module")
+def dataset(shop, tmp_path_factory) -> str:
+    root = str(tmp_path_factory.mktemp("prepared") / "dataset")
+    # the runner that everybody asks for by name; it must not look for a download
+    prepare(config_of(shop), root, ["--runner=DirectRunner"])
+    return root
+
+
+@pytest.fixture(scope="module")
+def manifest(dataset) -> Manifest:
+    return read_manifest(dataset)
+
+
+def vocabulary(dataset: str, name: Vocabulary) -> list[str]:
+    return Path(DatasetLayout(dataset).vocabulary(name)).read_text().split("\n")[:-1]
+
+
+def test_the_manifest_lists_every_file_with_its_checksum(dataset, manifest):
+    verify_files(manifest, dataset)
+    listed = {*manifest.files, "manifest.json"}
+    assert listed == set(storage.list_files(dataset)), "nothing intermediate is left, nothing is missing"
+
+
+def test_the_cuts_leave_eight_days_one_and_one(manifest):
+    # 3 visitors on days 0 … 7, 4 on days 8 and 9: 32 events; 0.8 of 32 = 25.6 and 0.9 of 32 = 28.8
+    # 24 events lie before day 8, 25 before its second, 26 before its third (day 8.2); 29 before day 9.1
+    assert manifest.validation_from_ms == START_MS + round(8.2 * DAY_MS)
+    assert manifest.test_from_ms == START_MS + round(9.1 * DAY_MS)
+    rows = {split: info.target_rows for split, info in manifest.splits.items()}
+    assert rows == {Split.TRAIN: 26, Split.VALIDATION: 3, Split.TEST: 3}
+
+
+def test_every_event_is_a_target_once_and_split_files_stand_alone(dataset, manifest):
+    visitors, items = (vocabulary(dataset, name) for name in (Vocabulary.VISITORS, Vocabulary.ITEMS))
+    targets = []
+    for split, info in manifest.splits.items():
+        rows = read_timelines([join(dataset, name) for name in info.files])
+        assert len(info.files) == 3
+        assert (len(rows), rows.is_target.sum()) == (info.rows, info.target_rows)
+        starts = np.flatnonzero(rows.position == 0)
+        assert len(starts) == info.visitors
+        if split == Split.TRAIN:
+            assert rows.is_target.all()
+        else:
+            # each timeline has its earlier rows as context: eight or more days for a, b and c
+            lengths = np.diff(np.append(starts, len(rows)))
+            assert (lengths[rows.visitor[starts] < len(visitors)] >= 9).all()
+        targets += rows.timestamp_ms[rows.is_target == 1].tolist()
+    assert len(targets) == len(set(targets)) == 32
+    assert set(visitors) == {"a", "b", "c"}, "d comes after the training cut"
+    assert "late-1" not in items
+
+
+def test_blocks_hold_whole_timelines(dataset, manifest):
+    for name in manifest.splits[Split.TRAIN].files:
+        for block in tf.data.TFRecordDataset(join(dataset, name)):
+            example = tf.train.Example.FromString(block.numpy())
+            positions = list(example.features.feature["position"].int64_list.value)
+            assert positions[0] == 0
+
+
+def test_items_after_the_cut_share_the_out_of_vocabulary_buckets(dataset, manifest):
+    info = manifest.vocabularies[Vocabulary.ITEMS]
+    rows = read_timelines([join(dataset, name) for name in manifest.splits[Split.VALIDATION].files])
+    unknown = rows.item[rows.item >= info.size]
+    assert len(unknown) == 1, "d's view of late-1"
+    assert unknown[0] < info.num_indices == info.size + 3
+
+
+def test_the_catalogue_knows_what_was_told_before_the_cut(dataset, manifest):
+    rows = read_catalogue([join(dataset, name) for name in manifest.catalogue_files]).to_pylist()
+    by_id = {row["item_id"]: row for row in rows}
+    items, categories = (vocabulary(dataset, name) for name in (Vocabulary.ITEMS, Vocabulary.CATEGORIES))
+    assert [row["item_id"] for row in rows] == [*items, "never-seen"]
+    assert [row["item_index"] for row in rows] == [*range(len(items)), -1]
+    first = by_id["item-0"]
+    assert first["is_available"] is False, "day 4 said 0; day 9 lies after the cut"
+    assert [categories[index] for index in first["category_path"]] == ["10", "20", "30"]
+    assert by_id["item-2"]["category_path"] == []
+    # item-0 is viewed by a, b, c and d: on day d visitor p views item (d + p) mod 5, in training (before day 8.2):
+    # a on days 0 and 5; b on days 4; c on days 3; and 8: item (8 + 1) mod 5 = 4 and (8 + 0) mod 5 = 3, so none more
+    assert (first["views"], first["carts"]) == (4, 0)
+    # two prices: the quantile between them parts them; log1p(1000) and log1p(3000) standardized are -1 and 1
+    assert (first["price_bucket"], by_id["item-1"]["price_bucket"], by_id["item-2"]["price_bucket"]) > (0, 0, -1)
+    assert by_id["item-2"]["price_bucket"] == 0
+    np.testing.assert_allclose([first["price_scaled"], by_id["item-1"]["price_scaled"]], [-1, 1], rtol=1e-3)
+
+
+def test_the_vectorized_indices_are_those_of_the_transform_graph(dataset, manifest):
+    graph = load_transform(DatasetLayout(dataset).transform)
+    for name, raw, output in [
+        (Vocabulary.ITEMS, "item_id", "item"),
+        (Vocabulary.VISITORS, "visitor_id", "visitor"),
+        (Vocabulary.CATEGORIES, "category_path", "category_path"),
+    ]:
+        known = vocabulary(dataset, name)
+        ids = [*known, "late-1", "never-seen", "d", "Ж", *(f"new-{n}" for n in range(20))]
+        ours = assign_indices(pa.array(ids), pa.array(known), manifest.vocabularies[name].oov_buckets)
+        texts = {
+            feature: tf.sparse.from_dense(tf.zeros([len(ids), 0], tf.string))
+            for feature in ("visitor_id", "item_id", "event", "category_path", "property_values")
+        }
+        numbers = {
+            feature: tf.sparse.from_dense(tf.zeros([len(ids), 0], tf.float32)) for feature in ("price", "gap_seconds")
+        }
+        given = {raw: tf.sparse.from_dense(tf.constant(ids)[:, None])}
+        theirs = graph.transform_fn({**texts, **numbers, **given})[output]
+        assert ours.tolist() == theirs.values.numpy().tolist(), name
+
+
+def test_the_statistics_count_what_was_read(dataset):
+    statistics = json.loads(Path(DatasetLayout(dataset).statistics).read_text())
+    events = statistics["events"]
+    assert (events["rows"], events["events"], events["visitors"]) == (32, 32, 4)
+    assert events["by_kind"] == {"view": 32, "addtocart": 0, "transaction": 0}
+    assert events["by_split"]["validation"]["new_visitors"] == 1, "d"
+    assert events["events_per_visitor"]["histogram"] == {"2": 1, "10": 3}
+    assert statistics["items"]["items"] == 6
+    assert statistics["item_properties"]["rows"] == 9
+    assert statistics["catalogue"]["outside_vocabulary"] == 1
+    assert statistics["category_tree"] == {"categories": 3, "roots": 1, "levels": 3, "cycles": 0, "orphans": 0}
+
+
+def test_the_same_input_gives_the_same_bytes_from_any_number_of_threads(dataset, shop, tmp_path):
+    again = str(tmp_path / "again")
+    prepare(config_of(shop), again, ["--direct_num_workers=2", "--direct_running_mode=multi_threading"])
+    names = [name for name in storage.list_files(dataset) if not name.startswith("transform/")]
+    assert len(names) > 12
+    for name in names:
+        if (
+            name != "manifest.json"
+        ):  # it lists the checksums of transform/, which TensorFlow writes a little differently
+            assert storage.sha256(join(dataset, name)) == storage.sha256(join(again, name)), name
+
+
+def write_events(path: Path, *lines: str) -> str:
+    path.write_text("".join(f"{line}\n" for line in ("timestamp,visitorid,event,itemid", *lines)))
+    return str(path)
+
+
+def plain_events(number: int) -> list[str]:
+    return [event(n, f"v{n % 3}", f"i{n % 4}").removesuffix(",") for n in range(number)]
+
+
+def test_too_many_bad_rows_fail_the_job_and_publish_nothing(tmp_path):
+    lines = [*plain_events(98), "1440000000000,v,looked,i", "1440000000000,v,view,"]
+    config = PrepareConfig(events=write_events(tmp_path / "events.csv", *lines))
+    with pytest.raises(
+        ValueError, match=r"2 of 100 event rows are bad, 2.00%.*unknown event kind: 1 \(first: .*looked"
+    ):
+        prepare(config, str(tmp_path / "dataset"))
+    assert os.listdir(tmp_path) == ["events.csv"]
+
+
+def test_few_bad_rows_are_kept_with_their_place(tmp_path):
+    bad = "1440000000000,v,looked,i"
+    lines = [*plain_events(20), bad, *plain_events(20)]
+    path = write_events(tmp_path / "events.csv", *lines)
+    summary = prepare(PrepareConfig(events=path, max_reject_share=0.05), str(tmp_path / "dataset"))
+    assert summary["rejected"] == {"unknown event kind": 1}
+    assert summary["duplicates"] == 20, "the second twenty repeat the first"
+    (rejects,) = (tmp_path / "dataset" / "rejects").iterdir()
+    row = json.loads(rejects.read_text())
+    assert row == {"file": path, "byte": Path(path).read_text().index(bad), "reason": "unknown event kind", "row": bad}
+
+
+def test_an_input_without_a_row_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no usable event"):
+        prepare(PrepareConfig(events=write_events(tmp_path / "events.csv")), str(tmp_path / "dataset"))
+    assert os.listdir(tmp_path) == ["events.csv"]
+
+
+def test_an_output_that_exists_is_left_as_it_is(tmp_path):
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "mine.txt").write_text("keep")
+    with pytest.raises(FileExistsError, match="already exists and is not empty"):
+        prepare(PrepareConfig(events=write_events(tmp_path / "e.csv", *plain_events(9))), str(tmp_path / "dataset"))
+    assert (tmp_path / "dataset" / "mine.txt").read_text() == "keep"
+
+
+@pytest.mark.parametrize("method", ["random", "none"])
+def test_other_splits_are_labelled(tmp_path, method):
+    config = PrepareConfig(
+        events=write_events(tmp_path / "events.csv", *plain_events(200)), split=SplitConfig(method=method)
+    )
+    prepare(config, str(tmp_path / "dataset"))
+    manifest = read_manifest(str(tmp_path / "dataset"))
+    assert (manifest.split_method, manifest.validation_from_ms) == (method, None)
+    assert sum(info.target_rows for info in manifest.splits.values()) == 200
+    assert set(manifest.splits) == ({"train"} if method == "none" else {"train", "validation", "test"})
+
+
+KILL_AT_PUBLICATION = """
+import os, signal, sys
+from contract import storage
+from preprocessing.config import PrepareConfig
+from preprocessing.pipeline import prepare
+rename = os.rename
+def killed(source, destination):
+    if destination.endswith("dataset"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(source, destination)
+os.rename = killed
+prepare(PrepareConfig(events=sys.argv[1]), sys.argv[2])
+"""
+
+
+def test_a_run_killed_while_publishing_leaves_nothing_that_looks_like_a_dataset(tmp_path):
+    path, output = write_events(tmp_path / "events.csv", *plain_events(30)), str(tmp_path / "dataset")
+    run = subprocess.run([sys.executable, "-c", KILL_AT_PUBLICATION, path, output], timeout=120, check=False)
+    assert run.returncode == -signal.SIGKILL
+    assert not os.path.exists(output)
+    with pytest.raises(ContractError, match="not a prepared dataset"):
+        read_manifest(output)
+    # and the next run is not disturbed by what the killed one left
+    prepare(PrepareConfig(events=path), output)
+    verify_files(read_manifest(output), output)
