@@ -1,0 +1,192 @@
+"""When everything happens: sessions, the gaps in them and between them, by hour of the day and day of the week.
+
+Shapes: V visitors, A actions, S sessions. A session ends where 30 minutes pass without an action.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from contract.schema import ADD_TO_CART, TRANSACTION, VIEW
+from preprocessing.synthetic.draws import group_starts, interpolated_quantiles, place_in_group
+from preprocessing.synthetic.journeys import Actions, Interests
+from preprocessing.synthetic.scale import BEGIN_MS, END_MS
+from preprocessing.synthetic.visitors import ROBOT_EVENTS_A_DAY
+
+_SESSION_GAP_MS = 1_800_000
+_MINUTE_MS = 60_000
+_HOUR_MS = 3_600_000
+
+# share of a day's events by hour (UTC); the visitors live in the Americas
+_HOURS = (
+    *(0.0515, 0.0535, 0.0560, 0.0560, 0.0530, 0.0420, 0.0270, 0.0165, 0.0095, 0.0066, 0.0058, 0.0067),
+    *(0.0105, 0.0195, 0.0340, 0.0480, 0.0575, 0.0640, 0.0650, 0.0660, 0.0687, 0.0660, 0.0620, 0.0547),
+)
+_WEEKDAYS = (1.08, 1.10, 1.08, 1.06, 0.99, 0.84, 0.85)  # from Monday
+_DAY_NOISE = 0.07
+
+# how likely a gap starts a new session: a visitor's own tendency is Beta distributed, and what follows matters
+_BREAK_TENDENCY = (0.62, 1.17)
+# of visitors with more actions than this, a visitor with n times as many breaks n ** -0.5 times as often
+_BUSY, _BUSY_BREAKS_LESS = 5, 0.5
+_BREAK_FACTOR = {VIEW: 1.0, ADD_TO_CART: 0.25, TRANSACTION: 0.25}
+
+# (probability, seconds) of a gap within a session, by the kind of what follows
+_GAPS_S = {
+    VIEW: ((0, 2), (0.1, 17), (0.25, 29), (0.5, 67), (0.75, 164), (0.9, 440), (0.97, 1150), (1, 1795)),
+    ADD_TO_CART: ((0, 0.5), (0.1, 10), (0.25, 35), (0.5, 95), (0.75, 200), (0.9, 450), (1, 1795)),
+    TRANSACTION: ((0, 20), (0.1, 75), (0.25, 130), (0.5, 255), (0.75, 440), (0.9, 800), (1, 1795)),
+}
+_ORDER_LINE_GAP_S = 0.004
+_ROBOT_GAP_S = 5.0
+_LARGEST_SESSION = 417
+_ROBOT_SESSION_STEP = 7  # the r-th robot's sessions are so much smaller than the one's before
+
+# (probability, hours of average activity) between two sessions of a visitor
+_WAITS_HOURS = (
+    *((0, 0.65), (0.1, 1.1), (0.2, 2), (0.3, 3.5), (0.4, 7), (0.48, 14), (0.56, 36)),
+    *((0.62, 80), (0.7, 155), (0.8, 350), (0.9, 840), (0.95, 1370), (1, 2900)),
+)
+_LONGEST_STAY = 0.97  # of the whole period, from a visitor's first session to the last
+
+
+@dataclass(frozen=True)
+class Times:
+    """When each action happens.
+
+    timestamp_ms   [A]
+    session        [A] ascending, numbered through all visitors
+    """
+
+    timestamp_ms: np.ndarray
+    session: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Calendar:
+    """Activity time: hours in which every hour is equally busy; `edges_ms[i]` is the moment of `hours[i]`."""
+
+    edges_ms: np.ndarray
+    hours: np.ndarray
+
+    @property
+    def total_hours(self) -> float:
+        return float(self.hours[-1])
+
+    def to_ms(self, hours: np.ndarray) -> np.ndarray:
+        return np.interp(hours, self.hours, self.edges_ms).astype(np.int64)
+
+
+def draw_times(interests: Interests, actions: Actions, is_robot: np.ndarray, random: np.random.Generator) -> Times:
+    """Times of all actions; every visitor's actions keep their order.
+
+    Args:
+      is_robot: [V]; robots act fast, in long sessions, spread evenly over the period.
+    """
+    visitor = interests.visitor[actions.interest]
+    is_start = _draw_session_starts(visitor, actions.kind, is_robot, random)
+    is_same_order = _continues_order(interests.order[actions.interest], actions.kind)
+    is_start &= ~is_same_order
+    gap_ms = _draw_gaps_ms(actions.kind, is_start, is_same_order, is_robot[visitor], random)
+    session = np.cumsum(is_start) - 1
+    first = np.flatnonzero(is_start)
+    elapsed = np.cumsum(gap_ms)
+    offset_ms = elapsed - elapsed[first][session]
+    duration_ms = offset_ms[np.append(first[1:], len(visitor)) - 1]
+    starts_ms = _draw_starts(visitor[first], duration_ms, is_robot, random)
+    timestamp_ms = starts_ms[session] + offset_ms
+    # the log's first and last moments are known
+    timestamp_ms[np.argmin(timestamp_ms)], timestamp_ms[np.argmax(timestamp_ms)] = BEGIN_MS, END_MS
+    return Times(timestamp_ms, session)
+
+
+def first_times(times: Times, actions: Actions, num_interests: int) -> Times:
+    """Time and session [D] of the action with which each interest begins."""
+    first = np.empty(num_interests, np.int64)
+    backwards = np.arange(len(actions.interest))[::-1]
+    first[actions.interest[backwards]] = backwards  # the last assignment, the first action, stays
+    return Times(times.timestamp_ms[first], times.session[first])
+
+
+def _draw_session_starts(
+    visitor: np.ndarray, kind: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    """[A] whether an action begins a session."""
+    num_actions = np.bincount(visitor, minlength=len(is_robot))
+    tendency = random.beta(*_BREAK_TENDENCY, size=len(is_robot))
+    tendency *= np.maximum(num_actions / _BUSY, 1) ** -_BUSY_BREAKS_LESS
+    factor = np.array([_BREAK_FACTOR[code] for code in (VIEW, ADD_TO_CART, TRANSACTION)])
+    is_start = random.random(len(visitor)) < tendency[visitor] * factor[kind]
+    is_start |= np.diff(visitor, prepend=-1) > 0
+
+    of_robot = np.flatnonzero(is_robot[visitor])
+    _, robot, sizes = np.unique(visitor[of_robot], return_inverse=True, return_counts=True)
+    session_size = np.maximum(_LARGEST_SESSION - _ROBOT_SESSION_STEP * np.arange(len(sizes)), ROBOT_EVENTS_A_DAY + 1)
+    # the busiest robot has the largest session
+    rank = np.argsort(np.argsort(-sizes, kind="stable"))
+    is_start[of_robot] = place_in_group(sizes) % session_size[rank[robot]] == 0
+    return is_start
+
+
+def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
+    """[A] whether an action is a line of the same order as the action before."""
+    is_line = kind == TRANSACTION
+    return np.r_[False, is_line[1:] & is_line[:-1] & (order[1:] == order[:-1])]
+
+
+def _draw_gaps_ms(
+    kind: np.ndarray, is_start: np.ndarray, is_same_order: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    """[A] milliseconds since the action before in the same session, at least 1; 0 at its start."""
+    uniform = random.random(len(kind))
+    seconds = np.empty(len(kind))
+    for code, knots in _GAPS_S.items():
+        seconds[kind == code] = interpolated_quantiles(uniform[kind == code], knots)
+    seconds[is_robot] = -_ROBOT_GAP_S * np.log1p(-uniform[is_robot])
+    seconds[is_same_order] = _ORDER_LINE_GAP_S
+    milliseconds = np.maximum(np.round(seconds * 1000).astype(np.int64), 1)
+    milliseconds[is_start] = 0
+    return milliseconds
+
+
+def _draw_starts(
+    visitor: np.ndarray, duration_ms: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    """[S] start of each session, for [S] visitors and durations."""
+    calendar = _draw_calendar(random)
+    sizes = np.bincount(visitor, minlength=len(is_robot))
+    wait = interpolated_quantiles(random.random(len(visitor)), _WAITS_HOURS)
+    even = calendar.total_hours / (sizes + 1)
+    wait = np.where(is_robot[visitor], even[visitor], wait)
+    wait[group_starts(sizes)] = 0
+    since_first = np.cumsum(wait)
+    since_first -= since_first[group_starts(sizes)][visitor]
+    stay = since_first[np.cumsum(sizes) - 1]
+    longest = calendar.total_hours * _LONGEST_STAY
+    since_first *= np.minimum(1, longest / np.maximum(stay, 1e-9))[visitor]
+    # what is left of the period is where the first session can lie
+    first = random.random(len(sizes)) * (calendar.total_hours - np.minimum(stay, longest))
+    return _keep_apart(visitor, calendar.to_ms(first[visitor] + since_first), duration_ms, sizes)
+
+
+def _keep_apart(visitor: np.ndarray, start_ms: np.ndarray, duration_ms: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """[S] starts, later where a session would begin within 30 minutes of the one before, all before the log's end."""
+    blocked = duration_ms + _SESSION_GAP_MS + _MINUTE_MS
+    before = np.cumsum(blocked) - blocked
+    before -= before[group_starts(sizes)][visitor]
+    # a running maximum within each visitor: every visitor is lifted above the one before
+    lift = visitor * 4 * (END_MS - BEGIN_MS)
+    start_ms = np.maximum.accumulate(start_ms - before + lift) - lift + before
+    last = np.cumsum(sizes) - 1
+    overrun = np.maximum(start_ms[last] + duration_ms[last] - END_MS, 0)
+    return start_ms - overrun[visitor]
+
+
+def _draw_calendar(random: np.random.Generator) -> _Calendar:
+    edges_ms = np.append(np.arange(BEGIN_MS, END_MS, _MINUTE_MS), END_MS)
+    hour, day = edges_ms // _HOUR_MS % 24, edges_ms // (24 * _HOUR_MS)
+    weekday = (day + 3) % 7  # 1970-01-01 was a Thursday
+    noise = random.lognormal(sigma=_DAY_NOISE, size=int(day[-1] - day[0]) + 1)
+    rate = np.array(_HOURS)[hour] * np.array(_WEEKDAYS)[weekday] * noise[day - day[0]]
+    busy = np.append(0, np.cumsum(rate[:-1] * np.diff(edges_ms)))
+    return _Calendar(edges_ms, busy / busy[-1] * (END_MS - BEGIN_MS) / _HOUR_MS)

@@ -1,0 +1,109 @@
+"""A shop's files, named and written as Retailrocket's: the event log, the item properties and the category tree.
+
+Shapes: A actions, N rows of the event log.
+"""
+
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from contract import storage
+from contract.layout import join
+from contract.schema import EVENT_KINDS, TRANSACTION
+from preprocessing.synthetic.scale import Scale, SynthesisConfig
+from preprocessing.synthetic.shop import Shop, imagine_shop
+
+_EVENTS, _TREE = "events.csv", "category_tree.csv"
+_PROPERTIES = ("item_properties_part1.csv", "item_properties_part2.csv")
+_FIRST_PART_ROWS_AN_ITEM = 10_999_999 / 417_053
+_DUPLICATES = 460
+_WRITE_OPTIONS = pa_csv.WriteOptions(include_header=False, quoting_style="none", batch_size=1 << 16)
+_DAY_MS = 86_400_000
+_DISORDER_MS = _DAY_MS // 4  # how far a row of the log may lie from its place in time, besides the order of the days
+
+
+def synthesize(config: SynthesisConfig, output: str) -> dict[str, Any]:
+    """Writes a shop to a new directory, whole or not at all; returns its paths and counts.
+
+    Raises:
+      FileExistsError: `output` already holds something.
+    """
+    with storage.publish_directory(output) as directory:
+        shop = imagine_shop(config)
+        events = _event_table(shop)
+        for name, table in ((_EVENTS, events), (_TREE, _tree_table(shop))):
+            with open(join(directory, name), "wb") as file:
+                _append(file, table)
+        property_rows = _write_properties(shop, *(join(directory, name) for name in _PROPERTIES))
+    return {
+        "output": output,
+        "events": join(output, _EVENTS),
+        "item_properties": join(output, "item_properties_part*.csv"),
+        "category_tree": join(output, _TREE),
+        "seed": config.seed,
+        "visitors": config.visitors,
+        "event_rows": {kind: pc.sum(pc.equal(events["event"], kind)).as_py() for kind in EVENT_KINDS},
+        "items_in_events": pc.count_distinct(events["itemid"]).as_py(),
+        "items_with_properties": len(shop.catalogue.listed_id),
+        "property_rows": property_rows,
+        "categories": len(shop.tree.category_id),
+    }
+
+
+def _event_table(shop: Shop) -> pa.Table:
+    """The event log: the rows of a day lie together but out of order, the days too, and some rows come twice."""
+    interests, actions, random = shop.interests, shop.actions, shop.row_randomness()
+    timestamp_ms = shop.times.timestamp_ms
+    rows = np.arange(len(timestamp_ms))
+    rows = np.r_[rows, random.choice(rows, Scale(shop.config.visitors).count(_DUPLICATES))]
+    day = timestamp_ms[rows] // _DAY_MS
+    day_order = random.permutation(int(day.max() - day.min()) + 1)
+    place = day_order[day - day.min()] * 2 * _DAY_MS + timestamp_ms[rows] % _DAY_MS
+    rows = rows[np.argsort(place + random.integers(0, _DISORDER_MS, len(rows)), kind="stable")]
+
+    interest, kind = actions.interest[rows], actions.kind[rows]
+    transaction_id = random.permutation(int(interests.order.max()) + 1)[interests.order[interest]]
+    return pa.table(
+        {
+            "timestamp": timestamp_ms[rows],
+            "visitorid": interests.visitor[interest],
+            "event": pa.array(EVENT_KINDS).take(pa.array(kind)),
+            "itemid": shop.catalogue.item_id[shop.item[interest]],
+            "transactionid": pa.array(transaction_id, mask=kind != TRANSACTION),
+        }
+    )
+
+
+def _tree_table(shop: Shop) -> pa.Table:
+    tree, random = shop.tree, shop.row_randomness()
+    nodes = random.permutation(len(tree.category_id))
+    parent = tree.parent[nodes]
+    return pa.table(
+        {
+            "categoryid": tree.category_id[nodes],
+            "parentid": pa.array(tree.category_id[parent], mask=parent < 0),
+        }
+    )
+
+
+def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
+    """Writes the two parts, of which the first ends at a given row; returns the number of rows of both."""
+    boundary = round(len(shop.catalogue.listed_id) * _FIRST_PART_ROWS_AN_ITEM)
+    num_rows = 0
+    with open(first_path, "wb") as first, open(second_path, "wb") as second:
+        for table in shop.properties():
+            cut = min(max(boundary - num_rows, 0), len(table))
+            _append(first, table.slice(0, cut))
+            _append(second, table.slice(cut))
+            num_rows += len(table)
+    return num_rows
+
+
+def _append(file: BinaryIO, table: pa.Table) -> None:
+    """Writes rows to a CSV file, after the header where it is empty; an absent value is an empty field."""
+    if not file.tell():  # by hand: pyarrow would quote the names
+        file.write((",".join(table.column_names) + "\n").encode())
+    pa_csv.write_csv(table, file, _WRITE_OPTIONS)

@@ -1,0 +1,134 @@
+"""What the shop tells of its items: a row where a property is first told, and one whenever its value changes.
+
+Shapes: C items of a chunk, R rows. The values tell of the hidden tastes: among an item's words stand one for its shelf
+and one for its style.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from preprocessing.synthetic.catalogue import Catalogue
+from preprocessing.synthetic.rare_properties import draw_rare_properties, tell_rare_properties
+from preprocessing.synthetic.scale import SNAPSHOTS_MS, Scale
+from preprocessing.synthetic.tree import Tree
+from preprocessing.synthetic.values import PropertyRows, format_numbers, format_words, mix, style_word
+
+_CHUNK_ITEMS = 32_768  # bounds the memory
+
+# rows for each listed item: the first, and one for every change
+_ROWS_AN_ITEM = {
+    "888": 3_000_398 / 417_053,
+    "790": 1_790_516 / 417_053,
+    "available": 1_503_639 / 417_053,
+    "categoryid": 788_214 / 417_053,
+    "6": 631_471 / 417_053,
+    "283": 597_419 / 417_053,
+}
+_PRICE_MEDIAN, _SHELF_PRICE_SIGMA, _ITEM_PRICE_SIGMA, _PRICE_CHANGE_SIGMA = 50.0, 0.9, 0.6, 0.12
+_PRICE_STEP = 20 * 12  # the anonymized prices are multiples of 12
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """Rows of one property for the items of a chunk.
+
+    item       [R] place in the chunk
+    snapshot   [R]
+    left       [R] how many changes follow; consecutive values differ in it
+    """
+
+    item: np.ndarray
+    snapshot: np.ndarray
+    left: np.ndarray
+
+
+def property_tables(tree: Tree, catalogue: Catalogue, scale: Scale, seed: tuple[int, ...]) -> Iterator[pa.Table]:
+    """Tables with the columns timestamp, itemid, property and value, in random order; together all property rows."""
+    rates = {name: change_rate(catalogue.snapshot, rows) for name, rows in _ROWS_AN_ITEM.items()}
+    rare = draw_rare_properties(tree, catalogue, scale, np.random.default_rng([*seed, 0]))
+    for number, begin in enumerate(range(0, len(catalogue.listed_id), _CHUNK_ITEMS), start=1):
+        random = np.random.default_rng([*seed, number])
+        chunk = catalogue.rows(slice(begin, begin + _CHUNK_ITEMS))
+        parts = [_tell_common(name, rate, tree, chunk, random) for name, rate in rates.items()]
+        yield _shuffle([*parts, tell_rare_properties(rare, chunk, random)], chunk, random)
+
+
+def change_rate(first_snapshot: np.ndarray, rows_an_item: float) -> float:
+    """Chance that a value changes from one snapshot to the next, so that an item has so many rows on average."""
+    chances = int((len(SNAPSHOTS_MS) - 1 - first_snapshot).sum())
+    return min(1.0, (rows_an_item - 1) * len(first_snapshot) / max(chances, 1))
+
+
+def _tell_common(name: str, rate: float, tree: Tree, chunk: Catalogue, random: np.random.Generator) -> PropertyRows:
+    changes = _draw_changes(chunk.snapshot, rate, random)
+    match name:
+        case "790":
+            value = _tell_prices(chunk, changes, random)
+        case "available":
+            value = pa.array(["0", "1"]).take(pa.array(chunk.is_available[changes.item] ^ (changes.left % 2)))
+        case "categoryid":
+            value = _tell_categories(tree, chunk, changes)
+        case _:
+            value = _tell_words(name, chunk, changes, random)
+    return PropertyRows(
+        changes.item, changes.snapshot, pa.array([name]).take(pa.array(np.zeros(len(value), int))), value
+    )
+
+
+def _draw_changes(first_snapshot: np.ndarray, rate: float, random: np.random.Generator) -> _Changes:
+    snapshot = np.arange(len(SNAPSHOTS_MS))
+    first = first_snapshot[:, None]
+    changes = random.random((len(first), len(snapshot)), np.float32) < rate
+    has_row = (snapshot == first) | ((snapshot > first) & changes)
+    left = np.cumsum(has_row[:, ::-1], axis=1)[:, ::-1] - 1
+    item, at = np.nonzero(has_row)
+    return _Changes(item, at, left[item, at])
+
+
+def _tell_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
+    shelf_level = np.random.default_rng(0).normal(size=int(chunk.shelf.max()) + 1)
+    level = _SHELF_PRICE_SIGMA * shelf_level[chunk.shelf] + _ITEM_PRICE_SIGMA * random.normal(size=len(chunk.shelf))
+    price = _PRICE_MEDIAN * np.exp(level[changes.item] + _PRICE_CHANGE_SIGMA * random.normal(size=len(changes.item)))
+    # the changes left, below the step, make consecutive prices differ
+    return format_numbers(_PRICE_STEP * np.ceil(price).astype(np.int64) + 12 * changes.left)
+
+
+def _tell_categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
+    """An item's own category last, and at every second change back; before, its parent or a neighbouring shelf."""
+    shelf = chunk.shelf[changes.item]
+    own = tree.shelf_node[shelf]
+    neighbour = tree.shelf_node[(shelf + 1) % tree.num_shelves]
+    parent = tree.parent[own]
+    other = np.where((chunk.listed_id[changes.item] % 2 == 0) & (parent >= 0), parent, neighbour)
+    return format_words(tree.category_id[np.where(changes.left % 2 == 0, own, other)])
+
+
+def _tell_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
+    """Words for the shelf, the style, the item, and one that changes."""
+    salt = int(name)
+    shelf = chunk.shelf[changes.item]
+    changing = mix(salt, random.integers(0, 1000, len(chunk.shelf))[changes.item], changes.left)
+    if name == "6":
+        return format_words(changing)
+    words = [mix(salt, shelf), style_word(salt, shelf, chunk.style[changes.item])]
+    if name == "888":
+        words.append(mix(salt, chunk.listed_id[changes.item]))
+    return pc.binary_join_element_wise(*map(format_words, words), format_words(changing), " ")
+
+
+def _shuffle(parts: list[PropertyRows], chunk: Catalogue, random: np.random.Generator) -> pa.Table:
+    snapshot = np.concatenate([part.snapshot for part in parts])
+    item = np.concatenate([part.item for part in parts])
+    table = pa.table(
+        {
+            "timestamp": np.array(SNAPSHOTS_MS)[snapshot],
+            "itemid": chunk.listed_id[item],
+            "property": pa.concat_arrays([part.name for part in parts]),
+            "value": pa.concat_arrays([part.value for part in parts]),
+        }
+    )
+    return table.take(pa.array(random.permutation(len(table))))

@@ -1,0 +1,113 @@
+"""What every visitor likes, which the log never tells: a few shelves, and a style on each.
+
+Shapes: V visitors, D interests, S shelves, F favourites of a visitor.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from preprocessing.synthetic.clock import Times
+from preprocessing.synthetic.draws import draw_weighted
+from preprocessing.synthetic.journeys import Interests
+from preprocessing.synthetic.tree import Tree
+
+_SIBLING = 0.6  # the second favourite is a sibling of the first
+_FAVOURITE_SHARES = (0.85, 0.10, 0.05)  # of sessions
+_STAYS = 0.93  # an interest lies on its session's shelf
+_EXPLORES = 0.4  # of the others, on any shelf; the rest on another favourite
+_STYLE_NOISE = 0.03
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What each interest asks for, columns [D].
+
+    visitor    visitor id
+    reach      LOOK, CART or BUY
+    begin_ms
+    shelf
+    style      in [0, 1], on that shelf
+    """
+
+    visitor: np.ndarray
+    reach: np.ndarray
+    begin_ms: np.ndarray
+    shelf: np.ndarray
+    style: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Taste:
+    """Favourite shelves [V, F], the most liked first, and the style [V, F] liked on each."""
+
+    shelf: np.ndarray
+    style: np.ndarray
+
+
+def draw_wishes(
+    tree: Tree, interests: Interests, begin: Times, is_robot: np.ndarray, random: np.random.Generator
+) -> Wishes:
+    """A shelf and a style for every interest.
+
+    Args:
+      begin: [D] when, and in which session, each interest begins; one session stays mostly on one shelf.
+      is_robot: [V]; robots have no taste.
+    """
+    visitor = interests.visitor
+    taste = _draw_tastes(tree, interests, len(is_robot), random)
+    slot = _choose_favourite(begin.session, random)
+    shelf = taste.shelf[visitor, slot]
+    style = _reflect(taste.style[visitor, slot] + random.normal(scale=_STYLE_NOISE, size=len(visitor)))
+
+    explores = (random.random(len(visitor)) < (1 - _STAYS) * _EXPLORES) | is_robot[visitor]
+    shelf[explores] = draw_weighted(tree.view_weight, random.random(int(explores.sum())))
+    style[explores] = random.random(int(explores.sum()))
+    # where nothing on the shelf is for sale, the wish is for the first favourite, which sells
+    sells = np.stack([tree.view_weight, tree.cart_weight, tree.buy_weight])[interests.reach, shelf] > 0
+    shelf = np.where(sells, shelf, taste.shelf[visitor, 0])
+    style = np.where(sells, style, taste.style[visitor, 0])
+    return Wishes(visitor, interests.reach, begin.timestamp_ms, shelf, style)
+
+
+def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
+    """[3, S] wishes that LOOK, CART and BUY on each shelf."""
+    cells = np.bincount(wishes.reach * num_shelves + wishes.shelf, minlength=3 * num_shelves)
+    return cells.reshape(3, num_shelves)
+
+
+def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np.random.Generator) -> _Taste:
+    """Favourites by popularity; who carts or buys likes a shelf that sells, and the second is often a sibling."""
+    uniform = random.random((num_visitors, len(_FAVOURITE_SHARES)))
+    shelf = np.stack([draw_weighted(tree.view_weight, column) for column in uniform.T], axis=1)
+    carts = np.unique(interests.visitor[interests.is_carted])
+    shelf[carts, 0] = draw_weighted(tree.cart_weight, uniform[carts, 0])
+    buys = np.unique(interests.visitor[interests.order >= 0])
+    shelf[buys, 0] = draw_weighted(tree.buy_weight, uniform[buys, 0])
+    has_sibling = random.random(num_visitors) < _SIBLING
+    shelf[has_sibling, 1] = _draw_sibling(tree, shelf[has_sibling, 0], uniform[has_sibling, 1])
+    return _Taste(shelf, random.random(shelf.shape))
+
+
+def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """[N] shelves of the same family, by popularity; it may be the shelf itself."""
+    ends = np.cumsum(tree.view_weight)
+    family = tree.family[shelf]
+    first = np.searchsorted(tree.family, family, side="left")
+    last = np.searchsorted(tree.family, family, side="right") - 1
+    low = ends[first] - tree.view_weight[first]
+    found = np.searchsorted(ends, low + uniform * (ends[last] - low), side="right")
+    return np.clip(found, first, last)
+
+
+def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """[D] which of the visitor's favourites an interest is about: mostly the session's."""
+    shares = np.array(_FAVOURITE_SHARES)
+    of_session = draw_weighted(shares, random.random(int(session.max()) + 1))
+    strays = random.random(len(session)) < (1 - _STAYS) * (1 - _EXPLORES)
+    return np.where(strays, draw_weighted(shares, random.random(len(session))), of_session[session])
+
+
+def _reflect(style: np.ndarray) -> np.ndarray:
+    """[N] in [0, 1]: what lies outside is folded back at the borders."""
+    return 1 - np.abs(1 - np.abs(style))

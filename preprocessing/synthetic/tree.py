@@ -1,0 +1,102 @@
+"""The category tree, and how much each category is viewed, carted and bought.
+
+Shapes: C nodes of the tree, S shelves. A shelf is a category that holds items of the event log.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from preprocessing.synthetic.draws import draw_weighted, lognormal_quantiles, stratified
+from preprocessing.synthetic.scale import Scale
+
+_NODES_BY_DEPTH = (25, 174, 702, 665, 90, 13)
+# of the nodes of a depth, the share that has children
+_PARENTS_BY_DEPTH = (0.96, 0.71, 0.25, 0.05, 0.045)
+_IDS_FOR_EACH_NODE = 1.018  # the ids have gaps
+_SHELVES = 1_086
+_CART_SHELVES = 780
+_BUY_SHELVES = 722
+_INNER_SHELVES = 0.06  # the share of shelves that are no leaves
+_POPULARITY_SIGMA = 1.52  # of log-normal popularity: the top 100 of 1,086 have 59% of the views
+_CONVERSION_SIGMA = 0.4
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The category tree and its shelves.
+
+    category_id   [C] ids, not dense
+    parent        [C] node, -1 for a root; a parent comes before its children
+    shelf_node    [S] node of each shelf, ascending in the order of the tree: siblings are neighbours
+    family        [S] ascending; shelves with the same parent have the same family
+    view_weight   [S] popularity; the weights sum to 1
+    cart_weight   [S] 0 where nothing is ever put into a cart
+    buy_weight    [S] 0 where nothing is ever bought; a shelf that sells is also carted from
+    """
+
+    category_id: np.ndarray
+    parent: np.ndarray
+    shelf_node: np.ndarray
+    family: np.ndarray
+    view_weight: np.ndarray
+    cart_weight: np.ndarray
+    buy_weight: np.ndarray
+
+    @property
+    def num_shelves(self) -> int:
+        return len(self.shelf_node)
+
+
+def grow_tree(scale: Scale, random: np.random.Generator) -> Tree:
+    """A tree of Retailrocket's shape, smaller for a smaller shop."""
+    parent = _draw_parents(scale, random)
+    ids = random.permutation(round(len(parent) * _IDS_FOR_EACH_NODE))[: len(parent)]
+    shelf_node = _choose_shelves(parent, scale.variety(_SHELVES), random)
+    _, family = np.unique(parent[shelf_node], return_inverse=True)
+    order = np.lexsort([shelf_node, family])
+    view_weight = lognormal_quantiles(stratified(len(order), random), 1, _POPULARITY_SIGMA)
+    cart_weight, buy_weight = _sales_weights(view_weight, scale, random)
+    return Tree(
+        ids,
+        parent,
+        shelf_node[order],
+        family[order],
+        view_weight / view_weight.sum(),
+        cart_weight,
+        buy_weight,
+    )
+
+
+def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
+    """[C] parent of each node, level by level."""
+    sizes = [scale.variety(count) for count in _NODES_BY_DEPTH]
+    levels = [np.full(sizes[0], -1)]
+    begin = 0
+    for size, parents_share in zip(sizes[1:], _PARENTS_BY_DEPTH, strict=True):
+        above = len(levels[-1])
+        num_parents = max(1, min(size, round(above * parents_share)))
+        # every parent has a child; the rest fall unevenly
+        extra = draw_weighted(random.exponential(size=num_parents), random.random(size - num_parents))
+        levels.append(begin + np.r_[np.arange(num_parents), extra])
+        begin += above
+    return np.concatenate(levels)
+
+
+def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Generator) -> np.ndarray:
+    """[S] nodes that hold items: leaves, and a few others."""
+    is_leaf = np.ones(len(parent), bool)
+    is_leaf[parent[parent >= 0]] = False
+    leaves, inner = random.permutation(np.flatnonzero(is_leaf)), random.permutation(np.flatnonzero(~is_leaf))
+    num_inner = min(len(inner), max(round(num_shelves * _INNER_SHELVES), num_shelves - len(leaves)))
+    return np.r_[inner[:num_inner], leaves[: num_shelves - num_inner]]
+
+
+def _sales_weights(view_weight: np.ndarray, scale: Scale, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """[S] cart and buy weights: views times a conversion that differs; nothing below the best few hundred shelves."""
+    cart_weight = view_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
+    buy_weight = cart_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
+    by_rank = np.argsort(-cart_weight, kind="stable")
+    cart_weight[by_rank[scale.variety(_CART_SHELVES) :]] = 0
+    buy_weight[by_rank[scale.variety(_BUY_SHELVES) :]] = 0
+    return cart_weight, buy_weight

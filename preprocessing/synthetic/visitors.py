@@ -1,0 +1,123 @@
+"""Who comes to the shop and how much each does there: the funnel, visitor by visitor.
+
+Shapes: V visitors, O orders.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from preprocessing.synthetic.draws import (
+    lognormal_quantiles,
+    power_law_counts,
+    stratified,
+    tail_quantiles,
+)
+from preprocessing.synthetic.scale import Scale
+
+_BUYERS = 11_719
+_CART_ONLY = 27_214  # 37,722 visitors carted, 10,508 of them bought
+_ROBOTS = 29
+_ROBOT_EVENTS = 41_287
+_ROBOT_DECAY = 0.81  # the r-th robot has r ** -0.81 times the events of the first
+# a day with more events makes a robot; no other visitor has as many in all
+ROBOT_EVENTS_A_DAY = 200
+_MOST_EVENTS = 190
+
+# (views, share of the visitors who only look with more views)
+_BROWSER_VIEWS = (
+    *((1, 0.272), (2, 0.130), (3, 0.0755), (5, 0.0360)),
+    *((13, 0.0044), (47, 0.0002), (120, 1e-5), (190, 1e-6)),
+)
+_CART_ONLY_WITHOUT_VIEW = 0.11
+_CART_ONLY_VIEWS = (3.25, 1.13)  # median and sigma, log-normal
+_BUYER_WITHOUT_VIEW = 0.035
+_BUYER_VIEWS = (7.1, 1.32)
+# exponents of power laws
+_CART_ONLY_CARTS = 2.10
+_BUYER_LOOSE_CARTS = 2.05
+_ORDERS = 2.15
+_LINES = 2.72
+_MOST_CARTS, _MOST_ORDERS, _MOST_LINES = 40, 30, 31
+_ACTIVITY_NOISE = 1.0  # how loosely views go with carts and orders; 0: in the same order
+
+
+@dataclass(frozen=True)
+class Visitors:
+    """What each visitor does in all; a visitor's place here is the visitor id.
+
+    views         [V]
+    loose_carts   [V] items put into the cart and not bought
+    orders        [V]
+    order_lines   [O] items of each order, the orders of a visitor together, by visitor
+    is_robot      [V]
+    """
+
+    views: np.ndarray
+    loose_carts: np.ndarray
+    orders: np.ndarray
+    order_lines: np.ndarray
+    is_robot: np.ndarray
+
+
+def draw_visitors(scale: Scale, random: np.random.Generator) -> Visitors:
+    """Buyers, visitors who only fill a cart, visitors who only look, and robots, in random order of id."""
+    buyers, cart_only = scale.count(_BUYERS), scale.count(_CART_ONLY)
+    robots = _robot_views(scale)
+    browsers = scale.visitors - buyers - cart_only - len(robots)
+    loose_carts, views = _draw_cart_only(cart_only, random)
+    orders, lines, buyer_loose_carts, buyer_views = _draw_buyers(buyers, random)
+    looks = np.ceil(tail_quantiles(stratified(browsers, random), _BROWSER_VIEWS) - 1e-9).astype(np.int64)
+
+    ids = random.permutation(scale.visitors)
+    not_buyers = scale.visitors - buyers
+    all_views, all_carts, all_orders = (np.zeros(scale.visitors, np.int64) for _ in range(3))
+    all_views[ids] = np.r_[looks, robots, views, buyer_views]
+    all_carts[ids[browsers + len(robots) :]] = np.r_[loose_carts, buyer_loose_carts]
+    all_orders[ids[not_buyers:]] = orders
+    is_robot = np.zeros(scale.visitors, bool)
+    is_robot[ids[browsers : browsers + len(robots)]] = True
+    by_id = np.argsort(np.repeat(ids[not_buyers:], orders), kind="stable")
+    return Visitors(all_views, all_carts, all_orders, lines[by_id], is_robot)
+
+
+def _robot_views(scale: Scale) -> np.ndarray:
+    """Events of each robot; the smallest shops have none, for it would be most of their events."""
+    total = scale.count(_ROBOT_EVENTS)
+    if total <= ROBOT_EVENTS_A_DAY:
+        return np.empty(0, np.int64)
+    share = np.arange(1.0, scale.count(_ROBOTS) + 1) ** -_ROBOT_DECAY
+    return np.maximum(total * share / share.sum(), ROBOT_EVENTS_A_DAY + 1).astype(np.int64)
+
+
+def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Carts [count] and views [count]; who carts much views much."""
+    carts = power_law_counts(stratified(count, random), _CART_ONLY_CARTS, _MOST_CARTS)
+    views = _draw_views(_blur(carts, random), _CART_ONLY_WITHOUT_VIEW, _CART_ONLY_VIEWS)
+    return carts, views
+
+
+def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Orders [count], lines [sum of orders], loose carts [count] and views [count]; who buys much views much."""
+    orders = power_law_counts(stratified(count, random), _ORDERS, _MOST_ORDERS)
+    lines = power_law_counts(stratified(int(orders.sum()), random), _LINES, _MOST_LINES)
+    loose_carts = power_law_counts(stratified(count, random), _BUYER_LOOSE_CARTS, _MOST_CARTS) - 1
+    views = _draw_views(_blur(orders + loose_carts, random), _BUYER_WITHOUT_VIEW, _BUYER_VIEWS)
+    buyer = np.repeat(np.arange(count), orders)
+    other_events = loose_carts + 2 * np.bincount(buyer, lines, count).astype(np.int64)
+    return orders, lines, loose_carts, np.clip(views, 0, np.maximum(_MOST_EVENTS - other_events, 1))
+
+
+def _blur(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """[N] probabilities, one in each of N equal intervals, higher for the more active, with noise."""
+    noisy = np.log(activity + 1) + random.normal(scale=_ACTIVITY_NOISE, size=len(activity))
+    rank = np.empty(len(activity))
+    rank[np.argsort(noisy, kind="stable")] = np.arange(len(activity))
+    return (rank + 0.5) / len(activity)
+
+
+def _draw_views(probability: np.ndarray, without: float, shape: tuple[float, float]) -> np.ndarray:
+    """[N] views at [N] probabilities: none below `without`, log-normal above."""
+    above = np.clip((probability - without) / (1 - without), 1e-9, 1)
+    views = np.clip(np.round(lognormal_quantiles(above, *shape)), 1, _MOST_EVENTS).astype(np.int64)
+    return np.where(probability < without, 0, views)
