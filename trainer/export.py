@@ -13,11 +13,25 @@ from contract.schema import Vocabulary
 from trainer.dataset import Dataset
 from trainer.models.interface import InferenceModel
 from trainer.serving import ServingModel
+from trainer.trained_run import open_trained_run
 
 log = logging.getLogger(__name__)
 
 # a reader of an object store takes a directory without it for unfinished
 _MARKER = "saved_model.pb"
+
+
+def export(*, workdir: str, output: str, data: str | None = None) -> dict[str, Any]:
+    """Publishes a run's best model; see `export_model`.
+
+    Args:
+      workdir: directory of the run.
+      output: a directory or URI where nothing stands yet.
+      data: where the run's dataset lies now; by default where it lay when the run began.
+    """
+    storage.refuse_existing(output)
+    run = open_trained_run(workdir, data)
+    return export_model(run.model, run.dataset, output)
 
 
 def export_model(model: InferenceModel, dataset: Dataset, output: str) -> dict[str, Any]:

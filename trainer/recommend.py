@@ -29,11 +29,30 @@ from trainer.ranking.topk import (
     top_k,
     visible_scores,
 )
+from trainer.trained_run import open_trained_run
 
 log = logging.getLogger(__name__)
 
 SHARD_VISITORS = 50_000
 _SUMMARY = "recommendations.json"
+
+
+def recommend(
+    *, workdir: str, output: str, k: int = 20, visitors: str | None = None, data: str | None = None
+) -> dict[str, Any]:
+    """Publishes the k best new items of each visitor by a run's best model; see `write_recommendations`.
+
+    Args:
+      workdir: directory of the run.
+      output: a directory or URI where nothing stands yet.
+      k: items a visitor.
+      visitors: a file of the ids to answer, one a line; by default everyone who was seen.
+      data: where the run's dataset lies now; by default where it lay when the run began.
+    """
+    storage.refuse_existing(output)
+    visitor_ids = read_visitor_ids(visitors) if visitors else None
+    run = open_trained_run(workdir, data)
+    return write_recommendations(run.model, run.dataset, output, k, visitor_ids)
 
 
 def write_recommendations(

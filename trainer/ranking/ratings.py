@@ -48,19 +48,18 @@ def rating_errors(
       ContractError: the dataset has no such split.
       ValueError: a score is NaN or infinite.
     """
+    rows = target_rows(dataset, split)
+    mse = rating_mse(model, rows, event_weights)
     weights = np.asarray(event_weights)
-    rows = _target_rows(dataset, split)
     actual = weights[rows.event]
-    mean = _mean_training_weight(dataset, weights)
-    mse = float(np.mean((_pair_scores(model, rows) - actual) ** 2))
-    if not np.isfinite(mse):
-        raise ValueError("predicted weights are not finite: the model has diverged; train it anew")
+    mean = weights[target_rows(dataset, Split.TRAIN).event].mean()
     of_mean = float(np.mean((mean - actual) ** 2))
     skill = 1 - mse / of_mean if of_mean > 0 else np.nan
     return RatingErrors(len(rows), mse, of_mean, float(np.mean((1 - actual) ** 2)), skill)
 
 
-def _target_rows(dataset: Dataset, split: Split) -> TimelineRows:
+def target_rows(dataset: Dataset, split: Split) -> TimelineRows:
+    """The rows of a split itself, without the context."""
     parts = []
     for shard in dataset.shards(split):
         rows = read_timelines([shard])
@@ -68,19 +67,19 @@ def _target_rows(dataset: Dataset, split: Split) -> TimelineRows:
     return TimelineRows.concatenate(parts)
 
 
-def _mean_training_weight(dataset: Dataset, weights: np.ndarray) -> float:
-    events = np.bincount(_target_rows(dataset, Split.TRAIN).event, minlength=len(weights))
-    return float(events @ weights / events.sum())
+def rating_mse(model: InferenceModel, rows: TimelineRows, event_weights: Sequence[float]) -> float:
+    """Mean squared error of the model's pair scores on rows [N].
 
-
-def _pair_scores(model: InferenceModel, rows: TimelineRows) -> np.ndarray:
-    """[N] float64."""
+    Raises:
+      ValueError: a score is NaN or infinite.
+    """
     pair = tf.TensorSpec([None], tf.int64)
     score = tf.function(model.pair_scores, input_signature=[pair, pair])
-    parts = [
-        score(
-            tf.constant(rows.visitor[begin : begin + _CHUNK_ROWS]), tf.constant(rows.item[begin : begin + _CHUNK_ROWS])
+    chunks = [slice(begin, begin + _CHUNK_ROWS) for begin in range(0, len(rows), _CHUNK_ROWS)]
+    scores = [score(tf.constant(rows.visitor[chunk]), tf.constant(rows.item[chunk])).numpy() for chunk in chunks]
+    mse = float(np.mean((np.concatenate(scores).astype(np.float64) - np.asarray(event_weights)[rows.event]) ** 2))
+    if not np.isfinite(mse):
+        raise ValueError(
+            "predicted weights are not finite: the model has diverged; train it anew with a smaller learning rate"
         )
-        for begin in range(0, len(rows), _CHUNK_ROWS)
-    ]
-    return np.concatenate([part.numpy() for part in parts]).astype(np.float64)
+    return mse

@@ -21,7 +21,7 @@ def ranking_table(systems: Mapping[str, Mapping[str, Estimate]]) -> str:
 def rating_table(ratings: Mapping[str, Any]) -> str:
     """The squared errors of a model that predicts event weights, beside those of constants."""
     rows = [
-        [label, f"{ratings[key]:.4f}"]
+        [label, "–" if ratings[key] is None else f"{ratings[key]:.4f}"]
         for label, key in (
             ("model, MSE", "mse"),
             ("training mean, MSE", "mse_of_training_mean"),
@@ -29,7 +29,7 @@ def rating_table(ratings: Mapping[str, Any]) -> str:
             ("skill, 1 − MSE / MSE of the mean", "skill"),
         )
     ]
-    return markdown_table(["event weights", "test rows"], rows)
+    return markdown_table(["event weights", f"{ratings['rows']} rows"], rows)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

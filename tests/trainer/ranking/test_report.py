@@ -17,6 +17,12 @@ def test_the_best_of_each_metric_is_bold_and_intervals_stand_in_brackets():
 
 
 def test_squared_errors_stand_beside_those_of_constants():
-    table = rating_table({"mse": 0.05, "mse_of_training_mean": 0.0625, "mse_of_one": 0.07, "skill": 0.2})
-    assert "| model, MSE                       | 0.0500" in table
-    assert "| skill, 1 − MSE / MSE of the mean | 0.2000" in table
+    table = rating_table({"rows": 12, "mse": 0.05, "mse_of_training_mean": 0.0625, "mse_of_one": 0.07, "skill": 0.2})
+    assert table.split("\n")[0] == "| event weights                    | 12 rows |"
+    assert "| model, MSE                       | 0.0500 " in table
+    assert "| skill, 1 − MSE / MSE of the mean | 0.2000 " in table
+
+
+def test_a_skill_that_nothing_tells_is_a_dash():
+    table = rating_table({"rows": 2, "mse": 0.0, "mse_of_training_mean": 0.0, "mse_of_one": 0.0, "skill": None})
+    assert "| skill, 1 − MSE / MSE of the mean | –" in table

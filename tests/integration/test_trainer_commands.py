@@ -1,0 +1,50 @@
+"""The trainer's commands, one after the other, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.trainer.dataset_builder import build_dataset, checkerboard
+
+pytestmark = pytest.mark.integration
+
+
+def run_trainer(*arguments, status=0):
+    command = [sys.executable, "-m", "trainer", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
+    data, workdir = str(tmp_path / "dataset"), str(tmp_path / "run")
+    build_dataset(data, **checkerboard())
+    settings = ["--set", "epochs=30", "input.batch_size=64", "model.dim=8", "loss.num_drawn=8"]
+    run_trainer("train", "--preset", "mf", "--data", data, "--workdir", workdir, *settings)
+
+    os.rename(data, tmp_path / "moved")
+    missing = run_trainer("evaluate", "--workdir", workdir, status=1)
+    assert "if it has moved, say where by --data" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+    here = ["--workdir", workdir, "--data", str(tmp_path / "moved")]
+    result = json.loads(run_trainer("evaluate", *here).stdout)
+    ranking = result["ranking"]
+    # ten items of the visitor's colour, of which he has seen seven: a list that knows the colour has it in three places
+    assert ranking["matrix_factorization"]["mrr@10"]["value"] > 2 * ranking["random"]["mrr@10"]["value"]
+    assert os.path.exists(tmp_path / "run" / "evaluation-test.json")
+
+    export = json.loads(run_trainer("export", *here, "--output", str(tmp_path / "export")).stdout)
+    assert export["items"] == 20
+    again = run_trainer("export", *here, "--output", str(tmp_path / "export"), status=1)
+    assert "already exists" in again.stderr
+
+    lists = json.loads(run_trainer("recommend", *here, "--output", str(tmp_path / "lists"), "--k", "2").stdout)
+    assert lists["visitors"] == 60
+    with open(lists["files"][0]) as file:
+        rows = [json.loads(line) for line in file]
+    colours = [int(row["visitor_id"][1:]) % 2 == int(item["item_id"][1:]) % 2 for row in rows for item in row["items"]]
+    assert sum(colours) / len(colours) > 0.9

@@ -1,0 +1,167 @@
+import json
+import subprocess
+import sys
+import time
+from types import ModuleType
+
+import pytest
+
+from trainer import cli
+
+
+def job(name, function):
+    module = ModuleType(f"trainer.{name}")
+    setattr(module, name, function)
+    return module
+
+
+@pytest.fixture
+def run_fake(monkeypatch, capsys):
+    """Runs a command whose job is a function: status, standard output and error."""
+
+    def run(name, function, *arguments):
+        monkeypatch.setitem(sys.modules, f"trainer.{name}", job(name, function))
+        status = cli.main([name, *arguments])
+        return status, capsys.readouterr().out
+
+    return run
+
+
+def answer(result):
+    def function(*arguments, **options):
+        return result
+
+    return function
+
+
+def refuse(error):
+    def function(*arguments, **options):
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["export"], ["recommend"]])
+def test_help_and_wrong_flags_answer_without_tensorflow(command):
+    script = f"""
+import sys
+from trainer.cli import main
+for last in ("--help", "--no-such-flag"):
+    try:
+        main({command!r} + [last])
+    except SystemExit as stop:
+        print(stop.code, file=sys.stderr)
+assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+"""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert time.monotonic() - began < 5  # 0.2 s; imports alone would take longer
+    assert done.stdout.startswith("usage: python -m trainer")
+    codes = [line for line in done.stderr.splitlines() if line.isdigit()]
+    assert codes == ["0", "2"]
+
+
+def test_results_are_json_on_standard_output(run_fake):
+    status, out = run_fake("evaluate", answer({"größe": 1}), "--workdir", "RUN")
+    assert status == 0
+    assert json.loads(out) == {"größe": 1}
+
+
+def test_flags_reach_the_jobs(run_fake):
+    given = []
+
+    def record(**options):
+        given.append(options)
+        return {}
+
+    run_fake("evaluate", record, "--workdir", "R", "--split", "validation", "--data", "D")
+    run_fake("evaluate", record, "--workdir", "R")
+    run_fake("export", record, "--workdir", "R", "--output", "O")
+    run_fake("recommend", record, "--workdir", "R", "--output", "O", "--k", "5", "--visitors", "F")
+    run_fake("recommend", record, "--workdir", "R", "--output", "O")
+    assert given == [
+        {"workdir": "R", "data": "D", "split": "validation"},
+        {"workdir": "R", "data": None, "split": "test"},
+        {"workdir": "R", "output": "O", "data": None},
+        {"workdir": "R", "output": "O", "k": 5, "visitors": "F", "data": None},
+        {"workdir": "R", "output": "O", "k": 20, "visitors": None, "data": None},
+    ]
+
+
+def fake_train(monkeypatch, function):
+    module = job("train", function)
+    module.Preempted = type("Preempted", (Exception,), {})
+    monkeypatch.setitem(sys.modules, "trainer.train", module)
+    return module
+
+
+TRAIN = ["train", "--preset", "mf", "--data", "D", "--workdir", "R"]
+
+
+def test_settings_change_the_preset(monkeypatch, capsys):
+    given = {}
+
+    def train(config, **options):
+        given.update(options, config=config)
+        return {}
+
+    fake_train(monkeypatch, train)
+    assert cli.main([*TRAIN, "--set", "epochs=3", "model.dim=8", "--set", "seed=5"]) == 0
+    assert (given["data"], given["workdir"]) == ("D", "R")
+    assert (given["config"].epochs, given["config"].model.dim, given["config"].seed) == (3, 8, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*TRAIN, "--set", "epoch=3"], "did you mean epochs"),
+        ([*TRAIN, "--set", "epochs=0"], "epochs must be at least 1"),
+        (["train", "--preset", "best", "--data", "D", "--workdir", "R"], "invalid choice: 'best'"),
+        (["evaluate", "--workdir", "R", "--split", "train"], "invalid choice: 'train'"),
+        (["recommend", "--workdir", "R", "--output", "O", "--k", "many"], "invalid int value"),
+        (["export", "--workdir", "R"], "required: --output"),
+        ([], "required: command"),
+    ],
+)
+def test_misuse_exits_with_2_and_says_what_is_wrong(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+
+
+def test_a_preempted_run_exits_with_75_and_prints_no_result(monkeypatch, capsys, caplog):
+    module = fake_train(monkeypatch, None)
+    module.train = refuse(module.Preempted("stopped after step 7; run again to go on"))
+    assert cli.main(TRAIN) == 75
+    assert capsys.readouterr().out == ""
+    assert "stopped after step 7" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no run"), FileNotFoundError(2, "No such file", "F"), FileExistsError("O already exists")]
+)
+def test_a_failure_that_users_can_mend_is_one_line_without_a_traceback(run_fake, caplog, error):
+    status, out = run_fake("export", refuse(error), "--workdir", "R", "--output", "O")
+    assert (status, out) == (1, "")
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [str(error)]
+    assert "Traceback" not in caplog.text
+
+
+def test_verbose_shows_where_a_failure_came_from(run_fake, caplog):
+    run_fake("export", refuse(ValueError("no run")), "--workdir", "R", "--output", "O", "--verbose")
+    assert "Traceback" in caplog.text
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(run_fake):
+    with pytest.raises(KeyError):
+        run_fake("export", refuse(KeyError("x")), "--workdir", "R", "--output", "O")
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.strip()[0].isdigit()

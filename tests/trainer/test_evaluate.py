@@ -1,0 +1,145 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from contract.errors import ContractError
+from contract.schema import Split, SplitMethod
+from tests.trainer.dataset_builder import build_dataset
+from tests.trainer.ranking.fakes import DotModel
+from trainer.evaluate import evaluate
+from trainer.presets import PRESETS
+from trainer.run_record import RunRecord
+from trainer.trained_run import TrainedRun
+
+NUM_VISITORS = 40
+ITEMS = [f"i{place}" for place in range(30)]
+
+
+def build(root, split_method=SplitMethod.TIME, *, returning=True):
+    """Visitor v has viewed item v mod 10, bought item 10, and views item v mod 10 + 11 after the cut, if returning."""
+    visitors = [f"v{place}" for place in range(NUM_VISITORS)]
+    train = [(name, f"i{place % 10}", "view", place) for place, name in enumerate(visitors)]
+    train += [(name, "i10", "transaction", 100) for name in visitors]
+    test = [(name, f"i{place % 10 + 11}", "view", 1000 + place) for place, name in enumerate(visitors) if returning]
+    test += [
+        ("stranger", "i0", "view", 2000),
+        ("v0", "i0", "addtocart", 2001),
+        ("v1", "not-in-catalogue", "view", 2002),
+    ]
+    return build_dataset(root, train=train, test=test, visitors=visitors, items=ITEMS, split_method=split_method)
+
+
+@pytest.fixture
+def open_run(monkeypatch):
+    """Makes `evaluate` find a run of a preset with a given model and dataset."""
+
+    def install(dataset, preset, model):
+        record = RunRecord(
+            config=PRESETS[preset],
+            data=dataset.root,
+            dataset_checksum=dataset.checksum,
+            training_rows=80,
+            events={},
+            mean_event_weight=2.0,
+            commit=None,
+            versions={},
+        )
+        run = TrainedRun(record, dataset, model)
+
+        def open_trained_run(workdir, data):
+            return run
+
+        monkeypatch.setattr("trainer.evaluate.open_trained_run", open_trained_run)
+
+    return install
+
+
+def knowing_model():
+    """Gives the item that each visitor is about to view the highest score; the others score 1 and less."""
+    visitors = np.eye(10)[np.arange(NUM_VISITORS) % 10]
+    items = np.zeros((30, 10))
+    items[np.arange(11, 21), np.arange(10)] = 9
+    return DotModel(visitors, items, np.linspace(1, 0.5, 30))
+
+
+def test_a_model_that_knows_stands_beside_the_baselines_with_intervals(tmp_path, open_run):
+    dataset = build(str(tmp_path / "dataset"))
+    open_run(dataset, "mf", knowing_model())
+    result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
+
+    ranking = result["ranking"]
+    assert list(ranking) == ["matrix_factorization", "popular", "recently_popular", "random"]
+    names = {f"{name}@{k}" for name in ("recall", "ndcg", "mrr", "hit_rate", "coverage") for k in (10, 20)}
+    assert all(set(metrics) == names for metrics in ranking.values())
+    assert ranking["matrix_factorization"]["ndcg@10"] == {"value": 1, "low": 1, "high": 1}
+    # of 28 visible items 9 have training events and come first; all others tie, and ties count against the system
+    assert ranking["popular"]["hit_rate@20"]["value"] == 0
+    hits = ranking["random"]["hit_rate@20"]
+    # chance is 20 / 28 = 0.714; the standard error over 40 visitors is 0.071
+    assert hits["low"] < 20 / 28 < hits["high"]
+    assert hits["low"] < hits["value"] < hits["high"]
+    assert result["ratings"] is None
+    assert result["notes"] == []
+
+
+def test_the_cases_tell_who_was_left_out(tmp_path, open_run):
+    dataset = build(str(tmp_path / "dataset"))
+    open_run(dataset, "mf", knowing_model())
+    cases = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)["cases"]
+    # the stranger has no history; of 42 rows of the others one has an unknown item
+    assert cases == {
+        "visitors": 40,
+        "relevant_items": 40,
+        "visitors_new": 1,
+        "visitors_without_relevant_items": 0,
+        "unknown_item_share": pytest.approx(1 / 42),
+        "catalogue_items": 30,
+    }
+
+
+def test_the_result_is_a_file_of_the_run_and_a_table_in_the_log(tmp_path, open_run, caplog):
+    open_run(build(str(tmp_path / "dataset")), "mf", knowing_model())
+    with caplog.at_level(logging.INFO):
+        result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
+    assert json.loads((tmp_path / "run" / "evaluation-test.json").read_text()) == result
+    assert "| ndcg@10     | **1.0000** [1.0000, 1.0000]" in caplog.text
+
+
+def test_the_same_run_gives_the_same_figures(tmp_path, open_run):
+    open_run(build(str(tmp_path / "dataset")), "mf", knowing_model())
+    first, second = (evaluate(workdir=str(tmp_path / "run"), split=Split.TEST) for _ in range(2))
+    assert first == second
+
+
+def test_rating_models_are_measured_beside_the_mean_and_a_random_split_is_called_leaking(tmp_path, open_run):
+    dataset = build(str(tmp_path / "dataset"), SplitMethod.RANDOM)
+    constant = DotModel(np.zeros((NUM_VISITORS, 1)), np.zeros((30, 1)), np.full(30, 1.5))
+    open_run(dataset, "notebook-mf", constant)
+    result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
+    ratings = result["ratings"]
+    # 43 test rows, 42 of weight 1 and one of 2; the fake gives 1.5 for all of them but 0 for the unknown item
+    assert ratings["rows"] == 43
+    assert ratings["mse"] == pytest.approx((42 * 0.25 + 1) / 43)
+    # training: 40 rows of weight 1, 40 of weight 3: mean 2
+    assert ratings["mse_of_training_mean"] == pytest.approx(42 / 43)
+    assert ratings["mse_of_one"] == pytest.approx(1 / 43)
+    assert ratings["skill"] == pytest.approx(1 - 11.5 / 42)
+    assert result["is_leaking"]
+    assert "split at random" in result["notes"][0]
+
+
+def test_without_returning_visitors_there_is_no_ranking_but_a_note(tmp_path, open_run):
+    open_run(build(str(tmp_path / "dataset"), returning=False), "notebook-mf", knowing_model())
+    result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
+    assert result["ranking"] is None
+    assert result["ratings"]["rows"] == 3
+    assert "nobody to rank for" in result["notes"][0]
+
+
+def test_a_split_that_the_dataset_lacks_is_refused(tmp_path, open_run):
+    open_run(build(str(tmp_path / "dataset")), "mf", knowing_model())
+    with pytest.raises(ContractError, match="no validation split"):
+        evaluate(workdir=str(tmp_path / "run"), split=Split.VALIDATION)
+    assert not (tmp_path / "run").exists()

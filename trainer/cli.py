@@ -1,0 +1,148 @@
+"""Flags to the trainer's jobs: `python -m trainer train | evaluate | export | recommend`."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from contract.schema import Split
+from trainer.config import RunConfig, apply_settings
+from trainer.presets import PRESETS
+
+log = logging.getLogger(__name__)
+
+DONE, FAILED, MISUSED, PREEMPTED = 0, 1, 2, 75
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 75 preempted and resumable."""
+    parser = _build_parser()
+    given = parser.parse_args(arguments)
+    config = _train_config(given, parser) if given.command == "train" else None
+    logging.basicConfig(
+        level=logging.DEBUG if given.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    if not given.verbose:
+        _quiet_libraries()
+    try:
+        result = _train(given, config) if config else _COMMANDS[given.command](given)
+    except (ValueError, OSError) as error:
+        log.error("%s", error, exc_info=given.verbose)
+        return FAILED
+    if result is None:
+        return PREEMPTED
+    print(json.dumps(result, indent=2, ensure_ascii=False))
+    return DONE
+
+
+# The jobs are imported only when they run: TensorFlow takes ten seconds, and --help and wrong flags should not wait.
+
+
+def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any] | None:
+    """The result, or None for a run that was preempted."""
+    from trainer.train import Preempted, train
+
+    try:
+        return train(config, data=given.data, workdir=given.workdir)
+    except Preempted as stop:
+        log.warning("%s", stop)
+        return None
+
+
+def _evaluate(given: argparse.Namespace) -> dict[str, Any]:
+    from trainer.evaluate import evaluate
+
+    return evaluate(workdir=given.workdir, data=given.data, split=Split(given.split))
+
+
+def _export(given: argparse.Namespace) -> dict[str, Any]:
+    from trainer.export import export
+
+    return export(workdir=given.workdir, output=given.output, data=given.data)
+
+
+def _recommend(given: argparse.Namespace) -> dict[str, Any]:
+    from trainer.recommend import recommend
+
+    return recommend(workdir=given.workdir, output=given.output, k=given.k, visitors=given.visitors, data=given.data)
+
+
+_COMMANDS = {"evaluate": _evaluate, "export": _export, "recommend": _recommend}
+
+
+def _train_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig:
+    """The preset with the settings applied; what is wrong with them is a misuse, like a wrong flag."""
+    try:
+        return apply_settings(PRESETS[given.preset], given.set)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=metadata.version("cartwheel"))
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_train(commands)
+    evaluate = _add_command(commands, "evaluate", "measure a run's best model beside the baselines")
+    _add_run(evaluate)
+    # not the training split: a model is not measured on what it has seen
+    evaluate.add_argument(
+        "--split", choices=[Split.VALIDATION, Split.TEST], default=Split.TEST, help="what to measure on (default: test)"
+    )
+    export = _add_command(commands, "export", "publish a run's best model as a SavedModel that takes raw ids")
+    _add_run(export)
+    export.add_argument(
+        "--output", required=True, metavar="URI", help="directory to make; it appears whole or not at all"
+    )
+    recommend = _add_command(commands, "recommend", "write the best items for everyone as JSON Lines")
+    _add_run(recommend)
+    recommend.add_argument(
+        "--output", required=True, metavar="URI", help="directory to make; it appears whole or not at all"
+    )
+    recommend.add_argument("--k", type=int, default=20, help="items a visitor (default: 20)")
+    recommend.add_argument("--visitors", metavar="FILE", help="ids, one a line; without it: everyone who was seen")
+    return parser
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    train = _add_command(commands, "train", "train a preset, or go on with a run that was stopped")
+    train.add_argument("--preset", required=True, choices=list(PRESETS), help="named settings")
+    train.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset")
+    train.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run; resumed where it exists")
+    train.add_argument(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings to change: epochs=3 model.dim=32",
+    )
+
+
+def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        allow_abbrev=False,
+    )
+    command.add_argument("--verbose", action="store_true", help="log more, and show where an error came from")
+    return command
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run")
+    command.add_argument("--data", metavar="DATASET", help="the run's dataset, where it has moved since training")
+
+
+def _quiet_libraries() -> None:
+    # before TensorFlow is imported: it reads the variable once; its notices on CPU features say nothing to a user
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
