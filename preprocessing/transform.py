@@ -135,8 +135,8 @@ def _empty_lists(num_rows: int, kind: pa.DataType) -> pa.Array:
 def _apply_vocabulary(ids: tf.SparseTensor, vocabulary: Vocabulary, config: TransformConfig) -> tf.SparseTensor:
     """Indices by a table that TF-Transform tracks.
 
-    `tft.apply_vocabulary` over a file that is not its own analyzer's builds the table from the file's path at every call:
-    the saved graph breaks as soon as that path is gone. A tracked table keeps the file as an asset.
+    `tft.apply_vocabulary` over a file that no analyzer wrote builds the table from the file's path at every call: the
+    saved graph breaks as soon as that path is gone. A tracked table keeps the file as an asset.
     """
     info = config.vocabularies[vocabulary]
     if info.size == 0:  # TensorFlow does not read an empty vocabulary file

@@ -1,0 +1,50 @@
+"""The real Retailrocket files from Kaggle, with the user's own account."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from contract import storage
+
+log = logging.getLogger(__name__)
+
+DATASET = "retailrocket/ecommerce-dataset"
+FILES = ("events.csv", "item_properties_part1.csv", "item_properties_part2.csv", "category_tree.csv")
+
+_HELP = (
+    "It needs a network that reaches kaggle.com and an account there: accept the data's terms (CC BY-NC-SA 4.0) at "
+    f"https://www.kaggle.com/datasets/{DATASET}, make an API token under Settings, and either save it as "
+    "~/.kaggle/kaggle.json or set KAGGLE_USERNAME and KAGGLE_KEY. Without a network: download the archive elsewhere, "
+    "unpack it here, and give its files to `prepare`; or use `synthesize`."
+)
+
+
+def download(output: str) -> dict[str, Any]:
+    """Fetches the four files into the local directory `output`, whole or not at all.
+
+    Raises:
+      ConnectionError: Kaggle cannot be reached or refuses; the message says what to do.
+    """
+    storage.refuse_existing(output)
+    try:
+        # imported only here: it is the one command that needs it, and it looks for credentials when imported
+        import kagglehub
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("downloading needs kagglehub: `pip install kagglehub`") from error
+    try:
+        source = Path(kagglehub.dataset_download(DATASET))
+    except Exception as error:  # kagglehub passes on whatever its HTTP client and Kaggle raise
+        raise ConnectionError(f"could not download {DATASET} from Kaggle ({_first_line(error)}). {_HELP}") from error
+    missing = [name for name in FILES if not (source / name).exists()]
+    if missing:
+        raise ConnectionError(f"Kaggle's {DATASET} came without {', '.join(missing)}. {_HELP}")
+    with storage.publish_directory(output) as staging:
+        for name in FILES:
+            shutil.copyfile(source / name, Path(staging) / name)
+    return {"output": output, "files": {name: str(Path(output) / name) for name in FILES}}
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
