@@ -1,5 +1,6 @@
 """The figure on the validation split that picks a run's best checkpoint."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,9 +8,11 @@ from contract.schema import Split
 from trainer.config import RunConfig, SquaredErrorConfig
 from trainer.dataset import Dataset
 from trainer.models.interface import InferenceModel
-from trainer.ranking.cases import build_cases
+from trainer.ranking.cases import Cases, build_cases
 from trainer.ranking.evaluation import Evaluator
-from trainer.ranking.ratings import rating_errors
+from trainer.ranking.ratings import rating_mse, target_rows
+
+log = logging.getLogger(__name__)
 
 NDCG_K = 20
 MAX_VISITORS = 5000
@@ -29,21 +32,27 @@ def make_validator(config: RunConfig, dataset: Dataset) -> Validator | None:
     """NDCG of returning visitors for models that rank, mean squared error for those that predict event weights.
 
     Returns:
-      None where the dataset has no validation split: then the last checkpoint is the best.
+      None where the dataset has no validation split, or nobody in it to rank for: then the last checkpoint is the best.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
     if isinstance(config.loss, SquaredErrorConfig):
-        weights = config.loss.event_weights
-        return Validator("mse", False, lambda model: rating_errors(model, dataset, Split.VALIDATION, weights).mse)
-    return Validator(f"ndcg@{NDCG_K}", True, _RankingMeasure(dataset))
+        weights, rows = config.loss.event_weights, target_rows(dataset, Split.VALIDATION)
+        return Validator("mse", False, lambda model: rating_mse(model, rows, weights))
+    cases = build_cases(dataset, Split.VALIDATION).sample(MAX_VISITORS, seed=0)
+    if not len(cases):
+        log.warning(
+            "no visitor of the validation split returns to a new item: the last checkpoint is taken for the best"
+        )
+        return None
+    return Validator(f"ndcg@{NDCG_K}", True, _RankingMeasure(cases))
 
 
 class _RankingMeasure:
     """Ranks for the same visitors again and again; compiled once, for the first model given."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._cases = build_cases(dataset, Split.VALIDATION).sample(MAX_VISITORS, seed=0)
+    def __init__(self, cases: Cases) -> None:
+        self._cases = cases
         self._ranked: tuple[InferenceModel, Evaluator] | None = None
 
     def __call__(self, model: InferenceModel) -> float:
