@@ -53,8 +53,8 @@ def timed(function: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def report(name: str, figures: dict[str, Any]) -> None:
-    """Prints the figures and writes them to `results/NAME.json`."""
+def report(name: str, figures: dict[str, Any], *, quiet: bool = False) -> None:
+    """Writes the figures to `results/NAME.json`, and prints them unless quiet."""
     record = {
         "benchmark": name,
         "command": f"python -m benchmarks.{name}" + "".join(f" {word}" for word in sys.argv[1:]),
@@ -64,7 +64,8 @@ def report(name: str, figures: dict[str, Any]) -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    print(json.dumps(record, indent=2))
+    if not quiet:
+        print(json.dumps(record, indent=2))
 
 
 def peak_mib() -> float:

@@ -1,0 +1,117 @@
+"""`prepare` against the textbook way, and at full size: rows/s, seconds, peak memory.
+
+The textbook way is the one that TF-Transform's guide shows: a dict a row, `compute_and_apply_vocabulary`, one
+tf.train.Example a row. It does less than `prepare` (no sorting, no splits, no statistics).
+
+usage: python -m benchmarks.preprocessing [DIRECTORY for the shop, kept and reused]
+"""
+
+import csv
+import itertools
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Timing, report, run_command
+
+TEXTBOOK_ROWS = 1_000_000
+FULL_VISITORS = 1_407_580
+FULL_ROWS = 2_756_101
+TARGETS = {"ratio": 12, "events_seconds": 40, "events_gib": 4, "properties_seconds": 180, "properties_gib": 6}
+
+
+def main() -> None:
+    """Measures everything in processes of their own and writes the figures beside the targets."""
+    with tempfile.TemporaryDirectory() as scratch:
+        shop = _make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
+        part = Path(scratch) / "part.csv"
+        with (shop / "events.csv").open() as events, part.open("w") as file:
+            file.writelines(itertools.islice(events, TEXTBOOK_ROWS + 1))
+        textbook = run_command([sys.executable, "-m", __spec__.name, "--textbook", str(part), f"{scratch}/textbook"])
+        ours = _prepare(["--events", str(part)], f"{scratch}/part")
+        events = _prepare(["--events", str(shop / "events.csv")], f"{scratch}/events")
+        properties = _prepare(
+            [
+                *("--events", str(shop / "events.csv")),
+                *("--item-properties", str(shop / "item_properties_part*.csv")),
+                *("--category-tree", str(shop / "category_tree.csv")),
+            ],
+            f"{scratch}/properties",
+        )
+    figures = {
+        "million_events": {
+            "textbook_rows_per_second": round(TEXTBOOK_ROWS / textbook.seconds),
+            "prepare_rows_per_second": round(TEXTBOOK_ROWS / ours.seconds),
+            "ratio": round(textbook.seconds / ours.seconds, 1),
+        },
+        "full_size_events": _figures(events),
+        "full_size_with_properties": _figures(properties),
+        "targets": TARGETS,
+    }
+    report("preprocessing", figures)
+
+
+def _make_shop(shop: Path) -> Path:
+    if not shop.exists():
+        synthesize = ["synthesize", "--visitors", str(FULL_VISITORS), "--output", str(shop)]
+        run_command([sys.executable, "-m", "preprocessing", *synthesize])
+    return shop
+
+
+def _prepare(arguments: list[str], output: str) -> Timing:
+    return run_command([sys.executable, "-m", "preprocessing", "prepare", *arguments, "--output", output])
+
+
+def _figures(timing: Timing) -> dict[str, Any]:
+    return {
+        "seconds": round(timing.seconds, 1),
+        "cpu_seconds": round(timing.cpu_seconds, 1),
+        "rows_per_second": round(FULL_ROWS / timing.seconds),
+        "peak_gib": round(timing.peak_mib / 1024, 2),
+    }
+
+
+def textbook(source: str, output: str) -> None:
+    """The same events through TF-Transform as its guide has it."""
+    import apache_beam as beam
+    import tensorflow as tf
+    import tensorflow_transform as tft
+    import tensorflow_transform.beam as tft_beam
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+    names = ("timestamp", "visitorid", "event", "itemid")
+    spec = {name: tf.io.FixedLenFeature([], tf.int64 if name == "timestamp" else tf.string) for name in names}
+    metadata = tft.DatasetMetadata.from_feature_spec(spec)
+
+    def parse(line: str) -> dict[str, Any]:
+        timestamp, visitor, event, item, _ = next(csv.reader([line]))
+        return {"timestamp": int(timestamp), "visitorid": visitor, "event": event, "itemid": item}
+
+    def preprocessing_fn(inputs: dict[str, Any]) -> dict[str, Any]:
+        outputs = {
+            name: tft.compute_and_apply_vocabulary(inputs[name], num_oov_buckets=1, vocab_filename=name)
+            for name in ("visitorid", "itemid", "event")
+        }
+        return {**outputs, "timestamp": inputs["timestamp"]}
+
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        beam.Pipeline(runner=FnApiRunner()) as pipeline,
+        tft_beam.Context(scratch),
+    ):
+        rows = pipeline | beam.io.ReadFromText(source, skip_header_lines=1) | beam.Map(parse)
+        (transformed, transformed_metadata), transform_fn = (
+            rows,
+            metadata,
+        ) | tft_beam.AnalyzeAndTransformDataset(preprocessing_fn)
+        coder = tft.coders.ExampleProtoCoder(transformed_metadata.schema)
+        _ = transformed | beam.Map(coder.encode) | beam.io.WriteToTFRecord(f"{output}/rows/part", num_shards=4)
+        _ = transform_fn | tft_beam.WriteTransformFn(f"{output}/transform")
+
+
+if __name__ == "__main__":
+    if "--textbook" in sys.argv:
+        textbook(*sys.argv[2:])
+    else:
+        main()
