@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
+from absl import logging as absl_logging
+
 from contract.schema import Split
 from trainer.config import RunConfig, apply_settings
 from trainer.presets import PRESETS
@@ -146,3 +148,4 @@ def _quiet_libraries() -> None:
     # before TensorFlow is imported: it reads the variable once; its notices on CPU features say nothing to a user
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.ERROR)

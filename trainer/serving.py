@@ -87,8 +87,11 @@ class ServingModel(tf.Module):
         """
         item = self._item_index.lookup(item_id)
         is_known = item < self._num_items
-        vectors = tf.math.l2_normalize(self._model.item_vectors(), axis=1)
-        cosine = tf.matmul(tf.gather(vectors, tf.where(is_known, item, 0)), vectors, transpose_b=True)
+        vectors = self._model.item_vectors()
+        chosen = tf.gather(vectors, tf.where(is_known, item, 0))
+        # lengths divide the products: [I, D] normalized vectors would be made anew for every request
+        lengths = tf.norm(chosen, axis=1)[:, None] * tf.norm(vectors, axis=1)
+        cosine = tf.math.divide_no_nan(tf.matmul(chosen, vectors, transpose_b=True), lengths)
         # equal scores come in the order of the vocabulary: most popular first
         scores = tf.where(is_known[:, None], cosine, 0.0)
         with tf.control_dependencies([self._check_k(k)]):

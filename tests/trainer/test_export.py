@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import subprocess
@@ -9,7 +10,10 @@ import tensorflow as tf
 
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel, queries_of
+from trainer.config import MatrixFactorizationConfig, NeuralConfig
 from trainer.export import export_model
+from trainer.models.matrix_factorization import MatrixFactorizationInference, item_width
+from trainer.models.neural import NeuralInference
 
 ITEMS = [f"item-{place}" for place in range(8)]
 
@@ -126,3 +130,45 @@ def test_ids_that_lookup_tables_would_change_are_refused(model, tmp_path):
     dataset = build_dataset(str(tmp_path / "dataset"), train=[("anna", "a\rb")], visitors=["anna"], items=["a\rb"])
     with pytest.raises(ValueError, match="items vocabulary holds a carriage return"):
         export_model(model, dataset, str(tmp_path / "export"))
+
+
+def trained_models():
+    """One of each kind that runs train, with made-up weights for 2 visitors and 8 items and a bucket of each."""
+    generator = np.random.default_rng(1)
+
+    def normal(*shape):
+        return generator.normal(size=shape).astype(np.float32)
+
+    factorization = MatrixFactorizationConfig(dim=5)
+    matrix_factorization = MatrixFactorizationInference(
+        factorization,
+        visitor_table=normal(3, 5),
+        item_table=normal(9, item_width(factorization)),
+        num_visitors=2,
+        num_items=8,
+        item_counts=np.arange(8, 0, -1),
+    )
+    sizes = [10, 7, 4, 1]
+    dense = [part for a, b in itertools.pairwise(sizes) for part in (normal(a, b), normal(b))]
+    neural = NeuralInference(
+        NeuralConfig(hidden=(7, 4)), visitor_table=normal(3, 5), item_table=normal(9, 5), dense=dense, num_items=8
+    )
+    return [matrix_factorization, neural]
+
+
+@pytest.mark.parametrize("model", trained_models(), ids=lambda model: model.name)
+def test_every_kind_of_trained_model_is_served_bit_for_bit(dataset, model, tmp_path):
+    export_model(model, dataset, str(tmp_path / "export"))
+    signatures = tf.saved_model.load(str(tmp_path / "export")).signatures
+    answer = signatures["recommend"](
+        visitor_id=tf.constant(["bob", "nobody"]),
+        history=tf.constant([[""], [""]]),
+        k=tf.constant(8),
+        exclude_seen=tf.constant(False),
+    )
+    places = [[ITEMS.index(name.decode()) for name in row] for row in answer["item_id"].numpy()]
+    expected = tf.gather(tf.function(model.catalogue_scores)(queries_of([1, 2])), places, batch_dims=1)
+    np.testing.assert_array_equal(bits(answer["score"]), bits(expected))
+    pairs = signatures["score"](visitor_id=tf.constant(["bob", "bob"]), item_id=tf.constant(["item-4", "?"]))["score"]
+    own = tf.function(model.pair_scores)(tf.constant([1, 1], tf.int64), tf.constant([4, 8], tf.int64))
+    np.testing.assert_array_equal(bits(pairs), bits(own))

@@ -23,6 +23,7 @@ def bootstrap_interval(values: np.ndarray, *, seed: int, resamples: int = RESAMP
     """Percentile interval of the mean of each column of values [V, M] (Efron, 1979).
 
     Visitors are drawn with replacement, the same ones for every column and, at the same seed and V, for every system.
+    Where all visitors have one value, as when nobody found anything, the interval has no width: it knows no better.
     """
     generator = np.random.default_rng(seed)
     num_visitors = len(values)

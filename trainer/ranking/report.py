@@ -8,7 +8,10 @@ Estimate = Mapping[str, float]
 
 
 def ranking_table(systems: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """One row a metric, one column a system; intervals in brackets."""
+    """One row a metric, one column a system; intervals in brackets, and the best in bold where there are any.
+
+    Without an interval stands coverage, of which more is not better: random rankings have the most.
+    """
     names = list(next(iter(systems.values())))
     rows = []
     for name in names:
@@ -43,5 +46,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _cell(estimate: Estimate, *, is_best: bool) -> str:
     value = f"{estimate['value']:.4f}"
-    text = f"**{value}**" if is_best else value
-    return f"{text} [{estimate['low']:.4f}, {estimate['high']:.4f}]" if "low" in estimate else text
+    if "low" not in estimate:
+        return value
+    return f"{f'**{value}**' if is_best else value} [{estimate['low']:.4f}, {estimate['high']:.4f}]"

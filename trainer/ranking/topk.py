@@ -20,7 +20,7 @@ from trainer.ranking.lists import Lists
 CPU_SCORES_BYTES = 32 << 20
 GPU_SCORES_BYTES = 256 << 20
 _FLOAT_BYTES = 4
-_MAX_CHUNK = 4096
+_MAX_CHUNK = 1024
 _NOT_FINITE = "scores are not finite: the model has diverged; train it anew with a smaller learning rate"
 
 
