@@ -263,9 +263,8 @@ class KeepResult:
 
 def split_infos(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
     """The manifest's entry of each split from its shards."""
-    by_split: dict[Split, list[WrittenShard]] = {}
-    for shard in sorted(shards, key=lambda shard: shard.name):
-        by_split.setdefault(shard.split, []).append(shard)
+    in_order = sorted(shards, key=lambda shard: shard.name)
+    by_split = {split: [shard for shard in in_order if shard.split == split] for split in SPLITS}
     return {
         split: SplitInfo(
             rows=sum(shard.rows for shard in of_split),
@@ -275,6 +274,7 @@ def split_infos(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
             files=tuple(shard.name for shard in of_split),
         )
         for split, of_split in by_split.items()
+        if of_split
     }
 
 
