@@ -1,0 +1,32 @@
+"""Every benchmark, one after the other, each in a process of its own: `python -m benchmarks`."""
+
+import subprocess
+import sys
+import tempfile
+
+COMMANDS = (
+    ("demo", "--output", "{scratch}/demo"),
+    ("notebook", "{scratch}/demo/shop/events.csv"),
+    ("synthesize",),
+    ("preprocessing", "{scratch}/full/shop"),
+    ("full_size", "{scratch}/full"),
+    ("input",),
+    ("mf_step",),
+)
+
+
+def main() -> int:
+    """Runs them all, goes on where one fails, and tells which did."""
+    failed = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, *arguments in COMMANDS:
+            given = [argument.format(scratch=scratch) for argument in arguments]
+            print(f"\n# python -m benchmarks.{name}", flush=True)
+            if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *given], check=False).returncode:
+                failed.append(name)
+    print(f"failed: {', '.join(failed)}" if failed else "all done; `python -m benchmarks.readme` renews the README")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""The whole job on a shop of Retailrocket's size: seconds and peak memory of each stage, every stage a process.
+
+usage: python -m benchmarks.full_size [DIRECTORY for what is made, kept]
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import report, run_command
+from benchmarks.preprocessing import FULL_VISITORS
+
+DIM = 64
+
+
+def main() -> None:
+    """Runs synthesize, prepare, one epoch of `mf`, evaluate and export."""
+    if len(sys.argv) > 1:
+        _measure(Path(sys.argv[1]))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        _measure(Path(scratch) / "full")
+
+
+def _measure(root: Path) -> None:
+    shop, dataset, run = root / "shop", root / "dataset", root / "run"
+    stages: dict[str, dict[str, Any]] = {}
+    results: dict[str, Any] = {}
+
+    def stage(name: str, *arguments: object) -> None:
+        timing = run_command([sys.executable, "-m", *map(str, arguments)])
+        stages[name] = {"seconds": round(timing.seconds, 1), "peak_gib": round(timing.peak_mib / 1024, 2)}
+        results[name] = json.loads(timing.stdout)
+
+    if not shop.exists():
+        stage("synthesize", "preprocessing", "synthesize", "--visitors", FULL_VISITORS, "--output", shop)
+    inputs = ["--events", shop / "events.csv", "--item-properties", shop / "item_properties_part*.csv"]
+    inputs += ["--category-tree", shop / "category_tree.csv"]
+    stage("prepare", "preprocessing", "prepare", *inputs, "--output", dataset)
+    settings = ["--set", "epochs=1", f"model.dim={DIM}", "input.batch_size=8192"]
+    stage("train", "trainer", "train", "--preset", "mf", "--data", dataset, "--workdir", run, *settings)
+    stage("evaluate", "trainer", "evaluate", "--workdir", run)
+    stage("export", "trainer", "export", "--workdir", run, "--output", root / "export")
+    ranking = {name: metrics["ndcg@20"]["value"] for name, metrics in results["evaluate"]["ranking"].items()}
+    report(
+        "full_size",
+        {
+            "stages": stages,
+            "training": {"epochs": 1, "dim": DIM, "rows_per_second": results["train"]["examples_per_second"]},
+            "evaluation": {"visitors": results["evaluate"]["cases"]["visitors"], "ndcg@20": ranking},
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
