@@ -1,0 +1,134 @@
+"""Writes the README's tables from `results/*.json`, between its markers; `--check` only says whether they agree."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.demo import METRICS
+from benchmarks.harness import RESULTS
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def main() -> int:
+    """Renews the tables; with `--check`, fails where they differ from the results."""
+    text = README.read_text()
+    renewed = renew(text, read_results())
+    if "--check" in sys.argv:
+        return int(renewed != text)
+    README.write_text(renewed)
+    return 0
+
+
+def read_results() -> dict[str, dict[str, Any]]:
+    """Every benchmark's last record by name."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+
+
+def renew(text: str, results: Mapping[str, dict[str, Any]]) -> str:
+    """The README with each marked part made anew from its benchmark's record."""
+    for name, make in _PARTS.items():
+        begin, end = f"<!-- results of {name} -->\n", f"<!-- end of {name} -->"
+        before, found, rest = text.partition(begin)
+        if not found or end not in rest:
+            raise ValueError(f"{README.name} lacks the markers of {name}")
+        after = rest[rest.index(end) :]
+        text = f"{before}{begin}{make(results)}\n{after}"
+    return text
+
+
+def _quality(results: Mapping[str, dict[str, Any]]) -> str:
+    record = results["demo"]
+    rows = [
+        [name, *(_cell(metrics.get(metric)) for metric in METRICS), _rating(metrics.get("ratings"))]
+        for name, metrics in record["figures"]["table"].items()
+    ]
+    seconds = sum(record["figures"]["seconds"].values())
+    return "\n".join(
+        [_table(["system", *METRICS, "MSE (skill)"], rows), "", _source(record, f"; {seconds:.0f} s in all")]
+    )
+
+
+def _speed(results: Mapping[str, dict[str, Any]]) -> str:
+    rows = [
+        [what, target, reached(results[name]["figures"]), f"`{results[name]['command']}`"]
+        for what, target, name, reached in _SPEEDS
+    ]
+    return "\n".join([_table(["what", "target", "reached", "command"], rows), "", _machine(results["preprocessing"])])
+
+
+def _full_size(results: Mapping[str, dict[str, Any]]) -> str:
+    record = results["full_size"]
+    rows = [
+        [name, f"{stage['seconds']:.0f}", f"{stage['peak_gib']:.1f}"]
+        for name, stage in record["figures"]["stages"].items()
+    ]
+    return "\n".join([_table(["stage", "seconds", "peak GiB"], rows), "", _source(record, "")])
+
+
+_PARTS: dict[str, Callable[[Mapping[str, dict[str, Any]]], str]] = {
+    "demo": _quality,
+    "speed": _speed,
+    "full_size": _full_size,
+}
+
+# what is claimed, its target, the benchmark, and where its record has the figure
+_SPEEDS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], str]], ...] = (
+    (
+        "preprocessing, 1,000,000 events: rows/s against row dicts through TF-Transform",
+        "≥ 12 ×",
+        "preprocessing",
+        lambda figures: f"{figures['million_events']['ratio']:.0f} ×",
+    ),
+    (
+        "preprocessing, full size (2.76 M events)",
+        "≤ 40 s, ≤ 4 GiB",
+        "preprocessing",
+        lambda figures: _seconds(figures["full_size_events"]),
+    ),
+    (
+        "the same with 20.3 M item-property rows",
+        "≤ 180 s, ≤ 6 GiB",
+        "preprocessing",
+        lambda figures: _seconds(figures["full_size_with_properties"]),
+    ),
+)
+
+
+def _seconds(figures: Mapping[str, float]) -> str:
+    return f"{figures['seconds']:.0f} s, {figures['peak_gib']:.1f} GiB"
+
+
+def _cell(estimate: Mapping[str, float] | None) -> str:
+    if estimate is None:
+        return "–"
+    value = f"{estimate['value']:.3f}"
+    return f"{value} [{estimate['low']:.3f}, {estimate['high']:.3f}]" if "low" in estimate else value
+
+
+def _rating(ratings: Mapping[str, float] | None) -> str:
+    return f"{ratings['mse']:.3f} ({ratings['skill']:+.2f})" if ratings else ""
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _source(record: Mapping[str, Any], more: str) -> str:
+    return f"`{record['command']}` at {record['commit']}, {_on(record)}{more}."
+
+
+def _machine(record: Mapping[str, Any]) -> str:
+    return f"At {record['commit']}, {_on(record)}."
+
+
+def _on(record: Mapping[str, Any]) -> str:
+    machine = record["machine"]
+    return f"{machine['cpus']} cores ({machine['processor']}), no GPU"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

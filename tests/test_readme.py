@@ -1,0 +1,31 @@
+"""The README says what was measured and what is there."""
+
+import re
+from pathlib import Path
+
+from benchmarks.readme import README, read_results, renew
+
+ROOT = README.parent
+
+
+def test_the_readmes_tables_are_those_of_the_last_benchmarks():
+    text = README.read_text()
+    assert renew(text, read_results()) == text, "run `python -m benchmarks.readme`"
+
+
+def test_every_link_in_the_documents_leads_somewhere():
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    broken = [
+        f"{document.relative_to(ROOT)}: {target}"
+        for document in documents
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text())
+        if "://" not in target and not (document.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_every_make_target_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    texts = [Path(path).read_text() for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / ".ci/run")]
+    named = {name for text in texts for name in re.findall(r"make ([a-z]+)", text)} - {"and"}
+    assert named <= targets
