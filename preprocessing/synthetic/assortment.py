@@ -13,11 +13,11 @@ from preprocessing.synthetic.scale import Scale
 
 _ITEMS = 236_500
 _INTERESTS_MEDIAN, _INTERESTS_SIGMA = 2.2, 1.68  # distinct visitors of an item, log-normal
-_MOST_INTERESTS = 2_650
-_MOST_CARTED, _MOST_BOUGHT = 186, 133
+_MOST_INTERESTS = 2_670
+_MOST_CARTED, _MOST_BOUGHT = 176, 133
 _ROOM = 3  # an item takes at most a third of its shelf
 _CART_SIGMA = 2.0  # items differ in how well they sell, log-normal
-_BUY_SIGMA = 0.65
+_BUY_SIGMA = 0.5
 _LIMIT_ROUNDS = 10
 _ALWAYS_THERE = 0.55  # the share of items older than the log; the others appear at any time
 _LIFE = 0.7  # mean of the exponential life, in parts of the period
@@ -49,7 +49,7 @@ def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator)
     """
     demand = wanted.sum(axis=0)
     size = min(max(scale.count(_ITEMS), int(np.count_nonzero(demand))), int(demand.sum()))
-    interests = _draw_interests_of_items(size, scale, random)
+    interests = _draw_interests_of_items(size, int(demand.sum()), scale, random)
     shelf = _place_on_shelves(interests, demand, random)
     # random order within a shelf: apportion() would else favour some
     order = np.lexsort([random.random(size), shelf])
@@ -60,10 +60,15 @@ def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator)
     return Assortment(shelf, random.random(size), born, ended, quota)
 
 
-def _draw_interests_of_items(size: int, scale: Scale, random: np.random.Generator) -> np.ndarray:
-    """[I] distinct visitors of each item, descending, at least 1."""
+def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.random.Generator) -> np.ndarray:
+    """[I] distinct visitors of each item, descending, at least 1; together about `total`."""
     interests = lognormal_quantiles(stratified(size, random), _INTERESTS_MEDIAN, _INTERESTS_SIGMA)
-    return np.sort(np.clip(np.round(interests), 1, scale.extreme(_MOST_INTERESTS)))[::-1]
+    interests = np.clip(np.round(interests), 1, scale.extreme(_MOST_INTERESTS))
+    # what the limit cut off goes to the popular half: the long tail keeps its shape in a small shop
+    is_popular = interests > _INTERESTS_MEDIAN
+    lift = (total - interests[~is_popular].sum()) / max(interests[is_popular].sum(), 1)
+    interests[is_popular] = np.clip(interests[is_popular] * lift, 1, scale.extreme(_MOST_INTERESTS))
+    return np.sort(interests)[::-1]
 
 
 def _place_on_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -92,6 +97,9 @@ def _apportion_quotas(
 ) -> np.ndarray:
     """[3, I] quotas that add up to what is wanted on each shelf."""
     sells = interests * random.lognormal(sigma=_CART_SIGMA, size=len(interests))
+    # one best-seller reaches the limits for certain
+    best = np.argmax(np.where(shelf == wanted[BUY].argmax(), interests, 0))
+    sells[best] = sells.sum()
     sells_out = sells * random.lognormal(sigma=_BUY_SIGMA, size=len(interests))
     carts = _apportion_limited(sells, shelf, wanted[CART], scale.extreme(_MOST_CARTED))
     buys = _apportion_limited(sells_out, shelf, wanted[BUY], scale.extreme(_MOST_BOUGHT))

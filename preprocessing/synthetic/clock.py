@@ -35,7 +35,7 @@ _BREAK_FACTOR = {VIEW: 1.0, ADD_TO_CART: 0.25, TRANSACTION: 0.25}
 _GAPS_S = {
     VIEW: ((0, 2), (0.1, 17), (0.25, 29), (0.5, 67), (0.75, 164), (0.9, 440), (0.97, 1150), (1, 1795)),
     ADD_TO_CART: ((0, 0.5), (0.1, 10), (0.25, 35), (0.5, 95), (0.75, 200), (0.9, 450), (1, 1795)),
-    TRANSACTION: ((0, 20), (0.1, 75), (0.25, 130), (0.5, 255), (0.75, 440), (0.9, 800), (1, 1795)),
+    TRANSACTION: ((0, 20), (0.1, 75), (0.25, 135), (0.5, 268), (0.75, 460), (0.9, 800), (1, 1795)),
 }
 _ORDER_LINE_GAP_S = 0.004
 _ROBOT_GAP_S = 5.0
@@ -44,7 +44,7 @@ _ROBOT_SESSION_STEP = 7  # the r-th robot's sessions are so much smaller than th
 
 # (probability, hours of average activity) between two sessions of a visitor
 _WAITS_HOURS = (
-    *((0, 0.65), (0.1, 1.1), (0.2, 2), (0.3, 3.5), (0.4, 7), (0.48, 14), (0.56, 36)),
+    *((0, 0.65), (0.1, 1.1), (0.2, 1.9), (0.3, 3.3), (0.4, 6.5), (0.48, 14), (0.56, 36)),
     *((0.62, 80), (0.7, 155), (0.8, 350), (0.9, 840), (0.95, 1370), (1, 2900)),
 )
 _LONGEST_STAY = 0.97  # of the whole period, from a visitor's first session to the last

@@ -134,14 +134,13 @@ def _order_actions(interests: Interests, repeats: np.ndarray, random: np.random.
     ]
     kind = np.repeat([VIEW, ADD_TO_CART, TRANSACTION], [len(viewed) + len(again), len(carted), len(lines)])
     visitor = interests.visitor[interest]
-    # one sort key: the visitor, and how far through the visitor's interests
+    # one sort key, the visitor and how far through the visitor's interests; stable, so that an order stays together
     order = np.argsort(visitor + places / (sizes[visitor] + 1), kind="stable")
     return Actions(interest[order], kind[order])
 
 
 def _checkout_places(order: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """[N] places of purchases: the lines of an order follow each other, after the last of its items came up."""
-    num_orders = int(order.max(initial=-1)) + 1
-    last = np.zeros(num_orders)
+    """[N] places of purchases: one for all lines of an order, after the last of its items came up."""
+    last = np.zeros(int(order.max(initial=-1)) + 1)
     np.maximum.at(last, order, place)
-    return last[order] + _ORDER + 0.3 * (place + 1) / (last[order] + 2)
+    return last[order] + _ORDER

@@ -2,10 +2,9 @@
 
 The full size is Retailrocket's. Counts of events, items and visitors shrink with the visitors, and so what is counted
 for each visitor or item stays. The number of categories and properties shrinks more slowly, for a small shop is still
-sorted into shelves, and extremes with the square root, for its best-seller must not take all.
+sorted into shelves, and so do extremes, but not as slowly that a small shop's best-seller takes all.
 """
 
-import math
 from dataclasses import dataclass
 
 FULL_VISITORS = 1_407_580
@@ -14,7 +13,7 @@ MIN_VISITORS = 50
 BEGIN_MS = 1_430_622_004_384  # 2015-05-03 03:00:04.384 UTC, the first event
 END_MS = 1_442_545_187_788  # 2015-09-18 02:59:47.788 UTC, the last event
 
-_VARIETY_EXPONENT = 0.4
+_VARIETY_EXPONENT, _EXTREME_EXPONENT = 0.4, 0.6
 _DAY_MS = 86_400_000
 _FIRST_SNAPSHOT_MS = 1_431_226_800_000  # 2015-05-10 03:00 UTC, a Sunday
 # 19 Sundays from 05-10 to 09-13 have 18 snapshots: one is missing
@@ -58,4 +57,4 @@ class Scale:
 
     def extreme(self, at_full_size: float, *, at_least: int = 1) -> int:
         """The largest of a heavy-tailed count over visitors or items."""
-        return max(at_least, round(at_full_size * math.sqrt(self.visitors / FULL_VISITORS)))
+        return max(at_least, round(at_full_size * (self.visitors / FULL_VISITORS) ** _EXTREME_EXPONENT))

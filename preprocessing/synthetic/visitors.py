@@ -26,19 +26,19 @@ _MOST_EVENTS = 190
 
 # (views, share of the visitors who only look with more views)
 _BROWSER_VIEWS = (
-    *((1, 0.272), (2, 0.130), (3, 0.0755), (5, 0.0360)),
-    *((13, 0.0044), (47, 0.0002), (120, 1e-5), (190, 1e-6)),
+    *((1, 0.272), (2, 0.130), (3, 0.0755), (5, 0.0358)),
+    *((13, 0.0041), (47, 0.00016), (120, 1e-5), (190, 1e-6)),
 )
 _CART_ONLY_WITHOUT_VIEW = 0.11
 _CART_ONLY_VIEWS = (3.25, 1.13)  # median and sigma, log-normal
 _BUYER_WITHOUT_VIEW = 0.035
-_BUYER_VIEWS = (7.1, 1.32)
+_BUYER_VIEWS = (8.0, 1.22)
 # exponents of power laws
 _CART_ONLY_CARTS = 2.10
 _BUYER_LOOSE_CARTS = 2.05
-_ORDERS = 2.15
+_ORDERS = 2.14
 _LINES = 2.72
-_MOST_CARTS, _MOST_ORDERS, _MOST_LINES = 40, 30, 31
+_MOST_CARTS, _MOST_ORDERS, _MOST_LINES = 40, 20, 31
 _ACTIVITY_NOISE = 1.0  # how loosely views go with carts and orders; 0: in the same order
 
 
@@ -104,8 +104,10 @@ def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, n
     loose_carts = power_law_counts(stratified(count, random), _BUYER_LOOSE_CARTS, _MOST_CARTS) - 1
     views = _draw_views(_blur(orders + loose_carts, random), _BUYER_WITHOUT_VIEW, _BUYER_VIEWS)
     buyer = np.repeat(np.arange(count), orders)
-    other_events = loose_carts + 2 * np.bincount(buyer, lines, count).astype(np.int64)
-    return orders, lines, loose_carts, np.clip(views, 0, np.maximum(_MOST_EVENTS - other_events, 1))
+    # a line is an event twice: it goes into the cart first
+    room = np.maximum(_MOST_EVENTS - 2 * np.bincount(buyer, lines, count).astype(np.int64), 1)
+    loose_carts = np.minimum(loose_carts, room - 1)
+    return orders, lines, loose_carts, np.minimum(views, room - loose_carts)
 
 
 def _blur(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
