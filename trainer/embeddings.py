@@ -54,7 +54,7 @@ class Lookup:
     """The rows that a step asked for.
 
     rows          [U] distinct ids, the same on every replica
-    values        [U, D] their vectors, the same on every replica
+    values        [≥ U, D] their vectors, the same on every replica; zeros from U on
     place         [N] the place in `rows` of each id that this replica asked for, [N/R] when divided
     is_divided    each replica uses only its own share of the ids
     """
@@ -98,7 +98,7 @@ class ShardedTable:
         if is_divided:
             size = ids.shape[0] // self._replicas.count
             mine = place[replica * size : (replica + 1) * size]
-        return Lookup(rows, self._read(replica, rows), mine, place, is_divided)
+        return Lookup(rows, self._read(replica, rows, ids.shape[0]), mine, place, is_divided)
 
     def update(self, replica: int, lookup: Lookup, gradient: tf.Tensor, step: tf.Tensor) -> None:
         """Moves the rows that were read.
@@ -107,27 +107,35 @@ class ShardedTable:
           gradient: of the global loss's share that this replica computed, by `lookup.vectors()`, the same shape.
           step: counts from 0, scalar int64.
         """
-        count = tf.size(lookup.rows)
-        if lookup.is_divided:
-            gradient = self._replicas.all_gather(gradient)
-            summed = tf.math.unsorted_segment_sum(gradient, lookup.all_places, count)
-        else:
-            summed = self._replicas.all_reduce(tf.math.unsorted_segment_sum(gradient, lookup.place, count))
         rows = lookup.rows
-        if self._replicas.count > 1:
+        if self._replicas.count == 1:
+            summed = tf.math.unsorted_segment_sum(gradient, lookup.place, tf.size(rows))
+        else:
             own = self._own(replica, rows)
-            rows, summed = tf.gather(rows, own) // self._replicas.count, tf.gather(summed, own)
+            summed = tf.gather(self._sum_over_replicas(lookup, gradient), own)
+            rows = tf.gather(rows, own) // self._replicas.count
         slots = {name: slot.shards[replica] for name, slot in self.slots.items()}
         self._optimizer.apply(self.values.shards[replica], slots, rows, summed, step)
 
-    def _read(self, replica: int, rows: tf.Tensor) -> tf.Tensor:
-        """[U, D] for distinct rows [U]: each owner puts its own into a zero array, and the sum is everyone's."""
+    def _read(self, replica: int, rows: tf.Tensor, size: int) -> tf.Tensor:
+        """Distinct rows [U]: each owner puts its own into a zero array, and the sum is everyone's.
+
+        What is exchanged has a fixed `size` [N, D]: a collective operation in a loop is bound to its first shape.
+        """
         shard = self.values.shards[replica]
         if self._replicas.count == 1:
             return shard.sparse_read(rows)
         own = self._own(replica, rows)
         read = shard.sparse_read(tf.gather(rows, own) // self._replicas.count)
-        return self._replicas.all_reduce(tf.scatter_nd(own[:, None], read, [tf.size(rows), self.dim]))
+        return self._replicas.all_reduce(tf.scatter_nd(own[:, None], read, [size, self.dim]))
+
+    def _sum_over_replicas(self, lookup: Lookup, gradient: tf.Tensor) -> tf.Tensor:
+        """[N, D]: the sum over the global batch for each distinct row, zeros from U on."""
+        size = lookup.all_places.shape[0]
+        if lookup.is_divided:
+            # gathered and then added in the order of the batch: the sum does not depend on the number of replicas
+            return tf.math.unsorted_segment_sum(self._replicas.all_gather(gradient), lookup.all_places, size)
+        return self._replicas.all_reduce(tf.math.unsorted_segment_sum(gradient, lookup.place, size))
 
     def _own(self, replica: int, rows: tf.Tensor) -> tf.Tensor:
         """Places in `rows` of those that this replica owns."""

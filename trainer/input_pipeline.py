@@ -41,37 +41,46 @@ def steps_per_epoch(target_rows: int, batch_size: int) -> int:
     return -(-target_rows // batch_size)
 
 
-def epoch_batches(
-    shards: Sequence[str], config: InputConfig, *, seed: int, epoch: int, first_step: int = 0
+def training_batches(
+    shards: Sequence[str], config: InputConfig, *, seed: int, epochs: int, first_epoch: int = 0, first_step: int = 0
 ) -> tf.data.Dataset:
-    """The `Batch`es of one epoch from step `first_step` on; each row of the split is in exactly one of the epoch.
+    """The `Batch`es of the epochs `first_epoch` … `epochs` - 1, one after the other.
 
-    Rows that are only context (`is_target` 0) are left out.
+    Each row of the split is in exactly one batch of an epoch; rows that are only context (`is_target` 0) in none.
+
+    Args:
+      first_step: batches of the first epoch to leave out.
     """
-    windows = _read_blocks(shards, config, np.random.default_rng([seed, epoch])).batch(config.window_blocks)
-    shuffled = windows.enumerate().map(
-        lambda window, blocks: _shuffle(_targets(blocks), tf.stack([seed, epoch]), window),
-        num_parallel_calls=2,
-        deterministic=True,
-    )
-    batches = shuffled.rebatch(config.batch_size).skip(first_step)
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        order = tf.argsort(tf.random.stateless_uniform([len(shards)], key))
+        windows = _read_blocks(tf.gather(tf.constant(shards), order), shards, config).batch(config.window_blocks)
+        shuffled = windows.enumerate().map(
+            lambda window, blocks: _shuffle(_targets(blocks), tf.random.fold_in(key, window)),
+            num_parallel_calls=2,
+            deterministic=True,
+        )
+        skipped = tf.where(epoch == first_epoch, tf.constant(first_step, tf.int64), 0)
+        return shuffled.rebatch(config.batch_size).skip(skipped)
+
+    # one pipeline for all epochs: making one costs a tenth of a second, and the next epoch is read ahead
+    batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
     return batches.map(lambda rows: _pad(rows, config.batch_size)).prefetch(4)
 
 
 def count_events(shards: Sequence[str], config: InputConfig) -> np.ndarray:
     """[event kinds] int64: rows of each kind, context left out."""
     counts = np.zeros(len(EVENT_KINDS), np.int64)
-    blocks = _read_blocks(shards, config, None).batch(config.window_blocks)
-    for window in blocks.map(lambda serialized: _targets(serialized).event, num_parallel_calls=2):
-        counts += np.bincount(window.numpy(), minlength=len(EVENT_KINDS))
+    windows = _read_blocks(tf.constant(shards), shards, config).batch(config.window_blocks)
+    for events in windows.map(lambda serialized: _targets(serialized).event, num_parallel_calls=2):
+        counts += np.bincount(events.numpy(), minlength=len(EVENT_KINDS))
     return counts
 
 
-def _read_blocks(shards: Sequence[str], config: InputConfig, generator: np.random.Generator | None) -> tf.data.Dataset:
-    """Serialized blocks of all shards, in an order that `generator` permutes."""
-    order = np.arange(len(shards)) if generator is None else generator.permutation(len(shards))
-    files = tf.data.Dataset.from_tensor_slices([shards[place] for place in order])
-    return files.interleave(
+def _read_blocks(ordered: tf.Tensor, shards: Sequence[str], config: InputConfig) -> tf.data.Dataset:
+    """Serialized blocks of the shards `ordered` [S], some files at a time."""
+    return tf.data.Dataset.from_tensor_slices(ordered).interleave(
         lambda path: tf.data.TFRecordDataset(path, compression_of(shards[0])),
         cycle_length=config.open_files,
         block_length=1,
@@ -94,12 +103,10 @@ def _targets(serialized: tf.Tensor) -> _Rows:
     return _Rows(*(tf.gather(columns[name], places) for name in _Rows._fields))
 
 
-def _shuffle(rows: _Rows, seed: tf.Tensor, window: tf.Tensor) -> _Rows:
-    """The rows in an order that depends on the seed [2] and the window's number alone."""
-    keys = tf.random.stateless_uniform(
-        tf.shape(rows.visitor), tf.random.fold_in(seed, window), minval=None, maxval=None, dtype=tf.int32
-    )
-    order = tf.argsort(keys, stable=True)
+def _shuffle(rows: _Rows, key: tf.Tensor) -> _Rows:
+    """The rows in an order that depends on the key [2] alone."""
+    numbers = tf.random.stateless_uniform(tf.shape(rows.visitor), key, minval=None, maxval=None, dtype=tf.int32)
+    order = tf.argsort(numbers, stable=True)
     return _Rows(*(tf.gather(column, order) for column in rows))
 
 

@@ -17,7 +17,7 @@ from trainer.config import RunConfig
 from trainer.dataset import Dataset, open_dataset
 from trainer.distribution import Replicas, check_batch_divides, start_replicas
 from trainer.embeddings import initialize
-from trainer.input_pipeline import count_events, epoch_batches, steps_per_epoch
+from trainer.input_pipeline import count_events, steps_per_epoch, training_batches
 from trainer.models.build import TrainingModel, build_training_model
 from trainer.models.loading import build_inference_model
 from trainer.optimizers import dense_optimizer
@@ -118,18 +118,19 @@ def train(config: RunConfig, *, data: str, workdir: str, stop: StopRequest | Non
     ):
         if step and step % length.steps_per_epoch == 0:
             validate()  # a run killed between saving and measuring
+        batches = iter(
+            training_batches(
+                dataset.shards(Split.TRAIN),
+                config.input,
+                seed=config.seed,
+                epochs=config.epochs,
+                first_epoch=step // length.steps_per_epoch,
+                first_step=step % length.steps_per_epoch,
+            )
+        )
         while step < length.steps:
             epoch = step // length.steps_per_epoch
             epoch_end = (epoch + 1) * length.steps_per_epoch
-            batches = iter(
-                epoch_batches(
-                    dataset.shards(Split.TRAIN),
-                    config.input,
-                    seed=config.seed,
-                    epoch=epoch,
-                    first_step=step % length.steps_per_epoch,
-                )
-            )
             epoch_losses: list[np.ndarray] = []
             while step < epoch_end:
                 count = min(config.steps_per_call, epoch_end - step, _until_save(config, step))

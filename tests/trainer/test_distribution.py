@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.distribution import check_batch_divides, rows_owned, start_replicas
+
+
+@pytest.mark.parametrize(("batch_size", "replicas", "nearest"), [(100, 8, "96 or 104"), (3, 4, "4"), (9, 2, "8 or 10")])
+def test_a_batch_that_does_not_divide_is_answered_with_the_nearest_that_do(
+    batch_size: int, replicas: int, nearest: str
+) -> None:
+    message = f"batch {batch_size} does not divide among {replicas} replicas; use {nearest}$"
+    with pytest.raises(ValueError, match=message):
+        check_batch_divides(batch_size, replicas)
+
+
+def test_a_batch_that_divides_is_accepted() -> None:
+    check_batch_divides(96, 8)
+    check_batch_divides(7, 1)
+
+
+def test_every_row_has_one_owner() -> None:
+    # 10 rows, 4 replicas: 0 4 8 | 1 5 9 | 2 6 | 3 7
+    assert [rows_owned(10, replica, 4) for replica in range(4)] == [3, 3, 2, 2]
+    assert [rows_owned(1, replica, 4) for replica in range(4)] == [1, 0, 0, 0]
+    assert [rows_owned(0, replica, 4) for replica in range(4)] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_sums_and_gathers_go_over_all_replicas(count: int) -> None:
+    replicas = start_replicas(count, None)
+
+    @tf.function
+    def run(value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def on_replica(replica: int, value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            own = value + replica
+            return replicas.all_reduce(own), replicas.all_gather(own)
+
+        return replicas.run(on_replica, value)
+
+    summed, gathered = run(tf.constant([10.0]))
+    # 10 + 11 + 12 + 13 = 46 for four
+    np.testing.assert_allclose(summed, [sum(10 + replica for replica in range(count))])
+    np.testing.assert_allclose(gathered, [10 + replica for replica in range(count)])
+
+
+def test_one_process_is_its_own_chief_and_waits_for_nobody() -> None:
+    replicas = start_replicas(2, None)
+    assert replicas.is_chief
+    assert list(replicas.local) == [0, 1]
+    replicas.wait_for_all()
+
+
+def test_more_cpus_than_tensorflow_started_with_are_refused() -> None:
+    tf.zeros([])  # TensorFlow runs, with the four logical CPUs of conftest
+    with pytest.raises(ValueError, match="devices=5 must be asked for before TensorFlow starts; it runs with 4"):
+        start_replicas(5, None)

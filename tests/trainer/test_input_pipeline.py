@@ -1,0 +1,117 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.schema import Split
+from tests.trainer.dataset_builder import build_dataset
+from trainer.config import InputConfig
+from trainer.dataset import Dataset
+from trainer.input_pipeline import Batch, count_events, steps_per_epoch, training_batches
+
+ROWS = 230
+INPUT = InputConfig(batch_size=32, window_blocks=3, open_files=2)
+
+
+def make_dataset(root: Path, *, num_shards: int = 3, compressed: bool = False) -> Dataset:
+    """230 rows of 50 visitors; no two rows have the same (visitor, item)."""
+    kinds = ["view", "addtocart", "transaction"]
+    return build_dataset(
+        str(root),
+        train=[(f"v{row % 50}", f"i{row // 50}", kinds[row % 23 % 3], row) for row in range(ROWS)],
+        validation=[("v1", "i4", "view", 1000), ("v2", "i4", "view", 1001)],
+        visitors=[f"v{visitor}" for visitor in range(50)],
+        items=[f"i{item}" for item in range(5)],
+        num_shards=num_shards,
+        block_rows=10,
+        compressed=compressed,
+    )
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return make_dataset(tmp_path_factory.mktemp("dataset")).shards(Split.TRAIN)
+
+
+def read(
+    shards: list[str], epoch: int = 0, seed: int = 1, first_step: int = 0, config: InputConfig = INPUT
+) -> list[Batch]:
+    batches = training_batches(shards, config, seed=seed, epochs=epoch + 1, first_epoch=epoch, first_step=first_step)
+    return [Batch(*(column.numpy() for column in batch)) for batch in batches]
+
+
+def pairs(batches: list[Batch]) -> list[tuple[int, int]]:
+    return [
+        (int(visitor), int(item))
+        for batch in batches
+        for visitor, item in zip(batch.visitor[batch.is_row], batch.item[batch.is_row], strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("num_shards", "compressed", "open_files", "window_blocks", "batch_size"),
+    [(1, False, 4, 1, 7), (3, True, 2, 3, 32), (8, False, 3, 100, 230), (60, False, 5, 4, 1000)],
+)
+def test_an_epoch_holds_every_row_exactly_once(
+    tmp_path: Path, num_shards: int, compressed: bool, open_files: int, window_blocks: int, batch_size: int
+) -> None:
+    dataset = make_dataset(tmp_path, num_shards=num_shards, compressed=compressed)
+    config = InputConfig(batch_size=batch_size, window_blocks=window_blocks, open_files=open_files)
+    batches = read(dataset.shards(Split.TRAIN), config=config)
+    assert len(batches) == steps_per_epoch(ROWS, batch_size)
+    assert {batch.visitor.shape for batch in batches} == {(batch_size,)}
+    assert Counter(pairs(batches)) == Counter((row % 50, row // 50) for row in range(ROWS))
+
+
+def test_only_the_last_batch_is_filled_up(shards: list[str]) -> None:
+    batches = read(shards)
+    # 230 = 7 × 32 + 6
+    assert [int(batch.is_row.sum()) for batch in batches] == [32] * 7 + [6]
+    assert batches[-1].is_row[:6].all()
+
+
+def test_rows_given_as_context_are_left_out(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path)
+    assert dataset.manifest.splits[Split.VALIDATION].rows > 2
+    assert sorted(pairs(read(dataset.shards(Split.VALIDATION)))) == [(1, 4), (2, 4)]
+    np.testing.assert_array_equal(count_events(dataset.shards(Split.VALIDATION), INPUT), [2, 0, 0])
+
+
+def test_the_columns_of_a_row_stay_together(shards: list[str]) -> None:
+    for batch in read(shards):
+        row = batch.item * 50 + batch.visitor
+        np.testing.assert_array_equal(batch.event[batch.is_row], (row % 23 % 3)[batch.is_row])
+
+
+def test_the_order_depends_on_seed_and_epoch_alone(shards: list[str]) -> None:
+    order = pairs(read(shards, epoch=2, seed=3))
+    assert order == pairs(read(shards, epoch=2, seed=3))
+    assert order != pairs(read(shards, epoch=3, seed=3))
+    assert order != pairs(read(shards, epoch=2, seed=4))
+
+
+def test_rows_of_a_visitor_are_scattered(shards: list[str]) -> None:
+    config = InputConfig(batch_size=ROWS, window_blocks=100)
+    visitors = read(shards, config=config)[0].visitor
+    # a visitor's 4 or 5 rows lie together in the file: 230 - 50 = 180 neighbours; by chance 230 × 4 / 229 = 4 do
+    assert (visitors[1:] == visitors[:-1]).sum() < 20
+
+
+@pytest.mark.parametrize("first_step", [0, 1, 5, 7, 8])
+def test_reading_from_a_step_gives_what_reading_all_gives_from_there(shards: list[str], first_step: int) -> None:
+    rest = read(shards, first_step=first_step)
+    expected = read(shards)[first_step:]
+    assert len(rest) == len(expected) == 8 - first_step
+    assert pairs(rest) == pairs(expected)
+
+
+def test_events_are_counted_by_kind(shards: list[str]) -> None:
+    expected = np.bincount([row % 23 % 3 for row in range(ROWS)])
+    np.testing.assert_array_equal(count_events(shards, INPUT), expected)
+
+
+def test_several_epochs_are_the_single_ones_in_turn(shards: list[str]) -> None:
+    batches = training_batches(shards, INPUT, seed=1, epochs=3, first_epoch=1, first_step=5)
+    found = pairs([Batch(*(column.numpy() for column in batch)) for batch in batches])
+    assert found == pairs(read(shards, epoch=1, first_step=5)) + pairs(read(shards, epoch=2))

@@ -1,0 +1,50 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.config import AdagradConfig, AdamConfig, OptimizerConfig
+from trainer.optimizers import dense_optimizer, row_optimizer
+
+
+def make_table(config: OptimizerConfig, values: np.ndarray) -> tuple[tf.Variable, dict[str, tf.Variable]]:
+    slots = row_optimizer(config).slots
+    return tf.Variable(values), {name: tf.Variable(tf.fill(values.shape, fill)) for name, fill in slots.items()}
+
+
+def test_adagrad_divides_by_the_root_of_the_summed_squares() -> None:
+    config = AdagradConfig(learning_rate=0.5, initial_accumulator=7.0, epsilon=1e-7)
+    values, slots = make_table(config, np.zeros((3, 1), np.float32))
+    for step in range(2):
+        rows = tf.constant([1], tf.int64)
+        row_optimizer(config).apply(values, slots, rows, tf.constant([[3.0]]), tf.constant(step, tf.int64))
+    # first 0.5 × 3 / √(7 + 9) = 0.375, then 0.5 × 3 / √(7 + 9 + 9) = 0.3
+    np.testing.assert_allclose(values, [[0.0], [-0.675], [0.0]], rtol=1e-6)
+    np.testing.assert_allclose(slots["accumulator"], [[7.0], [25.0], [7.0]])
+
+
+@pytest.mark.parametrize("config", [AdagradConfig(), AdamConfig()], ids=["adagrad", "adam"])
+def test_rows_outside_a_step_keep_value_and_slots(config: OptimizerConfig) -> None:
+    values, slots = make_table(config, np.ones((4, 2), np.float32))
+    before = {name: slot.numpy() for name, slot in slots.items()}
+    rows = tf.constant([2, 0], tf.int64)
+    row_optimizer(config).apply(values, slots, rows, tf.ones([2, 2]), tf.constant(0, tf.int64))
+    np.testing.assert_array_equal(values.numpy()[[1, 3]], np.ones((2, 2)))
+    assert (values.numpy()[[0, 2]] != 1).all()
+    for name, slot in slots.items():
+        np.testing.assert_array_equal(slot.numpy()[[1, 3]], before[name][[1, 3]])
+
+
+@pytest.mark.parametrize("config", [AdagradConfig(), AdamConfig()], ids=["adagrad", "adam"])
+def test_a_table_whose_every_row_has_a_gradient_moves_as_under_keras(config: OptimizerConfig) -> None:
+    generator = np.random.default_rng(0)
+    start = generator.normal(size=(3, 4)).astype(np.float32)
+    values, slots = make_table(config, start)
+    dense = keras.Variable(start)
+    keras_optimizer = dense_optimizer(config)
+    keras_optimizer.build([dense])
+    for step in range(5):
+        gradient = tf.constant(generator.normal(size=(3, 4)).astype(np.float32))
+        row_optimizer(config).apply(values, slots, tf.range(3, dtype=tf.int64), gradient, tf.constant(step, tf.int64))
+        keras_optimizer.apply([gradient], [dense])
+    np.testing.assert_allclose(values.numpy(), np.asarray(dense), rtol=1e-5)

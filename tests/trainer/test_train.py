@@ -1,0 +1,272 @@
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from contract.layout import RunLayout
+from contract.schema import EVENT_KINDS
+from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
+from trainer import checkpoint
+from trainer.config import RunConfig, apply_settings
+from trainer.dataset import Dataset, open_dataset
+from trainer.models.interface import Queries
+from trainer.models.loading import load_inference_model
+from trainer.preemption import Preempted, StopRequest
+from trainer.presets import PRESETS
+from trainer.run_record import read_record
+from trainer.train import train
+
+STEPS_PER_EPOCH = 6
+"""360 rows in batches of 64, of which the last has 40."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Visitors who touch items of their own parity only, in three splits: 60 × 6 training rows."""
+    return build_dataset(str(tmp_path_factory.mktemp("dataset")), **checkerboard(), num_shards=3, block_rows=20)
+
+
+def make_config(preset: str, *settings: str) -> RunConfig:
+    common = ["input.batch_size=64", "input.window_blocks=4", "epochs=2", "model.dim=8"]
+    return apply_settings(PRESETS[preset], [*common, *settings])
+
+
+class StopAfter(StopRequest):
+    """Made once the run has looked at it `calls` times."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self._left = calls
+
+    @property
+    def is_made(self) -> bool:
+        self._left -= 1
+        return self._left <= 0
+
+    @is_made.setter
+    def is_made(self, value: bool) -> None:
+        """StopRequest starts unmade."""
+
+
+def run(config: RunConfig, dataset: Dataset, workdir: Path, stop_after: int | None = None) -> dict[str, Any]:
+    stop = StopRequest() if stop_after is None else StopAfter(stop_after)
+    return train(config, data=dataset.root, workdir=str(workdir), stop=stop)
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in Path(RunLayout(str(workdir)).metrics).read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def arrays(workdir: Path) -> dict[str, np.ndarray]:
+    """Everything in the last checkpoint, optimizer included, as written by one replica."""
+    step = checkpoint.last_step(str(workdir))
+    assert step is not None
+    folder = Path(RunLayout(str(workdir)).checkpoint(step))
+    found = {path.name: np.load(path) for path in folder.glob("*.npy")}
+    with np.load(folder / "dense.npz") as dense:
+        return {**found, **dense}
+
+
+def assert_same(first: Path, second: Path) -> None:
+    one, two = arrays(first), arrays(second)
+    assert one.keys() == two.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, two[name], err_msg=name)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_any_number_of_replicas_gives_the_same_losses_and_tables(preset: str, dataset: Dataset, tmp_path: Path) -> None:
+    for count in (1, 2, 4):
+        run(make_config(preset, f"devices={count}", "steps_per_call=1"), dataset, tmp_path / str(count))
+    one = checkpoint.read_weights(str(tmp_path / "1"), "last")
+    for count in (2, 4):
+        found = losses(tmp_path / str(count))
+        assert len(found) == 2 * STEPS_PER_EPOCH
+        for step, loss in losses(tmp_path / "1").items():
+            assert math.isclose(found[step], loss, rel_tol=1e-5), step
+        other = checkpoint.read_weights(str(tmp_path / str(count)), "last")
+        for name, table in one.tables.items():
+            if preset == "notebook-mf":  # nothing is added in another order
+                np.testing.assert_array_equal(other.tables[name], table)
+            assert np.linalg.norm(other.tables[name] - table) < 1e-5 * np.linalg.norm(table)
+        for weight, same in zip(one.dense, other.dense, strict=True):
+            np.testing.assert_allclose(same, weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("steps", [5, STEPS_PER_EPOCH])
+def test_a_run_that_was_stopped_and_goes_on_equals_one_that_was_not(
+    preset: str, steps: int, dataset: Dataset, tmp_path: Path
+) -> None:
+    config = make_config(preset, "steps_per_call=1")
+    whole = run(config, dataset, tmp_path / "whole")
+    with pytest.raises(Preempted, match=f"stopped at step {steps} of 12"):
+        run(config, dataset, tmp_path / "stopped", stop_after=steps)
+    assert checkpoint.last_step(str(tmp_path / "stopped")) == steps
+    resumed = run(config, dataset, tmp_path / "stopped")
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
+    for name in ("best_step", "best_validation", "steps"):
+        assert resumed[name] == whole[name]
+
+
+def test_a_run_goes_on_with_another_number_of_replicas(dataset: Dataset, tmp_path: Path) -> None:
+    run(make_config("mf"), dataset, tmp_path / "whole")
+    with pytest.raises(Preempted):
+        run(make_config("mf", "steps_per_call=1"), dataset, tmp_path / "stopped", stop_after=3)
+    run(make_config("mf", "devices=4", "steps_per_call=5"), dataset, tmp_path / "stopped")
+    whole, stopped = (checkpoint.read_weights(str(tmp_path / name)) for name in ("whole", "stopped"))
+    for name, table in whole.tables.items():
+        assert np.linalg.norm(stopped.tables[name] - table) < 1e-5 * np.linalg.norm(table)
+
+
+def test_a_run_that_is_done_is_only_told_again(dataset: Dataset, tmp_path: Path) -> None:
+    config = make_config("mf")
+    first = run(config, dataset, tmp_path)
+    metrics = Path(RunLayout(str(tmp_path)).metrics).read_text()
+    second = run(config, dataset, tmp_path)
+    assert second["best_validation"] == first["best_validation"]
+    assert Path(RunLayout(str(tmp_path)).metrics).read_text() == metrics
+
+
+def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(dataset: Dataset, tmp_path: Path) -> None:
+    config = make_config("mf", "checkpoint_every_steps=4")
+    run(config, dataset, tmp_path / "whole")
+    run(config, dataset, tmp_path / "damaged")
+    state = Path(RunLayout(str(tmp_path / "damaged")).checkpoint(12)) / "state.json"
+    state.write_text("{")
+    run(config, dataset, tmp_path / "damaged")
+    assert_same(tmp_path / "whole", tmp_path / "damaged")
+
+
+def test_a_run_can_be_remade_from_its_record(dataset: Dataset, tmp_path: Path) -> None:
+    run(make_config("mf", "seed=7"), dataset, tmp_path / "first")
+    record = read_record(str(tmp_path / "first"))
+    assert record.dataset_checksum == open_dataset(record.data).checksum
+    train(record.config, data=record.data, workdir=str(tmp_path / "again"))
+    assert_same(tmp_path / "first", tmp_path / "again")
+
+
+def test_the_seed_decides_the_run(dataset: Dataset, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        run(make_config("mf", f"seed={seed}"), dataset, tmp_path / str(seed))
+    assert losses(tmp_path / "1") != losses(tmp_path / "2")
+
+
+def test_steps_in_one_call_are_the_same_steps(dataset: Dataset, tmp_path: Path) -> None:
+    run(make_config("mf", "steps_per_call=1"), dataset, tmp_path / "one")
+    run(make_config("mf", "steps_per_call=4"), dataset, tmp_path / "four")
+    assert_same(tmp_path / "one", tmp_path / "four")
+
+
+@pytest.mark.parametrize("setting", ["jit_compile=true", "mixed_precision=true"])
+@pytest.mark.parametrize("preset", ["notebook-nn", "mf"])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_switch_for_speed_changes_the_loss_by_rounding_only(
+    preset: str, setting: str, devices: int, dataset: Dataset, tmp_path: Path
+) -> None:
+    run(make_config(preset), dataset, tmp_path / "plain")
+    run(make_config(preset, setting, f"devices={devices}"), dataset, tmp_path / "switched")
+    # bfloat16 keeps 8 bits
+    tolerance = 1e-4 if setting.startswith("jit") else 0.02
+    for step, loss in losses(tmp_path / "plain").items():
+        assert math.isclose(losses(tmp_path / "switched")[step], loss, rel_tol=tolerance)
+
+
+def test_another_config_or_dataset_is_refused_with_the_differences(dataset: Dataset, tmp_path: Path) -> None:
+    run(make_config("mf"), dataset, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"model\.dim: 8, now 4; input\.batch_size: 64, now 32"):
+        run(make_config("mf", "model.dim=4", "input.batch_size=32"), dataset, tmp_path / "run")
+    other = build_dataset(str(tmp_path / "dataset"), **checkerboard(seed=1))
+    with pytest.raises(ValueError, match=f"dataset: {dataset.checksum[:12]}…, now {other.checksum[:12]}…"):
+        run(make_config("mf"), other, tmp_path / "run")
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch 66 does not divide among 4 replicas; use 64 or 68"):
+        run(make_config("mf", "devices=4", "input.batch_size=66"), dataset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(dataset: Dataset, tmp_path: Path) -> None:
+    config = make_config("notebook-mf", "optimizer.learning_rate=1e25")
+    with pytest.raises(
+        ValueError, match=r"the loss is (inf|nan) at step 1: lower optimizer.learning_rate \(now 1e\+25\)"
+    ):
+        run(config, dataset, tmp_path)
+    assert checkpoint.last_step(str(tmp_path)) is None
+
+
+def test_without_a_validation_split_the_last_is_the_best(tmp_path: Path) -> None:
+    arguments = checkerboard()
+    arguments["validation"] = arguments["test"] = ()
+    dataset = build_dataset(str(tmp_path / "dataset"), **arguments)
+    result = run(make_config("mf"), dataset, tmp_path / "run")
+    assert result["validation_metric"] is None
+    assert result["best_step"] is None
+    last = checkpoint.read_weights(str(tmp_path / "run"), "last")
+    np.testing.assert_array_equal(
+        checkpoint.read_weights(str(tmp_path / "run"), "best").tables["item"], last.tables["item"]
+    )
+
+
+def test_the_result_and_the_record_tell_what_was_trained_on(tmp_path: Path) -> None:
+    kinds = ["view"] * 5 + ["addtocart"] * 2 + ["transaction"]
+    rows = [Event(f"v{place % 4}", f"i{place}", kind, place) for place, kind in enumerate(kinds)]
+    dataset = build_dataset(
+        str(tmp_path / "dataset"), train=rows, validation=rows[:1], visitors=["v0", "v1"], items=["i0", "i1", "i2"]
+    )
+    result = run(make_config("notebook-mf", "epochs=1"), dataset, tmp_path / "run")
+    assert result["training_rows"] == 8
+    assert result["validation_metric"] == "mse"
+    # (5 × 1 + 2 × 2 + 3) / 8, rows of unknown visitors and items included
+    assert result["mean_event_weight"] == pytest.approx(1.5)
+    record = read_record(str(tmp_path / "run"))
+    assert record.events == dict(zip(EVENT_KINDS, [5, 2, 1], strict=True))
+    assert {"python", "tensorflow", "keras", "numpy", "cartwheel"} == set(record.versions)
+
+
+def same_parity_share(dataset: Dataset, workdir: Path) -> float:
+    """How much of the first half of everybody's ranking has the visitor's own parity; 1 is perfect."""
+    model = load_inference_model(str(workdir), dataset)
+    visitors = tf.range(dataset.num_visitors, dtype=tf.int64)
+    nothing = tf.zeros([dataset.num_visitors, 0], tf.int64)
+    scores = model.catalogue_scores(Queries(visitors, nothing, tf.zeros_like(visitors))).numpy()
+    ranked = np.argsort(-scores, axis=1)[:, : dataset.num_items // 2]
+    return float((ranked % 2 == np.arange(dataset.num_visitors)[:, None] % 2).mean())
+
+
+def test_the_factorization_learns_the_checkerboard(dataset: Dataset, tmp_path: Path) -> None:
+    run(make_config("mf", "epochs=15"), dataset, tmp_path)
+    assert same_parity_share(dataset, tmp_path) > 0.95
+
+
+@pytest.mark.parametrize("preset", ["notebook-mf", "notebook-nn"])
+def test_the_notebook_models_learn_a_checkerboard_of_event_weights(preset: str, tmp_path: Path) -> None:
+    """Visitors buy items of their own parity and view the others: a squared error learns from both."""
+    rows = [
+        Event(f"v{visitor}", f"i{item}", "transaction" if visitor % 2 == item % 2 else "view", item)
+        for visitor in range(20)
+        for item in range(10)
+    ]
+    dataset = build_dataset(
+        str(tmp_path / "dataset"),
+        train=rows,
+        visitors=[f"v{visitor}" for visitor in range(20)],
+        items=[f"i{item}" for item in range(10)],
+    )
+    run(make_config(preset, "epochs=40", "optimizer.learning_rate=0.02"), dataset, tmp_path / "run")
+    assert same_parity_share(dataset, tmp_path / "run") > 0.95
+
+
+@pytest.fixture(autouse=True)
+def no_leftover_graphs() -> Iterator[None]:
+    """Each run compiles its own steps; without this, forty runs would hold on to theirs."""
+    yield
+    tf.keras.backend.clear_session()
