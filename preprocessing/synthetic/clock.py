@@ -1,6 +1,6 @@
 """When everything happens: sessions, the gaps in them and between them, by hour of the day and day of the week.
 
-Shapes: V visitors, A actions, S sessions. A session ends where 30 minutes pass without an action.
+Shapes: V visitors, E events, S sessions. A session ends where 30 minutes pass without an event.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 from contract.schema import ADD_TO_CART, TRANSACTION, VIEW
 from preprocessing.synthetic.draws import group_starts, interpolated_quantiles, place_in_group
-from preprocessing.synthetic.journeys import Actions, Interests
+from preprocessing.synthetic.journeys import Events, Interests
 from preprocessing.synthetic.scale import BEGIN_MS, END_MS
 from preprocessing.synthetic.visitors import ROBOT_EVENTS_A_DAY
 
@@ -27,7 +27,7 @@ _DAY_NOISE = 0.07
 
 # how likely a gap starts a new session: a visitor's own tendency is Beta distributed, and what follows matters
 _BREAK_TENDENCY = (0.62, 1.17)
-# of visitors with more actions than this, a visitor with n times as many breaks n ** -0.5 times as often
+# of visitors with more events than this, a visitor with n times as many breaks n ** -0.5 times as often
 _BUSY, _BUSY_BREAKS_LESS = 5, 0.5
 _BREAK_FACTOR = {VIEW: 1.0, ADD_TO_CART: 0.25, TRANSACTION: 0.25}
 
@@ -52,10 +52,10 @@ _LONGEST_STAY = 0.97  # of the whole period, from a visitor's first session to t
 
 @dataclass(frozen=True)
 class Times:
-    """When each action happens.
+    """When each event happens.
 
-    timestamp_ms   [A]
-    session        [A] ascending, numbered through all visitors
+    timestamp_ms   [E]
+    session        [E] ascending, numbered through all visitors
     """
 
     timestamp_ms: np.ndarray
@@ -77,17 +77,17 @@ class _Calendar:
         return np.interp(hours, self.hours, self.edges_ms).astype(np.int64)
 
 
-def draw_times(interests: Interests, actions: Actions, is_robot: np.ndarray, random: np.random.Generator) -> Times:
-    """Times of all actions; every visitor's actions keep their order.
+def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, random: np.random.Generator) -> Times:
+    """Times of all events; every visitor's events keep their order.
 
     Args:
       is_robot: [V]; robots act fast, in long sessions, spread evenly over the period.
     """
-    visitor = interests.visitor[actions.interest]
-    is_start = _draw_session_starts(visitor, actions.kind, is_robot, random)
-    is_same_order = _continues_order(interests.order[actions.interest], actions.kind)
+    visitor = interests.visitor[events.interest]
+    is_start = _draw_session_starts(visitor, events.kind, is_robot, random)
+    is_same_order = _continues_order(interests.order[events.interest], events.kind)
     is_start &= ~is_same_order
-    gap_ms = _draw_gaps_ms(actions.kind, is_start, is_same_order, is_robot[visitor], random)
+    gap_ms = _draw_gaps_ms(events.kind, is_start, is_same_order, is_robot[visitor], random)
     session = np.cumsum(is_start) - 1
     first = np.flatnonzero(is_start)
     elapsed = np.cumsum(gap_ms)
@@ -100,21 +100,21 @@ def draw_times(interests: Interests, actions: Actions, is_robot: np.ndarray, ran
     return Times(timestamp_ms, session)
 
 
-def first_times(times: Times, actions: Actions, num_interests: int) -> Times:
-    """Time and session [D] of the action with which each interest begins."""
+def first_times(times: Times, events: Events, num_interests: int) -> Times:
+    """Time and session [D] of the event with which each interest begins."""
     first = np.empty(num_interests, np.int64)
-    backwards = np.arange(len(actions.interest))[::-1]
-    first[actions.interest[backwards]] = backwards  # the last assignment, the first action, stays
+    backwards = np.arange(len(events.interest))[::-1]
+    first[events.interest[backwards]] = backwards  # the last assignment, the first event, stays
     return Times(times.timestamp_ms[first], times.session[first])
 
 
 def _draw_session_starts(
     visitor: np.ndarray, kind: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """[A] whether an action begins a session."""
-    num_actions = np.bincount(visitor, minlength=len(is_robot))
+    """[E] whether an event begins a session."""
+    num_events = np.bincount(visitor, minlength=len(is_robot))
     tendency = random.beta(*_BREAK_TENDENCY, size=len(is_robot))
-    tendency *= np.maximum(num_actions / _BUSY, 1) ** -_BUSY_BREAKS_LESS
+    tendency *= np.maximum(num_events / _BUSY, 1) ** -_BUSY_BREAKS_LESS
     factor = np.array([_BREAK_FACTOR[code] for code in (VIEW, ADD_TO_CART, TRANSACTION)])
     is_start = random.random(len(visitor)) < tendency[visitor] * factor[kind]
     is_start |= np.diff(visitor, prepend=-1) > 0
@@ -129,7 +129,7 @@ def _draw_session_starts(
 
 
 def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """[A] whether an action is a line of the same order as the action before."""
+    """[E] whether an event is a line of the same order as the event before."""
     is_line = kind == TRANSACTION
     return np.r_[False, is_line[1:] & is_line[:-1] & (order[1:] == order[:-1])]
 
@@ -137,7 +137,7 @@ def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
 def _draw_gaps_ms(
     kind: np.ndarray, is_start: np.ndarray, is_same_order: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """[A] milliseconds since the action before in the same session, at least 1; 0 at its start."""
+    """[E] milliseconds since the event before in the same session, at least 1; 0 at its start."""
     uniform = random.random(len(kind))
     seconds = np.empty(len(kind))
     for code, knots in _GAPS_S.items():

@@ -1,6 +1,6 @@
 """A shop's files, named and written as Retailrocket's: the event log, the item properties and the category tree.
 
-Shapes: A actions, N rows of the event log.
+Shapes: E events, N rows of the event log.
 """
 
 from typing import Any, BinaryIO
@@ -55,7 +55,7 @@ def synthesize(config: SynthesisConfig, output: str) -> dict[str, Any]:
 
 def _event_table(shop: Shop) -> pa.Table:
     """The event log: the rows of a day lie together but out of order, the days too, and some rows come twice."""
-    interests, actions, random = shop.interests, shop.actions, shop.row_randomness()
+    interests, events, random = shop.interests, shop.events, shop.row_randomness()
     timestamp_ms = shop.times.timestamp_ms
     rows = np.arange(len(timestamp_ms))
     rows = np.r_[rows, random.choice(rows, Scale(shop.config.visitors).count(_DUPLICATES))]
@@ -64,7 +64,7 @@ def _event_table(shop: Shop) -> pa.Table:
     place = day_order[day - day.min()] * 2 * _DAY_MS + timestamp_ms[rows] % _DAY_MS
     rows = rows[np.argsort(place + random.integers(0, _DISORDER_MS, len(rows)), kind="stable")]
 
-    interest, kind = actions.interest[rows], actions.kind[rows]
+    interest, kind = events.interest[rows], events.kind[rows]
     transaction_id = random.permutation(int(interests.order.max()) + 1)[interests.order[interest]]
     return pa.table(
         {

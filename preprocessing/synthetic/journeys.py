@@ -1,6 +1,6 @@
 """What each visitor does, in order: opens an item, or one seen before, puts it into the cart, buys it.
 
-Shapes: V visitors, D interests, A actions. An interest is one distinct item of a visitor; which one is decided later.
+Shapes: V visitors, D interests, E events. An interest is one distinct item of a visitor; which one is decided later.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _CARTED_BEFORE_PURCHASE = 0.975
 _BUYER_WITHOUT_CART = 0.09
 _REPEAT_AT_ONCE = 0.6
 
-# places of actions after the view that begins an interest; the next interest begins at 1
+# places of events after the view that begins an interest; the next interest begins at 1
 _AT_ONCE, _CART, _ORDER = 0.1, 0.4, 0.6
 
 
@@ -48,8 +48,8 @@ class Interests:
 
 
 @dataclass(frozen=True)
-class Actions:
-    """Columns [A], ordered by visitor and then in the order of doing.
+class Events:
+    """Columns [E], ordered by visitor and then in the order of doing.
 
     interest   place in Interests
     kind       contract.schema's event code
@@ -59,10 +59,10 @@ class Actions:
     kind: np.ndarray
 
 
-def draw_journeys(visitors: Visitors, random: np.random.Generator) -> tuple[Interests, Actions]:
-    """Every visitor's interests and actions."""
+def draw_journeys(visitors: Visitors, random: np.random.Generator) -> tuple[Interests, Events]:
+    """Every visitor's interests and events."""
     interests, repeats = _draw_interests(visitors, random)
-    return interests, _order_actions(interests, repeats, random)
+    return interests, _order_events(interests, repeats, random)
 
 
 def _draw_interests(visitors: Visitors, random: np.random.Generator) -> tuple[Interests, np.ndarray]:
@@ -113,8 +113,8 @@ def _draw_funnel(visitors: Visitors, random: np.random.Generator) -> Interests:
     )
 
 
-def _order_actions(interests: Interests, repeats: np.ndarray, random: np.random.Generator) -> Actions:
-    """The actions of all interests, in each visitor's order."""
+def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.Generator) -> Events:
+    """The events of all interests, in each visitor's order."""
     sizes = np.bincount(interests.visitor, minlength=len(repeats))
     place = place_in_group(sizes)
     every = np.arange(len(place))
@@ -136,7 +136,7 @@ def _order_actions(interests: Interests, repeats: np.ndarray, random: np.random.
     visitor = interests.visitor[interest]
     # one sort key, the visitor and how far through the visitor's interests; stable, so that an order stays together
     order = np.argsort(visitor + places / (sizes[visitor] + 1), kind="stable")
-    return Actions(interest[order], kind[order])
+    return Events(interest[order], kind[order])
 
 
 def _checkout_places(order: np.ndarray, place: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from preprocessing.synthetic.catalogue import Catalogue
 from preprocessing.synthetic.rare_properties import draw_rare_properties, tell_rare_properties
 from preprocessing.synthetic.scale import SNAPSHOTS_MS, Scale
 from preprocessing.synthetic.tree import Tree
-from preprocessing.synthetic.values import PropertyRows, format_numbers, format_words, mix, style_word
+from preprocessing.synthetic.values import NUM_WORDS, PropertyRows, format_numbers, format_words, mix, style_word
 
 _CHUNK_ITEMS = 32_768  # bounds the memory
 
@@ -28,7 +28,7 @@ _ROWS_AN_ITEM = {
     "6": 631_471 / 417_053,
     "283": 597_419 / 417_053,
 }
-_PRICE_MEDIAN, _SHELF_PRICE_SIGMA, _ITEM_PRICE_SIGMA, _PRICE_CHANGE_SIGMA = 50.0, 0.9, 0.6, 0.12
+_PRICE_MEDIAN, _SHELF_PRICE_SPREAD, _ITEM_PRICE_SIGMA, _PRICE_CHANGE_SIGMA = 50.0, 3.0, 0.6, 0.12
 _PRICE_STEP = 20 * 12  # the anonymized prices are multiples of 12
 
 
@@ -74,9 +74,7 @@ def _tell_common(name: str, rate: float, tree: Tree, chunk: Catalogue, random: n
             value = _tell_categories(tree, chunk, changes)
         case _:
             value = _tell_words(name, chunk, changes, random)
-    return PropertyRows(
-        changes.item, changes.snapshot, pa.array([name]).take(pa.array(np.zeros(len(value), int))), value
-    )
+    return PropertyRows(changes.item, changes.snapshot, pa.repeat(name, len(value)), value)
 
 
 def _draw_changes(first_snapshot: np.ndarray, rate: float, random: np.random.Generator) -> _Changes:
@@ -90,15 +88,15 @@ def _draw_changes(first_snapshot: np.ndarray, rate: float, random: np.random.Gen
 
 
 def _tell_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    shelf_level = np.random.default_rng(0).normal(size=int(chunk.shelf.max()) + 1)
-    level = _SHELF_PRICE_SIGMA * shelf_level[chunk.shelf] + _ITEM_PRICE_SIGMA * random.normal(size=len(chunk.shelf))
+    of_shelf = mix(790, chunk.shelf) / NUM_WORDS - 0.5
+    level = _SHELF_PRICE_SPREAD * of_shelf + _ITEM_PRICE_SIGMA * random.normal(size=len(chunk.shelf))
     price = _PRICE_MEDIAN * np.exp(level[changes.item] + _PRICE_CHANGE_SIGMA * random.normal(size=len(changes.item)))
     # the changes left, below the step, make consecutive prices differ
     return format_numbers(_PRICE_STEP * np.ceil(price).astype(np.int64) + 12 * changes.left)
 
 
 def _tell_categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
-    """An item's own category last, and at every second change back; before, its parent or a neighbouring shelf."""
+    """Categories that change between an item's own, the last told, and either its parent or a neighbouring shelf."""
     shelf = chunk.shelf[changes.item]
     own = tree.shelf_node[shelf]
     neighbour = tree.shelf_node[(shelf + 1) % tree.num_shelves]

@@ -2,7 +2,7 @@
 
 The full size is Retailrocket's. Counts of events, items and visitors shrink with the visitors, and so what is counted
 for each visitor or item stays. The number of categories and properties shrinks more slowly, for a small shop is still
-sorted into shelves, and so do extremes, but not as slowly that a small shop's best-seller takes all.
+sorted into shelves; so do extremes, yet fast enough that a small shop's best-seller does not take all.
 """
 
 from dataclasses import dataclass
@@ -47,14 +47,14 @@ class Scale:
 
     visitors: int
 
-    def count(self, at_full_size: float, *, at_least: int = 1) -> int:
-        """A count that grows with the visitors."""
-        return max(at_least, round(at_full_size * self.visitors / FULL_VISITORS))
+    def count(self, at_full_size: float) -> int:
+        """A count that grows with the visitors; at least 1."""
+        return max(1, round(at_full_size * self.visitors / FULL_VISITORS))
 
     def variety(self, at_full_size: float, *, at_least: int = 1) -> int:
         """A number of kinds (categories, properties): it shrinks slowly."""
         return max(at_least, round(at_full_size * (self.visitors / FULL_VISITORS) ** _VARIETY_EXPONENT))
 
-    def extreme(self, at_full_size: float, *, at_least: int = 1) -> int:
-        """The largest of a heavy-tailed count over visitors or items."""
-        return max(at_least, round(at_full_size * (self.visitors / FULL_VISITORS) ** _EXTREME_EXPONENT))
+    def extreme(self, at_full_size: float) -> int:
+        """The largest of a heavy-tailed count over items; at least 1."""
+        return max(1, round(at_full_size * (self.visitors / FULL_VISITORS) ** _EXTREME_EXPONENT))

@@ -12,7 +12,7 @@ import pyarrow as pa
 from preprocessing.synthetic.assortment import Assortment, stock_shelves
 from preprocessing.synthetic.catalogue import Catalogue, list_items
 from preprocessing.synthetic.clock import Times, draw_times, first_times
-from preprocessing.synthetic.journeys import Actions, Interests, draw_journeys
+from preprocessing.synthetic.journeys import Events, Interests, draw_journeys
 from preprocessing.synthetic.matching import match_items
 from preprocessing.synthetic.properties import property_tables
 from preprocessing.synthetic.scale import Scale, SynthesisConfig
@@ -34,7 +34,7 @@ class Shop:
     config: SynthesisConfig
     tree: Tree
     interests: Interests
-    actions: Actions
+    events: Events
     times: Times
     wishes: Wishes
     items: Assortment
@@ -56,10 +56,10 @@ def imagine_shop(config: SynthesisConfig) -> Shop:
     scale = Scale(config.visitors)
     tree = grow_tree(scale, _stream(config, _TREE))
     visitors = draw_visitors(scale, _stream(config, _VISITORS))
-    interests, actions = draw_journeys(visitors, _stream(config, _JOURNEYS))
-    times = draw_times(interests, actions, visitors.is_robot, _stream(config, _TIMES))
+    interests, events = draw_journeys(visitors, _stream(config, _JOURNEYS))
+    times = draw_times(interests, events, visitors.is_robot, _stream(config, _TIMES))
 
-    begin = first_times(times, actions, len(interests.visitor))
+    begin = first_times(times, events, len(interests.visitor))
     wishes = draw_wishes(tree, interests, begin, visitors.is_robot, _stream(config, _WISHES))
     items = stock_shelves(count_wishes(wishes, tree.num_shelves), scale, _stream(config, _ITEMS))
     item = match_items(wishes, items, _stream(config, _MATCHING))
@@ -68,7 +68,7 @@ def imagine_shop(config: SynthesisConfig) -> Shop:
     latest_first = np.argsort(-begin.timestamp_ms, kind="stable")
     first_seen_ms[item[latest_first]] = begin.timestamp_ms[latest_first]  # the last assignment, the earliest, stays
     catalogue = list_items(tree, items, first_seen_ms, scale, _stream(config, _CATALOGUE))
-    return Shop(config, tree, interests, actions, times, wishes, items, item, catalogue)
+    return Shop(config, tree, interests, events, times, wishes, items, item, catalogue)
 
 
 def _stream(config: SynthesisConfig, job: int) -> np.random.Generator:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_WORDS = 1_299_709  # a prime; words are numbers below it
+NUM_WORDS = 1_299_709  # a prime; words are the numbers below it
 _STYLE_WORDS = 12  # for each shelf
 
 
@@ -37,7 +37,7 @@ def mix(salt: int | np.ndarray, *parts: np.ndarray) -> np.ndarray:
     """[N] words, the same for the same salt and parts, as good as random otherwise."""
     word = np.asarray(salt) * 7_919 + 104_729
     for part in parts:
-        word = (word * 48_271 + part * 69_621 + 12_820_163) % _WORDS
+        word = (word * 48_271 + part * 69_621 + 12_820_163) % NUM_WORDS
     return word
 
 

@@ -292,7 +292,7 @@ def ndcg_at_20(scores: np.ndarray, seen: sparse.csr_matrix, relevant: list[set[i
 
 def test_a_recommender_that_knows_tastes_beats_popularity_by_far(events, properties):
     before, after = split_at_last_tenth(events)
-    num_items = int(events.itemid.max()) + 1
+    num_items = int(max(events.itemid.max(), properties.itemid.max())) + 1
     ones = np.ones(len(before))
     history = sparse.csr_matrix((ones, (before.visitorid, before.itemid)), (VISITORS, num_items))
     popularity = np.asarray(history.sum(axis=0)).ravel()
