@@ -96,11 +96,15 @@ class SampledSoftmaxConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdagradConfig:
-    """Adagrad (Duchi et al., JMLR 2011); only the rows of a step are touched."""
+    """Adagrad (Duchi et al., JMLR 2011); only the rows of a step are touched.
+
+    initial_accumulator   far below a squared gradient, or rows hardly move: the loss is a mean over the batch, so an
+                          entry of a row's gradient is about scale / batch_size, squared 1e-7
+    """
 
     kind: Literal["adagrad"] = "adagrad"
     learning_rate: float = 0.1
-    initial_accumulator: float = 1e-3
+    initial_accumulator: float = 1e-9
     epsilon: float = 1e-7
 
     def __post_init__(self) -> None:

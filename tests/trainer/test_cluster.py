@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -62,13 +63,10 @@ def test_a_tf_config_with_another_kind_of_task_is_refused() -> None:
 
 
 def test_joining_tells_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    for name, value in JOB.items():
-        monkeypatch.setenv(name, value)
+    environment = dict(JOB)
+    monkeypatch.setattr(os, "environ", environment)  # what joining sets must not reach the tests that follow
     cluster = join_cluster()
     assert cluster is not None
     assert cluster.index == 1
     assert read_cluster({"TF_CONFIG": tf_config(cluster)}) == cluster
-    import os
-
-    assert json.loads(os.environ["TF_CONFIG"])["task"] == {"type": "worker", "index": 1}
+    assert json.loads(environment["TF_CONFIG"])["task"] == {"type": "worker", "index": 1}
