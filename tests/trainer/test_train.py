@@ -1,6 +1,5 @@
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -263,10 +262,3 @@ def test_the_notebook_models_learn_a_checkerboard_of_event_weights(preset: str, 
     )
     run(make_config(preset, "epochs=40", "optimizer.learning_rate=0.02"), dataset, tmp_path / "run")
     assert same_parity_share(dataset, tmp_path / "run") > 0.95
-
-
-@pytest.fixture(autouse=True)
-def no_leftover_graphs() -> Iterator[None]:
-    """Each run compiles its own steps; without this, forty runs would hold on to theirs."""
-    yield
-    tf.keras.backend.clear_session()

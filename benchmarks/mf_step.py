@@ -1,0 +1,161 @@
+"""A matrix factorization's training step at full size: row-sparse updates against Keras `fit`.
+
+Both fit the squared error of dot products of the same shapes on the same ids. Beside the like-for-like comparison under
+Adam: Adagrad, and the step of the `mf` preset, whose loss has thousands of candidates a row.
+
+usage: python -m benchmarks.mf_step
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.harness import peak_mib, report, run_command
+from trainer.config import AdagradConfig, AdamConfig, MatrixFactorizationConfig, SquaredErrorConfig
+from trainer.distribution import Replicas, start_replicas
+from trainer.embeddings import ShardedTable, initialize
+from trainer.input_pipeline import Batch
+from trainer.models.build import TrainingModel
+from trainer.models.matrix_factorization import MatrixFactorization, item_width
+from trainer.models.objectives import Objective, SampledSoftmaxObjective, SquaredErrorObjective
+from trainer.negative_sampling import NegativeSampler
+from trainer.optimizers import row_optimizer
+from trainer.presets import PRESETS
+from trainer.training_step import TrainingStep, compile_steps
+
+VISITORS, ITEMS, DIM, BATCH = 1_400_000, 235_000, 64, 8192
+WARM_UP_STEPS, STEPS, KERAS_STEPS = 5, 100, 10
+TARGETS = {"ratio": 50}
+
+
+def main() -> None:
+    """Measures each way in a process of its own."""
+    ways = {name: json.loads(run_command([sys.executable, "-m", __spec__.name, name]).stdout) for name in _WAYS}
+    figures = {
+        **ways,
+        "ratio": round(ways["row_adam"]["examples_per_second"] / ways["keras_adam"]["examples_per_second"], 1),
+        "targets": TARGETS,
+    }
+    report("mf_step", figures)
+
+
+def _keras_adam() -> tuple[float, int]:
+    """Seconds a step, and its rows."""
+    import keras
+
+    visitor, item = keras.Input((), dtype="int64"), keras.Input((), dtype="int64")
+    vectors = keras.layers.Embedding(VISITORS, DIM)(visitor), keras.layers.Embedding(ITEMS, DIM)(item)
+    model = keras.Model([visitor, item], keras.layers.Dot(axes=1)(vectors))
+    model.compile(keras.optimizers.Adam(), "mse")
+    batches = _batches(BATCH).map(lambda batch: ((batch.visitor, batch.item), tf.ones([BATCH, 1])))
+    model.fit(batches.take(2), verbose=0)
+    begin = time.perf_counter()
+    model.fit(batches.take(KERAS_STEPS), verbose=0)
+    return (time.perf_counter() - begin) / KERAS_STEPS, BATCH
+
+
+def _row_sparse(optimizer: AdamConfig | AdagradConfig) -> tuple[float, int]:
+    config = MatrixFactorizationConfig(dim=DIM, similarity="dot", scale=1.0, has_item_bias=False)
+    model = MatrixFactorization(config)
+
+    def predict(_dense: object, visitors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        placed, biases = model.place_items(items)
+        return model.pair_scores(model.place_visitors(visitors), placed, biases)
+
+    replicas = start_replicas(1, None)
+    tables = _tables(replicas, optimizer, config)
+    return _seconds_a_step(replicas, tables, SquaredErrorObjective(SquaredErrorConfig(), tables, 1, predict), BATCH)
+
+
+def _mf_preset() -> tuple[float, int]:
+    preset = PRESETS["mf"]
+    config = MatrixFactorizationConfig(dim=DIM, visitor_dropout=preset.model.visitor_dropout)
+    replicas = start_replicas(1, None)
+    tables = _tables(replicas, preset.optimizer, config)
+    sampler = NegativeSampler(
+        np.bincount(_items(1_000_000), minlength=ITEMS),
+        num_drawn=preset.loss.num_drawn,
+        drawn_power=preset.loss.drawn_power,
+        seed=0,
+    )
+    objective = SampledSoftmaxObjective(preset.loss, tables, 1, MatrixFactorization(config), sampler, ITEMS, 0)
+    return _seconds_a_step(replicas, tables, objective, preset.input.batch_size)
+
+
+_WAYS: dict[str, Callable[[], tuple[float, int]]] = {
+    "keras_adam": _keras_adam,
+    "row_adam": lambda: _row_sparse(AdamConfig()),
+    "row_adagrad": lambda: _row_sparse(AdagradConfig()),
+    "mf_preset": _mf_preset,
+}
+
+
+def measure(name: str) -> None:
+    """Prints what one way took, as JSON."""
+    seconds, rows = _WAYS[name]()
+    figures = {
+        "ms_per_step": round(seconds * 1000, 1),
+        "batch": rows,
+        "examples_per_second": round(rows / seconds),
+        "peak_mib": round(peak_mib()),
+    }
+    print(json.dumps(figures))
+
+
+def _tables(
+    replicas: Replicas, optimizer: AdamConfig | AdagradConfig, config: MatrixFactorizationConfig
+) -> dict[str, ShardedTable]:
+    sizes = {"visitor": (VISITORS, DIM), "item": (ITEMS, item_width(config))}
+    tables = {
+        name: ShardedTable(rows=rows, dim=dim, replicas=replicas, optimizer=row_optimizer(optimizer))
+        for name, (rows, dim) in sizes.items()
+    }
+    for name, table in tables.items():
+        initialize(table, name=name, seed=0, stddev=0.1)
+    return tables
+
+
+def _seconds_a_step(
+    replicas: Replicas, tables: dict[str, ShardedTable], objective: Objective, batch: int
+) -> tuple[float, int]:
+    step = TrainingStep(TrainingModel(tables, [], objective), replicas, optimizer=None, jit_compile=False)
+    run = compile_steps(step, replicas)
+    batches: Iterator[Batch] = iter(_batches(batch))
+    go_on = tf.constant(False)
+    run(batches, tf.constant(0, tf.int64), tf.constant(WARM_UP_STEPS), go_on)
+    begin = time.perf_counter()
+    losses, _ = run(batches, tf.constant(WARM_UP_STEPS, tf.int64), tf.constant(STEPS), go_on)
+    losses.numpy()
+    return (time.perf_counter() - begin) / STEPS, batch
+
+
+def _items(count: int) -> np.ndarray:
+    draws = np.random.default_rng(0).pareto(0.8, count)
+    return np.minimum((draws * 30).astype(np.int64), ITEMS - 1)
+
+
+def _batches(size: int) -> tf.data.Dataset:
+    """Endless batches in memory: what is measured is the step."""
+    count = 50
+    generator = np.random.default_rng(1)
+    rows = Batch(
+        visitor=generator.integers(0, VISITORS, (count, size)),
+        item=_items(count * size).reshape(count, size),
+        event=np.zeros((count, size), np.int64),
+        is_row=np.ones((count, size), bool),
+    )
+    return tf.data.Dataset.from_tensor_slices(rows).repeat().prefetch(2)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        measure(sys.argv[1])
+    else:
+        main()
