@@ -7,16 +7,17 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from typing import Any
 
 from absl import logging as absl_logging
 
 from contract.schema import SplitMethod
-from preprocessing.config import PrepareConfig, PropertyConfig, SplitConfig, VocabularyConfig, parse_when
+from contract.settings import apply_settings, settings_of
+from preprocessing.config import PrepareConfig, SplitConfig, parse_when
 
 log = logging.getLogger(__name__)
 
 DONE, FAILED, MISUSED = 0, 1, 2
-_VOCABULARIES = ("visitors", "items", "categories", "property_values")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if beam_arguments and given.command != "prepare":
         parser.error(f"unrecognized arguments: {' '.join(beam_arguments)}")
     try:
-        result = _COMMANDS[given.command](given, beam_arguments)
+        config = _prepare_config(given) if given.command == "prepare" else None
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        result = _prepare(config, given.output, beam_arguments) if config else _COMMANDS[given.command](given)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         log.error("%s", error, exc_info=given.verbose)
         return FAILED
@@ -42,66 +47,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return DONE
 
 
-def _prepare(given: argparse.Namespace, beam_arguments: list[str]) -> dict:
-    config = _prepare_config(given)
+def _prepare(config: PrepareConfig, output: str, beam_arguments: list[str]) -> dict[str, Any]:
     # imported only now: TensorFlow and Beam take seconds, and --help and wrong flags should not wait for them
     from preprocessing.pipeline import prepare
 
-    return prepare(config, given.output, beam_arguments)
+    return prepare(config, output, beam_arguments)
 
 
-def _synthesize(given: argparse.Namespace, _: list[str]) -> dict:
+def _synthesize(given: argparse.Namespace) -> dict[str, Any]:
     from preprocessing.synthetic import SynthesisConfig, synthesize
 
     return synthesize(SynthesisConfig(visitors=given.visitors, seed=given.seed), given.output)
 
 
-def _download(given: argparse.Namespace, _: list[str]) -> dict:
+def _download(given: argparse.Namespace) -> dict[str, Any]:
     from preprocessing.download import download
 
     return download(given.output)
 
 
-_COMMANDS = {"prepare": _prepare, "synthesize": _synthesize, "download": _download}
+_COMMANDS = {"synthesize": _synthesize, "download": _download}
 
 
 def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
     split = SplitConfig(
-        method=SplitMethod(given.split),
-        validation_from_ms=given.validation_from,
-        test_from_ms=given.test_from,
-        validation_share=given.validation_share,
-        test_share=given.test_share,
-        seed=given.seed,
+        method=SplitMethod(given.split), validation_from_ms=given.validation_from, test_from_ms=given.test_from
     )
-    vocabularies = {
-        name: VocabularyConfig(
-            min_count=getattr(given, f"{name}_min_count"),
-            max_size=getattr(given, f"{name}_max_size"),
-            oov_buckets=getattr(given, f"{name}_oov_buckets"),
-        )
-        for name in _VOCABULARIES
-    }
-    properties = PropertyConfig(
-        category=given.category_property,
-        availability=given.availability_property,
-        price=given.price_property,
-        most_frequent=given.num_properties,
-    )
-    return PrepareConfig(
+    config = PrepareConfig(
         events=given.events,
         item_properties=given.item_properties,
         category_tree=given.category_tree,
         split=split,
         max_reject_share=given.max_reject_share,
         max_events_per_day=given.max_events_per_day,
-        properties=properties,
-        block_rows=given.block_rows,
-        partition_bytes=given.partition_bytes,
-        num_buckets=given.num_buckets,
-        compress=given.compress,
-        **vocabularies,
     )
+    return apply_settings(config, given.set)
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -126,7 +106,6 @@ def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> 
         help=text,
         description=text[0].upper() + text[1:] + ".",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     command.add_argument("--verbose", action="store_true", help="log more, and show where an error came from")
     return command
@@ -140,48 +119,35 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
     add("--item-properties", metavar="GLOB", help=".csv or .csv.gz: timestamp (ms), itemid, property, value")
     add("--category-tree", metavar="FILE", help="categoryid, parentid (empty: a root)")
     add("--output", required=True, metavar="DATASET", help="directory to make; it appears whole or not at all")
-    split = prepare.add_argument_group("split")
-    split.add_argument("--split", choices=[str(method) for method in SplitMethod], default="time", help="how to divide")
-    split.add_argument(
-        "--validation-from", type=_when, metavar="WHEN", help="first cut: ISO 8601 (UTC) or milliseconds"
+    add("--split", choices=[str(method) for method in SplitMethod], default="time", help="how to divide the events")
+    add("--validation-from", type=_when, metavar="WHEN", help="first cut: ISO 8601 (UTC) or ms; default: 0.8 quantile")
+    add("--test-from", type=_when, metavar="WHEN", help="second cut; default: the 0.9 quantile of event time")
+    share, daily = defaults.max_reject_share, defaults.max_events_per_day
+    add(
+        "--max-reject-share",
+        type=float,
+        default=share,
+        metavar="X",
+        help=f"of bad rows; above: fail (default: {share})",
     )
-    split.add_argument("--test-from", type=_when, metavar="WHEN", help="second cut")
-    split.add_argument("--validation-share", type=float, default=0.1, help="of the events, where no cuts are given")
-    split.add_argument("--test-share", type=float, default=0.1, help="the same for the test split")
-    split.add_argument("--seed", type=int, default=0, help="of the random split")
-    rows = prepare.add_argument_group("rows")
-    rows.add_argument(
-        "--max-reject-share", type=float, default=defaults.max_reject_share, help="of bad rows; above: fail"
+    add("--max-events-per-day", type=int, default=daily, metavar="N", help=f"above: a robot (default: {daily})")
+    add(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other setting, as items.min_count=5",
     )
-    rows.add_argument("--max-events-per-day", type=int, default=defaults.max_events_per_day, help="above: a robot")
-    properties = prepare.add_argument_group("item properties")
-    roles = defaults.properties
-    properties.add_argument("--category-property", default=roles.category, metavar="NAME", help="its value: a category")
-    properties.add_argument("--availability-property", default=roles.availability, metavar="NAME", help="0 or 1")
-    properties.add_argument(
-        "--price-property", default=roles.price, metavar="NAME", help="a number, n15360.000 or plain"
-    )
-    properties.add_argument("--num-properties", type=int, default=roles.most_frequent, help="others to keep")
-    _add_sizes(prepare, defaults)
+    prepare.epilog = "settings and their defaults: " + ", ".join(_other_settings(defaults))
 
 
-def _add_sizes(prepare: argparse.ArgumentParser, defaults: PrepareConfig) -> None:
-    sizes = prepare.add_argument_group("sizes")
-    sizes.add_argument("--block-rows", type=int, default=defaults.block_rows, help="rows of a timeline block, about")
-    sizes.add_argument(
-        "--partition-bytes", type=int, default=defaults.partition_bytes, help="input bytes a shard, about"
-    )
-    sizes.add_argument(
-        "--num-buckets", type=int, default=defaults.num_buckets, help="quantile buckets of prices and gaps"
-    )
-    sizes.add_argument("--compress", action="store_true", help="gzip the timeline shards")
-    for name in _VOCABULARIES:
-        flag = name.replace("_", "-")
-        of = getattr(defaults, name)
-        group = prepare.add_argument_group(f"vocabulary of {name.replace('_', ' ')}")
-        group.add_argument(f"--{flag}-min-count", type=int, metavar="N", default=of.min_count, help="least count")
-        group.add_argument(f"--{flag}-max-size", type=int, metavar="N", default=of.max_size, help="most entries")
-        group.add_argument(f"--{flag}-oov-buckets", type=int, metavar="N", default=of.oov_buckets, help="for other ids")
+def _other_settings(defaults: PrepareConfig) -> list[str]:
+    """Settings that have no flag of their own, as KEY=VALUE."""
+    with_flag = {"events", "item_properties", "category_tree", "max_reject_share", "max_events_per_day"}
+    with_flag |= {"split.method", "split.validation_from_ms", "split.test_from_ms"}
+    others = {key: value for key, value in settings_of(defaults).items() if key not in with_flag}
+    return [f"{key}={str(value).lower()}" for key, value in others.items()]
 
 
 def _when(text: str) -> int:

@@ -12,7 +12,8 @@ from typing import Any
 from absl import logging as absl_logging
 
 from contract.schema import Split
-from trainer.config import RunConfig, apply_settings
+from contract.settings import apply_settings
+from trainer.config import RunConfig
 from trainer.presets import PRESETS
 
 log = logging.getLogger(__name__)

@@ -1,12 +1,7 @@
-"""Every knob of a training run, as frozen dataclasses; read from JSON and from `key=value` settings."""
+"""Every knob of a training run, as frozen dataclasses; `contract.settings` reads them from JSON and `key=value`."""
 
-import dataclasses
-import difflib
-import json
-import types
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Literal
 
 from contract.schema import EVENT_KINDS
 
@@ -169,7 +164,7 @@ class RunConfig:
     model: ModelConfig
     loss: LossConfig
     optimizer: OptimizerConfig
-    input: InputConfig = dataclasses.field(default_factory=InputConfig)
+    input: InputConfig = field(default_factory=InputConfig)
     epochs: int = 1
     seed: int = 0
     devices: int | None = None
@@ -189,156 +184,7 @@ class RunConfig:
             raise ValueError("the neural model scores one pair at a time: it trains with loss.kind squared_error only")
 
 
-def to_json(config: RunConfig) -> dict[str, Any]:
-    """The config as JSON values; `from_json` gives it back."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return plain
-
-
-def from_json(values: Mapping[str, Any]) -> RunConfig:
-    """The config that `to_json` wrote; an absent key takes its default: older runs did not have it.
-
-    Raises:
-      ValueError: an unknown key, or a value of a wrong type or outside its range.
-    """
-    config: RunConfig = _decode(RunConfig, values, "")
-    return config
-
-
-def apply_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
-    """The config with `key=value` settings applied in order, such as `model.dim=32` or `devices=none`.
-
-    Raises:
-      ValueError: not of this form, an unknown key (the known ones and the nearest are listed), or a bad value.
-    """
-    values = to_json(config)
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        known = _keys(config, "")
-        if not equals or key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"no setting `{setting}`: expected KEY=VALUE; did you mean {nearest}? known keys: {', '.join(known)}"
-            )
-        *parents, name = key.split(".")
-        owner: Any = config
-        target = values
-        for parent in parents:
-            owner, target = getattr(owner, parent), target[parent]
-        target[name] = _parse(get_type_hints(type(owner))[name], text, key)
-    return from_json(values)
-
-
-def differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """`key: OLD, now NEW` for each knob in which two configs differ."""
-    flat_old, flat_new = _flatten(to_json(old)), _flatten(to_json(new))
-    keys = [*flat_old, *(key for key in flat_new if key not in flat_old)]
-    return [
-        f"{key}: {_show(flat_old, key)}, now {_show(flat_new, key)}"
-        for key in keys
-        if _show(flat_old, key) != _show(flat_new, key)
-    ]
-
-
 def _check_event_weights(weights: tuple[float, ...]) -> None:
     rule = f"{len(EVENT_KINDS)} numbers of at least 0, one for each of {', '.join(EVENT_KINDS)}"
     is_met = len(weights) == len(EVENT_KINDS) and min(weights) >= 0 and max(weights) > 0
     _check(is_met, "loss.event_weights", weights, rule)
-
-
-def _keys(config: Any, prefix: str) -> list[str]:
-    """Dotted names of all settable fields; `kind` is the preset's choice."""
-    keys = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            keys += _keys(value, f"{prefix}{field.name}.")
-        elif field.name != "kind":
-            keys.append(prefix + field.name)
-    return keys
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
-
-
-def _show(flat: Mapping[str, Any], key: str) -> str:
-    return json.dumps(flat[key]) if key in flat else "absent"
-
-
-def _parse(hint: Any, text: str, key: str) -> Any:
-    """The JSON value that a setting's text stands for, guided by the field's type."""
-    if get_origin(hint) is tuple:
-        return [_parse(get_args(hint)[0], part, key) for part in text.split(",")]
-    if type(None) in get_args(hint):
-        return None if text.lower() == "none" else _parse(get_args(hint)[0], text, key)
-    if hint is bool and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    if hint in (int, float):
-        try:
-            return hint(text)
-        except ValueError:
-            raise ValueError(f"{key} must be {_describe(hint)}, got {text}") from None
-    return text
-
-
-def _decode(hint: Any, value: Any, key: str) -> Any:
-    """A JSON value as the type that `hint` names.
-
-    Raises:
-      ValueError: it does not fit; the message names the key.
-    """
-    options = get_args(hint)
-    if get_origin(hint) in (Union, types.UnionType):
-        return _decode_union(options, value, key)
-    if dataclasses.is_dataclass(hint):
-        return _decode_dataclass(hint, value, key)
-    if get_origin(hint) is tuple and isinstance(value, list):
-        return tuple(_decode(options[0], part, key) for part in value)
-    if get_origin(hint) is Literal and value in options:
-        return value
-    if hint is float and type(value) in (int, float):
-        return float(value)
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    raise ValueError(f"{key} must be {_describe(hint)}, got {value}")
-
-
-def _decode_union(options: tuple[Any, ...], value: Any, key: str) -> Any:
-    if type(None) in options:
-        return None if value is None else _decode(options[0], value, key)
-    by_kind = {get_args(get_type_hints(option)["kind"])[0]: option for option in options}
-    kind = value.get("kind") if isinstance(value, Mapping) else None
-    if kind not in by_kind:
-        raise ValueError(f"{key}.kind must be one of {', '.join(by_kind)}, got {kind}")
-    return _decode(by_kind[kind], value, key)
-
-
-def _decode_dataclass(hint: Any, value: Any, key: str) -> Any:
-    hints = get_type_hints(hint)
-    prefix = f"{key}." if key else ""
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{key or 'the config'} must be an object, got {value}")
-    unknown = [prefix + name for name in value if name not in hints]
-    if unknown:
-        raise ValueError(f"unknown keys {', '.join(unknown)}; known: {', '.join(prefix + name for name in hints)}")
-    required = [field.name for field in dataclasses.fields(hint) if _is_required(field)]
-    missing = [prefix + name for name in required if name not in value]
-    if missing:
-        raise ValueError(f"missing keys {', '.join(missing)}")
-    return hint(**{name: _decode(hints[name], part, prefix + name) for name, part in value.items()})
-
-
-def _is_required(field: dataclasses.Field) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _describe(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(get_args(hint))}"
-    if get_origin(hint) is tuple:
-        return "numbers separated by commas"
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[hint]

@@ -11,7 +11,8 @@ from typing import Any
 
 from contract import storage
 from contract.layout import RunLayout
-from trainer.config import RunConfig, differences, from_json, to_json
+from contract.settings import differences, from_json, to_json
+from trainer.config import RunConfig
 from trainer.dataset import Dataset
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def read_record(workdir: str) -> RunRecord:
     path = RunLayout(workdir).run
     try:
         values = json.loads(storage.read_bytes(path))
-        return RunRecord(**{**values, "config": from_json(values["config"])})
+        return RunRecord(**{**values, "config": from_json(RunConfig, values["config"])})
     except FileNotFoundError:
         raise ValueError(f"{workdir} holds no run (no run.json); make one with `python -m trainer train`") from None
     except (KeyError, TypeError, ValueError) as error:

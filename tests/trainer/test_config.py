@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from contract.settings import apply_settings, differences, from_json, to_json
 from trainer.config import (
     AdamConfig,
     InputConfig,
@@ -10,10 +11,6 @@ from trainer.config import (
     RunConfig,
     SampledSoftmaxConfig,
     SquaredErrorConfig,
-    apply_settings,
-    differences,
-    from_json,
-    to_json,
 )
 from trainer.presets import PRESETS
 
@@ -22,7 +19,7 @@ CONFIG = RunConfig(model=NeuralConfig(), loss=SquaredErrorConfig(), optimizer=Ad
 
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_json_gives_every_preset_back(name: str) -> None:
-    assert from_json(to_json(PRESETS[name])) == PRESETS[name]
+    assert from_json(RunConfig, to_json(PRESETS[name])) == PRESETS[name]
 
 
 @pytest.mark.parametrize(
@@ -97,19 +94,19 @@ def test_a_bad_value_is_refused_with_its_key(setting: str, message: str) -> None
 def test_unknown_missing_and_mistyped_json_is_refused() -> None:
     values = to_json(CONFIG)
     with pytest.raises(ValueError, match=r"unknown keys model\.depth; known: model\.kind, model\.dim"):
-        from_json({**values, "model": {**values["model"], "depth": 3}})
+        from_json(RunConfig, {**values, "model": {**values["model"], "depth": 3}})
     with pytest.raises(ValueError, match="missing keys optimizer"):
-        from_json({name: value for name, value in values.items() if name != "optimizer"})
+        from_json(RunConfig, {name: value for name, value in values.items() if name != "optimizer"})
     with pytest.raises(ValueError, match="epochs must be a whole number, got 3"):
-        from_json({**values, "epochs": "3"})
+        from_json(RunConfig, {**values, "epochs": "3"})
     with pytest.raises(ValueError, match=r"model\.kind must be one of matrix_factorization, neural, got tower"):
-        from_json({**values, "model": {"kind": "tower"}})
+        from_json(RunConfig, {**values, "model": {"kind": "tower"}})
 
 
 def test_a_key_that_an_older_run_lacks_takes_its_default() -> None:
     values = to_json(CONFIG)
     del values["jit_compile"]
-    assert from_json(values) == CONFIG
+    assert from_json(RunConfig, values) == CONFIG
 
 
 def test_the_neural_model_has_no_softmax() -> None:

@@ -9,9 +9,10 @@ import tensorflow as tf
 
 from contract.layout import RunLayout
 from contract.schema import EVENT_KINDS
+from contract.settings import apply_settings
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
 from trainer import checkpoint
-from trainer.config import RunConfig, apply_settings
+from trainer.config import RunConfig
 from trainer.dataset import Dataset, open_dataset
 from trainer.models.interface import Queries
 from trainer.models.loading import load_inference_model

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from contract.settings import apply_settings
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from trainer import checkpoint
-from trainer.config import apply_settings
 from trainer.dataset import Dataset
 from trainer.models.interface import InferenceModel, Queries
 from trainer.models.loading import build_inference_model, load_inference_model

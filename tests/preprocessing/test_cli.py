@@ -1,0 +1,83 @@
+"""Flags, exit statuses and error lines of `python -m preprocessing`."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from preprocessing import cli
+from preprocessing.config import PrepareConfig
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """What `prepare` was called with, played by a stand-in."""
+    calls = []
+
+    def prepare(config: PrepareConfig, output: str, beam_arguments: list[str]) -> dict:
+        calls.append((config, output, beam_arguments))
+        return {"dataset": output}
+
+    monkeypatch.setattr(cli, "_prepare", prepare)
+    return calls
+
+
+def test_flags_settings_and_beam_options_find_their_way(prepared, capsys):
+    arguments = ["prepare", "--events", "e*.csv", "--output", "d", "--max-reject-share", "0.5"]
+    cuts = ["--validation-from", "2015-09-01", "--test-from", "1441152000000"]
+    others = ["--set", "items.min_count=5", "compress=true", "--runner=DirectRunner"]
+    assert cli.main([*arguments, *cuts, *others]) == 0
+    ((config, output, beam_arguments),) = prepared
+    assert (config.events, output, beam_arguments) == ("e*.csv", "d", ["--runner=DirectRunner"])
+    # 2015-09-01T00:00Z is 1,441,065,600 s after 1970
+    assert (config.split.validation_from_ms, config.split.test_from_ms) == (1_441_065_600_000, 1_441_152_000_000)
+    assert (config.items.min_count, config.compress, config.max_reject_share) == (5, True, 0.5)
+    assert json.loads(capsys.readouterr().out) == {"dataset": "d"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "items.min_coun=3"], "did you mean items.min_count?"),
+        (["--set", "items.min_count=0"], "min_count must be at least 1, got 0"),
+        (["--validation-from", "tomorrow"], "'tomorrow' is neither ISO 8601"),
+        (["--validation-from", "2015-09-01"], "give both"),
+        (["--split", "random", "--validation-from", "1", "--test-from", "2"], "go with --split time"),
+        (["--split", "sideways"], "invalid choice"),
+    ],
+)
+def test_a_wrong_flag_or_setting_is_a_misuse(prepared, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["prepare", "--events", "e", "--output", "d", *arguments])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not prepared
+
+
+def test_a_flag_that_no_command_knows_is_a_misuse():
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["synthesize", "--visitors", "100", "--output", "d", "--runner=DirectRunner"])
+    assert stop.value.code == 2
+
+
+def test_an_input_that_cannot_be_used_is_one_line_and_status_1(monkeypatch, caplog):
+    def prepare(*_):
+        raise FileNotFoundError("no file matches nothing.csv; check the path")
+
+    monkeypatch.setattr(cli, "_prepare", prepare)
+    assert cli.main(["prepare", "--events", "nothing.csv", "--output", "d"]) == 1
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.getMessage() == "no file matches nothing.csv; check the path"
+    assert not record.exc_info
+
+
+def test_help_needs_neither_tensorflow_nor_beam():
+    script = (
+        "import sys\nfrom preprocessing import cli\n"
+        "try: cli.main(['prepare', '--help'])\nexcept SystemExit: pass\n"
+        "assert not {'tensorflow', 'apache_beam', 'pyarrow', 'numpy'} & set(sys.modules), 'a heavy import'"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "items.min_count=1" in run.stdout
