@@ -16,7 +16,7 @@ from contract.errors import ContractError
 CATALOGUE_SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),
-        # place in the item vocabulary; -1: not in it (no training event, or below its limits)
+        # place in the item vocabulary; -1: not in it, for want of training events or beyond its limits
         pa.field("item_index", pa.int64(), nullable=False),
         pa.field("category_id", pa.string()),  # null: never told before the cut
         # category vocabulary indices from the root down to category_id; empty where category_id is null
@@ -54,7 +54,11 @@ def read_catalogue(paths: Sequence[str]) -> pa.Table:
         if not part.schema.equals(CATALOGUE_SCHEMA):
             raise ContractError(f"{path} does not have the catalogue's columns; prepare the dataset again")
         parts.append(part)
-    rows = pa.concat_tables(parts) if parts else CATALOGUE_SCHEMA.empty_table()
+    return in_order(pa.concat_tables(parts) if parts else CATALOGUE_SCHEMA.empty_table())
+
+
+def in_order(rows: pa.Table) -> pa.Table:
+    """The vocabulary's items first, by item_index, then the others by id."""
     is_other = pc.less(rows["item_index"], 0)
     order = pc.sort_indices(
         rows.append_column("is_other", is_other),

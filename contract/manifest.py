@@ -1,5 +1,6 @@
 """The manifest of a prepared dataset: counts, vocabulary sizes, split cuts, checksums; written last, read first."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ class SplitInfo:
     rows          all rows, context included
     target_rows   rows of the split itself
     visitors      timelines
+    blocks        tf.train.Examples
     files         shard paths relative to the dataset's root, in order
     """
 
@@ -81,7 +83,7 @@ def read_manifest(root: str) -> Manifest:
     path = DatasetLayout(root).manifest
     try:
         raw = json.loads(storage.read_bytes(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ContractError(
             f"{root} is not a prepared dataset: it has no manifest.json; "
             "make one with `python -m preprocessing prepare --output DATASET`"
@@ -119,8 +121,14 @@ def verify_files(manifest: Manifest, root: str) -> None:
 
 
 def dataset_checksum(root: str) -> str:
-    """SHA-256 of the manifest: it lists the checksum of every file, so it stands for the whole dataset."""
-    return hashlib.sha256(storage.read_bytes(DatasetLayout(root).manifest)).hexdigest()
+    """SHA-256 that stands for the whole dataset: the same input and settings give the same.
+
+    The transform graph is left out: TensorFlow writes the same graph in other bytes each time.
+    """
+    manifest = read_manifest(root)
+    files = {name: checksum for name, checksum in manifest.files.items() if not name.startswith("transform/")}
+    content = json.dumps(asdict(dataclasses.replace(manifest, files=files)), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _from_json(raw: dict[str, Any]) -> Manifest:

@@ -27,7 +27,7 @@ def local_path(uri: str) -> str:
     """The operating system's path of a local URI."""
     if not is_local(uri):
         raise ValueError(f"{uri} is not a local path; copy it to a local directory first and give that")
-    return uri.removeprefix("file://")
+    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
 
 
 def exists(uri: str) -> bool:
@@ -45,7 +45,7 @@ def read_bytes(uri: str) -> bytes:
 def write_bytes(uri: str, content: bytes) -> None:
     """Writes a file whole or not at all; missing parent directories are made."""
     file_system, path = _open_file_system(uri)
-    file_system.makedirs(file_system._parent(path), exist_ok=True)
+    file_system.makedirs(path.rpartition("/")[0], exist_ok=True)
     if not is_local(uri):  # an object store shows an object only once it is complete
         file_system.pipe_file(path, content)
         return
@@ -58,7 +58,7 @@ def open_binary(uri: str, mode: Literal["rb", "wb"]) -> AbstractContextManager[B
     """A file opened for reading or writing piece by piece; missing parent directories are made."""
     file_system, path = _open_file_system(uri)
     if mode == "wb":
-        file_system.makedirs(file_system._parent(path), exist_ok=True)
+        file_system.makedirs(path.rpartition("/")[0], exist_ok=True)
     opened: AbstractContextManager[BinaryIO] = file_system.open(path, mode)
     return opened
 
@@ -75,12 +75,6 @@ def list_files(uri: str) -> list[str]:
     file_system, path = _open_file_system(uri)
     prefix = path.rstrip("/") + "/"
     return sorted(str(name).removeprefix(prefix) for name in file_system.find(path))
-
-
-def remove_directory(uri: str) -> None:
-    """Removes a directory and all below it."""
-    file_system, path = _open_file_system(uri)
-    file_system.rm(path, recursive=True)
 
 
 def sha256(uri: str) -> str:
@@ -113,18 +107,49 @@ def publish_directory(destination: str, *, marker: str | None = None) -> Iterato
 
 
 def refuse_existing(destination: str) -> None:
-    """Raises FileExistsError where `destination` already holds something."""
-    if exists(destination) and list_files(destination):
+    """Raises FileExistsError where a directory cannot be published: something stands there, or above it a file."""
+    if not is_local(destination):
+        if exists(destination) and list_files(destination):
+            raise FileExistsError(f"{destination} already exists and is not empty; choose another output or remove it")
+        return
+    path = local_path(destination)
+    if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path) or os.listdir(path)):
         raise FileExistsError(f"{destination} already exists and is not empty; choose another output or remove it")
+    above = path
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        raise FileExistsError(f"{destination} cannot be made: {above} is a file; choose another output")
+    if not os.access(above, os.W_OK):
+        raise PermissionError(f"{destination} cannot be made: {above} may not be written to; choose another output")
 
 
 def _make_staging(destination: str) -> str:
     if not is_local(destination):
         return tempfile.mkdtemp(prefix="cartwheel-")
-    parent, name = os.path.split(os.path.abspath(local_path(destination)))
+    parent, name = os.path.split(local_path(destination))
     os.makedirs(parent, exist_ok=True)
+    _remove_abandoned(parent, f".{name}.partial-{socket.gethostname()}-")
     # beside the destination: a rename cannot cross file systems
     return tempfile.mkdtemp(prefix=f".{name}.partial-{socket.gethostname()}-{os.getpid()}-", dir=parent)
+
+
+def _remove_abandoned(parent: str, prefix: str) -> None:
+    """Removes what killed processes of this machine left of the same destination."""
+    for entry in os.listdir(parent):
+        process = entry.removeprefix(prefix).partition("-")[0]
+        if entry.startswith(prefix) and process.isdigit() and not _is_running(int(process)):
+            shutil.rmtree(os.path.join(parent, entry), ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _publish(staging: str, destination: str, marker: str | None) -> None:

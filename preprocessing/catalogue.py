@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contract.catalogue import CATALOGUE_SCHEMA
 from preprocessing import validation
 from preprocessing.columns import by_count, codes, decode_columns, last_of_each
 from preprocessing.config import PropertyConfig
@@ -28,35 +27,50 @@ TREE_COLUMNS = ("categoryid", "parentid")
 class CategoryTree:
     """Each category's path from its root down to itself, and what was odd.
 
-    num_cycles     categories whose ancestors lead back to themselves: the path is cut before the repetition
+    num_cycles     categories that are their own ancestors; paths into a cycle are cut before they would repeat
     num_orphans    categories whose parent is not in the tree: they are taken for roots
+    num_repeated   rows for a category that has a later row
     """
 
     paths: Mapping[str, tuple[str, ...]]
     num_cycles: int
     num_orphans: int
+    num_repeated: int
 
 
 def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
     """The tree of (category, parent) rows; an empty parent marks a root; of two rows for a category the last counts."""
     parent_of = dict(zip(categories, parents, strict=True))
-    paths: dict[str, tuple[str, ...]] = {}
+    known: dict[str, tuple[str, ...]] = {}
+    circular: dict[str, tuple[str, ...]] = {}
     num_cycles = num_orphans = 0
     for category, parent in parent_of.items():
         num_orphans += parent not in parent_of and parent != ""
-        path = [category]
-        while (above := parent_of[path[-1]]) in parent_of and above not in path:
-            path.append(above)
-        num_cycles += above in path
-        paths[category] = tuple(reversed(path))
-    return CategoryTree(paths, num_cycles, num_orphans)
+        climbed, above = _climb(category, parent_of, known)
+        num_cycles += above == category
+        if above in climbed:
+            circular[category] = tuple(reversed(climbed))
+            continue
+        path = known.get(above, ())
+        for name in reversed(climbed):
+            path = known[name] = (*path, name)
+    return CategoryTree(known | circular, num_cycles, num_orphans, num_repeated=len(categories) - len(parent_of))
 
 
-def read_tree(chunks: Iterable[Chunk]) -> tuple[CategoryTree, ReadingSummary]:
-    """The tree of a file's rows; rows with an empty category are bad."""
+def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tuple[str, ...]]) -> tuple[list[str], str]:
+    """Categories from `category` upwards, and what ended it: a known path, a category met before, no parent."""
+    climbed, seen = [category], {category}
+    while (above := parent_of[climbed[-1]]) in parent_of and above not in seen and above not in known:
+        climbed.append(above)
+        seen.add(above)
+    return climbed, above
+
+
+def read_tree(chunks: Iterable[Chunk]) -> tuple[CategoryTree, ReadingSummary, list[Rejects]]:
+    """The tree of a file's rows, what came of reading it, and its bad rows: those with an empty category."""
     categories: list[str] = []
     parents: list[str] = []
-    summaries = []
+    summaries, rejected = [], []
     for chunk in chunks:
         parsed = parse_chunk(chunk)
         flaws = Flaws.none(len(parsed.columns))
@@ -64,8 +78,9 @@ def read_tree(chunks: Iterable[Chunk]) -> tuple[CategoryTree, ReadingSummary]:
         good = parsed.columns.filter(flaws.is_good)
         categories += good["categoryid"].to_pylist()
         parents += good["parentid"].to_pylist()
-        summaries.append(summarize_reading(len(good), parsed.num_blank, reject_rows(parsed, flaws, chunk.source.path)))
-    return build_tree(categories, parents), merge_readings(summaries)
+        rejected.append(reject_rows(parsed, flaws))
+        summaries.append(summarize_reading(len(good), parsed.num_blank, rejected[-1]))
+    return build_tree(categories, parents), merge_readings(summaries), rejected
 
 
 def describe_tree(tree: CategoryTree) -> dict[str, int]:
@@ -76,11 +91,12 @@ def describe_tree(tree: CategoryTree) -> dict[str, int]:
         "levels": max(map(len, tree.paths.values()), default=0),
         "cycles": tree.num_cycles,
         "orphans": tree.num_orphans,
+        "repeated": tree.num_repeated,
     }
 
 
-def parse_properties(chunk: Chunk, until_ms: float) -> tuple[pa.Table, Rejects, int]:
-    """The last row before `until_ms` of each (item, property) of a chunk, the bad rows, and the number of good ones.
+def parse_properties(chunk: Chunk, until_ms: float) -> tuple[pa.Table, ReadingSummary, Rejects]:
+    """The last row before `until_ms` of each (item, property) of a chunk, what came of reading it, and the bad rows.
 
     The columns are timestamp_ms, item, property and value.
     """
@@ -98,8 +114,9 @@ def parse_properties(chunk: Chunk, until_ms: float) -> tuple[pa.Table, Rejects, 
             "value": columns["value"],
         }
     )
+    rejects = reject_rows(parsed, flaws)
     rows = latest_rows(table, np.flatnonzero(flaws.is_good & (timestamps < until_ms)))
-    return table.take(rows), reject_rows(parsed, flaws, chunk.source.path), int(flaws.is_good.sum())
+    return table.take(rows), summarize_reading(int(flaws.is_good.sum()), parsed.num_blank, rejects), rejects
 
 
 def latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:
@@ -114,6 +131,11 @@ def merge_properties(bundles: Iterable[Bundle]) -> pa.Table:
     parts = [decode_columns(bundle.encoded) for bundle in sorted(bundles, key=lambda bundle: bundle.place)]
     table = pa.concat_tables(parts)
     return table.take(latest_rows(table, np.arange(len(table)))).select(["item", "property", "value"])
+
+
+def no_properties() -> pa.Table:
+    """What `merge_properties` gives for a partition without any."""
+    return pa.table({name: pa.array([], pa.string()) for name in ("item", "property", "value")})
 
 
 def count_properties(properties: pa.Table) -> pa.Table:
@@ -138,7 +160,8 @@ def assemble_items(
 
     Args:
       properties: of `merge_properties`; None where the shop has none.
-      items: training counts (id, index, views, carts, transactions, first_seen_ms, last_seen_ms) of the partition.
+      items: with their training counts (id, index, views, carts, transactions, first_seen_ms, last_seen_ms), those of
+        the vocabulary by index, then those beyond its limits.
       config: the properties with a role.
       frequent: the other properties that are kept.
       tree: the category tree.
@@ -148,7 +171,7 @@ def assemble_items(
       (list of `property=word`) and the counts. Items known only from their properties have item_index -1.
     """
     if properties is None:
-        properties = pa.table({name: pa.array([], pa.string()) for name in ("item", "property", "value")})
+        properties = no_properties()
     known = items["id"].combine_chunks()
     named = codes(properties["item"])[1]
     others = named.filter(pc.invert(pc.is_in(named, value_set=known)))
@@ -180,20 +203,29 @@ def assemble_items(
 _FILLS = {"index": -1, "views": 0, "carts": 0, "transactions": 0, "first_seen_ms": None, "last_seen_ms": None}
 
 
-def describe_partition(catalogue: pa.Table, tree: CategoryTree) -> dict[str, int]:
-    """Counts over a partition's catalogue rows; partitions add up."""
-    is_trained = pc.greater_equal(catalogue["item_index"], 0)
+def describe_partition(
+    catalogue: pa.Table, properties: pa.Table | None, config: PropertyConfig, tree: CategoryTree
+) -> dict[str, int]:
+    """Counts over a partition's catalogue rows and the property values that could not be read; partitions add up."""
+    in_vocabulary = pc.greater_equal(catalogue["item_index"], 0)
     named = catalogue["category_id"].drop_null()
     in_tree = pc.is_in(named, value_set=pa.array(list(tree.paths), pa.string()))
+    told = {
+        name: 0 if properties is None else _count_told(properties, name) for name in (config.availability, config.price)
+    }
+    with_price = len(catalogue) - catalogue["price"].null_count
+    with_availability = len(catalogue) - catalogue["is_available"].null_count
     return {
         "items": len(catalogue),
-        "outside_vocabulary": len(catalogue) - int(pc.sum(is_trained).as_py() or 0),
+        "outside_vocabulary": len(catalogue) - _count(in_vocabulary),
         "with_category": len(named),
-        "with_category_outside_tree": len(named) - int(pc.sum(in_tree).as_py() or 0),
-        "priced_training_items": int(pc.sum(pc.and_(is_trained, catalogue["price"].is_valid())).as_py() or 0),
-        "with_price": len(catalogue) - catalogue["price"].null_count,
-        "with_availability": len(catalogue) - catalogue["is_available"].null_count,
-        "available": int(pc.sum(catalogue["is_available"]).as_py() or 0),
+        "with_category_outside_tree": len(named) - _count(in_tree),
+        "with_price": with_price,
+        "price_is_no_number": told[config.price] - with_price,
+        "priced_vocabulary_items": _count(pc.and_(in_vocabulary, catalogue["price"].is_valid())),
+        "with_availability": with_availability,
+        "availability_is_neither_0_nor_1": told[config.availability] - with_availability,
+        "available": _count(catalogue["is_available"]),
     }
 
 
@@ -205,14 +237,14 @@ def merge_descriptions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(total)
 
 
-def in_order(catalogue: pa.Table) -> pa.Table:
-    """Rows and columns as `contract.catalogue` has them: the vocabulary's items by index, then the others by id."""
-    is_other = pc.less(catalogue["item_index"], 0)
-    order = pc.sort_indices(
-        catalogue.append_column("is_other", is_other),
-        sort_keys=[("is_other", "ascending"), ("item_index", "ascending"), ("item_id", "ascending")],
-    )
-    return catalogue.take(order).select(CATALOGUE_SCHEMA.names)
+def _count(is_true: pa.ChunkedArray) -> int:
+    return int(pc.sum(is_true).as_py() or 0)
+
+
+def _count_told(properties: pa.Table, name: str) -> int:
+    """Items for which a property is told, with whatever value but the empty one."""
+    values = properties["value"].combine_chunks().take(pa.array(_rows_of(properties, (name,))))
+    return len(values) - _count(pc.equal(values, ""))
 
 
 def _item_places(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
@@ -228,11 +260,12 @@ def _rows_of(properties: pa.Table, names: tuple[str, ...]) -> np.ndarray:
 
 
 def _values_of(properties: pa.Table, place: np.ndarray, name: str, num_items: int) -> pa.Array:
-    """[I] strings: the value of one property, null where an item lacks it."""
+    """[I] strings: the value of one property, null where an item lacks it or it is empty."""
     rows = _rows_of(properties, (name,))
     source = np.full(num_items, -1)
     source[place[rows]] = rows
-    return properties["value"].combine_chunks().take(pa.array(source, mask=source < 0))
+    values = properties["value"].combine_chunks().take(pa.array(source, mask=source < 0))
+    return pc.if_else(pc.equal(values, ""), None, values)
 
 
 def _category_paths(category: pa.Array, tree: CategoryTree) -> pa.Array:
@@ -258,8 +291,10 @@ def _property_values(properties: pa.Table, place: np.ndarray, frequent: tuple[st
     words = pc.split_pattern(pc.utf8_trim_whitespace(chosen["value"]), " ").combine_chunks()
     parents = pc.list_parent_indices(words).to_numpy()
     names = chosen["property"].combine_chunks().take(pa.array(parents))
-    pairs = pc.binary_join_element_wise(names, words.flatten(), "=").dictionary_encode()
-    owner = place[rows][parents]
+    # two spaces in a row give an empty word, which is none
+    is_word = pc.greater(pc.binary_length(words.flatten()), 0)
+    pairs = pc.binary_join_element_wise(names, words.flatten(), "=").filter(is_word).dictionary_encode()
+    owner = place[rows][parents][is_word.to_numpy(zero_copy_only=False)]
     keep = last_of_each([owner, pairs.indices.to_numpy()]) if len(owner) else np.empty(0, np.int64)
     offsets = np.r_[0, np.cumsum(np.bincount(owner[keep], minlength=num_items))]
     values = pairs.dictionary.take(pairs.indices.take(pa.array(keep)))

@@ -4,10 +4,11 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import logging as absl_logging
 
@@ -17,41 +18,47 @@ from preprocessing.config import PrepareConfig, SplitConfig, parse_when
 
 log = logging.getLogger(__name__)
 
-DONE, FAILED, MISUSED = 0, 1, 2
+DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused."""
     parser = _build_parser()
-    given, beam_arguments = parser.parse_known_args(arguments)
-    logging.basicConfig(
-        level=logging.DEBUG if given.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
-    if not given.verbose:
-        _quiet_libraries()
-    if beam_arguments and given.command != "prepare":
-        parser.error(f"unrecognized arguments: {' '.join(beam_arguments)}")
+    given, others = parser.parse_known_args(arguments)
+    if others and given.command != "prepare":
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    _start_log(verbose=given.verbose)
+    signal.signal(signal.SIGTERM, _stop)
     try:
-        config = _prepare_config(given) if given.command == "prepare" else None
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        result = _prepare(config, given.output, beam_arguments) if config else _COMMANDS[given.command](given)
+        result = _prepare(given, others, parser) if given.command == "prepare" else _COMMANDS[given.command](given)
+    except KeyboardInterrupt:
+        log.error("interrupted; nothing was published")
+        return INTERRUPTED
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        log.error("%s", error, exc_info=given.verbose)
+        # Beam adds to a message where in its graph it was raised
+        log.error("%s", str(error).partition(" [while running ")[0], exc_info=given.verbose)
+        return FAILED
+    except Exception as error:
+        log.error("%s: %s (--verbose shows where)", type(error).__name__, _last_line(error), exc_info=given.verbose)
         return FAILED
     print(json.dumps(result, indent=2, ensure_ascii=False))
     return DONE
 
 
-def _prepare(config: PrepareConfig, output: str, beam_arguments: list[str]) -> dict[str, Any]:
+def _prepare(given: argparse.Namespace, others: list[str], parser: argparse.ArgumentParser) -> dict[str, Any]:
+    try:
+        config = _prepare_config(given)
+    except ValueError as error:
+        parser.error(str(error))
     # imported only now: TensorFlow and Beam take seconds, and --help and wrong flags should not wait for them
+    from preprocessing.graphs import beam_options
     from preprocessing.pipeline import prepare
 
-    return prepare(config, output, beam_arguments)
+    try:
+        options = beam_options(others)
+    except ValueError as error:
+        parser.error(str(error))
+    return prepare(config, given.output, options)
 
 
 def _synthesize(given: argparse.Namespace) -> dict[str, Any]:
@@ -157,9 +164,28 @@ def _when(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _quiet_libraries() -> None:
+def _start_log(*, verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    if verbose:
+        return
     # before TensorFlow is imported: it reads the variable once; its notices on CPU features say nothing to a user
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name in ("tensorflow", "apache_beam"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(
+            logging.CRITICAL
+        )  # what Beam logs as an error is raised as well, and told once
     absl_logging.set_verbosity(absl_logging.ERROR)
+
+
+def _stop(*_: object) -> NoReturn:
+    """Ends the program at SIGTERM by way of the cleaning up that an exception causes."""
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[-1]

@@ -5,6 +5,10 @@ from datetime import UTC, datetime
 
 from contract.schema import SplitMethod
 
+# Outside of this a number is hardly a time in milliseconds: seconds give 1970, microseconds the year 47,000.
+PLAUSIBLE_FROM_MS = 946_684_800_000  # 2000-01-01
+PLAUSIBLE_UNTIL_MS = 4_102_444_800_000  # 2100-01-01
+
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyConfig:
@@ -32,9 +36,10 @@ class VocabularyConfig:
 class SplitConfig:
     """How events are divided.
 
-    validation_from, test_from   the cuts, in ms since 1970 (UTC); None: at the quantiles
-    validation_share, test_share the shares of events, by time or at random, that validate and test
-    seed                         of the random split
+    method                             by time, at random, or not at all
+    validation_from_ms, test_from_ms   the cuts, since 1970 (UTC); None: at the quantiles
+    validation_share, test_share       the shares of events, by time or at random, that validate and test
+    seed                               of the random split
     """
 
     method: SplitMethod = SplitMethod.TIME
@@ -51,10 +56,13 @@ class SplitConfig:
         if (self.validation_from_ms is None) != (self.test_from_ms is None):
             raise ValueError("give both --validation-from and --test-from, or neither")
         if None not in given and not self.validation_from_ms < self.test_from_ms:  # type: ignore[operator]
-            raise ValueError("--validation-from must lie before --test-from")
+            when = " and ".join(format_when(cut) for cut in given if cut is not None)
+            raise ValueError(f"--validation-from must lie before --test-from, got {when}")
         shares = (self.validation_share, self.test_share)
-        if min(shares) <= 0 or sum(shares) >= 1:
+        if not (min(shares) > 0 and sum(shares) < 1):  # so that NaN is refused too
             raise ValueError(f"validation and test shares must be above 0 and leave a rest to train, got {shares}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must lie in [0, 2**63), got {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +89,15 @@ class PrepareConfig:
 
     events, item_properties    globs of .csv and .csv.gz files
     category_tree              one file
-    max_reject_share           in [0, 1]: above it, of either input, the job fails
-    max_events_per_day         visitors with more events on a day (UTC) are taken for robots and left out
+    split                      how events are divided
+    max_reject_share           in [0, 1]: above it, of the rows of any input, the job fails
+    max_events_per_day         visitors with more events on a day (UTC) are robots, left out where it shows
+    visitors … property_values which ids each vocabulary holds
+    properties                 which item properties mean what
     block_rows                 rows of a timeline block, about
-    partition_bytes            input bytes a partition, about; each makes one shard of every split
-    num_buckets              quantile buckets of the price-like property
+    partition_bytes            input bytes (compressed ones of a .gz file) a partition, about; it makes a shard a split
+    num_buckets                quantile buckets of prices and of the gaps between a visitor's events
+    compress                   timeline shards with gzip: a third of the size, slower to train from
     """
 
     events: str
@@ -117,14 +129,20 @@ class PrepareConfig:
 def parse_when(text: str) -> int:
     """Milliseconds since 1970 of `2015-09-01`, `2015-09-01T12:00+02:00` (without a zone: UTC) or `1441065600000`."""
     if text.isdigit():
-        return int(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is neither ISO 8601, as 2015-09-01T00:00, nor milliseconds since 1970") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)
+        when = int(text)
+    else:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise ValueError(
+                f"{text!r} is neither ISO 8601, as 2015-09-01T00:00, nor milliseconds since 1970"
+            ) from None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        when = round(moment.timestamp() * 1000)
+    if not PLAUSIBLE_FROM_MS <= when < PLAUSIBLE_UNTIL_MS:
+        raise ValueError(f"{text!r} lies outside 2000 to 2100; write a date as 2015-09-01, a number in milliseconds")
+    return when
 
 
 def format_when(timestamp_ms: int) -> str:

@@ -4,6 +4,8 @@ What one must know before the next may start (cuts, vocabularies, the TF-Transfo
 program that starts them: it can refuse an input in plain words before anything is written for good.
 """
 
+import contextlib
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,38 @@ from preprocessing.workspace import Workspace, read_result
 Cuts = tuple[int, int] | None
 
 
+def beam_options(arguments: Sequence[str]) -> PipelineOptions:
+    """Beam's options from command-line arguments.
+
+    Raises:
+      ValueError: an argument that is neither a flag of Beam's nor a flag's value, or a value that Beam refuses. With
+        workers elsewhere any flag may be one of the runner's own, which Beam asks the runner about.
+    """
+    options = PipelineOptions(list(arguments))
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            unknown = options.get_all_options(retain_unknown_options=True).keys() - options.get_all_options().keys()
+    except SystemExit:
+        reason = complaint.getvalue().strip().splitlines()[-1].partition("error: ")[2]
+        raise ValueError(f"Beam refuses {' '.join(arguments)}: {reason}") from None
+    before = ("", *arguments)
+    strange = [word for last, word in zip(before, arguments, strict=False) if "-" not in (last[:1], word[:1])]
+    if is_in_process(options):
+        strange += [word for word in arguments if word.lstrip("-").partition("=")[0].replace("-", "_") in unknown]
+    if strange:
+        raise ValueError(
+            f"unrecognized arguments: {', '.join(strange)}; neither prepare nor Beam knows them (quote a glob)"
+        )
+    return options
+
+
+def is_in_process(options: PipelineOptions) -> bool:
+    """Beam runs in this process, not on workers elsewhere."""
+    runner = options.view_as(StandardOptions).runner or "direct"
+    return runner.lower().removesuffix("runner") in ("direct", "fnapi", "switchingdirect")
+
+
 @dataclass(frozen=True)
 class Job:
     """One run of `prepare`: its settings, where its files lie, and how Beam runs."""
@@ -44,9 +78,8 @@ class Job:
 
         The in-process runner stands for Beam's DirectRunner, which would first look for a download.
         """
-        runner = self.options.view_as(StandardOptions).runner
-        in_process = runner in (None, "DirectRunner", "FnApiRunner")
-        with beam.Pipeline(runner=FnApiRunner() if in_process else None, options=self.options) as pipeline:
+        runner = FnApiRunner() if is_in_process(self.options) else None
+        with beam.Pipeline(runner=runner, options=self.options) as pipeline:
             yield pipeline
 
 
@@ -87,17 +120,19 @@ def read_properties(
     """Item properties as of `until_ms` by item partition, bad rows to the rejects."""
     with job.pipeline() as pipeline:
         read = _read(job, pipeline, ranges, stages.RouteProperties(num_partitions, until_ms))
-        counts = read.bundles | "GroupByItem" >> beam.GroupByKey() | beam.Map(stages.MergeProperties(job.work))
-        _keep(job, "properties", counts, vocabularies.merge_counts)
-        _keep(job, "property-reading", read[SUMMARIES], statistics.merge_readings)
+        merge = beam.FlatMap(stages.MergeProperties(job.work)).with_outputs(SUMMARIES, main="counts")
+        merged = read.bundles | "GroupByItem" >> beam.GroupByKey() | "Merge" >> merge
+        summaries = (read[SUMMARIES], merged[SUMMARIES]) | beam.Flatten()
+        _keep(job, "properties", merged.counts, vocabularies.merge_counts)
+        _keep(job, "property-reading", summaries, statistics.merge_readings)
     return job.result("property-reading")
 
 
 def assemble_catalogue(
-    job: Job, num_partitions: int, frequent: tuple[str, ...], tree: catalogue.CategoryTree
+    job: Job, num_partitions: int, has_properties: bool, frequent: tuple[str, ...], tree: catalogue.CategoryTree
 ) -> dict[str, int]:
     """One row an item, as text, by item partition; and the counts of categories and property values."""
-    assemble = stages.AssembleItems(job.work, job.config.properties, frequent, tree)
+    assemble = stages.AssembleItems(job.work, has_properties, job.config.properties, frequent, tree)
     counted = (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES)
     with job.pipeline() as pipeline:
         rows = _partitions(pipeline, num_partitions) | beam.ParDo(assemble).with_outputs(*counted, main="descriptions")
@@ -107,12 +142,18 @@ def assemble_catalogue(
     return job.result("catalogue")
 
 
-def fit_transform(job: Job, num_partitions: int, cuts: Cuts, config: transform.TransformConfig) -> None:
+def fit_transform(
+    job: Job, num_partitions: int, num_item_partitions: int, cuts: Cuts, config: transform.TransformConfig
+) -> None:
     """The TF-Transform graph: vocabularies applied, prices and gaps analyzed."""
-    batches = stages.AnalysisBatches(job.work, cuts, job.config.split)
+    gaps = stages.GapBatch(job.work, cuts, job.config.split)
+    prices = stages.PriceBatch(job.work)
+    analyze = tft_beam.AnalyzeDataset(transform.make_preprocessing_fn(config))
     with job.pipeline() as pipeline, tft_beam.Context(join(job.work.root, "tft")):
-        rows = _partitions(pipeline, num_partitions) | beam.ParDo(batches)
-        analyze = tft_beam.AnalyzeDataset(transform.make_preprocessing_fn(config))
+        rows = (
+            _partitions(pipeline, num_partitions) | "Gaps" >> beam.Map(gaps),
+            pipeline | "AllItems" >> beam.Create([num_item_partitions]) | "Prices" >> beam.Map(prices),
+        ) | beam.Flatten()
         _ = (rows, transform.tensor_adapter_config()) | analyze | tft_beam.WriteTransformFn(job.layout.transform)
 
 

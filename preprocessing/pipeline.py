@@ -8,7 +8,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -22,14 +22,14 @@ from preprocessing import vocabularies as vocabulary
 from preprocessing.config import PrepareConfig, format_when
 from preprocessing.graphs import Cuts, Job
 from preprocessing.stages import ALL_ITEMS, ITEMS
-from preprocessing.workspace import Workspace
+from preprocessing.workspace import Workspace, write_table
 
 log = logging.getLogger(__name__)
 
 MAX_PARTITIONS = 4096
 
 
-def prepare(config: PrepareConfig, output: str, beam_arguments: Sequence[str] = ()) -> dict[str, Any]:
+def prepare(config: PrepareConfig, output: str, options: PipelineOptions | None = None) -> dict[str, Any]:
     """Makes a prepared dataset at `output`, whole or not at all, and returns its summary.
 
     Raises:
@@ -37,33 +37,37 @@ def prepare(config: PrepareConfig, output: str, beam_arguments: Sequence[str] = 
       FileNotFoundError: an input glob matches nothing.
       FileExistsError: something stands at `output` already.
     """
-    options = PipelineOptions(list(beam_arguments))
+    inputs = _list_inputs(config)
     with storage.publish_directory(output, marker="manifest.json") as root:
-        job = Job(config, DatasetLayout(root), Workspace(join(root, "intermediate")), options)
-        reading, num_partitions = _read_events(job)
-        cuts = _choose_cuts(reading, config)
+        job = Job(config, DatasetLayout(root), Workspace(join(root, "intermediate")), options or PipelineOptions([]))
+        _check_workers(job, output)
+
+        reading, num_partitions = _read_events(job, inputs)
+        cuts = splits.choose_cuts(reading.times, config.split) if config.split.method == SplitMethod.TIME else None
         events = graphs.count_ids(job, num_partitions, cuts)
+        if config.split.method != SplitMethod.NONE:
+            splits.check_counts(events.by_split.sum(1).tolist(), reading.times, cuts)
         visitors = vocabulary.index_visitors(job.work, num_partitions, config.visitors, job.layout)
         items = vocabulary.index_items(job.work, job.result(ITEMS), config.items, job.layout)
         write = stages.WriteTimelines(job.layout, job.work, cuts, config, num_partitions, visitors, items)
         shards = graphs.write_timelines(job, num_partitions, write)
 
-        tree = _read_tree(config)
-        properties, num_item_partitions = _read_properties(job, cuts)
+        tree, tree_reading = _read_tree(job, inputs)
+        properties, num_item_partitions = _read_properties(job, inputs, cuts)
         vocabulary.partition_items(job.work, num_item_partitions)
         frequent = catalogue.choose_properties(job.result("properties"), config.properties) if properties else ()
-        items_found = graphs.assemble_catalogue(job, num_item_partitions, frequent, tree)
+        items_found = graphs.assemble_catalogue(job, num_item_partitions, properties is not None, frequent, tree)
         sizes = {Vocabulary.VISITORS: visitors, Vocabulary.ITEMS: items}
         for name in (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES):
             sizes[name] = vocabulary.index_words(name, job.result(name), getattr(config, name), job.layout)
         fitted = transform.TransformConfig(
             vocabulary_files={name: job.layout.vocabulary(name) for name in Vocabulary},
             vocabularies=sizes,
-            has_prices=items_found["priced_training_items"] > 0,
+            has_prices=items_found["priced_vocabulary_items"] > 0,
             has_gaps=events.training_gaps > 0,
             num_buckets=config.num_buckets,
         )
-        graphs.fit_transform(job, max(num_partitions, num_item_partitions), cuts, fitted)
+        graphs.fit_transform(job, num_partitions, num_item_partitions, cuts, fitted)
         graphs.write_catalogue(job, num_item_partitions)
 
         splits_found = stages.split_infos(shards)
@@ -72,57 +76,81 @@ def prepare(config: PrepareConfig, output: str, beam_arguments: Sequence[str] = 
             "items": statistics.describe_items(job.result(ALL_ITEMS)),
             "item_properties": statistics.describe_reading(properties) if properties else None,
             "catalogue": items_found | {"kept_properties": list(frequent)},
-            "category_tree": catalogue.describe_tree(tree),
+            "category_tree": statistics.describe_reading(tree_reading) | catalogue.describe_tree(tree),
         }
         _write_json(job.layout.statistics, description)
-        storage.remove_directory(job.work.root)
+        storage.remove(job.work.root)
         _write_manifest(job, cuts, sizes, splits_found, {shard.name: shard.sha256 for shard in shards})
     return _summary(output, config, cuts, sizes, splits_found, description)
 
 
-def _read_events(job: Job) -> tuple[statistics.ReadingSummary, int]:
-    ranges, size = sources.list_byte_ranges(
-        job.config.events, timelines.EVENT_COLUMNS, timelines.OPTIONAL_EVENT_COLUMNS
-    )
-    num_partitions = _count_partitions(size, job.config)
-    reading = graphs.read_events(job, ranges, num_partitions)
+@dataclass(frozen=True)
+class _Input:
+    """Byte ranges of one kind of file, none where none was given, and how many partitions its bytes make."""
+
+    ranges: list[sources.ByteRange]
+    num_partitions: int
+
+
+def _list_inputs(config: PrepareConfig) -> dict[str, _Input]:
+    """All inputs by kind, before the first is read: a wrong path or header is told at once."""
+
+    def find(glob: str | None, columns: Sequence[str], optional: Sequence[str] = ()) -> _Input:
+        if glob is None:
+            return _Input([], 1)
+        ranges, size = sources.list_byte_ranges(glob, columns, optional)
+        return _Input(ranges, min(max(math.ceil(size / config.partition_bytes), 1), MAX_PARTITIONS))
+
+    return {
+        "events": find(config.events, timelines.EVENT_COLUMNS, timelines.OPTIONAL_EVENT_COLUMNS),
+        "properties": find(config.item_properties, catalogue.PROPERTY_COLUMNS),
+        "tree": find(config.category_tree, catalogue.TREE_COLUMNS),
+    }
+
+
+def _check_workers(job: Job, output: str) -> None:
+    """Refuses workers elsewhere with an output that is first made on this machine."""
+    if not graphs.is_in_process(job.options) and not storage.is_local(output):
+        raise ValueError(
+            f"with Beam workers elsewhere --output must be a folder that all of them share, got {output}; "
+            "mount one, or run in process (without --runner)"
+        )
+
+
+def _read_events(job: Job, inputs: Mapping[str, _Input]) -> tuple[statistics.ReadingSummary, int]:
+    given = inputs["events"]
+    reading = graphs.read_events(job, given.ranges, given.num_partitions)
     _check_rejects("event", reading, job.config)
-    validation.check_not_empty(reading.num_events, job.config.events)
-    log.info("read %d event rows into %d partitions, %d events", reading.rows, num_partitions, reading.num_events)
-    return reading, num_partitions
+    robots = reading.cleaning.robot_visitors
+    validation.check_not_empty(reading.num_events, reading.rows, robots, job.config.events)
+    for partition in set(range(given.num_partitions)) - reading.partitions:
+        storage.write_bytes(job.work.timelines(partition), timelines.encode_timelines(timelines.empty_timelines()))
+    log.info("read %d event rows into %d partitions", reading.rows, given.num_partitions)
+    return reading, given.num_partitions
 
 
-def _choose_cuts(reading: statistics.ReadingSummary, config: PrepareConfig) -> Cuts:
-    if config.split.method != SplitMethod.TIME:
-        return None
-    cuts = splits.choose_cuts(reading.times, config.split)
-    log.info("validation from %s, test from %s", *(format_when(cut) for cut in cuts))
-    return cuts
+def _read_tree(job: Job, inputs: Mapping[str, _Input]) -> tuple[catalogue.CategoryTree, statistics.ReadingSummary]:
+    chunks = [(source, chunk) for source in inputs["tree"].ranges for chunk in sources.read_chunks(source)]
+    tree, reading, rejects = catalogue.read_tree(chunk for _, chunk in chunks)
+    _check_rejects("category tree", reading, job.config)
+    if reading.rejects:
+        stages.WriteRejects(job.layout.rejects)((stages.reject_name("category-tree", chunks[0][0]), rejects))
+    return tree, reading
 
 
-def _read_tree(config: PrepareConfig) -> catalogue.CategoryTree:
-    if config.category_tree is None:
-        return catalogue.build_tree([], [])
-    ranges, _ = sources.list_byte_ranges(config.category_tree, catalogue.TREE_COLUMNS)
-    tree, reading = catalogue.read_tree(chunk for source in ranges for chunk in sources.read_chunks(source))
-    _check_rejects("category tree", reading, config)
-    return tree
-
-
-def _read_properties(job: Job, cuts: Cuts) -> tuple[statistics.ReadingSummary | None, int]:
-    if job.config.item_properties is None:
-        return None, 1
-    ranges, size = sources.list_byte_ranges(job.config.item_properties, catalogue.PROPERTY_COLUMNS)
-    num_partitions = _count_partitions(size, job.config)
+def _read_properties(
+    job: Job, inputs: Mapping[str, _Input], cuts: Cuts
+) -> tuple[statistics.ReadingSummary | None, int]:
+    given = inputs["properties"]
+    if not given.ranges:
+        return None, given.num_partitions
     # only a split by time has a future to keep out
-    reading = graphs.read_properties(job, ranges, num_partitions, cuts[0] if cuts else math.inf)
+    reading = graphs.read_properties(job, given.ranges, given.num_partitions, cuts[0] if cuts else math.inf)
     _check_rejects("item property", reading, job.config)
-    log.info("read %d item property rows into %d partitions", reading.rows, num_partitions)
-    return reading, num_partitions
-
-
-def _count_partitions(input_bytes: int, config: PrepareConfig) -> int:
-    return min(max(math.ceil(input_bytes / config.partition_bytes), 1), MAX_PARTITIONS)
+    for partition in set(range(given.num_partitions)) - reading.partitions:
+        write_table(job.work.properties(partition), catalogue.no_properties())
+    log.info("read %d item property rows into %d partitions", reading.rows, given.num_partitions)
+    return reading, given.num_partitions
 
 
 def _check_rejects(what: str, reading: statistics.ReadingSummary, config: PrepareConfig) -> None:

@@ -59,14 +59,17 @@ class Chunk:
 class ParsedRows:
     """Text columns of the rows that are well-formed CSV.
 
+    chunk          what was parsed
     columns        one string column [N] for each wanted column
-    positions      [N] byte positions at which the rows begin
+    begins, ends   [N] places in the chunk's data at which the rows begin and end
     rejects        rows that are not well-formed
     num_blank      lines without a character, passed over
     """
 
+    chunk: Chunk
     columns: pa.Table
-    positions: np.ndarray
+    begins: np.ndarray
+    ends: np.ndarray
     rejects: "Rejects"
     num_blank: int
 
@@ -140,26 +143,27 @@ def parse_chunk(chunk: Chunk) -> ParsedRows:
         rows = np.r_[rows, quoted_rows]
         order = np.argsort(rows)
         columns, rows = pa.concat_tables([plain, quoted]).take(order), rows[order]
+    return ParsedRows(chunk, columns, begins[rows], ends[rows], _rejects(chunk, begins, ends, flaws), num_blank)
+
+
+def reject_rows(parsed: ParsedRows, flaws: Flaws) -> Rejects:
+    """The rejects of `parsed` together with the rows that `flaws` marks among its columns."""
+    first, more = parsed.rejects, _rejects(parsed.chunk, parsed.begins, parsed.ends, flaws)
+    return Rejects(
+        first.path,
+        [*first.positions, *more.positions],
+        [*first.reasons, *more.reasons],
+        [*first.texts, *more.texts],
+    )
+
+
+def _rejects(chunk: Chunk, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> Rejects:
     bad = flaws.bad_rows
-    rejects = Rejects(
-        source.path,
+    return Rejects(
+        chunk.source.path,
         (begins[bad] + chunk.position).tolist(),
         flaws.reasons(),
-        [_shown(data[begins[row] : ends[row]]) for row in bad],
-    )
-    return ParsedRows(columns, begins[rows] + chunk.position, rejects, num_blank)
-
-
-def reject_rows(parsed: ParsedRows, flaws: Flaws, path: str) -> Rejects:
-    """The rejects of `parsed` together with the rows that `flaws` marks among its columns."""
-    bad = flaws.bad_rows
-    texts = [_shown(",".join(row.values()).encode()) for row in parsed.columns.take(bad).to_pylist()]
-    first = parsed.rejects
-    return Rejects(
-        path,
-        [*first.positions, *parsed.positions[bad].tolist()],
-        [*first.reasons, *flaws.reasons()],
-        [*first.texts, *texts],
+        [_shown(chunk.data[begins[row] : ends[row]]) for row in bad],
     )
 
 
@@ -198,13 +202,15 @@ def _read_header(path: str) -> tuple[tuple[str, ...], int]:
             line = file.readline()
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
+    if b"\r" in line.rstrip(b"\r\n"):
+        raise ValueError(f"{path} ends its lines with carriage returns alone; convert it to line feeds")
     text = line.removeprefix(_BYTE_ORDER_MARK).rstrip(b"\r\n")
     if not text:
         raise ValueError(f"{path} has no header line; the first line must name the columns")
     try:
         return tuple(name.strip() for name in next(csv.reader([text.decode()]))), len(line)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} has a header that is not UTF-8: {text[:80]!r}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} has a header that is not CSV in UTF-8: {text[:80]!r}") from error
 
 
 def _seek_line(file: BinaryIO, source: ByteRange) -> int:
@@ -275,24 +281,26 @@ def _parse_quoted(
 ) -> tuple[pa.Table, np.ndarray]:
     """Lines with quotes, by the standard library's parser: rare, or else slow but right."""
     source = chunk.source
-    good, records = [], []
+    csv.field_size_limit(max(csv.field_size_limit(), len(chunk.data)))
+    records, unbalanced, miscounted = {}, [], []
     for row in rows:
         try:
             fields = next(csv.reader([chunk.data[begins[row] : ends[row]].decode()], strict=True))
         except csv.Error:
-            flaws.mark(np.arange(len(begins)) == row, validation.QUOTING)
+            unbalanced.append(row)
             continue
-        if len(fields) != len(source.header):
-            flaws.mark(np.arange(len(begins)) == row, validation.FIELD_COUNT)
-            continue
-        good.append(row)
-        records.append(fields)
+        if len(fields) == len(source.header):
+            records[row] = fields
+        else:
+            miscounted.append(row)
+    for bad, reason in ((unbalanced, validation.QUOTING), (miscounted, validation.FIELD_COUNT)):
+        flaws.mark(np.isin(np.arange(len(begins)), bad), reason)
     places = [source.header.index(name) for name in source.columns]
     columns = {
-        name: pa.array([fields[place] for fields in records], pa.string())
+        name: pa.array([fields[place] for fields in records.values()], pa.string())
         for name, place in zip(source.columns, places, strict=True)
     }
-    return pa.table(columns), np.array(good, np.int64)
+    return pa.table(columns), np.array(list(records), np.int64)
 
 
 def _shown(line: bytes) -> str:

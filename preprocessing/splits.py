@@ -3,6 +3,7 @@
 Shapes: N rows, T distinct times.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,25 +49,26 @@ def merge_times(summaries: list[TimeSummary]) -> TimeSummary:
 
 
 def choose_cuts(summary: TimeSummary, config: SplitConfig) -> tuple[int, int]:
-    """Validation and test cut in ms; an event at a cut belongs to the later split.
+    """Validation and test cut in ms, given or at quantiles; an event at a cut belongs to the later split."""
+    if config.validation_from_ms is not None and config.test_from_ms is not None:
+        return config.validation_from_ms, config.test_from_ms
+    train_share = 1 - config.validation_share - config.test_share
+    return _quantile(summary, train_share), _quantile(summary, 1 - config.test_share)
+
+
+def check_counts(counts: Sequence[int], summary: TimeSummary, cuts: tuple[int, int] | None) -> None:
+    """Refuses a division with an empty split.
+
+    Args:
+      counts: events of each of SPLITS.
+      summary: when events happened, from which cuts that would work are suggested.
+      cuts: None: the split is at random.
 
     Raises:
-      ValueError: a split would be left without rows; the message names cuts that work.
+      ValueError: names the empty splits and what to do.
     """
-    if config.validation_from_ms is not None and config.test_from_ms is not None:
-        cuts = (config.validation_from_ms, config.test_from_ms)
-    else:
-        train_share = 1 - config.validation_share - config.test_share
-        cuts = (_quantile(summary, train_share), _quantile(summary, 1 - config.test_share))
-    validation.check_splits(count_by_split(summary, cuts), cuts, _usable_cuts(summary))
-    return cuts
-
-
-def count_by_split(summary: TimeSummary, cuts: tuple[int, int]) -> dict[str, int]:
-    """Events of each split at these cuts (to the summary's resolution)."""
-    places = np.searchsorted(cuts, summary.times_ms, side="right")
-    counts = np.bincount(places, summary.counts, minlength=len(SPLITS))
-    return {split: int(count) for split, count in zip(SPLITS, counts, strict=True)}
+    by_split = {str(split): int(count) for split, count in zip(SPLITS, counts, strict=True)}
+    validation.check_splits(by_split, cuts, _usable_cuts(summary))
 
 
 def assign_splits(

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from contract import storage
-from contract.catalogue import encode_catalogue
+from contract.catalogue import CATALOGUE_SCHEMA, encode_catalogue, in_order
 from contract.layout import DatasetLayout, join
 from contract.manifest import SplitInfo, VocabularyInfo
 from contract.schema import Split, SplitMethod, Vocabulary
@@ -42,8 +42,9 @@ class RouteEvents(beam.DoFn):
     def process(self, source: ByteRange) -> Iterator[Any]:
         for chunk in read_chunks(source):
             table, rejects, num_blank = timelines.parse_events(chunk)
+            summary = statistics.summarize_reading(len(table), num_blank, rejects)
             yield from _route(table, "visitor", self._num_partitions, (source.ordinal, chunk.position))
-            yield from _account(len(table), num_blank, rejects, source)
+            yield from _account("events", source, summary, rejects)
 
 
 class RouteProperties(beam.DoFn):
@@ -55,9 +56,9 @@ class RouteProperties(beam.DoFn):
 
     def process(self, source: ByteRange) -> Iterator[Any]:
         for chunk in read_chunks(source):
-            table, rejects, num_good = catalogue.parse_properties(chunk, self._until_ms)
+            table, summary, rejects = catalogue.parse_properties(chunk, self._until_ms)
             yield from _route(table, "item", self._num_partitions, (source.ordinal, chunk.position))
-            yield from _account(num_good, 0, rejects, source)
+            yield from _account("item-properties", source, summary, rejects)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class AssembleTimelines:
         partition, bundles = keyed
         rows, cleaning = timelines.assemble_timelines(bundles, self.max_events_per_day)
         storage.write_bytes(self.work.timelines(partition), timelines.encode_timelines(rows))
-        return statistics.summarize_cleaning(rows, cleaning)
+        return statistics.summarize_cleaning(partition, rows, cleaning)
 
 
 class CountIds(beam.DoFn):
@@ -81,14 +82,14 @@ class CountIds(beam.DoFn):
         self._work, self._cuts, self._split = work, cuts, split
 
     def process(self, partition: int) -> Iterator[Any]:
-        rows = _read_timelines(self._work, partition)
-        splits = timelines.split_rows(rows, self._cuts, self._split)
+        everyone = _read_timelines(self._work, partition)
+        rows, splits = timelines.split_timelines(everyone, self._cuts, self._split)
         is_training = splits == TRAIN
         write_table(self._work.visitor_counts(partition), vocabularies.count_visitors(rows, is_training))
         yield beam.pvalue.TaggedOutput(ITEMS, encode_columns(vocabularies.count_items(rows, is_training)))
         everything = vocabularies.count_items(rows, np.ones(len(rows), bool))
         yield beam.pvalue.TaggedOutput(ALL_ITEMS, encode_columns(everything))
-        yield statistics.count_events(rows, splits)
+        yield statistics.count_events(rows, splits, len(everyone) - len(rows))
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ class WriteTimelines:
     items: VocabularyInfo
 
     def __call__(self, partition: int) -> list[WrittenShard]:
-        rows = _read_timelines(self.work, partition)
-        splits = timelines.split_rows(rows, self.cuts, self.config.split)
+        everyone = _read_timelines(self.work, partition)
+        rows, splits = timelines.split_timelines(everyone, self.cuts, self.config.split)
         visitor_index = self._visitor_indices(rows, partition)
         vocabulary = read_table(self.work.items)["id"].combine_chunks()
         item_index = vocabularies.assign_indices(rows.items, vocabulary, self.items.oov_buckets)
@@ -156,15 +157,16 @@ class WriteTimelines:
 
 @dataclass(frozen=True)
 class MergeProperties:
-    """(partition, bundles) to a file of the latest properties; gives encoded counts of items by property."""
+    """(partition, bundles) to a file of the latest properties; gives counts of items by property, encoded, and that."""
 
     work: Workspace
 
-    def __call__(self, keyed: tuple[int, Iterable[timelines.Bundle]]) -> bytes:
+    def __call__(self, keyed: tuple[int, Iterable[timelines.Bundle]]) -> Iterator[Any]:
         partition, bundles = keyed
         properties = catalogue.merge_properties(bundles)
         write_table(self.work.properties(partition), properties)
-        return encode_columns(catalogue.count_properties(properties))
+        yield beam.pvalue.TaggedOutput(SUMMARIES, statistics.ReadingSummary(partitions=frozenset([partition])))
+        yield encode_columns(catalogue.count_properties(properties))
 
 
 class AssembleItems(beam.DoFn):
@@ -173,41 +175,56 @@ class AssembleItems(beam.DoFn):
     def __init__(
         self,
         work: Workspace,
+        has_properties: bool,
         config: PropertyConfig,
         frequent: tuple[str, ...],
         tree: catalogue.CategoryTree,
     ) -> None:
-        self._work, self._config, self._frequent, self._tree = work, config, frequent, tree
+        self._work, self._has_properties = work, has_properties
+        self._config, self._frequent, self._tree = config, frequent, tree
 
     def process(self, partition: int) -> Iterator[Any]:
         items = read_table(self._work.items)
         items = items.filter(pc.equal(items["partition"], partition))
-        path = self._work.properties(partition)
-        properties = read_table(path) if storage.exists(path) else None
+        properties = read_table(self._work.properties(partition)) if self._has_properties else None
         rows = catalogue.assemble_items(properties, items, self._config, self._frequent, self._tree)
         write_table(self._work.catalogue(partition), rows)
         for tag, column in ((Vocabulary.CATEGORIES, "category_path"), (Vocabulary.PROPERTY_VALUES, "property_values")):
             yield beam.pvalue.TaggedOutput(
                 tag, encode_columns(vocabularies.count_values(rows[column].combine_chunks()))
             )
-        yield catalogue.describe_partition(rows, self._tree)
+        yield catalogue.describe_partition(rows, properties, self._config, self._tree)
 
 
-class AnalysisBatches(beam.DoFn):
-    """A partition to the batches that TF-Transform analyzes: its training gaps, and its items' prices."""
+@dataclass(frozen=True)
+class GapBatch:
+    """A partition to the batch of its training gaps that TF-Transform analyzes."""
 
-    def __init__(self, work: Workspace, cuts: tuple[int, int] | None, split: SplitConfig) -> None:
-        self._work, self._cuts, self._split = work, cuts, split
+    work: Workspace
+    cuts: tuple[int, int] | None
+    split: SplitConfig
 
-    def process(self, partition: int) -> Iterator[pa.RecordBatch]:
-        rows = _read_timelines(self._work, partition)
-        gaps = timelines.gaps_by_timeline(rows, timelines.split_rows(rows, self._cuts, self._split) == TRAIN)
-        yield transform.analysis_batch({"gap_seconds": gaps}, len(gaps))
-        if storage.exists(self._work.catalogue(partition)):
-            items = read_table(self._work.catalogue(partition))
-            trained = items.filter(pc.greater_equal(items["item_index"], 0))
-            prices = transform.as_lists(trained["price"].combine_chunks())
-            yield transform.analysis_batch({"price": prices}, len(prices))
+    def __call__(self, partition: int) -> pa.RecordBatch:
+        rows, splits = timelines.split_timelines(_read_timelines(self.work, partition), self.cuts, self.split)
+        gaps = timelines.gaps_by_timeline(rows, splits == TRAIN)
+        return transform.analysis_batch({"gap_seconds": gaps}, len(gaps))
+
+
+@dataclass(frozen=True)
+class PriceBatch:
+    """All partitions to one batch of the vocabulary's prices.
+
+    The shards hold what is made of their moments, and only sums in one order are the same with any number of threads.
+    """
+
+    work: Workspace
+
+    def __call__(self, num_partitions: int) -> pa.RecordBatch:
+        parts = [read_table(self.work.catalogue(partition)) for partition in range(num_partitions)]
+        items = pa.concat_tables(parts)
+        known = items.filter(pc.greater_equal(items["item_index"], 0))
+        prices = transform.as_lists(known["price"].combine_chunks())
+        return transform.analysis_batch({"price": prices}, len(prices))
 
 
 class WriteCatalogue(beam.DoFn):
@@ -225,13 +242,13 @@ class WriteCatalogue(beam.DoFn):
             place = items.schema.get_field_index(name)
             items = items.append_column(name, column) if place < 0 else items.set_column(place, name, column)
         path = self._layout.catalogue_shard(partition, self._num_partitions)
-        storage.write_bytes(path, encode_catalogue(catalogue.in_order(items)))
+        storage.write_bytes(path, encode_catalogue(in_order(items.select(CATALOGUE_SCHEMA.names))))
         yield path
 
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """(file's place, rejects) to one JSON Lines file of the file's bad rows, in its order."""
+    """(name, rejects) to one JSON Lines file of an input file's bad rows, in its order."""
 
     directory: str
 
@@ -278,6 +295,11 @@ def split_infos(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
     }
 
 
+def reject_name(what: str, source: ByteRange) -> str:
+    """The name of the file that holds an input file's bad rows: `events-00000-events.csv`."""
+    return f"{what}-{source.ordinal:05d}-{os.path.basename(source.path)}"
+
+
 def _route(table: pa.Table, column: str, num_partitions: int, place: tuple[int, int]) -> Iterator[Any]:
     if len(table) == 0:
         return
@@ -286,19 +308,14 @@ def _route(table: pa.Table, column: str, num_partitions: int, place: tuple[int, 
         yield partition, timelines.Bundle(place, encode_columns(rows))
 
 
-def _account(num_good: int, num_blank: int, rejects: Rejects, source: ByteRange) -> Iterator[Any]:
-    summary = statistics.summarize_reading(num_good, num_blank, rejects)
+def _account(what: str, source: ByteRange, summary: statistics.ReadingSummary, rejects: Rejects) -> Iterator[Any]:
     yield beam.pvalue.TaggedOutput(SUMMARIES, summary)
     if rejects.reasons:
-        name = os.path.basename(source.path)
-        yield beam.pvalue.TaggedOutput(REJECTS, (f"{source.ordinal:05d}-{name}", rejects))
+        yield beam.pvalue.TaggedOutput(REJECTS, (reject_name(what, source), rejects))
 
 
 def _read_timelines(work: Workspace, partition: int) -> timelines.Timelines:
-    path = work.timelines(partition)
-    if not storage.exists(path):  # no visitor was hashed into it
-        return timelines.empty_timelines()
-    return timelines.decode_timelines(storage.read_bytes(path))
+    return timelines.decode_timelines(storage.read_bytes(work.timelines(partition)))
 
 
 def _tfrecord_bytes(records: list[bytes], compression: str) -> bytes:

@@ -16,10 +16,10 @@ from contract.schema import EVENT_KINDS
 from preprocessing.columns import by_count, decode_columns
 from preprocessing.sources import Rejects
 from preprocessing.splits import SPLITS, TRAIN, TimeSummary, merge_times, summarize_times
-from preprocessing.timelines import Cleaning, Timelines
+from preprocessing.timelines import MS_A_DAY, Cleaning, Timelines, by_people
 from preprocessing.validation import RejectReason
 
-_MS_A_DAY, _MS_AN_HOUR = 86_400_000, 3_600_000
+_MS_AN_HOUR = 3_600_000
 _THURSDAY = 3  # 1970-01-01 was one; Monday is 0
 _NUM_KINDS = len(EVENT_KINDS)
 _TOP = 20
@@ -33,44 +33,49 @@ class ReadingSummary:
     rows       lines that are not blank, good and bad
     rejects    by reason
     cleaning   what was left out after reading
-    times      when the remaining events happened
+    partitions that hold anything
+    times      when events of people happened
     """
 
     rows: int = 0
     blank_lines: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
-    first_rejects: dict[str, str] = field(default_factory=dict)
-    cleaning: Cleaning = field(default_factory=lambda: Cleaning(0, 0, 0))
+    first_rejects: dict[str, tuple[str, int, str]] = field(default_factory=dict)
+    cleaning: Cleaning = field(default_factory=lambda: Cleaning(0, 0))
+    partitions: frozenset[int] = frozenset()
     times: TimeSummary = field(default_factory=lambda: merge_times([]))
 
     @property
     def num_events(self) -> int:
-        """Events that remain."""
+        """Events of people, duplicates left out."""
         return int(self.times.counts.sum())
 
     def reject_reasons(self) -> dict[str, RejectReason]:
         """Counts and first examples by reason."""
-        return {reason: RejectReason(count, self.first_rejects[reason]) for reason, count in self.rejects.items()}
+        firsts = {reason: f"{path}:{byte}: {text}" for reason, (path, byte, text) in self.first_rejects.items()}
+        return {reason: RejectReason(count, firsts[reason]) for reason, count in self.rejects.items()}
 
 
 def summarize_reading(num_good: int, num_blank: int, rejects: Rejects) -> ReadingSummary:
     """The summary of one chunk."""
-    firsts: dict[str, str] = {}
+    firsts: dict[str, tuple[str, int, str]] = {}
     for position, reason, text in zip(rejects.positions, rejects.reasons, rejects.texts, strict=True):
-        firsts.setdefault(reason, f"{rejects.path}:{position}: {text}")
+        first = (rejects.path, position, text)
+        firsts[reason] = min(first, firsts.get(reason, first))
     counts = Counter(rejects.reasons)
     return ReadingSummary(num_good + len(rejects.reasons), num_blank, counts, firsts)
 
 
-def summarize_cleaning(timelines: Timelines, cleaning: Cleaning) -> ReadingSummary:
+def summarize_cleaning(partition: int, timelines: Timelines, cleaning: Cleaning) -> ReadingSummary:
     """The summary of one assembled partition."""
-    return ReadingSummary(cleaning=cleaning, times=summarize_times(timelines.timestamp_ms))
+    times = summarize_times(timelines.timestamp_ms[by_people(timelines)])
+    return ReadingSummary(cleaning=cleaning, times=times, partitions=frozenset([partition]))
 
 
 def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
     """One summary of several; the first example of a reason is the least, whatever the order of the parts."""
     listed = list(parts)
-    firsts: dict[str, str] = {}
+    firsts: dict[str, tuple[str, int, str]] = {}
     for part in listed:
         for reason, first in part.first_rejects.items():
             firsts[reason] = min(first, firsts.get(reason, first))
@@ -83,8 +88,8 @@ def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
         cleaning=Cleaning(
             sum(cleaning.duplicates for cleaning in cleanings),
             sum(cleaning.robot_visitors for cleaning in cleanings),
-            sum(cleaning.robot_events for cleaning in cleanings),
         ),
+        partitions=frozenset().union(*(part.partitions for part in listed)),
         times=merge_times([part.times for part in listed]),
     )
 
@@ -103,6 +108,7 @@ class EventStatistics:
     visitors_by_split    [S] visitors with a row in the split
     new_visitors         [S] of these, the ones without a training row
     training_gaps        pairs of neighbouring training events of a visitor
+    robot_events         events left out with their visitors
     """
 
     by_split: np.ndarray
@@ -115,14 +121,15 @@ class EventStatistics:
     visitors_by_split: np.ndarray
     new_visitors: np.ndarray
     training_gaps: int
+    robot_events: int
 
 
-def count_events(timelines: Timelines, splits: np.ndarray) -> EventStatistics:
-    """The statistics of one partition, given the split of each row."""
+def count_events(timelines: Timelines, splits: np.ndarray, robot_events: int) -> EventStatistics:
+    """The statistics of one partition, given the split of each row, and how many rows were left out as robots'."""
     num_visitors, kind = len(timelines.visitors), timelines.event.astype(np.int64)
     by_visitor = _cross(timelines.visitor_code, kind, num_visitors, _NUM_KINDS)
     in_split = _cross(timelines.visitor_code, splits, num_visitors, len(SPLITS)) > 0
-    days, day_places = np.unique(timelines.timestamp_ms // _MS_A_DAY, return_inverse=True)
+    days, day_places = np.unique(timelines.timestamp_ms // MS_A_DAY, return_inverse=True)
     hours = timelines.timestamp_ms // _MS_AN_HOUR
     return EventStatistics(
         by_split=_cross(splits, kind, len(SPLITS), _NUM_KINDS),
@@ -135,6 +142,7 @@ def count_events(timelines: Timelines, splits: np.ndarray) -> EventStatistics:
         visitors_by_split=in_split.sum(0),
         new_visitors=(in_split & ~in_split[:, [TRAIN]]).sum(0),
         training_gaps=int((splits == TRAIN).sum() - in_split[:, TRAIN].sum()),
+        robot_events=robot_events,
     )
 
 
@@ -159,6 +167,7 @@ def merge_events(parts: Iterable[EventStatistics]) -> EventStatistics:
         visitors_by_split=np.sum([part.visitors_by_split for part in listed], axis=0),
         new_visitors=np.sum([part.new_visitors for part in listed], axis=0),
         training_gaps=sum(part.training_gaps for part in listed),
+        robot_events=sum(part.robot_events for part in listed),
     )
 
 
@@ -176,7 +185,7 @@ def describe_events(statistics: EventStatistics, cleaning: Cleaning) -> dict[str
     return {
         "duplicates": cleaning.duplicates,
         "robot_visitors": cleaning.robot_visitors,
-        "robot_events": cleaning.robot_events,
+        "robot_events": statistics.robot_events,
         "events": int(statistics.by_split.sum()),
         "by_kind": _by_kind(statistics.by_split.sum(0)),
         "by_split": {
@@ -241,7 +250,7 @@ def _by_kind(counts: np.ndarray) -> dict[str, int]:
 
 
 def _date(day: int) -> str:
-    return datetime.fromtimestamp(day * _MS_A_DAY / 1000, UTC).date().isoformat()
+    return datetime.fromtimestamp(day * MS_A_DAY / 1000, UTC).date().isoformat()
 
 
 def _distribution(histogram: Counter) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from preprocessing.validation import Flaws
 EVENT_COLUMNS = ("timestamp", "visitorid", "event", "itemid")
 OPTIONAL_EVENT_COLUMNS = ("transactionid",)
 
-_MS_A_DAY = 86_400_000
+MS_A_DAY = 86_400_000
+NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Timelines:
     timestamp_ms     [N]
     event            [N] places in EVENT_KINDS
     items, item_code distinct item ids, and [N] places in them
+    robot_from_ms    [V] when a visitor had more events on one day than a person; NEVER for people
     """
 
     visitors: pa.Array
@@ -50,6 +52,7 @@ class Timelines:
     event: np.ndarray
     items: pa.Array
     item_code: np.ndarray
+    robot_from_ms: np.ndarray
 
     def __len__(self) -> int:
         return len(self.timestamp_ms)
@@ -57,11 +60,10 @@ class Timelines:
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What was left out of a partition."""
+    """What was found in a partition: exact duplicates, which are dropped, and visitors that are robots at some time."""
 
     duplicates: int
     robot_visitors: int
-    robot_events: int
 
 
 def parse_events(chunk: Chunk) -> tuple[pa.Table, Rejects, int]:
@@ -86,11 +88,11 @@ def parse_events(chunk: Chunk) -> tuple[pa.Table, Rejects, int]:
         }
     )
     good = table if flaws.is_good.all() else table.filter(flaws.is_good)
-    return good, reject_rows(parsed, flaws, chunk.source.path), parsed.num_blank
+    return good, reject_rows(parsed, flaws), parsed.num_blank
 
 
 def assemble_timelines(bundles: Iterable[Bundle], max_events_per_day: int) -> tuple[Timelines, Cleaning]:
-    """Sorts a partition's rows into timelines, without exact duplicates and robots."""
+    """Sorts a partition's rows into timelines, without exact duplicates, and tells from when visitors are robots."""
     parts = [decode_columns(bundle.encoded) for bundle in sorted(bundles, key=lambda bundle: bundle.place)]
     table = pa.concat_tables(parts)
     visitor_code, visitors = codes(table["visitor"])
@@ -107,19 +109,49 @@ def assemble_timelines(bundles: Iterable[Bundle], max_events_per_day: int) -> tu
     order = np.lexsort((columns["timestamp_ms"], columns["visitor"]))  # stable: ties stay in file order
     columns = {name: column[order] for name, column in columns.items()}
     is_duplicate = _find_duplicates(columns)
-    is_robot = _find_robots(columns, ~is_duplicate, len(visitors), max_events_per_day)
-    by_robot = is_robot[columns["visitor"]]
-    keep = ~is_duplicate & ~by_robot
-    cleaning = Cleaning(int(is_duplicate.sum()), int(is_robot.sum()), int((by_robot & ~is_duplicate).sum()))
-    kept_code = np.cumsum(~is_robot) - 1
-    return Timelines(
-        visitors=visitors.take(by_hash[~is_robot]),
-        visitor_code=kept_code[columns["visitor"][keep]],
-        timestamp_ms=columns["timestamp_ms"][keep],
-        event=columns["event"][keep],
+    columns = {name: column[~is_duplicate] for name, column in columns.items()}
+    robot_from_ms = _find_robots(columns["visitor"], columns["timestamp_ms"], len(visitors), max_events_per_day)
+    timelines = Timelines(
+        visitors=visitors.take(by_hash),
+        visitor_code=columns["visitor"],
+        timestamp_ms=columns["timestamp_ms"],
+        event=columns["event"],
         items=codes(table["item"])[1],
-        item_code=columns["item"][keep],
-    ), cleaning
+        item_code=columns["item"],
+        robot_from_ms=robot_from_ms,
+    )
+    return timelines, Cleaning(int(is_duplicate.sum()), int((robot_from_ms < NEVER).sum()))
+
+
+def by_people(timelines: Timelines) -> np.ndarray:
+    """[N] bool: rows of visitors that are never robots."""
+    return (timelines.robot_from_ms == NEVER)[timelines.visitor_code]
+
+
+def split_timelines(
+    timelines: Timelines, cuts: tuple[int, int] | None, config: SplitConfig
+) -> tuple[Timelines, np.ndarray]:
+    """The rows that take part in some split, and [their number] int8: the place in SPLITS of each.
+
+    A visitor who turns out to be a robot is left out from the split in which that shows on: what happens after a cut
+    changes nothing before it. Without a split by time there is no before.
+    """
+    splits = split_rows(timelines, cuts, config)
+    ends = np.array([*cuts, NEVER]) if cuts else np.full(len(SPLITS), NEVER)
+    keep = timelines.robot_from_ms[timelines.visitor_code] >= ends[splits]
+    if keep.all():
+        return timelines, splits
+    present, code = np.unique(timelines.visitor_code[keep], return_inverse=True)
+    kept = Timelines(
+        visitors=timelines.visitors.take(present),
+        visitor_code=code,
+        timestamp_ms=timelines.timestamp_ms[keep],
+        event=timelines.event[keep],
+        items=timelines.items,
+        item_code=timelines.item_code[keep],
+        robot_from_ms=timelines.robot_from_ms[present],
+    )
+    return kept, splits[keep]
 
 
 def split_rows(timelines: Timelines, cuts: tuple[int, int] | None, config: SplitConfig) -> np.ndarray:
@@ -142,7 +174,9 @@ def split_rows(timelines: Timelines, cuts: tuple[int, int] | None, config: Split
 def select_split(
     timelines: Timelines, splits: np.ndarray, split: Split, visitor_index: np.ndarray, item_index: np.ndarray
 ) -> TimelineRows:
-    """The rows of one split with, before them, what the same visitors did in earlier splits.
+    """The rows of one split, and among them, in order of time, what the same visitors did in earlier splits.
+
+    Of a random split, context may be later than a target: one more way in which it leaks.
 
     Args:
       timelines: of a partition.
@@ -187,6 +221,7 @@ def encode_timelines(timelines: Timelines) -> bytes:
             "timestamp_ms": timelines.timestamp_ms,
             "event": timelines.event,
             "item": pa.DictionaryArray.from_arrays(pa.array(timelines.item_code, pa.int32()), timelines.items),
+            "robot_from_ms": timelines.robot_from_ms[timelines.visitor_code],
         }
     )
     return encode_columns(table)
@@ -196,20 +231,24 @@ def decode_timelines(encoded: bytes) -> Timelines:
     """The partition of `encode_timelines`."""
     table = decode_columns(encoded)
     visitor, item = (table[name].combine_chunks() for name in ("visitor", "item"))
+    visitor_code = visitor.indices.to_numpy().astype(np.int64)
+    robot_from_ms = np.full(len(visitor.dictionary), NEVER)
+    robot_from_ms[visitor_code] = table["robot_from_ms"].to_numpy()
     return Timelines(
         visitors=visitor.dictionary,
-        visitor_code=visitor.indices.to_numpy().astype(np.int64),
+        visitor_code=visitor_code,
         timestamp_ms=table["timestamp_ms"].to_numpy(),
         event=table["event"].to_numpy(),
         items=item.dictionary,
         item_code=item.indices.to_numpy().astype(np.int64),
+        robot_from_ms=robot_from_ms,
     )
 
 
 def empty_timelines() -> Timelines:
     """A partition without a visitor."""
     none, no_ids = np.empty(0, np.int64), pa.array([], pa.string())
-    return Timelines(no_ids, none, none, none.astype(np.int8), no_ids, none)
+    return Timelines(no_ids, none, none, none.astype(np.int8), no_ids, none, none)
 
 
 def _transactions(parsed: ParsedRows) -> pa.Array:
@@ -233,12 +272,22 @@ def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _find_robots(
-    columns: dict[str, np.ndarray], rows: np.ndarray, num_visitors: int, max_events_per_day: int
+    visitor: np.ndarray, timestamp_ms: np.ndarray, num_visitors: int, max_events_per_day: int
 ) -> np.ndarray:
-    """[V] bool: visitors with more events than allowed on some day (UTC), duplicates not counted."""
-    visitor, day = columns["visitor"][rows], columns["timestamp_ms"][rows] // _MS_A_DAY
-    begins = np.flatnonzero(np.r_[True, (visitor[1:] != visitor[:-1]) | (day[1:] != day[:-1])][: len(visitor)])
-    counts = np.diff(np.append(begins, len(visitor)))
-    is_robot = np.zeros(num_visitors, bool)
-    is_robot[visitor[begins[counts > max_events_per_day]]] = True
-    return is_robot
+    """[V] int64: when each visitor first had more events on a day (UTC) than allowed; NEVER where that never was.
+
+    Args:
+      visitor, timestamp_ms: [N] of rows in the order of timelines.
+    """
+    robot_from_ms = np.full(num_visitors, NEVER)
+    day = timestamp_ms // MS_A_DAY
+    # the row that many places before is of the same visitor and day: this row is one too many
+    over = (
+        np.flatnonzero(
+            (visitor[max_events_per_day:] == visitor[:-max_events_per_day])
+            & (day[max_events_per_day:] == day[:-max_events_per_day])
+        )
+        + max_events_per_day
+    )
+    np.minimum.at(robot_from_ms, visitor[over], timestamp_ms[over])
+    return robot_from_ms

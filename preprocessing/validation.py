@@ -11,11 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contract.schema import EVENT_KINDS
-from preprocessing.config import format_when
-
-# Outside of this a number is hardly a time in milliseconds: seconds give 1970, microseconds the year 47,000.
-PLAUSIBLE_FROM_MS = 946_684_800_000  # 2000-01-01
-PLAUSIBLE_UNTIL_MS = 4_102_444_800_000  # 2100-01-01
+from preprocessing.config import PLAUSIBLE_FROM_MS, PLAUSIBLE_UNTIL_MS, format_when
 
 FIELD_COUNT = "wrong number of fields"
 QUOTING = "unbalanced quote or embedded newline"
@@ -103,18 +99,23 @@ class RejectReason:
     first: str
 
 
-def check_not_empty(num_rows: int, glob: str) -> None:
-    """Refuses an input without a single good row."""
-    if num_rows == 0:
-        raise ValueError(f"{glob} holds no usable event; check the glob and the files' contents")
+def check_not_empty(num_events: int, num_rows: int, robot_visitors: int, glob: str) -> None:
+    """Refuses an input without a single event of a person."""
+    if num_events:
+        return
+    if robot_visitors:
+        advice = f"all {robot_visitors} visitors have more events on a day than --max-events-per-day; raise it"
+    else:
+        advice = "check the glob and the files' contents"
+    raise ValueError(f"{glob} holds no usable event among {num_rows} rows; {advice}")
 
 
-def check_splits(counts: Mapping[str, int], cuts: tuple[int, int], usable: tuple[int, int] | None) -> None:
-    """Refuses cuts that leave a split without rows.
+def check_splits(counts: Mapping[str, int], cuts: tuple[int, int] | None, usable: tuple[int, int] | None) -> None:
+    """Refuses a division that leaves a split without rows.
 
     Args:
-      counts: rows of each split at `cuts`.
-      cuts: validation and test cut, ms.
+      counts: rows of each split.
+      cuts: validation and test cut, ms; None: the split is at random.
       usable: cuts that would leave no split empty; None where there are none.
 
     Raises:
@@ -123,6 +124,12 @@ def check_splits(counts: Mapping[str, int], cuts: tuple[int, int], usable: tuple
     empty = [name for name, count in counts.items() if count == 0]
     if not empty:
         return
+    if cuts is None:
+        total = sum(counts.values())
+        raise ValueError(
+            f"no event falls into {', '.join(empty)}: {total} events are too few for a random split; give more, or use "
+            "--split none"
+        )
     at = " and ".join(format_when(cut) for cut in cuts)
     if usable is None:
         advice = "the events have fewer than three distinct times: give more events, or use --split none"

@@ -82,6 +82,7 @@ def index_visitors(
     owners = np.repeat(np.arange(num_partitions), [len(part) for part in counts])
     entries = choose_entries(pa.concat_tables(counts).append_column("partition", pa.array(owners)), config)
     _write_ids(layout.vocabulary(Vocabulary.VISITORS), entries)
+    _check_not_empty(Vocabulary.VISITORS, entries, config)
     entries = _number(entries)
     by_partition = np.argsort(entries["partition"].to_numpy(), kind="stable")
     ends = np.cumsum(np.bincount(entries["partition"].to_numpy(), minlength=num_partitions))
@@ -94,10 +95,14 @@ def index_visitors(
 def index_items(
     work: Workspace, encoded_counts: bytes, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Writes the item vocabulary, and keeps it with its training counts."""
-    entries = choose_entries(decode_columns(encoded_counts), config)
+    """Writes the item vocabulary, and keeps all training items with their counts; index -1: beyond its limits."""
+    counts = decode_columns(encoded_counts)
+    entries = choose_entries(counts, config)
     _write_ids(layout.vocabulary(Vocabulary.ITEMS), entries)
-    write_table(work.items, _number(entries))
+    _check_not_empty(Vocabulary.ITEMS, entries, config)
+    others = counts.filter(pc.invert(pc.is_in(counts["id"], value_set=entries["id"].combine_chunks())))
+    unnumbered = others.append_column("index", pa.array(np.full(len(others), -1)))
+    write_table(work.items, pa.concat_tables([_number(entries), unnumbered.sort_by("id")]))
     return VocabularyInfo(size=len(entries), oov_buckets=config.oov_buckets)
 
 
@@ -134,6 +139,11 @@ def oov_bucket(ids: pa.Array, oov_buckets: int) -> np.ndarray:
         return np.zeros(len(ids), np.int64)
     texts = tf.constant(ids.to_numpy(zero_copy_only=False).astype(object), tf.string)
     return tf.strings.to_hash_bucket_fast(texts, oov_buckets).numpy()
+
+
+def _check_not_empty(name: Vocabulary, entries: pa.Table, config: VocabularyConfig) -> None:
+    if len(entries) == 0:
+        raise ValueError(f"no id of the {name} has {name}.min_count={config.min_count} training events; lower it")
 
 
 def _number(entries: pa.Table) -> pa.Table:

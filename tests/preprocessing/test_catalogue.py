@@ -59,6 +59,20 @@ def test_paths_lead_from_the_root_and_survive_cycles_and_orphans():
     assert (tree.num_cycles, tree.num_orphans) == (3, 1)
 
 
+def test_a_deep_tree_is_built_and_what_hangs_below_a_cycle_ends_there():
+    chain = [str(n) for n in range(3000)]
+    assert build_tree(chain, ["", *chain[:-1]]).paths["2999"] == tuple(chain)
+    # b and c are each other's parents; a hangs below b
+    tree = build_tree(["a", "b", "c"], ["b", "c", "b"])
+    assert tree.paths == {"a": ("c", "b", "a"), "b": ("c", "b"), "c": ("b", "c")}
+    assert tree.num_cycles == 2
+
+
+def test_of_two_rows_for_a_category_the_last_counts():
+    tree = build_tree(["1", "2", "2"], ["", "", "1"])
+    assert (tree.paths["2"], tree.num_repeated) == (("1", "2"), 1)
+
+
 def items(*ids: str) -> pa.Table:
     size = len(ids)
     columns = {name: pa.array([5] * size, pa.int64()) for name in ("views", "carts", "transactions")}
@@ -76,7 +90,9 @@ def test_items_get_their_roles_and_words_and_those_without_properties_are_kept()
             ("a", "categoryid", "20"),
             ("a", "available", "1"),
             ("a", "790", "n1500.250"),
-            ("a", "888", "red n5.000 red"),
+            ("a", "888", "red  n5.000 red"),
+            ("b", "888", ""),
+            ("b", "categoryid", ""),
             ("a", "6", "x"),
             ("a", "7", "not kept"),
             ("z", "categoryid", "99"),

@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from preprocessing import cli
+from preprocessing import cli, pipeline
 from preprocessing.config import PrepareConfig
 
 
@@ -15,21 +16,22 @@ def prepared(monkeypatch):
     """What `prepare` was called with, played by a stand-in."""
     calls = []
 
-    def prepare(config: PrepareConfig, output: str, beam_arguments: list[str]) -> dict:
-        calls.append((config, output, beam_arguments))
+    def prepare(config: PrepareConfig, output: str, options: PipelineOptions) -> dict:
+        calls.append((config, output, options))
         return {"dataset": output}
 
-    monkeypatch.setattr(cli, "_prepare", prepare)
+    monkeypatch.setattr(pipeline, "prepare", prepare)
     return calls
 
 
 def test_flags_settings_and_beam_options_find_their_way(prepared, capsys):
     arguments = ["prepare", "--events", "e*.csv", "--output", "d", "--max-reject-share", "0.5"]
     cuts = ["--validation-from", "2015-09-01", "--test-from", "1441152000000"]
-    others = ["--set", "items.min_count=5", "compress=true", "--runner=DirectRunner"]
+    others = ["--set", "items.min_count=5", "compress=true", "--runner=DirectRunner", "--direct_num_workers", "2"]
     assert cli.main([*arguments, *cuts, *others]) == 0
-    ((config, output, beam_arguments),) = prepared
-    assert (config.events, output, beam_arguments) == ("e*.csv", "d", ["--runner=DirectRunner"])
+    ((config, output, options),) = prepared
+    assert (config.events, output) == ("e*.csv", "d")
+    assert options.get_all_options()["direct_num_workers"] == 2
     # 2015-09-01T00:00Z is 1,441,065,600 s after 1970
     assert (config.split.validation_from_ms, config.split.test_from_ms) == (1_441_065_600_000, 1_441_152_000_000)
     assert (config.items.min_count, config.compress, config.max_reject_share) == (5, True, 0.5)
@@ -43,8 +45,11 @@ def test_flags_settings_and_beam_options_find_their_way(prepared, capsys):
         (["--set", "items.min_count=0"], "min_count must be at least 1, got 0"),
         (["--validation-from", "tomorrow"], "'tomorrow' is neither ISO 8601"),
         (["--validation-from", "2015-09-01"], "give both"),
-        (["--split", "random", "--validation-from", "1", "--test-from", "2"], "go with --split time"),
+        (["--split", "random", "--validation-from", "2015-09-01", "--test-from", "2015-09-02"], "go with --split time"),
         (["--split", "sideways"], "invalid choice"),
+        (["second.csv"], "unrecognized arguments: second.csv"),  # a glob that the shell expanded
+        (["--max-event-per-day", "5"], "unrecognized arguments: --max-event-per-day"),
+        (["--direct_num_workers", "many"], "Beam refuses"),
     ],
 )
 def test_a_wrong_flag_or_setting_is_a_misuse(prepared, capsys, arguments, message):
@@ -63,9 +68,9 @@ def test_a_flag_that_no_command_knows_is_a_misuse():
 
 def test_an_input_that_cannot_be_used_is_one_line_and_status_1(monkeypatch, caplog):
     def prepare(*_):
-        raise FileNotFoundError("no file matches nothing.csv; check the path")
+        raise FileNotFoundError("no file matches nothing.csv; check the path [while running 'Read']")
 
-    monkeypatch.setattr(cli, "_prepare", prepare)
+    monkeypatch.setattr(pipeline, "prepare", prepare)
     assert cli.main(["prepare", "--events", "nothing.csv", "--output", "d"]) == 1
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert record.getMessage() == "no file matches nothing.csv; check the path"

@@ -16,21 +16,22 @@ from contract import storage
 from contract.catalogue import read_catalogue
 from contract.errors import ContractError
 from contract.layout import DatasetLayout, join
-from contract.manifest import Manifest, read_manifest, verify_files
+from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
 from contract.schema import Split, Vocabulary
 from contract.timelines import read_timelines
 from preprocessing.config import PrepareConfig, SplitConfig, VocabularyConfig
+from preprocessing.graphs import beam_options
 from preprocessing.pipeline import prepare
 from preprocessing.transform import load_transform
 from preprocessing.vocabularies import assign_indices
-from tests.preprocessing.shop import DAY_MS, START_MS, event, small_shop
+from tests.preprocessing.shop import DAY_MS, START_MS, event, small_shop, write_lines
 
 pytestmark = pytest.mark.integration
 
 
 def config_of(shop: dict[str, str], **settings) -> PrepareConfig:
-    """Three partitions, and three out-of-vocabulary buckets for items."""
-    given = {"partition_bytes": 400, "block_rows": 4, "items": VocabularyConfig(oov_buckets=3), **settings}
+    """Many partitions, some of them empty, and three out-of-vocabulary buckets for items."""
+    given = {"partition_bytes": 100, "block_rows": 4, "items": VocabularyConfig(oov_buckets=3), **settings}
     return PrepareConfig(**shop, **given)
 
 
@@ -43,7 +44,7 @@ def shop(tmp_path_factory) -> dict[str, str]:
 def dataset(shop, tmp_path_factory) -> str:
     root = str(tmp_path_factory.mktemp("prepared") / "dataset")
     # the runner that everybody asks for by name; it must not look for a download
-    prepare(config_of(shop), root, ["--runner=DirectRunner"])
+    prepare(config_of(shop), root, beam_options(["--runner=DirectRunner"]))
     return root
 
 
@@ -76,7 +77,7 @@ def test_every_event_is_a_target_once_and_split_files_stand_alone(dataset, manif
     targets = []
     for split, info in manifest.splits.items():
         rows = read_timelines([join(dataset, name) for name in info.files])
-        assert len(info.files) == 3
+        assert len(info.files) == 10  # the events have 991 bytes
         assert (len(rows), rows.is_target.sum()) == (info.rows, info.target_rows)
         starts = np.flatnonzero(rows.position == 0)
         assert len(starts) == info.visitors
@@ -159,14 +160,16 @@ def test_the_statistics_count_what_was_read(dataset):
     assert statistics["items"]["items"] == 6
     assert statistics["item_properties"]["rows"] == 9
     assert statistics["catalogue"]["outside_vocabulary"] == 1
-    assert statistics["category_tree"] == {"categories": 3, "roots": 1, "levels": 3, "cycles": 0, "orphans": 0}
+    tree = statistics["category_tree"]
+    assert (tree["rows"], tree["categories"], tree["roots"], tree["levels"]) == (3, 3, 1, 3)
 
 
 def test_the_same_input_gives_the_same_bytes_from_any_number_of_threads(dataset, shop, tmp_path):
     again = str(tmp_path / "again")
-    prepare(config_of(shop), again, ["--direct_num_workers=2", "--direct_running_mode=multi_threading"])
+    prepare(config_of(shop), again, beam_options(["--direct_num_workers=2", "--direct_running_mode=multi_threading"]))
     names = [name for name in storage.list_files(dataset) if not name.startswith("transform/")]
-    assert len(names) > 12
+    assert len(names) > 30
+    assert dataset_checksum(dataset) == dataset_checksum(again)
     for name in names:
         if (
             name != "manifest.json"
@@ -205,6 +208,70 @@ def test_few_bad_rows_are_kept_with_their_place(tmp_path):
     assert row == {"file": path, "byte": Path(path).read_text().index(bad), "reason": "unknown event kind", "row": bad}
 
 
+def test_bad_rows_of_each_input_are_kept_apart(tmp_path):
+    for name in ("events", "properties", "tree"):
+        (tmp_path / name).mkdir()
+    config = PrepareConfig(
+        events=write_events(tmp_path / "events" / "2015.csv", *plain_events(20), "bad"),
+        item_properties=write_lines(
+            tmp_path / "properties" / "2015.csv",
+            "timestamp,itemid,property,value",
+            f"{START_MS},i1,categoryid,",  # an empty value tells nothing
+            f"{START_MS},i1,790,cheap",
+            "",
+            "bad",
+        ),
+        category_tree=write_lines(tmp_path / "tree" / "2015.csv", "categoryid,parentid", "1,", "bad,row,here"),
+        max_reject_share=0.5,
+    )
+    prepare(config, str(tmp_path / "dataset"))
+    rejects = {path.name: json.loads(path.read_text())["row"] for path in (tmp_path / "dataset" / "rejects").iterdir()}
+    assert rejects == {
+        "events-00000-2015.csv.jsonl": "bad",
+        "item-properties-00000-2015.csv.jsonl": "bad",
+        "category-tree-00000-2015.csv.jsonl": "bad,row,here",
+    }
+    statistics = json.loads((tmp_path / "dataset" / "statistics.json").read_text())
+    assert statistics["item_properties"] == {"rows": 3, "blank_lines": 1, "rejected": {"wrong number of fields": 1}}
+    assert statistics["category_tree"]["rejected"] == {"wrong number of fields": 1}
+    assert statistics["catalogue"]["price_is_no_number"] == 1
+
+
+def test_items_beyond_the_vocabularys_limits_stay_in_the_catalogue(tmp_path):
+    # four items, ten views each; a limit of two keeps the first two by id
+    config = PrepareConfig(
+        events=write_events(tmp_path / "events.csv", *plain_events(50)), items=VocabularyConfig(max_size=2)
+    )
+    prepare(config, str(tmp_path / "dataset"))
+    manifest = read_manifest(str(tmp_path / "dataset"))
+    rows = read_catalogue([join(str(tmp_path / "dataset"), name) for name in manifest.catalogue_files]).to_pylist()
+    assert [(row["item_id"], row["item_index"], row["views"]) for row in rows] == [
+        ("i0", 0, 10),
+        ("i1", 1, 10),
+        ("i2", -1, 10),
+        ("i3", -1, 10),
+    ]
+
+
+def test_what_happens_after_the_cut_changes_nothing_before_it(tmp_path):
+    cuts = SplitConfig(validation_from_ms=START_MS + 40 * DAY_MS, test_from_ms=START_MS + 45 * DAY_MS)
+    later = [event(42 + n / 1000, "v1", "i9").removesuffix(",") for n in range(300)]  # v1 turns out to be a robot
+    for name, lines in (("before", []), ("after", later)):
+        events = write_events(tmp_path / f"{name}.csv", *plain_events(50), *lines)
+        prepare(PrepareConfig(events=events, split=cuts), str(tmp_path / name))
+    names = [name for name in storage.list_files(str(tmp_path / "before")) if "train" in name or "items" in name]
+    names += ["vocabulary/visitors.txt"]
+    assert len(names) > 4
+    for name in names:
+        if not name.startswith("transform/"):
+            assert storage.sha256(str(tmp_path / "before" / name)) == storage.sha256(str(tmp_path / "after" / name)), (
+                name
+            )
+    counts = json.loads((tmp_path / "after" / "statistics.json").read_text())["events"]
+    # of v1's events at days 1, 4, 7 … 49, the ones from day 40 on: 40, 43, 46 and 49
+    assert (counts["robot_visitors"], counts["robot_events"]) == (1, 304)
+
+
 def test_an_input_without_a_row_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no usable event"):
         prepare(PrepareConfig(events=write_events(tmp_path / "events.csv")), str(tmp_path / "dataset"))
@@ -235,6 +302,7 @@ KILL_AT_PUBLICATION = """
 import os, signal, sys
 from contract import storage
 from preprocessing.config import PrepareConfig
+from preprocessing.graphs import beam_options
 from preprocessing.pipeline import prepare
 rename = os.rename
 def killed(source, destination):

@@ -165,10 +165,29 @@ def test_any_byte_ranges_together_give_every_line_once(tmp_path_factory, lines, 
     assert data.rstrip("\n") == body.rstrip("\n")
 
 
+def test_a_rejected_row_is_shown_as_it_stands_in_the_file(tmp_path):
+    _, rejects, _ = parse(
+        tmp_path / "events.csv", b"itemid,shop,event,visitorid,timestamp\ni,X,looked,v,1440000000000\n"
+    )
+    assert list(rejects.texts) == ["i,X,looked,v,1440000000000"]
+
+
+def test_lines_that_end_in_carriage_returns_alone_are_refused(tmp_path):
+    (tmp_path / "mac.csv").write_bytes(b"timestamp,visitorid,event,itemid\r1440000000000,v,view,i\r")
+    with pytest.raises(ValueError, match="carriage returns alone"):
+        list_byte_ranges(str(tmp_path / "mac.csv"), EVENT_COLUMNS)
+
+
+def test_a_quoted_field_may_be_long(tmp_path):
+    table, rejects, _ = parse(tmp_path / "events.csv", f'{HEADER}\n1440000000000,"{"v" * 200_000}",view,i,\n'.encode())
+    assert not rejects.reasons
+    assert len(table["visitor"][0].as_py()) == 200_000
+
+
 def test_positions_point_at_the_rows(tmp_path):
     path = tmp_path / "events.csv"
     path.write_text(f"{HEADER}\n\n{GOOD}\n{GOOD}\n")
     (source,), _ = list_byte_ranges(str(path), EVENT_COLUMNS)
     (chunk,) = read_chunks(source)
     first = len(HEADER) + 2  # behind the header's line feed and the blank line
-    assert parse_chunk(chunk).positions.tolist() == [first, first + len(GOOD) + 1]
+    assert (parse_chunk(chunk).begins + chunk.position).tolist() == [first, first + len(GOOD) + 1]

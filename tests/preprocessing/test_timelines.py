@@ -1,21 +1,27 @@
 """Rows to timelines."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from contract.schema import Split
 from preprocessing.columns import encode_columns
 from preprocessing.config import SplitConfig
 from preprocessing.splits import TEST, TRAIN, VALIDATION
 from preprocessing.timelines import (
+    NEVER,
     Bundle,
     Timelines,
     assemble_timelines,
+    by_people,
     decode_timelines,
     encode_timelines,
     gaps_by_timeline,
     select_split,
     split_rows,
+    split_timelines,
 )
 
 DAY_MS = 86_400_000
@@ -69,19 +75,41 @@ def test_only_exact_duplicates_are_dropped_and_all_are_counted():
     assert len(timelines) == 5
 
 
-def test_a_visitor_with_too_many_events_on_one_day_is_left_out_and_counted():
-    busy = [("robot", n, 0, "x", "") for n in range(3)] + [("robot", 5 * DAY_MS, 0, "x", "")]
+def test_a_visitor_is_a_robot_from_the_event_that_is_one_too_many_on_its_day():
+    busy = [("robot", 3 * DAY_MS + n, 0, "x", "") for n in range(4)] + [("robot", 1, 0, "x", "")]
     steady = [("person", n * DAY_MS, 0, "x", "") for n in range(3)] + [("person", 1, 0, "x", "")]
     timelines, cleaning = assemble_timelines([bundle((0, 0), *busy, *steady)], 2)
-    assert timelines.visitors.to_pylist() == ["person"]
-    assert len(timelines) == 4
-    assert (cleaning.robot_visitors, cleaning.robot_events) == (1, 4)
+    from_ms = dict(zip(timelines.visitors.to_pylist(), timelines.robot_from_ms.tolist(), strict=True))
+    # the third of the day's events, counted from 0: 2 ms into day 3
+    assert from_ms == {"robot": 3 * DAY_MS + 2, "person": NEVER}
+    assert cleaning.robot_visitors == 1
+    assert len(timelines) == 9
+    assert by_people(timelines).sum() == 4
 
 
 def test_duplicates_do_not_make_a_robot():
     rows = [("a", 1, 0, "x", "")] * 5
     timelines, cleaning = assemble_timelines([bundle((0, 0), *rows)], 2)
     assert (len(timelines), cleaning.robot_visitors, cleaning.duplicates) == (1, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("robot_from_ms", "kept"),
+    # visitor a has events at 1, 5 and 9, in training, validation and test (cuts at 4 and 8)
+    [(NEVER, [1, 5, 9]), (9, [1, 5]), (8, [1, 5]), (7, [1]), (4, [1]), (3, [])],
+)
+def test_a_robot_is_left_out_from_the_split_where_it_shows_and_not_before(robot_from_ms, kept):
+    timelines = replace(two_visitors(), robot_from_ms=np.array([robot_from_ms, NEVER]))
+    rows, splits = split_timelines(timelines, (4, 8), SplitConfig())
+    assert [times for _, times, _, _ in as_rows(rows)] == [*kept, 2, 3]
+    assert splits.tolist() == [{1: TRAIN, 5: VALIDATION, 9: TEST}[time] for time in kept] + [TRAIN, TRAIN]
+    assert rows.visitors.to_pylist() == (["a", "b"] if kept else ["b"])
+
+
+def test_without_cuts_a_robot_is_left_out_altogether():
+    timelines = replace(two_visitors(), robot_from_ms=np.array([9, NEVER]))
+    rows, _ = split_timelines(timelines, None, SplitConfig(method="none"))
+    assert [row[0] for row in as_rows(rows)] == ["b", "b"]
 
 
 def two_visitors() -> Timelines:
@@ -92,6 +120,7 @@ def two_visitors() -> Timelines:
         event=np.zeros(5, np.int8),
         items=pa.array(["x", "y"]),
         item_code=np.array([0, 1, 0, 1, 1]),
+        robot_from_ms=np.array([NEVER, NEVER]),
     )
 
 
@@ -125,6 +154,7 @@ def test_a_random_split_changes_with_the_seed_only():
         np.zeros(500, np.int8),
         pa.array(["x"]),
         np.zeros(500, np.int64),
+        np.full(500, NEVER),
     )
     first = split_rows(many, None, SplitConfig(method="random"))
     assert first.tolist() == split_rows(many, None, SplitConfig(method="random")).tolist()
@@ -134,7 +164,10 @@ def test_a_random_split_changes_with_the_seed_only():
 
 
 def test_timelines_survive_the_intermediate_file():
-    assert as_rows(decode_timelines(encode_timelines(two_visitors()))) == as_rows(two_visitors())
+    timelines = replace(two_visitors(), robot_from_ms=np.array([7, NEVER]))
+    found = decode_timelines(encode_timelines(timelines))
+    assert as_rows(found) == as_rows(timelines)
+    assert found.robot_from_ms.tolist() == [7, NEVER]
 
 
 def test_gaps_are_those_between_neighbours_of_one_visitor():
