@@ -11,6 +11,7 @@ from trainer.config import (
     RunConfig,
     SampledSoftmaxConfig,
     SquaredErrorConfig,
+    TowersConfig,
 )
 
 NOTEBOOK_MF = RunConfig(
@@ -38,5 +39,12 @@ MF = RunConfig(
     input=InputConfig(batch_size=1024),
     epochs=20,
 )
+NN = RunConfig(
+    model=TowersConfig(),
+    loss=SampledSoftmaxConfig(),
+    optimizer=AdagradConfig(),
+    input=InputConfig(batch_size=512),
+    epochs=4,
+)
 
-PRESETS: Mapping[str, RunConfig] = {"notebook-mf": NOTEBOOK_MF, "notebook-nn": NOTEBOOK_NN, "mf": MF}
+PRESETS: Mapping[str, RunConfig] = {"notebook-mf": NOTEBOOK_MF, "notebook-nn": NOTEBOOK_NN, "mf": MF, "nn": NN}

@@ -124,6 +124,7 @@ def train(config: RunConfig, *, data: str, workdir: str, stop: StopRequest | Non
                 config.input,
                 seed=config.seed,
                 epochs=config.epochs,
+                history_length=config.history_length,
                 first_epoch=step // length.steps_per_epoch,
                 first_step=step % length.steps_per_epoch,
             )
@@ -159,7 +160,7 @@ def _open_run(workdir: str, config: RunConfig, dataset: Dataset, replicas: Repli
         check_same_run(record, config, dataset)
         replicas.wait_for_all()
         return record
-    events = count_events(dataset.shards(Split.TRAIN), config.input)
+    events = count_events(dataset.shards(Split.TRAIN), config.input, config.history_length)
     record = RunRecord(
         config=config,
         data=dataset.root,
@@ -182,7 +183,7 @@ def _make_dense_optimizer(
     if not model.dense:
         return None
     with replicas.strategy.scope():
-        optimizer = dense_optimizer(config.optimizer)
+        optimizer = dense_optimizer(config.dense_optimizer)
         optimizer.build(model.dense)
     return optimizer
 
