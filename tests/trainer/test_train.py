@@ -237,7 +237,7 @@ def same_parity_share(dataset: Dataset, workdir: Path) -> float:
     model = load_inference_model(str(workdir), dataset)
     visitors = tf.range(dataset.num_visitors, dtype=tf.int64)
     nothing = tf.zeros([dataset.num_visitors, 0], tf.int64)
-    scores = model.catalogue_scores(Queries(visitors, nothing, tf.zeros_like(visitors))).numpy()
+    scores = model.catalogue_scores(Queries.of_items(visitors, nothing, tf.zeros_like(visitors))).numpy()
     ranked = np.argsort(-scores, axis=1)[:, : dataset.num_items // 2]
     return float((ranked % 2 == np.arange(dataset.num_visitors)[:, None] % 2).mean())
 

@@ -10,6 +10,7 @@ import numpy as np
 from contract.schema import Split
 from contract.timelines import TimelineRows, read_timelines, timeline_starts
 from trainer.dataset import Dataset
+from trainer.ranking.histories import Histories
 from trainer.ranking.lists import Lists
 
 
@@ -18,7 +19,8 @@ class Cases:
     """Visitors with what they did before the cut and the new items they touched after it.
 
     visitor                  [V] int64 vocabulary indices; unknown visitors share out-of-vocabulary ones
-    history                  V lists of the items before the cut, oldest first, repetitions and unknown items included
+    history                  V histories: the rows before the cut, repetitions and unknown items included
+    timestamp_ms             [V] int64, for when is ranked: the cut, which is the first moment of the window
     relevant                 V lists of what is to be found: distinct items of the vocabulary, ascending
     num_items                I
     num_new_visitors         left out: no row before the cut
@@ -28,7 +30,8 @@ class Cases:
     """
 
     visitor: np.ndarray
-    history: Lists
+    history: Histories
+    timestamp_ms: np.ndarray
     relevant: Lists
     num_items: int
     num_new_visitors: int
@@ -44,7 +47,11 @@ class Cases:
             return self
         kept = np.sort(np.random.default_rng(seed).choice(len(self), size, replace=False))
         return replace(
-            self, visitor=self.visitor[kept], history=self.history.take(kept), relevant=self.relevant.take(kept)
+            self,
+            visitor=self.visitor[kept],
+            history=self.history.take(kept),
+            timestamp_ms=self.timestamp_ms[kept],
+            relevant=self.relevant.take(kept),
         )
 
 
@@ -73,9 +80,12 @@ def returning_visitors(rows: TimelineRows, num_items: int) -> Cases:
     has_relevant = np.zeros(len(visitor), bool)
     has_relevant[new // num_items] = True
     kept = np.flatnonzero(has_relevant)  # [V] timelines
+    before = rows[is_before]
+    bounds = np.searchsorted(timeline[is_before], np.arange(len(visitor) + 1))
     return Cases(
         visitor=visitor[kept],
-        history=Lists.from_pairs(timeline[is_before], rows.item[is_before], len(visitor)).take(kept),
+        history=Histories.from_rows(before, bounds[kept], bounds[kept + 1]),
+        timestamp_ms=np.full(len(kept), rows.timestamp_ms[is_after].min(initial=np.iinfo(np.int64).max)),
         relevant=Lists.from_pairs(new // num_items, new % num_items, len(visitor)).take(kept),
         num_items=num_items,
         num_new_visitors=int((has_targets & ~has_history).sum()),

@@ -92,7 +92,7 @@ class Evaluator:
         cases, relevant = self._cases, self._cases.relevant
         ranks: list[np.ndarray] = []
         is_covered = {k: np.zeros(cases.num_items, bool) for k in self._ks}
-        for chunk, queries in query_chunks(cases.visitor, cases.history, self._chunk_size):
+        for chunk, queries in query_chunks(cases.visitor, cases.history, cases.timestamp_ms, self._chunk_size):
             padded = relevant.padded(chunk.start, chunk.stop)
             missing = self._chunk_size - len(padded)
             ranking = self._ranked(queries, tf.constant(np.pad(padded, ((0, missing), (0, 0)))))

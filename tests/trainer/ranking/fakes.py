@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from trainer.models.interface import Queries
 from trainer.ranking.cases import Cases
+from trainer.ranking.histories import Histories
 from trainer.ranking.lists import Lists
 
 
@@ -25,11 +26,22 @@ def lists_of(rows: Sequence[Sequence[int]]) -> Lists:
     return Lists(np.array([entry for row in rows for entry in row], np.int64), starts)
 
 
+def histories_of(rows: Sequence[Sequence[int]]) -> Histories:
+    """Views of these items, the n-th at n ms."""
+    lists = lists_of(rows)
+    begins, ends = lists.starts[:-1], lists.starts[1:]
+    place = np.arange(len(lists.values))
+    event = np.zeros_like(lists.values)
+    moment = place - np.repeat(begins, lists.lengths)
+    return Histories(item=lists.values, event=event, timestamp_ms=moment, begins=begins, ends=ends)
+
+
 def cases_of(history: Sequence[Sequence[int]], relevant: Sequence[Sequence[int]], num_items: int) -> Cases:
     """Case v is visitor v."""
     return Cases(
         visitor=np.arange(len(history)),
-        history=lists_of(history),
+        history=histories_of(history),
+        timestamp_ms=np.full(len(history), 1000),
         relevant=lists_of(relevant),
         num_items=num_items,
         num_new_visitors=0,
@@ -40,7 +52,8 @@ def cases_of(history: Sequence[Sequence[int]], relevant: Sequence[Sequence[int]]
 
 def queries_of(visitor: Sequence[int], history: Sequence[Sequence[int]] = ()) -> Queries:
     lists = lists_of(history or [[]] * len(visitor))
-    return Queries(tf.constant(visitor, tf.int64), tf.constant(lists.padded(0, len(lists))), tf.constant(lists.lengths))
+    items, lengths = tf.constant(lists.padded(0, len(lists))), tf.constant(lists.lengths)
+    return Queries.of_items(tf.constant(visitor, tf.int64), items, lengths)
 
 
 class DotModel(tf.Module):

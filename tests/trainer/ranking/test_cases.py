@@ -26,10 +26,14 @@ def lists(values):
     return [values.values[begin:end].tolist() for begin, end in zip(values.starts, values.starts[1:], strict=False)]
 
 
+def items_of(history):
+    return [history.item[begin:end].tolist() for begin, end in zip(history.begins, history.ends, strict=True)]
+
+
 def test_relevant_are_the_distinct_new_items_and_the_history_keeps_order_and_repetitions():
     cases = returning_visitors(rows_of((4, [3, 1, 3], [7, 1, 5, 7])), NUM_ITEMS)
     np.testing.assert_array_equal(cases.visitor, [4])
-    assert lists(cases.history) == [[3, 1, 3]]
+    assert items_of(cases.history) == [[3, 1, 3]]
     assert lists(cases.relevant) == [[5, 7]]
 
 
@@ -38,7 +42,7 @@ def test_visitors_without_history_or_without_new_items_are_left_out_and_counted(
         rows_of((0, [], [1]), (1, [2], [2]), (2, [3], [4]), (3, [3], [UNKNOWN]), (5, [6], [])), NUM_ITEMS
     )
     np.testing.assert_array_equal(cases.visitor, [2])
-    assert lists(cases.history) == [[3]]
+    assert items_of(cases.history) == [[3]]
     assert cases.num_new_visitors == 1  # visitor 0
     assert cases.num_without_relevant == 2  # visitors 1 and 3; visitor 5 did nothing after the cut
 
@@ -52,7 +56,7 @@ def test_the_share_of_rows_with_unknown_items_is_that_of_returning_visitors():
 def test_neighbours_of_one_out_of_vocabulary_bucket_are_different_visitors():
     cases = returning_visitors(rows_of((99, [1], [2]), (99, [2], [3])), NUM_ITEMS)
     np.testing.assert_array_equal(cases.visitor, [99, 99])
-    assert lists(cases.history) == [[1], [2]]
+    assert items_of(cases.history) == [[1], [2]]
     assert lists(cases.relevant) == [[2], [3]]
 
 
@@ -71,9 +75,12 @@ def test_a_dataset_gives_the_cases_of_the_split_asked_for(tmp_path):
         items=["a", "b", "c"],
     )
     validation, test = build_cases(dataset, Split.VALIDATION), build_cases(dataset, Split.TEST)
-    assert (lists(validation.history), lists(validation.relevant)) == ([[0]], [[1]])
+    assert (items_of(validation.history), lists(validation.relevant)) == ([[0]], [[1]])
+    # asked for when the window begins
+    assert (validation.timestamp_ms.tolist(), test.timestamp_ms.tolist()) == ([10], [20, 20])
+    assert test.history.timestamp_ms[test.history.begins[0] : test.history.ends[0]].tolist() == [0, 10]
     # before the test cut anna has touched a and b: the validation window is history by then
-    assert (lists(test.history), lists(test.relevant)) == ([[0, 1], [1]], [[2], [0]])
+    assert (items_of(test.history), lists(test.relevant)) == ([[0, 1], [1]], [[2], [0]])
 
 
 def test_a_split_that_the_dataset_lacks_is_refused(tmp_path):
@@ -87,6 +94,6 @@ def test_a_sample_keeps_the_order_and_the_lists_of_what_it_keeps():
     sample = cases.sample(20, seed=3)
     assert len(sample) == 20
     assert (np.diff(sample.visitor) > 0).all()
-    np.testing.assert_array_equal(sample.history.values, sample.visitor)
+    assert items_of(sample.history) == [[visitor] for visitor in sample.visitor]
     np.testing.assert_array_equal(sample.relevant.values, sample.visitor + 50)
     assert cases.sample(50, seed=3) is cases
