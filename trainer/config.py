@@ -61,6 +61,8 @@ class TowersConfig:
 
     history_length        latest items of a visitor that are looked at
     dropout               share of a history vector's entries hidden in a training step
+    return_bonus          added to the score of what is in the history when the catalogue is ranked, beside the bonuses
+                          learnt: in the second epoch, training has seen what comes next and trusts new items too much
     initial_scale         of the cosine, learnt from there
     initial_stddev        of the normal distribution that the item table starts from
     dense_learning_rate   of Adam, which moves what is not a table; the tables follow `optimizer`
@@ -70,6 +72,7 @@ class TowersConfig:
     dim: int = 64
     history_length: int = 10
     dropout: float = 0.2
+    return_bonus: float = 3.0
     initial_scale: float = 8.0
     initial_stddev: float = 0.05
     dense_learning_rate: float = 0.001

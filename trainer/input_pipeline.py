@@ -21,7 +21,7 @@ from contract.schema import EVENT_KINDS
 from contract.timelines import compression_of, parse_blocks
 from trainer.config import InputConfig
 
-_COLUMNS = ("visitor", "position", "item", "event", "is_target")
+_COLUMNS = ("visitor", "position", "item", "event", "timestamp_ms", "is_target")
 
 
 class Batch(NamedTuple):
@@ -32,6 +32,7 @@ class Batch(NamedTuple):
     event           [B] int64, place in EVENT_KINDS
     history         [B, H] int64: items of the visitor's rows before this one, newest first; 0 where there is none
     history_event   [B, H] int64
+    history_age_ms  [B, H] int64, from the earlier row to this one
     is_history      [B, H] bool; False: the timeline does not go back that far
     is_row          [B] bool; False fills up the last batch of an epoch
     """
@@ -41,6 +42,7 @@ class Batch(NamedTuple):
     event: tf.Tensor
     history: tf.Tensor
     history_event: tf.Tensor
+    history_age_ms: tf.Tensor
     is_history: tf.Tensor
     is_row: tf.Tensor
 
@@ -112,6 +114,7 @@ class _Rows(NamedTuple):
     event: tf.Tensor
     history: tf.Tensor
     history_event: tf.Tensor
+    history_age_ms: tf.Tensor
     is_history: tf.Tensor
 
 
@@ -124,11 +127,14 @@ def _targets(serialized: tf.Tensor, history_length: int) -> _Rows:
     place = tf.where(is_kept)[:, 0]
     distance = tf.range(1, history_length + 1, dtype=tf.int64)
     is_history = distance <= tf.gather(columns["position"], place)[:, None]
-    earlier = tf.where(is_history, place[:, None] - distance, 0)
+    earlier = tf.where(is_history, place[:, None] - distance, place[:, None])
+    history = {name: tf.gather(columns[name], earlier) for name in ("item", "event", "timestamp_ms")}
     return _Rows(
         *(tf.gather(columns[name], place) for name in ("visitor", "item", "event")),
-        *(tf.where(is_history, tf.gather(columns[name], earlier), 0) for name in ("item", "event")),
-        is_history,
+        history=tf.where(is_history, history["item"], 0),
+        history_event=tf.where(is_history, history["event"], 0),
+        history_age_ms=tf.gather(columns["timestamp_ms"], place)[:, None] - history["timestamp_ms"],
+        is_history=is_history,
     )
 
 

@@ -161,6 +161,11 @@ def _open_run(workdir: str, config: RunConfig, dataset: Dataset, replicas: Repli
         replicas.wait_for_all()
         return record
     events = count_events(dataset.shards(Split.TRAIN), config.input, config.history_length)
+    if not events.sum():
+        raise ValueError(
+            f"no visitor of the training split of {dataset.root} has a second row, and this model learns what comes "
+            "after the first; train the preset mf, or prepare a longer log"
+        )
     record = RunRecord(
         config=config,
         data=dataset.root,

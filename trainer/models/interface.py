@@ -50,7 +50,10 @@ class InferenceModel(Scorer, Protocol):
         """Every weight: what is not a variable would be a constant of the exported graph."""
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """[B] float32 for visitor [B] and item [B] indices; equals the entry of `catalogue_scores` for known items."""
+        """[B] float32 for visitor [B] and item [B] indices.
+
+        For known items it equals the entry of `catalogue_scores` for the visitor without a history.
+        """
 
     def item_vectors(self) -> tf.Tensor:
         """[I, D] float32, whose cosine tells how alike two items are."""

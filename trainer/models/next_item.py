@@ -14,25 +14,26 @@ from trainer.config import SampledSoftmaxConfig
 from trainer.input_pipeline import Batch
 from trainer.losses import sampled_softmax
 from trainer.models.objectives import Prepared, Tables
-from trainer.models.towers import DenseWeights, History, Towers
+from trainer.models.towers import DenseWeights, History, Towers, age_of
 from trainer.negative_sampling import NegativeSampler
 
 
 class _Inputs(NamedTuple):
     """Inputs of `NextItemObjective.loss`.
 
-    item, event, is_entry   [b, H] the fields of `History`
-    chosen                  [b] item of each row
-    chosen_place            [b] its place among the candidates
-    weight                  [b] share of the global batch's weight
-    candidates              [C] items: those of the global batch, then the drawn ones
-    log_expected_count      [C]
-    is_candidate            [C] False for padding and unknown items
-    keep                    [b, H, D] 0 for a hidden entry of a history vector, else 1 / share kept
+    item, event, age, is_entry   [b, H] the fields of `History`
+    chosen                       [b] item of each row
+    chosen_place                 [b] its place among the candidates
+    weight                       [b] share of the global batch's weight
+    candidates                   [C] items: those of the global batch, then the drawn ones
+    log_expected_count           [C]
+    is_candidate                 [C] False for padding and unknown items
+    keep                         [b, H, D] 0 for a hidden entry of a history vector, else 1 / share kept
     """
 
     item: tf.Tensor
     event: tf.Tensor
+    age: tf.Tensor
     is_entry: tf.Tensor
     chosen: tf.Tensor
     chosen_place: tf.Tensor
@@ -73,6 +74,7 @@ class NextItemObjective:
         inputs = _Inputs(
             item=batch.history[own],
             event=batch.history_event[own],
+            age=age_of(batch.history_age_ms[own]),
             is_entry=is_entry[own],
             chosen=batch.item[own],
             chosen_place=tf.range(own.start, own.stop),
@@ -95,7 +97,7 @@ class NextItemObjective:
         self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: tuple[tf.Tensor, ...]
     ) -> tf.Tensor:
         given, weights = _Inputs(*inputs), DenseWeights(*dense)
-        history = History(given.item, given.event, given.is_entry)
+        history = History(given.item, given.event, given.age, given.is_entry)
         num_entries = given.item.shape[0] * given.item.shape[1]
         history_rows = tf.reshape(vectors["item"][:num_entries], [*given.item.shape, -1])
         read = history_rows[..., : self.model.config.dim] * given.keep

@@ -4,7 +4,7 @@ There is no table of visitors: whoever has touched an item is served, seen in tr
 item table. An item of the history may be what comes next, so it gets a bonus of its own.
 
 Shapes: B rows, H history, C candidates, I items of the vocabulary, D embedding, W = D + 1: an item row's last column is
-its bias, E event kinds.
+its bias, E event kinds, A ages.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,9 @@ from contract.schema import EVENT_KINDS
 from trainer.config import TowersConfig
 from trainer.models.interface import Queries
 
+AGES_MS = (30 * 60 * 1000, 24 * 60 * 60 * 1000, 7 * 24 * 60 * 60 * 1000)
+"""What divides ages: this visit (half an hour is the usual end of one), today, this week, before."""
+
 _NEVER = -1e9
 
 
@@ -27,11 +30,13 @@ class History(NamedTuple):
 
     item       [B, H] item indices, newest first; any index where `is_entry` is False
     event      [B, H] places in EVENT_KINDS
+    age        [B, H] how many of AGES_MS have passed since
     is_entry   [B, H] bool; False: padding, or an item that the vocabulary lacks
     """
 
     item: tf.Tensor
     event: tf.Tensor
+    age: tf.Tensor
     is_entry: tf.Tensor
 
     @property
@@ -44,16 +49,19 @@ class DenseWeights(NamedTuple):
     """The weights beside the item table, in the order in which they are kept.
 
     place           [H] attention to a place of the history, whatever is there
+    age             [A] and to its age
     event           [E, D] added to an item's vector by what was done with it
     attention       [D, D] from the newest item to what it asks the others for
     hidden          [2D, 2D] and hidden_bias [2D]: layer over the newest item and the attended history
     output          [2D, D] what that layer adds
     log_scale       [] of the cosine
     return_place    [H] bonus of an item for standing at a place of the history
-    return_event    [E] and for what was done with it there
+    return_event    [E] for what was done with it there
+    return_age      [A] and for how long ago
     """
 
     place: tf.Tensor
+    age: tf.Tensor
     event: tf.Tensor
     attention: tf.Tensor
     hidden: tf.Tensor
@@ -62,6 +70,7 @@ class DenseWeights(NamedTuple):
     log_scale: tf.Tensor
     return_place: tf.Tensor
     return_event: tf.Tensor
+    return_age: tf.Tensor
 
 
 def item_width(config: TowersConfig) -> int:
@@ -71,7 +80,7 @@ def item_width(config: TowersConfig) -> int:
 
 def make_dense_variables(config: TowersConfig, seed: int) -> list[keras.Variable]:
     """`DenseWeights` at the start; made in a strategy's scope."""
-    dim, kinds = config.dim, len(EVENT_KINDS)
+    dim, kinds, ages = config.dim, len(EVENT_KINDS), len(AGES_MS) + 1
     generator = np.random.default_rng(seed)
 
     def normal(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
@@ -79,6 +88,7 @@ def make_dense_variables(config: TowersConfig, seed: int) -> list[keras.Variable
 
     start = DenseWeights(
         place=np.zeros(config.history_length),
+        age=np.zeros(ages),
         event=np.zeros((kinds, dim)),
         attention=normal(dim, dim),
         hidden=normal(2 * dim, 2 * dim),
@@ -87,6 +97,7 @@ def make_dense_variables(config: TowersConfig, seed: int) -> list[keras.Variable
         log_scale=np.array(np.log(config.initial_scale)),
         return_place=np.zeros(config.history_length),
         return_event=np.zeros(kinds),
+        return_age=np.zeros(ages),
     )
     return [
         keras.Variable(value.astype(np.float32), name=name)
@@ -94,14 +105,21 @@ def make_dense_variables(config: TowersConfig, seed: int) -> list[keras.Variable
     ]
 
 
-def latest(item: tf.Tensor, event: tf.Tensor, length: tf.Tensor, *, size: int, num_items: int) -> History:
-    """The newest `size` entries of histories [B, any] that are oldest first and filled from the left."""
+def latest(queries: Queries, *, size: int, num_items: int) -> History:
+    """The newest `size` entries of the queries' histories."""
     # a column more: histories may be of no width, and a place must exist to be read
-    item, event = (tf.pad(column, [[0, 0], [0, 1]]) for column in (item, event))
-    place = length[:, None] - 1 - tf.range(size, dtype=length.dtype)
-    found = tf.gather(item, tf.maximum(place, 0), batch_dims=1)
-    kind = tf.gather(event, tf.maximum(place, 0), batch_dims=1)
-    return History(found, kind, (place >= 0) & (found < num_items))
+    columns = (queries.history, queries.history_event, queries.history_timestamp_ms)
+    place = queries.history_length[:, None] - 1 - tf.range(size, dtype=tf.int64)
+    item, event, timestamp_ms = (
+        tf.gather(tf.pad(column, [[0, 0], [0, 1]]), tf.maximum(place, 0), batch_dims=1) for column in columns
+    )
+    age = age_of(queries.timestamp_ms[:, None] - timestamp_ms)
+    return History(item, event, age, (place >= 0) & (item < num_items))
+
+
+def age_of(age_ms: tf.Tensor) -> tf.Tensor:
+    """How many of AGES_MS have passed, int64, for ages of any shape."""
+    return tf.add_n([tf.cast(age_ms >= limit, tf.int64) for limit in AGES_MS])
 
 
 @dataclass(frozen=True)
@@ -124,7 +142,7 @@ class Towers:
         read = (vectors + tf.gather(dense.event, history.event)) * has_entry[:, :, None]
         newest = tf.gather(read, tf.argmax(has_entry, axis=1), batch_dims=1)
         asked = tf.matmul(newest, dense.attention) / np.sqrt(self.config.dim)
-        attention = tf.einsum("bhd,bd->bh", read, asked) + dense.place
+        attention = tf.einsum("bhd,bd->bh", read, asked) + dense.place + tf.gather(dense.age, history.age)
         share = tf.nn.softmax(tf.where(history.is_entry, attention, _NEVER), axis=1)
         attended = tf.einsum("bh,bhd->bd", share, read)
         hidden = tf.matmul(tf.concat([newest, attended], axis=1), dense.hidden) + dense.hidden_bias
@@ -143,6 +161,7 @@ class Towers:
     def bonuses(self, dense: DenseWeights, history: History) -> tf.Tensor:
         """[B, H]: what each entry adds to the score of its item; an item that stands there twice gets both."""
         bonus = dense.return_place + tf.gather(dense.return_event, history.event)
+        bonus += tf.gather(dense.return_age, history.age)
         return tf.where(history.is_entry, bonus, 0.0)
 
 
@@ -169,8 +188,12 @@ class TowersInference(tf.Module):
         super().__init__(name="towers")
         self._model = Towers(config)
         self._num_items = num_items
-        # not normalized: histories read the rows as they are
-        self._items = tf.Variable(item_table[:num_items], trainable=False, name="items")
+        vectors, biases = self._model.place_items(tf.constant(item_table[:num_items]))
+        # placed once, not for every query; histories read the rows as long as they are
+        self._items = tf.Variable(vectors, trainable=False, name="items")
+        self._biases = tf.Variable(biases, trainable=False, name="biases")
+        lengths = np.linalg.norm(item_table[:num_items, : config.dim], axis=1, keepdims=True)
+        self._lengths = tf.Variable(lengths, trainable=False, name="lengths")
         self._dense = [
             tf.Variable(weight, trainable=False, name=name)
             for name, weight in zip(DenseWeights._fields, dense, strict=True)
@@ -180,19 +203,15 @@ class TowersInference(tf.Module):
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
         config, dense = self._model.config, DenseWeights(*(tf.convert_to_tensor(weight) for weight in self._dense))
-        history = latest(
-            queries.history,
-            tf.zeros_like(queries.history),
-            queries.history_length,
-            size=config.history_length,
-            num_items=self._num_items,
-        )
-        rows = tf.gather(self._items, tf.where(history.is_entry, history.item, 0))
-        visitors = self._model.place_visitors(dense, rows[..., : config.dim], history)
-        scores = self._model.candidate_scores(visitors, *self._model.place_items(tf.convert_to_tensor(self._items)))
+        history = latest(queries, size=config.history_length, num_items=self._num_items)
+        item = tf.where(history.is_entry, history.item, 0)
+        vectors = tf.gather(self._items, item) * tf.gather(self._lengths, item)
+        visitors = self._model.place_visitors(dense, vectors, history)
+        scores = self._model.candidate_scores(visitors, self._items, self._biases)
         place = tf.where(history.is_entry)
         index = tf.stack([place[:, 0], tf.gather_nd(history.item, place)], axis=1)
-        scores = tf.tensor_scatter_nd_add(scores, index, tf.gather_nd(self._model.bonuses(dense, history), place))
+        bonuses = self._model.bonuses(dense, history) + config.return_bonus
+        scores = tf.tensor_scatter_nd_add(scores, index, tf.gather_nd(bonuses, place))
         return tf.where(history.is_empty[:, None], self._popularity[: self._num_items], scores)
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
@@ -200,4 +219,4 @@ class TowersInference(tf.Module):
         return tf.broadcast_to(scores, tf.shape(visitor))
 
     def item_vectors(self) -> tf.Tensor:
-        return self._items[:, : self._model.config.dim]
+        return tf.convert_to_tensor(self._items)
