@@ -22,7 +22,7 @@ from trainer.run_record import read_record
 from trainer.train import train
 
 STEPS_PER_EPOCH = {"notebook-mf": 6, "notebook-nn": 6, "mf": 6, "nn": 5}
-"""360 rows in batches of 64, of which the last has 40; for the towers 300 rows: nothing comes before a visitor's first."""
+"""360 rows in batches of 64, of which the last has 40; 300 for the towers: nothing comes before a visitor's first."""
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_a_dataset_in_which_nothing_comes_next_is_refused_for_the_towers(tmp_pat
     rows = [Event(f"v{visitor}", "i0") for visitor in range(8)]
     visitors = [f"v{visitor}" for visitor in range(8)]
     dataset = build_dataset(str(tmp_path / "dataset"), train=rows, visitors=visitors, items=["i0"])
-    with pytest.raises(ValueError, match="no visitor of the training split of .* has a second row"):
+    with pytest.raises(ValueError, match=r"no visitor of the training split of .* has a second row"):
         run(make_config("nn"), dataset, tmp_path / "run")
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.trainer.ranking.fakes import queries_of
 from trainer.config import AdagradConfig, SampledSoftmaxConfig, TowersConfig
 from trainer.distribution import start_replicas
 from trainer.embeddings import ShardedTable
@@ -10,7 +11,6 @@ from trainer.models.next_item import NextItemObjective
 from trainer.models.towers import AGES_MS, DenseWeights, Towers, TowersInference, make_dense_variables
 from trainer.negative_sampling import NegativeSampler
 from trainer.optimizers import row_optimizer
-from tests.trainer.ranking.fakes import queries_of
 
 NUM_ITEMS, LENGTH, DIM = 6, 3, 4
 COUNTS = np.array([8, 5, 3, 2, 1, 1])
