@@ -39,12 +39,14 @@ MF = RunConfig(
     input=InputConfig(batch_size=1024),
     epochs=20,
 )
+# retailrocket_sessions, next item, 4,000 rows of the validation window: R@20 .611, MRR@20 .337 (item-kNN: .564, .309) after
+# three epochs in 101 s on two busy cores; python -m trainer train --preset nn --data DATASET --workdir RUN
 NN = RunConfig(
     model=TowersConfig(),
     loss=SampledSoftmaxConfig(),
     optimizer=AdagradConfig(),
     input=InputConfig(batch_size=512),
-    epochs=4,
+    epochs=3,
 )
 
 PRESETS: Mapping[str, RunConfig] = {"notebook-mf": NOTEBOOK_MF, "notebook-nn": NOTEBOOK_NN, "mf": MF, "nn": NN}
