@@ -37,14 +37,19 @@ def histories_of(rows: Sequence[Sequence[int]]) -> Histories:
 
 
 def cases_of(history: Sequence[Sequence[int]], relevant: Sequence[Sequence[int]], num_items: int) -> Cases:
-    """Case v is visitor v."""
+    """Case v is visitor v; all is viewed, and seen items are hidden."""
+    relevant_lists = lists_of(relevant)
     return Cases(
         visitor=np.arange(len(history)),
+        timeline=np.arange(len(history)),
         history=histories_of(history),
         timestamp_ms=np.full(len(history), 1000),
-        relevant=lists_of(relevant),
+        relevant=relevant_lists,
+        is_kind=np.tile([True, False, False], (len(relevant_lists.values), 1)),
+        is_new=np.array([not set(new) & set(seen) for seen, new in zip(history, relevant, strict=True)], bool),
+        hides_seen=True,
         num_items=num_items,
-        num_new_visitors=0,
+        num_without_history=0,
         num_without_relevant=0,
         unknown_item_share=0.0,
     )
