@@ -34,7 +34,7 @@ NOTEBOOK_NN = RunConfig(
 MF = RunConfig(
     model=MatrixFactorizationConfig(dim=128, visitor_dropout=0.2),
     loss=SampledSoftmaxConfig(),
-    optimizer=AdagradConfig(),
+    optimizer=AdagradConfig(learning_rate=0.2),
     input=InputConfig(batch_size=1024),
     epochs=20,
 )
