@@ -8,8 +8,8 @@ COMMANDS = (
     ("demo", "--output", "{scratch}/demo"),
     ("notebook", "{scratch}/demo/shop/events.csv"),
     ("synthesize",),
-    ("preprocessing", "{scratch}/full/shop"),
     ("full_size", "{scratch}/full"),
+    ("preprocessing", "{scratch}/full/shop"),
     ("input",),
     ("mf_step",),
 )

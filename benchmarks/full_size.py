@@ -39,7 +39,7 @@ def _measure(root: Path) -> None:
     inputs = ["--events", shop / "events.csv", "--item-properties", shop / "item_properties_part*.csv"]
     inputs += ["--category-tree", shop / "category_tree.csv"]
     stage("prepare", "preprocessing", "prepare", *inputs, "--output", dataset)
-    settings = ["--set", "epochs=1", f"model.dim={DIM}", "input.batch_size=8192"]
+    settings = ["--set", "epochs=1", f"model.dim={DIM}"]
     stage("train", "trainer", "train", "--preset", "mf", "--data", dataset, "--workdir", run, *settings)
     stage("evaluate", "trainer", "evaluate", "--workdir", run)
     stage("export", "trainer", "export", "--workdir", run, "--output", root / "export")

@@ -128,10 +128,9 @@ def _seconds_a_step(
     step = TrainingStep(TrainingModel(tables, [], objective), replicas, optimizer=None, jit_compile=False)
     run = compile_steps(step, replicas)
     batches: Iterator[Batch] = iter(_batches(batch))
-    go_on = tf.constant(False)
-    run(batches, tf.constant(0, tf.int64), tf.constant(WARM_UP_STEPS), go_on)
+    run(batches, tf.constant(0, tf.int64), tf.constant(WARM_UP_STEPS))
     begin = time.perf_counter()
-    losses, _ = run(batches, tf.constant(WARM_UP_STEPS, tf.int64), tf.constant(STEPS), go_on)
+    losses = run(batches, tf.constant(WARM_UP_STEPS, tf.int64), tf.constant(STEPS))
     losses.numpy()
     return (time.perf_counter() - begin) / STEPS, batch
 

@@ -8,6 +8,7 @@ usage: python -m benchmarks.preprocessing [DIRECTORY for the shop, kept and reus
 
 import csv
 import itertools
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -113,5 +114,7 @@ def textbook(source: str, output: str) -> None:
 if __name__ == "__main__":
     if "--textbook" in sys.argv:
         textbook(*sys.argv[2:])
+        # with a million rows the interpreter crashes while it collects garbage at exit, the output being complete
+        os._exit(0)
     else:
         main()

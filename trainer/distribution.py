@@ -75,10 +75,15 @@ class Replicas:
             return value
         return tf.distribute.get_replica_context().all_gather(value, axis=0)
 
+    def is_true_anywhere(self, flag: bool) -> bool:
+        """True where some worker says so; every worker calls it, outside `run`, and waits for the others."""
+        if self.workers == 1:
+            return flag
+        return bool(self.run(lambda replica, value: self.all_reduce(value), tf.constant(float(flag))) > 0)  # noqa: ARG005
+
     def wait_for_all(self) -> None:
         """Returns once every worker has come here; called outside `run`."""
-        if self.workers > 1:
-            self.run(lambda replica: self.all_reduce(tf.ones([])) + replica)
+        self.is_true_anywhere(False)
 
 
 def start_replicas(devices: int | None, cluster: Cluster | None) -> Replicas:

@@ -140,8 +140,9 @@ def _targets(serialized: tf.Tensor, history_length: int) -> _Rows:
 
 def _shuffle(rows: _Rows, key: tf.Tensor) -> _Rows:
     """The rows in an order that depends on the key [2] alone."""
-    numbers = tf.random.stateless_uniform(tf.shape(rows.visitor), key, minval=None, maxval=None, dtype=tf.int32)
-    order = tf.argsort(numbers, stable=True)
+    last = tf.size(rows.visitor) - 1
+    # a keyed permutation of the places: no numbers to sort
+    order = tf.random.experimental.index_shuffle(tf.range(last + 1), key, tf.maximum(last, 0))
     return _Rows(*(tf.gather(column, order) for column in rows))
 
 

@@ -1,13 +1,10 @@
 """Stopping in time: SIGTERM asks a run to finish its step and save."""
 
-import logging
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-
-log = logging.getLogger(__name__)
 
 
 class Preempted(Exception):  # noqa: N818 (a way to end, not an error)
@@ -37,7 +34,7 @@ def stop_on_sigterm(request: StopRequest | None) -> Iterator[StopRequest]:
     made = StopRequest()
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (the signature of a handler)
-        log.warning("SIGTERM: saving after the present steps; a second one ends the run at once")
+        # nothing is logged here: the signal may have come in the middle of a line of the log
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         made.make()
 

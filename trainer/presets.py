@@ -20,44 +20,51 @@ NOTEBOOK_MF = RunConfig(
     ),
     loss=SquaredErrorConfig(),
     optimizer=AdamConfig(),
-    input=InputConfig(batch_size=256),
-    epochs=5,
-    steps_per_call=100,
+    input=InputConfig(batch_size=32),
+    epochs=10,
+    steps_per_call=500,
 )
+"""The notebook's factorization: embeddings of 5, dot product, squared error, batches of 32.
+
+Test MSE .833 on a synthetic shop of 20,000 visitors, split at random; the training mean reaches .050. It starts from a
+prediction of 0 and moves each visitor's row only as often as the visitor has events; the notebook printed .964.
+
+    python -m preprocessing synthesize --visitors 20000 --output SHOP
+    python -m preprocessing prepare --events SHOP/events.csv --split random --output DATASET
+    python -m trainer train --preset notebook-mf --data DATASET --workdir RUN
+"""
+
 NOTEBOOK_NN = RunConfig(
     model=NeuralConfig(),
     loss=SquaredErrorConfig(),
     optimizer=AdamConfig(),
-    input=InputConfig(batch_size=256),
+    input=InputConfig(batch_size=32),
     epochs=5,
-    steps_per_call=100,
+    steps_per_call=500,
 )
+"""The notebook's network: embeddings of 5, dense layers of 80, 40, 20 and 1, squared error, batches of 32.
+
+Test MSE .041 on the shop above, where the training mean reaches .050; the notebook printed .057. It overfits after
+about five epochs.
+
+    python -m trainer train --preset notebook-nn --data DATASET --workdir RUN
+"""
+
 MF = RunConfig(
     model=MatrixFactorizationConfig(dim=128, visitor_dropout=0.2),
     loss=SampledSoftmaxConfig(),
-    optimizer=AdagradConfig(),
+    optimizer=AdagradConfig(learning_rate=0.2),
     input=InputConfig(batch_size=1024),
     epochs=20,
 )
-# retailrocket_sessions, next item, 4,000 rows of the validation window after three epochs (101 s on two busy cores):
-# R@20 .611, MRR@20 .337; item-kNN .564, .309; python -m trainer train --preset nn --data DATASET --workdir RUN
-NN = RunConfig(
-    model=NeuralConfig(),
-    loss=SquaredErrorConfig(),
-    optimizer=AdamConfig(),
-    input=InputConfig(batch_size=256),
-    epochs=5,
-    steps_per_call=100,
-)
-MF = RunConfig(
-    model=MatrixFactorizationConfig(dim=128, visitor_dropout=0.2),
-    loss=SampledSoftmaxConfig(),
-    optimizer=AdagradConfig(),
-    input=InputConfig(batch_size=1024),
-    epochs=20,
-)
-# retailrocket_sessions, next item, 4,000 rows of the validation window: R@20 .611, MRR@20 .337 (item-kNN: .564, .309) after
-# three epochs in 101 s on two busy cores; python -m trainer train --preset nn --data DATASET --workdir RUN
+"""Matrix factorization as a recommender: sampled softmax, cosine, row-sparse Adagrad.
+
+NDCG@20 of returning visitors .178 [.174, .181] on the test split of retailrocket_matrix, split by time at the quantiles
+0.8 and 0.9, in 285 s on two cores that were shared; popular items reach .0055.
+
+    python -m trainer train --preset mf --data DATASET --workdir RUN
+"""
+
 NN = RunConfig(
     model=TowersConfig(),
     loss=SampledSoftmaxConfig(),
@@ -65,5 +72,12 @@ NN = RunConfig(
     input=InputConfig(batch_size=512),
     epochs=3,
 )
+"""Two towers over timelines: attention over the latest ten items, sampled softmax.
+
+Next items of retailrocket_sessions, 4,000 rows of the validation window, split by time at the quantiles 0.8 and 0.9:
+R@20 .611, MRR@20 .337, in 101 s on two cores that were shared; item-kNN reaches .564 and .309.
+
+    python -m trainer train --preset nn --data DATASET --workdir RUN
+"""
 
 PRESETS: Mapping[str, RunConfig] = {"notebook-mf": NOTEBOOK_MF, "notebook-nn": NOTEBOOK_NN, "mf": MF, "nn": NN}

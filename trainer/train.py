@@ -22,7 +22,7 @@ from trainer.models.build import TrainingModel, build_training_model
 from trainer.models.loading import build_inference_model
 from trainer.optimizers import dense_optimizer
 from trainer.preemption import Preempted, StopRequest, stop_on_sigterm
-from trainer.run_log import open_log
+from trainer.run_log import RunLog, open_log
 from trainer.run_record import (
     RunRecord,
     check_same_run,
@@ -33,7 +33,7 @@ from trainer.run_record import (
     write_record,
 )
 from trainer.training_step import TrainingStep, compile_steps
-from trainer.validation import Validator, make_validator
+from trainer.validation import Validator, make_next_item_validator, make_validator
 
 __all__ = ["Preempted", "train"]
 
@@ -61,6 +61,39 @@ class _Length:
         return epochs * self.rows + steps * self.batch_size
 
 
+@dataclass(frozen=True)
+class _Keeper:
+    """Saves a run and measures what it saved."""
+
+    config: RunConfig
+    workdir: str
+    dataset: Dataset
+    replicas: Replicas
+    parts: Parts
+    length: _Length
+    validator: Validator | None
+
+    def save(self, step: int) -> None:
+        checkpoint.save(self.workdir, self.parts, self.replicas, step=step, steps_per_epoch=self.length.steps_per_epoch)
+        if self.replicas.is_chief:
+            checkpoint.keep_best_and_last(self.workdir)
+
+    def validate(self, step: int, run_log: RunLog) -> str:
+        """Measures the saved model of `step`, unless that was done, and tells what came out."""
+        validator = self.validator
+        if validator is None or step in checkpoint.read_validations(self.workdir).values:
+            return ""
+        weights = checkpoint.read_weights_of_step(self.workdir, step)
+        value = validator.measure(build_inference_model(self.config, weights, self.dataset))
+        checkpoint.record_validation(
+            self.workdir, step, value, metric=validator.metric, is_higher_better=validator.is_higher_better
+        )
+        checkpoint.keep_best_and_last(self.workdir)
+        epoch = step // self.length.steps_per_epoch
+        run_log.validation(step=step, epoch=epoch, metric=validator.metric, value=value)
+        return f", validation {validator.metric} {value:.4f}"
+
+
 def train(config: RunConfig, *, data: str, workdir: str, stop: StopRequest | None = None) -> dict[str, Any]:
     """Trains to the end of the last epoch, from where the run at `workdir` stands.
 
@@ -76,6 +109,11 @@ def train(config: RunConfig, *, data: str, workdir: str, stop: StopRequest | Non
       Preempted: asked to stop; the run is saved and goes on when it is started again.
       ValueError: config, dataset and workdir do not go together, or the loss is no longer finite.
     """
+    with stop_on_sigterm(stop) as request:
+        return _train(config, data, workdir, request)
+
+
+def _train(config: RunConfig, data: str, workdir: str, request: StopRequest) -> dict[str, Any]:
     replicas = start_replicas(config.devices, join_cluster())
     check_batch_divides(config.input.batch_size, replicas.count)
     dataset = open_dataset(data)
@@ -89,67 +127,51 @@ def train(config: RunConfig, *, data: str, workdir: str, stop: StopRequest | Non
     run_steps = compile_steps(
         TrainingStep(model, replicas, optimizer=optimizer, jit_compile=config.jit_compile), replicas
     )
-    validator = make_validator(config, dataset) if replicas.is_chief else None
-
-    def save() -> None:
-        checkpoint.save(workdir, parts, replicas, step=step, steps_per_epoch=length.steps_per_epoch)
-        if replicas.is_chief:
-            checkpoint.keep_best_and_last(workdir)
-
-    def validate() -> str:
-        """Measures the model of `step` once it is saved, and tells what came out."""
-        if validator is None or step in checkpoint.read_validations(workdir).values:
-            return ""
-        value = _measure(validator, workdir, step, config, dataset)
-        run_log.validation(step=step, epoch=step // length.steps_per_epoch, metric=validator.metric, value=value)
-        checkpoint.keep_best_and_last(workdir)
-        return f", validation {validator.metric} {value:.4f}"
+    batches = iter(
+        training_batches(
+            dataset.shards(Split.TRAIN),
+            config.input,
+            seed=config.seed,
+            epochs=config.epochs,
+            history_length=config.history_length,
+            first_epoch=step // length.steps_per_epoch,
+            first_step=step % length.steps_per_epoch,
+        )
+    )
+    validator = _make_validator(config, dataset) if replicas.is_chief else None
+    keeper = _Keeper(config, workdir, dataset, replicas, parts, length, validator)
 
     began = time.monotonic()
-    with (
-        stop_on_sigterm(stop) as request,
-        open_log(
-            workdir,
-            is_chief=replicas.is_chief,
-            total_rows=length.rows_before(length.steps),
-            first_row=length.rows_before(step),
-            first_step=step,
-        ) as run_log,
-    ):
+    with open_log(
+        workdir,
+        is_chief=replicas.is_chief,
+        total_rows=length.rows_before(length.steps),
+        first_row=length.rows_before(step),
+        first_step=step,
+    ) as run_log:
         if step and step % length.steps_per_epoch == 0:
-            validate()  # a run killed between saving and measuring
-        batches = iter(
-            training_batches(
-                dataset.shards(Split.TRAIN),
-                config.input,
-                seed=config.seed,
-                epochs=config.epochs,
-                history_length=config.history_length,
-                first_epoch=step // length.steps_per_epoch,
-                first_step=step % length.steps_per_epoch,
-            )
-        )
+            keeper.validate(step, run_log)  # a run killed between saving and measuring
         while step < length.steps:
-            epoch = step // length.steps_per_epoch
-            epoch_end = (epoch + 1) * length.steps_per_epoch
+            epoch = step // length.steps_per_epoch + 1
+            epoch_end = epoch * length.steps_per_epoch
             epoch_losses: list[np.ndarray] = []
             while step < epoch_end:
                 count = min(config.steps_per_call, epoch_end - step, _until_save(config, step))
-                losses, stopping = run_steps(
-                    batches, tf.constant(step, tf.int64), tf.constant(count), tf.constant(request.is_made)
-                )
-                _check_finite(losses.numpy(), step, config)
+                losses = run_steps(batches, tf.constant(step, tf.int64), tf.constant(count)).numpy()
+                _check_finite(losses, step, config)
                 rows = length.rows_before(step + count) - length.rows_before(step)
                 step += count
-                epoch_losses.append(losses.numpy())
-                run_log.steps(step=step, epoch=epoch, rows=rows, loss=float(losses.numpy().mean()))
-                if stopping > 0:
-                    save()
+                epoch_losses.append(losses)
+                run_log.steps(step=step, epoch=epoch, rows=rows, loss=float(losses.mean()))
+                is_stopping = replicas.is_true_anywhere(request.is_made)
+                if is_stopping:
+                    log.warning("asked to stop: saving step %d; a second SIGTERM ends the run at once", step)
+                if is_stopping or step == epoch_end or _until_save(config, step) == config.checkpoint_every_steps:
+                    keeper.save(step)
+                if is_stopping:
                     raise Preempted(f"stopped at step {step} of {length.steps}; the same command goes on from there")
-                if step == epoch_end or _until_save(config, step) == config.checkpoint_every_steps:
-                    save()
             loss = float(np.concatenate(epoch_losses).mean())
-            run_log.epoch(epoch + 1, f"loss {loss:.4f}{validate()}")
+            run_log.epoch(epoch, f"loss {loss:.4f}{keeper.validate(step, run_log)}")
     return _result(workdir, record, length, first_step, time.monotonic() - began)
 
 
@@ -180,6 +202,11 @@ def _open_run(workdir: str, config: RunConfig, dataset: Dataset, replicas: Repli
     if replicas.is_chief:
         write_record(record, workdir)
     return record
+
+
+def _make_validator(config: RunConfig, dataset: Dataset) -> Validator | None:
+    """What picks the best checkpoint: next items for models of histories, which returning visitors would not tell."""
+    return make_next_item_validator(dataset, "ndcg") if config.history_length else make_validator(config, dataset)
 
 
 def _make_dense_optimizer(
@@ -226,16 +253,6 @@ def _check_finite(losses: np.ndarray, first: int, config: RunConfig) -> None:
             f"(now {config.optimizer.learning_rate:g}) or model.initial_stddev "
             f"(now {config.model.initial_stddev:g}) and train into another --workdir"
         )
-
-
-def _measure(validator: Validator, workdir: str, step: int, config: RunConfig, dataset: Dataset) -> float:
-    """Measures the checkpoint of `step` and keeps the figure."""
-    weights = checkpoint.read_weights_of_step(workdir, step)
-    value = validator.measure(build_inference_model(config, weights, dataset))
-    checkpoint.record_validation(
-        workdir, step, value, metric=validator.metric, is_higher_better=validator.is_higher_better
-    )
-    return value
 
 
 def _result(workdir: str, record: RunRecord, length: _Length, first_step: int, seconds: float) -> dict[str, Any]:

@@ -58,28 +58,23 @@ class TrainingStep:
         return loss, by_table, by_weight
 
 
-def compile_steps(step: TrainingStep, replicas: Replicas) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+def compile_steps(step: TrainingStep, replicas: Replicas) -> Callable[..., tf.Tensor]:
     """A function that runs several steps in one call, so that Python is not asked between them.
 
     Returns:
-      `run(batches, first, count, is_stopping)`: takes `count` global batches from an iterator as the steps first,
-      first + 1, …; gives their losses [count] and how many replicas were told to stop, the same in every process.
+      `run(batches, first, count)`: takes `count` global batches from an iterator as the steps first, first + 1, … and
+      gives their losses [count].
     """
 
     def one_step(replica: int, batch: Batch, number: tf.Tensor) -> tf.Tensor:
         return step(replica, batch, number)
 
-    def tell(replica: int, is_stopping: tf.Tensor) -> tf.Tensor:  # noqa: ARG001 (the signature of `Replicas.run`)
-        return replicas.all_reduce(tf.cast(is_stopping, tf.float32))
-
     @tf.function(reduce_retracing=True)
-    def run(
-        batches: Iterator[Batch], first: tf.Tensor, count: tf.Tensor, is_stopping: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def run(batches: Iterator[Batch], first: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         losses = tf.TensorArray(tf.float32, count)
         for place in tf.range(count):
             loss = replicas.run(one_step, next(batches), first + tf.cast(place, tf.int64))
             losses = losses.write(place, loss)
-        return losses.stack(), replicas.run(tell, is_stopping)
+        return losses.stack()
 
     return run

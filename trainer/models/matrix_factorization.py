@@ -4,7 +4,7 @@ There is a bias for items only: under a softmax over items one of the visitor wo
 of a visitor's scores.
 
 Shapes: B rows, C candidates, I items of the vocabulary, V rows of the visitor table, D embedding, W = D, or D + 1 where
-the item table's last column is the bias.
+the item table's last column is ten times the bias.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,11 @@ import tensorflow as tf
 
 from trainer.config import MatrixFactorizationConfig
 from trainer.models.interface import Queries
+
+_BIAS_SCALE = 0.1
+"""The bias is this times its column. Adagrad moves every entry alike, however small its gradients, and at the vectors'
+rate the biases of rare items run ahead of what the vectors learn: validation NDCG@20 on retailrocket_matrix after 8
+epochs at d 64: .117 unscaled, .126 at a tenth, .125 without biases."""
 
 
 def item_width(config: MatrixFactorizationConfig) -> int:
@@ -38,7 +43,8 @@ class MatrixFactorization:
     def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Vectors [C, D] and biases [C] for rows [C, W] of the item table."""
         vectors = self._normalize(rows[:, : self.config.dim])
-        return vectors, rows[:, -1] if self.config.has_item_bias else tf.zeros(tf.shape(rows)[:1])
+        biases = _BIAS_SCALE * rows[:, -1] if self.config.has_item_bias else tf.zeros(tf.shape(rows)[:1])
+        return vectors, biases
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
         """[B] for placed visitors [B, D], placed items [B, D] and their biases [B]."""

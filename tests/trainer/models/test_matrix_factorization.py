@@ -15,7 +15,7 @@ def make_model(
 ) -> MatrixFactorizationInference:
     """2 visitors and 3 items known, one bucket of each, 2 columns."""
     config = MatrixFactorizationConfig(dim=2, similarity=similarity, scale=10.0, has_item_bias=has_item_bias)
-    items = np.array([[1, 0, 0.5], [0, 2, -0.25], [3, 4, 0], [7, 7, 7]], np.float32)
+    items = np.array([[1, 0, 5], [0, 2, -2.5], [3, 4, 0], [7, 7, 7]], np.float32)
     return MatrixFactorizationInference(
         config,
         visitor_table=np.array([[2, 0], [0, 0.1], [5, 5]], np.float32),
@@ -35,6 +35,7 @@ def catalogue(model: MatrixFactorizationInference, visitors: list[int]) -> np.nd
 
 
 def test_a_score_is_the_scaled_cosine_plus_the_bias_of_the_item() -> None:
+    # the table's last column is ten times the bias
     # visitor 0 points along the first axis, visitor 1 along the second, item 2 is (0.6, 0.8)
     expected = [[10 + 0.5, -0.25, 6], [0.5, 10 - 0.25, 8]]
     np.testing.assert_allclose(catalogue(make_model(), [0, 1]), expected, rtol=1e-6, atol=1e-6)
