@@ -130,7 +130,9 @@ def _targets(serialized: tf.Tensor, history_length: int) -> _Rows:
     earlier = tf.where(is_history, place[:, None] - distance, place[:, None])
     history = {name: tf.gather(columns[name], earlier) for name in ("item", "event", "timestamp_ms")}
     return _Rows(
-        *(tf.gather(columns[name], place) for name in ("visitor", "item", "event")),
+        visitor=tf.gather(columns["visitor"], place),
+        item=tf.gather(columns["item"], place),
+        event=tf.gather(columns["event"], place),
         history=tf.where(is_history, history["item"], 0),
         history_event=tf.where(is_history, history["event"], 0),
         history_age_ms=tf.gather(columns["timestamp_ms"], place)[:, None] - history["timestamp_ms"],
@@ -152,4 +154,4 @@ def _pad(rows: _Rows, batch_size: int) -> Batch:
     is_row = tf.range(batch_size) < count
     missing = batch_size - count
     padded = [tf.pad(column, [[0, missing]] + [[0, 0]] * (len(column.shape) - 1)) for column in rows]
-    return Batch(*(tf.ensure_shape(column, [batch_size, *column.shape[1:]]) for column in padded), is_row)
+    return Batch(*(tf.ensure_shape(column, [batch_size, *column.shape[1:]]) for column in [*padded, is_row]))
