@@ -6,7 +6,8 @@ and worker makes the same global batches and takes its own share of each: the id
 without an exchange, and the number of replicas changes nothing.
 
 A row's history is index arithmetic on its block: timelines are contiguous, so the H rows before it are its visitor's,
-as many as its position in the timeline tells.
+as many as its position in the timeline tells. Models that know no order take the rows around it instead: those after
+it, and then those from the timeline's beginning on.
 
 Shapes: B rows of the global batch, N rows of a window, H history.
 """
@@ -30,11 +31,13 @@ class Batch(NamedTuple):
     visitor         [B] int64
     item            [B] int64
     event           [B] int64, place in EVENT_KINDS
-    history         [B, H] int64: items of the visitor's rows before this one, newest first; 0 where there is none
+    history         [B, H] int64: items of the visitor's rows before this one, newest first, or of those around it; 0
+                    where there is none
     history_event   [B, H] int64
-    history_age_ms  [B, H] int64, from the earlier row to this one
-    is_history      [B, H] bool; False: the timeline does not go back that far
+    history_age_ms  [B, H] int64, from the other row to this one
+    is_history      [B, H] bool; False: the timeline has no such row
     is_row          [B] bool; False fills up the last batch of an epoch
+    timestamp_ms    [B] int64; None: all rows are of one time
     """
 
     visitor: tf.Tensor
@@ -45,6 +48,7 @@ class Batch(NamedTuple):
     history_age_ms: tf.Tensor
     is_history: tf.Tensor
     is_row: tf.Tensor
+    timestamp_ms: tf.Tensor | None = None
 
 
 def steps_per_epoch(target_rows: int, batch_size: int) -> int:
@@ -59,6 +63,7 @@ def training_batches(
     seed: int,
     epochs: int,
     history_length: int = 0,
+    is_sequential: bool = True,
     first_epoch: int = 0,
     first_step: int = 0,
 ) -> tf.data.Dataset:
@@ -67,7 +72,8 @@ def training_batches(
     Each row of the split is in exactly one batch of an epoch; rows that are only context (`is_target` 0) in none.
 
     Args:
-      history_length: H. Where it is not 0, rows that begin a timeline are left out.
+      history_length: H. Where it is not 0, rows without any history are left out.
+      is_sequential: the history is of rows before a row, not of those around it.
       first_step: batches of the first epoch to leave out.
     """
 
@@ -76,7 +82,9 @@ def training_batches(
         order = tf.argsort(tf.random.stateless_uniform([len(shards)], key))
         windows = _read_blocks(tf.gather(tf.constant(shards), order), shards, config).batch(config.window_blocks)
         shuffled = windows.enumerate().map(
-            lambda window, blocks: _shuffle(_targets(blocks, history_length), tf.random.fold_in(key, window)),
+            lambda window, blocks: _shuffle(
+                _targets(blocks, history_length, is_sequential), tf.random.fold_in(key, window)
+            ),
             num_parallel_calls=2,
             deterministic=True,
         )
@@ -88,11 +96,14 @@ def training_batches(
     return batches.map(lambda rows: _pad(rows, config.batch_size)).prefetch(4)
 
 
-def count_events(shards: Sequence[str], config: InputConfig, history_length: int = 0) -> np.ndarray:
+def count_events(
+    shards: Sequence[str], config: InputConfig, history_length: int = 0, is_sequential: bool = True
+) -> np.ndarray:
     """[event kinds] int64: rows of each kind that an epoch of `training_batches` holds."""
     counts = np.zeros(len(EVENT_KINDS), np.int64)
     windows = _read_blocks(tf.constant(shards), shards, config).batch(config.window_blocks)
-    for events in windows.map(lambda serialized: _targets(serialized, history_length).event, num_parallel_calls=2):
+    rows = windows.map(lambda blocks: _targets(blocks, history_length, is_sequential), num_parallel_calls=2)
+    for events in rows.map(lambda rows: rows.event):
         counts += np.bincount(events.numpy(), minlength=len(EVENT_KINDS))
     return counts
 
@@ -116,19 +127,27 @@ class _Rows(NamedTuple):
     history_event: tf.Tensor
     history_age_ms: tf.Tensor
     is_history: tf.Tensor
+    timestamp_ms: tf.Tensor
 
 
-def _targets(serialized: tf.Tensor, history_length: int) -> _Rows:
-    """The target rows of a window of blocks, columns [N] and [N, H]; without the first of a timeline where H > 0."""
+def _targets(serialized: tf.Tensor, history_length: int, is_sequential: bool) -> _Rows:
+    """The target rows of a window of blocks, columns [N] and [N, H]; without those that have no history where H > 0."""
     columns = parse_blocks(serialized, _COLUMNS)
+    position = columns["position"]
+    num_others = position if is_sequential else _timeline_lengths(position) - 1
     is_kept = tf.equal(columns["is_target"], 1)
     if history_length:
-        is_kept &= columns["position"] > 0
+        is_kept &= num_others > 0
     place = tf.where(is_kept)[:, 0]
     distance = tf.range(1, history_length + 1, dtype=tf.int64)
-    is_history = distance <= tf.gather(columns["position"], place)[:, None]
-    earlier = tf.where(is_history, place[:, None] - distance, place[:, None])
-    history = {name: tf.gather(columns[name], earlier) for name in ("item", "event", "timestamp_ms")}
+    is_history = distance <= tf.gather(num_others, place)[:, None]
+    other = place[:, None] - distance
+    if not is_sequential:
+        own = tf.gather(position, place)[:, None]
+        # forward, and from the end of the timeline on to its beginning
+        other = place[:, None] - own + (own + distance) % (tf.gather(num_others, place)[:, None] + 1)
+    other = tf.where(is_history, other, place[:, None])
+    history = {name: tf.gather(columns[name], other) for name in ("item", "event", "timestamp_ms")}
     return _Rows(
         visitor=tf.gather(columns["visitor"], place),
         item=tf.gather(columns["item"], place),
@@ -137,7 +156,14 @@ def _targets(serialized: tf.Tensor, history_length: int) -> _Rows:
         history_event=tf.where(is_history, history["event"], 0),
         history_age_ms=tf.gather(columns["timestamp_ms"], place)[:, None] - history["timestamp_ms"],
         is_history=is_history,
+        timestamp_ms=tf.gather(columns["timestamp_ms"], place),
     )
+
+
+def _timeline_lengths(position: tf.Tensor) -> tf.Tensor:
+    """[N] int64: the rows of each row's timeline, from the positions [N] of rows of whole timelines."""
+    timeline = tf.cumsum(tf.cast(tf.equal(position, 0), tf.int64)) - 1
+    return tf.gather(tf.math.bincount(tf.cast(timeline, tf.int32), dtype=tf.int64), timeline)
 
 
 def _shuffle(rows: _Rows, key: tf.Tensor) -> _Rows:
@@ -153,5 +179,8 @@ def _pad(rows: _Rows, batch_size: int) -> Batch:
     count = tf.size(rows.visitor)
     is_row = tf.range(batch_size) < count
     missing = batch_size - count
-    padded = [tf.pad(column, [[0, missing]] + [[0, 0]] * (len(column.shape) - 1)) for column in rows]
-    return Batch(*(tf.ensure_shape(column, [batch_size, *column.shape[1:]]) for column in [*padded, is_row]))
+    columns = {}
+    for name, column in rows._asdict().items():
+        padded = tf.pad(column, [[0, missing]] + [[0, 0]] * (len(column.shape) - 1))
+        columns[name] = tf.ensure_shape(padded, [batch_size, *column.shape[1:]])
+    return Batch(**columns, is_row=tf.ensure_shape(is_row, [batch_size]))

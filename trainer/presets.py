@@ -51,7 +51,7 @@ about five epochs.
 """
 
 MF = RunConfig(
-    model=MatrixFactorizationConfig(dim=128, visitor_dropout=0.2),
+    model=MatrixFactorizationConfig(dim=128, history_length=12),
     loss=SampledSoftmaxConfig(),
     optimizer=AdagradConfig(learning_rate=0.2),
     input=InputConfig(batch_size=1024),

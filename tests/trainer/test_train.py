@@ -254,9 +254,11 @@ def same_parity_share(dataset: Dataset, workdir: Path, num_new: int = 0) -> floa
     return float((ranked % 2 == visitors.numpy()[:, None] % 2).mean())
 
 
-def test_the_factorization_learns_the_checkerboard(dataset: Dataset, tmp_path: Path) -> None:
+def test_the_factorization_learns_the_checkerboard_for_visitors_it_never_saw_too(
+    dataset: Dataset, tmp_path: Path
+) -> None:
     run(make_config("mf", "epochs=15"), dataset, tmp_path)
-    assert same_parity_share(dataset, tmp_path) > 0.95
+    assert same_parity_share(dataset, tmp_path, num_new=6) > 0.95
 
 
 def test_the_towers_learn_the_checkerboard_for_visitors_they_never_saw_too(dataset: Dataset, tmp_path: Path) -> None:
@@ -280,3 +282,63 @@ def test_the_notebook_models_learn_a_checkerboard_of_event_weights(preset: str, 
     )
     run(make_config(preset, "epochs=40", "optimizer.learning_rate=0.02"), dataset, tmp_path / "run")
     assert same_parity_share(dataset, tmp_path / "run") > 0.95
+
+
+ALS = ("solver=als", "epochs=4", "als.unobserved_weight=0.1", "als.batch_entries=32")
+
+
+def all_scores(dataset: Dataset, workdir: Path) -> np.ndarray:
+    """Of every known visitor and item, [V, I]."""
+    visitor = tf.range(dataset.num_visitors, dtype=tf.int64)
+    queries = Queries.of_items(visitor, tf.zeros([visitor.shape[0], 0], tf.int64), tf.zeros_like(visitor))
+    scores: np.ndarray = load_inference_model(str(workdir), dataset).catalogue_scores(queries).numpy()
+    return scores
+
+
+def test_least_squares_give_the_same_with_any_number_of_replicas(dataset: Dataset, tmp_path: Path) -> None:
+    for count in (1, 2, 4):
+        run(make_config("mf", *ALS, f"devices={count}"), dataset, tmp_path / str(count))
+    for count in (2, 4):
+        np.testing.assert_allclose(
+            list(losses(tmp_path / str(count)).values()), list(losses(tmp_path / "1").values()), rtol=1e-5
+        )
+        # the vectors may be turned otherwise, the scores may not
+        np.testing.assert_allclose(
+            all_scores(dataset, tmp_path / str(count)), all_scores(dataset, tmp_path / "1"), atol=1e-4
+        )
+
+
+def test_least_squares_stopped_between_sweeps_go_on_as_if_they_were_not(dataset: Dataset, tmp_path: Path) -> None:
+    config = make_config("mf", *ALS)
+    run(config, dataset, tmp_path / "whole")
+    with pytest.raises(Preempted, match="stopped at step 2 of 4"):
+        run(config, dataset, tmp_path / "stopped", stop_after=2)
+    run(config, dataset, tmp_path / "stopped")
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
+    found = list(losses(tmp_path / "whole").values())
+    assert len(found) == 4
+    assert found == sorted(found, reverse=True)
+
+
+def test_least_squares_learn_the_checkerboard(dataset: Dataset, tmp_path: Path) -> None:
+    result = run(make_config("mf", *ALS), dataset, tmp_path)
+    assert result["validation_metric"] == "ndcg@20"
+    assert same_parity_share(dataset, tmp_path) > 0.95
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("model.history_length=0",),
+        ("model.history_length=0", "model.similarity=dot", "loss.l2=1e-4", "model.scale=1"),
+        ("model.is_scale_learnt=true", "loss.half_life_days=30"),
+        ("loss.has_batch_items=false", "loss.uniform_share=0.5"),
+    ],
+    ids=" ".join,
+)
+def test_every_option_of_the_factorization_learns_the_checkerboard(
+    settings: tuple[str, ...], dataset: Dataset, tmp_path: Path
+) -> None:
+    run(make_config("mf", "epochs=15", *settings), dataset, tmp_path)
+    assert same_parity_share(dataset, tmp_path) > 0.95

@@ -19,7 +19,7 @@ from trainer.dataset import Dataset
 from trainer.distribution import Replicas
 from trainer.embeddings import ShardedTable
 from trainer.models import neural, towers
-from trainer.models.matrix_factorization import MatrixFactorization, item_width
+from trainer.models.matrix_factorization import MatrixFactorization, item_width, make_dense_variables
 from trainer.models.next_item import NextItemObjective
 from trainer.models.objectives import Objective, SampledSoftmaxObjective, SquaredErrorObjective
 from trainer.negative_sampling import NegativeSampler
@@ -35,18 +35,23 @@ class TrainingModel:
     objective: Objective
 
 
-def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas) -> TrainingModel:
-    """The model with its tables still zero: `embeddings.initialize` or a checkpoint fills them."""
-    optimizer = row_optimizer(config.optimizer)
-    widths = _table_widths(config.model)
+def build_tables(config: RunConfig, dataset: Dataset, replicas: Replicas) -> dict[str, ShardedTable]:
+    """The model's tables by name, still zero: `embeddings.initialize` or a checkpoint fills them."""
+    optimizer = row_optimizer(config.optimizer) if config.solver == "sgd" else None
+    widths = _table_widths(config.scored_model)
     rows = {
         "visitor": dataset.manifest.vocabularies[Vocabulary.VISITORS].num_indices,
         "item": dataset.manifest.vocabularies[Vocabulary.ITEMS].num_indices,
     }
-    tables = {
+    return {
         name: ShardedTable(rows=rows[name], dim=width, replicas=replicas, optimizer=optimizer)
         for name, width in widths.items()
     }
+
+
+def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas) -> TrainingModel:
+    """The model that gradient steps move."""
+    tables = build_tables(config, dataset, replicas)
     compute_dtype = tf.bfloat16 if config.mixed_precision else tf.float32
     if isinstance(config.model, NeuralConfig):
         return _neural(config, config.model, tables, replicas, compute_dtype)
@@ -60,13 +65,19 @@ def _table_widths(model: ModelConfig) -> dict[str, int]:
     if isinstance(model, TowersConfig):
         return {"item": towers.item_width(model)}
     if isinstance(model, MatrixFactorizationConfig):
-        return {"visitor": model.dim, "item": item_width(model)}
+        of_visitors = {} if model.history_length else {"visitor": model.dim}
+        return {**of_visitors, "item": item_width(model)}
     return {"visitor": model.dim, "item": model.dim}
 
 
 def _sampler(config: RunConfig, loss: SampledSoftmaxConfig, dataset: Dataset) -> NegativeSampler:
     return NegativeSampler(
-        dataset.item_counts(), num_drawn=loss.num_drawn, drawn_power=loss.drawn_power, seed=config.seed
+        dataset.item_counts(),
+        num_drawn=loss.num_drawn,
+        drawn_power=loss.drawn_power,
+        seed=config.seed,
+        uniform_share=loss.uniform_share,
+        has_batch_items=loss.has_batch_items,
     )
 
 
@@ -121,15 +132,17 @@ def _factorization(
     compute_dtype: tf.DType,
 ) -> TrainingModel:
     factorization = MatrixFactorization(model, compute_dtype)
+    with replicas.strategy.scope():
+        dense = make_dense_variables(model)
     if isinstance(config.loss, SampledSoftmaxConfig):
         sampler = _sampler(config, config.loss, dataset)
         softmax = SampledSoftmaxObjective(
             config.loss, tables, replicas.count, factorization, sampler, dataset.num_items, config.seed
         )
-        return TrainingModel(tables, [], softmax)
+        return TrainingModel(tables, dense, softmax)
 
-    def predict(weights: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:  # noqa: ARG001
+    def predict(weights: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         placed, biases = factorization.place_items(items)
-        return factorization.pair_scores(factorization.place_visitors(visitors), placed, biases)
+        return factorization.pair_scores(factorization.place_visitors(visitors, weights), placed, biases)
 
-    return TrainingModel(tables, [], SquaredErrorObjective(config.loss, tables, replicas.count, predict))
+    return TrainingModel(tables, dense, SquaredErrorObjective(config.loss, tables, replicas.count, predict))

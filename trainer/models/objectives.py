@@ -1,10 +1,11 @@
 """What a training step minimizes: which rows it reads of which table, and its loss as a function of them.
 
-Shapes: B rows of the global batch, b = B / R rows of this replica, N drawn items, C = B + N candidates, D embedding.
+Shapes: B rows of the global batch, b = B / R rows of this replica, N drawn items, C = B + N candidates, H history, D
+embedding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import tensorflow as tf
@@ -15,6 +16,8 @@ from trainer.input_pipeline import Batch
 from trainer.losses import sampled_softmax, squared_error
 from trainer.models.matrix_factorization import MatrixFactorization
 from trainer.negative_sampling import NegativeSampler
+
+_DAY_MS = 24 * 60 * 60 * 1000
 
 Tables = Mapping[str, ShardedTable]
 
@@ -82,6 +85,7 @@ class _SoftmaxInputs(NamedTuple):
     log_expected_count   [C]
     is_candidate         [C] False for padding and unknown items
     keep                 [b, D] 0 for a hidden entry of the visitor's vector, else 1 / share kept
+    is_history           [b, H] whether the visitor's vector is made of the item too; H 0: it is his own
     """
 
     chosen: tf.Tensor
@@ -91,13 +95,15 @@ class _SoftmaxInputs(NamedTuple):
     log_expected_count: tf.Tensor
     is_candidate: tf.Tensor
     keep: tf.Tensor
+    is_history: tf.Tensor
 
 
 @dataclass(frozen=True)
 class SampledSoftmaxObjective:
     """Cross entropy of the item chosen against the items of the global batch and drawn ones.
 
-    A row whose item is not in the vocabulary neither counts nor is a candidate.
+    A row whose item is not in the vocabulary neither counts nor is a candidate. Where visitors are made of their items,
+    the item chosen is left out of them wherever it stands, and a row of which nothing is left does not count either.
     """
 
     config: SampledSoftmaxConfig
@@ -109,14 +115,13 @@ class SampledSoftmaxObjective:
     seed: int
 
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared:
+        is_history = batch.is_history & (batch.history < self.num_items) & (batch.history != batch.item[:, None])
         is_counted = batch.is_row & (batch.item < self.num_items)
-        weights = tf.gather(tf.constant(self.config.event_weights), batch.event) * tf.cast(is_counted, tf.float32)
+        if self.model.config.history_length:
+            is_counted &= tf.reduce_any(is_history, axis=1)
+        weights = tf.cast(is_counted, tf.float32) * self._weights(batch)
         drawn = self.sampler.draw(step)
         candidates = tf.concat([batch.item, drawn], axis=0)
-        lookups = {
-            "visitor": self.tables["visitor"].lookup(replica, batch.visitor, is_divided=True),
-            "item": self.tables["item"].lookup(replica, candidates, is_divided=False),
-        }
         num_others = tf.maximum(tf.reduce_sum(tf.cast(is_counted, tf.float32)) - 1, 0)
         size = batch.visitor.shape[0] // self.replicas
         own = slice(replica * size, (replica + 1) * size)
@@ -126,27 +131,60 @@ class SampledSoftmaxObjective:
             weight=tf.math.divide_no_nan(weights, tf.reduce_sum(weights))[own],
             candidates=candidates,
             log_expected_count=self.sampler.log_expected_count(tf.minimum(candidates, self.num_items - 1), num_others),
-            is_candidate=tf.concat([is_counted, tf.ones_like(drawn, tf.bool)], axis=0),
+            is_candidate=tf.concat([is_counted & self.config.has_batch_items, tf.ones_like(drawn, tf.bool)], axis=0),
             keep=self._keep(batch.visitor.shape[0], step)[own],
+            is_history=is_history[own],
         )
-        return Prepared(lookups, inputs)
+        return Prepared(self._lookups(replica, batch, candidates, own), inputs)
 
     def loss(
         self,
         vectors: Mapping[str, tf.Tensor],
-        dense: Sequence[tf.Tensor],  # noqa: ARG002 (a factorization has none)
+        dense: Sequence[tf.Tensor],
         inputs: tuple[tf.Tensor, ...],
     ) -> tf.Tensor:
         given = _SoftmaxInputs(*inputs)
-        visitors = self.model.place_visitors(vectors["visitor"]) * given.keep
-        items, biases = self.model.place_items(vectors["item"])
+        num_candidates = given.candidates.shape[0]
+        items, biases = self.model.place_items(vectors["item"][:num_candidates])
+        if self.model.config.history_length:
+            touched, _ = self.model.place_items(vectors["item"][num_candidates:])
+            touched = tf.reshape(touched, [*given.is_history.shape, -1])
+            rows = tf.reduce_sum(touched * tf.cast(given.is_history, tf.float32)[:, :, None], axis=1)
+        else:
+            rows = vectors["visitor"]
+        visitors = self.model.place_visitors(rows, dense) * given.keep
         positive = self.model.pair_scores(
             visitors, tf.gather(items, given.chosen_place), tf.gather(biases, given.chosen_place)
         )
         scores = self.model.candidate_scores(visitors, items, biases)
         is_hit = tf.equal(given.chosen[:, None], given.candidates[None, :])
         losses = sampled_softmax(positive, scores, given.log_expected_count, is_hit | ~given.is_candidate)
+        if self.config.l2:
+            read = tf.concat([rows, tf.gather(vectors["item"], given.chosen_place)], axis=1)
+            losses += self.config.l2 * tf.reduce_sum(tf.square(read), axis=1)
         return tf.reduce_sum(given.weight * losses)
+
+    def _weights(self, batch: Batch) -> tf.Tensor:
+        """[B] by kind and age; only their proportions matter, so that an age is counted from the batch's youngest."""
+        weights = tf.gather(tf.constant(self.config.event_weights), batch.event)
+        if self.config.half_life_days is None or batch.timestamp_ms is None:
+            return weights
+        age_days = tf.cast(tf.reduce_max(batch.timestamp_ms) - batch.timestamp_ms, tf.float32) / _DAY_MS
+        return weights * tf.pow(0.5, age_days / self.config.half_life_days)
+
+    def _lookups(self, replica: int, batch: Batch, candidates: tf.Tensor, own: slice) -> dict[str, Lookup]:
+        """The candidates, and this replica's visitors: their vectors, or behind the candidates those of their items."""
+        if not self.model.config.history_length:
+            return {
+                "visitor": self.tables["visitor"].lookup(replica, batch.visitor, is_divided=True),
+                "item": self.tables["item"].lookup(replica, candidates, is_divided=False),
+            }
+        ids = tf.concat([candidates, tf.reshape(batch.history, [-1])], axis=0)
+        lookup = self.tables["item"].lookup(replica, ids, is_divided=False)
+        # every replica reads the rows of all histories, but uses those of its own share alone
+        size, length = candidates.shape[0], batch.history.shape[1]
+        shared = lookup.place[size + own.start * length : size + own.stop * length]
+        return {"item": replace(lookup, place=tf.concat([lookup.place[:size], shared], axis=0))}
 
     def _keep(self, batch_size: int, step: tf.Tensor) -> tf.Tensor:
         """[B, D]; a function of the seed, the step and the row's place in the global batch."""
@@ -163,4 +201,5 @@ class SampledSoftmaxObjective:
 def _own_rows(batch: Batch, replica: int, replicas: int) -> Batch:
     """This replica's [b] rows of a global batch [B]."""
     size = batch.visitor.shape[0] // replicas
-    return Batch(*(column[replica * size : (replica + 1) * size] for column in batch))
+    own = slice(replica * size, (replica + 1) * size)
+    return Batch(*(None if column is None else column[own] for column in batch))
