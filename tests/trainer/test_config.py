@@ -45,7 +45,8 @@ def test_a_setting_is_read_by_the_type_of_its_field(setting: str, path: str, val
 
 
 def test_a_text_field_takes_one_of_its_values() -> None:
-    assert apply_settings(PRESETS["mf"], ["model.similarity=dot"]).model.similarity == "dot"
+    found = apply_settings(PRESETS["mf"], ["model.history_length=0", "model.similarity=dot"])
+    assert found.model.similarity == "dot"
     with pytest.raises(ValueError, match=r"model\.similarity must be one of cosine, dot, got euclid"):
         apply_settings(PRESETS["mf"], ["model.similarity=euclid"])
 

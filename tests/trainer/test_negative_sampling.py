@@ -9,6 +9,13 @@ def draw(sampler: NegativeSampler, step: int) -> np.ndarray:
     return sampler.draw(tf.constant(step, tf.int64)).numpy()
 
 
+def draw_steps(sampler: NegativeSampler, steps: int) -> np.ndarray:
+    """What the steps 0 … steps - 1 draw, [steps, N]."""
+    draw_all = tf.function(lambda: tf.map_fn(sampler.draw, tf.range(steps, dtype=tf.int64)))
+    drawn: np.ndarray = draw_all().numpy()
+    return drawn
+
+
 def test_draws_depend_on_seed_and_step_alone() -> None:
     counts = np.arange(100)
     one, same, other = (NegativeSampler(counts, num_drawn=50, drawn_power=0.5, seed=seed) for seed in (1, 1, 2))
@@ -55,7 +62,7 @@ def test_expected_counts_are_what_many_steps_show(
         uniform_share=uniform_share,
         has_batch_items=has_batch_items,
     )
-    shown = np.bincount(np.concatenate([draw(sampler, step) for step in range(4000)]), minlength=4) / 4000
+    shown = np.bincount(draw_steps(sampler, 4000).ravel(), minlength=4) / 4000
     if has_batch_items:
         others = np.random.default_rng(0).choice(4, p=counts / 10, size=(4000, 6))
         shown = shown + np.bincount(others.ravel(), minlength=4) / 4000
@@ -82,9 +89,9 @@ def test_corrected_candidates_estimate_the_sum_over_all_other_items(
     )
     correction = sampler.log_expected_count(tf.range(4), tf.constant(8.0)).numpy()
     generator, sums = np.random.default_rng(0), []
-    for step in range(3000):
+    for drawn in draw_steps(sampler, 3000):
         others = generator.choice(4, p=counts / 10, size=8 if has_batch_items else 0)
-        candidates = np.concatenate([others, draw(sampler, step)])
+        candidates = np.concatenate([others, drawn])
         candidates = candidates[candidates != chosen]
         sums.append(np.exp(scores[candidates] - correction[candidates]).sum())
     assert np.mean(sums) == pytest.approx(np.exp(scores[:3]).sum(), rel=0.02)
