@@ -157,7 +157,7 @@ class WriteTimelines:
 
 @dataclass(frozen=True)
 class MergeProperties:
-    """(partition, bundles) to a file of the latest properties; gives counts of items by property, the items, and that."""
+    """(partition, bundles) to a file of the latest properties; gives counts of items by property, items, and that."""
 
     work: Workspace
 

@@ -61,6 +61,10 @@ class TowersConfig:
 
     history_length        latest items of a visitor that are looked at
     dropout               share of a history vector's entries hidden in a training step
+    own_dropout           share of the items whose own vector is hidden in a training step, so that their content learns
+                          to speak for them alone; nothing is hidden where the catalogue tells nothing of the items
+    visitor_min_events    training events from which on a visitor has a vector of his own; none: nobody has
+    visitor_dropout       share of these vectors hidden in a training step
     return_bonus          added to the score of what is in the history when the catalogue is ranked, beside the bonuses
                           learnt: in the second epoch, training has seen what comes next and trusts new items too much
     initial_scale         of the cosine, learnt from there
@@ -72,6 +76,9 @@ class TowersConfig:
     dim: int = 64
     history_length: int = 10
     dropout: float = 0.2
+    own_dropout: float = 0.3
+    visitor_min_events: int | None = None
+    visitor_dropout: float = 0.5
     return_bonus: float = 3.0
     initial_scale: float = 8.0
     initial_stddev: float = 0.05
@@ -80,7 +87,10 @@ class TowersConfig:
     def __post_init__(self) -> None:
         _check(self.dim >= 1, "model.dim", self.dim, "at least 1")
         _check(self.history_length >= 1, "model.history_length", self.history_length, "at least 1")
-        _check(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
+        for name in ("dropout", "own_dropout", "visitor_dropout"):
+            _check(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "in [0, 1)")
+        least = self.visitor_min_events
+        _check(least is None or least >= 1, "model.visitor_min_events", least, "at least 1, or none")
         _check(self.initial_scale > 0, "model.initial_scale", self.initial_scale, "above 0")
         _check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
         _check(self.dense_learning_rate > 0, "model.dense_learning_rate", self.dense_learning_rate, "above 0")

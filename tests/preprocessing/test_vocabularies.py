@@ -8,7 +8,6 @@ from preprocessing.columns import decode_columns, encode_columns
 from preprocessing.config import VocabularyConfig
 from preprocessing.vocabularies import assign_indices, choose_entries, merge_counts, untouched_items
 
-
 COLUMNS = ["id", "count", "views", "carts", "transactions", "first_seen_ms", "last_seen_ms"]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from contract.schema import Vocabulary
@@ -19,6 +20,7 @@ from trainer.dataset import Dataset
 from trainer.distribution import Replicas
 from trainer.embeddings import ShardedTable
 from trainer.models import neural, towers
+from trainer.models.contents import read_contents
 from trainer.models.matrix_factorization import MatrixFactorization, item_width
 from trainer.models.next_item import NextItemObjective
 from trainer.models.objectives import Objective, SampledSoftmaxObjective, SquaredErrorObjective
@@ -38,14 +40,9 @@ class TrainingModel:
 def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas) -> TrainingModel:
     """The model with its tables still zero: `embeddings.initialize` or a checkpoint fills them."""
     optimizer = row_optimizer(config.optimizer)
-    widths = _table_widths(config.model)
-    rows = {
-        "visitor": dataset.manifest.vocabularies[Vocabulary.VISITORS].num_indices,
-        "item": dataset.manifest.vocabularies[Vocabulary.ITEMS].num_indices,
-    }
     tables = {
-        name: ShardedTable(rows=rows[name], dim=width, replicas=replicas, optimizer=optimizer)
-        for name, width in widths.items()
+        name: ShardedTable(rows=rows, dim=width, replicas=replicas, optimizer=optimizer)
+        for name, (rows, width) in _table_shapes(config.model, dataset).items()
     }
     compute_dtype = tf.bfloat16 if config.mixed_precision else tf.float32
     if isinstance(config.model, NeuralConfig):
@@ -55,19 +52,32 @@ def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas
     return _factorization(config, config.model, dataset, tables, replicas, compute_dtype)
 
 
-def _table_widths(model: ModelConfig) -> dict[str, int]:
-    """Columns of each table."""
+def _table_shapes(model: ModelConfig, dataset: Dataset) -> dict[str, tuple[int, int]]:
+    """Rows and columns of each table."""
     if isinstance(model, TowersConfig):
-        return {"item": towers.item_width(model)}
-    if isinstance(model, MatrixFactorizationConfig):
-        return {"visitor": model.dim, "item": item_width(model)}
-    return {"visitor": model.dim, "item": model.dim}
+        return _towers_shapes(model, dataset)
+    visitors, items = (
+        dataset.manifest.vocabularies[name].num_indices for name in (Vocabulary.VISITORS, Vocabulary.ITEMS)
+    )
+    width = item_width(model) if isinstance(model, MatrixFactorizationConfig) else model.dim
+    return {"visitor": (visitors, model.dim), "item": (items, width)}
+
+
+def _towers_shapes(model: TowersConfig, dataset: Dataset) -> dict[str, tuple[int, int]]:
+    """As `NextItemObjective` reads them: the last row of items and of visitors is that of all others."""
+    contents, width = read_contents(dataset), towers.item_width(model)
+    shapes = {"item": (dataset.num_trained_items() + 1, width)}
+    if contents.width:
+        shapes["feature"] = (contents.num_features, width)
+    if model.visitor_min_events is not None:
+        num_frequent = np.count_nonzero(dataset.visitor_counts() >= model.visitor_min_events)
+        shapes["visitor"] = (int(num_frequent) + 1, model.dim)
+    return shapes
 
 
 def _sampler(config: RunConfig, loss: SampledSoftmaxConfig, dataset: Dataset) -> NegativeSampler:
-    return NegativeSampler(
-        dataset.item_counts(), num_drawn=loss.num_drawn, drawn_power=loss.drawn_power, seed=config.seed
-    )
+    trained = dataset.item_counts()[: dataset.num_trained_items()]
+    return NegativeSampler(trained, num_drawn=loss.num_drawn, drawn_power=loss.drawn_power, seed=config.seed)
 
 
 def _towers(
@@ -88,7 +98,8 @@ def _towers(
         replicas.count,
         towers.Towers(model, compute_dtype),
         _sampler(config, config.loss, dataset),
-        dataset.num_items,
+        read_contents(dataset),
+        dataset.num_trained_items(),
         config.seed,
     )
     return TrainingModel(tables, dense, objective)
@@ -124,7 +135,7 @@ def _factorization(
     if isinstance(config.loss, SampledSoftmaxConfig):
         sampler = _sampler(config, config.loss, dataset)
         softmax = SampledSoftmaxObjective(
-            config.loss, tables, replicas.count, factorization, sampler, dataset.num_items, config.seed
+            config.loss, tables, replicas.count, factorization, sampler, dataset.num_trained_items(), config.seed
         )
         return TrainingModel(tables, [], softmax)
 

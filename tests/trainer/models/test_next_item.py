@@ -7,6 +7,7 @@ from trainer.config import AdagradConfig, SampledSoftmaxConfig, TowersConfig
 from trainer.distribution import start_replicas
 from trainer.embeddings import ShardedTable
 from trainer.input_pipeline import Batch
+from trainer.models.contents import Contents
 from trainer.models.next_item import NextItemObjective
 from trainer.models.towers import AGES_MS, DenseWeights, Towers, TowersInference, make_dense_variables
 from trainer.negative_sampling import NegativeSampler
@@ -14,6 +15,7 @@ from trainer.optimizers import row_optimizer
 
 NUM_ITEMS, LENGTH, DIM = 6, 3, 4
 COUNTS = np.array([8, 5, 3, 2, 1, 1])
+NOTHING_TOLD = Contents(np.zeros((NUM_ITEMS, 0), np.int64), np.zeros((NUM_ITEMS, 0), np.float32), 0)
 
 
 def make_weights(seed: int = 0, config: TowersConfig | None = None) -> tuple[np.ndarray, DenseWeights]:
@@ -45,6 +47,7 @@ def make_objective(
         1,
         Towers(make_config(dropout)),
         NegativeSampler(COUNTS, num_drawn=num_drawn, drawn_power=0.5, seed=0),
+        NOTHING_TOLD,
         NUM_ITEMS,
         seed=3,
     )
@@ -78,7 +81,8 @@ def loss_of(objective: NextItemObjective, dense: DenseWeights, batch: Batch, ste
 
 def scores_of(table: np.ndarray, dense: DenseWeights, histories: list[list[int]]) -> np.ndarray:
     """[rows, I]: what the exported model gives."""
-    model = TowersInference(make_config(), item_table=table, dense=dense, num_items=NUM_ITEMS, item_counts=COUNTS)
+    visitors = np.zeros((0, DIM), np.float32)
+    model = TowersInference(make_config(), items=table[:-1], visitors=visitors, dense=dense, item_counts=COUNTS)
     scores: np.ndarray = model.catalogue_scores(queries_of([0] * len(histories), histories)).numpy()
     return scores
 

@@ -22,7 +22,9 @@ def make_dense(**changed: object) -> list[np.ndarray]:
 
 
 def make_model(**changed: object) -> TowersInference:
-    return TowersInference(CONFIG, item_table=ITEMS, dense=make_dense(**changed), num_items=3, item_counts=COUNTS)
+    return TowersInference(
+        CONFIG, items=ITEMS, visitors=np.zeros((0, 2), np.float32), dense=make_dense(**changed), item_counts=COUNTS
+    )
 
 
 def scores(model: TowersInference, *histories: list[int]) -> np.ndarray:
