@@ -101,7 +101,7 @@ def query_chunks(
         yield slice(begin, end), Queries(*(tf.constant(column) for column in filled))
 
 
-def query_signature(size: int) -> Queries:
-    """The `tf.function` input signature of chunks of `size`: only H changes from chunk to chunk."""
+def query_signature(size: int | None) -> Queries:
+    """The `tf.function` input signature of chunks of `size`, None: of any; only H changes from chunk to chunk."""
     one, row = tf.TensorSpec([size], tf.int64), tf.TensorSpec([size, None], tf.int64)
     return Queries(one, row, one, row, row, one)
