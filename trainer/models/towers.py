@@ -174,7 +174,6 @@ class Towers:
         attended = tf.einsum("bh,bhd->bd", share, read)
         hidden = tf.matmul(tf.concat([newest, attended], axis=1), dense.hidden) + dense.hidden_bias
         hidden = tf.nn.gelu(hidden)
-        # one sum in one order: chains of additions are regrouped by what is known of their shapes, and round otherwise
         visitors = tf.add_n([attended, 0.5 * newest, tf.matmul(hidden, dense.output), own])
         returning = tf.linalg.matvec(hidden, dense.return_hidden)
         return tf.nn.l2_normalize(visitors, axis=1) * tf.exp(dense.log_scale), returning
