@@ -27,8 +27,8 @@ $(READY): constraints.txt setup.py
 	@touch $(READY)
 
 demo: $(READY)   ## the main job on a synthetic shop, or EVENTS=… [ITEM_PROPERTIES=… CATEGORY_TREE=…]
-	@$(BIN)/python -m benchmarks.demo --output "$(DEMO)" --events "$(EVENTS)" \
-	  --item-properties "$(ITEM_PROPERTIES)" --category-tree "$(CATEGORY_TREE)"
+	@$(BIN)/python -m benchmarks.demo --output "$(DEMO)" $(if $(EVENTS),--events "$(EVENTS)") \
+		$(if $(ITEM_PROPERTIES),--item-properties "$(ITEM_PROPERTIES)") $(if $(CATEGORY_TREE),--category-tree "$(CATEGORY_TREE)")
 
 test: $(READY)   ## all tests
 	$(BIN)/python -m pytest
