@@ -88,7 +88,6 @@ def _towers(
         replicas.count,
         towers.Towers(model, compute_dtype),
         _sampler(config, config.loss, dataset),
-        dataset.num_items,
         config.seed,
     )
     return TrainingModel(tables, dense, objective)
@@ -123,9 +122,7 @@ def _factorization(
     factorization = MatrixFactorization(model, compute_dtype)
     if isinstance(config.loss, SampledSoftmaxConfig):
         sampler = _sampler(config, config.loss, dataset)
-        softmax = SampledSoftmaxObjective(
-            config.loss, tables, replicas.count, factorization, sampler, dataset.num_items, config.seed
-        )
+        softmax = SampledSoftmaxObjective(config.loss, tables, replicas.count, factorization, sampler, config.seed)
         return TrainingModel(tables, [], softmax)
 
     def predict(weights: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:  # noqa: ARG001

@@ -45,7 +45,6 @@ def make_objective(
         1,
         Towers(make_config(dropout)),
         NegativeSampler(COUNTS, num_drawn=num_drawn, drawn_power=0.5, seed=0),
-        NUM_ITEMS,
         seed=3,
     )
 

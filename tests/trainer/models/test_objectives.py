@@ -41,7 +41,7 @@ def make_softmax(
         MatrixFactorizationConfig(dim=2, similarity="dot", scale=1.0, has_item_bias=False, visitor_dropout=dropout)
     )
     sampler = NegativeSampler(np.array([1, 1, 2]), num_drawn=num_drawn, drawn_power=0.5, seed=0)
-    return SampledSoftmaxObjective(config, make_tables(), 1, model, sampler, NUM_ITEMS, seed=3)
+    return SampledSoftmaxObjective(config, make_tables(), 1, model, sampler, seed=3)
 
 
 def loss_of(objective: SquaredErrorObjective | SampledSoftmaxObjective, batch: Batch, step: int = 0) -> float:
