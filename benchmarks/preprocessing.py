@@ -30,8 +30,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         shop = _make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         part = Path(scratch) / "part.csv"
-        with (shop / "events.csv").open() as events, part.open("w") as file:
-            file.writelines(itertools.islice(events, TEXTBOOK_ROWS + 1))
+        with (shop / "events.csv").open() as log, part.open("w") as file:
+            file.writelines(itertools.islice(log, TEXTBOOK_ROWS + 1))
         textbook = _run_job("--textbook", part, f"{scratch}/textbook")
         ours = _run_job("--prepare", part, f"{scratch}/part")
         events = _prepare(["--events", str(shop / "events.csv")], f"{scratch}/events")

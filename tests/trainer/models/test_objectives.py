@@ -29,8 +29,7 @@ def make_tables() -> dict[str, ShardedTable]:
 
 def make_batch(visitor: list[int], item: list[int], event: list[int] | None = None, rows: int | None = None) -> Batch:
     columns = [tf.constant(column, tf.int64) for column in (visitor, item, event or [0] * len(visitor))]
-    nothing = [tf.zeros([len(visitor), 0], kind) for kind in (tf.int64, tf.int64, tf.int64, tf.bool)]
-    return Batch(*columns, *nothing, tf.range(len(visitor)) < (len(visitor) if rows is None else rows))
+    return Batch.without_history(*columns, tf.range(len(visitor)) < (len(visitor) if rows is None else rows))
 
 
 def make_softmax(
