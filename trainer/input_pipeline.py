@@ -11,7 +11,7 @@ as many as its position in the timeline tells.
 Shapes: B rows of the global batch, N rows of a window, H history.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,8 @@ from contract.schema import EVENT_KINDS
 from contract.timelines import compression_of, parse_blocks
 from trainer.config import InputConfig
 
-_COLUMNS = ("visitor", "position", "item", "event", "timestamp_ms", "is_target")
+_COLUMNS = ("visitor", "item", "event", "is_target")
+_HISTORY_COLUMNS = ("position", "timestamp_ms")  # parsed only where there is a history: milliseconds are six bytes each
 
 
 class Batch(NamedTuple):
@@ -45,6 +46,12 @@ class Batch(NamedTuple):
     history_age_ms: tf.Tensor
     is_history: tf.Tensor
     is_row: tf.Tensor
+
+    @classmethod
+    def without_history(cls, visitor: tf.Tensor, item: tf.Tensor, event: tf.Tensor, is_row: tf.Tensor) -> "Batch":
+        """A batch of H = 0."""
+        history, history_event, age, is_history = _no_history(visitor)
+        return cls(visitor, item, event, history, history_event, age, is_history, is_row)
 
 
 def steps_per_epoch(target_rows: int, batch_size: int) -> int:
@@ -76,7 +83,7 @@ def training_batches(
         order = tf.argsort(tf.random.stateless_uniform([len(shards)], key))
         windows = _read_blocks(tf.gather(tf.constant(shards), order), shards, config).batch(config.window_blocks)
         shuffled = windows.enumerate().map(
-            lambda window, blocks: _shuffle(_targets(blocks, history_length), tf.random.fold_in(key, window)),
+            lambda window, blocks: _read_rows(blocks, history_length, tf.random.fold_in(key, window)),
             num_parallel_calls=2,
             deterministic=True,
         )
@@ -92,7 +99,7 @@ def count_events(shards: Sequence[str], config: InputConfig, history_length: int
     """[event kinds] int64: rows of each kind that an epoch of `training_batches` holds."""
     counts = np.zeros(len(EVENT_KINDS), np.int64)
     windows = _read_blocks(tf.constant(shards), shards, config).batch(config.window_blocks)
-    for events in windows.map(lambda serialized: _targets(serialized, history_length).event, num_parallel_calls=2):
+    for events in windows.map(lambda blocks: _read_rows(blocks, history_length).event, num_parallel_calls=2):
         counts += np.bincount(events.numpy(), minlength=len(EVENT_KINDS))
     return counts
 
@@ -118,34 +125,45 @@ class _Rows(NamedTuple):
     is_history: tf.Tensor
 
 
-def _targets(serialized: tf.Tensor, history_length: int) -> _Rows:
-    """The target rows of a window of blocks, columns [N] and [N, H]; without the first of a timeline where H > 0."""
-    columns = parse_blocks(serialized, _COLUMNS)
+def _read_rows(serialized: tf.Tensor, history_length: int, key: tf.Tensor | None = None) -> _Rows:
+    """The target rows of a window of blocks, columns [N] and [N, H]; without the first of a timeline where H > 0.
+
+    They come in an order that depends on the key [2] alone, without one in that of the blocks.
+    """
+    columns = parse_blocks(serialized, _COLUMNS + (_HISTORY_COLUMNS if history_length else ()))
     is_kept = tf.equal(columns["is_target"], 1)
     if history_length:
         is_kept &= columns["position"] > 0
     place = tf.where(is_kept)[:, 0]
-    distance = tf.range(1, history_length + 1, dtype=tf.int64)
-    is_history = distance <= tf.gather(columns["position"], place)[:, None]
-    earlier = tf.where(is_history, place[:, None] - distance, place[:, None])
-    history = {name: tf.gather(columns[name], earlier) for name in ("item", "event", "timestamp_ms")}
+    if key is not None:
+        # the places and not the rows, or every column would be gathered twice
+        place = _shuffle(place, key)
     return _Rows(
-        visitor=tf.gather(columns["visitor"], place),
-        item=tf.gather(columns["item"], place),
-        event=tf.gather(columns["event"], place),
-        history=tf.where(is_history, history["item"], 0),
-        history_event=tf.where(is_history, history["event"], 0),
-        history_age_ms=tf.gather(columns["timestamp_ms"], place)[:, None] - history["timestamp_ms"],
-        is_history=is_history,
+        *(tf.gather(columns[name], place) for name in ("visitor", "item", "event")),
+        *(_histories(columns, place, history_length) if history_length else _no_history(place)),
     )
 
 
-def _shuffle(rows: _Rows, key: tf.Tensor) -> _Rows:
-    """The rows in an order that depends on the key [2] alone."""
-    last = tf.size(rows.visitor) - 1
+def _histories(columns: Mapping[str, tf.Tensor], place: tf.Tensor, history_length: int) -> list[tf.Tensor]:
+    """Items, events, ages and whether there is an entry, each [N, H], of the rows at `place` [N]."""
+    distance = tf.range(1, history_length + 1, dtype=tf.int64)
+    is_history = distance <= tf.gather(columns["position"], place)[:, None]
+    earlier = tf.where(is_history, place[:, None] - distance, place[:, None])
+    item, event, time = (tf.gather(columns[name], earlier) for name in ("item", "event", "timestamp_ms"))
+    age = tf.gather(columns["timestamp_ms"], place)[:, None] - time
+    return [tf.where(is_history, item, 0), tf.where(is_history, event, 0), age, is_history]
+
+
+def _no_history(rows: tf.Tensor) -> list[tf.Tensor]:
+    """The history's columns, [N, 0], of as many rows."""
+    return [tf.zeros([tf.size(rows), 0], kind) for kind in (tf.int64, tf.int64, tf.int64, tf.bool)]
+
+
+def _shuffle(places: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """[N] in an order that depends on the key [2] alone."""
+    last = tf.size(places) - 1
     # a keyed permutation of the places: no numbers to sort
-    order = tf.random.experimental.index_shuffle(tf.range(last + 1), key, tf.maximum(last, 0))
-    return _Rows(*(tf.gather(column, order) for column in rows))
+    return tf.gather(places, tf.random.experimental.index_shuffle(tf.range(last + 1), key, tf.maximum(last, 0)))
 
 
 def _pad(rows: _Rows, batch_size: int) -> Batch:

@@ -59,8 +59,8 @@ MF = RunConfig(
 )
 """Matrix factorization as a recommender: sampled softmax, cosine, row-sparse Adagrad.
 
-NDCG@20 of returning visitors .178 [.174, .181] on the test split of retailrocket_matrix, split by time at the quantiles
-0.8 and 0.9, in 285 s on two cores that were shared; popular items reach .0055.
+NDCG@20 of returning visitors .177 [.173, .180] on the test split of retailrocket_matrix, split by time at the quantiles
+0.8 and 0.9, in 338 s on two cores that were shared; session kNN reaches .165, popular items .0055.
 
     python -m trainer train --preset mf --data DATASET --workdir RUN
 """

@@ -99,7 +99,6 @@ def _towers(
         towers.Towers(model, compute_dtype),
         _sampler(config, config.loss, dataset),
         read_contents(dataset),
-        dataset.num_trained_items(),
         config.seed,
     )
     return TrainingModel(tables, dense, objective)
@@ -134,9 +133,7 @@ def _factorization(
     factorization = MatrixFactorization(model, compute_dtype)
     if isinstance(config.loss, SampledSoftmaxConfig):
         sampler = _sampler(config, config.loss, dataset)
-        softmax = SampledSoftmaxObjective(
-            config.loss, tables, replicas.count, factorization, sampler, dataset.num_trained_items(), config.seed
-        )
+        softmax = SampledSoftmaxObjective(config.loss, tables, replicas.count, factorization, sampler, config.seed)
         return TrainingModel(tables, [], softmax)
 
     def predict(weights: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:  # noqa: ARG001

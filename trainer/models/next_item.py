@@ -15,7 +15,7 @@ from trainer.embeddings import Lookup
 from trainer.input_pipeline import Batch
 from trainer.losses import sampled_softmax
 from trainer.models.contents import Contents
-from trainer.models.objectives import Prepared, Tables
+from trainer.models.objectives import Candidates, Prepared, Tables, own_slice, shown_mask
 from trainer.models.towers import DenseWeights, History, Towers
 from trainer.negative_sampling import NegativeSampler
 
@@ -23,26 +23,16 @@ from trainer.negative_sampling import NegativeSampler
 class _Inputs(NamedTuple):
     """Inputs of `NextItemObjective.loss`.
 
-    history              of the rows, [b, H]
-    chosen               [b] item of each row
-    chosen_place         [b] its place among the candidates
-    weight               [b] share of the global batch's weight
-    candidates           [C] items: those of the global batch, then the drawn ones
-    log_expected_count   [C]
-    is_candidate         [C] False for padding and unknown items
-    keep                 [b, H, D] 0 for a hidden entry of a history vector, else 1 / share kept
-    has_own              [bH + C] 1 where an item of a history, or a candidate, shows its own row, else 0
-    feature_weight       [bH + C, F] of their features
-    has_vector           [b] 1 where the visitor shows his own vector, else 0
+    candidates       what the rows are scored against
+    history          of the rows, [b, H]
+    keep             [b, H, D] 0 for a hidden entry of a history vector, else 1 / share kept
+    has_own          [bH + C] 1 where an item of a history, or a candidate, shows its own row, else 0
+    feature_weight   [bH + C, F] of their features
+    has_vector       [b] 1 where the visitor shows his own vector, else 0
     """
 
+    candidates: Candidates
     history: History
-    chosen: tf.Tensor
-    chosen_place: tf.Tensor
-    weight: tf.Tensor
-    candidates: tf.Tensor
-    log_expected_count: tf.Tensor
-    is_candidate: tf.Tensor
     keep: tf.Tensor
     has_own: tf.Tensor
     feature_weight: tf.Tensor
@@ -60,7 +50,7 @@ class NextItemObjective:
 
     tables      "item": a row for each item that training knows, and one more for all others; "feature", where the
                 catalogue tells of items; "visitor", where visitors have vectors: one for each, and one for all others
-    num_items   items that training knows: the first ones of the vocabulary
+    sampler     of the items that training knows: the first ones of the vocabulary
     """
 
     config: SampledSoftmaxConfig
@@ -69,32 +59,24 @@ class NextItemObjective:
     model: Towers
     sampler: NegativeSampler
     contents: Contents
-    num_items: int
     seed: int
 
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared:
-        is_entry = batch.is_history & (batch.history < self.num_items)
-        is_counted = batch.is_row & (batch.item < self.num_items) & tf.reduce_any(is_entry, axis=1)
-        weights = tf.gather(tf.constant(self.config.event_weights), batch.event) * tf.cast(is_counted, tf.float32)
-        drawn = self.sampler.draw(step)
-        candidates = tf.concat([batch.item, drawn], axis=0)
-        num_others = tf.maximum(tf.reduce_sum(tf.cast(is_counted, tf.float32)) - 1, 0)
-        size = batch.item.shape[0] // self.replicas
-        own = slice(replica * size, (replica + 1) * size)
+        is_entry = batch.is_history & (batch.history < self.sampler.num_items)
+        is_counted = batch.is_row & (batch.item < self.sampler.num_items) & tf.reduce_any(is_entry, axis=1)
+        own = own_slice(batch, replica, self.replicas)
+        candidates = Candidates.of_batch(batch, is_counted, self.config.event_weights, self.sampler, step, own)
         history = History.of(batch.history, batch.history_event, batch.history_age_ms, is_entry)
         # every replica reads the rows of all histories, but uses those of its own share alone
-        items = tf.concat([tf.reshape(batch.history, [-1]), candidates], axis=0)
-        used = _used(batch.history.shape, candidates.shape[0], own)
+        items = tf.concat([tf.reshape(batch.history, [-1]), candidates.items], axis=0)
+        used = _used(batch.history.shape, candidates.items.shape[0], own)
         feature_weight = tf.gather(self.contents.weight, self._trained(items))
+        rate = self.model.config.dropout
+        keep = self._shown([*batch.history.shape, self.model.config.dim], rate, step, stream=1) / (1 - rate)
         inputs = _Inputs(
-            history=History(*(column[own] for column in history)),
-            chosen=batch.item[own],
-            chosen_place=tf.range(own.start, own.stop),
-            weight=tf.math.divide_no_nan(weights, tf.reduce_sum(weights))[own],
             candidates=candidates,
-            log_expected_count=self.sampler.log_expected_count(self._trained(candidates), num_others),
-            is_candidate=tf.concat([is_counted, tf.ones_like(drawn, tf.bool)], axis=0),
-            keep=self._keep(batch.history.shape, step)[own],
+            history=History(*(column[own] for column in history)),
+            keep=keep[own],
             has_own=tf.gather(self._shows_own(feature_weight, step), used),
             feature_weight=tf.gather(feature_weight, used),
             has_vector=self._shows_vector(batch.visitor, step)[own],
@@ -103,7 +85,7 @@ class NextItemObjective:
 
     def _read(self, replica: int, items: tf.Tensor, used: tf.Tensor, visitor: tf.Tensor) -> dict[str, Lookup]:
         """The rows of items [BH + C], of which this replica uses some, of their features, and of visitors [B]."""
-        lookup = self.tables["item"].lookup(replica, tf.minimum(items, self.num_items), is_divided=False)
+        lookup = self.tables["item"].lookup(replica, tf.minimum(items, self.sampler.num_items), is_divided=False)
         lookups = {"item": replace(lookup, place=tf.gather(lookup.place, used))}
         if "feature" in self.tables:
             feature = tf.gather(self.contents.feature, self._trained(items))
@@ -119,7 +101,7 @@ class NextItemObjective:
         self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: tuple[tf.Tensor, ...]
     ) -> tf.Tensor:
         given, weights = _Inputs(*inputs), DenseWeights(*dense)
-        history = given.history
+        history, sampled = given.history, given.candidates
         rows = _item_rows(vectors, given)
         num_entries = history.item.shape[0] * history.item.shape[1]
         history_rows = tf.reshape(rows[:num_entries], [*history.item.shape, -1])
@@ -137,26 +119,23 @@ class NextItemObjective:
         own_scores += tf.einsum("bij,bj->bi", tf.cast(is_same, tf.float32), bonus)
         is_repeated = tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
-        is_chosen = tf.equal(history.item, given.chosen[:, None]) & history.is_entry
-        positive = tf.gather(scores, given.chosen_place, batch_dims=1)
+        is_chosen = tf.equal(history.item, sampled.chosen[:, None]) & history.is_entry
+        positive = tf.gather(scores, sampled.chosen_place, batch_dims=1)
         positive += tf.reduce_sum(tf.where(is_chosen, bonus, 0.0), axis=1)
-        is_hit = tf.equal(given.chosen[:, None], given.candidates[None, :]) | _is_among(given.candidates, history)
+        is_hit = tf.equal(sampled.chosen[:, None], sampled.items[None, :]) | _is_among(sampled.items, history)
         losses = sampled_softmax(
             positive,
             tf.concat([scores, own_scores], axis=1),
-            tf.concat([tf.broadcast_to(given.log_expected_count, tf.shape(scores)), tf.zeros_like(own_scores)], axis=1),
-            tf.concat([is_hit | ~given.is_candidate, is_chosen | is_repeated | ~history.is_entry], axis=1),
+            tf.concat(
+                [tf.broadcast_to(sampled.log_expected_count, tf.shape(scores)), tf.zeros_like(own_scores)], axis=1
+            ),
+            tf.concat([is_hit | ~sampled.is_candidate, is_chosen | is_repeated | ~history.is_entry], axis=1),
         )
-        return tf.reduce_sum(given.weight * losses)
+        return tf.reduce_sum(sampled.weight * losses)
 
     def _trained(self, items: tf.Tensor) -> tf.Tensor:
         """The items themselves, and for those that training does not know, which count nowhere, any that it does."""
-        return tf.minimum(items, self.num_items - 1)
-
-    def _keep(self, shape: tf.TensorShape, step: tf.Tensor) -> tf.Tensor:
-        """[B, H, D]."""
-        rate = self.model.config.dropout
-        return self._shown([*shape, self.model.config.dim], rate, step, stream=1) / (1 - rate)
+        return tf.minimum(items, self.sampler.num_items - 1)
 
     def _shows_own(self, feature_weight: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """[BH + C]: an item without features always shows its own row."""
@@ -171,13 +150,7 @@ class NextItemObjective:
         return tf.where(visitor < self.tables["visitor"].rows - 1, shown, 0.0)
 
     def _shown(self, shape: Sequence[int | None], rate: float, step: tf.Tensor, *, stream: int) -> tf.Tensor:
-        """1 for a share 1 - rate of the entries, else 0; by seed, step and place."""
-        if rate == 0:
-            return tf.ones(shape)
-        seed = tf.stack([tf.constant(self.seed, tf.int64), step])
-        # folded, or the entries would follow the same numbers that drew the step's negatives, or hid something else
-        uniform = tf.random.stateless_uniform(shape, tf.random.fold_in(seed, stream))
-        return tf.cast(uniform >= rate, tf.float32)
+        return shown_mask(shape, rate, self.seed, step, stream)
 
 
 def _used(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:

@@ -59,7 +59,6 @@ def make_objective(
         Towers(config or make_config()),
         NegativeSampler(COUNTS, num_drawn=num_drawn, drawn_power=0.5, seed=0),
         contents or NOTHING_TOLD,
-        NUM_ITEMS,
         seed=3,
     )
 
