@@ -22,7 +22,7 @@ from preprocessing import catalogue, stages, statistics, transform, vocabularies
 from preprocessing.config import PrepareConfig
 from preprocessing.sources import ByteRange
 from preprocessing.stages import ALL_ITEMS, ITEMS, REJECTS, SUMMARIES
-from preprocessing.workspace import Workspace, read_result
+from preprocessing.workspace import Workspace, read_result, write_result
 
 Cuts = tuple[int, int] | None
 
@@ -117,13 +117,14 @@ def write_timelines(job: Job, num_partitions: int, write: stages.WriteTimelines)
 def read_properties(
     job: Job, ranges: Sequence[ByteRange], num_partitions: int, until_ms: float
 ) -> statistics.ReadingSummary:
-    """Item properties as of `until_ms` by item partition, bad rows to the rejects."""
+    """Item properties as of `until_ms` by item partition, bad rows to the rejects; and the items that they tell of."""
     with job.pipeline() as pipeline:
         read = _read(job, pipeline, ranges, stages.RouteProperties(num_partitions, until_ms))
-        merge = beam.FlatMap(stages.MergeProperties(job.work)).with_outputs(SUMMARIES, main="counts")
+        merge = beam.FlatMap(stages.MergeProperties(job.work)).with_outputs(SUMMARIES, ALL_ITEMS, main="counts")
         merged = read.bundles | "GroupByItem" >> beam.GroupByKey() | "Merge" >> merge
         summaries = (read[SUMMARIES], merged[SUMMARIES]) | beam.Flatten()
         _keep(job, "properties", merged.counts, vocabularies.merge_counts)
+        _keep(job, "property-items", merged[ALL_ITEMS], vocabularies.merge_counts)
         _keep(job, "property-reading", summaries, statistics.merge_readings)
     return job.result("property-reading")
 
@@ -183,8 +184,10 @@ def _partitions(pipeline: beam.Pipeline, count: int) -> beam.PCollection:
 
 def _keep(job: Job, name: str, parts: beam.PCollection, merge: Callable[[Iterable[Any]], Any]) -> None:
     """Merges a collection into the job's result of this name."""
-    keep = stages.KeepResult(job.work.result(name))
-    _ = parts | f"Merge {name}" >> beam.CombineGlobally(merge) | f"Keep {name}" >> beam.Map(keep)
+    # what stands where the collection is empty: Beam's own default would cost five stages more
+    write_result(job.work.result(name), merge(()))
+    merged = parts | f"Merge {name}" >> beam.CombineGlobally(merge).without_defaults()
+    _ = merged | f"Keep {name}" >> beam.Map(stages.KeepResult(job.work.result(name)))
 
 
 def _concatenate(parts: Iterable[list]) -> list:

@@ -74,6 +74,10 @@ class TowersConfig:
 
     history_length        latest items of a visitor that are looked at
     dropout               share of a history vector's entries hidden in a training step
+    own_dropout           share of the items whose own vector is hidden in a training step, so that their content learns
+                          to speak for them alone; nothing is hidden where the catalogue tells nothing of the items
+    visitor_min_events    training events from which on a visitor has a vector of his own; none: nobody has
+    visitor_dropout       share of these vectors hidden in a training step
     return_bonus          added to the score of what is in the history when the catalogue is ranked, beside the bonuses
                           learnt: in the second epoch, training has seen what comes next and trusts new items too much
     initial_scale         of the cosine, learnt from there
@@ -85,6 +89,9 @@ class TowersConfig:
     dim: int = 64
     history_length: int = 10
     dropout: float = 0.2
+    own_dropout: float = 0.3
+    visitor_min_events: int | None = None
+    visitor_dropout: float = 0.5
     return_bonus: float = 3.0
     initial_scale: float = 8.0
     initial_stddev: float = 0.05
@@ -93,7 +100,10 @@ class TowersConfig:
     def __post_init__(self) -> None:
         _check(self.dim >= 1, "model.dim", self.dim, "at least 1")
         _check(self.history_length >= 1, "model.history_length", self.history_length, "at least 1")
-        _check(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
+        for name in ("dropout", "own_dropout", "visitor_dropout"):
+            _check(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "in [0, 1)")
+        least = self.visitor_min_events
+        _check(least is None or least >= 1, "model.visitor_min_events", least, "at least 1, or none")
         _check(self.initial_scale > 0, "model.initial_scale", self.initial_scale, "above 0")
         _check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
         _check(self.dense_learning_rate > 0, "model.dense_learning_rate", self.dense_learning_rate, "above 0")
@@ -120,7 +130,7 @@ class SampledSoftmaxConfig:
     num_drawn         items drawn a step, the same on every replica
     drawn_power       items are drawn in proportion to (training events + 1) ** drawn_power; 0: all alike
     uniform_share     of the draws that are of all items alike instead, so that rare items compete too
-    has_batch_items   whether the other rows' items compete; a factorization can do without
+    has_batch_items   whether the other rows' items compete
     event_weights     weight of an example by the kind of its event
     half_life_days    an example weighs half as much as one so many days younger; none: all ages weigh alike
     l2                of the vectors that an example reads, for dot products: directions do not feel it
@@ -274,9 +284,7 @@ class RunConfig:
             rule = "0 with loss.kind squared_error, which predicts an event's weight from the visitor's own vector"
             _check(isinstance(self.loss, SampledSoftmaxConfig), "model.history_length", self.model.history_length, rule)
         if isinstance(self.model, TowersConfig) and isinstance(self.loss, SampledSoftmaxConfig):
-            used = self.loss.has_batch_items, self.loss.half_life_days, self.loss.l2
-            rule = "true, none and 0 with the towers: only a factorization has them otherwise"
-            _check(used == (True, None, 0.0), "loss.has_batch_items, half_life_days and l2", used, rule)
+            _check(self.loss.l2 == 0, "loss.l2", self.loss.l2, "0 with the towers: only a factorization has it")
         if self.solver == "als" and (self.model.kind, self.loss.kind) != ("matrix_factorization", "sampled_softmax"):
             raise ValueError(
                 f"solver=als ranks with a factorization, got model {self.model.kind} and loss {self.loss.kind}: leave "
@@ -300,6 +308,11 @@ class RunConfig:
     def is_sequential(self) -> bool:
         """Whether examples come with the rows before them, not with those around them."""
         return isinstance(self.model, TowersConfig)
+
+    @property
+    def has_times(self) -> bool:
+        """Whether an example's weight depends on its age."""
+        return isinstance(self.loss, SampledSoftmaxConfig) and self.loss.half_life_days is not None
 
     @property
     def dense_optimizer(self) -> OptimizerConfig:

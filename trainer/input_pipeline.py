@@ -12,7 +12,7 @@ it, and then those from the timeline's beginning on.
 Shapes: B rows of the global batch, N rows of a window, H history.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from contract.schema import EVENT_KINDS
 from contract.timelines import compression_of, parse_blocks
 from trainer.config import InputConfig
 
-_COLUMNS = ("visitor", "position", "item", "event", "timestamp_ms", "is_target")
+_COLUMNS = ("visitor", "item", "event", "is_target")
 
 
 class Batch(NamedTuple):
@@ -36,8 +36,8 @@ class Batch(NamedTuple):
     history_event   [B, H] int64
     history_age_ms  [B, H] int64, from the other row to this one
     is_history      [B, H] bool; False: the timeline has no such row
+    timestamp_ms    [B] int64; 0 where nothing reads it
     is_row          [B] bool; False fills up the last batch of an epoch
-    timestamp_ms    [B] int64; None: all rows are of one time
     """
 
     visitor: tf.Tensor
@@ -47,8 +47,14 @@ class Batch(NamedTuple):
     history_event: tf.Tensor
     history_age_ms: tf.Tensor
     is_history: tf.Tensor
+    timestamp_ms: tf.Tensor
     is_row: tf.Tensor
-    timestamp_ms: tf.Tensor | None = None
+
+    @classmethod
+    def without_history(cls, visitor: tf.Tensor, item: tf.Tensor, event: tf.Tensor, is_row: tf.Tensor) -> "Batch":
+        """A batch of H = 0, without times."""
+        times = tf.zeros_like(visitor)
+        return cls(visitor, item, event, **_no_history(visitor), timestamp_ms=times, is_row=is_row)
 
 
 def steps_per_epoch(target_rows: int, batch_size: int) -> int:
@@ -64,6 +70,7 @@ def training_batches(
     epochs: int,
     history_length: int = 0,
     is_sequential: bool = True,
+    has_times: bool = False,
     first_epoch: int = 0,
     first_step: int = 0,
 ) -> tf.data.Dataset:
@@ -74,17 +81,17 @@ def training_batches(
     Args:
       history_length: H. Where it is not 0, rows without any history are left out.
       is_sequential: the history is of rows before a row, not of those around it.
+      has_times: rows come with their times.
       first_step: batches of the first epoch to leave out.
     """
+    needed = _Needed(history_length, is_sequential, has_times)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         order = tf.argsort(tf.random.stateless_uniform([len(shards)], key))
         windows = _read_blocks(tf.gather(tf.constant(shards), order), shards, config).batch(config.window_blocks)
         shuffled = windows.enumerate().map(
-            lambda window, blocks: _shuffle(
-                _targets(blocks, history_length, is_sequential), tf.random.fold_in(key, window)
-            ),
+            lambda window, blocks: _read_rows(blocks, needed, tf.random.fold_in(key, window)),
             num_parallel_calls=2,
             deterministic=True,
         )
@@ -102,8 +109,8 @@ def count_events(
     """[event kinds] int64: rows of each kind that an epoch of `training_batches` holds."""
     counts = np.zeros(len(EVENT_KINDS), np.int64)
     windows = _read_blocks(tf.constant(shards), shards, config).batch(config.window_blocks)
-    rows = windows.map(lambda blocks: _targets(blocks, history_length, is_sequential), num_parallel_calls=2)
-    for events in rows.map(lambda rows: rows.event):
+    needed = _Needed(history_length, is_sequential)
+    for events in windows.map(lambda blocks: _read_rows(blocks, needed).event, num_parallel_calls=2):
         counts += np.bincount(events.numpy(), minlength=len(EVENT_KINDS))
     return counts
 
@@ -130,34 +137,70 @@ class _Rows(NamedTuple):
     timestamp_ms: tf.Tensor
 
 
-def _targets(serialized: tf.Tensor, history_length: int, is_sequential: bool) -> _Rows:
-    """The target rows of a window of blocks, columns [N] and [N, H]; without those that have no history where H > 0."""
-    columns = parse_blocks(serialized, _COLUMNS)
-    position = columns["position"]
-    num_others = position if is_sequential else _timeline_lengths(position) - 1
+class _Needed(NamedTuple):
+    """What rows come with, as in `training_batches`."""
+
+    history_length: int
+    is_sequential: bool
+    has_times: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """To parse: milliseconds are six bytes each, so only where something reads them."""
+        if self.history_length:
+            return (*_COLUMNS, "position", "timestamp_ms")
+        return (*_COLUMNS, "timestamp_ms") if self.has_times else _COLUMNS
+
+
+def _read_rows(serialized: tf.Tensor, needed: _Needed, key: tf.Tensor | None = None) -> _Rows:
+    """The target rows of a window of blocks, columns [N] and [N, H]; without those that have no history where H > 0.
+
+    They come in an order that depends on the key [2] alone, without one in that of the blocks.
+    """
+    columns = parse_blocks(serialized, needed.columns)
     is_kept = tf.equal(columns["is_target"], 1)
-    if history_length:
+    if needed.history_length:
+        position = columns["position"]
+        num_others = position if needed.is_sequential else _timeline_lengths(position) - 1
         is_kept &= num_others > 0
     place = tf.where(is_kept)[:, 0]
-    distance = tf.range(1, history_length + 1, dtype=tf.int64)
-    is_history = distance <= tf.gather(num_others, place)[:, None]
-    other = place[:, None] - distance
-    if not is_sequential:
-        own = tf.gather(position, place)[:, None]
-        # forward, and from the end of the timeline on to its beginning
-        other = place[:, None] - own + (own + distance) % (tf.gather(num_others, place)[:, None] + 1)
-    other = tf.where(is_history, other, place[:, None])
-    history = {name: tf.gather(columns[name], other) for name in ("item", "event", "timestamp_ms")}
+    if key is not None:
+        # the places and not the rows, or every column would be gathered twice
+        place = _shuffle(place, key)
     return _Rows(
-        visitor=tf.gather(columns["visitor"], place),
-        item=tf.gather(columns["item"], place),
-        event=tf.gather(columns["event"], place),
-        history=tf.where(is_history, history["item"], 0),
-        history_event=tf.where(is_history, history["event"], 0),
-        history_age_ms=tf.gather(columns["timestamp_ms"], place)[:, None] - history["timestamp_ms"],
-        is_history=is_history,
-        timestamp_ms=tf.gather(columns["timestamp_ms"], place),
+        **{name: tf.gather(columns[name], place) for name in ("visitor", "item", "event")},
+        **(_histories(columns, num_others, place, needed) if needed.history_length else _no_history(place)),
+        timestamp_ms=tf.gather(columns["timestamp_ms"], place) if needed.has_times else tf.zeros_like(place),
     )
+
+
+def _histories(
+    columns: Mapping[str, tf.Tensor], num_others: tf.Tensor, place: tf.Tensor, needed: _Needed
+) -> dict[str, tf.Tensor]:
+    """The history's columns, [N, H], of the rows at `place` [N]."""
+    distance = tf.range(1, needed.history_length + 1, dtype=tf.int64)
+    others = tf.gather(num_others, place)[:, None]
+    is_history = distance <= others
+    other = place[:, None] - distance
+    if not needed.is_sequential:
+        own = tf.gather(columns["position"], place)[:, None]
+        # forward, and from the end of the timeline on to its beginning
+        other = place[:, None] - own + (own + distance) % (others + 1)
+    other = tf.where(is_history, other, place[:, None])
+    item, event, time = (tf.gather(columns[name], other) for name in ("item", "event", "timestamp_ms"))
+    return {
+        "history": tf.where(is_history, item, 0),
+        "history_event": tf.where(is_history, event, 0),
+        "history_age_ms": tf.gather(columns["timestamp_ms"], place)[:, None] - time,
+        "is_history": is_history,
+    }
+
+
+def _no_history(rows: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The history's columns, [N, 0], of as many rows."""
+    number = tf.zeros([tf.size(rows), 0], tf.int64)
+    is_history = tf.zeros([tf.size(rows), 0], tf.bool)
+    return {"history": number, "history_event": number, "history_age_ms": number, "is_history": is_history}
 
 
 def _timeline_lengths(position: tf.Tensor) -> tf.Tensor:
@@ -166,12 +209,11 @@ def _timeline_lengths(position: tf.Tensor) -> tf.Tensor:
     return tf.gather(tf.math.bincount(tf.cast(timeline, tf.int32), dtype=tf.int64), timeline)
 
 
-def _shuffle(rows: _Rows, key: tf.Tensor) -> _Rows:
-    """The rows in an order that depends on the key [2] alone."""
-    last = tf.size(rows.visitor) - 1
+def _shuffle(places: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """[N] in an order that depends on the key [2] alone."""
+    last = tf.size(places) - 1
     # a keyed permutation of the places: no numbers to sort
-    order = tf.random.experimental.index_shuffle(tf.range(last + 1), key, tf.maximum(last, 0))
-    return _Rows(*(tf.gather(column, order) for column in rows))
+    return tf.gather(places, tf.random.experimental.index_shuffle(tf.range(last + 1), key, tf.maximum(last, 0)))
 
 
 def _pad(rows: _Rows, batch_size: int) -> Batch:

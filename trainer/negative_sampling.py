@@ -30,6 +30,7 @@ class NegativeSampler:
           uniform_share: share of the draws that are of all items alike instead.
           has_batch_items: whether the items of the batch's other rows are candidates too.
         """
+        self.num_items = len(item_counts)
         self.num_drawn = num_drawn
         self._seed = seed
         batch_share = item_counts / max(item_counts.sum(), 1)

@@ -225,6 +225,7 @@ def _build(
                 epochs=config.epochs,
                 history_length=config.history_length,
                 is_sequential=config.is_sequential,
+                has_times=config.has_times,
                 first_epoch=step // length.steps_per_epoch,
                 first_step=step % length.steps_per_epoch,
             )

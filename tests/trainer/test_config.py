@@ -127,7 +127,7 @@ def test_the_neural_model_has_no_softmax() -> None:
         ("mf", "model.history_length=-1", r"model\.history_length must be at least 0, got -1"),
         ("nn", "solver=als", "solver=als ranks with a factorization, got model towers"),
         ("notebook-mf", "solver=als", "and loss squared_error: leave solver at sgd, or train the preset mf"),
-        ("nn", "loss.l2=1", "only a factorization has them"),
+        ("nn", "loss.l2=1", "only a factorization has it"),
     ],
 )
 def test_a_setting_that_does_not_go_with_the_others_is_refused(preset: str, setting: str, message: str) -> None:

@@ -51,6 +51,7 @@ def read(
         epochs=epoch + 1,
         history_length=history_length,
         is_sequential=is_sequential,
+        has_times=True,
         first_epoch=epoch,
         first_step=first_step,
     )

@@ -27,12 +27,19 @@ STEPS_PER_EPOCH = {"notebook-mf": 6, "notebook-nn": 6, "mf": 6, "nn": 5}
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Visitors who touch items of their own parity only, in three splits: 60 × 6 training rows."""
-    return build_dataset(str(tmp_path_factory.mktemp("dataset")), **checkerboard(), num_shards=3, block_rows=20)
+    """Visitors who touch items of their own parity only, in three splits: 60 × 6 training rows.
+
+    The categories tell nothing of the parity, and of some items nothing is told.
+    """
+    categories = {f"i{item}": ["all", f"third {item % 3}"] for item in range(15)}
+    root = str(tmp_path_factory.mktemp("dataset"))
+    return build_dataset(root, **checkerboard(), categories=categories, num_shards=3, block_rows=20)
 
 
 def make_config(preset: str, *settings: str) -> RunConfig:
     common = ["input.batch_size=64", "input.window_blocks=4", "epochs=2", "model.dim=8"]
+    if preset == "nn":
+        common.append("model.visitor_min_events=6")  # all 60 visitors have vectors
     return apply_settings(PRESETS[preset], [*common, *settings])
 
 
@@ -264,6 +271,28 @@ def test_the_factorization_learns_the_checkerboard_for_visitors_it_never_saw_too
 def test_the_towers_learn_the_checkerboard_for_visitors_they_never_saw_too(dataset: Dataset, tmp_path: Path) -> None:
     run(make_config("nn", "epochs=15", "model.return_bonus=0"), dataset, tmp_path)
     assert same_parity_share(dataset, tmp_path, num_new=6) > 0.95
+
+
+def test_an_item_that_nobody_touched_is_recommended_by_its_content(tmp_path: Path) -> None:
+    arguments = checkerboard()
+    cold = ["i18", "i19"]
+    for split in ("train", "validation", "test"):
+        arguments[split] = [event for event in arguments[split] if event.item not in cold]
+    categories = {item: ["even" if place % 2 == 0 else "odd"] for place, item in enumerate(arguments["items"])}
+    dataset = build_dataset(str(tmp_path / "dataset"), **arguments, categories=categories)
+    assert dataset.num_trained_items() == 18
+    run(make_config("nn", "epochs=15", "model.return_bonus=0"), dataset, tmp_path / "run")
+    model = load_inference_model(str(tmp_path / "run"), dataset)
+    history = tf.constant([[0, 2], [1, 3]], tf.int64)
+    scores = model.catalogue_scores(
+        Queries.of_items(tf.constant([60, 61], tf.int64), history, tf.constant([2, 2], tf.int64))
+    ).numpy()
+    # 18 before all odd items for who looks at even ones, 19 before all even items for who looks at odd ones
+    assert scores[0, 18] > scores[0, 1::2].max()
+    assert scores[1, 19] > scores[1, 0:18:2].max()
+    vectors = model.item_vectors().numpy()
+    similar = np.argsort(-(vectors @ vectors[18]))
+    assert set(similar[:4] % 2) == {0}, "similar items of an item that nobody touched are of its category"
 
 
 @pytest.mark.parametrize("preset", ["notebook-mf", "notebook-nn"])

@@ -95,9 +95,9 @@ class MatrixFactorizationInference(tf.Module):
         Args:
           visitor_table: [V, D]; where visitors are made of their items, what `sum_items` gives for those of training.
           item_table: [≥ I, W].
-          item_counts: [I] training events of each item: unknown visitors are then ranked by popularity, and an unknown
-            item scores like the least popular one without any similarity. None: buckets score with their own rows,
-            which training touched like any other.
+          item_counts: [I] training events of each item: unknown visitors are then ranked by popularity, and an item
+            without events, or unknown, scores like the least popular one without any similarity. None: all score with
+            their own rows, which training touched like any other.
           dense: the trained weights that are no table.
         """
         super().__init__(name="matrix_factorization")
@@ -110,9 +110,10 @@ class MatrixFactorizationInference(tf.Module):
         self._popularity: tf.Variable | None = None
         if item_counts is not None:
             self._popularity = tf.Variable(np.append(np.log1p(item_counts), 0.0), trainable=False, dtype=tf.float32)
-            vectors = tf.concat([vectors[:num_items], tf.zeros([1, config.dim])], axis=0)
-            known = biases[:num_items]
-            biases = tf.concat([known, tf.reduce_min(known, keepdims=True)], axis=0)
+            is_trained = np.append(item_counts > 0, False)
+            least = tf.reduce_min(tf.boolean_mask(biases[:num_items], is_trained[:-1]))
+            vectors = tf.where(is_trained[:, None], vectors[: num_items + 1], 0.0)
+            biases = tf.where(is_trained, biases[: num_items + 1], least)
         self._items = tf.Variable(vectors[:num_items], trainable=False, name="items")
         self._biases = tf.Variable(biases[:num_items], trainable=False, name="biases")
         self._other_items = tf.Variable(vectors[num_items:], trainable=False, name="other_items")

@@ -7,7 +7,7 @@ from trainer.config import MatrixFactorizationConfig
 from trainer.models.interface import Queries
 from trainer.models.matrix_factorization import MatrixFactorization, MatrixFactorizationInference, item_width, sum_items
 
-COUNTS = np.array([100, 10, 0])
+COUNTS = np.array([100, 10, 1])
 """Training events of three items."""
 
 
@@ -76,6 +76,11 @@ def test_an_unknown_item_scores_like_the_least_popular_one_without_similarity() 
     scores = make_model().pair_scores(tf.constant([0, 1, 2]), tf.constant([3, 99, 3]))
     # the lowest bias is -0.25; for the unknown visitor an item without events has log1p(0)
     np.testing.assert_allclose(scores, [-0.25, -0.25, 0.0], atol=1e-6)
+
+
+def test_an_item_without_events_scores_as_an_unknown_one_for_it_was_drawn_but_never_learnt() -> None:
+    scores = catalogue(make_model(item_counts=np.array([100, 0, 0])), [0, 1])
+    np.testing.assert_allclose(scores, [[10.5, 0.5, 0.5], [0.5, 0.5, 0.5]], atol=1e-6)
 
 
 def test_without_counts_an_unknown_item_scores_with_its_own_row() -> None:

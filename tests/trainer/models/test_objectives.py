@@ -46,9 +46,9 @@ def make_batch(
     columns = [tf.constant(column, tf.int64) for column in (visitor, item, event or [0] * len(visitor))]
     items = tf.reshape(tf.constant(history or [], tf.int64), [len(visitor), -1 if history else 0])
     zeros = tf.zeros_like(items)
-    is_row = tf.range(len(visitor)) < (len(visitor) if rows is None else rows)
     day_ms = tf.constant(days or [0] * len(visitor), tf.int64) * 24 * 60 * 60 * 1000
-    return Batch(*columns, tf.maximum(items, 0), zeros, zeros, items >= 0, is_row, day_ms)
+    is_row = tf.range(len(visitor)) < (len(visitor) if rows is None else rows)
+    return Batch(*columns, tf.maximum(items, 0), zeros, zeros, items >= 0, day_ms, is_row)
 
 
 def make_softmax(
@@ -63,7 +63,7 @@ def make_softmax(
         np.array([1, 1, 2]), num_drawn=num_drawn, drawn_power=0.5, seed=0, has_batch_items=config.has_batch_items
     )
     factorization = MatrixFactorization(replace(model, visitor_dropout=dropout))
-    return SampledSoftmaxObjective(config, make_tables(), 1, factorization, sampler, NUM_ITEMS, seed=3)
+    return SampledSoftmaxObjective(config, make_tables(), 1, factorization, sampler, seed=3)
 
 
 def loss_of(
