@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from contract.schema import EVENT_KINDS
-from contract.timelines import compression_of, parse_blocks
+from contract.shards import Shard, read_blocks, telling_read_errors
+from contract.timelines import parse_blocks
 from trainer.config import InputConfig
 
 _COLUMNS = ("visitor", "item", "event", "is_target")
@@ -42,7 +43,7 @@ def steps_per_epoch(target_rows: int, batch_size: int) -> int:
 
 
 def training_batches(
-    shards: Sequence[str], config: InputConfig, *, seed: int, epochs: int, first_epoch: int = 0, first_step: int = 0
+    shards: Sequence[Shard], config: InputConfig, *, seed: int, epochs: int, first_epoch: int = 0, first_step: int = 0
 ) -> tf.data.Dataset:
     """The `Batch`es of the epochs `first_epoch` … `epochs` - 1, one after the other.
 
@@ -55,7 +56,7 @@ def training_batches(
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         order = tf.argsort(tf.random.stateless_uniform([len(shards)], key))
-        windows = _read_blocks(tf.gather(tf.constant(shards), order), shards, config).batch(config.window_blocks)
+        windows = read_blocks(order, shards, open_files=config.open_files).batch(config.window_blocks)
         shuffled = windows.enumerate().map(
             lambda window, blocks: _shuffle(_targets(blocks), tf.random.fold_in(key, window)),
             num_parallel_calls=2,
@@ -69,24 +70,15 @@ def training_batches(
     return batches.map(lambda rows: _pad(rows, config.batch_size)).prefetch(4)
 
 
-def count_events(shards: Sequence[str], config: InputConfig) -> np.ndarray:
+def count_events(shards: Sequence[Shard], config: InputConfig) -> np.ndarray:
     """[event kinds] int64: rows of each kind, context left out."""
     counts = np.zeros(len(EVENT_KINDS), np.int64)
-    windows = _read_blocks(tf.constant(shards), shards, config).batch(config.window_blocks)
-    for events in windows.map(lambda serialized: _targets(serialized).event, num_parallel_calls=2):
-        counts += np.bincount(events.numpy(), minlength=len(EVENT_KINDS))
+    order = tf.range(len(shards))
+    windows = read_blocks(order, shards, open_files=config.open_files).batch(config.window_blocks)
+    with telling_read_errors():
+        for events in windows.map(lambda serialized: _targets(serialized).event, num_parallel_calls=2):
+            counts += np.bincount(events.numpy(), minlength=len(EVENT_KINDS))
     return counts
-
-
-def _read_blocks(ordered: tf.Tensor, shards: Sequence[str], config: InputConfig) -> tf.data.Dataset:
-    """Serialized blocks of the shards `ordered` [S], some files at a time."""
-    return tf.data.Dataset.from_tensor_slices(ordered).interleave(
-        lambda path: tf.data.TFRecordDataset(path, compression_of(shards[0])),
-        cycle_length=config.open_files,
-        block_length=1,
-        num_parallel_calls=2,
-        deterministic=True,
-    )
 
 
 class _Rows(NamedTuple):

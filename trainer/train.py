@@ -9,7 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from contract import storage
 from contract.schema import EVENT_KINDS, Split
+from contract.shards import telling_read_errors
 from trainer import checkpoint
 from trainer.checkpoint import Parts
 from trainer.cluster import join_cluster
@@ -117,6 +119,8 @@ def _train(config: RunConfig, data: str, workdir: str, request: StopRequest) -> 
     replicas = start_replicas(config.devices, join_cluster())
     check_batch_divides(config.input.batch_size, replicas.count)
     dataset = open_dataset(data)
+    if replicas.is_chief:
+        storage.check_writable(workdir)
     record = _open_run(workdir, config, dataset, replicas)
     length = _Length(record.training_rows, config.input.batch_size, config.epochs)
 
@@ -156,7 +160,8 @@ def _train(config: RunConfig, data: str, workdir: str, request: StopRequest) -> 
             epoch_losses: list[np.ndarray] = []
             while step < epoch_end:
                 count = min(config.steps_per_call, epoch_end - step, _until_save(config, step))
-                losses = run_steps(batches, tf.constant(step, tf.int64), tf.constant(count)).numpy()
+                with telling_read_errors():
+                    losses = run_steps(batches, tf.constant(step, tf.int64), tf.constant(count)).numpy()
                 _check_finite(losses, step, config)
                 rows = length.rows_before(step + count) - length.rows_before(step)
                 step += count

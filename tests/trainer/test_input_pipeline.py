@@ -4,7 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contract import shards as shard_files
+from contract import storage
 from contract.schema import Split
+from contract.shards import Shard
+from contract.storage.cache import Cache
 from tests.trainer.dataset_builder import build_dataset
 from trainer.config import InputConfig
 from trainer.dataset import Dataset
@@ -30,12 +34,12 @@ def make_dataset(root: Path, *, num_shards: int = 3, compressed: bool = False) -
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Shard]:
     return make_dataset(tmp_path_factory.mktemp("dataset")).shards(Split.TRAIN)
 
 
 def read(
-    shards: list[str], epoch: int = 0, seed: int = 1, first_step: int = 0, config: InputConfig = INPUT
+    shards: list[Shard], epoch: int = 0, seed: int = 1, first_step: int = 0, config: InputConfig = INPUT
 ) -> list[Batch]:
     batches = training_batches(shards, config, seed=seed, epochs=epoch + 1, first_epoch=epoch, first_step=first_step)
     return [Batch(*(column.numpy() for column in batch)) for batch in batches]
@@ -115,3 +119,24 @@ def test_several_epochs_are_the_single_ones_in_turn(shards: list[str]) -> None:
     batches = training_batches(shards, INPUT, seed=1, epochs=3, first_epoch=1, first_step=5)
     found = pairs([Batch(*(column.numpy() for column in batch)) for batch in batches])
     assert found == pairs(read(shards, epoch=1, first_step=5)) + pairs(read(shards, epoch=2))
+
+
+def test_shards_of_a_store_are_read_as_local_ones_with_a_bounded_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = make_dataset(tmp_path, num_shards=12, compressed=True).shards(Split.TRAIN)
+    remote = [Shard(f"memory://shards/{Path(shard.path).name}", shard.sha256) for shard in local]
+    for here, there in zip(local, remote, strict=True):
+        storage.upload(here.path, there.path)
+    cache = Cache(max_bytes=0)  # only what is in use
+    monkeypatch.setattr(storage, "process_cache", lambda: cache)
+    for one, other in zip(read(local, epoch=1), read(remote, epoch=1), strict=True):
+        np.testing.assert_array_equal(one.visitor, other.visitor)
+        np.testing.assert_array_equal(one.item, other.item)
+    assert not cache._sizes, "each was let go when its last block was read"
+
+
+def test_a_damaged_shard_of_a_store_is_told_in_a_sentence() -> None:
+    storage.write_bytes("memory://damaged/a.tfrecord", b"not what it was")
+    with pytest.raises(OSError, match=r"timelines cannot be read: memory://damaged/a.tfrecord differs"):
+        shard_files.read_timelines([Shard("memory://damaged/a.tfrecord", "0" * 64)])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from contract import storage
 from contract.layout import RunLayout
 from contract.schema import EVENT_KINDS
 from contract.settings import apply_settings
@@ -263,3 +264,19 @@ def test_the_notebook_models_learn_a_checkerboard_of_event_weights(preset: str, 
     )
     run(make_config(preset, "epochs=40", "optimizer.learning_rate=0.02"), dataset, tmp_path / "run")
     assert same_parity_share(dataset, tmp_path / "run") > 0.95
+
+
+def test_a_run_in_a_store_stopped_and_resumed_equals_a_local_one(dataset: Dataset, tmp_path: Path) -> None:
+    config = make_config("notebook-nn")
+    run(config, dataset, tmp_path)
+    data, workdir = "memory://shop/dataset", "memory://shop/run"
+    storage.upload_all(dataset.root, storage.list_files(dataset.root), data)
+    with pytest.raises(Preempted):
+        train(config, data=data, workdir=workdir, stop=StopAfter(1))
+    train(config, data=data, workdir=workdir, stop=StopRequest())
+    local, stored = (checkpoint.read_weights(place, "last") for place in (str(tmp_path), workdir))
+    for name, table in local.tables.items():
+        np.testing.assert_array_equal(stored.tables[name], table, err_msg=name)
+    names = storage.list_files(workdir)
+    assert any(name.startswith("tensorboard/events") for name in names)
+    assert not any("checksums" in name or "partial" in name for name in names)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from contract.schema import Split
-from contract.timelines import TimelineRows, read_timelines, timeline_starts
+from contract.shards import read_timelines
+from contract.timelines import TimelineRows, timeline_starts
 from trainer.dataset import Dataset
 from trainer.ranking.lists import Lists
 
