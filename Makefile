@@ -14,21 +14,23 @@ help:            ## this list
 setup: $(READY)  ## make .venv with everything pinned in constraints.txt
 
 # Byte-compiling halves the start of every command: the imports alone otherwise take ten seconds.
+# constraints.txt is complete, so nothing is resolved: with hashes, pip would refuse a pinned package that another wants
+# with an extra (google-auth[pyopenssl]) from the day on which a newer release of it appears.
 $(READY): constraints.txt setup.py
 	@if command -v uv >/dev/null; then \
 	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-	  uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r constraints.txt && \
+	  uv pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps --require-hashes -r constraints.txt && \
 	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . ; \
 	else \
 	  $(PYTHON) -m venv $(VENV) && \
-	  env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt && \
+	  env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints.txt && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . ; \
 	fi
 	@touch $(READY)
 
 demo: $(READY)   ## the main job on a synthetic shop, or EVENTS=… [ITEM_PROPERTIES=… CATEGORY_TREE=…]
-	@$(BIN)/python -m benchmarks.demo --output "$(DEMO)" --events "$(EVENTS)" \
-	  --item-properties "$(ITEM_PROPERTIES)" --category-tree "$(CATEGORY_TREE)"
+	@$(BIN)/python -m benchmarks.demo --output "$(DEMO)" $(if $(EVENTS),--events "$(EVENTS)") \
+		$(if $(ITEM_PROPERTIES),--item-properties "$(ITEM_PROPERTIES)") $(if $(CATEGORY_TREE),--category-tree "$(CATEGORY_TREE)")
 
 test: $(READY)   ## all tests
 	$(BIN)/python -m pytest

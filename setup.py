@@ -9,7 +9,7 @@ VERSION = "0.1.0"
 # What both jobs import: the contract's codec, Parquet catalogue and storage.
 CONTRACT = ["tensorflow>=2.21,<2.22", "numpy>=2,<2.5", "pyarrow>=18,<26", "fsspec>=2025"]
 PREPROCESSING = ["apache-beam[gcp]>=2.77,<3", "tensorflow-transform>=1.21,<1.22", "pandas>=2.2"]
-TRAINER = ["keras>=3.15,<4", "tensorboard>=2.21,<2.22", "tqdm>=4.66"]
+TRAINER = ["keras>=3.15,<4", "scipy>=1.15", "tensorboard>=2.21,<2.22", "tqdm>=4.66"]
 # pip would otherwise settle for s3fs 0.4.2
 STORAGE = ["s3fs>=2025", "gcsfs>=2025"]
 DEV = [
@@ -21,7 +21,6 @@ DEV = [
     "pandas-stubs",
     "pytest",
     "ruff",
-    "scipy",
     "setuptools",
     "types-protobuf",
     "types-tqdm",
