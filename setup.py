@@ -36,7 +36,15 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
-    packages=["contract", "preprocessing", "preprocessing.synthetic", "trainer", "trainer.models", "trainer.ranking"],
+    packages=[
+        "contract",
+        "contract.storage",
+        "preprocessing",
+        "preprocessing.synthetic",
+        "trainer",
+        "trainer.models",
+        "trainer.ranking",
+    ],
     package_data={"contract": ["py.typed"], "preprocessing": ["py.typed"], "trainer": ["py.typed"]},
     install_requires=CONTRACT,
     extras_require={
