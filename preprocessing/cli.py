@@ -1,6 +1,7 @@
 """Flags to a frozen config: `python -m preprocessing prepare | synthesize | download`; the rest goes to Beam."""
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -54,6 +55,7 @@ def _prepare(given: argparse.Namespace, others: list[str], parser: argparse.Argu
     from preprocessing.graphs import beam_options
     from preprocessing.pipeline import prepare
 
+    gc.freeze()  # the modules' 1.5 million objects stay: a collection need not visit them
     try:
         options = beam_options(others)
     except ValueError as error:

@@ -22,7 +22,7 @@ from preprocessing import catalogue, stages, statistics, transform, vocabularies
 from preprocessing.config import PrepareConfig
 from preprocessing.sources import ByteRange
 from preprocessing.stages import ALL_ITEMS, ITEMS, REJECTS, SUMMARIES
-from preprocessing.workspace import Workspace, read_result
+from preprocessing.workspace import Workspace, read_result, write_result
 
 Cuts = tuple[int, int] | None
 
@@ -183,8 +183,10 @@ def _partitions(pipeline: beam.Pipeline, count: int) -> beam.PCollection:
 
 def _keep(job: Job, name: str, parts: beam.PCollection, merge: Callable[[Iterable[Any]], Any]) -> None:
     """Merges a collection into the job's result of this name."""
-    keep = stages.KeepResult(job.work.result(name))
-    _ = parts | f"Merge {name}" >> beam.CombineGlobally(merge) | f"Keep {name}" >> beam.Map(keep)
+    # what stands where the collection is empty: Beam's own default would cost five stages more
+    write_result(job.work.result(name), merge(()))
+    merged = parts | f"Merge {name}" >> beam.CombineGlobally(merge).without_defaults()
+    _ = merged | f"Keep {name}" >> beam.Map(stages.KeepResult(job.work.result(name)))
 
 
 def _concatenate(parts: Iterable[list]) -> list:

@@ -96,6 +96,7 @@ def assemble_timelines(bundles: Iterable[Bundle], max_events_per_day: int) -> tu
     parts = [decode_columns(bundle.encoded) for bundle in sorted(bundles, key=lambda bundle: bundle.place)]
     table = pa.concat_tables(parts)
     visitor_code, visitors = codes(table["visitor"])
+    item_code, items = codes(table["item"])
     by_hash = np.lexsort((visitors.to_numpy(zero_copy_only=False), hash_ids(visitors)))
     rank = np.empty(len(by_hash), np.int64)
     rank[by_hash] = np.arange(len(by_hash))
@@ -103,7 +104,7 @@ def assemble_timelines(bundles: Iterable[Bundle], max_events_per_day: int) -> tu
         "visitor": rank[visitor_code],
         "timestamp_ms": table["timestamp_ms"].to_numpy(),
         "event": table["event"].to_numpy(),
-        "item": codes(table["item"])[0],
+        "item": item_code,
         "transaction": codes(table["transaction"])[0],
     }
     order = np.lexsort((columns["timestamp_ms"], columns["visitor"]))  # stable: ties stay in file order
@@ -116,7 +117,7 @@ def assemble_timelines(bundles: Iterable[Bundle], max_events_per_day: int) -> tu
         visitor_code=columns["visitor"],
         timestamp_ms=columns["timestamp_ms"],
         event=columns["event"],
-        items=codes(table["item"])[1],
+        items=items,
         item_code=columns["item"],
         robot_from_ms=robot_from_ms,
     )

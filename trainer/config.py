@@ -56,6 +56,37 @@ class NeuralConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TowersConfig:
+    """Two towers over timelines: the score is scale × cosine of what the latest items say and of the item's vector.
+
+    history_length        latest items of a visitor that are looked at
+    dropout               share of a history vector's entries hidden in a training step
+    return_bonus          added to the score of what is in the history when the catalogue is ranked, beside the bonuses
+                          learnt: in the second epoch, training has seen what comes next and trusts new items too much
+    initial_scale         of the cosine, learnt from there
+    initial_stddev        of the normal distribution that the item table starts from
+    dense_learning_rate   of Adam, which moves what is not a table; the tables follow `optimizer`
+    """
+
+    kind: Literal["towers"] = "towers"
+    dim: int = 64
+    history_length: int = 10
+    dropout: float = 0.2
+    return_bonus: float = 3.0
+    initial_scale: float = 8.0
+    initial_stddev: float = 0.05
+    dense_learning_rate: float = 0.001
+
+    def __post_init__(self) -> None:
+        _check(self.dim >= 1, "model.dim", self.dim, "at least 1")
+        _check(self.history_length >= 1, "model.history_length", self.history_length, "at least 1")
+        _check(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
+        _check(self.initial_scale > 0, "model.initial_scale", self.initial_scale, "above 0")
+        _check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
+        _check(self.dense_learning_rate > 0, "model.dense_learning_rate", self.dense_learning_rate, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SquaredErrorConfig:
     """Mean squared error between the score and the weight of the event's kind.
 
@@ -144,7 +175,7 @@ class InputConfig:
         _check(self.open_files >= 1, "input.open_files", self.open_files, "at least 1")
 
 
-ModelConfig = MatrixFactorizationConfig | NeuralConfig
+ModelConfig = MatrixFactorizationConfig | NeuralConfig | TowersConfig
 LossConfig = SquaredErrorConfig | SampledSoftmaxConfig
 OptimizerConfig = AdagradConfig | AdamConfig
 
@@ -182,6 +213,20 @@ class RunConfig:
         _check(every is None or every >= 1, "checkpoint_every_steps", every, "at least 1, or none")
         if isinstance(self.model, NeuralConfig) and isinstance(self.loss, SampledSoftmaxConfig):
             raise ValueError("the neural model scores one pair at a time: it trains with loss.kind squared_error only")
+        if isinstance(self.model, TowersConfig) and not isinstance(self.loss, SampledSoftmaxConfig):
+            raise ValueError("the towers rank, they predict no weights: they train with loss.kind sampled_softmax only")
+
+    @property
+    def history_length(self) -> int:
+        """Earlier rows of the timeline that each training example comes with; with 0, rows stand alone."""
+        return self.model.history_length if isinstance(self.model, TowersConfig) else 0
+
+    @property
+    def dense_optimizer(self) -> OptimizerConfig:
+        """What moves the weights that are not tables."""
+        if isinstance(self.model, TowersConfig):
+            return AdamConfig(learning_rate=self.model.dense_learning_rate)
+        return self.optimizer
 
 
 def _check_event_weights(weights: tuple[float, ...]) -> None:

@@ -5,19 +5,19 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from contract import storage
 from contract.layout import RunLayout
 from contract.schema import Split, SplitMethod
 from trainer.config import SquaredErrorConfig
+from trainer.dataset import Dataset
 from trainer.models.interface import Scorer
 from trainer.ranking.baselines import build_baselines
-from trainer.ranking.cases import Cases, build_cases
-from trainer.ranking.evaluation import Measurement, evaluate_scorer
-from trainer.ranking.intervals import LEVEL, RESAMPLES, bootstrap_interval
+from trainer.ranking.cases import Protocol, build_cases, next_items, returning_visitors
+from trainer.ranking.comparison import compare_systems
+from trainer.ranking.groups import pair_groups
+from trainer.ranking.intervals import LEVEL, RESAMPLES
 from trainer.ranking.ratings import rating_errors
-from trainer.ranking.report import ranking_table, rating_table
+from trainer.ranking.report import FOOTNOTE, group_table, ranking_table, rating_table
 from trainer.trained_run import TrainedRun, open_trained_run
 
 log = logging.getLogger(__name__)
@@ -27,10 +27,23 @@ _LEAKING = (
     "the dataset was split at random: later events leak into training, and no figure here tells how the model would "
     "have done; prepare the dataset with `--split time` for that"
 )
-_NO_CASES = (
-    "no visitor of this split returns and touches an item that is new to him and known to training: there is nobody to "
-    "rank for; prepare the dataset with a longer window"
-)
+PROTOCOLS: Mapping[str, Protocol] = {"returning_visitors": returning_visitors, "next_item": next_items}
+"""The protocols of an evaluation, by the name that its file gives them."""
+
+_DESCRIPTIONS = {
+    "returning_visitors": "the new items that a visitor with a history touches after the cut, seen items hidden; "
+    "otherwise: shown",
+    "next_item": "the item of each row, given all rows of the visitor before it, seen items shown; "
+    "otherwise: hidden, for rows whose item is new to the visitor",
+}
+_NO_CASES = {
+    "returning_visitors": "no visitor of this split returns and touches an item that is new to him and known to "
+    "training: there is nobody to rank for; prepare the dataset with a longer window",
+    "next_item": "no row of this split has an item that training knows and rows of the visitor before it: there is no "
+    "next item to rank; prepare the dataset with a longer window",
+}
+MAX_SCORES = 4_000_000_000
+"""Cases times items of a protocol: beyond it a sample of the visitors is measured. A minute a system on two cores."""
 
 
 def evaluate(*, workdir: str, data: str | None = None, split: Split = Split.TEST) -> dict[str, Any]:
@@ -42,8 +55,8 @@ def evaluate(*, workdir: str, data: str | None = None, split: Split = Split.TEST
       split: validation or test.
 
     Returns:
-      What the file holds. `ranking`: every metric of every system, or null where there is nobody to rank for;
-      `ratings`: squared errors, of models that predict event weights only.
+      What the file holds. `protocols`: of each its cases, and every metric of every system (see `compare_systems`), or
+      null where there is nobody to rank for; `ratings`: squared errors, of models that predict event weights only.
 
     Raises:
       ContractError: the dataset is damaged, or has no such split.
@@ -65,51 +78,39 @@ def evaluate(*, workdir: str, data: str | None = None, split: Split = Split.TEST
 def evaluate_run(run: TrainedRun, split: Split) -> dict[str, Any]:
     """The figures of an opened run."""
     is_leaking = run.dataset.manifest.split_method == SplitMethod.RANDOM
-    cases = build_cases(run.dataset, split)
-    notes = ([_LEAKING] if is_leaking else []) + ([] if len(cases) else [_NO_CASES])
+    model: dict[str, Scorer] = {run.record.config.model.kind: run.model}
+    systems = model | build_baselines(run.dataset, seed=_SEED)
+    protocols = {name: measure_protocol(systems, run.dataset, split, name) for name in PROTOCOLS}
+    empty = [_NO_CASES[name] for name, figures in protocols.items() if figures["ranking"] is None]
     return {
         "is_leaking": is_leaking,
-        "notes": notes,
-        "protocol": "returning visitors, whole catalogue, seen items hidden, ties broken pessimistically",
-        "cases": {
-            "visitors": len(cases),
-            "relevant_items": len(cases.relevant.values),
-            "visitors_new": cases.num_new_visitors,
-            "visitors_without_relevant_items": cases.num_without_relevant,
-            "unknown_item_share": cases.unknown_item_share,
-            "catalogue_items": cases.num_items,
-        },
+        "notes": ([_LEAKING] if is_leaking else []) + empty,
+        "ranked": "the whole catalogue, ties broken pessimistically",
         "intervals": {"level": LEVEL, "method": "percentile bootstrap over visitors", "resamples": RESAMPLES},
-        "ranking": _measure_beside_baselines(run, cases) if len(cases) else None,
+        "protocols": protocols,
         "ratings": _ratings(run, split),
     }
 
 
-def measure_systems(systems: Mapping[str, Scorer], cases: Cases) -> dict[str, dict[str, dict[str, float]]]:
-    """Every metric of every system as `value`, `low` and `high`; the same resampled visitors for all.
-
-    Coverage has no interval: it is no mean over visitors, and a resample, which holds fewer distinct ones, shows less.
-    """
-    measured = {}
-    for name, scorer in systems.items():
-        log.info("ranking %d items for %d visitors: %s", cases.num_items, len(cases), name)
-        measured[name] = _estimates(evaluate_scorer(scorer, cases))
-    return measured
-
-
-def _measure_beside_baselines(run: TrainedRun, cases: Cases) -> dict[str, Any]:
-    model: dict[str, Scorer] = {run.record.config.model.kind: run.model}
-    return measure_systems(model | build_baselines(run.dataset, seed=_SEED), cases)
-
-
-def _estimates(measurement: Measurement) -> dict[str, dict[str, float]]:
-    names = list(measurement.by_visitor)
-    low, high = bootstrap_interval(np.stack([measurement.by_visitor[name] for name in names], axis=1), seed=_SEED)
-    estimates = {
-        name: {"value": measurement.mean(name), "low": float(low[place]), "high": float(high[place])}
-        for place, name in enumerate(names)
+def measure_protocol(systems: Mapping[str, Scorer], dataset: Dataset, split: Split, protocol: str) -> dict[str, Any]:
+    """The cases of one of the `PROTOCOLS`, and what `compare_systems` tells of them; null without a case."""
+    all_cases, item_counts = build_cases(dataset, split, PROTOCOLS[protocol]), dataset.item_counts()
+    cases = all_cases.sample(max(MAX_SCORES // dataset.num_items, 1), seed=_SEED)
+    counts = {
+        "visitors": cases.num_visitors,
+        "cases": len(cases),
+        "cases_in_all": len(all_cases),
+        "relevant_items": len(cases.relevant.values),
+        "without_history": all_cases.num_without_history,
+        "without_relevant_items": all_cases.num_without_relevant,
+        "unknown_item_share": all_cases.unknown_item_share,
+        "catalogue_items": cases.num_items,
     }
-    return estimates | {name: {"value": value} for name, value in measurement.coverage.items()}
+    figures: dict[str, Any] = {"ranking": None, "ranking_otherwise": None, "groups": None}
+    if len(cases):
+        groups = pair_groups(cases, item_counts, dataset.num_visitors)
+        figures = compare_systems(systems, cases, groups, item_counts, seed=_SEED)
+    return {"protocol": _DESCRIPTIONS[protocol], "cases": counts, **figures}
 
 
 def _ratings(run: TrainedRun, split: Split) -> dict[str, Any] | None:
@@ -122,8 +123,13 @@ def _ratings(run: TrainedRun, split: Split) -> dict[str, Any] | None:
 def _log_tables(result: Mapping[str, Any]) -> None:
     for note in result["notes"]:
         log.warning("%s", note)
-    if result["ranking"]:
-        table = ranking_table(result["ranking"])
-        log.info("%d returning visitors, 95%% intervals\n\n%s\n", result["cases"]["visitors"], table)
+    for name, figures in result["protocols"].items():
+        if figures["ranking"]:
+            tables = [ranking_table(figures["ranking"]), group_table(figures["groups"])]
+            if figures["ranking_otherwise"]:
+                tables.insert(1, ranking_table(figures["ranking_otherwise"]))
+            cases = figures["cases"]
+            head = f"{name}: {figures['protocol']}. {cases['cases']} cases of {cases['visitors']} visitors"
+            log.info("%s\n\n%s\n\n%s\n", head, "\n\n".join(tables), FOOTNOTE)
     if result["ratings"]:
         log.info("squared error on event weights\n\n%s\n", rating_table(result["ratings"]))

@@ -27,7 +27,8 @@ def sampled_softmax(
     Args:
       positive: [B] score of the item chosen.
       candidates: [B, C] scores.
-      log_expected_count: [C] log of how often a draw of all candidates is expected to hold each.
+      log_expected_count: [C], or [B, C] where it differs by row: log of how often a draw of all candidates is expected
+        to hold each.
       is_excluded: [B, C] True for accidental hits and for candidates that are none, such as padding.
     """
     positive = tf.cast(positive, tf.float32)

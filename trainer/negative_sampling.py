@@ -19,6 +19,7 @@ class NegativeSampler:
           drawn_power: items are drawn in proportion to (item_counts + 1) ** drawn_power.
           seed: of the draws; a step draws the same on every replica.
         """
+        self.num_items = len(item_counts)
         self.num_drawn = num_drawn
         self._seed = seed
         self._batch_share = tf.constant(item_counts / max(item_counts.sum(), 1), tf.float32)

@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from contract.schema import Vocabulary
 from contract.timelines import TimelineRows, read_timelines
 from trainer.dataset import Dataset
 from trainer.models.interface import Queries, Scorer
-from trainer.ranking.lists import Lists
+from trainer.ranking.histories import Histories
 from trainer.ranking.topk import (
     TopItems,
     chunk_size,
@@ -120,8 +121,8 @@ def read_visitor_ids(path: str) -> list[str]:
     return list(dict.fromkeys(line.rstrip("\r") for line in lines if line.rstrip("\r")))
 
 
-def visitor_histories(dataset: Dataset) -> Lists:
-    """A list for each visitor of the vocabulary: the items of his whole timeline, all splits, oldest first."""
+def visitor_histories(dataset: Dataset) -> Histories:
+    """A history for each visitor of the vocabulary: his whole timeline, all splits, oldest first."""
     parts = [
         _known_targets(shard, dataset.num_visitors)
         for split in dataset.manifest.splits
@@ -130,7 +131,8 @@ def visitor_histories(dataset: Dataset) -> Lists:
     rows = TimelineRows.concatenate(parts)
     # stable: events of one moment stay in their order
     rows = rows[np.lexsort([rows.timestamp_ms, rows.visitor])]
-    return Lists.from_pairs(rows.visitor, rows.item, dataset.num_visitors)
+    bounds = np.searchsorted(rows.visitor, np.arange(dataset.num_visitors + 1))
+    return Histories.from_rows(rows, bounds[:-1], bounds[1:])
 
 
 def _known_targets(shard: str, num_visitors: int) -> TimelineRows:
@@ -139,7 +141,7 @@ def _known_targets(shard: str, num_visitors: int) -> TimelineRows:
     return rows[(rows.is_target == 1) & (rows.visitor < num_visitors)]
 
 
-def _choose_visitors(dataset: Dataset, visitor_ids: Sequence[str] | None) -> tuple[list[str], np.ndarray, Lists]:
+def _choose_visitors(dataset: Dataset, visitor_ids: Sequence[str] | None) -> tuple[list[str], np.ndarray, Histories]:
     """Ids, vocabulary indices [V] and histories of the visitors to answer."""
     known_ids, histories = dataset.vocabulary(Vocabulary.VISITORS), visitor_histories(dataset)
     if visitor_ids is None:
@@ -148,12 +150,12 @@ def _choose_visitors(dataset: Dataset, visitor_ids: Sequence[str] | None) -> tup
     index_of = {visitor_id: index for index, visitor_id in enumerate(known_ids)}
     # unknown visitors are all alike: the first index beyond the vocabulary, where an empty history is put
     visitor = np.array([index_of.get(visitor_id, len(known_ids)) for visitor_id in visitor_ids], np.int64)
-    with_empty = Lists(histories.values, np.append(histories.starts, histories.starts[-1]))
+    with_empty = replace(histories, begins=np.append(histories.begins, 0), ends=np.append(histories.ends, 0))
     return list(visitor_ids), visitor, with_empty.take(visitor)
 
 
 def _ranked_chunks(
-    scorer: Scorer, visitor: np.ndarray, history: Lists, num_items: int, k: int
+    scorer: Scorer, visitor: np.ndarray, history: Histories, num_items: int, k: int
 ) -> Iterator[tuple[slice, TopItems]]:
     """Where each chunk of visitors lies, and their best items as NumPy arrays [B, K]."""
     size = chunk_size(num_items)
@@ -162,7 +164,9 @@ def _ranked_chunks(
     def rank(queries: Queries) -> TopItems:
         return top_k(visible_scores(scorer, queries, is_seen_hidden=True), k)
 
-    for chunk, queries in query_chunks(visitor, history, size):
+    # the end of the dataset is the present, for everyone
+    now_ms = np.full(len(visitor), history.timestamp_ms.max(initial=0))
+    for chunk, queries in query_chunks(visitor, history, now_ms, size):
         with refusing_diverged():
             top = rank(queries)
         count = chunk.stop - chunk.start

@@ -54,7 +54,8 @@ class ServingModel(tf.Module):
         Args:
           visitor_id: [B] string; '' or any unknown id: a visitor known by his history alone.
           history: [B, H] string, the items he has touched, oldest first; '' is padding. What is to be hidden must be
-            given: the model keeps no timelines, not even those it was trained on.
+            given: the model keeps no timelines, not even those it was trained on. A model that looks at kinds and times
+            of events takes all of them for views of this very moment.
           k: from 1 to I.
           exclude_seen: hide the items of `history`.
 
@@ -106,7 +107,7 @@ class ServingModel(tf.Module):
         # clients that pad on the left, or leave out an item in the middle, mean the same
         order = tf.argsort(tf.cast(is_padding, tf.int32), axis=1, stable=True)
         item = tf.gather(self._item_index.lookup(history), order, batch_dims=1)
-        return Queries(
+        return Queries.of_items(
             visitor=self._visitor_index.lookup(visitor_id),
             history=item,
             history_length=tf.math.count_nonzero(~is_padding, axis=1),

@@ -33,7 +33,7 @@ from trainer.run_record import (
     write_record,
 )
 from trainer.training_step import TrainingStep, compile_steps
-from trainer.validation import Validator, make_validator
+from trainer.validation import Validator, make_next_item_validator, make_validator
 
 __all__ = ["Preempted", "train"]
 
@@ -133,11 +133,12 @@ def _train(config: RunConfig, data: str, workdir: str, request: StopRequest) -> 
             config.input,
             seed=config.seed,
             epochs=config.epochs,
+            history_length=config.history_length,
             first_epoch=step // length.steps_per_epoch,
             first_step=step % length.steps_per_epoch,
         )
     )
-    validator = make_validator(config, dataset) if replicas.is_chief else None
+    validator = _make_validator(config, dataset) if replicas.is_chief else None
     keeper = _Keeper(config, workdir, dataset, replicas, parts, length, validator)
 
     began = time.monotonic()
@@ -181,7 +182,12 @@ def _open_run(workdir: str, config: RunConfig, dataset: Dataset, replicas: Repli
         check_same_run(record, config, dataset)
         replicas.wait_for_all()
         return record
-    events = count_events(dataset.shards(Split.TRAIN), config.input)
+    events = count_events(dataset.shards(Split.TRAIN), config.input, config.history_length)
+    if not events.sum():
+        raise ValueError(
+            f"no visitor of the training split of {dataset.root} has a second row, and this model learns what comes "
+            "after the first; train the preset mf, or prepare a longer log"
+        )
     record = RunRecord(
         config=config,
         data=dataset.root,
@@ -198,13 +204,18 @@ def _open_run(workdir: str, config: RunConfig, dataset: Dataset, replicas: Repli
     return record
 
 
+def _make_validator(config: RunConfig, dataset: Dataset) -> Validator | None:
+    """What picks the best checkpoint: next items for models of histories, which returning visitors would not tell."""
+    return make_next_item_validator(dataset, "ndcg") if config.history_length else make_validator(config, dataset)
+
+
 def _make_dense_optimizer(
     config: RunConfig, model: TrainingModel, replicas: Replicas
 ) -> keras.optimizers.Optimizer | None:
     if not model.dense:
         return None
     with replicas.strategy.scope():
-        optimizer = dense_optimizer(config.optimizer)
+        optimizer = dense_optimizer(config.dense_optimizer)
         optimizer.build(model.dense)
     return optimizer
 

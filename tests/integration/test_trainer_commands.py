@@ -32,7 +32,7 @@ def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
 
     here = ["--workdir", workdir, "--data", str(tmp_path / "moved")]
     result = json.loads(run_trainer("evaluate", *here).stdout)
-    ranking = result["ranking"]
+    ranking = result["protocols"]["returning_visitors"]["ranking"]
     # ten items of the visitor's colour, of which he has seen seven: a list that knows the colour has it in three places
     assert ranking["matrix_factorization"]["mrr@10"]["value"] > 2 * ranking["random"]["mrr@10"]["value"]
     assert os.path.exists(tmp_path / "run" / "evaluation-test.json")

@@ -69,31 +69,84 @@ def test_a_model_that_knows_stands_beside_the_baselines_with_intervals(tmp_path,
     open_run(dataset, "mf", knowing_model())
     result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
 
-    ranking = result["ranking"]
-    assert list(ranking) == ["matrix_factorization", "popular", "recently_popular", "random"]
-    names = {f"{name}@{k}" for name in ("recall", "ndcg", "mrr", "hit_rate", "coverage") for k in (10, 20)}
+    returning = result["protocols"]["returning_visitors"]
+    ranking = returning["ranking"]
+    assert list(ranking) == [
+        "matrix_factorization",
+        "popular",
+        "recently_popular",
+        "item_knn",
+        "item_knn_tfidf",
+        "session_knn",
+        "random",
+    ]
+    metrics = ("recall", "ndcg", "mrr", "hit_rate", "coverage", "gini", "novelty")
+    names = {f"{name}@{k}" for name in metrics for k in (1, 5, 10, 20, 100)}
     assert all(set(metrics) == names for metrics in ranking.values())
     assert ranking["matrix_factorization"]["ndcg@10"] == {"value": 1, "low": 1, "high": 1}
     # of 28 visible items 9 have training events and come first; all others tie, and ties count against the system
     assert ranking["popular"]["hit_rate@20"]["value"] == 0
+    assert ranking["popular"]["hit_rate@20"]["p"] < 0.01
     hits = ranking["random"]["hit_rate@20"]
     # chance is 20 / 28 = 0.714; the standard error over 40 visitors is 0.071
     assert hits["low"] < 20 / 28 < hits["high"]
     assert hits["low"] < hits["value"] < hits["high"]
+    # the two items of the history score 1 and less: hidden or not, the model's first stays the first
+    assert returning["ranking_otherwise"]["matrix_factorization"]["mrr@20"]["value"] == 1
     assert result["ratings"] is None
     assert result["notes"] == []
+
+
+def test_next_items_stand_beside_returning_visitors(tmp_path, open_run):
+    dataset = build(str(tmp_path / "dataset"))
+    open_run(dataset, "mf", knowing_model())
+    next_item = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)["protocols"]["next_item"]
+    # a row of each visitor, and a second of v0, who comes back to item 0; that of v1 has an unknown item
+    assert next_item["cases"] == {
+        "visitors": 40,
+        "cases": 41,
+        "cases_in_all": 41,
+        "relevant_items": 41,
+        "without_history": 1,  # the stranger
+        "without_relevant_items": 1,
+        "unknown_item_share": pytest.approx(1 / 42),
+        "catalogue_items": 30,
+    }
+    # item 11 scores 10 for v0, item 0 scores 1 like no other item but behind it: second
+    assert next_item["ranking"]["matrix_factorization"]["mrr@20"]["value"] == pytest.approx((40 + 1 / 2) / 41)
+    # what he comes back to is left out where seen items are hidden
+    assert next_item["ranking_otherwise"]["matrix_factorization"]["mrr@20"]["value"] == 1
+    groups = next_item["groups"]
+    assert {name: group["cases"] for name, group in groups.items()} == {
+        "views": 40,
+        "carts": 1,
+        "history 2-4": 41,
+        "known visitors": 41,
+        "middle items": 1,  # 40 of 80 events are item 10's, and item 0 comes next
+        "cold items": 40,
+    }
+    assert groups["carts"]["ranking"]["matrix_factorization"]["mrr@20"]["value"] == pytest.approx(1 / 2)
+
+
+def test_beyond_a_limit_a_sample_of_the_visitors_is_measured(tmp_path, open_run, monkeypatch):
+    monkeypatch.setattr("trainer.evaluate.MAX_SCORES", 25 * 30)
+    open_run(build(str(tmp_path / "dataset")), "mf", knowing_model())
+    cases = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)["protocols"]["returning_visitors"]["cases"]
+    assert (cases["cases"], cases["cases_in_all"]) == (25, 40)
 
 
 def test_the_cases_tell_who_was_left_out(tmp_path, open_run):
     dataset = build(str(tmp_path / "dataset"))
     open_run(dataset, "mf", knowing_model())
-    cases = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)["cases"]
+    result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
     # the stranger has no history; of 42 rows of the others one has an unknown item
-    assert cases == {
+    assert result["protocols"]["returning_visitors"]["cases"] == {
         "visitors": 40,
+        "cases": 40,
+        "cases_in_all": 40,
         "relevant_items": 40,
-        "visitors_new": 1,
-        "visitors_without_relevant_items": 0,
+        "without_history": 1,
+        "without_relevant_items": 0,
         "unknown_item_share": pytest.approx(1 / 42),
         "catalogue_items": 30,
     }
@@ -104,7 +157,7 @@ def test_the_result_is_a_file_of_the_run_and_a_table_in_the_log(tmp_path, open_r
     with caplog.at_level(logging.INFO):
         result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
     assert json.loads((tmp_path / "run" / "evaluation-test.json").read_text()) == result
-    assert "| ndcg@10     | **1.0000** [1.0000, 1.0000]" in caplog.text
+    assert "| matrix_factorization | **1.0000** [1.0000, 1.0000]" in caplog.text
 
 
 def test_the_same_run_gives_the_same_figures(tmp_path, open_run):
@@ -133,7 +186,7 @@ def test_rating_models_are_measured_beside_the_mean_and_a_random_split_is_called
 def test_without_returning_visitors_there_is_no_ranking_but_a_note(tmp_path, open_run):
     open_run(build(str(tmp_path / "dataset"), returning=False), "notebook-mf", knowing_model())
     result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
-    assert result["ranking"] is None
+    assert result["protocols"]["returning_visitors"]["ranking"] is None
     assert result["ratings"]["rows"] == 3
     assert "nobody to rank for" in result["notes"][0]
 

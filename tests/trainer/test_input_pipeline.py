@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract.schema import Split
-from tests.trainer.dataset_builder import build_dataset
+from contract.schema import EVENT_KINDS, Split
+from contract.timelines import read_timelines, timeline_starts
+from tests.trainer.dataset_builder import Event, build_dataset
 from trainer.config import InputConfig
 from trainer.dataset import Dataset
 from trainer.input_pipeline import Batch, count_events, steps_per_epoch, training_batches
@@ -35,9 +36,22 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def read(
-    shards: list[str], epoch: int = 0, seed: int = 1, first_step: int = 0, config: InputConfig = INPUT
+    shards: list[str],
+    epoch: int = 0,
+    seed: int = 1,
+    first_step: int = 0,
+    config: InputConfig = INPUT,
+    history_length: int = 0,
 ) -> list[Batch]:
-    batches = training_batches(shards, config, seed=seed, epochs=epoch + 1, first_epoch=epoch, first_step=first_step)
+    batches = training_batches(
+        shards,
+        config,
+        seed=seed,
+        epochs=epoch + 1,
+        history_length=history_length,
+        first_epoch=epoch,
+        first_step=first_step,
+    )
     return [Batch(*(column.numpy() for column in batch)) for batch in batches]
 
 
@@ -115,3 +129,73 @@ def test_several_epochs_are_the_single_ones_in_turn(shards: list[str]) -> None:
     batches = training_batches(shards, INPUT, seed=1, epochs=3, first_epoch=1, first_step=5)
     found = pairs([Batch(*(column.numpy() for column in batch)) for batch in batches])
     assert found == pairs(read(shards, epoch=1, first_step=5)) + pairs(read(shards, epoch=2))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_history_is_what_the_visitor_did_before_and_nothing_else(seed: int, tmp_path: Path) -> None:
+    """Random timelines of 1 to 30 rows, every row with an item of its own, so that an item tells which row it is."""
+    generator = np.random.default_rng(seed)
+    length = int(generator.integers(1, 9))
+    owner = np.repeat(np.arange(25), generator.integers(1, 31, 25))
+    events = [
+        Event(f"v{visitor}", f"i{row}", EVENT_KINDS[generator.integers(3)], int(time))
+        for row, (visitor, time) in enumerate(zip(owner, generator.integers(0, 40, len(owner)), strict=True))
+    ]
+    late = [event._replace(timestamp_ms=event.timestamp_ms + 100) for event in events[::4]]
+    dataset = build_dataset(
+        str(tmp_path),
+        train=events,
+        validation=late,
+        visitors=[f"v{visitor}" for visitor in range(20)],  # the others share the bucket
+        items=[f"i{row}" for row in range(len(events))],
+        num_shards=int(generator.integers(1, 4)),
+        block_rows=int(generator.integers(1, 50)),
+    )
+    config = InputConfig(batch_size=17, window_blocks=int(generator.integers(1, 9)), open_files=2)
+    for split in (Split.TRAIN, Split.VALIDATION):
+        expected = _histories_row_by_row(dataset.shards(split), length)
+        batches = read(dataset.shards(split), config=config, history_length=length)
+        assert Counter(_histories_of(batches)) == Counter(expected)
+        assert count_events(dataset.shards(split), config, length).sum() == len(expected)
+
+
+def _histories_row_by_row(shards: list[str], length: int) -> list[tuple]:
+    """(visitor, item, [(item, event, age) of the rows before, newest first]) of every target with a row before it."""
+    rows = read_timelines(shards)
+    starts = timeline_starts(rows.position)
+    found: list[tuple] = []
+    for begin, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+        for row in range(begin + 1, end):
+            earlier = [
+                (int(rows.item[other]), int(rows.event[other]), int(rows.timestamp_ms[row] - rows.timestamp_ms[other]))
+                for other in reversed(range(max(begin, row - length), row))
+            ]
+            if rows.is_target[row]:
+                found.append((int(rows.visitor[row]), int(rows.item[row]), tuple(earlier)))
+    return found
+
+
+def _histories_of(batches: list[Batch]) -> list[tuple]:
+    found: list[tuple] = []
+    for batch in batches:
+        for row in np.flatnonzero(batch.is_row):
+            entries = np.flatnonzero(batch.is_history[row])
+            assert entries.tolist() == list(range(len(entries)))  # no gaps
+            history = zip(batch.history[row], batch.history_event[row], batch.history_age_ms[row], strict=True)
+            earlier = tuple(tuple(int(number) for number in entry) for entry in list(history)[: len(entries)])
+            found.append((int(batch.visitor[row]), int(batch.item[row]), earlier))
+    return found
+
+
+def test_with_histories_the_first_row_of_a_timeline_is_no_example(shards: list[str]) -> None:
+    batches = read(shards, history_length=3)
+    # 50 visitors: 230 - 50 rows have an earlier one
+    assert sum(int(batch.is_row.sum()) for batch in batches) == 180
+    assert {batch.history.shape for batch in batches} == {(32, 3)}
+
+
+def test_the_order_with_histories_depends_on_seed_and_epoch_alone(shards: list[str]) -> None:
+    order = pairs(read(shards, epoch=2, seed=3, history_length=3))
+    assert order == pairs(read(shards, epoch=2, seed=3, history_length=3))
+    assert order[64:] == pairs(read(shards, epoch=2, seed=3, history_length=3, first_step=2))
+    assert order != pairs(read(shards, epoch=3, seed=3, history_length=3))

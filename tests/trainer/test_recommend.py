@@ -36,7 +36,7 @@ def lines(path):
 def test_histories_hold_each_event_once_in_order_of_time(dataset):
     histories = visitor_histories(dataset)
     # index 4 is the bucket of unknown items; the third visitor has no event in this dataset
-    assert histories.padded(0, 3).tolist() == [[0, 1, 4, 0], [3, 0, 0, 0], [0, 0, 0, 0]]
+    assert histories.padded(0, 3)[0].tolist() == [[0, 1, 4, 0], [3, 0, 0, 0], [0, 0, 0, 0]]
     assert histories.lengths.tolist() == [4, 2, 0]
 
 

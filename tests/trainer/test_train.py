@@ -21,8 +21,8 @@ from trainer.presets import PRESETS
 from trainer.run_record import read_record
 from trainer.train import train
 
-STEPS_PER_EPOCH = 6
-"""360 rows in batches of 64, of which the last has 40."""
+STEPS_PER_EPOCH = {"notebook-mf": 6, "notebook-nn": 6, "mf": 6, "nn": 5}
+"""360 rows in batches of 64, of which the last has 40; 300 for the towers: nothing comes before a visitor's first."""
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_any_number_of_replicas_gives_the_same_losses_and_tables(preset: str, da
     one = checkpoint.read_weights(str(tmp_path / "1"), "last")
     for count in (2, 4):
         found = losses(tmp_path / str(count))
-        assert len(found) == 2 * STEPS_PER_EPOCH
+        assert len(found) == 2 * STEPS_PER_EPOCH[preset]
         for step, loss in losses(tmp_path / "1").items():
             assert math.isclose(found[step], loss, rel_tol=1e-5), step
         other = checkpoint.read_weights(str(tmp_path / str(count)), "last")
@@ -100,13 +100,14 @@ def test_any_number_of_replicas_gives_the_same_losses_and_tables(preset: str, da
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-@pytest.mark.parametrize("steps", [5, STEPS_PER_EPOCH])
+@pytest.mark.parametrize("steps_left", [1, 0])
 def test_a_run_that_was_stopped_and_goes_on_equals_one_that_was_not(
-    preset: str, steps: int, dataset: Dataset, tmp_path: Path
+    preset: str, steps_left: int, dataset: Dataset, tmp_path: Path
 ) -> None:
-    config = make_config(preset, "steps_per_call=1")
+    """Stopped within the first epoch, and at its end."""
+    config, steps = make_config(preset, "steps_per_call=1"), STEPS_PER_EPOCH[preset] - steps_left
     whole = run(config, dataset, tmp_path / "whole")
-    with pytest.raises(Preempted, match=f"stopped at step {steps} of 12"):
+    with pytest.raises(Preempted, match=f"stopped at step {steps} of {2 * STEPS_PER_EPOCH[preset]}"):
         run(config, dataset, tmp_path / "stopped", stop_after=steps)
     assert checkpoint.last_step(str(tmp_path / "stopped")) == steps
     resumed = run(config, dataset, tmp_path / "stopped")
@@ -166,7 +167,7 @@ def test_steps_in_one_call_are_the_same_steps(dataset: Dataset, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("setting", ["jit_compile=true", "mixed_precision=true"])
-@pytest.mark.parametrize("preset", ["notebook-nn", "mf"])
+@pytest.mark.parametrize("preset", ["notebook-nn", "mf", "nn"])
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_switch_for_speed_changes_the_loss_by_rounding_only(
     preset: str, setting: str, devices: int, dataset: Dataset, tmp_path: Path
@@ -192,6 +193,14 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(data
     with pytest.raises(ValueError, match="batch 66 does not divide among 4 replicas; use 64 or 68"):
         run(make_config("mf", "devices=4", "input.batch_size=66"), dataset, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_in_which_nothing_comes_next_is_refused_for_the_towers(tmp_path: Path) -> None:
+    rows = [Event(f"v{visitor}", "i0") for visitor in range(8)]
+    visitors = [f"v{visitor}" for visitor in range(8)]
+    dataset = build_dataset(str(tmp_path / "dataset"), train=rows, visitors=visitors, items=["i0"])
+    with pytest.raises(ValueError, match=r"no visitor of the training split of .* has a second row"):
+        run(make_config("nn"), dataset, tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(dataset: Dataset, tmp_path: Path) -> None:
@@ -232,19 +241,27 @@ def test_the_result_and_the_record_tell_what_was_trained_on(tmp_path: Path) -> N
     assert {"python", "tensorflow", "keras", "numpy", "cartwheel"} == set(record.versions)
 
 
-def same_parity_share(dataset: Dataset, workdir: Path) -> float:
-    """How much of the first half of everybody's ranking has the visitor's own parity; 1 is perfect."""
+def same_parity_share(dataset: Dataset, workdir: Path, num_new: int = 0) -> float:
+    """How much of the first half of everybody's ranking has the visitor's own parity; 1 is perfect.
+
+    Each is ranked for after an item of his parity; the last `num_new` visitors were never seen in training.
+    """
     model = load_inference_model(str(workdir), dataset)
-    visitors = tf.range(dataset.num_visitors, dtype=tf.int64)
-    nothing = tf.zeros([dataset.num_visitors, 0], tf.int64)
-    scores = model.catalogue_scores(Queries(visitors, nothing, tf.zeros_like(visitors))).numpy()
+    visitors = tf.range(dataset.num_visitors + num_new, dtype=tf.int64)
+    history = (visitors % 2)[:, None]
+    scores = model.catalogue_scores(Queries.of_items(visitors, history, tf.ones_like(visitors))).numpy()
     ranked = np.argsort(-scores, axis=1)[:, : dataset.num_items // 2]
-    return float((ranked % 2 == np.arange(dataset.num_visitors)[:, None] % 2).mean())
+    return float((ranked % 2 == visitors.numpy()[:, None] % 2).mean())
 
 
 def test_the_factorization_learns_the_checkerboard(dataset: Dataset, tmp_path: Path) -> None:
     run(make_config("mf", "epochs=15"), dataset, tmp_path)
     assert same_parity_share(dataset, tmp_path) > 0.95
+
+
+def test_the_towers_learn_the_checkerboard_for_visitors_they_never_saw_too(dataset: Dataset, tmp_path: Path) -> None:
+    run(make_config("nn", "epochs=15", "model.return_bonus=0"), dataset, tmp_path)
+    assert same_parity_share(dataset, tmp_path, num_new=6) > 0.95
 
 
 @pytest.mark.parametrize("preset", ["notebook-mf", "notebook-nn"])

@@ -4,7 +4,7 @@ import pytest
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel
 from trainer.presets import PRESETS
-from trainer.validation import make_validator
+from trainer.validation import make_next_item_validator, make_validator
 
 ITEMS = ["a", "b", "c", "d"]
 
@@ -43,6 +43,7 @@ def test_a_rating_model_is_validated_by_squared_error(dataset):
 def test_without_a_validation_split_or_anybody_to_rank_for_there_is_no_figure(tmp_path, caplog):
     alone = build_dataset(str(tmp_path / "alone"), train=[("anna", "a")], visitors=["anna"], items=ITEMS)
     assert make_validator(PRESETS["mf"], alone) is None
+    assert make_next_item_validator(alone) is None
     newcomers = build_dataset(
         str(tmp_path / "newcomers"),
         train=[("anna", "a")],
@@ -51,4 +52,16 @@ def test_without_a_validation_split_or_anybody_to_rank_for_there_is_no_figure(tm
         items=ITEMS,
     )
     assert make_validator(PRESETS["mf"], newcomers) is None
+    assert make_next_item_validator(newcomers) is None
     assert "the last checkpoint is taken for the best" in caplog.text
+
+
+def test_a_sequence_model_may_be_validated_by_next_items(dataset):
+    validator = make_next_item_validator(dataset)
+    assert (validator.metric, validator.is_higher_better) == ("mrr@20", True)
+    # the seen a stays a candidate: c comes second, then third
+    assert validator.measure(model_with([9, 1, 3, 2])) == pytest.approx(1 / 2)
+    assert validator.measure(model_with([9, 3, 2, 1])) == pytest.approx(1 / 3)
+    assert make_next_item_validator(dataset, "ndcg").measure(model_with([9, 1, 3, 2])) == pytest.approx(
+        0.63093, abs=1e-5
+    )

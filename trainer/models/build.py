@@ -7,12 +7,20 @@ import keras
 import tensorflow as tf
 
 from contract.schema import Vocabulary
-from trainer.config import MatrixFactorizationConfig, NeuralConfig, RunConfig, SampledSoftmaxConfig
+from trainer.config import (
+    MatrixFactorizationConfig,
+    ModelConfig,
+    NeuralConfig,
+    RunConfig,
+    SampledSoftmaxConfig,
+    TowersConfig,
+)
 from trainer.dataset import Dataset
 from trainer.distribution import Replicas
 from trainer.embeddings import ShardedTable
-from trainer.models import neural
+from trainer.models import neural, towers
 from trainer.models.matrix_factorization import MatrixFactorization, item_width
+from trainer.models.next_item import NextItemObjective
 from trainer.models.objectives import Objective, SampledSoftmaxObjective, SquaredErrorObjective
 from trainer.negative_sampling import NegativeSampler
 from trainer.optimizers import row_optimizer
@@ -30,9 +38,7 @@ class TrainingModel:
 def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas) -> TrainingModel:
     """The model with its tables still zero: `embeddings.initialize` or a checkpoint fills them."""
     optimizer = row_optimizer(config.optimizer)
-    widths = {"visitor": config.model.dim, "item": config.model.dim}
-    if isinstance(config.model, MatrixFactorizationConfig):
-        widths["item"] = item_width(config.model)
+    widths = _table_widths(config.model)
     rows = {
         "visitor": dataset.manifest.vocabularies[Vocabulary.VISITORS].num_indices,
         "item": dataset.manifest.vocabularies[Vocabulary.ITEMS].num_indices,
@@ -44,7 +50,47 @@ def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas
     compute_dtype = tf.bfloat16 if config.mixed_precision else tf.float32
     if isinstance(config.model, NeuralConfig):
         return _neural(config, config.model, tables, replicas, compute_dtype)
+    if isinstance(config.model, TowersConfig):
+        return _towers(config, config.model, dataset, tables, replicas, compute_dtype)
     return _factorization(config, config.model, dataset, tables, replicas, compute_dtype)
+
+
+def _table_widths(model: ModelConfig) -> dict[str, int]:
+    """Columns of each table."""
+    if isinstance(model, TowersConfig):
+        return {"item": towers.item_width(model)}
+    if isinstance(model, MatrixFactorizationConfig):
+        return {"visitor": model.dim, "item": item_width(model)}
+    return {"visitor": model.dim, "item": model.dim}
+
+
+def _sampler(config: RunConfig, loss: SampledSoftmaxConfig, dataset: Dataset) -> NegativeSampler:
+    return NegativeSampler(
+        dataset.item_counts(), num_drawn=loss.num_drawn, drawn_power=loss.drawn_power, seed=config.seed
+    )
+
+
+def _towers(
+    config: RunConfig,
+    model: TowersConfig,
+    dataset: Dataset,
+    tables: dict[str, ShardedTable],
+    replicas: Replicas,
+    compute_dtype: tf.DType,
+) -> TrainingModel:
+    with replicas.strategy.scope():
+        dense = towers.make_dense_variables(model, config.seed)
+    if not isinstance(config.loss, SampledSoftmaxConfig):
+        raise ValueError("the towers have no objective but the softmax")
+    objective = NextItemObjective(
+        config.loss,
+        tables,
+        replicas.count,
+        towers.Towers(model, compute_dtype),
+        _sampler(config, config.loss, dataset),
+        config.seed,
+    )
+    return TrainingModel(tables, dense, objective)
 
 
 def _neural(
@@ -75,15 +121,8 @@ def _factorization(
 ) -> TrainingModel:
     factorization = MatrixFactorization(model, compute_dtype)
     if isinstance(config.loss, SampledSoftmaxConfig):
-        sampler = NegativeSampler(
-            dataset.item_counts(),
-            num_drawn=config.loss.num_drawn,
-            drawn_power=config.loss.drawn_power,
-            seed=config.seed,
-        )
-        softmax = SampledSoftmaxObjective(
-            config.loss, tables, replicas.count, factorization, sampler, dataset.num_items, config.seed
-        )
+        sampler = _sampler(config, config.loss, dataset)
+        softmax = SampledSoftmaxObjective(config.loss, tables, replicas.count, factorization, sampler, config.seed)
         return TrainingModel(tables, [], softmax)
 
     def predict(weights: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:  # noqa: ARG001

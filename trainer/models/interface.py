@@ -12,15 +12,27 @@ import tensorflow as tf
 class Queries(NamedTuple):
     """Visitors to rank the catalogue for.
 
-    visitor           [B] int64: vocabulary index; at or above the vocabulary's size: a visitor not seen in training
-    history           [B, H] int64: item indices, oldest first, filled from the left; what lies at or after
-                      history_length is padding and may hold any index
-    history_length    [B] int64
+    visitor                [B] int64: vocabulary index; at or above the vocabulary's size: not seen in training
+    history                [B, H] int64: item indices, oldest first, filled from the left; what lies at or after
+                           history_length is padding and may hold any index
+    history_length         [B] int64
+    history_event          [B, H] int64: what was done with the item, a place in `EVENT_KINDS`; padded like `history`
+    history_timestamp_ms   [B, H] int64: when; padded like `history`
+    timestamp_ms           [B] int64: the moment for which is ranked, no earlier than the history
     """
 
     visitor: tf.Tensor
     history: tf.Tensor
     history_length: tf.Tensor
+    history_event: tf.Tensor
+    history_timestamp_ms: tf.Tensor
+    timestamp_ms: tf.Tensor
+
+    @classmethod
+    def of_items(cls, visitor: tf.Tensor, history: tf.Tensor, history_length: tf.Tensor) -> "Queries":
+        """Queries of which only the items are known: every event a view, and every moment 0, so that no time passes."""
+        zeros = tf.zeros_like(history)
+        return cls(visitor, history, history_length, zeros, zeros, tf.zeros_like(visitor))
 
 
 class Scorer(Protocol):
@@ -38,7 +50,10 @@ class InferenceModel(Scorer, Protocol):
         """Every weight: what is not a variable would be a constant of the exported graph."""
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """[B] float32 for visitor [B] and item [B] indices; equals the entry of `catalogue_scores` for known items."""
+        """[B] float32 for visitor [B] and item [B] indices.
+
+        For known items it equals the entry of `catalogue_scores` for the visitor without a history.
+        """
 
     def item_vectors(self) -> tf.Tensor:
         """[I, D] float32, whose cosine tells how alike two items are."""

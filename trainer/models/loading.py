@@ -1,11 +1,12 @@
 """A run's best checkpoint as a model that ranks."""
 
 from trainer.checkpoint import Weights, read_weights
-from trainer.config import NeuralConfig, RunConfig, SampledSoftmaxConfig
+from trainer.config import NeuralConfig, RunConfig, SampledSoftmaxConfig, TowersConfig
 from trainer.dataset import Dataset
 from trainer.models.interface import InferenceModel
 from trainer.models.matrix_factorization import MatrixFactorizationInference
 from trainer.models.neural import NeuralInference
+from trainer.models.towers import TowersInference
 from trainer.run_record import read_record
 
 
@@ -33,6 +34,14 @@ def build_inference_model(config: RunConfig, weights: Weights, dataset: Dataset)
             item_table=weights.tables["item"],
             dense=weights.dense,
             num_items=dataset.num_items,
+        )
+    if isinstance(config.model, TowersConfig):
+        return TowersInference(
+            config.model,
+            item_table=weights.tables["item"],
+            dense=weights.dense,
+            num_items=dataset.num_items,
+            item_counts=dataset.item_counts(),
         )
     # a softmax never trains the buckets' items, and ranks unknown visitors by what is popular; a squared error trains
     # all rows, and its scores are weights of events, which popularity is not

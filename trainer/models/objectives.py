@@ -56,14 +56,14 @@ class SquaredErrorObjective:
     predict: Callable[[Sequence[tf.Tensor], tf.Tensor, tf.Tensor], tf.Tensor]
 
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared:  # noqa: ARG002 (nothing is drawn)
-        share = _own_rows(batch, replica, self.replicas)
+        own = own_slice(batch, replica, self.replicas)
         lookups = {
             "visitor": self.tables["visitor"].lookup(replica, batch.visitor, is_divided=True),
             "item": self.tables["item"].lookup(replica, batch.item, is_divided=True),
         }
         num_rows = tf.reduce_sum(tf.cast(batch.is_row, tf.float32))
-        target = tf.gather(tf.constant(self.config.event_weights), share.event)
-        return Prepared(lookups, (target, tf.cast(share.is_row, tf.float32) / num_rows))
+        target = tf.gather(tf.constant(self.config.event_weights), batch.event[own])
+        return Prepared(lookups, (target, tf.cast(batch.is_row[own], tf.float32) / num_rows))
 
     def loss(
         self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: tuple[tf.Tensor, ...]
@@ -72,25 +72,51 @@ class SquaredErrorObjective:
         return tf.reduce_sum(weight * squared_error(self.predict(dense, vectors["visitor"], vectors["item"]), target))
 
 
-class _SoftmaxInputs(NamedTuple):
-    """Inputs of `SampledSoftmaxObjective.loss`.
+class Candidates(NamedTuple):
+    """What the rows of a replica are scored against, and what each of them counts.
 
     chosen               [b] item of each row
     chosen_place         [b] its place among the candidates
     weight               [b] share of the global batch's weight
-    candidates           [C] items: those of the global batch, then the drawn ones
+    items                [C] those of the global batch, then the drawn ones
     log_expected_count   [C]
-    is_candidate         [C] False for padding and unknown items
-    keep                 [b, D] 0 for a hidden entry of the visitor's vector, else 1 / share kept
+    is_candidate         [C] False for padding and items that do not count
     """
 
     chosen: tf.Tensor
     chosen_place: tf.Tensor
     weight: tf.Tensor
-    candidates: tf.Tensor
+    items: tf.Tensor
     log_expected_count: tf.Tensor
     is_candidate: tf.Tensor
-    keep: tf.Tensor
+
+    @classmethod
+    def of_batch(
+        cls,
+        batch: Batch,
+        is_counted: tf.Tensor,
+        event_weights: Sequence[float],
+        sampler: NegativeSampler,
+        step: tf.Tensor,
+        own: slice,
+    ) -> "Candidates":
+        """The candidates of a global batch and a step, the same on every replica, and the replica's `own` rows.
+
+        Args:
+          is_counted: [B] bool: the row has an item of the vocabulary and counts.
+        """
+        weights = tf.gather(tf.constant(event_weights), batch.event) * tf.cast(is_counted, tf.float32)
+        drawn = sampler.draw(step)
+        items = tf.concat([batch.item, drawn], axis=0)
+        num_others = tf.maximum(tf.reduce_sum(tf.cast(is_counted, tf.float32)) - 1, 0)
+        return cls(
+            chosen=batch.item[own],
+            chosen_place=tf.range(own.start, own.stop),
+            weight=tf.math.divide_no_nan(weights, tf.reduce_sum(weights))[own],
+            items=items,
+            log_expected_count=sampler.log_expected_count(tf.minimum(items, sampler.num_items - 1), num_others),
+            is_candidate=tf.concat([is_counted, tf.ones_like(drawn, tf.bool)], axis=0),
+        )
 
 
 @dataclass(frozen=True)
@@ -105,31 +131,19 @@ class SampledSoftmaxObjective:
     replicas: int
     model: MatrixFactorization
     sampler: NegativeSampler
-    num_items: int
     seed: int
 
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared:
-        is_counted = batch.is_row & (batch.item < self.num_items)
-        weights = tf.gather(tf.constant(self.config.event_weights), batch.event) * tf.cast(is_counted, tf.float32)
-        drawn = self.sampler.draw(step)
-        candidates = tf.concat([batch.item, drawn], axis=0)
+        is_counted = batch.is_row & (batch.item < self.sampler.num_items)
+        own = own_slice(batch, replica, self.replicas)
+        candidates = Candidates.of_batch(batch, is_counted, self.config.event_weights, self.sampler, step, own)
         lookups = {
             "visitor": self.tables["visitor"].lookup(replica, batch.visitor, is_divided=True),
-            "item": self.tables["item"].lookup(replica, candidates, is_divided=False),
+            "item": self.tables["item"].lookup(replica, candidates.items, is_divided=False),
         }
-        num_others = tf.maximum(tf.reduce_sum(tf.cast(is_counted, tf.float32)) - 1, 0)
-        size = batch.visitor.shape[0] // self.replicas
-        own = slice(replica * size, (replica + 1) * size)
-        inputs = _SoftmaxInputs(
-            chosen=batch.item[own],
-            chosen_place=tf.range(own.start, own.stop),
-            weight=tf.math.divide_no_nan(weights, tf.reduce_sum(weights))[own],
-            candidates=candidates,
-            log_expected_count=self.sampler.log_expected_count(tf.minimum(candidates, self.num_items - 1), num_others),
-            is_candidate=tf.concat([is_counted, tf.ones_like(drawn, tf.bool)], axis=0),
-            keep=self._keep(batch.visitor.shape[0], step)[own],
-        )
-        return Prepared(lookups, inputs)
+        shape = [batch.visitor.shape[0], self.model.config.dim]
+        keep = dropout_mask(shape, self.model.config.visitor_dropout, self.seed, step)
+        return Prepared(lookups, (*candidates, keep[own]))
 
     def loss(
         self,
@@ -137,30 +151,32 @@ class SampledSoftmaxObjective:
         dense: Sequence[tf.Tensor],  # noqa: ARG002 (a factorization has none)
         inputs: tuple[tf.Tensor, ...],
     ) -> tf.Tensor:
-        given = _SoftmaxInputs(*inputs)
-        visitors = self.model.place_visitors(vectors["visitor"]) * given.keep
+        *sampled, keep = inputs
+        given = Candidates(*sampled)
+        visitors = self.model.place_visitors(vectors["visitor"]) * keep
         items, biases = self.model.place_items(vectors["item"])
         positive = self.model.pair_scores(
             visitors, tf.gather(items, given.chosen_place), tf.gather(biases, given.chosen_place)
         )
         scores = self.model.candidate_scores(visitors, items, biases)
-        is_hit = tf.equal(given.chosen[:, None], given.candidates[None, :])
+        is_hit = tf.equal(given.chosen[:, None], given.items[None, :])
         losses = sampled_softmax(positive, scores, given.log_expected_count, is_hit | ~given.is_candidate)
         return tf.reduce_sum(given.weight * losses)
 
-    def _keep(self, batch_size: int, step: tf.Tensor) -> tf.Tensor:
-        """[B, D]; a function of the seed, the step and the row's place in the global batch."""
-        rate = self.model.config.visitor_dropout
-        shape = [batch_size, self.model.config.dim]
-        if rate == 0:
-            return tf.ones(shape)
-        seed = tf.stack([tf.constant(self.seed, tf.int64), step])
-        # folded, or the entries would follow the same numbers that drew the step's negatives
-        uniform = tf.random.stateless_uniform(shape, tf.random.fold_in(seed, 1))
-        return tf.cast(uniform >= rate, tf.float32) / (1 - rate)
 
-
-def _own_rows(batch: Batch, replica: int, replicas: int) -> Batch:
-    """This replica's [b] rows of a global batch [B]."""
+def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
+    """The places of a replica's rows in a global batch."""
     size = batch.visitor.shape[0] // replicas
-    return Batch(*(column[replica * size : (replica + 1) * size] for column in batch))
+    return slice(replica * size, (replica + 1) * size)
+
+
+def dropout_mask(shape: Sequence[int], rate: float, seed: int, step: tf.Tensor) -> tf.Tensor:
+    """float32 of `shape`, whose first axis is the global batch: 0 for a hidden entry, else 1 / share kept.
+
+    A function of the seed, the step and the row's place in the global batch, whatever the replicas.
+    """
+    if rate == 0:
+        return tf.ones(shape)
+    # folded, or the entries would follow the same numbers that drew the step's negatives
+    key = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 1)
+    return tf.cast(tf.random.stateless_uniform(shape, key) >= rate, tf.float32) / (1 - rate)

@@ -1,4 +1,4 @@
-"""What any model must beat: popular, recently popular and random rankings, as scorers like any other.
+"""What any model must beat: popular, random and nearest-neighbour rankings, as scorers like any other.
 
 Shapes: B visitors, I items.
 """
@@ -10,6 +10,7 @@ from contract.schema import Split
 from contract.timelines import read_timelines
 from trainer.dataset import Dataset
 from trainer.models.interface import Queries, Scorer
+from trainer.ranking.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity, training_baskets
 
 RECENT_DAYS = 7
 _DAY_MS = 24 * 60 * 60 * 1000
@@ -74,9 +75,12 @@ def recent_item_counts(dataset: Dataset, days: float = RECENT_DAYS) -> np.ndarra
 
 def build_baselines(dataset: Dataset, *, seed: int) -> dict[str, Scorer]:
     """Every baseline of a report, by name."""
-    counts = dataset.item_counts()
+    counts, baskets = dataset.item_counts(), training_baskets(dataset)
     return {
         "popular": popular(counts),
         "recently_popular": recently_popular(counts, recent_item_counts(dataset)),
+        "item_knn": ItemNeighbours(item_similarity(baskets, is_tfidf=False), counts),
+        "item_knn_tfidf": ItemNeighbours(item_similarity(baskets, is_tfidf=True), counts),
+        "session_knn": TimelineNeighbours(baskets, counts),
         "random": RandomOrder(dataset.num_items, seed=seed),
     }

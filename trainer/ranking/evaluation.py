@@ -3,11 +3,13 @@
 Ties count against the system: an irrelevant item of the same score stands before a relevant one, so that a scorer that
 cannot tell items apart earns nothing from the order of the catalogue.
 
-Shapes: B visitors of a chunk, V visitors, P (visitor, relevant item) pairs, I items, K the longest list looked at.
+Shapes: B cases of a chunk, V cases, P (case, relevant item) pairs, I items, K the longest list looked at.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +18,19 @@ import tensorflow as tf
 from contract.schema import Split
 from trainer.dataset import Dataset
 from trainer.models.interface import Queries, Scorer
-from trainer.ranking.cases import Cases, build_cases
+from trainer.ranking.cases import Cases, build_cases, next_items
 from trainer.ranking.metrics import RelevantRanks, metric_values
-from trainer.ranking.topk import chunk_size, query_chunks, query_signature, refusing_diverged, top_k, visible_scores
+from trainer.ranking.topk import (
+    chunk_size,
+    hide,
+    query_chunks,
+    query_signature,
+    refusing_diverged,
+    top_k,
+    visible_scores,
+)
 
-LIST_LENGTHS = (10, 20)
+LIST_LENGTHS = (1, 5, 10, 20, 100)
 """The K of every metric in a report."""
 
 
@@ -28,16 +38,26 @@ LIST_LENGTHS = (10, 20)
 class Measurement:
     """What one system reached.
 
-    by_visitor   a metric's name, `ndcg@10`, to its values [V]
-    coverage     `coverage@10` to the share of the catalogue that is in anybody's list, in [0, 1]
+    ks                the list lengths
+    ranks             of the relevant items as the protocol ranks
+    ranks_otherwise   with the items of the history shown where the protocol hides them, and hidden where it shows them:
+                      what is hidden then ranks last
+    shown             how often each item is in a list of k as the protocol ranks, [I] int64, by k
     """
 
-    by_visitor: dict[str, np.ndarray]
-    coverage: dict[str, float]
+    ks: tuple[int, ...]
+    ranks: RelevantRanks
+    ranks_otherwise: RelevantRanks
+    shown: dict[int, np.ndarray]
+
+    @cached_property
+    def by_case(self) -> dict[str, np.ndarray]:
+        """A metric's name, `ndcg@10`, to its values [V]."""
+        return metric_values(self.ranks, self.ks)
 
     def mean(self, name: str) -> float:
-        """A metric's mean over the visitors."""
-        return float(self.by_visitor[name].mean())
+        """A metric's mean over the cases."""
+        return float(self.by_case[name].mean())
 
 
 class _ChunkRanking(NamedTuple):
@@ -46,7 +66,7 @@ class _ChunkRanking(NamedTuple):
     top_item         [B, K] int64
     top_score        [B, K] float32, descending; -inf: hidden
     num_reaching     [B] int32: items whose score is at least the K-th
-    relevant_score   [B, R] float32, R the most relevant items of a visitor in the chunk; filled up with any score
+    relevant_score   [B, R] float32, R the most relevant items of a case in the chunk; filled up with any score
     """
 
     top_item: tf.Tensor
@@ -72,12 +92,12 @@ class Evaluator:
         """
         if not len(cases):
             raise ValueError(
-                "no returning visitor touches an item that is new to him and known to training, so there is nothing to "
-                "rank; prepare the dataset with a longer window"
+                "there is nothing to rank: nobody with a history turns to an item that he may be shown and that "
+                "training knows; prepare the dataset with a longer window"
             )
         if min(ks) < 1:
             raise ValueError(f"list lengths must be at least 1, got {list(ks)}")
-        self._scorer, self._cases, self._ks = scorer, cases, tuple(ks)
+        self._scorer, self._cases, self._ks = scorer, cases, tuple(sorted(set(ks)))
         self._longest = min(max(ks), cases.num_items)
         self._chunk_size = chunk_size(cases.num_items, scores_bytes)
         relevant = tf.TensorSpec([self._chunk_size, None], tf.int64)
@@ -90,29 +110,36 @@ class Evaluator:
           ValueError: a score is NaN or infinite.
         """
         cases, relevant = self._cases, self._cases.relevant
-        ranks: list[np.ndarray] = []
-        is_covered = {k: np.zeros(cases.num_items, bool) for k in self._ks}
-        for chunk, queries in query_chunks(cases.visitor, cases.history, self._chunk_size):
+        ranks: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        added = np.zeros((len(self._ks), cases.num_items), np.int64)  # shown at places from the next lower k on
+        for chunk, queries in query_chunks(cases.visitor, cases.history, cases.timestamp_ms, self._chunk_size):
             padded = relevant.padded(chunk.start, chunk.stop)
             missing = self._chunk_size - len(padded)
-            ranking = self._ranked(queries, tf.constant(np.pad(padded, ((0, missing), (0, 0)))))
+            with refusing_diverged():
+                rankings = self._rank(queries, tf.constant(np.pad(padded, ((0, missing), (0, 0)))))
             lengths = relevant.lengths[chunk]
-            ranks.append(_pessimistic_ranks(ranking, lengths))
-            for k, covered in is_covered.items():
-                is_shown = ranking.top_score[: len(lengths), :k] > -np.inf
-                covered[ranking.top_item[: len(lengths), :k][is_shown]] = True
-        found = RelevantRanks(np.concatenate(ranks), relevant.owner, relevant.lengths)
-        return Measurement(
-            metric_values(found, self._ks),
-            {f"coverage@{k}": float(covered.mean()) for k, covered in is_covered.items()},
+            for of_chunks, ranking in zip(ranks, rankings, strict=True):
+                of_chunks.append(_pessimistic_ranks(_ChunkRanking(*(part.numpy() for part in ranking)), lengths))
+            self._count_shown(added, rankings[0], len(lengths))
+        found, otherwise = (
+            RelevantRanks(np.concatenate(of_chunks), relevant.owner, relevant.lengths) for of_chunks in ranks
         )
+        return Measurement(self._ks, found, otherwise, dict(zip(self._ks, added.cumsum(axis=0), strict=True)))
 
-    def _ranked(self, queries: Queries, relevant: tf.Tensor) -> _ChunkRanking:
-        with refusing_diverged():
-            return _ChunkRanking(*(part.numpy() for part in self._rank(queries, relevant)))
+    def _count_shown(self, added: np.ndarray, ranking: _ChunkRanking, count: int) -> None:
+        """Adds the lists of the first `count` cases of a chunk to `added` [len(ks), I]."""
+        items, is_shown = ranking.top_item.numpy()[:count], ranking.top_score.numpy()[:count] > -np.inf
+        for place, (begin, end) in enumerate(itertools.pairwise([0, *self._ks])):
+            np.add.at(added[place], items[:, begin:end][is_shown[:, begin:end]], 1)
 
-    def _rank_chunk(self, queries: Queries, relevant: tf.Tensor) -> _ChunkRanking:
-        scores = visible_scores(self._scorer, queries, is_seen_hidden=True)
+    def _rank_chunk(self, queries: Queries, relevant: tf.Tensor) -> tuple[_ChunkRanking, _ChunkRanking]:
+        """The ranking as the protocol has it, and the one with seen items treated the other way."""
+        shown = visible_scores(self._scorer, queries, is_seen_hidden=False)
+        hidden = hide(shown, queries.history, queries.history_length)
+        first, second = (hidden, shown) if self._cases.hides_seen else (shown, hidden)
+        return self._rank_scores(first, relevant), self._rank_scores(second, relevant)
+
+    def _rank_scores(self, scores: tf.Tensor, relevant: tf.Tensor) -> _ChunkRanking:
         k = self._longest
         top = top_k(scores, min(k + 1, self._cases.num_items))
         last = top.score[:, k - 1 : k]
@@ -136,25 +163,30 @@ def returning_visitor_ndcg(scorer: Scorer, dataset: Dataset, split: Split, k: in
     return evaluate_scorer(scorer, build_cases(dataset, split), [k]).mean(f"ndcg@{k}")
 
 
-def _pessimistic_ranks(ranking: _ChunkRanking, lengths: np.ndarray) -> np.ndarray:
-    """[P] int64 ranks of the chunk's relevant items, pair after pair; beyond the K-th place: K or more.
+def next_item_mrr(scorer: Scorer, dataset: Dataset, split: Split, k: int = 20) -> float:
+    """MRR@k over all next items of a split; to measure repeatedly, keep an `Evaluator`."""
+    return evaluate_scorer(scorer, build_cases(dataset, split, next_items), [k]).mean(f"mrr@{k}")
 
-    `lengths` [V] are the relevant items of each visitor of the chunk, without the queries that fill it up.
+
+def _pessimistic_ranks(ranking: _ChunkRanking, lengths: np.ndarray) -> np.ndarray:
+    """[P] int64 ranks of the chunk's relevant items, pair after pair; beyond the K-th place or hidden: K or more.
+
+    `lengths` [B] are the relevant items of each case of the chunk, without the queries that fill it up.
     """
     owner = np.repeat(np.arange(len(lengths)), lengths)
     is_pair = np.arange(ranking.relevant_score.shape[1]) < lengths[:, None]
     score = ranking.relevant_score[: len(lengths)][is_pair]  # [P]
-    top, longest = ranking.top_score[owner], ranking.top_score.shape[1]
+    top = ranking.top_score[owner]
     is_last = score == top[:, -1]
     num_reaching = np.where(is_last, ranking.num_reaching[owner], (top >= score[:, None]).sum(axis=1))
     rank = num_reaching - _relevant_ties(owner, score)
-    return np.where(score >= top[:, -1], rank, longest)
+    return np.where((score >= top[:, -1]) & (score > -np.inf), rank, np.iinfo(np.int64).max)
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P] the visitor's relevant items of the same score that stand at or behind each, in any fixed order."""
+    """[P] the case's relevant items of the same score that stand at or behind each, in any fixed order."""
     order = np.lexsort([score, owner])
-    is_first = np.diff(owner[order], prepend=-1).astype(bool) | np.diff(score[order], prepend=-np.inf).astype(bool)
+    is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
     begins = np.append(np.flatnonzero(is_first), len(order))
     group = np.cumsum(is_first) - 1
     ties = np.empty(len(order), np.int64)

@@ -1,6 +1,6 @@
-"""95% confidence intervals of means over visitors, by bootstrap.
+"""95% confidence intervals and paired tests of means, by bootstrap over visitors.
 
-Shapes: V visitors, M metrics, R resamples.
+Shapes: V cases, G visitors, M columns, R resamples.
 """
 
 from typing import NamedTuple
@@ -13,34 +13,80 @@ _MAX_DRAWS = 4_000_000  # drawn at once: 32 MB
 
 
 class Interval(NamedTuple):
-    """Bounds of each metric, [M] float64."""
+    """Bounds of each column, [M] float64."""
 
     low: np.ndarray
     high: np.ndarray
 
 
-def bootstrap_interval(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> Interval:
-    """Percentile interval of the mean of each column of values [V, M] (Efron, 1979).
+def resampled_means(
+    values: np.ndarray,
+    *,
+    seed: int,
+    owner: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
+    resamples: int = RESAMPLES,
+) -> np.ndarray:
+    """[R, M]: means of the columns over visitors drawn with replacement (Efron, 1979).
 
-    Visitors are drawn with replacement, the same ones for every column and, at the same seed and V, for every system.
+    The same visitors for every column and, at the same seed and number of visitors, for every system: means of two
+    systems may be subtracted.
+
+    Args:
+      values: [V, M].
+      seed: of the draws.
+      owner: [V] ascending numbers of the visitors; a visitor is drawn with all his cases, which are not independent.
+        By default each case is a visitor of his own.
+      counts: [V, M] bool: whether a case counts in a column; by default all do. Where no case of a resample counts, its
+        mean is NaN.
+      resamples: R.
+    """
+    counted = np.ones(values.shape) if counts is None else counts.astype(np.float64)
+    if len(values) == 0:
+        return np.full((resamples, values.shape[1]), np.nan)
+    starts = np.arange(len(values)) if owner is None else np.flatnonzero(np.diff(owner, prepend=owner[0] - 1))
+    sums = np.add.reduceat(np.where(counted > 0, values, 0.0), starts)  # [G, M]
+    num_cases = np.add.reduceat(counted, starts)  # [G, M]
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _MAX_DRAWS // len(starts))
+    means = []
+    for done in range(0, resamples, at_once):
+        times = _times_drawn(min(at_once, resamples - done), len(starts), generator)
+        with np.errstate(invalid="ignore"):
+            means.append((times @ sums) / (times @ num_cases))
+    return np.concatenate(means)
+
+
+def percentile_interval(means: np.ndarray) -> Interval:
+    """The middle 95% of resampled means [R, M].
+
     Where all visitors have one value, as when nobody found anything, the interval has no width: it knows no better.
     """
-    generator = np.random.default_rng(seed)
-    num_visitors = len(values)
-    at_once = max(1, _MAX_DRAWS // num_visitors)
-    means = [
-        _resample_means(values, min(at_once, resamples - done), generator) for done in range(0, resamples, at_once)
-    ]
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
+    low, high = np.nanquantile(means, [tail, 1 - tail], axis=0)
     return Interval(low, high)
 
 
-def _resample_means(values: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
-    """[R, M]: means of the columns over R resamples of the visitors."""
-    num_visitors = len(values)
+def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
+    """[M], in (0, 1]: how often chance alone would set two systems so far apart, two-sided.
+
+    Twice the share of resamples in which the difference of the means [R, M] has not the sign that it mostly has; one
+    is added to both counts, as no finite number of resamples shows that something is impossible (Davison and Hinkley,
+    1997).
+    """
+    # a resample without a case to count tells of no difference
+    difference = np.nan_to_num(means - other_means)
+    not_above, not_below = (difference <= 0).sum(axis=0), (difference >= 0).sum(axis=0)
+    return np.minimum(2 * (np.minimum(not_above, not_below) + 1) / (len(difference) + 1), 1.0)
+
+
+def bootstrap_interval(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> Interval:
+    """The interval of the mean of each column of values [V, M], a visitor a row."""
+    return percentile_interval(resampled_means(values, seed=seed, resamples=resamples))
+
+
+def _times_drawn(resamples: int, num_visitors: int, generator: np.random.Generator) -> np.ndarray:
+    """[R, G] float64: how often each visitor is drawn in each resample."""
     drawn = generator.integers(num_visitors, size=(resamples, num_visitors))
-    # how often each visitor was drawn in each resample, then one matrix product for all means
     flat = (drawn + np.arange(resamples)[:, None] * num_visitors).ravel()
-    times = np.bincount(flat, minlength=resamples * num_visitors).reshape(resamples, num_visitors)
-    return times @ values / num_visitors
+    return np.bincount(flat, minlength=resamples * num_visitors).reshape(resamples, num_visitors).astype(np.float64)

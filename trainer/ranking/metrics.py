@@ -1,6 +1,6 @@
-"""Ranking metrics of each visitor, from the ranks of the items he chose.
+"""Ranking metrics of each case, from the ranks of the items that the visitor chose.
 
-Shapes: V visitors, P (visitor, relevant item) pairs.
+Shapes: V cases, P (case, relevant item) pairs.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ class RelevantRanks:
     """Where the relevant items stand in the whole catalogue.
 
     rank           [P] int64: 0 is the first; beyond the list that was looked at: any number from its length on
-    owner          [P] int64: the visitor of the pair
+    owner          [P] int64: the case of the pair
     num_relevant   [V] int64, at least 1
     """
 
@@ -23,9 +23,19 @@ class RelevantRanks:
     num_relevant: np.ndarray
 
     def sum_within(self, k: int, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """[V] float64: the gains of the relevant ranks below k, summed by visitor."""
+        """[V] float64: the gains of the relevant ranks below k, summed by case."""
         is_hit = self.rank < k
         return np.bincount(self.owner[is_hit], gain(self.rank[is_hit]), minlength=len(self.num_relevant))
+
+    def only(self, is_kept: np.ndarray) -> tuple["RelevantRanks", np.ndarray]:
+        """The ranks of the pairs [P] kept, and the places of the cases that still have one, ascending.
+
+        The ranks stay: what is left out was relevant in the ranking, and is not counted.
+        """
+        num_relevant = np.bincount(self.owner[is_kept], minlength=len(self.num_relevant))
+        cases = np.flatnonzero(num_relevant)
+        owner = np.searchsorted(cases, self.owner[is_kept])
+        return RelevantRanks(self.rank[is_kept], owner, num_relevant[cases]), cases
 
 
 def recall(ranks: RelevantRanks, k: int) -> np.ndarray:
@@ -60,7 +70,7 @@ METRICS: Mapping[str, Callable[[RelevantRanks, int], np.ndarray]] = {
     "mrr": mrr,
     "hit_rate": hit_rate,
 }
-"""Every metric of a visitor, by the name that reports give it."""
+"""Every metric of a case, by the name that reports give it."""
 
 
 def metric_values(ranks: RelevantRanks, ks: tuple[int, ...]) -> dict[str, np.ndarray]:

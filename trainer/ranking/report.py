@@ -1,24 +1,43 @@
-"""An evaluation as a Markdown table for people: metrics by systems, the best of each in bold."""
+"""An evaluation as Markdown tables for people: systems by metrics, the best of each in bold."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 Estimate = Mapping[str, float]
-"""`value` and, where there is an interval, `low` and `high`."""
+"""`value`; where there is an interval, `low` and `high`; where there is a test against the first system, `p`."""
+
+TABLE_METRICS = ("recall@20", "ndcg@20", "mrr@20", "recall@100", "coverage@20", "gini@20", "novelty@20")
+"""What a table shows; the file beside it has all."""
+
+GROUP_METRIC = "ndcg@20"
+"""What the table of groups shows."""
+
+SIGNIFICANT_P = 0.05
+FOOTNOTE = (
+    f"[95% intervals], best in bold; † differs from the first system: paired bootstrap over visitors, "
+    f"p < {SIGNIFICANT_P}, each comparison by itself"
+)
 
 
 def ranking_table(systems: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """One row a metric, one column a system; intervals in brackets, and the best in bold where there are any.
+    """One row a system, one column a metric; intervals in brackets, the best in bold and † where there are any.
 
-    Without an interval stands coverage, of which more is not better: random rankings have the most.
+    Without an interval stand coverage, Gini coefficient and novelty, of which more is not better: random rankings have
+    the most of the first and the last.
     """
-    names = list(next(iter(systems.values())))
+    metrics = [name for name in TABLE_METRICS if name in next(iter(systems.values()))]
+    columns = [_column([figures[name] for figures in systems.values()]) for name in metrics]
+    return markdown_table(["system", *metrics], [list(row) for row in zip(systems, *columns, strict=True)])
+
+
+def group_table(groups: Mapping[str, Mapping[str, Any]]) -> str:
+    """One row a group, one column a system: `GROUP_METRIC` of the cases of the group."""
+    systems = list(next(iter(groups.values()))["ranking"])
     rows = []
-    for name in names:
-        estimates = [metrics[name] for metrics in systems.values()]
-        best = max(estimate["value"] for estimate in estimates)
-        rows.append([name, *(_cell(estimate, is_best=estimate["value"] == best) for estimate in estimates)])
-    return markdown_table(["metric", *systems], rows)
+    for name, group in groups.items():
+        cells = _column([group["ranking"][system][GROUP_METRIC] for system in systems])
+        rows.append([name, str(group["cases"]), *cells])
+    return markdown_table([GROUP_METRIC, "cases", *systems], rows)
 
 
 def rating_table(ratings: Mapping[str, Any]) -> str:
@@ -44,8 +63,15 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def _column(estimates: Sequence[Estimate]) -> list[str]:
+    """The cells of one metric, of all systems."""
+    best = max(estimate["value"] for estimate in estimates)
+    return [_cell(estimate, is_best=estimate["value"] == best) for estimate in estimates]
+
+
 def _cell(estimate: Estimate, *, is_best: bool) -> str:
     value = f"{estimate['value']:.4f}"
     if "low" not in estimate:
         return value
-    return f"{f'**{value}**' if is_best else value} [{estimate['low']:.4f}, {estimate['high']:.4f}]"
+    mark = "†" if estimate.get("p", 1) < SIGNIFICANT_P else ""
+    return f"{f'**{value}**' if is_best else value}{mark} [{estimate['low']:.4f}, {estimate['high']:.4f}]"

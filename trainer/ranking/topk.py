@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.models.interface import Queries, Scorer
-from trainer.ranking.lists import Lists
+from trainer.ranking.histories import Histories
 
 # Scores [B, I] held at once. On a CPU, larger blocks are slower: 32 MiB is what glibc's allocator reuses without asking
 # the kernel for fresh pages (235,061 items, two cores: 1,000 queries/s with 32 MiB, 500 with 256 MiB).
@@ -85,24 +85,23 @@ def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
     return int(np.clip(scores_bytes // (num_items * _FLOAT_BYTES), 1, _MAX_CHUNK))
 
 
-def query_chunks(visitor: np.ndarray, history: Lists, size: int) -> Iterator[tuple[slice, Queries]]:
-    """The visitors [V] and their histories in chunks of `size`: where each chunk lies, and its queries.
+def query_chunks(
+    visitor: np.ndarray, history: Histories, timestamp_ms: np.ndarray, size: int
+) -> Iterator[tuple[slice, Queries]]:
+    """The visitors [V], their histories and moments [V] in chunks of `size`: where each chunk lies, and its queries.
 
-    The last chunk is filled up with an unused query, so that a compiled function sees one shape.
+    The last chunk is filled up with unused queries, so that a compiled function sees one shape.
     """
     for begin in range(0, len(visitor), size):
         end = min(begin + size, len(visitor))
+        item, event, event_ms = history.padded(begin, end)
+        columns = (visitor[begin:end], item, history.lengths[begin:end], event, event_ms, timestamp_ms[begin:end])
         missing = size - (end - begin)
-        queries = Queries(
-            tf.constant(np.pad(visitor[begin:end], (0, missing))),
-            tf.constant(np.pad(history.padded(begin, end), ((0, missing), (0, 0)))),
-            tf.constant(np.pad(history.lengths[begin:end], (0, missing))),
-        )
-        yield slice(begin, end), queries
+        filled = (np.pad(column, [(0, missing)] + [(0, 0)] * (column.ndim - 1)) for column in columns)
+        yield slice(begin, end), Queries(*(tf.constant(column) for column in filled))
 
 
-def query_signature(size: int) -> Queries:
-    """The `tf.function` input signature of chunks of `size`: only H changes from chunk to chunk."""
-    return Queries(
-        tf.TensorSpec([size], tf.int64), tf.TensorSpec([size, None], tf.int64), tf.TensorSpec([size], tf.int64)
-    )
+def query_signature(size: int | None) -> Queries:
+    """The `tf.function` input signature of chunks of `size`, None: of any; only H changes from chunk to chunk."""
+    one, row = tf.TensorSpec([size], tf.int64), tf.TensorSpec([size, None], tf.int64)
+    return Queries(one, row, one, row, row, one)

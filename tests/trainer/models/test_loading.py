@@ -31,7 +31,7 @@ def workdir(request: pytest.FixtureRequest, dataset: Dataset, tmp_path_factory: 
 def scores(model: InferenceModel, dataset: Dataset) -> np.ndarray:
     visitor = tf.range(dataset.num_visitors + 5, dtype=tf.int64)
     found: np.ndarray = model.catalogue_scores(
-        Queries(visitor, tf.zeros([visitor.shape[0], 0], tf.int64), tf.zeros_like(visitor))
+        Queries.of_items(visitor, tf.zeros([visitor.shape[0], 0], tf.int64), tf.zeros_like(visitor))
     ).numpy()
     return found
 

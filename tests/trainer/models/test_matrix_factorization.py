@@ -29,7 +29,7 @@ def make_model(
 def catalogue(model: MatrixFactorizationInference, visitors: list[int]) -> np.ndarray:
     visitor = tf.constant(visitors, tf.int64)
     scores: np.ndarray = model.catalogue_scores(
-        Queries(visitor, tf.zeros([len(visitors), 0], tf.int64), tf.zeros_like(visitor))
+        Queries.of_items(visitor, tf.zeros([len(visitors), 0], tf.int64), tf.zeros_like(visitor))
     ).numpy()
     return scores
 

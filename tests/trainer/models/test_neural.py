@@ -57,7 +57,7 @@ def test_dense_weights_start_as_those_of_keras_do() -> None:
 def test_the_catalogue_scores_as_its_pairs_do() -> None:
     model = make_model()
     visitor = tf.constant([0, 3, 4, 99], tf.int64)
-    queries = Queries(visitor, tf.zeros([4, 0], tf.int64), tf.zeros_like(visitor))
+    queries = Queries.of_items(visitor, tf.zeros([4, 0], tf.int64), tf.zeros_like(visitor))
     catalogue = model.catalogue_scores(queries).numpy()
     visitors, items = np.meshgrid([0, 3, 4, 99], np.arange(6), indexing="ij")
     pairs = model.pair_scores(tf.constant(visitors.ravel()), tf.constant(items.ravel())).numpy()

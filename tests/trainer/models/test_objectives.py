@@ -29,7 +29,7 @@ def make_tables() -> dict[str, ShardedTable]:
 
 def make_batch(visitor: list[int], item: list[int], event: list[int] | None = None, rows: int | None = None) -> Batch:
     columns = [tf.constant(column, tf.int64) for column in (visitor, item, event or [0] * len(visitor))]
-    return Batch(*columns, tf.range(len(visitor)) < (len(visitor) if rows is None else rows))
+    return Batch.without_history(*columns, tf.range(len(visitor)) < (len(visitor) if rows is None else rows))
 
 
 def make_softmax(
@@ -40,7 +40,7 @@ def make_softmax(
         MatrixFactorizationConfig(dim=2, similarity="dot", scale=1.0, has_item_bias=False, visitor_dropout=dropout)
     )
     sampler = NegativeSampler(np.array([1, 1, 2]), num_drawn=num_drawn, drawn_power=0.5, seed=0)
-    return SampledSoftmaxObjective(config, make_tables(), 1, model, sampler, NUM_ITEMS, seed=3)
+    return SampledSoftmaxObjective(config, make_tables(), 1, model, sampler, seed=3)
 
 
 def loss_of(objective: SquaredErrorObjective | SampledSoftmaxObjective, batch: Batch, step: int = 0) -> float:

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from trainer.models.interface import Queries
 from trainer.ranking.cases import Cases
+from trainer.ranking.histories import Histories
 from trainer.ranking.lists import Lists
 
 
@@ -25,14 +26,30 @@ def lists_of(rows: Sequence[Sequence[int]]) -> Lists:
     return Lists(np.array([entry for row in rows for entry in row], np.int64), starts)
 
 
+def histories_of(rows: Sequence[Sequence[int]]) -> Histories:
+    """Views of these items, the n-th at n ms."""
+    lists = lists_of(rows)
+    begins, ends = lists.starts[:-1], lists.starts[1:]
+    place = np.arange(len(lists.values))
+    event = np.zeros_like(lists.values)
+    moment = place - np.repeat(begins, lists.lengths)
+    return Histories(item=lists.values, event=event, timestamp_ms=moment, begins=begins, ends=ends)
+
+
 def cases_of(history: Sequence[Sequence[int]], relevant: Sequence[Sequence[int]], num_items: int) -> Cases:
-    """Case v is visitor v."""
+    """Case v is visitor v; all is viewed, and seen items are hidden."""
+    relevant_lists = lists_of(relevant)
     return Cases(
         visitor=np.arange(len(history)),
-        history=lists_of(history),
-        relevant=lists_of(relevant),
+        timeline=np.arange(len(history)),
+        history=histories_of(history),
+        timestamp_ms=np.full(len(history), 1000),
+        relevant=relevant_lists,
+        is_kind=np.tile([True, False, False], (len(relevant_lists.values), 1)),
+        is_new=np.array([not set(new) & set(seen) for seen, new in zip(history, relevant, strict=True)], bool),
+        hides_seen=True,
         num_items=num_items,
-        num_new_visitors=0,
+        num_without_history=0,
         num_without_relevant=0,
         unknown_item_share=0.0,
     )
@@ -40,7 +57,8 @@ def cases_of(history: Sequence[Sequence[int]], relevant: Sequence[Sequence[int]]
 
 def queries_of(visitor: Sequence[int], history: Sequence[Sequence[int]] = ()) -> Queries:
     lists = lists_of(history or [[]] * len(visitor))
-    return Queries(tf.constant(visitor, tf.int64), tf.constant(lists.padded(0, len(lists))), tf.constant(lists.lengths))
+    items, lengths = tf.constant(lists.padded(0, len(lists))), tf.constant(lists.lengths)
+    return Queries.of_items(tf.constant(visitor, tf.int64), items, lengths)
 
 
 class DotModel(tf.Module):

@@ -29,7 +29,7 @@ def test_a_popularity_model_validates_the_evaluator():
     cases = cases_of([[3], [0]], [[0], [2]], num_items=4)
     # visitor 0 sees 1, 0, 2: the relevant 0 is second; visitor 1 sees 3, 1, 2: the relevant 2 is third
     measured = evaluate_scorer(scorer, cases, [3])
-    np.testing.assert_allclose(measured.by_visitor["mrr@3"], [1 / 2, 1 / 3])
+    np.testing.assert_allclose(measured.by_case["mrr@3"], [1 / 2, 1 / 3])
 
 
 def test_recently_popular_breaks_its_ties_by_all_events():
@@ -56,7 +56,7 @@ def test_recent_counts_are_those_of_the_last_days_of_training_alone(tmp_path):
     np.testing.assert_array_equal(recent_item_counts(dataset), [0, 2])
 
 
-def test_random_rankings_differ_by_visitor_and_not_by_chunk():
+def test_random_rankings_differ_by_case_and_not_by_chunk():
     scorer = RandomOrder(50, seed=7)
     together = scorer.catalogue_scores(queries_of([3, 4])).numpy()
     assert not np.allclose(together[0], together[1])
@@ -78,5 +78,5 @@ def test_every_baseline_is_built_from_a_dataset(tmp_path):
         items=["a", "b"],
     )
     baselines = build_baselines(dataset, seed=0)
-    assert set(baselines) == {"popular", "recently_popular", "random"}
+    assert set(baselines) == {"popular", "recently_popular", "item_knn", "item_knn_tfidf", "session_knn", "random"}
     assert order(baselines["popular"]) == [1, 0]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,10 @@ from contract.schema import Split
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import TableScorer, cases_of
 from tests.trainer.ranking.plain import plain_list, plain_metrics
-from trainer.ranking.evaluation import Evaluator, evaluate_scorer, returning_visitor_ndcg
+from trainer.ranking.cases import build_cases, next_items
+from trainer.ranking.evaluation import Evaluator, evaluate_scorer, next_item_mrr, returning_visitor_ndcg
+from trainer.ranking.exposure import coverage
+from trainer.ranking.metrics import metric_values
 
 NUM_ITEMS = 40
 
@@ -23,20 +28,66 @@ def random_cases(generator, num_visitors):
 
 @pytest.mark.parametrize("levels", [3, 1000])
 @pytest.mark.parametrize("ks", [(1, 5), (10, NUM_ITEMS), (7, NUM_ITEMS + 20)])
-def test_the_evaluator_equals_a_slow_plain_one(levels, ks):
+@pytest.mark.parametrize("hides_seen", [True, False])
+def test_the_evaluator_equals_a_slow_plain_one(levels, ks, hides_seen):
     """Three levels of score make ties the rule, at the end of the list too."""
     generator = np.random.default_rng(0)
     history, relevant = random_cases(generator, num_visitors=23)
     scores = generator.integers(0, levels, size=(23, NUM_ITEMS)).astype(np.float32)
-    cases = cases_of(history, relevant, NUM_ITEMS)
+    cases = dataclasses.replace(cases_of(history, relevant, NUM_ITEMS), hides_seen=hides_seen)
     # scores of four visitors at a time: the last chunk is not full
     measured = Evaluator(TableScorer(scores), cases, ks, scores_bytes=4 * NUM_ITEMS * 4).measure()
+    otherwise = metric_values(measured.ranks_otherwise, measured.ks)
+    seen = [set(items) for items in history]
+    hidden, hidden_otherwise = (seen, [set()] * 23) if hides_seen else ([set()] * 23, seen)
     for k in ks:
-        expected = [plain_metrics(scores[v], set(history[v]), set(relevant[v]), k) for v in range(23)]
-        for name in expected[0]:
-            np.testing.assert_allclose(measured.by_visitor[name], [row[name] for row in expected], err_msg=name)
-        shown = {item for v in range(23) for item in plain_list(scores[v], set(history[v]), k)}
-        assert measured.coverage[f"coverage@{k}"] == pytest.approx(len(shown) / NUM_ITEMS)
+        for values, hides in ((measured.by_case, hidden), (otherwise, hidden_otherwise)):
+            expected = [plain_metrics(scores[v], hides[v], set(relevant[v]), k) for v in range(23)]
+            for name in expected[0]:
+                np.testing.assert_allclose(values[name], [row[name] for row in expected], err_msg=name)
+        lists = [plain_list(scores[v], hidden[v], k) for v in range(23)]
+        times = np.bincount([item for shown in lists for item in shown], minlength=NUM_ITEMS)
+        np.testing.assert_array_equal(measured.shown[k], times)
+        assert coverage(measured.shown[k]) == pytest.approx(len(np.unique(np.concatenate(lists))) / NUM_ITEMS)
+
+
+def test_next_items_equal_those_of_a_slow_plain_evaluator(tmp_path):
+    """Random timelines over few items, so that returns and unknown items are common; scores by visitor."""
+    generator = np.random.default_rng(1)
+    items = [f"i{item}" for item in range(8)]
+    events = [
+        (f"v{generator.integers(5)}", f"i{generator.integers(10)}", "view", moment)  # i8 and i9 are unknown
+        for moment in range(80)
+    ]
+    dataset = build_dataset(
+        str(tmp_path / "dataset"),
+        train=events[:50],
+        test=events[50:],
+        visitors=[f"v{v}" for v in range(5)],
+        items=items,
+    )
+    scores = generator.integers(0, 6, size=(5, 8)).astype(np.float32)
+    cases = build_cases(dataset, Split.TEST, next_items)
+    measured = Evaluator(TableScorer(scores), cases, [3]).measure()
+    otherwise = metric_values(measured.ranks_otherwise, measured.ks)
+    timelines = [[int(item[1:]) for name, item, _, _ in events if name == f"v{v}"] for v in range(5)]
+    place = {v: sum(name == f"v{v}" for name, *_ in events[:50]) for v in range(5)}
+    expected, expected_new = {}, {}
+    for name, item, _, _ in events[50:]:
+        visitor, target = int(name[1:]), int(item[1:])
+        seen = set(timelines[visitor][: place[visitor]])
+        place[visitor] += 1
+        if seen and target < 8:
+            expected.setdefault(visitor, []).append(plain_metrics(scores[visitor], set(), {target}, 3))
+            if target not in seen:
+                expected_new.setdefault(visitor, []).append(plain_metrics(scores[visitor], seen, {target}, 3))
+    for visitor in range(5):
+        is_his = cases.visitor == visitor
+        for metric in ("recall@3", "ndcg@3", "mrr@3", "hit_rate@3"):
+            values = measured.by_case[metric][is_his]
+            np.testing.assert_allclose(values, [row[metric] for row in expected[visitor]])
+            values = otherwise[metric][is_his & cases.is_new]
+            np.testing.assert_allclose(values, [row[metric] for row in expected_new.get(visitor, [])])
 
 
 def test_a_constant_scorer_finds_nothing_though_it_has_the_catalogues_order():
@@ -60,7 +111,7 @@ def test_seen_items_do_not_take_places_in_the_list():
     # items 0 and 1 score higher than the relevant item 2, and are hidden: it comes first
     measured = evaluate_scorer(TableScorer([[9, 8, 7, 6]]), cases_of([[0, 1]], [[2]], 4), [1])
     assert measured.mean("ndcg@1") == 1
-    assert measured.coverage["coverage@1"] == pytest.approx(1 / 4)
+    assert measured.shown[1].tolist() == [0, 0, 1, 0]
 
 
 def test_an_evaluator_measures_the_weights_of_the_moment():
@@ -77,7 +128,7 @@ def test_a_diverged_model_is_refused():
 
 
 def test_no_cases_and_empty_lists_are_refused():
-    with pytest.raises(ValueError, match="no returning visitor"):
+    with pytest.raises(ValueError, match="nothing to rank"):
         Evaluator(TableScorer([[1.0]]), cases_of([], [], 1))
     with pytest.raises(ValueError, match="at least 1"):
         Evaluator(TableScorer([[1.0, 2.0]]), cases_of([[0]], [[1]], 2), [0, 10])
@@ -94,3 +145,16 @@ def test_the_convenience_measures_a_split_of_a_dataset(tmp_path):
     # of the visible items b, c, d the relevant c comes second: 1 / log2(3)
     ndcg = returning_visitor_ndcg(TableScorer([[9, 3, 2, 1]]), dataset, Split.VALIDATION)
     assert ndcg == pytest.approx(0.63093, abs=1e-5)
+
+
+def test_the_convenience_measures_next_items_with_those_seen_among_the_candidates(tmp_path):
+    dataset = build_dataset(
+        str(tmp_path / "dataset"),
+        train=[("anna", "a")],
+        validation=[("anna", "c", "view", 10), ("anna", "a", "view", 11)],
+        visitors=["anna"],
+        items=["a", "b", "c", "d"],
+    )
+    # c comes third; then a first, though it is seen
+    mrr = next_item_mrr(TableScorer([[9, 3, 2, 1]]), dataset, Split.VALIDATION)
+    assert mrr == pytest.approx((1 / 3 + 1) / 2)

@@ -1,19 +1,34 @@
-from trainer.ranking.report import ranking_table, rating_table
+from trainer.ranking.report import group_table, ranking_table, rating_table
 
 
-def test_the_best_of_each_metric_but_coverage_is_bold_and_intervals_stand_in_brackets():
+def test_a_system_is_a_row_with_the_best_of_each_metric_in_bold_and_a_mark_where_it_differs():
     table = ranking_table(
         {
-            "mf": {"ndcg@10": {"value": 0.2, "low": 0.1, "high": 0.3}, "coverage@10": {"value": 0.5}},
-            "popular": {"ndcg@10": {"value": 0.05, "low": 0.04, "high": 0.06}, "coverage@10": {"value": 0.75}},
+            "mf": {"ndcg@20": {"value": 0.2, "low": 0.1, "high": 0.3}, "coverage@20": {"value": 0.5}, "ndcg@1": {}},
+            "popular": {
+                "ndcg@20": {"value": 0.05, "low": 0.04, "high": 0.06, "p": 0.04},
+                "coverage@20": {"value": 0.75},
+            },
+            "item_knn": {
+                "ndcg@20": {"value": 0.18, "low": 0.1, "high": 0.2, "p": 0.06},
+                "coverage@20": {"value": 0.25},
+            },
         }
     )
     assert table.split("\n") == [
-        "| metric      | mf                          | popular                 |",
-        "| ----------- | --------------------------- | ----------------------- |",
-        "| ndcg@10     | **0.2000** [0.1000, 0.3000] | 0.0500 [0.0400, 0.0600] |",
-        "| coverage@10 | 0.5000                      | 0.7500                  |",
+        "| system   | ndcg@20                     | coverage@20 |",
+        "| -------- | --------------------------- | ----------- |",
+        "| mf       | **0.2000** [0.1000, 0.3000] | 0.5000      |",
+        "| popular  | 0.0500† [0.0400, 0.0600]    | 0.7500      |",
+        "| item_knn | 0.1800 [0.1000, 0.2000]     | 0.2500      |",
     ]
+
+
+def test_a_group_is_a_row_with_its_cases_and_a_cell_for_each_system():
+    figures = {"mf": {"ndcg@20": {"value": 0.5, "low": 0.4, "high": 0.6}}}
+    table = group_table({"carts": {"cases": 12, "ranking": figures}})
+    assert table.split("\n")[0] == "| ndcg@20 | cases | mf                          |"
+    assert table.split("\n")[2] == "| carts   | 12    | **0.5000** [0.4000, 0.6000] |"
 
 
 def test_squared_errors_stand_beside_those_of_constants():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.ranking.fakes import TableScorer, lists_of, queries_of
+from tests.trainer.ranking.fakes import TableScorer, histories_of, queries_of
 from trainer.models.interface import Queries
 from trainer.ranking.topk import chunk_size, query_chunks, top_k, visible_scores
 
@@ -21,7 +21,9 @@ def test_items_of_the_history_are_hidden_and_nothing_else():
 
 
 def test_padding_may_hold_any_index():
-    queries = Queries(tf.constant([0], tf.int64), tf.constant([[1, 0, -1]], tf.int64), tf.constant([1], tf.int64))
+    queries = Queries.of_items(
+        tf.constant([0], tf.int64), tf.constant([[1, 0, -1]], tf.int64), tf.constant([1], tf.int64)
+    )
     scores = visible_scores(TableScorer(np.ones((1, 3))), queries, is_seen_hidden=True)
     np.testing.assert_array_equal(np.isinf(scores), [[0, 1, 0]])
 
@@ -44,10 +46,12 @@ def test_a_chunk_is_as_many_visitors_as_the_memory_holds_scores_for():
 
 
 def test_chunks_have_one_size_and_the_last_is_filled_up():
-    history = lists_of([[5], [6, 7], []])
-    chunks = list(query_chunks(np.array([10, 11, 12]), history, 2))
+    history = histories_of([[5], [6, 7], []])
+    chunks = list(query_chunks(np.array([10, 11, 12]), history, np.array([20, 21, 22]), 2))
     assert [chunk for chunk, _ in chunks] == [slice(0, 2), slice(2, 3)]
     np.testing.assert_array_equal(chunks[0][1].history, [[5, 0], [6, 7]])
     np.testing.assert_array_equal(chunks[0][1].history_length, [1, 2])
+    np.testing.assert_array_equal(chunks[0][1].history_timestamp_ms, [[0, 0], [0, 1]])
+    np.testing.assert_array_equal(chunks[0][1].timestamp_ms, [20, 21])
     np.testing.assert_array_equal(chunks[1][1].visitor, [12, 0])
     np.testing.assert_array_equal(chunks[1][1].history_length, [0, 0])

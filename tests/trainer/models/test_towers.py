@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainer.ranking.fakes import queries_of
+from trainer.config import TowersConfig
+from trainer.models.interface import Queries
+from trainer.models.towers import AGES_MS, DenseWeights, TowersInference, age_of, latest, make_dense_variables
+
+CONFIG = TowersConfig(dim=2, history_length=2, return_bonus=3.0)
+COUNTS = np.array([100, 10, 0])
+ITEMS = np.array([[3, 4, 0.5], [1, 0, 0], [0, 2, -1]], np.float32)
+"""Directions (0.6, 0.8), (1, 0), (0, 1) with biases 0.5, 0, -1."""
+
+
+def make_dense(**changed: object) -> list[np.ndarray]:
+    """Attends to all entries alike and adds nothing to them: the query is attended + newest / 2, of length 10."""
+    shapes = DenseWeights(*(variable.shape for variable in make_dense_variables(CONFIG, seed=0)))
+    weights = DenseWeights(*(np.zeros(shape, np.float32) for shape in shapes))
+    given = {name: np.array(value, np.float32) for name, value in changed.items()}
+    return list(weights._replace(log_scale=np.float32(np.log(10)), **given))
+
+
+def make_model(**changed: object) -> TowersInference:
+    return TowersInference(CONFIG, item_table=ITEMS, dense=make_dense(**changed), num_items=3, item_counts=COUNTS)
+
+
+def scores(model: TowersInference, *histories: list[int]) -> np.ndarray:
+    found: np.ndarray = model.catalogue_scores(queries_of(list(range(len(histories))), histories)).numpy()
+    return found
+
+
+def test_a_score_is_the_scaled_cosine_plus_bias_and_what_a_return_is_worth() -> None:
+    # the history is item 1 alone: the query is (1.5, 0), normalized (1, 0); item 1 itself gets the bonus of 3
+    np.testing.assert_allclose(scores(make_model(), [1]), [[6 + 0.5, 10 + 3, -1]], rtol=1e-5)
+
+
+def test_the_newest_item_weighs_more_than_the_one_before() -> None:
+    # attended (0.5, 1), half of the newest, which is (0, 2), on top: (0.5, 2)
+    length = np.hypot(0.5, 2)
+    expected = [10 * (0.6 * 0.5 + 0.8 * 2) / length + 0.5, 10 * 0.5 / length + 3, 10 * 2 / length - 1 + 3]
+    np.testing.assert_allclose(scores(make_model(), [1, 2])[0], expected, rtol=1e-5)
+
+
+def test_attention_prefers_the_places_and_ages_it_has_learnt() -> None:
+    for changed in ({"place": [100, 0]}, {"age": [100, 0, 0, 0]}):
+        queries = queries_of([0], [[1, 2]])._replace(
+            history_timestamp_ms=tf.constant([[0, AGES_MS[0]]], tf.int64),
+            timestamp_ms=tf.constant([AGES_MS[0]], tf.int64),
+        )
+        found = make_model(**changed).catalogue_scores(queries).numpy()[0]
+        # nothing but the newest, (0, 2), is looked at
+        np.testing.assert_allclose(found, [8 + 0.5, 3, 10 - 1 + 3], rtol=1e-5, atol=1e-5)
+
+
+def test_a_return_is_worth_what_place_kind_and_age_say_and_twice_for_an_item_that_stands_there_twice() -> None:
+    model = make_model(return_place=[1, 2], return_event=[0, 0, 4], return_age=[0, 8, 0, 0])
+    queries = queries_of([0], [[1, 1]])._replace(
+        history_event=tf.constant([[0, 2]], tf.int64),
+        history_timestamp_ms=tf.constant([[0, AGES_MS[0]]], tf.int64),
+        timestamp_ms=tf.constant([AGES_MS[0]], tf.int64),
+    )
+    # the newest: 1 + 4 for a purchase; the one before: 2 + 8 for half an hour ago; 3 for each
+    assert model.catalogue_scores(queries).numpy()[0, 1] == pytest.approx(10 + 5 + 10 + 6, rel=1e-5)
+
+
+def test_only_the_latest_items_are_looked_at() -> None:
+    model = make_model()
+    np.testing.assert_array_equal(scores(model, [0, 0, 0, 1, 2]), scores(model, [1, 2]))
+
+
+def test_an_item_unknown_to_the_vocabulary_is_passed_over() -> None:
+    model = make_model()
+    np.testing.assert_allclose(scores(model, [1, 3]), scores(model, [1]), rtol=1e-6)
+
+
+def test_what_pads_a_history_does_not_matter() -> None:
+    model = make_model()
+    padded = Queries.of_items(
+        tf.constant([0, 1], tf.int64), tf.constant([[1, 2, 0], [1, 7, -1]], tf.int64), tf.constant([2, 1], tf.int64)
+    )
+    np.testing.assert_allclose(
+        model.catalogue_scores(padded), np.concatenate([scores(model, [1, 2]), scores(model, [1])]), rtol=1e-6
+    )
+
+
+def test_a_visitor_is_known_by_his_history_alone() -> None:
+    model, queries = make_model(), queries_of([0, 12345], [[1, 2], [1, 2]])
+    found = model.catalogue_scores(queries).numpy()
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_without_a_known_item_in_the_history_the_popular_items_come_first() -> None:
+    expected = np.tile(np.log1p(COUNTS), (2, 1))
+    np.testing.assert_allclose(scores(make_model(), [], [3]), expected, rtol=1e-6)
+    np.testing.assert_allclose(scores(make_model(), []), expected[:1], rtol=1e-6)  # histories of no width
+    pairs = make_model().pair_scores(tf.constant([0, 7, 9, 9]), tf.constant([0, 1, 2, 3]))
+    np.testing.assert_allclose(pairs, [*expected[0], 0], rtol=1e-6)
+
+
+def test_the_latest_entries_come_newest_first() -> None:
+    queries = queries_of([0, 0, 0], [[5, 6, 7], [8], []])._replace(
+        timestamp_ms=tf.constant([1, AGES_MS[1], 0], tf.int64)
+    )
+    history = latest(queries, size=2, num_items=8)
+    np.testing.assert_array_equal(history.is_entry, [[True, True], [False, False], [False, False]])
+    np.testing.assert_array_equal(history.item[0], [7, 6])
+    assert history.age[1, 0] == 2
+
+
+def test_an_age_is_of_this_visit_today_this_week_or_before() -> None:
+    limits = np.array(AGES_MS)
+    ages = np.concatenate([[0], limits - 1, limits])
+    np.testing.assert_array_equal(age_of(tf.constant(ages)), [0, 0, 1, 2, 1, 2, 3])
+
+
+def test_item_vectors_are_those_of_the_vocabulary() -> None:
+    np.testing.assert_allclose(make_model().item_vectors(), [[0.6, 0.8], [1, 0], [0, 1]], rtol=1e-6)

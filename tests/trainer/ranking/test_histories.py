@@ -1,0 +1,25 @@
+import numpy as np
+
+from trainer.ranking.histories import Histories
+
+HISTORIES = Histories(
+    item=np.array([7, 8, 9]),
+    event=np.array([0, 1, 2]),
+    timestamp_ms=np.array([10, 20, 30]),
+    begins=np.array([0, 0, 3, 1]),
+    ends=np.array([1, 2, 3, 3]),
+)
+
+
+def test_histories_share_their_rows_and_are_filled_from_the_left():
+    item, event, timestamp_ms = HISTORIES.padded(0, 4)
+    np.testing.assert_array_equal(item, [[7, 0], [7, 8], [0, 0], [8, 9]])
+    np.testing.assert_array_equal(event, [[0, 0], [0, 1], [0, 0], [1, 2]])
+    np.testing.assert_array_equal(timestamp_ms, [[10, 0], [10, 20], [0, 0], [20, 30]])
+    assert HISTORIES.padded(2, 3)[0].shape == (1, 0)
+
+
+def test_histories_are_taken_in_the_order_asked_for():
+    taken = HISTORIES.take(np.array([3, 0]))
+    np.testing.assert_array_equal(taken.lengths, [2, 1])
+    np.testing.assert_array_equal(taken.padded(0, 2)[0], [[8, 9], [7, 0]])

@@ -1,0 +1,222 @@
+"""Two towers over timelines: the latest items of a visitor against the catalogue.
+
+There is no table of visitors: whoever has touched an item is served, seen in training or not. Both towers read the same
+item table. An item of the history may be what comes next, so it gets a bonus of its own.
+
+Shapes: B rows, H history, C candidates, I items of the vocabulary, D embedding, W = D + 1: an item row's last column is
+its bias, E event kinds, A ages.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from contract.schema import EVENT_KINDS
+from trainer.config import TowersConfig
+from trainer.models.interface import Queries
+
+AGES_MS = (30 * 60 * 1000, 24 * 60 * 60 * 1000, 7 * 24 * 60 * 60 * 1000)
+"""What divides ages: this visit (half an hour is the usual end of one), today, this week, before."""
+
+_NEVER = -1e9
+
+
+class History(NamedTuple):
+    """What rows are ranked by.
+
+    item       [B, H] item indices, newest first; any index where `is_entry` is False
+    event      [B, H] places in EVENT_KINDS
+    age        [B, H] how many of AGES_MS have passed since
+    is_entry   [B, H] bool; False: padding, or an item that the vocabulary lacks
+    """
+
+    item: tf.Tensor
+    event: tf.Tensor
+    age: tf.Tensor
+    is_entry: tf.Tensor
+
+    @property
+    def is_empty(self) -> tf.Tensor:
+        """[B] bool."""
+        return ~tf.reduce_any(self.is_entry, axis=1)
+
+
+class DenseWeights(NamedTuple):
+    """The weights beside the item table, in the order in which they are kept.
+
+    place           [H] attention to a place of the history, whatever is there
+    age             [A] and to its age
+    event           [E, D] added to an item's vector by what was done with it
+    attention       [D, D] from the newest item to what it asks the others for
+    hidden          [2D, 2D] and hidden_bias [2D]: layer over the newest item and the attended history
+    output          [2D, D] what that layer adds
+    log_scale       [] of the cosine
+    return_place    [H] bonus of an item for standing at a place of the history
+    return_event    [E] for what was done with it there
+    return_age      [A] and for how long ago
+    """
+
+    place: tf.Tensor
+    age: tf.Tensor
+    event: tf.Tensor
+    attention: tf.Tensor
+    hidden: tf.Tensor
+    hidden_bias: tf.Tensor
+    output: tf.Tensor
+    log_scale: tf.Tensor
+    return_place: tf.Tensor
+    return_event: tf.Tensor
+    return_age: tf.Tensor
+
+
+def item_width(config: TowersConfig) -> int:
+    """Columns of the item table, W."""
+    return config.dim + 1
+
+
+def make_dense_variables(config: TowersConfig, seed: int) -> list[keras.Variable]:
+    """`DenseWeights` at the start; made in a strategy's scope."""
+    dim, kinds, ages = config.dim, len(EVENT_KINDS), len(AGES_MS) + 1
+    generator = np.random.default_rng(seed)
+
+    def normal(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
+        return generator.normal(0, gain / np.sqrt(rows), (rows, columns))
+
+    start = DenseWeights(
+        place=np.zeros(config.history_length),
+        age=np.zeros(ages),
+        event=np.zeros((kinds, dim)),
+        attention=normal(dim, dim),
+        hidden=normal(2 * dim, 2 * dim),
+        hidden_bias=np.zeros(2 * dim),
+        output=normal(2 * dim, dim, gain=0.3),
+        log_scale=np.array(np.log(config.initial_scale)),
+        return_place=np.zeros(config.history_length),
+        return_event=np.zeros(kinds),
+        return_age=np.zeros(ages),
+    )
+    return [
+        keras.Variable(value.astype(np.float32), name=name)
+        for name, value in zip(DenseWeights._fields, start, strict=True)
+    ]
+
+
+def latest(queries: Queries, *, size: int, num_items: int) -> History:
+    """The newest `size` entries of the queries' histories."""
+    # a column more: histories may be of no width, and a place must exist to be read
+    columns = (queries.history, queries.history_event, queries.history_timestamp_ms)
+    place = queries.history_length[:, None] - 1 - tf.range(size, dtype=tf.int64)
+    item, event, timestamp_ms = (
+        tf.gather(tf.pad(column, [[0, 0], [0, 1]]), tf.maximum(place, 0), batch_dims=1) for column in columns
+    )
+    age = age_of(queries.timestamp_ms[:, None] - timestamp_ms)
+    return History(item, event, age, (place >= 0) & (item < num_items))
+
+
+def age_of(age_ms: tf.Tensor) -> tf.Tensor:
+    """How many of AGES_MS have passed, int64, for ages of any shape."""
+    return tf.add_n([tf.cast(age_ms >= limit, tf.int64) for limit in AGES_MS])
+
+
+@dataclass(frozen=True)
+class Towers:
+    """Scores from item rows and dense weights, differentiable; what training and inference share.
+
+    compute_dtype   of the product with the candidates
+    """
+
+    config: TowersConfig
+    compute_dtype: tf.DType = tf.float32
+
+    def place_visitors(self, dense: DenseWeights, vectors: tf.Tensor, history: History) -> tf.Tensor:
+        """[B, D]: their dot product with a placed item is the score.
+
+        Args:
+          vectors: [B, H, D] of the history's items.
+        """
+        has_entry = tf.cast(history.is_entry, tf.float32)
+        read = (vectors + tf.gather(dense.event, history.event)) * has_entry[:, :, None]
+        newest = tf.gather(read, tf.argmax(has_entry, axis=1), batch_dims=1)
+        asked = tf.matmul(newest, dense.attention) / np.sqrt(self.config.dim)
+        attention = tf.einsum("bhd,bd->bh", read, asked) + dense.place + tf.gather(dense.age, history.age)
+        share = tf.nn.softmax(tf.where(history.is_entry, attention, _NEVER), axis=1)
+        attended = tf.einsum("bh,bhd->bd", share, read)
+        hidden = tf.matmul(tf.concat([newest, attended], axis=1), dense.hidden) + dense.hidden_bias
+        added = tf.matmul(tf.nn.gelu(hidden), dense.output)
+        return tf.nn.l2_normalize(attended + 0.5 * newest + added, axis=1) * tf.exp(dense.log_scale)
+
+    def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Vectors [..., D] and biases [...] of rows [..., W] of the item table."""
+        return tf.nn.l2_normalize(rows[..., : self.config.dim], axis=-1), rows[..., self.config.dim]
+
+    def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
+        """[B, C] for placed visitors [B, D], placed items [C, D] and their biases [C], without bonuses."""
+        product = tf.matmul(tf.cast(visitors, self.compute_dtype), tf.cast(items, self.compute_dtype), transpose_b=True)
+        return tf.cast(product, tf.float32) + biases
+
+    def bonuses(self, dense: DenseWeights, history: History) -> tf.Tensor:
+        """[B, H]: what each entry adds to the score of its item; an item that stands there twice gets both."""
+        bonus = dense.return_place + tf.gather(dense.return_event, history.event)
+        bonus += tf.gather(dense.return_age, history.age)
+        return tf.where(history.is_entry, bonus, 0.0)
+
+
+class TowersInference(tf.Module):
+    """Trained towers; see `models.interface.InferenceModel`.
+
+    A visitor without a known item in his history gets the popular items. So does every pair without a history.
+    """
+
+    def __init__(
+        self,
+        config: TowersConfig,
+        *,
+        item_table: np.ndarray,
+        dense: Sequence[np.ndarray],
+        num_items: int,
+        item_counts: np.ndarray,
+    ) -> None:
+        """The model of a trained item table [≥ I, W] and `DenseWeights`.
+
+        Args:
+          item_counts: [I] training events of each item.
+        """
+        super().__init__(name="towers")
+        self._model = Towers(config)
+        self._num_items = num_items
+        vectors, biases = self._model.place_items(tf.constant(item_table[:num_items]))
+        # placed once, not for every query; histories read the rows as long as they are
+        self._items = tf.Variable(vectors, trainable=False, name="items")
+        self._biases = tf.Variable(biases, trainable=False, name="biases")
+        lengths = np.linalg.norm(item_table[:num_items, : config.dim], axis=1, keepdims=True)
+        self._lengths = tf.Variable(lengths, trainable=False, name="lengths")
+        self._dense = [
+            tf.Variable(weight, trainable=False, name=name)
+            for name, weight in zip(DenseWeights._fields, dense, strict=True)
+        ]
+        # an unknown item is as popular as one without events
+        self._popularity = tf.Variable(np.append(np.log1p(item_counts), 0.0), trainable=False, dtype=tf.float32)
+
+    def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        config, dense = self._model.config, DenseWeights(*(tf.convert_to_tensor(weight) for weight in self._dense))
+        history = latest(queries, size=config.history_length, num_items=self._num_items)
+        item = tf.where(history.is_entry, history.item, 0)
+        vectors = tf.gather(self._items, item) * tf.gather(self._lengths, item)
+        visitors = self._model.place_visitors(dense, vectors, history)
+        scores = self._model.candidate_scores(visitors, self._items, self._biases)
+        place = tf.where(history.is_entry)
+        index = tf.stack([place[:, 0], tf.gather_nd(history.item, place)], axis=1)
+        bonuses = self._model.bonuses(dense, history) + config.return_bonus
+        scores = tf.tensor_scatter_nd_add(scores, index, tf.gather_nd(bonuses, place))
+        return tf.where(history.is_empty[:, None], self._popularity[: self._num_items], scores)
+
+    def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+        scores = tf.gather(self._popularity, tf.minimum(item, self._num_items))
+        return tf.broadcast_to(scores, tf.shape(visitor))
+
+    def item_vectors(self) -> tf.Tensor:
+        return tf.convert_to_tensor(self._items)
