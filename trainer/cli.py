@@ -25,7 +25,8 @@ DONE, FAILED, MISUSED, PREEMPTED, TERMINATED = 0, 1, 2, 75, 128 + signal.SIGTERM
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 75 preempted and resumable.
 
-    SIGTERM ends `train` with 75 and the other commands, which publish nothing then, with 143.
+    Training that lost another of its workers was preempted, too. SIGTERM ends `train` with 75 and the other commands,
+    which publish nothing then, with 143.
     """
     parser = _build_parser()
     given = parser.parse_args(arguments)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from tests.k8s.rendering import Object, containers_of, job_spec, pod_spec
+from trainer.cli import FAILED, MISUSED, PREEMPTED
 
 Check = Callable[[list[Object]], Iterator[str]]
 
@@ -144,7 +145,7 @@ def no_secrets(objects: list[Object]) -> Iterator[str]:
 
 
 def failure_policy(objects: list[Object]) -> Iterator[str]:
-    """What cannot get better is not tried again; what came from outside does not count."""
+    """What cannot get better is not tried again, and what may is, a few times."""
     for value in objects:
         if value["kind"] not in ("Job", "JobSet"):
             continue
@@ -154,13 +155,10 @@ def failure_policy(objects: list[Object]) -> Iterator[str]:
         failing = {
             rule["onExitCodes"].get("containerName")
             for rule in rules
-            if rule["action"] == "FailJob" and set(rule.get("onExitCodes", {}).get("values", [])) == {1, 2}
+            if rule["action"] == "FailJob" and set(rule.get("onExitCodes", {}).get("values", [])) == {FAILED, MISUSED}
         }
         if failing != named:
             yield f"{_name(value)}: statuses 1 and 2 end the Job for {failing}, its containers are {named}"
-        conditions = [on for rule in rules if rule["action"] == "Ignore" for on in rule.get("onPodConditions", [])]
-        if value["kind"] == "Job" and {"type": "DisruptionTarget", "status": "True"} not in conditions:
-            yield f"{_name(value)}: a disruption counts as a failure, or its rule lacks the status"
         if value["kind"] == "Job" and not 3 <= spec.get("backoffLimit", 0) <= 6:
             yield f"{_name(value)}: backoffLimit is not between 3 and 6"
         if value["kind"] == "JobSet" and (spec.get("backoffLimit") != 0 or "failurePolicy" not in value["spec"]):
@@ -171,6 +169,19 @@ def failure_policy(objects: list[Object]) -> Iterator[str]:
             yield f"{_name(value)}: has no deadline"
         if pod_spec(value).get("terminationGracePeriodSeconds", 30) < 60:
             yield f"{_name(value)}: a checkpoint may take longer than the grace period"
+
+
+def interruptions(objects: list[Object]) -> Iterator[str]:
+    """What comes from outside does not count as a failure of the Job; a JobSet counts every restart."""
+    for value in objects:
+        if value["kind"] != "Job":
+            continue
+        ignoring = [rule for rule in job_spec(value)["podFailurePolicy"]["rules"] if rule["action"] == "Ignore"]
+        conditions = [condition for rule in ignoring for condition in rule.get("onPodConditions", [])]
+        if {"type": "DisruptionTarget", "status": "True"} not in conditions:
+            yield f"{_name(value)}: a disruption counts as a failure, or its rule lacks the status"
+        if [PREEMPTED] not in [rule.get("onExitCodes", {}).get("values") for rule in ignoring]:
+            yield f"{_name(value)}: a preempted run, or one that lost another worker, counts as a failure"
 
 
 def workers_meet(objects: list[Object]) -> Iterator[str]:
@@ -271,6 +282,7 @@ CHECKS: list[Check] = [
     restricted,
     no_secrets,
     failure_policy,
+    interruptions,
     workers_meet,
     shared_memory,
     queues,

@@ -1,6 +1,7 @@
 """Tools and rendered manifests for the tests of `k8s/`."""
 
 import functools
+import re
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,12 @@ def objects_of(text: str) -> list[Object]:
 
 
 def find(objects: list[Object], kind: str, name: str) -> Object:
-    (found,) = [value for value in objects if value["kind"] == kind and value["metadata"]["name"] == name]
+    """The object of that name, which kustomize may have completed with a digest."""
+    (found,) = [
+        value
+        for value in objects
+        if value["kind"] == kind and re.fullmatch(rf"{re.escape(name)}(-[a-z0-9]{{10}})?", value["metadata"]["name"])
+    ]
     return found
 
 

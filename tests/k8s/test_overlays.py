@@ -207,10 +207,16 @@ WRONG = [
         "maim",
     ),
     (
-        checks.failure_policy,
+        checks.interruptions,
         "local",
         broken("Job", "train", "spec.podFailurePolicy.rules.1.onPodConditions", [{"type": "DisruptionTarget"}]),
         "lacks the status",
+    ),
+    (
+        checks.interruptions,
+        "local",
+        broken("Job", "train", "spec.podFailurePolicy.rules.2.onExitCodes.values", [74]),
+        "lost another worker",
     ),
     (checks.failure_policy, "local", broken("Job", "train", "spec.backoffLimit", 0), "backoffLimit"),
     (checks.failure_policy, "jobset", broken("JobSet", "train", f"{CHILD}.backoffLimit", 3), "replaced alone"),
