@@ -8,8 +8,10 @@ VERSION = "0.1.0"
 
 # What both jobs import: the contract's codec, Parquet catalogue and storage.
 CONTRACT = ["tensorflow>=2.21,<2.22", "numpy>=2,<2.5", "pyarrow>=18,<26", "fsspec>=2025"]
-PREPROCESSING = ["apache-beam[gcp]>=2.77,<3", "tensorflow-transform>=1.21,<1.22", "pandas>=2.2"]
-TRAINER = ["keras>=3.15,<4", "scipy>=1.15", "tensorboard>=2.21,<2.22", "tqdm>=4.66"]
+# Both jobs draw the report.
+REPORT = ["matplotlib>=3.10,<4"]
+PREPROCESSING = ["apache-beam[gcp]>=2.77,<3", "tensorflow-transform>=1.21,<1.22", "pandas>=2.2", *REPORT]
+TRAINER = ["keras>=3.15,<4", "scipy>=1.15", "tensorboard>=2.21,<2.22", "tqdm>=4.66", *REPORT]
 # pip would otherwise settle for s3fs 0.4.2
 STORAGE = ["s3fs>=2025", "gcsfs>=2025"]
 DEV = [
@@ -19,6 +21,7 @@ DEV = [
     "kagglehub",
     "mypy",
     "pandas-stubs",
+    "playwright",
     "pytest",
     "ruff",
     "setuptools",
@@ -36,8 +39,22 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
-    packages=["contract", "preprocessing", "preprocessing.synthetic", "trainer", "trainer.models", "trainer.ranking"],
-    package_data={"contract": ["py.typed"], "preprocessing": ["py.typed"], "trainer": ["py.typed"]},
+    packages=[
+        "contract",
+        "contract.report",
+        "contract.report.data",
+        "preprocessing",
+        "preprocessing.synthetic",
+        "trainer",
+        "trainer.models",
+        "trainer.ranking",
+    ],
+    package_data={
+        "contract": ["py.typed"],
+        "contract.report": ["*.html", "*.css"],
+        "preprocessing": ["py.typed"],
+        "trainer": ["py.typed"],
+    },
     install_requires=CONTRACT,
     extras_require={
         "preprocessing": PREPROCESSING,

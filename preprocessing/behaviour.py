@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from contract.schema import ADD_TO_CART, EVENT_KINDS, TRANSACTION, VIEW
-from preprocessing.distributions import by_date, by_kind, describe_histogram
+from preprocessing.distributions import by_date, by_kind, count_values, describe_histogram
 from preprocessing.timelines import MS_A_DAY, NEVER, Timelines
 
 SESSION_GAP_MS = 30 * 60_000
@@ -62,10 +62,10 @@ def observe(timelines: Timelines) -> Behaviour:
         carted_after_view=int((is_carted & (view < cart)).sum()),
         bought_after_view=int((is_bought & (view < transaction)).sum()),
         bought_after_cart=int((is_bought & (cart < transaction)).sum()),
-        events_per_session=Counter((ends - starts + 1).tolist()),
+        events_per_session=count_values(ends - starts + 1),
         session_seconds=_bucket(times[ends] - times[starts]),
         gap_seconds=_bucket(gaps[~begins_timeline]),
-        new_visitors_by_day=Counter((times[begins_timeline] // MS_A_DAY).tolist()),
+        new_visitors_by_day=count_values(times[begins_timeline] // MS_A_DAY),
     )
 
 

@@ -19,6 +19,13 @@ def cross(rows: np.ndarray, columns: np.ndarray, num_rows: int, num_columns: int
     return counts.reshape(num_rows, num_columns)
 
 
+def count_values(values: np.ndarray) -> Counter[int]:
+    """How often each value occurs of whole numbers [N] from 0 to some thousands."""
+    counts = np.bincount(values)
+    found = np.flatnonzero(counts)
+    return Counter(dict(zip(found.tolist(), counts[found].tolist(), strict=True)))
+
+
 def by_kind(counts: np.ndarray | Sequence[int]) -> dict[str, int]:
     """Counts [K] by the name of the event kind."""
     return {kind: int(count) for kind, count in zip(EVENT_KINDS, counts, strict=True)}

@@ -34,6 +34,7 @@ from preprocessing import (
 from preprocessing import vocabularies as vocabulary
 from preprocessing.config import PrepareConfig, format_when
 from preprocessing.graphs import Cuts, Job
+from preprocessing.report import try_to_write_report
 from preprocessing.stages import ALL_ITEMS, CATEGORY_VIEWS, ITEMS
 from preprocessing.workspace import Workspace, write_table
 
@@ -102,7 +103,8 @@ def prepare(config: PrepareConfig, output: str, options: PipelineOptions | None 
         _write_json(job.layout.statistics, description)
         storage.remove(job.work.root)
         _write_manifest(job, cuts, sizes, splits_found, {shard.name: shard.sha256 for shard in shards})
-    return _summary(output, config, cuts, sizes, splits_found, description)
+    written = try_to_write_report(output)
+    return _summary(output, config, cuts, sizes, splits_found, description) | {"report": written}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 Shapes: I items.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 
 from contract.schema import EVENT_KINDS, Split
 from preprocessing.columns import by_count, decode_columns
-from preprocessing.distributions import by_date, cross, describe_histogram
+from preprocessing.distributions import by_date, count_values, cross, describe_histogram
 from preprocessing.splits import SPLITS
 from preprocessing.timelines import MS_A_DAY, Timelines
 from preprocessing.vocabularies import count_items
@@ -41,9 +40,9 @@ def describe_items(encoded: bytes) -> dict[str, Any]:
     return {
         "items": len(items),
         "items_by_kind": {kind: int((items[_COLUMNS[kind]].to_numpy() > 0).sum()) for kind in EVENT_KINDS},
-        "events_per_item": describe_histogram(Counter(counts.tolist())),
+        "events_per_item": describe_histogram(count_values(counts)),
         "concentration": _describe_concentration(counts),
-        "new_items_by_day": by_date(Counter(days.tolist())),
+        "new_items_by_day": by_date(count_values(days)),
         "by_split": {str(split): _describe_split(items, split) for split in SPLITS},
         "top_items": {kind: _top_items(items, column) for kind, column in _COLUMNS.items()},
     }

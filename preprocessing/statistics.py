@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from contract.schema import EVENT_KINDS
 from preprocessing.behaviour import Behaviour, describe_behaviour, merge_behaviours, observe
-from preprocessing.distributions import by_kind, cross, date, describe_histogram
+from preprocessing.distributions import by_kind, count_values, cross, date, describe_histogram
 from preprocessing.popularity import TOP
 from preprocessing.sources import Rejects
 from preprocessing.splits import SPLITS, TRAIN, TimeSummary, merge_times, summarize_times
@@ -146,7 +146,7 @@ def count_events(timelines: Timelines, splits: np.ndarray, robot_events: int) ->
         by_weekday_hour=cross((hours // 24 + _THURSDAY) % 7, hours % 24, 7, 24),
         visitors=num_visitors,
         visitors_by_kind=(by_visitor > 0).sum(0),
-        events_per_visitor=Counter(totals.tolist()),
+        events_per_visitor=count_values(totals),
         top_visitors=tuple(_top(counts, timelines.visitors) for counts in (totals, *by_visitor.T)),
         visitors_by_split=in_split.sum(0),
         new_visitors=in_split[is_new].sum(0),
