@@ -72,6 +72,7 @@ def _catalogue(statistics: Statistics) -> Block:
         for key, name in (
             ("items", "items"),
             ("outside_vocabulary", "not in the vocabulary"),
+            ("without_training_events", "without a training event"),
             ("with_category", "with a category"),
             ("with_category_outside_tree", "with a category that the tree lacks"),
             ("with_price", "with a price"),

@@ -52,13 +52,15 @@ def _cold(
         f"{cold / total:.1%} in {split}" for split, cold, total in zip(splits, of_new, events, strict=True)
     )
     return Picture(
-        title=f"Events of {what} that training knows",
+        title=f"Events of {what} seen in training",
         summary=f"Events of {what} without a training event: {shares}.",
         svg=charts.stacks(
-            f"cold-{what}", [str(split) for split in splits], [(f"known {what}", known), (f"new {what}", of_new)]
+            f"cold-{what}",
+            [str(split) for split in splits],
+            [(f"{what} seen in training", known), (f"new {what}", of_new)],
         ),
         table=Table(
-            ["split", f"events of known {what}", f"events of new {what}", f"new {what}"],
+            ["split", f"events of {what} seen in training", f"events of new {what}", f"new {what}"],
             [[str(s), k, c, n] for s, k, c, n in zip(splits, known, of_new, new, strict=True)],
         ),
     )
