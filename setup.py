@@ -20,6 +20,7 @@ DEV = [
     "mypy",
     "pandas-stubs",
     "pytest",
+    "ranx>=0.3.21",
     "ruff",
     "setuptools",
     "types-protobuf",
