@@ -32,6 +32,7 @@ DEV = [
     "pandas-stubs",
     "playwright",
     "pytest",
+    "ranx>=0.3.21",
     "ruff",
     "setuptools",
     "types-protobuf",
