@@ -160,6 +160,17 @@ def test_a_run_that_was_never_measured_has_its_last_as_its_best(tmp_path: Path) 
     assert checkpoint.read_weights(str(tmp_path)).tables["visitor"][0, 0] == 8
 
 
+def test_the_checksum_of_weights_is_that_of_the_checkpoint_that_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no checkpoint"):
+        checkpoint.weights_checksum(str(tmp_path))
+    save(str(tmp_path), 3)
+    first = checkpoint.weights_checksum(str(tmp_path))
+    save(str(tmp_path), 6)
+    checkpoint.record_validation(str(tmp_path), 3, 0.5, metric="ndcg@20", is_higher_better=True)
+    assert checkpoint.weights_checksum(str(tmp_path)) == first  # step 3 is the best
+    assert checkpoint.weights_checksum(str(tmp_path), "last") != first
+
+
 def test_measures_beyond_the_step_measured_are_dropped(tmp_path: Path) -> None:
     workdir = str(tmp_path)
     for step, value in [(4, 0.1), (8, 0.4), (12, 0.2), (8, 0.3)]:
