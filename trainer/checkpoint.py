@@ -62,6 +62,12 @@ class Validations:
     is_higher_better: bool
     values: dict[int, float]
 
+    def since_best(self, step: int) -> int:
+        """Measures up to `step` that came after the best of them: what patience counts, wherever a run is resumed."""
+        sign = -1 if self.is_higher_better else 1
+        upto = [sign * value for other, value in sorted(self.values.items()) if other <= step]
+        return len(upto) - 1 - upto.index(min(upto)) if upto else 0
+
 
 @dataclass(frozen=True)
 class Weights:

@@ -178,6 +178,17 @@ def test_measures_beyond_the_step_measured_are_dropped(tmp_path: Path) -> None:
     assert checkpoint.read_validations(workdir).values == {4: 0.1, 8: 0.3}
 
 
+@pytest.mark.parametrize(
+    ("is_higher_better", "counts"), [(True, [0, 0, 0, 1, 2, 0]), (False, [0, 0, 1, 2, 3, 4])], ids=["ndcg", "mse"]
+)
+def test_measures_since_the_best_are_counted_up_to_a_step(is_higher_better: bool, counts: list[int]) -> None:
+    """An equal measure is no better one; what a killed run measured beyond the step does not count."""
+    values = {2: 0.1, 4: 0.3, 6: 0.3, 8: 0.2, 10: 0.4}
+    validations = checkpoint.Validations(metric="", is_higher_better=is_higher_better, values=values)
+    # of 0.1 0.3 0.3 0.2 0.4 the largest is that of steps 2, 4, 4, 4, 10, the smallest always that of step 2
+    assert [validations.since_best(step) for step in (0, 2, 4, 6, 8, 10)] == counts
+
+
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
     save(str(tmp_path), 4)
     replicas = start_replicas(1, None)
