@@ -17,7 +17,8 @@ from tqdm import tqdm
 from contract import storage
 from contract.layout import join, shard_name
 from contract.schema import Vocabulary
-from contract.timelines import TimelineRows, read_timelines
+from contract.shards import Shard, read_timelines
+from contract.timelines import TimelineRows
 from trainer.checkpoint import weights_checksum
 from trainer.dataset import Dataset
 from trainer.models.interface import Queries, Scorer
@@ -32,7 +33,7 @@ from trainer.ranking.topk import (
     visible_scores,
 )
 from trainer.recommendation_files import ENCODERS, ShardLists
-from trainer.resumable_output import ResumableOutput, open_output, refuse_published
+from trainer.resumable_output import ResumableOutput, open_output
 from trainer.trained_run import open_trained_run
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def recommend(
       formats: any of `FORMATS`.
       data: where the run's dataset lies now; by default where it lay when the run began.
     """
-    refuse_published(output, marker=_SUMMARY)
+    storage.refuse_existing(output, marker=_SUMMARY)
     request = Request(k=k, visitor_ids=read_visitor_ids(visitors) if visitors else None, formats=formats)
     run = open_trained_run(workdir, data)
     return write_recommendations(run.model, run.dataset, output, request, model_checksum=weights_checksum(workdir))
@@ -134,7 +135,7 @@ def write_recommendations(
     k, formats = request.k, sorted(set(request.formats))
     if not 1 <= k <= dataset.num_items:
         raise ValueError(f"k must be from 1 to {dataset.num_items}, the number of items in the catalogue; got {k}")
-    refuse_published(output, marker=_SUMMARY)
+    storage.refuse_existing(output, marker=_SUMMARY)
     audience = _choose_visitors(dataset, request.visitor_ids)
     if not audience.ids:
         raise ValueError("there is nobody to recommend to: the list of visitors is empty")
@@ -187,7 +188,7 @@ def visitor_histories(dataset: Dataset) -> Histories:
     return Histories.from_rows(rows, bounds[:-1], bounds[1:])
 
 
-def _known_targets(shard: str, num_visitors: int) -> TimelineRows:
+def _known_targets(shard: Shard, num_visitors: int) -> TimelineRows:
     """Each row of a dataset is a target in one split; the context would repeat it."""
     rows = read_timelines([shard])
     return rows[(rows.is_target == 1) & (rows.visitor < num_visitors)]

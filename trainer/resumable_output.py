@@ -20,7 +20,7 @@ from contract.layout import join
 
 log = logging.getLogger(__name__)
 
-_RECORD = "_unfinished"
+_RECORD = storage.CLAIM
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,8 @@ class ResumableOutput:
         """Adds the files of one shard, by name."""
         if not self.finished:  # what fails before its first shard leaves nothing behind
             self._write_record()
-        for name, content in files.items():
-            storage.write_bytes(join(self.folder, name), content)
-        self.finished.update({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
+        checksums = {name: _write_verified(join(self.folder, name), content) for name, content in files.items()}
+        self.finished.update(checksums)
         self._write_record()
 
     def publish(self, marker: bytes) -> None:
@@ -72,7 +71,8 @@ def open_output(destination: str, made_of: Mapping[str, Any], *, marker: str) ->
     Raises:
       FileExistsError: something stands at `destination`, or what is unfinished there is something else.
     """
-    refuse_published(destination, marker=marker)
+    storage.refuse_existing(destination, marker=marker)
+    storage.check_writable(destination)
     is_local = storage.is_local(destination)
     place = storage.local_path(destination) if is_local else destination.rstrip("/")
     output = ResumableOutput(place, f"{place}.partial" if is_local else place, marker, made_of, {})
@@ -90,11 +90,13 @@ def open_output(destination: str, made_of: Mapping[str, Any], *, marker: str) ->
     return output
 
 
-def refuse_published(destination: str, *, marker: str) -> None:
-    """Raises FileExistsError where something stands at `destination` but the unfinished files of an object store."""
-    is_unfinished = not storage.is_local(destination) and storage.exists(join(destination, _RECORD))
-    if not is_unfinished or storage.exists(join(destination, marker)):
-        storage.refuse_existing(destination)
+def _write_verified(path: str, content: bytes) -> str:
+    """Writes a file and returns its SHA-256; what travelled to a store is read again."""
+    storage.write_bytes(path, content)
+    checksum = hashlib.sha256(content).hexdigest()
+    if not storage.is_local(path) and storage.sha256(path) != checksum:
+        raise OSError(f"{path} reads otherwise than it was written; the same command goes on with it")
+    return checksum
 
 
 def _read_record(folder: str) -> dict[str, Any] | None:
