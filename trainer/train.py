@@ -17,10 +17,10 @@ from contract.shards import telling_read_errors
 from trainer import checkpoint
 from trainer.alternating import AlternatingSolver
 from trainer.checkpoint import Parts
-from trainer.cluster import join_cluster
+from trainer.cluster import Cluster, join_cluster
 from trainer.config import RunConfig, SampledSoftmaxConfig
 from trainer.dataset import Dataset, open_dataset
-from trainer.distribution import Replicas, check_batch_divides, start_replicas
+from trainer.distribution import Replicas, check_batch_divides, start_replicas, stop_without_others
 from trainer.embeddings import ShardedTable, initialize
 from trainer.input_pipeline import count_events, steps_per_epoch, training_batches
 from trainer.interactions import read_interactions
@@ -115,15 +115,16 @@ def train(config: RunConfig, *, data: str, workdir: str, stop: StopRequest | Non
       Figures of the run, as JSON values.
 
     Raises:
-      Preempted: asked to stop; the run is saved and goes on when it is started again.
+      Preempted: asked to stop, and saved; or another worker was lost. The run goes on when it is started again.
       ValueError: config, dataset and workdir do not go together, or the loss is no longer finite.
     """
-    with stop_on_sigterm(stop) as request:
-        return _train(config, data, workdir, request)
+    cluster = join_cluster()
+    with stop_on_sigterm(stop) as request, stop_without_others(cluster):
+        return _train(config, data, workdir, request, cluster)
 
 
-def _train(config: RunConfig, data: str, workdir: str, request: StopRequest) -> dict[str, Any]:
-    replicas = start_replicas(config.devices, join_cluster())
+def _train(config: RunConfig, data: str, workdir: str, request: StopRequest, cluster: Cluster | None) -> dict[str, Any]:
+    replicas = start_replicas(config.devices, cluster)
     check_batch_divides(config.input.batch_size, replicas.count)
     dataset = open_dataset(data)
     if replicas.is_chief:

@@ -59,8 +59,9 @@ def vocabulary(dataset: str, name: Vocabulary) -> list[str]:
 
 def test_the_manifest_lists_every_file_with_its_checksum(dataset, manifest):
     verify_files(manifest, dataset)
-    listed = {*manifest.files, "manifest.json"}
+    listed = {*manifest.files, "manifest.json", "report.html"}
     assert listed == set(storage.list_files(dataset)), "nothing intermediate is left, nothing is missing"
+    assert "report.html" not in manifest.files, "drawn anew, it would no longer be what was listed"
 
 
 def test_the_cuts_leave_eight_days_one_and_one(manifest):
@@ -163,6 +164,11 @@ def test_the_statistics_count_what_was_read(dataset):
     assert statistics["item_properties"]["rows"] == 9
     assert statistics["catalogue"]["outside_vocabulary"] == 0
     assert statistics["catalogue"]["without_training_events"] == 1
+    # item-0 has category 30, viewed four times in training (see the catalogue), item-1 category 20, as often: on days
+    # 1 and 6 by a, 0 and 5 by b, 4 by c; day 9 by c lies after the cut
+    categories = {entry["category_id"]: entry for entry in statistics["catalogue"]["views_by_category"]}
+    assert categories["30"] == {"category_id": "30", "path": ["10", "20", "30"], "views": 4}
+    assert categories["20"]["views"] == 5
     tree = statistics["category_tree"]
     assert (tree["rows"], tree["categories"], tree["roots"], tree["levels"]) == (3, 3, 1, 3)
 
@@ -173,11 +179,10 @@ def test_the_same_input_gives_the_same_bytes_from_any_number_of_threads(dataset,
     names = [name for name in storage.list_files(dataset) if not name.startswith("transform/")]
     assert len(names) > 30
     assert dataset_checksum(dataset) == dataset_checksum(again)
-    for name in names:
-        if (
-            name != "manifest.json"
-        ):  # it lists the checksums of transform/, which TensorFlow writes a little differently
-            assert storage.sha256(join(dataset, name)) == storage.sha256(join(again, name)), name
+    # the manifest lists the checksums of transform/, which TensorFlow writes a little differently; the report names the
+    # dataset
+    for name in set(names) - {"manifest.json", "report.html"}:
+        assert storage.sha256(join(dataset, name)) == storage.sha256(join(again, name)), name
 
 
 def write_events(path: Path, *lines: str) -> str:
@@ -235,7 +240,11 @@ def test_bad_rows_of_each_input_are_kept_apart(tmp_path):
         "category-tree-00000-2015.csv.jsonl": "bad,row,here",
     }
     statistics = json.loads((tmp_path / "dataset" / "statistics.json").read_text())
-    assert statistics["item_properties"] == {"rows": 3, "blank_lines": 1, "rejected": {"wrong number of fields": 1}}
+    properties = statistics["item_properties"]
+    assert (properties["rows"], properties["blank_lines"]) == (3, 1)
+    assert properties["rejected"] == {"wrong number of fields": 1}
+    (example,) = properties["reject_examples"]["wrong number of fields"]
+    assert (example["file"], example["row"]) == (str(tmp_path / "properties" / "2015.csv"), "bad")
     assert statistics["category_tree"]["rejected"] == {"wrong number of fields": 1}
     assert statistics["catalogue"]["price_is_no_number"] == 1
 
