@@ -299,9 +299,12 @@ def _options(scheme: str) -> dict[str, Any]:
 
 def _refuse_credentials(uri: str) -> None:
     parts = urlsplit(uri)
-    secret = any(name.lower() in _SECRET_PARAMETERS for name, _ in parse_qsl(parts.query))
-    if secret or "@" in parts.netloc:
+    is_signed = any(name.lower() in _SECRET_PARAMETERS for name, _ in parse_qsl(parts.query))
+    # a secret may hold slashes, and the bucket then stands in the path; a colon is also that of a port
+    after_colon = parts.netloc.partition(":")[2]
+    has_password = ":" in parts.netloc and (parts.scheme in _OBJECT_STORES or not after_colon.isdigit())
+    if is_signed or has_password or "@" in parts.netloc:
         raise ValueError(
-            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} was given with a credential in it, which "
-            "the run's records would keep; give it in the environment instead"
+            f"an address of {parts.scheme}:// was given with a credential in it, which the run's records would keep; "
+            "give it in the environment instead"
         )

@@ -25,11 +25,8 @@ _COMMANDS = {
     "s3": ("-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}"),
     "gs": ("-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1", "--port", "{port}", "--in-memory"),
 }
-_HEADERS = {
-    # moto takes whoever signs
-    "s3": {"Authorization": "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/s3/aws4_request"},
-    "gs": {"Content-Type": "application/json"},
-}
+# moto takes whoever signs; Google's emulator takes whoever asks
+_SIGNATURE = "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/s3/aws4_request"
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,8 @@ class ObjectStore:
     def write(self, name: str, content: bytes) -> None:
         """Makes an object."""
         if self.scheme == "gs":
-            self._ask("POST", f"/upload/storage/v1/b/{_BUCKET}/o?uploadType=media&name={quote(name, safe='')}", content)
+            path = f"/upload/storage/v1/b/{_BUCKET}/o?uploadType=media&name={quote(name, safe='')}"
+            self._ask("POST", path, content, kind="application/octet-stream")
         else:
             self._ask("PUT", f"/{_BUCKET}/{quote(name)}", content)
 
@@ -91,9 +89,9 @@ class ObjectStore:
         else:
             self._ask("PUT", f"/{_BUCKET}")
 
-    def _ask(self, method: str, path: str, body: bytes = b"") -> bytes:
+    def _ask(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> bytes:
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            connection.request(method, path, body, _HEADERS[self.scheme])
+            connection.request(method, path, body, {"Authorization": _SIGNATURE, "Content-Type": kind})
             answer = connection.getresponse()
             content = answer.read()
         if answer.status >= 300:
