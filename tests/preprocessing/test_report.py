@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from contract.layout import DatasetLayout
+from contract.manifest import read_manifest
 from preprocessing import report
 from preprocessing.config import PrepareConfig
 from preprocessing.pipeline import prepare
@@ -23,6 +24,7 @@ RAW_SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "retailro
 def dataset(tmp_path_factory) -> str:
     root = str(tmp_path_factory.mktemp("prepared") / "dataset")
     prepare(PrepareConfig(**small_shop(tmp_path_factory.mktemp("shop"))), root)
+    write_report(root)
     return root
 
 
@@ -94,7 +96,7 @@ def test_markup_in_ids_and_one_day_of_events_are_shown_as_they_are(tmp_path):
         "1440000000000,v,looked,<b>",
     )
     prepare(PrepareConfig(events=events, max_reject_share=0.5), str(tmp_path / "dataset"))
-    with open_page(f"file://{DatasetLayout(str(tmp_path / 'dataset')).report}", width=390) as opened:
+    with open_page(f"file://{write_report(str(tmp_path / 'dataset'))}", width=390) as opened:
         assert (opened.messages, len(opened.requests)) == ([], 1)
         assert table_of(opened.page, "Most viewed items")[0][0] in (strange, formula)
         assert "1440000000000,v,looked,<b>" in opened.page.locator("body").text_content()
@@ -106,6 +108,7 @@ def test_the_report_can_be_drawn_anew_and_is_the_same(dataset):
     os.remove(DatasetLayout(dataset).report)
     assert write_report(dataset) == DatasetLayout(dataset).report
     assert Path(DatasetLayout(dataset).report).read_bytes() == before
+    assert "report.html" not in read_manifest(dataset).files, "drawn anew, it would no longer be what was listed"
 
 
 def test_a_report_that_cannot_be_drawn_loses_nothing(dataset, monkeypatch, caplog):
