@@ -92,7 +92,7 @@ def _towers(model: TowersConfig, tables: Mapping[str, tuple[int, int]]) -> list[
         DiagramBox("candidate vectors", f"[C, {dim}]", 2, row),
         DiagramBox("dense, gelu", f"{2 * dim} × {2 * dim}, {2 * dim} × {dim}", 3, ("attention",), is_trained=True),
         DiagramBox("visitor vectors", f"[B, {dim}]", 4, ("dense, gelu", *(box.name for box in own)), is_trained=False),
-        DiagramBox("cosine × scale", "[B, C] + item bias", 5, ("visitor vectors", "candidate vectors")),
         DiagramBox("return bonuses", f"[B, {length}]", 5, ("dense, gelu",), is_trained=True),
+        DiagramBox("cosine × scale", "[B, C] + item bias", 5, ("visitor vectors", "candidate vectors")),
         DiagramBox("score", "[B, C]", 6, ("cosine × scale", "return bonuses")),
     ]

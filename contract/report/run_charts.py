@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from contract.report.drawing import INK, MUTED, SERIES, WARNING, WIDE, WIDTH, compact, draw, open_axes, shorten
+from contract.report.drawing import CARD, INK, MUTED, SERIES, WARNING, WIDE, WIDTH, compact, draw, open_axes, shorten
 
 _COMPACT = FuncFormatter(lambda value, _: compact(value))
 _FEW_POINTS = 30
@@ -107,12 +107,15 @@ def progress(
         axes.plot([second / size for second in seconds], steps, color=SERIES[0], linewidth=1.8)
         for place, (name, happened) in enumerate(marks):
             x, y = zip(*happened, strict=True)
+            colour = SERIES[1 + place % 7]
             axes.scatter(
                 [second / size for second in x],
                 y,
                 marker=_MARKERS[place % len(_MARKERS)],
-                s=55,
-                color=SERIES[1 + place % 7],
+                s=60,
+                facecolors="none",  # what happens at the same moment stays to be seen
+                edgecolors=colour,
+                linewidths=2,
                 label=f"{name} ({len(happened):,})",
                 zorder=3,
             )
@@ -145,12 +148,11 @@ def diagram(key: str, boxes: Sequence[DiagramBox]) -> str:
             for source in box.reads:
                 from_x, from_y = place[source]
                 arrow = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.2}
-                axes.annotate("", (x - 0.42, y), (from_x + 0.42, from_y), arrowprops=arrow)
+                axes.annotate("", (x - 0.42, y), (from_x + 0.42, from_y), arrowprops=arrow, zorder=1)
             colour = SERIES[2] if box.is_trained else SERIES[5]
-            patch = Rectangle(
-                (x - 0.42, y - 0.36), 0.84, 0.72, facecolor=colour, alpha=0.22, edgecolor=colour, linewidth=1
-            )
-            axes.add_patch(patch)
+            # what lies behind a box is hidden by a first, opaque one
+            for face, strength in ((CARD, 1.0), (colour, 0.22)):
+                axes.add_patch(Rectangle((x - 0.42, y - 0.36), 0.84, 0.72, facecolor=face, alpha=strength, zorder=2))
             axes.text(x, y - 0.12, box.name, ha="center", va="center", fontsize=11, fontweight="bold")
             axes.text(x, y + 0.16, box.shape, ha="center", va="center", fontsize=10, color=MUTED)
 

@@ -9,7 +9,7 @@ import pytest
 from contract.layout import DatasetLayout
 from contract.manifest import read_manifest
 from preprocessing import report
-from preprocessing.config import PrepareConfig
+from preprocessing.config import PrepareConfig, SplitConfig
 from preprocessing.pipeline import prepare
 from preprocessing.report import try_to_write_report, write_report
 from tests.browser import needs_chromium, open_page
@@ -101,6 +101,18 @@ def test_markup_in_ids_and_one_day_of_events_are_shown_as_they_are(tmp_path):
         assert table_of(opened.page, "Most viewed items")[0][0] in (strange, formula)
         assert "1440000000000,v,looked,<b>" in opened.page.locator("body").text_content()
         assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+@pytest.mark.parametrize(
+    ("method", "told"), [("random", "later events leak into training"), ("none", "Nothing was held back")]
+)
+def test_other_splits_are_named_for_what_they_are(tmp_path, method, told):
+    lines = [f"{1440000000000 + n * 60_000},v{n % 7},view,i{n % 5}" for n in range(90)]
+    events = write_lines(tmp_path / "events.csv", "timestamp,visitorid,event,itemid", *lines)
+    prepare(PrepareConfig(events=events, split=SplitConfig(method=method)), str(tmp_path / "dataset"))
+    html = Path(write_report(str(tmp_path / "dataset"))).read_text()
+    assert told in html
+    assert "Carts and transactions: there is none." in html
 
 
 def test_the_report_can_be_drawn_anew_and_is_the_same(dataset):
