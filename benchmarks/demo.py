@@ -150,7 +150,7 @@ def _print_paths(root: Path) -> None:
     for name, what in (
         (
             "dataset",
-            "prepared dataset: vocabularies, timelines, catalogue, transform graph; report.html: its statistics as pictures",
+            "prepared dataset: vocabularies, timelines, catalogue, graph; report.html: its statistics",
         ),
         ("runs", "run directories: checkpoints, metrics, evaluation; report.html: data, training and evaluation"),
         ("export", "SavedModel that takes raw ids"),

@@ -16,7 +16,7 @@ def prepared(monkeypatch):
     """What `prepare` was called with, played by a stand-in."""
     calls = []
 
-    def prepare(config: PrepareConfig, output: str, options: PipelineOptions) -> dict:
+    def prepare(config: PrepareConfig, output: str, options: PipelineOptions, *, baseline: str | None) -> dict:
         calls.append((config, output, options))
         return {"dataset": output}
 
@@ -68,7 +68,7 @@ def test_a_flag_that_no_command_knows_is_a_misuse():
 
 
 def test_an_input_that_cannot_be_used_is_one_line_and_status_1(monkeypatch, caplog):
-    def prepare(*_):
+    def prepare(*_, **__):
         raise FileNotFoundError("no file matches nothing.csv; check the path [while running 'Read']")
 
     monkeypatch.setattr(pipeline, "prepare", prepare)
