@@ -102,7 +102,13 @@ def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m preprocessing", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m preprocessing",
+        description=__doc__,
+        epilog="@FILE among the arguments stands for those in the file, one a line.",
+        fromfile_prefix_chars="@",
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=metadata.version("cartwheel"))
     commands = parser.add_subparsers(dest="command", required=True)
     _add_prepare(commands)

@@ -22,7 +22,8 @@ from contract.catalogue import CATALOGUE_SCHEMA, encode_catalogue, in_order
 from contract.layout import DatasetLayout, join
 from contract.manifest import SplitInfo, VocabularyInfo
 from contract.schema import Split, SplitMethod, Vocabulary
-from contract.timelines import TimelineRows, compression_of, encode_blocks
+from contract.shards import compression_of
+from contract.timelines import TimelineRows, encode_blocks
 from preprocessing import catalogue, popularity, statistics, timelines, transform, vocabularies
 from preprocessing.columns import encode_columns, partition_of, split_by_partition
 from preprocessing.config import PrepareConfig, PropertyConfig, SplitConfig

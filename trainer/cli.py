@@ -4,10 +4,11 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import logging as absl_logging
 
@@ -18,11 +19,17 @@ from trainer.presets import PRESETS
 
 log = logging.getLogger(__name__)
 
-DONE, FAILED, MISUSED, PREEMPTED = 0, 1, 2, 75
+DONE, FAILED, MISUSED, PREEMPTED, TERMINATED = 0, 1, 2, 75, 128 + signal.SIGTERM
+
+_FORMATS = ("parquet", "jsonl")  # of `trainer.recommend`, whose import takes seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 75 preempted and resumable."""
+    """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 75 preempted and resumable.
+
+    Training that lost another of its workers was preempted, too. SIGTERM ends `train` with 75 and the other commands,
+    which publish nothing then, with 143.
+    """
     parser = _build_parser()
     given = parser.parse_args(arguments)
     config = _train_config(given, parser) if given.command == "train" else None
@@ -34,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if not given.verbose:
         _quiet_libraries()
+    _stop_on_sigterm(PREEMPTED if given.command == "train" else TERMINATED)
     try:
         result = _train(given, config) if config else _COMMANDS[given.command](given)
     except (ValueError, OSError) as error:
@@ -83,7 +91,14 @@ def _export(given: argparse.Namespace) -> dict[str, Any]:
 def _recommend(given: argparse.Namespace) -> dict[str, Any]:
     from trainer.recommend import recommend
 
-    return recommend(workdir=given.workdir, output=given.output, k=given.k, visitors=given.visitors, data=given.data)
+    return recommend(
+        workdir=given.workdir,
+        output=given.output,
+        k=given.k,
+        visitors=given.visitors,
+        formats=given.format,
+        data=given.data,
+    )
 
 
 def _report(given: argparse.Namespace) -> dict[str, Any]:
@@ -104,7 +119,13 @@ def _train_config(given: argparse.Namespace, parser: argparse.ArgumentParser) ->
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description=__doc__,
+        epilog="@FILE among the arguments stands for those in the file, one a line.",
+        fromfile_prefix_chars="@",
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=metadata.version("cartwheel"))
     commands = parser.add_subparsers(dest="command", required=True)
     _add_train(commands)
@@ -119,13 +140,19 @@ def _build_parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--output", required=True, metavar="URI", help="directory to make; it appears whole or not at all"
     )
-    recommend = _add_command(commands, "recommend", "write the best items for everyone as JSON Lines")
+    recommend = _add_command(commands, "recommend", "write the best items for everyone as sharded files")
     _add_run(recommend)
     recommend.add_argument(
-        "--output", required=True, metavar="URI", help="directory to make; it appears whole or not at all"
+        "--output",
+        required=True,
+        metavar="URI",
+        help="directory to make; it appears whole, and a killed command goes on when it is given again",
     )
     recommend.add_argument("--k", type=int, default=20, help="items a visitor (default: 20)")
     recommend.add_argument("--visitors", metavar="FILE", help="ids, one a line; without it: everyone who was seen")
+    recommend.add_argument(
+        "--format", nargs="+", choices=_FORMATS, default=_FORMATS, help="of the shards (default: both)"
+    )
     _add_run(_add_command(commands, "report", "draw a run's pages anew, as report.html in it"))
     return parser
 
@@ -159,6 +186,18 @@ def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> 
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run")
     command.add_argument("--data", metavar="DATASET", help="the run's dataset, where it has moved since training")
+
+
+def _stop_on_sigterm(status: int) -> None:
+    """Ends the program at SIGTERM, until training looks for it itself.
+
+    Without a handler SIGTERM does not end the first process of a container at all; it is killed half a minute later.
+    """
+
+    def stop(*_: object) -> NoReturn:
+        raise SystemExit(status)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _quiet_libraries() -> None:

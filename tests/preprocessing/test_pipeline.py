@@ -18,7 +18,7 @@ from contract.errors import ContractError
 from contract.layout import DatasetLayout, join
 from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
 from contract.schema import Split, Vocabulary
-from contract.timelines import read_timelines
+from contract.shards import Shard, read_timelines
 from preprocessing.config import PrepareConfig, SplitConfig, VocabularyConfig
 from preprocessing.graphs import beam_options
 from preprocessing.pipeline import prepare
@@ -76,7 +76,7 @@ def test_every_event_is_a_target_once_and_split_files_stand_alone(dataset, manif
     visitors, items = (vocabulary(dataset, name) for name in (Vocabulary.VISITORS, Vocabulary.ITEMS))
     targets = []
     for split, info in manifest.splits.items():
-        rows = read_timelines([join(dataset, name) for name in info.files])
+        rows = read_timelines([Shard(join(dataset, name), manifest.files[name]) for name in info.files])
         assert len(info.files) == 10  # the events have 991 bytes
         assert (len(rows), rows.is_target.sum()) == (info.rows, info.target_rows)
         starts = np.flatnonzero(rows.position == 0)
@@ -103,7 +103,9 @@ def test_blocks_hold_whole_timelines(dataset, manifest):
 
 def test_items_after_the_cut_share_the_out_of_vocabulary_buckets(dataset, manifest):
     info = manifest.vocabularies[Vocabulary.ITEMS]
-    rows = read_timelines([join(dataset, name) for name in manifest.splits[Split.VALIDATION].files])
+    rows = read_timelines(
+        [Shard(join(dataset, name), manifest.files[name]) for name in manifest.splits[Split.VALIDATION].files]
+    )
     unknown = rows.item[rows.item >= info.size]
     assert len(unknown) == 1, "d's view of late-1"
     assert unknown[0] < info.num_indices == info.size + 3

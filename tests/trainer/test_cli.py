@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -77,15 +79,21 @@ def test_flags_reach_the_jobs(run_fake):
     run_fake("evaluate", record, "--workdir", "R", "--split", "validation", "--data", "D")
     run_fake("evaluate", record, "--workdir", "R")
     run_fake("export", record, "--workdir", "R", "--output", "O")
-    run_fake("recommend", record, "--workdir", "R", "--output", "O", "--k", "5", "--visitors", "F")
+    run_fake("recommend", record, "--workdir", "R", "--output", "O", "--k", "5", "--visitors", "F", "--format", "jsonl")
     run_fake("recommend", record, "--workdir", "R", "--output", "O")
     assert given == [
         {"workdir": "R", "data": "D", "split": "validation"},
         {"workdir": "R", "data": None, "split": "test"},
         {"workdir": "R", "output": "O", "data": None},
-        {"workdir": "R", "output": "O", "k": 5, "visitors": "F", "data": None},
-        {"workdir": "R", "output": "O", "k": 20, "visitors": None, "data": None},
+        {"workdir": "R", "output": "O", "k": 5, "visitors": "F", "formats": ["jsonl"], "data": None},
+        {"workdir": "R", "output": "O", "k": 20, "visitors": None, "formats": ("parquet", "jsonl"), "data": None},
     ]
+
+
+def test_the_formats_of_the_flag_are_those_of_the_job():
+    from trainer.recommend import FORMATS
+
+    assert cli._FORMATS == FORMATS
 
 
 def fake_train(monkeypatch, function):
@@ -119,6 +127,7 @@ def test_settings_change_the_preset(monkeypatch, capsys):
         (["train", "--preset", "best", "--data", "D", "--workdir", "R"], "invalid choice: 'best'"),
         (["evaluate", "--workdir", "R", "--split", "train"], "invalid choice: 'train'"),
         (["recommend", "--workdir", "R", "--output", "O", "--k", "many"], "invalid int value"),
+        (["recommend", "--workdir", "R", "--output", "O", "--format", "csv"], "invalid choice: 'csv'"),
         (["export", "--workdir", "R"], "required: --output"),
         ([], "required: command"),
     ],
@@ -165,3 +174,33 @@ def test_the_version_is_the_packages(capsys):
         cli.main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out.strip()[0].isdigit()
+
+
+def test_arguments_may_stand_in_a_file(run_fake, tmp_path):
+    given = []
+
+    def record(**options):
+        given.append(options)
+        return {}
+
+    (tmp_path / "arguments").write_text("--workdir=R\n--split=validation\n")
+    run_fake("evaluate", record, f"@{tmp_path / 'arguments'}", "--data", "D")
+    assert given == [{"workdir": "R", "data": "D", "split": "validation"}]
+
+
+def end_this_process(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)  # the handler runs before the next line
+
+
+def test_sigterm_before_the_first_step_leaves_a_run_to_be_started_again(monkeypatch):
+    fake_train(monkeypatch, end_this_process)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(TRAIN)
+    assert stop.value.code == 75
+
+
+def test_sigterm_ends_a_job_that_cannot_be_resumed(run_fake):
+    with pytest.raises(SystemExit) as stop:
+        run_fake("export", end_this_process, "--workdir", "R", "--output", "O")
+    assert stop.value.code == 128 + 15
