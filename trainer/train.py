@@ -182,6 +182,7 @@ def _train(config: RunConfig, data: str, workdir: str, request: StopRequest, clu
                     log.warning("asked to stop: saving step %d; a second SIGTERM ends the run at once", step)
                 if is_stopping or step == epoch_end or _until_save(config, step) == config.checkpoint_every_steps:
                     keeper.save(step)
+                    run_log.happened("checkpoint")
                 if is_stopping:
                     raise Preempted(f"stopped at step {step} of {length.steps}; the same command goes on from there")
             loss = float(np.concatenate(epoch_losses).mean())
