@@ -160,33 +160,26 @@ def assemble_items(
 
     Args:
       properties: of `merge_properties`; None where the shop has none.
-      items: with their training counts (id, index, views, carts, transactions, first_seen_ms, last_seen_ms), those of
-        the vocabulary by index, then those beyond its limits.
+      items: all of the partition, with their training counts (id, index, views, carts, transactions, first_seen_ms,
+        last_seen_ms), those of the vocabulary by index, then those beyond its limits.
       config: the properties with a role.
       frequent: the other properties that are kept.
       tree: the category tree.
 
     Returns:
       item_id, item_index, category_id, category_path (list of ids, root first), is_available, price, property_values
-      (list of `property=word`) and the counts. Items known only from their properties have item_index -1.
+      (list of `property=word`) and the counts.
     """
     if properties is None:
         properties = no_properties()
-    known = items["id"].combine_chunks()
-    named = codes(properties["item"])[1]
-    others = named.filter(pc.invert(pc.is_in(named, value_set=known)))
-    ids = pa.concat_arrays([known, others.take(pc.sort_indices(others))])
+    ids = items["id"].combine_chunks()
     place = _item_places(properties["item"], ids)
     category = _values_of(properties, place, config.category, len(ids))
     available = _values_of(properties, place, config.availability, len(ids))
-    counts = {
-        name: pa.concat_arrays([items[name].combine_chunks(), pa.array([fill] * len(others), pa.int64())])
-        for name, fill in _FILLS.items()
-    }
     return pa.table(
         {
             "item_id": ids,
-            "item_index": counts.pop("index"),
+            "item_index": items["index"],
             "category_id": category,
             "category_path": _category_paths(category, tree),
             "is_available": pc.if_else(
@@ -194,13 +187,17 @@ def assemble_items(
             ),
             "price": _prices(_values_of(properties, place, config.price, len(ids))),
             "property_values": _property_values(properties, place, frequent, len(ids)),
-            **counts,
+            **{name: items[name] for name in _COUNTS},
         }
     )
 
 
-# what an item that no visitor touched in training has in the columns of the training counts
-_FILLS = {"index": -1, "views": 0, "carts": 0, "transactions": 0, "first_seen_ms": None, "last_seen_ms": None}
+_COUNTS = ("views", "carts", "transactions", "first_seen_ms", "last_seen_ms")
+
+
+def is_trained(catalogue: pa.Table) -> pa.ChunkedArray:
+    """[I] bool: the item is in the vocabulary and has a training event."""
+    return pc.and_(pc.greater_equal(catalogue["item_index"], 0), catalogue["first_seen_ms"].is_valid())
 
 
 def describe_partition(
@@ -222,7 +219,8 @@ def describe_partition(
         "with_category_outside_tree": len(named) - _count(in_tree),
         "with_price": with_price,
         "price_is_no_number": told[config.price] - with_price,
-        "priced_vocabulary_items": _count(pc.and_(in_vocabulary, catalogue["price"].is_valid())),
+        "without_training_events": catalogue["first_seen_ms"].null_count,
+        "priced_trained_items": _count(pc.and_(is_trained(catalogue), catalogue["price"].is_valid())),
         "with_availability": with_availability,
         "availability_is_neither_0_nor_1": told[config.availability] - with_availability,
         "available": _count(catalogue["is_available"]),

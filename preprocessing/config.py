@@ -14,7 +14,8 @@ PLAUSIBLE_UNTIL_MS = 4_102_444_800_000  # 2100-01-01
 class VocabularyConfig:
     """Which ids get an index of their own.
 
-    min_count      ids seen less often in training share the out-of-vocabulary buckets
+    min_count      ids seen less often in training share the out-of-vocabulary buckets; 0, for items: those that only
+                   their properties tell of get an index too, after all others, so that they can be recommended
     max_size       the most frequent ones are kept; None: all
     oov_buckets    indices after the vocabulary's for all other ids, chosen by hash
     """
@@ -24,8 +25,8 @@ class VocabularyConfig:
     oov_buckets: int = 1
 
     def __post_init__(self) -> None:
-        if self.min_count < 1:
-            raise ValueError(f"min_count must be at least 1, got {self.min_count}")
+        if self.min_count < 0:
+            raise ValueError(f"min_count must not be negative, got {self.min_count}")
         if self.max_size is not None and self.max_size < 1:
             raise ValueError(f"max_size must be at least 1, got {self.max_size}")
         if self.oov_buckets < 1:
@@ -107,7 +108,7 @@ class PrepareConfig:
     max_reject_share: float = 0.01
     max_events_per_day: int = 200
     visitors: VocabularyConfig = field(default_factory=VocabularyConfig)
-    items: VocabularyConfig = field(default_factory=VocabularyConfig)
+    items: VocabularyConfig = field(default_factory=lambda: VocabularyConfig(min_count=0))
     categories: VocabularyConfig = field(default_factory=VocabularyConfig)
     property_values: VocabularyConfig = field(default_factory=lambda: VocabularyConfig(min_count=5, max_size=20_000))
     properties: PropertyConfig = field(default_factory=PropertyConfig)

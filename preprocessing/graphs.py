@@ -117,13 +117,14 @@ def write_timelines(job: Job, num_partitions: int, write: stages.WriteTimelines)
 def read_properties(
     job: Job, ranges: Sequence[ByteRange], num_partitions: int, until_ms: float
 ) -> statistics.ReadingSummary:
-    """Item properties as of `until_ms` by item partition, bad rows to the rejects."""
+    """Item properties as of `until_ms` by item partition, bad rows to the rejects; and the items that they tell of."""
     with job.pipeline() as pipeline:
         read = _read(job, pipeline, ranges, stages.RouteProperties(num_partitions, until_ms))
-        merge = beam.FlatMap(stages.MergeProperties(job.work)).with_outputs(SUMMARIES, main="counts")
+        merge = beam.FlatMap(stages.MergeProperties(job.work)).with_outputs(SUMMARIES, ALL_ITEMS, main="counts")
         merged = read.bundles | "GroupByItem" >> beam.GroupByKey() | "Merge" >> merge
         summaries = (read[SUMMARIES], merged[SUMMARIES]) | beam.Flatten()
         _keep(job, "properties", merged.counts, vocabularies.merge_counts)
+        _keep(job, "property-items", merged[ALL_ITEMS], vocabularies.merge_counts)
         _keep(job, "property-reading", summaries, statistics.merge_readings)
     return job.result("property-reading")
 

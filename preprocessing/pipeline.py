@@ -1,7 +1,8 @@
 """The whole of `prepare`: CSV in, prepared dataset out.
 
 events ─ read ─▶ timelines by partition ─ cuts ─ count ─▶ vocabularies ─ write ─▶ timeline shards
-properties ─ read ─▶ as of the first cut ─ assemble ─▶ catalogue as text ─ fit ─▶ transform ─ apply ─▶ catalogue
+properties ─ read ─▶ as of the first cut ───── items ───────┘
+                                      └─ assemble ─▶ catalogue as text ─ fit ─▶ transform ─ apply ─▶ catalogue
 """
 
 import json
@@ -48,15 +49,16 @@ def prepare(config: PrepareConfig, output: str, options: PipelineOptions | None 
         events = graphs.count_ids(job, num_partitions, cuts)
         if config.split.method != SplitMethod.NONE:
             splits.check_counts(events.by_split.sum(1).tolist(), reading.times, cuts)
+        properties, num_item_partitions = _read_properties(job, inputs, cuts)
+        counts = [job.result(ITEMS), *([job.result("property-items")] if properties else [])]
         visitors = vocabulary.index_visitors(job.work, num_partitions, config.visitors, job.layout)
-        items = vocabulary.index_items(job.work, job.result(ITEMS), config.items, job.layout)
+        items = vocabulary.index_items(job.work, vocabulary.merge_counts(counts), config.items, job.layout)
         write = stages.WriteTimelines(job.layout, job.work, cuts, config, num_partitions, visitors, items)
         # one core's worth of Python each: the catalogue and the graph need the vocabularies alone, not the shards
         with ThreadPoolExecutor(1) as beside:
             writing = beside.submit(graphs.write_timelines, job, num_partitions, write)
 
             tree, tree_reading = _read_tree(job, inputs)
-            properties, num_item_partitions = _read_properties(job, inputs, cuts)
             vocabulary.partition_items(job.work, num_item_partitions)
             frequent = catalogue.choose_properties(job.result("properties"), config.properties) if properties else ()
             items_found = graphs.assemble_catalogue(job, num_item_partitions, properties is not None, frequent, tree)
@@ -66,7 +68,7 @@ def prepare(config: PrepareConfig, output: str, options: PipelineOptions | None 
             fitted = transform.TransformConfig(
                 vocabulary_files={name: job.layout.vocabulary(name) for name in Vocabulary},
                 vocabularies=sizes,
-                has_prices=items_found["priced_vocabulary_items"] > 0,
+                has_prices=items_found["priced_trained_items"] > 0,
                 has_gaps=events.training_gaps > 0,
                 num_buckets=config.num_buckets,
             )

@@ -157,7 +157,7 @@ class WriteTimelines:
 
 @dataclass(frozen=True)
 class MergeProperties:
-    """(partition, bundles) to a file of the latest properties; gives counts of items by property, encoded, and that."""
+    """(partition, bundles) to a file of the latest properties; gives counts of items by property, items, and that."""
 
     work: Workspace
 
@@ -166,6 +166,7 @@ class MergeProperties:
         properties = catalogue.merge_properties(bundles)
         write_table(self.work.properties(partition), properties)
         yield beam.pvalue.TaggedOutput(SUMMARIES, statistics.ReadingSummary(partitions=frozenset([partition])))
+        yield beam.pvalue.TaggedOutput(ALL_ITEMS, encode_columns(vocabularies.untouched_items(properties["item"])))
         yield encode_columns(catalogue.count_properties(properties))
 
 
@@ -212,7 +213,7 @@ class GapBatch:
 
 @dataclass(frozen=True)
 class PriceBatch:
-    """All partitions to one batch of the vocabulary's prices.
+    """All partitions to one batch of the prices of the vocabulary's items with training events.
 
     The shards hold what is made of their moments, and only sums in one order are the same with any number of threads.
     """
@@ -222,8 +223,7 @@ class PriceBatch:
     def __call__(self, num_partitions: int) -> pa.RecordBatch:
         parts = [read_table(self.work.catalogue(partition)) for partition in range(num_partitions)]
         items = pa.concat_tables(parts)
-        known = items.filter(pc.greater_equal(items["item_index"], 0))
-        prices = transform.as_lists(known["price"].combine_chunks())
+        prices = transform.as_lists(items.filter(catalogue.is_trained(items))["price"].combine_chunks())
         return transform.analysis_batch({"price": prices}, len(prices))
 
 

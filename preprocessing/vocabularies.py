@@ -42,6 +42,14 @@ def count_items(timelines: Timelines, rows: np.ndarray) -> pa.Table:
     return table.filter(pc.greater(table["count"], 0))
 
 
+def untouched_items(ids: pa.ChunkedArray) -> pa.Table:
+    """The distinct ids [N] as rows of `count_items` without an event."""
+    distinct = pc.unique(ids)
+    zeros, nulls = pa.array(np.zeros(len(distinct), np.int64)), pa.nulls(len(distinct), pa.int64())
+    counts = dict.fromkeys(("count", "views", "carts", "transactions"), zeros)
+    return pa.table({"id": distinct, **counts, "first_seen_ms": nulls, "last_seen_ms": nulls})
+
+
 def count_visitors(timelines: Timelines, rows: np.ndarray) -> pa.Table:
     """Events of a row mask [N] by visitor: id, count; visitors without any are absent."""
     counts = np.bincount(timelines.visitor_code[rows], minlength=len(timelines.visitors))
@@ -95,7 +103,7 @@ def index_visitors(
 def index_items(
     work: Workspace, encoded_counts: bytes, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Writes the item vocabulary, and keeps all training items with their counts; index -1: beyond its limits."""
+    """Writes the item vocabulary, and keeps all items with their training counts; index -1: beyond its limits."""
     counts = decode_columns(encoded_counts)
     entries = choose_entries(counts, config)
     _write_ids(layout.vocabulary(Vocabulary.ITEMS), entries)

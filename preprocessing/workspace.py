@@ -38,7 +38,7 @@ class Workspace:
 
     @property
     def items(self) -> str:
-        """The item vocabulary with its training counts."""
+        """All items with their training counts, those of the vocabulary first."""
         return join(self.root, "items.arrow")
 
 

@@ -1,6 +1,6 @@
 """Every knob of a training run, as frozen dataclasses; `contract.settings` reads them from JSON and `key=value`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from contract.schema import EVENT_KINDS
@@ -15,7 +15,11 @@ def _check(is_met: bool, key: str, value: object, rule: str) -> None:
 class MatrixFactorizationConfig:
     """A vector for each visitor and item; the score is their similarity.
 
+    history_length    0: a visitor's vector is his own. Else it is the direction of the sum of his items' directions
+                      (FISM: Kabbur et al., KDD 2013), in training of at most so many beside the one to be found: then
+                      visitors never seen in training are served from their history
     similarity        cosine: scale × cosine of the vectors; dot: scale × their dot product
+    is_scale_learnt   the scale, 1 / temperature, is where it begins, and moves by Adam at 0.001
     has_item_bias     adds a learnt number for each item
     visitor_dropout   share of a visitor vector's entries hidden in a training step
     initial_stddev    of the normal distribution that tables start from
@@ -23,14 +27,23 @@ class MatrixFactorizationConfig:
 
     kind: Literal["matrix_factorization"] = "matrix_factorization"
     dim: int = 64
+    history_length: int = 0
     similarity: Literal["cosine", "dot"] = "cosine"
     scale: float = 10.0
+    is_scale_learnt: bool = False
     has_item_bias: bool = True
     visitor_dropout: float = 0.0
     initial_stddev: float = 0.1
 
     def __post_init__(self) -> None:
         _check(self.dim >= 1, "model.dim", self.dim, "at least 1")
+        _check(self.history_length >= 0, "model.history_length", self.history_length, "at least 0")
+        _check(
+            not self.history_length or self.similarity == "cosine",
+            "model.similarity",
+            self.similarity,
+            "cosine where model.history_length is not 0: the number of items must not raise the scores",
+        )
         _check(self.scale > 0, "model.scale", self.scale, "above 0")
         _check(0 <= self.visitor_dropout < 1, "model.visitor_dropout", self.visitor_dropout, "in [0, 1)")
         _check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
@@ -61,6 +74,10 @@ class TowersConfig:
 
     history_length        latest items of a visitor that are looked at
     dropout               share of a history vector's entries hidden in a training step
+    own_dropout           share of the items whose own vector is hidden in a training step, so that their content learns
+                          to speak for them alone; nothing is hidden where the catalogue tells nothing of the items
+    visitor_min_events    training events from which on a visitor has a vector of his own; none: nobody has
+    visitor_dropout       share of these vectors hidden in a training step
     return_bonus          added to the score of what is in the history when the catalogue is ranked, beside the bonuses
                           learnt: in the second epoch, training has seen what comes next and trusts new items too much
     initial_scale         of the cosine, learnt from there
@@ -72,6 +89,9 @@ class TowersConfig:
     dim: int = 64
     history_length: int = 10
     dropout: float = 0.2
+    own_dropout: float = 0.3
+    visitor_min_events: int | None = None
+    visitor_dropout: float = 0.5
     return_bonus: float = 3.0
     initial_scale: float = 8.0
     initial_stddev: float = 0.05
@@ -80,7 +100,10 @@ class TowersConfig:
     def __post_init__(self) -> None:
         _check(self.dim >= 1, "model.dim", self.dim, "at least 1")
         _check(self.history_length >= 1, "model.history_length", self.history_length, "at least 1")
-        _check(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
+        for name in ("dropout", "own_dropout", "visitor_dropout"):
+            _check(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "in [0, 1)")
+        least = self.visitor_min_events
+        _check(least is None or least >= 1, "model.visitor_min_events", least, "at least 1, or none")
         _check(self.initial_scale > 0, "model.initial_scale", self.initial_scale, "above 0")
         _check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
         _check(self.dense_learning_rate > 0, "model.dense_learning_rate", self.dense_learning_rate, "above 0")
@@ -105,18 +128,32 @@ class SampledSoftmaxConfig:
     """Cross entropy of the item chosen against the items of the global batch and drawn ones.
 
     num_drawn         items drawn a step, the same on every replica
-    drawn_power       items are drawn in proportion to (training events + 1) ** drawn_power
+    drawn_power       items are drawn in proportion to (training events + 1) ** drawn_power; 0: all alike
+    uniform_share     of the draws that are of all items alike instead, so that rare items compete too
+    has_batch_items   whether the other rows' items compete
     event_weights     weight of an example by the kind of its event
+    half_life_days    an example weighs half as much as one so many days younger; none: all ages weigh alike
+    l2                of the vectors that an example reads, for dot products: directions do not feel it
     """
 
     kind: Literal["sampled_softmax"] = "sampled_softmax"
     num_drawn: int = 1024
     drawn_power: float = 0.5
+    uniform_share: float = 0.0
+    has_batch_items: bool = True
     event_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
+    half_life_days: float | None = None
+    l2: float = 0.0
 
     def __post_init__(self) -> None:
         _check(self.num_drawn >= 0, "loss.num_drawn", self.num_drawn, "at least 0")
         _check(0 <= self.drawn_power <= 1, "loss.drawn_power", self.drawn_power, "in [0, 1]")
+        _check(0 <= self.uniform_share <= 1, "loss.uniform_share", self.uniform_share, "in [0, 1]")
+        rule = "above 0 with loss.has_batch_items false: something must compete"
+        _check(self.has_batch_items or self.num_drawn > 0, "loss.num_drawn", self.num_drawn, rule)
+        half_life = self.half_life_days
+        _check(half_life is None or half_life > 0, "loss.half_life_days", half_life, "above 0, or none")
+        _check(self.l2 >= 0, "loss.l2", self.l2, "at least 0")
         _check_event_weights(self.event_weights)
 
 
@@ -157,6 +194,28 @@ class AdamConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlternatingConfig:
+    """Weighted alternating least squares of a factorization; see `models.least_squares` for the objective.
+
+    unobserved_weight   u: of each pair without an event, and added to each with one
+    l2                  λ of a vector, times the power below
+    l2_power            of (entries of the row + unobserved_weight × others) that λ grows with; 0: λ is l2 for all
+    batch_entries       pairs that a replica reads at a time
+    """
+
+    unobserved_weight: float = 0.01
+    l2: float = 0.01
+    l2_power: float = 0.0
+    batch_entries: int = 32_768
+
+    def __post_init__(self) -> None:
+        _check(self.unobserved_weight > 0, "als.unobserved_weight", self.unobserved_weight, "above 0")
+        _check(self.l2 > 0, "als.l2", self.l2, "above 0")
+        _check(0 <= self.l2_power <= 1, "als.l2_power", self.l2_power, "in [0, 1]")
+        _check(self.batch_entries >= 1, "als.batch_entries", self.batch_entries, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class InputConfig:
     """How training rows become batches.
 
@@ -184,6 +243,9 @@ OptimizerConfig = AdagradConfig | AdamConfig
 class RunConfig:
     """A training run; with the dataset it determines the result.
 
+    solver                   sgd: the loss by gradient steps; als: weighted alternating least squares, of a
+                             factorization: an epoch is then a sweep, scores are plain dot products without biases, and
+                             of the loss only the event weights are used
     devices                  replicas in this process: GPUs where there are any, else logical CPUs; none: all GPUs, or
                              one CPU
     mixed_precision          matrix products in bfloat16; tables, losses and updates stay float32
@@ -196,6 +258,8 @@ class RunConfig:
     loss: LossConfig
     optimizer: OptimizerConfig
     input: InputConfig = field(default_factory=InputConfig)
+    solver: Literal["sgd", "als"] = "sgd"
+    als: AlternatingConfig = field(default_factory=AlternatingConfig)
     epochs: int = 1
     seed: int = 0
     devices: int | None = None
@@ -216,16 +280,47 @@ class RunConfig:
         if isinstance(self.model, TowersConfig) and not isinstance(self.loss, SampledSoftmaxConfig):
             raise ValueError("the towers rank, they predict no weights: they train with loss.kind sampled_softmax only")
 
+        if isinstance(self.model, MatrixFactorizationConfig) and self.model.history_length:
+            rule = "0 with loss.kind squared_error, which predicts an event's weight from the visitor's own vector"
+            _check(isinstance(self.loss, SampledSoftmaxConfig), "model.history_length", self.model.history_length, rule)
+        if isinstance(self.model, TowersConfig) and isinstance(self.loss, SampledSoftmaxConfig):
+            _check(self.loss.l2 == 0, "loss.l2", self.loss.l2, "0 with the towers: only a factorization has it")
+        if self.solver == "als" and (self.model.kind, self.loss.kind) != ("matrix_factorization", "sampled_softmax"):
+            raise ValueError(
+                f"solver=als ranks with a factorization, got model {self.model.kind} and loss {self.loss.kind}: leave "
+                "solver at sgd, or train the preset mf"
+            )
+
+    @property
+    def scored_model(self) -> ModelConfig:
+        """The model as its tables are scored: least squares know neither lengths of 1 nor biases."""
+        if self.solver == "als" and isinstance(self.model, MatrixFactorizationConfig):
+            plain = replace(self.model, history_length=0, similarity="dot", scale=1.0, is_scale_learnt=False)
+            return replace(plain, has_item_bias=False, visitor_dropout=0.0)
+        return self.model
+
     @property
     def history_length(self) -> int:
-        """Earlier rows of the timeline that each training example comes with; with 0, rows stand alone."""
-        return self.model.history_length if isinstance(self.model, TowersConfig) else 0
+        """Other rows of the timeline that each training example comes with; with 0, rows stand alone."""
+        return 0 if isinstance(self.scored_model, NeuralConfig) else self.scored_model.history_length
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether examples come with the rows before them, not with those around them."""
+        return isinstance(self.model, TowersConfig)
+
+    @property
+    def has_times(self) -> bool:
+        """Whether an example's weight depends on its age."""
+        return isinstance(self.loss, SampledSoftmaxConfig) and self.loss.half_life_days is not None
 
     @property
     def dense_optimizer(self) -> OptimizerConfig:
         """What moves the weights that are not tables."""
         if isinstance(self.model, TowersConfig):
             return AdamConfig(learning_rate=self.model.dense_learning_rate)
+        if isinstance(self.model, MatrixFactorizationConfig):
+            return AdamConfig()
         return self.optimizer
 
 

@@ -14,6 +14,7 @@ from contract.errors import ContractError
 from contract.layout import DatasetLayout, join
 from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
 from contract.schema import Split, Vocabulary
+from contract.timelines import read_timelines
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,19 @@ class Dataset:
         """[I] int64: training events of each item, all kinds; the popularity that samplers and baselines use."""
         catalogue = self.catalogue()
         return sum(catalogue[name].to_numpy() for name in ("views", "carts", "transactions"))
+
+    def num_trained_items(self) -> int:
+        """Items with a training event: the first ones of the vocabulary, which has the most frequent first."""
+        return int(np.count_nonzero(self.item_counts()))
+
+    def visitor_counts(self) -> np.ndarray:
+        """[visitors of the vocabulary] int64: training events of each, most frequent first."""
+        counts = np.zeros(self.num_visitors, np.int64)
+        for shard in self.shards(Split.TRAIN):
+            rows = read_timelines([shard])
+            is_counted = (rows.is_target == 1) & (rows.visitor < self.num_visitors)
+            counts += np.bincount(rows.visitor[is_counted], minlength=self.num_visitors)
+        return counts
 
 
 def open_dataset(root: str) -> Dataset:

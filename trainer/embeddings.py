@@ -77,13 +77,13 @@ class ShardedTable:
     then `update` with the gradient of what it read. Both are called within `Replicas.run`.
     """
 
-    def __init__(self, *, rows: int, dim: int, replicas: Replicas, optimizer: RowOptimizer) -> None:
+    def __init__(self, *, rows: int, dim: int, replicas: Replicas, optimizer: RowOptimizer | None) -> None:
+        """A table of zeros; without an optimizer its rows are set by a solver and never updated."""
         self.rows = rows
         self.dim = dim
         self.values = RowShards(rows=rows, dim=dim, replicas=replicas)
-        self.slots = {
-            name: RowShards(rows=rows, dim=dim, replicas=replicas, fill=fill) for name, fill in optimizer.slots.items()
-        }
+        slots = optimizer.slots if optimizer else {}
+        self.slots = {name: RowShards(rows=rows, dim=dim, replicas=replicas, fill=fill) for name, fill in slots.items()}
         self._replicas = replicas
         self._optimizer = optimizer
 
@@ -106,7 +106,12 @@ class ShardedTable:
         Args:
           gradient: of the global loss's share that this replica computed, by `lookup.vectors()`, the same shape.
           step: counts from 0, scalar int64.
+
+        Raises:
+          ValueError: the table has no optimizer.
         """
+        if self._optimizer is None:
+            raise ValueError("a table without an optimizer cannot be updated along a gradient")
         rows = lookup.rows
         if self._replicas.count == 1:
             summed = tf.math.unsorted_segment_sum(gradient, lookup.place, tf.size(rows))

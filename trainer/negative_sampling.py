@@ -1,4 +1,4 @@
-"""What stands for the items a visitor did not choose: the other items of the batch, and items drawn by popularity.
+"""What stands for the items a visitor did not choose: the other items of the batch, and drawn ones.
 
 Shapes: B rows of the global batch, N drawn items, I items of the vocabulary.
 """
@@ -10,7 +10,16 @@ import tensorflow as tf
 class NegativeSampler:
     """Draws items and tells how often a step is expected to show each item as a candidate."""
 
-    def __init__(self, item_counts: np.ndarray, *, num_drawn: int, drawn_power: float, seed: int) -> None:
+    def __init__(
+        self,
+        item_counts: np.ndarray,
+        *,
+        num_drawn: int,
+        drawn_power: float,
+        seed: int,
+        uniform_share: float = 0.0,
+        has_batch_items: bool = True,
+    ) -> None:
         """A sampler of the items 0 … I-1.
 
         Args:
@@ -18,15 +27,20 @@ class NegativeSampler:
           num_drawn: N.
           drawn_power: items are drawn in proportion to (item_counts + 1) ** drawn_power.
           seed: of the draws; a step draws the same on every replica.
+          uniform_share: share of the draws that are of all items alike instead.
+          has_batch_items: whether the items of the batch's other rows are candidates too.
         """
         self.num_items = len(item_counts)
         self.num_drawn = num_drawn
         self._seed = seed
-        self._batch_share = tf.constant(item_counts / max(item_counts.sum(), 1), tf.float32)
+        batch_share = item_counts / max(item_counts.sum(), 1)
+        self._batch_share = tf.constant(batch_share if has_batch_items else 0 * batch_share, tf.float32)
         weights = (item_counts + 1.0) ** drawn_power
-        self._drawn_share = tf.constant(weights / weights.sum(), tf.float32)
+        # one distribution and not two sources: the expected count of a draw is then exact whatever it came from
+        drawn_share = uniform_share / len(weights) + (1 - uniform_share) * weights / weights.sum()
+        self._drawn_share = tf.constant(drawn_share, tf.float32)
         # double: at a million items, the float32 steps of a sum near 1 would be of the size of an item's share
-        cumulative = np.cumsum(weights)
+        cumulative = np.cumsum(drawn_share)
         self._cumulative = tf.constant(cumulative / cumulative[-1], tf.float64)
 
     def draw(self, step: tf.Tensor) -> tf.Tensor:

@@ -2,23 +2,27 @@
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
+import scipy.sparse as sp
 import tensorflow as tf
 
 from contract.schema import EVENT_KINDS, Split
 from trainer import checkpoint
+from trainer.alternating import AlternatingSolver
 from trainer.checkpoint import Parts
 from trainer.cluster import Cluster, join_cluster
-from trainer.config import RunConfig
+from trainer.config import RunConfig, SampledSoftmaxConfig
 from trainer.dataset import Dataset, open_dataset
 from trainer.distribution import Replicas, check_batch_divides, start_replicas, stop_without_others
-from trainer.embeddings import initialize
+from trainer.embeddings import ShardedTable, initialize
 from trainer.input_pipeline import count_events, steps_per_epoch, training_batches
-from trainer.models.build import TrainingModel, build_training_model
+from trainer.interactions import read_interactions
+from trainer.models.build import TrainingModel, build_tables, build_training_model
 from trainer.models.loading import build_inference_model
 from trainer.optimizers import dense_optimizer
 from trainer.preemption import Preempted, StopRequest, stop_on_sigterm
@@ -38,6 +42,9 @@ from trainer.validation import Validator, make_next_item_validator, make_validat
 __all__ = ["Preempted", "train"]
 
 log = logging.getLogger(__name__)
+
+Advance = Callable[[int, int], np.ndarray]
+"""Trains `count` steps, the first of which has the number `first`, and gives their losses [count]."""
 
 
 @dataclass(frozen=True)
@@ -119,26 +126,12 @@ def _train(config: RunConfig, data: str, workdir: str, request: StopRequest, clu
     check_batch_divides(config.input.batch_size, replicas.count)
     dataset = open_dataset(data)
     record = _open_run(workdir, config, dataset, replicas)
-    length = _Length(record.training_rows, config.input.batch_size, config.epochs)
+    rows_of_step = record.training_rows if config.solver == "als" else config.input.batch_size
+    length = _Length(record.training_rows, rows_of_step, config.epochs)
 
-    model = build_training_model(config, dataset, replicas)
-    optimizer = _make_dense_optimizer(config, model, replicas)
-    parts = Parts(model.tables, model.dense, optimizer.variables if optimizer else [])
+    parts, start = _build(config, dataset, replicas, length)
     step = first_step = _restore_or_initialize(workdir, parts, config, length)
-    run_steps = compile_steps(
-        TrainingStep(model, replicas, optimizer=optimizer, jit_compile=config.jit_compile), replicas
-    )
-    batches = iter(
-        training_batches(
-            dataset.shards(Split.TRAIN),
-            config.input,
-            seed=config.seed,
-            epochs=config.epochs,
-            history_length=config.history_length,
-            first_epoch=step // length.steps_per_epoch,
-            first_step=step % length.steps_per_epoch,
-        )
-    )
+    advance = start(step)
     validator = _make_validator(config, dataset) if replicas.is_chief else None
     keeper = _Keeper(config, workdir, dataset, replicas, parts, length, validator)
 
@@ -158,7 +151,7 @@ def _train(config: RunConfig, data: str, workdir: str, request: StopRequest, clu
             epoch_losses: list[np.ndarray] = []
             while step < epoch_end:
                 count = min(config.steps_per_call, epoch_end - step, _until_save(config, step))
-                losses = run_steps(batches, tf.constant(step, tf.int64), tf.constant(count)).numpy()
+                losses = advance(step, count)
                 _check_finite(losses, step, config)
                 rows = length.rows_before(step + count) - length.rows_before(step)
                 step += count
@@ -183,11 +176,12 @@ def _open_run(workdir: str, config: RunConfig, dataset: Dataset, replicas: Repli
         check_same_run(record, config, dataset)
         replicas.wait_for_all()
         return record
-    events = count_events(dataset.shards(Split.TRAIN), config.input, config.history_length)
+    shards = dataset.shards(Split.TRAIN)
+    events = count_events(shards, config.input, config.history_length, config.is_sequential)
     if not events.sum():
         raise ValueError(
-            f"no visitor of the training split of {dataset.root} has a second row, and this model learns what comes "
-            "after the first; train the preset mf, or prepare a longer log"
+            f"no visitor of the training split of {dataset.root} has a second row, and this model learns from the "
+            "others of the same visitor; train mf with model.history_length=0, or prepare a longer log"
         )
     record = RunRecord(
         config=config,
@@ -206,8 +200,51 @@ def _open_run(workdir: str, config: RunConfig, dataset: Dataset, replicas: Repli
 
 
 def _make_validator(config: RunConfig, dataset: Dataset) -> Validator | None:
-    """What picks the best checkpoint: next items for models of histories, which returning visitors would not tell."""
-    return make_next_item_validator(dataset, "ndcg") if config.history_length else make_validator(config, dataset)
+    """What picks the best checkpoint: next items for models of sequences, which returning visitors would not tell."""
+    return make_next_item_validator(dataset, "ndcg") if config.is_sequential else make_validator(config, dataset)
+
+
+def _build(
+    config: RunConfig, dataset: Dataset, replicas: Replicas, length: _Length
+) -> tuple[Parts, Callable[[int], Advance]]:
+    """What a run trains, and what goes on with it from a step once it is filled."""
+    if config.solver == "als":
+        tables = build_tables(config, dataset, replicas)
+        return Parts(tables, [], []), lambda step: _sweeps(config, dataset, tables, replicas)  # noqa: ARG005
+    model = build_training_model(config, dataset, replicas)
+    optimizer = _make_dense_optimizer(config, model, replicas)
+    run_steps = compile_steps(
+        TrainingStep(model, replicas, optimizer=optimizer, jit_compile=config.jit_compile), replicas
+    )
+
+    def start(step: int) -> Advance:
+        batches = iter(
+            training_batches(
+                dataset.shards(Split.TRAIN),
+                config.input,
+                seed=config.seed,
+                epochs=config.epochs,
+                history_length=config.history_length,
+                is_sequential=config.is_sequential,
+                has_times=config.has_times,
+                first_epoch=step // length.steps_per_epoch,
+                first_step=step % length.steps_per_epoch,
+            )
+        )
+        return lambda first, count: run_steps(batches, tf.constant(first, tf.int64), tf.constant(count)).numpy()
+
+    return Parts(model.tables, model.dense, optimizer.variables if optimizer else []), start
+
+
+def _sweeps(config: RunConfig, dataset: Dataset, tables: Mapping[str, ShardedTable], replicas: Replicas) -> Advance:
+    solver = AlternatingSolver(config.als, _interactions(config, dataset), tables, replicas)
+    return lambda first, count: np.array([solver.sweep() for _ in range(count)], np.float32)  # noqa: ARG005
+
+
+def _interactions(config: RunConfig, dataset: Dataset) -> sp.csr_matrix:
+    if not isinstance(config.loss, SampledSoftmaxConfig):
+        raise ValueError("least squares take their weights from a sampled softmax's settings")
+    return read_interactions(dataset, config.loss.event_weights, config.loss.half_life_days)
 
 
 def _make_dense_optimizer(

@@ -9,6 +9,7 @@ from preprocessing.columns import encode_columns
 from preprocessing.config import PropertyConfig
 from preprocessing.sources import list_byte_ranges, read_chunks
 from preprocessing.timelines import Bundle
+from preprocessing.vocabularies import untouched_items
 from tests.preprocessing.shop import write_lines
 
 T = 1_440_000_000_000
@@ -80,6 +81,11 @@ def items(*ids: str) -> pa.Table:
     return pa.table({"id": pa.array(ids), "index": pa.array(np.arange(size)), **columns, **seen})
 
 
+def without_vocabulary(*ids: str) -> pa.Table:
+    rows = untouched_items(pa.chunked_array([pa.array(ids)])).drop_columns("count")
+    return rows.add_column(1, "index", pa.array([-1] * len(rows), pa.int64()))
+
+
 def properties(*rows: tuple[str, str, str]) -> pa.Table:
     return pa.table(dict(zip(("item", "property", "value"), map(list, zip(*rows, strict=True)), strict=True)))
 
@@ -99,7 +105,7 @@ def test_items_get_their_roles_and_words_and_those_without_properties_are_kept()
             ("z", "available", "maybe"),
             ("z", "790", "cheap"),
         ),
-        items("a", "b"),
+        pa.concat_tables([items("a", "b"), without_vocabulary("z")]),
         PropertyConfig(),
         ("888", "6"),
         build_tree(["10", "20"], ["", "10"]),

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 
 def config_of(shop: dict[str, str], **settings) -> PrepareConfig:
     """Many partitions, some of them empty, and three out-of-vocabulary buckets for items."""
-    given = {"partition_bytes": 100, "block_rows": 4, "items": VocabularyConfig(oov_buckets=3), **settings}
+    given = {"partition_bytes": 100, "block_rows": 4, "items": VocabularyConfig(min_count=0, oov_buckets=3), **settings}
     return PrepareConfig(**shop, **given)
 
 
@@ -113,8 +113,8 @@ def test_the_catalogue_knows_what_was_told_before_the_cut(dataset, manifest):
     rows = read_catalogue([join(dataset, name) for name in manifest.catalogue_files]).to_pylist()
     by_id = {row["item_id"]: row for row in rows}
     items, categories = (vocabulary(dataset, name) for name in (Vocabulary.ITEMS, Vocabulary.CATEGORIES))
-    assert [row["item_id"] for row in rows] == [*items, "never-seen"]
-    assert [row["item_index"] for row in rows] == [*range(len(items)), -1]
+    assert [row["item_id"] for row in rows] == items
+    assert [row["item_index"] for row in rows] == [*range(len(items))]
     first = by_id["item-0"]
     assert first["is_available"] is False, "day 4 said 0; day 9 lies after the cut"
     assert [categories[index] for index in first["category_path"]] == ["10", "20", "30"]
@@ -159,7 +159,8 @@ def test_the_statistics_count_what_was_read(dataset):
     assert events["events_per_visitor"]["histogram"] == {"2": 1, "10": 3}
     assert statistics["items"]["items"] == 6
     assert statistics["item_properties"]["rows"] == 9
-    assert statistics["catalogue"]["outside_vocabulary"] == 1
+    assert statistics["catalogue"]["outside_vocabulary"] == 0
+    assert statistics["catalogue"]["without_training_events"] == 1
     tree = statistics["category_tree"]
     assert (tree["rows"], tree["categories"], tree["roots"], tree["levels"]) == (3, 3, 1, 3)
 
@@ -251,6 +252,23 @@ def test_items_beyond_the_vocabularys_limits_stay_in_the_catalogue(tmp_path):
         ("i2", -1, 10),
         ("i3", -1, 10),
     ]
+
+
+def test_an_item_known_from_its_properties_alone_comes_last_in_the_vocabulary(dataset, manifest):
+    rows = read_catalogue([join(dataset, name) for name in manifest.catalogue_files]).to_pylist()
+    items = vocabulary(dataset, Vocabulary.ITEMS)
+    assert items[-1] == "never-seen"
+    assert (rows[-1]["item_id"], rows[-1]["views"], rows[-1]["first_seen_ms"]) == ("never-seen", 0, None)
+    assert all(row["views"] > 0 for row in rows[:-1])
+    assert len(rows[-1]["category_path"]) == 2  # below 10, node 20
+
+
+def test_items_without_events_may_be_kept_out_of_the_vocabulary(shop, tmp_path):
+    root = str(tmp_path / "dataset")
+    prepare(config_of(shop, items=VocabularyConfig(min_count=1)), root)
+    rows = read_catalogue([join(root, name) for name in read_manifest(root).catalogue_files]).to_pylist()
+    assert (rows[-1]["item_id"], rows[-1]["item_index"]) == ("never-seen", -1)
+    assert "never-seen" not in vocabulary(root, Vocabulary.ITEMS)
 
 
 def test_what_happens_after_the_cut_changes_nothing_before_it(tmp_path):

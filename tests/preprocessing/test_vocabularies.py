@@ -6,7 +6,9 @@ import tensorflow as tf
 
 from preprocessing.columns import decode_columns, encode_columns
 from preprocessing.config import VocabularyConfig
-from preprocessing.vocabularies import assign_indices, choose_entries, merge_counts
+from preprocessing.vocabularies import assign_indices, choose_entries, merge_counts, untouched_items
+
+COLUMNS = ["id", "count", "views", "carts", "transactions", "first_seen_ms", "last_seen_ms"]
 
 
 def counts(**of: int) -> pa.Table:
@@ -31,6 +33,20 @@ def test_merged_counts_add_up_and_keep_the_first_and_last_time():
 
     merged = decode_columns(merge_counts([part(2, 50, 60), part(3, 10, 55)])).to_pylist()
     assert merged == [{"id": "x", "count": 5, "first_seen_ms": 10, "last_seen_ms": 60}]
+
+
+def test_items_that_only_properties_tell_of_have_no_events_and_come_last():
+    touched = pa.table({"id": ["x"], **{name: [2] for name in COLUMNS[1:]}})
+    told = untouched_items(pa.chunked_array([pa.array(["z", "x", "z", "y"])]))
+    assert told["id"].to_pylist() == ["z", "x", "y"]
+    merged = decode_columns(merge_counts([encode_columns(touched), encode_columns(told)]))
+    entries = choose_entries(merged, VocabularyConfig(min_count=0)).select(COLUMNS).to_pylist()
+    assert [list(entry.values()) for entry in entries] == [
+        ["x", 2, 2, 2, 2, 2, 2],
+        ["y", 0, 0, 0, 0, None, None],
+        ["z", 0, 0, 0, 0, None, None],
+    ]
+    assert choose_entries(merged, VocabularyConfig(min_count=1))["id"].to_pylist() == ["x"]
 
 
 def test_unknown_ids_get_the_bucket_that_tensorflow_gives_them(tmp_path):

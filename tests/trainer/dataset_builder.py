@@ -35,6 +35,8 @@ def build_dataset(
     visitors: Sequence[str],
     items: Sequence[str],
     categories: Mapping[str, Sequence[str]] | None = None,
+    prices: Mapping[str, int] | None = None,
+    property_values: Mapping[str, Sequence[str]] | None = None,
     oov_buckets: int = 1,
     split_method: SplitMethod = SplitMethod.TIME,
     num_shards: int = 1,
@@ -48,6 +50,8 @@ def build_dataset(
         empty validation or test split is not written. Earlier splits' rows of a visitor become context of the later.
       visitors, items: the vocabularies, in order.
       categories: an item's category path, from the root down; absent items have none.
+      prices: an item's price bucket, from 1 on; absent items have no price.
+      property_values: an item's property values; absent items have none.
       num_shards: files a split.
     """
     layout = DatasetLayout(root)
@@ -55,7 +59,7 @@ def build_dataset(
         Vocabulary.VISITORS: list(visitors),
         Vocabulary.ITEMS: list(items),
         Vocabulary.CATEGORIES: sorted({name for path in (categories or {}).values() for name in path}),
-        Vocabulary.PROPERTY_VALUES: [],
+        Vocabulary.PROPERTY_VALUES: sorted({name for words in (property_values or {}).values() for name in words}),
     }
     for name, ids in vocabularies.items():
         storage.write_bytes(layout.vocabulary(name), "".join(f"{word}\n" for word in ids).encode())
@@ -71,7 +75,7 @@ def build_dataset(
             context = [event for earlier in list(events)[:number] for event in events[earlier]]
             rows = _timelines(context, targets, indices, oov_buckets)
             splits[split] = _write_split(root, split, rows, num_shards, block_rows, compressed)
-    table = _catalogue(events[Split.TRAIN], vocabularies, categories or {})
+    table = _catalogue(events[Split.TRAIN], vocabularies, categories or {}, prices or {}, property_values or {})
     storage.write_bytes(layout.catalogue_shard(0, 1), encode_catalogue(table))
     is_by_time = split_method == SplitMethod.TIME
     manifest = Manifest(
@@ -170,9 +174,14 @@ def _write_split(
 
 
 def _catalogue(
-    train: Sequence[Event], vocabularies: Mapping[Vocabulary, list[str]], categories: Mapping[str, Sequence[str]]
+    train: Sequence[Event],
+    vocabularies: Mapping[Vocabulary, list[str]],
+    categories: Mapping[str, Sequence[str]],
+    prices: Mapping[str, int],
+    property_values: Mapping[str, Sequence[str]],
 ) -> pa.Table:
     category_index = {name: place for place, name in enumerate(vocabularies[Vocabulary.CATEGORIES])}
+    value_index = {name: place for place, name in enumerate(vocabularies[Vocabulary.PROPERTY_VALUES])}
     rows = []
     for index, item in enumerate(vocabularies[Vocabulary.ITEMS]):
         events = [event for event in train if event.item == item]
@@ -187,9 +196,9 @@ def _catalogue(
                 "category_path": [category_index[name] for name in path],
                 "is_available": None,
                 "price": None,
-                "price_bucket": 0,
+                "price_bucket": prices.get(item, 0),
                 "price_scaled": 0.0,
-                "property_values": [],
+                "property_values": [value_index[name] for name in property_values.get(item, ())],
                 **dict(zip(("views", "carts", "transactions"), counts, strict=True)),
                 "first_seen_ms": min(times, default=None),
                 "last_seen_ms": max(times, default=None),

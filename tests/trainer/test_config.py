@@ -45,7 +45,8 @@ def test_a_setting_is_read_by_the_type_of_its_field(setting: str, path: str, val
 
 
 def test_a_text_field_takes_one_of_its_values() -> None:
-    assert apply_settings(PRESETS["mf"], ["model.similarity=dot"]).model.similarity == "dot"
+    found = apply_settings(PRESETS["mf"], ["model.history_length=0", "model.similarity=dot"])
+    assert found.model.similarity == "dot"
     with pytest.raises(ValueError, match=r"model\.similarity must be one of cosine, dot, got euclid"):
         apply_settings(PRESETS["mf"], ["model.similarity=euclid"])
 
@@ -112,6 +113,44 @@ def test_a_key_that_an_older_run_lacks_takes_its_default() -> None:
 def test_the_neural_model_has_no_softmax() -> None:
     with pytest.raises(ValueError, match="squared_error only"):
         RunConfig(model=NeuralConfig(), loss=SampledSoftmaxConfig(), optimizer=AdamConfig())
+
+
+@pytest.mark.parametrize(
+    ("preset", "setting", "message"),
+    [
+        ("mf", "loss.uniform_share=2", r"loss\.uniform_share must be in \[0, 1\], got 2"),
+        ("mf", "loss.l2=-1", r"loss\.l2 must be at least 0, got -1"),
+        ("mf", "loss.half_life_days=0", r"loss\.half_life_days must be above 0, or none, got 0"),
+        ("mf", "als.l2=0", r"als\.l2 must be above 0, got 0"),
+        ("mf", "als.unobserved_weight=0", r"als\.unobserved_weight must be above 0"),
+        ("mf", "solver=newton", "solver must be one of sgd, als, got newton"),
+        ("mf", "model.history_length=-1", r"model\.history_length must be at least 0, got -1"),
+        ("nn", "solver=als", "solver=als ranks with a factorization, got model towers"),
+        ("notebook-mf", "solver=als", "and loss squared_error: leave solver at sgd, or train the preset mf"),
+        ("nn", "loss.l2=1", "only a factorization has it"),
+    ],
+)
+def test_a_setting_that_does_not_go_with_the_others_is_refused(preset: str, setting: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        apply_settings(PRESETS[preset], [setting])
+
+
+def test_something_must_compete() -> None:
+    with pytest.raises(ValueError, match=r"loss\.num_drawn must be above 0 with loss\.has_batch_items false"):
+        SampledSoftmaxConfig(num_drawn=0, has_batch_items=False)
+
+
+def test_visitors_made_of_their_items_have_directions_and_a_softmax() -> None:
+    with pytest.raises(ValueError, match=r"model\.similarity must be cosine where model\.history_length is not 0"):
+        MatrixFactorizationConfig(history_length=3, similarity="dot")
+    with pytest.raises(ValueError, match=r"model\.history_length must be 0 with loss\.kind squared_error"):
+        RunConfig(model=MatrixFactorizationConfig(history_length=3), loss=SquaredErrorConfig(), optimizer=AdamConfig())
+
+
+def test_least_squares_score_by_plain_dot_products() -> None:
+    model = apply_settings(PRESETS["mf"], ["solver=als", "model.dim=3"]).scored_model
+    plain = MatrixFactorizationConfig(dim=3, similarity="dot", scale=1.0, has_item_bias=False)
+    assert dataclasses.replace(model, initial_stddev=plain.initial_stddev) == plain
 
 
 def test_differences_name_each_key_with_both_values() -> None:

@@ -158,7 +158,7 @@ def trained_models():
     config = TowersConfig(dim=5, history_length=3)
     weights = DenseWeights(*(normal(*variable.shape) for variable in make_dense_variables(config, seed=0)))
     towers = TowersInference(
-        config, item_table=normal(9, 6), dense=weights, num_items=8, item_counts=np.arange(8, 0, -1)
+        config, items=normal(8, 6), visitors=normal(2, 5), dense=weights, item_counts=np.arange(8, 0, -1)
     )
     return [matrix_factorization, neural, towers]
 

@@ -42,6 +42,7 @@ def read(
     first_step: int = 0,
     config: InputConfig = INPUT,
     history_length: int = 0,
+    is_sequential: bool = True,
 ) -> list[Batch]:
     batches = training_batches(
         shards,
@@ -49,6 +50,8 @@ def read(
         seed=seed,
         epochs=epoch + 1,
         history_length=history_length,
+        is_sequential=is_sequential,
+        has_times=True,
         first_epoch=epoch,
         first_step=first_step,
     )
@@ -199,3 +202,25 @@ def test_the_order_with_histories_depends_on_seed_and_epoch_alone(shards: list[s
     assert order == pairs(read(shards, epoch=2, seed=3, history_length=3))
     assert order[64:] == pairs(read(shards, epoch=2, seed=3, history_length=3, first_step=2))
     assert order != pairs(read(shards, epoch=3, seed=3, history_length=3))
+
+
+@pytest.mark.parametrize("history_length", [2, 10])
+def test_the_rows_around_a_row_are_those_after_it_and_then_those_from_the_beginning(
+    tmp_path: Path, history_length: int
+) -> None:
+    train = [Event("a", f"i{place}", "view", place * 100) for place in range(4)] + [Event("b", "i4", "view", 50)]
+    dataset = build_dataset(str(tmp_path), train=train, visitors=["a", "b"], items=[f"i{item}" for item in range(5)])
+    shards = dataset.shards(Split.TRAIN)
+    (batch,) = read(shards, history_length=history_length, is_sequential=False)
+    # the only row of b has none around it
+    assert int(batch.is_row.sum()) == 4
+    np.testing.assert_array_equal(count_events(shards, INPUT, history_length, is_sequential=False), [4, 0, 0])
+    around = {
+        int(item): history[is_history].tolist()
+        for item, history, is_history in zip(batch.item[:4], batch.history, batch.is_history, strict=False)
+    }
+    expected = {0: [1, 2, 3], 1: [2, 3, 0], 2: [3, 0, 1], 3: [0, 1, 2]}
+    assert around == {item: others[:history_length] for item, others in expected.items()}
+    row = int(np.flatnonzero(batch.item[:4] == 2)[0])
+    assert batch.history_age_ms[row, :2].tolist() == [-100, 200]
+    assert batch.timestamp_ms[row] == 200

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from trainer.negative_sampling import NegativeSampler
@@ -6,6 +7,13 @@ from trainer.negative_sampling import NegativeSampler
 
 def draw(sampler: NegativeSampler, step: int) -> np.ndarray:
     return sampler.draw(tf.constant(step, tf.int64)).numpy()
+
+
+def draw_steps(sampler: NegativeSampler, steps: int) -> np.ndarray:
+    """What the steps 0 … steps - 1 draw, [steps, N]."""
+    draw_all = tf.function(lambda: tf.map_fn(sampler.draw, tf.range(steps, dtype=tf.int64)))
+    drawn: np.ndarray = draw_all().numpy()
+    return drawn
 
 
 def test_draws_depend_on_seed_and_step_alone() -> None:
@@ -30,6 +38,63 @@ def test_the_last_of_a_million_items_can_be_drawn_and_none_beyond() -> None:
     assert drawn.max() < 1_000_000
     # uniform: the mean of 100,000 draws has a standard deviation of 290,000 / 316 = 900
     assert abs(drawn.mean() - 500_000) < 5_000
+
+
+def test_a_share_of_the_draws_is_of_all_items_alike() -> None:
+    # half of 1/4 each, and half of 0.1, 0.2, 0.3, 0.4
+    sampler = NegativeSampler(np.array([0, 3, 8, 15]), num_drawn=40_000, drawn_power=0.5, seed=0, uniform_share=0.5)
+    shares = np.bincount(draw(sampler, 0), minlength=4) / 40_000
+    np.testing.assert_allclose(shares, [0.175, 0.225, 0.275, 0.325], atol=0.01)
+
+
+@pytest.mark.parametrize("has_batch_items", [True, False])
+@pytest.mark.parametrize(("drawn_power", "uniform_share"), [(0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (1.0, 0.3)])
+def test_expected_counts_are_what_many_steps_show(
+    drawn_power: float, uniform_share: float, has_batch_items: bool
+) -> None:
+    """By brute force: 4,000 steps of a row, 6 others and 10 draws, counted."""
+    counts = np.array([0, 1, 3, 6])
+    sampler = NegativeSampler(
+        counts,
+        num_drawn=10,
+        drawn_power=drawn_power,
+        seed=0,
+        uniform_share=uniform_share,
+        has_batch_items=has_batch_items,
+    )
+    shown = np.bincount(draw_steps(sampler, 4000).ravel(), minlength=4) / 4000
+    if has_batch_items:
+        others = np.random.default_rng(0).choice(4, p=counts / 10, size=(4000, 6))
+        shown = shown + np.bincount(others.ravel(), minlength=4) / 4000
+    expected = np.exp(sampler.log_expected_count(tf.range(4), tf.constant(6.0)))
+    # at most 16 candidates: a mean of 4,000 counts has a standard deviation below 2 / 63
+    np.testing.assert_allclose(shown, expected, atol=0.1)
+
+
+@pytest.mark.parametrize("has_batch_items", [True, False])
+@pytest.mark.parametrize(("drawn_power", "uniform_share"), [(0.0, 0.0), (0.7, 0.0), (1.0, 0.3)])
+def test_corrected_candidates_estimate_the_sum_over_all_other_items(
+    drawn_power: float, uniform_share: float, has_batch_items: bool
+) -> None:
+    """By brute force: the mean of Σ exp(score - log expected count) over 3,000 steps."""
+    counts, chosen = np.array([2, 1, 3, 4]), 3
+    scores = np.array([0.5, -1.0, 0.0, 2.0])
+    sampler = NegativeSampler(
+        counts,
+        num_drawn=20,
+        drawn_power=drawn_power,
+        seed=1,
+        uniform_share=uniform_share,
+        has_batch_items=has_batch_items,
+    )
+    correction = sampler.log_expected_count(tf.range(4), tf.constant(8.0)).numpy()
+    generator, sums = np.random.default_rng(0), []
+    for drawn in draw_steps(sampler, 3000):
+        others = generator.choice(4, p=counts / 10, size=8 if has_batch_items else 0)
+        candidates = np.concatenate([others, drawn])
+        candidates = candidates[candidates != chosen]
+        sums.append(np.exp(scores[candidates] - correction[candidates]).sum())
+    assert np.mean(sums) == pytest.approx(np.exp(scores[:3]).sum(), rel=0.02)
 
 
 def test_expected_counts_add_up_over_both_sources() -> None:

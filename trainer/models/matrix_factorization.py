@@ -1,5 +1,7 @@
 """Matrix factorization: a vector for each visitor and item, and the similarity of the two as the score.
 
+A visitor's vector is his own, or made of the items that he touched: then the item table serves both sides.
+
 There is a bias for items only: under a softmax over items one of the visitor would cancel, as it adds the same to all
 of a visitor's scores.
 
@@ -7,9 +9,12 @@ Shapes: B rows, C candidates, I items of the vocabulary, V rows of the visitor t
 the item table's last column is ten times the bias.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
+import scipy.sparse as sp
 import tensorflow as tf
 
 from trainer.config import MatrixFactorizationConfig
@@ -26,6 +31,13 @@ def item_width(config: MatrixFactorizationConfig) -> int:
     return config.dim + config.has_item_bias
 
 
+def make_dense_variables(config: MatrixFactorizationConfig) -> list[keras.Variable]:
+    """The logarithm of the scale where it is learnt, else nothing."""
+    if not config.is_scale_learnt:
+        return []
+    return [keras.Variable(np.float32(np.log(config.scale)), name="log_scale")]
+
+
 @dataclass(frozen=True)
 class MatrixFactorization:
     """Scores from table rows, differentiable; what training and inference share.
@@ -36,9 +48,14 @@ class MatrixFactorization:
     config: MatrixFactorizationConfig
     compute_dtype: tf.DType = tf.float32
 
-    def place_visitors(self, rows: tf.Tensor) -> tf.Tensor:
-        """[B, D] for rows [B, D] of the visitor table: their dot product with a placed item is the score."""
-        return self._normalize(rows) * self.config.scale
+    def place_visitors(self, rows: tf.Tensor, dense: Sequence[tf.Tensor] = ()) -> tf.Tensor:
+        """[B, D]: the dot product with a placed item is the score.
+
+        Args:
+          rows: [B, D] of the visitor table, or sums of placed items.
+          dense: the weights that are no table.
+        """
+        return self._normalize(rows) * (tf.exp(dense[0]) if self.config.is_scale_learnt else self.config.scale)
 
     def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Vectors [C, D] and biases [C] for rows [C, W] of the item table."""
@@ -71,43 +88,51 @@ class MatrixFactorizationInference(tf.Module):
         num_visitors: int,
         num_items: int,
         item_counts: np.ndarray | None,
+        dense: Sequence[np.ndarray] = (),
     ) -> None:
         """The model of trained tables, whose rows beyond the vocabularies are out-of-vocabulary buckets.
 
         Args:
-          visitor_table: [V, D].
+          visitor_table: [V, D]; where visitors are made of their items, what `sum_items` gives for those of training.
           item_table: [≥ I, W].
-          item_counts: [I] training events of each item: unknown visitors are then ranked by popularity, and an unknown
-            item scores like the least popular one without any similarity. None: buckets score with their own rows,
-            which training touched like any other.
+          item_counts: [I] training events of each item: unknown visitors are then ranked by popularity, and an item
+            without events, or unknown, scores like the least popular one without any similarity. None: all score with
+            their own rows, which training touched like any other.
+          dense: the trained weights that are no table.
         """
         super().__init__(name="matrix_factorization")
         self._model = MatrixFactorization(config)
         self._num_visitors = num_visitors
         self._num_items = num_items
+        self._dense = [tf.Variable(weight, trainable=False, dtype=tf.float32) for weight in dense]
         self._visitors = tf.Variable(visitor_table, trainable=False, name="visitors")
         vectors, biases = self._model.place_items(tf.constant(item_table))
         self._popularity: tf.Variable | None = None
         if item_counts is not None:
             self._popularity = tf.Variable(np.append(np.log1p(item_counts), 0.0), trainable=False, dtype=tf.float32)
-            vectors = tf.concat([vectors[:num_items], tf.zeros([1, config.dim])], axis=0)
-            known = biases[:num_items]
-            biases = tf.concat([known, tf.reduce_min(known, keepdims=True)], axis=0)
+            is_trained = np.append(item_counts > 0, False)
+            least = tf.reduce_min(tf.boolean_mask(biases[:num_items], is_trained[:-1]))
+            vectors = tf.where(is_trained[:, None], vectors[: num_items + 1], 0.0)
+            biases = tf.where(is_trained, biases[: num_items + 1], least)
         self._items = tf.Variable(vectors[:num_items], trainable=False, name="items")
         self._biases = tf.Variable(biases[:num_items], trainable=False, name="biases")
         self._other_items = tf.Variable(vectors[num_items:], trainable=False, name="other_items")
         self._other_biases = tf.Variable(biases[num_items:], trainable=False, name="other_biases")
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        scores = self._model.candidate_scores(self._place(queries.visitor), self._items, self._biases)
+        rows, is_known = self._rows(queries.visitor), self._is_known(queries.visitor)
+        if self._model.config.history_length:
+            from_history, has_history = self._sum_history(queries)
+            rows, is_known = tf.where(has_history[:, None], from_history, rows), is_known | has_history
+        scores = self._model.candidate_scores(self._model.place_visitors(rows, self._dense), self._items, self._biases)
         if self._popularity is None:
             return scores
-        return tf.where(self._is_known(queries.visitor)[:, None], scores, self._popularity[: self._num_items])
+        return tf.where(is_known[:, None], scores, self._popularity[: self._num_items])
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         items = _gather_two(self._items, self._other_items, item)
         biases = _gather_two(self._biases, self._other_biases, item)
-        scores = self._model.pair_scores(self._place(visitor), items, biases)
+        scores = self._model.pair_scores(self._model.place_visitors(self._rows(visitor), self._dense), items, biases)
         if self._popularity is None:
             return scores
         popularity = tf.gather(self._popularity, tf.minimum(item, self._num_items))
@@ -116,12 +141,31 @@ class MatrixFactorizationInference(tf.Module):
     def item_vectors(self) -> tf.Tensor:
         return tf.convert_to_tensor(self._items)
 
-    def _place(self, visitor: tf.Tensor) -> tf.Tensor:
-        rows = tf.gather(self._visitors, tf.minimum(visitor, self._visitors.shape[0] - 1))
-        return self._model.place_visitors(rows)
+    def _rows(self, visitor: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self._visitors, tf.minimum(visitor, self._visitors.shape[0] - 1))
+
+    def _sum_history(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
+        """[B, D] sums of the histories' placed items, and [B] bool: whether there is one that training knew."""
+        num_queries, length = tf.unstack(tf.shape(queries.history))
+        is_entry = tf.sequence_mask(queries.history_length, length) & (queries.history < self._num_items)
+        # entry by entry: histories of very different lengths would make [B, H, D] mostly padding
+        touched = tf.gather(self._items, tf.boolean_mask(queries.history, is_entry))
+        summed = tf.math.unsorted_segment_sum(touched, tf.where(is_entry)[:, 0], num_queries)
+        return summed, tf.reduce_any(is_entry, axis=1)
 
     def _is_known(self, visitor: tf.Tensor) -> tf.Tensor:
         return visitor < self._num_visitors
+
+
+def sum_items(config: MatrixFactorizationConfig, item_table: np.ndarray, visitor_items: sp.csr_matrix) -> np.ndarray:
+    """[V, D] float32: for each visitor of `visitor_items` [V, I] the sum of the directions of his items.
+
+    Args:
+      item_table: [≥ I, W].
+      visitor_items: how often he touched each.
+    """
+    directions, _ = MatrixFactorization(config).place_items(tf.constant(item_table[: visitor_items.shape[1]]))
+    return np.asarray(visitor_items @ directions.numpy(), np.float32)
 
 
 def _gather_two(first: tf.Variable, second: tf.Variable, index: tf.Tensor) -> tf.Tensor:

@@ -1,20 +1,42 @@
 """The objective of the two towers: the item that came next against all others, estimated from samples.
 
 Shapes: B rows of the global batch, b = B / R rows of this replica, H history, N drawn items, C = B + N candidates,
-D embedding, W columns of the item table.
+D embedding, F features of an item, W columns of a row of an item.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from trainer.config import SampledSoftmaxConfig
+from trainer.embeddings import Lookup
 from trainer.input_pipeline import Batch
 from trainer.losses import sampled_softmax
-from trainer.models.objectives import Candidates, Prepared, Tables, dropout_mask, own_slice
-from trainer.models.towers import DenseWeights, History, Towers, age_of
+from trainer.models.contents import Contents
+from trainer.models.objectives import Candidates, Prepared, Tables, own_slice, shown_mask
+from trainer.models.towers import DenseWeights, History, Towers
 from trainer.negative_sampling import NegativeSampler
+
+
+class _Inputs(NamedTuple):
+    """Inputs of `NextItemObjective.loss`.
+
+    candidates       what the rows are scored against
+    history          of the rows, [b, H]
+    keep             [b, H, D] 0 for a hidden entry of a history vector, else 1 / share kept
+    has_own          [bH + C] 1 where an item of a history, or a candidate, shows its own row, else 0
+    feature_weight   [bH + C, F] of their features
+    has_vector       [b] 1 where the visitor shows his own vector, else 0
+    """
+
+    candidates: Candidates
+    history: History
+    keep: tf.Tensor
+    has_own: tf.Tensor
+    feature_weight: tf.Tensor
+    has_vector: tf.Tensor
 
 
 @dataclass(frozen=True)
@@ -25,6 +47,10 @@ class NextItemObjective:
     batch's and the drawn ones are excluded for that row: counted twice, or corrected as if drawn, they would teach the
     model to return too rarely or too often. A row whose item, or whose whole history, is not in the vocabulary neither
     counts nor is a candidate.
+
+    tables      "item": a row for each item that training knows, and one more for all others; "feature", where the
+                catalogue tells of items; "visitor", where visitors have vectors: one for each, and one for all others
+    sampler     of the items that training knows: the first ones of the vocabulary
     """
 
     config: SampledSoftmaxConfig
@@ -32,57 +58,115 @@ class NextItemObjective:
     replicas: int
     model: Towers
     sampler: NegativeSampler
+    contents: Contents
     seed: int
 
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared:
         is_entry = batch.is_history & (batch.history < self.sampler.num_items)
         is_counted = batch.is_row & (batch.item < self.sampler.num_items) & tf.reduce_any(is_entry, axis=1)
         own = own_slice(batch, replica, self.replicas)
-        candidates = Candidates.of_batch(batch, is_counted, self.config.event_weights, self.sampler, step, own)
-        entries = History(
-            batch.history[own], batch.history_event[own], age_of(batch.history_age_ms[own]), is_entry[own]
-        )
-        shape = [*batch.history.shape, self.model.config.dim]
-        keep = dropout_mask(shape, self.model.config.dropout, self.seed, step)
-        history = tf.reshape(batch.history, [-1])
-        lookup = self.tables["item"].lookup(replica, tf.concat([history, candidates.items], axis=0), is_divided=False)
+        candidates = Candidates.of_batch(batch, is_counted, self.config, self.sampler, step, own)
+        history = History.of(batch.history, batch.history_event, batch.history_age_ms, is_entry)
         # every replica reads the rows of all histories, but uses those of its own share alone
-        length = batch.history.shape[1]
-        place = tf.concat(
-            [lookup.place[own.start * length : own.stop * length], lookup.place[history.shape[0] :]], axis=0
+        items = tf.concat([tf.reshape(batch.history, [-1]), candidates.items], axis=0)
+        used = _used(batch.history.shape, candidates.items.shape[0], own)
+        feature_weight = tf.gather(self.contents.weight, self._trained(items))
+        rate = self.model.config.dropout
+        keep = self._shown([*batch.history.shape, self.model.config.dim], rate, step, stream=1) / (1 - rate)
+        inputs = _Inputs(
+            candidates=candidates,
+            history=History(*(column[own] for column in history)),
+            keep=keep[own],
+            has_own=tf.gather(self._shows_own(feature_weight, step), used),
+            feature_weight=tf.gather(feature_weight, used),
+            has_vector=self._shows_vector(batch.visitor, step)[own],
         )
-        return Prepared({"item": replace(lookup, place=place)}, (*candidates, *entries, keep[own]))
+        return Prepared(self._read(replica, items, used, batch.visitor), inputs)
+
+    def _read(self, replica: int, items: tf.Tensor, used: tf.Tensor, visitor: tf.Tensor) -> dict[str, Lookup]:
+        """The rows of items [BH + C], of which this replica uses some, of their features, and of visitors [B]."""
+        lookup = self.tables["item"].lookup(replica, tf.minimum(items, self.sampler.num_items), is_divided=False)
+        lookups = {"item": replace(lookup, place=tf.gather(lookup.place, used))}
+        if "feature" in self.tables:
+            feature = tf.gather(self.contents.feature, self._trained(items))
+            lookup = self.tables["feature"].lookup(replica, tf.reshape(feature, [-1]), is_divided=False)
+            place = tf.gather(tf.reshape(lookup.place, feature.shape), used)
+            lookups["feature"] = replace(lookup, place=tf.reshape(place, [-1]))
+        if "visitor" in self.tables:
+            row = tf.minimum(visitor, self.tables["visitor"].rows - 1)
+            lookups["visitor"] = self.tables["visitor"].lookup(replica, row, is_divided=True)
+        return lookups
 
     def loss(
         self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: tuple[tf.Tensor, ...]
     ) -> tf.Tensor:
-        *sampled, item, event, age, is_entry, keep = inputs
-        given, history, weights = Candidates(*sampled), History(item, event, age, is_entry), DenseWeights(*dense)
-        num_entries = item.shape[0] * item.shape[1]
-        history_rows = tf.reshape(vectors["item"][:num_entries], [*item.shape, -1])
-        read = history_rows[..., : self.model.config.dim] * keep
-        visitors = self.model.place_visitors(weights, read, history)
-        items, biases = self.model.place_items(vectors["item"][num_entries:])
+        given, weights = _Inputs(*inputs), DenseWeights(*dense)
+        history, sampled = given.history, given.candidates
+        rows = _item_rows(vectors, given)
+        num_entries = history.item.shape[0] * history.item.shape[1]
+        history_rows = tf.reshape(rows[:num_entries], [*history.item.shape, -1])
+        read = history_rows[..., : self.model.config.dim] * given.keep
+        visitor_rows = vectors.get("visitor", tf.zeros([len(given.has_vector), self.model.config.dim]))
+        own_vectors = visitor_rows * given.has_vector[:, None]
+        visitors, returning = self.model.place_visitors(weights, read, history, own_vectors)
+        items, biases = self.model.place_items(rows[num_entries:])
         scores = self.model.candidate_scores(visitors, items, biases)
         # [b, H, H]: an item that stands in the history twice has both bonuses, and competes once
-        bonus = self.model.bonuses(weights, history)
-        is_same = tf.equal(item[:, :, None], item[:, None, :]) & is_entry[:, None, :]
+        bonus = self.model.bonuses(weights, history, returning)
+        is_same = tf.equal(history.item[:, :, None], history.item[:, None, :]) & history.is_entry[:, None, :]
         own_items, own_biases = self.model.place_items(history_rows)
         own_scores = tf.einsum("bd,bhd->bh", visitors, own_items) + own_biases
         own_scores += tf.einsum("bij,bj->bi", tf.cast(is_same, tf.float32), bonus)
-        is_repeated = tf.reduce_any(is_same & _is_earlier_column(item.shape[1]), axis=2)
+        is_repeated = tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
-        is_chosen = tf.equal(item, given.chosen[:, None]) & is_entry
-        positive = tf.gather(scores, given.chosen_place, batch_dims=1)
+        is_chosen = tf.equal(history.item, sampled.chosen[:, None]) & history.is_entry
+        positive = tf.gather(scores, sampled.chosen_place, batch_dims=1)
         positive += tf.reduce_sum(tf.where(is_chosen, bonus, 0.0), axis=1)
-        is_hit = tf.equal(given.chosen[:, None], given.items[None, :]) | _is_among(given.items, history)
+        is_hit = tf.equal(sampled.chosen[:, None], sampled.items[None, :]) | _is_among(sampled.items, history)
         losses = sampled_softmax(
             positive,
             tf.concat([scores, own_scores], axis=1),
-            tf.concat([tf.broadcast_to(given.log_expected_count, tf.shape(scores)), tf.zeros_like(own_scores)], axis=1),
-            tf.concat([is_hit | ~given.is_candidate, is_chosen | is_repeated | ~is_entry], axis=1),
+            tf.concat(
+                [tf.broadcast_to(sampled.log_expected_count, tf.shape(scores)), tf.zeros_like(own_scores)], axis=1
+            ),
+            tf.concat([is_hit | ~sampled.is_candidate, is_chosen | is_repeated | ~history.is_entry], axis=1),
         )
-        return tf.reduce_sum(given.weight * losses)
+        return tf.reduce_sum(sampled.weight * losses)
+
+    def _trained(self, items: tf.Tensor) -> tf.Tensor:
+        """The items themselves, and for those that training does not know, which count nowhere, any that it does."""
+        return tf.minimum(items, self.sampler.num_items - 1)
+
+    def _shows_own(self, feature_weight: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """[BH + C]: an item without features always shows its own row."""
+        shown = self._shown(feature_weight.shape[:1], self.model.config.own_dropout, step, stream=2)
+        return tf.where(tf.reduce_any(feature_weight > 0, axis=1), shown, 1.0)
+
+    def _shows_vector(self, visitor: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """[B]."""
+        if "visitor" not in self.tables:
+            return tf.zeros(visitor.shape)
+        shown = self._shown(visitor.shape, self.model.config.visitor_dropout, step, stream=3)
+        return tf.where(visitor < self.tables["visitor"].rows - 1, shown, 0.0)
+
+    def _shown(self, shape: Sequence[int | None], rate: float, step: tf.Tensor, *, stream: int) -> tf.Tensor:
+        return shown_mask(shape, rate, self.seed, step, stream)
+
+
+def _used(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
+    """Places in the items of histories of `shape` [B, H] and the candidates behind them that the rows `own` use."""
+    rows, length = shape
+    candidates = tf.range(rows * length, rows * length + num_candidates)
+    return tf.concat([tf.range(own.start * length, own.stop * length), candidates], axis=0)
+
+
+def _item_rows(vectors: Mapping[str, tf.Tensor], given: _Inputs) -> tf.Tensor:
+    """[bH + C, W]: each item's own row, where it shows, plus its content."""
+    rows = vectors["item"] * given.has_own[:, None]
+    if "feature" not in vectors:
+        return rows
+    features = tf.reshape(vectors["feature"], [*given.feature_weight.shape, -1])
+    return rows + tf.einsum("nf,nfw->nw", given.feature_weight, features)
 
 
 def _is_earlier_column(size: int) -> tf.Tensor:

@@ -1,10 +1,11 @@
 """What a training step minimizes: which rows it reads of which table, and its loss as a function of them.
 
-Shapes: B rows of the global batch, b = B / R rows of this replica, N drawn items, C = B + N candidates, D embedding.
+Shapes: B rows of the global batch, b = B / R rows of this replica, N drawn items, C = B + N candidates, H history, D
+embedding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import tensorflow as tf
@@ -15,6 +16,8 @@ from trainer.input_pipeline import Batch
 from trainer.losses import sampled_softmax, squared_error
 from trainer.models.matrix_factorization import MatrixFactorization
 from trainer.negative_sampling import NegativeSampler
+
+_DAY_MS = 24 * 60 * 60 * 1000
 
 Tables = Mapping[str, ShardedTable]
 
@@ -95,7 +98,7 @@ class Candidates(NamedTuple):
         cls,
         batch: Batch,
         is_counted: tf.Tensor,
-        event_weights: Sequence[float],
+        config: SampledSoftmaxConfig,
         sampler: NegativeSampler,
         step: tf.Tensor,
         own: slice,
@@ -105,7 +108,7 @@ class Candidates(NamedTuple):
         Args:
           is_counted: [B] bool: the row has an item of the vocabulary and counts.
         """
-        weights = tf.gather(tf.constant(event_weights), batch.event) * tf.cast(is_counted, tf.float32)
+        weights = tf.cast(is_counted, tf.float32) * example_weights(batch, config)
         drawn = sampler.draw(step)
         items = tf.concat([batch.item, drawn], axis=0)
         num_others = tf.maximum(tf.reduce_sum(tf.cast(is_counted, tf.float32)) - 1, 0)
@@ -115,7 +118,7 @@ class Candidates(NamedTuple):
             weight=tf.math.divide_no_nan(weights, tf.reduce_sum(weights))[own],
             items=items,
             log_expected_count=sampler.log_expected_count(tf.minimum(items, sampler.num_items - 1), num_others),
-            is_candidate=tf.concat([is_counted, tf.ones_like(drawn, tf.bool)], axis=0),
+            is_candidate=tf.concat([is_counted & config.has_batch_items, tf.ones_like(drawn, tf.bool)], axis=0),
         )
 
 
@@ -123,7 +126,8 @@ class Candidates(NamedTuple):
 class SampledSoftmaxObjective:
     """Cross entropy of the item chosen against the items of the global batch and drawn ones.
 
-    A row whose item is not in the vocabulary neither counts nor is a candidate.
+    A row whose item is not in the vocabulary neither counts nor is a candidate. Where visitors are made of their items,
+    the item chosen is left out of them wherever it stands, and a row of which nothing is left does not count either.
     """
 
     config: SampledSoftmaxConfig
@@ -134,34 +138,67 @@ class SampledSoftmaxObjective:
     seed: int
 
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared:
+        is_history = batch.is_history & (batch.history < self.sampler.num_items)
+        is_history &= batch.history != batch.item[:, None]
         is_counted = batch.is_row & (batch.item < self.sampler.num_items)
+        if self.model.config.history_length:
+            is_counted &= tf.reduce_any(is_history, axis=1)
         own = own_slice(batch, replica, self.replicas)
-        candidates = Candidates.of_batch(batch, is_counted, self.config.event_weights, self.sampler, step, own)
-        lookups = {
-            "visitor": self.tables["visitor"].lookup(replica, batch.visitor, is_divided=True),
-            "item": self.tables["item"].lookup(replica, candidates.items, is_divided=False),
-        }
+        candidates = Candidates.of_batch(batch, is_counted, self.config, self.sampler, step, own)
         shape = [batch.visitor.shape[0], self.model.config.dim]
         keep = dropout_mask(shape, self.model.config.visitor_dropout, self.seed, step)
-        return Prepared(lookups, (*candidates, keep[own]))
+        lookups = self._lookups(replica, batch, candidates.items, own)
+        return Prepared(lookups, (candidates, keep[own], is_history[own]))
 
     def loss(
         self,
         vectors: Mapping[str, tf.Tensor],
-        dense: Sequence[tf.Tensor],  # noqa: ARG002 (a factorization has none)
+        dense: Sequence[tf.Tensor],
         inputs: tuple[tf.Tensor, ...],
     ) -> tf.Tensor:
-        *sampled, keep = inputs
-        given = Candidates(*sampled)
-        visitors = self.model.place_visitors(vectors["visitor"]) * keep
-        items, biases = self.model.place_items(vectors["item"])
+        given, keep, is_history = inputs
+        num_candidates = given.items.shape[0]
+        items, biases = self.model.place_items(vectors["item"][:num_candidates])
+        if self.model.config.history_length:
+            touched, _ = self.model.place_items(vectors["item"][num_candidates:])
+            touched = tf.reshape(touched, [*is_history.shape, -1])
+            rows = tf.reduce_sum(touched * tf.cast(is_history, tf.float32)[:, :, None], axis=1)
+        else:
+            rows = vectors["visitor"]
+        visitors = self.model.place_visitors(rows, dense) * keep
         positive = self.model.pair_scores(
             visitors, tf.gather(items, given.chosen_place), tf.gather(biases, given.chosen_place)
         )
         scores = self.model.candidate_scores(visitors, items, biases)
         is_hit = tf.equal(given.chosen[:, None], given.items[None, :])
         losses = sampled_softmax(positive, scores, given.log_expected_count, is_hit | ~given.is_candidate)
+        if self.config.l2:
+            read = tf.concat([rows, tf.gather(vectors["item"], given.chosen_place)], axis=1)
+            losses += self.config.l2 * tf.reduce_sum(tf.square(read), axis=1)
         return tf.reduce_sum(given.weight * losses)
+
+    def _lookups(self, replica: int, batch: Batch, candidates: tf.Tensor, own: slice) -> dict[str, Lookup]:
+        """The candidates, and this replica's visitors: their vectors, or behind the candidates those of their items."""
+        if not self.model.config.history_length:
+            return {
+                "visitor": self.tables["visitor"].lookup(replica, batch.visitor, is_divided=True),
+                "item": self.tables["item"].lookup(replica, candidates, is_divided=False),
+            }
+        ids = tf.concat([candidates, tf.reshape(batch.history, [-1])], axis=0)
+        lookup = self.tables["item"].lookup(replica, ids, is_divided=False)
+        # every replica reads the rows of all histories, but uses those of its own share alone
+        size, length = candidates.shape[0], batch.history.shape[1]
+        shared = lookup.place[size + own.start * length : size + own.stop * length]
+        return {"item": replace(lookup, place=tf.concat([lookup.place[:size], shared], axis=0))}
+
+
+def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
+    """[B] float32 by kind and age; only their proportions matter, so that ages count from the batch's youngest row."""
+    weights = tf.gather(tf.constant(config.event_weights), batch.event)
+    if config.half_life_days is None:
+        return weights
+    age_days = tf.cast(tf.reduce_max(batch.timestamp_ms) - batch.timestamp_ms, tf.float32) / _DAY_MS
+    return weights * tf.pow(0.5, age_days / config.half_life_days)
 
 
 def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
@@ -171,12 +208,17 @@ def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
 
 
 def dropout_mask(shape: Sequence[int], rate: float, seed: int, step: tf.Tensor) -> tf.Tensor:
-    """float32 of `shape`, whose first axis is the global batch: 0 for a hidden entry, else 1 / share kept.
+    """float32 of `shape`: 0 for a hidden entry, else 1 / share kept; as `shown_mask`."""
+    return shown_mask(shape, rate, seed, step, stream=1) / (1 - rate)
 
-    A function of the seed, the step and the row's place in the global batch, whatever the replicas.
+
+def shown_mask(shape: Sequence[int | None], rate: float, seed: int, step: tf.Tensor, stream: int) -> tf.Tensor:
+    """float32 of `shape`, whose first axis is the global batch: 1 for a share 1 - rate of the entries, else 0.
+
+    A function of the seed, the step, the stream and the entry's place in the global batch, whatever the replicas.
     """
     if rate == 0:
         return tf.ones(shape)
-    # folded, or the entries would follow the same numbers that drew the step's negatives
-    key = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 1)
-    return tf.cast(tf.random.stateless_uniform(shape, key) >= rate, tf.float32) / (1 - rate)
+    # folded, or the entries would follow the same numbers that drew the step's negatives, or hid something else
+    key = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), stream)
+    return tf.cast(tf.random.stateless_uniform(shape, key) >= rate, tf.float32)

@@ -1,10 +1,11 @@
 """Two towers over timelines: the latest items of a visitor against the catalogue.
 
-There is no table of visitors: whoever has touched an item is served, seen in training or not. Both towers read the same
-item table. An item of the history may be what comes next, so it gets a bonus of its own.
+Whoever has touched an item is served, seen in training or not; a frequent visitor may have a vector of his own besides.
+Both towers read the same rows of items: an item's own row, if training knows it, plus what its content says, so that an
+item without a training event is recommended too. An item of the history may be what comes next, so it gets a bonus.
 
 Shapes: B rows, H history, C candidates, I items of the vocabulary, D embedding, W = D + 1: an item row's last column is
-its bias, E event kinds, A ages.
+its bias, E event kinds, A ages, S visits.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ from trainer.models.interface import Queries
 AGES_MS = (30 * 60 * 1000, 24 * 60 * 60 * 1000, 7 * 24 * 60 * 60 * 1000)
 """What divides ages: this visit (half an hour is the usual end of one), today, this week, before."""
 
+VISITS = 4
+"""Visits that are told apart: this one, the last, the one before, and all earlier ones."""
+
 _NEVER = -1e9
 
 
@@ -31,13 +35,22 @@ class History(NamedTuple):
     item       [B, H] item indices, newest first; any index where `is_entry` is False
     event      [B, H] places in EVENT_KINDS
     age        [B, H] how many of AGES_MS have passed since
+    visit      [B, H] how many visits ago, below VISITS
     is_entry   [B, H] bool; False: padding, or an item that the vocabulary lacks
     """
 
     item: tf.Tensor
     event: tf.Tensor
     age: tf.Tensor
+    visit: tf.Tensor
     is_entry: tf.Tensor
+
+    @classmethod
+    def of(cls, item: tf.Tensor, event: tf.Tensor, age_ms: tf.Tensor, is_entry: tf.Tensor) -> "History":
+        """The history of items, events and the time since then, all [B, H]."""
+        since_next = tf.concat([age_ms[:, :1], age_ms[:, 1:] - age_ms[:, :-1]], axis=1)
+        visits = tf.cumsum(tf.cast(since_next >= AGES_MS[0], tf.int64), axis=1)
+        return cls(item, event, age_of(age_ms), tf.clip_by_value(visits, 0, VISITS - 1), is_entry)
 
     @property
     def is_empty(self) -> tf.Tensor:
@@ -50,6 +63,7 @@ class DenseWeights(NamedTuple):
 
     place           [H] attention to a place of the history, whatever is there
     age             [A] and to its age
+    visit           [S] and to its visit
     event           [E, D] added to an item's vector by what was done with it
     attention       [D, D] from the newest item to what it asks the others for
     hidden          [2D, 2D] and hidden_bias [2D]: layer over the newest item and the attended history
@@ -57,11 +71,14 @@ class DenseWeights(NamedTuple):
     log_scale       [] of the cosine
     return_place    [H] bonus of an item for standing at a place of the history
     return_event    [E] for what was done with it there
-    return_age      [A] and for how long ago
+    return_age      [A] for how long ago
+    return_visit    [S] for how many visits ago
+    return_hidden   [2D] and for what the layer makes of the visitor: who returns, returns again
     """
 
     place: tf.Tensor
     age: tf.Tensor
+    visit: tf.Tensor
     event: tf.Tensor
     attention: tf.Tensor
     hidden: tf.Tensor
@@ -71,6 +88,8 @@ class DenseWeights(NamedTuple):
     return_place: tf.Tensor
     return_event: tf.Tensor
     return_age: tf.Tensor
+    return_visit: tf.Tensor
+    return_hidden: tf.Tensor
 
 
 def item_width(config: TowersConfig) -> int:
@@ -89,6 +108,7 @@ def make_dense_variables(config: TowersConfig, seed: int) -> list[keras.Variable
     start = DenseWeights(
         place=np.zeros(config.history_length),
         age=np.zeros(ages),
+        visit=np.zeros(VISITS),
         event=np.zeros((kinds, dim)),
         attention=normal(dim, dim),
         hidden=normal(2 * dim, 2 * dim),
@@ -98,6 +118,8 @@ def make_dense_variables(config: TowersConfig, seed: int) -> list[keras.Variable
         return_place=np.zeros(config.history_length),
         return_event=np.zeros(kinds),
         return_age=np.zeros(ages),
+        return_visit=np.zeros(VISITS),
+        return_hidden=np.zeros(2 * dim),
     )
     return [
         keras.Variable(value.astype(np.float32), name=name)
@@ -113,8 +135,9 @@ def latest(queries: Queries, *, size: int, num_items: int) -> History:
     item, event, timestamp_ms = (
         tf.gather(tf.pad(column, [[0, 0], [0, 1]]), tf.maximum(place, 0), batch_dims=1) for column in columns
     )
-    age = age_of(queries.timestamp_ms[:, None] - timestamp_ms)
-    return History(item, event, age, (place >= 0) & (item < num_items))
+    return History.of(
+        item, event, queries.timestamp_ms[:, None] - timestamp_ms, (place >= 0) & (item >= 0) & (item < num_items)
+    )
 
 
 def age_of(age_ms: tf.Tensor) -> tf.Tensor:
@@ -132,22 +155,28 @@ class Towers:
     config: TowersConfig
     compute_dtype: tf.DType = tf.float32
 
-    def place_visitors(self, dense: DenseWeights, vectors: tf.Tensor, history: History) -> tf.Tensor:
-        """[B, D]: their dot product with a placed item is the score.
+    def place_visitors(
+        self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Visitors [B, D], whose dot product with a placed item is the score, and the bonus [B] for their returns.
 
         Args:
           vectors: [B, H, D] of the history's items.
+          own: [B, D] vectors of the visitors themselves; 0 for those who have none.
         """
         has_entry = tf.cast(history.is_entry, tf.float32)
         read = (vectors + tf.gather(dense.event, history.event)) * has_entry[:, :, None]
         newest = tf.gather(read, tf.argmax(has_entry, axis=1), batch_dims=1)
         asked = tf.matmul(newest, dense.attention) / np.sqrt(self.config.dim)
-        attention = tf.einsum("bhd,bd->bh", read, asked) + dense.place + tf.gather(dense.age, history.age)
+        attention = tf.einsum("bhd,bd->bh", read, asked) + dense.place
+        attention += tf.gather(dense.age, history.age) + tf.gather(dense.visit, history.visit)
         share = tf.nn.softmax(tf.where(history.is_entry, attention, _NEVER), axis=1)
         attended = tf.einsum("bh,bhd->bd", share, read)
         hidden = tf.matmul(tf.concat([newest, attended], axis=1), dense.hidden) + dense.hidden_bias
-        added = tf.matmul(tf.nn.gelu(hidden), dense.output)
-        return tf.nn.l2_normalize(attended + 0.5 * newest + added, axis=1) * tf.exp(dense.log_scale)
+        hidden = tf.nn.gelu(hidden)
+        visitors = tf.add_n([attended, 0.5 * newest, tf.matmul(hidden, dense.output), own])
+        returning = tf.linalg.matvec(hidden, dense.return_hidden)
+        return tf.nn.l2_normalize(visitors, axis=1) * tf.exp(dense.log_scale), returning
 
     def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Vectors [..., D] and biases [...] of rows [..., W] of the item table."""
@@ -158,10 +187,14 @@ class Towers:
         product = tf.matmul(tf.cast(visitors, self.compute_dtype), tf.cast(items, self.compute_dtype), transpose_b=True)
         return tf.cast(product, tf.float32) + biases
 
-    def bonuses(self, dense: DenseWeights, history: History) -> tf.Tensor:
-        """[B, H]: what each entry adds to the score of its item; an item that stands there twice gets both."""
-        bonus = dense.return_place + tf.gather(dense.return_event, history.event)
-        bonus += tf.gather(dense.return_age, history.age)
+    def bonuses(self, dense: DenseWeights, history: History, returning: tf.Tensor) -> tf.Tensor:
+        """[B, H]: what each entry adds to the score of its item; an item that stands there twice gets both.
+
+        Args:
+          returning: [B] of `place_visitors`.
+        """
+        bonus = dense.return_place + tf.gather(dense.return_event, history.event) + returning[:, None]
+        bonus += tf.gather(dense.return_age, history.age) + tf.gather(dense.return_visit, history.visit)
         return tf.where(history.is_entry, bonus, 0.0)
 
 
@@ -175,25 +208,31 @@ class TowersInference(tf.Module):
         self,
         config: TowersConfig,
         *,
-        item_table: np.ndarray,
+        items: np.ndarray,
+        visitors: np.ndarray,
         dense: Sequence[np.ndarray],
-        num_items: int,
         item_counts: np.ndarray,
     ) -> None:
-        """The model of a trained item table [≥ I, W] and `DenseWeights`.
+        """The model of trained weights.
 
         Args:
+          items: [I, W] rows: an item's own, if training knows it, plus its content.
+          visitors: [frequent visitors, D].
+          dense: `DenseWeights`.
           item_counts: [I] training events of each item.
         """
         super().__init__(name="towers")
         self._model = Towers(config)
-        self._num_items = num_items
-        vectors, biases = self._model.place_items(tf.constant(item_table[:num_items]))
+        self._num_items = len(items)
+        vectors, biases = self._model.place_items(tf.constant(items))
         # placed once, not for every query; histories read the rows as long as they are
         self._items = tf.Variable(vectors, trainable=False, name="items")
         self._biases = tf.Variable(biases, trainable=False, name="biases")
-        lengths = np.linalg.norm(item_table[:num_items, : config.dim], axis=1, keepdims=True)
+        lengths = np.linalg.norm(items[:, : config.dim], axis=1, keepdims=True)
         self._lengths = tf.Variable(lengths, trainable=False, name="lengths")
+        # the last row is that of everybody who is not frequent
+        self._num_frequent = len(visitors)
+        self._visitors = tf.Variable(np.pad(visitors, ((0, 1), (0, 0))), trainable=False, name="visitors")
         self._dense = [
             tf.Variable(weight, trainable=False, name=name)
             for name, weight in zip(DenseWeights._fields, dense, strict=True)
@@ -206,11 +245,12 @@ class TowersInference(tf.Module):
         history = latest(queries, size=config.history_length, num_items=self._num_items)
         item = tf.where(history.is_entry, history.item, 0)
         vectors = tf.gather(self._items, item) * tf.gather(self._lengths, item)
-        visitors = self._model.place_visitors(dense, vectors, history)
+        own = tf.gather(self._visitors, tf.clip_by_value(queries.visitor, 0, self._num_frequent))
+        visitors, returning = self._model.place_visitors(dense, vectors, history, own)
         scores = self._model.candidate_scores(visitors, self._items, self._biases)
         place = tf.where(history.is_entry)
         index = tf.stack([place[:, 0], tf.gather_nd(history.item, place)], axis=1)
-        bonuses = self._model.bonuses(dense, history) + config.return_bonus
+        bonuses = self._model.bonuses(dense, history, returning) + config.return_bonus
         scores = tf.tensor_scatter_nd_add(scores, index, tf.gather_nd(bonuses, place))
         return tf.where(history.is_empty[:, None], self._popularity[: self._num_items], scores)
 

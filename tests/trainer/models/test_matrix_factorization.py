@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import tensorflow as tf
 
 from trainer.config import MatrixFactorizationConfig
 from trainer.models.interface import Queries
-from trainer.models.matrix_factorization import MatrixFactorization, MatrixFactorizationInference, item_width
+from trainer.models.matrix_factorization import MatrixFactorization, MatrixFactorizationInference, item_width, sum_items
 
-COUNTS = np.array([100, 10, 0])
+COUNTS = np.array([100, 10, 1])
 """Training events of three items."""
 
 
@@ -77,6 +78,11 @@ def test_an_unknown_item_scores_like_the_least_popular_one_without_similarity() 
     np.testing.assert_allclose(scores, [-0.25, -0.25, 0.0], atol=1e-6)
 
 
+def test_an_item_without_events_scores_as_an_unknown_one_for_it_was_drawn_but_never_learnt() -> None:
+    scores = catalogue(make_model(item_counts=np.array([100, 0, 0])), [0, 1])
+    np.testing.assert_allclose(scores, [[10.5, 0.5, 0.5], [0.5, 0.5, 0.5]], atol=1e-6)
+
+
 def test_without_counts_an_unknown_item_scores_with_its_own_row() -> None:
     model = make_model(item_counts=None, similarity="dot", has_item_bias=False)
     # 10 × 2 × 7; an index beyond the buckets takes the last of them
@@ -107,3 +113,48 @@ def test_products_in_bfloat16_are_near_those_in_float32() -> None:
     # scores of up to 10 with 8 bits
     np.testing.assert_allclose(scores[0], scores[1], atol=0.1)
     assert not np.array_equal(scores[0], scores[1])
+
+
+def make_composed() -> MatrixFactorizationInference:
+    """Items (1, 0), (0, 1) and (0.6, 0.8); in training visitor 0 touched the first two, visitor 1 nothing known."""
+    config = MatrixFactorizationConfig(dim=2, has_item_bias=False, history_length=5)
+    items = np.array([[1, 0], [0, 2], [3, 4], [7, 7]], np.float32)
+    return MatrixFactorizationInference(
+        config,
+        visitor_table=sum_items(config, items, sp.csr_matrix(np.array([[1, 1, 0], [0, 0, 0]]))),
+        item_table=items,
+        num_visitors=2,
+        num_items=3,
+        item_counts=COUNTS,
+    )
+
+
+def test_a_visitor_is_served_from_his_history_whether_he_was_known_or_not() -> None:
+    history, lengths = tf.constant([[2, 9], [0, 3], [1, 1], [3, 2]], tf.int64), tf.constant([1, 2, 2, 1], tf.int64)
+    found = make_composed().catalogue_scores(Queries.of_items(tf.constant([0, 1, 9, 9], tf.int64), history, lengths))
+    # of item 2; of item 0 and an unknown one; of item 1, twice; nothing known: by popularity
+    expected = [[6, 8, 10], [10, 0, 6], [0, 10, 8], np.log1p(COUNTS)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
+
+
+def test_without_a_history_a_visitor_is_what_he_touched_in_training() -> None:
+    root = np.sqrt(0.5)
+    # 45 degrees; who touched nothing scores 0; unknown: by popularity
+    expected = [[10 * root, 10 * root, 14 * root], [0, 0, 0], np.log1p(COUNTS)]
+    np.testing.assert_allclose(catalogue(make_composed(), [0, 1, 2]), expected, rtol=1e-6)
+    pairs = make_composed().pair_scores(tf.constant([0, 0]), tf.constant([1, 2]))
+    np.testing.assert_allclose(pairs, [10 * root, 14 * root], rtol=1e-6)
+
+
+def test_a_learnt_scale_is_the_exponential_of_the_weight() -> None:
+    config = MatrixFactorizationConfig(dim=2, has_item_bias=False, is_scale_learnt=True)
+    model = MatrixFactorizationInference(
+        config,
+        visitor_table=np.ones((1, 2), np.float32),
+        item_table=np.ones((2, 2), np.float32),
+        num_visitors=1,
+        num_items=1,
+        item_counts=None,
+        dense=[np.float32(np.log(4))],
+    )
+    np.testing.assert_allclose(catalogue(model, [0]), [[4.0]], rtol=1e-6)

@@ -7,6 +7,7 @@ from trainer.config import AdagradConfig, SampledSoftmaxConfig, TowersConfig
 from trainer.distribution import start_replicas
 from trainer.embeddings import ShardedTable
 from trainer.input_pipeline import Batch
+from trainer.models.contents import Contents
 from trainer.models.next_item import NextItemObjective
 from trainer.models.towers import AGES_MS, DenseWeights, Towers, TowersInference, make_dense_variables
 from trainer.negative_sampling import NegativeSampler
@@ -14,6 +15,7 @@ from trainer.optimizers import row_optimizer
 
 NUM_ITEMS, LENGTH, DIM = 6, 3, 4
 COUNTS = np.array([8, 5, 3, 2, 1, 1])
+NOTHING_TOLD = Contents(np.zeros((NUM_ITEMS, 0), np.int64), np.zeros((NUM_ITEMS, 0), np.float32), 0)
 
 
 def make_weights(seed: int = 0, config: TowersConfig | None = None) -> tuple[np.ndarray, DenseWeights]:
@@ -29,22 +31,34 @@ def make_config(dropout: float = 0.0) -> TowersConfig:
     return TowersConfig(dim=DIM, history_length=LENGTH, dropout=dropout, return_bonus=0.0)
 
 
-def make_objective(
-    table: np.ndarray, *, num_drawn: int = 0, dropout: float = 0.0, weights: tuple[float, ...] = (1.0, 1.0, 1.0)
-) -> NextItemObjective:
-    items = ShardedTable(
-        rows=len(table),
-        dim=table.shape[1],
+def make_table(values: np.ndarray) -> ShardedTable:
+    table = ShardedTable(
+        rows=len(values),
+        dim=values.shape[1],
         replicas=start_replicas(1, None),
         optimizer=row_optimizer(AdagradConfig()),
     )
-    items.values.assign(0, table)
+    table.values.assign(0, values)
+    return table
+
+
+def make_objective(
+    table: np.ndarray,
+    *,
+    num_drawn: int = 0,
+    config: TowersConfig | None = None,
+    weights: tuple[float, ...] = (1.0, 1.0, 1.0),
+    contents: Contents | None = None,
+    others: dict[str, np.ndarray] | None = None,
+) -> NextItemObjective:
+    """Over the item table and the `others`, by name."""
     return NextItemObjective(
         SampledSoftmaxConfig(num_drawn=num_drawn, event_weights=weights),
-        {"item": items},
+        {name: make_table(values) for name, values in {"item": table, **(others or {})}.items()},
         1,
-        Towers(make_config(dropout)),
+        Towers(config or make_config()),
         NegativeSampler(COUNTS, num_drawn=num_drawn, drawn_power=0.5, seed=0),
+        contents or NOTHING_TOLD,
         seed=3,
     )
 
@@ -64,6 +78,7 @@ def make_batch(histories: list[list[int]], chosen: list[int], rows: int | None =
         history=tf.constant(history),
         history_event=tf.zeros([size, LENGTH], tf.int64),
         history_age_ms=tf.zeros([size, LENGTH], tf.int64),
+        timestamp_ms=zeros,
         is_history=tf.constant(is_history),
         is_row=tf.range(size) < (size if rows is None else rows),
     )
@@ -75,9 +90,12 @@ def loss_of(objective: NextItemObjective, dense: DenseWeights, batch: Batch, ste
     return float(objective.loss(vectors, [tf.constant(weight) for weight in dense], inputs))
 
 
-def scores_of(table: np.ndarray, dense: DenseWeights, histories: list[list[int]]) -> np.ndarray:
-    """[rows, I]: what the exported model gives."""
-    model = TowersInference(make_config(), item_table=table, dense=dense, num_items=NUM_ITEMS, item_counts=COUNTS)
+def scores_of(
+    table: np.ndarray, dense: DenseWeights, histories: list[list[int]], visitor_vector: np.ndarray | None = None
+) -> np.ndarray:
+    """[rows, I]: what the exported model gives; all rows are of one visitor."""
+    visitors = np.zeros((0, DIM), np.float32) if visitor_vector is None else visitor_vector[None]
+    model = TowersInference(make_config(), items=table[:-1], visitors=visitors, dense=dense, item_counts=COUNTS)
     scores: np.ndarray = model.catalogue_scores(queries_of([0] * len(histories), histories)).numpy()
     return scores
 
@@ -145,9 +163,56 @@ def test_an_example_counts_by_the_kind_of_its_event() -> None:
     assert mixed == pytest.approx((views + 3 * purchases) / 4, rel=1e-5)
 
 
+TOLD = Contents(
+    np.array([[0, 1], [1, 2], [2, 0], [0, 0], [1, 0], [2, 1]]),
+    np.array([[0.7, 0.7], [0.7, 0.7], [1, 0], [0, 0], [1, 0], [0.7, 0.7]], np.float32),
+    3,
+)
+"""Two features of items 0, 1 and 5, one of items 2 and 4, none of item 3."""
+
+
+def test_an_item_is_its_own_row_and_its_content_in_histories_and_among_candidates() -> None:
+    table, dense = make_weights()
+    features = np.random.default_rng(1).normal(size=(3, DIM + 1)).astype(np.float32)
+    config = TowersConfig(dim=DIM, history_length=LENGTH, dropout=0, own_dropout=0)
+    objective = make_objective(table, config=config, contents=TOLD, others={"feature": features})
+    whole = table.copy()
+    whole[:NUM_ITEMS] += TOLD.rows(features)
+    batch = make_batch([[1, 2], [3]], [0, 4])
+    expected = loss_of(make_objective(whole), dense, batch)
+    assert loss_of(objective, dense, batch) == pytest.approx(expected, rel=1e-5)
+    assert loss_of(make_objective(table), dense, batch) != pytest.approx(expected, rel=1e-2)
+
+
+def test_a_hidden_own_row_leaves_the_content_and_an_item_without_content_never_hides() -> None:
+    table, dense = make_weights()
+    features = np.random.default_rng(1).normal(size=(3, DIM + 1)).astype(np.float32)
+    config = TowersConfig(dim=DIM, history_length=LENGTH, dropout=0, own_dropout=1 - 1e-9)
+    objective = make_objective(table, config=config, contents=TOLD, others={"feature": features})
+    content = np.pad(TOLD.rows(features), ((0, 1), (0, 0)))
+    content[3] = table[3]
+    batch = make_batch([[1, 2], [3]], [0, 4])
+    expected = loss_of(make_objective(content), dense, batch)
+    assert loss_of(objective, dense, batch) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_frequent_visitors_vector_counts_and_nobody_elses() -> None:
+    table, dense = make_weights()
+    vector = np.array([0.5, -1, 2, 0.3], np.float32)
+    config = TowersConfig(dim=DIM, history_length=LENGTH, dropout=0, visitor_dropout=0)
+    objective = make_objective(table, config=config, others={"visitor": np.stack([vector, 9 * vector])})
+    histories, chosen = [[1, 2]], [0]
+    batch = make_batch(histories, chosen)
+    scores = scores_of(table, dense, histories, vector)
+    expected = -np.log(np.exp(scores[0, 0]) / np.exp(scores[0, [0, 1, 2]]).sum())
+    assert loss_of(objective, dense, batch) == pytest.approx(expected, rel=1e-4)
+    others = batch._replace(visitor=tf.constant([7], tf.int64))
+    assert loss_of(objective, dense, others) == pytest.approx(loss_of(make_objective(table), dense, batch), rel=1e-5)
+
+
 def test_dropout_hides_entries_of_the_history_by_step() -> None:
     table, dense = make_weights()
-    objective, batch = make_objective(table, dropout=0.5), make_batch([[1, 2], [3]], [0, 4])
+    objective, batch = make_objective(table, config=make_config(dropout=0.5)), make_batch([[1, 2], [3]], [0, 4])
     losses = [loss_of(objective, dense, batch, step) for step in (0, 1, 0)]
     assert losses[0] == losses[2] != losses[1]
 

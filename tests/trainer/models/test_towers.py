@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -21,8 +23,14 @@ def make_dense(**changed: object) -> list[np.ndarray]:
     return list(weights._replace(log_scale=np.float32(np.log(10)), **given))
 
 
-def make_model(**changed: object) -> TowersInference:
-    return TowersInference(CONFIG, item_table=ITEMS, dense=make_dense(**changed), num_items=3, item_counts=COUNTS)
+def make_model(*, visitors: Sequence[Sequence[float]] = (), **changed: object) -> TowersInference:
+    return TowersInference(
+        CONFIG,
+        items=ITEMS,
+        visitors=np.array(visitors, np.float32).reshape(-1, 2),
+        dense=make_dense(**changed),
+        item_counts=COUNTS,
+    )
 
 
 def scores(model: TowersInference, *histories: list[int]) -> np.ndarray:
@@ -62,6 +70,36 @@ def test_a_return_is_worth_what_place_kind_and_age_say_and_twice_for_an_item_tha
     )
     # the newest: 1 + 4 for a purchase; the one before: 2 + 8 for half an hour ago; 3 for each
     assert model.catalogue_scores(queries).numpy()[0, 1] == pytest.approx(10 + 5 + 10 + 6, rel=1e-5)
+
+
+def test_what_was_done_visits_ago_is_worth_what_its_visit_says() -> None:
+    model = make_model(return_visit=[1, 10, 100, 1000])
+    found = model.catalogue_scores(
+        queries_of([0, 0], [[1, 2], [1, 2]])._replace(
+            # now is half an hour and a second after the newest; the other is of the same visit, or of one before
+            history_timestamp_ms=tf.constant([[0, 1000], [0, AGES_MS[0]]], tf.int64),
+            timestamp_ms=tf.constant([AGES_MS[0] + 1000, 2 * AGES_MS[0]], tf.int64),
+        )
+    ).numpy()
+    plain = scores(make_model(), [1, 2])[0]
+    np.testing.assert_allclose(found[0] - plain, [0, 10, 10], atol=1e-4)
+    np.testing.assert_allclose(found[1] - plain, [0, 100, 10], atol=1e-4)
+
+
+def test_all_returns_of_a_visitor_are_worth_more_where_the_layer_says_so() -> None:
+    # the layer's first unit is 2 for everybody: gelu(2) = 1.9545
+    model = make_model(hidden_bias=[2, 0, 0, 0], return_hidden=[1, 0, 0, 0])
+    np.testing.assert_allclose(scores(model, [1])[0], scores(make_model(), [1])[0] + [0, 1.9545, 0], atol=1e-4)
+
+
+def test_a_frequent_visitor_has_a_vector_of_his_own_beside_his_history() -> None:
+    model, history = make_model(visitors=[[0, 1.5], [0, 0]]), [[1], [1], [1]]
+    found = model.catalogue_scores(queries_of([0, 1, 2], history)).numpy()
+    # (1.5, 0) of the history plus (0, 1.5), of length √4.5: both axes at 45 degrees
+    root = np.sqrt(0.5)
+    np.testing.assert_allclose(found[0], [14 * root + 0.5, 10 * root + 3, 10 * root - 1], rtol=1e-5)
+    for row in (1, 2):  # an empty vector, and a visitor beyond the frequent ones
+        np.testing.assert_allclose(found[row], scores(make_model(), [1])[0], rtol=1e-6)
 
 
 def test_only_the_latest_items_are_looked_at() -> None:
