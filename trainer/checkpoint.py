@@ -8,8 +8,9 @@
         state.json                               position, shapes, SHA-256 of every file; written last
       validations.json                           what the checkpoints reached on the validation split
 
-Each owner of rows writes and reads its own; a checkpoint written by R replicas is read by any number. A directory
-appears under its name only when it is complete.
+Each owner of rows writes and reads its own; a checkpoint written by R replicas is read by any number. A local directory
+appears under its name only when it is complete; one in an object store, where the files are uploaded from a local copy,
+counts only once its state.json stands.
 
 Shapes: D columns of a table.
 """
@@ -18,6 +19,7 @@ import io
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -34,6 +36,8 @@ from trainer.embeddings import CHUNK_ROWS, RowShards, ShardedTable
 log = logging.getLogger(__name__)
 
 _STATE, _DENSE, _VALIDATIONS = "state.json", "dense.npz", "validations.json"
+# what a worker wrote, for the chief: gone once the state tells of all
+_CHECKSUMS = "checksums"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +99,13 @@ class Parts:
 def save(workdir: str, parts: Parts, replicas: Replicas, *, step: int, steps_per_epoch: int) -> None:
     """Writes the checkpoint of `step`; every worker calls it, and returns once it is whole."""
     target = RunLayout(workdir).checkpoint(step)
-    # an object store cannot rename: there a directory counts once its state.json, written last, stands
     staging = f"{target}.partial" if storage.is_local(target) else target
     if replicas.is_chief:
         storage.remove(staging)
     replicas.wait_for_all()
-    arrays = parts.arrays()
-    for name, shards in arrays.items():
-        for replica in shards.shards:
-            _write_shard(join(staging, shard_name(name, replica, replicas.count, ".npy")), shards, replica)
-    if replicas.is_chief:
-        _write_dense(join(staging, _DENSE), parts)
+    checksums = _write_files(staging, parts, replicas)
+    told = [join(staging, f"{_CHECKSUMS}-{worker:05d}.json") for worker in range(replicas.workers)]
+    storage.write_bytes(told[replicas.first * replicas.workers // replicas.count], json.dumps(checksums).encode())
     replicas.wait_for_all()
     if replicas.is_chief:
         state = State(
@@ -113,9 +113,11 @@ def save(workdir: str, parts: Parts, replicas: Replicas, *, step: int, steps_per
             epoch=step // steps_per_epoch,
             step_in_epoch=step % steps_per_epoch,
             replicas=replicas.count,
-            arrays={name: (shards.rows, shards.dim) for name, shards in arrays.items()},
-            files={name: storage.sha256(join(staging, name)) for name in storage.list_files(staging)},
+            arrays={name: (shards.rows, shards.dim) for name, shards in parts.arrays().items()},
+            files={name: sha256 for path in told for name, sha256 in json.loads(storage.read_bytes(path)).items()},
         )
+        for path in told:
+            storage.remove(path)
         storage.write_bytes(join(staging, _STATE), (json.dumps(asdict(state), indent=2) + "\n").encode())
         if staging != target:
             storage.remove(target)
@@ -234,12 +236,32 @@ def _list_steps(workdir: str) -> list[int]:
     return sorted(step for name in names if (step := checkpoint_step(name)) is not None)
 
 
+def _write_files(staging: str, parts: Parts, replicas: Replicas) -> dict[str, str]:
+    """Writes what this process owns; SHA-256 by name."""
+    folder = storage.local_path(staging) if storage.is_local(staging) else storage.make_scratch("cartwheel-checkpoint")
+    os.makedirs(folder, exist_ok=True)
+    names = []
+    for name, shards in parts.arrays().items():
+        for replica in shards.shards:
+            names.append(shard_name(name, replica, replicas.count, ".npy"))
+            _write_shard(join(folder, names[-1]), shards, replica)
+    if replicas.is_chief:
+        names.append(_DENSE)
+        _write_dense(join(folder, _DENSE), parts)
+    if storage.is_local(staging):
+        return {name: storage.sha256(join(folder, name)) for name in names}
+    try:
+        return storage.upload_all(folder, names, staging)
+    finally:
+        shutil.rmtree(folder)
+
+
 def _find_problem(folder: str) -> str | None:
     """Why a checkpoint cannot be used, None if it can."""
     try:
         state = _read_state(folder)
         for name, expected in state.files.items():
-            if storage.sha256(join(folder, name)) != expected:
+            if not storage.is_intact(join(folder, name), expected):
                 return f"{name} differs from what was written"
     except FileNotFoundError as error:
         return f"{os.path.basename(error.filename or str(error))} is missing"
@@ -256,7 +278,7 @@ def _read_state(folder: str) -> State:
 def _write_shard(path: str, shards: RowShards, replica: int) -> None:
     """A .npy file, written piece by piece: no second copy of the rows is made."""
     header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shards.shards[replica].shape)}
-    with storage.open_binary(path, "wb") as file:
+    with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for chunk in shards.chunks(replica):
             file.write(np.ascontiguousarray(chunk).data)
@@ -266,12 +288,9 @@ def _read_rows(folder: str, name: str, state: State) -> Iterator[tuple[int, np.n
     """Pieces of an array in natural order: (first row, rows [n, D])."""
     rows, dim = state.arrays[name]
     with ExitStack() as stack:
-        files = [
-            stack.enter_context(
-                storage.open_binary(join(folder, shard_name(name, replica, state.replicas, ".npy")), "rb")
-            )
-            for replica in range(state.replicas)
-        ]
+        names = [shard_name(name, replica, state.replicas, ".npy") for replica in range(state.replicas)]
+        paths = [stack.enter_context(storage.local_copy(join(folder, file), state.files[file])) for file in names]
+        files = [stack.enter_context(open(path, "rb")) for path in paths]
         for file in files:
             _skip_header(file)
         for start in range(0, rows, CHUNK_ROWS):

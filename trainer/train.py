@@ -11,7 +11,9 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
+from contract import storage
 from contract.schema import EVENT_KINDS, Split
+from contract.shards import telling_read_errors
 from trainer import checkpoint
 from trainer.alternating import AlternatingSolver
 from trainer.checkpoint import Parts
@@ -125,6 +127,8 @@ def _train(config: RunConfig, data: str, workdir: str, request: StopRequest, clu
     replicas = start_replicas(config.devices, cluster)
     check_batch_divides(config.input.batch_size, replicas.count)
     dataset = open_dataset(data)
+    if replicas.is_chief:
+        storage.check_writable(workdir)
     record = _open_run(workdir, config, dataset, replicas)
     rows_of_step = record.training_rows if config.solver == "als" else config.input.batch_size
     length = _Length(record.training_rows, rows_of_step, config.epochs)
@@ -151,7 +155,8 @@ def _train(config: RunConfig, data: str, workdir: str, request: StopRequest, clu
             epoch_losses: list[np.ndarray] = []
             while step < epoch_end:
                 count = min(config.steps_per_call, epoch_end - step, _until_save(config, step))
-                losses = advance(step, count)
+                with telling_read_errors():
+                    losses = advance(step, count)
                 _check_finite(losses, step, config)
                 rows = length.rows_before(step + count) - length.rows_before(step)
                 step += count
