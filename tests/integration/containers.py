@@ -1,7 +1,7 @@
 """Images built by buildah and run by podman, without a Docker engine.
 
-The real Dockerfile is built, with what it installs; only the image that its FROM names is made here, of Debian packages.
-What was built is kept in the user's cache, until the Dockerfile or the requirements change.
+The real Dockerfile is built, with what it installs; only the image that its FROM names is made here, of Debian's
+packages. What was built is kept in the user's cache, until the Dockerfile or the requirements change.
 """
 
 import hashlib
@@ -101,7 +101,14 @@ class Images:
         return [*self._tool("podman"), "--runtime=runc"]
 
     def _tool(self, name: str) -> list[str]:
-        return [name, "--root", str(self.store / "root"), "--runroot", str(self.store / "run"), "--storage-driver=overlay"]
+        return [
+            name,
+            "--root",
+            str(self.store / "root"),
+            "--runroot",
+            str(self.store / "run"),
+            "--storage-driver=overlay",
+        ]
 
     def _do(self, command: list[str], environment: Mapping[str, str] | None = None) -> str:
         done = subprocess.run(
