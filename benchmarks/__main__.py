@@ -13,6 +13,7 @@ COMMANDS = (
     ("input",),
     ("mf_step",),
 )
+"""`quality` is not among them: it needs the real Retailrocket data, and most of an hour."""
 
 
 def main() -> int:

@@ -151,7 +151,7 @@ def _print_paths(root: Path) -> None:
         ("dataset", "prepared dataset: vocabularies, timelines, catalogue, transform graph, statistics"),
         ("runs", "run directories: checkpoints, metrics, TensorBoard, evaluation"),
         ("export", "SavedModel that takes raw ids"),
-        ("recommendations", "20 items for every visitor, JSON Lines"),
+        ("recommendations", "20 items for every visitor, Parquet and JSON Lines"),
     ):
         print(f"  {os.path.relpath(root / name):24} {what}")
 

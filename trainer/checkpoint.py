@@ -66,6 +66,12 @@ class Validations:
     is_higher_better: bool
     values: dict[int, float]
 
+    def since_best(self, step: int) -> int:
+        """Measures up to `step` that came after the best of them: what patience counts, wherever a run is resumed."""
+        sign = -1 if self.is_higher_better else 1
+        upto = [sign * value for other, value in sorted(self.values.items()) if other <= step]
+        return len(upto) - 1 - upto.index(min(upto)) if upto else 0
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -202,11 +208,16 @@ def read_weights(workdir: str, which: Literal["best", "last"] = "best") -> Weigh
     Raises:
       ValueError: there is no checkpoint, or it is torn or damaged.
     """
-    step = best_step(workdir) if which == "best" else None
-    step = last_step(workdir) if step is None else step
-    if step is None:
-        raise ValueError(f"{workdir} holds no checkpoint that is whole; train the run first")
-    return read_weights_of_step(workdir, step)
+    return read_weights_of_step(workdir, _chosen_step(workdir, which))
+
+
+def weights_checksum(workdir: str, which: Literal["best", "last"] = "best") -> str:
+    """SHA-256 that stands for all that `read_weights` reads: of the state that holds the checksum of every file.
+
+    Raises:
+      ValueError: there is no checkpoint.
+    """
+    return storage.sha256(join(RunLayout(workdir).checkpoint(_chosen_step(workdir, which)), _STATE))
 
 
 def read_weights_of_step(workdir: str, step: int) -> Weights:
@@ -229,6 +240,14 @@ def read_weights_of_step(workdir: str, step: int) -> Weights:
                 tables[table][start : start + len(values)] = values
     saved = _read_dense(folder)
     return Weights(tables, [saved[f"weight_{number}"] for number in range(sum("weight" in key for key in saved))])
+
+
+def _chosen_step(workdir: str, which: Literal["best", "last"]) -> int:
+    step = best_step(workdir) if which == "best" else None
+    step = last_step(workdir) if step is None else step
+    if step is None:
+        raise ValueError(f"{workdir} holds no checkpoint that is whole; train the run first")
+    return step
 
 
 def _list_steps(workdir: str) -> list[int]:
