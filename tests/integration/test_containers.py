@@ -19,7 +19,7 @@ from tests.trainer.dataset_builder import checkerboard
 
 pytestmark = [pytest.mark.integration, pytest.mark.container]
 
-SETTINGS = ["input.batch_size=64", "model.dim=8", "steps_per_call=2", "epochs=40", "checkpoint_every_steps=4"]
+SETTINGS = ["input.batch_size=64", "model.dim=8", "steps_per_call=2", "epochs=40", "checkpoint_every_steps=4", "patience=none"]
 NAME = f"cartwheel-test-{os.getpid()}"
 
 
@@ -98,7 +98,9 @@ def test_from_an_event_log_in_a_bucket_to_a_model_with_a_stop_on_the_way(
     _, log = process.communicate(timeout=120)
     assert process.returncode == 75, "".join(seen) + log
     result = json.loads(pods.run(trainer, *train))
-    assert result["steps"] == 40 * result["steps"] // result["epochs"]
+    assert (result["workdir"], result["epochs"]) == (run, 40)
+    first = json.loads(store.read("run/metrics.jsonl").splitlines()[0])
+    assert first["step"] < result["steps"]  # the steps before the stop are kept
 
     pods.run(trainer, "evaluate", "--workdir", run)
     pods.run(trainer, "export", "--workdir", run, "--output", model)
