@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= demo
 
-.PHONY: help setup demo test check bench data constraints clean
+.PHONY: help setup demo test check bench data image constraints clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:\t/' | expand -t 14
@@ -46,6 +46,9 @@ bench: $(READY)  ## every benchmark; results in benchmarks/results
 
 data: $(READY)   ## the real Retailrocket files, with your own Kaggle account
 	$(BIN)/python -m preprocessing download --output data/retailrocket
+
+image:           ## build the three images and print what they are made of (needs Docker, or see k8s/images.sh)
+	k8s/images.sh preprocessing trainer trainer-gpu
 
 PIN := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header setup.py
 IMAGE_PIN := $(PIN) --no-annotate --constraint constraints.txt --extra storage
