@@ -19,7 +19,14 @@ from tests.trainer.dataset_builder import checkerboard
 
 pytestmark = [pytest.mark.integration, pytest.mark.container]
 
-SETTINGS = ["input.batch_size=64", "model.dim=8", "steps_per_call=2", "epochs=40", "checkpoint_every_steps=4", "patience=none"]
+SETTINGS = [
+    "input.batch_size=64",
+    "model.dim=8",
+    "steps_per_call=2",
+    "epochs=40",
+    "checkpoint_every_steps=4",
+    "patience=none",
+]
 NAME = f"cartwheel-test-{os.getpid()}"
 
 

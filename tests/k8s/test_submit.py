@@ -1,6 +1,7 @@
 """submit.py against a kubectl that plays recorded sequences: what it says and with which status it ends."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -389,3 +390,13 @@ def test_what_cannot_work_is_refused_before_anything_is_asked(flags: list[str], 
 def test_a_place_that_tells_no_cloud_asks_for_an_overlay(cluster: Cluster) -> None:
     status, _, errors = cluster.submit(*TRAIN[:-1], "hdfs://shop/run")
     assert (status, "hdfs:// tells no cloud; name an --overlay" in errors) == (2, True)
+
+
+def test_the_readme_shows_what_its_dry_run_prints(cluster: Cluster) -> None:
+    commands, printed = (ROOT / "k8s" / "README.md").read_text().split("```\n")[1:4:2]
+    submit = commands[commands.index("train ") : commands.index(" > train.yaml")].replace("\\\n", " ")
+    status, manifests, _ = cluster.submit(*submit.split())
+    shown = re.compile(r"^kind:|completions:|nvidia.com/gpu:|image:|memory:|sizeLimit:|  --")
+    lines = [f"{number}:{line}" for number, line in enumerate(manifests.splitlines(), 1) if shown.search(line)]
+    assert (status, lines) == (0, printed.splitlines())
+    assert {call.split()[0] for call in cluster.calls("")} == {"kustomize"}
