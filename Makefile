@@ -8,7 +8,7 @@ IO_VENV := .venv-tensorflow-io
 IO_READY := $(IO_VENV)/.ready
 DEMO ?= demo
 
-.PHONY: help setup demo test test-tensorflow-io check bench data constraints clean
+.PHONY: help setup demo test test-tensorflow-io check bench data image constraints clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:\t/' | expand -t 22
@@ -59,6 +59,9 @@ bench: $(READY)  ## every benchmark; results in benchmarks/results
 
 data: $(READY)   ## the real Retailrocket files, with your own Kaggle account
 	$(BIN)/python -m preprocessing download --output data/retailrocket
+
+image:           ## build the three images and print what they are made of (needs Docker, or see k8s/images.sh)
+	k8s/images.sh preprocessing trainer trainer-gpu
 
 PIN := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header setup.py
 IMAGE_PIN := $(PIN) --no-annotate --constraint constraints.txt --extra storage
