@@ -1,4 +1,4 @@
-"""Checkpoints: save, keep the last and the best, resume.
+"""Checkpoints: what they hold, keep the last and the best, resume; `checkpoint_writer` writes them.
 
     checkpoints/
       step-000001200/
@@ -21,19 +21,19 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import keras
 import numpy as np
 
 from contract import storage
 from contract.layout import RunLayout, checkpoint_step, join, shard_name
-from trainer.distribution import Replicas, rows_owned
+from trainer.distribution import rows_owned
 from trainer.embeddings import CHUNK_ROWS, RowShards, ShardedTable
 
 log = logging.getLogger(__name__)
 
-_STATE, _DENSE, _VALIDATIONS = "state.json", "dense.npz", "validations.json"
+STATE, DENSE, _VALIDATIONS = "state.json", "dense.npz", "validations.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,37 +90,6 @@ class Parts:
             arrays[f"{name}.values"] = table.values
             arrays |= {f"{name}.{slot}": shards for slot, shards in table.slots.items()}
         return arrays
-
-
-def save(workdir: str, parts: Parts, replicas: Replicas, *, step: int, steps_per_epoch: int) -> None:
-    """Writes the checkpoint of `step`; every worker calls it, and returns once it is whole."""
-    target = RunLayout(workdir).checkpoint(step)
-    # an object store cannot rename: there a directory counts once its state.json, written last, stands
-    staging = f"{target}.partial" if storage.is_local(target) else target
-    if replicas.is_chief:
-        storage.remove(staging)
-    replicas.wait_for_all()
-    arrays = parts.arrays()
-    for name, shards in arrays.items():
-        for replica in shards.shards:
-            _write_shard(join(staging, shard_name(name, replica, replicas.count, ".npy")), shards, replica)
-    if replicas.is_chief:
-        _write_dense(join(staging, _DENSE), parts)
-    replicas.wait_for_all()
-    if replicas.is_chief:
-        state = State(
-            step=step,
-            epoch=step // steps_per_epoch,
-            step_in_epoch=step % steps_per_epoch,
-            replicas=replicas.count,
-            arrays={name: (shards.rows, shards.dim) for name, shards in arrays.items()},
-            files={name: storage.sha256(join(staging, name)) for name in storage.list_files(staging)},
-        )
-        storage.write_bytes(join(staging, _STATE), (json.dumps(asdict(state), indent=2) + "\n").encode())
-        if staging != target:
-            storage.remove(target)
-            os.rename(storage.local_path(staging), storage.local_path(target))
-    replicas.wait_for_all()
 
 
 def restore(workdir: str, parts: Parts, step: int) -> None:
@@ -200,11 +169,20 @@ def read_weights(workdir: str, which: Literal["best", "last"] = "best") -> Weigh
     Raises:
       ValueError: there is no checkpoint, or it is torn or damaged.
     """
+    return read_weights_of_step(workdir, choose_step(workdir, which))
+
+
+def choose_step(workdir: str, which: Literal["best", "last"] = "best") -> int:
+    """The step of a run's checkpoint that `read_weights` reads.
+
+    Raises:
+      ValueError: there is no checkpoint.
+    """
     step = best_step(workdir) if which == "best" else None
     step = last_step(workdir) if step is None else step
     if step is None:
         raise ValueError(f"{workdir} holds no checkpoint that is whole; train the run first")
-    return read_weights_of_step(workdir, step)
+    return step
 
 
 def read_weights_of_step(workdir: str, step: int) -> Weights:
@@ -213,20 +191,37 @@ def read_weights_of_step(workdir: str, step: int) -> Weights:
     Raises:
       ValueError: the checkpoint is torn or damaged.
     """
+    state = read_state(workdir, step)
+    kinds = {name: name.rpartition(".") for name in state.arrays}
+    tables = {table: read_array(workdir, state, name) for name, (table, _, kind) in kinds.items() if kind == "values"}
+    return Weights(tables, read_dense_weights(workdir, step))
+
+
+def read_state(workdir: str, step: int) -> State:
+    """What the checkpoint of `step` holds, all of it verified.
+
+    Raises:
+      ValueError: the checkpoint is torn or damaged.
+    """
     folder = RunLayout(workdir).checkpoint(step)
     problem = _find_problem(folder)
     if problem is not None:
         raise ValueError(f"checkpoint {folder} cannot be read: {problem}; train the run again")
-    state = _read_state(folder)
-    tables = {}
-    for name, shape in state.arrays.items():
-        table, _, kind = name.rpartition(".")
-        if kind == "values":
-            tables[table] = np.empty(shape, np.float32)
-            for start, values in _read_rows(folder, name, state):
-                tables[table][start : start + len(values)] = values
-    saved = _read_dense(folder)
-    return Weights(tables, [saved[f"weight_{number}"] for number in range(sum("weight" in key for key in saved))])
+    return _read_state(folder)
+
+
+def read_array(workdir: str, state: State, name: str) -> np.ndarray:
+    """A whole array [rows, D] of a verified checkpoint, rows in natural order."""
+    array = np.empty(state.arrays[name], np.float32)
+    for start, values in _read_rows(RunLayout(workdir).checkpoint(state.step), name, state):
+        array[start : start + len(values)] = values
+    return array
+
+
+def read_dense_weights(workdir: str, step: int) -> list[np.ndarray]:
+    """The dense weights of a verified checkpoint, in the model's own order."""
+    saved = _read_dense(RunLayout(workdir).checkpoint(step))
+    return [saved[f"weight_{number}"] for number in range(sum("weight" in key for key in saved))]
 
 
 def _list_steps(workdir: str) -> list[int]:
@@ -244,22 +239,13 @@ def _find_problem(folder: str) -> str | None:
     except FileNotFoundError as error:
         return f"{os.path.basename(error.filename or str(error))} is missing"
     except (KeyError, TypeError, ValueError) as error:
-        return f"{_STATE} is damaged ({error})"
+        return f"{STATE} is damaged ({error})"
     return None
 
 
 def _read_state(folder: str) -> State:
-    values = json.loads(storage.read_bytes(join(folder, _STATE)))
+    values = json.loads(storage.read_bytes(join(folder, STATE)))
     return State(**{**values, "arrays": {name: tuple(shape) for name, shape in values["arrays"].items()}})
-
-
-def _write_shard(path: str, shards: RowShards, replica: int) -> None:
-    """A .npy file, written piece by piece: no second copy of the rows is made."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shards.shards[replica].shape)}
-    with storage.open_binary(path, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for chunk in shards.chunks(replica):
-            file.write(np.ascontiguousarray(chunk).data)
 
 
 def _read_rows(folder: str, name: str, state: State) -> Iterator[tuple[int, np.ndarray]]:
@@ -289,15 +275,6 @@ def _skip_header(file: BinaryIO) -> None:
     np.lib.format.read_array_header_1_0(file)
 
 
-def _write_dense(path: str, parts: Parts) -> None:
-    arrays: dict[str, Any] = {}
-    for prefix, variables in (("weight", parts.dense), ("optimizer", parts.optimizer)):
-        arrays |= {f"{prefix}_{number}": np.asarray(variable) for number, variable in enumerate(variables)}
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    storage.write_bytes(path, buffer.getvalue())
-
-
 def _read_dense(folder: str) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(storage.read_bytes(join(folder, _DENSE)))) as saved:
+    with np.load(io.BytesIO(storage.read_bytes(join(folder, DENSE)))) as saved:
         return dict(saved)

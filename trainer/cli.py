@@ -53,7 +53,7 @@ def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any] | Non
     from trainer.train import Preempted, train
 
     try:
-        return train(config, data=given.data, workdir=given.workdir)
+        return train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
     except Preempted as stop:
         log.warning("%s", stop)
         return None
@@ -119,6 +119,11 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--preset", required=True, choices=list(PRESETS), help="named settings")
     train.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset")
     train.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run; resumed where it exists")
+    train.add_argument(
+        "--warm-start",
+        metavar="RUN",
+        help="begin with the vectors of another run, carried over by id; its dataset must lie where it lay",
+    )
     train.add_argument(
         "--set",
         action="extend",

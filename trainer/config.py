@@ -252,6 +252,8 @@ class RunConfig:
     jit_compile              compile loss and gradients with XLA
     steps_per_call           steps run between two looks of the program at the run: a stop waits for that many
     checkpoint_every_steps   also save within an epoch; none: at the end of each epoch only
+    step_timeout_seconds     several workers give up, to be started again, when no step ends for so long: one of them
+                             hangs; the first step, which is compiled, and a chunk of validation count as one
     """
 
     model: ModelConfig
@@ -267,6 +269,7 @@ class RunConfig:
     jit_compile: bool = False
     steps_per_call: int = 20
     checkpoint_every_steps: int | None = None
+    step_timeout_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         _check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
@@ -275,6 +278,7 @@ class RunConfig:
         _check(self.steps_per_call >= 1, "steps_per_call", self.steps_per_call, "at least 1")
         every = self.checkpoint_every_steps
         _check(every is None or every >= 1, "checkpoint_every_steps", every, "at least 1, or none")
+        _check(self.step_timeout_seconds > 0, "step_timeout_seconds", self.step_timeout_seconds, "above 0")
         if isinstance(self.model, NeuralConfig) and isinstance(self.loss, SampledSoftmaxConfig):
             raise ValueError("the neural model scores one pair at a time: it trains with loss.kind squared_error only")
         if isinstance(self.model, TowersConfig) and not isinstance(self.loss, SampledSoftmaxConfig):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.cluster import Cluster
@@ -33,6 +34,11 @@ class Replicas:
     def is_chief(self) -> bool:
         """True for the one process that writes logs, metrics and the run's record."""
         return self.first == 0
+
+    @property
+    def worker(self) -> int:
+        """Index of this process among the workers."""
+        return self.first // len(self.devices)
 
     @property
     def local(self) -> range:
@@ -74,6 +80,17 @@ class Replicas:
         if self.count == 1:
             return value
         return tf.distribute.get_replica_context().all_gather(value, axis=0)
+
+    def sum_over_workers(self, value: np.ndarray) -> np.ndarray:
+        """The sum of the workers' arrays of one shape; every worker calls it, outside `run`, and waits for all."""
+        if self.workers == 1:
+            return value
+
+        def on_replica(replica: int, own: tf.Tensor) -> tf.Tensor:
+            return self.all_reduce(own if replica == self.first else tf.zeros_like(own))
+
+        summed: np.ndarray = self.run(on_replica, tf.constant(value)).numpy()
+        return summed
 
     def is_true_anywhere(self, flag: bool) -> bool:
         """True where some worker says so; every worker calls it, outside `run`, and waits for the others."""

@@ -3,6 +3,7 @@
 Shapes: V visitors, B visitors of a chunk, I items, K list.
 """
 
+import collections
 import itertools
 import json
 import logging
@@ -18,7 +19,9 @@ from contract import storage
 from contract.layout import join, shard_name
 from contract.schema import Vocabulary
 from contract.timelines import TimelineRows, read_timelines
+from trainer.cluster import join_cluster
 from trainer.dataset import Dataset
+from trainer.distribution import Replicas, start_replicas
 from trainer.models.interface import Queries, Scorer
 from trainer.ranking.histories import Histories
 from trainer.ranking.topk import (
@@ -43,6 +46,8 @@ def recommend(
 ) -> dict[str, Any]:
     """Publishes the k best new items of each visitor by a run's best model; see `write_recommendations`.
 
+    Workers of a cluster (see `cluster.read_cluster`) divide the ranking; the chief publishes.
+
     Args:
       workdir: directory of the run.
       output: a directory or URI where nothing stands yet.
@@ -51,13 +56,22 @@ def recommend(
       data: where the run's dataset lies now; by default where it lay when the run began.
     """
     storage.refuse_existing(output)
+    replicas = start_replicas(1, join_cluster())
     visitor_ids = read_visitor_ids(visitors) if visitors else None
     run = open_trained_run(workdir, data)
-    return write_recommendations(run.model, run.dataset, output, k, visitor_ids)
+    replicas.wait_for_all()  # all have seen that nothing stands at `output`
+    summary = write_recommendations(run.model, run.dataset, output, k, visitor_ids, replicas)
+    replicas.wait_for_all()
+    return summary
 
 
 def write_recommendations(
-    scorer: Scorer, dataset: Dataset, output: str, k: int, visitor_ids: Sequence[str] | None = None
+    scorer: Scorer,
+    dataset: Dataset,
+    output: str,
+    k: int,
+    visitor_ids: Sequence[str] | None = None,
+    replicas: Replicas | None = None,
 ) -> dict[str, Any]:
     """Publishes the k best new items of each visitor, whole or not at all.
 
@@ -71,6 +85,7 @@ def write_recommendations(
       k: from 1 to I.
       visitor_ids: whom to answer, in this order; ids that training never saw have no history. By default everyone in
         the vocabulary who has one.
+      replicas: whose workers share the ranking; the chief publishes.
 
     Returns:
       Counts and the paths of the shards; `recommendations.json` beside them holds the same.
@@ -88,7 +103,7 @@ def write_recommendations(
     num_shards = -(-len(ids) // SHARD_VISITORS)
     names = [shard_name("recommendations", shard, num_shards, ".jsonl") for shard in range(num_shards)]
     item_ids = np.array(dataset.vocabulary(Vocabulary.ITEMS), object)
-    chunks = _ranked_chunks(scorer, visitor, history, dataset.num_items, k)
+    chunks = _ranked_chunks(scorer, visitor, history, dataset.num_items, k, replicas)
     lines = (line for chunk, top in chunks for line in _lines(ids[chunk], item_ids, top))
     summary = {
         "output": output,
@@ -98,9 +113,18 @@ def write_recommendations(
         "dataset_checksum": dataset.checksum,
         "files": [join(output, name) for name in names],
     }
+    if replicas is None or replicas.is_chief:
+        _publish(output, names, lines, summary)
+    else:
+        collections.deque(lines, maxlen=0)  # its share of the ranking goes to the chief
+    return summary
+
+
+def _publish(output: str, names: Sequence[str], lines: Iterator[str], summary: dict[str, Any]) -> None:
+    """Writes the lines into the files `names`, SHARD_VISITORS each, and the summary beside them."""
     with (
         storage.publish_directory(output, marker=_SUMMARY) as staging,
-        tqdm(lines, total=len(ids), unit="visitor", disable=None) as progress,  # shown on a terminal alone
+        tqdm(lines, total=summary["visitors"], unit="visitor", disable=None) as progress,  # shown on a terminal alone
     ):
         remaining = iter(progress)
         for name in names:
@@ -108,7 +132,6 @@ def write_recommendations(
             storage.write_bytes(join(staging, name), shard.encode())
             log.info("wrote %s", name)
         storage.write_bytes(join(staging, _SUMMARY), (json.dumps(summary, indent=2) + "\n").encode())
-    return summary
 
 
 def read_visitor_ids(path: str) -> list[str]:
@@ -155,10 +178,13 @@ def _choose_visitors(dataset: Dataset, visitor_ids: Sequence[str] | None) -> tup
 
 
 def _ranked_chunks(
-    scorer: Scorer, visitor: np.ndarray, history: Histories, num_items: int, k: int
+    scorer: Scorer, visitor: np.ndarray, history: Histories, num_items: int, k: int, replicas: Replicas | None
 ) -> Iterator[tuple[slice, TopItems]]:
-    """Where each chunk of visitors lies, and their best items as NumPy arrays [B, K]."""
-    size = chunk_size(num_items)
+    """Where each stretch of visitors lies, and their best items as NumPy arrays [B, K].
+
+    Of a stretch, each worker ranks one chunk, and all get all.
+    """
+    size, workers = chunk_size(num_items), replicas.workers if replicas else 1
 
     @tf.function(input_signature=[query_signature(size)])
     def rank(queries: Queries) -> TopItems:
@@ -166,11 +192,18 @@ def _ranked_chunks(
 
     # the end of the dataset is the present, for everyone
     now_ms = np.full(len(visitor), history.timestamp_ms.max(initial=0))
-    for chunk, queries in query_chunks(visitor, history, now_ms, size):
-        with refusing_diverged():
-            top = rank(queries)
-        count = chunk.stop - chunk.start
-        yield chunk, TopItems(top.item[:count].numpy(), top.score[:count].numpy())
+    chunks = query_chunks(visitor, history, now_ms, size, replicas)
+    for begin in range(0, len(visitor), workers * size):
+        stretch = slice(begin, min(begin + workers * size, len(visitor)))
+        item, score = np.zeros((stretch.stop - begin, k), np.int64), np.zeros((stretch.stop - begin, k), np.float32)
+        for chunk, queries in itertools.islice(chunks, 1):  # in the last stretch, there may be none for this worker
+            with refusing_diverged():
+                top = rank(queries)
+            own, count = slice(chunk.start - begin, chunk.stop - begin), chunk.stop - chunk.start
+            item[own], score[own] = top.item[:count].numpy(), top.score[:count].numpy()
+        if replicas is not None:
+            item, score = replicas.sum_over_workers(item), replicas.sum_over_workers(score)
+        yield stretch, TopItems(item, score)
 
 
 def _lines(ids: Sequence[str], item_ids: np.ndarray, top: TopItems) -> Iterator[str]:

@@ -78,9 +78,13 @@ class RunLog:
 
     def _flush(self) -> None:
         """Object stores cannot append: the file is written whole, seldom."""
-        if self._writer is not None:
+        if self._writer is None:
+            return
+        try:
             storage.write_bytes(self._path, "".join(f"{line}\n" for line in self._lines).encode())
             self._writer.flush()
+        except (OSError, tf.errors.OpError) as error:  # a full disk: the next time writes all lines again
+            log.warning("%s could not be written (%s); training goes on", self._path, error)
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ from contract.schema import EVENT_KINDS, Split
 from trainer import checkpoint
 from trainer.alternating import AlternatingSolver
 from trainer.checkpoint import Parts
+from trainer.checkpoint_writer import CheckpointWriter
 from trainer.cluster import join_cluster
 from trainer.config import RunConfig, SampledSoftmaxConfig
 from trainer.dataset import Dataset, open_dataset
@@ -38,6 +39,8 @@ from trainer.run_record import (
 )
 from trainer.training_step import TrainingStep, compile_steps
 from trainer.validation import Validator, make_next_item_validator, make_validator
+from trainer.warm_start import begin_warm
+from trainer.watchdog import Watchdog, watching
 
 __all__ = ["Preempted", "train"]
 
@@ -70,43 +73,64 @@ class _Length:
 
 @dataclass(frozen=True)
 class _Keeper:
-    """Saves a run and measures what it saved."""
+    """Measures what a run saved, or ends it saved."""
 
     config: RunConfig
     workdir: str
     dataset: Dataset
     replicas: Replicas
-    parts: Parts
     length: _Length
+    writer: CheckpointWriter
     validator: Validator | None
+    request: StopRequest
 
-    def save(self, step: int) -> None:
-        checkpoint.save(self.workdir, self.parts, self.replicas, step=step, steps_per_epoch=self.length.steps_per_epoch)
-        if self.replicas.is_chief:
-            checkpoint.keep_best_and_last(self.workdir)
+    def stop(self, step: int) -> NoReturn:
+        """Saves and ends the run, which was asked to."""
+        log.warning("asked to stop: saving step %d; a second SIGTERM ends the run at once", step)
+        self.writer.begin(step)
+        saved = step if self.writer.finish() else checkpoint.last_step(self.workdir) or 0
+        raise Preempted(f"stopped at step {step} of {self.length.steps}; the same command goes on from step {saved}")
 
-    def validate(self, step: int, run_log: RunLog) -> str:
+    def validate(self, step: int, run_log: RunLog, watchdog: Watchdog) -> str:
         """Measures the saved model of `step`, unless that was done, and tells what came out."""
         validator = self.validator
         if validator is None or step in checkpoint.read_validations(self.workdir).values:
             return ""
+        if not self.writer.finish():
+            return ", not saved and so not measured"
         weights = checkpoint.read_weights_of_step(self.workdir, step)
-        value = validator.measure(build_inference_model(self.config, weights, self.dataset))
-        checkpoint.record_validation(
-            self.workdir, step, value, metric=validator.metric, is_higher_better=validator.is_higher_better
-        )
-        checkpoint.keep_best_and_last(self.workdir)
+
+        def look() -> None:
+            watchdog.progress()
+            if self.request.is_made:  # all is saved: the run measures first when it goes on
+                raise Preempted("stopped while measuring; the same command goes on from there")
+
+        value = validator.measure(build_inference_model(self.config, weights, self.dataset), look)
+        if self.replicas.is_chief:
+            self._record(step, value, validator)
         epoch = step // self.length.steps_per_epoch
         run_log.validation(step=step, epoch=epoch, metric=validator.metric, value=value)
         return f", validation {validator.metric} {value:.4f}"
 
+    def _record(self, step: int, value: float, validator: Validator) -> None:
+        try:
+            checkpoint.record_validation(
+                self.workdir, step, value, metric=validator.metric, is_higher_better=validator.is_higher_better
+            )
+        except OSError as error:  # the disk is full; the last checkpoint then counts as the best
+            log.error("what step %d reached could not be kept: %s; training goes on", step, error)
+        checkpoint.keep_best_and_last(self.workdir)
 
-def train(config: RunConfig, *, data: str, workdir: str, stop: StopRequest | None = None) -> dict[str, Any]:
+
+def train(
+    config: RunConfig, *, data: str, workdir: str, warm_start: str | None = None, stop: StopRequest | None = None
+) -> dict[str, Any]:
     """Trains to the end of the last epoch, from where the run at `workdir` stands.
 
     Args:
       data: the prepared dataset.
       workdir: directory of the run; made where it does not exist.
+      warm_start: a run whose vectors this one begins with, see `warm_start.begin_warm`.
       stop: asks the run to stop; None: SIGTERM does.
 
     Returns:
@@ -117,33 +141,44 @@ def train(config: RunConfig, *, data: str, workdir: str, stop: StopRequest | Non
       ValueError: config, dataset and workdir do not go together, or the loss is no longer finite.
     """
     with stop_on_sigterm(stop) as request:
-        return _train(config, data, workdir, request)
+        return _train(config, data, workdir, warm_start, request)
 
 
-def _train(config: RunConfig, data: str, workdir: str, request: StopRequest) -> dict[str, Any]:
+def _train(config: RunConfig, data: str, workdir: str, warm_start: str | None, request: StopRequest) -> dict[str, Any]:
     replicas = start_replicas(config.devices, join_cluster())
     check_batch_divides(config.input.batch_size, replicas.count)
     dataset = open_dataset(data)
-    record = _open_run(workdir, config, dataset, replicas)
+    record = _open_run(workdir, config, dataset, replicas, warm_start)
     rows_of_step = record.training_rows if config.solver == "als" else config.input.batch_size
     length = _Length(record.training_rows, rows_of_step, config.epochs)
 
     parts, start = _build(config, dataset, replicas, length)
-    step = first_step = _restore_or_initialize(workdir, parts, config, length)
+    step = first_step = checkpoint.last_step(workdir) or 0
+    if step:
+        log.info("going on from the checkpoint of step %d of %d", step, length.steps)
+        checkpoint.restore(workdir, parts, step)
+    else:
+        record = _begin(workdir, parts, record, dataset, replicas, length)
     advance = start(step)
-    validator = _make_validator(config, dataset) if replicas.is_chief else None
-    keeper = _Keeper(config, workdir, dataset, replicas, parts, length, validator)
+    validator = _make_validator(config, dataset, replicas)
+    writer = CheckpointWriter(workdir, parts, replicas, steps_per_epoch=length.steps_per_epoch)
+    keeper = _Keeper(config, workdir, dataset, replicas, length, writer, validator, request)
+    if replicas.is_true_anywhere(request.is_made):
+        raise Preempted(f"stopped before step {step}; the same command goes on from there")
 
     began = time.monotonic()
-    with open_log(
-        workdir,
-        is_chief=replicas.is_chief,
-        total_rows=length.rows_before(length.steps),
-        first_row=length.rows_before(step),
-        first_step=step,
-    ) as run_log:
+    with (
+        watching(config.step_timeout_seconds, is_active=replicas.workers > 1) as watchdog,
+        open_log(
+            workdir,
+            is_chief=replicas.is_chief,
+            total_rows=length.rows_before(length.steps),
+            first_row=length.rows_before(step),
+            first_step=step,
+        ) as run_log,
+    ):
         if step and step % length.steps_per_epoch == 0:
-            keeper.validate(step, run_log)  # a run killed between saving and measuring
+            keeper.validate(step, run_log, watchdog)  # a run killed between saving and measuring
         while step < length.steps:
             epoch = step // length.steps_per_epoch + 1
             epoch_end = epoch * length.steps_per_epoch
@@ -151,28 +186,36 @@ def _train(config: RunConfig, data: str, workdir: str, request: StopRequest) -> 
             while step < epoch_end:
                 count = min(config.steps_per_call, epoch_end - step, _until_save(config, step))
                 losses = advance(step, count)
+                watchdog.progress()
                 _check_finite(losses, step, config)
                 rows = length.rows_before(step + count) - length.rows_before(step)
                 step += count
                 epoch_losses.append(losses)
                 run_log.steps(step=step, epoch=epoch, rows=rows, loss=float(losses.mean()))
-                is_stopping = replicas.is_true_anywhere(request.is_made)
-                if is_stopping:
-                    log.warning("asked to stop: saving step %d; a second SIGTERM ends the run at once", step)
-                if is_stopping or step == epoch_end or _until_save(config, step) == config.checkpoint_every_steps:
-                    keeper.save(step)
-                if is_stopping:
-                    raise Preempted(f"stopped at step {step} of {length.steps}; the same command goes on from there")
+                if replicas.is_true_anywhere(request.is_made):
+                    keeper.stop(step)
+                if step == epoch_end or _until_save(config, step) == config.checkpoint_every_steps:
+                    writer.begin(step)
+                else:
+                    writer.poll()
             loss = float(np.concatenate(epoch_losses).mean())
-            run_log.epoch(epoch, f"loss {loss:.4f}{keeper.validate(step, run_log)}")
+            run_log.epoch(epoch, f"loss {loss:.4f}{keeper.validate(step, run_log, watchdog)}")
+    if not writer.finish():
+        raise OSError(
+            f"the last step's checkpoint could not be written below {workdir}: make room and give the same command, "
+            f"which goes on from step {checkpoint.last_step(workdir) or 0} of {length.steps}"
+        )
+    replicas.wait_for_all()  # the chief has recorded what the last step reached
     return _result(workdir, record, length, first_step, time.monotonic() - began)
 
 
-def _open_run(workdir: str, config: RunConfig, dataset: Dataset, replicas: Replicas) -> RunRecord:
+def _open_run(
+    workdir: str, config: RunConfig, dataset: Dataset, replicas: Replicas, warm_start: str | None
+) -> RunRecord:
     """The record of the run at `workdir`, which must be this one, or a new record."""
     if has_run(workdir):
         record = read_record(workdir)
-        check_same_run(record, config, dataset)
+        check_same_run(record, config, dataset, warm_start)
         replicas.wait_for_all()
         return record
     shards = dataset.shards(Split.TRAIN)
@@ -191,6 +234,8 @@ def _open_run(workdir: str, config: RunConfig, dataset: Dataset, replicas: Repli
         mean_event_weight=float(events @ np.array(config.loss.event_weights) / events.sum()),
         commit=current_commit(),
         versions=current_versions(),
+        dataset_facts=dataset.facts(),
+        warm_start={"run": warm_start} if warm_start is not None else None,
     )
     replicas.wait_for_all()  # all have seen that there is no run yet
     if replicas.is_chief:
@@ -198,9 +243,11 @@ def _open_run(workdir: str, config: RunConfig, dataset: Dataset, replicas: Repli
     return record
 
 
-def _make_validator(config: RunConfig, dataset: Dataset) -> Validator | None:
+def _make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas) -> Validator | None:
     """What picks the best checkpoint: next items for models of sequences, which returning visitors would not tell."""
-    return make_next_item_validator(dataset, "ndcg") if config.is_sequential else make_validator(config, dataset)
+    if config.is_sequential:
+        return make_next_item_validator(dataset, "ndcg", replicas)
+    return make_validator(config, dataset, replicas)
 
 
 def _build(
@@ -257,22 +304,26 @@ def _make_dense_optimizer(
     return optimizer
 
 
-def _restore_or_initialize(workdir: str, parts: Parts, config: RunConfig, length: _Length) -> int:
-    """Fills the tables; returns the step the run stands at."""
-    step = checkpoint.last_step(workdir)
-    if step is not None:
-        log.info("going on from the checkpoint of step %d of %d", step, length.steps)
-        checkpoint.restore(workdir, parts, step)
-        return step
-    for name, table in parts.tables.items():
-        initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev)
+def _begin(
+    workdir: str, parts: Parts, record: RunRecord, dataset: Dataset, replicas: Replicas, length: _Length
+) -> RunRecord:
+    """Fills the tables of a run at its first step; its record, with what it was begun with."""
+    config = record.config
+    if record.warm_start is not None:
+        carried = begin_warm(record.warm_start["run"], config, dataset, parts)
+        record = replace(record, warm_start=carried)
+        if replicas.is_chief:
+            write_record(record, workdir)
+    else:
+        for name, table in parts.tables.items():
+            initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev)
     log.info(
         "beginning: %d rows an epoch, %d steps, tables of %s rows",
         length.rows,
         length.steps,
         ", ".join(f"{table.rows} {name}" for name, table in parts.tables.items()),
     )
-    return 0
+    return record
 
 
 def _until_save(config: RunConfig, step: int) -> int:
@@ -305,6 +356,7 @@ def _result(workdir: str, record: RunRecord, length: _Length, first_step: int, s
         "validation_metric": validations.metric or None,
         "best_step": best,
         "best_validation": validations.values[best] if best is not None else None,
+        "warm_start": record.warm_start,
         "seconds": round(seconds, 3),
         "examples_per_second": round(rows / seconds, 1),
     }
