@@ -163,12 +163,14 @@ class AdagradConfig:
 
     initial_accumulator   far below a squared gradient, or rows hardly move: the loss is a mean over the batch, so an
                           entry of a row's gradient is about scale / batch_size, squared 1e-7
+    is_row_wise           one accumulator a row of a table, of the mean over its columns: half the memory
     """
 
     kind: Literal["adagrad"] = "adagrad"
     learning_rate: float = 0.1
     initial_accumulator: float = 1e-9
     epsilon: float = 1e-7
+    is_row_wise: bool = False
 
     def __post_init__(self) -> None:
         _check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")

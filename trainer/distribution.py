@@ -4,8 +4,9 @@ R replicas over all workers. A replica knows its index as a Python number while 
 its own share of a table.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ class Replicas:
     devices   devices of this process's replicas
     first     index of the first of them
     workers   processes
+    keys      numbers what is exchanged between workers; all ask for the same numbers in the same order
     """
 
     strategy: tf.distribute.Strategy
@@ -29,6 +31,7 @@ class Replicas:
     devices: tuple[str, ...]
     first: int
     workers: int
+    keys: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def is_chief(self) -> bool:
