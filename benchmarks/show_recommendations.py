@@ -16,7 +16,8 @@ from contract.catalogue import read_catalogue
 from contract.layout import DatasetLayout, join
 from contract.manifest import read_manifest
 from contract.schema import Split, Vocabulary
-from contract.timelines import TimelineRows, read_timelines, timeline_starts
+from contract.shards import Shard, read_timelines
+from contract.timelines import TimelineRows, timeline_starts
 
 NUM_VISITORS, SHOWN_HISTORY, K = 5, 4, 5
 
@@ -50,7 +51,7 @@ def _returning_visitors(dataset: str, num_visitors: int, num_items: int) -> Iter
     """The first visitors of the test split that training knows, with the known items they saw before the cut."""
     manifest = read_manifest(dataset)
     split = Split.TEST if Split.TEST in manifest.splits else Split.TRAIN
-    rows = read_timelines([join(dataset, name) for name in manifest.splits[split].files])
+    rows = read_timelines([Shard(join(dataset, name), manifest.files[name]) for name in manifest.splits[split].files])
     shown = 0
     for history in _histories(rows):
         known = history.item[history.item < num_items]

@@ -33,6 +33,11 @@ class DatasetLayout:
         return join(self.root, "statistics.json")
 
     @property
+    def report(self) -> str:
+        """The statistics as pictures; no part of the dataset: the manifest does not list it."""
+        return join(self.root, "report.html")
+
+    @property
     def transform(self) -> str:
         """Directory of the TF-Transform SavedModel."""
         return join(self.root, "transform")
@@ -75,6 +80,11 @@ class RunLayout:
     def metrics(self) -> str:
         """One JSON object a line: training and validation figures by step."""
         return join(self.root, "metrics.jsonl")
+
+    @property
+    def report(self) -> str:
+        """The pages of the run: its data, its training, its evaluation."""
+        return join(self.root, "report.html")
 
     @property
     def tensorboard(self) -> str:

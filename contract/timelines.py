@@ -1,4 +1,4 @@
-"""The block codec: timeline rows to tf.train.Example and back.
+"""The block codec: timeline rows to tf.train.Example and back; `contract.shards` has the files that hold them.
 
 Shapes: N rows. A block holds whole timelines: a visitor's rows are contiguous, time-ordered, never split.
 """
@@ -81,21 +81,6 @@ def parse_blocks(serialized: tf.Tensor, names: Sequence[str] = TIMELINE_FEATURES
     """The named columns of several serialized blocks one after the other, each [N] int64."""
     features = {name: tf.io.RaggedFeature(tf.int64) for name in names}
     return {name: column.flat_values for name, column in tf.io.parse_example(serialized, features).items()}
-
-
-def compression_of(path: str) -> str:
-    """The TFRecord compression type that a file's name tells."""
-    return "GZIP" if path.endswith(".gz") else ""
-
-
-def read_timelines(paths: Sequence[str]) -> TimelineRows:
-    """All rows of the shards, in file and block order; for evaluation and tests, not for training."""
-    parts = [
-        TimelineRows(**{name: column.numpy() for name, column in block.items()})
-        for path in paths
-        for block in tf.data.TFRecordDataset(path, compression_of(path)).map(parse_block)
-    ]
-    return TimelineRows.concatenate(parts)
 
 
 def _example(rows: TimelineRows) -> tf.train.Example:

@@ -1,7 +1,6 @@
 """`python -m preprocessing`."""
 
-import sys
-
+from contract.storage import exit_process
 from preprocessing.cli import main
 
-sys.exit(main())
+exit_process(main())

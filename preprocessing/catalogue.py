@@ -227,6 +227,13 @@ def describe_partition(
     }
 
 
+def count_category_views(catalogue: pa.Table) -> pa.Table:
+    """Training views of the items of each category, as last told: id, count."""
+    named = catalogue.filter(catalogue["category_id"].is_valid())
+    summed = named.group_by("category_id", use_threads=False).aggregate([("views", "sum")])
+    return pa.table({"id": summed["category_id"], "count": summed["views_sum"]})
+
+
 def merge_descriptions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """The sums of several partitions' counts."""
     total: Counter[str] = Counter()

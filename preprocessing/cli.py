@@ -1,4 +1,4 @@
-"""Flags to a frozen config: `python -m preprocessing prepare | synthesize | download`; the rest goes to Beam."""
+"""Flags to a frozen config: `python -m preprocessing prepare | report | synthesize | download`; others go to Beam."""
 
 import argparse
 import gc
@@ -63,6 +63,12 @@ def _prepare(given: argparse.Namespace, others: list[str], parser: argparse.Argu
     return prepare(config, given.output, options)
 
 
+def _report(given: argparse.Namespace) -> dict[str, Any]:
+    from preprocessing.report import write_report
+
+    return {"report": write_report(given.data)}
+
+
 def _synthesize(given: argparse.Namespace) -> dict[str, Any]:
     from preprocessing.synthetic import SynthesisConfig, synthesize
 
@@ -75,7 +81,7 @@ def _download(given: argparse.Namespace) -> dict[str, Any]:
     return download(given.output)
 
 
-_COMMANDS = {"synthesize": _synthesize, "download": _download}
+_COMMANDS = {"report": _report, "synthesize": _synthesize, "download": _download}
 
 
 def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
@@ -94,10 +100,18 @@ def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m preprocessing", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m preprocessing",
+        description=__doc__,
+        epilog="@FILE among the arguments stands for those in the file, one a line.",
+        fromfile_prefix_chars="@",
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=metadata.version("cartwheel"))
     commands = parser.add_subparsers(dest="command", required=True)
     _add_prepare(commands)
+    report = _add_command(commands, "report", "draw a dataset's statistics anew, as report.html in it")
+    report.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset")
     synthesize = _add_command(
         commands, "synthesize", "write a Retailrocket-like shop: events, properties, category tree"
     )

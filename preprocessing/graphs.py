@@ -21,7 +21,7 @@ from contract.schema import Vocabulary
 from preprocessing import catalogue, stages, statistics, transform, vocabularies
 from preprocessing.config import PrepareConfig
 from preprocessing.sources import ByteRange
-from preprocessing.stages import ALL_ITEMS, ITEMS, REJECTS, SUMMARIES
+from preprocessing.stages import ALL_ITEMS, CATEGORY_VIEWS, ITEMS, REJECTS, SUMMARIES
 from preprocessing.workspace import Workspace, read_result, write_result
 
 Cuts = tuple[int, int] | None
@@ -132,9 +132,9 @@ def read_properties(
 def assemble_catalogue(
     job: Job, num_partitions: int, has_properties: bool, frequent: tuple[str, ...], tree: catalogue.CategoryTree
 ) -> dict[str, int]:
-    """One row an item, as text, by item partition; and the counts of categories and property values."""
+    """One row an item, as text, by item partition; and the counts of categories, their views and property values."""
     assemble = stages.AssembleItems(job.work, has_properties, job.config.properties, frequent, tree)
-    counted = (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES)
+    counted = (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES, CATEGORY_VIEWS)
     with job.pipeline() as pipeline:
         rows = _partitions(pipeline, num_partitions) | beam.ParDo(assemble).with_outputs(*counted, main="descriptions")
         for name in counted:

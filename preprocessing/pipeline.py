@@ -19,11 +19,24 @@ from contract import storage
 from contract.layout import DatasetLayout, join
 from contract.manifest import Manifest, SplitInfo, VocabularyInfo, write_manifest
 from contract.schema import SplitMethod, Vocabulary
-from preprocessing import catalogue, graphs, sources, splits, stages, statistics, timelines, transform, validation
+from preprocessing import (
+    catalogue,
+    correlation,
+    graphs,
+    popularity,
+    sources,
+    splits,
+    stages,
+    statistics,
+    timelines,
+    transform,
+    validation,
+)
 from preprocessing import vocabularies as vocabulary
 from preprocessing.config import PrepareConfig, format_when
 from preprocessing.graphs import Cuts, Job
-from preprocessing.stages import ALL_ITEMS, ITEMS
+from preprocessing.report import try_to_write_report
+from preprocessing.stages import ALL_ITEMS, CATEGORY_VIEWS, ITEMS
 from preprocessing.workspace import Workspace, write_table
 
 log = logging.getLogger(__name__)
@@ -79,15 +92,21 @@ def prepare(config: PrepareConfig, output: str, options: PipelineOptions | None 
         splits_found = stages.split_infos(shards)
         description = {
             "events": statistics.describe_reading(reading) | statistics.describe_events(events, reading.cleaning),
-            "items": statistics.describe_items(job.result(ALL_ITEMS)),
+            "items": popularity.describe_items(job.result(ALL_ITEMS)),
+            "correlation": correlation.describe_correlation(shard.moments for shard in shards),
             "item_properties": statistics.describe_reading(properties) if properties else None,
-            "catalogue": items_found | {"kept_properties": list(frequent)},
+            "catalogue": items_found
+            | {
+                "kept_properties": list(frequent),
+                "views_by_category": popularity.describe_categories(job.result(CATEGORY_VIEWS), tree.paths),
+            },
             "category_tree": statistics.describe_reading(tree_reading) | catalogue.describe_tree(tree),
         }
         _write_json(job.layout.statistics, description)
         storage.remove(job.work.root)
         _write_manifest(job, cuts, sizes, splits_found, {shard.name: shard.sha256 for shard in shards})
-    return _summary(output, config, cuts, sizes, splits_found, description)
+    written = try_to_write_report(output)
+    return _summary(output, config, cuts, sizes, splits_found, description) | {"report": written}
 
 
 @dataclass(frozen=True)

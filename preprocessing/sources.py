@@ -15,9 +15,8 @@ from typing import BinaryIO, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 
+from contract import storage
 from preprocessing import validation
 from preprocessing.validation import Flaws
 
@@ -27,6 +26,7 @@ _READ_BYTES = 8 << 20
 _COMMA, _QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b',"\n\r'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _REJECT_TEXT_BYTES = 200
+_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def list_byte_ranges(glob: str, required: Sequence[str], optional: Sequence[str]
       FileNotFoundError: no file matches.
       ValueError: a file lacks a required column, or names one twice.
     """
-    files = sorted((found.path, found.size_in_bytes) for found in FileSystems.match([glob])[0].metadata_list)
+    files = [(path, storage.size(path)) for path in storage.find_files(glob)]
     if not files:
         raise FileNotFoundError(f"no file matches {glob}; check the path, and quote the glob against the shell")
     ranges: list[ByteRange] = []
@@ -115,7 +115,7 @@ def read_chunks(source: ByteRange) -> Iterator[Chunk]:
             want = _READ_BYTES if source.end is None else source.end - position - len(pending)
             try:
                 read = file.read(want)
-            except (OSError, EOFError, zlib.error) as error:
+            except _DAMAGE as error:
                 raise ValueError(f"{source.path} is damaged after byte {position}: {error}") from error
             pending += read
             if len(read) < want:
@@ -191,8 +191,7 @@ def _is_compressed(path: str) -> bool:
 
 
 def _open(path: str) -> BinaryIO:
-    file = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    # Beam's own decompression takes a file that was cut off for one that ends there
+    file = storage.open_binary(path)
     return cast(BinaryIO, gzip.GzipFile(fileobj=file) if _is_compressed(path) else file)
 
 
@@ -200,7 +199,7 @@ def _read_header(path: str) -> tuple[tuple[str, ...], int]:
     with _open(path) as file:
         try:
             line = file.readline()
-        except (OSError, EOFError, zlib.error) as error:
+        except _DAMAGE as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
     if b"\r" in line.rstrip(b"\r\n"):
         raise ValueError(f"{path} ends its lines with carriage returns alone; convert it to line feeds")

@@ -22,15 +22,18 @@ from contract.catalogue import CATALOGUE_SCHEMA, encode_catalogue, in_order
 from contract.layout import DatasetLayout, join
 from contract.manifest import SplitInfo, VocabularyInfo
 from contract.schema import Split, SplitMethod, Vocabulary
-from contract.timelines import TimelineRows, compression_of, encode_blocks
-from preprocessing import catalogue, statistics, timelines, transform, vocabularies
+from contract.shards import compression_of
+from contract.timelines import TimelineRows, encode_blocks
+from preprocessing import catalogue, popularity, statistics, timelines, transform, vocabularies
 from preprocessing.columns import encode_columns, partition_of, split_by_partition
 from preprocessing.config import PrepareConfig, PropertyConfig, SplitConfig
+from preprocessing.correlation import Moments, count_moments
 from preprocessing.sources import ByteRange, Rejects, read_chunks
 from preprocessing.splits import SPLITS, TRAIN
 from preprocessing.workspace import Workspace, read_table, write_result, write_table
 
 REJECTS, SUMMARIES, ITEMS, ALL_ITEMS = "rejects", "summaries", "items", "all-items"
+CATEGORY_VIEWS = "category-views"
 
 
 class RouteEvents(beam.DoFn):
@@ -87,7 +90,7 @@ class CountIds(beam.DoFn):
         is_training = splits == TRAIN
         write_table(self._work.visitor_counts(partition), vocabularies.count_visitors(rows, is_training))
         yield beam.pvalue.TaggedOutput(ITEMS, encode_columns(vocabularies.count_items(rows, is_training)))
-        everything = vocabularies.count_items(rows, np.ones(len(rows), bool))
+        everything = popularity.count_items_by_split(rows, splits)
         yield beam.pvalue.TaggedOutput(ALL_ITEMS, encode_columns(everything))
         yield statistics.count_events(rows, splits, len(everyone) - len(rows))
 
@@ -103,6 +106,7 @@ class WrittenShard:
     target_rows: int
     visitors: int
     blocks: int
+    moments: Moments
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,7 @@ class WriteTimelines:
             target_rows=int(rows.is_target.sum()),
             visitors=int((rows.position == 0).sum()),
             blocks=len(blocks),
+            moments=count_moments(rows, self.visitors.size, self.items.size),
         )
 
 
@@ -171,7 +176,10 @@ class MergeProperties:
 
 
 class AssembleItems(beam.DoFn):
-    """A partition of items to a file of catalogue rows as text; category and property-value counts on two outputs."""
+    """A partition of items to a file of catalogue rows as text; gives its description.
+
+    On other outputs: counts of categories, of property values, and of views by category.
+    """
 
     def __init__(
         self,
@@ -194,6 +202,7 @@ class AssembleItems(beam.DoFn):
             yield beam.pvalue.TaggedOutput(
                 tag, encode_columns(vocabularies.count_values(rows[column].combine_chunks()))
             )
+        yield beam.pvalue.TaggedOutput(CATEGORY_VIEWS, encode_columns(catalogue.count_category_views(rows)))
         yield catalogue.describe_partition(rows, properties, self._config, self._tree)
 
 

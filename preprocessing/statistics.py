@@ -6,14 +6,15 @@ Shapes: S splits, K event kinds.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from contract.schema import EVENT_KINDS
-from preprocessing.columns import by_count, decode_columns
+from preprocessing.behaviour import Behaviour, describe_behaviour, merge_behaviours, observe
+from preprocessing.distributions import by_kind, count_values, cross, date, describe_histogram
+from preprocessing.popularity import TOP
 from preprocessing.sources import Rejects
 from preprocessing.splits import SPLITS, TRAIN, TimeSummary, merge_times, summarize_times
 from preprocessing.timelines import MS_A_DAY, Cleaning, Timelines, by_people
@@ -22,8 +23,10 @@ from preprocessing.validation import RejectReason
 _MS_AN_HOUR = 3_600_000
 _THURSDAY = 3  # 1970-01-01 was one; Monday is 0
 _NUM_KINDS = len(EVENT_KINDS)
-_TOP = 20
-_QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
+_EXAMPLES = 3  # bad rows shown of each reason
+
+Example = tuple[str, int, str]
+"""A bad row: file, byte, text."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class ReadingSummary:
 
     rows       lines that are not blank, good and bad
     rejects    by reason
+    examples   of each reason the first few bad rows, by file and byte
     cleaning   what was left out after reading
     partitions that hold anything
     times      when events of people happened
@@ -40,7 +44,7 @@ class ReadingSummary:
     rows: int = 0
     blank_lines: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
-    first_rejects: dict[str, tuple[str, int, str]] = field(default_factory=dict)
+    examples: dict[str, tuple[Example, ...]] = field(default_factory=dict)
     cleaning: Cleaning = field(default_factory=lambda: Cleaning(0, 0))
     partitions: frozenset[int] = frozenset()
     times: TimeSummary = field(default_factory=lambda: merge_times([]))
@@ -52,18 +56,17 @@ class ReadingSummary:
 
     def reject_reasons(self) -> dict[str, RejectReason]:
         """Counts and first examples by reason."""
-        firsts = {reason: f"{path}:{byte}: {text}" for reason, (path, byte, text) in self.first_rejects.items()}
+        firsts = {reason: f"{path}:{byte}: {text}" for reason, ((path, byte, text), *_) in self.examples.items()}
         return {reason: RejectReason(count, firsts[reason]) for reason, count in self.rejects.items()}
 
 
 def summarize_reading(num_good: int, num_blank: int, rejects: Rejects) -> ReadingSummary:
     """The summary of one chunk."""
-    firsts: dict[str, tuple[str, int, str]] = {}
+    found: dict[str, list[Example]] = {}
     for position, reason, text in zip(rejects.positions, rejects.reasons, rejects.texts, strict=True):
-        first = (rejects.path, position, text)
-        firsts[reason] = min(first, firsts.get(reason, first))
-    counts = Counter(rejects.reasons)
-    return ReadingSummary(num_good + len(rejects.reasons), num_blank, counts, firsts)
+        found.setdefault(reason, []).append((rejects.path, position, text))
+    examples = {reason: tuple(sorted(rows)[:_EXAMPLES]) for reason, rows in found.items()}
+    return ReadingSummary(num_good + len(rejects.reasons), num_blank, Counter(rejects.reasons), examples)
 
 
 def summarize_cleaning(partition: int, timelines: Timelines, cleaning: Cleaning) -> ReadingSummary:
@@ -73,18 +76,18 @@ def summarize_cleaning(partition: int, timelines: Timelines, cleaning: Cleaning)
 
 
 def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
-    """One summary of several; the first example of a reason is the least, whatever the order of the parts."""
+    """One summary of several; the examples of a reason are the least, whatever the order of the parts."""
     listed = list(parts)
-    firsts: dict[str, tuple[str, int, str]] = {}
+    found: dict[str, list[Example]] = {}
     for part in listed:
-        for reason, first in part.first_rejects.items():
-            firsts[reason] = min(first, firsts.get(reason, first))
+        for reason, rows in part.examples.items():
+            found.setdefault(reason, []).extend(rows)
     cleanings = [part.cleaning for part in listed]
     return ReadingSummary(
         rows=sum(part.rows for part in listed),
         blank_lines=sum(part.blank_lines for part in listed),
         rejects=sum((part.rejects for part in listed), Counter()),
-        first_rejects=firsts,
+        examples={reason: tuple(sorted(rows)[:_EXAMPLES]) for reason, rows in found.items()},
         cleaning=Cleaning(
             sum(cleaning.duplicates for cleaning in cleanings),
             sum(cleaning.robot_visitors for cleaning in cleanings),
@@ -104,11 +107,13 @@ class EventStatistics:
     visitors             visitors
     visitors_by_kind     [K] visitors with at least one event of the kind
     events_per_visitor   number of events to number of visitors with as many
-    top_visitors         for each kind, (events, id) of the most active
+    top_visitors         for all kinds together, then for each, (events, id) of the most active
     visitors_by_split    [S] visitors with a row in the split
     new_visitors         [S] of these, the ones without a training row
+    events_of_new        [S] events of the new visitors
     training_gaps        pairs of neighbouring training events of a visitor
     robot_events         events left out with their visitors
+    behaviour            how the visitors move
     """
 
     by_split: np.ndarray
@@ -120,29 +125,35 @@ class EventStatistics:
     top_visitors: tuple[tuple[tuple[int, str], ...], ...]
     visitors_by_split: np.ndarray
     new_visitors: np.ndarray
+    events_of_new: np.ndarray
     training_gaps: int
     robot_events: int
+    behaviour: Behaviour
 
 
 def count_events(timelines: Timelines, splits: np.ndarray, robot_events: int) -> EventStatistics:
     """The statistics of one partition, given the split of each row, and how many rows were left out as robots'."""
     num_visitors, kind = len(timelines.visitors), timelines.event.astype(np.int64)
-    by_visitor = _cross(timelines.visitor_code, kind, num_visitors, _NUM_KINDS)
-    in_split = _cross(timelines.visitor_code, splits, num_visitors, len(SPLITS)) > 0
+    by_visitor = cross(timelines.visitor_code, kind, num_visitors, _NUM_KINDS)
+    totals = by_visitor.sum(1)
+    visitor_split = cross(timelines.visitor_code, splits, num_visitors, len(SPLITS))
+    in_split, is_new = visitor_split > 0, visitor_split[:, TRAIN] == 0
     days, day_places = np.unique(timelines.timestamp_ms // MS_A_DAY, return_inverse=True)
     hours = timelines.timestamp_ms // _MS_AN_HOUR
     return EventStatistics(
-        by_split=_cross(splits, kind, len(SPLITS), _NUM_KINDS),
-        by_day=dict(zip(days.tolist(), _cross(day_places, kind, len(days), _NUM_KINDS), strict=True)),
-        by_weekday_hour=_cross((hours // 24 + _THURSDAY) % 7, hours % 24, 7, 24),
+        by_split=cross(splits, kind, len(SPLITS), _NUM_KINDS),
+        by_day=dict(zip(days.tolist(), cross(day_places, kind, len(days), _NUM_KINDS), strict=True)),
+        by_weekday_hour=cross((hours // 24 + _THURSDAY) % 7, hours % 24, 7, 24),
         visitors=num_visitors,
         visitors_by_kind=(by_visitor > 0).sum(0),
-        events_per_visitor=Counter(by_visitor.sum(1).tolist()),
-        top_visitors=tuple(_top(by_visitor[:, place], timelines.visitors) for place in range(_NUM_KINDS)),
+        events_per_visitor=count_values(totals),
+        top_visitors=tuple(_top(counts, timelines.visitors) for counts in (totals, *by_visitor.T)),
         visitors_by_split=in_split.sum(0),
-        new_visitors=(in_split & ~in_split[:, [TRAIN]]).sum(0),
+        new_visitors=in_split[is_new].sum(0),
+        events_of_new=visitor_split[is_new].sum(0),
         training_gaps=int((splits == TRAIN).sum() - in_split[:, TRAIN].sum()),
         robot_events=robot_events,
+        behaviour=observe(timelines),
     )
 
 
@@ -161,13 +172,15 @@ def merge_events(parts: Iterable[EventStatistics]) -> EventStatistics:
         visitors_by_kind=np.sum([part.visitors_by_kind for part in listed], axis=0),
         events_per_visitor=sum((part.events_per_visitor for part in listed), Counter()),
         top_visitors=tuple(
-            tuple(sorted((entry for part in listed for entry in part.top_visitors[place]), key=_by_activity)[:_TOP])
-            for place in range(_NUM_KINDS)
+            tuple(sorted((entry for part in listed for entry in part.top_visitors[place]), key=_by_activity)[:TOP])
+            for place in range(1 + _NUM_KINDS)
         ),
         visitors_by_split=np.sum([part.visitors_by_split for part in listed], axis=0),
         new_visitors=np.sum([part.new_visitors for part in listed], axis=0),
+        events_of_new=np.sum([part.events_of_new for part in listed], axis=0),
         training_gaps=sum(part.training_gaps for part in listed),
         robot_events=sum(part.robot_events for part in listed),
+        behaviour=merge_behaviours(part.behaviour for part in listed),
     )
 
 
@@ -177,6 +190,10 @@ def describe_reading(summary: ReadingSummary) -> dict[str, Any]:
         "rows": summary.rows,
         "blank_lines": summary.blank_lines,
         "rejected": dict(sorted(summary.rejects.items())),
+        "reject_examples": {
+            reason: [{"file": path, "byte": byte, "row": text} for path, byte, text in rows]
+            for reason, rows in sorted(summary.examples.items())
+        },
     }
 
 
@@ -187,82 +204,36 @@ def describe_events(statistics: EventStatistics, cleaning: Cleaning) -> dict[str
         "robot_visitors": cleaning.robot_visitors,
         "robot_events": statistics.robot_events,
         "events": int(statistics.by_split.sum()),
-        "by_kind": _by_kind(statistics.by_split.sum(0)),
+        "by_kind": by_kind(statistics.by_split.sum(0)),
         "by_split": {
             split: {
-                **_by_kind(statistics.by_split[place]),
+                **by_kind(statistics.by_split[place]),
                 "visitors": int(statistics.visitors_by_split[place]),
                 "new_visitors": int(statistics.new_visitors[place]),
+                "events_of_new_visitors": int(statistics.events_of_new[place]),
             }
             for place, split in enumerate(SPLITS)
         },
-        "by_day": {_date(day): _by_kind(counts) for day, counts in sorted(statistics.by_day.items())},
+        "by_day": {date(day): by_kind(counts) for day, counts in sorted(statistics.by_day.items())},
         "by_weekday_hour": statistics.by_weekday_hour.tolist(),
         "visitors": statistics.visitors,
-        "visitors_by_kind": _by_kind(statistics.visitors_by_kind),
-        "events_per_visitor": _distribution(statistics.events_per_visitor),
+        "visitors_by_kind": by_kind(statistics.visitors_by_kind),
+        "events_per_visitor": describe_histogram(statistics.events_per_visitor),
         "top_visitors": {
             kind: [{"visitor_id": visitor, "events": count} for count, visitor in statistics.top_visitors[place]]
-            for place, kind in enumerate(EVENT_KINDS)
+            for place, kind in enumerate(("all", *EVENT_KINDS))
         },
+        **describe_behaviour(statistics.behaviour),
     }
-
-
-def describe_items(encoded: bytes) -> dict[str, Any]:
-    """The items touched, as JSON, from their encoded count table (id, count, views, carts, transactions)."""
-    items = decode_columns(encoded)
-    columns = dict(zip(EVENT_KINDS, ("views", "carts", "transactions"), strict=True))
-    counts = items["count"].to_numpy()
-    return {
-        "items": len(items),
-        "items_by_kind": {kind: int((items[name].to_numpy() > 0).sum()) for kind, name in columns.items()},
-        "events_per_item": _distribution(Counter(counts.tolist())),
-        "top_items": {
-            kind: [
-                {"item_id": row["id"], "events": row[name]}
-                for row in by_count(items, name).slice(0, _TOP).select(["id", name]).to_pylist()
-                if row[name]
-            ]
-            for kind, name in columns.items()
-        },
-    }
-
-
-def _cross(rows: np.ndarray, columns: np.ndarray, num_rows: int, num_columns: int) -> np.ndarray:
-    counts = np.bincount(rows.astype(np.int64) * num_columns + columns, minlength=num_rows * num_columns)
-    return counts.reshape(num_rows, num_columns)
 
 
 def _top(counts: np.ndarray, ids: pa.Array) -> tuple[tuple[int, str], ...]:
     # every id that ties with the last place, so that the id decides and not the partition
-    floor = np.partition(counts, -_TOP)[-_TOP] if len(counts) > _TOP else 0
+    floor = np.partition(counts, -TOP)[-TOP] if len(counts) > TOP else 0
     places = np.flatnonzero((counts >= floor) & (counts > 0))
     chosen = zip(counts[places].tolist(), ids.take(pa.array(places)).to_pylist(), strict=True)
-    return tuple(sorted(chosen, key=_by_activity)[:_TOP])
+    return tuple(sorted(chosen, key=_by_activity)[:TOP])
 
 
 def _by_activity(entry: tuple[int, str]) -> tuple[int, str]:
     return -entry[0], entry[1]
-
-
-def _by_kind(counts: np.ndarray) -> dict[str, int]:
-    return {kind: int(count) for kind, count in zip(EVENT_KINDS, counts, strict=True)}
-
-
-def _date(day: int) -> str:
-    return datetime.fromtimestamp(day * MS_A_DAY / 1000, UTC).date().isoformat()
-
-
-def _distribution(histogram: Counter) -> dict[str, Any]:
-    """Mean, quantiles (the least value that this share does not exceed) and the whole histogram."""
-    if not histogram:
-        return {"mean": None, "max": None, "quantiles": {}, "histogram": {}}
-    values = np.array(sorted(histogram))
-    counts = np.array([histogram[value] for value in values.tolist()])
-    below = np.cumsum(counts) / counts.sum()
-    return {
-        "mean": float((values * counts).sum() / counts.sum()),
-        "max": int(values[-1]),
-        "quantiles": {str(q): int(values[np.searchsorted(below, q - 1e-12)]) for q in _QUANTILES},
-        "histogram": {str(value): int(count) for value, count in zip(values, counts, strict=True)},
-    }

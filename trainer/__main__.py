@@ -1,7 +1,6 @@
 """`python -m trainer`."""
 
-import sys
-
+from contract.storage import exit_process
 from trainer.cli import main
 
-sys.exit(main())
+exit_process(main())

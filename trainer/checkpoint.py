@@ -8,8 +8,9 @@
         state.json                               position, shapes, SHA-256 of every file; written last
       validations.json                           what the checkpoints reached on the validation split
 
-Each owner of rows writes and reads its own; a checkpoint written by R replicas is read by any number. A directory
-appears under its name only when it is complete.
+Each owner of rows writes and reads its own; a checkpoint written by R replicas is read by any number. A local directory
+appears under its name only when it is complete; one in an object store, where the files are uploaded from a local copy,
+counts only once its state.json stands.
 
 Shapes: D columns of a table.
 """
@@ -234,7 +235,7 @@ def _find_problem(folder: str) -> str | None:
     try:
         state = _read_state(folder)
         for name, expected in state.files.items():
-            if storage.sha256(join(folder, name)) != expected:
+            if not storage.is_intact(join(folder, name), expected):
                 return f"{name} differs from what was written"
     except FileNotFoundError as error:
         return f"{os.path.basename(error.filename or str(error))} is missing"
@@ -252,12 +253,9 @@ def _read_rows(folder: str, name: str, state: State) -> Iterator[tuple[int, np.n
     """Pieces of an array in natural order: (first row, rows [n, D])."""
     rows, dim = state.arrays[name]
     with ExitStack() as stack:
-        files = [
-            stack.enter_context(
-                storage.open_binary(join(folder, shard_name(name, replica, state.replicas, ".npy")), "rb")
-            )
-            for replica in range(state.replicas)
-        ]
+        names = [shard_name(name, replica, state.replicas, ".npy") for replica in range(state.replicas)]
+        paths = [stack.enter_context(storage.local_copy(join(folder, file), state.files[file])) for file in names]
+        files = [stack.enter_context(open(path, "rb")) for path in paths]
         for file in files:
             _skip_header(file)
         for start in range(0, rows, CHUNK_ROWS):

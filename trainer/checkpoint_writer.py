@@ -94,10 +94,16 @@ class CheckpointWriter:
                 _free_space(self._workdir),
             )
         if self._replicas.is_chief:
+            self._tidy(pending.step)
+
+    def _tidy(self, step: int) -> None:
+        try:
             if self._is_whole:
                 keep_best_and_last(self._workdir)
             else:
-                storage.remove(self._staging(pending.step))
+                storage.remove(self._staging(step))
+        except OSError as error:  # a store that does not answer: the next checkpoint tidies again
+            log.warning("what is no longer needed could not be removed: %s", error)
 
     def _publish(self, step: int) -> OSError | None:
         """Lets the checkpoint appear under its name; what prevents it, if anything does."""
@@ -154,20 +160,31 @@ def _encode_dense(parts: Parts) -> bytes:
     return buffer.getvalue()
 
 
-def _write_files(folder: str, files: dict[str, Pieces], checksums: str) -> dict[str, str]:
+def _write_files(staging: str, files: dict[str, Pieces], checksums: str) -> dict[str, str]:
     """Writes the files and tells their SHA-256 by name, also in the file `checksums`."""
-    written = {}
-    for name in list(files):
-        # one array less in memory with each that is written
-        written[name] = _write_file(join(folder, name), files.pop(name))
+    if storage.is_local(staging):
+        written = _write_locally(storage.local_path(staging), files)
+    else:
+        folder = storage.make_scratch("cartwheel-checkpoint")
+        try:
+            written = storage.upload_all(folder, list(_write_locally(folder, files)), staging)
+        finally:
+            shutil.rmtree(folder)
     storage.write_bytes(checksums, json.dumps(written).encode())
     return written
+
+
+def _write_locally(folder: str, files: dict[str, Pieces]) -> dict[str, str]:
+    """Writes the files into a folder; their SHA-256 by name."""
+    os.makedirs(folder, exist_ok=True)
+    # one array less in memory with each that is written
+    return {name: _write_file(join(folder, name), files.pop(name)) for name in list(files)}
 
 
 def _write_file(path: str, pieces: Pieces) -> str:
     """Writes a file; its SHA-256, taken on the way, so that nothing is read again."""
     digest = hashlib.sha256()
-    with storage.open_binary(path, "wb") as file:
+    with open(path, "wb") as file:
         for piece in pieces:
             file.write(piece)
             digest.update(piece)

@@ -4,10 +4,11 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import logging as absl_logging
 
@@ -18,11 +19,15 @@ from trainer.presets import PRESETS
 
 log = logging.getLogger(__name__)
 
-DONE, FAILED, MISUSED, PREEMPTED = 0, 1, 2, 75
+DONE, FAILED, MISUSED, PREEMPTED, TERMINATED = 0, 1, 2, 75, 128 + signal.SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 75 preempted and resumable."""
+    """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 75 preempted and resumable.
+
+    Training that lost another of its workers was preempted, too. SIGTERM ends `train` with 75 and the other commands,
+    which publish nothing then, with 143.
+    """
     parser = _build_parser()
     given = parser.parse_args(arguments)
     config = _train_config(given, parser) if given.command == "train" else None
@@ -34,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if not given.verbose:
         _quiet_libraries()
+    _stop_on_sigterm(PREEMPTED if given.command == "train" else TERMINATED)
     try:
         result = _train(given, config) if config else _COMMANDS[given.command](given)
     except (ValueError, OSError) as error:
@@ -89,7 +95,13 @@ def _train_config(given: argparse.Namespace, parser: argparse.ArgumentParser) ->
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description=__doc__,
+        epilog="@FILE among the arguments stands for those in the file, one a line.",
+        fromfile_prefix_chars="@",
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=metadata.version("cartwheel"))
     commands = parser.add_subparsers(dest="command", required=True)
     _add_train(commands)
@@ -148,6 +160,18 @@ def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> 
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run")
     command.add_argument("--data", metavar="DATASET", help="the run's dataset, where it has moved since training")
+
+
+def _stop_on_sigterm(status: int) -> None:
+    """Ends the program at SIGTERM, until training looks for it itself.
+
+    Without a handler SIGTERM does not end the first process of a container at all; it is killed half a minute later.
+    """
+
+    def stop(*_: object) -> NoReturn:
+        raise SystemExit(status)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _quiet_libraries() -> None:

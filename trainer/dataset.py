@@ -14,7 +14,7 @@ from contract.errors import ContractError
 from contract.layout import DatasetLayout, join
 from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
 from contract.schema import Split, Vocabulary
-from contract.timelines import read_timelines
+from contract.shards import Shard, read_timelines
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Dataset:
         cuts = {"cuts": f"{manifest.split_method}, {manifest.validation_from_ms} and {manifest.test_from_ms} ms"}
         return vocabularies | splits | cuts
 
-    def shards(self, split: Split) -> list[str]:
-        """Timeline shard paths of a split, in order.
+    def shards(self, split: Split) -> list[Shard]:
+        """Timeline shards of a split, in order.
 
         Raises:
           ContractError: the dataset has no such split (`--split none` makes only train).
@@ -57,7 +57,8 @@ class Dataset:
             raise ContractError(
                 f"{self.root} has no {split} split, only {have}; prepare it with `--split time` to measure a model"
             )
-        return [join(self.root, name) for name in self.manifest.splits[split].files]
+        files = self.manifest.files
+        return [Shard(join(self.root, name), files[name]) for name in self.manifest.splits[split].files]
 
     def vocabulary(self, name: Vocabulary) -> list[str]:
         """The ids of a vocabulary; an id's place is its index."""
@@ -93,7 +94,7 @@ class Dataset:
 
 
 def open_dataset(root: str) -> Dataset:
-    """Reads the manifest and checks every file against it.
+    """Reads the manifest and checks the files against it; see `verify_files`.
 
     Raises:
       ContractError: not a dataset, or a file is missing or differs; the message names it.

@@ -6,6 +6,7 @@ its own share of a table.
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.cluster import Cluster
+from trainer.preemption import Preempted
+
+# what TensorFlow raises where another worker is gone, was replaced by a new process, or does not answer in time
+_LOST_WORKER = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,24 @@ def start_replicas(devices: int | None, cluster: Cluster | None) -> Replicas:
     operations = None if "GPU" in names[0] else tf.distribute.ReductionToOneDevice()
     strategy = tf.distribute.MirroredStrategy(list(names), cross_device_ops=operations)
     return Replicas(strategy, len(names), names, 0, 1)
+
+
+@contextmanager
+def stop_without_others(cluster: Cluster | None) -> Iterator[None]:
+    """Ends a run as preempted where another of its workers is lost: no fault of this one, and what was saved stays.
+
+    Raises:
+      Preempted: instead of TensorFlow's error.
+    """
+    try:
+        yield
+    except _LOST_WORKER as error:
+        if cluster is None:
+            raise
+        raise Preempted(
+            f"worker {cluster.index} lost another of the {len(cluster.hosts)} workers ({type(error).__name__}); "
+            "started again together, they go on from the last checkpoint"
+        ) from error
 
 
 def check_batch_divides(batch_size: int, replicas: int) -> None:

@@ -19,7 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from contract.schema import EVENT_KINDS
-from contract.timelines import compression_of, parse_blocks
+from contract.shards import Shard, read_blocks, telling_read_errors
+from contract.timelines import parse_blocks
 from trainer.config import InputConfig
 
 _COLUMNS = ("visitor", "item", "event", "is_target")
@@ -63,7 +64,7 @@ def steps_per_epoch(target_rows: int, batch_size: int) -> int:
 
 
 def training_batches(
-    shards: Sequence[str],
+    shards: Sequence[Shard],
     config: InputConfig,
     *,
     seed: int,
@@ -89,7 +90,7 @@ def training_batches(
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         order = tf.argsort(tf.random.stateless_uniform([len(shards)], key))
-        windows = _read_blocks(tf.gather(tf.constant(shards), order), shards, config).batch(config.window_blocks)
+        windows = read_blocks(order, shards, open_files=config.open_files).batch(config.window_blocks)
         shuffled = windows.enumerate().map(
             lambda window, blocks: _read_rows(blocks, needed, tf.random.fold_in(key, window)),
             num_parallel_calls=2,
@@ -104,26 +105,17 @@ def training_batches(
 
 
 def count_events(
-    shards: Sequence[str], config: InputConfig, history_length: int = 0, is_sequential: bool = True
+    shards: Sequence[Shard], config: InputConfig, history_length: int = 0, is_sequential: bool = True
 ) -> np.ndarray:
     """[event kinds] int64: rows of each kind that an epoch of `training_batches` holds."""
     counts = np.zeros(len(EVENT_KINDS), np.int64)
-    windows = _read_blocks(tf.constant(shards), shards, config).batch(config.window_blocks)
+    order = tf.range(len(shards))
+    windows = read_blocks(order, shards, open_files=config.open_files).batch(config.window_blocks)
     needed = _Needed(history_length, is_sequential)
-    for events in windows.map(lambda blocks: _read_rows(blocks, needed).event, num_parallel_calls=2):
-        counts += np.bincount(events.numpy(), minlength=len(EVENT_KINDS))
+    with telling_read_errors():
+        for events in windows.map(lambda blocks: _read_rows(blocks, needed).event, num_parallel_calls=2):
+            counts += np.bincount(events.numpy(), minlength=len(EVENT_KINDS))
     return counts
-
-
-def _read_blocks(ordered: tf.Tensor, shards: Sequence[str], config: InputConfig) -> tf.data.Dataset:
-    """Serialized blocks of the shards `ordered` [S], some files at a time."""
-    return tf.data.Dataset.from_tensor_slices(ordered).interleave(
-        lambda path: tf.data.TFRecordDataset(path, compression_of(shards[0])),
-        cycle_length=config.open_files,
-        block_length=1,
-        num_parallel_calls=2,
-        deterministic=True,
-    )
 
 
 class _Rows(NamedTuple):

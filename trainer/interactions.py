@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from contract.schema import EVENT_KINDS, Split
-from contract.timelines import read_timelines
+from contract.shards import read_timelines
 from trainer.dataset import Dataset
 
 _DAY_MS = 24 * 60 * 60 * 1000

@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class Preempted(Exception):  # noqa: N818 (a way to end, not an error)
-    """The run was asked to stop, has saved where it stands, and goes on when it is started again."""
+    """The run ends before its end by no fault of its own, and goes on from what it saved when it is started again."""
 
 
 class StopRequest:

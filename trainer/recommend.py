@@ -18,7 +18,8 @@ from tqdm import tqdm
 from contract import storage
 from contract.layout import join, shard_name
 from contract.schema import Vocabulary
-from contract.timelines import TimelineRows, read_timelines
+from contract.shards import Shard, read_timelines
+from contract.timelines import TimelineRows
 from trainer.cluster import join_cluster
 from trainer.dataset import Dataset
 from trainer.distribution import Replicas, start_replicas
@@ -158,7 +159,7 @@ def visitor_histories(dataset: Dataset) -> Histories:
     return Histories.from_rows(rows, bounds[:-1], bounds[1:])
 
 
-def _known_targets(shard: str, num_visitors: int) -> TimelineRows:
+def _known_targets(shard: Shard, num_visitors: int) -> TimelineRows:
     """Each row of a dataset is a target in one split; the context would repeat it."""
     rows = read_timelines([shard])
     return rows[(rows.is_target == 1) & (rows.visitor < num_visitors)]

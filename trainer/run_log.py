@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -27,10 +28,13 @@ class RunLog:
           total_rows: rows of the whole run, over all epochs.
           first_row: rows seen before `first_step`.
         """
-        self._path = RunLayout(workdir).metrics
+        self._path, self._tensorboard = RunLayout(workdir).metrics, RunLayout(workdir).tensorboard
         self._is_chief = is_chief
         self._lines = _read_lines(self._path, first_step) if is_chief else []
-        self._writer = tf.summary.create_file_writer(RunLayout(workdir).tensorboard) if is_chief else None
+        # TensorBoard's files grow line by line, which no object store allows: they are written here and copied there
+        is_local = storage.is_local(workdir)
+        self._events = self._tensorboard if is_local else storage.make_scratch("cartwheel-tensorboard")
+        self._writer = tf.summary.create_file_writer(self._events) if is_chief else None
         is_shown = is_chief and sys.stderr.isatty()
         self._bar = tqdm(
             total=total_rows, initial=first_row, unit=" examples", unit_scale=True, disable=not is_shown, leave=False
@@ -66,6 +70,8 @@ class RunLog:
         self._bar.close()
         if self._writer is not None:
             self._writer.close()
+        if self._events != self._tensorboard:
+            shutil.rmtree(self._events, ignore_errors=True)
 
     def _write(self, line: dict[str, Any]) -> None:
         if self._writer is None:
@@ -83,6 +89,8 @@ class RunLog:
         try:
             storage.write_bytes(self._path, "".join(f"{line}\n" for line in self._lines).encode())
             self._writer.flush()
+            if self._events != self._tensorboard:
+                storage.upload_all(self._events, storage.list_files(self._events), self._tensorboard)
         except (OSError, tf.errors.OpError) as error:  # a full disk: the next time writes all lines again
             log.warning("%s could not be written (%s); training goes on", self._path, error)
 

@@ -11,15 +11,17 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
+from contract import storage
 from contract.schema import EVENT_KINDS, Split
+from contract.shards import telling_read_errors
 from trainer import checkpoint
 from trainer.alternating import AlternatingSolver
 from trainer.checkpoint import Parts
 from trainer.checkpoint_writer import CheckpointWriter
-from trainer.cluster import join_cluster
+from trainer.cluster import Cluster, join_cluster
 from trainer.config import RunConfig, SampledSoftmaxConfig
 from trainer.dataset import Dataset, open_dataset
-from trainer.distribution import Replicas, check_batch_divides, start_replicas
+from trainer.distribution import Replicas, check_batch_divides, start_replicas, stop_without_others
 from trainer.embeddings import ShardedTable, initialize
 from trainer.input_pipeline import count_events, steps_per_epoch, training_batches
 from trainer.interactions import read_interactions
@@ -137,17 +139,27 @@ def train(
       Figures of the run, as JSON values.
 
     Raises:
-      Preempted: asked to stop; the run is saved and goes on when it is started again.
+      Preempted: asked to stop, and saved; or another worker was lost. The run goes on when it is started again.
       ValueError: config, dataset and workdir do not go together, or the loss is no longer finite.
     """
-    with stop_on_sigterm(stop) as request:
-        return _train(config, data, workdir, warm_start, request)
+    cluster = join_cluster()
+    with stop_on_sigterm(stop) as request, stop_without_others(cluster):
+        return _train(config, data, workdir, warm_start, request, cluster)
 
 
-def _train(config: RunConfig, data: str, workdir: str, warm_start: str | None, request: StopRequest) -> dict[str, Any]:
-    replicas = start_replicas(config.devices, join_cluster())
+def _train(
+    config: RunConfig,
+    data: str,
+    workdir: str,
+    warm_start: str | None,
+    request: StopRequest,
+    cluster: Cluster | None,
+) -> dict[str, Any]:
+    replicas = start_replicas(config.devices, cluster)
     check_batch_divides(config.input.batch_size, replicas.count)
     dataset = open_dataset(data)
+    if replicas.is_chief:
+        storage.check_writable(workdir)
     record = _open_run(workdir, config, dataset, replicas, warm_start)
     rows_of_step = record.training_rows if config.solver == "als" else config.input.batch_size
     length = _Length(record.training_rows, rows_of_step, config.epochs)
@@ -185,7 +197,8 @@ def _train(config: RunConfig, data: str, workdir: str, warm_start: str | None, r
             epoch_losses: list[np.ndarray] = []
             while step < epoch_end:
                 count = min(config.steps_per_call, epoch_end - step, _until_save(config, step))
-                losses = advance(step, count)
+                with telling_read_errors():
+                    losses = advance(step, count)
                 watchdog.progress()
                 _check_finite(losses, step, config)
                 rows = length.rows_before(step + count) - length.rows_before(step)

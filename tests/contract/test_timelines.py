@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from contract.timelines import TimelineRows, encode_blocks, parse_block, read_timelines
+from contract.shards import Shard, read_timelines
+from contract.timelines import TimelineRows, encode_blocks, parse_block
 
 
 def rows(*lengths: int) -> TimelineRows:
@@ -37,7 +38,7 @@ def test_rows_survive_the_file(tmp_path):
     with tf.io.TFRecordWriter(path, "GZIP") as writer:
         for block in encode_blocks(rows(3, 2, 4), 4):
             writer.write(block)
-    found = read_timelines([path])
+    found = read_timelines([Shard(path, "")])
     for name in ("visitor", "position", "item", "event", "timestamp_ms", "is_target"):
         assert getattr(found, name).tolist() == getattr(rows(3, 2, 4), name).tolist()
 

@@ -41,6 +41,15 @@ def start(preset: str, dataset: str, workdir: Path, *settings: str, cluster: Clu
     )
 
 
+def start_two(preset: str, dataset: str, workdir: Path, *settings: str) -> list[subprocess.Popen]:
+    """Two workers that train together."""
+    with socket.socket() as first, socket.socket() as second:
+        for free in (first, second):
+            free.bind(("127.0.0.1", 0))
+        hosts = tuple(f"127.0.0.1:{free.getsockname()[1]}" for free in (first, second))
+    return [start(preset, dataset, workdir, *settings, cluster=Cluster(hosts, index)) for index in range(2)]
+
+
 def finish(processes: Sequence[subprocess.Popen], status: int = 0) -> None:
     for process in processes:
         _, log = process.communicate(timeout=300)
@@ -92,13 +101,30 @@ def test_a_run_that_a_signal_ended_goes_on_to_the_same_tables(
 @pytest.mark.parametrize("preset", ["notebook-mf", "notebook-nn", "mf", "nn"])
 def test_two_workers_train_as_one_process_with_two_replicas_does(preset: str, dataset: str, tmp_path: Path) -> None:
     finish([start(preset, dataset, tmp_path / "one", "epochs=2", "devices=2")])
-    with socket.socket() as first, socket.socket() as second:
-        for free in (first, second):
-            free.bind(("127.0.0.1", 0))
-        hosts = tuple(f"127.0.0.1:{free.getsockname()[1]}" for free in (first, second))
-    workers = [
-        start(preset, dataset, tmp_path / "two", "epochs=2", cluster=Cluster(hosts, index)) for index in range(2)
-    ]
-    finish(workers)
+    finish(start_two(preset, dataset, tmp_path / "two", "epochs=2"))
     assert_same(tmp_path / "one", tmp_path / "two")
     assert checkpoint.read_validations(str(tmp_path / "one")) == checkpoint.read_validations(str(tmp_path / "two"))
+
+
+@pytest.fixture(scope="module")
+def two_replicas(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A long run of one process with two replicas."""
+    workdir = tmp_path_factory.mktemp("two_replicas")
+    finish([start("mf", dataset, workdir, *LONG, "devices=2")])
+    return workdir
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_worker_that_lost_the_other_ends_as_preempted_and_both_go_on_together(
+    lost: int, two_replicas: Path, dataset: str, tmp_path: Path
+) -> None:
+    workers = start_two("mf", dataset, tmp_path, *LONG)
+    wait_for(workers[0], "epoch 3:")
+    workers[lost].kill()
+    _, log = workers[1 - lost].communicate(timeout=60)
+    assert (workers[1 - lost].returncode, "started again together" in log) == (75, True), log
+    workers[lost].communicate(timeout=60)
+    again = start_two("mf", dataset, tmp_path, *LONG)
+    wait_for(again[0], "going on from the checkpoint of step")
+    finish(again)
+    assert_same(two_replicas, tmp_path)

@@ -38,6 +38,16 @@ def test_flags_settings_and_beam_options_find_their_way(prepared, capsys):
     assert json.loads(capsys.readouterr().out) == {"dataset": "d"}
 
 
+def test_arguments_may_stand_in_a_file(prepared, tmp_path):
+    (tmp_path / "arguments").write_text(
+        "--events=e*.csv\n--output=d\n--set=items.min_count=5\n--direct_num_workers=2\n"
+    )
+    assert cli.main(["prepare", f"@{tmp_path / 'arguments'}"]) == 0
+    ((config, output, options),) = prepared
+    assert (config.events, config.items.min_count, output) == ("e*.csv", 5, "d")
+    assert options.get_all_options()["direct_num_workers"] == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -18,7 +18,7 @@ from contract.errors import ContractError
 from contract.layout import DatasetLayout, join
 from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
 from contract.schema import Split, Vocabulary
-from contract.timelines import read_timelines
+from contract.shards import Shard, read_timelines
 from preprocessing.config import PrepareConfig, SplitConfig, VocabularyConfig
 from preprocessing.graphs import beam_options
 from preprocessing.pipeline import prepare
@@ -59,8 +59,9 @@ def vocabulary(dataset: str, name: Vocabulary) -> list[str]:
 
 def test_the_manifest_lists_every_file_with_its_checksum(dataset, manifest):
     verify_files(manifest, dataset)
-    listed = {*manifest.files, "manifest.json"}
+    listed = {*manifest.files, "manifest.json", "report.html"}
     assert listed == set(storage.list_files(dataset)), "nothing intermediate is left, nothing is missing"
+    assert "report.html" not in manifest.files, "drawn anew, it would no longer be what was listed"
 
 
 def test_the_cuts_leave_eight_days_one_and_one(manifest):
@@ -76,7 +77,7 @@ def test_every_event_is_a_target_once_and_split_files_stand_alone(dataset, manif
     visitors, items = (vocabulary(dataset, name) for name in (Vocabulary.VISITORS, Vocabulary.ITEMS))
     targets = []
     for split, info in manifest.splits.items():
-        rows = read_timelines([join(dataset, name) for name in info.files])
+        rows = read_timelines([Shard(join(dataset, name), manifest.files[name]) for name in info.files])
         assert len(info.files) == 10  # the events have 991 bytes
         assert (len(rows), rows.is_target.sum()) == (info.rows, info.target_rows)
         starts = np.flatnonzero(rows.position == 0)
@@ -103,7 +104,9 @@ def test_blocks_hold_whole_timelines(dataset, manifest):
 
 def test_items_after_the_cut_share_the_out_of_vocabulary_buckets(dataset, manifest):
     info = manifest.vocabularies[Vocabulary.ITEMS]
-    rows = read_timelines([join(dataset, name) for name in manifest.splits[Split.VALIDATION].files])
+    rows = read_timelines(
+        [Shard(join(dataset, name), manifest.files[name]) for name in manifest.splits[Split.VALIDATION].files]
+    )
     unknown = rows.item[rows.item >= info.size]
     assert len(unknown) == 1, "d's view of late-1"
     assert unknown[0] < info.num_indices == info.size + 3
@@ -161,6 +164,11 @@ def test_the_statistics_count_what_was_read(dataset):
     assert statistics["item_properties"]["rows"] == 9
     assert statistics["catalogue"]["outside_vocabulary"] == 0
     assert statistics["catalogue"]["without_training_events"] == 1
+    # item-0 has category 30, viewed four times in training (see the catalogue), item-1 category 20, as often: on days
+    # 1 and 6 by a, 0 and 5 by b, 4 by c; day 9 by c lies after the cut
+    categories = {entry["category_id"]: entry for entry in statistics["catalogue"]["views_by_category"]}
+    assert categories["30"] == {"category_id": "30", "path": ["10", "20", "30"], "views": 4}
+    assert categories["20"]["views"] == 5
     tree = statistics["category_tree"]
     assert (tree["rows"], tree["categories"], tree["roots"], tree["levels"]) == (3, 3, 1, 3)
 
@@ -171,11 +179,10 @@ def test_the_same_input_gives_the_same_bytes_from_any_number_of_threads(dataset,
     names = [name for name in storage.list_files(dataset) if not name.startswith("transform/")]
     assert len(names) > 30
     assert dataset_checksum(dataset) == dataset_checksum(again)
-    for name in names:
-        if (
-            name != "manifest.json"
-        ):  # it lists the checksums of transform/, which TensorFlow writes a little differently
-            assert storage.sha256(join(dataset, name)) == storage.sha256(join(again, name)), name
+    # the manifest lists the checksums of transform/, which TensorFlow writes a little differently; the report names the
+    # dataset
+    for name in set(names) - {"manifest.json", "report.html"}:
+        assert storage.sha256(join(dataset, name)) == storage.sha256(join(again, name)), name
 
 
 def write_events(path: Path, *lines: str) -> str:
@@ -233,7 +240,11 @@ def test_bad_rows_of_each_input_are_kept_apart(tmp_path):
         "category-tree-00000-2015.csv.jsonl": "bad,row,here",
     }
     statistics = json.loads((tmp_path / "dataset" / "statistics.json").read_text())
-    assert statistics["item_properties"] == {"rows": 3, "blank_lines": 1, "rejected": {"wrong number of fields": 1}}
+    properties = statistics["item_properties"]
+    assert (properties["rows"], properties["blank_lines"]) == (3, 1)
+    assert properties["rejected"] == {"wrong number of fields": 1}
+    (example,) = properties["reject_examples"]["wrong number of fields"]
+    assert (example["file"], example["row"]) == (str(tmp_path / "properties" / "2015.csv"), "bad")
     assert statistics["category_tree"]["rejected"] == {"wrong number of fields": 1}
     assert statistics["catalogue"]["price_is_no_number"] == 1
 

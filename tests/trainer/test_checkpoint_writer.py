@@ -22,13 +22,13 @@ def make_writer(workdir: Path, *, fill: int) -> CheckpointWriter:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """What is written waits for it."""
-    opened, open_binary = threading.Event(), storage.open_binary
+    opened, write = threading.Event(), checkpoint_writer._write_file
 
-    def wait_and_open(uri, mode):
+    def wait_and_write(path, pieces):
         assert opened.wait(timeout=30)
-        return open_binary(uri, mode)
+        return write(path, pieces)
 
-    monkeypatch.setattr(storage, "open_binary", wait_and_open)
+    monkeypatch.setattr(checkpoint_writer, "_write_file", wait_and_write)
     return opened
 
 
@@ -71,8 +71,8 @@ def test_a_full_disk_costs_the_checkpoint_and_neither_the_earlier_ones_nor_the_r
     writer.begin(4)
     assert writer.finish()
     with monkeypatch.context() as full, caplog.at_level(logging.ERROR):
-        open_binary = storage.open_binary
-        full.setattr(storage, "open_binary", lambda _, mode: open_binary("/dev/full", mode))
+        write = checkpoint_writer._write_file
+        full.setattr(checkpoint_writer, "_write_file", lambda _, pieces: write("/dev/full", pieces))
         writer.begin(8)
         assert not writer.finish()
     assert "checkpoint of step 8 could not be written: [Errno 28] No space left on device" in caplog.text
@@ -103,11 +103,11 @@ def test_a_full_disk_at_the_moment_of_publishing_is_no_checkpoint_either(
 
 
 def test_an_error_that_is_not_the_disks_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(uri, mode):
+    def fail(path, pieces):
         raise RuntimeError("a mistake of the program")
 
     writer = make_writer(tmp_path, fill=0)
-    monkeypatch.setattr(storage, "open_binary", fail)
+    monkeypatch.setattr(checkpoint_writer, "_write_file", fail)
     writer.begin(4)
     with pytest.raises(RuntimeError, match="a mistake of the program"):
         writer.finish()

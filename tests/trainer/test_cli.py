@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -165,3 +167,33 @@ def test_the_version_is_the_packages(capsys):
         cli.main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out.strip()[0].isdigit()
+
+
+def test_arguments_may_stand_in_a_file(run_fake, tmp_path):
+    given = []
+
+    def record(**options):
+        given.append(options)
+        return {}
+
+    (tmp_path / "arguments").write_text("--workdir=R\n--split=validation\n")
+    run_fake("evaluate", record, f"@{tmp_path / 'arguments'}", "--data", "D")
+    assert given == [{"workdir": "R", "data": "D", "split": "validation"}]
+
+
+def end_this_process(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)  # the handler runs before the next line
+
+
+def test_sigterm_before_the_first_step_leaves_a_run_to_be_started_again(monkeypatch):
+    fake_train(monkeypatch, end_this_process)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(TRAIN)
+    assert stop.value.code == 75
+
+
+def test_sigterm_ends_a_job_that_cannot_be_resumed(run_fake):
+    with pytest.raises(SystemExit) as stop:
+        run_fake("export", end_this_process, "--workdir", "R", "--output", "O")
+    assert stop.value.code == 128 + 15

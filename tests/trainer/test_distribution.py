@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.distribution import check_batch_divides, rows_owned, start_replicas
+from trainer.cluster import Cluster
+from trainer.distribution import check_batch_divides, rows_owned, start_replicas, stop_without_others
+from trainer.preemption import Preempted
 
 
 @pytest.mark.parametrize(("batch_size", "replicas", "nearest"), [(100, 8, "96 or 104"), (3, 4, "4"), (9, 2, "8 or 10")])
@@ -55,3 +57,20 @@ def test_more_cpus_than_tensorflow_started_with_are_refused() -> None:
     tf.zeros([])  # TensorFlow runs, with the four logical CPUs of conftest
     with pytest.raises(ValueError, match="devices=5 must be asked for before TensorFlow starts; it runs with 4"):
         start_replicas(5, None)
+
+
+@pytest.mark.parametrize("error", [tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError])
+def test_a_worker_without_another_was_preempted_and_one_alone_failed(error: type[Exception]) -> None:
+    lost = error(None, None, "Socket closed")
+    with (
+        pytest.raises(Preempted, match=f"worker 1 lost another of the 3 workers \\({error.__name__}\\)"),
+        stop_without_others(Cluster(("a:1", "b:1", "c:1"), 1)),
+    ):
+        raise lost
+    with pytest.raises(error), stop_without_others(None):
+        raise lost
+
+
+def test_an_error_of_its_own_ends_a_worker_as_it_does_a_process_alone() -> None:
+    with pytest.raises(ValueError, match="wrong"), stop_without_others(Cluster(("a:1", "b:1"), 0)):
+        raise ValueError("wrong")

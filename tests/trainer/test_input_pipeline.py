@@ -4,8 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contract import storage
 from contract.schema import EVENT_KINDS, Split
-from contract.timelines import read_timelines, timeline_starts
+from contract.shards import Shard, read_timelines
+from contract.storage.cache import Cache
+from contract.timelines import timeline_starts
 from tests.trainer.dataset_builder import Event, build_dataset
 from trainer.config import InputConfig
 from trainer.dataset import Dataset
@@ -31,12 +34,12 @@ def make_dataset(root: Path, *, num_shards: int = 3, compressed: bool = False) -
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Shard]:
     return make_dataset(tmp_path_factory.mktemp("dataset")).shards(Split.TRAIN)
 
 
 def read(
-    shards: list[str],
+    shards: list[Shard],
     epoch: int = 0,
     seed: int = 1,
     first_step: int = 0,
@@ -81,7 +84,7 @@ def test_an_epoch_holds_every_row_exactly_once(
     assert Counter(pairs(batches)) == Counter((row % 50, row // 50) for row in range(ROWS))
 
 
-def test_only_the_last_batch_is_filled_up(shards: list[str]) -> None:
+def test_only_the_last_batch_is_filled_up(shards: list[Shard]) -> None:
     batches = read(shards)
     # 230 = 7 × 32 + 6
     assert [int(batch.is_row.sum()) for batch in batches] == [32] * 7 + [6]
@@ -95,20 +98,20 @@ def test_rows_given_as_context_are_left_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(count_events(dataset.shards(Split.VALIDATION), INPUT), [2, 0, 0])
 
 
-def test_the_columns_of_a_row_stay_together(shards: list[str]) -> None:
+def test_the_columns_of_a_row_stay_together(shards: list[Shard]) -> None:
     for batch in read(shards):
         row = batch.item * 50 + batch.visitor
         np.testing.assert_array_equal(batch.event[batch.is_row], (row % 23 % 3)[batch.is_row])
 
 
-def test_the_order_depends_on_seed_and_epoch_alone(shards: list[str]) -> None:
+def test_the_order_depends_on_seed_and_epoch_alone(shards: list[Shard]) -> None:
     order = pairs(read(shards, epoch=2, seed=3))
     assert order == pairs(read(shards, epoch=2, seed=3))
     assert order != pairs(read(shards, epoch=3, seed=3))
     assert order != pairs(read(shards, epoch=2, seed=4))
 
 
-def test_rows_of_a_visitor_are_scattered(shards: list[str]) -> None:
+def test_rows_of_a_visitor_are_scattered(shards: list[Shard]) -> None:
     config = InputConfig(batch_size=ROWS, window_blocks=100)
     visitors = read(shards, config=config)[0].visitor
     # a visitor's 4 or 5 rows lie together in the file: 230 - 50 = 180 neighbours; by chance 230 × 4 / 229 = 4 do
@@ -116,22 +119,43 @@ def test_rows_of_a_visitor_are_scattered(shards: list[str]) -> None:
 
 
 @pytest.mark.parametrize("first_step", [0, 1, 5, 7, 8])
-def test_reading_from_a_step_gives_what_reading_all_gives_from_there(shards: list[str], first_step: int) -> None:
+def test_reading_from_a_step_gives_what_reading_all_gives_from_there(shards: list[Shard], first_step: int) -> None:
     rest = read(shards, first_step=first_step)
     expected = read(shards)[first_step:]
     assert len(rest) == len(expected) == 8 - first_step
     assert pairs(rest) == pairs(expected)
 
 
-def test_events_are_counted_by_kind(shards: list[str]) -> None:
+def test_events_are_counted_by_kind(shards: list[Shard]) -> None:
     expected = np.bincount([row % 23 % 3 for row in range(ROWS)])
     np.testing.assert_array_equal(count_events(shards, INPUT), expected)
 
 
-def test_several_epochs_are_the_single_ones_in_turn(shards: list[str]) -> None:
+def test_several_epochs_are_the_single_ones_in_turn(shards: list[Shard]) -> None:
     batches = training_batches(shards, INPUT, seed=1, epochs=3, first_epoch=1, first_step=5)
     found = pairs([Batch(*(column.numpy() for column in batch)) for batch in batches])
     assert found == pairs(read(shards, epoch=1, first_step=5)) + pairs(read(shards, epoch=2))
+
+
+def test_shards_of_a_store_are_read_as_local_ones_with_a_bounded_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = make_dataset(tmp_path, num_shards=12, compressed=True).shards(Split.TRAIN)
+    remote = [Shard(f"memory://shards/{Path(shard.path).name}", shard.sha256) for shard in local]
+    for here, there in zip(local, remote, strict=True):
+        storage.upload(here.path, there.path)
+    cache = Cache(max_bytes=0)  # only what is in use
+    monkeypatch.setattr(storage, "process_cache", lambda: cache)
+    for one, other in zip(read(local, epoch=1), read(remote, epoch=1), strict=True):
+        np.testing.assert_array_equal(one.visitor, other.visitor)
+        np.testing.assert_array_equal(one.item, other.item)
+    assert not cache._sizes, "each was let go when its last block was read"
+
+
+def test_a_damaged_shard_of_a_store_is_told_in_a_sentence() -> None:
+    storage.write_bytes("memory://damaged/a.tfrecord", b"not what it was")
+    with pytest.raises(OSError, match=r"timelines cannot be read: memory://damaged/a.tfrecord differs"):
+        read_timelines([Shard("memory://damaged/a.tfrecord", "0" * 64)])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -162,7 +186,7 @@ def test_a_history_is_what_the_visitor_did_before_and_nothing_else(seed: int, tm
         assert count_events(dataset.shards(split), config, length).sum() == len(expected)
 
 
-def _histories_row_by_row(shards: list[str], length: int) -> list[tuple]:
+def _histories_row_by_row(shards: list[Shard], length: int) -> list[tuple]:
     """(visitor, item, [(item, event, age) of the rows before, newest first]) of every target with a row before it."""
     rows = read_timelines(shards)
     starts = timeline_starts(rows.position)
@@ -190,14 +214,14 @@ def _histories_of(batches: list[Batch]) -> list[tuple]:
     return found
 
 
-def test_with_histories_the_first_row_of_a_timeline_is_no_example(shards: list[str]) -> None:
+def test_with_histories_the_first_row_of_a_timeline_is_no_example(shards: list[Shard]) -> None:
     batches = read(shards, history_length=3)
     # 50 visitors: 230 - 50 rows have an earlier one
     assert sum(int(batch.is_row.sum()) for batch in batches) == 180
     assert {batch.history.shape for batch in batches} == {(32, 3)}
 
 
-def test_the_order_with_histories_depends_on_seed_and_epoch_alone(shards: list[str]) -> None:
+def test_the_order_with_histories_depends_on_seed_and_epoch_alone(shards: list[Shard]) -> None:
     order = pairs(read(shards, epoch=2, seed=3, history_length=3))
     assert order == pairs(read(shards, epoch=2, seed=3, history_length=3))
     assert order[64:] == pairs(read(shards, epoch=2, seed=3, history_length=3, first_step=2))

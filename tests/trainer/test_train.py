@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from contract import storage
 from contract.layout import RunLayout
 from contract.schema import EVENT_KINDS
 from contract.settings import apply_settings
@@ -380,3 +381,19 @@ def test_every_option_of_the_factorization_learns_the_checkerboard(
 ) -> None:
     run(make_config("mf", "epochs=15", *settings), dataset, tmp_path)
     assert same_parity_share(dataset, tmp_path) > 0.95
+
+
+def test_a_run_in_a_store_stopped_and_resumed_equals_a_local_one(dataset: Dataset, tmp_path: Path) -> None:
+    config = make_config("notebook-nn")
+    run(config, dataset, tmp_path)
+    data, workdir = "memory://shop/dataset", "memory://shop/run"
+    storage.upload_all(dataset.root, storage.list_files(dataset.root), data)
+    with pytest.raises(Preempted):
+        train(config, data=data, workdir=workdir, stop=StopAfter(1))
+    train(config, data=data, workdir=workdir, stop=StopRequest())
+    local, stored = (checkpoint.read_weights(place, "last") for place in (str(tmp_path), workdir))
+    for name, table in local.tables.items():
+        np.testing.assert_array_equal(stored.tables[name], table, err_msg=name)
+    names = storage.list_files(workdir)
+    assert any(name.startswith("tensorboard/events") for name in names)
+    assert not any("checksums" in name or "partial" in name for name in names)

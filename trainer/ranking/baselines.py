@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from contract.schema import Split
-from contract.timelines import read_timelines
+from contract.shards import read_timelines
 from trainer.dataset import Dataset
 from trainer.models.interface import Queries, Scorer
 from trainer.ranking.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity, training_baskets

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from contract.schema import EVENT_KINDS, Split
-from contract.timelines import TimelineRows, read_timelines, timeline_starts
+from contract.shards import read_timelines
+from contract.timelines import TimelineRows, timeline_starts
 from trainer.dataset import Dataset
 from trainer.ranking.histories import Histories
 from trainer.ranking.lists import Lists

@@ -13,7 +13,8 @@ import scipy.sparse as sp
 import tensorflow as tf
 
 from contract.schema import Split
-from contract.timelines import TimelineRows, read_timelines
+from contract.shards import read_timelines
+from contract.timelines import TimelineRows
 from trainer.dataset import Dataset
 from trainer.models.interface import Queries
 

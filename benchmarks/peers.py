@@ -1,0 +1,134 @@
+"""Systems of the package `implicit` as scorers, with the grids that they are tuned over.
+
+Shapes: V visitors and I items of the vocabularies, B queries, H history, D embedding.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+
+from trainer.models.interface import Queries, Scorer
+
+Settings = Mapping[str, Any]
+
+_ALS = [(64, 20.0), (128, 20.0), (256, 10.0), (256, 20.0), (256, 40.0), (256, 80.0)]
+
+GRIDS: Mapping[str, list[dict[str, Any]]] = {
+    # confidence `alpha`, as in Hu et al. (2008); `folds_in`: visitors are solved again from the history they are given
+    "implicit_als": [
+        {"factors": factors, "alpha": alpha, "regularization": l2, "iterations": 15, "folds_in": folds_in}
+        for (factors, alpha), l2, folds_in in itertools.product(_ALS, (0.01, 5.0), (False, True))
+    ],
+    "implicit_bpr": [
+        {"factors": factors, "learning_rate": rate, "regularization": 0.01, "iterations": 100}
+        for factors, rate in itertools.product((64, 128), (0.01, 0.05))
+    ],
+    "implicit_tfidf": [{"K": neighbours} for neighbours in (20, 50, 100, 200, 500)],
+}
+
+
+@dataclass(frozen=True)
+class FittedPeer:
+    """A fitted system, and the seconds that its own fit took."""
+
+    scorer: Scorer
+    seconds: float
+
+
+def fit_grid(family: str, matrix: sp.csr_matrix) -> Iterator[tuple[Settings, FittedPeer]]:
+    """Every setting of a family's grid, fitted to [V, I] interactions; settings that share a fit are fitted once."""
+    fitted: dict[tuple[Any, ...], tuple[Any, float]] = {}
+    for settings in GRIDS[family]:
+        own = {name: value for name, value in settings.items() if name != "folds_in"}
+        key = tuple(own.items())
+        if key not in fitted:
+            fitted = {key: _fit(family, own, matrix)}
+        model, seconds = fitted[key]
+        yield settings, FittedPeer(_scorer(family, settings, model, matrix), seconds)
+
+
+def fit(family: str, settings: Settings, matrix: sp.csr_matrix) -> FittedPeer:
+    """One system fitted to [V, I] interactions."""
+    model, seconds = _fit(family, {name: value for name, value in settings.items() if name != "folds_in"}, matrix)
+    return FittedPeer(_scorer(family, settings, model, matrix), seconds)
+
+
+def _fit(family: str, settings: Settings, matrix: sp.csr_matrix) -> tuple[Any, float]:
+    from implicit.als import AlternatingLeastSquares
+    from implicit.bpr import BayesianPersonalizedRanking
+    from implicit.nearest_neighbours import TFIDFRecommender
+
+    kinds = {
+        "implicit_als": AlternatingLeastSquares,
+        "implicit_bpr": BayesianPersonalizedRanking,
+        "implicit_tfidf": TFIDFRecommender,
+    }
+    seed = {} if family == "implicit_tfidf" else {"random_state": 0}
+    model = kinds[family](**settings, **seed)
+    begin = time.perf_counter()
+    model.fit(matrix, show_progress=False)
+    return model, time.perf_counter() - begin
+
+
+def _scorer(family: str, settings: Settings, model: Any, matrix: sp.csr_matrix) -> Scorer:
+    if family == "implicit_tfidf":
+        return _Neighbours(model.similarity, matrix.shape[1])
+    solver = model if settings.get("folds_in") else None
+    return _Factors(np.asarray(model.user_factors), np.asarray(model.item_factors), solver)
+
+
+class _Factors:
+    """Dot products of factors; those of visitors their own, or solved again by `solver` from their histories."""
+
+    def __init__(self, visitors: np.ndarray, items: np.ndarray, solver: Any) -> None:
+        # whoever was not in training has no factors
+        self._visitors = np.concatenate([visitors, np.zeros((1, visitors.shape[1]), np.float32)])
+        self._items, self._solver = items, solver
+
+    def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        """[B, I] float32."""
+
+        def visitors(visitor: np.ndarray, history: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+            if self._solver is None:
+                return self._visitors[np.minimum(visitor, len(self._visitors) - 1)]
+            touched = _touched(history, lengths, len(self._items))
+            return np.asarray(self._solver.recalculate_user(np.arange(len(visitor)), touched), np.float32)
+
+        given = [queries.visitor, queries.history, queries.history_length]
+        vectors = tf.numpy_function(visitors, given, tf.float32, stateful=False)
+        return tf.ensure_shape(tf.matmul(vectors, self._items, transpose_b=True), [None, len(self._items)])
+
+
+class _Neighbours:
+    """Sums of an item-item similarity over the history."""
+
+    def __init__(self, similarity: sp.csr_matrix, num_items: int) -> None:
+        self._similarity, self._num_items = similarity, num_items
+
+    def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        """[B, I] float32."""
+
+        def score(history: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+            near = _touched(history, lengths, self._num_items) @ self._similarity
+            return np.asarray(near.toarray(), np.float32)
+
+        scores = tf.numpy_function(score, [queries.history, queries.history_length], tf.float32, stateful=False)
+        return tf.ensure_shape(scores, [None, self._num_items])
+
+
+def _touched(history: np.ndarray, lengths: np.ndarray, num_items: int) -> sp.csr_matrix:
+    """[B, I] float32: 1 where the history [B, H] of a length [B] holds the item."""
+    is_entry = (np.arange(history.shape[1]) < lengths[:, None]) & (history < num_items)
+    query, place = np.nonzero(is_entry)
+    touched = sp.csr_matrix(
+        (np.ones(len(query), np.float32), (query, history[query, place])), (len(history), num_items)
+    )
+    touched.sum_duplicates()
+    touched.data[:] = 1
+    return touched

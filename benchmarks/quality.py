@@ -1,0 +1,194 @@
+"""What the presets are worth beside tuned peers and the baselines: the same split, cases and evaluator for all.
+
+Peers are tuned on the validation window, every setting of `peers.GRIDS`; the presets were tuned on it by hand, which
+docs/evaluation.md tells of. The test window is looked at once. What is finished in `--output` is not done again.
+
+    python -m benchmarks.quality --retailrocket FOLDER --output FOLDER
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import peers
+from benchmarks.harness import report
+from benchmarks.quality_runs import prepare, seconds_to_reach, target, train
+from benchmarks.quality_shop import shop_figures
+from contract.schema import Split
+from trainer.dataset import Dataset, open_dataset
+from trainer.evaluate import measure_protocol
+from trainer.interactions import read_interactions
+from trainer.ranking.baselines import build_baselines
+from trainer.ranking.cases import build_cases
+from trainer.ranking.evaluation import evaluate_scorer
+from trainer.validation import MAX_CASES
+
+log = logging.getLogger(__name__)
+
+NEIGHBOURS = ("item_knn", "item_knn_tfidf", "session_knn")
+ALS_SWEEPS = 15
+_YES_NO = {True: "yes", False: "NO"}
+
+
+def main() -> None:
+    """Measures each dataset that is not measured yet, and reports all."""
+    given = _parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    root, source = Path(given.output), Path(given.retailrocket)
+    measures: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "matrix": lambda folder: _matrix(source / "retailrocket_matrix", folder),
+        "sessions": lambda folder: _sessions(source / "retailrocket_sessions", folder),
+        "buyers": lambda folder: _buyers(source / "retailrocket_buyers", folder),
+        "shop": shop_figures,
+    }
+    figures = {}
+    for name, measure in measures.items():
+        finished = root / name / "figures.json"
+        if not finished.exists():
+            log.info("measuring %s", name)
+            (root / name).mkdir(parents=True, exist_ok=True)
+            finished.write_text(json.dumps(measure(root / name), indent=2) + "\n")
+        figures[name] = json.loads(finished.read_text())
+    targets = [target for found in figures.values() for target in found["targets"]]
+    report("quality", {"targets": targets, **figures}, quiet=True)
+    print(_table(targets))
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.splitlines()[0])
+    parser.add_argument("--retailrocket", required=True, help="folder with retailrocket_matrix, …_sessions, …_buyers")
+    parser.add_argument("--output", required=True, help="folder for datasets, runs and what is finished")
+    return parser.parse_args()
+
+
+def _matrix(source: Path, folder: Path) -> dict[str, Any]:
+    """Returning visitors: `mf` beside everything that can rank for them."""
+    data = prepare(source, folder)
+    dataset = open_dataset(str(data))
+    tuned, grids = tune_peers(dataset)
+    runs = {
+        "mf": train("mf", data, folder),
+        "mf_als": train("mf", data, folder, *_equal_to(tuned["implicit_als"]), name="mf_als"),
+        "notebook_mf": train("notebook-mf", data, folder),
+        "notebook_nn": train("notebook-nn", data, folder),
+    }
+    systems = {name: run["scorer"] for name, run in runs.items()}
+    systems |= {family: peer["fitted"].scorer for family, peer in tuned.items()} | build_baselines(dataset, seed=0)
+    # the solver's peer at equal settings: neither of the two solves visitors again from their histories
+    equal = {**tuned["implicit_als"]["settings"], "folds_in": False}
+    systems["implicit_als_equal"] = peers.fit("implicit_als", equal, read_interactions(dataset, (1.0, 1.0, 1.0))).scorer
+    measured = measure_protocol(systems, dataset, Split.TEST, "returning_visitors")
+    values = {name: metrics["ndcg@20"]["value"] for name, metrics in measured["ranking"].items()}
+    best = max(("implicit_als", "implicit_tfidf"), key=values.__getitem__)
+    als = tuned["implicit_als"]
+    seconds = seconds_to_reach(folder / "runs" / "mf", als["validation"])
+    return {
+        "seconds": {name: run["seconds"] for name, run in runs.items()},
+        "peers": {
+            family: {key: peer[key] for key in ("settings", "validation", "seconds")} for family, peer in tuned.items()
+        },
+        "grids": grids,
+        "measured": measured,
+        "targets": [
+            target(
+                "matrix, returning visitors: mf NDCG@20 / best tuned peer's", 1.12, values["mf"] / values[best], best
+            ),
+            target(
+                "the same: solver=als / implicit's ALS at equal settings",
+                0.98,
+                values["mf_als"] / values["implicit_als_equal"],
+                "the settings above, visitors not solved again",
+            ),
+            target(
+                "the same: seconds until mf reaches the ALS peer's validation NDCG@20 / that peer's fit",
+                2.0,
+                seconds / als["seconds"],
+                f"{seconds:.0f} s / {als['seconds']:.0f} s",
+                is_least=False,
+            ),
+        ],
+    }
+
+
+def _sessions(source: Path, folder: Path) -> dict[str, Any]:
+    """Next items: `nn` beside the nearest-neighbour baselines."""
+    measured, seconds = _next_items(source, folder)
+    ranking = measured["ranking"]
+    targets = [target("sessions: training of nn, minutes", 10, seconds["nn"] / 60, "", is_least=False)]
+    for metric in ("recall@20", "mrr@20"):
+        best = max(NEIGHBOURS, key=lambda name: ranking[name][metric]["value"])
+        ours, theirs = ranking["nn"][metric], ranking[best][metric]
+        apart = "intervals apart" if ours["low"] > theirs["high"] else "intervals overlap"
+        ratio = ours["value"] / theirs["value"]
+        targets.insert(-1, target(f"sessions, next item: nn {metric} / best kNN's", 1.05, ratio, f"{best}, {apart}"))
+    return {"seconds": seconds, "measured": measured, "targets": targets}
+
+
+def _buyers(source: Path, folder: Path) -> dict[str, Any]:
+    """Next items of buyers: `nn` beside the nearest-neighbour baselines, carts and purchases apart."""
+    measured, seconds = _next_items(source, folder)
+    rankings = {"all": measured["ranking"]}
+    rankings |= {kind: measured["groups"][kind]["ranking"] for kind in ("carts", "purchases")}
+    targets = []
+    for kind, ranking in rankings.items():
+        for metric in ("recall@20", "mrr@20"):
+            best = max(NEIGHBOURS, key=lambda name: ranking[name][metric]["value"])
+            ratio = ranking["nn"][metric]["value"] / ranking[best][metric]["value"]
+            targets.append(target(f"buyers, next item ({kind}): nn {metric} / best kNN's", 1.0, ratio, best))
+    return {"seconds": seconds, "measured": measured, "targets": targets}
+
+
+def _next_items(source: Path, folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    data = prepare(source, folder)
+    runs = {name: train(name, data, folder) for name in ("nn", "mf", "notebook-mf", "notebook-nn")}
+    dataset = open_dataset(str(data))
+    systems = {name: run["scorer"] for name, run in runs.items()} | build_baselines(dataset, seed=0)
+    seconds = {name: run["seconds"] for name, run in runs.items()}
+    return measure_protocol(systems, dataset, Split.TEST, "next_item"), seconds
+
+
+def tune_peers(dataset: Dataset) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
+    """The best setting of each family by NDCG@20 on the validation window, and all that were tried."""
+    matrix = read_interactions(dataset, (1.0, 1.0, 1.0))
+    cases = build_cases(dataset, Split.VALIDATION).sample(MAX_CASES, seed=0)
+    best: dict[str, dict[str, Any]] = {}
+    grids: dict[str, list[dict[str, Any]]] = {}
+    for family in peers.GRIDS:
+        grids[family] = []
+        for settings, fitted in peers.fit_grid(family, matrix):
+            value = evaluate_scorer(fitted.scorer, cases, (20,)).mean("ndcg@20")
+            tried = {"settings": dict(settings), "validation": value, "seconds": fitted.seconds}
+            log.info("%s %s: validation NDCG@20 %.4f, fitted in %.1f s", family, settings, value, fitted.seconds)
+            grids[family].append(tried)
+            if family not in best or value > best[family]["validation"]:
+                best[family] = {**tried, "fitted": fitted}
+    return best, grids
+
+
+def _equal_to(peer: Mapping[str, Any]) -> list[str]:
+    """Settings of `solver=als` that minimize what `implicit` does: unobserved pairs weigh 1, others `alpha`."""
+    settings = peer["settings"]
+    weight = settings["alpha"] - 1
+    return [
+        "solver=als",
+        f"model.dim={settings['factors']}",
+        f"epochs={ALS_SWEEPS}",
+        f"loss.event_weights=[{weight},{weight},{weight}]",
+        "als.unobserved_weight=1",
+        f"als.l2={settings['regularization']}",
+    ]
+
+
+def _table(targets: list[dict[str, Any]]) -> str:
+    rows = [
+        f"| {row['what']} | {row['target']} | {row['reached']:.3f} | {row['beside']} | {_YES_NO[row['is_met']]} |"
+        for row in targets
+    ]
+    return "\n".join(["| what | target | reached | beside | met |", "|---|---|---|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    main()

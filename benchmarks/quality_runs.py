@@ -1,0 +1,51 @@
+"""The runs behind `quality`: prepared and trained once, by the commands that a user types; and what a target is."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import run_command
+from trainer.trained_run import open_trained_run
+
+
+def prepare(source: Path, folder: Path) -> Path:
+    """The dataset in `folder`, prepared from the events of `source` unless it is there."""
+    data, tree = folder / "dataset", source / "category_tree.csv"
+    if not data.exists():
+        command = [sys.executable, "-m", "preprocessing", "prepare", "--events", str(source / "events.csv*")]
+        command += ["--category-tree", str(tree)] if tree.exists() else []
+        run_command([*command, "--output", str(data)])
+    return data
+
+
+def train(preset: str, data: Path, folder: Path, *settings: str, name: str = "") -> dict[str, Any]:
+    """A preset's best model, its `scorer`, and the `seconds` of its training; trained unless that was done."""
+    workdir = folder / "runs" / (name or preset)
+    result = workdir / "result.json"
+    if not result.exists():
+        command = [sys.executable, "-m", "trainer", "train", "--preset", preset, "--data", str(data)]
+        command += ["--workdir", str(workdir), *(["--set", *settings] if settings else [])]
+        result.write_text(run_command(command).stdout)
+    return {"scorer": open_trained_run(str(workdir)).model, "seconds": json.loads(result.read_text())["seconds"]}
+
+
+def seconds_to_reach(workdir: Path, value: float) -> float:
+    """Seconds of a run's training steps, without its validations, up to the first NDCG@20 of at least `value`."""
+    run = json.loads((workdir / "run.json").read_text())
+    batch_size = run["config"]["input"]["batch_size"]
+    seconds, before = 0.0, 0
+    for line in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines()):
+        if "examples_per_second" in line:
+            seconds += (line["step"] - before) * batch_size / line["examples_per_second"]
+            before = line["step"]
+        elif line["validation_ndcg@20"] >= value:
+            return seconds
+    return float("inf")
+
+
+def target(what: str, bound: float, reached: float, beside: str, *, is_least: bool = True) -> dict[str, Any]:
+    """A line of the table of targets: what was `reached` beside the bound it must not fall short of, or exceed."""
+    is_met = bool(reached >= bound if is_least else reached <= bound)
+    sign = "≥" if is_least else "≤"
+    return {"what": what, "target": f"{sign} {bound:g}", "reached": reached, "beside": beside, "is_met": is_met}

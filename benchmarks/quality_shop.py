@@ -1,0 +1,136 @@
+"""What `nn` makes of items and visitors that training never saw, in a synthetic shop of 100,000 visitors.
+
+Shapes: B queries, H history, I items, V cases.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.harness import run_command
+from benchmarks.quality_runs import target, train
+from contract.schema import Split
+from trainer.dataset import Dataset, open_dataset
+from trainer.models.interface import Queries
+from trainer.ranking.cases import Cases, build_cases, next_items
+from trainer.ranking.evaluation import evaluate_scorer
+from trainer.ranking.intervals import percentile_interval, resampled_means
+
+VISITORS = 100_000
+HISTORIES = ((1, 1), (2, 4), (5, 9), (10, None))
+_NO_CATEGORY = -1
+
+
+class PopularWithinCategory:
+    """Items of the newest item's category by their training events, all others behind, by theirs."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        paths = dataset.catalogue()["category_path"].to_pylist()
+        # a query without a known newest item has a category that no item has
+        category = [path[-1] if path else _NO_CATEGORY for path in paths[: dataset.num_items]] + [_NO_CATEGORY - 1]
+        self._category = tf.constant(category, tf.int64)
+        counts = dataset.item_counts()
+        self._popularity = tf.constant(counts / (counts.max() + 1), tf.float32)  # below 1, the worth of the category
+
+    def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        """[B, I] float32."""
+        num_items = self._popularity.shape[0]
+        padded = tf.pad(queries.history, [[0, 0], [0, 1]], constant_values=num_items)
+        newest = tf.gather(padded, tf.maximum(queries.history_length - 1, 0), batch_dims=1)
+        of_newest = tf.gather(self._category, tf.minimum(newest, num_items))
+        is_same = tf.equal(of_newest[:, None], self._category[None, :-1])
+        return tf.cast(is_same, tf.float32) + self._popularity
+
+
+def shop_figures(folder: Path) -> dict[str, Any]:
+    """Recall of items without a training event, and of visitors without one."""
+    run = train("nn", _prepare(folder), folder)
+    dataset = open_dataset(str(folder / "dataset"))
+    cases, counts = build_cases(dataset, Split.TEST, next_items), dataset.item_counts()
+    systems = {"nn": run["scorer"], "popular_within_category": PopularWithinCategory(dataset)}
+    recalls = {}
+    for name, scorer in systems.items():
+        by_case = evaluate_scorer(scorer, cases, (20, 100)).by_case
+        recalls[name] = {metric: by_case[metric] for metric in ("recall@20", "recall@100")}
+    is_cold = counts[cases.relevant.values] == 0  # the one item of each case
+    cold_items = {
+        "all": _estimates(recalls, cases, is_cold),
+        "new to the visitor": _estimates(recalls, cases, is_cold & cases.is_new),
+    }
+    visitors = _by_history(recalls["nn"], cases, dataset.num_visitors)
+    ratios = {
+        name: found["nn"]["recall@100"]["value"] / found["popular_within_category"]["recall@100"]["value"]
+        for name, found in cold_items.items()
+    }
+    worst = min(visitors, key=lambda name: visitors[name]["ratio"])
+    return {
+        "seconds": {"nn": run["seconds"]},
+        "catalogue_items": dataset.num_items,
+        "items_without_training_events": int((counts == 0).sum()),
+        "cold_items": cold_items,
+        "visitors_by_history": visitors,
+        "targets": [
+            *(
+                target(
+                    f"shop, items without a training event ({name}): nn recall@100 / popular within category's",
+                    5.0,
+                    ratio,
+                    f"{cold_items[name]['cases']} next items",
+                )
+                for name, ratio in ratios.items()
+            ),
+            target(
+                "shop: recall@20 of visitors unknown to training / known ones of equal history, the lowest",
+                0.9,
+                visitors[worst]["ratio"],
+                f"history {worst}",
+            ),
+        ],
+    }
+
+
+def _prepare(folder: Path) -> Path:
+    shop, data = folder / "shop", folder / "dataset"
+    if not shop.exists():
+        command = [sys.executable, "-m", "preprocessing", "synthesize", "--visitors", str(VISITORS), "--seed", "0"]
+        run_command([*command, "--output", str(shop)])
+    if not data.exists():
+        command = [sys.executable, "-m", "preprocessing", "prepare", "--events", str(shop / "events.csv")]
+        command += ["--item-properties", str(shop / "item_properties_part*.csv")]
+        run_command([*command, "--category-tree", str(shop / "category_tree.csv"), "--output", str(data)])
+    return data
+
+
+def _estimates(recalls: Mapping[str, Mapping[str, np.ndarray]], cases: Cases, is_counted: np.ndarray) -> dict[str, Any]:
+    """Each system's recalls over the cases that count, with 95% intervals over visitors."""
+    found: dict[str, Any] = {"cases": int(is_counted.sum())}
+    for name, metrics in recalls.items():
+        values = np.stack([metrics[metric][is_counted] for metric in metrics], axis=1)
+        low, high = percentile_interval(resampled_means(values, owner=cases.timeline[is_counted], seed=0))
+        found[name] = {
+            metric: {"value": float(values[:, column].mean()), "low": float(low[column]), "high": float(high[column])}
+            for column, metric in enumerate(metrics)
+        }
+    return found
+
+
+def _by_history(recalls: Mapping[str, np.ndarray], cases: Cases, num_visitors: int) -> dict[str, dict[str, Any]]:
+    """Recall@20 of visitors that training knows and does not know, by the length of the history."""
+    length, is_unknown = cases.history.lengths, cases.visitor >= num_visitors
+    found = {}
+    for least, most in HISTORIES:
+        is_counted = (length >= least) & (length <= (most or length.max()))
+        values = {
+            kind: recalls["recall@20"][is_counted & is_kind]
+            for kind, is_kind in (("unknown", is_unknown), ("known", ~is_unknown))
+        }
+        figures: dict[str, Any] = {
+            kind: {"cases": len(each), "recall@20": float(each.mean())} for kind, each in values.items()
+        }
+        figures["ratio"] = figures["unknown"]["recall@20"] / figures["known"]["recall@20"]
+        found[f"{least}" if least == most else f"{least}-{most}" if most else f"{least}+"] = figures
+    return found

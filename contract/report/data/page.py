@@ -1,0 +1,48 @@
+"""The Data page put together."""
+
+from datetime import UTC, datetime
+
+from contract.manifest import Manifest
+from contract.report.data.events import events_section
+from contract.report.data.items import items_section
+from contract.report.data.reading import reading_section
+from contract.report.data.splits import split_section
+from contract.report.data.visitors import visitors_section
+from contract.report.page import Page
+from contract.report.parts import Statistics
+
+_MS_A_DAY = 86_400_000
+
+
+def data_page(name: str, statistics: Statistics, manifest: Manifest) -> Page:
+    """The page of the dataset called `name`."""
+    return Page(
+        key="data",
+        title="Data",
+        subtitle=f"Dataset {name}, split {_describe_split(manifest)}",
+        sections=[
+            reading_section(statistics),
+            events_section(statistics, _marks(manifest)),
+            items_section(statistics),
+            visitors_section(statistics),
+            split_section(statistics, manifest.split_method),
+        ],
+    )
+
+
+def _describe_split(manifest: Manifest) -> str:
+    cuts = (manifest.validation_from_ms, manifest.test_from_ms)
+    if None in cuts:
+        return f"by method {manifest.split_method}"
+    first, second = (_format(cut) for cut in cuts if cut is not None)
+    return f"by time: validation from {first}, test from {second} (UTC)"
+
+
+def _format(timestamp_ms: int) -> str:
+    return datetime.fromtimestamp(timestamp_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _marks(manifest: Manifest) -> list[tuple[str, float]]:
+    """The cuts as moments in days since 1970, with the name of what begins there."""
+    cuts = (("validation", manifest.validation_from_ms), ("test", manifest.test_from_ms))
+    return [(name, cut / _MS_A_DAY) for name, cut in cuts if cut is not None]

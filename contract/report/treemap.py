@@ -1,0 +1,55 @@
+"""A treemap's rectangles: areas in proportion to values, as near to squares as rows allow."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Box(NamedTuple):
+    """A rectangle from its lower left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+def squarify(values: Sequence[float], box: Box) -> list[Box]:
+    """A rectangle for each value, in order (Bruls, Huizing and van Wijk, 2000).
+
+    Args:
+      values: above 0, descending.
+      box: what the rectangles fill.
+    """
+    scale = box.width * box.height / sum(values) if values else 0.0
+    areas = [value * scale for value in values]
+    boxes: list[Box] = []
+    while areas:
+        side = min(box.width, box.height)
+        count = 1
+        while count < len(areas) and _worst(areas[: count + 1], side) <= _worst(areas[:count], side):
+            count += 1
+        row, areas = areas[:count], areas[count:]
+        placed, box = _lay_row(row, box)
+        boxes += placed
+    return boxes
+
+
+def _worst(areas: Sequence[float], side: float) -> float:
+    """The greatest ratio of length to width in a row of areas along a side."""
+    total = sum(areas)
+    return max(max(side**2 * area / total**2, total**2 / (side**2 * area)) for area in areas)
+
+
+def _lay_row(areas: Sequence[float], box: Box) -> tuple[list[Box], Box]:
+    """The row's rectangles along the shorter side of a box, and what is left of the box."""
+    is_upright = box.width >= box.height
+    side = box.height if is_upright else box.width
+    depth = sum(areas) / side
+    placed, at = [], 0.0
+    for area in areas:
+        length = area / depth
+        placed.append(Box(box.x, box.y + at, depth, length) if is_upright else Box(box.x + at, box.y, length, depth))
+        at += length
+    if is_upright:
+        return placed, Box(box.x + depth, box.y, box.width - depth, box.height)
+    return placed, Box(box.x, box.y + depth, box.width, box.height - depth)

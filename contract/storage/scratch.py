@@ -1,0 +1,32 @@
+"""Local folders for unfinished work, and the removal of those that killed processes left."""
+
+import os
+import shutil
+import socket
+import tempfile
+
+
+def make_scratch(name: str, parent: str | None = None) -> str:
+    """A new private folder, by default where temporary files go; abandoned ones of the same name are removed."""
+    parent = parent or tempfile.gettempdir()
+    prefix = f".{name}.partial-{socket.gethostname()}-"
+    _remove_abandoned(parent, prefix)
+    return tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent)
+
+
+def _remove_abandoned(parent: str, prefix: str) -> None:
+    """Removes what killed processes of this machine left."""
+    for entry in os.listdir(parent):
+        process = entry.removeprefix(prefix).partition("-")[0]
+        if entry.startswith(prefix) and process.isdigit() and not _is_running(int(process)):
+            shutil.rmtree(os.path.join(parent, entry), ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,70 @@
+"""How the columns of the log go together: Pearson correlations from sums that add up exactly in any order.
+
+Shapes: N rows, C columns.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from contract.timelines import TimelineRows
+
+COLUMNS = ("time", "hour of day", "weekday", "event kind", "visitor rank", "item rank", "events before")
+"""Time in hours; weekday from Monday; event kind as its place in the funnel; ranks by frequency, the most frequent 0.
+
+The original notebook correlated raw ids, which are names; a rank is a number that means something.
+"""
+
+_MS_AN_HOUR = 3_600_000
+_THURSDAY = 3  # 1970-01-01 was one; Monday is 0
+_RANKS = 1000  # ranks are counted in thousandths, so that no sum of squares can overflow
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over rows, as Python integers of any size, so that merging is exact.
+
+    rows       N
+    sums       [C]
+    products   [C, C]
+    """
+
+    rows: int
+    sums: np.ndarray
+    products: np.ndarray
+
+
+def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Moments:
+    """The moments of the target rows; ids beyond a vocabulary of this size have the last rank."""
+    targets = rows[rows.is_target == 1]
+    hours = targets.timestamp_ms // _MS_AN_HOUR
+    columns = np.stack(
+        [
+            hours,
+            hours % 24,
+            (hours // 24 + _THURSDAY) % 7,
+            targets.event,
+            np.minimum(targets.visitor, num_visitors) * _RANKS // num_visitors,
+            np.minimum(targets.item, num_items) * _RANKS // num_items,
+            targets.position,
+        ]
+    )
+    return Moments(len(targets), columns.sum(1).astype(object), (columns @ columns.T).astype(object))
+
+
+def describe_correlation(parts: Iterable[Moments]) -> dict[str, Any]:
+    """Correlations of all pairs of columns, as JSON; null where a column has one value only."""
+    listed = list(parts)
+    rows = sum(part.rows for part in listed)
+    sums = sum((part.sums for part in listed), np.zeros(len(COLUMNS), object))
+    products = sum((part.products for part in listed), np.zeros((len(COLUMNS), len(COLUMNS)), object))
+    covariance = rows * products - np.outer(sums, sums)
+    matrix = [[_ratio(covariance, row, column) for column in range(len(COLUMNS))] for row in range(len(COLUMNS))]
+    return {"columns": list(COLUMNS), "matrix": matrix}
+
+
+def _ratio(covariance: np.ndarray, row: int, column: int) -> float | None:
+    variance = covariance[row, row] * covariance[column, column]
+    return round(covariance[row, column] / variance**0.5, 6) if variance else None

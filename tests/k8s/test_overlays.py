@@ -1,0 +1,270 @@
+"""Every overlay renders, fits the published schemas of two Kubernetes releases, and passes the project's own checks."""
+
+import copy
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.k8s import checks
+from tests.k8s.rendering import FOLDERS, OVERLAYS, Object, find, job_spec, objects_of, pod_spec, render, tool, yaml
+
+RELEASES = ["1.34", "1.37"]
+
+
+def validate(text: str, release: str, folder: Any) -> str:
+    """What kubernetes-validate says against manifests; a kind that it does not know counts, unless it is a JobSet."""
+    path = folder / "manifests.yaml"
+    path.write_text(text)
+    command = [tool("kubernetes-validate"), "--strict", "-k", release, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    lines = (done.stdout + done.stderr).splitlines()
+    wrong = [line for line in lines if not line.startswith("INFO") and "kind JobSet" not in line]
+    return "\n".join(wrong) or ("" if done.returncode == 0 else "failed")
+
+
+def child_job(job_set: Object) -> Object:
+    """The Job that the JobSet controller makes of its template."""
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "child"}, "spec": job_spec(job_set)}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_rendering_fits_the_schemas(folder: str, release: str, tmp_path: Any) -> None:
+    objects = objects_of(render(folder))
+    children = [child_job(value) for value in objects if value["kind"] == "JobSet"]
+    assert validate(yaml.safe_dump_all([*objects, *children]), release, tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{apiVersion: batch/v1, kind: Job, metadata: {name: a}, spec: {templat: {}}}",
+        "{apiVersion: batch/v9, kind: Job, metadata: {name: a}}",
+    ],
+    ids=["a field that does not exist", "a version that does not exist"],
+)
+def test_the_schemas_refuse(text: str, tmp_path: Any) -> None:
+    assert validate(text, RELEASES[0], tmp_path) != ""
+
+
+def unknown_fields(job_set: Object) -> list[str]:
+    """Fields that the JobSet API does not have: its models drop them."""
+    models = pytest.importorskip("kubeflow_trainer_api.models", reason="kubeflow-trainer-api is not installed")
+    known = models.JobsetV1alpha2JobSet.from_dict(copy.deepcopy(job_set)).to_dict()
+
+    def missing(given: Any, kept: Any, path: str) -> Iterator[str]:
+        if isinstance(given, dict):
+            yield from (f"{path}.{key}" for key in given.keys() - kept.keys())
+            for key in given.keys() & kept.keys():
+                yield from missing(given[key], kept[key], f"{path}.{key}")
+        elif isinstance(given, list):
+            for number, (one, other) in enumerate(zip(given, kept, strict=True)):
+                yield from missing(one, other, f"{path}.{number}")
+
+    return list(missing(job_set, known, ""))
+
+
+def test_the_job_set_has_only_fields_of_its_api() -> None:
+    job_set = find(objects_of(render("overlays/jobset")), "JobSet", "train")
+    assert unknown_fields(job_set) == []
+    job_set["spec"]["failurePolicy"]["maxRestart"] = 3
+    job_spec(job_set)["template"]["spec"]["restartPolice"] = "Never"
+    assert set(unknown_fields(job_set)) == {
+        ".spec.failurePolicy.maxRestart",
+        ".spec.replicatedJobs.0.template.spec.template.spec.restartPolice",
+    }
+
+
+@pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_rendering_passes_the_checks(folder: str, check: checks.Check) -> None:
+    assert list(check(objects_of(render(folder)))) == []
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_has_the_three_steps_of_a_run(name: str) -> None:
+    steps = {
+        value["metadata"]["name"]
+        for value in objects_of(render(f"overlays/{name}"))
+        if value["kind"] in ("Job", "JobSet")
+    }
+    assert steps == {"prepare", "train", "evaluate-export"}
+
+
+def test_the_job_set_has_the_pods_of_the_indexed_job() -> None:
+    alone = pod_spec(find(objects_of(render("overlays/multi-node")), "Job", "train"))
+    together = pod_spec(find(objects_of(render("overlays/jobset")), "JobSet", "train"))
+    # the JobSet sets the subdomain itself
+    assert {key: value for key, value in alone.items() if key != "subdomain"} == together
+
+
+@pytest.mark.parametrize(
+    ("overlay", "key", "prefix"),
+    [
+        ("gke", "iam.gke.io/gcp-service-account", "cartwheel@"),
+        ("eks", "eks.amazonaws.com/role-arn", "arn:aws:iam::"),
+    ],
+)
+def test_a_cloud_knows_the_jobs_by_their_service_account(overlay: str, key: str, prefix: str) -> None:
+    account = find(objects_of(render(f"overlays/{overlay}")), "ServiceAccount", "cartwheel")
+    assert account["metadata"]["annotations"][key].startswith(prefix)
+
+
+def test_kueue_finds_its_label_on_every_step() -> None:
+    for value in objects_of(render("overlays/kueue")):
+        if value["kind"] == "Job":
+            assert value["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "cartwheel"
+
+
+def at(*path: str | int) -> Callable[[Object], Any]:
+    def walk(value: Any) -> Any:
+        for step in path:
+            value = value[step]
+        return value
+
+    return walk
+
+
+def broken(kind: str, name: str, path: str, value: Any) -> Callable[[list[Object]], None]:
+    """Sets what stands at a dotted path of an object."""
+
+    def change(objects: list[Object]) -> None:
+        *above, last = [int(step) if step.isdigit() else step.replace("~", ".") for step in path.split(".")]
+        at(*above)(find(objects, kind, name))[last] = value
+
+    return change
+
+
+POD, MAIN = "spec.template.spec", "spec.template.spec.containers.0"
+CHILD = "spec.replicatedJobs.0.template.spec"
+WRONG = [
+    (checks.restart_policy, "local", broken("Job", "train", f"{POD}.restartPolicy", "OnFailure"), "must be Never"),
+    (
+        checks.restart_policy,
+        "serving",
+        broken("Deployment", "cartwheel-serving", f"{POD}.restartPolicy", "Never"),
+        "Always",
+    ),
+    (checks.quantities, "local", broken("Job", "train", f"{MAIN}.resources.limits.memory", "64Gib"), "64Gib is not"),
+    (checks.quantities, "local", broken("Job", "train", f"{MAIN}.resources.requests.memory", "9Gi"), "than its limit"),
+    (checks.quantities, "local", broken("Job", "train", f"{MAIN}.resources.requests", {}), "lacks a request"),
+    (checks.quantities, "local", broken("Job", "train", f"{POD}.volumes.0.emptyDir", {"sizeLimit": "1 GB"}), "1 GB is"),
+    (checks.mounts, "local", broken("Job", "train", f"{MAIN}.volumeMounts.0.name", "rum"), "'rum'"),
+    (checks.mounts, "local", broken("Job", "train", f"{MAIN}.volumeMounts.0.mountPath", "/tmp"), "at one path"),
+    (checks.mounts, "local", broken("ConfigMap", "run", "metadata.name", "walk"), "no ConfigMap run"),
+    (checks.mounts, "local", broken("Job", "train", f"{POD}.serviceAccountName", "nobody"), "no ServiceAccount nobody"),
+    (checks.whole_gpus, "gke", broken("Job", "train", f"{MAIN}.resources.limits.nvidia~com/gpu", "0.5"), "not a whole"),
+    (
+        checks.whole_gpus,
+        "gke",
+        broken("Job", "train", f"{MAIN}.resources.requests.nvidia~com/gpu", 2),
+        "its limit is 1",
+    ),
+    (checks.whole_gpus, "gke", broken("Job", "train", f"{MAIN}.image", "cartwheel/trainer"), "without CUDA"),
+    (checks.restricted, "local", broken("Job", "train", f"{POD}.securityContext.runAsNonRoot", False), "as root"),
+    (checks.restricted, "local", broken("Job", "train", f"{POD}.securityContext.seccompProfile", {}), "seccomp"),
+    (checks.restricted, "local", broken("Job", "train", f"{POD}.hostNetwork", True), "namespace of its host"),
+    (
+        checks.restricted,
+        "local",
+        broken("Job", "train", f"{POD}.volumes.0", {"name": "x", "hostPath": {}}),
+        "not allowed",
+    ),
+    (checks.restricted, "local", broken("Job", "train", f"{POD}.automountServiceAccountToken", True), "a token"),
+    (checks.restricted, "local", broken("Job", "train", f"{MAIN}.securityContext.capabilities", {}), "capabilities"),
+    (
+        checks.restricted,
+        "local",
+        broken("Job", "evaluate-export", f"{POD}.initContainers.0.securityContext.readOnlyRootFilesystem", False),
+        "evaluate may write",
+    ),
+    (
+        checks.restricted,
+        "local",
+        broken("Job", "train", f"{MAIN}.securityContext.allowPrivilegeEscalation", True),
+        "privileges",
+    ),
+    (checks.no_secrets, "local", broken("ConfigMap", "run", "kind", "Secret"), "made by hand"),
+    (checks.no_secrets, "local", broken("ConfigMap", "run", "data.train", "--token=abc"), "looks like a credential"),
+    (
+        checks.no_secrets,
+        "local",
+        broken("Job", "train", f"{MAIN}.env", [{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]),
+        "stands in the manifest",
+    ),
+    (
+        checks.no_secrets,
+        "local",
+        broken("Job", "train", f"{MAIN}.args", ["--s3_secret_access_key=x"]),
+        "argument looks like",
+    ),
+    (
+        checks.failure_policy,
+        "local",
+        broken("Job", "train", "spec.podFailurePolicy.rules.0.onExitCodes.containerName", "maim"),
+        "maim",
+    ),
+    (
+        checks.interruptions,
+        "local",
+        broken("Job", "train", "spec.podFailurePolicy.rules.1.onPodConditions", [{"type": "DisruptionTarget"}]),
+        "lacks the status",
+    ),
+    (
+        checks.interruptions,
+        "local",
+        broken("Job", "train", "spec.podFailurePolicy.rules.2.onExitCodes.values", [74]),
+        "lost another worker",
+    ),
+    (checks.failure_policy, "local", broken("Job", "train", "spec.backoffLimit", 0), "backoffLimit"),
+    (checks.failure_policy, "jobset", broken("JobSet", "train", f"{CHILD}.backoffLimit", 3), "replaced alone"),
+    (checks.failure_policy, "local", broken("Job", "train", "spec.podReplacementPolicy", "X"), "successor"),
+    (checks.failure_policy, "local", broken("Job", "train", f"{POD}.terminationGracePeriodSeconds", 5), "grace period"),
+    (checks.workers_meet, "multi-node", broken("Job", "train", "spec.completions", 3), "differ"),
+    (checks.workers_meet, "multi-node", broken("Job", "train", f"{MAIN}.ports", []), "port is not declared"),
+    (checks.workers_meet, "multi-node", broken("Job", "train", f"{POD}.subdomain", "others"), "no Service of its name"),
+    (checks.workers_meet, "multi-node", broken("Service", "train", "spec.publishNotReadyAddresses", False), "headless"),
+    (checks.workers_meet, "jobset", broken("JobSet", "train", "spec.network.subdomain", "train"), "network"),
+    (checks.shared_memory, "gke", broken("Job", "train", f"{MAIN}.resources.limits.nvidia~com/gpu", 2), "1 GiB a GPU"),
+    (checks.shared_memory, "gke", broken("Job", "train", f"{MAIN}.resources.limits.memory", "1Gi"), "leaves nothing"),
+    (checks.shared_memory, "gke", broken("Job", "train", f"{MAIN}.volumeMounts.2.mountPath", "/shm"), "/dev/shm"),
+    (checks.queues, "kueue", broken("Job", "train", "spec.suspend", False), "suspend: false"),
+    (checks.names, "local", broken("Job", "train", "metadata.name", "train_1"), "DNS label"),
+    (checks.names, "local", broken("Job", "train", "metadata.name", "t" * 50), "at most 49 characters"),
+    (checks.names, "local", broken("Job", "train", "metadata.name", "prepare"), "there are two"),
+    (checks.selectors, "serving", broken("Service", "cartwheel-serving", "spec.selector", {"a": "b"}), "no pods"),
+    (
+        checks.selectors,
+        "serving",
+        broken("Deployment", "cartwheel-serving", "spec.template.metadata.labels", {"a": "b"}),
+        "Deployment cartwheel-serving: selects",
+    ),
+    (
+        checks.probes,
+        "serving",
+        broken("Deployment", "cartwheel-serving", f"{MAIN}.readinessProbe.httpGet.path", "/"),
+        "the model's status",
+    ),
+    (
+        checks.probes,
+        "serving",
+        broken("Deployment", "cartwheel-serving", f"{MAIN}.readinessProbe.httpGet.port", "http"),
+        "a port that is not there",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("check", "folder", "change", "message"), WRONG, ids=[f"{w[0].__name__}: {w[3]}" for w in WRONG]
+)
+def test_a_check_fails_a_wrong_manifest(check: checks.Check, folder: str, change: Callable, message: str) -> None:
+    objects = objects_of(render(folder if folder == "serving" else f"overlays/{folder}"))
+    assert list(check(objects)) == []
+    change(objects)
+    assert message in "\n".join(check(objects))
+
+
+def test_every_check_has_a_manifest_that_fails_it() -> None:
+    assert {wrong[0] for wrong in WRONG} == set(checks.CHECKS)
