@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -54,18 +55,27 @@ class CheckpointWriter:
         self._steps_per_epoch = steps_per_epoch
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: _Pending | None = None
+        self._is_given_up = threading.Event()
         self._is_whole = True
 
-    def begin(self, step: int) -> None:
-        """Begins the checkpoint of `step`, once the one before is written; returns when a copy is taken."""
-        self.finish()
+    def begin(self, step: int, *, is_urgent: bool = False) -> None:
+        """Begins the checkpoint of `step`; returns when a copy is taken.
+
+        Args:
+          is_urgent: what is still being written is given up for it; else it waits for that.
+        """
+        if is_urgent:
+            self._give_up()
+        else:
+            self.finish()
         files = _copy_rows(self._parts, self._replicas.count)
         if self._replicas.is_chief:
             files[DENSE] = [_encode_dense(self._parts)]
             storage.remove(self._staging(step))
         self._replicas.wait_for_all()
         checksums = join(self._staging(step), f"{_CHECKSUMS}-{self._replicas.worker:05d}.json")
-        self._pending = _Pending(step, self._thread.submit(_write_files, self._staging(step), files, checksums))
+        written = self._thread.submit(_write_files, self._staging(step), files, checksums, self._is_given_up)
+        self._pending = _Pending(step, written)
 
     def poll(self) -> None:
         """Publishes the checkpoint begun if every worker has written its part by now."""
@@ -77,6 +87,18 @@ class CheckpointWriter:
         if self._pending is not None:
             self._settle(self._pending)
         return self._is_whole
+
+    def _give_up(self) -> None:
+        self.poll()
+        if self._pending is None:
+            return
+        self._is_given_up.set()
+        _problem_of(self._pending.written)
+        self._is_given_up.clear()
+        self._replicas.wait_for_all()
+        if self._replicas.is_chief:
+            storage.remove(self._staging(self._pending.step))
+        self._pending = None
 
     def _settle(self, pending: _Pending) -> None:
         """Publishes what all workers have written, or withdraws what one of them could not write."""
@@ -160,32 +182,40 @@ def _encode_dense(parts: Parts) -> bytes:
     return buffer.getvalue()
 
 
-def _write_files(staging: str, files: dict[str, Pieces], checksums: str) -> dict[str, str]:
-    """Writes the files and tells their SHA-256 by name, also in the file `checksums`."""
+def _write_files(
+    staging: str, files: dict[str, Pieces], checksums: str, is_given_up: threading.Event
+) -> dict[str, str]:
+    """Writes the files and tells their SHA-256 by name, also in the file `checksums`.
+
+    Raises:
+      OSError: it cannot be written, or was given up.
+    """
     if storage.is_local(staging):
-        written = _write_locally(storage.local_path(staging), files)
+        written = _write_locally(storage.local_path(staging), files, is_given_up)
     else:
         folder = storage.make_scratch("cartwheel-checkpoint")
         try:
-            written = storage.upload_all(folder, list(_write_locally(folder, files)), staging)
+            written = storage.upload_all(folder, list(_write_locally(folder, files, is_given_up)), staging)
         finally:
             shutil.rmtree(folder)
     storage.write_bytes(checksums, json.dumps(written).encode())
     return written
 
 
-def _write_locally(folder: str, files: dict[str, Pieces]) -> dict[str, str]:
+def _write_locally(folder: str, files: dict[str, Pieces], is_given_up: threading.Event) -> dict[str, str]:
     """Writes the files into a folder; their SHA-256 by name."""
     os.makedirs(folder, exist_ok=True)
     # one array less in memory with each that is written
-    return {name: _write_file(join(folder, name), files.pop(name)) for name in list(files)}
+    return {name: _write_file(join(folder, name), files.pop(name), is_given_up) for name in list(files)}
 
 
-def _write_file(path: str, pieces: Pieces) -> str:
+def _write_file(path: str, pieces: Pieces, is_given_up: threading.Event) -> str:
     """Writes a file; its SHA-256, taken on the way, so that nothing is read again."""
     digest = hashlib.sha256()
     with open(path, "wb") as file:
         for piece in pieces:
+            if is_given_up.is_set():
+                raise OSError("given up for the checkpoint of a later step")
             file.write(piece)
             digest.update(piece)
     return digest.hexdigest()

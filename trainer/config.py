@@ -254,8 +254,8 @@ class RunConfig:
     jit_compile              compile loss and gradients with XLA
     steps_per_call           steps run between two looks of the program at the run: a stop waits for that many
     checkpoint_every_steps   also save within an epoch; none: at the end of each epoch only
-    step_timeout_seconds     several workers give up, to be started again, when no step ends for so long: one of them
-                             hangs; the first step, which is compiled, and a chunk of validation count as one
+    step_timeout_seconds     several workers give up, to be started again, when no step and no chunk of validation ends
+                             for so long: one of them hangs; the first step, which is compiled, has five times as long
     """
 
     model: ModelConfig

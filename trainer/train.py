@@ -89,7 +89,7 @@ class _Keeper:
     def stop(self, step: int) -> NoReturn:
         """Saves and ends the run, which was asked to."""
         log.warning("asked to stop: saving step %d; a second SIGTERM ends the run at once", step)
-        self.writer.begin(step)
+        self.writer.begin(step, is_urgent=True)
         saved = step if self.writer.finish() else checkpoint.last_step(self.workdir) or 0
         raise Preempted(f"stopped at step {step} of {self.length.steps}; the same command goes on from step {saved}")
 

@@ -13,17 +13,23 @@ STATUS = 75
 """Of a run that was preempted: started again together, the workers go on from the last checkpoint."""
 
 
+_BEGINNING = 5
+"""Times the limit until the first progress: what runs is compiled before."""
+
+
 class Watchdog:
     """Told of every progress; ends the process when it was told of none for too long."""
 
     def __init__(self, limit_seconds: float) -> None:
         self._limit_seconds = limit_seconds
+        self._allowed_seconds = _BEGINNING * limit_seconds
         self._since = time.monotonic()
         self._is_over = threading.Event()
 
     def progress(self) -> None:
         """The run goes on."""
         self._since = time.monotonic()
+        self._allowed_seconds = self._limit_seconds
 
     def close(self) -> None:
         """Watches no longer."""
@@ -33,7 +39,7 @@ class Watchdog:
         """Returns once it is closed; never, if progress fails to come."""
         while not self._is_over.wait(self._limit_seconds / 10):
             seconds = time.monotonic() - self._since
-            if seconds > self._limit_seconds:
+            if seconds > self._allowed_seconds:
                 log.error(
                     "nothing moved for %.0f s: a worker hangs, or step_timeout_seconds (now %g) is too short; started "
                     "again together, the workers go on from the last checkpoint",

@@ -24,9 +24,9 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """What is written waits for it."""
     opened, write = threading.Event(), checkpoint_writer._write_file
 
-    def wait_and_write(path, pieces):
+    def wait_and_write(path, pieces, is_given_up):
         assert opened.wait(timeout=30)
-        return write(path, pieces)
+        return write(path, pieces, is_given_up)
 
     monkeypatch.setattr(checkpoint_writer, "_write_file", wait_and_write)
     return opened
@@ -64,6 +64,20 @@ def test_polling_publishes_once_all_is_written(tmp_path: Path, gate: threading.E
     assert not [name for name in state["files"] if "checksums" in name]
 
 
+def test_an_urgent_checkpoint_does_not_wait_for_the_one_before(
+    tmp_path: Path, gate: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = make_writer(tmp_path, fill=0)
+    writer.begin(4)
+    threading.Timer(0.2, gate.set).start()
+    writer.begin(5, is_urgent=True)
+    assert writer.finish()
+    assert checkpoint.last_step(str(tmp_path)) == 5
+    assert not Path(RunLayout(str(tmp_path)).checkpoint(4)).exists()
+    assert not Path(RunLayout(str(tmp_path)).checkpoint(4) + ".partial").exists()
+    assert "could not be written" not in caplog.text
+
+
 def test_a_full_disk_costs_the_checkpoint_and_neither_the_earlier_ones_nor_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -72,7 +86,7 @@ def test_a_full_disk_costs_the_checkpoint_and_neither_the_earlier_ones_nor_the_r
     assert writer.finish()
     with monkeypatch.context() as full, caplog.at_level(logging.ERROR):
         write = checkpoint_writer._write_file
-        full.setattr(checkpoint_writer, "_write_file", lambda _, pieces: write("/dev/full", pieces))
+        full.setattr(checkpoint_writer, "_write_file", lambda _, *given: write("/dev/full", *given))
         writer.begin(8)
         assert not writer.finish()
     assert "checkpoint of step 8 could not be written: [Errno 28] No space left on device" in caplog.text
@@ -103,7 +117,7 @@ def test_a_full_disk_at_the_moment_of_publishing_is_no_checkpoint_either(
 
 
 def test_an_error_that_is_not_the_disks_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path, pieces):
+    def fail(*_):
         raise RuntimeError("a mistake of the program")
 
     writer = make_writer(tmp_path, fill=0)
