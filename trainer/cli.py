@@ -15,6 +15,7 @@ from absl import logging as absl_logging
 from contract.schema import Split
 from contract.settings import apply_settings
 from trainer.config import RunConfig
+from trainer.preemption import Preempted
 from trainer.presets import PRESETS
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ DONE, FAILED, MISUSED, PREEMPTED, TERMINATED = 0, 1, 2, 75, 128 + signal.SIGTERM
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 75 preempted and resumable.
 
-    Training that lost another of its workers was preempted, too. SIGTERM ends `train` with 75 and the other commands,
+    A worker that lost another of its workers was preempted, too. SIGTERM ends `train` with 75 and the other commands,
     which publish nothing then, with 143.
     """
     parser = _build_parser()
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         log.error("%s", error, exc_info=given.verbose)
         return FAILED
-    if result is None:
+    except Preempted as stop:
+        log.warning("%s", stop)
         return PREEMPTED
     print(json.dumps(result, indent=2, ensure_ascii=False))
     return DONE
@@ -54,15 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # The jobs are imported only when they run: TensorFlow takes ten seconds, and --help and wrong flags should not wait.
 
 
-def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any] | None:
-    """The result, or None for a run that was preempted."""
-    from trainer.train import Preempted, train
+def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
+    from trainer.train import train
 
-    try:
-        return train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
-    except Preempted as stop:
-        log.warning("%s", stop)
-        return None
+    return train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
 
 
 def _evaluate(given: argparse.Namespace) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def stop_without_others(cluster: Cluster | None) -> Iterator[None]:
             raise
         raise Preempted(
             f"worker {cluster.index} lost another of the {len(cluster.hosts)} workers ({type(error).__name__}); "
-            "started again together, they go on from the last checkpoint"
+            "started again together, they go on from what was saved"
         ) from error
 
 

@@ -11,7 +11,7 @@ from contract.schema import Split, SplitMethod
 from trainer.cluster import join_cluster
 from trainer.config import SquaredErrorConfig
 from trainer.dataset import Dataset
-from trainer.distribution import Replicas, start_replicas
+from trainer.distribution import Replicas, start_replicas, stop_without_others
 from trainer.models.interface import Scorer
 from trainer.ranking.baselines import build_baselines
 from trainer.ranking.cases import Protocol, build_cases, next_items, returning_visitors
@@ -65,8 +65,14 @@ def evaluate(*, workdir: str, data: str | None = None, split: Split = Split.TEST
     Raises:
       ContractError: the dataset is damaged, or has no such split.
       ValueError: there is no such run, it was trained on another dataset, or its model has diverged.
+      Preempted: another worker was lost.
     """
-    replicas = start_replicas(1, join_cluster())
+    cluster = join_cluster()
+    with stop_without_others(cluster):
+        return _evaluate(workdir, data, split, start_replicas(1, cluster))
+
+
+def _evaluate(workdir: str, data: str | None, split: Split, replicas: Replicas) -> dict[str, Any]:
     run = open_trained_run(workdir, data)
     result = {
         "workdir": workdir,

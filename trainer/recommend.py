@@ -22,7 +22,7 @@ from contract.shards import Shard, read_timelines
 from contract.timelines import TimelineRows
 from trainer.cluster import join_cluster
 from trainer.dataset import Dataset
-from trainer.distribution import Replicas, start_replicas
+from trainer.distribution import Replicas, start_replicas, stop_without_others
 from trainer.models.interface import Queries, Scorer
 from trainer.ranking.histories import Histories
 from trainer.ranking.topk import (
@@ -57,13 +57,15 @@ def recommend(
       data: where the run's dataset lies now; by default where it lay when the run began.
     """
     storage.refuse_existing(output)
-    replicas = start_replicas(1, join_cluster())
-    visitor_ids = read_visitor_ids(visitors) if visitors else None
-    run = open_trained_run(workdir, data)
-    replicas.wait_for_all()  # all have seen that nothing stands at `output`
-    summary = write_recommendations(run.model, run.dataset, output, k, visitor_ids, replicas)
-    replicas.wait_for_all()
-    return summary
+    cluster = join_cluster()
+    with stop_without_others(cluster):
+        replicas = start_replicas(1, cluster)
+        visitor_ids = read_visitor_ids(visitors) if visitors else None
+        run = open_trained_run(workdir, data)
+        replicas.wait_for_all()  # all have seen that nothing stands at `output`
+        summary = write_recommendations(run.model, run.dataset, output, k, visitor_ids, replicas)
+        replicas.wait_for_all()
+        return summary
 
 
 def write_recommendations(
