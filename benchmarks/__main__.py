@@ -12,6 +12,7 @@ COMMANDS = (
     ("preprocessing", "{scratch}/full/shop"),
     ("input",),
     ("mf_step",),
+    ("scaling",),
 )
 
 
