@@ -41,8 +41,8 @@ class Watchdog:
             seconds = time.monotonic() - self._since
             if seconds > self._allowed_seconds:
                 log.error(
-                    "nothing moved for %.0f s: a worker hangs, or step_timeout_seconds (now %g) is too short; started "
-                    "again together, the workers go on from the last checkpoint",
+                    "nothing moved for %.0f s: a worker hangs, or step_timeout_seconds (now %g) is too short; "
+                    "started again together, the workers go on from the last checkpoint",
                     seconds,
                     self._limit_seconds,
                 )

@@ -88,7 +88,8 @@ def test_a_worker_that_hangs_ends_the_others_as_preempted(one_shard: str, tmp_pa
     try:
         _, log = workers[0].communicate(timeout=120)
         assert workers[0].returncode == 75, log
-        assert "a worker hangs, or step_timeout_seconds (now 30)" in log
+        # a process that is stopped sends no heartbeats either: TensorFlow may find out before the step takes too long
+        assert "started again together" in log
         assert time.monotonic() - begin < 60
     finally:
         workers[1].kill()
