@@ -14,6 +14,7 @@ COMMANDS = (
     ("mf_step",),
     ("scaling",),
 )
+"""`quality` is not among them: it needs the real Retailrocket data, and most of an hour."""
 
 
 def main() -> int:

@@ -51,6 +51,25 @@ def _quality(results: Mapping[str, dict[str, Any]]) -> str:
     )
 
 
+def _targets(results: Mapping[str, dict[str, Any]]) -> str:
+    record = results["quality"]
+    rows = [
+        [row["what"], row["target"], f"{row['reached']:.3f}", row["beside"], "yes" if row["is_met"] else "**no**"]
+        for row in record["figures"]["targets"]
+    ]
+    return "\n".join([_table(["what", "target", "reached", "beside", "met"], rows), "", _source(record, "")])
+
+
+def _returning(results: Mapping[str, dict[str, Any]]) -> str:
+    record = results["quality"]
+    ranking = record["figures"]["matrix"]["measured"]["ranking"]
+    rows = [
+        [name, *(_cell(metrics.get(metric)) for metric in METRICS)]
+        for name, metrics in sorted(ranking.items(), key=lambda system: -system[1]["ndcg@20"]["value"])
+    ]
+    return "\n".join([_table(["system", *METRICS], rows), "", _source(record, "")])
+
+
 def _speed(results: Mapping[str, dict[str, Any]]) -> str:
     rows = [
         [what, target, reached(results[name]["figures"]), f"`{results[name]['command']}`"]
@@ -99,6 +118,8 @@ def _megabytes(size: float) -> str:
 
 _PARTS: dict[str, Callable[[Mapping[str, dict[str, Any]]], str]] = {
     "demo": _quality,
+    "quality": _targets,
+    "returning visitors": _returning,
     "speed": _speed,
     "full_size": _full_size,
     "scaling": _scaling,
