@@ -111,7 +111,10 @@ class ShardedTable:
             ids = [tf.concat([own, shared], axis=0) for own in ids]
         distinct = [tf.unique(own) for own in ids]
         route = Route.of([rows for rows, _ in distinct], replica)
-        values = tf.concat(self._exchange(replica, self._read(replica, route), route.counts, self._read_key), axis=0)
+        read = [self.values.shards[replica].sparse_read(rows) for rows in route.served]
+        if count > 1:
+            read = exchange(self._replicas, replica, read, route.counts, self._read_key)
+        values = tf.concat(read, axis=0)
         place = tf.gather(route.place, distinct[replica].idx)
         if shared is not None or count == 1:
             return Lookup(values, place, route, place, route)
@@ -134,19 +137,14 @@ class ShardedTable:
             raise ValueError("a table without an optimizer cannot be updated along a gradient")
         sent = lookup.sent
         added = tf.math.unsorted_segment_sum(gradient, lookup.sent_place, tf.reduce_sum(sent.counts[replica]))
-        pieces = sent.split_by_owner(added, replica)
-        received = self._exchange(replica, pieces, tf.transpose(sent.counts), self._update_key)
-        rows, place = tf.unique(tf.concat(sent.served, axis=0))
-        summed = tf.math.unsorted_segment_sum(tf.concat(received, axis=0), place, tf.size(rows))
+        rows, summed = sent.served[0], added
+        if self._replicas.count > 1:
+            pieces = sent.split_by_owner(added, replica)
+            received = exchange(self._replicas, replica, pieces, tf.transpose(sent.counts), self._update_key)
+            rows, place = tf.unique(tf.concat(sent.served, axis=0))
+            summed = tf.math.unsorted_segment_sum(tf.concat(received, axis=0), place, tf.size(rows))
         slots = {name: slot.shards[replica] for name, slot in self.slots.items()}
         self._optimizer.apply(self.values.shards[replica], slots, rows, summed, step)
-
-    def _read(self, replica: int, route: Route) -> list[tf.Tensor]:
-        shard = self.values.shards[replica]
-        return [shard.sparse_read(rows) for rows in route.served]
-
-    def _exchange(self, replica: int, pieces: list[tf.Tensor], counts: tf.Tensor, key: int) -> list[tf.Tensor]:
-        return pieces if self._replicas.count == 1 else exchange(self._replicas, replica, pieces, counts, key)
 
 
 Overlay = Callable[[int, np.ndarray], None]

@@ -38,6 +38,9 @@ class Route:
     def of(cls, needed: Sequence[tf.Tensor], replica: int) -> "Route":
         """The route of the rows [U] that each of R replicas needs, as replica number `replica` sees it."""
         count = len(needed)
+        if count == 1:  # nothing is sorted and nothing travels
+            size = tf.size(needed[0], tf.int64)
+            return cls(list(needed), size[None, None], tf.range(size))
         owners = [rows % count for rows in needed]
         by_owner = [tf.where(tf.equal(owners[replica], owner))[:, 0] for owner in range(count)]
         return cls(

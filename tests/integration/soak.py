@@ -59,7 +59,11 @@ def soak(data: str, output: Path, kills: int, seed: int, settings: list[str], ma
     choices, done = random.Random(seed), []
     while len(done) < kills:
         processes = _start(data, disturbed, settings)
-        kill = _disturb(processes, disturbed, choices, max_delay)
+        try:
+            kill = _disturb(processes, disturbed, choices, max_delay)
+        finally:
+            for process in processes:  # where one hung
+                process.kill()
         if kill is None:
             break  # the run was done before its turn came
         done.append(kill)
