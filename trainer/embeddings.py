@@ -57,14 +57,12 @@ class Lookup:
 
     values      [U, D] distinct rows
     place       [n] the place in `values` of each id that this replica asked for
-    route       of the rows
     sent_place  [n] where the gradient of each id is added, before it travels
     sent        the route by which gradients travel, from who needs a row to its owner
     """
 
     values: tf.Tensor
     place: tf.Tensor
-    route: Route
     sent_place: tf.Tensor
     sent: Route
 
@@ -117,11 +115,11 @@ class ShardedTable:
         values = tf.concat(read, axis=0)
         place = tf.gather(route.place, distinct[replica].idx)
         if shared is not None or count == 1:
-            return Lookup(values, place, route, place, route)
+            return Lookup(values, place, place, route)
         # every id's gradient by itself: its owner adds them in the order of the batch, which makes the sum independent
         # of the number of replicas, and where nothing is shared there are few repetitions to save
         each = Route.of(ids, replica)
-        return Lookup(values, place, route, each.place, each)
+        return Lookup(values, place, each.place, each)
 
     def update(self, replica: int, lookup: Lookup, gradient: tf.Tensor, step: tf.Tensor) -> None:
         """Moves the rows that were read.
