@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks.harness import report, run_command
 
-PRESETS = ("notebook-mf", "notebook-nn", "mf")
-SERVED = "mf"
+PRESETS = ("notebook-mf", "notebook-nn", "mf", "nn")
+SERVED = "nn"
 VISITORS = 20_000
 METRICS = ("ndcg@20", "recall@20", "mrr@20", "hit_rate@20", "coverage@20")
 
@@ -151,7 +151,7 @@ def _print_paths(root: Path) -> None:
         ("dataset", "prepared dataset: vocabularies, timelines, catalogue, transform graph, statistics"),
         ("runs", "run directories: checkpoints, metrics, TensorBoard, evaluation"),
         ("export", "SavedModel that takes raw ids"),
-        ("recommendations", "20 items for every visitor, JSON Lines"),
+        ("recommendations", "20 items for every visitor, Parquet and JSON Lines"),
     ):
         print(f"  {os.path.relpath(root / name):24} {what}")
 

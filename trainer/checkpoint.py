@@ -63,6 +63,12 @@ class Validations:
     is_higher_better: bool
     values: dict[int, float]
 
+    def since_best(self, step: int) -> int:
+        """Measures up to `step` that came after the best of them: what patience counts, wherever a run is resumed."""
+        sign = -1 if self.is_higher_better else 1
+        upto = [sign * value for other, value in sorted(self.values.items()) if other <= step]
+        return len(upto) - 1 - upto.index(min(upto)) if upto else 0
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -171,6 +177,15 @@ def read_weights(workdir: str, which: Literal["best", "last"] = "best") -> Weigh
       ValueError: there is no checkpoint, or it is torn or damaged.
     """
     return read_weights_of_step(workdir, choose_step(workdir, which))
+
+
+def weights_checksum(workdir: str, which: Literal["best", "last"] = "best") -> str:
+    """SHA-256 that stands for all that `read_weights` reads: of the state that holds the checksum of every file.
+
+    Raises:
+      ValueError: there is no checkpoint.
+    """
+    return storage.sha256(join(RunLayout(workdir).checkpoint(choose_step(workdir, which)), STATE))
 
 
 def choose_step(workdir: str, which: Literal["best", "last"] = "best") -> int:

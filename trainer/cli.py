@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 DONE, FAILED, MISUSED, PREEMPTED, TERMINATED = 0, 1, 2, 75, 128 + signal.SIGTERM
 
+_FORMATS = ("parquet", "jsonl")  # of `trainer.recommend`, whose import takes seconds
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 75 preempted and resumable.
@@ -77,7 +79,14 @@ def _export(given: argparse.Namespace) -> dict[str, Any]:
 def _recommend(given: argparse.Namespace) -> dict[str, Any]:
     from trainer.recommend import recommend
 
-    return recommend(workdir=given.workdir, output=given.output, k=given.k, visitors=given.visitors, data=given.data)
+    return recommend(
+        workdir=given.workdir,
+        output=given.output,
+        k=given.k,
+        visitors=given.visitors,
+        formats=given.format,
+        data=given.data,
+    )
 
 
 _COMMANDS = {"evaluate": _evaluate, "export": _export, "recommend": _recommend}
@@ -113,13 +122,19 @@ def _build_parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--output", required=True, metavar="URI", help="directory to make; it appears whole or not at all"
     )
-    recommend = _add_command(commands, "recommend", "write the best items for everyone as JSON Lines")
+    recommend = _add_command(commands, "recommend", "write the best items for everyone as sharded files")
     _add_run(recommend)
     recommend.add_argument(
-        "--output", required=True, metavar="URI", help="directory to make; it appears whole or not at all"
+        "--output",
+        required=True,
+        metavar="URI",
+        help="directory to make; it appears whole, and a killed command goes on when it is given again",
     )
     recommend.add_argument("--k", type=int, default=20, help="items a visitor (default: 20)")
     recommend.add_argument("--visitors", metavar="FILE", help="ids, one a line; without it: everyone who was seen")
+    recommend.add_argument(
+        "--format", nargs="+", choices=_FORMATS, default=_FORMATS, help="of the shards (default: both)"
+    )
     return parser
 
 

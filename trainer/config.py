@@ -256,6 +256,10 @@ class RunConfig:
     checkpoint_every_steps   also save within an epoch; none: at the end of each epoch only
     step_timeout_seconds     several workers give up, to be started again, when no step and no chunk of validation ends
                              for so long: one of them hangs; the first step, which is compiled, has five times as long
+    patience                 epochs in a row that bring no better figure on the validation split, after which the run
+                             ends; none: it takes all its epochs
+    max_loss_growth          a mean loss of 20 steps above so many times the first loss stops the run as diverged; none:
+                             only a loss that is not finite does
     """
 
     model: ModelConfig
@@ -272,6 +276,8 @@ class RunConfig:
     steps_per_call: int = 20
     checkpoint_every_steps: int | None = None
     step_timeout_seconds: float = 300.0
+    patience: int | None = 3
+    max_loss_growth: float | None = 10.0
 
     def __post_init__(self) -> None:
         _check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
@@ -281,6 +287,9 @@ class RunConfig:
         every = self.checkpoint_every_steps
         _check(every is None or every >= 1, "checkpoint_every_steps", every, "at least 1, or none")
         _check(self.step_timeout_seconds > 0, "step_timeout_seconds", self.step_timeout_seconds, "above 0")
+        _check(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1, or none")
+        growth = self.max_loss_growth
+        _check(growth is None or growth > 1, "max_loss_growth", growth, "above 1, or none")
         if isinstance(self.model, NeuralConfig) and isinstance(self.loss, SampledSoftmaxConfig):
             raise ValueError("the neural model scores one pair at a time: it trains with loss.kind squared_error only")
         if isinstance(self.model, TowersConfig) and not isinstance(self.loss, SampledSoftmaxConfig):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from trainer.ranking.comparison import compare_systems
 from trainer.ranking.groups import pair_groups
 from trainer.ranking.intervals import LEVEL, RESAMPLES
 from trainer.ranking.ratings import rating_errors
-from trainer.ranking.report import FOOTNOTE, group_table, ranking_table, rating_table
+from trainer.ranking.report import FOOTNOTE, for_terminal, group_table, ranking_table, rating_table
 from trainer.trained_run import TrainedRun, open_trained_run
 
 log = logging.getLogger(__name__)
@@ -145,6 +146,7 @@ def _log_tables(result: Mapping[str, Any]) -> None:
                 tables.insert(1, ranking_table(figures["ranking_otherwise"]))
             cases = figures["cases"]
             head = f"{name}: {figures['protocol']}. {cases['cases']} cases of {cases['visitors']} visitors"
-            log.info("%s\n\n%s\n\n%s\n", head, "\n\n".join(tables), FOOTNOTE)
+            told = "\n\n".join(tables)
+            log.info("%s\n\n%s\n\n%s\n", head, for_terminal(told) if sys.stderr.isatty() else told, FOOTNOTE)
     if result["ratings"]:
         log.info("squared error on event weights\n\n%s\n", rating_table(result["ratings"]))

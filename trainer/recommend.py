@@ -1,14 +1,13 @@
-"""The recommendation job: the best items for everyone, as JSON Lines.
+"""The recommendation job: the best items for everyone, as sharded Parquet and JSON Lines.
 
 Shapes: V visitors, B visitors of a chunk, I items, K list.
 """
 
-import collections
-import itertools
+import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from contract.layout import join, shard_name
 from contract.schema import Vocabulary
 from contract.shards import Shard, read_timelines
 from contract.timelines import TimelineRows
+from trainer.checkpoint import weights_checksum
 from trainer.cluster import join_cluster
 from trainer.dataset import Dataset
 from trainer.distribution import Replicas, start_replicas, stop_without_others
@@ -34,16 +34,66 @@ from trainer.ranking.topk import (
     top_k,
     visible_scores,
 )
+from trainer.recommendation_files import ENCODERS, ShardLists
+from trainer.resumable_output import ResumableOutput, open_output
 from trainer.trained_run import open_trained_run
 
 log = logging.getLogger(__name__)
 
-SHARD_VISITORS = 50_000
+FORMATS = tuple(ENCODERS)
+SHARD_ENTRIES = 1_000_000
+"""Items of all lists of a shard: of lists of 20, those of 50,000 visitors."""
+
 _SUMMARY = "recommendations.json"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be written.
+
+    k             items a visitor
+    visitor_ids   whom to answer, in this order; ids that training never saw have no history. None: everyone in the
+                  vocabulary who has one
+    formats       any of `FORMATS`: every shard is written in each
+    """
+
+    k: int = 20
+    visitor_ids: Sequence[str] | None = None
+    formats: Sequence[str] = FORMATS
+
+
+@dataclass(frozen=True)
+class _Audience:
+    """The visitors to answer: V ids, vocabulary indices [V], V histories."""
+
+    ids: Sequence[str]
+    visitor: np.ndarray
+    history: Histories
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A stretch of the audience, and the names of its files by format."""
+
+    visitors: slice
+    files: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return int(self.visitors.stop - self.visitors.start)
+
+
+_Rank = Callable[[slice, Callable[[int], object]], ShardLists]
+"""Ranks for a stretch of the audience, and tells after each chunk how many visitors it was of."""
+
+
 def recommend(
-    *, workdir: str, output: str, k: int = 20, visitors: str | None = None, data: str | None = None
+    *,
+    workdir: str,
+    output: str,
+    k: int = 20,
+    visitors: str | None = None,
+    formats: Sequence[str] = FORMATS,
+    data: str | None = None,
 ) -> dict[str, Any]:
     """Publishes the k best new items of each visitor by a run's best model; see `write_recommendations`.
 
@@ -54,16 +104,19 @@ def recommend(
       output: a directory or URI where nothing stands yet.
       k: items a visitor.
       visitors: a file of the ids to answer, one a line; by default everyone who was seen.
+      formats: any of `FORMATS`.
       data: where the run's dataset lies now; by default where it lay when the run began.
     """
-    storage.refuse_existing(output)
+    storage.refuse_existing(output, marker=_SUMMARY)
+    request = Request(k=k, visitor_ids=read_visitor_ids(visitors) if visitors else None, formats=formats)
     cluster = join_cluster()
     with stop_without_others(cluster):
         replicas = start_replicas(1, cluster)
-        visitor_ids = read_visitor_ids(visitors) if visitors else None
-        run = open_trained_run(workdir, data)
+        run, model_checksum = open_trained_run(workdir, data), weights_checksum(workdir)
         replicas.wait_for_all()  # all have seen that nothing stands at `output`
-        summary = write_recommendations(run.model, run.dataset, output, k, visitor_ids, replicas)
+        summary = write_recommendations(
+            run.model, run.dataset, output, request, model_checksum=model_checksum, replicas=replicas
+        )
         replicas.wait_for_all()
         return summary
 
@@ -72,69 +125,67 @@ def write_recommendations(
     scorer: Scorer,
     dataset: Dataset,
     output: str,
-    k: int,
-    visitor_ids: Sequence[str] | None = None,
+    request: Request,
+    *,
+    model_checksum: str,
     replicas: Replicas | None = None,
 ) -> dict[str, Any]:
     """Publishes the k best new items of each visitor, whole or not at all.
 
     Every item of a visitor's timeline, up to the end of the dataset, is hidden; where fewer than k items are left, his
-    list is shorter.
+    list is shorter. What a process had finished when it was killed is kept beside the output (see `resumable_output`):
+    the same call goes on from there, and makes the same files.
 
     Args:
       scorer: ranks the catalogue of the dataset.
       dataset: whose visitors and timelines.
       output: a directory or URI where nothing stands yet.
-      k: from 1 to I.
-      visitor_ids: whom to answer, in this order; ids that training never saw have no history. By default everyone in
-        the vocabulary who has one.
+      request: k from 1 to I.
+      model_checksum: stands for the scorer's weights: shards of others do not go together with its own.
       replicas: whose workers share the ranking; the chief publishes.
 
     Returns:
-      Counts and the paths of the shards; `recommendations.json` beside them holds the same.
+      Counts and the paths of the shards, by format; `recommendations.json` beside them holds the same.
 
     Raises:
-      FileExistsError: something stands at `output`.
+      FileExistsError: something stands at `output`, or what is unfinished there was asked for otherwise.
       ValueError: k is out of range, nobody is to be answered, or a score is NaN or infinite.
     """
+    k, formats = request.k, sorted(set(request.formats))
     if not 1 <= k <= dataset.num_items:
         raise ValueError(f"k must be from 1 to {dataset.num_items}, the number of items in the catalogue; got {k}")
-    storage.refuse_existing(output)
-    ids, visitor, history = _choose_visitors(dataset, visitor_ids)
-    if not ids:
+    is_chief = replicas is None or replicas.is_chief
+    if is_chief:
+        storage.refuse_existing(output, marker=_SUMMARY)
+    audience = _choose_visitors(dataset, request.visitor_ids)
+    if not audience.ids:
         raise ValueError("there is nobody to recommend to: the list of visitors is empty")
-    num_shards = -(-len(ids) // SHARD_VISITORS)
-    names = [shard_name("recommendations", shard, num_shards, ".jsonl") for shard in range(num_shards)]
-    item_ids = np.array(dataset.vocabulary(Vocabulary.ITEMS), object)
-    chunks = _ranked_chunks(scorer, visitor, history, dataset.num_items, k, replicas)
-    lines = (line for chunk, top in chunks for line in _lines(ids[chunk], item_ids, top))
+    shard_visitors = max(SHARD_ENTRIES // k, 1)
+    made_of = {
+        "k": k,
+        "formats": formats,
+        "dataset": dataset.checksum,
+        "model": model_checksum,
+        "visitors": hashlib.sha256("\n".join(audience.ids).encode()).hexdigest(),
+        "shard_visitors": shard_visitors,
+    }
+    shards = _divide(len(audience.ids), shard_visitors, formats)
+    unfinished = open_output(output, made_of, marker=_SUMMARY) if is_chief else None
+    missing = _find_missing(unfinished, shards, replicas)
+    rank = _compile_ranking(scorer, audience, dataset.num_items, k, replicas)
+    _write_shards(unfinished, missing, len(audience.ids), rank, dataset)
     summary = {
         "output": output,
         "k": k,
-        "visitors": len(ids),
-        "visitors_unknown": int((visitor >= dataset.num_visitors).sum()),
+        "visitors": len(audience.ids),
+        "visitors_unknown": int((audience.visitor >= dataset.num_visitors).sum()),
         "dataset_checksum": dataset.checksum,
-        "files": [join(output, name) for name in names],
+        "model_checksum": model_checksum,
+        "files": {form: [join(output, shard.files[form]) for shard in shards] for form in formats},
     }
-    if replicas is None or replicas.is_chief:
-        _publish(output, names, lines, summary)
-    else:
-        collections.deque(lines, maxlen=0)  # its share of the ranking goes to the chief
+    if unfinished is not None:
+        unfinished.publish((json.dumps(summary, indent=2) + "\n").encode())
     return summary
-
-
-def _publish(output: str, names: Sequence[str], lines: Iterator[str], summary: dict[str, Any]) -> None:
-    """Writes the lines into the files `names`, SHARD_VISITORS each, and the summary beside them."""
-    with (
-        storage.publish_directory(output, marker=_SUMMARY) as staging,
-        tqdm(lines, total=summary["visitors"], unit="visitor", disable=None) as progress,  # shown on a terminal alone
-    ):
-        remaining = iter(progress)
-        for name in names:
-            shard = "".join(itertools.islice(remaining, SHARD_VISITORS))
-            storage.write_bytes(join(staging, name), shard.encode())
-            log.info("wrote %s", name)
-        storage.write_bytes(join(staging, _SUMMARY), (json.dumps(summary, indent=2) + "\n").encode())
 
 
 def read_visitor_ids(path: str) -> list[str]:
@@ -167,53 +218,76 @@ def _known_targets(shard: Shard, num_visitors: int) -> TimelineRows:
     return rows[(rows.is_target == 1) & (rows.visitor < num_visitors)]
 
 
-def _choose_visitors(dataset: Dataset, visitor_ids: Sequence[str] | None) -> tuple[list[str], np.ndarray, Histories]:
-    """Ids, vocabulary indices [V] and histories of the visitors to answer."""
+def _choose_visitors(dataset: Dataset, visitor_ids: Sequence[str] | None) -> _Audience:
     known_ids, histories = dataset.vocabulary(Vocabulary.VISITORS), visitor_histories(dataset)
     if visitor_ids is None:
         visitor = np.flatnonzero(histories.lengths > 0)
-        return [known_ids[index] for index in visitor], visitor, histories.take(visitor)
+        return _Audience([known_ids[index] for index in visitor], visitor, histories.take(visitor))
     index_of = {visitor_id: index for index, visitor_id in enumerate(known_ids)}
     # unknown visitors are all alike: the first index beyond the vocabulary, where an empty history is put
     visitor = np.array([index_of.get(visitor_id, len(known_ids)) for visitor_id in visitor_ids], np.int64)
     with_empty = replace(histories, begins=np.append(histories.begins, 0), ends=np.append(histories.ends, 0))
-    return list(visitor_ids), visitor, with_empty.take(visitor)
+    return _Audience(list(visitor_ids), visitor, with_empty.take(visitor))
 
 
-def _ranked_chunks(
-    scorer: Scorer, visitor: np.ndarray, history: Histories, num_items: int, k: int, replicas: Replicas | None
-) -> Iterator[tuple[slice, TopItems]]:
-    """Where each stretch of visitors lies, and their best items as NumPy arrays [B, K].
+def _divide(num_visitors: int, shard_visitors: int, formats: Sequence[str]) -> list[_Shard]:
+    begins = range(0, num_visitors, shard_visitors)
+    return [
+        _Shard(
+            slice(begin, min(begin + shard_visitors, num_visitors)),
+            {form: shard_name("recommendations", number, len(begins), f".{form}") for form in formats},
+        )
+        for number, begin in enumerate(begins)
+    ]
 
-    Of a stretch, each worker ranks one chunk, and all get all.
-    """
-    size, workers = chunk_size(num_items), replicas.workers if replicas else 1
+
+def _find_missing(
+    unfinished: ResumableOutput | None, shards: Sequence[_Shard], replicas: Replicas | None
+) -> list[_Shard]:
+    """The shards that are to be written, as the chief finds them."""
+    is_missing = np.array(
+        [unfinished is not None and not unfinished.has(shard.files.values()) for shard in shards], int
+    )
+    if replicas is not None:
+        is_missing = replicas.sum_over_workers(is_missing)
+    return [shard for shard, is_one in zip(shards, is_missing, strict=True) if is_one]
+
+
+def _write_shards(
+    unfinished: ResumableOutput | None, missing: Sequence[_Shard], num_visitors: int, rank: _Rank, dataset: Dataset
+) -> None:
+    """Ranks for the shards that are missing; the chief, who has the output, writes them."""
+    item_ids = np.array(dataset.vocabulary(Vocabulary.ITEMS), object)
+    num_missing = sum(len(shard) for shard in missing)
+    is_silent = True if unfinished is None else None  # None: shown on a terminal alone
+    with tqdm(total=num_visitors, initial=num_visitors - num_missing, unit="visitor", disable=is_silent) as progress:
+        for shard in missing:
+            lists = rank(shard.visitors, progress.update)
+            if unfinished is not None:
+                unfinished.write({name: ENCODERS[form](lists, item_ids) for form, name in shard.files.items()})
+                log.info("wrote %s", ", ".join(shard.files.values()))
+
+
+def _compile_ranking(scorer: Scorer, audience: _Audience, num_items: int, k: int, replicas: Replicas | None) -> _Rank:
+    size = chunk_size(num_items)
+    # the end of the dataset is the present, for everyone
+    now_ms = np.full(len(audience.ids), audience.history.timestamp_ms.max(initial=0))
 
     @tf.function(input_signature=[query_signature(size)])
-    def rank(queries: Queries) -> TopItems:
+    def rank_chunk(queries: Queries) -> TopItems:
         return top_k(visible_scores(scorer, queries, is_seen_hidden=True), k)
 
-    # the end of the dataset is the present, for everyone
-    now_ms = np.full(len(visitor), history.timestamp_ms.max(initial=0))
-    chunks = query_chunks(visitor, history, now_ms, size, replicas)
-    for begin in range(0, len(visitor), workers * size):
-        stretch = slice(begin, min(begin + workers * size, len(visitor)))
-        item, score = np.zeros((stretch.stop - begin, k), np.int64), np.zeros((stretch.stop - begin, k), np.float32)
-        for chunk, queries in itertools.islice(chunks, 1):  # in the last stretch, there may be none for this worker
+    def rank(visitors: slice, tell: Callable[[int], object]) -> ShardLists:
+        history = audience.history.take(np.arange(visitors.start, visitors.stop))
+        items, scores = np.zeros((len(history), k), np.int64), np.zeros((len(history), k), np.float32)
+        for chunk, queries in query_chunks(audience.visitor[visitors], history, now_ms[visitors], size, replicas):
             with refusing_diverged():
-                top = rank(queries)
-            own, count = slice(chunk.start - begin, chunk.stop - begin), chunk.stop - chunk.start
-            item[own], score[own] = top.item[:count].numpy(), top.score[:count].numpy()
-        if replicas is not None:
-            item, score = replicas.sum_over_workers(item), replicas.sum_over_workers(score)
-        yield stretch, TopItems(item, score)
+                top = rank_chunk(queries)
+            count = chunk.stop - chunk.start
+            items[chunk], scores[chunk] = top.item[:count].numpy(), top.score[:count].numpy()
+            tell(count)
+        if replicas is not None:  # each visitor was ranked for by one worker, and has zeros with the others
+            items, scores = replicas.sum_over_workers(items), replicas.sum_over_workers(scores)
+        return ShardLists(audience.ids[visitors], items, scores)
 
-
-def _lines(ids: Sequence[str], item_ids: np.ndarray, top: TopItems) -> Iterator[str]:
-    for visitor_id, names, scores in zip(ids, item_ids[top.item], top.score.tolist(), strict=True):
-        items = [
-            {"item_id": name, "score": score}
-            for name, score in zip(names, scores, strict=True)
-            if score > -np.inf  # a hidden item fills the list up where too few are left
-        ]
-        yield json.dumps({"visitor_id": visitor_id, "items": items}, ensure_ascii=False) + "\n"
+    return rank

@@ -25,6 +25,7 @@ from trainer.distribution import Replicas, check_batch_divides, start_replicas, 
 from trainer.embeddings import ShardedTable, initialize
 from trainer.input_pipeline import count_events, steps_per_epoch, training_batches
 from trainer.interactions import read_interactions
+from trainer.loss_watch import LossWatch, describe_batch, describe_tables
 from trainer.models.build import TrainingModel, build_tables, build_training_model
 from trainer.models.loading import build_inference_model
 from trainer.optimizers import dense_optimizer
@@ -114,6 +115,15 @@ class _Keeper:
         run_log.validation(step=step, epoch=epoch, metric=validator.metric, value=value)
         return f", validation {validator.metric} {value:.4f}"
 
+    def end(self) -> None:
+        """Sees that the last step is saved, and what it reached recorded."""
+        if not self.writer.finish():
+            raise OSError(
+                f"the last step's checkpoint could not be written below {self.workdir}: make room and give the same "
+                f"command, which goes on from step {checkpoint.last_step(self.workdir) or 0} of {self.length.steps}"
+            )
+        self.replicas.wait_for_all()
+
     def _record(self, step: int, value: float, validator: Validator) -> None:
         try:
             checkpoint.record_validation(
@@ -122,6 +132,15 @@ class _Keeper:
         except OSError as error:  # the disk is full; the last checkpoint then counts as the best
             log.error("what step %d reached could not be kept: %s; training goes on", step, error)
         checkpoint.keep_best_and_last(self.workdir)
+
+    def is_out_of_patience(self, step: int) -> bool:
+        """Whether the epochs up to `step` have brought nothing better for too long; every worker asks at once."""
+        patience = self.config.patience
+        is_over = patience is not None and checkpoint.read_validations(self.workdir).since_best(step) >= patience
+        is_over = self.replicas.is_true_anywhere(is_over and self.replicas.is_chief)
+        if is_over:
+            log.info("stopping: the last %d epochs were no better on the validation split (patience)", patience)
+        return is_over
 
 
 def train(
@@ -140,7 +159,8 @@ def train(
 
     Raises:
       Preempted: asked to stop, and saved; or another worker was lost. The run goes on when it is started again.
-      ValueError: config, dataset and workdir do not go together, or the loss is no longer finite.
+      ValueError: config, dataset and workdir do not go together, or the loss is no longer finite or has diverged; then
+        no checkpoint is written.
     """
     cluster = join_cluster()
     with stop_on_sigterm(stop) as request, stop_without_others(cluster):
@@ -175,6 +195,7 @@ def _train(
     validator = _make_validator(config, dataset, replicas)
     writer = CheckpointWriter(workdir, parts, replicas, steps_per_epoch=length.steps_per_epoch)
     keeper = _Keeper(config, workdir, dataset, replicas, length, writer, validator, request)
+    watch = LossWatch(config.max_loss_growth, is_beginning=step == 0)
     if replicas.is_true_anywhere(request.is_made):
         raise Preempted(f"stopped before step {step}; the same command goes on from there")
 
@@ -191,7 +212,7 @@ def _train(
     ):
         if step and step % length.steps_per_epoch == 0:
             keeper.validate(step, run_log, watchdog)  # a run killed between saving and measuring
-        while step < length.steps:
+        while step < length.steps and not keeper.is_out_of_patience(step):
             epoch = step // length.steps_per_epoch + 1
             epoch_end = epoch * length.steps_per_epoch
             epoch_losses: list[np.ndarray] = []
@@ -200,7 +221,10 @@ def _train(
                 with telling_read_errors():
                     losses = advance(step, count)
                 watchdog.progress()
-                _check_finite(losses, step, config)
+                fault = watch.find_fault(losses)
+                if fault is not None:
+                    place, what = fault
+                    raise ValueError(_describe_fault(config, dataset, parts, length, step + place, what))
                 rows = length.rows_before(step + count) - length.rows_before(step)
                 step += count
                 epoch_losses.append(losses)
@@ -213,13 +237,8 @@ def _train(
                     writer.poll()
             loss = float(np.concatenate(epoch_losses).mean())
             run_log.epoch(epoch, f"loss {loss:.4f}{keeper.validate(step, run_log, watchdog)}")
-    if not writer.finish():
-        raise OSError(
-            f"the last step's checkpoint could not be written below {workdir}: make room and give the same command, "
-            f"which goes on from step {checkpoint.last_step(workdir) or 0} of {length.steps}"
-        )
-    replicas.wait_for_all()  # the chief has recorded what the last step reached
-    return _result(workdir, record, length, first_step, time.monotonic() - began)
+    keeper.end()
+    return _result(workdir, record, length, range(first_step, step), time.monotonic() - began)
 
 
 def _open_run(
@@ -277,22 +296,24 @@ def _build(
     )
 
     def start(step: int) -> Advance:
-        batches = iter(
-            training_batches(
-                dataset.shards(Split.TRAIN),
-                config.input,
-                seed=config.seed,
-                epochs=config.epochs,
-                history_length=config.history_length,
-                is_sequential=config.is_sequential,
-                has_times=config.has_times,
-                first_epoch=step // length.steps_per_epoch,
-                first_step=step % length.steps_per_epoch,
-            )
-        )
+        batches = iter(_batches_from(step, config, dataset, length))
         return lambda first, count: run_steps(batches, tf.constant(first, tf.int64), tf.constant(count)).numpy()
 
     return Parts(model.tables, model.dense, optimizer.variables if optimizer else []), start
+
+
+def _batches_from(step: int, config: RunConfig, dataset: Dataset, length: _Length) -> tf.data.Dataset:
+    return training_batches(
+        dataset.shards(Split.TRAIN),
+        config.input,
+        seed=config.seed,
+        epochs=config.epochs,
+        history_length=config.history_length,
+        is_sequential=config.is_sequential,
+        has_times=config.has_times,
+        first_epoch=step // length.steps_per_epoch,
+        first_step=step % length.steps_per_epoch,
+    )
 
 
 def _sweeps(config: RunConfig, dataset: Dataset, tables: Mapping[str, ShardedTable], replicas: Replicas) -> Advance:
@@ -345,25 +366,31 @@ def _until_save(config: RunConfig, step: int) -> int:
     return every - step % every if every else 2**31 - 1
 
 
-def _check_finite(losses: np.ndarray, first: int, config: RunConfig) -> None:
-    is_bad = ~np.isfinite(losses)
-    if is_bad.any():
-        place = int(is_bad.argmax())
-        raise ValueError(
-            f"the loss is {losses[place]} at step {first + place}: lower optimizer.learning_rate "
-            f"(now {config.optimizer.learning_rate:g}) or model.initial_stddev "
-            f"(now {config.model.initial_stddev:g}) and train into another --workdir"
-        )
+def _describe_fault(config: RunConfig, dataset: Dataset, parts: Parts, length: _Length, step: int, what: str) -> str:
+    """What is wrong at a step, what it was fed, and what to do."""
+    told = [f"{what} at step {step}"]
+    if config.solver == "sgd":  # a position gives the batch again: nothing is kept of it while all goes well
+        batch = next(iter(_batches_from(step, config, dataset, length)))
+        told.append(describe_batch(batch, config.loss.event_weights))
+        remedy = f"lower optimizer.learning_rate (now {config.optimizer.learning_rate:g}) or "
+    else:
+        remedy = f"raise als.l2 (now {config.als.l2:g}) or lower "
+    told.append(describe_tables(parts.tables))
+    return (
+        f"{'; '.join(told)}. The checkpoints before it are kept: {remedy}model.initial_stddev "
+        f"(now {config.model.initial_stddev:g}) and train into another --workdir"
+    )
 
 
-def _result(workdir: str, record: RunRecord, length: _Length, first_step: int, seconds: float) -> dict[str, Any]:
+def _result(workdir: str, record: RunRecord, length: _Length, trained: range, seconds: float) -> dict[str, Any]:
     validations = checkpoint.read_validations(workdir)
     best = checkpoint.best_step(workdir)
-    rows = length.rows_before(length.steps) - length.rows_before(first_step)
+    rows = length.rows_before(trained.stop) - length.rows_before(trained.start)
     return {
         "workdir": workdir,
-        "steps": length.steps,
-        "epochs": length.epochs,
+        "steps": trained.stop,
+        "epochs": trained.stop // length.steps_per_epoch,
+        "is_stopped_early": trained.stop < length.steps,
         "training_rows": length.rows,
         "mean_event_weight": record.mean_event_weight,
         "validation_metric": validations.metric or None,

@@ -25,11 +25,12 @@ from contract.storage.files import (
     upload_all,
     write_bytes,
 )
-from contract.storage.publication import check_writable, publish_directory, refuse_existing
+from contract.storage.publication import CLAIM, check_writable, publish_directory, refuse_existing
 from contract.storage.scratch import make_scratch
 from contract.storage.stores import is_local, is_served_by_tensorflow, local_path
 
 __all__ = [
+    "CLAIM",
     "check_writable",
     "exists",
     "exit_process",

@@ -44,7 +44,7 @@ def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
 
     lists = json.loads(run_trainer("recommend", *here, "--output", str(tmp_path / "lists"), "--k", "2").stdout)
     assert lists["visitors"] == 60
-    with open(lists["files"][0]) as file:
+    with open(lists["files"]["jsonl"][0]) as file:
         rows = [json.loads(line) for line in file]
     colours = [int(row["visitor_id"][1:]) % 2 == int(item["item_id"][1:]) % 2 for row in rows for item in row["items"]]
     assert sum(colours) / len(colours) > 0.9

@@ -18,7 +18,7 @@ from trainer.cluster import Cluster, tf_config
 pytestmark = pytest.mark.integration
 
 SETTINGS = ["--set", "input.batch_size=64", "model.dim=8", "steps_per_call=2"]
-LONG = ["epochs=40", "checkpoint_every_steps=4"]
+LONG = ["epochs=40", "checkpoint_every_steps=4", "patience=none"]
 """Settings of a run that goes on for a while after its third epoch."""
 
 

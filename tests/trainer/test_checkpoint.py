@@ -163,11 +163,33 @@ def test_a_run_that_was_never_measured_has_its_last_as_its_best(tmp_path: Path) 
     assert checkpoint.read_weights(str(tmp_path)).tables["visitor"][0, 0] == 8
 
 
+def test_the_checksum_of_weights_is_that_of_the_checkpoint_that_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no checkpoint"):
+        checkpoint.weights_checksum(str(tmp_path))
+    save(str(tmp_path), 3)
+    first = checkpoint.weights_checksum(str(tmp_path))
+    save(str(tmp_path), 6)
+    checkpoint.record_validation(str(tmp_path), 3, 0.5, metric="ndcg@20", is_higher_better=True)
+    assert checkpoint.weights_checksum(str(tmp_path)) == first  # step 3 is the best
+    assert checkpoint.weights_checksum(str(tmp_path), "last") != first
+
+
 def test_measures_beyond_the_step_measured_are_dropped(tmp_path: Path) -> None:
     workdir = str(tmp_path)
     for step, value in [(4, 0.1), (8, 0.4), (12, 0.2), (8, 0.3)]:
         checkpoint.record_validation(workdir, step, value, metric="m", is_higher_better=True)
     assert checkpoint.read_validations(workdir).values == {4: 0.1, 8: 0.3}
+
+
+@pytest.mark.parametrize(
+    ("is_higher_better", "counts"), [(True, [0, 0, 0, 1, 2, 0]), (False, [0, 0, 1, 2, 3, 4])], ids=["ndcg", "mse"]
+)
+def test_measures_since_the_best_are_counted_up_to_a_step(is_higher_better: bool, counts: list[int]) -> None:
+    """An equal measure is no better one; what a killed run measured beyond the step does not count."""
+    values = {2: 0.1, 4: 0.3, 6: 0.3, 8: 0.2, 10: 0.4}
+    validations = checkpoint.Validations(metric="", is_higher_better=is_higher_better, values=values)
+    # of 0.1 0.3 0.3 0.2 0.4 the largest is that of steps 2, 4, 4, 4, 10, the smallest always that of step 2
+    assert [validations.since_best(step) for step in (0, 2, 4, 6, 8, 10)] == counts
 
 
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:

@@ -80,15 +80,21 @@ def test_flags_reach_the_jobs(run_fake):
     run_fake("evaluate", record, "--workdir", "R", "--split", "validation", "--data", "D")
     run_fake("evaluate", record, "--workdir", "R")
     run_fake("export", record, "--workdir", "R", "--output", "O")
-    run_fake("recommend", record, "--workdir", "R", "--output", "O", "--k", "5", "--visitors", "F")
+    run_fake("recommend", record, "--workdir", "R", "--output", "O", "--k", "5", "--visitors", "F", "--format", "jsonl")
     run_fake("recommend", record, "--workdir", "R", "--output", "O")
     assert given == [
         {"workdir": "R", "data": "D", "split": "validation"},
         {"workdir": "R", "data": None, "split": "test"},
         {"workdir": "R", "output": "O", "data": None},
-        {"workdir": "R", "output": "O", "k": 5, "visitors": "F", "data": None},
-        {"workdir": "R", "output": "O", "k": 20, "visitors": None, "data": None},
+        {"workdir": "R", "output": "O", "k": 5, "visitors": "F", "formats": ["jsonl"], "data": None},
+        {"workdir": "R", "output": "O", "k": 20, "visitors": None, "formats": ("parquet", "jsonl"), "data": None},
     ]
+
+
+def test_the_formats_of_the_flag_are_those_of_the_job():
+    from trainer.recommend import FORMATS
+
+    assert cli._FORMATS == FORMATS
 
 
 def fake_train(monkeypatch, function):
@@ -121,6 +127,7 @@ def test_settings_change_the_preset(monkeypatch, capsys):
         (["train", "--preset", "best", "--data", "D", "--workdir", "R"], "invalid choice: 'best'"),
         (["evaluate", "--workdir", "R", "--split", "train"], "invalid choice: 'train'"),
         (["recommend", "--workdir", "R", "--output", "O", "--k", "many"], "invalid int value"),
+        (["recommend", "--workdir", "R", "--output", "O", "--format", "csv"], "invalid choice: 'csv'"),
         (["export", "--workdir", "R"], "required: --output"),
         ([], "required: command"),
     ],

@@ -1,11 +1,19 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel
-from trainer.recommend import read_visitor_ids, visitor_histories, write_recommendations
+from trainer import recommend as job
+from trainer.recommend import Request, read_visitor_ids, visitor_histories, write_recommendations
 
 ITEMS = ["a", "b", "c", "d"]
 
@@ -29,8 +37,17 @@ def model():
     return DotModel(visitors, items, np.array([0.4, 0.3, 0.2, 0.1]))
 
 
+def write(model, dataset, output, k, visitor_ids=None, formats=("jsonl",), checksum="of the model"):
+    request = Request(k=k, visitor_ids=visitor_ids, formats=formats)
+    return write_recommendations(model, dataset, str(output), request, model_checksum=checksum)
+
+
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_histories_hold_each_event_once_in_order_of_time(dataset):
@@ -41,63 +58,227 @@ def test_histories_hold_each_event_once_in_order_of_time(dataset):
 
 
 def test_everyone_with_a_history_gets_new_items_best_first(dataset, model, tmp_path):
-    summary = write_recommendations(model, dataset, str(tmp_path / "out"), k=2)
+    summary = write(model, dataset, tmp_path / "out", k=2)
     rows = lines(tmp_path / "out" / "recommendations-00000-of-00001.jsonl")
     assert [row["visitor_id"] for row in rows] == ["anna", "bob"]
     # anna has seen a and b; bob d in training and a in the test window
     assert [[item["item_id"] for item in row["items"]] for row in rows] == [["c", "d"], ["c", "b"]]
     assert rows[0]["items"][0]["score"] == np.float32(9.2)
     assert (summary["visitors"], summary["visitors_unknown"], summary["k"]) == (2, 0, 2)
-    assert summary["files"] == [str(tmp_path / "out" / "recommendations-00000-of-00001.jsonl")]
+    assert summary["files"] == {"jsonl": [str(tmp_path / "out" / "recommendations-00000-of-00001.jsonl")]}
     assert json.loads((tmp_path / "out" / "recommendations.json").read_text()) == summary
 
 
 def test_a_list_is_shorter_where_too_few_items_are_left(dataset, model, tmp_path):
-    write_recommendations(model, dataset, str(tmp_path / "out"), k=4)
+    write(model, dataset, tmp_path / "out", k=4)
     rows = lines(tmp_path / "out" / "recommendations-00000-of-00001.jsonl")
     assert [len(row["items"]) for row in rows] == [2, 2]
 
 
+def test_parquet_holds_what_json_lines_hold(dataset, model, tmp_path):
+    summary = write(model, dataset, tmp_path / "out", 4, ["nobody", "bob"], ["parquet", "jsonl"])
+    (table,), (text,) = summary["files"]["parquet"], summary["files"]["jsonl"]
+    rows, of_text = pq.read_table(table).to_pylist(), lines(Path(text))
+    assert [row["visitor_id"] for row in rows] == ["nobody", "bob"]
+    assert [row["item_id"] for row in rows] == [["a", "b", "c", "d"], ["c", "b"]]
+    assert rows == [
+        {
+            "visitor_id": row["visitor_id"],
+            "item_id": [item["item_id"] for item in row["items"]],
+            "score": [item["score"] for item in row["items"]],
+        }
+        for row in of_text
+    ]
+
+
 def test_visitors_asked_for_are_answered_in_their_order_and_unknown_ones_with_popular_items(dataset, model, tmp_path):
-    summary = write_recommendations(model, dataset, str(tmp_path / "out"), 3, ["nobody", "bob"])
+    summary = write(model, dataset, tmp_path / "out", 3, ["nobody", "bob"])
     rows = lines(tmp_path / "out" / "recommendations-00000-of-00001.jsonl")
     assert [row["visitor_id"] for row in rows] == ["nobody", "bob"]
     assert [item["item_id"] for item in rows[0]["items"]] == ["a", "b", "c"]
     assert summary["visitors_unknown"] == 1
 
 
-def test_many_visitors_are_divided_into_shards(dataset, model, tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.recommend.SHARD_VISITORS", 2)
-    summary = write_recommendations(model, dataset, str(tmp_path / "out"), 1, ["anna", "bob", "x", "y", "z"])
+FIVE = ["anna", "bob", "x", "y", "z"]
+
+
+@pytest.fixture
+def two_a_shard(monkeypatch):
+    monkeypatch.setattr(job, "SHARD_ENTRIES", 2)  # lists of one item
+
+
+def test_many_visitors_are_divided_into_shards(dataset, model, tmp_path, two_a_shard):
+    summary = write(model, dataset, tmp_path / "out", 1, FIVE)
     names = [f"recommendations-{shard:05d}-of-00003.jsonl" for shard in range(3)]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*names, "recommendations.json"]
     ids = [row["visitor_id"] for name in names for row in lines(tmp_path / "out" / name)]
-    assert ids == ["anna", "bob", "x", "y", "z"]
-    assert len(summary["files"]) == 3
+    assert ids == FIVE
+    assert len(summary["files"]["jsonl"]) == 3
 
 
 @pytest.mark.parametrize("k", [0, 5])
 def test_a_k_outside_the_catalogue_is_refused(dataset, model, tmp_path, k):
     with pytest.raises(ValueError, match="k must be from 1 to 4"):
-        write_recommendations(model, dataset, str(tmp_path / "out"), k)
+        write(model, dataset, tmp_path / "out", k)
 
 
 def test_nobody_to_answer_is_refused(dataset, model, tmp_path):
     with pytest.raises(ValueError, match="nobody to recommend to"):
-        write_recommendations(model, dataset, str(tmp_path / "out"), 1, [])
+        write(model, dataset, tmp_path / "out", 1, [])
 
 
-def test_a_failure_on_the_way_leaves_nothing(dataset, model, tmp_path):
+def test_a_failure_before_the_first_shard_leaves_nothing(dataset, model, tmp_path):
     model.vectors.assign(np.full((4, 2), np.nan))
     with pytest.raises(ValueError, match="not finite"):
-        write_recommendations(model, dataset, str(tmp_path / "out" / "lists"), 1)
-    assert list((tmp_path / "out").iterdir()) == []
+        write(model, dataset, tmp_path / "out", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
 
 
 def test_earlier_recommendations_are_not_replaced(dataset, model, tmp_path):
-    write_recommendations(model, dataset, str(tmp_path / "out"), 1)
+    write(model, dataset, tmp_path / "out", 1)
     with pytest.raises(FileExistsError):
-        write_recommendations(model, dataset, str(tmp_path / "out"), 1)
+        write(model, dataset, tmp_path / "out", 1)
+
+
+@pytest.fixture
+def interrupted(dataset, model, tmp_path, two_a_shard, monkeypatch):
+    """Two of three shards of an output; the second was half-written when it ended."""
+    ranked = []
+    compile_ranking = job._compile_ranking
+
+    def compile_counting(*arguments):
+        rank = compile_ranking(*arguments)
+
+        def count(visitors, tell):
+            ranked.append(visitors.start // 2)
+            return rank(visitors, tell)
+
+        return count
+
+    monkeypatch.setattr(job, "_compile_ranking", compile_counting)
+    written = job.storage.write_bytes
+
+    def write_half(path, content):
+        written(path, content)
+        if path.endswith("00001-of-00003.jsonl"):
+            written(path, content[:10])
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.resumable_output.storage.write_bytes", write_half)
+        with pytest.raises(KeyboardInterrupt):
+            write(model, dataset, tmp_path / "out", 1, FIVE)
+    assert not (tmp_path / "out").exists()
+    ranked.clear()
+    return ranked
+
+
+def test_an_interrupted_command_goes_on_with_the_shards_that_are_not_finished(
+    dataset, model, tmp_path, two_a_shard, interrupted
+):
+    (tmp_path / "out.partial" / "recommendations-00002-of-00003.jsonl.partial-123").write_bytes(b"torn")
+    summary = write(model, dataset, tmp_path / "out", 1, FIVE)
+    assert interrupted == [1, 2]
+    whole = write(model, dataset, tmp_path / "whole", 1, FIVE)
+    of_both = [contents(tmp_path / name) for name in ("out", "whole")]
+    for files in of_both:
+        files.pop("recommendations.json")  # names the output
+    assert of_both[0] == of_both[1]
+    assert summary | {"output": 0, "files": 0} == whole | {"output": 0, "files": 0}
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_finished_shard_that_was_damaged_since_is_made_again(dataset, model, tmp_path, interrupted):
+    (tmp_path / "out.partial" / "recommendations-00000-of-00003.jsonl").write_bytes(b"{}")
+    write(model, dataset, tmp_path / "out", 1, FIVE)
+    assert interrupted == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({"k": 2}, "k: 1, now 2"),
+        ({"checksum": "another"}, "model: of the model, now another"),
+        ({"visitor_ids": FIVE[:4]}, "visitors: "),
+        ({"formats": ["parquet"]}, r"formats: \['jsonl'\], now \['parquet'\]"),
+    ],
+)
+def test_an_interrupted_command_does_not_go_on_as_another(
+    dataset, model, tmp_path, interrupted, monkeypatch, changed, difference
+):
+    before = contents(tmp_path / "out.partial")
+    with pytest.raises(FileExistsError, match=difference):
+        write(model, dataset, tmp_path / "out", **({"k": 1, "visitor_ids": FIVE} | changed))
+    assert contents(tmp_path / "out.partial") == before
+
+
+def test_a_directory_in_the_way_of_the_unfinished_one_is_left_alone(dataset, model, tmp_path):
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "mine").write_text("kept")
+    with pytest.raises(FileExistsError, match="in the way"):
+        write(model, dataset, tmp_path / "out", 1)
+    assert contents(tmp_path / "out.partial") == {"mine": b"kept"}
+
+
+def test_an_object_store_has_its_unfinished_files_where_they_stay(dataset, model, two_a_shard, interrupted):
+    out = "memory://bucket/out"
+    job.storage.remove("memory://bucket")
+    write(model, dataset, out, 1, FIVE)
+    names = [f"recommendations-{shard:05d}-of-00003.jsonl" for shard in range(3)]
+    assert job.storage.list_files(out) == [*names, "recommendations.json"]
+    with pytest.raises(FileExistsError):
+        write(model, dataset, out, 1, FIVE)
+
+
+SLOW = """
+import sys, time
+import numpy as np
+from tests.trainer.ranking.fakes import DotModel
+from trainer import recommend as job
+from trainer.dataset import open_dataset
+
+job.SHARD_ENTRIES = 20  # ten visitors a shard
+compile_ranking = job._compile_ranking
+def compile_slow(*arguments):
+    rank = compile_ranking(*arguments)
+    def slow(visitors, tell):
+        time.sleep(float(sys.argv[3]))
+        return rank(visitors, tell)
+    return slow
+job._compile_ranking = compile_slow
+dataset, vectors = open_dataset(sys.argv[1]), np.random.default_rng(0).normal(size=(24, 8))
+model = DotModel(vectors[:20], vectors[20:], np.zeros(4))
+request = job.Request(k=2, visitor_ids=[f"v{number}" for number in range(200)])
+job.write_recommendations(model, dataset, sys.argv[2], request, model_checksum="M")
+"""
+
+
+@pytest.mark.integration
+def test_a_killed_command_goes_on_to_the_same_files(dataset, tmp_path):
+    def start(output, seconds_a_shard):
+        command = [sys.executable, "-c", SLOW, str(tmp_path / "dataset"), str(tmp_path / output), str(seconds_a_shard)]
+        return subprocess.Popen(command)
+
+    process, record = start("out", 0.2), tmp_path / "out.partial" / "_unfinished"
+    deadline = time.monotonic() + 300
+    while not (record.exists() and len(json.loads(record.read_text())["finished"]) >= 6):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    finished = json.loads(record.read_text())["finished"]
+    assert len(finished) < 40  # two files a shard
+    written = {name: os.stat(tmp_path / "out.partial" / name).st_mtime_ns for name in finished}
+    assert not (tmp_path / "out").exists()
+
+    for again in (start("out", 0), start("whole", 0)):
+        assert again.wait(timeout=300) == 0
+    assert {name: os.stat(tmp_path / "out" / name).st_mtime_ns for name in finished} == written
+    files, expected = contents(tmp_path / "out"), contents(tmp_path / "whole")
+    assert len(files) == 41
+    for name in set(expected) - {"recommendations.json"}:
+        assert files[name] == expected[name]
 
 
 def test_a_visitor_file_has_one_id_a_line_and_each_counts_once(tmp_path):

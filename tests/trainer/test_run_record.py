@@ -80,7 +80,7 @@ def test_what_does_not_change_the_result_may_differ_and_is_told(
     assert "devices: null, now 4" in caplog.text
 
 
-@pytest.mark.parametrize("change", [{"seed": 5}, {"epochs": 99}, {"mixed_precision": True}])
+@pytest.mark.parametrize("change", [{"seed": 5}, {"epochs": 99}, {"mixed_precision": True}, {"patience": 9}])
 def test_what_changes_the_result_is_refused(dataset: Dataset, change: dict[str, int]) -> None:
     (name,) = change
     with pytest.raises(ValueError, match=f"differs from this one \\({name}: .*give another --workdir"):

@@ -39,7 +39,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def make_config(preset: str, *settings: str) -> RunConfig:
-    common = ["input.batch_size=64", "input.window_blocks=4", "epochs=2", "model.dim=8"]
+    common = ["input.batch_size=64", "input.window_blocks=4", "epochs=2", "model.dim=8", "patience=none"]
     if preset == "nn":
         common.append("model.visitor_min_events=6")  # all 60 visitors have vectors
     return apply_settings(PRESETS[preset], [*common, *settings])
@@ -220,11 +220,52 @@ def test_a_dataset_in_which_nothing_comes_next_is_refused_for_the_towers(tmp_pat
 
 def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(dataset: Dataset, tmp_path: Path) -> None:
     config = make_config("notebook-mf", "optimizer.learning_rate=1e25")
-    with pytest.raises(
-        ValueError, match=r"the loss is (inf|nan) at step 1: lower optimizer.learning_rate \(now 1e\+25\)"
-    ):
+    told = (
+        r"the loss is (inf|nan) at step 1; its batch has 64 rows \(64 view of weight 1, .*\), visitor indices .*; "
+        r"visitor rows are up to .*lower optimizer.learning_rate \(now 1e\+25\)"
+    )
+    with pytest.raises(ValueError, match=told):
         run(config, dataset, tmp_path)
     assert checkpoint.last_step(str(tmp_path)) is None
+
+
+def test_a_loss_that_grows_stops_the_run_before_it_overwrites_a_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
+    # Adam moves each entry by about 10 a step: squares of products of hundreds
+    config = make_config("notebook-mf", "optimizer.learning_rate=10", "epochs=4")
+    with pytest.raises(ValueError, match=r"the loss has grown to .* at step 19; its batch has 64 rows"):
+        run(config, dataset, tmp_path)
+    assert checkpoint.last_step(str(tmp_path)) == 18  # the end of the third epoch
+    assert checkpoint.best_step(str(tmp_path)) is not None
+    result = run(apply_settings(config, ["max_loss_growth=none"]), dataset, tmp_path)
+    assert result["steps"] == 24
+
+
+STALLED = ("optimizer.learning_rate=1e-12", "epochs=9", "patience=2", "steps_per_call=1")
+"""Settings with which nothing moves: the first epoch stays the best, and the third is the last."""
+
+
+def test_a_run_whose_epochs_bring_nothing_better_ends_early_and_keeps_the_best(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    result = run(make_config("mf", *STALLED), dataset, tmp_path)
+    assert (result["best_step"], result["steps"], result["epochs"]) == (6, 18, 3)
+    assert result["is_stopped_early"]
+    again = run(make_config("mf", *STALLED), dataset, tmp_path)
+    assert (again["best_step"], again["steps"], again["is_stopped_early"]) == (6, 18, True)
+    assert checkpoint.last_step(str(tmp_path)) == 18
+
+
+@pytest.mark.parametrize("stop_after", [8, 12, 18])
+def test_patience_counts_on_where_a_run_was_stopped(stop_after: int, dataset: Dataset, tmp_path: Path) -> None:
+    """Stopped within an epoch, and at the ends of two: saved and not yet measured."""
+    config = make_config("mf", *STALLED)
+    run(config, dataset, tmp_path / "whole")
+    with pytest.raises(Preempted, match=f"stopped at step {stop_after} of 54"):
+        run(config, dataset, tmp_path / "stopped", stop_after=stop_after)
+    result = run(config, dataset, tmp_path / "stopped")
+    assert (result["best_step"], result["steps"], result["is_stopped_early"]) == (6, 18, True)
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
 
 
 def test_without_a_validation_split_the_last_is_the_best(tmp_path: Path) -> None:

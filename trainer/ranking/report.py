@@ -1,5 +1,6 @@
 """An evaluation as Markdown tables for people: systems by metrics, the best of each in bold."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,6 +62,11 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
     )
+
+
+def for_terminal(tables: str) -> str:
+    """The tables with what is bold in Markdown bold on a terminal; columns still line up."""
+    return re.sub(r"\*\*([^*|]+)\*\*([^|]*)\|", "\033[1m\\1\033[0m\\2    |", tables)
 
 
 def _column(estimates: Sequence[Estimate]) -> list[str]:

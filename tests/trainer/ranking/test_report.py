@@ -1,4 +1,4 @@
-from trainer.ranking.report import group_table, ranking_table, rating_table
+from trainer.ranking.report import for_terminal, group_table, ranking_table, rating_table
 
 
 def test_a_system_is_a_row_with_the_best_of_each_metric_in_bold_and_a_mark_where_it_differs():
@@ -22,6 +22,11 @@ def test_a_system_is_a_row_with_the_best_of_each_metric_in_bold_and_a_mark_where
         "| popular  | 0.0500† [0.0400, 0.0600]    | 0.7500      |",
         "| item_knn | 0.1800 [0.1000, 0.2000]     | 0.2500      |",
     ]
+
+
+def test_a_terminal_shows_the_best_in_bold_in_columns_that_line_up():
+    table = for_terminal("| mf       | **0.2000** [0.1, 0.3] |\n| item_knn | 0.1800† [0.1, 0.2]    |")
+    assert table == "| mf       | \033[1m0.2000\033[0m [0.1, 0.3]     |\n| item_knn | 0.1800† [0.1, 0.2]    |"
 
 
 def test_a_group_is_a_row_with_its_cases_and_a_cell_for_each_system():
