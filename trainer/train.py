@@ -3,8 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,14 +23,14 @@ from trainer.config import RunConfig, SampledSoftmaxConfig
 from trainer.dataset import Dataset, open_dataset
 from trainer.distribution import Replicas, check_batch_divides, start_replicas, stop_without_others
 from trainer.embeddings import ShardedTable, initialize
-from trainer.input_pipeline import count_events, steps_per_epoch, training_batches
+from trainer.input_pipeline import count_events, training_batches
 from trainer.interactions import read_interactions
+from trainer.keeper import Keeper, Length
 from trainer.loss_watch import LossWatch, describe_batch, describe_tables
 from trainer.models.build import TrainingModel, build_tables, build_training_model
-from trainer.models.loading import build_inference_model
 from trainer.optimizers import dense_optimizer
 from trainer.preemption import Preempted, StopRequest, stop_on_sigterm
-from trainer.run_log import RunLog, open_log
+from trainer.run_log import open_log
 from trainer.run_record import (
     RunRecord,
     check_same_run,
@@ -43,7 +43,7 @@ from trainer.run_record import (
 from trainer.training_step import TrainingStep, compile_steps
 from trainer.validation import Validator, make_next_item_validator, make_validator
 from trainer.warm_start import begin_warm
-from trainer.watchdog import Watchdog, watching
+from trainer.watchdog import watching
 
 __all__ = ["Preempted", "train"]
 
@@ -51,96 +51,6 @@ log = logging.getLogger(__name__)
 
 Advance = Callable[[int, int], np.ndarray]
 """Trains `count` steps, the first of which has the number `first`, and gives their losses [count]."""
-
-
-@dataclass(frozen=True)
-class _Length:
-    """How long a run is, in rows and steps; an epoch's last step has fewer rows than the others."""
-
-    rows: int
-    batch_size: int
-    epochs: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return steps_per_epoch(self.rows, self.batch_size)
-
-    @property
-    def steps(self) -> int:
-        return self.steps_per_epoch * self.epochs
-
-    def rows_before(self, step: int) -> int:
-        epochs, steps = divmod(step, self.steps_per_epoch)
-        return epochs * self.rows + steps * self.batch_size
-
-
-@dataclass(frozen=True)
-class _Keeper:
-    """Measures what a run saved, or ends it saved."""
-
-    config: RunConfig
-    workdir: str
-    dataset: Dataset
-    replicas: Replicas
-    length: _Length
-    writer: CheckpointWriter
-    validator: Validator | None
-    request: StopRequest
-
-    def stop(self, step: int) -> NoReturn:
-        """Saves and ends the run, which was asked to."""
-        log.warning("asked to stop: saving step %d; a second SIGTERM ends the run at once", step)
-        self.writer.begin(step, is_urgent=True)
-        saved = step if self.writer.finish() else checkpoint.last_step(self.workdir) or 0
-        raise Preempted(f"stopped at step {step} of {self.length.steps}; the same command goes on from step {saved}")
-
-    def validate(self, step: int, run_log: RunLog, watchdog: Watchdog) -> str:
-        """Measures the saved model of `step`, unless that was done, and tells what came out."""
-        validator = self.validator
-        if validator is None or step in checkpoint.read_validations(self.workdir).values:
-            return ""
-        if not self.writer.finish():
-            return ", not saved and so not measured"
-        weights = checkpoint.read_weights_of_step(self.workdir, step)
-
-        def look() -> None:
-            watchdog.progress()
-            if self.request.is_made:  # all is saved: the run measures first when it goes on
-                raise Preempted("stopped while measuring; the same command goes on from there")
-
-        value = validator.measure(build_inference_model(self.config, weights, self.dataset), look)
-        if self.replicas.is_chief:
-            self._record(step, value, validator)
-        epoch = step // self.length.steps_per_epoch
-        run_log.validation(step=step, epoch=epoch, metric=validator.metric, value=value)
-        return f", validation {validator.metric} {value:.4f}"
-
-    def end(self) -> None:
-        """Sees that the last step is saved, and what it reached recorded."""
-        if not self.writer.finish():
-            raise OSError(
-                f"the last step's checkpoint could not be written below {self.workdir}: make room and give the same "
-                f"command, which goes on from step {checkpoint.last_step(self.workdir) or 0} of {self.length.steps}"
-            )
-        self.replicas.wait_for_all()
-
-    def _record(self, step: int, value: float, validator: Validator) -> None:
-        try:
-            checkpoint.record_validation(
-                self.workdir, step, value, metric=validator.metric, is_higher_better=validator.is_higher_better
-            )
-        except OSError as error:  # the disk is full; the last checkpoint then counts as the best
-            log.error("what step %d reached could not be kept: %s; training goes on", step, error)
-        checkpoint.keep_best_and_last(self.workdir)
-
-    def is_out_of_patience(self, step: int) -> bool:
-        """Whether the epochs up to `step` have brought nothing better for too long; every worker asks at once."""
-        patience = self.config.patience
-        is_over = patience is not None and checkpoint.read_validations(self.workdir).since_best(step) >= patience
-        is_over = self.replicas.is_true_anywhere(is_over and self.replicas.is_chief)
-        if is_over:
-            log.info("stopping: the last %d epochs were no better on the validation split (patience)", patience)
-        return is_over
 
 
 def train(
@@ -182,7 +92,7 @@ def _train(
         storage.check_writable(workdir)
     record = _open_run(workdir, config, dataset, replicas, warm_start)
     rows_of_step = record.training_rows if config.solver == "als" else config.input.batch_size
-    length = _Length(record.training_rows, rows_of_step, config.epochs)
+    length = Length(record.training_rows, rows_of_step, config.epochs)
 
     parts, start = _build(config, dataset, replicas, length)
     step = first_step = checkpoint.last_step(workdir) or 0
@@ -194,7 +104,7 @@ def _train(
     advance = start(step)
     validator = _make_validator(config, dataset, replicas)
     writer = CheckpointWriter(workdir, parts, replicas, steps_per_epoch=length.steps_per_epoch)
-    keeper = _Keeper(config, workdir, dataset, replicas, length, writer, validator, request)
+    keeper = Keeper(config, workdir, dataset, replicas, length, writer, validator, request)
     watch = LossWatch(config.max_loss_growth, is_beginning=step == 0)
     if replicas.is_true_anywhere(request.is_made):
         raise Preempted(f"stopped before step {step}; the same command goes on from there")
@@ -283,7 +193,7 @@ def _make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas) -> 
 
 
 def _build(
-    config: RunConfig, dataset: Dataset, replicas: Replicas, length: _Length
+    config: RunConfig, dataset: Dataset, replicas: Replicas, length: Length
 ) -> tuple[Parts, Callable[[int], Advance]]:
     """What a run trains, and what goes on with it from a step once it is filled."""
     if config.solver == "als":
@@ -302,7 +212,7 @@ def _build(
     return Parts(model.tables, model.dense, optimizer.variables if optimizer else []), start
 
 
-def _batches_from(step: int, config: RunConfig, dataset: Dataset, length: _Length) -> tf.data.Dataset:
+def _batches_from(step: int, config: RunConfig, dataset: Dataset, length: Length) -> tf.data.Dataset:
     return training_batches(
         dataset.shards(Split.TRAIN),
         config.input,
@@ -339,7 +249,7 @@ def _make_dense_optimizer(
 
 
 def _begin(
-    workdir: str, parts: Parts, record: RunRecord, dataset: Dataset, replicas: Replicas, length: _Length
+    workdir: str, parts: Parts, record: RunRecord, dataset: Dataset, replicas: Replicas, length: Length
 ) -> RunRecord:
     """Fills the tables of a run at its first step; its record, with what it was begun with."""
     config = record.config
@@ -366,7 +276,7 @@ def _until_save(config: RunConfig, step: int) -> int:
     return every - step % every if every else 2**31 - 1
 
 
-def _describe_fault(config: RunConfig, dataset: Dataset, parts: Parts, length: _Length, step: int, what: str) -> str:
+def _describe_fault(config: RunConfig, dataset: Dataset, parts: Parts, length: Length, step: int, what: str) -> str:
     """What is wrong at a step, what it was fed, and what to do."""
     told = [f"{what} at step {step}"]
     if config.solver == "sgd":  # a position gives the batch again: nothing is kept of it while all goes well
@@ -382,7 +292,7 @@ def _describe_fault(config: RunConfig, dataset: Dataset, parts: Parts, length: _
     )
 
 
-def _result(workdir: str, record: RunRecord, length: _Length, trained: range, seconds: float) -> dict[str, Any]:
+def _result(workdir: str, record: RunRecord, length: Length, trained: range, seconds: float) -> dict[str, Any]:
     validations = checkpoint.read_validations(workdir)
     best = checkpoint.best_step(workdir)
     rows = length.rows_before(trained.stop) - length.rows_before(trained.start)
