@@ -190,7 +190,7 @@ def _equal_to(peer: Mapping[str, Any]) -> list[str]:
         "solver=als",
         f"model.dim={settings['factors']}",
         f"epochs={ALS_SWEEPS}",
-        f"loss.event_weights=[{weight},{weight},{weight}]",
+        f"loss.event_weights={weight},{weight},{weight}",
         "als.unobserved_weight=1",
         f"als.l2={settings['regularization']}",
     ]
