@@ -129,7 +129,7 @@ def _time_to_quality(matrix: Path) -> dict[str, Any]:
 
 def _sessions(source: Path, folder: Path) -> dict[str, Any]:
     """Next items: `nn` beside the nearest-neighbour baselines."""
-    measured, seconds = _next_items(source, folder)
+    measured, seconds = _next_items(source, folder, ("nn",))
     ranking = measured["ranking"]
     targets = [target("sessions: training of nn, minutes", 10, seconds["nn"] / 60, "", is_least=False)]
     for metric in ("recall@20", "mrr@20"):
@@ -143,7 +143,7 @@ def _sessions(source: Path, folder: Path) -> dict[str, Any]:
 
 def _buyers(source: Path, folder: Path) -> dict[str, Any]:
     """Next items of buyers: `nn` beside the nearest-neighbour baselines, carts and purchases apart."""
-    measured, seconds = _next_items(source, folder)
+    measured, seconds = _next_items(source, folder, ("nn",))
     rankings = {"all": measured["ranking"]}
     rankings |= {kind: measured["groups"][kind]["ranking"] for kind in ("carts", "purchases")}
     targets = []
@@ -155,9 +155,9 @@ def _buyers(source: Path, folder: Path) -> dict[str, Any]:
     return {"seconds": seconds, "measured": measured, "targets": targets}
 
 
-def _next_items(source: Path, folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
+def _next_items(source: Path, folder: Path, presets: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, float]]:
     data = prepare(source, folder)
-    runs = {name: train(name, data, folder) for name in ("nn", "notebook-mf", "notebook-nn")}
+    runs = {name: train(name, data, folder) for name in presets}
     dataset = open_dataset(str(data))
     systems = {name: run["scorer"] for name, run in runs.items()} | build_baselines(dataset, seed=0)
     seconds = {name: run["seconds"] for name, run in runs.items()}

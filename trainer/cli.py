@@ -15,6 +15,7 @@ from absl import logging as absl_logging
 from contract.schema import Split
 from contract.settings import apply_settings
 from trainer.config import RunConfig
+from trainer.preemption import Preempted
 from trainer.presets import PRESETS
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _FORMATS = ("parquet", "jsonl")  # of `trainer.recommend`, whose import takes se
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 75 preempted and resumable.
 
-    Training that lost another of its workers was preempted, too. SIGTERM ends `train` with 75 and the other commands,
+    A worker that lost another of its workers was preempted, too. SIGTERM ends `train` with 75 and the other commands,
     which publish nothing then, with 143.
     """
     parser = _build_parser()
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         log.error("%s", error, exc_info=given.verbose)
         return FAILED
-    if result is None:
+    except Preempted as stop:
+        log.warning("%s", stop)
         return PREEMPTED
     print(json.dumps(result, indent=2, ensure_ascii=False))
     return DONE
@@ -56,17 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # The jobs are imported only when they run: TensorFlow takes ten seconds, and --help and wrong flags should not wait.
 
 
-def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any] | None:
-    """The result, or None for a run that was preempted."""
+def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
     from trainer.cluster import join_cluster
     from trainer.report import try_to_write_report
-    from trainer.train import Preempted, train
+    from trainer.train import train
 
-    try:
-        result = train(config, data=given.data, workdir=given.workdir)
-    except Preempted as stop:
-        log.warning("%s", stop)
-        return None
+    result = train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
     cluster = join_cluster()
     is_chief = cluster is None or cluster.index == 0
     report = try_to_write_report(given.workdir, data=given.data, shown="training") if is_chief else None
@@ -162,6 +159,11 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--preset", required=True, choices=list(PRESETS), help="named settings")
     train.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset")
     train.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run; resumed where it exists")
+    train.add_argument(
+        "--warm-start",
+        metavar="RUN",
+        help="begin with the vectors of another run, carried over by id; its dataset must lie where it lay",
+    )
     train.add_argument(
         "--set",
         action="extend",

@@ -99,11 +99,15 @@ class RunLog:
 
     def _flush(self) -> None:
         """Object stores cannot append: the file is written whole, seldom."""
-        if self._writer is not None:
+        if self._writer is None:
+            return
+        try:
             storage.write_bytes(self._path, "".join(f"{line}\n" for line in self._lines).encode())
             self._writer.flush()
             if self._events != self._tensorboard:
                 storage.upload_all(self._events, storage.list_files(self._events), self._tensorboard)
+        except (OSError, tf.errors.OpError) as error:  # a full disk: the next time writes all lines again
+            log.warning("%s could not be written (%s); training goes on", self._path, error)
 
 
 @contextmanager
