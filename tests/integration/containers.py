@@ -122,7 +122,8 @@ class Images:
 def open_images(folder: Path) -> Iterator[Images]:
     """The store that goes with the present Dockerfile and requirements, with the base in it; others are removed.
 
-    One process has it at a time; another waits. The test skips where the tools, the right to use them, or room is missing.
+    One process has it at a time; another waits. The test skips where the tools, the right to use them, or room are
+    missing.
     """
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:
