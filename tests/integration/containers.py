@@ -1,7 +1,7 @@
 """Images built by buildah and run by podman, without a Docker engine.
 
 The real Dockerfile is built, with what it installs; only the image that its FROM names is made here, of Debian's
-packages. What was built is kept in the user's cache, until the Dockerfile or the requirements change.
+packages. What was built is kept in the user's cache, until the requirements change.
 """
 
 import fcntl
@@ -120,7 +120,7 @@ class Images:
 
 @contextmanager
 def open_images(folder: Path) -> Iterator[Images]:
-    """The store that goes with the present Dockerfile and requirements, with the base in it; others are removed.
+    """The store that goes with the present requirements, with the base in it; others are removed.
 
     One process has it at a time; another waits. The test skips where the tools, the right to use them, or room are
     missing.
@@ -130,8 +130,8 @@ def open_images(folder: Path) -> Iterator[Images]:
         pytest.skip(f"{', '.join(missing)} not installed; .ci/run installs these Debian packages")
     if os.geteuid() != 0:
         pytest.skip("building and running images this way needs root")
-    content = [DOCKERFILE, *sorted((ROOT / "k8s" / "requirements").iterdir())]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in content)).hexdigest()[:16]
+    requirements = sorted((ROOT / "k8s" / "requirements").iterdir())
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in requirements)).hexdigest()[:16]
     _CACHE.mkdir(parents=True, exist_ok=True)
     with (_CACHE.parent / "images.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
