@@ -23,7 +23,7 @@ SETTINGS = [
     "input.batch_size=64",
     "model.dim=8",
     "steps_per_call=2",
-    "epochs=40",
+    "epochs=15",
     "checkpoint_every_steps=4",
     "patience=none",
 ]
