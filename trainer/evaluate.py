@@ -9,7 +9,8 @@ from typing import Any
 from contract import storage
 from contract.layout import RunLayout
 from contract.schema import Split, SplitMethod
-from trainer.config import SquaredErrorConfig
+from contract.settings import to_json
+from trainer.config import EvaluationConfig, SquaredErrorConfig
 from trainer.dataset import Dataset
 from trainer.models.interface import Scorer
 from trainer.ranking.baselines import build_baselines
@@ -47,13 +48,16 @@ MAX_SCORES = 4_000_000_000
 """Cases times items of a protocol: beyond it a sample of the visitors is measured. A minute a system on two cores."""
 
 
-def evaluate(*, workdir: str, data: str | None = None, split: Split = Split.TEST) -> dict[str, Any]:
+def evaluate(
+    *, workdir: str, data: str | None = None, split: Split = Split.TEST, config: EvaluationConfig | None = None
+) -> dict[str, Any]:
     """Measures a run's best model, writes `evaluation-SPLIT.json` into the run, and logs a table.
 
     Args:
       workdir: directory of the run.
       data: where its dataset lies now; by default where it lay when the run began.
       split: validation or test.
+      config: of the baselines.
 
     Returns:
       What the file holds. `protocols`: of each its cases, and every metric of every system (see `compare_systems`), or
@@ -69,23 +73,24 @@ def evaluate(*, workdir: str, data: str | None = None, split: Split = Split.TEST
         "dataset": run.dataset.root,
         "dataset_checksum": run.dataset.checksum,
         "split": str(split),
-        **evaluate_run(run, split),
+        **evaluate_run(run, split, config or EvaluationConfig()),
     }
     storage.write_bytes(RunLayout(workdir).evaluation(split), (json.dumps(result, indent=2) + "\n").encode())
     _log_tables(result)
     return result
 
 
-def evaluate_run(run: TrainedRun, split: Split) -> dict[str, Any]:
+def evaluate_run(run: TrainedRun, split: Split, config: EvaluationConfig) -> dict[str, Any]:
     """The figures of an opened run."""
     is_leaking = run.dataset.manifest.split_method == SplitMethod.RANDOM
     model: dict[str, Scorer] = {run.record.config.model.kind: run.model}
-    systems = model | build_baselines(run.dataset, seed=_SEED)
+    systems = model | build_baselines(run.dataset, seed=_SEED, config=config.neighbours)
     protocols = {name: measure_protocol(systems, run.dataset, split, name) for name in PROTOCOLS}
     empty = [_NO_CASES[name] for name, figures in protocols.items() if figures["ranking"] is None]
     return {
         "is_leaking": is_leaking,
         "notes": ([_LEAKING] if is_leaking else []) + empty,
+        "config": to_json(config),
         "ranked": "the whole catalogue, ties broken pessimistically",
         "intervals": {"level": LEVEL, "method": "percentile bootstrap over visitors", "resamples": RESAMPLES},
         "protocols": protocols,
