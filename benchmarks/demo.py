@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks.harness import report, run_command
 
-PRESETS = ("notebook-mf", "notebook-nn", "mf")
-SERVED = "mf"
+PRESETS = ("notebook-mf", "notebook-nn", "mf", "nn")
+SERVED = "nn"
 VISITORS = 20_000
 METRICS = ("ndcg@20", "recall@20", "mrr@20", "hit_rate@20", "coverage@20")
 
@@ -148,8 +148,11 @@ def _cell(estimate: dict[str, float] | None) -> str:
 def _print_paths(root: Path) -> None:
     print("made:")
     for name, what in (
-        ("dataset", "prepared dataset: vocabularies, timelines, catalogue, transform graph, statistics"),
-        ("runs", "run directories: checkpoints, metrics, TensorBoard, evaluation"),
+        (
+            "dataset",
+            "prepared dataset: vocabularies, timelines, catalogue, graph; report.html: its statistics",
+        ),
+        ("runs", "run directories: checkpoints, metrics, evaluation; report.html: data, training and evaluation"),
         ("export", "SavedModel that takes raw ids"),
         ("recommendations", "20 items for every visitor, Parquet and JSON Lines"),
     ):

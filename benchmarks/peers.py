@@ -17,17 +17,23 @@ from trainer.models.interface import Queries, Scorer
 
 Settings = Mapping[str, Any]
 
-_ALS = [(64, 20.0), (128, 20.0), (256, 10.0), (256, 20.0), (256, 40.0), (256, 80.0)]
+_ALS = [
+    (64, 80.0, 0.01),
+    (128, 80.0, 0.01),
+    (256, 40.0, 0.01),
+    (256, 80.0, 0.01),
+    (256, 160.0, 0.01),
+    (256, 80.0, 10.0),
+]
 
 GRIDS: Mapping[str, list[dict[str, Any]]] = {
     # confidence `alpha`, as in Hu et al. (2008); `folds_in`: visitors are solved again from the history they are given
     "implicit_als": [
         {"factors": factors, "alpha": alpha, "regularization": l2, "iterations": 15, "folds_in": folds_in}
-        for (factors, alpha), l2, folds_in in itertools.product(_ALS, (0.01, 5.0), (False, True))
+        for (factors, alpha, l2), folds_in in itertools.product(_ALS, (False, True))
     ],
     "implicit_bpr": [
-        {"factors": factors, "learning_rate": rate, "regularization": 0.01, "iterations": 100}
-        for factors, rate in itertools.product((64, 128), (0.01, 0.05))
+        {"factors": factors, "learning_rate": 0.05, "regularization": 0.01, "iterations": 100} for factors in (64, 128)
     ],
     "implicit_tfidf": [{"K": neighbours} for neighbours in (20, 50, 100, 200, 500)],
 }

@@ -30,18 +30,18 @@ def train(preset: str, data: Path, folder: Path, *settings: str, name: str = "")
     return {"scorer": open_trained_run(str(workdir)).model, "seconds": json.loads(result.read_text())["seconds"]}
 
 
-def seconds_to_reach(workdir: Path, value: float) -> float:
-    """Seconds of a run's training steps, without its validations, up to the first NDCG@20 of at least `value`."""
-    run = json.loads((workdir / "run.json").read_text())
-    batch_size = run["config"]["input"]["batch_size"]
-    seconds, before = 0.0, 0
+def epochs_to_reach(workdir: Path, value: float) -> int:
+    """Epochs of a run up to its first validation NDCG@20 of at least `value`.
+
+    Raises:
+      ValueError: it never gets there.
+    """
+    best = 0.0
     for line in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines()):
-        if "examples_per_second" in line:
-            seconds += (line["step"] - before) * batch_size / line["examples_per_second"]
-            before = line["step"]
-        elif line["validation_ndcg@20"] >= value:
-            return seconds
-    return float("inf")
+        best = max(best, line.get("validation_ndcg@20", 0.0))
+        if best >= value:
+            return int(line["epoch"])
+    raise ValueError(f"the run at {workdir} reaches a validation NDCG@20 of {best:.4f} at most, not {value:.4f}")
 
 
 def target(what: str, bound: float, reached: float, beside: str, *, is_least: bool = True) -> dict[str, Any]:

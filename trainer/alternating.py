@@ -112,7 +112,7 @@ class _Side:
     ) -> tf.Tensor:
         """Solves this replica's rows of a batch; returns [2] over all replicas' rows, as `solve` does."""
         config, dim = self._config, self._own.dim
-        read = self._other.lookup(replica, column, is_divided=True).vectors()
+        read = self._other.lookup(replica, column).vectors()
         rows = row[replica]
         num_entries = tf.size(rows) * length
         vectors = tf.reshape(read[:num_entries], [-1, length, dim])

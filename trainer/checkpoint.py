@@ -1,4 +1,4 @@
-"""Checkpoints: save, keep the last and the best, resume.
+"""Checkpoints: what they hold, keep the last and the best, resume; `checkpoint_writer` writes them.
 
     checkpoints/
       step-000001200/
@@ -19,25 +19,22 @@ import io
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import keras
 import numpy as np
 
 from contract import storage
 from contract.layout import RunLayout, checkpoint_step, join, shard_name
-from trainer.distribution import Replicas, rows_owned
+from trainer.distribution import rows_owned
 from trainer.embeddings import CHUNK_ROWS, RowShards, ShardedTable
 
 log = logging.getLogger(__name__)
 
-_STATE, _DENSE, _VALIDATIONS = "state.json", "dense.npz", "validations.json"
-# what a worker wrote, for the chief: gone once the state tells of all
-_CHECKSUMS = "checksums"
+STATE, DENSE, _VALIDATIONS = "state.json", "dense.npz", "validations.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,35 +99,6 @@ class Parts:
         return arrays
 
 
-def save(workdir: str, parts: Parts, replicas: Replicas, *, step: int, steps_per_epoch: int) -> None:
-    """Writes the checkpoint of `step`; every worker calls it, and returns once it is whole."""
-    target = RunLayout(workdir).checkpoint(step)
-    staging = f"{target}.partial" if storage.is_local(target) else target
-    if replicas.is_chief:
-        storage.remove(staging)
-    replicas.wait_for_all()
-    checksums = _write_files(staging, parts, replicas)
-    told = [join(staging, f"{_CHECKSUMS}-{worker:05d}.json") for worker in range(replicas.workers)]
-    storage.write_bytes(told[replicas.first * replicas.workers // replicas.count], json.dumps(checksums).encode())
-    replicas.wait_for_all()
-    if replicas.is_chief:
-        state = State(
-            step=step,
-            epoch=step // steps_per_epoch,
-            step_in_epoch=step % steps_per_epoch,
-            replicas=replicas.count,
-            arrays={name: (shards.rows, shards.dim) for name, shards in parts.arrays().items()},
-            files={name: sha256 for path in told for name, sha256 in json.loads(storage.read_bytes(path)).items()},
-        )
-        for path in told:
-            storage.remove(path)
-        storage.write_bytes(join(staging, _STATE), (json.dumps(asdict(state), indent=2) + "\n").encode())
-        if staging != target:
-            storage.remove(target)
-            os.rename(storage.local_path(staging), storage.local_path(target))
-    replicas.wait_for_all()
-
-
 def restore(workdir: str, parts: Parts, step: int) -> None:
     """Fills tables and dense weights with the checkpoint of `step`; each process reads the rows it owns.
 
@@ -161,6 +129,17 @@ def last_step(workdir: str) -> int | None:
             return step
         log.warning("checkpoint %s is skipped: %s", folder, problem)
     return None
+
+
+def table_shapes(workdir: str) -> dict[str, tuple[int, int]]:
+    """[rows, D] of each table, as the latest checkpoint has them; empty without one."""
+    for step in reversed(_list_steps(workdir)):
+        try:
+            arrays = _read_state(RunLayout(workdir).checkpoint(step)).arrays
+        except FileNotFoundError:
+            continue  # torn
+        return {name.removesuffix(".values"): shape for name, shape in arrays.items() if name.endswith(".values")}
+    return {}
 
 
 def best_step(workdir: str) -> int | None:
@@ -208,7 +187,7 @@ def read_weights(workdir: str, which: Literal["best", "last"] = "best") -> Weigh
     Raises:
       ValueError: there is no checkpoint, or it is torn or damaged.
     """
-    return read_weights_of_step(workdir, _chosen_step(workdir, which))
+    return read_weights_of_step(workdir, choose_step(workdir, which))
 
 
 def weights_checksum(workdir: str, which: Literal["best", "last"] = "best") -> str:
@@ -217,7 +196,20 @@ def weights_checksum(workdir: str, which: Literal["best", "last"] = "best") -> s
     Raises:
       ValueError: there is no checkpoint.
     """
-    return storage.sha256(join(RunLayout(workdir).checkpoint(_chosen_step(workdir, which)), _STATE))
+    return storage.sha256(join(RunLayout(workdir).checkpoint(choose_step(workdir, which)), STATE))
+
+
+def choose_step(workdir: str, which: Literal["best", "last"] = "best") -> int:
+    """The step of a run's checkpoint that `read_weights` reads.
+
+    Raises:
+      ValueError: there is no checkpoint.
+    """
+    step = best_step(workdir) if which == "best" else None
+    step = last_step(workdir) if step is None else step
+    if step is None:
+        raise ValueError(f"{workdir} holds no checkpoint that is whole; train the run first")
+    return step
 
 
 def read_weights_of_step(workdir: str, step: int) -> Weights:
@@ -226,53 +218,42 @@ def read_weights_of_step(workdir: str, step: int) -> Weights:
     Raises:
       ValueError: the checkpoint is torn or damaged.
     """
+    state = read_state(workdir, step)
+    kinds = {name: name.rpartition(".") for name in state.arrays}
+    tables = {table: read_array(workdir, state, name) for name, (table, _, kind) in kinds.items() if kind == "values"}
+    return Weights(tables, read_dense_weights(workdir, step))
+
+
+def read_state(workdir: str, step: int) -> State:
+    """What the checkpoint of `step` holds, all of it verified.
+
+    Raises:
+      ValueError: the checkpoint is torn or damaged.
+    """
     folder = RunLayout(workdir).checkpoint(step)
     problem = _find_problem(folder)
     if problem is not None:
         raise ValueError(f"checkpoint {folder} cannot be read: {problem}; train the run again")
-    state = _read_state(folder)
-    tables = {}
-    for name, shape in state.arrays.items():
-        table, _, kind = name.rpartition(".")
-        if kind == "values":
-            tables[table] = np.empty(shape, np.float32)
-            for start, values in _read_rows(folder, name, state):
-                tables[table][start : start + len(values)] = values
-    saved = _read_dense(folder)
-    return Weights(tables, [saved[f"weight_{number}"] for number in range(sum("weight" in key for key in saved))])
+    return _read_state(folder)
 
 
-def _chosen_step(workdir: str, which: Literal["best", "last"]) -> int:
-    step = best_step(workdir) if which == "best" else None
-    step = last_step(workdir) if step is None else step
-    if step is None:
-        raise ValueError(f"{workdir} holds no checkpoint that is whole; train the run first")
-    return step
+def read_array(workdir: str, state: State, name: str) -> np.ndarray:
+    """A whole array [rows, D] of a verified checkpoint, rows in natural order."""
+    array = np.empty(state.arrays[name], np.float32)
+    for start, values in _read_rows(RunLayout(workdir).checkpoint(state.step), name, state):
+        array[start : start + len(values)] = values
+    return array
+
+
+def read_dense_weights(workdir: str, step: int) -> list[np.ndarray]:
+    """The dense weights of a verified checkpoint, in the model's own order."""
+    saved = _read_dense(RunLayout(workdir).checkpoint(step))
+    return [saved[f"weight_{number}"] for number in range(sum("weight" in key for key in saved))]
 
 
 def _list_steps(workdir: str) -> list[int]:
     names = {name.split("/")[0] for name in storage.list_files(RunLayout(workdir).checkpoints)}
     return sorted(step for name in names if (step := checkpoint_step(name)) is not None)
-
-
-def _write_files(staging: str, parts: Parts, replicas: Replicas) -> dict[str, str]:
-    """Writes what this process owns; SHA-256 by name."""
-    folder = storage.local_path(staging) if storage.is_local(staging) else storage.make_scratch("cartwheel-checkpoint")
-    os.makedirs(folder, exist_ok=True)
-    names = []
-    for name, shards in parts.arrays().items():
-        for replica in shards.shards:
-            names.append(shard_name(name, replica, replicas.count, ".npy"))
-            _write_shard(join(folder, names[-1]), shards, replica)
-    if replicas.is_chief:
-        names.append(_DENSE)
-        _write_dense(join(folder, _DENSE), parts)
-    if storage.is_local(staging):
-        return {name: storage.sha256(join(folder, name)) for name in names}
-    try:
-        return storage.upload_all(folder, names, staging)
-    finally:
-        shutil.rmtree(folder)
 
 
 def _find_problem(folder: str) -> str | None:
@@ -285,22 +266,13 @@ def _find_problem(folder: str) -> str | None:
     except FileNotFoundError as error:
         return f"{os.path.basename(error.filename or str(error))} is missing"
     except (KeyError, TypeError, ValueError) as error:
-        return f"{_STATE} is damaged ({error})"
+        return f"{STATE} is damaged ({error})"
     return None
 
 
 def _read_state(folder: str) -> State:
-    values = json.loads(storage.read_bytes(join(folder, _STATE)))
+    values = json.loads(storage.read_bytes(join(folder, STATE)))
     return State(**{**values, "arrays": {name: tuple(shape) for name, shape in values["arrays"].items()}})
-
-
-def _write_shard(path: str, shards: RowShards, replica: int) -> None:
-    """A .npy file, written piece by piece: no second copy of the rows is made."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shards.shards[replica].shape)}
-    with open(path, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for chunk in shards.chunks(replica):
-            file.write(np.ascontiguousarray(chunk).data)
 
 
 def _read_rows(folder: str, name: str, state: State) -> Iterator[tuple[int, np.ndarray]]:
@@ -327,15 +299,6 @@ def _skip_header(file: BinaryIO) -> None:
     np.lib.format.read_array_header_1_0(file)
 
 
-def _write_dense(path: str, parts: Parts) -> None:
-    arrays: dict[str, Any] = {}
-    for prefix, variables in (("weight", parts.dense), ("optimizer", parts.optimizer)):
-        arrays |= {f"{prefix}_{number}": np.asarray(variable) for number, variable in enumerate(variables)}
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    storage.write_bytes(path, buffer.getvalue())
-
-
 def _read_dense(folder: str) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(storage.read_bytes(join(folder, _DENSE)))) as saved:
+    with np.load(io.BytesIO(storage.read_bytes(join(folder, DENSE)))) as saved:
         return dict(saved)

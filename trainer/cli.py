@@ -1,4 +1,4 @@
-"""Flags to the trainer's jobs: `python -m trainer train | evaluate | export | recommend`."""
+"""Flags to the trainer's jobs: `python -m trainer train | evaluate | export | recommend | report`."""
 
 import argparse
 import json
@@ -15,6 +15,7 @@ from absl import logging as absl_logging
 from contract.schema import Split
 from contract.settings import apply_settings
 from trainer.config import EvaluationConfig, RunConfig
+from trainer.preemption import Preempted
 from trainer.presets import PRESETS
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _FORMATS = ("parquet", "jsonl")  # of `trainer.recommend`, whose import takes se
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 75 preempted and resumable.
 
-    Training that lost another of its workers was preempted, too. SIGTERM ends `train` with 75 and the other commands,
+    A worker that lost another of its workers was preempted, too. SIGTERM ends `train` with 75 and the other commands,
     which publish nothing then, with 143.
     """
     parser = _build_parser()
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         log.error("%s", error, exc_info=given.verbose)
         return FAILED
-    if result is None:
+    except Preempted as stop:
+        log.warning("%s", stop)
         return PREEMPTED
     print(json.dumps(result, indent=2, ensure_ascii=False))
     return DONE
@@ -56,27 +58,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # The jobs are imported only when they run: TensorFlow takes ten seconds, and --help and wrong flags should not wait.
 
 
-def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None) -> dict[str, Any] | None:
+def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None) -> dict[str, Any]:
     if isinstance(config, RunConfig):
         return _train(given, config)
     return _evaluate(given, config) if config else _COMMANDS[given.command](given)
 
 
-def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any] | None:
-    """The result, or None for a run that was preempted."""
-    from trainer.train import Preempted, train
+def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
+    from trainer.cluster import join_cluster
+    from trainer.report import try_to_write_report
+    from trainer.train import train
 
-    try:
-        return train(config, data=given.data, workdir=given.workdir)
-    except Preempted as stop:
-        log.warning("%s", stop)
-        return None
+    result = train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
+    cluster = join_cluster()
+    is_chief = cluster is None or cluster.index == 0
+    report = try_to_write_report(given.workdir, data=given.data, shown="training") if is_chief else None
+    return result | {"report": report}
 
 
 def _evaluate(given: argparse.Namespace, config: EvaluationConfig) -> dict[str, Any]:
     from trainer.evaluate import evaluate
+    from trainer.report import try_to_write_report
 
-    return evaluate(workdir=given.workdir, data=given.data, split=Split(given.split), config=config)
+    result = evaluate(workdir=given.workdir, data=given.data, split=Split(given.split), config=config)
+    try_to_write_report(given.workdir, data=given.data, shown="evaluation")
+    return result
 
 
 def _export(given: argparse.Namespace) -> dict[str, Any]:
@@ -98,7 +104,13 @@ def _recommend(given: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-_COMMANDS = {"export": _export, "recommend": _recommend}
+def _report(given: argparse.Namespace) -> dict[str, Any]:
+    from trainer.report import write_report
+
+    return {"report": write_report(given.workdir, data=given.data)}
+
+
+_COMMANDS = {"report": _report, "export": _export, "recommend": _recommend}
 
 
 def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:
@@ -147,6 +159,7 @@ def _build_parser() -> argparse.ArgumentParser:
     recommend.add_argument(
         "--format", nargs="+", choices=_FORMATS, default=_FORMATS, help="of the shards (default: both)"
     )
+    _add_run(_add_command(commands, "report", "draw a run's pages anew, as report.html in it"))
     return parser
 
 
@@ -155,6 +168,11 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--preset", required=True, choices=list(PRESETS), help="named settings")
     train.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset")
     train.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run; resumed where it exists")
+    train.add_argument(
+        "--warm-start",
+        metavar="RUN",
+        help="begin with the vectors of another run, carried over by id; its dataset must lie where it lay",
+    )
     _add_set(train, "epochs=3 model.dim=32")
 
 

@@ -163,12 +163,14 @@ class AdagradConfig:
 
     initial_accumulator   far below a squared gradient, or rows hardly move: the loss is a mean over the batch, so an
                           entry of a row's gradient is about scale / batch_size, squared 1e-7
+    is_row_wise           one accumulator a row of a table, of the mean over its columns: half the memory
     """
 
     kind: Literal["adagrad"] = "adagrad"
     learning_rate: float = 0.1
     initial_accumulator: float = 1e-9
     epsilon: float = 1e-7
+    is_row_wise: bool = False
 
     def __post_init__(self) -> None:
         _check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
@@ -252,6 +254,8 @@ class RunConfig:
     jit_compile              compile loss and gradients with XLA
     steps_per_call           steps run between two looks of the program at the run: a stop waits for that many
     checkpoint_every_steps   also save within an epoch; none: at the end of each epoch only
+    step_timeout_seconds     several workers give up, to be started again, when no step and no chunk of validation ends
+                             for so long: one of them hangs; the first step, which is compiled, has five times as long
     patience                 epochs in a row that bring no better figure on the validation split, after which the run
                              ends; none: it takes all its epochs
     max_loss_growth          a mean loss of 20 steps above so many times the first loss stops the run as diverged; none:
@@ -271,6 +275,7 @@ class RunConfig:
     jit_compile: bool = False
     steps_per_call: int = 20
     checkpoint_every_steps: int | None = None
+    step_timeout_seconds: float = 300.0
     patience: int | None = 3
     max_loss_growth: float | None = 10.0
 
@@ -281,6 +286,7 @@ class RunConfig:
         _check(self.steps_per_call >= 1, "steps_per_call", self.steps_per_call, "at least 1")
         every = self.checkpoint_every_steps
         _check(every is None or every >= 1, "checkpoint_every_steps", every, "at least 1, or none")
+        _check(self.step_timeout_seconds > 0, "step_timeout_seconds", self.step_timeout_seconds, "above 0")
         _check(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1, or none")
         growth = self.max_loss_growth
         _check(growth is None or growth > 1, "max_loss_growth", growth, "above 1, or none")

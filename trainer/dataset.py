@@ -35,6 +35,17 @@ class Dataset:
         """Visitors of the vocabulary; indices at or above it are out-of-vocabulary buckets."""
         return self.manifest.vocabularies[Vocabulary.VISITORS].size
 
+    def facts(self) -> dict[str, str]:
+        """What two datasets may differ in, as text by name."""
+        manifest = self.manifest
+        vocabularies = {
+            f"{name} vocabulary": f"{info.size} ids, sha256 {manifest.files[f'vocabulary/{name}.txt'][:8]}…"
+            for name, info in manifest.vocabularies.items()
+        }
+        splits = {f"{name} split": f"{info.target_rows} rows" for name, info in manifest.splits.items()}
+        cuts = {"cuts": f"{manifest.split_method}, {manifest.validation_from_ms} and {manifest.test_from_ms} ms"}
+        return vocabularies | splits | cuts
+
     def shards(self, split: Split) -> list[Shard]:
         """Timeline shards of a split, in order.
 

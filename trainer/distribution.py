@@ -4,11 +4,13 @@ R replicas over all workers. A replica knows its index as a Python number while 
 its own share of a table.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.cluster import Cluster
@@ -26,6 +28,7 @@ class Replicas:
     devices   devices of this process's replicas
     first     index of the first of them
     workers   processes
+    keys      numbers what is exchanged between workers; all ask for the same numbers in the same order
     """
 
     strategy: tf.distribute.Strategy
@@ -33,11 +36,17 @@ class Replicas:
     devices: tuple[str, ...]
     first: int
     workers: int
+    keys: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def is_chief(self) -> bool:
         """True for the one process that writes logs, metrics and the run's record."""
         return self.first == 0
+
+    @property
+    def worker(self) -> int:
+        """Index of this process among the workers."""
+        return self.first // len(self.devices)
 
     @property
     def local(self) -> range:
@@ -79,6 +88,17 @@ class Replicas:
         if self.count == 1:
             return value
         return tf.distribute.get_replica_context().all_gather(value, axis=0)
+
+    def sum_over_workers(self, value: np.ndarray) -> np.ndarray:
+        """The sum of the workers' arrays of one shape; every worker calls it, outside `run`, and waits for all."""
+        if self.workers == 1:
+            return value
+
+        def on_replica(replica: int, own: tf.Tensor) -> tf.Tensor:
+            return self.all_reduce(own if replica == self.first else tf.zeros_like(own))
+
+        summed: np.ndarray = self.run(on_replica, tf.constant(value)).numpy()
+        return summed
 
     def is_true_anywhere(self, flag: bool) -> bool:
         """True where some worker says so; every worker calls it, outside `run`, and waits for the others."""
@@ -128,7 +148,7 @@ def stop_without_others(cluster: Cluster | None) -> Iterator[None]:
             raise
         raise Preempted(
             f"worker {cluster.index} lost another of the {len(cluster.hosts)} workers ({type(error).__name__}); "
-            "started again together, they go on from the last checkpoint"
+            "started again together, they go on from what was saved"
         ) from error
 
 

@@ -4,7 +4,7 @@ Row r of a table lies with replica r % R, at place r // R of a plain variable on
 mirroring: a table takes 1/R of the memory on a replica, and nothing copies or adds whole tables. One replica is the
 plain case of the same code.
 
-Shapes: N ids asked for by a step, U distinct ids among them, D columns, R replicas.
+Shapes: N ids asked for by a step, n by one replica, U distinct ids among these, D columns, R replicas.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.distribution import Replicas, rows_owned
+from trainer.exchange import Route, exchange
 from trainer.optimizers import RowOptimizer
 
 CHUNK_ROWS = 65_536
@@ -26,6 +27,7 @@ class RowShards:
     def __init__(self, *, rows: int, dim: int, replicas: Replicas, fill: float = 0.0) -> None:
         self.rows = rows
         self.dim = dim
+        self.fill = fill
         self._replicas = replicas
         self.shards: dict[int, tf.Variable] = {}
         for replica in replicas.local:
@@ -51,30 +53,29 @@ class RowShards:
 
 @dataclass(frozen=True)
 class Lookup:
-    """The rows that a step asked for.
+    """The rows that a replica asked for in a step.
 
-    rows          [U] distinct ids, the same on every replica
-    values        [≥ U, D] their vectors, the same on every replica; zeros from U on
-    place         [N] the place in `rows` of each id that this replica asked for, [N/R] when divided
-    is_divided    each replica uses only its own share of the ids
+    values      [U, D] distinct rows
+    place       [n] the place in `values` of each id that this replica asked for
+    sent_place  [n] where the gradient of each id is added, before it travels
+    sent        the route by which gradients travel, from who needs a row to its owner
     """
 
-    rows: tf.Tensor
     values: tf.Tensor
     place: tf.Tensor
-    all_places: tf.Tensor
-    is_divided: bool
+    sent_place: tf.Tensor
+    sent: Route
 
     def vectors(self) -> tf.Tensor:
-        """[N, D], or this replica's [N/R, D] when divided."""
+        """[n, D]: the row of each id that this replica asked for."""
         return tf.gather(self.values, self.place)
 
 
 class ShardedTable:
     """An embedding table and its optimizer's slots.
 
-    A step calls `lookup` once for all ids it needs, which are those of the global batch and the same on every replica,
-    then `update` with the gradient of what it read. Both are called within `Replicas.run`.
+    A step calls `lookup` once for all ids it needs, then `update` with the gradient of what it read. Both are called
+    within `Replicas.run`.
     """
 
     def __init__(self, *, rows: int, dim: int, replicas: Replicas, optimizer: RowOptimizer | None) -> None:
@@ -83,22 +84,42 @@ class ShardedTable:
         self.dim = dim
         self.values = RowShards(rows=rows, dim=dim, replicas=replicas)
         slots = optimizer.slots if optimizer else {}
-        self.slots = {name: RowShards(rows=rows, dim=dim, replicas=replicas, fill=fill) for name, fill in slots.items()}
+        self.slots = {
+            name: RowShards(rows=rows, dim=slot.dim or dim, replicas=replicas, fill=slot.fill)
+            for name, slot in slots.items()
+        }
         self._replicas = replicas
         self._optimizer = optimizer
+        self._read_key, self._update_key = next(replicas.keys), next(replicas.keys)
 
-    def lookup(self, replica: int, ids: tf.Tensor, *, is_divided: bool) -> Lookup:
-        """Reads the rows of `ids` [N], the same on every replica.
+    def lookup(self, replica: int, divided: tf.Tensor, shared: tf.Tensor | None = None) -> Lookup:
+        """Reads rows; the ids are those of the global batch, the same on every replica.
 
         Args:
-          is_divided: replica k uses only ids k·N/R … (k+1)·N/R - 1.
+          divided: [N] ids, of which replica k uses k·N/R … (k+1)·N/R - 1.
+          shared: [S] ids that every replica uses; None: there are none.
+
+        Returns:
+          The rows of this replica's n = N/R + S ids, in this order.
         """
-        rows, place = tf.unique(ids)
-        mine = place
-        if is_divided:
-            size = ids.shape[0] // self._replicas.count
-            mine = place[replica * size : (replica + 1) * size]
-        return Lookup(rows, self._read(replica, rows, ids.shape[0]), mine, place, is_divided)
+        count = self._replicas.count
+        size = divided.shape[0] // count
+        ids = [divided[number * size : (number + 1) * size] for number in range(count)]
+        if shared is not None:
+            ids = [tf.concat([own, shared], axis=0) for own in ids]
+        distinct = [tf.unique(own) for own in ids]
+        route = Route.of([rows for rows, _ in distinct], replica)
+        read = [self.values.shards[replica].sparse_read(rows) for rows in route.served]
+        if count > 1:
+            read = exchange(self._replicas, replica, read, route.counts, self._read_key)
+        values = tf.concat(read, axis=0)
+        place = tf.gather(route.place, distinct[replica].idx)
+        if shared is not None or count == 1:
+            return Lookup(values, place, place, route)
+        # every id's gradient by itself: its owner adds them in the order of the batch, which makes the sum independent
+        # of the number of replicas, and where nothing is shared there are few repetitions to save
+        each = Route.of(ids, replica)
+        return Lookup(values, place, each.place, each)
 
     def update(self, replica: int, lookup: Lookup, gradient: tf.Tensor, step: tf.Tensor) -> None:
         """Moves the rows that were read.
@@ -112,49 +133,36 @@ class ShardedTable:
         """
         if self._optimizer is None:
             raise ValueError("a table without an optimizer cannot be updated along a gradient")
-        rows = lookup.rows
-        if self._replicas.count == 1:
-            summed = tf.math.unsorted_segment_sum(gradient, lookup.place, tf.size(rows))
-        else:
-            own = self._own(replica, rows)
-            summed = tf.gather(self._sum_over_replicas(lookup, gradient), own)
-            rows = tf.gather(rows, own) // self._replicas.count
+        sent = lookup.sent
+        added = tf.math.unsorted_segment_sum(gradient, lookup.sent_place, tf.reduce_sum(sent.counts[replica]))
+        rows, summed = sent.served[0], added
+        if self._replicas.count > 1:
+            pieces = sent.split_by_owner(added, replica)
+            received = exchange(self._replicas, replica, pieces, tf.transpose(sent.counts), self._update_key)
+            rows, place = tf.unique(tf.concat(sent.served, axis=0))
+            summed = tf.math.unsorted_segment_sum(tf.concat(received, axis=0), place, tf.size(rows))
         slots = {name: slot.shards[replica] for name, slot in self.slots.items()}
         self._optimizer.apply(self.values.shards[replica], slots, rows, summed, step)
 
-    def _read(self, replica: int, rows: tf.Tensor, size: int) -> tf.Tensor:
-        """Distinct rows [U]: each owner puts its own into a zero array, and the sum is everyone's.
 
-        What is exchanged has a fixed `size` [N, D]: a collective operation in a loop is bound to its first shape.
-        """
-        shard = self.values.shards[replica]
-        if self._replicas.count == 1:
-            return shard.sparse_read(rows)
-        own = self._own(replica, rows)
-        read = shard.sparse_read(tf.gather(rows, own) // self._replicas.count)
-        return self._replicas.all_reduce(tf.scatter_nd(own[:, None], read, [size, self.dim]))
-
-    def _sum_over_replicas(self, lookup: Lookup, gradient: tf.Tensor) -> tf.Tensor:
-        """[N, D]: the sum over the global batch for each distinct row, zeros from U on."""
-        size = lookup.all_places.shape[0]
-        if lookup.is_divided:
-            # gathered and then added in the order of the batch: the sum does not depend on the number of replicas
-            return tf.math.unsorted_segment_sum(self._replicas.all_gather(gradient), lookup.all_places, size)
-        return self._replicas.all_reduce(tf.math.unsorted_segment_sum(gradient, lookup.place, size))
-
-    def _own(self, replica: int, rows: tf.Tensor) -> tf.Tensor:
-        """Places in `rows` of those that this replica owns."""
-        return tf.where(tf.equal(rows % self._replicas.count, replica))[:, 0]
+Overlay = Callable[[int, np.ndarray], None]
+"""Changes rows start, start + 1, … [n, D] in place."""
 
 
-def initialize(table: ShardedTable, *, name: str, seed: int, stddev: float) -> None:
+def initialize(table: ShardedTable, *, name: str, seed: int, stddev: float, overlay: Overlay | None = None) -> None:
     """Fills a table with normally distributed values that depend on (seed, name, row) alone.
 
     Every process generates all rows and keeps its own: that costs a second for a million rows of 64.
+
+    Args:
+      overlay: puts what is known better in their place.
     """
     draw = _normal_rows(name, seed, stddev, table.dim)
     for number, start in enumerate(range(0, table.rows, CHUNK_ROWS)):
-        table.values.assign(start, draw(number, min(CHUNK_ROWS, table.rows - start)))
+        rows = draw(number, min(CHUNK_ROWS, table.rows - start))
+        if overlay is not None:
+            overlay(start, rows)
+        table.values.assign(start, rows)
 
 
 def _normal_rows(name: str, seed: int, stddev: float, dim: int) -> Callable[[int, int], np.ndarray]:

@@ -10,8 +10,10 @@ from contract import storage
 from contract.layout import RunLayout
 from contract.schema import Split, SplitMethod
 from contract.settings import to_json
+from trainer.cluster import join_cluster
 from trainer.config import EvaluationConfig, SquaredErrorConfig
 from trainer.dataset import Dataset
+from trainer.distribution import Replicas, start_replicas, stop_without_others
 from trainer.models.interface import Scorer
 from trainer.ranking.baselines import build_baselines
 from trainer.ranking.cases import Protocol, build_cases, next_items, returning_visitors
@@ -20,6 +22,7 @@ from trainer.ranking.groups import pair_groups
 from trainer.ranking.intervals import LEVEL, RESAMPLES
 from trainer.ranking.ratings import rating_errors
 from trainer.ranking.report import FOOTNOTE, for_terminal, group_table, ranking_table, rating_table
+from trainer.ranking.samples import sample_recommendations
 from trainer.trained_run import TrainedRun, open_trained_run
 
 log = logging.getLogger(__name__)
@@ -53,6 +56,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measures a run's best model, writes `evaluation-SPLIT.json` into the run, and logs a table.
 
+    Workers of a cluster (see `cluster.read_cluster`) divide the ranking; the figures are those of one process.
+
     Args:
       workdir: directory of the run.
       data: where its dataset lies now; by default where it lay when the run began.
@@ -66,26 +71,39 @@ def evaluate(
     Raises:
       ContractError: the dataset is damaged, or has no such split.
       ValueError: there is no such run, it was trained on another dataset, or its model has diverged.
+      Preempted: another worker was lost.
     """
+    cluster = join_cluster()
+    with stop_without_others(cluster):
+        return _evaluate(workdir, data, split, config or EvaluationConfig(), start_replicas(1, cluster))
+
+
+def _evaluate(
+    workdir: str, data: str | None, split: Split, config: EvaluationConfig, replicas: Replicas
+) -> dict[str, Any]:
     run = open_trained_run(workdir, data)
     result = {
         "workdir": workdir,
         "dataset": run.dataset.root,
         "dataset_checksum": run.dataset.checksum,
         "split": str(split),
-        **evaluate_run(run, split, config or EvaluationConfig()),
+        **evaluate_run(run, split, config, replicas),
     }
-    storage.write_bytes(RunLayout(workdir).evaluation(split), (json.dumps(result, indent=2) + "\n").encode())
-    _log_tables(result)
+    if replicas.is_chief:
+        storage.write_bytes(RunLayout(workdir).evaluation(split), (json.dumps(result, indent=2) + "\n").encode())
+        _log_tables(result)
+    replicas.wait_for_all()
     return result
 
 
-def evaluate_run(run: TrainedRun, split: Split, config: EvaluationConfig) -> dict[str, Any]:
-    """The figures of an opened run."""
+def evaluate_run(
+    run: TrainedRun, split: Split, config: EvaluationConfig, replicas: Replicas | None = None
+) -> dict[str, Any]:
+    """The figures of an opened run; several workers share the ranking and all get the same."""
     is_leaking = run.dataset.manifest.split_method == SplitMethod.RANDOM
     model: dict[str, Scorer] = {run.record.config.model.kind: run.model}
     systems = model | build_baselines(run.dataset, seed=_SEED, config=config.neighbours)
-    protocols = {name: measure_protocol(systems, run.dataset, split, name) for name in PROTOCOLS}
+    protocols = {name: measure_protocol(systems, run.dataset, split, name, replicas) for name in PROTOCOLS}
     empty = [_NO_CASES[name] for name, figures in protocols.items() if figures["ranking"] is None]
     return {
         "is_leaking": is_leaking,
@@ -98,8 +116,10 @@ def evaluate_run(run: TrainedRun, split: Split, config: EvaluationConfig) -> dic
     }
 
 
-def measure_protocol(systems: Mapping[str, Scorer], dataset: Dataset, split: Split, protocol: str) -> dict[str, Any]:
-    """The cases of one of the `PROTOCOLS`, and what `compare_systems` tells of them; null without a case."""
+def measure_protocol(
+    systems: Mapping[str, Scorer], dataset: Dataset, split: Split, protocol: str, replicas: Replicas | None = None
+) -> dict[str, Any]:
+    """The cases of one of the `PROTOCOLS`, what `compare_systems` tells of them, null without a case, and `samples`."""
     all_cases, item_counts = build_cases(dataset, split, PROTOCOLS[protocol]), dataset.item_counts()
     cases = all_cases.sample(max(MAX_SCORES // dataset.num_items, 1), seed=_SEED)
     counts = {
@@ -112,10 +132,11 @@ def measure_protocol(systems: Mapping[str, Scorer], dataset: Dataset, split: Spl
         "unknown_item_share": all_cases.unknown_item_share,
         "catalogue_items": cases.num_items,
     }
-    figures: dict[str, Any] = {"ranking": None, "ranking_otherwise": None, "groups": None}
+    figures: dict[str, Any] = {"ranking": None, "ranking_otherwise": None, "groups": None, "samples": []}
     if len(cases):
         groups = pair_groups(cases, item_counts, dataset.num_visitors)
-        figures = compare_systems(systems, cases, groups, item_counts, seed=_SEED)
+        figures = compare_systems(systems, cases, groups, item_counts, seed=_SEED, replicas=replicas)
+        figures["samples"] = sample_recommendations(systems, cases, dataset, seed=_SEED)
     return {"protocol": _DESCRIPTIONS[protocol], "cases": counts, **figures}
 
 

@@ -6,7 +6,7 @@ its rows, not the few thousand that were read.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import keras
 import tensorflow as tf
@@ -14,12 +14,23 @@ import tensorflow as tf
 from trainer.config import AdagradConfig, AdamConfig, OptimizerConfig
 
 
+class Slot(NamedTuple):
+    """An array that an optimizer keeps beside a table, of as many rows.
+
+    fill   its initial value
+    dim    its columns; None: those of the table
+    """
+
+    fill: float
+    dim: int | None = None
+
+
 class RowOptimizer(Protocol):
     """How the rows of a table move along a gradient."""
 
     @property
-    def slots(self) -> Mapping[str, float]:
-        """Name and initial value of each array the optimizer keeps beside the table, of the table's shape."""
+    def slots(self) -> Mapping[str, Slot]:
+        """What the optimizer keeps beside the table, by name."""
 
     def apply(
         self,
@@ -34,7 +45,9 @@ class RowOptimizer(Protocol):
 
 def row_optimizer(config: OptimizerConfig) -> RowOptimizer:
     """The row-sparse form of the optimizer."""
-    return _RowAdagrad(config) if isinstance(config, AdagradConfig) else _LazyAdam(config)
+    if isinstance(config, AdamConfig):
+        return _LazyAdam(config)
+    return _RowWiseAdagrad(config) if config.is_row_wise else _RowAdagrad(config)
 
 
 def dense_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
@@ -55,8 +68,8 @@ class _RowAdagrad:
     config: AdagradConfig
 
     @property
-    def slots(self) -> Mapping[str, float]:
-        return {"accumulator": self.config.initial_accumulator}
+    def slots(self) -> Mapping[str, Slot]:
+        return {"accumulator": Slot(self.config.initial_accumulator)}
 
     def apply(
         self,
@@ -77,12 +90,37 @@ class _RowAdagrad:
 
 
 @dataclass(frozen=True)
+class _RowWiseAdagrad:
+    """One accumulator a row, of the mean of its squared gradients (Gupta et al., 2014; FBGEMM's rowwise_adagrad)."""
+
+    config: AdagradConfig
+
+    @property
+    def slots(self) -> Mapping[str, Slot]:
+        return {"accumulator": Slot(self.config.initial_accumulator, dim=1)}
+
+    def apply(
+        self,
+        values: tf.Variable,
+        slots: Mapping[str, tf.Variable],
+        rows: tf.Tensor,
+        gradient: tf.Tensor,
+        step: tf.Tensor,  # noqa: ARG002 (Adagrad's rate does not depend on it)
+    ) -> None:
+        accumulator = slots["accumulator"]
+        new = accumulator.sparse_read(rows) + tf.reduce_mean(tf.square(gradient), axis=1, keepdims=True)
+        accumulator.scatter_update(tf.IndexedSlices(new, rows))
+        change = self.config.learning_rate * gradient / (tf.sqrt(new) + self.config.epsilon)
+        values.scatter_sub(tf.IndexedSlices(change, rows))
+
+
+@dataclass(frozen=True)
 class _LazyAdam:
     config: AdamConfig
 
     @property
-    def slots(self) -> Mapping[str, float]:
-        return {"first_moment": 0.0, "second_moment": 0.0}
+    def slots(self) -> Mapping[str, Slot]:
+        return {"first_moment": Slot(0.0), "second_moment": Slot(0.0)}
 
     def apply(
         self,

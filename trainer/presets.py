@@ -55,7 +55,7 @@ MF = RunConfig(
     loss=SampledSoftmaxConfig(),
     optimizer=AdagradConfig(learning_rate=0.2),
     input=InputConfig(batch_size=1024),
-    epochs=20,
+    epochs=10,
 )
 """Matrix factorization as a recommender: sampled softmax, cosine, row-sparse Adagrad.
 
@@ -66,7 +66,7 @@ NDCG@20 of returning visitors .177 [.173, .180] on the test split of retailrocke
 """
 
 NN = RunConfig(
-    model=TowersConfig(),
+    model=TowersConfig(dim=128, return_bonus=4.0),
     loss=SampledSoftmaxConfig(),
     optimizer=AdagradConfig(),
     input=InputConfig(batch_size=512),

@@ -20,7 +20,9 @@ from contract.schema import Vocabulary
 from contract.shards import Shard, read_timelines
 from contract.timelines import TimelineRows
 from trainer.checkpoint import weights_checksum
+from trainer.cluster import join_cluster
 from trainer.dataset import Dataset
+from trainer.distribution import Replicas, start_replicas, stop_without_others
 from trainer.models.interface import Queries, Scorer
 from trainer.ranking.histories import Histories
 from trainer.ranking.topk import (
@@ -95,6 +97,8 @@ def recommend(
 ) -> dict[str, Any]:
     """Publishes the k best new items of each visitor by a run's best model; see `write_recommendations`.
 
+    Workers of a cluster (see `cluster.read_cluster`) divide the ranking; the chief publishes.
+
     Args:
       workdir: directory of the run.
       output: a directory or URI where nothing stands yet.
@@ -105,12 +109,26 @@ def recommend(
     """
     storage.refuse_existing(output, marker=_SUMMARY)
     request = Request(k=k, visitor_ids=read_visitor_ids(visitors) if visitors else None, formats=formats)
-    run = open_trained_run(workdir, data)
-    return write_recommendations(run.model, run.dataset, output, request, model_checksum=weights_checksum(workdir))
+    cluster = join_cluster()
+    with stop_without_others(cluster):
+        replicas = start_replicas(1, cluster)
+        run, model_checksum = open_trained_run(workdir, data), weights_checksum(workdir)
+        replicas.wait_for_all()  # all have seen that nothing stands at `output`
+        summary = write_recommendations(
+            run.model, run.dataset, output, request, model_checksum=model_checksum, replicas=replicas
+        )
+        replicas.wait_for_all()
+        return summary
 
 
 def write_recommendations(
-    scorer: Scorer, dataset: Dataset, output: str, request: Request, *, model_checksum: str
+    scorer: Scorer,
+    dataset: Dataset,
+    output: str,
+    request: Request,
+    *,
+    model_checksum: str,
+    replicas: Replicas | None = None,
 ) -> dict[str, Any]:
     """Publishes the k best new items of each visitor, whole or not at all.
 
@@ -124,6 +142,7 @@ def write_recommendations(
       output: a directory or URI where nothing stands yet.
       request: k from 1 to I.
       model_checksum: stands for the scorer's weights: shards of others do not go together with its own.
+      replicas: whose workers share the ranking; the chief publishes.
 
     Returns:
       Counts and the paths of the shards, by format; `recommendations.json` beside them holds the same.
@@ -135,7 +154,9 @@ def write_recommendations(
     k, formats = request.k, sorted(set(request.formats))
     if not 1 <= k <= dataset.num_items:
         raise ValueError(f"k must be from 1 to {dataset.num_items}, the number of items in the catalogue; got {k}")
-    storage.refuse_existing(output, marker=_SUMMARY)
+    is_chief = replicas is None or replicas.is_chief
+    if is_chief:
+        storage.refuse_existing(output, marker=_SUMMARY)
     audience = _choose_visitors(dataset, request.visitor_ids)
     if not audience.ids:
         raise ValueError("there is nobody to recommend to: the list of visitors is empty")
@@ -149,8 +170,10 @@ def write_recommendations(
         "shard_visitors": shard_visitors,
     }
     shards = _divide(len(audience.ids), shard_visitors, formats)
-    unfinished = open_output(output, made_of, marker=_SUMMARY)
-    _write_shards(unfinished, shards, _compile_ranking(scorer, audience, dataset.num_items, k), dataset)
+    unfinished = open_output(output, made_of, marker=_SUMMARY) if is_chief else None
+    missing = _find_missing(unfinished, shards, replicas)
+    rank = _compile_ranking(scorer, audience, dataset.num_items, k, replicas)
+    _write_shards(unfinished, missing, len(audience.ids), rank, dataset)
     summary = {
         "output": output,
         "k": k,
@@ -160,7 +183,8 @@ def write_recommendations(
         "model_checksum": model_checksum,
         "files": {form: [join(output, shard.files[form]) for shard in shards] for form in formats},
     }
-    unfinished.publish((json.dumps(summary, indent=2) + "\n").encode())
+    if unfinished is not None:
+        unfinished.publish((json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
 
@@ -217,21 +241,34 @@ def _divide(num_visitors: int, shard_visitors: int, formats: Sequence[str]) -> l
     ]
 
 
-def _write_shards(unfinished: ResumableOutput, shards: Sequence[_Shard], rank: _Rank, dataset: Dataset) -> None:
-    """Writes the shards that are missing."""
+def _find_missing(
+    unfinished: ResumableOutput | None, shards: Sequence[_Shard], replicas: Replicas | None
+) -> list[_Shard]:
+    """The shards that are to be written, as the chief finds them."""
+    is_missing = np.array(
+        [unfinished is not None and not unfinished.has(shard.files.values()) for shard in shards], int
+    )
+    if replicas is not None:
+        is_missing = replicas.sum_over_workers(is_missing)
+    return [shard for shard, is_one in zip(shards, is_missing, strict=True) if is_one]
+
+
+def _write_shards(
+    unfinished: ResumableOutput | None, missing: Sequence[_Shard], num_visitors: int, rank: _Rank, dataset: Dataset
+) -> None:
+    """Ranks for the shards that are missing; the chief, who has the output, writes them."""
     item_ids = np.array(dataset.vocabulary(Vocabulary.ITEMS), object)
-    missing = [shard for shard in shards if not unfinished.has(shard.files.values())]
-    num_visitors, num_missing = (sum(len(shard) for shard in some) for some in (shards, missing))
-    with tqdm(  # shown on a terminal alone
-        total=num_visitors, initial=num_visitors - num_missing, unit="visitor", disable=None
-    ) as progress:
+    num_missing = sum(len(shard) for shard in missing)
+    is_silent = True if unfinished is None else None  # None: shown on a terminal alone
+    with tqdm(total=num_visitors, initial=num_visitors - num_missing, unit="visitor", disable=is_silent) as progress:
         for shard in missing:
             lists = rank(shard.visitors, progress.update)
-            unfinished.write({name: ENCODERS[form](lists, item_ids) for form, name in shard.files.items()})
-            log.info("wrote %s", ", ".join(shard.files.values()))
+            if unfinished is not None:
+                unfinished.write({name: ENCODERS[form](lists, item_ids) for form, name in shard.files.items()})
+                log.info("wrote %s", ", ".join(shard.files.values()))
 
 
-def _compile_ranking(scorer: Scorer, audience: _Audience, num_items: int, k: int) -> _Rank:
+def _compile_ranking(scorer: Scorer, audience: _Audience, num_items: int, k: int, replicas: Replicas | None) -> _Rank:
     size = chunk_size(num_items)
     # the end of the dataset is the present, for everyone
     now_ms = np.full(len(audience.ids), audience.history.timestamp_ms.max(initial=0))
@@ -242,14 +279,15 @@ def _compile_ranking(scorer: Scorer, audience: _Audience, num_items: int, k: int
 
     def rank(visitors: slice, tell: Callable[[int], object]) -> ShardLists:
         history = audience.history.take(np.arange(visitors.start, visitors.stop))
-        items, scores = [], []
-        for chunk, queries in query_chunks(audience.visitor[visitors], history, now_ms[visitors], size):
+        items, scores = np.zeros((len(history), k), np.int64), np.zeros((len(history), k), np.float32)
+        for chunk, queries in query_chunks(audience.visitor[visitors], history, now_ms[visitors], size, replicas):
             with refusing_diverged():
                 top = rank_chunk(queries)
             count = chunk.stop - chunk.start
-            items.append(top.item[:count].numpy())
-            scores.append(top.score[:count].numpy())
+            items[chunk], scores[chunk] = top.item[:count].numpy(), top.score[:count].numpy()
             tell(count)
-        return ShardLists(audience.ids[visitors], np.concatenate(items), np.concatenate(scores))
+        if replicas is not None:  # each visitor was ranked for by one worker, and has zeros with the others
+            items, scores = replicas.sum_over_workers(items), replicas.sum_over_workers(scores)
+        return ShardLists(audience.ids[visitors], items, scores)
 
     return rank

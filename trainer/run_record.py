@@ -4,7 +4,7 @@ import json
 import logging
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from trainer.dataset import Dataset
 
 log = logging.getLogger(__name__)
 
-_MAY_CHANGE = ("devices", "steps_per_call", "checkpoint_every_steps", "max_loss_growth")
+_MAY_CHANGE = ("devices", "steps_per_call", "checkpoint_every_steps", "step_timeout_seconds", "max_loss_growth")
 """Knobs that change how a run proceeds, not where it ends: a resumed run may have others."""
 
 
@@ -32,6 +32,8 @@ class RunRecord:
     mean_event_weight   of these, where the loss has event weights to predict: what a constant would predict
     commit              of the program; None where it does not run from a git checkout
     versions            of Python and the packages that decide the numbers
+    dataset_facts       what a dataset of another checksum may differ in
+    warm_start          the run that this one began with, and what of it was carried over; None: it began with nothing
     """
 
     config: RunConfig
@@ -42,6 +44,8 @@ class RunRecord:
     mean_event_weight: float
     commit: str | None
     versions: dict[str, str]
+    dataset_facts: dict[str, str] = field(default_factory=dict)
+    warm_start: dict[str, Any] | None = None
 
 
 def read_record(workdir: str) -> RunRecord:
@@ -71,8 +75,8 @@ def has_run(workdir: str) -> bool:
     return storage.exists(RunLayout(workdir).run)
 
 
-def check_same_run(record: RunRecord, config: RunConfig, dataset: Dataset) -> None:
-    """Refuses to go on with a run under another config or on another dataset.
+def check_same_run(record: RunRecord, config: RunConfig, dataset: Dataset, warm_start: str | None = None) -> None:
+    """Refuses to go on with a run under another config or on another dataset, or begun with another run.
 
     Raises:
       ValueError: names each difference.
@@ -82,10 +86,15 @@ def check_same_run(record: RunRecord, config: RunConfig, dataset: Dataset) -> No
     found = [line for line in changed if line not in harmless]
     if record.dataset_checksum != dataset.checksum:
         found.append(f"dataset: {record.dataset_checksum[:12]}…, now {dataset.checksum[:12]}… at {dataset.root}")
+        facts, old = dataset.facts(), record.dataset_facts
+        found += [f"{name}: {old[name]}, now {facts.get(name)}" for name in old if old[name] != facts.get(name)]
+    if warm_start is not None and warm_start != (record.warm_start or {}).get("run"):
+        found.append(f"warm start: {(record.warm_start or {}).get('run')}, now {warm_start}")
     if found:
         raise ValueError(
             f"the workdir holds a run that differs from this one ({'; '.join(found)}); "
-            "give another --workdir, or the settings and dataset it began with"
+            "give another --workdir, and --warm-start with this one to carry its vectors over, or the settings and "
+            "dataset it began with"
         )
     if harmless:
         log.info("going on with %s", "; ".join(harmless))

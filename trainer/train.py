@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -17,19 +17,20 @@ from contract.shards import telling_read_errors
 from trainer import checkpoint
 from trainer.alternating import AlternatingSolver
 from trainer.checkpoint import Parts
+from trainer.checkpoint_writer import CheckpointWriter
 from trainer.cluster import Cluster, join_cluster
 from trainer.config import RunConfig, SampledSoftmaxConfig
 from trainer.dataset import Dataset, open_dataset
 from trainer.distribution import Replicas, check_batch_divides, start_replicas, stop_without_others
 from trainer.embeddings import ShardedTable, initialize
-from trainer.input_pipeline import count_events, steps_per_epoch, training_batches
+from trainer.input_pipeline import count_events, training_batches
 from trainer.interactions import read_interactions
+from trainer.keeper import Keeper, Length
 from trainer.loss_watch import LossWatch, describe_batch, describe_tables
 from trainer.models.build import TrainingModel, build_tables, build_training_model
-from trainer.models.loading import build_inference_model
 from trainer.optimizers import dense_optimizer
 from trainer.preemption import Preempted, StopRequest, stop_on_sigterm
-from trainer.run_log import RunLog, open_log
+from trainer.run_log import open_log
 from trainer.run_record import (
     RunRecord,
     check_same_run,
@@ -41,6 +42,8 @@ from trainer.run_record import (
 )
 from trainer.training_step import TrainingStep, compile_steps
 from trainer.validation import Validator, make_next_item_validator, make_validator
+from trainer.warm_start import begin_warm
+from trainer.watchdog import watching
 
 __all__ = ["Preempted", "train"]
 
@@ -50,75 +53,15 @@ Advance = Callable[[int, int], np.ndarray]
 """Trains `count` steps, the first of which has the number `first`, and gives their losses [count]."""
 
 
-@dataclass(frozen=True)
-class _Length:
-    """How long a run is, in rows and steps; an epoch's last step has fewer rows than the others."""
-
-    rows: int
-    batch_size: int
-    epochs: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return steps_per_epoch(self.rows, self.batch_size)
-
-    @property
-    def steps(self) -> int:
-        return self.steps_per_epoch * self.epochs
-
-    def rows_before(self, step: int) -> int:
-        epochs, steps = divmod(step, self.steps_per_epoch)
-        return epochs * self.rows + steps * self.batch_size
-
-
-@dataclass(frozen=True)
-class _Keeper:
-    """Saves a run and measures what it saved."""
-
-    config: RunConfig
-    workdir: str
-    dataset: Dataset
-    replicas: Replicas
-    parts: Parts
-    length: _Length
-    validator: Validator | None
-
-    def save(self, step: int) -> None:
-        checkpoint.save(self.workdir, self.parts, self.replicas, step=step, steps_per_epoch=self.length.steps_per_epoch)
-        if self.replicas.is_chief:
-            checkpoint.keep_best_and_last(self.workdir)
-
-    def validate(self, step: int, run_log: RunLog) -> str:
-        """Measures the saved model of `step`, unless that was done, and tells what came out."""
-        validator = self.validator
-        if validator is None or step in checkpoint.read_validations(self.workdir).values:
-            return ""
-        weights = checkpoint.read_weights_of_step(self.workdir, step)
-        value = validator.measure(build_inference_model(self.config, weights, self.dataset))
-        checkpoint.record_validation(
-            self.workdir, step, value, metric=validator.metric, is_higher_better=validator.is_higher_better
-        )
-        checkpoint.keep_best_and_last(self.workdir)
-        epoch = step // self.length.steps_per_epoch
-        run_log.validation(step=step, epoch=epoch, metric=validator.metric, value=value)
-        return f", validation {validator.metric} {value:.4f}"
-
-    def is_out_of_patience(self, step: int) -> bool:
-        """Whether the epochs up to `step` have brought nothing better for too long; every worker asks at once."""
-        patience = self.config.patience
-        is_over = patience is not None and checkpoint.read_validations(self.workdir).since_best(step) >= patience
-        is_over = self.replicas.is_true_anywhere(is_over and self.replicas.is_chief)
-        if is_over:
-            log.info("stopping: the last %d epochs were no better on the validation split (patience)", patience)
-        return is_over
-
-
-def train(config: RunConfig, *, data: str, workdir: str, stop: StopRequest | None = None) -> dict[str, Any]:
+def train(
+    config: RunConfig, *, data: str, workdir: str, warm_start: str | None = None, stop: StopRequest | None = None
+) -> dict[str, Any]:
     """Trains to the end of the last epoch, from where the run at `workdir` stands.
 
     Args:
       data: the prepared dataset.
       workdir: directory of the run; made where it does not exist.
+      warm_start: a run whose vectors this one begins with, see `warm_start.begin_warm`.
       stop: asks the run to stop; None: SIGTERM does.
 
     Returns:
@@ -131,36 +74,54 @@ def train(config: RunConfig, *, data: str, workdir: str, stop: StopRequest | Non
     """
     cluster = join_cluster()
     with stop_on_sigterm(stop) as request, stop_without_others(cluster):
-        return _train(config, data, workdir, request, cluster)
+        return _train(config, data, workdir, warm_start, request, cluster)
 
 
-def _train(config: RunConfig, data: str, workdir: str, request: StopRequest, cluster: Cluster | None) -> dict[str, Any]:
+def _train(
+    config: RunConfig,
+    data: str,
+    workdir: str,
+    warm_start: str | None,
+    request: StopRequest,
+    cluster: Cluster | None,
+) -> dict[str, Any]:
     replicas = start_replicas(config.devices, cluster)
     check_batch_divides(config.input.batch_size, replicas.count)
     dataset = open_dataset(data)
     if replicas.is_chief:
         storage.check_writable(workdir)
-    record = _open_run(workdir, config, dataset, replicas)
+    record = _open_run(workdir, config, dataset, replicas, warm_start)
     rows_of_step = record.training_rows if config.solver == "als" else config.input.batch_size
-    length = _Length(record.training_rows, rows_of_step, config.epochs)
+    length = Length(record.training_rows, rows_of_step, config.epochs)
 
     parts, start = _build(config, dataset, replicas, length)
-    step = first_step = _restore_or_initialize(workdir, parts, config, length)
+    step = first_step = checkpoint.last_step(workdir) or 0
+    if step:
+        log.info("going on from the checkpoint of step %d of %d", step, length.steps)
+        checkpoint.restore(workdir, parts, step)
+    else:
+        record = _begin(workdir, parts, record, dataset, replicas, length)
     advance = start(step)
-    validator = _make_validator(config, dataset) if replicas.is_chief else None
-    keeper = _Keeper(config, workdir, dataset, replicas, parts, length, validator)
+    validator = _make_validator(config, dataset, replicas)
+    writer = CheckpointWriter(workdir, parts, replicas, steps_per_epoch=length.steps_per_epoch)
+    keeper = Keeper(config, workdir, dataset, replicas, length, writer, validator, request)
     watch = LossWatch(config.max_loss_growth, is_beginning=step == 0)
+    if replicas.is_true_anywhere(request.is_made):
+        raise Preempted(f"stopped before step {step}; the same command goes on from there")
 
     began = time.monotonic()
-    with open_log(
-        workdir,
-        is_chief=replicas.is_chief,
-        total_rows=length.rows_before(length.steps),
-        first_row=length.rows_before(step),
-        first_step=step,
-    ) as run_log:
+    with (
+        watching(config.step_timeout_seconds, is_active=replicas.workers > 1) as watchdog,
+        open_log(
+            workdir,
+            is_chief=replicas.is_chief,
+            total_rows=length.rows_before(length.steps),
+            first_row=length.rows_before(step),
+            first_step=step,
+        ) as run_log,
+    ):
         if step and step % length.steps_per_epoch == 0:
-            keeper.validate(step, run_log)  # a run killed between saving and measuring
+            keeper.validate(step, run_log, watchdog)  # a run killed between saving and measuring
         while step < length.steps and not keeper.is_out_of_patience(step):
             epoch = step // length.steps_per_epoch + 1
             epoch_end = epoch * length.steps_per_epoch
@@ -169,6 +130,7 @@ def _train(config: RunConfig, data: str, workdir: str, request: StopRequest, clu
                 count = min(config.steps_per_call, epoch_end - step, _until_save(config, step))
                 with telling_read_errors():
                     losses = advance(step, count)
+                watchdog.progress()
                 fault = watch.find_fault(losses)
                 if fault is not None:
                     place, what = fault
@@ -177,23 +139,26 @@ def _train(config: RunConfig, data: str, workdir: str, request: StopRequest, clu
                 step += count
                 epoch_losses.append(losses)
                 run_log.steps(step=step, epoch=epoch, rows=rows, loss=float(losses.mean()))
-                is_stopping = replicas.is_true_anywhere(request.is_made)
-                if is_stopping:
-                    log.warning("asked to stop: saving step %d; a second SIGTERM ends the run at once", step)
-                if is_stopping or step == epoch_end or _until_save(config, step) == config.checkpoint_every_steps:
-                    keeper.save(step)
-                if is_stopping:
-                    raise Preempted(f"stopped at step {step} of {length.steps}; the same command goes on from there")
+                if replicas.is_true_anywhere(request.is_made):
+                    keeper.stop(step)
+                if step == epoch_end or _until_save(config, step) == config.checkpoint_every_steps:
+                    writer.begin(step)
+                    run_log.happened("checkpoint")
+                else:
+                    writer.poll()
             loss = float(np.concatenate(epoch_losses).mean())
-            run_log.epoch(epoch, f"loss {loss:.4f}{keeper.validate(step, run_log)}")
+            run_log.epoch(epoch, f"loss {loss:.4f}{keeper.validate(step, run_log, watchdog)}")
+    keeper.end()
     return _result(workdir, record, length, range(first_step, step), time.monotonic() - began)
 
 
-def _open_run(workdir: str, config: RunConfig, dataset: Dataset, replicas: Replicas) -> RunRecord:
+def _open_run(
+    workdir: str, config: RunConfig, dataset: Dataset, replicas: Replicas, warm_start: str | None
+) -> RunRecord:
     """The record of the run at `workdir`, which must be this one, or a new record."""
     if has_run(workdir):
         record = read_record(workdir)
-        check_same_run(record, config, dataset)
+        check_same_run(record, config, dataset, warm_start)
         replicas.wait_for_all()
         return record
     shards = dataset.shards(Split.TRAIN)
@@ -212,6 +177,8 @@ def _open_run(workdir: str, config: RunConfig, dataset: Dataset, replicas: Repli
         mean_event_weight=float(events @ np.array(config.loss.event_weights) / events.sum()),
         commit=current_commit(),
         versions=current_versions(),
+        dataset_facts=dataset.facts(),
+        warm_start={"run": warm_start} if warm_start is not None else None,
     )
     replicas.wait_for_all()  # all have seen that there is no run yet
     if replicas.is_chief:
@@ -219,13 +186,15 @@ def _open_run(workdir: str, config: RunConfig, dataset: Dataset, replicas: Repli
     return record
 
 
-def _make_validator(config: RunConfig, dataset: Dataset) -> Validator | None:
+def _make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas) -> Validator | None:
     """What picks the best checkpoint: next items for models of sequences, which returning visitors would not tell."""
-    return make_next_item_validator(dataset, "ndcg") if config.is_sequential else make_validator(config, dataset)
+    if config.is_sequential:
+        return make_next_item_validator(dataset, "ndcg", replicas)
+    return make_validator(config, dataset, replicas)
 
 
 def _build(
-    config: RunConfig, dataset: Dataset, replicas: Replicas, length: _Length
+    config: RunConfig, dataset: Dataset, replicas: Replicas, length: Length
 ) -> tuple[Parts, Callable[[int], Advance]]:
     """What a run trains, and what goes on with it from a step once it is filled."""
     if config.solver == "als":
@@ -244,7 +213,7 @@ def _build(
     return Parts(model.tables, model.dense, optimizer.variables if optimizer else []), start
 
 
-def _batches_from(step: int, config: RunConfig, dataset: Dataset, length: _Length) -> tf.data.Dataset:
+def _batches_from(step: int, config: RunConfig, dataset: Dataset, length: Length) -> tf.data.Dataset:
     return training_batches(
         dataset.shards(Split.TRAIN),
         config.input,
@@ -280,22 +249,26 @@ def _make_dense_optimizer(
     return optimizer
 
 
-def _restore_or_initialize(workdir: str, parts: Parts, config: RunConfig, length: _Length) -> int:
-    """Fills the tables; returns the step the run stands at."""
-    step = checkpoint.last_step(workdir)
-    if step is not None:
-        log.info("going on from the checkpoint of step %d of %d", step, length.steps)
-        checkpoint.restore(workdir, parts, step)
-        return step
-    for name, table in parts.tables.items():
-        initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev)
+def _begin(
+    workdir: str, parts: Parts, record: RunRecord, dataset: Dataset, replicas: Replicas, length: Length
+) -> RunRecord:
+    """Fills the tables of a run at its first step; its record, with what it was begun with."""
+    config = record.config
+    if record.warm_start is not None:
+        carried = begin_warm(record.warm_start["run"], config, dataset, parts)
+        record = replace(record, warm_start=carried)
+        if replicas.is_chief:
+            write_record(record, workdir)
+    else:
+        for name, table in parts.tables.items():
+            initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev)
     log.info(
         "beginning: %d rows an epoch, %d steps, tables of %s rows",
         length.rows,
         length.steps,
         ", ".join(f"{table.rows} {name}" for name, table in parts.tables.items()),
     )
-    return 0
+    return record
 
 
 def _until_save(config: RunConfig, step: int) -> int:
@@ -304,7 +277,7 @@ def _until_save(config: RunConfig, step: int) -> int:
     return every - step % every if every else 2**31 - 1
 
 
-def _describe_fault(config: RunConfig, dataset: Dataset, parts: Parts, length: _Length, step: int, what: str) -> str:
+def _describe_fault(config: RunConfig, dataset: Dataset, parts: Parts, length: Length, step: int, what: str) -> str:
     """What is wrong at a step, what it was fed, and what to do."""
     told = [f"{what} at step {step}"]
     if config.solver == "sgd":  # a position gives the batch again: nothing is kept of it while all goes well
@@ -320,7 +293,7 @@ def _describe_fault(config: RunConfig, dataset: Dataset, parts: Parts, length: _
     )
 
 
-def _result(workdir: str, record: RunRecord, length: _Length, trained: range, seconds: float) -> dict[str, Any]:
+def _result(workdir: str, record: RunRecord, length: Length, trained: range, seconds: float) -> dict[str, Any]:
     validations = checkpoint.read_validations(workdir)
     best = checkpoint.best_step(workdir)
     rows = length.rows_before(trained.stop) - length.rows_before(trained.start)
@@ -334,6 +307,7 @@ def _result(workdir: str, record: RunRecord, length: _Length, trained: range, se
         "validation_metric": validations.metric or None,
         "best_step": best,
         "best_validation": validations.values[best] if best is not None else None,
+        "warm_start": record.warm_start,
         "seconds": round(seconds, 3),
         "examples_per_second": round(rows / seconds, 1),
     }

@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from contract.schema import Split
 from trainer.config import RunConfig, SquaredErrorConfig
 from trainer.dataset import Dataset
+from trainer.distribution import Replicas
 from trainer.models.interface import InferenceModel
 from trainer.ranking.cases import Cases, build_cases, next_items
 from trainer.ranking.evaluation import Evaluator
@@ -20,16 +21,27 @@ MAX_CASES = 5000
 """Cases that are ranked for after an epoch: enough to tell epochs apart, few enough not to be felt."""
 
 
+class Measure(Protocol):
+    """A figure of a model's present variables; all workers ask for it together."""
+
+    def __call__(self, model: InferenceModel, look: Callable[[], None] = ..., /) -> float:
+        """The figure; `look` is called now and then, and what it raises ends the measurement."""
+
+
 @dataclass(frozen=True)
 class Validator:
-    """A figure of a model; `measure` gives it for the model's present variables."""
+    """A figure that models are compared by."""
 
     metric: str
     is_higher_better: bool
-    measure: Callable[[InferenceModel], float]
+    measure: Measure
 
 
-def make_validator(config: RunConfig, dataset: Dataset) -> Validator | None:
+def _go_on() -> None:
+    """Ends no measurement."""
+
+
+def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
     """NDCG of returning visitors for models that rank, mean squared error for those that predict event weights.
 
     Returns:
@@ -39,12 +51,14 @@ def make_validator(config: RunConfig, dataset: Dataset) -> Validator | None:
         return None
     if isinstance(config.loss, SquaredErrorConfig):
         weights, rows = config.loss.event_weights, target_rows(dataset, Split.VALIDATION)
-        return Validator("mse", False, lambda model: rating_mse(model, rows, weights))
+        return Validator("mse", False, lambda model, _=_go_on: rating_mse(model, rows, weights))
     cases = build_cases(dataset, Split.VALIDATION)
-    return _ranking_validator(cases, "ndcg", "no visitor of the validation split returns to a new item")
+    return _ranking_validator(cases, "ndcg", "no visitor of the validation split returns to a new item", replicas)
 
 
-def make_next_item_validator(dataset: Dataset, metric: Literal["mrr", "ndcg"] = "mrr") -> Validator | None:
+def make_next_item_validator(
+    dataset: Dataset, metric: Literal["mrr", "ndcg"] = "mrr", replicas: Replicas | None = None
+) -> Validator | None:
     """MRR or NDCG of next items for models of sequences, with a sample of the visitors.
 
     Returns:
@@ -54,29 +68,31 @@ def make_next_item_validator(dataset: Dataset, metric: Literal["mrr", "ndcg"] = 
         return None
     cases = build_cases(dataset, Split.VALIDATION, next_items)
     return _ranking_validator(
-        cases, metric, "no row of the validation split has a history and an item of the catalogue"
+        cases, metric, "no row of the validation split has a history and an item of the catalogue", replicas
     )
 
 
-def _ranking_validator(cases: Cases, metric: Literal["mrr", "ndcg"], without_cases: str) -> Validator | None:
+def _ranking_validator(
+    cases: Cases, metric: Literal["mrr", "ndcg"], without_cases: str, replicas: Replicas | None
+) -> Validator | None:
     if not len(cases):
         log.warning("%s: the last checkpoint is taken for the best", without_cases)
         return None
     name = f"{metric}@{LIST_LENGTH}"
-    return Validator(name, True, _RankingMeasure(cases.sample(MAX_CASES, seed=0), name))
+    return Validator(name, True, _RankingMeasure(cases.sample(MAX_CASES, seed=0), name, replicas))
 
 
 class _RankingMeasure:
     """Ranks for the same visitors again and again; compiled once, for the first model given."""
 
-    def __init__(self, cases: Cases, metric: str) -> None:
-        self._cases, self._metric = cases, metric
+    def __init__(self, cases: Cases, metric: str, replicas: Replicas | None) -> None:
+        self._cases, self._metric, self._replicas = cases, metric, replicas
         self._ranked: tuple[InferenceModel, Evaluator] | None = None
 
-    def __call__(self, model: InferenceModel) -> float:
+    def __call__(self, model: InferenceModel, look: Callable[[], None] = _go_on) -> float:
         if self._ranked is None:
-            self._ranked = model, Evaluator(model, self._cases, [LIST_LENGTH])
+            self._ranked = model, Evaluator(model, self._cases, [LIST_LENGTH], replicas=self._replicas)
         own, evaluator = self._ranked
         for variable, given in zip(own.variables, model.variables, strict=True):
             variable.assign(given)
-        return evaluator.measure().mean(self._metric)
+        return evaluator.measure(look).mean(self._metric)

@@ -75,7 +75,7 @@ def assert_same(first: Path, second: Path) -> None:
         np.testing.assert_array_equal(same, weight)
 
 
-@pytest.fixture(scope="module", params=["notebook-nn", "mf"])
+@pytest.fixture(scope="module", params=["notebook-nn", "mf", "nn"])
 def undisturbed(request: pytest.FixtureRequest, dataset: str, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     """A preset and the run of it that nothing ended."""
     workdir = tmp_path_factory.mktemp("whole")
@@ -98,7 +98,7 @@ def test_a_run_that_a_signal_ended_goes_on_to_the_same_tables(
     assert_same(whole, tmp_path)
 
 
-@pytest.mark.parametrize("preset", ["notebook-mf", "notebook-nn", "mf"])
+@pytest.mark.parametrize("preset", ["notebook-mf", "notebook-nn", "mf", "nn"])
 def test_two_workers_train_as_one_process_with_two_replicas_does(preset: str, dataset: str, tmp_path: Path) -> None:
     finish([start(preset, dataset, tmp_path / "one", "epochs=2", "devices=2")])
     finish(start_two(preset, dataset, tmp_path / "two", "epochs=2"))

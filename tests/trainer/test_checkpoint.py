@@ -8,6 +8,7 @@ import pytest
 from contract.layout import RunLayout
 from trainer import checkpoint, embeddings
 from trainer.checkpoint import Parts
+from trainer.checkpoint_writer import CheckpointWriter
 from trainer.config import AdamConfig
 from trainer.distribution import Replicas, start_replicas
 from trainer.embeddings import ShardedTable
@@ -49,7 +50,9 @@ def contents(parts: Parts) -> dict[str, np.ndarray]:
 def save(workdir: str, step: int, count: int = 1) -> Parts:
     replicas = start_replicas(count, None)
     parts = make_parts(replicas, fill=step)
-    checkpoint.save(workdir, parts, replicas, step=step, steps_per_epoch=4)
+    writer = CheckpointWriter(workdir, parts, replicas, steps_per_epoch=4)
+    writer.begin(step)
+    assert writer.finish()
     return parts
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from trainer import cli
 from trainer.config import EvaluationConfig, NeighboursConfig
+from trainer.preemption import Preempted
 
 
 def job(name, function):
@@ -101,7 +102,6 @@ def test_the_formats_of_the_flag_are_those_of_the_job():
 
 def fake_train(monkeypatch, function):
     module = job("train", function)
-    module.Preempted = type("Preempted", (Exception,), {})
     monkeypatch.setitem(sys.modules, "trainer.train", module)
     return module
 
@@ -147,7 +147,7 @@ def test_misuse_exits_with_2_and_says_what_is_wrong(arguments, message, capsys):
 
 def test_a_preempted_run_exits_with_75_and_prints_no_result(monkeypatch, capsys, caplog):
     module = fake_train(monkeypatch, None)
-    module.train = refuse(module.Preempted("stopped after step 7; run again to go on"))
+    module.train = refuse(Preempted("stopped after step 7; run again to go on"))
     assert cli.main(TRAIN) == 75
     assert capsys.readouterr().out == ""
     assert "stopped after step 7" in caplog.text

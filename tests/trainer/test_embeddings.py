@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import embeddings
+from trainer import embeddings, exchange
 from trainer.config import AdagradConfig
 from trainer.distribution import Replicas, start_replicas
 from trainer.embeddings import RowShards, ShardedTable, initialize
@@ -35,49 +35,84 @@ def test_rows_are_assigned_and_read_piece_by_piece(count: int, monkeypatch: pyte
         np.testing.assert_array_equal(np.concatenate(list(table.values.chunks(replica))), expected[replica::count])
 
 
+DIVIDED, SHARED = [9, 0, 3, 3, 9, 1, 2, 9], [3, 7, 7]
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
-@pytest.mark.parametrize("is_divided", [True, False])
-def test_a_lookup_gives_each_id_its_row(count: int, is_divided: bool) -> None:
+@pytest.mark.parametrize("shared", [None, SHARED])
+def test_a_lookup_gives_each_id_its_row(count: int, shared: list[int] | None) -> None:
     replicas = start_replicas(count, None)
     table = make_table(replicas)
     values = np.arange(20, dtype=np.float32).reshape(10, 2)
     table.values.assign(0, values)
-    ids = [9, 0, 3, 3, 9, 1, 2, 9]
+    given = None if shared is None else tf.constant(shared, tf.int64)
 
     @tf.function
     def run() -> tf.Tensor:
         return replicas.run(
-            lambda replica: replicas.all_gather(
-                table.lookup(replica, tf.constant(ids, tf.int64), is_divided=is_divided).vectors()
-            )
+            lambda replica: replicas.all_gather(table.lookup(replica, tf.constant(DIVIDED, tf.int64), given).vectors())
         )
 
     found = run().numpy()
-    expected = values[ids] if is_divided else np.tile(values[ids], (count, 1))
-    np.testing.assert_array_equal(found, expected)
+    size = 8 // count
+    expected = [[*DIVIDED[k * size : (k + 1) * size], *(shared or [])] for k in range(count)]
+    np.testing.assert_array_equal(found, values[np.concatenate(expected)])
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-@pytest.mark.parametrize("is_divided", [True, False])
-def test_an_update_adds_up_the_gradients_of_a_row(count: int, is_divided: bool) -> None:
+@pytest.mark.parametrize("shared", [None, SHARED])
+def test_an_update_adds_up_the_gradients_of_a_row(count: int, shared: list[int] | None) -> None:
     replicas = start_replicas(count, None)
     table = make_table(replicas, dim=1)
-    ids = tf.constant([9, 0, 3, 3, 9, 1, 2, 9], tf.int64)
+    ids = tf.constant(DIVIDED, tf.int64)
+    given = None if shared is None else tf.constant(shared, tf.int64)
     gradients = tf.constant([[1.0], [2.0], [4.0], [8.0], [16.0], [32.0], [64.0], [128.0]])
+    of_shared = tf.constant([[256.0], [16.0], [32.0]]) / count  # every replica has its share of it
 
     def on_replica(replica: int) -> tf.Tensor:
-        lookup = table.lookup(replica, ids, is_divided=is_divided)
+        lookup = table.lookup(replica, ids, given)
         size = 8 // count
-        # not divided: each replica has the whole shape, and its share of the gradient
-        own = gradients[replica * size : (replica + 1) * size] if is_divided else gradients / count
-        table.update(replica, lookup, own, tf.constant(0, tf.int64))
+        own = gradients[replica * size : (replica + 1) * size]
+        table.update(replica, lookup, own if given is None else tf.concat([own, of_shared], axis=0), tf.constant(0))
         return tf.zeros([])
 
     tf.function(lambda: replicas.run(on_replica))()
-    # row 9: 1 + 16 + 128, row 3: 4 + 8
-    expected = -np.array([[2], [32], [64], [12], [0], [0], [0], [0], [0], [145]], np.float32)
+    # row 9: 1 + 16 + 128, row 3: 4 + 8 and, shared, 256 more; row 7: 16 + 32
+    row_3, row_7 = (12, 0) if shared is None else (268, 48)
+    expected = -np.array([[2], [32], [64], [row_3], [0], [0], [0], [row_7], [0], [145]], np.float32)
     np.testing.assert_allclose(whole(table.values), expected, rtol=1e-3)
-    np.testing.assert_array_equal(whole(table.slots["accumulator"])[4:9], np.full((5, 1), 1e8))
+    np.testing.assert_array_equal(whole(table.slots["accumulator"])[4:7], np.full((3, 1), 1e8))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("shared", [None, SHARED])
+def test_a_row_travels_once_to_each_replica_that_needs_it(
+    count: int, shared: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    travelled: list[tuple[int, int, tf.Tensor]] = []
+    send = exchange.exchange
+
+    def count_and_send(replicas, replica, pieces, counts, key):
+        travelled.extend((replica, other, tf.shape(piece)[0]) for other, piece in enumerate(pieces))
+        return send(replicas, replica, pieces, counts, key)
+
+    monkeypatch.setattr(embeddings, "exchange", count_and_send)
+    replicas = start_replicas(count, None)
+    table = make_table(replicas)
+    given = None if shared is None else tf.constant(shared, tf.int64)
+
+    def on_replica(replica: int) -> tf.Tensor:
+        return tf.zeros([]) * table.lookup(replica, tf.constant(DIVIDED, tf.int64), given).vectors()[0, 0]
+
+    @tf.function
+    def run() -> list[tf.Tensor]:
+        replicas.run(on_replica)
+        return [rows for source, destination, rows in travelled if source != destination]
+
+    size = 8 // count
+    needed = [{*DIVIDED[k * size : (k + 1) * size], *(shared or [])} for k in range(count)]
+    expected = sum(row % count != k for k, rows in enumerate(needed) for row in rows)
+    assert sum(rows.numpy() for rows in run()) == expected
 
 
 def test_a_row_starts_the_same_whatever_the_replicas(monkeypatch: pytest.MonkeyPatch) -> None:

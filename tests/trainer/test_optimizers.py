@@ -9,7 +9,21 @@ from trainer.optimizers import dense_optimizer, row_optimizer
 
 def make_table(config: OptimizerConfig, values: np.ndarray) -> tuple[tf.Variable, dict[str, tf.Variable]]:
     slots = row_optimizer(config).slots
-    return tf.Variable(values), {name: tf.Variable(tf.fill(values.shape, fill)) for name, fill in slots.items()}
+    rows, dim = values.shape
+    return tf.Variable(values), {
+        name: tf.Variable(tf.fill([rows, slot.dim or dim], slot.fill)) for name, slot in slots.items()
+    }
+
+
+def test_row_wise_adagrad_divides_by_the_root_of_the_summed_mean_squares() -> None:
+    config = AdagradConfig(learning_rate=0.5, initial_accumulator=11.0, is_row_wise=True)
+    values, slots = make_table(config, np.zeros((3, 2), np.float32))
+    for step in range(2):
+        rows = tf.constant([1], tf.int64)
+        row_optimizer(config).apply(values, slots, rows, tf.constant([[3.0, 1.0]]), tf.constant(step, tf.int64))
+    # the mean square is (9 + 1) / 2 = 5: first 0.5 × [3, 1] / √16 = [.375, .125], then / √21 = [.32733, .10911]
+    np.testing.assert_allclose(values, [[0, 0], [-0.70233, -0.23411], [0, 0]], rtol=1e-4)
+    np.testing.assert_allclose(slots["accumulator"], [[11.0], [21.0], [11.0]])
 
 
 def test_adagrad_divides_by_the_root_of_the_summed_squares() -> None:
@@ -23,7 +37,9 @@ def test_adagrad_divides_by_the_root_of_the_summed_squares() -> None:
     np.testing.assert_allclose(slots["accumulator"], [[7.0], [25.0], [7.0]])
 
 
-@pytest.mark.parametrize("config", [AdagradConfig(), AdamConfig()], ids=["adagrad", "adam"])
+@pytest.mark.parametrize(
+    "config", [AdagradConfig(), AdagradConfig(is_row_wise=True), AdamConfig()], ids=["adagrad", "row-wise", "adam"]
+)
 def test_rows_outside_a_step_keep_value_and_slots(config: OptimizerConfig) -> None:
     values, slots = make_table(config, np.ones((4, 2), np.float32))
     before = {name: slot.numpy() for name, slot in slots.items()}

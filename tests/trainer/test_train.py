@@ -1,4 +1,5 @@
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,11 @@ def make_config(preset: str, *settings: str) -> RunConfig:
 
 
 class StopAfter(StopRequest):
-    """Made once the run has looked at it `calls` times."""
+    """Made once the run has looked at it `calls` times after the look before its first step."""
 
     def __init__(self, calls: int) -> None:
         super().__init__()
-        self._left = calls
+        self._left = calls + 1
 
     @property
     def is_made(self) -> bool:
@@ -125,11 +126,17 @@ def test_a_run_that_was_stopped_and_goes_on_equals_one_that_was_not(
         assert resumed[name] == whole[name]
 
 
-def test_a_run_goes_on_with_another_number_of_replicas(dataset: Dataset, tmp_path: Path) -> None:
-    run(make_config("mf"), dataset, tmp_path / "whole")
+@pytest.mark.parametrize("preset", ["notebook-nn", "mf", "nn"])
+def test_a_run_goes_on_with_another_number_of_replicas_and_says_so(
+    preset: str, dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = run(make_config(preset), dataset, tmp_path / "whole")
     with pytest.raises(Preempted):
-        run(make_config("mf", "steps_per_call=1"), dataset, tmp_path / "stopped", stop_after=3)
-    run(make_config("mf", "devices=4", "steps_per_call=5"), dataset, tmp_path / "stopped")
+        run(make_config(preset, "steps_per_call=1"), dataset, tmp_path / "stopped", stop_after=3)
+    with caplog.at_level(logging.INFO):
+        second = run(make_config(preset, "devices=4", "steps_per_call=5"), dataset, tmp_path / "stopped")
+    assert "going on with devices: null, now 4" in caplog.text
+    assert second["best_validation"] == pytest.approx(first["best_validation"], abs=1e-4)
     whole, stopped = (checkpoint.read_weights(str(tmp_path / name)) for name in ("whole", "stopped"))
     for name, table in whole.tables.items():
         assert np.linalg.norm(stopped.tables[name] - table) < 1e-5 * np.linalg.norm(table)
@@ -383,7 +390,8 @@ def test_least_squares_stopped_between_sweeps_go_on_as_if_they_were_not(dataset:
     config = make_config("mf", *ALS)
     run(config, dataset, tmp_path / "whole")
     with pytest.raises(Preempted, match="stopped at step 2 of 4"):
-        run(config, dataset, tmp_path / "stopped", stop_after=2)
+        # it also looks once while it measures what the first sweep reached
+        run(config, dataset, tmp_path / "stopped", stop_after=3)
     run(config, dataset, tmp_path / "stopped")
     assert_same(tmp_path / "whole", tmp_path / "stopped")
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")

@@ -5,7 +5,7 @@ D embedding, F features of an item, W columns of a row of an item.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -67,7 +67,6 @@ class NextItemObjective:
         own = own_slice(batch, replica, self.replicas)
         candidates = Candidates.of_batch(batch, is_counted, self.config, self.sampler, step, own)
         history = History.of(batch.history, batch.history_event, batch.history_age_ms, is_entry)
-        # every replica reads the rows of all histories, but uses those of its own share alone
         items = tf.concat([tf.reshape(batch.history, [-1]), candidates.items], axis=0)
         used = _used(batch.history.shape, candidates.items.shape[0], own)
         feature_weight = tf.gather(self.contents.weight, self._trained(items))
@@ -81,20 +80,21 @@ class NextItemObjective:
             feature_weight=tf.gather(feature_weight, used),
             has_vector=self._shows_vector(batch.visitor, step)[own],
         )
-        return Prepared(self._read(replica, items, used, batch.visitor), inputs)
+        return Prepared(self._read(replica, items, batch.history.shape.num_elements(), batch.visitor), inputs)
 
-    def _read(self, replica: int, items: tf.Tensor, used: tf.Tensor, visitor: tf.Tensor) -> dict[str, Lookup]:
-        """The rows of items [BH + C], of which this replica uses some, of their features, and of visitors [B]."""
-        lookup = self.tables["item"].lookup(replica, tf.minimum(items, self.sampler.num_items), is_divided=False)
-        lookups = {"item": replace(lookup, place=tf.gather(lookup.place, used))}
+    def _read(self, replica: int, items: tf.Tensor, num_entries: int, visitor: tf.Tensor) -> dict[str, Lookup]:
+        """The rows of items, first those of the histories [BH], and of their features, and of visitors [B]."""
+        row = tf.minimum(items, self.sampler.num_items)
+        lookups = {"item": self.tables["item"].lookup(replica, row[:num_entries], row[num_entries:])}
         if "feature" in self.tables:
             feature = tf.gather(self.contents.feature, self._trained(items))
-            lookup = self.tables["feature"].lookup(replica, tf.reshape(feature, [-1]), is_divided=False)
-            place = tf.gather(tf.reshape(lookup.place, feature.shape), used)
-            lookups["feature"] = replace(lookup, place=tf.reshape(place, [-1]))
+            of_entries, of_candidates = (
+                tf.reshape(part, [-1]) for part in (feature[:num_entries], feature[num_entries:])
+            )
+            lookups["feature"] = self.tables["feature"].lookup(replica, of_entries, of_candidates)
         if "visitor" in self.tables:
             row = tf.minimum(visitor, self.tables["visitor"].rows - 1)
-            lookups["visitor"] = self.tables["visitor"].lookup(replica, row, is_divided=True)
+            lookups["visitor"] = self.tables["visitor"].lookup(replica, row)
         return lookups
 
     def loss(

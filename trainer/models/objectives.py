@@ -5,7 +5,7 @@ embedding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import tensorflow as tf
@@ -61,8 +61,8 @@ class SquaredErrorObjective:
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared:  # noqa: ARG002 (nothing is drawn)
         own = own_slice(batch, replica, self.replicas)
         lookups = {
-            "visitor": self.tables["visitor"].lookup(replica, batch.visitor, is_divided=True),
-            "item": self.tables["item"].lookup(replica, batch.item, is_divided=True),
+            "visitor": self.tables["visitor"].lookup(replica, batch.visitor),
+            "item": self.tables["item"].lookup(replica, batch.item),
         }
         num_rows = tf.reduce_sum(tf.cast(batch.is_row, tf.float32))
         target = tf.gather(tf.constant(self.config.event_weights), batch.event[own])
@@ -147,7 +147,10 @@ class SampledSoftmaxObjective:
         candidates = Candidates.of_batch(batch, is_counted, self.config, self.sampler, step, own)
         shape = [batch.visitor.shape[0], self.model.config.dim]
         keep = dropout_mask(shape, self.model.config.visitor_dropout, self.seed, step)
-        lookups = self._lookups(replica, batch, candidates.items, own)
+        # visitors made of their items come before the candidates
+        lookups = {"item": self.tables["item"].lookup(replica, tf.reshape(batch.history, [-1]), candidates.items)}
+        if not self.model.config.history_length:
+            lookups["visitor"] = self.tables["visitor"].lookup(replica, batch.visitor)
         return Prepared(lookups, (candidates, keep[own], is_history[own]))
 
     def loss(
@@ -157,10 +160,11 @@ class SampledSoftmaxObjective:
         inputs: tuple[tf.Tensor, ...],
     ) -> tf.Tensor:
         given, keep, is_history = inputs
-        num_candidates = given.items.shape[0]
-        items, biases = self.model.place_items(vectors["item"][:num_candidates])
+        num_touched = is_history.shape[0] * is_history.shape[1]
+        candidate_rows = vectors["item"][num_touched:]
+        items, biases = self.model.place_items(candidate_rows)
         if self.model.config.history_length:
-            touched, _ = self.model.place_items(vectors["item"][num_candidates:])
+            touched, _ = self.model.place_items(vectors["item"][:num_touched])
             touched = tf.reshape(touched, [*is_history.shape, -1])
             rows = tf.reduce_sum(touched * tf.cast(is_history, tf.float32)[:, :, None], axis=1)
         else:
@@ -173,23 +177,9 @@ class SampledSoftmaxObjective:
         is_hit = tf.equal(given.chosen[:, None], given.items[None, :])
         losses = sampled_softmax(positive, scores, given.log_expected_count, is_hit | ~given.is_candidate)
         if self.config.l2:
-            read = tf.concat([rows, tf.gather(vectors["item"], given.chosen_place)], axis=1)
+            read = tf.concat([rows, tf.gather(candidate_rows, given.chosen_place)], axis=1)
             losses += self.config.l2 * tf.reduce_sum(tf.square(read), axis=1)
         return tf.reduce_sum(given.weight * losses)
-
-    def _lookups(self, replica: int, batch: Batch, candidates: tf.Tensor, own: slice) -> dict[str, Lookup]:
-        """The candidates, and this replica's visitors: their vectors, or behind the candidates those of their items."""
-        if not self.model.config.history_length:
-            return {
-                "visitor": self.tables["visitor"].lookup(replica, batch.visitor, is_divided=True),
-                "item": self.tables["item"].lookup(replica, candidates, is_divided=False),
-            }
-        ids = tf.concat([candidates, tf.reshape(batch.history, [-1])], axis=0)
-        lookup = self.tables["item"].lookup(replica, ids, is_divided=False)
-        # every replica reads the rows of all histories, but uses those of its own share alone
-        size, length = candidates.shape[0], batch.history.shape[1]
-        shared = lookup.place[size + own.start * length : size + own.stop * length]
-        return {"item": replace(lookup, place=tf.concat([lookup.place[:size], shared], axis=0))}
 
 
 def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:

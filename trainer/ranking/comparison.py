@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from trainer.distribution import Replicas
 from trainer.models.interface import Scorer
 from trainer.ranking.cases import Cases
 from trainer.ranking.evaluation import Measurement, evaluate_scorer
@@ -44,7 +45,13 @@ class _Columns:
 
 
 def compare_systems(
-    systems: Mapping[str, Scorer], cases: Cases, groups: Mapping[str, np.ndarray], item_counts: np.ndarray, *, seed: int
+    systems: Mapping[str, Scorer],
+    cases: Cases,
+    groups: Mapping[str, np.ndarray],
+    item_counts: np.ndarray,
+    *,
+    seed: int,
+    replicas: Replicas | None = None,
 ) -> dict[str, Any]:
     """Ranks for all cases with every system; the same resampled visitors for all figures of all systems.
 
@@ -54,6 +61,7 @@ def compare_systems(
       groups: which pairs [P] are of a group, by its name.
       item_counts: [I] training events of each item, for novelty.
       seed: of the resamples.
+      replicas: whose workers share the ranking.
 
     Returns:
       `ranking`: systems to metrics to `value`, `low`, `high` and, but for the first system, `p` of the difference to
@@ -67,7 +75,7 @@ def compare_systems(
     first_means: np.ndarray | None = None
     for name, scorer in systems.items():
         log.info("ranking %d items in %d cases: %s", cases.num_items, len(cases), name)
-        measurement = evaluate_scorer(scorer, cases)
+        measurement = evaluate_scorer(scorer, cases, replicas=replicas)
         columns = _columns(measurement, cases, groups)
         values, is_counted = np.stack(columns.values, axis=1), np.stack(columns.is_counted, axis=1)
         means = resampled_means(values, counts=is_counted, owner=cases.timeline, seed=seed)

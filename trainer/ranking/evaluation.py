@@ -7,7 +7,7 @@ Shapes: B cases of a chunk, V cases, P (case, relevant item) pairs, I items, K t
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from contract.schema import Split
 from trainer.dataset import Dataset
+from trainer.distribution import Replicas
 from trainer.models.interface import Queries, Scorer
 from trainer.ranking.cases import Cases, build_cases, next_items
 from trainer.ranking.metrics import RelevantRanks, metric_values
@@ -78,7 +79,14 @@ class _ChunkRanking(NamedTuple):
 class Evaluator:
     """Measures a scorer on cases; made once, it measures again and again as the scorer's weights change."""
 
-    def __init__(self, scorer: Scorer, cases: Cases, ks: Sequence[int] = LIST_LENGTHS, scores_bytes: int | None = None):
+    def __init__(
+        self,
+        scorer: Scorer,
+        cases: Cases,
+        ks: Sequence[int] = LIST_LENGTHS,
+        scores_bytes: int | None = None,
+        replicas: Replicas | None = None,
+    ):
         """Prepares a compiled ranking.
 
         Args:
@@ -86,6 +94,7 @@ class Evaluator:
           cases: whom to rank for and what is right.
           ks: the list lengths; those beyond the catalogue count as the whole catalogue.
           scores_bytes: memory for the scores of a chunk; by default what suits the device.
+          replicas: whose workers rank together, each some of the chunks; all get the same measurement.
 
         Raises:
           ValueError: there are no cases, or a list length is below 1.
@@ -97,33 +106,40 @@ class Evaluator:
             )
         if min(ks) < 1:
             raise ValueError(f"list lengths must be at least 1, got {list(ks)}")
-        self._scorer, self._cases, self._ks = scorer, cases, tuple(sorted(set(ks)))
+        self._scorer, self._cases, self._ks, self._replicas = scorer, cases, tuple(sorted(set(ks))), replicas
         self._longest = min(max(ks), cases.num_items)
         self._chunk_size = chunk_size(cases.num_items, scores_bytes)
         relevant = tf.TensorSpec([self._chunk_size, None], tf.int64)
         self._rank = tf.function(self._rank_chunk, input_signature=[query_signature(self._chunk_size), relevant])
 
-    def measure(self) -> Measurement:
+    def measure(self, look: Callable[[], None] = lambda: None) -> Measurement:
         """Ranks the catalogue for every case with the scorer's present weights.
+
+        Args:
+          look: called before each chunk; what it raises ends the measurement.
 
         Raises:
           ValueError: a score is NaN or infinite.
         """
         cases, relevant = self._cases, self._cases.relevant
-        ranks: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        ranks = np.zeros((2, len(relevant.values)), np.int64)
         added = np.zeros((len(self._ks), cases.num_items), np.int64)  # shown at places from the next lower k on
-        for chunk, queries in query_chunks(cases.visitor, cases.history, cases.timestamp_ms, self._chunk_size):
+        for chunk, queries in query_chunks(
+            cases.visitor, cases.history, cases.timestamp_ms, self._chunk_size, self._replicas
+        ):
+            look()
             padded = relevant.padded(chunk.start, chunk.stop)
             missing = self._chunk_size - len(padded)
             with refusing_diverged():
                 rankings = self._rank(queries, tf.constant(np.pad(padded, ((0, missing), (0, 0)))))
             lengths = relevant.lengths[chunk]
-            for of_chunks, ranking in zip(ranks, rankings, strict=True):
-                of_chunks.append(_pessimistic_ranks(_ChunkRanking(*(part.numpy() for part in ranking)), lengths))
+            pairs = slice(relevant.starts[chunk.start], relevant.starts[chunk.stop])
+            for row, ranking in zip(ranks, rankings, strict=True):
+                row[pairs] = _pessimistic_ranks(_ChunkRanking(*(part.numpy() for part in ranking)), lengths)
             self._count_shown(added, rankings[0], len(lengths))
-        found, otherwise = (
-            RelevantRanks(np.concatenate(of_chunks), relevant.owner, relevant.lengths) for of_chunks in ranks
-        )
+        if self._replicas is not None:  # each pair was ranked by one worker, and is 0 with the others
+            ranks, added = self._replicas.sum_over_workers(ranks), self._replicas.sum_over_workers(added)
+        found, otherwise = (RelevantRanks(row, relevant.owner, relevant.lengths) for row in ranks)
         return Measurement(self._ks, found, otherwise, dict(zip(self._ks, added.cumsum(axis=0), strict=True)))
 
     def _count_shown(self, added: np.ndarray, ranking: _ChunkRanking, count: int) -> None:
@@ -153,9 +169,11 @@ class Evaluator:
         return _ChunkRanking(top.item[:, :k], top.score[:, :k], num_reaching, relevant_score)
 
 
-def evaluate_scorer(scorer: Scorer, cases: Cases, ks: Sequence[int] = LIST_LENGTHS) -> Measurement:
+def evaluate_scorer(
+    scorer: Scorer, cases: Cases, ks: Sequence[int] = LIST_LENGTHS, replicas: Replicas | None = None
+) -> Measurement:
     """Measures a scorer once."""
-    return Evaluator(scorer, cases, ks).measure()
+    return Evaluator(scorer, cases, ks, replicas=replicas).measure()
 
 
 def returning_visitor_ndcg(scorer: Scorer, dataset: Dataset, split: Split, k: int = 20) -> float:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from trainer.distribution import Replicas
 from trainer.models.interface import Queries, Scorer
 from trainer.ranking.histories import Histories
 
@@ -118,13 +119,17 @@ def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
 
 
 def query_chunks(
-    visitor: np.ndarray, history: Histories, timestamp_ms: np.ndarray, size: int
+    visitor: np.ndarray, history: Histories, timestamp_ms: np.ndarray, size: int, replicas: Replicas | None = None
 ) -> Iterator[tuple[slice, Queries]]:
     """The visitors [V], their histories and moments [V] in chunks of `size`: where each chunk lies, and its queries.
 
     The last chunk is filled up with unused queries, so that a compiled function sees one shape.
+
+    Args:
+      replicas: where several workers rank together, each gets every so many-th chunk; the chunks are those of one.
     """
-    for begin in range(0, len(visitor), size):
+    worker, workers = (replicas.worker, replicas.workers) if replicas else (0, 1)
+    for begin in range(worker * size, len(visitor), workers * size):
         end = min(begin + size, len(visitor))
         item, event, event_ms = history.padded(begin, end)
         columns = (visitor[begin:end], item, history.lengths[begin:end], event, event_ms, timestamp_ms[begin:end])

@@ -1,0 +1,304 @@
+"""A large table on 1, 2 and 4 replicas and on two workers: milliseconds, bytes exchanged, memory a replica.
+
+Row-sharded tables beside the best mirrored way, for the batches of a factorization and of a model of histories; then
+what a checkpoint of full size costs the training that goes on beside it. Logical CPU devices share the machine's cores:
+more of them compute no faster, and what they exchange is copied in memory.
+
+usage: python -m benchmarks.scaling
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any, NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.harness import peak_mib, report
+from trainer.checkpoint import Parts
+from trainer.checkpoint_writer import CheckpointWriter
+from trainer.cluster import Cluster, join_cluster, tf_config
+from trainer.config import AdagradConfig
+from trainer.distribution import Replicas, start_replicas
+from trainer.embeddings import ShardedTable, initialize
+from trainer.exchange import CAPACITIES
+from trainer.optimizers import row_optimizer
+
+ROWS, ITEMS, DIM = 1_400_000, 235_000, 64
+WARM_UP_STEPS, STEPS = 3, 40
+ROW_BYTES = DIM * 4
+OPTIMIZER = AdagradConfig()
+
+
+class Ids(NamedTuple):
+    """What a step reads: ids that the replicas divide among them, [S, N], and ids that each of them uses, [S, M]."""
+
+    divided: np.ndarray
+    shared: np.ndarray
+
+
+def mf_ids() -> Ids:
+    """8,192 visitors a step, of which hardly one comes twice."""
+    generator = np.random.default_rng(0)
+    return Ids(generator.integers(0, ROWS, (STEPS, 8192)), np.zeros((STEPS, 0), np.int64))
+
+
+def nn_ids() -> Ids:
+    """8,192 histories of 20 items a step, of which most repeat, and 1,024 drawn candidates."""
+    generator = np.random.default_rng(0)
+
+    def items(count: int) -> np.ndarray:
+        return np.minimum((generator.pareto(0.8, (STEPS, count)) * 30).astype(np.int64), ITEMS - 1)
+
+    return Ids(items(8192 * 20), items(1024))
+
+
+BATCHES: dict[str, Callable[[], Ids]] = {"mf": mf_ids, "nn": nn_ids}
+
+
+def main() -> None:
+    """Measures each case in processes of its own."""
+    cases = [(batch, way, place) for batch in BATCHES for place in ("1", "2", "4", "workers") for way in _WAYS]
+    figures: dict[str, Any] = {batch: {} for batch in BATCHES}
+    for batch, way, place in cases:
+        if way == "mirrored" and place == "4":
+            continue  # four copies of the table and of what all_reduce makes of it: more than this machine's memory
+        measured = _measure_workers(batch, way) if place == "workers" else _run_case(batch, way, place)
+        figures[batch].setdefault(place, {})[way] = measured
+    for batch, make in BATCHES.items():
+        for place, replicas in (("1", 1), ("2", 2), ("4", 4), ("workers", 2)):
+            figures[batch][place]["bytes_a_step"] = bytes_a_step(make(), replicas, has_workers=place == "workers")
+    figures["checkpoint"] = json.loads(_run("checkpoint"))
+    report("scaling", figures)
+
+
+def bytes_a_step(ids: Ids, replicas: int, *, has_workers: bool) -> dict[str, int]:
+    """What travels between replicas in a step, on average over the steps, forth and back.
+
+    Returns:
+      `least`: each row once to every replica that uses it and lies with another, and the sum of its gradients back.
+      `sharded`: what this program moves; between workers pieces are filled up.
+      `all_reduce`: what moving whole batches of rows and of gradients by ring all-reduce would take.
+      `mirrored`: gradients and ids of all replicas to all replicas.
+    """
+    totals = {"least": 0.0, "sharded": 0.0, "all_reduce": 0.0, "mirrored": 0.0}
+    for divided, shared in zip(ids.divided, ids.shared, strict=True):
+        used = [np.concatenate([part, shared]) for part in np.split(divided, replicas)]
+        rows = _rows_by_owner([np.unique(part) for part in used], replicas)
+        # where nothing is shared, each id's gradient travels by itself
+        back = rows if len(shared) else _rows_by_owner(used, replicas)
+        all_ids = len(divided) + len(shared)
+        totals["least"] += 2 * rows.sum() * ROW_BYTES
+        totals["sharded"] += sum(_moved(counts, has_workers) for counts in (rows, back)) * ROW_BYTES
+        totals["all_reduce"] += 4 * (replicas - 1) * all_ids * ROW_BYTES
+        totals["mirrored"] += (replicas - 1) * sum(map(len, used)) * (ROW_BYTES + 8)
+    return {name: round(total / STEPS) for name, total in totals.items()}
+
+
+def _rows_by_owner(needed: list[np.ndarray], replicas: int) -> np.ndarray:
+    """[R, R] rows that a replica needs of another, 0 of itself."""
+    counts = np.stack([np.bincount(rows % replicas, minlength=replicas) for rows in needed])
+    np.fill_diagonal(counts, 0)
+    return counts
+
+
+def _moved(counts: np.ndarray, has_workers: bool) -> int:
+    """Rows on the way, with what pieces are filled up with."""
+    if not has_workers:
+        return int(counts.sum())
+    capacity = CAPACITIES[np.searchsorted(CAPACITIES, counts.max())]
+    return int(capacity * np.count_nonzero(~np.eye(len(counts), dtype=bool)))
+
+
+def _sharded(replicas: Replicas, ids: Ids, *, has_compute: bool = True) -> tuple[Callable[[int], Any], int]:
+    """A step, and the bytes of table and accumulator that lie with this process's first replica."""
+    optimizer = row_optimizer(OPTIMIZER)
+    table = ShardedTable(rows=ROWS, dim=DIM, replicas=replicas, optimizer=optimizer if has_compute else _NoUpdate())
+    initialize(table, name="table", seed=0, stddev=0.1)
+    divided, shared = tf.constant(ids.divided), tf.constant(ids.shared)
+    target = tf.constant(np.random.default_rng(1).normal(size=DIM), tf.float32)
+
+    def on_replica(replica: int, number: tf.Tensor) -> tf.Tensor:
+        given = tf.ensure_shape(shared[number], ids.shared.shape[1:]) if ids.shared.shape[1] else None
+        lookup = table.lookup(replica, tf.ensure_shape(divided[number], ids.divided.shape[1:]), given)
+        vectors = lookup.vectors()
+        if not has_compute:
+            table.update(replica, lookup, vectors, tf.constant(0, tf.int64))
+            return replicas.all_reduce(vectors[0, 0])
+        with tf.GradientTape() as tape:
+            tape.watch(vectors)
+            loss = tf.reduce_sum(tf.square(vectors - target)) / ids.divided.shape[1]
+        table.update(replica, lookup, tape.gradient(loss, vectors), tf.constant(0, tf.int64))
+        return replicas.all_reduce(loss)
+
+    step = tf.function(lambda number: replicas.run(on_replica, number))
+    shards = [table.values, *table.slots.values()]
+    held = sum(int(np.prod(part.shards[replicas.first].shape)) * 4 for part in shards)
+    return lambda number: step(tf.constant(number)), held
+
+
+class _NoUpdate:
+    """An optimizer that leaves rows alone: what remains of a step is reading and exchanging."""
+
+    slots: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+
+    def apply(self, *_: Any) -> None:
+        """Nothing moves."""
+
+
+def _mirrored(replicas: Replicas, ids: Ids) -> tuple[Callable[[int], Any], int]:
+    """Whole tables on every replica, read and updated locally with all gradients: the best mirrored way found."""
+    with replicas.strategy.scope():
+        table = tf.Variable(tf.random.stateless_normal([ROWS, DIM], [0, 0], stddev=0.1))
+        accumulator = tf.Variable(tf.fill([ROWS, DIM], OPTIMIZER.initial_accumulator))
+    divided, shared = tf.constant(ids.divided), tf.constant(ids.shared)
+    target = tf.constant(np.random.default_rng(1).normal(size=DIM), tf.float32)
+
+    def on_replica(replica: int, number: tf.Tensor) -> tf.Tensor:
+        size = ids.divided.shape[1] // replicas.count
+        own = tf.concat([divided[number][replica * size : (replica + 1) * size], shared[number]], axis=0)
+        values, sums = _local(table), _local(accumulator)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(values.sparse_read(own) - target)) / ids.divided.shape[1]
+        gradient = tape.gradient(loss, values)
+        indices, moved = replicas.all_gather(gradient.indices), replicas.all_gather(gradient.values)
+        rows, place = tf.unique(indices)
+        tf.raw_ops.ResourceSparseApplyAdagradV2(
+            var=values.handle,
+            accum=sums.handle,
+            lr=OPTIMIZER.learning_rate,
+            epsilon=OPTIMIZER.epsilon,
+            grad=tf.math.unsorted_segment_sum(moved, place, tf.size(rows)),
+            indices=rows,
+        )
+        return replicas.all_reduce(loss)
+
+    step = tf.function(lambda number: replicas.run(on_replica, number))
+    return lambda number: step(tf.constant(number)), 2 * ROWS * ROW_BYTES
+
+
+def _local(variable: Any) -> Any:
+    """This replica's copy of a mirrored variable."""
+    return variable._get() if hasattr(variable, "_get") else variable
+
+
+_WAYS: dict[str, Callable[[Replicas, Ids], tuple[Callable[[int], Any], int]]] = {
+    "sharded": _sharded,
+    "exchange_alone": lambda replicas, ids: _sharded(replicas, ids, has_compute=False),
+    "mirrored": _mirrored,
+}
+
+
+def measure(batch: str, way: str, place: str) -> dict[str, float]:
+    """What one way took in this process."""
+    replicas = start_replicas(1 if place == "workers" else int(place), join_cluster())
+    step, held = _WAYS[way](replicas, BATCHES[batch]())
+    seconds = []
+    for number in range(WARM_UP_STEPS + STEPS):
+        begin = time.perf_counter()
+        tf.nest.map_structure(lambda value: value.numpy(), step(number % STEPS))
+        seconds.append(time.perf_counter() - begin)
+    return {
+        "ms_per_step": round(median(seconds[WARM_UP_STEPS:]) * 1000, 2),
+        "table_mib_a_replica": round(held / 2**20, 1),
+        "peak_mib_of_process": round(peak_mib()),
+    }
+
+
+def measure_checkpoint() -> dict[str, float]:
+    """A factorization of full size: what is saved, how long it takes, and what training loses by it."""
+    replicas = start_replicas(1, None)
+    tables = {
+        name: ShardedTable(rows=rows, dim=DIM, replicas=replicas, optimizer=row_optimizer(OPTIMIZER))
+        for name, rows in (("visitor", ROWS), ("item", ITEMS))
+    }
+    for name, table in tables.items():
+        initialize(table, name=name, seed=0, stddev=0.1)
+    parts = Parts(tables, [], [])
+    step, _ = _sharded(replicas, mf_ids())
+    count = _steps_of(step, seconds=10)
+    copied, whole, costs = [], [], []
+    with tempfile.TemporaryDirectory() as workdir:
+        writer = CheckpointWriter(workdir, parts, replicas, steps_per_epoch=1)
+        for number in range(3):
+            alone = _train(step, count, None)
+            begin = time.perf_counter()
+            writer.begin(number)
+            copied.append(time.perf_counter() - begin)
+            beside = copied[-1] + _train(step, count, writer)
+            costs.append(beside - alone)
+            begin = time.perf_counter()
+            writer.begin(100 + number)
+            writer.finish()
+            whole.append(time.perf_counter() - begin)
+    size = sum(shards.rows * shards.dim * 4 for shards in parts.arrays().values())
+    return {
+        "mib": round(size / 2**20),
+        "seconds_until_copied": round(median(copied), 2),
+        "seconds_when_waited_for": round(median(whole), 2),
+        "seconds_of_training_lost": round(median(costs), 2),
+        "slowdown_at_one_a_minute": round(median(costs) / 60, 4),
+    }
+
+
+def _train(step: Callable[[int], Any], count: int, writer: CheckpointWriter | None) -> float:
+    begin = time.perf_counter()
+    for number in range(count):
+        tf.nest.map_structure(lambda value: value.numpy(), step(number % STEPS))
+        if writer is not None:
+            writer.poll()
+    return time.perf_counter() - begin
+
+
+def _steps_of(step: Callable[[int], Any], seconds: float) -> int:
+    """How many steps take so long."""
+    _train(step, WARM_UP_STEPS, None)
+    return max(1, round(seconds / (_train(step, STEPS, None) / STEPS)))
+
+
+def _run_case(batch: str, way: str, place: str) -> dict[str, float]:
+    measured: dict[str, float] = json.loads(_run(batch, way, place))
+    return measured
+
+
+def _run(*arguments: str) -> str:
+    command = [sys.executable, "-m", __spec__.name, *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def _measure_workers(batch: str, way: str) -> dict[str, float]:
+    """What the first of two workers measured."""
+    with socket.socket() as first, socket.socket() as second:
+        for free in (first, second):
+            free.bind(("127.0.0.1", 0))
+        hosts = tuple(f"127.0.0.1:{free.getsockname()[1]}" for free in (first, second))
+    command = [sys.executable, "-m", __spec__.name, batch, way, "workers"]
+    processes = [
+        subprocess.Popen(
+            command, env=os.environ | {"TF_CONFIG": tf_config(Cluster(hosts, index))}, stdout=subprocess.PIPE, text=True
+        )
+        for index in range(2)
+    ]
+    printed = [process.communicate(timeout=600)[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise RuntimeError(f"{' '.join(command)} failed")
+    measured: dict[str, float] = json.loads(printed[0])
+    return measured
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        main()
+    elif sys.argv[1] == "checkpoint":
+        print(json.dumps(measure_checkpoint()))
+    else:
+        print(json.dumps(measure(*sys.argv[1:])))

@@ -1,0 +1,239 @@
+"""Checkpoints written beside training: a copy is taken between two steps, and a thread writes it.
+
+Every worker writes the rows it owns and tells the chief their checksums; the chief publishes the whole by a rename.
+What one worker cannot write is no checkpoint: it is withdrawn, the earlier ones stay, and training goes on.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from contract import storage
+from contract.layout import RunLayout, join, shard_name
+from trainer.checkpoint import DENSE, STATE, Parts, State, keep_best_and_last
+from trainer.distribution import Replicas
+from trainer.embeddings import RowShards
+
+log = logging.getLogger(__name__)
+
+_CHECKSUMS = "checksums"
+"""What a worker wrote, for the chief; gone once the state tells of all."""
+_MIB = 1 << 20
+
+Pieces = Sequence[bytes | memoryview]
+"""What a file holds, one after the other."""
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A checkpoint that is being written; `written` gives the SHA-256 of this worker's files by name."""
+
+    step: int
+    written: Future[dict[str, str]]
+
+
+class CheckpointWriter:
+    """Writes a run's checkpoints, one at a time; every worker makes the same calls at the same steps.
+
+    A copy of what this process owns is held in memory while it is written.
+    """
+
+    def __init__(self, workdir: str, parts: Parts, replicas: Replicas, *, steps_per_epoch: int) -> None:
+        self._workdir = workdir
+        self._parts = parts
+        self._replicas = replicas
+        self._steps_per_epoch = steps_per_epoch
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: _Pending | None = None
+        self._is_given_up = threading.Event()
+        self._is_whole = True
+
+    def begin(self, step: int, *, is_urgent: bool = False) -> None:
+        """Begins the checkpoint of `step`; returns when a copy is taken.
+
+        Args:
+          is_urgent: what is still being written is given up for it; else it waits for that.
+        """
+        if is_urgent:
+            self._give_up()
+        else:
+            self.finish()
+        files = _copy_rows(self._parts, self._replicas.count)
+        if self._replicas.is_chief:
+            files[DENSE] = [_encode_dense(self._parts)]
+            storage.remove(self._staging(step))
+        self._replicas.wait_for_all()
+        checksums = join(self._staging(step), f"{_CHECKSUMS}-{self._replicas.worker:05d}.json")
+        written = self._thread.submit(_write_files, self._staging(step), files, checksums, self._is_given_up)
+        self._pending = _Pending(step, written)
+
+    def poll(self) -> None:
+        """Publishes the checkpoint begun if every worker has written its part by now."""
+        if self._pending is not None and not self._replicas.is_true_anywhere(not self._pending.written.done()):
+            self._settle(self._pending)
+
+    def finish(self) -> bool:
+        """Waits for the checkpoint begun last and publishes it; False: it could not be written."""
+        if self._pending is not None:
+            self._settle(self._pending)
+        return self._is_whole
+
+    def _give_up(self) -> None:
+        self.poll()
+        if self._pending is None:
+            return
+        self._is_given_up.set()
+        _problem_of(self._pending.written)
+        self._is_given_up.clear()
+        self._replicas.wait_for_all()
+        if self._replicas.is_chief:
+            storage.remove(self._staging(self._pending.step))
+        self._pending = None
+
+    def _settle(self, pending: _Pending) -> None:
+        """Publishes what all workers have written, or withdraws what one of them could not write."""
+        self._pending = None
+        problem = _problem_of(pending.written)
+        if not self._replicas.is_true_anywhere(problem is not None):
+            problem = self._publish(pending.step) if self._replicas.is_chief else None
+        self._is_whole = not self._replicas.is_true_anywhere(problem is not None)
+        if not self._is_whole:
+            log.error(
+                "checkpoint of step %d could not be written: %s. It takes %s%s. Earlier ones stay; training goes on",
+                pending.step,
+                problem or "another worker failed",
+                _mib(sum(shards.rows * shards.dim * 4 for shards in self._parts.arrays().values())),
+                _free_space(self._workdir),
+            )
+        if self._replicas.is_chief:
+            self._tidy(pending.step)
+
+    def _tidy(self, step: int) -> None:
+        try:
+            if self._is_whole:
+                keep_best_and_last(self._workdir)
+            else:
+                storage.remove(self._staging(step))
+        except OSError as error:  # a store that does not answer: the next checkpoint tidies again
+            log.warning("what is no longer needed could not be removed: %s", error)
+
+    def _publish(self, step: int) -> OSError | None:
+        """Lets the checkpoint appear under its name; what prevents it, if anything does."""
+        staging, target = self._staging(step), RunLayout(self._workdir).checkpoint(step)
+        told = [join(staging, f"{_CHECKSUMS}-{worker:05d}.json") for worker in range(self._replicas.workers)]
+        try:
+            state = State(
+                step=step,
+                epoch=step // self._steps_per_epoch,
+                step_in_epoch=step % self._steps_per_epoch,
+                replicas=self._replicas.count,
+                arrays={name: (shards.rows, shards.dim) for name, shards in self._parts.arrays().items()},
+                files={name: sha256 for path in told for name, sha256 in json.loads(storage.read_bytes(path)).items()},
+            )
+            for path in told:
+                storage.remove(path)
+            storage.write_bytes(join(staging, STATE), (json.dumps(asdict(state), indent=2) + "\n").encode())
+            if staging != target:
+                storage.remove(target)
+                os.rename(storage.local_path(staging), storage.local_path(target))
+        except OSError as error:
+            return error
+        return None
+
+    def _staging(self, step: int) -> str:
+        target = RunLayout(self._workdir).checkpoint(step)
+        # an object store cannot rename: there a directory counts once its state.json, written last, stands
+        return f"{target}.partial" if storage.is_local(target) else target
+
+
+def _copy_rows(parts: Parts, replicas: int) -> dict[str, Pieces]:
+    """A copy of every array's rows that this process owns, as .npy files by name."""
+    return {
+        shard_name(name, replica, replicas, ".npy"): _copy_shard(shards, replica)
+        for name, shards in parts.arrays().items()
+        for replica in shards.shards
+    }
+
+
+def _copy_shard(shards: RowShards, replica: int) -> Pieces:
+    header = io.BytesIO()
+    shape = tuple(shards.shards[replica].shape)
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return [header.getvalue(), *(np.ascontiguousarray(chunk).data for chunk in shards.chunks(replica))]
+
+
+def _encode_dense(parts: Parts) -> bytes:
+    """Dense weights and their optimizer's variables as the bytes of a .npz file."""
+    arrays: dict[str, Any] = {}
+    for prefix, variables in (("weight", parts.dense), ("optimizer", parts.optimizer)):
+        arrays |= {f"{prefix}_{number}": np.asarray(variable) for number, variable in enumerate(variables)}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _write_files(
+    staging: str, files: dict[str, Pieces], checksums: str, is_given_up: threading.Event
+) -> dict[str, str]:
+    """Writes the files and tells their SHA-256 by name, also in the file `checksums`.
+
+    Raises:
+      OSError: it cannot be written, or was given up.
+    """
+    if storage.is_local(staging):
+        written = _write_locally(storage.local_path(staging), files, is_given_up)
+    else:
+        folder = storage.make_scratch("cartwheel-checkpoint")
+        try:
+            written = storage.upload_all(folder, list(_write_locally(folder, files, is_given_up)), staging)
+        finally:
+            shutil.rmtree(folder)
+    storage.write_bytes(checksums, json.dumps(written).encode())
+    return written
+
+
+def _write_locally(folder: str, files: dict[str, Pieces], is_given_up: threading.Event) -> dict[str, str]:
+    """Writes the files into a folder; their SHA-256 by name."""
+    os.makedirs(folder, exist_ok=True)
+    # one array less in memory with each that is written
+    return {name: _write_file(join(folder, name), files.pop(name), is_given_up) for name in list(files)}
+
+
+def _write_file(path: str, pieces: Pieces, is_given_up: threading.Event) -> str:
+    """Writes a file; its SHA-256, taken on the way, so that nothing is read again."""
+    digest = hashlib.sha256()
+    with open(path, "wb") as file:
+        for piece in pieces:
+            if is_given_up.is_set():
+                raise OSError("given up for the checkpoint of a later step")
+            file.write(piece)
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _problem_of(written: Future[dict[str, str]]) -> OSError | None:
+    try:
+        written.result()
+    except OSError as error:
+        return error
+    return None
+
+
+def _free_space(workdir: str) -> str:
+    if not storage.is_local(workdir):
+        return ""
+    return f", of which {_mib(shutil.disk_usage(storage.local_path(workdir)).free)} are free"
+
+
+def _mib(size: int) -> str:
+    return f"{size / _MIB:,.1f} MiB"

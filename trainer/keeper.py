@@ -1,0 +1,112 @@
+"""Between the steps of a run: measures what it saved, ends it saved, tells when more epochs are no use."""
+
+import logging
+from dataclasses import dataclass
+from typing import NoReturn
+
+from trainer import checkpoint
+from trainer.checkpoint_writer import CheckpointWriter
+from trainer.config import RunConfig
+from trainer.dataset import Dataset
+from trainer.distribution import Replicas
+from trainer.input_pipeline import steps_per_epoch
+from trainer.models.loading import build_inference_model
+from trainer.preemption import Preempted, StopRequest
+from trainer.run_log import RunLog
+from trainer.validation import Validator
+from trainer.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is, in rows and steps; an epoch's last step has fewer rows than the others."""
+
+    rows: int
+    batch_size: int
+    epochs: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches of an epoch."""
+        return steps_per_epoch(self.rows, self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Of all epochs."""
+        return self.steps_per_epoch * self.epochs
+
+    def rows_before(self, step: int) -> int:
+        """Rows that the steps before `step` have seen."""
+        epochs, steps = divmod(step, self.steps_per_epoch)
+        return epochs * self.rows + steps * self.batch_size
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Measures what a run saved, or ends it saved."""
+
+    config: RunConfig
+    workdir: str
+    dataset: Dataset
+    replicas: Replicas
+    length: Length
+    writer: CheckpointWriter
+    validator: Validator | None
+    request: StopRequest
+
+    def stop(self, step: int) -> NoReturn:
+        """Saves and ends the run, which was asked to."""
+        log.warning("asked to stop: saving step %d; a second SIGTERM ends the run at once", step)
+        self.writer.begin(step, is_urgent=True)
+        saved = step if self.writer.finish() else checkpoint.last_step(self.workdir) or 0
+        raise Preempted(f"stopped at step {step} of {self.length.steps}; the same command goes on from step {saved}")
+
+    def validate(self, step: int, run_log: RunLog, watchdog: Watchdog) -> str:
+        """Measures the saved model of `step`, unless that was done, and tells what came out."""
+        validator = self.validator
+        if validator is None or step in checkpoint.read_validations(self.workdir).values:
+            return ""
+        if not self.writer.finish():
+            return ", not saved and so not measured"
+        weights = checkpoint.read_weights_of_step(self.workdir, step)
+
+        def look() -> None:
+            watchdog.progress()
+            if self.request.is_made:  # all is saved: the run measures first when it goes on
+                raise Preempted("stopped while measuring; the same command goes on from there")
+
+        value = validator.measure(build_inference_model(self.config, weights, self.dataset), look)
+        if self.replicas.is_chief:
+            self._record(step, value, validator)
+        epoch = step // self.length.steps_per_epoch
+        run_log.validation(step=step, epoch=epoch, metric=validator.metric, value=value)
+        return f", validation {validator.metric} {value:.4f}"
+
+    def end(self) -> None:
+        """Sees that the last step is saved, and what it reached recorded."""
+        if not self.writer.finish():
+            raise OSError(
+                f"the last step's checkpoint could not be written below {self.workdir}: make room and give the same "
+                f"command, which goes on from step {checkpoint.last_step(self.workdir) or 0} of {self.length.steps}"
+            )
+        self.replicas.wait_for_all()
+
+    def _record(self, step: int, value: float, validator: Validator) -> None:
+        try:
+            checkpoint.record_validation(
+                self.workdir, step, value, metric=validator.metric, is_higher_better=validator.is_higher_better
+            )
+        except OSError as error:  # the disk is full; the last checkpoint then counts as the best
+            log.error("what step %d reached could not be kept: %s; training goes on", step, error)
+        checkpoint.keep_best_and_last(self.workdir)
+
+    def is_out_of_patience(self, step: int) -> bool:
+        """Whether the epochs up to `step` have brought nothing better for too long; every worker asks at once."""
+        patience = self.config.patience
+        is_over = patience is not None and checkpoint.read_validations(self.workdir).since_best(step) >= patience
+        is_over = self.replicas.is_true_anywhere(is_over and self.replicas.is_chief)
+        if is_over:
+            log.info("stopping: the last %d epochs were no better on the validation split (patience)", patience)
+        return is_over
