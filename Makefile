@@ -4,29 +4,39 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+IO_VENV := .venv-tensorflow-io
+IO_READY := $(IO_VENV)/.ready
 DEMO ?= demo
 
-.PHONY: help setup demo test check bench data constraints clean
+.PHONY: help setup demo test test-tensorflow-io check bench data image constraints clean
 
 help:            ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:\t/' | expand -t 22
 
 setup: $(READY)  ## make .venv with everything pinned in constraints.txt
 
 # Byte-compiling halves the start of every command: the imports alone otherwise take ten seconds.
-# constraints.txt is complete, so nothing is resolved: with hashes, pip would refuse a pinned package that another wants
+# The pins are complete, so nothing is resolved: with hashes, pip would refuse a pinned package that another wants
 # with an extra (google-auth[pyopenssl]) from the day on which a newer release of it appears.
-$(READY): constraints.txt setup.py
+# $(call install,VENV,PINS)
+define install
 	@if command -v uv >/dev/null; then \
-	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-	  uv pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps --require-hashes -r constraints.txt && \
-	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . ; \
+	  uv venv --quiet --allow-existing --python $(PYTHON) $(1) && \
+	  uv pip install --quiet --python $(1)/bin/python --compile-bytecode --no-deps --require-hashes -r $(2) && \
+	  uv pip install --quiet --python $(1)/bin/python --no-deps --no-build-isolation --editable . ; \
 	else \
-	  $(PYTHON) -m venv $(VENV) && \
-	  env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints.txt && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . ; \
+	  $(PYTHON) -m venv $(1) && \
+	  env -u PYTHONDONTWRITEBYTECODE $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(2) && \
+	  $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . ; \
 	fi
-	@touch $(READY)
+	@touch $@
+endef
+
+$(READY): constraints.txt setup.py
+	$(call install,$(VENV),constraints.txt)
+
+$(IO_READY): constraints-tensorflow-io.txt setup.py
+	$(call install,$(IO_VENV),constraints-tensorflow-io.txt)
 
 demo: $(READY)   ## the main job on a synthetic shop, or EVENTS=… [ITEM_PROPERTIES=… CATEGORY_TREE=…]
 	@$(BIN)/python -m benchmarks.demo --output "$(DEMO)" $(if $(EVENTS),--events "$(EVENTS)") \
@@ -34,6 +44,9 @@ demo: $(READY)   ## the main job on a synthetic shop, or EVENTS=… [ITEM_PROPER
 
 test: $(READY)   ## all tests
 	$(BIN)/python -m pytest
+
+test-tensorflow-io: $(IO_READY)  ## the trainer on s3:// through tensorflow-io, in an environment of its own
+	$(IO_VENV)/bin/python -m pytest -m tensorflow_io tests/integration/test_tensorflow_io.py
 
 check: $(READY)  ## format, lint, types, import layers
 	$(BIN)/ruff format --check .
@@ -47,6 +60,9 @@ bench: $(READY)  ## every benchmark; results in benchmarks/results
 data: $(READY)   ## the real Retailrocket files, with your own Kaggle account
 	$(BIN)/python -m preprocessing download --output data/retailrocket
 
+image:           ## build the three images and print what they are made of (needs Docker, or see k8s/images.sh)
+	k8s/images.sh preprocessing trainer trainer-gpu
+
 PIN := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header setup.py
 IMAGE_PIN := $(PIN) --no-annotate --constraint constraints.txt --extra storage
 REQUIREMENTS := k8s/requirements
@@ -55,6 +71,7 @@ UPGRADE ?= --upgrade
 # An image installs a part of what was tested; trainer-gpu adds the CUDA wheels.
 constraints:     ## pin the newest versions that setup.py allows, or UPGRADE= to keep those there (needs uv)
 	$(PIN) --extra dev $(UPGRADE) -o constraints.txt
+	$(PIN) --extra trainer --extra tensorflow-io --extra test $(UPGRADE) -o constraints-tensorflow-io.txt
 	$(IMAGE_PIN) --extra preprocessing -o $(REQUIREMENTS)/preprocessing.txt
 	$(IMAGE_PIN) --extra trainer -o $(REQUIREMENTS)/trainer.txt
 	$(IMAGE_PIN) --extra gpu | awk '/^[a-z]/ {is_cuda = /^nvidia-/} is_cuda' > $(REQUIREMENTS)/gpu.txt

@@ -148,8 +148,11 @@ def _cell(estimate: dict[str, float] | None) -> str:
 def _print_paths(root: Path) -> None:
     print("made:")
     for name, what in (
-        ("dataset", "prepared dataset: vocabularies, timelines, catalogue, transform graph, statistics"),
-        ("runs", "run directories: checkpoints, metrics, TensorBoard, evaluation"),
+        (
+            "dataset",
+            "prepared dataset: vocabularies, timelines, catalogue, graph; report.html: its statistics",
+        ),
+        ("runs", "run directories: checkpoints, metrics, evaluation; report.html: data, training and evaluation"),
         ("export", "SavedModel that takes raw ids"),
         ("recommendations", "20 items for every visitor, Parquet and JSON Lines"),
     ):

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import scipy.sparse as sp
+
 from benchmarks import peers
 from benchmarks.harness import report
 from benchmarks.quality_runs import epochs_to_reach, prepare, target, train
@@ -22,7 +24,7 @@ from trainer.dataset import Dataset, open_dataset
 from trainer.evaluate import measure_protocol
 from trainer.interactions import read_interactions
 from trainer.ranking.baselines import build_baselines
-from trainer.ranking.cases import build_cases
+from trainer.ranking.cases import Cases, build_cases
 from trainer.ranking.evaluation import evaluate_scorer
 from trainer.validation import MAX_CASES
 
@@ -73,7 +75,7 @@ def _matrix(source: Path, folder: Path) -> dict[str, Any]:
     """Returning visitors: `mf` beside everything that can rank for them."""
     data = prepare(source, folder)
     dataset = open_dataset(str(data))
-    tuned, grids = tune_peers(dataset)
+    tuned, grids = tune_peers(dataset, folder / "tried.json")
     runs = {
         "mf": train("mf", data, folder),
         "mf_als": train("mf", data, folder, *_equal_to(tuned["implicit_als"]), name="mf_als"),
@@ -129,7 +131,7 @@ def _time_to_quality(matrix: Path) -> dict[str, Any]:
 
 def _sessions(source: Path, folder: Path) -> dict[str, Any]:
     """Next items: `nn` beside the nearest-neighbour baselines."""
-    measured, seconds = _next_items(source, folder)
+    measured, seconds = _next_items(source, folder, ("nn",))
     ranking = measured["ranking"]
     targets = [target("sessions: training of nn, minutes", 10, seconds["nn"] / 60, "", is_least=False)]
     for metric in ("recall@20", "mrr@20"):
@@ -143,7 +145,7 @@ def _sessions(source: Path, folder: Path) -> dict[str, Any]:
 
 def _buyers(source: Path, folder: Path) -> dict[str, Any]:
     """Next items of buyers: `nn` beside the nearest-neighbour baselines, carts and purchases apart."""
-    measured, seconds = _next_items(source, folder)
+    measured, seconds = _next_items(source, folder, ("nn",))
     rankings = {"all": measured["ranking"]}
     rankings |= {kind: measured["groups"][kind]["ranking"] for kind in ("carts", "purchases")}
     targets = []
@@ -155,31 +157,39 @@ def _buyers(source: Path, folder: Path) -> dict[str, Any]:
     return {"seconds": seconds, "measured": measured, "targets": targets}
 
 
-def _next_items(source: Path, folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
+def _next_items(source: Path, folder: Path, presets: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, float]]:
     data = prepare(source, folder)
-    runs = {name: train(name, data, folder) for name in ("nn", "notebook-mf", "notebook-nn")}
+    runs = {name: train(name, data, folder) for name in presets}
     dataset = open_dataset(str(data))
     systems = {name: run["scorer"] for name, run in runs.items()} | build_baselines(dataset, seed=0)
     seconds = {name: run["seconds"] for name, run in runs.items()}
     return measure_protocol(systems, dataset, Split.TEST, "next_item"), seconds
 
 
-def tune_peers(dataset: Dataset) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
-    """The best setting of each family by NDCG@20 on the validation window, and all that were tried."""
+def tune_peers(dataset: Dataset, tried: Path) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
+    """The best setting of each family by NDCG@20 on the validation window, and all that were tried.
+
+    Args:
+      tried: a file that keeps what was tried.
+    """
     matrix = read_interactions(dataset, (1.0, 1.0, 1.0))
-    cases = build_cases(dataset, Split.VALIDATION).sample(MAX_CASES, seed=0)
-    best: dict[str, dict[str, Any]] = {}
-    grids: dict[str, list[dict[str, Any]]] = {}
-    for family in peers.GRIDS:
-        grids[family] = []
-        for settings, fitted in peers.fit_grid(family, matrix):
-            value = evaluate_scorer(fitted.scorer, cases, (20,)).mean("ndcg@20")
-            tried = {"settings": dict(settings), "validation": value, "seconds": fitted.seconds}
-            log.info("%s %s: validation NDCG@20 %.4f, fitted in %.1f s", family, settings, value, fitted.seconds)
-            grids[family].append(tried)
-            if family not in best or value > best[family]["validation"]:
-                best[family] = {**tried, "fitted": fitted}
-    return best, grids
+    if not tried.exists():
+        cases = build_cases(dataset, Split.VALIDATION).sample(MAX_CASES, seed=0)
+        tried.write_text(json.dumps({family: _try_grid(family, matrix, cases) for family in peers.GRIDS}) + "\n")
+    grids = json.loads(tried.read_text())
+    best = {family: max(grid, key=lambda one: one["validation"]) for family, grid in grids.items()}
+    return {
+        family: {**one, "fitted": peers.fit(family, one["settings"], matrix)} for family, one in best.items()
+    }, grids
+
+
+def _try_grid(family: str, matrix: sp.csr_matrix, cases: Cases) -> list[dict[str, Any]]:
+    grid = []
+    for settings, fitted in peers.fit_grid(family, matrix):
+        value = evaluate_scorer(fitted.scorer, cases, (20,)).mean("ndcg@20")
+        log.info("%s %s: validation NDCG@20 %.4f, fitted in %.1f s", family, settings, value, fitted.seconds)
+        grid.append({"settings": dict(settings), "validation": value, "seconds": fitted.seconds})
+    return grid
 
 
 def _equal_to(peer: Mapping[str, Any]) -> list[str]:
@@ -190,7 +200,7 @@ def _equal_to(peer: Mapping[str, Any]) -> list[str]:
         "solver=als",
         f"model.dim={settings['factors']}",
         f"epochs={ALS_SWEEPS}",
-        f"loss.event_weights=[{weight},{weight},{weight}]",
+        f"loss.event_weights={weight},{weight},{weight}",
         "als.unobserved_weight=1",
         f"als.l2={settings['regularization']}",
     ]

@@ -57,6 +57,12 @@ def read_catalogue(paths: Sequence[str]) -> pa.Table:
     return in_order(pa.concat_tables(parts) if parts else CATALOGUE_SCHEMA.empty_table())
 
 
+def read_columns(paths: Sequence[str], names: Sequence[str]) -> pa.Table:
+    """The named columns of all shards, in the order of the shards."""
+    parts = [pq.read_table(io.BytesIO(storage.read_bytes(path)), columns=list(names)) for path in paths]
+    return pa.concat_tables(parts) if parts else CATALOGUE_SCHEMA.empty_table().select(list(names))
+
+
 def in_order(rows: pa.Table) -> pa.Table:
     """The vocabulary's items first, by item_index, then the others by id."""
     is_other = pc.less(rows["item_index"], 0)

@@ -33,6 +33,16 @@ class DatasetLayout:
         return join(self.root, "statistics.json")
 
     @property
+    def expectations(self) -> str:
+        """What a later dataset of the same shop is compared with."""
+        return join(self.root, "expectations.json")
+
+    @property
+    def comparison(self) -> str:
+        """What came of comparing it with an earlier dataset; no part of the dataset, as the report is none."""
+        return join(self.root, "comparison.json")
+
+    @property
     def report(self) -> str:
         """The statistics as pictures; no part of the dataset: the manifest does not list it."""
         return join(self.root, "report.html")
@@ -80,6 +90,11 @@ class RunLayout:
     def metrics(self) -> str:
         """One JSON object a line: training and validation figures by step."""
         return join(self.root, "metrics.jsonl")
+
+    @property
+    def history(self) -> str:
+        """One JSON object a line: when the run was started, saved, stopped."""
+        return join(self.root, "history.jsonl")
 
     @property
     def report(self) -> str:

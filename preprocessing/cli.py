@@ -54,13 +54,15 @@ def _prepare(given: argparse.Namespace, others: list[str], parser: argparse.Argu
     # imported only now: TensorFlow and Beam take seconds, and --help and wrong flags should not wait for them
     from preprocessing.graphs import beam_options
     from preprocessing.pipeline import prepare
+    from preprocessing.report import try_to_write_report
 
     gc.freeze()  # the modules' 1.5 million objects stay: a collection need not visit them
     try:
         options = beam_options(others)
     except ValueError as error:
         parser.error(str(error))
-    return prepare(config, given.output, options)
+    result = prepare(config, given.output, options, baseline=given.baseline)
+    return result | {"report": try_to_write_report(given.output)}
 
 
 def _report(given: argparse.Namespace) -> dict[str, Any]:
@@ -145,6 +147,9 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
     add("--split", choices=[str(method) for method in SplitMethod], default="time", help="how to divide the events")
     add("--validation-from", type=_when, metavar="WHEN", help="first cut: ISO 8601 (UTC) or ms; default: 0.8 quantile")
     add("--test-from", type=_when, metavar="WHEN", help="second cut; default: the 0.9 quantile of event time")
+    add(
+        "--baseline", metavar="DATASET", help="an earlier dataset of the shop: warn or fail where this one is unlike it"
+    )
     share, daily = defaults.max_reject_share, defaults.max_events_per_day
     add(
         "--max-reject-share",

@@ -85,6 +85,44 @@ class PropertyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limit:
+    """How far a figure may be from the baseline's: above `warn` it is told, above `fail` nothing is published.
+
+    None: any distance is passed over.
+    """
+
+    warn: float | None
+    fail: float | None
+
+    def __post_init__(self) -> None:
+        given = [limit for limit in (self.warn, self.fail) if limit is not None]
+        if not all(limit >= 0 for limit in given):  # so that NaN is refused too
+            raise ValueError(f"limits must be at least 0, got {given}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectationConfig:
+    """How far a dataset may be from its `--baseline`.
+
+    rows          change of the rows read, as a share of the baseline's
+    event_shares  greatest change of a kind's share of the events
+    popularity    share of the training events that would have to move to other items for popularities to be equal
+    rejects       rise of the share of event rows that are bad
+    presence      greatest fall of the share of items of which category, price or availability is told
+    prices        share of the priced items outside of the baseline's least and greatest price
+    days_behind   days by which the last event lies before the baseline's
+    """
+
+    rows: Limit = Limit(warn=0.25, fail=0.5)
+    event_shares: Limit = Limit(warn=0.02, fail=0.1)
+    popularity: Limit = Limit(warn=0.5, fail=None)
+    rejects: Limit = Limit(warn=0.001, fail=0.01)
+    presence: Limit = Limit(warn=0.05, fail=0.2)
+    prices: Limit = Limit(warn=0.01, fail=0.1)
+    days_behind: Limit = Limit(warn=0, fail=None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
     """Everything that decides what `prepare` makes of its input.
 
@@ -95,6 +133,7 @@ class PrepareConfig:
     max_events_per_day         visitors with more events on a day (UTC) are robots, left out where it shows
     visitors … property_values which ids each vocabulary holds
     properties                 which item properties mean what
+    expectations               how far the dataset may be from the one it is compared with
     block_rows                 rows of a timeline block, about
     partition_bytes            input bytes (compressed ones of a .gz file) a partition, about; it makes a shard a split
     num_buckets                quantile buckets of prices and of the gaps between a visitor's events
@@ -112,6 +151,7 @@ class PrepareConfig:
     categories: VocabularyConfig = field(default_factory=VocabularyConfig)
     property_values: VocabularyConfig = field(default_factory=lambda: VocabularyConfig(min_count=5, max_size=20_000))
     properties: PropertyConfig = field(default_factory=PropertyConfig)
+    expectations: ExpectationConfig = field(default_factory=ExpectationConfig)
     block_rows: int = 1024
     partition_bytes: int = 16 << 20
     num_buckets: int = 16

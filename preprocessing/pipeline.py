@@ -22,6 +22,7 @@ from contract.schema import SplitMethod, Vocabulary
 from preprocessing import (
     catalogue,
     correlation,
+    expectations,
     graphs,
     popularity,
     sources,
@@ -35,7 +36,6 @@ from preprocessing import (
 from preprocessing import vocabularies as vocabulary
 from preprocessing.config import PrepareConfig, format_when
 from preprocessing.graphs import Cuts, Job
-from preprocessing.report import try_to_write_report
 from preprocessing.stages import ALL_ITEMS, CATEGORY_VIEWS, ITEMS
 from preprocessing.workspace import Workspace, write_table
 
@@ -44,15 +44,26 @@ log = logging.getLogger(__name__)
 MAX_PARTITIONS = 4096
 
 
-def prepare(config: PrepareConfig, output: str, options: PipelineOptions | None = None) -> dict[str, Any]:
+def prepare(
+    config: PrepareConfig, output: str, options: PipelineOptions | None = None, *, baseline: str | None = None
+) -> dict[str, Any]:
     """Makes a prepared dataset at `output`, whole or not at all, and returns its summary.
 
+    Args:
+      config: what is made of which input.
+      output: where nothing stands yet.
+      options: Beam's.
+      baseline: an earlier dataset of the same shop; one too different from it is not published.
+
     Raises:
-      ValueError: a setting or an input that cannot be used; nothing is published.
+      ContractError: the baseline is no dataset.
+      ValueError: a setting or an input that cannot be used, or too different from the baseline; nothing is published.
       FileNotFoundError: an input glob matches nothing.
       FileExistsError: something stands at `output` already.
     """
     inputs = _list_inputs(config)
+    if baseline:
+        expectations.read_expectations(baseline)  # a wrong path is told before the first row is read
     with storage.publish_directory(output, marker="manifest.json") as root:
         job = Job(config, DatasetLayout(root), Workspace(join(root, "intermediate")), options or PipelineOptions([]))
         _check_workers(job, output)
@@ -103,10 +114,12 @@ def prepare(config: PrepareConfig, output: str, options: PipelineOptions | None 
             "category_tree": statistics.describe_reading(tree_reading) | catalogue.describe_tree(tree),
         }
         _write_json(job.layout.statistics, description)
+        expectations.write_expectations(expectations.describe_expectations(description, root), root)
         storage.remove(job.work.root)
         _write_manifest(job, cuts, sizes, splits_found, {shard.name: shard.sha256 for shard in shards})
-    written = try_to_write_report(output)
-    return _summary(output, config, cuts, sizes, splits_found, description) | {"report": written}
+        checks = expectations.compare(baseline, root, config.expectations) if baseline else []
+    compared = {check.name: check.verdict for check in checks}
+    return _summary(output, config, cuts, sizes, splits_found, description) | {"compared": compared}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def write_report(root: str) -> str:
     manifest = read_manifest(root)
     statistics = json.loads(storage.read_bytes(layout.statistics))
     name = root.rstrip("/").rpartition("/")[2]
-    html = render([data_page(name, statistics, manifest)], title=f"Cartwheel: {name}", shown="data")
+    comparison = json.loads(storage.read_bytes(layout.comparison)) if storage.exists(layout.comparison) else None
+    html = render([data_page(name, statistics, manifest, comparison)], title=f"Cartwheel: {name}", shown="data")
     storage.write_bytes(layout.report, html.encode())
     return layout.report
 

@@ -131,6 +131,17 @@ def last_step(workdir: str) -> int | None:
     return None
 
 
+def table_shapes(workdir: str) -> dict[str, tuple[int, int]]:
+    """[rows, D] of each table, as the latest checkpoint has them; empty without one."""
+    for step in reversed(_list_steps(workdir)):
+        try:
+            arrays = _read_state(RunLayout(workdir).checkpoint(step)).arrays
+        except FileNotFoundError:
+            continue  # torn
+        return {name.removesuffix(".values"): shape for name, shape in arrays.items() if name.endswith(".values")}
+    return {}
+
+
 def best_step(workdir: str) -> int | None:
     """The step that did best on the validation split, of those kept; the first of equals; None if none was measured."""
     validations = read_validations(workdir)

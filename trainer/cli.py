@@ -1,4 +1,4 @@
-"""Flags to the trainer's jobs: `python -m trainer train | evaluate | export | recommend`."""
+"""Flags to the trainer's jobs: `python -m trainer train | evaluate | export | recommend | report`."""
 
 import argparse
 import json
@@ -59,15 +59,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
+    from trainer.cluster import join_cluster
+    from trainer.report import try_to_write_report
     from trainer.train import train
 
-    return train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
+    result = train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
+    cluster = join_cluster()
+    is_chief = cluster is None or cluster.index == 0
+    report = try_to_write_report(given.workdir, data=given.data, shown="training") if is_chief else None
+    return result | {"report": report}
 
 
 def _evaluate(given: argparse.Namespace) -> dict[str, Any]:
     from trainer.evaluate import evaluate
+    from trainer.report import try_to_write_report
 
-    return evaluate(workdir=given.workdir, data=given.data, split=Split(given.split))
+    result = evaluate(workdir=given.workdir, data=given.data, split=Split(given.split))
+    try_to_write_report(given.workdir, data=given.data, shown="evaluation")
+    return result
 
 
 def _export(given: argparse.Namespace) -> dict[str, Any]:
@@ -89,7 +98,13 @@ def _recommend(given: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-_COMMANDS = {"evaluate": _evaluate, "export": _export, "recommend": _recommend}
+def _report(given: argparse.Namespace) -> dict[str, Any]:
+    from trainer.report import write_report
+
+    return {"report": write_report(given.workdir, data=given.data)}
+
+
+_COMMANDS = {"report": _report, "evaluate": _evaluate, "export": _export, "recommend": _recommend}
 
 
 def _train_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig:
@@ -135,6 +150,7 @@ def _build_parser() -> argparse.ArgumentParser:
     recommend.add_argument(
         "--format", nargs="+", choices=_FORMATS, default=_FORMATS, help="of the shards (default: both)"
     )
+    _add_run(_add_command(commands, "report", "draw a run's pages anew, as report.html in it"))
     return parser
 
 

@@ -21,6 +21,7 @@ from trainer.ranking.groups import pair_groups
 from trainer.ranking.intervals import LEVEL, RESAMPLES
 from trainer.ranking.ratings import rating_errors
 from trainer.ranking.report import FOOTNOTE, for_terminal, group_table, ranking_table, rating_table
+from trainer.ranking.samples import sample_recommendations
 from trainer.trained_run import TrainedRun, open_trained_run
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def evaluate_run(run: TrainedRun, split: Split, replicas: Replicas | None = None
 def measure_protocol(
     systems: Mapping[str, Scorer], dataset: Dataset, split: Split, protocol: str, replicas: Replicas | None = None
 ) -> dict[str, Any]:
-    """The cases of one of the `PROTOCOLS`, and what `compare_systems` tells of them; null without a case."""
+    """The cases of one of the `PROTOCOLS`, what `compare_systems` tells of them, null without a case, and `samples`."""
     all_cases, item_counts = build_cases(dataset, split, PROTOCOLS[protocol]), dataset.item_counts()
     cases = all_cases.sample(max(MAX_SCORES // dataset.num_items, 1), seed=_SEED)
     counts = {
@@ -122,10 +123,11 @@ def measure_protocol(
         "unknown_item_share": all_cases.unknown_item_share,
         "catalogue_items": cases.num_items,
     }
-    figures: dict[str, Any] = {"ranking": None, "ranking_otherwise": None, "groups": None}
+    figures: dict[str, Any] = {"ranking": None, "ranking_otherwise": None, "groups": None, "samples": []}
     if len(cases):
         groups = pair_groups(cases, item_counts, dataset.num_visitors)
         figures = compare_systems(systems, cases, groups, item_counts, seed=_SEED, replicas=replicas)
+        figures["samples"] = sample_recommendations(systems, cases, dataset, seed=_SEED)
     return {"protocol": _DESCRIPTIONS[protocol], "cases": counts, **figures}
 
 

@@ -1,7 +1,8 @@
-"""What a run tells while it goes: metrics.jsonl, TensorBoard scalars, a progress bar or a line an epoch."""
+"""What a run tells while it goes: metrics.jsonl, history.jsonl, TensorBoard scalars, a progress bar or log lines."""
 
 import json
 import logging
+import os
 import shutil
 import sys
 import time
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from contract import storage
 from contract.layout import RunLayout
+from trainer.preemption import Preempted
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,8 @@ class RunLog:
           total_rows: rows of the whole run, over all epochs.
           first_row: rows seen before `first_step`.
         """
-        self._path, self._tensorboard = RunLayout(workdir).metrics, RunLayout(workdir).tensorboard
+        layout = RunLayout(workdir)
+        self._path, self._history, self._tensorboard = layout.metrics, layout.history, layout.tensorboard
         self._is_chief = is_chief
         self._lines = _read_lines(self._path, first_step) if is_chief else []
         # TensorBoard's files grow line by line, which no object store allows: they are written here and copied there
@@ -39,13 +42,25 @@ class RunLog:
         self._bar = tqdm(
             total=total_rows, initial=first_row, unit=" examples", unit_scale=True, disable=not is_shown, leave=False
         )
+        self._step = first_step
         self._since = time.monotonic()
+        gpus = len(tf.config.list_physical_devices("GPU"))
+        self.happened("went on" if first_step else "began", cpus=os.cpu_count(), gpus=gpus)
+
+    def happened(self, what: str, **details: int | str | None) -> None:
+        """Adds a line to the history: unlike the metrics it keeps what was done twice."""
+        if not self._is_chief:
+            return
+        line = {"time": round(time.time(), 3), "what": what, "step": self._step, **details}
+        # object stores cannot append; a line is written once a checkpoint, not once a step
+        before = _read_text(self._history)
+        storage.write_bytes(self._history, f"{before}{json.dumps(line)}\n".encode())
 
     def steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
         """Tells of the steps before `step`, which trained on `rows` rows with a mean loss."""
         now = time.monotonic()
         rate = rows / max(now - self._since, 1e-9)
-        self._since = now
+        self._since, self._step = now, step
         self._bar.update(rows)
         self._bar.set_postfix(epoch=epoch, loss=f"{loss:.4f}", refresh=False)
         self._write({"step": step, "epoch": epoch, "loss": loss, "examples_per_second": round(rate, 1)})
@@ -76,7 +91,7 @@ class RunLog:
     def _write(self, line: dict[str, Any]) -> None:
         if self._writer is None:
             return
-        self._lines.append(json.dumps(line))
+        self._lines.append(json.dumps({**line, "time": round(time.time(), 3)}))
         with self._writer.as_default(step=line["step"]):
             for name, value in line.items():
                 if name not in ("step", "epoch"):
@@ -97,18 +112,30 @@ class RunLog:
 
 @contextmanager
 def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> Iterator[RunLog]:
-    """A `RunLog` that is closed however the run ends."""
+    """A `RunLog` that is closed however the run ends, and keeps how."""
     run_log = RunLog(workdir, is_chief=is_chief, total_rows=total_rows, first_row=first_row, first_step=first_step)
     try:
         yield run_log
+    except Preempted:
+        run_log.happened("preempted")
+        raise
+    except BaseException as error:
+        run_log.happened("failed", reason=str(error) or type(error).__name__)
+        raise
+    else:
+        run_log.happened("ended")
     finally:
         run_log.close()
 
 
 def _read_lines(path: str, first_step: int) -> list[str]:
     """The lines of steps that stand, in order."""
+    return [line for line in _read_text(path).splitlines() if json.loads(line)["step"] <= first_step]
+
+
+def _read_text(path: str) -> str:
+    """A file's text, empty where there is no file."""
     try:
-        lines = storage.read_bytes(path).decode().splitlines()
+        return storage.read_bytes(path).decode()
     except FileNotFoundError:
-        return []
-    return [line for line in lines if json.loads(line)["step"] <= first_step]
+        return ""

@@ -143,6 +143,7 @@ def _train(
                     keeper.stop(step)
                 if step == epoch_end or _until_save(config, step) == config.checkpoint_every_steps:
                     writer.begin(step)
+                    run_log.happened("checkpoint")
                 else:
                     writer.poll()
             loss = float(np.concatenate(epoch_losses).mean())

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-INK, MUTED, LINE, SURFACE, WARNING = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05"
+INK, MUTED, LINE, SURFACE, WARNING, CARD = (f"#0a0b0{place}" for place in range(6))
 SERIES = tuple(f"#0a0c0{place}" for place in range(8))
 """Colours to draw with: they stand for the page's own, by which they are replaced."""
 
@@ -21,7 +21,7 @@ WIDTH, HEIGHT = 430, 280
 WIDE = 1000
 LONGEST_LABEL = 22
 
-_VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", SURFACE: "surface", WARNING: "warning"} | {
+_VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", SURFACE: "surface", WARNING: "warning", CARD: "raised"} | {
     colour: f"series-{place}" for place, colour in enumerate(SERIES)
 }
 _COLOUR = re.compile("|".join(_VARIABLES))

@@ -12,11 +12,11 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below a header; `marked` are the places of rows that stand out."""
+    """Rows of cells below a header; `marked` are the places (row, column) of cells that stand out."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    marked: frozenset[int] = frozenset()
+    marked: frozenset[tuple[int, int]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Columns:
     blocks: Sequence[Block]
 
 
-_MARKED, _NUMBER = '<tr class="marked">', ' class="number"'
+_LONGEST_LINE = 40  # letters of a cell that is not broken
 
 Part = Picture | Facts | Note | Block | Columns
 
@@ -187,12 +187,12 @@ def _folded(summary: str, name: str, table: Table) -> str:
 def _table(table: Table, name: str) -> str:
     is_number = [_is_number(cell) for cell in table.rows[0]] if table.rows else [False] * len(table.header)
     head = "".join(
-        f'<th scope="col"{_NUMBER if right else ""}>{escape(cell)}</th>'
+        f'<th scope="col"{_classes(["number"] if right else [])}>{escape(cell)}</th>'
         for cell, right in zip(table.header, is_number, strict=True)
     )
     rows = "".join(
-        f"{_MARKED if place in table.marked else '<tr>'}{''.join(map(_cell, row))}</tr>"
-        for place, row in enumerate(table.rows)
+        f"<tr>{''.join(_cell(cell, is_marked=(row, column) in table.marked) for column, cell in enumerate(cells))}</tr>"
+        for row, cells in enumerate(table.rows)
     )
     return (
         f'<div class="scroll" tabindex="0" role="group" aria-label="Table: {escape(name, quote=True)}">'
@@ -200,8 +200,15 @@ def _table(table: Table, name: str) -> str:
     )
 
 
-def _cell(cell: Cell) -> str:
-    return f"<td{_NUMBER if _is_number(cell) else ''}>{escape(format_cell(cell))}</td>"
+def _cell(cell: Cell, *, is_marked: bool) -> str:
+    text = format_cell(cell)
+    is_long = isinstance(cell, str) and len(cell) > _LONGEST_LINE
+    names = [name for name, holds in (("number", _is_number(cell)), ("long", is_long), ("marked", is_marked)) if holds]
+    return f"<td{_classes(names)}>{escape(text)}</td>"
+
+
+def _classes(names: Sequence[str]) -> str:
+    return f' class="{" ".join(names)}"' if names else ""
 
 
 def _is_number(cell: Cell) -> bool:

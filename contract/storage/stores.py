@@ -211,15 +211,26 @@ class TensorFlowStore:
         self._gfile = importlib.import_module("tensorflow").io.gfile
 
     def exists(self, uri: str) -> bool:
-        return bool(self._gfile.exists(uri))
+        is_found = bool(self._gfile.exists(uri))
+        if not is_found:
+            self._check_reachable(uri)
+        return is_found
 
     def size(self, uri: str) -> int:
-        return int(self._gfile.stat(uri).length)
+        try:
+            return int(self._gfile.stat(uri).length)
+        except Exception:
+            self._check_reachable(uri)
+            raise
 
     def read(self, uri: str, begin: int = 0, end: int | None = None) -> bytes:
-        with self._gfile.GFile(uri, "rb") as file:
-            file.seek(begin)
-            return bytes(file.read(-1 if end is None else end - begin))
+        try:
+            with self._gfile.GFile(uri, "rb") as file:
+                file.seek(begin)
+                return bytes(file.read(-1 if end is None else end - begin))
+        except Exception:
+            self._check_reachable(uri)
+            raise
 
     def write(self, uri: str, content: bytes) -> None:
         with self._gfile.GFile(uri, "wb") as file:
@@ -234,21 +245,33 @@ class TensorFlowStore:
     def list_files(self, uri: str) -> list[str]:
         root = uri.rstrip("/") + "/"
         found = [f"{folder.rstrip('/')}/{name}" for folder, _, names in self._gfile.walk(uri) for name in names]
+        if not found:
+            self._check_reachable(uri)
         return [name.removeprefix(root) for name in found]
 
     def glob(self, pattern: str) -> list[str]:
-        return [uri for uri in self._gfile.glob(pattern) if not self._gfile.isdir(uri)]
+        found = [uri for uri in self._gfile.glob(pattern) if not self._gfile.isdir(uri)]
+        if not found:
+            self._check_reachable(pattern)
+        return found
 
     def remove(self, uri: str) -> None:
         if self._gfile.isdir(uri):
             self._gfile.rmtree(uri)
-        elif self._gfile.exists(uri):
+        elif self.exists(uri):
             self._gfile.remove(uri)
+
+    def _check_reachable(self, uri: str) -> None:
+        """Raises where S3 does not answer: of a file, tensorflow-io then says that there is none."""
+        if uri.startswith("s3://"):
+            self._gfile.exists("/".join(uri.split("/")[:3]) + "/")
 
 
 @cache
 def _tensorflow_schemes() -> frozenset[str]:
     """What TensorFlow says it serves: tensorflow-io may import and still register nothing."""
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
+        os.environ.setdefault("S3_ENDPOINT", endpoint)  # what tensorflow-io calls it
     with contextlib.suppress(Exception):  # built for another TensorFlow it fails in several ways
         importlib.import_module("tensorflow_io")
     return frozenset(importlib.import_module("tensorflow").io.gfile.get_registered_schemes())
@@ -276,9 +299,12 @@ def _options(scheme: str) -> dict[str, Any]:
 
 def _refuse_credentials(uri: str) -> None:
     parts = urlsplit(uri)
-    secret = any(name.lower() in _SECRET_PARAMETERS for name, _ in parse_qsl(parts.query))
-    if secret or "@" in parts.netloc:
+    is_signed = any(name.lower() in _SECRET_PARAMETERS for name, _ in parse_qsl(parts.query))
+    # a secret may hold slashes, and the bucket then stands in the path; a colon is also that of a port
+    after_colon = parts.netloc.partition(":")[2]
+    has_password = ":" in parts.netloc and (parts.scheme in _OBJECT_STORES or not after_colon.isdigit())
+    if is_signed or has_password or "@" in parts.netloc:
         raise ValueError(
-            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} was given with a credential in it, which "
-            "the run's records would keep; give it in the environment instead"
+            f"an address of {parts.scheme}:// was given with a credential in it, which the run's records would keep; "
+            "give it in the environment instead"
         )

@@ -184,7 +184,8 @@ def test_a_file_changed_on_its_way_is_sent_again(monkeypatch, bucket, tmp_path):
 
 
 def test_a_credential_in_a_uri_is_refused_and_not_repeated():
-    for uri in ("s3://user:planted@bucket/a", "https://host/a?X-Amz-Signature=planted"):
+    given = ("s3://key:planted@bucket/a", "s3://key:12/planted@bucket/a", "https://host/a?X-Amz-Signature=planted")
+    for uri in given:  # a secret of Amazon's may hold slashes
         with pytest.raises(ValueError, match="credential in it") as caught:
             storage.read_bytes(uri)
         assert "planted" not in str(caught.value)

@@ -16,7 +16,7 @@ def prepared(monkeypatch):
     """What `prepare` was called with, played by a stand-in."""
     calls = []
 
-    def prepare(config: PrepareConfig, output: str, options: PipelineOptions) -> dict:
+    def prepare(config: PrepareConfig, output: str, options: PipelineOptions, *, baseline: str | None) -> dict:
         calls.append((config, output, options))
         return {"dataset": output}
 
@@ -35,7 +35,8 @@ def test_flags_settings_and_beam_options_find_their_way(prepared, capsys):
     # 2015-09-01T00:00Z is 1,441,065,600 s after 1970
     assert (config.split.validation_from_ms, config.split.test_from_ms) == (1_441_065_600_000, 1_441_152_000_000)
     assert (config.items.min_count, config.compress, config.max_reject_share) == (5, True, 0.5)
-    assert json.loads(capsys.readouterr().out) == {"dataset": "d"}
+    result = json.loads(capsys.readouterr().out)
+    assert result == {"dataset": "d", "report": None}, "a report that cannot be drawn costs no result"
 
 
 def test_arguments_may_stand_in_a_file(prepared, tmp_path):
@@ -77,7 +78,7 @@ def test_a_flag_that_no_command_knows_is_a_misuse():
 
 
 def test_an_input_that_cannot_be_used_is_one_line_and_status_1(monkeypatch, caplog):
-    def prepare(*_):
+    def prepare(*_, **__):
         raise FileNotFoundError("no file matches nothing.csv; check the path [while running 'Read']")
 
     monkeypatch.setattr(pipeline, "prepare", prepare)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from contract.layout import DatasetLayout
+from contract.manifest import read_manifest
 from preprocessing import report
-from preprocessing.config import PrepareConfig
+from preprocessing.config import PrepareConfig, SplitConfig
 from preprocessing.pipeline import prepare
 from preprocessing.report import try_to_write_report, write_report
 from tests.browser import needs_chromium, open_page
@@ -23,6 +24,7 @@ RAW_SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "retailro
 def dataset(tmp_path_factory) -> str:
     root = str(tmp_path_factory.mktemp("prepared") / "dataset")
     prepare(PrepareConfig(**small_shop(tmp_path_factory.mktemp("shop"))), root)
+    write_report(root)
     return root
 
 
@@ -94,11 +96,23 @@ def test_markup_in_ids_and_one_day_of_events_are_shown_as_they_are(tmp_path):
         "1440000000000,v,looked,<b>",
     )
     prepare(PrepareConfig(events=events, max_reject_share=0.5), str(tmp_path / "dataset"))
-    with open_page(f"file://{DatasetLayout(str(tmp_path / 'dataset')).report}", width=390) as opened:
+    with open_page(f"file://{write_report(str(tmp_path / 'dataset'))}", width=390) as opened:
         assert (opened.messages, len(opened.requests)) == ([], 1)
         assert table_of(opened.page, "Most viewed items")[0][0] in (strange, formula)
         assert "1440000000000,v,looked,<b>" in opened.page.locator("body").text_content()
         assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+@pytest.mark.parametrize(
+    ("method", "told"), [("random", "later events leak into training"), ("none", "Nothing was held back")]
+)
+def test_other_splits_are_named_for_what_they_are(tmp_path, method, told):
+    lines = [f"{1440000000000 + n * 60_000},v{n % 7},view,i{n % 5}" for n in range(90)]
+    events = write_lines(tmp_path / "events.csv", "timestamp,visitorid,event,itemid", *lines)
+    prepare(PrepareConfig(events=events, split=SplitConfig(method=method)), str(tmp_path / "dataset"))
+    html = Path(write_report(str(tmp_path / "dataset"))).read_text()
+    assert told in html
+    assert "Carts and transactions: there is none." in html
 
 
 def test_the_report_can_be_drawn_anew_and_is_the_same(dataset):
@@ -106,6 +120,7 @@ def test_the_report_can_be_drawn_anew_and_is_the_same(dataset):
     os.remove(DatasetLayout(dataset).report)
     assert write_report(dataset) == DatasetLayout(dataset).report
     assert Path(DatasetLayout(dataset).report).read_bytes() == before
+    assert "report.html" not in read_manifest(dataset).files, "drawn anew, it would no longer be what was listed"
 
 
 def test_a_report_that_cannot_be_drawn_loses_nothing(dataset, monkeypatch, caplog):

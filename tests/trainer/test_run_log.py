@@ -1,10 +1,12 @@
 import json
+import time
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
 from contract.layout import RunLayout
+from trainer.preemption import Preempted
 from trainer.run_log import open_log
 
 
@@ -25,7 +27,8 @@ def test_metrics_are_lines_of_json(tmp_path: Path) -> None:
     assert [line["step"] for line in found] == [1, 2, 2]
     assert found[1]["loss"] == 0.5
     assert found[1]["examples_per_second"] > 0
-    assert found[2] == {"step": 2, "epoch": 1, "validation_mse": 0.25}
+    assert found[2] == {"step": 2, "epoch": 1, "validation_mse": 0.25, "time": found[2]["time"]}
+    assert found[1]["time"] <= found[2]["time"] <= time.time()
 
 
 def test_what_a_killed_run_told_beyond_its_checkpoint_is_dropped(tmp_path: Path) -> None:
@@ -62,3 +65,31 @@ def test_workers_that_are_not_the_chief_write_nothing(tmp_path: Path) -> None:
         run_log.steps(step=1, epoch=0, rows=1, loss=1.0)
         run_log.epoch(1, "done")
     assert not list(tmp_path.iterdir())
+
+
+def happened(workdir: Path) -> list[tuple[str, int]]:
+    lines = Path(RunLayout(str(workdir)).history).read_text().splitlines()
+    return [(line["what"], line["step"]) for line in map(json.loads, lines)]
+
+
+def test_the_history_tells_how_each_start_ended(tmp_path: Path) -> None:
+    for error in (Preempted("stopped"), RuntimeError("out of luck")):
+        with (
+            pytest.raises(type(error)),
+            open_log(str(tmp_path), is_chief=True, total_rows=9, first_row=0, first_step=0) as run_log,
+        ):
+            run_log.steps(step=1, epoch=0, rows=1, loss=1.0)
+            run_log.happened("checkpoint")
+            raise error
+    write(tmp_path, [2, 3], first_step=1)
+    assert happened(tmp_path) == [
+        ("began", 0),
+        ("checkpoint", 1),
+        ("preempted", 1),
+        ("began", 0),
+        ("checkpoint", 1),
+        ("failed", 1),
+        ("went on", 1),
+        ("ended", 3),
+    ]
+    assert "out of luck" in Path(RunLayout(str(tmp_path)).history).read_text()

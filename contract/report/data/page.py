@@ -1,11 +1,13 @@
 """The Data page put together."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from contract.manifest import Manifest
 from contract.report.data.events import events_section
 from contract.report.data.items import items_section
-from contract.report.data.reading import reading_section
+from contract.report.data.reading import comparison_section, reading_section
 from contract.report.data.splits import split_section
 from contract.report.data.visitors import visitors_section
 from contract.report.page import Page
@@ -14,14 +16,17 @@ from contract.report.parts import Statistics
 _MS_A_DAY = 86_400_000
 
 
-def data_page(name: str, statistics: Statistics, manifest: Manifest) -> Page:
-    """The page of the dataset called `name`."""
+def data_page(
+    name: str, statistics: Statistics, manifest: Manifest, comparison: Mapping[str, Any] | None = None
+) -> Page:
+    """The page of the dataset called `name`, with what came of comparing it with a baseline, if it was."""
     return Page(
         key="data",
         title="Data",
         subtitle=f"Dataset {name}, split {_describe_split(manifest)}",
         sections=[
             reading_section(statistics),
+            *([comparison_section(comparison)] if comparison else []),
             events_section(statistics, _marks(manifest)),
             items_section(statistics),
             visitors_section(statistics),

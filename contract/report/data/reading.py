@@ -1,6 +1,7 @@
 """What was read and what was left out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from contract.report.page import Block, Cell, Columns, Facts, Note, Part, Section, Table, share
 from contract.report.parts import Statistics, counts
@@ -29,6 +30,20 @@ def reading_section(statistics: Statistics) -> Section:
     )
     return Section(
         "What was read", [facts, *_rejects(statistics), Columns([_inputs(statistics), _catalogue(statistics)])]
+    )
+
+
+def comparison_section(comparison: Mapping[str, Any]) -> Section:
+    """The checks of `comparison.json`, those outside of a limit marked."""
+    checks = comparison["checks"]
+    unlike = [check["name"] for check in checks if check["verdict"] != "ok"]
+    rows = [[c["name"], c["baseline"], c["found"], c["distance"], c["warn"], c["fail"], c["verdict"]] for c in checks]
+    marked = frozenset((row, 6) for row, check in enumerate(checks) if check["verdict"] != "ok")
+    header = ["figure", "baseline", "this dataset", "distance", "warn above", "fail above", "verdict"]
+    verdict = f"Unlike the baseline: {', '.join(unlike)}." if unlike else "All figures are within their limits."
+    return Section(
+        f"Compared with {comparison['baseline']}",
+        [Note(verdict, is_warning=bool(unlike)), Block("Checks", Table(header, rows, marked))],
     )
 
 

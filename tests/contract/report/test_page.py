@@ -40,6 +40,16 @@ def test_every_kind_of_part_is_shown():
     assert "<summary>More</summary>" in html
 
 
+def test_cells_that_stand_out_are_marked():
+    html = render(
+        [page("data", Block("Lists", Table(["", "a"], [["1", "x"], ["2", "y"]], frozenset([(1, 1)]))))],
+        title="T",
+        shown="data",
+    )
+    assert "<td>x</td>" in html
+    assert '<td class="marked">y</td>' in html
+
+
 def test_one_page_is_open_first():
     html = render([page("data"), page("training")], title="T", shown="training")
     assert 'id="show-training" checked' in html

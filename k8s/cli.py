@@ -1,0 +1,288 @@
+"""Runs prepare, train and evaluate-export as jobs of a Kubernetes cluster. kubectl is all it needs.
+
+Each command submits a step, follows it, and ends with its result or the reason of its failure. Ctrl-C stops following,
+not the step. The same command again follows a step that runs, starts one that failed anew, and leaves one that is done.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+from contract.schema import Split
+from k8s.kubectl import Kubectl, KubectlError
+from k8s.progress import Follower, Screen
+from k8s.rendering import OVERLAYS, STEPS, Placement, Step, render
+from k8s.settings import training_settings
+from k8s.state import read_state
+from k8s.submission import Found, Refused, find, pods_of, remove, submit
+from trainer.presets import PRESETS
+
+DONE, FAILED, DETACHED = 0, 1, 130
+_CLOUDS = {"gs": "gke", "s3": "eks", "": "local", "file": "local"}
+_SUBMIT = "python k8s/submit.py"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status: 0 done, 1 failed or not submitted, 2 misused, 130 detached."""
+    parser = _build_parser()
+    given = parser.parse_args(arguments)
+    screen = Screen()
+    try:
+        if given.command in _ASKING:
+            return _ASKING[given.command](given, screen)
+        placement = _placement(given, parser)
+        steps, epochs = _steps(given, placement, parser)
+        return _run(steps, placement, epochs, given, screen)
+    except KubectlError as error:
+        screen.line(str(error))
+        return FAILED
+
+
+def _run(
+    steps: Sequence[Step], placement: Placement, epochs: int | None, given: argparse.Namespace, screen: Screen
+) -> int:
+    """Submits the steps, each once the one before is done."""
+    kubectl = _kubectl(given)
+    if given.dry_run:
+        print("---\n".join(render(step, placement, kubectl) for step in steps), end="")
+        return DONE
+    for step in steps:
+        try:
+            submission = submit(step, placement, kubectl)
+        except Refused as refused:
+            _show(refused.diff, screen)
+            screen.line(
+                f"{step.name} runs with other settings; `{_command('cancel', given)} {step.name}` makes room for these"
+            )
+            return FAILED
+        _show(submission.diff, screen)
+        screen.line(f"{step.name} {submission.found.value}")
+        if given.detach:
+            screen.line(f"follow it with `{_command('logs', given)} {step.name}`")
+            return DONE
+        if submission.found is Found.DONE and len(steps) > 1:
+            continue
+        status = _follow(step.name, epochs if step.name == "train" else None, given, screen)
+        if status != DONE:
+            return status
+    return DONE
+
+
+def _follow(step: str, epochs: int | None, given: argparse.Namespace, screen: Screen) -> int:
+    follower = Follower(_kubectl(given), step, screen, given.poll, given.patience * 60, epochs)
+    try:
+        outcome = follower.follow()
+    except KeyboardInterrupt:
+        screen.line(f"detached; {step} goes on. Follow it again with `{_command('logs', given)} {step}`")
+        if given.command == "pipeline":
+            screen.line("the steps after it are not submitted; the same command goes on with them")
+        return DETACHED
+    screen.line(outcome.text)
+    if outcome.result is not None:
+        print(json.dumps(outcome.result, indent=2, ensure_ascii=False))
+    return DONE if outcome.is_done else FAILED
+
+
+def _status(given: argparse.Namespace, _: Screen) -> int:
+    kubectl = _kubectl(given)
+    for step in STEPS:
+        workload = find(step, kubectl)
+        if workload is None:
+            print(f"{step}: not submitted")
+            continue
+        state = read_state(workload, pods_of(workload, kubectl))
+        print(": ".join(part for part in (f"{step} {state.phase.value}", state.text) if part))
+    return DONE
+
+
+def _logs(given: argparse.Namespace, screen: Screen) -> int:
+    if find(given.step, _kubectl(given)) is None:
+        screen.line(f"{given.step} was not submitted, or was removed a week after its end")
+        return FAILED
+    return _follow(given.step, None, given, screen)
+
+
+def _cancel(given: argparse.Namespace, screen: Screen) -> int:
+    kubectl = _kubectl(given)
+    workload = find(given.step, kubectl)
+    if workload is None:
+        screen.line(f"{given.step} was not submitted")
+        return FAILED
+    screen.line(f"cancelling {given.step}: its pods may take two minutes to save")
+    remove(workload, kubectl)
+    screen.line(f"{given.step} is cancelled; what it has published or saved stays")
+    return DONE
+
+
+_ASKING = {"status": _status, "logs": _logs, "cancel": _cancel}
+
+
+def _steps(
+    given: argparse.Namespace, placement: Placement, parser: argparse.ArgumentParser
+) -> tuple[list[Step], int | None]:
+    """The steps of a command in order, and the epochs of its training."""
+    is_all = given.command == "pipeline"
+    steps, epochs = [], None
+    if given.command == "prepare" or is_all:
+        output = given.data if is_all else given.output
+        flags = {"events": given.events, "item-properties": given.item_properties, "category-tree": given.category_tree}
+        files = [f"--{name}={value}" for name, value in flags.items() if value]
+        steps.append(Step(name="prepare", arguments={"prepare": [*files, f"--output={output}", *given.options]}))
+    if given.command == "train" or is_all:
+        try:
+            config, settings = training_settings(given.preset, given.set, placement)
+        except ValueError as error:
+            parser.error(str(error))
+        epochs = config.epochs
+        places = [f"--preset={given.preset}", f"--data={given.data}", f"--workdir={given.workdir}"]
+        steps.append(Step(name="train", arguments={"train": [*places, *(f"--set={value}" for value in settings)]}))
+    if given.command == "evaluate-export" or is_all:
+        evaluate = [f"--workdir={given.workdir}", f"--split={given.split}"]
+        export = [f"--workdir={given.workdir}", f"--output={given.output}"]
+        steps.append(Step(name="evaluate-export", arguments={"evaluate": evaluate, "export": export}))
+    return steps, epochs
+
+
+def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
+    """Where the steps run: the overlays asked for, or the one that goes with where the results lie."""
+    scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
+    if not given.overlay and scheme not in _CLOUDS:
+        parser.error(f"{scheme}:// tells no cloud; name an --overlay: {', '.join(OVERLAYS)}")
+    overlays = tuple(given.overlay) or (_CLOUDS[scheme],)
+    is_several = "multi-node" in overlays or "jobset" in overlays
+    return Placement(
+        overlays=overlays,
+        gpus=(0 if overlays == ("local",) else 1) if given.gpus is None else given.gpus,
+        nodes=(2 if is_several else 1) if given.nodes is None else given.nodes,
+        memory=given.memory,
+        cpu=given.cpu,
+        registry=given.registry,
+        tag=given.tag,
+    )
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    summary, _, details = str(__doc__).partition("\n\n")
+    parser = argparse.ArgumentParser(prog=_SUBMIT, description=summary, epilog=details, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    prepare = _add_step(commands, "prepare", "make a dataset from CSV files")
+    _add_files(prepare)
+    prepare.add_argument("--output", required=True, metavar="DATASET", help="where the dataset will lie")
+    prepare.add_argument(
+        "options", nargs="*", metavar="-- OPTION", help="more options of `python -m preprocessing prepare`"
+    )
+    train = _add_step(commands, "train", "train a preset, or go on with a run that was stopped")
+    _add_training(train)
+    evaluate = _add_step(commands, "evaluate-export", "measure a run, then publish its model")
+    evaluate.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run")
+    _add_evaluation(evaluate)
+    pipeline = _add_step(commands, "pipeline", "prepare, train, evaluate and export, one after the other")
+    _add_files(pipeline)
+    _add_training(pipeline)
+    _add_evaluation(pipeline)
+    pipeline.set_defaults(options=[])
+    for step in (prepare, train, evaluate):
+        step.add_argument("--detach", action="store_true", help="submit it and do not follow it")
+    pipeline.set_defaults(detach=False)
+    status = _add_command(commands, "status", "what each step does")
+    logs = _add_command(commands, "logs", "follow a step that was submitted")
+    cancel = _add_command(commands, "cancel", "stop a step and remove it")
+    for command in (logs, cancel):
+        command.add_argument("step", choices=STEPS)
+    for command in (prepare, train, evaluate, pipeline, logs):
+        _add_following(command)
+    for command in (prepare, train, evaluate, pipeline, logs, cancel, status):
+        command.add_argument("--context", help="of kubectl's configuration (default: the current one)")
+        command.add_argument("--namespace", help="default: the context's")
+    return parser
+
+
+def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
+    description = text[0].upper() + text[1:] + "."
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=description, allow_abbrev=False)
+    return command
+
+
+def _add_step(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
+    """A command that submits, with the flags on where its steps run."""
+    command = _add_command(commands, name, text)
+    add = command.add_argument
+    add("--dry-run", action="store_true", help="print the manifests; needs no cluster")
+    add(
+        "--overlay",
+        action="append",
+        default=[],
+        choices=OVERLAYS,
+        help="may be repeated (default: gke for gs://, eks for s3://, local for a path)",
+    )
+    add("--gpus", type=_count(0), metavar="N", help="for each machine that trains (default: 1; local: 0)")
+    add("--nodes", type=_count(1), metavar="N", help="machines that train together (default: 1)")
+    add("--memory", metavar="SIZE", help="such as 64Gi (default: 8Gi, or 8Gi for each GPU)")
+    add("--cpu", metavar="N", help="cores asked for (default: 2, or 2 for each GPU)")
+    add(
+        "--registry",
+        metavar="PLACE",
+        help="where the images lie: PLACE/preprocessing, PLACE/trainer, PLACE/trainer-gpu",
+    )
+    add("--tag", default="latest", help="of the images (default: latest)")
+    return command
+
+
+def _add_files(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--events", required=True, metavar="GLOB", help="the event log")
+    command.add_argument("--item-properties", metavar="GLOB", help="the items' properties")
+    command.add_argument("--category-tree", metavar="FILE", help="the tree of categories")
+
+
+def _add_training(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--preset", required=True, choices=list(PRESETS), help="named settings")
+    command.add_argument("--data", required=True, metavar="DATASET", help="the prepared dataset")
+    command.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run")
+    command.add_argument(
+        "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the preset to change"
+    )
+
+
+def _add_evaluation(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--output", required=True, metavar="URI", help="where the model will lie: …/cartwheel/1")
+    command.add_argument(
+        "--split", choices=[Split.VALIDATION, Split.TEST], default=Split.TEST, help="what to measure on (default: test)"
+    )
+
+
+def _add_following(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--poll", type=float, default=3.0, metavar="SECONDS", help="between two looks (default: 3)")
+    command.add_argument(
+        "--patience",
+        type=float,
+        default=15.0,
+        metavar="MINUTES",
+        help="to wait for a machine with room, which an autoscaler may bring (default: 15)",
+    )
+
+
+def _count(least: int) -> Callable[[str], int]:
+    """A whole number that is not less than `least`, of a flag's text."""
+
+    def count(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
+    return count
+
+
+def _kubectl(given: argparse.Namespace) -> Kubectl:
+    return Kubectl(given.context, given.namespace)
+
+
+def _command(name: str, given: argparse.Namespace) -> str:
+    """The command line of another command for the same cluster and namespace."""
+    flags = [f" --{flag} {value}" for flag in ("context", "namespace") if (value := getattr(given, flag))]
+    return f"{_SUBMIT} {name}{''.join(flags)}"
+
+
+def _show(diff: Sequence[str], screen: Screen) -> None:
+    for line in diff:
+        screen.line(line)

@@ -1,0 +1,108 @@
+"""The chief's log while its pods come and go: read in a thread, each line once."""
+
+import collections
+import json
+import queue
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from k8s.kubectl import Kubectl, Object
+from k8s.state import containers
+
+_KEPT_LINES = 5000
+
+
+class ChiefLog:
+    """Lines of a workload's first pod, container after container, successor after predecessor."""
+
+    def __init__(self, kubectl: Kubectl) -> None:
+        self._kubectl = kubectl
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._latest: dict[tuple[str, str], str] = {}
+        self._finished: set[tuple[str, str]] = set()
+        self._process: subprocess.Popen[str] | None = None
+        self._thread: threading.Thread | None = None
+        self._kept: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
+
+    def watch(self, pod: Object) -> bool:
+        """Reads on; False once all that the pod's containers will say has been read."""
+        if self._thread is not None and self._thread.is_alive():
+            return True
+        for container in containers(pod):
+            key = (pod["metadata"]["name"], container["name"])
+            has_ended = "terminated" in container.get("state", {})
+            if key in self._finished:
+                continue
+            if has_ended:
+                self._finished.add(key)
+            elif "running" not in container.get("state", {}):
+                return True
+            self._start(key)
+            return True
+        return False
+
+    def lines(self) -> Iterator[str]:
+        """The lines that came since the last call."""
+        while not self._lines.empty():
+            line = self._lines.get()
+            self._kept.append(line)
+            yield line
+
+    def drain(self, pod: Object, seconds: float) -> Iterator[str]:
+        """The lines to the end, of a pod that has ended; waits for them for some time at most."""
+        end = time.monotonic() + seconds
+        while self.watch(pod) and time.monotonic() < end:
+            if self._thread is not None:
+                self._thread.join(timeout=0.1)
+            yield from self.lines()
+        yield from self.lines()
+
+    def result(self) -> dict[str, Any] | None:
+        """The JSON object that the last command ended with, None if it did not."""
+        lines = list(self._kept)
+        if "{" not in lines:
+            return None
+        start = len(lines) - 1 - lines[::-1].index("{")
+        try:
+            value, _ = json.JSONDecoder().raw_decode("\n".join(lines[start:]))
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) else None
+
+    def last_error(self) -> str | None:
+        """What the last line of kind ERROR says, or that of a Python error."""
+        for line in reversed(self._kept):
+            if " ERROR " in line:
+                return line.partition(" ERROR ")[2].partition(": ")[2]
+            if line.partition(":")[0].endswith(("Error", "Exception", "error:")) or ": error: " in line:
+                return line.strip()
+        return None
+
+    def close(self) -> None:
+        """Stops reading."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+
+    def _start(self, key: tuple[str, str]) -> None:
+        self._process = self._kubectl.follow_logs(*key, since=self._latest.get(key))
+        self._thread = threading.Thread(target=self._read, args=(self._process, key), daemon=True)
+        self._thread.start()
+
+    def _read(self, process: "subprocess.Popen[str]", key: tuple[str, str]) -> None:
+        with process:
+            for line in process.stdout or ():
+                stamp, _, text = line.rstrip("\n").partition(" ")
+                # a stream that broke is taken up at the second of its last line
+                if _moment(stamp) > _moment(self._latest.get(key, "")):
+                    self._latest[key] = stamp
+                    self._lines.put(text)
+
+
+def _moment(stamp: str) -> str:
+    """A time whose text sorts: Kubernetes leaves out a fraction's trailing zeros."""
+    whole, _, fraction = stamp.rstrip("Z").partition(".")
+    return f"{whole}.{fraction:0<9}"

@@ -1,0 +1,176 @@
+"""Following a workload: its chief's log, a progress line, and how it ended."""
+
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from k8s.kubectl import Kubectl, KubectlError, Object
+from k8s.logs import ChiefLog
+from k8s.state import Phase, State, ended, newest, read_state
+from k8s.submission import find, pods_of
+
+_UNANSWERED_SECONDS = 300
+_DRAIN_SECONDS = 30
+_PLACES = {"dataset": "dataset", "workdir": "run", "output": "model"}
+_EPOCH = re.compile(r"epoch (\d+): (.*)")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a workload ended, or why it is no longer waited for.
+
+    result   what its last command printed
+    """
+
+    is_done: bool
+    text: str
+    result: dict[str, Any] | None = None
+
+
+class Screen:
+    """Lines that stay, above one that changes; where there is no terminal, what changes is written when it does."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self._stream = stream
+        self._is_terminal = stream.isatty()
+        self._shown = ""
+
+    def line(self, text: str) -> None:
+        """Writes a line that stays."""
+        self._stream.write(f"{self._clear()}{text}\n")
+        self._stream.flush()
+
+    def status(self, text: str, clock: str) -> None:
+        """Shows what goes on; `clock` moves on a terminal alone."""
+        if self._is_terminal:
+            self._stream.write(f"{self._clear()}{text}, {clock}")
+            self._stream.flush()
+        elif text != self._shown:
+            self.line(text)
+        self._shown = text
+
+    def end(self) -> None:
+        """Leaves no line that changes."""
+        self._stream.write(self._clear())
+        self._stream.flush()
+
+    def _clear(self) -> str:
+        return "\r\033[K" if self._is_terminal else ""
+
+
+@dataclass
+class Follower:
+    """Looks at a step's workload until it has ended.
+
+    patience_seconds   how long it may be blocked
+    epochs             of a training run, where they are known
+    """
+
+    kubectl: Kubectl
+    name: str
+    screen: Screen
+    poll_seconds: float
+    patience_seconds: float
+    epochs: int | None = None
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._log = ChiefLog(self.kubectl)
+        self._told: set[str] = set()
+        self._epoch = ""
+        self._is_in_result = False
+        self._began = self.clock()
+
+    def follow(self) -> Outcome:
+        """How the workload ended.
+
+        Raises:
+          KubectlError: kubectl refuses, or the cluster has not answered for five minutes.
+          KeyboardInterrupt: the user has seen enough; the workload goes on.
+        """
+        try:
+            return self._follow()
+        finally:
+            self._log.close()
+            self.screen.end()
+
+    def _follow(self) -> Outcome:
+        answered = blocked_since = self.clock()
+        while True:
+            try:
+                workload, pods = self._look()
+                answered = self.clock()
+            except KubectlError as error:
+                if not error.is_transient or self.clock() - answered > _UNANSWERED_SECONDS:
+                    raise
+                self.screen.status("the cluster does not answer; trying again", "")
+                time.sleep(self.poll_seconds)
+                continue
+            if workload is None:
+                return Outcome(False, f"{self.name} is no longer there: somebody has cancelled it")
+            state = read_state(workload, pods)
+            self._tell(state, pods)
+            if state.phase in (Phase.DONE, Phase.FAILED):
+                return self._end(state, pods)
+            if state.phase is Phase.STUCK:
+                return Outcome(False, f"{self.name} {state.phase.value}: {state.text}")
+            if state.phase is not Phase.BLOCKED:
+                blocked_since = self.clock()
+            elif self.clock() - blocked_since >= self.patience_seconds:
+                minutes = f"{self.patience_seconds / 60:g} min"
+                return Outcome(False, f"{self.name} {state.phase.value} for {minutes} and still waits: {state.text}")
+            time.sleep(self.poll_seconds)
+
+    def _look(self) -> tuple[Object | None, list[Object]]:
+        workload = find(self.name, self.kubectl)
+        return workload, pods_of(workload, self.kubectl) if workload else []
+
+    def _tell(self, state: State, pods: Sequence[Object]) -> None:
+        latest = newest(pods)
+        if latest:
+            self._log.watch(latest[0])
+        for line in self._log.lines():
+            self._show(line)
+        for pod, reason in ended(pods).items():
+            if pod not in self._told and state.phase is not Phase.FAILED:
+                self.screen.line(f"{self.name}: pod {pod} ended: {reason}")
+            self._told.add(pod)
+        if state.phase in (Phase.DONE, Phase.FAILED, Phase.STUCK):
+            return
+        text = ": ".join(part for part in (f"{self.name} {state.phase.value}", state.text, self._epoch) if part)
+        minutes, seconds = divmod(int(self.clock() - self._began), 60)
+        self.screen.status(text, f"{minutes}:{seconds:02}")
+
+    def _show(self, line: str) -> None:
+        """Shows a line of the log, but not those of the result, which the caller has whole."""
+        self._is_in_result = self._is_in_result or line == "{"
+        if not self._is_in_result:
+            self.screen.line(line)
+        self._is_in_result = self._is_in_result and line != "}"
+        found = _EPOCH.search(line)
+        if found:
+            total = f" of {self.epochs}" if self.epochs else ""
+            self._epoch = f"epoch {found[1]}{total} done"
+
+    def _end(self, state: State, pods: Sequence[Object]) -> Outcome:
+        latest = newest(pods)
+        if latest:
+            for line in self._log.drain(latest[0], _DRAIN_SECONDS):
+                self._show(line)
+        if state.phase is Phase.DONE:
+            result = self._log.result()
+            return Outcome(True, f"{self.name} is done{_summary(result)}", result)
+        error = self._log.last_error() if state.text.startswith(("exit 1", "exit 2")) else None
+        return Outcome(False, f"{self.name} failed: {state.text}{f': {error}' if error else ''}")
+
+
+def _summary(result: dict[str, Any] | None) -> str:
+    """The figures of a result that a sentence has room for."""
+    result = result or {}
+    parts = [f"{what} in {result[key]}" for key, what in _PLACES.items() if result.get(key)]
+    if result.get("validation_metric"):
+        parts.append(f"{result['validation_metric']} {result['best_validation']:.4f} at step {result['best_step']}")
+    return f": {', '.join(parts)}" if parts else ""

@@ -1,0 +1,142 @@
+"""A step of a run, and where it runs, to manifests: a kustomization over `k8s/base` and its components."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from k8s.kubectl import Kubectl
+
+HERE = Path(__file__).resolve().parent
+STEPS = ("prepare", "train", "evaluate-export")
+OVERLAYS = tuple(sorted(folder.name for folder in (HERE / "overlays").iterdir() if folder.is_dir()))
+_WORKERS = ("spot", "multi-node", "jobset")
+"""Overlays that concern training alone."""
+
+_MEMORY_GIB, _CPUS = 8, 2
+"""Of a machine without GPUs, and for each GPU; `docs/operations.md` has the formulas for large catalogues."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One Job of a run.
+
+    name       prepare, train or evaluate-export
+    arguments  by command: what follows `python -m trainer export`, one string an argument
+    """
+
+    name: str
+    arguments: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a step runs and what it gets there.
+
+    gpus      of each machine that trains; 0: CPUs
+    nodes     machines that train together
+    memory    such as 64Gi; None: by the number of GPUs
+    registry  where the images lie, such as europe-docker.pkg.dev/project/cartwheel; None: on the machines themselves
+    """
+
+    overlays: tuple[str, ...]
+    gpus: int
+    nodes: int
+    memory: str | None = None
+    cpu: str | None = None
+    registry: str | None = None
+    tag: str = "latest"
+
+
+def render(step: Step, placement: Placement, kubectl: Kubectl) -> str:
+    """The manifests of one step.
+
+    Raises:
+      KubectlError: kubectl is missing, or the overlays do not go together.
+    """
+    with tempfile.TemporaryDirectory(prefix="cartwheel-") as folder:
+        # kustomize follows no absolute paths
+        root = os.path.relpath(HERE, os.path.realpath(folder))
+        _write(folder, "kustomization.yaml", _kustomization(step, placement, root))
+        own = os.path.join(folder, "step")
+        _write(own, "kustomization.yaml", _own_component(step, placement))
+        for command, arguments in step.arguments.items():
+            _write(own, command, "".join(f"{argument}\n" for argument in arguments))
+        return kubectl.kustomize(folder)
+
+
+def _kustomization(step: Step, placement: Placement, root: str) -> dict[str, Any]:
+    components = [f"{root}/components/{name}" for name in _components(step.name, placement)]
+    is_set = "jobset" in placement.overlays and step.name == "train"
+    return {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [f"{root}/base"],
+        # a JobSet copies what the others have made of the Job
+        "components": [*components, "step", *([f"{root}/components/jobset"] if is_set else [])],
+        "patches": [{"patch": json.dumps(_job(name) | {"$patch": "delete"})} for name in STEPS if name != step.name],
+        "images": [_image(name, placement) for name in ("preprocessing", "trainer", "trainer-gpu")],
+    }
+
+
+def _components(step: str, placement: Placement) -> list[str]:
+    """The components between the base and the step's own, in order."""
+    chosen = [name for name in placement.overlays if name != "jobset"]
+    if step != "train":
+        return [name for name in chosen if name not in _WORKERS]
+    if placement.gpus:
+        chosen.append("gke-gpu" if "gke" in chosen else "gpu")
+    if placement.nodes > 1 and "multi-node" not in chosen:
+        chosen.append("multi-node")
+    return sorted(chosen, key=_WORKERS.__contains__)  # those of the workers after those of the place
+
+
+def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
+    """What the step is asked to do, and what follows from the number of GPUs and machines, as a component."""
+    gpus = placement.gpus if step.name == "train" else 0
+    units = max(1, gpus)
+    memory, cpu = placement.memory or f"{_MEMORY_GIB * units}Gi", placement.cpu or str(_CPUS * units)
+    resources = {
+        "requests": {"cpu": cpu, "memory": memory},
+        "limits": {"memory": memory} | ({"nvidia.com/gpu": gpus} if gpus else {}),
+    }
+    main: dict[str, Any] = {"name": "main", "resources": resources}
+    pod: dict[str, Any] = {
+        "containers": [main],
+        "volumes": [{"name": "shared-memory", "emptyDir": {"sizeLimit": f"{units}Gi"}}],
+    }
+    spec: dict[str, Any] = {"template": {"spec": pod}}
+    if step.name == "evaluate-export":
+        pod["initContainers"] = [{"name": "evaluate", "resources": resources}]
+    if step.name == "train" and placement.nodes > 1:
+        spec |= {"completions": placement.nodes, "parallelism": placement.nodes}
+        main["env"] = [{"name": "CARTWHEEL_WORKERS", "value": str(placement.nodes)}]
+    patch = _job(step.name) | {"spec": spec}
+    return {
+        "apiVersion": "kustomize.config.k8s.io/v1alpha1",
+        "kind": "Component",
+        # in place of the arguments that base and components have as examples
+        "configMapGenerator": [
+            {"name": "run", "behavior": "replace", "files": [f"{name}={name}" for name in step.arguments]}
+        ],
+        "patches": [{"patch": json.dumps(patch)}],
+    }
+
+
+def _job(name: str) -> dict[str, Any]:
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}}
+
+
+def _image(name: str, placement: Placement) -> dict[str, str]:
+    place = f"{placement.registry.rstrip('/')}/{name}" if placement.registry else f"cartwheel/{name}"
+    return {"name": f"cartwheel/{name}", "newName": place, "newTag": placement.tag}
+
+
+def _write(folder: str, name: str, content: str | dict[str, Any]) -> None:
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+        # JSON is YAML, and needs no package
+        file.write(content if isinstance(content, str) else json.dumps(content, indent=2))

@@ -1,0 +1,125 @@
+"""Bringing a step to the cluster: new, as it is already, or instead of one that has ended."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from k8s.kubectl import Kubectl, KubectlError, Object
+from k8s.rendering import Placement, Step, render
+from k8s.state import Phase, read_state, selector
+
+_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+class Refused(Exception):  # noqa: N818 (an answer, not an error)
+    """The step runs with other settings, and would have to be cancelled first.
+
+    diff   between what runs and what was asked for, line by line
+    """
+
+    def __init__(self, diff: list[str]) -> None:
+        super().__init__("other settings")
+        self.diff = diff
+
+
+class Found(Enum):
+    """What was there of a step: nothing, the same, still going on or done; or one that gave way."""
+
+    NOTHING = "submitted"
+    RUNNING = "runs already, as asked"
+    DONE = "was done before, as asked; cancel it to do it again"
+    ENDED = "submitted again"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What was there, and in what it differed: lines of a diff."""
+
+    found: Found
+    diff: list[str]
+
+
+def submit(step: Step, placement: Placement, kubectl: Kubectl) -> Submission:
+    """Applies a step, unless it runs or is done with the same settings.
+
+    Raises:
+      Refused: it runs with other settings.
+      KubectlError: kubectl refuses.
+    """
+    objects = kubectl.parse(render(step, placement, kubectl))
+    workload = find(step.name, kubectl)
+    if workload is None:
+        kubectl.apply(objects)
+        return Submission(Found.NOTHING, [])
+    diff = _diff(workload, objects, kubectl)
+    phase = read_state(workload, pods_of(workload, kubectl)).phase
+    if phase not in (Phase.DONE, Phase.FAILED):
+        if diff:
+            raise Refused(diff)
+        return Submission(Found.RUNNING, [])
+    if phase is Phase.DONE and not diff:
+        return Submission(Found.DONE, [])
+    # a Job cannot be changed, nor started again
+    remove(workload, kubectl)
+    kubectl.apply(objects)
+    return Submission(Found.ENDED, diff)
+
+
+def find(step: str, kubectl: Kubectl) -> Object | None:
+    """The Job or JobSet of a step, None if there is neither."""
+    job = kubectl.get("job", step)
+    if job is not None or step != "train":
+        return job
+    try:
+        return kubectl.get("jobset", step)
+    except KubectlError as error:
+        if not error.is_unknown_kind:
+            raise
+        return None
+
+
+def pods_of(workload: Object, kubectl: Kubectl) -> list[Object]:
+    """The pods that a workload has made."""
+    return kubectl.find_all("pods", selector(workload["kind"], workload["metadata"]["name"]))
+
+
+def remove(workload: Object, kubectl: Kubectl) -> None:
+    """Deletes a workload, its pods and its settings; a run that trains saves before it ends."""
+    kubectl.delete(workload["kind"].lower(), workload["metadata"]["name"])
+    for name in _settings(workload):
+        kubectl.delete("configmap", name)
+
+
+def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
+    """In what a workload and its settings, as they were applied, differ from those asked for; [] if in nothing."""
+    applied = json.loads(existing["metadata"].get("annotations", {}).get(_APPLIED, "{}"))
+    settings = [value for name in _settings(existing) if (value := kubectl.get("configmap", name))]
+    (wanted,) = [value for value in objects if value["kind"] == existing["kind"]]
+    before = _lines(applied, settings)
+    after = _lines(wanted, [value for value in objects if value["kind"] == "ConfigMap"])
+    return list(difflib.unified_diff(before, after, "on the cluster", "asked for", lineterm="", n=2))
+
+
+def _lines(workload: Object, settings: Sequence[Object]) -> list[str]:
+    """What matters of a workload and its ConfigMap, line by line: a name with a digest says nothing more."""
+    arguments = [
+        f"{command}: {argument}"
+        for value in settings
+        for command, text in value["data"].items()
+        for argument in text.splitlines()
+    ]
+    text = json.dumps(workload.get("spec", {}), indent=1, sort_keys=True)
+    for value in settings:
+        text = text.replace(value["metadata"]["name"], "run")
+    return arguments + text.splitlines()
+
+
+def _settings(workload: Object) -> list[str]:
+    """Names of the ConfigMaps that a workload's pods mount."""
+    spec = workload["spec"]
+    if "replicatedJobs" in spec:
+        spec = spec["replicatedJobs"][0]["template"]["spec"]
+    volumes = spec["template"]["spec"].get("volumes", [])
+    return [volume["configMap"]["name"] for volume in volumes if "configMap" in volume]

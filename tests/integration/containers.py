@@ -1,0 +1,143 @@
+"""Images built by buildah and run by podman, without a Docker engine.
+
+The real Dockerfile is built, with what it installs; only the image that its FROM names is made here, of Debian's
+packages. What was built is kept in the user's cache, until the Dockerfile or the requirements change.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILE = ROOT / "k8s" / "Dockerfile"
+BASE = "docker.io/library/python:3.11-slim-bookworm"
+COMMIT = "0123456789ab"
+
+_TOOLS = ("buildah", "podman", "runc", "mmdebstrap")
+_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_PACKAGES = "python3,python3-venv,ca-certificates"
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cartwheel" / "images"
+_FREE_BYTES = 12 << 30
+_BUILD_SECONDS = 1500
+# as the manifests harden a pod: nothing writable but /tmp, no capabilities, no way to gain any
+_HARDENED = [
+    *("--pull=never", "--network=host", "--read-only", "--tmpfs=/tmp", "--shm-size=256m"),
+    *("--cap-drop=ALL", "--security-opt=no-new-privileges"),
+    *("--ulimit=nofile=20000:20000", "--ulimit=nproc=10000:10000"),  # or runc asks for more than it may have
+]
+
+
+@dataclass(frozen=True)
+class Images:
+    """A store of images of its own, beside that of the machine.
+
+    environment   variables of every container
+    """
+
+    store: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def build(self, target: str) -> str:
+        """Builds a target of the Dockerfile; returns the image's name."""
+        name = f"localhost/cartwheel/{target}:test"
+        arguments = ["--build-arg", f"COMMIT={COMMIT}", "--build-arg", "VERSION=test", "--target", target]
+        run = [*self._tool("buildah"), "build", "--isolation=chroot", "--pull=never", "--layers", "-f", str(DOCKERFILE)]
+        self._do([*run, *arguments, "-t", name, str(ROOT)])
+        return name
+
+    def command(self, image: str, *arguments: str, options: tuple[str, ...] = ()) -> list[str]:
+        """The command line that runs an image, hardened."""
+        variables = [f"--env={name}={value}" for name, value in self.environment.items()]
+        return [
+            *self._podman(),
+            "run",
+            "--rm",
+            *_HARDENED,
+            *variables,
+            *options,
+            image,
+            *arguments,
+        ]
+
+    def start(self, image: str, *arguments: str, options: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
+        """A running container."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(self.command(image, *arguments, options=options), stdout=pipe, stderr=pipe, text=True)
+
+    def run(self, image: str, *arguments: str, options: tuple[str, ...] = (), status: int = 0) -> str:
+        """What a container printed as its result."""
+        process = self.start(image, *arguments, options=options)
+        output, log = process.communicate(timeout=600)
+        assert process.returncode == status, log[-5000:]
+        return output
+
+    def stop(self, container: str) -> None:
+        """SIGTERM, as Kubernetes ends a pod."""
+        self._do([*self._podman(), "stop", "--time=60", container])
+
+    def inspect(self, image: str, template: str) -> str:
+        """A field of an image's description."""
+        return self._do([*self._podman(), "image", "inspect", "--format", template, image]).strip()
+
+    def has_base(self) -> bool:
+        """Whether the stand-in for the base image is there."""
+        return subprocess.run([*self._podman(), "image", "exists", BASE], check=False).returncode == 0
+
+    def make_base(self, folder: Path) -> None:
+        """Debian with Python under the base image's name; it trusts whom this machine trusts."""
+        self._do(["mmdebstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(folder)])
+        shutil.copyfile(_CERTIFICATES, folder / _CERTIFICATES.relative_to("/"))
+        with subprocess.Popen(["tar", "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as archive:
+            subprocess.run([*self._podman(), "import", "-", BASE], stdin=archive.stdout, check=True, timeout=300)
+        shutil.rmtree(folder)
+
+    def _podman(self) -> list[str]:
+        return [*self._tool("podman"), "--runtime=runc"]
+
+    def _tool(self, name: str) -> list[str]:
+        return [
+            name,
+            "--root",
+            str(self.store / "root"),
+            "--runroot",
+            str(self.store / "run"),
+            "--storage-driver=overlay",
+        ]
+
+    def _do(self, command: list[str], environment: Mapping[str, str] | None = None) -> str:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_BUILD_SECONDS, env=environment
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+        return done.stdout
+
+
+def open_images(folder: Path) -> Images:
+    """The store that goes with the present Dockerfile and requirements, with the base in it; others are removed.
+
+    The test skips where the tools, the right to use them, or room is missing.
+    """
+    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed; .ci/run installs these Debian packages")
+    if os.geteuid() != 0:
+        pytest.skip("building and running images this way needs root")
+    content = [DOCKERFILE, *sorted((ROOT / "k8s" / "requirements").iterdir())]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in content)).hexdigest()[:16]
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    for other in _CACHE.iterdir():
+        if other.name != digest:
+            shutil.rmtree(other)
+    images = Images(_CACHE / digest)
+    if not images.has_base():
+        free = shutil.disk_usage(_CACHE).free
+        if free < _FREE_BYTES:
+            pytest.skip(f"{free >> 30} GiB are free below {_CACHE}; the images need {_FREE_BYTES >> 30}")
+        images.make_base(folder)
+    return images

@@ -1,0 +1,100 @@
+"""A kubectl that plays a recorded sequence instead of asking a cluster; run as a program by the tests of submit.py.
+
+FAKE_KUBECTL names a folder with `scenario.json`:
+
+    looks   by step: what the cluster holds at each look at its Job, {"status": …, "pods": […]}; the last one stays
+    logs    by "POD/CONTAINER": lines
+    refuse  by verb: what to write to standard error before failing
+    kinds   what a step is, Job by default
+
+What is applied is kept in `cluster.json`, every call in `calls`. Rendering is left to the real kubectl.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(os.environ["FAKE_KUBECTL"])
+APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+def main(arguments: list[str]) -> int:
+    with (FOLDER / "calls").open("a") as calls:
+        calls.write(" ".join(arguments) + "\n")
+    if arguments[0] in ("kustomize", "label"):
+        return subprocess.run([os.environ["REAL_KUBECTL"], *arguments], check=False).returncode
+    while arguments[0].startswith("--"):
+        arguments = arguments[2:]
+    scenario = json.loads((FOLDER / "scenario.json").read_text())
+    refusal = scenario.get("refuse", {}).get(arguments[0])
+    if refusal:
+        print(refusal, file=sys.stderr)
+        return 1
+    cluster = read("cluster.json", {"objects": {}, "looks": {}})
+    if cluster.get("scenario") != scenario:
+        cluster |= {"scenario": scenario, "looks": {}}
+    answer = VERBS[arguments[0]](arguments[1:], scenario, cluster)
+    if arguments[0] != "logs":  # which run beside the others
+        (FOLDER / "cluster.json").write_text(json.dumps(cluster))
+    return answer
+
+
+def apply(_: list[str], scenario: dict, cluster: dict) -> int:
+    for value in json.load(sys.stdin)["items"]:
+        value["metadata"].setdefault("annotations", {})[APPLIED] = json.dumps(value)
+        cluster["objects"][key(value["kind"], value["metadata"]["name"])] = value
+    return 0
+
+
+def get(arguments: list[str], scenario: dict, cluster: dict) -> int:
+    kind = arguments[0]
+    if kind == "pods":
+        step = arguments[2].partition("=")[2]
+        print(json.dumps({"items": look(step, scenario, cluster)["pods"]}))
+        return 0
+    if kind == "jobset" and "JobSet" not in scenario.get("kinds", {}).values():
+        print('error: the server doesn\'t have a resource type "jobset"', file=sys.stderr)
+        return 1
+    value = cluster["objects"].get(key(kind, arguments[1]))
+    if value is None:
+        return 0
+    if kind in ("job", "jobset"):
+        cluster["looks"][arguments[1]] = cluster["looks"].get(arguments[1], -1) + 1
+        value = value | {"status": look(arguments[1], scenario, cluster)["status"]}
+    print(json.dumps(value))
+    return 0
+
+
+def look(step: str, scenario: dict, cluster: dict) -> dict:
+    looks = scenario["looks"][step]
+    return looks[min(cluster["looks"].get(step, 0), len(looks) - 1)]
+
+
+def logs(arguments: list[str], scenario: dict, _: dict) -> int:
+    pod, container = [word for word in arguments if not word.startswith("--") and word != "-c"]
+    for second, line in enumerate(scenario["logs"].get(f"{pod}/{container}", [])):
+        print(f"2026-01-01T00:{second // 60:02}:{second % 60:02}Z {line}", flush=True)
+    return 0
+
+
+def delete(arguments: list[str], _: dict, cluster: dict) -> int:
+    cluster["objects"].pop(key(arguments[0], arguments[1]), None)
+    return 0
+
+
+def key(kind: str, name: str) -> str:
+    return f"{kind.lower()}/{name}"
+
+
+def read(name: str, default: Any) -> Any:
+    path = FOLDER / name
+    return json.loads(path.read_text()) if path.exists() else default
+
+
+VERBS = {"apply": apply, "get": get, "logs": logs, "delete": delete}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,40 @@
+"""The Dockerfile and what it installs, as far as they can be judged without building it."""
+
+import re
+import subprocess
+
+import pytest
+
+from tests.k8s.rendering import K8S, ROOT, tool
+
+PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==(\S+)", re.MULTILINE)
+
+
+def pins(path: str) -> dict[str, str]:
+    return dict(PIN.findall((ROOT / path).read_text()))
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    done = subprocess.run(
+        [tool("hadolint"), str(K8S / "Dockerfile")], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("image", ["preprocessing", "trainer"])
+def test_an_image_installs_a_part_of_what_is_tested(image: str) -> None:
+    installed = pins(f"k8s/requirements/{image}.txt")
+    assert installed.items() <= pins("constraints.txt").items()
+    assert {"tensorflow", "s3fs", "gcsfs"} <= installed.keys()
+
+
+def test_the_image_for_gpus_adds_cuda_and_nothing_else() -> None:
+    added = pins("k8s/requirements/gpu.txt")
+    assert added
+    assert all(name.startswith("nvidia-") for name in added)
+
+
+def test_every_requirement_is_held_to_its_hashes() -> None:
+    for path in (K8S / "requirements").iterdir():
+        blocks = re.split(r"\n(?=[A-Za-z0-9])", path.read_text().strip())
+        assert all("--hash=sha256:" in block for block in blocks), path.name

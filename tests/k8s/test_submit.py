@@ -1,0 +1,402 @@
+"""submit.py against a kubectl that plays recorded sequences: what it says and with which status it ends."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.k8s.rendering import ROOT, tool
+
+TRAIN = ["train", "--preset", "mf", "--data", "gs://shop/dataset", "--workdir", "gs://shop/run"]
+FAST = ["--poll", "0.05", "--patience", "0"]
+RESULT = {"workdir": "gs://shop/run", "validation_metric": "ndcg@20", "best_step": 40, "best_validation": 0.1771}
+LOG = ["12:00:00 INFO trainer.train: beginning: 100 rows", "12:00:01 INFO trainer.run_log: epoch 1: loss 5.0000"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A fake cluster and the environment in which submit.py meets it."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        # -I -S: neither site-packages nor the environment, only Python itself and the clone
+        command = [sys.executable, "-I", "-S", str(ROOT / "k8s" / "submit.py"), *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True)
+
+    def submit(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit status, standard output and standard error of a call that ends by itself."""
+        process = self.start(*arguments)
+        output, errors = process.communicate(timeout=60)
+        return process.returncode, output, errors
+
+    def calls(self, verb: str) -> list[str]:
+        path = self.folder / "calls"
+        return [line for line in path.read_text().splitlines() if line.startswith(verb)] if path.exists() else []
+
+    def play(self, **scenario: Any) -> None:
+        (self.folder / "scenario.json").write_text(json.dumps({"looks": {}, "logs": {}} | scenario))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    kubectl = programs / "kubectl"
+    kubectl.write_text(f"#!{sys.executable} -ES\n" + Path(__file__).with_name("fake_kubectl.py").read_text())
+    kubectl.chmod(0o755)
+    environment = {"PATH": str(programs), "FAKE_KUBECTL": str(tmp_path), "REAL_KUBECTL": tool("kubectl")}
+    return Cluster(tmp_path, environment)
+
+
+def look(*pods: dict, **condition: str) -> dict:
+    """What there is at one moment: pods, and a condition of the Job such as Failed="BackoffLimitExceeded"."""
+    conditions = [{"type": type_, "status": "True", "reason": reason} for type_, reason in condition.items()]
+    return {"status": {"conditions": conditions}, "pods": list(pods)}
+
+
+def pod(name: str, phase: str, *, index: int = 0, born: int = 0, container: str = "main", **state: Any) -> dict:
+    """A pod as the API server gives it, with its one container's state: running, or terminated={…}, waiting={…}."""
+    status: dict[str, Any] = {"phase": phase, "conditions": state.pop("conditions", [])}
+    if state:
+        status["containerStatuses"] = [{"name": container, "image": "shop/trainer-gpu:v1", "state": state}]
+    limits = {"memory": "32Gi", "nvidia.com/gpu": "4"}
+    return {
+        "metadata": {
+            "name": name,
+            "creationTimestamp": f"2026-01-01T00:{born:02}:00Z",
+            "labels": {"batch.kubernetes.io/job-completion-index": str(index)},
+        },
+        "spec": {"containers": [{"name": container, "resources": {"limits": limits}}]},
+        "status": status,
+    }
+
+
+def stopped(name: str, exit_code: int, reason: str = "Error", **others: Any) -> dict:
+    stop = {"exitCode": exit_code, "reason": reason, "finishedAt": f"2026-01-01T01:{others.get('born', 0):02}:00Z"}
+    return pod(name, "Succeeded" if exit_code == 0 else "Failed", terminated=stop, **others)
+
+
+def log(*lines: str, result: dict | None = None) -> list[str]:
+    return [*LOG, *lines, *(json.dumps(result, indent=2).splitlines() if result else [])]
+
+
+WAITING = look(pod("train-a", "Pending"))
+RUNNING = look(pod("train-a", "Running", running={}))
+FINISHED = look(stopped("train-a", 0, "Completed"), Complete="CompletionsReached")
+
+
+def test_a_run_is_followed_to_its_result(cluster: Cluster) -> None:
+    looks = [WAITING, *[RUNNING] * 5, FINISHED]
+    cluster.play(looks={"train": looks}, logs={"train-a/main": log(result=RESULT)})
+    status, output, errors = cluster.submit(*TRAIN, *FAST, "--gpus", "4")
+    assert status == 0, errors
+    assert json.loads(output) == RESULT
+    lines = errors.splitlines()
+    assert lines[0] == "train submitted"
+    assert "train waits: its pod starts" in lines
+    assert LOG[1] in lines
+    assert "train runs: its pod runs" in errors
+    assert "epoch 1 of 20 done" in errors
+    assert lines[-1] == "train is done: run in gs://shop/run, ndcg@20 0.1771 at step 40"
+    assert "}" not in lines  # the result is printed once
+
+
+def test_out_of_memory_names_the_limit(cluster: Cluster) -> None:
+    pods = [stopped(f"train-{number}", 137, "OOMKilled", born=number) for number in range(2)]
+    looks = [RUNNING, look(pods[0]), look(*pods, Failed="BackoffLimitExceeded")]
+    cluster.play(looks={"train": looks}, logs={})
+    status, output, errors = cluster.submit(*TRAIN, *FAST)
+    assert (status, output) == (1, "")
+    assert "train: pod train-0 ended: OOMKilled" in errors
+    assert errors.splitlines()[-1] == (
+        "train failed: OOMKilled: it needed more than its 32Gi of memory; raise --memory (2 tries)"
+    )
+
+
+def test_a_run_that_no_node_has_room_for_is_waited_for_only_so_long(cluster: Cluster) -> None:
+    message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available."
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    cluster.play(looks={"train": [look(pod("train-a", "Pending", conditions=[condition]))]})
+    status, _, errors = cluster.submit(*TRAIN, *FAST, "--gpus", "4")
+    assert status == 1
+    assert errors.splitlines()[-1] == (
+        "train is blocked for 0 min and still waits: Unschedulable: no node with 4 free GPUs "
+        "(0/3 nodes are available: 3 Insufficient nvidia.com/gpu)"
+    )
+
+
+def test_a_preempted_run_is_followed_on(cluster: Cluster) -> None:
+    first, second = stopped("train-a", 75), pod("train-b", "Running", born=5, running={})
+    ended = look(first, stopped("train-b", 0, "Completed", born=5), Complete="CompletionsReached")
+    cluster.play(
+        looks={"train": [RUNNING, look(first), look(first, second), ended]},
+        logs={"train-a/main": LOG, "train-b/main": log("going on from the checkpoint of step 9", result=RESULT)},
+    )
+    status, output, errors = cluster.submit(*TRAIN, *FAST)
+    assert (status, json.loads(output)) == (0, RESULT)
+    assert errors.count("train: pod train-a ended: exit 75: preempted") == 1
+    assert "it will resume from its last checkpoint" in errors
+    assert "train waits: a pod ended; its successor comes" in errors
+    assert "going on from the checkpoint of step 9" in errors
+
+
+def test_a_machine_that_was_taken_away_is_told(cluster: Cluster) -> None:
+    gone = pod("train-a", "Failed", conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "Eviction"}])
+    cluster.play(looks={"train": [RUNNING, look(gone), FINISHED]}, logs={"train-a/main": log(result=RESULT)})
+    status, _, errors = cluster.submit(*TRAIN, *FAST)
+    assert status == 0
+    assert "train: pod train-a ended: Eviction: its machine was taken away; it will be started again" in errors
+
+
+@pytest.mark.parametrize("reason", ["ImagePullBackOff", "InvalidImageName"])
+def test_an_image_that_cannot_be_had_is_not_waited_for(reason: str, cluster: Cluster) -> None:
+    cluster.play(looks={"train": [look(pod("train-a", "Pending", waiting={"reason": reason}))]})
+    status, _, errors = cluster.submit(*TRAIN, "--poll", "0.05")
+    assert status == 1
+    assert errors.splitlines()[-1] == (
+        f"train cannot start: {reason}: image shop/trainer-gpu:v1 cannot be had; push it, or mend --registry and --tag"
+    )
+
+
+def test_what_the_trainer_refused_is_the_reason(cluster: Cluster) -> None:
+    error = "12:00:02 ERROR trainer.cli: gs://shop/dataset holds no manifest.json; prepare it first"
+    looks = [RUNNING, look(stopped("train-a", 1), Failed="PodFailurePolicy")]
+    cluster.play(looks={"train": looks}, logs={"train-a/main": log(error)})
+    status, _, errors = cluster.submit(*TRAIN, *FAST)
+    assert status == 1
+    assert errors.splitlines()[-1] == (
+        "train failed: exit 1: failed: gs://shop/dataset holds no manifest.json; prepare it first"
+    )
+
+
+def test_of_several_workers_the_one_that_failed_is_the_reason(cluster: Cluster) -> None:
+    chief, other = stopped("train-0-a", 75, born=2), stopped("train-1-a", 137, "OOMKilled", index=1, born=1)
+    running = look(pod("train-0-a", "Running", running={}), pod("train-1-a", "Running", index=1, running={}))
+    looks = [running, look(chief, other, Failed="BackoffLimitExceeded")]
+    cluster.play(looks={"train": looks}, logs={"train-0-a/main": LOG})
+    status, _, errors = cluster.submit(*TRAIN, *FAST, "--nodes", "2")
+    assert status == 1
+    assert "train runs: 2 of 2 pods run" in errors
+    assert "train failed: OOMKilled" in errors.splitlines()[-1]
+
+
+def test_without_kubectl_it_says_where_to_get_it(cluster: Cluster) -> None:
+    cluster.environment["PATH"] = str(cluster.folder)
+    status, output, errors = cluster.submit(*TRAIN)
+    assert (status, output) == (1, "")
+    assert errors.startswith("kubectl is not on PATH; install it")
+
+
+@pytest.mark.parametrize(
+    ("verb", "refusal", "answer"),
+    [
+        (
+            "apply",
+            'Error from server (Forbidden): jobs.batch is forbidden: User "ada" cannot create resource "jobs"',
+            'no permission: jobs.batch is forbidden: User "ada" cannot create resource "jobs"; ask for a role',
+        ),
+        ("get", "error: You must be logged in to the server (Unauthorized)", "the cluster does not know you"),
+        (
+            "apply",
+            'error: resource mapping not found for name: "train": no matches for kind "JobSet" in version',
+            "this cluster has no JobSet; install its controller, or take another --overlay",
+        ),
+        (
+            "get",
+            "E0101 00:00:00 memcache.go:265] retrying\nUnable to connect to the server: dial tcp: i/o timeout",
+            "the cluster does not answer: Unable to connect to the server: dial tcp: i/o timeout; `kubectl config",
+        ),
+    ],
+    ids=["no permission", "not logged in", "no JobSet", "no answer"],
+)
+def test_what_kubectl_refuses_is_told_in_a_sentence(verb: str, refusal: str, answer: str, cluster: Cluster) -> None:
+    cluster.play(refuse={verb: refusal})
+    status, output, errors = cluster.submit(*TRAIN, *FAST)
+    assert (status, output) == (1, "")
+    assert errors.startswith(answer)
+    assert len(errors.splitlines()) == 1
+
+
+def test_ctrl_c_leaves_the_run_and_says_how_to_follow_it_again(cluster: Cluster) -> None:
+    cluster.play(looks={"train": [RUNNING]}, logs={"train-a/main": LOG})
+    process = cluster.start(*TRAIN, *FAST, "--namespace", "shop")
+    wait_until(lambda: len(cluster.calls("--namespace shop get pods")) > 1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == (
+        "detached; train goes on. Follow it again with `python k8s/submit.py logs --namespace shop train`"
+    )
+    assert not cluster.calls("--namespace shop delete")
+    cluster.play(looks={"train": [FINISHED]}, logs={"train-a/main": log(result=RESULT)})
+    status, output, _ = cluster.submit("logs", "train", "--namespace", "shop", "--poll", "0.05")
+    assert (status, json.loads(output)) == (0, RESULT)
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not is_true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_the_same_command_follows_a_run_that_goes_on_and_leaves_one_that_is_done(cluster: Cluster) -> None:
+    cluster.play(looks={"train": [RUNNING]})
+    assert cluster.submit(*TRAIN, "--detach")[0] == 0
+    cluster.play(looks={"train": [RUNNING, FINISHED]}, logs={"train-a/main": log(result=RESULT)})
+    (cluster.folder / "calls").unlink()
+    status, output, errors = cluster.submit(*TRAIN, *FAST)
+    assert (status, json.loads(output)) == (0, RESULT)
+    assert errors.startswith("train runs already, as asked")
+    assert not cluster.calls("apply")
+    status, output, errors = cluster.submit(*TRAIN, *FAST)
+    assert errors.startswith("train was done before, as asked; cancel it to do it again")
+    assert (status, json.loads(output), cluster.calls("apply")) == (0, RESULT, [])
+
+
+def test_a_run_that_goes_on_is_not_changed_but_the_difference_shown(cluster: Cluster) -> None:
+    cluster.play(looks={"train": [RUNNING]})
+    cluster.submit(*TRAIN, "--detach")
+    status, _, errors = cluster.submit(*TRAIN, *FAST, "--gpus", "2", "--set", "epochs=3")
+    assert status == 1
+    assert "+train: --set=epochs=3" in errors
+    assert '-       "nvidia.com/gpu": 1' in errors
+    assert '+       "nvidia.com/gpu": 2' in errors
+    assert "run-" not in errors  # the digest in the ConfigMap's name is no difference of its own
+    assert errors.splitlines()[-1] == (
+        "train runs with other settings; `python k8s/submit.py cancel train` makes room for these"
+    )
+    assert len(cluster.calls("apply")) == 1
+
+
+def test_a_run_that_failed_gives_way_to_the_same_and_one_that_is_done_to_another(cluster: Cluster) -> None:
+    cluster.play(looks={"train": [look(stopped("train-a", 1), Failed="PodFailurePolicy")]})
+    cluster.submit(*TRAIN, "--detach")
+    status, _, errors = cluster.submit(*TRAIN, "--detach")
+    assert (status, errors.splitlines()[0]) == (0, "train submitted again")
+    cluster.play(looks={"train": [FINISHED]})
+    status, _, errors = cluster.submit(*TRAIN, "--detach", "--set", "epochs=3")
+    assert (status, "+train: --set=epochs=3" in errors, "train submitted again" in errors) == (0, True, True)
+    assert len(cluster.calls("delete job train")) == 2
+    assert len(cluster.calls("delete configmap run-")) == 2
+
+
+PIPELINE = [
+    "pipeline",
+    *("--events", "gs://shop/events*.csv", "--preset", "mf", "--data", "gs://shop/dataset"),
+    *("--workdir", "gs://shop/run", "--output", "gs://shop/models/cartwheel/1"),
+]
+
+
+def done(step: str) -> dict:
+    return look(stopped(f"{step}-a", 0, "Completed"), Complete="CompletionsReached")
+
+
+def test_a_pipeline_does_one_step_after_the_other(cluster: Cluster) -> None:
+    evaluated = stopped("evaluate-export-a", 0, "Completed")
+    evaluated["status"]["initContainerStatuses"] = [{"name": "evaluate", "state": {"terminated": {"exitCode": 0}}}]
+    cluster.play(
+        looks={
+            "prepare": [done("prepare")],
+            "train": [RUNNING, FINISHED],
+            "evaluate-export": [look(evaluated, Complete="CompletionsReached")],
+        },
+        logs={
+            "prepare-a/main": log(result={"dataset": "gs://shop/dataset"}),
+            "train-a/main": log(result=RESULT),
+            "evaluate-export-a/evaluate": ["ranking the catalogue"],
+            "evaluate-export-a/main": log(result={"output": "gs://shop/models/cartwheel/1"}),
+        },
+    )
+    status, _, errors = cluster.submit(*PIPELINE, *FAST)
+    assert status == 0, errors
+    order = [line for line in errors.splitlines() if "submitted" in line or "is done" in line or "ranking" in line]
+    assert order == [
+        "prepare submitted",
+        "prepare is done: dataset in gs://shop/dataset",
+        "train submitted",
+        "train is done: run in gs://shop/run, ndcg@20 0.1771 at step 40",
+        "evaluate-export submitted",
+        "ranking the catalogue",
+        "evaluate-export is done: model in gs://shop/models/cartwheel/1",
+    ]
+
+
+def test_a_pipeline_ends_at_the_step_that_failed_and_goes_on_from_there(cluster: Cluster) -> None:
+    failed = look(stopped("train-a", 2), Failed="PodFailurePolicy")
+    cluster.play(looks={"prepare": [done("prepare")], "train": [failed]})
+    status, _, errors = cluster.submit(*PIPELINE, *FAST)
+    assert status == 1
+    assert errors.splitlines()[-1] == "train failed: exit 2: a flag or setting is wrong"
+    assert "evaluate-export" not in errors
+    looks = {step: [done(step)] for step in ("prepare", "train", "evaluate-export")}
+    cluster.play(looks=looks | {"train": [failed, done("train")]})
+    status, _, errors = cluster.submit(*PIPELINE, *FAST)
+    assert status == 0
+    assert errors.startswith("prepare was done before, as asked")
+    assert len(cluster.calls("apply")) == 4  # prepare once, train twice, evaluate-export once
+
+
+def test_status_tells_each_step_and_cancel_removes_one(cluster: Cluster) -> None:
+    cluster.play(looks={"prepare": [done("prepare")], "train": [RUNNING]})
+    cluster.submit("prepare", "--events", "gs://shop/e", "--output", "gs://shop/d", "--detach")
+    cluster.submit(*TRAIN, "--detach")
+    assert cluster.submit("status") == (
+        0,
+        "prepare is done\ntrain runs: its pod runs\nevaluate-export: not submitted\n",
+        "",
+    )
+    status, _, errors = cluster.submit("cancel", "train")
+    assert (status, errors.splitlines()[-1]) == (0, "train is cancelled; what it has published or saved stays")
+    assert "train: not submitted" in cluster.submit("status")[1]
+    assert cluster.submit("cancel", "train")[::2] == (1, "train was not submitted\n")
+
+
+def test_a_job_set_is_followed_like_a_job(cluster: Cluster) -> None:
+    completed = look(stopped("train-a", 0, "Completed"), Completed="AllJobsCompleted")
+    cluster.play(
+        looks={"train": [RUNNING, completed]}, logs={"train-a/main": log(result=RESULT)}, kinds={"train": "JobSet"}
+    )
+    status, output, _ = cluster.submit(*TRAIN, *FAST, "--overlay", "jobset")
+    assert (status, json.loads(output)) == (0, RESULT)
+    assert cluster.calls("get pods -l jobset.sigs.k8s.io/jobset-name=train")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--set", "epoch=3"], "did you mean epochs"),
+        (["--set", "input.batch_size=100", "--gpus", "8"], "batch 100 does not divide among 8 replicas; use 104"),
+        (["--nodes", "0"], "0 is less than 1"),
+        (["--overlay", "moon"], "invalid choice: 'moon'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_asked(flags: list[str], message: str, cluster: Cluster) -> None:
+    status, _, errors = cluster.submit(*TRAIN, *flags)
+    assert (status, message in errors, cluster.calls("")) == (2, True, [])
+
+
+def test_a_place_that_tells_no_cloud_asks_for_an_overlay(cluster: Cluster) -> None:
+    status, _, errors = cluster.submit(*TRAIN[:-1], "hdfs://shop/run")
+    assert (status, "hdfs:// tells no cloud; name an --overlay" in errors) == (2, True)
+
+
+def test_the_readme_shows_what_its_dry_run_prints(cluster: Cluster) -> None:
+    commands, printed = (ROOT / "k8s" / "README.md").read_text().split("```\n")[1:4:2]
+    submit = commands[commands.index("train ") : commands.index(" > train.yaml")].replace("\\\n", " ")
+    status, manifests, _ = cluster.submit(*submit.split())
+    shown = re.compile(r"^kind:|completions:|nvidia.com/gpu:|image:|memory:|sizeLimit:|  --")
+    lines = [f"{number}:{line}" for number, line in enumerate(manifests.splitlines(), 1) if shown.search(line)]
+    assert (status, lines) == (0, printed.splitlines())
+    assert {call.split()[0] for call in cluster.calls("")} == {"kustomize"}

@@ -1,0 +1,112 @@
+"""What submit.py renders: like the overlays, it passes every check; its flags arrive where they should."""
+
+import io
+import itertools
+
+import pytest
+
+from k8s.kubectl import Kubectl
+from k8s.progress import Screen
+from k8s.rendering import OVERLAYS, Placement, Step, render
+from k8s.settings import training_settings
+from tests.k8s import checks
+from tests.k8s.rendering import Object, find, job_spec, objects_of, pod_spec, tool
+
+TRAIN = Step(name="train", arguments={"train": ["--preset=mf", "--data=d"]})
+EVALUATE = Step(name="evaluate-export", arguments={"evaluate": ["--workdir=r"], "export": ["--workdir=r"]})
+
+
+def place(*overlays: str, gpus: int = 1, nodes: int = 1, **others: str) -> Placement:
+    return Placement(overlays=overlays, gpus=gpus, nodes=nodes, **others)
+
+
+def rendered(step: Step, placement: Placement, monkeypatch: pytest.MonkeyPatch) -> list[Object]:
+    monkeypatch.setenv("PATH", tool("kubectl").rpartition("/")[0])
+    return objects_of(render(step, placement, Kubectl()))
+
+
+@pytest.mark.parametrize(
+    ("step", "placement"),
+    [
+        *((TRAIN, place(name, gpus=4, nodes=3)) for name in OVERLAYS),
+        *((TRAIN, place(*pair, gpus=2, nodes=2)) for pair in itertools.permutations(["gke", "spot", "jobset"], 3)),
+        (TRAIN, place("gke", gpus=0)),
+        (TRAIN, place("local", "kueue", gpus=0)),
+        *((EVALUATE, place(name, gpus=4, nodes=2)) for name in OVERLAYS),
+    ],
+    ids=lambda value: value.name if isinstance(value, Step) else "+".join(value.overlays) + f"-{value.gpus}",
+)
+def test_a_submitted_step_passes_the_checks(step: Step, placement: Placement, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = rendered(step, placement, monkeypatch)
+    assert [problem for check in checks.CHECKS for problem in check(objects)] == []
+    workloads = [value["metadata"]["name"] for value in objects if value["kind"] in ("Job", "JobSet")]
+    assert workloads == [step.name]
+
+
+@pytest.mark.parametrize(("overlay", "kind"), [("multi-node", "Job"), ("jobset", "JobSet")])
+def test_gpus_and_machines_are_said_once_and_what_follows_from_them_follows(
+    overlay: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = rendered(TRAIN, place(overlay, gpus=4, nodes=3), monkeypatch)
+    train = find(objects, kind, "train")
+    (main,) = pod_spec(train)["containers"]
+    assert job_spec(train)["completions"] == 3
+    # 8 GiB and 2 cores for each GPU
+    assert main["resources"] == {
+        "limits": {"memory": "32Gi", "nvidia.com/gpu": 4},
+        "requests": {"cpu": "8", "memory": "32Gi"},
+    }
+    assert find(objects, "ConfigMap", "run")["data"] == {"train": "--preset=mf\n--data=d\n"}
+
+
+def test_images_come_from_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    placement = place("gke", registry="registry.example/shop/", tag="v7", memory="64Gi", cpu="16")
+    for step, image in ((TRAIN, "trainer-gpu"), (EVALUATE, "trainer")):
+        for container in pod_spec(find(rendered(step, placement, monkeypatch), "Job", step.name))["containers"]:
+            assert container["image"] == f"registry.example/shop/{image}:v7"
+            assert container["resources"]["requests"] == {"cpu": "16", "memory": "64Gi"}
+
+
+def test_training_without_gpus_asks_for_no_machine_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = pod_spec(find(rendered(TRAIN, place("gke", gpus=0), monkeypatch), "Job", "train"))
+    assert "nodeSelector" not in spec
+    assert spec["containers"][0]["image"] == "cartwheel/trainer:latest"
+
+
+def test_a_presets_batch_is_raised_to_what_its_gpus_can_share() -> None:
+    # mf has batches of 1024: 6 replicas share 171 * 6 = 1026
+    config, settings = training_settings("mf", ["epochs=2"], place(gpus=3, nodes=2))
+    assert (config.input.batch_size, config.epochs, settings) == (1026, 2, ["epochs=2", "input.batch_size=1026"])
+    assert training_settings("mf", [], place(gpus=8))[1] == []
+    with pytest.raises(ValueError, match="batch 10 does not divide among 4 replicas; use 12"):
+        training_settings("mf", ["input.batch_size=10"], place(gpus=4))
+
+
+def test_on_machines_that_may_be_taken_away_a_run_saves_within_an_epoch() -> None:
+    assert training_settings("mf", [], place("spot"))[1] == ["checkpoint_every_steps=1000"]
+    assert training_settings("mf", ["checkpoint_every_steps=5"], place("spot"))[1] == ["checkpoint_every_steps=5"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_line_that_changes_stays_below_those_that_stay() -> None:
+    terminal = Terminal()
+    screen = Screen(terminal)
+    screen.status("train runs", "0:01")
+    screen.line("epoch 1: loss 5")
+    screen.status("train runs", "0:02")
+    screen.end()
+    clear = "\r\033[K"
+    assert terminal.getvalue() == (f"{clear}train runs, 0:01{clear}epoch 1: loss 5\n{clear}train runs, 0:02{clear}")
+
+
+def test_elsewhere_a_state_is_told_when_it_changes() -> None:
+    file = io.StringIO()
+    screen = Screen(file)
+    for clock, text in enumerate(["train waits", "train waits", "train runs"]):
+        screen.status(text, str(clock))
+    screen.end()
+    assert file.getvalue() == "train waits\ntrain runs\n"

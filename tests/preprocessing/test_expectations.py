@@ -1,0 +1,135 @@
+"""A dataset beside its baseline; distances are worked by hand."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from contract.errors import ContractError
+from contract.layout import DatasetLayout
+from preprocessing.config import ExpectationConfig, Limit, PrepareConfig
+from preprocessing.expectations import (
+    Expectations,
+    check_figures,
+    check_items,
+    popularity_distance,
+    read_expectations,
+)
+from preprocessing.pipeline import prepare
+from preprocessing.report import write_report
+from tests.preprocessing.shop import event, write_lines
+
+BASELINE = Expectations(
+    rows=1000,
+    reject_share=0.0,
+    reject_reasons=(),
+    event_shares=(0.9, 0.07, 0.03),
+    first_day="2015-05-03",
+    last_day="2015-09-18",
+    categories=0.8,
+    prices=0.5,
+    availabilities=1.0,
+    least_price=1.0,
+    greatest_price=100.0,
+)
+
+
+def verdicts(**changes) -> dict[str, tuple[float, str]]:
+    checks = check_figures(BASELINE, replace(BASELINE, **changes), ExpectationConfig())
+    return {check.name: (pytest.approx(check.distance), check.verdict) for check in checks}
+
+
+def test_the_same_figures_are_within_all_limits():
+    assert {verdict for _, verdict in verdicts().values()} == {"ok"}
+
+
+def test_each_figure_is_measured_against_its_own_limits():
+    # a third fewer rows: above .25, not above .5; a tenth of them: .9
+    assert verdicts(rows=667)["rows"] == (0.333, "warn")
+    assert verdicts(rows=100)["rows"] == (0.9, "fail")
+    assert verdicts(rows=1600)["rows"] == (0.6, "fail"), "more than expected is as strange as fewer"
+    # views .9 to .85, carts .07 to .12: the greatest change is .05
+    assert verdicts(event_shares=(0.85, 0.12, 0.03))["event_shares"] == (0.05, "warn")
+    assert verdicts(reject_share=0.02, reject_reasons=("empty id",))["rejects"] == (0.02, "fail")
+    assert verdicts(categories=0.7, prices=0.9)["presence"] == (0.1, "warn"), "a rise makes good for no fall"
+    assert verdicts(last_day="2015-09-16")["days_behind"] == (2, "warn")
+    assert verdicts(last_day="2015-09-20")["days_behind"] == (0, "ok")
+
+
+def test_a_limit_that_is_none_passes_everything():
+    config = ExpectationConfig(rows=Limit(warn=None, fail=None))
+    (rows, *_) = check_figures(BASELINE, replace(BASELINE, rows=1), config)
+    assert rows.verdict == "ok"
+
+
+def catalogue(*rows: tuple[str, float | None, int]) -> pa.Table:
+    """Items with their price and views."""
+    ids, prices, views = zip(*rows, strict=True)
+    zeros = [0] * len(rows)
+    return pa.table(
+        {
+            "item_id": ids,
+            "price": pa.array(prices, pa.float32()),
+            "views": views,
+            "carts": zeros,
+            "transactions": zeros,
+        }
+    )
+
+
+def test_popularity_is_compared_item_by_item():
+    before = catalogue(("a", None, 6), ("b", None, 4))
+    # shares .6, .4, 0 and 0, .5, .5: half of .6 + .1 + .5
+    assert popularity_distance(before, catalogue(("c", None, 1), ("b", None, 1))) == pytest.approx(0.6)
+    assert popularity_distance(before, catalogue(("b", None, 40), ("a", None, 60))) == pytest.approx(0.0)
+
+
+def test_prices_outside_of_the_baselines_range_are_counted():
+    after = catalogue(("a", 0.5, 1), ("b", 50.0, 1), ("c", 100.0, 1), ("d", None, 1))
+    checks = {check.name: check for check in check_items(BASELINE, after, after, ExpectationConfig())}
+    # of three prices one, .5, lies outside of 1 to 100
+    assert checks["prices"].distance == pytest.approx(1 / 3)
+    assert (checks["prices"].verdict, checks["popularity"].verdict) == ("fail", "ok")
+    unpriced = replace(BASELINE, least_price=None, greatest_price=None)
+    checks = {check.name: check for check in check_items(unpriced, after, after, ExpectationConfig())}
+    assert checks["prices"].distance == 0
+
+
+def test_a_negative_limit_is_refused():
+    with pytest.raises(ValueError, match="limits must be at least 0"):
+        Limit(warn=-0.1, fail=None)
+
+
+def test_a_baseline_without_a_dataset_is_refused_before_anything_is_read(tmp_path):
+    events = write_lines(tmp_path / "events.csv", "timestamp,visitorid,event,itemid", "bad")
+    with pytest.raises(ContractError, match="not a prepared dataset"):
+        prepare(PrepareConfig(events=events), str(tmp_path / "dataset"), baseline=str(tmp_path / "none"))
+
+
+@pytest.mark.integration
+def test_prepare_warns_and_fails_by_the_limits(tmp_path, caplog):
+    header, root = "timestamp,visitorid,event,itemid", str(tmp_path / "first")
+    lines = [event(n / 4, f"v{n % 3}", f"i{n % 4}").removesuffix(",") for n in range(60)]
+    prepare(PrepareConfig(events=write_lines(tmp_path / "first.csv", header, *lines)), root)
+    assert read_expectations(root).event_shares == (1.0, 0.0, 0.0)
+
+    # the same rows: nothing to tell; the comparison is no part of the dataset
+    again = prepare(PrepareConfig(events=str(tmp_path / "first.csv")), str(tmp_path / "again"), baseline=root)
+    assert set(again["compared"].values()) == {"ok"}
+    comparison = json.loads(Path(DatasetLayout(str(tmp_path / "again")).comparison).read_text())
+    assert [check["distance"] for check in comparison["checks"]] == [0] * 7
+
+    # 40 of 60 rows, a third fewer, and the last days are missing
+    fewer = PrepareConfig(events=write_lines(tmp_path / "fewer.csv", header, *lines[:40]))
+    summary = prepare(fewer, str(tmp_path / "fewer"), baseline=root)
+    assert (summary["compared"]["rows"], summary["compared"]["days_behind"]) == ("warn", "warn")
+    assert "unlike the baseline: rows is 40, was 60 (distance 0.3333, limit 0.25)" in caplog.text
+    assert "Unlike the baseline: rows, days_behind" in Path(write_report(str(tmp_path / "fewer"))).read_text()
+
+    # a limit that fails publishes nothing
+    strict = replace(fewer, expectations=ExpectationConfig(rows=Limit(warn=0.1, fail=0.3)))
+    with pytest.raises(ValueError, match=r"rows is 40, was 60 .*raise expectations.rows.fail or leave out --baseline"):
+        prepare(strict, str(tmp_path / "strict"), baseline=root)
+    assert not (tmp_path / "strict").exists()

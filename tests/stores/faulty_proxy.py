@@ -1,0 +1,240 @@
+"""A proxy before an object store that lets chosen requests fail as networks and stores do."""
+
+import http.client
+import itertools
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from enum import StrEnum, auto
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+from urllib.parse import unquote
+
+_SLOW_SECONDS = 1.0
+_PER_HOP = {"connection", "transfer-encoding", "content-length", "keep-alive", "server", "date"}
+
+
+class Request(NamedTuple):
+    """What a client asks for."""
+
+    method: str
+    path: str
+    body: bytes
+
+    @property
+    def is_write(self) -> bool:
+        """True where it changes something."""
+        return self.method not in ("GET", "HEAD")
+
+    def is_about(self, name: str) -> bool:
+        """True where an object's name holds `name`: S3's clients tell it in the path, Google's in the body too."""
+        return name in unquote(self.path) or name.encode() in self.body[:2000]
+
+
+class Fault(StrEnum):
+    """What happens to a request."""
+
+    INTERNAL_ERROR = auto()
+    """500."""
+    OVERLOADED = auto()
+    """503."""
+    FORBIDDEN = auto()
+    """403."""
+    WRONG_KEY = auto()
+    """403, and a code of its own in S3."""
+    RESET = auto()
+    """The connection is reset before the store hears of it."""
+    CUT_REQUEST = auto()
+    """The store gets half of it, the client no answer."""
+    LOST_ANSWER = auto()
+    """The store does what it was asked, the client gets no answer."""
+    CUT_ANSWER = auto()
+    """The client gets half of the answer."""
+    SLOW = auto()
+    """A second passes first."""
+
+
+_ERRORS = {
+    Fault.INTERNAL_ERROR: (500, "InternalError"),
+    Fault.OVERLOADED: (503, "SlowDown"),
+    Fault.FORBIDDEN: (403, "AccessDenied"),
+    Fault.WRONG_KEY: (403, "InvalidAccessKeyId"),
+}
+
+Plan = Callable[[Request], Fault | None]
+
+
+class FaultyProxy:
+    """Passes requests on, but for those that `plan` lets fail.
+
+    port   of 127.0.0.1
+    plan   what happens to each request, None: it passes; may be set while it runs, from several threads asked
+    """
+
+    def __init__(self, port: int) -> None:
+        """A proxy at a port of its own that nothing has gone through yet."""
+        self.port = port
+        self.plan: Plan = lambda _: None
+
+
+def every(count: int, faults: Sequence[Fault]) -> Plan:
+    """Lets each `count`th request fail, by one fault after the other."""
+    numbers, lock = itertools.count(1), threading.Lock()
+
+    def plan(_: Request) -> Fault | None:
+        with lock:
+            number = next(numbers)
+        return faults[number // count % len(faults)] if number % count == 0 else None
+
+    return plan
+
+
+def from_the_first(matches: Callable[[Request], bool], fault: Fault) -> Plan:
+    """Lets the first request that matches fail, and all that come after it."""
+    is_begun = threading.Event()
+
+    def plan(request: Request) -> Fault | None:
+        if matches(request):
+            is_begun.set()
+        return fault if is_begun.is_set() else None
+
+    return plan
+
+
+def for_a_while(seconds: float, matches: Callable[[Request], bool], fault: Fault) -> Plan:
+    """Lets the first request that matches fail, and all that come in the time after it."""
+    began: list[float] = []
+
+    def plan(request: Request) -> Fault | None:
+        if not began and matches(request):
+            began.append(time.monotonic())
+        return fault if began and time.monotonic() - began[0] < seconds else None
+
+    return plan
+
+
+@contextmanager
+def start_proxy(store_port: int) -> Iterator[FaultyProxy]:
+    """A proxy before the store at a port of this machine; it ends with the context."""
+    server = _Server(store_port)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server.proxy
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=10)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, store_port: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.store_port, self.proxy = store_port, FaultyProxy(self.server_address[1])
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Says nothing: clients hang up, as they are made to."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, *arguments: object) -> None:
+        """Says nothing."""
+
+    def _serve(self) -> None:
+        body = self._read_body()
+        fault = self.server.proxy.plan(Request(self.command, self.path, body))
+        if fault in _ERRORS:
+            self._answer(*self._error(fault))
+        elif fault == Fault.RESET:
+            self._reset()
+        elif fault == Fault.CUT_REQUEST:
+            self._forward_half(body)
+            self._reset()
+        else:
+            if fault == Fault.SLOW:
+                time.sleep(_SLOW_SECONDS)
+            status, headers, content = self._forward(body)
+            if fault == Fault.LOST_ANSWER:
+                self._reset()
+            else:
+                self._answer(status, headers, content, is_cut=fault == Fault.CUT_ANSWER)
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_HEAD(self) -> None:
+        self._serve()
+
+    def do_PUT(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def do_PATCH(self) -> None:
+        self._serve()
+
+    def do_DELETE(self) -> None:
+        self._serve()
+
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():  # trailers
+            pass
+        return b"".join(chunks)
+
+    def _passed_on(self) -> dict[str, str]:
+        return {name: value for name, value in self.headers.items() if name.lower() not in {*_PER_HOP, "expect"}}
+
+    def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.server.store_port, timeout=60)) as connection:
+            connection.request(self.command, self.path, body or None, self._passed_on())
+            answer = connection.getresponse()
+            content = answer.read()
+        headers = {name: value for name, value in answer.getheaders() if name.lower() not in _PER_HOP}
+        if self.command == "HEAD":
+            headers["Content-Length"] = answer.getheader("Content-Length", "0")
+        return answer.status, headers, content
+
+    def _forward_half(self, body: bytes) -> None:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.server.store_port, timeout=60)) as connection:
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self._passed_on().items():
+                connection.putheader(name, value)
+            connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body[: len(body) // 2])
+
+    def _error(self, fault: Fault) -> tuple[int, dict[str, str], bytes]:
+        """Both dialects in one: S3's clients read the body, Google's the status."""
+        status, code = _ERRORS[fault]
+        body = f"<Error><Code>{code}</Code><Message>{fault}</Message></Error>"
+        return status, {"Content-Type": "application/xml"}, b"" if self.command == "HEAD" else body.encode()
+
+    def _answer(self, status: int, headers: dict[str, str], content: bytes, *, is_cut: bool = False) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if is_cut else content)
+        if is_cut:
+            self._reset()
+
+    def _reset(self) -> None:
+        """Ends the connection at once, without a farewell."""
+        self.wfile.flush()
+        linger_for_nothing = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_for_nothing)
+        self.close_connection = True

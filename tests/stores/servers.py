@@ -1,0 +1,133 @@
+"""Object stores of this machine: moto stands for S3, an emulator for Google's storage.
+
+What lies in them is read here with the standard library alone, so that no test asks the code under test about itself.
+"""
+
+import http.client
+import json
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from tests.stores.ports import free_port
+
+ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = "PLANTEDACCESSKEY", "planted+secret/key", "planted-session-token"
+"""What no log and no file may hold."""
+
+_BUCKET = "shop"
+_START_SECONDS = 60
+_COMMANDS = {
+    "s3": ("-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}"),
+    "gs": ("-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1", "--port", "{port}", "--in-memory"),
+}
+# moto takes whoever signs; Google's emulator takes whoever asks
+_SIGNATURE = "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/s3/aws4_request"
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A running server with one empty bucket.
+
+    scheme   s3 or gs
+    port     of 127.0.0.1
+    """
+
+    scheme: str
+    port: int
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's URI."""
+        return f"{self.scheme}://{_BUCKET}"
+
+    def environment(self, port: int | None = None) -> dict[str, str]:
+        """Variables that send a client here, or to a proxy at another port."""
+        endpoint = f"http://127.0.0.1:{port or self.port}"
+        if self.scheme == "gs":
+            return {"STORAGE_EMULATOR_HOST": endpoint, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+        return {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_SESSION_TOKEN": SESSION_TOKEN,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def list_files(self, prefix: str = "") -> list[str]:
+        """Names of the objects that begin with `prefix`, without it, sorted."""
+        if self.scheme == "gs":
+            found = json.loads(self._ask("GET", f"/storage/v1/b/{_BUCKET}/o?prefix={quote(prefix)}"))
+            names = [item["name"] for item in found.get("items", [])]
+        else:
+            tree = ElementTree.fromstring(self._ask("GET", f"/{_BUCKET}?list-type=2&prefix={quote(prefix)}"))
+            names = [element.text or "" for element in tree.iter() if element.tag.endswith("}Key")]
+        return sorted(name.removeprefix(prefix) for name in names)
+
+    def read(self, name: str) -> bytes:
+        """The content of an object."""
+        if self.scheme == "gs":
+            return self._ask("GET", f"/storage/v1/b/{_BUCKET}/o/{quote(name, safe='')}?alt=media")
+        return self._ask("GET", f"/{_BUCKET}/{quote(name)}")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Makes an object."""
+        if self.scheme == "gs":
+            path = f"/upload/storage/v1/b/{_BUCKET}/o?uploadType=media&name={quote(name, safe='')}"
+            self._ask("POST", path, content, kind="application/octet-stream")
+        else:
+            self._ask("PUT", f"/{_BUCKET}/{quote(name)}", content)
+
+    def _make_bucket(self) -> None:
+        if self.scheme == "gs":
+            self._ask("POST", "/storage/v1/b?project=test", json.dumps({"name": _BUCKET}).encode())
+        else:
+            self._ask("PUT", f"/{_BUCKET}")
+
+    def _ask(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> bytes:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            connection.request(method, path, body, {"Authorization": _SIGNATURE, "Content-Type": kind})
+            answer = connection.getresponse()
+            content = answer.read()
+        if answer.status >= 300:
+            raise OSError(f"{method} {path}: {answer.status} {content[:200]!r}")
+        return content
+
+
+@contextmanager
+def start_store(scheme: str) -> Iterator[ObjectStore]:
+    """A server of its own, with one empty bucket; it ends with the context."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, *(part.format(port=port) for part in _COMMANDS[scheme])],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        store = ObjectStore(scheme, port)
+        _wait_for(store, server)
+        yield store
+    finally:
+        server.terminate()
+        try:
+            server.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _wait_for(store: ObjectStore, server: subprocess.Popen) -> None:
+    """Makes the bucket as soon as the server answers."""
+    began = time.monotonic()
+    while True:
+        try:
+            return store._make_bucket()
+        except (ConnectionError, http.client.HTTPException):
+            if server.poll() is not None or time.monotonic() - began > _START_SECONDS:
+                raise
+            time.sleep(0.1)

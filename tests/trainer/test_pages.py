@@ -1,0 +1,112 @@
+"""The run's pages from made-up files: of a run that has just begun, was killed, or has nobody to rank for."""
+
+import pytest
+
+from contract.report.page import Note, Page, Picture, render
+from contract.schema import Split
+from trainer.checkpoint import Validations
+from trainer.evaluation_page import evaluation_page
+from trainer.presets import PRESETS
+from trainer.run_record import RunRecord
+from trainer.training_page import training_page
+
+NOTHING_MEASURED = Validations(metric="", is_higher_better=False, values={})
+
+
+def record(preset: str = "mf") -> RunRecord:
+    return RunRecord(
+        config=PRESETS[preset],
+        data="shop",
+        dataset_checksum="0" * 64,
+        training_rows=80,
+        events={"view": 80, "addtocart": 0, "transaction": 0},
+        mean_event_weight=1.0,
+        commit=None,
+        versions={"python": "3.11"},
+    )
+
+
+def parts(page: Page) -> list:
+    return [part for section in page.sections for part in section.parts]
+
+
+def picture(page: Page, title: str) -> Picture:
+    (found,) = [part for part in parts(page) if isinstance(part, Picture) and part.title == title]
+    return found
+
+
+def step(number: int, loss: float, time: float | None = None) -> dict:
+    line = {"step": number, "epoch": 1, "loss": loss, "examples_per_second": 100.0}
+    return line if time is None else line | {"time": time}
+
+
+def test_a_run_that_has_made_no_step_says_so():
+    page = training_page("run", record(), [], [], NOTHING_MEASURED, {})
+    notes = [part.text for part in parts(page) if isinstance(part, Note)]
+    assert notes == [
+        "No step was made yet.",
+        "The run has no history.jsonl: an earlier version trained it. Its curves are those above.",
+    ]
+    assert "<svg" in render([page], title="T", shown="training")
+
+
+def test_a_start_without_an_end_before_it_tells_of_a_kill():
+    happened = [("began", 0, 10), ("checkpoint", 2, 12), ("went on", 2, 30), ("preempted", 3, 31), ("went on", 3, 40)]
+    history = [{"what": what, "step": number, "time": float(time)} for what, number, time in happened]
+    page = training_page("run", record(), [step(1, 2.0, 11.0), step(2, 1.0)], history, NOTHING_MEASURED, {})
+    summary = picture(page, "Time line of the run").summary
+    assert summary == (
+        "1 × began, 1 × checkpoint, 1 × killed, 2 × went on, 1 × preempted; 30 seconds from the first line to the last."
+    )
+
+
+def test_the_best_validation_is_told_in_the_metrics_own_direction():
+    lower = Validations(metric="mse", is_higher_better=False, values={10: 0.5, 20: 0.4, 30: 0.6})
+    page = training_page("run", record(), [step(30, 1.0)], [], lower, {})
+    assert picture(page, "Validation: mse").summary == "Best after step 20: 0.4000; less is better."
+
+
+def test_a_long_run_is_drawn_thinned():
+    metrics = [step(number, float(number % 2)) for number in range(1, 10_001)]
+    page = training_page("run", record(), metrics, [], NOTHING_MEASURED, {"item": (10, 4)})
+    # 10,000 lines, 400 points: 25 put together; every 25th line in the table
+    assert len(picture(page, "Loss").table.rows) == 400
+    assert len(picture(page, "Loss").svg) < 30_000
+
+
+def evaluation(**changes) -> dict:
+    return {
+        "dataset": "shop",
+        "dataset_checksum": "0" * 64,
+        "split": "test",
+        "is_leaking": False,
+        "notes": ["nobody returns"],
+        "intervals": {"level": 0.95, "method": "bootstrap", "resamples": 1000},
+        "protocols": {"returning_visitors": {"protocol": "new items", "ranking": None, "samples": []}},
+        "ratings": None,
+        **changes,
+    }
+
+
+def test_a_protocol_without_cases_says_so():
+    page = evaluation_page("run", {Split.TEST: evaluation()})
+    assert [part.text for part in parts(page) if isinstance(part, Note)] == [
+        "nobody returns",
+        "new items: there is nobody to rank for.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("skill", "verdict"),
+    [
+        (0.25, "it explains 25.0% of what the mean leaves"),
+        (-0.5, "a constant does as well or better, so that the error tells nothing about what to recommend"),
+        (None, "a constant does as well or better, so that the error tells nothing about what to recommend"),
+    ],
+)
+def test_squared_error_stands_beside_that_of_the_mean(skill, verdict):
+    ratings = {"rows": 100, "mse": 0.05, "mse_of_training_mean": 0.06, "mse_of_one": 0.07, "skill": skill}
+    page = evaluation_page("run", {Split.TEST: evaluation(ratings=ratings)})
+    assert picture(page, "Squared error on event weights").summary == (
+        f"Over 100 rows the model errs by 0.0500, the mean of the training rows by 0.0600: {verdict}."
+    )

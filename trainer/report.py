@@ -1,0 +1,100 @@
+"""`report.html` of a run: its data, its training and its evaluation, each from the files that there are."""
+
+import json
+import logging
+from typing import Any, Literal
+
+from contract import storage
+from contract.errors import ContractError
+from contract.layout import DatasetLayout, RunLayout
+from contract.manifest import read_manifest
+from contract.report.data.page import data_page
+from contract.report.page import Page, render
+from contract.schema import Split
+from trainer.checkpoint import read_validations, table_shapes
+from trainer.evaluation_page import evaluation_page
+from trainer.run_record import RunRecord, read_record
+from trainer.training_page import training_page
+
+log = logging.getLogger(__name__)
+
+Shown = Literal["data", "training", "evaluation"]
+"""The page that is open first."""
+
+
+def write_report(workdir: str, *, data: str | None = None, shown: Shown = "training") -> str:
+    """Draws the report of the run at `workdir`, and returns where it lies.
+
+    Args:
+      workdir: directory of the run.
+      data: where its dataset lies now; by default where it lay when the run began. Without it the Data page is left
+        out.
+      shown: the page that is open first, where it can be drawn.
+
+    Raises:
+      ValueError: there is no run.
+    """
+    layout, record = RunLayout(workdir), read_record(workdir)
+    found = (_data(data or record.data), _training(workdir, record), _evaluation(layout))
+    pages = [page for page in found if page]
+    is_drawn = shown in [page.key for page in pages]
+    html = render(pages, title=f"Cartwheel: {_name(workdir)}", shown=shown if is_drawn else "training")
+    storage.write_bytes(layout.report, html.encode())
+    return layout.report
+
+
+def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str | None:
+    """The same after a job whose result must not be lost over a picture: what goes wrong is logged, and None."""
+    try:
+        return write_report(workdir, data=data, shown=shown)
+    except Exception:
+        log.warning("the result is complete, but the report of the run could not be drawn", exc_info=True)
+        return None
+
+
+def _data(root: str) -> Page | None:
+    try:
+        manifest = read_manifest(root)
+        statistics = json.loads(storage.read_bytes(DatasetLayout(root).statistics))
+        return data_page(_name(root), statistics, manifest)
+    except (ContractError, FileNotFoundError) as error:
+        log.warning("the report has no Data page: %s", error)
+    except KeyError as error:
+        log.warning("the report has no Data page: the statistics of %s are older and lack %s", root, error)
+    return None
+
+
+def _training(workdir: str, record: RunRecord) -> Page:
+    layout = RunLayout(workdir)
+    return training_page(
+        _name(workdir),
+        record,
+        _read_lines(layout.metrics),
+        _read_lines(layout.history),
+        read_validations(workdir),
+        table_shapes(workdir),
+    )
+
+
+def _evaluation(layout: RunLayout) -> Page | None:
+    found = {split: _read(layout.evaluation(split)) for split in (Split.TEST, Split.VALIDATION)}
+    evaluations = {split: evaluation for split, evaluation in found.items() if evaluation}
+    return evaluation_page(_name(layout.root), evaluations) if evaluations else None
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(storage.read_bytes(path))
+    except FileNotFoundError:
+        return None
+
+
+def _read_lines(path: str) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in storage.read_bytes(path).decode().splitlines()]
+    except FileNotFoundError:
+        return []
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]

@@ -1,0 +1,213 @@
+"""The Training page: how loss and validation went, how fast, what happened on the way, and what was trained.
+
+Every number comes from `run.json`, `metrics.jsonl`, `history.jsonl` and the checkpoints' `validations.json`.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from contract.report import run_charts
+from contract.report.drawing import compact
+from contract.report.page import Block, Cell, Columns, Facts, Note, Page, Part, Picture, Section, Table
+from contract.settings import settings_of
+from trainer.architecture import describe_architecture
+from trainer.checkpoint import Validations
+from trainer.run_record import RunRecord
+
+Line = Mapping[str, Any]
+"""A line of `metrics.jsonl` or of `history.jsonl`."""
+
+_STARTS, _ENDS = ("began", "went on"), ("ended", "failed", "preempted")
+_MAX_POINTS = 400  # of a curve: beyond it neighbours are drawn as their mean
+
+
+def training_page(
+    name: str,
+    record: RunRecord,
+    metrics: Sequence[Line],
+    history: Sequence[Line],
+    validations: Validations,
+    tables: Mapping[str, tuple[int, int]],
+) -> Page:
+    """The page of the run called `name`.
+
+    Args:
+      record: of the run.
+      metrics: lines of steps and of validations, in order.
+      history: what happened, in order; empty for a run of an earlier version.
+      validations: what the checkpoints reached.
+      tables: [rows, D] of each table of the model.
+    """
+    steps = [line for line in metrics if "loss" in line]
+    return Page(
+        key="training",
+        title="Training",
+        subtitle=f"Run {name}: {record.config.model.kind} on dataset {record.data}",
+        sections=[
+            Section(
+                "How it went",
+                [*_facts(record, steps, history), *_curves(steps, validations), _time_line(steps, history)],
+            ),
+            Section("The model", [_architecture(record, tables)]),
+            Section("Settings and environment", [_settings(record, history)]),
+        ],
+    )
+
+
+def _facts(record: RunRecord, steps: Sequence[Line], history: Sequence[Line]) -> list[Part]:
+    last = steps[-1] if steps else {"step": 0, "epoch": 0, "loss": None}
+    happened = [line["what"] for line in history]
+    rates = [line["examples_per_second"] for line in steps]
+    return [
+        Facts(
+            [
+                ("steps done", last["step"]),
+                ("epochs", f"{last['epoch']} of {record.config.epochs}"),
+                ("training rows", record.training_rows),
+                ("last loss", last["loss"]),
+                ("examples a second, median", round(float(np.median(rates))) if rates else None),
+                ("times gone on", happened.count("went on")),
+                ("times preempted", happened.count("preempted")),
+            ]
+        )
+    ]
+
+
+def _curves(steps: Sequence[Line], validations: Validations) -> list[Part]:
+    if not steps:
+        return [Note("No step was made yet.")]
+    numbers, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
+    rates = [line["examples_per_second"] for line in steps]
+    parts: list[Part] = [
+        Picture(
+            title="Loss",
+            summary=f"From {losses[0]:.4g} to {losses[-1]:.4g}; lowest {min(losses):.4g}.",
+            svg=run_charts.lines("loss", [("loss", *_thin(numbers, losses))], x_label="step", y_label="loss"),
+            table=Table(["steps", "epoch", "loss", "examples a second"], _rows(steps)),
+        )
+    ]
+    parts.append(_validation(validations))
+    parts.append(
+        Picture(
+            title="Examples a second",
+            summary=f"Median {np.median(rates):,.0f}, slowest {min(rates):,.0f}, fastest {max(rates):,.0f}.",
+            svg=run_charts.lines(
+                "rate", [("rate", *_thin(numbers, rates))], x_label="step", y_label="examples a second", colour=2
+            ),
+            table=Table(["steps", "epoch", "loss", "examples a second"], _rows(steps)),
+        )
+    )
+    return parts
+
+
+def _validation(validations: Validations) -> Part:
+    values = validations.values
+    if not values:
+        return Note("Nothing was measured on the validation split: the last checkpoint is the best.")
+    choose = max if validations.is_higher_better else min
+    best = choose(values, key=lambda step: values[step])
+    metric, better = validations.metric, "more" if validations.is_higher_better else "less"
+    return Picture(
+        title=f"Validation: {metric}",
+        summary=f"Best after step {best:,}: {values[best]:.4f}; {better} is better.",
+        svg=run_charts.lines(
+            "validation",
+            [(metric, list(values), list(values.values()))],
+            x_label="step",
+            y_label=metric,
+            mark=(best, values[best]),
+            colour=1,
+        ),
+        table=Table(["step", metric], [[step, value] for step, value in values.items()]),
+    )
+
+
+def _rows(steps: Sequence[Line]) -> list[Sequence[Cell]]:
+    """One row a line, at most so many: of a long run every so-manieth."""
+    every = -(-len(steps) // _MAX_POINTS)
+    return [[line["step"], line["epoch"], line["loss"], line["examples_per_second"]] for line in steps[::every]]
+
+
+def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The curve with neighbours put together until at most `_MAX_POINTS` are left."""
+    size = -(-len(x) // _MAX_POINTS)
+    starts = np.arange(0, len(x), size)
+    counts = np.diff(np.append(starts, len(x)))
+    return (np.add.reduceat(x, starts) / counts).tolist(), (np.add.reduceat(y, starts) / counts).tolist()
+
+
+def _time_line(steps: Sequence[Line], history: Sequence[Line]) -> Part:
+    if not history:
+        return Note("The run has no history.jsonl: an earlier version trained it. Its curves are those above.")
+    first = history[0]["time"]
+    timed = [line for line in steps if "time" in line]
+    seconds, done = zip(*sorted((line["time"] - first, line["step"]) for line in [*timed, *history]), strict=True)
+    marks = _marks(history)
+    told = ", ".join(f"{len(happened)} × {name}" for name, happened in marks)
+    rows: list[Sequence[Cell]] = [
+        [_format(line["time"]), line["what"], line["step"], line.get("reason", "")] for line in history
+    ]
+    return Picture(
+        title="Time line of the run",
+        summary=f"{told}; {(history[-1]['time'] - first):,.0f} seconds from the first line to the last.",
+        svg=run_charts.progress("time-line", seconds, done, marks),
+        table=Table(["time (UTC)", "what", "step", "reason"], rows),
+        is_wide=True,
+    )
+
+
+def _marks(history: Sequence[Line]) -> list[tuple[str, list[tuple[float, float]]]]:
+    """What happened by kind, each at its seconds and step; a start without an end before it tells of a kill."""
+    kinds: dict[str, list[tuple[float, float]]] = {}
+    first = history[0]["time"]
+    for before, line in itertools.pairwise([history[0], *history]):
+        if line is not before and line["what"] in _STARTS and before["what"] not in _ENDS:
+            kinds.setdefault("killed", []).append((before["time"] - first, before["step"]))
+        kinds.setdefault(line["what"], []).append((line["time"] - first, line["step"]))
+    return list(kinds.items())
+
+
+def _architecture(record: RunRecord, tables: Mapping[str, tuple[int, int]]) -> Picture:
+    boxes = describe_architecture(record.config.scored_model, tables)
+    weights = sum(rows * width for rows, width in tables.values())
+    return Picture(
+        title=f"Architecture: {record.config.model.kind}",
+        summary=(
+            f"Green parts hold weights, {compact(weights)} of them in tables. B rows of a batch, C candidates; from "
+            "left to right: " + ", ".join(box.name for box in boxes) + "."
+        ),
+        svg=run_charts.diagram("architecture", boxes),
+        table=Table(
+            ["part", "shape", "reads", "weights"],
+            [[box.name, box.shape, ", ".join(box.reads), "yes" if box.is_trained else "no"] for box in boxes],
+        ),
+        is_wide=True,
+    )
+
+
+def _settings(record: RunRecord, history: Sequence[Line]) -> Columns:
+    settings: list[Sequence[Cell]] = [[key, _text(value)] for key, value in settings_of(record.config).items()]
+    environment: list[Sequence[Cell]] = [[name, version] for name, version in record.versions.items()]
+    environment += [["commit", record.commit or "not from a checkout"], ["dataset", record.dataset_checksum[:12]]]
+    started = next((line for line in reversed(history) if line["what"] in _STARTS), {})
+    environment += [[name, str(started[name])] for name in ("cpus", "gpus") if name in started]
+    events: list[Sequence[Cell]] = [[kind, count] for kind, count in record.events.items()]
+    return Columns(
+        [
+            Block("Settings", Table(["setting", "value"], settings)),
+            Block("Environment", Table(["name", "value"], environment)),
+            Block("Training rows by kind", Table(["kind", "rows"], events)),
+        ]
+    )
+
+
+def _text(value: object) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _format(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
