@@ -87,12 +87,42 @@ def _full_size(results: Mapping[str, dict[str, Any]]) -> str:
     return "\n".join([_table(["stage", "seconds", "peak GiB"], rows), "", _source(record, "")])
 
 
+def _scaling(results: Mapping[str, dict[str, Any]]) -> str:
+    figures = results["scaling"]["figures"]
+    rows = [
+        [batch, place, *(_milliseconds(measured.get(way)) for way in ("sharded", "exchange_alone", "mirrored"))]
+        + [_megabytes(measured["bytes_a_step"][way]) for way in ("sharded", "least", "all_reduce", "mirrored")]
+        + [f"{measured['sharded']['table_mib_a_replica']:.0f}"]
+        for batch in ("mf", "nn")
+        for place, measured in figures[batch].items()
+    ]
+    header = ["batch", "replicas", "ms", "of it without compute", "mirrored ms", "MB moved", "least", "all-reduce"]
+    saved = figures["checkpoint"]
+    text = (
+        f"A checkpoint of {saved['mib']:,} MiB: training stands still {saved['seconds_until_copied']:.1f} s while it "
+        f"is copied and loses {saved['seconds_of_training_lost']:.1f} s in all, "
+        f"{saved['slowdown_at_one_a_minute']:.1%} at one a minute; waited for, as at SIGTERM, it takes "
+        f"{saved['seconds_when_waited_for']:.1f} s."
+    )
+    table = _table([*header, "mirrored MB", "table MiB a replica"], rows)
+    return "\n".join([table, "", text, "", _source(results["scaling"], "")])
+
+
+def _milliseconds(measured: Mapping[str, float] | None) -> str:
+    return f"{measured['ms_per_step']:.1f}" if measured else "–"
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.1f}"
+
+
 _PARTS: dict[str, Callable[[Mapping[str, dict[str, Any]]], str]] = {
     "demo": _quality,
     "quality": _targets,
     "returning visitors": _returning,
     "speed": _speed,
     "full_size": _full_size,
+    "scaling": _scaling,
 }
 
 # what is claimed, its target, the benchmark, and where its record has the figure
