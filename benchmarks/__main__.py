@@ -14,7 +14,7 @@ COMMANDS = (
     ("mf_step",),
     ("scaling",),
 )
-"""`quality` is not among them: it needs the real Retailrocket data, and most of an hour."""
+"""`quality` is not among them: it needs the real Retailrocket data, and most of an hour; `top_k` needs `implicit`."""
 
 
 def main() -> int:

@@ -3,7 +3,9 @@
 Both give the 20 best of 235,000 items for 50,000 queries at d 64. Beside it, of fewer queries: the way the evaluator
 and `recommend` go, which also refuses scores that are not finite and hides ten seen items; `implicit` hides the same.
 
-usage: python -m benchmarks.top_k   (pip install -r benchmarks/requirements.txt)
+`implicit` and what it needs beside our own pins: `pip install --no-deps -r benchmarks/requirements.txt`.
+
+usage: python -m benchmarks.top_k
 """
 
 import os

@@ -260,8 +260,9 @@ def test_patience_counts_on_where_a_run_was_stopped(stop_after: int, dataset: Da
     """Stopped within an epoch, and at the ends of two: saved and not yet measured."""
     config = make_config("mf", *STALLED)
     run(config, dataset, tmp_path / "whole")
+    looks = stop_after + (stop_after - 1) // 6  # once a step, and once while each epoch of 6 steps before is measured
     with pytest.raises(Preempted, match=f"stopped at step {stop_after} of 54"):
-        run(config, dataset, tmp_path / "stopped", stop_after=stop_after)
+        run(config, dataset, tmp_path / "stopped", stop_after=looks)
     result = run(config, dataset, tmp_path / "stopped")
     assert (result["best_step"], result["steps"], result["is_stopped_early"]) == (6, 18, True)
     assert_same(tmp_path / "whole", tmp_path / "stopped")

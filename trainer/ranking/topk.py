@@ -90,7 +90,7 @@ def top_k(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
 
 
 def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
-    """The same, in half the time where I is large: a block's maximum tells in one pass whether it can hold one of them.
+    """The same, faster where I is large: a block's maximum tells in one pass whether it can hold one of them.
 
     Exact, equals included: before an item of a block that is not among the K blocks of the largest maxima come the
     largest items of these K, each of a higher score, or of an equal one and a lower index.
