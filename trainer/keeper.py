@@ -56,11 +56,13 @@ class Keeper:
     validator: Validator | None
     request: StopRequest
 
-    def stop(self, step: int) -> NoReturn:
+    def stop(self, step: int, run_log: RunLog) -> NoReturn:
         """Saves and ends the run, which was asked to."""
         log.warning("asked to stop: saving step %d; a second SIGTERM ends the run at once", step)
         self.writer.begin(step, is_urgent=True)
-        saved = step if self.writer.finish() else checkpoint.last_step(self.workdir) or 0
+        if self.writer.finish():
+            run_log.happened("checkpoint")
+        saved = checkpoint.last_step(self.workdir) or 0
         raise Preempted(f"stopped at step {step} of {self.length.steps}; the same command goes on from step {saved}")
 
     def validate(self, step: int, run_log: RunLog, watchdog: Watchdog) -> str:

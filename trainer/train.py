@@ -140,7 +140,7 @@ def _train(
                 epoch_losses.append(losses)
                 run_log.steps(step=step, epoch=epoch, rows=rows, loss=float(losses.mean()))
                 if replicas.is_true_anywhere(request.is_made):
-                    keeper.stop(step)
+                    keeper.stop(step, run_log)
                 if step == epoch_end or _until_save(config, step) == config.checkpoint_every_steps:
                     writer.begin(step)
                     run_log.happened("checkpoint")
