@@ -60,6 +60,7 @@ setup(
         "preprocessing",
         "preprocessing.synthetic",
         "trainer",
+        "trainer.demo",
         "trainer.models",
         "trainer.ranking",
     ],
@@ -68,6 +69,7 @@ setup(
         "contract.report": ["*.html", "*.css"],
         "preprocessing": ["py.typed"],
         "trainer": ["py.typed"],
+        "trainer.demo": ["*.html", "*.css", "*.js", "*.svg"],
     },
     install_requires=CONTRACT,
     extras_require={

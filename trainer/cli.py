@@ -104,7 +104,13 @@ def _report(given: argparse.Namespace) -> dict[str, Any]:
     return {"report": write_report(given.workdir, data=given.data)}
 
 
-_COMMANDS = {"report": _report, "evaluate": _evaluate, "export": _export, "recommend": _recommend}
+def _demo(given: argparse.Namespace) -> dict[str, Any]:
+    from trainer.demo.server import serve_demo
+
+    return serve_demo(models=given.model, data=given.data, host=given.host, port=given.port)
+
+
+_COMMANDS = {"report": _report, "evaluate": _evaluate, "export": _export, "recommend": _recommend, "demo": _demo}
 
 
 def _train_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig:
@@ -151,6 +157,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "--format", nargs="+", choices=_FORMATS, default=_FORMATS, help="of the shards (default: both)"
     )
     _add_run(_add_command(commands, "report", "draw a run's pages anew, as report.html in it"))
+    _add_demo(commands)
     return parser
 
 
@@ -172,6 +179,19 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         metavar="KEY=VALUE",
         help="settings to change: epochs=3 model.dim=32",
     )
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    demo = _add_command(commands, "demo", "serve a page on which exports are tried side by side")
+    demo.add_argument("--model", required=True, nargs="+", metavar="EXPORT", help="what `export` published")
+    demo.add_argument("--data", metavar="DATASET", help="adds categories, availability and visitors' timelines")
+    demo.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on; whoever reaches it can ask (default: 127.0.0.1, this machine only)",
+    )
+    demo.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
 
 
 def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
