@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.warning("%s", stop)
         return PREEMPTED
     print(json.dumps(result, indent=2, ensure_ascii=False))
-    return DONE
+    return DONE if result.get("is_healthy", True) else FAILED
 
 
 # The jobs are imported only when they run: TensorFlow takes ten seconds, and --help and wrong flags should not wait.
@@ -110,7 +110,20 @@ def _demo(given: argparse.Namespace) -> dict[str, Any]:
     return serve_demo(models=given.model, data=given.data, host=given.host, port=given.port)
 
 
-_COMMANDS = {"report": _report, "evaluate": _evaluate, "export": _export, "recommend": _recommend, "demo": _demo}
+def _doctor(given: argparse.Namespace) -> dict[str, Any]:
+    from trainer.doctor import examine
+
+    return examine(given.uri)
+
+
+_COMMANDS = {
+    "report": _report,
+    "evaluate": _evaluate,
+    "export": _export,
+    "recommend": _recommend,
+    "demo": _demo,
+    "doctor": _doctor,
+}
 
 
 def _train_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig:
@@ -158,6 +171,10 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     _add_run(_add_command(commands, "report", "draw a run's pages anew, as report.html in it"))
     _add_demo(commands)
+    doctor = _add_command(commands, "doctor", "check this machine, and the directories given, and say what to do")
+    doctor.add_argument(
+        "uri", nargs="*", metavar="URI", help="to read from or write to; in a store a small file is written and removed"
+    )
     return parser
 
 

@@ -44,7 +44,7 @@ def refuse(error):
     return function
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["export"], ["recommend"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["export"], ["recommend"], ["demo"], ["doctor"]])
 def test_help_and_wrong_flags_answer_without_tensorflow(command):
     script = f"""
 import sys
