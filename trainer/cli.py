@@ -1,4 +1,4 @@
-"""Flags to the trainer's jobs: `python -m trainer train | evaluate | export | recommend | report`."""
+"""Flags to the trainer's jobs: `python -m trainer COMMAND`."""
 
 import argparse
 import json
@@ -21,6 +21,16 @@ from trainer.presets import PRESETS
 log = logging.getLogger(__name__)
 
 DONE, FAILED, MISUSED, PREEMPTED, TERMINATED = 0, 1, 2, 75, 128 + signal.SIGTERM
+
+EXAMPLES = {
+    "train": "--preset mf --data demo/dataset --workdir demo/runs/mf --set epochs=3 model.dim=32",
+    "evaluate": "--workdir demo/runs/mf --split test",
+    "export": "--workdir demo/runs/mf --output demo/export",
+    "recommend": "--workdir demo/runs/mf --output demo/recommendations --k 10 --format jsonl",
+    "report": "--workdir demo/runs/mf",
+    "demo": "--model demo/export --data demo/dataset",
+    "doctor": "demo/dataset s3://shop/runs",
+}
 
 _FORMATS = ("parquet", "jsonl")  # of `trainer.recommend`, whose import takes seconds
 
@@ -216,6 +226,8 @@ def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> 
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n  python -m trainer {name} {EXAMPLES[name]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     command.add_argument("--verbose", action="store_true", help="log more, and show where an error came from")
