@@ -17,7 +17,8 @@ SETTINGS = Path(__file__).parent.parent / "docs" / "settings.md"
 _HEADER = """# Settings
 
 Written by `python -m benchmarks.settings` from the dataclasses. What has a flag of its own in `--help` is
-given by it, all else by `--set KEY=VALUE …`; values are checked before anything runs. A preset of the trainer has its own values: `run.json` of a run holds those it had.
+given by it, all else by `--set KEY=VALUE …`; values are checked before anything runs.
+A preset of the trainer has its own values: `run.json` of a run holds those it had.
 """
 # `name   what it means`, or `name, name   what they mean`, as the docstrings of the configs list their fields
 _LISTED = re.compile(r"^(\w+(?:, \w+)*)\s{2,}(\S.*)$")
