@@ -56,11 +56,17 @@ def main() -> None:
             log.info("measuring %s", name)
             (root / name).mkdir(parents=True, exist_ok=True)
             finished.write_text(json.dumps(measure(root / name), indent=2) + "\n")
-        figures[name] = json.loads(finished.read_text())
+        figures[name] = _without_detail(json.loads(finished.read_text()))
     targets = [target for found in figures.values() for target in found["targets"]]
     if set(figures) == set(measures):
         report("quality", {"targets": targets, **figures}, quiet=True)
     print(_table(targets))
+
+
+def _without_detail(figures: dict[str, Any]) -> dict[str, Any]:
+    """For the record: rankings as the protocol has them, without groups and samples; `figures.json` keeps all."""
+    measured = figures.get("measured")
+    return figures | {"measured": {name: measured[name] for name in ("cases", "ranking")}} if measured else figures
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -131,7 +137,7 @@ def _time_to_quality(matrix: Path) -> dict[str, Any]:
 
 def _sessions(source: Path, folder: Path) -> dict[str, Any]:
     """Next items: `nn` beside the nearest-neighbour baselines."""
-    measured, seconds = _next_items(source, folder, ("nn",))
+    measured, seconds = _next_items(source, folder)
     ranking = measured["ranking"]
     targets = [target("sessions: training of nn, minutes", 10, seconds["nn"] / 60, "", is_least=False)]
     for metric in ("recall@20", "mrr@20"):
@@ -145,7 +151,7 @@ def _sessions(source: Path, folder: Path) -> dict[str, Any]:
 
 def _buyers(source: Path, folder: Path) -> dict[str, Any]:
     """Next items of buyers: `nn` beside the nearest-neighbour baselines, carts and purchases apart."""
-    measured, seconds = _next_items(source, folder, ("nn",))
+    measured, seconds = _next_items(source, folder)
     rankings = {"all": measured["ranking"]}
     rankings |= {kind: measured["groups"][kind]["ranking"] for kind in ("carts", "purchases")}
     targets = []
@@ -157,13 +163,12 @@ def _buyers(source: Path, folder: Path) -> dict[str, Any]:
     return {"seconds": seconds, "measured": measured, "targets": targets}
 
 
-def _next_items(source: Path, folder: Path, presets: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, float]]:
+def _next_items(source: Path, folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
     data = prepare(source, folder)
-    runs = {name: train(name, data, folder) for name in presets}
+    run = train("nn", data, folder)
     dataset = open_dataset(str(data))
-    systems = {name: run["scorer"] for name, run in runs.items()} | build_baselines(dataset, seed=0)
-    seconds = {name: run["seconds"] for name, run in runs.items()}
-    return measure_protocol(systems, dataset, Split.TEST, "next_item"), seconds
+    systems = {"nn": run["scorer"]} | build_baselines(dataset, seed=0)
+    return measure_protocol(systems, dataset, Split.TEST, "next_item"), {"nn": run["seconds"]}
 
 
 def tune_peers(dataset: Dataset, tried: Path) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:

@@ -100,9 +100,9 @@ def _scaling(results: Mapping[str, dict[str, Any]]) -> str:
     saved = figures["checkpoint"]
     text = (
         f"A checkpoint of {saved['mib']:,} MiB: training stands still {saved['seconds_until_copied']:.1f} s while it "
-        f"is copied and loses {saved['seconds_of_training_lost']:.1f} s in all, "
-        f"{saved['slowdown_at_one_a_minute']:.1%} at one a minute; waited for, as at SIGTERM, it takes "
-        f"{saved['seconds_when_waited_for']:.1f} s."
+        f"is copied; waited for, as at SIGTERM, it takes {saved['seconds_when_waited_for']:.1f} s. Stretches of "
+        f"training with a checkpoint were {saved['seconds_of_training_lost']:+.1f} s against those without, in the "
+        "median of three; a figure below 0 says that the machine's noise is larger than the cost."
     )
     table = _table([*header, "mirrored MB", "table MiB a replica"], rows)
     return "\n".join([table, "", text, "", _source(results["scaling"], "")])

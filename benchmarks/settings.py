@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from preprocessing.config import PrepareConfig
-from trainer.config import RunConfig
+from trainer.config import EvaluationConfig, RunConfig
 
 SETTINGS = Path(__file__).parent.parent / "docs" / "settings.md"
 
@@ -20,6 +20,11 @@ Written by `python -m benchmarks.settings` from the dataclasses. What has a flag
 given by it, all else by `--set KEY=VALUE …`; values are checked before anything runs.
 A preset of the trainer has its own values: `run.json` of a run holds those it had.
 """
+_CONFIGS: dict[str, type] = {
+    "preprocessing prepare": PrepareConfig,
+    "trainer train": RunConfig,
+    "trainer evaluate": EvaluationConfig,
+}
 # `name   what it means`, or `name, name   what they mean`, as the docstrings of the configs list their fields
 _LISTED = re.compile(r"^(\w+(?:, \w+)*)\s{2,}(\S.*)$")
 
@@ -36,7 +41,7 @@ def main() -> int:
 def render() -> str:
     """The whole page."""
     parts = [_HEADER]
-    for command, config in (("preprocessing prepare", PrepareConfig), ("trainer train", RunConfig)):
+    for command, config in _CONFIGS.items():
         parts += [f"\n## python -m {command}\n", *_sections(config, "", None)]
     return "\n".join(parts)
 

@@ -14,7 +14,7 @@ from absl import logging as absl_logging
 
 from contract.schema import Split
 from contract.settings import apply_settings
-from trainer.config import RunConfig
+from trainer.config import EvaluationConfig, RunConfig
 from trainer.preemption import Preempted
 from trainer.presets import PRESETS
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _build_parser()
     given = parser.parse_args(arguments)
-    config = _train_config(given, parser) if given.command == "train" else None
+    config = _read_config(given, parser)
     logging.basicConfig(
         level=logging.DEBUG if given.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _quiet_libraries()
     _stop_on_sigterm(PREEMPTED if given.command == "train" else TERMINATED)
     try:
-        result = _train(given, config) if config else _COMMANDS[given.command](given)
+        result = _run(given, config)
     except (ValueError, OSError) as error:
         log.error("%s", error, exc_info=given.verbose)
         return FAILED
@@ -66,6 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 # The jobs are imported only when they run: TensorFlow takes ten seconds, and --help and wrong flags should not wait.
+
+
+def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None) -> dict[str, Any]:
+    if isinstance(config, RunConfig):
+        return _train(given, config)
+    return _evaluate(given, config) if config else _COMMANDS[given.command](given)
 
 
 def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
@@ -80,11 +86,11 @@ def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
     return result | {"report": report}
 
 
-def _evaluate(given: argparse.Namespace) -> dict[str, Any]:
+def _evaluate(given: argparse.Namespace, config: EvaluationConfig) -> dict[str, Any]:
     from trainer.evaluate import evaluate
     from trainer.report import try_to_write_report
 
-    result = evaluate(workdir=given.workdir, data=given.data, split=Split(given.split))
+    result = evaluate(workdir=given.workdir, data=given.data, split=Split(given.split), config=config)
     try_to_write_report(given.workdir, data=given.data, shown="evaluation")
     return result
 
@@ -128,7 +134,6 @@ def _doctor(given: argparse.Namespace) -> dict[str, Any]:
 
 _COMMANDS = {
     "report": _report,
-    "evaluate": _evaluate,
     "export": _export,
     "recommend": _recommend,
     "demo": _demo,
@@ -136,10 +141,12 @@ _COMMANDS = {
 }
 
 
-def _train_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig:
-    """The preset with the settings applied; what is wrong with them is a misuse, like a wrong flag."""
+def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:
+    """The command's config with the settings applied; what is wrong with them is a misuse, like a wrong flag."""
     try:
-        return apply_settings(PRESETS[given.preset], given.set)
+        if given.command == "train":
+            return apply_settings(PRESETS[given.preset], given.set)
+        return apply_settings(EvaluationConfig(), given.set) if given.command == "evaluate" else None
     except ValueError as error:
         parser.error(str(error))
 
@@ -161,6 +168,7 @@ def _build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--split", choices=[Split.VALIDATION, Split.TEST], default=Split.TEST, help="what to measure on (default: test)"
     )
+    _add_set(evaluate, "neighbours.num_neighbours=100, of the baselines")
     export = _add_command(commands, "export", "publish a run's best model as a SavedModel that takes raw ids")
     _add_run(export)
     export.add_argument(
@@ -198,13 +206,12 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         metavar="RUN",
         help="begin with the vectors of another run, carried over by id; its dataset must lie where it lay",
     )
-    train.add_argument(
-        "--set",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="settings to change: epochs=3 model.dim=32",
+    _add_set(train, "epochs=3 model.dim=32")
+
+
+def _add_set(command: argparse.ArgumentParser, example: str) -> None:
+    command.add_argument(
+        "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help=f"settings to change: {example}"
     )
 
 

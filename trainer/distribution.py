@@ -5,6 +5,8 @@ its own share of a table.
 """
 
 import itertools
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -170,7 +172,11 @@ def _start_workers(devices: int | None, cluster: Cluster) -> Replicas:
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=communication.NCCL if is_gpu else communication.RING
     )
+    handler = signal.getsignal(signal.SIGTERM)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    if threading.current_thread() is threading.main_thread():
+        # with the strategy, TensorFlow has put a handler of its own in the place of the program's, which saves and ends
+        signal.signal(signal.SIGTERM, handler)
     workers = len(cluster.hosts)
     local = strategy.num_replicas_in_sync // workers
     kind = "GPU" if is_gpu else "CPU"

@@ -9,8 +9,9 @@ from typing import Any
 from contract import storage
 from contract.layout import RunLayout
 from contract.schema import Split, SplitMethod
+from contract.settings import to_json
 from trainer.cluster import join_cluster
-from trainer.config import SquaredErrorConfig
+from trainer.config import EvaluationConfig, SquaredErrorConfig
 from trainer.dataset import Dataset
 from trainer.distribution import Replicas, start_replicas, stop_without_others
 from trainer.models.interface import Scorer
@@ -50,7 +51,9 @@ MAX_SCORES = 4_000_000_000
 """Cases times items of a protocol: beyond it a sample of the visitors is measured. A minute a system on two cores."""
 
 
-def evaluate(*, workdir: str, data: str | None = None, split: Split = Split.TEST) -> dict[str, Any]:
+def evaluate(
+    *, workdir: str, data: str | None = None, split: Split = Split.TEST, config: EvaluationConfig | None = None
+) -> dict[str, Any]:
     """Measures a run's best model, writes `evaluation-SPLIT.json` into the run, and logs a table.
 
     Workers of a cluster (see `cluster.read_cluster`) divide the ranking; the figures are those of one process.
@@ -59,6 +62,7 @@ def evaluate(*, workdir: str, data: str | None = None, split: Split = Split.TEST
       workdir: directory of the run.
       data: where its dataset lies now; by default where it lay when the run began.
       split: validation or test.
+      config: of the baselines.
 
     Returns:
       What the file holds. `protocols`: of each its cases, and every metric of every system (see `compare_systems`), or
@@ -71,17 +75,19 @@ def evaluate(*, workdir: str, data: str | None = None, split: Split = Split.TEST
     """
     cluster = join_cluster()
     with stop_without_others(cluster):
-        return _evaluate(workdir, data, split, start_replicas(1, cluster))
+        return _evaluate(workdir, data, split, config or EvaluationConfig(), start_replicas(1, cluster))
 
 
-def _evaluate(workdir: str, data: str | None, split: Split, replicas: Replicas) -> dict[str, Any]:
+def _evaluate(
+    workdir: str, data: str | None, split: Split, config: EvaluationConfig, replicas: Replicas
+) -> dict[str, Any]:
     run = open_trained_run(workdir, data)
     result = {
         "workdir": workdir,
         "dataset": run.dataset.root,
         "dataset_checksum": run.dataset.checksum,
         "split": str(split),
-        **evaluate_run(run, split, replicas),
+        **evaluate_run(run, split, config, replicas),
     }
     if replicas.is_chief:
         storage.write_bytes(RunLayout(workdir).evaluation(split), (json.dumps(result, indent=2) + "\n").encode())
@@ -90,16 +96,19 @@ def _evaluate(workdir: str, data: str | None, split: Split, replicas: Replicas) 
     return result
 
 
-def evaluate_run(run: TrainedRun, split: Split, replicas: Replicas | None = None) -> dict[str, Any]:
+def evaluate_run(
+    run: TrainedRun, split: Split, config: EvaluationConfig, replicas: Replicas | None = None
+) -> dict[str, Any]:
     """The figures of an opened run; several workers share the ranking and all get the same."""
     is_leaking = run.dataset.manifest.split_method == SplitMethod.RANDOM
     model: dict[str, Scorer] = {run.record.config.model.kind: run.model}
-    systems = model | build_baselines(run.dataset, seed=_SEED)
+    systems = model | build_baselines(run.dataset, seed=_SEED, config=config.neighbours)
     protocols = {name: measure_protocol(systems, run.dataset, split, name, replicas) for name in PROTOCOLS}
     empty = [_NO_CASES[name] for name, figures in protocols.items() if figures["ranking"] is None]
     return {
         "is_leaking": is_leaking,
         "notes": ([_LEAKING] if is_leaking else []) + empty,
+        "config": to_json(config),
         "ranked": "the whole catalogue, ties broken pessimistically",
         "intervals": {"level": LEVEL, "method": "percentile bootstrap over visitors", "resamples": RESAMPLES},
         "protocols": protocols,

@@ -47,7 +47,7 @@ def dots(key: str, systems: Sequence[str], panels: Sequence[tuple[str, Sequence[
         ):
             value, low, high = np.asarray(estimates).T
             axes.hlines(row, low, high, colors=colours, linewidth=2.5)
-            axes.scatter(value, row, c=colours, s=42, zorder=3)
+            axes.scatter(value, row, c=colours, s=42, zorder=3, clip_on=False)
             axes.set_title(title, fontsize=12, color=INK)
             axes.set_xlim(0, (np.nanmax(high) or 1) * 1.08)
             axes.set_yticks(row, [shorten(name, 26) for name in systems], color=INK)

@@ -1,14 +1,16 @@
 """Images built by buildah and run by podman, without a Docker engine.
 
 The real Dockerfile is built, with what it installs; only the image that its FROM names is made here, of Debian's
-packages. What was built is kept in the user's cache, until the Dockerfile or the requirements change.
+packages. What was built is kept in the user's cache, until the requirements change.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,34 +112,36 @@ class Images:
             "--storage-driver=overlay",
         ]
 
-    def _do(self, command: list[str], environment: Mapping[str, str] | None = None) -> str:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_BUILD_SECONDS, env=environment
-        )
+    def _do(self, command: list[str]) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_BUILD_SECONDS)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
         return done.stdout
 
 
-def open_images(folder: Path) -> Images:
-    """The store that goes with the present Dockerfile and requirements, with the base in it; others are removed.
+@contextmanager
+def open_images(folder: Path) -> Iterator[Images]:
+    """The store that goes with the present requirements, with the base in it; others are removed.
 
-    The test skips where the tools, the right to use them, or room is missing.
+    One process has it at a time; another waits. The test skips where the tools, the right to use them, or room are
+    missing.
     """
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)} not installed; .ci/run installs these Debian packages")
     if os.geteuid() != 0:
         pytest.skip("building and running images this way needs root")
-    content = [DOCKERFILE, *sorted((ROOT / "k8s" / "requirements").iterdir())]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in content)).hexdigest()[:16]
+    requirements = sorted((ROOT / "k8s" / "requirements").iterdir())
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in requirements)).hexdigest()[:16]
     _CACHE.mkdir(parents=True, exist_ok=True)
-    for other in _CACHE.iterdir():
-        if other.name != digest:
-            shutil.rmtree(other)
-    images = Images(_CACHE / digest)
-    if not images.has_base():
-        free = shutil.disk_usage(_CACHE).free
-        if free < _FREE_BYTES:
-            pytest.skip(f"{free >> 30} GiB are free below {_CACHE}; the images need {_FREE_BYTES >> 30}")
-        images.make_base(folder)
-    return images
+    with (_CACHE.parent / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for other in _CACHE.iterdir():
+            if other.name != digest:
+                shutil.rmtree(other)
+        images = Images(_CACHE / digest)
+        if not images.has_base():
+            free = shutil.disk_usage(_CACHE).free
+            if free < _FREE_BYTES:
+                pytest.skip(f"{free >> 30} GiB are free below {_CACHE}; the images need {_FREE_BYTES >> 30}")
+            images.make_base(folder)
+        yield images

@@ -23,7 +23,7 @@ SETTINGS = [
     "input.batch_size=64",
     "model.dim=8",
     "steps_per_call=2",
-    "epochs=40",
+    "epochs=15",
     "checkpoint_every_steps=4",
     "patience=none",
 ]
@@ -31,8 +31,9 @@ NAME = f"cartwheel-test-{os.getpid()}"
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
-    return open_images(tmp_path_factory.mktemp("base") / "root")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
+    with open_images(tmp_path_factory.mktemp("base") / "root") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_from_an_event_log_in_a_bucket_to_a_model_with_a_stop_on_the_way(
     _, log = process.communicate(timeout=120)
     assert process.returncode == 75, "".join(seen) + log
     result = json.loads(pods.run(trainer, *train))
-    assert (result["workdir"], result["epochs"]) == (run, 40)
+    assert (result["workdir"], result["epochs"]) == (run, 15)
     first = json.loads(store.read("run/metrics.jsonl").splitlines()[0])
     assert first["step"] < result["steps"]  # the steps before the stop are kept
 

@@ -12,9 +12,10 @@ from contract.layout import DatasetLayout, RunLayout
 from contract.schema import Split
 from tests.browser import needs_chromium, open_page
 from tests.preprocessing.shop import DAY_MS, START_MS, write_lines
+from tests.trainer.test_train import StopAfter
 from trainer import report
 from trainer.config import RunConfig
-from trainer.preemption import Preempted, StopRequest
+from trainer.preemption import Preempted
 from trainer.presets import PRESETS
 from trainer.report import try_to_write_report, write_report
 
@@ -48,10 +49,8 @@ def workdir(shop) -> str:
     data, workdir = str(shop / "dataset"), str(shop / "run")
     assert preprocessing.cli.main(["prepare", "--events", str(shop / "events.csv"), "--output", data]) == 0
     config: RunConfig = apply_settings(PRESETS["notebook-nn"], SETTINGS)
-    stop = StopRequest()
-    stop.make()
     with pytest.raises(Preempted):
-        train(config, data=data, workdir=workdir, stop=stop)
+        train(config, data=data, workdir=workdir, stop=StopAfter(1))
     arguments = ["train", "--preset", "notebook-nn", "--data", data, "--workdir", workdir, "--set", *SETTINGS]
     assert trainer.cli.main(arguments) == 0
     assert trainer.cli.main(["evaluate", "--workdir", workdir]) == 0

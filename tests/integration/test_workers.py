@@ -79,6 +79,15 @@ def test_three_workers_share_one_shard_and_rank_as_one_process(one_shard: str, t
     assert read_lists(tmp_path / "lists3") == read_lists(tmp_path / "lists1")
 
 
+def test_sigterm_to_one_worker_saves_and_ends_all(one_shard: str, tmp_path: Path) -> None:
+    workers = [start("mf", one_shard, tmp_path, *LONG, cluster=cluster) for cluster in clusters(2)]
+    wait_for(workers[0], "epoch 3:")
+    workers[1].send_signal(signal.SIGTERM)
+    _, log = workers[0].communicate(timeout=60)
+    assert (workers[0].returncode, "asked to stop" in log) == (75, True), log
+    finish(workers[1:], 75)
+
+
 def test_a_worker_that_hangs_ends_the_others_as_preempted(one_shard: str, tmp_path: Path) -> None:
     settings = (*LONG, "step_timeout_seconds=30")
     workers = [start("mf", one_shard, tmp_path, *settings, cluster=cluster) for cluster in clusters(2)]

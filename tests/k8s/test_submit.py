@@ -99,7 +99,7 @@ FINISHED = look(stopped("train-a", 0, "Completed"), Complete="CompletionsReached
 def test_a_run_is_followed_to_its_result(cluster: Cluster) -> None:
     looks = [WAITING, *[RUNNING] * 5, FINISHED]
     cluster.play(looks={"train": looks}, logs={"train-a/main": log(result=RESULT)})
-    status, output, errors = cluster.submit(*TRAIN, *FAST, "--gpus", "4")
+    status, output, errors = cluster.submit(*TRAIN, *FAST, "--gpus", "4", "--set", "epochs=20")
     assert status == 0, errors
     assert json.loads(output) == RESULT
     lines = errors.splitlines()

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from trainer import cli
+from trainer.config import EvaluationConfig, NeighboursConfig
 from trainer.preemption import Preempted
 
 
@@ -85,14 +86,16 @@ def test_flags_reach_the_jobs(run_fake):
         given.append(options)
         return {}
 
-    run_fake("evaluate", record, "--workdir", "R", "--split", "validation", "--data", "D")
+    settings = ["--set", "neighbours.num_neighbours=50", "neighbours.shrinkage=2"]
+    run_fake("evaluate", record, "--workdir", "R", "--split", "validation", "--data", "D", *settings)
     run_fake("evaluate", record, "--workdir", "R")
     run_fake("export", record, "--workdir", "R", "--output", "O")
     run_fake("recommend", record, "--workdir", "R", "--output", "O", "--k", "5", "--visitors", "F", "--format", "jsonl")
     run_fake("recommend", record, "--workdir", "R", "--output", "O")
+    changed = NeighboursConfig(num_neighbours=50, shrinkage=2.0)
     assert given == [
-        {"workdir": "R", "data": "D", "split": "validation"},
-        {"workdir": "R", "data": None, "split": "test"},
+        {"workdir": "R", "data": "D", "split": "validation", "config": EvaluationConfig(neighbours=changed)},
+        {"workdir": "R", "data": None, "split": "test", "config": EvaluationConfig()},
         {"workdir": "R", "output": "O", "data": None},
         {"workdir": "R", "output": "O", "k": 5, "visitors": "F", "formats": ["jsonl"], "data": None},
         {"workdir": "R", "output": "O", "k": 20, "visitors": None, "formats": ("parquet", "jsonl"), "data": None},
@@ -134,6 +137,7 @@ def test_settings_change_the_preset(monkeypatch, capsys):
         ([*TRAIN, "--set", "epochs=0"], "epochs must be at least 1"),
         (["train", "--preset", "best", "--data", "D", "--workdir", "R"], "invalid choice: 'best'"),
         (["evaluate", "--workdir", "R", "--split", "train"], "invalid choice: 'train'"),
+        (["evaluate", "--workdir", "R", "--set", "neighbours.num_neighbours=0"], "must be at least 1, got 0"),
         (["recommend", "--workdir", "R", "--output", "O", "--k", "many"], "invalid int value"),
         (["recommend", "--workdir", "R", "--output", "O", "--format", "csv"], "invalid choice: 'csv'"),
         (["export", "--workdir", "R"], "required: --output"),
@@ -193,7 +197,7 @@ def test_arguments_may_stand_in_a_file(run_fake, tmp_path):
 
     (tmp_path / "arguments").write_text("--workdir=R\n--split=validation\n")
     run_fake("evaluate", record, f"@{tmp_path / 'arguments'}", "--data", "D")
-    assert given == [{"workdir": "R", "data": "D", "split": "validation"}]
+    assert given == [{"workdir": "R", "data": "D", "split": "validation", "config": EvaluationConfig()}]
 
 
 def end_this_process(*arguments, **options):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from contract.schema import Split
 from contract.shards import read_timelines
+from trainer.config import NeighboursConfig
 from trainer.dataset import Dataset
 from trainer.models.interface import Queries, Scorer
 from trainer.ranking.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity, training_baskets
@@ -73,14 +74,15 @@ def recent_item_counts(dataset: Dataset, days: float = RECENT_DAYS) -> np.ndarra
     return np.bincount(item[is_recent], minlength=dataset.num_items)
 
 
-def build_baselines(dataset: Dataset, *, seed: int) -> dict[str, Scorer]:
-    """Every baseline of a report, by name."""
+def build_baselines(dataset: Dataset, *, seed: int, config: NeighboursConfig | None = None) -> dict[str, Scorer]:
+    """Every baseline of a report, by name; `config` is of the nearest-neighbour ones."""
+    config = config or NeighboursConfig()
     counts, baskets = dataset.item_counts(), training_baskets(dataset)
     return {
         "popular": popular(counts),
         "recently_popular": recently_popular(counts, recent_item_counts(dataset)),
-        "item_knn": ItemNeighbours(item_similarity(baskets, is_tfidf=False), counts),
-        "item_knn_tfidf": ItemNeighbours(item_similarity(baskets, is_tfidf=True), counts),
-        "session_knn": TimelineNeighbours(baskets, counts),
+        "item_knn": ItemNeighbours(item_similarity(baskets, is_tfidf=False, config=config), counts, config),
+        "item_knn_tfidf": ItemNeighbours(item_similarity(baskets, is_tfidf=True, config=config), counts, config),
+        "session_knn": TimelineNeighbours(baskets, counts, config),
         "random": RandomOrder(dataset.num_items, seed=seed),
     }

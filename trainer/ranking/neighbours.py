@@ -1,7 +1,7 @@
 """Nearest-neighbour baselines: items that were touched by the same visitors, and visitors who touched the same items.
 
-They know nothing of a visitor but his history, whose items weigh 1 / (1 + age), age being the number of rows after them
-(peers: Ludewig and Jannach, UMUAI 2018).
+They know nothing of a visitor but his history, whose items weigh the less the older they are, by default 1 / (1 + age),
+age being the number of rows after them (peers: Ludewig and Jannach, UMUAI 2018).
 
 Shapes: B queries, H history, T training timelines, I items.
 """
@@ -15,26 +15,30 @@ import tensorflow as tf
 from contract.schema import Split
 from contract.shards import read_timelines
 from contract.timelines import TimelineRows
+from trainer.config import NeighboursConfig
 from trainer.dataset import Dataset
 from trainer.models.interface import Queries
 
-NUM_NEIGHBOURS = 200
+_DEFAULTS = NeighboursConfig()
 _BLOCK_ENTRIES = 4_000_000  # of a product held before all but the nearest are dropped: about 50 MB
 
 
 class ItemNeighbours:
     """Items by how near they are to those of the history, summed over it."""
 
-    def __init__(self, similarity: sp.csr_matrix, item_counts: np.ndarray):
+    def __init__(
+        self, similarity: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS
+    ) -> None:
         """Takes what `item_similarity` gives, [I, I], and the training events [I] of each item."""
         self._similarity = similarity
+        self._config = config
         self._fallback = _fallback(item_counts)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
         """[B, I] float32; items near to nothing of the history stand behind all others, by popularity."""
 
         def score(items: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-            near = _history_weights(items, lengths, len(self._fallback)) @ self._similarity
+            near = _history_weights(items, lengths, len(self._fallback), self._config) @ self._similarity
             return _filled_up(near, self._fallback)
 
         return _in_graph(score, queries, len(self._fallback))
@@ -43,11 +47,11 @@ class ItemNeighbours:
 class TimelineNeighbours:
     """Items by the training timelines nearest to the history that hold them, each weighing as near as it is."""
 
-    def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, num_neighbours: int = NUM_NEIGHBOURS):
+    def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS) -> None:
         """Takes what `training_baskets` gives, [T, I], and the training events [I] of each item."""
         self._baskets = baskets
         self._fallback = _fallback(item_counts)
-        self._num_neighbours = num_neighbours
+        self._config = config
         # a timeline is near if much of it, not only much in it, is of the history: cosine, but for the history's length
         self._by_item = _scaled_rows(baskets, 1 / np.sqrt(np.maximum(np.diff(baskets.indptr), 1))).T.tocsr()
 
@@ -55,29 +59,36 @@ class TimelineNeighbours:
         """[B, I] float32; items that no near timeline holds stand behind all others, by popularity."""
 
         def score(items: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-            near = _history_weights(items, lengths, len(self._fallback)) @ self._by_item
-            return _filled_up(nearest(near, self._num_neighbours) @ self._baskets, self._fallback)
+            near = _history_weights(items, lengths, len(self._fallback), self._config) @ self._by_item
+            return _filled_up(nearest(near, self._config.num_neighbours) @ self._baskets, self._fallback)
 
         return _in_graph(score, queries, len(self._fallback))
 
 
-def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, num_neighbours: int = NUM_NEIGHBOURS) -> sp.csr_matrix:
+def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: NeighboursConfig = _DEFAULTS) -> sp.csr_matrix:
     """[I, I] cosines between items as columns of baskets [T, I]; of each row the nearest, the item itself included.
+
+    Takes no more memory than what is kept, 8 bytes an entry, and a block of the product.
 
     Args:
       baskets: 1 where a timeline holds an item.
       is_tfidf: weigh a timeline by log(1 + I / its items) instead of 1: who touches everything tells little.
-      num_neighbours: entries kept in a row.
+      config: how many are kept of a row, and what shrinks the cosines.
     """
     weight = np.ones(baskets.shape[0])
     if is_tfidf:
         weight = np.log1p(baskets.shape[1] / np.maximum(np.diff(baskets.indptr), 1))
-    weighted = _scaled_rows(baskets, weight).tocsc()
-    length = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=0)).ravel())
-    by_item = _scaled_rows(weighted.T.tocsr(), 1 / np.maximum(length, np.finfo(np.float32).tiny))  # [I, T]
-    by_timeline = by_item.T.tocsr()
-    rows = (nearest(by_item[block] @ by_timeline, num_neighbours) for block in _row_blocks(by_item, by_timeline))
-    return sp.vstack(list(rows), format="csr")
+    by_timeline = _scaled_rows(baskets, weight)  # [T, I]
+    by_item = by_timeline.T.tocsr()  # [I, T]
+    length = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel())
+
+    def near(block: slice) -> sp.csr_matrix:
+        product = by_item[block] @ by_timeline
+        of_row = np.repeat(length[block], np.diff(product.indptr))
+        product.data /= of_row * length[product.indices] + config.shrinkage
+        return nearest(product, config.num_neighbours)
+
+    return sp.vstack([near(block) for block in _row_blocks(by_item, by_timeline)], format="csr")
 
 
 def training_baskets(dataset: Dataset) -> sp.csr_matrix:
@@ -117,12 +128,14 @@ def nearest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
     return sp.csr_matrix((weights.data[kept], weights.indices[kept], indptr), weights.shape)
 
 
-def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int) -> sp.csr_matrix:
-    """[B, I] float32: 1 / (1 + age), summed where an item comes again, from items [B, H] and lengths [B]."""
+def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, config: NeighboursConfig) -> sp.csr_matrix:
+    """[B, I] float32: what items [B, H] of lengths [B] weigh by their age, summed where an item comes again."""
     age = lengths[:, None] - 1 - np.arange(items.shape[1])
     query, place = np.nonzero((age >= 0) & (items < num_items))
-    weight = (1 / (1.0 + age[query, place])).astype(np.float32)
-    return sp.csr_matrix((weight, (query, items[query, place])), (len(items), num_items))
+    rows_after = age[query, place]
+    half_life = config.half_life_rows
+    weight = 1 / (1.0 + rows_after) if half_life is None else 0.5 ** (rows_after / half_life)
+    return sp.csr_matrix((weight.astype(np.float32), (query, items[query, place])), (len(items), num_items))
 
 
 def _fallback(item_counts: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from trainer.ranking.histories import Histories
 CPU_SCORES_BYTES = 32 << 20
 GPU_SCORES_BYTES = 256 << 20
 _FLOAT_BYTES = 4
+_BLOCK_ITEMS = 64
 _MAX_CHUNK = 1024
 _NOT_FINITE = "scores are not finite: the model has diverged; train it anew with a smaller learning rate"
 
@@ -72,8 +73,39 @@ def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.
 
 def top_k(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
     """The K best of each row of scores [B, I]; among equals the lower index, which is the more frequent item."""
-    values, indices = tf.math.top_k(scores, k)
-    return TopItems(tf.cast(indices, tf.int64), values)
+
+    def at_once() -> TopItems:
+        values, indices = tf.math.top_k(scores, k)
+        return TopItems(tf.cast(indices, tf.int64), values)
+
+    def by_blocks() -> TopItems:
+        return _top_k_by_blocks(scores, k)
+
+    least = 4 * _BLOCK_ITEMS * k  # in a shorter row, the blocks that are left are most of it
+    num_items = scores.shape[1]
+    if num_items is not None and isinstance(k, int):
+        return by_blocks() if num_items >= least else at_once()
+    best: TopItems = tf.cond(tf.shape(scores)[1] >= least, by_blocks, at_once)
+    return best
+
+
+def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
+    """The same, in half the time where I is large: a block's maximum tells in one pass whether it can hold one of them.
+
+    Exact, equals included: before an item of a block that is not among the K blocks of the largest maxima come the
+    largest items of these K, each of a higher score, or of an equal one and a lower index.
+    """
+    num_rows, num_items = tf.shape(scores)[0], tf.shape(scores)[1]
+    end = num_items - num_items % _BLOCK_ITEMS  # what is left behind the last block is looked at as it is
+    blocks = tf.reshape(scores[:, :end], [num_rows, -1, _BLOCK_ITEMS])
+    # in their order in the catalogue, so that among equals the lower index still comes first
+    best = tf.sort(tf.math.top_k(tf.reduce_max(blocks, axis=2), k).indices, axis=1)
+    of_best = tf.reshape(best[:, :, None] * _BLOCK_ITEMS + tf.range(_BLOCK_ITEMS), [num_rows, -1])
+    behind = tf.tile(tf.range(end, num_items)[None], [num_rows, 1])
+    candidates = tf.reshape(tf.gather(blocks, best, batch_dims=1), [num_rows, -1])
+    values, place = tf.math.top_k(tf.concat([candidates, scores[:, end:]], axis=1), k)
+    item = tf.gather(tf.concat([of_best, behind], axis=1), place, batch_dims=1)
+    return TopItems(tf.cast(item, tf.int64), values)
 
 
 def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:

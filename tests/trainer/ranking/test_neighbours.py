@@ -5,6 +5,7 @@ import scipy.sparse as sp
 from contract.timelines import TimelineRows
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import queries_of
+from trainer.config import NeighboursConfig
 from trainer.ranking import neighbours
 from trainer.ranking.neighbours import (
     ItemNeighbours,
@@ -30,6 +31,12 @@ def test_cosine_is_common_timelines_over_the_root_of_both_items_timelines():
     np.testing.assert_allclose(similarity, [[1, 1, 0.5, 0], [1, 1, 0.5, 0], [0.5, 0.5, 1, 0], [0, 0, 0, 0]], atol=1e-6)
 
 
+def test_shrinkage_is_added_to_the_product_of_the_lengths():
+    similarity = item_similarity(BASKETS, is_tfidf=False, config=NeighboursConfig(shrinkage=2.0)).toarray()
+    # 0 and 1: 2 / (2 + 2); 0 and 2: 1 / (2 + 2)
+    np.testing.assert_allclose(similarity[0], [0.5, 0.5, 0.25, 0], atol=1e-6)
+
+
 def test_tfidf_weighs_a_timeline_by_how_few_items_it_has():
     similarity = item_similarity(BASKETS, is_tfidf=True).toarray()
     # weights ln(1 + 4/2), ln(1 + 4/3), ln(1 + 4/1) of the three timelines
@@ -47,9 +54,10 @@ def test_only_the_nearest_of_a_row_are_kept_and_of_equals_the_lower_columns():
 def test_similarities_made_in_blocks_equal_those_made_at_once(monkeypatch):
     random = sp.random(60, 40, density=0.1, format="csr", rng=np.random.default_rng(0), dtype=np.float32)
     random.data[:] = 1
-    at_once = item_similarity(random, is_tfidf=True, num_neighbours=5)
+    five = NeighboursConfig(num_neighbours=5)
+    at_once = item_similarity(random, is_tfidf=True, config=five)
     monkeypatch.setattr(neighbours, "_BLOCK_ENTRIES", 30)
-    in_blocks = item_similarity(random, is_tfidf=True, num_neighbours=5)
+    in_blocks = item_similarity(random, is_tfidf=True, config=five)
     np.testing.assert_allclose(in_blocks.toarray(), at_once.toarray(), atol=1e-6)
     assert np.diff(at_once.indptr).max() == 5
 
@@ -62,6 +70,32 @@ def test_items_of_the_history_weigh_less_the_older_they_are():
     np.testing.assert_allclose(scores[0], [0.5, 1.25, 0.4], atol=1e-6)
     # history 2: nothing else is near, and the others come behind by popularity: 5/6 - 1 and 3/6 - 1
     np.testing.assert_allclose(scores[1], [-1 / 6, -1 / 2, 1], atol=1e-6)
+
+
+def test_with_a_half_life_the_weight_of_an_item_halves_every_so_many_rows():
+    identity, counts = sp.csr_matrix(np.eye(3, dtype=np.float32)), np.array([1, 1, 1])
+    scorer = ItemNeighbours(identity, counts, NeighboursConfig(half_life_rows=2.0))
+    # ages 2, 1 and 0: 1/2, 1/√2 and 1
+    scores = scorer.catalogue_scores(queries_of([0], [[0, 1, 2]])).numpy()
+    np.testing.assert_allclose(scores, [[0.5, np.sqrt(0.5), 1]], atol=1e-6)
+
+
+def test_what_is_held_at_once_is_bounded_though_the_whole_product_is_not(monkeypatch):
+    """One item in every timeline: its row of the product has all items, and all rows have it."""
+    num_items, dense = 400, np.zeros((400, 400), np.float32)
+    dense[np.arange(400), np.arange(400)] = dense[:, 0] = 1
+    held = []
+
+    def count(weights, number):
+        held.append(weights.nnz)
+        return nearest(weights, number)
+
+    monkeypatch.setattr(neighbours, "nearest", count)
+    monkeypatch.setattr(neighbours, "_BLOCK_ENTRIES", 500)
+    similarity = item_similarity(sp.csr_matrix(dense), is_tfidf=False, config=NeighboursConfig(num_neighbours=3))
+    assert max(held) <= 500
+    assert similarity.shape == (num_items, num_items)
+    assert np.diff(similarity.indptr).max() == 3
 
 
 def test_an_item_that_comes_again_weighs_the_sum_and_unknown_items_only_take_a_place():
@@ -87,7 +121,7 @@ def test_near_timelines_lend_their_items_by_how_near_they_are():
     root = 1 / np.sqrt(3)
     np.testing.assert_allclose(scores, [root, root, 1 + root, -1], atol=1e-6)
     # of the two only the third is nearest
-    one = TimelineNeighbours(BASKETS, np.array([1, 1, 1, 0]), num_neighbours=1)
+    one = TimelineNeighbours(BASKETS, np.array([1, 1, 1, 0]), NeighboursConfig(num_neighbours=1))
     np.testing.assert_allclose(one.catalogue_scores(queries_of([0], [[2]])).numpy()[0], [-0.5, -0.5, 1, -1], atol=1e-6)
 
 

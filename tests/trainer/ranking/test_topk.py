@@ -13,6 +13,23 @@ def test_the_best_come_first_and_equals_in_the_order_of_the_catalogue():
     np.testing.assert_array_equal(top.score, [[3, 3, 2]])
 
 
+@pytest.mark.parametrize("num_items", [5 * 256, 2000, 2047])
+@pytest.mark.parametrize("k", [1, 5])
+def test_a_long_catalogue_is_ranked_as_a_plain_sort_ranks_it(num_items, k):
+    """Many equals, rows of which most is hidden, rows of which all is equal; with and without a rest behind blocks."""
+    generator = np.random.default_rng(num_items)
+    scores = generator.integers(0, 20, (40, num_items)).astype(np.float32)
+    scores[:10][generator.random((10, num_items)) < 0.999] = -np.inf
+    scores[10] = 3
+    scores[11] = -np.inf
+    scores[12, -1] = 99  # in the rest
+    expected = np.lexsort([np.tile(np.arange(num_items), (40, 1)), -scores])[:, :k]
+    for limit in (k, tf.constant(k)):
+        top = tf.function(top_k)(tf.constant(scores), limit)
+        np.testing.assert_array_equal(top.item, expected)
+        np.testing.assert_array_equal(top.score, np.take_along_axis(scores, expected, axis=1))
+
+
 def test_items_of_the_history_are_hidden_and_nothing_else():
     scorer = TableScorer(np.ones((2, 4)))
     # item 9 is not in the catalogue; the second history is shorter, and what fills it up is not part of it
