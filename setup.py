@@ -16,7 +16,7 @@ REPORT = ["matplotlib>=3.10,<4"]
 PREPROCESSING = ["apache-beam[gcp]>=2.77,<3", "tensorflow-transform>=1.21,<1.22", "pandas>=2.2", *REPORT]
 # the CUDA libraries as wheels, for Linux machines with NVIDIA GPUs
 GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]
-TRAINER = ["keras>=3.15,<4", "scipy>=1.15", "tensorboard>=2.16,<2.22", "tqdm>=4.66", *REPORT]
+TRAINER = ["keras>=3.15,<4", "packaging", "scipy>=1.15", "tensorboard>=2.16,<2.22", "tqdm>=4.66", *REPORT]
 # pip would otherwise settle for s3fs 0.4.2
 STORAGE = ["s3fs>=2025", "gcsfs>=2025"]
 # s3:// through TensorFlow itself; its last release registers nothing in any TensorFlow but the one it was built for,
@@ -60,6 +60,7 @@ setup(
         "preprocessing",
         "preprocessing.synthetic",
         "trainer",
+        "trainer.demo",
         "trainer.models",
         "trainer.ranking",
     ],
@@ -68,6 +69,7 @@ setup(
         "contract.report": ["*.html", "*.css"],
         "preprocessing": ["py.typed"],
         "trainer": ["py.typed"],
+        "trainer.demo": ["*.html", "*.css", "*.js", "*.svg"],
     },
     install_requires=CONTRACT,
     extras_require={

@@ -12,6 +12,7 @@ COMMANDS = (
     ("preprocessing", "{scratch}/full/shop"),
     ("input",),
     ("mf_step",),
+    ("start",),
     ("scaling",),
 )
 """`quality` is not among them: it needs the real Retailrocket data, and most of an hour; `top_k` needs `implicit`."""

@@ -1,4 +1,4 @@
-"""Flags to the trainer's jobs: `python -m trainer train | evaluate | export | recommend | report`."""
+"""Flags to the trainer's jobs: `python -m trainer COMMAND`."""
 
 import argparse
 import json
@@ -21,6 +21,16 @@ from trainer.presets import PRESETS
 log = logging.getLogger(__name__)
 
 DONE, FAILED, MISUSED, PREEMPTED, TERMINATED = 0, 1, 2, 75, 128 + signal.SIGTERM
+
+EXAMPLES = {
+    "train": "--preset mf --data demo/dataset --workdir demo/runs/mf --set epochs=3 model.dim=32",
+    "evaluate": "--workdir demo/runs/mf --split test",
+    "export": "--workdir demo/runs/mf --output demo/export",
+    "recommend": "--workdir demo/runs/mf --output demo/recommendations --k 10 --format jsonl",
+    "report": "--workdir demo/runs/mf",
+    "demo": "--model demo/export --data demo/dataset",
+    "doctor": "demo/dataset s3://shop/runs",
+}
 
 _FORMATS = ("parquet", "jsonl")  # of `trainer.recommend`, whose import takes seconds
 
@@ -52,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.warning("%s", stop)
         return PREEMPTED
     print(json.dumps(result, indent=2, ensure_ascii=False))
-    return DONE
+    return DONE if result.get("is_healthy", True) else FAILED
 
 
 # The jobs are imported only when they run: TensorFlow takes ten seconds, and --help and wrong flags should not wait.
@@ -110,7 +120,25 @@ def _report(given: argparse.Namespace) -> dict[str, Any]:
     return {"report": write_report(given.workdir, data=given.data)}
 
 
-_COMMANDS = {"report": _report, "export": _export, "recommend": _recommend}
+def _demo(given: argparse.Namespace) -> dict[str, Any]:
+    from trainer.demo.server import serve_demo
+
+    return serve_demo(models=given.model, data=given.data, host=given.host, port=given.port)
+
+
+def _doctor(given: argparse.Namespace) -> dict[str, Any]:
+    from trainer.doctor import examine
+
+    return examine(given.uri)
+
+
+_COMMANDS = {
+    "report": _report,
+    "export": _export,
+    "recommend": _recommend,
+    "demo": _demo,
+    "doctor": _doctor,
+}
 
 
 def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:
@@ -160,6 +188,11 @@ def _build_parser() -> argparse.ArgumentParser:
         "--format", nargs="+", choices=_FORMATS, default=_FORMATS, help="of the shards (default: both)"
     )
     _add_run(_add_command(commands, "report", "draw a run's pages anew, as report.html in it"))
+    _add_demo(commands)
+    doctor = _add_command(commands, "doctor", "check this machine, and the directories given, and say what to do")
+    doctor.add_argument(
+        "uri", nargs="*", metavar="URI", help="to read from or write to; in a store a small file is written and removed"
+    )
     return parser
 
 
@@ -182,11 +215,26 @@ def _add_set(command: argparse.ArgumentParser, example: str) -> None:
     )
 
 
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    demo = _add_command(commands, "demo", "serve a page on which exports are tried side by side")
+    demo.add_argument("--model", required=True, nargs="+", metavar="EXPORT", help="what `export` published")
+    demo.add_argument("--data", metavar="DATASET", help="adds categories, availability and visitors' timelines")
+    demo.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on; whoever reaches it can ask (default: 127.0.0.1, this machine only)",
+    )
+    demo.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
+
+
 def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n  python -m trainer {name} {EXAMPLES[name]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     command.add_argument("--verbose", action="store_true", help="log more, and show where an error came from")

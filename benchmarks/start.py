@@ -1,0 +1,36 @@
+"""Seconds that `--help` of every command takes, and whether it fits a screen: the fastest of three starts each."""
+
+import sys
+
+from benchmarks.harness import report, run_command
+
+MOST_SECONDS = 1.0
+SCREEN_LINES, SCREEN_COLUMNS = 50, 100
+COMMANDS = {
+    "preprocessing": ("prepare", "report", "synthesize", "download"),
+    "trainer": ("train", "evaluate", "export", "recommend", "report", "demo", "doctor"),
+}
+
+
+def main() -> int:
+    """Measures them all and writes the record; fails where one is slow or long."""
+    commands = [[package, *command] for package, names in COMMANDS.items() for command in ([], *([n] for n in names))]
+    figures = {" ".join(command): measure(command) for command in commands}
+    slow = [name for name, figure in figures.items() if figure["seconds"] >= MOST_SECONDS]
+    long = [name for name, figure in figures.items() if figure["lines"] > SCREEN_LINES]
+    report("start", {"commands": figures, "slow": slow, "longer_than_a_screen": long})
+    return 1 if slow or long else 0
+
+
+def measure(command: list[str]) -> dict[str, float]:
+    """Seconds of the fastest start, and the lines of what it printed."""
+    arguments = ["env", f"COLUMNS={SCREEN_COLUMNS}", sys.executable, "-m", *command, "--help"]
+    timings = [run_command(arguments) for _ in range(3)]
+    return {
+        "seconds": round(min(timing.seconds for timing in timings), 3),
+        "lines": len(timings[0].stdout.splitlines()),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+import json
+import threading
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+
+from tests.trainer.dataset_builder import Event, build_dataset
+from tests.trainer.ranking.fakes import DotModel
+from trainer.demo.answers import Answers
+from trainer.demo.exports import open_exports
+from trainer.demo.server import make_server
+from trainer.demo.shop import open_shop
+from trainer.export import export_model
+
+MARKUP = "<img src=x onerror=alert(1)>"
+ITEMS = ["item-0", "item-1", MARKUP, "item-3"]
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="session")
+def dataset(root):
+    return build_dataset(
+        str(root / "dataset"),
+        train=[Event("anna", "item-1", timestamp_ms=1), Event("bob", "item-0", timestamp_ms=2)],
+        validation=[Event("anna", "item-3", timestamp_ms=3)],
+        visitors=["anna", "bob"],
+        items=ITEMS,
+        categories={"item-0": ["7"], MARKUP: ["7", "70"]},
+    )
+
+
+@pytest.fixture(scope="session")
+def exports(root, dataset):
+    """Two exports: anna ranks the items by 4, 3, 2, 1 in one, and by 1, 2, 3, 4 in the other."""
+    for name, scores in {"first": [4.0, 3.0, 2.0, 1.0], "second": [1.0, 2.0, 3.0, 4.0]}.items():
+        vectors = np.array([[score, 1.0] for score in scores])
+        model = DotModel(np.array([[1.0, 0.0], [1.0, 0.0]]), vectors, np.array([0.4, 0.3, 0.2, 0.1]))
+        export_model(model, dataset, str(root / name))
+    return open_exports([str(root / "first"), str(root / "second")])
+
+
+@pytest.fixture(scope="session")
+def answers(exports, dataset):
+    return Answers(exports, open_shop(dataset))
+
+
+@pytest.fixture
+def address(answers):
+    server = make_server(answers, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join(timeout=10)
+
+
+@pytest.fixture
+def ask(address):
+    """Status and JSON answer of a question."""
+
+    def send(what, question, **headers):
+        body = question if isinstance(question, bytes) else json.dumps(question).encode()
+        given = {"Content-Type": "application/json"} | {name.replace("_", "-"): text for name, text in headers.items()}
+        request = urllib.request.Request(f"{address}/api/{what}", body, given)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    return send

@@ -1,0 +1,94 @@
+"""The page in a browser: what is clicked, typed and taken back.
+
+Waits are `expect`s: the page's policy forbids the evaluation of strings that playwright's wait_for_function needs.
+"""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser import needs_chromium, open_page
+from tests.trainer.demo.conftest import MARKUP
+
+pytestmark = needs_chromium
+
+
+@pytest.fixture
+def page(address):
+    with open_page(address) as watched:
+        watched.page.wait_for_selector(".model li")
+        yield watched.page
+        assert watched.messages == []
+        assert all(url.startswith(address) for url in watched.requests)
+
+
+def history(page):
+    page.wait_for_load_state("networkidle")
+    return [name.removesuffix(" ×") for name in page.locator("#history button").all_inner_texts()]
+
+
+def shown(page):
+    page.wait_for_load_state("networkidle")
+    return page.locator("#models .model").nth(0).locator("button.item").all_inner_texts()
+
+
+def test_clicks_build_a_history_and_back_takes_them_back(page):
+    assert shown(page) == ["item-0", "item-1", MARKUP, "item-3"]  # popular items for a new visitor
+    page.locator("#models .model").nth(0).get_by_role("button", name="item-0", exact=True).click()
+    assert history(page) == ["item-0"]
+    assert "item-0" not in shown(page)
+    page.locator("#models .model").nth(1).get_by_role("button", name="item-3", exact=True).click()
+    assert history(page) == ["item-3", "item-0"]  # the latest first
+    page.go_back()
+    assert history(page) == ["item-0"]
+    page.get_by_role("button", name="remove item-0").click()
+    assert history(page) == []
+
+
+def test_a_visitor_is_typed_by_keyboard_and_an_unknown_one_is_told(page):
+    page.locator("#visitor").fill("anna")
+    page.keyboard.press("Enter")
+    assert history(page) == ["item-3", "item-1"]
+    assert "A known visitor" in page.locator("#known").inner_text()
+    page.locator("#visitor").fill("nobody")
+    page.keyboard.press("Enter")
+    expect(page.locator("#known")).to_contain_text("Unknown")
+    assert history(page) == []
+
+
+def test_markup_in_an_id_stays_text(page):
+    page.locator("#item").fill(MARKUP)
+    page.keyboard.press("Enter")
+    assert history(page) == [MARKUP]
+    page.locator("#item").fill("<b>gone</b>")
+    page.keyboard.press("Enter")
+    expect(page.locator("#unknown")).to_contain_text("<b>gone</b>")
+    assert page.locator("img, main b").count() == 0
+
+
+def test_similar_items_open_take_the_focus_and_close(page):
+    page.get_by_role("button", name="similar to item-0").first.click()
+    page.wait_for_selector("#similar li")
+    assert page.evaluate("document.activeElement.id") == "similar-title"
+    page.locator("#close").click()
+    assert page.locator("#similar").is_hidden()
+
+
+def test_ten_thousand_items_of_history_are_shown_in_part(page):
+    page.evaluate("history.replaceState({visitor: '', history: Array(10000).fill('item-0')}, ''); telling(show)")
+    expect(page.locator("#count")).to_contain_text("10,000")
+    assert page.locator("#history li").count() == 61
+    assert "item-0" not in shown(page)
+
+
+def test_a_wrong_number_is_told_on_the_page(address):
+    with open_page(address) as watched:
+        watched.page.wait_for_selector(".model li")
+        watched.page.locator("#k").fill("0")
+        watched.page.keyboard.press("Enter")
+        expect(watched.page.locator("#error")).to_contain_text("from 1 to 100")
+
+
+def test_nothing_is_wider_than_a_phone(address):
+    with open_page(address, width=360, scheme="dark") as watched:
+        watched.page.wait_for_selector(".model li")
+        assert watched.page.evaluate("document.documentElement.scrollWidth") <= 360

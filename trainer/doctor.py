@@ -1,0 +1,166 @@
+"""What this machine has for training, and what to do about what it lacks: the doctor job."""
+
+import importlib.util
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from glob import glob
+from importlib import metadata
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from contract import storage
+
+log = logging.getLogger(__name__)
+
+_LEAST_MEMORY_GIB = 4  # the full-size shop takes less than 3 to train
+_LEAST_DISK_GIB = 5
+_PLUGINS = {"s3": "s3fs", "gs": "gcsfs"}
+
+
+class State(StrEnum):
+    """OK; WARNING: some jobs cannot do something; FAILED: a job will fail."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, what was found, and what to do; `todo` is '' where all is well."""
+
+    what: str
+    found: str
+    state: State = State.OK
+    todo: str = ""
+
+
+def examine(uris: Sequence[str]) -> dict[str, Any]:
+    """Looks at versions, devices, memory, disk, schemes, and at each URI; each finding is logged as it comes.
+
+    Args:
+      uris: what is to be read from or written to. In a store a small file is written there, and removed.
+
+    Returns:
+      `is_healthy`: nothing failed; `findings`: what, found, state, todo of each.
+    """
+    findings = [check_versions(), check_gpus(), check_memory(), check_disk()]
+    findings += [check_scheme(scheme, plugin) for scheme, plugin in _PLUGINS.items()]
+    findings += [check_uri(uri) for uri in uris]
+    for finding in findings:
+        tell = log.info if finding.state == State.OK else log.warning
+        tell("%-8s%s: %s%s", finding.state, finding.what, finding.found, finding.todo and f"; {finding.todo}")
+    is_healthy = all(finding.state != State.FAILED for finding in findings)
+    return {"is_healthy": is_healthy, "findings": [asdict(finding) for finding in findings]}
+
+
+def check_versions() -> Finding:
+    """Python and the packages that the trainer requires."""
+    wrong, found = [], [f"Python {platform.python_version()}", f"cartwheel {metadata.version('cartwheel')}"]
+    for requirement in map(Requirement, metadata.requires("cartwheel") or []):
+        if requirement.marker and not requirement.marker.evaluate({"extra": "trainer"}):
+            continue
+        version = _version(requirement.name)
+        found.append(f"{requirement.name} {version or 'missing'}")
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name}{requirement.specifier}")
+    if wrong:
+        return Finding("versions", ", ".join(found), State.FAILED, f"install {', '.join(dict.fromkeys(wrong))}")
+    return Finding("versions", ", ".join(dict.fromkeys(found)))
+
+
+def check_gpus() -> Finding:
+    """What TensorFlow sees of GPUs, or why it sees none; without one it trains on the processor."""
+    import tensorflow as tf
+
+    seen = tf.config.list_physical_devices("GPU")
+    if seen:
+        return Finding("GPUs", ", ".join(gpu.name for gpu in seen))
+    if not glob("/dev/nvidia[0-9]*"):
+        todo = "training uses the processor; in a container, pass the device on (docker run --gpus all) if there is one"
+        return Finding("GPUs", "this machine shows no NVIDIA device", State.OK, todo)
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return Finding("GPUs", "CUDA_VISIBLE_DEVICES hides them", State.WARNING, "unset it")
+    if not tf.test.is_built_with_cuda():
+        return Finding("GPUs", "this TensorFlow is built without CUDA", State.WARNING, "install tensorflow[and-cuda]")
+    todo = "pip install cartwheel[gpu] brings the CUDA libraries; nvidia-smi tells whether the driver works"
+    return Finding("GPUs", "there is a device, but TensorFlow cannot open it", State.WARNING, todo)
+
+
+def check_memory() -> Finding:
+    """Memory that is free, or that the container's limit leaves."""
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    limit = "/sys/fs/cgroup/memory.max"
+    if os.path.exists(limit):
+        with open(limit, encoding="ascii") as file:
+            bound = file.read().strip()
+        free = min(free, int(bound)) if bound.isdecimal() else free
+    return _enough("memory", free, _LEAST_MEMORY_GIB, "end other programs, or train with fewer dimensions (model.dim)")
+
+
+def check_disk() -> Finding:
+    """Space for temporary files, among them copies of what lies in a store."""
+    folder = tempfile.gettempdir()
+    todo = "free some, or set TMPDIR to a larger disk and CARTWHEEL_CACHE_BYTES to what it may hold"
+    return _enough(f"disk at {folder}", shutil.disk_usage(folder).free, _LEAST_DISK_GIB, todo)
+
+
+def check_scheme(scheme: str, plugin: str) -> Finding:
+    """What serves URIs of a scheme."""
+    if storage.is_served_by_tensorflow(f"{scheme}://bucket/name"):
+        return Finding(f"{scheme}://", "served by TensorFlow")
+    if importlib.util.find_spec(plugin):
+        return Finding(f"{scheme}://", f"served by {plugin} {_version(plugin)}")
+    return Finding(
+        f"{scheme}://", "served by nothing", State.WARNING, f"pip install cartwheel[storage] if {scheme}:// is needed"
+    )
+
+
+def check_uri(uri: str) -> Finding:
+    """Whether a directory can be read, and written to."""
+    try:
+        count = len(storage.list_files(uri)) if storage.exists(uri) or not storage.is_local(uri) else None
+        found = "does not exist yet" if count is None else f"{count} files can be listed"
+    except (OSError, ValueError) as error:
+        return Finding(uri, "cannot be read", State.FAILED, str(error))
+    try:
+        _check_writable(uri)
+    except (OSError, ValueError) as error:
+        state = State.FAILED if count is None else State.WARNING
+        return Finding(uri, f"{found}, and it cannot be written to", state, str(error))
+    return Finding(uri, f"{found}, and it can be written to")
+
+
+def _check_writable(uri: str) -> None:
+    if not storage.is_local(uri):
+        storage.check_writable(uri)
+        return
+    above = storage.local_path(uri)
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        raise NotADirectoryError(f"{above} is a file; choose another directory")
+    if not os.access(above, os.W_OK):
+        raise PermissionError(f"{above} may not be written to; choose another directory, or change its permissions")
+
+
+def _enough(what: str, free_bytes: int, least_gib: float, todo: str) -> Finding:
+    found = f"{free_bytes / 2**30:.1f} GiB free"
+    if free_bytes < least_gib * 2**30:
+        return Finding(what, found, State.WARNING, f"less than {least_gib} GiB: {todo}")
+    return Finding(what, found)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
