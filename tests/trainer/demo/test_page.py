@@ -21,44 +21,45 @@ def page(address):
         assert all(url.startswith(address) for url in watched.requests)
 
 
-def history(page):
-    page.wait_for_load_state("networkidle")
-    return [name.removesuffix(" ×") for name in page.locator("#history button").all_inner_texts()]
+def expect_history(page, names):
+    """Waits for it: the page asks the server before it shows anything."""
+    expect(page.locator("#history button")).to_have_text([f"{name} ×" for name in names])
 
 
-def shown(page):
-    page.wait_for_load_state("networkidle")
-    return page.locator("#models .model").nth(0).locator("button.item").all_inner_texts()
+def first_model(page):
+    return page.locator("#models .model").nth(0)
 
 
 def test_clicks_build_a_history_and_back_takes_them_back(page):
-    assert shown(page) == ["item-0", "item-1", MARKUP, "item-3"]  # popular items for a new visitor
+    expect(first_model(page).locator("button.item")).to_have_text(
+        ["item-0", "item-1", MARKUP, "item-3"]
+    )  # popular items for a new visitor
     page.locator("#models .model").nth(0).get_by_role("button", name="item-0", exact=True).click()
-    assert history(page) == ["item-0"]
-    assert "item-0" not in shown(page)
+    expect_history(page, ["item-0"])
+    expect(first_model(page).get_by_role("button", name="item-0", exact=True)).to_have_count(0)
     page.locator("#models .model").nth(1).get_by_role("button", name="item-3", exact=True).click()
-    assert history(page) == ["item-3", "item-0"]  # the latest first
+    expect_history(page, ["item-3", "item-0"])  # the latest first
     page.go_back()
-    assert history(page) == ["item-0"]
+    expect_history(page, ["item-0"])
     page.get_by_role("button", name="remove item-0").click()
-    assert history(page) == []
+    expect_history(page, [])
 
 
 def test_a_visitor_is_typed_by_keyboard_and_an_unknown_one_is_told(page):
     page.locator("#visitor").fill("anna")
     page.keyboard.press("Enter")
-    assert history(page) == ["item-3", "item-1"]
-    assert "A known visitor" in page.locator("#known").inner_text()
+    expect_history(page, ["item-3", "item-1"])
+    expect(page.locator("#known")).to_contain_text("A known visitor")
     page.locator("#visitor").fill("nobody")
     page.keyboard.press("Enter")
     expect(page.locator("#known")).to_contain_text("Unknown")
-    assert history(page) == []
+    expect_history(page, [])
 
 
 def test_markup_in_an_id_stays_text(page):
     page.locator("#item").fill(MARKUP)
     page.keyboard.press("Enter")
-    assert history(page) == [MARKUP]
+    expect_history(page, [MARKUP])
     page.locator("#item").fill("<b>gone</b>")
     page.keyboard.press("Enter")
     expect(page.locator("#unknown")).to_contain_text("<b>gone</b>")
@@ -68,16 +69,16 @@ def test_markup_in_an_id_stays_text(page):
 def test_similar_items_open_take_the_focus_and_close(page):
     page.get_by_role("button", name="similar to item-0").first.click()
     page.wait_for_selector("#similar li")
-    assert page.evaluate("document.activeElement.id") == "similar-title"
+    expect(page.locator("#similar-title")).to_be_focused()
     page.locator("#close").click()
-    assert page.locator("#similar").is_hidden()
+    expect(page.locator("#similar")).to_be_hidden()
 
 
 def test_ten_thousand_items_of_history_are_shown_in_part(page):
     page.evaluate("history.replaceState({visitor: '', history: Array(10000).fill('item-0')}, ''); telling(show)")
     expect(page.locator("#count")).to_contain_text("10,000")
-    assert page.locator("#history li").count() == 61
-    assert "item-0" not in shown(page)
+    expect(page.locator("#history li")).to_have_count(61)
+    expect(first_model(page).get_by_role("button", name="item-0", exact=True)).to_have_count(0)
 
 
 def test_a_wrong_number_is_told_on_the_page(address):
