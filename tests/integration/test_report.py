@@ -12,7 +12,7 @@ from contract.layout import DatasetLayout, RunLayout
 from contract.schema import Split
 from tests.browser import needs_chromium, open_page
 from tests.preprocessing.shop import DAY_MS, START_MS, write_lines
-from tests.trainer.test_train import StopAfter
+from tests.trainer.runs import StopAfter
 from trainer import report
 from trainer.config import RunConfig
 from trainer.preemption import Preempted

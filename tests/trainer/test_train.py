@@ -1,92 +1,27 @@
-import json
 import logging
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from contract import storage
 from contract.layout import RunLayout
 from contract.schema import EVENT_KINDS
 from contract.settings import apply_settings
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
+from tests.trainer.runs import STEPS_PER_EPOCH, StopAfter, assert_same, checkerboard_dataset, losses, make_config, run
 from trainer import checkpoint
-from trainer.config import RunConfig
 from trainer.dataset import Dataset, open_dataset
-from trainer.models.interface import Queries
-from trainer.models.loading import load_inference_model
 from trainer.preemption import Preempted, StopRequest
 from trainer.presets import PRESETS
 from trainer.run_record import read_record
 from trainer.train import train
 
-STEPS_PER_EPOCH = {"notebook-mf": 6, "notebook-nn": 6, "mf": 6, "nn": 5}
-"""360 rows in batches of 64, of which the last has 40; 300 for the towers: nothing comes before a visitor's first."""
-
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Visitors who touch items of their own parity only, in three splits: 60 × 6 training rows.
-
-    The categories tell nothing of the parity, and of some items nothing is told.
-    """
-    categories = {f"i{item}": ["all", f"third {item % 3}"] for item in range(15)}
-    root = str(tmp_path_factory.mktemp("dataset"))
-    return build_dataset(root, **checkerboard(), categories=categories, num_shards=3, block_rows=20)
-
-
-def make_config(preset: str, *settings: str) -> RunConfig:
-    common = ["input.batch_size=64", "input.window_blocks=4", "epochs=2", "model.dim=8", "patience=none"]
-    if preset == "nn":
-        common.append("model.visitor_min_events=6")  # all 60 visitors have vectors
-    return apply_settings(PRESETS[preset], [*common, *settings])
-
-
-class StopAfter(StopRequest):
-    """Made once the run has looked at it `calls` times after the look before its first step."""
-
-    def __init__(self, calls: int) -> None:
-        super().__init__()
-        self._left = calls + 1
-
-    @property
-    def is_made(self) -> bool:
-        self._left -= 1
-        return self._left <= 0
-
-    @is_made.setter
-    def is_made(self, value: bool) -> None:
-        """StopRequest starts unmade."""
-
-
-def run(config: RunConfig, dataset: Dataset, workdir: Path, stop_after: int | None = None) -> dict[str, Any]:
-    stop = StopRequest() if stop_after is None else StopAfter(stop_after)
-    return train(config, data=dataset.root, workdir=str(workdir), stop=stop)
-
-
-def losses(workdir: Path) -> dict[int, float]:
-    lines = [json.loads(line) for line in Path(RunLayout(str(workdir)).metrics).read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
-
-
-def arrays(workdir: Path) -> dict[str, np.ndarray]:
-    """Everything in the last checkpoint, optimizer included, as written by one replica."""
-    step = checkpoint.last_step(str(workdir))
-    assert step is not None
-    folder = Path(RunLayout(str(workdir)).checkpoint(step))
-    found = {path.name: np.load(path) for path in folder.glob("*.npy")}
-    with np.load(folder / "dense.npz") as dense:
-        return {**found, **dense}
-
-
-def assert_same(first: Path, second: Path) -> None:
-    one, two = arrays(first), arrays(second)
-    assert one.keys() == two.keys()
-    for name, array in one.items():
-        np.testing.assert_array_equal(array, two[name], err_msg=name)
+    return checkerboard_dataset(str(tmp_path_factory.mktemp("dataset")))
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
@@ -296,133 +231,6 @@ def test_the_result_and_the_record_tell_what_was_trained_on(tmp_path: Path) -> N
     record = read_record(str(tmp_path / "run"))
     assert record.events == dict(zip(EVENT_KINDS, [5, 2, 1], strict=True))
     assert {"python", "tensorflow", "keras", "numpy", "cartwheel"} == set(record.versions)
-
-
-def same_parity_share(dataset: Dataset, workdir: Path, num_new: int = 0) -> float:
-    """How much of the first half of everybody's ranking has the visitor's own parity; 1 is perfect.
-
-    Each is ranked for after an item of his parity; the last `num_new` visitors were never seen in training.
-    """
-    model = load_inference_model(str(workdir), dataset)
-    visitors = tf.range(dataset.num_visitors + num_new, dtype=tf.int64)
-    history = (visitors % 2)[:, None]
-    scores = model.catalogue_scores(Queries.of_items(visitors, history, tf.ones_like(visitors))).numpy()
-    ranked = np.argsort(-scores, axis=1)[:, : dataset.num_items // 2]
-    return float((ranked % 2 == visitors.numpy()[:, None] % 2).mean())
-
-
-def test_the_factorization_learns_the_checkerboard_for_visitors_it_never_saw_too(
-    dataset: Dataset, tmp_path: Path
-) -> None:
-    run(make_config("mf", "epochs=15"), dataset, tmp_path)
-    assert same_parity_share(dataset, tmp_path, num_new=6) > 0.95
-
-
-def test_the_towers_learn_the_checkerboard_for_visitors_they_never_saw_too(dataset: Dataset, tmp_path: Path) -> None:
-    run(make_config("nn", "epochs=15", "model.return_bonus=0"), dataset, tmp_path)
-    assert same_parity_share(dataset, tmp_path, num_new=6) > 0.95
-
-
-def test_an_item_that_nobody_touched_is_recommended_by_its_content(tmp_path: Path) -> None:
-    arguments = checkerboard()
-    cold = ["i18", "i19"]
-    for split in ("train", "validation", "test"):
-        arguments[split] = [event for event in arguments[split] if event.item not in cold]
-    categories = {item: ["even" if place % 2 == 0 else "odd"] for place, item in enumerate(arguments["items"])}
-    dataset = build_dataset(str(tmp_path / "dataset"), **arguments, categories=categories)
-    assert dataset.num_trained_items() == 18
-    run(make_config("nn", "epochs=15", "model.return_bonus=0"), dataset, tmp_path / "run")
-    model = load_inference_model(str(tmp_path / "run"), dataset)
-    history = tf.constant([[0, 2], [1, 3]], tf.int64)
-    scores = model.catalogue_scores(
-        Queries.of_items(tf.constant([60, 61], tf.int64), history, tf.constant([2, 2], tf.int64))
-    ).numpy()
-    # 18 before all odd items for who looks at even ones, 19 before all even items for who looks at odd ones
-    assert scores[0, 18] > scores[0, 1::2].max()
-    assert scores[1, 19] > scores[1, 0:18:2].max()
-    vectors = model.item_vectors().numpy()
-    similar = np.argsort(-(vectors @ vectors[18]))
-    assert set(similar[:4] % 2) == {0}, "similar items of an item that nobody touched are of its category"
-
-
-@pytest.mark.parametrize("preset", ["notebook-mf", "notebook-nn"])
-def test_the_notebook_models_learn_a_checkerboard_of_event_weights(preset: str, tmp_path: Path) -> None:
-    """Visitors buy items of their own parity and view the others: a squared error learns from both."""
-    rows = [
-        Event(f"v{visitor}", f"i{item}", "transaction" if visitor % 2 == item % 2 else "view", item)
-        for visitor in range(20)
-        for item in range(10)
-    ]
-    dataset = build_dataset(
-        str(tmp_path / "dataset"),
-        train=rows,
-        visitors=[f"v{visitor}" for visitor in range(20)],
-        items=[f"i{item}" for item in range(10)],
-    )
-    run(make_config(preset, "epochs=40", "optimizer.learning_rate=0.02"), dataset, tmp_path / "run")
-    assert same_parity_share(dataset, tmp_path / "run") > 0.95
-
-
-ALS = ("solver=als", "epochs=4", "als.unobserved_weight=0.1", "als.batch_entries=32")
-
-
-def all_scores(dataset: Dataset, workdir: Path) -> np.ndarray:
-    """Of every known visitor and item, [V, I]."""
-    visitor = tf.range(dataset.num_visitors, dtype=tf.int64)
-    queries = Queries.of_items(visitor, tf.zeros([visitor.shape[0], 0], tf.int64), tf.zeros_like(visitor))
-    scores: np.ndarray = load_inference_model(str(workdir), dataset).catalogue_scores(queries).numpy()
-    return scores
-
-
-def test_least_squares_give_the_same_with_any_number_of_replicas(dataset: Dataset, tmp_path: Path) -> None:
-    for count in (1, 2, 4):
-        run(make_config("mf", *ALS, f"devices={count}"), dataset, tmp_path / str(count))
-    for count in (2, 4):
-        np.testing.assert_allclose(
-            list(losses(tmp_path / str(count)).values()), list(losses(tmp_path / "1").values()), rtol=1e-5
-        )
-        # the vectors may be turned otherwise, the scores may not
-        np.testing.assert_allclose(
-            all_scores(dataset, tmp_path / str(count)), all_scores(dataset, tmp_path / "1"), atol=1e-4
-        )
-
-
-def test_least_squares_stopped_between_sweeps_go_on_as_if_they_were_not(dataset: Dataset, tmp_path: Path) -> None:
-    config = make_config("mf", *ALS)
-    run(config, dataset, tmp_path / "whole")
-    with pytest.raises(Preempted, match="stopped at step 2 of 4"):
-        # it also looks once while it measures what the first sweep reached
-        run(config, dataset, tmp_path / "stopped", stop_after=3)
-    run(config, dataset, tmp_path / "stopped")
-    assert_same(tmp_path / "whole", tmp_path / "stopped")
-    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
-    found = list(losses(tmp_path / "whole").values())
-    assert len(found) == 4
-    assert found == sorted(found, reverse=True)
-
-
-def test_least_squares_learn_the_checkerboard(dataset: Dataset, tmp_path: Path) -> None:
-    # two columns are enough for two kinds of visitors, and leave none to learn each visitor's gaps by heart
-    result = run(make_config("mf", *ALS, "model.dim=2", "epochs=8"), dataset, tmp_path)
-    assert result["validation_metric"] == "ndcg@20"
-    assert same_parity_share(dataset, tmp_path) > 0.95
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ("model.history_length=0",),
-        ("model.history_length=0", "model.similarity=dot", "loss.l2=1e-4", "model.scale=1"),
-        ("model.is_scale_learnt=true", "loss.half_life_days=30"),
-        ("loss.has_batch_items=false", "loss.uniform_share=0.5"),
-    ],
-    ids=" ".join,
-)
-def test_every_option_of_the_factorization_learns_the_checkerboard(
-    settings: tuple[str, ...], dataset: Dataset, tmp_path: Path
-) -> None:
-    run(make_config("mf", "epochs=15", *settings), dataset, tmp_path)
-    assert same_parity_share(dataset, tmp_path) > 0.95
 
 
 def test_a_run_in_a_store_stopped_and_resumed_equals_a_local_one(dataset: Dataset, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from contract.errors import ContractError
 from tests.trainer.dataset_builder import Event, build_dataset
-from tests.trainer.test_train import make_config
+from tests.trainer.runs import make_config
 from trainer import checkpoint
 from trainer.checkpoint import Parts
 from trainer.config import RunConfig

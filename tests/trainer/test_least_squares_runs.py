@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.trainer.runs import (
+    all_scores,
+    assert_same,
+    checkerboard_dataset,
+    losses,
+    make_config,
+    run,
+    same_parity_share,
+)
+from trainer.dataset import Dataset
+from trainer.preemption import Preempted
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return checkerboard_dataset(str(tmp_path_factory.mktemp("dataset")))
+
+
+ALS = ("solver=als", "epochs=4", "als.unobserved_weight=0.1", "als.batch_entries=32")
+
+
+def test_least_squares_give_the_same_with_any_number_of_replicas(dataset: Dataset, tmp_path: Path) -> None:
+    for count in (1, 2, 4):
+        run(make_config("mf", *ALS, f"devices={count}"), dataset, tmp_path / str(count))
+    for count in (2, 4):
+        np.testing.assert_allclose(
+            list(losses(tmp_path / str(count)).values()), list(losses(tmp_path / "1").values()), rtol=1e-5
+        )
+        # the vectors may be turned otherwise, the scores may not
+        np.testing.assert_allclose(
+            all_scores(dataset, tmp_path / str(count)), all_scores(dataset, tmp_path / "1"), atol=1e-4
+        )
+
+
+def test_least_squares_stopped_between_sweeps_go_on_as_if_they_were_not(dataset: Dataset, tmp_path: Path) -> None:
+    config = make_config("mf", *ALS)
+    run(config, dataset, tmp_path / "whole")
+    with pytest.raises(Preempted, match="stopped at step 2 of 4"):
+        # it also looks once while it measures what the first sweep reached
+        run(config, dataset, tmp_path / "stopped", stop_after=3)
+    run(config, dataset, tmp_path / "stopped")
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
+    found = list(losses(tmp_path / "whole").values())
+    assert len(found) == 4
+    assert found == sorted(found, reverse=True)
+
+
+def test_least_squares_learn_the_checkerboard(dataset: Dataset, tmp_path: Path) -> None:
+    # two columns are enough for two kinds of visitors, and leave none to learn each visitor's gaps by heart
+    result = run(make_config("mf", *ALS, "model.dim=2", "epochs=8"), dataset, tmp_path)
+    assert result["validation_metric"] == "ndcg@20"
+    assert same_parity_share(dataset, tmp_path) > 0.95
