@@ -3,49 +3,17 @@
 import json
 import re
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.k8s.rendering import ROOT, tool
+from tests.k8s.scenarios import FINISHED, LOG, RUNNING, WAITING, Cluster, log, look, pod, stopped, wait_until
 
 TRAIN = ["train", "--preset", "mf", "--data", "gs://shop/dataset", "--workdir", "gs://shop/run"]
 FAST = ["--poll", "0.05", "--patience", "0"]
 RESULT = {"workdir": "gs://shop/run", "validation_metric": "ndcg@20", "best_step": 40, "best_validation": 0.1771}
-LOG = ["12:00:00 INFO trainer.train: beginning: 100 rows", "12:00:01 INFO trainer.run_log: epoch 1: loss 5.0000"]
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A fake cluster and the environment in which submit.py meets it."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        # -I -S: neither site-packages nor the environment, only Python itself and the clone
-        command = [sys.executable, "-I", "-S", str(ROOT / "k8s" / "submit.py"), *arguments]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True)
-
-    def submit(self, *arguments: str) -> tuple[int, str, str]:
-        """Exit status, standard output and standard error of a call that ends by itself."""
-        process = self.start(*arguments)
-        output, errors = process.communicate(timeout=60)
-        return process.returncode, output, errors
-
-    def calls(self, verb: str) -> list[str]:
-        path = self.folder / "calls"
-        return [line for line in path.read_text().splitlines() if line.startswith(verb)] if path.exists() else []
-
-    def play(self, **scenario: Any) -> None:
-        (self.folder / "scenario.json").write_text(json.dumps({"looks": {}, "logs": {}} | scenario))
 
 
 @pytest.fixture
@@ -57,43 +25,6 @@ def cluster(tmp_path: Path) -> Cluster:
     kubectl.chmod(0o755)
     environment = {"PATH": str(programs), "FAKE_KUBECTL": str(tmp_path), "REAL_KUBECTL": tool("kubectl")}
     return Cluster(tmp_path, environment)
-
-
-def look(*pods: dict, **condition: str) -> dict:
-    """What there is at one moment: pods, and a condition of the Job such as Failed="BackoffLimitExceeded"."""
-    conditions = [{"type": type_, "status": "True", "reason": reason} for type_, reason in condition.items()]
-    return {"status": {"conditions": conditions}, "pods": list(pods)}
-
-
-def pod(name: str, phase: str, *, index: int = 0, born: int = 0, container: str = "main", **state: Any) -> dict:
-    """A pod as the API server gives it, with its one container's state: running, or terminated={…}, waiting={…}."""
-    status: dict[str, Any] = {"phase": phase, "conditions": state.pop("conditions", [])}
-    if state:
-        status["containerStatuses"] = [{"name": container, "image": "shop/trainer-gpu:v1", "state": state}]
-    limits = {"memory": "32Gi", "nvidia.com/gpu": "4"}
-    return {
-        "metadata": {
-            "name": name,
-            "creationTimestamp": f"2026-01-01T00:{born:02}:00Z",
-            "labels": {"batch.kubernetes.io/job-completion-index": str(index)},
-        },
-        "spec": {"containers": [{"name": container, "resources": {"limits": limits}}]},
-        "status": status,
-    }
-
-
-def stopped(name: str, exit_code: int, reason: str = "Error", **others: Any) -> dict:
-    stop = {"exitCode": exit_code, "reason": reason, "finishedAt": f"2026-01-01T01:{others.get('born', 0):02}:00Z"}
-    return pod(name, "Succeeded" if exit_code == 0 else "Failed", terminated=stop, **others)
-
-
-def log(*lines: str, result: dict | None = None) -> list[str]:
-    return [*LOG, *lines, *(json.dumps(result, indent=2).splitlines() if result else [])]
-
-
-WAITING = look(pod("train-a", "Pending"))
-RUNNING = look(pod("train-a", "Running", running={}))
-FINISHED = look(stopped("train-a", 0, "Completed"), Complete="CompletionsReached")
 
 
 def test_a_run_is_followed_to_its_result(cluster: Cluster) -> None:
@@ -231,9 +162,12 @@ def test_what_kubectl_refuses_is_told_in_a_sentence(verb: str, refusal: str, ans
 def test_ctrl_c_leaves_the_run_and_says_how_to_follow_it_again(cluster: Cluster) -> None:
     cluster.play(looks={"train": [RUNNING]}, logs={"train-a/main": LOG})
     process = cluster.start(*TRAIN, *FAST, "--namespace", "shop")
-    wait_until(lambda: len(cluster.calls("--namespace shop get pods")) > 1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    try:
+        wait_until(lambda: len(cluster.calls("--namespace shop get pods")) > 1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert errors.splitlines()[-1] == (
         "detached; train goes on. Follow it again with `python k8s/submit.py logs --namespace shop train`"
@@ -242,13 +176,6 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_follow_it_again(cluster: Cluster)
     cluster.play(looks={"train": [FINISHED]}, logs={"train-a/main": log(result=RESULT)})
     status, output, _ = cluster.submit("logs", "train", "--namespace", "shop", "--poll", "0.05")
     assert (status, json.loads(output)) == (0, RESULT)
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not is_true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_the_same_command_follows_a_run_that_goes_on_and_leaves_one_that_is_done(cluster: Cluster) -> None:

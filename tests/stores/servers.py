@@ -14,6 +14,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote
 
+import fsspec
+
 from tests.stores.ports import free_port
 
 ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = "PLANTEDACCESSKEY", "planted+secret/key", "planted-session-token"
@@ -119,6 +121,8 @@ def start_store(scheme: str) -> Iterator[ObjectStore]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+        # a client of this process is kept by its scheme, and would look for the next server at the port of this one
+        fsspec.get_filesystem_class(scheme).clear_instance_cache()
 
 
 def _wait_for(store: ObjectStore, server: subprocess.Popen) -> None:

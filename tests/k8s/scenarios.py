@@ -1,0 +1,91 @@
+"""A fake cluster, and what it shows submit.py: pods, Jobs and logs."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.k8s.rendering import ROOT
+
+LOG = ["12:00:00 INFO trainer.train: beginning: 100 rows", "12:00:01 INFO trainer.run_log: epoch 1: loss 5.0000"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A fake cluster and the environment in which submit.py meets it."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        # -I -S: neither site-packages nor the environment, only Python itself and the clone
+        command = [sys.executable, "-I", "-S", str(ROOT / "k8s" / "submit.py"), *arguments]
+        pipe = subprocess.PIPE
+        # tests may run where Ctrl-C is ignored, as behind `nohup … &`; with a handler here it is not in the child
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def submit(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit status, standard output and standard error of a call that ends by itself."""
+        process = self.start(*arguments)
+        output, errors = process.communicate(timeout=60)
+        return process.returncode, output, errors
+
+    def calls(self, verb: str) -> list[str]:
+        path = self.folder / "calls"
+        return [line for line in path.read_text().splitlines() if line.startswith(verb)] if path.exists() else []
+
+    def play(self, **scenario: Any) -> None:
+        (self.folder / "scenario.json").write_text(json.dumps({"looks": {}, "logs": {}} | scenario))
+
+
+def look(*pods: dict, **condition: str) -> dict:
+    """What there is at one moment: pods, and a condition of the Job such as Failed="BackoffLimitExceeded"."""
+    conditions = [{"type": type_, "status": "True", "reason": reason} for type_, reason in condition.items()]
+    return {"status": {"conditions": conditions}, "pods": list(pods)}
+
+
+def pod(name: str, phase: str, *, index: int = 0, born: int = 0, container: str = "main", **state: Any) -> dict:
+    """A pod as the API server gives it, with its one container's state: running, or terminated={…}, waiting={…}."""
+    status: dict[str, Any] = {"phase": phase, "conditions": state.pop("conditions", [])}
+    if state:
+        status["containerStatuses"] = [{"name": container, "image": "shop/trainer-gpu:v1", "state": state}]
+    limits = {"memory": "32Gi", "nvidia.com/gpu": "4"}
+    return {
+        "metadata": {
+            "name": name,
+            "creationTimestamp": f"2026-01-01T00:{born:02}:00Z",
+            "labels": {"batch.kubernetes.io/job-completion-index": str(index)},
+        },
+        "spec": {"containers": [{"name": container, "resources": {"limits": limits}}]},
+        "status": status,
+    }
+
+
+def stopped(name: str, exit_code: int, reason: str = "Error", **others: Any) -> dict:
+    stop = {"exitCode": exit_code, "reason": reason, "finishedAt": f"2026-01-01T01:{others.get('born', 0):02}:00Z"}
+    return pod(name, "Succeeded" if exit_code == 0 else "Failed", terminated=stop, **others)
+
+
+def log(*lines: str, result: dict | None = None) -> list[str]:
+    return [*LOG, *lines, *(json.dumps(result, indent=2).splitlines() if result else [])]
+
+
+WAITING = look(pod("train-a", "Pending"))
+RUNNING = look(pod("train-a", "Running", running={}))
+FINISHED = look(stopped("train-a", 0, "Completed"), Complete="CompletionsReached")
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not is_true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
