@@ -121,8 +121,10 @@ def start_store(scheme: str) -> Iterator[ObjectStore]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
-        # a client of this process is kept by its scheme, and would look for the next server at the port of this one
-        fsspec.get_filesystem_class(scheme).clear_instance_cache()
+        # a client of this process is kept by its scheme, and would look for the next server at the port of this one;
+        # where fsspec has no client for the scheme (tensorflow-io's environment), there is none to forget
+        if client := fsspec.registry.get(scheme):
+            client.clear_instance_cache()
 
 
 def _wait_for(store: ObjectStore, server: subprocess.Popen) -> None:
