@@ -12,9 +12,9 @@ import tensorflow as tf
 from trainer.models.interface import PieceScorer, Queries, Scorer
 from trainer.ranking.topk import TopItems, best_blocks, chunk_size, hide, refuse_not_finite, top_k, visible_scores
 
-CPU_SHAPE = (256, 8192)
+CPU_SHAPE = (1024, 4096)
 GPU_SHAPE = (1024, 65536)
-"""Visitors and items whose scores are held at once: 8 MiB beside a CPU's caches, 256 MiB on a GPU."""
+"""Visitors and items whose scores are held at once: 16 MiB for a CPU's cache, 256 MiB on a GPU (not measured there)."""
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
