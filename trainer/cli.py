@@ -20,7 +20,8 @@ from trainer.presets import PRESETS
 
 log = logging.getLogger(__name__)
 
-DONE, FAILED, MISUSED, PREEMPTED, TERMINATED = 0, 1, 2, 75, 128 + signal.SIGTERM
+DONE, FAILED, MISUSED, PREEMPTED = 0, 1, 2, 75
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 EXAMPLES = {
     "train": "--preset mf --data demo/dataset --workdir demo/runs/mf --set epochs=3 model.dim=32",
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 75 preempted and resumable.
 
     A worker that lost another of its workers was preempted, too. SIGTERM ends `train` with 75 and the other commands,
-    which publish nothing then, with 143.
+    which publish nothing then, with 143; Ctrl-C ends any with 130.
     """
     parser = _build_parser()
     given = parser.parse_args(arguments)
@@ -61,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Preempted as stop:
         log.warning("%s", stop)
         return PREEMPTED
+    except KeyboardInterrupt:
+        resumes = given.command in ("train", "recommend")
+        log.error("interrupted; %s", "the same command goes on" if resumes else "nothing was published")
+        return INTERRUPTED
     print(json.dumps(result, indent=2, ensure_ascii=False))
     return DONE if result.get("is_healthy", True) else FAILED
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.k8s.rendering import ROOT, tool
+from tests.documents import blocks, commands
+from tests.k8s.rendering import tool
 from tests.k8s.scenarios import FINISHED, LOG, RUNNING, WAITING, Cluster, log, look, pod, stopped, wait_until
 
 TRAIN = ["train", "--preset", "mf", "--data", "gs://shop/dataset", "--workdir", "gs://shop/run"]
@@ -320,10 +321,10 @@ def test_a_place_that_tells_no_cloud_asks_for_an_overlay(cluster: Cluster) -> No
 
 
 def test_the_readme_shows_what_its_dry_run_prints(cluster: Cluster) -> None:
-    commands, printed = (ROOT / "k8s" / "README.md").read_text().split("```\n")[1:4:2]
-    submit = commands[commands.index("train ") : commands.index(" > train.yaml")].replace("\\\n", " ")
-    status, manifests, _ = cluster.submit(*submit.split())
+    typed, printed = blocks("k8s/README.md")[:2]
+    (submit,) = (command for command in commands(typed) if "submit.py" in command)
+    status, manifests, _ = cluster.submit(*submit[: submit.index(" > train.yaml")].split()[2:])
     shown = re.compile(r"^kind:|completions:|nvidia.com/gpu:|image:|memory:|sizeLimit:|  --")
     lines = [f"{number}:{line}" for number, line in enumerate(manifests.splitlines(), 1) if shown.search(line)]
-    assert (status, lines) == (0, printed.splitlines())
+    assert (status, lines) == (0, printed.text.splitlines())
     assert {call.split()[0] for call in cluster.calls("")} == {"kustomize"}

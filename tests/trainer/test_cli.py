@@ -216,3 +216,11 @@ def test_sigterm_ends_a_job_that_cannot_be_resumed(run_fake):
     with pytest.raises(SystemExit) as stop:
         run_fake("export", end_this_process, "--workdir", "R", "--output", "O")
     assert stop.value.code == 128 + 15
+
+
+@pytest.mark.parametrize(("command", "told"), [("recommend", "the same command goes on"), ("export", "was published")])
+def test_ctrl_c_ends_a_command_in_one_line(run_fake, caplog, command, told):
+    status, out = run_fake(command, refuse(KeyboardInterrupt()), "--workdir", "R", "--output", "O")
+    assert (status, out) == (130, "")
+    assert [record.getMessage() for record in caplog.records if told in record.getMessage()]
+    assert "Traceback" not in caplog.text

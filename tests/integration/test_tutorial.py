@@ -1,0 +1,116 @@
+"""docs/tutorial.md, read and typed from its beginning to its end."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.documents import ROOT, Block, blocks, commands
+
+pytestmark = pytest.mark.integration
+
+TUTORIAL = "docs/tutorial.md"
+SET_UP = ["make setup", ". .venv/bin/activate"]
+"""What the environment of the tests has done already."""
+SECONDS = 120
+"""What a block of commands may take; the longest takes 40 on two cores."""
+
+
+def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
+    printed = ""
+    for block in blocks(TUTORIAL):
+        if block.language == "text":
+            check_printed(block, printed)
+        elif block.language == "python":
+            printed = run(["python", "-c", block.text], tmp_path)
+        elif commands(block) == SET_UP:
+            continue
+        elif block.text.startswith("python -m trainer demo "):
+            ask_the_page(commands(block), tmp_path)
+        else:
+            printed = run(["bash", "-euo", "pipefail", "-c", block.text], tmp_path)
+
+    mf = json.loads((tmp_path / "tutorial/evaluation.json").read_text())["protocols"]["returning_visitors"]["ranking"]
+    # what the text concludes: the model is better than popularity beyond doubt
+    assert mf["matrix_factorization"]["ndcg@20"]["low"] > mf["popular"]["ndcg@20"]["high"]
+    for page in ("dataset", "runs/mf", "dataset-2", "runs/mf-2"):
+        assert (tmp_path / "tutorial" / page / "report.html").exists()
+
+
+def test_what_is_printed_differs_in_numbers_only() -> None:
+    block = Block("a", 1, "text", "epoch 1: loss 4.43\n… ended in 2 s\n")
+    check_printed(block, "epoch 12: loss 0.5\n17:00 INFO ended in 10.5 s\n")
+    with pytest.raises(AssertionError, match="a:1 says"):
+        check_printed(block, "epoch 12: loss 0.5\n")
+
+
+def check_printed(block: Block, printed: str) -> None:
+    """Each line of the block was printed, but for the numbers, and for what … stands for."""
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    for line in block.text.splitlines():
+        parts = re.split(r"([\d.]*\d|…)", " ".join(line.split()))
+        places = {"…": ".*"}
+        pattern = "".join(places.get(part, r"[\d.]+") if n % 2 else re.escape(part) for n, part in enumerate(parts))
+        assert any(re.fullmatch(pattern, found) for found in lines), (
+            f"{block.document}:{block.line} says `{line}`, got\n{printed}"
+        )
+
+
+def environment() -> dict[str, str]:
+    """As in the clone with its environment active: `python` is the one that runs the tests, and finds the packages."""
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+def run(command: list[str], folder: Path) -> str:
+    """What a command prints, results and log."""
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, f"{command[-1]}\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def ask_the_page(typed: list[str], folder: Path) -> None:
+    """Serves the page of the one command given on a free port, asks it for a visitor, and ends it with Ctrl-C."""
+    (command,) = typed
+    # behind nohup the tests, and what they start, would ignore Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with open(folder / "page.log", "w") as log:
+            server = subprocess.Popen(
+                [*command.split(), "--port", "0"], cwd=folder, env=environment(), stdout=log, stderr=log
+            )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        address = wait_for_address(folder / "page.log", server)
+        with urllib.request.urlopen(address, timeout=10) as page:
+            assert b"<title>" in page.read()
+        question = {"visitor": "9466", "history": [], "k": 3, "hide_seen": True, "only_available": False}
+        request = urllib.request.Request(
+            f"{address}api/recommend", json.dumps(question).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert len(json.load(answer)["models"][0]["items"]) == 3
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=20) == 0
+    finally:
+        server.kill()
+        server.wait()
+
+
+def wait_for_address(log: Path, server: subprocess.Popen) -> str:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        if found := re.search(r"open (http://\S+/)", log.read_text()):
+            return found[1]
+        time.sleep(0.2)
+    pytest.fail(f"the page is not served:\n{log.read_text()}")

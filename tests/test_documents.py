@@ -1,0 +1,146 @@
+"""Every command in the documents is run, or at least understood by the program that it calls.
+
+Those of the tutorial are run one after the other, by `tests/integration/test_tutorial.py`. Of the others, commands of
+this project are read by the parsers of their own programs, with their settings; `make` targets are looked up; what
+needs a cloud, a cluster or Docker is listed below, with the test that holds it where there is one. Anything else fails.
+`--log-cli-level=INFO` shows which is which.
+"""
+
+import importlib.util
+import logging
+import re
+import shlex
+
+import pytest
+
+import k8s.cli
+import preprocessing.cli
+import trainer.cli
+from tests.documents import DOCUMENTS, ROOT, blocks, commands
+
+log = logging.getLogger(__name__)
+
+LANGUAGES = {
+    "bash": "commands",
+    "text": "what they print, and drawings",
+    "python": "run by the tests of the document",
+    "diff": "applied by the tests of the document",
+}
+BY_OWN_TESTS = {"docs/tutorial.md": "run: tests/integration/test_tutorial.py"}
+FOREIGN = {
+    ("docs/operations.md", "gcloud"): "needs a Google Cloud project",
+    ("docs/operations.md", "aws"): "needs an AWS account",
+    ("docs/operations.md", "eksctl"): "needs an AWS account",
+    ("docs/operations.md", "kubectl"): "needs a cluster",
+    ("k8s/README.md", "git"): "the reader has done it",
+    ("k8s/README.md", "cd"): "the reader has done it",
+    ("k8s/README.md", "kubectl"): "needs a cluster; the manifests are rendered by tests/k8s/test_overlays.py",
+    ("k8s/README.md", "grep"): "run: tests/k8s/test_submit.py compares what it prints",
+    ("k8s/README.md", "docker"): "needs Docker; the images are run by tests/integration/test_containers.py",
+    ("k8s/README.md", "curl"): "needs a model server",
+}
+MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+ALL = [
+    (document, command)
+    for document in DOCUMENTS
+    for block in blocks(document)
+    if block.language == "bash"
+    for command in commands(block)
+]
+
+
+def test_every_block_says_what_it_is() -> None:
+    unnamed = [
+        f"{block.document}:{block.line}: ```{block.language}"
+        for document in DOCUMENTS
+        for block in blocks(document)
+        if block.language not in LANGUAGES
+    ]
+    assert unnamed == [], f"a fence names one of {', '.join(LANGUAGES)}"
+
+
+@pytest.mark.parametrize(("document", "command"), ALL)
+def test_every_command_is_understood_by_its_program(document: str, command: str) -> None:
+    log.info("%s: %s: %s", document, command, examine(document, command))
+
+
+@pytest.mark.parametrize(
+    ("document", "command", "reason"),
+    [
+        ("README.md", "python -m trainer trian --data D", "invalid choice: 'trian'"),
+        ("README.md", "python -m trainer train --preset mf --data D --workdir R --set epoch=3", "did you mean epochs"),
+        ("README.md", "python -m preprocessing prepare --events E --output D --test-form now", "--test-form"),
+        ("README.md", "python k8s/submit.py train --preset mf --data D", "required: --workdir"),
+        ("README.md", "python -m trainer evaluate [--workdir RUN] [--split train|test]", "invalid choice: 'train'"),
+        ("README.md", "python -m benchmarks.speed", "no module"),
+        ("README.md", "make love", "no target"),
+        ("README.md", "gcloud init", "neither this project's nor listed"),
+        ("docs/operations.md", "kubectl apply -k k8s/overlays/moon", "is not there"),
+    ],
+)
+def test_a_wrong_command_is_found(document: str, command: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises((AssertionError, SystemExit)) as found:
+        examine(document, command)
+    assert reason in capsys.readouterr().err + str(found.value)
+
+
+def examine(document: str, command: str) -> str:
+    """How a command is known to be right.
+
+    Raises:
+      AssertionError, SystemExit: it is not.
+    """
+    words = shlex.split(as_typed(command) if is_synopsis(command) else command)
+    for path in (word.lstrip("@") for word in words if re.match(r"@?k8s/", word)):
+        assert (ROOT / path).exists(), f"{path} is not there"
+    if document in BY_OWN_TESTS:
+        return BY_OWN_TESTS[document]
+    match words:
+        case ["python" | "python3", "-m", "preprocessing" | "trainer" as job, *arguments]:
+            parse(job, arguments, has_settings=not is_synopsis(command))
+            return "parsed"
+        case ["python" | "python3", "k8s/submit.py", *arguments]:
+            parse("k8s", arguments[: arguments.index(">")] if ">" in arguments else arguments, has_settings=True)
+            return "parsed"
+        case ["python", "-m", module] if module.startswith("benchmarks."):
+            assert importlib.util.find_spec(module), f"no module {module}"
+            return "the module exists"
+        case ["make", *targets]:
+            assert targets, "no target"
+            assert set(targets) <= MAKE_TARGETS, f"no target {', '.join(targets)}"
+            return "the targets exist"
+    assert (document, words[0]) in FOREIGN, f"`{command}` is neither this project's nor listed as another's"
+    return FOREIGN[document, words[0]]
+
+
+def parse(job: str, arguments: list[str], *, has_settings: bool) -> None:
+    """Reads arguments as the program does, up to where its work would begin."""
+    if job == "preprocessing":
+        parser = preprocessing.cli._build_parser()
+        given = parser.parse_args(arguments)
+        if given.command == "prepare" and has_settings:
+            preprocessing.cli._prepare_config(given)
+    elif job == "trainer":
+        parser = trainer.cli._build_parser()
+        given = parser.parse_args(arguments)
+        if has_settings:
+            trainer.cli._read_config(given, parser)
+    else:
+        parser = k8s.cli._build_parser()
+        given = parser.parse_args(arguments)
+        if given.command not in k8s.cli._ASKING:
+            k8s.cli._steps(given, k8s.cli._placement(given, parser), parser)
+
+
+def is_synopsis(command: str) -> bool:
+    """Whether brackets and bars stand for what may be given: of this project's own commands alone."""
+    return command.startswith("python ") and any(sign in command for sign in "[|…")
+
+
+def as_typed(synopsis: str) -> str:
+    """A synopsis with all that may be given, and the first of what is to be chosen from."""
+    text = synopsis.replace("[Beam options]", "").replace(" …", "")
+    text = re.sub(r"[\[\]]", "", text)
+    text = re.sub(r"\bWHEN\b", "2015-09-01", re.sub(r"\b[NS]\b", "1", text))
+    return re.sub(r"(\S+?)(?:\|\S+)+", r"\1", text)
