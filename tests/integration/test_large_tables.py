@@ -10,7 +10,7 @@ from tests.integration.test_training_processes import finish, start, wait_for
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from trainer import checkpoint
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 VISITORS = 1_400_000
 SETTINGS = ["epochs=100000", "model.history_length=0", "model.dim=64", "input.batch_size=1", "steps_per_call=20"]
