@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import textwrap
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
@@ -21,13 +20,6 @@ from preprocessing.config import PrepareConfig, SplitConfig, parse_when
 log = logging.getLogger(__name__)
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
-
-EXAMPLES = {
-    "prepare": "--events events.csv --item-properties 'item_properties*.csv' --output dataset --set items.min_count=5",
-    "report": "--data dataset",
-    "synthesize": "--visitors 20000 --seed 1 --output shop",
-    "download": "--output retailrocket",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,8 +130,6 @@ def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> 
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
-        epilog=f"example:\n  python -m preprocessing {name} {EXAMPLES[name]}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     command.add_argument("--verbose", action="store_true", help="log more, and show where an error came from")
@@ -177,8 +167,7 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
         metavar="KEY=VALUE",
         help="any other setting, as items.min_count=5",
     )
-    others = "settings and their defaults: " + ", ".join(_other_settings(defaults))
-    prepare.epilog = f"{textwrap.fill(others, 100)}\n\n{prepare.epilog}"
+    prepare.epilog = "settings and their defaults: " + ", ".join(_other_settings(defaults))
 
 
 def _other_settings(defaults: PrepareConfig) -> list[str]:

@@ -1,7 +1,6 @@
 """Flags, exit statuses and error lines of `python -m preprocessing`."""
 
 import json
-import shlex
 import subprocess
 import sys
 
@@ -87,16 +86,6 @@ def test_an_input_that_cannot_be_used_is_one_line_and_status_1(monkeypatch, capl
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert record.getMessage() == "no file matches nothing.csv; check the path"
     assert not record.exc_info
-
-
-@pytest.mark.parametrize(("command", "example"), cli.EXAMPLES.items())
-def test_the_help_of_a_command_fits_a_screen_and_has_an_example_that_it_takes(command, example, capsys):
-    assert cli._build_parser().parse_args([command, *shlex.split(example)]).command == command
-    with pytest.raises(SystemExit):
-        cli.main([command, "--help"])
-    shown = capsys.readouterr().out
-    assert example in shown
-    assert len(shown.splitlines()) <= 50
 
 
 def test_help_needs_neither_tensorflow_nor_beam():
