@@ -8,6 +8,7 @@ MOST_SECONDS = 1.0
 SCREEN_LINES, SCREEN_COLUMNS = 50, 100
 COMMANDS = {
     "preprocessing": ("prepare", "report", "synthesize", "download"),
+    "k8s.submit": ("prepare", "train", "evaluate-export", "pipeline", "status", "logs", "cancel"),
     "trainer": ("train", "evaluate", "export", "recommend", "report", "demo", "doctor"),
 }
 

@@ -22,6 +22,21 @@ DONE, FAILED, DETACHED = 0, 1, 130
 _CLOUDS = {"gs": "gke", "s3": "eks", "": "local", "file": "local"}
 _SUBMIT = "python k8s/submit.py"
 
+_RUN = "--workdir gs://shop/runs/mf"
+EXAMPLES = {
+    "prepare": ("--events 'gs://shop/events*.csv' --output gs://shop/dataset",),
+    "train": ("--preset mf --data gs://shop/dataset", f"{_RUN} --gpus 2"),
+    "evaluate-export": (f"{_RUN} --output gs://shop/cartwheel/1",),
+    "pipeline": (
+        "--events 'gs://shop/events*.csv' --data gs://shop/dataset",
+        f"--preset mf {_RUN} --output gs://shop/cartwheel/1",
+    ),
+    "status": ("--namespace shop",),
+    "logs": ("train",),
+    "cancel": ("train",),
+}
+"""Arguments of each command, line by line."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0 done, 1 failed or not submitted, 2 misused, 130 detached."""
@@ -164,7 +179,8 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
 
 def _build_parser() -> argparse.ArgumentParser:
     summary, _, details = str(__doc__).partition("\n\n")
-    parser = argparse.ArgumentParser(prog=_SUBMIT, description=summary, epilog=details, allow_abbrev=False)
+    epilog = f"{details} COMMAND --help tells a command's flags, their defaults and an example."
+    parser = argparse.ArgumentParser(prog=_SUBMIT, description=summary, epilog=epilog, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = _add_step(commands, "prepare", "make a dataset from CSV files")
     _add_files(prepare)
@@ -199,8 +215,15 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
-    description = text[0].upper() + text[1:] + "."
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=description, allow_abbrev=False)
+    arguments = " \\\n    ".join(EXAMPLES[name])
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n  {_SUBMIT} {name} {arguments}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     return command
 
 

@@ -5,8 +5,10 @@ import gc
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
@@ -20,6 +22,13 @@ from preprocessing.config import PrepareConfig, SplitConfig, parse_when
 log = logging.getLogger(__name__)
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+EXAMPLES = {
+    "prepare": "--events shop/events.csv --output dataset --set items.min_count=5",
+    "report": "--data dataset",
+    "synthesize": "--visitors 20000 --output shop",
+    "download": "--output data/retailrocket",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +114,8 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m preprocessing",
         description=__doc__,
-        epilog="@FILE among the arguments stands for those in the file, one a line.",
+        epilog="COMMAND --help tells a command's flags, their defaults and an example. @FILE among the arguments "
+        "stands for those in the file, one a line.",
         fromfile_prefix_chars="@",
         allow_abbrev=False,
     )
@@ -130,6 +140,8 @@ def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> 
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n  python -m preprocessing {name} {EXAMPLES[name]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     command.add_argument("--verbose", action="store_true", help="log more, and show where an error came from")
@@ -144,7 +156,9 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
     add("--item-properties", metavar="GLOB", help=".csv or .csv.gz: timestamp (ms), itemid, property, value")
     add("--category-tree", metavar="FILE", help="categoryid, parentid (empty: a root)")
     add("--output", required=True, metavar="DATASET", help="directory to make; it appears whole or not at all")
-    add("--split", choices=[str(method) for method in SplitMethod], default="time", help="how to divide the events")
+    add(
+        "--split", choices=[str(method) for method in SplitMethod], default="time", help="of the events (default: time)"
+    )
     add("--validation-from", type=_when, metavar="WHEN", help="first cut: ISO 8601 (UTC) or ms; default: 0.8 quantile")
     add("--test-from", type=_when, metavar="WHEN", help="second cut; default: the 0.9 quantile of event time")
     add(
@@ -167,7 +181,9 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
         metavar="KEY=VALUE",
         help="any other setting, as items.min_count=5",
     )
-    prepare.epilog = "settings and their defaults: " + ", ".join(_other_settings(defaults))
+    settings = "settings and their defaults: " + ", ".join(_other_settings(defaults))
+    width = shutil.get_terminal_size().columns - 2  # as argparse has it for all but a text that is laid out already
+    prepare.epilog = f"{prepare.epilog}\n\n{textwrap.fill(settings, width, break_on_hyphens=False)}"
 
 
 def _other_settings(defaults: PrepareConfig) -> list[str]:

@@ -24,10 +24,10 @@ DONE, FAILED, MISUSED, PREEMPTED = 0, 1, 2, 75
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 EXAMPLES = {
-    "train": "--preset mf --data demo/dataset --workdir demo/runs/mf --set epochs=3 model.dim=32",
+    "train": "--preset mf --data demo/dataset --workdir demo/runs/mf --set epochs=3",
     "evaluate": "--workdir demo/runs/mf --split test",
     "export": "--workdir demo/runs/mf --output demo/export",
-    "recommend": "--workdir demo/runs/mf --output demo/recommendations --k 10 --format jsonl",
+    "recommend": "--workdir demo/runs/mf --output demo/recommendations --k 10",
     "report": "--workdir demo/runs/mf",
     "demo": "--model demo/export --data demo/dataset",
     "doctor": "demo/dataset s3://shop/runs",
@@ -160,7 +160,8 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
         description=__doc__,
-        epilog="@FILE among the arguments stands for those in the file, one a line.",
+        epilog="COMMAND --help tells a command's flags, their defaults and an example. @FILE among the arguments "
+        "stands for those in the file, one a line.",
         fromfile_prefix_chars="@",
         allow_abbrev=False,
     )

@@ -1,8 +1,6 @@
 """Flags, exit statuses and error lines of `python -m preprocessing`."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -86,14 +84,3 @@ def test_an_input_that_cannot_be_used_is_one_line_and_status_1(monkeypatch, capl
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert record.getMessage() == "no file matches nothing.csv; check the path"
     assert not record.exc_info
-
-
-def test_help_needs_neither_tensorflow_nor_beam():
-    script = (
-        "import sys\nfrom preprocessing import cli\n"
-        "try: cli.main(['prepare', '--help'])\nexcept SystemExit: pass\n"
-        "assert not {'tensorflow', 'apache_beam', 'pyarrow', 'numpy'} & set(sys.modules), 'a heavy import'"
-    )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert run.returncode == 0, run.stderr
-    assert "items.min_count=0" in run.stdout

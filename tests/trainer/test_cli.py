@@ -45,14 +45,6 @@ def refuse(error):
     return function
 
 
-@pytest.mark.parametrize(("command", "example"), cli.EXAMPLES.items())
-def test_the_example_in_the_help_of_a_command_is_one_that_it_takes(command, example, capsys):
-    assert cli._build_parser().parse_args([command, *example.split()]).command == command
-    with pytest.raises(SystemExit):
-        cli.main([command, "--help"])
-    assert example in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["export"], ["recommend"], ["demo"], ["doctor"]])
 def test_help_and_wrong_flags_answer_without_tensorflow(command):
     script = f"""
