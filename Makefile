@@ -42,8 +42,10 @@ demo: $(READY)   ## the main job on a synthetic shop, or EVENTS=… [ITEM_PROPER
 	@$(BIN)/python -m benchmarks.demo --output "$(DEMO)" $(if $(EVENTS),--events "$(EVENTS)") \
 		$(if $(ITEM_PROPERTIES),--item-properties "$(ITEM_PROPERTIES)") $(if $(CATEGORY_TREE),--category-tree "$(CATEGORY_TREE)")
 
+# Two at a time, for most of them wait or use one core. A file stays with one process, which shares what its tests share;
+# whole jobs, which take longest, come first.
 test: $(READY)   ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-tensorflow-io: $(IO_READY)  ## the trainer on s3:// through tensorflow-io, in an environment of its own
 	$(IO_VENV)/bin/python -m pytest -m tensorflow_io tests/integration/test_tensorflow_io.py

@@ -35,6 +35,7 @@ DEV = [
     "mypy",
     "pandas-stubs",
     "playwright",
+    "pytest-xdist",
     "ranx>=0.3.21",
     "ruff",
     "setuptools",

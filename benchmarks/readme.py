@@ -171,7 +171,8 @@ _SPEEDS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], str]], ...] = (
         "≥ 0.9 ×",
         "top_k",
         lambda figures: (
-            f"{figures['ratio']:.2f} ×; scores checked and seen items hidden: {figures['seen_hidden']['ratio']:.2f} ×"
+            f"{figures['ratio']:.2f} ×; seen items hidden: {figures['seen_hidden']['ratio']:.2f} ×; "
+            f"whole rows at once: {figures['whole_rows']['ratio']:.2f} ×"
         ),
     ),
 )

@@ -86,6 +86,7 @@ def _evaluate(
         "workdir": workdir,
         "dataset": run.dataset.root,
         "dataset_checksum": run.dataset.checksum,
+        "step": run.step,
         "split": str(split),
         **evaluate_run(run, split, config, replicas),
     }

@@ -1,5 +1,6 @@
-"""The export job: a run's best model as a SavedModel that takes raw ids."""
+"""The export job: a run's best model as a SavedModel that takes raw ids, with its model card."""
 
+import json
 import logging
 import os
 import tempfile
@@ -8,17 +9,24 @@ from typing import Any
 import tensorflow as tf
 
 from contract import storage
-from contract.layout import DatasetLayout
-from contract.schema import Vocabulary
+from contract.layout import DatasetLayout, RunLayout, join
+from contract.schema import Split, Vocabulary
 from trainer.dataset import Dataset
+from trainer.model_card import Subject, model_card
 from trainer.models.interface import InferenceModel
 from trainer.serving import ServingModel
-from trainer.trained_run import open_trained_run
+from trainer.trained_run import TrainedRun, open_trained_run
 
 log = logging.getLogger(__name__)
 
 # a reader of an object store takes a directory without it for unfinished
 _MARKER = "saved_model.pb"
+
+CARD = "assets.extra/model_card.md"
+"""Where the card lies in an export: the folder that the SavedModel format keeps for files that no graph reads, which
+TensorFlow Serving leaves alone."""
+
+_EXAMPLE_ITEMS = 2
 
 
 def export(*, workdir: str, output: str, data: str | None = None) -> dict[str, Any]:
@@ -31,19 +39,37 @@ def export(*, workdir: str, output: str, data: str | None = None) -> dict[str, A
     """
     storage.refuse_existing(output)
     run = open_trained_run(workdir, data)
-    return export_model(run.model, run.dataset, output)
+    return export_model(run.model, run.dataset, output, card=describe_run(workdir, run))
 
 
-def export_model(model: InferenceModel, dataset: Dataset, output: str) -> dict[str, Any]:
+def describe_run(workdir: str, run: TrainedRun) -> str:
+    """The model card of a run's best model.
+
+    Raises:
+      ValueError: an evaluation of the run is damaged.
+    """
+    subject = Subject(
+        record=run.record,
+        step=run.step,
+        manifest=run.dataset.manifest,
+        period=_period(run.dataset),
+        evaluations=_evaluations(workdir, run.step),
+        items=run.dataset.vocabulary(Vocabulary.ITEMS)[:_EXAMPLE_ITEMS],
+    )
+    return model_card(subject)
+
+
+def export_model(model: InferenceModel, dataset: Dataset, output: str, *, card: str | None = None) -> dict[str, Any]:
     """Publishes a model, whole or not at all.
 
     Args:
       model: a `tf.Module`.
       dataset: the one it was trained on: its vocabularies become assets.
       output: a directory or URI where nothing stands yet.
+      card: text of the model card, published with the rest; None: without one.
 
     Returns:
-      Where it is, its signatures, vocabulary sizes and bytes.
+      Where it is, its signatures, vocabulary sizes, bytes, and where its card is.
 
     Raises:
       FileExistsError: something stands at `output`.
@@ -67,6 +93,8 @@ def export_model(model: InferenceModel, dataset: Dataset, output: str) -> dict[s
         }
         with storage.publish_directory(output, marker=_MARKER) as staging:
             tf.saved_model.save(serving, staging, signatures=signatures)
+            if card is not None:
+                storage.write_bytes(join(staging, CARD), card.encode())
             num_bytes = sum(os.path.getsize(f"{staging}/{name}") for name in storage.list_files(staging))
     log.info("exported %d items and %d visitors to %s", dataset.num_items, dataset.num_visitors, output)
     return {
@@ -75,7 +103,35 @@ def export_model(model: InferenceModel, dataset: Dataset, output: str) -> dict[s
         "items": dataset.num_items,
         "visitors": dataset.num_visitors,
         "bytes": num_bytes,
+        "card": None if card is None else join(output, CARD),
     }
+
+
+def _period(dataset: Dataset) -> tuple[str, str] | None:
+    try:
+        statistics = json.loads(storage.read_bytes(DatasetLayout(dataset.root).statistics))
+    except FileNotFoundError:
+        return None
+    days = sorted(statistics["events"]["by_day"])
+    return (days[0], days[-1]) if days else None
+
+
+def _evaluations(workdir: str, step: int) -> dict[Split, dict[str, Any]]:
+    """The run's evaluations of the checkpoint of `step`; what was measured before it was made tells nothing of it."""
+    found = {}
+    for split in (Split.TEST, Split.VALIDATION):
+        path = RunLayout(workdir).evaluation(split)
+        try:
+            figures = json.loads(storage.read_bytes(path))
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}); evaluate the run again, or remove the file") from error
+        if figures.get("step") == step:
+            found[split] = figures
+        else:
+            log.warning("%s is of another checkpoint than that of step %d: not in the model card", path, step)
+    return found
 
 
 def _refuse_diverged(model: InferenceModel) -> None:

@@ -25,15 +25,8 @@ from trainer.dataset import Dataset
 from trainer.distribution import Replicas, start_replicas, stop_without_others
 from trainer.models.interface import Queries, Scorer
 from trainer.ranking.histories import Histories
-from trainer.ranking.topk import (
-    TopItems,
-    chunk_size,
-    query_chunks,
-    query_signature,
-    refusing_diverged,
-    top_k,
-    visible_scores,
-)
+from trainer.ranking.pieces import best_items, visitors_at_once
+from trainer.ranking.topk import TopItems, query_chunks, query_signature, refusing_diverged
 from trainer.recommendation_files import ENCODERS, ShardLists
 from trainer.resumable_output import ResumableOutput, open_output
 from trainer.trained_run import open_trained_run
@@ -269,13 +262,13 @@ def _write_shards(
 
 
 def _compile_ranking(scorer: Scorer, audience: _Audience, num_items: int, k: int, replicas: Replicas | None) -> _Rank:
-    size = chunk_size(num_items)
+    size = visitors_at_once(scorer, num_items)
     # the end of the dataset is the present, for everyone
     now_ms = np.full(len(audience.ids), audience.history.timestamp_ms.max(initial=0))
 
     @tf.function(input_signature=[query_signature(size)])
     def rank_chunk(queries: Queries) -> TopItems:
-        return top_k(visible_scores(scorer, queries, is_seen_hidden=True), k)
+        return best_items(scorer, queries, k, num_items)
 
     def rank(visitors: slice, tell: Callable[[int], object]) -> ShardLists:
         history = audience.history.take(np.arange(visitors.start, visitors.stop))

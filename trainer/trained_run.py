@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from contract.errors import ContractError
+from trainer.checkpoint import choose_step
 from trainer.dataset import Dataset, open_dataset
 from trainer.models.interface import InferenceModel
 from trainer.models.loading import load_inference_model
@@ -11,11 +12,12 @@ from trainer.run_record import RunRecord, read_record
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a run was, the dataset it was trained on, and its best model."""
+    """What a run was, the dataset it was trained on, its best model, and the step of the checkpoint that this is."""
 
     record: RunRecord
     dataset: Dataset
     model: InferenceModel
+    step: int
 
 
 def open_trained_run(workdir: str, data: str | None = None) -> TrainedRun:
@@ -37,4 +39,4 @@ def open_trained_run(workdir: str, data: str | None = None) -> TrainedRun:
             "" if data else f" (that is where the run at {workdir} was trained: if it has moved, say where by --data)"
         )
         raise ContractError(f"{error}{hint}") from error
-    return TrainedRun(record, dataset, load_inference_model(workdir, dataset))
+    return TrainedRun(record, dataset, load_inference_model(workdir, dataset), choose_step(workdir))

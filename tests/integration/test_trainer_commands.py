@@ -39,6 +39,10 @@ def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
 
     export = json.loads(run_trainer("export", *here, "--output", str(tmp_path / "export")).stdout)
     assert export["items"] == 20
+    with open(export["card"]) as file:
+        card = file.read()
+    mrr = ranking["matrix_factorization"]["mrr@20"]
+    assert f"{mrr['value']:.4f}** [{mrr['low']:.4f}, {mrr['high']:.4f}]" in card, "its evaluation is of this checkpoint"
     again = run_trainer("export", *here, "--output", str(tmp_path / "export"), status=1)
     assert "already exists" in again.stderr
 

@@ -46,7 +46,7 @@ def open_run(monkeypatch):
             commit=None,
             versions={},
         )
-        run = TrainedRun(record, dataset, model)
+        run = TrainedRun(record, dataset, model, step=10)
 
         def open_trained_run(workdir, data):
             return run
@@ -95,6 +95,7 @@ def test_a_model_that_knows_stands_beside_the_baselines_with_intervals(tmp_path,
     assert returning["ranking_otherwise"]["matrix_factorization"]["mrr@20"]["value"] == 1
     assert result["ratings"] is None
     assert result["notes"] == []
+    assert result["step"] == 10
 
 
 def test_next_items_stand_beside_returning_visitors(tmp_path, open_run):

@@ -8,14 +8,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from contract import storage
+from contract.layout import DatasetLayout, RunLayout
+from contract.schema import Split
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel, queries_of
 from trainer.config import MatrixFactorizationConfig, NeuralConfig, TowersConfig
-from trainer.export import export_model
+from trainer.export import describe_run, export_model
 from trainer.models.matrix_factorization import MatrixFactorizationInference, item_width
 from trainer.models.neural import NeuralInference
 from trainer.models.towers import DenseWeights, TowersInference, make_dense_variables
+from trainer.presets import PRESETS
 from trainer.ranking.topk import query_signature
+from trainer.run_record import RunRecord
+from trainer.trained_run import TrainedRun
 
 ITEMS = [f"item-{place}" for place in range(8)]
 
@@ -119,6 +125,77 @@ def test_a_failure_while_saving_leaves_nothing(dataset, model, tmp_path, monkeyp
     with pytest.raises(OSError, match="disk full"):
         export_model(model, dataset, str(tmp_path / "out" / "export"))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_card_is_published_with_the_rest_or_not_at_all(dataset, model, tmp_path, monkeypatch):
+    output = tmp_path / "export"
+    summary = export_model(model, dataset, str(output), card="# Größe")
+    assert (output / "assets.extra" / "model_card.md").read_text() == "# Größe"
+    assert summary["card"] == f"{output}/assets.extra/model_card.md"
+    assert summary["bytes"] == sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+
+    write = storage.write_bytes
+
+    def fail(path, content):
+        if path.endswith(".md"):
+            raise OSError("disk full")
+        write(path, content)
+
+    monkeypatch.setattr(storage, "write_bytes", fail)
+    with pytest.raises(OSError, match="disk full"):
+        export_model(model, dataset, str(tmp_path / "out" / "export"), card="# Größe")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.fixture
+def run(dataset, model):
+    """A run whose checkpoint of step 6 is the model."""
+    record = RunRecord(
+        config=PRESETS["mf"],
+        data=dataset.root,
+        dataset_checksum=dataset.checksum,
+        training_rows=2,
+        events={"view": 2},
+        mean_event_weight=1.0,
+        commit=None,
+        versions={},
+    )
+    return TrainedRun(record, dataset, model, step=6)
+
+
+def test_a_card_lies_in_an_export_to_a_store_and_its_example_runs(dataset, model, run, tmp_path):
+    days = {"1970-01-02": {}, "1970-01-01": {}}
+    storage.write_bytes(DatasetLayout(dataset.root).statistics, json.dumps({"events": {"by_day": days}}).encode())
+    card = describe_run("memory://cards/run", run)
+    assert "1970-01-01 to 1970-01-02" in card
+    assert "**Not measured.** The dataset keeps no rows back" in card
+    summary = export_model(model, dataset, "memory://cards/export/1", card=card)
+    assert storage.read_bytes(summary["card"]).decode() == card
+
+    export = tmp_path / "fetched"
+    for name in storage.list_files("memory://cards/export/1"):
+        storage.write_bytes(f"{export}/{name}", storage.read_bytes(f"memory://cards/export/1/{name}"))
+    storage.remove("memory://cards")
+    names = {"EXPORT": str(export)}
+    exec(card.split("```python\n")[1].split("```")[0], names)  # what the card tells its reader to run
+    shown = names["answer"]["item_id"].numpy()[0].tolist()
+    assert len(shown) == 5
+    assert not {b"item-0", b"item-1"} & set(shown), "the history is hidden"
+
+
+def test_only_an_evaluation_of_the_exported_checkpoint_is_in_its_card(run, tmp_path, caplog):
+    nobody = {"returning_visitors": {"protocol": "new items", "ranking": None}}
+    figures = {"split": "test", "notes": [], "protocols": nobody, "ratings": None}
+    path = RunLayout(str(tmp_path)).evaluation(Split.TEST)
+    for step, is_told in ((6, True), (5, False), (None, False)):  # None: of an earlier version
+        storage.write_bytes(path, json.dumps({"step": step, **figures}).encode())
+        card = describe_run(str(tmp_path), run)
+        assert ("### Returning visitors (test)" in card, "**Not measured.**" in card) == (is_told, not is_told)
+    assert "evaluation-test.json is of another checkpoint than that of step 6" in caplog.text
+
+    storage.write_bytes(path, b"{")
+    with pytest.raises(ValueError, match=r"evaluation-test.json is damaged .*; evaluate the run again"):
+        describe_run(str(tmp_path), run)
 
 
 def test_a_diverged_model_is_not_exported(dataset, model, tmp_path):

@@ -3,8 +3,8 @@
 Shapes: B queries, H history, I items of the vocabulary, D embedding.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import tensorflow as tf
 
@@ -40,6 +40,17 @@ class Scorer(Protocol):
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
         """[B, I] float32, higher is better, comparable within a row; finite for every visitor, known or not."""
+
+
+@runtime_checkable
+class PieceScorer(Scorer, Protocol):
+    """A scorer that can score a piece of the catalogue for a piece of the cost."""
+
+    def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
+        """A function of an item's index and a number n: [B, n] float32, the scores of that item and those behind it.
+
+        What depends on the queries alone is computed here, once for all pieces.
+        """
 
 
 class InferenceModel(Scorer, Protocol):

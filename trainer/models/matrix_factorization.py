@@ -9,7 +9,7 @@ Shapes: B rows, C candidates, I items of the vocabulary, V rows of the visitor t
 the item table's last column is ten times the bias.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -183,14 +183,23 @@ class MatrixFactorizationInference(tf.Module):
         self._other_biases = tf.Variable(biases[num_items:], trainable=False, name="other_biases")
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        return self.piece_scores(queries)(0, self._num_items)
+
+    def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
         rows, is_known = self._rows(queries.visitor), self._is_known(queries.visitor)
         if self._model.config.history_length:
             from_history, has_history = self._sum_history(queries)
             rows, is_known = tf.where(has_history[:, None], from_history, rows), is_known | has_history
-        scores = self._model.candidate_scores(self._model.place_visitors(rows, self._dense), self._items, self._biases)
-        if self._popularity is None:
-            return scores
-        return tf.where(is_known[:, None], scores, self._popularity[: self._num_items])
+        visitors = self._model.place_visitors(rows, self._dense)
+
+        def score(begin: tf.Tensor | int, size: int) -> tf.Tensor:
+            piece = slice(begin, begin + size)
+            scores = self._model.candidate_scores(visitors, self._items[piece], self._biases[piece])
+            if self._popularity is None:
+                return scores
+            return tf.where(is_known[:, None], scores, self._popularity[piece])
+
+        return score
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         items = _gather_two(self._items, self._other_items, item)

@@ -8,7 +8,7 @@ Shapes: B rows, H history, C candidates, I items of the vocabulary, D embedding,
 its bias, E event kinds, A ages, S visits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -241,18 +241,27 @@ class TowersInference(tf.Module):
         self._popularity = tf.Variable(np.append(np.log1p(item_counts), 0.0), trainable=False, dtype=tf.float32)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        return self.piece_scores(queries)(0, self._num_items)
+
+    def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
         config, dense = self._model.config, DenseWeights(*(tf.convert_to_tensor(weight) for weight in self._dense))
         history = latest(queries, size=config.history_length, num_items=self._num_items)
         item = tf.where(history.is_entry, history.item, 0)
         vectors = tf.gather(self._items, item) * tf.gather(self._lengths, item)
         own = tf.gather(self._visitors, tf.clip_by_value(queries.visitor, 0, self._num_frequent))
         visitors, returning = self._model.place_visitors(dense, vectors, history, own)
-        scores = self._model.candidate_scores(visitors, self._items, self._biases)
-        place = tf.where(history.is_entry)
-        index = tf.stack([place[:, 0], tf.gather_nd(history.item, place)], axis=1)
         bonuses = self._model.bonuses(dense, history, returning) + config.return_bonus
-        scores = tf.tensor_scatter_nd_add(scores, index, tf.gather_nd(bonuses, place))
-        return tf.where(history.is_empty[:, None], self._popularity[: self._num_items], scores)
+
+        def score(begin: tf.Tensor | int, size: int) -> tf.Tensor:
+            piece = slice(begin, begin + size)
+            scores = self._model.candidate_scores(visitors, self._items[piece], self._biases[piece])
+            column = history.item - tf.cast(begin, history.item.dtype)
+            place = tf.where(history.is_entry & (column >= 0) & (column < size))
+            index = tf.stack([place[:, 0], tf.gather_nd(column, place)], axis=1)
+            scores = tf.tensor_scatter_nd_add(scores, index, tf.gather_nd(bonuses, place))
+            return tf.where(history.is_empty[:, None], self._popularity[piece], scores)
+
+        return score
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         scores = tf.gather(self._popularity, tf.minimum(item, self._num_items))

@@ -30,7 +30,7 @@ class TopItems(NamedTuple):
     """The best items, best first.
 
     item    [B, K] int64
-    score   [B, K] float32; -inf: fewer than K items are visible, and what stands here is a hidden one
+    score   [B, K] float32; -inf: fewer than K items are visible, and what stands here means nothing
     """
 
     item: tf.Tensor
@@ -43,12 +43,21 @@ def visible_scores(scorer: Scorer, queries: Queries, is_seen_hidden: tf.Tensor |
     Raises:
       tf.errors.InvalidArgumentError: a score is NaN or infinite.
     """
-    scores = scorer.catalogue_scores(queries)
+    scores = refuse_not_finite(scorer.catalogue_scores(queries))
+    return hide(scores, queries.history, queries.history_length, is_seen_hidden)
+
+
+def refuse_not_finite(scores: tf.Tensor) -> tf.Tensor:
+    """The scores [B, I] themselves.
+
+    Raises:
+      tf.errors.InvalidArgumentError: one is NaN or infinite.
+    """
     # one sum a row tells as much as a test of each score, and reads them once
     is_finite = tf.reduce_all(tf.math.is_finite(tf.reduce_sum(scores, axis=1)))
     check = tf.debugging.Assert(is_finite, [_NOT_FINITE])
     with tf.control_dependencies([check] if check is not None else []):
-        return hide(scores, queries.history, queries.history_length, is_seen_hidden)
+        return tf.identity(scores)
 
 
 @contextmanager
@@ -90,22 +99,36 @@ def top_k(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
 
 
 def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
-    """The same, faster where I is large: a block's maximum tells in one pass whether it can hold one of them.
+    """The same, faster where I is large: see `best_blocks`."""
+    item, score = best_blocks(scores, k)
+    values, place = tf.math.top_k(score, k)
+    return TopItems(tf.gather(item, place, batch_dims=1), values)
 
-    Exact, equals included: before an item of a block that is not among the K blocks of the largest maxima come the
-    largest items of these K, each of a higher score, or of an equal one and a lower index.
+
+def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    """[B, C] int64 items of which the K best of each row of scores [B, I] are some, ascending, and their scores.
+
+    A block's maximum tells in one pass whether it can hold one of them. Exact, equals included: before an item of a
+    block that is not among the K blocks of the largest maxima come the largest items of these K, each of a higher
+    score, or of an equal one and a lower index.
+
+    Args:
+      above: [B, 1]: only what scores higher is asked for.
     """
     num_rows, num_items = tf.shape(scores)[0], tf.shape(scores)[1]
     end = num_items - num_items % _BLOCK_ITEMS  # what is left behind the last block is looked at as it is
     blocks = tf.reshape(scores[:, :end], [num_rows, -1, _BLOCK_ITEMS])
+    maxima = tf.reduce_max(blocks, axis=2)
+    count = tf.minimum(k, tf.shape(maxima)[1])
+    if above is not None:
+        count = tf.minimum(count, tf.reduce_max(tf.math.count_nonzero(maxima > above, axis=1, dtype=tf.int32)))
     # in their order in the catalogue, so that among equals the lower index still comes first
-    best = tf.sort(tf.math.top_k(tf.reduce_max(blocks, axis=2), k).indices, axis=1)
+    best = tf.sort(tf.math.top_k(maxima, count).indices, axis=1)
     of_best = tf.reshape(best[:, :, None] * _BLOCK_ITEMS + tf.range(_BLOCK_ITEMS), [num_rows, -1])
     behind = tf.tile(tf.range(end, num_items)[None], [num_rows, 1])
-    candidates = tf.reshape(tf.gather(blocks, best, batch_dims=1), [num_rows, -1])
-    values, place = tf.math.top_k(tf.concat([candidates, scores[:, end:]], axis=1), k)
-    item = tf.gather(tf.concat([of_best, behind], axis=1), place, batch_dims=1)
-    return TopItems(tf.cast(item, tf.int64), values)
+    score = tf.reshape(tf.gather(blocks, best, batch_dims=1), [num_rows, -1])
+    item = tf.cast(tf.concat([of_best, behind], axis=1), tf.int64)
+    return item, tf.concat([score, scores[:, end:]], axis=1)
 
 
 def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:

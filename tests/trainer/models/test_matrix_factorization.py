@@ -137,6 +137,17 @@ def test_a_visitor_is_served_from_his_history_whether_he_was_known_or_not() -> N
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
 
 
+def test_pieces_of_the_catalogue_score_as_the_whole_does() -> None:
+    queries = Queries.of_items(
+        tf.constant([0, 9], tf.int64), tf.constant([[2], [3]], tf.int64), tf.constant([1, 1], tf.int64)
+    )
+    score = make_composed().piece_scores(queries)
+    # of item 2; nothing known: by popularity
+    whole = np.stack([[6, 8, 10], np.log1p(COUNTS)])
+    np.testing.assert_allclose(score(0, 2), whole[:, :2], rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(score(tf.constant(1), 2), whole[:, 1:], rtol=1e-6, atol=1e-5)
+
+
 def test_without_a_history_a_visitor_is_what_he_touched_in_training() -> None:
     root = np.sqrt(0.5)
     # 45 degrees; who touched nothing scores 0; unknown: by popularity

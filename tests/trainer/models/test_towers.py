@@ -43,6 +43,14 @@ def test_a_score_is_the_scaled_cosine_plus_bias_and_what_a_return_is_worth() -> 
     np.testing.assert_allclose(scores(make_model(), [1]), [[6 + 0.5, 10 + 3, -1]], rtol=1e-5)
 
 
+def test_pieces_of_the_catalogue_score_as_the_whole_does() -> None:
+    score = make_model().piece_scores(queries_of([0, 1], [[1], []]))
+    # as above; the bonus of item 1 belongs to the piece that holds it. Without a history: by popularity
+    whole = np.stack([[6 + 0.5, 10 + 3, -1], np.log1p(COUNTS)])
+    for begin, size in ((0, 1), (0, 2), (1, 1), (2, 1)):
+        np.testing.assert_allclose(score(tf.constant(begin), size), whole[:, begin : begin + size], rtol=1e-5)
+
+
 def test_the_newest_item_weighs_more_than_the_one_before() -> None:
     # attended (0.5, 1), half of the newest, which is (0, 2), on top: (0.5, 2)
     length = np.hypot(0.5, 2)

@@ -1,0 +1,75 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainer.ranking.fakes import TableScorer, queries_of
+from trainer.models.interface import PieceScorer, Queries
+from trainer.ranking import pieces
+from trainer.ranking.pieces import best_items, visitors_at_once
+from trainer.ranking.topk import chunk_size, refusing_diverged
+
+PIECE = 128
+
+
+class TablePieces(TableScorer):
+    """Looks a piece of row v up."""
+
+    def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
+        rows = tf.gather(self.scores, queries.visitor)
+        return lambda begin, size: rows[:, begin : begin + size]
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "CPU_SHAPE", (40, PIECE))
+
+
+@pytest.mark.parametrize("num_items", [PIECE, PIECE + 1, 5 * PIECE, 5 * PIECE + 70])
+@pytest.mark.parametrize("k", [1, 5, 129])
+def test_pieces_give_what_a_plain_sort_of_the_whole_row_gives(num_items, k):
+    """Many equals, within and across pieces; a row that rises, so that each piece beats those before; all hidden."""
+    k = min(k, num_items)
+    generator = np.random.default_rng(num_items)
+    scores = generator.integers(0, 20, (40, num_items)).astype(np.float32)
+    scores[10] = 3
+    scores[11] = np.arange(num_items)
+    scores[12, -1] = 99
+    history = generator.integers(0, num_items + 5, (40, 30))  # some beyond the catalogue
+    history[13] = np.arange(30)
+    queries = queries_of(range(40), history.tolist())
+    hidden = scores.copy()
+    for row, items in zip(hidden, history, strict=True):
+        row[items[items < num_items]] = -np.inf
+    for shown, is_seen_hidden in ((hidden, True), (scores, False)):
+        expected = np.lexsort([np.tile(np.arange(num_items), (40, 1)), -shown])[:, :k]
+        values = np.take_along_axis(shown, expected, axis=1)
+        top = tf.function(best_items)(TablePieces(scores), queries, k, num_items, is_seen_hidden=is_seen_hidden)
+        np.testing.assert_array_equal(top.score, values)
+        np.testing.assert_array_equal(
+            np.where(np.isinf(values), -1, top.item), np.where(np.isinf(values), -1, expected)
+        )
+
+
+def test_where_all_is_hidden_no_list_has_a_score():
+    queries = queries_of([0], [list(range(300))])
+    top = best_items(TablePieces(np.ones((1, 300))), queries, 3, 300)
+    np.testing.assert_array_equal(top.score, [[-np.inf] * 3])
+
+
+@pytest.mark.parametrize("place", [0, PIECE + 3, 2 * PIECE + 1])
+def test_a_score_that_is_not_finite_is_refused_in_every_piece(place):
+    scores = np.ones((1, 2 * PIECE + 2))
+    scores[0, place] = np.nan
+    with pytest.raises(ValueError, match="diverged"), refusing_diverged():
+        best_items(TablePieces(scores), queries_of([0]), 3, scores.shape[1])
+
+
+def test_a_scorer_of_whole_rows_is_ranked_by_them():
+    scores = np.arange(600.0)[None]
+    top = best_items(TableScorer(scores), queries_of([0], [[599]]), 2, 600)
+    np.testing.assert_array_equal(top.item, [[598, 597]])
+    assert visitors_at_once(TableScorer(scores), 600) == chunk_size(600)
+    assert isinstance(TablePieces(scores), PieceScorer)
+    assert visitors_at_once(TablePieces(scores), 600) == 40
