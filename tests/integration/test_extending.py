@@ -78,8 +78,8 @@ def test_the_model_the_loss_and_the_feature_of_the_document_train_and_rank(clone
     assert (clone / "tutorial/models/bilinear/1/saved_model.pb").exists()
     assert json.loads((runs / "mf-bpr/run.json").read_text())["config"]["loss"]["kind"] == "bpr"
     losses = [json.loads(line).get("loss") for line in (runs / "mf-bpr/metrics.jsonl").read_text().splitlines()]
-    # a pair of equal scores costs log 2
-    assert losses[0] == pytest.approx(0.693, abs=0.15)
+    # where the wrong one of a pair is as often ahead, the pair costs log 2 at least: softplus is convex
+    assert losses[0] > 0.693
     assert [loss for loss in losses if loss][-1] < 0.5
     # all, third 0, 1 and 2, their bucket, price bucket 0, availability's no and yes, the bucket of the property values
     assert "9 feature" in done.stderr
