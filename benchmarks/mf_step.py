@@ -28,9 +28,8 @@ from trainer.config import (
 from trainer.distribution import Replicas, start_replicas
 from trainer.embeddings import ShardedTable, initialize
 from trainer.input_pipeline import Batch
-from trainer.models.build import TrainingModel
 from trainer.models.matrix_factorization import MatrixFactorization, item_width
-from trainer.models.objectives import Objective, SampledSoftmaxObjective, SquaredErrorObjective
+from trainer.models.objectives import Objective, SampledSoftmaxObjective, SquaredErrorObjective, TrainingModel
 from trainer.negative_sampling import NegativeSampler
 from trainer.optimizers import row_optimizer
 from trainer.presets import PRESETS

@@ -55,8 +55,8 @@ def _sections(config: type, prefix: str, value: object) -> Iterator[str]:
     hints, told = get_type_hints(config), described(config)
     nested = {field.name: _configs(hints[field.name]) for field in fields(config)}
     summary = (inspect.getdoc(config) or "").partition("\n")[0]
-    kind = next((field.default for field in fields(config) if field.name == "kind"), None)
-    of_kind = f", with `{prefix}kind={kind}`" if kind else ""
+    kinds = " or ".join(f"`{prefix}kind={kind}`" for kind in get_args(hints.get("kind")))
+    of_kind = f", with {kinds}" if kinds else ""
     yield f"\n### `{prefix.rstrip('.') or 'the command itself'}`{of_kind}\n\n{summary}\n"
     own = [field for field in fields(config) if not nested[field.name] and field.name != "kind"]
     if own:

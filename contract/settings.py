@@ -73,15 +73,20 @@ def differences(old: Any, new: Any) -> list[str]:
 
 
 def _keys(config: Any, prefix: str) -> list[str]:
-    """Dotted names of all settable fields; `kind` is the preset's choice."""
+    """Dotted names of all settable fields; a `kind` with other settings is the preset's choice."""
     keys = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             keys += _keys(value, f"{prefix}{field.name}.")
-        elif field.name != "kind":
+        elif field.name != "kind" or len(_kinds(type(config))) > 1:
             keys.append(prefix + field.name)
     return keys
+
+
+def _kinds(config: type) -> tuple[str, ...]:
+    """The kinds that a dataclass stands for: it may have settings for several."""
+    return get_args(get_type_hints(config)["kind"])
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -138,7 +143,7 @@ def _decode(hint: Any, value: Any, key: str) -> Any:
 def _decode_union(options: tuple[Any, ...], value: Any, key: str) -> Any:
     if type(None) in options:
         return None if value is None else _decode(options[0], value, key)
-    by_kind = {get_args(get_type_hints(option)["kind"])[0]: option for option in options}
+    by_kind = {kind: option for option in options for kind in _kinds(option)}
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind not in by_kind:
         raise ValueError(f"{key}.kind must be one of {', '.join(by_kind)}, got {kind}")

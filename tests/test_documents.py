@@ -1,9 +1,9 @@
 """Every command in the documents is run, or at least understood by the program that it calls.
 
-Those of the tutorial are run one after the other, by `tests/integration/test_tutorial.py`. Of the others, commands of
-this project are read by the parsers of their own programs, with their settings; `make` targets are looked up; what
-needs a cloud, a cluster or Docker is listed below, with the test that holds it where there is one. Anything else fails.
-`--log-cli-level=INFO` shows which is which.
+Those of the tutorial and of the page on extending are run one after the other, by tests of their own. Of the others,
+commands of this project are read by the parsers of their own programs, with their settings; `make` targets are looked
+up; what needs a cloud, a cluster or Docker is listed below, with the test that holds it where there is one. Anything
+else fails. `--log-cli-level=INFO` shows which is which.
 """
 
 import importlib.util
@@ -26,7 +26,10 @@ LANGUAGES = {
     "python": "run by the tests of the document",
     "diff": "applied by the tests of the document",
 }
-BY_OWN_TESTS = {"docs/tutorial.md": "run: tests/integration/test_tutorial.py"}
+BY_OWN_TESTS = {
+    "docs/extending.md": "run: tests/integration/test_extending.py",
+    "docs/tutorial.md": "run: tests/integration/test_tutorial.py",
+}
 FOREIGN = {
     ("docs/operations.md", "gcloud"): "needs a Google Cloud project",
     ("docs/operations.md", "aws"): "needs an AWS account",

@@ -22,13 +22,26 @@ def describe_architecture(model: ModelConfig, tables: Mapping[str, tuple[int, in
         return _neural(model, tables)
     if isinstance(model, TowersConfig):
         return _towers(model, tables)
-    return _factorization(model, tables)
+    if isinstance(model, MatrixFactorizationConfig):
+        return _factorization(model, tables)
+    return _any(model, tables)
 
 
 def _table(name: str, tables: Mapping[str, tuple[int, int]], reads: str, level: int = 1) -> DiagramBox:
     rows, width = tables.get(name, (None, None))
     shape = f"{rows:,} × {width}" if rows else "rows × D"
     return DiagramBox(f"{name} table", shape, level, (reads,), is_trained=True)
+
+
+def _any(model: ModelConfig, tables: Mapping[str, tuple[int, int]]) -> list[DiagramBox]:
+    """What is known of a model without a picture of its own."""
+    read = [_table(name, tables, "rows") for name in tables]
+    return [
+        DiagramBox("rows", "[B]", 0),
+        *read,
+        DiagramBox(model.kind.replace("_", " "), f"D {model.dim}", 2, tuple(box.name for box in read)),
+        DiagramBox("score", "[B, C]", 3, (model.kind.replace("_", " "),)),
+    ]
 
 
 def _neural(model: NeuralConfig, tables: Mapping[str, tuple[int, int]]) -> list[DiagramBox]:

@@ -48,6 +48,11 @@ class MatrixFactorizationConfig:
         _check(0 <= self.visitor_dropout < 1, "model.visitor_dropout", self.visitor_dropout, "in [0, 1)")
         _check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
 
+    @property
+    def is_sequential(self) -> bool:
+        """A visitor is made of all his items, whatever their order."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class NeuralConfig:
@@ -66,6 +71,16 @@ class NeuralConfig:
         _check(self.dim >= 1, "model.dim", self.dim, "at least 1")
         _check(bool(self.hidden) and min(self.hidden) >= 1, "model.hidden", self.hidden, "sizes of at least 1")
         _check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
+
+    @property
+    def history_length(self) -> int:
+        """A row stands alone."""
+        return 0
+
+    @property
+    def is_sequential(self) -> bool:
+        """A row stands alone."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +123,15 @@ class TowersConfig:
         _check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
         _check(self.dense_learning_rate > 0, "model.dense_learning_rate", self.dense_learning_rate, "above 0")
 
+    @property
+    def is_sequential(self) -> bool:
+        """The history is what came before."""
+        return True
+
 
 @dataclass(frozen=True, kw_only=True)
 class SquaredErrorConfig:
-    """Mean squared error between the score and the weight of the event's kind.
+    """Error between the score and the weight of the event's kind: of `losses.WEIGHT_LOSSES` that of the same name.
 
     event_weights     what a view, an addtocart and a transaction are worth
     """
@@ -125,7 +145,7 @@ class SquaredErrorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SampledSoftmaxConfig:
-    """Cross entropy of the item chosen against the items of the global batch and drawn ones.
+    """Loss of the item chosen against the items of the global batch and drawn ones: `losses.SAMPLED_LOSSES` has it.
 
     num_drawn         items drawn a step, the same on every replica
     drawn_power       items are drawn in proportion to (training events + 1) ** drawn_power; 0: all alike
@@ -237,6 +257,8 @@ class InputConfig:
 
 
 ModelConfig = MatrixFactorizationConfig | NeuralConfig | TowersConfig
+"""The settings of each model: beside its own an `initial_stddev`, a `history_length` and whether it `is_sequential`."""
+
 LossConfig = SquaredErrorConfig | SampledSoftmaxConfig
 OptimizerConfig = AdagradConfig | AdamConfig
 
@@ -317,12 +339,12 @@ class RunConfig:
     @property
     def history_length(self) -> int:
         """Other rows of the timeline that each training example comes with; with 0, rows stand alone."""
-        return 0 if isinstance(self.scored_model, NeuralConfig) else self.scored_model.history_length
+        return self.scored_model.history_length
 
     @property
     def is_sequential(self) -> bool:
         """Whether examples come with the rows before them, not with those around them."""
-        return isinstance(self.model, TowersConfig)
+        return self.model.is_sequential
 
     @property
     def has_times(self) -> bool:

@@ -10,7 +10,7 @@ from trainer.config import RunConfig
 from trainer.dataset import Dataset
 from trainer.distribution import Replicas
 from trainer.input_pipeline import steps_per_epoch
-from trainer.models.loading import build_inference_model
+from trainer.models.build import build_inference_model
 from trainer.preemption import Preempted, StopRequest
 from trainer.run_log import RunLog
 from trainer.validation import Validator

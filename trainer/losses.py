@@ -4,6 +4,8 @@ Shapes: B rows, C candidates. Each gives one number a row; the caller weighs, su
 weight of the global batch, so that the replicas' gradients add up to that of the whole batch.
 """
 
+from collections.abc import Callable, Mapping
+
 import tensorflow as tf
 
 _NEVER = -1e9
@@ -36,3 +38,12 @@ def sampled_softmax(
     others = tf.reduce_logsumexp(tf.where(is_excluded, _NEVER, corrected), axis=1)
     # softplus(others - positive) = log(exp(positive) + exp(others)) - positive
     return tf.nn.softplus(others - positive)
+
+
+WEIGHT_LOSSES: Mapping[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {"squared_error": squared_error}
+"""By `loss.kind`, those of a predicted and a true event weight, both [B]."""
+
+SAMPLED_LOSSES: Mapping[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    "sampled_softmax": sampled_softmax,
+}
+"""By `loss.kind`, those of an item chosen against candidates, with the arguments of `sampled_softmax`."""

@@ -66,37 +66,6 @@ NDCG@20 of returning visitors .192 [.188, .196] on the test split of retailrocke
 """
 
 NN = RunConfig(
-    model=NeuralConfig(),
-    loss=SquaredErrorConfig(),
-    optimizer=AdamConfig(),
-    input=InputConfig(batch_size=32),
-    epochs=5,
-    steps_per_call=500,
-)
-"""The notebook's network: embeddings of 5, dense layers of 80, 40, 20 and 1, squared error, batches of 32.
-
-Test MSE .041 on the shop above, where the training mean reaches .050; the notebook printed .057. It overfits after
-about five epochs.
-
-    python -m trainer train --preset notebook-nn --data DATASET --workdir RUN
-"""
-
-MF = RunConfig(
-    model=MatrixFactorizationConfig(dim=128, history_length=12),
-    loss=SampledSoftmaxConfig(),
-    optimizer=AdagradConfig(learning_rate=0.2),
-    input=InputConfig(batch_size=1024),
-    epochs=10,
-)
-"""Matrix factorization as a recommender: sampled softmax, cosine, row-sparse Adagrad.
-
-NDCG@20 of returning visitors .177 [.173, .180] on the test split of retailrocket_matrix, split by time at the quantiles
-0.8 and 0.9, in 338 s on two cores that were shared; session kNN reaches .165, popular items .0055.
-
-    python -m trainer train --preset mf --data DATASET --workdir RUN
-"""
-
-NN = RunConfig(
     model=TowersConfig(dim=128, return_bonus=4.0),
     loss=SampledSoftmaxConfig(),
     optimizer=AdagradConfig(),

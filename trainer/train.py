@@ -27,7 +27,8 @@ from trainer.input_pipeline import count_events, training_batches
 from trainer.interactions import read_interactions
 from trainer.keeper import Keeper, Length
 from trainer.loss_watch import LossWatch, describe_batch, describe_tables
-from trainer.models.build import TrainingModel, build_tables, build_training_model
+from trainer.models.build import build_tables, build_training_model
+from trainer.models.objectives import TrainingModel
 from trainer.optimizers import dense_optimizer
 from trainer.preemption import Preempted, StopRequest, stop_on_sigterm
 from trainer.run_log import open_log

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from trainer.distribution import Replicas
 from trainer.input_pipeline import Batch
-from trainer.models.build import TrainingModel
+from trainer.models.objectives import TrainingModel
 
 
 class TrainingStep:

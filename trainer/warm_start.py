@@ -18,7 +18,8 @@ from trainer.checkpoint import Parts, State
 from trainer.config import RunConfig
 from trainer.dataset import Dataset, open_dataset
 from trainer.embeddings import CHUNK_ROWS, RowShards, ShardedTable, initialize
-from trainer.models.row_ids import is_of_vocabulary, row_ids
+from trainer.models.build import table_rows
+from trainer.models.table_rows import is_of_vocabulary
 from trainer.run_record import RunRecord, read_record
 
 log = logging.getLogger(__name__)
@@ -42,9 +43,7 @@ class _Earlier:
 
     def ids(self) -> dict[str, list[str]]:
         """Whose each row of each table is."""
-        return row_ids(
-            self.record.config.scored_model, self._dataset(), {n: rows for n, (rows, _) in self.shapes.items()}
-        )
+        return row_ids(self.record.config, self._dataset())
 
     def read(self, array: str) -> np.ndarray:
         """A whole array [N, D] of the checkpoint."""
@@ -77,7 +76,7 @@ def begin_warm(run: str, config: RunConfig, dataset: Dataset, parts: Parts) -> d
     earlier = _Earlier(run, read_record(run), checkpoint.read_state(run, checkpoint.choose_step(run)))
     _check_fits(earlier, config, parts)
     old_ids = earlier.ids()
-    new_ids = row_ids(config.scored_model, dataset, {name: table.rows for name, table in parts.tables.items()})
+    new_ids = row_ids(config, dataset)
     carried = {}
     for name, table in parts.tables.items():
         place_of = {row_id: place for place, row_id in enumerate(old_ids[name])}
@@ -96,6 +95,11 @@ def begin_warm(run: str, config: RunConfig, dataset: Dataset, parts: Parts) -> d
     for variable, value in zip(parts.dense, checkpoint.read_dense_weights(run, earlier.state.step), strict=True):
         variable.assign(value)
     return {"run": run, "step": earlier.state.step, "tables": carried}
+
+
+def row_ids(config: RunConfig, dataset: Dataset) -> dict[str, list[str]]:
+    """Whose each row of each table is."""
+    return {name: rows.ids() for name, rows in table_rows(config, dataset).items()}
 
 
 def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -37,6 +37,7 @@ def build_dataset(
     categories: Mapping[str, Sequence[str]] | None = None,
     prices: Mapping[str, int] | None = None,
     property_values: Mapping[str, Sequence[str]] | None = None,
+    available: Mapping[str, bool] | None = None,
     oov_buckets: int = 1,
     split_method: SplitMethod = SplitMethod.TIME,
     num_shards: int = 1,
@@ -52,6 +53,7 @@ def build_dataset(
       categories: an item's category path, from the root down; absent items have none.
       prices: an item's price bucket, from 1 on; absent items have no price.
       property_values: an item's property values; absent items have none.
+      available: whether an item was to be had; of absent ones nothing is told.
       num_shards: files a split.
     """
     layout = DatasetLayout(root)
@@ -75,7 +77,8 @@ def build_dataset(
             context = [event for earlier in list(events)[:number] for event in events[earlier]]
             rows = _timelines(context, targets, indices, oov_buckets)
             splits[split] = _write_split(root, split, rows, num_shards, block_rows, compressed)
-    table = _catalogue(events[Split.TRAIN], vocabularies, categories or {}, prices or {}, property_values or {})
+    told = (categories or {}, prices or {}, property_values or {}, available or {})
+    table = _catalogue(events[Split.TRAIN], vocabularies, *told)
     storage.write_bytes(layout.catalogue_shard(0, 1), encode_catalogue(table))
     is_by_time = split_method == SplitMethod.TIME
     manifest = Manifest(
@@ -179,6 +182,7 @@ def _catalogue(
     categories: Mapping[str, Sequence[str]],
     prices: Mapping[str, int],
     property_values: Mapping[str, Sequence[str]],
+    available: Mapping[str, bool],
 ) -> pa.Table:
     category_index = {name: place for place, name in enumerate(vocabularies[Vocabulary.CATEGORIES])}
     value_index = {name: place for place, name in enumerate(vocabularies[Vocabulary.PROPERTY_VALUES])}
@@ -194,7 +198,7 @@ def _catalogue(
                 "item_index": index,
                 "category_id": path[-1] if path else None,
                 "category_path": [category_index[name] for name in path],
-                "is_available": None,
+                "is_available": available.get(item),
                 "price": None,
                 "price_bucket": prices.get(item, 0),
                 "price_scaled": 0.0,

@@ -3,16 +3,19 @@
 Shapes: I items, F features of an item at most, W columns of a row.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from contract.schema import Vocabulary
 from trainer.dataset import Dataset
+from trainer.models.table_rows import index_names
 
 MAX_FEATURES = 32
-"""Features of an item that are looked at: its category path, its price bucket, then its property values."""
+"""Features of an item that are looked at, in the order of FEATURES."""
 
 _CHUNK_ITEMS = 4096
 
@@ -24,12 +27,17 @@ class Contents:
     feature        [I, F] int64 rows of the feature table; any row where the weight is 0
     weight         [I, F] float32: 1 / √n for each of an item's n features, so that items with many are as long as those
                    with few; F is 0 where the catalogue tells nothing of any item
-    num_features   rows of the feature table
+    names          of the rows of the feature table, by which another dataset's are found
     """
 
     feature: np.ndarray
     weight: np.ndarray
-    num_features: int
+    names: Sequence[str]
+
+    @property
+    def num_features(self) -> int:
+        """Rows of the feature table."""
+        return len(self.names)
 
     @property
     def width(self) -> int:
@@ -44,36 +52,64 @@ class Contents:
         return np.concatenate(parts).astype(np.float32)
 
 
-def read_contents(dataset: Dataset) -> Contents:
-    """The features of the vocabulary's items: categories of the path, the price bucket, property values.
+class Told(NamedTuple):
+    """What the catalogue tells in one respect: N values of items, in order of items.
 
-    Price buckets lie behind the categories, property values behind those.
+    item    [N] places of items; one that has several values comes several times, one of which nothing is told never
+    value   [N] places in `names`
+    names   of the values; a vocabulary stands for what its indices mean
     """
+
+    item: np.ndarray
+    value: np.ndarray
+    names: Sequence[str] | Vocabulary
+
+
+def category_path(catalogue: pa.Table) -> Told:
+    """The categories from the root down."""
+    return Told(*_entries(catalogue["category_path"]), Vocabulary.CATEGORIES)
+
+
+def price_bucket(catalogue: pa.Table) -> Told:
+    """The price, in quantile buckets; 0 is none."""
+    bucket = catalogue["price_bucket"].to_numpy()
+    priced = np.flatnonzero(bucket > 0)
+    return Told(priced, bucket[priced], [str(number) for number in range(bucket.max(initial=0) + 1)])
+
+
+def property_values(catalogue: pa.Table) -> Told:
+    """The words of the most frequent properties."""
+    return Told(*_entries(catalogue["property_values"]), Vocabulary.PROPERTY_VALUES)
+
+
+FEATURES: tuple[Callable[[pa.Table], Told], ...] = (category_path, price_bucket, property_values)
+"""What is looked at of the catalogue, whose rows are the vocabulary's items; see `contract.catalogue`."""
+
+
+def read_contents(dataset: Dataset) -> Contents:
+    """The features of the vocabulary's items: all that FEATURES tell, each behind those before it."""
     catalogue = dataset.catalogue()
-    num_categories = dataset.manifest.vocabularies[Vocabulary.CATEGORIES].num_indices
-    num_values = dataset.manifest.vocabularies[Vocabulary.PROPERTY_VALUES].num_indices
-    price = catalogue["price_bucket"].to_numpy()
-    first_value = num_categories + int(price.max(initial=0)) + 1
-    priced = np.flatnonzero(price > 0)
-    owners, features = zip(
-        _entries(catalogue["category_path"], 0),
-        (priced, num_categories + price[priced]),
-        _entries(catalogue["property_values"], first_value),
-        strict=True,
-    )
-    owner = np.concatenate(owners)
-    order = np.argsort(owner, kind="stable")
-    return _padded(owner[order], np.concatenate(features)[order], dataset.num_items, first_value + num_values)
+    items, features = [], []
+    names: list[str] = []
+    for feature in FEATURES:
+        told = feature(catalogue)
+        items.append(told.item)
+        features.append(told.value + len(names))
+        values = index_names(dataset, told.names) if isinstance(told.names, Vocabulary) else told.names
+        names += [f"{feature.__name__} {value}" for value in values]
+    item = np.concatenate(items)
+    order = np.argsort(item, kind="stable")
+    return _padded(item[order], np.concatenate(features)[order], dataset.num_items, names)
 
 
-def _entries(lists: pa.ChunkedArray, offset: int) -> tuple[np.ndarray, np.ndarray]:
-    """The item of each entry of the items' lists, and the entry, moved by `offset`."""
+def _entries(lists: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """The item of each entry of the items' lists, and the entry."""
     whole = lists.combine_chunks()
     lengths = np.diff(whole.offsets.to_numpy())
-    return np.repeat(np.arange(len(whole)), lengths), whole.flatten().to_numpy() + offset
+    return np.repeat(np.arange(len(whole)), lengths), whole.flatten().to_numpy()
 
 
-def _padded(owner: np.ndarray, feature: np.ndarray, num_items: int, num_features: int) -> Contents:
+def _padded(owner: np.ndarray, feature: np.ndarray, num_items: int, names: Sequence[str]) -> Contents:
     """Contents out of features and the item of each, ascending."""
     counts = np.bincount(owner, minlength=num_items)
     place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -83,4 +119,4 @@ def _padded(owner: np.ndarray, feature: np.ndarray, num_items: int, num_features
     padded[owner[is_kept], place[is_kept]] = feature[is_kept]
     is_feature = np.arange(padded.shape[1]) < lengths[:, None]
     weight = is_feature / np.sqrt(np.maximum(lengths, 1))[:, None]
-    return Contents(padded, weight.astype(np.float32), num_features)
+    return Contents(padded, weight.astype(np.float32), names)

@@ -17,13 +17,76 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
-from trainer.config import MatrixFactorizationConfig
+from contract.schema import EVENT_KINDS, Vocabulary
+from trainer.checkpoint import Weights
+from trainer.config import MatrixFactorizationConfig, RunConfig, SampledSoftmaxConfig
+from trainer.dataset import Dataset
+from trainer.distribution import Replicas
+from trainer.interactions import read_interactions
 from trainer.models.interface import Queries
+from trainer.models.objectives import (
+    SampledSoftmaxObjective,
+    SquaredErrorObjective,
+    Tables,
+    TrainingModel,
+    compute_dtype,
+    negative_sampler,
+)
+from trainer.models.table_rows import TableRows, vocabulary_rows
 
 _BIAS_SCALE = 0.1
 """The bias is this times its column. Adagrad moves every entry alike, however small its gradients, and at the vectors'
 rate the biases of rare items run ahead of what the vectors learn: validation NDCG@20 on retailrocket_matrix after 8
 epochs at d 64: .117 unscaled, .126 at a tenth, .125 without biases."""
+
+
+def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, TableRows]:
+    """A row of W for each item, and one of D for each visitor who has one; see `models.build.ModelFile`."""
+    items = {"item": vocabulary_rows(dataset, Vocabulary.ITEMS, item_width(model))}
+    if model.history_length:
+        return items
+    return {"visitor": vocabulary_rows(dataset, Vocabulary.VISITORS, model.dim), **items}
+
+
+def training_model(
+    model: MatrixFactorizationConfig, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas
+) -> TrainingModel:
+    """The factorization, and the objective of the loss that it is given."""
+    factorization = MatrixFactorization(model, compute_dtype(config))
+    with replicas.strategy.scope():
+        dense = make_dense_variables(model)
+    if isinstance(config.loss, SampledSoftmaxConfig):
+        sampler = negative_sampler(config.loss, dataset, config.seed)
+        softmax = SampledSoftmaxObjective(config.loss, tables, replicas.count, factorization, sampler, config.seed)
+        return TrainingModel(tables, dense, softmax)
+
+    def predict(weights: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        placed, biases = factorization.place_items(items)
+        return factorization.pair_scores(factorization.place_visitors(visitors, weights), placed, biases)
+
+    return TrainingModel(tables, dense, SquaredErrorObjective(config.loss, tables, replicas.count, predict))
+
+
+def inference_model(
+    model: MatrixFactorizationConfig, config: RunConfig, weights: Weights, dataset: Dataset
+) -> "MatrixFactorizationInference":
+    """The trained factorization, its visitors made of their items where they have no table."""
+    # a softmax never trains the buckets' items, and ranks unknown visitors by what is popular; a squared error trains
+    # all rows, and its scores are weights of events, which popularity is not
+    ranks_by_popularity = isinstance(config.loss, SampledSoftmaxConfig)
+    visitors = weights.tables.get("visitor")
+    if visitors is None:
+        every_kind = [1.0] * len(EVENT_KINDS)
+        visitors = sum_items(model, weights.tables["item"], read_interactions(dataset, every_kind))
+    return MatrixFactorizationInference(
+        model,
+        visitor_table=visitors,
+        dense=weights.dense,
+        item_table=weights.tables["item"],
+        num_visitors=dataset.num_visitors,
+        num_items=dataset.num_items,
+        item_counts=dataset.item_counts() if ranks_by_popularity else None,
+    )
 
 
 def item_width(config: MatrixFactorizationConfig) -> int:

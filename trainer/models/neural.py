@@ -10,8 +10,48 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.config import NeuralConfig
+from contract.schema import Vocabulary
+from trainer.checkpoint import Weights
+from trainer.config import NeuralConfig, RunConfig, SquaredErrorConfig
+from trainer.dataset import Dataset
+from trainer.distribution import Replicas
 from trainer.models.interface import Queries
+from trainer.models.objectives import SquaredErrorObjective, Tables, TrainingModel, compute_dtype
+from trainer.models.table_rows import TableRows, vocabulary_rows
+
+
+def table_rows(model: NeuralConfig, dataset: Dataset) -> dict[str, TableRows]:
+    """A row of D for each visitor and item; see `models.build.ModelFile`."""
+    return {
+        "visitor": vocabulary_rows(dataset, Vocabulary.VISITORS, model.dim),
+        "item": vocabulary_rows(dataset, Vocabulary.ITEMS, model.dim),
+    }
+
+
+def training_model(
+    model: NeuralConfig, config: RunConfig, _: Dataset, tables: Tables, replicas: Replicas
+) -> TrainingModel:
+    """The network and its squared error."""
+    if not isinstance(config.loss, SquaredErrorConfig):
+        raise ValueError("the neural model has no objective but the squared error")
+    with replicas.strategy.scope():
+        dense = make_dense_variables(model, config.seed)
+
+    def predict_pairs(weights: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        return predict(weights, visitors, items, compute_dtype(config))
+
+    return TrainingModel(tables, dense, SquaredErrorObjective(config.loss, tables, replicas.count, predict_pairs))
+
+
+def inference_model(model: NeuralConfig, _: RunConfig, weights: Weights, dataset: Dataset) -> "NeuralInference":
+    """The trained network."""
+    return NeuralInference(
+        model,
+        visitor_table=weights.tables["visitor"],
+        item_table=weights.tables["item"],
+        dense=weights.dense,
+        num_items=dataset.num_items,
+    )
 
 
 def make_dense_variables(config: NeuralConfig, seed: int) -> list[keras.Variable]:

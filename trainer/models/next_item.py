@@ -1,4 +1,4 @@
-"""The objective of the two towers: the item that came next against all others, estimated from samples.
+"""The two towers in training: the item that came next against all others, estimated from samples.
 
 Shapes: B rows of the global batch, b = B / R rows of this replica, H history, N drawn items, C = B + N candidates,
 D embedding, F features of an item, W columns of a row of an item.
@@ -8,16 +8,80 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from trainer.config import SampledSoftmaxConfig
+from contract.schema import Vocabulary
+from trainer.checkpoint import Weights
+from trainer.config import RunConfig, SampledSoftmaxConfig, TowersConfig
+from trainer.dataset import Dataset
+from trainer.distribution import Replicas
 from trainer.embeddings import Lookup
 from trainer.input_pipeline import Batch
-from trainer.losses import sampled_softmax
-from trainer.models.contents import Contents
-from trainer.models.objectives import Candidates, Prepared, Tables, own_slice, shown_mask
-from trainer.models.towers import DenseWeights, History, Towers
+from trainer.losses import SAMPLED_LOSSES
+from trainer.models import towers
+from trainer.models.contents import Contents, read_contents
+from trainer.models.objectives import (
+    Candidates,
+    Prepared,
+    Tables,
+    TrainingModel,
+    compute_dtype,
+    negative_sampler,
+    own_slice,
+    shown_mask,
+)
+from trainer.models.table_rows import TableRows, first_rows
+from trainer.models.towers import DenseWeights, History, Towers, TowersInference
 from trainer.negative_sampling import NegativeSampler
+
+
+def table_rows(model: TowersConfig, dataset: Dataset) -> dict[str, TableRows]:
+    """As `NextItemObjective` reads them; see `models.build.ModelFile`."""
+    contents, width = read_contents(dataset), towers.item_width(model)
+    rows = {"item": first_rows(dataset, Vocabulary.ITEMS, dataset.num_trained_items(), width)}
+    if contents.width:
+        rows["feature"] = TableRows(contents.num_features, width, lambda: list(contents.names))
+    if model.visitor_min_events is not None:
+        num_frequent = int(np.count_nonzero(dataset.visitor_counts() >= model.visitor_min_events))
+        rows["visitor"] = first_rows(dataset, Vocabulary.VISITORS, num_frequent, model.dim)
+    return rows
+
+
+def training_model(
+    model: TowersConfig, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas
+) -> TrainingModel:
+    """The towers and their softmax."""
+    if not isinstance(config.loss, SampledSoftmaxConfig):
+        raise ValueError("the towers have no objective but the softmax")
+    with replicas.strategy.scope():
+        dense = towers.make_dense_variables(model, config.seed)
+    objective = NextItemObjective(
+        config.loss,
+        tables,
+        replicas.count,
+        Towers(model, compute_dtype(config)),
+        negative_sampler(config.loss, dataset, config.seed),
+        read_contents(dataset),
+        config.seed,
+    )
+    return TrainingModel(tables, dense, objective)
+
+
+def inference_model(model: TowersConfig, _: RunConfig, weights: Weights, dataset: Dataset) -> TowersInference:
+    """The trained towers, whose items are all put together: own row, if training knows the item, plus content."""
+    own, contents = weights.tables["item"][:-1], read_contents(dataset)
+    items = np.zeros((dataset.num_items, own.shape[1]), np.float32)
+    if "feature" in weights.tables:
+        items += contents.rows(weights.tables["feature"])
+    items[: len(own)] += own
+    has_content = np.any(contents.weight > 0, axis=1)
+    # of the others nothing is known: as unpopular as the least popular item
+    items[len(own) :][~has_content[len(own) :], -1] = own[:, -1].min()
+    visitors = weights.tables.get("visitor", np.zeros((1, model.dim), np.float32))[:-1]
+    return TowersInference(
+        model, items=items, visitors=visitors, dense=weights.dense, item_counts=dataset.item_counts()
+    )
 
 
 class _Inputs(NamedTuple):
@@ -123,7 +187,7 @@ class NextItemObjective:
         positive = tf.gather(scores, sampled.chosen_place, batch_dims=1)
         positive += tf.reduce_sum(tf.where(is_chosen, bonus, 0.0), axis=1)
         is_hit = tf.equal(sampled.chosen[:, None], sampled.items[None, :]) | _is_among(sampled.items, history)
-        losses = sampled_softmax(
+        losses = SAMPLED_LOSSES[self.config.kind](
             positive,
             tf.concat([scores, own_scores], axis=1),
             tf.concat(

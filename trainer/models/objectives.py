@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import keras
 import tensorflow as tf
 
-from trainer.config import SampledSoftmaxConfig, SquaredErrorConfig
+from trainer.config import RunConfig, SampledSoftmaxConfig, SquaredErrorConfig
+from trainer.dataset import Dataset
 from trainer.embeddings import Lookup, ShardedTable
 from trainer.input_pipeline import Batch
-from trainer.losses import sampled_softmax, squared_error
-from trainer.models.matrix_factorization import MatrixFactorization
+from trainer.losses import SAMPLED_LOSSES, WEIGHT_LOSSES
 from trainer.negative_sampling import NegativeSampler
 
 _DAY_MS = 24 * 60 * 60 * 1000
@@ -47,8 +48,17 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
+class TrainingModel:
+    """What a run trains: tables by name, dense weights, and the objective over both."""
+
+    tables: Tables
+    dense: list[keras.Variable]
+    objective: Objective
+
+
+@dataclass(frozen=True)
 class SquaredErrorObjective:
-    """Mean squared error between the score and the weight of the event's kind.
+    """Mean squared error between the score and the weight of the event's kind, or another of WEIGHT_LOSSES.
 
     predict   [b] scores from dense weights, visitor rows [b, …] and item rows [b, …]
     """
@@ -72,7 +82,8 @@ class SquaredErrorObjective:
         self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: tuple[tf.Tensor, ...]
     ) -> tf.Tensor:
         target, weight = inputs
-        return tf.reduce_sum(weight * squared_error(self.predict(dense, vectors["visitor"], vectors["item"]), target))
+        scores = self.predict(dense, vectors["visitor"], vectors["item"])
+        return tf.reduce_sum(weight * WEIGHT_LOSSES[self.config.kind](scores, target))
 
 
 class Candidates(NamedTuple):
@@ -122,9 +133,43 @@ class Candidates(NamedTuple):
         )
 
 
+class FactorsConfig(Protocol):
+    """What a softmax needs to know of a model whose scores are products of vectors.
+
+    history_length    0: visitors have rows of their own; else items that a visitor is made of
+    visitor_dropout   share of a visitor vector's entries hidden in a training step
+    """
+
+    @property
+    def dim(self) -> int: ...
+    @property
+    def history_length(self) -> int: ...
+    @property
+    def visitor_dropout(self) -> float: ...
+
+
+class Factors(Protocol):
+    """A model whose scores are products of vectors; see `matrix_factorization.MatrixFactorization`."""
+
+    @property
+    def config(self) -> FactorsConfig: ...
+
+    def place_visitors(self, rows: tf.Tensor, dense: Sequence[tf.Tensor]) -> tf.Tensor:
+        """[b, D] for rows of the visitor table, or sums of placed items."""
+
+    def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Vectors [C, D] and biases [C] for rows of the item table."""
+
+    def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
+        """[b] for placed visitors [b, D], placed items [b, D] and their biases [b]."""
+
+    def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
+        """[b, C] for placed visitors [b, D], placed items [C, D] and their biases [C]."""
+
+
 @dataclass(frozen=True)
 class SampledSoftmaxObjective:
-    """Cross entropy of the item chosen against the items of the global batch and drawn ones.
+    """Cross entropy of the item chosen against the items of the global batch and drawn ones, or another SAMPLED_LOSSES.
 
     A row whose item is not in the vocabulary neither counts nor is a candidate. Where visitors are made of their items,
     the item chosen is left out of them wherever it stands, and a row of which nothing is left does not count either.
@@ -133,7 +178,7 @@ class SampledSoftmaxObjective:
     config: SampledSoftmaxConfig
     tables: Tables
     replicas: int
-    model: MatrixFactorization
+    model: Factors
     sampler: NegativeSampler
     seed: int
 
@@ -175,11 +220,30 @@ class SampledSoftmaxObjective:
         )
         scores = self.model.candidate_scores(visitors, items, biases)
         is_hit = tf.equal(given.chosen[:, None], given.items[None, :])
-        losses = sampled_softmax(positive, scores, given.log_expected_count, is_hit | ~given.is_candidate)
+        losses = SAMPLED_LOSSES[self.config.kind](
+            positive, scores, given.log_expected_count, is_hit | ~given.is_candidate
+        )
         if self.config.l2:
             read = tf.concat([rows, tf.gather(candidate_rows, given.chosen_place)], axis=1)
             losses += self.config.l2 * tf.reduce_sum(tf.square(read), axis=1)
         return tf.reduce_sum(given.weight * losses)
+
+
+def negative_sampler(loss: SampledSoftmaxConfig, dataset: Dataset, seed: int) -> NegativeSampler:
+    """The sampler of the items that training knows: the first ones of the vocabulary."""
+    return NegativeSampler(
+        dataset.item_counts()[: dataset.num_trained_items()],
+        num_drawn=loss.num_drawn,
+        drawn_power=loss.drawn_power,
+        seed=seed,
+        uniform_share=loss.uniform_share,
+        has_batch_items=loss.has_batch_items,
+    )
+
+
+def compute_dtype(config: RunConfig) -> tf.DType:
+    """Of matrix products."""
+    return tf.bfloat16 if config.mixed_precision else tf.float32
 
 
 def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:

@@ -8,8 +8,9 @@ from contract.settings import apply_settings
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from trainer import checkpoint
 from trainer.dataset import Dataset
+from trainer.models.build import build_inference_model
 from trainer.models.interface import InferenceModel, Queries
-from trainer.models.loading import build_inference_model, load_inference_model
+from trainer.models.loading import load_inference_model
 from trainer.presets import PRESETS
 from trainer.run_record import read_record
 from trainer.train import train

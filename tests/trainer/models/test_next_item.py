@@ -15,7 +15,7 @@ from trainer.optimizers import row_optimizer
 
 NUM_ITEMS, LENGTH, DIM = 6, 3, 4
 COUNTS = np.array([8, 5, 3, 2, 1, 1])
-NOTHING_TOLD = Contents(np.zeros((NUM_ITEMS, 0), np.int64), np.zeros((NUM_ITEMS, 0), np.float32), 0)
+NOTHING_TOLD = Contents(np.zeros((NUM_ITEMS, 0), np.int64), np.zeros((NUM_ITEMS, 0), np.float32), [])
 
 
 def make_weights(seed: int = 0, config: TowersConfig | None = None) -> tuple[np.ndarray, DenseWeights]:
@@ -166,7 +166,7 @@ def test_an_example_counts_by_the_kind_of_its_event() -> None:
 TOLD = Contents(
     np.array([[0, 1], [1, 2], [2, 0], [0, 0], [1, 0], [2, 1]]),
     np.array([[0.7, 0.7], [0.7, 0.7], [1, 0], [0, 0], [1, 0], [0.7, 0.7]], np.float32),
-    3,
+    ["0", "1", "2"],
 )
 """Two features of items 0, 1 and 5, one of items 2 and 4, none of item 3."""
 
