@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,13 @@ def test_the_notebook_was_executed_in_order_and_shows_no_error() -> None:
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert {output["output_type"] for output in outputs} == {"execute_result", "display_data"}
+
+
+def test_the_outputs_are_small_and_name_no_folder_of_the_machine_they_were_made_on() -> None:
+    assert NOTEBOOK.stat().st_size < 200_000
+    shown = json.dumps([[output.get("data", output) for output in cell["outputs"]] for cell in code_cells()])
+    text = re.sub(r'"image/png": "[^"]*"', "", shown)
+    assert re.findall(r"/(?:tmp|home|root|work|Users|var)/[^\s\"']*", text) == []
 
 
 @pytest.mark.integration
