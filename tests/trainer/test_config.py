@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Literal
 
 import pytest
 
@@ -59,6 +60,23 @@ def test_an_unknown_key_is_answered_with_the_known_ones_and_the_nearest() -> Non
     with pytest.raises(ValueError, match=r"did you mean input\.batch_size\?") as caught:
         apply_settings(CONFIG, ["input.batchsize=3"])
     assert "optimizer.learning_rate" in str(caught.value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwoKinds:
+    kind: Literal["first", "second"] = "first"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Holder:
+    part: TwoKinds | SquaredErrorConfig = dataclasses.field(default_factory=TwoKinds)
+
+
+def test_a_kind_is_set_where_its_dataclass_stands_for_several() -> None:
+    changed = apply_settings(Holder(), ["part.kind=second"])
+    assert changed == Holder(part=TwoKinds(kind="second")) == from_json(Holder, to_json(changed))
+    with pytest.raises(ValueError, match=r"part\.kind must be one of first, second, squared_error, got third"):
+        apply_settings(Holder(), ["part.kind=third"])
 
 
 @pytest.mark.parametrize("setting", ["epochs", "model=3", "model.kind=neural", "model.similarity=dot", "=3"])
