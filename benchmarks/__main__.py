@@ -5,7 +5,7 @@ import sys
 import tempfile
 
 COMMANDS = (
-    ("demo", "--output", "{scratch}/demo"),
+    ("demo", "--record", "--output", "{scratch}/demo"),
     ("notebook", "{scratch}/demo/shop/events.csv"),
     ("synthesize",),
     ("full_size", "{scratch}/full"),

@@ -1,4 +1,6 @@
-"""The main job from CSV to recommendations, stage by stage, as one would type it; its JSON fills the README's table.
+"""The main job from CSV to recommendations, stage by stage, as one would type it.
+
+With --record its JSON fills the README's table; without, a demo leaves the checkout as it was.
 
 Every stage is a command of its own, so the seconds include starting Python and importing TensorFlow.
 """
@@ -25,6 +27,8 @@ def main() -> None:
     """Runs the stages that are not done yet and ends with the recommendations and the paths of what was made."""
     given = _parse_arguments()
     root = Path(given.output)
+    if given.record and root.exists():
+        sys.exit(f"{root}/ exists: a record is of all stages; give --output a new directory")
     _check_inputs(root, given)
     stages: dict[str, float] = {}
     events, properties, tree = _find_input(root, given, stages)
@@ -42,7 +46,7 @@ def main() -> None:
     print(f"\n{_table(evaluations)}\n")
     shown = run_command([sys.executable, "-m", "benchmarks.show_recommendations", str(export), str(dataset)])
     print(shown.stdout)
-    if set(stages) == {"synthesize", "prepare", *_stage_names(), "export", "recommend"}:
+    if given.record:
         report("demo", {"visitors": VISITORS, "seconds": stages, "table": _figures(evaluations)}, quiet=True)
     _print_paths(root)
 
@@ -53,7 +57,10 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--events", default="", help="your events instead of a synthetic shop")
     parser.add_argument("--item-properties", default="", help="your item properties")
     parser.add_argument("--category-tree", default="", help="your category tree")
+    parser.add_argument("--record", action="store_true", help="write benchmarks/results/demo.json")
     given = parser.parse_args()
+    if given.record and given.events:
+        parser.error("--record is of the synthetic shop, without EVENTS")
     if not given.events and (given.item_properties or given.category_tree):
         parser.error(
             "ITEM_PROPERTIES and CATEGORY_TREE go with EVENTS; without EVENTS the demo makes a shop of its own"
@@ -92,10 +99,6 @@ def _train_and_evaluate(preset: str, root: Path, dataset: Path, stages: dict[str
     _run(f"evaluate {preset}", ["trainer", "evaluate", "--workdir", str(workdir)], evaluation, stages)
     result: dict[str, Any] = json.loads(evaluation.read_text())
     return result
-
-
-def _stage_names() -> list[str]:
-    return [f"{verb} {preset}" for preset in PRESETS for verb in ("train", "evaluate")]
 
 
 def _run(stage: str, arguments: Sequence[str], made: Path, stages: dict[str, float]) -> None:

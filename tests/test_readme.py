@@ -1,6 +1,8 @@
 """The README says what was measured and what is there."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from benchmarks.readme import README, read_results, renew
@@ -12,6 +14,14 @@ FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 def test_the_readmes_tables_are_those_of_the_last_benchmarks():
     text = README.read_text()
     assert renew(text, read_results()) == text, "run `python -m benchmarks.readme`"
+
+
+def test_a_record_of_the_demo_is_of_all_its_stages(tmp_path):
+    for given, complaint in (([], "a record is of all stages"), (["--events", "mine.csv"], "of the synthetic shop")):
+        command = [sys.executable, "-m", "benchmarks.demo", "--record", "--output", str(tmp_path), *given]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert complaint in done.stderr
 
 
 def test_every_link_in_the_documents_leads_somewhere():
