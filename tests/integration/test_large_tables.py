@@ -35,7 +35,7 @@ def test_sigterm_saves_tables_of_full_size_within_ten_seconds_and_a_second_one_e
     wait_for(first, "asked to stop")
     begin = time.monotonic()
     first.send_signal(signal.SIGTERM)
-    finish([first], -signal.SIGTERM)
+    finish([first], 143)
     assert time.monotonic() - begin < 2
 
     second = start("mf", dataset, tmp_path, *SETTINGS)
