@@ -275,7 +275,8 @@ class RunConfig:
     mixed_precision          matrix products in bfloat16; tables, losses and updates stay float32
     jit_compile              compile loss and gradients with XLA
     steps_per_call           steps run between two looks of the program at the run: a stop waits for that many
-    checkpoint_every_steps   also save within an epoch; none: at the end of each epoch only
+    checkpoint_every_steps   also save within an epoch, after so many steps; none: not by steps
+    checkpoint_every_seconds also save within an epoch, when so long nothing was saved; none: not by time
     step_timeout_seconds     several workers give up, to be started again, when no step and no chunk of validation ends
                              for so long: one of them hangs; the first step, which is compiled, has five times as long
     patience                 epochs in a row that bring no better figure on the validation split, after which the run
@@ -297,6 +298,7 @@ class RunConfig:
     jit_compile: bool = False
     steps_per_call: int = 20
     checkpoint_every_steps: int | None = None
+    checkpoint_every_seconds: float | None = 300.0
     step_timeout_seconds: float = 300.0
     patience: int | None = 3
     max_loss_growth: float | None = 10.0
@@ -308,6 +310,8 @@ class RunConfig:
         _check(self.steps_per_call >= 1, "steps_per_call", self.steps_per_call, "at least 1")
         every = self.checkpoint_every_steps
         _check(every is None or every >= 1, "checkpoint_every_steps", every, "at least 1, or none")
+        seconds = self.checkpoint_every_seconds
+        _check(seconds is None or seconds > 0, "checkpoint_every_seconds", seconds, "above 0, or none")
         _check(self.step_timeout_seconds > 0, "step_timeout_seconds", self.step_timeout_seconds, "above 0")
         _check(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1, or none")
         growth = self.max_loss_growth

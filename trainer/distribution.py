@@ -102,11 +102,17 @@ class Replicas:
         summed: np.ndarray = self.run(on_replica, tf.constant(value)).numpy()
         return summed
 
-    def is_true_anywhere(self, flag: bool) -> bool:
-        """True where some worker says so; every worker calls it, outside `run`, and waits for the others."""
+    def are_true_anywhere(self, *flags: bool) -> tuple[bool, ...]:
+        """Of each flag whether some worker says so; every worker calls it, outside `run`, and waits for the others."""
         if self.workers == 1:
-            return flag
-        return bool(self.run(lambda replica, value: self.all_reduce(value), tf.constant(float(flag))) > 0)  # noqa: ARG005
+            return flags
+        own = tf.constant(flags, tf.float32)
+        summed = self.run(lambda replica, value: self.all_reduce(value), own)  # noqa: ARG005
+        return tuple((summed.numpy() > 0).tolist())
+
+    def is_true_anywhere(self, flag: bool) -> bool:
+        """True where some worker says so, see `are_true_anywhere`."""
+        return self.are_true_anywhere(flag)[0]
 
     def wait_for_all(self) -> None:
         """Returns once every worker has come here; called outside `run`."""

@@ -35,14 +35,21 @@ class RowShards:
                 shape = (rows_owned(rows, replica, replicas.count), dim)
                 self.shards[replica] = tf.Variable(tf.fill(shape, fill), trainable=False)
 
+    @property
+    def replicas(self) -> int:
+        """R, over all processes."""
+        return self._replicas.count
+
     def assign(self, start: int, values: np.ndarray) -> None:
         """Sets the rows start … start + n - 1 to `values` [n, D]; each owner keeps its own."""
-        count = self._replicas.count
-        for replica, shard in self.shards.items():
-            own = values[(replica - start) % count :: count]
-            first = rows_owned(start, replica, count)
-            places = np.arange(first, first + len(own))
-            shard.scatter_update(tf.IndexedSlices(tf.constant(own), tf.constant(places)))
+        for replica in self.shards:
+            own = values[(replica - start) % self.replicas :: self.replicas]
+            self.assign_owned(replica, rows_owned(start, replica, self.replicas), own)
+
+    def assign_owned(self, replica: int, first: int, values: np.ndarray) -> None:
+        """Sets what one of this process's replicas has at its places first … first + n - 1 to `values` [n, D]."""
+        places = tf.range(first, first + len(values))
+        self.shards[replica].scatter_update(tf.IndexedSlices(tf.constant(values), places))
 
     def chunks(self, replica: int) -> Iterator[np.ndarray]:
         """The rows of one of this process's replicas in order, at most CHUNK_ROWS [n, D] at a time."""

@@ -105,10 +105,15 @@ def recommend(
     cluster = join_cluster()
     with stop_without_others(cluster):
         replicas = start_replicas(1, cluster)
-        run, model_checksum = open_trained_run(workdir, data), weights_checksum(workdir)
+        run = open_trained_run(workdir, data, replicas)
         replicas.wait_for_all()  # all have seen that nothing stands at `output`
         summary = write_recommendations(
-            run.model, run.dataset, output, request, model_checksum=model_checksum, replicas=replicas
+            run.model,
+            run.dataset,
+            output,
+            request,
+            model_checksum=weights_checksum(workdir, run.step),
+            replicas=replicas,
         )
         replicas.wait_for_all()
         return summary

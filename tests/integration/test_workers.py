@@ -68,7 +68,9 @@ def test_three_workers_share_one_shard_and_rank_as_one_process(one_shard: str, t
     finish([start("mf", one_shard, tmp_path / "three", *settings, cluster=cluster) for cluster in clusters(3)])
     one, three = (checkpoint.read_weights(str(tmp_path / name), "last") for name in ("one", "three"))
     # a ring adds three numbers in another order than one device does
-    assert np.linalg.norm(one.tables["item"] - three.tables["item"]) < 1e-5 * np.linalg.norm(one.tables["item"])
+    assert np.linalg.norm(np.subtract(one.tables["item"], three.tables["item"])) < 1e-5 * np.linalg.norm(
+        one.tables["item"]
+    )
 
     run = str(tmp_path / "three")
     (alone,) = run_together(1, "evaluate", "--workdir", run)
