@@ -4,15 +4,20 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from contract.layout import RunLayout, checkpoint_step
+from contract.settings import apply_settings
 from trainer import checkpoint
 from trainer.cluster import Cluster, tf_config
+from trainer.presets import PRESETS
+from trainer.train import train
 
 SMALL = ["input.batch_size=64", "model.dim=8", "steps_per_call=2"]
 """Settings of a run on a few rows."""
@@ -45,7 +50,11 @@ def start(
     cluster: Cluster | None = None,
     program: Sequence[str] = ("-m", "trainer"),
 ) -> subprocess.Popen:
-    """Training of a small run; what it logs is to be read from its standard error."""
+    """Training of a small run; its log is its standard error.
+
+    Args:
+      program: what Python runs.
+    """
     return subprocess.Popen(
         [sys.executable, *program, *train_arguments(preset, dataset, workdir, [*SMALL, *settings])],
         env=environment(cluster),
@@ -60,6 +69,12 @@ def start_workers(count: int, preset: str, dataset: str, workdir: Path, *setting
     return [start(preset, dataset, workdir, *settings, cluster=cluster) for cluster in clusters(count)]
 
 
+def train_alone(preset: str, dataset: str, workdir: Path, *settings: str) -> dict[str, Any]:
+    """The same in this process, which spares a start of TensorFlow: what nothing ends needs no process of its own."""
+    config = apply_settings(PRESETS[preset], [*SMALL, *settings])
+    return train(config, data=dataset, workdir=str(workdir))
+
+
 def finish(processes: Sequence[subprocess.Popen], status: int = 0) -> str:
     """Waits for all, which must end with a status; what the first of them logged."""
     logs = [process.communicate(timeout=300)[1] for process in processes]
@@ -68,15 +83,23 @@ def finish(processes: Sequence[subprocess.Popen], status: int = 0) -> str:
     return logs[0]
 
 
-def wait_for(process: subprocess.Popen, text: str) -> None:
-    """Reads the log up to a line with `text`."""
+def wait_for(process: subprocess.Popen, *texts: str) -> str:
+    """Reads the log up to a line with one of the texts; that line."""
     assert process.stderr is not None
     seen = []
     for line in process.stderr:
         seen.append(line)
-        if text in line:
-            return
+        if any(text in line for text in texts):
+            return line
     raise AssertionError("".join(seen))
+
+
+def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
+    """Returns once the run, of which this is the chief, goes on and has saved `step` or a later one."""
+    wait_for(process, "beginning: ", "going on from the checkpoint")
+    while saved_step(workdir) < step:
+        assert process.poll() is None, finish([process])
+        time.sleep(0.001)
 
 
 def saved_step(workdir: Path) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_training_processes import finish, start, wait_for
+from tests.integration.processes import finish, start, wait_for
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from trainer import checkpoint
 
