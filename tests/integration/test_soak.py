@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration.processes import SMALL
-from tests.integration.soak import Kill, SoakFailed, await_moment, plan_kills, soak
+from tests.integration.soak import Kill, Soak, SoakFailed, await_moment, plan_kills, soak
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.same_numbers]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_a_run_of_two_workers_that_is_killed_again_and_again_ends_with_the_same_
     dataset: str, tmp_path: Path
 ) -> None:
     settings = [*SMALL, "epochs=60", "patience=none", "checkpoint_every_steps=10"]
-    figures = soak(dataset, tmp_path, kills=4, seed=1, settings=settings, max_delay=0.2)
+    figures = soak(dataset, tmp_path, Soak(kills=4, seed=1, settings=settings, max_delay=0.2))
     assert figures["same_tables"]
     assert figures["last_step"] == 60 * 6  # 360 rows in batches of 64
     whos = Counter(kind.rpartition(" ")[0] for kind in figures["by_kind"])
