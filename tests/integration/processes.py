@@ -14,13 +14,18 @@ import numpy as np
 
 from contract.layout import RunLayout, checkpoint_step
 from contract.settings import apply_settings
-from trainer import checkpoint
+from trainer import checkpoint, presets
 from trainer.cluster import Cluster, tf_config
-from trainer.presets import PRESETS
 from trainer.train import train
 
 SMALL = ["input.batch_size=64", "model.dim=8", "steps_per_call=2"]
 """Settings of a run on a few rows."""
+LONG = ["epochs=40", "checkpoint_every_steps=4", "patience=none"]
+"""Settings of such a run of 240 steps, or 200 of the towers."""
+PRESETS = ["notebook-nn", "mf", "nn"]
+"""One of each model."""
+END_SECONDS = 900
+"""For which a process that ends by itself is waited for: a minute, where nothing else uses the machine."""
 
 
 def clusters(count: int) -> list[Cluster]:
@@ -71,13 +76,13 @@ def start_workers(count: int, preset: str, dataset: str, workdir: Path, *setting
 
 def train_alone(preset: str, dataset: str, workdir: Path, *settings: str) -> dict[str, Any]:
     """The same in this process, which spares a start of TensorFlow: what nothing ends needs no process of its own."""
-    config = apply_settings(PRESETS[preset], [*SMALL, *settings])
+    config = apply_settings(presets.PRESETS[preset], [*SMALL, *settings])
     return train(config, data=dataset, workdir=str(workdir))
 
 
 def finish(processes: Sequence[subprocess.Popen], status: int = 0) -> str:
     """Waits for all, which must end with a status; what the first of them logged."""
-    logs = [process.communicate(timeout=300)[1] for process in processes]
+    logs = [process.communicate(timeout=END_SECONDS)[1] for process in processes]
     for process, log in zip(processes, logs, strict=True):
         assert process.returncode == status, log
     return logs[0]
@@ -97,6 +102,11 @@ def wait_for(process: subprocess.Popen, *texts: str) -> str:
 def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
     """Returns once the run, of which this is the chief, goes on and has saved `step` or a later one."""
     wait_for(process, "beginning: ", "going on from the checkpoint")
+    wait_until_saved(process, workdir, step)
+
+
+def wait_until_saved(process: subprocess.Popen, workdir: Path, step: int) -> None:
+    """Returns once a run that already goes on has saved `step` or a later one."""
     while saved_step(workdir) < step:
         assert process.poll() is None, finish([process])
         time.sleep(0.001)

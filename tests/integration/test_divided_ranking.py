@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.integration.processes import clusters, environment, train_alone
+from tests.integration.processes import END_SECONDS, PRESETS, clusters, environment, train_alone
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from trainer.evaluate import evaluate
 from trainer.recommend import SHARD_ENTRIES, recommend
 
 pytestmark = [pytest.mark.integration, pytest.mark.same_numbers]
 
-VISITORS, ITEMS, CHUNK = 3000, 400, 1024
+VISITORS, ITEMS, CHUNK = 2100, 480, 1024
 """Three chunks of visitors and cases: each of two or three workers has something to rank that the others have not."""
 
 
@@ -26,7 +26,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return root
 
 
-@pytest.fixture(scope="module", params=["notebook-nn", "mf", "nn"])
+@pytest.fixture(scope="module", params=PRESETS)
 def run(request: pytest.FixtureRequest, dataset: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     workdir = tmp_path_factory.mktemp("run")
     train_alone(request.param, dataset, workdir, "input.batch_size=512")
@@ -45,7 +45,7 @@ def run_together(count: int, *arguments: str) -> list[dict[str, Any]]:
         )
         for cluster in clusters(count)
     ]
-    results = [process.communicate(timeout=300) for process in processes]
+    results = [process.communicate(timeout=END_SECONDS) for process in processes]
     for process, (_, log) in zip(processes, results, strict=True):
         assert process.returncode == 0, log
     return [json.loads(printed) for printed, _ in results]

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.processes import (
+    LONG,
+    PRESETS,
     assert_same,
     finish,
     saved_step,
@@ -16,15 +18,12 @@ from tests.integration.processes import (
     train_alone,
     wait_for,
     wait_for_step,
+    wait_until_saved,
 )
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from trainer import checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.same_numbers]
-
-PRESETS = ["notebook-nn", "mf", "nn"]
-LONG = ["epochs=40", "checkpoint_every_steps=4", "patience=none"]
-"""Settings of a run of 240 steps, or 200 of the towers."""
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +78,7 @@ def test_two_workers_stopped_by_sigterm_to_one_go_on_as_one_and_again_as_two_wit
 
     alone = start(preset, dataset, changed, *LONG)
     assert "going on with 1 replicas" in wait_for(alone, "replicas")
-    wait_for_step(alone, changed, saved + choices.randrange(1, 50))
+    wait_until_saved(alone, changed, saved + choices.randrange(1, 50))
     alone.send_signal(signal.SIGTERM)
     finish([alone], 75)
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from tests.integration.processes import (
+    LONG,
+    PRESETS,
     assert_same,
     clusters,
     finish,
@@ -21,10 +23,6 @@ from tests.trainer.dataset_builder import build_dataset, checkerboard
 from trainer import checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.same_numbers]
-
-PRESETS = ["notebook-nn", "mf", "nn"]
-LONG = ["epochs=40", "checkpoint_every_steps=4", "patience=none"]
-"""Settings of a run of 240 steps, or 200 of the towers."""
 
 HANGING = """
 import sys, time
@@ -119,4 +117,5 @@ def test_three_workers_share_one_shard_as_one_process_with_three_replicas(one_sh
     finish(start_workers(3, "mf", one_shard, tmp_path / "three", *settings))
     one, three = (checkpoint.read_weights(str(tmp_path / name), "last") for name in ("one", "three"))
     # a ring adds three numbers in another order than one device does
-    assert np.linalg.norm(one.tables["item"] - three.tables["item"]) < 1e-5 * np.linalg.norm(one.tables["item"])
+    expected, found = (np.asarray(weights.tables["item"]) for weights in (one, three))
+    assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
