@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_training_processes import finish, start
+from tests.integration.processes import finish, start
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 
 pytestmark = pytest.mark.integration
