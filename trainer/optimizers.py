@@ -4,7 +4,7 @@ Shapes: U distinct rows of a step, D columns. Keras 3's own optimizers treat a t
 its rows, not the few thousand that were read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -51,7 +51,7 @@ def row_optimizer(config: OptimizerConfig) -> RowOptimizer:
 
 
 def dense_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
-    """The Keras optimizer; it sums the replicas' gradients, so each must be of its share of the global loss."""
+    """The Keras optimizer, for `apply_summed`."""
     if isinstance(config, AdagradConfig):
         return keras.optimizers.Adagrad(
             learning_rate=config.learning_rate,
@@ -61,6 +61,29 @@ def dense_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(
         learning_rate=config.learning_rate, beta_1=config.beta_1, beta_2=config.beta_2, epsilon=config.epsilon
     )
+
+
+def apply_summed(
+    optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]
+) -> None:
+    """Moves dense weights on every replica along gradients that are sums over the replicas already.
+
+    Keras' own `apply` would sum them once more, variable by variable.
+
+    Args:
+      optimizer: built for the variables.
+      gradients: the same on every replica, one for each variable.
+    """
+    rate = tf.convert_to_tensor(optimizer.learning_rate)
+
+    def move(strategy: tf.distribute.Strategy, *given: tf.Tensor) -> None:
+        for variable, gradient in zip(variables, given, strict=True):
+            strategy.extended.update(
+                variable.value, lambda weight, own: optimizer.update_step(own, weight, rate), args=(gradient,)
+            )
+
+    tf.distribute.get_replica_context().merge_call(move, args=tuple(gradients))
+    optimizer.iterations.assign_add(1)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 from trainer.config import AdagradConfig, AdamConfig, OptimizerConfig
-from trainer.optimizers import dense_optimizer, row_optimizer
+from trainer.distribution import start_replicas
+from trainer.optimizers import apply_summed, dense_optimizer, row_optimizer
 
 
 def make_table(config: OptimizerConfig, values: np.ndarray) -> tuple[tf.Variable, dict[str, tf.Variable]]:
@@ -64,3 +65,23 @@ def test_a_table_whose_every_row_has_a_gradient_moves_as_under_keras(config: Opt
         row_optimizer(config).apply(values, slots, tf.range(3, dtype=tf.int64), gradient, tf.constant(step, tf.int64))
         keras_optimizer.apply([gradient], [dense])
     np.testing.assert_allclose(values.numpy(), np.asarray(dense), rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_dense_weights_move_once_along_the_sum_on_every_replica(count: int) -> None:
+    replicas = start_replicas(count, None)
+    with replicas.strategy.scope():
+        weights = [keras.Variable(np.zeros(2, np.float32)), keras.Variable(np.float32(1.0))]
+        optimizer = dense_optimizer(AdagradConfig(learning_rate=0.5, initial_accumulator=7.0))
+        optimizer.build(weights)
+
+    def on_replica(replica: int) -> tf.Tensor:
+        apply_summed(optimizer, [tf.constant([3.0, 0.0]), tf.constant(-3.0)], weights)
+        return replicas.all_gather(tf.convert_to_tensor(weights[0].value)[None])
+
+    for _ in range(2):
+        moved = tf.function(lambda: replicas.run(on_replica))()
+    # first 0.5 × 3 / √(7 + 9) = 0.375, then 0.5 × 3 / √(7 + 9 + 9) = 0.3
+    np.testing.assert_allclose(moved, [[-0.675, 0.0]] * count, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(weights[1]), 1.675, rtol=1e-6)
+    assert optimizer.iterations.numpy() == 2
