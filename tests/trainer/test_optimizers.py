@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -85,3 +88,26 @@ def test_dense_weights_move_once_along_the_sum_on_every_replica(count: int) -> N
     np.testing.assert_allclose(moved, [[-0.675, 0.0]] * count, rtol=1e-6)
     np.testing.assert_allclose(np.asarray(weights[1]), 1.675, rtol=1e-6)
     assert optimizer.iterations.numpy() == 2
+
+
+@pytest.mark.parametrize(
+    "kind", [AdagradConfig, partial(AdagradConfig, is_row_wise=True), AdamConfig], ids=["adagrad", "row-wise", "adam"]
+)
+def test_the_rate_rises_evenly_over_the_warm_up(kind: Callable[..., OptimizerConfig]) -> None:
+    moves = {}
+    for warm_up_steps in (0, 4):
+        config = kind(learning_rate=0.4, warm_up_steps=warm_up_steps)
+        values, slots = make_table(config, np.zeros((1, 1), np.float32))
+        weight = keras.Variable(np.zeros(1, np.float32))
+        optimizer = dense_optimizer(config)
+        optimizer.build([weight])
+        places = [np.zeros(2)]
+        for step in range(6):
+            gradient = tf.constant([[3.0]])
+            row_optimizer(config).apply(values, slots, tf.constant([0]), gradient, tf.constant(step, tf.int64))
+            apply_summed(optimizer, [gradient[0]], [weight])
+            places.append(np.array([values.numpy()[0, 0], np.asarray(weight)[0]]))
+        moves[warm_up_steps] = np.diff(places, axis=0)
+    # rates of 0.1, 0.2, 0.3, 0.4, 0.4 and 0.4 instead of 0.4
+    share = np.array([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
+    np.testing.assert_allclose(moves[4], moves[0] * share[:, None], rtol=1e-4)
