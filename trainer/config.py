@@ -184,6 +184,7 @@ class AdagradConfig:
     initial_accumulator   far below a squared gradient, or rows hardly move: the loss is a mean over the batch, so an
                           entry of a row's gradient is about scale / batch_size, squared 1e-7
     is_row_wise           one accumulator a row of a table, of the mean over its columns: half the memory
+    warm_up_steps         steps in which the rate, and that of the dense weights, rises evenly to what is set; 0: none
     """
 
     kind: Literal["adagrad"] = "adagrad"
@@ -191,28 +192,35 @@ class AdagradConfig:
     initial_accumulator: float = 1e-9
     epsilon: float = 1e-7
     is_row_wise: bool = False
+    warm_up_steps: int = 0
 
     def __post_init__(self) -> None:
         _check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
         _check(self.initial_accumulator >= 0, "optimizer.initial_accumulator", self.initial_accumulator, "at least 0")
         _check(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "above 0")
+        _check(self.warm_up_steps >= 0, "optimizer.warm_up_steps", self.warm_up_steps, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdamConfig:
-    """Adam (Kingma and Ba, ICLR 2015); tables use its lazy form: rows outside a step keep value and moments."""
+    """Adam (Kingma and Ba, ICLR 2015); tables use its lazy form: rows outside a step keep value and moments.
+
+    warm_up_steps     steps in which the rate, and that of the dense weights, rises evenly to what is set; 0: none
+    """
 
     kind: Literal["adam"] = "adam"
     learning_rate: float = 0.001
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-7
+    warm_up_steps: int = 0
 
     def __post_init__(self) -> None:
         _check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
         _check(0 <= self.beta_1 < 1, "optimizer.beta_1", self.beta_1, "in [0, 1)")
         _check(0 <= self.beta_2 < 1, "optimizer.beta_2", self.beta_2, "in [0, 1)")
         _check(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "above 0")
+        _check(self.warm_up_steps >= 0, "optimizer.warm_up_steps", self.warm_up_steps, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,10 +366,11 @@ class RunConfig:
     @property
     def dense_optimizer(self) -> OptimizerConfig:
         """What moves the weights that are not tables."""
+        warm_up_steps = self.optimizer.warm_up_steps
         if isinstance(self.model, TowersConfig):
-            return AdamConfig(learning_rate=self.model.dense_learning_rate)
+            return AdamConfig(learning_rate=self.model.dense_learning_rate, warm_up_steps=warm_up_steps)
         if isinstance(self.model, MatrixFactorizationConfig):
-            return AdamConfig()
+            return AdamConfig(warm_up_steps=warm_up_steps)
         return self.optimizer
 
 

@@ -7,7 +7,7 @@ its own share of a table.
 import itertools
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,6 +84,14 @@ class Replicas:
         if self.count == 1:
             return value
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+    def all_reduce_together(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The sums of several tensors of one type over all replicas, which travel as one; called within `run`."""
+        if self.count == 1:
+            return list(values)
+        summed = self.all_reduce(tf.concat([tf.reshape(value, [-1]) for value in values], axis=0))
+        pieces = tf.split(summed, [value.shape.num_elements() for value in values])
+        return [tf.reshape(piece, value.shape) for piece, value in zip(pieces, values, strict=True)]
 
     def all_gather(self, value: tf.Tensor) -> tf.Tensor:
         """The replicas' values one after the other along the first axis; called within `run`."""
