@@ -222,9 +222,15 @@ class SampledSoftmaxObjective:
             positive, scores, given.log_expected_count, is_hit | ~given.is_candidate
         )
         if self.config.l2:
-            read = tf.concat([rows, tf.gather(candidate_rows, given.chosen_place)], axis=1)
-            losses += self.config.l2 * tf.reduce_sum(tf.square(read), axis=1)
+            losses += self.config.l2 * self._squares(rows, candidate_rows, given.chosen_place)
         return tf.reduce_sum(given.weight * losses)
+
+    def _squares(self, visitor_rows: tf.Tensor, candidate_rows: tf.Tensor, chosen_place: tf.Tensor) -> tf.Tensor:
+        """[b]: each row's share of the squares of what the step reads: visitors, items chosen, items drawn."""
+        read = tf.concat([visitor_rows, tf.gather(candidate_rows, chosen_place)], axis=1)
+        num_rows = candidate_rows.shape[0] - self.sampler.num_drawn
+        # drawn rows are read once for the whole batch, whose rows' weights add up to 1
+        return tf.reduce_sum(tf.square(read), axis=1) + tf.reduce_sum(tf.square(candidate_rows[num_rows:])) / num_rows
 
 
 def known_entries(batch: Batch, num_items: int) -> tf.Tensor:
