@@ -75,7 +75,7 @@ def compare_systems(
     first_means: np.ndarray | None = None
     for name, scorer in systems.items():
         log.info("ranking %d items in %d cases: %s", cases.num_items, len(cases), name)
-        measurement = evaluate_scorer(scorer, cases, replicas=replicas)
+        measurement = evaluate_scorer(scorer, cases, replicas=replicas, is_both_ways=bool(cases.is_new.any()))
         columns = _columns(measurement, cases, groups)
         values, is_counted = np.stack(columns.values, axis=1), np.stack(columns.is_counted, axis=1)
         means = resampled_means(values, counts=is_counted, owner=cases.timeline, seed=seed)
@@ -103,7 +103,7 @@ def _group_sizes(cases: Cases, groups: Mapping[str, np.ndarray]) -> dict[str, di
 def _columns(measurement: Measurement, cases: Cases, groups: Mapping[str, np.ndarray]) -> _Columns:
     columns = _Columns()
     columns.add("ranking", measurement.by_case, np.ones(len(cases), bool))
-    if cases.is_new.any():
+    if measurement.ranks_otherwise is not None:
         columns.add("ranking_otherwise", metric_values(measurement.ranks_otherwise, measurement.ks), cases.is_new)
     for name, is_member in groups.items():
         ranks, places = measurement.ranks.only(is_member)

@@ -42,13 +42,13 @@ class Measurement:
     ks                the list lengths
     ranks             of the relevant items as the protocol ranks
     ranks_otherwise   with the items of the history shown where the protocol hides them, and hidden where it shows them:
-                      what is hidden then ranks last
+                      what is hidden then ranks last; None: not asked for
     shown             how often each item is in a list of k as the protocol ranks, [I] int64, by k
     """
 
     ks: tuple[int, ...]
     ranks: RelevantRanks
-    ranks_otherwise: RelevantRanks
+    ranks_otherwise: RelevantRanks | None
     shown: dict[int, np.ndarray]
 
     @cached_property
@@ -86,6 +86,7 @@ class Evaluator:
         ks: Sequence[int] = LIST_LENGTHS,
         scores_bytes: int | None = None,
         replicas: Replicas | None = None,
+        is_both_ways: bool = False,
     ):
         """Prepares a compiled ranking.
 
@@ -95,6 +96,7 @@ class Evaluator:
           ks: the list lengths; those beyond the catalogue count as the whole catalogue.
           scores_bytes: memory for the scores of a chunk; by default what suits the device.
           replicas: whose workers rank together, each some of the chunks; all get the same measurement.
+          is_both_ways: rank once more with seen items treated the other way.
 
         Raises:
           ValueError: there are no cases, or a list length is below 1.
@@ -107,6 +109,7 @@ class Evaluator:
         if min(ks) < 1:
             raise ValueError(f"list lengths must be at least 1, got {list(ks)}")
         self._scorer, self._cases, self._ks, self._replicas = scorer, cases, tuple(sorted(set(ks))), replicas
+        self._ways = (cases.hides_seen, not cases.hides_seen) if is_both_ways else (cases.hides_seen,)
         self._longest = min(max(ks), cases.num_items)
         self._chunk_size = chunk_size(cases.num_items, scores_bytes)
         relevant = tf.TensorSpec([self._chunk_size, None], tf.int64)
@@ -122,7 +125,7 @@ class Evaluator:
           ValueError: a score is NaN or infinite.
         """
         cases, relevant = self._cases, self._cases.relevant
-        ranks = np.zeros((2, len(relevant.values)), np.int64)
+        ranks = np.zeros((len(self._ways), len(relevant.values)), np.int64)
         added = np.zeros((len(self._ks), cases.num_items), np.int64)  # shown at places from the next lower k on
         for chunk, queries in query_chunks(
             cases.visitor, cases.history, cases.timestamp_ms, self._chunk_size, self._replicas
@@ -139,8 +142,9 @@ class Evaluator:
             self._count_shown(added, rankings[0], len(lengths))
         if self._replicas is not None:  # each pair was ranked by one worker, and is 0 with the others
             ranks, added = self._replicas.sum_over_workers(ranks), self._replicas.sum_over_workers(added)
-        found, otherwise = (RelevantRanks(row, relevant.owner, relevant.lengths) for row in ranks)
-        return Measurement(self._ks, found, otherwise, dict(zip(self._ks, added.cumsum(axis=0), strict=True)))
+        found = [RelevantRanks(row, relevant.owner, relevant.lengths) for row in ranks]
+        shown = dict(zip(self._ks, added.cumsum(axis=0), strict=True))
+        return Measurement(self._ks, found[0], found[1] if len(found) > 1 else None, shown)
 
     def _count_shown(self, added: np.ndarray, ranking: _ChunkRanking, count: int) -> None:
         """Adds the lists of the first `count` cases of a chunk to `added` [len(ks), I]."""
@@ -148,12 +152,13 @@ class Evaluator:
         for place, (begin, end) in enumerate(itertools.pairwise([0, *self._ks])):
             np.add.at(added[place], items[:, begin:end][is_shown[:, begin:end]], 1)
 
-    def _rank_chunk(self, queries: Queries, relevant: tf.Tensor) -> tuple[_ChunkRanking, _ChunkRanking]:
-        """The ranking as the protocol has it, and the one with seen items treated the other way."""
-        shown = visible_scores(self._scorer, queries, is_seen_hidden=False)
-        hidden = hide(shown, queries.history, queries.history_length)
-        first, second = (hidden, shown) if self._cases.hides_seen else (shown, hidden)
-        return self._rank_scores(first, relevant), self._rank_scores(second, relevant)
+    def _rank_chunk(self, queries: Queries, relevant: tf.Tensor) -> list[_ChunkRanking]:
+        """The ranking as the protocol has it and, where that is asked for, with seen items treated the other way."""
+        scores = visible_scores(self._scorer, queries, is_seen_hidden=False)
+        return [
+            self._rank_scores(hide(scores, queries.history, queries.history_length) if hides else scores, relevant)
+            for hides in self._ways
+        ]
 
     def _rank_scores(self, scores: tf.Tensor, relevant: tf.Tensor) -> _ChunkRanking:
         k = self._longest
@@ -170,10 +175,14 @@ class Evaluator:
 
 
 def evaluate_scorer(
-    scorer: Scorer, cases: Cases, ks: Sequence[int] = LIST_LENGTHS, replicas: Replicas | None = None
+    scorer: Scorer,
+    cases: Cases,
+    ks: Sequence[int] = LIST_LENGTHS,
+    replicas: Replicas | None = None,
+    is_both_ways: bool = False,
 ) -> Measurement:
-    """Measures a scorer once."""
-    return Evaluator(scorer, cases, ks, replicas=replicas).measure()
+    """Measures a scorer once; see `Evaluator`."""
+    return Evaluator(scorer, cases, ks, replicas=replicas, is_both_ways=is_both_ways).measure()
 
 
 def returning_visitor_ndcg(scorer: Scorer, dataset: Dataset, split: Split, k: int = 20) -> float:

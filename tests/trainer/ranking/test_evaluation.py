@@ -11,6 +11,7 @@ from trainer.ranking.cases import build_cases, next_items
 from trainer.ranking.evaluation import Evaluator, evaluate_scorer, next_item_mrr, returning_visitor_ndcg
 from trainer.ranking.exposure import coverage
 from trainer.ranking.metrics import metric_values
+from trainer.ranking.topk import top_k
 
 NUM_ITEMS = 40
 
@@ -36,7 +37,7 @@ def test_the_evaluator_equals_a_slow_plain_one(levels, ks, hides_seen):
     scores = generator.integers(0, levels, size=(23, NUM_ITEMS)).astype(np.float32)
     cases = dataclasses.replace(cases_of(history, relevant, NUM_ITEMS), hides_seen=hides_seen)
     # scores of four visitors at a time: the last chunk is not full
-    measured = Evaluator(TableScorer(scores), cases, ks, scores_bytes=4 * NUM_ITEMS * 4).measure()
+    measured = Evaluator(TableScorer(scores), cases, ks, scores_bytes=4 * NUM_ITEMS * 4, is_both_ways=True).measure()
     otherwise = metric_values(measured.ranks_otherwise, measured.ks)
     seen = [set(items) for items in history]
     hidden, hidden_otherwise = (seen, [set()] * 23) if hides_seen else ([set()] * 23, seen)
@@ -68,7 +69,7 @@ def test_next_items_equal_those_of_a_slow_plain_evaluator(tmp_path):
     )
     scores = generator.integers(0, 6, size=(5, 8)).astype(np.float32)
     cases = build_cases(dataset, Split.TEST, next_items)
-    measured = Evaluator(TableScorer(scores), cases, [3]).measure()
+    measured = Evaluator(TableScorer(scores), cases, [3], is_both_ways=True).measure()
     otherwise = metric_values(measured.ranks_otherwise, measured.ks)
     timelines = [[int(item[1:]) for name, item, _, _ in events if name == f"v{v}"] for v in range(5)]
     place = {v: sum(name == f"v{v}" for name, *_ in events[:50]) for v in range(5)}
@@ -120,6 +121,18 @@ def test_an_evaluator_measures_the_weights_of_the_moment():
     assert evaluator.measure().mean("hit_rate@1") == 0
     scorer.scores.assign([[1, 0, 2]])
     assert evaluator.measure().mean("hit_rate@1") == 1
+
+
+def test_one_ranking_is_made_unless_both_are_asked_for(monkeypatch):
+    ranked = []
+    monkeypatch.setattr("trainer.ranking.evaluation.top_k", lambda scores, k: ranked.append(k) or top_k(scores, k))
+    once, twice = (
+        evaluate_scorer(TableScorer([[3, 2, 1]]), cases_of([[0]], [[2]], 3), [1], is_both_ways=is_both_ways)
+        for is_both_ways in (False, True)
+    )
+    assert ranked == [2] * 3  # once for the first, twice for the second; the one best and the next, which might tie
+    assert once.ranks_otherwise is None
+    assert once.by_case["mrr@1"] == twice.by_case["mrr@1"]
 
 
 def test_a_diverged_model_is_refused():
