@@ -26,6 +26,26 @@ def test_each_figure_has_an_interval_and_those_beside_the_first_system_a_p_value
     assert ranking["fails"]["recall@100"] == {"value": 1, "low": 1, "high": 1, "p": 1}
 
 
+def test_any_two_systems_are_told_apart_by_a_paired_test():
+    """Of 40 visitors the first system serves 30 and the others 29 of these, the one as the other."""
+    hits = np.where(np.arange(NUM_ITEMS) == 1, 9.0, 1.0)
+    served = {"first": 30, "second": 29, "third": 29}
+    systems = {
+        name: TableScorer(np.where(np.arange(40)[:, None] < count, hits, -hits)) for name, count in served.items()
+    }
+    cases = cases_of([[0]] * 40, [[1]] * 40, NUM_ITEMS)
+    pairs = compare_systems(systems, cases, {}, np.ones(NUM_ITEMS), seed=0)["pairs"]
+    assert {metric: {first: list(others) for first, others in of.items()} for metric, of in pairs.items()} == {
+        metric: {"first": ["second", "third"], "second": ["third"]} for metric in ("ndcg@20", "recall@20", "mrr@20")
+    }
+    nearly = pairs["recall@20"]["first"]["second"]
+    assert nearly["difference"] == pytest.approx(1 / 40)
+    # the one visitor is left out of (39 / 40) ** 40 = .363 of the resamples, and may be drawn four times
+    assert (nearly["low"], nearly["p"]) == (0, pytest.approx(2 * 0.363, abs=0.05))
+    assert 2 / 40 <= nearly["high"] <= 4 / 40
+    assert pairs["recall@20"]["second"]["third"] == {"difference": 0, "low": 0, "high": 0, "p": 1}
+
+
 def test_coverage_gini_and_novelty_have_a_value_alone():
     ranking = compare()["ranking"]
     # everybody is shown item 1 first: one of 30 items; all items have one of 30 events
