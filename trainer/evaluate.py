@@ -37,7 +37,7 @@ PROTOCOLS: Mapping[str, Protocol] = {"returning_visitors": returning_visitors, "
 
 _DESCRIPTIONS = {
     "returning_visitors": "the new items that a visitor with a history touches after the cut, seen items hidden; "
-    "otherwise: shown",
+    "otherwise: shown, and what such a visitor touches again counts too",
     "next_item": "the item of each row, given all rows of the visitor before it, seen items shown; "
     "otherwise: hidden, for rows whose item is new to the visitor",
 }

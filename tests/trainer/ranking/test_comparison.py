@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.trainer.ranking.fakes import TableScorer, cases_of
+from tests.trainer.ranking.fakes import TableScorer, cases_of, lists_of
 from trainer.ranking.comparison import compare_systems
 
 NUM_ITEMS = 30
@@ -73,6 +73,18 @@ def test_a_group_is_a_mean_over_its_own_cases():
     assert result["groups"]["first ten"]["cases"] == 10
     # item 2 ties with 27 others that may be shown: none of the other thirty finds it
     assert result["ranking"]["knows"]["ndcg@20"]["value"] == pytest.approx(10 / 40)
+
+
+def test_what_a_visitor_returns_to_is_found_where_seen_items_are_shown():
+    """He has seen item 0, and touches it again beside the new item 1."""
+    cases = dataclasses.replace(cases_of([[0]], [[1]], NUM_ITEMS), relevant_otherwise=lists_of([[0, 1]]))
+    result = compare_systems(
+        {"model": TableScorer(-np.arange(NUM_ITEMS, dtype=float)[None])}, cases, {}, np.ones(NUM_ITEMS), seed=0
+    )
+    assert result["ranking"]["model"]["recall@1"]["value"] == 1
+    # both on top: were item 0 not relevant, item 1 would stand second, and recall@1 would be 0
+    assert result["ranking_otherwise"]["model"]["recall@1"]["value"] == 1
+    assert result["ranking_otherwise"]["model"]["ndcg@5"]["value"] == 1
 
 
 def test_the_other_treatment_of_seen_items_counts_only_cases_whose_item_is_new():

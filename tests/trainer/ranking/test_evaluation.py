@@ -5,7 +5,7 @@ import pytest
 
 from contract.schema import Split
 from tests.trainer.dataset_builder import build_dataset
-from tests.trainer.ranking.fakes import TableScorer, cases_of
+from tests.trainer.ranking.fakes import TableScorer, cases_of, lists_of
 from tests.trainer.ranking.plain import plain_list, plain_metrics
 from trainer.ranking.cases import build_cases, next_items
 from trainer.ranking.evaluation import Evaluator, evaluate_scorer, next_item_mrr, returning_visitor_ndcg
@@ -35,15 +35,23 @@ def test_the_evaluator_equals_a_slow_plain_one(levels, ks, hides_seen):
     generator = np.random.default_rng(0)
     history, relevant = random_cases(generator, num_visitors=23)
     scores = generator.integers(0, levels, size=(23, NUM_ITEMS)).astype(np.float32)
-    cases = dataclasses.replace(cases_of(history, relevant, NUM_ITEMS), hides_seen=hides_seen)
+    # where seen items are shown otherwise, some of them are to be found as well
+    again = [[item for item in seen[:2] if item < NUM_ITEMS] if hides_seen else [] for seen in history]
+    relevant_otherwise = [sorted({*new, *old}) for new, old in zip(relevant, again, strict=True)]
+    cases = dataclasses.replace(
+        cases_of(history, relevant, NUM_ITEMS),
+        hides_seen=hides_seen,
+        relevant_otherwise=lists_of(relevant_otherwise),
+    )
     # scores of four visitors at a time: the last chunk is not full
     measured = Evaluator(TableScorer(scores), cases, ks, scores_bytes=4 * NUM_ITEMS * 4, is_both_ways=True).measure()
     otherwise = metric_values(measured.ranks_otherwise, measured.ks)
     seen = [set(items) for items in history]
     hidden, hidden_otherwise = (seen, [set()] * 23) if hides_seen else ([set()] * 23, seen)
     for k in ks:
-        for values, hides in ((measured.by_case, hidden), (otherwise, hidden_otherwise)):
-            expected = [plain_metrics(scores[v], hides[v], set(relevant[v]), k) for v in range(23)]
+        ways = ((measured.by_case, hidden, relevant), (otherwise, hidden_otherwise, relevant_otherwise))
+        for values, hides, right in ways:
+            expected = [plain_metrics(scores[v], hides[v], set(right[v]), k) for v in range(23)]
             for name in expected[0]:
                 np.testing.assert_allclose(values[name], [row[name] for row in expected], err_msg=name)
         lists = [plain_list(scores[v], hidden[v], k) for v in range(23)]
