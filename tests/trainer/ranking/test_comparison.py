@@ -63,6 +63,9 @@ def test_a_group_counts_its_own_relevant_items_in_the_whole_ranking():
     assert result["views"]["ranking"]["model"]["mrr@20"]["value"] == 1
     assert result["carts"]["ranking"]["model"]["mrr@20"]["value"] == pytest.approx(1 / 2)
     assert (result["carts"]["cases"], result["carts"]["relevant_items"]) == (1, 1)
+    # at every list length: the second place is not within the first, and is within the first five
+    carts = result["carts"]["ranking"]["model"]
+    assert [carts[f"recall@{k}"]["value"] for k in (1, 5, 10, 20, 100)] == [0, 1, 1, 1, 1]
 
 
 def test_a_group_is_a_mean_over_its_own_cases():
