@@ -10,17 +10,19 @@ import tensorflow as tf
 
 from contract import storage
 from contract.layout import DatasetLayout, RunLayout
-from contract.schema import Split
+from contract.schema import EVENT_KINDS, Split
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel, queries_of
 from trainer.checkpoint import Weights
 from trainer.config import MatrixFactorizationConfig, NeuralConfig, TowersConfig
 from trainer.export import describe_run, export_model
+from trainer.models.interface import Queries
 from trainer.models.matrix_factorization import MatrixFactorizationInference, item_width
 from trainer.models.neural import NeuralInference
 from trainer.models.towers import TowersInference, make_dense_variables
 from trainer.presets import PRESETS
-from trainer.ranking.topk import query_signature
+from trainer.ranking.cases import build_cases, next_items
+from trainer.ranking.topk import query_chunks, query_signature
 from trainer.run_record import RunRecord
 from trainer.trained_run import TrainedRun
 
@@ -81,7 +83,7 @@ def test_a_moved_export_answers_in_a_process_with_tensorflow_alone_bit_for_bit_a
         subprocess.run(client, stdout=subprocess.PIPE, text=True, check=True, cwd="/", timeout=120).stdout
     )
 
-    assert answer["signatures"] == ["recommend", "score", "serving_default", "similar_items"]
+    assert answer["signatures"] == ["recommend", "recommend_events", "score", "serving_default", "similar_items"]
     expected = bits(tf.function(model.catalogue_scores)(queries_of([0, 1, 2])))
     for row, names in enumerate(answer["item_id"]):
         shown = [name for name in names if name]
@@ -259,6 +261,41 @@ def test_every_kind_of_trained_model_is_served_bit_for_bit(dataset, model, tmp_p
     pairs = signatures["score"](visitor_id=tf.constant(["bob", "bob"]), item_id=tf.constant(["item-4", "?"]))["score"]
     own = tf.function(model.pair_scores)(tf.constant([1, 1], tf.int64), tf.constant([4, 8], tf.int64))
     np.testing.assert_array_equal(bits(pairs), bits(own))
+
+
+def test_histories_with_events_are_served_the_scores_that_the_evaluator_ranks_by(tmp_path):
+    """Random timelines of all kinds over five weeks, half of them before the cut: the next items of the other half."""
+    generator = np.random.default_rng(3)
+    moments = np.sort(generator.integers(0, 35 * 24 * 60 * 60 * 1000, 90)).tolist()
+    events = [
+        (f"v{generator.integers(6)}", f"item-{generator.integers(9)}", EVENT_KINDS[generator.integers(3)], moment)
+        for moment in moments
+    ]
+    dataset = build_dataset(
+        str(tmp_path / "dataset"), train=events[:45], test=events[45:], visitors=["v0", "v1"], items=ITEMS
+    )
+    towers = trained_models()[-1]
+    export_model(towers, dataset, str(tmp_path / "export"))
+    served = tf.saved_model.load(str(tmp_path / "export")).signatures["recommend_events"]
+
+    cases = build_cases(dataset, Split.TEST, next_items)
+    ((_, queries),) = query_chunks(cases.visitor, cases.history, cases.timestamp_ms, len(cases))
+    expected = tf.function(towers.catalogue_scores, input_signature=[query_signature(None)])(queries)
+    is_entry = np.arange(queries.history.shape[1]) < queries.history_length.numpy()[:, None]
+    ids, kinds = np.array([*ITEMS, "never sold"]), np.array(EVENT_KINDS)
+    answer = served(
+        visitor_id=tf.constant([f"v{visitor}" for visitor in cases.visitor]),
+        history=tf.constant(np.where(is_entry, ids[queries.history], "")),
+        history_event=tf.constant(np.where(is_entry, kinds[queries.history_event], "")),
+        history_age_ms=queries.timestamp_ms[:, None] - queries.history_timestamp_ms,
+        k=tf.constant(8),
+        exclude_seen=tf.constant(False),
+    )
+    places = [[ITEMS.index(name.decode()) for name in row] for row in answer["item_id"].numpy()]
+    np.testing.assert_array_equal(bits(answer["score"]), bits(tf.gather(expected, places, batch_dims=1)))
+    # the kinds and the ages tell: as views of this moment the same histories score otherwise
+    plain = towers.catalogue_scores(Queries.of_items(queries.visitor, queries.history, queries.history_length))
+    assert not np.allclose(plain, expected, atol=0.1)
 
 
 def test_towers_answer_a_visitor_never_seen_by_his_history_and_without_one_by_what_is_popular(dataset, tmp_path):
