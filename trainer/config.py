@@ -148,12 +148,13 @@ class SampledSoftmaxConfig:
     """Loss of the item chosen against the items of the global batch and drawn ones: `losses.SAMPLED_LOSSES` has it.
 
     num_drawn         items drawn a step, the same on every replica
-    drawn_power       items are drawn in proportion to (training events + 1) ** drawn_power; 0: all alike
+    drawn_power       items are drawn in proportion to (its rows in an epoch + 1) ** drawn_power; 0: all alike
     uniform_share     of the draws that are of all items alike instead, so that rare items compete too
     has_batch_items   whether the other rows' items compete
     event_weights     weight of an example by the kind of its event
     half_life_days    an example weighs half as much as one so many days younger; none: all ages weigh alike
-    l2                of the vectors that an example reads, for dot products: directions do not feel it
+    l2                of the rows that a step reads, those of visitors, items chosen and items drawn; for dot products:
+                      directions have no length to keep short
     """
 
     kind: Literal["sampled_softmax"] = "sampled_softmax"
@@ -320,8 +321,12 @@ class RunConfig:
         if isinstance(self.model, MatrixFactorizationConfig) and self.model.history_length:
             rule = "0 with loss.kind squared_error, which predicts an event's weight from the visitor's own vector"
             _check(isinstance(self.loss, SampledSoftmaxConfig), "model.history_length", self.model.history_length, rule)
-        if isinstance(self.model, TowersConfig) and isinstance(self.loss, SampledSoftmaxConfig):
-            _check(self.loss.l2 == 0, "loss.l2", self.loss.l2, "0 with the towers: only a factorization has it")
+        if isinstance(self.loss, SampledSoftmaxConfig):
+            is_of_dots = isinstance(self.model, MatrixFactorizationConfig) and self.model.similarity == "dot"
+            rule = (
+                "0, but for a factorization with model.similarity=dot and history_length=0: directions have no length"
+            )
+            _check(self.loss.l2 == 0 or is_of_dots, "loss.l2", self.loss.l2, rule)
         if self.solver == "als" and (self.model.kind, self.loss.kind) != ("matrix_factorization", "sampled_softmax"):
             raise ValueError(
                 f"solver=als ranks with a factorization, got model {self.model.kind} and loss {self.loss.kind}: leave "

@@ -37,7 +37,7 @@ PROTOCOLS: Mapping[str, Protocol] = {"returning_visitors": returning_visitors, "
 
 _DESCRIPTIONS = {
     "returning_visitors": "the new items that a visitor with a history touches after the cut, seen items hidden; "
-    "otherwise: shown",
+    "otherwise: shown, and what such a visitor touches again counts too",
     "next_item": "the item of each row, given all rows of the visitor before it, seen items shown; "
     "otherwise: hidden, for rows whose item is new to the visitor",
 }
@@ -133,7 +133,7 @@ def measure_protocol(
         "unknown_item_share": all_cases.unknown_item_share,
         "catalogue_items": cases.num_items,
     }
-    figures: dict[str, Any] = {"ranking": None, "ranking_otherwise": None, "groups": None, "samples": []}
+    figures: dict[str, Any] = dict.fromkeys(("ranking", "ranking_otherwise", "groups", "pairs")) | {"samples": []}
     if len(cases):
         groups = pair_groups(cases, item_counts, dataset.num_visitors)
         figures = compare_systems(systems, cases, groups, item_counts, seed=_SEED, replicas=replicas)

@@ -23,7 +23,7 @@ class NegativeSampler:
         """A sampler of the items 0 … I-1.
 
         Args:
-          item_counts: [I] training events of each item.
+          item_counts: [I] rows of each item that an epoch shows as candidates of the others.
           num_drawn: N.
           drawn_power: items are drawn in proportion to (item_counts + 1) ** drawn_power.
           seed: of the draws; a step draws the same on every replica.

@@ -30,6 +30,7 @@ from trainer.models.objectives import (
     Tables,
     TrainingModel,
     compute_dtype,
+    entries_beside_chosen,
     negative_sampler,
 )
 from trainer.models.table_rows import TableRows, vocabulary_rows
@@ -56,7 +57,7 @@ def training_model(
     with replicas.strategy.scope():
         dense = make_dense_variables(model)
     if isinstance(config.loss, SampledSoftmaxConfig):
-        sampler = negative_sampler(config.loss, dataset, config.seed)
+        sampler = negative_sampler(config.loss, dataset, config, entries_beside_chosen)
         softmax = SampledSoftmaxObjective(config.loss, tables, replicas.count, factorization, sampler, config.seed)
         return TrainingModel(tables, dense, softmax)
 

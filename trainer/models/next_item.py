@@ -27,8 +27,10 @@ from trainer.models.objectives import (
     Tables,
     TrainingModel,
     compute_dtype,
+    known_entries,
     negative_sampler,
     own_slice,
+    rows_that_count,
     shown_mask,
 )
 from trainer.models.table_rows import TableRows, first_rows
@@ -61,7 +63,7 @@ def training_model(
         tables,
         replicas.count,
         Towers(model, compute_dtype(config)),
-        negative_sampler(config.loss, dataset, config.seed),
+        negative_sampler(config.loss, dataset, config, known_entries),
         read_contents(dataset),
         config.seed,
     )
@@ -126,8 +128,8 @@ class NextItemObjective:
     seed: int
 
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared:
-        is_entry = batch.is_history & (batch.history < self.sampler.num_items)
-        is_counted = batch.is_row & (batch.item < self.sampler.num_items) & tf.reduce_any(is_entry, axis=1)
+        is_entry = known_entries(batch, self.sampler.num_items)
+        is_counted = rows_that_count(batch, self.sampler.num_items, is_entry)
         own = own_slice(batch, replica, self.replicas)
         candidates = Candidates.of_batch(batch, is_counted, self.config, self.sampler, step, own)
         history = History.of(batch.history, batch.history_event, batch.history_age_ms, is_entry)

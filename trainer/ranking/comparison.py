@@ -1,8 +1,9 @@
-"""Systems side by side on the same cases: every figure with its interval, and whether it differs from the first's.
+"""Systems side by side on the same cases: every figure with its interval, and whether it differs from another's.
 
 Shapes: V cases, P (case, relevant item) pairs, I items, M columns, R resamples.
 """
 
+import itertools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 GROUP_LIST_LENGTH = 20
 """The K of the metrics of each group."""
+
+PAIR_METRICS = ("ndcg@20", "recall@20", "mrr@20")
+"""In what any two systems are compared."""
 
 
 @dataclass
@@ -68,14 +72,17 @@ def compare_systems(
       it; coverage, Gini coefficient and novelty, which are no means over visitors, have a value alone.
       `ranking_otherwise`: the same with seen items shown where the protocol hides them and hidden where it shows them,
       over the cases whose relevant items are new.
+      `pairs`: the `PAIR_METRICS` to each system to each of those behind it: the `difference`, the first less the
+      second, with `low`, `high` and `p`.
       `groups`: of each its `cases`, its `relevant_items` and a `ranking`: only the relevant items of the group count,
       the others remain in the ranking.
     """
     result: dict[str, Any] = {"ranking": {}, "ranking_otherwise": {}, "groups": _group_sizes(cases, groups)}
     first_means: np.ndarray | None = None
+    means_of: dict[str, np.ndarray] = {}  # [R, pair metrics]
     for name, scorer in systems.items():
         log.info("ranking %d items in %d cases: %s", cases.num_items, len(cases), name)
-        measurement = evaluate_scorer(scorer, cases, replicas=replicas)
+        measurement = evaluate_scorer(scorer, cases, replicas=replicas, is_both_ways=bool(cases.is_new.any()))
         columns = _columns(measurement, cases, groups)
         values, is_counted = np.stack(columns.values, axis=1), np.stack(columns.is_counted, axis=1)
         means = resampled_means(values, counts=is_counted, owner=cases.timeline, seed=seed)
@@ -84,9 +91,27 @@ def compare_systems(
         for (section, metric), estimate in zip(columns.names, estimates, strict=True):
             ranking = result["groups"][section]["ranking"] if section in groups else result[section]
             ranking.setdefault(name, {})[metric] = estimate
+        means_of[name] = means[:, [columns.names.index(("ranking", metric)) for metric in PAIR_METRICS]]
         exposure = exposure_values(measurement.shown, item_counts)
         result["ranking"][name] |= {metric: {"value": value} for metric, value in exposure.items()}
+    result["pairs"] = _pairs(result["ranking"], means_of)
     return result
+
+
+def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What `compare_systems` tells of any two systems, from their figures and resampled means [R, pair metrics]."""
+    pairs: dict[str, Any] = {metric: {} for metric in PAIR_METRICS}
+    for first, second in itertools.combinations(means_of, 2):
+        low, high = percentile_interval(means_of[first] - means_of[second])
+        p_values = paired_p_values(means_of[first], means_of[second])
+        for column, metric in enumerate(PAIR_METRICS):
+            pairs[metric].setdefault(first, {})[second] = {
+                "difference": ranking[first][metric]["value"] - ranking[second][metric]["value"],
+                "low": float(low[column]),
+                "high": float(high[column]),
+                "p": float(p_values[column]),
+            }
+    return pairs
 
 
 def _group_sizes(cases: Cases, groups: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -103,7 +128,7 @@ def _group_sizes(cases: Cases, groups: Mapping[str, np.ndarray]) -> dict[str, di
 def _columns(measurement: Measurement, cases: Cases, groups: Mapping[str, np.ndarray]) -> _Columns:
     columns = _Columns()
     columns.add("ranking", measurement.by_case, np.ones(len(cases), bool))
-    if cases.is_new.any():
+    if measurement.ranks_otherwise is not None:
         columns.add("ranking_otherwise", metric_values(measurement.ranks_otherwise, measurement.ks), cases.is_new)
     for name, is_member in groups.items():
         ranks, places = measurement.ranks.only(is_member)
