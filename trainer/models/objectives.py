@@ -161,6 +161,9 @@ class Factors(Protocol):
     def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Vectors [C, D] and biases [C] for rows of the item table."""
 
+    def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
+        """[b, D] sums of placed items, of rows [b, H, W] of the item table where `is_entry` [b, H]."""
+
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
         """[b] for placed visitors [b, D], placed items [b, D] and their biases [b]."""
 
