@@ -123,9 +123,18 @@ class MatrixFactorization:
 
     def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Vectors [C, D] and biases [C] for rows [C, W] of the item table."""
-        vectors = self._normalize(rows[:, : self.config.dim])
-        biases = _BIAS_SCALE * rows[:, -1] if self.config.has_item_bias else tf.zeros(tf.shape(rows)[:1])
-        return vectors, biases
+        if not self.config.has_item_bias:
+            return self._normalize(rows), tf.zeros(tf.shape(rows)[:1])
+        # split and not sliced: the gradient is then put together once, instead of two tables of zeros being added
+        vectors, columns = tf.split(rows, [self.config.dim, 1], axis=1)
+        return self._normalize(vectors), _BIAS_SCALE * columns[:, 0]
+
+    def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
+        """[B, D] sums of placed items, of rows [B, H, W] of the item table where `is_entry` [B, H]."""
+        vectors, _ = tf.split(rows, [self.config.dim, rows.shape[2] - self.config.dim], axis=2)
+        squares = tf.reduce_sum(tf.square(vectors), axis=2)
+        share = tf.where(is_entry, tf.math.rsqrt(tf.maximum(squares, 1e-12)), 0.0)
+        return tf.matmul(share[:, None, :], vectors)[:, 0]
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
         """[B] for placed visitors [B, D], placed items [B, D] and their biases [B]."""
