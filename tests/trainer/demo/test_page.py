@@ -56,6 +56,39 @@ def test_a_visitor_is_typed_by_keyboard_and_an_unknown_one_is_told(page):
     expect_history(page, [])
 
 
+def test_back_to_a_visitor_tells_again_whether_he_is_known(page):
+    for name in ("anna", "nobody"):
+        page.locator("#visitor").fill(name)
+        page.keyboard.press("Enter")
+        expect(page.locator("#known")).to_contain_text("A known visitor" if name == "anna" else "Unknown")
+    page.go_back()
+    expect(page.locator("#visitor")).to_have_value("anna")
+    expect(page.locator("#known")).to_have_text("A known visitor.")
+    page.go_back()
+    expect(page.locator("#known")).to_have_text("")
+
+
+def test_of_two_visitors_typed_quickly_the_later_is_taken(page):
+    waiting = []
+
+    def hold(route):
+        waiting.append(route)
+
+    page.route("**/api/visitor", hold)
+    for name in ("anna", "bob"):
+        page.locator("#visitor").fill(name)
+        with page.expect_request("**/api/visitor"):
+            page.keyboard.press("Enter")
+    first, second = waiting
+    with page.expect_response("**/api/recommend"):
+        second.continue_()
+    with page.expect_response("**/api/visitor"):
+        first.continue_()
+    page.evaluate("new Promise(requestAnimationFrame)")  # time for the page to take anna
+    expect_history(page, ["item-0"])
+    expect(page.locator("#visitor")).to_have_value("bob")
+
+
 def test_markup_in_an_id_stays_text(page):
     page.locator("#item").fill(MARKUP)
     page.keyboard.press("Enter")
