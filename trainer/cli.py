@@ -5,13 +5,13 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
 from absl import logging as absl_logging
 
+from contract.progress import LogHandler
 from contract.schema import Split
 from contract.settings import apply_settings
 from trainer.config import EvaluationConfig, RunConfig
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.DEBUG if given.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
-        stream=sys.stderr,
+        handlers=[LogHandler()],
     )
     if not given.verbose:
         _quiet_libraries()

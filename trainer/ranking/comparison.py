@@ -4,12 +4,13 @@ Shapes: V cases, P (case, relevant item) pairs, I items, M columns, R resamples.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from contract.progress import make_bar
 from trainer.distribution import Replicas
 from trainer.models.interface import Scorer
 from trainer.ranking.cases import Cases
@@ -73,9 +74,7 @@ def compare_systems(
     """
     result: dict[str, Any] = {"ranking": {}, "ranking_otherwise": {}, "groups": _group_sizes(cases, groups)}
     first_means: np.ndarray | None = None
-    for name, scorer in systems.items():
-        log.info("ranking %d items in %d cases: %s", cases.num_items, len(cases), name)
-        measurement = evaluate_scorer(scorer, cases, replicas=replicas)
+    for name, measurement in _measure(systems, cases, replicas):
         columns = _columns(measurement, cases, groups)
         values, is_counted = np.stack(columns.values, axis=1), np.stack(columns.is_counted, axis=1)
         means = resampled_means(values, counts=is_counted, owner=cases.timeline, seed=seed)
@@ -87,6 +86,17 @@ def compare_systems(
         exposure = exposure_values(measurement.shown, item_counts)
         result["ranking"][name] |= {metric: {"value": value} for metric, value in exposure.items()}
     return result
+
+
+def _measure(
+    systems: Mapping[str, Scorer], cases: Cases, replicas: Replicas | None
+) -> Iterator[tuple[str, Measurement]]:
+    """Each system's name and measurement."""
+    is_shown = replicas is None or replicas.is_chief
+    with make_bar(len(systems) * len(cases), "cases", title="ranking", is_shown=is_shown) as bar:
+        for name, scorer in systems.items():
+            log.info("ranking %d items in %d cases: %s", cases.num_items, len(cases), name)
+            yield name, evaluate_scorer(scorer, cases, replicas=replicas, tell=bar.update)
 
 
 def _group_sizes(cases: Cases, groups: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:

@@ -112,11 +112,14 @@ class Evaluator:
         relevant = tf.TensorSpec([self._chunk_size, None], tf.int64)
         self._rank = tf.function(self._rank_chunk, input_signature=[query_signature(self._chunk_size), relevant])
 
-    def measure(self, look: Callable[[], None] = lambda: None) -> Measurement:
+    def measure(
+        self, look: Callable[[], None] = lambda: None, tell: Callable[[int], object] = lambda _: None
+    ) -> Measurement:
         """Ranks the catalogue for every case with the scorer's present weights.
 
         Args:
           look: called before each chunk; what it raises ends the measurement.
+          tell: called with the cases that each chunk brought nearer to the end, those of other workers included.
 
         Raises:
           ValueError: a score is NaN or infinite.
@@ -124,6 +127,7 @@ class Evaluator:
         cases, relevant = self._cases, self._cases.relevant
         ranks = np.zeros((2, len(relevant.values)), np.int64)
         added = np.zeros((len(self._ks), cases.num_items), np.int64)  # shown at places from the next lower k on
+        told = 0
         for chunk, queries in query_chunks(
             cases.visitor, cases.history, cases.timestamp_ms, self._chunk_size, self._replicas
         ):
@@ -137,6 +141,9 @@ class Evaluator:
             for row, ranking in zip(ranks, rankings, strict=True):
                 row[pairs] = _pessimistic_ranks(_ChunkRanking(*(part.numpy() for part in ranking)), lengths)
             self._count_shown(added, rankings[0], len(lengths))
+            tell(chunk.stop - told)
+            told = chunk.stop
+        tell(len(cases) - told)
         if self._replicas is not None:  # each pair was ranked by one worker, and is 0 with the others
             ranks, added = self._replicas.sum_over_workers(ranks), self._replicas.sum_over_workers(added)
         found, otherwise = (RelevantRanks(row, relevant.owner, relevant.lengths) for row in ranks)
@@ -170,10 +177,14 @@ class Evaluator:
 
 
 def evaluate_scorer(
-    scorer: Scorer, cases: Cases, ks: Sequence[int] = LIST_LENGTHS, replicas: Replicas | None = None
+    scorer: Scorer,
+    cases: Cases,
+    ks: Sequence[int] = LIST_LENGTHS,
+    replicas: Replicas | None = None,
+    tell: Callable[[int], object] = lambda _: None,
 ) -> Measurement:
-    """Measures a scorer once."""
-    return Evaluator(scorer, cases, ks, replicas=replicas).measure()
+    """Measures a scorer once; `tell` as in `Evaluator.measure`."""
+    return Evaluator(scorer, cases, ks, replicas=replicas).measure(tell=tell)
 
 
 def returning_visitor_ndcg(scorer: Scorer, dataset: Dataset, split: Split, k: int = 20) -> float:
