@@ -3,6 +3,7 @@
 Every number comes from `run.json`, `metrics.jsonl`, `history.jsonl` and the checkpoints' `validations.json`.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -86,7 +87,7 @@ def _curves(steps: Sequence[Line], validations: Validations) -> list[Part]:
     parts: list[Part] = [
         Picture(
             title="Loss",
-            summary=f"From {losses[0]:.4g} to {losses[-1]:.4g}; lowest {min(losses):.4g}.",
+            summary=_describe_losses(losses),
             svg=run_charts.lines("loss", [("loss", *_thin(numbers, losses))], x_label="step", y_label="loss"),
             table=_table(steps, "loss"),
         )
@@ -103,6 +104,15 @@ def _curves(steps: Sequence[Line], validations: Validations) -> list[Part]:
         )
     )
     return parts
+
+
+def _describe_losses(losses: Sequence[float]) -> str:
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    missing = f"not finite in {len(losses) - len(finite):,} of {len(losses):,} lines."
+    if not finite:
+        return missing.capitalize()
+    told = f"From {finite[0]:.4g} to {finite[-1]:.4g}; lowest {min(finite):.4g}"
+    return f"{told}." if len(finite) == len(losses) else f"{told}; {missing}"
 
 
 def _validation(validations: Validations) -> Part:

@@ -1,5 +1,6 @@
 """The run's pages from made-up files: of a run that has just begun, was killed, or has nobody to rank for."""
 
+import math
 from collections import Counter
 
 import pytest
@@ -66,6 +67,19 @@ def test_the_best_validation_is_told_in_the_metrics_own_direction():
     lower = Validations(metric="mse", is_higher_better=False, values={10: 0.5, 20: 0.4, 30: 0.6})
     page = training_page("run", record(), [step(30, 1.0)], [], lower, {})
     assert picture(page, "Validation: mse").summary == "Best after step 20: 0.4000; less is better."
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        ([3.0, 1.0, 2.0], "From 3 to 2; lowest 1."),
+        ([math.nan, 3.0, 2.0, math.inf], "From 3 to 2; lowest 2; not finite in 2 of 4 lines."),
+        ([math.nan], "Not finite in 1 of 1 lines."),
+    ],
+)
+def test_losses_that_are_not_finite_are_counted_and_not_compared(losses, told):
+    page = training_page("run", record(), [step(n, loss) for n, loss in enumerate(losses)], [], NOTHING_MEASURED, {})
+    assert picture(page, "Loss").summary == told
 
 
 def test_a_long_run_is_drawn_thinned():
