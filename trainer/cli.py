@@ -82,12 +82,16 @@ def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None)
 def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
     from trainer.cluster import join_cluster
     from trainer.report import try_to_write_report
+    from trainer.run_record import has_run
     from trainer.train import train
 
-    result = train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
-    cluster = join_cluster()
-    is_chief = cluster is None or cluster.index == 0
-    report = try_to_write_report(given.workdir, data=given.data, shown="training") if is_chief else None
+    report = None
+    try:
+        result = train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
+    finally:  # a run that was stopped or failed is the one that is looked at
+        cluster = join_cluster()
+        if (cluster is None or cluster.index == 0) and has_run(given.workdir):
+            report = try_to_write_report(given.workdir, data=given.data, shown="training")
     return result | {"report": report}
 
 

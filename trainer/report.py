@@ -47,7 +47,7 @@ def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str 
     try:
         return write_report(workdir, data=data, shown=shown)
     except Exception:
-        log.warning("the result is complete, but the report of the run could not be drawn", exc_info=True)
+        log.warning("the report of %s could not be drawn; nothing else is missing", workdir, exc_info=True)
         return None
 
 

@@ -167,4 +167,4 @@ def test_a_report_that_cannot_be_drawn_loses_nothing(workdir, monkeypatch, caplo
 
     monkeypatch.setattr(report, "training_page", fail)
     assert try_to_write_report(workdir, data=None, shown="training") is None
-    assert "the result is complete" in caplog.text
+    assert "could not be drawn; nothing else is missing" in caplog.text
