@@ -45,8 +45,8 @@ def train(
         command = [sys.executable, "-m", "trainer", "train", "--preset", preset, "--data", str(data)]
         command += ["--workdir", str(workdir), *(["--set", *settings] if settings else [])]
         result.write_text(run_command(command).stdout)
-    record, weights = read_record(str(workdir)), read_weights(str(workdir), which)
-    scorer = build_inference_model(record.config, weights, open_dataset(str(data)))
+    scorer = build_inference_model(read_record(str(workdir)).config, open_dataset(str(data)))
+    scorer.fill(read_weights(str(workdir), which))
     return {"scorer": scorer, "seconds": json.loads(result.read_text())["seconds"]}
 
 

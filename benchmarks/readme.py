@@ -67,7 +67,9 @@ def _returning(results: Mapping[str, dict[str, Any]]) -> str:
     by_ndcg = dict(sorted(ranking.items(), key=lambda system: -system[1]["ndcg@20"]["value"]))
     columns = [metric_cells([metrics[metric] for metrics in by_ndcg.values()], digits=3) for metric in METRICS]
     rows = [list(row) for row in zip(by_ndcg, *columns, strict=True)]
-    return "\n".join([_table(["system", *METRICS], rows), "", f"{FOOTNOTE}; the first is `mf`.", "", _source(record, "")])
+    return "\n".join(
+        [_table(["system", *METRICS], rows), "", f"{FOOTNOTE}; the first is `mf`.", "", _source(record, "")]
+    )
 
 
 def _speed(results: Mapping[str, dict[str, Any]]) -> str:

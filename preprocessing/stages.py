@@ -32,12 +32,12 @@ from preprocessing.sources import ByteRange, Rejects, read_chunks
 from preprocessing.splits import SPLITS, TRAIN
 from preprocessing.workspace import Workspace, read_table, write_result, write_table
 
-REJECTS, SUMMARIES, ITEMS, ALL_ITEMS = "rejects", "summaries", "items", "all-items"
+REJECTS, SUMMARIES, READ, ITEMS, ALL_ITEMS = "rejects", "summaries", "read", "items", "all-items"
 CATEGORY_VIEWS = "category-views"
 
 
 class RouteEvents(beam.DoFn):
-    """ByteRange to (partition, Bundle) by visitor; bad rows and counts go to their own outputs."""
+    """ByteRange to (partition, Bundle) by visitor; bad rows, counts and bytes read go to their own outputs."""
 
     def __init__(self, num_partitions: int) -> None:
         self._num_partitions = num_partitions
@@ -48,6 +48,7 @@ class RouteEvents(beam.DoFn):
             summary = statistics.summarize_reading(len(table), num_blank, rejects)
             yield from _route(table, "visitor", self._num_partitions, (source.ordinal, chunk.position))
             yield from _account("events", source, summary, rejects)
+        yield beam.pvalue.TaggedOutput(READ, source.size)
 
 
 class RouteProperties(beam.DoFn):
@@ -62,6 +63,7 @@ class RouteProperties(beam.DoFn):
             table, summary, rejects = catalogue.parse_properties(chunk, self._until_ms)
             yield from _route(table, "item", self._num_partitions, (source.ordinal, chunk.position))
             yield from _account("item-properties", source, summary, rejects)
+        yield beam.pvalue.TaggedOutput(READ, source.size)
 
 
 @dataclass(frozen=True)

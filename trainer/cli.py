@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from absl import logging as absl_logging
 
+from contract.progress import LogHandler
 from contract.schema import Split
 from contract.settings import apply_settings
 from trainer.config import EvaluationConfig, RunConfig
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.DEBUG if given.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
-        stream=sys.stderr,
+        handlers=[LogHandler()],
     )
     if not given.verbose:
         _quiet_libraries()
@@ -102,12 +103,16 @@ def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None)
 def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
     from trainer.cluster import join_cluster
     from trainer.report import try_to_write_report
+    from trainer.run_record import has_run
     from trainer.train import train
 
-    result = train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
-    cluster = join_cluster()
-    is_chief = cluster is None or cluster.index == 0
-    report = try_to_write_report(given.workdir, data=given.data, shown="training") if is_chief else None
+    report = None
+    try:
+        result = train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
+    finally:  # a run that was stopped or failed is the one that is looked at
+        cluster = join_cluster()
+        if (cluster is None or cluster.index == 0) and has_run(given.workdir):
+            report = try_to_write_report(given.workdir, data=given.data, shown="training")
     return result | {"report": report}
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from contract import storage
 from contract.layout import join, shard_name
+from contract.progress import make_bar
 from contract.schema import Vocabulary
 from contract.shards import Shard, read_timelines
 from contract.timelines import TimelineRows
@@ -257,8 +257,8 @@ def _write_shards(
     """Ranks for the shards that are missing; the chief, who has the output, writes them."""
     item_ids = np.array(dataset.vocabulary(Vocabulary.ITEMS), object)
     num_missing = sum(len(shard) for shard in missing)
-    is_silent = True if unfinished is None else None  # None: shown on a terminal alone
-    with tqdm(total=num_visitors, initial=num_visitors - num_missing, unit="visitor", disable=is_silent) as progress:
+    initial, is_shown = num_visitors - num_missing, unfinished is not None
+    with make_bar(num_visitors, "visitors", initial=initial, is_shown=is_shown) as progress:
         for shard in missing:
             lists = rank(shard.visitors, progress.update)
             if unfinished is not None:

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
-from tqdm import tqdm
 
 from contract import storage
 from contract.layout import RunLayout
+from contract.progress import make_bar
 from trainer.preemption import Preempted
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,7 @@ class RunLog:
         is_local = storage.is_local(workdir)
         self._events = self._tensorboard if is_local else storage.make_scratch("cartwheel-tensorboard")
         self._writer = tf.summary.create_file_writer(self._events) if is_chief else None
-        is_shown = is_chief and sys.stderr.isatty()
-        self._bar = tqdm(
-            total=total_rows, initial=first_row, unit=" examples", unit_scale=True, disable=not is_shown, leave=False
-        )
+        self._bar = make_bar(total_rows, "examples", initial=first_row, is_shown=is_chief)
         self._step = first_step
         self._since = time.monotonic()
         gpus = len(tf.config.list_physical_devices("GPU"))

@@ -24,7 +24,7 @@ LONGEST_LABEL = 22
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", SURFACE: "surface", WARNING: "warning", CARD: "raised"} | {
     colour: f"series-{place}" for place, colour in enumerate(SERIES)
 }
-_COLOUR = re.compile("|".join(_VARIABLES))
+_COLOUR = re.compile(rf"({'|'.join(_VARIABLES)})(?=[^<>]*>)")  # within a tag: an id in a text may read like one
 _GROUP_ID = re.compile(r'<g id="[^"]*"')
 _SIZE = re.compile(r'width="[\d.]+pt" height="[\d.]+pt"')
 _HEAD = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>", re.DOTALL)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,18 @@ def test_the_training_page_tells_of_the_stop_and_the_going_on(workdir):
     assert ["dense 1, relu", "8 × 80", "side by side", "yes"] in architecture
 
 
+def test_the_runs_data_page_has_what_its_dataset_was_compared_with(workdir, shop):
+    compared = shop / "compared"
+    shutil.copytree(shop / "dataset", compared)
+    check = {"name": "rows", "baseline": 60, "found": 40, "distance": 0.3333, "warn": 0.25, "fail": None}
+    comparison = {"baseline": "yesterday", "checks": [check | {"verdict": "warning"}]}
+    Path(DatasetLayout(str(compared)).comparison).write_text(json.dumps(comparison))
+    html = Path(write_report(workdir, data=str(compared))).read_text()
+    assert "Compared with yesterday" in html
+    assert "Unlike the baseline: rows." in html
+    write_report(workdir)
+
+
 def test_a_run_whose_dataset_is_gone_keeps_its_other_pages(workdir, tmp_path, caplog):
     path = write_report(workdir, data=str(tmp_path / "gone"))
     html = Path(path).read_text()
@@ -154,4 +167,4 @@ def test_a_report_that_cannot_be_drawn_loses_nothing(workdir, monkeypatch, caplo
 
     monkeypatch.setattr(report, "training_page", fail)
     assert try_to_write_report(workdir, data=None, shown="training") is None
-    assert "the result is complete" in caplog.text
+    assert "could not be drawn; nothing else is missing" in caplog.text

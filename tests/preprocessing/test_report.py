@@ -127,7 +127,7 @@ def test_a_report_that_cannot_be_drawn_loses_nothing(dataset, monkeypatch, caplo
     def fail(*_: object) -> None:
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(report, "data_page", fail)
+    monkeypatch.setattr(report, "read_data_page", fail)
     assert try_to_write_report(dataset) is None
     assert "the dataset is complete, but its report could not be drawn" in caplog.text
 

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -149,6 +149,20 @@ def test_a_preempted_run_exits_with_75_and_prints_no_result(monkeypatch, capsys,
     assert cli.main(TRAIN) == 75
     assert capsys.readouterr().out == ""
     assert "stopped after step 7" in caplog.text
+
+
+@pytest.mark.parametrize("error", [None, Preempted("stopped"), ValueError("the loss is not finite")])
+def test_the_report_is_drawn_however_a_run_ends(monkeypatch, tmp_path, error):
+    drawn = []
+    fake_train(monkeypatch, refuse(error) if error else answer({}))
+    report = SimpleNamespace(try_to_write_report=lambda workdir, **_: drawn.append(workdir))
+    monkeypatch.setitem(sys.modules, "trainer.report", report)
+    arguments = ["train", "--preset", "mf", "--data", "D", "--workdir", str(tmp_path)]
+    cli.main(arguments)
+    assert drawn == [], "no run was begun"
+    (tmp_path / "run.json").touch()
+    cli.main(arguments)
+    assert drawn == [str(tmp_path)]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from contract.report import charts
-from contract.report.drawing import compact, shorten
+from contract.report.drawing import INK, SERIES, compact, shorten
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,14 @@ def test_a_picture_is_the_same_each_time_and_takes_its_colours_from_the_page():
     assert "$x^2$" in first, "no mathematics is read into ids"
     assert "var(--series-0)" in first
     assert not re.search(r"#[0-9a-f]{6}", first), "a colour that dark mode cannot change"
+
+
+def test_an_id_that_reads_like_a_colour_stays_as_it_is():
+    svg = charts.bars("key", [SERIES[0]], [1], notes=[INK])
+    texts = re.findall(r">([^<>]+)</text>", svg)
+    assert texts == [SERIES[0], INK]
+    assert "var(--series-0)" in svg
+    assert "var(--ink)" in svg
 
 
 def test_two_pictures_share_no_ids():
