@@ -16,6 +16,7 @@ import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+from contract import storage
 from contract.layout import DatasetLayout, join
 from contract.schema import Vocabulary
 from preprocessing import catalogue, stages, statistics, transform, vocabularies
@@ -87,10 +88,11 @@ def read_events(job: Job, ranges: Sequence[ByteRange], num_partitions: int) -> s
     """Events to clean timelines by visitor partition, bad rows to the rejects."""
     assemble = stages.AssembleTimelines(job.work, job.config.max_events_per_day)
     with job.pipeline() as pipeline:
-        read = _read(job, pipeline, ranges, stages.RouteEvents(num_partitions))
-        cleaned = read.bundles | "GroupByVisitor" >> beam.GroupByKey() | "Assemble" >> beam.Map(assemble)
+        read = _read(job, pipeline, ranges, stages.RouteEvents(job.work, num_partitions))
+        cleaned = read.pieces | "GroupByVisitor" >> beam.GroupByKey() | "Assemble" >> beam.Map(assemble)
         summaries = (read[SUMMARIES], cleaned) | beam.Flatten()
         _keep(job, "reading", summaries, statistics.merge_readings)
+    storage.remove(job.work.sent)
     return job.result("reading")
 
 
@@ -119,13 +121,14 @@ def read_properties(
 ) -> statistics.ReadingSummary:
     """Item properties as of `until_ms` by item partition, bad rows to the rejects; and the items that they tell of."""
     with job.pipeline() as pipeline:
-        read = _read(job, pipeline, ranges, stages.RouteProperties(num_partitions, until_ms))
+        read = _read(job, pipeline, ranges, stages.RouteProperties(job.work, num_partitions, until_ms))
         merge = beam.FlatMap(stages.MergeProperties(job.work)).with_outputs(SUMMARIES, ALL_ITEMS, main="counts")
-        merged = read.bundles | "GroupByItem" >> beam.GroupByKey() | "Merge" >> merge
+        merged = read.pieces | "GroupByItem" >> beam.GroupByKey() | "Merge" >> merge
         summaries = (read[SUMMARIES], merged[SUMMARIES]) | beam.Flatten()
         _keep(job, "properties", merged.counts, vocabularies.merge_counts)
         _keep(job, "property-items", merged[ALL_ITEMS], vocabularies.merge_counts)
         _keep(job, "property-reading", summaries, statistics.merge_readings)
+    storage.remove(job.work.sent)
     return job.result("property-reading")
 
 
@@ -166,12 +169,12 @@ def write_catalogue(job: Job, num_partitions: int) -> None:
 
 
 def _read(job: Job, pipeline: beam.Pipeline, ranges: Sequence[ByteRange], route: beam.DoFn) -> Any:
-    """Outputs `bundles` and SUMMARIES; the rejects are written."""
+    """Outputs `pieces` and SUMMARIES; the rejects are written."""
     read = (
         pipeline
         | "Ranges" >> beam.Create(ranges)
         | "Spread" >> beam.Reshuffle()
-        | "Read" >> beam.ParDo(route).with_outputs(REJECTS, SUMMARIES, main="bundles")
+        | "Read" >> beam.ParDo(route).with_outputs(REJECTS, SUMMARIES, main="pieces")
     )
     write = stages.WriteRejects(job.layout.rejects)
     _ = read[REJECTS] | "GroupByFile" >> beam.GroupByKey() | "WriteRejects" >> beam.Map(write)

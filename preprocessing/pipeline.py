@@ -76,14 +76,14 @@ def prepare(
         properties, num_item_partitions = _read_properties(job, inputs, cuts)
         counts = [job.result(ITEMS), *([job.result("property-items")] if properties else [])]
         visitors = vocabulary.index_visitors(job.work, num_partitions, config.visitors, job.layout)
-        items = vocabulary.index_items(job.work, vocabulary.merge_counts(counts), config.items, job.layout)
+        counted = vocabulary.merge_counts(counts)
+        items = vocabulary.index_items(job.work, num_item_partitions, counted, config.items, job.layout)
         write = stages.WriteTimelines(job.layout, job.work, cuts, config, num_partitions, visitors, items)
         # one core's worth of Python each: the catalogue and the graph need the vocabularies alone, not the shards
         with ThreadPoolExecutor(1) as beside:
             writing = beside.submit(graphs.write_timelines, job, num_partitions, write)
 
             tree, tree_reading = _read_tree(job, inputs)
-            vocabulary.partition_items(job.work, num_item_partitions)
             frequent = catalogue.choose_properties(job.result("properties"), config.properties) if properties else ()
             items_found = graphs.assemble_catalogue(job, num_item_partitions, properties is not None, frequent, tree)
             sizes = {Vocabulary.VISITORS: visitors, Vocabulary.ITEMS: items}
