@@ -6,6 +6,7 @@ program that starts them: it can refuse an input in plain words before anything 
 
 import contextlib
 import io
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ from preprocessing.stages import ALL_ITEMS, CATEGORY_VIEWS, ITEMS, REJECTS, SUMM
 from preprocessing.workspace import Workspace, read_result, write_result
 
 Cuts = tuple[int, int] | None
+
+# no column that is analyzed or in the catalogue needs them, and a table of either takes hundreds of bytes an id in
+# every process that loads the graph: until the catalogue is written, a placeholder stands for their ids
+_COMPLETED = (Vocabulary.VISITORS, Vocabulary.ITEMS)
+_PLACEHOLDER = b"-\n"
 
 
 def beam_options(arguments: Sequence[str]) -> PipelineOptions:
@@ -149,16 +155,33 @@ def assemble_catalogue(
 def fit_transform(
     job: Job, num_partitions: int, num_item_partitions: int, cuts: Cuts, config: transform.TransformConfig
 ) -> None:
-    """The TF-Transform graph: vocabularies applied, prices and gaps analyzed."""
+    """The TF-Transform graph: vocabularies applied, prices and gaps analyzed. `complete_transform` must follow.
+
+    Always in this process (decision 9): TF-Transform's files must lie where TensorFlow opens them, and all workers.
+    """
     gaps = stages.GapBatch(job.work, cuts, job.config.split)
     prices = stages.PriceBatch(job.work)
-    analyze = tft_beam.AnalyzeDataset(transform.make_preprocessing_fn(config))
-    with job.pipeline() as pipeline, tft_beam.Context(join(job.work.root, "tft")):
-        rows = (
-            _partitions(pipeline, num_partitions) | "Gaps" >> beam.Map(gaps),
-            pipeline | "AllItems" >> beam.Create([num_item_partitions]) | "Prices" >> beam.Map(prices),
-        ) | beam.Flatten()
-        _ = (rows, transform.tensor_adapter_config()) | analyze | tft_beam.WriteTransformFn(job.layout.transform)
+    with tempfile.TemporaryDirectory() as scratch:
+        made = DatasetLayout(scratch)
+        for name in Vocabulary:
+            content = _PLACEHOLDER if name in _COMPLETED else storage.read_bytes(job.layout.vocabulary(name))
+            storage.write_bytes(made.vocabulary(name), content)
+        analyze = tft_beam.AnalyzeDataset(transform.make_preprocessing_fn(config, made.vocabulary))
+        options = job.options if is_in_process(job.options) else PipelineOptions([])
+        with beam.Pipeline(runner=FnApiRunner(), options=options) as pipeline, tft_beam.Context(f"{scratch}/tft"):
+            rows = (
+                _partitions(pipeline, num_partitions) | "Gaps" >> beam.Map(gaps),
+                pipeline | "AllItems" >> beam.Create([num_item_partitions]) | "Prices" >> beam.Map(prices),
+            ) | beam.Flatten()
+            _ = (rows, transform.tensor_adapter_config()) | analyze | tft_beam.WriteTransformFn(made.transform)
+        storage.upload_all(made.transform, storage.list_files(made.transform), job.layout.transform)
+
+
+def complete_transform(job: Job) -> None:
+    """Gives the graph the vocabularies that it was fitted without."""
+    for name in _COMPLETED:
+        content = storage.read_bytes(job.layout.vocabulary(name))
+        storage.write_bytes(join(job.layout.transform, transform.asset(name)), content)
 
 
 def write_catalogue(job: Job, num_partitions: int) -> None:

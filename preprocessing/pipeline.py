@@ -90,7 +90,6 @@ def prepare(
             for name in (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES):
                 sizes[name] = vocabulary.index_words(name, job.result(name), getattr(config, name), job.layout)
             fitted = transform.TransformConfig(
-                vocabulary_files={name: job.layout.vocabulary(name) for name in Vocabulary},
                 vocabularies=sizes,
                 has_prices=items_found["priced_trained_items"] > 0,
                 has_gaps=events.training_gaps > 0,
@@ -98,6 +97,7 @@ def prepare(
             )
             graphs.fit_transform(job, num_partitions, num_item_partitions, cuts, fitted)
             graphs.write_catalogue(job, num_item_partitions)
+            graphs.complete_transform(job)
             shards = writing.result()
 
         splits_found = stages.split_infos(shards)
