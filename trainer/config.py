@@ -148,7 +148,7 @@ class SampledSoftmaxConfig:
     """Loss of the item chosen against the items of the global batch and drawn ones: `losses.SAMPLED_LOSSES` has it.
 
     num_drawn         items drawn a step, the same on every replica
-    drawn_power       items are drawn in proportion to (its rows in an epoch + 1) ** drawn_power; 0: all alike
+    drawn_power       items are drawn in proportion to (training events + 1) ** drawn_power; 0: all alike
     uniform_share     of the draws that are of all items alike instead, so that rare items compete too
     has_batch_items   whether the other rows' items compete
     event_weights     weight of an example by the kind of its event

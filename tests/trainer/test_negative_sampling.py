@@ -149,6 +149,14 @@ def test_expected_counts_add_up_over_both_sources() -> None:
     np.testing.assert_allclose(found, [7.0, 11.0, 11.0], rtol=1e-6)
 
 
+def test_the_batch_may_show_other_shares_than_those_that_are_drawn_by() -> None:
+    # in the batches 3/4 and 1/4; drawn by (1 + 1) and (3 + 1): 1/3 and 2/3
+    sampler = NegativeSampler(np.array([1, 3]), batch_counts=np.array([6, 2]), num_drawn=12, drawn_power=1.0, seed=0)
+    found = np.exp(sampler.log_expected_count(tf.constant([0, 1]), tf.constant(8.0)))
+    # 8 × 3/4 + 12 × 1/3 = 10; 8 × 1/4 + 12 × 2/3 = 10
+    np.testing.assert_allclose(found, [10.0, 10.0], rtol=1e-6)
+
+
 def test_no_draws_leave_the_batch_alone() -> None:
     sampler = NegativeSampler(np.array([1, 3]), num_drawn=0, drawn_power=0.5, seed=0)
     assert draw(sampler, 0).shape == (0,)

@@ -252,10 +252,9 @@ def rows_that_count(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Ten
 def negative_sampler(
     loss: SampledSoftmaxConfig, dataset: Dataset, config: RunConfig, entries: Callable[[Batch, int], tf.Tensor]
 ) -> NegativeSampler:
-    """The sampler of the items that training knows, the first ones of the vocabulary, by the rows that count.
+    """The sampler of the items that training knows: the first ones of the vocabulary.
 
-    Not by all training rows: those without a history are in no batch, and a correction by their counts would be of
-    another distribution than that of the candidates.
+    What the batches show is counted, and is not the training events: rows without a history are in no batch.
 
     Args:
       entries: what makes a row count, given a batch and the number of items: `known_entries`, or
@@ -268,7 +267,10 @@ def negative_sampler(
 
     shards = dataset.shards(Split.TRAIN)
     return NegativeSampler(
-        count_rows(shards, config.input, candidates, num_items, config.history_length, config.is_sequential),
+        dataset.item_counts()[:num_items],
+        batch_counts=count_rows(
+            shards, config.input, candidates, num_items, config.history_length, config.is_sequential
+        ),
         num_drawn=loss.num_drawn,
         drawn_power=loss.drawn_power,
         seed=config.seed,
