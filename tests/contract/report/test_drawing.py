@@ -3,7 +3,7 @@ import re
 import pytest
 
 from contract.report import charts
-from contract.report.drawing import INK, SERIES, compact, shorten
+from contract.report.drawing import INK, SERIES, compact, fit, shorten
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,14 @@ def test_a_long_id_keeps_its_ends():
     # of 10 letters: 6 in front (9 * 2 // 3), the ellipsis, 3 behind
     assert shorten("abcdefghijklmnop", 10) == "abcdef…nop"
     assert shorten("a\x00b\nc") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}c"
+
+
+def test_a_text_is_cut_to_its_room_by_the_width_of_its_letters():
+    # of DejaVu Sans, 12 units to the em, an i is 3.3 units wide, a W 11.9
+    assert fit("i" * 12, 50, 12) == "i" * 12
+    assert fit("W" * 12, 50, 12) == ""
+    assert fit("W" * 12, 120, 12) == shorten("W" * 12, 10), "nine of them, 107, and an ellipsis of 12"
+    assert fit("ab", 50, 12) == "ab"
 
 
 def test_a_picture_is_the_same_each_time_and_takes_its_colours_from_the_page():
