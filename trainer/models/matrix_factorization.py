@@ -132,9 +132,8 @@ class MatrixFactorization:
     def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
         """[B, D] sums of placed items, of rows [B, H, W] of the item table where `is_entry` [B, H]."""
         vectors, _ = tf.split(rows, [self.config.dim, rows.shape[2] - self.config.dim], axis=2)
-        share = tf.cast(is_entry, tf.float32)
-        if self.config.similarity == "cosine":  # as `_normalize` does, in one product for all entries of a row
-            share *= tf.math.rsqrt(tf.maximum(tf.reduce_sum(tf.square(vectors), axis=2), 1e-12))
+        squares = tf.reduce_sum(tf.square(vectors), axis=2)
+        share = tf.where(is_entry, tf.math.rsqrt(tf.maximum(squares, 1e-12)), 0.0)
         return tf.matmul(share[:, None, :], vectors)[:, 0]
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:

@@ -167,12 +167,3 @@ def test_a_learnt_scale_is_the_exponential_of_the_weight() -> None:
     tables = {"visitor": np.ones((1, 2), np.float32), "item": np.ones((2, 2), np.float32)}
     model.fill(Weights(tables, [np.array(np.log(4), np.float32)]))
     np.testing.assert_allclose(catalogue(model, [0]), [[4.0]], rtol=1e-6)
-
-
-@pytest.mark.parametrize(("similarity", "expected"), [("cosine", [0.6, 1.8]), ("dot", [3, 6])])
-def test_a_visitor_in_training_is_the_sum_of_his_items_as_they_are_placed(similarity: str, expected: list) -> None:
-    model = MatrixFactorization(MatrixFactorizationConfig(dim=2, similarity=similarity, history_length=3))
-    # (3, 4) and (0, 2); the third entry is padding; the last column is the bias
-    rows = tf.constant([[[3, 4, 1], [0, 2, 1], [9, 9, 9]]], tf.float32)
-    found = model.sum_items(rows, tf.constant([[True, True, False]]))
-    np.testing.assert_allclose(found, [expected], rtol=1e-6)
