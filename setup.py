@@ -9,14 +9,14 @@ from setuptools import setup
 COMMIT = os.environ.get("CARTWHEEL_COMMIT")
 VERSION = "0.1.0" + (f"+g{COMMIT}" if COMMIT else "")
 
-# What both jobs import: the contract's codec, Parquet catalogue and storage.
-CONTRACT = ["tensorflow>=2.16.2,<2.22", "numpy>=1.26,<2.5", "pyarrow>=18,<26", "fsspec>=2025"]
+# What both jobs import: the contract's codec, Parquet catalogue, storage and progress bars.
+CONTRACT = ["tensorflow>=2.16.2,<2.22", "numpy>=1.26,<2.5", "pyarrow>=18,<26", "fsspec>=2025", "tqdm>=4.66"]
 # Both jobs draw the report.
 REPORT = ["matplotlib>=3.10,<4"]
 PREPROCESSING = ["apache-beam[gcp]>=2.77,<3", "tensorflow-transform>=1.21,<1.22", "pandas>=2.2", *REPORT]
 # the CUDA libraries as wheels, for Linux machines with NVIDIA GPUs
 GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]
-TRAINER = ["keras>=3.15,<4", "packaging", "scipy>=1.15", "tensorboard>=2.16,<2.22", "tqdm>=4.66", *REPORT]
+TRAINER = ["keras>=3.15,<4", "packaging", "scipy>=1.15", "tensorboard>=2.16,<2.22", *REPORT]
 # pip would otherwise settle for s3fs 0.4.2
 STORAGE = ["s3fs>=2025", "gcsfs>=2025"]
 # s3:// through TensorFlow itself; its last release registers nothing in any TensorFlow but the one it was built for,

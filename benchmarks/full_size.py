@@ -1,4 +1,6 @@
-"""The whole job on a shop of Retailrocket's size: seconds and peak memory of each stage, every stage a process.
+"""The whole job on a shop of Retailrocket's size: seconds and peak memory of each stage, bytes of the reports.
+
+Every stage is a process.
 
 usage: python -m benchmarks.full_size [DIRECTORY for what is made, kept]
 """
@@ -50,6 +52,7 @@ def _measure(root: Path) -> None:
         {
             "stages": stages,
             "training": {"epochs": 1, "dim": DIM, "rows_per_second": results["train"]["examples_per_second"]},
+            "report_bytes": {path.name: (path / "report.html").stat().st_size for path in (dataset, run)},
             "evaluation": {"visitors": evaluation["cases"]["visitors"], "ndcg@20": ranking},
         },
     )

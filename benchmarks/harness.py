@@ -53,11 +53,15 @@ def timed(function: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def report(name: str, figures: dict[str, Any], *, quiet: bool = False) -> None:
-    """Writes the figures to `results/NAME.json`, and prints them unless quiet."""
+def report(name: str, figures: dict[str, Any], *, module: str | None = None, quiet: bool = False) -> None:
+    """Writes the figures to `results/NAME.json`, and prints them unless quiet.
+
+    Args:
+      module: that was run; by default the benchmark of that name.
+    """
     record = {
         "benchmark": name,
-        "command": " ".join(["python -m", f"benchmarks.{name}", *map(_portable, sys.argv[1:])]),
+        "command": " ".join(["python -m", module or f"benchmarks.{name}", *map(_portable, sys.argv[1:])]),
         "commit": _commit(),
         "machine": {"cpus": os.cpu_count(), "processor": _processor(), "python": platform.python_version()},
         "figures": figures,

@@ -29,6 +29,7 @@ class Behaviour:
     carted_after_view    pairs whose first addtocart has a view before it
     bought_after_view    pairs whose first transaction has a view before it
     bought_after_cart    pairs whose first transaction has an addtocart before it
+    bought_after_view_and_cart  pairs whose first view, first addtocart and first transaction follow each other
     events_per_session   number of events to number of sessions with as many
     session_seconds      [B] sessions by how long they last; bucket b is [2**(b-1), 2**b) seconds, the first [0, 1)
     gap_seconds          [B] pauses between neighbouring events of a visitor, in the same buckets
@@ -40,6 +41,7 @@ class Behaviour:
     carted_after_view: int
     bought_after_view: int
     bought_after_cart: int
+    bought_after_view_and_cart: int
     events_per_session: Counter[int]
     session_seconds: np.ndarray
     gap_seconds: np.ndarray
@@ -62,6 +64,7 @@ def observe(timelines: Timelines) -> Behaviour:
         carted_after_view=int((is_carted & (view < cart)).sum()),
         bought_after_view=int((is_bought & (view < transaction)).sum()),
         bought_after_cart=int((is_bought & (cart < transaction)).sum()),
+        bought_after_view_and_cart=int((is_bought & (view < cart) & (cart < transaction)).sum()),
         events_per_session=count_values(ends - starts + 1),
         session_seconds=_bucket(times[ends] - times[starts]),
         gap_seconds=_bucket(gaps[~begins_timeline]),
@@ -79,6 +82,7 @@ def merge_behaviours(parts: Iterable[Behaviour]) -> Behaviour:
         carted_after_view=sum(part.carted_after_view for part in listed),
         bought_after_view=sum(part.bought_after_view for part in listed),
         bought_after_cart=sum(part.bought_after_cart for part in listed),
+        bought_after_view_and_cart=sum(part.bought_after_view_and_cart for part in listed),
         events_per_session=sum((part.events_per_session for part in listed), Counter()),
         session_seconds=sum((part.session_seconds for part in listed), no_times),
         gap_seconds=sum((part.gap_seconds for part in listed), no_times),
@@ -95,6 +99,7 @@ def describe_behaviour(behaviour: Behaviour) -> dict[str, Any]:
             "carted_after_view": behaviour.carted_after_view,
             "bought_after_view": behaviour.bought_after_view,
             "bought_after_cart": behaviour.bought_after_cart,
+            "bought_after_view_and_cart": behaviour.bought_after_view_and_cart,
         },
         "sessions": {
             "gap_minutes": SESSION_GAP_MS // 60_000,

@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import signal
-import sys
 import textwrap
 from collections.abc import Sequence
 from importlib import metadata
@@ -15,6 +14,7 @@ from typing import Any, NoReturn
 
 from absl import logging as absl_logging
 
+from contract.progress import LogHandler
 from contract.schema import SplitMethod
 from contract.settings import apply_settings, settings_of
 from preprocessing.config import PrepareConfig, SplitConfig, parse_when
@@ -206,7 +206,7 @@ def _start_log(*, verbose: bool) -> None:
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
-        stream=sys.stderr,
+        handlers=[LogHandler()],
     )
     if verbose:
         return

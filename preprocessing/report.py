@@ -1,12 +1,10 @@
 """`report.html` of a dataset: its statistics as one page."""
 
-import json
 import logging
 
 from contract import storage
 from contract.layout import DatasetLayout
-from contract.manifest import read_manifest
-from contract.report.data.page import data_page
+from contract.report.data.page import read_data_page
 from contract.report.page import render
 
 log = logging.getLogger(__name__)
@@ -18,14 +16,10 @@ def write_report(root: str) -> str:
     Raises:
       ContractError: there is no dataset.
     """
-    layout = DatasetLayout(root)
-    manifest = read_manifest(root)
-    statistics = json.loads(storage.read_bytes(layout.statistics))
-    name = root.rstrip("/").rpartition("/")[2]
-    comparison = json.loads(storage.read_bytes(layout.comparison)) if storage.exists(layout.comparison) else None
-    html = render([data_page(name, statistics, manifest, comparison)], title=f"Cartwheel: {name}", shown="data")
-    storage.write_bytes(layout.report, html.encode())
-    return layout.report
+    path, name = DatasetLayout(root).report, root.rstrip("/").rpartition("/")[2]
+    html = render([read_data_page(root)], title=f"Cartwheel: {name}", shown="data")
+    storage.write_bytes(path, html.encode())
+    return path
 
 
 def try_to_write_report(root: str) -> str | None:

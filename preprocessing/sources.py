@@ -34,6 +34,7 @@ class ByteRange:
     """The lines of a file whose first byte lies in [begin, end); end None: to the end of the file.
 
     ordinal    the file's place among the inputs, which orders rows of equal time
+    size       its part of the file as it is stored, in bytes
     header     the file's column names, in its order
     columns    the columns wanted
     """
@@ -42,6 +43,7 @@ class ByteRange:
     ordinal: int
     begin: int
     end: int | None
+    size: int
     header: tuple[str, ...]
     columns: tuple[str, ...]
 
@@ -102,7 +104,8 @@ def list_byte_ranges(glob: str, required: Sequence[str], optional: Sequence[str]
         step = _READ_BYTES if not _is_compressed(path) else None
         for first in range(begin, max(size, begin + 1), step) if step else (begin,):
             last = first + step if step else None
-            ranges.append(ByteRange(path, ordinal, first, last, header, wanted))
+            stored = min(last, size) - first if last else size
+            ranges.append(ByteRange(path, ordinal, first, last, stored, header, wanted))
     return ranges, sum(size for _, size in files)
 
 

@@ -23,6 +23,34 @@ class Watched:
     requests: list[str] = field(default_factory=list)
 
 
+def open_tables_by_keyboard(page: Page) -> int:
+    """How many of the tables behind pictures were opened by Tab and Enter, from the top of what is shown to its end."""
+    page.evaluate("document.activeElement.blur()")
+    opened = 0
+    while True:
+        page.keyboard.press("Tab")
+        tag = page.evaluate("document.activeElement.tagName")
+        if tag == "SUMMARY":
+            page.keyboard.press("Enter")
+            opened += 1
+        if tag == "BODY":
+            return opened
+
+
+def texts_outside(page: Page) -> list[str]:
+    """The texts of the pictures shown that do not lie wholly within their picture."""
+    outside = """pictures => pictures.flatMap(svg => {
+      const box = svg.getBoundingClientRect();
+      return [...svg.querySelectorAll("text")].filter(text => {
+        const own = text.getBoundingClientRect();
+        return own.left < box.left - 1 || own.right > box.right + 1
+          || own.top < box.top - 1 || own.bottom > box.bottom + 1;
+      }).map(text => text.textContent);
+    })"""
+    found: list[str] = page.locator("figure:visible svg").evaluate_all(outside)
+    return found
+
+
 @contextmanager
 def open_page(url: str, *, width: int = 1280, scheme: str = "light") -> Iterator[Watched]:
     with sync_playwright() as playwright:

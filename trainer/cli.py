@@ -6,12 +6,14 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
 from absl import logging as absl_logging
 
+from contract.progress import LogHandler
 from contract.schema import Split
 from contract.settings import apply_settings
 from trainer.config import EvaluationConfig, RunConfig
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.DEBUG if given.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
-        stream=sys.stderr,
+        handlers=[LogHandler()],
     )
     if not given.verbose:
         _quiet_libraries()
@@ -66,8 +68,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         resumes = given.command in ("train", "recommend")
         log.error("interrupted; %s", "the same command goes on" if resumes else "nothing was published")
         return INTERRUPTED
+    except Exception as error:
+        # a log that nobody watches keeps where it happened: it may be the only trace of a run of many hours
+        if given.verbose or not sys.stderr.isatty():
+            log.error("not foreseen, and so told in full:", exc_info=True)
+        log.error("%s: %s; %s", type(error).__name__, textwrap.shorten(str(error), 500), _advice(error))
+        return FAILED
     print(json.dumps(result, indent=2, ensure_ascii=False))
     return DONE if result.get("is_healthy", True) else FAILED
+
+
+_ADVICE = {
+    "MemoryError": "there is too little memory: set a smaller input.batch_size or model.dim",
+    "ResourceExhaustedError": "the device has too little memory: set a smaller input.batch_size or model.dim",
+    "ModuleNotFoundError": "pip install cartwheel[trainer] brings what is missing",
+}
+
+
+def _advice(error: Exception) -> str:
+    """What to do about an error that no job foresaw; by name, for TensorFlow's need not be imported yet."""
+    otherwise = "`python -m trainer doctor` checks this machine, and --verbose shows where it happened"
+    return _ADVICE.get(type(error).__name__, otherwise)
 
 
 # The jobs are imported only when they run: TensorFlow takes ten seconds, and --help and wrong flags should not wait.
@@ -82,12 +103,16 @@ def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None)
 def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
     from trainer.cluster import join_cluster
     from trainer.report import try_to_write_report
+    from trainer.run_record import has_run
     from trainer.train import train
 
-    result = train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
-    cluster = join_cluster()
-    is_chief = cluster is None or cluster.index == 0
-    report = try_to_write_report(given.workdir, data=given.data, shown="training") if is_chief else None
+    report = None
+    try:
+        result = train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
+    finally:  # a run that was stopped or failed is the one that is looked at
+        cluster = join_cluster()
+        if (cluster is None or cluster.index == 0) and has_run(given.workdir):
+            report = try_to_write_report(given.workdir, data=given.data, shown="training")
     return result | {"report": report}
 
 

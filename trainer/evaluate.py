@@ -81,7 +81,7 @@ def evaluate(
 def _evaluate(
     workdir: str, data: str | None, split: Split, config: EvaluationConfig, replicas: Replicas
 ) -> dict[str, Any]:
-    run = open_trained_run(workdir, data)
+    run = open_trained_run(workdir, data, replicas)
     result = {
         "workdir": workdir,
         "dataset": run.dataset.root,
@@ -113,7 +113,7 @@ def evaluate_run(
         "ranked": "the whole catalogue, ties broken pessimistically",
         "intervals": {"level": LEVEL, "method": "percentile bootstrap over visitors", "resamples": RESAMPLES},
         "protocols": protocols,
-        "ratings": _ratings(run, split),
+        "ratings": _ratings(run, split, replicas),
     }
 
 
@@ -141,11 +141,11 @@ def measure_protocol(
     return {"protocol": _DESCRIPTIONS[protocol], "cases": counts, **figures}
 
 
-def _ratings(run: TrainedRun, split: Split) -> dict[str, Any] | None:
+def _ratings(run: TrainedRun, split: Split, replicas: Replicas | None) -> dict[str, Any] | None:
     loss = run.record.config.loss
     if not isinstance(loss, SquaredErrorConfig):
         return None
-    return rating_errors(run.model, run.dataset, split, loss.event_weights).to_json()
+    return rating_errors(run.model, run.dataset, split, loss.event_weights, replicas).to_json()
 
 
 def _log_tables(result: Mapping[str, Any]) -> None:

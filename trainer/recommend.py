@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from contract import storage
 from contract.layout import join, shard_name
+from contract.progress import make_bar
 from contract.schema import Vocabulary
 from contract.shards import Shard, read_timelines
 from contract.timelines import TimelineRows
@@ -105,10 +105,15 @@ def recommend(
     cluster = join_cluster()
     with stop_without_others(cluster):
         replicas = start_replicas(1, cluster)
-        run, model_checksum = open_trained_run(workdir, data), weights_checksum(workdir)
+        run = open_trained_run(workdir, data, replicas)
         replicas.wait_for_all()  # all have seen that nothing stands at `output`
         summary = write_recommendations(
-            run.model, run.dataset, output, request, model_checksum=model_checksum, replicas=replicas
+            run.model,
+            run.dataset,
+            output,
+            request,
+            model_checksum=weights_checksum(workdir, run.step),
+            replicas=replicas,
         )
         replicas.wait_for_all()
         return summary
@@ -252,8 +257,8 @@ def _write_shards(
     """Ranks for the shards that are missing; the chief, who has the output, writes them."""
     item_ids = np.array(dataset.vocabulary(Vocabulary.ITEMS), object)
     num_missing = sum(len(shard) for shard in missing)
-    is_silent = True if unfinished is None else None  # None: shown on a terminal alone
-    with tqdm(total=num_visitors, initial=num_visitors - num_missing, unit="visitor", disable=is_silent) as progress:
+    initial, is_shown = num_visitors - num_missing, unfinished is not None
+    with make_bar(num_visitors, "visitors", initial=initial, is_shown=is_shown) as progress:
         for shard in missing:
             lists = rank(shard.visitors, progress.update)
             if unfinished is not None:

@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 from contract import storage
 from contract.errors import ContractError
-from contract.layout import DatasetLayout, RunLayout
-from contract.manifest import read_manifest
-from contract.report.data.page import data_page
+from contract.layout import RunLayout
+from contract.report.data.page import read_data_page
 from contract.report.page import Page, render
 from contract.schema import Split
 from trainer.checkpoint import read_validations, table_shapes
@@ -48,15 +47,13 @@ def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str 
     try:
         return write_report(workdir, data=data, shown=shown)
     except Exception:
-        log.warning("the result is complete, but the report of the run could not be drawn", exc_info=True)
+        log.warning("the report of %s could not be drawn; nothing else is missing", workdir, exc_info=True)
         return None
 
 
 def _data(root: str) -> Page | None:
     try:
-        manifest = read_manifest(root)
-        statistics = json.loads(storage.read_bytes(DatasetLayout(root).statistics))
-        return data_page(_name(root), statistics, manifest)
+        return read_data_page(root)
     except (ContractError, FileNotFoundError) as error:
         log.warning("the report has no Data page: %s", error)
     except KeyError as error:

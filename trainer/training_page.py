@@ -3,10 +3,11 @@
 Every number comes from `run.json`, `metrics.jsonl`, `history.jsonl` and the checkpoints' `validations.json`.
 """
 
-import itertools
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,11 +19,12 @@ from trainer.architecture import describe_architecture
 from trainer.checkpoint import Validations
 from trainer.run_record import RunRecord
 
+T = TypeVar("T")
 Line = Mapping[str, Any]
 """A line of `metrics.jsonl` or of `history.jsonl`."""
 
 _STARTS, _ENDS = ("began", "went on"), ("ended", "failed", "preempted")
-_MAX_POINTS = 400  # of a curve: beyond it neighbours are drawn as their mean
+_MAX_POINTS = 400  # of a curve, a kind of happening, a table: beyond it neighbours are drawn as their mean, or left out
 
 
 def training_page(
@@ -85,9 +87,9 @@ def _curves(steps: Sequence[Line], validations: Validations) -> list[Part]:
     parts: list[Part] = [
         Picture(
             title="Loss",
-            summary=f"From {losses[0]:.4g} to {losses[-1]:.4g}; lowest {min(losses):.4g}.",
+            summary=_describe_losses(losses),
             svg=run_charts.lines("loss", [("loss", *_thin(numbers, losses))], x_label="step", y_label="loss"),
-            table=Table(["steps", "epoch", "loss", "examples a second"], _rows(steps)),
+            table=_table(steps, "loss"),
         )
     ]
     parts.append(_validation(validations))
@@ -98,10 +100,19 @@ def _curves(steps: Sequence[Line], validations: Validations) -> list[Part]:
             svg=run_charts.lines(
                 "rate", [("rate", *_thin(numbers, rates))], x_label="step", y_label="examples a second", colour=2
             ),
-            table=Table(["steps", "epoch", "loss", "examples a second"], _rows(steps)),
+            table=_table(steps, "examples_per_second"),
         )
     )
     return parts
+
+
+def _describe_losses(losses: Sequence[float]) -> str:
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    missing = f"not finite in {len(losses) - len(finite):,} of {len(losses):,} lines."
+    if not finite:
+        return missing.capitalize()
+    told = f"From {finite[0]:.4g} to {finite[-1]:.4g}; lowest {min(finite):.4g}"
+    return f"{told}." if len(finite) == len(losses) else f"{told}; {missing}"
 
 
 def _validation(validations: Validations) -> Part:
@@ -116,20 +127,24 @@ def _validation(validations: Validations) -> Part:
         summary=f"Best after step {best:,}: {values[best]:.4f}; {better} is better.",
         svg=run_charts.lines(
             "validation",
-            [(metric, list(values), list(values.values()))],
+            [(metric, *_thin(list(values), list(values.values())))],
             x_label="step",
             y_label=metric,
             mark=(best, values[best]),
             colour=1,
         ),
-        table=Table(["step", metric], [[step, value] for step, value in values.items()]),
+        table=Table(["step", metric], [[step, values[step]] for step in sorted({*_some(list(values)), best})]),
     )
 
 
-def _rows(steps: Sequence[Line]) -> list[Sequence[Cell]]:
-    """One row a line, at most so many: of a long run every so-manieth."""
-    every = -(-len(steps) // _MAX_POINTS)
-    return [[line["step"], line["epoch"], line["loss"], line["examples_per_second"]] for line in steps[::every]]
+def _table(steps: Sequence[Line], figure: str) -> Table:
+    rows = [[line["step"], line["epoch"], line[figure]] for line in _some(steps)]
+    return Table(["steps", "epoch", figure.replace("_per_", " a ").replace("_", " ")], rows)
+
+
+def _some(values: Sequence[T]) -> Sequence[T]:
+    """Every so-manieth of many, from the first on: at most `_MAX_POINTS`."""
+    return values[:: -(-len(values) // _MAX_POINTS) or 1]
 
 
 def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -144,12 +159,21 @@ def _time_line(steps: Sequence[Line], history: Sequence[Line]) -> Part:
     if not history:
         return Note("The run has no history.jsonl: an earlier version trained it. Its curves are those above.")
     first = history[0]["time"]
+    happened = _with_kills(history)
+    counts = Counter(line["what"] for line in happened)
+    shown = _seldom(happened, counts)
     timed = [line for line in steps if "time" in line]
-    seconds, done = zip(*sorted((line["time"] - first, line["step"]) for line in [*timed, *history]), strict=True)
-    marks = _marks(history)
-    told = ", ".join(f"{len(happened)} × {name}" for name, happened in marks)
+    seconds, done = zip(
+        *sorted((line["time"] - first, line["step"]) for line in [*_some(timed), *shown]),
+        strict=True,
+    )
+    marks = [
+        (f"{kind} ({count:,})", [(line["time"] - first, line["step"]) for line in shown if line["what"] == kind])
+        for kind, count in counts.items()
+    ]
+    told = ", ".join(f"{count:,} × {kind}" for kind, count in counts.items())
     rows: list[Sequence[Cell]] = [
-        [_format(line["time"]), line["what"], line["step"], line.get("reason", "")] for line in history
+        [_format(line["time"]), line["what"], line["step"], line.get("reason", "")] for line in shown
     ]
     return Picture(
         title="Time line of the run",
@@ -160,15 +184,25 @@ def _time_line(steps: Sequence[Line], history: Sequence[Line]) -> Part:
     )
 
 
-def _marks(history: Sequence[Line]) -> list[tuple[str, list[tuple[float, float]]]]:
-    """What happened by kind, each at its seconds and step; a start without an end before it tells of a kill."""
-    kinds: dict[str, list[tuple[float, float]]] = {}
-    first = history[0]["time"]
-    for before, line in itertools.pairwise([history[0], *history]):
-        if line is not before and line["what"] in _STARTS and before["what"] not in _ENDS:
-            kinds.setdefault("killed", []).append((before["time"] - first, before["step"]))
-        kinds.setdefault(line["what"], []).append((line["time"] - first, line["step"]))
-    return list(kinds.items())
+def _with_kills(history: Sequence[Line]) -> list[Line]:
+    """What happened, in order; a start without an end before it tells of a kill, at the last line before it."""
+    happened: list[Line] = []
+    for line in history:
+        if happened and line["what"] in _STARTS and happened[-1]["what"] not in _ENDS:
+            happened.append({**happened[-1], "what": "killed"})
+        happened.append(line)
+    return happened
+
+
+def _seldom(happened: Sequence[Line], counts: Mapping[str, int]) -> list[Line]:
+    """Of each kind at most `_MAX_POINTS`, every so-manieth: a long run has thousands of checkpoints and few starts."""
+    kept, seen = [], Counter[str]()
+    for line in happened:
+        kind = line["what"]
+        if seen[kind] % -(-counts[kind] // _MAX_POINTS) == 0:
+            kept.append(line)
+        seen[kind] += 1
+    return kept
 
 
 def _architecture(record: RunRecord, tables: Mapping[str, tuple[int, int]]) -> Picture:

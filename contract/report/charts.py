@@ -21,6 +21,7 @@ from contract.report.drawing import (
     WIDTH,
     compact,
     draw,
+    fit,
     open_axes,
     shorten,
 )
@@ -28,6 +29,7 @@ from contract.report.treemap import Box, squarify
 
 _COMPACT = FuncFormatter(lambda value, _: compact(value))
 _MAX_DAYS = 800
+_SCALE_STEPS = 20
 
 
 def bars(
@@ -123,16 +125,24 @@ def days(
             axes.set_title(name if size == 1 else f"{name}, {size} days together", loc="left", fontsize=11, color=INK)
             axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
             axes.yaxis.set_major_formatter(_COMPACT)
-            for label, moment in marks:
+            for _, moment in marks:
                 axes.axvline(moment, color=WARNING, linewidth=1.5, linestyle="--")
-                if place == 0:
-                    axes.text(moment, 1, f" {label}", transform=axes.get_xaxis_transform(), color=WARNING, fontsize=10)
             open_axes(axes)
+        _name_marks(panels[0], marks, edges[0], edges[-1])
         locator = AutoDateLocator(maxticks=10)
         panels[-1].xaxis.set_major_locator(locator)
         panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
     return draw(paint, key=key, width=WIDE, height=height)
+
+
+def _name_marks(axes: Axes, marks: Sequence[tuple[str, float]], begin: float, end: float) -> None:
+    """Names above the marks, the first to the left of its line, the last to the right, all within the picture."""
+    for place, (name, moment) in enumerate(marks):
+        is_last = place == len(marks) - 1
+        x = min(moment, end - 0.045 * (end - begin)) if is_last else max(moment, begin + 0.09 * (end - begin))
+        style = {"ha": "left" if is_last else "right", "color": WARNING, "fontsize": 10}
+        axes.text(x, 1, f" {name} ", transform=axes.get_xaxis_transform(), **style)
 
 
 def heat_map(
@@ -145,11 +155,11 @@ def heat_map(
     width: float = WIDTH,
     height: float = HEIGHT,
 ) -> str:
-    """Cells as dark as their value is great; with a sign, in two colours and with the values written in."""
+    """Cells as dark as their value is great, with a scale; with a sign, in two colours and the values written in."""
     greatest = max((abs(value) for row in matrix for value in row if value is not None), default=0) or 1
 
     def paint(figure: Figure) -> None:
-        axes = figure.add_subplot()
+        axes = figure.add_subplot() if has_sign else _with_scale(figure, greatest)
         for row, values in enumerate(matrix):
             for column, value in enumerate(values):
                 colour = SERIES[1] if (value or 0) < 0 else SERIES[0]
@@ -173,6 +183,21 @@ def heat_map(
         axes.spines[:].set_visible(False)
 
     return draw(paint, key=key, width=width, height=height)
+
+
+def _with_scale(figure: Figure, greatest: float) -> Axes:
+    """Axes beside a strip that tells which strength of colour stands for how much."""
+    axes, scale = figure.subplots(1, 2, width_ratios=(30, 1))
+    for place in range(_SCALE_STEPS):
+        strength = (place + 0.5) / _SCALE_STEPS
+        cell = Rectangle((0, place), 1, 1, facecolor=SERIES[0], alpha=strength, linewidth=0)
+        scale.add_patch(cell)
+    scale.set(xlim=(0, 1), ylim=(0, _SCALE_STEPS), xticks=[])
+    scale.set_yticks([0, _SCALE_STEPS / 2, _SCALE_STEPS], [compact(greatest * part) for part in (0, 0.5, 1)])
+    scale.yaxis.tick_right()
+    open_axes(scale, grid="")
+    scale.spines[:].set_visible(False)
+    return axes
 
 
 def curve(key: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str, note: str) -> str:
@@ -210,8 +235,8 @@ def treemap(key: str, groups: Sequence[tuple[str, Sequence[tuple[str, float]]]])
             for (part, _), cell in zip(parts, inner, strict=True):
                 _paint_cell(axes, cell, part, place)
             axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=SURFACE, linewidth=3))
-            if box.width > 40 and box.height > 34:
-                text = shorten(name, max(int(box.width / 8), 4))
+            if box.height > 34:
+                text = fit(name, box.width - 12, 12)  # bold 11 is about as wide
                 axes.text(box.x + 6, box.y + box.height - 6, text, va="top", fontsize=11, fontweight="bold")
 
     return draw(paint, key=key, width=WIDE, height=_TREEMAP_HEIGHT)
@@ -223,8 +248,8 @@ _TREEMAP_HEIGHT = 420
 def _paint_cell(axes: Axes, cell: Box, name: str, place: int) -> None:
     style = {"facecolor": SERIES[place % len(SERIES)], "alpha": 0.4, "edgecolor": SURFACE, "linewidth": 1}
     axes.add_patch(Rectangle((cell.x, cell.y), cell.width, cell.height, **style))
-    if cell.width > 7 * min(len(name), 8) + 6 and cell.height > 18:
-        text = shorten(name, max(int(cell.width / 7), 4))
+    if cell.height > 18:
+        text = fit(name, cell.width - 6, 9)
         axes.text(cell.x + cell.width / 2, cell.y + 5, text, ha="center", va="bottom", fontsize=9)
 
 

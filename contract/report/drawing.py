@@ -12,6 +12,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 INK, MUTED, LINE, SURFACE, WARNING, CARD = (f"#0a0b0{place}" for place in range(6))
 SERIES = tuple(f"#0a0c0{place}" for place in range(8))
@@ -20,11 +22,12 @@ SERIES = tuple(f"#0a0c0{place}" for place in range(8))
 WIDTH, HEIGHT = 430, 280
 WIDE = 1000
 LONGEST_LABEL = 22
+_SHORTEST_LABEL = 8
 
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", SURFACE: "surface", WARNING: "warning", CARD: "raised"} | {
     colour: f"series-{place}" for place, colour in enumerate(SERIES)
 }
-_COLOUR = re.compile("|".join(_VARIABLES))
+_COLOUR = re.compile(rf"({'|'.join(_VARIABLES)})(?=[^<>]*>)")  # within a tag: an id in a text may read like one
 _GROUP_ID = re.compile(r'<g id="[^"]*"')
 _SIZE = re.compile(r'width="[\d.]+pt" height="[\d.]+pt"')
 _HEAD = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>", re.DOTALL)
@@ -82,6 +85,18 @@ def shorten(text: str, longest: int = LONGEST_LABEL) -> str:
         return printable
     head = (longest - 1) * 2 // 3
     return f"{printable[:head]}…{printable[head + 1 - longest :]}"
+
+
+def fit(text: str, room: float, size: float) -> str:
+    """As much of a text as `shorten` leaves in so many units, '' where that would be less than eight letters of it."""
+    font = FontProperties(family="DejaVu Sans", size=size)
+    longest = min(len(text), LONGEST_LABEL)
+    while longest >= min(len(text), _SHORTEST_LABEL):
+        shown = shorten(text, longest)
+        if text_to_path.get_text_width_height_descent(shown, font, ismath=False)[0] <= room:
+            return shown
+        longest -= 1
+    return ""
 
 
 def open_axes(axes: Axes, *, grid: str = "y") -> None:

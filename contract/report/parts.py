@@ -31,7 +31,10 @@ def ranking(
     (first, most), drawn = entries[0], entries[:shown]
     return Picture(
         title=title,
-        summary=f"First is {name} {shorten(first, 60)} with {most:,} {unit}, number {len(drawn)} has {drawn[-1][1]:,}.",
+        summary=(
+            f"First is {name} {shorten(first, 60)} with {counted(most, unit)}, "
+            f"number {len(drawn)} has {drawn[-1][1]:,}."
+        ),
         svg=charts.bars(key, [entry for entry, _ in drawn], [count for _, count in drawn]),
         table=Table([name, unit], entries),
     )
@@ -43,7 +46,7 @@ def counts(key: str, title: str, values: Mapping[str, int], what: str) -> Pictur
     notes = [f"{compact(count)} ({share(count, total)})" for count in values.values()]
     return Picture(
         title=title,
-        summary=f"{total:,} {what}: " + ", ".join(f"{count:,} {name}" for name, count in values.items()) + ".",
+        summary=f"{counted(total, what)}: " + ", ".join(f"{count:,} {name}" for name, count in values.items()) + ".",
         svg=charts.bars(key, list(values), list(values.values()), notes=notes),
         table=Table(["", what, "share"], [[name, count, share(count, total)] for name, count in values.items()]),
     )
@@ -80,6 +83,11 @@ def histogram(key: str, title: str, distribution: Statistics, *, of: str, what: 
     )
 
 
+def counted(count: int, unit: str) -> str:
+    """`1 view`, `2,000 views`: a count with its unit, which is given in the plural."""
+    return f"{count:,} {unit.removesuffix('s') if count == 1 else unit}"
+
+
 def double_classes(values: Mapping[int, int]) -> list[tuple[str, int]]:
     """Counts by value in the classes 1, 2, 3–4, 5–8, …, named by their bounds, to the greatest that holds any."""
     classes = [0] * max((value - 1).bit_length() + 1 for value in values)
@@ -106,7 +114,7 @@ def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colo
     until = duration(2 * max(int(list(buckets)[half]), 1)) if half else "1 s"
     return Picture(
         title=title,
-        summary=f"{total:,} {of}; half of them last less than {until}.",
+        summary=f"{counted(total, of)}; half of them last less than {until}.",
         svg=charts.columns(key, labels, list(buckets.values()), x_label="from", y_label=of, is_log=True, colour=colour),
         table=Table(["from", of], list(zip(labels, buckets.values(), strict=True))),
     )

@@ -116,7 +116,7 @@ def progress(
                 facecolors="none",  # what happens at the same moment stays to be seen
                 edgecolors=colour,
                 linewidths=2,
-                label=f"{name} ({len(happened):,})",
+                label=name,
                 zorder=3,
             )
         figure.legend(loc="outside right center", fontsize=11)

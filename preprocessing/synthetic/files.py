@@ -12,6 +12,7 @@ import pyarrow.csv as pa_csv
 
 from contract import storage
 from contract.layout import join
+from contract.progress import make_bar
 from contract.schema import EVENT_KINDS, TRANSACTION
 from preprocessing.synthetic.scale import Scale, SynthesisConfig
 from preprocessing.synthetic.shop import Shop, imagine_shop
@@ -93,12 +94,14 @@ def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
     """Writes the two parts, of which the first ends at a given row; returns the number of rows of both."""
     boundary = round(len(shop.catalogue.listed_id) * _FIRST_PART_ROWS_AN_ITEM)
     num_rows = 0
-    with open(first_path, "wb") as first, open(second_path, "wb") as second:
+    bar = make_bar(len(shop.catalogue.listed_id), "items", title="properties")
+    with open(first_path, "wb") as first, open(second_path, "wb") as second, bar:
         for table in shop.properties():
             cut = min(max(boundary - num_rows, 0), len(table))
             _append(first, table.slice(0, cut))
             _append(second, table.slice(cut))
             num_rows += len(table)
+            bar.update(pc.count_distinct(table["itemid"]).as_py())  # a table has all rows of its items
     return num_rows
 
 

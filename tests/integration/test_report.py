@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,14 @@ import preprocessing.cli
 import trainer.cli
 from contract.layout import DatasetLayout, RunLayout
 from contract.schema import Split
-from tests.browser import needs_chromium, open_page
+from tests.browser import needs_chromium, open_page, open_tables_by_keyboard, texts_outside
+from tests.integration.report_figures import (
+    Pictures,
+    check_cell,
+    data_pictures,
+    evaluation_pictures,
+    training_pictures,
+)
 from tests.preprocessing.shop import DAY_MS, START_MS, write_lines
 from tests.trainer.runs import StopAfter
 from trainer import report
@@ -26,7 +35,7 @@ SETTINGS = ["epochs=2", "steps_per_call=1", "input.batch_size=64", "model.dim=4"
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Path:
-    """Ten days of twelve visitors, each with three events a day of fifteen items, kinds in turn."""
+    """Ten days of twelve visitors, each with three events a day of fifteen items, kinds in turn; one row is bad."""
     kinds = ("view", "view", "addtocart", "view", "transaction")
     rows = [
         f"{START_MS + day * DAY_MS + place * 60_000 + visitor},v{visitor},{kinds[(day + place) % 5]},"
@@ -36,7 +45,10 @@ def shop(tmp_path_factory) -> Path:
         for place in range(3)
     ]
     root = tmp_path_factory.mktemp("shop")
-    write_lines(root / "events.csv", "timestamp,visitorid,event,itemid", *rows)
+    write_lines(root / "events.csv", "timestamp,visitorid,event,itemid", *rows, f"{START_MS},v0,looked,<i0>")
+    write_lines(root / "tree.csv", "categoryid,parentid", "10,", "20,10", "30,10", "40,")
+    properties = [f"{START_MS},<i{item}>,categoryid,{(20, 30, 40)[item % 3]}" for item in range(15)]
+    write_lines(root / "properties.csv", "timestamp,itemid,property,value", *properties)
     return root
 
 
@@ -47,7 +59,9 @@ def workdir(shop) -> str:
     from trainer.train import train
 
     data, workdir = str(shop / "dataset"), str(shop / "run")
-    assert preprocessing.cli.main(["prepare", "--events", str(shop / "events.csv"), "--output", data]) == 0
+    inputs = ["--events", str(shop / "events.csv"), "--item-properties", str(shop / "properties.csv")]
+    inputs += ["--category-tree", str(shop / "tree.csv")]
+    assert preprocessing.cli.main(["prepare", *inputs, "--output", data]) == 0
     config: RunConfig = apply_settings(PRESETS["notebook-nn"], SETTINGS)
     with pytest.raises(Preempted):
         train(config, data=data, workdir=workdir, stop=StopAfter(1))
@@ -55,11 +69,6 @@ def workdir(shop) -> str:
     assert trainer.cli.main(arguments) == 0
     assert trainer.cli.main(["evaluate", "--workdir", workdir]) == 0
     return workdir
-
-
-def cells(page, title: str) -> list[list[str]]:
-    figure = page.locator("article:visible figure", has=page.get_by_text(title, exact=True)).first
-    return figure.locator("tbody tr").evaluate_all("rows => rows.map(row => [...row.cells].map(c => c.textContent))")
 
 
 def test_prepare_draws_the_page_of_its_dataset(workdir, shop):
@@ -73,38 +82,108 @@ def test_three_pages_without_an_error_or_a_request(workdir, width, scheme):
         page = opened.page
         assert page.locator("article:visible h1").all_text_contents() == ["Evaluation"], "what evaluate refreshed"
         page.keyboard.press("Tab")
-        for name in ("Training", "Data"):
-            page.keyboard.press("ArrowLeft")
+        for name in ("Evaluation", "Training", "Data"):
             assert page.locator("article:visible h1").all_text_contents() == [name]
             for picture in page.locator("article:visible figure").all():
                 assert picture.locator("svg[role=img][aria-label]").bounding_box()["height"] > 40
                 assert picture.locator("details tbody tr").count() > 0
+            assert texts_outside(page) == []
             assert page.evaluate("document.documentElement.scrollWidth") == width
+            page.keyboard.press("ArrowLeft")
         ids = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
         assert len(ids) == len(set(ids)), "an id of its own for all that is pointed to"
         assert (opened.messages, opened.requests) == ([], [url])
 
 
-def test_the_evaluation_page_has_the_figures_of_the_file(workdir):
-    evaluation = json.loads(Path(RunLayout(workdir).evaluation(Split.TEST)).read_text())
-    ranking = evaluation["protocols"]["next_item"]["ranking"]
+FIGURES = """article => [...article.querySelectorAll("section")].flatMap(section =>
+  [...section.querySelectorAll("figure")].map(figure => ({
+    section: section.querySelector("h2").textContent,
+    title: figure.querySelector("figcaption").textContent,
+    rows: [...figure.querySelectorAll("tbody tr")].map(row => [...row.cells].map(cell => cell.textContent)),
+    texts: [...figure.querySelectorAll("svg text")].map(text => text.textContent),
+  })))"""
+
+
+def expected_pictures(page: str, workdir: str, shop: Path) -> Pictures:
+    layout = RunLayout(workdir)
+    if page == "data":
+        return data_pictures(json.loads(Path(DatasetLayout(str(shop / "dataset")).statistics).read_text()))
+    if page == "evaluation":
+        return evaluation_pictures(json.loads(Path(layout.evaluation(Split.TEST)).read_text()))
+    metrics, history = (
+        [json.loads(line) for line in Path(path).read_text().splitlines()] for path in (layout.metrics, layout.history)
+    )
+    times = [time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(line["time"])) for line in history]
+    return training_pictures(metrics, history, times)
+
+
+@pytest.mark.parametrize("page", ["data", "training", "evaluation"])
+def test_every_picture_has_the_figures_of_its_file(workdir, shop, page):
+    expected = expected_pictures(page, workdir, shop)
+    with open_page(f"file://{RunLayout(workdir).report}") as opened:
+        figures = opened.page.locator(f"#{page}").evaluate(FIGURES)
+    found = {(figure["section"], figure["title"]): figure for figure in figures}
+    assert len(found) == len(figures), "a title of its own for each picture of a section"
+    assert found.keys() == expected.keys()
+    for name, rows in expected.items():
+        shown = found[name]["rows"]
+        assert [len(row) for row in shown] == [len(row) for row in rows], name
+        for texts, values in zip(shown, rows, strict=True):
+            for text, value in zip(texts, values, strict=True):
+                check_cell(text, value)
+
+
+@pytest.mark.parametrize(
+    ("title", "shown"),
+    [
+        ("Count of actions", 3),
+        ("Most viewed items", 10),
+        ("Top 5 visitors, all events", 5),
+        ("Events of each split", 3),
+        ("Visitors who viewed, carted, bought", 3),
+    ],
+)
+def test_bars_are_labelled_with_the_names_and_counts_of_their_table(workdir, title, shown):
+    with open_page(f"file://{RunLayout(workdir).report}") as opened:
+        figures = opened.page.locator("#data").evaluate(FIGURES)
+    (figure,) = [figure for figure in figures if figure["title"] == title]
+    for row in figure["rows"][:shown]:
+        assert row[0] in figure["texts"]
+        # the share, where there is one, stands in brackets behind the count
+        assert row[1] + (f" ({row[2]})" if len(row) > 2 else "") in figure["texts"]
+    assert len(figure["texts"]) == 2 * shown
+
+
+def test_every_system_has_its_row_in_the_picture(workdir):
+    ranking = json.loads(Path(RunLayout(workdir).evaluation(Split.TEST)).read_text())["protocols"]["next_item"][
+        "ranking"
+    ]
+    with open_page(f"file://{RunLayout(workdir).report}") as opened:
+        figures = opened.page.locator("#evaluation").evaluate(FIGURES)
+    texts = [figure["texts"] for figure in figures if figure["title"] == "Systems by metric"]
+    assert all(set(ranking) <= set(drawn) for drawn in texts)
+
+
+def test_the_keyboard_opens_the_tables_of_every_page(workdir):
     with open_page(f"file://{RunLayout(workdir).report}") as opened:
         page = opened.page
-        section = page.locator("section", has=page.get_by_role("heading", name="Next item (test)", exact=True))
-        rows = (
-            section.locator("figure")
-            .first.locator("tbody tr")
-            .evaluate_all("rows => rows.map(row => [...row.cells].map(c => c.textContent))")
+        for name in ("evaluation", "training", "data"):
+            page.locator(f"label[for=show-{name}]").click()
+            assert open_tables_by_keyboard(page) >= page.locator(f"#{name} figure summary").count() > 0
+            assert page.locator(f"#{name} figure details:not([open])").count() == 0
+
+
+def test_on_paper_all_pages_stand_one_after_the_other_and_fit(workdir):
+    # A4 without its margins of 1 cm, at 96 pixels an inch: 190 mm are 718 pixels
+    with open_page(f"file://{RunLayout(workdir).report}", width=718) as opened:
+        page = opened.page
+        page.emulate_media(media="print")
+        assert page.locator("article:visible h1").all_text_contents() == ["Data", "Training", "Evaluation"]
+        assert page.locator(".tabs:visible, .contents:visible, details:visible").count() == 0
+        ends = page.locator("svg, table:visible").evaluate_all(
+            "found => found.map(e => e.getBoundingClientRect().right)"
         )
-        ratings = cells(page, "Squared error on event weights")
-        shown = section.locator("figure svg text").all_text_contents()
-    assert len(rows) == 4 * len(ranking)
-    for system, metric, value, low, *_ in rows:
-        estimate = ranking[system][metric]
-        assert (float(value), float(low)) == pytest.approx((estimate["value"], estimate["low"]), rel=1e-3)
-    assert set(ranking) <= set(shown), "every system has its row in the picture"
-    assert float(ratings[0][1]) == pytest.approx(evaluation["ratings"]["mse"], rel=1e-3)
-    assert float(ratings[1][1]) == pytest.approx(evaluation["ratings"]["mse_of_training_mean"], rel=1e-3)
+        assert max(ends) <= 718
 
 
 def test_hits_are_marked_where_a_list_holds_what_came_next(workdir):
@@ -130,15 +209,18 @@ def test_the_training_page_tells_of_the_stop_and_the_going_on(workdir):
     lines = [json.loads(line) for line in Path(RunLayout(workdir).history).read_text().splitlines()]
     assert [line["what"] for line in lines][:4] == ["began", "checkpoint", "preempted", "went on"]
     assert lines[-1]["what"] == "ended"
-    metrics = [json.loads(line) for line in Path(RunLayout(workdir).metrics).read_text().splitlines()]
-    losses = [line["loss"] for line in metrics if "loss" in line]
-    with open_page(f"file://{write_report(workdir)}") as opened:
-        assert [row[1] for row in cells(opened.page, "Time line of the run")] == [line["what"] for line in lines]
-        drawn = [float(row[2]) for row in cells(opened.page, "Loss")]
-        architecture = cells(opened.page, "Architecture: neural")
-    assert drawn == pytest.approx(losses, rel=1e-3)
-    # embeddings of 4 side by side: 8 numbers into the first of the layers of 80, 40, 20 and 1
-    assert ["dense 1, relu", "8 × 80", "side by side", "yes"] in architecture
+
+
+def test_the_runs_data_page_has_what_its_dataset_was_compared_with(workdir, shop):
+    compared = shop / "compared"
+    shutil.copytree(shop / "dataset", compared)
+    check = {"name": "rows", "baseline": 60, "found": 40, "distance": 0.3333, "warn": 0.25, "fail": None}
+    comparison = {"baseline": "yesterday", "checks": [check | {"verdict": "warning"}]}
+    Path(DatasetLayout(str(compared)).comparison).write_text(json.dumps(comparison))
+    html = Path(write_report(workdir, data=str(compared))).read_text()
+    assert "Compared with yesterday" in html
+    assert "Unlike the baseline: rows." in html
+    write_report(workdir)
 
 
 def test_a_run_whose_dataset_is_gone_keeps_its_other_pages(workdir, tmp_path, caplog):
@@ -154,4 +236,4 @@ def test_a_report_that_cannot_be_drawn_loses_nothing(workdir, monkeypatch, caplo
 
     monkeypatch.setattr(report, "training_page", fail)
     assert try_to_write_report(workdir, data=None, shown="training") is None
-    assert "the result is complete" in caplog.text
+    assert "could not be drawn; nothing else is missing" in caplog.text

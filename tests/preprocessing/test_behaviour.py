@@ -33,14 +33,18 @@ def test_a_funnel_counts_pairs_in_the_order_of_their_events():
             (1, 0, VIEW, 6),
             (1, 1, TRANSACTION, 7),  # v1-i1: bought before it was carted
             (1, 1, ADD_TO_CART, 8),
+            (2, 1, ADD_TO_CART, 9),  # v2-i1: carted, viewed, bought: after a view and after a cart, yet not in order
+            (2, 1, VIEW, 10),
+            (2, 1, TRANSACTION, 11),
         )
     )
     assert describe_behaviour(found)["funnel"] == {
-        "pairs": 4,
-        "by_kind": {"view": 3, "addtocart": 3, "transaction": 2},
+        "pairs": 5,
+        "by_kind": {"view": 4, "addtocart": 4, "transaction": 3},
         "carted_after_view": 1,
-        "bought_after_view": 1,
-        "bought_after_cart": 1,
+        "bought_after_view": 2,
+        "bought_after_cart": 2,
+        "bought_after_view_and_cart": 1,
     }
 
 

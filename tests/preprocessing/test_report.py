@@ -2,18 +2,30 @@
 
 import json
 import os
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from contract.layout import DatasetLayout
 from contract.manifest import read_manifest
+from contract.report.data.page import data_page
+from contract.report.data.reading import sparsity
+from contract.report.page import render
 from preprocessing import report
+from preprocessing.columns import encode_columns
 from preprocessing.config import PrepareConfig, SplitConfig
+from preprocessing.correlation import COLUMNS
 from preprocessing.pipeline import prepare
+from preprocessing.popularity import count_items_by_split, describe_items
 from preprocessing.report import try_to_write_report, write_report
-from tests.browser import needs_chromium, open_page
-from tests.preprocessing.shop import small_shop, write_lines
+from preprocessing.statistics import ReadingSummary, count_events, describe_events, describe_reading
+from preprocessing.timelines import NEVER, Cleaning, Timelines
+from tests.browser import needs_chromium, open_page, open_tables_by_keyboard, texts_outside
+from tests.preprocessing.shop import DAY_MS, START_MS, small_shop, write_lines
 
 pytestmark = pytest.mark.integration
 
@@ -56,34 +68,33 @@ def test_the_page_asks_for_nothing_and_each_picture_has_its_table(dataset, width
 @needs_chromium
 def test_the_keyboard_reaches_and_opens_every_table(dataset):
     with open_page(f"file://{DatasetLayout(dataset).report}") as opened:
-        page = opened.page
-        summaries = page.locator("figure summary").count()
-        opened_by_key = 0
-        for _ in range(20 * summaries):
-            page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.tagName") == "SUMMARY":
-                page.keyboard.press("Enter")
-                opened_by_key += 1
-            if page.evaluate("document.activeElement === document.body"):
-                break
-        assert page.locator("figure details[open]").count() == summaries <= opened_by_key
+        summaries = opened.page.locator("figure summary").count()
+        assert open_tables_by_keyboard(opened.page) >= summaries
+        assert opened.page.locator("figure details[open]").count() == summaries
 
 
 @needs_chromium
-def test_the_figures_are_those_of_the_statistics(dataset):
+def test_the_facts_are_those_of_the_statistics(dataset):
     statistics = statistics_of(dataset)
     with open_page(f"file://{DatasetLayout(dataset).report}") as opened:
         facts = dict(
             opened.page.locator(".facts div").evaluate_all("f => f.map(e => [...e.children].map(c => c.textContent))")
         )
-        days = table_of(opened.page, "Events a day, by kind")
-        top = table_of(opened.page, "Most viewed items")
-        categories = table_of(opened.page, "Views by category")
     assert facts["rows read"] == str(statistics["events"]["rows"])
     assert facts["items"] == str(statistics["items"]["items"])
-    assert days == [[day, *map(str, kinds.values())] for day, kinds in statistics["events"]["by_day"].items()]
-    assert top == [[row["item_id"], str(row["events"])] for row in statistics["items"]["top_items"]["view"]]
-    assert [row[2] for row in categories] == [str(row["views"]) for row in statistics["catalogue"]["views_by_category"]]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "possible", "told"),
+    [
+        (7_390, 5_000 * 6_610, "99.978%"),  # 0.02236% have one
+        (2_145_179, 1_407_580 * 235_061, "99.99935%"),  # 0.000648%
+        (3, 8, "62.5%"),
+        (8, 8, "0.0%"),
+    ],
+)
+def test_sparsity_is_told_to_two_digits_of_what_lacks(pairs, possible, told):
+    assert sparsity(pairs, possible) == told
 
 
 @needs_chromium
@@ -101,6 +112,65 @@ def test_markup_in_ids_and_one_day_of_events_are_shown_as_they_are(tmp_path):
         assert table_of(opened.page, "Most viewed items")[0][0] in (strange, formula)
         assert "1440000000000,v,looked,<b>" in opened.page.locator("body").text_content()
         assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def one_busy_day(num_items: int, id_letters: int) -> dict:
+    """The statistics of a shop with so many items, of ids so long, all of whose events happen on one day."""
+    random = np.random.default_rng(0)
+    num_visitors, num_rows = 50_000, 2 * num_items
+    ids = pa.array([f"{'Ж<&' * (id_letters // 3)}{number:06d}"[-id_letters:] for number in range(num_items)])
+    order = np.sort(random.integers(0, num_visitors, num_rows))
+    log = Timelines(
+        visitors=ids.slice(0, num_visitors),
+        visitor_code=np.unique(order, return_inverse=True)[1],
+        timestamp_ms=START_MS + np.sort(random.integers(0, DAY_MS // 4, num_rows)),  # 16:00 to 22:00
+        event=(random.random(num_rows) < 0.03).astype(np.int8),
+        items=ids,
+        item_code=np.r_[np.arange(num_items), random.zipf(1.5, num_items) % num_items],
+        robot_from_ms=np.full(num_visitors, NEVER),
+    )
+    splits = np.digitize(np.arange(num_rows) / num_rows, (0.8, 0.9))
+    bad = {"timestamp is not a whole number": (("events.csv", 5, "x" * 200),)}
+    names = ids.slice(0, 900).to_pylist()
+    known = ("outside_vocabulary", "without_training_events", "with_category", "with_category_outside_tree")
+    known += ("with_price", "price_is_no_number", "with_availability", "available")
+    tree = ("categories", "roots", "levels", "cycles", "orphans")
+    return {
+        "events": describe_reading(ReadingSummary(rows=num_rows, rejects=Counter(dict.fromkeys(bad, 7)), examples=bad))
+        | describe_events(count_events(log, splits, 0), Cleaning(0, 0)),
+        "items": describe_items(encode_columns(count_items_by_split(log, splits))),
+        "correlation": {"columns": list(COLUMNS), "matrix": [[None] * len(COLUMNS)] * len(COLUMNS)},
+        "item_properties": None,
+        "category_tree": describe_reading(ReadingSummary()) | dict.fromkeys(tree, 900),
+        "catalogue": dict.fromkeys(known, 0)
+        | {
+            "items": num_items,
+            "views_by_category": [
+                {"category_id": name, "path": [names[place % 7], name], "views": 1000 - place}
+                for place, name in enumerate(names)
+            ],
+        },
+    }
+
+
+@needs_chromium
+def test_long_ids_many_items_and_a_single_day_leave_every_picture_readable(dataset, tmp_path):
+    statistics = one_busy_day(200_000, 240)
+    path = tmp_path / "report.html"
+    cuts = {"validation_from_ms": START_MS + DAY_MS // 5, "test_from_ms": START_MS + DAY_MS // 4}
+    page = data_page("busy", statistics, replace(read_manifest(dataset), **cuts))
+    path.write_text(render([page], title="busy", shown="data"))
+    assert path.stat().st_size < 2_000_000
+    with open_page(f"file://{path}") as opened:
+        assert opened.messages == []
+        boxes = [picture.bounding_box() for picture in opened.page.locator("figure svg").all()]
+        assert min(box["height"] for box in boxes) > 60
+        # what is drawn beside axes and grid: bars, cells, curves
+        count = "all => all.map(svg => svg.querySelectorAll('path').length)"
+        drawn = opened.page.locator("figure svg").evaluate_all(count)
+        assert min(drawn) >= 3
+        assert texts_outside(opened.page) == []
+        assert opened.page.evaluate("document.documentElement.scrollWidth") == 1280
 
 
 @pytest.mark.parametrize(
@@ -127,7 +197,7 @@ def test_a_report_that_cannot_be_drawn_loses_nothing(dataset, monkeypatch, caplo
     def fail(*_: object) -> None:
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(report, "data_page", fail)
+    monkeypatch.setattr(report, "read_data_page", fail)
     assert try_to_write_report(dataset) is None
     assert "the dataset is complete, but its report could not be drawn" in caplog.text
 
@@ -151,5 +221,24 @@ def test_the_raw_samples_figures(tmp_path):
     assert events["sessions"]["sessions"] == 6229
     # awk over -k2,2 -k4,4 -k1,1n: pairs whose first addtocart comes after a view
     assert events["funnel"]["carted_after_view"] == 149
+    # the same with a counter of those whose transaction comes after an addtocart, after a view, after both in order
+    assert [events["funnel"][f"bought_after_{before}"] for before in ("cart", "view", "view_and_cart")] == [41, 40, 34]
     # … | awk -F, '{print int($1 / 86400000)}' | sort | uniq -c: day 16583 since 1970
     assert sum(events["by_day"]["2015-05-28"].values()) == 131
+    # sort -n | awk -F, '!seen[$4]++ && int($1 / 86400000) == 16583 {n++} END {print n}', and of field 2
+    assert items["new_items_by_day"]["2015-05-28"] == 104
+    assert events["new_visitors_by_day"]["2015-05-28"] == 42
+    # awk -F, '{h = int($1 / 3600000); n[(int(h / 24) + 3) % 7, h % 24]++}': Tuesdays from 21:00, the most of all
+    assert max(map(max, events["by_weekday_hour"])) == events["by_weekday_hour"][1][21] == 153
+    # cut -d, -f4 | sort | uniq -c | awk '{print $1}' | sort -n | uniq -c: items touched once, twice; visitors; sessions
+    assert list(items["events_per_item"]["histogram"].items())[:2] == [("1", 5118), ("2", 915)]
+    assert list(events["events_per_visitor"]["histogram"].items())[:2] == [("1", 3495), ("2", 736)]
+    assert list(events["sessions"]["events_per_session"]["histogram"].items())[:2] == [("1", 4837), ("2", 789)]
+    # of the same counts of items, ascending, awk '{w += NR * $1; s += $1} END {print (2*w - (NR+1)*s) / (NR*s)}'
+    assert items["concentration"]["gini"] == 0.252425
+    # sort -nr | head -1322 | awk '{s += $1} END {print s}': 1,322 of 6,610 items have 3,924 of 9,382 events
+    assert items["concentration"]["top_20_percent_share"] == pytest.approx(3924 / 9382, abs=1e-6)
+    # awk over rows from 1441163487914 on, the test cut: 938, of which 783 and 838 have an item or a visitor without a
+    # row before 1439928628619, the validation cut
+    assert items["by_split"]["test"]["events_of_new_items"] == 783
+    assert events["by_split"]["test"]["events_of_new_visitors"] == 838

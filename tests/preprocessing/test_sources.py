@@ -160,7 +160,7 @@ def test_any_byte_ranges_together_give_every_line_once(tmp_path_factory, lines, 
     path.write_text("x,\n" + body)
     size = 3 + len(body)
     edges = sorted({3, size, *(min(cut, size) for cut in cuts)})
-    ranges = [ByteRange(str(path), 0, a, b, ("x",), ("x",)) for a, b in itertools.pairwise(edges)]
+    ranges = [ByteRange(str(path), 0, a, b, b - a, ("x",), ("x",)) for a, b in itertools.pairwise(edges)]
     data = b"".join(chunk.data for source in ranges for chunk in read_chunks(source)).decode()
     assert data.rstrip("\n") == body.rstrip("\n")
 

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -57,9 +57,7 @@ for last in ("--help", "--no-such-flag"):
         print(stop.code, file=sys.stderr)
 assert "tensorflow" not in sys.modules and "keras" not in sys.modules
 """
-    began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert time.monotonic() - began < 5  # 0.2 s; imports alone would take longer
     assert done.stdout.startswith("usage: python -m trainer")
     codes = [line for line in done.stderr.splitlines() if line.isdigit()]
     assert codes == ["0", "2"]
@@ -153,6 +151,20 @@ def test_a_preempted_run_exits_with_75_and_prints_no_result(monkeypatch, capsys,
     assert "stopped after step 7" in caplog.text
 
 
+@pytest.mark.parametrize("error", [None, Preempted("stopped"), ValueError("the loss is not finite")])
+def test_the_report_is_drawn_however_a_run_ends(monkeypatch, tmp_path, error):
+    drawn = []
+    fake_train(monkeypatch, refuse(error) if error else answer({}))
+    report = SimpleNamespace(try_to_write_report=lambda workdir, **_: drawn.append(workdir))
+    monkeypatch.setitem(sys.modules, "trainer.report", report)
+    arguments = ["train", "--preset", "mf", "--data", "D", "--workdir", str(tmp_path)]
+    cli.main(arguments)
+    assert drawn == [], "no run was begun"
+    (tmp_path / "run.json").touch()
+    cli.main(arguments)
+    assert drawn == [str(tmp_path)]
+
+
 @pytest.mark.parametrize(
     "error", [ValueError("no run"), FileNotFoundError(2, "No such file", "F"), FileExistsError("O already exists")]
 )
@@ -168,9 +180,37 @@ def test_verbose_shows_where_a_failure_came_from(run_fake, caplog):
     assert "Traceback" in caplog.text
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(run_fake):
-    with pytest.raises(KeyError):
-        run_fake("export", refuse(KeyError("x")), "--workdir", "R", "--output", "O")
+class ResourceExhaustedError(Exception):
+    """Named as TensorFlow's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyError("x"), "KeyError: 'x'; `python -m trainer doctor` checks this machine, and --verbose shows where"),
+        (
+            ResourceExhaustedError("OOM\nat node"),
+            "ResourceExhaustedError: OOM at node; the device has too little memory",
+        ),
+        (ModuleNotFoundError("No module named 'tensorflow'"), "pip install cartwheel[trainer]"),
+    ],
+)
+def test_an_unforeseen_failure_ends_in_one_line_that_says_what_to_do(run_fake, caplog, monkeypatch, error, told):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    status, out = run_fake("export", refuse(error), "--workdir", "R", "--output", "O")
+    assert (status, out) == (1, "")
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert told in line
+    assert "\n" not in line
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(("is_terminal", "flags"), [(False, []), (True, ["--verbose"])])
+def test_an_unforeseen_failure_keeps_its_traceback_in_a_log(run_fake, caplog, monkeypatch, is_terminal, flags):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    run_fake("export", refuse(KeyError("x")), "--workdir", "R", "--output", "O", *flags)
+    assert "Traceback" in caplog.text
+    assert caplog.records[-1].getMessage().startswith("KeyError: 'x'; "), "the last line says what is wrong"
 
 
 def test_the_version_is_the_packages(capsys):

@@ -15,13 +15,14 @@ from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel, queries_of
 from tests.trainer.runs import checkerboard_dataset, make_config
 from tests.trainer.runs import run as run_training
+from trainer.checkpoint import Weights
 from trainer.config import MatrixFactorizationConfig, NeuralConfig, TowersConfig
 from trainer.export import describe_run, export, export_model
 from trainer.models.interface import Queries
 from trainer.models.loading import load_inference_model
 from trainer.models.matrix_factorization import MatrixFactorizationInference, item_width
 from trainer.models.neural import NeuralInference
-from trainer.models.towers import DenseWeights, TowersInference, make_dense_variables
+from trainer.models.towers import TowersInference, make_dense_variables
 from trainer.presets import PRESETS
 from trainer.ranking.cases import build_cases, next_items
 from trainer.ranking.topk import query_chunks, query_signature
@@ -216,8 +217,11 @@ def test_ids_that_lookup_tables_would_change_are_refused(model, tmp_path):
         export_model(model, dataset, str(tmp_path / "export"))
 
 
-def trained_models():
-    """One of each kind that runs train, with made-up weights for 2 visitors and 8 items and a bucket of each."""
+def trained_models(num_frequent=2):
+    """One of each kind that runs train, with made-up weights for 2 visitors and 8 items and a bucket of each.
+
+    So many of the visitors have vectors of their own in the towers.
+    """
     generator = np.random.default_rng(1)
 
     def normal(*shape):
@@ -225,23 +229,20 @@ def trained_models():
 
     factorization = MatrixFactorizationConfig(dim=5)
     matrix_factorization = MatrixFactorizationInference(
-        factorization,
-        visitor_table=normal(3, 5),
-        item_table=normal(9, item_width(factorization)),
-        num_visitors=2,
-        num_items=8,
-        item_counts=np.arange(8, 0, -1),
+        factorization, num_visitors=2, visitor_rows=3, num_items=8, item_rows=9, item_counts=np.arange(8, 0, -1)
     )
+    matrix_factorization.fill(Weights({"visitor": normal(3, 5), "item": normal(9, item_width(factorization))}, []))
     sizes = [10, 7, 4, 1]
     dense = [part for a, b in itertools.pairwise(sizes) for part in (normal(a, b), normal(b))]
-    neural = NeuralInference(
-        NeuralConfig(hidden=(7, 4)), visitor_table=normal(3, 5), item_table=normal(9, 5), dense=dense, num_items=8
-    )
+    neural = NeuralInference(NeuralConfig(hidden=(7, 4)), visitor_rows=3, item_rows=9, num_items=8)
+    neural.fill(Weights({"visitor": normal(3, 5), "item": normal(9, 5)}, dense))
     config = TowersConfig(dim=5, history_length=3)
-    weights = DenseWeights(*(normal(*variable.shape) for variable in make_dense_variables(config, seed=0)))
+    items = normal(8, 6)
     towers = TowersInference(
-        config, items=normal(8, 6), visitors=normal(2, 5), dense=weights, item_counts=np.arange(8, 0, -1)
+        config, item_rows=lambda _: items.__getitem__, num_frequent=num_frequent, item_counts=np.arange(8, 0, -1)
     )
+    dense = [np.asarray(normal(*variable.shape), np.float32) for variable in make_dense_variables(config, seed=0)]
+    towers.fill(Weights({"visitor": normal(num_frequent + 1, 5)}, dense))
     return [matrix_factorization, neural, towers]
 
 
@@ -325,7 +326,7 @@ def test_histories_with_events_are_served_the_scores_that_the_evaluator_ranks_by
 
 
 def test_towers_answer_a_visitor_never_seen_by_his_history_and_without_one_by_what_is_popular(dataset, tmp_path):
-    towers = trained_models()[-1]
+    towers = trained_models(num_frequent=0)[-1]
     export_model(towers, dataset, str(tmp_path / "export"))
     answer = tf.saved_model.load(str(tmp_path / "export")).signatures["recommend"](
         visitor_id=tf.constant(["nobody", "anna", "nobody", "nobody"]),

@@ -1,5 +1,8 @@
 """The run's pages from made-up files: of a run that has just begun, was killed, or has nobody to rank for."""
 
+import math
+from collections import Counter
+
 import pytest
 
 from contract.report.page import Block, Note, Page, Picture, render
@@ -66,12 +69,44 @@ def test_the_best_validation_is_told_in_the_metrics_own_direction():
     assert picture(page, "Validation: mse").summary == "Best after step 20: 0.4000; less is better."
 
 
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        ([3.0, 1.0, 2.0], "From 3 to 2; lowest 1."),
+        ([math.nan, 3.0, 2.0, math.inf], "From 3 to 2; lowest 2; not finite in 2 of 4 lines."),
+        ([math.nan], "Not finite in 1 of 1 lines."),
+    ],
+)
+def test_losses_that_are_not_finite_are_counted_and_not_compared(losses, told):
+    page = training_page("run", record(), [step(n, loss) for n, loss in enumerate(losses)], [], NOTHING_MEASURED, {})
+    assert picture(page, "Loss").summary == told
+
+
 def test_a_long_run_is_drawn_thinned():
     metrics = [step(number, float(number % 2)) for number in range(1, 10_001)]
     page = training_page("run", record(), metrics, [], NOTHING_MEASURED, {"item": (10, 4)})
     # 10,000 lines, 400 points: 25 put together; every 25th line in the table
     assert len(picture(page, "Loss").table.rows) == 400
     assert len(picture(page, "Loss").svg) < 30_000
+    assert [line[:2] for line in picture(page, "Examples a second").table.rows[:2]] == [[1, 1], [26, 1]]
+
+
+def test_a_run_of_many_checkpoints_fits_in_its_page_and_keeps_what_is_rare():
+    kinds = ["began", *["checkpoint"] * 5_000, "went on", *["checkpoint"] * 5_000, "preempted", "went on", "ended"]
+    history = [{"what": what, "step": number, "time": 1e9 + number} for number, what in enumerate(kinds)]
+    measured = Validations(
+        metric="ndcg@20", is_higher_better=True, values={n: n % 997 / 1000 for n in range(1, 10_001)}
+    )
+    page = training_page("run", record(), [step(1, 2.0)], history, measured, {})
+    assert len(render([page], title="T", shown="training").encode()) < 500_000
+    rows = [row[1] for row in picture(page, "Time line of the run").table.rows]
+    # a kill stands before the first going on, and the 10,000 checkpoints are every 25th
+    assert Counter(rows) == {"began": 1, "checkpoint": 400, "killed": 1, "went on": 2, "preempted": 1, "ended": 1}
+    assert "10,000 × checkpoint, 1 × killed, 2 × went on" in picture(page, "Time line of the run").summary
+    assert "checkpoint (10,000)" in picture(page, "Time line of the run").svg
+    # every 25th of 10,000, from the first on, and the best: step 996, which is none of them (1 + 25 n)
+    assert len(picture(page, "Validation: ndcg@20").table.rows) == 401
+    assert [996, 0.996] in picture(page, "Validation: ndcg@20").table.rows
 
 
 def evaluation(**changes) -> dict:

@@ -38,9 +38,10 @@ def test_any_number_of_replicas_gives_the_same_losses_and_tables(preset: str, da
         for name, table in one.tables.items():
             if preset == "notebook-mf":  # nothing is added in another order
                 np.testing.assert_array_equal(other.tables[name], table)
-            assert np.linalg.norm(other.tables[name] - table) < 1e-5 * np.linalg.norm(table)
-        for weight, same in zip(one.dense, other.dense, strict=True):
-            np.testing.assert_allclose(same, weight, atol=1e-6)
+            assert np.linalg.norm(np.subtract(other.tables[name], table)) < 1e-5 * np.linalg.norm(table)
+        # as one vector: Adam moves a weight whose gradient is nothing but rounding as far as any other
+        dense, expected = (np.concatenate([np.ravel(part) for part in [*w.dense, 0]]) for w in (other, one))
+        assert np.linalg.norm(dense - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
@@ -74,7 +75,7 @@ def test_a_run_goes_on_with_another_number_of_replicas_and_says_so(
     assert second["best_validation"] == pytest.approx(first["best_validation"], abs=1e-4)
     whole, stopped = (checkpoint.read_weights(str(tmp_path / name)) for name in ("whole", "stopped"))
     for name, table in whole.tables.items():
-        assert np.linalg.norm(stopped.tables[name] - table) < 1e-5 * np.linalg.norm(table)
+        assert np.linalg.norm(np.subtract(stopped.tables[name], table)) < 1e-5 * np.linalg.norm(table)
 
 
 def test_a_run_that_is_done_is_only_told_again(dataset: Dataset, tmp_path: Path) -> None:

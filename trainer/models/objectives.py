@@ -161,6 +161,9 @@ class Factors(Protocol):
     def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Vectors [C, D] and biases [C] for rows of the item table."""
 
+    def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
+        """[b, D] sums of placed items, of rows [b, H, W] of the item table where `is_entry` [b, H]."""
+
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
         """[b] for placed visitors [b, D], placed items [b, D] and their biases [b]."""
 
@@ -203,13 +206,10 @@ class SampledSoftmaxObjective:
         inputs: tuple[tf.Tensor, ...],
     ) -> tf.Tensor:
         given, keep, is_history = inputs
-        num_touched = is_history.shape[0] * is_history.shape[1]
-        candidate_rows = vectors["item"][num_touched:]
+        touched, candidate_rows = tf.split(vectors["item"], [is_history.shape[0] * is_history.shape[1], -1])
         items, biases = self.model.place_items(candidate_rows)
         if self.model.config.history_length:
-            touched, _ = self.model.place_items(vectors["item"][:num_touched])
-            touched = tf.reshape(touched, [*is_history.shape, -1])
-            rows = tf.reduce_sum(touched * tf.cast(is_history, tf.float32)[:, :, None], axis=1)
+            rows = self.model.sum_items(tf.reshape(touched, [*is_history.shape, touched.shape[1]]), is_history)
         else:
             rows = vectors["visitor"]
         visitors = self.model.place_visitors(rows, dense) * keep

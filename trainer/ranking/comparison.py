@@ -5,12 +5,13 @@ Shapes: V cases, G visitors, P (case, relevant item) pairs, I items, M columns, 
 
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from contract.progress import make_bar
 from trainer.distribution import Replicas
 from trainer.models.interface import Scorer
 from trainer.ranking.cases import Cases
@@ -97,9 +98,7 @@ def compare_systems(
     result: dict[str, Any] = {"ranking": {}, "ranking_otherwise": {}, "groups": _group_sizes(cases, groups)}
     first_means: np.ndarray | None = None
     means_of: dict[str, np.ndarray] = {}  # [R, pair metrics]
-    for name, scorer in systems.items():
-        log.info("ranking %d items in %d cases: %s", cases.num_items, len(cases), name)
-        measurement = evaluate_scorer(scorer, cases, replicas=replicas, is_both_ways=bool(cases.is_new.any()))
+    for name, measurement in _measure(systems, cases, replicas):
         columns = _columns(measurement, cases, groups)
         means = columns.resampled_means(seed)
         estimates = _estimates(columns.means(), means, first_means)
@@ -128,6 +127,18 @@ def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> di
                 "p": float(p_values[column]),
             }
     return pairs
+
+
+def _measure(
+    systems: Mapping[str, Scorer], cases: Cases, replicas: Replicas | None
+) -> Iterator[tuple[str, Measurement]]:
+    """Each system's name and measurement."""
+    is_shown = replicas is None or replicas.is_chief
+    with make_bar(len(systems) * len(cases), "cases", title="ranking", is_shown=is_shown) as bar:
+        for name, scorer in systems.items():
+            log.info("ranking %d items in %d cases: %s", cases.num_items, len(cases), name)
+            is_both_ways = bool(cases.is_new.any())
+            yield name, evaluate_scorer(scorer, cases, replicas=replicas, is_both_ways=is_both_ways, tell=bar.update)
 
 
 def _group_sizes(cases: Cases, groups: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:

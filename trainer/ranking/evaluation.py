@@ -124,11 +124,14 @@ class Evaluator:
         relevant = [tf.TensorSpec([self._chunk_size, None], tf.int64)] * len(self._ways)
         self._rank = tf.function(self._rank_chunk, input_signature=[query_signature(self._chunk_size), relevant])
 
-    def measure(self, look: Callable[[], None] = lambda: None) -> Measurement:
+    def measure(
+        self, look: Callable[[], None] = lambda: None, tell: Callable[[int], object] = lambda _: None
+    ) -> Measurement:
         """Ranks the catalogue for every case with the scorer's present weights.
 
         Args:
           look: called before each chunk; what it raises ends the measurement.
+          tell: called with the cases that each chunk brought nearer to the end, those of other workers included.
 
         Raises:
           ValueError: a score is NaN or infinite.
@@ -136,6 +139,7 @@ class Evaluator:
         cases = self._cases
         ranks = [np.zeros(len(way.relevant.values), np.int64) for way in self._ways]
         added = np.zeros((len(self._ks), cases.num_items), np.int64)  # shown at places from the next lower k on
+        told = 0
         for chunk, queries in query_chunks(
             cases.visitor, cases.history, cases.timestamp_ms, self._chunk_size, self._replicas
         ):
@@ -149,6 +153,9 @@ class Evaluator:
                 numbers = _ChunkRanking(*(part.numpy() for part in ranking))
                 row[pairs] = _pessimistic_ranks(numbers, way.relevant.lengths[chunk])
             self._count_shown(added, rankings[0], chunk.stop - chunk.start)
+            tell(chunk.stop - told)
+            told = chunk.stop
+        tell(len(cases) - told)
         if self._replicas is not None:  # each pair was ranked by one worker, and is 0 with the others
             ranks = [self._replicas.sum_over_workers(row) for row in ranks]
             added = self._replicas.sum_over_workers(added)
@@ -194,9 +201,10 @@ def evaluate_scorer(
     ks: Sequence[int] = LIST_LENGTHS,
     replicas: Replicas | None = None,
     is_both_ways: bool = False,
+    tell: Callable[[int], object] = lambda _: None,
 ) -> Measurement:
-    """Measures a scorer once; see `Evaluator`."""
-    return Evaluator(scorer, cases, ks, replicas=replicas, is_both_ways=is_both_ways).measure()
+    """Measures a scorer once; see `Evaluator` and its `measure`."""
+    return Evaluator(scorer, cases, ks, replicas=replicas, is_both_ways=is_both_ways).measure(tell=tell)
 
 
 def returning_visitor_ndcg(scorer: Scorer, dataset: Dataset, split: Split, k: int = 20) -> float:

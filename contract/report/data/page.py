@@ -1,10 +1,13 @@
 """The Data page put together."""
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from contract.manifest import Manifest
+from contract import storage
+from contract.layout import DatasetLayout
+from contract.manifest import Manifest, read_manifest
 from contract.report.data.events import events_section
 from contract.report.data.items import items_section
 from contract.report.data.reading import comparison_section, reading_section
@@ -14,6 +17,20 @@ from contract.report.page import Page
 from contract.report.parts import Statistics
 
 _MS_A_DAY = 86_400_000
+
+
+def read_data_page(root: str) -> Page:
+    """The page of the dataset at `root`, from its files.
+
+    Raises:
+      ContractError: there is no dataset.
+      FileNotFoundError: it has no statistics.
+      KeyError: its statistics are of an earlier version.
+    """
+    layout, manifest = DatasetLayout(root), read_manifest(root)
+    statistics = json.loads(storage.read_bytes(layout.statistics))
+    comparison = json.loads(storage.read_bytes(layout.comparison)) if storage.exists(layout.comparison) else None
+    return data_page(root.rstrip("/").rpartition("/")[2], statistics, manifest, comparison)
 
 
 def data_page(

@@ -1,5 +1,6 @@
 """What was read and what was left out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ _INPUTS = (("events", "events"), ("item_properties", "item properties"), ("categ
 def reading_section(statistics: Statistics) -> Section:
     """Rows, rejects with examples, duplicates, robots, and what is known of the items."""
     events, items = statistics["events"], statistics["items"]
-    pairs = events["funnel"]["pairs"]
+    pairs, possible = events["funnel"]["pairs"], events["visitors"] * items["items"]
     facts = Facts(
         [
             ("rows read", events["rows"]),
@@ -25,12 +26,15 @@ def reading_section(statistics: Statistics) -> Section:
             ("items", items["items"]),
             ("days", len(events["by_day"])),
             ("visitor-item pairs", pairs),
-            ("of all possible pairs", _density(pairs, events["visitors"], items["items"])),
+            ("sparsity", sparsity(pairs, possible)),
         ]
     )
-    return Section(
-        "What was read", [facts, *_rejects(statistics), Columns([_inputs(statistics), _catalogue(statistics)])]
+    sparse = Note(
+        f"Sparsity: of {possible:,} pairs of a visitor and an item {sparsity(pairs, possible)} have no event; "
+        "a recommender guesses which of them would please."
     )
+    columns = Columns([_inputs(statistics), _catalogue(statistics)])
+    return Section("What was read", [facts, sparse, *_rejects(statistics), columns])
 
 
 def comparison_section(comparison: Mapping[str, Any]) -> Section:
@@ -47,8 +51,10 @@ def comparison_section(comparison: Mapping[str, Any]) -> Section:
     )
 
 
-def _density(pairs: int, visitors: int, items: int) -> str:
-    return f"{pairs / (visitors * items):.2g}"
+def sparsity(pairs: int, possible: int) -> str:
+    """`99.978%`: the share of possible pairs that have no event, to two digits of what lacks to 100%."""
+    percent = 100 * pairs / possible
+    return f"{100 - percent:.{max(1 - math.floor(math.log10(percent)), 1)}f}%"
 
 
 def _rejects(statistics: Statistics) -> list[Part]:

@@ -44,24 +44,28 @@ def visitors_section(statistics: Statistics) -> Section:
 
 def _pair_funnel(funnel: Statistics) -> Picture:
     viewed, carted, bought = (funnel["by_kind"][kind] for kind, _ in _TITLES)
+    went_on, finished = funnel["carted_after_view"], funnel["bought_after_view_and_cart"]
+    after_view = funnel["bought_after_view"]
+    # each of the first three is a part of the one above it; what was bought after a view need not have been carted
     steps = [
-        ("viewed", viewed, f"{compact(viewed)}"),
-        ("carted after a view", funnel["carted_after_view"], share(funnel["carted_after_view"], viewed) + " of viewed"),
-        ("bought after a cart", funnel["bought_after_cart"], share(funnel["bought_after_cart"], carted) + " of carted"),
+        ("viewed", viewed, ""),
+        ("… then carted", went_on, f" ({share(went_on, viewed)} of viewed)"),
+        ("… then bought", finished, f" ({share(finished, went_on)} of these)"),
+        ("viewed, then bought", after_view, f" ({share(after_view, viewed)} of viewed)"),
     ]
     return Picture(
         title="From view to cart to purchase, visitor-item pairs",
         summary=(
-            f"Of {viewed:,} viewed pairs {share(funnel['carted_after_view'], viewed)} went on to the cart, of "
-            f"{carted:,} carted ones {share(funnel['bought_after_cart'], carted)} to a purchase. "
-            f"{share(funnel['carted_after_view'], carted)} of carts follow a view, "
+            f"Of {viewed:,} viewed pairs {went_on:,} ({share(went_on, viewed)}) went on to the cart, and of these "
+            f"{finished:,} ({share(finished, went_on)}) to a purchase. Bought after a view, carted or not, were "
+            f"{after_view:,} ({share(after_view, viewed)}). {share(went_on, carted)} of carts follow a view, "
             f"{share(funnel['bought_after_cart'], bought)} of purchases a cart."
         ),
         svg=charts.bars(
             "funnel",
             [name for name, _, _ in steps],
             [count for _, count, _ in steps],
-            notes=[note for *_, note in steps],
+            notes=[f"{compact(count)}{told}" for _, count, told in steps],
         ),
         table=Table(
             ["step", "pairs"],
@@ -73,6 +77,7 @@ def _pair_funnel(funnel: Statistics) -> Picture:
                 ["bought", bought],
                 ["bought after a view", funnel["bought_after_view"]],
                 ["bought after a cart", funnel["bought_after_cart"]],
+                ["bought after a view and then a cart", finished],
             ],
         ),
     )

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from contract.report import charts
-from contract.report.drawing import compact, shorten
+from contract.report.drawing import INK, SERIES, compact, fit, shorten
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,14 @@ def test_a_long_id_keeps_its_ends():
     assert shorten("a\x00b\nc") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}c"
 
 
+def test_a_text_is_cut_to_its_room_by_the_width_of_its_letters():
+    # of DejaVu Sans, 12 units to the em, an i is 3.3 units wide, a W 11.9
+    assert fit("i" * 12, 50, 12) == "i" * 12
+    assert fit("W" * 12, 50, 12) == ""
+    assert fit("W" * 12, 120, 12) == shorten("W" * 12, 10), "nine of them, 107, and an ellipsis of 12"
+    assert fit("ab", 50, 12) == "ab"
+
+
 def test_a_picture_is_the_same_each_time_and_takes_its_colours_from_the_page():
     labels = ["<b>&", "$x^2$", "Ж日"]
     first, second = (charts.bars("key", labels, [3, 2, 1]) for _ in range(2))
@@ -29,6 +37,14 @@ def test_a_picture_is_the_same_each_time_and_takes_its_colours_from_the_page():
     assert "$x^2$" in first, "no mathematics is read into ids"
     assert "var(--series-0)" in first
     assert not re.search(r"#[0-9a-f]{6}", first), "a colour that dark mode cannot change"
+
+
+def test_an_id_that_reads_like_a_colour_stays_as_it_is():
+    svg = charts.bars("key", [SERIES[0]], [1], notes=[INK])
+    texts = re.findall(r">([^<>]+)</text>", svg)
+    assert texts == [SERIES[0], INK]
+    assert "var(--series-0)" in svg
+    assert "var(--ink)" in svg
 
 
 def test_two_pictures_share_no_ids():

@@ -1,0 +1,241 @@
+"""What each picture of a report must have in its table, by section and title, from the files that it was drawn from."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from contract.report.parts import duration
+
+Rows = list[list[Any]]
+Pictures = dict[tuple[str, str], Rows]
+"""The rows of each picture's table, by the heading of its section and its title."""
+
+KINDS = ("view", "addtocart", "transaction")
+
+
+def check_cell(text: str, expected: Any) -> None:
+    """A cell tells the value: numbers in full or to four digits, a dash for none."""
+    if expected is None:
+        assert text == "–"
+    elif isinstance(expected, float):
+        assert float(text.replace(",", "")) == pytest.approx(expected, rel=1e-3, abs=1e-9)
+    elif isinstance(expected, int):
+        assert text == f"{expected:,}"
+    else:
+        assert text == expected
+
+
+def data_pictures(statistics: Mapping[str, Any]) -> Pictures:
+    """Of a Data page."""
+    events, items = statistics["events"], statistics["items"]
+    by_section = {
+        "What was read": _reading(statistics),
+        "Events": _events(events, statistics["correlation"]),
+        "Items": _items(items, statistics["catalogue"]["views_by_category"]),
+        "Visitors": _visitors(events),
+        "Splits": _splits(events["by_split"], items["by_split"]),
+    }
+    return {(section, title): rows for section, found in by_section.items() for title, rows in found.items()}
+
+
+def _reading(statistics: Mapping[str, Any]) -> dict[str, Rows]:
+    inputs = (("events", "events"), ("item_properties", "item properties"), ("category_tree", "category tree"))
+    return {
+        f"Rejected rows of the {name}, by reason": _with_shares(statistics[key]["rejected"].items())
+        for key, name in inputs
+        if statistics[key] and statistics[key]["rejected"]
+    }
+
+
+def _events(events: Mapping[str, Any], correlation: Mapping[str, Any]) -> dict[str, Rows]:
+    by_kind = events["by_kind"]
+    days = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+    return {
+        "Count of actions": _with_shares((kind, by_kind[kind]) for kind in KINDS),
+        "Carts and transactions apart": _with_shares((kind, by_kind[kind]) for kind in KINDS[1:]),
+        "Shares of the kinds of events": _with_shares((kind, by_kind[kind]) for kind in KINDS),
+        "Events a day, by kind": [[day, *(n[kind] for kind in KINDS)] for day, n in events["by_day"].items()],
+        "Events by weekday and hour (UTC)": [
+            [day, *hours] for day, hours in zip(days, events["by_weekday_hour"], strict=True)
+        ],
+        "Correlation of the columns": [
+            [name, *row] for name, row in zip(correlation["columns"], correlation["matrix"], strict=True)
+        ],
+    }
+
+
+def _items(items: Mapping[str, Any], categories: Sequence[Mapping[str, Any]]) -> dict[str, Rows]:
+    top = {kind: [[row["item_id"], row["events"]] for row in rows] for kind, rows in items["top_items"].items()}
+    lorenz = items["concentration"]["lorenz"]
+    return {
+        "Most viewed items": top["view"],
+        "Most carted items": top["addtocart"],
+        "Most bought items": top["transaction"],
+        "Top 5 items, all events": top["all"],
+        "How often an item appears": _histogram(items["events_per_item"]),
+        "How events concentrate on items (Lorenz curve)": [
+            [f"{percent}%", f"{part:.2%}"] for percent, part in enumerate(lorenz)
+        ],
+        "Views by category": [[row["category_id"], " › ".join(row["path"]), row["views"]] for row in categories],
+        "New items over time": [[day, count] for day, count in items["new_items_by_day"].items()],
+    }
+
+
+def _visitors(events: Mapping[str, Any]) -> dict[str, Rows]:
+    top = {kind: [[row["visitor_id"], row["events"]] for row in rows] for kind, rows in events["top_visitors"].items()}
+    funnel, by_kind = events["funnel"], events["visitors_by_kind"]
+    view, cart, transaction = (funnel["by_kind"][kind] for kind in KINDS)
+    return {
+        "Top visitors by views": top["view"],
+        "Top visitors by carts": top["addtocart"],
+        "Top visitors by transactions": top["transaction"],
+        "Top 5 visitors, all events": top["all"],
+        "Events a visitor": _histogram(events["events_per_visitor"]),
+        "From view to cart to purchase, visitor-item pairs": [
+            ["pairs", funnel["pairs"]],
+            ["viewed", view],
+            ["carted", cart],
+            ["carted after a view", funnel["carted_after_view"]],
+            ["bought", transaction],
+            ["bought after a view", funnel["bought_after_view"]],
+            ["bought after a cart", funnel["bought_after_cart"]],
+            ["bought after a view and then a cart", funnel["bought_after_view_and_cart"]],
+        ],
+        "Visitors who viewed, carted, bought": [
+            [name, by_kind[kind], _share(by_kind[kind], events["visitors"])]
+            for name, kind in zip(("viewed", "carted", "bought"), KINDS, strict=True)
+        ],
+        "Events a session (a pause of 30 minutes ends one)": _histogram(events["sessions"]["events_per_session"]),
+        "How long a session lasts": _durations(events["sessions"]["seconds"]),
+        "Pauses between a visitor's events": _durations(events["gap_seconds"]),
+        "New visitors over time": [[day, count] for day, count in events["new_visitors_by_day"].items()],
+    }
+
+
+def _splits(visitors: Mapping[str, Any], items: Mapping[str, Any]) -> dict[str, Rows]:
+    events = {split: sum(visitors[split][kind] for kind in KINDS) for split in ("train", "validation", "test")}
+    held = ("validation", "test")
+    return {
+        "Events of each split": [[split, count] for split, count in events.items()],
+        **{
+            f"Events of {what} seen in training": [
+                [split, events[split] - of_new, of_new, found[split][f"new_{what}"]]
+                for split in held
+                for of_new in [found[split][f"events_of_new_{what}"]]
+            ]
+            for what, found in (("visitors", visitors), ("items", items))
+        },
+    }
+
+
+def training_pictures(
+    metrics: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]], times: Sequence[str]
+) -> Pictures:
+    """Of the Training page of a short run of `notebook-nn` with D 4; `times` are those of the history as shown."""
+    steps = [line for line in metrics if "loss" in line]
+    validations = [[line["step"], line["validation_mse"]] for line in metrics if "validation_mse" in line]
+    layers = ["8 × 80", "80 × 40", "40 × 20", "20 × 1"]
+    return {
+        ("How it went", "Loss"): [[line["step"], line["epoch"], line["loss"]] for line in steps],
+        ("How it went", "Validation: mse"): validations,
+        ("How it went", "Examples a second"): [
+            [line["step"], line["epoch"], line["examples_per_second"]] for line in steps
+        ],
+        ("How it went", "Time line of the run"): [
+            [time, line["what"], line["step"], ""] for time, line in zip(times, history, strict=True)
+        ],
+        ("The model", "Architecture: neural"): [
+            ["visitors", "[B]", "", "no"],
+            ["items", "[B or C]", "", "no"],
+            ["visitor table", "13 × 4", "visitors", "yes"],
+            ["item table", "16 × 4", "items", "yes"],
+            ["side by side", "[B, 8]", "visitor table, item table", "no"],
+            *(
+                [f"dense {place + 1}, relu", shape, f"dense {place}, relu" if place else "side by side", "yes"]
+                for place, shape in enumerate(layers)
+            ),
+            ["event weight", "[B]", "dense 4, relu", "no"],
+        ],
+    }
+
+
+def evaluation_pictures(evaluation: Mapping[str, Any]) -> Pictures:
+    """Of an Evaluation page of the test split."""
+    ratings, pictures = evaluation["ratings"], {}
+    if ratings:
+        pictures["Test split", "Squared error on event weights"] = [
+            ["this model", ratings["mse"]],
+            ["the mean, always", ratings["mse_of_training_mean"]],
+            ["1, always", ratings["mse_of_one"]],
+            ["skill: 1 − MSE / MSE of the mean", ratings["skill"]],
+        ]
+    for name, protocol in evaluation["protocols"].items():
+        section = f"{name.replace('_', ' ').capitalize()} (test)"
+        if protocol["ranking"]:
+            pictures |= {(section, title): rows for title, rows in _protocol(protocol).items()}
+    return pictures
+
+
+_GROUPS = {
+    "kind of event": ("views", "carts", "purchases"),
+    "length of the history": ("history 1", "history 2-4", "history 5-9", "history 10+"),
+    "visitor": ("known visitors", "cold visitors"),
+    "popularity of the item": ("head items", "middle items", "tail items", "cold items"),
+}
+
+
+def _protocol(protocol: Mapping[str, Any]) -> dict[str, Rows]:
+    metrics = ("ndcg@20", "recall@20", "mrr@20", "hit_rate@20")
+    pictures = {
+        "Systems by metric": _estimates(protocol["ranking"], metrics),
+        "Coverage and popularity of what is recommended": _estimates(
+            protocol["ranking"], ("coverage@20", "gini@20", "novelty@20")
+        ),
+    }
+    if protocol["ranking_otherwise"]:
+        pictures["The same with seen items the other way"] = _estimates(protocol["ranking_otherwise"], metrics)
+    for title, names in _GROUPS.items():
+        rows = [
+            [name, system, protocol["groups"][name]["cases"], *_estimate(figures["ndcg@20"])]
+            for name in names
+            if name in protocol["groups"]
+            for system, figures in protocol["groups"][name]["ranking"].items()
+        ]
+        if rows:
+            pictures[f"ndcg@20 by {title}"] = rows
+    return pictures
+
+
+def _estimates(systems: Mapping[str, Any], metrics: Sequence[str]) -> Rows:
+    return [[system, metric, *_estimate(figures[metric])] for metric in metrics for system, figures in systems.items()]
+
+
+def _estimate(figures: Mapping[str, float]) -> list[float | None]:
+    return [figures.get(name) for name in ("value", "low", "high", "p")]
+
+
+def _with_shares(counts: Iterable[tuple[str, int]]) -> Rows:
+    listed = list(counts)
+    total = sum(count for _, count in listed)
+    return [[name, count, _share(count, total)] for name, count in listed]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}%"
+
+
+def _histogram(distribution: Mapping[str, Any]) -> Rows:
+    """Classes to 1, 2, 4, 8, …, then mean, quantiles and the greatest value."""
+    counts = {int(value): count for value, count in distribution["histogram"].items()}
+    rows, low, high = [], 1, 1
+    while low <= max(counts):
+        name = str(high) if low == high else f"{low}–{high}"
+        rows.append([name, sum(count for value, count in counts.items() if low <= value <= high)])
+        low, high = high + 1, 2 * high
+    quantiles = [[f"quantile {share}", value] for share, value in distribution["quantiles"].items()]
+    return [*rows, ["mean", distribution["mean"]], *quantiles, ["greatest", distribution["max"]]]
+
+
+def _durations(buckets: Mapping[str, int]) -> Rows:
+    return [[duration(int(second)), count] for second, count in buckets.items()]

@@ -1,0 +1,128 @@
+"""Commands on a terminal and away from it: long work shows a bar with rate and time left there, and nothing here."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+import preprocessing.cli
+import trainer.cli
+from tests.preprocessing.shop import small_shop
+
+pytestmark = pytest.mark.integration
+
+# ranking:  45%|####     | 9.00/20.0 [00:02<00:03, 4.11 cases/s], or below one a second 1.62s/ cases
+BAR = re.compile(
+    r"(?:(?P<title>[a-z ]+): +)?\d+%\|[^|]*\| \S+/\S+ \[[\d:]+<[\d:]+, +[\d.]+[kM]? ?(?:s/ ?)?(?P<unit>\w+)(?:/s)?\]"
+)
+
+
+def on_terminal(*arguments: object) -> str:
+    """What a command writes to a terminal that is its standard error."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    # a bar is drawn at every step, however little time it takes
+    environment = os.environ | {"TQDM_MININTERVAL": "0"}
+    command = [sys.executable, "-m", *map(str, arguments)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=its, env=environment
+    )
+    os.close(its)
+    text = _read_all(ours).decode()
+    assert process.wait(timeout=60) == 0, text
+    return text
+
+
+def _read_all(terminal: int) -> bytes:
+    written = b""
+    with os.fdopen(terminal, "rb", buffering=0) as file:
+        try:
+            while read := file.read(65_536):
+                written += read
+        except OSError:  # Linux: nobody has the other end any more
+            pass
+    return written
+
+
+def bars(text: str) -> dict[str | None, set[str]]:
+    """The units of the bars by their titles."""
+    found: dict[str | None, set[str]] = {}
+    for bar in BAR.finditer(text):
+        found.setdefault(bar["title"], set()).add(bar["unit"])
+    return found
+
+
+def prepare(shop: Path, output: str) -> list[object]:
+    inputs = ["--events", shop / "events.csv", "--item-properties", shop / "properties.csv"]
+    return ["prepare", *inputs, "--category-tree", shop / "tree.csv", "--output", shop / output]
+
+
+def synthesize(output: Path) -> list[object]:
+    return ["synthesize", "--visitors", 50, "--output", output]
+
+
+def train(shop: Path, name: str) -> list[object]:
+    settings = ["epochs=2", "input.batch_size=8", "model.dim=4", "loss.num_drawn=2"]
+    return ["train", "--preset", "mf", "--data", shop / "dataset", "--workdir", shop / name, "--set", *settings]
+
+
+def evaluate(shop: Path) -> list[object]:
+    return ["evaluate", "--workdir", shop / "run"]
+
+
+def recommend(shop: Path, name: str) -> list[object]:
+    return ["recommend", "--workdir", shop / "run", "--k", 2, "--output", shop / name]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Path:
+    """A shop with its dataset and a run, made away from a terminal."""
+    root = tmp_path_factory.mktemp("shop")
+    small_shop(root)
+    assert preprocessing.cli.main([*map(str, prepare(root, "dataset"))]) == 0
+    assert trainer.cli.main([*map(str, train(root, "run"))]) == 0
+    return root
+
+
+def test_prepare_shows_bytes_read_and_partitions_made(shop):
+    shown = bars(on_terminal("preprocessing", *prepare(shop, "shown")))
+    assert {title for title, units in shown.items() if units == {"B"}} == {"events", "item properties"}
+    made = {"timelines", "counts", "timeline shards", "properties by item", "items", "transform", "catalogue shards"}
+    assert {title for title, units in shown.items() if units == {"partitions"}} == made
+
+
+def test_synthesize_shows_items(tmp_path):
+    assert bars(on_terminal("preprocessing", *synthesize(tmp_path / "made"))) == {"properties": {"items"}}
+
+
+def test_train_shows_examples(shop):
+    assert bars(on_terminal("trainer", *train(shop, "shown-run"))) == {None: {"examples"}}
+
+
+def test_evaluate_shows_cases(shop):
+    assert bars(on_terminal("trainer", *evaluate(shop))) == {"ranking": {"cases"}}
+
+
+def test_recommend_shows_visitors(shop):
+    assert bars(on_terminal("trainer", *recommend(shop, "shown-lists"))) == {None: {"visitors"}}
+
+
+def test_without_a_terminal_there_is_no_bar(shop, tmp_path, capfd):
+    for main, arguments in (
+        (preprocessing.cli.main, prepare(shop, "quiet")),
+        (preprocessing.cli.main, synthesize(tmp_path / "quiet")),
+        (trainer.cli.main, train(shop, "quiet-run")),
+        (trainer.cli.main, evaluate(shop)),
+        (trainer.cli.main, recommend(shop, "quiet-lists")),
+    ):
+        assert main([*map(str, arguments)]) == 0
+        told = capfd.readouterr().err
+        assert "%|" not in told
+        assert "\r" not in told
