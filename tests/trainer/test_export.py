@@ -19,7 +19,6 @@ from trainer.checkpoint import Weights
 from trainer.config import MatrixFactorizationConfig, NeuralConfig, TowersConfig
 from trainer.export import describe_run, export, export_model
 from trainer.models.interface import Queries
-from trainer.models.loading import load_inference_model
 from trainer.models.matrix_factorization import MatrixFactorizationInference, item_width
 from trainer.models.neural import NeuralInference
 from trainer.models.towers import TowersInference, make_dense_variables
@@ -27,7 +26,7 @@ from trainer.presets import PRESETS
 from trainer.ranking.cases import build_cases, next_items
 from trainer.ranking.topk import query_chunks, query_signature
 from trainer.run_record import RunRecord
-from trainer.trained_run import TrainedRun
+from trainer.trained_run import TrainedRun, open_trained_run
 
 ITEMS = [f"item-{place}" for place in range(8)]
 
@@ -283,7 +282,7 @@ def test_a_trained_preset_serves_a_visitor_never_seen_from_two_items_as_its_mode
     assert (places[:, :8] % 2).tolist() == [[0] * 8, [1] * 8]
     assert [sorted(row) for row in places.tolist()] == [sorted({*range(20)} - {0, 2}), sorted({*range(20)} - {3, 1})]
 
-    model = load_inference_model(str(tmp_path / "run"), board)
+    model = open_trained_run(str(tmp_path / "run")).model
     own_scores = tf.function(model.catalogue_scores, input_signature=[query_signature(None)])
     expected = own_scores(queries_of([board.num_visitors] * 2, [[0, 2], [3, 1]]))
     np.testing.assert_array_equal(bits(answer["score"]), bits(tf.gather(expected, places, batch_dims=1)))
