@@ -16,9 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median, quantiles
 from typing import Any, NamedTuple
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -26,6 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.harness import Load, peak_mib, refuse_load, report, resident_mib
+from trainer import checkpoint_writer
 from trainer.checkpoint import Parts
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.cluster import Cluster, join_cluster, tf_config
@@ -277,8 +280,8 @@ def measure_checkpoint() -> dict[str, Any]:
         initialize(table, name=name, seed=0, stddev=0.1)
     parts = Parts(tables, [], [])
     step = _sharded(replicas, mf_ids()).step
-    copied, whole, writing, lost = [], [], [], []
-    with tempfile.TemporaryDirectory() as workdir:
+    copied, whole, lost = [], [], []
+    with tempfile.TemporaryDirectory() as workdir, _timing_writes() as writing:
         writer = CheckpointWriter(workdir, parts, replicas, steps_per_epoch=1)
         for number in range(3):
             begin = time.perf_counter()
@@ -289,14 +292,12 @@ def measure_checkpoint() -> dict[str, Any]:
         count = _steps_of(step, seconds=3 * median(whole))
 
         def save_and_train(number: int) -> float:
-            cpu_begin, begin = _thread_seconds(writer), time.perf_counter()
+            begin = time.perf_counter()
             writer.begin(number)
             copied.append(time.perf_counter() - begin)
             _train(step, count, writer)
             writer.finish()
-            seconds = time.perf_counter() - begin
-            writing.append(_thread_seconds(writer) - cpu_begin)
-            return seconds
+            return time.perf_counter() - begin
 
         for pair in range(CHECKPOINT_PAIRS):
             if pair % 2:  # a machine that gets slower favours neither
@@ -319,9 +320,21 @@ def measure_checkpoint() -> dict[str, Any]:
     }
 
 
-def _thread_seconds(writer: CheckpointWriter) -> float:
-    """CPU seconds that the writing thread has used."""
-    return writer._thread.submit(time.thread_time).result()
+@contextmanager
+def _timing_writes() -> Iterator[list[float]]:
+    """CPU seconds of each thread that writes a checkpoint, as they end."""
+    seconds: list[float] = []
+    write = checkpoint_writer._write_files
+
+    def timed(*arguments: Any) -> dict[str, str]:
+        begin = time.thread_time()
+        try:
+            return write(*arguments)
+        finally:
+            seconds.append(time.thread_time() - begin)
+
+    with mock.patch.object(checkpoint_writer, "_write_files", timed):
+        yield seconds
 
 
 def _train(step: Callable[[int], Any], count: int, writer: CheckpointWriter | None) -> float:
