@@ -13,9 +13,11 @@ from contract.layout import DatasetLayout, RunLayout
 from contract.schema import EVENT_KINDS, Split
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel, queries_of
+from tests.trainer.runs import checkerboard_dataset, make_config
+from tests.trainer.runs import run as run_training
 from trainer.checkpoint import Weights
 from trainer.config import MatrixFactorizationConfig, NeuralConfig, TowersConfig
-from trainer.export import describe_run, export_model
+from trainer.export import describe_run, export, export_model
 from trainer.models.interface import Queries
 from trainer.models.matrix_factorization import MatrixFactorizationInference, item_width
 from trainer.models.neural import NeuralInference
@@ -24,7 +26,7 @@ from trainer.presets import PRESETS
 from trainer.ranking.cases import build_cases, next_items
 from trainer.ranking.topk import query_chunks, query_signature
 from trainer.run_record import RunRecord
-from trainer.trained_run import TrainedRun
+from trainer.trained_run import TrainedRun, open_trained_run
 
 ITEMS = [f"item-{place}" for place in range(8)]
 
@@ -261,6 +263,30 @@ def test_every_kind_of_trained_model_is_served_bit_for_bit(dataset, model, tmp_p
     pairs = signatures["score"](visitor_id=tf.constant(["bob", "bob"]), item_id=tf.constant(["item-4", "?"]))["score"]
     own = tf.function(model.pair_scores)(tf.constant([1, 1], tf.int64), tf.constant([4, 8], tf.int64))
     np.testing.assert_array_equal(bits(pairs), bits(own))
+
+
+@pytest.mark.parametrize("preset", ["mf", "nn"])
+def test_a_trained_preset_serves_a_visitor_never_seen_from_two_items_as_its_model_ranks(preset, tmp_path):
+    board = checkerboard_dataset(str(tmp_path / "board"))
+    run_training(make_config(preset, "epochs=15"), board, tmp_path / "run")
+    export(workdir=str(tmp_path / "run"), output=str(tmp_path / "export"))
+    recommend = tf.saved_model.load(str(tmp_path / "export")).signatures["recommend"]
+    answer = recommend(
+        visitor_id=tf.constant(["nobody", "nobody"]),
+        history=tf.constant([["i0", "i2"], ["i3", "i1"]]),
+        k=tf.constant(18),
+        exclude_seen=tf.constant(True),
+    )
+    places = np.array([[int(name.decode().removeprefix("i")) for name in row] for row in answer["item_id"].numpy()])
+    # who touched two even items gets the eight other even ones before any odd one, and the other way round
+    assert (places[:, :8] % 2).tolist() == [[0] * 8, [1] * 8]
+    assert [sorted(row) for row in places.tolist()] == [sorted({*range(20)} - {0, 2}), sorted({*range(20)} - {3, 1})]
+
+    model = open_trained_run(str(tmp_path / "run")).model
+    own_scores = tf.function(model.catalogue_scores, input_signature=[query_signature(None)])
+    expected = own_scores(queries_of([board.num_visitors] * 2, [[0, 2], [3, 1]]))
+    np.testing.assert_array_equal(bits(answer["score"]), bits(tf.gather(expected, places, batch_dims=1)))
+    assert (np.diff(answer["score"].numpy(), axis=1) <= 0).all()
 
 
 def test_histories_with_events_are_served_the_scores_that_the_evaluator_ranks_by(tmp_path):

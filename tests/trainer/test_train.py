@@ -39,8 +39,9 @@ def test_any_number_of_replicas_gives_the_same_losses_and_tables(preset: str, da
             if preset == "notebook-mf":  # nothing is added in another order
                 np.testing.assert_array_equal(other.tables[name], table)
             assert np.linalg.norm(np.subtract(other.tables[name], table)) < 1e-5 * np.linalg.norm(table)
-        for weight, same in zip(one.dense, other.dense, strict=True):
-            np.testing.assert_allclose(same, weight, atol=1e-6)
+        # as one vector: Adam moves a weight whose gradient is nothing but rounding as far as any other
+        dense, expected = (np.concatenate([np.ravel(part) for part in [*w.dense, 0]]) for w in (other, one))
+        assert np.linalg.norm(dense - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
