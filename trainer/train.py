@@ -202,7 +202,7 @@ def _tell_other_replicas(writers: int, replicas: int) -> None:
 def _make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas) -> Validator | None:
     """What picks the best checkpoint: next items for models of sequences, which returning visitors would not tell."""
     if config.is_sequential:
-        return make_next_item_validator(dataset, "ndcg", replicas)
+        return make_next_item_validator(dataset, replicas)
     return make_validator(config, dataset, replicas)
 
 
