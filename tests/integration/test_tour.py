@@ -17,8 +17,8 @@ from benchmarks.readme import README
 
 NOTEBOOK = README.parent / "docs/tour.ipynb"
 
-# runs the cells on standard input as a kernel does, and prints the value of each one's last expression, null where there
-# is none or a semicolon hides it
+# runs the cells on standard input as a kernel does, and prints the value of the last expression of each, null where
+# there is none or a semicolon hides it
 KERNEL = """
 import ast, json, sys
 import pandas
