@@ -1,11 +1,10 @@
-"""Systems of the package `implicit` as scorers, with the grids that they are tuned over.
+"""Systems of the package `implicit` as scorers, with the settings that they are tuned over.
 
 Shapes: V visitors and I items of the vocabularies, B queries, H history, D embedding.
 """
 
-import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,29 +12,26 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
+from benchmarks.tuning import Search, Settings
 from trainer.models.interface import Queries, Scorer
 
-Settings = Mapping[str, Any]
-
-_ALS = [
-    (64, 80.0, 0.01),
-    (128, 80.0, 0.01),
-    (256, 40.0, 0.01),
-    (256, 80.0, 0.01),
-    (256, 160.0, 0.01),
-    (256, 80.0, 10.0),
-]
-
-GRIDS: Mapping[str, list[dict[str, Any]]] = {
+SEARCHES: Mapping[str, Search] = {
     # confidence `alpha`, as in Hu et al. (2008); `folds_in`: visitors are solved again from the history they are given
-    "implicit_als": [
-        {"factors": factors, "alpha": alpha, "regularization": l2, "iterations": 15, "folds_in": folds_in}
-        for (factors, alpha, l2), folds_in in itertools.product(_ALS, (False, True))
-    ],
-    "implicit_bpr": [
-        {"factors": factors, "learning_rate": 0.05, "regularization": 0.01, "iterations": 100} for factors in (64, 128)
-    ],
-    "implicit_tfidf": [{"K": neighbours} for neighbours in (20, 50, 100, 200, 500)],
+    "implicit_als": Search(
+        begin={"factors": 64, "alpha": 80.0, "regularization": 0.01, "iterations": 15, "folds_in": False},
+        values={
+            "factors": (64, 128, 256),
+            "alpha": (40.0, 80.0, 160.0, 320.0, 640.0),
+            "regularization": (0.01, 1.0, 10.0, 100.0),
+            "iterations": (15, 30),
+            "folds_in": (False, True),
+        },
+    ),
+    "implicit_bpr": Search(
+        begin={"factors": 64, "learning_rate": 0.05, "regularization": 0.01, "iterations": 100},
+        values={"learning_rate": (0.01, 0.05, 0.1), "factors": (64, 128), "iterations": (100, 200)},
+    ),
+    "implicit_tfidf": Search(begin={"K": 20}, values={"K": (20, 50, 100, 200, 500, 1000)}),
 }
 
 
@@ -47,28 +43,12 @@ class FittedPeer:
     seconds: float
 
 
-def fit_grid(family: str, matrix: sp.csr_matrix) -> Iterator[tuple[Settings, FittedPeer]]:
-    """Every setting of a family's grid, fitted to [V, I] interactions; settings that share a fit are fitted once."""
-    fitted: dict[tuple[Any, ...], tuple[Any, float]] = {}
-    for settings in GRIDS[family]:
-        own = {name: value for name, value in settings.items() if name != "folds_in"}
-        key = tuple(own.items())
-        if key not in fitted:
-            fitted = {key: _fit(family, own, matrix)}
-        model, seconds = fitted[key]
-        yield settings, FittedPeer(_scorer(family, settings, model, matrix), seconds)
-
-
 def fit(family: str, settings: Settings, matrix: sp.csr_matrix) -> FittedPeer:
-    """One system fitted to [V, I] interactions."""
-    model, seconds = _fit(family, {name: value for name, value in settings.items() if name != "folds_in"}, matrix)
-    return FittedPeer(_scorer(family, settings, model, matrix), seconds)
-
-
-def _fit(family: str, settings: Settings, matrix: sp.csr_matrix) -> tuple[Any, float]:
+    """One system fitted to [V, I] interactions, the way its makers ask for: BLAS with one thread."""
     from implicit.als import AlternatingLeastSquares
     from implicit.bpr import BayesianPersonalizedRanking
     from implicit.nearest_neighbours import TFIDFRecommender
+    from threadpoolctl import threadpool_limits
 
     kinds = {
         "implicit_als": AlternatingLeastSquares,
@@ -76,10 +56,15 @@ def _fit(family: str, settings: Settings, matrix: sp.csr_matrix) -> tuple[Any, f
         "implicit_tfidf": TFIDFRecommender,
     }
     seed = {} if family == "implicit_tfidf" else {"random_state": 0}
-    model = kinds[family](**settings, **seed)
-    begin = time.perf_counter()
-    model.fit(matrix, show_progress=False)
-    return model, time.perf_counter() - begin
+    own = {name: value for name, value in settings.items() if name != "folds_in"}
+    # `implicit` has threads of its own, and each would wait for those of BLAS: three to eight times as long. The limit
+    # is of libraries that are loaded, so it comes after the imports
+    with threadpool_limits(1, "blas"):
+        model = kinds[family](**own, **seed)
+        begin = time.perf_counter()
+        model.fit(matrix, show_progress=False)
+        seconds = time.perf_counter() - begin
+    return FittedPeer(_scorer(family, settings, model, matrix), seconds)
 
 
 def _scorer(family: str, settings: Settings, model: Any, matrix: sp.csr_matrix) -> Scorer:

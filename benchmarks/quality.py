@@ -1,7 +1,8 @@
 """What the presets are worth beside tuned peers and the baselines: the same split, cases and evaluator for all.
 
-Peers are tuned on the validation window, every setting of `peers.GRIDS`; the presets were tuned on it by hand, which
-docs/evaluation.md tells of. The test window is looked at once. What is finished in `--output` is not done again.
+Peers and baselines are tuned on the validation window, as `SEARCHES` of `peers` and `nearest` say; the presets were
+tuned on it by hand, which docs/evaluation.md tells of. The test window is looked at once. What is finished in
+`--output` is not done again.
 
     python -m benchmarks.quality --retailrocket FOLDER --output FOLDER
 """
@@ -9,30 +10,30 @@ docs/evaluation.md tells of. The test window is looked at once. What is finished
 import argparse
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import scipy.sparse as sp
-
 from benchmarks import peers
 from benchmarks.harness import report
-from benchmarks.quality_runs import epochs_to_reach, prepare, target, train
+from benchmarks.nearest import best_neighbours, tune_neighbours
+from benchmarks.quality_runs import epochs_to_reach, keep, prepare, target, train
 from benchmarks.quality_shop import shop_figures
+from benchmarks.tuning import Settings, best_of, search
 from contract.schema import Split
 from trainer.dataset import Dataset, open_dataset
-from trainer.evaluate import measure_protocol
+from trainer.evaluate import PROTOCOLS, measure_protocol
 from trainer.interactions import read_interactions
 from trainer.ranking.baselines import build_baselines
-from trainer.ranking.cases import Cases, build_cases
+from trainer.ranking.cases import build_cases
 from trainer.ranking.evaluation import evaluate_scorer
+from trainer.ranking.report import markdown_table
 from trainer.validation import MAX_CASES
 
 log = logging.getLogger(__name__)
 
 PARTS = ("matrix", "time", "sessions", "buyers", "shop")
 NEIGHBOURS = ("item_knn", "item_knn_tfidf", "session_knn")
-ALS_SWEEPS = 15
 _YES_NO = {True: "yes", False: "NO"}
 
 
@@ -60,7 +61,9 @@ def main() -> None:
     targets = [target for found in figures.values() for target in found["targets"]]
     if set(figures) == set(measures):
         report("quality", {"targets": targets, **figures}, quiet=True)
-    print(_table(targets))
+    for name, found in figures.items():
+        print(f"{_told(name, found)}\n")
+    print(target_table(targets))
 
 
 def _without_detail(figures: dict[str, Any]) -> dict[str, Any]:
@@ -81,27 +84,31 @@ def _matrix(source: Path, folder: Path) -> dict[str, Any]:
     """Returning visitors: `mf` beside everything that can rank for them."""
     data = prepare(source, folder)
     dataset = open_dataset(str(data))
-    tuned, grids = tune_peers(dataset, folder / "tried.json")
+    grids = keep(folder / "peers.json", lambda: tune_peers(dataset))
+    near = keep(folder / "neighbours.json", lambda: tune_neighbours(dataset, PROTOCOLS["returning_visitors"]))
+    tuned = {family: best_of(grid) for family, grid in grids.items()}
+    equal = equal_settings(tuned["implicit_als"]["settings"])
     runs = {
         "mf": train("mf", data, folder),
-        "mf_als": train("mf", data, folder, *_equal_to(tuned["implicit_als"]), name="mf_als"),
+        # what a fixed number of sweeps ends with, as `implicit` does: the best of them would be chosen by validation
+        "mf_als": train("mf", data, folder, *equal, name="mf_als", which="last"),
         "notebook_mf": train("notebook-mf", data, folder),
         "notebook_nn": train("notebook-nn", data, folder),
     }
-    systems = {name: run["scorer"] for name, run in runs.items()}
-    systems |= {family: peer["fitted"].scorer for family, peer in tuned.items()} | build_baselines(dataset, seed=0)
+    systems = {name: run["scorer"] for name, run in runs.items()} | build_baselines(dataset, seed=0)
+    systems |= best_neighbours(dataset, near)
+    matrix = read_interactions(dataset, (1.0, 1.0, 1.0))
+    systems |= {family: peers.fit(family, best["settings"], matrix).scorer for family, best in tuned.items()}
     # the solver's peer at equal settings: neither of the two solves visitors again from their histories
-    equal = {**tuned["implicit_als"]["settings"], "folds_in": False}
-    systems["implicit_als_equal"] = peers.fit("implicit_als", equal, read_interactions(dataset, (1.0, 1.0, 1.0))).scorer
+    of_vectors = {**tuned["implicit_als"]["settings"], "folds_in": False}
+    systems["implicit_als_equal"] = peers.fit("implicit_als", of_vectors, matrix).scorer
     measured = measure_protocol(systems, dataset, Split.TEST, "returning_visitors")
     values = {name: metrics["ndcg@20"]["value"] for name, metrics in measured["ranking"].items()}
     best = max(("implicit_als", "implicit_tfidf"), key=values.__getitem__)
     return {
         "seconds": {name: run["seconds"] for name, run in runs.items()},
-        "peers": {
-            family: {key: peer[key] for key in ("settings", "validation", "seconds")} for family, peer in tuned.items()
-        },
-        "grids": grids,
+        "peers": tuned,
+        "grids": grids | near,
         "measured": measured,
         "targets": [
             target(
@@ -111,34 +118,55 @@ def _matrix(source: Path, folder: Path) -> dict[str, Any]:
                 "the same: solver=als / implicit's ALS at equal settings",
                 0.98,
                 values["mf_als"] / values["implicit_als_equal"],
-                "the settings above, visitors not solved again",
+                "the last sweep of both, visitors not solved again",
             ),
         ],
     }
 
 
 def _time_to_quality(matrix: Path) -> dict[str, Any]:
-    """Seconds to the tuned ALS peer's NDCG@20, both timed now, one after the other; best on an idle machine."""
+    """Seconds to the tuned ALS peer's validation NDCG@20, by either solver; best on an idle machine.
+
+    Ours are those of `train`'s loop, from the first step to the last epoch's end, checkpoints and validations included;
+    the peer's those of its `fit`, before and after ours, of which the lower counts.
+    """
     als = json.loads((matrix / "figures.json").read_text())["peers"]["implicit_als"]
-    dataset = matrix / "dataset"
-    epochs = epochs_to_reach(matrix / "runs" / "mf", als["validation"])
-    mf = train("mf", dataset, matrix, f"epochs={epochs}", name="mf_timed")
-    reached = epochs_to_reach(matrix / "runs" / "mf_timed", als["validation"])
-    peer = peers.fit("implicit_als", als["settings"], read_interactions(open_dataset(str(dataset)), (1.0, 1.0, 1.0)))
-    beside = f"{mf['seconds']:.0f} s ({reached} epochs, validations included) / {peer.seconds:.0f} s"
-    ratio = mf["seconds"] / peer.seconds
-    what = "the same: seconds until mf reaches the ALS peer's validation NDCG@20 / that peer's fit"
+    interactions = read_interactions(open_dataset(str(matrix / "dataset")), (1.0, 1.0, 1.0))
+
+    def peer_seconds() -> float:
+        return peers.fit("implicit_als", als["settings"], interactions).seconds
+
+    solvers: dict[str, list[str]] = {"mf": [], "mf_als": equal_settings(als["settings"])}
+    turns, runs = [peer_seconds()], {}
+    for name, settings in solvers.items():
+        epochs = epochs_to_reach(matrix / "runs" / name, als["validation"])
+        timed = [*settings, f"epochs={epochs}"]
+        seconds = train("mf", matrix / "dataset", matrix, *timed, name=f"{name}_timed")["seconds"]
+        runs[name] = {"seconds": seconds, "epochs": epochs_to_reach(matrix / "runs" / f"{name}_timed", 0.0)}
+        turns.append(peer_seconds())
+    seconds = min(turns)
+    words = {"mf": "mf", "mf_als": "mf with solver=als"}
     return {
-        "seconds": {"mf": mf["seconds"], "implicit_als": peer.seconds},
-        "epochs": reached,
-        "targets": [target(what, 2.0, ratio, beside, is_least=False)],
+        "seconds": {**{name: run["seconds"] for name, run in runs.items()}, "implicit_als": seconds},
+        "peer_turns": turns,
+        "epochs": {name: run["epochs"] for name, run in runs.items()},
+        "targets": [
+            target(
+                f"the same: seconds until {words[name]} reaches the ALS peer's validation NDCG@20 / that peer's fit",
+                2.0,
+                run["seconds"] / seconds,
+                f"{run['seconds']:.0f} s ({run['epochs']} epochs, validations included) / {seconds:.0f} s",
+                is_least=False,
+            )
+            for name, run in runs.items()
+        ],
     }
 
 
 def _sessions(source: Path, folder: Path) -> dict[str, Any]:
     """Next items: `nn` beside the nearest-neighbour baselines."""
-    measured, seconds = _next_items(source, folder)
-    ranking = measured["ranking"]
+    figures = _next_items(source, folder)
+    ranking, seconds = figures["measured"]["ranking"], figures["seconds"]
     targets = [target("sessions: training of nn, minutes", 10, seconds["nn"] / 60, "", is_least=False)]
     for metric in ("recall@20", "mrr@20"):
         best = max(NEIGHBOURS, key=lambda name: ranking[name][metric]["value"])
@@ -146,12 +174,13 @@ def _sessions(source: Path, folder: Path) -> dict[str, Any]:
         apart = "intervals apart" if ours["low"] > theirs["high"] else "intervals overlap"
         ratio = ours["value"] / theirs["value"]
         targets.insert(-1, target(f"sessions, next item: nn {metric} / best kNN's", 1.05, ratio, f"{best}, {apart}"))
-    return {"seconds": seconds, "measured": measured, "targets": targets}
+    return {**figures, "targets": targets}
 
 
 def _buyers(source: Path, folder: Path) -> dict[str, Any]:
     """Next items of buyers: `nn` beside the nearest-neighbour baselines, carts and purchases apart."""
-    measured, seconds = _next_items(source, folder)
+    figures = _next_items(source, folder)
+    measured = figures["measured"]
     rankings = {"all": measured["ranking"]}
     rankings |= {kind: measured["groups"][kind]["ranking"] for kind in ("carts", "purchases")}
     targets = []
@@ -160,63 +189,74 @@ def _buyers(source: Path, folder: Path) -> dict[str, Any]:
             best = max(NEIGHBOURS, key=lambda name: ranking[name][metric]["value"])
             ratio = ranking["nn"][metric]["value"] / ranking[best][metric]["value"]
             targets.append(target(f"buyers, next item ({kind}): nn {metric} / best kNN's", 1.0, ratio, best))
-    return {"seconds": seconds, "measured": measured, "targets": targets}
+    return {**figures, "targets": targets}
 
 
-def _next_items(source: Path, folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
+def _next_items(source: Path, folder: Path) -> dict[str, Any]:
     data = prepare(source, folder)
     run = train("nn", data, folder)
     dataset = open_dataset(str(data))
-    systems = {"nn": run["scorer"]} | build_baselines(dataset, seed=0)
-    return measure_protocol(systems, dataset, Split.TEST, "next_item"), {"nn": run["seconds"]}
+    near = keep(folder / "neighbours.json", lambda: tune_neighbours(dataset, PROTOCOLS["next_item"]))
+    systems = {"nn": run["scorer"]} | build_baselines(dataset, seed=0) | best_neighbours(dataset, near)
+    measured = measure_protocol(systems, dataset, Split.TEST, "next_item")
+    return {"seconds": {"nn": run["seconds"]}, "grids": near, "measured": measured}
 
 
-def tune_peers(dataset: Dataset, tried: Path) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
-    """The best setting of each family by NDCG@20 on the validation window, and all that were tried.
-
-    Args:
-      tried: a file that keeps what was tried.
-    """
+def tune_peers(dataset: Dataset) -> dict[str, list[dict[str, Any]]]:
+    """What was tried of each family, with its NDCG@20 of returning visitors in the validation window."""
     matrix = read_interactions(dataset, (1.0, 1.0, 1.0))
-    if not tried.exists():
-        cases = build_cases(dataset, Split.VALIDATION).sample(MAX_CASES, seed=0)
-        tried.write_text(json.dumps({family: _try_grid(family, matrix, cases) for family in peers.GRIDS}) + "\n")
-    grids = json.loads(tried.read_text())
-    best = {family: max(grid, key=lambda one: one["validation"]) for family, grid in grids.items()}
-    return {
-        family: {**one, "fitted": peers.fit(family, one["settings"], matrix)} for family, one in best.items()
-    }, grids
+    cases = build_cases(dataset, Split.VALIDATION).sample(MAX_CASES, seed=0)
+
+    def measured(family: str) -> Callable[[Settings], tuple[float, float]]:
+        def measure(settings: Settings) -> tuple[float, float]:
+            fitted = peers.fit(family, settings, matrix)
+            value = evaluate_scorer(fitted.scorer, cases, (20,)).mean("ndcg@20")
+            log.info("%s %s: validation NDCG@20 %.4f, fitted in %.1f s", family, settings, value, fitted.seconds)
+            return value, fitted.seconds
+
+        return measure
+
+    return {family: search(what, measured(family)) for family, what in peers.SEARCHES.items()}
 
 
-def _try_grid(family: str, matrix: sp.csr_matrix, cases: Cases) -> list[dict[str, Any]]:
-    grid = []
-    for settings, fitted in peers.fit_grid(family, matrix):
-        value = evaluate_scorer(fitted.scorer, cases, (20,)).mean("ndcg@20")
-        log.info("%s %s: validation NDCG@20 %.4f, fitted in %.1f s", family, settings, value, fitted.seconds)
-        grid.append({"settings": dict(settings), "validation": value, "seconds": fitted.seconds})
-    return grid
-
-
-def _equal_to(peer: Mapping[str, Any]) -> list[str]:
+def equal_settings(peer: Settings) -> list[str]:
     """Settings of `solver=als` that minimize what `implicit` does: unobserved pairs weigh 1, others `alpha`."""
-    settings = peer["settings"]
-    weight = settings["alpha"] - 1
+    weight = peer["alpha"] - 1
     return [
         "solver=als",
-        f"model.dim={settings['factors']}",
-        f"epochs={ALS_SWEEPS}",
+        f"model.dim={peer['factors']}",
+        f"epochs={peer['iterations']}",
+        "patience=none",
         f"loss.event_weights={weight},{weight},{weight}",
         "als.unobserved_weight=1",
-        f"als.l2={settings['regularization']}",
+        f"als.l2={peer['regularization']}",
     ]
 
 
-def _table(targets: list[dict[str, Any]]) -> str:
+def _told(name: str, figures: Mapping[str, Any]) -> str:
+    """What was tried and how long training took, as Markdown."""
+    parts = [f"## {name}"]
+    for system, grid in figures.get("grids", {}).items():
+        best = best_of(grid)
+        rows = [
+            [
+                ", ".join(f"{key} {value}" for key, value in one["settings"].items()),
+                f"**{one['validation']:.4f}**" if one is best else f"{one['validation']:.4f}",
+                f"{one['seconds']:.1f}",
+            ]
+            for one in grid
+        ]
+        parts.append(markdown_table([system, "validation NDCG@20", "seconds"], rows))
+    seconds = [[run, f"{value:.0f}"] for run, value in figures["seconds"].items()]
+    return "\n\n".join([*parts, markdown_table(["trained", "seconds"], seconds)])
+
+
+def target_table(targets: Sequence[Mapping[str, Any]]) -> str:
+    """The targets and what was reached, as Markdown."""
     rows = [
-        f"| {row['what']} | {row['target']} | {row['reached']:.3f} | {row['beside']} | {_YES_NO[row['is_met']]} |"
-        for row in targets
+        [row["what"], row["target"], f"{row['reached']:.3f}", row["beside"], _YES_NO[row["is_met"]]] for row in targets
     ]
-    return "\n".join(["| what | target | reached | beside | met |", "|---|---|---|---|---|", *rows])
+    return markdown_table(["what", "target", "reached", "beside", "met"], rows)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.harness import run_command
-from trainer.trained_run import open_trained_run
+from trainer.checkpoint import read_weights
+from trainer.dataset import open_dataset
+from trainer.models.build import build_inference_model
+from trainer.run_record import read_record
 
 
 def prepare(source: Path, folder: Path) -> Path:
@@ -19,15 +23,31 @@ def prepare(source: Path, folder: Path) -> Path:
     return data
 
 
-def train(preset: str, data: Path, folder: Path, *settings: str, name: str = "") -> dict[str, Any]:
-    """A preset's best model, its `scorer`, and the `seconds` of its training; trained unless that was done."""
+def keep(file: Path, make: Callable[[], Any]) -> Any:
+    """What `make` gives, JSON values; made once and kept in the file."""
+    if not file.exists():
+        made = json.dumps(make(), indent=2)
+        file.write_text(f"{made}\n")
+    return json.loads(file.read_text())
+
+
+def train(
+    preset: str, data: Path, folder: Path, *settings: str, name: str = "", which: Literal["best", "last"] = "best"
+) -> dict[str, Any]:
+    """A preset's model, its `scorer`, and the `seconds` of its training; trained unless that was done.
+
+    Args:
+      which: of its checkpoints.
+    """
     workdir = folder / "runs" / (name or preset)
     result = workdir / "result.json"
     if not result.exists():
         command = [sys.executable, "-m", "trainer", "train", "--preset", preset, "--data", str(data)]
         command += ["--workdir", str(workdir), *(["--set", *settings] if settings else [])]
         result.write_text(run_command(command).stdout)
-    return {"scorer": open_trained_run(str(workdir)).model, "seconds": json.loads(result.read_text())["seconds"]}
+    scorer = build_inference_model(read_record(str(workdir)).config, open_dataset(str(data)))
+    scorer.fill(read_weights(str(workdir), which))
+    return {"scorer": scorer, "seconds": json.loads(result.read_text())["seconds"]}
 
 
 def epochs_to_reach(workdir: Path, value: float) -> int:

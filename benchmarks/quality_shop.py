@@ -1,10 +1,10 @@
 """What `nn` makes of items and visitors that training never saw, in a synthetic shop of 100,000 visitors.
 
-Shapes: B queries, H history, I items, V cases.
+Shapes: B queries, H history, I items, V cases, M columns, R resamples.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,10 @@ def shop_figures(folder: Path) -> dict[str, Any]:
         recalls[name] = {metric: by_case[metric] for metric in ("recall@20", "recall@100")}
     is_cold = counts[cases.relevant.values] == 0  # the one item of each case
     cold_items = {
-        "all": _estimates(recalls, cases, is_cold),
-        "new to the visitor": _estimates(recalls, cases, is_cold & cases.is_new),
+        "all": cold_figures(recalls, cases.timeline, is_cold),
+        "new to the visitor": cold_figures(recalls, cases.timeline, is_cold & cases.is_new),
     }
     visitors = _by_history(recalls["nn"], cases, dataset.num_visitors)
-    ratios = {
-        name: found["nn"]["recall@100"]["value"] / found["popular_within_category"]["recall@100"]["value"]
-        for name, found in cold_items.items()
-    }
     worst = min(visitors, key=lambda name: visitors[name]["ratio"])
     return {
         "seconds": {"nn": run["seconds"]},
@@ -78,10 +74,10 @@ def shop_figures(folder: Path) -> dict[str, Any]:
                 target(
                     f"shop, items without a training event ({name}): nn recall@100 / popular within category's",
                     5.0,
-                    ratio,
-                    f"{cold_items[name]['cases']} next items",
+                    found["ratio"]["value"],
+                    f"[{found['ratio']['low']:.2f}, {found['ratio']['high']:.2f}], {found['cases']} next items",
                 )
-                for name, ratio in ratios.items()
+                for name, found in cold_items.items()
             ),
             target(
                 "shop: recall@20 of visitors unknown to training / known ones of equal history, the lowest",
@@ -105,17 +101,37 @@ def _prepare(folder: Path) -> Path:
     return data
 
 
-def _estimates(recalls: Mapping[str, Mapping[str, np.ndarray]], cases: Cases, is_counted: np.ndarray) -> dict[str, Any]:
-    """Each system's recalls over the cases that count, with 95% intervals over visitors."""
+def cold_figures(
+    recalls: Mapping[str, Mapping[str, np.ndarray]], timeline: np.ndarray, is_counted: np.ndarray
+) -> dict[str, Any]:
+    """Each system's recalls over the cases that count, and `ratio`, that of the systems' recall@100, first to second.
+
+    All with 95% intervals over visitors; the ratio's is of the same resamples of both.
+
+    Args:
+      recalls: values [V] of two systems' metrics.
+      timeline: [V] ascending, whose case each is.
+      is_counted: [V] bool.
+    """
     found: dict[str, Any] = {"cases": int(is_counted.sum())}
+    ratio_parts = []
     for name, metrics in recalls.items():
         values = np.stack([metrics[metric][is_counted] for metric in metrics], axis=1)
-        low, high = percentile_interval(resampled_means(values, owner=cases.timeline[is_counted], seed=0))
-        found[name] = {
-            metric: {"value": float(values[:, column].mean()), "low": float(low[column]), "high": float(high[column])}
-            for column, metric in enumerate(metrics)
-        }
-    return found
+        means = resampled_means(values, owner=timeline[is_counted], seed=0)
+        found[name] = _estimates(list(metrics), values.mean(axis=0), means)
+        place = list(metrics).index("recall@100")
+        ratio_parts.append((values[:, place].mean(), means[:, place]))
+    (ours, our_means), (theirs, their_means) = ratio_parts
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value, means = np.array([ours / theirs]), (our_means / their_means)[:, None]
+    return found | _estimates(["ratio"], value, means)
+
+
+def _estimates(names: Sequence[str], values: np.ndarray, means: np.ndarray) -> dict[str, dict[str, float]]:
+    """`value`, `low` and `high` of each column, from its value [M] and its resampled means [R, M]."""
+    low, high = percentile_interval(means)
+    columns = zip(names, values.tolist(), low.tolist(), high.tolist(), strict=True)
+    return {name: {"value": value, "low": lowest, "high": highest} for name, value, lowest, highest in columns}
 
 
 def _by_history(recalls: Mapping[str, np.ndarray], cases: Cases, num_visitors: int) -> dict[str, dict[str, Any]]:

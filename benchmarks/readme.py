@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.demo import METRICS
 from benchmarks.harness import RESULTS
+from trainer.ranking.report import FOOTNOTE, metric_cells
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -63,11 +64,12 @@ def _targets(results: Mapping[str, dict[str, Any]]) -> str:
 def _returning(results: Mapping[str, dict[str, Any]]) -> str:
     record = results["quality"]
     ranking = record["figures"]["matrix"]["measured"]["ranking"]
-    rows = [
-        [name, *(_cell(metrics.get(metric)) for metric in METRICS)]
-        for name, metrics in sorted(ranking.items(), key=lambda system: -system[1]["ndcg@20"]["value"])
-    ]
-    return "\n".join([_table(["system", *METRICS], rows), "", _source(record, "")])
+    by_ndcg = dict(sorted(ranking.items(), key=lambda system: -system[1]["ndcg@20"]["value"]))
+    columns = [metric_cells([metrics[metric] for metrics in by_ndcg.values()], digits=3) for metric in METRICS]
+    rows = [list(row) for row in zip(by_ndcg, *columns, strict=True)]
+    return "\n".join(
+        [_table(["system", *METRICS], rows), "", f"{FOOTNOTE}; the first is `mf`.", "", _source(record, "")]
+    )
 
 
 def _speed(results: Mapping[str, dict[str, Any]]) -> str:

@@ -16,7 +16,6 @@ from preprocessing.columns import by_count, codes, decode_columns, last_of_each
 from preprocessing.config import PropertyConfig
 from preprocessing.sources import Chunk, Rejects, parse_chunk, reject_rows
 from preprocessing.statistics import ReadingSummary, merge_readings, summarize_reading
-from preprocessing.timelines import Bundle
 from preprocessing.validation import Flaws
 
 PROPERTY_COLUMNS = ("timestamp", "itemid", "property", "value")
@@ -126,10 +125,8 @@ def latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:
     return by_time[last_of_each(keys)]
 
 
-def merge_properties(bundles: Iterable[Bundle]) -> pa.Table:
-    """The latest value of each (item, property) of a partition: item, property, value."""
-    parts = [decode_columns(bundle.encoded) for bundle in sorted(bundles, key=lambda bundle: bundle.place)]
-    table = pa.concat_tables(parts)
+def merge_properties(table: pa.Table) -> pa.Table:
+    """The latest value of each (item, property) of a partition's rows: item, property, value."""
     return table.take(latest_rows(table, np.arange(len(table)))).select(["item", "property", "value"])
 
 
@@ -198,6 +195,11 @@ _COUNTS = ("views", "carts", "transactions", "first_seen_ms", "last_seen_ms")
 def is_trained(catalogue: pa.Table) -> pa.ChunkedArray:
     """[I] bool: the item is in the vocabulary and has a training event."""
     return pc.and_(pc.greater_equal(catalogue["item_index"], 0), catalogue["first_seen_ms"].is_valid())
+
+
+def trained_prices(catalogue: pa.Table) -> pa.Array:
+    """float32 prices, null where unknown, of the items that `is_trained`."""
+    return catalogue.filter(is_trained(catalogue))["price"].combine_chunks()
 
 
 def describe_partition(

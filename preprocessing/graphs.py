@@ -6,9 +6,10 @@ program that starts them: it can refuse an input in plain words before anything 
 
 import contextlib
 import io
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
@@ -16,6 +17,7 @@ import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+from contract import storage
 from contract.layout import DatasetLayout, join
 from contract.schema import Vocabulary
 from preprocessing import catalogue, stages, statistics, transform, vocabularies
@@ -26,6 +28,11 @@ from preprocessing.stages import ALL_ITEMS, CATEGORY_VIEWS, ITEMS, READ, REJECTS
 from preprocessing.workspace import Workspace, read_result, write_result
 
 Cuts = tuple[int, int] | None
+
+# no column that is analyzed or in the catalogue needs them, and a table of either takes hundreds of bytes an id in
+# every process that loads the graph: until the catalogue is written, a placeholder stands for their ids
+_COMPLETED = (Vocabulary.VISITORS, Vocabulary.ITEMS)
+_PLACEHOLDER = b"-\n"
 
 
 def beam_options(arguments: Sequence[str]) -> PipelineOptions:
@@ -73,6 +80,10 @@ class Job:
         """What a graph left under this name."""
         return read_result(self.work.result(name))
 
+    def here(self) -> "Job":
+        """The same, with pipelines that run in this process, wherever the others do."""
+        return self if is_in_process(self.options) else replace(self, options=PipelineOptions([]))
+
     @contextmanager
     def pipeline(self, *phases: Phase) -> Iterator[tuple[beam.Pipeline, Tell]]:
         """A pipeline that has run to its end when the context closes, and what its elements tell of its phases.
@@ -92,11 +103,12 @@ def read_events(job: Job, ranges: Sequence[ByteRange], num_partitions: int) -> s
     """Events to clean timelines by visitor partition, bad rows to the rejects."""
     assemble = stages.AssembleTimelines(job.work, job.config.max_events_per_day)
     with job.pipeline(_reading("events", ranges), Phase("timelines", num_partitions)) as (pipeline, tell):
-        read = _read(job, pipeline, ranges, stages.RouteEvents(num_partitions), tell)
-        cleaned = read.bundles | "GroupByVisitor" >> beam.GroupByKey() | "Assemble" >> beam.Map(assemble)
+        read = _read(job, pipeline, ranges, stages.RouteEvents(job.work, num_partitions), tell)
+        cleaned = read.pieces | "GroupByVisitor" >> beam.GroupByKey() | "Assemble" >> beam.Map(assemble)
         _ = cleaned | "Tell" >> beam.Map(tell.one)
         summaries = (read[SUMMARIES], cleaned) | beam.Flatten()
         _keep(job, "reading", summaries, statistics.merge_readings)
+    storage.remove(job.work.sent)
     return job.result("reading")
 
 
@@ -129,14 +141,15 @@ def read_properties(
     """Item properties as of `until_ms` by item partition, bad rows to the rejects; and the items that they tell of."""
     phases = _reading("item properties", ranges), Phase("properties by item", num_partitions)
     with job.pipeline(*phases) as (pipeline, tell):
-        read = _read(job, pipeline, ranges, stages.RouteProperties(num_partitions, until_ms), tell)
+        read = _read(job, pipeline, ranges, stages.RouteProperties(job.work, num_partitions, until_ms), tell)
         merge = beam.FlatMap(stages.MergeProperties(job.work)).with_outputs(SUMMARIES, ALL_ITEMS, main="counts")
-        merged = read.bundles | "GroupByItem" >> beam.GroupByKey() | "Merge" >> merge
+        merged = read.pieces | "GroupByItem" >> beam.GroupByKey() | "Merge" >> merge
         _ = merged.counts | "Tell" >> beam.Map(tell.one)
         summaries = (read[SUMMARIES], merged[SUMMARIES]) | beam.Flatten()
         _keep(job, "properties", merged.counts, vocabularies.merge_counts)
         _keep(job, "property-items", merged[ALL_ITEMS], vocabularies.merge_counts)
         _keep(job, "property-reading", summaries, statistics.merge_readings)
+    storage.remove(job.work.sent)
     return job.result("property-reading")
 
 
@@ -158,18 +171,34 @@ def assemble_catalogue(
 def fit_transform(
     job: Job, num_partitions: int, num_item_partitions: int, cuts: Cuts, config: transform.TransformConfig
 ) -> None:
-    """The TF-Transform graph: vocabularies applied, prices and gaps analyzed."""
+    """The TF-Transform graph: vocabularies applied, prices and gaps analyzed. `complete_transform` must follow.
+
+    Always in this process (decision 9): TF-Transform's files must lie where TensorFlow opens them, and all workers.
+    """
     gaps = stages.GapBatch(job.work, cuts, job.config.split)
     prices = stages.PriceBatch(job.work)
-    analyze = tft_beam.AnalyzeDataset(transform.make_preprocessing_fn(config))
     phase = Phase("transform", num_partitions + 1)  # prices are a batch of their own
-    with job.pipeline(phase) as (pipeline, tell), tft_beam.Context(join(job.work.root, "tft")):
-        rows = (
-            _partitions(pipeline, num_partitions) | "Gaps" >> beam.Map(gaps),
-            pipeline | "AllItems" >> beam.Create([num_item_partitions]) | "Prices" >> beam.Map(prices),
-        ) | beam.Flatten()
-        _ = rows | "Tell" >> beam.Map(tell.one)
-        _ = (rows, transform.tensor_adapter_config()) | analyze | tft_beam.WriteTransformFn(job.layout.transform)
+    with tempfile.TemporaryDirectory() as scratch:
+        made = DatasetLayout(scratch)
+        for name in Vocabulary:
+            content = _PLACEHOLDER if name in _COMPLETED else storage.read_bytes(job.layout.vocabulary(name))
+            storage.write_bytes(made.vocabulary(name), content)
+        analyze = tft_beam.AnalyzeDataset(transform.make_preprocessing_fn(config, made.vocabulary))
+        with job.here().pipeline(phase) as (pipeline, tell), tft_beam.Context(f"{scratch}/tft"):
+            rows = (
+                _partitions(pipeline, num_partitions) | "Gaps" >> beam.Map(gaps),
+                pipeline | "AllItems" >> beam.Create([num_item_partitions]) | "Prices" >> beam.Map(prices),
+            ) | beam.Flatten()
+            _ = rows | "Tell" >> beam.Map(tell.one)
+            _ = (rows, transform.tensor_adapter_config()) | analyze | tft_beam.WriteTransformFn(made.transform)
+        storage.upload_all(made.transform, storage.list_files(made.transform), job.layout.transform)
+
+
+def complete_transform(job: Job) -> None:
+    """Gives the graph the vocabularies that it was fitted without."""
+    for name in _COMPLETED:
+        content = storage.read_bytes(job.layout.vocabulary(name))
+        storage.write_bytes(join(job.layout.transform, transform.asset(name)), content)
 
 
 def write_catalogue(job: Job, num_partitions: int) -> None:
@@ -184,12 +213,12 @@ def _reading(title: str, ranges: Sequence[ByteRange]) -> Phase:
 
 
 def _read(job: Job, pipeline: beam.Pipeline, ranges: Sequence[ByteRange], route: beam.DoFn, tell: Tell) -> Any:
-    """Outputs `bundles` and SUMMARIES; the rejects are written."""
+    """Outputs `pieces` and SUMMARIES; the rejects are written."""
     read = (
         pipeline
         | "Ranges" >> beam.Create(ranges)
         | "Spread" >> beam.Reshuffle()
-        | "Read" >> beam.ParDo(route).with_outputs(REJECTS, SUMMARIES, READ, main="bundles")
+        | "Read" >> beam.ParDo(route).with_outputs(REJECTS, SUMMARIES, READ, main="pieces")
     )
     _ = read[READ] | "TellRead" >> beam.Map(tell.amount)
     write = stages.WriteRejects(job.layout.rejects)

@@ -76,21 +76,20 @@ def prepare(
         properties, num_item_partitions = _read_properties(job, inputs, cuts)
         counts = [job.result(ITEMS), *([job.result("property-items")] if properties else [])]
         visitors = vocabulary.index_visitors(job.work, num_partitions, config.visitors, job.layout)
-        items = vocabulary.index_items(job.work, vocabulary.merge_counts(counts), config.items, job.layout)
+        counted = vocabulary.merge_counts(counts)
+        items = vocabulary.index_items(job.work, num_item_partitions, counted, config.items, job.layout)
         write = stages.WriteTimelines(job.layout, job.work, cuts, config, num_partitions, visitors, items)
         # one core's worth of Python each: the catalogue and the graph need the vocabularies alone, not the shards
         with ThreadPoolExecutor(1) as beside:
             writing = beside.submit(graphs.write_timelines, job, num_partitions, write)
 
             tree, tree_reading = _read_tree(job, inputs)
-            vocabulary.partition_items(job.work, num_item_partitions)
             frequent = catalogue.choose_properties(job.result("properties"), config.properties) if properties else ()
             items_found = graphs.assemble_catalogue(job, num_item_partitions, properties is not None, frequent, tree)
             sizes = {Vocabulary.VISITORS: visitors, Vocabulary.ITEMS: items}
             for name in (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES):
                 sizes[name] = vocabulary.index_words(name, job.result(name), getattr(config, name), job.layout)
             fitted = transform.TransformConfig(
-                vocabulary_files={name: job.layout.vocabulary(name) for name in Vocabulary},
                 vocabularies=sizes,
                 has_prices=items_found["priced_trained_items"] > 0,
                 has_gaps=events.training_gaps > 0,
@@ -98,6 +97,7 @@ def prepare(
             )
             graphs.fit_transform(job, num_partitions, num_item_partitions, cuts, fitted)
             graphs.write_catalogue(job, num_item_partitions)
+            graphs.complete_transform(job)
             shards = writing.result()
 
         splits_found = stages.split_infos(shards)

@@ -1,6 +1,6 @@
 """The Beam transforms of the pipelines: they fetch columns, call the pure functions, and write what these give.
 
-Elements are byte ranges, bundles of columns, partition numbers and summaries; never single rows.
+Elements are byte ranges, partition numbers, where their rows lie, and summaries; never rows.
 """
 
 import hashlib
@@ -25,9 +25,10 @@ from contract.schema import Split, SplitMethod, Vocabulary
 from contract.shards import compression_of
 from contract.timelines import TimelineRows, encode_blocks
 from preprocessing import catalogue, popularity, statistics, timelines, transform, vocabularies
-from preprocessing.columns import encode_columns, partition_of, split_by_partition
+from preprocessing.columns import encode_columns
 from preprocessing.config import PrepareConfig, PropertyConfig, SplitConfig
 from preprocessing.correlation import Moments, count_moments
+from preprocessing.exchange import Piece, receive_rows, send_rows
 from preprocessing.sources import ByteRange, Rejects, read_chunks
 from preprocessing.splits import SPLITS, TRAIN
 from preprocessing.workspace import Workspace, read_table, write_result, write_table
@@ -37,45 +38,48 @@ CATEGORY_VIEWS = "category-views"
 
 
 class RouteEvents(beam.DoFn):
-    """ByteRange to (partition, Bundle) by visitor; bad rows, counts and bytes read go to their own outputs."""
+    """ByteRange to (partition, Piece) by visitor; bad rows, counts and bytes read go to their own outputs."""
 
-    def __init__(self, num_partitions: int) -> None:
-        self._num_partitions = num_partitions
+    def __init__(self, work: Workspace, num_partitions: int) -> None:
+        self._work, self._num_partitions = work, num_partitions
 
     def process(self, source: ByteRange) -> Iterator[Any]:
         for chunk in read_chunks(source):
             table, rejects, num_blank = timelines.parse_events(chunk)
             summary = statistics.summarize_reading(len(table), num_blank, rejects)
-            yield from _route(table, "visitor", self._num_partitions, (source.ordinal, chunk.position))
+            place = (source.ordinal, chunk.position)
+            path = self._work.chunk("events", place)
+            yield from send_rows(table, "visitor", self._num_partitions, place, path)
             yield from _account("events", source, summary, rejects)
         yield beam.pvalue.TaggedOutput(READ, source.size)
 
 
 class RouteProperties(beam.DoFn):
-    """ByteRange to (partition, Bundle) by item, of what was known before `until_ms`; bad rows as above."""
+    """ByteRange to (partition, Piece) by item, of what was known before `until_ms`; bad rows as above."""
 
-    def __init__(self, num_partitions: int, until_ms: float) -> None:
-        self._num_partitions = num_partitions
-        self._until_ms = until_ms
+    def __init__(self, work: Workspace, num_partitions: int, until_ms: float) -> None:
+        self._work, self._num_partitions, self._until_ms = work, num_partitions, until_ms
 
     def process(self, source: ByteRange) -> Iterator[Any]:
         for chunk in read_chunks(source):
             table, summary, rejects = catalogue.parse_properties(chunk, self._until_ms)
-            yield from _route(table, "item", self._num_partitions, (source.ordinal, chunk.position))
+            place = (source.ordinal, chunk.position)
+            path = self._work.chunk("item-properties", place)
+            yield from send_rows(table, "item", self._num_partitions, place, path)
             yield from _account("item-properties", source, summary, rejects)
         yield beam.pvalue.TaggedOutput(READ, source.size)
 
 
 @dataclass(frozen=True)
 class AssembleTimelines:
-    """(partition, bundles) to a file of clean timelines; gives the summary of what remains."""
+    """(partition, pieces) to a file of clean timelines; gives the summary of what remains."""
 
     work: Workspace
     max_events_per_day: int
 
-    def __call__(self, keyed: tuple[int, Iterable[timelines.Bundle]]) -> statistics.ReadingSummary:
-        partition, bundles = keyed
-        rows, cleaning = timelines.assemble_timelines(bundles, self.max_events_per_day)
+    def __call__(self, keyed: tuple[int, Iterable[Piece]]) -> statistics.ReadingSummary:
+        partition, pieces = keyed
+        rows, cleaning = timelines.assemble_timelines(receive_rows(pieces), self.max_events_per_day)
         storage.write_bytes(self.work.timelines(partition), timelines.encode_timelines(rows))
         return statistics.summarize_cleaning(partition, rows, cleaning)
 
@@ -127,7 +131,7 @@ class WriteTimelines:
         everyone = _read_timelines(self.work, partition)
         rows, splits = timelines.split_timelines(everyone, self.cuts, self.config.split)
         visitor_index = self._visitor_indices(rows, partition)
-        vocabulary = read_table(self.work.items)["id"].combine_chunks()
+        vocabulary = read_table(self.work.item_vocabulary)["id"].combine_chunks()
         item_index = vocabularies.assign_indices(rows.items, vocabulary, self.items.oov_buckets)
         wanted = SPLITS if self.config.split.method != SplitMethod.NONE else (Split.TRAIN,)
         return [
@@ -164,13 +168,13 @@ class WriteTimelines:
 
 @dataclass(frozen=True)
 class MergeProperties:
-    """(partition, bundles) to a file of the latest properties; gives counts of items by property, items, and that."""
+    """(partition, pieces) to a file of the latest properties; gives counts of items by property, items, and that."""
 
     work: Workspace
 
-    def __call__(self, keyed: tuple[int, Iterable[timelines.Bundle]]) -> Iterator[Any]:
-        partition, bundles = keyed
-        properties = catalogue.merge_properties(bundles)
+    def __call__(self, keyed: tuple[int, Iterable[Piece]]) -> Iterator[Any]:
+        partition, pieces = keyed
+        properties = catalogue.merge_properties(receive_rows(pieces))
         write_table(self.work.properties(partition), properties)
         yield beam.pvalue.TaggedOutput(SUMMARIES, statistics.ReadingSummary(partitions=frozenset([partition])))
         yield beam.pvalue.TaggedOutput(ALL_ITEMS, encode_columns(vocabularies.untouched_items(properties["item"])))
@@ -195,8 +199,7 @@ class AssembleItems(beam.DoFn):
         self._config, self._frequent, self._tree = config, frequent, tree
 
     def process(self, partition: int) -> Iterator[Any]:
-        items = read_table(self._work.items)
-        items = items.filter(pc.equal(items["partition"], partition))
+        items = read_table(self._work.items(partition))
         properties = read_table(self._work.properties(partition)) if self._has_properties else None
         rows = catalogue.assemble_items(properties, items, self._config, self._frequent, self._tree)
         write_table(self._work.catalogue(partition), rows)
@@ -232,9 +235,10 @@ class PriceBatch:
     work: Workspace
 
     def __call__(self, num_partitions: int) -> pa.RecordBatch:
-        parts = [read_table(self.work.catalogue(partition)) for partition in range(num_partitions)]
-        items = pa.concat_tables(parts)
-        prices = transform.as_lists(items.filter(catalogue.is_trained(items))["price"].combine_chunks())
+        parts = [
+            catalogue.trained_prices(read_table(self.work.catalogue(partition))) for partition in range(num_partitions)
+        ]
+        prices = transform.as_lists(pa.concat_arrays(parts))
         return transform.analysis_batch({"price": prices}, len(prices))
 
 
@@ -309,14 +313,6 @@ def split_infos(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
 def reject_name(what: str, source: ByteRange) -> str:
     """The name of the file that holds an input file's bad rows: `events-00000-events.csv`."""
     return f"{what}-{source.ordinal:05d}-{os.path.basename(source.path)}"
-
-
-def _route(table: pa.Table, column: str, num_partitions: int, place: tuple[int, int]) -> Iterator[Any]:
-    if len(table) == 0:
-        return
-    partitions = partition_of(table[column].combine_chunks(), num_partitions)
-    for partition, rows in split_by_partition(table, partitions):
-        yield partition, timelines.Bundle(place, encode_columns(rows))
 
 
 def _account(what: str, source: ByteRange, summary: statistics.ReadingSummary, rejects: Rejects) -> Iterator[Any]:

@@ -3,7 +3,6 @@
 Shapes: N rows of a partition, V its visitors.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,14 +23,6 @@ OPTIONAL_EVENT_COLUMNS = ("transactionid",)
 
 MS_A_DAY = 86_400_000
 NEVER = np.iinfo(np.int64).max
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """What one chunk of a file sends to one partition; `place` (file, byte) orders bundles as the files order rows."""
-
-    place: tuple[int, int]
-    encoded: bytes
 
 
 @dataclass(frozen=True)
@@ -91,10 +82,8 @@ def parse_events(chunk: Chunk) -> tuple[pa.Table, Rejects, int]:
     return good, reject_rows(parsed, flaws), parsed.num_blank
 
 
-def assemble_timelines(bundles: Iterable[Bundle], max_events_per_day: int) -> tuple[Timelines, Cleaning]:
+def assemble_timelines(table: pa.Table, max_events_per_day: int) -> tuple[Timelines, Cleaning]:
     """Sorts a partition's rows into timelines, without exact duplicates, and tells from when visitors are robots."""
-    parts = [decode_columns(bundle.encoded) for bundle in sorted(bundles, key=lambda bundle: bundle.place)]
-    table = pa.concat_tables(parts)
     visitor_code, visitors = codes(table["visitor"])
     item_code, items = codes(table["item"])
     by_hash = np.lexsort((visitors.to_numpy(zero_copy_only=False), hash_ids(visitors)))

@@ -4,9 +4,9 @@ Vocabularies are counted columnar (see `vocabularies`) and applied here; what is
 analyzers do natively: quantile buckets and moments.
 """
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,8 @@ import tensorflow_transform as tft
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.public import tfxio
 
+from contract import storage
+from contract.layout import join
 from contract.manifest import VocabularyInfo
 from contract.schema import EVENT_KINDS, Vocabulary
 
@@ -34,6 +36,7 @@ _VOCABULARY_OF = {
     "category_path": Vocabulary.CATEGORIES,
     "property_values": Vocabulary.PROPERTY_VALUES,
 }
+_SAVED_MODEL = tft.TFTransformOutput.TRANSFORM_FN_DIR
 _OUTPUT_OF = {"visitor_id": "visitor", "item_id": "item"}
 
 
@@ -41,20 +44,21 @@ _OUTPUT_OF = {"visitor_id": "visitor", "item_id": "item"}
 class TransformConfig:
     """What the graph is built from.
 
-    vocabulary_files, vocabularies  by vocabulary
+    vocabularies                    by name
     has_prices, has_gaps            False: there is nothing to analyze, the feature is constant
     num_buckets                     quantile buckets of prices and of gaps
     """
 
-    vocabulary_files: Mapping[Vocabulary, str]
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
     has_prices: bool
     has_gaps: bool
     num_buckets: int
 
 
-def make_preprocessing_fn(config: TransformConfig) -> Callable[[dict], dict]:
-    """The function that TF-Transform traces.
+def make_preprocessing_fn(
+    config: TransformConfig, vocabulary_file: Callable[[Vocabulary], str]
+) -> Callable[[dict], dict]:
+    """The function that TF-Transform traces; the graph keeps the vocabulary files' ids as assets of its own.
 
     Its outputs, sparse as its inputs: `visitor`, `item`, `event`, `category_path`, `property_values` (int64 indices),
     `price_bucket`, `gap_bucket` (int64 quantile buckets, 1 …; so 0 is free for an absent value) and `price_scaled`
@@ -63,7 +67,7 @@ def make_preprocessing_fn(config: TransformConfig) -> Callable[[dict], dict]:
 
     def preprocessing_fn(inputs: dict) -> dict:
         outputs = {
-            _OUTPUT_OF.get(name, name): _apply_vocabulary(inputs[name], vocabulary, config)
+            _OUTPUT_OF.get(name, name): _apply_vocabulary(inputs[name], vocabulary, config, vocabulary_file(vocabulary))
             for name, vocabulary in _VOCABULARY_OF.items()
         }
         outputs["event"] = _map_values(_event_table().lookup, inputs["event"])
@@ -121,7 +125,15 @@ def transform_catalogue(model: tf.Module, items: pa.Table) -> dict[str, pa.Array
 
 def load_transform(directory: str) -> tf.Module:
     """The saved graph; `.transform_fn({name: SparseTensor})` applies it."""
-    return tf.saved_model.load(str(Path(directory) / tft.TFTransformOutput.TRANSFORM_FN_DIR))
+    with tempfile.TemporaryDirectory() as copy:  # TensorFlow does not open what lies in every store
+        for name in storage.list_files(join(directory, _SAVED_MODEL)):
+            storage.write_bytes(join(copy, name), storage.read_bytes(join(directory, _SAVED_MODEL, name)))
+        return tf.saved_model.load(copy)
+
+
+def asset(vocabulary: Vocabulary) -> str:
+    """The file below the saved graph's directory that holds a vocabulary's ids."""
+    return f"{_SAVED_MODEL}/assets/{vocabulary}.txt"
 
 
 def _batch_schema() -> pa.Schema:
@@ -132,7 +144,9 @@ def _empty_lists(num_rows: int, kind: pa.DataType) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array(np.zeros(num_rows + 1), pa.int64()), pa.array([], kind.value_type))
 
 
-def _apply_vocabulary(ids: tf.SparseTensor, vocabulary: Vocabulary, config: TransformConfig) -> tf.SparseTensor:
+def _apply_vocabulary(
+    ids: tf.SparseTensor, vocabulary: Vocabulary, config: TransformConfig, path: str
+) -> tf.SparseTensor:
     """Indices by a table that TF-Transform tracks.
 
     `tft.apply_vocabulary` over a file that no analyzer wrote builds the table from the file's path at every call: the
@@ -141,7 +155,7 @@ def _apply_vocabulary(ids: tf.SparseTensor, vocabulary: Vocabulary, config: Tran
     info = config.vocabularies[vocabulary]
     if info.size == 0:  # TensorFlow does not read an empty vocabulary file
         return _map_values(lambda values: tf.strings.to_hash_bucket_fast(values, info.oov_buckets), ids)
-    path, index = config.vocabulary_files[vocabulary], tf.lookup.TextFileIndex
+    index = tf.lookup.TextFileIndex
 
     def make_table() -> tf.lookup.StaticVocabularyTable:
         lines = tf.lookup.TextFileInitializer(path, tf.string, index.WHOLE_LINE, tf.int64, index.LINE_NUMBER)

@@ -14,7 +14,7 @@ from contract import storage
 from contract.layout import DatasetLayout
 from contract.manifest import VocabularyInfo
 from contract.schema import Vocabulary
-from preprocessing.columns import by_count, decode_columns, encode_columns, partition_of
+from preprocessing.columns import by_count, decode_columns, encode_columns, partition_of, split_by_partition
 from preprocessing.config import VocabularyConfig
 from preprocessing.timelines import Timelines
 from preprocessing.workspace import Workspace, read_table, write_table
@@ -101,24 +101,24 @@ def index_visitors(
 
 
 def index_items(
-    work: Workspace, encoded_counts: bytes, config: VocabularyConfig, layout: DatasetLayout
+    work: Workspace, num_partitions: int, encoded_counts: bytes, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Writes the item vocabulary, and keeps all items with their training counts; index -1: beyond its limits."""
+    """Writes the item vocabulary, and for each partition its items with their training counts.
+
+    Their index is -1 beyond the vocabulary's limits.
+    """
     counts = decode_columns(encoded_counts)
     entries = choose_entries(counts, config)
     _write_ids(layout.vocabulary(Vocabulary.ITEMS), entries)
     _check_not_empty(Vocabulary.ITEMS, entries, config)
     others = counts.filter(pc.invert(pc.is_in(counts["id"], value_set=entries["id"].combine_chunks())))
     unnumbered = others.append_column("index", pa.array(np.full(len(others), -1)))
-    write_table(work.items, pa.concat_tables([_number(entries), unnumbered.sort_by("id")]))
+    write_table(work.item_vocabulary, entries.select(["id"]))
+    items = pa.concat_tables([_number(entries), unnumbered.sort_by("id")])
+    by_partition = dict(split_by_partition(items, partition_of(items["id"].combine_chunks(), num_partitions)))
+    for partition in range(num_partitions):
+        write_table(work.items(partition), by_partition.get(partition, items.slice(0, 0)))
     return VocabularyInfo(size=len(entries), oov_buckets=config.oov_buckets)
-
-
-def partition_items(work: Workspace, num_partitions: int) -> None:
-    """Adds to the kept items the partition that each one's properties are in."""
-    items = read_table(work.items)
-    partitions = partition_of(items["id"].combine_chunks(), num_partitions)
-    write_table(work.items, items.append_column("partition", pa.array(partitions)))
 
 
 def index_words(

@@ -17,6 +17,15 @@ class Workspace:
 
     root: str
 
+    @property
+    def sent(self) -> str:
+        """The rows between the chunks of the input and the partitions; of no use once a pipeline has received them."""
+        return join(self.root, "sent")
+
+    def chunk(self, what: str, place: tuple[int, int]) -> str:
+        """The rows of one chunk (input file, byte) of events or item properties."""
+        return join(self.sent, f"{what}-{place[0]:05d}-{place[1]:012d}.arrow")
+
     def timelines(self, partition: int) -> str:
         return join(self.root, f"timelines-{partition:05d}.arrow")
 
@@ -36,10 +45,14 @@ class Workspace:
         """What a pipeline hands to the program that started it."""
         return join(self.root, f"result-{name}.pickle")
 
+    def items(self, partition: int) -> str:
+        """All items of a partition with their training counts, those of the vocabulary first."""
+        return join(self.root, f"items-{partition:05d}.arrow")
+
     @property
-    def items(self) -> str:
-        """All items with their training counts, those of the vocabulary first."""
-        return join(self.root, "items.arrow")
+    def item_vocabulary(self) -> str:
+        """Its ids, in its order."""
+        return join(self.root, "item-vocabulary.arrow")
 
 
 def write_table(path: str, table: pa.Table) -> None:

@@ -11,8 +11,9 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 _CHECKSUMS = "checksums"
 """What a worker wrote, for the chief; gone once the state tells of all."""
 _MIB = 1 << 20
+_POLL_SECONDS = 0.2
 
 Pieces = Sequence[bytes | memoryview]
 """What a file holds, one after the other."""
@@ -53,10 +55,14 @@ class CheckpointWriter:
         self._parts = parts
         self._replicas = replicas
         self._steps_per_epoch = steps_per_epoch
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: _Pending | None = None
         self._is_given_up = threading.Event()
         self._is_whole = True
+        self._begun = time.monotonic()
+
+    def is_due(self, every_seconds: float | None) -> bool:
+        """Whether it is so long since a checkpoint was begun; None: never."""
+        return every_seconds is not None and time.monotonic() - self._begun >= every_seconds
 
     def begin(self, step: int, *, is_urgent: bool = False) -> None:
         """Begins the checkpoint of `step`; returns when a copy is taken.
@@ -68,13 +74,14 @@ class CheckpointWriter:
             self._give_up()
         else:
             self.finish()
+        self._begun = time.monotonic()
         files = _copy_rows(self._parts, self._replicas.count)
         if self._replicas.is_chief:
             files[DENSE] = [_encode_dense(self._parts)]
             storage.remove(self._staging(step))
         self._replicas.wait_for_all()
         checksums = join(self._staging(step), f"{_CHECKSUMS}-{self._replicas.worker:05d}.json")
-        written = self._thread.submit(_write_files, self._staging(step), files, checksums, self._is_given_up)
+        written = _in_thread(lambda: _write_files(self._staging(step), files, checksums, self._is_given_up))
         self._pending = _Pending(step, written)
 
     def poll(self) -> None:
@@ -82,10 +89,16 @@ class CheckpointWriter:
         if self._pending is not None and not self._replicas.is_true_anywhere(not self._pending.written.done()):
             self._settle(self._pending)
 
-    def finish(self) -> bool:
-        """Waits for the checkpoint begun last and publishes it; False: it could not be written."""
-        if self._pending is not None:
-            self._settle(self._pending)
+    def finish(self, look: Callable[[], None] = lambda: None) -> bool:
+        """Waits for the checkpoint begun last and publishes it; False: it could not be written.
+
+        Args:
+          look: called now and then, as long as all workers are there.
+        """
+        while self._pending is not None:
+            wait([self._pending.written], _POLL_SECONDS)
+            self.poll()
+            look()
         return self._is_whole
 
     def _give_up(self) -> None:
@@ -154,6 +167,20 @@ class CheckpointWriter:
         target = RunLayout(self._workdir).checkpoint(step)
         # an object store cannot rename: there a directory counts once its state.json, written last, stands
         return f"{target}.partial" if storage.is_local(target) else target
+
+
+def _in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]:
+    """What `work` gives, once a thread has done it; a run that ends without it does not wait for the thread."""
+    given: Future[dict[str, str]] = Future()
+
+    def run() -> None:
+        try:
+            given.set_result(work())
+        except BaseException as error:  # noqa: BLE001 (whoever asks for the result gets it)
+            given.set_exception(error)
+
+    threading.Thread(target=run, name="checkpoint", daemon=True).start()
+    return given
 
 
 def _copy_rows(parts: Parts, replicas: int) -> dict[str, Pieces]:

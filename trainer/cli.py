@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import signal
+import sys
+import textwrap
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
@@ -66,8 +68,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         resumes = given.command in ("train", "recommend")
         log.error("interrupted; %s", "the same command goes on" if resumes else "nothing was published")
         return INTERRUPTED
+    except Exception as error:
+        # a log that nobody watches keeps where it happened: it may be the only trace of a run of many hours
+        if given.verbose or not sys.stderr.isatty():
+            log.error("not foreseen, and so told in full:", exc_info=True)
+        log.error("%s: %s; %s", type(error).__name__, textwrap.shorten(str(error), 500), _advice(error))
+        return FAILED
     print(json.dumps(result, indent=2, ensure_ascii=False))
     return DONE if result.get("is_healthy", True) else FAILED
+
+
+_ADVICE = {
+    "MemoryError": "there is too little memory: set a smaller input.batch_size or model.dim",
+    "ResourceExhaustedError": "the device has too little memory: set a smaller input.batch_size or model.dim",
+    "ModuleNotFoundError": "pip install cartwheel[trainer] brings what is missing",
+}
+
+
+def _advice(error: Exception) -> str:
+    """What to do about an error that no job foresaw; by name, for TensorFlow's need not be imported yet."""
+    otherwise = "`python -m trainer doctor` checks this machine, and --verbose shows where it happened"
+    return _ADVICE.get(type(error).__name__, otherwise)
 
 
 # The jobs are imported only when they run: TensorFlow takes ten seconds, and --help and wrong flags should not wait.

@@ -153,7 +153,8 @@ class SampledSoftmaxConfig:
     has_batch_items   whether the other rows' items compete
     event_weights     weight of an example by the kind of its event
     half_life_days    an example weighs half as much as one so many days younger; none: all ages weigh alike
-    l2                of the vectors that an example reads, for dot products: directions do not feel it
+    l2                of the rows that a step reads, those of visitors, items chosen and items drawn; for dot products:
+                      directions have no length to keep short
     """
 
     kind: Literal["sampled_softmax"] = "sampled_softmax"
@@ -184,6 +185,7 @@ class AdagradConfig:
     initial_accumulator   far below a squared gradient, or rows hardly move: the loss is a mean over the batch, so an
                           entry of a row's gradient is about scale / batch_size, squared 1e-7
     is_row_wise           one accumulator a row of a table, of the mean over its columns: half the memory
+    warm_up_steps         steps in which the rate, and that of the dense weights, rises evenly to what is set; 0: none
     """
 
     kind: Literal["adagrad"] = "adagrad"
@@ -191,28 +193,35 @@ class AdagradConfig:
     initial_accumulator: float = 1e-9
     epsilon: float = 1e-7
     is_row_wise: bool = False
+    warm_up_steps: int = 0
 
     def __post_init__(self) -> None:
         _check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
         _check(self.initial_accumulator >= 0, "optimizer.initial_accumulator", self.initial_accumulator, "at least 0")
         _check(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "above 0")
+        _check(self.warm_up_steps >= 0, "optimizer.warm_up_steps", self.warm_up_steps, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdamConfig:
-    """Adam (Kingma and Ba, ICLR 2015); tables use its lazy form: rows outside a step keep value and moments."""
+    """Adam (Kingma and Ba, ICLR 2015); tables use its lazy form: rows outside a step keep value and moments.
+
+    warm_up_steps     steps in which the rate, and that of the dense weights, rises evenly to what is set; 0: none
+    """
 
     kind: Literal["adam"] = "adam"
     learning_rate: float = 0.001
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-7
+    warm_up_steps: int = 0
 
     def __post_init__(self) -> None:
         _check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
         _check(0 <= self.beta_1 < 1, "optimizer.beta_1", self.beta_1, "in [0, 1)")
         _check(0 <= self.beta_2 < 1, "optimizer.beta_2", self.beta_2, "in [0, 1)")
         _check(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "above 0")
+        _check(self.warm_up_steps >= 0, "optimizer.warm_up_steps", self.warm_up_steps, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,11 +284,13 @@ class RunConfig:
     mixed_precision          matrix products in bfloat16; tables, losses and updates stay float32
     jit_compile              compile loss and gradients with XLA
     steps_per_call           steps run between two looks of the program at the run: a stop waits for that many
-    checkpoint_every_steps   also save within an epoch; none: at the end of each epoch only
+    checkpoint_every_steps   also save within an epoch, after so many steps; none: not by steps
+    checkpoint_every_seconds also save within an epoch, when so long nothing was saved; none: not by time
     step_timeout_seconds     several workers give up, to be started again, when no step and no chunk of validation ends
                              for so long: one of them hangs; the first step, which is compiled, has five times as long
-    patience                 epochs in a row that bring no better figure on the validation split, after which the run
-                             ends; none: it takes all its epochs
+    validate_every_epochs    the model is measured on the validation split after every so many epochs, and at the end
+    patience                 measurements in a row that are no better than the best, after which the run ends; none: it
+                             takes all its epochs
     max_loss_growth          a mean loss of 20 steps above so many times the first loss stops the run as diverged; none:
                              only a loss that is not finite does
     """
@@ -297,7 +308,9 @@ class RunConfig:
     jit_compile: bool = False
     steps_per_call: int = 20
     checkpoint_every_steps: int | None = None
+    checkpoint_every_seconds: float | None = 300.0
     step_timeout_seconds: float = 300.0
+    validate_every_epochs: int = 1
     patience: int | None = 3
     max_loss_growth: float | None = 10.0
 
@@ -308,7 +321,10 @@ class RunConfig:
         _check(self.steps_per_call >= 1, "steps_per_call", self.steps_per_call, "at least 1")
         every = self.checkpoint_every_steps
         _check(every is None or every >= 1, "checkpoint_every_steps", every, "at least 1, or none")
+        seconds = self.checkpoint_every_seconds
+        _check(seconds is None or seconds > 0, "checkpoint_every_seconds", seconds, "above 0, or none")
         _check(self.step_timeout_seconds > 0, "step_timeout_seconds", self.step_timeout_seconds, "above 0")
+        _check(self.validate_every_epochs >= 1, "validate_every_epochs", self.validate_every_epochs, "at least 1")
         _check(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1, or none")
         growth = self.max_loss_growth
         _check(growth is None or growth > 1, "max_loss_growth", growth, "above 1, or none")
@@ -320,8 +336,12 @@ class RunConfig:
         if isinstance(self.model, MatrixFactorizationConfig) and self.model.history_length:
             rule = "0 with loss.kind squared_error, which predicts an event's weight from the visitor's own vector"
             _check(isinstance(self.loss, SampledSoftmaxConfig), "model.history_length", self.model.history_length, rule)
-        if isinstance(self.model, TowersConfig) and isinstance(self.loss, SampledSoftmaxConfig):
-            _check(self.loss.l2 == 0, "loss.l2", self.loss.l2, "0 with the towers: only a factorization has it")
+        if isinstance(self.loss, SampledSoftmaxConfig):
+            is_of_dots = isinstance(self.model, MatrixFactorizationConfig) and self.model.similarity == "dot"
+            rule = (
+                "0, but for a factorization with model.similarity=dot and history_length=0: directions have no length"
+            )
+            _check(self.loss.l2 == 0 or is_of_dots, "loss.l2", self.loss.l2, rule)
         if self.solver == "als" and (self.model.kind, self.loss.kind) != ("matrix_factorization", "sampled_softmax"):
             raise ValueError(
                 f"solver=als ranks with a factorization, got model {self.model.kind} and loss {self.loss.kind}: leave "
@@ -354,10 +374,11 @@ class RunConfig:
     @property
     def dense_optimizer(self) -> OptimizerConfig:
         """What moves the weights that are not tables."""
+        warm_up_steps = self.optimizer.warm_up_steps
         if isinstance(self.model, TowersConfig):
-            return AdamConfig(learning_rate=self.model.dense_learning_rate)
+            return AdamConfig(learning_rate=self.model.dense_learning_rate, warm_up_steps=warm_up_steps)
         if isinstance(self.model, MatrixFactorizationConfig):
-            return AdamConfig()
+            return AdamConfig(warm_up_steps=warm_up_steps)
         return self.optimizer
 
 

@@ -7,7 +7,7 @@ its own share of a table.
 import itertools
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,6 +85,14 @@ class Replicas:
             return value
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
+    def all_reduce_together(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The sums of several tensors of one type over all replicas, which travel as one; called within `run`."""
+        if self.count == 1:
+            return list(values)
+        summed = self.all_reduce(tf.concat([tf.reshape(value, [-1]) for value in values], axis=0))
+        pieces = tf.split(summed, [value.shape.num_elements() for value in values])
+        return [tf.reshape(piece, value.shape) for piece, value in zip(pieces, values, strict=True)]
+
     def all_gather(self, value: tf.Tensor) -> tf.Tensor:
         """The replicas' values one after the other along the first axis; called within `run`."""
         if self.count == 1:
@@ -93,7 +101,7 @@ class Replicas:
 
     def sum_over_workers(self, value: np.ndarray) -> np.ndarray:
         """The sum of the workers' arrays of one shape; every worker calls it, outside `run`, and waits for all."""
-        if self.workers == 1:
+        if self.workers == 1 or not value.size:  # a collective operation on no entries ends the process
             return value
 
         def on_replica(replica: int, own: tf.Tensor) -> tf.Tensor:
@@ -102,11 +110,17 @@ class Replicas:
         summed: np.ndarray = self.run(on_replica, tf.constant(value)).numpy()
         return summed
 
-    def is_true_anywhere(self, flag: bool) -> bool:
-        """True where some worker says so; every worker calls it, outside `run`, and waits for the others."""
+    def are_true_anywhere(self, *flags: bool) -> tuple[bool, ...]:
+        """Of each flag whether some worker says so; every worker calls it, outside `run`, and waits for the others."""
         if self.workers == 1:
-            return flag
-        return bool(self.run(lambda replica, value: self.all_reduce(value), tf.constant(float(flag))) > 0)  # noqa: ARG005
+            return flags
+        own = tf.constant(flags, tf.float32)
+        summed = self.run(lambda replica, value: self.all_reduce(value), own)  # noqa: ARG005
+        return tuple((summed.numpy() > 0).tolist())
+
+    def is_true_anywhere(self, flag: bool) -> bool:
+        """True where some worker says so, see `are_true_anywhere`."""
+        return self.are_true_anywhere(flag)[0]
 
     def wait_for_all(self) -> None:
         """Returns once every worker has come here; called outside `run`."""

@@ -6,11 +6,13 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import partial
 from glob import glob
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -22,13 +24,15 @@ log = logging.getLogger(__name__)
 _LEAST_MEMORY_GIB = 4  # the full-size shop takes less than 3 to train
 _LEAST_DISK_GIB = 5
 _PLUGINS = {"s3": "s3fs", "gs": "gcsfs"}
+_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 class State(StrEnum):
-    """OK; WARNING: some jobs cannot do something; FAILED: a job will fail."""
+    """OK; WARNING: some jobs cannot do something; UNKNOWN: it cannot be looked at here; FAILED: a job will fail."""
 
     OK = "ok"
     WARNING = "warning"
+    UNKNOWN = "unknown"
     FAILED = "failed"
 
 
@@ -51,14 +55,32 @@ def examine(uris: Sequence[str]) -> dict[str, Any]:
     Returns:
       `is_healthy`: nothing failed; `findings`: what, found, state, todo of each.
     """
-    findings = [check_versions(), check_gpus(), check_memory(), check_disk()]
-    findings += [check_scheme(scheme, plugin) for scheme, plugin in _PLUGINS.items()]
-    findings += [check_uri(uri) for uri in uris]
-    for finding in findings:
-        tell = log.info if finding.state == State.OK else log.warning
-        tell("%-8s%s: %s%s", finding.state, finding.what, finding.found, finding.todo and f"; {finding.todo}")
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("versions", check_versions),
+        ("GPUs", check_gpus),
+        ("memory", check_memory),
+        ("disk", check_disk),
+        *((f"{scheme}://", partial(check_scheme, scheme, plugin)) for scheme, plugin in _PLUGINS.items()),
+        *((uri, partial(check_uri, uri)) for uri in uris),
+    ]
+    findings = [_tell(_look(what, check)) for what, check in checks]
     is_healthy = all(finding.state != State.FAILED for finding in findings)
     return {"is_healthy": is_healthy, "findings": [asdict(finding) for finding in findings]}
+
+
+def _look(what: str, check: Callable[[], Finding]) -> Finding:
+    """What a check finds; one that cannot be made is a finding, too: the doctor is called where things are broken."""
+    try:
+        return check()
+    except Exception as error:
+        log.debug("the check of %s failed", what, exc_info=True)
+        return Finding(what, f"cannot be looked at: {_reason(error)}", State.UNKNOWN, "--verbose shows where it failed")
+
+
+def _tell(finding: Finding) -> Finding:
+    tell = log.info if finding.state == State.OK else log.warning
+    tell("%-8s%s: %s%s", finding.state, finding.what, finding.found, finding.todo and f"; {finding.todo}")
+    return finding
 
 
 def check_versions() -> Finding:
@@ -78,7 +100,12 @@ def check_versions() -> Finding:
 
 def check_gpus() -> Finding:
     """What TensorFlow sees of GPUs, or why it sees none; without one it trains on the processor."""
-    import tensorflow as tf
+    try:
+        import tensorflow as tf
+    except Exception as error:  # a broken installation raises what it likes
+        log.debug("TensorFlow cannot be imported", exc_info=True)
+        todo = "pip install cartwheel[trainer]; --verbose shows where it failed"
+        return Finding("GPUs", f"TensorFlow cannot be imported: {_reason(error)}", State.FAILED, todo)
 
     seen = tf.config.list_physical_devices("GPU")
     if seen:
@@ -96,14 +123,27 @@ def check_gpus() -> Finding:
 
 def check_memory() -> Finding:
     """Memory that is free, or that the container's limit leaves."""
-    with open("/proc/meminfo", encoding="ascii") as lines:
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    limit = "/sys/fs/cgroup/memory.max"
-    if os.path.exists(limit):
-        with open(limit, encoding="ascii") as file:
-            bound = file.read().strip()
-        free = min(free, int(bound)) if bound.isdecimal() else free
-    return _enough("memory", free, _LEAST_MEMORY_GIB, "end other programs, or train with fewer dimensions (model.dim)")
+    todo = "end other programs, or train with fewer dimensions (model.dim)"
+    if not _MEMINFO.exists():  # not Linux
+        return Finding(
+            "memory",
+            f"not known, for there is no {_MEMINFO}",
+            State.UNKNOWN,
+            f"see that {_LEAST_MEMORY_GIB} GiB are free",
+        )
+    free = _figure(_MEMINFO, "MemAvailable:") * 1024
+    limit = _CGROUP / "memory.max"
+    bound = limit.read_text().strip() if limit.exists() else "max"
+    if bound.isdecimal():
+        # what was read from files stays in memory while there is room, and counts as used
+        used = int((_CGROUP / "memory.current").read_text()) - _figure(_CGROUP / "memory.stat", "inactive_file")
+        free = min(free, max(0, int(bound) - used))
+    return _enough("memory", free, _LEAST_MEMORY_GIB, todo)
+
+
+def _figure(path: Path, name: str) -> int:
+    """The number in the line of a file of the kernel that begins with `name`."""
+    return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.split()[0] == name)
 
 
 def check_disk() -> Finding:
@@ -157,6 +197,10 @@ def _enough(what: str, free_bytes: int, least_gib: float, todo: str) -> Finding:
     if free_bytes < least_gib * 2**30:
         return Finding(what, found, State.WARNING, f"less than {least_gib} GiB: {todo}")
     return Finding(what, found)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _version(package: str) -> str | None:

@@ -35,20 +35,28 @@ class RowShards:
                 shape = (rows_owned(rows, replica, replicas.count), dim)
                 self.shards[replica] = tf.Variable(tf.fill(shape, fill), trainable=False)
 
+    @property
+    def replicas(self) -> int:
+        """R, over all processes."""
+        return self._replicas.count
+
     def assign(self, start: int, values: np.ndarray) -> None:
         """Sets the rows start … start + n - 1 to `values` [n, D]; each owner keeps its own."""
-        count = self._replicas.count
-        for replica, shard in self.shards.items():
-            own = values[(replica - start) % count :: count]
-            first = rows_owned(start, replica, count)
-            places = np.arange(first, first + len(own))
-            shard.scatter_update(tf.IndexedSlices(tf.constant(own), tf.constant(places)))
+        for replica in self.shards:
+            own = values[(replica - start) % self.replicas :: self.replicas]
+            self.assign_owned(replica, rows_owned(start, replica, self.replicas), own)
+
+    def assign_owned(self, replica: int, first: int, values: np.ndarray) -> None:
+        """Sets what one of this process's replicas has at its places first … first + n - 1 to `values` [n, D]."""
+        places = tf.range(first, first + len(values))
+        self.shards[replica].scatter_update(tf.IndexedSlices(tf.constant(values), places))
 
     def chunks(self, replica: int) -> Iterator[np.ndarray]:
         """The rows of one of this process's replicas in order, at most CHUNK_ROWS [n, D] at a time."""
         shard = self.shards[replica]
         for start in range(0, shard.shape[0], CHUNK_ROWS):
-            yield shard.sparse_read(tf.range(start, min(start + CHUNK_ROWS, shard.shape[0]))).numpy()
+            # unlike numpy(), which copies once more what was just read
+            yield np.asarray(shard.sparse_read(tf.range(start, min(start + CHUNK_ROWS, shard.shape[0]))))
 
 
 @dataclass(frozen=True)
@@ -57,13 +65,11 @@ class Lookup:
 
     values      [U, D] distinct rows
     place       [n] the place in `values` of each id that this replica asked for
-    sent_place  [n] where the gradient of each id is added, before it travels
-    sent        the route by which gradients travel, from who needs a row to its owner
+    sent        the route by which gradients travel, from who asked for a row to its owner
     """
 
     values: tf.Tensor
     place: tf.Tensor
-    sent_place: tf.Tensor
     sent: Route
 
     def vectors(self) -> tf.Tensor:
@@ -107,19 +113,16 @@ class ShardedTable:
         ids = [divided[number * size : (number + 1) * size] for number in range(count)]
         if shared is not None:
             ids = [tf.concat([own, shared], axis=0) for own in ids]
-        distinct = [tf.unique(own) for own in ids]
-        route = Route.of([rows for rows, _ in distinct], replica)
+        route = Route.by_row(ids, replica)
         read = [self.values.shards[replica].sparse_read(rows) for rows in route.served]
         if count > 1:
             read = exchange(self._replicas, replica, read, route.counts, self._read_key)
-        values = tf.concat(read, axis=0)
-        place = tf.gather(route.place, distinct[replica].idx)
-        if shared is not None or count == 1:
-            return Lookup(values, place, place, route)
-        # every id's gradient by itself: its owner adds them in the order of the batch, which makes the sum independent
-        # of the number of replicas, and where nothing is shared there are few repetitions to save
-        each = Route.of(ids, replica)
-        return Lookup(values, place, each.place, each)
+        # where nothing is shared, few ids come twice: each sends its own gradient, and the owner adds them in the order
+        # of the batch, so that the sum is the same to the bit for any number of replicas
+        is_summed_first = shared is not None or count == 1
+        return Lookup(
+            tf.concat(read, axis=0), route.place, sent=route if is_summed_first else Route.by_id(ids, replica)
+        )
 
     def update(self, replica: int, lookup: Lookup, gradient: tf.Tensor, step: tf.Tensor) -> None:
         """Moves the rows that were read.
@@ -134,7 +137,7 @@ class ShardedTable:
         if self._optimizer is None:
             raise ValueError("a table without an optimizer cannot be updated along a gradient")
         sent = lookup.sent
-        added = tf.math.unsorted_segment_sum(gradient, lookup.sent_place, tf.reduce_sum(sent.counts[replica]))
+        added = tf.math.unsorted_segment_sum(gradient, sent.place, tf.reduce_sum(sent.counts[replica]))
         rows, summed = sent.served[0], added
         if self._replicas.count > 1:
             pieces = sent.split_by_owner(added, replica)

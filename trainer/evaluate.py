@@ -37,7 +37,7 @@ PROTOCOLS: Mapping[str, Protocol] = {"returning_visitors": returning_visitors, "
 
 _DESCRIPTIONS = {
     "returning_visitors": "the new items that a visitor with a history touches after the cut, seen items hidden; "
-    "otherwise: shown",
+    "otherwise: shown, and what such a visitor touches again counts too",
     "next_item": "the item of each row, given all rows of the visitor before it, seen items shown; "
     "otherwise: hidden, for rows whose item is new to the visitor",
 }
@@ -81,7 +81,7 @@ def evaluate(
 def _evaluate(
     workdir: str, data: str | None, split: Split, config: EvaluationConfig, replicas: Replicas
 ) -> dict[str, Any]:
-    run = open_trained_run(workdir, data)
+    run = open_trained_run(workdir, data, replicas)
     result = {
         "workdir": workdir,
         "dataset": run.dataset.root,
@@ -113,7 +113,7 @@ def evaluate_run(
         "ranked": "the whole catalogue, ties broken pessimistically",
         "intervals": {"level": LEVEL, "method": "percentile bootstrap over visitors", "resamples": RESAMPLES},
         "protocols": protocols,
-        "ratings": _ratings(run, split),
+        "ratings": _ratings(run, split, replicas),
     }
 
 
@@ -133,7 +133,7 @@ def measure_protocol(
         "unknown_item_share": all_cases.unknown_item_share,
         "catalogue_items": cases.num_items,
     }
-    figures: dict[str, Any] = {"ranking": None, "ranking_otherwise": None, "groups": None, "samples": []}
+    figures: dict[str, Any] = dict.fromkeys(("ranking", "ranking_otherwise", "groups", "pairs")) | {"samples": []}
     if len(cases):
         groups = pair_groups(cases, item_counts, dataset.num_visitors)
         figures = compare_systems(systems, cases, groups, item_counts, seed=_SEED, replicas=replicas)
@@ -141,11 +141,11 @@ def measure_protocol(
     return {"protocol": _DESCRIPTIONS[protocol], "cases": counts, **figures}
 
 
-def _ratings(run: TrainedRun, split: Split) -> dict[str, Any] | None:
+def _ratings(run: TrainedRun, split: Split, replicas: Replicas | None) -> dict[str, Any] | None:
     loss = run.record.config.loss
     if not isinstance(loss, SquaredErrorConfig):
         return None
-    return rating_errors(run.model, run.dataset, split, loss.event_weights).to_json()
+    return rating_errors(run.model, run.dataset, split, loss.event_weights, replicas).to_json()
 
 
 def _log_tables(result: Mapping[str, Any]) -> None:

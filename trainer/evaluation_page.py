@@ -116,6 +116,8 @@ def _protocol(key: str, protocol: Figures) -> list[Part]:
                 f"{key}-otherwise", "The same with seen items the other way", protocol["ranking_otherwise"], _METRICS
             )
         )
+    if protocol.get("pairs"):
+        parts.append(_pairs(list(protocol["ranking"]), protocol["pairs"][_METRICS[0]]))
     return [*parts, *_groups(key, protocol["groups"]), _all_figures(protocol["ranking"])]
 
 
@@ -143,6 +145,20 @@ def _ranking(key: str, title: str, systems: Figures, metrics: Sequence[str]) -> 
         table=_estimates(systems, shown),
         is_wide=True,
     )
+
+
+def _pairs(systems: Sequence[str], pairs: Figures) -> Block:
+    """A row and a column a system: by how much the one is better than the other."""
+
+    def cell(row: str, column: str) -> Cell:
+        if row == column:
+            return None
+        sign, pair = (1, pairs[row][column]) if column in pairs.get(row, {}) else (-1, pairs[column][row])
+        return f"{sign * pair['difference']:+.4f}{'†' if pair['p'] < _SIGNIFICANT_P else ''}"
+
+    rows = [[row, *(cell(row, column) for column in systems)] for row in systems]
+    title = f"Any two systems: {_METRICS[0]} of the row less that of the column; † p < {_SIGNIFICANT_P}, each by itself"
+    return Block(title, Table(["", *systems], rows))
 
 
 def _groups(key: str, groups: Figures) -> list[Part]:

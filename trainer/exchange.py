@@ -2,11 +2,11 @@
 
 Every replica knows the ids of the whole global batch, so that all know who sends what to whom without asking.
 
-Shapes: R replicas, U rows that one of them needs, D columns, n rows of one piece.
+Shapes: R replicas, n ids that one of them asks for, U rows that travel for these, D columns.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -23,11 +23,11 @@ are as many of them as there are shapes. On average an eighth of what travels is
 
 @dataclass(frozen=True)
 class Route:
-    """Who owns the rows that each replica needs.
+    """Who owns the rows that each replica asks for, and which of them travel.
 
-    served   R pieces [n]: the places, in this replica's shard, of the rows that each replica needs of it
-    counts   [R, R] int64: how many rows replica d needs of owner o, at [d, o]
-    place    [U] where each row that this replica needs stands among those it receives, owner after owner
+    served   R pieces [n]: the places, in this replica's shard, of the rows that each replica asks for
+    counts   [R, R] int64: how many rows replica d asks for of owner o, at [d, o]
+    place    [n] where the row of each id that this replica asks for stands among those it receives, owner after owner
     """
 
     served: list[tf.Tensor]
@@ -35,18 +35,25 @@ class Route:
     place: tf.Tensor
 
     @classmethod
-    def of(cls, needed: Sequence[tf.Tensor], replica: int) -> "Route":
-        """The route of the rows [U] that each of R replicas needs, as replica number `replica` sees it."""
-        count = len(needed)
+    def by_row(cls, ids: Sequence[tf.Tensor], replica: int) -> "Route":
+        """Of the ids [n] that each of R replicas asks for, each distinct row once, as replica `replica` sees it."""
+        distinct = [tf.unique(own) for own in ids]
+        route = cls.by_id([rows for rows, _ in distinct], replica)
+        return replace(route, place=tf.gather(route.place, distinct[replica].idx))
+
+    @classmethod
+    def by_id(cls, ids: Sequence[tf.Tensor], replica: int) -> "Route":
+        """Of the ids [n] that each of R replicas asks for, one for each id, in their order."""
+        count = len(ids)
         if count == 1:  # nothing is sorted and nothing travels
-            size = tf.size(needed[0], tf.int64)
-            return cls(list(needed), size[None, None], tf.range(size))
-        owners = [rows % count for rows in needed]
+            size = tf.size(ids[0], tf.int64)
+            return cls(list(ids), size[None, None], tf.range(size))
+        owners = [rows % count for rows in ids]
         by_owner = [tf.where(tf.equal(owners[replica], owner))[:, 0] for owner in range(count)]
         return cls(
             served=[
                 tf.boolean_mask(rows, tf.equal(owner, replica)) // count
-                for rows, owner in zip(needed, owners, strict=True)
+                for rows, owner in zip(ids, owners, strict=True)
             ],
             counts=tf.stack([tf.math.bincount(owner, minlength=count, dtype=tf.int64) for owner in owners]),
             place=tf.math.invert_permutation(tf.concat(by_owner, axis=0)),

@@ -88,6 +88,7 @@ def export_model(model: InferenceModel, dataset: Dataset, output: str, *, card: 
         signatures = {
             "serving_default": serving.recommend,
             "recommend": serving.recommend,
+            "recommend_events": serving.recommend_events,
             "score": serving.score,
             "similar_items": serving.similar_items,
         }

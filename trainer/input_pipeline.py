@@ -12,7 +12,7 @@ it, and then those from the timeline's beginning on.
 Shapes: B rows of the global batch, N rows of a window, H history.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -108,13 +108,34 @@ def count_events(
     shards: Sequence[Shard], config: InputConfig, history_length: int = 0, is_sequential: bool = True
 ) -> np.ndarray:
     """[event kinds] int64: rows of each kind that an epoch of `training_batches` holds."""
-    counts = np.zeros(len(EVENT_KINDS), np.int64)
+    return count_rows(shards, config, lambda batch: batch.event, len(EVENT_KINDS), history_length, is_sequential)
+
+
+def count_rows(
+    shards: Sequence[Shard],
+    config: InputConfig,
+    label: Callable[[Batch], tf.Tensor],
+    num_labels: int,
+    history_length: int = 0,
+    is_sequential: bool = True,
+) -> np.ndarray:
+    """[labels] int64: how often an epoch of `training_batches` shows each label.
+
+    Args:
+      label: [n] int64 in [0, num_labels): of some rows of a batch, or of all; batches come in any size here.
+    """
+    counts = np.zeros(num_labels, np.int64)
     order = tf.range(len(shards))
     windows = read_blocks(order, shards, open_files=config.open_files).batch(config.window_blocks)
     needed = _Needed(history_length, is_sequential)
+
+    def labels(blocks: tf.Tensor) -> tf.Tensor:
+        rows = _read_rows(blocks, needed)
+        return label(Batch(**rows._asdict(), is_row=tf.ones_like(rows.visitor, tf.bool)))
+
     with telling_read_errors():
-        for events in windows.map(lambda blocks: _read_rows(blocks, needed).event, num_parallel_calls=2):
-            counts += np.bincount(events.numpy(), minlength=len(EVENT_KINDS))
+        for found in windows.map(labels, num_parallel_calls=2):
+            counts += np.bincount(found.numpy(), minlength=num_labels)
     return counts
 
 

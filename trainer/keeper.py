@@ -7,10 +7,9 @@ from typing import NoReturn
 from trainer import checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.config import RunConfig
-from trainer.dataset import Dataset
 from trainer.distribution import Replicas
 from trainer.input_pipeline import steps_per_epoch
-from trainer.models.build import build_inference_model
+from trainer.models.interface import InferenceModel
 from trainer.preemption import Preempted, StopRequest
 from trainer.run_log import RunLog
 from trainer.validation import Validator
@@ -45,70 +44,83 @@ class Length:
 
 @dataclass(frozen=True)
 class Keeper:
-    """Measures what a run saved, or ends it saved."""
+    """Measures what a run saved, or ends it saved.
+
+    model   is filled with what was saved, to be measured; None where nothing is
+    """
 
     config: RunConfig
     workdir: str
-    dataset: Dataset
     replicas: Replicas
     length: Length
     writer: CheckpointWriter
     validator: Validator | None
+    model: InferenceModel | None
     request: StopRequest
 
     def stop(self, step: int, run_log: RunLog) -> NoReturn:
         """Saves and ends the run, which was asked to."""
         log.warning("asked to stop: saving step %d; a second SIGTERM ends the run at once", step)
         self.writer.begin(step, is_urgent=True)
-        if self.writer.finish():
-            run_log.happened("checkpoint")
-        saved = checkpoint.last_step(self.workdir) or 0
-        raise Preempted(f"stopped at step {step} of {self.length.steps}; the same command goes on from step {saved}")
+        if not self.writer.finish():
+            raise Preempted(f"stopped at step {step} of {self.length.steps}, which could not be saved; {self._go_on()}")
+        run_log.happened("checkpoint")
+        raise Preempted(f"stopped at step {step} of {self.length.steps}; the same command goes on from there")
 
     def validate(self, step: int, run_log: RunLog, watchdog: Watchdog) -> str:
-        """Measures the saved model of `step`, unless that was done, and tells what came out."""
-        validator = self.validator
-        if validator is None or step in checkpoint.read_validations(self.workdir).values:
+        """Measures the saved model of `step`, an epoch's end, if its turn has come, and tells what came out."""
+        validator, model, epoch = self.validator, self.model, step // self.length.steps_per_epoch
+        if validator is None or model is None or not self._is_due(epoch) or self._is_measured(step):
             return ""
-        if not self.writer.finish():
+        if not self.writer.finish(watchdog.progress):
             return ", not saved and so not measured"
-        weights = checkpoint.read_weights_of_step(self.workdir, step)
+        model.fill(checkpoint.read_weights_of_step(self.workdir, step))
 
         def look() -> None:
             watchdog.progress()
             if self.request.is_made:  # all is saved: the run measures first when it goes on
                 raise Preempted("stopped while measuring; the same command goes on from there")
 
-        value = validator.measure(build_inference_model(self.config, weights, self.dataset), look)
+        value = validator.measure(model, look)
         if self.replicas.is_chief:
             self._record(step, value, validator)
-        epoch = step // self.length.steps_per_epoch
         run_log.validation(step=step, epoch=epoch, metric=validator.metric, value=value)
         return f", validation {validator.metric} {value:.4f}"
 
-    def end(self) -> None:
+    def end(self, watchdog: Watchdog) -> None:
         """Sees that the last step is saved, and what it reached recorded."""
-        if not self.writer.finish():
+        if not self.writer.finish(watchdog.progress):
             raise OSError(
-                f"the last step's checkpoint could not be written below {self.workdir}: make room and give the same "
-                f"command, which goes on from step {checkpoint.last_step(self.workdir) or 0} of {self.length.steps}"
+                f"the last step's checkpoint could not be written below {self.workdir}: make room; {self._go_on()}"
             )
         self.replicas.wait_for_all()
+
+    def _go_on(self) -> str:
+        step = checkpoint.last_step(self.workdir) or 0
+        return f"the same command goes on from step {step} of {self.length.steps}"
+
+    def _is_due(self, epoch: int) -> bool:
+        return epoch % self.config.validate_every_epochs == 0 or epoch == self.length.epochs
+
+    def _is_measured(self, step: int) -> bool:
+        """The chief's answer: what it has just written the others may not see yet."""
+        is_measured = step in checkpoint.read_validations(self.workdir).values
+        return self.replicas.is_true_anywhere(is_measured and self.replicas.is_chief)
 
     def _record(self, step: int, value: float, validator: Validator) -> None:
         try:
             checkpoint.record_validation(
                 self.workdir, step, value, metric=validator.metric, is_higher_better=validator.is_higher_better
             )
+            checkpoint.keep_best_and_last(self.workdir)
         except OSError as error:  # the disk is full; the last checkpoint then counts as the best
             log.error("what step %d reached could not be kept: %s; training goes on", step, error)
-        checkpoint.keep_best_and_last(self.workdir)
 
     def is_out_of_patience(self, step: int) -> bool:
-        """Whether the epochs up to `step` have brought nothing better for too long; every worker asks at once."""
+        """Whether the measurements up to `step` are no better for too long; every worker asks at once."""
         patience = self.config.patience
         is_over = patience is not None and checkpoint.read_validations(self.workdir).since_best(step) >= patience
         is_over = self.replicas.is_true_anywhere(is_over and self.replicas.is_chief)
         if is_over:
-            log.info("stopping: the last %d epochs were no better on the validation split (patience)", patience)
+            log.info("stopping: the last %d measurements on the validation split were no better (patience)", patience)
         return is_over

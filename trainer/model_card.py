@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contract.manifest import Manifest
-from contract.schema import Split, SplitMethod, Vocabulary
+from contract.schema import EVENT_KINDS, Split, SplitMethod, Vocabulary
 from contract.settings import differences
 from trainer.config import NeuralConfig, RunConfig, SquaredErrorConfig, TowersConfig
 from trainer.presets import PRESETS
@@ -32,6 +32,12 @@ _SIGNATURES = (
         "`recommend`, `serving_default`",
         "`visitor_id` [B], `history` [B, H] oldest first, '' pads; `k`, `exclude_seen` without a dimension",
         "`item_id` and `score` [B, k], best first; '' where fewer than k items are left",
+    ),
+    (
+        "`recommend_events`",
+        f"the same, and of each entry `history_event` [B, H], {', '.join(EVENT_KINDS[:-1])} or {EVENT_KINDS[-1]}, and "
+        "`history_age_ms` [B, H] int64, the time since",
+        "the same",
     ),
     ("`score`", "`visitor_id` [B], `item_id` [B]", "`score` [B]"),
     ("`similar_items`", "`item_id` [B], `k` without a dimension", "`item_id` and `score` [B, k], the cosine"),
@@ -219,7 +225,8 @@ def _limits(subject: Subject) -> Iterable[str]:
     )
     yield (
         "It knows nothing of stock, of today's prices, or of what may not be shown to whom: filter what it answers. "
-        "Requests have no times or kinds of events: a model that looks at them takes all for views of this moment."
+        "`recommend` is not told what was done with the items of a history, nor when: a model that looks at that takes "
+        "all for views of this moment. `recommend_events` is told, as the evaluation was."
     )
     yield "`assets/` holds the ids of the visitors it was trained on: personal data, wherever the ids lead to people."
 

@@ -14,6 +14,7 @@ class NegativeSampler:
         self,
         item_counts: np.ndarray,
         *,
+        batch_counts: np.ndarray | None = None,
         num_drawn: int,
         drawn_power: float,
         seed: int,
@@ -24,6 +25,7 @@ class NegativeSampler:
 
         Args:
           item_counts: [I] training events of each item.
+          batch_counts: [I] rows of each item that the batches of an epoch hold as candidates; by default `item_counts`.
           num_drawn: N.
           drawn_power: items are drawn in proportion to (item_counts + 1) ** drawn_power.
           seed: of the draws; a step draws the same on every replica.
@@ -33,7 +35,8 @@ class NegativeSampler:
         self.num_items = len(item_counts)
         self.num_drawn = num_drawn
         self._seed = seed
-        batch_share = item_counts / max(item_counts.sum(), 1)
+        in_batches = item_counts if batch_counts is None else batch_counts
+        batch_share = in_batches / max(in_batches.sum(), 1)
         self._batch_share = tf.constant(batch_share if has_batch_items else 0 * batch_share, tf.float32)
         weights = (item_counts + 1.0) ** drawn_power
         # one distribution and not two sources: the expected count of a draw is then exact whatever it came from

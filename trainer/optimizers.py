@@ -4,7 +4,7 @@ Shapes: U distinct rows of a step, D columns. Keras 3's own optimizers treat a t
 its rows, not the few thousand that were read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -51,16 +51,56 @@ def row_optimizer(config: OptimizerConfig) -> RowOptimizer:
 
 
 def dense_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
-    """The Keras optimizer; it sums the replicas' gradients, so each must be of its share of the global loss."""
+    """The Keras optimizer, for `apply_summed`."""
+    rate = _WarmUp(config) if config.warm_up_steps else config.learning_rate
     if isinstance(config, AdagradConfig):
         return keras.optimizers.Adagrad(
-            learning_rate=config.learning_rate,
+            learning_rate=rate,
             initial_accumulator_value=config.initial_accumulator,
             epsilon=config.epsilon,
         )
-    return keras.optimizers.Adam(
-        learning_rate=config.learning_rate, beta_1=config.beta_1, beta_2=config.beta_2, epsilon=config.epsilon
-    )
+    return keras.optimizers.Adam(learning_rate=rate, beta_1=config.beta_1, beta_2=config.beta_2, epsilon=config.epsilon)
+
+
+def apply_summed(
+    optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]
+) -> None:
+    """Moves dense weights on every replica along gradients that are sums over the replicas already.
+
+    Keras' own `apply` would sum them once more, variable by variable.
+
+    Args:
+      optimizer: built for the variables.
+      gradients: the same on every replica, one for each variable.
+    """
+    rate = tf.convert_to_tensor(optimizer.learning_rate)
+
+    def move(strategy: tf.distribute.Strategy, *given: tf.Tensor) -> None:
+        for variable, gradient in zip(variables, given, strict=True):
+            strategy.extended.update(
+                variable.value, lambda weight, own: optimizer.update_step(own, weight, rate), args=(gradient,)
+            )
+
+    tf.distribute.get_replica_context().merge_call(move, args=tuple(gradients))
+    optimizer.iterations.assign_add(1)
+
+
+def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
+    """The learning rate of a step, which counts from 0: the k-th of w steps of warm-up has k / w of it."""
+    if not config.warm_up_steps:
+        return tf.constant(config.learning_rate)
+    share = (tf.cast(step, tf.float32) + 1) / config.warm_up_steps
+    return config.learning_rate * tf.minimum(share, 1.0)
+
+
+class _WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """The same for Keras, which counts its own steps and saves their number."""
+
+    def __init__(self, config: OptimizerConfig) -> None:
+        self._config = config
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        return _rate_of_step(self._config, tf.convert_to_tensor(step))
 
 
 @dataclass(frozen=True)
@@ -77,12 +117,12 @@ class _RowAdagrad:
         slots: Mapping[str, tf.Variable],
         rows: tf.Tensor,
         gradient: tf.Tensor,
-        step: tf.Tensor,  # noqa: ARG002 (Adagrad's rate does not depend on it)
+        step: tf.Tensor,
     ) -> None:
         tf.raw_ops.ResourceSparseApplyAdagradV2(
             var=values.handle,
             accum=slots["accumulator"].handle,
-            lr=self.config.learning_rate,
+            lr=_rate_of_step(self.config, step),
             epsilon=self.config.epsilon,
             grad=gradient,
             indices=rows,
@@ -105,12 +145,12 @@ class _RowWiseAdagrad:
         slots: Mapping[str, tf.Variable],
         rows: tf.Tensor,
         gradient: tf.Tensor,
-        step: tf.Tensor,  # noqa: ARG002 (Adagrad's rate does not depend on it)
+        step: tf.Tensor,
     ) -> None:
         accumulator = slots["accumulator"]
         new = accumulator.sparse_read(rows) + tf.reduce_mean(tf.square(gradient), axis=1, keepdims=True)
         accumulator.scatter_update(tf.IndexedSlices(new, rows))
-        change = self.config.learning_rate * gradient / (tf.sqrt(new) + self.config.epsilon)
+        change = _rate_of_step(self.config, step) * gradient / (tf.sqrt(new) + self.config.epsilon)
         values.scatter_sub(tf.IndexedSlices(change, rows))
 
 
@@ -137,7 +177,7 @@ class _LazyAdam:
         count = tf.cast(step + 1, tf.float32)
         correction = tf.sqrt(1 - tf.pow(config.beta_2, count)) / (1 - tf.pow(config.beta_1, count))
         # the same form as Keras' Adam: epsilon is added to the uncorrected root
-        change = config.learning_rate * correction * new_first / (tf.sqrt(new_second) + config.epsilon)
+        change = _rate_of_step(config, step) * correction * new_first / (tf.sqrt(new_second) + config.epsilon)
         first.scatter_update(tf.IndexedSlices(new_first, rows))
         second.scatter_update(tf.IndexedSlices(new_second, rows))
         values.scatter_sub(tf.IndexedSlices(change, rows))

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,9 +31,9 @@ class RunLog:
           first_row: rows seen before `first_step`.
         """
         layout = RunLayout(workdir)
-        self._path, self._history, self._tensorboard = layout.metrics, layout.history, layout.tensorboard
-        self._is_chief = is_chief
-        self._lines = _read_lines(self._path, first_step) if is_chief else []
+        self._is_chief, self._tensorboard = is_chief, layout.tensorboard
+        self._metrics = _Lines(layout.metrics, _lines_until(layout.metrics, first_step) if is_chief else [])
+        self._history = _Lines(layout.history, _read_lines(layout.history) if is_chief else [])
         # TensorBoard's files grow line by line, which no object store allows: they are written here and copied there
         is_local = storage.is_local(workdir)
         self._events = self._tensorboard if is_local else storage.make_scratch("cartwheel-tensorboard")
@@ -48,10 +48,9 @@ class RunLog:
         """Adds a line to the history: unlike the metrics it keeps what was done twice."""
         if not self._is_chief:
             return
-        line = {"time": round(time.time(), 3), "what": what, "step": self._step, **details}
-        # object stores cannot append; a line is written once a checkpoint, not once a step
-        before = _read_text(self._history)
-        storage.write_bytes(self._history, f"{before}{json.dumps(line)}\n".encode())
+        self._history.add({"time": round(time.time(), 3), "what": what, "step": self._step, **details})
+        with _going_on_without(self._history.path):
+            self._history.write()
 
     def steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
         """Tells of the steps before `step`, which trained on `rows` rows with a mean loss."""
@@ -81,30 +80,53 @@ class RunLog:
         self._flush()
         self._bar.close()
         if self._writer is not None:
-            self._writer.close()
+            with _going_on_without(self._tensorboard):
+                self._writer.close()
         if self._events != self._tensorboard:
             shutil.rmtree(self._events, ignore_errors=True)
 
     def _write(self, line: dict[str, Any]) -> None:
         if self._writer is None:
             return
-        self._lines.append(json.dumps({**line, "time": round(time.time(), 3)}))
-        with self._writer.as_default(step=line["step"]):
+        self._metrics.add({**line, "time": round(time.time(), 3)})
+        with _going_on_without(self._tensorboard), self._writer.as_default(step=line["step"]):
             for name, value in line.items():
                 if name not in ("step", "epoch"):
                     tf.summary.scalar(name, value)
 
     def _flush(self) -> None:
-        """Object stores cannot append: the file is written whole, seldom."""
         if self._writer is None:
             return
-        try:
-            storage.write_bytes(self._path, "".join(f"{line}\n" for line in self._lines).encode())
+        with _going_on_without(self._metrics.path):
+            self._metrics.write()
+        with _going_on_without(self._tensorboard):
             self._writer.flush()
             if self._events != self._tensorboard:
                 storage.upload_all(self._events, storage.list_files(self._events), self._tensorboard)
-        except (OSError, tf.errors.OpError) as error:  # a full disk: the next time writes all lines again
-            log.warning("%s could not be written (%s); training goes on", self._path, error)
+
+
+class _Lines:
+    """A file of JSON lines; object stores cannot append, so it is written whole, and seldom."""
+
+    def __init__(self, path: str, lines: list[str]) -> None:
+        self.path, self._lines = path, lines
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Adds a line, which the next `write` writes."""
+        self._lines.append(json.dumps(line))
+
+    def write(self) -> None:
+        """Writes all lines; OSError where they cannot be, which loses none of them."""
+        storage.write_bytes(self.path, "".join(f"{line}\n" for line in self._lines).encode())
+
+
+@contextmanager
+def _going_on_without(path: str) -> Iterator[None]:
+    """Tells of what cannot be written, as on a full disk, instead of ending the run."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        log.warning("%s could not be written (%s); the run goes on without", path, error)
 
 
 @contextmanager
@@ -125,14 +147,14 @@ def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, f
         run_log.close()
 
 
-def _read_lines(path: str, first_step: int) -> list[str]:
+def _lines_until(path: str, first_step: int) -> list[str]:
     """The lines of steps that stand, in order."""
-    return [line for line in _read_text(path).splitlines() if json.loads(line)["step"] <= first_step]
+    return [line for line in _read_lines(path) if json.loads(line)["step"] <= first_step]
 
 
-def _read_text(path: str) -> str:
-    """A file's text, empty where there is no file."""
+def _read_lines(path: str) -> list[str]:
+    """A file's lines, none where there is no file."""
     try:
-        return storage.read_bytes(path).decode()
+        return storage.read_bytes(path).decode().splitlines()
     except FileNotFoundError:
-        return ""
+        return []

@@ -17,7 +17,14 @@ from trainer.dataset import Dataset
 
 log = logging.getLogger(__name__)
 
-_MAY_CHANGE = ("devices", "steps_per_call", "checkpoint_every_steps", "step_timeout_seconds", "max_loss_growth")
+_MAY_CHANGE = (
+    "devices",
+    "steps_per_call",
+    "checkpoint_every_steps",
+    "checkpoint_every_seconds",
+    "step_timeout_seconds",
+    "max_loss_growth",
+)
 """Knobs that change how a run proceeds, not where it ends: a resumed run may have others."""
 
 

@@ -8,10 +8,14 @@ Shapes: B queries, H history, K list, I items of the vocabulary, D embedding.
 import tensorflow as tf
 
 from contract.manifest import VocabularyInfo
+from contract.schema import EVENT_KINDS
 from trainer.models.interface import InferenceModel, Queries
 from trainer.ranking.topk import TopItems, hide, top_k, visible_scores
 
-_IDS = tf.TensorSpec([None], tf.string)
+_VISITOR_ID = tf.TensorSpec([None], tf.string, "visitor_id")
+_HISTORY = tf.TensorSpec([None, None], tf.string, "history")
+_K = tf.TensorSpec([], tf.int32, "k")
+_EXCLUDE_SEEN = tf.TensorSpec([], tf.bool, "exclude_seen")
 
 
 class ServingModel(tf.Module):
@@ -38,14 +42,7 @@ class ServingModel(tf.Module):
         self._item_index = _index_table(items_file, items)
         self._item_id = _id_table(items_file)
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.string, "visitor_id"),
-            tf.TensorSpec([None, None], tf.string, "history"),
-            tf.TensorSpec([], tf.int32, "k"),
-            tf.TensorSpec([], tf.bool, "exclude_seen"),
-        ]
-    )
+    @tf.function(input_signature=[_VISITOR_ID, _HISTORY, _K, _EXCLUDE_SEEN])
     def recommend(
         self, visitor_id: tf.Tensor, history: tf.Tensor, k: tf.Tensor, exclude_seen: tf.Tensor
     ) -> dict[str, tf.Tensor]:
@@ -55,7 +52,7 @@ class ServingModel(tf.Module):
           visitor_id: [B] string; '' or any unknown id: a visitor known by his history alone.
           history: [B, H] string, the items he has touched, oldest first; '' is padding. What is to be hidden must be
             given: the model keeps no timelines, not even those it was trained on. A model that looks at kinds and times
-            of events takes all of them for views of this very moment.
+            of events takes all of them for views of this very moment; `recommend_events` is told them.
           k: from 1 to I.
           exclude_seen: hide the items of `history`.
 
@@ -63,14 +60,50 @@ class ServingModel(tf.Module):
           `item_id` [B, K] string, best first, and `score` [B, K] float32, comparable within a row. Where fewer than K
           items are left, the rest is '' with a score of -inf.
         """
-        same_size = tf.debugging.assert_equal(
-            tf.shape(visitor_id)[0],
-            tf.shape(history)[0],
-            message="history must have a row for each visitor_id; give '' where there is none",
-        )
-        with tf.control_dependencies([same_size, self._check_k(k)]):
-            scores = visible_scores(self._model, self._queries(visitor_id, history), exclude_seen)
-        return self._answer(top_k(scores, k))
+        zeros = tf.zeros(tf.shape(history), tf.int64)
+        return self._recommend(self._queries(visitor_id, history, zeros, zeros), k, exclude_seen)
+
+    @tf.function(
+        input_signature=[
+            _VISITOR_ID,
+            _HISTORY,
+            tf.TensorSpec([None, None], tf.string, "history_event"),
+            tf.TensorSpec([None, None], tf.int64, "history_age_ms"),
+            _K,
+            _EXCLUDE_SEEN,
+        ]
+    )
+    def recommend_events(
+        self,
+        visitor_id: tf.Tensor,
+        history: tf.Tensor,
+        history_event: tf.Tensor,
+        history_age_ms: tf.Tensor,
+        k: tf.Tensor,
+        exclude_seen: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        """The same for histories of which kinds and times are known, as the evaluator knows them.
+
+        Args:
+          history_event: [B, H] string: what was done with each item, one of EVENT_KINDS; anything beside ''.
+          history_age_ms: [B, H] int64: milliseconds from then to now, at least 0; anything beside ''.
+        """
+        shapes = [_check_shape(history_event, history, "event"), _check_shape(history_age_ms, history, "age_ms")]
+        with tf.control_dependencies(shapes):
+            is_kind, is_padding = tf.equal(history_event[:, :, None], list(EVENT_KINDS)), history == ""
+        checks = [
+            tf.debugging.Assert(
+                tf.reduce_all(tf.reduce_any(is_kind, axis=2) | is_padding),
+                [f"history_event must be one of {', '.join(EVENT_KINDS)} for each item of history; got", history_event],
+            ),
+            tf.debugging.Assert(
+                tf.reduce_all((history_age_ms >= 0) | is_padding),
+                ["history_age_ms must be at least 0 for each item of history; got", history_age_ms],
+            ),
+        ]
+        with tf.control_dependencies(checks):
+            queries = self._queries(visitor_id, history, tf.argmax(is_kind, axis=2), history_age_ms)
+        return self._recommend(queries, k, exclude_seen)
 
     @tf.function(
         input_signature=[tf.TensorSpec([None], tf.string, "visitor_id"), tf.TensorSpec([None], tf.string, "item_id")]
@@ -98,24 +131,45 @@ class ServingModel(tf.Module):
         with tf.control_dependencies([self._check_k(k)]):
             return self._answer(top_k(hide(scores, item[:, None], tf.ones_like(item)), k))
 
+    def _recommend(self, queries: Queries, k: tf.Tensor, exclude_seen: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies([self._check_k(k)]):
+            scores = visible_scores(self._model, queries, exclude_seen)
+        return self._answer(top_k(scores, k))
+
     def _check_k(self, k: tf.Tensor) -> tf.Operation:
         message = f"k must be from 1 to {self._num_items}, the number of items in the catalogue; got"
         return tf.debugging.Assert((k >= 1) & (k <= self._num_items), [message, k])
 
-    def _queries(self, visitor_id: tf.Tensor, history: tf.Tensor) -> Queries:
+    def _queries(self, visitor_id: tf.Tensor, history: tf.Tensor, event: tf.Tensor, age_ms: tf.Tensor) -> Queries:
+        """For histories of ids, kinds of events and ages, all [B, H]; the moment is 0, and what was lies before it."""
+        same_size = tf.debugging.assert_equal(
+            tf.shape(visitor_id)[0],
+            tf.shape(history)[0],
+            message="history must have a row for each visitor_id; give '' where there is none",
+        )
         is_padding = history == ""
         # clients that pad on the left, or leave out an item in the middle, mean the same
         order = tf.argsort(tf.cast(is_padding, tf.int32), axis=1, stable=True)
-        item = tf.gather(self._item_index.lookup(history), order, batch_dims=1)
-        return Queries.of_items(
+        with tf.control_dependencies([same_size]):
+            columns = (self._item_index.lookup(history), event, -age_ms)
+        item, event, timestamp_ms = (tf.gather(column, order, batch_dims=1) for column in columns)
+        return Queries(
             visitor=self._visitor_index.lookup(visitor_id),
             history=item,
             history_length=tf.math.count_nonzero(~is_padding, axis=1),
+            history_event=event,
+            history_timestamp_ms=timestamp_ms,
+            timestamp_ms=tf.zeros(tf.shape(visitor_id), tf.int64),
         )
 
     def _answer(self, top: TopItems) -> dict[str, tf.Tensor]:
         is_shown = top.score > -float("inf")
         return {"item_id": tf.where(is_shown, self._item_id.lookup(top.item), ""), "score": top.score}
+
+
+def _check_shape(column: tf.Tensor, history: tf.Tensor, name: str) -> tf.Operation:
+    message = f"history_{name} must have an entry for each of history: the same shape"
+    return tf.debugging.assert_equal(tf.shape(column), tf.shape(history), message=message)
 
 
 def _index_table(path: str, vocabulary: VocabularyInfo) -> tf.lookup.StaticVocabularyTable:

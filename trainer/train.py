@@ -18,16 +18,16 @@ from trainer import checkpoint
 from trainer.alternating import AlternatingSolver
 from trainer.checkpoint import Parts
 from trainer.checkpoint_writer import CheckpointWriter
-from trainer.cluster import Cluster, join_cluster
-from trainer.config import RunConfig, SampledSoftmaxConfig
+from trainer.cluster import join_cluster
+from trainer.config import RunConfig, SampledSoftmaxConfig, TowersConfig
 from trainer.dataset import Dataset, open_dataset
 from trainer.distribution import Replicas, check_batch_divides, start_replicas, stop_without_others
 from trainer.embeddings import ShardedTable, initialize
 from trainer.input_pipeline import count_events, training_batches
 from trainer.interactions import read_interactions
 from trainer.keeper import Keeper, Length
-from trainer.loss_watch import LossWatch, describe_batch, describe_tables
-from trainer.models.build import build_tables, build_training_model
+from trainer.loss_watch import LossWatch, describe_batch, describe_dense, describe_tables
+from trainer.models.build import build_inference_model, build_tables, build_training_model
 from trainer.models.objectives import TrainingModel
 from trainer.optimizers import dense_optimizer
 from trainer.preemption import Preempted, StopRequest, stop_on_sigterm
@@ -44,7 +44,7 @@ from trainer.run_record import (
 from trainer.training_step import TrainingStep, compile_steps
 from trainer.validation import Validator, make_next_item_validator, make_validator
 from trainer.warm_start import begin_warm
-from trainer.watchdog import watching
+from trainer.watchdog import Watchdog, watching
 
 __all__ = ["Preempted", "train"]
 
@@ -75,7 +75,9 @@ def train(
     """
     cluster = join_cluster()
     with stop_on_sigterm(stop) as request, stop_without_others(cluster):
-        return _train(config, data, workdir, warm_start, request, cluster)
+        replicas = start_replicas(config.devices, cluster)
+        with watching(config.step_timeout_seconds, is_active=replicas.workers > 1) as watchdog:
+            return _train(config, data, workdir, warm_start, replicas, request, watchdog)
 
 
 def _train(
@@ -83,10 +85,10 @@ def _train(
     data: str,
     workdir: str,
     warm_start: str | None,
+    replicas: Replicas,
     request: StopRequest,
-    cluster: Cluster | None,
+    watchdog: Watchdog,
 ) -> dict[str, Any]:
-    replicas = start_replicas(config.devices, cluster)
     check_batch_divides(config.input.batch_size, replicas.count)
     dataset = open_dataset(data)
     if replicas.is_chief:
@@ -96,31 +98,29 @@ def _train(
     length = Length(record.training_rows, rows_of_step, config.epochs)
 
     parts, start = _build(config, dataset, replicas, length)
-    step = first_step = checkpoint.last_step(workdir) or 0
+    step = first_step = checkpoint.last_step(workdir, replicas) or 0
     if step:
         log.info("going on from the checkpoint of step %d of %d", step, length.steps)
-        checkpoint.restore(workdir, parts, step)
+        _tell_other_replicas(checkpoint.restore(workdir, parts, step).replicas, replicas.count)
     else:
         record = _begin(workdir, parts, record, dataset, replicas, length)
     advance = start(step)
     validator = _make_validator(config, dataset, replicas)
     writer = CheckpointWriter(workdir, parts, replicas, steps_per_epoch=length.steps_per_epoch)
-    keeper = Keeper(config, workdir, dataset, replicas, length, writer, validator, request)
+    model = build_inference_model(config, dataset) if validator is not None else None
+    keeper = Keeper(config, workdir, replicas, length, writer, validator, model, request)
     watch = LossWatch(config.max_loss_growth, is_beginning=step == 0)
     if replicas.is_true_anywhere(request.is_made):
         raise Preempted(f"stopped before step {step}; the same command goes on from there")
 
     began = time.monotonic()
-    with (
-        watching(config.step_timeout_seconds, is_active=replicas.workers > 1) as watchdog,
-        open_log(
-            workdir,
-            is_chief=replicas.is_chief,
-            total_rows=length.rows_before(length.steps),
-            first_row=length.rows_before(step),
-            first_step=step,
-        ) as run_log,
-    ):
+    with open_log(
+        workdir,
+        is_chief=replicas.is_chief,
+        total_rows=length.rows_before(length.steps),
+        first_row=length.rows_before(step),
+        first_step=step,
+    ) as run_log:
         if step and step % length.steps_per_epoch == 0:
             keeper.validate(step, run_log, watchdog)  # a run killed between saving and measuring
         while step < length.steps and not keeper.is_out_of_patience(step):
@@ -140,16 +140,18 @@ def _train(
                 step += count
                 epoch_losses.append(losses)
                 run_log.steps(step=step, epoch=epoch, rows=rows, loss=float(losses.mean()))
-                if replicas.is_true_anywhere(request.is_made):
+                is_due = replicas.is_chief and writer.is_due(config.checkpoint_every_seconds)
+                is_stopped, is_due = replicas.are_true_anywhere(request.is_made, is_due)
+                if is_stopped:
                     keeper.stop(step, run_log)
-                if step == epoch_end or _until_save(config, step) == config.checkpoint_every_steps:
+                if step == epoch_end or is_due or _until_save(config, step) == config.checkpoint_every_steps:
                     writer.begin(step)
                     run_log.happened("checkpoint")
                 else:
                     writer.poll()
             loss = float(np.concatenate(epoch_losses).mean())
             run_log.epoch(epoch, f"loss {loss:.4f}{keeper.validate(step, run_log, watchdog)}")
-    keeper.end()
+        keeper.end(watchdog)
     return _result(workdir, record, length, range(first_step, step), time.monotonic() - began)
 
 
@@ -185,6 +187,16 @@ def _open_run(
     if replicas.is_chief:
         write_record(record, workdir)
     return record
+
+
+def _tell_other_replicas(writers: int, replicas: int) -> None:
+    if writers != replicas:
+        log.warning(
+            "going on with %d replicas, the checkpoint was written by %d: sums are added in another order from here "
+            "on, so tables agree with an undisturbed run's to rounding, not to the bit",
+            replicas,
+            writers,
+        )
 
 
 def _make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas) -> Validator | None:
@@ -285,9 +297,13 @@ def _describe_fault(config: RunConfig, dataset: Dataset, parts: Parts, length: L
         batch = next(iter(_batches_from(step, config, dataset, length)))
         told.append(describe_batch(batch, config.loss.event_weights))
         remedy = f"lower optimizer.learning_rate (now {config.optimizer.learning_rate:g}) or "
+        if isinstance(config.model, TowersConfig):
+            remedy += f"model.dense_learning_rate (now {config.model.dense_learning_rate:g}) or "
     else:
         remedy = f"raise als.l2 (now {config.als.l2:g}) or lower "
     told.append(describe_tables(parts.tables))
+    if parts.dense:
+        told.append(describe_dense(parts.dense))
     return (
         f"{'; '.join(told)}. The checkpoints before it are kept: {remedy}model.initial_stddev "
         f"(now {config.model.initial_stddev:g}) and train into another --workdir"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from contract.errors import ContractError
 from trainer.checkpoint import choose_step
 from trainer.dataset import Dataset, open_dataset
+from trainer.distribution import Replicas
 from trainer.models.interface import InferenceModel
 from trainer.models.loading import load_inference_model
 from trainer.run_record import RunRecord, read_record
@@ -20,12 +21,13 @@ class TrainedRun:
     step: int
 
 
-def open_trained_run(workdir: str, data: str | None = None) -> TrainedRun:
+def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas | None = None) -> TrainedRun:
     """Opens the run at `workdir`.
 
     Args:
       workdir: directory of the run.
       data: where its dataset lies now; by default where it lay when the run began.
+      replicas: whose workers open it together, and get the same model.
 
     Raises:
       ContractError: there is no dataset, or it is damaged.
@@ -39,4 +41,5 @@ def open_trained_run(workdir: str, data: str | None = None) -> TrainedRun:
             "" if data else f" (that is where the run at {workdir} was trained: if it has moved, say where by --data)"
         )
         raise ContractError(f"{error}{hint}") from error
-    return TrainedRun(record, dataset, load_inference_model(workdir, dataset), choose_step(workdir))
+    step = choose_step(workdir, replicas=replicas)
+    return TrainedRun(record, dataset, load_inference_model(workdir, record, step, dataset), step)

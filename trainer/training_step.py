@@ -11,6 +11,7 @@ import tensorflow as tf
 from trainer.distribution import Replicas
 from trainer.input_pipeline import Batch
 from trainer.models.objectives import TrainingModel
+from trainer.optimizers import apply_summed
 
 
 class TrainingStep:
@@ -44,9 +45,10 @@ class TrainingStep:
         loss, by_table, by_weight = self._gradients(vectors, weights, inputs)
         for name, gradient in by_table.items():
             self._model.tables[name].update(replica, lookups[name], gradient, step)
+        loss, *summed = self._replicas.all_reduce_together([loss, *by_weight])
         if self._optimizer is not None:
-            self._optimizer.apply(by_weight, self._model.dense)  # sums over the replicas itself
-        return self._replicas.all_reduce(loss)
+            apply_summed(self._optimizer, summed, self._model.dense)
+        return loss
 
     def _take_gradients(
         self, vectors: Mapping[str, tf.Tensor], weights: Sequence[tf.Tensor], inputs: tuple[tf.Tensor, ...]
@@ -55,7 +57,9 @@ class TrainingStep:
             tape.watch([vectors, weights])
             loss = self._model.objective.loss(vectors, weights, inputs)
         by_table, by_weight = tape.gradient(loss, (vectors, weights))
-        return loss, by_table, by_weight
+        # of a weight that is gathered from, each place read has a gradient: added up here, or all of them would travel,
+        # and Adam would square each by itself
+        return loss, by_table, [tf.convert_to_tensor(gradient) for gradient in by_weight]
 
 
 def compile_steps(step: TrainingStep, replicas: Replicas) -> Callable[..., tf.Tensor]:

@@ -51,7 +51,7 @@ def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | Non
         return None
     if isinstance(config.loss, SquaredErrorConfig):
         weights, rows = config.loss.event_weights, target_rows(dataset, Split.VALIDATION)
-        return Validator("mse", False, lambda model, _=_go_on: rating_mse(model, rows, weights))
+        return Validator("mse", False, lambda model, look=_go_on: rating_mse(model, rows, weights, replicas, look))
     cases = build_cases(dataset, Split.VALIDATION)
     return _ranking_validator(cases, "ndcg", "no visitor of the validation split returns to a new item", replicas)
 
@@ -83,16 +83,13 @@ def _ranking_validator(
 
 
 class _RankingMeasure:
-    """Ranks for the same visitors again and again; compiled once, for the first model given."""
+    """Ranks for the same visitors again and again; compiled once for a model, whatever it is filled with."""
 
     def __init__(self, cases: Cases, metric: str, replicas: Replicas | None) -> None:
         self._cases, self._metric, self._replicas = cases, metric, replicas
-        self._ranked: tuple[InferenceModel, Evaluator] | None = None
+        self._compiled: tuple[InferenceModel, Evaluator] | None = None
 
     def __call__(self, model: InferenceModel, look: Callable[[], None] = _go_on) -> float:
-        if self._ranked is None:
-            self._ranked = model, Evaluator(model, self._cases, [LIST_LENGTH], replicas=self._replicas)
-        own, evaluator = self._ranked
-        for variable, given in zip(own.variables, model.variables, strict=True):
-            variable.assign(given)
-        return evaluator.measure(look).mean(self._metric)
+        if self._compiled is None or self._compiled[0] is not model:
+            self._compiled = model, Evaluator(model, self._cases, [LIST_LENGTH], replicas=self._replicas)
+        return self._compiled[1].measure(look).mean(self._metric)

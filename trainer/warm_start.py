@@ -47,7 +47,7 @@ class _Earlier:
 
     def read(self, array: str) -> np.ndarray:
         """A whole array [N, D] of the checkpoint."""
-        return checkpoint.read_array(self.run, self.state, array)
+        return np.asarray(checkpoint.read_array(self.run, self.state, array))
 
     def _dataset(self) -> Dataset:
         needs = f"--warm-start {self.run} needs its dataset, whose vocabularies name the rows"

@@ -31,9 +31,9 @@ def size(uri: str) -> int:
     return _call(uri, "reading", lambda store: store.size(uri))
 
 
-def read_bytes(uri: str) -> bytes:
-    """The whole content of a file; FileNotFoundError where there is none."""
-    return _call(uri, "reading", lambda store: store.read(uri))
+def read_bytes(uri: str, begin: int = 0, end: int | None = None) -> bytes:
+    """The bytes [begin, end) of a file, end None: to its end; FileNotFoundError where there is none."""
+    return _call(uri, "reading", lambda store: store.read(uri, begin, end))
 
 
 def write_bytes(uri: str, content: bytes) -> None:

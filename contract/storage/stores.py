@@ -6,6 +6,8 @@ import importlib
 import logging
 import os
 import shutil
+import uuid
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
@@ -117,22 +119,15 @@ class LocalStore:
             return file.read(-1 if end is None else end - begin)
 
     def write(self, uri: str, content: bytes) -> None:
-        path = local_path(uri)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        partial = f"{path}.partial-{os.getpid()}"
-        with open(partial, "wb") as file:
+        with _replacing(local_path(uri)) as partial, open(partial, "wb") as file:
             file.write(content)
-        os.replace(partial, path)
 
     def get(self, uri: str, path: str) -> None:
         shutil.copyfile(local_path(uri), path)
 
     def put(self, path: str, uri: str) -> None:
-        target = local_path(uri)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        partial = f"{target}.partial-{os.getpid()}"
-        shutil.copyfile(path, partial)
-        os.replace(partial, target)
+        with _replacing(local_path(uri)) as partial:
+            shutil.copyfile(path, partial)
 
     def list_files(self, uri: str) -> list[str]:
         root = local_path(uri)
@@ -265,6 +260,20 @@ class TensorFlowStore:
         """Raises where S3 does not answer: of a file, tensorflow-io then says that there is none."""
         if uri.startswith("s3://"):
             self._gfile.exists("/".join(uri.split("/")[:3]) + "/")
+
+
+@contextlib.contextmanager
+def _replacing(path: str) -> Iterator[str]:
+    """Gives a name to write to, which takes the place of `path` at the end; where that fails, nothing is left."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    partial = f"{path}.partial-{uuid.uuid4().hex}"  # workers on several machines may have the same process id
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:  # a full disk above all
+        with contextlib.suppress(OSError):
+            os.remove(partial)
+        raise
 
 
 @cache

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import resource
+import signal
 from pathlib import Path
 
 import fsspec
@@ -86,11 +88,29 @@ def test_a_store_gets_the_marker_last(monkeypatch):
     with storage.publish_directory("memory://bucket/dataset", marker="manifest.json") as staging:
         for name in ("manifest.json", "z.txt", "a.txt"):
             storage.write_bytes(f"{staging}/{name}", name.encode())
-    assert order == ["a.txt", "z.txt", "manifest.json"]
+    assert (set(order[:-1]), order[-1]) == ({"a.txt", "z.txt"}, "manifest.json")
     assert storage.read_bytes("memory://bucket/dataset/z.txt") == b"z.txt"
     assert storage.list_files("memory://bucket/dataset") == ["a.txt", "manifest.json", "z.txt"]
     # sha256 of "z.txt", by sha256sum
     assert storage.sha256("memory://bucket/dataset/z.txt").startswith("e966d91c")
+
+
+@pytest.mark.parametrize("write", ["write_bytes", "upload"])
+def test_a_disk_that_is_full_keeps_what_stood_there_and_nothing_else(tmp_path, write):
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "large").write_bytes(bytes(5000))
+    given = {"write_bytes": (str(tmp_path / "a"), bytes(5000)), "upload": (f"{tmp_path}/large", f"{tmp_path}/a")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing fails with an error, as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            getattr(storage, write)(*given[write])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert sorted(os.listdir(tmp_path)) == ["a", "large"]
+    assert (tmp_path / "a").read_bytes() == b"old"
 
 
 def test_an_unknown_scheme_says_what_to_install():

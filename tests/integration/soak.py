@@ -1,6 +1,7 @@
-"""Two workers, killed again and again: chief or not, by SIGKILL or SIGTERM, between steps or while they save.
+"""Two workers, killed again and again: chief or not, by SIGKILL or SIGTERM, between saves or while they save.
 
-The run must end with the tables of one that nothing disturbed, bit for bit, and no survivor may hang.
+The run must end with the checkpoint of one that nothing disturbed, bit for bit, and no survivor may hang. Status 1, and
+the reason, where it does not, or where fewer kills happened than were asked for.
 
 usage: python -m tests.integration.soak --data DATASET --output DIRECTORY [--kills 30] [--seed 0] [--set key=value …]
 """
@@ -10,129 +11,216 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from benchmarks.harness import report
 from contract.layout import RunLayout
+from tests.integration.processes import clusters, environment, last_state, saved_step, train_arguments
 from trainer import checkpoint
-from trainer.cluster import Cluster, tf_config
+from trainer.run_record import read_record
 
 WORKERS = 2
-ENDINGS = {0, 75, -signal.SIGKILL}
-"""Done, preempted or without another worker, killed."""
-LIMIT_SECONDS = 60
-"""Within which the others must end."""
+SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+STILL_SECONDS = 900
+"""Without a checkpoint or another sign of life, after which the soak gives up."""
+
+
+class SoakFailed(Exception):  # noqa: N818 (what the soak found, not an error of its own)
+    """The run did not do what it promises."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Soak:
+    """What is to be done.
+
+    settings      of the run
+    max_delay     seconds from when a kill is due
+    end_seconds   within which all workers must end; more than 60 only where others use the machine too
+    """
+
+    kills: int
+    seed: int
+    settings: Sequence[str]
+    max_delay: float = 1
+    end_seconds: float = 60
 
 
 @dataclass(frozen=True)
 class Kill:
-    """What was done to one worker, and how the workers ended.
+    """What is done to one worker.
 
-    was_saving   a checkpoint was being written
-    step         of the last checkpoint, when all had ended
+    worker       0 is the chief
+    is_saving    a checkpoint is being written
+    step         once the run has saved so far; a run that is beyond it already is killed as soon as it goes on
+    delay        seconds from then; less where the moment is shorter
     """
 
     worker: int
-    signal: str
-    was_saving: bool
-    statuses: list[int]
-    seconds_until_all_ended: float
-    step: int | None
+    signal: signal.Signals
+    is_saving: bool
+    step: int
+    delay: float
+
+    def kind(self) -> str:
+        """What `by_kind` counts."""
+        who, when = ("chief", "other")[self.worker > 0], ("between", "saving")[self.is_saving]
+        return f"{who} {self.signal.name} {when}"
+
+    def statuses(self) -> list[int]:
+        """How the workers must end: preempted, or without the other; the killed one as killed."""
+        ends = [75] * WORKERS
+        if self.signal == signal.SIGKILL:
+            ends[self.worker] = -signal.SIGKILL
+        return ends
 
 
-def soak(data: str, output: Path, kills: int, seed: int, settings: list[str], max_delay: float) -> dict:
-    """Runs undisturbed and disturbed; what was done, and whether the tables are the same.
+def plan_kills(count: int, last_step: int, max_delay: float, choices: random.Random) -> list[Kill]:
+    """So many kills, each later in the run than the one before.
+
+    Any four in a row from the first on are of each worker by each signal, two of them while it saves; any eight are the
+    whole grid.
+
+    Args:
+      last_step: by which the last kill must be due.
 
     Raises:
-      AssertionError: a worker hung or ended otherwise than it should.
+      ValueError: the run is too short.
+    """
+    if last_step < count:
+        raise ValueError(
+            f"{count} kills are due at {count} different steps, and only {max(last_step, 0)} are left for them: raise "
+            "epochs, or save more often"
+        )
+    steps = sorted(choices.sample(range(last_step), count))
+    pairs, kinds = list(product(range(WORKERS), SIGNALS)), []
+    while len(kinds) < count:
+        saves = [place % 2 == 0 for place in range(len(pairs))]
+        choices.shuffle(saves)
+        for half in (saves, [not is_saving for is_saving in saves]):
+            four = list(zip(pairs, half, strict=True))
+            choices.shuffle(four)
+            kinds += four
+    return [
+        Kill(worker, number, is_saving, step, choices.uniform(0, max_delay))
+        for ((worker, number), is_saving), step in zip(kinds, steps, strict=False)
+    ]
+
+
+def soak(data: str, output: Path, wanted: Soak) -> dict[str, Any]:
+    """Runs undisturbed and disturbed; what was done, and whether the last checkpoints are the same.
+
+    Raises:
+      SoakFailed: a worker hung or ended otherwise than it should, or the run was over before the last kill.
     """
     whole, disturbed = output / "whole", output / "disturbed"
-    for process in _start(data, whole, settings):
-        assert process.wait() == 0, f"the undisturbed run failed, see {whole}.log"
-    choices, done = random.Random(seed), []
-    while len(done) < kills:
-        processes = _start(data, disturbed, settings)
-        try:
-            kill = _disturb(processes, disturbed, choices, max_delay)
-        finally:
-            for process in processes:  # where one hung
-                process.kill()
-        if kill is None:
-            break  # the run was done before its turn came
-        done.append(kill)
-        print(json.dumps(asdict(kill)), file=sys.stderr, flush=True)
-    for process in _start(data, disturbed, settings):
-        assert process.wait() == 0, f"the disturbed run could not be finished, see {disturbed}.log"
+    _finish(data, whole, wanted.settings)
+    steps = checkpoint.last_step(str(whole)) or 0
+    every = read_record(str(whole)).config.checkpoint_every_steps or steps
+    plan = plan_kills(wanted.kills, steps - 4 * every, wanted.max_delay, random.Random(wanted.seed))
+    done, highest_load = [], 0.0
+    for number, kill in enumerate(plan, 1):
+        done.append(_disturb(data, disturbed, wanted, kill))
+        highest_load = max(highest_load, os.getloadavg()[0])
+        print(json.dumps({"kill": number, "kind": kill.kind(), **done[-1]}), file=sys.stderr, flush=True)
+    _finish(data, disturbed, wanted.settings)
     return {
+        "steps": steps,
         "kills": len(done),
-        "by_signal": Counter(kill.signal for kill in done),
-        "of_the_chief": sum(kill.worker == 0 for kill in done),
-        "while_saving": sum(kill.was_saving for kill in done),
-        "longest_until_all_ended": max((kill.seconds_until_all_ended for kill in done), default=0),
+        "by_kind": dict(sorted(Counter(kill.kind() for kill in plan).items())),
+        "longest_seconds_until_all_ended": max(kill["seconds_until_all_ended"] for kill in done),
+        "highest_load_average": round(highest_load, 1),
         "last_step": checkpoint.last_step(str(disturbed)),
-        "same_tables": _same(whole, disturbed),
+        "same_tables": last_state(whole) == last_state(disturbed),
     }
 
 
-def _start(data: str, workdir: Path, settings: list[str]) -> list[subprocess.Popen]:
-    sockets = [socket.socket() for _ in range(WORKERS)]
-    for free in sockets:
-        free.bind(("127.0.0.1", 0))
-    hosts = tuple(f"127.0.0.1:{free.getsockname()[1]}" for free in sockets)
-    for free in sockets:
-        free.close()
-    command = [sys.executable, "-m", "trainer", "train", "--preset", "mf", "--data", data, "--workdir", str(workdir)]
+def _finish(data: str, workdir: Path, settings: Sequence[str]) -> None:
+    """Trains to the end."""
+    statuses = [process.wait() for process in _start(data, workdir, settings)]
+    if statuses != [0] * WORKERS:
+        raise SoakFailed(f"the run at {workdir} ended with {statuses} though nothing disturbed it; see {workdir}.log")
+
+
+def _disturb(data: str, workdir: Path, wanted: Soak, kill: Kill) -> dict[str, Any]:
+    """Starts the run, kills one of its workers when it is due, and sees that all end; what came of it."""
+    began, first_step = time.time(), saved_step(workdir)
+    processes = _start(data, workdir, wanted.settings)
+    try:
+        await_moment(processes, workdir, kill, began)
+        killed_beyond = saved_step(workdir)
+        processes[kill.worker].send_signal(kill.signal)
+        killed = time.monotonic()
+        statuses = _await_end(processes, wanted.end_seconds)
+        seconds = time.monotonic() - killed
+    finally:
+        for process in processes:  # where one hung
+            process.kill()
+    if statuses != kill.statuses():
+        raise SoakFailed(f"{kill.kind()}: ended with {statuses}, should be {kill.statuses()}; see {workdir}.log")
+    return {
+        "due_step": kill.step,
+        "started_at_step": first_step,
+        "killed_beyond_step": killed_beyond,
+        "ended_at_step": saved_step(workdir),
+        "seconds_until_all_ended": round(seconds, 2),
+    }
+
+
+def await_moment(processes: Sequence[subprocess.Popen], workdir: Path, kill: Kill, began: float) -> None:
+    """Returns when the kill is due.
+
+    Raises:
+      SoakFailed: the run ended by itself, or stands still.
+    """
+    history, checkpoints = Path(RunLayout(str(workdir)).history), Path(RunLayout(str(workdir)).checkpoints)
+
+    def wait_until(is_so: Callable[[], bool]) -> None:
+        step, deadline = saved_step(workdir), time.monotonic() + STILL_SECONDS
+        while not is_so():
+            if any(process.poll() is not None for process in processes):
+                statuses = [process.poll() for process in processes]
+                raise SoakFailed(f"{kill.kind()}: ended with {statuses} before its kill was due; see {workdir}.log")
+            if saved_step(workdir) != step:
+                step, deadline = saved_step(workdir), time.monotonic() + STILL_SECONDS
+            if time.monotonic() > deadline:
+                raise SoakFailed(f"{kill.kind()}: nothing moved for {STILL_SECONDS} s; see {workdir}.log")
+            time.sleep(0.001)
+
+    wait_until(lambda: _changed_since(history, began))
+    wait_until(lambda: saved_step(workdir) >= kill.step)
+    delay = kill.delay
+    while True:
+        wait_until(lambda: _is_saving(checkpoints, began) == kill.is_saving)
+        time.sleep(delay)
+        if _is_saving(checkpoints, began) == kill.is_saving:
+            return
+        delay /= 2
+
+
+def _await_end(processes: Sequence[subprocess.Popen], seconds: float) -> list[int]:
+    deadline = time.monotonic() + seconds
+    try:
+        return [process.wait(max(deadline - time.monotonic(), 0)) for process in processes]
+    except subprocess.TimeoutExpired as error:
+        statuses = [process.poll() for process in processes]
+        raise SoakFailed(f"{seconds:g} s after the kill the workers' statuses were {statuses}: one hangs") from error
+
+
+def _start(data: str, workdir: Path, settings: Sequence[str]) -> list[subprocess.Popen]:
+    command = [sys.executable, "-m", "trainer", *train_arguments("mf", data, workdir, settings)]
     with open(f"{workdir}.log", "a") as log:
         return [
-            subprocess.Popen(
-                [*command, "--set", *settings],
-                env=os.environ | {"TF_CONFIG": tf_config(Cluster(hosts, index))},
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-            )
-            for index in range(WORKERS)
+            subprocess.Popen(command, env=environment(cluster), stdout=subprocess.DEVNULL, stderr=log)
+            for cluster in clusters(WORKERS)
         ]
-
-
-def _disturb(processes: list[subprocess.Popen], workdir: Path, choices: random.Random, max_delay: float) -> Kill | None:
-    """Kills one of the processes once they train, and sees that all end; None: they were done before."""
-    victim, number = choices.randrange(WORKERS), choices.choice([signal.SIGKILL, signal.SIGTERM])
-    wants_saving, delay = choices.random() < 0.3, choices.uniform(0, max_delay)
-    metrics, saving = Path(RunLayout(str(workdir)).metrics), Path(RunLayout(str(workdir)).checkpoints)
-    began, deadline = time.time(), time.monotonic() + 600
-    while not (_is_saving(saving, began) or _changed_since(metrics, began)) and time.monotonic() < deadline:
-        if all(process.poll() is not None for process in processes):
-            break
-        time.sleep(0.05)
-    time.sleep(delay)
-    while (
-        wants_saving and not _is_saving(saving, began) and time.monotonic() < deadline and processes[0].poll() is None
-    ):
-        time.sleep(0.001)
-    if processes[victim].poll() is not None:
-        statuses = [process.wait(LIMIT_SECONDS) for process in processes]
-        assert statuses == [0] * WORKERS, f"ended with {statuses}, undisturbed; see {workdir}.log"
-        return None
-    was_saving = _is_saving(saving, began)
-    begin = time.monotonic()
-    processes[victim].send_signal(number)
-    statuses = [process.wait(LIMIT_SECONDS) for process in processes]
-    assert set(statuses) <= ENDINGS, f"ended with {statuses}; see {workdir}.log"
-    return Kill(
-        victim,
-        signal.Signals(number).name,
-        was_saving,
-        statuses,
-        round(time.monotonic() - begin, 2),
-        checkpoint.last_step(str(workdir)),
-    )
 
 
 def _is_saving(checkpoints: Path, since: float) -> bool:
@@ -147,26 +235,39 @@ def _changed_since(path: Path, since: float) -> bool:
         return False
 
 
-def _same(first: Path, second: Path) -> bool:
-    one, two = (checkpoint.read_weights(str(workdir), "last") for workdir in (first, second))
-    same_dense = all(np.array_equal(a, b) for a, b in zip(one.dense, two.dense, strict=True))
-    return same_dense and all(np.array_equal(table, two.tables[name]) for name, table in one.tables.items())
-
-
 def main() -> int:
-    """Prints what came out; fails where the tables differ."""
+    """Prints what came out, or what failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-delay", type=float, default=8, help="seconds after the first sign of life")
-    parser.add_argument("--set", nargs="+", default=["epochs=3", "checkpoint_every_steps=20", "steps_per_call=5"])
+    parser.add_argument("--max-delay", type=float, default=1, help="seconds from when a kill is due")
+    parser.add_argument("--end-seconds", type=float, default=60, help="within which all workers must end")
+    parser.add_argument("--set", nargs="+", default=["epochs=3", "checkpoint_every_steps=10", "steps_per_call=2"])
+    parser.add_argument("--record", action="store_true", help="write benchmarks/results/soak.json")
     given = parser.parse_args()
     given.output.mkdir(parents=True)
-    result = soak(given.data, given.output, given.kills, given.seed, given.set, given.max_delay)
-    print(json.dumps(result, indent=2))
-    return 0 if result["same_tables"] else 1
+    wanted = Soak(
+        kills=given.kills,
+        seed=given.seed,
+        settings=given.set,
+        max_delay=given.max_delay,
+        end_seconds=given.end_seconds,
+    )
+    begin = time.monotonic()
+    try:
+        figures = soak(given.data, given.output, wanted)
+    except SoakFailed as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    figures["minutes"] = round((time.monotonic() - begin) / 60, 1)
+    print(json.dumps(figures, indent=2))
+    if given.record:
+        report("soak", figures, module="tests.integration.soak", quiet=True)
+    if not figures["same_tables"]:
+        print("the tables differ from those of the undisturbed run", file=sys.stderr)
+    return 0 if figures["same_tables"] else 1
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_training_processes import SETTINGS, assert_same, finish
+from tests.integration.processes import SMALL, assert_same, finish
 from tests.k8s.rendering import find, objects_of, pod_spec, render
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 
@@ -66,7 +66,7 @@ def test_the_pods_of_the_multi_node_job_train_together(hosts: tuple[str, ...], t
     names.write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
 
     command = [sys.executable, "-m", "trainer", "train", "--preset", "mf", "--data", dataset, "--workdir"]
-    settings = [*SETTINGS, "epochs=2"]
+    settings = ["--set", *SMALL, "epochs=2"]
     # each has its own view of the file system, in which the names can be replaced
     on_host = ["sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(names)]
     workers = [

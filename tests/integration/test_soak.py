@@ -1,27 +1,61 @@
-"""The soak of `soak.py`, shortened: a few kills on a small run."""
+"""The soak of `soak.py`, shortened: each worker by each signal once, on a small run; and its plan of kills."""
 
+import random
+import signal
+import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.integration.soak import soak
+from tests.integration.processes import SMALL
+from tests.integration.soak import Kill, Soak, SoakFailed, await_moment, plan_kills, soak
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.same_numbers]
 
 
-def test_a_run_of_two_workers_that_is_killed_again_and_again_ends_with_the_same_tables(tmp_path: Path) -> None:
-    data = str(tmp_path / "dataset")
-    build_dataset(data, **checkerboard(), num_shards=3, block_rows=20)
-    settings = [
-        "input.batch_size=64",
-        "model.dim=8",
-        "steps_per_call=2",
-        "epochs=60",
-        "patience=none",
-        "checkpoint_every_steps=4",
-    ]
-    result = soak(data, tmp_path, kills=3, seed=1, settings=settings, max_delay=1.0)
-    assert result["same_tables"]
-    assert result["kills"] >= 1
-    assert result["last_step"] == 360
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = str(tmp_path_factory.mktemp("dataset"))
+    build_dataset(root, **checkerboard(), num_shards=3, block_rows=20)
+    return root
+
+
+def test_a_run_of_two_workers_that_is_killed_again_and_again_ends_with_the_same_tables(
+    dataset: str, tmp_path: Path
+) -> None:
+    settings = [*SMALL, "epochs=60", "patience=none", "checkpoint_every_steps=10"]
+    figures = soak(dataset, tmp_path, Soak(kills=4, seed=1, settings=settings, max_delay=0.2))
+    assert figures["same_tables"]
+    assert figures["last_step"] == 60 * 6  # 360 rows in batches of 64
+    whos = Counter(kind.rpartition(" ")[0] for kind in figures["by_kind"])
+    assert whos == {"chief SIGKILL": 1, "chief SIGTERM": 1, "other SIGKILL": 1, "other SIGTERM": 1}
+    assert sum(count for kind, count in figures["by_kind"].items() if kind.endswith("saving")) == 2
+    assert figures["kills"] == 4
+
+
+def test_a_plan_holds_every_kind_of_kill_in_turn_and_comes_later_in_the_run_each_time() -> None:
+    plan = plan_kills(30, 500, 1.0, random.Random(0))
+    pairs = {(worker, number) for worker in (0, 1) for number in (signal.SIGKILL, signal.SIGTERM)}
+    for first in range(0, 28, 4):
+        four = plan[first : first + 4]
+        assert {(kill.worker, kill.signal) for kill in four} == pairs
+        assert sum(kill.is_saving for kill in four) == 2
+    assert len({kill.kind() for kill in plan[:8]}) == 8
+    assert [kill.step for kill in plan] == sorted({kill.step for kill in plan})
+    assert len(plan) == 30
+    assert plan[-1].step < 500
+
+
+def test_a_run_too_short_for_its_kills_is_refused() -> None:
+    with pytest.raises(ValueError, match="4 kills are due at 4 different steps, and only 3 are left for them"):
+        plan_kills(4, 3, 1.0, random.Random(0))
+
+
+def test_workers_that_end_before_the_kill_is_due_fail_the_soak(tmp_path: Path) -> None:
+    processes = [subprocess.Popen(["true"]) for _ in range(2)]
+    for process in processes:
+        process.wait()
+    with pytest.raises(SoakFailed, match=r"other SIGTERM between: ended with \[0, 0\] before its kill was due"):
+        await_moment(processes, tmp_path, Kill(1, signal.SIGTERM, is_saving=False, step=6, delay=0), began=0)

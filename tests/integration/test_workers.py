@@ -1,25 +1,50 @@
-"""Workers that share a run: what they rank together, more of them than shards, and one that hangs."""
+"""Workers that share a run: one that is lost, one that hangs, more of them than shards."""
 
-import json
-import os
+import random
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.integration.test_training_processes import LONG, finish, start, wait_for
+from tests.integration.processes import (
+    LONG,
+    PRESETS,
+    assert_same,
+    clusters,
+    finish,
+    start,
+    start_workers,
+    train_alone,
+    wait_for_step,
+)
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from trainer import checkpoint
-from trainer.cluster import Cluster, tf_config
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.same_numbers]
+
+HANGING = """
+import sys, time
+import trainer.train
+from trainer import cli
+
+compile_steps = trainer.train.compile_steps
+
+def compile_hanging(step, replicas):
+    run = compile_steps(step, replicas)
+
+    def run_or_hang(batches, first, count):
+        if first >= 12:
+            time.sleep(600)
+        return run(batches, first, count)
+
+    return run_or_hang
+
+trainer.train.compile_steps = compile_hanging
+sys.exit(cli.main(sys.argv[1:]))
+"""
+"""A program that hangs in Python, where TensorFlow's threads go on telling the others that it lives."""
 
 
 @pytest.fixture(scope="module")
@@ -29,69 +54,49 @@ def one_shard(tmp_path_factory: pytest.TempPathFactory) -> str:
     return root
 
 
-def clusters(count: int) -> list[Cluster]:
-    """The same free ports for each of `count` workers."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for free in sockets:
-            free.bind(("127.0.0.1", 0))
-        hosts = tuple(f"127.0.0.1:{free.getsockname()[1]}" for free in sockets)
-    return [Cluster(hosts, index) for index in range(count)]
+@pytest.mark.parametrize("preset", PRESETS)
+def test_workers_that_lost_the_other_and_then_the_chief_end_as_preempted_and_go_on_together(
+    preset: str, one_shard: str, tmp_path: Path
+) -> None:
+    whole, disturbed, choices = tmp_path / "whole", tmp_path / "disturbed", random.Random(preset)
+    train_alone(preset, one_shard, whole, *LONG, "devices=2")
+    for part, lost in enumerate((1, 0)):
+        workers = start_workers(2, preset, one_shard, disturbed, *LONG)
+        wait_for_step(workers[0], disturbed, choices.randrange(80 * part, 80 * part + 40))
+        time.sleep(choices.uniform(0, 0.1))
+        workers[lost].kill()
+        _, log = workers[1 - lost].communicate(timeout=60)
+        assert (workers[1 - lost].returncode, "started again together" in log) == (75, True), log
+        workers[lost].communicate(timeout=60)
+    finish(start_workers(2, preset, one_shard, disturbed, *LONG))
+    assert_same(whole, disturbed)
 
 
-def run_together(count: int, *arguments: str) -> list[str]:
-    """What each of so many workers printed."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "trainer", *arguments],
-            env=os.environ | ({"TF_CONFIG": tf_config(cluster)} if count > 1 else {}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for cluster in clusters(count)
+@pytest.mark.parametrize("hanging", [0, 1])
+def test_a_worker_that_hangs_while_its_heartbeats_go_on_ends_the_other_as_preempted(
+    hanging: int, one_shard: str, tmp_path: Path
+) -> None:
+    workers = [
+        start("mf", one_shard, tmp_path, *LONG, "step_timeout_seconds=600", cluster=cluster, program=("-c", HANGING))
+        if index == hanging
+        else start("mf", one_shard, tmp_path, *LONG, "step_timeout_seconds=20", cluster=cluster)
+        for index, cluster in enumerate(clusters(2))
     ]
-    results = [process.communicate(timeout=300) for process in processes]
-    for process, (_, log) in zip(processes, results, strict=True):
-        assert process.returncode == 0, log
-    return [printed for printed, _ in results]
+    try:
+        wait_for_step(workers[0], tmp_path, 8)  # published before the call that hangs, of steps 12 and 13
+        begin = time.monotonic()
+        _, log = workers[1 - hanging].communicate(timeout=120)
+        assert (workers[1 - hanging].returncode, "nothing moved for" in log) == (75, True), log
+        assert time.monotonic() - begin < 60
+    finally:
+        workers[hanging].kill()
+        workers[hanging].communicate(timeout=60)
+    assert checkpoint.last_step(str(tmp_path)) == 8
 
 
-def read_lists(folder: Path) -> bytes:
-    names: dict[str, Sequence[str]] = json.loads((folder / "recommendations.json").read_text())["files"]
-    return b"".join(Path(name).read_bytes() for form in sorted(names) for name in names[form])
-
-
-def test_three_workers_share_one_shard_and_rank_as_one_process(one_shard: str, tmp_path: Path) -> None:
-    settings = ("epochs=2", "input.batch_size=66")  # the last given counts: 22 rows a worker
-    finish([start("mf", one_shard, tmp_path / "one", *settings, "devices=3")])
-    finish([start("mf", one_shard, tmp_path / "three", *settings, cluster=cluster) for cluster in clusters(3)])
-    one, three = (checkpoint.read_weights(str(tmp_path / name), "last") for name in ("one", "three"))
-    # a ring adds three numbers in another order than one device does
-    assert np.linalg.norm(one.tables["item"] - three.tables["item"]) < 1e-5 * np.linalg.norm(one.tables["item"])
-
-    run = str(tmp_path / "three")
-    (alone,) = run_together(1, "evaluate", "--workdir", run)
-    assert run_together(2, "evaluate", "--workdir", run) == [alone, alone]
-    assert json.loads(alone)["protocols"]["returning_visitors"]["cases"]["cases"] == 60
-    for count in (1, 3):
-        run_together(count, "recommend", "--workdir", run, "--output", str(tmp_path / f"lists{count}"), "--k", "4")
-    assert read_lists(tmp_path / "lists3") == read_lists(tmp_path / "lists1")
-
-
-def test_sigterm_to_one_worker_saves_and_ends_all(one_shard: str, tmp_path: Path) -> None:
-    workers = [start("mf", one_shard, tmp_path, *LONG, cluster=cluster) for cluster in clusters(2)]
-    wait_for(workers[0], "epoch 3:")
-    workers[1].send_signal(signal.SIGTERM)
-    _, log = workers[0].communicate(timeout=60)
-    assert (workers[0].returncode, "asked to stop" in log) == (75, True), log
-    finish(workers[1:], 75)
-
-
-def test_a_worker_that_hangs_ends_the_others_as_preempted(one_shard: str, tmp_path: Path) -> None:
-    settings = (*LONG, "step_timeout_seconds=30")
-    workers = [start("mf", one_shard, tmp_path, *settings, cluster=cluster) for cluster in clusters(2)]
-    wait_for(workers[0], "epoch 3:")
+def test_a_worker_whose_process_is_stopped_ends_the_other_as_preempted(one_shard: str, tmp_path: Path) -> None:
+    workers = start_workers(2, "mf", one_shard, tmp_path, *LONG, "step_timeout_seconds=20")
+    wait_for_step(workers[0], tmp_path, 12)
     workers[1].send_signal(signal.SIGSTOP)
     begin = time.monotonic()
     try:
@@ -104,3 +109,13 @@ def test_a_worker_that_hangs_ends_the_others_as_preempted(one_shard: str, tmp_pa
         workers[1].kill()
         workers[1].communicate(timeout=60)
     assert checkpoint.last_step(str(tmp_path)) is not None
+
+
+def test_three_workers_share_one_shard_as_one_process_with_three_replicas(one_shard: str, tmp_path: Path) -> None:
+    settings = ("epochs=2", "input.batch_size=66")  # the last given counts: 22 rows a worker
+    train_alone("mf", one_shard, tmp_path / "one", *settings, "devices=3")
+    finish(start_workers(3, "mf", one_shard, tmp_path / "three", *settings))
+    one, three = (checkpoint.read_weights(str(tmp_path / name), "last") for name in ("one", "three"))
+    # a ring adds three numbers in another order than one device does
+    expected, found = (np.asarray(weights.tables["item"]) for weights in (one, three))
+    assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)

@@ -5,10 +5,8 @@ import pyarrow as pa
 
 from preprocessing import catalogue
 from preprocessing.catalogue import assemble_items, build_tree, merge_properties, parse_properties
-from preprocessing.columns import encode_columns
 from preprocessing.config import PropertyConfig
 from preprocessing.sources import list_byte_ranges, read_chunks
-from preprocessing.timelines import Bundle
 from preprocessing.vocabularies import untouched_items
 from tests.preprocessing.shop import write_lines
 
@@ -21,12 +19,8 @@ def as_of_cut(tmp_path, *lines: str) -> dict[tuple[str, str], str]:
     for number in range(2):
         write_lines(tmp_path / f"p{number}.csv", "timestamp,itemid,property,value", *lines[number::2])
     ranges, _ = list_byte_ranges(str(tmp_path / "p*.csv"), catalogue.PROPERTY_COLUMNS)
-    bundles = [
-        Bundle((source.ordinal, chunk.position), encode_columns(parse_properties(chunk, CUT)[0]))
-        for source in ranges
-        for chunk in read_chunks(source)
-    ]
-    rows = merge_properties(bundles).to_pylist()
+    parts = [parse_properties(chunk, CUT)[0] for source in ranges for chunk in read_chunks(source)]
+    rows = merge_properties(pa.concat_tables(parts)).to_pylist()
     found = {(row["item"], row["property"]): row["value"] for row in rows}
     assert len(found) == len(rows), "one row an item and property"
     return found

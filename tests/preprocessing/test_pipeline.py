@@ -252,15 +252,19 @@ def test_items_beyond_the_vocabularys_limits_stay_in_the_catalogue(tmp_path):
     config = PrepareConfig(
         events=write_events(tmp_path / "events.csv", *plain_events(50)), items=VocabularyConfig(max_size=2)
     )
-    prepare(config, str(tmp_path / "dataset"))
-    manifest = read_manifest(str(tmp_path / "dataset"))
-    rows = read_catalogue([join(str(tmp_path / "dataset"), name) for name in manifest.catalogue_files]).to_pylist()
+    root = str(tmp_path / "dataset")
+    prepare(config, root)
+    manifest = read_manifest(root)
+    rows = read_catalogue([join(root, name) for name in manifest.catalogue_files]).to_pylist()
     assert [(row["item_id"], row["item_index"], row["views"]) for row in rows] == [
         ("i0", 0, 10),
         ("i1", 1, 10),
         ("i2", -1, 10),
         ("i3", -1, 10),
     ]
+    # 50 events, 40 of them in training; those of i2 and i3 share the bucket behind the vocabulary
+    train = [Shard(join(root, name), manifest.files[name]) for name in manifest.splits[Split.TRAIN].files]
+    assert np.bincount(read_timelines(train).item).tolist() == [10, 10, 20]
 
 
 def test_an_item_known_from_its_properties_alone_comes_last_in_the_vocabulary(dataset, manifest):

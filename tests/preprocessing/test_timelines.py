@@ -7,12 +7,10 @@ import pyarrow as pa
 import pytest
 
 from contract.schema import Split
-from preprocessing.columns import encode_columns
 from preprocessing.config import SplitConfig
 from preprocessing.splits import TEST, TRAIN, VALIDATION
 from preprocessing.timelines import (
     NEVER,
-    Bundle,
     Timelines,
     assemble_timelines,
     by_people,
@@ -27,9 +25,9 @@ from preprocessing.timelines import (
 DAY_MS = 86_400_000
 
 
-def bundle(place, *rows) -> Bundle:
+def table_of(*rows) -> pa.Table:
     visitor, times, event, item, transaction = zip(*rows, strict=True)
-    table = pa.table(
+    return pa.table(
         {
             "visitor": visitor,
             "timestamp_ms": pa.array(times, pa.int64()),
@@ -38,7 +36,6 @@ def bundle(place, *rows) -> Bundle:
             "transaction": transaction,
         }
     )
-    return Bundle(place, encode_columns(table))
 
 
 def as_rows(timelines: Timelines) -> list[tuple]:
@@ -52,9 +49,8 @@ def of(timelines: Timelines, visitor: str) -> list[tuple]:
 
 
 def test_a_visitors_rows_are_contiguous_in_time_then_file_order():
-    late = bundle((0, 900), ("a", 5, 0, "x", ""), ("b", 1, 0, "x", ""))
-    early = bundle((0, 10), ("a", 7, 0, "y", ""), ("b", 2, 0, "y", ""), ("a", 5, 1, "z", ""))
-    timelines, _ = assemble_timelines([late, early], 200)
+    rows = [("a", 7, 0, "y"), ("b", 2, 0, "y"), ("a", 5, 1, "z"), ("a", 5, 0, "x"), ("b", 1, 0, "x")]
+    timelines, _ = assemble_timelines(table_of(*((*row, "") for row in rows)), 200)
     assert of(timelines, "a") == [(5, 1, "z"), (5, 0, "x"), (7, 0, "y")]  # the file says z before x at time 5
     assert of(timelines, "b") == [(1, 0, "x"), (2, 0, "y")]
     assert (np.diff(timelines.visitor_code) >= 0).all()
@@ -70,7 +66,7 @@ def test_only_exact_duplicates_are_dropped_and_all_are_counted():
         ("b", 5, 2, "x", "t1"),  # another visitor
         ("a", 5, 2, "x", "t1"),
     ]
-    timelines, cleaning = assemble_timelines([bundle((0, 0), *rows)], 200)
+    timelines, cleaning = assemble_timelines(table_of(*rows), 200)
     assert cleaning.duplicates == 2
     assert len(timelines) == 5
 
@@ -78,7 +74,7 @@ def test_only_exact_duplicates_are_dropped_and_all_are_counted():
 def test_a_visitor_is_a_robot_from_the_event_that_is_one_too_many_on_its_day():
     busy = [("robot", 3 * DAY_MS + n, 0, "x", "") for n in range(4)] + [("robot", 1, 0, "x", "")]
     steady = [("person", n * DAY_MS, 0, "x", "") for n in range(3)] + [("person", 1, 0, "x", "")]
-    timelines, cleaning = assemble_timelines([bundle((0, 0), *busy, *steady)], 2)
+    timelines, cleaning = assemble_timelines(table_of(*busy, *steady), 2)
     from_ms = dict(zip(timelines.visitors.to_pylist(), timelines.robot_from_ms.tolist(), strict=True))
     # the third of the day's events, counted from 0: 2 ms into day 3
     assert from_ms == {"robot": 3 * DAY_MS + 2, "person": NEVER}
@@ -89,7 +85,7 @@ def test_a_visitor_is_a_robot_from_the_event_that_is_one_too_many_on_its_day():
 
 def test_duplicates_do_not_make_a_robot():
     rows = [("a", 1, 0, "x", "")] * 5
-    timelines, cleaning = assemble_timelines([bundle((0, 0), *rows)], 2)
+    timelines, cleaning = assemble_timelines(table_of(*rows), 2)
     assert (len(timelines), cleaning.robot_visitors, cleaning.duplicates) == (1, 0, 4)
 
 

@@ -1,6 +1,7 @@
 """Small prepared datasets for the trainer's tests, written through the contract alone."""
 
 import zlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -186,9 +187,11 @@ def _catalogue(
 ) -> pa.Table:
     category_index = {name: place for place, name in enumerate(vocabularies[Vocabulary.CATEGORIES])}
     value_index = {name: place for place, name in enumerate(vocabularies[Vocabulary.PROPERTY_VALUES])}
-    rows = []
+    rows, events_of = [], defaultdict[str, list[Event]](list)
+    for event in train:
+        events_of[event.item].append(event)
     for index, item in enumerate(vocabularies[Vocabulary.ITEMS]):
-        events = [event for event in train if event.item == item]
+        events = events_of[item]
         path = categories.get(item, ())
         times = [event.timestamp_ms for event in events]
         counts = [sum(event.kind == kind for event in events) for kind in EVENT_KINDS]

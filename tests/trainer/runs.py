@@ -14,10 +14,10 @@ from trainer import checkpoint
 from trainer.config import RunConfig
 from trainer.dataset import Dataset
 from trainer.models.interface import Queries
-from trainer.models.loading import load_inference_model
 from trainer.preemption import StopRequest
 from trainer.presets import PRESETS
 from trainer.train import train
+from trainer.trained_run import open_trained_run
 
 STEPS_PER_EPOCH = {"notebook-mf": 6, "notebook-nn": 6, "mf": 6, "nn": 5}
 """360 rows in batches of 64, of which the last has 40; 300 for the towers: nothing comes before a visitor's first."""
@@ -88,7 +88,7 @@ def same_parity_share(dataset: Dataset, workdir: Path, num_new: int = 0) -> floa
 
     Each is ranked for after an item of his parity; the last `num_new` visitors were never seen in training.
     """
-    model = load_inference_model(str(workdir), dataset)
+    model = open_trained_run(str(workdir), dataset.root).model
     visitors = tf.range(dataset.num_visitors + num_new, dtype=tf.int64)
     history = (visitors % 2)[:, None]
     scores = model.catalogue_scores(Queries.of_items(visitors, history, tf.ones_like(visitors))).numpy()
@@ -100,5 +100,5 @@ def all_scores(dataset: Dataset, workdir: Path) -> np.ndarray:
     """Of every known visitor and item, [V, I]."""
     visitor = tf.range(dataset.num_visitors, dtype=tf.int64)
     queries = Queries.of_items(visitor, tf.zeros([visitor.shape[0], 0], tf.int64), tf.zeros_like(visitor))
-    scores: np.ndarray = load_inference_model(str(workdir), dataset).catalogue_scores(queries).numpy()
+    scores: np.ndarray = open_trained_run(str(workdir), dataset.root).model.catalogue_scores(queries).numpy()
     return scores

@@ -180,9 +180,37 @@ def test_verbose_shows_where_a_failure_came_from(run_fake, caplog):
     assert "Traceback" in caplog.text
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(run_fake):
-    with pytest.raises(KeyError):
-        run_fake("export", refuse(KeyError("x")), "--workdir", "R", "--output", "O")
+class ResourceExhaustedError(Exception):
+    """Named as TensorFlow's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyError("x"), "KeyError: 'x'; `python -m trainer doctor` checks this machine, and --verbose shows where"),
+        (
+            ResourceExhaustedError("OOM\nat node"),
+            "ResourceExhaustedError: OOM at node; the device has too little memory",
+        ),
+        (ModuleNotFoundError("No module named 'tensorflow'"), "pip install cartwheel[trainer]"),
+    ],
+)
+def test_an_unforeseen_failure_ends_in_one_line_that_says_what_to_do(run_fake, caplog, monkeypatch, error, told):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    status, out = run_fake("export", refuse(error), "--workdir", "R", "--output", "O")
+    assert (status, out) == (1, "")
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert told in line
+    assert "\n" not in line
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(("is_terminal", "flags"), [(False, []), (True, ["--verbose"])])
+def test_an_unforeseen_failure_keeps_its_traceback_in_a_log(run_fake, caplog, monkeypatch, is_terminal, flags):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    run_fake("export", refuse(KeyError("x")), "--workdir", "R", "--output", "O", *flags)
+    assert "Traceback" in caplog.text
+    assert caplog.records[-1].getMessage().startswith("KeyError: 'x'; "), "the last line says what is wrong"
 
 
 def test_the_version_is_the_packages(capsys):

@@ -145,7 +145,8 @@ def test_the_neural_model_has_no_softmax() -> None:
         ("mf", "model.history_length=-1", r"model\.history_length must be at least 0, got -1"),
         ("nn", "solver=als", "solver=als ranks with a factorization, got model towers"),
         ("notebook-mf", "solver=als", "and loss squared_error: leave solver at sgd, or train the preset mf"),
-        ("nn", "loss.l2=1", "only a factorization has it"),
+        ("nn", "loss.l2=1", r"loss\.l2 must be 0, but for a factorization with model\.similarity=dot"),
+        ("mf", "loss.l2=0.1", "directions have no length, got 0.1"),
     ],
 )
 def test_a_setting_that_does_not_go_with_the_others_is_refused(preset: str, setting: str, message: str) -> None:

@@ -46,6 +46,22 @@ def test_sums_and_gathers_go_over_all_replicas(count: int) -> None:
     np.testing.assert_allclose(gathered, [10 + replica for replica in range(count)])
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_what_is_summed_together_keeps_its_shapes(count: int) -> None:
+    replicas = start_replicas(count, None)
+
+    def on_replica(replica: int) -> list[tf.Tensor]:
+        values = [tf.constant(1.0), tf.constant([[2.0, 3.0], [4.0, 5.0]]), tf.constant([6.0])]
+        return replicas.all_reduce_together([value * (replica + 1) for value in values])
+
+    scalar, matrix, vector = tf.function(lambda: replicas.run(on_replica))()
+    # 1 + 2 + 3 + 4 = 10 times the values for four
+    factor = {1: 1, 2: 3, 4: 10}[count]
+    np.testing.assert_array_equal(scalar, factor)
+    np.testing.assert_array_equal(matrix, [[2 * factor, 3 * factor], [4 * factor, 5 * factor]])
+    np.testing.assert_array_equal(vector, [6 * factor])
+
+
 def test_one_process_is_its_own_chief_and_waits_for_nobody() -> None:
     replicas = start_replicas(2, None)
     assert replicas.is_chief

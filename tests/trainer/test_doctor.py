@@ -1,4 +1,6 @@
+import logging
 import os
+import sys
 
 import pytest
 
@@ -31,6 +33,76 @@ def test_a_hidden_gpu_is_told_with_the_variable_that_hides_it(monkeypatch):
     monkeypatch.setattr(doctor, "glob", lambda _: ["/dev/nvidia0"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert doctor.check_gpus().todo == "unset it"
+
+
+def test_a_missing_tensorflow_fails_with_what_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    finding = doctor.check_gpus()
+    assert finding.state == State.FAILED
+    assert "TensorFlow cannot be imported: ModuleNotFoundError" in finding.found
+    assert "pip install cartwheel[trainer]" in finding.todo
+
+
+GIB = 2**30
+
+
+@pytest.fixture
+def kernel(monkeypatch, tmp_path):
+    """Writes the kernel's files as of a machine with 20 GiB free, whose container may have 8 GiB and uses 3."""
+    monkeypatch.setattr(doctor, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(doctor, "_CGROUP", tmp_path)
+    (tmp_path / "meminfo").write_text(f"MemTotal: {24 * 2**20} kB\nMemAvailable: {20 * 2**20} kB\n")
+    (tmp_path / "memory.max").write_text(f"{8 * GIB}\n")
+    (tmp_path / "memory.current").write_text(f"{3 * GIB}\n")
+    (tmp_path / "memory.stat").write_text(f"anon {2 * GIB}\nactive_file 0\ninactive_file {GIB // 2}\n")
+    return tmp_path
+
+
+def test_memory_is_what_the_containers_limit_leaves(kernel):
+    # half a GiB of the 3 are pages of files that make room: 8 - (3 - 0.5) = 5.5
+    assert doctor.check_memory().found == "5.5 GiB free"
+
+
+def test_little_memory_below_a_limit_is_a_warning(kernel):
+    (kernel / "memory.current").write_text(f"{7 * GIB}\n")  # 8 - (7 - 0.5) = 1.5
+    finding = doctor.check_memory()
+    assert (finding.found, finding.state) == ("1.5 GiB free", State.WARNING)
+
+
+def test_memory_without_a_limit_is_the_machines(kernel):
+    (kernel / "memory.max").write_text("max\n")
+    assert doctor.check_memory().found == "20.0 GiB free"
+
+
+def test_memory_is_not_known_where_the_kernel_does_not_tell_it(kernel):
+    (kernel / "meminfo").unlink()
+    assert doctor.check_memory().state == State.UNKNOWN
+
+
+def test_a_check_that_fails_is_a_finding_and_the_others_are_made(monkeypatch, caplog):
+    def fail():
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(doctor, "check_versions", fail)
+    with caplog.at_level(logging.DEBUG):
+        result = doctor.examine([])
+    first, *others = result["findings"]
+    assert (first["state"], first["found"]) == ("unknown", "cannot be looked at: RuntimeError: no such luck")
+    assert [finding["what"] for finding in others][:2] == ["GPUs", "memory"]
+    assert "Traceback" in caplog.text
+
+
+def test_each_finding_is_told_before_the_next_check_begins(monkeypatch, caplog):
+    told = []
+
+    def check():
+        told.append([record.getMessage() for record in caplog.records if record.name == doctor.__name__])
+        return doctor.Finding("GPUs", "none")
+
+    monkeypatch.setattr(doctor, "check_gpus", check)
+    with caplog.at_level(logging.INFO):
+        doctor.examine([])
+    assert [line.split(": ")[0] for line in told[0]] == ["ok      versions"]
 
 
 def test_little_disk_is_a_warning_with_what_to_do(monkeypatch, tmp_path):

@@ -48,7 +48,7 @@ def open_run(monkeypatch):
         )
         run = TrainedRun(record, dataset, model, step=10)
 
-        def open_trained_run(workdir, data):
+        def open_trained_run(workdir, data, replicas):
             return run
 
         monkeypatch.setattr("trainer.evaluate.open_trained_run", open_trained_run)

@@ -10,18 +10,23 @@ import tensorflow as tf
 
 from contract import storage
 from contract.layout import DatasetLayout, RunLayout
-from contract.schema import Split
+from contract.schema import EVENT_KINDS, Split
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel, queries_of
+from tests.trainer.runs import checkerboard_dataset, make_config
+from tests.trainer.runs import run as run_training
+from trainer.checkpoint import Weights
 from trainer.config import MatrixFactorizationConfig, NeuralConfig, TowersConfig
-from trainer.export import describe_run, export_model
+from trainer.export import describe_run, export, export_model
+from trainer.models.interface import Queries
 from trainer.models.matrix_factorization import MatrixFactorizationInference, item_width
 from trainer.models.neural import NeuralInference
-from trainer.models.towers import DenseWeights, TowersInference, make_dense_variables
+from trainer.models.towers import TowersInference, make_dense_variables
 from trainer.presets import PRESETS
-from trainer.ranking.topk import query_signature
+from trainer.ranking.cases import build_cases, next_items
+from trainer.ranking.topk import query_chunks, query_signature
 from trainer.run_record import RunRecord
-from trainer.trained_run import TrainedRun
+from trainer.trained_run import TrainedRun, open_trained_run
 
 ITEMS = [f"item-{place}" for place in range(8)]
 
@@ -80,7 +85,7 @@ def test_a_moved_export_answers_in_a_process_with_tensorflow_alone_bit_for_bit_a
         subprocess.run(client, stdout=subprocess.PIPE, text=True, check=True, cwd="/", timeout=120).stdout
     )
 
-    assert answer["signatures"] == ["recommend", "score", "serving_default", "similar_items"]
+    assert answer["signatures"] == ["recommend", "recommend_events", "score", "serving_default", "similar_items"]
     expected = bits(tf.function(model.catalogue_scores)(queries_of([0, 1, 2])))
     for row, names in enumerate(answer["item_id"]):
         shown = [name for name in names if name]
@@ -211,8 +216,11 @@ def test_ids_that_lookup_tables_would_change_are_refused(model, tmp_path):
         export_model(model, dataset, str(tmp_path / "export"))
 
 
-def trained_models():
-    """One of each kind that runs train, with made-up weights for 2 visitors and 8 items and a bucket of each."""
+def trained_models(num_frequent=2):
+    """One of each kind that runs train, with made-up weights for 2 visitors and 8 items and a bucket of each.
+
+    So many of the visitors have vectors of their own in the towers.
+    """
     generator = np.random.default_rng(1)
 
     def normal(*shape):
@@ -220,23 +228,20 @@ def trained_models():
 
     factorization = MatrixFactorizationConfig(dim=5)
     matrix_factorization = MatrixFactorizationInference(
-        factorization,
-        visitor_table=normal(3, 5),
-        item_table=normal(9, item_width(factorization)),
-        num_visitors=2,
-        num_items=8,
-        item_counts=np.arange(8, 0, -1),
+        factorization, num_visitors=2, visitor_rows=3, num_items=8, item_rows=9, item_counts=np.arange(8, 0, -1)
     )
+    matrix_factorization.fill(Weights({"visitor": normal(3, 5), "item": normal(9, item_width(factorization))}, []))
     sizes = [10, 7, 4, 1]
     dense = [part for a, b in itertools.pairwise(sizes) for part in (normal(a, b), normal(b))]
-    neural = NeuralInference(
-        NeuralConfig(hidden=(7, 4)), visitor_table=normal(3, 5), item_table=normal(9, 5), dense=dense, num_items=8
-    )
+    neural = NeuralInference(NeuralConfig(hidden=(7, 4)), visitor_rows=3, item_rows=9, num_items=8)
+    neural.fill(Weights({"visitor": normal(3, 5), "item": normal(9, 5)}, dense))
     config = TowersConfig(dim=5, history_length=3)
-    weights = DenseWeights(*(normal(*variable.shape) for variable in make_dense_variables(config, seed=0)))
+    items = normal(8, 6)
     towers = TowersInference(
-        config, items=normal(8, 6), visitors=normal(2, 5), dense=weights, item_counts=np.arange(8, 0, -1)
+        config, item_rows=lambda _: items.__getitem__, num_frequent=num_frequent, item_counts=np.arange(8, 0, -1)
     )
+    dense = [np.asarray(normal(*variable.shape), np.float32) for variable in make_dense_variables(config, seed=0)]
+    towers.fill(Weights({"visitor": normal(num_frequent + 1, 5)}, dense))
     return [matrix_factorization, neural, towers]
 
 
@@ -260,8 +265,67 @@ def test_every_kind_of_trained_model_is_served_bit_for_bit(dataset, model, tmp_p
     np.testing.assert_array_equal(bits(pairs), bits(own))
 
 
-def test_towers_answer_a_visitor_never_seen_by_his_history_and_without_one_by_what_is_popular(dataset, tmp_path):
+@pytest.mark.parametrize("preset", ["mf", "nn"])
+def test_a_trained_preset_serves_a_visitor_never_seen_from_two_items_as_its_model_ranks(preset, tmp_path):
+    board = checkerboard_dataset(str(tmp_path / "board"))
+    run_training(make_config(preset, "epochs=15"), board, tmp_path / "run")
+    export(workdir=str(tmp_path / "run"), output=str(tmp_path / "export"))
+    recommend = tf.saved_model.load(str(tmp_path / "export")).signatures["recommend"]
+    answer = recommend(
+        visitor_id=tf.constant(["nobody", "nobody"]),
+        history=tf.constant([["i0", "i2"], ["i3", "i1"]]),
+        k=tf.constant(18),
+        exclude_seen=tf.constant(True),
+    )
+    places = np.array([[int(name.decode().removeprefix("i")) for name in row] for row in answer["item_id"].numpy()])
+    # who touched two even items gets the eight other even ones before any odd one, and the other way round
+    assert (places[:, :8] % 2).tolist() == [[0] * 8, [1] * 8]
+    assert [sorted(row) for row in places.tolist()] == [sorted({*range(20)} - {0, 2}), sorted({*range(20)} - {3, 1})]
+
+    model = open_trained_run(str(tmp_path / "run")).model
+    own_scores = tf.function(model.catalogue_scores, input_signature=[query_signature(None)])
+    expected = own_scores(queries_of([board.num_visitors] * 2, [[0, 2], [3, 1]]))
+    np.testing.assert_array_equal(bits(answer["score"]), bits(tf.gather(expected, places, batch_dims=1)))
+    assert (np.diff(answer["score"].numpy(), axis=1) <= 0).all()
+
+
+def test_histories_with_events_are_served_the_scores_that_the_evaluator_ranks_by(tmp_path):
+    """Random timelines of all kinds over five weeks, half of them before the cut: the next items of the other half."""
+    generator = np.random.default_rng(3)
+    moments = np.sort(generator.integers(0, 35 * 24 * 60 * 60 * 1000, 90)).tolist()
+    events = [
+        (f"v{generator.integers(6)}", f"item-{generator.integers(9)}", EVENT_KINDS[generator.integers(3)], moment)
+        for moment in moments
+    ]
+    dataset = build_dataset(
+        str(tmp_path / "dataset"), train=events[:45], test=events[45:], visitors=["v0", "v1"], items=ITEMS
+    )
     towers = trained_models()[-1]
+    export_model(towers, dataset, str(tmp_path / "export"))
+    served = tf.saved_model.load(str(tmp_path / "export")).signatures["recommend_events"]
+
+    cases = build_cases(dataset, Split.TEST, next_items)
+    ((_, queries),) = query_chunks(cases.visitor, cases.history, cases.timestamp_ms, len(cases))
+    expected = tf.function(towers.catalogue_scores, input_signature=[query_signature(None)])(queries)
+    is_entry = np.arange(queries.history.shape[1]) < queries.history_length.numpy()[:, None]
+    ids, kinds = np.array([*ITEMS, "never sold"]), np.array(EVENT_KINDS)
+    answer = served(
+        visitor_id=tf.constant([f"v{visitor}" for visitor in cases.visitor]),
+        history=tf.constant(np.where(is_entry, ids[queries.history], "")),
+        history_event=tf.constant(np.where(is_entry, kinds[queries.history_event], "")),
+        history_age_ms=queries.timestamp_ms[:, None] - queries.history_timestamp_ms,
+        k=tf.constant(8),
+        exclude_seen=tf.constant(False),
+    )
+    places = [[ITEMS.index(name.decode()) for name in row] for row in answer["item_id"].numpy()]
+    np.testing.assert_array_equal(bits(answer["score"]), bits(tf.gather(expected, places, batch_dims=1)))
+    # the kinds and the ages tell: as views of this moment the same histories score otherwise
+    plain = towers.catalogue_scores(Queries.of_items(queries.visitor, queries.history, queries.history_length))
+    assert not np.allclose(plain, expected, atol=0.1)
+
+
+def test_towers_answer_a_visitor_never_seen_by_his_history_and_without_one_by_what_is_popular(dataset, tmp_path):
+    towers = trained_models(num_frequent=0)[-1]
     export_model(towers, dataset, str(tmp_path / "export"))
     answer = tf.saved_model.load(str(tmp_path / "export")).signatures["recommend"](
         visitor_id=tf.constant(["nobody", "anna", "nobody", "nobody"]),

@@ -10,7 +10,7 @@ from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
 from tests.trainer.runs import checkerboard_dataset, make_config, run, same_parity_share
 from trainer.dataset import Dataset
 from trainer.models.interface import Queries
-from trainer.models.loading import load_inference_model
+from trainer.trained_run import open_trained_run
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_an_item_that_nobody_touched_is_recommended_by_its_content(tmp_path: Pat
     dataset = build_dataset(str(tmp_path / "dataset"), **arguments, categories=categories)
     assert dataset.num_trained_items() == 18
     run(make_config("nn", "epochs=15", "model.return_bonus=0"), dataset, tmp_path / "run")
-    model = load_inference_model(str(tmp_path / "run"), dataset)
+    model = open_trained_run(str(tmp_path / "run"), dataset.root).model
     history = tf.constant([[0, 2], [1, 3]], tf.int64)
     scores = model.catalogue_scores(
         Queries.of_items(tf.constant([60, 61], tf.int64), history, tf.constant([2, 2], tf.int64))

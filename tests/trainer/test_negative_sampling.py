@@ -1,8 +1,17 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from contract.schema import Split
+from tests.trainer.dataset_builder import build_dataset
+from trainer.distribution import start_replicas
+from trainer.input_pipeline import training_batches
+from trainer.models.build import build_training_model
 from trainer.negative_sampling import NegativeSampler
+from trainer.presets import PRESETS
 
 
 def draw(sampler: NegativeSampler, step: int) -> np.ndarray:
@@ -97,12 +106,55 @@ def test_corrected_candidates_estimate_the_sum_over_all_other_items(
     assert np.mean(sums) == pytest.approx(np.exp(scores[:3]).sum(), rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        # mf: the three rows of the first visitor and the two of the last; the others have nothing else to be made of
+        ("mf", [2, 2, 1]),
+        # nn: what comes second or later in a timeline
+        ("nn", [1, 2, 1]),
+    ],
+)
+def test_expected_counts_are_those_of_the_batches_and_not_of_all_rows(
+    preset: str, expected: list[int], tmp_path: Path
+) -> None:
+    timelines = {"first": "abc", "once": "a", "again": "aa", "last": "ab"}
+    train = [(visitor, item, "view", time) for visitor, items in timelines.items() for time, item in enumerate(items)]
+    dataset = build_dataset(str(tmp_path), train=train, visitors=list(timelines), items=list("abc"))
+    config = PRESETS[preset]
+    small = replace(config.input, batch_size=2)
+    config = replace(config, model=replace(config.model, dim=4), loss=replace(config.loss, num_drawn=0), input=small)
+    objective = build_training_model(config, dataset, start_replicas(1, None)).objective
+    shown = np.zeros(3, int)
+    for batch in training_batches(
+        dataset.shards(Split.TRAIN),
+        config.input,
+        seed=0,
+        epochs=1,
+        history_length=config.history_length,
+        is_sequential=config.is_sequential,
+    ):
+        candidates = objective.prepare(0, batch, tf.constant(0, tf.int64)).inputs[0]
+        shown += np.bincount(tf.boolean_mask(candidates.items, candidates.is_candidate), minlength=3)
+    assert shown.tolist() == expected
+    shares = np.exp(objective.sampler.log_expected_count(tf.range(3), tf.constant(1.0)))
+    np.testing.assert_allclose(shares, np.array(expected) / sum(expected), rtol=1e-6)
+
+
 def test_expected_counts_add_up_over_both_sources() -> None:
     # shares in the batch 1/4, 3/4; drawn evenly (power 0), 10 items
     sampler = NegativeSampler(np.array([1, 3]), num_drawn=10, drawn_power=0.0, seed=0)
     found = np.exp(sampler.log_expected_count(tf.constant([0, 1, 1]), tf.constant(8.0)))
     # 8 × 1/4 + 10 × 1/2 = 7; 8 × 3/4 + 10 × 1/2 = 11
     np.testing.assert_allclose(found, [7.0, 11.0, 11.0], rtol=1e-6)
+
+
+def test_the_batch_may_show_other_shares_than_those_that_are_drawn_by() -> None:
+    # in the batches 3/4 and 1/4; drawn by (1 + 1) and (3 + 1): 1/3 and 2/3
+    sampler = NegativeSampler(np.array([1, 3]), batch_counts=np.array([6, 2]), num_drawn=12, drawn_power=1.0, seed=0)
+    found = np.exp(sampler.log_expected_count(tf.constant([0, 1]), tf.constant(8.0)))
+    # 8 × 3/4 + 12 × 1/3 = 10; 8 × 1/4 + 12 × 2/3 = 10
+    np.testing.assert_allclose(found, [10.0, 10.0], rtol=1e-6)
 
 
 def test_no_draws_leave_the_batch_alone() -> None:

@@ -1,10 +1,14 @@
+from collections.abc import Callable
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from trainer.config import AdagradConfig, AdamConfig, OptimizerConfig
-from trainer.optimizers import dense_optimizer, row_optimizer
+from trainer.distribution import start_replicas
+from trainer.optimizers import apply_summed, dense_optimizer, row_optimizer
 
 
 def make_table(config: OptimizerConfig, values: np.ndarray) -> tuple[tf.Variable, dict[str, tf.Variable]]:
@@ -64,3 +68,46 @@ def test_a_table_whose_every_row_has_a_gradient_moves_as_under_keras(config: Opt
         row_optimizer(config).apply(values, slots, tf.range(3, dtype=tf.int64), gradient, tf.constant(step, tf.int64))
         keras_optimizer.apply([gradient], [dense])
     np.testing.assert_allclose(values.numpy(), np.asarray(dense), rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_dense_weights_move_once_along_the_sum_on_every_replica(count: int) -> None:
+    replicas = start_replicas(count, None)
+    with replicas.strategy.scope():
+        weights = [keras.Variable(np.zeros(2, np.float32)), keras.Variable(np.float32(1.0))]
+        optimizer = dense_optimizer(AdagradConfig(learning_rate=0.5, initial_accumulator=7.0))
+        optimizer.build(weights)
+
+    def on_replica(replica: int) -> tf.Tensor:
+        apply_summed(optimizer, [tf.constant([3.0, 0.0]), tf.constant(-3.0)], weights)
+        return replicas.all_gather(tf.convert_to_tensor(weights[0].value)[None])
+
+    for _ in range(2):
+        moved = tf.function(lambda: replicas.run(on_replica))()
+    # first 0.5 × 3 / √(7 + 9) = 0.375, then 0.5 × 3 / √(7 + 9 + 9) = 0.3
+    np.testing.assert_allclose(moved, [[-0.675, 0.0]] * count, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(weights[1]), 1.675, rtol=1e-6)
+    assert optimizer.iterations.numpy() == 2
+
+
+@pytest.mark.parametrize(
+    "kind", [AdagradConfig, partial(AdagradConfig, is_row_wise=True), AdamConfig], ids=["adagrad", "row-wise", "adam"]
+)
+def test_the_rate_rises_evenly_over_the_warm_up(kind: Callable[..., OptimizerConfig]) -> None:
+    moves = {}
+    for warm_up_steps in (0, 4):
+        config = kind(learning_rate=0.4, warm_up_steps=warm_up_steps)
+        values, slots = make_table(config, np.zeros((1, 1), np.float32))
+        weight = keras.Variable(np.zeros(1, np.float32))
+        optimizer = dense_optimizer(config)
+        optimizer.build([weight])
+        places = [np.zeros(2)]
+        for step in range(6):
+            gradient = tf.constant([[3.0]])
+            row_optimizer(config).apply(values, slots, tf.constant([0]), gradient, tf.constant(step, tf.int64))
+            apply_summed(optimizer, [gradient[0]], [weight])
+            places.append(np.array([values.numpy()[0, 0], np.asarray(weight)[0]]))
+        moves[warm_up_steps] = np.diff(places, axis=0)
+    # rates of 0.1, 0.2, 0.3, 0.4, 0.4 and 0.4 instead of 0.4
+    share = np.array([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
+    np.testing.assert_allclose(moves[4], moves[0] * share[:, None], rtol=1e-4)

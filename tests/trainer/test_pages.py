@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from contract.report.page import Note, Page, Picture, render
+from contract.report.page import Block, Note, Page, Picture, render
 from contract.schema import Split
 from trainer.checkpoint import Validations
 from trainer.evaluation_page import evaluation_page
@@ -129,6 +129,32 @@ def test_a_protocol_without_cases_says_so():
         "nobody returns",
         "new items: there is nobody to rank for.",
     ]
+
+
+def test_any_two_systems_stand_in_a_row_and_a_column():
+    systems = {
+        "model": {"value": 0.5, "low": 0.4, "high": 0.6},
+        "popular": {"value": 0.2, "low": 0.1, "high": 0.3, "p": 0.01},
+    }
+    pair = {"difference": 0.3, "low": 0.2, "high": 0.4, "p": 0.01}
+    protocol = {
+        "protocol": "new items",
+        "cases": dict.fromkeys(
+            (
+                *("visitors", "cases", "cases_in_all", "relevant_items", "without_history", "without_relevant_items"),
+                *("unknown_item_share", "catalogue_items"),
+            ),
+            1,
+        ),
+        "ranking": {name: {"ndcg@20": figure, "coverage@20": {"value": 0.1}} for name, figure in systems.items()},
+        "ranking_otherwise": None,
+        "groups": {},
+        "pairs": {"ndcg@20": {"model": {"popular": pair}}},
+    }
+    page = evaluation_page("run", {Split.TEST: evaluation(protocols={"next_item": protocol})})
+    (table,) = [part.table for part in parts(page) if isinstance(part, Block) and part.title.startswith("Any two")]
+    assert table.header == ["", "model", "popular"]
+    assert table.rows == [["model", None, "+0.3000†"], ["popular", "-0.3000†", None]]
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,47 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+
+import pytest
 
 from trainer.preemption import StopRequest, stop_on_sigterm
 
+BUSY = """
+import hashlib
+from trainer.preemption import stop_on_sigterm
+with stop_on_sigterm(None):
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)  # minutes outside of Python, as in a call of TensorFlow
+"""
 
-def test_a_sigterm_makes_the_request_and_the_next_one_is_not_caught() -> None:
+
+def test_a_sigterm_makes_the_request() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with stop_on_sigterm(None) as request:
         assert not request.is_made
         os.kill(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + 60
+        while not request.is_made and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert request.is_made
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_second_sigterm_ends_a_process_that_is_not_in_python() -> None:
+    process = subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):  # the first one waits for the step's end
+        process.wait(1)
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(30) == 143
+    finally:
+        process.kill()
 
 
 def test_a_request_that_is_given_leaves_signals_alone() -> None:

@@ -78,11 +78,57 @@ def test_padding_may_stand_anywhere(serving):
 
 
 def test_histories_reach_the_model_in_order_without_padding(serving):
-    queries = serving._queries(tf.constant(["bob"]), tf.constant([["", "item-3", "", "item-1", "?"]]))
+    history, zeros = tf.constant([["", "item-3", "", "item-1", "?"]]), tf.zeros([1, 5], tf.int64)
+    queries = serving._queries(tf.constant(["bob"]), history, zeros, zeros)
     assert queries.visitor.numpy().tolist() == [1]
     assert queries.history_length.numpy().tolist() == [3]
     assert queries.history.numpy()[0, :2].tolist() == [3, 1]
     assert 5 <= queries.history.numpy()[0, 2] < 8  # one of three out-of-vocabulary buckets
+
+
+def test_kinds_and_ages_reach_the_model_beside_their_items(serving):
+    queries = serving._queries(
+        tf.constant(["bob"]),
+        tf.constant([["", "item-3", "", "item-1"]]),
+        tf.constant([[1, 2, 1, 0]], tf.int64),
+        tf.constant([[7, 5000, 8, 300]], tf.int64),
+    )
+    assert queries.history.numpy()[0, :2].tolist() == [3, 1]
+    assert queries.history_event.numpy()[0, :2].tolist() == [2, 0]
+    assert (queries.timestamp_ms[:, None] - queries.history_timestamp_ms).numpy()[0, :2].tolist() == [5000, 300]
+
+
+def recommend_events(serving, history, events, ages):
+    answer = serving.recommend_events(
+        tf.constant(["anna"]),
+        tf.constant(history),
+        tf.constant(events, tf.string),
+        tf.constant(ages, tf.int64),
+        tf.constant(2),
+        tf.constant(True),
+    )
+    return [name.decode() for name in answer["item_id"].numpy()[0]]
+
+
+def test_histories_with_events_are_answered_as_those_without(serving):
+    history, events = [["item-2", "", "item-1"]], [["transaction", "", "view"]]
+    assert recommend_events(serving, history, events, [[60_000, 0, 0]]) == ["item-0", "item-4"]
+    assert recommend_events(serving, [[""]], [[""]], [[-1]]) == ["item-2", "item-1"]
+
+
+@pytest.mark.parametrize(
+    ("events", "ages", "message"),
+    [
+        ([["view", "buy"]], [[1, 0]], "history_event must be one of view, addtocart, transaction"),
+        ([["view", ""]], [[1, 0]], "history_event must be one of view, addtocart, transaction"),
+        ([["view", "view"]], [[1, -1]], "history_age_ms must be at least 0"),
+        ([["view"]], [[1, 0]], "history_event must have an entry for each of history"),
+        ([["view", "view"]], [[1], [2]], "history_age_ms must have an entry for each of history"),
+    ],
+)
+def test_events_that_do_not_go_with_the_history_are_refused(serving, events, ages, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        recommend_events(serving, [["item-2", "item-1"]], events, ages)
 
 
 def test_a_history_may_have_no_column_at_all(serving):

@@ -86,7 +86,8 @@ def test_rows_are_carried_over_by_id_with_their_slots(
         initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev)
     slot = next(iter(parts.tables["item"].slots))
     for kind in ("values", slot):
-        old, new = checkpoint.read_array(str(tmp_path), state, f"item.{kind}"), whole(parts, f"item.{kind}")
+        old = np.asarray(checkpoint.read_array(str(tmp_path), state, f"item.{kind}"))
+        new = whole(parts, f"item.{kind}")
         np.testing.assert_array_equal(new[[2, 1]], old[:2])  # a and b
         np.testing.assert_array_equal(new[5], old[2])  # the bucket, or all others
     values = whole(parts, "item.values")
@@ -96,7 +97,7 @@ def test_rows_are_carried_over_by_id_with_their_slots(
     counts = {"rows": 6, "carried": 3, "from_category": 2, "new": 1, "dropped": 0}
     assert told["tables"]["item"] == counts
     if "visitor" in parts.tables:
-        old = checkpoint.read_array(str(tmp_path), state, "visitor.values")
+        old = np.asarray(checkpoint.read_array(str(tmp_path), state, "visitor.values"))
         np.testing.assert_array_equal(whole(parts, "visitor.values")[1], old[0])
         # v and what stands for unknown visitors; x is new, w is gone
         assert told["tables"]["visitor"] == {"rows": 3, "carried": 2, "from_category": 0, "new": 1, "dropped": 1}

@@ -34,7 +34,7 @@ class Answers:
         }
 
     def search(self, text: str) -> list[dict[str, Any]]:
-        """Items whose id or category begins with the text, most frequent first."""
+        """Items whose id begins with the text, or whose category it is, most frequent first."""
         found = (item for item in self._known if item.startswith(text) or (self._item(item).category or "") == text)
         return [self._describe(item) for item in islice(found, _SUGGESTED)]
 

@@ -1,5 +1,5 @@
 "use strict";
-// A state is {visitor, history}; each change is an entry of the browser's history, so that Back takes it back.
+// A state is {visitor, isKnown, history}; each change is an entry of the browser's history, so that Back takes it back.
 // Ids reach the page as text only, never as markup.
 
 const byId = (id) => document.getElementById(id);
@@ -7,6 +7,7 @@ const SHOWN = 60;
 let mostHistory = 0;
 let hasTimelines = false;
 let asked = 0;
+let taken = 0;
 
 function make(tag, text, properties = {}) {
   return Object.assign(document.createElement(tag), { textContent: text, ...properties });
@@ -37,7 +38,7 @@ async function telling(action) {
   }
 }
 
-const state = () => history.state || { visitor: "", history: [] };
+const state = () => history.state || { visitor: "", isKnown: false, history: [] };
 
 function go(next) {
   next.history = next.history.slice(-mostHistory);
@@ -89,14 +90,21 @@ function showHistory({ history: items }) {
   if (items.length > SHOWN) byId("history").append(make("li", `and ${items.length - SHOWN} earlier`));
 }
 
+function showVisitor({ visitor, isKnown }) {
+  const without = hasTimelines ? "" : " Timelines are not part of an export: --data DATASET shows them.";
+  byId("visitor").value = visitor;
+  byId("known").textContent = !visitor ? "" : isKnown ? `A known visitor.${without}`
+    : "Unknown: answered by the history alone.";
+}
+
 async function show() {
   const now = state();
   const mine = ++asked;
-  byId("visitor").value = now.visitor;
+  showVisitor(now);
   showHistory(now);
   const told = await ask("recommend", {
-    ...now, k: byId("k").valueAsNumber || 0, hide_seen: byId("hide_seen").checked,
-    only_available: byId("only_available").checked,
+    visitor: now.visitor, history: now.history, k: byId("k").valueAsNumber || 0,
+    hide_seen: byId("hide_seen").checked, only_available: byId("only_available").checked,
   });
   if (mine !== asked) return;  // a later question is on its way
   byId("models").replaceChildren(...told.models.map(modelList));
@@ -106,11 +114,9 @@ async function show() {
 }
 
 async function takeVisitor(id) {
+  const mine = ++taken;
   const told = await ask("visitor", { visitor: id });
-  await go({ visitor: id, history: told.history });
-  const without = hasTimelines ? "" : " Timelines are not part of an export: --data DATASET shows them.";
-  byId("known").textContent = !id ? "" : told.is_known ? `A known visitor.${without}`
-    : "Unknown: answered by the history alone.";
+  if (mine === taken) await go({ visitor: id, isKnown: told.is_known, history: told.history });
 }
 
 async function showSimilar(id) {
@@ -163,5 +169,5 @@ byId("clear").addEventListener("click", () => telling(() => takeVisitor("")));
 byId("close").addEventListener("click", () => { byId("similar").hidden = true; });
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
 byId("controls").addEventListener("change", () => telling(show));
-window.addEventListener("popstate", () => { byId("known").textContent = ""; telling(show); });
+window.addEventListener("popstate", () => { taken++; telling(show); });  // Back also takes back a visitor on its way
 telling(start);

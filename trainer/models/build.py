@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from trainer.checkpoint import Weights
 from trainer.config import RunConfig
 from trainer.dataset import Dataset
 from trainer.distribution import Replicas
@@ -26,8 +25,8 @@ class ModelFile(Protocol):
     ) -> TrainingModel:
         """The model that gradient steps move: `tables`, of the rows above, dense weights, and the objective."""
 
-    def inference_model(self, model: Any, config: RunConfig, weights: Weights, dataset: Dataset, /) -> InferenceModel:
-        """The model that ranks with trained weights."""
+    def inference_model(self, model: Any, config: RunConfig, dataset: Dataset, /) -> InferenceModel:
+        """The model that ranks, once it is filled with trained weights."""
 
 
 MODELS: Mapping[str, ModelFile] = {
@@ -59,7 +58,7 @@ def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas
     return MODELS[config.model.kind].training_model(config.model, config, dataset, tables, replicas)
 
 
-def build_inference_model(config: RunConfig, weights: Weights, dataset: Dataset) -> InferenceModel:
-    """The model that ranks with trained weights."""
+def build_inference_model(config: RunConfig, dataset: Dataset) -> InferenceModel:
+    """The model that ranks, once it is filled with trained weights."""
     model = config.scored_model
-    return MODELS[model.kind].inference_model(model, config, weights, dataset)
+    return MODELS[model.kind].inference_model(model, config, dataset)

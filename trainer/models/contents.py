@@ -44,10 +44,10 @@ class Contents:
         """F."""
         return int(self.feature.shape[1])
 
-    def rows(self, table: np.ndarray) -> np.ndarray:
-        """[I, W] float32: the content of each item, from the feature table [num_features, W]."""
-        starts = range(0, len(self.feature), _CHUNK_ITEMS)
-        chunks = [slice(start, start + _CHUNK_ITEMS) for start in starts]
+    def rows(self, table: np.ndarray, items: slice) -> np.ndarray:
+        """[n, W] float32: the content of some items, from the feature table [num_features, W]."""
+        start, stop, _ = items.indices(len(self.feature))
+        chunks = [slice(begin, min(begin + _CHUNK_ITEMS, stop)) for begin in range(start, stop, _CHUNK_ITEMS)]
         parts = [np.einsum("if,ifw->iw", self.weight[chunk], table[self.feature[chunk]]) for chunk in chunks]
         return np.concatenate(parts).astype(np.float32)
 

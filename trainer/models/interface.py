@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import tensorflow as tf
 
+from trainer.checkpoint import Weights
+
 
 class Queries(NamedTuple):
     """Visitors to rank the catalogue for.
@@ -59,6 +61,9 @@ class InferenceModel(Scorer, Protocol):
     @property
     def variables(self) -> Sequence[tf.Variable]:
         """Every weight: what is not a variable would be a constant of the exported graph."""
+
+    def fill(self, weights: Weights) -> None:
+        """Takes on trained weights; a model is made once, of zeros, and filled again as its run goes on."""
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """[B] float32 for visitor [B] and item [B] indices.

@@ -18,10 +18,11 @@ import scipy.sparse as sp
 import tensorflow as tf
 
 from contract.schema import EVENT_KINDS, Vocabulary
-from trainer.checkpoint import Weights
+from trainer.checkpoint import Table, Weights
 from trainer.config import MatrixFactorizationConfig, RunConfig, SampledSoftmaxConfig
 from trainer.dataset import Dataset
 from trainer.distribution import Replicas
+from trainer.embeddings import CHUNK_ROWS
 from trainer.interactions import read_interactions
 from trainer.models.interface import Queries
 from trainer.models.objectives import (
@@ -30,9 +31,11 @@ from trainer.models.objectives import (
     Tables,
     TrainingModel,
     compute_dtype,
+    entries_beside_chosen,
     negative_sampler,
 )
 from trainer.models.table_rows import TableRows, vocabulary_rows
+from trainer.models.table_variables import HOST, fill, make_variable
 
 _BIAS_SCALE = 0.1
 """The bias is this times its column. Adagrad moves every entry alike, however small its gradients, and at the vectors'
@@ -56,7 +59,7 @@ def training_model(
     with replicas.strategy.scope():
         dense = make_dense_variables(model)
     if isinstance(config.loss, SampledSoftmaxConfig):
-        sampler = negative_sampler(config.loss, dataset, config.seed)
+        sampler = negative_sampler(config.loss, dataset, config, entries_beside_chosen)
         softmax = SampledSoftmaxObjective(config.loss, tables, replicas.count, factorization, sampler, config.seed)
         return TrainingModel(tables, dense, softmax)
 
@@ -68,23 +71,21 @@ def training_model(
 
 
 def inference_model(
-    model: MatrixFactorizationConfig, config: RunConfig, weights: Weights, dataset: Dataset
+    model: MatrixFactorizationConfig, config: RunConfig, dataset: Dataset
 ) -> "MatrixFactorizationInference":
-    """The trained factorization, its visitors made of their items where they have no table."""
+    """The factorization to be filled; its visitors are made of their items where they have no table."""
+    rows = table_rows(model, dataset)
     # a softmax never trains the buckets' items, and ranks unknown visitors by what is popular; a squared error trains
     # all rows, and its scores are weights of events, which popularity is not
     ranks_by_popularity = isinstance(config.loss, SampledSoftmaxConfig)
-    visitors = weights.tables.get("visitor")
-    if visitors is None:
-        every_kind = [1.0] * len(EVENT_KINDS)
-        visitors = sum_items(model, weights.tables["item"], read_interactions(dataset, every_kind))
+    every_kind = [1.0] * len(EVENT_KINDS)
     return MatrixFactorizationInference(
         model,
-        visitor_table=visitors,
-        dense=weights.dense,
-        item_table=weights.tables["item"],
         num_visitors=dataset.num_visitors,
+        visitor_rows=rows["visitor"].num_rows if "visitor" in rows else dataset.num_visitors,
+        visitor_items=None if "visitor" in rows else read_interactions(dataset, every_kind),
         num_items=dataset.num_items,
+        item_rows=rows["item"].num_rows,
         item_counts=dataset.item_counts() if ranks_by_popularity else None,
     )
 
@@ -122,9 +123,18 @@ class MatrixFactorization:
 
     def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Vectors [C, D] and biases [C] for rows [C, W] of the item table."""
-        vectors = self._normalize(rows[:, : self.config.dim])
-        biases = _BIAS_SCALE * rows[:, -1] if self.config.has_item_bias else tf.zeros(tf.shape(rows)[:1])
-        return vectors, biases
+        if not self.config.has_item_bias:
+            return self._normalize(rows), tf.zeros(tf.shape(rows)[:1])
+        # split and not sliced: the gradient is then put together once, instead of two tables of zeros being added
+        vectors, columns = tf.split(rows, [self.config.dim, 1], axis=1)
+        return self._normalize(vectors), _BIAS_SCALE * columns[:, 0]
+
+    def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
+        """[B, D] sums of placed items, of rows [B, H, W] of the item table where `is_entry` [B, H]."""
+        vectors, _ = tf.split(rows, [self.config.dim, rows.shape[2] - self.config.dim], axis=2)
+        squares = tf.reduce_sum(tf.square(vectors), axis=2)
+        share = tf.where(is_entry, tf.math.rsqrt(tf.maximum(squares, 1e-12)), 0.0)
+        return tf.matmul(share[:, None, :], vectors)[:, 0]
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
         """[B] for placed visitors [B, D], placed items [B, D] and their biases [B]."""
@@ -146,41 +156,65 @@ class MatrixFactorizationInference(tf.Module):
         self,
         config: MatrixFactorizationConfig,
         *,
-        visitor_table: np.ndarray,
-        item_table: np.ndarray,
         num_visitors: int,
+        visitor_rows: int,
         num_items: int,
+        item_rows: int,
         item_counts: np.ndarray | None,
-        dense: Sequence[np.ndarray] = (),
+        visitor_items: sp.csr_matrix | None = None,
     ) -> None:
-        """The model of trained tables, whose rows beyond the vocabularies are out-of-vocabulary buckets.
+        """A model of tables whose rows beyond the vocabularies are out-of-vocabulary buckets; `fill` fills it.
 
         Args:
-          visitor_table: [V, D]; where visitors are made of their items, what `sum_items` gives for those of training.
-          item_table: [≥ I, W].
+          visitor_rows, item_rows: of the tables, at least the numbers of visitors and items.
           item_counts: [I] training events of each item: unknown visitors are then ranked by popularity, and an item
             without events, or unknown, scores like the least popular one without any similarity. None: all score with
             their own rows, which training touched like any other.
-          dense: the trained weights that are no table.
+          visitor_items: [V, I] how often each visitor touched each item: what visitors without a table are made of.
         """
         super().__init__(name="matrix_factorization")
         self._model = MatrixFactorization(config)
         self._num_visitors = num_visitors
         self._num_items = num_items
-        self._dense = [tf.Variable(weight, trainable=False, dtype=tf.float32) for weight in dense]
-        self._visitors = tf.Variable(visitor_table, trainable=False, name="visitors")
-        vectors, biases = self._model.place_items(tf.constant(item_table))
+        nothing = sp.csr_matrix((visitor_rows, num_items), dtype=np.float32)
+        self._visitor_items = nothing if visitor_items is None else visitor_items
+        self._dense = [make_variable(tuple(variable.shape), variable.name) for variable in make_dense_variables(config)]
+        with tf.device(HOST):
+            self._visitors = make_variable((visitor_rows, config.dim), "visitors")
         self._popularity: tf.Variable | None = None
         if item_counts is not None:
             self._popularity = tf.Variable(np.append(np.log1p(item_counts), 0.0), trainable=False, dtype=tf.float32)
-            is_trained = np.append(item_counts > 0, False)
-            least = tf.reduce_min(tf.boolean_mask(biases[:num_items], is_trained[:-1]))
-            vectors = tf.where(is_trained[:, None], vectors[: num_items + 1], 0.0)
-            biases = tf.where(is_trained, biases[: num_items + 1], least)
-        self._items = tf.Variable(vectors[:num_items], trainable=False, name="items")
-        self._biases = tf.Variable(biases[:num_items], trainable=False, name="biases")
-        self._other_items = tf.Variable(vectors[num_items:], trainable=False, name="other_items")
-        self._other_biases = tf.Variable(biases[num_items:], trainable=False, name="other_biases")
+            item_rows = num_items + 1  # all buckets are one
+        self._is_trained = np.ones(item_rows, bool) if item_counts is None else np.append(item_counts > 0, False)
+        self._items = make_variable((num_items, config.dim), "items")
+        self._biases = make_variable((num_items,), "biases")
+        self._other_items = make_variable((item_rows - num_items, config.dim), "other_items")
+        self._other_biases = make_variable((item_rows - num_items,), "other_biases")
+
+    def fill(self, weights: Weights) -> None:
+        for variable, weight in zip(self._dense, weights.dense, strict=True):
+            variable.assign(weight)
+        table, is_trained = weights.tables["item"], self._is_trained
+        biases = _bias_column(self._model, table, len(is_trained))
+        biases = np.where(is_trained, biases, biases[:-1][is_trained[:-1]].min(initial=np.inf))
+
+        def directions(rows: slice) -> np.ndarray:
+            vectors, _ = self._model.place_items(tf.constant(table[rows]))
+            return np.where(is_trained[rows, None], vectors, np.float32(0))
+
+        for items, offsets, first in (
+            (self._items, self._biases, 0),
+            (self._other_items, self._other_biases, self._num_items),
+        ):
+            fill(items, directions, first)
+            offsets.assign(biases[first : first + items.shape[0]])
+        visitors = weights.tables.get("visitor")
+        fill(self._visitors, self._sums_of_items if visitors is None else visitors.__getitem__)
+
+    def _sums_of_items(self, visitors: slice) -> np.ndarray:
+        """[n, D]: for each visitor the sum of the directions of his items."""
+        directions = np.asarray(self._items.read_value())  # on a CPU no copy
+        return np.asarray(self._visitor_items[visitors] @ directions, np.float32)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
         return self.piece_scores(queries)(0, self._num_items)
@@ -229,15 +263,11 @@ class MatrixFactorizationInference(tf.Module):
         return visitor < self._num_visitors
 
 
-def sum_items(config: MatrixFactorizationConfig, item_table: np.ndarray, visitor_items: sp.csr_matrix) -> np.ndarray:
-    """[V, D] float32: for each visitor of `visitor_items` [V, I] the sum of the directions of his items.
-
-    Args:
-      item_table: [≥ I, W].
-      visitor_items: how often he touched each.
-    """
-    directions, _ = MatrixFactorization(config).place_items(tf.constant(item_table[: visitor_items.shape[1]]))
-    return np.asarray(visitor_items @ directions.numpy(), np.float32)
+def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.ndarray:
+    """[count] float32: the biases of the first rows of the item table."""
+    starts = range(0, count, CHUNK_ROWS)
+    parts = [model.place_items(tf.constant(table[start : min(start + CHUNK_ROWS, count)]))[1] for start in starts]
+    return np.concatenate(parts)
 
 
 def _gather_two(first: tf.Variable, second: tf.Variable, index: tf.Tensor) -> tf.Tensor:

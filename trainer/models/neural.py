@@ -18,6 +18,7 @@ from trainer.distribution import Replicas
 from trainer.models.interface import Queries
 from trainer.models.objectives import SquaredErrorObjective, Tables, TrainingModel, compute_dtype
 from trainer.models.table_rows import TableRows, vocabulary_rows
+from trainer.models.table_variables import HOST, fill, make_variable
 
 
 def table_rows(model: NeuralConfig, dataset: Dataset) -> dict[str, TableRows]:
@@ -43,15 +44,10 @@ def training_model(
     return TrainingModel(tables, dense, SquaredErrorObjective(config.loss, tables, replicas.count, predict_pairs))
 
 
-def inference_model(model: NeuralConfig, _: RunConfig, weights: Weights, dataset: Dataset) -> "NeuralInference":
-    """The trained network."""
-    return NeuralInference(
-        model,
-        visitor_table=weights.tables["visitor"],
-        item_table=weights.tables["item"],
-        dense=weights.dense,
-        num_items=dataset.num_items,
-    )
+def inference_model(model: NeuralConfig, _: RunConfig, dataset: Dataset) -> "NeuralInference":
+    """The network to be filled."""
+    rows = {name: table.num_rows for name, table in table_rows(model, dataset).items()}
+    return NeuralInference(model, visitor_rows=rows["visitor"], item_rows=rows["item"], num_items=dataset.num_items)
 
 
 def make_dense_variables(config: NeuralConfig, seed: int) -> list[keras.Variable]:
@@ -82,22 +78,23 @@ def predict(
 class NeuralInference(tf.Module):
     """A trained network; see `models.interface.InferenceModel`. Out-of-vocabulary buckets score with their own rows."""
 
-    def __init__(
-        self,
-        config: NeuralConfig,
-        *,
-        visitor_table: np.ndarray,
-        item_table: np.ndarray,
-        dense: Sequence[np.ndarray],
-        num_items: int,
-    ) -> None:
-        """The model of trained tables [rows, D] and dense weights, kernel and bias of each layer in turn."""
+    def __init__(self, config: NeuralConfig, *, visitor_rows: int, item_rows: int, num_items: int) -> None:
+        """A model of so many rows of each table; `fill` fills it."""
         super().__init__(name="neural")
         self._dim = config.dim
         self._num_items = num_items
-        self._visitors = tf.Variable(visitor_table, trainable=False, name="visitors")
-        self._items = tf.Variable(item_table, trainable=False, name="items")
-        self._dense = [tf.Variable(weight, trainable=False, name=f"dense_{n}") for n, weight in enumerate(dense)]
+        with tf.device(HOST):
+            self._visitors = make_variable((visitor_rows, config.dim), "visitors")
+        self._items = make_variable((item_rows, config.dim), "items")
+        self._dense = [
+            make_variable(tuple(variable.shape), variable.name) for variable in make_dense_variables(config, seed=0)
+        ]
+
+    def fill(self, weights: Weights) -> None:
+        fill(self._visitors, weights.tables["visitor"].__getitem__)
+        fill(self._items, weights.tables["item"].__getitem__)
+        for variable, weight in zip(self._dense, weights.dense, strict=True):
+            variable.assign(weight)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
         kernel, bias = self._dense[:2]

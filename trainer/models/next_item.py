@@ -4,7 +4,7 @@ Shapes: B rows of the global batch, b = B / R rows of this replica, H history, N
 D embedding, F features of an item, W columns of a row of an item.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,11 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from contract.schema import Vocabulary
-from trainer.checkpoint import Weights
+from trainer.checkpoint import Table, Weights
 from trainer.config import RunConfig, SampledSoftmaxConfig, TowersConfig
 from trainer.dataset import Dataset
 from trainer.distribution import Replicas
-from trainer.embeddings import Lookup
+from trainer.embeddings import CHUNK_ROWS, Lookup
 from trainer.input_pipeline import Batch
 from trainer.losses import SAMPLED_LOSSES
 from trainer.models import towers
@@ -27,8 +27,10 @@ from trainer.models.objectives import (
     Tables,
     TrainingModel,
     compute_dtype,
+    known_entries,
     negative_sampler,
     own_slice,
+    rows_that_count,
     shown_mask,
 )
 from trainer.models.table_rows import TableRows, first_rows
@@ -61,27 +63,50 @@ def training_model(
         tables,
         replicas.count,
         Towers(model, compute_dtype(config)),
-        negative_sampler(config.loss, dataset, config.seed),
+        negative_sampler(config.loss, dataset, config, known_entries),
         read_contents(dataset),
         config.seed,
     )
     return TrainingModel(tables, dense, objective)
 
 
-def inference_model(model: TowersConfig, _: RunConfig, weights: Weights, dataset: Dataset) -> TowersInference:
-    """The trained towers, whose items are all put together: own row, if training knows the item, plus content."""
-    own, contents = weights.tables["item"][:-1], read_contents(dataset)
-    items = np.zeros((dataset.num_items, own.shape[1]), np.float32)
-    if "feature" in weights.tables:
-        items += contents.rows(weights.tables["feature"])
-    items[: len(own)] += own
-    has_content = np.any(contents.weight > 0, axis=1)
-    # of the others nothing is known: as unpopular as the least popular item
-    items[len(own) :][~has_content[len(own) :], -1] = own[:, -1].min()
-    visitors = weights.tables.get("visitor", np.zeros((1, model.dim), np.float32))[:-1]
+def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> TowersInference:
+    """The towers to be filled; an item is its own row, if training knows it, plus its content."""
+    contents, num_trained = read_contents(dataset), dataset.num_trained_items()
+
+    def item_rows(weights: Weights) -> Callable[[slice], np.ndarray]:
+        return _ItemRows(contents, weights.tables["item"], num_trained, weights.tables.get("feature")).read
+
+    rows = table_rows(model, dataset)
     return TowersInference(
-        model, items=items, visitors=visitors, dense=weights.dense, item_counts=dataset.item_counts()
+        model,
+        item_rows=item_rows,
+        num_frequent=rows["visitor"].num_rows - 1 if "visitor" in rows else 0,
+        item_counts=dataset.item_counts(),
     )
+
+
+class _ItemRows:
+    """Rows [I, W] of a trained model's items, put together as they are asked for."""
+
+    def __init__(self, contents: Contents, own: Table, num_trained: int, features: Table | None) -> None:
+        self._contents, self._own, self._num_trained = contents, own, num_trained
+        self._features = None if features is None else features[: features.shape[0]]
+        least = [own[start : start + CHUNK_ROWS][:, -1].min() for start in range(0, num_trained, CHUNK_ROWS)]
+        self._least_bias = min(least, default=np.float32(0))
+        self._has_content = np.any(contents.weight > 0, axis=1)
+
+    def read(self, items: slice) -> np.ndarray:
+        """[n, W] of items start … stop - 1."""
+        start, stop, _ = items.indices(len(self._has_content))
+        rows = np.zeros((stop - start, self._own.shape[1]), np.float32)
+        if self._features is not None:
+            rows += self._contents.rows(self._features, items)
+        own = self._own[start : min(stop, self._num_trained)]
+        rows[: len(own)] += own
+        # of the others nothing is known: as unpopular as the least popular item
+        rows[len(own) :][~self._has_content[start + len(own) : stop], -1] = self._least_bias
+        return rows
 
 
 class _Inputs(NamedTuple):
@@ -126,8 +151,8 @@ class NextItemObjective:
     seed: int
 
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared:
-        is_entry = batch.is_history & (batch.history < self.sampler.num_items)
-        is_counted = batch.is_row & (batch.item < self.sampler.num_items) & tf.reduce_any(is_entry, axis=1)
+        is_entry = known_entries(batch, self.sampler.num_items)
+        is_counted = rows_that_count(batch, self.sampler.num_items, is_entry)
         own = own_slice(batch, replica, self.replicas)
         candidates = Candidates.of_batch(batch, is_counted, self.config, self.sampler, step, own)
         history = History.of(batch.history, batch.history_event, batch.history_age_ms, is_entry)

@@ -11,10 +11,11 @@ from typing import NamedTuple, Protocol
 import keras
 import tensorflow as tf
 
+from contract.schema import Split
 from trainer.config import RunConfig, SampledSoftmaxConfig, SquaredErrorConfig
 from trainer.dataset import Dataset
 from trainer.embeddings import Lookup, ShardedTable
-from trainer.input_pipeline import Batch
+from trainer.input_pipeline import Batch, count_rows
 from trainer.losses import SAMPLED_LOSSES, WEIGHT_LOSSES
 from trainer.negative_sampling import NegativeSampler
 
@@ -160,6 +161,9 @@ class Factors(Protocol):
     def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Vectors [C, D] and biases [C] for rows of the item table."""
 
+    def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
+        """[b, D] sums of placed items, of rows [b, H, W] of the item table where `is_entry` [b, H]."""
+
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
         """[b] for placed visitors [b, D], placed items [b, D] and their biases [b]."""
 
@@ -183,11 +187,8 @@ class SampledSoftmaxObjective:
     seed: int
 
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared:
-        is_history = batch.is_history & (batch.history < self.sampler.num_items)
-        is_history &= batch.history != batch.item[:, None]
-        is_counted = batch.is_row & (batch.item < self.sampler.num_items)
-        if self.model.config.history_length:
-            is_counted &= tf.reduce_any(is_history, axis=1)
+        is_history = entries_beside_chosen(batch, self.sampler.num_items)
+        is_counted = rows_that_count(batch, self.sampler.num_items, is_history)
         own = own_slice(batch, replica, self.replicas)
         candidates = Candidates.of_batch(batch, is_counted, self.config, self.sampler, step, own)
         shape = [batch.visitor.shape[0], self.model.config.dim]
@@ -205,13 +206,10 @@ class SampledSoftmaxObjective:
         inputs: tuple[tf.Tensor, ...],
     ) -> tf.Tensor:
         given, keep, is_history = inputs
-        num_touched = is_history.shape[0] * is_history.shape[1]
-        candidate_rows = vectors["item"][num_touched:]
+        touched, candidate_rows = tf.split(vectors["item"], [is_history.shape[0] * is_history.shape[1], -1])
         items, biases = self.model.place_items(candidate_rows)
         if self.model.config.history_length:
-            touched, _ = self.model.place_items(vectors["item"][:num_touched])
-            touched = tf.reshape(touched, [*is_history.shape, -1])
-            rows = tf.reduce_sum(touched * tf.cast(is_history, tf.float32)[:, :, None], axis=1)
+            rows = self.model.sum_items(tf.reshape(touched, [*is_history.shape, touched.shape[1]]), is_history)
         else:
             rows = vectors["visitor"]
         visitors = self.model.place_visitors(rows, dense) * keep
@@ -224,18 +222,58 @@ class SampledSoftmaxObjective:
             positive, scores, given.log_expected_count, is_hit | ~given.is_candidate
         )
         if self.config.l2:
-            read = tf.concat([rows, tf.gather(candidate_rows, given.chosen_place)], axis=1)
-            losses += self.config.l2 * tf.reduce_sum(tf.square(read), axis=1)
+            losses += self.config.l2 * self._squares(rows, candidate_rows, given.chosen_place)
         return tf.reduce_sum(given.weight * losses)
 
+    def _squares(self, visitor_rows: tf.Tensor, candidate_rows: tf.Tensor, chosen_place: tf.Tensor) -> tf.Tensor:
+        """[b]: each row's share of the squares of what the step reads: visitors, items chosen, items drawn."""
+        read = tf.concat([visitor_rows, tf.gather(candidate_rows, chosen_place)], axis=1)
+        num_rows = candidate_rows.shape[0] - self.sampler.num_drawn
+        # drawn rows are read once for the whole batch, whose rows' weights add up to 1
+        return tf.reduce_sum(tf.square(read), axis=1) + tf.reduce_sum(tf.square(candidate_rows[num_rows:])) / num_rows
 
-def negative_sampler(loss: SampledSoftmaxConfig, dataset: Dataset, seed: int) -> NegativeSampler:
-    """The sampler of the items that training knows: the first ones of the vocabulary."""
+
+def known_entries(batch: Batch, num_items: int) -> tf.Tensor:
+    """[B, H] bool: the entries of histories whose item is of the vocabulary."""
+    return batch.is_history & (batch.history < num_items)
+
+
+def entries_beside_chosen(batch: Batch, num_items: int) -> tf.Tensor:
+    """[B, H] bool: the same, without the item to be found."""
+    return known_entries(batch, num_items) & (batch.history != batch.item[:, None])
+
+
+def rows_that_count(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
+    """[B] bool: rows of an item of the vocabulary and, where they come with histories, of an entry [B, H] at least."""
+    is_counted = batch.is_row & (batch.item < num_items)
+    return is_counted & tf.reduce_any(is_entry, axis=1) if is_entry.shape[1] else is_counted
+
+
+def negative_sampler(
+    loss: SampledSoftmaxConfig, dataset: Dataset, config: RunConfig, entries: Callable[[Batch, int], tf.Tensor]
+) -> NegativeSampler:
+    """The sampler of the items that training knows: the first ones of the vocabulary.
+
+    What the batches show is counted, and is not the training events: rows without a history are in no batch.
+
+    Args:
+      entries: what makes a row count, given a batch and the number of items: `known_entries`, or
+        `entries_beside_chosen`.
+    """
+    num_items = dataset.num_trained_items()
+
+    def candidates(batch: Batch) -> tf.Tensor:
+        return tf.boolean_mask(batch.item, rows_that_count(batch, num_items, entries(batch, num_items)))
+
+    shards = dataset.shards(Split.TRAIN)
     return NegativeSampler(
-        dataset.item_counts()[: dataset.num_trained_items()],
+        dataset.item_counts()[:num_items],
+        batch_counts=count_rows(
+            shards, config.input, candidates, num_items, config.history_length, config.is_sequential
+        ),
         num_drawn=loss.num_drawn,
         drawn_power=loss.drawn_power,
-        seed=seed,
+        seed=config.seed,
         uniform_share=loss.uniform_share,
         has_batch_items=loss.has_batch_items,
     )

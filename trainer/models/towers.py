@@ -8,7 +8,7 @@ Shapes: B rows, H history, C candidates, I items of the vocabulary, D embedding,
 its bias, E event kinds, A ages, S visits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,8 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from contract.schema import EVENT_KINDS
+from trainer.checkpoint import Weights
 from trainer.config import TowersConfig
 from trainer.models.interface import Queries
+from trainer.models.table_variables import HOST, fill, make_variable
 
 AGES_MS = (30 * 60 * 1000, 24 * 60 * 60 * 1000, 7 * 24 * 60 * 60 * 1000)
 """What divides ages: this visit (half an hour is the usual end of one), today, this week, before."""
@@ -208,37 +210,46 @@ class TowersInference(tf.Module):
         self,
         config: TowersConfig,
         *,
-        items: np.ndarray,
-        visitors: np.ndarray,
-        dense: Sequence[np.ndarray],
+        item_rows: Callable[[Weights], Callable[[slice], np.ndarray]],
+        num_frequent: int,
         item_counts: np.ndarray,
     ) -> None:
-        """The model of trained weights.
+        """A model that `fill` fills.
 
         Args:
-          items: [I, W] rows: an item's own, if training knows it, plus its content.
-          visitors: [frequent visitors, D].
-          dense: `DenseWeights`.
+          item_rows: reads rows [n, W] of items out of trained weights: an item's own, if training knows it, plus its
+            content.
+          num_frequent: visitors with vectors of their own.
           item_counts: [I] training events of each item.
         """
         super().__init__(name="towers")
         self._model = Towers(config)
-        self._num_items = len(items)
-        vectors, biases = self._model.place_items(tf.constant(items))
+        self._item_rows = item_rows
+        self._num_items = len(item_counts)
         # placed once, not for every query; histories read the rows as long as they are
-        self._items = tf.Variable(vectors, trainable=False, name="items")
-        self._biases = tf.Variable(biases, trainable=False, name="biases")
-        lengths = np.linalg.norm(items[:, : config.dim], axis=1, keepdims=True)
-        self._lengths = tf.Variable(lengths, trainable=False, name="lengths")
+        self._items = make_variable((self._num_items, config.dim), "items")
+        self._biases = make_variable((self._num_items,), "biases")
+        self._lengths = make_variable((self._num_items, 1), "lengths")
         # the last row is that of everybody who is not frequent
-        self._num_frequent = len(visitors)
-        self._visitors = tf.Variable(np.pad(visitors, ((0, 1), (0, 0))), trainable=False, name="visitors")
+        self._num_frequent = num_frequent
+        with tf.device(HOST):
+            self._visitors = make_variable((num_frequent + 1, config.dim), "visitors")
         self._dense = [
-            tf.Variable(weight, trainable=False, name=name)
-            for name, weight in zip(DenseWeights._fields, dense, strict=True)
+            make_variable(tuple(variable.shape), variable.name) for variable in make_dense_variables(config, seed=0)
         ]
         # an unknown item is as popular as one without events
         self._popularity = tf.Variable(np.append(np.log1p(item_counts), 0.0), trainable=False, dtype=tf.float32)
+
+    def fill(self, weights: Weights) -> None:
+        read, dim = self._item_rows(weights), self._model.config.dim
+        fill(self._items, lambda rows: self._model.place_items(tf.constant(read(rows)))[0])
+        fill(self._biases, lambda rows: self._model.place_items(tf.constant(read(rows)))[1])
+        fill(self._lengths, lambda rows: np.linalg.norm(read(rows)[:, :dim], axis=1, keepdims=True))
+        if "visitor" in weights.tables:
+            fill(self._visitors, weights.tables["visitor"].__getitem__)
+            self._visitors[-1].assign(tf.zeros([dim]))  # all others start from their history alone
+        for variable, weight in zip(self._dense, weights.dense, strict=True):
+            variable.assign(weight)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
         return self.piece_scores(queries)(0, self._num_items)

@@ -25,6 +25,7 @@ class Cases:
     history                  V histories: the rows before the moment, repetitions and unknown items included
     timestamp_ms             [V] int64: the moment
     relevant                 V lists of what is to be found: distinct items of the vocabulary, ascending
+    relevant_otherwise       the same for rankings with the history treated the other way: shown, it can be found again
     is_kind                  [P, E] bool: whether the relevant item had such an event
     is_new                   [V] bool: nothing relevant is in the history, so that it can be found while that is hidden
     hides_seen               whether the items of the history are hidden
@@ -40,6 +41,7 @@ class Cases:
     history: Histories
     timestamp_ms: np.ndarray
     relevant: Lists
+    relevant_otherwise: Lists
     is_kind: np.ndarray
     is_new: np.ndarray
     hides_seen: bool
@@ -77,6 +79,7 @@ class Cases:
             history=self.history.take(kept),
             timestamp_ms=self.timestamp_ms[kept],
             relevant=self.relevant.take(kept),
+            relevant_otherwise=self.relevant_otherwise.take(kept),
             is_kind=self.is_kind[np.isin(self.relevant.owner, kept)],
             is_new=self.is_new[kept],
         )
@@ -86,7 +89,7 @@ def returning_visitors(rows: TimelineRows, num_items: int) -> Cases:
     """A case for each visitor with a row before the cut who touches a new item after it.
 
     The rows that are targets lie after the cut, the others before it; the moment is that of the first target of all.
-    Relevant are the distinct new items that he touches after the cut.
+    Relevant are the distinct new items that he touches after the cut; where seen items are shown, all that he touches.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]
@@ -98,7 +101,8 @@ def returning_visitors(rows: TimelineRows, num_items: int) -> Cases:
     counts = is_after & is_returning[timeline]
 
     pair = timeline * num_items + rows.item  # of known items only: one number a (timeline, item) pair
-    new = np.setdiff1d(pair[counts & is_known], pair[is_before & is_known])  # [P], sorted, distinct
+    touched = np.unique(pair[counts & is_known])
+    new = np.setdiff1d(touched, pair[is_before & is_known])  # [P], sorted, distinct
     has_relevant = np.zeros(len(visitor), bool)
     has_relevant[new // num_items] = True
     kept = np.flatnonzero(has_relevant)  # [V] timelines
@@ -110,6 +114,7 @@ def returning_visitors(rows: TimelineRows, num_items: int) -> Cases:
         history=Histories.from_rows(rows[is_before], bounds[kept], bounds[kept + 1]),
         timestamp_ms=np.full(len(kept), rows.timestamp_ms[is_after].min(initial=np.iinfo(np.int64).max)),
         relevant=Lists.from_pairs(new // num_items, new % num_items, len(visitor)).take(kept),
+        relevant_otherwise=Lists.from_pairs(touched // num_items, touched % num_items, len(visitor)).take(kept),
         is_kind=np.stack(kinds, axis=1),
         is_new=np.ones(len(kept), bool),
         hides_seen=True,
@@ -133,13 +138,15 @@ def next_items(rows: TimelineRows, num_items: int) -> Cases:
     pair = timeline * (rows.item.max(initial=0) + 1) + rows.item
     is_first = np.zeros(len(rows), bool)
     is_first[np.unique(pair, return_index=True)[1]] = True
+    relevant = Lists(rows.item[place], np.arange(len(place) + 1))
     num_counted = int((is_target & has_history).sum())
     return Cases(
         visitor=rows.visitor[place],
         timeline=timeline[place],
         history=Histories.from_rows(rows, place - rows.position[place], place),
         timestamp_ms=rows.timestamp_ms[place],
-        relevant=Lists(rows.item[place], np.arange(len(place) + 1)),
+        relevant=relevant,
+        relevant_otherwise=relevant,
         is_kind=rows.event[place][:, None] == np.arange(len(EVENT_KINDS)),
         is_new=is_first[place],
         hides_seen=False,

@@ -1,8 +1,9 @@
-"""Systems side by side on the same cases: every figure with its interval, and whether it differs from the first's.
+"""Systems side by side on the same cases: every figure with its interval, and whether it differs from another's.
 
-Shapes: V cases, P (case, relevant item) pairs, I items, M columns, R resamples.
+Shapes: V cases, G visitors, P (case, relevant item) pairs, I items, M columns, S sections, R resamples.
 """
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,33 +17,53 @@ from trainer.models.interface import Scorer
 from trainer.ranking.cases import Cases
 from trainer.ranking.evaluation import Measurement, evaluate_scorer
 from trainer.ranking.exposure import exposure_values
-from trainer.ranking.intervals import paired_p_values, percentile_interval, resampled_means
+from trainer.ranking.intervals import paired_p_values, percentile_interval, resampled_sums
 from trainer.ranking.metrics import metric_values
 
 log = logging.getLogger(__name__)
 
-GROUP_LIST_LENGTH = 20
-"""The K of the metrics of each group."""
+PAIR_METRICS = ("ndcg@20", "recall@20", "mrr@20")
+"""In what any two systems are compared."""
 
 
 @dataclass
 class _Columns:
-    """Values of the cases, a metric a column, with the section of the report that it goes to.
+    """A metric a column, with the section of the report that it goes to, summed over each visitor's cases.
 
-    values      V of each column; anything where the case does not count
-    is_counted  V of each column, bool
+    Summed at once: cases are many more than visitors, and most count in few sections.
+
+    visitor     [V] in [0, G) of each case
+    names       of each column
+    sums        [G] of each column
+    section     of each column, a place in `num_cases`
+    num_cases   [G] of each section
     """
 
+    visitor: np.ndarray
     names: list[tuple[str, str]] = field(default_factory=list)
-    values: list[np.ndarray] = field(default_factory=list)
-    is_counted: list[np.ndarray] = field(default_factory=list)
+    sums: list[np.ndarray] = field(default_factory=list)
+    section: list[int] = field(default_factory=list)
+    num_cases: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, section: str, metrics: Mapping[str, np.ndarray], is_counted: np.ndarray) -> None:
-        """Adds metrics, each [V], of the cases that count, [V]."""
+    def add(self, section: str, metrics: Mapping[str, np.ndarray], places: np.ndarray) -> None:
+        """Adds metrics of the cases at `places`."""
+        visitor, num_visitors = self.visitor[places], int(self.visitor.max()) + 1
         for name, values in metrics.items():
             self.names.append((section, name))
-            self.values.append(values)
-            self.is_counted.append(is_counted)
+            self.sums.append(np.bincount(visitor, values, minlength=num_visitors))
+            self.section.append(len(self.num_cases))
+        self.num_cases.append(np.bincount(visitor, minlength=num_visitors))
+
+    def means(self) -> np.ndarray:
+        """[M]."""
+        return np.sum(self.sums, axis=1) / np.sum(self.num_cases, axis=1)[self.section]
+
+    def resampled_means(self, seed: int) -> np.ndarray:
+        """[R, M]; NaN where no case of a resample counts."""
+        drawn = resampled_sums(np.stack([*self.sums, *self.num_cases], axis=1), seed=seed)
+        sums, num_cases = np.split(drawn, [len(self.sums)], axis=1)
+        with np.errstate(invalid="ignore"):
+            return sums / num_cases[:, self.section]
 
 
 def compare_systems(
@@ -69,23 +90,43 @@ def compare_systems(
       it; coverage, Gini coefficient and novelty, which are no means over visitors, have a value alone.
       `ranking_otherwise`: the same with seen items shown where the protocol hides them and hidden where it shows them,
       over the cases whose relevant items are new.
+      `pairs`: the `PAIR_METRICS` to each system to each of those behind it: the `difference`, the first less the
+      second, with `low`, `high` and `p`.
       `groups`: of each its `cases`, its `relevant_items` and a `ranking`: only the relevant items of the group count,
       the others remain in the ranking.
     """
     result: dict[str, Any] = {"ranking": {}, "ranking_otherwise": {}, "groups": _group_sizes(cases, groups)}
     first_means: np.ndarray | None = None
+    means_of: dict[str, np.ndarray] = {}  # [R, pair metrics]
     for name, measurement in _measure(systems, cases, replicas):
         columns = _columns(measurement, cases, groups)
-        values, is_counted = np.stack(columns.values, axis=1), np.stack(columns.is_counted, axis=1)
-        means = resampled_means(values, counts=is_counted, owner=cases.timeline, seed=seed)
-        estimates = _estimates(values, is_counted, means, first_means)
+        means = columns.resampled_means(seed)
+        estimates = _estimates(columns.means(), means, first_means)
         first_means = means if first_means is None else first_means
         for (section, metric), estimate in zip(columns.names, estimates, strict=True):
             ranking = result["groups"][section]["ranking"] if section in groups else result[section]
             ranking.setdefault(name, {})[metric] = estimate
+        means_of[name] = means[:, [columns.names.index(("ranking", metric)) for metric in PAIR_METRICS]]
         exposure = exposure_values(measurement.shown, item_counts)
         result["ranking"][name] |= {metric: {"value": value} for metric, value in exposure.items()}
+    result["pairs"] = _pairs(result["ranking"], means_of)
     return result
+
+
+def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What `compare_systems` tells of any two systems, from their figures and resampled means [R, pair metrics]."""
+    pairs: dict[str, Any] = {metric: {} for metric in PAIR_METRICS}
+    for first, second in itertools.combinations(means_of, 2):
+        low, high = percentile_interval(means_of[first] - means_of[second])
+        p_values = paired_p_values(means_of[first], means_of[second])
+        for column, metric in enumerate(PAIR_METRICS):
+            pairs[metric].setdefault(first, {})[second] = {
+                "difference": ranking[first][metric]["value"] - ranking[second][metric]["value"],
+                "low": float(low[column]),
+                "high": float(high[column]),
+                "p": float(p_values[column]),
+            }
+    return pairs
 
 
 def _measure(
@@ -96,7 +137,8 @@ def _measure(
     with make_bar(len(systems) * len(cases), "cases", title="ranking", is_shown=is_shown) as bar:
         for name, scorer in systems.items():
             log.info("ranking %d items in %d cases: %s", cases.num_items, len(cases), name)
-            yield name, evaluate_scorer(scorer, cases, replicas=replicas, tell=bar.update)
+            is_both_ways = bool(cases.is_new.any())
+            yield name, evaluate_scorer(scorer, cases, replicas=replicas, is_both_ways=is_both_ways, tell=bar.update)
 
 
 def _group_sizes(cases: Cases, groups: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -111,32 +153,20 @@ def _group_sizes(cases: Cases, groups: Mapping[str, np.ndarray]) -> dict[str, di
 
 
 def _columns(measurement: Measurement, cases: Cases, groups: Mapping[str, np.ndarray]) -> _Columns:
-    columns = _Columns()
-    columns.add("ranking", measurement.by_case, np.ones(len(cases), bool))
-    if cases.is_new.any():
-        columns.add("ranking_otherwise", metric_values(measurement.ranks_otherwise, measurement.ks), cases.is_new)
+    columns = _Columns(np.unique(cases.timeline, return_inverse=True)[1])
+    columns.add("ranking", measurement.by_case, np.arange(len(cases)))
+    if measurement.ranks_otherwise is not None:
+        new = np.flatnonzero(cases.is_new)
+        otherwise = metric_values(measurement.ranks_otherwise, measurement.ks)
+        columns.add("ranking_otherwise", {name: values[new] for name, values in otherwise.items()}, new)
     for name, is_member in groups.items():
         ranks, places = measurement.ranks.only(is_member)
-        is_counted = np.zeros(len(cases), bool)
-        is_counted[places] = True
-        columns.add(name, _spread(metric_values(ranks, (GROUP_LIST_LENGTH,)), places, len(cases)), is_counted)
+        columns.add(name, metric_values(ranks, measurement.ks), places)
     return columns
 
 
-def _spread(metrics: Mapping[str, np.ndarray], places: np.ndarray, num_cases: int) -> dict[str, np.ndarray]:
-    """Each metric's values put at `places` of [V], 0 elsewhere."""
-    spread = {}
-    for name, values in metrics.items():
-        spread[name] = np.zeros(num_cases)
-        spread[name][places] = values
-    return spread
-
-
-def _estimates(
-    values: np.ndarray, is_counted: np.ndarray, means: np.ndarray, first_means: np.ndarray | None
-) -> list[dict[str, float]]:
-    """`value`, `low`, `high` and, beside the first system's means [R, M], `p` of each column."""
-    value = np.where(is_counted, values, 0).sum(axis=0) / is_counted.sum(axis=0)
+def _estimates(value: np.ndarray, means: np.ndarray, first_means: np.ndarray | None) -> list[dict[str, float]]:
+    """`value` [M], `low`, `high` and, beside the first system's means [R, M], `p` of each column."""
     low, high = percentile_interval(means)
     estimates = [
         {"value": float(value[column]), "low": float(low[column]), "high": float(high[column])}

@@ -20,6 +20,7 @@ from trainer.dataset import Dataset
 from trainer.distribution import Replicas
 from trainer.models.interface import Queries, Scorer
 from trainer.ranking.cases import Cases, build_cases, next_items
+from trainer.ranking.lists import Lists
 from trainer.ranking.metrics import RelevantRanks, metric_values
 from trainer.ranking.topk import (
     chunk_size,
@@ -41,14 +42,14 @@ class Measurement:
 
     ks                the list lengths
     ranks             of the relevant items as the protocol ranks
-    ranks_otherwise   with the items of the history shown where the protocol hides them, and hidden where it shows them:
-                      what is hidden then ranks last
+    ranks_otherwise   of what is relevant then, with the items of the history shown where the protocol hides them, and
+                      hidden where it shows them: what is hidden then ranks last; None: not asked for
     shown             how often each item is in a list of k as the protocol ranks, [I] int64, by k
     """
 
     ks: tuple[int, ...]
     ranks: RelevantRanks
-    ranks_otherwise: RelevantRanks
+    ranks_otherwise: RelevantRanks | None
     shown: dict[int, np.ndarray]
 
     @cached_property
@@ -59,6 +60,13 @@ class Measurement:
     def mean(self, name: str) -> float:
         """A metric's mean over the cases."""
         return float(self.by_case[name].mean())
+
+
+class _Way(NamedTuple):
+    """How seen items are treated, and what is to be found then."""
+
+    hides_seen: bool
+    relevant: Lists
 
 
 class _ChunkRanking(NamedTuple):
@@ -86,6 +94,7 @@ class Evaluator:
         ks: Sequence[int] = LIST_LENGTHS,
         scores_bytes: int | None = None,
         replicas: Replicas | None = None,
+        is_both_ways: bool = False,
     ):
         """Prepares a compiled ranking.
 
@@ -95,6 +104,7 @@ class Evaluator:
           ks: the list lengths; those beyond the catalogue count as the whole catalogue.
           scores_bytes: memory for the scores of a chunk; by default what suits the device.
           replicas: whose workers rank together, each some of the chunks; all get the same measurement.
+          is_both_ways: rank once more with seen items treated the other way.
 
         Raises:
           ValueError: there are no cases, or a list length is below 1.
@@ -107,9 +117,11 @@ class Evaluator:
         if min(ks) < 1:
             raise ValueError(f"list lengths must be at least 1, got {list(ks)}")
         self._scorer, self._cases, self._ks, self._replicas = scorer, cases, tuple(sorted(set(ks))), replicas
+        ways = [_Way(cases.hides_seen, cases.relevant), _Way(not cases.hides_seen, cases.relevant_otherwise)]
+        self._ways = ways if is_both_ways else ways[:1]
         self._longest = min(max(ks), cases.num_items)
         self._chunk_size = chunk_size(cases.num_items, scores_bytes)
-        relevant = tf.TensorSpec([self._chunk_size, None], tf.int64)
+        relevant = [tf.TensorSpec([self._chunk_size, None], tf.int64)] * len(self._ways)
         self._rank = tf.function(self._rank_chunk, input_signature=[query_signature(self._chunk_size), relevant])
 
     def measure(
@@ -124,30 +136,35 @@ class Evaluator:
         Raises:
           ValueError: a score is NaN or infinite.
         """
-        cases, relevant = self._cases, self._cases.relevant
-        ranks = np.zeros((2, len(relevant.values)), np.int64)
+        cases = self._cases
+        ranks = [np.zeros(len(way.relevant.values), np.int64) for way in self._ways]
         added = np.zeros((len(self._ks), cases.num_items), np.int64)  # shown at places from the next lower k on
         told = 0
         for chunk, queries in query_chunks(
             cases.visitor, cases.history, cases.timestamp_ms, self._chunk_size, self._replicas
         ):
             look()
-            padded = relevant.padded(chunk.start, chunk.stop)
-            missing = self._chunk_size - len(padded)
+            padded = [way.relevant.padded(chunk.start, chunk.stop) for way in self._ways]
+            filled = [np.pad(rows, ((0, self._chunk_size - len(rows)), (0, 0))) for rows in padded]
             with refusing_diverged():
-                rankings = self._rank(queries, tf.constant(np.pad(padded, ((0, missing), (0, 0)))))
-            lengths = relevant.lengths[chunk]
-            pairs = slice(relevant.starts[chunk.start], relevant.starts[chunk.stop])
-            for row, ranking in zip(ranks, rankings, strict=True):
-                row[pairs] = _pessimistic_ranks(_ChunkRanking(*(part.numpy() for part in ranking)), lengths)
-            self._count_shown(added, rankings[0], len(lengths))
+                rankings = self._rank(queries, [tf.constant(rows) for rows in filled])
+            for row, way, ranking in zip(ranks, self._ways, rankings, strict=True):
+                pairs = slice(*way.relevant.starts[[chunk.start, chunk.stop]])
+                numbers = _ChunkRanking(*(part.numpy() for part in ranking))
+                row[pairs] = _pessimistic_ranks(numbers, way.relevant.lengths[chunk])
+            self._count_shown(added, rankings[0], chunk.stop - chunk.start)
             tell(chunk.stop - told)
             told = chunk.stop
         tell(len(cases) - told)
         if self._replicas is not None:  # each pair was ranked by one worker, and is 0 with the others
-            ranks, added = self._replicas.sum_over_workers(ranks), self._replicas.sum_over_workers(added)
-        found, otherwise = (RelevantRanks(row, relevant.owner, relevant.lengths) for row in ranks)
-        return Measurement(self._ks, found, otherwise, dict(zip(self._ks, added.cumsum(axis=0), strict=True)))
+            ranks = [self._replicas.sum_over_workers(row) for row in ranks]
+            added = self._replicas.sum_over_workers(added)
+        found = [
+            RelevantRanks(row, way.relevant.owner, way.relevant.lengths)
+            for row, way in zip(ranks, self._ways, strict=True)
+        ]
+        shown = dict(zip(self._ks, added.cumsum(axis=0), strict=True))
+        return Measurement(self._ks, found[0], found[1] if len(found) > 1 else None, shown)
 
     def _count_shown(self, added: np.ndarray, ranking: _ChunkRanking, count: int) -> None:
         """Adds the lists of the first `count` cases of a chunk to `added` [len(ks), I]."""
@@ -155,12 +172,14 @@ class Evaluator:
         for place, (begin, end) in enumerate(itertools.pairwise([0, *self._ks])):
             np.add.at(added[place], items[:, begin:end][is_shown[:, begin:end]], 1)
 
-    def _rank_chunk(self, queries: Queries, relevant: tf.Tensor) -> tuple[_ChunkRanking, _ChunkRanking]:
-        """The ranking as the protocol has it, and the one with seen items treated the other way."""
-        shown = visible_scores(self._scorer, queries, is_seen_hidden=False)
-        hidden = hide(shown, queries.history, queries.history_length)
-        first, second = (hidden, shown) if self._cases.hides_seen else (shown, hidden)
-        return self._rank_scores(first, relevant), self._rank_scores(second, relevant)
+    def _rank_chunk(self, queries: Queries, relevant: list[tf.Tensor]) -> list[_ChunkRanking]:
+        """The ranking as the protocol has it and, where that is asked for, with seen items treated the other way."""
+        scores = visible_scores(self._scorer, queries, is_seen_hidden=False)
+        rankings = []
+        for way, items in zip(self._ways, relevant, strict=True):
+            visible = hide(scores, queries.history, queries.history_length) if way.hides_seen else scores
+            rankings.append(self._rank_scores(visible, items))
+        return rankings
 
     def _rank_scores(self, scores: tf.Tensor, relevant: tf.Tensor) -> _ChunkRanking:
         k = self._longest
@@ -181,10 +200,11 @@ def evaluate_scorer(
     cases: Cases,
     ks: Sequence[int] = LIST_LENGTHS,
     replicas: Replicas | None = None,
+    is_both_ways: bool = False,
     tell: Callable[[int], object] = lambda _: None,
 ) -> Measurement:
-    """Measures a scorer once; `tell` as in `Evaluator.measure`."""
-    return Evaluator(scorer, cases, ks, replicas=replicas).measure(tell=tell)
+    """Measures a scorer once; see `Evaluator` and its `measure`."""
+    return Evaluator(scorer, cases, ks, replicas=replicas, is_both_ways=is_both_ways).measure(tell=tell)
 
 
 def returning_visitor_ndcg(scorer: Scorer, dataset: Dataset, split: Split, k: int = 20) -> float:

@@ -47,14 +47,24 @@ def resampled_means(
     starts = np.arange(len(values)) if owner is None else np.flatnonzero(np.diff(owner, prepend=owner[0] - 1))
     sums = np.add.reduceat(np.where(counted > 0, values, 0.0), starts)  # [G, M]
     num_cases = np.add.reduceat(counted, starts)  # [G, M]
+    drawn = resampled_sums(np.concatenate([sums, num_cases], axis=1), seed=seed, resamples=resamples)
+    with np.errstate(invalid="ignore"):
+        return np.divide(*np.split(drawn, 2, axis=1))
+
+
+def resampled_sums(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """[R, M]: sums of the columns of values [G, M], a visitor a row, over visitors drawn with replacement.
+
+    The same visitors at the same seed and number of visitors.
+    """
     generator = np.random.default_rng(seed)
-    at_once = max(1, _MAX_DRAWS // len(starts))
-    means = []
-    for done in range(0, resamples, at_once):
-        times = _times_drawn(min(at_once, resamples - done), len(starts), generator)
-        with np.errstate(invalid="ignore"):
-            means.append((times @ sums) / (times @ num_cases))
-    return np.concatenate(means)
+    at_once = max(1, _MAX_DRAWS // len(values))
+    return np.concatenate(
+        [
+            _times_drawn(min(at_once, resamples - done), len(values), generator) @ values
+            for done in range(0, resamples, at_once)
+        ]
+    )
 
 
 def percentile_interval(means: np.ndarray) -> Interval:

@@ -3,7 +3,7 @@
 Shapes: N rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from contract.schema import Split
 from contract.shards import read_timelines
 from contract.timelines import TimelineRows
 from trainer.dataset import Dataset
+from trainer.distribution import Replicas
 from trainer.models.interface import InferenceModel
 
 _CHUNK_ROWS = 1 << 16
@@ -41,16 +42,20 @@ class RatingErrors:
 
 
 def rating_errors(
-    model: InferenceModel, dataset: Dataset, split: Split, event_weights: Sequence[float]
+    model: InferenceModel,
+    dataset: Dataset,
+    split: Split,
+    event_weights: Sequence[float],
+    replicas: Replicas | None = None,
 ) -> RatingErrors:
-    """Measures the model's pair scores on every target row of a split.
+    """Measures the model's pair scores on every target row of a split, which several workers share.
 
     Raises:
       ContractError: the dataset has no such split.
       ValueError: a score is NaN or infinite.
     """
     rows = target_rows(dataset, split)
-    mse = rating_mse(model, rows, event_weights)
+    mse = rating_mse(model, rows, event_weights, replicas)
     weights = np.asarray(event_weights)
     actual = weights[rows.event]
     mean = weights[target_rows(dataset, Split.TRAIN).event].mean()
@@ -68,17 +73,35 @@ def target_rows(dataset: Dataset, split: Split) -> TimelineRows:
     return TimelineRows.concatenate(parts)
 
 
-def rating_mse(model: InferenceModel, rows: TimelineRows, event_weights: Sequence[float]) -> float:
+def rating_mse(
+    model: InferenceModel,
+    rows: TimelineRows,
+    event_weights: Sequence[float],
+    replicas: Replicas | None = None,
+    look: Callable[[], None] = lambda: None,
+) -> float:
     """Mean squared error of the model's pair scores on rows [N].
+
+    Args:
+      replicas: whose workers share the chunks of the rows; all get the same figure, that of one process.
+      look: called before each chunk; what it raises ends the measurement.
 
     Raises:
       ValueError: a score is NaN or infinite.
     """
     pair = tf.TensorSpec([None], tf.int64)
     score = tf.function(model.pair_scores, input_signature=[pair, pair])
-    chunks = [slice(begin, begin + _CHUNK_ROWS) for begin in range(0, len(rows), _CHUNK_ROWS)]
-    scores = [score(tf.constant(rows.visitor[chunk]), tf.constant(rows.item[chunk])).numpy() for chunk in chunks]
-    mse = float(np.mean((np.concatenate(scores).astype(np.float64) - np.asarray(event_weights)[rows.event]) ** 2))
+    starts, weights = range(0, len(rows), _CHUNK_ROWS), np.asarray(event_weights)
+    worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
+    sums = np.zeros(len(starts))
+    for number in range(worker, len(starts), workers):
+        look()
+        chunk = slice(starts[number], starts[number] + _CHUNK_ROWS)
+        scores = score(tf.constant(rows.visitor[chunk]), tf.constant(rows.item[chunk])).numpy()
+        sums[number] = np.sum((scores.astype(np.float64) - weights[rows.event[chunk]]) ** 2)
+    if replicas is not None:
+        sums = replicas.sum_over_workers(sums)
+    mse = float(sums.sum() / len(rows))
     if not np.isfinite(mse):
         raise ValueError(
             "predicted weights are not finite: the model has diverged; train it anew with a smaller learning rate"

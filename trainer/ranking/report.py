@@ -27,7 +27,7 @@ def ranking_table(systems: Mapping[str, Mapping[str, Estimate]]) -> str:
     the most of the first and the last.
     """
     metrics = [name for name in TABLE_METRICS if name in next(iter(systems.values()))]
-    columns = [_column([figures[name] for figures in systems.values()]) for name in metrics]
+    columns = [metric_cells([figures[name] for figures in systems.values()]) for name in metrics]
     return markdown_table(["system", *metrics], [list(row) for row in zip(systems, *columns, strict=True)])
 
 
@@ -36,7 +36,7 @@ def group_table(groups: Mapping[str, Mapping[str, Any]]) -> str:
     systems = list(next(iter(groups.values()))["ranking"])
     rows = []
     for name, group in groups.items():
-        cells = _column([group["ranking"][system][GROUP_METRIC] for system in systems])
+        cells = metric_cells([group["ranking"][system][GROUP_METRIC] for system in systems])
         rows.append([name, str(group["cases"]), *cells])
     return markdown_table([GROUP_METRIC, "cases", *systems], rows)
 
@@ -69,15 +69,16 @@ def for_terminal(tables: str) -> str:
     return re.sub(r"\*\*([^*|]+)\*\*([^|]*)\|", "\033[1m\\1\033[0m\\2    |", tables)
 
 
-def _column(estimates: Sequence[Estimate]) -> list[str]:
-    """The cells of one metric, of all systems."""
+def metric_cells(estimates: Sequence[Estimate], digits: int = 4) -> list[str]:
+    """The cells of one metric, of all systems: the best in bold, † where one differs from the first."""
     best = max(estimate["value"] for estimate in estimates)
-    return [_cell(estimate, is_best=estimate["value"] == best) for estimate in estimates]
+    return [_cell(estimate, digits, is_best=estimate["value"] == best) for estimate in estimates]
 
 
-def _cell(estimate: Estimate, *, is_best: bool) -> str:
-    value = f"{estimate['value']:.4f}"
+def _cell(estimate: Estimate, digits: int, *, is_best: bool) -> str:
+    value = f"{estimate['value']:.{digits}f}"
     if "low" not in estimate:
         return value
     mark = "†" if estimate.get("p", 1) < SIGNIFICANT_P else ""
-    return f"{f'**{value}**' if is_best else value}{mark} [{estimate['low']:.4f}, {estimate['high']:.4f}]"
+    low, high = f"{estimate['low']:.{digits}f}", f"{estimate['high']:.{digits}f}"
+    return f"{f'**{value}**' if is_best else value}{mark} [{low}, {high}]"

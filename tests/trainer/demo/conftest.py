@@ -2,6 +2,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from trainer.demo.shop import open_shop
 from trainer.export import export_model
 
 MARKUP = "<img src=x onerror=alert(1)>"
+MARKED_VISITOR = "<b>eve</b>"
 ITEMS = ["item-0", "item-1", MARKUP, "item-3"]
 
 
@@ -29,9 +31,10 @@ def dataset(root):
         str(root / "dataset"),
         train=[Event("anna", "item-1", timestamp_ms=1), Event("bob", "item-0", timestamp_ms=2)],
         validation=[Event("anna", "item-3", timestamp_ms=3)],
-        visitors=["anna", "bob"],
+        visitors=["anna", "bob", MARKED_VISITOR],
         items=ITEMS,
         categories={"item-0": ["7"], MARKUP: ["7", "70"]},
+        available={"item-0": False, "item-3": True},
     )
 
 
@@ -40,7 +43,7 @@ def exports(root, dataset):
     """Two exports: anna ranks the items by 4, 3, 2, 1 in one, and by 1, 2, 3, 4 in the other."""
     for name, scores in {"first": [4.0, 3.0, 2.0, 1.0], "second": [1.0, 2.0, 3.0, 4.0]}.items():
         vectors = np.array([[score, 1.0] for score in scores])
-        model = DotModel(np.array([[1.0, 0.0], [1.0, 0.0]]), vectors, np.array([0.4, 0.3, 0.2, 0.1]))
+        model = DotModel(np.array([[1.0, 0.0]] * 3), vectors, np.array([0.4, 0.3, 0.2, 0.1]))
         export_model(model, dataset, str(root / name))
     return open_exports([str(root / "first"), str(root / "second")])
 
@@ -50,8 +53,9 @@ def answers(exports, dataset):
     return Answers(exports, open_shop(dataset))
 
 
-@pytest.fixture
-def address(answers):
+@contextmanager
+def served(answers):
+    """The address at which the answers are served."""
     server = make_server(answers, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -59,6 +63,18 @@ def address(answers):
     server.shutdown()
     server.server_close()
     thread.join(timeout=10)
+
+
+@pytest.fixture
+def address(answers):
+    with served(answers) as url:
+        yield url
+
+
+@pytest.fixture
+def address_without_dataset(exports):
+    with served(Answers(exports, open_shop(None))) as url:
+        yield url
 
 
 @pytest.fixture

@@ -3,13 +3,32 @@
 Waits are `expect`s: the page's policy forbids the evaluation of strings that playwright's wait_for_function needs.
 """
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser import needs_chromium, open_page
-from tests.trainer.demo.conftest import MARKUP
+from tests.trainer.demo.conftest import ITEMS, MARKED_VISITOR, MARKUP
 
 pytestmark = needs_chromium
+
+# of every text: the contrast of its colour to the surface behind it (WCAG 2.2, relative luminance)
+CONTRASTS = """() => {
+  const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255)
+    .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
+  const surface = (element) => {
+    const colour = getComputedStyle(element).backgroundColor;
+    return colour === "rgba(0, 0, 0, 0)" ? surface(element.parentElement) : colour;
+  };
+  const told = [...document.querySelectorAll("main *, header *")].filter((element) => element.checkVisibility()
+    && (element.value || [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())));
+  return told.map((element) => {
+    const [dark, bright] = [light(getComputedStyle(element).color), light(surface(element))].sort((a, b) => a - b);
+    return [element.id || element.className || element.textContent, (bright + 0.05) / (dark + 0.05)];
+  });
+}"""
 
 
 @pytest.fixture
@@ -28,6 +47,86 @@ def expect_history(page, names):
 
 def first_model(page):
     return page.locator("#models .model").nth(0)
+
+
+def expect_list(page, names, model=0):
+    """Waits for it: what the first model, or another, shows."""
+    expect(page.locator("#models .model").nth(model).locator("button.item")).to_have_text(names)
+
+
+def test_models_stand_side_by_side_with_categories_scores_and_latency(page):
+    page.locator("#visitor").fill("anna")
+    page.keyboard.press("Enter")  # she has touched item-1 and item-3
+    expect_list(page, ["item-0", MARKUP])
+    expect(page.locator("#models h3")).to_have_text(["first", "second"])
+    # 4 + 0.4 and 2 + 0.2; 1 + 0.4 and 3 + 0.2
+    expect(first_model(page).locator(".number")).to_have_text(["4.400", "2.200"])
+    expect(page.locator("#models .model").nth(1).locator(".number")).to_have_text(["3.200", "1.400"])
+    expect(first_model(page).locator("li .small")).to_have_text(["category 7, not available", "category 70"])
+    expect(first_model(page).locator("h3 + .small")).to_have_text(re.compile(r"^\d+\.\d ms$"))
+
+
+def test_k_shortens_the_lists(page):
+    page.locator("#k").fill("2")
+    page.locator("#k").press("Enter")
+    expect_list(page, ["item-0", "item-1"])
+    expect(page.locator("#error")).to_have_text("")
+
+
+def test_what_was_seen_is_shown_where_it_is_not_to_be_hidden(page):
+    first_model(page).get_by_role("button", name="item-0", exact=True).click()
+    expect_list(page, ["item-1", MARKUP, "item-3"])
+    page.get_by_label("hide seen").uncheck()
+    expect_list(page, ITEMS)
+    page.get_by_label("hide seen").check()
+    expect_list(page, ["item-1", MARKUP, "item-3"])
+
+
+def test_only_what_is_available_is_shown_where_that_is_asked_for(page):
+    page.get_by_label("only available").check()
+    expect_list(page, ["item-3"])
+    page.get_by_label("only available").uncheck()
+    expect_list(page, ITEMS)
+
+
+def test_when_all_was_seen_the_lists_say_so(page):
+    for item in ITEMS:
+        page.locator("#item").fill(item)
+        page.keyboard.press("Enter")
+    expect_history(page, ITEMS[::-1])
+    expect(page.locator("#models .model p")).to_have_text(["Nothing is left to show."] * 2)
+
+
+def test_frequent_visitors_are_taken_by_a_click_and_left_by_another(page):
+    expect(page.locator("#examples button")).to_have_text(["anna", "bob", MARKED_VISITOR])
+    page.locator("#examples").get_by_role("button", name="bob").click()
+    expect_history(page, ["item-0"])
+    expect(page.locator("#visitor")).to_have_value("bob")
+    page.get_by_role("button", name="New visitor").click()
+    expect_history(page, [])
+    expect(page.locator("#visitor")).to_have_value("")
+    expect(page.locator("#known")).to_be_hidden()
+
+
+def test_items_are_suggested_as_one_types_and_taken_by_a_click(page):
+    expect(page.locator("#found button")).to_have_text(ITEMS)
+    page.locator("#item").fill("70")  # a category
+    expect(page.locator("#found button")).to_have_text([MARKUP])
+    page.locator("#item").fill("item-3")
+    expect(page.locator("#found button")).to_have_text(["item-3"])
+    page.locator("#found button").click()
+    expect_history(page, ["item-3"])
+
+
+def test_an_empty_field_adds_nothing_and_means_a_new_visitor(page):
+    page.locator("#item").fill("item-0")
+    page.keyboard.press("Enter")
+    page.locator("#item").press("Enter")
+    expect_history(page, ["item-0"])
+    page.locator("#visitor").press("Enter")
+    expect_history(page, [])
+    expect(page.locator("#known")).to_be_hidden()
+    expect(page.locator("#error")).to_be_hidden()
 
 
 def test_clicks_build_a_history_and_back_takes_them_back(page):
@@ -56,6 +155,39 @@ def test_a_visitor_is_typed_by_keyboard_and_an_unknown_one_is_told(page):
     expect_history(page, [])
 
 
+def test_back_to_a_visitor_tells_again_whether_he_is_known(page):
+    for name in ("anna", "nobody"):
+        page.locator("#visitor").fill(name)
+        page.keyboard.press("Enter")
+        expect(page.locator("#known")).to_contain_text("A known visitor" if name == "anna" else "Unknown")
+    page.go_back()
+    expect(page.locator("#visitor")).to_have_value("anna")
+    expect(page.locator("#known")).to_have_text("A known visitor.")
+    page.go_back()
+    expect(page.locator("#known")).to_have_text("")
+
+
+def test_of_two_visitors_typed_quickly_the_later_is_taken(page):
+    waiting = []
+
+    def hold(route):
+        waiting.append(route)
+
+    page.route("**/api/visitor", hold)
+    for name in ("anna", "bob"):
+        page.locator("#visitor").fill(name)
+        with page.expect_request("**/api/visitor"):
+            page.keyboard.press("Enter")
+    first, second = waiting
+    with page.expect_response("**/api/recommend"):
+        second.continue_()
+    with page.expect_response("**/api/visitor"):
+        first.continue_()
+    page.evaluate("new Promise(requestAnimationFrame)")  # time for the page to take anna
+    expect_history(page, ["item-0"])
+    expect(page.locator("#visitor")).to_have_value("bob")
+
+
 def test_markup_in_an_id_stays_text(page):
     page.locator("#item").fill(MARKUP)
     page.keyboard.press("Enter")
@@ -63,6 +195,11 @@ def test_markup_in_an_id_stays_text(page):
     page.locator("#item").fill("<b>gone</b>")
     page.keyboard.press("Enter")
     expect(page.locator("#unknown")).to_contain_text("<b>gone</b>")
+    page.locator("#examples").get_by_role("button", name=MARKED_VISITOR).click()
+    expect(page.locator("#visitor")).to_have_value(MARKED_VISITOR)
+    expect(page.locator("#known")).to_contain_text("A known visitor")
+    page.get_by_role("button", name=f"similar to {MARKUP}").first.click()
+    expect(page.locator("#similar-title")).to_have_text(f"Similar to {MARKUP}")
     assert page.locator("img, main b").count() == 0
 
 
@@ -87,6 +224,50 @@ def test_a_wrong_number_is_told_on_the_page(address):
         watched.page.locator("#k").fill("0")
         watched.page.keyboard.press("Enter")
         expect(watched.page.locator("#error")).to_contain_text("from 1 to 100")
+
+
+def test_every_control_is_reached_by_the_keyboard_in_the_order_of_the_page(page):
+    page.locator("#item").fill("item-0")
+    page.keyboard.press("Enter")
+    expect_list(page, ["item-1", MARKUP, "item-3"])
+    controls = "[...document.querySelectorAll('input, button')].filter((element) => element.checkVisibility())"
+    count = page.evaluate(f"{controls}.length")
+    page.locator("#visitor").focus()
+    reached = []
+    for _ in range(count):
+        reached.append(page.evaluate(f"{controls}.indexOf(document.activeElement)"))
+        page.keyboard.press("Tab")
+    assert reached == list(range(count))
+    first_model(page).locator("button.item").first.focus()
+    page.keyboard.press("Enter")
+    expect_history(page, ["item-1", "item-0"])
+
+
+def test_without_a_dataset_the_page_says_what_it_lacks(address_without_dataset):
+    with open_page(address_without_dataset) as watched:
+        watched.page.wait_for_selector(".model li")
+        expect(watched.page.get_by_label("only available")).to_be_disabled()
+        expect(watched.page.locator("#available-label")).to_have_attribute("title", re.compile("--data DATASET"))
+        watched.page.locator("#visitor").fill("anna")
+        watched.page.keyboard.press("Enter")
+        expect(watched.page.locator("#known")).to_contain_text("--data DATASET shows them")
+        expect_history(watched.page, [])
+        assert watched.messages == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_is_readable_on_what_lies_behind_it(address, scheme):
+    with open_page(address, scheme=scheme) as watched:
+        watched.page.wait_for_selector(".model li")
+        watched.page.locator("#item").fill("gone")
+        watched.page.keyboard.press("Enter")
+        watched.page.get_by_role("button", name="similar to item-0").first.click()
+        expect(watched.page.locator("#similar")).to_be_visible()
+        contrasts = watched.page.evaluate(CONTRASTS)
+        surface = watched.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ("unknown" in dict(contrasts), len(contrasts) > 40) == (True, True)
+    assert [what for what, contrast in contrasts if contrast < 4.5] == []  # WCAG 2.2, AA
+    assert surface == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 23, 29)"}[scheme]
 
 
 def test_nothing_is_wider_than_a_phone(address):

@@ -3,8 +3,10 @@ import urllib.request
 import pytest
 
 from tests.trainer.demo.conftest import MARKUP
+from trainer import cli
 from trainer.demo.answers import Answers
 from trainer.demo.exports import distinct_names, open_exports
+from trainer.demo.server import DemoServer
 from trainer.demo.shop import Item, Shop
 
 QUESTION = {"visitor": "anna", "history": [], "k": 2, "hide_seen": True, "only_available": False}
@@ -89,6 +91,21 @@ def test_a_foreign_name_for_this_machine_is_refused(ask):
     status, answer = ask("overview", {}, Host="evil.example")
     assert status == 403
     assert "this machine only" in answer["error"]
+
+
+@pytest.mark.usefixtures("exports")
+def test_only_this_machine_is_served_unless_another_host_is_given(root, monkeypatch):
+    bound = []
+
+    def serve(server):
+        bound.append(server.socket.getsockname()[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DemoServer, "serve_forever", serve)
+    command = ["demo", "--model", str(root / "first"), "--port", "0"]
+    assert cli.main(command) == 0
+    assert cli.main([*command, "--host", "0.0.0.0"]) == 0
+    assert bound == ["127.0.0.1", "0.0.0.0"]
 
 
 def test_the_page_may_load_nothing_from_elsewhere(address):

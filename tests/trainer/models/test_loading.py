@@ -29,6 +29,10 @@ def workdir(request: pytest.FixtureRequest, dataset: Dataset, tmp_path_factory: 
     return folder
 
 
+def load(workdir: str, dataset: Dataset) -> InferenceModel:
+    return load_inference_model(workdir, read_record(workdir), checkpoint.choose_step(workdir), dataset)
+
+
 def scores(model: InferenceModel, dataset: Dataset) -> np.ndarray:
     visitor = tf.range(dataset.num_visitors + 5, dtype=tf.int64)
     found: np.ndarray = model.catalogue_scores(
@@ -38,22 +42,22 @@ def scores(model: InferenceModel, dataset: Dataset) -> np.ndarray:
 
 
 def test_the_best_checkpoint_ranks(workdir: str, dataset: Dataset) -> None:
-    model = load_inference_model(workdir, dataset)
+    model = load(workdir, dataset)
     best = checkpoint.best_step(workdir)
     assert best is not None
-    record = checkpoint.read_weights_of_step(workdir, best)
-    same = build_inference_model(read_record(workdir).config, record, dataset)
+    same = build_inference_model(read_record(workdir).config, dataset)
+    same.fill(checkpoint.read_weights_of_step(workdir, best))
     np.testing.assert_array_equal(scores(model, dataset), scores(same, dataset))
 
 
 def test_every_visitor_known_or_not_has_finite_scores_for_every_item(workdir: str, dataset: Dataset) -> None:
-    found = scores(load_inference_model(workdir, dataset), dataset)
+    found = scores(load(workdir, dataset), dataset)
     assert found.shape == (dataset.num_visitors + 5, dataset.num_items)
     assert np.isfinite(found).all()
 
 
 def test_the_model_is_saved_and_loaded_without_the_program(workdir: str, dataset: Dataset, tmp_path: Path) -> None:
-    model = load_inference_model(workdir, dataset)
+    model = load(workdir, dataset)
     pair = tf.TensorSpec([None], tf.int64)
     tf.saved_model.save(model, str(tmp_path), signatures=tf.function(model.pair_scores, input_signature=[pair, pair]))
     loaded = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
@@ -65,9 +69,9 @@ def test_the_model_is_saved_and_loaded_without_the_program(workdir: str, dataset
 def test_a_run_on_another_dataset_is_refused(workdir: str, tmp_path: Path) -> None:
     other = build_dataset(str(tmp_path / "other"), **checkerboard(num_visitors=20, num_items=20, seed=5))
     with pytest.raises(ValueError, match="whose indices mean other visitors and items"):
-        load_inference_model(workdir, other)
+        load(workdir, other)
 
 
 def test_a_folder_without_a_run_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no run \(no run.json\)"):
-        load_inference_model(str(tmp_path), dataset)
+        read_record(str(tmp_path))

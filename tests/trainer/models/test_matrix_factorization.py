@@ -3,9 +3,10 @@ import pytest
 import scipy.sparse as sp
 import tensorflow as tf
 
+from trainer.checkpoint import Weights
 from trainer.config import MatrixFactorizationConfig
 from trainer.models.interface import Queries
-from trainer.models.matrix_factorization import MatrixFactorization, MatrixFactorizationInference, item_width, sum_items
+from trainer.models.matrix_factorization import MatrixFactorization, MatrixFactorizationInference, item_width
 
 COUNTS = np.array([100, 10, 1])
 """Training events of three items."""
@@ -17,14 +18,12 @@ def make_model(
     """2 visitors and 3 items known, one bucket of each, 2 columns."""
     config = MatrixFactorizationConfig(dim=2, similarity=similarity, scale=10.0, has_item_bias=has_item_bias)
     items = np.array([[1, 0, 5], [0, 2, -2.5], [3, 4, 0], [7, 7, 7]], np.float32)
-    return MatrixFactorizationInference(
-        config,
-        visitor_table=np.array([[2, 0], [0, 0.1], [5, 5]], np.float32),
-        item_table=items[:, : item_width(config)],
-        num_visitors=2,
-        num_items=3,
-        item_counts=item_counts,
+    visitors = np.array([[2, 0], [0, 0.1], [5, 5]], np.float32)
+    model = MatrixFactorizationInference(
+        config, num_visitors=2, visitor_rows=3, num_items=3, item_rows=4, item_counts=item_counts
     )
+    model.fill(Weights({"visitor": visitors, "item": items[:, : item_width(config)]}, []))
+    return model
 
 
 def catalogue(model: MatrixFactorizationInference, visitors: list[int]) -> np.ndarray:
@@ -119,14 +118,17 @@ def make_composed() -> MatrixFactorizationInference:
     """Items (1, 0), (0, 1) and (0.6, 0.8); in training visitor 0 touched the first two, visitor 1 nothing known."""
     config = MatrixFactorizationConfig(dim=2, has_item_bias=False, history_length=5)
     items = np.array([[1, 0], [0, 2], [3, 4], [7, 7]], np.float32)
-    return MatrixFactorizationInference(
+    model = MatrixFactorizationInference(
         config,
-        visitor_table=sum_items(config, items, sp.csr_matrix(np.array([[1, 1, 0], [0, 0, 0]]))),
-        item_table=items,
         num_visitors=2,
+        visitor_rows=2,
+        visitor_items=sp.csr_matrix(np.array([[1, 1, 0], [0, 0, 0]])),
         num_items=3,
+        item_rows=4,
         item_counts=COUNTS,
     )
+    model.fill(Weights({"item": items}, []))
+    return model
 
 
 def test_a_visitor_is_served_from_his_history_whether_he_was_known_or_not() -> None:
@@ -160,12 +162,8 @@ def test_without_a_history_a_visitor_is_what_he_touched_in_training() -> None:
 def test_a_learnt_scale_is_the_exponential_of_the_weight() -> None:
     config = MatrixFactorizationConfig(dim=2, has_item_bias=False, is_scale_learnt=True)
     model = MatrixFactorizationInference(
-        config,
-        visitor_table=np.ones((1, 2), np.float32),
-        item_table=np.ones((2, 2), np.float32),
-        num_visitors=1,
-        num_items=1,
-        item_counts=None,
-        dense=[np.float32(np.log(4))],
+        config, num_visitors=1, visitor_rows=1, num_items=1, item_rows=2, item_counts=None
     )
+    tables = {"visitor": np.ones((1, 2), np.float32), "item": np.ones((2, 2), np.float32)}
+    model.fill(Weights(tables, [np.array(np.log(4), np.float32)]))
     np.testing.assert_allclose(catalogue(model, [0]), [[4.0]], rtol=1e-6)

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.checkpoint import Weights
 from trainer.config import NeuralConfig
 from trainer.models import neural
 from trainer.models.interface import Queries
@@ -24,7 +25,9 @@ def make_model() -> NeuralInference:
     """4 known visitors and 6 known items, one bucket of each."""
     generator = np.random.default_rng(1)
     visitors, items = (generator.normal(size=(rows, 3)).astype(np.float32) for rows in (5, 7))
-    return NeuralInference(CONFIG, visitor_table=visitors, item_table=items, dense=make_weights(), num_items=6)
+    model = NeuralInference(CONFIG, visitor_rows=5, item_rows=7, num_items=6)
+    model.fill(Weights({"visitor": visitors, "item": items}, make_weights()))
+    return model
 
 
 def test_layers_are_those_of_keras() -> None:

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.ranking.fakes import queries_of
+from trainer.checkpoint import Weights
 from trainer.config import AdagradConfig, SampledSoftmaxConfig, TowersConfig
 from trainer.distribution import start_replicas
 from trainer.embeddings import ShardedTable
@@ -94,8 +95,11 @@ def scores_of(
     table: np.ndarray, dense: DenseWeights, histories: list[list[int]], visitor_vector: np.ndarray | None = None
 ) -> np.ndarray:
     """[rows, I]: what the exported model gives; all rows are of one visitor."""
-    visitors = np.zeros((0, DIM), np.float32) if visitor_vector is None else visitor_vector[None]
-    model = TowersInference(make_config(), items=table[:-1], visitors=visitors, dense=dense, item_counts=COUNTS)
+    vectors = [] if visitor_vector is None else [visitor_vector]
+    model = TowersInference(
+        make_config(), item_rows=lambda _: table.__getitem__, num_frequent=len(vectors), item_counts=COUNTS
+    )
+    model.fill(Weights({"visitor": np.array([*vectors, np.zeros(DIM)], np.float32)}, dense))
     scores: np.ndarray = model.catalogue_scores(queries_of([0] * len(histories), histories)).numpy()
     return scores
 
@@ -177,7 +181,7 @@ def test_an_item_is_its_own_row_and_its_content_in_histories_and_among_candidate
     config = TowersConfig(dim=DIM, history_length=LENGTH, dropout=0, own_dropout=0)
     objective = make_objective(table, config=config, contents=TOLD, others={"feature": features})
     whole = table.copy()
-    whole[:NUM_ITEMS] += TOLD.rows(features)
+    whole[:NUM_ITEMS] += TOLD.rows(features, slice(NUM_ITEMS))
     batch = make_batch([[1, 2], [3]], [0, 4])
     expected = loss_of(make_objective(whole), dense, batch)
     assert loss_of(objective, dense, batch) == pytest.approx(expected, rel=1e-5)
@@ -189,7 +193,7 @@ def test_a_hidden_own_row_leaves_the_content_and_an_item_without_content_never_h
     features = np.random.default_rng(1).normal(size=(3, DIM + 1)).astype(np.float32)
     config = TowersConfig(dim=DIM, history_length=LENGTH, dropout=0, own_dropout=1 - 1e-9)
     objective = make_objective(table, config=config, contents=TOLD, others={"feature": features})
-    content = np.pad(TOLD.rows(features), ((0, 1), (0, 0)))
+    content = np.pad(TOLD.rows(features, slice(NUM_ITEMS)), ((0, 1), (0, 0)))
     content[3] = table[3]
     batch = make_batch([[1, 2], [3]], [0, 4])
     expected = loss_of(make_objective(content), dense, batch)

@@ -170,6 +170,14 @@ def test_the_l2_is_that_of_the_rows_read() -> None:
     assert penalized == pytest.approx(plain + 0.5 * ((2 + 8) + (1 + 1)) / 2, rel=1e-5)
 
 
+def test_drawn_rows_have_their_share_of_the_l2() -> None:
+    batch, (plain, penalized) = make_batch([2, 0], [2, 1]), (make_softmax(num_drawn=3, l2=l2) for l2 in (0.0, 0.5))
+    drawn = plain.sampler.draw(tf.constant(0, tf.int64)).numpy()
+    # as above, and the drawn rows, read once for the two
+    expected = loss_of(plain, batch) + 0.5 * ((2 + 8) + (1 + 1) + np.square(ITEMS[drawn]).sum()) / 2
+    assert loss_of(penalized, batch) == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_learnt_scale_multiplies_the_scores() -> None:
     batch = make_batch([0, 1], [0, 1])
     learnt = make_softmax(model=replace(DOT, is_scale_learnt=True))

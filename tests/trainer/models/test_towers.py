@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.ranking.fakes import queries_of
+from trainer.checkpoint import Weights
 from trainer.config import TowersConfig
 from trainer.models.interface import Queries
 from trainer.models.towers import AGES_MS, DenseWeights, TowersInference, age_of, latest, make_dense_variables
@@ -24,13 +25,12 @@ def make_dense(**changed: object) -> list[np.ndarray]:
 
 
 def make_model(*, visitors: Sequence[Sequence[float]] = (), **changed: object) -> TowersInference:
-    return TowersInference(
-        CONFIG,
-        items=ITEMS,
-        visitors=np.array(visitors, np.float32).reshape(-1, 2),
-        dense=make_dense(**changed),
-        item_counts=COUNTS,
+    table = np.array([*visitors, [9, 9]], np.float32)  # the last row is that of all others, which counts nowhere
+    model = TowersInference(
+        CONFIG, item_rows=lambda _: ITEMS.__getitem__, num_frequent=len(visitors), item_counts=COUNTS
     )
+    model.fill(Weights({"visitor": table}, make_dense(**changed)))
+    return model
 
 
 def scores(model: TowersInference, *histories: list[int]) -> np.ndarray:

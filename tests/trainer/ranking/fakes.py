@@ -45,6 +45,7 @@ def cases_of(history: Sequence[Sequence[int]], relevant: Sequence[Sequence[int]]
         history=histories_of(history),
         timestamp_ms=np.full(len(history), 1000),
         relevant=relevant_lists,
+        relevant_otherwise=relevant_lists,
         is_kind=np.tile([True, False, False], (len(relevant_lists.values), 1)),
         is_new=np.array([not set(new) & set(seen) for seen, new in zip(history, relevant, strict=True)], bool),
         hides_seen=True,

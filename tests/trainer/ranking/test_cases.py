@@ -37,6 +37,9 @@ def test_relevant_are_the_distinct_new_items_and_the_history_keeps_order_and_rep
     np.testing.assert_array_equal(cases.visitor, [4])
     assert items_of(cases.history) == [[3, 1, 3]]
     assert lists(cases.relevant) == [[5, 7]]
+    # where seen items are shown, item 1 is to be found again
+    assert lists(cases.relevant_otherwise) == [[1, 5, 7]]
+    assert lists(cases.take(np.array([0])).relevant_otherwise) == [[1, 5, 7]]
 
 
 def test_visitors_without_history_or_without_new_items_are_left_out_and_counted():
@@ -133,7 +136,7 @@ def test_each_target_with_a_history_is_a_next_item_given_all_rows_before_it():
     np.testing.assert_array_equal(cases.timeline, [0, 0, 1])
     # the unknown item cannot be found, but is part of the history of item 5
     assert items_of(cases.history) == [[3], [3, 3, UNKNOWN], [7]]
-    assert lists(cases.relevant) == [[3], [5], [8]]
+    assert lists(cases.relevant) == lists(cases.relevant_otherwise) == [[3], [5], [8]]
     np.testing.assert_array_equal(cases.timestamp_ms, [1, 3, 1])
     np.testing.assert_array_equal(cases.is_kind, [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
     # item 3 is a return

@@ -5,12 +5,13 @@ import pytest
 
 from contract.schema import Split
 from tests.trainer.dataset_builder import build_dataset
-from tests.trainer.ranking.fakes import TableScorer, cases_of
+from tests.trainer.ranking.fakes import TableScorer, cases_of, lists_of
 from tests.trainer.ranking.plain import plain_list, plain_metrics
 from trainer.ranking.cases import build_cases, next_items
 from trainer.ranking.evaluation import Evaluator, evaluate_scorer, next_item_mrr, returning_visitor_ndcg
 from trainer.ranking.exposure import coverage
 from trainer.ranking.metrics import metric_values
+from trainer.ranking.topk import top_k
 
 NUM_ITEMS = 40
 
@@ -34,15 +35,23 @@ def test_the_evaluator_equals_a_slow_plain_one(levels, ks, hides_seen):
     generator = np.random.default_rng(0)
     history, relevant = random_cases(generator, num_visitors=23)
     scores = generator.integers(0, levels, size=(23, NUM_ITEMS)).astype(np.float32)
-    cases = dataclasses.replace(cases_of(history, relevant, NUM_ITEMS), hides_seen=hides_seen)
+    # where seen items are shown otherwise, some of them are to be found as well
+    again = [[item for item in seen[:2] if item < NUM_ITEMS] if hides_seen else [] for seen in history]
+    relevant_otherwise = [sorted({*new, *old}) for new, old in zip(relevant, again, strict=True)]
+    cases = dataclasses.replace(
+        cases_of(history, relevant, NUM_ITEMS),
+        hides_seen=hides_seen,
+        relevant_otherwise=lists_of(relevant_otherwise),
+    )
     # scores of four visitors at a time: the last chunk is not full
-    measured = Evaluator(TableScorer(scores), cases, ks, scores_bytes=4 * NUM_ITEMS * 4).measure()
+    measured = Evaluator(TableScorer(scores), cases, ks, scores_bytes=4 * NUM_ITEMS * 4, is_both_ways=True).measure()
     otherwise = metric_values(measured.ranks_otherwise, measured.ks)
     seen = [set(items) for items in history]
     hidden, hidden_otherwise = (seen, [set()] * 23) if hides_seen else ([set()] * 23, seen)
     for k in ks:
-        for values, hides in ((measured.by_case, hidden), (otherwise, hidden_otherwise)):
-            expected = [plain_metrics(scores[v], hides[v], set(relevant[v]), k) for v in range(23)]
+        ways = ((measured.by_case, hidden, relevant), (otherwise, hidden_otherwise, relevant_otherwise))
+        for values, hides, right in ways:
+            expected = [plain_metrics(scores[v], hides[v], set(right[v]), k) for v in range(23)]
             for name in expected[0]:
                 np.testing.assert_allclose(values[name], [row[name] for row in expected], err_msg=name)
         lists = [plain_list(scores[v], hidden[v], k) for v in range(23)]
@@ -68,7 +77,7 @@ def test_next_items_equal_those_of_a_slow_plain_evaluator(tmp_path):
     )
     scores = generator.integers(0, 6, size=(5, 8)).astype(np.float32)
     cases = build_cases(dataset, Split.TEST, next_items)
-    measured = Evaluator(TableScorer(scores), cases, [3]).measure()
+    measured = Evaluator(TableScorer(scores), cases, [3], is_both_ways=True).measure()
     otherwise = metric_values(measured.ranks_otherwise, measured.ks)
     timelines = [[int(item[1:]) for name, item, _, _ in events if name == f"v{v}"] for v in range(5)]
     place = {v: sum(name == f"v{v}" for name, *_ in events[:50]) for v in range(5)}
@@ -120,6 +129,18 @@ def test_an_evaluator_measures_the_weights_of_the_moment():
     assert evaluator.measure().mean("hit_rate@1") == 0
     scorer.scores.assign([[1, 0, 2]])
     assert evaluator.measure().mean("hit_rate@1") == 1
+
+
+def test_one_ranking_is_made_unless_both_are_asked_for(monkeypatch):
+    ranked = []
+    monkeypatch.setattr("trainer.ranking.evaluation.top_k", lambda scores, k: ranked.append(k) or top_k(scores, k))
+    once, twice = (
+        evaluate_scorer(TableScorer([[3, 2, 1]]), cases_of([[0]], [[2]], 3), [1], is_both_ways=is_both_ways)
+        for is_both_ways in (False, True)
+    )
+    assert ranked == [2] * 3  # once for the first, twice for the second; the one best and the next, which might tie
+    assert once.ranks_otherwise is None
+    assert once.by_case["mrr@1"] == twice.by_case["mrr@1"]
 
 
 def test_a_diverged_model_is_refused():

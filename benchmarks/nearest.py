@@ -1,0 +1,69 @@
+"""The nearest-neighbour baselines, each with the settings that rank best on the validation window."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.harness import timed
+from benchmarks.tuning import Search, Settings, best_of, search
+from contract.schema import Split
+from trainer.config import NeighboursConfig
+from trainer.dataset import Dataset
+from trainer.models.interface import Scorer
+from trainer.ranking.cases import Protocol, build_cases
+from trainer.ranking.evaluation import evaluate_scorer
+from trainer.ranking.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity, training_baskets
+from trainer.validation import MAX_CASES
+
+log = logging.getLogger(__name__)
+
+_BEGIN = {"half_life_rows": None, "num_neighbours": 200}
+_VALUES = {
+    "half_life_rows": (None, 1.0, 2.0, 5.0, 1000.0),  # the last: all ages weigh alike
+    "num_neighbours": (100, 200, 500, 1000),
+}
+# how near a timeline is knows no shrinkage
+_OF_ITEMS = Search({**_BEGIN, "shrinkage": 0.0}, {**_VALUES, "shrinkage": (0.0, 10.0, 30.0, 100.0)})
+SEARCHES: Mapping[str, Search] = {
+    "item_knn": _OF_ITEMS,
+    "item_knn_tfidf": _OF_ITEMS,
+    "session_knn": Search(_BEGIN, _VALUES),
+}
+
+Build = Callable[[NeighboursConfig], Scorer]
+
+
+def tune_neighbours(dataset: Dataset, protocol: Protocol) -> dict[str, list[dict[str, Any]]]:
+    """What was tried of each baseline, with its NDCG@20 and the seconds of making it; a sample of the visitors."""
+    cases = build_cases(dataset, Split.VALIDATION, protocol).sample(MAX_CASES, seed=0)
+
+    def measured(name: str, build: Build) -> Callable[[Settings], tuple[float, float]]:
+        def measure(settings: Settings) -> tuple[float, float]:
+            made: list[Scorer] = []
+            seconds = timed(lambda: made.append(build(NeighboursConfig(**settings))))
+            value = evaluate_scorer(made[0], cases, (20,)).mean("ndcg@20")
+            log.info("%s %s: validation NDCG@20 %.4f", name, settings, value)
+            return value, seconds
+
+        return measure
+
+    return {name: search(SEARCHES[name], measured(name, build)) for name, build in _builders(dataset).items()}
+
+
+def best_neighbours(dataset: Dataset, tried: Mapping[str, list[dict[str, Any]]]) -> dict[str, Scorer]:
+    """Each baseline with the best settings of what `tune_neighbours` tried."""
+    builders = _builders(dataset)
+    return {name: builders[name](NeighboursConfig(**best_of(grid)["settings"])) for name, grid in tried.items()}
+
+
+def _builders(dataset: Dataset) -> dict[str, Build]:
+    baskets, counts = training_baskets(dataset), dataset.item_counts()
+
+    def of_items(config: NeighboursConfig, *, is_tfidf: bool) -> Scorer:
+        return ItemNeighbours(item_similarity(baskets, is_tfidf=is_tfidf, config=config), counts, config)
+
+    return {
+        "item_knn": lambda config: of_items(config, is_tfidf=False),
+        "item_knn_tfidf": lambda config: of_items(config, is_tfidf=True),
+        "session_knn": lambda config: TimelineNeighbours(baskets, counts, config),
+    }

@@ -1,0 +1,81 @@
+"""What is told beside the targets, and that the two ALS are given the same objective."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from benchmarks.quality import _told, equal_settings, target_table
+from benchmarks.quality_runs import target
+from contract.settings import apply_settings
+from trainer.models.least_squares import row_l2, solve_rows
+from trainer.presets import PRESETS
+
+PEER = {"factors": 2, "alpha": 4.0, "regularization": 0.5, "iterations": 3, "folds_in": False}
+ITEMS = np.array([[1.0, 0.5], [-0.5, 1.0], [0.25, 2.0], [1.5, -1.0]])
+
+
+def solved_by_ours():
+    """A visitor of items 0 and 2, by the solver under `equal_settings`, in the turned basis and back."""
+    config = apply_settings(PRESETS["mf"], equal_settings(PEER))
+    values, basis = np.linalg.eigh(ITEMS.T @ ITEMS)
+    touched = tf.constant((ITEMS @ basis)[None, [0, 2]], tf.float32)
+    weights = tf.fill([1, 2], config.loss.event_weights[0])
+    unobserved = config.als.unobserved_weight
+    l2 = row_l2(
+        tf.constant([2]), len(ITEMS), l2=config.als.l2, l2_power=config.als.l2_power, unobserved_weight=unobserved
+    )
+    gramian = tf.constant(values, tf.float32)
+    solved, _ = solve_rows(touched, weights, gramian, l2, unobserved_weight=unobserved, is_long=False)
+    return basis @ solved.numpy()[0]
+
+
+def test_equal_settings_minimize_what_implicit_does():
+    # Hu et al. (2008): (Yᵀ C Y + λ) x = Yᵀ C p, of confidence alpha where an item was touched and 1 elsewhere
+    confidence = np.diag([4.0, 1.0, 4.0, 1.0])
+    chosen = np.array([1.0, 0.0, 1.0, 0.0])
+    expected = np.linalg.solve(ITEMS.T @ confidence @ ITEMS + 0.5 * np.eye(2), ITEMS.T @ confidence @ chosen)
+    np.testing.assert_allclose(solved_by_ours(), expected, rtol=1e-5)
+
+
+def test_implicit_solves_a_visitor_the_same_way():
+    pytest.importorskip("implicit", reason="pip install -r benchmarks/requirements.txt")
+    import scipy.sparse as sp
+    from implicit.als import AlternatingLeastSquares
+
+    model = AlternatingLeastSquares(factors=2, alpha=4.0, regularization=0.5, use_gpu=False)
+    model.item_factors = ITEMS.astype(np.float32)
+    touched = sp.csr_matrix(np.array([[1, 0, 1, 0]], np.float32))
+    np.testing.assert_allclose(model.recalculate_user(0, touched), solved_by_ours(), rtol=1e-4)
+
+
+def test_the_solver_takes_all_sweeps_of_the_peer():
+    config = apply_settings(PRESETS["mf"], equal_settings(PEER))
+    assert (config.solver, config.epochs, config.patience, config.model.dim) == ("als", 3, None, 2)
+
+
+def test_every_setting_tried_is_told_with_its_figure_and_seconds():
+    tried = [
+        {"settings": {"K": 20}, "validation": 0.1179, "seconds": 1.25},
+        {"settings": {"K": 50}, "validation": 0.1232, "seconds": 1.75},
+    ]
+    told = _told("matrix", {"grids": {"implicit_tfidf": tried}, "seconds": {"mf": 12.4}}).splitlines()
+    assert told == [
+        "## matrix",
+        "",
+        "| implicit_tfidf | validation NDCG@20 | seconds |",
+        "| -------------- | ------------------ | ------- |",
+        "| K 20           | 0.1179             | 1.2     |",
+        "| K 50           | **0.1232**         | 1.8     |",
+        "",
+        "| trained | seconds |",
+        "| ------- | ------- |",
+        "| mf      | 12      |",
+    ]
+
+
+def test_the_table_of_targets_says_which_are_missed():
+    table = target_table([target("quality", 1.12, 1.0588, "als"), target("time", 2, 1.5, "", is_least=False)])
+    assert [line.split("|")[2:-1] for line in table.splitlines()[2:]] == [
+        [" ≥ 1.12 ", " 1.059   ", " als    ", " NO  "],
+        [" ≤ 2    ", " 1.500   ", "        ", " yes "],
+    ]

@@ -1,0 +1,39 @@
+"""Targets, what is kept of earlier work, and how long a run took to get somewhere."""
+
+import json
+
+import pytest
+
+from benchmarks.quality_runs import epochs_to_reach, keep, target
+
+
+def write_metrics(workdir, values):
+    lines = [{"step": 7, "loss": 1.0}]
+    lines += [{"epoch": epoch, "validation_ndcg@20": value} for epoch, value in enumerate(values, start=1)]
+    (workdir / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def test_the_first_epoch_of_at_least_the_value_counts(tmp_path):
+    write_metrics(tmp_path, [0.1, 0.18, 0.17, 0.19])
+    assert epochs_to_reach(tmp_path, 0.18) == 2
+    assert epochs_to_reach(tmp_path, 0.181) == 4
+
+
+def test_a_run_that_never_gets_there_says_how_far_it_got(tmp_path):
+    write_metrics(tmp_path, [0.1, 0.18])
+    with pytest.raises(ValueError, match=r"0\.1800 at most, not 0\.1900"):
+        epochs_to_reach(tmp_path, 0.19)
+
+
+def test_a_target_is_met_at_its_bound_from_either_side():
+    assert target("quality", 1.12, 1.12, "")["is_met"]
+    assert not target("quality", 1.12, 1.119, "")["is_met"]
+    assert target("seconds", 2, 2.0, "", is_least=False)["is_met"]
+    assert not target("seconds", 2, 2.1, "", is_least=False)["is_met"]
+
+
+def test_what_is_kept_is_made_once(tmp_path):
+    made = []
+    for _ in range(2):
+        assert keep(tmp_path / "kept.json", lambda: made.append(1) or {"a": [1]}) == {"a": [1]}
+    assert made == [1]

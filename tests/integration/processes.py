@@ -1,0 +1,136 @@
+"""Training in processes of its own: started alone or as workers, waited for, compared."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contract.layout import RunLayout, checkpoint_step
+from contract.settings import apply_settings
+from trainer import checkpoint, presets
+from trainer.cluster import Cluster, tf_config
+from trainer.train import train
+
+SMALL = ["input.batch_size=64", "model.dim=8", "steps_per_call=2"]
+"""Settings of a run on a few rows."""
+LONG = ["epochs=40", "checkpoint_every_steps=4", "patience=none"]
+"""Settings of such a run of 240 steps, or 200 of the towers."""
+PRESETS = ["notebook-nn", "mf", "nn"]
+"""One of each model."""
+END_SECONDS = 900
+"""For which a process that ends by itself is waited for: a minute, where nothing else uses the machine."""
+
+
+def clusters(count: int) -> list[Cluster]:
+    """The same free ports of this host for each of `count` workers."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for free in sockets:
+            free.bind(("127.0.0.1", 0))
+        hosts = tuple(f"127.0.0.1:{free.getsockname()[1]}" for free in sockets)
+    return [Cluster(hosts, index) for index in range(count)]
+
+
+def environment(cluster: Cluster | None) -> dict[str, str]:
+    """This process's environment, and what makes a worker of the one that gets it."""
+    return os.environ | ({"TF_CONFIG": tf_config(cluster)} if cluster else {})
+
+
+def train_arguments(preset: str, dataset: str, workdir: Path, settings: Sequence[str]) -> list[str]:
+    return ["train", "--preset", preset, "--data", dataset, "--workdir", str(workdir), "--set", *settings]
+
+
+def start(
+    preset: str,
+    dataset: str,
+    workdir: Path,
+    *settings: str,
+    cluster: Cluster | None = None,
+    program: Sequence[str] = ("-m", "trainer"),
+) -> subprocess.Popen:
+    """Training of a small run; its log is its standard error.
+
+    Args:
+      program: what Python runs.
+    """
+    return subprocess.Popen(
+        [sys.executable, *program, *train_arguments(preset, dataset, workdir, [*SMALL, *settings])],
+        env=environment(cluster),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_workers(count: int, preset: str, dataset: str, workdir: Path, *settings: str) -> list[subprocess.Popen]:
+    """So many workers that train together; the first is the chief."""
+    return [start(preset, dataset, workdir, *settings, cluster=cluster) for cluster in clusters(count)]
+
+
+def train_alone(preset: str, dataset: str, workdir: Path, *settings: str) -> dict[str, Any]:
+    """The same in this process, which spares a start of TensorFlow: what nothing ends needs no process of its own."""
+    config = apply_settings(presets.PRESETS[preset], [*SMALL, *settings])
+    return train(config, data=dataset, workdir=str(workdir))
+
+
+def finish(processes: Sequence[subprocess.Popen], status: int = 0) -> str:
+    """Waits for all, which must end with a status; what the first of them logged."""
+    logs = [process.communicate(timeout=END_SECONDS)[1] for process in processes]
+    for process, log in zip(processes, logs, strict=True):
+        assert process.returncode == status, log
+    return logs[0]
+
+
+def wait_for(process: subprocess.Popen, *texts: str) -> str:
+    """Reads the log up to a line with one of the texts; that line."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if any(text in line for text in texts):
+            return line
+    raise AssertionError("".join(seen))
+
+
+def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
+    """Returns once the run, of which this is the chief, goes on and has saved `step` or a later one."""
+    wait_for(process, "beginning: ", "going on from the checkpoint")
+    wait_until_saved(process, workdir, step)
+
+
+def wait_until_saved(process: subprocess.Popen, workdir: Path, step: int) -> None:
+    """Returns once a run that already goes on has saved `step` or a later one."""
+    while saved_step(workdir) < step:
+        assert process.poll() is None, finish([process])
+        time.sleep(0.001)
+
+
+def saved_step(workdir: Path) -> int:
+    """The step of the latest checkpoint published, 0 before the first."""
+    try:
+        names = os.listdir(RunLayout(str(workdir)).checkpoints)
+    except FileNotFoundError:
+        return 0
+    return max((checkpoint_step(name) or 0 for name in names), default=0)
+
+
+def last_state(workdir: Path) -> checkpoint.State:
+    """Of the last checkpoint, verified: with the checksum of every file, so of accumulators and optimizer too."""
+    return checkpoint.read_state(str(workdir), checkpoint.choose_step(str(workdir), "last"))
+
+
+def assert_same(first: Path, second: Path) -> None:
+    """The last checkpoints are the same, bit for bit."""
+    one, two = (checkpoint.read_weights(str(workdir), "last") for workdir in (first, second))
+    for name, table in one.tables.items():
+        np.testing.assert_array_equal(two.tables[name], table, err_msg=name)
+    for weight, same in zip(one.dense, two.dense, strict=True):
+        np.testing.assert_array_equal(same, weight)
+    assert last_state(first) == last_state(second)  # the optimizer's variables too

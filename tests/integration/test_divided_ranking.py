@@ -1,0 +1,71 @@
+"""Evaluation and recommendation that several workers divide: what one process gives."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.processes import END_SECONDS, PRESETS, clusters, environment, train_alone
+from tests.trainer.dataset_builder import build_dataset, checkerboard
+from trainer.evaluate import evaluate
+from trainer.recommend import SHARD_ENTRIES, recommend
+
+pytestmark = [pytest.mark.integration, pytest.mark.same_numbers]
+
+VISITORS, ITEMS, CHUNK = 2100, 480, 1024
+"""Three chunks of visitors and cases: each of two or three workers has something to rank that the others have not."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = str(tmp_path_factory.mktemp("dataset"))
+    build_dataset(root, **checkerboard(num_visitors=VISITORS, num_items=ITEMS), num_shards=3)
+    return root
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def run(request: pytest.FixtureRequest, dataset: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    workdir = tmp_path_factory.mktemp("run")
+    train_alone(request.param, dataset, workdir, "input.batch_size=512")
+    return str(workdir)
+
+
+def run_together(count: int, *arguments: str) -> list[dict[str, Any]]:
+    """What each of so many workers printed."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "trainer", *arguments],
+            env=environment(cluster),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for cluster in clusters(count)
+    ]
+    results = [process.communicate(timeout=END_SECONDS) for process in processes]
+    for process, (_, log) in zip(processes, results, strict=True):
+        assert process.returncode == 0, log
+    return [json.loads(printed) for printed, _ in results]
+
+
+def test_two_workers_evaluate_as_one_process(run: str) -> None:
+    alone = json.loads(json.dumps(evaluate(workdir=run)))
+    assert run_together(2, "evaluate", "--workdir", run) == [alone, alone]
+    for protocol in alone["protocols"].values():
+        assert protocol["cases"]["cases"] == VISITORS > 2 * CHUNK
+
+
+def test_three_workers_recommend_as_one_process(run: str, tmp_path: Path) -> None:
+    """The first of the two shards has three chunks, the second one."""
+    k = ITEMS
+    assert 2 * CHUNK < SHARD_ENTRIES // k < VISITORS
+    alone = recommend(workdir=run, output=str(tmp_path / "alone"), k=k, formats=["parquet"])
+    together = ["--output", str(tmp_path / "together"), "--k", str(k), "--format", "parquet"]
+    summaries = run_together(3, "recommend", "--workdir", run, *together)
+    assert len(alone["files"]["parquet"]) == 2
+    for summary in summaries:
+        for one, other in zip(alone["files"]["parquet"], summary["files"]["parquet"], strict=True):
+            assert Path(one).read_bytes() == Path(other).read_bytes()

@@ -1,0 +1,45 @@
+"""Variables of a trained model that are filled piece by piece, so that no table is in memory twice.
+
+Shapes: N rows, D columns.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.embeddings import CHUNK_ROWS
+
+HOST = "CPU:0"
+"""Where tables lie of which only some rows are asked for at a time: they may be larger than an accelerator's memory."""
+
+_ALIGNMENT_BYTES = 64
+"""Of memory that TensorFlow computes with."""
+
+
+def make_variable(shape: tuple[int, ...], name: str) -> tf.Variable:
+    """A float32 variable of zeros that is not trained, and takes no memory before it is filled."""
+    return tf.Variable(_share(_zeros(shape)), trainable=False, name=name)
+
+
+def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int = 0) -> None:
+    """Fills a variable [N, …] with the rows first … first + N - 1 of what `read` gives by slices."""
+    # not into the variable itself: TensorFlow copies one that was written to in part whenever it is read
+    values = _zeros(tuple(variable.shape))
+    for start in range(0, len(values), CHUNK_ROWS):
+        stop = min(start + CHUNK_ROWS, len(values))
+        values[start:stop] = read(slice(first + start, first + stop))
+    variable.assign(_share(values))
+
+
+def _zeros(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros at an address that TensorFlow can use; the system gives their pages only as they are written to."""
+    num_bytes = int(np.prod(shape)) * 4
+    memory = np.zeros(num_bytes + _ALIGNMENT_BYTES, np.uint8)
+    begin = -memory.ctypes.data % _ALIGNMENT_BYTES
+    return memory[begin : begin + num_bytes].view(np.float32).reshape(shape)
+
+
+def _share(values: np.ndarray) -> tf.Tensor:
+    """A tensor in the array's own memory; `tf.constant` would copy it."""
+    return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
