@@ -83,7 +83,7 @@ def test_a_worker_that_hangs_while_its_heartbeats_go_on_ends_the_other_as_preemp
         for index, cluster in enumerate(clusters(2))
     ]
     try:
-        wait_for_step(workers[0], tmp_path, 8)  # published before the call that hangs, of steps 12 and 13
+        wait_for_step(workers[0], tmp_path, 8)
         begin = time.monotonic()
         _, log = workers[1 - hanging].communicate(timeout=120)
         assert (workers[1 - hanging].returncode, "nothing moved for" in log) == (75, True), log
@@ -91,7 +91,8 @@ def test_a_worker_that_hangs_while_its_heartbeats_go_on_ends_the_other_as_preemp
     finally:
         workers[hanging].kill()
         workers[hanging].communicate(timeout=60)
-    assert checkpoint.last_step(str(tmp_path)) == 8
+    # the checkpoint of step 12 is being written beside the call that hangs, and may or may not have been published
+    assert checkpoint.last_step(str(tmp_path)) in (8, 12)
 
 
 def test_a_worker_whose_process_is_stopped_ends_the_other_as_preempted(one_shard: str, tmp_path: Path) -> None:

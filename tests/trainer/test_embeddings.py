@@ -35,6 +35,14 @@ def test_rows_are_assigned_and_read_piece_by_piece(count: int, monkeypatch: pyte
         np.testing.assert_array_equal(np.concatenate(list(table.values.chunks(replica))), expected[replica::count])
 
 
+@pytest.mark.parametrize(("count", "held"), [(1, [10]), (2, [5, 5]), (4, [3, 3, 2, 2])])
+def test_a_replica_holds_its_share_of_rows_and_slots_on_its_device(count: int, held: list[int]) -> None:
+    table = make_table(start_replicas(count, None), rows=10, dim=2)
+    for shards in (table.values, table.slots["accumulator"]):
+        assert [shards.shards[replica].shape.as_list() for replica in range(count)] == [[rows, 2] for rows in held]
+        assert [shards.shards[replica].device[-6:] for replica in range(count)] == [f":CPU:{k}" for k in range(count)]
+
+
 DIVIDED, SHARED = [9, 0, 3, 3, 9, 1, 2, 9], [3, 7, 7]
 
 

@@ -24,10 +24,22 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return checkerboard_dataset(str(tmp_path_factory.mktemp("dataset")))
 
 
-@pytest.mark.parametrize("preset", list(PRESETS))
-def test_any_number_of_replicas_gives_the_same_losses_and_tables(preset: str, dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("preset", "settings"),
+    [
+        ("notebook-mf", []),
+        ("notebook-nn", []),
+        ("mf", []),
+        # Adagrad's first move is as large as its rate: from an accumulator of 1e-9, of the few hundred entries of the
+        # visitors one whose gradient is by chance nearly 0 would move by the rounding of the others
+        ("nn", ["optimizer.initial_accumulator=0.01"]),
+    ],
+)
+def test_any_number_of_replicas_gives_the_same_losses_and_tables(
+    preset: str, settings: list[str], dataset: Dataset, tmp_path: Path
+) -> None:
     for count in (1, 2, 4):
-        run(make_config(preset, f"devices={count}", "steps_per_call=1"), dataset, tmp_path / str(count))
+        run(make_config(preset, f"devices={count}", "steps_per_call=1", *settings), dataset, tmp_path / str(count))
     one = checkpoint.read_weights(str(tmp_path / "1"), "last")
     for count in (2, 4):
         found = losses(tmp_path / str(count))
