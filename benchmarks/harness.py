@@ -46,6 +46,50 @@ def run_command(arguments: list[str]) -> Timing:
     return Timing(time.perf_counter() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output[0])
 
 
+QUIET_SHARE = 0.1
+"""Of the cores' time: what other programs may take of it while a record's milliseconds are measured."""
+
+
+class Load:
+    """What other programs take of this machine's cores while something is measured; known on Linux only."""
+
+    def __init__(self) -> None:
+        self._begin = time.perf_counter(), _busy_seconds(), _own_seconds()
+
+    def share(self) -> float | None:
+        """Of the cores' time since the beginning, in [0, 1]; processes of this program count once they have ended."""
+        begin, busy_before, own_before = self._begin
+        busy = _busy_seconds()
+        if busy is None or busy_before is None:
+            return None
+        others = busy - busy_before - (_own_seconds() - own_before)
+        return max(0.0, others / ((time.perf_counter() - begin) * (os.cpu_count() or 1)))
+
+
+def refuse_load(share: float | None, *, is_allowed: bool) -> None:
+    """Ends the program where other programs took too much of the cores for its figures to be worth a record."""
+    if share is not None and share > QUIET_SHARE and not is_allowed:
+        raise SystemExit(
+            f"other programs took {share:.0%} of the cores, above {QUIET_SHARE:.0%}: milliseconds would tell of them. "
+            "Nothing is recorded; run it when the machine is idle, or with --loaded to record it all the same"
+        )
+
+
+def _busy_seconds() -> float | None:
+    """CPU seconds of all programs since the machine started."""
+    if not Path("/proc/stat").exists():
+        return None
+    user, nice, system, _, _, interrupts, soft_interrupts, *_ = map(
+        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    )
+    return (user + nice + system + interrupts + soft_interrupts) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 def timed(function: Callable[[], Any]) -> float:
     """Seconds that one call takes."""
     begin = time.perf_counter()
@@ -53,17 +97,21 @@ def timed(function: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def report(name: str, figures: dict[str, Any], *, module: str | None = None, quiet: bool = False) -> None:
+def report(
+    name: str, figures: dict[str, Any], *, module: str | None = None, quiet: bool = False, load: float | None = None
+) -> None:
     """Writes the figures to `results/NAME.json`, and prints them unless quiet.
 
     Args:
       module: that was run; by default the benchmark of that name.
+      load: what other programs took of the cores meanwhile, see `Load.share`; None: not known.
     """
     record = {
         "benchmark": name,
         "command": " ".join(["python -m", module or f"benchmarks.{name}", *map(_portable, sys.argv[1:])]),
         "commit": _commit(),
-        "machine": {"cpus": os.cpu_count(), "processor": _processor(), "python": platform.python_version()},
+        "machine": {"cpus": os.cpu_count(), "processor": _processor(), "python": platform.python_version()}
+        | ({} if load is None else {"share_of_other_programs": round(load, 3)}),
         "figures": figures,
     }
     RESULTS.mkdir(exist_ok=True)
@@ -76,6 +124,11 @@ def _portable(word: str) -> str:
     """An argument as it goes into a record: of a path of this machine the last part."""
     flag, equals, value = word.rpartition("=")
     return f"{flag}{equals}{Path(value).name}" if Path(value).is_absolute() else word
+
+
+def resident_mib() -> float:
+    """Resident memory of this process now, in MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
 def peak_mib() -> float:

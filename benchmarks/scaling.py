@@ -4,46 +4,57 @@ Row-sharded tables beside the best mirrored way, for the batches of a factorizat
 what a checkpoint of full size costs the training that goes on beside it. Logical CPU devices share the machine's cores:
 more of them compute no faster, and what they exchange is copied in memory.
 
-usage: python -m benchmarks.scaling
+usage: python -m benchmarks.scaling [--loaded: record even where other programs took much of the cores]
 """
 
+import argparse
 import json
+import math
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from statistics import median
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median, quantiles
 from typing import Any, NamedTuple
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.harness import peak_mib, report
+from benchmarks.harness import Load, peak_mib, refuse_load, report, resident_mib
+from trainer import checkpoint_writer
 from trainer.checkpoint import Parts
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.cluster import Cluster, join_cluster, tf_config
-from trainer.config import AdagradConfig
+from trainer.config import AdagradConfig, TowersConfig
 from trainer.distribution import Replicas, start_replicas
 from trainer.embeddings import ShardedTable, initialize
 from trainer.exchange import CAPACITIES
+from trainer.models.towers import make_dense_variables
 from trainer.optimizers import row_optimizer
 
 ROWS, ITEMS, DIM = 1_400_000, 235_000, 64
 WARM_UP_STEPS, STEPS = 3, 40
+CHECKPOINT_PAIRS = 8
 ROW_BYTES = DIM * 4
 OPTIMIZER = AdagradConfig()
 
 
 class Ids(NamedTuple):
-    """What a step reads: ids that the replicas divide among them, [S, N], and ids that each of them uses, [S, M]."""
+    """What a step reads: ids that the replicas divide among them, [S, N], and ids that each of them uses, [S, M].
+
+    dense   numbers of the gradient of what is no table
+    """
 
     divided: np.ndarray
     shared: np.ndarray
+    dense: int = 0
 
 
 def mf_ids() -> Ids:
@@ -52,33 +63,50 @@ def mf_ids() -> Ids:
     return Ids(generator.integers(0, ROWS, (STEPS, 8192)), np.zeros((STEPS, 0), np.int64))
 
 
+def popular_ids() -> Ids:
+    """8,192 items a step, of which most repeat, and which nothing is shared with: each gradient travels by itself."""
+    return Ids(_items(np.random.default_rng(0), 8192), np.zeros((STEPS, 0), np.int64))
+
+
 def nn_ids() -> Ids:
     """8,192 histories of 20 items a step, of which most repeat, and 1,024 drawn candidates."""
     generator = np.random.default_rng(0)
-
-    def items(count: int) -> np.ndarray:
-        return np.minimum((generator.pareto(0.8, (STEPS, count)) * 30).astype(np.int64), ITEMS - 1)
-
-    return Ids(items(8192 * 20), items(1024))
+    dense = make_dense_variables(TowersConfig(dim=DIM, history_length=20), seed=0)
+    return Ids(_items(generator, 8192 * 20), _items(generator, 1024), sum(math.prod(weight.shape) for weight in dense))
 
 
-BATCHES: dict[str, Callable[[], Ids]] = {"mf": mf_ids, "nn": nn_ids}
+def _items(generator: np.random.Generator, count: int) -> np.ndarray:
+    """[S, count], a few of them popular."""
+    return np.minimum((generator.pareto(0.8, (STEPS, count)) * 30).astype(np.int64), ITEMS - 1)
+
+
+BATCHES: dict[str, Callable[[], Ids]] = {"mf": mf_ids, "popular": popular_ids, "nn": nn_ids}
 
 
 def main() -> None:
     """Measures each case in processes of its own."""
-    cases = [(batch, way, place) for batch in BATCHES for place in ("1", "2", "4", "workers") for way in _WAYS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loaded", action="store_true", help="record whatever else the machine does")
+    is_loaded = parser.parse_args().loaded
+    before = Load()
+    time.sleep(3)
+    refuse_load(before.share(), is_allowed=is_loaded)
+    load = Load()
     figures: dict[str, Any] = {batch: {} for batch in BATCHES}
-    for batch, way, place in cases:
+    for batch, way, place in [(batch, way, place) for batch in BATCHES for place in _REPLICAS for way in _WAYS]:
         if way == "mirrored" and place == "4":
             continue  # four copies of the table and of what all_reduce makes of it: more than this machine's memory
         measured = _measure_workers(batch, way) if place == "workers" else _run_case(batch, way, place)
         figures[batch].setdefault(place, {})[way] = measured
     for batch, make in BATCHES.items():
-        for place, replicas in (("1", 1), ("2", 2), ("4", 4), ("workers", 2)):
+        for place, replicas in _REPLICAS.items():
             figures[batch][place]["bytes_a_step"] = bytes_a_step(make(), replicas, has_workers=place == "workers")
     figures["checkpoint"] = json.loads(_run("checkpoint"))
-    report("scaling", figures)
+    share = load.share()
+    if share is not None:
+        print(json.dumps(figures, indent=2), file=sys.stderr)  # for whoever waited so long, recorded or not
+    refuse_load(share, is_allowed=is_loaded)
+    report("scaling", figures, load=share)
 
 
 def bytes_a_step(ids: Ids, replicas: int, *, has_workers: bool) -> dict[str, int]:
@@ -89,8 +117,9 @@ def bytes_a_step(ids: Ids, replicas: int, *, has_workers: bool) -> dict[str, int
       `sharded`: what this program moves; between workers pieces are filled up.
       `all_reduce`: what moving whole batches of rows and of gradients by ring all-reduce would take.
       `mirrored`: gradients and ids of all replicas to all replicas.
+      `dense`: beside each of these, the sum of the loss and of the dense gradients by ring all-reduce.
     """
-    totals = {"least": 0.0, "sharded": 0.0, "all_reduce": 0.0, "mirrored": 0.0}
+    totals = {"least": 0.0, "sharded": 0.0, "all_reduce": 0.0, "mirrored": 0.0, "dense": 0.0}
     for divided, shared in zip(ids.divided, ids.shared, strict=True):
         used = [np.concatenate([part, shared]) for part in np.split(divided, replicas)]
         rows = _rows_by_owner([np.unique(part) for part in used], replicas)
@@ -100,6 +129,7 @@ def bytes_a_step(ids: Ids, replicas: int, *, has_workers: bool) -> dict[str, int
         totals["least"] += 2 * rows.sum() * ROW_BYTES
         totals["sharded"] += sum(_moved(counts, has_workers) for counts in (rows, back)) * ROW_BYTES
         totals["all_reduce"] += 4 * (replicas - 1) * all_ids * ROW_BYTES
+        totals["dense"] += 2 * (replicas - 1) * (ids.dense + 1) * 4
         totals["mirrored"] += (replicas - 1) * sum(map(len, used)) * (ROW_BYTES + 8)
     return {name: round(total / STEPS) for name, total in totals.items()}
 
@@ -119,11 +149,25 @@ def _moved(counts: np.ndarray, has_workers: bool) -> int:
     return int(capacity * np.count_nonzero(~np.eye(len(counts), dtype=bool)))
 
 
-def _sharded(replicas: Replicas, ids: Ids, *, has_compute: bool = True) -> tuple[Callable[[int], Any], int]:
-    """A step, and the bytes of table and accumulator that lie with this process's first replica."""
+class Built(NamedTuple):
+    """A way of training a table.
+
+    step            takes the number of a batch
+    held_bytes      of table and accumulator that lie with a replica, by their shapes
+    resident_mib    what this process's memory grew by when they were made
+    """
+
+    step: Callable[[int], Any]
+    held_bytes: int
+    resident_mib: float
+
+
+def _sharded(replicas: Replicas, ids: Ids, *, has_compute: bool = True) -> Built:
     optimizer = row_optimizer(OPTIMIZER)
+    before = resident_mib()
     table = ShardedTable(rows=ROWS, dim=DIM, replicas=replicas, optimizer=optimizer if has_compute else _NoUpdate())
     initialize(table, name="table", seed=0, stddev=0.1)
+    resident = resident_mib() - before
     divided, shared = tf.constant(ids.divided), tf.constant(ids.shared)
     target = tf.constant(np.random.default_rng(1).normal(size=DIM), tf.float32)
 
@@ -133,17 +177,22 @@ def _sharded(replicas: Replicas, ids: Ids, *, has_compute: bool = True) -> tuple
         vectors = lookup.vectors()
         if not has_compute:
             table.update(replica, lookup, vectors, tf.constant(0, tf.int64))
-            return replicas.all_reduce(vectors[0, 0])
+            return _sum_with_dense(replicas, vectors[0, 0], ids.dense)
         with tf.GradientTape() as tape:
             tape.watch(vectors)
             loss = tf.reduce_sum(tf.square(vectors - target)) / ids.divided.shape[1]
         table.update(replica, lookup, tape.gradient(loss, vectors), tf.constant(0, tf.int64))
-        return replicas.all_reduce(loss)
+        return _sum_with_dense(replicas, loss, ids.dense)
 
     step = tf.function(lambda number: replicas.run(on_replica, number))
     shards = [table.values, *table.slots.values()]
     held = sum(int(np.prod(part.shards[replicas.first].shape)) * 4 for part in shards)
-    return lambda number: step(tf.constant(number)), held
+    return Built(lambda number: step(tf.constant(number)), held, resident)
+
+
+def _sum_with_dense(replicas: Replicas, loss: tf.Tensor, dense: int) -> tf.Tensor:
+    """The loss over all replicas, which travels with what stands for so many numbers of a dense gradient."""
+    return replicas.all_reduce_together([loss, tf.fill([dense], loss)])[0]
 
 
 class _NoUpdate:
@@ -155,11 +204,13 @@ class _NoUpdate:
         """Nothing moves."""
 
 
-def _mirrored(replicas: Replicas, ids: Ids) -> tuple[Callable[[int], Any], int]:
+def _mirrored(replicas: Replicas, ids: Ids) -> Built:
     """Whole tables on every replica, read and updated locally with all gradients: the best mirrored way found."""
+    before = resident_mib()
     with replicas.strategy.scope():
         table = tf.Variable(tf.random.stateless_normal([ROWS, DIM], [0, 0], stddev=0.1))
         accumulator = tf.Variable(tf.fill([ROWS, DIM], OPTIMIZER.initial_accumulator))
+    resident = resident_mib() - before
     divided, shared = tf.constant(ids.divided), tf.constant(ids.shared)
     target = tf.constant(np.random.default_rng(1).normal(size=DIM), tf.float32)
 
@@ -180,10 +231,10 @@ def _mirrored(replicas: Replicas, ids: Ids) -> tuple[Callable[[int], Any], int]:
             grad=tf.math.unsorted_segment_sum(moved, place, tf.size(rows)),
             indices=rows,
         )
-        return replicas.all_reduce(loss)
+        return _sum_with_dense(replicas, loss, ids.dense)
 
     step = tf.function(lambda number: replicas.run(on_replica, number))
-    return lambda number: step(tf.constant(number)), 2 * ROWS * ROW_BYTES
+    return Built(lambda number: step(tf.constant(number)), 2 * ROWS * ROW_BYTES, resident)
 
 
 def _local(variable: Any) -> Any:
@@ -191,17 +242,20 @@ def _local(variable: Any) -> Any:
     return variable._get() if hasattr(variable, "_get") else variable
 
 
-_WAYS: dict[str, Callable[[Replicas, Ids], tuple[Callable[[int], Any], int]]] = {
+_REPLICAS = {"1": 1, "2": 2, "4": 4, "workers": 2}
+_WAYS: dict[str, Callable[[Replicas, Ids], Built]] = {
     "sharded": _sharded,
     "exchange_alone": lambda replicas, ids: _sharded(replicas, ids, has_compute=False),
     "mirrored": _mirrored,
 }
 
 
-def measure(batch: str, way: str, place: str) -> dict[str, float]:
+def measure(batch: str, way: str, place: str) -> dict[str, Any]:
     """What one way took in this process."""
     replicas = start_replicas(1 if place == "workers" else int(place), join_cluster())
-    step, held = _WAYS[way](replicas, BATCHES[batch]())
+    ids = BATCHES[batch]()
+    tf.zeros([]).numpy()  # what TensorFlow itself takes is no table's
+    step, held, resident = _WAYS[way](replicas, ids)
     seconds = []
     for number in range(WARM_UP_STEPS + STEPS):
         begin = time.perf_counter()
@@ -210,11 +264,12 @@ def measure(batch: str, way: str, place: str) -> dict[str, float]:
     return {
         "ms_per_step": round(median(seconds[WARM_UP_STEPS:]) * 1000, 2),
         "table_mib_a_replica": round(held / 2**20, 1),
+        "resident_mib_a_replica": round(resident / len(replicas.local), 1),
         "peak_mib_of_process": round(peak_mib()),
     }
 
 
-def measure_checkpoint() -> dict[str, float]:
+def measure_checkpoint() -> dict[str, Any]:
     """A factorization of full size: what is saved, how long it takes, and what training loses by it."""
     replicas = start_replicas(1, None)
     tables = {
@@ -224,30 +279,62 @@ def measure_checkpoint() -> dict[str, float]:
     for name, table in tables.items():
         initialize(table, name=name, seed=0, stddev=0.1)
     parts = Parts(tables, [], [])
-    step, _ = _sharded(replicas, mf_ids())
-    count = _steps_of(step, seconds=10)
-    copied, whole, costs = [], [], []
-    with tempfile.TemporaryDirectory() as workdir:
+    step = _sharded(replicas, mf_ids()).step
+    copied, whole, lost = [], [], []
+    with tempfile.TemporaryDirectory() as workdir, _timing_writes() as writing:
         writer = CheckpointWriter(workdir, parts, replicas, steps_per_epoch=1)
         for number in range(3):
-            alone = _train(step, count, None)
+            begin = time.perf_counter()
+            writer.begin(number)
+            writer.finish()
+            whole.append(time.perf_counter() - begin)
+        # long enough that a checkpoint is written within
+        count = _steps_of(step, seconds=3 * median(whole))
+
+        def save_and_train(number: int) -> float:
             begin = time.perf_counter()
             writer.begin(number)
             copied.append(time.perf_counter() - begin)
-            beside = copied[-1] + _train(step, count, writer)
-            costs.append(beside - alone)
-            begin = time.perf_counter()
-            writer.begin(100 + number)
+            _train(step, count, writer)
             writer.finish()
-            whole.append(time.perf_counter() - begin)
+            return time.perf_counter() - begin
+
+        for pair in range(CHECKPOINT_PAIRS):
+            if pair % 2:  # a machine that gets slower favours neither
+                beside, alone = save_and_train(100 + pair), _train(step, count, None)
+            else:
+                alone, beside = _train(step, count, None), save_and_train(100 + pair)
+            lost.append(beside - alone)
     size = sum(shards.rows * shards.dim * 4 for shards in parts.arrays().values())
+    low, middle, high = quantiles(lost, n=4)
     return {
         "mib": round(size / 2**20),
         "seconds_until_copied": round(median(copied), 2),
         "seconds_when_waited_for": round(median(whole), 2),
-        "seconds_of_training_lost": round(median(costs), 2),
-        "slowdown_at_one_a_minute": round(median(costs) / 60, 4),
+        "cpu_seconds_of_writing": round(median(writing), 2),
+        "pairs": CHECKPOINT_PAIRS,
+        "seconds_of_training_lost": {"median": round(middle, 2), "quartiles": [round(low, 2), round(high, 2)]},
+        "slowdown_at_one_a_minute": round(middle / 60, 4),
+        # if training lost every CPU second that writing took
+        "slowdown_at_most": round((median(copied) + median(writing)) / 60, 4),
     }
+
+
+@contextmanager
+def _timing_writes() -> Iterator[list[float]]:
+    """CPU seconds of each thread that writes a checkpoint, as they end."""
+    seconds: list[float] = []
+    write = checkpoint_writer._write_files
+
+    def timed(*arguments: Any) -> dict[str, str]:
+        begin = time.thread_time()
+        try:
+            return write(*arguments)
+        finally:
+            seconds.append(time.thread_time() - begin)
+
+    with mock.patch.object(checkpoint_writer, "_write_files", timed):
+        yield seconds
 
 
 def _train(step: Callable[[int], Any], count: int, writer: CheckpointWriter | None) -> float:
@@ -265,8 +352,8 @@ def _steps_of(step: Callable[[int], Any], seconds: float) -> int:
     return max(1, round(seconds / (_train(step, STEPS, None) / STEPS)))
 
 
-def _run_case(batch: str, way: str, place: str) -> dict[str, float]:
-    measured: dict[str, float] = json.loads(_run(batch, way, place))
+def _run_case(batch: str, way: str, place: str) -> dict[str, Any]:
+    measured: dict[str, Any] = json.loads(_run(batch, way, place))
     return measured
 
 
@@ -275,8 +362,8 @@ def _run(*arguments: str) -> str:
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def _measure_workers(batch: str, way: str) -> dict[str, float]:
-    """What the first of two workers measured."""
+def _measure_workers(batch: str, way: str) -> dict[str, Any]:
+    """What the first of two workers measured, and the memory of the one that took more."""
     with socket.socket() as first, socket.socket() as second:
         for free in (first, second):
             free.bind(("127.0.0.1", 0))
@@ -291,14 +378,14 @@ def _measure_workers(batch: str, way: str) -> dict[str, float]:
     printed = [process.communicate(timeout=600)[0] for process in processes]
     if any(process.returncode for process in processes):
         raise RuntimeError(f"{' '.join(command)} failed")
-    measured: dict[str, float] = json.loads(printed[0])
-    return measured
+    first_worker, second_worker = map(json.loads, printed)
+    return {name: max(value, second_worker[name]) if "mib" in name else value for name, value in first_worker.items()}
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main()
-    elif sys.argv[1] == "checkpoint":
+    if sys.argv[1:2] == ["checkpoint"]:
         print(json.dumps(measure_checkpoint()))
-    else:
+    elif sys.argv[1:2] and sys.argv[1] in BATCHES:
         print(json.dumps(measure(*sys.argv[1:])))
+    else:
+        main()

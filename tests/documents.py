@@ -1,4 +1,4 @@
-"""The fenced blocks of the documents, and the commands in them."""
+"""The commands of the documents: in fenced blocks, and in the middle of a line."""
 
 import re
 from pathlib import Path
@@ -11,6 +11,9 @@ DOCUMENTS = sorted(
 )
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_NAMED = re.compile(
+    r"`((?:python3? -m \w|python3? k8s/|prepare |train |evaluate |export |recommend |synthesize )[^`]*)`"
+)
 _JOINED = re.compile(r"\s*\\\n\s*|\n[ ]+")  # a line ends with a backslash, or the next one is indented
 
 
@@ -30,7 +33,25 @@ def blocks(document: str) -> list[Block]:
     ]
 
 
+def named_commands(document: str) -> list[str]:
+    """Commands that a sentence names, with all or some of their arguments."""
+    return [" ".join(found.split()) for found in _NAMED.findall(_BLOCK.sub("", (ROOT / document).read_text()))]
+
+
 def commands(block: Block) -> list[str]:
     """The command lines of a block of them, each in one line, without comments."""
     lines = _JOINED.sub(" ", block.text).splitlines()
     return [command for line in lines if (command := re.sub(r"(^|\s)#.*", "", line).strip())]
+
+
+def is_synopsis(command: str) -> bool:
+    """Whether brackets and bars stand for what may be given: of this project's own commands alone."""
+    return command.startswith("python ") and any(sign in command for sign in "[|…")
+
+
+def as_typed(synopsis: str) -> str:
+    """A synopsis with all that may be given, and the first of what is to be chosen from."""
+    text = synopsis.replace("[Beam options]", "").replace(" …", "")
+    text = re.sub(r"[\[\]]", "", text)
+    text = re.sub(r"\bWHEN\b", "2015-09-01", re.sub(r"\b[NS]\b", "1", text))
+    return re.sub(r"(\S+?)(?:\|\S+)+", r"\1", text)

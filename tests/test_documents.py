@@ -1,9 +1,10 @@
 """Every command in the documents is run, or at least understood by the program that it calls.
 
-Those of the tutorial and of the page on extending are run one after the other, by tests of their own. Of the others,
-commands of this project are read by the parsers of their own programs, with their settings; `make` targets are looked
-up; what needs a cloud, a cluster or Docker is listed below, with the test that holds it where there is one. Anything
-else fails. `--log-cli-level=INFO` shows which is which.
+Those of the tutorial, of the page on extending and of README's synopsis are run one after the other, by tests of their
+own. All commands of this project are read by the parsers of their own programs, with their settings, and of what a
+sentence names the flags and settings are looked up; `make` targets are looked up; what needs a cloud, a cluster or
+Docker is listed below, with the test that holds it where there is one. Anything else fails. `--log-cli-level=INFO`
+shows which is which.
 """
 
 import importlib.util
@@ -16,7 +17,12 @@ import pytest
 import k8s.cli
 import preprocessing.cli
 import trainer.cli
-from tests.documents import DOCUMENTS, ROOT, blocks, commands
+from contract.settings import settings_of
+from preprocessing.config import PrepareConfig
+from tests.documents import DOCUMENTS, ROOT, as_typed, blocks, commands, is_synopsis, named_commands
+from tests.test_help import parsers
+from trainer.config import EvaluationConfig
+from trainer.presets import PRESETS
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +36,8 @@ BY_OWN_TESTS = {
     "docs/extending.md": "run: tests/integration/test_extending.py",
     "docs/tutorial.md": "run: tests/integration/test_tutorial.py",
 }
+SETTINGS = {"prepare": PrepareConfig(events=""), "train": PRESETS["mf"], "evaluate": EvaluationConfig()}
+"""The config that a command's --set changes."""
 FOREIGN = {
     ("docs/operations.md", "gcloud"): "needs a Google Cloud project",
     ("docs/operations.md", "aws"): "needs an AWS account",
@@ -66,6 +74,29 @@ def test_every_block_says_what_it_is() -> None:
 @pytest.mark.parametrize(("document", "command"), ALL)
 def test_every_command_is_understood_by_its_program(document: str, command: str) -> None:
     log.info("%s: %s: %s", document, command, examine(document, command))
+
+
+@pytest.mark.parametrize(
+    ("document", "command"), [(document, command) for document in DOCUMENTS for command in named_commands(document)]
+)
+def test_flags_and_settings_that_a_sentence_names_are_there(document: str, command: str) -> None:
+    if "benchmarks" in command or "submit.py" in command:
+        examine(document, command)
+    else:
+        look_up(command)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("prepare --baselin D", "prepare has no --baselin"),
+        ("python -m trainer prepare", "trainer has no prepare"),
+        ("train --set model.dims=8", "train has no setting model.dims"),
+    ],
+)
+def test_a_wrong_name_in_a_sentence_is_found(command: str, reason: str) -> None:
+    with pytest.raises(AssertionError, match=reason):
+        look_up(command)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +137,7 @@ def examine(document: str, command: str) -> str:
         case ["python" | "python3", "k8s/submit.py", *arguments]:
             parse("k8s", arguments[: arguments.index(">")] if ">" in arguments else arguments, has_settings=True)
             return "parsed"
-        case ["python", "-m", module] if module.startswith("benchmarks."):
+        case ["python", "-m", module, *_] if module.startswith("benchmarks."):
             assert importlib.util.find_spec(module), f"no module {module}"
             return "the module exists"
         case ["make", *targets]:
@@ -115,6 +146,26 @@ def examine(document: str, command: str) -> str:
             return "the targets exist"
     assert (document, words[0]) in FOREIGN, f"`{command}` is neither this project's nor listed as another's"
     return FOREIGN[document, words[0]]
+
+
+def look_up(command: str) -> None:
+    """Looks for the command that a sentence names, and for its flags and settings.
+
+    Raises:
+      AssertionError: one is not there.
+    """
+    job, name, *arguments = shlex.split(re.sub(r"^python3? -m ", "", command))
+    if job not in ("preprocessing", "trainer"):
+        job, name, *arguments = "preprocessing" if job in parsers("preprocessing") else "trainer", job, name, *arguments
+    found = parsers(job)
+    assert name in found, f"{job} has no {name}"
+    for argument in arguments:
+        if argument.startswith("--"):
+            flag = argument.partition("=")[0]
+            assert flag in found[name]._option_string_actions, f"{name} has no {flag}"
+        elif "=" in argument:
+            key = argument.partition("=")[0]
+            assert key in settings_of(SETTINGS[name]), f"{name} has no setting {key}"
 
 
 def parse(job: str, arguments: list[str], *, has_settings: bool) -> None:
@@ -134,16 +185,3 @@ def parse(job: str, arguments: list[str], *, has_settings: bool) -> None:
         given = parser.parse_args(arguments)
         if given.command not in k8s.cli._ASKING:
             k8s.cli._steps(given, k8s.cli._placement(given, parser), parser)
-
-
-def is_synopsis(command: str) -> bool:
-    """Whether brackets and bars stand for what may be given: of this project's own commands alone."""
-    return command.startswith("python ") and any(sign in command for sign in "[|…")
-
-
-def as_typed(synopsis: str) -> str:
-    """A synopsis with all that may be given, and the first of what is to be chosen from."""
-    text = synopsis.replace("[Beam options]", "").replace(" …", "")
-    text = re.sub(r"[\[\]]", "", text)
-    text = re.sub(r"\bWHEN\b", "2015-09-01", re.sub(r"\b[NS]\b", "1", text))
-    return re.sub(r"(\S+?)(?:\|\S+)+", r"\1", text)

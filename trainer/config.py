@@ -288,8 +288,9 @@ class RunConfig:
     checkpoint_every_seconds also save within an epoch, when so long nothing was saved; none: not by time
     step_timeout_seconds     several workers give up, to be started again, when no step and no chunk of validation ends
                              for so long: one of them hangs; the first step, which is compiled, has five times as long
-    patience                 epochs in a row that bring no better figure on the validation split, after which the run
-                             ends; none: it takes all its epochs
+    validate_every_epochs    the model is measured on the validation split after every so many epochs, and at the end
+    patience                 measurements in a row that are no better than the best, after which the run ends; none: it
+                             takes all its epochs
     max_loss_growth          a mean loss of 20 steps above so many times the first loss stops the run as diverged; none:
                              only a loss that is not finite does
     """
@@ -309,6 +310,7 @@ class RunConfig:
     checkpoint_every_steps: int | None = None
     checkpoint_every_seconds: float | None = 300.0
     step_timeout_seconds: float = 300.0
+    validate_every_epochs: int = 1
     patience: int | None = 3
     max_loss_growth: float | None = 10.0
 
@@ -322,6 +324,7 @@ class RunConfig:
         seconds = self.checkpoint_every_seconds
         _check(seconds is None or seconds > 0, "checkpoint_every_seconds", seconds, "above 0, or none")
         _check(self.step_timeout_seconds > 0, "step_timeout_seconds", self.step_timeout_seconds, "above 0")
+        _check(self.validate_every_epochs >= 1, "validate_every_epochs", self.validate_every_epochs, "at least 1")
         _check(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1, or none")
         growth = self.max_loss_growth
         _check(growth is None or growth > 1, "max_loss_growth", growth, "above 1, or none")

@@ -101,7 +101,7 @@ class Replicas:
 
     def sum_over_workers(self, value: np.ndarray) -> np.ndarray:
         """The sum of the workers' arrays of one shape; every worker calls it, outside `run`, and waits for all."""
-        if self.workers == 1:
+        if self.workers == 1 or not value.size:  # a collective operation on no entries ends the process
             return value
 
         def on_replica(replica: int, own: tf.Tensor) -> tf.Tensor:

@@ -55,7 +55,8 @@ class RowShards:
         """The rows of one of this process's replicas in order, at most CHUNK_ROWS [n, D] at a time."""
         shard = self.shards[replica]
         for start in range(0, shard.shape[0], CHUNK_ROWS):
-            yield shard.sparse_read(tf.range(start, min(start + CHUNK_ROWS, shard.shape[0]))).numpy()
+            # unlike numpy(), which copies once more what was just read
+            yield np.asarray(shard.sparse_read(tf.range(start, min(start + CHUNK_ROWS, shard.shape[0]))))
 
 
 @dataclass(frozen=True)

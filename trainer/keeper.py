@@ -68,9 +68,9 @@ class Keeper:
         raise Preempted(f"stopped at step {step} of {self.length.steps}; the same command goes on from there")
 
     def validate(self, step: int, run_log: RunLog, watchdog: Watchdog) -> str:
-        """Measures the saved model of `step`, unless that was done, and tells what came out."""
-        validator, model = self.validator, self.model
-        if validator is None or model is None or self._is_measured(step):
+        """Measures the saved model of `step`, an epoch's end, if its turn has come, and tells what came out."""
+        validator, model, epoch = self.validator, self.model, step // self.length.steps_per_epoch
+        if validator is None or model is None or not self._is_due(epoch) or self._is_measured(step):
             return ""
         if not self.writer.finish(watchdog.progress):
             return ", not saved and so not measured"
@@ -84,7 +84,6 @@ class Keeper:
         value = validator.measure(model, look)
         if self.replicas.is_chief:
             self._record(step, value, validator)
-        epoch = step // self.length.steps_per_epoch
         run_log.validation(step=step, epoch=epoch, metric=validator.metric, value=value)
         return f", validation {validator.metric} {value:.4f}"
 
@@ -99,6 +98,9 @@ class Keeper:
     def _go_on(self) -> str:
         step = checkpoint.last_step(self.workdir) or 0
         return f"the same command goes on from step {step} of {self.length.steps}"
+
+    def _is_due(self, epoch: int) -> bool:
+        return epoch % self.config.validate_every_epochs == 0 or epoch == self.length.epochs
 
     def _is_measured(self, step: int) -> bool:
         """The chief's answer: what it has just written the others may not see yet."""
@@ -115,10 +117,10 @@ class Keeper:
             log.error("what step %d reached could not be kept: %s; training goes on", step, error)
 
     def is_out_of_patience(self, step: int) -> bool:
-        """Whether the epochs up to `step` have brought nothing better for too long; every worker asks at once."""
+        """Whether the measurements up to `step` are no better for too long; every worker asks at once."""
         patience = self.config.patience
         is_over = patience is not None and checkpoint.read_validations(self.workdir).since_best(step) >= patience
         is_over = self.replicas.is_true_anywhere(is_over and self.replicas.is_chief)
         if is_over:
-            log.info("stopping: the last %d epochs were no better on the validation split (patience)", patience)
+            log.info("stopping: the last %d measurements on the validation split were no better (patience)", patience)
         return is_over

@@ -29,7 +29,7 @@ from trainer.run_record import read_record
 
 WORKERS = 2
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
-STILL_SECONDS = 300
+STILL_SECONDS = 900
 """Without a checkpoint or another sign of life, after which the soak gives up."""
 
 

@@ -1,4 +1,8 @@
-"""docs/tour.ipynb: its cells run, one after the other, and the outputs that it shows are those of such a run."""
+"""docs/tour.ipynb: its cells run, one after the other, and show what the notebook shows.
+
+What is read from the seeded shop is the same to the letter. What was learnt differs from one processor to another, in
+its numbers alone. Pictures are not compared.
+"""
 
 import json
 import os
@@ -12,6 +16,23 @@ import pytest
 from benchmarks.readme import README
 
 NOTEBOOK = README.parent / "docs/tour.ipynb"
+
+# runs the cells on standard input as a kernel does, and prints the value of the last expression of each, null where
+# there is none or a semicolon hides it
+KERNEL = """
+import ast, json, sys
+import pandas
+pandas.set_option("display.max_columns", 20)  # as pandas has it in a kernel
+names, shown = {}, []
+for source in json.load(sys.stdin):
+    cell = ast.parse(source)
+    is_shown = isinstance(cell.body[-1], ast.Expr) and not source.rstrip().endswith(";")
+    last = cell.body.pop() if is_shown else None
+    exec(compile(cell, source, "exec"), names)
+    value = eval(compile(ast.Expression(last.value), source, "eval"), names) if last else None
+    shown.append(None if value is None else repr(value))
+print(json.dumps(shown))
+"""
 
 
 def code_cells() -> list[dict]:
@@ -33,20 +54,30 @@ def test_the_outputs_are_small_and_name_no_folder_of_the_machine_they_were_made_
 
 
 @pytest.mark.integration
-def test_the_cells_run_and_recommend(tmp_path: Path) -> None:
-    program = "\n".join("".join(cell["source"]) for cell in code_cells())
-    program += "\nprint(json.dumps([list(shown.index), len(answer['item_id'][0]), sorted(os.listdir('tour'))]))\n"
+def test_the_cells_run_and_show_what_the_notebook_shows(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", KERNEL],
+        input=json.dumps(["".join(cell["source"]) for cell in code_cells()]),
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(README.parent), "MPLBACKEND": "agg"},
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    systems, length, made = json.loads(done.stdout.splitlines()[-1])
-    assert {"matrix_factorization", "session_knn", "popular", "random"} <= set(systems)
-    assert length == 5
-    assert made == ["dataset", "model", "run", "shop"]
+    told = [text_of(cell) for cell in code_cells()]
+    shown = json.loads(done.stdout.splitlines()[-1])
+    assert [without_numbers(text) for text in shown] == [without_numbers(text) for text in told]
+    assert (shown[1], shown[2]) == (told[1], told[2]), "what is read from the shop"
+    assert sorted(os.listdir(tmp_path / "tour")) == ["dataset", "model", "run", "shop"]
+
+
+def text_of(cell: dict) -> str | None:
+    """What a cell shows as the value of its last expression."""
+    values = [output for output in cell["outputs"] if output["output_type"] == "execute_result"]
+    return "".join(values[0]["data"]["text/plain"]) if values else None
+
+
+def without_numbers(text: str | None) -> str | None:
+    return None if text is None else " ".join(re.sub(r"-?\d[\d.]*", "#", text).split())

@@ -1,8 +1,15 @@
+import re
+
 import pytest
 
 from contract.report.run_charts import diagram
+from tests.trainer.dataset_builder import build_dataset, checkerboard
+from tests.trainer.runs import make_config
 from trainer.architecture import describe_architecture
 from trainer.config import MatrixFactorizationConfig, ModelConfig, NeuralConfig, TowersConfig
+from trainer.dataset import open_dataset
+from trainer.distribution import start_replicas
+from trainer.models.build import build_training_model
 
 TABLES = {"visitor": (1001, 8), "item": (501, 9), "feature": (40, 9)}
 
@@ -34,3 +41,20 @@ def test_the_parts_have_the_shapes_of_the_tables():
     shapes = {box.name: box.shape for box in describe_architecture(NeuralConfig(dim=8, hidden=(6,)), TABLES)}
     assert shapes["visitor table"] == "1,001 × 8"
     assert (shapes["dense 1, relu"], shapes["dense 2, relu"]) == ("16 × 6", "6 × 1")
+
+
+@pytest.mark.parametrize("preset", ["notebook-mf", "notebook-nn", "mf", "nn"])
+def test_the_trained_parts_have_the_shapes_of_the_models_variables(tmp_path, preset):
+    build_dataset(str(tmp_path), **checkerboard())
+    dataset, config = open_dataset(str(tmp_path)), make_config(preset)
+    model = build_training_model(config, dataset, start_replicas(1, None))
+    tables = {name: (table.rows, table.dim) for name, table in model.tables.items()}
+    trained = {box.name: box.shape for box in describe_architecture(config.model, tables) if box.is_trained}
+    assert {name: trained.pop(f"{name} table") for name in tables} == {
+        name: f"{rows:,} × {dim}" for name, (rows, dim) in tables.items()
+    }
+    drawn = [(int(rows), int(columns)) for rows, columns in re.findall(r"(\d+) × (\d+)", " ".join(trained.values()))]
+    # the picture names the layers' kernels, and none of the towers' attention and embeddings of what surrounds an item
+    kernels = [tuple(v.shape) for v in model.dense if re.fullmatch(r"kernel_\d|hidden|output", v.name)]
+    assert drawn == kernels
+    assert bool(trained) == bool(model.dense), "no weights beside the tables, no part that holds them"

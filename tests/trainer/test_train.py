@@ -215,6 +215,14 @@ def test_patience_counts_on_where_a_run_was_stopped(stop_after: int, dataset: Da
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
 
 
+def test_a_run_is_measured_every_so_many_epochs_and_at_its_end(dataset: Dataset, tmp_path: Path) -> None:
+    config = make_config("mf", "epochs=5", "validate_every_epochs=2")
+    result = run(config, dataset, tmp_path)
+    measured = checkpoint.read_validations(str(tmp_path)).values
+    assert list(measured) == [12, 24, 30]  # the ends of epochs 2, 4 and 5, of 6 steps each
+    assert result["best_step"] in measured
+
+
 def test_without_a_validation_split_the_last_is_the_best(tmp_path: Path) -> None:
     arguments = checkerboard()
     arguments["validation"] = arguments["test"] = ()
