@@ -236,8 +236,8 @@ def _limit_on_visitors(config: RunConfig) -> str:
     if isinstance(model, TowersConfig):
         return (
             f"Visitors are known by the latest {model.history_length} items of the history they are asked for with: "
-            "what lies further back counts for nothing. Without a known item in it they get what is popular, those that "
-            "training knows too; and `score`, which is given no history, gives an item's popularity whoever asks."
+            "what lies further back counts for nothing. Without a known item in it they get what is popular, those of "
+            "training too; and `score`, which is given no history, gives an item's popularity whoever asks."
         )
     if isinstance(config.loss, SquaredErrorConfig):
         return (
