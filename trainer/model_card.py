@@ -232,11 +232,12 @@ def _limits(subject: Subject) -> Iterable[str]:
 
 
 def _limit_on_visitors(config: RunConfig) -> str:
-    model, popular = config.scored_model, "without a known item in it, what is popular"
+    model = config.scored_model
     if isinstance(model, TowersConfig):
         return (
-            f"Visitors are known by the latest {model.history_length} items of the history they are asked for with; "
-            f"{popular}. What lies further back counts for nothing."
+            f"Visitors are known by the latest {model.history_length} items of the history they are asked for with: "
+            "what lies further back counts for nothing. Without a known item in it they get what is popular, those of "
+            "training too; and `score`, which is given no history, gives an item's popularity whoever asks."
         )
     if isinstance(config.loss, SquaredErrorConfig):
         return (
@@ -248,7 +249,11 @@ def _limit_on_visitors(config: RunConfig) -> str:
             "Visitors that training did not know get what is popular, whatever their history: it is only used to hide "
             "what was seen. Train again to get to know them."
         )
-    return f"Visitors are known by the items of the history they are asked for with, however old; {popular}."
+    return (
+        "Visitors are known by the items of the history they are asked for with, however old. Without a known item in "
+        "it, and for `score`, which is given no history, those that training knows are what they touched in training, "
+        "others get what is popular."
+    )
 
 
 def _limit_on_items(subject: Subject) -> str:

@@ -188,7 +188,7 @@ def test_squared_error_stands_beside_that_of_the_mean(skill, verdict):
 
 LIMITS = {
     # kind of model: what becomes of new visitors, and of items without a training event
-    ("mf",): ("Visitors are known by the items of the history", "rank like the least popular one"),
+    ("mf",): ("those that training knows are what they touched in training", "rank like the least popular one"),
     ("mf", "model.history_length=0"): ("did not know get what is popular", "rank like the least popular one"),
     ("mf", "solver=als"): ("did not know get what is popular", "rank like the least popular one"),
     ("nn",): ("known by the latest 10 items", "ranked by what the catalogue tells of them"),

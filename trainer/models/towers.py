@@ -30,6 +30,13 @@ VISITS = 4
 
 _NEVER = -1e9
 
+_NEWEST_SHARE = 0.5
+"""Of the newest item's vector in the visitor's, beside what the layers make of it. Validation NDCG@20 on
+retailrocket_buyers, preset nn, one seed: .207 with none, .214 with a half, .216 with all of it."""
+
+_OUTPUT_GAIN = 0.3
+"""What the hidden layer adds begins small beside the items' own directions; from nothing it learns as well: .214."""
+
 
 class History(NamedTuple):
     """What rows are ranked by.
@@ -115,7 +122,7 @@ def make_dense_variables(config: TowersConfig, seed: int) -> list[keras.Variable
         attention=normal(dim, dim),
         hidden=normal(2 * dim, 2 * dim),
         hidden_bias=np.zeros(2 * dim),
-        output=normal(2 * dim, dim, gain=0.3),
+        output=normal(2 * dim, dim, gain=_OUTPUT_GAIN),
         log_scale=np.array(np.log(config.initial_scale)),
         return_place=np.zeros(config.history_length),
         return_event=np.zeros(kinds),
@@ -176,7 +183,7 @@ class Towers:
         attended = tf.einsum("bh,bhd->bd", share, read)
         hidden = tf.matmul(tf.concat([newest, attended], axis=1), dense.hidden) + dense.hidden_bias
         hidden = tf.nn.gelu(hidden)
-        visitors = tf.add_n([attended, 0.5 * newest, tf.matmul(hidden, dense.output), own])
+        visitors = tf.add_n([attended, _NEWEST_SHARE * newest, tf.matmul(hidden, dense.output), own])
         returning = tf.linalg.matvec(hidden, dense.return_hidden)
         return tf.nn.l2_normalize(visitors, axis=1) * tf.exp(dense.log_scale), returning
 
