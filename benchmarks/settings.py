@@ -9,6 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from contract.storage.limits import VARIABLES, Limits
 from preprocessing.config import PrepareConfig
 from trainer.config import EvaluationConfig, RunConfig
 
@@ -43,7 +44,16 @@ def render() -> str:
     parts = [_HEADER]
     for command, config in _CONFIGS.items():
         parts += [f"\n## python -m {command}\n", *_sections(config, "", None)]
-    return "\n".join(parts)
+    return "\n".join([*parts, *_environment()])
+
+
+def _environment() -> Iterator[str]:
+    """What is set by environment variables, for it is of a machine and not of a run."""
+    told = described(Limits)
+    yield "\n## The environment, for every command\n\n| variable | default | what it does |\n| --- | --- | --- |"
+    for field in fields(Limits):
+        yield f"| `{VARIABLES[field.name]}` | {_default(field)} | {told[field.name]} |"
+    yield ""
 
 
 def _sections(config: type, prefix: str, value: object) -> Iterator[str]:

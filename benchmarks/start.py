@@ -1,9 +1,13 @@
-"""Seconds that `--help` of every command takes, and whether it fits a screen: the fastest of three starts each."""
+"""Seconds that `--help` of every command takes, and whether it fits a screen: the fastest of five starts each.
+
+The processor's seconds stand beside: where they are far fewer, other programs had the cores.
+"""
 
 import sys
 
 from benchmarks.harness import report, run_command
 
+STARTS = 5
 MOST_SECONDS = 1.0
 SCREEN_LINES, SCREEN_COLUMNS = 50, 100
 COMMANDS = {
@@ -24,11 +28,12 @@ def main() -> int:
 
 
 def measure(command: list[str]) -> dict[str, float]:
-    """Seconds of the fastest start, and the lines of what it printed."""
+    """Seconds of the fastest start, of the processor and in all, and the lines of what it printed."""
     arguments = ["env", f"COLUMNS={SCREEN_COLUMNS}", sys.executable, "-m", *command, "--help"]
-    timings = [run_command(arguments) for _ in range(3)]
+    timings = [run_command(arguments) for _ in range(STARTS)]
     return {
         "seconds": round(min(timing.seconds for timing in timings), 3),
+        "cpu_seconds": round(min(timing.cpu_seconds for timing in timings), 3),
         "lines": len(timings[0].stdout.splitlines()),
     }
 

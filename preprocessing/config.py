@@ -108,6 +108,7 @@ class ExpectationConfig:
     event_shares  greatest change of a kind's share of the events
     popularity    share of the training events that would have to move to other items for popularities to be equal
     rejects       rise of the share of event rows that are bad
+    domains       greatest rise of the share that is bad for one reason: an unknown kind of event, an empty id, …
     presence      greatest fall of the share of items of which category, price or availability is told
     prices        share of the priced items outside of the baseline's least and greatest price
     days_behind   days by which the last event lies before the baseline's
@@ -117,6 +118,7 @@ class ExpectationConfig:
     event_shares: Limit = Limit(warn=0.02, fail=0.1)
     popularity: Limit = Limit(warn=0.5, fail=None)
     rejects: Limit = Limit(warn=0.001, fail=0.01)
+    domains: Limit = Limit(warn=0.0001, fail=0.01)
     presence: Limit = Limit(warn=0.05, fail=0.2)
     prices: Limit = Limit(warn=0.01, fail=0.1)
     days_behind: Limit = Limit(warn=0, fail=None)

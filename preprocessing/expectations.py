@@ -1,6 +1,6 @@
 """What a dataset leads one to expect of the next one of the same shop, and how far the next one is from that.
 
-Shapes: K event kinds.
+Shapes: K event kinds, R reasons.
 """
 
 import json
@@ -34,7 +34,8 @@ class Expectations:
 
     rows                event rows read
     reject_share        of these, the bad ones, in [0, 1]
-    reject_reasons      why rows were bad
+    reject_reasons      [R] why rows were bad: what lies outside of its domain, or is missing
+    reject_shares       [R] shares of the rows that were bad for these reasons
     event_shares        [K] shares of the kinds among the events kept
     first_day, last_day ISO dates (UTC) between which events lie
     categories, prices, availabilities   shares of the items of which each is told
@@ -44,6 +45,7 @@ class Expectations:
     rows: int
     reject_share: float
     reject_reasons: tuple[str, ...]
+    reject_shares: tuple[float, ...]
     event_shares: tuple[float, ...]
     first_day: str
     last_day: str
@@ -83,6 +85,7 @@ def describe_expectations(statistics: Mapping[str, Any], root: str) -> Expectati
         rows=rows,
         reject_share=sum(events["rejected"].values()) / max(rows, 1),
         reject_reasons=tuple(events["rejected"]),
+        reject_shares=tuple(count / max(rows, 1) for count in events["rejected"].values()),
         event_shares=tuple(events["by_kind"][kind] / events["events"] for kind in EVENT_KINDS),
         first_day=min(events["by_day"]),
         last_day=max(events["by_day"]),
@@ -109,9 +112,9 @@ def read_expectations(root: str) -> Expectations:
     read_manifest(root)
     try:
         return from_json(Expectations, json.loads(storage.read_bytes(DatasetLayout(root).expectations)))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         raise ContractError(
-            f"{root} cannot be a baseline: it has no expectations.json; prepare it again with this version"
+            f"{root} cannot be a baseline: its expectations.json is missing or old; prepare it again with this version"
         ) from None
 
 
@@ -140,15 +143,16 @@ def compare(baseline: str, root: str, config: ExpectationConfig) -> list[Check]:
 
 
 def check_figures(before: Expectations, after: Expectations, config: ExpectationConfig) -> list[Check]:
-    """Rows, shares of kinds, rejects, presence and the last day."""
+    """Rows, shares of kinds, rejects, in all and by reason, presence and the last day."""
     shares = np.abs(np.subtract(after.event_shares, before.event_shares))
     told = ("categories", "prices", "availabilities")
     falls = {name: getattr(before, name) - getattr(after, name) for name in told}
     worst = max(falls, key=lambda name: falls[name])
     behind = (date.fromisoformat(before.last_day) - date.fromisoformat(after.last_day)).days
     rows = abs(after.rows - before.rows) / max(before.rows, 1)
-    new_reasons = ", ".join(reason for reason in after.reject_reasons if reason not in before.reject_reasons)
-    reasons = f" (new: {new_reasons})" if new_reasons else ""
+    bad_before, bad_after = (dict(zip(one.reject_reasons, one.reject_shares, strict=True)) for one in (before, after))
+    rises = {reason: share - bad_before.get(reason, 0.0) for reason, share in bad_after.items()} or {"no bad row": 0.0}
+    risen = max(rises, key=lambda reason: rises[reason])
     return [
         _check("rows", config.rows, rows, f"{before.rows:,}", f"{after.rows:,}"),
         _check(
@@ -163,7 +167,14 @@ def check_figures(before: Expectations, after: Expectations, config: Expectation
             config.rejects,
             max(after.reject_share - before.reject_share, 0.0),
             f"{before.reject_share:.2%}",
-            f"{after.reject_share:.2%}{reasons}",
+            f"{after.reject_share:.2%}",
+        ),
+        _check(
+            "domains",
+            config.domains,
+            max(rises[risen], 0.0),
+            f"{risen}: {bad_before.get(risen, 0.0):.2%} of the rows",
+            f"{bad_after.get(risen, 0.0):.2%}",
         ),
         _check(
             "presence",

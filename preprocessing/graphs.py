@@ -106,10 +106,11 @@ def read_events(job: Job, ranges: Sequence[ByteRange], num_partitions: int) -> s
         read = _read(job, pipeline, ranges, stages.RouteEvents(job.work, num_partitions), tell)
         cleaned = read.pieces | "GroupByVisitor" >> beam.GroupByKey() | "Assemble" >> beam.Map(assemble)
         _ = cleaned | "Tell" >> beam.Map(tell.one)
-        summaries = (read[SUMMARIES], cleaned) | beam.Flatten()
-        _keep(job, "reading", summaries, statistics.merge_readings)
+        _keep(job, "reading", read[SUMMARIES], statistics.merge_readings)
+        # by themselves: in one collection with the others they would wait to be merged, with the times of all events
+        _keep(job, "cleaning", cleaned, statistics.merge_readings)
     storage.remove(job.work.sent)
-    return job.result("reading")
+    return statistics.merge_readings([job.result("reading"), job.result("cleaning")])
 
 
 def count_ids(job: Job, num_partitions: int, cuts: Cuts) -> statistics.EventStatistics:
@@ -234,7 +235,7 @@ def _keep(job: Job, name: str, parts: beam.PCollection, merge: Callable[[Iterabl
     """Merges a collection into the job's result of this name."""
     # what stands where the collection is empty: Beam's own default would cost five stages more
     write_result(job.work.result(name), merge(()))
-    merged = parts | f"Merge {name}" >> beam.CombineGlobally(merge).without_defaults()
+    merged = parts | f"Merge {name}" >> beam.CombineGlobally(stages.Merge(merge)).without_defaults()
     _ = merged | f"Keep {name}" >> beam.Map(stages.KeepResult(job.work.result(name)))
 
 

@@ -45,7 +45,8 @@ def merge_times(summaries: list[TimeSummary]) -> TimeSummary:
     resolution = max((s.resolution for s in summaries), default=0)
     times = np.concatenate([s.times_ms >> resolution << resolution for s in summaries] or [np.empty(0, np.int64)])
     counts = np.concatenate([s.counts for s in summaries] or [np.empty(0, np.int64)])
-    return _coarsen(_summed(times, counts, resolution))
+    order = np.argsort(times, kind="stable")
+    return _coarsen(_summed(times[order], counts[order], resolution))
 
 
 def choose_cuts(summary: TimeSummary, config: SplitConfig) -> tuple[int, int]:
@@ -101,8 +102,11 @@ def _coarsen(summary: TimeSummary) -> TimeSummary:
 
 
 def _summed(times: np.ndarray, counts: np.ndarray, resolution: int) -> TimeSummary:
-    distinct, places = np.unique(times, return_inverse=True)
-    return TimeSummary(distinct, np.bincount(places, counts, minlength=len(distinct)).astype(np.int64), resolution)
+    """The summary of ascending times, equal ones made one."""
+    if len(times) == 0:
+        return TimeSummary(times, counts, resolution)
+    starts = np.flatnonzero(np.r_[True, times[1:] != times[:-1]])
+    return TimeSummary(times[starts], np.add.reduceat(counts, starts), resolution)
 
 
 def _quantile(summary: TimeSummary, share: float) -> int:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,8 @@ from preprocessing.workspace import Workspace, read_table, write_result, write_t
 
 REJECTS, SUMMARIES, READ, ITEMS, ALL_ITEMS = "rejects", "summaries", "read", "items", "all-items"
 CATEGORY_VIEWS = "category-views"
+
+_PARTS_AT_ONCE = 8
 
 
 class RouteEvents(beam.DoFn):
@@ -291,6 +293,36 @@ class KeepResult:
 
     def __call__(self, result: Any) -> None:
         write_result(self.path, result)
+
+
+class Merge(beam.CombineFn):
+    """Many parts to one by a function that makes one of several.
+
+    Of a bare function Beam would keep a hundred parts in memory; those of a large shop have many MiB each.
+    """
+
+    def __init__(self, merge: Callable[[Iterable[Any]], Any]) -> None:
+        self._merge = merge
+
+    def create_accumulator(self) -> list[Any]:
+        return []
+
+    def add_input(self, accumulator: list[Any], part: Any) -> list[Any]:
+        accumulator.append(part)
+        return accumulator if len(accumulator) < _PARTS_AT_ONCE else self.compact(accumulator)
+
+    def merge_accumulators(self, accumulators: Iterable[list[Any]]) -> list[Any]:
+        merged = self.create_accumulator()
+        for accumulator in accumulators:
+            for part in accumulator:
+                merged = self.add_input(merged, part)
+        return merged
+
+    def compact(self, accumulator: list[Any]) -> list[Any]:
+        return [self._merge(accumulator)]
+
+    def extract_output(self, accumulator: list[Any]) -> Any:
+        return self._merge(accumulator)
 
 
 def split_infos(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:

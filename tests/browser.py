@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
@@ -52,7 +53,7 @@ def texts_outside(page: Page) -> list[str]:
 
 
 @contextmanager
-def open_page(url: str, *, width: int = 1280, scheme: str = "light") -> Iterator[Watched]:
+def open_page(url: str, *, width: int = 1280, scheme: Literal["light", "dark"] = "light") -> Iterator[Watched]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:

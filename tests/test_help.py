@@ -12,7 +12,8 @@ import pytest
 import k8s.cli
 import preprocessing.cli
 import trainer.cli
-from benchmarks.start import COMMANDS, SCREEN_COLUMNS, SCREEN_LINES
+from benchmarks.readme import read_results
+from benchmarks.start import COMMANDS, MOST_SECONDS, SCREEN_COLUMNS, SCREEN_LINES
 
 PROGRAMS = {"preprocessing": preprocessing.cli, "k8s": k8s.cli, "trainer": trainer.cli}
 HEAVY = ("tensorflow", "keras", "apache_beam", "pyarrow", "numpy", "matplotlib")
@@ -84,3 +85,11 @@ def test_the_settings_of_prepare_are_told_with_their_defaults():
 def test_the_benchmark_of_starting_times_every_command():
     measured = {package.partition(".")[0]: {"", *names} for package, names in COMMANDS.items()}
     assert measured == {program: set(parsers(program)) for program in PROGRAMS}
+
+
+def test_the_record_of_starting_has_every_command_below_its_limit():
+    figures = read_results()["start"]["figures"]["commands"]
+    expected = {" ".join([package, name]).strip() for package, names in COMMANDS.items() for name in ("", *names)}
+    assert set(figures) == expected, "run `python -m benchmarks.start`"
+    assert [name for name, figure in figures.items() if figure["seconds"] >= MOST_SECONDS] == []
+    assert [name for name, figure in figures.items() if figure["lines"] > SCREEN_LINES] == []

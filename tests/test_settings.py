@@ -23,6 +23,8 @@ def test_each_setting_stands_under_the_name_by_which_it_is_set():
         "`als.l2` | `0.01`",
         "`items.min_count` | `0`",
         "`epochs` | `1`",
+        "`CARTWHEEL_STORAGE_PATIENCE_SECONDS` | `180.0`",
+        "`CARTWHEEL_CACHE_BYTES` | `17179869184`",
     ):
         assert f"| {name} |" in page
     assert described(TowersConfig)["return_bonus"].startswith("added to the score")

@@ -96,7 +96,7 @@ def _protocol(key: str, protocol: Figures) -> list[Part]:
         [
             ("visitors", cases["visitors"]),
             ("cases", cases["cases"]),
-            ("of", cases["cases_in_all"]),
+            ("cases in all", cases["cases_in_all"]),
             ("relevant items", cases["relevant_items"]),
             ("left out: without history", cases["without_history"]),
             ("left out: nothing to find", cases["without_relevant_items"]),

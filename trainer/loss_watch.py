@@ -6,6 +6,7 @@ Shapes: B rows of the global batch, D columns of a table.
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+import keras
 import numpy as np
 
 from contract.schema import EVENT_KINDS
@@ -82,6 +83,20 @@ def describe_tables(tables: Mapping[str, ShardedTable]) -> str:
                 num_bad += int((~is_good).sum())
         parts.append(f"{name} rows are up to {longest:.3g} long" + (f", {num_bad} not finite" if num_bad else ""))
     return "; ".join(parts)
+
+
+def describe_dense(weights: Sequence[keras.Variable]) -> str:
+    """The dense weight with the largest entry, and which ones are not finite."""
+    largest, largest_name, bad = 0.0, "", []
+    for weight in weights:
+        values = np.abs(np.asarray(weight, np.float64))
+        if not np.isfinite(values).all():
+            bad.append(weight.name)
+        entry = values[np.isfinite(values)].max(initial=0)
+        if entry >= largest:
+            largest, largest_name = entry, weight.name
+    told = f"dense weights are up to {largest:.3g} ({largest_name})"
+    return f"{told}, not finite: {', '.join(bad)}" if bad else told
 
 
 def _describe_ids(name: str, ids: np.ndarray) -> str:

@@ -76,7 +76,8 @@ class _Shard:
 
 
 _Rank = Callable[[slice, Callable[[int], object]], ShardLists]
-"""Ranks for a stretch of the audience, and tells after each chunk how many visitors it was of."""
+"""Ranks for a stretch of the audience, and tells after each chunk how many visitors nearer to the end that is, those of
+other workers included."""
 
 
 def recommend(
@@ -278,12 +279,15 @@ def _compile_ranking(scorer: Scorer, audience: _Audience, num_items: int, k: int
     def rank(visitors: slice, tell: Callable[[int], object]) -> ShardLists:
         history = audience.history.take(np.arange(visitors.start, visitors.stop))
         items, scores = np.zeros((len(history), k), np.int64), np.zeros((len(history), k), np.float32)
+        told = 0
         for chunk, queries in query_chunks(audience.visitor[visitors], history, now_ms[visitors], size, replicas):
             with refusing_diverged():
                 top = rank_chunk(queries)
             count = chunk.stop - chunk.start
             items[chunk], scores[chunk] = top.item[:count].numpy(), top.score[:count].numpy()
-            tell(count)
+            tell(chunk.stop - told)
+            told = chunk.stop
+        tell(len(history) - told)
         if replicas is not None:  # each visitor was ranked for by one worker, and has zeros with the others
             items, scores = replicas.sum_over_workers(items), replicas.sum_over_workers(scores)
         return ShardLists(audience.ids[visitors], items, scores)

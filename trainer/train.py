@@ -19,14 +19,14 @@ from trainer.alternating import AlternatingSolver
 from trainer.checkpoint import Parts
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.cluster import join_cluster
-from trainer.config import RunConfig, SampledSoftmaxConfig
+from trainer.config import RunConfig, SampledSoftmaxConfig, TowersConfig
 from trainer.dataset import Dataset, open_dataset
 from trainer.distribution import Replicas, check_batch_divides, start_replicas, stop_without_others
 from trainer.embeddings import ShardedTable, initialize
 from trainer.input_pipeline import count_events, training_batches
 from trainer.interactions import read_interactions
 from trainer.keeper import Keeper, Length
-from trainer.loss_watch import LossWatch, describe_batch, describe_tables
+from trainer.loss_watch import LossWatch, describe_batch, describe_dense, describe_tables
 from trainer.models.build import build_inference_model, build_tables, build_training_model
 from trainer.models.objectives import TrainingModel
 from trainer.optimizers import dense_optimizer
@@ -202,7 +202,7 @@ def _tell_other_replicas(writers: int, replicas: int) -> None:
 def _make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas) -> Validator | None:
     """What picks the best checkpoint: next items for models of sequences, which returning visitors would not tell."""
     if config.is_sequential:
-        return make_next_item_validator(dataset, "ndcg", replicas)
+        return make_next_item_validator(dataset, replicas)
     return make_validator(config, dataset, replicas)
 
 
@@ -297,9 +297,13 @@ def _describe_fault(config: RunConfig, dataset: Dataset, parts: Parts, length: L
         batch = next(iter(_batches_from(step, config, dataset, length)))
         told.append(describe_batch(batch, config.loss.event_weights))
         remedy = f"lower optimizer.learning_rate (now {config.optimizer.learning_rate:g}) or "
+        if isinstance(config.model, TowersConfig):
+            remedy += f"model.dense_learning_rate (now {config.model.dense_learning_rate:g}) or "
     else:
         remedy = f"raise als.l2 (now {config.als.l2:g}) or lower "
     told.append(describe_tables(parts.tables))
+    if parts.dense:
+        told.append(describe_dense(parts.dense))
     return (
         f"{'; '.join(told)}. The checkpoints before it are kept: {remedy}model.initial_stddev "
         f"(now {config.model.initial_stddev:g}) and train into another --workdir"

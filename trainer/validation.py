@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from contract.schema import Split
 from trainer.config import RunConfig, SquaredErrorConfig
@@ -53,13 +53,11 @@ def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | Non
         weights, rows = config.loss.event_weights, target_rows(dataset, Split.VALIDATION)
         return Validator("mse", False, lambda model, look=_go_on: rating_mse(model, rows, weights, replicas, look))
     cases = build_cases(dataset, Split.VALIDATION)
-    return _ranking_validator(cases, "ndcg", "no visitor of the validation split returns to a new item", replicas)
+    return _ranking_validator(cases, "no visitor of the validation split returns to a new item", replicas)
 
 
-def make_next_item_validator(
-    dataset: Dataset, metric: Literal["mrr", "ndcg"] = "mrr", replicas: Replicas | None = None
-) -> Validator | None:
-    """MRR or NDCG of next items for models of sequences, with a sample of the visitors.
+def make_next_item_validator(dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
+    """NDCG of next items for models of sequences, with a sample of the visitors.
 
     Returns:
       None where the dataset has no validation split, or nobody in it to rank for: then the last checkpoint is the best.
@@ -68,17 +66,15 @@ def make_next_item_validator(
         return None
     cases = build_cases(dataset, Split.VALIDATION, next_items)
     return _ranking_validator(
-        cases, metric, "no row of the validation split has a history and an item of the catalogue", replicas
+        cases, "no row of the validation split has a history and an item of the catalogue", replicas
     )
 
 
-def _ranking_validator(
-    cases: Cases, metric: Literal["mrr", "ndcg"], without_cases: str, replicas: Replicas | None
-) -> Validator | None:
+def _ranking_validator(cases: Cases, without_cases: str, replicas: Replicas | None) -> Validator | None:
     if not len(cases):
         log.warning("%s: the last checkpoint is taken for the best", without_cases)
         return None
-    name = f"{metric}@{LIST_LENGTH}"
+    name = f"ndcg@{LIST_LENGTH}"
     return Validator(name, True, _RankingMeasure(cases.sample(MAX_CASES, seed=0), name, replicas))
 
 

@@ -213,6 +213,7 @@ def curve(key: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_l
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
         open_axes(axes)
+        axes.tick_params(pad=7)  # else the 0% of both axes meet
 
     return draw(paint, key=key)
 

@@ -10,7 +10,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from contract.report.drawing import CARD, INK, MUTED, SERIES, WARNING, WIDE, WIDTH, compact, draw, open_axes, shorten
 
-_COMPACT = FuncFormatter(lambda value, _: compact(value))
+# places between which a scale is divided are round, and to be told in full: 0.3125, not 0.312
+_COMPACT = FuncFormatter(lambda value, _: compact(value) if abs(value) >= 1e4 else f"{value:,g}")
 _FEW_POINTS = 30
 _MARKERS = "osX^vDP"
 _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
@@ -42,9 +43,8 @@ def dots(key: str, systems: Sequence[str], panels: Sequence[tuple[str, Sequence[
     def paint(figure: Figure) -> None:
         row = np.arange(len(systems))
         colours = [SERIES[0]] + [SERIES[5]] * (len(systems) - 1)
-        for axes, (title, estimates) in zip(
-            figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True
-        ):
+        drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False, gridspec_kw={"wspace": 0.07})[0]
+        for axes, (title, estimates) in zip(drawn, panels, strict=True):
             value, low, high = np.asarray(estimates).T
             axes.hlines(row, low, high, colors=colours, linewidth=2.5)
             axes.scatter(value, row, c=colours, s=42, zorder=3, clip_on=False)
@@ -118,6 +118,7 @@ def progress(
                 linewidths=2,
                 label=name,
                 zorder=3,
+                clip_on=False,  # what happens before the first step lies on the edge
             )
         figure.legend(loc="outside right center", fontsize=11)
         axes.set(xlabel=f"{unit} since the run began", ylabel="steps")

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 
 _PATIENCE, _CACHE = "CARTWHEEL_STORAGE_PATIENCE_SECONDS", "CARTWHEEL_CACHE_BYTES"
+VARIABLES = {"patience_seconds": _PATIENCE, "cache_bytes": _CACHE}
+"""The environment variable that sets each limit."""
 
 
 @dataclass(frozen=True, kw_only=True)

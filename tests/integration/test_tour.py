@@ -17,7 +17,7 @@ from benchmarks.readme import README
 
 NOTEBOOK = README.parent / "docs/tour.ipynb"
 
-# runs the cells on standard input as a kernel does, and prints the value of each one's last expression, null where
+# runs the cells on standard input as a kernel does, and prints the value of the last expression of each, null where
 # there is none or a semicolon hides it
 KERNEL = """
 import ast, json, sys

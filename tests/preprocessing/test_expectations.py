@@ -23,8 +23,9 @@ from tests.preprocessing.shop import event, write_lines
 
 BASELINE = Expectations(
     rows=1000,
-    reject_share=0.0,
-    reject_reasons=(),
+    reject_share=0.001,
+    reject_reasons=("empty id", "unknown event kind"),
+    reject_shares=(0.001, 0.0),
     event_shares=(0.9, 0.07, 0.03),
     first_day="2015-05-03",
     last_day="2015-09-18",
@@ -52,10 +53,23 @@ def test_each_figure_is_measured_against_its_own_limits():
     assert verdicts(rows=1600)["rows"] == (0.6, "fail"), "more than expected is as strange as fewer"
     # views .9 to .85, carts .07 to .12: the greatest change is .05
     assert verdicts(event_shares=(0.85, 0.12, 0.03))["event_shares"] == (0.05, "warn")
-    assert verdicts(reject_share=0.02, reject_reasons=("empty id",))["rejects"] == (0.02, "fail")
+    assert verdicts(reject_share=0.021)["rejects"] == (0.02, "fail")
     assert verdicts(categories=0.7, prices=0.9)["presence"] == (0.1, "warn"), "a rise makes good for no fall"
     assert verdicts(last_day="2015-09-16")["days_behind"] == (2, "warn")
     assert verdicts(last_day="2015-09-20")["days_behind"] == (0, "ok")
+
+
+def test_what_lies_outside_of_its_domain_is_told_by_its_reason_though_as_many_rows_are_bad_as_before():
+    bad = {"reject_reasons": ("unknown event kind", "empty id"), "reject_shares": (0.0005, 0.0005)}
+    after = replace(BASELINE, **bad)
+    checks = {check.name: check for check in check_figures(BASELINE, after, ExpectationConfig())}
+    # empty ids fell from .001 to .0005, unknown kinds rose from 0 to .0005: in all .001 as before
+    assert checks["rejects"].verdict == "ok"
+    assert (checks["domains"].distance, checks["domains"].verdict) == (pytest.approx(0.0005), "warn")
+    assert checks["domains"].baseline == "unknown event kind: 0.00% of the rows"
+    assert checks["domains"].found == "0.05%"
+    assert verdicts(reject_reasons=("invalid UTF-8",), reject_shares=(0.02,))["domains"] == (0.02, "fail"), "a new one"
+    assert verdicts(reject_reasons=(), reject_shares=())["domains"] == (0.0, "ok")
 
 
 def test_a_limit_that_is_none_passes_everything():
@@ -119,7 +133,7 @@ def test_prepare_warns_and_fails_by_the_limits(tmp_path, caplog):
     again = prepare(PrepareConfig(events=str(tmp_path / "first.csv")), str(tmp_path / "again"), baseline=root)
     assert set(again["compared"].values()) == {"ok"}
     comparison = json.loads(Path(DatasetLayout(str(tmp_path / "again")).comparison).read_text())
-    assert [check["distance"] for check in comparison["checks"]] == [0] * 7
+    assert [check["distance"] for check in comparison["checks"]] == [0] * 8
 
     # 40 of 60 rows, a third fewer, and the last days are missing
     fewer = PrepareConfig(events=write_lines(tmp_path / "fewer.csv", header, *lines[:40]))

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -6,7 +7,7 @@ from trainer.config import AdagradConfig
 from trainer.distribution import start_replicas
 from trainer.embeddings import ShardedTable
 from trainer.input_pipeline import Batch
-from trainer.loss_watch import RESUMED_STEPS, WINDOW, LossWatch, describe_batch, describe_tables
+from trainer.loss_watch import RESUMED_STEPS, WINDOW, LossWatch, describe_batch, describe_dense, describe_tables
 from trainer.optimizers import row_optimizer
 
 
@@ -59,3 +60,10 @@ def test_tables_are_described_by_their_longest_row_and_those_that_are_not_finite
     table = ShardedTable(rows=4, dim=2, replicas=start_replicas(2, None), optimizer=row_optimizer(AdagradConfig()))
     table.values.assign(0, np.array([[3, 4], [0, np.nan], [1, 0], [np.inf, 0]], np.float32))
     assert describe_tables({"item": table}) == "item rows are up to 5 long, 2 not finite"
+
+
+def test_dense_weights_are_described_by_their_largest_entry_and_those_that_are_not_finite():
+    weights = [keras.Variable(value, name=name) for name, value in (("scale", -8.0), ("turn", [[1.0, 2.0]]))]
+    assert describe_dense(weights) == "dense weights are up to 8 (scale)"
+    weights[1].assign([[np.inf, 20.0]])
+    assert describe_dense(weights) == "dense weights are up to 20 (turn), not finite: turn"

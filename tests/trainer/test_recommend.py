@@ -140,6 +140,29 @@ def test_earlier_recommendations_are_not_replaced(dataset, model, tmp_path):
         write(model, dataset, tmp_path / "out", 1)
 
 
+class OneOfTwoWorkers:
+    """The other worker's part is left zero."""
+
+    workers = 2
+
+    def __init__(self, worker):
+        self.worker, self.is_chief = worker, worker == 0
+
+    def sum_over_workers(self, values):
+        return values
+
+
+@pytest.mark.parametrize("worker", [0, 1])
+def test_the_progress_of_each_worker_ends_at_all_visitors(dataset, model, monkeypatch, worker):
+    monkeypatch.setattr(job, "visitors_at_once", lambda *_: 2)
+    audience = job._choose_visitors(dataset, FIVE)
+    rank = job._compile_ranking(model, audience, len(ITEMS), 1, OneOfTwoWorkers(worker))
+    told = []
+    rank(slice(0, 5), told.append)
+    # of the chunks 0-1, 2-3 and 4 the chief ranks the first and the last
+    assert told == ([2, 3, 0] if worker == 0 else [4, 1])
+
+
 @pytest.fixture
 def interrupted(dataset, model, tmp_path, two_a_shard, monkeypatch):
     """Two of three shards of an output; the second was half-written when it ended."""

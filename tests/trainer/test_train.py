@@ -165,6 +165,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(dataset: Dataset, t
     assert checkpoint.last_step(str(tmp_path)) is None
 
 
+def test_towers_that_diverge_by_their_dense_weights_are_told_their_rate(dataset: Dataset, tmp_path: Path) -> None:
+    config = make_config("nn", "model.dense_learning_rate=1e20")
+    told = (
+        r"the loss is (inf|nan) at step .*; dense weights are up to .*lower optimizer.learning_rate \(now 0.1\) or "
+        r"model.dense_learning_rate \(now 1e\+20\) or model.initial_stddev"
+    )
+    with pytest.raises(ValueError, match=told):
+        run(config, dataset, tmp_path)
+
+
 def test_a_loss_that_grows_stops_the_run_before_it_overwrites_a_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
     # Adam moves each entry by about 10 a step: squares of products of hundreds
     config = make_config("notebook-mf", "optimizer.learning_rate=10", "epochs=4")

@@ -27,6 +27,7 @@ from trainer.models.objectives import (
     Tables,
     TrainingModel,
     compute_dtype,
+    dropout_mask,
     known_entries,
     negative_sampler,
     own_slice,
@@ -158,16 +159,15 @@ class NextItemObjective:
         history = History.of(batch.history, batch.history_event, batch.history_age_ms, is_entry)
         items = tf.concat([tf.reshape(batch.history, [-1]), candidates.items], axis=0)
         used = _used(batch.history.shape, candidates.items.shape[0], own)
-        feature_weight = tf.gather(self.contents.weight, self._trained(items))
-        rate = self.model.config.dropout
-        keep = self._shown([*batch.history.shape, self.model.config.dim], rate, step, stream=1) / (1 - rate)
+        feature_weight = tf.gather(self.contents.weight, self._trained(tf.gather(items, used)))
+        shape = [*batch.history.shape, self.model.config.dim]
         inputs = _Inputs(
             candidates=candidates,
             history=History(*(column[own] for column in history)),
-            keep=keep[own],
-            has_own=tf.gather(self._shows_own(feature_weight, step), used),
-            feature_weight=tf.gather(feature_weight, used),
-            has_vector=self._shows_vector(batch.visitor, step)[own],
+            keep=dropout_mask(shape, self.model.config.dropout, self.seed, step, own),
+            has_own=self._shows_own(feature_weight, items.shape[0], used, step),
+            feature_weight=feature_weight,
+            has_vector=self._shows_vector(batch.visitor, own, step),
         )
         return Prepared(self._read(replica, items, batch.history.shape.num_elements(), batch.visitor), inputs)
 
@@ -200,14 +200,8 @@ class NextItemObjective:
         visitors, returning = self.model.place_visitors(weights, read, history, own_vectors)
         items, biases = self.model.place_items(rows[num_entries:])
         scores = self.model.candidate_scores(visitors, items, biases)
-        # [b, H, H]: an item that stands in the history twice has both bonuses, and competes once
         bonus = self.model.bonuses(weights, history, returning)
-        is_same = tf.equal(history.item[:, :, None], history.item[:, None, :]) & history.is_entry[:, None, :]
-        own_items, own_biases = self.model.place_items(history_rows)
-        own_scores = tf.einsum("bd,bhd->bh", visitors, own_items) + own_biases
-        own_scores += tf.einsum("bij,bj->bi", tf.cast(is_same, tf.float32), bonus)
-        is_repeated = tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
-
+        own_scores, is_repeated = self._score_history(visitors, history_rows, history, bonus)
         is_chosen = tf.equal(history.item, sampled.chosen[:, None]) & history.is_entry
         positive = tf.gather(scores, sampled.chosen_place, batch_dims=1)
         positive += tf.reduce_sum(tf.where(is_chosen, bonus, 0.0), axis=1)
@@ -222,24 +216,34 @@ class NextItemObjective:
         )
         return tf.reduce_sum(sampled.weight * losses)
 
+    def _score_history(
+        self, visitors: tf.Tensor, rows: tf.Tensor, history: History, bonus: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """[b, H] scores of the items of histories, and [b, H] bool: an earlier column has the same item.
+
+        An item that stands in a history twice has both bonuses [b, H], and is to compete once.
+        """
+        is_same = tf.equal(history.item[:, :, None], history.item[:, None, :]) & history.is_entry[:, None, :]
+        items, biases = self.model.place_items(rows)
+        scores = tf.einsum("bd,bhd->bh", visitors, items) + biases
+        scores += tf.einsum("bij,bj->bi", tf.cast(is_same, tf.float32), bonus)
+        return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
+
     def _trained(self, items: tf.Tensor) -> tf.Tensor:
         """The items themselves, and for those that training does not know, which count nowhere, any that it does."""
         return tf.minimum(items, self.sampler.num_items - 1)
 
-    def _shows_own(self, feature_weight: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """[BH + C]: an item without features always shows its own row."""
-        shown = self._shown(feature_weight.shape[:1], self.model.config.own_dropout, step, stream=2)
-        return tf.where(tf.reduce_any(feature_weight > 0, axis=1), shown, 1.0)
+    def _shows_own(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """[bH + C] of the items at the places `used` of all; an item without features always shows its own row."""
+        shown = shown_mask([1, num_items], self.model.config.own_dropout, self.seed, step, stream=2)[0]
+        return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(shown, used), 1.0)
 
-    def _shows_vector(self, visitor: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """[B]."""
+    def _shows_vector(self, visitor: tf.Tensor, own: slice, step: tf.Tensor) -> tf.Tensor:
+        """[b]."""
         if "visitor" not in self.tables:
-            return tf.zeros(visitor.shape)
-        shown = self._shown(visitor.shape, self.model.config.visitor_dropout, step, stream=3)
-        return tf.where(visitor < self.tables["visitor"].rows - 1, shown, 0.0)
-
-    def _shown(self, shape: Sequence[int | None], rate: float, step: tf.Tensor, *, stream: int) -> tf.Tensor:
-        return shown_mask(shape, rate, self.seed, step, stream)
+            return tf.zeros(visitor[own].shape)
+        shown = shown_mask(visitor.shape, self.model.config.visitor_dropout, self.seed, step, stream=3, rows=own)
+        return tf.where(visitor[own] < self.tables["visitor"].rows - 1, shown, 0.0)
 
 
 def _used(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:

@@ -4,6 +4,7 @@ Shapes: B rows of the global batch, b = B / R rows of this replica, N drawn item
 embedding.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -20,6 +21,7 @@ from trainer.losses import SAMPLED_LOSSES, WEIGHT_LOSSES
 from trainer.negative_sampling import NegativeSampler
 
 _DAY_MS = 24 * 60 * 60 * 1000
+_NUMBERS_A_COUNT = 4
 
 Tables = Mapping[str, ShardedTable]
 
@@ -192,12 +194,12 @@ class SampledSoftmaxObjective:
         own = own_slice(batch, replica, self.replicas)
         candidates = Candidates.of_batch(batch, is_counted, self.config, self.sampler, step, own)
         shape = [batch.visitor.shape[0], self.model.config.dim]
-        keep = dropout_mask(shape, self.model.config.visitor_dropout, self.seed, step)
+        keep = dropout_mask(shape, self.model.config.visitor_dropout, self.seed, step, own)
         # visitors made of their items come before the candidates
         lookups = {"item": self.tables["item"].lookup(replica, tf.reshape(batch.history, [-1]), candidates.items)}
         if not self.model.config.history_length:
             lookups["visitor"] = self.tables["visitor"].lookup(replica, batch.visitor)
-        return Prepared(lookups, (candidates, keep[own], is_history[own]))
+        return Prepared(lookups, (candidates, keep, is_history[own]))
 
     def loss(
         self,
@@ -299,18 +301,33 @@ def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
     return slice(replica * size, (replica + 1) * size)
 
 
-def dropout_mask(shape: Sequence[int], rate: float, seed: int, step: tf.Tensor) -> tf.Tensor:
-    """float32 of `shape`: 0 for a hidden entry, else 1 / share kept; as `shown_mask`."""
-    return shown_mask(shape, rate, seed, step, stream=1) / (1 - rate)
+def dropout_mask(shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, rows: slice) -> tf.Tensor:
+    """float32 of the rows of `shape`: 0 for a hidden entry, else 1 / share kept; as `shown_mask`."""
+    return shown_mask(shape, rate, seed, step, stream=1, rows=rows) / (1 - rate)
 
 
-def shown_mask(shape: Sequence[int | None], rate: float, seed: int, step: tf.Tensor, stream: int) -> tf.Tensor:
-    """float32 of `shape`, whose first axis is the global batch: 1 for a share 1 - rate of the entries, else 0.
+def shown_mask(
+    shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, *, stream: int, rows: slice = slice(None)
+) -> tf.Tensor:
+    """float32 of some rows of `shape`, whose first axis is the global batch: 1 for a share 1 - rate of entries, else 0.
 
-    A function of the seed, the step, the stream and the entry's place in the global batch, whatever the replicas.
+    A function of the seed, the step, the stream and the entry's place in the global batch, whatever the replicas; only
+    the numbers of the rows asked for are drawn.
     """
+    begin, end, _ = rows.indices(shape[0])
+    own_shape = [end - begin, *shape[1:]]
     if rate == 0:
-        return tf.ones(shape)
+        return tf.ones(own_shape)
     # folded, or the entries would follow the same numbers that drew the step's negatives, or hid something else
     key = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), stream)
-    return tf.cast(tf.random.stateless_uniform(shape, key) >= rate, tf.float32)
+    generator, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=key)
+    # Philox counts by fours (Salmon et al., SC 2011): each row begins with a count of its own
+    num_entries = math.prod(shape[1:])
+    num_counts = -(-num_entries // _NUMBERS_A_COUNT)
+    uniform = tf.raw_ops.StatelessRandomUniformV2(
+        shape=[end - begin, num_counts * _NUMBERS_A_COUNT],
+        key=generator,
+        counter=counter + tf.constant([begin * num_counts, 0], tf.uint64),
+        alg=tf.random.Algorithm.PHILOX.value,
+    )
+    return tf.cast(tf.reshape(uniform[:, :num_entries], own_shape) >= rate, tf.float32)

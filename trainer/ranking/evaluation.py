@@ -15,11 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from contract.schema import Split
-from trainer.dataset import Dataset
 from trainer.distribution import Replicas
 from trainer.models.interface import Queries, Scorer
-from trainer.ranking.cases import Cases, build_cases, next_items
+from trainer.ranking.cases import Cases
 from trainer.ranking.lists import Lists
 from trainer.ranking.metrics import RelevantRanks, metric_values
 from trainer.ranking.topk import (
@@ -205,16 +203,6 @@ def evaluate_scorer(
 ) -> Measurement:
     """Measures a scorer once; see `Evaluator` and its `measure`."""
     return Evaluator(scorer, cases, ks, replicas=replicas, is_both_ways=is_both_ways).measure(tell=tell)
-
-
-def returning_visitor_ndcg(scorer: Scorer, dataset: Dataset, split: Split, k: int = 20) -> float:
-    """NDCG@k over all returning visitors of a split; to measure repeatedly, keep an `Evaluator`."""
-    return evaluate_scorer(scorer, build_cases(dataset, split), [k]).mean(f"ndcg@{k}")
-
-
-def next_item_mrr(scorer: Scorer, dataset: Dataset, split: Split, k: int = 20) -> float:
-    """MRR@k over all next items of a split; to measure repeatedly, keep an `Evaluator`."""
-    return evaluate_scorer(scorer, build_cases(dataset, split, next_items), [k]).mean(f"mrr@{k}")
 
 
 def _pessimistic_ranks(ranking: _ChunkRanking, lengths: np.ndarray) -> np.ndarray:

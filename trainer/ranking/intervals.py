@@ -90,11 +90,6 @@ def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
     return np.minimum(2 * (np.minimum(not_above, not_below) + 1) / (len(difference) + 1), 1.0)
 
 
-def bootstrap_interval(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> Interval:
-    """The interval of the mean of each column of values [V, M], a visitor a row."""
-    return percentile_interval(resampled_means(values, seed=seed, resamples=resamples))
-
-
 def _times_drawn(resamples: int, num_visitors: int, generator: np.random.Generator) -> np.ndarray:
     """[R, G] float64: how often each visitor is drawn in each resample."""
     drawn = generator.integers(num_visitors, size=(resamples, num_visitors))

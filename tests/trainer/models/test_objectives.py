@@ -11,7 +11,7 @@ from trainer.distribution import start_replicas
 from trainer.embeddings import ShardedTable
 from trainer.input_pipeline import Batch
 from trainer.models.matrix_factorization import MatrixFactorization
-from trainer.models.objectives import SampledSoftmaxObjective, SquaredErrorObjective
+from trainer.models.objectives import SampledSoftmaxObjective, SquaredErrorObjective, shown_mask
 from trainer.negative_sampling import NegativeSampler
 from trainer.optimizers import row_optimizer
 
@@ -140,6 +140,20 @@ def test_dropout_hides_a_share_of_the_entries_and_raises_the_rest() -> None:
     assert abs((keep == 0).mean() - 0.25) < 0.02
     other = objective.prepare(0, batch, tf.constant(1, tf.int64)).inputs[-2].numpy()
     assert not np.array_equal(keep, other)
+
+
+@pytest.mark.parametrize("shape", [(12,), (12, 8), (12, 3, 5)])
+def test_a_replicas_rows_of_a_mask_are_those_of_the_whole(shape: tuple[int, ...]) -> None:
+    """Rows of 1, 8 and 15 entries: random numbers are counted by fours."""
+    step = tf.constant(7, tf.int64)
+    whole = shown_mask(shape, 0.4, 3, step, stream=2).numpy()
+    assert whole.shape == shape
+    for replicas in (2, 3, 4):
+        rows = [slice(begin, begin + 12 // replicas) for begin in range(0, 12, 12 // replicas)]
+        parts = [shown_mask(shape, 0.4, 3, step, stream=2, rows=of_one).numpy() for of_one in rows]
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert len(np.unique(whole.reshape(12, -1), axis=0)) > 1, "no row repeats the one before it"
+    assert not np.array_equal(shown_mask(shape, 0.4, 3, step, stream=3), whole)
 
 
 def test_an_example_halves_with_its_age() -> None:

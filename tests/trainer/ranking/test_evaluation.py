@@ -8,7 +8,7 @@ from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import TableScorer, cases_of, lists_of
 from tests.trainer.ranking.plain import plain_list, plain_metrics
 from trainer.ranking.cases import build_cases, next_items
-from trainer.ranking.evaluation import Evaluator, evaluate_scorer, next_item_mrr, returning_visitor_ndcg
+from trainer.ranking.evaluation import Evaluator, evaluate_scorer
 from trainer.ranking.exposure import coverage
 from trainer.ranking.metrics import metric_values
 from trainer.ranking.topk import top_k
@@ -153,29 +153,3 @@ def test_no_cases_and_empty_lists_are_refused():
         Evaluator(TableScorer([[1.0]]), cases_of([], [], 1))
     with pytest.raises(ValueError, match="at least 1"):
         Evaluator(TableScorer([[1.0, 2.0]]), cases_of([[0]], [[1]], 2), [0, 10])
-
-
-def test_the_convenience_measures_a_split_of_a_dataset(tmp_path):
-    dataset = build_dataset(
-        str(tmp_path / "dataset"),
-        train=[("anna", "a")],
-        validation=[("anna", "c", "view", 10)],
-        visitors=["anna"],
-        items=["a", "b", "c", "d"],
-    )
-    # of the visible items b, c, d the relevant c comes second: 1 / log2(3)
-    ndcg = returning_visitor_ndcg(TableScorer([[9, 3, 2, 1]]), dataset, Split.VALIDATION)
-    assert ndcg == pytest.approx(0.63093, abs=1e-5)
-
-
-def test_the_convenience_measures_next_items_with_those_seen_among_the_candidates(tmp_path):
-    dataset = build_dataset(
-        str(tmp_path / "dataset"),
-        train=[("anna", "a")],
-        validation=[("anna", "c", "view", 10), ("anna", "a", "view", 11)],
-        visitors=["anna"],
-        items=["a", "b", "c", "d"],
-    )
-    # c comes third; then a first, though it is seen
-    mrr = next_item_mrr(TableScorer([[9, 3, 2, 1]]), dataset, Split.VALIDATION)
-    assert mrr == pytest.approx((1 / 3 + 1) / 2)

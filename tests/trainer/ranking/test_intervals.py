@@ -1,16 +1,16 @@
 import numpy as np
 
-from trainer.ranking.intervals import bootstrap_interval, paired_p_values, percentile_interval, resampled_means
+from trainer.ranking.intervals import paired_p_values, percentile_interval, resampled_means
 
 
 def test_values_that_never_vary_leave_no_doubt():
-    low, high = bootstrap_interval(np.full((50, 2), [0.25, 0.5]), seed=0)
+    low, high = percentile_interval(resampled_means(np.full((50, 2), [0.25, 0.5]), seed=0))
     np.testing.assert_allclose([low, high], [[0.25, 0.5], [0.25, 0.5]])
 
 
 def test_an_interval_is_about_two_standard_errors_to_each_side():
     values = np.random.default_rng(1).normal(3, 2, size=(400, 1))
-    low, high = bootstrap_interval(values, seed=0)
+    low, high = percentile_interval(resampled_means(values, seed=0))
     # standard error 2 / sqrt(400) = 0.1; 1.96 of it to each side: a width of 0.392
     assert abs((high - low)[0] - 0.392) < 0.06
     assert low[0] < values.mean() < high[0]
@@ -18,7 +18,9 @@ def test_an_interval_is_about_two_standard_errors_to_each_side():
 
 def test_about_95_of_100_intervals_hold_the_true_mean():
     generator = np.random.default_rng(2)
-    intervals = [bootstrap_interval(generator.random((100, 1)), seed=0, resamples=400) for _ in range(200)]
+    intervals = [
+        percentile_interval(resampled_means(generator.random((100, 1)), seed=0, resamples=400)) for _ in range(200)
+    ]
     share = np.mean([low[0] <= 0.5 <= high[0] for low, high in intervals])
     # 200 trials at 0.95 have a standard error of 0.015
     assert 0.89 <= share <= 1
@@ -26,11 +28,11 @@ def test_about_95_of_100_intervals_hold_the_true_mean():
 
 def test_the_same_seed_gives_the_same_interval_also_when_drawn_in_parts(monkeypatch):
     values = np.random.default_rng(3).random((40, 3))
-    whole = bootstrap_interval(values, seed=5, resamples=100)
+    whole = percentile_interval(resampled_means(values, seed=5, resamples=100))
     monkeypatch.setattr("trainer.ranking.intervals._MAX_DRAWS", 40 * 7)  # seven resamples at once
-    in_parts = bootstrap_interval(values, seed=5, resamples=100)
+    in_parts = percentile_interval(resampled_means(values, seed=5, resamples=100))
     np.testing.assert_allclose(whole, in_parts)
-    assert not np.allclose(whole.low, bootstrap_interval(values, seed=6, resamples=100).low)
+    assert not np.allclose(whole.low, percentile_interval(resampled_means(values, seed=6, resamples=100)).low)
 
 
 def test_a_visitor_is_drawn_with_all_his_cases():
@@ -39,7 +41,7 @@ def test_a_visitor_is_drawn_with_all_his_cases():
     cases = np.repeat(by_visitor, 10, axis=0)
     owner = np.repeat(np.arange(7, 107), 10)
     clustered = percentile_interval(resampled_means(cases, owner=owner, seed=0))
-    np.testing.assert_allclose(clustered, bootstrap_interval(by_visitor, seed=0))
+    np.testing.assert_allclose(clustered, percentile_interval(resampled_means(by_visitor, seed=0)))
 
 
 def test_a_visitor_with_more_cases_weighs_more():
