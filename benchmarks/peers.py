@@ -23,15 +23,15 @@ SEARCHES: Mapping[str, Search] = {
             "factors": (64, 128, 256),
             "alpha": (40.0, 80.0, 160.0, 320.0, 640.0),
             "regularization": (0.01, 1.0, 10.0, 100.0),
-            "iterations": (15, 30),
+            "iterations": (10, 15, 30),
             "folds_in": (False, True),
         },
     ),
     "implicit_bpr": Search(
         begin={"factors": 64, "learning_rate": 0.05, "regularization": 0.01, "iterations": 100},
-        values={"learning_rate": (0.01, 0.05, 0.1), "factors": (64, 128), "iterations": (100, 200)},
+        values={"learning_rate": (0.01, 0.05, 0.1, 0.2), "factors": (64, 128), "iterations": (100, 200)},
     ),
-    "implicit_tfidf": Search(begin={"K": 20}, values={"K": (20, 50, 100, 200, 500, 1000)}),
+    "implicit_tfidf": Search(begin={"K": 20}, values={"K": (20, 50, 100, 200, 500, 1000, 2000)}),
 }
 
 

@@ -24,6 +24,7 @@ from trainer.dataset import Dataset
 from trainer.distribution import Replicas
 from trainer.embeddings import CHUNK_ROWS
 from trainer.interactions import read_interactions
+from trainer.models.folding import FoldIn
 from trainer.models.interface import Queries
 from trainer.models.objectives import (
     SampledSoftmaxObjective,
@@ -87,6 +88,9 @@ def inference_model(
         num_items=dataset.num_items,
         item_rows=rows["item"].num_rows,
         item_counts=dataset.item_counts() if ranks_by_popularity else None,
+        fold_in=FoldIn(config.als, config.loss.event_weights, dataset.num_items, model.dim)
+        if config.solver == "als"
+        else None,
     )
 
 
@@ -162,6 +166,7 @@ class MatrixFactorizationInference(tf.Module):
         item_rows: int,
         item_counts: np.ndarray | None,
         visitor_items: sp.csr_matrix | None = None,
+        fold_in: FoldIn | None = None,
     ) -> None:
         """A model of tables whose rows beyond the vocabularies are out-of-vocabulary buckets; `fill` fills it.
 
@@ -171,9 +176,10 @@ class MatrixFactorizationInference(tf.Module):
             without events, or unknown, scores like the least popular one without any similarity. None: all score with
             their own rows, which training touched like any other.
           visitor_items: [V, I] how often each visitor touched each item: what visitors without a table are made of.
+          fold_in: solves visitors who are not in training from their histories; None: they are not.
         """
         super().__init__(name="matrix_factorization")
-        self._model = MatrixFactorization(config)
+        self._model, self._fold_in = MatrixFactorization(config), fold_in
         self._num_visitors = num_visitors
         self._num_items = num_items
         nothing = sp.csr_matrix((visitor_rows, num_items), dtype=np.float32)
@@ -208,6 +214,9 @@ class MatrixFactorizationInference(tf.Module):
         ):
             fill(items, directions, first)
             offsets.assign(biases[first : first + items.shape[0]])
+        if self._fold_in is not None:
+            items = np.asarray(self._items.read_value())  # on a CPU no copy
+            self._fold_in.fill(items.T @ items)
         visitors = weights.tables.get("visitor")
         fill(self._visitors, self._sums_of_items if visitors is None else visitors.__getitem__)
 
@@ -224,6 +233,8 @@ class MatrixFactorizationInference(tf.Module):
         if self._model.config.history_length:
             from_history, has_history = self._sum_history(queries)
             rows, is_known = tf.where(has_history[:, None], from_history, rows), is_known | has_history
+        if self._fold_in is not None:
+            rows, is_known = self._solve_unknown(self._fold_in, queries, rows, is_known)
         visitors = self._model.place_visitors(rows, self._dense)
 
         def score(begin: tf.Tensor | int, size: int) -> tf.Tensor:
@@ -258,6 +269,15 @@ class MatrixFactorizationInference(tf.Module):
         touched = tf.gather(self._items, tf.boolean_mask(queries.history, is_entry))
         summed = tf.math.unsorted_segment_sum(touched, tf.where(is_entry)[:, 0], num_queries)
         return summed, tf.reduce_any(is_entry, axis=1)
+
+    def _solve_unknown(
+        self, fold_in: FoldIn, queries: Queries, rows: tf.Tensor, is_known: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Rows [B, D] and whether they are known [B], once those that are not were solved from their histories."""
+        place = tf.where(~is_known)
+        unknown = Queries(*(tf.gather_nd(column, place) for column in queries))
+        solved, is_solved = fold_in(self._items, unknown)
+        return tf.tensor_scatter_nd_update(rows, place, solved), tf.tensor_scatter_nd_update(is_known, place, is_solved)
 
     def _is_known(self, visitor: tf.Tensor) -> tf.Tensor:
         return visitor < self._num_visitors
