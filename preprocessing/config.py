@@ -137,7 +137,7 @@ class PrepareConfig:
     properties                 which item properties mean what
     expectations               how far the dataset may be from the one it is compared with
     block_rows                 rows of a timeline block, about
-    partition_bytes            input bytes (compressed ones of a .gz file) a partition, about; it makes a shard a split
+    partition_bytes            input bytes a partition, about (3 for each of a .gz file); it makes a shard a split
     num_buckets                quantile buckets of prices and of the gaps between a visitor's events
     compress                   timeline shards with gzip: a third of the size, slower to train from
     """

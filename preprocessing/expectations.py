@@ -118,14 +118,16 @@ def read_expectations(root: str) -> Expectations:
         ) from None
 
 
-def compare(baseline: str, root: str, config: ExpectationConfig) -> list[Check]:
-    """The dataset at `root` beside the one at `baseline`; what came out is told and kept as `comparison.json`.
+def compare(baseline: str, after: Expectations, root: str, config: ExpectationConfig) -> list[Check]:
+    """The dataset at `root`, which may lack its manifest yet, beside the one at `baseline`.
+
+    What came out is told and kept as `comparison.json`.
 
     Raises:
       ContractError: the baseline is no dataset with expectations.
       ValueError: something is further from the baseline than its `fail` limit.
     """
-    before, after = read_expectations(baseline), read_expectations(root)
+    before = read_expectations(baseline)
     items = [_catalogue(place, "item_id", "price", *_KINDS_OF_ROWS) for place in (baseline, root)]
     checks = [*check_figures(before, after, config), *check_items(before, items[0], items[1], config)]
     for check in checks:

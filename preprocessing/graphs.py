@@ -1,4 +1,4 @@
-"""The six Beam graphs of `prepare`; each leaves files, and its single result, in the workspace.
+"""The Beam graphs of `prepare`; each leaves files, and its single result, in the workspace.
 
 What one must know before the next may start (cuts, vocabularies, the TF-Transform graph) is thereby known to the
 program that starts them: it can refuse an input in plain words before anything is written for good.
@@ -39,8 +39,8 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     """Beam's options from command-line arguments.
 
     Raises:
-      ValueError: an argument that is neither a flag of Beam's nor a flag's value, or a value that Beam refuses. With
-        workers elsewhere any flag may be one of the runner's own, which Beam asks the runner about.
+      ValueError: an argument that is neither a flag of Beam's nor a flag's value, or a value that Beam refuses. With a
+        job server any flag may be one of the server's own, which Beam asks it about.
     """
     options = PipelineOptions(list(arguments))
     complaint = io.StringIO()
@@ -52,7 +52,7 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
         raise ValueError(f"Beam refuses {' '.join(arguments)}: {reason}") from None
     before = ("", *arguments)
     strange = [word for last, word in zip(before, arguments, strict=False) if "-" not in (last[:1], word[:1])]
-    if is_in_process(options):
+    if is_in_process(options) or _runner(options) == "dataflow":
         strange += [word for word in arguments if word.lstrip("-").partition("=")[0].replace("-", "_") in unknown]
     if strange:
         raise ValueError(
@@ -63,8 +63,12 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
 
 def is_in_process(options: PipelineOptions) -> bool:
     """Beam runs in this process, not on workers elsewhere."""
+    return _runner(options) in ("direct", "fnapi", "switchingdirect")
+
+
+def _runner(options: PipelineOptions) -> str:
     runner = options.view_as(StandardOptions).runner or "direct"
-    return runner.lower().removesuffix("runner") in ("direct", "fnapi", "switchingdirect")
+    return runner.lower().removesuffix("runner")
 
 
 @dataclass(frozen=True)

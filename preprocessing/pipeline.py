@@ -8,6 +8,7 @@ properties ─ read ─▶ as of the first cut ───── items ───�
 import json
 import logging
 import math
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 
 MAX_PARTITIONS = 4096
 
+_INTERMEDIATE = "intermediate"
+
 
 def prepare(
     config: PrepareConfig, output: str, options: PipelineOptions | None = None, *, baseline: str | None = None
@@ -64,9 +67,13 @@ def prepare(
     inputs = _list_inputs(config)
     if baseline:
         expectations.read_expectations(baseline)  # a wrong path is told before the first row is read
-    with storage.publish_directory(output, marker="manifest.json") as root:
-        job = Job(config, DatasetLayout(root), Workspace(join(root, "intermediate")), options or PipelineOptions([]))
-        _check_workers(job, output)
+    options = options or PipelineOptions([])
+    with storage.publish_directory(output, marker="manifest.json") as staging:
+        # workers elsewhere see the store but no folder of this machine; without a manifest it holds no dataset
+        root = staging if storage.is_local(output) or graphs.is_in_process(options) else output
+        # a name of its own: workers of a job that was killed may still be writing
+        work = Workspace(join(root, _INTERMEDIATE, uuid.uuid4().hex))
+        job = Job(config, DatasetLayout(root), work, options)
 
         reading, num_partitions = _read_events(job, inputs)
         cuts = splits.choose_cuts(reading.times, config.split) if config.split.method == SplitMethod.TIME else None
@@ -114,10 +121,12 @@ def prepare(
             "category_tree": statistics.describe_reading(tree_reading) | catalogue.describe_tree(tree),
         }
         _write_json(job.layout.statistics, description)
-        expectations.write_expectations(expectations.describe_expectations(description, root), root)
-        storage.remove(job.work.root)
-        _write_manifest(job, cuts, sizes, splits_found, {shard.name: shard.sha256 for shard in shards})
-        checks = expectations.compare(baseline, root, config.expectations) if baseline else []
+        expected = expectations.describe_expectations(description, root)
+        expectations.write_expectations(expected, root)
+        storage.remove(join(root, _INTERMEDIATE))
+        manifest = _describe(job, cuts, sizes, splits_found, {shard.name: shard.sha256 for shard in shards})
+        checks = expectations.compare(baseline, expected, root, config.expectations) if baseline else []
+        write_manifest(manifest, staging)
     compared = {check.name: check.verdict for check in checks}
     return _summary(output, config, cuts, sizes, splits_found, description) | {"compared": compared}
 
@@ -144,15 +153,6 @@ def _list_inputs(config: PrepareConfig) -> dict[str, _Input]:
         "properties": find(config.item_properties, catalogue.PROPERTY_COLUMNS),
         "tree": find(config.category_tree, catalogue.TREE_COLUMNS),
     }
-
-
-def _check_workers(job: Job, output: str) -> None:
-    """Refuses workers elsewhere with an output that is first made on this machine."""
-    if not graphs.is_in_process(job.options) and not storage.is_local(output):
-        raise ValueError(
-            f"with Beam workers elsewhere --output must be a folder that all of them share, got {output}; "
-            "mount one, or run in process (without --runner)"
-        )
 
 
 def _read_events(job: Job, inputs: Mapping[str, _Input]) -> tuple[statistics.ReadingSummary, int]:
@@ -203,15 +203,16 @@ def _write_json(path: str, value: Mapping[str, Any]) -> None:
     storage.write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _write_manifest(
+def _describe(
     job: Job,
     cuts: Cuts,
     sizes: Mapping[Vocabulary, VocabularyInfo],
     splits_found: Mapping[Any, SplitInfo],
     checksums: Mapping[str, str],
-) -> None:
-    names = storage.list_files(job.layout.root)
-    manifest = Manifest(
+) -> Manifest:
+    """The manifest of all files that stand below the dataset's root."""
+    names = [name for name in storage.list_files(job.layout.root) if name != storage.CLAIM]
+    return Manifest(
         split_method=job.config.split.method,
         validation_from_ms=cuts[0] if cuts else None,
         test_from_ms=cuts[1] if cuts else None,
@@ -220,7 +221,6 @@ def _write_manifest(
         config=asdict(job.config),
         files={name: checksums.get(name) or storage.sha256(join(job.layout.root, name)) for name in names},
     )
-    write_manifest(manifest, job.layout.root)
 
 
 def _summary(

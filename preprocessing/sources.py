@@ -23,6 +23,7 @@ from preprocessing.validation import Flaws
 log = logging.getLogger(__name__)
 
 _READ_BYTES = 8 << 20
+_GZIP_RATIO = 3  # event logs and item properties, by gzip -6
 _COMMA, _QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b',"\n\r'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _REJECT_TEXT_BYTES = 200
@@ -87,7 +88,7 @@ class Rejects:
 
 
 def list_byte_ranges(glob: str, required: Sequence[str], optional: Sequence[str] = ()) -> tuple[list[ByteRange], int]:
-    """Byte ranges that together cover all files of a glob, and their total size in bytes.
+    """Byte ranges that together cover all files of a glob, and their total size in bytes, estimated where compressed.
 
     Raises:
       FileNotFoundError: no file matches.
@@ -106,7 +107,7 @@ def list_byte_ranges(glob: str, required: Sequence[str], optional: Sequence[str]
             last = first + step if step else None
             stored = min(last, size) - first if last else size
             ranges.append(ByteRange(path, ordinal, first, last, stored, header, wanted))
-    return ranges, sum(size for _, size in files)
+    return ranges, sum(size * (_GZIP_RATIO if _is_compressed(path) else 1) for path, size in files)
 
 
 def read_chunks(source: ByteRange) -> Iterator[Chunk]:

@@ -19,6 +19,7 @@ import preprocessing.cli
 import trainer.cli
 from contract.settings import settings_of
 from preprocessing.config import PrepareConfig
+from preprocessing.graphs import beam_options
 from tests.documents import DOCUMENTS, ROOT, as_typed, blocks, commands, is_synopsis, named_commands
 from tests.test_help import parsers
 from trainer.config import EvaluationConfig
@@ -50,6 +51,7 @@ FOREIGN = {
     ("k8s/README.md", "docker"): "needs Docker; the images are run by tests/integration/test_containers.py",
     ("k8s/README.md", "curl"): "needs a model server",
 }
+PREPARE = "python -m preprocessing prepare --events E --output D"
 MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 ALL = [
@@ -105,6 +107,11 @@ def test_a_wrong_name_in_a_sentence_is_found(command: str, reason: str) -> None:
         ("README.md", "python -m trainer trian --data D", "invalid choice: 'trian'"),
         ("README.md", "python -m trainer train --preset mf --data D --workdir R --set epoch=3", "did you mean epochs"),
         ("README.md", "python -m preprocessing prepare --events E --output D --test-form now", "--test-form"),
+        ("README.md", f"{PREPARE} --runner=FlinkRunner --flink_mastre=h:8081", "flink_mastre"),
+        ("README.md", f"{PREPARE} --runner=FlinkRunner --flink_version=1.2", "flink_version"),
+        ("README.md", f"{PREPARE} --runner=SparkRunner --spark_url=h", "spark_url"),
+        ("README.md", f"{PREPARE} --runner=DataflowRunner --temp_location=gs://B/t --machine=n2", "machine"),
+        ("README.md", f"{PREPARE} --runner=DataflowRunner --region=R --project=project", "temp_location"),
         ("README.md", "python k8s/submit.py train --preset mf --data D", "required: --workdir"),
         ("README.md", "python -m trainer evaluate [--workdir RUN] [--split train|test]", "invalid choice: 'train'"),
         ("README.md", "python -m benchmarks.speed", "no module"),
@@ -114,7 +121,7 @@ def test_a_wrong_name_in_a_sentence_is_found(command: str, reason: str) -> None:
     ],
 )
 def test_a_wrong_command_is_found(document: str, command: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises((AssertionError, SystemExit)) as found:
+    with pytest.raises((AssertionError, SystemExit, ValueError)) as found:
         examine(document, command)
     assert reason in capsys.readouterr().err + str(found.value)
 
@@ -123,7 +130,7 @@ def examine(document: str, command: str) -> str:
     """How a command is known to be right.
 
     Raises:
-      AssertionError, SystemExit: it is not.
+      AssertionError, SystemExit, ValueError: it is not.
     """
     words = shlex.split(as_typed(command) if is_synopsis(command) else command)
     for path in (word.lstrip("@") for word in words if re.match(r"@?k8s/", word)):
@@ -172,7 +179,9 @@ def parse(job: str, arguments: list[str], *, has_settings: bool) -> None:
     """Reads arguments as the program does, up to where its work would begin."""
     if job == "preprocessing":
         parser = preprocessing.cli._build_parser()
-        given = parser.parse_args(arguments)
+        given, others = parser.parse_known_args(arguments)
+        if others:
+            parse_beam_options(given.command, others)
         if given.command == "prepare" and has_settings:
             preprocessing.cli._prepare_config(given)
     elif job == "trainer":
@@ -185,3 +194,15 @@ def parse(job: str, arguments: list[str], *, has_settings: bool) -> None:
         given = parser.parse_args(arguments)
         if given.command not in k8s.cli._ASKING:
             k8s.cli._steps(given, k8s.cli._placement(given, parser), parser)
+
+
+def parse_beam_options(command: str, arguments: list[str]) -> None:
+    """Reads what `prepare` leaves to Beam by Beam's own classes, those of all its runners."""
+    assert command == "prepare", f"unrecognized arguments: {' '.join(arguments)}"
+    options = beam_options(arguments)
+    known = options.get_all_options(drop_default=True)
+    unknown = options.get_all_options(drop_default=True, retain_unknown_options=True).keys() - known.keys()
+    assert not unknown, f"Beam knows no {', '.join(sorted(unknown))}"
+    if known["runner"] == "DataflowRunner":
+        missing = {"project", "region", "temp_location", "sdk_container_image"} - known.keys()
+        assert not missing, f"Dataflow needs {', '.join(sorted(missing))}"

@@ -129,7 +129,8 @@ def test_a_large_compressed_file_is_read_in_several_chunks(tmp_path, monkeypatch
     lines = [event(n, f"v{n}", f"i{n}") for n in range(50)]
     path = tmp_path / "packed.csv.gz"
     path.write_bytes(gzip.compress("".join(f"{line}\n" for line in [HEADER, *lines]).encode()))
-    (source,), _ = list_byte_ranges(str(path), EVENT_COLUMNS)
+    (source,), size = list_byte_ranges(str(path), EVENT_COLUMNS)
+    assert size == 3 * path.stat().st_size, "what it may have uncompressed"
     chunks = list(read_chunks(source))
     assert len(chunks) > 10
     assert b"".join(chunk.data for chunk in chunks).decode().split() == lines
