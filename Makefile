@@ -20,6 +20,7 @@ setup: $(READY)  ## make .venv with everything pinned in constraints.txt
 # with an extra (google-auth[pyopenssl]) from the day on which a newer release of it appears.
 # $(call install,VENV,PINS)
 define install
+	@echo "making $(1): the pinned packages, 4 GB, once; some minutes" >&2
 	@if command -v uv >/dev/null; then \
 	  uv venv --quiet --allow-existing --python $(PYTHON) $(1) && \
 	  uv pip install --quiet --python $(1)/bin/python --compile-bytecode --no-deps --require-hashes -r $(2) && \

@@ -160,6 +160,11 @@ def _print_paths(root: Path) -> None:
         ("recommendations", "20 items for every visitor, Parquet and JSON Lines"),
     ):
         print(f"  {os.path.relpath(root / name):24} {what}")
+    python, here = os.path.relpath(sys.executable), os.path.relpath(root)
+    print("\nlook, in a browser:")
+    print(f"  {os.path.join(here, 'runs', SERVED, 'report.html')}")
+    print("try it, on a page for this machine:")
+    print(f"  {python} -m trainer demo --model {shlex.quote(f'{here}/export')} --data {shlex.quote(f'{here}/dataset')}")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Export:
 
 
 def open_exports(uris: Sequence[str]) -> list[Export]:
-    """Loads SavedModels, and answers once with each, for a first answer takes far longer than those that follow.
+    """Loads SavedModels, and asks each once, for a signature's first answer takes far longer than those that follow.
 
     Raises:
       ValueError: one is not an export of this trainer, or is given twice.
@@ -67,6 +67,7 @@ def open_exports(uris: Sequence[str]) -> list[Export]:
     for name, uri in zip(distinct_names(uris), uris, strict=True):
         export = _open(name, uri)
         export.recommend("", [], 1, hide_seen=True)
+        export.similar("", 1)
         exports.append(export)
     return exports
 

@@ -75,7 +75,8 @@ function modelList(model) {
 const addItem = (id) => telling(() => go({ ...state(), history: [...state().history, id] }));
 
 function showHistory({ history: items }) {
-  byId("count").textContent = `History: ${items.length.toLocaleString("en")} items`;
+  byId("count").textContent = `History: ${items.length.toLocaleString("en")} item${items.length === 1 ? "" : "s"}${
+    items.length > 1 ? ", latest first" : ""}`;
   const latest = items.map((id, place) => [id, place]).slice(-SHOWN).reverse();
   byId("history").replaceChildren(...latest.map(([id, place]) => {
     const entry = make("li", "");

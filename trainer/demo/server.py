@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -62,6 +63,12 @@ class DemoServer(ThreadingHTTPServer):
         self.answers = answers
         self.asking = Lock()  # a latency is that of one question, not of those beside it
         self.num_answered = 0
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tells what a handler raised; a browser that left before its answer came is nothing to tell."""
+        del request
+        if not isinstance(sys.exception(), ConnectionError):
+            log.error("no answer to %s", client_address, exc_info=True)
 
 
 def make_server(answers: Answers, host: str, port: int) -> DemoServer:
