@@ -64,6 +64,13 @@ def test_a_time_line_of_many_years_puts_days_together():
     assert len(svg) < 100_000
 
 
+def test_the_heading_of_a_group_is_not_written_over():
+    # 300 equal cells in columns of 11, each 38 high and 37 wide: the heading, 22 high and 73 wide, reaches to where
+    # the names of the two cells below it would stand, 17 high
+    texts = re.findall(r">([^<>]+)</text>", charts.treemap("map", [("one group", [("x", 1.0)] * 300)]))
+    assert (texts.count("x"), texts.count("one group")) == (298, 1)
+
+
 def test_equal_values_and_nothing_at_all_are_drawn():
     assert "<svg" in charts.heat_map("flat", ["a"], ["b"], [[None]], has_sign=True)
     assert "<svg" in charts.bars("zero", ["a"], [0])
