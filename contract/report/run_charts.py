@@ -80,6 +80,9 @@ def lines(
         if len(series) > 1:
             figure.legend(loc="outside upper left", ncols=len(series), fontsize=10)
         axes.set(xlabel=x_label, ylabel=y_label)
+        if min(min(y) for _, _, y in series) >= 0:  # around equal values the scale would reach below
+            axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.xaxis.set_major_formatter(_COMPACT)
         axes.yaxis.set_major_formatter(_COMPACT)
         open_axes(axes)
