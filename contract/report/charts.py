@@ -43,7 +43,7 @@ def bars(
         drawn = axes.barh(range(len(values)), values, color=SERIES[colour], height=0.7)
         axes.bar_label(drawn, list(notes) or [compact(value) for value in values], padding=4, color=INK, fontsize=11)
         axes.set_yticks(range(len(labels)), [shorten(label) for label in labels], color=INK)
-        axes.invert_yaxis()
+        axes.set_ylim(max(len(values), 3) - 0.5, -0.5)  # the first on top; a single bar is as thick as one of three
         axes.set_xlim(0, max(values, default=0) * 1.25 or 1)
         axes.set_xticks([])
         open_axes(axes, grid="")
@@ -133,6 +133,7 @@ def days(
         locator = AutoDateLocator(maxticks=10)
         panels[-1].xaxis.set_major_locator(locator)
         panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        panels[-1].tick_params(axis="x", pad=8)  # a date at the edge stays below the 0 of the other axis
 
     return draw(paint, key=key, width=WIDE, height=height)
 
