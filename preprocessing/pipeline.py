@@ -119,7 +119,19 @@ def prepare(
         _write_manifest(job, cuts, sizes, splits_found, {shard.name: shard.sha256 for shard in shards})
         checks = expectations.compare(baseline, root, config.expectations) if baseline else []
     compared = {check.name: check.verdict for check in checks}
-    return _summary(output, config, cuts, sizes, splits_found, description) | {"compared": compared}
+    summary = _summary(output, config, cuts, sizes, splits_found, description) | {"compared": compared}
+    _tell(summary)
+    return summary
+
+
+def _tell(summary: Mapping[str, Any]) -> None:
+    """What was made, in three lines of the log."""
+    left_out = ", ".join(f"{summary[name]:,} {name.replace('_', ' ')}" for name in ("duplicates", "robot_events"))
+    rejected = sum(summary["rejected"].values())
+    log.info("kept %d of %d events: %d rejected, %s", summary["events"], summary["rows"], rejected, left_out)
+    log.info("rows: %s", ", ".join(f"{split['rows']:,} {name}" for name, split in summary["splits"].items()))
+    words = ", ".join(f"{size:,} {name.replace('_', ' ')}" for name, size in summary["vocabularies"].items())
+    log.info("made %s: %s", summary["dataset"], words)
 
 
 @dataclass(frozen=True)
