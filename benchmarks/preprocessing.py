@@ -28,7 +28,7 @@ TARGETS = {"ratio": 12, "events_seconds": 40, "events_gib": 4, "properties_secon
 def main() -> None:
     """Measures everything in processes of their own and writes the figures beside the targets."""
     with tempfile.TemporaryDirectory() as scratch:
-        shop = _make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
+        shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         part = Path(scratch) / "part.csv"
         with (shop / "events.csv").open() as log, part.open("w") as file:
             file.writelines(itertools.islice(log, TEXTBOOK_ROWS + 1))
@@ -59,7 +59,8 @@ def main() -> None:
     report("preprocessing", figures)
 
 
-def _make_shop(shop: Path) -> Path:
+def make_shop(shop: Path) -> Path:
+    """A shop of Retailrocket's size at this path, made unless it is there."""
     if not shop.exists():
         synthesize = ["synthesize", "--visitors", str(FULL_VISITORS), "--output", str(shop)]
         run_command([sys.executable, "-m", "preprocessing", *synthesize])

@@ -128,7 +128,19 @@ def prepare(
         checks = expectations.compare(baseline, expected, root, config.expectations) if baseline else []
         write_manifest(manifest, staging)
     compared = {check.name: check.verdict for check in checks}
-    return _summary(output, config, cuts, sizes, splits_found, description) | {"compared": compared}
+    summary = _summary(output, config, cuts, sizes, splits_found, description) | {"compared": compared}
+    _tell(summary)
+    return summary
+
+
+def _tell(summary: Mapping[str, Any]) -> None:
+    """What was made, in three lines of the log."""
+    left_out = ", ".join(f"{summary[name]:,} {name.replace('_', ' ')}" for name in ("duplicates", "robot_events"))
+    rejected = sum(summary["rejected"].values())
+    log.info("kept %d of %d events: %d rejected, %s", summary["events"], summary["rows"], rejected, left_out)
+    log.info("rows: %s", ", ".join(f"{split['rows']:,} {name}" for name, split in summary["splits"].items()))
+    words = ", ".join(f"{size:,} {name.replace('_', ' ')}" for name, size in summary["vocabularies"].items())
+    log.info("made %s: %s", summary["dataset"], words)
 
 
 @dataclass(frozen=True)

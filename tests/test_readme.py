@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.pictures import PICTURE
 from benchmarks.readme import README, read_results, renew
 
 ROOT = README.parent
@@ -33,6 +34,12 @@ def test_every_link_in_the_documents_leads_somewhere():
         if "://" not in target and not (document.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_the_picture_of_the_report_is_there_and_small():
+    assert f"](docs/{PICTURE.name})" in README.read_text()
+    assert PICTURE.read_bytes().startswith(b"\x89PNG")
+    assert PICTURE.stat().st_size < 300_000
 
 
 def test_every_make_target_that_is_named_exists():

@@ -130,13 +130,14 @@ def _ranking(key: str, title: str, systems: Figures, metrics: Sequence[str]) -> 
         f" Significantly other than {model}: {', '.join(worse) or 'none'}." if "low" in systems[model][first] else ""
     )
     value = systems[best][first]["value"]
+    told = f"The highest {first} has {best}: {value:.4f}." if value else f"All systems have {first} 0."
     explained = (
         " Coverage: the share of the catalogue in anybody's list; Gini: 0 all items alike, 1 the same few to "
         "everybody; novelty: bits, more for rarer items. Of none is more better in itself."
     )
     return Picture(
         title=title,
-        summary=f"The highest {first} has {best}: {value:.4f}.{explained if first == _EXPOSURE[0] else tested}",
+        summary=told + (explained if first == _EXPOSURE[0] else tested),
         svg=run_charts.dots(
             key,
             list(systems),
@@ -152,9 +153,9 @@ def _pairs(systems: Sequence[str], pairs: Figures) -> Block:
 
     def cell(row: str, column: str) -> Cell:
         if row == column:
-            return None
+            return "–"
         sign, pair = (1, pairs[row][column]) if column in pairs.get(row, {}) else (-1, pairs[column][row])
-        return f"{sign * pair['difference']:+.4f}{'†' if pair['p'] < _SIGNIFICANT_P else ''}"
+        return f"{sign * pair['difference']:+z.4f}{'†' if pair['p'] < _SIGNIFICANT_P else ''}"
 
     rows = [[row, *(cell(row, column) for column in systems)] for row in systems]
     title = f"Any two systems: {_METRICS[0]} of the row less that of the column; † p < {_SIGNIFICANT_P}, each by itself"

@@ -184,6 +184,9 @@ def write_recommendations(
     }
     if unfinished is not None:
         unfinished.publish((json.dumps(summary, indent=2) + "\n").encode())
+        told = "recommended up to %d items to each of %d visitors, %d of them unknown, in %d shards of %s at %s"
+        unknown = summary["visitors_unknown"]
+        log.info(told, k, len(audience.ids), unknown, len(shards), " and ".join(formats), output)
     return summary
 
 

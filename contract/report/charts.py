@@ -24,6 +24,7 @@ from contract.report.drawing import (
     fit,
     open_axes,
     shorten,
+    text_width,
 )
 from contract.report.treemap import Box, squarify
 
@@ -42,7 +43,7 @@ def bars(
         drawn = axes.barh(range(len(values)), values, color=SERIES[colour], height=0.7)
         axes.bar_label(drawn, list(notes) or [compact(value) for value in values], padding=4, color=INK, fontsize=11)
         axes.set_yticks(range(len(labels)), [shorten(label) for label in labels], color=INK)
-        axes.invert_yaxis()
+        axes.set_ylim(max(len(values), 3) - 0.5, -0.5)  # the first on top; a single bar is as thick as one of three
         axes.set_xlim(0, max(values, default=0) * 1.25 or 1)
         axes.set_xticks([])
         open_axes(axes, grid="")
@@ -132,6 +133,7 @@ def days(
         locator = AutoDateLocator(maxticks=10)
         panels[-1].xaxis.set_major_locator(locator)
         panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        panels[-1].tick_params(axis="x", pad=8)  # a date at the edge stays below the 0 of the other axis
 
     return draw(paint, key=key, width=WIDE, height=height)
 
@@ -233,12 +235,12 @@ def treemap(key: str, groups: Sequence[tuple[str, Sequence[tuple[str, float]]]])
         outer = squarify(sums, Box(0, 0, WIDE, _TREEMAP_HEIGHT))
         for place, ((name, parts), box) in enumerate(zip(groups, outer, strict=True)):
             inner = squarify([value for _, value in parts], box)
+            heading = fit(name, box.width - 12, 12) if box.height > 34 else ""  # bold 11 is about as wide as 12
+            room = Box(box.x, box.y + box.height - 22, 12 + text_width(heading, 12) if heading else 0, 22)
             for (part, _), cell in zip(parts, inner, strict=True):
-                _paint_cell(axes, cell, part, place)
+                _paint_cell(axes, cell, part, place, taken=room)
             axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=SURFACE, linewidth=3))
-            if box.height > 34:
-                text = fit(name, box.width - 12, 12)  # bold 11 is about as wide
-                axes.text(box.x + 6, box.y + box.height - 6, text, va="top", fontsize=11, fontweight="bold")
+            axes.text(box.x + 6, box.y + box.height - 6, heading, va="top", fontsize=11, fontweight="bold")
 
     return draw(paint, key=key, width=WIDE, height=_TREEMAP_HEIGHT)
 
@@ -246,12 +248,15 @@ def treemap(key: str, groups: Sequence[tuple[str, Sequence[tuple[str, float]]]])
 _TREEMAP_HEIGHT = 420
 
 
-def _paint_cell(axes: Axes, cell: Box, name: str, place: int) -> None:
+def _paint_cell(axes: Axes, cell: Box, name: str, place: int, *, taken: Box) -> None:
+    """A cell, with its name at its bottom where there is room that the heading of its group has not taken."""
     style = {"facecolor": SERIES[place % len(SERIES)], "alpha": 0.4, "edgecolor": SURFACE, "linewidth": 1}
     axes.add_patch(Rectangle((cell.x, cell.y), cell.width, cell.height, **style))
-    if cell.height > 18:
-        text = fit(name, cell.width - 6, 9)
-        axes.text(cell.x + cell.width / 2, cell.y + 5, text, ha="center", va="bottom", fontsize=9)
+    text = fit(name, cell.width - 6, 9)
+    middle = cell.x + cell.width / 2
+    is_taken = cell.y + 17 > taken.y and middle - text_width(text, 9) / 2 < taken.x + taken.width
+    if cell.height > 18 and not is_taken:
+        axes.text(middle, cell.y + 5, text, ha="center", va="bottom", fontsize=9)
 
 
 def stacks(key: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float]]]) -> str:

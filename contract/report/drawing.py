@@ -89,14 +89,19 @@ def shorten(text: str, longest: int = LONGEST_LABEL) -> str:
 
 def fit(text: str, room: float, size: float) -> str:
     """As much of a text as `shorten` leaves in so many units, '' where that would be less than eight letters of it."""
-    font = FontProperties(family="DejaVu Sans", size=size)
     longest = min(len(text), LONGEST_LABEL)
     while longest >= min(len(text), _SHORTEST_LABEL):
         shown = shorten(text, longest)
-        if text_to_path.get_text_width_height_descent(shown, font, ismath=False)[0] <= room:
+        if text_width(shown, size) <= room:
             return shown
         longest -= 1
     return ""
+
+
+def text_width(text: str, size: float) -> float:
+    """How wide a text is, in units."""
+    font = FontProperties(family="DejaVu Sans", size=size)
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
 
 
 def open_axes(axes: Axes, *, grid: str = "y") -> None:

@@ -12,6 +12,7 @@ from contract.report.drawing import CARD, INK, MUTED, SERIES, WARNING, WIDE, WID
 
 # places between which a scale is divided are round, and to be told in full: 0.3125, not 0.312
 _COMPACT = FuncFormatter(lambda value, _: compact(value) if abs(value) >= 1e4 else f"{value:,g}")
+_STEPS = [1, 2, 5, 10]
 _FEW_POINTS = 30
 _MARKERS = "osX^vDP"
 _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
@@ -52,7 +53,7 @@ def dots(key: str, systems: Sequence[str], panels: Sequence[tuple[str, Sequence[
             axes.set_xlim(0, (np.nanmax(high) or 1) * 1.08)
             axes.set_yticks(row, [shorten(name, 26) for name in systems], color=INK)
             axes.set_ylim(len(systems) - 0.5, -0.5)
-            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
             open_axes(axes, grid="both")
             axes.spines[:].set_visible(False)
 
@@ -80,6 +81,9 @@ def lines(
         if len(series) > 1:
             figure.legend(loc="outside upper left", ncols=len(series), fontsize=10)
         axes.set(xlabel=x_label, ylabel=y_label)
+        if min(min(y) for _, _, y in series) >= 0:  # around equal values the scale would reach below
+            axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=_STEPS, integer=True))
         axes.xaxis.set_major_formatter(_COMPACT)
         axes.yaxis.set_major_formatter(_COMPACT)
         open_axes(axes)

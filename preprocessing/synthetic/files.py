@@ -3,6 +3,7 @@
 Shapes: E events, N rows of the event log.
 """
 
+import logging
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,6 +17,8 @@ from contract.progress import make_bar
 from contract.schema import EVENT_KINDS, TRANSACTION
 from preprocessing.synthetic.scale import Scale, SynthesisConfig
 from preprocessing.synthetic.shop import Shop, imagine_shop
+
+log = logging.getLogger(__name__)
 
 _EVENTS, _TREE = "events.csv", "category_tree.csv"
 _PROPERTIES = ("item_properties_part1.csv", "item_properties_part2.csv")
@@ -39,6 +42,14 @@ def synthesize(config: SynthesisConfig, output: str) -> dict[str, Any]:
             with open(join(directory, name), "wb") as file:
                 _append(file, table)
         property_rows = _write_properties(shop, *(join(directory, name) for name in _PROPERTIES))
+    log.info(
+        "made a shop of %d visitors with %d events, %d property rows and %d categories at %s",
+        config.visitors,
+        len(events),
+        property_rows,
+        len(shop.tree.category_id),
+        output,
+    )
     return {
         "output": output,
         "events": join(output, _EVENTS),

@@ -92,14 +92,21 @@ def shop(tmp_path_factory) -> Path:
 
 
 def test_prepare_shows_bytes_read_and_partitions_made(shop):
-    shown = bars(on_terminal("preprocessing", *prepare(shop, "shown")))
+    text = on_terminal("preprocessing", *prepare(shop, "shown"))
+    shown = bars(text)
     assert {title for title, units in shown.items() if units == {"B"}} == {"events", "item properties"}
     made = {"timelines", "counts", "timeline shards", "properties by item", "items", "transform", "catalogue shards"}
     assert {title for title, units in shown.items() if units == {"partitions"}} == made
+    # and what came of it, in lines for people; the shop's own comments have the numbers
+    assert "kept 32 of 32 events: 0 rejected, 0 duplicates, 0 robot events" in text
+    assert "rows: 26 train, 3 validation, 3 test" in text
+    assert "shown: 3 visitors, 6 items, 3 categories, 0 property values" in text
 
 
 def test_synthesize_shows_items(tmp_path):
-    assert bars(on_terminal("preprocessing", *synthesize(tmp_path / "made"))) == {"properties": {"items"}}
+    text = on_terminal("preprocessing", *synthesize(tmp_path / "made"))
+    assert bars(text) == {"properties": {"items"}}
+    assert "made a shop of 50 visitors with " in text
 
 
 def test_train_shows_examples(shop):
@@ -111,7 +118,11 @@ def test_evaluate_shows_cases(shop):
 
 
 def test_recommend_shows_visitors(shop):
-    assert bars(on_terminal("trainer", *recommend(shop, "shown-lists"))) == {None: {"visitors"}}
+    text = on_terminal("trainer", *recommend(shop, "shown-lists"))
+    assert bars(text) == {None: {"visitors"}}
+    assert (
+        "recommended up to 2 items to each of 3 visitors, 0 of them unknown, in 1 shards of jsonl and parquet" in text
+    )
 
 
 def test_without_a_terminal_there_is_no_bar(shop, tmp_path, capfd):

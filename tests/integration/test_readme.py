@@ -44,7 +44,7 @@ PLACEHOLDERS = {
     "demo": {"EXPORT [EXPORT …]": "demo/export", "DATASET": "dataset", "8000": "0"},
     "doctor": {"URI": "run"},
 }
-NOT_RUN = {"download": "needs a Kaggle account; tests/preprocessing/test_download.py"}
+NOT_RUN = {"preprocessing download": "needs a Kaggle account; tests/preprocessing/test_download.py"}
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def synopsis() -> dict[str, str]:
-    """README's commands by name, in its order."""
+    """README's commands by program and name, in its order."""
     lines = [line for block in blocks(README) if block.language == "bash" for line in commands(block)]
-    return {line.split()[3]: line for line in lines if line.startswith("python ")}
+    return {" ".join(line.split()[2:4]): line for line in lines if line.startswith("python ")}
 
 
 def typed(command: str) -> tuple[str, list[str]]:
@@ -89,19 +89,19 @@ def test_every_command_of_the_readme_does_what_it_is_there_for(capsys, monkeypat
         if name in NOT_RUN:
             continue
         program, arguments = typed(command)
-        if name == "train":  # the run that --warm-start begins with
+        if name == "trainer train":  # the run that --warm-start begins with
             place = arguments.index("--warm-start")
             earlier = [*arguments[:place], *arguments[place + 2 :]]
             run(program, ["earlier" if word == "run" else word for word in earlier], capsys)
         results[name] = run(program, arguments, capsys)
 
-    assert Path("dataset/report.html").exists()
-    assert Path("run/report.html").exists()
-    assert "recently_popular" in results["evaluate"]["protocols"]["returning_visitors"]["ranking"]
+    assert Path(results["preprocessing report"]["report"]).samefile("dataset/report.html")
+    assert Path(results["trainer report"]["report"]).samefile("run/report.html")
+    assert "recently_popular" in results["trainer evaluate"]["protocols"]["returning_visitors"]["ranking"]
     assert Path("demo/export/saved_model.pb").exists()
-    assert results["recommend"]["visitors"] == 3
-    assert results["demo"]["models"] == ["export"]
-    assert results["doctor"]["is_healthy"]
+    assert results["trainer recommend"]["visitors"] == 3
+    assert results["trainer demo"]["models"] == ["export"]
+    assert results["trainer doctor"]["is_healthy"]
 
 
 def interrupt(_: DemoServer) -> None:

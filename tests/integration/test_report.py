@@ -10,6 +10,7 @@ import pytest
 
 import preprocessing.cli
 import trainer.cli
+from benchmarks.pictures import draw
 from contract.layout import DatasetLayout, RunLayout
 from contract.schema import Split
 from tests.browser import needs_chromium, open_page, open_tables_by_keyboard, texts_outside
@@ -209,6 +210,11 @@ def test_the_training_page_tells_of_the_stop_and_the_going_on(workdir):
     lines = [json.loads(line) for line in Path(RunLayout(workdir).history).read_text().splitlines()]
     assert [line["what"] for line in lines][:4] == ["began", "checkpoint", "preempted", "went on"]
     assert lines[-1]["what"] == "ended"
+
+
+def test_the_readmes_picture_can_be_drawn_of_a_run(workdir, tmp_path):
+    draw(Path(RunLayout(workdir).report), tmp_path / "report.png")
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_runs_data_page_has_what_its_dataset_was_compared_with(workdir, shop):

@@ -131,30 +131,38 @@ def test_a_protocol_without_cases_says_so():
     ]
 
 
-def test_any_two_systems_stand_in_a_row_and_a_column():
+def page_of_two(model: float, popular: float) -> Page:
+    """The page of two systems' NDCG@20."""
     systems = {
-        "model": {"value": 0.5, "low": 0.4, "high": 0.6},
-        "popular": {"value": 0.2, "low": 0.1, "high": 0.3, "p": 0.01},
+        "model": {"value": model, "low": model - 0.1, "high": model + 0.1},
+        "popular": {"value": popular, "low": popular - 0.1, "high": popular + 0.1, "p": 0.01},
     }
-    pair = {"difference": 0.3, "low": 0.2, "high": 0.4, "p": 0.01}
+    pair = {"difference": model - popular, "low": 0.2, "high": 0.4, "p": 0.01 if model != popular else 1.0}
+    counts = ("visitors", "cases", "cases_in_all", "relevant_items", "without_history", "without_relevant_items")
     protocol = {
         "protocol": "new items",
-        "cases": dict.fromkeys(
-            (
-                *("visitors", "cases", "cases_in_all", "relevant_items", "without_history", "without_relevant_items"),
-                *("unknown_item_share", "catalogue_items"),
-            ),
-            1,
-        ),
+        "cases": dict.fromkeys((*counts, "unknown_item_share", "catalogue_items"), 1),
         "ranking": {name: {"ndcg@20": figure, "coverage@20": {"value": 0.1}} for name, figure in systems.items()},
         "ranking_otherwise": None,
         "groups": {},
         "pairs": {"ndcg@20": {"model": {"popular": pair}}},
     }
-    page = evaluation_page("run", {Split.TEST: evaluation(protocols={"next_item": protocol})})
+    return evaluation_page("run", {Split.TEST: evaluation(protocols={"next_item": protocol})})
+
+
+@pytest.mark.parametrize(
+    ("model", "popular", "differences", "told"),
+    [
+        (0.5, 0.2, ("+0.3000†", "-0.3000†"), "The highest ndcg@20 has model: 0.5000."),
+        (0.0, 0.0, ("+0.0000", "+0.0000"), "All systems have ndcg@20 0."),
+    ],
+)
+def test_any_two_systems_stand_in_a_row_and_a_column(model, popular, differences, told):
+    page = page_of_two(model, popular)
     (table,) = [part.table for part in parts(page) if isinstance(part, Block) and part.title.startswith("Any two")]
     assert table.header == ["", "model", "popular"]
-    assert table.rows == [["model", None, "+0.3000†"], ["popular", "-0.3000†", None]]
+    assert table.rows == [["model", "–", differences[0]], ["popular", differences[1], "–"]]
+    assert picture(page, "Systems by metric").summary.startswith(told)
 
 
 @pytest.mark.parametrize(

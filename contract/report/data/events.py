@@ -55,13 +55,18 @@ def _by_day(by_day: Statistics, marks: Sequence[tuple[str, float]]) -> Picture:
     most = sum(by_day[busiest].values())
     return Picture(
         title="Events a day, by kind",
-        summary=f"From {min(by_day)} to {max(by_day)} (UTC); the most on {busiest}: {most:,}.{cuts}",
+        summary=f"{_period(by_day)} (UTC); the most on {busiest}: {most:,}.{cuts}",
         svg=charts.days(
             "by-day", [(kind, {day: counts[kind] for day, counts in by_day.items()}) for kind in present], marks=marks
         ),
         table=Table(["day", *EVENT_KINDS], [[day, *(n[kind] for kind in EVENT_KINDS)] for day, n in by_day.items()]),
         is_wide=True,
     )
+
+
+def _period(by_day: Statistics) -> str:
+    first, last = min(by_day), max(by_day)
+    return f"From {first} to {last}" if first != last else f"On {first}"
 
 
 def _by_hour(matrix: Sequence[Sequence[int]]) -> Picture:

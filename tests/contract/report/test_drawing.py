@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from contract.report import charts
+from contract.report import charts, run_charts
 from contract.report.drawing import INK, SERIES, compact, fit, shorten
 
 
@@ -62,6 +62,21 @@ def test_a_time_line_of_many_years_puts_days_together():
     svg = charts.days("years", [("views", {"2015-01-01": 7, "2035-01-01": 1})])
     assert "views, 10 days together" in svg
     assert len(svg) < 100_000
+
+
+def test_the_heading_of_a_group_is_not_written_over():
+    # 300 equal cells in columns of 11, each 38 high and 37 wide: the heading, 22 high and 73 wide, reaches to where
+    # the names of the two cells below it would stand, 17 high
+    texts = re.findall(r">([^<>]+)</text>", charts.treemap("map", [("one group", [("x", 1.0)] * 300)]))
+    assert (texts.count("x"), texts.count("one group")) == (298, 1)
+
+
+def test_a_curve_at_zero_has_no_scale_below_it():
+    svg = run_charts.lines("zero", [("ndcg@20", [5, 10], [0.0, 0.0])], x_label="step", y_label="ndcg@20")
+    texts = re.findall(r">([^<>]+)</text>", svg)
+    assert "0" in texts
+    assert not any(text.startswith(("-", "\N{MINUS SIGN}")) for text in texts)
+    assert [text for text in texts if "." in text and not text.startswith("0.0")] == [], "steps are whole"
 
 
 def test_equal_values_and_nothing_at_all_are_drawn():

@@ -1,0 +1,63 @@
+"""The README's picture of a report: some pictures of each of its pages, as Chromium shows them.
+
+Needs Chromium and `playwright`, as the tests of the pages do.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tests.browser import CHROMIUM, open_page
+
+PICTURE = Path(__file__).parent.parent / "docs" / "report.png"
+WIDTH = 1280
+
+SHOWN = (
+    ("data", "Count of actions"),
+    ("data", "How events concentrate on items (Lorenz curve)"),
+    ("training", "Loss"),
+    ("data", "Events a day, by kind"),
+    ("evaluation", "Systems by metric"),
+)
+"""The page and title of each picture; of several of a title the first."""
+
+_LEAVE_ONLY = """shown => {
+  const pictures = shown.map(([page, title]) => {
+    const figures = [...document.querySelectorAll(`#${page} figure`)];
+    const found = figures.find(figure => figure.querySelector("figcaption").textContent === title);
+    if (!found) throw new Error(`the page ${page} has no picture ${title}`);
+    found.querySelector("details").remove();
+    return found;
+  });
+  const parts = document.createElement("div");
+  parts.className = "parts";
+  parts.append(...pictures);
+  document.querySelector("main").replaceChildren(parts);
+  document.querySelector("main").style.padding = "1rem";
+  document.querySelector("header").remove();
+}"""
+
+
+def main() -> None:
+    """Draws the picture of a run's report."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description=__doc__)
+    parser.add_argument("--run", default="demo/runs/mf", help="with a report of three pages (default: demo/runs/mf)")
+    given = parser.parse_args()
+    report = Path(given.run, "report.html").resolve()
+    if not report.exists():
+        sys.exit(f"{report} does not exist; make it with `make demo`")
+    if CHROMIUM is None:
+        sys.exit("needs Chromium (apt-get install chromium)")
+    draw(report, PICTURE)
+    print(f"{PICTURE}: {PICTURE.stat().st_size:,} bytes")
+
+
+def draw(report: Path, picture: Path) -> None:
+    """Writes the picture of a report as a PNG file."""
+    with open_page(report.as_uri(), width=WIDTH) as opened:
+        opened.page.evaluate(_LEAVE_ONLY, SHOWN)
+        opened.page.locator("main").screenshot(path=picture)
+
+
+if __name__ == "__main__":
+    main()
