@@ -60,8 +60,8 @@ MF = RunConfig(
 """Matrix factorization as a recommender: visitors made of their items, sampled softmax, cosine, row-sparse Adagrad.
 
 NDCG@20 of returning visitors .192 [.188, .196] on the test split of retailrocket_matrix, split by time at the quantiles
-0.8 and 0.9; the best tuned peer, ALS with 256 factors, reaches .181, popular items .0055. That was with batches of 1,024
-and as many drawn items, .188 in validation; halves of both reach .189 there in two thirds of the CPU time.
+0.8 and 0.9; the best tuned peer, ALS with 256 factors, reaches .181, popular items .0055. That was with batches of
+1,024 and as many drawn items, .188 in validation; halves of both reach .189 there in two thirds of the CPU time.
 
     python -m trainer train --preset mf --data DATASET --workdir RUN
 """
