@@ -94,19 +94,22 @@ def _scaling(results: Mapping[str, dict[str, Any]]) -> str:
     rows = [
         [batch, place, *(_milliseconds(measured.get(way)) for way in ("sharded", "exchange_alone", "mirrored"))]
         + [_megabytes(measured["bytes_a_step"][way]) for way in ("sharded", "least", "all_reduce", "mirrored")]
-        + [f"{measured['sharded']['table_mib_a_replica']:.0f}"]
-        for batch in ("mf", "nn")
+        + [f"{measured['sharded'][size]:.0f}" for size in ("table_mib_a_replica", "resident_mib_a_replica")]
+        for batch in ("mf", "popular", "nn")
         for place, measured in figures[batch].items()
     ]
     header = ["batch", "replicas", "ms", "of it without compute", "mirrored ms", "MB moved", "least", "all-reduce"]
     saved = figures["checkpoint"]
+    lost = saved["seconds_of_training_lost"]
     text = (
-        f"A checkpoint of {saved['mib']:,} MiB: training stands still {saved['seconds_until_copied']:.1f} s while it "
-        f"is copied; waited for, as at SIGTERM, it takes {saved['seconds_when_waited_for']:.1f} s. Stretches of "
-        f"training with a checkpoint were {saved['seconds_of_training_lost']:+.1f} s against those without, in the "
-        "median of three; a figure below 0 says that the machine's noise is larger than the cost."
+        f"A checkpoint of {saved['mib']:,} MiB: training stands still {saved['seconds_until_copied']:.2f} s while it "
+        f"is copied; waited for, as at SIGTERM, it takes {saved['seconds_when_waited_for']:.1f} s. Of {saved['pairs']} "
+        f"stretches of training, one with a checkpoint took {lost['median']:.1f} s longer than one without (quartiles "
+        f"{lost['quartiles'][0]:.1f} and {lost['quartiles'][1]:.1f}), writing itself {saved['cpu_seconds_of_writing']:.1f} "
+        f"CPU seconds: with one checkpoint a minute, training is {saved['slowdown_at_one_a_minute']:.1%} slower, "
+        f"{saved['slowdown_at_most']:.1%} at most (target: 5%)."
     )
-    table = _table([*header, "mirrored MB", "table MiB a replica"], rows)
+    table = _table([*header, "mirrored MB", "table MiB a replica", "memory MiB a replica"], rows)
     return "\n".join([table, "", text, "", _source(results["scaling"], "")])
 
 
