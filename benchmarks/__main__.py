@@ -10,6 +10,7 @@ COMMANDS = (
     ("synthesize",),
     ("full_size", "{scratch}/full"),
     ("preprocessing", "{scratch}/full/shop"),
+    ("statistics", "{scratch}/full/shop"),
     ("input",),
     ("mf_step",),
     ("start",),

@@ -8,6 +8,7 @@ usage: python -m benchmarks.full_size [DIRECTORY for what is made, kept]
 import json
 import sys
 import tempfile
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from benchmarks.harness import report, run_command
 from benchmarks.preprocessing import FULL_VISITORS
 
 DIM = 64
+ASKING = 100_000  # visitors that `recommend` is run for
 
 
 def main() -> None:
-    """Runs synthesize, prepare, one epoch of `mf`, evaluate and export."""
+    """Runs synthesize, prepare, one epoch of `mf`, evaluate, export, and recommend for some of the visitors."""
     if len(sys.argv) > 1:
         _measure(Path(sys.argv[1]))
         return
@@ -45,6 +47,10 @@ def _measure(root: Path) -> None:
     stage("train", "trainer", "train", "--preset", "mf", "--data", dataset, "--workdir", run, *settings)
     stage("evaluate", "trainer", "evaluate", "--workdir", run)
     stage("export", "trainer", "export", "--workdir", run, "--output", root / "export")
+    asking = root / "visitors.txt"
+    asking.write_text("".join(islice((dataset / "vocabulary" / "visitors.txt").open(), ASKING)))
+    lists = ["--visitors", asking, "--output", root / "recommendations"]
+    stage("recommend", "trainer", "recommend", "--workdir", run, *lists)
     evaluation = results["evaluate"]["protocols"]["returning_visitors"]
     ranking = {name: metrics["ndcg@20"]["value"] for name, metrics in evaluation["ranking"].items()}
     report(
@@ -52,6 +58,7 @@ def _measure(root: Path) -> None:
         {
             "stages": stages,
             "training": {"epochs": 1, "dim": DIM, "rows_per_second": results["train"]["examples_per_second"]},
+            "recommended_visitors": ASKING,
             "report_bytes": {path.name: (path / "report.html").stat().st_size for path in (dataset, run)},
             "evaluation": {"visitors": evaluation["cases"]["visitors"], "ndcg@20": ranking},
         },

@@ -74,10 +74,11 @@ def _returning(results: Mapping[str, dict[str, Any]]) -> str:
 
 def _speed(results: Mapping[str, dict[str, Any]]) -> str:
     rows = [
-        [what, target, reached(results[name]["figures"]), f"`{results[name]['command']}`"]
+        [what, target, reached(results[name]["figures"]), f"`{results[name]['command']}`", results[name]["commit"]]
         for what, target, name, reached in _SPEEDS
     ]
-    return "\n".join([_table(["what", "target", "reached", "command"], rows), "", _machine(results["preprocessing"])])
+    table = _table(["what", "target", "reached", "command", "commit"], rows)
+    return "\n".join([table, "", f"On {_on(results['preprocessing'])}."])
 
 
 def _full_size(results: Mapping[str, dict[str, Any]]) -> str:
@@ -86,7 +87,13 @@ def _full_size(results: Mapping[str, dict[str, Any]]) -> str:
         [name, f"{stage['seconds']:.0f}", f"{stage['peak_gib']:.1f}"]
         for name, stage in record["figures"]["stages"].items()
     ]
-    return "\n".join([_table(["stage", "seconds", "peak GiB"], rows), "", _source(record, "")])
+    figures = record["figures"]
+    data, run = (figures["report_bytes"][name] / 1e6 for name in ("dataset", "run"))
+    text = (
+        f"`recommend` is for {figures['recommended_visitors']:,} visitors. The reports have {data:.2f} MB (the "
+        f"dataset's) and {run:.2f} MB (the run's, all three pages); the bound is 2 MB."
+    )
+    return "\n".join([_table(["stage", "seconds", "peak GiB"], rows), "", text, "", _source(record, "")])
 
 
 def _scaling(results: Mapping[str, dict[str, Any]]) -> str:
@@ -103,11 +110,11 @@ def _scaling(results: Mapping[str, dict[str, Any]]) -> str:
     lost = saved["seconds_of_training_lost"]
     text = (
         f"A checkpoint of {saved['mib']:,} MiB: training stands still {saved['seconds_until_copied']:.2f} s while it "
-        f"is copied; waited for, as at SIGTERM, it takes {saved['seconds_when_waited_for']:.1f} s. Of {saved['pairs']} "
-        f"stretches of training, one with a checkpoint took {lost['median']:.1f} s longer than one without (quartiles "
-        f"{lost['quartiles'][0]:.1f} and {lost['quartiles'][1]:.1f}), writing itself {saved['cpu_seconds_of_writing']:.1f} "
-        f"CPU seconds: with one checkpoint a minute, training is {saved['slowdown_at_one_a_minute']:.1%} slower, "
-        f"{saved['slowdown_at_most']:.1%} at most (target: 5%)."
+        f"is copied; waited for, as at SIGTERM, it takes {saved['seconds_when_waited_for']:.1f} s. In "
+        f"{saved['pairs']} pairs a stretch of training with a checkpoint took {lost['median']:.1f} s longer than one "
+        f"without (quartiles {lost['quartiles'][0]:.1f} and {lost['quartiles'][1]:.1f}), writing itself "
+        f"{saved['cpu_seconds_of_writing']:.1f} CPU seconds: with one checkpoint a minute, training is "
+        f"{saved['slowdown_at_one_a_minute']:.1%} slower, {saved['slowdown_at_most']:.1%} at most (target: 5%)."
     )
     table = _table([*header, "mirrored MB", "table MiB a replica", "memory MiB a replica"], rows)
     return "\n".join([table, "", text, "", _source(results["scaling"], "")])
@@ -154,6 +161,15 @@ _SPEEDS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], str]], ...] = (
         lambda figures: _seconds(figures["full_size_with_properties"]),
     ),
     (
+        "what the report adds to preprocessing, CPU seconds of jobs in turns: events only; with properties",
+        "≤ 15%",
+        "statistics",
+        lambda figures: "; ".join(
+            f"{added['added_by_counting']:.0%} by counting, {added['added']:.0%} with drawing"
+            for added in (figures[inputs]["cpu_seconds"] for inputs in ("events", "with_properties"))
+        ),
+    ),
+    (
         "synthesize, full size with properties; calibrated figures within 10% of the real data's",
         "≤ 180 s, all",
         "synthesize",
@@ -170,6 +186,12 @@ _SPEEDS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], str]], ...] = (
         "≥ 50 ×",
         "mf_step",
         lambda figures: f"{figures['ratio']:.0f} ×",
+    ),
+    (
+        "slowest `--help` of all commands",
+        "< 1 s",
+        "start",
+        lambda figures: f"{max(one['seconds'] for one in figures['commands'].values()):.2f} s",
     ),
     (
         "exact top 20 of 235,000 items of 64: queries/s against `implicit`'s C++, in turns",
@@ -205,10 +227,6 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 def _source(record: Mapping[str, Any], more: str) -> str:
     return f"`{record['command']}` at {record['commit']}, {_on(record)}{more}."
-
-
-def _machine(record: Mapping[str, Any]) -> str:
-    return f"At {record['commit']}, {_on(record)}."
 
 
 def _on(record: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import re
 import shlex
+import tomllib
 
 import pytest
 
@@ -21,6 +22,7 @@ from contract.settings import settings_of
 from preprocessing.config import PrepareConfig
 from preprocessing.graphs import beam_options
 from tests.documents import DOCUMENTS, ROOT, as_typed, blocks, commands, is_synopsis, named_commands
+from tests.integration import soak
 from tests.test_help import parsers
 from trainer.config import EvaluationConfig
 from trainer.presets import PRESETS
@@ -53,6 +55,11 @@ FOREIGN = {
 }
 PREPARE = "python -m preprocessing prepare --events E --output D"
 MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+MARKERS = {
+    marker.partition(":")[0]
+    for marker in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
+}
 
 ALL = [
     (document, command)
@@ -115,6 +122,8 @@ def test_a_wrong_name_in_a_sentence_is_found(command: str, reason: str) -> None:
         ("README.md", "python k8s/submit.py train --preset mf --data D", "required: --workdir"),
         ("README.md", "python -m trainer evaluate [--workdir RUN] [--split train|test]", "invalid choice: 'train'"),
         ("README.md", "python -m benchmarks.speed", "no module"),
+        ("README.md", "python -m pytest -m 'same_number and alone'", "no marker same_number"),
+        ("README.md", "python -m tests.integration.soak --data D --output O --kill all", "--kill"),
         ("README.md", "make love", "no target"),
         ("README.md", "gcloud init", "neither this project's nor listed"),
         ("docs/operations.md", "kubectl apply -k k8s/overlays/moon", "is not there"),
@@ -147,6 +156,13 @@ def examine(document: str, command: str) -> str:
         case ["python", "-m", module, *_] if module.startswith("benchmarks."):
             assert importlib.util.find_spec(module), f"no module {module}"
             return "the module exists"
+        case ["python", "-m", "pytest", "-m", expression, *_]:
+            unknown = set(re.findall(r"\w+", expression)) - MARKERS - {"and", "or", "not"}
+            assert not unknown, f"no marker {', '.join(sorted(unknown))}"
+            return "the markers exist"
+        case ["python", "-m", "tests.integration.soak", *arguments]:
+            soak.build_parser().parse_args(arguments)
+            return "parsed"
         case ["make", *targets]:
             assert targets, "no target"
             assert set(targets) <= MAKE_TARGETS, f"no target {', '.join(targets)}"

@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 75 preempted and resumable.
 
     A worker that lost another of its workers was preempted, too. SIGTERM ends `train` with 75 and the other commands,
-    which publish nothing then, with 143; Ctrl-C ends any with 130.
+    which publish nothing then, with 143; Ctrl-C ends any with 130, and `demo`,
+    which ends in no other way, with 0.
     """
     parser = _build_parser()
     given = parser.parse_args(arguments)
@@ -91,7 +92,7 @@ def _advice(error: Exception) -> str:
     return _ADVICE.get(type(error).__name__, otherwise)
 
 
-# The jobs are imported only when they run: TensorFlow takes ten seconds, and --help and wrong flags should not wait.
+# The jobs are imported only when they run: TensorFlow takes seconds, and --help and wrong flags should not wait.
 
 
 def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None) -> dict[str, Any]:

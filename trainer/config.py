@@ -278,7 +278,7 @@ class RunConfig:
 
     solver                   sgd: the loss by gradient steps; als: weighted alternating least squares, of a
                              factorization: an epoch is then a sweep, scores are plain dot products without biases, and
-                             of the loss only the event weights are used
+                             of the loss only the events' weights and their half-life are used
     devices                  replicas in this process: GPUs where there are any, else logical CPUs; none: all GPUs, or
                              one CPU
     mixed_precision          matrix products in bfloat16; tables, losses and updates stay float32

@@ -13,6 +13,7 @@ from contract.manifest import Manifest
 from contract.schema import EVENT_KINDS, Split, SplitMethod, Vocabulary
 from contract.settings import differences
 from trainer.config import NeuralConfig, RunConfig, SquaredErrorConfig, TowersConfig
+from trainer.models.folding import MAX_ENTRIES
 from trainer.presets import PRESETS
 from trainer.ranking.report import FOOTNOTE, GROUP_METRIC, SIGNIFICANT_P, markdown_table, ranking_table, rating_table
 from trainer.run_record import RunRecord
@@ -243,6 +244,12 @@ def _limit_on_visitors(config: RunConfig) -> str:
         return (
             "Visitors that training did not know share the answer of an out-of-vocabulary vector, and the history that "
             "a request gives is only used to hide what was seen."
+        )
+    if config.solver == "als":
+        return (
+            f"Visitors are solved from the newest {MAX_ENTRIES} items of the history they are asked for with. Without "
+            "a known item in it, and for `score`, which is given no history, those that training knows have their "
+            "vector of training, others get what is popular."
         )
     if isinstance(model, NeuralConfig) or not model.history_length:
         return (

@@ -21,8 +21,8 @@ _EXCLUDE_SEEN = tf.TensorSpec([], tf.bool, "exclude_seen")
 class ServingModel(tf.Module):
     """Answers by id; ids that training never saw are answered, not refused.
 
-    An unknown visitor is answered as the model answers visitors it does not know, a matrix factorization by popular
-    items; an unknown item is left out of histories and has popular items as its similar ones.
+    An unknown visitor is answered from his history by models that can, else as the model answers visitors it does not
+    know, by popular items; an unknown item is left out of histories and has popular items as its similar ones.
     """
 
     def __init__(

@@ -235,8 +235,8 @@ def _changed_since(path: Path, since: float) -> bool:
         return False
 
 
-def main() -> int:
-    """Prints what came out, or what failed."""
+def build_parser() -> argparse.ArgumentParser:
+    """What it is told on its command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
     parser.add_argument("--output", required=True, type=Path)
@@ -246,7 +246,12 @@ def main() -> int:
     parser.add_argument("--end-seconds", type=float, default=60, help="within which all workers must end")
     parser.add_argument("--set", nargs="+", default=["epochs=3", "checkpoint_every_steps=10", "steps_per_call=2"])
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/soak.json")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Prints what came out, or what failed."""
+    given = build_parser().parse_args()
     given.output.mkdir(parents=True)
     wanted = Soak(
         kills=given.kills,

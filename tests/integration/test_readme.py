@@ -28,6 +28,7 @@ PLACEHOLDERS = {
         "FILE": "shop/category_tree.csv",
         "DATASET": "dataset",
         "--validation-from WHEN --test-from WHEN": "--validation-from 2015-08-10 --test-from 2015-08-25",
+        "EARLIER": "yesterday",
         "key=value": "items.min_count=1",
         "[Beam options]": "--runner=DirectRunner",
     },
@@ -44,6 +45,8 @@ PLACEHOLDERS = {
     "demo": {"EXPORT [EXPORT …]": "demo/export", "DATASET": "dataset", "8000": "0"},
     "doctor": {"URI": "run"},
 }
+BEGUN_WITH = {"preprocessing prepare": ("--baseline", "dataset"), "trainer train": ("--warm-start", "run")}
+"""What another run of the same command has made before, without that option, and the name of what this one makes."""
 NOT_RUN = {"preprocessing download": "needs a Kaggle account; tests/preprocessing/test_download.py"}
 
 
@@ -89,12 +92,14 @@ def test_every_command_of_the_readme_does_what_it_is_there_for(capsys, monkeypat
         if name in NOT_RUN:
             continue
         program, arguments = typed(command)
-        if name == "trainer train":  # the run that --warm-start begins with
-            place = arguments.index("--warm-start")
+        if name in BEGUN_WITH:
+            option, made = BEGUN_WITH[name]
+            place = arguments.index(option)
             earlier = [*arguments[:place], *arguments[place + 2 :]]
-            run(program, ["earlier" if word == "run" else word for word in earlier], capsys)
+            run(program, [arguments[place + 1] if word == made else word for word in earlier], capsys)
         results[name] = run(program, arguments, capsys)
 
+    assert set(results["preprocessing prepare"]["compared"].values()) == {"ok"}
     assert Path(results["preprocessing report"]["report"]).samefile("dataset/report.html")
     assert Path(results["trainer report"]["report"]).samefile("run/report.html")
     assert "recently_popular" in results["trainer evaluate"]["protocols"]["returning_visitors"]["ranking"]

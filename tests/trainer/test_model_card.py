@@ -190,7 +190,7 @@ LIMITS = {
     # kind of model: what becomes of new visitors, and of items without a training event
     ("mf",): ("those that training knows are what they touched in training", "rank like the least popular one"),
     ("mf", "model.history_length=0"): ("did not know get what is popular", "rank like the least popular one"),
-    ("mf", "solver=als"): ("did not know get what is popular", "rank like the least popular one"),
+    ("mf", "solver=als"): ("solved from the newest 64 items of the history", "rank like the least popular one"),
     ("nn",): ("known by the latest 10 items", "ranked by what the catalogue tells of them"),
     ("notebook-mf",): ("share the answer of an out-of-vocabulary vector", "score of an untrained vector"),
     ("notebook-nn",): ("share the answer of an out-of-vocabulary vector", "score of an untrained vector"),

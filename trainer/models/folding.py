@@ -1,4 +1,4 @@
-"""A visitor's vector solved from his history: how a factorization by least squares serves whom training never saw.
+"""A visitor's vector solved from his history: how a factorization by least squares knows what he did since training.
 
 Shapes: B queries, H history, L entries that are solved for, I items of the vocabulary, D embedding.
 """

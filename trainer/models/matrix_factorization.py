@@ -176,7 +176,7 @@ class MatrixFactorizationInference(tf.Module):
             without events, or unknown, scores like the least popular one without any similarity. None: all score with
             their own rows, which training touched like any other.
           visitor_items: [V, I] how often each visitor touched each item: what visitors without a table are made of.
-          fold_in: solves visitors who are not in training from their histories; None: they are not.
+          fold_in: solves visitors from their histories, where they have one; None: they are not solved again.
         """
         super().__init__(name="matrix_factorization")
         self._model, self._fold_in = MatrixFactorization(config), fold_in
@@ -230,11 +230,10 @@ class MatrixFactorizationInference(tf.Module):
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
         rows, is_known = self._rows(queries.visitor), self._is_known(queries.visitor)
-        if self._model.config.history_length:
-            from_history, has_history = self._sum_history(queries)
+        if self._fold_in is not None or self._model.config.history_length:
+            known_by = self._sum_history(queries) if self._fold_in is None else self._fold_in(self._items, queries)
+            from_history, has_history = known_by
             rows, is_known = tf.where(has_history[:, None], from_history, rows), is_known | has_history
-        if self._fold_in is not None:
-            rows, is_known = self._solve_unknown(self._fold_in, queries, rows, is_known)
         visitors = self._model.place_visitors(rows, self._dense)
 
         def score(begin: tf.Tensor | int, size: int) -> tf.Tensor:
@@ -269,15 +268,6 @@ class MatrixFactorizationInference(tf.Module):
         touched = tf.gather(self._items, tf.boolean_mask(queries.history, is_entry))
         summed = tf.math.unsorted_segment_sum(touched, tf.where(is_entry)[:, 0], num_queries)
         return summed, tf.reduce_any(is_entry, axis=1)
-
-    def _solve_unknown(
-        self, fold_in: FoldIn, queries: Queries, rows: tf.Tensor, is_known: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Rows [B, D] and whether they are known [B], once those that are not were solved from their histories."""
-        place = tf.where(~is_known)
-        unknown = Queries(*(tf.gather_nd(column, place) for column in queries))
-        solved, is_solved = fold_in(self._items, unknown)
-        return tf.tensor_scatter_nd_update(rows, place, solved), tf.tensor_scatter_nd_update(is_known, place, is_solved)
 
     def _is_known(self, visitor: tf.Tensor) -> tf.Tensor:
         return visitor < self._num_visitors

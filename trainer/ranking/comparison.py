@@ -89,7 +89,7 @@ def compare_systems(
       `ranking`: systems to metrics to `value`, `low`, `high` and, but for the first system, `p` of the difference to
       it; coverage, Gini coefficient and novelty, which are no means over visitors, have a value alone.
       `ranking_otherwise`: the same with seen items shown where the protocol hides them and hidden where it shows them,
-      over the cases whose relevant items are new.
+      over the cases whose relevant items are new, or, of a protocol that has others for it, over all with those.
       `pairs`: the `PAIR_METRICS` to each system to each of those behind it: the `difference`, the first less the
       second, with `low`, `high` and `p`.
       `groups`: of each its `cases`, its `relevant_items` and a `ranking`: only the relevant items of the group count,

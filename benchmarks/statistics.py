@@ -1,0 +1,128 @@
+"""What the report costs `prepare`: whole jobs in turns with jobs that count and draw nothing for it.
+
+Left out are the behaviour of visitors, the items by split, the correlations, what is described of them, and the page.
+What the dataset itself needs stays: counts of events, cuts, vocabularies, catalogue. Seconds are of the job, from the
+first byte read to the page written, without imports; those of the CPU tell more on a machine that is shared. Drawing
+takes as long for a small shop as for a large one, so it is told by itself too.
+
+usage: python -m benchmarks.statistics [DIRECTORY for the shop, kept and reused]
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import report, run_command
+from benchmarks.preprocessing import make_shop
+
+ROUNDS = 3
+TARGET = 0.15
+WITH, WITHOUT = "with", "without"
+
+
+def main() -> None:
+    """Measures events alone and with item properties, and writes what the report adds beside the target."""
+    with tempfile.TemporaryDirectory() as scratch:
+        shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
+        inputs = {"events": str(shop / "events.csv")}
+        more = {"item_properties": str(shop / "item_properties_part*.csv")}
+        more["category_tree"] = str(shop / "category_tree.csv")
+        figures = {
+            "events": _measure(inputs, Path(scratch, "events")),
+            "with_properties": _measure(inputs | more, Path(scratch, "properties")),
+        }
+    report("statistics", {**figures, "rounds": ROUNDS, "target": TARGET})
+
+
+def _measure(inputs: dict[str, str], root: Path) -> dict[str, Any]:
+    """Medians of the seconds, by whether for the report, and what it adds."""
+    taken: dict[str, list[dict[str, dict[str, float]]]] = {WITH: [], WITHOUT: []}
+    for turn in range(ROUNDS):
+        for which, results in taken.items():
+            first = str(root / f"{WITH}-0")
+            arguments = [which, json.dumps(inputs), str(root / f"{which}-{turn}"), first]
+            timing = run_command([sys.executable, "-m", __spec__.name, "--prepare", *arguments])
+            results.append(json.loads(timing.stdout))
+    figures: dict[str, Any] = {}
+    for unit in ("seconds", "cpu_seconds"):
+        counted, drawn = ([result[step][unit] for result in taken[WITH]] for step in ("prepared", "drawn"))
+        without = [result["prepared"][unit] for result in taken[WITHOUT]]
+        whole = [sum(both) for both in zip(counted, drawn, strict=True)]
+        figures[unit] = {
+            "without": without,
+            "counted": counted,
+            "drawn": drawn,
+            "added_by_counting": _added(counted, without),
+            "added": _added(whole, without),
+        }
+    return figures
+
+
+def _added(seconds: list[float], without: list[float]) -> float:
+    return round(statistics.median(seconds) / statistics.median(without) - 1, 3)
+
+
+def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) -> dict[str, dict[str, float]]:
+    """Seconds of one job and of its page; the description of `first`, of the same inputs, stands for that left out."""
+    import gc
+
+    from preprocessing.config import PrepareConfig
+    from preprocessing.pipeline import prepare
+    from preprocessing.report import write_report
+
+    if which == WITHOUT:
+        _leave_out(json.loads(Path(first, "statistics.json").read_text()))
+    config = PrepareConfig(
+        events=inputs["events"],
+        item_properties=inputs.get("item_properties"),
+        category_tree=inputs.get("category_tree"),
+    )
+    gc.freeze()
+    taken = {"prepared": _timed(lambda: prepare(config, output))}
+    if which == WITH:
+        taken["drawn"] = _timed(lambda: write_report(output))
+    return taken
+
+
+def _timed(job: Callable[[], object]) -> dict[str, float]:
+    begin, cpu_begin = time.perf_counter(), time.process_time()
+    job()
+    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
+    return {"seconds": round(seconds, 2), "cpu_seconds": round(cpu_seconds, 2)}
+
+
+def _leave_out(described: dict[str, Any]) -> None:
+    """Puts what is ready made in the place of what is counted for the report alone."""
+    import numpy as np
+
+    from preprocessing import correlation, popularity, stages, timelines
+    from preprocessing import statistics as counting
+    from preprocessing.behaviour import merge_behaviours
+
+    nobody, nothing = timelines.empty_timelines(), np.empty(0, np.int8)
+    no_items = popularity.count_items_by_split(nobody, nothing)
+    no_behaviour = merge_behaviours([])
+    no_moments = correlation.Moments(0, np.zeros(len(correlation.COLUMNS), object), np.zeros(1, object))
+    for module, name, answer in (
+        (counting, "observe", no_behaviour),
+        (popularity, "count_items_by_split", no_items),
+        (stages, "count_moments", no_moments),
+        (counting, "describe_events", described["events"]),
+        (popularity, "describe_items", described["items"]),
+        (popularity, "describe_categories", described["catalogue"]["views_by_category"]),
+        (correlation, "describe_correlation", described["correlation"]),
+    ):
+        setattr(module, name, lambda *_, answer=answer: answer)
+
+
+if __name__ == "__main__":
+    if "--prepare" in sys.argv:
+        chosen, given, made, described_by = sys.argv[2:]
+        print(json.dumps(prepare_once(chosen, json.loads(given), made, described_by)))
+    else:
+        main()
