@@ -63,7 +63,8 @@ def test_the_model_is_saved_and_loaded_without_the_program(workdir: str, dataset
     loaded = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
     visitor, item = tf.constant([0, 3, 99], tf.int64), tf.constant([1, 99, 2], tf.int64)
     (found,) = loaded(visitor=visitor, item=item).values()
-    np.testing.assert_array_equal(found, model.pair_scores(visitor, item))
+    # one function more around it, and TensorFlow may add in another order
+    np.testing.assert_allclose(found, model.pair_scores(visitor, item), rtol=1e-6)
 
 
 def test_a_run_on_another_dataset_is_refused(workdir: str, tmp_path: Path) -> None:
