@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.harness import report, run_command
 
-PRESETS = ("notebook-mf", "notebook-nn", "mf")
+PRESETS = ("notebook-mf", "notebook-nn", "mf", "nn")
 SERVED = "mf"
 VISITORS = 20_000
 METRICS = ("ndcg@20", "recall@20", "mrr@20", "hit_rate@20", "coverage@20")
