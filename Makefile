@@ -33,8 +33,9 @@ define install
 	@touch $@
 endef
 
-$(READY): constraints.txt setup.py
-	$(call install,$(VENV),constraints.txt)
+# The peers that benchmarks and their tests compare with are pinned apart: no extra of ours needs them.
+$(READY): constraints.txt benchmarks/requirements.txt setup.py
+	$(call install,$(VENV),constraints.txt -r benchmarks/requirements.txt)
 
 $(IO_READY): constraints-tensorflow-io.txt setup.py
 	$(call install,$(IO_VENV),constraints-tensorflow-io.txt)

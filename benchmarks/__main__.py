@@ -14,9 +14,10 @@ COMMANDS = (
     ("input",),
     ("mf_step",),
     ("start",),
+    ("top_k",),
     ("scaling",),
 )
-"""`quality` is not among them: it needs the real Retailrocket data, and most of an hour; `top_k` needs `implicit`."""
+"""`quality` is not among them: it needs the real Retailrocket data, and most of an hour."""
 
 
 def main() -> int:

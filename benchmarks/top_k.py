@@ -4,7 +4,7 @@ Both give the 20 best of 235,000 items for 50,000 queries at d 64, the way `reco
 are refused. Beside it, of fewer queries: ten seen items hidden, by both; and whole rows at once, the way the evaluator
 and scorers go that cannot score a piece of the catalogue.
 
-`implicit` and what it needs beside our own pins: `pip install --no-deps -r benchmarks/requirements.txt`.
+`implicit` is what `make setup` installs of benchmarks/requirements.txt.
 
 usage: python -m benchmarks.top_k
 """

@@ -1,4 +1,4 @@
-"""The peers score as they recommend by themselves; needs `pip install -r benchmarks/requirements.txt`."""
+"""The peers score as they recommend by themselves; needs `implicit`, which `make setup` installs."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from benchmarks import peers
 from tests.trainer.ranking.fakes import queries_of
 
-pytest.importorskip("implicit", reason="pip install -r benchmarks/requirements.txt")
+pytest.importorskip("implicit", reason="implicit is not here: make setup")
 
 # visitors of the even items 0 and 2, of the odd items 1 and 3; item 4 with both
 MATRIX = sp.csr_matrix(np.array([[1, 0, 1, 0, 1], [1, 0, 1, 0, 0], [0, 1, 0, 1, 1], [0, 1, 0, 1, 0]], np.float32))
