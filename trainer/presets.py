@@ -59,9 +59,8 @@ MF = RunConfig(
 )
 """Matrix factorization as a recommender: visitors made of their items, sampled softmax, cosine, row-sparse Adagrad.
 
-NDCG@20 of returning visitors .192 [.188, .196] on the test split of retailrocket_matrix, split by time at the quantiles
-0.8 and 0.9; the best tuned peer, ALS with 256 factors, reaches .181, popular items .0055. That was with batches of
-1,024 and as many drawn items, .188 in validation; halves of both reach .189 there in two thirds of the CPU time.
+NDCG@20 of returning visitors .194 [.190, .197] on the test split of retailrocket_matrix, split by time at the quantiles
+0.8 and 0.9, in 82 s on two cores; the best tuned peer, ALS with 256 factors, reaches .188, popular items .0055.
 
     python -m trainer train --preset mf --data DATASET --workdir RUN
 """
@@ -77,8 +76,8 @@ NN = RunConfig(
 """Two towers over timelines: attention over the latest ten items, sampled softmax.
 
 Next items of the test windows, split by time at the quantiles 0.8 and 0.9, R@20 and MRR@20: retailrocket_sessions .584
-[.576, .593] and .332 [.325, .339], in 230 s on two cores that were shared, where the best item-kNN reaches .551 and
-.306; retailrocket_buyers .244 and .167, where it reaches .164 and .117.
+[.576, .593] and .330 [.324, .337], in 132 s on two cores, where the best item-kNN reaches .554 and .311;
+retailrocket_buyers .245 and .167, where it reaches .178 and .124.
 
     python -m trainer train --preset nn --data DATASET --workdir RUN
 """
