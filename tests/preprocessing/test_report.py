@@ -29,7 +29,10 @@ from tests.preprocessing.shop import DAY_MS, START_MS, small_shop, write_lines
 
 pytestmark = pytest.mark.integration
 
-RAW_SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "retailrocket_raw_sample"
+REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+RAW_SAMPLE = REAL_DATA / "retailrocket_raw_sample"
+LOOKS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+"""The ways in which a page is looked at: on a screen and on a phone."""
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +53,44 @@ def table_of(page, title: str) -> list[list[str]]:
 
 
 @needs_chromium
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
 def test_the_page_asks_for_nothing_and_each_picture_has_its_table(dataset, width, scheme):
-    with open_page(f"file://{DatasetLayout(dataset).report}", width=width, scheme=scheme) as opened:
+    check_looks(DatasetLayout(dataset).report, width, scheme)
+
+
+def check_looks(path, width, scheme):
+    """Nothing is asked for or complained of, every picture is drawn and has its table, nothing is cut off."""
+    with open_page(f"file://{path}", width=width, scheme=scheme) as opened:
         page = opened.page
         assert opened.messages == []
-        assert opened.requests == [f"file://{DatasetLayout(dataset).report}"]
+        assert opened.requests == [f"file://{path}"]
         pictures = page.locator("figure")
         assert pictures.count() >= 20
         for picture in pictures.all():
             assert picture.locator("svg[role=img][aria-label]").bounding_box()["height"] > 60
             assert picture.locator("details tbody tr").count() > 0
+        # what is drawn beside axes and grid: bars, cells, curves
+        count = "all => all.map(svg => svg.querySelectorAll('path').length)"
+        assert min(page.locator("figure svg").evaluate_all(count)) >= 3
+        assert texts_outside(page) == []
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide == width, "what is wider than a phone scrolls in its own box"
+
+
+@pytest.fixture(scope="module", params=["retailrocket_raw_sample", "retailrocket_buyers"])
+def real_dataset(request, tmp_path_factory) -> str:
+    folder = REAL_DATA / request.param
+    if not folder.exists():
+        pytest.skip(f"needs ../shared/data/{request.param}")
+    root = str(tmp_path_factory.mktemp("real") / "dataset")
+    prepare(PrepareConfig(events=str(folder / "events*.csv")), root)
+    return root
+
+
+@needs_chromium
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_the_page_of_real_data_has_no_empty_or_unreadable_picture(real_dataset, width, scheme):
+    check_looks(write_report(real_dataset), width, scheme)
 
 
 @needs_chromium
@@ -154,23 +182,15 @@ def one_busy_day(num_items: int, id_letters: int) -> dict:
 
 
 @needs_chromium
-def test_long_ids_many_items_and_a_single_day_leave_every_picture_readable(dataset, tmp_path):
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_long_ids_many_items_and_a_single_day_leave_every_picture_readable(dataset, tmp_path, width, scheme):
     statistics = one_busy_day(200_000, 240)
     path = tmp_path / "report.html"
     cuts = {"validation_from_ms": START_MS + DAY_MS // 5, "test_from_ms": START_MS + DAY_MS // 4}
     page = data_page("busy", statistics, replace(read_manifest(dataset), **cuts))
     path.write_text(render([page], title="busy", shown="data"))
     assert path.stat().st_size < 2_000_000
-    with open_page(f"file://{path}") as opened:
-        assert opened.messages == []
-        boxes = [picture.bounding_box() for picture in opened.page.locator("figure svg").all()]
-        assert min(box["height"] for box in boxes) > 60
-        # what is drawn beside axes and grid: bars, cells, curves
-        count = "all => all.map(svg => svg.querySelectorAll('path').length)"
-        drawn = opened.page.locator("figure svg").evaluate_all(count)
-        assert min(drawn) >= 3
-        assert texts_outside(opened.page) == []
-        assert opened.page.evaluate("document.documentElement.scrollWidth") == 1280
+    check_looks(path, width, scheme)
 
 
 @pytest.mark.parametrize(
