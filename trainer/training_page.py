@@ -52,7 +52,12 @@ def training_page(
         sections=[
             Section(
                 "How it went",
-                [*_facts(record, steps, history), *_curves(steps, validations), _time_line(steps, history)],
+                [
+                    *_facts(record, steps, history),
+                    *_carried(record.warm_start),
+                    *_curves(steps, validations),
+                    _time_line(steps, history),
+                ],
             ),
             Section("The model", [_architecture(record, tables)]),
             Section("Settings and environment", [_settings(record, history)]),
@@ -77,6 +82,17 @@ def _facts(record: RunRecord, steps: Sequence[Line], history: Sequence[Line]) ->
             ]
         )
     ]
+
+
+def _carried(warm_start: Mapping[str, Any] | None) -> list[Part]:
+    """What a warm start took from the earlier run; nothing before its first step."""
+    if warm_start is None or "tables" not in warm_start:
+        return []
+    tables = warm_start["tables"]
+    counts = list(next(iter(tables.values())))
+    rows: list[Sequence[Cell]] = [[name, *(counted[what] for what in counts)] for name, counted in tables.items()]
+    title = f"Begun with the vectors of {warm_start['run']}, step {warm_start['step']}: rows of each table"
+    return [Block(title, Table(["table", *(what.replace("_", " ") for what in counts)], rows))]
 
 
 def _curves(steps: Sequence[Line], validations: Validations) -> list[Part]:

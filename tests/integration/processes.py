@@ -1,5 +1,6 @@
 """Training in processes of its own: started alone or as workers, waited for, compared."""
 
+import json
 import os
 import socket
 import subprocess
@@ -24,6 +25,14 @@ LONG = ["epochs=40", "checkpoint_every_steps=4", "patience=none"]
 """Settings of such a run of 240 steps, or 200 of the towers."""
 PRESETS = ["notebook-nn", "mf", "nn"]
 """One of each model."""
+VARIANTS = {
+    "mf-visitors": ("mf", ["model.history_length=0"]),
+    "nn-visitors": ("nn", ["model.visitor_min_events=6"]),
+    "mf-als": ("mf", ["solver=als"]),
+}
+"""Names for presets with other settings: with a table of visitors; by the other solver, whose epoch is one step."""
+EVERY_MODEL = ["notebook-mf", "notebook-nn", "mf", "mf-visitors", "nn-visitors"]
+"""All presets, with all tables that a model can have."""
 END_SECONDS = 900
 """For which a process that ends by itself is waited for: a minute, where nothing else uses the machine."""
 
@@ -44,7 +53,8 @@ def environment(cluster: Cluster | None) -> dict[str, str]:
 
 
 def train_arguments(preset: str, dataset: str, workdir: Path, settings: Sequence[str]) -> list[str]:
-    return ["train", "--preset", preset, "--data", dataset, "--workdir", str(workdir), "--set", *settings]
+    name, own = VARIANTS.get(preset, (preset, []))
+    return ["train", "--preset", name, "--data", dataset, "--workdir", str(workdir), "--set", *own, *settings]
 
 
 def start(
@@ -76,7 +86,8 @@ def start_workers(count: int, preset: str, dataset: str, workdir: Path, *setting
 
 def train_alone(preset: str, dataset: str, workdir: Path, *settings: str) -> dict[str, Any]:
     """The same in this process, which spares a start of TensorFlow: what nothing ends needs no process of its own."""
-    config = apply_settings(presets.PRESETS[preset], [*SMALL, *settings])
+    name, own = VARIANTS.get(preset, (preset, []))
+    config = apply_settings(presets.PRESETS[name], [*own, *SMALL, *settings])
     return train(config, data=dataset, workdir=str(workdir))
 
 
@@ -124,6 +135,23 @@ def saved_step(workdir: Path) -> int:
 def last_state(workdir: Path) -> checkpoint.State:
     """Of the last checkpoint, verified: with the checksum of every file, so of accumulators and optimizer too."""
     return checkpoint.read_state(str(workdir), checkpoint.choose_step(str(workdir), "last"))
+
+
+def assert_close(first: Path, second: Path) -> None:
+    """Losses, and tables and dense weights of the last checkpoints, are the same within 1e-5, as norms."""
+    expected, found = (losses(workdir) for workdir in (first, second))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    one, two = (checkpoint.read_weights(str(workdir), "last") for workdir in (first, second))
+    pairs = [(two.tables[name], table) for name, table in one.tables.items()]
+    pairs.append(tuple(np.concatenate([np.zeros(1), *map(np.ravel, weights.dense)]) for weights in (two, one)))
+    for other, same in pairs:
+        assert np.linalg.norm(np.subtract(other, same)) <= 1e-5 * np.linalg.norm(same)
+
+
+def losses(workdir: Path) -> list[float]:
+    """As the run logged them."""
+    lines = map(json.loads, Path(RunLayout(str(workdir)).metrics).read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
 
 
 def assert_same(first: Path, second: Path) -> None:

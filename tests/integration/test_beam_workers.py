@@ -249,7 +249,7 @@ def test_workers_elsewhere_make_the_same_bytes(elsewhere: Made, here: str) -> No
 
 
 def test_ten_times_the_data_takes_a_worker_no_more_memory(elsewhere: Made, tenfold: Made, folder: Path) -> None:
-    """Partitions of the same size, ten times as many; of the peak, TensorFlow and Beam are MEASURED."""
+    """Partitions of the same size, ten times as many: the peak may grow by a quarter of what the input does."""
     sizes = [os.path.getsize(folder / name) / MIB for name in ("events.csv", "tenfold.csv")]
     assert len(read_manifest(tenfold.dataset).splits[Split.TRAIN].files) == np.ceil(sizes[1])
     assert tenfold.peak - elsewhere.peak < (sizes[1] - sizes[0]) / 4

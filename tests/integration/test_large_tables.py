@@ -49,6 +49,13 @@ def test_sigterm_saves_tables_of_full_size_within_ten_seconds_and_a_second_one_e
     assert time.monotonic() - begin < 10
     step = checkpoint.last_step(str(tmp_path))
     assert step is not None
+    third = start("mf", dataset, tmp_path, *SETTINGS)
+    try:
+        wait_for(third, f"going on from the checkpoint of step {step} ")  # every file verified
+        wait_for(third, "epoch ")
+    finally:
+        third.kill()
+        third.communicate()
     arrays = checkpoint.read_state(str(tmp_path), step).arrays
     # (1,400,001 × 64 + 235,001 × 65, of which one is the bias) × 4 bytes, twice: 0.84 GB
     assert (arrays["visitor.accumulator"], arrays["item.accumulator"]) == ((VISITORS + 1, 64), (ITEMS + 1, 65))

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -51,6 +52,16 @@ def test_a_run_that_has_made_no_step_says_so():
         "The run has no history.jsonl: an earlier version trained it. Its curves are those above.",
     ]
     assert "<svg" in render([page], title="T", shown="training")
+
+
+def test_a_warm_start_tells_what_was_carried_over():
+    counts = {"rows": 9, "carried": 5, "from_category": 3, "new": 1, "dropped": 2}
+    begun = replace(record(), warm_start={"run": "yesterday", "step": 70, "tables": {"item": counts}})
+    page = training_page("run", begun, [], [], NOTHING_MEASURED, {})
+    (told,) = [part for part in parts(page) if isinstance(part, Block) and part.title.startswith("Begun with")]
+    assert told.title == "Begun with the vectors of yesterday, step 70: rows of each table"
+    assert told.table.header == ["table", "rows", "carried", "from category", "new", "dropped"]
+    assert told.table.rows == [["item", 9, 5, 3, 1, 2]]
 
 
 def test_a_start_without_an_end_before_it_tells_of_a_kill():
