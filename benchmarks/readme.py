@@ -102,6 +102,7 @@ def _scaling(results: Mapping[str, dict[str, Any]]) -> str:
         [batch, place, *(_milliseconds(measured.get(way)) for way in ("sharded", "exchange_alone", "mirrored"))]
         + [_megabytes(measured["bytes_a_step"][way]) for way in ("sharded", "least", "all_reduce", "mirrored")]
         + [f"{measured['sharded'][size]:.0f}" for size in ("table_mib_a_replica", "resident_mib_a_replica")]
+        + [f"{measured[way]['peak_mib_of_process']:,}" for way in ("sharded", "mirrored")]
         for batch in ("mf", "popular", "nn")
         for place, measured in figures[batch].items()
     ]
@@ -116,7 +117,8 @@ def _scaling(results: Mapping[str, dict[str, Any]]) -> str:
         f"{saved['cpu_seconds_of_writing']:.1f} CPU seconds: with one checkpoint a minute, training is "
         f"{saved['slowdown_at_one_a_minute']:.1%} slower, {saved['slowdown_at_most']:.1%} at most (target: 5%)."
     )
-    table = _table([*header, "mirrored MB", "table MiB a replica", "memory MiB a replica"], rows)
+    header += ["mirrored MB", "table MiB a replica", "memory MiB a replica", "peak MiB of a process", "mirrored peak"]
+    table = _table(header, rows)
     return "\n".join([table, "", text, "", _source(results["scaling"], "")])
 
 
