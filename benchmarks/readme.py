@@ -102,7 +102,7 @@ def _scaling(results: Mapping[str, dict[str, Any]]) -> str:
         [batch, place, *(_milliseconds(measured.get(way)) for way in ("sharded", "exchange_alone", "mirrored"))]
         + [_megabytes(measured["bytes_a_step"][way]) for way in ("sharded", "least", "all_reduce", "mirrored")]
         + [f"{measured['sharded'][size]:.0f}" for size in ("table_mib_a_replica", "resident_mib_a_replica")]
-        + [f"{measured[way]['peak_mib_of_process']:,}" for way in ("sharded", "mirrored")]
+        + [_peak(measured.get(way)) for way in ("sharded", "mirrored")]
         for batch in ("mf", "popular", "nn")
         for place, measured in figures[batch].items()
     ]
@@ -124,6 +124,10 @@ def _scaling(results: Mapping[str, dict[str, Any]]) -> str:
 
 def _milliseconds(measured: Mapping[str, float] | None) -> str:
     return f"{measured['ms_per_step']:.1f}" if measured else "–"
+
+
+def _peak(measured: Mapping[str, float] | None) -> str:
+    return f"{measured['peak_mib_of_process']:,}" if measured else "–"
 
 
 def _megabytes(size: float) -> str:
