@@ -44,6 +44,10 @@ def main() -> None:
     _run("recommend", ["trainer", "recommend", *run, "--output", str(recommendations)], recommendations, stages)
 
     print(f"\n{_table(evaluations)}\n")
+    print(
+        "Intervals that overlap are no difference; `runs/*/report.html` has paired tests, and the table of next items,"
+    )
+    print("which is what nn is trained for.\n")
     shown = run_command([sys.executable, "-m", "benchmarks.show_recommendations", str(export), str(dataset)])
     print(shown.stdout)
     if given.record:
@@ -161,8 +165,10 @@ def _print_paths(root: Path) -> None:
     ):
         print(f"  {os.path.relpath(root / name):24} {what}")
     python, here = os.path.relpath(sys.executable), os.path.relpath(root)
-    print("\nlook, in a browser:")
-    print(f"  {os.path.join(here, 'runs', SERVED, 'report.html')}")
+    print("\nlook, in a browser, at the pages of the data, the training and the evaluation; and at the model's card:")
+    for preset in PRESETS:
+        print(f"  {os.path.join(here, 'runs', preset, 'report.html')}")
+    print(f"  {os.path.join(here, 'export', 'assets.extra', 'model_card.md')}")
     print("try it, on a page for this machine:")
     print(f"  {python} -m trainer demo --model {shlex.quote(f'{here}/export')} --data {shlex.quote(f'{here}/dataset')}")
 

@@ -28,6 +28,7 @@ def main() -> None:
     recommend = tf.saved_model.load(export).signatures["recommend"]
     items, visitors = (_read_ids(dataset, name) for name in (Vocabulary.ITEMS, Vocabulary.VISITORS))
     category_of = _read_categories(dataset)
+    print("returning visitors, and their items in root/…/category (–: none is known):")
     for visitor, history in _returning_visitors(dataset, len(visitors), len(items)):
         seen = [items[place] for place in history]
         answer = recommend(

@@ -42,10 +42,9 @@ def apply_settings(config: Config, settings: Sequence[str]) -> Config:
         key, equals, text = setting.partition("=")
         known = _keys(config, "")
         if not equals or key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"no setting `{setting}`: expected KEY=VALUE; did you mean {nearest}? known keys: {', '.join(known)}"
-            )
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            meant = f"; did you mean {near[0]}?" if near else ";"
+            raise ValueError(f"no setting `{setting}`: expected KEY=VALUE{meant} known keys: {', '.join(known)}")
         *parents, name = key.split(".")
         owner: Any = config
         target = values

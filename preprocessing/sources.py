@@ -178,7 +178,7 @@ def _choose_columns(
     if missing:
         raise ValueError(
             f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}: it has {', '.join(header)}; "
-            f"needed are {', '.join(required)}"
+            f"needed are {', '.join(required)}, separated by commas"
         )
     wanted = (*required, *(name for name in optional if name in header))
     twice = sorted({name for name in wanted if header.count(name) > 1})

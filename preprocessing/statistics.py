@@ -56,7 +56,9 @@ class ReadingSummary:
 
     def reject_reasons(self) -> dict[str, RejectReason]:
         """Counts and first examples by reason."""
-        firsts = {reason: f"{path}:{byte}: {text}" for reason, ((path, byte, text), *_) in self.examples.items()}
+        firsts = {
+            reason: f"{path} at byte {byte}: {text}" for reason, ((path, byte, text), *_) in self.examples.items()
+        }
         return {reason: RejectReason(count, firsts[reason]) for reason, count in self.rejects.items()}
 
 

@@ -93,7 +93,7 @@ def check_reject_share(what: str, num_rows: int, rejects: Mapping[str, "RejectRe
 
 @dataclass(frozen=True)
 class RejectReason:
-    """How many rows a reason sent away, and the first of them: `file:byte: text`."""
+    """How many rows a reason sent away, and the first of them: `file at byte N: text`."""
 
     count: int
     first: str

@@ -198,7 +198,10 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_run(evaluate)
     # not the training split: a model is not measured on what it has seen
     evaluate.add_argument(
-        "--split", choices=[Split.VALIDATION, Split.TEST], default=Split.TEST, help="what to measure on (default: test)"
+        "--split",
+        choices=[str(split) for split in (Split.VALIDATION, Split.TEST)],
+        default=str(Split.TEST),
+        help="what to measure on (default: test)",
     )
     _add_set(evaluate, "neighbours.num_neighbours=100, of the baselines")
     export = _add_command(commands, "export", "publish a run's best model as a SavedModel that takes raw ids")

@@ -153,9 +153,10 @@ def _log_tables(result: Mapping[str, Any]) -> None:
         log.warning("%s", note)
     for name, figures in result["protocols"].items():
         if figures["ranking"]:
-            tables = [ranking_table(figures["ranking"]), group_table(figures["groups"])]
+            tables = [ranking_table(figures["ranking"]), f"by group:\n\n{group_table(figures['groups'])}"]
             if figures["ranking_otherwise"]:
-                tables.insert(1, ranking_table(figures["ranking_otherwise"]))
+                table = ranking_table(figures["ranking_otherwise"])
+                tables.insert(1, f"the same with seen items {'hidden' if name == 'next_item' else 'shown'}:\n\n{table}")
             cases = figures["cases"]
             head = f"{name}: {figures['protocol']}. {cases['cases']} cases of {cases['visitors']} visitors"
             told = "\n\n".join(tables)

@@ -127,7 +127,9 @@ def _ranking(key: str, title: str, systems: Figures, metrics: Sequence[str]) -> 
     worse = [name for name in systems if systems[name][first].get("p", 1) < _SIGNIFICANT_P]
     model = next(iter(systems))
     tested = (
-        f" Significantly other than {model}: {', '.join(worse) or 'none'}." if "low" in systems[model][first] else ""
+        f" Significantly different from {model}: {', '.join(worse) or 'none'}."
+        if "low" in systems[model][first]
+        else ""
     )
     value = systems[best][first]["value"]
     told = f"The highest {first} has {best}: {value:.4f}." if value else f"All systems have {first} 0."

@@ -194,8 +194,10 @@ def read_visitor_ids(path: str) -> list[str]:
     """The ids of a file, one a line; empty lines are left out, and of an id that comes twice the first counts.
 
     Raises:
-      FileNotFoundError: there is no such file.
+      ValueError: there is no such file.
     """
+    if not storage.exists(path):
+        raise ValueError(f"--visitors {path} does not exist; give a file of visitors' ids, one a line")
     lines = storage.read_bytes(path).decode().split("\n")  # an id may hold what `splitlines` takes for a line's end
     return list(dict.fromkeys(line.rstrip("\r") for line in lines if line.rstrip("\r")))
 

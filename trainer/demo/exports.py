@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from contract import storage
-from contract.layout import join
+from contract.layout import RunLayout, join
 from trainer.dataset import read_vocabulary
 
 
@@ -88,7 +88,9 @@ def distinct_names(uris: Sequence[str]) -> list[str]:
 
 def _open(name: str, uri: str) -> Export:
     if not storage.exists(join(uri, "saved_model.pb")):
-        raise ValueError(f"{uri} is not a SavedModel; make one by `python -m trainer export --output {uri}`")
+        is_run = storage.exists(RunLayout(uri).run)
+        command = f"python -m trainer export --workdir {uri if is_run else 'RUN'} --output NEW"
+        raise ValueError(f"{uri} is {'a run' if is_run else 'not a SavedModel'}; give what `{command}` makes")
     model = _load(uri)
     missing = {"recommend", "similar_items"} - set(model.signatures)
     if missing:

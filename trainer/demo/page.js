@@ -95,7 +95,7 @@ function showVisitor({ visitor, isKnown }) {
   const without = hasTimelines ? "" : " Timelines are not part of an export: --data DATASET shows them.";
   byId("visitor").value = visitor;
   byId("known").textContent = !visitor ? "" : isKnown ? `A known visitor.${without}`
-    : "Unknown: answered by the history alone.";
+    : "Unknown: answered by the history alone, and without one by what is popular.";
 }
 
 async function show() {

@@ -72,7 +72,7 @@ def for_terminal(tables: str) -> str:
 def metric_cells(estimates: Sequence[Estimate], digits: int = 4) -> list[str]:
     """The cells of one metric, of all systems: the best in bold, † where one differs from the first."""
     best = max(estimate["value"] for estimate in estimates)
-    return [_cell(estimate, digits, is_best=estimate["value"] == best) for estimate in estimates]
+    return [_cell(one, digits, is_best=one["value"] == best > 0) for one in estimates]
 
 
 def _cell(estimate: Estimate, digits: int, *, is_best: bool) -> str:

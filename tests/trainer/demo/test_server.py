@@ -121,7 +121,10 @@ def test_exports_are_named_by_what_tells_them_apart():
 
 
 def test_what_is_not_an_export_is_refused_with_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match="is not a SavedModel; make one by"):
+    with pytest.raises(ValueError, match=r"is not a SavedModel; give what `python -m trainer export --workdir RUN "):
+        open_exports([str(tmp_path)])
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match=f"is a run; give what `python -m trainer export --workdir {tmp_path} --outp"):
         open_exports([str(tmp_path)])
 
 
