@@ -218,7 +218,9 @@ def _build_parser() -> argparse.ArgumentParser:
         help="directory to make; it appears whole, and a killed command goes on when it is given again",
     )
     recommend.add_argument("--k", type=int, default=20, help="items a visitor (default: 20)")
-    recommend.add_argument("--visitors", metavar="FILE", help="ids, one a line; without it: everyone who was seen")
+    recommend.add_argument(
+        "--visitors", metavar="FILE", help="ids, one a line, no header; without it: everyone who was seen"
+    )
     recommend.add_argument(
         "--format", nargs="+", choices=_FORMATS, default=_FORMATS, help="of the shards (default: both)"
     )
