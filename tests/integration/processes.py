@@ -26,12 +26,11 @@ LONG = ["epochs=40", "checkpoint_every_steps=4", "patience=none"]
 PRESETS = ["notebook-nn", "mf", "nn"]
 """One of each model."""
 VARIANTS = {
-    "mf-visitors": ("mf", ["model.history_length=0"]),
     "nn-visitors": ("nn", ["model.visitor_min_events=6"]),
     "mf-als": ("mf", ["solver=als"]),
 }
 """Names for presets with other settings: with a table of visitors; by the other solver, whose epoch is one step."""
-EVERY_MODEL = ["notebook-mf", "notebook-nn", "mf", "mf-visitors", "nn-visitors"]
+EVERY_MODEL = ["notebook-mf", "notebook-nn", "mf", "nn-visitors"]
 """All presets, with all tables that a model can have."""
 END_SECONDS = 900
 """For which a process that ends by itself is waited for: a minute, where nothing else uses the machine."""

@@ -92,8 +92,8 @@ def test_a_worker_that_hangs_while_its_heartbeats_go_on_ends_the_other_as_preemp
     finally:
         workers[hanging].kill()
         workers[hanging].communicate(timeout=60)
-    # the checkpoint of step 12 is being written beside the call that hangs, and may or may not have been published
-    assert checkpoint.last_step(str(disturbed)) in (8, 12)
+    # that of step 12 is being written beside the call that hangs, and may or may not have been published
+    assert 8 <= (checkpoint.last_step(str(disturbed)) or 0) <= 12
     finish(start_workers(2, preset, one_shard, disturbed, *LONG))
     train_alone(preset, one_shard, whole, *LONG, "devices=2")
     assert_same(whole, disturbed)

@@ -24,6 +24,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return checkerboard_dataset(str(tmp_path_factory.mktemp("dataset")))
 
 
+@pytest.mark.same_numbers
 @pytest.mark.parametrize(
     ("preset", "settings"),
     [
