@@ -72,7 +72,7 @@ def test_workers_that_lost_the_other_and_then_the_chief_end_as_preempted_and_go_
     assert_same(whole, disturbed)
 
 
-@pytest.mark.parametrize(("preset", "hanging"), [("notebook-nn", 0), ("mf", 1), ("nn", 0)])
+@pytest.mark.parametrize(("preset", "hanging"), [("mf", 1), ("nn", 0)])
 def test_a_worker_that_hangs_while_its_heartbeats_go_on_ends_the_other_as_preempted_and_they_go_on_together(
     preset: str, hanging: int, one_shard: str, tmp_path: Path
 ) -> None:

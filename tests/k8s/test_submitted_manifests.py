@@ -74,9 +74,9 @@ def test_training_without_gpus_asks_for_no_machine_that_has_them(monkeypatch: py
 
 
 def test_a_presets_batch_is_raised_to_what_its_gpus_can_share() -> None:
-    # mf has batches of 1024: 6 replicas share 171 * 6 = 1026
+    # mf has batches of 512: 6 replicas share 86 * 6 = 516
     config, settings = training_settings("mf", ["epochs=2"], place(gpus=3, nodes=2))
-    assert (config.input.batch_size, config.epochs, settings) == (1026, 2, ["epochs=2", "input.batch_size=1026"])
+    assert (config.input.batch_size, config.epochs, settings) == (516, 2, ["epochs=2", "input.batch_size=516"])
     assert training_settings("mf", [], place(gpus=8))[1] == []
     with pytest.raises(ValueError, match="batch 10 does not divide among 4 replicas; use 12"):
         training_settings("mf", ["input.batch_size=10"], place(gpus=4))
