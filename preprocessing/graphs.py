@@ -5,6 +5,7 @@ program that starts them: it can refuse an input in plain words before anything 
 """
 
 import contextlib
+import copy
 import io
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -92,13 +93,14 @@ class Job:
     def pipeline(self, *phases: Phase) -> Iterator[tuple[beam.Pipeline, Tell]]:
         """A pipeline that has run to its end when the context closes, and what its elements tell of its phases.
 
-        The in-process runner stands for Beam's DirectRunner, which would first look for a download.
+        The in-process runner stands for Beam's DirectRunner, which would first look for a download. Options of its own:
+        while Beam copies those of a pipeline it takes their runner away, and another, made beside it, would run here.
         """
         runner = FnApiRunner() if is_in_process(self.options) else None
         processes = self.options.view_as(DirectOptions).direct_running_mode == "multi_processing"
         with (
             watch(*phases, is_shown=runner is not None and not processes) as tell,
-            beam.Pipeline(runner=runner, options=self.options) as pipeline,
+            beam.Pipeline(runner=runner, options=copy.deepcopy(self.options)) as pipeline,
         ):
             yield pipeline, tell
 

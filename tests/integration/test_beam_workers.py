@@ -41,6 +41,7 @@ LIMIT_SECONDS = 600
 MIB = 1 << 20
 SETTINGS = {"partition_bytes": MIB, "block_rows": 256}
 NUM_ITEMS = 5000
+HOUR_MS = 3_600_000
 NUM_GRAPHS = 6  # that have workers of their own; TF-Transform's is fitted where the job was started
 
 
@@ -163,12 +164,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_log(path: Path, visitors: int, *more: str) -> None:
     """Five events of each visitor in 30 days, about 100 bytes each: a long id compresses to half of it at best.
 
-    To the minute: of a million distinct times, from which cuts are chosen, a worker may hold some 100 MiB, but no more.
+    To the hour: of a million distinct times, from which cuts are chosen, a worker may hold some 100 MiB, but no more.
     """
     generator = np.random.default_rng(visitors)
     ids = [generator.bytes(32).hex() for _ in range(visitors)]
     rows = visitors * 5
-    times = START_MS + np.sort(generator.integers(0, 30 * DAY_MS, rows)) // 60_000 * 60_000
+    times = START_MS + np.sort(generator.integers(0, 30 * DAY_MS, rows)) // HOUR_MS * HOUR_MS
     columns = zip(times, generator.integers(0, visitors, rows), generator.integers(0, NUM_ITEMS, rows), strict=True)
     lines = [f"{when},{ids[visitor]},view,item-{item}," for when, visitor, item in columns]
     path.write_text("\n".join([HEADER, *lines, *more]) + "\n")

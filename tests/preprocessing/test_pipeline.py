@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,12 @@ from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_
 from contract.schema import Split, Vocabulary
 from contract.shards import Shard, read_timelines
 from preprocessing.config import PrepareConfig, SplitConfig, VocabularyConfig
-from preprocessing.graphs import beam_options
+from preprocessing.graphs import Job, beam_options, is_in_process
 from preprocessing.pipeline import prepare
+from preprocessing.progress import Phase
 from preprocessing.transform import load_transform
 from preprocessing.vocabularies import assign_indices
+from preprocessing.workspace import Workspace
 from tests.preprocessing.shop import DAY_MS, START_MS, event, small_shop, write_lines
 
 pytestmark = pytest.mark.integration
@@ -333,8 +336,9 @@ KILL_AT_PUBLICATION = """
 import os, signal, sys
 from contract import storage
 from preprocessing.config import PrepareConfig
-from preprocessing.graphs import beam_options
+from preprocessing.graphs import Job, beam_options, is_in_process
 from preprocessing.pipeline import prepare
+from preprocessing.progress import Phase
 rename = os.rename
 def killed(source, destination):
     if destination.endswith("dataset"):
@@ -355,3 +359,22 @@ def test_a_run_killed_while_publishing_leaves_nothing_that_looks_like_a_dataset(
     # and the next run is not disturbed by what the killed one left
     prepare(PrepareConfig(events=path), output)
     verify_files(read_manifest(output), output)
+
+
+def test_a_graph_is_not_run_here_because_another_is_made_beside_it(tmp_path):
+    """While Beam copies the options of one pipeline it takes their runner away."""
+    options = beam_options(["--runner=PortableRunner", "--job_endpoint=localhost:1"])
+    job = Job(PrepareConfig(events=""), DatasetLayout(str(tmp_path)), Workspace(str(tmp_path)), options)
+
+    def make_graphs() -> None:
+        for _ in range(50):
+            # an error in its context, and it is not run
+            with pytest.raises(InterruptedError), job.pipeline(Phase("nothing", 1)):
+                raise InterruptedError
+
+    with ThreadPoolExecutor(1) as beside:
+        making = beside.submit(make_graphs)
+        asked = [is_in_process(options) for _ in iter(making.done, True)]
+        making.result()
+    assert asked
+    assert not any(asked)
