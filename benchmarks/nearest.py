@@ -7,10 +7,10 @@ from typing import Any
 from benchmarks.harness import timed
 from benchmarks.tuning import Search, Settings, best_of, search
 from contract.schema import Split
-from trainer.config import NeighboursConfig
 from trainer.dataset import Dataset
 from trainer.models.interface import Scorer
 from trainer.ranking.cases import Protocol, build_cases
+from trainer.ranking.config import NeighboursConfig
 from trainer.ranking.evaluation import evaluate_scorer
 from trainer.ranking.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity, training_baskets
 from trainer.validation import MAX_CASES

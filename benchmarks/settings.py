@@ -11,7 +11,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from contract.storage.limits import VARIABLES, Limits
 from preprocessing.config import PrepareConfig
-from trainer.config import EvaluationConfig, RunConfig
+from trainer.config import RunConfig
+from trainer.ranking.config import EvaluationConfig
 
 SETTINGS = Path(__file__).parent.parent / "docs" / "settings.md"
 

@@ -15,6 +15,12 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 Config = TypeVar("Config")
 
 
+def check(is_met: bool, key: str, value: object, rule: str) -> None:
+    """Refuses a setting's value that breaks a rule: ValueError, "`key` must be `rule`, got `value`"."""
+    if not is_met:
+        raise ValueError(f"{key} must be {rule}, got {value}")
+
+
 def to_json(config: Any) -> dict[str, Any]:
     """A config as JSON values; `from_json` gives it back."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))

@@ -24,8 +24,8 @@ from preprocessing.graphs import beam_options
 from tests.documents import DOCUMENTS, ROOT, as_typed, blocks, commands, is_synopsis, named_commands
 from tests.integration import soak
 from tests.test_help import parsers
-from trainer.config import EvaluationConfig
 from trainer.presets import PRESETS
+from trainer.ranking.config import EvaluationConfig
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,10 @@ from absl import logging as absl_logging
 from contract.progress import LogHandler
 from contract.schema import Split
 from contract.settings import apply_settings
-from trainer.config import EvaluationConfig, RunConfig
+from trainer.config import RunConfig
 from trainer.preemption import Preempted
 from trainer.presets import PRESETS
+from trainer.ranking.config import EvaluationConfig
 
 log = logging.getLogger(__name__)
 

@@ -4,11 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from contract.schema import EVENT_KINDS
-
-
-def _check(is_met: bool, key: str, value: object, rule: str) -> None:
-    if not is_met:
-        raise ValueError(f"{key} must be {rule}, got {value}")
+from contract.settings import check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +32,17 @@ class MatrixFactorizationConfig:
     initial_stddev: float = 0.1
 
     def __post_init__(self) -> None:
-        _check(self.dim >= 1, "model.dim", self.dim, "at least 1")
-        _check(self.history_length >= 0, "model.history_length", self.history_length, "at least 0")
-        _check(
+        check(self.dim >= 1, "model.dim", self.dim, "at least 1")
+        check(self.history_length >= 0, "model.history_length", self.history_length, "at least 0")
+        check(
             not self.history_length or self.similarity == "cosine",
             "model.similarity",
             self.similarity,
             "cosine where model.history_length is not 0: the number of items must not raise the scores",
         )
-        _check(self.scale > 0, "model.scale", self.scale, "above 0")
-        _check(0 <= self.visitor_dropout < 1, "model.visitor_dropout", self.visitor_dropout, "in [0, 1)")
-        _check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
+        check(self.scale > 0, "model.scale", self.scale, "above 0")
+        check(0 <= self.visitor_dropout < 1, "model.visitor_dropout", self.visitor_dropout, "in [0, 1)")
+        check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
 
     @property
     def is_sequential(self) -> bool:
@@ -68,9 +64,9 @@ class NeuralConfig:
     initial_stddev: float = 0.03
 
     def __post_init__(self) -> None:
-        _check(self.dim >= 1, "model.dim", self.dim, "at least 1")
-        _check(bool(self.hidden) and min(self.hidden) >= 1, "model.hidden", self.hidden, "sizes of at least 1")
-        _check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
+        check(self.dim >= 1, "model.dim", self.dim, "at least 1")
+        check(bool(self.hidden) and min(self.hidden) >= 1, "model.hidden", self.hidden, "sizes of at least 1")
+        check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
 
     @property
     def history_length(self) -> int:
@@ -113,15 +109,15 @@ class TowersConfig:
     dense_learning_rate: float = 0.001
 
     def __post_init__(self) -> None:
-        _check(self.dim >= 1, "model.dim", self.dim, "at least 1")
-        _check(self.history_length >= 1, "model.history_length", self.history_length, "at least 1")
+        check(self.dim >= 1, "model.dim", self.dim, "at least 1")
+        check(self.history_length >= 1, "model.history_length", self.history_length, "at least 1")
         for name in ("dropout", "own_dropout", "visitor_dropout"):
-            _check(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "in [0, 1)")
+            check(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "in [0, 1)")
         least = self.visitor_min_events
-        _check(least is None or least >= 1, "model.visitor_min_events", least, "at least 1, or none")
-        _check(self.initial_scale > 0, "model.initial_scale", self.initial_scale, "above 0")
-        _check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
-        _check(self.dense_learning_rate > 0, "model.dense_learning_rate", self.dense_learning_rate, "above 0")
+        check(least is None or least >= 1, "model.visitor_min_events", least, "at least 1, or none")
+        check(self.initial_scale > 0, "model.initial_scale", self.initial_scale, "above 0")
+        check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
+        check(self.dense_learning_rate > 0, "model.dense_learning_rate", self.dense_learning_rate, "above 0")
 
     @property
     def is_sequential(self) -> bool:
@@ -167,14 +163,14 @@ class SampledSoftmaxConfig:
     l2: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self.num_drawn >= 0, "loss.num_drawn", self.num_drawn, "at least 0")
-        _check(0 <= self.drawn_power <= 1, "loss.drawn_power", self.drawn_power, "in [0, 1]")
-        _check(0 <= self.uniform_share <= 1, "loss.uniform_share", self.uniform_share, "in [0, 1]")
+        check(self.num_drawn >= 0, "loss.num_drawn", self.num_drawn, "at least 0")
+        check(0 <= self.drawn_power <= 1, "loss.drawn_power", self.drawn_power, "in [0, 1]")
+        check(0 <= self.uniform_share <= 1, "loss.uniform_share", self.uniform_share, "in [0, 1]")
         rule = "above 0 with loss.has_batch_items false: something must compete"
-        _check(self.has_batch_items or self.num_drawn > 0, "loss.num_drawn", self.num_drawn, rule)
+        check(self.has_batch_items or self.num_drawn > 0, "loss.num_drawn", self.num_drawn, rule)
         half_life = self.half_life_days
-        _check(half_life is None or half_life > 0, "loss.half_life_days", half_life, "above 0, or none")
-        _check(self.l2 >= 0, "loss.l2", self.l2, "at least 0")
+        check(half_life is None or half_life > 0, "loss.half_life_days", half_life, "above 0, or none")
+        check(self.l2 >= 0, "loss.l2", self.l2, "at least 0")
         _check_event_weights(self.event_weights)
 
 
@@ -196,10 +192,10 @@ class AdagradConfig:
     warm_up_steps: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
-        _check(self.initial_accumulator >= 0, "optimizer.initial_accumulator", self.initial_accumulator, "at least 0")
-        _check(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "above 0")
-        _check(self.warm_up_steps >= 0, "optimizer.warm_up_steps", self.warm_up_steps, "at least 0")
+        check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
+        check(self.initial_accumulator >= 0, "optimizer.initial_accumulator", self.initial_accumulator, "at least 0")
+        check(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "above 0")
+        check(self.warm_up_steps >= 0, "optimizer.warm_up_steps", self.warm_up_steps, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,11 +213,11 @@ class AdamConfig:
     warm_up_steps: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
-        _check(0 <= self.beta_1 < 1, "optimizer.beta_1", self.beta_1, "in [0, 1)")
-        _check(0 <= self.beta_2 < 1, "optimizer.beta_2", self.beta_2, "in [0, 1)")
-        _check(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "above 0")
-        _check(self.warm_up_steps >= 0, "optimizer.warm_up_steps", self.warm_up_steps, "at least 0")
+        check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
+        check(0 <= self.beta_1 < 1, "optimizer.beta_1", self.beta_1, "in [0, 1)")
+        check(0 <= self.beta_2 < 1, "optimizer.beta_2", self.beta_2, "in [0, 1)")
+        check(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "above 0")
+        check(self.warm_up_steps >= 0, "optimizer.warm_up_steps", self.warm_up_steps, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,10 +236,10 @@ class AlternatingConfig:
     batch_entries: int = 32_768
 
     def __post_init__(self) -> None:
-        _check(self.unobserved_weight > 0, "als.unobserved_weight", self.unobserved_weight, "above 0")
-        _check(self.l2 > 0, "als.l2", self.l2, "above 0")
-        _check(0 <= self.l2_power <= 1, "als.l2_power", self.l2_power, "in [0, 1]")
-        _check(self.batch_entries >= 1, "als.batch_entries", self.batch_entries, "at least 1")
+        check(self.unobserved_weight > 0, "als.unobserved_weight", self.unobserved_weight, "above 0")
+        check(self.l2 > 0, "als.l2", self.l2, "above 0")
+        check(0 <= self.l2_power <= 1, "als.l2_power", self.l2_power, "in [0, 1]")
+        check(self.batch_entries >= 1, "als.batch_entries", self.batch_entries, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,9 +256,9 @@ class InputConfig:
     open_files: int = 4
 
     def __post_init__(self) -> None:
-        _check(self.batch_size >= 1, "input.batch_size", self.batch_size, "at least 1")
-        _check(self.window_blocks >= 1, "input.window_blocks", self.window_blocks, "at least 1")
-        _check(self.open_files >= 1, "input.open_files", self.open_files, "at least 1")
+        check(self.batch_size >= 1, "input.batch_size", self.batch_size, "at least 1")
+        check(self.window_blocks >= 1, "input.window_blocks", self.window_blocks, "at least 1")
+        check(self.open_files >= 1, "input.open_files", self.open_files, "at least 1")
 
 
 ModelConfig = MatrixFactorizationConfig | NeuralConfig | TowersConfig
@@ -315,19 +311,19 @@ class RunConfig:
     max_loss_growth: float | None = 10.0
 
     def __post_init__(self) -> None:
-        _check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        _check(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2147483648)")
-        _check(self.devices is None or self.devices >= 1, "devices", self.devices, "at least 1, or none")
-        _check(self.steps_per_call >= 1, "steps_per_call", self.steps_per_call, "at least 1")
+        check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        check(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2147483648)")
+        check(self.devices is None or self.devices >= 1, "devices", self.devices, "at least 1, or none")
+        check(self.steps_per_call >= 1, "steps_per_call", self.steps_per_call, "at least 1")
         every = self.checkpoint_every_steps
-        _check(every is None or every >= 1, "checkpoint_every_steps", every, "at least 1, or none")
+        check(every is None or every >= 1, "checkpoint_every_steps", every, "at least 1, or none")
         seconds = self.checkpoint_every_seconds
-        _check(seconds is None or seconds > 0, "checkpoint_every_seconds", seconds, "above 0, or none")
-        _check(self.step_timeout_seconds > 0, "step_timeout_seconds", self.step_timeout_seconds, "above 0")
-        _check(self.validate_every_epochs >= 1, "validate_every_epochs", self.validate_every_epochs, "at least 1")
-        _check(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1, or none")
+        check(seconds is None or seconds > 0, "checkpoint_every_seconds", seconds, "above 0, or none")
+        check(self.step_timeout_seconds > 0, "step_timeout_seconds", self.step_timeout_seconds, "above 0")
+        check(self.validate_every_epochs >= 1, "validate_every_epochs", self.validate_every_epochs, "at least 1")
+        check(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1, or none")
         growth = self.max_loss_growth
-        _check(growth is None or growth > 1, "max_loss_growth", growth, "above 1, or none")
+        check(growth is None or growth > 1, "max_loss_growth", growth, "above 1, or none")
         if isinstance(self.model, NeuralConfig) and isinstance(self.loss, SampledSoftmaxConfig):
             raise ValueError("the neural model scores one pair at a time: it trains with loss.kind squared_error only")
         if isinstance(self.model, TowersConfig) and not isinstance(self.loss, SampledSoftmaxConfig):
@@ -335,13 +331,13 @@ class RunConfig:
 
         if isinstance(self.model, MatrixFactorizationConfig) and self.model.history_length:
             rule = "0 with loss.kind squared_error, which predicts an event's weight from the visitor's own vector"
-            _check(isinstance(self.loss, SampledSoftmaxConfig), "model.history_length", self.model.history_length, rule)
+            check(isinstance(self.loss, SampledSoftmaxConfig), "model.history_length", self.model.history_length, rule)
         if isinstance(self.loss, SampledSoftmaxConfig):
             is_of_dots = isinstance(self.model, MatrixFactorizationConfig) and self.model.similarity == "dot"
             rule = (
                 "0, but for a factorization with model.similarity=dot and history_length=0: directions have no length"
             )
-            _check(self.loss.l2 == 0 or is_of_dots, "loss.l2", self.loss.l2, rule)
+            check(self.loss.l2 == 0 or is_of_dots, "loss.l2", self.loss.l2, rule)
         if self.solver == "als" and (self.model.kind, self.loss.kind) != ("matrix_factorization", "sampled_softmax"):
             raise ValueError(
                 f"solver=als ranks with a factorization, got model {self.model.kind} and loss {self.loss.kind}: leave "
@@ -385,32 +381,4 @@ class RunConfig:
 def _check_event_weights(weights: tuple[float, ...]) -> None:
     rule = f"{len(EVENT_KINDS)} numbers of at least 0, one for each of {', '.join(EVENT_KINDS)}"
     is_met = len(weights) == len(EVENT_KINDS) and min(weights) >= 0 and max(weights) > 0
-    _check(is_met, "loss.event_weights", weights, rule)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NeighboursConfig:
-    """The nearest-neighbour baselines.
-
-    num_neighbours    nearest that are kept: items of an item, training timelines of a history
-    half_life_rows    an item of the history weighs half as much as one so many rows younger; none: 1 / (1 + age)
-    shrinkage         added to the product of two items' lengths: what few timelines tell counts less (Dacrema et al.,
-                      RecSys 2019)
-    """
-
-    num_neighbours: int = 200
-    half_life_rows: float | None = None
-    shrinkage: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check(self.num_neighbours >= 1, "neighbours.num_neighbours", self.num_neighbours, "at least 1")
-        half_life = self.half_life_rows
-        _check(half_life is None or half_life > 0, "neighbours.half_life_rows", half_life, "above 0, or none")
-        _check(self.shrinkage >= 0, "neighbours.shrinkage", self.shrinkage, "at least 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """What a model is measured beside; of the model itself an evaluation changes nothing."""
-
-    neighbours: NeighboursConfig = field(default_factory=NeighboursConfig)
+    check(is_met, "loss.event_weights", weights, rule)

@@ -11,13 +11,14 @@ from contract.layout import RunLayout
 from contract.schema import Split, SplitMethod
 from contract.settings import to_json
 from trainer.cluster import join_cluster
-from trainer.config import EvaluationConfig, SquaredErrorConfig
+from trainer.config import SquaredErrorConfig
 from trainer.dataset import Dataset
 from trainer.distribution import Replicas, start_replicas, stop_without_others
 from trainer.models.interface import Scorer
 from trainer.ranking.baselines import build_baselines
 from trainer.ranking.cases import Protocol, build_cases, next_items, returning_visitors
 from trainer.ranking.comparison import compare_systems
+from trainer.ranking.config import EvaluationConfig
 from trainer.ranking.groups import pair_groups
 from trainer.ranking.intervals import LEVEL, RESAMPLES
 from trainer.ranking.ratings import rating_errors
@@ -138,7 +139,7 @@ def measure_protocol(
         groups = pair_groups(cases, item_counts, dataset.num_visitors)
         figures = compare_systems(systems, cases, groups, item_counts, seed=_SEED, replicas=replicas)
         figures["samples"] = sample_recommendations(systems, cases, dataset, seed=_SEED)
-    return {"protocol": _DESCRIPTIONS[protocol], "cases": counts, **figures}
+    return {"protocol": _DESCRIPTIONS[protocol], "hides_seen": cases.hides_seen, "cases": counts, **figures}
 
 
 def _ratings(run: TrainedRun, split: Split, replicas: Replicas | None) -> dict[str, Any] | None:
@@ -156,7 +157,9 @@ def _log_tables(result: Mapping[str, Any]) -> None:
             tables = [ranking_table(figures["ranking"]), f"by group:\n\n{group_table(figures['groups'])}"]
             if figures["ranking_otherwise"]:
                 table = ranking_table(figures["ranking_otherwise"])
-                tables.insert(1, f"the same with seen items {'hidden' if name == 'next_item' else 'shown'}:\n\n{table}")
+                tables.insert(
+                    1, f"the same with seen items {'shown' if figures['hides_seen'] else 'hidden'}:\n\n{table}"
+                )
             cases = figures["cases"]
             head = f"{name}: {figures['protocol']}. {cases['cases']} cases of {cases['visitors']} visitors"
             told = "\n\n".join(tables)

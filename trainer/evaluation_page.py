@@ -113,7 +113,10 @@ def _protocol(key: str, protocol: Figures) -> list[Part]:
     if protocol["ranking_otherwise"]:
         parts.append(
             _ranking(
-                f"{key}-otherwise", "The same with seen items the other way", protocol["ranking_otherwise"], _METRICS
+                f"{key}-otherwise",
+                f"The same with seen items {'shown' if protocol['hides_seen'] else 'hidden'}",
+                protocol["ranking_otherwise"],
+                _METRICS,
             )
         )
     if protocol.get("pairs"):

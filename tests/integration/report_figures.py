@@ -194,7 +194,8 @@ def _protocol(protocol: Mapping[str, Any]) -> dict[str, Rows]:
         ),
     }
     if protocol["ranking_otherwise"]:
-        pictures["The same with seen items the other way"] = _estimates(protocol["ranking_otherwise"], metrics)
+        title = f"The same with seen items {'shown' if protocol['hides_seen'] else 'hidden'}"
+        pictures[title] = _estimates(protocol["ranking_otherwise"], metrics)
     for title, names in _GROUPS.items():
         rows = [
             [name, system, protocol["groups"][name]["cases"], *_estimate(figures["ndcg@20"])]

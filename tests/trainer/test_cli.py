@@ -9,8 +9,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from trainer import cli
-from trainer.config import EvaluationConfig, NeighboursConfig
 from trainer.preemption import Preempted
+from trainer.ranking.config import EvaluationConfig, NeighboursConfig
 
 
 def job(name, function):

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from contract.schema import Split
 from contract.shards import read_timelines
-from trainer.config import NeighboursConfig
 from trainer.dataset import Dataset
 from trainer.models.interface import Queries, Scorer
+from trainer.ranking.config import NeighboursConfig
 from trainer.ranking.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity, training_baskets
 
 RECENT_DAYS = 7

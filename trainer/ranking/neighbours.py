@@ -15,9 +15,9 @@ import tensorflow as tf
 from contract.schema import Split
 from contract.shards import read_timelines
 from contract.timelines import TimelineRows
-from trainer.config import NeighboursConfig
 from trainer.dataset import Dataset
 from trainer.models.interface import Queries
+from trainer.ranking.config import NeighboursConfig
 
 _DEFAULTS = NeighboursConfig()
 _BLOCK_ENTRIES = 4_000_000  # of a product held before all but the nearest are dropped: about 50 MB

@@ -5,8 +5,8 @@ import scipy.sparse as sp
 from contract.timelines import TimelineRows
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import queries_of
-from trainer.config import NeighboursConfig
 from trainer.ranking import neighbours
+from trainer.ranking.config import NeighboursConfig
 from trainer.ranking.neighbours import (
     ItemNeighbours,
     TimelineNeighbours,
