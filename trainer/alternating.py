@@ -57,7 +57,7 @@ class _Side:
         self._own, self._other = own, other
         self._num_other = matrix.shape[1]
         self._batches = list(row_batches(matrix, replicas.count, config.batch_entries))
-        self._turn = tf.function(lambda: replicas.run(self._turn_other))
+        self._turn = tf.function(lambda: replicas.run(self._turn_other), autograph=False)
         self._solve = {is_long: self._compiled(is_long) for is_long in (False, True)}
 
     def solve(self) -> np.ndarray:
@@ -77,6 +77,7 @@ class _Side:
 
         return tf.function(
             lambda *given: self._replicas.run(on_replica, *given),
+            autograph=False,
             input_signature=[
                 tf.TensorSpec([count, None], tf.int64),
                 tf.TensorSpec([count * size], tf.int64),

@@ -23,6 +23,9 @@ from contract.shards import Shard, read_blocks, telling_read_errors
 from contract.timelines import parse_blocks
 from trainer.config import InputConfig
 
+# nothing here branches on a tensor in Python, and rewriting what may takes seconds of every start
+_unconverted = tf.autograph.experimental.do_not_convert
+
 _COLUMNS = ("visitor", "item", "event", "is_target")
 
 
@@ -87,12 +90,13 @@ def training_batches(
     """
     needed = _Needed(history_length, is_sequential, has_times)
 
+    @_unconverted
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         order = tf.argsort(tf.random.stateless_uniform([len(shards)], key))
         windows = read_blocks(order, shards, open_files=config.open_files).batch(config.window_blocks)
         shuffled = windows.enumerate().map(
-            lambda window, blocks: _read_rows(blocks, needed, tf.random.fold_in(key, window)),
+            _unconverted(lambda window, blocks: _read_rows(blocks, needed, tf.random.fold_in(key, window))),
             num_parallel_calls=2,
             deterministic=True,
         )
@@ -101,7 +105,7 @@ def training_batches(
 
     # one pipeline for all epochs: making one costs a tenth of a second, and the next epoch is read ahead
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
-    return batches.map(lambda rows: _pad(rows, config.batch_size)).prefetch(4)
+    return batches.map(_unconverted(lambda rows: _pad(rows, config.batch_size))).prefetch(4)
 
 
 def count_events(
@@ -129,6 +133,7 @@ def count_rows(
     windows = read_blocks(order, shards, open_files=config.open_files).batch(config.window_blocks)
     needed = _Needed(history_length, is_sequential)
 
+    @_unconverted
     def labels(blocks: tf.Tensor) -> tf.Tensor:
         rows = _read_rows(blocks, needed)
         return label(Batch(**rows._asdict(), is_row=tf.ones_like(rows.visitor, tf.bool)))

@@ -277,7 +277,7 @@ def _compile_ranking(scorer: Scorer, audience: _Audience, num_items: int, k: int
     # the end of the dataset is the present, for everyone
     now_ms = np.full(len(audience.ids), audience.history.timestamp_ms.max(initial=0))
 
-    @tf.function(input_signature=[query_signature(size)])
+    @tf.function(input_signature=[query_signature(size)], autograph=False)
     def rank_chunk(queries: Queries) -> TopItems:
         return best_items(scorer, queries, k, num_items)
 

@@ -42,7 +42,7 @@ class ServingModel(tf.Module):
         self._item_index = _index_table(items_file, items)
         self._item_id = _id_table(items_file)
 
-    @tf.function(input_signature=[_VISITOR_ID, _HISTORY, _K, _EXCLUDE_SEEN])
+    @tf.function(input_signature=[_VISITOR_ID, _HISTORY, _K, _EXCLUDE_SEEN], autograph=False)
     def recommend(
         self, visitor_id: tf.Tensor, history: tf.Tensor, k: tf.Tensor, exclude_seen: tf.Tensor
     ) -> dict[str, tf.Tensor]:
@@ -71,7 +71,8 @@ class ServingModel(tf.Module):
             tf.TensorSpec([None, None], tf.int64, "history_age_ms"),
             _K,
             _EXCLUDE_SEEN,
-        ]
+        ],
+        autograph=False,
     )
     def recommend_events(
         self,
@@ -106,14 +107,17 @@ class ServingModel(tf.Module):
         return self._recommend(queries, k, exclude_seen)
 
     @tf.function(
-        input_signature=[tf.TensorSpec([None], tf.string, "visitor_id"), tf.TensorSpec([None], tf.string, "item_id")]
+        input_signature=[tf.TensorSpec([None], tf.string, "visitor_id"), tf.TensorSpec([None], tf.string, "item_id")],
+        autograph=False,
     )
     def score(self, visitor_id: tf.Tensor, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
         """`score` [B] float32 of each pair of visitor_id [B] and item_id [B]."""
         visitor, item = self._visitor_index.lookup(visitor_id), self._item_index.lookup(item_id)
         return {"score": self._model.pair_scores(visitor, item)}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "item_id"), tf.TensorSpec([], tf.int32, "k")])
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, "item_id"), tf.TensorSpec([], tf.int32, "k")], autograph=False
+    )
     def similar_items(self, item_id: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         """The K items most like each of item_id [B], itself left out; `score` is the cosine of their vectors.
 

@@ -3,7 +3,7 @@
 Shapes: B rows of the global batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -35,7 +35,8 @@ class TrainingStep:
         self._model = model
         self._replicas = replicas
         self._optimizer = optimizer
-        self._gradients = tf.function(self._take_gradients, jit_compile=True) if jit_compile else self._take_gradients
+        compiled = tf.function(self._take_gradients, autograph=False, jit_compile=True)
+        self._gradients = compiled if jit_compile else self._take_gradients
 
     def __call__(self, replica: int, batch: Batch, step: tf.Tensor) -> tf.Tensor:
         """The mean loss of the global batch [B], before the update; `step` counts from 0, scalar int64."""
@@ -73,12 +74,15 @@ def compile_steps(step: TrainingStep, replicas: Replicas) -> Callable[..., tf.Te
     def one_step(replica: int, batch: Batch, number: tf.Tensor) -> tf.Tensor:
         return step(replica, batch, number)
 
-    @tf.function(reduce_retracing=True)
-    def run(batches: Iterator[Batch], first: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        losses = tf.TensorArray(tf.float32, count)
-        for place in tf.range(count):
-            loss = replicas.run(one_step, next(batches), first + tf.cast(place, tf.int64))
-            losses = losses.write(place, loss)
+    # nothing here branches on a tensor in Python: rewriting all that is called would take half of a start
+    @tf.function(autograph=False, reduce_retracing=True)
+    def run(batches: tf.data.Iterator, first: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        def go_on(place: tf.Tensor, losses: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            loss = replicas.run(one_step, batches.get_next(), first + tf.cast(place, tf.int64))
+            return place + 1, losses.write(place, loss)
+
+        nothing = tf.TensorArray(tf.float32, count)
+        _, losses = tf.while_loop(lambda place, _: place < count, go_on, (tf.constant(0), nothing))
         return losses.stack()
 
     return run

@@ -195,7 +195,7 @@ class NextItemObjective:
         num_entries = history.item.shape[0] * history.item.shape[1]
         history_rows = tf.reshape(rows[:num_entries], [*history.item.shape, -1])
         read = history_rows[..., : self.model.config.dim] * given.keep
-        visitor_rows = vectors.get("visitor", tf.zeros([len(given.has_vector), self.model.config.dim]))
+        visitor_rows = vectors.get("visitor", tf.zeros([tf.size(given.has_vector), self.model.config.dim]))
         own_vectors = visitor_rows * given.has_vector[:, None]
         visitors, returning = self.model.place_visitors(weights, read, history, own_vectors)
         items, biases = self.model.place_items(rows[num_entries:])

@@ -120,7 +120,8 @@ class Evaluator:
         self._longest = min(max(ks), cases.num_items)
         self._chunk_size = chunk_size(cases.num_items, scores_bytes)
         relevant = [tf.TensorSpec([self._chunk_size, None], tf.int64)] * len(self._ways)
-        self._rank = tf.function(self._rank_chunk, input_signature=[query_signature(self._chunk_size), relevant])
+        signature = [query_signature(self._chunk_size), relevant]
+        self._rank = tf.function(self._rank_chunk, input_signature=signature, autograph=False)
 
     def measure(
         self, look: Callable[[], None] = lambda: None, tell: Callable[[int], object] = lambda _: None

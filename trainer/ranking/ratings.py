@@ -90,7 +90,7 @@ def rating_mse(
       ValueError: a score is NaN or infinite.
     """
     pair = tf.TensorSpec([None], tf.int64)
-    score = tf.function(model.pair_scores, input_signature=[pair, pair])
+    score = tf.function(model.pair_scores, input_signature=[pair, pair], autograph=False)
     starts, weights = range(0, len(rows), _CHUNK_ROWS), np.asarray(event_weights)
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     sums = np.zeros(len(starts))
