@@ -21,8 +21,8 @@ from trainer.train import train
 
 SMALL = ["input.batch_size=64", "model.dim=8", "steps_per_call=2"]
 """Settings of a run on a few rows."""
-LONG = ["epochs=40", "checkpoint_every_steps=4", "patience=none"]
-"""Settings of such a run of 240 steps, or 200 of the towers."""
+LONG = ["epochs=40", "checkpoint_every_steps=4", "validate_every_epochs=4", "patience=none"]
+"""Settings of such a run of 240 steps, or 200 of the towers: seconds, of which a kill may be late by some tenths."""
 PRESETS = ["notebook-nn", "mf", "nn"]
 """One of each model."""
 VARIANTS = {

@@ -45,4 +45,4 @@ def peak_mib(dataset: str, folder: Path, dim: int) -> float:
 def test_an_export_never_has_a_whole_table_twice_in_memory(dataset: str, tmp_path: Path) -> None:
     more = peak_mib(dataset, tmp_path / "wide", DIM) - peak_mib(dataset, tmp_path / "narrow", 1)
     # 195 MiB of visitors' vectors; twice as many if they were read as a whole before they become a variable
-    assert TABLE_MIB < more < 1.5 * TABLE_MIB
+    assert 0.8 * TABLE_MIB < more < 1.5 * TABLE_MIB

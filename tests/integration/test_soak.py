@@ -12,7 +12,7 @@ from tests.integration.processes import SMALL
 from tests.integration.soak import Kill, Soak, SoakFailed, await_moment, plan_kills, soak
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 
-pytestmark = [pytest.mark.integration, pytest.mark.same_numbers]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +25,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_run_of_two_workers_that_is_killed_again_and_again_ends_with_the_same_tables(
     dataset: str, tmp_path: Path
 ) -> None:
-    settings = [*SMALL, "epochs=60", "patience=none", "checkpoint_every_steps=10"]
+    settings = [*SMALL, "epochs=30", "patience=none", "checkpoint_every_steps=10"]
     figures = soak(dataset, tmp_path, Soak(kills=4, seed=1, settings=settings, max_delay=0.2))
     assert figures["same_tables"]
-    assert figures["last_step"] == 60 * 6  # 360 rows in batches of 64
+    assert figures["last_step"] == 30 * 6  # 360 rows in batches of 64
     whos = Counter(kind.rpartition(" ")[0] for kind in figures["by_kind"])
     assert whos == {"chief SIGKILL": 1, "chief SIGTERM": 1, "other SIGKILL": 1, "other SIGTERM": 1}
     assert sum(count for kind, count in figures["by_kind"].items() if kind.endswith("saving")) == 2

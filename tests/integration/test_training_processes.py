@@ -73,7 +73,7 @@ def test_two_workers_stopped_by_sigterm_to_one_go_on_as_one_and_again_as_two_wit
     workers[1].send_signal(signal.SIGTERM)
     assert "asked to stop" in finish(workers, 75)
     saved = saved_step(changed)
-    assert 0 < saved < 190
+    assert 0 < saved < 100
 
     alone = start(preset, dataset, changed, *LONG)
     assert "going on with 1 replicas" in wait_for(alone, "replicas")

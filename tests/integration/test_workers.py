@@ -3,6 +3,8 @@
 import random
 import signal
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,8 @@ from tests.trainer.dataset_builder import build_dataset, checkerboard
 from trainer import checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.same_numbers]
+
+SETTINGS = [*LONG, "epochs=20"]  # workers take longer for a step than a process alone
 
 HANGING = """
 import sys, time
@@ -54,37 +58,50 @@ def one_shard(tmp_path_factory: pytest.TempPathFactory) -> str:
     return root
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.fixture(scope="module")
+def undisturbed(one_shard: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Where the run of a preset lies that one process made with two replicas."""
+
+    @cache
+    def train(preset: str) -> Path:
+        workdir = tmp_path_factory.mktemp("undisturbed") / preset
+        train_alone(preset, one_shard, workdir, *SETTINGS, "devices=2")
+        return workdir
+
+    return train
+
+
+@pytest.mark.parametrize("preset", ["mf", "nn"])
 def test_workers_that_lost_the_other_and_then_the_chief_end_as_preempted_and_go_on_together(
-    preset: str, one_shard: str, tmp_path: Path
+    preset: str, one_shard: str, undisturbed: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    whole, disturbed, choices = tmp_path / "whole", tmp_path / "disturbed", random.Random(preset)
-    train_alone(preset, one_shard, whole, *LONG, "devices=2")
+    choices = random.Random(preset)
     for part, lost in enumerate((1, 0)):
-        workers = start_workers(2, preset, one_shard, disturbed, *LONG)
-        wait_for_step(workers[0], disturbed, choices.randrange(80 * part, 80 * part + 40))
+        workers = start_workers(2, preset, one_shard, tmp_path, *SETTINGS)
+        wait_for_step(workers[0], tmp_path, choices.randrange(40 * part, 40 * part + 25))
         time.sleep(choices.uniform(0, 0.1))
         workers[lost].kill()
         _, log = workers[1 - lost].communicate(timeout=60)
         assert (workers[1 - lost].returncode, "started again together" in log) == (75, True), log
         workers[lost].communicate(timeout=60)
-    finish(start_workers(2, preset, one_shard, disturbed, *LONG))
-    assert_same(whole, disturbed)
+    finish(start_workers(2, preset, one_shard, tmp_path, *SETTINGS))
+    assert_same(undisturbed(preset), tmp_path)
 
 
 @pytest.mark.parametrize(("preset", "hanging"), [("mf", 1), ("nn", 0)])
 def test_a_worker_that_hangs_while_its_heartbeats_go_on_ends_the_other_as_preempted_and_they_go_on_together(
-    preset: str, hanging: int, one_shard: str, tmp_path: Path
+    preset: str, hanging: int, one_shard: str, undisturbed: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    whole, disturbed = tmp_path / "whole", tmp_path / "disturbed"
     workers = [
-        start(preset, one_shard, disturbed, *LONG, "step_timeout_seconds=600", cluster=cluster, program=("-c", HANGING))
+        start(
+            preset, one_shard, tmp_path, *SETTINGS, "step_timeout_seconds=600", cluster=cluster, program=("-c", HANGING)
+        )
         if index == hanging
-        else start(preset, one_shard, disturbed, *LONG, "step_timeout_seconds=20", cluster=cluster)
+        else start(preset, one_shard, tmp_path, *SETTINGS, "step_timeout_seconds=12", cluster=cluster)
         for index, cluster in enumerate(clusters(2))
     ]
     try:
-        wait_for_step(workers[0], disturbed, 8)
+        wait_for_step(workers[0], tmp_path, 8)
         begin = time.monotonic()
         _, log = workers[1 - hanging].communicate(timeout=120)
         assert (workers[1 - hanging].returncode, "nothing moved for" in log) == (75, True), log
@@ -93,14 +110,13 @@ def test_a_worker_that_hangs_while_its_heartbeats_go_on_ends_the_other_as_preemp
         workers[hanging].kill()
         workers[hanging].communicate(timeout=60)
     # that of step 12 is being written beside the call that hangs, and may or may not have been published
-    assert 8 <= (checkpoint.last_step(str(disturbed)) or 0) <= 12
-    finish(start_workers(2, preset, one_shard, disturbed, *LONG))
-    train_alone(preset, one_shard, whole, *LONG, "devices=2")
-    assert_same(whole, disturbed)
+    assert 8 <= (checkpoint.last_step(str(tmp_path)) or 0) <= 12
+    finish(start_workers(2, preset, one_shard, tmp_path, *SETTINGS))
+    assert_same(undisturbed(preset), tmp_path)
 
 
 def test_a_worker_whose_process_is_stopped_ends_the_other_as_preempted(one_shard: str, tmp_path: Path) -> None:
-    workers = start_workers(2, "mf", one_shard, tmp_path, *LONG, "step_timeout_seconds=20")
+    workers = start_workers(2, "mf", one_shard, tmp_path, *SETTINGS, "step_timeout_seconds=20")
     wait_for_step(workers[0], tmp_path, 12)
     workers[1].send_signal(signal.SIGSTOP)
     begin = time.monotonic()
