@@ -64,16 +64,17 @@ class CheckpointWriter:
         """Whether it is so long since a checkpoint was begun; None: never."""
         return every_seconds is not None and time.monotonic() - self._begun >= every_seconds
 
-    def begin(self, step: int, *, is_urgent: bool = False) -> None:
+    def begin(self, step: int, look: Callable[[], None] = lambda: None, *, is_urgent: bool = False) -> None:
         """Begins the checkpoint of `step`; returns when a copy is taken.
 
         Args:
-          is_urgent: what is still being written is given up for it; else it waits for that.
+          look: called now and then while the one before is waited for, as long as all workers are there.
+          is_urgent: what is still being written is given up for it, but for what is under way to a store.
         """
         if is_urgent:
-            self._give_up()
+            self._give_up(look)
         else:
-            self.finish()
+            self.finish(look)
         self._begun = time.monotonic()
         files = _copy_rows(self._parts, self._replicas.count)
         if self._replicas.is_chief:
@@ -95,23 +96,31 @@ class CheckpointWriter:
         Args:
           look: called now and then, as long as all workers are there.
         """
-        while self._pending is not None:
-            wait([self._pending.written], _POLL_SECONDS)
-            self.poll()
-            look()
+        if self._pending is not None:
+            self._await_all(self._pending, look)
+            self._settle(self._pending)
         return self._is_whole
 
-    def _give_up(self) -> None:
-        self.poll()
-        if self._pending is None:
+    def _give_up(self, look: Callable[[], None]) -> None:
+        """Lets go of what is being written, unless every worker has written its part after all."""
+        pending = self._pending
+        if pending is None:
             return
         self._is_given_up.set()
-        _problem_of(self._pending.written)
+        self._await_all(pending, look)
         self._is_given_up.clear()
-        self._replicas.wait_for_all()
+        if not self._replicas.is_true_anywhere(_problem_of(pending.written) is not None):
+            self._settle(pending)
+            return
         if self._replicas.is_chief:
-            storage.remove(self._staging(self._pending.step))
+            storage.remove(self._staging(pending.step))
         self._pending = None
+
+    def _await_all(self, pending: _Pending, look: Callable[[], None]) -> None:
+        """Returns once every worker has written its part, or could not."""
+        while self._replicas.is_true_anywhere(not pending.written.done()):
+            wait([pending.written], _POLL_SECONDS)
+            look()
 
     def _settle(self, pending: _Pending) -> None:
         """Publishes what all workers have written, or withdraws what one of them could not write."""
@@ -222,7 +231,9 @@ def _write_files(
     else:
         folder = storage.make_scratch("cartwheel-checkpoint")
         try:
-            written = storage.upload_all(folder, list(_write_locally(folder, files, is_given_up)), staging)
+            names = list(_write_locally(folder, files, is_given_up))
+            _refuse_given_up(is_given_up)
+            written = storage.upload_all(folder, names, staging)
         finally:
             shutil.rmtree(folder)
     storage.write_bytes(checksums, json.dumps(written).encode())
@@ -241,11 +252,15 @@ def _write_file(path: str, pieces: Pieces, is_given_up: threading.Event) -> str:
     digest = hashlib.sha256()
     with open(path, "wb") as file:
         for piece in pieces:
-            if is_given_up.is_set():
-                raise OSError("given up for the checkpoint of a later step")
+            _refuse_given_up(is_given_up)
             file.write(piece)
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _refuse_given_up(is_given_up: threading.Event) -> None:
+    if is_given_up.is_set():
+        raise OSError("given up for the checkpoint of a later step")
 
 
 def _problem_of(written: Future[dict[str, str]]) -> OSError | None:

@@ -57,6 +57,7 @@ def _head(figures: Figures) -> list[Part]:
             [
                 ("dataset", figures["dataset"]),
                 ("checksum", figures["dataset_checksum"][:12]),
+                ("model", f"of step {figures['step']:,}"),
                 ("intervals", f"{intervals['level']:.0%}, {intervals['method']}"),
                 ("resamples", intervals["resamples"]),
             ]

@@ -58,11 +58,11 @@ class Keeper:
     model: InferenceModel | None
     request: StopRequest
 
-    def stop(self, step: int, run_log: RunLog) -> NoReturn:
+    def stop(self, step: int, run_log: RunLog, watchdog: Watchdog) -> NoReturn:
         """Saves and ends the run, which was asked to."""
         log.warning("asked to stop: saving step %d; a second SIGTERM ends the run at once", step)
-        self.writer.begin(step, is_urgent=True)
-        if not self.writer.finish():
+        self.writer.begin(step, watchdog.progress, is_urgent=True)
+        if not self.writer.finish(watchdog.progress):
             raise Preempted(f"stopped at step {step} of {self.length.steps}, which could not be saved; {self._go_on()}")
         run_log.happened("checkpoint")
         raise Preempted(f"stopped at step {step} of {self.length.steps}; the same command goes on from there")

@@ -17,6 +17,7 @@ from contract import storage
 from contract.layout import join, shard_name
 from contract.progress import make_bar
 from contract.schema import Vocabulary
+from contract.settings import to_json
 from contract.shards import Shard, read_timelines
 from contract.timelines import TimelineRows
 from trainer.checkpoint import weights_checksum
@@ -29,7 +30,7 @@ from trainer.ranking.pieces import best_items, visitors_at_once
 from trainer.ranking.topk import TopItems, query_chunks, query_signature, refusing_diverged
 from trainer.recommendation_files import ENCODERS, ShardLists
 from trainer.resumable_output import ResumableOutput, open_output
-from trainer.trained_run import open_trained_run
+from trainer.trained_run import TrainedRun, open_trained_run
 
 log = logging.getLogger(__name__)
 
@@ -113,11 +114,17 @@ def recommend(
             run.dataset,
             output,
             request,
-            model_checksum=weights_checksum(workdir, run.step),
+            model_checksum=_model_checksum(run, workdir),
             replicas=replicas,
         )
         replicas.wait_for_all()
         return summary
+
+
+def _model_checksum(run: TrainedRun, workdir: str) -> str:
+    """SHA-256 that stands for the model: of its weights and its settings, some of which count in ranking alone."""
+    content = json.dumps([weights_checksum(workdir, run.step), to_json(run.record.config)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def write_recommendations(
@@ -140,7 +147,7 @@ def write_recommendations(
       dataset: whose visitors and timelines.
       output: a directory or URI where nothing stands yet.
       request: k from 1 to I.
-      model_checksum: stands for the scorer's weights: shards of others do not go together with its own.
+      model_checksum: stands for the scorer: shards of others do not go together with its own.
       replicas: whose workers share the ranking; the chief publishes.
 
     Returns:

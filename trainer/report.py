@@ -7,6 +7,7 @@ from typing import Any, Literal
 from contract import storage
 from contract.errors import ContractError
 from contract.layout import RunLayout
+from contract.manifest import dataset_checksum
 from contract.report.data.page import read_data_page
 from contract.report.page import Page, render
 from contract.schema import Split
@@ -34,7 +35,7 @@ def write_report(workdir: str, *, data: str | None = None, shown: Shown = "train
       ValueError: there is no run.
     """
     layout, record = RunLayout(workdir), read_record(workdir)
-    found = (_data(data or record.data), _training(workdir, record), _evaluation(layout))
+    found = (_data(record, data or record.data), _training(workdir, record), _evaluation(layout))
     pages = [page for page in found if page]
     is_drawn = shown in [page.key for page in pages]
     html = render(pages, title=f"Cartwheel: {_name(workdir)}", shown=shown if is_drawn else "training")
@@ -51,9 +52,11 @@ def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str 
         return None
 
 
-def _data(root: str) -> Page | None:
+def _data(record: RunRecord, root: str) -> Page | None:
     try:
-        return read_data_page(root)
+        if dataset_checksum(root) == record.dataset_checksum:
+            return read_data_page(root)
+        log.warning("the report has no Data page: the run was trained on another dataset than lies at %s now", root)
     except (ContractError, FileNotFoundError) as error:
         log.warning("the report has no Data page: %s", error)
     except KeyError as error:
@@ -76,7 +79,11 @@ def _training(workdir: str, record: RunRecord) -> Page:
 def _evaluation(layout: RunLayout) -> Page | None:
     found = {split: _read(layout.evaluation(split)) for split in (Split.TEST, Split.VALIDATION)}
     evaluations = {split: evaluation for split, evaluation in found.items() if evaluation}
-    return evaluation_page(_name(layout.root), evaluations) if evaluations else None
+    try:
+        return evaluation_page(_name(layout.root), evaluations) if evaluations else None
+    except KeyError as error:
+        log.warning("the report has no Evaluation page: it was evaluated earlier, without %s; evaluate again", error)
+    return None
 
 
 def _read(path: str) -> dict[str, Any] | None:

@@ -49,8 +49,9 @@ class RunLog:
         if not self._is_chief:
             return
         self._history.add({"time": round(time.time(), 3), "what": what, "step": self._step, **details})
-        with _going_on_without(self._history.path):
-            self._history.write()
+        for lines in (self._history, self._metrics):  # a run that is killed has told what led to its last checkpoint
+            with _going_on_without(lines.path):
+                lines.write()
 
     def steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
         """Tells of the steps before `step`, which trained on `rows` rows with a mean loss."""

@@ -89,7 +89,6 @@ def _train(
     request: StopRequest,
     watchdog: Watchdog,
 ) -> dict[str, Any]:
-    check_batch_divides(config.input.batch_size, replicas.count)
     dataset = open_dataset(data)
     if replicas.is_chief:
         storage.check_writable(workdir)
@@ -143,9 +142,9 @@ def _train(
                 is_due = replicas.is_chief and writer.is_due(config.checkpoint_every_seconds)
                 is_stopped, is_due = replicas.are_true_anywhere(request.is_made, is_due)
                 if is_stopped:
-                    keeper.stop(step, run_log)
+                    keeper.stop(step, run_log, watchdog)
                 if step == epoch_end or is_due or _until_save(config, step) == config.checkpoint_every_steps:
-                    writer.begin(step)
+                    writer.begin(step, watchdog.progress)
                     run_log.happened("checkpoint")
                 else:
                     writer.poll()
@@ -158,7 +157,7 @@ def _train(
 def _open_run(
     workdir: str, config: RunConfig, dataset: Dataset, replicas: Replicas, warm_start: str | None
 ) -> RunRecord:
-    """The record of the run at `workdir`, which must be this one, or a new record."""
+    """The record of the run at `workdir`, which must be this one, or a new record, which `_begin` writes."""
     if has_run(workdir):
         record = read_record(workdir)
         check_same_run(record, config, dataset, warm_start)
@@ -184,8 +183,6 @@ def _open_run(
         warm_start={"run": warm_start} if warm_start is not None else None,
     )
     replicas.wait_for_all()  # all have seen that there is no run yet
-    if replicas.is_chief:
-        write_record(record, workdir)
     return record
 
 
@@ -213,6 +210,7 @@ def _build(
     if config.solver == "als":
         tables = build_tables(config, dataset, replicas)
         return Parts(tables, [], []), lambda step: _sweeps(config, dataset, tables, replicas)  # noqa: ARG005
+    check_batch_divides(config.input.batch_size, replicas.count)
     model = build_training_model(config, dataset, replicas)
     optimizer = _make_dense_optimizer(config, model, replicas)
     run_steps = compile_steps(
@@ -265,16 +263,19 @@ def _make_dense_optimizer(
 def _begin(
     workdir: str, parts: Parts, record: RunRecord, dataset: Dataset, replicas: Replicas, length: Length
 ) -> RunRecord:
-    """Fills the tables of a run at its first step; its record, with what it was begun with."""
+    """Fills the tables of a run at its first step, and writes its record, with what it was begun with.
+
+    Not before: what a run cannot begin with, such as another run that is not there, may be corrected.
+    """
     config = record.config
     if record.warm_start is not None:
         carried = begin_warm(record.warm_start["run"], config, dataset, parts)
         record = replace(record, warm_start=carried)
-        if replicas.is_chief:
-            write_record(record, workdir)
     else:
         for name, table in parts.tables.items():
             initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev)
+    if replicas.is_chief:
+        write_record(record, workdir)
     log.info(
         "beginning: %d rows an epoch, %d steps, tables of %s rows",
         length.rows,

@@ -7,6 +7,7 @@ Shapes: N rows of a table, D columns, M new items with a mean.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,8 @@ def begin_warm(run: str, config: RunConfig, dataset: Dataset, parts: Parts) -> d
       ValueError: there is no such run, or its model is of another kind or width.
     """
     earlier = _Earlier(run, read_record(run), checkpoint.read_state(run, checkpoint.choose_step(run)))
-    _check_fits(earlier, config, parts)
+    dense = checkpoint.read_dense_weights(run, earlier.state.step)
+    _check_fits(earlier, config, parts, [value.shape for value in dense])
     old_ids = earlier.ids()
     new_ids = row_ids(config, dataset)
     carried = {}
@@ -92,7 +94,7 @@ def begin_warm(run: str, config: RunConfig, dataset: Dataset, parts: Parts) -> d
             "dropped": len(old_ids[name]) - num_carried,
         }
         log.info("warm start of %s: %s", name, ", ".join(f"{count} {what}" for what, count in carried[name].items()))
-    for variable, value in zip(parts.dense, checkpoint.read_dense_weights(run, earlier.state.step), strict=True):
+    for variable, value in zip(parts.dense, dense, strict=True):
         variable.assign(value)
     return {"run": run, "step": earlier.state.step, "tables": carried}
 
@@ -126,7 +128,7 @@ def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray
     return np.array(places, np.int64), np.array(means, np.float32).reshape(-1, vectors.shape[1])
 
 
-def _check_fits(earlier: _Earlier, config: RunConfig, parts: Parts) -> None:
+def _check_fits(earlier: _Earlier, config: RunConfig, parts: Parts, dense: Sequence[tuple[int, ...]]) -> None:
     widths = {name: dim for name, (_, dim) in earlier.shapes.items()}
     expected = {name: table.dim for name, table in parts.tables.items()}
     kind = earlier.record.config.model.kind
@@ -134,6 +136,12 @@ def _check_fits(earlier: _Earlier, config: RunConfig, parts: Parts) -> None:
         raise ValueError(
             f"--warm-start {earlier.run}: its model is {kind} with tables of columns {widths}, this one is "
             f"{config.model.kind} with {expected}; train the same model, or without --warm-start"
+        )
+    wanted = [tuple(variable.shape) for variable in parts.dense]
+    if list(dense) != wanted:
+        raise ValueError(
+            f"--warm-start {earlier.run}: its dense weights have the shapes {list(dense)}, those of this model "
+            f"{wanted}; train with the same settings below model., or without --warm-start"
         )
 
 

@@ -243,3 +243,29 @@ def test_a_report_that_cannot_be_drawn_loses_nothing(workdir, monkeypatch, caplo
     monkeypatch.setattr(report, "training_page", fail)
     assert try_to_write_report(workdir, data=None, shown="training") is None
     assert "could not be drawn; nothing else is missing" in caplog.text
+
+
+def test_a_report_shows_no_data_that_its_run_was_not_trained_on(workdir, shop, caplog):
+    other = shop / "other"
+    shutil.copytree(shop / "dataset", other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    name = next(iter(manifest["files"]))
+    manifest["files"][name] = "0" * 64
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    html = Path(write_report(workdir, data=str(other))).read_text()
+    assert re.findall('<article class="page" id="([a-z]+)">', html) == ["training", "evaluation"]
+    assert f"trained on another dataset than lies at {other} now" in caplog.text
+    write_report(workdir)
+
+
+def test_an_evaluation_of_an_earlier_version_costs_its_own_page_alone(workdir, caplog):
+    path = Path(RunLayout(workdir).evaluation(Split.TEST))
+    now = path.read_text()
+    evaluation = json.loads(now)
+    del evaluation["protocols"]["next_item"]["hides_seen"]
+    path.write_text(json.dumps(evaluation))
+    html = Path(write_report(workdir)).read_text()
+    path.write_text(now)
+    write_report(workdir)
+    assert re.findall('<article class="page" id="([a-z]+)">', html) == ["data", "training"]
+    assert "it was evaluated earlier, without 'hides_seen'; evaluate again" in caplog.text

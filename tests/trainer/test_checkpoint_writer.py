@@ -125,3 +125,28 @@ def test_an_error_that_is_not_the_disks_ends_the_run(tmp_path: Path, monkeypatch
     writer.begin(4)
     with pytest.raises(RuntimeError, match="a mistake of the program"):
         writer.finish()
+
+
+def test_what_waits_for_the_checkpoint_before_is_no_hang(tmp_path: Path, gate: threading.Event) -> None:
+    """A worker that waits for a slow store tells its watchdog that all are there."""
+    writer, looks = make_writer(tmp_path, fill=0), []
+    writer.begin(4)
+    writer.begin(5, lambda: (looks.append("waiting"), gate.set()))
+    writer.begin(6, lambda: looks.append("giving up"), is_urgent=True)
+    assert writer.finish(lambda: looks.append("finishing"))
+    assert set(looks) >= {"waiting"}
+    assert checkpoint.last_step(str(tmp_path)) == 6
+
+
+def test_an_urgent_checkpoint_keeps_the_one_before_that_is_whole(tmp_path: Path, gate: threading.Event) -> None:
+    writer = make_writer(tmp_path, fill=0)
+    writer.begin(4)
+    gate.set()
+    assert writer._pending is not None
+    writer._pending.written.result(timeout=30)  # written, and not yet published
+    gate.clear()
+    writer.begin(5, is_urgent=True)
+    assert checkpoint.last_step(str(tmp_path)) == 4
+    gate.set()
+    assert writer.finish()
+    assert checkpoint.last_step(str(tmp_path)) == 5

@@ -25,9 +25,9 @@ ALS = ("solver=als", "epochs=4", "als.unobserved_weight=0.1", "als.batch_entries
 
 
 def test_least_squares_give_the_same_with_any_number_of_replicas(dataset: Dataset, tmp_path: Path) -> None:
-    for count in (1, 2, 4):
+    for count in (1, 2, 3, 4):  # which batches need not divide among: there are none
         run(make_config("mf", *ALS, f"devices={count}"), dataset, tmp_path / str(count))
-    for count in (2, 4):
+    for count in (2, 3, 4):
         np.testing.assert_allclose(
             list(losses(tmp_path / str(count)).values()), list(losses(tmp_path / "1").values()), rtol=1e-5
         )

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,8 +13,10 @@ import pytest
 
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel
+from tests.trainer.runs import make_config
 from trainer import recommend as job
 from trainer.recommend import Request, read_visitor_ids, visitor_histories, write_recommendations
+from trainer.trained_run import TrainedRun
 
 ITEMS = ["a", "b", "c", "d"]
 
@@ -257,6 +260,7 @@ SLOW = """
 import sys, time
 import numpy as np
 from tests.trainer.ranking.fakes import DotModel
+from tests.trainer.runs import make_config
 from trainer import recommend as job
 from trainer.dataset import open_dataset
 
@@ -308,3 +312,14 @@ def test_a_visitor_file_has_one_id_a_line_and_each_counts_once(tmp_path):
     path = tmp_path / "visitors.txt"
     path.write_bytes("bob\r\nänna b\n\nbob\nlast\u2028one".encode())
     assert read_visitor_ids(str(path)) == ["bob", "änna b", "last\u2028one"]
+
+
+def test_a_setting_that_changes_the_ranking_alone_makes_another_model(monkeypatch):
+    monkeypatch.setattr(job, "weights_checksum", lambda workdir, step: f"of {workdir} at {step}")
+    runs = [
+        TrainedRun(SimpleNamespace(config=make_config("nn", f"model.return_bonus={bonus}")), None, None, step=6)
+        for bonus in (3.0, 3.0, 0.0)
+    ]
+    one, same, other = (job._model_checksum(run, "run") for run in runs)
+    assert one == same
+    assert one != other

@@ -93,3 +93,13 @@ def test_the_history_tells_how_each_start_ended(tmp_path: Path) -> None:
         ("ended", 3),
     ]
     assert "out of luck" in Path(RunLayout(str(tmp_path)).history).read_text()
+
+
+def test_metrics_that_led_to_a_checkpoint_are_written_with_it(tmp_path: Path) -> None:
+    """So a run that is killed within an epoch has told of the steps that stand."""
+    with open_log(str(tmp_path), is_chief=True, total_rows=100, first_row=0, first_step=0) as run_log:
+        run_log.steps(step=1, epoch=0, rows=10, loss=1.0)
+        run_log.happened("checkpoint")
+        run_log.steps(step=2, epoch=0, rows=10, loss=0.5)
+        assert [line["step"] for line in lines(tmp_path)] == [1]
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]

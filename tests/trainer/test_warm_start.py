@@ -156,3 +156,16 @@ def test_a_run_of_another_width_or_without_its_dataset_is_refused(
     assert open_dataset(data).checksum == days[1].checksum
     with pytest.raises(ContractError, match="holds another by now"):
         begin_warm(str(tmp_path / "run"), config, days[1], make_parts(config, days[1]))
+
+
+def test_a_warm_start_that_failed_may_be_given_again_corrected(days: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    yesterday, today = days
+    first, other, config = str(tmp_path / "first"), str(tmp_path / "other"), make_config("mf")
+    train(config, data=yesterday.root, workdir=first, stop=StopRequest())
+    train(make_config("mf", "model.is_scale_learnt=true"), data=yesterday.root, workdir=other, stop=StopRequest())
+    given = {"data": today.root, "workdir": str(tmp_path / "warm"), "stop": StopRequest()}
+    with pytest.raises(ValueError, match="frist"):
+        train(config, warm_start=str(tmp_path / "frist"), **given)
+    with pytest.raises(ValueError, match=r"dense weights have the shapes \[\(\)\], those of this model \[\]"):
+        train(config, warm_start=other, **given)
+    assert train(config, warm_start=first, **given)["warm_start"]["tables"]["item"]["carried"] == 3

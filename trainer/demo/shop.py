@@ -34,10 +34,10 @@ class Timelines:
     """The timelines of the visitors of the vocabulary, over all splits."""
 
     def __init__(self, rows: TimelineRows, visitors: Sequence[str], items: Sequence[str]):
-        """Takes rows of all splits, in order of the splits; each visitor's own are in order of time then."""
+        """Takes rows of all splits, in their order: what happened at one time stays in it."""
         self._items = items
         self._place = {visitor: place for place, visitor in enumerate(visitors)}
-        order = np.argsort(rows.visitor, kind="stable")
+        order = np.lexsort([rows.timestamp_ms, rows.visitor])
         self._visitor, self._item = rows.visitor[order], rows.item[order]
 
     def history(self, visitor_id: str) -> list[str]:

@@ -2,12 +2,13 @@ import urllib.request
 
 import pytest
 
+from tests.trainer.dataset_builder import Event, build_dataset
 from tests.trainer.demo.conftest import MARKUP
 from trainer import cli
 from trainer.demo.answers import Answers
 from trainer.demo.exports import distinct_names, open_exports
 from trainer.demo.server import DemoServer
-from trainer.demo.shop import Item, Shop
+from trainer.demo.shop import Item, Shop, open_shop
 
 QUESTION = {"visitor": "anna", "history": [], "k": 2, "hide_seen": True, "only_available": False}
 
@@ -132,3 +133,17 @@ def test_only_what_the_catalogue_calls_available_is_shown_where_that_is_asked_fo
     told = {"item-3": Item(is_available=True), "item-0": Item(is_available=False)}  # of the others nothing is known
     answer = Answers(exports, Shop(told, None)).recommend(QUESTION | {"only_available": True})
     assert ids(answer) == {"first": ["item-3"], "second": ["item-3"]}
+
+
+def test_a_history_is_in_order_of_time_however_the_dataset_was_split(tmp_path):
+    shop = open_shop(
+        build_dataset(
+            str(tmp_path),
+            train=[Event("anna", "item-0", timestamp_ms=10), Event("anna", "item-2", timestamp_ms=30)],
+            validation=[Event("anna", "item-1", timestamp_ms=20)],
+            visitors=["anna"],
+            items=["item-0", "item-1", "item-2"],
+        )
+    )
+    assert shop.timelines is not None
+    assert shop.timelines.history("anna") == ["item-0", "item-1", "item-2"]
