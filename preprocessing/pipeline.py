@@ -10,7 +10,6 @@ import logging
 import math
 import uuid
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -75,6 +74,7 @@ def prepare(
         work = Workspace(join(root, _INTERMEDIATE, uuid.uuid4().hex))
         job = Job(config, DatasetLayout(root), work, options)
 
+        tree, tree_reading = _read_tree(job, inputs)  # waits for no graph: refused before the first
         reading, num_partitions = _read_events(job, inputs)
         cuts = splits.choose_cuts(reading.times, config.split) if config.split.method == SplitMethod.TIME else None
         events = graphs.count_ids(job, num_partitions, cuts)
@@ -87,10 +87,7 @@ def prepare(
         items = vocabulary.index_items(job.work, num_item_partitions, counted, config.items, job.layout)
         write = stages.WriteTimelines(job.layout, job.work, cuts, config, num_partitions, visitors, items)
         # one core's worth of Python each: the catalogue and the graph need the vocabularies alone, not the shards
-        with ThreadPoolExecutor(1) as beside:
-            writing = beside.submit(graphs.write_timelines, job, num_partitions, write)
-
-            tree, tree_reading = _read_tree(job, inputs)
+        with job.beside(lambda: graphs.write_timelines(job, num_partitions, write)) as writing:
             frequent = catalogue.choose_properties(job.result("properties"), config.properties) if properties else ()
             items_found = graphs.assemble_catalogue(job, num_item_partitions, properties is not None, frequent, tree)
             sizes = {Vocabulary.VISITORS: visitors, Vocabulary.ITEMS: items}
@@ -102,6 +99,8 @@ def prepare(
                 has_gaps=events.training_gaps > 0,
                 num_buckets=config.num_buckets,
             )
+            if writing.done():
+                writing.result()  # a full disk is told before the next graph
             graphs.fit_transform(job, num_partitions, num_item_partitions, cuts, fitted)
             graphs.write_catalogue(job, num_item_partitions)
             graphs.complete_transform(job)

@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from contract import storage
 from contract.catalogue import read_catalogue
@@ -20,10 +21,10 @@ from contract.layout import DatasetLayout, join
 from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
 from contract.schema import Split, Vocabulary
 from contract.shards import Shard, read_timelines
+from preprocessing import graphs
 from preprocessing.config import PrepareConfig, SplitConfig, VocabularyConfig
-from preprocessing.graphs import Job, beam_options, is_in_process
+from preprocessing.graphs import Job, beam_options
 from preprocessing.pipeline import prepare
-from preprocessing.progress import Phase
 from preprocessing.transform import load_transform
 from preprocessing.vocabularies import assign_indices
 from preprocessing.workspace import Workspace
@@ -336,9 +337,8 @@ KILL_AT_PUBLICATION = """
 import os, signal, sys
 from contract import storage
 from preprocessing.config import PrepareConfig
-from preprocessing.graphs import Job, beam_options, is_in_process
+from preprocessing.graphs import beam_options
 from preprocessing.pipeline import prepare
-from preprocessing.progress import Phase
 rename = os.rename
 def killed(source, destination):
     if destination.endswith("dataset"):
@@ -361,20 +361,30 @@ def test_a_run_killed_while_publishing_leaves_nothing_that_looks_like_a_dataset(
     verify_files(read_manifest(output), output)
 
 
-def test_a_graph_is_not_run_here_because_another_is_made_beside_it(tmp_path):
-    """While Beam copies the options of one pipeline it takes their runner away."""
-    options = beam_options(["--runner=PortableRunner", "--job_endpoint=localhost:1"])
+@pytest.mark.parametrize(("arguments", "is_beside"), [([], True), (["--runner=FlinkRunner"], False)])
+def test_only_in_this_process_does_a_graph_run_beside_another(tmp_path, arguments, is_beside):
+    """Beam starts Flink's job server, which asks for signals: a thread may not."""
+    options = PipelineOptions(arguments)
     job = Job(PrepareConfig(events=""), DatasetLayout(str(tmp_path)), Workspace(str(tmp_path)), options)
+    with job.beside(threading.current_thread) as making:
+        assert (making.result() is not threading.current_thread()) == is_beside
 
-    def make_graphs() -> None:
-        for _ in range(50):
-            # an error in its context, and it is not run
-            with pytest.raises(InterruptedError), job.pipeline(Phase("nothing", 1)):
-                raise InterruptedError
 
-    with ThreadPoolExecutor(1) as beside:
-        making = beside.submit(make_graphs)
-        asked = [is_in_process(options) for _ in iter(making.done, True)]
-        making.result()
-    assert asked
-    assert not any(asked)
+def test_a_category_tree_is_refused_before_the_first_graph(tmp_path, monkeypatch):
+    monkeypatch.setattr(graphs, "read_events", lambda *_: pytest.fail("a graph was run"))
+    config = PrepareConfig(
+        events=write_events(tmp_path / "events.csv", *plain_events(9)),
+        category_tree=write_lines(tmp_path / "tree.csv", "categoryid,parentid", "1,", "bad"),
+    )
+    with pytest.raises(ValueError, match=r"1 of 2 category tree rows are bad"):
+        prepare(config, str(tmp_path / "dataset"))
+
+
+def test_shards_that_cannot_be_written_are_told_before_the_transform_is_fitted(tmp_path, monkeypatch):
+    def write_timelines(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(graphs, "write_timelines", write_timelines)
+    monkeypatch.setattr(graphs, "fit_transform", lambda *_: pytest.fail("a graph was run"))
+    with pytest.raises(OSError, match="No space left"):
+        prepare(PrepareConfig(events=write_events(tmp_path / "e.csv", *plain_events(50))), str(tmp_path / "dataset"))
