@@ -23,7 +23,7 @@ from contract.layout import DatasetLayout, join
 from contract.schema import Vocabulary
 from preprocessing import catalogue, stages, statistics, transform, vocabularies
 from preprocessing.config import PrepareConfig
-from preprocessing.progress import Phase, Tell, watch
+from preprocessing.progress import Phase, Tell, stop_pipelines, watch
 from preprocessing.sources import ByteRange
 from preprocessing.stages import ALL_ITEMS, CATEGORY_VIEWS, ITEMS, READ, REJECTS, SUMMARIES
 from preprocessing.workspace import Workspace, read_result, write_result
@@ -114,11 +114,16 @@ class Job:
         """
         if is_in_process(self.options):
             with ThreadPoolExecutor(1) as thread:
-                yield thread.submit(make)
+                made = thread.submit(make)
+                try:
+                    yield made
+                except BaseException:
+                    stop_pipelines()  # after an error or SIGTERM nobody waits for the rest of it
+                    raise
         else:
-            made: Future[Result] = Future()
-            made.set_result(make())
-            yield made
+            done: Future[Result] = Future()
+            done.set_result(make())
+            yield done
 
 
 def read_events(job: Job, ranges: Sequence[ByteRange], num_partitions: int) -> statistics.ReadingSummary:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from preprocessing import graphs
 from preprocessing.config import PrepareConfig, SplitConfig, VocabularyConfig
 from preprocessing.graphs import Job, beam_options
 from preprocessing.pipeline import prepare
+from preprocessing.progress import Phase, watch
 from preprocessing.transform import load_transform
 from preprocessing.vocabularies import assign_indices
 from preprocessing.workspace import Workspace
@@ -368,6 +370,25 @@ def test_only_in_this_process_does_a_graph_run_beside_another(tmp_path, argument
     job = Job(PrepareConfig(events=""), DatasetLayout(str(tmp_path)), Workspace(str(tmp_path)), options)
     with job.beside(threading.current_thread) as making:
         assert (making.result() is not threading.current_thread()) == is_beside
+
+
+def test_an_error_does_not_wait_for_all_of_the_graph_beside_it(tmp_path):
+    job = Job(PrepareConfig(events=""), DatasetLayout(str(tmp_path)), Workspace(str(tmp_path)), PipelineOptions([]))
+    begun, num_made = threading.Event(), 0
+
+    def make() -> None:
+        nonlocal num_made
+        with watch(Phase("shards", 100), is_shown=False) as tell:
+            begun.set()
+            for _ in range(100):
+                time.sleep(0.05)
+                tell.one("a shard")
+                num_made += 1
+
+    with pytest.raises(SystemExit), job.beside(make):
+        begun.wait(10)
+        raise SystemExit(143)
+    assert num_made < 100
 
 
 def test_a_category_tree_is_refused_before_the_first_graph(tmp_path, monkeypatch):
