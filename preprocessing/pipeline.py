@@ -196,6 +196,12 @@ def _read_properties(
     # only a split by time has a future to keep out
     reading = graphs.read_properties(job, given.ranges, given.num_partitions, cuts[0] if cuts else math.inf)
     _check_rejects("item property", reading, job.config)
+    if not reading.partitions:
+        before = f" before the first cut, {format_when(cuts[0])}" if cuts else ""
+        log.warning(
+            "no item property was told%s: no item has a category, a price or other; give earlier rows, or cut later",
+            before,
+        )
     for partition in set(range(given.num_partitions)) - reading.partitions:
         write_table(job.work.properties(partition), catalogue.no_properties())
     log.info("read %d item property rows into %d partitions", reading.rows, given.num_partitions)

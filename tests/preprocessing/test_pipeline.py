@@ -253,6 +253,21 @@ def test_bad_rows_of_each_input_are_kept_apart(tmp_path):
     assert statistics["catalogue"]["price_is_no_number"] == 1
 
 
+@pytest.mark.parametrize("rows", [[], [f"{START_MS + 60 * DAY_MS},i1,categoryid,1"]])
+def test_item_properties_of_which_none_was_told_in_time_are_no_error(tmp_path, rows, caplog):
+    """A file with a header only, and one whose only row lies behind the 50 days of events."""
+    config = PrepareConfig(
+        events=write_events(tmp_path / "events.csv", *plain_events(50)),
+        item_properties=write_lines(tmp_path / "properties.csv", "timestamp,itemid,property,value", *rows),
+    )
+    root = str(tmp_path / "dataset")
+    prepare(config, root)
+    # 0.8 of 50 events, one a day: the cut is on day 40
+    assert "no item property was told before the first cut, 2015-09-28T16:00" in caplog.text
+    items = read_catalogue([join(root, name) for name in read_manifest(root).catalogue_files])
+    assert (len(items), items["category_id"].null_count) == (4, 4)
+
+
 def test_items_beyond_the_vocabularys_limits_stay_in_the_catalogue(tmp_path):
     # four items, ten views each; a limit of two keeps the first two by id
     config = PrepareConfig(
