@@ -183,7 +183,8 @@ def _read_tree(job: Job, inputs: Mapping[str, _Input]) -> tuple[catalogue.Catego
     tree, reading, rejects = catalogue.read_tree(chunk for _, chunk in chunks)
     _check_rejects("category tree", reading, job.config)
     if reading.rejects:
-        stages.WriteRejects(job.layout.rejects)((stages.reject_name("category-tree", chunks[0][0]), rejects))
+        kept = [sources.keep_first(part) for part in rejects]
+        stages.WriteRejects(job.layout.rejects)((stages.reject_name("category-tree", chunks[0][0]), kept))
     return tree, reading
 
 

@@ -8,6 +8,7 @@ import csv
 import gzip
 import logging
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -27,6 +28,7 @@ _GZIP_RATIO = 3  # event logs and item properties, by gzip -6
 _COMMA, _QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b',"\n\r'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _REJECT_TEXT_BYTES = 200
+_REJECTS_KEPT = 1000  # of each reason, a chunk: all of a file's come together in one worker, 550 bytes each
 _DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
@@ -158,6 +160,22 @@ def reject_rows(parsed: ParsedRows, flaws: Flaws) -> Rejects:
         [*first.positions, *more.positions],
         [*first.reasons, *more.reasons],
         [*first.texts, *more.texts],
+    )
+
+
+def keep_first(rejects: Rejects) -> Rejects:
+    """The first rows of each reason, as many as are written of a chunk."""
+    numbered: Counter[str] = Counter()
+    kept = []
+    for place, reason in enumerate(rejects.reasons):
+        numbered[reason] += 1
+        if numbered[reason] <= _REJECTS_KEPT:
+            kept.append(place)
+    return Rejects(
+        rejects.path,
+        [rejects.positions[place] for place in kept],
+        [rejects.reasons[place] for place in kept],
+        [rejects.texts[place] for place in kept],
     )
 
 

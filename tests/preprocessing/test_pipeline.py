@@ -22,7 +22,7 @@ from contract.layout import DatasetLayout, join
 from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
 from contract.schema import Split, Vocabulary
 from contract.shards import Shard, read_timelines
-from preprocessing import graphs
+from preprocessing import graphs, sources
 from preprocessing.config import PrepareConfig, SplitConfig, VocabularyConfig
 from preprocessing.graphs import Job, beam_options
 from preprocessing.pipeline import prepare
@@ -218,6 +218,23 @@ def test_few_bad_rows_are_kept_with_their_place(tmp_path):
     (rejects,) = (tmp_path / "dataset" / "rejects").iterdir()
     row = json.loads(rejects.read_text())
     assert row == {"file": path, "byte": Path(path).read_text().index(bad), "reason": "unknown event kind", "row": bad}
+
+
+def test_bad_rows_that_are_not_kept_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_REJECTS_KEPT", 2)
+    bad = [f"bad-{n}" for n in range(5)]
+    events = write_events(tmp_path / "events.csv", *bad, *plain_events(20))
+    tree = write_lines(tmp_path / "tree.csv", "categoryid,parentid", "1,", *bad)
+    with pytest.raises(ValueError, match=r"5 of 25 event rows are bad, 20.00%"):
+        prepare(PrepareConfig(events=events, max_reject_share=0.19), str(tmp_path / "dataset"))
+    config = PrepareConfig(events=events, category_tree=tree, max_reject_share=0.9)
+    assert prepare(config, str(tmp_path / "dataset"))["rejected"] == {"wrong number of fields": 5}
+    told = json.loads((tmp_path / "dataset" / "statistics.json").read_text())
+    for name, file in (("events", "events"), ("category_tree", "category-tree")):
+        examples = told[name]["reject_examples"]["wrong number of fields"]
+        assert [example["row"] for example in examples] == bad[:3]
+        (path,) = (tmp_path / "dataset" / "rejects").glob(f"{file}-*")
+        assert [json.loads(line)["row"] for line in path.read_text().splitlines()] == bad[:2]
 
 
 def test_bad_rows_of_each_input_are_kept_apart(tmp_path):

@@ -192,3 +192,17 @@ def test_positions_point_at_the_rows(tmp_path):
     (chunk,) = read_chunks(source)
     first = len(HEADER) + 2  # behind the header's line feed and the blank line
     assert (parse_chunk(chunk).begins + chunk.position).tolist() == [first, first + len(GOOD) + 1]
+
+
+def test_of_each_reason_the_first_bad_rows_of_a_chunk_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_REJECTS_KEPT", 2)
+    short, unknown = "short", "1440000000000,v,looked,i,"
+    rows = "".join(f"{row}\n" for row in (unknown, short, short, unknown, short, unknown))
+    _, rejects, _ = parse(tmp_path / "events.csv", f"{HEADER}\n{rows}".encode())
+    assert len(rejects.reasons) == 6
+    kept = sources.keep_first(rejects)
+    # a row of 6 bytes is short, one of 26 has an unknown kind; malformed rows stand first
+    begin = len(HEADER) + 1
+    assert list(kept.positions) == [begin + 26, begin + 32, begin, begin + 38]
+    assert list(kept.reasons) == [validation.FIELD_COUNT] * 2 + [validation.UNKNOWN_EVENT] * 2
+    assert list(kept.texts) == [short, short, unknown, unknown]
