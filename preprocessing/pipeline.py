@@ -123,6 +123,7 @@ def prepare(
         expected = expectations.describe_expectations(description, root)
         expectations.write_expectations(expected, root)
         storage.remove(join(root, _INTERMEDIATE))
+        storage.remove_partial(root)  # of a worker that was killed while it wrote into a folder that all share
         manifest = _describe(job, cuts, sizes, splits_found, {shard.name: shard.sha256 for shard in shards})
         checks = expectations.compare(baseline, expected, root, config.expectations) if baseline else []
         write_manifest(manifest, staging)

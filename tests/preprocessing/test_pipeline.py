@@ -404,6 +404,21 @@ def test_only_in_this_process_does_a_graph_run_beside_another(tmp_path, argument
         assert (making.result() is not threading.current_thread()) == is_beside
 
 
+def test_what_a_killed_worker_left_half_written_is_not_published(tmp_path, monkeypatch):
+    """Beam has given its work to another worker, which wrote the whole file beside it."""
+    whole = graphs.write_catalogue
+
+    def write_catalogue(job: Job, num_partitions: int) -> None:
+        whole(job, num_partitions)
+        for path in (job.layout.catalogue, job.layout.timelines):
+            Path(path, "left.parquet.partial-0123456789abcdef0123456789abcdef").write_bytes(b"half of")
+
+    monkeypatch.setattr(graphs, "write_catalogue", write_catalogue)
+    prepare(PrepareConfig(events=write_events(tmp_path / "e.csv", *plain_events(50))), str(tmp_path / "dataset"))
+    assert (tmp_path / "dataset" / "manifest.json").exists()
+    assert not list(tmp_path.rglob("*.partial-*"))
+
+
 def test_an_error_does_not_wait_for_all_of_the_graph_beside_it(tmp_path):
     job = Job(PrepareConfig(events=""), DatasetLayout(str(tmp_path)), Workspace(str(tmp_path)), PipelineOptions([]))
     begun, num_made = threading.Event(), 0
