@@ -5,9 +5,11 @@ import itertools
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract import storage
 from preprocessing import sources, validation
 from preprocessing.sources import ByteRange, list_byte_ranges, parse_chunk, read_chunks
 from preprocessing.timelines import EVENT_COLUMNS, OPTIONAL_EVENT_COLUMNS, parse_events
@@ -206,3 +208,24 @@ def test_of_each_reason_the_first_bad_rows_of_a_chunk_are_kept(tmp_path, monkeyp
     assert list(kept.positions) == [begin + 26, begin + 32, begin, begin + 38]
     assert list(kept.reasons) == [validation.FIELD_COUNT] * 2 + [validation.UNKNOWN_EVENT] * 2
     assert list(kept.texts) == [short, short, unknown, unknown]
+
+
+def test_a_file_of_a_store_is_fetched_once(monkeypatch):
+    """Three ranges of 8 MiB, fetched with 64 KiB for the ends of their last lines, and 64 KiB for the header."""
+    uri, row = "memory://fetched/events.csv", f"{GOOD}\n".encode()
+    content = f"{HEADER}\n".encode() + row * ((24 << 20) // len(row))
+    storage.write_bytes(uri, content)
+    fetched, cat_file = [], MemoryFileSystem.cat_file
+
+    def counting(self, path: str, **limits: int) -> bytes:
+        fetched.append(cat_file(self, path, **limits))
+        return fetched[-1]
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", counting)
+    ranges, _ = list_byte_ranges(uri, EVENT_COLUMNS, OPTIONAL_EVENT_COLUMNS)
+    assert [len(piece) for piece in fetched] == [64 << 10]
+    assert len(ranges) == 3
+    assert b"".join(chunk.data for source in ranges for chunk in read_chunks(source)) == content[len(HEADER) + 1 :]
+    # each range is fetched from the byte before it, the last to the end of the file; two have 64 KiB more
+    assert sum(map(len, fetched[1:])) == len(content) - (len(HEADER) + 1) + 1 + 2 * (64 << 10)
+    storage.remove("memory://fetched")
