@@ -5,13 +5,13 @@ program that starts them: it can refuse an input in plain words before anything 
 """
 
 import contextlib
-import copy
 import io
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import apache_beam as beam
 import tensorflow_transform.beam as tft_beam
@@ -23,11 +23,12 @@ from contract.layout import DatasetLayout, join
 from contract.schema import Vocabulary
 from preprocessing import catalogue, stages, statistics, transform, vocabularies
 from preprocessing.config import PrepareConfig
-from preprocessing.progress import Phase, Tell, watch
+from preprocessing.progress import Phase, Tell, stop_pipelines, watch
 from preprocessing.sources import ByteRange
 from preprocessing.stages import ALL_ITEMS, CATEGORY_VIEWS, ITEMS, READ, REJECTS, SUMMARIES
 from preprocessing.workspace import Workspace, read_result, write_result
 
+Result = TypeVar("Result")
 Cuts = tuple[int, int] | None
 
 # no column that is analyzed or in the catalogue needs them, and a table of either takes hundreds of bytes an id in
@@ -93,16 +94,36 @@ class Job:
     def pipeline(self, *phases: Phase) -> Iterator[tuple[beam.Pipeline, Tell]]:
         """A pipeline that has run to its end when the context closes, and what its elements tell of its phases.
 
-        The in-process runner stands for Beam's DirectRunner, which would first look for a download. Options of its own:
-        while Beam copies those of a pipeline it takes their runner away, and another, made beside it, would run here.
+        The in-process runner stands for Beam's DirectRunner, which would first look for a download.
         """
         runner = FnApiRunner() if is_in_process(self.options) else None
         processes = self.options.view_as(DirectOptions).direct_running_mode == "multi_processing"
         with (
             watch(*phases, is_shown=runner is not None and not processes) as tell,
-            beam.Pipeline(runner=runner, options=copy.deepcopy(self.options)) as pipeline,
+            beam.Pipeline(runner=runner, options=self.options) as pipeline,
         ):
             yield pipeline, tell
+
+    @contextmanager
+    def beside(self, make: Callable[[], Result]) -> Iterator[Future[Result]]:
+        """What `make`, which runs a graph, gives: where that runs in this process, in a thread beside the context.
+
+        Elsewhere it is made before the context: each graph has all workers to itself, and Beam starts a job server in
+        no thread but the main one, nor makes two pipelines at once: while it copies the options of one it takes their
+        runner away.
+        """
+        if is_in_process(self.options):
+            with ThreadPoolExecutor(1) as thread:
+                made = thread.submit(make)
+                try:
+                    yield made
+                except BaseException:
+                    stop_pipelines()  # after an error or SIGTERM nobody waits for the rest of it
+                    raise
+        else:
+            done: Future[Result] = Future()
+            done.set_result(make())
+            yield done
 
 
 def read_events(job: Job, ranges: Sequence[ByteRange], num_partitions: int) -> statistics.ReadingSummary:

@@ -10,7 +10,6 @@ import logging
 import math
 import uuid
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -75,6 +74,7 @@ def prepare(
         work = Workspace(join(root, _INTERMEDIATE, uuid.uuid4().hex))
         job = Job(config, DatasetLayout(root), work, options)
 
+        tree, tree_reading = _read_tree(job, inputs)  # waits for no graph: refused before the first
         reading, num_partitions = _read_events(job, inputs)
         cuts = splits.choose_cuts(reading.times, config.split) if config.split.method == SplitMethod.TIME else None
         events = graphs.count_ids(job, num_partitions, cuts)
@@ -87,10 +87,7 @@ def prepare(
         items = vocabulary.index_items(job.work, num_item_partitions, counted, config.items, job.layout)
         write = stages.WriteTimelines(job.layout, job.work, cuts, config, num_partitions, visitors, items)
         # one core's worth of Python each: the catalogue and the graph need the vocabularies alone, not the shards
-        with ThreadPoolExecutor(1) as beside:
-            writing = beside.submit(graphs.write_timelines, job, num_partitions, write)
-
-            tree, tree_reading = _read_tree(job, inputs)
+        with job.beside(lambda: graphs.write_timelines(job, num_partitions, write)) as writing:
             frequent = catalogue.choose_properties(job.result("properties"), config.properties) if properties else ()
             items_found = graphs.assemble_catalogue(job, num_item_partitions, properties is not None, frequent, tree)
             sizes = {Vocabulary.VISITORS: visitors, Vocabulary.ITEMS: items}
@@ -102,6 +99,8 @@ def prepare(
                 has_gaps=events.training_gaps > 0,
                 num_buckets=config.num_buckets,
             )
+            if writing.done():
+                writing.result()  # a full disk is told before the next graph
             graphs.fit_transform(job, num_partitions, num_item_partitions, cuts, fitted)
             graphs.write_catalogue(job, num_item_partitions)
             graphs.complete_transform(job)
@@ -124,6 +123,7 @@ def prepare(
         expected = expectations.describe_expectations(description, root)
         expectations.write_expectations(expected, root)
         storage.remove(join(root, _INTERMEDIATE))
+        storage.remove_partial(root)  # of a worker that was killed while it wrote into a folder that all share
         manifest = _describe(job, cuts, sizes, splits_found, {shard.name: shard.sha256 for shard in shards})
         checks = expectations.compare(baseline, expected, root, config.expectations) if baseline else []
         write_manifest(manifest, staging)
@@ -184,7 +184,8 @@ def _read_tree(job: Job, inputs: Mapping[str, _Input]) -> tuple[catalogue.Catego
     tree, reading, rejects = catalogue.read_tree(chunk for _, chunk in chunks)
     _check_rejects("category tree", reading, job.config)
     if reading.rejects:
-        stages.WriteRejects(job.layout.rejects)((stages.reject_name("category-tree", chunks[0][0]), rejects))
+        kept = [sources.keep_first(part) for part in rejects]
+        stages.WriteRejects(job.layout.rejects)((stages.reject_name("category-tree", chunks[0][0]), kept))
     return tree, reading
 
 
@@ -197,6 +198,12 @@ def _read_properties(
     # only a split by time has a future to keep out
     reading = graphs.read_properties(job, given.ranges, given.num_partitions, cuts[0] if cuts else math.inf)
     _check_rejects("item property", reading, job.config)
+    if not reading.partitions:
+        before = f" before the first cut, {format_when(cuts[0])}" if cuts else ""
+        log.warning(
+            "no item property was told%s: no item has a category, a price or other; give earlier rows, or cut later",
+            before,
+        )
     for partition in set(range(given.num_partitions)) - reading.partitions:
         write_table(job.work.properties(partition), catalogue.no_properties())
     log.info("read %d item property rows into %d partitions", reading.rows, given.num_partitions)

@@ -26,9 +26,12 @@ class _Bars:
 
     def __init__(self, phases: Sequence[Phase], *, is_shown: bool) -> None:
         self._left, self._is_shown = list(phases), is_shown
+        self.is_stopped = False
         self._open_next()
 
     def move(self, amount: int) -> None:
+        if self.is_stopped:
+            raise InterruptedError("nobody waits for this pipeline any longer")
         self._bar.update(amount)
         if self._left and self._bar.n >= self._total:
             self._bar.close()
@@ -61,6 +64,12 @@ class Tell:
     def one(self, _: object) -> None:
         """One more is done."""
         self.amount(1)
+
+
+def stop_pipelines() -> None:
+    """Lets the pipelines of this process fail at the next element that tells of itself."""
+    for bars in list(_OPEN.values()):
+        bars.is_stopped = True
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import csv
 import gzip
 import logging
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -23,10 +24,12 @@ from preprocessing.validation import Flaws
 log = logging.getLogger(__name__)
 
 _READ_BYTES = 8 << 20
+_LINE_BYTES = 64 << 10  # fetched of a store at once, it holds a header, or the rest of a range's last line
 _GZIP_RATIO = 3  # event logs and item properties, by gzip -6
 _COMMA, _QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b',"\n\r'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _REJECT_TEXT_BYTES = 200
+_REJECTS_KEPT = 1000  # of each reason, a chunk: all of a file's come together in one worker, 550 bytes each
 _DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
@@ -112,7 +115,8 @@ def list_byte_ranges(glob: str, required: Sequence[str], optional: Sequence[str]
 
 def read_chunks(source: ByteRange) -> Iterator[Chunk]:
     """The lines of a byte range, a few MiB at a time, each chunk ending with a line feed."""
-    with _open(source.path) as file:
+    # in one piece with the byte before it and the end of its last line: a second piece would be as large
+    with _open(source.path, _READ_BYTES + _LINE_BYTES) as file:
         position = _seek_line(file, source)
         pending = b""
         while source.end is None or position + len(pending) < source.end:
@@ -161,6 +165,22 @@ def reject_rows(parsed: ParsedRows, flaws: Flaws) -> Rejects:
     )
 
 
+def keep_first(rejects: Rejects) -> Rejects:
+    """The first rows of each reason, as many as are written of a chunk."""
+    numbered: Counter[str] = Counter()
+    kept = []
+    for place, reason in enumerate(rejects.reasons):
+        numbered[reason] += 1
+        if numbered[reason] <= _REJECTS_KEPT:
+            kept.append(place)
+    return Rejects(
+        rejects.path,
+        [rejects.positions[place] for place in kept],
+        [rejects.reasons[place] for place in kept],
+        [rejects.texts[place] for place in kept],
+    )
+
+
 def _rejects(chunk: Chunk, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> Rejects:
     bad = flaws.bad_rows
     return Rejects(
@@ -194,13 +214,13 @@ def _is_compressed(path: str) -> bool:
     return path.endswith(".gz")
 
 
-def _open(path: str) -> BinaryIO:
-    file = storage.open_binary(path)
+def _open(path: str, piece_bytes: int) -> BinaryIO:
+    file = storage.open_binary(path, piece_bytes)
     return cast(BinaryIO, gzip.GzipFile(fileobj=file) if _is_compressed(path) else file)
 
 
 def _read_header(path: str) -> tuple[tuple[str, ...], int]:
-    with _open(path) as file:
+    with _open(path, _LINE_BYTES) as file:
         try:
             line = file.readline()
         except _DAMAGE as error:

@@ -29,7 +29,7 @@ from preprocessing.columns import encode_columns
 from preprocessing.config import PrepareConfig, PropertyConfig, SplitConfig
 from preprocessing.correlation import Moments, count_moments
 from preprocessing.exchange import Piece, receive_rows, send_rows
-from preprocessing.sources import ByteRange, Rejects, read_chunks
+from preprocessing.sources import ByteRange, Rejects, keep_first, read_chunks
 from preprocessing.splits import SPLITS, TRAIN
 from preprocessing.workspace import Workspace, read_table, write_result, write_table
 
@@ -350,7 +350,7 @@ def reject_name(what: str, source: ByteRange) -> str:
 def _account(what: str, source: ByteRange, summary: statistics.ReadingSummary, rejects: Rejects) -> Iterator[Any]:
     yield beam.pvalue.TaggedOutput(SUMMARIES, summary)
     if rejects.reasons:
-        yield beam.pvalue.TaggedOutput(REJECTS, (reject_name(what, source), rejects))
+        yield beam.pvalue.TaggedOutput(REJECTS, (reject_name(what, source), keep_first(rejects)))
 
 
 def _read_timelines(work: Workspace, partition: int) -> timelines.Timelines:

@@ -64,8 +64,11 @@ def count_values(lists: pa.Array) -> pa.Table:
 
 
 def merge_counts(encoded: Iterable[bytes]) -> bytes:
-    """Encoded count tables (id, count, …) as one, each id once: sums, but the least first and greatest last time."""
-    tables = [decode_columns(part) for part in encoded]
+    """Encoded count tables (id, count, …) as one, each id once: sums, but the least first and greatest last time.
+
+    Of no table, b"", which as a part is passed over.
+    """
+    tables = [decode_columns(part) for part in encoded if part]
     if not tables:
         return b""
     table = pa.concat_tables(tables)

@@ -27,7 +27,7 @@ from contract.storage.files import (
 )
 from contract.storage.publication import CLAIM, check_writable, publish_directory, refuse_existing
 from contract.storage.scratch import make_scratch
-from contract.storage.stores import is_local, is_served_by_tensorflow, local_path
+from contract.storage.stores import is_local, is_served_by_tensorflow, local_path, remove_partial
 
 __all__ = [
     "CLAIM",
@@ -48,6 +48,7 @@ __all__ = [
     "read_bytes",
     "refuse_existing",
     "remove",
+    "remove_partial",
     "sha256",
     "size",
     "upload",

@@ -41,11 +41,11 @@ def write_bytes(uri: str, content: bytes) -> None:
     _change(uri, "writing", lambda store: store.write(uri, content))
 
 
-def open_binary(uri: str) -> BinaryIO:
-    """A file opened for reading piece by piece; each piece is tried again by itself."""
+def open_binary(uri: str, piece_bytes: int = _READ_BYTES) -> BinaryIO:
+    """A file opened for reading; of a store it is fetched in pieces, each of which is tried again by itself."""
     if is_local(uri):
         return open(local_path(uri), "rb")
-    return cast(BinaryIO, io.BufferedReader(_RemoteFile(uri), _READ_BYTES))
+    return cast(BinaryIO, io.BufferedReader(_RemoteFile(uri), piece_bytes))
 
 
 def remove(uri: str) -> None:

@@ -5,6 +5,7 @@ import glob
 import importlib
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import fsspec
 
+_PARTIAL = re.compile(r"\.partial-[0-9a-f]{32}$")  # names of `_replacing`
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci")
 # of signed addresses: whoever reads the address may read the file
 _SECRET_PARAMETERS = ("x-amz-signature", "x-amz-credential", "x-amz-security-token", "x-goog-signature", "sig", "token")
@@ -130,12 +132,12 @@ class LocalStore:
             shutil.copyfile(path, partial)
 
     def list_files(self, uri: str) -> list[str]:
-        root = local_path(uri)
-        found = [os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names]
-        return [os.path.relpath(path, root) for path in found]
+        """What is being written, or was left half written, is no file yet."""
+        return [name for name in _names_below(uri) if not _PARTIAL.search(name)]
 
     def glob(self, pattern: str) -> list[str]:
-        return [path for path in glob.glob(pattern.removeprefix("file://"), recursive=True) if os.path.isfile(path)]
+        found = glob.glob(pattern.removeprefix("file://"), recursive=True)
+        return [path for path in found if os.path.isfile(path) and not _PARTIAL.search(path)]
 
     def remove(self, uri: str) -> None:
         path = local_path(uri)
@@ -143,6 +145,14 @@ class LocalStore:
             shutil.rmtree(path)
         elif os.path.lexists(path):
             os.remove(path)
+
+
+def remove_partial(uri: str) -> None:
+    """Removes what killed processes left half written below a local directory; other stores show only whole files."""
+    if is_local(uri):
+        for name in filter(_PARTIAL.search, _names_below(uri)):
+            with contextlib.suppress(FileNotFoundError):  # its writer lives, and has just finished
+                os.remove(os.path.join(local_path(uri), name))
 
 
 class FsspecStore:
@@ -260,6 +270,12 @@ class TensorFlowStore:
         """Raises where S3 does not answer: of a file, tensorflow-io then says that there is none."""
         if uri.startswith("s3://"):
             self._gfile.exists("/".join(uri.split("/")[:3]) + "/")
+
+
+def _names_below(uri: str) -> list[str]:
+    root = local_path(uri)
+    found = [os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names]
+    return [os.path.relpath(path, root) for path in found]
 
 
 @contextlib.contextmanager

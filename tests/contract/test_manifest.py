@@ -1,8 +1,11 @@
 """A directory without a manifest, or that differs from it, is not a dataset."""
 
+import dataclasses
+import hashlib
 import json
 
 import pytest
+import tensorflow as tf
 
 from contract import storage
 from contract.errors import ContractError
@@ -60,6 +63,18 @@ def test_a_missing_file_is_named(root, tmp_path):
     (tmp_path / "statistics.json").unlink()
     with pytest.raises(ContractError, match=r"statistics.json is missing"):
         verify_files(read_manifest(root), root)
+
+
+def test_a_shard_is_verified_up_front_where_it_is_not_fetched(root):
+    """TensorFlow opens ram:// itself, as gs://; memory:// is fetched, which verifies it."""
+    shard = {"timelines/a": hashlib.sha256(b"whole").hexdigest()}
+    manifest = dataclasses.replace(read_manifest(root), files=shard)
+    tf.io.gfile.makedirs("ram://verified/timelines")  # without it ram:// lists nothing
+    for store in ("memory://verified", "ram://verified"):
+        storage.write_bytes(f"{store}/timelines/a", b"other")
+    verify_files(manifest, "memory://verified")
+    with pytest.raises(ContractError, match=r"ram://verified/timelines/a differs from the manifest"):
+        verify_files(manifest, "ram://verified")
 
 
 @pytest.mark.parametrize(

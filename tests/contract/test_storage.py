@@ -113,6 +113,17 @@ def test_a_disk_that_is_full_keeps_what_stood_there_and_nothing_else(tmp_path, w
     assert (tmp_path / "a").read_bytes() == b"old"
 
 
+def test_what_a_killed_process_left_half_written_is_no_file(tmp_path):
+    partial = tmp_path / "items.parquet.partial-0123456789abcdef0123456789abcdef"
+    for path in (tmp_path / "items.parquet", tmp_path / "items.parquet.partial-mine", partial):
+        path.write_bytes(b"")
+    whole = ["items.parquet", "items.parquet.partial-mine"]
+    assert storage.list_files(str(tmp_path)) == whole
+    assert storage.find_files(f"{tmp_path}/*") == [str(tmp_path / name) for name in whole]
+    storage.remove_partial(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == whole
+
+
 def test_an_unknown_scheme_says_what_to_install():
     with pytest.raises(ValueError, match=r"cannot open nosuch://x"):
         storage.exists("nosuch://x/y")

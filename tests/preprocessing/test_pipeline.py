@@ -5,13 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from contract import storage
 from contract.catalogue import read_catalogue
@@ -20,10 +22,11 @@ from contract.layout import DatasetLayout, join
 from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
 from contract.schema import Split, Vocabulary
 from contract.shards import Shard, read_timelines
+from preprocessing import graphs, sources
 from preprocessing.config import PrepareConfig, SplitConfig, VocabularyConfig
-from preprocessing.graphs import Job, beam_options, is_in_process
+from preprocessing.graphs import Job, beam_options
 from preprocessing.pipeline import prepare
-from preprocessing.progress import Phase
+from preprocessing.progress import Phase, watch
 from preprocessing.transform import load_transform
 from preprocessing.vocabularies import assign_indices
 from preprocessing.workspace import Workspace
@@ -217,6 +220,23 @@ def test_few_bad_rows_are_kept_with_their_place(tmp_path):
     assert row == {"file": path, "byte": Path(path).read_text().index(bad), "reason": "unknown event kind", "row": bad}
 
 
+def test_bad_rows_that_are_not_kept_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_REJECTS_KEPT", 2)
+    bad = [f"bad-{n}" for n in range(5)]
+    events = write_events(tmp_path / "events.csv", *bad, *plain_events(20))
+    tree = write_lines(tmp_path / "tree.csv", "categoryid,parentid", "1,", *bad)
+    with pytest.raises(ValueError, match=r"5 of 25 event rows are bad, 20.00%"):
+        prepare(PrepareConfig(events=events, max_reject_share=0.19), str(tmp_path / "dataset"))
+    config = PrepareConfig(events=events, category_tree=tree, max_reject_share=0.9)
+    assert prepare(config, str(tmp_path / "dataset"))["rejected"] == {"wrong number of fields": 5}
+    told = json.loads((tmp_path / "dataset" / "statistics.json").read_text())
+    for name, file in (("events", "events"), ("category_tree", "category-tree")):
+        examples = told[name]["reject_examples"]["wrong number of fields"]
+        assert [example["row"] for example in examples] == bad[:3]
+        (path,) = (tmp_path / "dataset" / "rejects").glob(f"{file}-*")
+        assert [json.loads(line)["row"] for line in path.read_text().splitlines()] == bad[:2]
+
+
 def test_bad_rows_of_each_input_are_kept_apart(tmp_path):
     for name in ("events", "properties", "tree"):
         (tmp_path / name).mkdir()
@@ -248,6 +268,21 @@ def test_bad_rows_of_each_input_are_kept_apart(tmp_path):
     assert (example["file"], example["row"]) == (str(tmp_path / "properties" / "2015.csv"), "bad")
     assert statistics["category_tree"]["rejected"] == {"wrong number of fields": 1}
     assert statistics["catalogue"]["price_is_no_number"] == 1
+
+
+@pytest.mark.parametrize("rows", [[], [f"{START_MS + 60 * DAY_MS},i1,categoryid,1"]])
+def test_item_properties_of_which_none_was_told_in_time_are_no_error(tmp_path, rows, caplog):
+    """A file with a header only, and one whose only row lies behind the 50 days of events."""
+    config = PrepareConfig(
+        events=write_events(tmp_path / "events.csv", *plain_events(50)),
+        item_properties=write_lines(tmp_path / "properties.csv", "timestamp,itemid,property,value", *rows),
+    )
+    root = str(tmp_path / "dataset")
+    prepare(config, root)
+    # 0.8 of 50 events, one a day: the cut is on day 40
+    assert "no item property was told before the first cut, 2015-09-28T16:00" in caplog.text
+    items = read_catalogue([join(root, name) for name in read_manifest(root).catalogue_files])
+    assert (len(items), items["category_id"].null_count) == (4, 4)
 
 
 def test_items_beyond_the_vocabularys_limits_stay_in_the_catalogue(tmp_path):
@@ -336,9 +371,8 @@ KILL_AT_PUBLICATION = """
 import os, signal, sys
 from contract import storage
 from preprocessing.config import PrepareConfig
-from preprocessing.graphs import Job, beam_options, is_in_process
+from preprocessing.graphs import beam_options
 from preprocessing.pipeline import prepare
-from preprocessing.progress import Phase
 rename = os.rename
 def killed(source, destination):
     if destination.endswith("dataset"):
@@ -361,20 +395,64 @@ def test_a_run_killed_while_publishing_leaves_nothing_that_looks_like_a_dataset(
     verify_files(read_manifest(output), output)
 
 
-def test_a_graph_is_not_run_here_because_another_is_made_beside_it(tmp_path):
-    """While Beam copies the options of one pipeline it takes their runner away."""
-    options = beam_options(["--runner=PortableRunner", "--job_endpoint=localhost:1"])
+@pytest.mark.parametrize(("arguments", "is_beside"), [([], True), (["--runner=FlinkRunner"], False)])
+def test_only_in_this_process_does_a_graph_run_beside_another(tmp_path, arguments, is_beside):
+    """Beam starts Flink's job server, which asks for signals: a thread may not."""
+    options = PipelineOptions(arguments)
     job = Job(PrepareConfig(events=""), DatasetLayout(str(tmp_path)), Workspace(str(tmp_path)), options)
+    with job.beside(threading.current_thread) as making:
+        assert (making.result() is not threading.current_thread()) == is_beside
 
-    def make_graphs() -> None:
-        for _ in range(50):
-            # an error in its context, and it is not run
-            with pytest.raises(InterruptedError), job.pipeline(Phase("nothing", 1)):
-                raise InterruptedError
 
-    with ThreadPoolExecutor(1) as beside:
-        making = beside.submit(make_graphs)
-        asked = [is_in_process(options) for _ in iter(making.done, True)]
-        making.result()
-    assert asked
-    assert not any(asked)
+def test_what_a_killed_worker_left_half_written_is_not_published(tmp_path, monkeypatch):
+    """Beam has given its work to another worker, which wrote the whole file beside it."""
+    whole = graphs.write_catalogue
+
+    def write_catalogue(job: Job, num_partitions: int) -> None:
+        whole(job, num_partitions)
+        for path in (job.layout.catalogue, job.layout.timelines):
+            Path(path, "left.parquet.partial-0123456789abcdef0123456789abcdef").write_bytes(b"half of")
+
+    monkeypatch.setattr(graphs, "write_catalogue", write_catalogue)
+    prepare(PrepareConfig(events=write_events(tmp_path / "e.csv", *plain_events(50))), str(tmp_path / "dataset"))
+    assert (tmp_path / "dataset" / "manifest.json").exists()
+    assert not list(tmp_path.rglob("*.partial-*"))
+
+
+def test_an_error_does_not_wait_for_all_of_the_graph_beside_it(tmp_path):
+    job = Job(PrepareConfig(events=""), DatasetLayout(str(tmp_path)), Workspace(str(tmp_path)), PipelineOptions([]))
+    begun, num_made = threading.Event(), 0
+
+    def make() -> None:
+        nonlocal num_made
+        with watch(Phase("shards", 100), is_shown=False) as tell:
+            begun.set()
+            for _ in range(100):
+                time.sleep(0.05)
+                tell.one("a shard")
+                num_made += 1
+
+    with pytest.raises(SystemExit), job.beside(make):
+        begun.wait(10)
+        raise SystemExit(143)
+    assert num_made < 100
+
+
+def test_a_category_tree_is_refused_before_the_first_graph(tmp_path, monkeypatch):
+    monkeypatch.setattr(graphs, "read_events", lambda *_: pytest.fail("a graph was run"))
+    config = PrepareConfig(
+        events=write_events(tmp_path / "events.csv", *plain_events(9)),
+        category_tree=write_lines(tmp_path / "tree.csv", "categoryid,parentid", "1,", "bad"),
+    )
+    with pytest.raises(ValueError, match=r"1 of 2 category tree rows are bad"):
+        prepare(config, str(tmp_path / "dataset"))
+
+
+def test_shards_that_cannot_be_written_are_told_before_the_transform_is_fitted(tmp_path, monkeypatch):
+    def write_timelines(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(graphs, "write_timelines", write_timelines)
+    monkeypatch.setattr(graphs, "fit_transform", lambda *_: pytest.fail("a graph was run"))
+    with pytest.raises(OSError, match="No space left"):
+        prepare(PrepareConfig(events=write_events(tmp_path / "e.csv", *plain_events(50))), str(tmp_path / "dataset"))

@@ -56,3 +56,12 @@ def test_what_was_done_stands_in_the_log(bars, caplog):
     with watch(Phase("events", 2048, "B"), Phase("timelines", 3), is_shown=False):
         pass
     assert "events: 2,048 B, timelines: 3 partitions; " in caplog.text
+
+
+def test_a_stopped_pipeline_fails_at_its_next_element(bars):
+    with watch(Phase("made", 2), is_shown=True) as tell:
+        tell.one("a partition")
+        progress.stop_pipelines()
+        with pytest.raises(InterruptedError):
+            tell.one("another")
+    assert bars[0].n == 1

@@ -5,9 +5,11 @@ import itertools
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract import storage
 from preprocessing import sources, validation
 from preprocessing.sources import ByteRange, list_byte_ranges, parse_chunk, read_chunks
 from preprocessing.timelines import EVENT_COLUMNS, OPTIONAL_EVENT_COLUMNS, parse_events
@@ -192,3 +194,38 @@ def test_positions_point_at_the_rows(tmp_path):
     (chunk,) = read_chunks(source)
     first = len(HEADER) + 2  # behind the header's line feed and the blank line
     assert (parse_chunk(chunk).begins + chunk.position).tolist() == [first, first + len(GOOD) + 1]
+
+
+def test_of_each_reason_the_first_bad_rows_of_a_chunk_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_REJECTS_KEPT", 2)
+    short, unknown = "short", "1440000000000,v,looked,i,"
+    rows = "".join(f"{row}\n" for row in (unknown, short, short, unknown, short, unknown))
+    _, rejects, _ = parse(tmp_path / "events.csv", f"{HEADER}\n{rows}".encode())
+    assert len(rejects.reasons) == 6
+    kept = sources.keep_first(rejects)
+    # a row of 6 bytes is short, one of 26 has an unknown kind; malformed rows stand first
+    begin = len(HEADER) + 1
+    assert list(kept.positions) == [begin + 26, begin + 32, begin, begin + 38]
+    assert list(kept.reasons) == [validation.FIELD_COUNT] * 2 + [validation.UNKNOWN_EVENT] * 2
+    assert list(kept.texts) == [short, short, unknown, unknown]
+
+
+def test_a_file_of_a_store_is_fetched_once(monkeypatch):
+    """Three ranges of 8 MiB, fetched with 64 KiB for the ends of their last lines, and 64 KiB for the header."""
+    uri, row = "memory://fetched/events.csv", f"{GOOD}\n".encode()
+    content = f"{HEADER}\n".encode() + row * ((24 << 20) // len(row))
+    storage.write_bytes(uri, content)
+    fetched, cat_file = [], MemoryFileSystem.cat_file
+
+    def counting(self, path: str, **limits: int) -> bytes:
+        fetched.append(cat_file(self, path, **limits))
+        return fetched[-1]
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", counting)
+    ranges, _ = list_byte_ranges(uri, EVENT_COLUMNS, OPTIONAL_EVENT_COLUMNS)
+    assert [len(piece) for piece in fetched] == [64 << 10]
+    assert len(ranges) == 3
+    assert b"".join(chunk.data for source in ranges for chunk in read_chunks(source)) == content[len(HEADER) + 1 :]
+    # each range is fetched from the byte before it, the last to the end of the file; two have 64 KiB more
+    assert sum(map(len, fetched[1:])) == len(content) - (len(HEADER) + 1) + 1 + 2 * (64 << 10)
+    storage.remove("memory://fetched")

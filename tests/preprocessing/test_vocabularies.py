@@ -35,6 +35,12 @@ def test_merged_counts_add_up_and_keep_the_first_and_last_time():
     assert merged == [{"id": "x", "count": 5, "first_seen_ms": 10, "last_seen_ms": 60}]
 
 
+def test_nothing_counted_adds_nothing():
+    counted = encode_columns(pa.table({"id": ["a"], "count": [2]}))
+    assert merge_counts([b"", counted]) == merge_counts([counted])
+    assert merge_counts([b""]) == merge_counts([]) == b""
+
+
 def test_items_that_only_properties_tell_of_have_no_events_and_come_last():
     touched = pa.table({"id": ["x"], **{name: [2] for name in COLUMNS[1:]}})
     told = untouched_items(pa.chunked_array([pa.array(["z", "x", "z", "y"])]))
