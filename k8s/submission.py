@@ -11,6 +11,7 @@ from k8s.rendering import Placement, Step, render
 from k8s.state import Phase, read_state, selector
 
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_WORKLOADS = ("Job", "JobSet")
 
 
 class Refused(Exception):  # noqa: N818 (an answer, not an error)
@@ -96,13 +97,14 @@ def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list
     """In what a workload and its settings, as they were applied, differ from those asked for; [] if in nothing."""
     applied = json.loads(existing["metadata"].get("annotations", {}).get(_APPLIED, "{}"))
     settings = [value for name in _settings(existing) if (value := kubectl.get("configmap", name))]
-    (wanted,) = [value for value in objects if value["kind"] == existing["kind"]]
-    before = _lines(applied, settings)
-    after = _lines(wanted, [value for value in objects if value["kind"] == "ConfigMap"])
+    # of either kind: a Job where a JobSet is asked for is one more difference
+    (wanted,) = [value for value in objects if value["kind"] in _WORKLOADS]
+    before = _lines(existing["kind"], applied, settings)
+    after = _lines(wanted["kind"], wanted, [value for value in objects if value["kind"] == "ConfigMap"])
     return list(difflib.unified_diff(before, after, "on the cluster", "asked for", lineterm="", n=2))
 
 
-def _lines(workload: Object, settings: Sequence[Object]) -> list[str]:
+def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]:
     """What matters of a workload and its ConfigMap, line by line: a name with a digest says nothing more."""
     arguments = [
         f"{command}: {argument}"
@@ -113,7 +115,7 @@ def _lines(workload: Object, settings: Sequence[Object]) -> list[str]:
     text = json.dumps(workload.get("spec", {}), indent=1, sort_keys=True)
     for value in settings:
         text = text.replace(value["metadata"]["name"], "run")
-    return arguments + text.splitlines()
+    return [*arguments, f"kind: {kind}", *text.splitlines()]
 
 
 def _settings(workload: Object) -> list[str]:

@@ -301,6 +301,26 @@ def test_a_job_set_is_followed_like_a_job(cluster: Cluster) -> None:
     assert cluster.calls("get pods -l jobset.sigs.k8s.io/jobset-name=train")
 
 
+@pytest.mark.parametrize(("before", "after"), [([], ["--overlay", "jobset"]), (["--overlay", "jobset"], [])])
+def test_a_job_and_a_job_set_of_a_step_differ_like_two_jobs(
+    before: list[str], after: list[str], cluster: Cluster
+) -> None:
+    kinds = ["JobSet" if flags else "Job" for flags in (before, after)]
+    cluster.play(looks={"train": [RUNNING]}, kinds={"train": "JobSet"})
+    cluster.submit(*TRAIN, *before, "--detach")
+    status, _, errors = cluster.submit(*TRAIN, *after, "--detach")
+    assert status == 1
+    assert errors.splitlines()[-1].startswith("train runs with other settings; `python k8s/submit.py cancel train`")
+    assert {f"-kind: {kinds[0]}", f"+kind: {kinds[1]}"} <= set(errors.splitlines())
+    ended = look(stopped("train-a", 1), Failed="PodFailurePolicy")
+    cluster.play(looks={"train": [ended]}, kinds={"train": "JobSet"})
+    status, _, errors = cluster.submit(*TRAIN, *after, "--detach")
+    assert (status, "train submitted again" in errors) == (0, True), errors
+    assert len(cluster.calls(f"delete {kinds[0].lower()} train")) == 1
+    held = json.loads((cluster.folder / "cluster.json").read_text())["objects"]
+    assert [f"{kind.lower()}/train" in held for kind in kinds] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
