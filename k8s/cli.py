@@ -15,7 +15,7 @@ from k8s.progress import Follower, Screen
 from k8s.rendering import OVERLAYS, STEPS, Placement, Step, render
 from k8s.settings import training_settings
 from k8s.state import read_state
-from k8s.submission import Found, Refused, find, pods_of, remove, submit
+from k8s.submission import Foreign, Found, Refused, find, pods_of, remove, submit
 from trainer.presets import PRESETS
 
 DONE, FAILED, DETACHED = 0, 1, 130
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         placement = _placement(given, parser)
         steps, epochs = _steps(given, placement, parser)
         return _run(steps, placement, epochs, given, screen)
-    except KubectlError as error:
+    except (KubectlError, Foreign) as error:
         screen.line(str(error))
         return FAILED
 
@@ -102,7 +102,11 @@ def _follow(step: str, epochs: int | None, given: argparse.Namespace, screen: Sc
 def _status(given: argparse.Namespace, _: Screen) -> int:
     kubectl = _kubectl(given)
     for step in STEPS:
-        workload = find(step, kubectl)
+        try:
+            workload = find(step, kubectl)
+        except Foreign as foreign:
+            print(f"{step}: {foreign}")
+            continue
         if workload is None:
             print(f"{step}: not submitted")
             continue

@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -317,8 +318,44 @@ def test_a_job_and_a_job_set_of_a_step_differ_like_two_jobs(
     status, _, errors = cluster.submit(*TRAIN, *after, "--detach")
     assert (status, "train submitted again" in errors) == (0, True), errors
     assert len(cluster.calls(f"delete {kinds[0].lower()} train")) == 1
-    held = json.loads((cluster.folder / "cluster.json").read_text())["objects"]
-    assert [f"{kind.lower()}/train" in held for kind in kinds] == [False, True]
+    cluster.hold(lambda held: kinds.append(*(key for key in held if key.endswith("/train"))))
+    assert kinds[2] == f"{kinds[1].lower()}/train"
+
+
+@pytest.mark.parametrize(("labels", "got"), [({}, "None"), ({"app.kubernetes.io/name": "backup"}, "backup")])
+def test_a_job_of_somebody_elses_is_neither_followed_nor_removed(
+    labels: dict[str, str], got: str, cluster: Cluster
+) -> None:
+    cluster.play(looks={"train": [FINISHED]})
+    cluster.submit(*TRAIN, "--detach")
+    cluster.hold(lambda held: held["job/train"]["metadata"].update(labels=labels))
+    answer = (
+        f"Job train is not cartwheel's: its label app.kubernetes.io/name is {got}, not cartwheel; "
+        "take another --namespace, or remove it with kubectl"
+    )
+    for command in ([*TRAIN, *FAST, "--set", "epochs=3"], ["cancel", "train"], ["logs", "train"]):
+        assert cluster.submit(*command) == (1, "", f"{answer}\n")
+    assert cluster.submit("status") == (
+        0,
+        f"prepare: not submitted\ntrain: {answer}\nevaluate-export: not submitted\n",
+        "",
+    )
+    assert (len(cluster.calls("apply")), cluster.calls("delete")) == (1, [])
+
+
+def test_a_config_map_that_others_mounted_stays(cluster: Cluster) -> None:
+    cluster.play(looks={"train": [RUNNING]})
+    cluster.submit(*TRAIN, "--detach")
+
+    def mount(held: dict) -> None:
+        pod = held["job/train"]["spec"]["template"]["spec"]
+        pod["volumes"].append({"name": "certificates", "configMap": {"name": "certificates"}})
+        held["configmap/certificates"] = {"kind": "ConfigMap", "metadata": {"name": "certificates"}}
+
+    cluster.hold(mount)
+    assert cluster.submit("cancel", "train")[0] == 0
+    assert [call.split()[1:3] for call in cluster.calls("delete")] == [["job", "train"], ["configmap", ANY]]
+    assert not cluster.calls("delete configmap certificates")
 
 
 @pytest.mark.parametrize(
