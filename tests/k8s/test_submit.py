@@ -161,6 +161,21 @@ def test_what_kubectl_refuses_is_told_in_a_sentence(verb: str, refusal: str, ans
     assert len(errors.splitlines()) == 1
 
 
+def test_who_may_not_see_job_sets_runs_jobs(cluster: Cluster) -> None:
+    refusal = 'Error from server (Forbidden): jobsets.jobset.x-k8s.io "train" is forbidden: User "ada" cannot get it'
+    cluster.play(looks={"train": [RUNNING]}, refuse={"get jobset": refusal}, kinds={"train": "JobSet"})
+    assert cluster.submit("status")[:2] == (
+        0,
+        "prepare: not submitted\ntrain: not submitted\nevaluate-export: not submitted\n",
+    )
+    status, _, errors = cluster.submit(*TRAIN, "--detach")
+    assert (status, errors.splitlines()[0]) == (0, "train submitted")
+    assert cluster.submit("cancel", "train")[0] == 0
+    cluster.play(refuse={"get jobset": refusal, "apply": refusal}, kinds={"train": "JobSet"})
+    status, _, errors = cluster.submit(*TRAIN, "--overlay", "jobset", "--detach")
+    assert (status, "(with --overlay jobset jobsets too)" in errors) == (1, True)
+
+
 def test_ctrl_c_leaves_the_run_and_says_how_to_follow_it_again(cluster: Cluster) -> None:
     cluster.play(looks={"train": [RUNNING]}, logs={"train-a/main": LOG})
     process = cluster.start(*TRAIN, *FAST, "--namespace", "shop")
