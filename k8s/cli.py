@@ -20,6 +20,7 @@ from trainer.presets import PRESETS
 
 DONE, FAILED, DETACHED = 0, 1, 130
 _CLOUDS = {"gs": "gke", "s3": "eks", "": "local", "file": "local"}
+_SEVERAL = ("multi-node", "jobset")
 _SUBMIT = "python k8s/submit.py"
 
 _RUN = "--workdir gs://shop/runs/mf"
@@ -169,11 +170,13 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
     if not given.overlay and scheme not in _CLOUDS:
         parser.error(f"{scheme}:// tells no cloud; name an --overlay: {', '.join(OVERLAYS)}")
     overlays = tuple(given.overlay) or (_CLOUDS[scheme],)
-    is_several = "multi-node" in overlays or "jobset" in overlays
+    several = [name for name in overlays if name in _SEVERAL]
+    if several and given.nodes == 1:
+        parser.error(f"--overlay {several[0]} is for several machines, got --nodes 1; give 2 or more, or leave one out")
     return Placement(
         overlays=overlays,
         gpus=(0 if overlays == ("local",) else 1) if given.gpus is None else given.gpus,
-        nodes=(2 if is_several else 1) if given.nodes is None else given.nodes,
+        nodes=(2 if several else 1) if given.nodes is None else given.nodes,
         memory=given.memory,
         cpu=given.cpu,
         registry=given.registry,

@@ -379,6 +379,10 @@ def test_a_config_map_that_others_mounted_stays(cluster: Cluster) -> None:
         (["--set", "epoch=3"], "did you mean epochs"),
         (["--set", "input.batch_size=100", "--gpus", "8"], "batch 100 does not divide among 8 replicas; use 104"),
         (["--nodes", "0"], "0 is less than 1"),
+        *(
+            (["--overlay", name, "--nodes", "1"], f"--overlay {name} is for several machines, got --nodes 1; give 2")
+            for name in ("multi-node", "jobset")
+        ),
         (["--overlay", "moon"], "invalid choice: 'moon'"),
     ],
 )
