@@ -165,17 +165,19 @@ def _steps(
 
 
 def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
-    """Where the steps run: the overlays asked for, or the one that goes with where the results lie."""
+    """Where the steps run: the overlays asked for, and the place of where the results lie if they name none."""
     scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
     if not given.overlay and scheme not in _CLOUDS:
         parser.error(f"{scheme}:// tells no cloud; name an --overlay: {', '.join(OVERLAYS)}")
-    overlays = tuple(given.overlay) or (_CLOUDS[scheme],)
+    place = _CLOUDS.get(scheme)
+    is_placed = not set(given.overlay).isdisjoint(_CLOUDS.values())
+    overlays = tuple(given.overlay) if is_placed or place is None else (place, *given.overlay)
     several = [name for name in overlays if name in _SEVERAL]
     if several and given.nodes == 1:
         parser.error(f"--overlay {several[0]} is for several machines, got --nodes 1; give 2 or more, or leave one out")
     return Placement(
         overlays=overlays,
-        gpus=(0 if overlays == ("local",) else 1) if given.gpus is None else given.gpus,
+        gpus=(0 if "local" in overlays else 1) if given.gpus is None else given.gpus,
         nodes=(2 if several else 1) if given.nodes is None else given.nodes,
         memory=given.memory,
         cpu=given.cpu,
@@ -244,7 +246,7 @@ def _add_step(commands: argparse._SubParsersAction, name: str, text: str) -> arg
         action="append",
         default=[],
         choices=OVERLAYS,
-        help="may be repeated (default: gke for gs://, eks for s3://, local for a path)",
+        help="may be repeated (unless gke, eks or local is named: gke for gs://, eks for s3://, local for a path)",
     )
     add("--gpus", type=_count(0), metavar="N", help="for each machine that trains (default: 1; local: 0)")
     add("--nodes", type=_count(1), metavar="N", help="machines that train together (default: 1)")

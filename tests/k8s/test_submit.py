@@ -391,6 +391,27 @@ def test_what_cannot_work_is_refused_before_anything_is_asked(flags: list[str], 
     assert (status, message in errors, cluster.calls("")) == (2, True, [])
 
 
+@pytest.mark.parametrize(
+    ("workdir", "overlays", "is_there", "is_not"),
+    [
+        ("gs://shop/run", ["spot"], ["iam.gke.io", "gke-accelerator", "gke-spot"], ["/data"]),
+        ("s3://shop/run", ["kueue"], ["eks.amazonaws.com/role-arn", "queue-name"], ["iam.gke.io"]),
+        ("/data/run", ["spot"], ["mountPath: /data", "gke-spot"], ["nvidia.com/gpu: "]),
+        ("s3://shop/run", ["spot", "gke"], ["iam.gke.io"], ["eks.amazonaws.com/role-arn"]),
+        ("hdfs://shop/run", ["spot"], ["gke-spot"], ["iam.gke.io", "role-arn", "/data"]),
+    ],
+)
+def test_an_overlay_that_is_no_place_comes_to_that_of_the_results(
+    workdir: str, overlays: list[str], is_there: list[str], is_not: list[str], cluster: Cluster
+) -> None:
+    flags = [flag for name in overlays for flag in ("--overlay", name)]
+    status, manifests, errors = cluster.submit(*TRAIN[:3], "--data", workdir, "--workdir", workdir, *flags, "--dry-run")
+    assert status == 0, errors
+    assert {text: text in manifests for text in is_there + is_not} == (
+        dict.fromkeys(is_there, True) | dict.fromkeys(is_not, False)
+    )
+
+
 def test_a_place_that_tells_no_cloud_asks_for_an_overlay(cluster: Cluster) -> None:
     status, _, errors = cluster.submit(*TRAIN[:-1], "hdfs://shop/run")
     assert (status, "hdfs:// tells no cloud; name an --overlay" in errors) == (2, True)
