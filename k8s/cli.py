@@ -6,6 +6,7 @@ not the step. The same command again follows a step that runs, starts one that f
 
 import argparse
 import json
+import posixpath
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
@@ -21,6 +22,8 @@ from trainer.presets import PRESETS
 DONE, FAILED, DETACHED = 0, 1, 130
 _CLOUDS = {"gs": "gke", "s3": "eks", "": "local", "file": "local"}
 _SEVERAL = ("multi-node", "jobset")
+_PLACES = ("events", "item_properties", "category_tree", "output", "data", "workdir")
+"""Flags that say where something lies."""
 _SUBMIT = "python k8s/submit.py"
 
 _RUN = "--workdir gs://shop/runs/mf"
@@ -172,6 +175,14 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
     place = _CLOUDS.get(scheme)
     is_placed = not set(given.overlay).isdisjoint(_CLOUDS.values())
     overlays = tuple(given.overlay) if is_placed or place is None else (place, *given.overlay)
+    for name in _PLACES:
+        value = getattr(given, name, None)
+        if value and not _is_kept(value, overlays):
+            flag = name.replace("_", "-")
+            parser.error(
+                f"--{flag} {value} lies in the pod and is lost with it; give a URI of a bucket, or a path below /data, "
+                "the volume of --overlay local"
+            )
     several = [name for name in overlays if name in _SEVERAL]
     if several and given.nodes == 1:
         parser.error(f"--overlay {several[0]} is for several machines, got --nodes 1; give 2 or more, or leave one out")
@@ -184,6 +195,14 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
         registry=given.registry,
         tag=given.tag,
     )
+
+
+def _is_kept(place: str, overlays: Sequence[str]) -> bool:
+    """Whether a place is outside the pods: a URI, or on the volume."""
+    parts = urlsplit(place)
+    if parts.scheme not in ("", "file"):
+        return True
+    return "local" in overlays and not parts.netloc and posixpath.normpath(parts.path).startswith("/data/")
 
 
 def _build_parser() -> argparse.ArgumentParser:

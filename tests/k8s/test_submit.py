@@ -412,6 +412,26 @@ def test_an_overlay_that_is_no_place_comes_to_that_of_the_results(
     )
 
 
+@pytest.mark.parametrize(
+    ("data", "workdir", "overlays", "lost"),
+    [
+        ("/data/dataset", "file:///data/run", [], None),
+        ("gs://shop/dataset", "/data/run", [], None),
+        ("/data/dataset", "run", [], "--workdir run"),
+        ("/data/dataset", "/data/../run", [], "--workdir /data/../run"),
+        ("/data/dataset", "/database/run", [], "--workdir /database/run"),
+        ("/data/dataset", "gs://shop/run", [], "--data /data/dataset"),
+        ("/data/dataset", "/data/run", ["--overlay", "gke"], "--data /data/dataset"),
+    ],
+)
+def test_a_path_that_is_on_no_volume_is_refused(
+    data: str, workdir: str, overlays: list[str], lost: str | None, cluster: Cluster
+) -> None:
+    status, _, errors = cluster.submit(*TRAIN[:3], "--data", data, "--workdir", workdir, *overlays, "--dry-run")
+    assert status == (2 if lost else 0), errors
+    assert not lost or f"{lost} lies in the pod and is lost with it; give a URI of a bucket, or a path below" in errors
+
+
 def test_a_place_that_tells_no_cloud_asks_for_an_overlay(cluster: Cluster) -> None:
     status, _, errors = cluster.submit(*TRAIN[:-1], "hdfs://shop/run")
     assert (status, "hdfs:// tells no cloud; name an --overlay" in errors) == (2, True)
