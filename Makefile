@@ -59,7 +59,7 @@ check: $(READY)  ## format, lint, types, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## every benchmark; results in benchmarks/results
+bench: $(READY)  ## the benchmarks but quality and the soak; results in benchmarks/results
 	$(BIN)/python -m benchmarks
 
 data: $(READY)   ## the real Retailrocket files, with your own Kaggle account

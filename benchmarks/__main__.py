@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other, each in a process of its own: `python -m benchmarks`."""
+"""Benchmarks, those that need only the clone, one after the other, each in its own process: `python -m benchmarks`."""
 
 import subprocess
 import sys
@@ -17,11 +17,12 @@ COMMANDS = (
     ("top_k",),
     ("scaling",),
 )
-"""`quality` is not among them: it needs the real Retailrocket data, and most of an hour."""
+"""`quality` is not among them, which needs the real Retailrocket data and most of an hour, nor the soak of
+`tests.integration.soak`, which needs a prepared dataset."""
 
 
 def main() -> int:
-    """Runs them all, goes on where one fails, and tells which did."""
+    """Runs them, goes on where one fails, and tells which did."""
     failed = []
     with tempfile.TemporaryDirectory() as scratch:
         for name, *arguments in COMMANDS:

@@ -6,6 +6,7 @@ not the step. The same command again follows a step that runs, starts one that f
 
 import argparse
 import json
+import posixpath
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
@@ -15,11 +16,14 @@ from k8s.progress import Follower, Screen
 from k8s.rendering import OVERLAYS, STEPS, Placement, Step, render
 from k8s.settings import training_settings
 from k8s.state import read_state
-from k8s.submission import Found, Refused, find, pods_of, remove, submit
+from k8s.submission import Foreign, Found, Refused, find, pods_of, remove, submit
 from trainer.presets import PRESETS
 
 DONE, FAILED, DETACHED = 0, 1, 130
 _CLOUDS = {"gs": "gke", "s3": "eks", "": "local", "file": "local"}
+_SEVERAL = ("multi-node", "jobset")
+_PLACES = ("events", "item_properties", "category_tree", "output", "data", "workdir")
+"""Flags that say where something lies."""
 _SUBMIT = "python k8s/submit.py"
 
 _RUN = "--workdir gs://shop/runs/mf"
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         placement = _placement(given, parser)
         steps, epochs = _steps(given, placement, parser)
         return _run(steps, placement, epochs, given, screen)
-    except KubectlError as error:
+    except (KubectlError, Foreign) as error:
         screen.line(str(error))
         return FAILED
 
@@ -102,7 +106,11 @@ def _follow(step: str, epochs: int | None, given: argparse.Namespace, screen: Sc
 def _status(given: argparse.Namespace, _: Screen) -> int:
     kubectl = _kubectl(given)
     for step in STEPS:
-        workload = find(step, kubectl)
+        try:
+            workload = find(step, kubectl)
+        except Foreign as foreign:
+            print(f"{step}: {foreign}")
+            continue
         if workload is None:
             print(f"{step}: not submitted")
             continue
@@ -160,21 +168,41 @@ def _steps(
 
 
 def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
-    """Where the steps run: the overlays asked for, or the one that goes with where the results lie."""
+    """Where the steps run: the overlays asked for, and the place of where the results lie if they name none."""
     scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
     if not given.overlay and scheme not in _CLOUDS:
         parser.error(f"{scheme}:// tells no cloud; name an --overlay: {', '.join(OVERLAYS)}")
-    overlays = tuple(given.overlay) or (_CLOUDS[scheme],)
-    is_several = "multi-node" in overlays or "jobset" in overlays
+    place = _CLOUDS.get(scheme)
+    is_placed = not set(given.overlay).isdisjoint(_CLOUDS.values())
+    overlays = tuple(given.overlay) if is_placed or place is None else (place, *given.overlay)
+    for name in _PLACES:
+        value = getattr(given, name, None)
+        if value and not _is_kept(value, overlays):
+            flag = name.replace("_", "-")
+            parser.error(
+                f"--{flag} {value} lies in the pod and is lost with it; give a URI of a bucket, or a path below /data, "
+                "the volume of --overlay local"
+            )
+    several = [name for name in overlays if name in _SEVERAL]
+    if several and given.nodes == 1:
+        parser.error(f"--overlay {several[0]} is for several machines, got --nodes 1; give 2 or more, or leave one out")
     return Placement(
         overlays=overlays,
-        gpus=(0 if overlays == ("local",) else 1) if given.gpus is None else given.gpus,
-        nodes=(2 if is_several else 1) if given.nodes is None else given.nodes,
+        gpus=(0 if "local" in overlays else 1) if given.gpus is None else given.gpus,
+        nodes=(2 if several else 1) if given.nodes is None else given.nodes,
         memory=given.memory,
         cpu=given.cpu,
         registry=given.registry,
         tag=given.tag,
     )
+
+
+def _is_kept(place: str, overlays: Sequence[str]) -> bool:
+    """Whether a place is outside the pods: a URI, or on the volume."""
+    parts = urlsplit(place)
+    if parts.scheme not in ("", "file"):
+        return True
+    return "local" in overlays and not parts.netloc and posixpath.normpath(parts.path).startswith("/data/")
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -237,7 +265,7 @@ def _add_step(commands: argparse._SubParsersAction, name: str, text: str) -> arg
         action="append",
         default=[],
         choices=OVERLAYS,
-        help="may be repeated (default: gke for gs://, eks for s3://, local for a path)",
+        help="may be repeated (unless gke, eks or local is named: gke for gs://, eks for s3://, local for a path)",
     )
     add("--gpus", type=_count(0), metavar="N", help="for each machine that trains (default: 1; local: 0)")
     add("--nodes", type=_count(1), metavar="N", help="machines that train together (default: 1)")

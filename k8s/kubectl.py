@@ -20,12 +20,16 @@ class KubectlError(Exception):
 
     is_transient      the cluster did not answer: it may later
     is_unknown_kind   the cluster has no objects of that kind
+    is_forbidden      the user may not do it
     """
 
-    def __init__(self, text: str, *, is_transient: bool = False, is_unknown_kind: bool = False) -> None:
+    def __init__(
+        self, text: str, *, is_transient: bool = False, is_unknown_kind: bool = False, is_forbidden: bool = False
+    ) -> None:
         super().__init__(text)
         self.is_transient = is_transient
         self.is_unknown_kind = is_unknown_kind
+        self.is_forbidden = is_forbidden
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ def _explain(stderr: str) -> KubectlError:
         refused = last.partition("(Forbidden): ")[2] or last
         return KubectlError(
             f"no permission: {refused}; ask for a role that may create, get, list and delete jobs, configmaps, "
-            "services and serviceaccounts, and get pods and their logs"
+            "services and serviceaccounts (with --overlay jobset jobsets too), and get pods and their logs",
+            is_forbidden=True,
         )
     if _UNKNOWN_USER.search(stderr):
         return KubectlError(f"the cluster does not know you: {last}; log in again")

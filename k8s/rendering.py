@@ -15,6 +15,8 @@ STEPS = ("prepare", "train", "evaluate-export")
 OVERLAYS = tuple(sorted(folder.name for folder in (HERE / "overlays").iterdir() if folder.is_dir()))
 _WORKERS = ("spot", "multi-node", "jobset")
 """Overlays that concern training alone."""
+_LAST = ("jobset", "kueue")
+"""A JobSet copies what the others have made of the Job; the queue's label is for the one that is left."""
 
 _MEMORY_GIB, _CPUS = 8, 2
 """Of a machine without GPUs, and for each GPU; `docs/operations.md` has the formulas for large catalogues."""
@@ -69,29 +71,29 @@ def render(step: Step, placement: Placement, kubectl: Kubectl) -> str:
 
 
 def _kustomization(step: Step, placement: Placement, root: str) -> dict[str, Any]:
-    components = [f"{root}/components/{name}" for name in _components(step.name, placement)]
-    is_set = "jobset" in placement.overlays and step.name == "train"
+    before, after = _components(step.name, placement)
+    components = [*(f"{root}/components/{name}" for name in before), "step"]
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [f"{root}/base"],
-        # a JobSet copies what the others have made of the Job
-        "components": [*components, "step", *([f"{root}/components/jobset"] if is_set else [])],
+        "components": [*components, *(f"{root}/components/{name}" for name in after)],
         "patches": [{"patch": json.dumps(_job(name) | {"$patch": "delete"})} for name in STEPS if name != step.name],
         "images": [_image(name, placement) for name in ("preprocessing", "trainer", "trainer-gpu")],
     }
 
 
-def _components(step: str, placement: Placement) -> list[str]:
-    """The components between the base and the step's own, in order."""
-    chosen = [name for name in placement.overlays if name != "jobset"]
-    if step != "train":
-        return [name for name in chosen if name not in _WORKERS]
-    if placement.gpus:
+def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
+    """The components before the step's own, and those after it, in order."""
+    is_training = step == "train"
+    chosen = [name for name in placement.overlays if is_training or name not in _WORKERS]
+    if is_training and placement.gpus:
         chosen.append("gke-gpu" if "gke" in chosen else "gpu")
-    if placement.nodes > 1 and "multi-node" not in chosen:
+    if is_training and placement.nodes > 1 and "multi-node" not in chosen:
         chosen.append("multi-node")
-    return sorted(chosen, key=_WORKERS.__contains__)  # those of the workers after those of the place
+    first = [name for name in chosen if name not in _LAST]
+    # those of the workers after those of the place
+    return sorted(first, key=_WORKERS.__contains__), [name for name in _LAST if name in chosen]
 
 
 def _own_component(step: Step, placement: Placement) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from k8s.rendering import Placement, Step, render
 from k8s.state import Phase, read_state, selector
 
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_WORKLOADS = ("Job", "JobSet")
+_NAME, _OURS = "app.kubernetes.io/name", "cartwheel"
 
 
 class Refused(Exception):  # noqa: N818 (an answer, not an error)
@@ -22,6 +24,17 @@ class Refused(Exception):  # noqa: N818 (an answer, not an error)
     def __init__(self, diff: list[str]) -> None:
         super().__init__("other settings")
         self.diff = diff
+
+
+class Foreign(Exception):  # noqa: N818 (an answer, not an error)
+    """What has a step's name is not this project's: it is neither followed nor removed."""
+
+    def __init__(self, workload: Object) -> None:
+        name = f"{workload['kind']} {workload['metadata']['name']}"
+        super().__init__(
+            f"{name} is not cartwheel's: its label {_NAME} is {_label(workload)}, not {_OURS}; "
+            "take another --namespace, or remove it with kubectl"
+        )
 
 
 class Found(Enum):
@@ -46,6 +59,7 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl) -> Submission:
 
     Raises:
       Refused: it runs with other settings.
+      Foreign: something else has its name.
       KubectlError: kubectl refuses.
     """
     objects = kubectl.parse(render(step, placement, kubectl))
@@ -68,14 +82,27 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl) -> Submission:
 
 
 def find(step: str, kubectl: Kubectl) -> Object | None:
-    """The Job or JobSet of a step, None if there is neither."""
+    """The Job or JobSet of a step, None if there is neither.
+
+    Raises:
+      Foreign: what has its name is not this project's.
+      KubectlError: kubectl refuses.
+    """
+    workload = _of_any_kind(step, kubectl)
+    if workload is not None and _label(workload) != _OURS:
+        raise Foreign(workload)
+    return workload
+
+
+def _of_any_kind(step: str, kubectl: Kubectl) -> Object | None:
     job = kubectl.get("job", step)
     if job is not None or step != "train":
         return job
     try:
         return kubectl.get("jobset", step)
     except KubectlError as error:
-        if not error.is_unknown_kind:
+        # who may not see JobSets has made none; where one is asked for, applying it is refused
+        if not (error.is_unknown_kind or error.is_forbidden):
             raise
         return None
 
@@ -88,21 +115,21 @@ def pods_of(workload: Object, kubectl: Kubectl) -> list[Object]:
 def remove(workload: Object, kubectl: Kubectl) -> None:
     """Deletes a workload, its pods and its settings; a run that trains saves before it ends."""
     kubectl.delete(workload["kind"].lower(), workload["metadata"]["name"])
-    for name in _settings(workload):
-        kubectl.delete("configmap", name)
+    for value in _settings(workload, kubectl):
+        kubectl.delete("configmap", value["metadata"]["name"])
 
 
 def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
     """In what a workload and its settings, as they were applied, differ from those asked for; [] if in nothing."""
     applied = json.loads(existing["metadata"].get("annotations", {}).get(_APPLIED, "{}"))
-    settings = [value for name in _settings(existing) if (value := kubectl.get("configmap", name))]
-    (wanted,) = [value for value in objects if value["kind"] == existing["kind"]]
-    before = _lines(applied, settings)
-    after = _lines(wanted, [value for value in objects if value["kind"] == "ConfigMap"])
+    # of either kind: a Job where a JobSet is asked for is one more difference
+    (wanted,) = [value for value in objects if value["kind"] in _WORKLOADS]
+    before = _lines(existing["kind"], applied, _settings(existing, kubectl))
+    after = _lines(wanted["kind"], wanted, [value for value in objects if value["kind"] == "ConfigMap"])
     return list(difflib.unified_diff(before, after, "on the cluster", "asked for", lineterm="", n=2))
 
 
-def _lines(workload: Object, settings: Sequence[Object]) -> list[str]:
+def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]:
     """What matters of a workload and its ConfigMap, line by line: a name with a digest says nothing more."""
     arguments = [
         f"{command}: {argument}"
@@ -113,13 +140,21 @@ def _lines(workload: Object, settings: Sequence[Object]) -> list[str]:
     text = json.dumps(workload.get("spec", {}), indent=1, sort_keys=True)
     for value in settings:
         text = text.replace(value["metadata"]["name"], "run")
-    return arguments + text.splitlines()
+    return [*arguments, f"kind: {kind}", *text.splitlines()]
 
 
-def _settings(workload: Object) -> list[str]:
-    """Names of the ConfigMaps that a workload's pods mount."""
+def _settings(workload: Object, kubectl: Kubectl) -> list[Object]:
+    """This project's ConfigMaps that a workload's pods mount: what a cluster adds by itself is not ours to remove."""
     spec = workload["spec"]
     if "replicatedJobs" in spec:
         spec = spec["replicatedJobs"][0]["template"]["spec"]
     volumes = spec["template"]["spec"].get("volumes", [])
-    return [volume["configMap"]["name"] for volume in volumes if "configMap" in volume]
+    names = [volume["configMap"]["name"] for volume in volumes if "configMap" in volume]
+    found = [kubectl.get("configmap", name) for name in names]
+    return [value for value in found if value is not None and _label(value) == _OURS]
+
+
+def _label(value: Object) -> str | None:
+    """Whose an object says that it is."""
+    label: str | None = value["metadata"].get("labels", {}).get(_NAME)
+    return label

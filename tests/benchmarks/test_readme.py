@@ -1,6 +1,8 @@
 """The README's tables, of records whose every number is known."""
 
-from benchmarks.readme import _returning
+import pytest
+
+from benchmarks.readme import _returning, _speed, read_results
 
 RECORD = {"command": "python -m benchmarks.quality", "commit": "abc", "machine": {"cpus": 2, "processor": "CPU"}}
 
@@ -20,3 +22,28 @@ def test_the_best_is_bold_and_what_differs_from_mf_has_a_dagger():
         [" near ", " 0.185 [0.175, 0.195] "],
         [" far ", " 0.100† [0.090, 0.110] "],
     ]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "figures", "line", "met"),
+    [
+        ("mf_step", {"ratio": 50.0}, "MF step", "yes"),  # a bound is met where it is reached
+        ("mf_step", {"ratio": 49.9}, "MF step", "**no**"),
+        ("preprocessing", {"full_size_events": {"seconds": 39.0, "peak_gib": 4.1}}, "preprocessing, full", "**no**"),
+        (
+            "statistics",
+            {"with_properties": {"cpu_seconds": {"added_by_counting": 0.16, "added": 0.1}}},
+            "what counting",
+            "**no**",
+        ),
+        ("input", {"ratio": 31.0, "block_rows_per_second": 2_999_999}, "input", "**no**"),
+        ("synthesize", {"within": 87}, "synthesize", "**no**"),
+        ("start", {"commands": {"train": {"seconds": 0.3}, "evaluate": {"seconds": 1.0}}}, "slowest", "**no**"),
+    ],
+)
+def test_a_target_is_met_by_all_that_it_bounds(benchmark, figures, line, met):
+    results = read_results()
+    record = results[benchmark]
+    record["figures"] |= figures
+    (found,) = [row.split(" | ") for row in _speed(results).splitlines() if row.startswith(f"| {line}")]
+    assert found[3] == met

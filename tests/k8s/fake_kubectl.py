@@ -4,7 +4,7 @@ FAKE_KUBECTL names a folder with `scenario.json`:
 
     looks   by step: what the cluster holds at each look at its Job, {"status": …, "pods": […]}; the last one stays
     logs    by "POD/CONTAINER": lines
-    refuse  by verb: what to write to standard error before failing
+    refuse  by verb, or by verb and kind as in "get jobset": what to write to standard error before failing
     kinds   what a step is, Job by default
 
 What is applied is kept in `cluster.json`, every call in `calls`. Rendering is left to the real kubectl.
@@ -29,7 +29,8 @@ def main(arguments: list[str]) -> int:
     while arguments[0].startswith("--"):
         arguments = arguments[2:]
     scenario = json.loads((FOLDER / "scenario.json").read_text())
-    refusal = scenario.get("refuse", {}).get(arguments[0])
+    refuse = scenario.get("refuse", {})
+    refusal = refuse.get(arguments[0]) or refuse.get(" ".join(arguments[:2]))
     if refusal:
         print(refusal, file=sys.stderr)
         return 1

@@ -43,6 +43,13 @@ class Cluster:
         path = self.folder / "calls"
         return [line for line in path.read_text().splitlines() if line.startswith(verb)] if path.exists() else []
 
+    def hold(self, change: Callable[[dict], object]) -> None:
+        """Changes what the cluster holds, by KIND/NAME, behind the back of submit.py."""
+        path = self.folder / "cluster.json"
+        cluster = json.loads(path.read_text())
+        change(cluster["objects"])
+        path.write_text(json.dumps(cluster))
+
     def play(self, **scenario: Any) -> None:
         (self.folder / "scenario.json").write_text(json.dumps({"looks": {}, "logs": {}} | scenario))
 

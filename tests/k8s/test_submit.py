@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -160,6 +161,21 @@ def test_what_kubectl_refuses_is_told_in_a_sentence(verb: str, refusal: str, ans
     assert len(errors.splitlines()) == 1
 
 
+def test_who_may_not_see_job_sets_runs_jobs(cluster: Cluster) -> None:
+    refusal = 'Error from server (Forbidden): jobsets.jobset.x-k8s.io "train" is forbidden: User "ada" cannot get it'
+    cluster.play(looks={"train": [RUNNING]}, refuse={"get jobset": refusal}, kinds={"train": "JobSet"})
+    assert cluster.submit("status")[:2] == (
+        0,
+        "prepare: not submitted\ntrain: not submitted\nevaluate-export: not submitted\n",
+    )
+    status, _, errors = cluster.submit(*TRAIN, "--detach")
+    assert (status, errors.splitlines()[0]) == (0, "train submitted")
+    assert cluster.submit("cancel", "train")[0] == 0
+    cluster.play(refuse={"get jobset": refusal, "apply": refusal}, kinds={"train": "JobSet"})
+    status, _, errors = cluster.submit(*TRAIN, "--overlay", "jobset", "--detach")
+    assert (status, "(with --overlay jobset jobsets too)" in errors) == (1, True)
+
+
 def test_ctrl_c_leaves_the_run_and_says_how_to_follow_it_again(cluster: Cluster) -> None:
     cluster.play(looks={"train": [RUNNING]}, logs={"train-a/main": LOG})
     process = cluster.start(*TRAIN, *FAST, "--namespace", "shop")
@@ -301,18 +317,119 @@ def test_a_job_set_is_followed_like_a_job(cluster: Cluster) -> None:
     assert cluster.calls("get pods -l jobset.sigs.k8s.io/jobset-name=train")
 
 
+@pytest.mark.parametrize(("before", "after"), [([], ["--overlay", "jobset"]), (["--overlay", "jobset"], [])])
+def test_a_job_and_a_job_set_of_a_step_differ_like_two_jobs(
+    before: list[str], after: list[str], cluster: Cluster
+) -> None:
+    kinds = ["JobSet" if flags else "Job" for flags in (before, after)]
+    cluster.play(looks={"train": [RUNNING]}, kinds={"train": "JobSet"})
+    cluster.submit(*TRAIN, *before, "--detach")
+    status, _, errors = cluster.submit(*TRAIN, *after, "--detach")
+    assert status == 1
+    assert errors.splitlines()[-1].startswith("train runs with other settings; `python k8s/submit.py cancel train`")
+    assert {f"-kind: {kinds[0]}", f"+kind: {kinds[1]}"} <= set(errors.splitlines())
+    ended = look(stopped("train-a", 1), Failed="PodFailurePolicy")
+    cluster.play(looks={"train": [ended]}, kinds={"train": "JobSet"})
+    status, _, errors = cluster.submit(*TRAIN, *after, "--detach")
+    assert (status, "train submitted again" in errors) == (0, True), errors
+    assert len(cluster.calls(f"delete {kinds[0].lower()} train")) == 1
+    cluster.hold(lambda held: kinds.append(*(key for key in held if key.endswith("/train"))))
+    assert kinds[2] == f"{kinds[1].lower()}/train"
+
+
+@pytest.mark.parametrize(("labels", "got"), [({}, "None"), ({"app.kubernetes.io/name": "backup"}, "backup")])
+def test_a_job_of_somebody_elses_is_neither_followed_nor_removed(
+    labels: dict[str, str], got: str, cluster: Cluster
+) -> None:
+    cluster.play(looks={"train": [FINISHED]})
+    cluster.submit(*TRAIN, "--detach")
+    cluster.hold(lambda held: held["job/train"]["metadata"].update(labels=labels))
+    answer = (
+        f"Job train is not cartwheel's: its label app.kubernetes.io/name is {got}, not cartwheel; "
+        "take another --namespace, or remove it with kubectl"
+    )
+    for command in ([*TRAIN, *FAST, "--set", "epochs=3"], ["cancel", "train"], ["logs", "train"]):
+        assert cluster.submit(*command) == (1, "", f"{answer}\n")
+    assert cluster.submit("status") == (
+        0,
+        f"prepare: not submitted\ntrain: {answer}\nevaluate-export: not submitted\n",
+        "",
+    )
+    assert (len(cluster.calls("apply")), cluster.calls("delete")) == (1, [])
+
+
+def test_a_config_map_that_others_mounted_stays(cluster: Cluster) -> None:
+    cluster.play(looks={"train": [RUNNING]})
+    cluster.submit(*TRAIN, "--detach")
+
+    def mount(held: dict) -> None:
+        pod = held["job/train"]["spec"]["template"]["spec"]
+        pod["volumes"].append({"name": "certificates", "configMap": {"name": "certificates"}})
+        held["configmap/certificates"] = {"kind": "ConfigMap", "metadata": {"name": "certificates"}}
+
+    cluster.hold(mount)
+    assert cluster.submit("cancel", "train")[0] == 0
+    assert [call.split()[1:3] for call in cluster.calls("delete")] == [["job", "train"], ["configmap", ANY]]
+    assert not cluster.calls("delete configmap certificates")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--set", "epoch=3"], "did you mean epochs"),
         (["--set", "input.batch_size=100", "--gpus", "8"], "batch 100 does not divide among 8 replicas; use 104"),
         (["--nodes", "0"], "0 is less than 1"),
+        *(
+            (["--overlay", name, "--nodes", "1"], f"--overlay {name} is for several machines, got --nodes 1; give 2")
+            for name in ("multi-node", "jobset")
+        ),
         (["--overlay", "moon"], "invalid choice: 'moon'"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_asked(flags: list[str], message: str, cluster: Cluster) -> None:
     status, _, errors = cluster.submit(*TRAIN, *flags)
     assert (status, message in errors, cluster.calls("")) == (2, True, [])
+
+
+@pytest.mark.parametrize(
+    ("workdir", "overlays", "is_there", "is_not"),
+    [
+        ("gs://shop/run", ["spot"], ["iam.gke.io", "gke-accelerator", "gke-spot"], ["/data"]),
+        ("s3://shop/run", ["kueue"], ["eks.amazonaws.com/role-arn", "queue-name"], ["iam.gke.io"]),
+        ("/data/run", ["spot"], ["mountPath: /data", "gke-spot"], ["nvidia.com/gpu: "]),
+        ("s3://shop/run", ["spot", "gke"], ["iam.gke.io"], ["eks.amazonaws.com/role-arn"]),
+        ("hdfs://shop/run", ["spot"], ["gke-spot"], ["iam.gke.io", "role-arn", "/data"]),
+    ],
+)
+def test_an_overlay_that_is_no_place_comes_to_that_of_the_results(
+    workdir: str, overlays: list[str], is_there: list[str], is_not: list[str], cluster: Cluster
+) -> None:
+    flags = [flag for name in overlays for flag in ("--overlay", name)]
+    status, manifests, errors = cluster.submit(*TRAIN[:3], "--data", workdir, "--workdir", workdir, *flags, "--dry-run")
+    assert status == 0, errors
+    assert {text: text in manifests for text in is_there + is_not} == (
+        dict.fromkeys(is_there, True) | dict.fromkeys(is_not, False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "workdir", "overlays", "lost"),
+    [
+        ("/data/dataset", "file:///data/run", [], None),
+        ("gs://shop/dataset", "/data/run", [], None),
+        ("/data/dataset", "run", [], "--workdir run"),
+        ("/data/dataset", "/data/../run", [], "--workdir /data/../run"),
+        ("/data/dataset", "/database/run", [], "--workdir /database/run"),
+        ("/data/dataset", "gs://shop/run", [], "--data /data/dataset"),
+        ("/data/dataset", "/data/run", ["--overlay", "gke"], "--data /data/dataset"),
+    ],
+)
+def test_a_path_that_is_on_no_volume_is_refused(
+    data: str, workdir: str, overlays: list[str], lost: str | None, cluster: Cluster
+) -> None:
+    status, _, errors = cluster.submit(*TRAIN[:3], "--data", data, "--workdir", workdir, *overlays, "--dry-run")
+    assert status == (2 if lost else 0), errors
+    assert not lost or f"{lost} lies in the pod and is lost with it; give a URI of a bucket, or a path below" in errors
 
 
 def test_a_place_that_tells_no_cloud_asks_for_an_overlay(cluster: Cluster) -> None:

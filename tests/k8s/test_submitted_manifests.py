@@ -30,6 +30,7 @@ def rendered(step: Step, placement: Placement, monkeypatch: pytest.MonkeyPatch) 
     [
         *((TRAIN, place(name, gpus=4, nodes=3)) for name in OVERLAYS),
         *((TRAIN, place(*pair, gpus=2, nodes=2)) for pair in itertools.permutations(["gke", "spot", "jobset"], 3)),
+        *((TRAIN, place(*pair, nodes=2)) for pair in itertools.permutations(["jobset", "kueue"])),
         (TRAIN, place("gke", gpus=0)),
         (TRAIN, place("local", "kueue", gpus=0)),
         *((EVALUATE, place(name, gpus=4, nodes=2)) for name in OVERLAYS),
@@ -57,6 +58,13 @@ def test_gpus_and_machines_are_said_once_and_what_follows_from_them_follows(
         "requests": {"cpu": "8", "memory": "32Gi"},
     }
     assert find(objects, "ConfigMap", "run")["data"] == {"train": "--preset=mf\n--data=d\n"}
+
+
+@pytest.mark.parametrize("overlays", list(itertools.permutations(["jobset", "kueue"])), ids="+".join)
+def test_a_job_set_waits_in_the_queue(overlays: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    for step, kind in ((TRAIN, "JobSet"), (EVALUATE, "Job")):
+        workload = find(rendered(step, place(*overlays, nodes=2), monkeypatch), kind, step.name)
+        assert workload["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "cartwheel"
 
 
 def test_images_come_from_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,49 @@
+"""What CI installs before it tests, with an apt-get that lacks a package."""
+
+import subprocess
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+RUN = Path(__file__).parent.parent / ".ci" / "run"
+TOOLS = {"chromium": "chromium", "buildah": "buildah", "podman": "podman", "runc": "runc", "mmdebstrap": "mmdebstrap"}
+TOOLS |= {"iproute2": "ip"}
+APT_GET = """
+case " $* " in *" runc "*) exit 100;; esac
+for word; do
+  case $word in iproute2) word=ip;; esac
+  echo > "${0%/*}/$word"
+  chmod +x "${0%/*}/$word"
+done
+"""
+"""Installs nothing of what is asked for together with runc; makes of each word a program, those of its flags too."""
+
+
+def run(folder: Path, user: int) -> list[str]:
+    """The lines of .ci/run where nothing is installed and `make` only says what it is to do."""
+    programs = {"apt-get": APT_GET, "id": f"echo {user}", "make": 'echo "make $@"'}
+    for name, script in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    for name in ("dirname", "chmod"):
+        (folder / name).symlink_to(str(which(name)))
+    command = [str(which("bash")), str(RUN)]
+    done = subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("user", "lacking"),
+    [(0, "runc"), (1000, "chromium buildah podman runc mmdebstrap iproute2")],
+    ids=["root", "not root"],
+)
+def test_a_package_that_is_not_to_be_had_keeps_no_other_away(user: int, lacking: str, tmp_path: Path) -> None:
+    assert run(tmp_path, user) == [
+        f"not to be had: {lacking}",
+        "make check",
+        "make test-tensorflow-io",
+        "make test",
+    ]
+    installed = {package for package, tool in TOOLS.items() if (tmp_path / tool).exists()}
+    assert installed == set(TOOLS) - set(lacking.split())
