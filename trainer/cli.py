@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 _ADVICE = {
     "MemoryError": "there is too little memory: set a smaller input.batch_size or model.dim",
     "ResourceExhaustedError": "the device has too little memory: set a smaller input.batch_size or model.dim",
-    "ModuleNotFoundError": "pip install cartwheel[trainer] brings what is missing",
+    "ModuleNotFoundError": "`pip install '.[trainer]'` in the clone brings what is missing",
 }
 
 

@@ -104,7 +104,7 @@ def check_gpus() -> Finding:
         import tensorflow as tf
     except Exception as error:  # a broken installation raises what it likes
         log.debug("TensorFlow cannot be imported", exc_info=True)
-        todo = "pip install cartwheel[trainer]; --verbose shows where it failed"
+        todo = "`pip install '.[trainer]'` in the clone; --verbose shows where it failed"
         return Finding("GPUs", f"TensorFlow cannot be imported: {_reason(error)}", State.FAILED, todo)
 
     seen = tf.config.list_physical_devices("GPU")
@@ -117,7 +117,7 @@ def check_gpus() -> Finding:
         return Finding("GPUs", "CUDA_VISIBLE_DEVICES hides them", State.WARNING, "unset it")
     if not tf.test.is_built_with_cuda():
         return Finding("GPUs", "this TensorFlow is built without CUDA", State.WARNING, "install tensorflow[and-cuda]")
-    todo = "pip install cartwheel[gpu] brings the CUDA libraries; nvidia-smi tells whether the driver works"
+    todo = "`pip install '.[gpu]'` in the clone brings the CUDA libraries; nvidia-smi tells whether the driver works"
     return Finding("GPUs", "there is a device, but TensorFlow cannot open it", State.WARNING, todo)
 
 
@@ -160,7 +160,10 @@ def check_scheme(scheme: str, plugin: str) -> Finding:
     if importlib.util.find_spec(plugin):
         return Finding(f"{scheme}://", f"served by {plugin} {_version(plugin)}")
     return Finding(
-        f"{scheme}://", "served by nothing", State.WARNING, f"pip install cartwheel[storage] if {scheme}:// is needed"
+        f"{scheme}://",
+        "served by nothing",
+        State.WARNING,
+        f"`pip install '.[storage]'` in the clone if {scheme}:// is needed",
     )
 
 

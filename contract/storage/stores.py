@@ -100,7 +100,7 @@ def open_store(uri: str) -> Store:
         file_system, _ = fsspec.core.url_to_fs(uri, **_options(scheme))
     except (ImportError, ValueError) as error:
         raise ValueError(
-            f"cannot open {uri}: {error}; `pip install cartwheel[storage]` brings s3:// and gs://"
+            f"cannot open {uri}: {error}; `pip install '.[storage]'` in the clone brings s3:// and gs://"
         ) from error
     # in an object store making a directory would make the bucket: one of a mistaken name, for all to see
     return FsspecStore(file_system, has_directories=scheme not in _OBJECT_STORES)

@@ -192,7 +192,7 @@ class ResourceExhaustedError(Exception):
             ResourceExhaustedError("OOM\nat node"),
             "ResourceExhaustedError: OOM at node; the device has too little memory",
         ),
-        (ModuleNotFoundError("No module named 'tensorflow'"), "pip install cartwheel[trainer]"),
+        (ModuleNotFoundError("No module named 'tensorflow'"), "pip install '.[trainer]'"),
     ],
 )
 def test_an_unforeseen_failure_ends_in_one_line_that_says_what_to_do(run_fake, caplog, monkeypatch, error, told):

@@ -40,7 +40,7 @@ def test_a_missing_tensorflow_fails_with_what_brings_it(monkeypatch):
     finding = doctor.check_gpus()
     assert finding.state == State.FAILED
     assert "TensorFlow cannot be imported: ModuleNotFoundError" in finding.found
-    assert "pip install cartwheel[trainer]" in finding.todo
+    assert "pip install '.[trainer]'" in finding.todo
 
 
 GIB = 2**30
