@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 _BEGIN = {"half_life_rows": None, "num_neighbours": 200}
 _VALUES = {
     "half_life_rows": (None, 1.0, 2.0, 5.0, 1000.0),  # the last: all ages weigh alike
-    "num_neighbours": (100, 200, 500, 1000),
+    "num_neighbours": (100, 200, 500, 1000, 2000),
 }
 # how near a timeline is knows no shrinkage
-_OF_ITEMS = Search({**_BEGIN, "shrinkage": 0.0}, {**_VALUES, "shrinkage": (0.0, 10.0, 30.0, 100.0)})
+_OF_ITEMS = Search({**_BEGIN, "shrinkage": 0.0}, {**_VALUES, "shrinkage": (0.0, 10.0, 30.0, 100.0, 300.0, 1000.0)})
 SEARCHES: Mapping[str, Search] = {
     "item_knn": _OF_ITEMS,
     "item_knn_tfidf": _OF_ITEMS,

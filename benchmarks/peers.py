@@ -22,16 +22,20 @@ SEARCHES: Mapping[str, Search] = {
         values={
             "factors": (64, 128, 256),
             "alpha": (40.0, 80.0, 160.0, 320.0, 640.0),
-            "regularization": (0.01, 1.0, 10.0, 100.0),
-            "iterations": (10, 15, 30),
+            "regularization": (0.0001, 0.01, 1.0, 10.0, 100.0),
+            "iterations": (3, 5, 7, 10, 15, 30),
             "folds_in": (False, True),
         },
     ),
     "implicit_bpr": Search(
         begin={"factors": 64, "learning_rate": 0.05, "regularization": 0.01, "iterations": 100},
-        values={"learning_rate": (0.01, 0.05, 0.1, 0.2), "factors": (64, 128), "iterations": (100, 200)},
+        values={
+            "learning_rate": (0.01, 0.05, 0.1, 0.2, 0.4),
+            "factors": (64, 128, 256),
+            "iterations": (100, 200, 400),
+        },
     ),
-    "implicit_tfidf": Search(begin={"K": 20}, values={"K": (20, 50, 100, 200, 500, 1000, 2000)}),
+    "implicit_tfidf": Search(begin={"K": 20}, values={"K": (20, 50, 100, 200, 500, 1000, 2000, 5000)}),
 }
 
 
