@@ -126,6 +126,11 @@ def _portable(word: str) -> str:
     return f"{flag}{equals}{Path(value).name}" if Path(value).is_absolute() else word
 
 
+def told(reached: float | None) -> str:
+    """What a target's line says was reached."""
+    return "never" if reached is None else f"{reached:.3f}"
+
+
 def resident_mib() -> float:
     """Resident memory of this process now, in MiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20

@@ -10,13 +10,12 @@ tuned on it by hand, which docs/evaluation.md tells of. The test window is looke
 import argparse
 import json
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.harness import report
+from benchmarks.harness import report, told
 from benchmarks.nearest import best_neighbours, tune_neighbours
 from benchmarks.quality_runs import epochs_to_reach, keep, prepare, target, train
 from benchmarks.quality_shop import shop_figures
@@ -163,8 +162,8 @@ def _time_to_quality(matrix: Path) -> dict[str, Any]:
             target(
                 f"the same: seconds until {words[name]} reaches the ALS peer's validation NDCG@20 / that peer's fit",
                 2.0,
-                spent / seconds,
-                f"{spent:.0f} s ({epochs} epochs and a validation) / {seconds:.0f} s" if epochs else "never reached",
+                spent and spent / seconds,
+                f"{spent:.0f} s ({epochs} epochs and a validation) / {seconds:.0f} s" if spent else "",
                 is_least=False,
             )
             for name, (spent, epochs) in ours.items()
@@ -172,11 +171,13 @@ def _time_to_quality(matrix: Path) -> dict[str, Any]:
     }
 
 
-def _seconds_to_reach(matrix: Path, name: str, settings: Sequence[str], value: float) -> tuple[float, int | None]:
+def _seconds_to_reach(
+    matrix: Path, name: str, settings: Sequence[str], value: float
+) -> tuple[float | None, int | None]:
     """What the run of a name takes to an NDCG@20, and its epochs up to there; trained again, as far as that."""
     epochs = epochs_to_reach(matrix / "runs" / name, value)
     if epochs is None:
-        return math.inf, None
+        return None, None
     timed = [*settings, f"epochs={epochs}", f"validate_every_epochs={epochs}"]
     seconds = train("mf", matrix / "dataset", matrix, *timed, name=f"{name}_timed")["seconds"]
     if epochs_to_reach(matrix / "runs" / f"{name}_timed", value) is None:
@@ -275,7 +276,7 @@ def _told(name: str, figures: Mapping[str, Any]) -> str:
 def target_table(targets: Sequence[Mapping[str, Any]]) -> str:
     """The targets and what was reached, as Markdown."""
     rows = [
-        [row["what"], row["target"], f"{row['reached']:.3f}", row["beside"], _YES_NO[row["is_met"]]] for row in targets
+        [row["what"], row["target"], told(row["reached"]), row["beside"], _YES_NO[row["is_met"]]] for row in targets
     ]
     return markdown_table(["what", "target", "reached", "beside", "met"], rows)
 

@@ -58,8 +58,11 @@ def epochs_to_reach(workdir: Path, value: float) -> int | None:
     return None
 
 
-def target(what: str, bound: float, reached: float, beside: str, *, is_least: bool = True) -> dict[str, Any]:
-    """A line of the table of targets: what was `reached` beside the bound it must not fall short of, or exceed."""
-    is_met = bool(reached >= bound if is_least else reached <= bound)
+def target(what: str, bound: float, reached: float | None, beside: str, *, is_least: bool = True) -> dict[str, Any]:
+    """A line of the table of targets: what was `reached` beside the bound it must not fall short of, or exceed.
+
+    What has no figure (`reached` None) does not meet it.
+    """
+    is_met = reached is not None and bool(reached >= bound if is_least else reached <= bound)
     sign = "≥" if is_least else "≤"
     return {"what": what, "target": f"{sign} {bound:g}", "reached": reached, "beside": beside, "is_met": is_met}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.demo import METRICS
-from benchmarks.harness import RESULTS
+from benchmarks.harness import RESULTS, told
 from trainer.ranking.report import FOOTNOTE, metric_cells
 
 README = Path(__file__).parent.parent / "README.md"
@@ -55,7 +55,7 @@ def _quality(results: Mapping[str, dict[str, Any]]) -> str:
 def _targets(results: Mapping[str, dict[str, Any]]) -> str:
     record = results["quality"]
     rows = [
-        [row["what"], row["target"], f"{row['reached']:.3f}", row["beside"], _met(row["is_met"])]
+        [row["what"], row["target"], told(row["reached"]), row["beside"], _met(row["is_met"])]
         for row in record["figures"]["targets"]
     ]
     return "\n".join([_table(["what", "target", "reached", "beside", "met"], rows), "", _source(record, "")])

@@ -27,6 +27,7 @@ def test_a_target_is_met_at_its_bound_from_either_side():
     assert not target("quality", 1.12, 1.119, "")["is_met"]
     assert target("seconds", 2, 2.0, "", is_least=False)["is_met"]
     assert not target("seconds", 2, 2.1, "", is_least=False)["is_met"]
+    assert not target("seconds", 2, None, "", is_least=False)["is_met"]
 
 
 def test_what_is_kept_is_made_once(tmp_path):
