@@ -21,7 +21,7 @@ from preprocessing.config import PrepareConfig, SplitConfig, parse_when
 
 log = logging.getLogger(__name__)
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
+DONE, FAILED, INTERRUPTED, STOPPED = 0, 1, 130, 128 + signal.SIGTERM
 
 EXAMPLES = {
     "prepare": "--events shop/events.csv --output dataset --set items.min_count=5",
@@ -32,27 +32,36 @@ EXAMPLES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused."""
+    """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 130 interrupted, 143 SIGTERM."""
     parser = _build_parser()
     given, others = parser.parse_known_args(arguments)
     if others and given.command != "prepare":
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     _start_log(verbose=given.verbose)
-    signal.signal(signal.SIGTERM, _stop)
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, stop)
     try:
         result = _prepare(given, others, parser) if given.command == "prepare" else _COMMANDS[given.command](given)
     except KeyboardInterrupt:
         log.error("interrupted; nothing was published")
         return INTERRUPTED
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        # Beam adds to a message where in its graph it was raised
-        log.error("%s", str(error).partition(" [while running ")[0], exc_info=given.verbose)
-        return FAILED
     except Exception as error:
-        log.error("%s: %s (--verbose shows where)", type(error).__name__, _last_line(error), exc_info=given.verbose)
-        return FAILED
+        if not stop.is_asked:
+            return _fail(error, verbose=given.verbose)
+        log.error("stopped by SIGTERM; nothing was published")  # of the exit, Beam made another error
+        return STOPPED
     print(json.dumps(result, indent=2, ensure_ascii=False))
     return DONE
+
+
+def _fail(error: Exception, *, verbose: bool) -> int:
+    """Tells what went wrong, in one line."""
+    if isinstance(error, ValueError | OSError | ModuleNotFoundError):
+        # Beam adds to a message where in its graph it was raised
+        log.error("%s", str(error).partition(" [while running ")[0], exc_info=verbose)
+    else:
+        log.error("%s: %s (--verbose shows where)", type(error).__name__, _last_line(error), exc_info=verbose)
+    return FAILED
 
 
 def _prepare(given: argparse.Namespace, others: list[str], parser: argparse.ArgumentParser) -> dict[str, Any]:
@@ -219,9 +228,15 @@ def _start_log(*, verbose: bool) -> None:
     absl_logging.set_verbosity(absl_logging.ERROR)
 
 
-def _stop(*_: object) -> NoReturn:
+class _Stop:
     """Ends the program at SIGTERM by way of the cleaning up that an exception causes."""
-    raise SystemExit(128 + signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.is_asked = False
+
+    def __call__(self, *_: object) -> NoReturn:
+        self.is_asked = True
+        raise SystemExit(STOPPED)
 
 
 def _last_line(error: Exception) -> str:

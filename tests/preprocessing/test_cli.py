@@ -1,6 +1,8 @@
 """Flags, exit statuses and error lines of `python -m preprocessing`."""
 
 import json
+import os
+import signal
 
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -84,3 +86,19 @@ def test_an_input_that_cannot_be_used_is_one_line_and_status_1(monkeypatch, capl
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert record.getMessage() == "no file matches nothing.csv; check the path"
     assert not record.exc_info
+
+
+def test_sigterm_is_told_by_the_status_whatever_beam_makes_of_it(monkeypatch, caplog):
+    def prepare(*_, **__):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except SystemExit as stop:
+            raise RuntimeError("SystemExit: 143") from stop
+
+    monkeypatch.setattr(pipeline, "prepare", prepare)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert cli.main(["prepare", "--events", "events.csv", "--output", "d"]) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "stopped by SIGTERM; nothing was published" in caplog.text
