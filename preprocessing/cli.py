@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not stop.is_asked:
             return _fail(error, verbose=given.verbose)
-        log.error("stopped by SIGTERM; nothing was published")  # of the exit, Beam made another error
+        # of the exit, Beam made another error
+        log.error("stopped by SIGTERM; nothing was published", exc_info=given.verbose)
         return STOPPED
     print(json.dumps(result, indent=2, ensure_ascii=False))
     return DONE
