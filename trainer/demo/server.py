@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -12,8 +13,8 @@ from urllib.parse import urlsplit
 
 from trainer.dataset import open_dataset
 from trainer.demo.answers import Answers
-from trainer.demo.exports import open_exports
-from trainer.demo.shop import open_shop
+from trainer.demo.exports import Export, open_exports
+from trainer.demo.shop import Shop, open_shop
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,9 @@ def serve_demo(*, models: list[str], data: str | None, host: str, port: int) -> 
       The address and the number of questions answered.
     """
     exports = open_exports(models)
-    server = make_server(Answers(exports, open_shop(open_dataset(data) if data else None)), host, port)
+    shop = open_shop(open_dataset(data) if data else None)
+    tell_of_strangers(exports, shop)
+    server = make_server(Answers(exports, shop), host, port)
     address = f"http://{host}:{server.server_address[1]}/"
     log.info("%d models; open %s, end with Ctrl-C", len(exports), address)
     try:
@@ -50,6 +53,20 @@ def serve_demo(*, models: list[str], data: str | None, host: str, port: int) -> 
     finally:
         server.server_close()
     return {"address": address, "models": [export.name for export in exports], "answered": server.num_answered}
+
+
+def tell_of_strangers(exports: Sequence[Export], shop: Shop) -> None:
+    """Warns of an export most of whose items the shop's catalogue lacks."""
+    for export in exports:
+        num_known = sum(item in shop.items for item in export.items)
+        if shop.items and num_known < len(export.items) / 2:
+            log.warning(
+                "of the %d items of %s --data has %d: it is another shop's, and its timelines and categories mean "
+                "nothing here; give the dataset that the model was trained on",
+                len(export.items),
+                export.name,
+                num_known,
+            )
 
 
 class DemoServer(ThreadingHTTPServer):

@@ -7,7 +7,7 @@ from tests.trainer.demo.conftest import MARKUP
 from trainer import cli
 from trainer.demo.answers import Answers
 from trainer.demo.exports import distinct_names, open_exports
-from trainer.demo.server import DemoServer
+from trainer.demo.server import DemoServer, tell_of_strangers
 from trainer.demo.shop import Item, Shop, open_shop
 
 QUESTION = {"visitor": "anna", "history": [], "k": 2, "hide_seen": True, "only_available": False}
@@ -147,3 +147,11 @@ def test_a_history_is_in_order_of_time_however_the_dataset_was_split(tmp_path):
     )
     assert shop.timelines is not None
     assert shop.timelines.history("anna") == ["item-0", "item-1", "item-2"]
+
+
+def test_the_dataset_of_another_shop_is_told(exports, caplog):
+    tell_of_strangers(exports, Shop({}, None))
+    tell_of_strangers(exports, Shop({"item-0": Item(), "item-1": Item()}, None))
+    assert caplog.text == ""
+    tell_of_strangers(exports, Shop({"item-0": Item(), "other": Item()}, None))
+    assert "of the 4 items of first --data has 1: it is another shop's" in caplog.text
