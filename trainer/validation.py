@@ -53,7 +53,8 @@ def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | Non
         weights, rows = config.loss.event_weights, target_rows(dataset, Split.VALIDATION)
         return Validator("mse", False, lambda model, look=_go_on: rating_mse(model, rows, weights, replicas, look))
     cases = build_cases(dataset, Split.VALIDATION)
-    return _ranking_validator(cases, "no visitor of the validation split returns to a new item", replicas)
+    none = "no visitor of the validation split returns to a new item"
+    return _ranking_validator(cases, "returning visitors", none, replicas)
 
 
 def make_next_item_validator(dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
@@ -65,17 +66,19 @@ def make_next_item_validator(dataset: Dataset, replicas: Replicas | None = None)
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
     cases = build_cases(dataset, Split.VALIDATION, next_items)
-    return _ranking_validator(
-        cases, "no row of the validation split has a history and an item of the catalogue", replicas
-    )
+    none = "no row of the validation split has a history and an item of the catalogue"
+    return _ranking_validator(cases, "next items", none, replicas)
 
 
-def _ranking_validator(cases: Cases, without_cases: str, replicas: Replicas | None) -> Validator | None:
+def _ranking_validator(cases: Cases, what: str, without_cases: str, replicas: Replicas | None) -> Validator | None:
     if not len(cases):
         log.warning("%s: the last checkpoint is taken for the best", without_cases)
         return None
     name = f"ndcg@{LIST_LENGTH}"
-    return Validator(name, True, _RankingMeasure(cases.sample(MAX_CASES, seed=0), name, replicas))
+    sample = cases.sample(MAX_CASES, seed=0)
+    # that of models of sequences is another question, and is higher or lower for it
+    log.info("validation: %s of %d %s in the validation split", name, len(sample), what)
+    return Validator(name, True, _RankingMeasure(sample, name, replicas))
 
 
 class _RankingMeasure:

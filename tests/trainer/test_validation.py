@@ -56,8 +56,14 @@ def test_without_a_validation_split_or_anybody_to_rank_for_there_is_no_figure(tm
     assert "the last checkpoint is taken for the best" in caplog.text
 
 
-def test_a_sequence_model_may_be_validated_by_next_items(dataset):
-    validator = make_next_item_validator(dataset)
+def test_a_sequence_model_may_be_validated_by_next_items(dataset, caplog):
+    with caplog.at_level("INFO"):
+        validator = make_next_item_validator(dataset)
+        make_validator(PRESETS["mf"], dataset)
+    assert [record.getMessage() for record in caplog.records] == [
+        "validation: ndcg@20 of 1 next items in the validation split",
+        "validation: ndcg@20 of 1 returning visitors in the validation split",
+    ]
     assert (validator.metric, validator.is_higher_better) == ("ndcg@20", True)
     # the seen a stays a candidate: c comes second, 1 / log2(3), then third, 1 / log2(4)
     assert validator.measure(model_with([9, 1, 3, 2])) == pytest.approx(0.63093, abs=1e-5)
