@@ -25,6 +25,7 @@ _LEAST_MEMORY_GIB = 4  # the full-size shop takes less than 3 to train
 _LEAST_DISK_GIB = 5
 _PLUGINS = {"s3": "s3fs", "gs": "gcsfs"}
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+_HUGE_PAGES, _TUNABLE = Path("/sys/kernel/mm/transparent_hugepage/enabled"), "glibc.malloc.hugetlb=1"
 
 
 class State(StrEnum):
@@ -59,6 +60,7 @@ def examine(uris: Sequence[str]) -> dict[str, Any]:
         ("versions", check_versions),
         ("GPUs", check_gpus),
         ("memory", check_memory),
+        ("huge pages", check_huge_pages),
         ("disk", check_disk),
         *((f"{scheme}://", partial(check_scheme, scheme, plugin)) for scheme, plugin in _PLUGINS.items()),
         *((uri, partial(check_uri, uri)) for uri in uris),
@@ -119,6 +121,19 @@ def check_gpus() -> Finding:
         return Finding("GPUs", "this TensorFlow is built without CUDA", State.WARNING, "install tensorflow[and-cuda]")
     todo = "`pip install '.[gpu]'` in the clone brings the CUDA libraries; nvidia-smi tells whether the driver works"
     return Finding("GPUs", "there is a device, but TensorFlow cannot open it", State.WARNING, todo)
+
+
+def check_huge_pages() -> Finding:
+    """Whether tables get pages of 2 MiB: with those of 4 KiB a step on large tables takes longer."""
+    what = "huge pages"
+    if not _HUGE_PAGES.exists():
+        return Finding(what, "not known to this system")
+    mode = next(word.strip("[]") for word in _HUGE_PAGES.read_text().split() if word.startswith("["))
+    if mode == "always" or (mode == "madvise" and _TUNABLE in os.environ.get("GLIBC_TUNABLES", "")):
+        return Finding(what, f"tables get them ({mode})")
+    if mode == "madvise":
+        return Finding(what, "nobody asks for them", State.OK, f"export GLIBC_TUNABLES={_TUNABLE} for tables of GB")
+    return Finding(what, "this system gives none", State.OK, f"for tables of GB let it: echo madvise > {_HUGE_PAGES}")
 
 
 def check_memory() -> Finding:

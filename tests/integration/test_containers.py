@@ -85,6 +85,12 @@ def test_an_image_holds_the_packages_and_nothing_else_of_the_clone(images: Image
     assert not {"tests", "benchmarks", "k8s", "docs", ".git", "data"} & found
 
 
+def test_tables_get_huge_pages_where_the_system_gives_them(images: Images, trainer: str) -> None:
+    findings = json.loads(images.run(trainer, "doctor"))["findings"]
+    (found,) = [finding["found"] for finding in findings if finding["what"] == "huge pages"]
+    assert found != "nobody asks for them"
+
+
 def test_from_an_event_log_in_a_bucket_to_a_model_with_a_stop_on_the_way(
     images: Images, preprocessing: str, trainer: str, store: ObjectStore, tmp_path: Path
 ) -> None:

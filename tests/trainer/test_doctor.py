@@ -105,6 +105,25 @@ def test_each_finding_is_told_before_the_next_check_begins(monkeypatch, caplog):
     assert [line.split(": ")[0] for line in told[0]] == ["ok      versions"]
 
 
+@pytest.mark.parametrize(
+    ("mode", "tunables", "found", "todo"),
+    [
+        ("always madvise [never]", "", "this system gives none", "echo madvise > "),
+        ("always [madvise] never", "", "nobody asks for them", "export GLIBC_TUNABLES=glibc.malloc.hugetlb=1"),
+        ("always [madvise] never", "glibc.malloc.hugetlb=1", "tables get them (madvise)", ""),
+        ("[always] madvise never", "", "tables get them (always)", ""),
+    ],
+)
+def test_huge_pages_are_told_with_what_brings_them(monkeypatch, tmp_path, mode, tunables, found, todo):
+    (tmp_path / "enabled").write_text(f"{mode}\n")
+    monkeypatch.setattr(doctor, "_HUGE_PAGES", tmp_path / "enabled")
+    monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+    finding = doctor.check_huge_pages()
+    assert (finding.state, finding.found) == (State.OK, found)
+    assert todo in finding.todo
+    assert bool(todo) == bool(finding.todo)
+
+
 def test_little_disk_is_a_warning_with_what_to_do(monkeypatch, tmp_path):
     usage = os.statvfs(tmp_path).f_frsize  # any small number of bytes
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: type("Usage", (), {"free": usage}))
