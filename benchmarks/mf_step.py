@@ -47,13 +47,17 @@ TARGETS = {"ratio": 50}
 def main() -> None:
     """Measures each way in processes of its own, in turns; the middle turn of each counts."""
     turns = [{name: _in_a_process(name) for name in _WAYS} for _ in range(TURNS)]
-    ways = {name: sorted((turn[name] for turn in turns), key=lambda one: one["ms_per_step"])[1] for name in _WAYS}
+    ways = {name: _middle([turn[name] for turn in turns]) for name in _WAYS}
 
     def ratio(name: str) -> float:
         return round(ways[name]["examples_per_second"] / ways["keras_adam"]["examples_per_second"], 1)
 
     ratios = {"ratio": ratio("row_adam"), "ratio_small_pages": ratio(_SMALL_PAGES)}
     report("mf_step", {**ways, **ratios, "targets": TARGETS})
+
+
+def _middle(turns: list[dict[str, float]]) -> dict[str, float]:
+    return sorted(turns, key=lambda turn: turn["ms_per_step"])[len(turns) // 2]
 
 
 def _in_a_process(name: str) -> dict[str, float]:

@@ -101,11 +101,11 @@ def _full_size(results: Mapping[str, dict[str, Any]]) -> str:
 def _scaling(results: Mapping[str, dict[str, Any]]) -> str:
     figures = results["scaling"]["figures"]
     rows = [
-        [label, place, *(_milliseconds(measured.get(way)) for way in ("sharded", "exchange_alone", "mirrored"))]
+        [batch, place, *(_milliseconds(measured.get(way)) for way in ("sharded", "exchange_alone", "mirrored"))]
         + [_megabytes(measured["bytes_a_step"][way]) for way in ("sharded", "least", "all_reduce", "mirrored")]
         + [f"{measured['sharded'][size]:.0f}" for size in ("table_mib_a_replica", "resident_mib_a_replica")]
         + [_peak(measured.get(way)) for way in ("sharded", "mirrored")]
-        for batch, label in _BATCHES.items()
+        for batch in ("factorization", "popular", "towers")
         for place, measured in figures[batch].items()
     ]
     header = ["batch", "replicas", "ms", "of it without compute", "mirrored ms", "MB moved", "least", "all-reduce"]
@@ -135,9 +135,6 @@ def _peak(measured: Mapping[str, float] | None) -> str:
 def _megabytes(size: float) -> str:
     return f"{size / 1e6:.1f}"
 
-
-# of `scaling`: no preset's, so not called by a preset's name
-_BATCHES = {"mf": "MF, 8,192 ids", "popular": "popular", "nn": "towers"}
 
 _PARTS: dict[str, Callable[[Mapping[str, dict[str, Any]]], str]] = {
     "demo": _quality,

@@ -80,7 +80,7 @@ def _items(generator: np.random.Generator, count: int) -> np.ndarray:
     return np.minimum((generator.pareto(0.8, (STEPS, count)) * 30).astype(np.int64), ITEMS - 1)
 
 
-BATCHES: dict[str, Callable[[], Ids]] = {"mf": mf_ids, "popular": popular_ids, "nn": nn_ids}
+BATCHES: dict[str, Callable[[], Ids]] = {"factorization": mf_ids, "popular": popular_ids, "towers": nn_ids}
 
 
 def main() -> None:

@@ -3,30 +3,27 @@
 import json
 import re
 import signal
-import sys
-from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
 
 from tests.documents import blocks, commands
-from tests.k8s.rendering import tool
-from tests.k8s.scenarios import FINISHED, LOG, RUNNING, WAITING, Cluster, log, look, pod, stopped, wait_until
+from tests.k8s.scenarios import (
+    FAST,
+    FINISHED,
+    LOG,
+    RUNNING,
+    TRAIN,
+    WAITING,
+    Cluster,
+    log,
+    look,
+    pod,
+    stopped,
+    wait_until,
+)
 
-TRAIN = ["train", "--preset", "mf", "--data", "gs://shop/dataset", "--workdir", "gs://shop/run"]
-FAST = ["--poll", "0.05", "--patience", "0"]
 RESULT = {"workdir": "gs://shop/run", "validation_metric": "ndcg@20", "best_step": 40, "best_validation": 0.1771}
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Cluster:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    kubectl = programs / "kubectl"
-    kubectl.write_text(f"#!{sys.executable} -ES\n" + Path(__file__).with_name("fake_kubectl.py").read_text())
-    kubectl.chmod(0o755)
-    environment = {"PATH": str(programs), "FAKE_KUBECTL": str(tmp_path), "REAL_KUBECTL": tool("kubectl")}
-    return Cluster(tmp_path, environment)
 
 
 def test_a_run_is_followed_to_its_result(cluster: Cluster) -> None:
@@ -371,70 +368,6 @@ def test_a_config_map_that_others_mounted_stays(cluster: Cluster) -> None:
     assert cluster.submit("cancel", "train")[0] == 0
     assert [call.split()[1:3] for call in cluster.calls("delete")] == [["job", "train"], ["configmap", ANY]]
     assert not cluster.calls("delete configmap certificates")
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--set", "epoch=3"], "did you mean epochs"),
-        (["--set", "input.batch_size=100", "--gpus", "8"], "batch 100 does not divide among 8 replicas; use 104"),
-        (["--nodes", "0"], "0 is less than 1"),
-        *(
-            (["--overlay", name, "--nodes", "1"], f"--overlay {name} is for several machines, got --nodes 1; give 2")
-            for name in ("multi-node", "jobset")
-        ),
-        (["--overlay", "moon"], "invalid choice: 'moon'"),
-    ],
-)
-def test_what_cannot_work_is_refused_before_anything_is_asked(flags: list[str], message: str, cluster: Cluster) -> None:
-    status, _, errors = cluster.submit(*TRAIN, *flags)
-    assert (status, message in errors, cluster.calls("")) == (2, True, [])
-
-
-@pytest.mark.parametrize(
-    ("workdir", "overlays", "is_there", "is_not"),
-    [
-        ("gs://shop/run", ["spot"], ["iam.gke.io", "gke-accelerator", "gke-spot"], ["/data"]),
-        ("s3://shop/run", ["kueue"], ["eks.amazonaws.com/role-arn", "queue-name"], ["iam.gke.io"]),
-        ("/data/run", ["spot"], ["mountPath: /data", "gke-spot"], ["nvidia.com/gpu: "]),
-        ("s3://shop/run", ["spot", "gke"], ["iam.gke.io"], ["eks.amazonaws.com/role-arn"]),
-        ("hdfs://shop/run", ["spot"], ["gke-spot"], ["iam.gke.io", "role-arn", "/data"]),
-    ],
-)
-def test_an_overlay_that_is_no_place_comes_to_that_of_the_results(
-    workdir: str, overlays: list[str], is_there: list[str], is_not: list[str], cluster: Cluster
-) -> None:
-    flags = [flag for name in overlays for flag in ("--overlay", name)]
-    status, manifests, errors = cluster.submit(*TRAIN[:3], "--data", workdir, "--workdir", workdir, *flags, "--dry-run")
-    assert status == 0, errors
-    assert {text: text in manifests for text in is_there + is_not} == (
-        dict.fromkeys(is_there, True) | dict.fromkeys(is_not, False)
-    )
-
-
-@pytest.mark.parametrize(
-    ("data", "workdir", "overlays", "lost"),
-    [
-        ("/data/dataset", "file:///data/run", [], None),
-        ("gs://shop/dataset", "/data/run", [], None),
-        ("/data/dataset", "run", [], "--workdir run"),
-        ("/data/dataset", "/data/../run", [], "--workdir /data/../run"),
-        ("/data/dataset", "/database/run", [], "--workdir /database/run"),
-        ("/data/dataset", "gs://shop/run", [], "--data /data/dataset"),
-        ("/data/dataset", "/data/run", ["--overlay", "gke"], "--data /data/dataset"),
-    ],
-)
-def test_a_path_that_is_on_no_volume_is_refused(
-    data: str, workdir: str, overlays: list[str], lost: str | None, cluster: Cluster
-) -> None:
-    status, _, errors = cluster.submit(*TRAIN[:3], "--data", data, "--workdir", workdir, *overlays, "--dry-run")
-    assert status == (2 if lost else 0), errors
-    assert not lost or f"{lost} lies in the pod and is lost with it; give a URI of a bucket, or a path below" in errors
-
-
-def test_a_place_that_tells_no_cloud_asks_for_an_overlay(cluster: Cluster) -> None:
-    status, _, errors = cluster.submit(*TRAIN[:-1], "hdfs://shop/run")
-    assert (status, "hdfs:// tells no cloud; name an --overlay" in errors) == (2, True)
 
 
 def test_the_readme_shows_what_its_dry_run_prints(cluster: Cluster) -> None:

@@ -46,3 +46,11 @@ def small_shop(directory: Path) -> dict[str, str]:
         "item_properties": write_lines(directory / "properties.csv", "timestamp,itemid,property,value", *properties),
         "category_tree": write_lines(directory / "tree.csv", "categoryid,parentid", *tree),
     }
+
+
+def write_events(path: Path, *lines: str) -> str:
+    return write_lines(path, "timestamp,visitorid,event,itemid", *lines)
+
+
+def plain_events(number: int) -> list[str]:
+    return [event(n, f"v{n % 3}", f"i{n % 4}").removesuffix(",") for n in range(number)]

@@ -5,15 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from contract import storage
 from contract.catalogue import read_catalogue
@@ -22,15 +19,13 @@ from contract.layout import DatasetLayout, join
 from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
 from contract.schema import Split, Vocabulary
 from contract.shards import Shard, read_timelines
-from preprocessing import graphs, sources
+from preprocessing import sources
 from preprocessing.config import PrepareConfig, SplitConfig, VocabularyConfig
-from preprocessing.graphs import Job, beam_options
+from preprocessing.graphs import beam_options
 from preprocessing.pipeline import prepare
-from preprocessing.progress import Phase, watch
 from preprocessing.transform import load_transform
 from preprocessing.vocabularies import assign_indices
-from preprocessing.workspace import Workspace
-from tests.preprocessing.shop import DAY_MS, START_MS, event, small_shop, write_lines
+from tests.preprocessing.shop import DAY_MS, START_MS, event, plain_events, small_shop, write_events, write_lines
 
 pytestmark = pytest.mark.integration
 
@@ -187,15 +182,6 @@ def test_the_same_input_gives_the_same_bytes_from_any_number_of_threads(dataset,
     # the manifest lists the checksums of transform/, which TensorFlow writes a little differently
     for name in set(names) - {"manifest.json"}:
         assert storage.sha256(join(dataset, name)) == storage.sha256(join(again, name)), name
-
-
-def write_events(path: Path, *lines: str) -> str:
-    path.write_text("".join(f"{line}\n" for line in ("timestamp,visitorid,event,itemid", *lines)))
-    return str(path)
-
-
-def plain_events(number: int) -> list[str]:
-    return [event(n, f"v{n % 3}", f"i{n % 4}").removesuffix(",") for n in range(number)]
 
 
 def test_too_many_bad_rows_fail_the_job_and_publish_nothing(tmp_path):
@@ -393,66 +379,3 @@ def test_a_run_killed_while_publishing_leaves_nothing_that_looks_like_a_dataset(
     # and the next run is not disturbed by what the killed one left
     prepare(PrepareConfig(events=path), output)
     verify_files(read_manifest(output), output)
-
-
-@pytest.mark.parametrize(("arguments", "is_beside"), [([], True), (["--runner=FlinkRunner"], False)])
-def test_only_in_this_process_does_a_graph_run_beside_another(tmp_path, arguments, is_beside):
-    """Beam starts Flink's job server, which asks for signals: a thread may not."""
-    options = PipelineOptions(arguments)
-    job = Job(PrepareConfig(events=""), DatasetLayout(str(tmp_path)), Workspace(str(tmp_path)), options)
-    with job.beside(threading.current_thread) as making:
-        assert (making.result() is not threading.current_thread()) == is_beside
-
-
-def test_what_a_killed_worker_left_half_written_is_not_published(tmp_path, monkeypatch):
-    """Beam has given its work to another worker, which wrote the whole file beside it."""
-    whole = graphs.write_catalogue
-
-    def write_catalogue(job: Job, num_partitions: int) -> None:
-        whole(job, num_partitions)
-        for path in (job.layout.catalogue, job.layout.timelines):
-            Path(path, "left.parquet.partial-0123456789abcdef0123456789abcdef").write_bytes(b"half of")
-
-    monkeypatch.setattr(graphs, "write_catalogue", write_catalogue)
-    prepare(PrepareConfig(events=write_events(tmp_path / "e.csv", *plain_events(50))), str(tmp_path / "dataset"))
-    assert (tmp_path / "dataset" / "manifest.json").exists()
-    assert not list(tmp_path.rglob("*.partial-*"))
-
-
-def test_an_error_does_not_wait_for_all_of_the_graph_beside_it(tmp_path):
-    job = Job(PrepareConfig(events=""), DatasetLayout(str(tmp_path)), Workspace(str(tmp_path)), PipelineOptions([]))
-    begun, num_made = threading.Event(), 0
-
-    def make() -> None:
-        nonlocal num_made
-        with watch(Phase("shards", 100), is_shown=False) as tell:
-            begun.set()
-            for _ in range(100):
-                time.sleep(0.05)
-                tell.one("a shard")
-                num_made += 1
-
-    with pytest.raises(SystemExit), job.beside(make):
-        begun.wait(10)
-        raise SystemExit(143)
-    assert num_made < 100
-
-
-def test_a_category_tree_is_refused_before_the_first_graph(tmp_path, monkeypatch):
-    monkeypatch.setattr(graphs, "read_events", lambda *_: pytest.fail("a graph was run"))
-    config = PrepareConfig(
-        events=write_events(tmp_path / "events.csv", *plain_events(9)),
-        category_tree=write_lines(tmp_path / "tree.csv", "categoryid,parentid", "1,", "bad"),
-    )
-    with pytest.raises(ValueError, match=r"1 of 2 category tree rows are bad"):
-        prepare(config, str(tmp_path / "dataset"))
-
-
-def test_shards_that_cannot_be_written_are_told_before_the_transform_is_fitted(tmp_path, monkeypatch):
-    def write_timelines(*_: object) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(graphs, "write_timelines", write_timelines)
-    monkeypatch.setattr(graphs, "fit_transform", lambda *_: pytest.fail("a graph was run"))
-    with pytest.raises(OSError, match="No space left"):
-        prepare(PrepareConfig(events=write_events(tmp_path / "e.csv", *plain_events(50))), str(tmp_path / "dataset"))

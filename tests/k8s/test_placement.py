@@ -1,0 +1,69 @@
+"""Where submit.py sends a step, by overlays and by where its results lie, and what it refuses to send."""
+
+import pytest
+
+from tests.k8s.scenarios import TRAIN, Cluster
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--set", "epoch=3"], "did you mean epochs"),
+        (["--set", "input.batch_size=100", "--gpus", "8"], "batch 100 does not divide among 8 replicas; use 104"),
+        (["--nodes", "0"], "0 is less than 1"),
+        *(
+            (["--overlay", name, "--nodes", "1"], f"--overlay {name} is for several machines, got --nodes 1; give 2")
+            for name in ("multi-node", "jobset")
+        ),
+        (["--overlay", "moon"], "invalid choice: 'moon'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_asked(flags: list[str], message: str, cluster: Cluster) -> None:
+    status, _, errors = cluster.submit(*TRAIN, *flags)
+    assert (status, message in errors, cluster.calls("")) == (2, True, [])
+
+
+@pytest.mark.parametrize(
+    ("workdir", "overlays", "is_there", "is_not"),
+    [
+        ("gs://shop/run", ["spot"], ["iam.gke.io", "gke-accelerator", "gke-spot"], ["/data"]),
+        ("s3://shop/run", ["kueue"], ["eks.amazonaws.com/role-arn", "queue-name"], ["iam.gke.io"]),
+        ("/data/run", ["spot"], ["mountPath: /data", "gke-spot"], ["nvidia.com/gpu: "]),
+        ("s3://shop/run", ["spot", "gke"], ["iam.gke.io"], ["eks.amazonaws.com/role-arn"]),
+        ("hdfs://shop/run", ["spot"], ["gke-spot"], ["iam.gke.io", "role-arn", "/data"]),
+    ],
+)
+def test_an_overlay_that_is_no_place_comes_to_that_of_the_results(
+    workdir: str, overlays: list[str], is_there: list[str], is_not: list[str], cluster: Cluster
+) -> None:
+    flags = [flag for name in overlays for flag in ("--overlay", name)]
+    status, manifests, errors = cluster.submit(*TRAIN[:3], "--data", workdir, "--workdir", workdir, *flags, "--dry-run")
+    assert status == 0, errors
+    assert {text: text in manifests for text in is_there + is_not} == (
+        dict.fromkeys(is_there, True) | dict.fromkeys(is_not, False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "workdir", "overlays", "lost"),
+    [
+        ("/data/dataset", "file:///data/run", [], None),
+        ("gs://shop/dataset", "/data/run", [], None),
+        ("/data/dataset", "run", [], "--workdir run"),
+        ("/data/dataset", "/data/../run", [], "--workdir /data/../run"),
+        ("/data/dataset", "/database/run", [], "--workdir /database/run"),
+        ("/data/dataset", "gs://shop/run", [], "--data /data/dataset"),
+        ("/data/dataset", "/data/run", ["--overlay", "gke"], "--data /data/dataset"),
+    ],
+)
+def test_a_path_that_is_on_no_volume_is_refused(
+    data: str, workdir: str, overlays: list[str], lost: str | None, cluster: Cluster
+) -> None:
+    status, _, errors = cluster.submit(*TRAIN[:3], "--data", data, "--workdir", workdir, *overlays, "--dry-run")
+    assert status == (2 if lost else 0), errors
+    assert not lost or f"{lost} lies in the pod and is lost with it; give a URI of a bucket, or a path below" in errors
+
+
+def test_a_place_that_tells_no_cloud_asks_for_an_overlay(cluster: Cluster) -> None:
+    status, _, errors = cluster.submit(*TRAIN[:-1], "hdfs://shop/run")
+    assert (status, "hdfs:// tells no cloud; name an --overlay" in errors) == (2, True)
