@@ -115,7 +115,7 @@ def _protocol(key: str, protocol: Figures) -> list[Part]:
         parts.append(
             _ranking(
                 f"{key}-otherwise",
-                f"The same with seen items {'shown' if protocol['hides_seen'] else 'hidden'}",
+                f"Systems by metric, seen items {'shown' if protocol['hides_seen'] else 'hidden'}",
                 protocol["ranking_otherwise"],
                 _METRICS,
             )

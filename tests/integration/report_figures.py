@@ -194,7 +194,7 @@ def _protocol(protocol: Mapping[str, Any]) -> dict[str, Rows]:
         ),
     }
     if protocol["ranking_otherwise"]:
-        title = f"The same with seen items {'shown' if protocol['hides_seen'] else 'hidden'}"
+        title = f"Systems by metric, seen items {'shown' if protocol['hides_seen'] else 'hidden'}"
         pictures[title] = _estimates(protocol["ranking_otherwise"], metrics)
     for title, names in _GROUPS.items():
         rows = [
