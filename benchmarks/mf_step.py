@@ -21,22 +21,22 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.harness import peak_mib, report, run_command
-from trainer.config import (
+from trainer.config.presets import PRESETS
+from trainer.config.run import (
     AdagradConfig,
     AdamConfig,
     MatrixFactorizationConfig,
     SampledSoftmaxConfig,
     SquaredErrorConfig,
 )
-from trainer.distribution import Replicas, start_replicas
-from trainer.embeddings import ShardedTable, initialize
-from trainer.input_pipeline import Batch
+from trainer.data.input_pipeline import Batch
+from trainer.data.negative_sampling import NegativeSampler
+from trainer.distributed.embeddings import ShardedTable, initialize
+from trainer.distributed.optimizers import row_optimizer
+from trainer.distributed.replicas import Replicas, start_replicas
 from trainer.models.matrix_factorization import MatrixFactorization, item_width
 from trainer.models.objectives import Objective, SampledSoftmaxObjective, SquaredErrorObjective, TrainingModel
-from trainer.negative_sampling import NegativeSampler
-from trainer.optimizers import row_optimizer
-from trainer.presets import PRESETS
-from trainer.training_step import TrainingStep, compile_steps
+from trainer.training.step import TrainingStep, compile_steps
 
 VISITORS, ITEMS, DIM, BATCH = 1_400_000, 235_000, 64, 8192
 WARM_UP_STEPS, STEPS, KERAS_STEPS = 5, 100, 10
@@ -104,8 +104,8 @@ def _sampled_softmax() -> tuple[float, int]:
     tables = _tables(replicas, preset.optimizer, config)
     sampler = NegativeSampler(
         np.bincount(_items(1_000_000), minlength=ITEMS),
-        num_drawn=preset.loss.num_drawn,
-        drawn_power=preset.loss.drawn_power,
+        num_negatives=preset.loss.num_negatives,
+        negative_power=preset.loss.negative_power,
         seed=0,
     )
     objective = SampledSoftmaxObjective(preset.loss, tables, 1, MatrixFactorization(config), sampler, seed=0)

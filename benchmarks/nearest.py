@@ -7,13 +7,13 @@ from typing import Any
 from benchmarks.harness import timed
 from benchmarks.tuning import Search, Settings, best_of, search
 from contract.schema import Split
-from trainer.dataset import Dataset
+from trainer.data.dataset import Dataset
+from trainer.evaluation.cases import Protocol, build_cases
+from trainer.evaluation.config import NeighboursConfig
+from trainer.evaluation.evaluator import evaluate_scorer
+from trainer.evaluation.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity, training_baskets
 from trainer.models.interface import Scorer
-from trainer.ranking.cases import Protocol, build_cases
-from trainer.ranking.config import NeighboursConfig
-from trainer.ranking.evaluation import evaluate_scorer
-from trainer.ranking.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity, training_baskets
-from trainer.validation import MAX_CASES
+from trainer.training.validation import MAX_CASES
 
 log = logging.getLogger(__name__)
 

@@ -21,14 +21,14 @@ from benchmarks.quality_runs import epochs_to_reach, keep, prepare, target, trai
 from benchmarks.quality_shop import shop_figures
 from benchmarks.tuning import Settings, best_of, search
 from contract.schema import Split
-from trainer.dataset import Dataset, open_dataset
+from trainer.data.dataset import Dataset, open_dataset
+from trainer.data.interactions import read_interactions
 from trainer.evaluate import PROTOCOLS, measure_protocol
-from trainer.interactions import read_interactions
-from trainer.ranking.baselines import build_baselines
-from trainer.ranking.cases import build_cases
-from trainer.ranking.evaluation import evaluate_scorer
-from trainer.ranking.report import markdown_table
-from trainer.validation import MAX_CASES
+from trainer.evaluation.baselines import build_baselines
+from trainer.evaluation.cases import build_cases
+from trainer.evaluation.evaluator import evaluate_scorer
+from trainer.evaluation.tables import markdown_table
+from trainer.training.validation import MAX_CASES
 
 log = logging.getLogger(__name__)
 
@@ -124,10 +124,10 @@ def _matrix(source: Path, folder: Path) -> dict[str, Any]:
                 "matrix, returning visitors: mf NDCG@20 / best tuned peer's", 1.12, values["mf"] / values[best], best
             ),
             target(
-                "the same: solver=als / implicit's ALS at equal settings",
+                "matrix, returning visitors: solver=als NDCG@20 / implicit's ALS at equal settings",
                 0.98,
                 values["mf_als"] / values["implicit_als_equal"],
-                "the last sweep of both, visitors solved from their histories",
+                "last sweep of both; visitor vectors computed from their histories",
             ),
         ],
     }
@@ -160,7 +160,7 @@ def _time_to_quality(matrix: Path) -> dict[str, Any]:
         "epochs": {name: epochs for name, (_, epochs) in ours.items()},
         "targets": [
             target(
-                f"the same: seconds until {words[name]} reaches the ALS peer's validation NDCG@20 / that peer's fit",
+                f"matrix: seconds until {words[name]} reaches the ALS peer's validation NDCG@20 / seconds of its fit",
                 2.0,
                 spent and spent / seconds,
                 f"{spent:.0f} s ({epochs} epochs and a validation) / {seconds:.0f} s" if spent else "",

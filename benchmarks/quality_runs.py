@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.harness import run_command
-from trainer.checkpoint import read_weights
-from trainer.dataset import open_dataset
+from trainer.data.dataset import open_dataset
 from trainer.models.build import build_inference_model
-from trainer.run_record import read_record
+from trainer.runs.checkpoint import read_weights
+from trainer.runs.record import read_record
 
 
 def prepare(source: Path, folder: Path) -> Path:

@@ -14,11 +14,11 @@ import tensorflow as tf
 from benchmarks.harness import run_command
 from benchmarks.quality_runs import target, train
 from contract.schema import Split
-from trainer.dataset import Dataset, open_dataset
+from trainer.data.dataset import Dataset, open_dataset
+from trainer.evaluation.cases import Cases, build_cases, next_items
+from trainer.evaluation.evaluator import evaluate_scorer
+from trainer.evaluation.intervals import percentile_interval, resampled_means
 from trainer.models.interface import Queries
-from trainer.ranking.cases import Cases, build_cases, next_items
-from trainer.ranking.evaluation import evaluate_scorer
-from trainer.ranking.intervals import percentile_interval, resampled_means
 
 VISITORS = 100_000
 HISTORIES = ((1, 1), (2, 4), (5, 9), (10, None))
@@ -80,7 +80,7 @@ def shop_figures(folder: Path) -> dict[str, Any]:
                 for name, found in cold_items.items()
             ),
             target(
-                "shop: recall@20 of visitors unknown to training / known ones of equal history, the lowest",
+                "shop: recall@20 of visitors unknown to training / known visitors with equal history, lowest group",
                 0.9,
                 visitors[worst]["ratio"],
                 f"history {worst}",

@@ -28,16 +28,16 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.harness import Load, peak_mib, refuse_load, report, resident_mib
-from trainer import checkpoint_writer
-from trainer.checkpoint import Parts
-from trainer.checkpoint_writer import CheckpointWriter
-from trainer.cluster import Cluster, join_cluster, tf_config
-from trainer.config import AdagradConfig, TowersConfig
-from trainer.distribution import Replicas, start_replicas
-from trainer.embeddings import ShardedTable, initialize
-from trainer.exchange import CAPACITIES
+from trainer.config.run import AdagradConfig, TowersConfig
+from trainer.distributed.all_to_all import CAPACITIES
+from trainer.distributed.cluster import Cluster, join_cluster, tf_config
+from trainer.distributed.embeddings import ShardedTable, initialize
+from trainer.distributed.optimizers import row_optimizer
+from trainer.distributed.replicas import Replicas, start_replicas
 from trainer.models.towers import make_dense_variables
-from trainer.optimizers import row_optimizer
+from trainer.runs import checkpoint_writer
+from trainer.runs.checkpoint import TrainState
+from trainer.runs.checkpoint_writer import CheckpointWriter
 
 ROWS, ITEMS, DIM = 1_400_000, 235_000, 64
 WARM_UP_STEPS, STEPS = 3, 40
@@ -276,7 +276,7 @@ def measure_checkpoint() -> dict[str, Any]:
     }
     for name, table in tables.items():
         initialize(table, name=name, seed=0, stddev=0.1)
-    parts = Parts(tables, [], [])
+    parts = TrainState(tables, [], [])
     step = _sharded(replicas, mf_ids()).step
     copied, whole, lost = [], [], []
     with tempfile.TemporaryDirectory() as workdir, _timing_writes() as writing:

@@ -12,8 +12,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
+from common.storage.paths import join
 from contract.catalogue import read_catalogue
-from contract.layout import DatasetLayout, join
+from contract.layout import DatasetLayout
 from contract.manifest import read_manifest
 from contract.schema import Split, Vocabulary
 from contract.shards import Shard, read_timelines

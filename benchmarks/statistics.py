@@ -70,8 +70,8 @@ def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) ->
     import gc
 
     from preprocessing.config import PrepareConfig
+    from preprocessing.pages.report import write_report
     from preprocessing.pipeline import prepare
-    from preprocessing.report import write_report
 
     if which == WITHOUT:
         _leave_out(json.loads(Path(first, "statistics.json").read_text()))
@@ -98,9 +98,11 @@ def _leave_out(described: dict[str, Any]) -> None:
     """Puts what is ready made in the place of what is counted for the report alone."""
     import numpy as np
 
-    from preprocessing import correlation, popularity, stages, timelines
-    from preprocessing import statistics as counting
-    from preprocessing.behaviour import merge_behaviours
+    from preprocessing import timelines
+    from preprocessing.beam import stages
+    from preprocessing.statistics import correlation, popularity
+    from preprocessing.statistics import summaries as counting
+    from preprocessing.statistics.behaviour import merge_behaviours
 
     nobody, nothing = timelines.empty_timelines(), np.empty(0, np.int8)
     no_items = popularity.count_items_by_split(nobody, nothing)

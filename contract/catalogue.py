@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from contract import storage
-from contract.errors import ContractError
+from common import storage
+from common.errors import ContractError
 
 CATALOGUE_SCHEMA = pa.schema(
     [

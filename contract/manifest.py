@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from contract import storage
-from contract.errors import ContractError
-from contract.layout import DatasetLayout, join
+from common import storage
+from common.errors import ContractError
+from common.storage.paths import join
+from contract.layout import DatasetLayout
 from contract.schema import SCHEMA_VERSION, Split, SplitMethod, Vocabulary
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from contract import storage
+from common import storage
 from contract.timelines import TimelineRows, parse_block
 
 _FETCHED_AHEAD = 2
@@ -70,7 +70,7 @@ def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -
 
 def read_timelines(shards: Sequence[Shard]) -> TimelineRows:
     """All rows of the shards, in file and block order; for evaluation and tests, not for training."""
-    with telling_read_errors():
+    with translate_read_errors():
         blocks = [
             TimelineRows(**{name: column.numpy() for name, column in block.items()})
             for shard in shards
@@ -80,7 +80,7 @@ def read_timelines(shards: Sequence[Shard]) -> TimelineRows:
 
 
 @contextmanager
-def telling_read_errors() -> Iterator[None]:
+def translate_read_errors() -> Iterator[None]:
     """Turns what tf.data makes of a file that cannot be read back into one sentence.
 
     Raises:

@@ -16,8 +16,8 @@ from k8s.progress import Follower, Screen
 from k8s.rendering import OVERLAYS, STEPS, Placement, Step, render
 from k8s.settings import training_settings
 from k8s.state import read_state
-from k8s.submission import Foreign, Found, Refused, find, pods_of, remove, submit
-from trainer.presets import PRESETS
+from k8s.submission import Found, NotOwned, SettingsConflict, find, pods_of, remove, submit
+from trainer.config.presets import PRESETS
 
 DONE, FAILED, DETACHED = 0, 1, 130
 _CLOUDS = {"gs": "gke", "s3": "eks", "": "local", "file": "local"}
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         placement = _placement(given, parser)
         steps, epochs = _steps(given, placement, parser)
         return _run(steps, placement, epochs, given, screen)
-    except (KubectlError, Foreign) as error:
+    except (KubectlError, NotOwned) as error:
         screen.line(str(error))
         return FAILED
 
@@ -69,7 +69,7 @@ def _run(
     for step in steps:
         try:
             submission = submit(step, placement, kubectl)
-        except Refused as refused:
+        except SettingsConflict as refused:
             _show(refused.diff, screen)
             screen.line(
                 f"{step.name} runs with other settings; `{_command('cancel', given)} {step.name}` makes room for these"
@@ -108,7 +108,7 @@ def _status(given: argparse.Namespace, _: Screen) -> int:
     for step in STEPS:
         try:
             workload = find(step, kubectl)
-        except Foreign as foreign:
+        except NotOwned as foreign:
             print(f"{step}: {foreign}")
             continue
         if workload is None:

@@ -88,7 +88,7 @@ class Follower:
         """How the workload ended.
 
         Raises:
-          Foreign: something else has the step's name by now.
+          NotOwned: something else has the step's name by now.
           KubectlError: kubectl refuses, or the cluster has not answered for five minutes.
           KeyboardInterrupt: the user has seen enough; the workload goes on.
         """

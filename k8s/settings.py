@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from contract.settings import apply_settings
+from common.settings import apply_settings
 from k8s.rendering import Placement
-from trainer.config import RunConfig
-from trainer.presets import PRESETS
+from trainer.config.presets import PRESETS
+from trainer.config.run import RunConfig
 
 _SPOT_SETTING = "checkpoint_every_steps"
 _SPOT_STEPS = 1000

@@ -15,7 +15,7 @@ _WORKLOADS = ("Job", "JobSet")
 _NAME, _OURS = "app.kubernetes.io/name", "cartwheel"
 
 
-class Refused(Exception):  # noqa: N818 (an answer, not an error)
+class SettingsConflict(Exception):  # noqa: N818 (an answer, not an error)
     """The step runs with other settings, and would have to be cancelled first.
 
     diff   between what runs and what was asked for, line by line
@@ -26,7 +26,7 @@ class Refused(Exception):  # noqa: N818 (an answer, not an error)
         self.diff = diff
 
 
-class Foreign(Exception):  # noqa: N818 (an answer, not an error)
+class NotOwned(Exception):  # noqa: N818 (an answer, not an error)
     """What has a step's name is not this project's: it is neither followed nor removed."""
 
     def __init__(self, workload: Object) -> None:
@@ -58,8 +58,8 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl) -> Submission:
     """Applies a step, unless it runs or is done with the same settings.
 
     Raises:
-      Refused: it runs with other settings.
-      Foreign: something else has its name.
+      SettingsConflict: it runs with other settings.
+      NotOwned: something else has its name.
       KubectlError: kubectl refuses.
     """
     objects = kubectl.parse(render(step, placement, kubectl))
@@ -71,7 +71,7 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl) -> Submission:
     phase = read_state(workload, pods_of(workload, kubectl)).phase
     if phase not in (Phase.DONE, Phase.FAILED):
         if diff:
-            raise Refused(diff)
+            raise SettingsConflict(diff)
         return Submission(Found.RUNNING, [])
     if phase is Phase.DONE and not diff:
         return Submission(Found.DONE, [])
@@ -85,12 +85,12 @@ def find(step: str, kubectl: Kubectl) -> Object | None:
     """The Job or JobSet of a step, None if there is neither.
 
     Raises:
-      Foreign: what has its name is not this project's.
+      NotOwned: what has its name is not this project's.
       KubectlError: kubectl refuses.
     """
     workload = _of_any_kind(step, kubectl)
     if workload is not None and _label(workload) != _OURS:
-        raise Foreign(workload)
+        raise NotOwned(workload)
     return workload
 
 

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from preprocessing import validation
 from preprocessing.columns import by_count, codes, decode_columns, last_of_each
 from preprocessing.config import PropertyConfig
-from preprocessing.sources import Chunk, Rejects, parse_chunk, reject_rows
-from preprocessing.statistics import ReadingSummary, merge_readings, summarize_reading
+from preprocessing.sources.csv_files import Chunk, Rejects, parse_chunk, reject_rows
+from preprocessing.statistics.summaries import ReadingSummary, merge_readings, summarize_reading
 from preprocessing.validation import Flaws
 
 PROPERTY_COLUMNS = ("timestamp", "itemid", "property", "value")
@@ -220,11 +220,11 @@ def describe_partition(
         "with_category": len(named),
         "with_category_outside_tree": len(named) - _count(in_tree),
         "with_price": with_price,
-        "price_is_no_number": told[config.price] - with_price,
+        "invalid_prices": told[config.price] - with_price,
         "without_training_events": catalogue["first_seen_ms"].null_count,
         "priced_trained_items": _count(pc.and_(is_trained(catalogue), catalogue["price"].is_valid())),
         "with_availability": with_availability,
-        "availability_is_neither_0_nor_1": told[config.availability] - with_availability,
+        "invalid_availability": told[config.availability] - with_availability,
         "available": _count(catalogue["is_available"]),
     }
 

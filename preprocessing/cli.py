@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 
 from absl import logging as absl_logging
 
-from contract.progress import LogHandler
+from common.progress import LogHandler
+from common.settings import apply_settings, settings_of
 from contract.schema import SplitMethod
-from contract.settings import apply_settings, settings_of
 from preprocessing.config import PrepareConfig, SplitConfig, parse_when
 
 log = logging.getLogger(__name__)
@@ -71,9 +71,9 @@ def _prepare(given: argparse.Namespace, others: list[str], parser: argparse.Argu
     except ValueError as error:
         parser.error(str(error))
     # imported only now: TensorFlow and Beam take seconds, and --help and wrong flags should not wait for them
-    from preprocessing.graphs import beam_options
+    from preprocessing.beam.graphs import beam_options
+    from preprocessing.pages.report import try_to_write_report
     from preprocessing.pipeline import prepare
-    from preprocessing.report import try_to_write_report
 
     gc.freeze()  # the modules' 1.5 million objects stay: a collection need not visit them
     try:
@@ -85,7 +85,7 @@ def _prepare(given: argparse.Namespace, others: list[str], parser: argparse.Argu
 
 
 def _report(given: argparse.Namespace) -> dict[str, Any]:
-    from preprocessing.report import write_report
+    from preprocessing.pages.report import write_report
 
     return {"report": write_report(given.data)}
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from contract import storage
+from common import storage
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contract import storage
+from common import storage
+from common.errors import ContractError
+from common.settings import from_json, to_json
+from common.storage.paths import join
 from contract.catalogue import read_columns
-from contract.errors import ContractError
-from contract.layout import DatasetLayout, join
+from contract.layout import DatasetLayout
 from contract.manifest import read_manifest
 from contract.schema import EVENT_KINDS
-from contract.settings import from_json, to_json
 from preprocessing.config import ExpectationConfig, Limit
 
 log = logging.getLogger(__name__)

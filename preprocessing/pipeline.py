@@ -15,28 +15,19 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from contract import storage
-from contract.layout import DatasetLayout, join
+from common import storage
+from common.storage.paths import join
+from contract.layout import DatasetLayout
 from contract.manifest import Manifest, SplitInfo, VocabularyInfo, write_manifest
 from contract.schema import SplitMethod, Vocabulary
-from preprocessing import (
-    catalogue,
-    correlation,
-    expectations,
-    graphs,
-    popularity,
-    sources,
-    splits,
-    stages,
-    statistics,
-    timelines,
-    transform,
-    validation,
-)
+from preprocessing import catalogue, expectations, splits, timelines, transform, validation
 from preprocessing import vocabularies as vocabulary
+from preprocessing.beam import graphs, stages
+from preprocessing.beam.graphs import Cuts, Job
+from preprocessing.beam.stages import ALL_ITEMS, CATEGORY_VIEWS, ITEMS
 from preprocessing.config import PrepareConfig, format_when
-from preprocessing.graphs import Cuts, Job
-from preprocessing.stages import ALL_ITEMS, CATEGORY_VIEWS, ITEMS
+from preprocessing.sources import csv_files
+from preprocessing.statistics import correlation, popularity, summaries
 from preprocessing.workspace import Workspace, write_table
 
 log = logging.getLogger(__name__)
@@ -87,7 +78,7 @@ def prepare(
         items = vocabulary.index_items(job.work, num_item_partitions, counted, config.items, job.layout)
         write = stages.WriteTimelines(job.layout, job.work, cuts, config, num_partitions, visitors, items)
         # one core's worth of Python each: the catalogue and the graph need the vocabularies alone, not the shards
-        with job.beside(lambda: graphs.write_timelines(job, num_partitions, write)) as writing:
+        with job.run_concurrently(lambda: graphs.write_timelines(job, num_partitions, write)) as writing:
             frequent = catalogue.choose_properties(job.result("properties"), config.properties) if properties else ()
             items_found = graphs.assemble_catalogue(job, num_item_partitions, properties is not None, frequent, tree)
             sizes = {Vocabulary.VISITORS: visitors, Vocabulary.ITEMS: items}
@@ -108,16 +99,16 @@ def prepare(
 
         splits_found = stages.split_infos(shards)
         description = {
-            "events": statistics.describe_reading(reading) | statistics.describe_events(events, reading.cleaning),
+            "events": summaries.describe_reading(reading) | summaries.describe_events(events, reading.cleaning),
             "items": popularity.describe_items(job.result(ALL_ITEMS)),
             "correlation": correlation.describe_correlation(shard.moments for shard in shards),
-            "item_properties": statistics.describe_reading(properties) if properties else None,
+            "item_properties": summaries.describe_reading(properties) if properties else None,
             "catalogue": items_found
             | {
                 "kept_properties": list(frequent),
                 "views_by_category": popularity.describe_categories(job.result(CATEGORY_VIEWS), tree.paths),
             },
-            "category_tree": statistics.describe_reading(tree_reading) | catalogue.describe_tree(tree),
+            "category_tree": summaries.describe_reading(tree_reading) | catalogue.describe_tree(tree),
         }
         _write_json(job.layout.statistics, description)
         expected = expectations.describe_expectations(description, root)
@@ -147,7 +138,7 @@ def _tell(summary: Mapping[str, Any]) -> None:
 class _Input:
     """Byte ranges of one kind of file, none where none was given, and how many partitions its bytes make."""
 
-    ranges: list[sources.ByteRange]
+    ranges: list[csv_files.ByteRange]
     num_partitions: int
 
 
@@ -157,7 +148,7 @@ def _list_inputs(config: PrepareConfig) -> dict[str, _Input]:
     def find(glob: str | None, columns: Sequence[str], optional: Sequence[str] = ()) -> _Input:
         if glob is None:
             return _Input([], 1)
-        ranges, size = sources.list_byte_ranges(glob, columns, optional)
+        ranges, size = csv_files.list_byte_ranges(glob, columns, optional)
         return _Input(ranges, min(max(math.ceil(size / config.partition_bytes), 1), MAX_PARTITIONS))
 
     return {
@@ -167,7 +158,7 @@ def _list_inputs(config: PrepareConfig) -> dict[str, _Input]:
     }
 
 
-def _read_events(job: Job, inputs: Mapping[str, _Input]) -> tuple[statistics.ReadingSummary, int]:
+def _read_events(job: Job, inputs: Mapping[str, _Input]) -> tuple[summaries.ReadingSummary, int]:
     given = inputs["events"]
     reading = graphs.read_events(job, given.ranges, given.num_partitions)
     _check_rejects("event", reading, job.config)
@@ -179,19 +170,17 @@ def _read_events(job: Job, inputs: Mapping[str, _Input]) -> tuple[statistics.Rea
     return reading, given.num_partitions
 
 
-def _read_tree(job: Job, inputs: Mapping[str, _Input]) -> tuple[catalogue.CategoryTree, statistics.ReadingSummary]:
-    chunks = [(source, chunk) for source in inputs["tree"].ranges for chunk in sources.read_chunks(source)]
+def _read_tree(job: Job, inputs: Mapping[str, _Input]) -> tuple[catalogue.CategoryTree, summaries.ReadingSummary]:
+    chunks = [(source, chunk) for source in inputs["tree"].ranges for chunk in csv_files.read_chunks(source)]
     tree, reading, rejects = catalogue.read_tree(chunk for _, chunk in chunks)
     _check_rejects("category tree", reading, job.config)
     if reading.rejects:
-        kept = [sources.keep_first(part) for part in rejects]
+        kept = [csv_files.keep_first(part) for part in rejects]
         stages.WriteRejects(job.layout.rejects)((stages.reject_name("category-tree", chunks[0][0]), kept))
     return tree, reading
 
 
-def _read_properties(
-    job: Job, inputs: Mapping[str, _Input], cuts: Cuts
-) -> tuple[statistics.ReadingSummary | None, int]:
+def _read_properties(job: Job, inputs: Mapping[str, _Input], cuts: Cuts) -> tuple[summaries.ReadingSummary | None, int]:
     given = inputs["properties"]
     if not given.ranges:
         return None, given.num_partitions
@@ -210,7 +199,7 @@ def _read_properties(
     return reading, given.num_partitions
 
 
-def _check_rejects(what: str, reading: statistics.ReadingSummary, config: PrepareConfig) -> None:
+def _check_rejects(what: str, reading: summaries.ReadingSummary, config: PrepareConfig) -> None:
     reasons = reading.reject_reasons()
     validation.check_reject_share(what, reading.rows, reasons, config.max_reject_share)
     if reasons:

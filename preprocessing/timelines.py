@@ -14,7 +14,7 @@ from contract.timelines import TimelineRows
 from preprocessing import validation
 from preprocessing.columns import codes, decode_columns, encode_columns, hash_ids
 from preprocessing.config import SplitConfig
-from preprocessing.sources import Chunk, ParsedRows, Rejects, parse_chunk, reject_rows
+from preprocessing.sources.csv_files import Chunk, ParsedRows, Rejects, parse_chunk, reject_rows
 from preprocessing.splits import SPLITS, assign_splits
 from preprocessing.validation import Flaws
 

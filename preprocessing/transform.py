@@ -15,8 +15,8 @@ import tensorflow_transform as tft
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.public import tfxio
 
-from contract import storage
-from contract.layout import join
+from common import storage
+from common.storage.paths import join
 from contract.manifest import VocabularyInfo
 from contract.schema import EVENT_KINDS, Vocabulary
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from contract import storage
+from common import storage
 from contract.layout import DatasetLayout
 from contract.manifest import VocabularyInfo
 from contract.schema import Vocabulary

@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from contract import storage
-from contract.layout import join
+from common import storage
+from common.storage.paths import join
 from preprocessing.columns import decode_columns, encode_columns
 
 

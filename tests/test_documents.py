@@ -18,14 +18,14 @@ import pytest
 import k8s.cli
 import preprocessing.cli
 import trainer.cli
-from contract.settings import settings_of
+from common.settings import settings_of
+from preprocessing.beam.graphs import beam_options
 from preprocessing.config import PrepareConfig
-from preprocessing.graphs import beam_options
 from tests.documents import DOCUMENTS, ROOT, as_typed, blocks, commands, is_synopsis, named_commands
 from tests.integration import soak
 from tests.test_help import parsers
-from trainer.presets import PRESETS
-from trainer.ranking.config import EvaluationConfig
+from trainer.config.presets import PRESETS
+from trainer.evaluation.config import EvaluationConfig
 
 log = logging.getLogger(__name__)
 

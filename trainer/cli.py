@@ -13,13 +13,13 @@ from typing import Any, NoReturn
 
 from absl import logging as absl_logging
 
-from contract.progress import LogHandler
+from common.progress import LogHandler
+from common.settings import apply_settings
 from contract.schema import Split
-from contract.settings import apply_settings
-from trainer.config import RunConfig
-from trainer.preemption import Preempted
-from trainer.presets import PRESETS
-from trainer.ranking.config import EvaluationConfig
+from trainer.config.presets import PRESETS
+from trainer.config.run import RunConfig
+from trainer.distributed.preemption import Preempted
+from trainer.evaluation.config import EvaluationConfig
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +103,9 @@ def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None)
 
 
 def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
-    from trainer.cluster import join_cluster
-    from trainer.report import try_to_write_report
-    from trainer.run_record import has_run
+    from trainer.distributed.cluster import join_cluster
+    from trainer.pages.report import try_to_write_report
+    from trainer.runs.record import has_run
     from trainer.train import train
 
     report = None
@@ -120,7 +120,7 @@ def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
 
 def _evaluate(given: argparse.Namespace, config: EvaluationConfig) -> dict[str, Any]:
     from trainer.evaluate import evaluate
-    from trainer.report import try_to_write_report
+    from trainer.pages.report import try_to_write_report
 
     result = evaluate(workdir=given.workdir, data=given.data, split=Split(given.split), config=config)
     try_to_write_report(given.workdir, data=given.data, shown="evaluation")
@@ -147,7 +147,7 @@ def _recommend(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _report(given: argparse.Namespace) -> dict[str, Any]:
-    from trainer.report import write_report
+    from trainer.pages.report import write_report
 
     return {"report": write_report(given.workdir, data=given.data)}
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from contract import storage
+from common import storage
 
 log = logging.getLogger(__name__)
 

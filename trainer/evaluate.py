@@ -6,24 +6,24 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from contract import storage
-from contract.layout import RunLayout
+from common import storage
+from common.settings import to_json
 from contract.schema import Split, SplitMethod
-from contract.settings import to_json
-from trainer.cluster import join_cluster
-from trainer.config import SquaredErrorConfig
-from trainer.dataset import Dataset
-from trainer.distribution import Replicas, start_replicas, stop_without_others
+from trainer.config.run import SquaredErrorConfig
+from trainer.data.dataset import Dataset
+from trainer.distributed.cluster import join_cluster
+from trainer.distributed.replicas import Replicas, preempt_on_worker_loss, start_replicas
+from trainer.evaluation.baselines import build_baselines
+from trainer.evaluation.cases import Protocol, build_cases, next_items, returning_visitors
+from trainer.evaluation.comparison import compare_systems
+from trainer.evaluation.config import EvaluationConfig
+from trainer.evaluation.groups import pair_groups
+from trainer.evaluation.intervals import LEVEL, RESAMPLES
+from trainer.evaluation.ratings import rating_errors
+from trainer.evaluation.samples import sample_recommendations
+from trainer.evaluation.tables import FOOTNOTE, for_terminal, group_table, ranking_table, rating_table
 from trainer.models.interface import Scorer
-from trainer.ranking.baselines import build_baselines
-from trainer.ranking.cases import Protocol, build_cases, next_items, returning_visitors
-from trainer.ranking.comparison import compare_systems
-from trainer.ranking.config import EvaluationConfig
-from trainer.ranking.groups import pair_groups
-from trainer.ranking.intervals import LEVEL, RESAMPLES
-from trainer.ranking.ratings import rating_errors
-from trainer.ranking.report import FOOTNOTE, for_terminal, group_table, ranking_table, rating_table
-from trainer.ranking.samples import sample_recommendations
+from trainer.runs.layout import RunLayout
 from trainer.trained_run import TrainedRun, open_trained_run
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def evaluate(
       Preempted: another worker was lost.
     """
     cluster = join_cluster()
-    with stop_without_others(cluster):
+    with preempt_on_worker_loss(cluster):
         return _evaluate(workdir, data, split, config or EvaluationConfig(), start_replicas(1, cluster))
 
 

@@ -8,13 +8,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from contract import storage
-from contract.layout import DatasetLayout, RunLayout, join
+from common import storage
+from common.storage.paths import join
+from contract.layout import DatasetLayout
 from contract.schema import Split, Vocabulary
-from trainer.dataset import Dataset
-from trainer.model_card import Subject, model_card
+from trainer.data.dataset import Dataset
 from trainer.models.interface import InferenceModel
-from trainer.serving import ServingModel
+from trainer.runs.layout import RunLayout
+from trainer.serving.model_card import Subject, model_card
+from trainer.serving.module import ServingModel
 from trainer.trained_run import TrainedRun, open_trained_run
 
 log = logging.getLogger(__name__)

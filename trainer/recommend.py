@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from contract import storage
-from contract.layout import join, shard_name
-from contract.progress import make_bar
+from common import storage
+from common.progress import make_bar
+from common.settings import to_json
+from common.storage.paths import join, shard_name
 from contract.schema import Vocabulary
-from contract.settings import to_json
 from contract.shards import Shard, read_timelines
 from contract.timelines import TimelineRows
-from trainer.checkpoint import weights_checksum
-from trainer.cluster import join_cluster
-from trainer.dataset import Dataset
-from trainer.distribution import Replicas, start_replicas, stop_without_others
+from trainer.data.dataset import Dataset
+from trainer.distributed.cluster import join_cluster
+from trainer.distributed.replicas import Replicas, preempt_on_worker_loss, start_replicas
 from trainer.models.interface import Queries, Scorer
 from trainer.ranking.histories import Histories
 from trainer.ranking.pieces import best_items, visitors_at_once
 from trainer.ranking.topk import TopItems, query_chunks, query_signature, refusing_diverged
-from trainer.recommendation_files import ENCODERS, ShardLists
-from trainer.resumable_output import ResumableOutput, open_output
+from trainer.runs.checkpoint import weights_checksum
+from trainer.serving.recommendation_files import ENCODERS, ShardLists
+from trainer.serving.resumable_output import ResumableOutput, open_output
 from trainer.trained_run import TrainedRun, open_trained_run
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def recommend(
     storage.refuse_existing(output, marker=_SUMMARY)
     request = Request(k=k, visitor_ids=read_visitor_ids(visitors) if visitors else None, formats=formats)
     cluster = join_cluster()
-    with stop_without_others(cluster):
+    with preempt_on_worker_loss(cluster):
         replicas = start_replicas(1, cluster)
         run = open_trained_run(workdir, data, replicas)
         replicas.wait_for_all()  # all have seen that nothing stands at `output`

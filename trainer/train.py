@@ -11,28 +11,26 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
-from contract import storage
+from common import storage
 from contract.schema import EVENT_KINDS, Split
-from contract.shards import telling_read_errors
-from trainer import checkpoint
-from trainer.alternating import AlternatingSolver
-from trainer.checkpoint import Parts
-from trainer.checkpoint_writer import CheckpointWriter
-from trainer.cluster import join_cluster
-from trainer.config import RunConfig, SampledSoftmaxConfig, TowersConfig
-from trainer.dataset import Dataset, open_dataset
-from trainer.distribution import Replicas, check_batch_divides, start_replicas, stop_without_others
-from trainer.embeddings import ShardedTable, initialize
-from trainer.input_pipeline import count_events, training_batches
-from trainer.interactions import read_interactions
-from trainer.keeper import Keeper, Length
-from trainer.loss_watch import LossWatch, describe_batch, describe_dense, describe_tables
+from contract.shards import translate_read_errors
+from trainer.config.run import RunConfig, SampledSoftmaxConfig, TowersConfig
+from trainer.data.dataset import Dataset, open_dataset
+from trainer.data.input_pipeline import count_events, training_batches
+from trainer.data.interactions import read_interactions
+from trainer.distributed.cluster import join_cluster
+from trainer.distributed.embeddings import ShardedTable, initialize
+from trainer.distributed.optimizers import dense_optimizer
+from trainer.distributed.preemption import Preempted, StopRequest, stop_on_sigterm
+from trainer.distributed.replicas import Replicas, check_batch_divides, preempt_on_worker_loss, start_replicas
+from trainer.distributed.watchdog import Watchdog, watching
 from trainer.models.build import build_inference_model, build_tables, build_training_model
 from trainer.models.objectives import TrainingModel
-from trainer.optimizers import dense_optimizer
-from trainer.preemption import Preempted, StopRequest, stop_on_sigterm
-from trainer.run_log import open_log
-from trainer.run_record import (
+from trainer.runs import checkpoint
+from trainer.runs.checkpoint import TrainState
+from trainer.runs.checkpoint_writer import CheckpointWriter
+from trainer.runs.metrics_log import open_log
+from trainer.runs.record import (
     RunRecord,
     check_same_run,
     current_commit,
@@ -41,10 +39,12 @@ from trainer.run_record import (
     read_record,
     write_record,
 )
-from trainer.training_step import TrainingStep, compile_steps
-from trainer.validation import Validator, make_next_item_validator, make_validator
-from trainer.warm_start import begin_warm
-from trainer.watchdog import Watchdog, watching
+from trainer.training.als import AlternatingSolver
+from trainer.training.callbacks import Length, TrainingCallbacks
+from trainer.training.divergence import DivergenceMonitor, describe_batch, describe_dense, describe_tables
+from trainer.training.step import TrainingStep, compile_steps
+from trainer.training.validation import Validator, make_next_item_validator, make_validator
+from trainer.training.warm_start import warm_start_from
 
 __all__ = ["Preempted", "train"]
 
@@ -62,7 +62,7 @@ def train(
     Args:
       data: the prepared dataset.
       workdir: directory of the run; made where it does not exist.
-      warm_start: a run whose vectors this one begins with, see `warm_start.begin_warm`.
+      warm_start: a run whose vectors this one begins with, see `warm_start.warm_start_from`.
       stop: asks the run to stop; None: SIGTERM does.
 
     Returns:
@@ -74,7 +74,7 @@ def train(
         no checkpoint is written.
     """
     cluster = join_cluster()
-    with stop_on_sigterm(stop) as request, stop_without_others(cluster):
+    with stop_on_sigterm(stop) as request, preempt_on_worker_loss(cluster):
         replicas = start_replicas(config.devices, cluster)
         with watching(config.step_timeout_seconds, is_active=replicas.workers > 1) as watchdog:
             return _train(config, data, workdir, warm_start, replicas, request, watchdog)
@@ -107,9 +107,9 @@ def _train(
     validator = _make_validator(config, dataset, replicas)
     writer = CheckpointWriter(workdir, parts, replicas, steps_per_epoch=length.steps_per_epoch)
     model = build_inference_model(config, dataset) if validator is not None else None
-    keeper = Keeper(config, workdir, replicas, length, writer, validator, model, request)
-    watch = LossWatch(config.max_loss_growth, is_beginning=step == 0)
-    if replicas.is_true_anywhere(request.is_made):
+    keeper = TrainingCallbacks(config, workdir, replicas, length, writer, validator, model, request)
+    watch = DivergenceMonitor(config.max_loss_growth, is_beginning=step == 0)
+    if replicas.any_worker(request.is_requested):
         raise Preempted(f"stopped before step {step}; the same command goes on from there")
 
     began = time.monotonic()
@@ -127,11 +127,11 @@ def _train(
             epoch_end = epoch * length.steps_per_epoch
             epoch_losses: list[np.ndarray] = []
             while step < epoch_end:
-                count = min(config.steps_per_call, epoch_end - step, _until_save(config, step))
-                with telling_read_errors():
+                count = min(config.steps_per_execution, epoch_end - step, _until_save(config, step))
+                with translate_read_errors():
                     losses = advance(step, count)
                 watchdog.progress()
-                fault = watch.find_fault(losses)
+                fault = watch.check(losses)
                 if fault is not None:
                     place, what = fault
                     raise ValueError(_describe_fault(config, dataset, parts, length, step + place, what))
@@ -140,12 +140,12 @@ def _train(
                 epoch_losses.append(losses)
                 run_log.steps(step=step, epoch=epoch, rows=rows, loss=float(losses.mean()))
                 is_due = replicas.is_chief and writer.is_due(config.checkpoint_every_seconds)
-                is_stopped, is_due = replicas.are_true_anywhere(request.is_made, is_due)
+                is_stopped, is_due = replicas.any_worker_each(request.is_requested, is_due)
                 if is_stopped:
                     keeper.stop(step, run_log, watchdog)
                 if step == epoch_end or is_due or _until_save(config, step) == config.checkpoint_every_steps:
                     writer.begin(step, watchdog.progress)
-                    run_log.happened("checkpoint")
+                    run_log.log_event("checkpoint")
                 else:
                     writer.poll()
             loss = float(np.concatenate(epoch_losses).mean())
@@ -205,11 +205,11 @@ def _make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas) -> 
 
 def _build(
     config: RunConfig, dataset: Dataset, replicas: Replicas, length: Length
-) -> tuple[Parts, Callable[[int], Advance]]:
+) -> tuple[TrainState, Callable[[int], Advance]]:
     """What a run trains, and what goes on with it from a step once it is filled."""
     if config.solver == "als":
         tables = build_tables(config, dataset, replicas)
-        return Parts(tables, [], []), lambda step: _sweeps(config, dataset, tables, replicas)  # noqa: ARG005
+        return TrainState(tables, [], []), lambda step: _sweeps(config, dataset, tables, replicas)  # noqa: ARG005
     check_batch_divides(config.input.batch_size, replicas.count)
     model = build_training_model(config, dataset, replicas)
     optimizer = _make_dense_optimizer(config, model, replicas)
@@ -221,7 +221,7 @@ def _build(
         batches = iter(_batches_from(step, config, dataset, length))
         return lambda first, count: run_steps(batches, tf.constant(first, tf.int64), tf.constant(count)).numpy()
 
-    return Parts(model.tables, model.dense, optimizer.variables if optimizer else []), start
+    return TrainState(model.tables, model.dense, optimizer.variables if optimizer else []), start
 
 
 def _batches_from(step: int, config: RunConfig, dataset: Dataset, length: Length) -> tf.data.Dataset:
@@ -261,7 +261,7 @@ def _make_dense_optimizer(
 
 
 def _begin(
-    workdir: str, parts: Parts, record: RunRecord, dataset: Dataset, replicas: Replicas, length: Length
+    workdir: str, parts: TrainState, record: RunRecord, dataset: Dataset, replicas: Replicas, length: Length
 ) -> RunRecord:
     """Fills the tables of a run at its first step, and writes its record, with what it was begun with.
 
@@ -269,7 +269,7 @@ def _begin(
     """
     config = record.config
     if record.warm_start is not None:
-        carried = begin_warm(record.warm_start["run"], config, dataset, parts)
+        carried = warm_start_from(record.warm_start["run"], config, dataset, parts)
         record = replace(record, warm_start=carried)
     else:
         for name, table in parts.tables.items():
@@ -291,7 +291,9 @@ def _until_save(config: RunConfig, step: int) -> int:
     return every - step % every if every else 2**31 - 1
 
 
-def _describe_fault(config: RunConfig, dataset: Dataset, parts: Parts, length: Length, step: int, what: str) -> str:
+def _describe_fault(
+    config: RunConfig, dataset: Dataset, parts: TrainState, length: Length, step: int, what: str
+) -> str:
     """What is wrong at a step, what it was fed, and what to do."""
     told = [f"{what} at step {step}"]
     if config.solver == "sgd":  # a position gives the batch again: nothing is kept of it while all goes well

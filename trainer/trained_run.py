@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from contract.errors import ContractError
-from trainer.checkpoint import choose_step
-from trainer.dataset import Dataset, open_dataset
-from trainer.distribution import Replicas
+from common.errors import ContractError
+from trainer.data.dataset import Dataset, open_dataset
+from trainer.distributed.replicas import Replicas
+from trainer.models.build import build_inference_model
 from trainer.models.interface import InferenceModel
-from trainer.models.loading import load_inference_model
-from trainer.run_record import RunRecord, read_record
+from trainer.runs.checkpoint import choose_step, read_weights_of_step
+from trainer.runs.record import RunRecord, read_record
 
 
 @dataclass(frozen=True)
@@ -43,3 +43,19 @@ def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas |
         raise ContractError(f"{error}{hint}") from error
     step = choose_step(workdir, replicas=replicas)
     return TrainedRun(record, dataset, load_inference_model(workdir, record, step, dataset), step)
+
+
+def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Dataset) -> InferenceModel:
+    """The model of the run at `workdir`, from its checkpoint of `step`, which is whole.
+
+    Raises:
+      ValueError: it was trained on another dataset.
+    """
+    if record.dataset_checksum != dataset.checksum:
+        raise ValueError(
+            f"the run at {workdir} was trained on the dataset {record.dataset_checksum[:12]}…, then at {record.data}; "
+            f"{dataset.root} holds {dataset.checksum[:12]}…, whose indices mean other visitors and items"
+        )
+    model = build_inference_model(record.config, dataset)
+    model.fill(read_weights_of_step(workdir, step))
+    return model

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from contract import storage
-from contract.layout import join
-from contract.progress import make_bar
+from common import storage
+from common.progress import make_bar
+from common.storage.paths import join
 from contract.schema import EVENT_KINDS, TRANSACTION
 from preprocessing.synthetic.scale import Scale, SynthesisConfig
 from preprocessing.synthetic.shop import Shop, imagine_shop

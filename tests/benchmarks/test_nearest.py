@@ -4,8 +4,8 @@ import pytest
 
 from benchmarks import nearest
 from benchmarks.tuning import Search
-from tests.trainer.runs import checkerboard_dataset
-from trainer.ranking.cases import next_items
+from tests.trainer.tiny_runs import checkerboard_dataset
+from trainer.evaluation.cases import next_items
 
 
 @pytest.fixture(scope="module")

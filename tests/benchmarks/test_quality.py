@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from benchmarks.quality import _told, equal_settings, target_table
 from benchmarks.quality_runs import target
-from contract.settings import apply_settings
+from common.settings import apply_settings
+from trainer.config.presets import PRESETS
 from trainer.models.least_squares import row_l2, solve_rows
-from trainer.presets import PRESETS
 
 PEER = {"factors": 2, "alpha": 4.0, "regularization": 0.5, "iterations": 3, "folds_in": False}
 ITEMS = np.array([[1.0, 0.5], [-0.5, 1.0], [0.25, 2.0], [1.5, -1.0]])

@@ -7,8 +7,8 @@ import json
 import pytest
 import tensorflow as tf
 
-from contract import storage
-from contract.errors import ContractError
+from common import storage
+from common.errors import ContractError
 from contract.layout import DatasetLayout
 from contract.manifest import (
     Manifest,

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from contract.layout import RunLayout, checkpoint_step
-from contract.settings import apply_settings
-from trainer import checkpoint, presets
-from trainer.cluster import Cluster, tf_config
+from common.settings import apply_settings
+from trainer.config import presets
+from trainer.distributed.cluster import Cluster, tf_config
+from trainer.runs import checkpoint
+from trainer.runs.layout import RunLayout, checkpoint_step
 from trainer.train import train
 
-SMALL = ["input.batch_size=64", "model.dim=8", "steps_per_call=2"]
+SMALL = ["input.batch_size=64", "model.dim=8", "steps_per_execution=2"]
 """Settings of a run on a few rows."""
 LONG = ["epochs=40", "checkpoint_every_steps=4", "validate_every_epochs=4", "patience=none"]
 """Settings of such a run of 240 steps, or 200 of the towers: seconds, of which a kill may be late by some tenths."""
@@ -131,7 +132,7 @@ def saved_step(workdir: Path) -> int:
     return max((checkpoint_step(name) or 0 for name in names), default=0)
 
 
-def last_state(workdir: Path) -> checkpoint.State:
+def last_state(workdir: Path) -> checkpoint.CheckpointMetadata:
     """Of the last checkpoint, verified: with the checksum of every file, so of accumulators and optimizer too."""
     return checkpoint.read_state(str(workdir), checkpoint.choose_step(str(workdir), "last"))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from contract.report.parts import duration
+from common.report.parts import duration
 
 Rows = list[list[Any]]
 Pictures = dict[tuple[str, str], Rows]
@@ -143,7 +143,7 @@ def training_pictures(
             [line["step"], line["epoch"], line["examples_per_second"]] for line in steps
         ],
         ("How it went", "Time line of the run"): [
-            [time, line["what"], line["step"], ""] for time, line in zip(times, history, strict=True)
+            [time, line["event"], line["step"], ""] for time, line in zip(times, history, strict=True)
         ],
         ("The model", "Architecture: neural"): [
             ["visitors", "[B]", "", "no"],

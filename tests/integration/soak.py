@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import report
-from contract.layout import RunLayout
 from tests.integration.processes import clusters, environment, last_state, saved_step, train_arguments
-from trainer import checkpoint
-from trainer.run_record import read_record
+from trainer.runs import checkpoint
+from trainer.runs.layout import RunLayout
+from trainer.runs.record import read_record
 
 WORKERS = 2
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
@@ -244,7 +244,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-delay", type=float, default=1, help="seconds from when a kill is due")
     parser.add_argument("--end-seconds", type=float, default=60, help="within which all workers must end")
-    parser.add_argument("--set", nargs="+", default=["epochs=3", "checkpoint_every_steps=10", "steps_per_call=2"])
+    parser.add_argument("--set", nargs="+", default=["epochs=3", "checkpoint_every_steps=10", "steps_per_execution=2"])
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/soak.json")
     return parser
 

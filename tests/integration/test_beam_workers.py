@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from contract import storage
-from contract.layout import join
+from common import storage
+from common.storage.paths import join
 from contract.manifest import read_manifest, verify_files
 from contract.schema import Split
 from contract.timelines import parse_block
@@ -238,7 +238,7 @@ def assert_same(dataset: str, expected: str) -> None:
 
 
 def test_workers_have_the_wheel_and_not_this_folder(worker_python: Path, tmp_path: Path) -> None:
-    command = [str(worker_python), "-c", "import preprocessing.stages as stages; print(stages.__file__)"]
+    command = [str(worker_python), "-c", "import preprocessing.beam.stages as stages; print(stages.__file__)"]
     found = subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True, timeout=LIMIT_SECONDS)
     assert Path(found.stdout.strip()).is_relative_to(worker_python.parents[1])
 

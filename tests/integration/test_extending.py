@@ -17,7 +17,7 @@ from tests.trainer.dataset_builder import build_dataset, checkerboard
 pytestmark = pytest.mark.integration
 
 EXTENDING = "docs/extending.md"
-SETTINGS = ["input.batch_size=64", "epochs=10", "model.dim=8", "loss.num_drawn=8"]
+SETTINGS = ["input.batch_size=64", "epochs=10", "model.dim=8", "loss.num_negatives=8"]
 """For a dataset of 360 rows; the document's are for the tutorial's."""
 RUN = "import sys, shlex; from trainer.cli import main; sys.exit(any(main(shlex.split(line)) for line in sys.argv[1:]))"
 """One process for all commands: starting TensorFlow takes longer than each of them."""

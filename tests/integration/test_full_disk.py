@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from contract.layout import RunLayout
 from tests.integration.processes import LONG, assert_same, finish, start, train_alone, wait_for
 from tests.trainer.dataset_builder import build_dataset, checkerboard
+from trainer.runs.layout import RunLayout
 
 pytestmark = pytest.mark.integration
 

@@ -8,12 +8,12 @@ import pytest
 
 from tests.integration.processes import finish, start, wait_for
 from tests.trainer.dataset_builder import build_dataset, checkerboard
-from trainer import checkpoint
+from trainer.runs import checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.same_numbers, pytest.mark.alone]
 
 VISITORS, ITEMS = 1_400_000, 235_000
-SETTINGS = ["epochs=100000", "model.history_length=0", "model.dim=64", "input.batch_size=64", "steps_per_call=20"]
+SETTINGS = ["epochs=100000", "model.history_length=0", "model.dim=64", "input.batch_size=64", "steps_per_execution=20"]
 """An epoch is 563 steps: seconds, at the end of which it is saved."""
 
 

@@ -20,11 +20,11 @@ import tensorflow as tf
 from tests.preprocessing.shop import START_MS
 from tests.stores.servers import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, ObjectStore, start_store
 from tests.trainer.dataset_builder import checkerboard
-from trainer import checkpoint
+from trainer.runs import checkpoint
 
 pytestmark = pytest.mark.integration
 
-SETTINGS = ["input.batch_size=64", "model.dim=8", "steps_per_call=2", "epochs=8", "checkpoint_every_steps=4"]
+SETTINGS = ["input.batch_size=64", "model.dim=8", "steps_per_execution=2", "epochs=8", "checkpoint_every_steps=4"]
 PLANTED = [ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, "planted-private-key"]
 
 

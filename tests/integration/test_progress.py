@@ -69,7 +69,7 @@ def synthesize(output: Path) -> list[object]:
 
 
 def train(shop: Path, name: str) -> list[object]:
-    settings = ["epochs=2", "input.batch_size=8", "model.dim=4", "loss.num_drawn=2"]
+    settings = ["epochs=2", "input.batch_size=8", "model.dim=4", "loss.num_negatives=2"]
     return ["train", "--preset", "mf", "--data", shop / "dataset", "--workdir", shop / name, "--set", *settings]
 
 

@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from tests.trainer.ranking.fakes import DotModel, cases_of
-from trainer.dataset import open_dataset
-from trainer.ranking.evaluation import evaluate_scorer
+from trainer.data.dataset import open_dataset
+from trainer.evaluation.evaluator import evaluate_scorer
 from trainer.recommend import Request, write_recommendations
 
 class Model(DotModel):

@@ -36,7 +36,7 @@ PLACEHOLDERS = {
         "DATASET": "dataset",
         "--workdir RUN": "--workdir run",
         "--warm-start RUN": "--warm-start earlier",
-        "key=value": "epochs=1 model.dim=4 steps_per_call=1",
+        "key=value": "epochs=1 model.dim=4 steps_per_execution=1",
     },
     "evaluate": {"RUN": "run", "key=value": "neighbours.num_neighbours=20"},
     "export": {"RUN": "run", "URI": "demo/export"},

@@ -11,7 +11,7 @@ import pytest
 import preprocessing.cli
 import trainer.cli
 from benchmarks.pictures import draw
-from contract.layout import DatasetLayout, RunLayout
+from contract.layout import DatasetLayout
 from contract.schema import Split
 from tests.browser import needs_chromium, open_page, open_tables_by_keyboard, texts_outside
 from tests.integration.report_figures import (
@@ -22,16 +22,17 @@ from tests.integration.report_figures import (
     training_pictures,
 )
 from tests.preprocessing.shop import DAY_MS, START_MS, write_lines
-from tests.trainer.runs import StopAfter
-from trainer import report
-from trainer.config import RunConfig
-from trainer.preemption import Preempted
-from trainer.presets import PRESETS
-from trainer.report import try_to_write_report, write_report
+from tests.trainer.tiny_runs import StopAfter
+from trainer.config.presets import PRESETS
+from trainer.config.run import RunConfig
+from trainer.distributed.preemption import Preempted
+from trainer.pages import report
+from trainer.pages.report import try_to_write_report, write_report
+from trainer.runs.layout import RunLayout
 
 pytestmark = [pytest.mark.integration, needs_chromium]
 
-SETTINGS = ["epochs=2", "steps_per_call=1", "input.batch_size=64", "model.dim=4"]
+SETTINGS = ["epochs=2", "steps_per_execution=1", "input.batch_size=64", "model.dim=4"]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def shop(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def workdir(shop) -> str:
     """A run of the notebook's network, preempted after a step."""
-    from contract.settings import apply_settings
+    from common.settings import apply_settings
     from trainer.train import train
 
     data, workdir = str(shop / "dataset"), str(shop / "run")
@@ -208,8 +209,8 @@ def test_hits_are_marked_where_a_list_holds_what_came_next(workdir):
 
 def test_the_training_page_tells_of_the_stop_and_the_going_on(workdir):
     lines = [json.loads(line) for line in Path(RunLayout(workdir).history).read_text().splitlines()]
-    assert [line["what"] for line in lines][:4] == ["began", "checkpoint", "preempted", "went on"]
-    assert lines[-1]["what"] == "ended"
+    assert [line["event"] for line in lines][:4] == ["started", "checkpoint", "preempted", "resumed"]
+    assert lines[-1]["what"] == "finished"
 
 
 def test_the_readmes_picture_can_be_drawn_of_a_run(workdir, tmp_path):

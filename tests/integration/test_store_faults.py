@@ -10,25 +10,25 @@ import fsspec
 import numpy as np
 import pytest
 
-from contract.settings import apply_settings
+from common.settings import apply_settings
+from preprocessing.beam.graphs import beam_options
 from preprocessing.config import PrepareConfig
-from preprocessing.graphs import beam_options
 from preprocessing.pipeline import prepare
 from tests.preprocessing.shop import small_shop
 from tests.stores.faulty_proxy import Fault, FaultyProxy, Plan, every, for_a_while, from_the_first, start_proxy
 from tests.stores.servers import SECRET_KEY, SESSION_TOKEN, ObjectStore, start_store
 from tests.trainer.dataset_builder import build_dataset, checkerboard
-from trainer import checkpoint
+from trainer.config.presets import PRESETS
 from trainer.export import export
-from trainer.presets import PRESETS
 from trainer.recommend import recommend
+from trainer.runs import checkpoint
 from trainer.train import train
 
 pytestmark = pytest.mark.integration
 
 CONFIG = apply_settings(
     PRESETS["mf"],
-    ["input.batch_size=64", "model.dim=8", "steps_per_call=2", "epochs=4", "checkpoint_every_steps=4"],
+    ["input.batch_size=64", "model.dim=8", "steps_per_execution=2", "epochs=4", "checkpoint_every_steps=4"],
 )
 FAULTS = [Fault.INTERNAL_ERROR, Fault.RESET, Fault.CUT_REQUEST, Fault.LOST_ANSWER, Fault.OVERLOADED, Fault.CUT_ANSWER]
 
@@ -110,7 +110,7 @@ def test_a_checkpoint_that_cannot_be_uploaded_ends_the_run_and_the_one_before_is
 ) -> None:
     monkeypatch.setenv("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")
     proxy.plan = from_the_first(lambda request: request.is_write and request.is_about("step-000000008/dense"), fault)
-    with pytest.raises(OSError, match="access is refused" if fault == Fault.FORBIDDEN else "check the network"):
+    with pytest.raises(OSError, match="access is denied" if fault == Fault.FORBIDDEN else "check the network"):
         train(CONFIG, data=f"{store.bucket}/data", workdir=f"{store.bucket}/{fault}")
     assert assert_checkpoints_are_whole(store, fault)[-1] < "step-000000008"
 
@@ -170,7 +170,7 @@ def test_an_output_that_cannot_be_uploaded_is_not_published_and_the_same_command
 @pytest.mark.parametrize(
     ("plan", "told"),
     [
-        (every(1, [Fault.WRONG_KEY]), "access is refused; check the credentials"),
+        (every(1, [Fault.WRONG_KEY]), "access is denied; check the credentials"),
         (lambda request: Fault.FORBIDDEN if request.is_write else None, "may list, read, write and delete there"),
     ],
     ids=["wrong", "may only read"],

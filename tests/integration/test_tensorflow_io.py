@@ -16,7 +16,7 @@ import pytest
 
 from tests.stores.servers import ObjectStore, start_store
 from tests.trainer.dataset_builder import build_dataset, checkerboard
-from trainer import checkpoint
+from trainer.runs import checkpoint
 
 pytestmark = [
     pytest.mark.integration,
@@ -26,12 +26,12 @@ pytestmark = [
     ),
 ]
 
-SETTINGS = ["input.batch_size=64", "model.dim=8", "steps_per_call=2", "epochs=6", "checkpoint_every_steps=4"]
+SETTINGS = ["input.batch_size=64", "model.dim=8", "steps_per_execution=2", "epochs=6", "checkpoint_every_steps=4"]
 
 LOAD = """
 import sys
 import tensorflow as tf
-from contract import storage
+from common import storage
 
 assert storage.is_served_by_tensorflow(sys.argv[1])
 score = tf.saved_model.load(sys.argv[1]).signatures["score"]

@@ -22,7 +22,7 @@ def run_trainer(*arguments, status=0):
 def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
     data, workdir = str(tmp_path / "dataset"), str(tmp_path / "run")
     build_dataset(data, **checkerboard())
-    settings = ["--set", "epochs=30", "input.batch_size=64", "model.dim=8", "loss.num_drawn=8"]
+    settings = ["--set", "epochs=30", "input.batch_size=64", "model.dim=8", "loss.num_negatives=8"]
     run_trainer("train", "--preset", "mf", "--data", data, "--workdir", workdir, *settings)
 
     os.rename(data, tmp_path / "moved")

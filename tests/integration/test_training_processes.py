@@ -21,8 +21,8 @@ from tests.integration.processes import (
     wait_for_step,
     wait_until_saved,
 )
-from tests.trainer.runs import checkerboard_dataset
-from trainer import checkpoint
+from tests.trainer.tiny_runs import checkerboard_dataset
+from trainer.runs import checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.same_numbers]
 

@@ -22,7 +22,7 @@ from tests.integration.processes import (
     wait_for_step,
 )
 from tests.trainer.dataset_builder import build_dataset, checkerboard
-from trainer import checkpoint
+from trainer.runs import checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.same_numbers]
 

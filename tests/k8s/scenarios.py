@@ -15,7 +15,10 @@ from tests.k8s.rendering import ROOT
 TRAIN = ["train", "--preset", "mf", "--data", "gs://shop/dataset", "--workdir", "gs://shop/run"]
 FAST = ["--poll", "0.05", "--patience", "0"]
 
-LOG = ["12:00:00 INFO trainer.train: beginning: 100 rows", "12:00:01 INFO trainer.run_log: epoch 1: loss 5.0000"]
+LOG = [
+    "12:00:00 INFO trainer.train: beginning: 100 rows",
+    "12:00:01 INFO trainer.runs.metrics_log: epoch 1: loss 5",
+]
 
 
 @dataclass(frozen=True)

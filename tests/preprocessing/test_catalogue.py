@@ -6,7 +6,7 @@ import pyarrow as pa
 from preprocessing import catalogue
 from preprocessing.catalogue import assemble_items, build_tree, merge_properties, parse_properties
 from preprocessing.config import PropertyConfig
-from preprocessing.sources import list_byte_ranges, read_chunks
+from preprocessing.sources.csv_files import list_byte_ranges, read_chunks
 from preprocessing.vocabularies import untouched_items
 from tests.preprocessing.shop import write_lines
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from contract.errors import ContractError
+from common.errors import ContractError
 from contract.layout import DatasetLayout
 from preprocessing.config import ExpectationConfig, Limit, PrepareConfig
 from preprocessing.expectations import (
@@ -17,8 +17,8 @@ from preprocessing.expectations import (
     popularity_distance,
     read_expectations,
 )
+from preprocessing.pages.report import write_report
 from preprocessing.pipeline import prepare
-from preprocessing.report import write_report
 from tests.preprocessing.shop import event, write_lines
 
 BASELINE = Expectations(

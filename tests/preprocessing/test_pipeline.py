@@ -12,17 +12,18 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from contract import storage
+from common import storage
+from common.errors import ContractError
+from common.storage.paths import join
 from contract.catalogue import read_catalogue
-from contract.errors import ContractError
-from contract.layout import DatasetLayout, join
+from contract.layout import DatasetLayout
 from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
 from contract.schema import Split, Vocabulary
 from contract.shards import Shard, read_timelines
-from preprocessing import sources
+from preprocessing.beam.graphs import beam_options
 from preprocessing.config import PrepareConfig, SplitConfig, VocabularyConfig
-from preprocessing.graphs import beam_options
 from preprocessing.pipeline import prepare
+from preprocessing.sources import csv_files
 from preprocessing.transform import load_transform
 from preprocessing.vocabularies import assign_indices
 from tests.preprocessing.shop import DAY_MS, START_MS, event, plain_events, small_shop, write_events, write_lines
@@ -207,7 +208,7 @@ def test_few_bad_rows_are_kept_with_their_place(tmp_path):
 
 
 def test_bad_rows_that_are_not_kept_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_REJECTS_KEPT", 2)
+    monkeypatch.setattr(csv_files, "_REJECTS_KEPT", 2)
     bad = [f"bad-{n}" for n in range(5)]
     events = write_events(tmp_path / "events.csv", *bad, *plain_events(20))
     tree = write_lines(tmp_path / "tree.csv", "categoryid,parentid", "1,", *bad)
@@ -253,7 +254,7 @@ def test_bad_rows_of_each_input_are_kept_apart(tmp_path):
     (example,) = properties["reject_examples"]["wrong number of fields"]
     assert (example["file"], example["row"]) == (str(tmp_path / "properties" / "2015.csv"), "bad")
     assert statistics["category_tree"]["rejected"] == {"wrong number of fields": 1}
-    assert statistics["catalogue"]["price_is_no_number"] == 1
+    assert statistics["catalogue"]["invalid_prices"] == 1
 
 
 @pytest.mark.parametrize("rows", [[], [f"{START_MS + 60 * DAY_MS},i1,categoryid,1"]])
@@ -355,9 +356,9 @@ def test_other_splits_are_labelled(tmp_path, method):
 
 KILL_AT_PUBLICATION = """
 import os, signal, sys
-from contract import storage
+from common import storage
 from preprocessing.config import PrepareConfig
-from preprocessing.graphs import beam_options
+from preprocessing.beam.graphs import beam_options
 from preprocessing.pipeline import prepare
 rename = os.rename
 def killed(source, destination):

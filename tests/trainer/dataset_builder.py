@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from contract import storage
+from common import storage
 from contract.catalogue import CATALOGUE_SCHEMA, encode_catalogue
 from contract.layout import DatasetLayout
 from contract.manifest import Manifest, SplitInfo, VocabularyInfo, write_manifest
 from contract.schema import EVENT_KINDS, TIMELINE_FEATURES, Split, SplitMethod, Vocabulary
 from contract.timelines import TimelineRows, encode_blocks, timeline_starts
-from trainer.dataset import Dataset, open_dataset
+from trainer.data.dataset import Dataset, open_dataset
 
 
 class Event(NamedTuple):

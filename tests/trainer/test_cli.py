@@ -9,8 +9,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from trainer import cli
-from trainer.preemption import Preempted
-from trainer.ranking.config import EvaluationConfig, NeighboursConfig
+from trainer.distributed.preemption import Preempted
+from trainer.evaluation.config import EvaluationConfig, NeighboursConfig
 
 
 def job(name, function):
@@ -156,7 +156,7 @@ def test_the_report_is_drawn_however_a_run_ends(monkeypatch, tmp_path, error):
     drawn = []
     fake_train(monkeypatch, refuse(error) if error else answer({}))
     report = SimpleNamespace(try_to_write_report=lambda workdir, **_: drawn.append(workdir))
-    monkeypatch.setitem(sys.modules, "trainer.report", report)
+    monkeypatch.setitem(sys.modules, "trainer.pages.report", report)
     arguments = ["train", "--preset", "mf", "--data", "D", "--workdir", str(tmp_path)]
     cli.main(arguments)
     assert drawn == [], "no run was begun"

@@ -5,12 +5,12 @@ import sys
 import pytest
 
 from trainer import doctor
-from trainer.doctor import State
+from trainer.doctor import CheckpointMetadata
 
 
 def test_this_environment_has_the_versions_that_the_trainer_requires():
     finding = doctor.check_versions()
-    assert finding.state == State.OK
+    assert finding.state == CheckpointMetadata.OK
     assert "tensorflow 2.21" in finding.found
     assert "pytest" not in finding.found  # of an extra that training does without
 
@@ -18,14 +18,14 @@ def test_this_environment_has_the_versions_that_the_trainer_requires():
 def test_a_missing_package_is_named_with_the_version_to_install(monkeypatch):
     monkeypatch.setattr(doctor.metadata, "requires", lambda _: ["no-such-package>=3", "numpy>=99"])
     finding = doctor.check_versions()
-    assert finding.state == State.FAILED
+    assert finding.state == CheckpointMetadata.FAILED
     assert finding.todo == "install no-such-package>=3, numpy>=99"
 
 
 def test_a_machine_without_a_gpu_is_told_so_and_is_well(monkeypatch):
     monkeypatch.setattr(doctor, "glob", lambda _: [])
     finding = doctor.check_gpus()
-    assert finding.state == State.OK
+    assert finding.state == CheckpointMetadata.OK
     assert "no NVIDIA device" in finding.found
 
 
@@ -38,7 +38,7 @@ def test_a_hidden_gpu_is_told_with_the_variable_that_hides_it(monkeypatch):
 def test_a_missing_tensorflow_fails_with_what_brings_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     finding = doctor.check_gpus()
-    assert finding.state == State.FAILED
+    assert finding.state == CheckpointMetadata.FAILED
     assert "TensorFlow cannot be imported: ModuleNotFoundError" in finding.found
     assert "pip install '.[trainer]'" in finding.todo
 
@@ -66,7 +66,7 @@ def test_memory_is_what_the_containers_limit_leaves(kernel):
 def test_little_memory_below_a_limit_is_a_warning(kernel):
     (kernel / "memory.current").write_text(f"{7 * GIB}\n")  # 8 - (7 - 0.5) = 1.5
     finding = doctor.check_memory()
-    assert (finding.found, finding.state) == ("1.5 GiB free", State.WARNING)
+    assert (finding.found, finding.state) == ("1.5 GiB free", CheckpointMetadata.WARNING)
 
 
 def test_memory_without_a_limit_is_the_machines(kernel):
@@ -76,7 +76,7 @@ def test_memory_without_a_limit_is_the_machines(kernel):
 
 def test_memory_is_not_known_where_the_kernel_does_not_tell_it(kernel):
     (kernel / "meminfo").unlink()
-    assert doctor.check_memory().state == State.UNKNOWN
+    assert doctor.check_memory().state == CheckpointMetadata.UNKNOWN
 
 
 def test_a_check_that_fails_is_a_finding_and_the_others_are_made(monkeypatch, caplog):
@@ -119,7 +119,7 @@ def test_huge_pages_are_told_with_what_brings_them(monkeypatch, tmp_path, mode, 
     monkeypatch.setattr(doctor, "_HUGE_PAGES", tmp_path / "enabled")
     monkeypatch.setenv("GLIBC_TUNABLES", tunables)
     finding = doctor.check_huge_pages()
-    assert (finding.state, finding.found) == (State.OK, found)
+    assert (finding.state, finding.found) == (CheckpointMetadata.OK, found)
     assert todo in finding.todo
     assert bool(todo) == bool(finding.todo)
 
@@ -128,7 +128,7 @@ def test_little_disk_is_a_warning_with_what_to_do(monkeypatch, tmp_path):
     usage = os.statvfs(tmp_path).f_frsize  # any small number of bytes
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: type("Usage", (), {"free": usage}))
     finding = doctor.check_disk()
-    assert finding.state == State.WARNING
+    assert finding.state == CheckpointMetadata.WARNING
     assert "set TMPDIR" in finding.todo
 
 
@@ -137,20 +137,20 @@ def test_directories_are_told_by_what_may_be_done_with_them(tmp_path):
     assert doctor.check_uri(str(tmp_path)).found == "1 files can be listed, and it can be written to"
     assert doctor.check_uri(str(tmp_path / "new" / "run")).found == "does not exist yet, and it can be written to"
     below_a_file = doctor.check_uri(str(tmp_path / "file" / "run"))
-    assert below_a_file.state == State.FAILED
+    assert below_a_file.state == CheckpointMetadata.FAILED
     assert "is a file; choose another directory" in below_a_file.todo
 
 
 def test_a_directory_that_may_only_be_read_is_a_warning(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor.os, "access", lambda *_: False)
     finding = doctor.check_uri(str(tmp_path))
-    assert finding.state == State.WARNING
+    assert finding.state == CheckpointMetadata.WARNING
     assert "may not be written to" in finding.todo
 
 
 def test_a_scheme_that_nothing_serves_fails_with_what_brings_it():
     finding = doctor.check_uri("nonsense://bucket/run")
-    assert finding.state == State.FAILED
+    assert finding.state == CheckpointMetadata.FAILED
     assert "nonsense" in finding.todo
 
 

@@ -4,13 +4,13 @@ import logging
 import numpy as np
 import pytest
 
-from contract.errors import ContractError
+from common.errors import ContractError
 from contract.schema import Split, SplitMethod
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel
+from trainer.config.presets import PRESETS
 from trainer.evaluate import evaluate
-from trainer.presets import PRESETS
-from trainer.run_record import RunRecord
+from trainer.runs.record import RunRecord
 from trainer.trained_run import TrainedRun
 
 NUM_VISITORS = 40

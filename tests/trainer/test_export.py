@@ -8,24 +8,25 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from contract import storage
-from contract.layout import DatasetLayout, RunLayout
+from common import storage
+from contract.layout import DatasetLayout
 from contract.schema import EVENT_KINDS, Split
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel, queries_of
-from tests.trainer.runs import checkerboard_dataset, make_config
-from tests.trainer.runs import run as run_training
-from trainer.checkpoint import Weights
-from trainer.config import MatrixFactorizationConfig, NeuralConfig, TowersConfig
+from tests.trainer.tiny_runs import checkerboard_dataset, make_config
+from tests.trainer.tiny_runs import run as run_training
+from trainer.config.presets import PRESETS
+from trainer.config.run import MatrixFactorizationConfig, NeuralConfig, TowersConfig
+from trainer.evaluation.cases import build_cases, next_items
 from trainer.export import describe_run, export, export_model
 from trainer.models.interface import Queries
 from trainer.models.matrix_factorization import MatrixFactorizationInference, item_width
 from trainer.models.neural import NeuralInference
 from trainer.models.towers import TowersInference, make_dense_variables
-from trainer.presets import PRESETS
-from trainer.ranking.cases import build_cases, next_items
 from trainer.ranking.topk import query_chunks, query_signature
-from trainer.run_record import RunRecord
+from trainer.runs.checkpoint import Weights
+from trainer.runs.layout import RunLayout
+from trainer.runs.record import RunRecord
 from trainer.trained_run import TrainedRun, open_trained_run
 
 ITEMS = [f"item-{place}" for place in range(8)]

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
-from tests.trainer.runs import checkerboard_dataset, make_config, run, same_parity_share
-from trainer.dataset import Dataset
+from tests.trainer.tiny_runs import checkerboard_dataset, make_config, run, same_parity_share
+from trainer.data.dataset import Dataset
 from trainer.models.interface import Queries
 from trainer.trained_run import open_trained_run
 
@@ -76,7 +76,7 @@ def test_the_notebook_models_learn_a_checkerboard_of_event_weights(preset: str, 
         ("model.history_length=0",),
         ("model.history_length=0", "model.similarity=dot", "loss.l2=1e-4", "model.scale=1"),
         ("model.is_scale_learnt=true", "loss.half_life_days=30"),
-        ("loss.has_batch_items=false", "loss.uniform_share=0.5"),
+        ("loss.in_batch_negatives=false", "loss.uniform_share=0.5"),
     ],
     ids=" ".join,
 )

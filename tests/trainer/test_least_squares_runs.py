@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.trainer.runs import (
+from tests.trainer.tiny_runs import (
     all_scores,
     assert_same,
     checkerboard_dataset,
@@ -12,8 +12,8 @@ from tests.trainer.runs import (
     run,
     same_parity_share,
 )
-from trainer.dataset import Dataset
-from trainer.preemption import Preempted
+from trainer.data.dataset import Dataset
+from trainer.distributed.preemption import Preempted
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel
-from tests.trainer.runs import make_config
+from tests.trainer.tiny_runs import make_config
 from trainer import recommend as job
 from trainer.recommend import Request, read_visitor_ids, visitor_histories, write_recommendations
 from trainer.trained_run import TrainedRun
@@ -191,7 +191,7 @@ def interrupted(dataset, model, tmp_path, two_a_shard, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.resumable_output.storage.write_bytes", write_half)
+        patch.setattr("trainer.serving.resumable_output.storage.write_bytes", write_half)
         with pytest.raises(KeyboardInterrupt):
             write(model, dataset, tmp_path / "out", 1, FIVE)
     assert not (tmp_path / "out").exists()
@@ -260,9 +260,9 @@ SLOW = """
 import sys, time
 import numpy as np
 from tests.trainer.ranking.fakes import DotModel
-from tests.trainer.runs import make_config
+from tests.trainer.tiny_runs import make_config
 from trainer import recommend as job
-from trainer.dataset import open_dataset
+from trainer.data.dataset import open_dataset
 
 job.SHARD_ENTRIES = 20  # ten visitors a shard
 compile_ranking = job._compile_ranking

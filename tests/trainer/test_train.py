@@ -5,17 +5,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract import storage
-from contract.layout import RunLayout
+from common import storage
+from common.settings import apply_settings
 from contract.schema import EVENT_KINDS
-from contract.settings import apply_settings
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
-from tests.trainer.runs import STEPS_PER_EPOCH, StopAfter, assert_same, checkerboard_dataset, losses, make_config, run
-from trainer import checkpoint
-from trainer.dataset import Dataset, open_dataset
-from trainer.preemption import Preempted, StopRequest
-from trainer.presets import PRESETS
-from trainer.run_record import read_record
+from tests.trainer.tiny_runs import (
+    STEPS_PER_EPOCH,
+    StopAfter,
+    assert_same,
+    checkerboard_dataset,
+    losses,
+    make_config,
+    run,
+)
+from trainer.config.presets import PRESETS
+from trainer.data.dataset import Dataset, open_dataset
+from trainer.distributed.preemption import Preempted, StopRequest
+from trainer.runs import checkpoint
+from trainer.runs.layout import RunLayout
+from trainer.runs.record import read_record
 from trainer.train import train
 
 
@@ -40,7 +48,7 @@ def test_any_number_of_replicas_gives_the_same_losses_and_tables(
     preset: str, settings: list[str], dataset: Dataset, tmp_path: Path
 ) -> None:
     for count in (1, 2, 4):
-        run(make_config(preset, f"devices={count}", "steps_per_call=1", *settings), dataset, tmp_path / str(count))
+        run(make_config(preset, f"devices={count}", "steps_per_execution=1", *settings), dataset, tmp_path / str(count))
     one = checkpoint.read_weights(str(tmp_path / "1"), "last")
     for count in (2, 4):
         found = losses(tmp_path / str(count))
@@ -63,7 +71,7 @@ def test_a_run_that_was_stopped_and_goes_on_equals_one_that_was_not(
     preset: str, steps_left: int, dataset: Dataset, tmp_path: Path
 ) -> None:
     """Stopped within the first epoch, and at its end."""
-    config, steps = make_config(preset, "steps_per_call=1"), STEPS_PER_EPOCH[preset] - steps_left
+    config, steps = make_config(preset, "steps_per_execution=1"), STEPS_PER_EPOCH[preset] - steps_left
     whole = run(config, dataset, tmp_path / "whole")
     with pytest.raises(Preempted, match=f"stopped at step {steps} of {2 * STEPS_PER_EPOCH[preset]}"):
         run(config, dataset, tmp_path / "stopped", stop_after=steps)
@@ -81,9 +89,9 @@ def test_a_run_goes_on_with_another_number_of_replicas_and_says_so(
 ) -> None:
     first = run(make_config(preset), dataset, tmp_path / "whole")
     with pytest.raises(Preempted):
-        run(make_config(preset, "steps_per_call=1"), dataset, tmp_path / "stopped", stop_after=3)
+        run(make_config(preset, "steps_per_execution=1"), dataset, tmp_path / "stopped", stop_after=3)
     with caplog.at_level(logging.INFO):
-        second = run(make_config(preset, "devices=4", "steps_per_call=5"), dataset, tmp_path / "stopped")
+        second = run(make_config(preset, "devices=4", "steps_per_execution=5"), dataset, tmp_path / "stopped")
     assert "going on with devices: null, now 4" in caplog.text
     assert second["best_validation"] == pytest.approx(first["best_validation"], abs=1e-4)
     whole, stopped = (checkpoint.read_weights(str(tmp_path / name)) for name in ("whole", "stopped"))
@@ -125,8 +133,8 @@ def test_the_seed_decides_the_run(dataset: Dataset, tmp_path: Path) -> None:
 
 
 def test_steps_in_one_call_are_the_same_steps(dataset: Dataset, tmp_path: Path) -> None:
-    run(make_config("mf", "steps_per_call=1"), dataset, tmp_path / "one")
-    run(make_config("mf", "steps_per_call=4"), dataset, tmp_path / "four")
+    run(make_config("mf", "steps_per_execution=1"), dataset, tmp_path / "one")
+    run(make_config("mf", "steps_per_execution=4"), dataset, tmp_path / "four")
     assert_same(tmp_path / "one", tmp_path / "four")
 
 
@@ -199,7 +207,7 @@ def test_a_loss_that_grows_stops_the_run_before_it_overwrites_a_checkpoint(datas
     assert result["steps"] == 24
 
 
-STALLED = ("optimizer.learning_rate=1e-12", "epochs=9", "patience=2", "steps_per_call=1")
+STALLED = ("optimizer.learning_rate=1e-12", "epochs=9", "patience=2", "steps_per_execution=1")
 """Settings with which nothing moves: the first epoch stays the best, and the third is the last."""
 
 

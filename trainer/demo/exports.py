@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from contract import storage
-from contract.layout import RunLayout, join
-from trainer.dataset import read_vocabulary
+from common import storage
+from common.storage.paths import join
+from trainer.data.dataset import read_vocabulary
+from trainer.runs.layout import RunLayout
 
 
 class Ranked(NamedTuple):

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
-from trainer.dataset import open_dataset
+from trainer.data.dataset import open_dataset
 from trainer.demo.answers import Answers
 from trainer.demo.exports import Export, open_exports
 from trainer.demo.shop import Shop, open_shop

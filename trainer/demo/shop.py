@@ -11,7 +11,7 @@ import numpy as np
 from contract.schema import Split, Vocabulary
 from contract.shards import read_timelines
 from contract.timelines import TimelineRows
-from trainer.dataset import Dataset
+from trainer.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from trainer.config import RunConfig
-from trainer.dataset import Dataset
-from trainer.distribution import Replicas
-from trainer.embeddings import ShardedTable
-from trainer.models import matrix_factorization, neural, next_item
+from trainer.config.run import RunConfig
+from trainer.data.dataset import Dataset
+from trainer.distributed.embeddings import ShardedTable
+from trainer.distributed.optimizers import row_optimizer
+from trainer.distributed.replicas import Replicas
+from trainer.models import matrix_factorization, neural, two_tower_objective
 from trainer.models.interface import InferenceModel
 from trainer.models.objectives import Tables, TrainingModel
 from trainer.models.table_rows import TableRows
-from trainer.optimizers import row_optimizer
 
 
 class ModelFile(Protocol):
@@ -32,7 +32,7 @@ class ModelFile(Protocol):
 MODELS: Mapping[str, ModelFile] = {
     "matrix_factorization": matrix_factorization,
     "neural": neural,
-    "towers": next_item,
+    "towers": two_tower_objective,
 }
 """The file of each `model.kind`."""
 

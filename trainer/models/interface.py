@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import tensorflow as tf
 
-from trainer.checkpoint import Weights
+from trainer.runs.checkpoint import Weights
 
 
 class Queries(NamedTuple):

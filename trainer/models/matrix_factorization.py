@@ -18,13 +18,12 @@ import scipy.sparse as sp
 import tensorflow as tf
 
 from contract.schema import EVENT_KINDS, Vocabulary
-from trainer.checkpoint import Table, Weights
-from trainer.config import MatrixFactorizationConfig, RunConfig, SampledSoftmaxConfig
-from trainer.dataset import Dataset
-from trainer.distribution import Replicas
-from trainer.embeddings import CHUNK_ROWS
-from trainer.interactions import read_interactions
-from trainer.models.folding import FoldIn
+from trainer.config.run import MatrixFactorizationConfig, RunConfig, SampledSoftmaxConfig
+from trainer.data.dataset import Dataset
+from trainer.data.interactions import read_interactions
+from trainer.distributed.embeddings import CHUNK_ROWS
+from trainer.distributed.replicas import Replicas
+from trainer.models.fold_in import FoldIn
 from trainer.models.interface import Queries
 from trainer.models.objectives import (
     SampledSoftmaxObjective,
@@ -32,11 +31,12 @@ from trainer.models.objectives import (
     Tables,
     TrainingModel,
     compute_dtype,
-    entries_beside_chosen,
+    history_without_target,
     negative_sampler,
 )
 from trainer.models.table_rows import TableRows, vocabulary_rows
 from trainer.models.table_variables import HOST, fill, make_variable
+from trainer.runs.checkpoint import Table, Weights
 
 _BIAS_SCALE = 0.1
 """The bias is this times its column. Adagrad moves every entry alike, however small its gradients, and at the vectors'
@@ -60,7 +60,7 @@ def training_model(
     with replicas.strategy.scope():
         dense = make_dense_variables(model)
     if isinstance(config.loss, SampledSoftmaxConfig):
-        sampler = negative_sampler(config.loss, dataset, config, entries_beside_chosen)
+        sampler = negative_sampler(config.loss, dataset, config, history_without_target)
         softmax = SampledSoftmaxObjective(config.loss, tables, replicas.count, factorization, sampler, config.seed)
         return TrainingModel(tables, dense, softmax)
 

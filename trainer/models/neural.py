@@ -11,14 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from contract.schema import Vocabulary
-from trainer.checkpoint import Weights
-from trainer.config import NeuralConfig, RunConfig, SquaredErrorConfig
-from trainer.dataset import Dataset
-from trainer.distribution import Replicas
+from trainer.config.run import NeuralConfig, RunConfig, SquaredErrorConfig
+from trainer.data.dataset import Dataset
+from trainer.distributed.replicas import Replicas
 from trainer.models.interface import Queries
 from trainer.models.objectives import SquaredErrorObjective, Tables, TrainingModel, compute_dtype
 from trainer.models.table_rows import TableRows, vocabulary_rows
 from trainer.models.table_variables import HOST, fill, make_variable
+from trainer.runs.checkpoint import Weights
 
 
 def table_rows(model: NeuralConfig, dataset: Dataset) -> dict[str, TableRows]:

@@ -13,12 +13,12 @@ import keras
 import tensorflow as tf
 
 from contract.schema import Split
-from trainer.config import RunConfig, SampledSoftmaxConfig, SquaredErrorConfig
-from trainer.dataset import Dataset
-from trainer.embeddings import Lookup, ShardedTable
-from trainer.input_pipeline import Batch, count_rows
-from trainer.losses import SAMPLED_LOSSES, WEIGHT_LOSSES
-from trainer.negative_sampling import NegativeSampler
+from trainer.config.run import RunConfig, SampledSoftmaxConfig, SquaredErrorConfig
+from trainer.data.dataset import Dataset
+from trainer.data.input_pipeline import Batch, count_rows
+from trainer.data.negative_sampling import NegativeSampler
+from trainer.distributed.embeddings import Lookup, ShardedTable
+from trainer.models.losses import SAMPLED_LOSSES, WEIGHT_LOSSES
 
 _DAY_MS = 24 * 60 * 60 * 1000
 _NUMBERS_A_COUNT = 4
@@ -132,7 +132,7 @@ class Candidates(NamedTuple):
             weight=tf.math.divide_no_nan(weights, tf.reduce_sum(weights))[own],
             items=items,
             log_expected_count=sampler.log_expected_count(tf.minimum(items, sampler.num_items - 1), num_others),
-            is_candidate=tf.concat([is_counted & config.has_batch_items, tf.ones_like(drawn, tf.bool)], axis=0),
+            is_candidate=tf.concat([is_counted & config.in_batch_negatives, tf.ones_like(drawn, tf.bool)], axis=0),
         )
 
 
@@ -189,8 +189,8 @@ class SampledSoftmaxObjective:
     seed: int
 
     def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared:
-        is_history = entries_beside_chosen(batch, self.sampler.num_items)
-        is_counted = rows_that_count(batch, self.sampler.num_items, is_history)
+        is_history = history_without_target(batch, self.sampler.num_items)
+        is_counted = valid_rows(batch, self.sampler.num_items, is_history)
         own = own_slice(batch, replica, self.replicas)
         candidates = Candidates.of_batch(batch, is_counted, self.config, self.sampler, step, own)
         shape = [batch.visitor.shape[0], self.model.config.dim]
@@ -230,7 +230,7 @@ class SampledSoftmaxObjective:
     def _squares(self, visitor_rows: tf.Tensor, candidate_rows: tf.Tensor, chosen_place: tf.Tensor) -> tf.Tensor:
         """[b]: each row's share of the squares of what the step reads: visitors, items chosen, items drawn."""
         read = tf.concat([visitor_rows, tf.gather(candidate_rows, chosen_place)], axis=1)
-        num_rows = candidate_rows.shape[0] - self.sampler.num_drawn
+        num_rows = candidate_rows.shape[0] - self.sampler.num_negatives
         # drawn rows are read once for the whole batch, whose rows' weights add up to 1
         return tf.reduce_sum(tf.square(read), axis=1) + tf.reduce_sum(tf.square(candidate_rows[num_rows:])) / num_rows
 
@@ -240,12 +240,12 @@ def known_entries(batch: Batch, num_items: int) -> tf.Tensor:
     return batch.is_history & (batch.history < num_items)
 
 
-def entries_beside_chosen(batch: Batch, num_items: int) -> tf.Tensor:
+def history_without_target(batch: Batch, num_items: int) -> tf.Tensor:
     """[B, H] bool: the same, without the item to be found."""
     return known_entries(batch, num_items) & (batch.history != batch.item[:, None])
 
 
-def rows_that_count(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
+def valid_rows(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
     """[B] bool: rows of an item of the vocabulary and, where they come with histories, of an entry [B, H] at least."""
     is_counted = batch.is_row & (batch.item < num_items)
     return is_counted & tf.reduce_any(is_entry, axis=1) if is_entry.shape[1] else is_counted
@@ -260,12 +260,12 @@ def negative_sampler(
 
     Args:
       entries: what makes a row count, given a batch and the number of items: `known_entries`, or
-        `entries_beside_chosen`.
+        `history_without_target`.
     """
     num_items = dataset.num_trained_items()
 
     def candidates(batch: Batch) -> tf.Tensor:
-        return tf.boolean_mask(batch.item, rows_that_count(batch, num_items, entries(batch, num_items)))
+        return tf.boolean_mask(batch.item, valid_rows(batch, num_items, entries(batch, num_items)))
 
     shards = dataset.shards(Split.TRAIN)
     return NegativeSampler(
@@ -273,11 +273,11 @@ def negative_sampler(
         batch_counts=count_rows(
             shards, config.input, candidates, num_items, config.history_length, config.is_sequential
         ),
-        num_drawn=loss.num_drawn,
-        drawn_power=loss.drawn_power,
+        num_negatives=loss.num_negatives,
+        negative_power=loss.negative_power,
         seed=config.seed,
         uniform_share=loss.uniform_share,
-        has_batch_items=loss.has_batch_items,
+        in_batch_negatives=loss.in_batch_negatives,
     )
 
 
@@ -302,11 +302,11 @@ def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
 
 
 def dropout_mask(shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, rows: slice) -> tf.Tensor:
-    """float32 of the rows of `shape`: 0 for a hidden entry, else 1 / share kept; as `shown_mask`."""
-    return shown_mask(shape, rate, seed, step, stream=1, rows=rows) / (1 - rate)
+    """float32 of the rows of `shape`: 0 for a hidden entry, else 1 / share kept; as `keep_mask`."""
+    return keep_mask(shape, rate, seed, step, stream=1, rows=rows) / (1 - rate)
 
 
-def shown_mask(
+def keep_mask(
     shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, *, stream: int, rows: slice = slice(None)
 ) -> tf.Tensor:
     """float32 of some rows of `shape`, whose first axis is the global batch: 1 for a share 1 - rate of entries, else 0.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from contract.schema import Vocabulary
-from trainer.dataset import Dataset
+from trainer.data.dataset import Dataset
 
 _ID, _OTHERS = "id ", "all others"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from trainer.embeddings import CHUNK_ROWS
+from trainer.distributed.embeddings import CHUNK_ROWS
 
 HOST = "CPU:0"
 """Where tables lie of which only some rows are asked for at a time: they may be larger than an accelerator's memory."""

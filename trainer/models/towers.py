@@ -17,10 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from contract.schema import EVENT_KINDS
-from trainer.checkpoint import Weights
-from trainer.config import TowersConfig
+from trainer.config.run import TowersConfig
 from trainer.models.interface import Queries
 from trainer.models.table_variables import HOST, fill, make_variable
+from trainer.runs.checkpoint import Weights
 
 AGES_MS = (30 * 60 * 1000, 24 * 60 * 60 * 1000, 7 * 24 * 60 * 60 * 1000)
 """What divides ages: this visit (half an hour is the usual end of one), today, this week, before."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from trainer.distribution import Replicas
+from trainer.distributed.replicas import Replicas
 from trainer.models.interface import Queries, Scorer
 from trainer.ranking.histories import Histories
 

@@ -3,10 +3,10 @@ import pytest
 import scipy.sparse as sp
 import tensorflow as tf
 
-from trainer.checkpoint import Weights
-from trainer.config import MatrixFactorizationConfig
+from trainer.config.run import MatrixFactorizationConfig
 from trainer.models.interface import Queries
 from trainer.models.matrix_factorization import MatrixFactorization, MatrixFactorizationInference, item_width
+from trainer.runs.checkpoint import Weights
 
 COUNTS = np.array([100, 10, 1])
 """Training events of three items."""

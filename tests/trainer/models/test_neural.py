@@ -2,11 +2,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.checkpoint import Weights
-from trainer.config import NeuralConfig
+from trainer.config.run import NeuralConfig
 from trainer.models import neural
 from trainer.models.interface import Queries
 from trainer.models.neural import NeuralInference
+from trainer.runs.checkpoint import Weights
 
 CONFIG = NeuralConfig(dim=3, hidden=(7, 4))
 

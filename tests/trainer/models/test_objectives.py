@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config import AdagradConfig, MatrixFactorizationConfig, SampledSoftmaxConfig, SquaredErrorConfig
-from trainer.distribution import start_replicas
-from trainer.embeddings import ShardedTable
-from trainer.input_pipeline import Batch
+from trainer.config.run import AdagradConfig, MatrixFactorizationConfig, SampledSoftmaxConfig, SquaredErrorConfig
+from trainer.data.input_pipeline import Batch
+from trainer.data.negative_sampling import NegativeSampler
+from trainer.distributed.embeddings import ShardedTable
+from trainer.distributed.optimizers import row_optimizer
+from trainer.distributed.replicas import start_replicas
 from trainer.models.matrix_factorization import MatrixFactorization
-from trainer.models.objectives import SampledSoftmaxObjective, SquaredErrorObjective, shown_mask
-from trainer.negative_sampling import NegativeSampler
-from trainer.optimizers import row_optimizer
+from trainer.models.objectives import SampledSoftmaxObjective, SquaredErrorObjective, keep_mask
 
 NUM_ITEMS = 3
 VISITORS = np.array([[1, 0], [0, 1], [1, 1]], np.float32)
@@ -53,14 +53,18 @@ def make_batch(
 
 def make_softmax(
     *,
-    num_drawn: int = 0,
+    num_negatives: int = 0,
     dropout: float = 0.0,
     model: MatrixFactorizationConfig = DOT,
     **settings: Any,
 ) -> SampledSoftmaxObjective:
-    config = SampledSoftmaxConfig(num_drawn=num_drawn, **settings)
+    config = SampledSoftmaxConfig(num_negatives=num_negatives, **settings)
     sampler = NegativeSampler(
-        np.array([1, 1, 2]), num_drawn=num_drawn, drawn_power=0.5, seed=0, has_batch_items=config.has_batch_items
+        np.array([1, 1, 2]),
+        num_negatives=num_negatives,
+        negative_power=0.5,
+        seed=0,
+        in_batch_negatives=config.in_batch_negatives,
     )
     factorization = MatrixFactorization(replace(model, visitor_dropout=dropout))
     return SampledSoftmaxObjective(config, make_tables(), 1, factorization, sampler, seed=3)
@@ -108,7 +112,7 @@ def test_rows_of_unknown_items_neither_count_nor_compete() -> None:
 
 
 def test_a_batch_without_any_known_item_has_no_loss() -> None:
-    assert loss_of(make_softmax(num_drawn=5), make_batch([0, 1], [3, 3])) == 0.0
+    assert loss_of(make_softmax(num_negatives=5), make_batch([0, 1], [3, 3])) == 0.0
 
 
 def test_an_example_counts_by_the_kind_of_its_event() -> None:
@@ -124,7 +128,7 @@ def test_an_example_counts_by_the_kind_of_its_event() -> None:
 
 def test_drawn_items_compete_and_differ_by_step() -> None:
     batch = make_batch([0, 1], [0, 1])
-    objective = make_softmax(num_drawn=4)
+    objective = make_softmax(num_negatives=4)
     losses = {step: loss_of(objective, batch, step) for step in range(4)}
     assert losses[0] == loss_of(objective, batch, 0)
     assert len(set(losses.values())) > 1
@@ -146,14 +150,14 @@ def test_dropout_hides_a_share_of_the_entries_and_raises_the_rest() -> None:
 def test_a_replicas_rows_of_a_mask_are_those_of_the_whole(shape: tuple[int, ...]) -> None:
     """Rows of 1, 8 and 15 entries: random numbers are counted by fours."""
     step = tf.constant(7, tf.int64)
-    whole = shown_mask(shape, 0.4, 3, step, stream=2).numpy()
+    whole = keep_mask(shape, 0.4, 3, step, stream=2).numpy()
     assert whole.shape == shape
     for replicas in (2, 3, 4):
         rows = [slice(begin, begin + 12 // replicas) for begin in range(0, 12, 12 // replicas)]
-        parts = [shown_mask(shape, 0.4, 3, step, stream=2, rows=of_one).numpy() for of_one in rows]
+        parts = [keep_mask(shape, 0.4, 3, step, stream=2, rows=of_one).numpy() for of_one in rows]
         np.testing.assert_array_equal(np.concatenate(parts), whole)
     assert len(np.unique(whole.reshape(12, -1), axis=0)) > 1, "no row repeats the one before it"
-    assert not np.array_equal(shown_mask(shape, 0.4, 3, step, stream=3), whole)
+    assert not np.array_equal(keep_mask(shape, 0.4, 3, step, stream=3), whole)
 
 
 def test_an_example_halves_with_its_age() -> None:
@@ -168,7 +172,7 @@ def test_an_example_halves_with_its_age() -> None:
 
 
 def test_without_the_batch_only_drawn_items_compete() -> None:
-    objective = make_softmax(num_drawn=3, has_batch_items=False)
+    objective = make_softmax(num_negatives=3, in_batch_negatives=False)
     drawn = objective.sampler.draw(tf.constant(0, tf.int64)).numpy()
     # visitor 0, (1, 0), chose item 0; (count + 1) ** 0.5 is 1.414, 1.414 and 1.732
     share = np.sqrt([2, 2, 3]) / np.sqrt([2, 2, 3]).sum()
@@ -185,7 +189,7 @@ def test_the_l2_is_that_of_the_rows_read() -> None:
 
 
 def test_drawn_rows_have_their_share_of_the_l2() -> None:
-    batch, (plain, penalized) = make_batch([2, 0], [2, 1]), (make_softmax(num_drawn=3, l2=l2) for l2 in (0.0, 0.5))
+    batch, (plain, penalized) = make_batch([2, 0], [2, 1]), (make_softmax(num_negatives=3, l2=l2) for l2 in (0.0, 0.5))
     drawn = plain.sampler.draw(tf.constant(0, tf.int64)).numpy()
     # as above, and the drawn rows, read once for the two
     expected = loss_of(plain, batch) + 0.5 * ((2 + 8) + (1 + 1) + np.square(ITEMS[drawn]).sum()) / 2

@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.ranking.fakes import queries_of
-from trainer.checkpoint import Weights
-from trainer.config import TowersConfig
+from trainer.config.run import TowersConfig
 from trainer.models.interface import Queries
 from trainer.models.towers import AGES_MS, DenseWeights, TowersInference, age_of, latest, make_dense_variables
+from trainer.runs.checkpoint import Weights
 
 CONFIG = TowersConfig(dim=2, history_length=2, return_bonus=3.0)
 COUNTS = np.array([100, 10, 0])

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from trainer.evaluation.cases import Cases
 from trainer.models.interface import Queries
-from trainer.ranking.cases import Cases
 from trainer.ranking.histories import Histories
 from trainer.ranking.lists import Lists
 

@@ -1,0 +1,1 @@
+"""What both jobs use and no contract states: settings, storage, progress bars, report drawing."""

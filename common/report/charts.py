@@ -1,0 +1,283 @@
+"""The kinds of pictures that the report is made of: numbers in, SVG out."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from common.report.drawing import (
+    HEIGHT,
+    INK,
+    MUTED,
+    SERIES,
+    SURFACE,
+    WARNING,
+    WIDE,
+    WIDTH,
+    compact,
+    draw,
+    fit,
+    open_axes,
+    shorten,
+    text_width,
+)
+from common.report.treemap import Box, squarify
+
+_COMPACT = FuncFormatter(lambda value, _: compact(value))
+_MAX_DAYS = 800
+_SCALE_STEPS = 20
+
+
+def bars(
+    key: str, labels: Sequence[str], values: Sequence[float], *, notes: Sequence[str] = (), colour: int = 0
+) -> str:
+    """Bars from left to right, the first on top, each with its value, or a note instead, at its end."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        drawn = axes.barh(range(len(values)), values, color=SERIES[colour], height=0.7)
+        axes.bar_label(drawn, list(notes) or [compact(value) for value in values], padding=4, color=INK, fontsize=11)
+        axes.set_yticks(range(len(labels)), [shorten(label) for label in labels], color=INK)
+        axes.set_ylim(max(len(values), 3) - 0.5, -0.5)  # the first on top; a single bar is as thick as one of three
+        axes.set_xlim(0, max(values, default=0) * 1.25 or 1)
+        axes.set_xticks([])
+        open_axes(axes, grid="")
+        axes.spines[["bottom"]].set_visible(False)
+
+    return draw(paint, key=key, height=50 + 24 * max(len(values), 3))
+
+
+def columns(
+    key: str,
+    labels: Sequence[str],
+    values: Sequence[float],
+    *,
+    x_label: str,
+    y_label: str,
+    is_log: bool = False,
+    colour: int = 0,
+) -> str:
+    """Columns side by side; on a logarithmic scale where they differ by orders of magnitude."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.bar(range(len(values)), values, color=SERIES[colour], width=0.86)
+        step = -(-len(labels) // 9)
+        axes.set_xticks(range(0, len(labels), step), labels[::step])
+        axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.6, max(len(values), 2) - 0.4))
+        if is_log:
+            axes.set_yscale("log")
+            axes.set_ylim(bottom=0.6)
+        axes.yaxis.set_major_formatter(_COMPACT)
+        axes.minorticks_off()
+        open_axes(axes)
+
+    return draw(paint, key=key)
+
+
+def shares(key: str, labels: Sequence[str], values: Sequence[float]) -> str:
+    """A pie and its legend beside it: small shares have no room for a label."""
+    total = sum(values)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        colours = SERIES[: len(values)]
+        wedges = axes.pie(
+            values, colors=colours, startangle=90, counterclock=False, wedgeprops={"linewidth": 1, "edgecolor": SURFACE}
+        ).wedges
+        texts = [f"{label} {value / total:.2%}" for label, value in zip(labels, values, strict=True)]
+        figure.legend(wedges, texts, loc="outside right center")
+
+    return draw(paint, key=key, height=160)
+
+
+def days(
+    key: str,
+    series: Sequence[tuple[str, dict[str, int]]],
+    *,
+    marks: Sequence[tuple[str, float]] = (),
+    height: float = 360,
+) -> str:
+    """Counts by date, a panel a series below each other, each with a scale of its own.
+
+    Args:
+      series: name and counts by ISO date; days without a count have none.
+      marks: names and moments (days since 1970) of lines drawn through all panels.
+    """
+    dates = sorted({date.fromisoformat(day) for _, counts in series for day in counts})
+    first, size = dates[0], -(-((dates[-1] - dates[0]).days + 1) // _MAX_DAYS)
+    bins = ((dates[-1] - first).days) // size + 1
+    edges = [date2num(first + timedelta(days=size * place)) for place in range(bins + 1)]
+
+    def paint(figure: Figure) -> None:
+        panels = np.atleast_1d(figure.subplots(len(series), sharex=True))
+        for place, (axes, (name, counts)) in enumerate(zip(panels, series, strict=True)):
+            heights = np.zeros(bins + 1)
+            for day, count in counts.items():
+                heights[(date.fromisoformat(day) - first).days // size] += count
+            heights[-1] = heights[-2]
+            axes.fill_between(edges, heights, step="post", color=SERIES[place], linewidth=0)
+            axes.set(xlim=(edges[0], edges[-1]), ylim=(0, max(heights.max() * 1.1, 1)))
+            axes.set_title(name if size == 1 else f"{name}, {size} days together", loc="left", fontsize=11, color=INK)
+            axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+            axes.yaxis.set_major_formatter(_COMPACT)
+            for _, moment in marks:
+                axes.axvline(moment, color=WARNING, linewidth=1.5, linestyle="--")
+            open_axes(axes)
+        _name_marks(panels[0], marks, edges[0], edges[-1])
+        locator = AutoDateLocator(maxticks=10)
+        panels[-1].xaxis.set_major_locator(locator)
+        panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        panels[-1].tick_params(axis="x", pad=8)  # a date at the edge stays below the 0 of the other axis
+
+    return draw(paint, key=key, width=WIDE, height=height)
+
+
+def _name_marks(axes: Axes, marks: Sequence[tuple[str, float]], begin: float, end: float) -> None:
+    """Names above the marks, the first to the left of its line, the last to the right, all within the picture."""
+    for place, (name, moment) in enumerate(marks):
+        is_last = place == len(marks) - 1
+        x = min(moment, end - 0.045 * (end - begin)) if is_last else max(moment, begin + 0.09 * (end - begin))
+        style = {"ha": "left" if is_last else "right", "color": WARNING, "fontsize": 10}
+        axes.text(x, 1, f" {name} ", transform=axes.get_xaxis_transform(), **style)
+
+
+def heat_map(
+    key: str,
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    matrix: Sequence[Sequence[float | None]],
+    *,
+    has_sign: bool = False,
+    width: float = WIDTH,
+    height: float = HEIGHT,
+) -> str:
+    """Cells as dark as their value is great, with a scale; with a sign, in two colours and the values written in."""
+    greatest = max((abs(value) for row in matrix for value in row if value is not None), default=0) or 1
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot() if has_sign else _with_scale(figure, greatest)
+        for row, values in enumerate(matrix):
+            for column, value in enumerate(values):
+                colour = SERIES[1] if (value or 0) < 0 else SERIES[0]
+                strength = abs(value or 0) / greatest * (0.75 if has_sign else 1)
+                axes.add_patch(Rectangle((column, row), 0.96, 0.94, facecolor=colour, alpha=strength, linewidth=0))
+                if has_sign:
+                    text = "–" if value is None else f"{value:z.2f}".replace("0.", ".")
+                    axes.text(column + 0.48, row + 0.5, text, ha="center", va="center", fontsize=9)
+        axes.set(xlim=(0, len(column_labels)), ylim=(len(row_labels), 0))
+        step = 1 if has_sign else -(-len(column_labels) // 12)
+        rotation = 45 if has_sign else 0
+        axes.set_xticks(
+            np.arange(0, len(column_labels), step) + 0.5,
+            column_labels[::step],
+            rotation=rotation,
+            ha="right" if rotation else "center",
+            rotation_mode="anchor",
+        )
+        axes.set_yticks(np.arange(len(row_labels)) + 0.5, row_labels)
+        open_axes(axes, grid="")
+        axes.spines[:].set_visible(False)
+
+    return draw(paint, key=key, width=width, height=height)
+
+
+def _with_scale(figure: Figure, greatest: float) -> Axes:
+    """Axes beside a strip that tells which strength of colour stands for how much."""
+    axes, scale = figure.subplots(1, 2, width_ratios=(30, 1))
+    for place in range(_SCALE_STEPS):
+        strength = (place + 0.5) / _SCALE_STEPS
+        cell = Rectangle((0, place), 1, 1, facecolor=SERIES[0], alpha=strength, linewidth=0)
+        scale.add_patch(cell)
+    scale.set(xlim=(0, 1), ylim=(0, _SCALE_STEPS), xticks=[])
+    scale.set_yticks([0, _SCALE_STEPS / 2, _SCALE_STEPS], [compact(greatest * part) for part in (0, 0.5, 1)])
+    scale.yaxis.tick_right()
+    open_axes(scale, grid="")
+    scale.spines[:].set_visible(False)
+    return axes
+
+
+def curve(key: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str, note: str) -> str:
+    """A curve in the unit square below its diagonal, the area between them filled."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
+        axes.fill_between(x, x, y, color=SERIES[0], alpha=0.25, linewidth=0)
+        axes.plot(x, y, color=SERIES[0], linewidth=2)
+        axes.text(0.05, 0.9, note, color=INK)
+        axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel=x_label, ylabel=y_label)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        open_axes(axes)
+        axes.tick_params(pad=7)  # else the 0% of both axes meet
+
+    return draw(paint, key=key)
+
+
+def treemap(key: str, groups: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> str:
+    """Rectangles in proportion to values, those of a group together and of one colour, great groups first.
+
+    Args:
+      groups: name, and of each part its name and value, descending; groups descending by their sums.
+    """
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, WIDE), ylim=(0, _TREEMAP_HEIGHT))
+        axes.set_axis_off()
+        sums = [sum(value for _, value in parts) for _, parts in groups]
+        outer = squarify(sums, Box(0, 0, WIDE, _TREEMAP_HEIGHT))
+        for place, ((name, parts), box) in enumerate(zip(groups, outer, strict=True)):
+            inner = squarify([value for _, value in parts], box)
+            heading = fit(name, box.width - 12, 12) if box.height > 34 else ""  # bold 11 is about as wide as 12
+            room = Box(box.x, box.y + box.height - 22, 12 + text_width(heading, 12) if heading else 0, 22)
+            for (part, _), cell in zip(parts, inner, strict=True):
+                _paint_cell(axes, cell, part, place, taken=room)
+            axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=SURFACE, linewidth=3))
+            axes.text(box.x + 6, box.y + box.height - 6, heading, va="top", fontsize=11, fontweight="bold")
+
+    return draw(paint, key=key, width=WIDE, height=_TREEMAP_HEIGHT)
+
+
+_TREEMAP_HEIGHT = 420
+
+
+def _paint_cell(axes: Axes, cell: Box, name: str, place: int, *, taken: Box) -> None:
+    """A cell, with its name at its bottom where there is room that the heading of its group has not taken."""
+    style = {"facecolor": SERIES[place % len(SERIES)], "alpha": 0.4, "edgecolor": SURFACE, "linewidth": 1}
+    axes.add_patch(Rectangle((cell.x, cell.y), cell.width, cell.height, **style))
+    text = fit(name, cell.width - 6, 9)
+    middle = cell.x + cell.width / 2
+    is_taken = cell.y + 17 > taken.y and middle - text_width(text, 9) / 2 < taken.x + taken.width
+    if cell.height > 18 and not is_taken:
+        axes.text(middle, cell.y + 5, text, ha="center", va="bottom", fontsize=9)
+
+
+def stacks(key: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float]]]) -> str:
+    """Bars of shares that together make 100%, the first on top, with a legend above."""
+    totals = np.maximum(np.sum([values for _, values in series], axis=0), 1)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        left = np.zeros(len(labels))
+        for place, (name, values) in enumerate(series):
+            part = np.asarray(values) / totals
+            axes.barh(range(len(labels)), part, left=left, height=0.6, color=SERIES[place], label=name)
+            for row, value in enumerate(part):
+                if value > 0.08:
+                    axes.text(left[row] + value / 2, row, f"{value:.0%}", ha="center", va="center", color=SURFACE)
+            left += part
+        axes.set_yticks(range(len(labels)), labels, color=INK)
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 1), xticks=[])
+        open_axes(axes, grid="")
+        axes.spines[:].set_visible(False)
+        figure.legend(loc="outside upper left", ncols=len(series), fontsize=10)
+
+    return draw(paint, key=key, height=70 + 34 * max(len(labels), 2))

@@ -1,0 +1,235 @@
+"""A report as values (pages of sections of parts) and the one HTML file that they make: no script, no network."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib import resources
+from string import Template
+
+Cell = str | int | float | None
+"""Numbers stand right; None is a dash."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells below a header; `marked` are the places (row, column) of cells that stand out."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    marked: frozenset[tuple[int, int]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An SVG, what it shows in a sentence for those who do not see it, and the numbers that it was drawn from."""
+
+    title: str
+    summary: str
+    svg: str
+    table: Table
+    is_wide: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Single figures by name."""
+
+    values: Sequence[tuple[str, Cell]]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence or two; also what stands where there is nothing to draw."""
+
+    text: str
+    is_warning: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """A table that is read itself, and not behind a picture."""
+
+    title: str
+    table: Table
+    is_folded: bool = False
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Blocks side by side where there is room."""
+
+    blocks: Sequence[Block]
+
+
+_LONGEST_LINE = 40  # letters of a cell that is not broken
+
+Part = Picture | Facts | Note | Block | Columns
+
+
+@dataclass(frozen=True)
+class Section:
+    """Parts below a heading."""
+
+    title: str
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Sections below a title; `key` names the page within its file."""
+
+    key: str
+    title: str
+    subtitle: str
+    sections: Sequence[Section]
+
+
+@dataclass(frozen=True)
+class DrawnPage:
+    """A page as HTML, to be embedded in another report."""
+
+    key: str
+    title: str
+    html: str
+
+
+def draw_page(page: Page) -> DrawnPage:
+    """Renders one page, without the document around it."""
+    return DrawnPage(page.key, page.title, _page(page))
+
+
+def render(pages: Sequence[Page | DrawnPage], *, title: str, shown: str) -> str:
+    """Renders one HTML document with a tab per page.
+
+    Args:
+      pages: in the order of the tabs.
+      title: the title of the document.
+      shown: key of the page that is open first.
+
+    Raises:
+      ValueError: no page has this key.
+    """
+    if shown not in [page.key for page in pages]:
+        raise ValueError(f"no page is called {shown}; there are {', '.join(page.key for page in pages)}")
+    drawn = [page if isinstance(page, DrawnPage) else draw_page(page) for page in pages]
+    files = resources.files("common.report")
+    tabs = "".join(
+        f'<input type="radio" name="page" id="show-{page.key}"{" checked" if page.key == shown else ""}>'
+        f'<label for="show-{page.key}">{escape(page.title)}</label>'
+        for page in pages
+    )
+    shows = ",".join(f"body:has(#show-{page.key}:checked) #{page.key}" for page in pages)
+    return Template(files.joinpath("report.html").read_text("utf-8")).substitute(
+        title=escape(title),
+        style=files.joinpath("report.css").read_text("utf-8"),
+        shows=shows,
+        tabs=tabs,
+        pages="\n".join(page.html for page in drawn),
+    )
+
+
+def format_cell(cell: Cell) -> str:
+    """A cell as people read it: 1,234; 0.9671; 1.23e-05; – for None."""
+    if cell is None:
+        return "–"
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return f"{cell:,.4g}" if abs(cell) < 1000 else f"{cell:,.0f}"
+
+
+def share(part: float, whole: float) -> str:
+    """`12.3%` of a whole; a dash where there is none."""
+    return f"{part / whole:.1%}" if whole else "–"
+
+
+def _page(page: Page) -> str:
+    names = [f"{page.key}-{place}" for place in range(len(page.sections))]
+    links = "".join(
+        f'<li><a href="#{name}">{escape(section.title)}</a></li>'
+        for name, section in zip(names, page.sections, strict=True)
+    )
+    sections = "\n".join(
+        f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(section.title)}</h2>'
+        f'<div class="parts">{_parts(section.parts)}</div></section>'
+        for name, section in zip(names, page.sections, strict=True)
+    )
+    return (
+        f'<article class="page" id="{page.key}"><h1>{escape(page.title)}</h1><p class="subtitle">'
+        f'{escape(page.subtitle)}</p><ul class="contents">{links}</ul>\n{sections}</article>'
+    )
+
+
+def _parts(parts: Iterable[Part]) -> str:
+    return "\n".join(_part(part) for part in parts)
+
+
+def _part(part: Part) -> str:
+    match part:
+        case Picture():
+            return _picture(part)
+        case Facts():
+            pairs = "".join(
+                f"<div><dt>{escape(name)}</dt><dd>{escape(format_cell(value))}</dd></div>"
+                for name, value in part.values
+            )
+            return f'<dl class="facts">{pairs}</dl>'
+        case Note():
+            return f'<p class="note{" warning" if part.is_warning else ""}">{escape(part.text)}</p>'
+        case Block():
+            return f'<div class="block">{_block(part)}</div>'
+        case Columns():
+            return f'<div class="columns">{"".join(f"<div>{_block(block)}</div>" for block in part.blocks)}</div>'
+
+
+def _picture(picture: Picture) -> str:
+    """The scrollable boxes take the focus, so that the keyboard can scroll them."""
+    label = escape(picture.summary, quote=True)
+    svg = picture.svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    return (
+        f'<figure class="picture{" wide" if picture.is_wide else ""}"><figcaption>{escape(picture.title)}</figcaption>'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(picture.title, quote=True)}">{svg}</div>'
+        f'<p class="summary">{escape(picture.summary)}</p>{_folded("Table", picture.title, picture.table)}</figure>'
+    )
+
+
+def _block(block: Block) -> str:
+    if block.is_folded:
+        return _folded(block.title, block.title, block.table)
+    return f"<h3>{escape(block.title)}</h3>{_table(block.table, block.title)}"
+
+
+def _folded(summary: str, name: str, table: Table) -> str:
+    return f"<details><summary>{escape(summary)}</summary>{_table(table, name)}</details>"
+
+
+def _table(table: Table, name: str) -> str:
+    is_number = [_is_number(cell) for cell in table.rows[0]] if table.rows else [False] * len(table.header)
+    head = "".join(
+        f'<th scope="col"{_classes(["number"] if right else [])}>{escape(cell)}</th>'
+        for cell, right in zip(table.header, is_number, strict=True)
+    )
+    rows = "".join(
+        f"<tr>{''.join(_cell(cell, is_marked=(row, column) in table.marked) for column, cell in enumerate(cells))}</tr>"
+        for row, cells in enumerate(table.rows)
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="group" aria-label="Table: {escape(name, quote=True)}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _cell(cell: Cell, *, is_marked: bool) -> str:
+    text = format_cell(cell)
+    is_long = isinstance(cell, str) and len(cell) > _LONGEST_LINE
+    names = [name for name, holds in (("number", _is_number(cell)), ("long", is_long), ("marked", is_marked)) if holds]
+    return f"<td{_classes(names)}>{escape(text)}</td>"
+
+
+def _classes(names: Sequence[str]) -> str:
+    return f' class="{" ".join(names)}"' if names else ""
+
+
+def _is_number(cell: Cell) -> bool:
+    return not isinstance(cell, str) or cell.endswith("%")

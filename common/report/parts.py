@@ -1,0 +1,128 @@
+"""Pictures that several sections need, each with the sentence and the table that go with it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.report import charts
+from common.report.drawing import compact, shorten
+from common.report.page import Cell, Note, Part, Picture, Table, share
+
+Statistics = Mapping[str, Any]
+"""`statistics.json`, or a part of it."""
+
+_SHOWN = 10
+
+
+def ranking(
+    key: str, title: str, name: str, entries: Sequence[tuple[str, int]], unit: str, *, shown: int = _SHOWN
+) -> Part:
+    """The most frequent ids as bars, all that are given in the table; a note where there are none.
+
+    Args:
+      key: of the picture.
+      title: what it shows.
+      name: of what the ids are: item, visitor.
+      entries: ids and counts, descending.
+      unit: what is counted.
+      shown: how many are drawn.
+    """
+    if not entries:
+        return Note(f"{title}: there is none.")
+    (first, most), drawn = entries[0], entries[:shown]
+    return Picture(
+        title=title,
+        summary=(
+            f"First is {name} {shorten(first, 60)} with {counted(most, unit)}, "
+            f"number {len(drawn)} has {drawn[-1][1]:,}."
+        ),
+        svg=charts.bars(key, [entry for entry, _ in drawn], [count for _, count in drawn]),
+        table=Table([name, unit], entries),
+    )
+
+
+def counts(key: str, title: str, values: Mapping[str, int], what: str) -> Picture:
+    """Counts by name as bars, with their shares."""
+    total = sum(values.values())
+    notes = [f"{compact(count)} ({share(count, total)})" for count in values.values()]
+    return Picture(
+        title=title,
+        summary=f"{counted(total, what)}: " + ", ".join(f"{count:,} {name}" for name, count in values.items()) + ".",
+        svg=charts.bars(key, list(values), list(values.values()), notes=notes),
+        table=Table(["", what, "share"], [[name, count, share(count, total)] for name, count in values.items()]),
+    )
+
+
+def histogram(key: str, title: str, distribution: Statistics, *, of: str, what: str, colour: int = 0) -> Part:
+    """How many `of` (items, visitors) have how many `what` (events), in classes that double.
+
+    The table has the classes, and the mean, quantiles and greatest value below them.
+    """
+    if not distribution["histogram"]:
+        return Note(f"{title}: there is none.")
+    classes = double_classes({int(value): count for value, count in distribution["histogram"].items()})
+    quantiles = distribution["quantiles"]
+    rows: list[Sequence[Cell]] = [list(entry) for entry in classes]
+    rows += [["mean", distribution["mean"]], *([f"quantile {q}", value] for q, value in quantiles.items())]
+    rows += [["greatest", distribution["max"]]]
+    return Picture(
+        title=title,
+        summary=(
+            f"Mean {distribution['mean']:.3g}, median {quantiles['0.5']:,}, 99% have at most {quantiles['0.99']:,}, "
+            f"the most {distribution['max']:,}."
+        ),
+        svg=charts.columns(
+            key,
+            [label.partition("–")[0] for label, _ in classes],
+            [count for _, count in classes],
+            x_label=f"{what}, from",
+            y_label=of,
+            is_log=True,
+            colour=colour,
+        ),
+        table=Table([what, of], rows),
+    )
+
+
+def counted(count: int, unit: str) -> str:
+    """`1 view`, `2,000 views`: a count with its unit, which is given in the plural."""
+    return f"{count:,} {unit.removesuffix('s') if count == 1 else unit}"
+
+
+def double_classes(values: Mapping[int, int]) -> list[tuple[str, int]]:
+    """Counts by value in the classes 1, 2, 3–4, 5–8, …, named by their bounds, to the greatest that holds any."""
+    classes = [0] * max((value - 1).bit_length() + 1 for value in values)
+    for value, count in values.items():
+        classes[(value - 1).bit_length()] += count
+    return [(_class_name(place), count) for place, count in enumerate(classes)]
+
+
+def _class_name(place: int) -> str:
+    low, high = (1 << place >> 1) + 1, 1 << place
+    return str(high) if low >= high else f"{compact(low)}–{compact(high)}"
+
+
+def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colour: int = 0) -> Part:
+    """How many `of` last how long, from counts by the second at which a bucket begins."""
+    if not buckets:
+        return Note(f"{title}: there is none.")
+    labels = [duration(int(second)) for second in buckets]
+    total, half, below = sum(buckets.values()), 0, 0
+    for place, count in enumerate(buckets.values()):
+        if 2 * below <= total:
+            half = place
+        below += count
+    until = duration(2 * max(int(list(buckets)[half]), 1)) if half else "1 s"
+    return Picture(
+        title=title,
+        summary=f"{counted(total, of)}; half of them last less than {until}.",
+        svg=charts.columns(key, labels, list(buckets.values()), x_label="from", y_label=of, is_log=True, colour=colour),
+        table=Table(["from", of], list(zip(labels, buckets.values(), strict=True))),
+    )
+
+
+def duration(seconds: int) -> str:
+    """`0 s`, `34 min`, `12 d`: in the greatest unit that gives a whole part."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds} s"

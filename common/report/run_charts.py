@@ -1,0 +1,164 @@
+"""The kinds of pictures of runs and evaluations: systems by metric, curves, what happened when, a model's parts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from common.report.drawing import CARD, INK, MUTED, SERIES, WARNING, WIDE, WIDTH, compact, draw, open_axes, shorten
+
+# places between which a scale is divided are round, and to be told in full: 0.3125, not 0.312
+_COMPACT = FuncFormatter(lambda value, _: compact(value) if abs(value) >= 1e4 else f"{value:,g}")
+_STEPS = [1, 2, 5, 10]
+_FEW_POINTS = 30
+_MARKERS = "osX^vDP"
+_UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
+
+
+@dataclass(frozen=True)
+class DiagramBox:
+    """A part of a model: what it is, the shape of what it gives or holds, the parts that it reads, by name.
+
+    level        its place from left to right
+    is_trained   it holds weights
+    """
+
+    name: str
+    shape: str
+    level: int
+    reads: tuple[str, ...] = ()
+    is_trained: bool = False
+
+
+def dots(key: str, systems: Sequence[str], panels: Sequence[tuple[str, Sequence[tuple[float, float, float]]]]) -> str:
+    """A row a system, a panel a metric: the value as a dot, its interval as a line; the first system stands out.
+
+    Args:
+      systems: names, the first on top.
+      panels: title, and of each system its value, low and high; three equal ones have no interval.
+    """
+
+    def paint(figure: Figure) -> None:
+        row = np.arange(len(systems))
+        colours = [SERIES[0]] + [SERIES[5]] * (len(systems) - 1)
+        drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False, gridspec_kw={"wspace": 0.07})[0]
+        for axes, (title, estimates) in zip(drawn, panels, strict=True):
+            value, low, high = np.asarray(estimates).T
+            axes.hlines(row, low, high, colors=colours, linewidth=2.5)
+            axes.scatter(value, row, c=colours, s=42, zorder=3, clip_on=False)
+            axes.set_title(title, fontsize=12, color=INK)
+            axes.set_xlim(0, (np.nanmax(high) or 1) * 1.08)
+            axes.set_yticks(row, [shorten(name, 26) for name in systems], color=INK)
+            axes.set_ylim(len(systems) - 0.5, -0.5)
+            axes.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
+            open_axes(axes, grid="both")
+            axes.spines[:].set_visible(False)
+
+    return draw(paint, key=key, width=WIDE, height=70 + 27 * len(systems))
+
+
+def lines(
+    key: str,
+    series: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    *,
+    x_label: str,
+    y_label: str,
+    mark: tuple[float, float] | None = None,
+    colour: int = 0,
+) -> str:
+    """Curves, each of a name, x and y, and one point that stands out; a curve of few points has its points marked."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for place, (name, x, y) in enumerate(series):
+            style = "o" if len(x) <= _FEW_POINTS else None
+            axes.plot(x, y, color=SERIES[colour + place], linewidth=1.8, marker=style, markersize=4, label=name)
+        if mark:
+            axes.scatter(*mark, s=90, facecolors="none", edgecolors=WARNING, linewidths=2, zorder=3)
+        if len(series) > 1:
+            figure.legend(loc="outside upper left", ncols=len(series), fontsize=10)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        if min(min(y) for _, _, y in series) >= 0:  # around equal values the scale would reach below
+            axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=_STEPS, integer=True))
+        axes.xaxis.set_major_formatter(_COMPACT)
+        axes.yaxis.set_major_formatter(_COMPACT)
+        open_axes(axes)
+
+    return draw(paint, key=key)
+
+
+def progress(
+    key: str,
+    seconds: Sequence[float],
+    steps: Sequence[float],
+    marks: Sequence[tuple[str, Sequence[tuple[float, float]]]],
+) -> str:
+    """How far a run had come when, with what happened on the way.
+
+    Args:
+      seconds, steps: since the run began, and done by then.
+      marks: of each kind of happening its name and its points (seconds, steps).
+    """
+    points = [*seconds, *(second for _, happened in marks for second, _ in happened)]
+    size, unit = next(((size, unit) for size, unit in _UNITS if max(points) > 3 * size), (1, "seconds"))
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.plot([second / size for second in seconds], steps, color=SERIES[0], linewidth=1.8)
+        for place, (name, happened) in enumerate(marks):
+            x, y = zip(*happened, strict=True)
+            colour = SERIES[1 + place % 7]
+            axes.scatter(
+                [second / size for second in x],
+                y,
+                marker=_MARKERS[place % len(_MARKERS)],
+                s=60,
+                facecolors="none",  # what happens at the same moment stays to be seen
+                edgecolors=colour,
+                linewidths=2,
+                label=name,
+                zorder=3,
+                clip_on=False,  # what happens before the first step lies on the edge
+            )
+        figure.legend(loc="outside right center", fontsize=11)
+        axes.set(xlabel=f"{unit} since the run began", ylabel="steps")
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(_COMPACT)
+        open_axes(axes)
+
+    return draw(paint, key=key, width=WIDE, height=300)
+
+
+def diagram(key: str, boxes: Sequence[DiagramBox]) -> str:
+    """Boxes in levels from left to right, with arrows from what each reads."""
+    levels = max(box.level for box in boxes) + 1
+    by_level = [[box for box in boxes if box.level == level] for level in range(levels)]
+    tallest = max(map(len, by_level))
+    place = {
+        box.name: (level, (row + 0.5) * tallest / len(row_of))
+        for level, row_of in enumerate(by_level)
+        for row, box in enumerate(row_of)
+    }
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(-0.5, levels - 0.5), ylim=(tallest, 0))
+        axes.set_axis_off()
+        for box in boxes:
+            x, y = place[box.name]
+            for source in box.reads:
+                from_x, from_y = place[source]
+                arrow = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.2}
+                axes.annotate("", (x - 0.42, y), (from_x + 0.42, from_y), arrowprops=arrow, zorder=1)
+            colour = SERIES[2] if box.is_trained else SERIES[5]
+            # what lies behind a box is hidden by a first, opaque one
+            for face, strength in ((CARD, 1.0), (colour, 0.22)):
+                axes.add_patch(Rectangle((x - 0.42, y - 0.36), 0.84, 0.72, facecolor=face, alpha=strength, zorder=2))
+            axes.text(x, y - 0.12, box.name, ha="center", va="center", fontsize=11, fontweight="bold")
+            axes.text(x, y + 0.16, box.shape, ha="center", va="center", fontsize=10, color=MUTED)
+
+    return draw(paint, key=key, width=max(170 * levels, WIDTH), height=72 * tallest)

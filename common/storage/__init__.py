@@ -1,0 +1,66 @@
+"""Files, local or in an object store: read, write, list, checksum, and publish a directory whole or not at all.
+
+A URI's scheme says what serves it: the operating system a plain path or `file://`; TensorFlow what it has a file system
+for (gs://, and s3:// with tensorflow-io); any other an fsspec plugin (`s3fs`, `gcsfs` with the `storage` extra). What
+goes over a network is tried again while it fails, for as long as `limits.py` says, and verified by SHA-256.
+"""
+
+import os
+import sys
+from typing import NoReturn
+
+from common.storage.cache import process_cache
+from common.storage.files import (
+    exists,
+    find_files,
+    is_intact,
+    list_files,
+    local_copy,
+    open_binary,
+    read_bytes,
+    remove,
+    sha256,
+    size,
+    upload,
+    upload_all,
+    write_bytes,
+)
+from common.storage.publication import CLAIM, check_writable, publish_directory, refuse_existing
+from common.storage.scratch import make_scratch
+from common.storage.stores import is_local, is_served_by_tensorflow, local_path, remove_partial
+
+__all__ = [
+    "CLAIM",
+    "check_writable",
+    "exists",
+    "exit_process",
+    "find_files",
+    "is_intact",
+    "is_local",
+    "is_served_by_tensorflow",
+    "list_files",
+    "local_copy",
+    "local_path",
+    "make_scratch",
+    "open_binary",
+    "process_cache",
+    "publish_directory",
+    "read_bytes",
+    "refuse_existing",
+    "remove",
+    "remove_partial",
+    "sha256",
+    "size",
+    "upload",
+    "upload_all",
+    "write_bytes",
+]
+
+
+def exit_process(status: int) -> NoReturn:
+    """Ends the process with this status, even where tensorflow-io would die on its way out (status 134)."""
+    if "tensorflow_io" in sys.modules:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -1,0 +1,121 @@
+"""Local copies of remote files: fetched once, verified, and bounded in bytes."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from collections import OrderedDict
+from functools import cache
+
+from common.errors import ContractError
+from common.storage.limits import read_limits
+from common.storage.retrying import call_with_retries
+from common.storage.scratch import make_scratch
+from common.storage.stores import open_store
+
+_CHUNK_BYTES = 1 << 20
+
+
+def hash_file(path: str) -> str:
+    """Hexadecimal SHA-256 of a local file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+class Cache:
+    """Files by their SHA-256: whatever they are called, the same content is fetched once.
+
+    Files in use are kept; of the others the least recently used make room. Safe for threads.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        """An empty cache in a folder of its own, which goes with the process."""
+        self._max_bytes = max_bytes
+        self._folder = make_scratch("cartwheel-cache")
+        self._lock = threading.Lock()
+        self._sizes: OrderedDict[str, int] = OrderedDict()  # by SHA-256, the least recently used first
+        self._users: dict[str, int] = {}
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    def acquire(self, uri: str, sha256: str) -> str:
+        """The local path of a file that is kept until `release`; fetched where it is not there.
+
+        Raises:
+          ContractError: the file is not the one of this checksum.
+          OSError: it cannot be fetched.
+        """
+        with self._lock:
+            self._users[sha256] = self._users.get(sha256, 0) + 1
+            is_here = sha256 in self._sizes
+        try:
+            if not is_here:
+                self._fetch(uri, sha256)
+        except BaseException:
+            self.release(sha256)
+            raise
+        with self._lock:
+            self._sizes.move_to_end(sha256)
+        return self._path(sha256)
+
+    def release(self, sha256: str) -> None:
+        """Ends one use of a file."""
+        with self._lock:
+            self._users[sha256] -= 1
+            if not self._users[sha256]:
+                del self._users[sha256]
+            self._make_room(0)
+
+    def adopt(self, path: str, sha256: str) -> None:
+        """Moves a local file in: what was just written need not be fetched to be read."""
+        self._insert(path, sha256)
+
+    def _fetch(self, uri: str, sha256: str) -> None:
+        store = open_store(uri)
+        size = call_with_retries(lambda: store.size(uri), "reading", uri)
+        with self._lock:
+            self._make_room(size)
+        handle, path = tempfile.mkstemp(dir=self._folder)
+        os.close(handle)
+        try:
+            for _ in range(2):  # once more: it may have been cut on its way
+                call_with_retries(lambda: store.get(uri, path), "reading", uri)
+                found = hash_file(path)
+                if found == sha256:
+                    self._insert(path, sha256)
+                    return
+            raise ContractError(
+                f"{uri} differs from what was written (sha256 {found[:12]}…, expected {sha256[:12]}…); make it again"
+            )
+        finally:
+            if os.path.exists(path):
+                os.remove(path)
+
+    def _insert(self, path: str, sha256: str) -> None:
+        size = os.path.getsize(path)
+        with self._lock:
+            self._make_room(0 if sha256 in self._sizes else size)
+            shutil.move(path, self._path(sha256))
+            self._sizes[sha256] = size
+
+    def _make_room(self, size: int) -> None:
+        """Removes unused files until `size` more bytes fit; the lock is held."""
+        for sha256 in list(self._sizes):
+            if sum(self._sizes.values()) + size <= self._max_bytes:
+                return
+            if sha256 not in self._users:
+                del self._sizes[sha256]
+                os.remove(self._path(sha256))
+
+    def _path(self, sha256: str) -> str:
+        return os.path.join(self._folder, sha256)
+
+
+@cache
+def process_cache() -> Cache:
+    """The cache that all parts of this process share."""
+    return Cache(read_limits().cache_bytes)

@@ -1,0 +1,1 @@
+"""The Beam pipelines and their stages."""

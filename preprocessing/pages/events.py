@@ -1,0 +1,101 @@
+"""What happens when: kinds of events, days, hours, and how the columns go together."""
+
+from collections.abc import Sequence
+
+from common.report import charts
+from common.report.page import Note, Part, Picture, Section, Table, share
+from common.report.parts import Statistics, counts
+from contract.schema import EVENT_KINDS
+
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -> Section:
+    """Counts and shares of the kinds, events over time, hours of the week, correlations.
+
+    Args:
+      statistics: of the dataset.
+      marks: the cuts, as `charts.days` takes them.
+    """
+    by_kind = statistics["events"]["by_kind"]
+    return Section(
+        "Events",
+        [
+            counts("actions", "Count of actions", by_kind, "events"),
+            _beyond_views(by_kind),
+            _shares(by_kind),
+            _by_day(statistics["events"]["by_day"], marks),
+            _by_hour(statistics["events"]["by_weekday_hour"]),
+            _correlation(statistics["correlation"]),
+        ],
+    )
+
+
+def _beyond_views(by_kind: Statistics) -> Part:
+    others = {kind: by_kind[kind] for kind in EVENT_KINDS[1:]}
+    if not sum(others.values()):
+        return Note("Carts and transactions: there is none.")
+    return counts("carts", "Carts and transactions apart", others, "events")
+
+
+def _shares(by_kind: Statistics) -> Picture:
+    total = sum(by_kind.values())
+    return Picture(
+        title="Shares of the kinds of events",
+        summary=", ".join(f"{share(count, total)} {kind}" for kind, count in by_kind.items()) + ".",
+        svg=charts.shares("kinds", list(by_kind), list(by_kind.values())),
+        table=Table(["kind", "events", "share"], [[kind, n, share(n, total)] for kind, n in by_kind.items()]),
+    )
+
+
+def _by_day(by_day: Statistics, marks: Sequence[tuple[str, float]]) -> Picture:
+    busiest = max(by_day, key=lambda day: sum(by_day[day].values()))
+    present = [kind for kind in EVENT_KINDS if any(counts[kind] for counts in by_day.values())]
+    cuts = f" Dashed: where {' and '.join(name for name, _ in marks)} begin." if marks else ""
+    most = sum(by_day[busiest].values())
+    return Picture(
+        title="Events a day, by kind",
+        summary=f"{_period(by_day)} (UTC); the most on {busiest}: {most:,}.{cuts}",
+        svg=charts.days(
+            "by-day", [(kind, {day: counts[kind] for day, counts in by_day.items()}) for kind in present], marks=marks
+        ),
+        table=Table(["day", *EVENT_KINDS], [[day, *(n[kind] for kind in EVENT_KINDS)] for day, n in by_day.items()]),
+        is_wide=True,
+    )
+
+
+def _period(by_day: Statistics) -> str:
+    first, last = min(by_day), max(by_day)
+    return f"From {first} to {last}" if first != last else f"On {first}"
+
+
+def _by_hour(matrix: Sequence[Sequence[int]]) -> Picture:
+    hours = [sum(row[hour] for row in matrix) for hour in range(24)]
+    days = [sum(row) for row in matrix]
+    return Picture(
+        title="Events by weekday and hour (UTC)",
+        summary=(
+            f"Most events fall on {_WEEKDAYS[days.index(max(days))]} and from {hours.index(max(hours))}:00, "
+            f"the fewest on {_WEEKDAYS[days.index(min(days))]} and from {hours.index(min(hours))}:00."
+        ),
+        svg=charts.heat_map(
+            "by-hour", [day[:3] for day in _WEEKDAYS], [str(hour) for hour in range(24)], matrix, height=380
+        ),
+        table=Table(
+            ["", *(f"{hour}:00" for hour in range(24))],
+            [[day, *row] for day, row in zip(_WEEKDAYS, matrix, strict=True)],
+        ),
+    )
+
+
+def _correlation(correlation: Statistics) -> Picture:
+    names, matrix = correlation["columns"], correlation["matrix"]
+    return Picture(
+        title="Correlation of the columns",
+        summary=(
+            "Pearson's r over all events. A rank counts from the most frequent id, so it is high for rare visitors and "
+            "items, and highest for those unknown to training, which come later in time."
+        ),
+        svg=charts.heat_map("correlation", names, names, matrix, has_sign=True, height=380),
+        table=Table(["", *names], [[name, *row] for name, row in zip(names, matrix, strict=True)]),
+    )

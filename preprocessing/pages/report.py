@@ -1,0 +1,32 @@
+"""`report.html` of a dataset: its statistics as one page."""
+
+import logging
+
+from common import storage
+from common.report.page import draw_page, render
+from contract.layout import DatasetLayout
+from preprocessing.pages.data import read_data_page
+
+log = logging.getLogger(__name__)
+
+
+def write_report(root: str) -> str:
+    """Draws the report of the dataset at `root`, and returns where it lies.
+
+    Raises:
+      ContractError: there is no dataset.
+    """
+    layout, name = DatasetLayout(root), root.rstrip("/").rpartition("/")[2]
+    page = draw_page(read_data_page(root))
+    storage.write_bytes(layout.data_page, page.html.encode())
+    storage.write_bytes(layout.report, render([page], title=f"Cartwheel: {name}", shown=page.key).encode())
+    return layout.report
+
+
+def try_to_write_report(root: str) -> str | None:
+    """The same after a job whose result must not be lost over a picture: what goes wrong is logged, and None."""
+    try:
+        return write_report(root)
+    except Exception:
+        log.warning("the dataset is complete, but its report could not be drawn", exc_info=True)
+        return None

@@ -1,0 +1,66 @@
+"""How much of each split training knows."""
+
+from collections.abc import Sequence
+
+from common.report import charts
+from common.report.page import Note, Part, Picture, Section, Table
+from common.report.parts import Statistics
+from contract.schema import EVENT_KINDS, Split, SplitMethod
+
+_LEAKING = (
+    "The events were split at random: later events leak into training. No figure measured on these splits tells how a "
+    "model would have done."
+)
+
+
+def split_section(statistics: Statistics, method: SplitMethod) -> Section:
+    """Rows by split, and the events of visitors and items that training has not seen."""
+    if method == SplitMethod.NONE:
+        return Section("Splits", [Note("Nothing was held back: all events train, for the model that goes live.")])
+    visitors, items = statistics["events"]["by_split"], statistics["items"]["by_split"]
+    held = [split for split in Split if split != Split.TRAIN]
+    totals = {split: sum(visitors[split][kind] for kind in EVENT_KINDS) for split in Split}
+    parts: list[Part] = [Note(_LEAKING, is_warning=True)] if method == SplitMethod.RANDOM else []
+    new_visitors = [visitors[split]["events_of_new_visitors"] for split in held]
+    new_items = [items[split]["events_of_new_items"] for split in held]
+    of_held = [totals[split] for split in held]
+    return Section(
+        "Splits",
+        [
+            *parts,
+            _rows(totals),
+            _cold("visitors", held, new_visitors, of_held, [visitors[split]["new_visitors"] for split in held]),
+            _cold("items", held, new_items, of_held, [items[split]["new_items"] for split in held]),
+        ],
+    )
+
+
+def _rows(totals: dict[Split, int]) -> Picture:
+    return Picture(
+        title="Events of each split",
+        summary=", ".join(f"{count:,} {split}" for split, count in totals.items()) + ".",
+        svg=charts.bars("splits", [str(split) for split in totals], list(totals.values())),
+        table=Table(["split", "events"], [[str(split), count] for split, count in totals.items()]),
+    )
+
+
+def _cold(
+    what: str, splits: Sequence[Split], of_new: Sequence[int], events: Sequence[int], new: Sequence[int]
+) -> Picture:
+    known = [total - cold for total, cold in zip(events, of_new, strict=True)]
+    shares = ", ".join(
+        f"{cold / total:.1%} in {split}" for split, cold, total in zip(splits, of_new, events, strict=True)
+    )
+    return Picture(
+        title=f"Events of {what} seen in training",
+        summary=f"Events of {what} without a training event: {shares}.",
+        svg=charts.stacks(
+            f"cold-{what}",
+            [str(split) for split in splits],
+            [(f"{what} seen in training", known), (f"new {what}", of_new)],
+        ),
+        table=Table(
+            ["split", f"events of {what} seen in training", f"events of new {what}", f"new {what}"],
+            [[str(s), k, c, n] for s, k, c, n in zip(splits, known, of_new, new, strict=True)],
+        ),
+    )

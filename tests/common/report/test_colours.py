@@ -1,0 +1,54 @@
+"""The stylesheet's colours can be told apart in light and in dark, by the contrast that WCAG 2 asks for."""
+
+import re
+from importlib import resources
+
+import pytest
+
+SERIES = [f"series-{place}" for place in range(8)]
+TREEMAP_STRENGTH = 0.4  # of a cell's colour over the card
+
+
+def schemes() -> dict[str, dict[str, str]]:
+    """The variables of each scheme."""
+    style = resources.files("common.report").joinpath("report.css").read_text("utf-8")
+    light, dark = (
+        dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", part)) for part in style.split("@media screen", 1)
+    )
+    return {"light": light, "dark": light | dark}
+
+
+def channels(colour: str) -> list[float]:
+    return [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+
+
+def luminance(colour: list[float]) -> float:
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: list[float], second: list[float]) -> float:
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_black_on_white_has_the_contrast_that_the_standard_gives():
+    assert contrast(channels("#000000"), channels("#ffffff")) == pytest.approx(21)
+    # the grey that is known as the lightest that may be read on white: 4.54
+    assert contrast(channels("#767676"), channels("#ffffff")) == pytest.approx(4.54, abs=0.01)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_pictures_stand_out(scheme):
+    colours = {name: channels(value) for name, value in schemes()[scheme].items()}
+    # text: on the page and on a card; what is marked; percentages and the open page's tab, written on a colour
+    text = [(name, ground) for name in ("ink", "muted", "warning", "series-0") for ground in ("surface", "raised")]
+    text += [("ink", "mark"), ("surface", "series-0"), ("surface", "series-1")]
+    assert [pair for pair in text if contrast(colours[pair[0]], colours[pair[1]]) < 4.5] == []
+    for name in SERIES:
+        assert contrast(colours[name], colours["raised"]) >= 3, f"{name} as a mark on a card"
+        cell = [
+            TREEMAP_STRENGTH * over + (1 - TREEMAP_STRENGTH) * under
+            for over, under in zip(colours[name], colours["raised"], strict=True)
+        ]
+        assert contrast(colours["ink"], cell) >= 4.5, f"text on a cell of {name}"

@@ -1,0 +1,159 @@
+"""Files and publications in object stores whose requests fail: through a proxy before real servers of this machine."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from common import storage
+from tests.stores.faulty_proxy import Fault, FaultyProxy, every, from_the_first, start_proxy
+from tests.stores.servers import ObjectStore, start_store
+
+CONTENTS = {"a": b"a" * 100, "deep/b": b"b" * 200_000, "deep/c": b"", "done": b"{}"}
+"""A directory by file names; `done` is its marker."""
+
+TRANSIENT = [
+    [Fault.INTERNAL_ERROR, Fault.OVERLOADED],
+    [Fault.RESET, Fault.CUT_REQUEST],
+    [Fault.LOST_ANSWER, Fault.CUT_ANSWER],
+    [Fault.SLOW],
+]
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    with start_store(request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """What the clients of this test go through."""
+    with start_proxy(store.port) as running:
+        for name, value in store.environment(running.port).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "30")
+        yield running
+        running.plan = lambda _: None
+        fsspec.get_filesystem_class(store.scheme).clear_instance_cache()
+
+
+def publish(store: ObjectStore, name: str) -> None:
+    with storage.publish_directory(f"{store.bucket}/{name}", marker="done") as staging:
+        for file, content in CONTENTS.items():
+            storage.write_bytes(f"{staging}/{file}", content)
+
+
+def assert_whole(store: ObjectStore, name: str) -> None:
+    assert store.list_files(f"{name}/") == sorted(CONTENTS)
+    assert {file: store.read(f"{name}/{file}") for file in CONTENTS} == CONTENTS
+
+
+# Google's client tries again by itself, after a second and more: all faults in one test there
+@pytest.mark.parametrize(
+    ("store", "faults"),
+    [*(("s3", faults) for faults in TRANSIENT), ("gs", [fault for faults in TRANSIENT for fault in faults])],
+    indirect=["store"],
+)
+def test_requests_that_fail_for_a_while_harm_nothing(
+    store: ObjectStore, proxy: FaultyProxy, faults: list[Fault]
+) -> None:
+    proxy.plan = every(5, faults)
+    name = "-".join(faults)
+    publish(store, name)
+    for file, content in CONTENTS.items():
+        assert storage.read_bytes(f"{store.bucket}/{name}/{file}") == content
+    assert storage.list_files(f"{store.bucket}/{name}") == sorted(CONTENTS)
+    assert_whole(store, name)
+
+
+# Google's client waits half a minute by itself before it gives up, but for a refusal
+@pytest.mark.parametrize(
+    ("store", "first", "fault"),
+    [
+        ("s3", "deep/b", Fault.FORBIDDEN),
+        ("s3", "done", Fault.INTERNAL_ERROR),
+        ("s3", "deep/b", Fault.RESET),
+        ("s3", "done", Fault.CUT_REQUEST),
+        ("gs", "deep/b", Fault.FORBIDDEN),
+    ],
+    indirect=["store"],
+)
+def test_a_publication_that_fails_for_good_is_never_taken_for_whole(
+    store: ObjectStore, proxy: FaultyProxy, first: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")
+    proxy.plan = from_the_first(lambda request: request.is_write and request.is_about(first), fault)
+    expected = "access is denied" if fault == Fault.FORBIDDEN else r"failed for \d+ s.*check the network"
+    with pytest.raises(OSError, match=expected):
+        publish(store, fault)
+    assert "done" not in store.list_files(f"{fault}/")
+
+    proxy.plan = lambda _: None
+    publish(store, fault)
+    assert_whole(store, fault)
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+def test_a_marker_whose_answer_is_lost_for_good_stands_in_a_whole_directory(
+    store: ObjectStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")
+    proxy.plan = from_the_first(lambda request: request.is_write and request.is_about("/done"), Fault.LOST_ANSWER)
+    with pytest.raises(OSError, match="check the network"):
+        publish(store, "lost")
+    assert {file: store.read(f"lost/{file}") for file in CONTENTS} == CONTENTS
+
+
+def test_a_network_that_is_gone_for_a_while_is_waited_for(store: ObjectStore, proxy: FaultyProxy) -> None:
+    proxy.plan = every(1, [Fault.RESET])
+    back = threading.Timer(3, lambda: setattr(proxy, "plan", lambda _: None))
+    back.start()
+    storage.write_bytes(f"{store.bucket}/pause", b"x")
+    back.join()
+    assert store.read("pause") == b"x"
+
+
+def test_a_large_file_whose_upload_in_parts_is_cut_arrives_whole(
+    store: ObjectStore, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    (tmp_path / "large").write_bytes(bytes(range(256)) * (60 << 12))  # 60 MiB: more than one part in both stores
+    proxy.plan = every(4, [Fault.CUT_REQUEST])
+    sha256 = storage.upload(str(tmp_path / "large"), f"{store.bucket}/large")
+    assert store.list_files("large") == [""]
+    assert storage.sha256(f"{store.bucket}/large") == sha256 == storage.sha256(str(tmp_path / "large"))
+
+
+def test_a_missing_bucket_is_named_and_not_made(store: ObjectStore, proxy: FaultyProxy) -> None:
+    with pytest.raises(OSError, match=rf"{store.scheme}://mistaken.* does not exist; make it, or correct its name"):
+        storage.write_bytes(f"{store.scheme}://mistaken/a", b"x")
+
+
+def test_wrong_credentials_are_told_before_the_work(store: ObjectStore, proxy: FaultyProxy) -> None:
+    proxy.plan = every(1, [Fault.WRONG_KEY])
+    is_begun = False
+    refused = pytest.raises(PermissionError, match=r"access is denied; check the credentials")
+    with refused, storage.publish_directory(f"{store.bucket}/refused", marker="done"):
+        is_begun = True
+    assert not is_begun
+
+
+def test_credentials_that_may_only_read_are_told_before_the_work(store: ObjectStore, proxy: FaultyProxy) -> None:
+    proxy.plan = lambda request: Fault.FORBIDDEN if request.is_write else None
+    with pytest.raises(PermissionError, match=r"access is denied.*allow list, read, write and delete"):
+        storage.check_writable(f"{store.bucket}/refused")
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)  # before an emulator Google's client is anonymous
+def test_absent_credentials_say_where_they_are_looked_for(
+    store: ObjectStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(PermissionError, match="no credentials were found; set AWS_ACCESS_KEY_ID"):
+        storage.read_bytes(f"{store.bucket}/a")

@@ -1,0 +1,185 @@
+import dataclasses
+from typing import Literal
+
+import pytest
+
+from common.settings import apply_settings, differences, from_json, to_json
+from trainer.config.presets import PRESETS
+from trainer.config.run import (
+    AdamConfig,
+    InputConfig,
+    MatrixFactorizationConfig,
+    NeuralConfig,
+    RunConfig,
+    SampledSoftmaxConfig,
+    SquaredErrorConfig,
+)
+
+CONFIG = RunConfig(model=NeuralConfig(), loss=SquaredErrorConfig(), optimizer=AdamConfig())
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_json_gives_every_preset_back(name: str) -> None:
+    assert from_json(RunConfig, to_json(PRESETS[name])) == PRESETS[name]
+
+
+@pytest.mark.parametrize(
+    ("setting", "path", "value"),
+    [
+        ("epochs=3", "epochs", 3),
+        ("devices=2", "devices", 2),
+        ("devices=none", "devices", None),
+        ("jit_compile=true", "jit_compile", True),
+        ("jit_compile=False", "jit_compile", False),
+        ("model.hidden=7,3", "model.hidden", (7, 3)),
+        ("loss.event_weights=1,2.5,4", "loss.event_weights", (1.0, 2.5, 4.0)),
+        ("optimizer.learning_rate=1e-2", "optimizer.learning_rate", 0.01),
+        ("optimizer.learning_rate=1", "optimizer.learning_rate", 1.0),
+    ],
+)
+def test_a_setting_is_read_by_the_type_of_its_field(setting: str, path: str, value: object) -> None:
+    config: object = apply_settings(CONFIG, [setting])
+    for name in path.split("."):
+        config = getattr(config, name)
+    assert config == value
+    assert type(config) is type(value)
+
+
+def test_a_text_field_takes_one_of_its_values() -> None:
+    found = apply_settings(PRESETS["mf"], ["model.history_length=0", "model.similarity=dot"])
+    assert found.model.similarity == "dot"
+    with pytest.raises(ValueError, match=r"model\.similarity must be one of cosine, dot, got euclid"):
+        apply_settings(PRESETS["mf"], ["model.similarity=euclid"])
+
+
+def test_the_last_of_two_settings_of_a_key_counts() -> None:
+    assert apply_settings(CONFIG, ["epochs=3", "epochs=4"]).epochs == 4
+
+
+def test_an_unknown_key_is_answered_with_the_known_ones_and_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"did you mean input\.batch_size\?") as caught:
+        apply_settings(CONFIG, ["input.batchsize=3"])
+    assert "optimizer.learning_rate" in str(caught.value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwoKinds:
+    kind: Literal["first", "second"] = "first"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Holder:
+    part: TwoKinds | SquaredErrorConfig = dataclasses.field(default_factory=TwoKinds)
+
+
+def test_a_kind_is_set_where_its_dataclass_stands_for_several() -> None:
+    changed = apply_settings(Holder(), ["part.kind=second"])
+    assert changed == Holder(part=TwoKinds(kind="second")) == from_json(Holder, to_json(changed))
+    with pytest.raises(ValueError, match=r"part\.kind must be one of first, second, squared_error, got third"):
+        apply_settings(Holder(), ["part.kind=third"])
+
+
+@pytest.mark.parametrize("setting", ["epochs", "model=3", "model.kind=neural", "model.similarity=dot", "=3"])
+def test_what_is_no_setting_of_this_config_is_refused(setting: str) -> None:
+    # similarity is a knob of the factorization, and CONFIG has the neural model
+    with pytest.raises(ValueError, match="expected KEY=VALUE"):
+        apply_settings(CONFIG, [setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("epochs=many", "epochs must be a whole number, got many"),
+        ("epochs=2.5", "epochs must be a whole number, got 2.5"),
+        ("epochs=none", "epochs must be a whole number, got none"),
+        ("jit_compile=1", "jit_compile must be true or false, got 1"),
+        ("optimizer.learning_rate=fast", "optimizer.learning_rate must be a number, got fast"),
+        ("model.hidden=7,x", "model.hidden must be a whole number, got x"),
+        ("epochs=0", "epochs must be at least 1, got 0"),
+        ("model.dim=0", "model.dim must be at least 1, got 0"),
+        ("devices=0", "devices must be at least 1, or none, got 0"),
+        (
+            "loss.event_weights=1,2",
+            "loss.event_weights must be 3 numbers of at least 0, one for each of view, addtocart",
+        ),
+        ("seed=-1", "seed must be in"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_key(setting: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        apply_settings(CONFIG, [setting])
+
+
+def test_unknown_missing_and_mistyped_json_is_refused() -> None:
+    values = to_json(CONFIG)
+    with pytest.raises(ValueError, match=r"unknown keys model\.depth; known: model\.kind, model\.dim"):
+        from_json(RunConfig, {**values, "model": {**values["model"], "depth": 3}})
+    with pytest.raises(ValueError, match="missing keys optimizer"):
+        from_json(RunConfig, {name: value for name, value in values.items() if name != "optimizer"})
+    with pytest.raises(ValueError, match="epochs must be a whole number, got 3"):
+        from_json(RunConfig, {**values, "epochs": "3"})
+    with pytest.raises(ValueError, match=r"model\.kind must be one of matrix_factorization, neural, towers, got tower"):
+        from_json(RunConfig, {**values, "model": {"kind": "tower"}})
+
+
+def test_a_key_that_an_older_run_lacks_takes_its_default() -> None:
+    values = to_json(CONFIG)
+    del values["jit_compile"]
+    assert from_json(RunConfig, values) == CONFIG
+
+
+def test_the_neural_model_has_no_softmax() -> None:
+    with pytest.raises(ValueError, match="squared_error only"):
+        RunConfig(model=NeuralConfig(), loss=SampledSoftmaxConfig(), optimizer=AdamConfig())
+
+
+@pytest.mark.parametrize(
+    ("preset", "setting", "message"),
+    [
+        ("mf", "loss.uniform_share=2", r"loss\.uniform_share must be in \[0, 1\], got 2"),
+        ("mf", "loss.l2=-1", r"loss\.l2 must be at least 0, got -1"),
+        ("mf", "loss.half_life_days=0", r"loss\.half_life_days must be above 0, or none, got 0"),
+        ("mf", "als.l2=0", r"als\.l2 must be above 0, got 0"),
+        ("mf", "als.unobserved_weight=0", r"als\.unobserved_weight must be above 0"),
+        ("mf", "solver=newton", "solver must be one of sgd, als, got newton"),
+        ("mf", "model.history_length=-1", r"model\.history_length must be at least 0, got -1"),
+        ("nn", "solver=als", "solver=als ranks with a factorization, got model towers"),
+        ("notebook-mf", "solver=als", "and loss squared_error: leave solver at sgd, or train the preset mf"),
+        ("nn", "loss.l2=1", r"loss\.l2 must be 0, but for a factorization with model\.similarity=dot"),
+        ("mf", "loss.l2=0.1", "directions have no length, got 0.1"),
+    ],
+)
+def test_a_setting_that_does_not_go_with_the_others_is_refused(preset: str, setting: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        apply_settings(PRESETS[preset], [setting])
+
+
+def test_something_must_compete() -> None:
+    with pytest.raises(ValueError, match=r"loss\.num_negatives must be above 0 with loss\.in_batch_negatives false"):
+        SampledSoftmaxConfig(num_negatives=0, in_batch_negatives=False)
+
+
+def test_visitors_made_of_their_items_have_directions_and_a_softmax() -> None:
+    with pytest.raises(ValueError, match=r"model\.similarity must be cosine where model\.history_length is not 0"):
+        MatrixFactorizationConfig(history_length=3, similarity="dot")
+    with pytest.raises(ValueError, match=r"model\.history_length must be 0 with loss\.kind squared_error"):
+        RunConfig(model=MatrixFactorizationConfig(history_length=3), loss=SquaredErrorConfig(), optimizer=AdamConfig())
+
+
+def test_least_squares_score_by_plain_dot_products() -> None:
+    model = apply_settings(PRESETS["mf"], ["solver=als", "model.dim=3"]).scored_model
+    plain = MatrixFactorizationConfig(dim=3, similarity="dot", scale=1.0, has_item_bias=False)
+    assert dataclasses.replace(model, initial_stddev=plain.initial_stddev) == plain
+
+
+def test_differences_name_each_key_with_both_values() -> None:
+    other = dataclasses.replace(
+        CONFIG, epochs=2, input=InputConfig(batch_size=8), model=MatrixFactorizationConfig(dim=5)
+    )
+    found = differences(CONFIG, other)
+    assert "epochs: 1, now 2" in found
+    assert "input.batch_size: 1024, now 8" in found
+    assert "model.hidden: [80, 40, 20], now absent" in found
+    assert 'model.similarity: absent, now "cosine"' in found
+    assert not [line for line in found if line.startswith("model.dim")]  # 5 in both
+    assert differences(CONFIG, CONFIG) == []

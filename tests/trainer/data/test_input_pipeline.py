@@ -1,0 +1,250 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import storage
+from common.storage.cache import Cache
+from contract.schema import EVENT_KINDS, Split
+from contract.shards import Shard, read_timelines
+from contract.timelines import timeline_starts
+from tests.trainer.dataset_builder import Event, build_dataset
+from trainer.config.run import InputConfig
+from trainer.data.dataset import Dataset
+from trainer.data.input_pipeline import Batch, count_events, steps_per_epoch, training_batches
+
+ROWS = 230
+INPUT = InputConfig(batch_size=32, window_blocks=3, open_files=2)
+
+
+def make_dataset(root: Path, *, num_shards: int = 3, compressed: bool = False) -> Dataset:
+    """230 rows of 50 visitors; no two rows have the same (visitor, item)."""
+    kinds = ["view", "addtocart", "transaction"]
+    return build_dataset(
+        str(root),
+        train=[(f"v{row % 50}", f"i{row // 50}", kinds[row % 23 % 3], row) for row in range(ROWS)],
+        validation=[("v1", "i4", "view", 1000), ("v2", "i4", "view", 1001)],
+        visitors=[f"v{visitor}" for visitor in range(50)],
+        items=[f"i{item}" for item in range(5)],
+        num_shards=num_shards,
+        block_rows=10,
+        compressed=compressed,
+    )
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Shard]:
+    return make_dataset(tmp_path_factory.mktemp("dataset")).shards(Split.TRAIN)
+
+
+def read(
+    shards: list[Shard],
+    epoch: int = 0,
+    seed: int = 1,
+    first_step: int = 0,
+    config: InputConfig = INPUT,
+    history_length: int = 0,
+    is_sequential: bool = True,
+) -> list[Batch]:
+    batches = training_batches(
+        shards,
+        config,
+        seed=seed,
+        epochs=epoch + 1,
+        history_length=history_length,
+        is_sequential=is_sequential,
+        has_times=True,
+        first_epoch=epoch,
+        first_step=first_step,
+    )
+    return [Batch(*(column.numpy() for column in batch)) for batch in batches]
+
+
+def pairs(batches: list[Batch]) -> list[tuple[int, int]]:
+    return [
+        (int(visitor), int(item))
+        for batch in batches
+        for visitor, item in zip(batch.visitor[batch.is_row], batch.item[batch.is_row], strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("num_shards", "compressed", "open_files", "window_blocks", "batch_size"),
+    [(1, False, 4, 1, 7), (3, True, 2, 3, 32), (8, False, 3, 100, 230), (60, False, 5, 4, 1000)],
+)
+def test_an_epoch_holds_every_row_exactly_once(
+    tmp_path: Path, num_shards: int, compressed: bool, open_files: int, window_blocks: int, batch_size: int
+) -> None:
+    dataset = make_dataset(tmp_path, num_shards=num_shards, compressed=compressed)
+    config = InputConfig(batch_size=batch_size, window_blocks=window_blocks, open_files=open_files)
+    batches = read(dataset.shards(Split.TRAIN), config=config)
+    assert len(batches) == steps_per_epoch(ROWS, batch_size)
+    assert {batch.visitor.shape for batch in batches} == {(batch_size,)}
+    assert Counter(pairs(batches)) == Counter((row % 50, row // 50) for row in range(ROWS))
+
+
+def test_only_the_last_batch_is_filled_up(shards: list[Shard]) -> None:
+    batches = read(shards)
+    # 230 = 7 × 32 + 6
+    assert [int(batch.is_row.sum()) for batch in batches] == [32] * 7 + [6]
+    assert batches[-1].is_row[:6].all()
+
+
+def test_rows_given_as_context_are_left_out(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path)
+    assert dataset.manifest.splits[Split.VALIDATION].rows > 2
+    assert sorted(pairs(read(dataset.shards(Split.VALIDATION)))) == [(1, 4), (2, 4)]
+    np.testing.assert_array_equal(count_events(dataset.shards(Split.VALIDATION), INPUT), [2, 0, 0])
+
+
+def test_the_columns_of_a_row_stay_together(shards: list[Shard]) -> None:
+    for batch in read(shards):
+        row = batch.item * 50 + batch.visitor
+        np.testing.assert_array_equal(batch.event[batch.is_row], (row % 23 % 3)[batch.is_row])
+
+
+def test_the_order_depends_on_seed_and_epoch_alone(shards: list[Shard]) -> None:
+    order = pairs(read(shards, epoch=2, seed=3))
+    assert order == pairs(read(shards, epoch=2, seed=3))
+    assert order != pairs(read(shards, epoch=3, seed=3))
+    assert order != pairs(read(shards, epoch=2, seed=4))
+
+
+def test_rows_of_a_visitor_are_scattered(shards: list[Shard]) -> None:
+    config = InputConfig(batch_size=ROWS, window_blocks=100)
+    visitors = read(shards, config=config)[0].visitor
+    # a visitor's 4 or 5 rows lie together in the file: 230 - 50 = 180 neighbours; by chance 230 × 4 / 229 = 4 do
+    assert (visitors[1:] == visitors[:-1]).sum() < 20
+
+
+@pytest.mark.parametrize("first_step", [0, 1, 5, 7, 8])
+def test_reading_from_a_step_gives_what_reading_all_gives_from_there(shards: list[Shard], first_step: int) -> None:
+    rest = read(shards, first_step=first_step)
+    expected = read(shards)[first_step:]
+    assert len(rest) == len(expected) == 8 - first_step
+    assert pairs(rest) == pairs(expected)
+
+
+def test_events_are_counted_by_kind(shards: list[Shard]) -> None:
+    expected = np.bincount([row % 23 % 3 for row in range(ROWS)])
+    np.testing.assert_array_equal(count_events(shards, INPUT), expected)
+
+
+def test_several_epochs_are_the_single_ones_in_turn(shards: list[Shard]) -> None:
+    batches = training_batches(shards, INPUT, seed=1, epochs=3, first_epoch=1, first_step=5)
+    found = pairs([Batch(*(column.numpy() for column in batch)) for batch in batches])
+    assert found == pairs(read(shards, epoch=1, first_step=5)) + pairs(read(shards, epoch=2))
+
+
+def test_shards_of_a_store_are_read_as_local_ones_with_a_bounded_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = make_dataset(tmp_path, num_shards=12, compressed=True).shards(Split.TRAIN)
+    remote = [Shard(f"memory://shards/{Path(shard.path).name}", shard.sha256) for shard in local]
+    for here, there in zip(local, remote, strict=True):
+        storage.upload(here.path, there.path)
+    cache = Cache(max_bytes=0)  # only what is in use
+    monkeypatch.setattr(storage, "process_cache", lambda: cache)
+    for one, other in zip(read(local, epoch=1), read(remote, epoch=1), strict=True):
+        np.testing.assert_array_equal(one.visitor, other.visitor)
+        np.testing.assert_array_equal(one.item, other.item)
+    assert not cache._sizes, "each was let go when its last block was read"
+
+
+def test_a_damaged_shard_of_a_store_is_told_in_a_sentence() -> None:
+    storage.write_bytes("memory://damaged/a.tfrecord", b"not what it was")
+    with pytest.raises(OSError, match=r"timelines cannot be read: memory://damaged/a.tfrecord differs"):
+        read_timelines([Shard("memory://damaged/a.tfrecord", "0" * 64)])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_history_is_what_the_visitor_did_before_and_nothing_else(seed: int, tmp_path: Path) -> None:
+    """Random timelines of 1 to 30 rows, every row with an item of its own, so that an item tells which row it is."""
+    generator = np.random.default_rng(seed)
+    length = int(generator.integers(1, 9))
+    owner = np.repeat(np.arange(25), generator.integers(1, 31, 25))
+    events = [
+        Event(f"v{visitor}", f"i{row}", EVENT_KINDS[generator.integers(3)], int(time))
+        for row, (visitor, time) in enumerate(zip(owner, generator.integers(0, 40, len(owner)), strict=True))
+    ]
+    late = [event._replace(timestamp_ms=event.timestamp_ms + 100) for event in events[::4]]
+    dataset = build_dataset(
+        str(tmp_path),
+        train=events,
+        validation=late,
+        visitors=[f"v{visitor}" for visitor in range(20)],  # the others share the bucket
+        items=[f"i{row}" for row in range(len(events))],
+        num_shards=int(generator.integers(1, 4)),
+        block_rows=int(generator.integers(1, 50)),
+    )
+    config = InputConfig(batch_size=17, window_blocks=int(generator.integers(1, 9)), open_files=2)
+    for split in (Split.TRAIN, Split.VALIDATION):
+        expected = _histories_row_by_row(dataset.shards(split), length)
+        batches = read(dataset.shards(split), config=config, history_length=length)
+        assert Counter(_histories_of(batches)) == Counter(expected)
+        assert count_events(dataset.shards(split), config, length).sum() == len(expected)
+
+
+def _histories_row_by_row(shards: list[Shard], length: int) -> list[tuple]:
+    """(visitor, item, [(item, event, age) of the rows before, newest first]) of every target with a row before it."""
+    rows = read_timelines(shards)
+    starts = timeline_starts(rows.position)
+    found: list[tuple] = []
+    for begin, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+        for row in range(begin + 1, end):
+            earlier = [
+                (int(rows.item[other]), int(rows.event[other]), int(rows.timestamp_ms[row] - rows.timestamp_ms[other]))
+                for other in reversed(range(max(begin, row - length), row))
+            ]
+            if rows.is_target[row]:
+                found.append((int(rows.visitor[row]), int(rows.item[row]), tuple(earlier)))
+    return found
+
+
+def _histories_of(batches: list[Batch]) -> list[tuple]:
+    found: list[tuple] = []
+    for batch in batches:
+        for row in np.flatnonzero(batch.is_row):
+            entries = np.flatnonzero(batch.is_history[row])
+            assert entries.tolist() == list(range(len(entries)))  # no gaps
+            history = zip(batch.history[row], batch.history_event[row], batch.history_age_ms[row], strict=True)
+            earlier = tuple(tuple(int(number) for number in entry) for entry in list(history)[: len(entries)])
+            found.append((int(batch.visitor[row]), int(batch.item[row]), earlier))
+    return found
+
+
+def test_with_histories_the_first_row_of_a_timeline_is_no_example(shards: list[Shard]) -> None:
+    batches = read(shards, history_length=3)
+    # 50 visitors: 230 - 50 rows have an earlier one
+    assert sum(int(batch.is_row.sum()) for batch in batches) == 180
+    assert {batch.history.shape for batch in batches} == {(32, 3)}
+
+
+def test_the_order_with_histories_depends_on_seed_and_epoch_alone(shards: list[Shard]) -> None:
+    order = pairs(read(shards, epoch=2, seed=3, history_length=3))
+    assert order == pairs(read(shards, epoch=2, seed=3, history_length=3))
+    assert order[64:] == pairs(read(shards, epoch=2, seed=3, history_length=3, first_step=2))
+    assert order != pairs(read(shards, epoch=3, seed=3, history_length=3))
+
+
+@pytest.mark.parametrize("history_length", [2, 10])
+def test_the_rows_around_a_row_are_those_after_it_and_then_those_from_the_beginning(
+    tmp_path: Path, history_length: int
+) -> None:
+    train = [Event("a", f"i{place}", "view", place * 100) for place in range(4)] + [Event("b", "i4", "view", 50)]
+    dataset = build_dataset(str(tmp_path), train=train, visitors=["a", "b"], items=[f"i{item}" for item in range(5)])
+    shards = dataset.shards(Split.TRAIN)
+    (batch,) = read(shards, history_length=history_length, is_sequential=False)
+    # the only row of b has none around it
+    assert int(batch.is_row.sum()) == 4
+    np.testing.assert_array_equal(count_events(shards, INPUT, history_length, is_sequential=False), [4, 0, 0])
+    around = {
+        int(item): history[is_history].tolist()
+        for item, history, is_history in zip(batch.item[:4], batch.history, batch.is_history, strict=False)
+    }
+    expected = {0: [1, 2, 3], 1: [2, 3, 0], 2: [3, 0, 1], 3: [0, 1, 2]}
+    assert around == {item: others[:history_length] for item, others in expected.items()}
+    row = int(np.flatnonzero(batch.item[:4] == 2)[0])
+    assert batch.history_age_ms[row, :2].tolist() == [-100, 200]
+    assert batch.timestamp_ms[row] == 200

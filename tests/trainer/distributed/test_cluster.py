@@ -1,0 +1,72 @@
+import json
+import os
+
+import pytest
+
+from trainer.distributed.cluster import Cluster, join_cluster, read_cluster, tf_config
+
+JOB = {
+    "JOB_COMPLETION_INDEX": "1",
+    "CARTWHEEL_WORKERS": "3",
+    "CARTWHEEL_JOB": "train",
+    "CARTWHEEL_SERVICE": "workers",
+    "CARTWHEEL_PORT": "2222",
+}
+
+
+def test_a_process_without_cluster_variables_trains_alone() -> None:
+    assert read_cluster({}) is None
+
+
+def test_an_indexed_job_of_one_trains_alone() -> None:
+    assert read_cluster({"JOB_COMPLETION_INDEX": "0"}) is None
+    assert read_cluster({**JOB, "CARTWHEEL_WORKERS": "1"}) is None
+
+
+def test_an_indexed_job_knows_the_hosts_of_its_service() -> None:
+    assert read_cluster(JOB) == Cluster(("train-0.workers:2222", "train-1.workers:2222", "train-2.workers:2222"), 1)
+
+
+def test_a_missing_variable_is_named() -> None:
+    with pytest.raises(ValueError, match="CARTWHEEL_SERVICE is not set"):
+        read_cluster({**JOB, "CARTWHEEL_SERVICE": ""})
+
+
+def test_an_index_beyond_the_workers_is_refused() -> None:
+    with pytest.raises(ValueError, match="worker index 3 is not one of the 3 workers"):
+        read_cluster({**JOB, "JOB_COMPLETION_INDEX": "3"})
+
+
+def test_tf_config_is_read_as_it_is_written() -> None:
+    cluster = Cluster(("a:1", "b:2"), 1)
+    assert read_cluster({"TF_CONFIG": tf_config(cluster)}) == cluster
+
+
+def test_tf_config_goes_before_the_job_variables() -> None:
+    assert read_cluster({**JOB, "TF_CONFIG": tf_config(Cluster(("a:1", "b:2"), 0))}) == Cluster(("a:1", "b:2"), 0)
+
+
+def test_a_tf_config_of_one_worker_trains_alone() -> None:
+    assert read_cluster({"TF_CONFIG": tf_config(Cluster(("a:1",), 0))}) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3"])
+def test_a_damaged_tf_config_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="TF_CONFIG is not the JSON object"):
+        read_cluster({"TF_CONFIG": text})
+
+
+def test_a_tf_config_with_another_kind_of_task_is_refused() -> None:
+    config = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "ps", "index": 0}}
+    with pytest.raises(ValueError, match="type ps; every task must be a worker"):
+        read_cluster({"TF_CONFIG": json.dumps(config)})
+
+
+def test_joining_tells_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = dict(JOB)
+    monkeypatch.setattr(os, "environ", environment)  # what joining sets must not reach the tests that follow
+    cluster = join_cluster()
+    assert cluster is not None
+    assert cluster.index == 1
+    assert read_cluster({"TF_CONFIG": tf_config(cluster)}) == cluster
+    assert json.loads(environment["TF_CONFIG"])["task"] == {"type": "worker", "index": 1}

@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.config.run import AdagradConfig
+from trainer.distributed import all_to_all, embeddings
+from trainer.distributed.embeddings import RowShards, ShardedTable, initialize
+from trainer.distributed.optimizers import row_optimizer
+from trainer.distributed.replicas import Replicas, start_replicas
+
+# plain gradient descent at a rate of 1: acc is huge beside the gradients, and the rate makes up for its root
+PLAIN = AdagradConfig(learning_rate=1e4, initial_accumulator=1e8)
+
+
+def make_table(replicas: Replicas, rows: int = 10, dim: int = 2) -> ShardedTable:
+    return ShardedTable(rows=rows, dim=dim, replicas=replicas, optimizer=row_optimizer(PLAIN))
+
+
+def whole(shards: RowShards) -> np.ndarray:
+    values = np.empty((shards.rows, shards.dim), np.float32)
+    for replica, shard in shards.shards.items():
+        values[replica :: len(shards.shards)] = shard.numpy()
+    return values
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_rows_are_assigned_and_read_piece_by_piece(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings, "CHUNK_ROWS", 2)
+    table = make_table(start_replicas(count, None))
+    expected = np.arange(20, dtype=np.float32).reshape(10, 2)
+    for start, stop in [(0, 3), (3, 4), (4, 10)]:
+        table.values.assign(start, expected[start:stop])
+    np.testing.assert_array_equal(whole(table.values), expected)
+    for replica in range(count):
+        np.testing.assert_array_equal(np.concatenate(list(table.values.chunks(replica))), expected[replica::count])
+
+
+@pytest.mark.parametrize(("count", "held"), [(1, [10]), (2, [5, 5]), (4, [3, 3, 2, 2])])
+def test_a_replica_holds_its_share_of_rows_and_slots_on_its_device(count: int, held: list[int]) -> None:
+    table = make_table(start_replicas(count, None), rows=10, dim=2)
+    for shards in (table.values, table.slots["accumulator"]):
+        assert [shards.shards[replica].shape.as_list() for replica in range(count)] == [[rows, 2] for rows in held]
+        assert [shards.shards[replica].device[-6:] for replica in range(count)] == [f":CPU:{k}" for k in range(count)]
+
+
+DIVIDED, SHARED = [9, 0, 3, 3, 9, 1, 2, 9], [3, 7, 7]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("shared", [None, SHARED])
+def test_a_lookup_gives_each_id_its_row(count: int, shared: list[int] | None) -> None:
+    replicas = start_replicas(count, None)
+    table = make_table(replicas)
+    values = np.arange(20, dtype=np.float32).reshape(10, 2)
+    table.values.assign(0, values)
+    given = None if shared is None else tf.constant(shared, tf.int64)
+
+    @tf.function
+    def run() -> tf.Tensor:
+        return replicas.run(
+            lambda replica: replicas.all_gather(table.lookup(replica, tf.constant(DIVIDED, tf.int64), given).vectors())
+        )
+
+    found = run().numpy()
+    size = 8 // count
+    expected = [[*DIVIDED[k * size : (k + 1) * size], *(shared or [])] for k in range(count)]
+    np.testing.assert_array_equal(found, values[np.concatenate(expected)])
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("shared", [None, SHARED])
+def test_an_update_adds_up_the_gradients_of_a_row(count: int, shared: list[int] | None) -> None:
+    replicas = start_replicas(count, None)
+    table = make_table(replicas, dim=1)
+    ids = tf.constant(DIVIDED, tf.int64)
+    given = None if shared is None else tf.constant(shared, tf.int64)
+    gradients = tf.constant([[1.0], [2.0], [4.0], [8.0], [16.0], [32.0], [64.0], [128.0]])
+    of_shared = tf.constant([[256.0], [16.0], [32.0]]) / count  # every replica has its share of it
+
+    def on_replica(replica: int) -> tf.Tensor:
+        lookup = table.lookup(replica, ids, given)
+        size = 8 // count
+        own = gradients[replica * size : (replica + 1) * size]
+        table.update(replica, lookup, own if given is None else tf.concat([own, of_shared], axis=0), tf.constant(0))
+        return tf.zeros([])
+
+    tf.function(lambda: replicas.run(on_replica))()
+    # row 9: 1 + 16 + 128, row 3: 4 + 8 and, shared, 256 more; row 7: 16 + 32
+    row_3, row_7 = (12, 0) if shared is None else (268, 48)
+    expected = -np.array([[2], [32], [64], [row_3], [0], [0], [0], [row_7], [0], [145]], np.float32)
+    np.testing.assert_allclose(whole(table.values), expected, rtol=1e-3)
+    np.testing.assert_array_equal(whole(table.slots["accumulator"])[4:7], np.full((3, 1), 1e8))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("shared", [None, SHARED])
+def test_a_row_travels_once_to_each_replica_that_needs_it(
+    count: int, shared: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    travelled: list[tuple[int, int, tf.Tensor]] = []
+    send = all_to_all.exchange
+
+    def count_and_send(replicas, replica, pieces, counts, key):
+        travelled.extend((replica, other, tf.shape(piece)[0]) for other, piece in enumerate(pieces))
+        return send(replicas, replica, pieces, counts, key)
+
+    monkeypatch.setattr(embeddings, "exchange", count_and_send)
+    replicas = start_replicas(count, None)
+    table = make_table(replicas)
+    given = None if shared is None else tf.constant(shared, tf.int64)
+
+    def on_replica(replica: int) -> tf.Tensor:
+        return tf.zeros([]) * table.lookup(replica, tf.constant(DIVIDED, tf.int64), given).vectors()[0, 0]
+
+    @tf.function
+    def run() -> list[tf.Tensor]:
+        replicas.run(on_replica)
+        return [rows for source, destination, rows in travelled if source != destination]
+
+    size = 8 // count
+    needed = [{*DIVIDED[k * size : (k + 1) * size], *(shared or [])} for k in range(count)]
+    expected = sum(row % count != k for k, rows in enumerate(needed) for row in rows)
+    assert sum(rows.numpy() for rows in run()) == expected
+
+
+def test_a_row_starts_the_same_whatever_the_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings, "CHUNK_ROWS", 4)
+    tables = []
+    for count in (1, 2, 4):
+        table = make_table(start_replicas(count, None))
+        initialize(table, name="visitor", seed=3, stddev=0.5)
+        tables.append(whole(table.values))
+    np.testing.assert_array_equal(tables[0], tables[1])
+    np.testing.assert_array_equal(tables[0], tables[2])
+
+
+def test_initial_values_differ_by_row_table_and_seed_and_have_the_deviation_asked_for() -> None:
+    def draw(name: str, seed: int) -> np.ndarray:
+        table = make_table(start_replicas(1, None), rows=5_000, dim=4)
+        initialize(table, name=name, seed=seed, stddev=0.5)
+        return whole(table.values)
+
+    values = draw("visitor", 0)
+    # 20,000 values: the standard deviation of their mean is 0.0035, of their deviation 0.0025
+    assert abs(values.mean()) < 0.02
+    assert abs(values.std() - 0.5) < 0.015
+    assert len(np.unique(values)) > 19_900
+    # 20,000 of 2^24 possible values each: some coincide
+    assert np.isin(values, draw("item", 0)).sum() < 200
+    assert np.isin(values, draw("visitor", 1)).sum() < 200

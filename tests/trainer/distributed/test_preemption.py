@@ -1,0 +1,67 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from trainer.distributed.preemption import StopRequest, stop_on_sigterm
+
+BUSY = """
+import hashlib
+from trainer.distributed.preemption import stop_on_sigterm
+with stop_on_sigterm(None):
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)  # minutes outside of Python, as in a call of TensorFlow
+"""
+
+
+def test_a_sigterm_makes_the_request() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_on_sigterm(None) as request:
+        assert not request.is_requested
+        os.kill(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + 60
+        while not request.is_requested and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert request.is_requested
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_second_sigterm_ends_a_process_that_is_not_in_python() -> None:
+    process = subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):  # the first one waits for the step's end
+        process.wait(1)
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(30) == 143
+    finally:
+        process.kill()
+
+
+def test_a_request_that_is_given_leaves_signals_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    given = StopRequest()
+    with stop_on_sigterm(given) as request:
+        assert request is given
+        assert signal.getsignal(signal.SIGTERM) == before
+        given.request()
+        assert request.is_requested
+
+
+def test_a_thread_that_gets_no_signals_trains_without() -> None:
+    made: list[bool] = []
+
+    def work() -> None:
+        with stop_on_sigterm(None) as request:
+            made.append(request.is_requested)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert made == [False]

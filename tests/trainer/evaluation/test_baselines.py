@@ -1,0 +1,82 @@
+import numpy as np
+
+from tests.trainer.dataset_builder import build_dataset
+from tests.trainer.ranking.fakes import cases_of, queries_of
+from trainer.evaluation.baselines import (
+    RandomOrder,
+    build_baselines,
+    popular,
+    recent_item_counts,
+    recently_popular,
+)
+from trainer.evaluation.evaluator import evaluate_scorer
+
+DAY_MS = 86_400_000
+
+
+def order(scorer):
+    scores = scorer.catalogue_scores(queries_of([0])).numpy()[0]
+    return np.argsort(-scores, kind="stable").tolist()
+
+
+def test_popular_ranks_by_training_events():
+    assert order(popular(np.array([2, 9, 4]))) == [1, 2, 0]
+
+
+def test_a_popularity_model_validates_the_evaluator():
+    """Two visitors, catalogue by popularity 3, 1, 0, 2 (after Rendle et al., RecSys 2022)."""
+    scorer = popular(np.array([5, 7, 1, 9]))
+    cases = cases_of([[3], [0]], [[0], [2]], num_items=4)
+    # visitor 0 sees 1, 0, 2: the relevant 0 is second; visitor 1 sees 3, 1, 2: the relevant 2 is third
+    measured = evaluate_scorer(scorer, cases, [3])
+    np.testing.assert_allclose(measured.by_case["mrr@3"], [1 / 2, 1 / 3])
+
+
+def test_recently_popular_breaks_its_ties_by_all_events():
+    # recent: item 2 twice, items 0 and 3 once, item 1 never; of 0 and 3 the latter has more events in all
+    scorer = recently_popular(np.array([4, 90, 2, 7]), np.array([1, 0, 2, 1]))
+    assert order(scorer) == [2, 3, 0, 1]
+    scores = recently_popular(np.array([4, 4]), np.array([1, 1])).catalogue_scores(queries_of([0])).numpy()
+    assert scores[0, 0] == scores[0, 1]
+
+
+def test_recent_counts_are_those_of_the_last_days_of_training_alone(tmp_path):
+    dataset = build_dataset(
+        str(tmp_path / "dataset"),
+        train=[
+            ("anna", "a", "view", 2 * DAY_MS),  # eight days before the last training event
+            ("anna", "b", "view", 4 * DAY_MS),
+            ("bob", "b", "view", 10 * DAY_MS),
+            ("bob", "unknown", "view", 9 * DAY_MS),
+        ],
+        test=[("bob", "a", "view", 11 * DAY_MS)],
+        visitors=["anna", "bob"],
+        items=["a", "b"],
+    )
+    np.testing.assert_array_equal(recent_item_counts(dataset), [0, 2])
+
+
+def test_random_rankings_differ_by_case_and_not_by_chunk():
+    scorer = RandomOrder(50, seed=7)
+    together = scorer.catalogue_scores(queries_of([3, 4])).numpy()
+    assert not np.allclose(together[0], together[1])
+    np.testing.assert_array_equal(scorer.catalogue_scores(queries_of([4])).numpy()[0], together[1])
+    assert not np.allclose(RandomOrder(50, seed=8).catalogue_scores(queries_of([3])).numpy()[0], together[0])
+
+
+def test_random_finds_what_chance_finds():
+    cases = cases_of([[0]] * 400, [[1]] * 400, num_items=21)
+    # one relevant of 20 visible items, a list of five: one hit in four, standard error 0.022
+    assert abs(evaluate_scorer(RandomOrder(21, seed=1), cases, [5]).mean("hit_rate@5") - 0.25) < 0.07
+
+
+def test_every_baseline_is_built_from_a_dataset(tmp_path):
+    dataset = build_dataset(
+        str(tmp_path / "dataset"),
+        train=[("anna", "b", "view", 0), ("anna", "b", "addtocart", 1), ("anna", "a", "view", 2)],
+        visitors=["anna"],
+        items=["a", "b"],
+    )
+    baselines = build_baselines(dataset, seed=0)
+    assert set(baselines) == {"popular", "recently_popular", "item_knn", "item_knn_tfidf", "session_knn", "random"}
+    assert order(baselines["popular"]) == [1, 0]

@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import ContractError
+from contract.schema import Split
+from contract.timelines import TimelineRows
+from tests.trainer.dataset_builder import build_dataset
+from tests.trainer.ranking.fakes import cases_of
+from trainer.evaluation.cases import build_cases, next_items, returning_visitors
+
+NUM_ITEMS = 10
+UNKNOWN = 10  # an item that the vocabulary lacks
+
+
+def rows_of(*timelines):
+    """Rows of (visitor, items before the cut, items after it)."""
+    columns = [
+        (visitor, position, item, 0, position, is_target)
+        for visitor, before, after in timelines
+        for position, (item, is_target) in enumerate([(item, 0) for item in before] + [(item, 1) for item in after])
+    ]
+    return TimelineRows(*np.array(columns, np.int64).T)
+
+
+def lists(values):
+    return [values.values[begin:end].tolist() for begin, end in zip(values.starts, values.starts[1:], strict=False)]
+
+
+def items_of(history):
+    return [history.item[begin:end].tolist() for begin, end in zip(history.begins, history.ends, strict=True)]
+
+
+def test_relevant_are_the_distinct_new_items_and_the_history_keeps_order_and_repetitions():
+    cases = returning_visitors(rows_of((4, [3, 1, 3], [7, 1, 5, 7])), NUM_ITEMS)
+    np.testing.assert_array_equal(cases.visitor, [4])
+    assert items_of(cases.history) == [[3, 1, 3]]
+    assert lists(cases.relevant) == [[5, 7]]
+    # where seen items are shown, item 1 is to be found again
+    assert lists(cases.relevant_otherwise) == [[1, 5, 7]]
+    assert lists(cases.take(np.array([0])).relevant_otherwise) == [[1, 5, 7]]
+
+
+def test_visitors_without_history_or_without_new_items_are_left_out_and_counted():
+    cases = returning_visitors(
+        rows_of((0, [], [1]), (1, [2], [2]), (2, [3], [4]), (3, [3], [UNKNOWN]), (5, [6], [])), NUM_ITEMS
+    )
+    np.testing.assert_array_equal(cases.visitor, [2])
+    assert items_of(cases.history) == [[3]]
+    assert cases.num_without_history == 1  # visitor 0
+    assert cases.num_without_relevant == 2  # visitors 1 and 3; visitor 5 did nothing after the cut
+
+
+def test_the_share_of_rows_with_unknown_items_is_that_of_returning_visitors():
+    cases = returning_visitors(rows_of((0, [1], [UNKNOWN, 2, 3, UNKNOWN]), (1, [], [UNKNOWN] * 5)), NUM_ITEMS)
+    assert cases.unknown_item_share == pytest.approx(2 / 4)
+    assert lists(cases.relevant) == [[2, 3]]
+
+
+def test_neighbours_of_one_out_of_vocabulary_bucket_are_different_visitors():
+    cases = returning_visitors(rows_of((99, [1], [2]), (99, [2], [3])), NUM_ITEMS)
+    np.testing.assert_array_equal(cases.visitor, [99, 99])
+    assert items_of(cases.history) == [[1], [2]]
+    assert lists(cases.relevant) == [[2], [3]]
+
+
+def test_rows_without_a_single_case_give_none():
+    assert len(returning_visitors(rows_of((0, [], [1])), NUM_ITEMS)) == 0
+    assert len(returning_visitors(TimelineRows.concatenate([]), NUM_ITEMS)) == 0
+
+
+def test_a_dataset_gives_the_cases_of_the_split_asked_for(tmp_path):
+    dataset = build_dataset(
+        str(tmp_path / "dataset"),
+        train=[("anna", "a"), ("bob", "b", "view", 1)],
+        validation=[("anna", "b", "view", 10)],
+        test=[("anna", "c", "view", 20), ("bob", "a", "view", 21)],
+        visitors=["anna", "bob"],
+        items=["a", "b", "c"],
+    )
+    validation, test = build_cases(dataset, Split.VALIDATION), build_cases(dataset, Split.TEST)
+    assert (items_of(validation.history), lists(validation.relevant)) == ([[0]], [[1]])
+    # asked for when the window begins
+    assert (validation.timestamp_ms.tolist(), test.timestamp_ms.tolist()) == ([10], [20, 20])
+    assert test.history.timestamp_ms[test.history.begins[0] : test.history.ends[0]].tolist() == [0, 10]
+    # before the test cut anna has touched a and b: the validation window is history by then
+    assert (items_of(test.history), lists(test.relevant)) == ([[0, 1], [1]], [[2], [0]])
+
+
+def test_a_split_that_the_dataset_lacks_is_refused(tmp_path):
+    dataset = build_dataset(str(tmp_path / "dataset"), train=[("anna", "a")], visitors=["anna"], items=["a"])
+    with pytest.raises(ContractError, match="no test split"):
+        build_cases(dataset, Split.TEST)
+
+
+def test_a_sample_keeps_the_order_and_the_lists_of_what_it_keeps():
+    cases = cases_of([[v] for v in range(50)], [[v + 50] for v in range(50)], num_items=100)
+    sample = cases.sample(20, seed=3)
+    assert len(sample) == 20
+    assert (np.diff(sample.visitor) > 0).all()
+    assert items_of(sample.history) == [[visitor] for visitor in sample.visitor]
+    np.testing.assert_array_equal(sample.relevant.values, sample.visitor + 50)
+    assert cases.sample(50, seed=3) is cases
+
+
+def test_a_sample_takes_all_cases_of_a_visitor_or_none():
+    # three cases of each of 20 visitors: 31 of 60 hold ten visitors
+    timelines = [(v, [0], [1, 2, 3]) for v in range(20)]
+    sample = next_items(rows_of(*timelines), NUM_ITEMS).sample(31, seed=0)
+    assert len(sample) == 30
+    assert sample.num_visitors == 10
+    assert np.bincount(sample.timeline).max() == 3
+    np.testing.assert_array_equal(sample.relevant.values, [1, 2, 3] * 10)
+    assert sample.is_kind.shape == (30, 3)
+    # less than a visitor has: he is taken whole
+    assert len(next_items(rows_of(*timelines), NUM_ITEMS).sample(2, seed=0)) == 3
+
+
+def test_the_kinds_of_a_relevant_item_are_those_of_its_events_in_the_window():
+    rows = rows_of((0, [1], [2, 3, 2, 1]))
+    rows.event[:] = [2, 0, 1, 2, 1]
+    cases = returning_visitors(rows, NUM_ITEMS)
+    # item 2 is viewed and bought, item 3 put into the cart; item 1 is not new
+    assert lists(cases.relevant) == [[2, 3]]
+    np.testing.assert_array_equal(cases.is_kind, [[1, 0, 1], [0, 1, 0]])
+    assert cases.hides_seen
+    assert cases.is_new.all()
+
+
+def test_each_target_with_a_history_is_a_next_item_given_all_rows_before_it():
+    rows = rows_of((4, [3], [3, UNKNOWN, 5]), (6, [], [7, 8]), (8, [1, 2], []))
+    rows.event[:] = [0, 1, 0, 2, 0, 0, 0, 0]
+    cases = next_items(rows, NUM_ITEMS)
+    np.testing.assert_array_equal(cases.visitor, [4, 4, 6])
+    np.testing.assert_array_equal(cases.timeline, [0, 0, 1])
+    # the unknown item cannot be found, but is part of the history of item 5
+    assert items_of(cases.history) == [[3], [3, 3, UNKNOWN], [7]]
+    assert lists(cases.relevant) == lists(cases.relevant_otherwise) == [[3], [5], [8]]
+    np.testing.assert_array_equal(cases.timestamp_ms, [1, 3, 1])
+    np.testing.assert_array_equal(cases.is_kind, [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
+    # item 3 is a return
+    np.testing.assert_array_equal(cases.is_new, [False, True, True])
+    assert not cases.hides_seen
+    assert (cases.num_without_history, cases.num_without_relevant) == (1, 1)  # item 7; the unknown item
+    assert cases.unknown_item_share == pytest.approx(1 / 4)
+
+
+def test_no_rows_give_no_next_items():
+    assert len(next_items(TimelineRows.concatenate([]), NUM_ITEMS)) == 0
+    assert len(next_items(rows_of((0, [1], [])), NUM_ITEMS)) == 0
+
+
+ITEMS_OF_A_TIMELINE = st.lists(st.integers(0, UNKNOWN), max_size=5)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(ITEMS_OF_A_TIMELINE, ITEMS_OF_A_TIMELINE).filter(any), min_size=1, max_size=6))
+def test_histories_never_hold_the_target_or_a_later_row(timelines):
+    rows = rows_of(*((visitor, before, after) for visitor, (before, after) in enumerate(timelines)))
+    cases = next_items(rows, NUM_ITEMS)
+    expected = [
+        ((before + after)[:place], (before + after)[place])
+        for before, after in timelines
+        for place in range(len(before), len(before + after))
+        if place and (before + after)[place] != UNKNOWN
+    ]
+    assert list(zip(items_of(cases.history), cases.relevant.values.tolist(), strict=True)) == expected
+    assert cases.is_new.tolist() == [target not in history for history, target in expected]
+    again = returning_visitors(rows, NUM_ITEMS)
+    assert items_of(again.history) == [timelines[visitor][0] for visitor in again.visitor]

@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from contract.timelines import TimelineRows
+from tests.trainer.dataset_builder import build_dataset
+from tests.trainer.ranking.fakes import queries_of
+from trainer.evaluation import neighbours
+from trainer.evaluation.config import NeighboursConfig
+from trainer.evaluation.neighbours import (
+    ItemNeighbours,
+    TimelineNeighbours,
+    baskets_of,
+    item_similarity,
+    nearest,
+    training_baskets,
+)
+
+
+def baskets(*rows):
+    return sp.csr_matrix(np.array(rows, np.float32))
+
+
+# three timelines over items 0 … 3: {0, 1}, {0, 1, 2}, {2}; item 3 is never touched
+BASKETS = baskets([1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0])
+
+
+def test_cosine_is_common_timelines_over_the_root_of_both_items_timelines():
+    similarity = item_similarity(BASKETS, is_tfidf=False).toarray()
+    # 0 and 1 share both of their two; 0 and 2 share one of two each: 1 / sqrt(2 × 2)
+    np.testing.assert_allclose(similarity, [[1, 1, 0.5, 0], [1, 1, 0.5, 0], [0.5, 0.5, 1, 0], [0, 0, 0, 0]], atol=1e-6)
+
+
+def test_shrinkage_is_added_to_the_product_of_the_lengths():
+    similarity = item_similarity(BASKETS, is_tfidf=False, config=NeighboursConfig(shrinkage=2.0)).toarray()
+    # 0 and 1: 2 / (2 + 2); 0 and 2: 1 / (2 + 2)
+    np.testing.assert_allclose(similarity[0], [0.5, 0.5, 0.25, 0], atol=1e-6)
+
+
+def test_tfidf_weighs_a_timeline_by_how_few_items_it_has():
+    similarity = item_similarity(BASKETS, is_tfidf=True).toarray()
+    # weights ln(1 + 4/2), ln(1 + 4/3), ln(1 + 4/1) of the three timelines
+    first, second, third = np.log(3), np.log(7 / 3), np.log(5)
+    expected = second**2 / np.sqrt((first**2 + second**2) * (second**2 + third**2))
+    assert similarity[0, 2] == pytest.approx(expected, abs=1e-6)
+    assert similarity[0, 0] == pytest.approx(1, abs=1e-6)
+
+
+def test_only_the_nearest_of_a_row_are_kept_and_of_equals_the_lower_columns():
+    kept = nearest(baskets([3, 1, 2, 2], [1, 0, 0, 0], [1, 1, 1, 1]), 2).toarray()
+    np.testing.assert_array_equal(kept, [[3, 0, 2, 0], [1, 0, 0, 0], [1, 1, 0, 0]])
+
+
+def test_similarities_made_in_blocks_equal_those_made_at_once(monkeypatch):
+    random = sp.random(60, 40, density=0.1, format="csr", rng=np.random.default_rng(0), dtype=np.float32)
+    random.data[:] = 1
+    five = NeighboursConfig(num_neighbours=5)
+    at_once = item_similarity(random, is_tfidf=True, config=five)
+    monkeypatch.setattr(neighbours, "_BLOCK_ENTRIES", 30)
+    in_blocks = item_similarity(random, is_tfidf=True, config=five)
+    np.testing.assert_allclose(in_blocks.toarray(), at_once.toarray(), atol=1e-6)
+    assert np.diff(at_once.indptr).max() == 5
+
+
+def test_items_of_the_history_weigh_less_the_older_they_are():
+    similarity = sp.csr_matrix(np.array([[1, 0.5, 0], [0, 1, 0.4], [0, 0, 1]], np.float32))
+    scorer = ItemNeighbours(similarity, np.array([5, 3, 1]))
+    # history 0, 1: weights 1/2 and 1: 0.5, 0.5 × 0.5 + 1, 0.4
+    scores = scorer.catalogue_scores(queries_of([0, 1], [[0, 1], [2]])).numpy()
+    np.testing.assert_allclose(scores[0], [0.5, 1.25, 0.4], atol=1e-6)
+    # history 2: nothing else is near, and the others come behind by popularity: 5/6 - 1 and 3/6 - 1
+    np.testing.assert_allclose(scores[1], [-1 / 6, -1 / 2, 1], atol=1e-6)
+
+
+def test_with_a_half_life_the_weight_of_an_item_halves_every_so_many_rows():
+    identity, counts = sp.csr_matrix(np.eye(3, dtype=np.float32)), np.array([1, 1, 1])
+    scorer = ItemNeighbours(identity, counts, NeighboursConfig(half_life_rows=2.0))
+    # ages 2, 1 and 0: 1/2, 1/√2 and 1
+    scores = scorer.catalogue_scores(queries_of([0], [[0, 1, 2]])).numpy()
+    np.testing.assert_allclose(scores, [[0.5, np.sqrt(0.5), 1]], atol=1e-6)
+
+
+def test_what_is_held_at_once_is_bounded_though_the_whole_product_is_not(monkeypatch):
+    """One item in every timeline: its row of the product has all items, and all rows have it."""
+    num_items, dense = 400, np.zeros((400, 400), np.float32)
+    dense[np.arange(400), np.arange(400)] = dense[:, 0] = 1
+    held = []
+
+    def count(weights, number):
+        held.append(weights.nnz)
+        return nearest(weights, number)
+
+    monkeypatch.setattr(neighbours, "nearest", count)
+    monkeypatch.setattr(neighbours, "_BLOCK_ENTRIES", 500)
+    similarity = item_similarity(sp.csr_matrix(dense), is_tfidf=False, config=NeighboursConfig(num_neighbours=3))
+    assert max(held) <= 500
+    assert similarity.shape == (num_items, num_items)
+    assert np.diff(similarity.indptr).max() == 3
+
+
+def test_an_item_that_comes_again_weighs_the_sum_and_unknown_items_only_take_a_place():
+    scorer = ItemNeighbours(sp.csr_matrix(np.eye(2, dtype=np.float32)), np.array([1, 1]))
+    # 0, unknown, 0, 1: 1/4 + 1/2 for item 0, 1 for item 1
+    scores = scorer.catalogue_scores(queries_of([0], [[0, 7, 0, 1]])).numpy()
+    np.testing.assert_allclose(scores, [[0.75, 1]], atol=1e-6)
+
+
+def test_without_a_known_item_in_the_history_popular_items_come_first():
+    for scorer in (
+        ItemNeighbours(BASKETS.T @ BASKETS, np.array([4, 2, 9, 0])),
+        TimelineNeighbours(BASKETS, np.array([4, 2, 9, 0])),
+    ):
+        scores = scorer.catalogue_scores(queries_of([0, 1], [[], [8]])).numpy()
+        assert np.argsort(-scores, axis=1).tolist() == [[2, 0, 1, 3]] * 2
+
+
+def test_near_timelines_lend_their_items_by_how_near_they_are():
+    scorer = TimelineNeighbours(BASKETS, np.array([1, 1, 1, 0]))
+    # history 2: weight 1 / sqrt(3) from the second timeline and 1 from the third
+    scores = scorer.catalogue_scores(queries_of([0], [[2]])).numpy()[0]
+    root = 1 / np.sqrt(3)
+    np.testing.assert_allclose(scores, [root, root, 1 + root, -1], atol=1e-6)
+    # of the two only the third is nearest
+    one = TimelineNeighbours(BASKETS, np.array([1, 1, 1, 0]), NeighboursConfig(num_neighbours=1))
+    np.testing.assert_allclose(one.catalogue_scores(queries_of([0], [[2]])).numpy()[0], [-0.5, -0.5, 1, -1], atol=1e-6)
+
+
+def test_baskets_hold_known_items_once_and_the_timeline_that_ended_last_comes_first():
+    # two timelines: items 1, 1, 9 (unknown) until 30, and 0, 2 until 40
+    columns = [(5, 0, 1, 0, 10, 1), (5, 1, 1, 0, 20, 1), (5, 2, 9, 0, 30, 1), (5, 0, 0, 0, 10, 1), (5, 1, 2, 0, 40, 1)]
+    rows = TimelineRows(*np.array(columns, np.int64).T)
+    np.testing.assert_array_equal(baskets_of(rows, 3).toarray(), [[1, 0, 1], [0, 1, 0]])
+    assert baskets_of(TimelineRows.concatenate([]), 3).shape == (0, 3)
+
+
+def test_neighbours_come_from_training_timelines_alone(tmp_path):
+    dataset = build_dataset(
+        str(tmp_path / "dataset"),
+        train=[("anna", "a", "view", 1), ("bob", "b", "view", 2)],
+        test=[("anna", "b", "view", 3)],
+        visitors=["anna", "bob"],
+        items=["a", "b"],
+    )
+    np.testing.assert_array_equal(training_baskets(dataset).toarray(), [[0, 1], [1, 0]])

@@ -1,0 +1,193 @@
+"""The run's pages from made-up files: of a run that has just begun, was killed, or has nobody to rank for."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from common.report.page import Block, Note, Page, Picture, render
+from contract.schema import Split
+from trainer.config.presets import PRESETS
+from trainer.pages.evaluation import evaluation_page
+from trainer.pages.training import training_page
+from trainer.runs.checkpoint import Validations
+from trainer.runs.record import RunRecord
+
+NOTHING_MEASURED = Validations(metric="", is_higher_better=False, values={})
+
+
+def record(preset: str = "mf") -> RunRecord:
+    return RunRecord(
+        config=PRESETS[preset],
+        data="shop",
+        dataset_checksum="0" * 64,
+        training_rows=80,
+        events={"view": 80, "addtocart": 0, "transaction": 0},
+        mean_event_weight=1.0,
+        commit=None,
+        versions={"python": "3.11"},
+    )
+
+
+def parts(page: Page) -> list:
+    return [part for section in page.sections for part in section.parts]
+
+
+def picture(page: Page, title: str) -> Picture:
+    (found,) = [part for part in parts(page) if isinstance(part, Picture) and part.title == title]
+    return found
+
+
+def step(number: int, loss: float, time: float | None = None) -> dict:
+    line = {"step": number, "epoch": 1, "loss": loss, "examples_per_second": 100.0}
+    return line if time is None else line | {"time": time}
+
+
+def test_a_run_that_has_made_no_step_says_so():
+    page = training_page("run", record(), [], [], NOTHING_MEASURED, {})
+    notes = [part.text for part in parts(page) if isinstance(part, Note)]
+    assert notes == [
+        "No step was made yet.",
+        "The run has no history.jsonl: an earlier version trained it. Its curves are those above.",
+    ]
+    assert "<svg" in render([page], title="T", shown="training")
+
+
+def test_a_warm_start_tells_what_was_carried_over():
+    counts = {"rows": 9, "carried": 5, "from_category": 3, "new": 1, "dropped": 2}
+    begun = replace(record(), warm_start={"run": "yesterday", "step": 70, "tables": {"item": counts}})
+    page = training_page("run", begun, [], [], NOTHING_MEASURED, {})
+    (told,) = [part for part in parts(page) if isinstance(part, Block) and part.title.startswith("Begun with")]
+    assert told.title == "Begun with the vectors of yesterday, step 70: rows of each table"
+    assert told.table.header == ["table", "rows", "carried", "from category", "new", "dropped"]
+    assert told.table.rows == [["item", 9, 5, 3, 1, 2]]
+
+
+def test_a_start_without_an_end_before_it_tells_of_a_kill():
+    happened = [("started", 0, 10), ("checkpoint", 2, 12), ("resumed", 2, 30), ("preempted", 3, 31), ("resumed", 3, 40)]
+    history = [{"event": what, "step": number, "time": float(time)} for what, number, time in happened]
+    page = training_page("run", record(), [step(1, 2.0, 11.0), step(2, 1.0)], history, NOTHING_MEASURED, {})
+    summary = picture(page, "Time line of the run").summary
+    assert summary == (
+        "1 × started, 1 × checkpoint, 1 × killed, 2 × resumed, 1 × preempted; 30 s from the first line to the last."
+    )
+
+
+def test_the_best_validation_is_told_in_the_metrics_own_direction():
+    lower = Validations(metric="mse", is_higher_better=False, values={10: 0.5, 20: 0.4, 30: 0.6})
+    page = training_page("run", record(), [step(30, 1.0)], [], lower, {})
+    assert picture(page, "Validation: mse").summary == "Best after step 20: 0.4000; less is better."
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        ([3.0, 1.0, 2.0], "From 3 to 2; lowest 1."),
+        ([math.nan, 3.0, 2.0, math.inf], "From 3 to 2; lowest 2; not finite in 2 of 4 lines."),
+        ([math.nan], "Not finite in 1 of 1 lines."),
+    ],
+)
+def test_losses_that_are_not_finite_are_counted_and_not_compared(losses, told):
+    page = training_page("run", record(), [step(n, loss) for n, loss in enumerate(losses)], [], NOTHING_MEASURED, {})
+    assert picture(page, "Loss").summary == told
+
+
+def test_a_long_run_is_drawn_thinned():
+    metrics = [step(number, float(number % 2)) for number in range(1, 10_001)]
+    page = training_page("run", record(), metrics, [], NOTHING_MEASURED, {"item": (10, 4)})
+    # 10,000 lines, 400 points: 25 put together; every 25th line in the table
+    assert len(picture(page, "Loss").table.rows) == 400
+    assert len(picture(page, "Loss").svg) < 30_000
+    assert [line[:2] for line in picture(page, "Examples a second").table.rows[:2]] == [[1, 1], [26, 1]]
+
+
+def test_a_run_of_many_checkpoints_fits_in_its_page_and_keeps_what_is_rare():
+    kinds = ["started", *["checkpoint"] * 5_000, "resumed", *["checkpoint"] * 5_000, "preempted", "resumed", "finished"]
+    history = [{"event": what, "step": number, "time": 1e9 + number} for number, what in enumerate(kinds)]
+    measured = Validations(
+        metric="ndcg@20", is_higher_better=True, values={n: n % 997 / 1000 for n in range(1, 10_001)}
+    )
+    page = training_page("run", record(), [step(1, 2.0)], history, measured, {})
+    assert len(render([page], title="T", shown="training").encode()) < 500_000
+    rows = [row[1] for row in picture(page, "Time line of the run").table.rows]
+    # a kill stands before the first going on, and the 10,000 checkpoints are every 25th
+    assert Counter(rows) == {"started": 1, "checkpoint": 400, "killed": 1, "resumed": 2, "preempted": 1, "finished": 1}
+    assert "10,000 × checkpoint, 1 × killed, 2 × resumed" in picture(page, "Time line of the run").summary
+    assert "checkpoint (10,000)" in picture(page, "Time line of the run").svg
+    # every 25th of 10,000, from the first on, and the best: step 996, which is none of them (1 + 25 n)
+    assert len(picture(page, "Validation: ndcg@20").table.rows) == 401
+    assert [996, 0.996] in picture(page, "Validation: ndcg@20").table.rows
+
+
+def evaluation(**changes) -> dict:
+    return {
+        "dataset": "shop",
+        "dataset_checksum": "0" * 64,
+        "step": 1500,
+        "split": "test",
+        "is_leaking": False,
+        "notes": ["nobody returns"],
+        "intervals": {"level": 0.95, "method": "bootstrap", "resamples": 1000},
+        "protocols": {"returning_visitors": {"protocol": "new items", "ranking": None, "samples": []}},
+        "ratings": None,
+        **changes,
+    }
+
+
+def test_a_protocol_without_cases_says_so():
+    page = evaluation_page("run", {Split.TEST: evaluation()})
+    assert [part.text for part in parts(page) if isinstance(part, Note)] == [
+        "nobody returns",
+        "new items: there is nobody to rank for.",
+    ]
+
+
+def page_of_two(model: float, popular: float) -> Page:
+    """The page of two systems' NDCG@20."""
+    systems = {
+        "model": {"value": model, "low": model - 0.1, "high": model + 0.1},
+        "popular": {"value": popular, "low": popular - 0.1, "high": popular + 0.1, "p": 0.01},
+    }
+    pair = {"difference": model - popular, "low": 0.2, "high": 0.4, "p": 0.01 if model != popular else 1.0}
+    counts = ("visitors", "cases", "cases_in_all", "relevant_items", "without_history", "without_relevant_items")
+    protocol = {
+        "protocol": "new items",
+        "cases": dict.fromkeys((*counts, "unknown_item_share", "catalogue_items"), 1),
+        "ranking": {name: {"ndcg@20": figure, "coverage@20": {"value": 0.1}} for name, figure in systems.items()},
+        "ranking_otherwise": None,
+        "groups": {},
+        "pairs": {"ndcg@20": {"model": {"popular": pair}}},
+    }
+    return evaluation_page("run", {Split.TEST: evaluation(protocols={"next_item": protocol})})
+
+
+@pytest.mark.parametrize(
+    ("model", "popular", "differences", "told"),
+    [
+        (0.5, 0.2, ("+0.3000†", "-0.3000†"), "The highest ndcg@20 has model: 0.5000."),
+        (0.0, 0.0, ("+0.0000", "+0.0000"), "All systems have ndcg@20 0."),
+    ],
+)
+def test_any_two_systems_stand_in_a_row_and_a_column(model, popular, differences, told):
+    page = page_of_two(model, popular)
+    (table,) = [part.table for part in parts(page) if isinstance(part, Block) and part.title.startswith("Any two")]
+    assert table.header == ["", "model", "popular"]
+    assert table.rows == [["model", "–", differences[0]], ["popular", differences[1], "–"]]
+    assert picture(page, "Systems by metric").summary.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("skill", "verdict"),
+    [
+        (0.25, "it explains 25.0% of what the mean leaves"),
+        (-0.5, "a constant does as well or better, so that the error tells nothing about what to recommend"),
+        (None, "a constant does as well or better, so that the error tells nothing about what to recommend"),
+    ],
+)
+def test_squared_error_stands_beside_that_of_the_mean(skill, verdict):
+    ratings = {"rows": 100, "mse": 0.05, "mse_of_training_mean": 0.06, "mse_of_one": 0.07, "skill": skill}
+    page = evaluation_page("run", {Split.TEST: evaluation(ratings=ratings)})
+    assert picture(page, "Squared error on event weights").summary == (
+        f"Over 100 rows the model errs by 0.0500, the mean of the training rows by 0.0600: {verdict}."
+    )

@@ -1,0 +1,199 @@
+import logging
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from trainer.config.run import AdamConfig
+from trainer.distributed import embeddings
+from trainer.distributed.embeddings import ShardedTable
+from trainer.distributed.optimizers import dense_optimizer, row_optimizer
+from trainer.distributed.replicas import Replicas, start_replicas
+from trainer.runs import checkpoint
+from trainer.runs.checkpoint import TrainState
+from trainer.runs.checkpoint_writer import CheckpointWriter
+from trainer.runs.layout import RunLayout
+
+ROWS = {"visitor": 11, "item": 5}
+
+
+def make_parts(replicas: Replicas, *, fill: int | None = None) -> TrainState:
+    """Tables and dense weights of zeros, or of numbers that differ everywhere and by `fill`."""
+    tables = {
+        name: ShardedTable(rows=rows, dim=3, replicas=replicas, optimizer=row_optimizer(AdamConfig()))
+        for name, rows in ROWS.items()
+    }
+    with replicas.strategy.scope():
+        dense = [keras.Variable(np.zeros((2, 2), np.float32))]
+        optimizer = dense_optimizer(AdamConfig())
+        optimizer.build(dense)
+    parts = TrainState(tables, dense, optimizer.variables)
+    if fill is not None:
+        for number, shards in enumerate(parts.arrays().values()):
+            shards.assign(0, np.arange(shards.rows * 3, dtype=np.float32).reshape(-1, 3) + 1000 * number + fill)
+        for number, variable in enumerate([*parts.dense, *parts.optimizer]):
+            variable.assign(np.full(variable.shape, number + fill))
+    return parts
+
+
+def contents(parts: TrainState) -> dict[str, np.ndarray]:
+    found = {}
+    for name, shards in parts.arrays().items():
+        found[name] = np.empty((shards.rows, shards.dim), np.float32)
+        for replica, shard in shards.shards.items():
+            found[name][replica :: len(shards.shards)] = shard.numpy()
+    for number, variable in enumerate([*parts.dense, *parts.optimizer]):
+        found[f"dense {number}"] = np.asarray(variable)
+    return found
+
+
+def save(workdir: str, step: int, count: int = 1) -> TrainState:
+    replicas = start_replicas(count, None)
+    parts = make_parts(replicas, fill=step)
+    writer = CheckpointWriter(workdir, parts, replicas, steps_per_epoch=4)
+    writer.begin(step)
+    assert writer.finish()
+    return parts
+
+
+@pytest.mark.parametrize(("writers", "readers"), [(1, 1), (1, 2), (4, 1), (2, 4)])
+def test_what_some_replicas_wrote_any_number_reads(
+    tmp_path: Path, writers: int, readers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(embeddings, "CHUNK_ROWS", 2)
+    written = save(str(tmp_path), 6, writers)
+    read = make_parts(start_replicas(readers, None))
+    checkpoint.restore(str(tmp_path), read, 6)
+    expected = contents(written)
+    assert {"visitor.values", "visitor.first_moment", "item.second_moment", "dense 1"} <= set(expected)
+    for name, found in contents(read).items():
+        np.testing.assert_array_equal(found, expected[name], err_msg=name)
+
+
+def test_weights_are_whole_tables_in_natural_order_without_the_optimizer(tmp_path: Path) -> None:
+    written = contents(save(str(tmp_path), 3, 2))
+    weights = checkpoint.read_weights(str(tmp_path), "last")
+    assert list(weights.tables) == ["visitor", "item"]
+    for name, table in weights.tables.items():
+        np.testing.assert_array_equal(table, written[f"{name}.values"])
+    assert len(weights.dense) == 1
+    np.testing.assert_array_equal(weights.dense[0], np.full((2, 2), 3))
+
+
+def test_an_array_is_a_plain_numpy_file(tmp_path: Path) -> None:
+    written = contents(save(str(tmp_path), 3, 2))
+    folder = RunLayout(str(tmp_path)).checkpoint(3)
+    second = np.load(f"{folder}/visitor.values-00001-of-00002.npy")
+    np.testing.assert_array_equal(second, written["visitor.values"][1::2])
+
+
+def test_a_run_without_checkpoints_has_no_last_step(tmp_path: Path) -> None:
+    assert checkpoint.last_step(str(tmp_path)) is None
+    with pytest.raises(ValueError, match="holds no checkpoint that is whole"):
+        checkpoint.read_weights(str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "missing", "no state", "bad state"])
+def test_a_damaged_last_checkpoint_is_skipped_with_a_warning(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    workdir = str(tmp_path)
+    save(workdir, 4)
+    save(workdir, 8)
+    folder = Path(RunLayout(workdir).checkpoint(8))
+    array = folder / "item.values-00000-of-00001.npy"
+    content = array.read_bytes()
+    match damage:
+        case "flip":
+            array.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        case "cut":
+            array.write_bytes(content[:-4])
+        case "missing":
+            array.unlink()
+        case "no state":
+            (folder / "state.json").unlink()
+        case "bad state":
+            (folder / "state.json").write_text('{"step": 8')
+    with caplog.at_level(logging.WARNING):
+        assert checkpoint.last_step(workdir) == 4
+    assert "step-000000008 is skipped: " in caplog.text
+    checkpoint.record_validation(workdir, 8, 0.5, metric="m", is_higher_better=True)
+    assert checkpoint.choose_step(workdir, "best") == 4
+
+
+def test_what_saving_left_unfinished_is_no_checkpoint(tmp_path: Path) -> None:
+    workdir = str(tmp_path)
+    save(workdir, 4)
+    partial = Path(RunLayout(workdir).checkpoint(8) + ".partial")
+    partial.mkdir()
+    (partial / "item.values-00000-of-00001.npy").write_bytes(b"half")
+    assert checkpoint.last_step(workdir) == 4
+    save(workdir, 8)
+    assert checkpoint.last_step(workdir) == 8
+    assert not partial.exists()
+
+
+def test_a_step_saved_again_replaces_the_old_one(tmp_path: Path) -> None:
+    workdir = str(tmp_path)
+    save(workdir, 4, 2)
+    save(workdir, 4, 1)
+    assert checkpoint.last_step(workdir) == 4
+    assert len(list(Path(RunLayout(workdir).checkpoint(4)).glob("visitor.values*"))) == 1
+
+
+@pytest.mark.parametrize(("is_higher_better", "best"), [(True, 8), (False, 4)])
+def test_the_best_and_the_last_two_are_kept(tmp_path: Path, is_higher_better: bool, best: int) -> None:
+    workdir = str(tmp_path)
+    for step, value in [(4, 0.1), (8, 0.4), (12, 0.4), (16, 0.3), (20, 0.2)]:
+        save(workdir, step)
+        checkpoint.record_validation(workdir, step, value, metric="m", is_higher_better=is_higher_better)
+        checkpoint.keep_best_and_last(workdir)
+    kept = sorted(path.name for path in Path(RunLayout(workdir).checkpoints).iterdir() if path.is_dir())
+    assert kept == sorted(f"step-{step:09d}" for step in (best, 16, 20))
+    assert checkpoint.best_step(workdir) == best
+    # `save` fills by step
+    assert checkpoint.read_weights(workdir, "best").tables["visitor"][:1][0, 0] == best
+    assert checkpoint.read_weights(workdir, "last").tables["visitor"][:1][0, 0] == 20
+
+
+def test_a_run_that_was_never_measured_has_its_last_as_its_best(tmp_path: Path) -> None:
+    save(str(tmp_path), 4)
+    save(str(tmp_path), 8)
+    assert checkpoint.read_weights(str(tmp_path)).tables["visitor"][:1][0, 0] == 8
+
+
+def test_the_checksum_of_weights_tells_checkpoints_apart(tmp_path: Path) -> None:
+    save(str(tmp_path), 3)
+    save(str(tmp_path), 6)
+    first = checkpoint.weights_checksum(str(tmp_path), 3)
+    assert checkpoint.weights_checksum(str(tmp_path), 6) != first
+    save(str(tmp_path), 3)
+    assert checkpoint.weights_checksum(str(tmp_path), 3) == first
+
+
+def test_measures_beyond_the_step_measured_are_dropped(tmp_path: Path) -> None:
+    workdir = str(tmp_path)
+    for step, value in [(4, 0.1), (8, 0.4), (12, 0.2), (8, 0.3)]:
+        checkpoint.record_validation(workdir, step, value, metric="m", is_higher_better=True)
+    assert checkpoint.read_validations(workdir).values == {4: 0.1, 8: 0.3}
+
+
+@pytest.mark.parametrize(
+    ("is_higher_better", "counts"), [(True, [0, 0, 0, 1, 2, 0]), (False, [0, 0, 1, 2, 3, 4])], ids=["ndcg", "mse"]
+)
+def test_measures_since_the_best_are_counted_up_to_a_step(is_higher_better: bool, counts: list[int]) -> None:
+    """An equal measure is no better one; what a killed run measured beyond the step does not count."""
+    values = {2: 0.1, 4: 0.3, 6: 0.3, 8: 0.2, 10: 0.4}
+    validations = checkpoint.Validations(metric="", is_higher_better=is_higher_better, values=values)
+    # of 0.1 0.3 0.3 0.2 0.4 the largest is that of steps 2, 4, 4, 4, 10, the smallest always that of step 2
+    assert [validations.since_best(step) for step in (0, 2, 4, 6, 8, 10)] == counts
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
+    save(str(tmp_path), 4)
+    replicas = start_replicas(1, None)
+    table = ShardedTable(rows=12, dim=3, replicas=replicas, optimizer=row_optimizer(AdamConfig()))
+    with pytest.raises(ValueError, match="train into another --workdir"):
+        checkpoint.restore(str(tmp_path), TrainState({"visitor": table}, [], []), 4)

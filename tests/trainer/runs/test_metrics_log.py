@@ -1,0 +1,105 @@
+import json
+import time
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from trainer.distributed.preemption import Preempted
+from trainer.runs.layout import RunLayout
+from trainer.runs.metrics_log import open_log
+
+
+def lines(workdir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in Path(RunLayout(str(workdir)).metrics).read_text().splitlines()]
+
+
+def write(workdir: Path, steps: list[int], first_step: int = 0) -> None:
+    with open_log(str(workdir), is_chief=True, total_rows=100, first_row=0, first_step=first_step) as run_log:
+        for step in steps:
+            run_log.steps(step=step, epoch=0, rows=10, loss=1 / step)
+        run_log.validation(step=steps[-1], epoch=1, metric="mse", value=0.25)
+
+
+def test_metrics_are_lines_of_json(tmp_path: Path) -> None:
+    write(tmp_path, [1, 2])
+    found = lines(tmp_path)
+    assert [line["step"] for line in found] == [1, 2, 2]
+    assert found[1]["loss"] == 0.5
+    assert found[1]["examples_per_second"] > 0
+    assert found[2] == {"step": 2, "epoch": 1, "validation_mse": 0.25, "time": found[2]["time"]}
+    assert found[1]["time"] <= found[2]["time"] <= time.time()
+
+
+def test_what_a_killed_run_told_beyond_its_checkpoint_is_dropped(tmp_path: Path) -> None:
+    write(tmp_path, [1, 2, 3])
+    write(tmp_path, [3, 4], first_step=2)
+    # of the first run 1 and 2; of the second 3, 4 and its validation
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 4]
+
+
+def test_metrics_are_written_though_the_run_fails(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RuntimeError, match="out of luck"),
+        open_log(str(tmp_path), is_chief=True, total_rows=1, first_row=0, first_step=0) as run_log,
+    ):
+        run_log.steps(step=1, epoch=0, rows=1, loss=1.0)
+        raise RuntimeError("out of luck")
+    assert len(lines(tmp_path)) == 1
+
+
+def test_tensorboard_gets_every_figure(tmp_path: Path) -> None:
+    write(tmp_path, [1, 2])
+    (path,) = Path(RunLayout(str(tmp_path)).tensorboard).iterdir()
+    tags = {
+        (value.tag, event.step)
+        for record in tf.data.TFRecordDataset(str(path))
+        for event in [tf.compat.v1.Event.FromString(record.numpy())]
+        for value in event.summary.value
+    }
+    assert {("loss", 1), ("loss", 2), ("examples_per_second", 2), ("validation_mse", 2)} <= tags
+
+
+def test_workers_that_are_not_the_chief_write_nothing(tmp_path: Path) -> None:
+    with open_log(str(tmp_path), is_chief=False, total_rows=1, first_row=0, first_step=0) as run_log:
+        run_log.steps(step=1, epoch=0, rows=1, loss=1.0)
+        run_log.epoch(1, "done")
+    assert not list(tmp_path.iterdir())
+
+
+def happened(workdir: Path) -> list[tuple[str, int]]:
+    lines = Path(RunLayout(str(workdir)).history).read_text().splitlines()
+    return [(line["event"], line["step"]) for line in map(json.loads, lines)]
+
+
+def test_the_history_tells_how_each_start_ended(tmp_path: Path) -> None:
+    for error in (Preempted("stopped"), RuntimeError("out of luck")):
+        with (
+            pytest.raises(type(error)),
+            open_log(str(tmp_path), is_chief=True, total_rows=9, first_row=0, first_step=0) as run_log,
+        ):
+            run_log.steps(step=1, epoch=0, rows=1, loss=1.0)
+            run_log.log_event("checkpoint")
+            raise error
+    write(tmp_path, [2, 3], first_step=1)
+    assert happened(tmp_path) == [
+        ("started", 0),
+        ("checkpoint", 1),
+        ("preempted", 1),
+        ("started", 0),
+        ("checkpoint", 1),
+        ("failed", 1),
+        ("resumed", 1),
+        ("finished", 3),
+    ]
+    assert "out of luck" in Path(RunLayout(str(tmp_path)).history).read_text()
+
+
+def test_metrics_that_led_to_a_checkpoint_are_written_with_it(tmp_path: Path) -> None:
+    """So a run that is killed within an epoch has told of the steps that stand."""
+    with open_log(str(tmp_path), is_chief=True, total_rows=100, first_row=0, first_step=0) as run_log:
+        run_log.steps(step=1, epoch=0, rows=10, loss=1.0)
+        run_log.log_event("checkpoint")
+        run_log.steps(step=2, epoch=0, rows=10, loss=0.5)
+        assert [line["step"] for line in lines(tmp_path)] == [1]
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]

@@ -1,0 +1,182 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from contract.layout import DatasetLayout
+from contract.schema import Vocabulary
+from tests.trainer.dataset_builder import build_dataset
+from tests.trainer.ranking.fakes import DotModel, queries_of
+from trainer.serving.module import ServingModel
+
+ITEMS = [f"item-{place}" for place in range(5)]
+# anna looks along the first axis, bob along the second; whoever is unknown gets the biases alone: items 0, 1, 2, 3, 4
+VISITOR_VECTORS = [[1, 0], [0, 1]]
+ITEM_VECTORS = [[1, 0], [2, 0], [3, 1], [0, 5], [1, 4]]
+BIAS = [0.5, 0.4, 0.3, 0.2, 0.1]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return DotModel(np.array(VISITOR_VECTORS), np.array(ITEM_VECTORS), np.array(BIAS))
+
+
+@pytest.fixture(scope="module")
+def serving(model, tmp_path_factory):
+    dataset = build_dataset(
+        str(tmp_path_factory.mktemp("serving") / "dataset"),
+        train=[("anna", "item-0"), ("bob", "item-1")],
+        visitors=["anna", "bob"],
+        items=ITEMS,
+        oov_buckets=3,
+    )
+    layout = DatasetLayout(dataset.root)
+    return ServingModel(
+        model,
+        visitors_file=layout.vocabulary(Vocabulary.VISITORS),
+        visitors=dataset.manifest.vocabularies[Vocabulary.VISITORS],
+        items_file=layout.vocabulary(Vocabulary.ITEMS),
+        items=dataset.manifest.vocabularies[Vocabulary.ITEMS],
+    )
+
+
+def recommend(serving, visitor_ids, history, k, exclude_seen=True):
+    answer = serving.recommend(
+        tf.constant(visitor_ids), tf.constant(history, tf.string), tf.constant(k), tf.constant(exclude_seen)
+    )
+    ids = [[item_id.decode() for item_id in row] for row in answer["item_id"].numpy()]
+    return ids, answer["score"].numpy()
+
+
+def test_a_known_visitor_gets_the_models_own_order_and_scores(serving):
+    ids, scores = recommend(serving, ["anna"], [[""]], 3)
+    # 3 + 0.3, 2 + 0.4, 1 + 0.5
+    assert ids == [["item-2", "item-1", "item-0"]]
+    np.testing.assert_allclose(scores, [[3.3, 2.4, 1.5]])
+
+
+def test_scores_are_bit_for_bit_the_models(serving, model):
+    catalogue = tf.function(model.catalogue_scores)(queries_of([0, 1, 7])).numpy()
+    ids, scores = recommend(serving, ["anna", "bob", "nobody"], [[""]] * 3, len(ITEMS))
+    for row, (names, served) in enumerate(zip(ids, scores, strict=True)):
+        np.testing.assert_array_equal(served, [catalogue[row, ITEMS.index(name)] for name in names])
+
+
+def test_an_unknown_visitor_gets_popular_items(serving):
+    ids, _ = recommend(serving, ["nobody", ""], [["", ""], ["", ""]], 3)
+    assert ids == [["item-0", "item-1", "item-2"]] * 2
+
+
+def test_seen_items_are_hidden_only_where_that_is_asked_for(serving):
+    history = [["item-2", "no-such-item", "item-1"]]
+    assert recommend(serving, ["anna"], history, 2)[0] == [["item-0", "item-4"]]
+    assert recommend(serving, ["anna"], history, 2, exclude_seen=False)[0] == [["item-2", "item-1"]]
+
+
+def test_padding_may_stand_anywhere(serving):
+    left = recommend(serving, ["anna"], [["", "item-2"]], 2)[0]
+    assert left == recommend(serving, ["anna"], [["item-2", ""]], 2)[0] == [["item-1", "item-0"]]
+
+
+def test_histories_reach_the_model_in_order_without_padding(serving):
+    history, zeros = tf.constant([["", "item-3", "", "item-1", "?"]]), tf.zeros([1, 5], tf.int64)
+    queries = serving._queries(tf.constant(["bob"]), history, zeros, zeros)
+    assert queries.visitor.numpy().tolist() == [1]
+    assert queries.history_length.numpy().tolist() == [3]
+    assert queries.history.numpy()[0, :2].tolist() == [3, 1]
+    assert 5 <= queries.history.numpy()[0, 2] < 8  # one of three out-of-vocabulary buckets
+
+
+def test_kinds_and_ages_reach_the_model_beside_their_items(serving):
+    queries = serving._queries(
+        tf.constant(["bob"]),
+        tf.constant([["", "item-3", "", "item-1"]]),
+        tf.constant([[1, 2, 1, 0]], tf.int64),
+        tf.constant([[7, 5000, 8, 300]], tf.int64),
+    )
+    assert queries.history.numpy()[0, :2].tolist() == [3, 1]
+    assert queries.history_event.numpy()[0, :2].tolist() == [2, 0]
+    assert (queries.timestamp_ms[:, None] - queries.history_timestamp_ms).numpy()[0, :2].tolist() == [5000, 300]
+
+
+def recommend_events(serving, history, events, ages):
+    answer = serving.recommend_events(
+        tf.constant(["anna"]),
+        tf.constant(history),
+        tf.constant(events, tf.string),
+        tf.constant(ages, tf.int64),
+        tf.constant(2),
+        tf.constant(True),
+    )
+    return [name.decode() for name in answer["item_id"].numpy()[0]]
+
+
+def test_histories_with_events_are_answered_as_those_without(serving):
+    history, events = [["item-2", "", "item-1"]], [["transaction", "", "view"]]
+    assert recommend_events(serving, history, events, [[60_000, 0, 0]]) == ["item-0", "item-4"]
+    assert recommend_events(serving, [[""]], [[""]], [[-1]]) == ["item-2", "item-1"]
+
+
+@pytest.mark.parametrize(
+    ("events", "ages", "message"),
+    [
+        ([["view", "buy"]], [[1, 0]], "history_event must be one of view, addtocart, transaction"),
+        ([["view", ""]], [[1, 0]], "history_event must be one of view, addtocart, transaction"),
+        ([["view", "view"]], [[1, -1]], "history_age_ms must be at least 0"),
+        ([["view"]], [[1, 0]], "history_event must have an entry for each of history"),
+        ([["view", "view"]], [[1], [2]], "history_age_ms must have an entry for each of history"),
+    ],
+)
+def test_events_that_do_not_go_with_the_history_are_refused(serving, events, ages, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        recommend_events(serving, [["item-2", "item-1"]], events, ages)
+
+
+def test_a_history_may_have_no_column_at_all(serving):
+    assert recommend(serving, ["bob"], np.empty((1, 0), str), 1)[0] == [["item-3"]]
+
+
+def test_no_visitors_get_no_answers(serving):
+    answer = serving.recommend(tf.zeros([0], tf.string), tf.zeros([0, 3], tf.string), tf.constant(2), tf.constant(True))
+    assert answer["item_id"].shape == (0, 2)
+
+
+def test_where_too_few_items_are_left_the_rest_is_empty(serving):
+    ids, scores = recommend(serving, ["anna"], [ITEMS[:3]], len(ITEMS))
+    assert ids == [["item-4", "item-3", "", "", ""]]
+    assert np.isneginf(scores[0]).tolist() == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize("k", [0, -1, 6])
+def test_a_k_outside_the_catalogue_is_refused(serving, k):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="k must be from 1 to 5"):
+        recommend(serving, ["anna"], [[""]], k)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="k must be from 1 to 5"):
+        serving.similar_items(tf.constant(["item-0"]), tf.constant(k))
+
+
+def test_each_visitor_needs_a_history(serving):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a row for each visitor_id"):
+        recommend(serving, ["anna", "bob"], [["item-0"]], 1)
+
+
+def test_pairs_are_scored_by_id(serving):
+    answer = serving.score(tf.constant(["anna", "bob", "nobody"]), tf.constant(["item-2", "item-3", "item-0"]))
+    # 3 + 0.3, 5 + 0.2, and the bias alone
+    np.testing.assert_allclose(answer["score"], [3.3, 5.2, 0.5])
+
+
+def test_a_pair_of_an_unknown_item_has_a_score_too(serving):
+    assert np.isfinite(serving.score(tf.constant(["anna"]), tf.constant(["no-such-item"]))["score"]).all()
+
+
+def test_similar_items_are_ranked_by_cosine_without_the_item_itself(serving):
+    answer = serving.similar_items(tf.constant(["item-0"]), tf.constant(5))
+    # cosine with (1, 0): (2, 0): 1; (3, 1): 3 / sqrt(10) = 0.9487; (1, 4): 1 / sqrt(17) = 0.2425; (0, 5): 0
+    assert [name.decode() for name in answer["item_id"].numpy()[0]] == ["item-1", "item-2", "item-4", "item-3", ""]
+    np.testing.assert_allclose(answer["score"].numpy()[0, :4], [1, 0.9487, 0.2425, 0], atol=1e-4)
+
+
+def test_an_unknown_item_has_popular_items_beside_it(serving):
+    answer = serving.similar_items(tf.constant(["no-such-item"]), tf.constant(5))
+    assert [name.decode() for name in answer["item_id"].numpy()[0]] == ITEMS
+    np.testing.assert_array_equal(answer["score"], np.zeros((1, 5)))

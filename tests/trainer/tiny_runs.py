@@ -1,0 +1,104 @@
+"""Short runs on a checkerboard: made, stopped, compared."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from common.settings import apply_settings
+from tests.trainer.dataset_builder import build_dataset, checkerboard
+from trainer.config.presets import PRESETS
+from trainer.config.run import RunConfig
+from trainer.data.dataset import Dataset
+from trainer.distributed.preemption import StopRequest
+from trainer.models.interface import Queries
+from trainer.runs import checkpoint
+from trainer.runs.layout import RunLayout
+from trainer.train import train
+from trainer.trained_run import open_trained_run
+
+STEPS_PER_EPOCH = {"notebook-mf": 6, "notebook-nn": 6, "mf": 6, "nn": 5}
+"""360 rows in batches of 64, of which the last has 40; 300 for the towers: nothing comes before a visitor's first."""
+
+
+def make_config(preset: str, *settings: str) -> RunConfig:
+    common = ["input.batch_size=64", "input.window_blocks=4", "epochs=2", "model.dim=8", "patience=none"]
+    if preset == "nn":
+        common.append("model.visitor_min_events=6")  # all 60 visitors have vectors
+    return apply_settings(PRESETS[preset], [*common, *settings])
+
+
+class StopAfter(StopRequest):
+    """Made once the run has looked at it `calls` times after the look before its first step."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self._left = calls + 1
+
+    @property
+    def is_requested(self) -> bool:
+        self._left -= 1
+        return self._left <= 0
+
+    @is_requested.setter
+    def is_requested(self, value: bool) -> None:
+        """StopRequest starts unmade."""
+
+
+def run(config: RunConfig, dataset: Dataset, workdir: Path, stop_after: int | None = None) -> dict[str, Any]:
+    stop = StopRequest() if stop_after is None else StopAfter(stop_after)
+    return train(config, data=dataset.root, workdir=str(workdir), stop=stop)
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in Path(RunLayout(str(workdir)).metrics).read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def arrays(workdir: Path) -> dict[str, np.ndarray]:
+    """Everything in the last checkpoint, optimizer included, as written by one replica."""
+    step = checkpoint.last_step(str(workdir))
+    assert step is not None
+    folder = Path(RunLayout(str(workdir)).checkpoint(step))
+    found = {path.name: np.load(path) for path in folder.glob("*.npy")}
+    with np.load(folder / "dense.npz") as dense:
+        return {**found, **dense}
+
+
+def assert_same(first: Path, second: Path) -> None:
+    one, two = arrays(first), arrays(second)
+    assert one.keys() == two.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, two[name], err_msg=name)
+
+
+def checkerboard_dataset(root: str) -> Dataset:
+    """Visitors who touch items of their own parity only, in three splits: 60 × 6 training rows.
+
+    The categories tell nothing of the parity, and of some items nothing is told.
+    """
+    categories = {f"i{item}": ["all", f"third {item % 3}"] for item in range(15)}
+    return build_dataset(root, **checkerboard(), categories=categories, num_shards=3, block_rows=20)
+
+
+def same_parity_share(dataset: Dataset, workdir: Path, num_new: int = 0) -> float:
+    """How much of the first half of everybody's ranking has the visitor's own parity; 1 is perfect.
+
+    Each is ranked for after an item of his parity; the last `num_new` visitors were never seen in training.
+    """
+    model = open_trained_run(str(workdir), dataset.root).model
+    visitors = tf.range(dataset.num_visitors + num_new, dtype=tf.int64)
+    history = (visitors % 2)[:, None]
+    scores = model.catalogue_scores(Queries.of_items(visitors, history, tf.ones_like(visitors))).numpy()
+    ranked = np.argsort(-scores, axis=1)[:, : dataset.num_items // 2]
+    return float((ranked % 2 == visitors.numpy()[:, None] % 2).mean())
+
+
+def all_scores(dataset: Dataset, workdir: Path) -> np.ndarray:
+    """Of every known visitor and item, [V, I]."""
+    visitor = tf.range(dataset.num_visitors, dtype=tf.int64)
+    queries = Queries.of_items(visitor, tf.zeros([visitor.shape[0], 0], tf.int64), tf.zeros_like(visitor))
+    scores: np.ndarray = open_trained_run(str(workdir), dataset.root).model.catalogue_scores(queries).numpy()
+    return scores

@@ -1,0 +1,68 @@
+"""The solver against dense normal equations; that replicas make no difference is among the tests of `train`."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from trainer.config.run import AlternatingConfig
+from trainer.distributed.embeddings import ShardedTable
+from trainer.distributed.replicas import start_replicas
+from trainer.training.als import AlternatingSolver
+
+VISITORS, ITEMS, DIM = 9, 7, 3
+
+
+def make_tables(generator: np.random.Generator) -> dict[str, ShardedTable]:
+    """Each with a bucket of unknown ids behind its vocabulary."""
+    replicas = start_replicas(1, None)
+    tables = {}
+    for name, rows in (("visitor", VISITORS + 1), ("item", ITEMS + 1)):
+        tables[name] = ShardedTable(rows=rows, dim=DIM, replicas=replicas, optimizer=None)
+        tables[name].values.assign(0, generator.normal(size=(rows, DIM)).astype(np.float32))
+    return tables
+
+
+def values_of(table: ShardedTable, rows: int) -> np.ndarray:
+    return np.concatenate(list(table.values.chunks(0)))[:rows].astype(np.float64)
+
+
+def solve_densely(matrix: np.ndarray, others: np.ndarray, config: AlternatingConfig) -> np.ndarray:
+    """The rows of one side, each by its own normal equations over all of the other side's vectors."""
+    solved = []
+    for weights in matrix:
+        confidence = weights + config.unobserved_weight
+        l2 = config.l2 * (np.count_nonzero(weights) + config.unobserved_weight * len(others)) ** config.l2_power
+        system = others.T @ (confidence[:, None] * others) + l2 * np.eye(DIM)
+        solved.append(np.linalg.solve(system, others.T @ (confidence * (weights > 0))))
+    return np.array(solved)
+
+
+def objective(matrix: np.ndarray, visitors: np.ndarray, items: np.ndarray, config: AlternatingConfig) -> float:
+    total = ((matrix + config.unobserved_weight) * ((matrix > 0) - visitors @ items.T) ** 2).sum()
+    for weights, vectors in ((matrix, visitors), (matrix.T, items)):
+        size = np.count_nonzero(weights, axis=1) + config.unobserved_weight * weights.shape[1]
+        total += (config.l2 * size**config.l2_power * (vectors**2).sum(axis=1)).sum()
+    return float(total)
+
+
+@pytest.mark.parametrize("l2_power", [0.0, 1.0])
+def test_sweeps_equal_dense_normal_equations_and_report_their_objective(l2_power: float) -> None:
+    generator = np.random.default_rng(1)
+    matrix = np.where(generator.random((VISITORS, ITEMS)) < 0.5, generator.integers(1, 4, (VISITORS, ITEMS)), 0)
+    matrix[4] = 0  # a visitor without any pair
+    config = AlternatingConfig(unobserved_weight=0.2, l2=0.05, l2_power=l2_power, batch_entries=8)
+    tables = make_tables(generator)
+    items = values_of(tables["item"], ITEMS)
+    solver = AlternatingSolver(config, sp.csr_matrix(matrix, dtype=np.float32), tables, start_replicas(1, None))
+    losses = []
+    for _ in range(3):
+        visitors = solve_densely(matrix, items, config)
+        items = solve_densely(matrix.T, visitors, config)
+        losses.append(solver.sweep())
+        # the solver turns the vectors; scores stay
+        scores = values_of(tables["visitor"], VISITORS) @ values_of(tables["item"], ITEMS).T
+        np.testing.assert_allclose(scores, visitors @ items.T, atol=1e-4)
+        of_zeros = ((matrix + 0.2) * (matrix > 0)).sum()
+        assert losses[-1] == pytest.approx(objective(matrix, visitors, items, config) / of_zeros, rel=1e-4)
+    assert losses == sorted(losses, reverse=True)
+    np.testing.assert_array_equal(values_of(tables["visitor"], VISITORS)[4], [0, 0, 0])

@@ -1,0 +1,171 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.errors import ContractError
+from tests.trainer.dataset_builder import Event, build_dataset
+from tests.trainer.tiny_runs import make_config
+from trainer.config.run import RunConfig
+from trainer.data.dataset import Dataset, open_dataset
+from trainer.distributed.embeddings import initialize
+from trainer.distributed.preemption import StopRequest
+from trainer.distributed.replicas import start_replicas
+from trainer.models.build import build_training_model
+from trainer.runs import checkpoint
+from trainer.runs.checkpoint import TrainState
+from trainer.runs.record import read_record
+from trainer.train import Preempted, train
+from trainer.training.warm_start import category_means, warm_start_from
+
+CATEGORIES = {"a": ["tools"], "b": ["tools", "saws"], "c": ["tools", "saws"], "d": ["tools", "drills"], "e": ["paint"]}
+
+
+def build_day(root: Path, items: list[str], visitors: list[str]) -> Dataset:
+    """Every visitor looks at every item, the more often the earlier it stands in the list."""
+    rows = [
+        Event(visitor, item, "view", place)
+        for place, item in enumerate(items)
+        for visitor in visitors
+        for _ in range(len(items) - place)
+    ]
+    categories = {item: CATEGORIES[item] for item in items}
+    last = [Event(visitor, items[0], "view", 1000) for visitor in visitors]
+    return build_dataset(str(root), train=rows, validation=last, visitors=visitors, items=items, categories=categories)
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
+    """Yesterday knew the items a and b; today's list has another order, lost a visitor and won items and a visitor."""
+    root = tmp_path_factory.mktemp("days")
+    yesterday = build_day(root / "yesterday", ["a", "b"], ["v", "w"])
+    return yesterday, build_day(root / "today", ["c", "b", "a", "d", "e"], ["x", "v"])
+
+
+def make_parts(config: RunConfig, dataset: Dataset, count: int = 2) -> TrainState:
+    model = build_training_model(config, dataset, start_replicas(count, None))
+    return TrainState(model.tables, model.dense, [])
+
+
+def whole(parts: TrainState, name: str) -> np.ndarray:
+    shards = parts.arrays()[name]
+    values = np.empty((shards.rows, shards.dim), np.float32)
+    for replica, shard in shards.shards.items():
+        values[replica :: len(shards.shards)] = shard.numpy()
+    return values
+
+
+def test_a_new_item_starts_from_the_mean_of_the_nearest_category_that_has_carried_items(
+    days: tuple[Dataset, Dataset],
+) -> None:
+    # today's order: c, b, a, d, e
+    vectors = np.array([[9, 9], [1, 2], [3, 6], [9, 9], [9, 9]], np.float32)
+    places, means = category_means(days[1], np.array([False, True, True, False, False]), vectors)
+    # c is a saw like b; of the drills nobody is carried, of the tools a and b are; nobody is of the paint
+    assert places.tolist() == [0, 3]
+    np.testing.assert_allclose(means, [[1, 2], [2, 4]])
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings"),
+    [("mf", ["model.history_length=0"]), ("mf", []), ("notebook-nn", []), ("nn", ["model.visitor_min_events=1"])],
+)
+def test_rows_are_carried_over_by_id_with_their_slots(
+    preset: str, settings: list[str], days: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    yesterday, today = days
+    config = make_config(preset, "epochs=1", *settings)
+    train(config, data=yesterday.root, workdir=str(tmp_path), stop=StopRequest())
+    step = checkpoint.choose_step(str(tmp_path))
+    state = checkpoint.read_state(str(tmp_path), step)
+    parts = make_parts(config, today)
+    told = warm_start_from(str(tmp_path), config, today, parts)
+    fresh = make_parts(config, today)
+    for name, table in fresh.tables.items():
+        initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev)
+    slot = next(iter(parts.tables["item"].slots))
+    for kind in ("values", slot):
+        old = np.asarray(checkpoint.read_array(str(tmp_path), state, f"item.{kind}"))
+        new = whole(parts, f"item.{kind}")
+        np.testing.assert_array_equal(new[[2, 1]], old[:2])  # a and b
+        np.testing.assert_array_equal(new[5], old[2])  # the bucket, or all others
+    values = whole(parts, "item.values")
+    np.testing.assert_allclose(values[0], values[1])  # c starts as b
+    np.testing.assert_allclose(values[3], (values[1] + values[2]) / 2, rtol=1e-6)  # d between a and b
+    np.testing.assert_array_equal(values[4], whole(fresh, "item.values")[4])  # e as in any run
+    counts = {"rows": 6, "carried": 3, "from_category": 2, "new": 1, "dropped": 0}
+    assert told["tables"]["item"] == counts
+    if "visitor" in parts.tables:
+        old = np.asarray(checkpoint.read_array(str(tmp_path), state, "visitor.values"))
+        np.testing.assert_array_equal(whole(parts, "visitor.values")[1], old[0])
+        # v and what stands for unknown visitors; x is new, w is gone
+        assert told["tables"]["visitor"] == {"rows": 3, "carried": 2, "from_category": 0, "new": 1, "dropped": 1}
+    if preset == "nn":
+        # saws and tools, and the bucket of unknown categories
+        assert told["tables"]["feature"]["carried"] >= 3
+    for variable, weight in zip(parts.dense, checkpoint.read_dense_weights(str(tmp_path), step), strict=True):
+        np.testing.assert_array_equal(np.asarray(variable), weight)
+
+
+def test_a_run_begun_warm_tells_so_and_goes_on_as_one_that_was_not_stopped(
+    days: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    yesterday, today = days
+    config = make_config("mf", "input.batch_size=4", "steps_per_execution=1")
+    first = str(tmp_path / "first")
+    train(config, data=yesterday.root, workdir=first, stop=StopRequest())
+    warm = {"data": today.root, "warm_start": first}
+    result = train(config, workdir=str(tmp_path / "whole"), stop=StopRequest(), **warm)
+    assert result["warm_start"]["tables"]["item"]["carried"] == 3
+    assert read_record(str(tmp_path / "whole")).warm_start == result["warm_start"]
+    asked = StopRequest()
+    asked.request()
+    with pytest.raises(Preempted, match="stopped before step 0"):
+        train(config, workdir=str(tmp_path / "stopped"), stop=asked, **warm)
+    train(config, data=today.root, workdir=str(tmp_path / "stopped"), stop=StopRequest())
+    one, two = (checkpoint.read_weights(str(tmp_path / name), "last") for name in ("whole", "stopped"))
+    np.testing.assert_array_equal(one.tables["item"], two.tables["item"])
+    with pytest.raises(ValueError, match=r"warm start: .*first, now elsewhere"):
+        train(config, data=today.root, workdir=str(tmp_path / "whole"), warm_start="elsewhere", stop=StopRequest())
+
+
+def test_another_dataset_is_refused_with_what_differs_and_the_way_on(
+    days: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    config = make_config("mf")
+    train(config, data=days[0].root, workdir=str(tmp_path), stop=StopRequest())
+    with pytest.raises(ValueError, match=r"items vocabulary: 2 ids, .*now 5 ids.*--warm-start"):
+        train(config, data=days[1].root, workdir=str(tmp_path), stop=StopRequest())
+
+
+def test_a_run_of_another_width_or_without_its_dataset_is_refused(
+    days: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    data = str(tmp_path / "data")
+    shutil.copytree(days[0].root, data)
+    config = make_config("mf")
+    train(config, data=data, workdir=str(tmp_path / "run"), stop=StopRequest())
+    other = make_config("mf", "model.dim=4")
+    with pytest.raises(ValueError, match=r"columns \{'item': 9\}, this one is .* with \{'item': 5\}"):
+        warm_start_from(str(tmp_path / "run"), other, days[1], make_parts(other, days[1]))
+    shutil.rmtree(data)
+    with pytest.raises(ContractError, match="needs its dataset, whose vocabularies name the rows"):
+        warm_start_from(str(tmp_path / "run"), config, days[1], make_parts(config, days[1]))
+    shutil.copytree(days[1].root, data)
+    assert open_dataset(data).checksum == days[1].checksum
+    with pytest.raises(ContractError, match="holds another by now"):
+        warm_start_from(str(tmp_path / "run"), config, days[1], make_parts(config, days[1]))
+
+
+def test_a_warm_start_that_failed_may_be_given_again_corrected(days: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    yesterday, today = days
+    first, other, config = str(tmp_path / "first"), str(tmp_path / "other"), make_config("mf")
+    train(config, data=yesterday.root, workdir=first, stop=StopRequest())
+    train(make_config("mf", "model.is_scale_learnt=true"), data=yesterday.root, workdir=other, stop=StopRequest())
+    given = {"data": today.root, "workdir": str(tmp_path / "warm"), "stop": StopRequest()}
+    with pytest.raises(ValueError, match="frist"):
+        train(config, warm_start=str(tmp_path / "frist"), **given)
+    with pytest.raises(ValueError, match=r"dense weights have the shapes \[\(\)\], those of this model \[\]"):
+        train(config, warm_start=other, **given)
+    assert train(config, warm_start=first, **given)["warm_start"]["tables"]["item"]["carried"] == 3

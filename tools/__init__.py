@@ -1,0 +1,1 @@
+"""Generators of the documentation: the site, reference pages, result tables, pictures."""

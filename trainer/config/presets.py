@@ -1,0 +1,85 @@
+"""Named configs, each with the result it reached and the command that reached it."""
+
+from collections.abc import Mapping
+
+from trainer.config.run import (
+    AdagradConfig,
+    AdamConfig,
+    InputConfig,
+    MatrixFactorizationConfig,
+    NeuralConfig,
+    RunConfig,
+    SampledSoftmaxConfig,
+    SquaredErrorConfig,
+    TowersConfig,
+)
+
+NOTEBOOK_MF = RunConfig(
+    model=MatrixFactorizationConfig(
+        dim=5, similarity="dot", scale=1.0, has_item_bias=False, visitor_dropout=0.0, initial_stddev=0.03
+    ),
+    loss=SquaredErrorConfig(),
+    optimizer=AdamConfig(),
+    input=InputConfig(batch_size=32),
+    epochs=10,
+    steps_per_execution=500,
+)
+"""The notebook's factorization: embeddings of 5, dot product, squared error, batches of 32.
+
+Test MSE 1.078 on a synthetic shop of 20,000 visitors, split at random; the training mean reaches .050. It starts from a
+prediction of 0 and moves each visitor's row only as often as the visitor has events; the notebook printed .964.
+
+    python -m preprocessing synthesize --visitors 20000 --output SHOP
+    python -m preprocessing prepare --events SHOP/events.csv --split random --output DATASET
+    python -m trainer train --preset notebook-mf --data DATASET --workdir RUN
+"""
+
+NOTEBOOK_NN = RunConfig(
+    model=NeuralConfig(),
+    loss=SquaredErrorConfig(),
+    optimizer=AdamConfig(),
+    input=InputConfig(batch_size=32),
+    epochs=5,
+    steps_per_execution=500,
+)
+"""The notebook's network: embeddings of 5, dense layers of 80, 40, 20 and 1, squared error, batches of 32.
+
+Test MSE .040 on the shop above, where the training mean reaches .050; the notebook printed .057. It overfits after
+about five epochs.
+
+    python -m trainer train --preset notebook-nn --data DATASET --workdir RUN
+"""
+
+MF = RunConfig(
+    model=MatrixFactorizationConfig(dim=128, history_length=12),
+    loss=SampledSoftmaxConfig(num_negatives=512),
+    optimizer=AdagradConfig(learning_rate=0.2),
+    input=InputConfig(batch_size=512),
+    epochs=10,
+)
+"""Matrix factorization as a recommender: visitors made of their items, sampled softmax, cosine, row-sparse Adagrad.
+
+NDCG@20 of returning visitors .194 [.190, .197] on the test split of retailrocket_matrix, split by time at the quantiles
+0.8 and 0.9, in 82 s on two cores; the best tuned peer, ALS with 256 factors, reaches .188, popular items .0055.
+
+    python -m trainer train --preset mf --data DATASET --workdir RUN
+"""
+
+NN = RunConfig(
+    model=TowersConfig(dim=128, return_bonus=4.0),
+    loss=SampledSoftmaxConfig(),
+    optimizer=AdagradConfig(),
+    input=InputConfig(batch_size=512),
+    epochs=3,
+    patience=1,
+)
+"""Two towers over timelines: attention over the latest ten items, sampled softmax.
+
+Next items of the test windows, split by time at the quantiles 0.8 and 0.9, R@20 and MRR@20: retailrocket_sessions .584
+[.576, .593] and .330 [.324, .337], in 94 s on two cores, where the best item-kNN, tuned, reaches .558 and .311;
+retailrocket_buyers .245 and .167, where it reaches .178 and .123.
+
+    python -m trainer train --preset nn --data DATASET --workdir RUN
+"""
+
+PRESETS: Mapping[str, RunConfig] = {"notebook-mf": NOTEBOOK_MF, "notebook-nn": NOTEBOOK_NN, "mf": MF, "nn": NN}

@@ -1,0 +1,1 @@
+"""Replicas, workers, row-sharded embedding tables and preemption."""

@@ -1,0 +1,183 @@
+"""Row-sparse updates for tables; Keras optimizers for the dense part.
+
+Shapes: U distinct rows of a step, D columns. Keras 3's own optimizers treat a table as dense: a step would touch all of
+its rows, not the few thousand that were read.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import keras
+import tensorflow as tf
+
+from trainer.config.run import AdagradConfig, AdamConfig, OptimizerConfig
+
+
+class Slot(NamedTuple):
+    """An array that an optimizer keeps beside a table, of as many rows.
+
+    fill   its initial value
+    dim    its columns; None: those of the table
+    """
+
+    fill: float
+    dim: int | None = None
+
+
+class RowOptimizer(Protocol):
+    """How the rows of a table move along a gradient."""
+
+    @property
+    def slots(self) -> Mapping[str, Slot]:
+        """What the optimizer keeps beside the table, by name."""
+
+    def apply(
+        self,
+        values: tf.Variable,
+        slots: Mapping[str, tf.Variable],
+        rows: tf.Tensor,
+        gradient: tf.Tensor,
+        step: tf.Tensor,
+    ) -> None:
+        """Moves distinct `rows` [U] of `values` against `gradient` [U, D]; `step` counts from 0."""
+
+
+def row_optimizer(config: OptimizerConfig) -> RowOptimizer:
+    """The row-sparse form of the optimizer."""
+    if isinstance(config, AdamConfig):
+        return _LazyAdam(config)
+    return _RowWiseAdagrad(config) if config.is_row_wise else _RowAdagrad(config)
+
+
+def dense_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
+    """The Keras optimizer, for `apply_summed`."""
+    rate = _WarmUp(config) if config.warmup_steps else config.learning_rate
+    if isinstance(config, AdagradConfig):
+        return keras.optimizers.Adagrad(
+            learning_rate=rate,
+            initial_accumulator_value=config.initial_accumulator,
+            epsilon=config.epsilon,
+        )
+    return keras.optimizers.Adam(learning_rate=rate, beta_1=config.beta_1, beta_2=config.beta_2, epsilon=config.epsilon)
+
+
+def apply_summed(
+    optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]
+) -> None:
+    """Moves dense weights on every replica along gradients that are sums over the replicas already.
+
+    Keras' own `apply` would sum them once more, variable by variable.
+
+    Args:
+      optimizer: built for the variables.
+      gradients: the same on every replica, one for each variable.
+    """
+    rate = tf.convert_to_tensor(optimizer.learning_rate)
+
+    def move(strategy: tf.distribute.Strategy, *given: tf.Tensor) -> None:
+        for variable, gradient in zip(variables, given, strict=True):
+            strategy.extended.update(
+                variable.value, lambda weight, own: optimizer.update_step(own, weight, rate), args=(gradient,)
+            )
+
+    tf.distribute.get_replica_context().merge_call(move, args=tuple(gradients))
+    optimizer.iterations.assign_add(1)
+
+
+def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
+    """The learning rate of a step, which counts from 0: the k-th of w steps of warm-up has k / w of it."""
+    if not config.warmup_steps:
+        return tf.constant(config.learning_rate)
+    share = (tf.cast(step, tf.float32) + 1) / config.warmup_steps
+    return config.learning_rate * tf.minimum(share, 1.0)
+
+
+class _WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """The same for Keras, which counts its own steps and saves their number."""
+
+    def __init__(self, config: OptimizerConfig) -> None:
+        self._config = config
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        return _rate_of_step(self._config, tf.convert_to_tensor(step))
+
+
+@dataclass(frozen=True)
+class _RowAdagrad:
+    config: AdagradConfig
+
+    @property
+    def slots(self) -> Mapping[str, Slot]:
+        return {"accumulator": Slot(self.config.initial_accumulator)}
+
+    def apply(
+        self,
+        values: tf.Variable,
+        slots: Mapping[str, tf.Variable],
+        rows: tf.Tensor,
+        gradient: tf.Tensor,
+        step: tf.Tensor,
+    ) -> None:
+        tf.raw_ops.ResourceSparseApplyAdagradV2(
+            var=values.handle,
+            accum=slots["accumulator"].handle,
+            lr=_rate_of_step(self.config, step),
+            epsilon=self.config.epsilon,
+            grad=gradient,
+            indices=rows,
+        )
+
+
+@dataclass(frozen=True)
+class _RowWiseAdagrad:
+    """One accumulator a row, of the mean of its squared gradients (Gupta et al., 2014; FBGEMM's rowwise_adagrad)."""
+
+    config: AdagradConfig
+
+    @property
+    def slots(self) -> Mapping[str, Slot]:
+        return {"accumulator": Slot(self.config.initial_accumulator, dim=1)}
+
+    def apply(
+        self,
+        values: tf.Variable,
+        slots: Mapping[str, tf.Variable],
+        rows: tf.Tensor,
+        gradient: tf.Tensor,
+        step: tf.Tensor,
+    ) -> None:
+        accumulator = slots["accumulator"]
+        new = accumulator.sparse_read(rows) + tf.reduce_mean(tf.square(gradient), axis=1, keepdims=True)
+        accumulator.scatter_update(tf.IndexedSlices(new, rows))
+        change = _rate_of_step(self.config, step) * gradient / (tf.sqrt(new) + self.config.epsilon)
+        values.scatter_sub(tf.IndexedSlices(change, rows))
+
+
+@dataclass(frozen=True)
+class _LazyAdam:
+    config: AdamConfig
+
+    @property
+    def slots(self) -> Mapping[str, Slot]:
+        return {"first_moment": Slot(0.0), "second_moment": Slot(0.0)}
+
+    def apply(
+        self,
+        values: tf.Variable,
+        slots: Mapping[str, tf.Variable],
+        rows: tf.Tensor,
+        gradient: tf.Tensor,
+        step: tf.Tensor,
+    ) -> None:
+        config = self.config
+        first, second = slots["first_moment"], slots["second_moment"]
+        new_first = config.beta_1 * first.sparse_read(rows) + (1 - config.beta_1) * gradient
+        new_second = config.beta_2 * second.sparse_read(rows) + (1 - config.beta_2) * tf.square(gradient)
+        count = tf.cast(step + 1, tf.float32)
+        correction = tf.sqrt(1 - tf.pow(config.beta_2, count)) / (1 - tf.pow(config.beta_1, count))
+        # the same form as Keras' Adam: epsilon is added to the uncorrected root
+        change = _rate_of_step(config, step) * correction * new_first / (tf.sqrt(new_second) + config.epsilon)
+        first.scatter_update(tf.IndexedSlices(new_first, rows))
+        second.scatter_update(tf.IndexedSlices(new_second, rows))
+        values.scatter_sub(tf.IndexedSlices(change, rows))

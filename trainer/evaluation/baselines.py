@@ -1,0 +1,88 @@
+"""What any model must beat: popular, random and nearest-neighbour rankings, as scorers like any other.
+
+Shapes: B visitors, I items.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from contract.schema import Split
+from contract.shards import read_timelines
+from trainer.data.dataset import Dataset
+from trainer.evaluation.config import NeighboursConfig
+from trainer.evaluation.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity, training_baskets
+from trainer.models.interface import Queries, Scorer
+
+RECENT_DAYS = 7
+_DAY_MS = 24 * 60 * 60 * 1000
+
+
+class FixedOrder:
+    """The same ranking for every visitor."""
+
+    def __init__(self, scores: np.ndarray):
+        """Takes scores [I], higher is better."""
+        self._scores = tf.constant(scores, tf.float32)
+
+    def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        """[B, I] float32."""
+        return tf.tile(self._scores[None], [tf.shape(queries.visitor)[0], 1])
+
+
+class RandomOrder:
+    """Another random ranking for every visitor index; the same at the same seed, however visitors are chunked."""
+
+    def __init__(self, num_items: int, *, seed: int):
+        self._num_items, self._seed = num_items, seed
+
+    def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        """[B, I] float32, uniform in [0, 1)."""
+        return tf.map_fn(
+            lambda visitor: tf.random.stateless_uniform([self._num_items], tf.stack([self._seed, visitor])),
+            queries.visitor,
+            fn_output_signature=tf.TensorSpec([self._num_items], tf.float32),
+        )
+
+
+def popular(counts: np.ndarray) -> FixedOrder:
+    """Items by their training events [I]."""
+    return FixedOrder(counts)
+
+
+def recently_popular(counts: np.ndarray, recent_counts: np.ndarray) -> FixedOrder:
+    """Items by their recent training events [I], those with equally many by all their training events [I]."""
+    both = np.stack([recent_counts, counts], axis=1)
+    # a pair's place among the distinct pairs: a sum of the two would lose the lesser one in float32
+    _, place = np.unique(both, axis=0, return_inverse=True)
+    return FixedOrder(place.ravel())
+
+
+def recent_item_counts(dataset: Dataset, days: float = RECENT_DAYS) -> np.ndarray:
+    """[I] int64: events of each item in the last `days` of the training split.
+
+    Training rows only, as for the models beside which it is measured: the days before the test cut, which a shop would
+    know, lie in the validation window.
+    """
+    times, items = [], []
+    for shard in dataset.shards(Split.TRAIN):
+        rows = read_timelines([shard])
+        is_counted = (rows.is_target == 1) & (rows.item < dataset.num_items)
+        times.append(rows.timestamp_ms[is_counted])
+        items.append(rows.item[is_counted])
+    timestamp_ms, item = np.concatenate(times), np.concatenate(items)
+    is_recent = timestamp_ms > timestamp_ms.max(initial=0) - days * _DAY_MS
+    return np.bincount(item[is_recent], minlength=dataset.num_items)
+
+
+def build_baselines(dataset: Dataset, *, seed: int, config: NeighboursConfig | None = None) -> dict[str, Scorer]:
+    """Every baseline of a report, by name; `config` is of the nearest-neighbour ones."""
+    config = config or NeighboursConfig()
+    counts, baskets = dataset.item_counts(), training_baskets(dataset)
+    return {
+        "popular": popular(counts),
+        "recently_popular": recently_popular(counts, recent_item_counts(dataset)),
+        "item_knn": ItemNeighbours(item_similarity(baskets, is_tfidf=False, config=config), counts, config),
+        "item_knn_tfidf": ItemNeighbours(item_similarity(baskets, is_tfidf=True, config=config), counts, config),
+        "session_knn": TimelineNeighbours(baskets, counts, config),
+        "random": RandomOrder(dataset.num_items, seed=seed),
+    }

@@ -1,0 +1,109 @@
+"""Squared errors of a model that predicts what an event is worth, beside those of constants.
+
+Shapes: N rows.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from contract.schema import Split
+from contract.shards import read_timelines
+from contract.timelines import TimelineRows
+from trainer.data.dataset import Dataset
+from trainer.distributed.replicas import Replicas
+from trainer.models.interface import InferenceModel
+
+_CHUNK_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class RatingErrors:
+    """Mean squared errors over the target rows of a split, and what the model gains over the best constant.
+
+    rows                   N
+    mse                    of the model
+    mse_of_training_mean   of predicting the mean weight of the training rows for every row
+    mse_of_one             of predicting 1, the weight of a view, for every row
+    skill                  1 − mse / mse_of_training_mean; 0: no better than the constant; NaN: all weights are equal
+    """
+
+    rows: int
+    mse: float
+    mse_of_training_mean: float
+    mse_of_one: float
+    skill: float
+
+    def to_json(self) -> dict[str, float | None]:
+        """The figures by name; NaN becomes null."""
+        return {name: None if np.isnan(value) else value for name, value in asdict(self).items()}
+
+
+def rating_errors(
+    model: InferenceModel,
+    dataset: Dataset,
+    split: Split,
+    event_weights: Sequence[float],
+    replicas: Replicas | None = None,
+) -> RatingErrors:
+    """Measures the model's pair scores on every target row of a split, which several workers share.
+
+    Raises:
+      ContractError: the dataset has no such split.
+      ValueError: a score is NaN or infinite.
+    """
+    rows = target_rows(dataset, split)
+    mse = rating_mse(model, rows, event_weights, replicas)
+    weights = np.asarray(event_weights)
+    actual = weights[rows.event]
+    mean = weights[target_rows(dataset, Split.TRAIN).event].mean()
+    of_mean = float(np.mean((mean - actual) ** 2))
+    skill = 1 - mse / of_mean if of_mean > 0 else np.nan
+    return RatingErrors(len(rows), mse, of_mean, float(np.mean((1 - actual) ** 2)), skill)
+
+
+def target_rows(dataset: Dataset, split: Split) -> TimelineRows:
+    """The rows of a split itself, without the context."""
+    parts = []
+    for shard in dataset.shards(split):
+        rows = read_timelines([shard])
+        parts.append(rows[rows.is_target == 1])
+    return TimelineRows.concatenate(parts)
+
+
+def rating_mse(
+    model: InferenceModel,
+    rows: TimelineRows,
+    event_weights: Sequence[float],
+    replicas: Replicas | None = None,
+    look: Callable[[], None] = lambda: None,
+) -> float:
+    """Mean squared error of the model's pair scores on rows [N].
+
+    Args:
+      replicas: whose workers share the chunks of the rows; all get the same figure, that of one process.
+      look: called before each chunk; what it raises ends the measurement.
+
+    Raises:
+      ValueError: a score is NaN or infinite.
+    """
+    pair = tf.TensorSpec([None], tf.int64)
+    score = tf.function(model.pair_scores, input_signature=[pair, pair], autograph=False)
+    starts, weights = range(0, len(rows), _CHUNK_ROWS), np.asarray(event_weights)
+    worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
+    sums = np.zeros(len(starts))
+    for number in range(worker, len(starts), workers):
+        look()
+        chunk = slice(starts[number], starts[number] + _CHUNK_ROWS)
+        scores = score(tf.constant(rows.visitor[chunk]), tf.constant(rows.item[chunk])).numpy()
+        sums[number] = np.sum((scores.astype(np.float64) - weights[rows.event[chunk]]) ** 2)
+    if replicas is not None:
+        sums = replicas.sum_over_workers(sums)
+    mse = float(sums.sum() / len(rows))
+    if not np.isfinite(mse):
+        raise ValueError(
+            "predicted weights are not finite: the model has diverged; train it anew with a smaller learning rate"
+        )
+    return mse

@@ -1,0 +1,72 @@
+"""A visitor's vector solved from his history: how a factorization by least squares knows what he did since training.
+
+Shapes: B queries, H history, L entries that are solved for, I items of the vocabulary, D embedding.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.config.run import AlternatingConfig
+from trainer.models.interface import Queries
+from trainer.models.least_squares import row_l2, solve_rows
+from trainer.models.table_variables import make_variable
+
+MAX_ENTRIES = 64
+"""The newest entries of a history that are solved for: a visitor costs an L × L system and L vectors of D."""
+
+
+class FoldIn(tf.Module):
+    """Solves for visitors what a sweep would solve for them, with the items as they are.
+
+    An event weighs as in training, but whatever its age: moments of a query are no training events to count from.
+    """
+
+    def __init__(self, config: AlternatingConfig, event_weights: Sequence[float], num_items: int, dim: int) -> None:
+        super().__init__(name="fold_in")
+        self._config, self._num_items = config, num_items
+        self._event_weights = tf.constant(event_weights, tf.float32)
+        self._gramian = make_variable((dim,), "gramian")
+        self._basis = make_variable((dim, dim), "basis")
+
+    def fill(self, gramian: np.ndarray) -> None:
+        """Takes the sum [D, D] of the products of every item's vector with itself."""
+        values, basis = np.linalg.eigh(gramian.astype(np.float64))
+        self._gramian.assign(np.maximum(values, 0))
+        self._basis.assign(basis)
+
+    def __call__(self, items: tf.Variable, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
+        """[B, D] vectors, and [B] bool: whether the history has an item to solve from.
+
+        Args:
+          items: [I, D].
+        """
+        item, weights = self._entries(queries)
+        vectors = tf.einsum("bld,de->ble", tf.gather(items, item), self._basis)
+        unobserved = self._config.unobserved_weight
+        l2 = row_l2(
+            tf.math.count_nonzero(weights, axis=1),
+            self._num_items,
+            l2=self._config.l2,
+            l2_power=self._config.l2_power,
+            unobserved_weight=unobserved,
+        )
+        solved, _ = solve_rows(vectors, weights, self._gramian, l2, unobserved_weight=unobserved, is_long=False)
+        return tf.matmul(solved, self._basis, transpose_b=True), tf.reduce_any(weights > 0, axis=1)
+
+    def _entries(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
+        """The items [B, L] of the newest entries, and their weights [B, L]; 0: padding, or an item that came before."""
+        length = tf.minimum(tf.shape(queries.history)[1], MAX_ENTRIES)
+        place = queries.history_length[:, None] - 1 - tf.range(length, dtype=tf.int64)
+        item, event = (
+            tf.gather(column, tf.maximum(place, 0), batch_dims=1) for column in (queries.history, queries.history_event)
+        )
+        is_entry = (place >= 0) & (item < self._num_items)
+        item = tf.where(is_entry, item, 0)
+        weights = tf.where(is_entry, tf.gather(self._event_weights, event), 0.0)
+        # a pair is one term of the objective, of all that was done with the item
+        is_same = is_entry[:, :, None] & is_entry[:, None, :] & tf.equal(item[:, :, None], item[:, None, :])
+        is_repeated = tf.reduce_any(tf.linalg.band_part(is_same, -1, 0) & ~tf.eye(length, dtype=tf.bool), axis=2)
+        summed = tf.matmul(tf.cast(is_same, tf.float32), weights[:, :, None])[:, :, 0]
+        return item, tf.where(is_repeated, 0.0, summed)

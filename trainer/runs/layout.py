@@ -1,0 +1,56 @@
+"""The name of every file in a run directory."""
+
+import re
+from dataclasses import dataclass
+
+from common.storage.paths import join
+from contract.schema import Split
+
+_STEP = re.compile(r"^step-(\d{9})$")
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """File names below a run directory."""
+
+    root: str
+
+    @property
+    def run(self) -> str:
+        """The record from which the run can be remade."""
+        return join(self.root, "run.json")
+
+    @property
+    def metrics(self) -> str:
+        """One JSON object a line: training and validation figures by step."""
+        return join(self.root, "metrics.jsonl")
+
+    @property
+    def history(self) -> str:
+        """One JSON object a line: when the run was started, saved, stopped."""
+        return join(self.root, "history.jsonl")
+
+    @property
+    def report(self) -> str:
+        """The pages of the run: its data, its training, its evaluation."""
+        return join(self.root, "report.html")
+
+    @property
+    def tensorboard(self) -> str:
+        return join(self.root, "tensorboard")
+
+    @property
+    def checkpoints(self) -> str:
+        return join(self.root, "checkpoints")
+
+    def checkpoint(self, step: int) -> str:
+        return join(self.checkpoints, f"step-{step:09d}")
+
+    def evaluation(self, split: Split) -> str:
+        return join(self.root, f"evaluation-{split}.json")
+
+
+def checkpoint_step(name: str) -> int | None:
+    """The step of a checkpoint directory's name; None for any other name."""
+    match = _STEP.match(name)
+    return int(match[1]) if match else None
