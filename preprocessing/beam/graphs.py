@@ -176,10 +176,10 @@ def read_properties(
         merge = beam.FlatMap(stages.MergeProperties(job.work)).with_outputs(SUMMARIES, ALL_ITEMS, main="counts")
         merged = read.pieces | "GroupByItem" >> beam.GroupByKey() | "Merge" >> merge
         _ = merged.counts | "Tell" >> beam.Map(tell.one)
-        summaries = (read[SUMMARIES], merged[SUMMARIES]) | beam.Flatten()
+        readings = (read[SUMMARIES], merged[SUMMARIES]) | beam.Flatten()
         _keep(job, "properties", merged.counts, vocabularies.merge_counts)
         _keep(job, "property-items", merged[ALL_ITEMS], vocabularies.merge_counts)
-        _keep(job, "property-reading", summaries, summaries.merge_readings)
+        _keep(job, "property-reading", readings, summaries.merge_readings)
     storage.remove(job.work.sent)
     return job.result("property-reading")
 
