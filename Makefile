@@ -8,7 +8,7 @@ IO_VENV := .venv-tensorflow-io
 IO_READY := $(IO_VENV)/.ready
 DEMO ?= demo
 
-.PHONY: help setup demo test test-tensorflow-io check bench data image constraints clean
+.PHONY: help setup demo test test-tensorflow-io check docs bench data image constraints clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:\t/' | expand -t 22
@@ -58,6 +58,9 @@ check: $(READY)  ## format, lint, types, import layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY)   ## the documentation site, in site/; broken links fail
+	$(BIN)/python -m tools.site
 
 bench: $(READY)  ## the benchmarks but quality and the soak; results in benchmarks/results
 	$(BIN)/python -m benchmarks

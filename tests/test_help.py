@@ -12,7 +12,7 @@ import pytest
 import k8s.cli
 import preprocessing.cli
 import trainer.cli
-from benchmarks.readme import read_results
+from tools.tables import read_results
 from benchmarks.start import COMMANDS, MOST_SECONDS, SCREEN_COLUMNS, SCREEN_LINES
 
 PROGRAMS = {"preprocessing": preprocessing.cli, "k8s": k8s.cli, "trainer": trainer.cli}

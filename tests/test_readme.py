@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.pictures import PICTURE
-from benchmarks.readme import README, read_results, renew
+from tools.pictures import PICTURE
+from tools.tables import README, read_results, renew
 
 ROOT = README.parent
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -14,7 +14,7 @@ FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 def test_the_readmes_tables_are_those_of_the_last_benchmarks():
     text = README.read_text()
-    assert renew(text, read_results()) == text, "run `python -m benchmarks.readme`"
+    assert renew(text, read_results()) == text, "run `python -m tools.tables`"
 
 
 def test_a_record_of_the_demo_is_of_all_its_stages(tmp_path):

@@ -40,7 +40,7 @@ _LEAVE_ONLY = """shown => {
 
 def main() -> None:
     """Draws the picture of a run's report."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.pictures", description=__doc__)
     parser.add_argument("--run", default="demo/runs/mf", help="with a report of three pages (default: demo/runs/mf)")
     given = parser.parse_args()
     report = Path(given.run, "report.html").resolve()

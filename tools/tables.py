@@ -1,46 +1,92 @@
-"""Writes the README's tables from `results/*.json`, between its markers; `--check` only says whether they agree."""
+"""Writes the result tables of README and `docs/benchmarks.md` from `benchmarks/results/*.json`, between markers."""
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.demo import METRICS
 from benchmarks.harness import RESULTS, told
-from trainer.ranking.report import FOOTNOTE, metric_cells
+from trainer.evaluation.tables import FOOTNOTE, metric_cells
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README, BENCHMARKS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
 
+METRICS = ("ndcg@20", "recall@20", "mrr@20", "hit_rate@20", "coverage@20")
 
-def main() -> int:
-    """Renews the tables; with `--check`, fails where they differ from the results."""
-    text = README.read_text()
-    renewed = renew(text, read_results())
-    if "--check" in sys.argv:
-        return int(renewed != text)
-    README.write_text(renewed)
-    return 0
+Results = Mapping[str, dict[str, Any]]
+"""The latest record of each benchmark by name."""
 
 
 def read_results() -> dict[str, dict[str, Any]]:
-    """Every benchmark's last record by name."""
+    """Reads the latest record of every benchmark."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
 
 
-def renew(text: str, results: Mapping[str, dict[str, Any]]) -> str:
-    """The README with each marked part made anew from its benchmark's record."""
-    for name, make in _PARTS.items():
+def render_document(path: Path) -> str:
+    """The document with its tables rebuilt from the latest records."""
+    return renew(path.read_text(), _PARTS[path], read_results())
+
+
+def renew(text: str, parts: Mapping[str, Callable[[Results], str]], results: Results) -> str:
+    """Replaces each marked part of a document with one rebuilt from the records.
+
+    Raises:
+      ValueError: the document lacks the markers of a part.
+    """
+    for name, render in parts.items():
         begin, end = f"<!-- results of {name} -->\n", f"<!-- end of {name} -->"
         before, found, rest = text.partition(begin)
         if not found or end not in rest:
-            raise ValueError(f"{README.name} lacks the markers of {name}")
-        after = rest[rest.index(end) :]
-        text = f"{before}{begin}{make(results)}\n{after}"
+            raise ValueError(f"no markers of {name}; add `{begin.strip()}` and `{end}`")
+        text = f"{before}{begin}{render(results)}\n{rest[rest.index(end) :]}"
     return text
 
 
-def _quality(results: Mapping[str, dict[str, Any]]) -> str:
+class Target(NamedTuple):
+    """A target of the project and what was measured."""
+
+    what: str
+    bound: str
+    measured: str
+    is_met: bool
+
+
+def read_targets(results: Results) -> list[Target]:
+    """All targets: those of quality, then those of speed."""
+    quality = results["quality"]["figures"]["targets"]
+    rows = [Target(row["what"], row["target"], told(row["reached"]), row["is_met"]) for row in quality]
+    for claim in _SPEEDS:
+        figures = results[claim.benchmark]["figures"]
+        rows.append(Target(claim.what, claim.target(figures), claim.reached(figures), claim.is_met(figures)))
+    return rows
+
+
+_HEADLINES = {
+    "Next item, MRR@20: `nn` / best tuned nearest neighbours (buyers)": "buyers, next item (all): nn mrr@20",
+    "New items, recall@100: `nn` / most popular of their category": "shop, items without a training event (all)",
+    "`prepare`: 2.76 M events and 20.3 M item properties, 2 cores": "prepare at full size with 20.3 M",
+    "Returning visitors, NDCG@20: `mf` / best tuned peer": "matrix, returning visitors: mf NDCG@20",
+    "Seconds until `mf` is as good as that peer / seconds of the peer's fit": "matrix: seconds until mf reaches",
+    "Training step with 1.6 M embedding rows, examples/s: `mf` / Keras `fit`": "MF step",
+}
+"""Rows of README's table, and how the targets they show start."""
+
+
+def _headlines(results: Results) -> str:
+    targets = read_targets(results)
+    shown = {
+        label: next(target for target in targets if target.what.startswith(start))
+        for label, start in _HEADLINES.items()
+    }
+    rows = [[label, target.bound, target.measured, _met(target.is_met)] for label, target in shown.items()]
+    missed = [target for target in targets if not target.is_met and target not in shown.values()]
+    others = "; ".join(f"{target.what}: {target.measured} (target {target.bound})" for target in missed)
+    met = sum(target.is_met for target in targets)
+    text = f"{met} of {len(targets)} targets are met. Also missed: {others}."
+    return "\n".join([_table(["what", "target", "measured", "met"], rows), "", text])
+
+
+def _demo(results: Results) -> str:
     record = results["demo"]
     rows = [
         [name, *(_cell(metrics.get(metric)) for metric in METRICS), _rating(metrics.get("ratings"))]
@@ -48,20 +94,21 @@ def _quality(results: Mapping[str, dict[str, Any]]) -> str:
     ]
     seconds = sum(record["figures"]["seconds"].values())
     return "\n".join(
-        [_table(["system", *METRICS, "MSE (skill)"], rows), "", _source(record, f"; {seconds:.0f} s in all")]
+        [_table(["system", *METRICS, "MSE (skill)"], rows), "", _source(record, f"; {seconds:.0f} s in total")]
     )
 
 
-def _targets(results: Mapping[str, dict[str, Any]]) -> str:
+def _targets(results: Results) -> str:
     record = results["quality"]
     rows = [
         [row["what"], row["target"], told(row["reached"]), row["beside"], _met(row["is_met"])]
         for row in record["figures"]["targets"]
     ]
-    return "\n".join([_table(["what", "target", "reached", "beside", "met"], rows), "", _source(record, "")])
+    header = ["what", "target", "measured", "compared with", "met"]
+    return "\n".join([_table(header, rows), "", _source(record, "")])
 
 
-def _returning(results: Mapping[str, dict[str, Any]]) -> str:
+def _returning(results: Results) -> str:
     record = results["quality"]
     ranking = record["figures"]["matrix"]["measured"]["ranking"]
     by_ndcg = dict(sorted(ranking.items(), key=lambda system: -system[1]["ndcg@20"]["value"]))
@@ -72,18 +119,18 @@ def _returning(results: Mapping[str, dict[str, Any]]) -> str:
     )
 
 
-def _speed(results: Mapping[str, dict[str, Any]]) -> str:
+def _speed(results: Results) -> str:
     rows = []
     for claim in _SPEEDS:
         record = results[claim.benchmark]
         figures = record["figures"]
         cells = [claim.what, claim.target(figures), claim.reached(figures), _met(claim.is_met(figures))]
         rows.append([*cells, f"`{record['command']}`", record["commit"]])
-    table = _table(["what", "target", "reached", "met", "command", "commit"], rows)
+    table = _table(["what", "target", "measured", "met", "command", "commit"], rows)
     return "\n".join([table, "", f"On {_on(results['preprocessing'])}."])
 
 
-def _full_size(results: Mapping[str, dict[str, Any]]) -> str:
+def _full_size(results: Results) -> str:
     record = results["full_size"]
     rows = [
         [name, f"{stage['seconds']:.0f}", f"{stage['peak_gib']:.1f}"]
@@ -92,13 +139,13 @@ def _full_size(results: Mapping[str, dict[str, Any]]) -> str:
     figures = record["figures"]
     data, run = (figures["report_bytes"][name] / 1e6 for name in ("dataset", "run"))
     text = (
-        f"`recommend` is for {figures['recommended_visitors']:,} visitors. The reports have {data:.2f} MB (the "
-        f"dataset's) and {run:.2f} MB (the run's, all three pages); the bound is 2 MB."
+        f"`recommend` serves {figures['recommended_visitors']:,} visitors. The dataset's report takes {data:.2f} MB, "
+        f"the run's with all three pages {run:.2f} MB; the limit is 2 MB."
     )
     return "\n".join([_table(["stage", "seconds", "peak GiB"], rows), "", text, "", _source(record, "")])
 
 
-def _scaling(results: Mapping[str, dict[str, Any]]) -> str:
+def _scaling(results: Results) -> str:
     figures = results["scaling"]["figures"]
     rows = [
         [batch, place, *(_milliseconds(measured.get(way)) for way in ("sharded", "exchange_alone", "mirrored"))]
@@ -108,20 +155,23 @@ def _scaling(results: Mapping[str, dict[str, Any]]) -> str:
         for batch in ("factorization", "popular", "towers")
         for place, measured in figures[batch].items()
     ]
-    header = ["batch", "replicas", "ms", "of it without compute", "mirrored ms", "MB moved", "least", "all-reduce"]
-    saved = figures["checkpoint"]
+    header = ["batch", "replicas", "ms", "ms without compute", "mirrored ms", "MB moved", "minimum", "all-reduce"]
+    header += ["mirrored MB", "table MiB per replica", "memory MiB per replica", "process peak MiB", "mirrored peak"]
+    text = _checkpoint_cost(figures["checkpoint"])
+    return "\n".join([_table(header, rows), "", text, "", _source(results["scaling"], "")])
+
+
+def _checkpoint_cost(saved: Mapping[str, Any]) -> str:
     lost = saved["seconds_of_training_lost"]
-    text = (
-        f"A checkpoint of {saved['mib']:,} MiB: training stands still {saved['seconds_until_copied']:.2f} s while it "
-        f"is copied; waited for, as at SIGTERM, it takes {saved['seconds_when_waited_for']:.1f} s. In "
-        f"{saved['pairs']} pairs a stretch of training with a checkpoint took {lost['median']:.1f} s longer than one "
-        f"without (quartiles {lost['quartiles'][0]:.1f} and {lost['quartiles'][1]:.1f}), writing itself "
-        f"{saved['cpu_seconds_of_writing']:.1f} CPU seconds: with one checkpoint a minute, training is "
-        f"{saved['slowdown_at_one_a_minute']:.1%} slower, {saved['slowdown_at_most']:.1%} at most (target: 5%)."
+    low, high = lost["quartiles"]
+    return (
+        f"A checkpoint of {saved['mib']:,} MiB pauses training for {saved['seconds_until_copied']:.2f} s, while it is "
+        f"copied; when the run waits for it, as at SIGTERM, it takes {saved['seconds_when_waited_for']:.1f} s. In "
+        f"{saved['pairs']} pairs, training with a checkpoint took {lost['median']:.1f} s longer than without "
+        f"(quartiles {low:.1f} and {high:.1f}); writing took {saved['cpu_seconds_of_writing']:.1f} CPU seconds. "
+        f"One checkpoint per minute slows training by {saved['slowdown_at_one_a_minute']:.1%}, at most "
+        f"{saved['slowdown_at_most']:.1%} (target: 5%)."
     )
-    header += ["mirrored MB", "table MiB a replica", "memory MiB a replica", "peak MiB of a process", "mirrored peak"]
-    table = _table(header, rows)
-    return "\n".join([table, "", text, "", _source(results["scaling"], "")])
 
 
 def _milliseconds(measured: Mapping[str, float] | None) -> str:
@@ -136,18 +186,8 @@ def _megabytes(size: float) -> str:
     return f"{size / 1e6:.1f}"
 
 
-_PARTS: dict[str, Callable[[Mapping[str, dict[str, Any]]], str]] = {
-    "demo": _quality,
-    "quality": _targets,
-    "returning visitors": _returning,
-    "speed": _speed,
-    "full_size": _full_size,
-    "scaling": _scaling,
-}
-
-
 class _Claim(NamedTuple):
-    """A line of the table of speed; `target`, `reached` and `is_met` are told of the figures of a benchmark."""
+    """A row of the table of speed; `target`, `reached` and `is_met` read the figures of a benchmark."""
 
     what: str
     benchmark: str
@@ -157,7 +197,7 @@ class _Claim(NamedTuple):
 
 
 def _prepares(what: str, stage: str, name: str) -> _Claim:
-    """Preprocessing takes no more seconds and memory than the targets of a name."""
+    """Preprocessing stays within the targets of that name for seconds and memory."""
 
     def bounds(figures: Mapping[str, Any]) -> tuple[float, float]:
         return figures["targets"][f"{name}_seconds"], figures["targets"][f"{name}_gib"]
@@ -176,7 +216,7 @@ def _prepares(what: str, stage: str, name: str) -> _Claim:
 
 
 def _report_adds(what: str, key: str) -> _Claim:
-    """The report adds no more than its target to preprocessing, without item properties and with them."""
+    """The report slows preprocessing by no more than its target, without and with item properties."""
 
     def added(figures: Mapping[str, Any]) -> list[float]:
         return [figures[inputs]["cpu_seconds"][key] for inputs in ("events", "with_properties")]
@@ -196,7 +236,7 @@ def _is_times(figures: Mapping[str, Any]) -> bool:
 
 _SPEEDS = (
     _Claim(
-        "preprocessing, 1,000,000 events: rows/s against row dicts through TF-Transform (imports left out of both)",
+        "prepare, 1,000,000 events: rows/s / row dicts through TF-Transform (imports excluded from both)",
         "preprocessing",
         lambda figures: f"≥ {figures['targets']['ratio']} ×",
         lambda figures: (
@@ -205,22 +245,24 @@ _SPEEDS = (
         ),
         lambda figures: figures["million_events"]["ratio"] >= figures["targets"]["ratio"],
     ),
-    _prepares("preprocessing, full size (2.76 M events)", "full_size_events", "events"),
-    _prepares("the same with 20.3 M item-property rows", "full_size_with_properties", "properties"),
+    _prepares("prepare at full size (2.76 M events)", "full_size_events", "events"),
+    _prepares("prepare at full size with 20.3 M item-property rows", "full_size_with_properties", "properties"),
     _report_adds(
-        "what counting for the report adds to preprocessing, CPU seconds of jobs in turns: events; with properties",
+        "statistics for the report: additional CPU seconds of prepare, events; with properties",
         "added_by_counting",
     ),
-    _report_adds("the same with the report drawn", "added"),
+    _report_adds(
+        "statistics and drawing of the report: additional CPU seconds of prepare, events; with properties", "added"
+    ),
     _Claim(
-        "synthesize, full size with properties; calibrated figures within 10% of the real data's",
+        "synthesize, full size with properties; calibrated figures within 10% of the real data",
         "synthesize",
         lambda _: "≤ 180 s, all",
         lambda figures: f"{figures['seconds']:.0f} s, {figures['within']} of {figures['of']}",
         lambda figures: figures["seconds"] <= 180 and figures["within"] == figures["of"],
     ),
     _Claim(
-        "input, rows/s into shuffled batches of 8,192: against one-row Examples with batched `parse_example`",
+        "input, rows/s into shuffled batches of 8,192 / one-row Examples with batched `parse_example`",
         "input",
         lambda figures: (
             f"≥ {figures['targets']['ratio']} ×, ≥ {figures['targets']['block_rows_per_second'] / 1e6:g} M rows/s"
@@ -231,7 +273,7 @@ _SPEEDS = (
         ),
     ),
     _Claim(
-        "MF step, 1.4 M + 235,000 rows of 64, batch 8,192: examples/s against Keras `fit`, both with Adam",
+        "MF step, 1.4 M + 235,000 rows of 64, batch 8,192: examples/s / Keras `fit`, both with Adam",
         "mf_step",
         lambda figures: f"≥ {figures['targets']['ratio']} ×",
         lambda figures: f"{figures['ratio']:.0f} ×; without huge pages: {figures['ratio_small_pages']:.0f} ×",
@@ -245,7 +287,7 @@ _SPEEDS = (
         lambda figures: _slowest(figures) < 1,
     ),
     _Claim(
-        "exact top 20 of 235,000 items of 64: queries/s against `implicit`'s C++, in turns",
+        "exact top 20 of 235,000 items of 64: queries/s / `implicit`'s C++, interleaved",
         "top_k",
         lambda figures: f"≥ {figures['targets']['ratio']} ×",
         lambda figures: (
@@ -290,5 +332,15 @@ def _on(record: Mapping[str, Any]) -> str:
     return f"{machine['cpus']} cores ({machine['processor']}), no GPU"
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+_PARTS: dict[Path, dict[str, Callable[[Results], str]]] = {
+    README: {"headlines": _headlines},
+    BENCHMARKS: {
+        "demo": _demo,
+        "quality": _targets,
+        "returning visitors": _returning,
+        "speed": _speed,
+        "full_size": _full_size,
+        "scaling": _scaling,
+    },
+}
+"""The generated parts of each document."""

@@ -10,7 +10,7 @@ import pytest
 
 import preprocessing.cli
 import trainer.cli
-from benchmarks.pictures import draw
+from tools.pictures import draw
 from contract.layout import DatasetLayout
 from contract.schema import Split
 from tests.browser import needs_chromium, open_page, open_tables_by_keyboard, texts_outside

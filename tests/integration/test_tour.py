@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.readme import README
+from tools.tables import README
 
 NOTEBOOK = README.parent / "docs/tour.ipynb"
 

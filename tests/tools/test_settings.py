@@ -2,12 +2,12 @@
 
 from dataclasses import fields
 
-from benchmarks.settings import SETTINGS, described, render
+from tools.settings import SETTINGS, described, render
 from trainer.config.run import AdagradConfig, RunConfig, TowersConfig
 
 
 def test_the_page_of_settings_is_that_of_the_dataclasses():
-    assert SETTINGS.read_text() == render(), "run `python -m benchmarks.settings`"
+    assert SETTINGS.read_text() == render(), "run `python -m tools.settings`"
 
 
 def test_what_is_told_over_several_lines_is_told_whole():

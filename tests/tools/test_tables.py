@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.readme import _returning, _speed, read_results
+from tools.tables import _returning, _speed, read_results
 
 RECORD = {"command": "python -m benchmarks.quality", "commit": "abc", "machine": {"cpus": 2, "processor": "CPU"}}
 

@@ -1,0 +1,20 @@
+"""Rewrites every generated document: `python -m tools`."""
+
+import sys
+
+from tools import commands, settings, tables
+
+
+def main() -> int:
+    """Writes the pages of settings and commands, and the result tables of README and the benchmarks page."""
+    pages = {settings.SETTINGS: settings.render(), commands.COMMANDS: commands.render()}
+    pages |= {path: tables.render_document(path) for path in (tables.README, tables.BENCHMARKS)}
+    for path, text in pages.items():
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            sys.stderr.write(f"rewrote {path.name}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
