@@ -41,7 +41,7 @@ $(IO_READY): constraints-tensorflow-io.txt setup.py
 	$(call install,$(IO_VENV),constraints-tensorflow-io.txt)
 
 demo: $(READY)   ## the main job on a synthetic shop, or EVENTS=… [ITEM_PROPERTIES=… CATEGORY_TREE=…]
-	@$(BIN)/python -m benchmarks.demo --output "$(DEMO)" $(if $(EVENTS),--events "$(EVENTS)") \
+	@$(BIN)/python -m cartwheel.demo --output "$(DEMO)" $(if $(EVENTS),--events "$(EVENTS)") \
 		$(if $(ITEM_PROPERTIES),--item-properties "$(ITEM_PROPERTIES)") $(if $(CATEGORY_TREE),--category-tree "$(CATEGORY_TREE)")
 
 # Two at a time, for most of them wait or use one core; before, what must not share the cores. A file stays with one

@@ -9,7 +9,7 @@ from setuptools import find_packages, setup
 COMMIT = os.environ.get("CARTWHEEL_COMMIT")
 VERSION = "0.1.0" + (f"+g{COMMIT}" if COMMIT else "")
 
-PACKAGES = ("cartwheel", "common", "contract", "preprocessing", "trainer")
+PACKAGES = ("cartwheel", "common", "contract", "k8s", "preprocessing", "trainer")
 
 # What both jobs import: the contract's codec, Parquet catalogue, storage and progress bars.
 CONTRACT = ["tensorflow>=2.16.2,<2.22", "numpy>=1.26,<2.5", "pyarrow>=18,<26", "fsspec>=2025", "tqdm>=4.66"]
@@ -61,8 +61,10 @@ setup(
     package_data={
         **{name: ["py.typed"] for name in PACKAGES},
         "common.report": ["*.html", "*.css"],
+        "k8s": ["**/*.yaml"],
         "trainer.demo": ["*.html", "*.css", "*.js", "*.svg"],
     },
+    entry_points={"console_scripts": ["cartwheel = cartwheel.__main__:run"]},
     install_requires=CONTRACT,
     extras_require={
         "preprocessing": PREPROCESSING,

@@ -10,6 +10,7 @@ import posixpath
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
+from common.cli import DONE, FAILED, Commands, add_command
 from contract.schema import Split
 from k8s.kubectl import Kubectl, KubectlError
 from k8s.progress import Follower, Screen
@@ -19,12 +20,12 @@ from k8s.state import read_state
 from k8s.submission import Found, NotOwned, SettingsConflict, find, pods_of, remove, submit
 from trainer.config.presets import PRESETS
 
-DONE, FAILED, DETACHED = 0, 1, 130
+DETACHED = 130
+"""Exit status after Ctrl-C, which leaves the step running."""
 _CLOUDS = {"gs": "gke", "s3": "eks", "": "local", "file": "local"}
 _SEVERAL = ("multi-node", "jobset")
 _PLACES = ("events", "item_properties", "category_tree", "output", "data", "workdir")
 """Flags that say where something lies."""
-_SUBMIT = "python k8s/submit.py"
 
 _RUN = "--workdir gs://shop/runs/mf"
 EXAMPLES = {
@@ -42,9 +43,9 @@ EXAMPLES = {
 """Arguments of each command, line by line."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/submit.py") -> int:
     """Runs a command and returns its exit status: 0 done, 1 failed or not submitted, 2 misused, 130 detached."""
-    parser = _build_parser()
+    parser = build_parser(program)
     given = parser.parse_args(arguments)
     screen = Screen()
     try:
@@ -205,10 +206,12 @@ def _is_kept(place: str, overlays: Sequence[str]) -> bool:
     return "local" in overlays and not parts.netloc and posixpath.normpath(parts.path).startswith("/data/")
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def build_parser(program: str = "python k8s/submit.py") -> argparse.ArgumentParser:
+    """Builds the parser of all commands."""
     summary, _, details = str(__doc__).partition("\n\n")
     epilog = f"{details} COMMAND --help tells a command's flags, their defaults and an example."
-    parser = argparse.ArgumentParser(prog=_SUBMIT, description=summary, epilog=epilog, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=program, description=summary, epilog=epilog, allow_abbrev=False)
+    parser.set_defaults(program=program)
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = _add_step(commands, "prepare", "make a dataset from CSV files")
     _add_files(prepare)
@@ -242,20 +245,11 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
-    arguments = " \\\n    ".join(EXAMPLES[name])
-    command: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog=f"example:\n  {_SUBMIT} {name} {arguments}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    return command
+def _add_command(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
+    return add_command(commands, name, summary, " \\\n    ".join(EXAMPLES[name]))
 
 
-def _add_step(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
+def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
     """A command that submits, with the flags on where its steps run."""
     command = _add_command(commands, name, text)
     add = command.add_argument
@@ -331,7 +325,7 @@ def _kubectl(given: argparse.Namespace) -> Kubectl:
 def _command(name: str, given: argparse.Namespace) -> str:
     """The command line of another command for the same cluster and namespace."""
     flags = [f" --{flag} {value}" for flag in ("context", "namespace") if (value := getattr(given, flag))]
-    return f"{_SUBMIT} {name}{''.join(flags)}"
+    return f"{given.program} {name}{''.join(flags)}"
 
 
 def _show(diff: Sequence[str], screen: Screen) -> None:

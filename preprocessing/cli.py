@@ -1,44 +1,39 @@
-"""Flags to a frozen config: `python -m preprocessing prepare | report | synthesize | download`; others go to Beam."""
+"""The preprocessing command line: prepare, report, synthesize, download. Unknown flags of prepare go to Beam."""
 
 import argparse
 import gc
-import json
 import logging
-import os
 import shutil
 import signal
 import textwrap
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any, NoReturn
 
-from absl import logging as absl_logging
-
-from common.progress import LogHandler
+from common import cli, logs
+from common.cli import DONE, FAILED, INTERRUPTED, TERMINATED
 from common.settings import apply_settings, settings_of
 from contract.schema import SplitMethod
 from preprocessing.config import PrepareConfig, SplitConfig, parse_when
 
 log = logging.getLogger(__name__)
 
-DONE, FAILED, INTERRUPTED, STOPPED = 0, 1, 130, 128 + signal.SIGTERM
 
-EXAMPLES = {
-    "prepare": "--events shop/events.csv --output dataset --set items.min_count=5",
-    "report": "--data dataset",
-    "synthesize": "--visitors 20000 --output shop",
-    "download": "--output data/retailrocket",
-}
+def main(arguments: Sequence[str] | None = None, *, program: str = "python -m preprocessing") -> int:
+    """Runs a command and returns its exit status.
 
+    Args:
+      arguments: of the command line; None: those of the process.
+      program: how the command line begins, for usage and examples.
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 130 interrupted, 143 SIGTERM."""
-    parser = _build_parser()
+    Returns:
+      0 done; 1 failed; 2 wrong arguments; 130 Ctrl-C; 143 SIGTERM. Nothing is published unless it is 0.
+    """
+    parser = build_parser(program)
     given, others = parser.parse_known_args(arguments)
     if others and given.command != "prepare":
         parser.error(f"unrecognized arguments: {' '.join(others)}")
-    _start_log(verbose=given.verbose)
-    stop = _Stop()
+    logs.start_log(verbose=given.verbose)
+    stop = _ExitOnSigterm()
     signal.signal(signal.SIGTERM, stop)
     try:
         result = _prepare(given, others, parser) if given.command == "prepare" else _COMMANDS[given.command](given)
@@ -46,22 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("interrupted; nothing was published")
         return INTERRUPTED
     except Exception as error:
-        if not stop.is_asked:
+        if not stop.has_come:
             return _fail(error, verbose=given.verbose)
-        # of the exit, Beam made another error
+        # Beam replaced the SystemExit by an error of its own
         log.error("stopped by SIGTERM; nothing was published", exc_info=given.verbose)
-        return STOPPED
-    print(json.dumps(result, indent=2, ensure_ascii=False))
+        return TERMINATED
+    cli.print_result(result, _SUMMARIES[given.command], as_json=given.json)
     return DONE
 
 
 def _fail(error: Exception, *, verbose: bool) -> int:
-    """Tells what went wrong, in one line."""
+    """Logs an error in one line."""
     if isinstance(error, ValueError | OSError | ModuleNotFoundError):
-        # Beam adds to a message where in its graph it was raised
+        # Beam appends where in its graph the error was raised
         log.error("%s", str(error).partition(" [while running ")[0], exc_info=verbose)
     else:
-        log.error("%s: %s (--verbose shows where)", type(error).__name__, _last_line(error), exc_info=verbose)
+        log.error("%s: %s (--verbose shows the traceback)", type(error).__name__, _last_line(error), exc_info=verbose)
     return FAILED
 
 
@@ -70,12 +65,16 @@ def _prepare(given: argparse.Namespace, others: list[str], parser: argparse.Argu
         config = _prepare_config(given)
     except ValueError as error:
         parser.error(str(error))
-    # imported only now: TensorFlow and Beam take seconds, and --help and wrong flags should not wait for them
+    logs.import_tensorflow(verbose=given.verbose)
+    if not given.verbose:
+        # Beam raises every error that it logs; without this, users would read it twice
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    # imported only now: Beam takes seconds, and --help and wrong flags should answer at once
     from preprocessing.beam.graphs import beam_options
     from preprocessing.pages.report import try_to_write_report
     from preprocessing.pipeline import prepare
 
-    gc.freeze()  # the modules' 1.5 million objects stay: a collection need not visit them
+    gc.freeze()  # 1.5 million objects of the imports need not be visited by every collection
     try:
         options = beam_options(others)
     except ValueError as error:
@@ -105,6 +104,38 @@ def _download(given: argparse.Namespace) -> dict[str, Any]:
 _COMMANDS = {"report": _report, "synthesize": _synthesize, "download": _download}
 
 
+def _summarize_dataset(result: dict[str, Any]) -> str:
+    sizes = result["vocabularies"]
+    splits = ", ".join(f"{name} {split['rows']:,}" for name, split in result["splits"].items())
+    rejected = sum(result["rejected"].values()) if isinstance(result["rejected"], dict) else result["rejected"]
+    return "\n".join(
+        [
+            f"Prepared {result['dataset']}: {result['events']:,} events, {sizes['visitors']:,} visitors and "
+            f"{sizes['items']:,} items in training",
+            f"Events per split: {splits}",
+            f"Left out of {result['rows']:,} rows: {rejected:,} rejected, {result['duplicates']:,} duplicates, "
+            f"events of {result['robot_visitors']:,} robots",
+            *([f"Report: {result['report']}"] if result["report"] else []),
+        ]
+    )
+
+
+def _summarize_shop(result: dict[str, Any]) -> str:
+    events = sum(result["event_rows"].values())
+    return (
+        f"Wrote a synthetic shop of {result['visitors']:,} visitors, {events:,} events and "
+        f"{result['items_with_properties']:,} items to {result['output']}"
+    )
+
+
+_SUMMARIES = {
+    "prepare": _summarize_dataset,
+    "report": lambda result: f"Report: {result['report']}",
+    "synthesize": _summarize_shop,
+    "download": lambda result: "\n".join(f"Downloaded {path}" for path in result["files"].values()),
+}
+
+
 def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
     split = SplitConfig(
         method=SplitMethod(given.split), validation_from_ms=given.validation_from, test_from_ms=given.test_from
@@ -120,60 +151,53 @@ def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
     return apply_settings(config, given.set)
 
 
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m preprocessing",
-        description=__doc__,
-        epilog="COMMAND --help tells a command's flags, their defaults and an example. @FILE among the arguments "
-        "stands for those in the file, one a line.",
-        fromfile_prefix_chars="@",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=metadata.version("cartwheel"))
-    commands = parser.add_subparsers(dest="command", required=True)
+def build_parser(program: str = "python -m preprocessing") -> argparse.ArgumentParser:
+    """Builds the parser of all commands."""
+    parser, commands = cli.make_parser(program, str(__doc__))
     _add_prepare(commands)
-    report = _add_command(commands, "report", "draw a dataset's statistics anew, as report.html in it")
-    report.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset")
-    synthesize = _add_command(
-        commands, "synthesize", "write a Retailrocket-like shop: events, properties, category tree"
+    report = cli.add_command(
+        commands, "report", "redraw the statistics of a dataset as report.html in it", "--data dataset"
     )
-    synthesize.add_argument("--visitors", type=int, required=True, help="how many visitors the shop has")
-    synthesize.add_argument("--seed", type=int, default=0, help="the same seed gives the same shop (default: 0)")
-    synthesize.add_argument("--output", required=True, metavar="DIR", help="directory to make")
-    download = _add_command(commands, "download", "fetch the real Retailrocket files with your Kaggle account")
-    download.add_argument("--output", required=True, metavar="DIR", help="directory to make")
+    report.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset")
+    synthesize = cli.add_command(
+        commands,
+        "synthesize",
+        "write a synthetic shop: events, item properties, category tree",
+        "--visitors 20000 --output shop",
+    )
+    synthesize.add_argument("--visitors", type=int, required=True, help="number of visitors")
+    synthesize.add_argument("--seed", type=int, default=0, help="the same seed writes the same shop (default: 0)")
+    synthesize.add_argument("--output", required=True, metavar="DIR", help="new directory")
+    download = cli.add_command(
+        commands,
+        "download",
+        "fetch the real Retailrocket files with your Kaggle account",
+        "--output data/retailrocket",
+    )
+    download.add_argument("--output", required=True, metavar="DIR", help="new directory")
+    for command in commands.choices.values():
+        cli.add_output_flags(command)
     return parser
 
 
-def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog=f"example:\n  python -m preprocessing {name} {EXAMPLES[name]}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    command.add_argument("--verbose", action="store_true", help="log more, and show where an error came from")
-    return command
-
-
-def _add_prepare(commands: argparse._SubParsersAction) -> None:
+def _add_prepare(commands: cli.Commands) -> None:
     defaults = PrepareConfig(events="")
-    prepare = _add_command(commands, "prepare", "make a dataset from CSV files; flags not listed here go to Beam")
+    prepare = cli.add_command(
+        commands,
+        "prepare",
+        "build a dataset from CSV files; flags not listed here go to Beam",
+        "--events shop/events.csv --output dataset --set items.min_count=5",
+    )
     add = prepare.add_argument
     add("--events", required=True, metavar="GLOB", help=".csv or .csv.gz: timestamp (ms), visitorid, event, itemid")
     add("--item-properties", metavar="GLOB", help=".csv or .csv.gz: timestamp (ms), itemid, property, value")
     add("--category-tree", metavar="FILE", help="categoryid, parentid (empty: a root)")
-    add("--output", required=True, metavar="DATASET", help="directory to make; it appears whole or not at all")
-    add(
-        "--split", choices=[str(method) for method in SplitMethod], default="time", help="of the events (default: time)"
-    )
+    add("--output", required=True, metavar="DATASET", help="new directory; published whole or not at all")
+    methods = [str(method) for method in SplitMethod]
+    add("--split", choices=methods, default="time", help="how events are split (default: time)")
     add("--validation-from", type=_when, metavar="WHEN", help="first cut: ISO 8601 (UTC) or ms; default: 0.8 quantile")
     add("--test-from", type=_when, metavar="WHEN", help="second cut; default: the 0.9 quantile of event time")
-    add(
-        "--baseline", metavar="DATASET", help="an earlier dataset of the shop: warn or fail where this one is unlike it"
-    )
+    add("--baseline", metavar="DATASET", help="an earlier dataset of the shop: warn or fail if this one differs")
     share, daily = defaults.max_reject_share, defaults.max_events_per_day
     add(
         "--max-reject-share",
@@ -183,21 +207,14 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
         help=f"of bad rows; above: fail (default: {share})",
     )
     add("--max-events-per-day", type=int, default=daily, metavar="N", help=f"above: a robot (default: {daily})")
-    add(
-        "--set",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any other setting, as items.min_count=5",
-    )
+    cli.add_settings_flag(prepare, "items.min_count=5")
     settings = "settings and their defaults: " + ", ".join(_other_settings(defaults))
-    width = shutil.get_terminal_size().columns - 2  # as argparse has it for all but a text that is laid out already
+    width = shutil.get_terminal_size().columns - 2  # argparse wraps to this width, but not in a raw epilog
     prepare.epilog = f"{prepare.epilog}\n\n{textwrap.fill(settings, width, break_on_hyphens=False)}"
 
 
 def _other_settings(defaults: PrepareConfig) -> list[str]:
-    """Settings that have no flag of their own, as KEY=VALUE."""
+    """Settings without a flag of their own, as KEY=VALUE."""
     with_flag = {"events", "item_properties", "category_tree", "max_reject_share", "max_events_per_day"}
     with_flag |= {"split.method", "split.validation_from_ms", "split.test_from_ms"}
     others = {key: value for key, value in settings_of(defaults).items() if key not in with_flag}
@@ -211,33 +228,15 @@ def _when(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _start_log(*, verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=[LogHandler()],
-    )
-    if verbose:
-        return
-    # before TensorFlow is imported: it reads the variable once; its notices on CPU features say nothing to a user
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    for name in ("tensorflow", "apache_beam"):
-        logging.getLogger(name).setLevel(
-            logging.CRITICAL
-        )  # what Beam logs as an error is raised as well, and told once
-    absl_logging.set_verbosity(absl_logging.ERROR)
-
-
-class _Stop:
-    """Ends the program at SIGTERM by way of the cleaning up that an exception causes."""
+class _ExitOnSigterm:
+    """Raises SystemExit at SIGTERM, so that what an exception cleans up is cleaned up."""
 
     def __init__(self) -> None:
-        self.is_asked = False
+        self.has_come = False
 
     def __call__(self, *_: object) -> NoReturn:
-        self.is_asked = True
-        raise SystemExit(STOPPED)
+        self.has_come = True
+        raise SystemExit(TERMINATED)
 
 
 def _last_line(error: Exception) -> str:

@@ -1,64 +1,47 @@
-"""Flags to the trainer's jobs: `python -m trainer COMMAND`."""
+"""The trainer's command line: train, evaluate, export, recommend, report, demo, doctor."""
 
 import argparse
 import json
 import logging
-import os
 import signal
 import sys
 import textwrap
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any, NoReturn
 
-from absl import logging as absl_logging
-
-from common.progress import LogHandler
+from common import cli, logs
+from common.cli import DONE, FAILED, INTERRUPTED, PREEMPTED, TERMINATED
 from common.settings import apply_settings
 from contract.schema import Split
 from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
 from trainer.distributed.preemption import Preempted
 from trainer.evaluation.config import EvaluationConfig
+from trainer.pages import summaries
 
 log = logging.getLogger(__name__)
 
-DONE, FAILED, MISUSED, PREEMPTED = 0, 1, 2, 75
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
-
-EXAMPLES = {
-    "train": "--preset mf --data demo/dataset --workdir demo/runs/mf --set epochs=3",
-    "evaluate": "--workdir demo/runs/mf --split test",
-    "export": "--workdir demo/runs/mf --output demo/export",
-    "recommend": "--workdir demo/runs/mf --output demo/recommendations --k 10",
-    "report": "--workdir demo/runs/mf",
-    "demo": "--model demo/export --data demo/dataset",
-    "doctor": "demo/dataset s3://shop/runs",
-}
-
-_FORMATS = ("parquet", "jsonl")  # of `trainer.recommend`, whose import takes seconds
+_FORMATS = ("parquet", "jsonl")  # those of `trainer.recommend`, whose import takes seconds
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 0 done, 1 failed, 2 misused, 75 preempted and resumable.
+def main(arguments: Sequence[str] | None = None, *, program: str = "python -m trainer") -> int:
+    """Runs a command and returns its exit status.
 
-    A worker that lost another of its workers was preempted, too. SIGTERM ends `train` with 75 and the other commands,
-    which publish nothing then, with 143; Ctrl-C ends any with 130, and `demo`,
-    which ends in no other way, with 0.
+    Args:
+      arguments: of the command line; None: those of the process.
+      program: how the command line begins, for usage and examples.
+
+    Returns:
+      0 done; 1 failed; 2 wrong arguments; 75 `train` was preempted, or another worker was lost, and the same command
+      resumes the run; 130 Ctrl-C (0 for `demo`, which ends in no other way); 143 SIGTERM, nothing was published.
     """
-    parser = _build_parser()
+    parser = build_parser(program)
     given = parser.parse_args(arguments)
     config = _read_config(given, parser)
-    logging.basicConfig(
-        level=logging.DEBUG if given.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=[LogHandler()],
-    )
-    if not given.verbose:
-        _quiet_libraries()
-    _stop_on_sigterm(PREEMPTED if given.command == "train" else TERMINATED)
+    logs.start_log(verbose=given.verbose)
+    _exit_on_sigterm(PREEMPTED if given.command == "train" else TERMINATED)
     try:
+        logs.import_tensorflow(verbose=given.verbose)
         result = _run(given, config)
     except (ValueError, OSError) as error:
         log.error("%s", error, exc_info=given.verbose)
@@ -68,32 +51,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return PREEMPTED
     except KeyboardInterrupt:
         resumes = given.command in ("train", "recommend")
-        log.error("interrupted; %s", "the same command goes on" if resumes else "nothing was published")
+        log.error("interrupted; %s", "run the same command again to resume" if resumes else "nothing was published")
         return INTERRUPTED
     except Exception as error:
-        # a log that nobody watches keeps where it happened: it may be the only trace of a run of many hours
+        # a log file keeps the traceback: it may be the only trace of a run of many hours
         if given.verbose or not sys.stderr.isatty():
-            log.error("not foreseen, and so told in full:", exc_info=True)
+            log.error("unexpected error; traceback:", exc_info=True)
         log.error("%s: %s; %s", type(error).__name__, textwrap.shorten(str(error), 500), _advice(error))
         return FAILED
-    print(json.dumps(result, indent=2, ensure_ascii=False))
+    cli.print_result(result, summaries.SUMMARIES[given.command], as_json=given.json)
     return DONE if result.get("is_healthy", True) else FAILED
 
 
 _ADVICE = {
-    "MemoryError": "there is too little memory: set a smaller input.batch_size or model.dim",
-    "ResourceExhaustedError": "the device has too little memory: set a smaller input.batch_size or model.dim",
-    "ModuleNotFoundError": "`pip install '.[trainer]'` in the clone brings what is missing",
+    "MemoryError": "the machine ran out of memory; lower input.batch_size or model.dim",
+    "ResourceExhaustedError": "the device ran out of memory; lower input.batch_size or model.dim",
+    "ModuleNotFoundError": "install the missing package with `pip install '.[trainer]'` in the clone",
 }
 
 
 def _advice(error: Exception) -> str:
-    """What to do about an error that no job foresaw; by name, for TensorFlow's need not be imported yet."""
-    otherwise = "`python -m trainer doctor` checks this machine, and --verbose shows where it happened"
-    return _ADVICE.get(type(error).__name__, otherwise)
+    """What to do about an unexpected error; looked up by name, as TensorFlow may not be imported yet."""
+    default = "`cartwheel doctor` checks this machine, and --verbose shows the traceback"
+    return _ADVICE.get(type(error).__name__, default)
 
 
-# The jobs are imported only when they run: TensorFlow takes seconds, and --help and wrong flags should not wait.
+# The jobs are imported only when they run: TensorFlow takes seconds, and --help and wrong flags should answer at once.
 
 
 def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None) -> dict[str, Any]:
@@ -103,19 +86,25 @@ def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None)
 
 
 def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
+    from common import storage
     from trainer.distributed.cluster import join_cluster
     from trainer.pages.report import try_to_write_report
+    from trainer.runs.layout import RunLayout
     from trainer.runs.record import has_run
     from trainer.train import train
 
     report = None
     try:
         result = train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
-    finally:  # a run that was stopped or failed is the one that is looked at
+    finally:  # the report of a run that was stopped or failed is needed most
         cluster = join_cluster()
-        if (cluster is None or cluster.index == 0) and has_run(given.workdir):
+        is_chief = cluster is None or cluster.index == 0
+        if is_chief and has_run(given.workdir):
             report = try_to_write_report(given.workdir, data=given.data, shown="training")
-    return result | {"report": report}
+    result |= {"report": report}
+    if is_chief:
+        storage.write_bytes(RunLayout(given.workdir).result, (json.dumps(result, indent=2) + "\n").encode())
+    return result
 
 
 def _evaluate(given: argparse.Namespace, config: EvaluationConfig) -> dict[str, Any]:
@@ -123,8 +112,8 @@ def _evaluate(given: argparse.Namespace, config: EvaluationConfig) -> dict[str, 
     from trainer.pages.report import try_to_write_report
 
     result = evaluate(workdir=given.workdir, data=given.data, split=Split(given.split), config=config)
-    try_to_write_report(given.workdir, data=given.data, shown="evaluation")
-    return result
+    report = try_to_write_report(given.workdir, data=given.data, shown="evaluation")
+    return result | {"report": report}
 
 
 def _export(given: argparse.Namespace) -> dict[str, Any]:
@@ -174,7 +163,7 @@ _COMMANDS = {
 
 
 def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:
-    """The command's config with the settings applied; what is wrong with them is a misuse, like a wrong flag."""
+    """Applies --set to the command's config; a wrong setting exits with 2, as a wrong flag does."""
     try:
         if given.command == "train":
             return apply_settings(PRESETS[given.preset], given.set)
@@ -183,121 +172,129 @@ def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         parser.error(str(error))
 
 
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer",
-        description=__doc__,
-        epilog="COMMAND --help tells a command's flags, their defaults and an example. @FILE among the arguments "
-        "stands for those in the file, one a line.",
-        fromfile_prefix_chars="@",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=metadata.version("cartwheel"))
-    commands = parser.add_subparsers(dest="command", required=True)
+def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
+    """Builds the parser of all commands."""
+    parser, commands = cli.make_parser(program, str(__doc__))
     _add_train(commands)
-    evaluate = _add_command(commands, "evaluate", "measure a run's best model beside the baselines")
+    _add_evaluate(commands)
+    _add_export(commands)
+    _add_recommend(commands)
+    report = cli.add_command(
+        commands, "report", "redraw the pages of a run as report.html in it", "--workdir demo/runs/mf"
+    )
+    _add_run(report)
+    _add_demo(commands)
+    doctor = cli.add_command(
+        commands, "doctor", "check this machine and the given directories, and say what to do", "demo/dataset s3://shop"
+    )
+    doctor.add_argument(
+        "uri", nargs="*", metavar="URI", help="to read or write; in a store, a small file is written and removed"
+    )
+    for command in commands.choices.values():
+        cli.add_output_flags(command)
+    return parser
+
+
+def _add_train(commands: cli.Commands) -> None:
+    train = cli.add_command(
+        commands,
+        "train",
+        "train a preset, or resume a stopped run",
+        "--preset mf --data demo/dataset --workdir demo/runs/mf --set epochs=3",
+    )
+    train.add_argument("--preset", required=True, choices=list(PRESETS), help="named settings")
+    train.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset")
+    train.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run; resumed if it exists")
+    train.add_argument(
+        "--warm-start",
+        metavar="RUN",
+        help="start from the vectors of another run, matched by id; its dataset must still be at its original path",
+    )
+    cli.add_settings_flag(train, "epochs=3 model.dim=32")
+
+
+def _add_evaluate(commands: cli.Commands) -> None:
+    evaluate = cli.add_command(
+        commands,
+        "evaluate",
+        "measure the best model of a run next to the baselines",
+        "--workdir demo/runs/mf --split test",
+    )
     _add_run(evaluate)
     # not the training split: a model is not measured on what it has seen
     evaluate.add_argument(
         "--split",
         choices=[str(split) for split in (Split.VALIDATION, Split.TEST)],
         default=str(Split.TEST),
-        help="what to measure on (default: test)",
+        help="the window to measure on (default: test)",
     )
-    _add_set(evaluate, "neighbours.num_neighbours=100, of the baselines")
-    export = _add_command(commands, "export", "publish a run's best model as a SavedModel that takes raw ids")
+    cli.add_settings_flag(evaluate, "neighbours.num_neighbours=100 (a baseline)")
+
+
+def _add_export(commands: cli.Commands) -> None:
+    export = cli.add_command(
+        commands,
+        "export",
+        "publish the best model of a run as a SavedModel that takes raw ids",
+        "--workdir demo/runs/mf --output demo/export",
+    )
     _add_run(export)
-    export.add_argument(
-        "--output", required=True, metavar="URI", help="directory to make; it appears whole or not at all"
+    export.add_argument("--output", required=True, metavar="URI", help="new directory; published whole or not at all")
+
+
+def _add_recommend(commands: cli.Commands) -> None:
+    recommend = cli.add_command(
+        commands,
+        "recommend",
+        "write the best items for all visitors as sharded files",
+        "--workdir demo/runs/mf --output demo/recommendations --k 10",
     )
-    recommend = _add_command(commands, "recommend", "write the best items for everyone as sharded files")
     _add_run(recommend)
     recommend.add_argument(
         "--output",
         required=True,
         metavar="URI",
-        help="directory to make; it appears whole, and a killed command goes on when it is given again",
+        help="new directory; published whole, and a killed command resumes when it is run again",
     )
-    recommend.add_argument("--k", type=int, default=20, help="items a visitor (default: 20)")
+    recommend.add_argument("--k", type=int, default=20, help="items per visitor (default: 20)")
     recommend.add_argument(
-        "--visitors", metavar="FILE", help="ids, one a line, no header; without it: everyone who was seen"
+        "--visitors", metavar="FILE", help="visitor ids, one per line, no header (default: all visitors seen)"
     )
     recommend.add_argument(
         "--format", nargs="+", choices=_FORMATS, default=_FORMATS, help="of the shards (default: both)"
     )
-    _add_run(_add_command(commands, "report", "draw a run's pages anew, as report.html in it"))
-    _add_demo(commands)
-    doctor = _add_command(commands, "doctor", "check this machine, and the directories given, and say what to do")
-    doctor.add_argument(
-        "uri", nargs="*", metavar="URI", help="to read from or write to; in a store a small file is written and removed"
+
+
+def _add_demo(commands: cli.Commands) -> None:
+    demo = cli.add_command(
+        commands,
+        "demo",
+        "serve a page that compares exports side by side",
+        "--model demo/export --data demo/dataset",
     )
-    return parser
-
-
-def _add_train(commands: argparse._SubParsersAction) -> None:
-    train = _add_command(commands, "train", "train a preset, or go on with a run that was stopped")
-    train.add_argument("--preset", required=True, choices=list(PRESETS), help="named settings")
-    train.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset")
-    train.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run; resumed where it exists")
-    train.add_argument(
-        "--warm-start",
-        metavar="RUN",
-        help="begin with the vectors of another run, carried over by id; its dataset must lie where it lay",
-    )
-    _add_set(train, "epochs=3 model.dim=32")
-
-
-def _add_set(command: argparse.ArgumentParser, example: str) -> None:
-    command.add_argument(
-        "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help=f"settings to change: {example}"
-    )
-
-
-def _add_demo(commands: argparse._SubParsersAction) -> None:
-    demo = _add_command(commands, "demo", "serve a page on which exports are tried side by side")
-    demo.add_argument("--model", required=True, nargs="+", metavar="EXPORT", help="what `export` published")
-    demo.add_argument("--data", metavar="DATASET", help="adds categories, availability and visitors' timelines")
+    demo.add_argument("--model", required=True, nargs="+", metavar="EXPORT", help="directories that `export` published")
+    demo.add_argument("--data", metavar="DATASET", help="adds titles, categories, availability and visitors' timelines")
     demo.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="address to listen on; whoever reaches it can ask (default: 127.0.0.1, this machine only)",
+        help="address to listen on, open to all who reach it (default: 127.0.0.1, this machine only)",
     )
-    demo.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
-
-
-def _add_command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog=f"example:\n  python -m trainer {name} {EXAMPLES[name]}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    command.add_argument("--verbose", action="store_true", help="log more, and show where an error came from")
-    return command
+    demo.add_argument("--port", type=int, default=8000, help="0: any free port (default: 8000)")
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run")
-    command.add_argument("--data", metavar="DATASET", help="the run's dataset, where it has moved since training")
+    command.add_argument("--data", metavar="DATASET", help="the run's dataset, if it has moved since training")
 
 
-def _stop_on_sigterm(status: int) -> None:
-    """Ends the program at SIGTERM, until training looks for it itself.
+def _exit_on_sigterm(status: int) -> None:
+    """Exits at SIGTERM until training installs its own handler.
 
-    Without a handler SIGTERM does not end the first process of a container at all; it is killed half a minute later.
+    Without a handler, SIGTERM does not end the first process of a container; it would be killed half a minute later.
     """
 
     def stop(*_: object) -> NoReturn:
         raise SystemExit(status)
 
     signal.signal(signal.SIGTERM, stop)
-
-
-def _quiet_libraries() -> None:
-    # before TensorFlow is imported: it reads the variable once; its notices on CPU features say nothing to a user
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    absl_logging.set_verbosity(absl_logging.ERROR)

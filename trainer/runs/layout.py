@@ -21,6 +21,11 @@ class RunLayout:
         return join(self.root, "run.json")
 
     @property
+    def result(self) -> str:
+        """What the last `train` returned."""
+        return join(self.root, "result.json")
+
+    @property
     def metrics(self) -> str:
         """One JSON object a line: training and validation figures by step."""
         return join(self.root, "metrics.jsonl")

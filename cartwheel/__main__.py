@@ -1,0 +1,13 @@
+"""`python -m cartwheel`, the same as `cartwheel`."""
+
+from cartwheel.cli import main
+from common.storage import exit_process
+
+
+def run() -> None:
+    """Runs the command line and exits; the console script."""
+    exit_process(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,181 @@
+"""The verbs of the `cartwheel` command as functions. The jobs are imported when they are called."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Settings = Mapping[str, Any]
+"""Values by dotted key, such as `{"model.dim": 32, "epochs": 3}`; see the settings reference."""
+
+
+def synthesize(output: str, *, visitors: int = 20_000, seed: int = 0) -> dict[str, Any]:
+    """Writes a synthetic shop: events, item properties and a category tree.
+
+    Args:
+      output: directory, which must not exist.
+      visitors: number of visitors.
+      seed: the same seed writes the same shop.
+    """
+    from preprocessing.synthetic import SynthesisConfig
+    from preprocessing.synthetic import synthesize as write_shop
+
+    return write_shop(SynthesisConfig(visitors=visitors, seed=seed), output)
+
+
+def prepare(
+    events: str,
+    output: str,
+    *,
+    item_properties: str | None = None,
+    category_tree: str | None = None,
+    settings: Settings | None = None,
+    beam_options: Sequence[str] = (),
+    baseline: str | None = None,
+) -> dict[str, Any]:
+    """Builds a prepared dataset, and its report, from an event log.
+
+    Args:
+      events: path or glob of the event log.
+      output: directory of the dataset, which must not exist; published whole or not at all.
+      item_properties: path or glob of the item properties.
+      category_tree: path of the category tree.
+      settings: of `PrepareConfig`.
+      beam_options: flags of Beam, such as `["--runner=PortableRunner", "--job_endpoint=localhost:8099"]`.
+      baseline: an earlier dataset of the same shop, from which this one must not differ too much.
+
+    Raises:
+      ValueError: a setting or the input is wrong.
+      OSError: a file cannot be read or written.
+    """
+    from common.settings import apply_settings
+    from preprocessing import pipeline
+    from preprocessing.beam import graphs
+    from preprocessing.config import PrepareConfig
+    from preprocessing.pages.report import try_to_write_report
+
+    config = PrepareConfig(events=events, item_properties=item_properties, category_tree=category_tree)
+    config = apply_settings(config, _assignments(settings))
+    result = pipeline.prepare(config, output, graphs.beam_options(list(beam_options)), baseline=baseline)
+    return result | {"report": try_to_write_report(output)}
+
+
+def train(
+    data: str, workdir: str, *, preset: str = "mf", settings: Settings | None = None, warm_start: str | None = None
+) -> dict[str, Any]:
+    """Trains a preset, or resumes the run at `workdir`, and draws its report.
+
+    Args:
+      data: prepared dataset.
+      workdir: directory of the run.
+      preset: `mf`, `nn`, `notebook-mf` or `notebook-nn`.
+      settings: of `RunConfig`, on top of the preset.
+      warm_start: another run, whose vectors this one starts from.
+
+    Raises:
+      ValueError: settings, dataset and run do not fit together, or the loss diverged.
+      Preempted: the run was asked to stop and is saved; the same call resumes it.
+    """
+    from common.settings import apply_settings
+    from trainer.config.presets import PRESETS
+    from trainer.pages.report import try_to_write_report
+    from trainer.train import train as run_training
+
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    config = apply_settings(PRESETS[preset], _assignments(settings))
+    result = run_training(config, data=data, workdir=workdir, warm_start=warm_start)
+    return result | {"report": try_to_write_report(workdir, data=data, shown="training")}
+
+
+def evaluate(
+    workdir: str, *, split: str = "test", data: str | None = None, settings: Settings | None = None
+) -> dict[str, Any]:
+    """Ranks the whole catalogue with the run's best model and with the baselines.
+
+    Args:
+      workdir: directory of the run.
+      split: `test` or `validation`.
+      data: the run's dataset, if it has moved since training.
+      settings: of `EvaluationConfig`.
+
+    Raises:
+      ValueError: there is no run, or the dataset is not the run's.
+    """
+    from common.settings import apply_settings
+    from contract.schema import Split
+    from trainer.evaluate import evaluate as measure
+    from trainer.evaluation.config import EvaluationConfig
+    from trainer.pages.report import try_to_write_report
+
+    config = apply_settings(EvaluationConfig(), _assignments(settings))
+    result = measure(workdir=workdir, data=data, split=Split(split), config=config)
+    return result | {"report": try_to_write_report(workdir, data=data, shown="evaluation")}
+
+
+def export(workdir: str, output: str, *, data: str | None = None) -> dict[str, Any]:
+    """Publishes the run's best model as a SavedModel that takes raw ids; `load` opens it.
+
+    Args:
+      workdir: directory of the run.
+      output: new directory; published whole or not at all.
+      data: the run's dataset, if it has moved since training.
+    """
+    from trainer.export import export as publish
+
+    return publish(workdir=workdir, output=output, data=data)
+
+
+def recommend(
+    workdir: str,
+    output: str,
+    *,
+    k: int = 20,
+    visitors: str | None = None,
+    formats: Sequence[str] = ("parquet", "jsonl"),
+    data: str | None = None,
+) -> dict[str, Any]:
+    """Writes the `k` best new items of every visitor as sharded files.
+
+    Args:
+      workdir: directory of the run.
+      output: new directory.
+      k: items per visitor.
+      visitors: file of visitor ids, one per line; None: all visitors seen.
+      formats: `parquet`, `jsonl` or both.
+      data: the run's dataset, if it has moved since training.
+    """
+    from trainer.recommend import recommend as write_lists
+
+    return write_lists(workdir=workdir, output=output, k=k, visitors=visitors, formats=formats, data=data)
+
+
+def report(*, workdir: str | None = None, data: str | None = None) -> str:
+    """Redraws the report of a run (`workdir`) or of a dataset (`data` alone), and returns its path."""
+    if workdir is not None:
+        from trainer.pages.report import write_report as write_run_report
+
+        return write_run_report(workdir, data=data)
+    if data is None:
+        raise ValueError("give workdir=… for the report of a run, or data=… for that of a dataset")
+    from preprocessing.pages.report import write_report as write_dataset_report
+
+    return write_dataset_report(data)
+
+
+def doctor(*uris: str) -> dict[str, Any]:
+    """Checks this machine and the given directories; the findings say what to do."""
+    from trainer.doctor import examine
+
+    return examine(uris)
+
+
+def _assignments(settings: Settings | None) -> list[str]:
+    """Settings as `KEY=VALUE`, the form of the command line."""
+    return [f"{key}={_text(value)}" for key, value in (settings or {}).items()]
+
+
+def _text(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(map(_text, value))
+    return str(value)

@@ -1,0 +1,73 @@
+"""The `cartwheel` command: one verb per job, from an event log to recommendations."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import NamedTuple
+
+PROGRAM = "cartwheel"
+
+
+class Verb(NamedTuple):
+    """A verb of the command and the command line that parses its flags."""
+
+    module: str
+    """Where `main` and `build_parser` of the command line are."""
+    summary: str
+    """What the verb does, in half a line."""
+
+
+VERBS: Mapping[str, Verb] = {
+    "synthesize": Verb("preprocessing.cli", "write a synthetic shop to try things on"),
+    "download": Verb("preprocessing.cli", "fetch the real Retailrocket files with your Kaggle account"),
+    "prepare": Verb("preprocessing.cli", "build a dataset from an event log"),
+    "train": Verb("trainer.cli", "train a model, or resume a stopped run"),
+    "evaluate": Verb("trainer.cli", "rank the whole catalogue and compare with baselines"),
+    "export": Verb("trainer.cli", "publish a SavedModel that takes raw ids"),
+    "recommend": Verb("trainer.cli", "write recommendations for all visitors"),
+    "report": Verb("trainer.cli", "redraw the report of a run (--workdir) or of a dataset (--data)"),
+    "demo": Verb("trainer.cli", "serve a page that compares exports side by side"),
+    "doctor": Verb("trainer.cli", "check this machine and say what to do"),
+    "submit": Verb("k8s.cli", "run the jobs on a Kubernetes cluster"),
+}
+"""All verbs, in the order in which they are used."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a verb and returns its exit status: 0 done, 1 failed, 2 wrong arguments, 75 preempted and resumable."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] not in VERBS:
+        build_parser().parse_args(words)  # prints the help, the version or what is wrong, and exits
+        raise AssertionError("argparse exits without a verb")
+    verb, flags = words[0], words[1:]
+    module = importlib.import_module(_module(verb, flags))
+    if verb == "submit":
+        return module.main(flags, program=f"{PROGRAM} submit")
+    return module.main(words, program=PROGRAM)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser of the help page; each verb's own command line parses its flags."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items())
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage="cartwheel VERB [flags]",
+        description="Product recommendations from an online shop's event log.",
+        epilog=f"verbs, in the order in which they are used:\n{verbs}\n\n"
+        "`cartwheel VERB --help` shows the flags of a verb, their defaults and an example.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=metadata.version("cartwheel"))
+    parser.add_argument("verb", choices=list(VERBS), metavar="VERB", help=argparse.SUPPRESS)
+    return parser
+
+
+def _module(verb: str, flags: Sequence[str]) -> str:
+    """The command line of a verb; a report without a run is that of a dataset."""
+    if verb == "report" and not any(flag.partition("=")[0] in ("--workdir", "--help", "-h") for flag in flags):
+        return "preprocessing.cli"
+    return VERBS[verb].module

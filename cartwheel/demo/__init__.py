@@ -1,0 +1,1 @@
+"""The demo: from an event log to recommendations, one command per stage."""

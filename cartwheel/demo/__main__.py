@@ -1,0 +1,48 @@
+"""Runs the whole path, from an event log to recommendations, and shows what came of it in one screen.
+
+Every stage is a `cartwheel` command in a process of its own, so its seconds include starting Python and importing
+TensorFlow. A stage that is done is not run again.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cartwheel.demo.run import Inputs, run_demo
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the demo."""
+    given = _build_parser().parse_args(arguments)
+    if not given.events and (given.item_properties or given.category_tree):
+        sys.exit("ITEM_PROPERTIES and CATEGORY_TREE need EVENTS; without EVENTS the demo writes a shop of its own")
+    inputs = Inputs(given.events, given.item_properties, given.category_tree)
+    _check_inputs(Path(given.output), inputs)
+    run_demo(Path(given.output), inputs)
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m cartwheel.demo", description=__doc__)
+    parser.add_argument("--output", default="demo", help="directory of all results (default: demo)")
+    parser.add_argument("--events", default="", help="your events instead of a synthetic shop")
+    parser.add_argument("--item-properties", default="", help="your item properties")
+    parser.add_argument("--category-tree", default="", help="your category tree")
+    return parser
+
+
+def _check_inputs(root: Path, inputs: Inputs) -> None:
+    """Exits if the directory holds a demo of other files."""
+    record = root / "inputs.json"
+    if record.exists() and json.loads(record.read_text()) != inputs._asdict():
+        sys.exit(
+            f"{root}/ holds a demo of other files: {record.read_text().strip()}. "
+            "Run `make clean` first, or give another directory with DEMO=…"
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(inputs._asdict()) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Stages of the demo: `cartwheel` commands whose output goes to a log file each."""
+
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_SHOWN_LINES = 20
+"""Last lines of a failed stage's log that are printed."""
+
+
+class Stages:
+    """Runs commands below one directory and prints a line per stage with its seconds."""
+
+    def __init__(self, root: Path) -> None:
+        """Creates the directory of the logs."""
+        self.root, self.logs = root, root / "logs"
+        self.seconds: dict[str, float] = {}
+        self.logs.mkdir(parents=True, exist_ok=True)
+
+    def run(self, verb: str, *flags: object, creates: Path, label: str = "") -> None:
+        """Runs `cartwheel VERB FLAGS` unless its result exists; exits with the end of its log if it fails.
+
+        Args:
+          verb: of the command.
+          flags: of the verb.
+          creates: what the command creates last.
+          label: tells stages of the same verb apart.
+        """
+        name = f"{verb} {label}".strip()
+        if creates.exists():
+            print(f"  {name:22} done before", flush=True)
+            return
+        print(f"  {name:22}", end="", flush=True)
+        words = [verb, *map(str, flags)]
+        log = self.logs / f"{name.replace(' ', '-')}.log"
+        begin = time.perf_counter()
+        with open(log, "wb") as file:
+            done = subprocess.run([sys.executable, "-m", "cartwheel", *words], stdout=file, stderr=file, check=False)
+        self.seconds[name] = round(time.perf_counter() - begin, 1)
+        print(f"{self.seconds[name]:8.1f} s", flush=True)
+        if done.returncode:
+            self._exit(words, log)
+
+    def _exit(self, words: list[str], log: Path) -> None:
+        lines = log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
+        sys.exit(
+            "\n".join(lines)
+            + f"\n\n`{shlex.join(['cartwheel', *words])}` failed. The lines above are the end of {log}; "
+            "results of the stages before it are kept. Run the same command again to continue."
+        )

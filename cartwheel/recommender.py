@@ -1,0 +1,81 @@
+"""An exported model in Python: raw ids in, recommendations out. Needs TensorFlow and nothing else."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Recommendation(NamedTuple):
+    """One recommended item."""
+
+    item_id: str
+    """The shop's own id."""
+    score: float
+    """Higher is better; comparable within one list only."""
+
+
+class Recommender:
+    """The signatures of an export as methods."""
+
+    def __init__(self, model: Any) -> None:
+        """Wraps a loaded SavedModel; `load` opens one."""
+        self._model = model  # keeps the variables of the signatures alive
+        self._signatures = model.signatures
+
+    def recommend(
+        self, *, history: Sequence[str] = (), visitor_id: str = "", k: int = 10, exclude_seen: bool = True
+    ) -> list[Recommendation]:
+        """Recommends items to one visitor.
+
+        Args:
+          history: item ids, oldest first; unknown ones are ignored.
+          visitor_id: helps models that know the visitor; '' for an unknown visitor.
+          k: length of the list.
+          exclude_seen: leave the items of `history` out.
+
+        Returns:
+          At most `k` items, best first.
+        """
+        import tensorflow as tf
+
+        answer = self._signatures["recommend"](
+            visitor_id=tf.constant([visitor_id]),
+            history=tf.constant([list(history) or [""]]),
+            k=tf.constant(k),
+            exclude_seen=tf.constant(exclude_seen),
+        )
+        return _first_list(answer)
+
+    def similar_items(self, item_id: str, *, k: int = 10) -> list[Recommendation]:
+        """Returns at most `k` items most similar to one, best first; none for an unknown item."""
+        import tensorflow as tf
+
+        return _first_list(self._signatures["similar_items"](item_id=tf.constant([item_id]), k=tf.constant(k)))
+
+    def score(self, visitor_id: str, item_ids: Sequence[str]) -> list[float]:
+        """Scores items for one visitor, in the order given."""
+        import tensorflow as tf
+
+        answer = self._signatures["score"](
+            visitor_id=tf.constant([visitor_id] * len(item_ids)), item_id=tf.constant(list(item_ids))
+        )
+        (scores,) = answer.values()
+        return scores.numpy().reshape(-1).tolist()
+
+
+def load(export: str) -> Recommender:
+    """Opens an exported model.
+
+    Args:
+      export: directory that `export` published.
+
+    Raises:
+      OSError: there is no SavedModel.
+    """
+    import tensorflow as tf
+
+    return Recommender(tf.saved_model.load(export))
+
+
+def _first_list(answer: Any) -> list[Recommendation]:
+    items, scores = answer["item_id"].numpy()[0], answer["score"].numpy()[0]
+    return [Recommendation(item.decode(), float(score)) for item, score in zip(items, scores, strict=True) if item]

@@ -1,0 +1,68 @@
+"""Short summaries of the results of the commands, for a terminal of 100 columns."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Result = Mapping[str, Any]
+"""What a command returns, as JSON values."""
+
+
+def summarize_training(result: Result) -> str:
+    """States how long a run was, its best checkpoint, and where the rest is."""
+    lines = [
+        f"Trained {result['name']}: {result['epochs']} epochs, {result['steps']:,} steps, {result['seconds']:.0f} s "
+        f"({result['examples_per_second']:,.0f} examples/s)" + (", stopped early" if result["is_stopped_early"] else "")
+    ]
+    if result["best_step"] is not None:
+        lines.append(
+            f"Best checkpoint: step {result['best_step']:,}, validation {result['validation_metric']} "
+            f"{result['best_validation']:.4f}"
+        )
+    lines.append(f"Whole result: {result['workdir']}/result.json")
+    return _with_report(lines, result)
+
+
+def summarize_evaluation(result: Result) -> str:
+    """Shows the results table of the model's own protocol and names the file with the rest."""
+    from trainer.evaluation.tables import summary_text  # imports NumPy, which --help need not wait for
+
+    lines = [summary_text(result), f"Whole result: {result['workdir']}/evaluation-{result['split']}.json"]
+    return _with_report(lines, result)
+
+
+def summarize_export(result: Result) -> str:
+    """States what was exported and where."""
+    size = f"{result['bytes'] / 1e6:,.1f} MB"
+    lines = [
+        f"Exported {result['items']:,} items and {result['visitors']:,} visitors ({size}) to {result['output']}",
+        f"Signatures: {', '.join(result['signatures'])}",
+    ]
+    return "\n".join([*lines, *([f"Model card: {result['card']}"] if result["card"] else [])])
+
+
+def summarize_recommendations(result: Result) -> str:
+    """States what was written and where."""
+    return f"Wrote {result['k']} items for each of {result['visitors']:,} visitors to {result['output']}"
+
+
+def summarize_health(result: Result) -> str:
+    """Counts the findings of `doctor`, which were logged one by one."""
+    states = [finding["state"] for finding in result["findings"]]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return f"{'Ready' if result['is_healthy'] else 'Not ready'}: {counts}"
+
+
+SUMMARIES: Mapping[str, Callable[[Result], str]] = {
+    "train": summarize_training,
+    "evaluate": summarize_evaluation,
+    "export": summarize_export,
+    "recommend": summarize_recommendations,
+    "report": lambda result: f"Report: {result['report']}",
+    "demo": lambda result: f"Served {result['answered']:,} answers at {result['address']}",
+    "doctor": summarize_health,
+}
+"""The summary of each command's result."""
+
+
+def _with_report(lines: list[str], result: Result) -> str:
+    return "\n".join([*lines, *([f"Report: {result['report']}"] if result.get("report") else [])])
