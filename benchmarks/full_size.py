@@ -34,7 +34,7 @@ def _measure(root: Path) -> None:
     results: dict[str, Any] = {}
 
     def stage(name: str, *arguments: object) -> None:
-        timing = run_command([sys.executable, "-m", *map(str, arguments)])
+        timing = run_command([sys.executable, "-m", *map(str, arguments), "--json"])
         stages[name] = {"seconds": round(timing.seconds, 1), "peak_gib": round(timing.peak_mib / 1024, 2)}
         results[name] = json.loads(timing.stdout)
 

@@ -41,7 +41,7 @@ def _ratings(preset: str, dataset: str, workdir: str) -> dict[str, Any]:
 
 
 def _run(*arguments: str) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(run_command([sys.executable, "-m", *arguments]).stdout)
+    result: dict[str, Any] = json.loads(run_command([sys.executable, "-m", *arguments, "--json"]).stdout)
     return result
 
 

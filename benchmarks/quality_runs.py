@@ -44,7 +44,7 @@ def train(
     if not result.exists():
         command = [sys.executable, "-m", "trainer", "train", "--preset", preset, "--data", str(data)]
         command += ["--workdir", str(workdir), *(["--set", *settings] if settings else [])]
-        result.write_text(run_command(command).stdout)
+        run_command(command)  # writes the result last
     scorer = build_inference_model(read_record(str(workdir)).config, open_dataset(str(data)))
     scorer.fill(read_weights(str(workdir), which))
     return {"scorer": scorer, "seconds": json.loads(result.read_text())["seconds"]}

@@ -108,7 +108,8 @@ def evaluate(
 
     config = apply_settings(EvaluationConfig(), _assignments(settings))
     result = measure(workdir=workdir, data=data, split=Split(split), config=config)
-    return result | {"report": try_to_write_report(workdir, data=data, shown="evaluation")}
+    try_to_write_report(workdir, data=data, shown="evaluation")
+    return result
 
 
 def export(workdir: str, output: str, *, data: str | None = None) -> dict[str, Any]:

@@ -68,4 +68,4 @@ def _captured_stderr(is_noise: Callable[[str], bool]) -> Iterator[None]:
             lines = captured.read().decode(errors="replace").splitlines()
             for line in lines:
                 if has_failed or not is_noise(line):
-                    print(line, file=sys.stderr)
+                    sys.stderr.write(f"{line}\n")

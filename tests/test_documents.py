@@ -194,19 +194,19 @@ def look_up(command: str) -> None:
 def parse(job: str, arguments: list[str], *, has_settings: bool) -> None:
     """Reads arguments as the program does, up to where its work would begin."""
     if job == "preprocessing":
-        parser = preprocessing.cli._build_parser()
+        parser = preprocessing.cli.build_parser()
         given, others = parser.parse_known_args(arguments)
         if others:
             parse_beam_options(given.command, others)
         if given.command == "prepare" and has_settings:
             preprocessing.cli._prepare_config(given)
     elif job == "trainer":
-        parser = trainer.cli._build_parser()
+        parser = trainer.cli.build_parser()
         given = parser.parse_args(arguments)
         if has_settings:
             trainer.cli._read_config(given, parser)
     else:
-        parser = k8s.cli._build_parser()
+        parser = k8s.cli.build_parser()
         given = parser.parse_args(arguments)
         if given.command not in k8s.cli._ASKING:
             k8s.cli._steps(given, k8s.cli._placement(given, parser), parser)

@@ -112,8 +112,8 @@ def _evaluate(given: argparse.Namespace, config: EvaluationConfig) -> dict[str, 
     from trainer.pages.report import try_to_write_report
 
     result = evaluate(workdir=given.workdir, data=given.data, split=Split(given.split), config=config)
-    report = try_to_write_report(given.workdir, data=given.data, shown="evaluation")
-    return result | {"report": report}
+    try_to_write_report(given.workdir, data=given.data, shown="evaluation")
+    return result
 
 
 def _export(given: argparse.Namespace) -> dict[str, Any]:

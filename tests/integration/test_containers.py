@@ -86,7 +86,7 @@ def test_an_image_holds_the_packages_and_nothing_else_of_the_clone(images: Image
 
 
 def test_tables_get_huge_pages_where_the_system_gives_them(images: Images, trainer: str) -> None:
-    findings = json.loads(images.run(trainer, "doctor"))["findings"]
+    findings = json.loads(images.run(trainer, "doctor", "--json"))["findings"]
     (found,) = [finding["found"] for finding in findings if finding["what"] == "huge pages"]
     assert found != "nobody asks for them"
 
@@ -111,7 +111,7 @@ def test_from_an_event_log_in_a_bucket_to_a_model_with_a_stop_on_the_way(
     pods.stop(NAME)
     _, log = process.communicate(timeout=120)
     assert process.returncode == 75, "".join(seen) + log
-    result = json.loads(pods.run(trainer, *train))
+    result = json.loads(pods.run(trainer, *train, "--json"))
     assert (result["workdir"], result["epochs"]) == (run, 15)
     first = json.loads(store.read("run/metrics.jsonl").splitlines()[0])
     assert first["step"] < result["steps"]  # the steps before the stop are kept

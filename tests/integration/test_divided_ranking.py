@@ -37,7 +37,7 @@ def run_together(count: int, *arguments: str) -> list[dict[str, Any]]:
     """What each of so many workers printed."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "trainer", *arguments],
+            [sys.executable, "-m", "trainer", *arguments, "--json"],
             env=environment(cluster),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

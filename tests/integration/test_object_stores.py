@@ -128,7 +128,7 @@ def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         shell.finish(train(shell, base, f"{base}/run"))
         run = ["--workdir", f"{base}/run"]
         jobs = {
-            "evaluate": shell.start("trainer", "evaluate", *run),
+            "evaluate": shell.start("trainer", "evaluate", *run, "--json"),
             "export": shell.start("trainer", "export", *run, "--output", f"{base}/export/1"),
             "recommend": shell.start("trainer", "recommend", *run, "--output", f"{base}/lists", "--k", "3"),
         }

@@ -80,7 +80,7 @@ def typed(command: str) -> tuple[str, list[str]]:
 
 def run(program: str, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict:
     """The result that a command prints."""
-    status = MAIN[program](arguments)
+    status = MAIN[program]([*arguments, "--json"])
     assert status == 0, f"{program} {shlex.join(arguments)}"
     return json.loads(capsys.readouterr().out)
 

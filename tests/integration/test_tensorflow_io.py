@@ -93,7 +93,7 @@ def test_a_run_in_a_bucket_reaches_the_tables_of_one_on_a_disk(store: ObjectStor
 
 def test_a_model_exported_to_a_bucket_is_loaded_from_there(store: ObjectStore) -> None:
     command = ["--workdir", f"{store.bucket}/run", "--output", f"{store.bucket}/export/1"]
-    printed = json.loads(run(store, "-m", "trainer", "export", *command))
+    printed = json.loads(run(store, "-m", "trainer", "export", *command, "--json"))
     assert printed["items"] == 20
     assert {"saved_model.pb", "variables/variables.index"} <= set(store.list_files("export/1/"))
     assert np.isfinite(float(run(store, "-c", LOAD, f"{store.bucket}/export/1")))

@@ -13,7 +13,7 @@ from preprocessing.config import PrepareConfig
 
 @pytest.fixture
 def prepared(monkeypatch):
-    """What `prepare` was called with, played by a stand-in."""
+    """Replaces `prepare` by a function that records its arguments."""
     calls = []
 
     def prepare(config: PrepareConfig, output: str, options: PipelineOptions, *, baseline: str | None) -> dict:
@@ -24,11 +24,11 @@ def prepared(monkeypatch):
     return calls
 
 
-def test_flags_settings_and_beam_options_find_their_way(prepared, capsys):
+def test_flags_settings_and_beam_options_reach_the_job(prepared, capsys):
     arguments = ["prepare", "--events", "e*.csv", "--output", "d", "--max-reject-share", "0.5"]
     cuts = ["--validation-from", "2015-09-01", "--test-from", "1441152000000"]
     others = ["--set", "items.min_count=5", "compress=true", "--runner=DirectRunner", "--direct_num_workers", "2"]
-    assert cli.main([*arguments, *cuts, *others]) == 0
+    assert cli.main([*arguments, *cuts, *others, "--json"]) == 0
     ((config, output, options),) = prepared
     assert (config.events, output) == ("e*.csv", "d")
     assert options.get_all_options()["direct_num_workers"] == 2
@@ -36,14 +36,14 @@ def test_flags_settings_and_beam_options_find_their_way(prepared, capsys):
     assert (config.split.validation_from_ms, config.split.test_from_ms) == (1_441_065_600_000, 1_441_152_000_000)
     assert (config.items.min_count, config.compress, config.max_reject_share) == (5, True, 0.5)
     result = json.loads(capsys.readouterr().out)
-    assert result == {"dataset": "d", "report": None}, "a report that cannot be drawn costs no result"
+    assert result == {"dataset": "d", "report": None}, "the result survives a report that cannot be drawn"
 
 
-def test_arguments_may_stand_in_a_file(prepared, tmp_path):
+def test_arguments_are_read_from_a_file(prepared, tmp_path):
     (tmp_path / "arguments").write_text(
         "--events=e*.csv\n--output=d\n--set=items.min_count=5\n--direct_num_workers=2\n"
     )
-    assert cli.main(["prepare", f"@{tmp_path / 'arguments'}"]) == 0
+    assert cli.main(["prepare", f"@{tmp_path / 'arguments'}", "--json"]) == 0
     ((config, output, options),) = prepared
     assert (config.events, config.items.min_count, output) == ("e*.csv", 5, "d")
     assert options.get_all_options()["direct_num_workers"] == 2
@@ -63,7 +63,7 @@ def test_arguments_may_stand_in_a_file(prepared, tmp_path):
         (["--direct_num_workers", "many"], "Beam refuses"),
     ],
 )
-def test_a_wrong_flag_or_setting_is_a_misuse(prepared, capsys, arguments, message):
+def test_a_wrong_flag_or_setting_exits_with_2(prepared, capsys, arguments, message):
     with pytest.raises(SystemExit) as stop:
         cli.main(["prepare", "--events", "e", "--output", "d", *arguments])
     assert stop.value.code == 2
@@ -71,13 +71,13 @@ def test_a_wrong_flag_or_setting_is_a_misuse(prepared, capsys, arguments, messag
     assert not prepared
 
 
-def test_a_flag_that_no_command_knows_is_a_misuse():
+def test_only_prepare_takes_unknown_flags():
     with pytest.raises(SystemExit) as stop:
         cli.main(["synthesize", "--visitors", "100", "--output", "d", "--runner=DirectRunner"])
     assert stop.value.code == 2
 
 
-def test_an_input_that_cannot_be_used_is_one_line_and_status_1(monkeypatch, caplog):
+def test_a_wrong_input_is_logged_in_one_line_and_exits_with_1(monkeypatch, caplog):
     def prepare(*_, **__):
         raise FileNotFoundError("no file matches nothing.csv; check the path [while running 'Read']")
 
@@ -88,7 +88,7 @@ def test_an_input_that_cannot_be_used_is_one_line_and_status_1(monkeypatch, capl
     assert not record.exc_info
 
 
-def test_sigterm_is_told_by_the_status_whatever_beam_makes_of_it(monkeypatch, caplog):
+def test_sigterm_exits_with_143_even_if_beam_replaces_the_exception(monkeypatch, caplog):
     def prepare(*_, **__):
         try:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -21,11 +21,11 @@ def job(name, function):
 
 @pytest.fixture
 def run_fake(monkeypatch, capsys):
-    """Runs a command whose job is a function: status, standard output and error."""
+    """Runs a command whose job is a function, and returns its status and standard output."""
 
     def run(name, function, *arguments):
         monkeypatch.setitem(sys.modules, f"trainer.{name}", job(name, function))
-        status = cli.main([name, *arguments])
+        status = cli.main([name, *arguments, "--json"])
         return status, capsys.readouterr().out
 
     return run
@@ -63,7 +63,7 @@ assert "tensorflow" not in sys.modules and "keras" not in sys.modules
     assert codes == ["0", "2"]
 
 
-def test_results_are_json_on_standard_output(run_fake):
+def test_json_prints_the_whole_result(run_fake):
     status, out = run_fake("evaluate", answer({"größe": 1}), "--workdir", "RUN")
     assert status == 0
     assert json.loads(out) == {"größe": 1}
@@ -92,7 +92,7 @@ def test_flags_reach_the_jobs(run_fake):
     ]
 
 
-def test_the_formats_of_the_flag_are_those_of_the_job():
+def test_the_flag_offers_the_formats_of_the_job():
     from trainer.recommend import FORMATS
 
     assert cli._FORMATS == FORMATS
@@ -115,7 +115,7 @@ def test_settings_change_the_preset(monkeypatch, capsys):
         return {}
 
     fake_train(monkeypatch, train)
-    assert cli.main([*TRAIN, "--set", "epochs=3", "model.dim=8", "--set", "seed=5"]) == 0
+    assert cli.main([*TRAIN, "--set", "epochs=3", "model.dim=8", "--set", "seed=5", "--json"]) == 0
     assert (given["data"], given["workdir"]) == ("D", "R")
     assert (given["config"].epochs, given["config"].model.dim, given["config"].seed) == (3, 8, 5)
 
@@ -131,10 +131,10 @@ def test_settings_change_the_preset(monkeypatch, capsys):
         (["recommend", "--workdir", "R", "--output", "O", "--k", "many"], "invalid int value"),
         (["recommend", "--workdir", "R", "--output", "O", "--format", "csv"], "invalid choice: 'csv'"),
         (["export", "--workdir", "R"], "required: --output"),
-        ([], "required: command"),
+        ([], "required: COMMAND"),
     ],
 )
-def test_misuse_exits_with_2_and_says_what_is_wrong(arguments, message, capsys):
+def test_wrong_arguments_exit_with_2_and_say_what_is_wrong(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == 2
@@ -145,21 +145,23 @@ def test_misuse_exits_with_2_and_says_what_is_wrong(arguments, message, capsys):
 
 def test_a_preempted_run_exits_with_75_and_prints_no_result(monkeypatch, capsys, caplog):
     module = fake_train(monkeypatch, None)
-    module.train = refuse(Preempted("stopped after step 7; run again to go on"))
+    module.train = refuse(Preempted("stopped after step 7; run the same command again to resume"))
     assert cli.main(TRAIN) == 75
     assert capsys.readouterr().out == ""
     assert "stopped after step 7" in caplog.text
 
 
 @pytest.mark.parametrize("error", [None, Preempted("stopped"), ValueError("the loss is not finite")])
-def test_the_report_is_drawn_however_a_run_ends(monkeypatch, tmp_path, error):
+def test_the_report_is_drawn_whether_a_run_ends_well_or_not(monkeypatch, tmp_path, error):
     drawn = []
-    fake_train(monkeypatch, refuse(error) if error else answer({}))
+    result = {"name": "mf", "workdir": str(tmp_path), "epochs": 1, "steps": 2, "seconds": 3.0, "best_step": None}
+    result |= {"examples_per_second": 4.0, "is_stopped_early": False}
+    fake_train(monkeypatch, refuse(error) if error else answer(result))
     report = SimpleNamespace(try_to_write_report=lambda workdir, **_: drawn.append(workdir))
     monkeypatch.setitem(sys.modules, "trainer.pages.report", report)
     arguments = ["train", "--preset", "mf", "--data", "D", "--workdir", str(tmp_path)]
     cli.main(arguments)
-    assert drawn == [], "no run was begun"
+    assert drawn == [], "no run was started"
     (tmp_path / "run.json").touch()
     cli.main(arguments)
     assert drawn == [str(tmp_path)]
@@ -168,7 +170,7 @@ def test_the_report_is_drawn_however_a_run_ends(monkeypatch, tmp_path, error):
 @pytest.mark.parametrize(
     "error", [ValueError("no run"), FileNotFoundError(2, "No such file", "F"), FileExistsError("O already exists")]
 )
-def test_a_failure_that_users_can_mend_is_one_line_without_a_traceback(run_fake, caplog, error):
+def test_a_failure_that_users_can_fix_is_one_line_without_a_traceback(run_fake, caplog, error):
     status, out = run_fake("export", refuse(error), "--workdir", "R", "--output", "O")
     assert (status, out) == (1, "")
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [str(error)]
@@ -185,42 +187,42 @@ class ResourceExhaustedError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
-        (KeyError("x"), "KeyError: 'x'; `python -m trainer doctor` checks this machine, and --verbose shows where"),
+        (KeyError("x"), "KeyError: 'x'; `cartwheel doctor` checks this machine, and --verbose shows the traceback"),
         (
             ResourceExhaustedError("OOM\nat node"),
-            "ResourceExhaustedError: OOM at node; the device has too little memory",
+            "ResourceExhaustedError: OOM at node; the device ran out of memory",
         ),
         (ModuleNotFoundError("No module named 'tensorflow'"), "pip install '.[trainer]'"),
     ],
 )
-def test_an_unforeseen_failure_ends_in_one_line_that_says_what_to_do(run_fake, caplog, monkeypatch, error, told):
+def test_an_unexpected_error_ends_in_one_line_that_says_what_to_do(run_fake, caplog, monkeypatch, error, message):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     status, out = run_fake("export", refuse(error), "--workdir", "R", "--output", "O")
     assert (status, out) == (1, "")
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert told in line
+    assert message in line
     assert "\n" not in line
     assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize(("is_terminal", "flags"), [(False, []), (True, ["--verbose"])])
-def test_an_unforeseen_failure_keeps_its_traceback_in_a_log(run_fake, caplog, monkeypatch, is_terminal, flags):
+def test_the_log_of_an_unexpected_error_has_its_traceback(run_fake, caplog, monkeypatch, is_terminal, flags):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
     run_fake("export", refuse(KeyError("x")), "--workdir", "R", "--output", "O", *flags)
     assert "Traceback" in caplog.text
     assert caplog.records[-1].getMessage().startswith("KeyError: 'x'; "), "the last line says what is wrong"
 
 
-def test_the_version_is_the_packages(capsys):
+def test_the_version_is_that_of_the_package(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out.strip()[0].isdigit()
 
 
-def test_arguments_may_stand_in_a_file(run_fake, tmp_path):
+def test_arguments_are_read_from_a_file(run_fake, tmp_path):
     given = []
 
     def record(**options):
@@ -237,22 +239,22 @@ def end_this_process(*arguments, **options):
     time.sleep(5)  # the handler runs before the next line
 
 
-def test_sigterm_before_the_first_step_leaves_a_run_to_be_started_again(monkeypatch):
+def test_sigterm_before_the_first_step_exits_with_75(monkeypatch):
     fake_train(monkeypatch, end_this_process)
     with pytest.raises(SystemExit) as stop:
         cli.main(TRAIN)
     assert stop.value.code == 75
 
 
-def test_sigterm_ends_a_job_that_cannot_be_resumed(run_fake):
+def test_sigterm_ends_export_with_143(run_fake):
     with pytest.raises(SystemExit) as stop:
         run_fake("export", end_this_process, "--workdir", "R", "--output", "O")
     assert stop.value.code == 128 + 15
 
 
-@pytest.mark.parametrize(("command", "told"), [("recommend", "the same command goes on"), ("export", "was published")])
-def test_ctrl_c_ends_a_command_in_one_line(run_fake, caplog, command, told):
+@pytest.mark.parametrize(("command", "message"), [("recommend", "again to resume"), ("export", "nothing was published")])
+def test_ctrl_c_ends_a_command_in_one_line(run_fake, caplog, command, message):
     status, out = run_fake(command, refuse(KeyboardInterrupt()), "--workdir", "R", "--output", "O")
     assert (status, out) == (130, "")
-    assert [record.getMessage() for record in caplog.records if told in record.getMessage()]
+    assert [record.getMessage() for record in caplog.records if message in record.getMessage()]
     assert "Traceback" not in caplog.text

@@ -19,15 +19,15 @@ def summarize_training(result: Result) -> str:
             f"{result['best_validation']:.4f}"
         )
     lines.append(f"Whole result: {result['workdir']}/result.json")
-    return _with_report(lines, result)
+    return "\n".join([*lines, *([f"Report: {result['report']}"] if result["report"] else [])])
 
 
 def summarize_evaluation(result: Result) -> str:
     """Shows the results table of the model's own protocol and names the file with the rest."""
     from trainer.evaluation.tables import summary_text  # imports NumPy, which --help need not wait for
 
-    lines = [summary_text(result), f"Whole result: {result['workdir']}/evaluation-{result['split']}.json"]
-    return _with_report(lines, result)
+    run = result["workdir"]
+    return f"{summary_text(result)}\nWhole result: {run}/evaluation-{result['split']}.json\nReport: {run}/report.html"
 
 
 def summarize_export(result: Result) -> str:
@@ -62,7 +62,3 @@ SUMMARIES: Mapping[str, Callable[[Result], str]] = {
     "doctor": summarize_health,
 }
 """The summary of each command's result."""
-
-
-def _with_report(lines: list[str], result: Result) -> str:
-    return "\n".join([*lines, *([f"Report: {result['report']}"] if result.get("report") else [])])

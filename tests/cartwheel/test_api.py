@@ -1,0 +1,71 @@
+"""The Python API: from a synthetic shop to recommendations, with the verbs as functions."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import cartwheel
+from cartwheel.api import _assignments
+from cartwheel.demo.lists import show_recommendations
+from cartwheel.demo.tables import results_table
+
+
+def test_settings_become_assignments_of_the_command_line():
+    settings = {"epochs": 3, "model.dim": 8, "patience": None, "compress": True, "loss.event_weights": (1.0, 2.0, 3.0)}
+    assert _assignments(settings) == [
+        "epochs=3",
+        "model.dim=8",
+        "patience=none",
+        "compress=true",
+        "loss.event_weights=1.0,2.0,3.0",
+    ]
+    assert _assignments(None) == []
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="unknown preset 'best'; choose one of notebook-mf, notebook-nn, mf, nn"):
+        cartwheel.train("dataset", "run", preset="best")
+
+
+def test_a_report_needs_a_run_or_a_dataset():
+    with pytest.raises(ValueError, match="give workdir=… for the report of a run"):
+        cartwheel.report()
+
+
+@pytest.mark.integration
+def test_the_verbs_lead_from_a_shop_to_recommendations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shop = cartwheel.synthesize("shop", visitors=1000)
+    files = {name: shop[name] for name in ("item_properties", "category_tree")}
+    cartwheel.prepare(shop["events"], "dataset", **files)
+    small = {"epochs": 1, "model.dim": 8, "loss.num_negatives": 8}
+    trained = cartwheel.train("dataset", "run", preset="mf", settings=small)
+    assert Path(trained["report"]).exists()
+    evaluation = cartwheel.evaluate("run")
+    exported = cartwheel.export("run", "export")
+    assert cartwheel.recommend("run", "lists", k=3, formats=["jsonl"])["k"] == 3
+    assert Path(cartwheel.report(data="dataset")).exists()
+    assert Path(cartwheel.report(workdir="run")).exists()
+    assert isinstance(cartwheel.doctor()["findings"], list)
+
+    model = cartwheel.load("export")
+    found = model.recommend(history=["no such item"], k=5)
+    assert len(found) == 5
+    seen = [found[0].item_id, found[1].item_id]
+    again = model.recommend(history=seen, k=5)
+    assert not {item for item, _ in again} & set(seen)
+    scores = [score for _, score in again]
+    assert scores == sorted(scores, reverse=True)
+    assert model.recommend(history=seen, k=exported["items"], exclude_seen=False)[0].item_id
+    assert seen[0] not in {item for item, _ in model.similar_items(seen[0], k=3)}
+    assert len(model.score("1", seen)) == 2
+
+    # what `make demo` prints of the same files
+    lines = show_recommendations("export", "dataset").splitlines()
+    assert [line.split()[0] for line in lines] == ["visitor", "viewed:", "recommended:"] * 5
+    assert max(map(len, lines)) <= 100
+    table = results_table({"mf": evaluation}).splitlines()
+    assert {line.split()[0] for line in table if line.startswith("  ")} >= {"mf", "popular", "random"}
+    assert max(map(len, table)) <= 100
+    assert os.path.exists("export/saved_model.pb")
