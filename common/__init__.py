@@ -1,1 +1,1 @@
-"""What both jobs use and no contract states: settings, storage, progress bars, report drawing."""
+"""What both jobs share beyond the dataset: settings, storage, command lines, progress bars, report drawing."""

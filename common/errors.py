@@ -1,5 +1,5 @@
-"""The error that callers of the contract handle."""
+"""The error that callers handle when a dataset cannot be used."""
 
 
 class ContractError(ValueError):
-    """A directory is not what the contract says: not a dataset, damaged, or of another version."""
+    """The directory is not a dataset, or it is damaged or of another version."""

@@ -1,4 +1,4 @@
-"""Progress on a terminal: bars with rate and time left, and a log whose lines stand above them; elsewhere no bar."""
+"""Progress bars with rate and remaining time on a terminal, and a log handler that writes above them."""
 
 import logging
 import sys
@@ -7,14 +7,14 @@ from tqdm import tqdm
 
 
 def make_bar(total: int, unit: str, *, title: str | None = None, initial: int = 0, is_shown: bool = True) -> tqdm:
-    """A bar to `update` and to close, also as a context; nothing is seen of it where standard error is no terminal.
+    """Makes a progress bar, which is also a context manager; invisible unless standard error is a terminal.
 
     Args:
-      total: how much there is to do.
-      unit: of what, in the plural; B: bytes.
-      title: what is done.
-      initial: how much is done already.
-      is_shown: false in a process that is not the one to tell.
+      total: amount of work.
+      unit: of the amount, in the plural; B: bytes.
+      title: of the bar.
+      initial: amount already done.
+      is_shown: False in processes that should not draw.
     """
     return tqdm(
         total=total,
@@ -29,7 +29,7 @@ def make_bar(total: int, unit: str, *, title: str | None = None, initial: int = 
 
 
 class LogHandler(logging.StreamHandler):
-    """Writes the log to standard error, above the bars that are open."""
+    """Writes the log to standard error, above open progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=self.stream)

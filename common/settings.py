@@ -1,7 +1,7 @@
-"""Frozen dataclasses to JSON and back, and changed by `key=value` settings: how both jobs read their configs.
+"""Configs: frozen dataclasses to JSON and back, with overrides of the form `key=value`.
 
-Fields may be bool, int, float, str, a string enumeration, a Literal, a tuple of one of these, one of these or None,
-another such dataclass, or one of several such dataclasses told apart by their field `kind`.
+A field is a bool, int, float, str, string enumeration, Literal, a tuple of one of these, one of these or None, another
+such dataclass, or one of several such dataclasses, which their field `kind` identifies.
 """
 
 import dataclasses
@@ -16,32 +16,32 @@ Config = TypeVar("Config")
 
 
 def check(is_met: bool, key: str, value: object, rule: str) -> None:
-    """Refuses a setting's value that breaks a rule: ValueError, "`key` must be `rule`, got `value`"."""
+    """Raises ValueError "`key` must be `rule`, got `value`" unless the rule is met."""
     if not is_met:
         raise ValueError(f"{key} must be {rule}, got {value}")
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A config as JSON values; `from_json` gives it back."""
+    """Converts a config to JSON values; the inverse of `from_json`."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return plain
 
 
 def from_json(kind: type[Config], values: Mapping[str, Any]) -> Config:
-    """The config of class `kind` that `to_json` wrote; an absent key takes its default: older files did not have it.
+    """Builds a config of class `kind` from JSON values; absent keys take their defaults.
 
     Raises:
-      ValueError: an unknown key, or a value of a wrong type or outside its range.
+      ValueError: a key is unknown, or a value has the wrong type or is out of range.
     """
     config: Config = _decode(kind, values, "")
     return config
 
 
 def apply_settings(config: Config, settings: Sequence[str]) -> Config:
-    """The config with `key=value` settings applied in order, such as `model.dim=32` or `devices=none`.
+    """Applies settings such as `model.dim=32` or `devices=none`, in order.
 
     Raises:
-      ValueError: not of this form, an unknown key (the known ones and the nearest are listed), or a bad value.
+      ValueError: a setting is not KEY=VALUE, its key is unknown (the nearest key is suggested), or its value is invalid.
     """
     values = to_json(config)
     for setting in settings:
@@ -49,8 +49,10 @@ def apply_settings(config: Config, settings: Sequence[str]) -> Config:
         known = _keys(config, "")
         if not equals or key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            meant = f"; did you mean {near[0]}?" if near else ";"
-            raise ValueError(f"no setting `{setting}`: expected KEY=VALUE{meant} known keys: {', '.join(known)}")
+            if not equals:
+                raise ValueError(f"settings have the form KEY=VALUE, got `{setting}`")
+            hint = f"did you mean `{near[0]}`?" if near else f"known settings: {', '.join(known)}"
+            raise ValueError(f"Unknown setting `{key}`; {hint}")
         *parents, name = key.split(".")
         owner: Any = config
         target = values
@@ -61,13 +63,13 @@ def apply_settings(config: Config, settings: Sequence[str]) -> Config:
 
 
 def settings_of(config: Any) -> dict[str, Any]:
-    """Every key that `apply_settings` takes, with its value in `config`, as JSON values."""
+    """Returns every key that `apply_settings` accepts, with its value in `config` as JSON."""
     flat = _flatten(to_json(config))
     return {key: flat.get(key) for key in _keys(config, "")}
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """`key: OLD, now NEW` for each knob in which two configs differ."""
+    """Describes each setting in which two configs differ, as `key: OLD, now NEW`."""
     flat_old, flat_new = _flatten(to_json(old)), _flatten(to_json(new))
     keys = [*flat_old, *(key for key in flat_new if key not in flat_old)]
     return [
@@ -78,7 +80,7 @@ def differences(old: Any, new: Any) -> list[str]:
 
 
 def _keys(config: Any, prefix: str) -> list[str]:
-    """Dotted names of all settable fields; a `kind` with other settings is the preset's choice."""
+    """Dotted names of all fields that can be set; a `kind` that decides which fields exist is fixed by the preset."""
     keys = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -90,7 +92,7 @@ def _keys(config: Any, prefix: str) -> list[str]:
 
 
 def _kinds(config: type) -> tuple[str, ...]:
-    """The kinds that a dataclass stands for: it may have settings for several."""
+    """The values that the field `kind` of a dataclass allows."""
     return get_args(get_type_hints(config)["kind"])
 
 
@@ -106,7 +108,7 @@ def _show(flat: Mapping[str, Any], key: str) -> str:
 
 
 def _parse(hint: Any, text: str, key: str) -> Any:
-    """The JSON value that a setting's text stands for, guided by the field's type."""
+    """Parses the text of a setting as a JSON value of the field's type."""
     if get_origin(hint) is tuple:
         return [_parse(get_args(hint)[0], part, key) for part in text.split(",")]
     if type(None) in get_args(hint):
@@ -122,10 +124,10 @@ def _parse(hint: Any, text: str, key: str) -> Any:
 
 
 def _decode(hint: Any, value: Any, key: str) -> Any:
-    """A JSON value as the type that `hint` names.
+    """Converts a JSON value to the type `hint`.
 
     Raises:
-      ValueError: it does not fit; the message names the key.
+      ValueError: the value does not fit; the message names the key.
     """
     options = get_args(hint)
     if get_origin(hint) in (Union, types.UnionType):

@@ -1,1 +1,1 @@
-"""What a prepared dataset is: the one thing that preprocessing and training share."""
+"""The prepared dataset: its schema, files and codecs. Preprocessing writes it, the trainer reads it."""

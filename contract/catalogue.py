@@ -1,4 +1,4 @@
-"""The catalogue: one row an item, as known at the training cut, in Parquet shards.
+"""The catalogue: one row per item, as known at the training cut, in Parquet shards.
 
 Shapes: I items of the vocabulary.
 """
@@ -16,13 +16,13 @@ from common.errors import ContractError
 CATALOGUE_SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),
-        # place in the item vocabulary; -1: not in it, for want of training events or beyond its limits
+        # index in the item vocabulary; -1: not in it, without training events or cut by its limits
         pa.field("item_index", pa.int64(), nullable=False),
-        pa.field("category_id", pa.string()),  # null: never told before the cut
+        pa.field("category_id", pa.string()),  # null: unknown before the cut
         # category vocabulary indices from the root down to category_id; empty where category_id is null
         pa.field("category_path", pa.list_(pa.int64()), nullable=False),
-        pa.field("is_available", pa.bool_()),  # null: never told before the cut
-        pa.field("price", pa.float32()),  # the price-like property; null: never told before the cut
+        pa.field("is_available", pa.bool_()),  # null: unknown before the cut
+        pa.field("price", pa.float32()),  # null: unknown before the cut
         pa.field("price_bucket", pa.int64(), nullable=False),  # 0: no price; 1 … : quantile buckets of training items
         pa.field("price_scaled", pa.float32(), nullable=False),  # log1p(price), mean 0, variance 1; 0: no price
         pa.field("property_values", pa.list_(pa.int64()), nullable=False),  # property-value vocabulary indices
@@ -36,17 +36,17 @@ CATALOGUE_SCHEMA = pa.schema(
 
 
 def encode_catalogue(rows: pa.Table) -> bytes:
-    """One Parquet shard; the same rows give the same bytes."""
+    """Encodes one Parquet shard; the same rows give the same bytes."""
     buffer = io.BytesIO()
     pq.write_table(rows.cast(CATALOGUE_SCHEMA), buffer, compression="zstd")
     return buffer.getvalue()
 
 
 def read_catalogue(paths: Sequence[str]) -> pa.Table:
-    """All shards as one table: the vocabulary's items first, by item_index, then the others by id.
+    """Reads all shards as one table: items of the vocabulary by item_index, then the others by id.
 
     Raises:
-      ContractError: a shard has other columns.
+      ContractError: a shard does not have the catalogue's columns.
     """
     parts = []
     for path in paths:
@@ -58,13 +58,13 @@ def read_catalogue(paths: Sequence[str]) -> pa.Table:
 
 
 def read_columns(paths: Sequence[str], names: Sequence[str]) -> pa.Table:
-    """The named columns of all shards, in the order of the shards."""
+    """Reads the named columns of all shards, in the order of the shards."""
     parts = [pq.read_table(io.BytesIO(storage.read_bytes(path)), columns=list(names)) for path in paths]
     return pa.concat_tables(parts) if parts else CATALOGUE_SCHEMA.empty_table().select(list(names))
 
 
 def in_order(rows: pa.Table) -> pa.Table:
-    """The vocabulary's items first, by item_index, then the others by id."""
+    """Sorts items: those of the vocabulary by item_index, then the others by id."""
     is_other = pc.less(rows["item_index"], 0)
     order = pc.sort_indices(
         rows.append_column("is_other", is_other),

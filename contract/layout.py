@@ -22,17 +22,17 @@ class DatasetLayout:
 
     @property
     def expectations(self) -> str:
-        """What a later dataset of the same shop is compared with."""
+        """Expectations for later datasets of the same shop."""
         return join(self.root, "expectations.json")
 
     @property
     def comparison(self) -> str:
-        """What came of comparing it with an earlier dataset; no part of the dataset, as the report is none."""
+        """The comparison with an earlier dataset; not in the manifest."""
         return join(self.root, "comparison.json")
 
     @property
     def report(self) -> str:
-        """The statistics as pictures; no part of the dataset: the manifest does not list it."""
+        """The statistics as pictures; not in the manifest."""
         return join(self.root, "report.html")
 
     @property

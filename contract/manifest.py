@@ -1,4 +1,4 @@
-"""The manifest of a prepared dataset: counts, vocabulary sizes, split cuts, checksums; written last, read first."""
+"""The manifest of a prepared dataset: counts, vocabulary sizes, split cuts and checksums. Written last, read first."""
 
 import dataclasses
 import hashlib
@@ -16,52 +16,55 @@ from contract.schema import SCHEMA_VERSION, Split, SplitMethod, Vocabulary
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyInfo:
-    """Indices 0 … size-1 are entries, size … size+oov_buckets-1 the out-of-vocabulary buckets."""
+    """Size of a vocabulary: entries come first, then the out-of-vocabulary buckets."""
 
     size: int
+    """Entries, with the indices 0 … size-1."""
     oov_buckets: int
+    """Out-of-vocabulary buckets, with the indices size … size+oov_buckets-1."""
 
     @property
     def num_indices(self) -> int:
+        """Rows that an embedding table of this vocabulary needs."""
         return self.size + self.oov_buckets
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitInfo:
-    """What the timeline shards of one split hold.
-
-    rows          all rows, context included
-    target_rows   rows of the split itself
-    visitors      timelines
-    blocks        tf.train.Examples
-    files         shard paths relative to the dataset's root, in order
-    """
+    """Counts and files of one split's timelines."""
 
     rows: int
+    """All rows, context included."""
     target_rows: int
+    """Rows of the split itself."""
     visitors: int
+    """Number of timelines."""
     blocks: int
+    """Number of tf.train.Examples."""
     files: tuple[str, ...]
+    """Shard paths relative to the dataset's root, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All that a reader needs to know before it opens another file of the dataset.
-
-    validation_from_ms, test_from_ms   the split cuts, UTC; an event at a cut belongs to the later split; None unless
-                                       `split_method` is time
-    config                             the settings of `prepare`, as given
-    files                              SHA-256 of every other file, by path relative to the dataset's root
-    """
+    """Everything a reader needs before it opens another file of the dataset."""
 
     split_method: SplitMethod
+    """How events were divided into splits."""
     validation_from_ms: int | None
+    """First cut, UTC; an event at a cut belongs to the later split. None unless `split_method` is time."""
     test_from_ms: int | None
+    """Second cut, as `validation_from_ms`."""
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
+    """Sizes of the vocabularies."""
     splits: Mapping[Split, SplitInfo]
+    """Counts and files of the splits."""
     config: Mapping[str, Any]
+    """Settings of `prepare`."""
     files: Mapping[str, str]
+    """SHA-256 of every other file, by path relative to the dataset's root."""
     schema_version: int = SCHEMA_VERSION
+    """Version of this contract."""
 
     @property
     def catalogue_files(self) -> tuple[str, ...]:
@@ -70,16 +73,16 @@ class Manifest:
 
 
 def write_manifest(manifest: Manifest, root: str) -> None:
-    """Writes `manifest.json` below `root`; the same manifest gives the same bytes."""
+    """Writes `manifest.json` into the dataset at `root`; the same manifest gives the same bytes."""
     content = json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
     storage.write_bytes(DatasetLayout(root).manifest, content.encode())
 
 
 def read_manifest(root: str) -> Manifest:
-    """The manifest of the dataset at `root`, without a check of the files it lists.
+    """Reads the manifest of the dataset at `root` without checking the files it lists.
 
     Raises:
-      ContractError: no manifest, not one of ours, or of another schema version.
+      ContractError: there is no manifest, or it is damaged or of another schema version.
     """
     path = DatasetLayout(root).manifest
     try:
@@ -87,14 +90,14 @@ def read_manifest(root: str) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         raise ContractError(
             f"{root} is not a prepared dataset: it has no manifest.json; "
-            "make one with `python -m preprocessing prepare --output DATASET`"
+            "build one with `cartwheel prepare --output DATASET`"
         ) from None
     except ValueError as error:
         raise ContractError(f"{path} is not valid JSON ({error}); prepare the dataset again") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:
         raise ContractError(
-            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; prepare the dataset again"
+            f"{path} has schema version {version}, but this program reads {SCHEMA_VERSION}; prepare the dataset again"
         )
     try:
         return _from_json(raw)
@@ -103,10 +106,10 @@ def read_manifest(root: str) -> Manifest:
 
 
 def verify_files(manifest: Manifest, root: str) -> None:
-    """Checks every listed file's SHA-256.
+    """Checks the SHA-256 of every listed file.
 
-    Timelines that TensorFlow does not open itself must exist only: each shard is fetched to be read, and verified then
-    (`shards.read_blocks`).
+    Timeline shards that TensorFlow cannot open itself need only exist: `shards.read_blocks` verifies each when it
+    fetches it.
 
     Raises:
       ContractError: names the first file that is missing or differs.
@@ -131,9 +134,9 @@ def verify_files(manifest: Manifest, root: str) -> None:
 
 
 def dataset_checksum(root: str) -> str:
-    """SHA-256 that stands for the whole dataset: the same input and settings give the same.
+    """Computes the SHA-256 that identifies a dataset: the same input and settings give the same one.
 
-    The transform graph is left out: TensorFlow writes the same graph in other bytes each time.
+    The transform graph is not part of it: TensorFlow serialises the same graph differently each time.
     """
     manifest = read_manifest(root)
     files = {name: checksum for name, checksum in manifest.files.items() if not name.startswith("transform/")}

@@ -1,7 +1,7 @@
-"""Files of timeline blocks as tf.data, wherever they lie.
+"""Timeline shards as tf.data, local or in an object store.
 
-TensorFlow opens what it can serve. Any other shard is fetched into the bounded cache while those before it are read,
-and verified; its local copy is kept until its last block is read.
+TensorFlow opens the shards that it can serve. Others are prefetched into the bounded cache and verified; a local copy
+is kept until its last block is read.
 """
 
 import re
@@ -19,26 +19,26 @@ _FETCHED_AHEAD = 2
 
 
 class Shard(NamedTuple):
-    """A file of timeline blocks.
-
-    path     local, or a URI
-    sha256   of its bytes, by which a file that must be fetched is verified
-    """
+    """A file of timeline blocks."""
 
     path: str
+    """Local path or URI."""
     sha256: str
+    """Checksum that a fetched file must have."""
 
 
 def compression_of(path: str) -> str:
-    """The TFRecord compression type that a file's name tells."""
+    """Returns the TFRecord compression type that a file name implies."""
     return "GZIP" if path.endswith(".gz") else ""
 
 
 def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -> tf.data.Dataset:
-    """Serialized blocks, one from each open file in turn.
+    """Reads serialized blocks, one from each open file in turn.
 
     Args:
-      order: [S] int32, places in `shards`: which files, one after the other.
+      order: [S] int32, indices into `shards` in reading order.
+      shards: all files.
+      open_files: files that are read concurrently.
     """
     if all(storage.is_served_by_tensorflow(shard.path) for shard in shards):
         opened = tf.data.Dataset.from_tensor_slices(tf.gather(tf.constant([shard.path for shard in shards]), order))
@@ -47,21 +47,21 @@ def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -
         )
     cache = storage.process_cache()
 
-    def acquire(place: np.int32) -> bytes:
-        return cache.acquire(*shards[int(place)]).encode()
+    def acquire(index: np.int32) -> bytes:
+        return cache.acquire(*shards[int(index)]).encode()
 
-    def release(place: np.int32) -> bool:
-        cache.release(shards[int(place)].sha256)
+    def release(index: np.int32) -> bool:
+        cache.release(shards[int(index)].sha256)
         return False
 
-    def read(place: tf.Tensor, path: tf.Tensor) -> tf.data.Dataset:
-        # its last element is none: being asked for it tells that the file was read to its end
-        end = tf.data.Dataset.from_tensors("").filter(lambda _: tf.numpy_function(release, [place], tf.bool))
+    def read(index: tf.Tensor, path: tf.Tensor) -> tf.data.Dataset:
+        # this empty end releases the local copy once every block before it was read
+        end = tf.data.Dataset.from_tensors("").filter(lambda _: tf.numpy_function(release, [index], tf.bool))
         return tf.data.TFRecordDataset(path, compression_of(shards[0].path)).concatenate(end)
 
-    places = tf.data.Dataset.from_tensor_slices(order)
-    fetched = places.map(
-        lambda place: (place, tf.ensure_shape(tf.numpy_function(acquire, [place], tf.string), [])),
+    indices = tf.data.Dataset.from_tensor_slices(order)
+    fetched = indices.map(
+        lambda index: (index, tf.ensure_shape(tf.numpy_function(acquire, [index], tf.string), [])),
         num_parallel_calls=_FETCHED_AHEAD,
         deterministic=True,
     )
@@ -69,7 +69,7 @@ def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -
 
 
 def read_timelines(shards: Sequence[Shard]) -> TimelineRows:
-    """All rows of the shards, in file and block order; for evaluation and tests, not for training."""
+    """Reads all rows into memory, in file and block order; for evaluation, not for training."""
     with translate_read_errors():
         blocks = [
             TimelineRows(**{name: column.numpy() for name, column in block.items()})
@@ -81,7 +81,7 @@ def read_timelines(shards: Sequence[Shard]) -> TimelineRows:
 
 @contextmanager
 def translate_read_errors() -> Iterator[None]:
-    """Turns what tf.data makes of a file that cannot be read back into one sentence.
+    """Translates tf.data's errors about unreadable files into an OSError of one sentence.
 
     Raises:
       OSError: a file could not be read, or is damaged.
@@ -89,11 +89,11 @@ def translate_read_errors() -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        if "IteratorGetNext" not in str(error):  # not of the input
+        if "IteratorGetNext" not in str(error):  # not an error of the input
             raise
-        # tf.data keeps only the text of an error that Python raised: its class, a colon, and what it said
-        told = re.search(r"\b[A-Za-z]+Error: (.*)", error.message) or re.search(r"(.*)", error.message)
-        raise OSError(f"the timelines cannot be read: {told[1] if told else error.message}") from error
+        # of a Python error, tf.data keeps only the text: class, colon, message
+        message = re.search(r"\b[A-Za-z]+Error: (.*)", error.message) or re.search(r"(.*)", error.message)
+        raise OSError(f"the timelines cannot be read: {message[1] if message else error.message}") from error
 
 
 def _interleave(opened: tf.data.Dataset, read: Callable[..., tf.data.Dataset], open_files: int) -> tf.data.Dataset:

@@ -1,4 +1,4 @@
-"""The block codec: timeline rows to tf.train.Example and back; `contract.shards` has the files that hold them.
+"""The block codec: timeline rows to tf.train.Example and back. `contract.shards` reads the files.
 
 Shapes: N rows. A block holds whole timelines: a visitor's rows are contiguous, time-ordered, never split.
 """
@@ -29,18 +29,18 @@ class TimelineRows:
     def __post_init__(self) -> None:
         lengths = {field.name: len(getattr(self, field.name)) for field in fields(self)}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"timeline columns must be equally long, got {lengths}")
+            raise ValueError(f"timeline columns must have the same length, got {lengths}")
 
     def __len__(self) -> int:
         return len(self.visitor)
 
     def __getitem__(self, rows: slice | np.ndarray) -> "TimelineRows":
-        """The rows of a slice, a mask or an index array."""
+        """Selects rows by slice, mask or index array."""
         return TimelineRows(*(getattr(self, name)[rows] for name in TIMELINE_FEATURES))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """All rows of `parts`, in order; no parts give no rows."""
+        """Concatenates parts in order; no parts give no rows."""
         return cls(
             *(
                 np.concatenate([getattr(part, name) for part in parts] or [np.empty(0, np.int64)])
@@ -50,16 +50,16 @@ class TimelineRows:
 
 
 def timeline_starts(position: np.ndarray) -> np.ndarray:
-    """Places [V] at which a timeline begins in a position column [N]."""
+    """Returns the indices [V] at which timelines start in a position column [N]."""
     return np.flatnonzero(position == 0)
 
 
 def encode_blocks(rows: TimelineRows, block_rows: int) -> Iterator[bytes]:
-    """Serialized tf.train.Examples of about `block_rows` rows; a timeline is never split.
+    """Serializes rows as tf.train.Examples of about `block_rows` rows; timelines are never split.
 
     Args:
-      rows: whole timelines, each contiguous and in order of time.
-      block_rows: a block is closed by the timeline that reaches this many rows.
+      rows: whole timelines, each contiguous and ordered by time.
+      block_rows: the timeline that reaches this many rows closes its block.
     """
     if block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")
@@ -73,12 +73,12 @@ def encode_blocks(rows: TimelineRows, block_rows: int) -> Iterator[bytes]:
 
 
 def parse_block(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Columns of one serialized block, each [N] int64."""
+    """Parses one serialized block into columns, each [N] int64."""
     return tf.io.parse_single_example(serialized, _BLOCK_FEATURES)
 
 
 def parse_blocks(serialized: tf.Tensor, names: Sequence[str] = TIMELINE_FEATURES) -> dict[str, tf.Tensor]:
-    """The named columns of several serialized blocks one after the other, each [N] int64."""
+    """Parses several serialized blocks and concatenates the named columns, each [N] int64."""
     features = {name: tf.io.RaggedFeature(tf.int64) for name in names}
     return {name: column.flat_values for name, column in tf.io.parse_example(serialized, features).items()}
 

@@ -1,8 +1,8 @@
 """Files, local or in an object store: read, write, list, checksum, and publish a directory whole or not at all.
 
-A URI's scheme says what serves it: the operating system a plain path or `file://`; TensorFlow what it has a file system
-for (gs://, and s3:// with tensorflow-io); any other an fsspec plugin (`s3fs`, `gcsfs` with the `storage` extra). What
-goes over a network is tried again while it fails, for as long as `limits.py` says, and verified by SHA-256.
+The scheme of a URI selects the store: the local disk for a plain path or `file://`; TensorFlow's file systems where
+they serve the scheme (gs://, and s3:// with tensorflow-io); an fsspec plugin (`s3fs`, `gcsfs` of the `storage` extra)
+otherwise. Network operations are retried within the limits of `limits.py`, and transfers are verified by SHA-256.
 """
 
 import os
@@ -58,7 +58,7 @@ __all__ = [
 
 
 def exit_process(status: int) -> NoReturn:
-    """Ends the process with this status, even where tensorflow-io would die on its way out (status 134)."""
+    """Exits with `status`, even if tensorflow-io would crash at exit (status 134)."""
     if "tensorflow_io" in sys.modules:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Local copies of remote files: fetched once, verified, and bounded in bytes."""
+"""Local copies of remote files: fetched once, verified, bounded in bytes."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def hash_file(path: str) -> str:
-    """Hexadecimal SHA-256 of a local file's bytes."""
+    """Computes the hexadecimal SHA-256 of a local file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -28,13 +28,13 @@ def hash_file(path: str) -> str:
 
 
 class Cache:
-    """Files by their SHA-256: whatever they are called, the same content is fetched once.
+    """Files by SHA-256: the same content is fetched once, whatever its name.
 
-    Files in use are kept; of the others the least recently used make room. Safe for threads.
+    Files in use are kept; the least recently used of the others are evicted. Thread-safe.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        """An empty cache in a folder of its own, which goes with the process."""
+        """Creates an empty cache in a folder that is removed with the process."""
         self._max_bytes = max_bytes
         self._folder = make_scratch("cartwheel-cache")
         self._lock = threading.Lock()
@@ -43,11 +43,11 @@ class Cache:
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def acquire(self, uri: str, sha256: str) -> str:
-        """The local path of a file that is kept until `release`; fetched where it is not there.
+        """Returns the local path of a file, fetched if necessary and kept until `release`.
 
         Raises:
-          ContractError: the file is not the one of this checksum.
-          OSError: it cannot be fetched.
+          ContractError: the file does not have this checksum.
+          OSError: the file cannot be fetched.
         """
         with self._lock:
             self._users[sha256] = self._users.get(sha256, 0) + 1
@@ -71,7 +71,7 @@ class Cache:
             self._make_room(0)
 
     def adopt(self, path: str, sha256: str) -> None:
-        """Moves a local file in: what was just written need not be fetched to be read."""
+        """Moves a local file into the cache, so that a file just written is not fetched again."""
         self._insert(path, sha256)
 
     def _fetch(self, uri: str, sha256: str) -> None:
@@ -82,15 +82,13 @@ class Cache:
         handle, path = tempfile.mkstemp(dir=self._folder)
         os.close(handle)
         try:
-            for _ in range(2):  # once more: it may have been cut on its way
+            for _ in range(2):  # retried once: the transfer may have been cut off
                 call_with_retries(lambda: store.get(uri, path), "reading", uri)
                 found = hash_file(path)
                 if found == sha256:
                     self._insert(path, sha256)
                     return
-            raise ContractError(
-                f"{uri} differs from what was written (sha256 {found[:12]}…, expected {sha256[:12]}…); make it again"
-            )
+            raise ContractError(f"{uri} is damaged (sha256 {found[:12]}…, expected {sha256[:12]}…); write it again")
         finally:
             if os.path.exists(path):
                 os.remove(path)
@@ -103,7 +101,7 @@ class Cache:
             self._sizes[sha256] = size
 
     def _make_room(self, size: int) -> None:
-        """Removes unused files until `size` more bytes fit; the lock is held."""
+        """Evicts unused files until `size` more bytes fit; the caller holds the lock."""
         for sha256 in list(self._sizes):
             if sum(self._sizes.values()) + size <= self._max_bytes:
                 return
@@ -117,5 +115,5 @@ class Cache:
 
 @cache
 def process_cache() -> Cache:
-    """The cache that all parts of this process share."""
+    """Returns the cache of this process."""
     return Cache(read_limits().cache_bytes)

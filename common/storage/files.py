@@ -1,4 +1,4 @@
-"""Single files: read, write, list, checksum, copy; a store that does not answer is tried again."""
+"""Operations on single files: read, write, list, checksum, copy; with retries."""
 
 import hashlib
 import io
@@ -22,49 +22,49 @@ _UPLOADS_AT_ONCE = 8
 
 
 def exists(uri: str) -> bool:
-    """True where a file or a directory stands."""
+    """Returns True if there is a file or a directory."""
     return _call(uri, "looking for", lambda store: store.exists(uri))
 
 
 def size(uri: str) -> int:
-    """Bytes of a file; FileNotFoundError where there is none."""
+    """Returns the size of a file in bytes; raises FileNotFoundError if there is none."""
     return _call(uri, "reading", lambda store: store.size(uri))
 
 
 def read_bytes(uri: str, begin: int = 0, end: int | None = None) -> bytes:
-    """The bytes [begin, end) of a file, end None: to its end; FileNotFoundError where there is none."""
+    """Reads the bytes [begin, end) of a file, all for end None; raises FileNotFoundError if there is none."""
     return _call(uri, "reading", lambda store: store.read(uri, begin, end))
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Writes a file whole or not at all; missing parent directories are made."""
+    """Writes a file whole or not at all; creates missing parent directories."""
     _change(uri, "writing", lambda store: store.write(uri, content))
 
 
 def open_binary(uri: str, piece_bytes: int = _READ_BYTES) -> BinaryIO:
-    """A file opened for reading; of a store it is fetched in pieces, each of which is tried again by itself."""
+    """Opens a file for reading; a remote file is fetched in pieces, each with its own retries."""
     if is_local(uri):
         return open(local_path(uri), "rb")
     return cast(BinaryIO, io.BufferedReader(_RemoteFile(uri), piece_bytes))
 
 
 def remove(uri: str) -> None:
-    """Removes a file, or a directory with all below it; nothing happens where there is none."""
+    """Removes a file, or a directory with its contents; does nothing if there is none."""
     _change(uri, "removing", lambda store: store.remove(uri))
 
 
 def list_files(uri: str) -> list[str]:
-    """Names, relative to `uri`, of all files below it, sorted; an absent directory has none."""
+    """Lists all files below `uri`, as sorted relative names; none if there is no directory."""
     return sorted(_call(uri, "listing", lambda store: store.list_files(uri)))
 
 
 def find_files(pattern: str) -> list[str]:
-    """The files that a pattern with `*`, `?`, `[…]` and `**` matches, sorted."""
+    """Lists the files that match a pattern with `*`, `?`, `[…]` and `**`, sorted."""
     return sorted(_call(pattern, "listing", lambda store: store.glob(pattern)))
 
 
 def sha256(uri: str) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Computes the hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
     with open_binary(uri) as file:
         while chunk := file.read(_READ_BYTES):
@@ -73,24 +73,24 @@ def sha256(uri: str) -> str:
 
 
 def upload(path: str, uri: str) -> str:
-    """Copies a local file to a URI, reads it there again to verify it, and returns its SHA-256.
+    """Copies a local file to a URI, reads it back to verify it, and returns its SHA-256.
 
     Raises:
-      OSError: it cannot be written, or reads otherwise than it was written.
+      OSError: the file cannot be written, or reads back different.
     """
     expected = hash_file(path)
-    for _ in range(2):  # once more: it may have been changed on its way
+    for _ in range(2):  # retried once: the transfer may have damaged it
         _change(uri, "writing", lambda store: store.put(path, uri))
         if sha256(uri) == expected:
             return expected
-    raise OSError(f"{uri} reads otherwise than it was written, twice (sha256 expected {expected[:12]}…)")
+    raise OSError(f"{uri} reads back different from what was written, twice (expected sha256 {expected[:12]}…)")
 
 
 def upload_all(folder: str, names: Sequence[str], destination: str) -> dict[str, str]:
-    """Uploads files of a local folder, several at once; their SHA-256 by name.
+    """Uploads files of a local folder concurrently and returns their SHA-256 by name.
 
     Raises:
-      OSError: see `upload`; what was uploaded before stays there.
+      OSError: see `upload`; files uploaded before the error stay.
     """
     with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as executor:
         uploads = {
@@ -104,7 +104,7 @@ def upload_all(folder: str, names: Sequence[str], destination: str) -> dict[str,
 
 
 def is_intact(uri: str, sha256_expected: str) -> bool:
-    """True where a file has this checksum; one that is not local is fetched into the cache for it."""
+    """Returns True if a file has this checksum; a remote file is fetched into the cache."""
     if is_local(uri):
         return sha256(uri) == sha256_expected
     try:
@@ -116,12 +116,12 @@ def is_intact(uri: str, sha256_expected: str) -> bool:
 
 @contextmanager
 def local_copy(uri: str, sha256: str) -> Iterator[str]:
-    """The local path of a file with this checksum, to be read while the context lasts.
+    """Yields a local path of a file, valid inside the context.
 
-    A local file is read where it lies, unverified; any other is verified as it is fetched into the bounded cache.
+    A local file is not copied and not verified; a remote file is fetched into the bounded cache and verified.
 
     Raises:
-      ContractError: the fetched file is not the one of this checksum.
+      ContractError: the fetched file does not have this checksum.
     """
     if is_local(uri):
         yield local_path(uri)
@@ -134,7 +134,7 @@ def local_copy(uri: str, sha256: str) -> Iterator[str]:
 
 
 class _RemoteFile(io.RawIOBase):
-    """Reads a file of a store by ranges."""
+    """Reads a remote file by byte ranges."""
 
     def __init__(self, uri: str) -> None:
         self._uri, self._size, self._position = uri, size(uri), 0
@@ -175,6 +175,6 @@ def _change(uri: str, doing: str, action: Callable[[Store], None]) -> None:
     except FileNotFoundError as error:
         if is_local(uri):
             raise
-        # an object needs nothing to exist but its bucket
+        # an object needs no parent but its bucket
         bucket = "/".join(uri.split("/")[:3])
-        raise OSError(f"{doing} {uri} failed: {bucket} does not exist; make it, or correct its name") from error
+        raise OSError(f"{doing} {uri} failed: {bucket} does not exist; create it or correct its name") from error

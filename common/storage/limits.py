@@ -1,4 +1,4 @@
-"""How long storage waits and how much disk it takes: settings of the machine, so they come from the environment."""
+"""Limits of storage operations: settings of the machine, so they come from the environment."""
 
 import os
 from dataclasses import dataclass
@@ -10,14 +10,12 @@ VARIABLES = {"patience_seconds": _PATIENCE, "cache_bytes": _CACHE}
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds of everything that goes over a network.
-
-    patience_seconds   how long an operation is tried again while the store does not answer
-    cache_bytes        local copies of remote files; what is in use is kept even beyond it
-    """
+    """Limits of operations over a network."""
 
     patience_seconds: float = 180.0
+    """How long a failing operation is retried."""
     cache_bytes: int = 16 << 30
+    """Total size of local copies of remote files; files in use are kept even beyond it."""
 
     def __post_init__(self) -> None:
         if self.patience_seconds < 0 or self.cache_bytes < 0:
@@ -25,7 +23,7 @@ class Limits:
 
 
 def read_limits() -> Limits:
-    """The limits that the environment sets.
+    """Reads the limits from the environment.
 
     Raises:
       ValueError: a variable is not a number, or negative.

@@ -1,8 +1,8 @@
-"""Directories that appear whole or not at all.
+"""Publishes directories whole or not at all.
 
-A local destination appears by one rename. An object store has none, so the files are uploaded with the marker last:
-readers take a directory without its marker for unfinished. While a publication goes on, a claim stands there too: by it
-a process that starts anew knows what a killed one left, and two that publish to the same place notice each other.
+A local directory is renamed into place. Object stores have no rename, so the files are uploaded with the marker last,
+and readers treat a directory without its marker as unfinished. During an upload the directory also holds a claim, by
+which a later process recognises what a killed one left, and concurrent publishers notice each other.
 """
 
 import contextlib
@@ -20,21 +20,22 @@ CLAIM = "_unfinished"
 
 
 def publish_directory(destination: str, *, marker: str | None = None) -> AbstractContextManager[str]:
-    """Gives a local directory to fill; on success it appears at `destination` whole, on failure not at all.
+    """Yields a local directory to fill; it appears at `destination` on success, and not at all on failure.
 
     Args:
-      marker: a file of the directory by which its readers know that it is whole.
+      destination: path or URI of the new directory.
+      marker: the file of the directory that shows readers that it is complete.
 
     Raises:
-      FileExistsError: something stands at `destination` already; it is left as it is.
-      OSError: it cannot be written to: known before the directory is given.
+      FileExistsError: `destination` exists; it is left unchanged.
+      OSError: `destination` is not writable; raised before the directory is filled.
     """
     refuse_existing(destination, marker=marker)
     return _publish_locally(destination) if is_local(destination) else _publish_to_store(destination, marker)
 
 
 def refuse_existing(destination: str, *, marker: str | None = None) -> None:
-    """Raises FileExistsError where a directory cannot be published: something stands there, or above it a file."""
+    """Raises FileExistsError if `destination` exists or one of its parents is a file."""
     if not is_local(destination):
         names = files.list_files(destination)
         if names and (CLAIM not in names or marker in names):
@@ -47,16 +48,16 @@ def refuse_existing(destination: str, *, marker: str | None = None) -> None:
     while not os.path.lexists(above):
         above = os.path.dirname(above)
     if not os.path.isdir(above):
-        raise FileExistsError(f"{destination} cannot be made: {above} is a file; choose another output")
+        raise FileExistsError(f"{destination} cannot be created: {above} is a file; choose another output")
     if not os.access(above, os.W_OK):
-        raise PermissionError(f"{destination} cannot be made: {above} may not be written to; choose another output")
+        raise PermissionError(f"{destination} cannot be created: {above} is not writable; choose another output")
 
 
 def check_writable(uri: str) -> None:
-    """Writes a small file below a directory of a store and removes it: what is forbidden is told before the work.
+    """Writes and removes a small file in a directory of a store, so that missing rights are reported before the work.
 
     Raises:
-      PermissionError: there are no credentials, or they do not suffice.
+      PermissionError: credentials are missing or insufficient.
       OSError: the bucket does not exist, or the store does not answer.
     """
     if is_local(uri):
@@ -70,13 +71,13 @@ def check_writable(uri: str) -> None:
 def _publish_locally(destination: str) -> Iterator[str]:
     parent, name = os.path.split(local_path(destination))
     os.makedirs(parent, exist_ok=True)
-    staging = make_scratch(name, parent)  # beside the destination: a rename cannot cross file systems
+    staging = make_scratch(name, parent)  # next to the destination: a rename cannot cross file systems
     try:
         yield staging
         path = local_path(destination)
         if os.path.isdir(path):
-            os.rmdir(path)  # refuse_existing found it empty; it fails, and nothing is lost, if it no longer is
-        os.chmod(staging, 0o777 & ~_umask())  # a scratch folder is private
+            os.rmdir(path)  # refuse_existing found it empty; fails, without loss, if it no longer is
+        os.chmod(staging, 0o777 & ~_umask())  # scratch folders are private
         os.rename(staging, path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -85,7 +86,7 @@ def _publish_locally(destination: str) -> Iterator[str]:
 @contextmanager
 def _publish_to_store(destination: str, marker: str | None) -> Iterator[str]:
     check_writable(destination)
-    files.remove(destination)  # what a killed process left: `refuse_existing` let nothing else pass
+    files.remove(destination)  # leftovers of a killed process: `refuse_existing` lets nothing else pass
     claim, owner = f"{destination.rstrip('/')}/{CLAIM}", uuid.uuid4().hex.encode()
     files.write_bytes(claim, owner)
     staging = make_scratch("cartwheel-output")
@@ -110,15 +111,15 @@ def _check_owner(claim: str, owner: bytes, destination: str) -> None:
     except FileNotFoundError:
         found = b""
     if found != owner:
-        raise FileExistsError(f"another process has begun to publish to {destination}; this one has published nothing")
+        raise FileExistsError(f"another process is publishing to {destination}; this one has published nothing")
 
 
 def _withdraw(destination: str, marker: str | None, claim: str, owner: bytes) -> None:
-    """Removes what was uploaded, if the store answers at once; if not, the claim tells that it is unfinished."""
+    """Removes the upload if the store answers at once; otherwise the claim marks it as unfinished."""
     store = open_store(destination)
     with contextlib.suppress(Exception):
         if store.read(claim) == owner:
-            if marker:  # it may have arrived though its answer did not
+            if marker:  # it may have arrived even if the answer got lost
                 store.remove(f"{destination.rstrip('/')}/{marker}")
             store.remove(destination)
 

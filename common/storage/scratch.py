@@ -1,4 +1,4 @@
-"""Local folders for unfinished work, and the removal of those that killed processes left."""
+"""Local folders for unfinished work; folders that killed processes left are removed."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import tempfile
 
 
 def make_scratch(name: str, parent: str | None = None) -> str:
-    """A new private folder, by default where temporary files go; abandoned ones of the same name are removed."""
+    """Creates a private folder, by default among temporary files, and removes abandoned ones of the same name."""
     parent = parent or tempfile.gettempdir()
     prefix = f".{name}.partial-{socket.gethostname()}-"
     _remove_abandoned(parent, prefix)
@@ -15,7 +15,7 @@ def make_scratch(name: str, parent: str | None = None) -> str:
 
 
 def _remove_abandoned(parent: str, prefix: str) -> None:
-    """Removes what killed processes of this machine left."""
+    """Removes the folders that killed processes of this machine left."""
     for entry in os.listdir(parent):
         process = entry.removeprefix(prefix).partition("-")[0]
         if entry.startswith(prefix) and process.isdigit() and not _is_running(int(process)):

@@ -1,4 +1,4 @@
-"""What files lie in: the local disk, a store that TensorFlow serves, or one that an fsspec plugin serves."""
+"""Stores of files: the local disk, TensorFlow's file systems, fsspec plugins."""
 
 import contextlib
 import glob
@@ -17,23 +17,23 @@ import fsspec
 
 _PARTIAL = re.compile(r"\.partial-[0-9a-f]{32}$")  # names of `_replacing`
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci")
-# of signed addresses: whoever reads the address may read the file
+# parameters of signed URLs: anyone who reads the URL may read the file
 _SECRET_PARAMETERS = ("x-amz-signature", "x-amz-credential", "x-amz-security-token", "x-goog-signature", "sig", "token")
 
 
 class Store(Protocol):
-    """Files by URI; every method raises the errors of the library that serves it."""
+    """Files by URI; methods raise the errors of the library behind them."""
 
     def exists(self, uri: str) -> bool:
-        """True where a file stands, or a directory with a file in it."""
+        """Returns True if there is a file, or a directory with a file in it."""
         ...
 
     def size(self, uri: str) -> int:
-        """Bytes of a file."""
+        """Returns the size of a file in bytes."""
         ...
 
     def read(self, uri: str, begin: int = 0, end: int | None = None) -> bytes:
-        """The bytes [begin, end) of a file, fewer where it ends before; end None: to its end."""
+        """Reads the bytes [begin, end) of a file, or fewer if it ends before; end None: to its end."""
         ...
 
     def write(self, uri: str, content: bytes) -> None:
@@ -49,45 +49,45 @@ class Store(Protocol):
         ...
 
     def list_files(self, uri: str) -> list[str]:
-        """Names, relative to `uri`, of all files below it."""
+        """Lists all files below `uri`, as relative names."""
         ...
 
     def glob(self, pattern: str) -> list[str]:
-        """URIs of the files that a pattern matches."""
+        """Lists the URIs of the files that match a pattern."""
         ...
 
     def remove(self, uri: str) -> None:
-        """Removes a file, or a directory with all below it."""
+        """Removes a file, or a directory with its contents."""
         ...
 
 
 def is_local(uri: str) -> bool:
-    """True for a plain path or a `file://` URI."""
+    """Returns True for a plain path or a `file://` URI."""
     return "://" not in uri or uri.startswith("file://")
 
 
 def local_path(uri: str) -> str:
-    """The operating system's path of a local URI."""
+    """Returns the absolute path of a local URI."""
     if not is_local(uri):
-        raise ValueError(f"{uri} is not a local path; copy it to a local directory first and give that")
+        raise ValueError(f"{uri} is not a local path; copy it to a local directory first")
     return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
 
 
 def is_served_by_tensorflow(uri: str) -> bool:
-    """True where TensorFlow itself opens files of this scheme: local ones, gs://, and s3:// with tensorflow-io."""
+    """Returns True if TensorFlow itself opens this scheme: local files, gs://, and s3:// with tensorflow-io."""
     if is_local(uri):
         return True
     scheme = uri.partition("://")[0]
-    # TensorFlow knows nothing of the variable that sends every other client of Google's storage to an emulator
+    # unlike Google's other clients, TensorFlow ignores the variable that points to an emulator
     is_emulated = scheme == "gs" and "STORAGE_EMULATOR_HOST" in os.environ
     return not is_emulated and scheme in _tensorflow_schemes()
 
 
 def open_store(uri: str) -> Store:
-    """The store that a URI names: TensorFlow's own where it serves the scheme, else an fsspec plugin's.
+    """Opens the store of a URI: TensorFlow's file system if it serves the scheme, else an fsspec plugin.
 
     Raises:
-      ValueError: nothing serves the scheme, or the URI holds a credential.
+      ValueError: nothing serves the scheme, or the URI contains a credential.
     """
     if is_local(uri):
         return LocalStore()
@@ -100,14 +100,14 @@ def open_store(uri: str) -> Store:
         file_system, _ = fsspec.core.url_to_fs(uri, **_options(scheme))
     except (ImportError, ValueError) as error:
         raise ValueError(
-            f"cannot open {uri}: {error}; `pip install '.[storage]'` in the clone brings s3:// and gs://"
+            f"cannot open {uri}: {error}; install s3:// and gs:// support with `pip install '.[storage]'` in the clone"
         ) from error
-    # in an object store making a directory would make the bucket: one of a mistaken name, for all to see
+    # in an object store, creating a directory would create the bucket, even one with a misspelt name
     return FsspecStore(file_system, has_directories=scheme not in _OBJECT_STORES)
 
 
 class LocalStore:
-    """The local disk, or whatever is mounted there."""
+    """The local disk, or a file system mounted there."""
 
     def exists(self, uri: str) -> bool:
         return os.path.exists(local_path(uri))
@@ -132,7 +132,7 @@ class LocalStore:
             shutil.copyfile(path, partial)
 
     def list_files(self, uri: str) -> list[str]:
-        """What is being written, or was left half written, is no file yet."""
+        """Lists complete files only, not those being written or left half written."""
         return [name for name in _names_below(uri) if not _PARTIAL.search(name)]
 
     def glob(self, pattern: str) -> list[str]:
@@ -148,18 +148,18 @@ class LocalStore:
 
 
 def remove_partial(uri: str) -> None:
-    """Removes what killed processes left half written below a local directory; other stores show only whole files."""
+    """Removes half-written files of killed processes below a local directory; other stores show only whole files."""
     if is_local(uri):
         for name in filter(_PARTIAL.search, _names_below(uri)):
-            with contextlib.suppress(FileNotFoundError):  # its writer lives, and has just finished
+            with contextlib.suppress(FileNotFoundError):  # its writer is alive and has just finished
                 os.remove(os.path.join(local_path(uri), name))
 
 
 class FsspecStore:
-    """A store that an fsspec plugin serves."""
+    """A store behind an fsspec plugin."""
 
     def __init__(self, file_system: Any, *, has_directories: bool) -> None:
-        """Takes fsspec's file system, untyped, for fsspec ships no types."""
+        """Wraps an fsspec file system, which is untyped."""
         self._files, self._has_directories = file_system, has_directories
 
     def exists(self, uri: str) -> bool:
@@ -169,7 +169,7 @@ class FsspecStore:
         return int(self._files.size(uri))
 
     def read(self, uri: str, begin: int = 0, end: int | None = None) -> bytes:
-        # by keyword: the plugins differ in the order
+        # by keyword: plugins differ in the order of arguments
         return bytes(self._files.cat_file(uri, start=begin or None, end=end))
 
     def write(self, uri: str, content: bytes) -> None:
@@ -199,7 +199,7 @@ class FsspecStore:
         if self._has_directories and self._files.exists(uri):
             self._files.rm(uri, recursive=True)
             return
-        # file by file: `rm` takes names for patterns, and removes the bucket with all that lies in it
+        # file by file: `rm` treats names as patterns and may remove the whole bucket
         for name in self._files.find(uri):
             self._files.rm_file(name)
 
@@ -209,10 +209,10 @@ class FsspecStore:
 
 
 class TensorFlowStore:
-    """A store that TensorFlow's own file systems serve."""
+    """A store behind one of TensorFlow's file systems."""
 
     def __init__(self) -> None:
-        """Imports TensorFlow, which takes seconds: never at import time."""
+        """Imports TensorFlow, which takes seconds and is therefore not done at import time."""
         self._gfile = importlib.import_module("tensorflow").io.gfile
 
     def exists(self, uri: str) -> bool:
@@ -267,7 +267,7 @@ class TensorFlowStore:
             self._gfile.remove(uri)
 
     def _check_reachable(self, uri: str) -> None:
-        """Raises where S3 does not answer: of a file, tensorflow-io then says that there is none."""
+        """Raises if S3 does not answer: tensorflow-io would report the file as missing."""
         if uri.startswith("s3://"):
             self._gfile.exists("/".join(uri.split("/")[:3]) + "/")
 
@@ -280,13 +280,13 @@ def _names_below(uri: str) -> list[str]:
 
 @contextlib.contextmanager
 def _replacing(path: str) -> Iterator[str]:
-    """Gives a name to write to, which takes the place of `path` at the end; where that fails, nothing is left."""
+    """Yields a temporary name that replaces `path` at the end, or is removed on failure."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    partial = f"{path}.partial-{uuid.uuid4().hex}"  # workers on several machines may have the same process id
+    partial = f"{path}.partial-{uuid.uuid4().hex}"  # unique: workers on several machines may have the same process id
     try:
         yield partial
         os.replace(partial, path)
-    except BaseException:  # a full disk above all
+    except BaseException:  # most often a full disk
         with contextlib.suppress(OSError):
             os.remove(partial)
         raise
@@ -294,29 +294,29 @@ def _replacing(path: str) -> Iterator[str]:
 
 @cache
 def _tensorflow_schemes() -> frozenset[str]:
-    """What TensorFlow says it serves: tensorflow-io may import and still register nothing."""
+    """Returns the schemes registered with TensorFlow; tensorflow-io may import and still register nothing."""
     if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
-        os.environ.setdefault("S3_ENDPOINT", endpoint)  # what tensorflow-io calls it
-    with contextlib.suppress(Exception):  # built for another TensorFlow it fails in several ways
+        os.environ.setdefault("S3_ENDPOINT", endpoint)  # tensorflow-io's name for it
+    with contextlib.suppress(Exception):  # built for another TensorFlow, it fails in several ways
         importlib.import_module("tensorflow_io")
     return frozenset(importlib.import_module("tensorflow").io.gfile.get_registered_schemes())
 
 
 @cache
 def _quiet_plugins() -> None:
-    """Lets no plugin log below an error: at DEBUG they write requests with the credentials in them."""
+    """Raises the log level of all plugins: at DEBUG they log requests with credentials."""
     for name in ("botocore", "aiobotocore", "boto3", "s3fs", "google", "urllib3", "aiohttp", "asyncio", "fsspec"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # logs a traceback of every error that it also raises
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # logs the traceback of every error that it also raises
 
 
 def _options(scheme: str) -> dict[str, Any]:
-    """What fsspec's plugin of a scheme is told beside the environment."""
-    # what other processes write must be seen, and this package tries again itself
+    """Options of a scheme's fsspec plugin that the environment does not set."""
+    # files written by other processes must be visible, and this package does the retries
     if scheme in ("s3", "s3a"):
         return {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 1}}}
     if scheme in ("gs", "gcs"):
-        # Google's own clients are anonymous before an emulator too
+        # like Google's own clients, anonymous with an emulator
         anonymous = {"token": "anon"} if "STORAGE_EMULATOR_HOST" in os.environ else {}
         return {"use_listings_cache": False, "consistency": "md5", **anonymous}
     return {}
@@ -325,11 +325,11 @@ def _options(scheme: str) -> dict[str, Any]:
 def _refuse_credentials(uri: str) -> None:
     parts = urlsplit(uri)
     is_signed = any(name.lower() in _SECRET_PARAMETERS for name, _ in parse_qsl(parts.query))
-    # a secret may hold slashes, and the bucket then stands in the path; a colon is also that of a port
+    # a secret with slashes moves the bucket into the path; a colon may also precede a port
     after_colon = parts.netloc.partition(":")[2]
     has_password = ":" in parts.netloc and (parts.scheme in _OBJECT_STORES or not after_colon.isdigit())
     if is_signed or has_password or "@" in parts.netloc:
         raise ValueError(
-            f"an address of {parts.scheme}:// was given with a credential in it, which the run's records would keep; "
-            "give it in the environment instead"
+            f"a {parts.scheme}:// URI contains a credential, which would end up in the records of the run; "
+            "set it in the environment instead"
         )

@@ -194,7 +194,7 @@ def test_nothing_unfinished_is_left(way: Way) -> None:
 
 def test_planted_credentials_are_in_no_log_and_no_file(way: Way) -> None:
     assert re.search("mistaken.* does not exist", way.shell.said)
-    assert "was given with a credential in it" in way.shell.said
+    assert "URI contains a credential" in way.shell.said
     contents = {name: way.store.read(name) for name in way.store.list_files()}
     assert {"run/run.json", "data/manifest.json", "export/1/saved_model.pb"} <= set(contents)
     for secret in PLANTED:

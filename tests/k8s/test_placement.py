@@ -8,7 +8,7 @@ from tests.k8s.scenarios import TRAIN, Cluster
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--set", "epoch=3"], "did you mean epochs"),
+        (["--set", "epoch=3"], "did you mean `epochs`"),
         (["--set", "input.batch_size=100", "--gpus", "8"], "batch 100 does not divide among 8 replicas; use 104"),
         (["--nodes", "0"], "0 is less than 1"),
         *(

@@ -52,7 +52,7 @@ def test_arguments_are_read_from_a_file(prepared, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "items.min_coun=3"], "did you mean items.min_count?"),
+        (["--set", "items.min_coun=3"], "did you mean `items.min_count`?"),
         (["--set", "items.min_count=-1"], "min_count must not be negative, got -1"),
         (["--validation-from", "tomorrow"], "'tomorrow' is neither ISO 8601"),
         (["--validation-from", "2015-09-01"], "give both"),

@@ -123,7 +123,7 @@ def test_settings_change_the_preset(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*TRAIN, "--set", "epoch=3"], "did you mean epochs"),
+        ([*TRAIN, "--set", "epoch=3"], "did you mean `epochs`"),
         ([*TRAIN, "--set", "epochs=0"], "epochs must be at least 1"),
         (["train", "--preset", "best", "--data", "D", "--workdir", "R"], "invalid choice: 'best'"),
         (["evaluate", "--workdir", "R", "--split", "train"], "invalid choice: 'train'"),
@@ -252,7 +252,9 @@ def test_sigterm_ends_export_with_143(run_fake):
     assert stop.value.code == 128 + 15
 
 
-@pytest.mark.parametrize(("command", "message"), [("recommend", "again to resume"), ("export", "nothing was published")])
+@pytest.mark.parametrize(
+    ("command", "message"), [("recommend", "again to resume"), ("export", "nothing was published")]
+)
 def test_ctrl_c_ends_a_command_in_one_line(run_fake, caplog, command, message):
     status, out = run_fake(command, refuse(KeyboardInterrupt()), "--workdir", "R", "--output", "O")
     assert (status, out) == (130, "")

@@ -129,7 +129,7 @@ def test_a_large_file_whose_upload_in_parts_is_cut_arrives_whole(
 
 
 def test_a_missing_bucket_is_named_and_not_made(store: ObjectStore, proxy: FaultyProxy) -> None:
-    with pytest.raises(OSError, match=rf"{store.scheme}://mistaken.* does not exist; make it, or correct its name"):
+    with pytest.raises(OSError, match=rf"{store.scheme}://mistaken.* does not exist; create it or correct its name"):
         storage.write_bytes(f"{store.scheme}://mistaken/a", b"x")
 
 
