@@ -41,7 +41,7 @@ def apply_settings(config: Config, settings: Sequence[str]) -> Config:
     """Applies settings such as `model.dim=32` or `devices=none`, in order.
 
     Raises:
-      ValueError: a setting is not KEY=VALUE, its key is unknown (the nearest key is suggested), or its value is invalid.
+      ValueError: a setting is not KEY=VALUE, its key is unknown, or its value is invalid.
     """
     values = to_json(config)
     for setting in settings:

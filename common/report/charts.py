@@ -1,4 +1,4 @@
-"""The kinds of pictures that the report is made of: numbers in, SVG out."""
+"""Charts of the report: numbers in, SVG out."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -36,14 +36,16 @@ _SCALE_STEPS = 20
 def bars(
     key: str, labels: Sequence[str], values: Sequence[float], *, notes: Sequence[str] = (), colour: int = 0
 ) -> str:
-    """Bars from left to right, the first on top, each with its value, or a note instead, at its end."""
+    """Draws horizontal bars, the first on top, each with its value or a note at its end."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         drawn = axes.barh(range(len(values)), values, color=SERIES[colour], height=0.7)
         axes.bar_label(drawn, list(notes) or [compact(value) for value in values], padding=4, color=INK, fontsize=11)
         axes.set_yticks(range(len(labels)), [shorten(label) for label in labels], color=INK)
-        axes.set_ylim(max(len(values), 3) - 0.5, -0.5)  # the first on top; a single bar is as thick as one of three
+        axes.set_ylim(
+            max(len(values), 3) - 0.5, -0.5
+        )  # the first on top; room for three bars keeps a single one from filling the picture
         axes.set_xlim(0, max(values, default=0) * 1.25 or 1)
         axes.set_xticks([])
         open_axes(axes, grid="")
@@ -62,7 +64,7 @@ def columns(
     is_log: bool = False,
     colour: int = 0,
 ) -> str:
-    """Columns side by side; on a logarithmic scale where they differ by orders of magnitude."""
+    """Draws columns, on a logarithmic scale if `is_log`."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -81,7 +83,7 @@ def columns(
 
 
 def shares(key: str, labels: Sequence[str], values: Sequence[float]) -> str:
-    """A pie and its legend beside it: small shares have no room for a label."""
+    """Draws a pie with a legend next to it, as small slices have no room for labels."""
     total = sum(values)
 
     def paint(figure: Figure) -> None:
@@ -103,27 +105,29 @@ def days(
     marks: Sequence[tuple[str, float]] = (),
     height: float = 360,
 ) -> str:
-    """Counts by date, a panel a series below each other, each with a scale of its own.
+    """Draws counts by date: one panel per series, each with its own scale.
 
     Args:
-      series: name and counts by ISO date; days without a count have none.
+      series: names and counts by ISO date; days without a count have 0.
       marks: names and moments (days since 1970) of lines drawn through all panels.
     """
     dates = sorted({date.fromisoformat(day) for _, counts in series for day in counts})
     first, size = dates[0], -(-((dates[-1] - dates[0]).days + 1) // _MAX_DAYS)
     bins = ((dates[-1] - first).days) // size + 1
-    edges = [date2num(first + timedelta(days=size * place)) for place in range(bins + 1)]
+    edges = [date2num(first + timedelta(days=size * index)) for index in range(bins + 1)]
 
     def paint(figure: Figure) -> None:
         panels = np.atleast_1d(figure.subplots(len(series), sharex=True))
-        for place, (axes, (name, counts)) in enumerate(zip(panels, series, strict=True)):
+        for index, (axes, (name, counts)) in enumerate(zip(panels, series, strict=True)):
             heights = np.zeros(bins + 1)
             for day, count in counts.items():
                 heights[(date.fromisoformat(day) - first).days // size] += count
             heights[-1] = heights[-2]
-            axes.fill_between(edges, heights, step="post", color=SERIES[place], linewidth=0)
+            axes.fill_between(edges, heights, step="post", color=SERIES[index], linewidth=0)
             axes.set(xlim=(edges[0], edges[-1]), ylim=(0, max(heights.max() * 1.1, 1)))
-            axes.set_title(name if size == 1 else f"{name}, {size} days together", loc="left", fontsize=11, color=INK)
+            axes.set_title(
+                name if size == 1 else f"{name}, summed over {size} days", loc="left", fontsize=11, color=INK
+            )
             axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
             axes.yaxis.set_major_formatter(_COMPACT)
             for _, moment in marks:
@@ -133,15 +137,15 @@ def days(
         locator = AutoDateLocator(maxticks=10)
         panels[-1].xaxis.set_major_locator(locator)
         panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
-        panels[-1].tick_params(axis="x", pad=8)  # a date at the edge stays below the 0 of the other axis
+        panels[-1].tick_params(axis="x", pad=8)  # keeps a date at the edge below the 0 of the other axis
 
     return draw(paint, key=key, width=WIDE, height=height)
 
 
 def _name_marks(axes: Axes, marks: Sequence[tuple[str, float]], begin: float, end: float) -> None:
-    """Names above the marks, the first to the left of its line, the last to the right, all within the picture."""
-    for place, (name, moment) in enumerate(marks):
-        is_last = place == len(marks) - 1
+    """Writes the names of the marks above their lines, all within the picture."""
+    for index, (name, moment) in enumerate(marks):
+        is_last = index == len(marks) - 1
         x = min(moment, end - 0.045 * (end - begin)) if is_last else max(moment, begin + 0.09 * (end - begin))
         style = {"ha": "left" if is_last else "right", "color": WARNING, "fontsize": 10}
         axes.text(x, 1, f" {name} ", transform=axes.get_xaxis_transform(), **style)
@@ -157,7 +161,7 @@ def heat_map(
     width: float = WIDTH,
     height: float = HEIGHT,
 ) -> str:
-    """Cells as dark as their value is great, with a scale; with a sign, in two colours and the values written in."""
+    """Draws a heat map with a colour scale; signed values get two colours and are written into the cells."""
     greatest = max((abs(value) for row in matrix for value in row if value is not None), default=0) or 1
 
     def paint(figure: Figure) -> None:
@@ -188,11 +192,11 @@ def heat_map(
 
 
 def _with_scale(figure: Figure, greatest: float) -> Axes:
-    """Axes beside a strip that tells which strength of colour stands for how much."""
+    """Returns axes next to a colour scale."""
     axes, scale = figure.subplots(1, 2, width_ratios=(30, 1))
-    for place in range(_SCALE_STEPS):
-        strength = (place + 0.5) / _SCALE_STEPS
-        cell = Rectangle((0, place), 1, 1, facecolor=SERIES[0], alpha=strength, linewidth=0)
+    for index in range(_SCALE_STEPS):
+        strength = (index + 0.5) / _SCALE_STEPS
+        cell = Rectangle((0, index), 1, 1, facecolor=SERIES[0], alpha=strength, linewidth=0)
         scale.add_patch(cell)
     scale.set(xlim=(0, 1), ylim=(0, _SCALE_STEPS), xticks=[])
     scale.set_yticks([0, _SCALE_STEPS / 2, _SCALE_STEPS], [compact(greatest * part) for part in (0, 0.5, 1)])
@@ -203,7 +207,7 @@ def _with_scale(figure: Figure, greatest: float) -> Axes:
 
 
 def curve(key: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str, note: str) -> str:
-    """A curve in the unit square below its diagonal, the area between them filled."""
+    """Draws a Lorenz curve in the unit square and fills the area up to the diagonal."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -215,16 +219,16 @@ def curve(key: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_l
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
         open_axes(axes)
-        axes.tick_params(pad=7)  # else the 0% of both axes meet
+        axes.tick_params(pad=7)  # keeps the 0% labels of both axes apart
 
     return draw(paint, key=key)
 
 
 def treemap(key: str, groups: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> str:
-    """Rectangles in proportion to values, those of a group together and of one colour, great groups first.
+    """Draws a treemap: areas proportional to values, one colour per group, largest groups first.
 
     Args:
-      groups: name, and of each part its name and value, descending; groups descending by their sums.
+      groups: names with their parts (name, value), both in descending order.
     """
 
     def paint(figure: Figure) -> None:
@@ -233,12 +237,14 @@ def treemap(key: str, groups: Sequence[tuple[str, Sequence[tuple[str, float]]]])
         axes.set_axis_off()
         sums = [sum(value for _, value in parts) for _, parts in groups]
         outer = squarify(sums, Box(0, 0, WIDE, _TREEMAP_HEIGHT))
-        for place, ((name, parts), box) in enumerate(zip(groups, outer, strict=True)):
+        for index, ((name, parts), box) in enumerate(zip(groups, outer, strict=True)):
             inner = squarify([value for _, value in parts], box)
-            heading = fit(name, box.width - 12, 12) if box.height > 34 else ""  # bold 11 is about as wide as 12
+            heading = (
+                fit(name, box.width - 12, 12) if box.height > 34 else ""
+            )  # bold text of size 11 is about as wide as size 12
             room = Box(box.x, box.y + box.height - 22, 12 + text_width(heading, 12) if heading else 0, 22)
             for (part, _), cell in zip(parts, inner, strict=True):
-                _paint_cell(axes, cell, part, place, taken=room)
+                _paint_cell(axes, cell, part, index, taken=room)
             axes.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=SURFACE, linewidth=3))
             axes.text(box.x + 6, box.y + box.height - 6, heading, va="top", fontsize=11, fontweight="bold")
 
@@ -248,9 +254,9 @@ def treemap(key: str, groups: Sequence[tuple[str, Sequence[tuple[str, float]]]])
 _TREEMAP_HEIGHT = 420
 
 
-def _paint_cell(axes: Axes, cell: Box, name: str, place: int, *, taken: Box) -> None:
-    """A cell, with its name at its bottom where there is room that the heading of its group has not taken."""
-    style = {"facecolor": SERIES[place % len(SERIES)], "alpha": 0.4, "edgecolor": SURFACE, "linewidth": 1}
+def _paint_cell(axes: Axes, cell: Box, name: str, index: int, *, taken: Box) -> None:
+    """Draws a cell, with its name at the bottom if the heading of its group leaves room."""
+    style = {"facecolor": SERIES[index % len(SERIES)], "alpha": 0.4, "edgecolor": SURFACE, "linewidth": 1}
     axes.add_patch(Rectangle((cell.x, cell.y), cell.width, cell.height, **style))
     text = fit(name, cell.width - 6, 9)
     middle = cell.x + cell.width / 2
@@ -260,15 +266,15 @@ def _paint_cell(axes: Axes, cell: Box, name: str, place: int, *, taken: Box) -> 
 
 
 def stacks(key: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[float]]]) -> str:
-    """Bars of shares that together make 100%, the first on top, with a legend above."""
+    """Draws stacked bars that add up to 100%, the first on top, with a legend above."""
     totals = np.maximum(np.sum([values for _, values in series], axis=0), 1)
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         left = np.zeros(len(labels))
-        for place, (name, values) in enumerate(series):
+        for index, (name, values) in enumerate(series):
             part = np.asarray(values) / totals
-            axes.barh(range(len(labels)), part, left=left, height=0.6, color=SERIES[place], label=name)
+            axes.barh(range(len(labels)), part, left=left, height=0.6, color=SERIES[index], label=name)
             for row, value in enumerate(part):
                 if value > 0.08:
                     axes.text(left[row] + value / 2, row, f"{value:.0%}", ha="center", va="center", color=SURFACE)

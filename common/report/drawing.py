@@ -1,6 +1,6 @@
-"""Matplotlib figures to SVG that takes its colours from the page, so that one picture serves light, dark and paper.
+"""Renders Matplotlib figures as SVG in the page's colours, so that one picture serves light, dark and print.
 
-Text stays text: it is small, searchable, and set in the page's font. Lengths are in units of the page's pixels.
+Text stays text: small, searchable, and in the page's font. Lengths are in pixels of the page.
 """
 
 import io
@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-INK, MUTED, LINE, SURFACE, WARNING, CARD = (f"#0a0b0{place}" for place in range(6))
-SERIES = tuple(f"#0a0c0{place}" for place in range(8))
-"""Colours to draw with: they stand for the page's own, by which they are replaced."""
+INK, MUTED, LINE, SURFACE, WARNING, CARD = (f"#0a0b0{index}" for index in range(6))
+SERIES = tuple(f"#0a0c0{index}" for index in range(8))
+"""Placeholder colours, which `draw` replaces by the page's own."""
 
 WIDTH, HEIGHT = 430, 280
 WIDE = 1000
@@ -25,9 +25,11 @@ LONGEST_LABEL = 22
 _SHORTEST_LABEL = 8
 
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", SURFACE: "surface", WARNING: "warning", CARD: "raised"} | {
-    colour: f"series-{place}" for place, colour in enumerate(SERIES)
+    colour: f"series-{index}" for index, colour in enumerate(SERIES)
 }
-_COLOUR = re.compile(rf"({'|'.join(_VARIABLES)})(?=[^<>]*>)")  # within a tag: an id in a text may read like one
+_COLOUR = re.compile(
+    rf"({'|'.join(_VARIABLES)})(?=[^<>]*>)"
+)  # only within a tag: an id in the text may look like a colour
 _GROUP_ID = re.compile(r'<g id="[^"]*"')
 _SIZE = re.compile(r'width="[\d.]+pt" height="[\d.]+pt"')
 _HEAD = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>", re.DOTALL)
@@ -35,7 +37,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _STYLE = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # an id may hold dollars
+    "text.parse_math": False,  # ids may contain dollar signs
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "font.family": "DejaVu Sans",
@@ -56,20 +58,22 @@ _STYLE = {
 
 
 def draw(paint: Callable[[Figure], None], *, key: str, width: float = WIDTH, height: float = HEIGHT) -> str:
-    """The SVG of what `paint` puts on an empty figure; the same `key` and picture give the same text.
+    """Renders the figure that `paint` draws as SVG; the same `key` and picture give the same text.
 
     Args:
-      paint: adds axes and what is in them.
-      key: of its own for each picture of a page: it keeps the pictures' inner names apart.
-      width, height: in units.
+      paint: adds axes and their contents to a figure.
+      key: unique in the page: it keeps the ids inside its pictures apart.
+      width: in pixels.
+      height: in pixels.
     """
-    # 72 units an inch, matplotlib's own for SVG
+    # Matplotlib's SVG has 72 units per inch
     with rc_context({**_STYLE, "svg.hashsalt": f"picture {key}"}), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that DejaVu lacks and the page's font may have; of empty axes
+        # glyphs missing in DejaVu, which the page's font may have, and empty axes
+        warnings.simplefilter("ignore")
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         paint(figure)
         buffer = io.StringIO()
-        # not by Figure.savefig, which would draw twice
+        # Figure.savefig would draw twice
         FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Type", "Format")))
     text = buffer.getvalue()
     text = _HEAD.sub("", text[text.index("<svg") :])
@@ -79,7 +83,7 @@ def draw(paint: Callable[[Figure], None], *, key: str, width: float = WIDTH, hei
 
 
 def shorten(text: str, longest: int = LONGEST_LABEL) -> str:
-    """A label that fits: the middle of a long id left out, what cannot be printed made visible."""
+    """Shortens a label: elides the middle of a long id and makes unprintable characters visible."""
     printable = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
     if len(printable) <= longest:
         return printable
@@ -88,7 +92,7 @@ def shorten(text: str, longest: int = LONGEST_LABEL) -> str:
 
 
 def fit(text: str, room: float, size: float) -> str:
-    """As much of a text as `shorten` leaves in so many units, '' where that would be less than eight letters of it."""
+    """Shortens a text to a width in pixels; returns '' if fewer than eight letters would fit."""
     longest = min(len(text), LONGEST_LABEL)
     while longest >= min(len(text), _SHORTEST_LABEL):
         shown = shorten(text, longest)
@@ -99,20 +103,20 @@ def fit(text: str, room: float, size: float) -> str:
 
 
 def text_width(text: str, size: float) -> float:
-    """How wide a text is, in units."""
+    """Measures the width of a text in pixels."""
     font = FontProperties(family="DejaVu Sans", size=size)
     return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
 
 
 def open_axes(axes: Axes, *, grid: str = "y") -> None:
-    """A light look: a grid along one axis (`x`, `y`, or none), no ticks beside the labels."""
+    """Styles axes lightly: a grid along one axis (`x`, `y` or none) and no tick marks."""
     axes.tick_params(length=0)
     if grid:
         axes.grid(axis=grid)
 
 
 def compact(number: float) -> str:
-    """`2.66M`, `22.5k`, `850`: a number beside a mark."""
+    """Formats a number for a label: `2.66M`, `22.5k`, `850`."""
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(number) >= limit:
             return f"{number / (1e3 if suffix == 'k' else limit):.3g}{suffix}"

@@ -1,4 +1,4 @@
-"""A report as values (pages of sections of parts) and the one HTML file that they make: no script, no network."""
+"""Reports as values (pages, sections, parts) and their rendering as one HTML file without scripts or network."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,27 +7,35 @@ from importlib import resources
 from string import Template
 
 Cell = str | int | float | None
-"""Numbers stand right; None is a dash."""
+"""Numbers are right-aligned; None is shown as a dash."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below a header; `marked` are the places (row, column) of cells that stand out."""
+    """Rows of cells below a header."""
 
     header: Sequence[str]
+    """Column titles."""
     rows: Sequence[Sequence[Cell]]
+    """Cells by row."""
     marked: frozenset[tuple[int, int]] = frozenset()
+    """(row, column) of highlighted cells."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG, what it shows in a sentence for those who do not see it, and the numbers that it was drawn from."""
+    """An SVG, a sentence that says what it shows, and the numbers behind it."""
 
     title: str
+    """Heading above the picture."""
     summary: str
+    """What the picture shows, in a sentence; also its text alternative."""
     svg: str
+    """The picture."""
     table: Table
+    """The numbers that were drawn."""
     is_wide: bool = False
+    """Takes the full width of the page."""
 
 
 @dataclass(frozen=True)
@@ -35,33 +43,40 @@ class Facts:
     """Single figures by name."""
 
     values: Sequence[tuple[str, Cell]]
+    """Pairs of name and figure."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence or two; also what stands where there is nothing to draw."""
+    """A sentence or two, also in index of a picture without data."""
 
     text: str
+    """The sentence."""
     is_warning: bool = False
+    """Highlights the note."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A table that is read itself, and not behind a picture."""
+    """A table without a picture."""
 
     title: str
+    """Heading above the table."""
     table: Table
+    """The table."""
     is_folded: bool = False
+    """Hides the table until it is opened."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Blocks side by side where there is room."""
+    """Blocks next to each other if there is room."""
 
     blocks: Sequence[Block]
+    """The blocks, from left to right."""
 
 
-_LONGEST_LINE = 40  # letters of a cell that is not broken
+_LONGEST_LINE = 40  # letters of a cell that is not wrapped
 
 Part = Picture | Facts | Note | Block | Columns
 
@@ -71,26 +86,35 @@ class Section:
     """Parts below a heading."""
 
     title: str
+    """The heading."""
     parts: Sequence[Part]
+    """The parts, in order."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """Sections below a title; `key` names the page within its file."""
+    """Sections below a title."""
 
     key: str
+    """Identifies the page within its file."""
     title: str
+    """Title, also of the tab."""
     subtitle: str
+    """A line below the title."""
     sections: Sequence[Section]
+    """The sections, in order."""
 
 
 @dataclass(frozen=True)
 class DrawnPage:
-    """A page as HTML, to be embedded in another report."""
+    """A page as HTML, for embedding in another report."""
 
     key: str
+    """As `Page.key`."""
     title: str
+    """As `Page.title`."""
     html: str
+    """The rendered page."""
 
 
 def draw_page(page: Page) -> DrawnPage:
@@ -110,7 +134,7 @@ def render(pages: Sequence[Page | DrawnPage], *, title: str, shown: str) -> str:
       ValueError: no page has this key.
     """
     if shown not in [page.key for page in pages]:
-        raise ValueError(f"no page is called {shown}; there are {', '.join(page.key for page in pages)}")
+        raise ValueError(f"there is no page {shown}; pages: {', '.join(page.key for page in pages)}")
     drawn = [page if isinstance(page, DrawnPage) else draw_page(page) for page in pages]
     files = resources.files("common.report")
     tabs = "".join(
@@ -129,7 +153,7 @@ def render(pages: Sequence[Page | DrawnPage], *, title: str, shown: str) -> str:
 
 
 def format_cell(cell: Cell) -> str:
-    """A cell as people read it: 1,234; 0.9671; 1.23e-05; – for None."""
+    """Formats a cell for reading: 1,234; 0.9671; 1.23e-05; – for None."""
     if cell is None:
         return "–"
     if isinstance(cell, str):
@@ -140,12 +164,12 @@ def format_cell(cell: Cell) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """`12.3%` of a whole; a dash where there is none."""
+    """Formats a share as `12.3%`; a dash if the whole is 0."""
     return f"{part / whole:.1%}" if whole else "–"
 
 
 def _page(page: Page) -> str:
-    names = [f"{page.key}-{place}" for place in range(len(page.sections))]
+    names = [f"{page.key}-{index}" for index in range(len(page.sections))]
     links = "".join(
         f'<li><a href="#{name}">{escape(section.title)}</a></li>'
         for name, section in zip(names, page.sections, strict=True)
@@ -184,7 +208,7 @@ def _part(part: Part) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    """The scrollable boxes take the focus, so that the keyboard can scroll them."""
+    """Renders a picture; its scrollable boxes take the focus, so that the keyboard can scroll them."""
     label = escape(picture.summary, quote=True)
     svg = picture.svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     return (

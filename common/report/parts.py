@@ -1,4 +1,4 @@
-"""Pictures that several sections need, each with the sentence and the table that go with it."""
+"""Pictures that several sections share, each with its sentence and its table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,24 +16,24 @@ _SHOWN = 10
 def ranking(
     key: str, title: str, name: str, entries: Sequence[tuple[str, int]], unit: str, *, shown: int = _SHOWN
 ) -> Part:
-    """The most frequent ids as bars, all that are given in the table; a note where there are none.
+    """Shows the most frequent ids as bars and all given ids in the table; a note if there are none.
 
     Args:
       key: of the picture.
-      title: what it shows.
-      name: of what the ids are: item, visitor.
+      title: of the picture.
+      name: what an id identifies: item, visitor.
       entries: ids and counts, descending.
-      unit: what is counted.
-      shown: how many are drawn.
+      unit: of the counts, in the plural.
+      shown: number of bars.
     """
     if not entries:
-        return Note(f"{title}: there is none.")
+        return Note(f"{title}: no data.")
     (first, most), drawn = entries[0], entries[:shown]
     return Picture(
         title=title,
         summary=(
-            f"First is {name} {shorten(first, 60)} with {counted(most, unit)}, "
-            f"number {len(drawn)} has {drawn[-1][1]:,}."
+            f"{name.capitalize()} {shorten(first, 60)} has the most: {counted(most, unit)}; "
+            f"rank {len(drawn)} has {drawn[-1][1]:,}."
         ),
         svg=charts.bars(key, [entry for entry, _ in drawn], [count for _, count in drawn]),
         table=Table([name, unit], entries),
@@ -41,7 +41,7 @@ def ranking(
 
 
 def counts(key: str, title: str, values: Mapping[str, int], what: str) -> Picture:
-    """Counts by name as bars, with their shares."""
+    """Shows counts by name as bars, with their shares."""
     total = sum(values.values())
     notes = [f"{compact(count)} ({share(count, total)})" for count in values.values()]
     return Picture(
@@ -53,28 +53,28 @@ def counts(key: str, title: str, values: Mapping[str, int], what: str) -> Pictur
 
 
 def histogram(key: str, title: str, distribution: Statistics, *, of: str, what: str, colour: int = 0) -> Part:
-    """How many `of` (items, visitors) have how many `what` (events), in classes that double.
+    """Shows how many `of` (items, visitors) have how many `what` (events), in bins of doubling width.
 
-    The table has the classes, and the mean, quantiles and greatest value below them.
+    The table lists the bins, then the mean, the quantiles and the maximum.
     """
     if not distribution["histogram"]:
-        return Note(f"{title}: there is none.")
+        return Note(f"{title}: no data.")
     classes = double_classes({int(value): count for value, count in distribution["histogram"].items()})
     quantiles = distribution["quantiles"]
     rows: list[Sequence[Cell]] = [list(entry) for entry in classes]
     rows += [["mean", distribution["mean"]], *([f"quantile {q}", value] for q, value in quantiles.items())]
-    rows += [["greatest", distribution["max"]]]
+    rows += [["maximum", distribution["max"]]]
     return Picture(
         title=title,
         summary=(
-            f"Mean {distribution['mean']:.3g}, median {quantiles['0.5']:,}, 99% have at most {quantiles['0.99']:,}, "
-            f"the most {distribution['max']:,}."
+            f"Mean {distribution['mean']:.3g}, median {quantiles['0.5']:,}, 99th percentile {quantiles['0.99']:,}, "
+            f"maximum {distribution['max']:,}."
         ),
         svg=charts.columns(
             key,
             [label.partition("–")[0] for label, _ in classes],
             [count for _, count in classes],
-            x_label=f"{what}, from",
+            x_label=f"{what} (lower bound)",
             y_label=of,
             is_log=True,
             colour=colour,
@@ -84,44 +84,46 @@ def histogram(key: str, title: str, distribution: Statistics, *, of: str, what: 
 
 
 def counted(count: int, unit: str) -> str:
-    """`1 view`, `2,000 views`: a count with its unit, which is given in the plural."""
+    """Formats a count with its unit, which is given in the plural: `1 view`, `2,000 views`."""
     return f"{count:,} {unit.removesuffix('s') if count == 1 else unit}"
 
 
 def double_classes(values: Mapping[int, int]) -> list[tuple[str, int]]:
-    """Counts by value in the classes 1, 2, 3–4, 5–8, …, named by their bounds, to the greatest that holds any."""
+    """Sums counts by value into the bins 1, 2, 3–4, 5–8, …, labelled by their bounds."""
     classes = [0] * max((value - 1).bit_length() + 1 for value in values)
     for value, count in values.items():
         classes[(value - 1).bit_length()] += count
-    return [(_class_name(place), count) for place, count in enumerate(classes)]
+    return [(_class_name(index), count) for index, count in enumerate(classes)]
 
 
-def _class_name(place: int) -> str:
-    low, high = (1 << place >> 1) + 1, 1 << place
+def _class_name(index: int) -> str:
+    low, high = (1 << index >> 1) + 1, 1 << index
     return str(high) if low >= high else f"{compact(low)}–{compact(high)}"
 
 
 def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colour: int = 0) -> Part:
-    """How many `of` last how long, from counts by the second at which a bucket begins."""
+    """Shows how many `of` last how long, from counts by the first second of each bin."""
     if not buckets:
-        return Note(f"{title}: there is none.")
+        return Note(f"{title}: no data.")
     labels = [duration(int(second)) for second in buckets]
     total, half, below = sum(buckets.values()), 0, 0
-    for place, count in enumerate(buckets.values()):
+    for index, count in enumerate(buckets.values()):
         if 2 * below <= total:
-            half = place
+            half = index
         below += count
     until = duration(2 * max(int(list(buckets)[half]), 1)) if half else "1 s"
     return Picture(
         title=title,
-        summary=f"{counted(total, of)}; half of them last less than {until}.",
-        svg=charts.columns(key, labels, list(buckets.values()), x_label="from", y_label=of, is_log=True, colour=colour),
-        table=Table(["from", of], list(zip(labels, buckets.values(), strict=True))),
+        summary=f"{counted(total, of)}; half last less than {until}.",
+        svg=charts.columns(
+            key, labels, list(buckets.values()), x_label="at least", y_label=of, is_log=True, colour=colour
+        ),
+        table=Table(["at least", of], list(zip(labels, buckets.values(), strict=True))),
     )
 
 
 def duration(seconds: int) -> str:
-    """`0 s`, `34 min`, `12 d`: in the greatest unit that gives a whole part."""
+    """Formats seconds in the largest unit that fits: `0 s`, `34 min`, `12 d`."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"

@@ -1,4 +1,4 @@
-"""The kinds of pictures of runs and evaluations: systems by metric, curves, what happened when, a model's parts."""
+"""Charts of runs and evaluations: systems by metric, curves, the time line of a run, the parts of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from common.report.drawing import CARD, INK, MUTED, SERIES, WARNING, WIDE, WIDTH, compact, draw, open_axes, shorten
 
-# places between which a scale is divided are round, and to be told in full: 0.3125, not 0.312
+# tick values are round and must not be rounded further: 0.3125, not 0.312
 _COMPACT = FuncFormatter(lambda value, _: compact(value) if abs(value) >= 1e4 else f"{value:,g}")
 _STEPS = [1, 2, 5, 10]
 _FEW_POINTS = 30
@@ -20,21 +20,22 @@ _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
 
 @dataclass(frozen=True)
 class DiagramBox:
-    """A part of a model: what it is, the shape of what it gives or holds, the parts that it reads, by name.
-
-    level        its place from left to right
-    is_trained   it holds weights
-    """
+    """A part of a model in the picture of its architecture."""
 
     name: str
+    """What the part is."""
     shape: str
+    """Shape of its output or of its weights."""
     level: int
+    """Column of the box, from the left."""
     reads: tuple[str, ...] = ()
+    """Names of the parts that it reads."""
     is_trained: bool = False
+    """Whether it has weights."""
 
 
 def dots(key: str, systems: Sequence[str], panels: Sequence[tuple[str, Sequence[tuple[float, float, float]]]]) -> str:
-    """A row a system, a panel a metric: the value as a dot, its interval as a line; the first system stands out.
+    """Draws one row per system and one panel per metric: a dot with its interval; the first system is highlighted.
 
     Args:
       systems: names, the first on top.
@@ -69,19 +70,19 @@ def lines(
     mark: tuple[float, float] | None = None,
     colour: int = 0,
 ) -> str:
-    """Curves, each of a name, x and y, and one point that stands out; a curve of few points has its points marked."""
+    """Draws named curves with one highlighted point; curves of few points also show the points."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for place, (name, x, y) in enumerate(series):
+        for index, (name, x, y) in enumerate(series):
             style = "o" if len(x) <= _FEW_POINTS else None
-            axes.plot(x, y, color=SERIES[colour + place], linewidth=1.8, marker=style, markersize=4, label=name)
+            axes.plot(x, y, color=SERIES[colour + index], linewidth=1.8, marker=style, markersize=4, label=name)
         if mark:
             axes.scatter(*mark, s=90, facecolors="none", edgecolors=WARNING, linewidths=2, zorder=3)
         if len(series) > 1:
             figure.legend(loc="outside upper left", ncols=len(series), fontsize=10)
         axes.set(xlabel=x_label, ylabel=y_label)
-        if min(min(y) for _, _, y in series) >= 0:  # around equal values the scale would reach below
+        if min(min(y) for _, _, y in series) >= 0:  # around equal values, the automatic scale would go below 0
             axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
         axes.xaxis.set_major_locator(MaxNLocator(8, steps=_STEPS, integer=True))
         axes.xaxis.set_major_formatter(_COMPACT)
@@ -97,35 +98,36 @@ def progress(
     steps: Sequence[float],
     marks: Sequence[tuple[str, Sequence[tuple[float, float]]]],
 ) -> str:
-    """How far a run had come when, with what happened on the way.
+    """Draws the steps of a run over time, with its events.
 
     Args:
-      seconds, steps: since the run began, and done by then.
-      marks: of each kind of happening its name and its points (seconds, steps).
+      seconds: since the run started.
+      steps: done by then.
+      marks: name and points (seconds, steps) of each kind of event.
     """
-    points = [*seconds, *(second for _, happened in marks for second, _ in happened)]
+    points = [*seconds, *(second for _, events in marks for second, _ in events)]
     size, unit = next(((size, unit) for size, unit in _UNITS if max(points) > 3 * size), (1, "seconds"))
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         axes.plot([second / size for second in seconds], steps, color=SERIES[0], linewidth=1.8)
-        for place, (name, happened) in enumerate(marks):
-            x, y = zip(*happened, strict=True)
-            colour = SERIES[1 + place % 7]
+        for index, (name, events) in enumerate(marks):
+            x, y = zip(*events, strict=True)
+            colour = SERIES[1 + index % 7]
             axes.scatter(
                 [second / size for second in x],
                 y,
-                marker=_MARKERS[place % len(_MARKERS)],
+                marker=_MARKERS[index % len(_MARKERS)],
                 s=60,
-                facecolors="none",  # what happens at the same moment stays to be seen
+                facecolors="none",  # simultaneous events stay visible
                 edgecolors=colour,
                 linewidths=2,
                 label=name,
                 zorder=3,
-                clip_on=False,  # what happens before the first step lies on the edge
+                clip_on=False,  # events before the first step are on the edge
             )
         figure.legend(loc="outside right center", fontsize=11)
-        axes.set(xlabel=f"{unit} since the run began", ylabel="steps")
+        axes.set(xlabel=f"{unit} since the run started", ylabel="steps")
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(_COMPACT)
         open_axes(axes)
@@ -134,11 +136,11 @@ def progress(
 
 
 def diagram(key: str, boxes: Sequence[DiagramBox]) -> str:
-    """Boxes in levels from left to right, with arrows from what each reads."""
+    """Draws boxes in levels from left to right, with arrows from the inputs of each."""
     levels = max(box.level for box in boxes) + 1
     by_level = [[box for box in boxes if box.level == level] for level in range(levels)]
     tallest = max(map(len, by_level))
-    place = {
+    index = {
         box.name: (level, (row + 0.5) * tallest / len(row_of))
         for level, row_of in enumerate(by_level)
         for row, box in enumerate(row_of)
@@ -149,13 +151,13 @@ def diagram(key: str, boxes: Sequence[DiagramBox]) -> str:
         axes.set(xlim=(-0.5, levels - 0.5), ylim=(tallest, 0))
         axes.set_axis_off()
         for box in boxes:
-            x, y = place[box.name]
+            x, y = index[box.name]
             for source in box.reads:
-                from_x, from_y = place[source]
+                from_x, from_y = index[source]
                 arrow = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.2}
                 axes.annotate("", (x - 0.42, y), (from_x + 0.42, from_y), arrowprops=arrow, zorder=1)
             colour = SERIES[2] if box.is_trained else SERIES[5]
-            # what lies behind a box is hidden by a first, opaque one
+            # an opaque box first hides the arrows behind it
             for face, strength in ((CARD, 1.0), (colour, 0.22)):
                 axes.add_patch(Rectangle((x - 0.42, y - 0.36), 0.84, 0.72, facecolor=face, alpha=strength, zorder=2))
             axes.text(x, y - 0.12, box.name, ha="center", va="center", fontsize=11, fontweight="bold")

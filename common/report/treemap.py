@@ -1,11 +1,11 @@
-"""A treemap's rectangles: areas in proportion to values, as near to squares as rows allow."""
+"""Layout of a treemap: areas proportional to values, as square as possible."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 
 class Box(NamedTuple):
-    """A rectangle from its lower left corner."""
+    """A rectangle, positioned by its lower left corner."""
 
     x: float
     y: float
@@ -14,11 +14,11 @@ class Box(NamedTuple):
 
 
 def squarify(values: Sequence[float], box: Box) -> list[Box]:
-    """A rectangle for each value, in order (Bruls, Huizing and van Wijk, 2000).
+    """Returns a rectangle per value, in order (squarified treemap; Bruls, Huizing and van Wijk, 2000).
 
     Args:
       values: above 0, descending.
-      box: what the rectangles fill.
+      box: to be filled.
     """
     scale = box.width * box.height / sum(values) if values else 0.0
     areas = [value * scale for value in values]
@@ -35,13 +35,13 @@ def squarify(values: Sequence[float], box: Box) -> list[Box]:
 
 
 def _worst(areas: Sequence[float], side: float) -> float:
-    """The greatest ratio of length to width in a row of areas along a side."""
+    """Returns the worst aspect ratio in a row of areas along a side."""
     total = sum(areas)
     return max(max(side**2 * area / total**2, total**2 / (side**2 * area)) for area in areas)
 
 
 def _lay_row(areas: Sequence[float], box: Box) -> tuple[list[Box], Box]:
-    """The row's rectangles along the shorter side of a box, and what is left of the box."""
+    """Places a row of rectangles along the shorter side of a box; returns them and the rest of the box."""
     is_upright = box.width >= box.height
     side = box.height if is_upright else box.width
     depth = sum(areas) / side

@@ -227,7 +227,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _histogram(distribution: Mapping[str, Any]) -> Rows:
-    """Classes to 1, 2, 4, 8, …, then mean, quantiles and the greatest value."""
+    """Classes to 1, 2, 4, 8, …, then mean, quantiles and maximum."""
     counts = {int(value): count for value, count in distribution["histogram"].items()}
     rows, low, high = [], 1, 1
     while low <= max(counts):
@@ -235,7 +235,7 @@ def _histogram(distribution: Mapping[str, Any]) -> Rows:
         rows.append([name, sum(count for value, count in counts.items() if low <= value <= high)])
         low, high = high + 1, 2 * high
     quantiles = [[f"quantile {share}", value] for share, value in distribution["quantiles"].items()]
-    return [*rows, ["mean", distribution["mean"]], *quantiles, ["greatest", distribution["max"]]]
+    return [*rows, ["mean", distribution["mean"]], *quantiles, ["maximum", distribution["max"]]]
 
 
 def _durations(buckets: Mapping[str, int]) -> Rows:

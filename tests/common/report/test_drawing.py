@@ -60,7 +60,7 @@ def test_a_time_line_of_one_day_is_drawn():
 def test_a_time_line_of_many_years_puts_days_together():
     # 2015-01-01 to 2035-01-01 are 7306 days with both ends: 800 at most gives 10 days together
     svg = charts.days("years", [("views", {"2015-01-01": 7, "2035-01-01": 1})])
-    assert "views, 10 days together" in svg
+    assert "views, summed over 10 days" in svg
     assert len(svg) < 100_000
 
 

@@ -202,7 +202,7 @@ def test_other_splits_are_named_for_what_they_are(tmp_path, method, told):
     prepare(PrepareConfig(events=events, split=SplitConfig(method=method)), str(tmp_path / "dataset"))
     html = Path(write_report(str(tmp_path / "dataset"))).read_text()
     assert told in html
-    assert "Carts and transactions: there is none." in html
+    assert "Carts and transactions: no data." in html
 
 
 def test_the_report_can_be_drawn_anew_and_is_the_same(dataset):
