@@ -30,7 +30,7 @@ def main() -> int:
             print(f"\n# python -m benchmarks.{name}", flush=True)
             if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *given], check=False).returncode:
                 failed.append(name)
-    print(f"failed: {', '.join(failed)}" if failed else "all done; `python -m benchmarks.readme` renews the README")
+    print(f"failed: {', '.join(failed)}" if failed else "all done; `python -m tools` updates the tables")
     return 1 if failed else 0
 
 

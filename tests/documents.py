@@ -1,4 +1,4 @@
-"""The commands of the documents: in fenced blocks, and in the middle of a line."""
+"""Commands in the documents: in fenced blocks, and inline in sentences."""
 
 import re
 from pathlib import Path
@@ -12,16 +12,18 @@ DOCUMENTS = sorted(
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(
-    r"`((?:python3? -m \w|python3? k8s/|prepare |train |evaluate |export |recommend |synthesize )[^`]*)`"
+    r"`((?:python3? -m \w|python3? k8s/|cartwheel \w|prepare |train |evaluate |export |recommend |synthesize )[^`]*)`"
 )
+_PROGRAMS = ("python -m preprocessing", "python -m trainer", "cartwheel submit")
 _JOINED = re.compile(r"\s*\\\n\s*|\n[ ]+")  # a line ends with a backslash, or the next one is indented
 
 
 class Block(NamedTuple):
-    """What stands between two fences; `line` is the first one's place in the document, from 1 on."""
+    """A fenced block and its position in the document."""
 
     document: str
     line: int
+    """Line of the opening fence, from 1."""
     language: str
     text: str
 
@@ -34,24 +36,13 @@ def blocks(document: str) -> list[Block]:
 
 
 def named_commands(document: str) -> list[str]:
-    """Commands that a sentence names, with all or some of their arguments."""
-    return [" ".join(found.split()) for found in _NAMED.findall(_BLOCK.sub("", (ROOT / document).read_text()))]
+    """Commands in sentences, with all or some of their arguments."""
+    prose = _BLOCK.sub("", (ROOT / document).read_text())
+    found = [" ".join(command.split()) for command in _NAMED.findall(prose)]
+    return [command for command in found if command not in _PROGRAMS and "VERB" not in command]
 
 
 def commands(block: Block) -> list[str]:
-    """The command lines of a block of them, each in one line, without comments."""
+    """The command lines of a block, one line each, without comments."""
     lines = _JOINED.sub(" ", block.text).splitlines()
     return [command for line in lines if (command := re.sub(r"(^|\s)#.*", "", line).strip())]
-
-
-def is_synopsis(command: str) -> bool:
-    """Whether brackets and bars stand for what may be given: of this project's own commands alone."""
-    return command.startswith("python ") and any(sign in command for sign in "[|…")
-
-
-def as_typed(synopsis: str) -> str:
-    """A synopsis with all that may be given, and the first of what is to be chosen from."""
-    text = synopsis.replace("[Beam options]", "").replace(" …", "")
-    text = re.sub(r"[\[\]]", "", text)
-    text = re.sub(r"\bWHEN\b", "2015-09-01", re.sub(r"\b[NS]\b", "1", text))
-    return re.sub(r"(\S+?)(?:\|\S+)+", r"\1", text)

@@ -1,10 +1,9 @@
-"""Every command in the documents is run, or at least understood by the program that it calls.
+"""Every command in the documents runs, or is at least valid for the program that it calls.
 
-Those of the tutorial, of the page on extending and of README's synopsis are run one after the other, by tests of their
-own. All commands of this project are read by the parsers of their own programs, with their settings, and of what a
-sentence names the flags and settings are looked up; `make` targets are looked up; what needs a cloud, a cluster or
-Docker is listed below, with the test that holds it where there is one. Anything else fails. `--log-cli-level=INFO`
-shows which is which.
+Tests of their own run the commands of the tutorial, of docs/extending.md and of README in sequence. All other commands
+of this project are parsed by their program's own parser, including their settings. Flags and settings in sentences
+and `make` targets are looked up. Commands that need a cloud, a cluster or Docker are listed below, with the test that
+covers them where there is one. Anything else fails. `--log-cli-level=INFO` shows how each command was checked.
 """
 
 import importlib.util
@@ -15,13 +14,14 @@ import tomllib
 
 import pytest
 
+import cartwheel.cli
 import k8s.cli
 import preprocessing.cli
 import trainer.cli
 from common.settings import settings_of
 from preprocessing.beam.graphs import beam_options
 from preprocessing.config import PrepareConfig
-from tests.documents import DOCUMENTS, ROOT, as_typed, blocks, commands, is_synopsis, named_commands
+from tests.documents import DOCUMENTS, ROOT, blocks, commands, named_commands
 from tests.integration import soak
 from tests.test_help import parsers
 from trainer.config.presets import PRESETS
@@ -31,29 +31,29 @@ log = logging.getLogger(__name__)
 
 LANGUAGES = {
     "bash": "commands",
-    "text": "what they print, and drawings",
-    "python": "run by the tests of the document",
-    "diff": "applied by the tests of the document",
+    "text": "their output, and drawings",
+    "python": "run by the document's own test",
+    "diff": "applied by the document's own test",
 }
 BY_OWN_TESTS = {
     "docs/extending.md": "run: tests/integration/test_extending.py",
     "docs/tutorial.md": "run: tests/integration/test_tutorial.py",
 }
 SETTINGS = {"prepare": PrepareConfig(events=""), "train": PRESETS["mf"], "evaluate": EvaluationConfig()}
-"""The config that a command's --set changes."""
+"""The config that `--set` of a command changes."""
 FOREIGN = {
     ("docs/operations.md", "gcloud"): "needs a Google Cloud project",
     ("docs/operations.md", "aws"): "needs an AWS account",
     ("docs/operations.md", "eksctl"): "needs an AWS account",
     ("docs/operations.md", "kubectl"): "needs a cluster",
-    ("k8s/README.md", "git"): "the reader has done it",
-    ("k8s/README.md", "cd"): "the reader has done it",
+    ("k8s/README.md", "git"): "done in any checkout",
+    ("k8s/README.md", "cd"): "done in any checkout",
     ("k8s/README.md", "kubectl"): "needs a cluster; the manifests are rendered by tests/k8s/test_overlays.py",
-    ("k8s/README.md", "grep"): "run: tests/k8s/test_submit.py compares what it prints",
+    ("k8s/README.md", "grep"): "run: tests/k8s/test_submit.py compares its output",
     ("k8s/README.md", "docker"): "needs Docker; the images are run by tests/integration/test_containers.py",
     ("k8s/README.md", "curl"): "needs a model server",
 }
-PREPARE = "python -m preprocessing prepare --events E --output D"
+PREPARE = "cartwheel prepare --events E --output D"
 MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 MARKERS = {
@@ -70,26 +70,26 @@ ALL = [
 ]
 
 
-def test_every_block_says_what_it_is() -> None:
+def test_every_block_names_its_language() -> None:
     unnamed = [
         f"{block.document}:{block.line}: ```{block.language}"
         for document in DOCUMENTS
         for block in blocks(document)
         if block.language not in LANGUAGES
     ]
-    assert unnamed == [], f"a fence names one of {', '.join(LANGUAGES)}"
+    assert unnamed == [], f"the language of a fence is one of {', '.join(LANGUAGES)}"
 
 
 @pytest.mark.parametrize(("document", "command"), ALL)
-def test_every_command_is_understood_by_its_program(document: str, command: str) -> None:
+def test_every_command_is_valid_for_its_program(document: str, command: str) -> None:
     log.info("%s: %s: %s", document, command, examine(document, command))
 
 
 @pytest.mark.parametrize(
     ("document", "command"), [(document, command) for document in DOCUMENTS for command in named_commands(document)]
 )
-def test_flags_and_settings_that_a_sentence_names_are_there(document: str, command: str) -> None:
-    if "benchmarks" in command or "submit.py" in command:
+def test_flags_and_settings_in_sentences_exist(document: str, command: str) -> None:
+    if re.match(r"python3? (-m (benchmarks|tools)|k8s/)|cartwheel submit ", command):
         examine(document, command)
     else:
         look_up(command)
@@ -112,7 +112,8 @@ def test_a_wrong_name_in_a_sentence_is_found(command: str, reason: str) -> None:
     ("document", "command", "reason"),
     [
         ("README.md", "python -m trainer trian --data D", "invalid choice: 'trian'"),
-        ("README.md", "python -m trainer train --preset mf --data D --workdir R --set epoch=3", "did you mean epochs"),
+        ("README.md", "cartwheel trian --data D", "invalid choice: 'trian'"),
+        ("README.md", "cartwheel train --preset mf --data D --workdir R --set epoch=3", "did you mean"),
         ("README.md", "python -m preprocessing prepare --events E --output D --test-form now", "--test-form"),
         ("README.md", f"{PREPARE} --runner=FlinkRunner --flink_mastre=h:8081", "flink_mastre"),
         ("README.md", f"{PREPARE} --runner=FlinkRunner --flink_version=1.2", "flink_version"),
@@ -120,13 +121,14 @@ def test_a_wrong_name_in_a_sentence_is_found(command: str, reason: str) -> None:
         ("README.md", f"{PREPARE} --runner=DataflowRunner --temp_location=gs://B/t --machine=n2", "machine"),
         ("README.md", f"{PREPARE} --runner=DataflowRunner --region=R --project=project", "temp_location"),
         ("README.md", "python k8s/submit.py train --preset mf --data D", "required: --workdir"),
-        ("README.md", "python -m trainer evaluate [--workdir RUN] [--split train|test]", "invalid choice: 'train'"),
+        ("README.md", "cartwheel submit train --preset mf --data D", "required: --workdir"),
+        ("README.md", "cartwheel evaluate --workdir RUN --split train", "invalid choice: 'train'"),
         ("README.md", "python -m benchmarks.speed", "no module"),
         ("README.md", "python -m pytest -m 'same_number and alone'", "no marker same_number"),
         ("README.md", "python -m tests.integration.soak --data D --output O --kill all", "--kill"),
         ("README.md", "make love", "no target"),
-        ("README.md", "gcloud init", "neither this project's nor listed"),
-        ("docs/operations.md", "kubectl apply -k k8s/overlays/moon", "is not there"),
+        ("README.md", "gcloud init", "neither this project's nor in FOREIGN"),
+        ("docs/operations.md", "kubectl apply -k k8s/overlays/moon", "does not exist"),
     ],
 )
 def test_a_wrong_command_is_found(document: str, command: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,24 +138,24 @@ def test_a_wrong_command_is_found(document: str, command: str, reason: str, caps
 
 
 def examine(document: str, command: str) -> str:
-    """How a command is known to be right.
+    """How a command was checked.
 
     Raises:
-      AssertionError, SystemExit, ValueError: it is not.
+      AssertionError, SystemExit, ValueError: it is wrong.
     """
-    words = shlex.split(as_typed(command) if is_synopsis(command) else command)
+    words = expand(shlex.split(command))
     for path in (word.lstrip("@") for word in words if re.match(r"@?k8s/", word)):
-        assert (ROOT / path).exists(), f"{path} is not there"
+        assert (ROOT / path).exists(), f"{path} does not exist"
     if document in BY_OWN_TESTS:
         return BY_OWN_TESTS[document]
     match words:
         case ["python" | "python3", "-m", "preprocessing" | "trainer" as job, *arguments]:
-            parse(job, arguments, has_settings=not is_synopsis(command))
+            parse(job, arguments)
             return "parsed"
         case ["python" | "python3", "k8s/submit.py", *arguments]:
-            parse("k8s", arguments[: arguments.index(">")] if ">" in arguments else arguments, has_settings=True)
+            parse("k8s", arguments[: arguments.index(">")] if ">" in arguments else arguments)
             return "parsed"
-        case ["python", "-m", module, *_] if module.startswith("benchmarks."):
+        case ["python", "-m", module, *_] if module.startswith(("benchmarks.", "tools")):
             assert importlib.util.find_spec(module), f"no module {module}"
             return "the module exists"
         case ["python", "-m", "pytest", "-m", expression, *_]:
@@ -167,19 +169,36 @@ def examine(document: str, command: str) -> str:
             assert targets, "no target"
             assert set(targets) <= MAKE_TARGETS, f"no target {', '.join(targets)}"
             return "the targets exist"
-    assert (document, words[0]) in FOREIGN, f"`{command}` is neither this project's nor listed as another's"
+    assert (document, words[0]) in FOREIGN, f"`{command}` is neither this project's nor in FOREIGN"
     return FOREIGN[document, words[0]]
 
 
-def look_up(command: str) -> None:
-    """Looks for the command that a sentence names, and for its flags and settings.
+def expand(words: list[str]) -> list[str]:
+    """A `cartwheel` command as the command of the package that runs it; other commands as they are.
 
     Raises:
-      AssertionError: one is not there.
+      SystemExit: there is no such verb.
     """
-    job, name, *arguments = shlex.split(re.sub(r"^python3? -m ", "", command))
-    if job not in ("preprocessing", "trainer"):
-        job, name, *arguments = "preprocessing" if job in parsers("preprocessing") else "trainer", job, name, *arguments
+    match words:
+        case ["cartwheel", "submit", *arguments]:
+            return ["python", "k8s/submit.py", *arguments]
+        case ["cartwheel", verb, *arguments]:
+            if verb not in cartwheel.cli.VERBS:
+                cartwheel.cli.build_parser().parse_args([verb])
+            return ["python", "-m", cartwheel.cli._module(verb, arguments).partition(".")[0], verb, *arguments]
+    return words
+
+
+def look_up(command: str) -> None:
+    """Looks up a command of a sentence, its flags and its settings.
+
+    Raises:
+      AssertionError, SystemExit: one does not exist.
+    """
+    words = shlex.split(command)
+    _, _, job, name, *arguments = expand(
+        words if words[0] in ("python", "python3", "cartwheel") else ["cartwheel", *words]
+    )
     found = parsers(job)
     assert name in found, f"{job} has no {name}"
     for argument in arguments:
@@ -191,20 +210,19 @@ def look_up(command: str) -> None:
             assert key in settings_of(SETTINGS[name]), f"{name} has no setting {key}"
 
 
-def parse(job: str, arguments: list[str], *, has_settings: bool) -> None:
-    """Reads arguments as the program does, up to where its work would begin."""
+def parse(job: str, arguments: list[str]) -> None:
+    """Parses arguments and settings as the program does before it starts to work."""
     if job == "preprocessing":
         parser = preprocessing.cli.build_parser()
         given, others = parser.parse_known_args(arguments)
         if others:
             parse_beam_options(given.command, others)
-        if given.command == "prepare" and has_settings:
+        if given.command == "prepare":
             preprocessing.cli._prepare_config(given)
     elif job == "trainer":
         parser = trainer.cli.build_parser()
         given = parser.parse_args(arguments)
-        if has_settings:
-            trainer.cli._read_config(given, parser)
+        trainer.cli._read_config(given, parser)
     else:
         parser = k8s.cli.build_parser()
         given = parser.parse_args(arguments)
@@ -213,12 +231,12 @@ def parse(job: str, arguments: list[str], *, has_settings: bool) -> None:
 
 
 def parse_beam_options(command: str, arguments: list[str]) -> None:
-    """Reads what `prepare` leaves to Beam by Beam's own classes, those of all its runners."""
+    """Parses the flags that `prepare` passes to Beam with the option classes of all of Beam's runners."""
     assert command == "prepare", f"unrecognized arguments: {' '.join(arguments)}"
     options = beam_options(arguments)
     known = options.get_all_options(drop_default=True)
     unknown = options.get_all_options(drop_default=True, retain_unknown_options=True).keys() - known.keys()
-    assert not unknown, f"Beam knows no {', '.join(sorted(unknown))}"
+    assert not unknown, f"Beam has no {', '.join(sorted(unknown))}"
     if known["runner"] == "DataflowRunner":
         missing = {"project", "region", "temp_location", "sdk_container_image"} - known.keys()
         assert not missing, f"Dataflow needs {', '.join(sorted(missing))}"

@@ -1,23 +1,29 @@
-"""The README says what was measured and what is there."""
+"""README and the other documents state what was measured and what exists."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tools.pictures import PICTURE
-from tools.tables import README, read_results, renew
+from tools.tables import BENCHMARKS, README, render_document
 
 ROOT = README.parent
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_the_readmes_tables_are_those_of_the_last_benchmarks():
-    text = README.read_text()
-    assert renew(text, read_results()) == text, "run `python -m tools.tables`"
+@pytest.mark.parametrize("document", [README, BENCHMARKS], ids=lambda path: path.name)
+def test_the_tables_are_those_of_the_latest_benchmarks(document):
+    assert render_document(document) == document.read_text(), "run `python -m tools`"
 
 
-def test_a_record_of_the_demo_is_of_all_its_stages(tmp_path):
+def test_the_readme_is_short():
+    assert len(README.read_text().splitlines()) <= 150
+
+
+def test_a_record_of_the_demo_covers_all_its_stages(tmp_path):
     for given, complaint in (([], "a record is of all stages"), (["--events", "mine.csv"], "of the synthetic shop")):
         command = [sys.executable, "-m", "benchmarks.demo", "--record", "--output", str(tmp_path), *given]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -25,8 +31,13 @@ def test_a_record_of_the_demo_is_of_all_its_stages(tmp_path):
         assert complaint in done.stderr
 
 
-def test_every_link_in_the_documents_leads_somewhere():
-    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+def test_every_link_in_the_documents_leads_to_a_file():
+    documents = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "k8s/README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+    ]
     broken = [
         f"{document.relative_to(ROOT)}: {target}"
         for document in documents
@@ -36,14 +47,14 @@ def test_every_link_in_the_documents_leads_somewhere():
     assert broken == []
 
 
-def test_the_picture_of_the_report_is_there_and_small():
+def test_the_picture_of_the_report_exists_and_is_small():
     assert f"](docs/{PICTURE.name})" in README.read_text()
     assert PICTURE.read_bytes().startswith(b"\x89PNG")
     assert PICTURE.stat().st_size < 300_000
 
 
-def test_every_make_target_that_is_named_exists():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+def test_every_make_target_in_the_documents_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     texts = [Path(path).read_text() for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / ".ci/run")]
-    named = {name for text in texts for name in re.findall(r"make ([a-z]+)", text)} - {"and"}
+    named = {name for text in texts for name in re.findall(r"make ([a-z-]+)", text)} - {"and"}
     assert named <= targets

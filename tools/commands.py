@@ -23,22 +23,24 @@ _WIDTH = 100
 
 def render() -> str:
     """Renders the whole page."""
-    sections = [_section(command) for command in command_parsers()]
-    return "\n".join([_HEADER, *sections])
+    return "\n".join([_HEADER, *_sections()])
 
 
-def command_parsers() -> list[argparse.ArgumentParser]:
-    """The parser of each verb, and of each command of `submit`."""
-    parsers = []
+def _sections() -> Iterator[str]:
+    """A section for each verb, with one inside for each command of `submit`."""
     for verb, (module, _) in VERBS.items():
         cli = importlib.import_module(module)
         if verb == "submit":
-            parsers += subcommands(cli.build_parser(f"{PROGRAM} {verb}")).values()
+            parser = cli.build_parser(f"{PROGRAM} {verb}")
+            yield f"## {parser.prog}\n\n{parser.description}\n"
+            for command in subcommands(parser).values():
+                yield _section(f"### {command.prog}", command)
             continue
-        parsers.append(subcommands(cli.build_parser(PROGRAM))[verb])
-        if verb == "report":  # without --workdir, the report of a dataset
-            parsers.append(subcommands(preprocessing.cli.build_parser(PROGRAM))[verb])
-    return parsers
+        command = subcommands(cli.build_parser(PROGRAM))[verb]
+        yield _section(f"## {command.prog}", command)
+        if verb == "report":
+            of_dataset = subcommands(preprocessing.cli.build_parser(PROGRAM))[verb]
+            yield _section(f"## {of_dataset.prog} --data", of_dataset)
 
 
 def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -47,9 +49,9 @@ def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
     return dict(action.choices)
 
 
-def _section(command: argparse.ArgumentParser) -> str:
-    title = f"## {command.prog}\n\n{command.description}\n\n```text\n{_usage(command)}\n```\n"
-    return "\n".join([title, *_arguments(command), *_epilog(command)])
+def _section(title: str, command: argparse.ArgumentParser) -> str:
+    head = f"{title}\n\n{command.description}\n\n```text\n{_usage(command)}\n```\n"
+    return "\n".join([head, *_arguments(command), *_epilog(command)])
 
 
 def _usage(command: argparse.ArgumentParser) -> str:
@@ -65,23 +67,20 @@ def _arguments(command: argparse.ArgumentParser) -> Iterator[str]:
         if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:
             continue
         names = ", ".join(f"`{name}`" for name in action.option_strings) or f"`{action.metavar or action.dest}`"
-        choices = f" One of {', '.join(f'`{choice}`' for choice in action.choices)}." if action.choices else ""
-        required = " Required." if action.required and action.option_strings else ""
-        yield f"| {names} | {_sentence(action.help or '')}{choices}{required} |"
+        text = " ".join((action.help or "").split()).replace("|", "\\|").replace("%%", "%")
+        parts = [text] if text else []
+        parts += [f"one of {', '.join(f'`{choice}`' for choice in action.choices)}"] if action.choices else []
+        parts += ["required"] if action.required and action.option_strings else []
+        yield f"| {names} | {'; '.join(parts)} |"
     yield ""
 
 
-def _sentence(text: str) -> str:
-    text = " ".join(text.split()).replace("|", "\\|").replace("%%", "%").rstrip(".")
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
-
-
 def _epilog(command: argparse.ArgumentParser) -> Iterator[str]:
-    """The example of a command as a block of commands; further text as it is."""
-    text = command.epilog or ""
-    if example := re.match(r"example:\n(.*?)(?:\n\n|\Z)", text, re.DOTALL):
+    """The example of a command; its settings, if it has any, are on a page of their own."""
+    if example := re.match(r"example:\n(.*?)(?:\n\n|\Z)", command.epilog or "", re.DOTALL):
         lines = "\n".join(line.removeprefix("  ") for line in example[1].splitlines())
         yield f"```bash\n{lines}\n```\n"
-        text = text[example.end() :]
-    if text.strip():
-        yield text.strip() + "\n"
+    if "--set" in command._option_string_actions:
+        verb = command.prog.split()[-1]
+        page = {"evaluate-export": "evaluate", "pipeline": "train"}.get(verb, verb)
+        yield f"[Settings](settings.md#{page}) lists what `--set` can change.\n"

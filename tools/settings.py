@@ -25,6 +25,7 @@ Values are checked before anything runs. The presets of `train` override some of
 contains the values that it used.
 """
 _CONFIGS: dict[str, type] = {"prepare": PrepareConfig, "train": RunConfig, "evaluate": EvaluationConfig}
+_MOST_NAMES = 4  # of a heading
 _TABLE = "| setting | default | what it does |\n| --- | --- | --- |"
 
 
@@ -41,7 +42,7 @@ def _environment() -> Iterator[str]:
     descriptions = field_descriptions(Limits)
     yield "\n## Environment variables of every command\n\n| variable | default | what it does |\n| --- | --- | --- |"
     for field in fields(Limits):
-        yield f"| `{VARIABLES[field.name]}` | {_default(field)} | {descriptions[field.name]} |"
+        yield f"| `{VARIABLES[field.name]}` | {_default(field)} | {descriptions.get(field.name, '')} |"
     yield ""
 
 
@@ -54,7 +55,9 @@ def _sections(config: type, prefixes: Sequence[str], values: Sequence[object]) -
     """
     hints, descriptions = get_type_hints(config), field_descriptions(config)
     nested = {field.name: _configs(hints[field.name]) for field in fields(config)}
-    yield f"\n### {_heading(prefixes, get_args(hints.get('kind')))}\n\n{_summary(config)}\n"
+    if prefixes != [""]:
+        yield f"\n### {_heading(prefixes, get_args(hints.get('kind')))}\n"
+    yield f"{_summary(config)}\n"
     own = [field for field in fields(config) if not nested[field.name] and field.name != "kind"]
     if own:
         yield _TABLE
@@ -75,9 +78,9 @@ def _sections(config: type, prefixes: Sequence[str], values: Sequence[object]) -
 
 
 def _heading(prefixes: Sequence[str], kinds: Sequence[str]) -> str:
-    if prefixes == [""]:
-        return "Top-level settings"
     names = ", ".join(f"`{prefix.rstrip('.')}`" for prefix in prefixes)
+    if len(prefixes) > _MOST_NAMES:
+        names = f"`{prefixes[0].split('.')[0]}.NAME`"
     choices = " or ".join(f"`{prefixes[0]}kind={kind}`" for kind in kinds)
     return f"{names} with {choices}" if choices else names
 

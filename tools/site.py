@@ -5,7 +5,6 @@ strict mode, then checks every link, anchor and image of the HTML, which Zensica
 """
 
 import json
-import os
 import posixpath
 import re
 import shutil
@@ -27,6 +26,7 @@ _OUTSIDE_DOCS = {
     "CHANGELOG.md": "changelog.md",
 }
 """The page of each document outside `docs/`."""
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<=\]\()([^)\s#]*)(#[^)\s]*)?(?=\))")
 
@@ -141,7 +141,11 @@ def build() -> int:
         "--config-file",
         str(ROOT / "mkdocs.yml"),
     ]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | {"NO_COLOR": "1"}, check=False).returncode
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        warnings, _, traceback = _COLOUR.sub("", done.stdout).partition("Traceback ")
+        print(warnings, traceback.splitlines()[-1] if traceback else "", file=sys.stderr)
+    return done.returncode
 
 
 class _Page(HTMLParser):
