@@ -1,7 +1,7 @@
-"""docs/tour.ipynb: its cells run, one after the other, and show what the notebook shows.
+"""The cells of docs/tour.ipynb run in order and produce the outputs that the notebook shows.
 
-What is read from the seeded shop is the same to the letter. What was learnt differs from one processor to another, in
-its numbers alone. Pictures are not compared.
+Outputs about the seeded shop are compared exactly. Results of training differ between processors, so their numbers are
+ignored. Plots are not compared.
 """
 
 import json
@@ -17,12 +17,12 @@ from tools.tables import README
 
 NOTEBOOK = README.parent / "docs/tour.ipynb"
 
-# runs the cells on standard input as a kernel does, and prints the value of the last expression of each, null where
-# there is none or a semicolon hides it
+# runs the cells on standard input as a kernel does, and prints the value of each cell's last expression; null if there
+# is none or a semicolon hides it
 KERNEL = """
 import ast, json, sys
 import pandas
-pandas.set_option("display.max_columns", 20)  # as pandas has it in a kernel
+pandas.set_option("display.max_columns", 20)  # the default of pandas in a kernel
 names, shown = {}, []
 for source in json.load(sys.stdin):
     cell = ast.parse(source)
@@ -46,7 +46,7 @@ def test_the_notebook_was_executed_in_order_and_shows_no_error() -> None:
     assert {output["output_type"] for output in outputs} == {"execute_result", "display_data"}
 
 
-def test_the_outputs_are_small_and_name_no_folder_of_the_machine_they_were_made_on() -> None:
+def test_the_outputs_are_small_and_contain_no_absolute_path() -> None:
     assert NOTEBOOK.stat().st_size < 200_000
     shown = json.dumps([[output.get("data", output) for output in cell["outputs"]] for cell in code_cells()])
     text = re.sub(r'"image/png": "[^"]*"', "", shown)
@@ -54,7 +54,7 @@ def test_the_outputs_are_small_and_name_no_folder_of_the_machine_they_were_made_
 
 
 @pytest.mark.integration
-def test_the_cells_run_and_show_what_the_notebook_shows(tmp_path: Path) -> None:
+def test_the_cells_produce_the_outputs_of_the_notebook(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", KERNEL],
         input=json.dumps(["".join(cell["source"]) for cell in code_cells()]),
@@ -66,15 +66,15 @@ def test_the_cells_run_and_show_what_the_notebook_shows(tmp_path: Path) -> None:
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    told = [text_of(cell) for cell in code_cells()]
+    saved = [text_of(cell) for cell in code_cells()]
     shown = json.loads(done.stdout.splitlines()[-1])
-    assert [without_numbers(text) for text in shown] == [without_numbers(text) for text in told]
-    assert (shown[1], shown[2]) == (told[1], told[2]), "what is read from the shop"
+    assert [without_numbers(text) for text in shown] == [without_numbers(text) for text in saved]
+    assert (shown[1], shown[2]) == (saved[1], saved[2]), "the shop"
     assert sorted(os.listdir(tmp_path / "tour")) == ["dataset", "model", "run", "shop"]
 
 
 def text_of(cell: dict) -> str | None:
-    """What a cell shows as the value of its last expression."""
+    """The saved value of a cell's last expression."""
     values = [output for output in cell["outputs"] if output["output_type"] == "execute_result"]
     return "".join(values[0]["data"]["text/plain"]) if values else None
 

@@ -1,4 +1,4 @@
-"""docs/tutorial.md, read and typed from its beginning to its end."""
+"""All commands of docs/tutorial.md, in order, print what the document shows."""
 
 import json
 import os
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.integration
 
 TUTORIAL = "docs/tutorial.md"
 SET_UP = ["make setup", ". .venv/bin/activate"]
-"""What the environment of the tests has done already."""
+"""Not run: the tests run in an environment that is set up."""
 SECONDS = 120
-"""What a block of commands may take; the longest takes 40 on two cores."""
+"""Limit for a block of commands; the longest takes 40 s on two cores."""
 
 
-def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
+def test_the_commands_of_the_tutorial_work(tmp_path: Path) -> None:
     printed = ""
     for block in blocks(TUTORIAL):
         if block.language == "text":
@@ -32,45 +32,46 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
             printed = run(["python", "-c", block.text], tmp_path)
         elif commands(block) == SET_UP:
             continue
-        elif block.text.startswith("python -m trainer demo "):
-            ask_the_page(commands(block), tmp_path)
+        elif block.text.startswith("cartwheel demo "):
+            use_the_page(commands(block), tmp_path)
         else:
             printed = run(["bash", "-euo", "pipefail", "-c", block.text], tmp_path)
 
-    mf = json.loads((tmp_path / "tutorial/evaluation.json").read_text())["protocols"]["returning_visitors"]["ranking"]
-    # what the text concludes: the model is better than popularity beyond doubt
-    assert mf["matrix_factorization"]["ndcg@20"]["low"] > mf["popular"]["ndcg@20"]["high"]
+    evaluation = json.loads((tmp_path / "tutorial/runs/mf/evaluation-test.json").read_text())
+    ranking = evaluation["protocols"]["returning_visitors"]["ranking"]
+    # the text concludes that the model, which comes first, is clearly better than popularity
+    assert next(iter(ranking.values()))["ndcg@20"]["low"] > ranking["popular"]["ndcg@20"]["high"]
     for page in ("dataset", "runs/mf", "dataset-2", "runs/mf-2"):
         assert (tmp_path / "tutorial" / page / "report.html").exists()
 
 
-def test_what_is_printed_differs_in_numbers_only() -> None:
+def test_the_shown_output_may_differ_in_numbers_only() -> None:
     block = Block("a", 1, "text", "epoch 1: loss 4.43\n… ended in 2 s\n")
     check_printed(block, "epoch 12: loss 0.5\n17:00 INFO ended in 10.5 s\n")
-    with pytest.raises(AssertionError, match="a:1 says"):
+    with pytest.raises(AssertionError, match="a:1 shows"):
         check_printed(block, "epoch 12: loss 0.5\n")
 
 
 def check_printed(block: Block, printed: str) -> None:
-    """Each line of the block was printed, but for the numbers, and for what … stands for."""
+    """Checks that each line of the block was printed, except for numbers and for the text that … stands for."""
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     for line in block.text.splitlines():
         parts = re.split(r"([\d.]*\d|…)", " ".join(line.split()))
         places = {"…": ".*"}
         pattern = "".join(places.get(part, r"[\d.]+") if n % 2 else re.escape(part) for n, part in enumerate(parts))
         assert any(re.fullmatch(pattern, found) for found in lines), (
-            f"{block.document}:{block.line} says `{line}`, got\n{printed}"
+            f"{block.document}:{block.line} shows `{line}`, got\n{printed}"
         )
 
 
 def environment() -> dict[str, str]:
-    """As in the clone with its environment active: `python` is the one that runs the tests, and finds the packages."""
+    """As in the clone with its environment activated."""
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
 
 
 def run(command: list[str], folder: Path) -> str:
-    """What a command prints, results and log."""
+    """The output of a command: results and log."""
     done = subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=SECONDS, check=False
     )
@@ -78,10 +79,10 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout + done.stderr
 
 
-def ask_the_page(typed: list[str], folder: Path) -> None:
-    """Serves the page of the one command given on a free port, asks it for a visitor, and ends it with Ctrl-C."""
+def use_the_page(typed: list[str], folder: Path) -> None:
+    """Serves the page on a free port, requests recommendations for a visitor, and stops the server with Ctrl-C."""
     (command,) = typed
-    # behind nohup the tests, and what they start, would ignore Ctrl-C
+    # under nohup, this process and its children would ignore Ctrl-C
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with open(folder / "page.log", "w") as log:
