@@ -1,4 +1,4 @@
-"""docs/extending.md: its model, its loss and its feature, written into a copy of the packages, and its commands run."""
+"""The model, loss and feature of docs/extending.md, applied to a copy of the packages, and its commands."""
 
 import json
 import os
@@ -18,16 +18,18 @@ pytestmark = pytest.mark.integration
 
 EXTENDING = "docs/extending.md"
 SETTINGS = ["input.batch_size=64", "epochs=10", "model.dim=8", "loss.num_negatives=8"]
-"""For a dataset of 360 rows; the document's are for the tutorial's."""
-RUN = "import sys, shlex; from trainer.cli import main; sys.exit(any(main(shlex.split(line)) for line in sys.argv[1:]))"
-"""One process for all commands: starting TensorFlow takes longer than each of them."""
+"""For a dataset of 360 rows; the document's settings are for the tutorial's dataset."""
+RUN = (
+    "import sys, shlex; from cartwheel.cli import main; sys.exit(any(main(shlex.split(line)) for line in sys.argv[1:]))"
+)
+"""One process for all commands, because importing TensorFlow takes longer than each of them."""
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages with the document's code in them, and a small dataset where the document has the tutorial's."""
+    """The packages with the document's code, and a small dataset in place of the tutorial's."""
     folder = tmp_path_factory.mktemp("clone")
-    for package in ("contract", "trainer"):
+    for package in ("common", "contract", "trainer"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     for block in blocks(EXTENDING):
         if block.language == "python":
@@ -40,7 +42,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_code_of_the_document_keeps_to_the_rules_of_the_project(clone: Path) -> None:
+def test_the_code_of_the_document_passes_the_linter(clone: Path) -> None:
     ruff = [sys.executable, "-m", "ruff"]
     for rule in (["check"], ["format", "--check"]):
         done = subprocess.run(
@@ -53,10 +55,10 @@ def test_the_code_of_the_document_keeps_to_the_rules_of_the_project(clone: Path)
         assert done.returncode == 0, done.stdout
 
 
-def test_the_model_the_loss_and_the_feature_of_the_document_train_and_rank(clone: Path) -> None:
+def test_the_model_loss_and_feature_of_the_document_train_and_rank(clone: Path) -> None:
     typed = [shlex.split(line) for block in blocks(EXTENDING) if block.language == "bash" for line in commands(block)]
-    assert {tuple(words[:3]) for words in typed} == {("python", "-m", "trainer")}
-    lines = [shlex.join([*words[3:], *(["--set", *SETTINGS] if words[3] == "train" else [])]) for words in typed]
+    assert {words[0] for words in typed} == {"cartwheel"}
+    lines = [shlex.join([*words[1:], *(["--set", *SETTINGS] if words[1] == "train" else [])]) for words in typed]
     environment = os.environ | {"PYTHONPATH": str(clone)}
     done = subprocess.run(
         [sys.executable, "-c", RUN, *lines],
@@ -73,29 +75,29 @@ def test_the_model_the_loss_and_the_feature_of_the_document_train_and_rank(clone
     ranking = json.loads((runs / "bilinear/evaluation-test.json").read_text())["protocols"]["returning_visitors"][
         "ranking"
     ]
-    # ten items of the visitor's colour, of which he has seen seven: a list that knows the colour has it in three places
+    # the visitor has seen seven of the ten items of their colour, so a list by colour has three relevant items
     assert ranking["bilinear"]["mrr@10"]["value"] > 2 * ranking["random"]["mrr@10"]["value"]
     assert (clone / "tutorial/models/bilinear/1/saved_model.pb").exists()
     assert json.loads((runs / "mf-bpr/run.json").read_text())["config"]["loss"]["kind"] == "bpr"
     losses = [json.loads(line).get("loss") for line in (runs / "mf-bpr/metrics.jsonl").read_text().splitlines()]
-    # where the wrong one of a pair is as often ahead, the pair costs log 2 at least: softplus is convex
+    # if both items of a pair are equally often ahead, the pair costs at least log 2: softplus is convex
     assert losses[0] > 0.693
     assert [loss for loss in losses if loss][-1] < 0.5
-    # all, third 0, 1 and 2, their bucket, price bucket 0, availability's no and yes, the bucket of the property values
+    # all, third 0, 1 and 2, their bucket, price bucket 0, available no and yes, the bucket of the property values
     assert "9 feature" in done.stderr
 
 
 def write_file(block: Block, folder: Path) -> None:
-    """Writes a block to the new file that the line before it names."""
+    """Writes a block to the new file named by the line before it."""
     before = (ROOT / block.document).read_text().splitlines()[: block.line - 1]
     named = re.findall(r"`(\S+\.py)`:$", "\n".join(before).rstrip())
-    assert named, f"{block.document}:{block.line}: no file is named before the code"
-    assert not (folder / named[-1]).exists(), f"{named[-1]} is there already"
+    assert named, f"{block.document}:{block.line}: the line before the code names no file"
+    assert not (folder / named[-1]).exists(), f"{named[-1]} already exists"
     (folder / named[-1]).write_text(block.text)
 
 
 def apply_diff(block: Block, folder: Path) -> None:
-    """Changes files as a diff says, whose hunks have no line numbers: what they change stands there exactly once."""
+    """Applies a diff without line numbers; the old text of each hunk must occur exactly once."""
     for part in re.split(r"^--- a/", block.text, flags=re.MULTILINE)[1:]:
         name, *hunks = re.split(r"^@@\n", part, flags=re.MULTILINE)
         path = folder / name.split("\n")[0]
@@ -105,6 +107,6 @@ def apply_diff(block: Block, folder: Path) -> None:
             old, new = (
                 "".join(f"{line[1:]}\n" for line in lines if line[:1] in (" ", sign, "")) for sign in ("-", "+")
             )
-            assert text.count(old) == 1, f"{path.name} has {text.count(old)} times:\n{old}"
+            assert text.count(old) == 1, f"{path.name} contains {text.count(old)} times:\n{old}"
             text = text.replace(old, new)
         path.write_text(text)
