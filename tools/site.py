@@ -62,7 +62,7 @@ def page_names() -> dict[str, str]:
     """The path of each page in the site by the path of its source in the repository."""
     docs = {
         path.relative_to(ROOT).as_posix(): path.relative_to(ROOT / "docs").with_suffix(suffix).as_posix()
-        for kind, suffix in ((".md", ".md"), (".ipynb", ".md"), (".png", ".png"), (".js", ".js"))
+        for kind, suffix in ((".md", ".md"), (".ipynb", ".md"), (".png", ".png"), (".css", ".css"), (".js", ".js"))
         for path in sorted((ROOT / "docs").rglob(f"*{kind}"))
     }
     return _OUTSIDE_DOCS | docs
@@ -123,9 +123,10 @@ def _cell_to_markdown(cell: dict[str, Any]) -> Iterator[str]:
 
 
 def _table_alone(html: str) -> str:
-    """The table of what pandas shows, without its style sheet and on lines that Markdown leaves alone."""
-    found = re.search(r"<table.*</table>", html, re.DOTALL)
-    return "\n".join(line.strip() for line in (found[0] if found else html).splitlines() if line.strip())
+    """The table of a pandas output, without its style sheet and blank lines, which would end the HTML in Markdown."""
+    found = re.search(r"<table[^>]*>(.*</table>)", html, re.DOTALL)
+    table = f"<table>{found[1]}" if found else html
+    return "\n".join(line.strip() for line in table.splitlines() if line.strip())
 
 
 def build() -> int:
