@@ -42,6 +42,7 @@ def test_a_package_that_is_not_to_be_had_keeps_no_other_away(user: int, lacking:
     assert run(tmp_path, user) == [
         f"not to be had: {lacking}",
         "make check",
+        "make docs",
         "make test-tensorflow-io",
         "make test",
     ]
