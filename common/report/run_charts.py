@@ -1,13 +1,13 @@
 """Charts of runs and evaluations: systems by metric, curves, the time line of a run, the parts of a model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from common.report.diagram_box import DiagramBox
 from common.report.drawing import CARD, INK, MUTED, SERIES, WARNING, WIDE, WIDTH, compact, draw, open_axes, shorten
 
 # tick values are round and must not be rounded further: 0.3125, not 0.312
@@ -16,22 +16,6 @@ _STEPS = [1, 2, 5, 10]
 _FEW_POINTS = 30
 _MARKERS = "osX^vDP"
 _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
-
-
-@dataclass(frozen=True)
-class DiagramBox:
-    """A part of a model in the picture of its architecture."""
-
-    name: str
-    """What the part is."""
-    shape: str
-    """Shape of its output or of its weights."""
-    level: int
-    """Column of the box, from the left."""
-    reads: tuple[str, ...] = ()
-    """Names of the parts that it reads."""
-    is_trained: bool = False
-    """Whether it has weights."""
 
 
 def dots(key: str, systems: Sequence[str], panels: Sequence[tuple[str, Sequence[tuple[float, float, float]]]]) -> str:

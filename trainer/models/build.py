@@ -1,14 +1,16 @@
 """Config and dataset to a model, in training and at work: each model is a file with the functions of `ModelFile`."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from trainer.config.run import RunConfig
+from common.report.diagram_box import DiagramBox
+from trainer.config.run import ModelConfig, RunConfig
 from trainer.data.dataset import Dataset
 from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.optimizers import row_optimizer
 from trainer.distributed.replicas import Replicas
 from trainer.models import matrix_factorization, neural, two_tower_objective
+from trainer.models.description import ModelDescription, TableShapes, table_box
 from trainer.models.interface import InferenceModel
 from trainer.models.objectives import Tables, TrainingModel
 from trainer.models.table_rows import TableRows
@@ -27,6 +29,17 @@ class ModelFile(Protocol):
 
     def inference_model(self, model: Any, config: RunConfig, dataset: Dataset, /) -> InferenceModel:
         """The model that ranks, once it is filled with trained weights."""
+
+
+@runtime_checkable
+class DescribedModelFile(ModelFile, Protocol):
+    """A model's file that also describes the model; without these functions, its card and diagram are generic."""
+
+    def describe(self, config: RunConfig, /, *, has_content: bool) -> ModelDescription:
+        """The model in words, for its card; `has_content`: the catalogue describes the items."""
+
+    def diagram(self, model: Any, tables: TableShapes, /) -> list[DiagramBox]:
+        """The model's parts, from the inputs to the score; B rows, C candidates, H history."""
 
 
 MODELS: Mapping[str, ModelFile] = {
@@ -62,3 +75,25 @@ def build_inference_model(config: RunConfig, dataset: Dataset) -> InferenceModel
     """The model that ranks, once it is filled with trained weights."""
     model = config.scored_model
     return MODELS[model.kind].inference_model(model, config, dataset)
+
+
+def describe_model(config: RunConfig, *, has_content: bool) -> ModelDescription:
+    """The model in words, for its card; `has_content`: the catalogue describes the items."""
+    file = MODELS[config.model.kind]
+    if isinstance(file, DescribedModelFile):
+        return file.describe(config, has_content=has_content)
+    return ModelDescription(f"scores by a model of kind `{config.model.kind}`")
+
+
+def model_diagram(model: ModelConfig, tables: TableShapes) -> list[DiagramBox]:
+    """The model's parts, from the inputs to the score."""
+    file = MODELS[model.kind]
+    if isinstance(file, DescribedModelFile):
+        return file.diagram(model, tables)
+    name = model.kind.replace("_", " ")
+    return [
+        DiagramBox("rows", "[B]", 0),
+        *(table_box(table, tables, "rows") for table in tables),
+        DiagramBox(name, f"D {model.dim}", 2, tuple(f"{table} table" for table in tables)),
+        DiagramBox("score", "[B, C]", 3, (name,)),
+    ]

@@ -17,13 +17,22 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
+from common.report.diagram_box import DiagramBox
 from contract.schema import EVENT_KINDS, Vocabulary
 from trainer.config.run import MatrixFactorizationConfig, RunConfig, SampledSoftmaxConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import read_interactions
 from trainer.distributed.embeddings import CHUNK_ROWS
 from trainer.distributed.replicas import Replicas
-from trainer.models.fold_in import FoldIn
+from trainer.models.description import (
+    NEW_ITEMS_RANK_LAST,
+    PAIR_INPUTS,
+    SQUARED_ERROR_LIMITS,
+    ModelDescription,
+    TableShapes,
+    table_box,
+)
+from trainer.models.fold_in import MAX_ENTRIES, FoldIn
 from trainer.models.interface import Queries
 from trainer.models.objectives import (
     SampledSoftmaxObjective,
@@ -92,6 +101,60 @@ def inference_model(
         if config.solver == "als"
         else None,
     )
+
+
+def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
+    """See `models.build.DescribedModelFile`."""
+    principle = "each visitor and item has a vector, and the score is their similarity"
+    if not isinstance(config.loss, SampledSoftmaxConfig):
+        return ModelDescription(principle, SQUARED_ERROR_LIMITS)
+    if config.solver == "als":
+        visitors = (
+            f"Visitor vectors are computed from the latest {MAX_ENTRIES} items of the history in the request. Without "
+            "a known item in it, and for `score`, which takes no history, visitors from training have their trained "
+            "vector; all others get popular items."
+        )
+    elif config.history_length:
+        principle = "each item has a vector, a visitor has the sum of those of their items, and the score is the cosine"
+        visitors = (
+            "Visitors are known by the items of the history in the request, of any age. Without a known item in it, "
+            "and for `score`, which takes no history, visitors from training are known by the items they touched in "
+            "training; all others get popular items."
+        )
+    else:
+        visitors = (
+            "Visitors that were not in training get popular items, whatever their history: it is only used to exclude "
+            "seen items. Train again to learn about them."
+        )
+    return ModelDescription(principle, (visitors, NEW_ITEMS_RANK_LAST))
+
+
+def diagram(model: MatrixFactorizationConfig, tables: TableShapes) -> list[DiagramBox]:
+    """See `models.build.DescribedModelFile`."""
+    similarity = f"cosine × {model.scale:g}" if model.similarity == "cosine" else "dot product"
+    if model.history_length:
+        visitors = "sum of normalised vectors"
+        inputs = [
+            DiagramBox("history", f"[B, {model.history_length}]", 0),
+            DiagramBox("items", "[B or C]", 0),
+            table_box("item", tables, "history", "items"),
+            DiagramBox(visitors, f"[B, {model.dim}]", 2, ("item table",)),
+        ]
+    else:
+        visitors = "visitor vectors"
+        inputs = [
+            *PAIR_INPUTS,
+            table_box("visitor", tables, "visitors"),
+            table_box("item", tables, "items"),
+            DiagramBox(visitors, f"[B, {model.dim}]", 2, ("visitor table",)),
+        ]
+    bias = " + item bias" if model.has_item_bias else ""
+    return [
+        *inputs,
+        DiagramBox("item vectors", f"[C, {model.dim}]", 2, ("item table",)),
+        DiagramBox(similarity, f"[B, C]{bias}", 3, (visitors, "item vectors")),
+        DiagramBox("score", "[B, C]", 4, (similarity,)),
+    ]
 
 
 def item_width(config: MatrixFactorizationConfig) -> int:

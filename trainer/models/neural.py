@@ -10,10 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from common.report.diagram_box import DiagramBox
 from contract.schema import Vocabulary
 from trainer.config.run import NeuralConfig, RunConfig, SquaredErrorConfig
 from trainer.data.dataset import Dataset
 from trainer.distributed.replicas import Replicas
+from trainer.models.description import PAIR_INPUTS, SQUARED_ERROR_LIMITS, ModelDescription, TableShapes, table_box
 from trainer.models.interface import Queries
 from trainer.models.objectives import SquaredErrorObjective, Tables, TrainingModel, compute_dtype
 from trainer.models.table_rows import TableRows, vocabulary_rows
@@ -48,6 +50,27 @@ def inference_model(model: NeuralConfig, _: RunConfig, dataset: Dataset) -> "Neu
     """The network to be filled."""
     rows = {name: table.num_rows for name, table in table_rows(model, dataset).items()}
     return NeuralInference(model, visitor_rows=rows["visitor"], item_rows=rows["item"], num_items=dataset.num_items)
+
+
+def describe(_: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
+    """See `models.build.DescribedModelFile`."""
+    principle = "each visitor and item has a vector, and dense layers turn the two into one number"
+    return ModelDescription(principle, SQUARED_ERROR_LIMITS)
+
+
+def diagram(model: NeuralConfig, tables: TableShapes) -> list[DiagramBox]:
+    """See `models.build.DescribedModelFile`."""
+    boxes = [
+        *PAIR_INPUTS,
+        table_box("visitor", tables, "visitors"),
+        table_box("item", tables, "items"),
+        DiagramBox("concatenation", f"[B, {2 * model.dim}]", 2, ("visitor table", "item table")),
+    ]
+    sizes = [2 * model.dim, *model.hidden, 1]
+    for layer, (inputs, units) in enumerate(itertools.pairwise(sizes)):
+        name = f"dense {layer + 1}, relu"
+        boxes.append(DiagramBox(name, f"{inputs} × {units}", 3 + layer, (boxes[-1].name,), is_trained=True))
+    return [*boxes, DiagramBox("event weight", "[B]", 2 + len(sizes), (boxes[-1].name,))]
 
 
 def make_dense_variables(config: NeuralConfig, seed: int) -> list[keras.Variable]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from common.report.diagram_box import DiagramBox
 from contract.schema import Vocabulary
 from trainer.config.run import RunConfig, SampledSoftmaxConfig, TowersConfig
 from trainer.data.dataset import Dataset
@@ -19,6 +20,7 @@ from trainer.data.negative_sampling import NegativeSampler
 from trainer.distributed.embeddings import CHUNK_ROWS, Lookup
 from trainer.distributed.replicas import Replicas
 from trainer.models import towers
+from trainer.models.description import NEW_ITEMS_RANK_LAST, ModelDescription, TableShapes, table_box
 from trainer.models.item_features import ItemFeatures, read_item_features
 from trainer.models.losses import SAMPLED_LOSSES
 from trainer.models.objectives import (
@@ -85,6 +87,47 @@ def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> Towe
         num_frequent=rows["visitor"].num_rows - 1 if "visitor" in rows else 0,
         item_counts=dataset.item_counts(),
     )
+
+
+def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:
+    """See `models.build.DescribedModelFile`."""
+    visitors = (
+        f"Visitors are known by the latest {config.history_length} items of the history in the request; earlier items "
+        "are ignored. Visitors without a known item in it get popular items, even if they were in training. `score` "
+        "takes no history, so it returns an item's popularity for every visitor."
+    )
+    by_content = (
+        "Items without training events are ranked by their content in the catalogue: categories, price and properties."
+    )
+    return ModelDescription(
+        "the visitor's latest items against the catalogue, where each item has a vector of its own plus its content",
+        (visitors, by_content if has_content else NEW_ITEMS_RANK_LAST),
+    )
+
+
+def diagram(model: TowersConfig, tables: TableShapes) -> list[DiagramBox]:
+    """See `models.build.DescribedModelFile`."""
+    dim, length, item_rows, visitors = model.dim, model.history_length, ["item table"], ["dense, gelu"]
+    optional = []
+    if "feature" in tables:
+        item_rows.append("feature table")
+        optional += [DiagramBox("item content", "from the catalogue", 0), table_box("feature", tables, "item content")]
+    if "visitor" in tables:
+        visitors.append("visitor table")
+        optional += [DiagramBox("visitors", "[B]", 0), table_box("visitor", tables, "visitors")]
+    return [
+        DiagramBox("history", f"[B, {length}] items, kinds, ages", 0),
+        DiagramBox("candidates", "[C]", 0),
+        table_box("item", tables, "history", "candidates"),
+        *optional,
+        DiagramBox("attention", f"[B, {length}] → [B, {dim}]", 2, tuple(item_rows), is_trained=True),
+        DiagramBox("candidate vectors", f"[C, {dim}]", 2, tuple(item_rows)),
+        DiagramBox("dense, gelu", f"{2 * dim} × {2 * dim}, {2 * dim} × {dim}", 3, ("attention",), is_trained=True),
+        DiagramBox("visitor vectors", f"[B, {dim}]", 4, tuple(visitors)),
+        DiagramBox("return bonuses", f"[B, {length}]", 5, ("dense, gelu",), is_trained=True),
+        DiagramBox("cosine × scale", "[B, C] + item bias", 5, ("visitor vectors", "candidate vectors")),
+        DiagramBox("score", "[B, C]", 6, ("cosine × scale", "return bonuses")),
+    ]
 
 
 class _ItemRows:

@@ -15,7 +15,7 @@ from common.report import run_charts
 from common.report.drawing import compact
 from common.report.page import Block, Cell, Columns, Facts, Note, Page, Part, Picture, Section, Table
 from common.settings import settings_of
-from trainer.pages.architecture import describe_architecture
+from trainer.models.build import model_diagram
 from trainer.runs.checkpoint import Validations
 from trainer.runs.record import RunRecord
 
@@ -222,7 +222,7 @@ def _seldom(happened: Sequence[Line], counts: Mapping[str, int]) -> list[Line]:
 
 
 def _architecture(record: RunRecord, tables: Mapping[str, tuple[int, int]]) -> Picture:
-    boxes = describe_architecture(record.config.scored_model, tables)
+    boxes = model_diagram(record.config.scored_model, tables)
     weights = sum(rows * width for rows, width in tables.values())
     return Picture(
         title=f"Architecture: {record.config.model.kind}",

@@ -13,9 +13,10 @@ from common.settings import differences
 from contract.manifest import Manifest
 from contract.schema import EVENT_KINDS, Split, SplitMethod, Vocabulary
 from trainer.config.presets import PRESETS
-from trainer.config.run import NeuralConfig, RunConfig, SquaredErrorConfig, TowersConfig
+from trainer.config.run import RunConfig, SquaredErrorConfig
 from trainer.evaluation.tables import FOOTNOTE, GROUP_METRIC, SIGNIFICANT_P, markdown_table, ranking_table, rating_table
-from trainer.models.fold_in import MAX_ENTRIES
+from trainer.models.build import describe_model
+from trainer.models.description import ModelDescription
 from trainer.runs.record import RunRecord
 
 Figures = Mapping[str, Any]
@@ -85,22 +86,16 @@ def _head(subject: Subject) -> str:
     name, changes = nearest_preset(config)
     return (
         f"# Model card: {config.model.kind}, preset {name}{' with changes' if changes else ''}\n\n"
-        f"Ranks the {catalogue:,} items of one shop for a visitor: {_principle(config)}. It takes and gives the shop's "
-        "own ids.\n\n"
+        f"Ranks the {catalogue:,} items of one shop for a visitor: {_describe(subject).principle}. "
+        "It takes and gives the shop's own ids.\n\n"
         f"Cartwheel {versions.get('cartwheel', 'of an unknown version')}, "
         f"commit {subject.record.commit or 'unknown (not run from a checkout)'}."
     )
 
 
-def _principle(config: RunConfig) -> str:
-    model = config.scored_model
-    if isinstance(model, TowersConfig):
-        return "his latest items against the catalogue, each item known by itself and by its content"
-    if isinstance(model, NeuralConfig):
-        return "a vector for each visitor and item, side by side through dense layers, one number out of them"
-    if model.history_length:
-        return "a vector for each item, a visitor made of the items that he touched, their similarity as the score"
-    return "a vector for each visitor and item, their similarity as the score"
+def _describe(subject: Subject) -> ModelDescription:
+    sizes = (subject.manifest.vocabularies[name].size for name in (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES))
+    return describe_model(subject.record.config, has_content=any(sizes))
 
 
 def nearest_preset(config: RunConfig) -> tuple[str, list[str]]:
@@ -213,8 +208,8 @@ def _beside_the_best(ranking: Figures) -> str:
 
 
 def _limits(subject: Subject) -> Iterable[str]:
-    yield _limit_on_visitors(subject.record.config)
-    yield _limit_on_items(subject)
+    yield from _describe(subject).limits
+    yield "Items that were not in the catalogue when the dataset was prepared are never recommended."
     if isinstance(subject.record.config.loss, SquaredErrorConfig):
         yield from _limits_of_squared_error(subject)
     yield from _limits_measured(subject)
@@ -230,51 +225,6 @@ def _limits(subject: Subject) -> Iterable[str]:
         "all for views of this moment. `recommend_events` is told, as the evaluation was."
     )
     yield "`assets/` holds the ids of the visitors it was trained on: personal data, wherever the ids lead to people."
-
-
-def _limit_on_visitors(config: RunConfig) -> str:
-    model = config.scored_model
-    if isinstance(model, TowersConfig):
-        return (
-            f"Visitors are known by the latest {model.history_length} items of the history they are asked for with: "
-            "what lies further back counts for nothing. Without a known item in it they get what is popular, those of "
-            "training too; and `score`, which is given no history, gives an item's popularity whoever asks."
-        )
-    if isinstance(config.loss, SquaredErrorConfig):
-        return (
-            "Visitors that training did not know share the answer of an out-of-vocabulary vector, and the history that "
-            "a request gives is only used to hide what was seen."
-        )
-    if config.solver == "als":
-        return (
-            f"Visitors are solved from the newest {MAX_ENTRIES} items of the history they are asked for with. Without "
-            "a known item in it, and for `score`, which is given no history, those that training knows have their "
-            "vector of training, others get what is popular."
-        )
-    if isinstance(model, NeuralConfig) or not model.history_length:
-        return (
-            "Visitors that training did not know get what is popular, whatever their history: it is only used to hide "
-            "what was seen. Train again to get to know them."
-        )
-    return (
-        "Visitors are known by the items of the history they are asked for with, however old. Without a known item in "
-        "it, and for `score`, which is given no history, those that training knows are what they touched in training, "
-        "others get what is popular."
-    )
-
-
-def _limit_on_items(subject: Subject) -> str:
-    config, vocabularies = subject.record.config, subject.manifest.vocabularies
-    absent = "Items that were not in the catalogue when the dataset was prepared are never recommended"
-    tells = any(vocabularies[name].size for name in (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES))
-    if isinstance(config.model, TowersConfig) and tells:
-        return (
-            f"{absent}; those without a training event are ranked by what the catalogue tells of them: categories, "
-            "price and properties."
-        )
-    if isinstance(config.loss, SquaredErrorConfig):
-        return f"{absent}; those without a training event have the score of an untrained vector, which says nothing."
-    return f"{absent}; those without a training event rank like the least popular one, hardly ever among the first."
 
 
 def _limits_of_squared_error(subject: Subject) -> Iterable[str]:

@@ -92,7 +92,7 @@ def cells(text):
 def test_a_card_says_what_the_model_is_and_where_it_comes_from():
     text = card()
     assert text.startswith("# Model card: matrix_factorization, preset mf\n")
-    assert "Ranks the 56 items of one shop for a visitor: a vector for each item, a visitor made of" in text
+    assert "Ranks the 56 items of one shop for a visitor: each item has a vector, a visitor has the sum of" in text
     assert "Cartwheel 0.1.0, commit abc123." in text
     rows = cells(section(text, "How it was trained"))
     assert rows["preset"] == "mf, unchanged"
@@ -188,12 +188,15 @@ def test_squared_error_stands_beside_that_of_the_mean(skill, verdict):
 
 LIMITS = {
     # kind of model: what becomes of new visitors, and of items without a training event
-    ("mf",): ("those that training knows are what they touched in training", "rank like the least popular one"),
-    ("mf", "model.history_length=0"): ("did not know get what is popular", "rank like the least popular one"),
-    ("mf", "solver=als"): ("solved from the newest 64 items of the history", "rank like the least popular one"),
-    ("nn",): ("known by the latest 10 items", "ranked by what the catalogue tells of them"),
-    ("notebook-mf",): ("share the answer of an out-of-vocabulary vector", "score of an untrained vector"),
-    ("notebook-nn",): ("share the answer of an out-of-vocabulary vector", "score of an untrained vector"),
+    ("mf",): (
+        "visitors from training are known by the items they touched in training",
+        "rank like the least popular item",
+    ),
+    ("mf", "model.history_length=0"): ("were not in training get popular items", "rank like the least popular item"),
+    ("mf", "solver=als"): ("computed from the latest 64 items of the history", "rank like the least popular item"),
+    ("nn",): ("known by the latest 10 items", "ranked by their content in the catalogue"),
+    ("notebook-mf",): ("share an out-of-vocabulary vector", "scored by untrained vectors"),
+    ("notebook-nn",): ("share an out-of-vocabulary vector", "scored by untrained vectors"),
 }
 
 
@@ -207,7 +210,7 @@ def test_the_limits_are_those_of_the_model(arguments):
 def test_towers_without_a_catalogue_know_nothing_of_new_items():
     bare = {name: VocabularyInfo(size=0, oov_buckets=1) for name in (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES)}
     untold = replace(MANIFEST, vocabularies={**MANIFEST.vocabularies, **bare})
-    assert "rank like the least popular one" in section(card("nn", manifest=untold), "Limits")
+    assert "rank like the least popular item" in section(card("nn", manifest=untold), "Limits")
 
 
 def test_least_squares_are_told_instead_of_the_loss_they_do_not_use():

@@ -8,8 +8,7 @@ from tests.trainer.tiny_runs import make_config
 from trainer.config.run import MatrixFactorizationConfig, ModelConfig, NeuralConfig, TowersConfig
 from trainer.data.dataset import open_dataset
 from trainer.distributed.replicas import start_replicas
-from trainer.models.build import build_training_model
-from trainer.pages.architecture import describe_architecture
+from trainer.models.build import build_training_model, model_diagram
 
 TABLES = {"visitor": (1001, 8), "item": (501, 9), "feature": (40, 9)}
 
@@ -26,7 +25,7 @@ TABLES = {"visitor": (1001, 8), "item": (501, 9), "feature": (40, 9)}
 )
 @pytest.mark.parametrize("tables", [TABLES, {}, {"item": (501, 9)}])
 def test_every_part_reads_parts_before_it_and_all_lead_to_the_score(model: ModelConfig, tables):
-    boxes = describe_architecture(model, tables)
+    boxes = model_diagram(model, tables)
     levels = {box.name: box.level for box in boxes}
     assert len(levels) == len(boxes), "names are told apart"
     for box in boxes:
@@ -38,7 +37,7 @@ def test_every_part_reads_parts_before_it_and_all_lead_to_the_score(model: Model
 
 
 def test_the_parts_have_the_shapes_of_the_tables():
-    shapes = {box.name: box.shape for box in describe_architecture(NeuralConfig(dim=8, hidden=(6,)), TABLES)}
+    shapes = {box.name: box.shape for box in model_diagram(NeuralConfig(dim=8, hidden=(6,)), TABLES)}
     assert shapes["visitor table"] == "1,001 × 8"
     assert (shapes["dense 1, relu"], shapes["dense 2, relu"]) == ("16 × 6", "6 × 1")
 
@@ -49,7 +48,7 @@ def test_the_trained_parts_have_the_shapes_of_the_models_variables(tmp_path, pre
     dataset, config = open_dataset(str(tmp_path)), make_config(preset)
     model = build_training_model(config, dataset, start_replicas(1, None))
     tables = {name: (table.rows, table.dim) for name, table in model.tables.items()}
-    trained = {box.name: box.shape for box in describe_architecture(config.model, tables) if box.is_trained}
+    trained = {box.name: box.shape for box in model_diagram(config.model, tables) if box.is_trained}
     assert {name: trained.pop(f"{name} table") for name in tables} == {
         name: f"{rows:,} × {dim}" for name, (rows, dim) in tables.items()
     }

@@ -1,0 +1,19 @@
+"""The parts of a diagram, without drawing them: models describe themselves without importing Matplotlib."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DiagramBox:
+    """A part of a model in the picture of its architecture."""
+
+    name: str
+    """What the part is."""
+    shape: str
+    """Shape of its output or of its weights."""
+    level: int
+    """Column of the box, from the left."""
+    reads: tuple[str, ...] = ()
+    """Names of the parts that it reads."""
+    is_trained: bool = False
+    """Whether it has weights."""

@@ -1,0 +1,37 @@
+"""Descriptions of a model: in words for its card, and as boxes for the diagram in its run's report."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from common.report.diagram_box import DiagramBox
+
+TableShapes = Mapping[str, tuple[int, int]]
+"""Rows and columns of each of a model's tables, by name."""
+
+PAIR_INPUTS = (DiagramBox("visitors", "[B]", 0), DiagramBox("items", "[B or C]", 0))
+"""The inputs of a model with a table of visitors and one of items."""
+
+SQUARED_ERROR_LIMITS = (
+    "Visitors that were not in training share an out-of-vocabulary vector. The history in a request is only used to "
+    "exclude seen items.",
+    "Items without training events are scored by untrained vectors, so their scores are meaningless.",
+)
+NEW_ITEMS_RANK_LAST = (
+    "Items without training events rank like the least popular item, so they are hardly ever among the first."
+)
+
+
+class ModelDescription(NamedTuple):
+    """What a model card says of a model."""
+
+    principle: str
+    """How it scores, to follow "Ranks the items for a visitor:"."""
+    limits: tuple[str, ...] = ()
+    """What it cannot do, one paragraph each: for visitors and items that were not in training, for one."""
+
+
+def table_box(name: str, tables: TableShapes, *reads: str) -> DiagramBox:
+    """The box of a table; its shape is without numbers if it is not in `tables`."""
+    rows, width = tables.get(name, (None, None))
+    shape = f"{rows:,} × {width}" if rows else "rows × D"
+    return DiagramBox(f"{name} table", shape, 1, reads, is_trained=True)
