@@ -1,4 +1,4 @@
-"""Config and dataset to a model, in training and at work: each model is a file with the functions of `ModelFile`."""
+"""Builds a model from its config and dataset, for training and for inference; dispatches to the model's file."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -9,7 +9,7 @@ from trainer.data.dataset import Dataset
 from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.optimizers import row_optimizer
 from trainer.distributed.replicas import Replicas
-from trainer.models import matrix_factorization, neural, two_tower_objective
+from trainer.models import matrix_factorization, neural, towers
 from trainer.models.description import ModelDescription, TableShapes, table_box
 from trainer.models.interface import InferenceModel
 from trainer.models.objectives import Tables, TrainingModel
@@ -17,7 +17,7 @@ from trainer.models.table_rows import TableRows
 
 
 class ModelFile(Protocol):
-    """What a model's file offers; `model` is the config of its kind."""
+    """The functions of a model's file; `model` is the config of its kind."""
 
     def table_rows(self, model: Any, dataset: Dataset, /) -> dict[str, TableRows]:
         """The rows of each table, by name."""
@@ -25,10 +25,10 @@ class ModelFile(Protocol):
     def training_model(
         self, model: Any, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas, /
     ) -> TrainingModel:
-        """The model that gradient steps move: `tables`, of the rows above, dense weights, and the objective."""
+        """The model to train: `tables` with the rows of `table_rows`, dense weights, and the objective."""
 
     def inference_model(self, model: Any, config: RunConfig, dataset: Dataset, /) -> InferenceModel:
-        """The model that ranks, once it is filled with trained weights."""
+        """The model that ranks, before `fill` sets its weights."""
 
 
 @runtime_checkable
@@ -45,7 +45,7 @@ class DescribedModelFile(ModelFile, Protocol):
 MODELS: Mapping[str, ModelFile] = {
     "matrix_factorization": matrix_factorization,
     "neural": neural,
-    "towers": two_tower_objective,
+    "towers": towers,
 }
 """The file of each `model.kind`."""
 
@@ -57,7 +57,7 @@ def table_rows(config: RunConfig, dataset: Dataset) -> dict[str, TableRows]:
 
 
 def build_tables(config: RunConfig, dataset: Dataset, replicas: Replicas) -> dict[str, ShardedTable]:
-    """The model's tables by name, still zero: `embeddings.initialize` or a checkpoint fills them."""
+    """The model's tables by name, all zeros: `embeddings.initialize` or a checkpoint sets their values."""
     optimizer = row_optimizer(config.optimizer) if config.solver == "sgd" else None
     return {
         name: ShardedTable(rows=rows.num_rows, dim=rows.width, replicas=replicas, optimizer=optimizer)
@@ -66,13 +66,13 @@ def build_tables(config: RunConfig, dataset: Dataset, replicas: Replicas) -> dic
 
 
 def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas) -> TrainingModel:
-    """The model that gradient steps move."""
+    """The model to train by gradient steps."""
     tables = build_tables(config, dataset, replicas)
     return MODELS[config.model.kind].training_model(config.model, config, dataset, tables, replicas)
 
 
 def build_inference_model(config: RunConfig, dataset: Dataset) -> InferenceModel:
-    """The model that ranks, once it is filled with trained weights."""
+    """The model that ranks, before `fill` sets its weights."""
     model = config.scored_model
     return MODELS[model.kind].inference_model(model, config, dataset)
 
@@ -82,7 +82,7 @@ def describe_model(config: RunConfig, *, has_content: bool) -> ModelDescription:
     file = MODELS[config.model.kind]
     if isinstance(file, DescribedModelFile):
         return file.describe(config, has_content=has_content)
-    return ModelDescription(f"scores by a model of kind `{config.model.kind}`")
+    return ModelDescription(f"a model of kind `{config.model.kind}`")
 
 
 def model_diagram(model: ModelConfig, tables: TableShapes) -> list[DiagramBox]:

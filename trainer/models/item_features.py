@@ -1,4 +1,4 @@
-"""What the catalogue tells of the items, as features that share one table: an item's content is what they say together.
+"""The content of items: features from the catalogue that share one table; an item's content is the sum of its features.
 
 Shapes: I items, F features of an item at most, W columns of a row.
 """
@@ -12,27 +12,27 @@ import pyarrow as pa
 
 from contract.schema import Vocabulary
 from trainer.data.dataset import Dataset
+from trainer.distributed.embeddings import CHUNK_ROWS
 from trainer.models.table_rows import index_names
+from trainer.runs.checkpoint import Table
 
 MAX_FEATURES = 32
-"""Features of an item that are looked at, in the order of FEATURES."""
+"""Features of an item that are used, in the order of FEATURES."""
 
 _CHUNK_ITEMS = 4096
 
 
 @dataclass(frozen=True)
 class ItemFeatures:
-    """The features of each item.
-
-    feature        [I, F] int64 rows of the feature table; any row where the weight is 0
-    weight         [I, F] float32: 1 / √n for each of an item's n features, so that items with many are as long as those
-                   with few; F is 0 where the catalogue tells nothing of any item
-    names          of the rows of the feature table, by which another dataset's are found
-    """
+    """The features of each item."""
 
     feature: np.ndarray
+    """[I, F] int64 rows of the feature table; arbitrary where the weight is 0."""
     weight: np.ndarray
+    """[I, F] float32: 1 / √n for each of an item's n features, so that the number of features does not change the
+    length of the content; F is 0 if the catalogue describes no item."""
     names: Sequence[str]
+    """Names of the rows of the feature table, by which a warm start finds those of another dataset."""
 
     @property
     def num_features(self) -> int:
@@ -45,33 +45,58 @@ class ItemFeatures:
         return int(self.feature.shape[1])
 
     def rows(self, table: np.ndarray, items: slice) -> np.ndarray:
-        """[n, W] float32: the content of some items, from the feature table [num_features, W]."""
+        """[n, W] float32: the content of a slice of items, from the feature table [num_features, W]."""
         start, stop, _ = items.indices(len(self.feature))
         chunks = [slice(begin, min(begin + _CHUNK_ITEMS, stop)) for begin in range(start, stop, _CHUNK_ITEMS)]
         parts = [np.einsum("if,ifw->iw", self.weight[chunk], table[self.feature[chunk]]) for chunk in chunks]
         return np.concatenate(parts).astype(np.float32)
 
 
-class FeatureValues(NamedTuple):
-    """What the catalogue tells in one respect: N values of items, in order of items.
+class ItemRows:
+    """Rows [I, W] of a trained model's items: an item's own row, if it has training events, plus its content.
 
-    item    [N] places of items; one that has several values comes several times, one of which nothing is told never
-    value   [N] places in `names`
-    names   of the values; a vocabulary stands for what its indices mean
+    The last column is the bias. Rows are computed when they are read, so that the whole table is never in memory.
     """
 
+    def __init__(self, content: ItemFeatures, own: Table, num_trained: int, features: Table | None) -> None:
+        """Takes the items' features, their own rows [num_trained or more, W], and the feature table."""
+        self._content, self._own, self._num_trained = content, own, num_trained
+        self._features = None if features is None else features[: features.shape[0]]
+        least = [own[start : start + CHUNK_ROWS][:, -1].min() for start in range(0, num_trained, CHUNK_ROWS)]
+        self._least_bias = min(least, default=np.float32(0))
+        self._has_content = np.any(content.weight > 0, axis=1)
+
+    def read(self, items: slice) -> np.ndarray:
+        """[n, W]: the rows of a slice of items."""
+        start, stop, _ = items.indices(len(self._has_content))
+        rows = np.zeros((stop - start, self._own.shape[1]), np.float32)
+        if self._features is not None:
+            rows += self._content.rows(self._features, items)
+        own = self._own[start : min(stop, self._num_trained)]
+        rows[: len(own)] += own
+        # items with neither events nor content are as unpopular as the least popular item
+        rows[len(own) :][~self._has_content[start + len(own) : stop], -1] = self._least_bias
+        return rows
+
+
+class FeatureValues(NamedTuple):
+    """The values of one kind of feature, ordered by item."""
+
     item: np.ndarray
+    """[N] item indices; an item with several values occurs several times, an item without a value never."""
     value: np.ndarray
+    """[N] indices into `names`."""
     names: Sequence[str] | Vocabulary
+    """Names of the values, or the vocabulary whose indices they are."""
 
 
 def category_path(catalogue: pa.Table) -> FeatureValues:
-    """The categories from the root down."""
+    """The item's categories, from the root down."""
     return FeatureValues(*_entries(catalogue["category_path"]), Vocabulary.CATEGORIES)
 
 
 def price_bucket(catalogue: pa.Table) -> FeatureValues:
-    """The price, in quantile buckets; 0 is none."""
+    """The item's price in quantile buckets; bucket 0 means no price."""
     bucket = catalogue["price_bucket"].to_numpy()
     priced = np.flatnonzero(bucket > 0)
     return FeatureValues(priced, bucket[priced], [str(number) for number in range(bucket.max(initial=0) + 1)])
@@ -83,40 +108,40 @@ def property_values(catalogue: pa.Table) -> FeatureValues:
 
 
 FEATURES: tuple[Callable[[pa.Table], FeatureValues], ...] = (category_path, price_bucket, property_values)
-"""What is looked at of the catalogue, whose rows are the vocabulary's items; see `contract.catalogue`."""
+"""The kinds of features, as functions of the catalogue; its rows are the items of the vocabulary."""
 
 
 def read_item_features(dataset: Dataset) -> ItemFeatures:
-    """The features of the vocabulary's items: all that FEATURES tell, each behind those before it."""
+    """The features of the vocabulary's items: all of FEATURES, in their order."""
     catalogue = dataset.catalogue()
     items, features = [], []
     names: list[str] = []
     for feature in FEATURES:
-        told = feature(catalogue)
-        items.append(told.item)
-        features.append(told.value + len(names))
-        values = index_names(dataset, told.names) if isinstance(told.names, Vocabulary) else told.names
-        names += [f"{feature.__name__} {value}" for value in values]
+        values = feature(catalogue)
+        items.append(values.item)
+        features.append(values.value + len(names))
+        of_values = index_names(dataset, values.names) if isinstance(values.names, Vocabulary) else values.names
+        names += [f"{feature.__name__} {name}" for name in of_values]
     item = np.concatenate(items)
     order = np.argsort(item, kind="stable")
     return _padded(item[order], np.concatenate(features)[order], dataset.num_items, names)
 
 
 def _entries(lists: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """The item of each entry of the items' lists, and the entry."""
-    whole = lists.combine_chunks()
-    lengths = np.diff(whole.offsets.to_numpy())
-    return np.repeat(np.arange(len(whole)), lengths), whole.flatten().to_numpy()
+    """The entries of the items' lists: the item of each, and its value."""
+    combined = lists.combine_chunks()
+    lengths = np.diff(combined.offsets.to_numpy())
+    return np.repeat(np.arange(len(combined)), lengths), combined.flatten().to_numpy()
 
 
 def _padded(owner: np.ndarray, feature: np.ndarray, num_items: int, names: Sequence[str]) -> ItemFeatures:
-    """ItemFeatures out of features and the item of each, ascending."""
+    """ItemFeatures from features and the item that owns each, ascending."""
     counts = np.bincount(owner, minlength=num_items)
-    place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    is_kept = place < MAX_FEATURES
+    position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    is_kept = position < MAX_FEATURES
     lengths = np.minimum(counts, MAX_FEATURES)
     padded = np.zeros((num_items, int(lengths.max(initial=0))), np.int64)
-    padded[owner[is_kept], place[is_kept]] = feature[is_kept]
+    padded[owner[is_kept], position[is_kept]] = feature[is_kept]
     is_feature = np.arange(padded.shape[1]) < lengths[:, None]
     weight = is_feature / np.sqrt(np.maximum(lengths, 1))[:, None]
     return ItemFeatures(padded, weight.astype(np.float32), names)

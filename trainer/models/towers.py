@@ -1,14 +1,15 @@
-"""Two towers over timelines: the latest items of a visitor against the catalogue.
+"""Two towers over timelines: a visitor's latest items scored against the catalogue.
 
-Whoever has touched an item is served, seen in training or not; a frequent visitor may have a vector of his own besides.
-Both towers read the same rows of items: an item's own row, if training knows it, plus what its content says, so that an
-item without a training event is recommended too. An item of the history may be what comes next, so it gets a bonus.
+Every visitor with a known item in their history is served, in training or not; frequent visitors may also have a vector
+of their own. Both towers read the same item rows: an item's own row, if it has training events, plus its content, so
+that items without training events are recommended too. Visitors return to items, so items of the history get a bonus.
 
-Shapes: B rows, H history, C candidates, I items of the vocabulary, D embedding, W = D + 1: an item row's last column is
-its bias, E event kinds, A ages, S visits.
+Shapes: B rows of the global batch or queries, b = B / R rows of this replica, H history, N sampled negatives,
+C = B + N candidates, I items of the vocabulary, F features of an item, D embedding, W = D + 1 columns of an item row,
+whose last one is the bias, E event kinds, A ages, S visits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,89 +17,216 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from contract.schema import EVENT_KINDS
-from trainer.config.run import TowersConfig
+from common.report.diagram_box import DiagramBox
+from contract.schema import EVENT_KINDS, Vocabulary
+from trainer.config.run import RunConfig, SampledSoftmaxConfig, TowersConfig
+from trainer.data.dataset import Dataset
+from trainer.data.input_pipeline import Batch
+from trainer.data.negative_sampling import NegativeSampler
+from trainer.distributed.embeddings import Lookup
+from trainer.distributed.replicas import Replicas
+from trainer.models.description import NEW_ITEMS_RANK_LAST, ModelDescription, TableShapes, table_box
 from trainer.models.interface import Queries
+from trainer.models.item_features import ItemFeatures, ItemRows, read_item_features
+from trainer.models.losses import SAMPLED_LOSSES
+from trainer.models.objectives import (
+    Candidates,
+    Prepared,
+    Tables,
+    TrainingModel,
+    compute_dtype,
+    dropout_mask,
+    keep_mask,
+    known_entries,
+    negative_sampler,
+    own_slice,
+    valid_rows,
+)
+from trainer.models.table_rows import TableRows, first_rows
 from trainer.models.table_variables import HOST, fill, make_variable
 from trainer.runs.checkpoint import Weights
 
 AGES_MS = (30 * 60 * 1000, 24 * 60 * 60 * 1000, 7 * 24 * 60 * 60 * 1000)
-"""What divides ages: this visit (half an hour is the usual end of one), today, this week, before."""
+"""Limits between ages: this visit (half an hour is the usual session timeout), today, this week, before."""
 
 VISITS = 4
-"""Visits that are told apart: this one, the last, the one before, and all earlier ones."""
+"""Visits with weights of their own: this one, the last, the one before, and all earlier ones."""
 
 _NEVER = -1e9
 
 _NEWEST_SHARE = 0.5
-"""Of the newest item's vector in the visitor's, beside what the layers make of it. Validation NDCG@20 on
-retailrocket_buyers, preset nn, one seed: .207 with none, .214 with a half, .216 with all of it."""
+"""Weight of the newest item's vector that is added to the output of the layers. Validation NDCG@20 on
+retailrocket_buyers, preset nn, one seed: .207 at 0, .214 at 0.5, .216 at 1."""
 
 _OUTPUT_GAIN = 0.3
-"""What the hidden layer adds begins small beside the items' own directions; from nothing it learns as well: .214."""
+"""The output layer starts small compared with the items' own vectors; from zero the result is the same: .214."""
+
+
+def table_rows(model: TowersConfig, dataset: Dataset) -> dict[str, TableRows]:
+    """The tables that `NextItemObjective` reads; see `models.build.ModelFile`."""
+    features, width = read_item_features(dataset), item_width(model)
+    rows = {"item": first_rows(dataset, Vocabulary.ITEMS, dataset.num_trained_items(), width)}
+    if features.width:
+        rows["feature"] = TableRows(features.num_features, width, lambda: list(features.names))
+    if model.visitor_min_events is not None:
+        num_frequent = int(np.count_nonzero(dataset.visitor_counts() >= model.visitor_min_events))
+        rows["visitor"] = first_rows(dataset, Vocabulary.VISITORS, num_frequent, model.dim)
+    return rows
+
+
+def training_model(
+    model: TowersConfig, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas
+) -> TrainingModel:
+    """The towers and their softmax."""
+    if not isinstance(config.loss, SampledSoftmaxConfig):
+        raise ValueError("the towers predict no event weights; set loss.kind=sampled_softmax")
+    with replicas.strategy.scope():
+        dense = make_dense_variables(model, config.seed)
+    objective = NextItemObjective(
+        config.loss,
+        tables,
+        replicas.count,
+        Towers(model, compute_dtype(config)),
+        negative_sampler(config.loss, dataset, config, known_entries),
+        read_item_features(dataset),
+        config.seed,
+    )
+    return TrainingModel(tables, dense, objective)
+
+
+def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "TowersInference":
+    """The model before `fill`."""
+    features, num_trained = read_item_features(dataset), dataset.num_trained_items()
+
+    def item_rows(weights: Weights) -> Callable[[slice], np.ndarray]:
+        return ItemRows(features, weights.tables["item"], num_trained, weights.tables.get("feature")).read
+
+    rows = table_rows(model, dataset)
+    return TowersInference(
+        model,
+        item_rows=item_rows,
+        num_frequent=rows["visitor"].num_rows - 1 if "visitor" in rows else 0,
+        item_counts=dataset.item_counts(),
+    )
+
+
+def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:
+    """See `models.build.DescribedModelFile`."""
+    visitors = (
+        f"Visitors are known by the latest {config.history_length} items of the history in the request; earlier items "
+        "are ignored. Visitors without a known item in it get popular items, even if they were in training. `score` "
+        "takes no history, so it returns an item's popularity for every visitor."
+    )
+    by_content = (
+        "Items without training events are ranked by their content in the catalogue: categories, price and properties."
+    )
+    return ModelDescription(
+        "the visitor's latest items against the catalogue, where each item has a vector of its own plus its content",
+        (visitors, by_content if has_content else NEW_ITEMS_RANK_LAST),
+    )
+
+
+def diagram(model: TowersConfig, tables: TableShapes) -> list[DiagramBox]:
+    """See `models.build.DescribedModelFile`."""
+    dim, length, item_rows, visitors = model.dim, model.history_length, ["item table"], ["dense, gelu"]
+    optional = []
+    if "feature" in tables:
+        item_rows.append("feature table")
+        optional += [DiagramBox("item content", "from the catalogue", 0), table_box("feature", tables, "item content")]
+    if "visitor" in tables:
+        visitors.append("visitor table")
+        optional += [DiagramBox("visitors", "[B]", 0), table_box("visitor", tables, "visitors")]
+    return [
+        DiagramBox("history", f"[B, {length}] items, kinds, ages", 0),
+        DiagramBox("candidates", "[C]", 0),
+        table_box("item", tables, "history", "candidates"),
+        *optional,
+        DiagramBox("attention", f"[B, {length}] → [B, {dim}]", 2, tuple(item_rows), is_trained=True),
+        DiagramBox("candidate vectors", f"[C, {dim}]", 2, tuple(item_rows)),
+        DiagramBox("dense, gelu", f"{2 * dim} × {2 * dim}, {2 * dim} × {dim}", 3, ("attention",), is_trained=True),
+        DiagramBox("visitor vectors", f"[B, {dim}]", 4, tuple(visitors)),
+        DiagramBox("return bonuses", f"[B, {length}]", 5, ("dense, gelu",), is_trained=True),
+        DiagramBox("cosine × scale", "[B, C] + item bias", 5, ("visitor vectors", "candidate vectors")),
+        DiagramBox("score", "[B, C]", 6, ("cosine × scale", "return bonuses")),
+    ]
 
 
 class History(NamedTuple):
-    """What rows are ranked by.
-
-    item       [B, H] item indices, newest first; any index where `is_entry` is False
-    event      [B, H] places in EVENT_KINDS
-    age        [B, H] how many of AGES_MS have passed since
-    visit      [B, H] how many visits ago, below VISITS
-    is_entry   [B, H] bool; False: padding, or an item that the vocabulary lacks
-    """
+    """The latest events of visitors, newest first."""
 
     item: tf.Tensor
+    """[B, H] item indices; arbitrary where `is_entry` is False."""
     event: tf.Tensor
+    """[B, H] indices into EVENT_KINDS."""
     age: tf.Tensor
+    """[B, H] how many of AGES_MS have passed since the event."""
     visit: tf.Tensor
+    """[B, H] how many visits ago the event was, below VISITS."""
     is_entry: tf.Tensor
+    """[B, H] bool; False for padding and for items that are not in the vocabulary."""
 
     @classmethod
     def of(cls, item: tf.Tensor, event: tf.Tensor, age_ms: tf.Tensor, is_entry: tf.Tensor) -> "History":
-        """The history of items, events and the time since then, all [B, H]."""
+        """The history from items, event kinds and the time since each event, all [B, H]."""
         since_next = tf.concat([age_ms[:, :1], age_ms[:, 1:] - age_ms[:, :-1]], axis=1)
         visits = tf.cumsum(tf.cast(since_next >= AGES_MS[0], tf.int64), axis=1)
         return cls(item, event, age_of(age_ms), tf.clip_by_value(visits, 0, VISITS - 1), is_entry)
 
     @property
     def is_empty(self) -> tf.Tensor:
-        """[B] bool."""
+        """[B] bool: whether the history has no entry."""
         return ~tf.reduce_any(self.is_entry, axis=1)
 
 
+def latest(queries: Queries, *, size: int, num_items: int) -> History:
+    """The newest `size` entries of the queries' histories."""
+    columns = (queries.history, queries.history_event, queries.history_timestamp_ms)
+    position = queries.history_length[:, None] - 1 - tf.range(size, dtype=tf.int64)
+    # padded by a column, because all histories may be empty and index 0 must exist
+    item, event, timestamp_ms = (
+        tf.gather(tf.pad(column, [[0, 0], [0, 1]]), tf.maximum(position, 0), batch_dims=1) for column in columns
+    )
+    return History.of(
+        item, event, queries.timestamp_ms[:, None] - timestamp_ms, (position >= 0) & (item >= 0) & (item < num_items)
+    )
+
+
+def age_of(age_ms: tf.Tensor) -> tf.Tensor:
+    """How many of AGES_MS have passed, int64, for times of any shape."""
+    return tf.add_n([tf.cast(age_ms >= limit, tf.int64) for limit in AGES_MS])
+
+
 class DenseWeights(NamedTuple):
-    """The weights beside the item table, in the order in which they are kept.
+    """All weights except the tables, in the order in which checkpoints store them."""
 
-    place           [H] attention to a place of the history, whatever is there
-    age             [A] and to its age
-    visit           [S] and to its visit
-    event           [E, D] added to an item's vector by what was done with it
-    attention       [D, D] from the newest item to what it asks the others for
-    hidden          [2D, 2D] and hidden_bias [2D]: layer over the newest item and the attended history
-    output          [2D, D] what that layer adds
-    log_scale       [] of the cosine
-    return_place    [H] bonus of an item for standing at a place of the history
-    return_event    [E] for what was done with it there
-    return_age      [A] for how long ago
-    return_visit    [S] for how many visits ago
-    return_hidden   [2D] and for what the layer makes of the visitor: who returns, returns again
-    """
-
-    place: tf.Tensor
+    position: tf.Tensor
+    """[H] attention to a position of the history."""
     age: tf.Tensor
+    """[A] attention to an age."""
     visit: tf.Tensor
+    """[S] attention to a visit."""
     event: tf.Tensor
+    """[E, D] added to an item's vector by the kind of its event."""
     attention: tf.Tensor
+    """[D, D] from the newest item to the attention query."""
     hidden: tf.Tensor
+    """[2D, 2D] hidden layer over the newest item and the attended history."""
     hidden_bias: tf.Tensor
+    """[2D] bias of the hidden layer."""
     output: tf.Tensor
+    """[2D, D] output layer, added to the attended history."""
     log_scale: tf.Tensor
-    return_place: tf.Tensor
+    """[] logarithm of the scale of the cosine."""
+    return_position: tf.Tensor
+    """[H] return bonus of a position of the history."""
     return_event: tf.Tensor
+    """[E] return bonus of a kind of event."""
     return_age: tf.Tensor
+    """[A] return bonus of an age."""
     return_visit: tf.Tensor
+    """[S] return bonus of a visit."""
     return_hidden: tf.Tensor
+    """[2D] return bonus of a visitor, from the hidden layer."""
 
 
 def item_width(config: TowersConfig) -> int:
@@ -107,15 +235,15 @@ def item_width(config: TowersConfig) -> int:
 
 
 def make_dense_variables(config: TowersConfig, seed: int) -> list[keras.Variable]:
-    """`DenseWeights` at the start; made in a strategy's scope."""
+    """Initial `DenseWeights`; called in a strategy's scope."""
     dim, kinds, ages = config.dim, len(EVENT_KINDS), len(AGES_MS) + 1
     generator = np.random.default_rng(seed)
 
     def normal(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
         return generator.normal(0, gain / np.sqrt(rows), (rows, columns))
 
-    start = DenseWeights(
-        place=np.zeros(config.history_length),
+    initial = DenseWeights(
+        position=np.zeros(config.history_length),
         age=np.zeros(ages),
         visit=np.zeros(VISITS),
         event=np.zeros((kinds, dim)),
@@ -124,7 +252,7 @@ def make_dense_variables(config: TowersConfig, seed: int) -> list[keras.Variable
         hidden_bias=np.zeros(2 * dim),
         output=normal(2 * dim, dim, gain=_OUTPUT_GAIN),
         log_scale=np.array(np.log(config.initial_scale)),
-        return_place=np.zeros(config.history_length),
+        return_position=np.zeros(config.history_length),
         return_event=np.zeros(kinds),
         return_age=np.zeros(ages),
         return_visit=np.zeros(VISITS),
@@ -132,52 +260,35 @@ def make_dense_variables(config: TowersConfig, seed: int) -> list[keras.Variable
     )
     return [
         keras.Variable(value.astype(np.float32), name=name)
-        for name, value in zip(DenseWeights._fields, start, strict=True)
+        for name, value in zip(DenseWeights._fields, initial, strict=True)
     ]
-
-
-def latest(queries: Queries, *, size: int, num_items: int) -> History:
-    """The newest `size` entries of the queries' histories."""
-    # a column more: histories may be of no width, and a place must exist to be read
-    columns = (queries.history, queries.history_event, queries.history_timestamp_ms)
-    place = queries.history_length[:, None] - 1 - tf.range(size, dtype=tf.int64)
-    item, event, timestamp_ms = (
-        tf.gather(tf.pad(column, [[0, 0], [0, 1]]), tf.maximum(place, 0), batch_dims=1) for column in columns
-    )
-    return History.of(
-        item, event, queries.timestamp_ms[:, None] - timestamp_ms, (place >= 0) & (item >= 0) & (item < num_items)
-    )
-
-
-def age_of(age_ms: tf.Tensor) -> tf.Tensor:
-    """How many of AGES_MS have passed, int64, for ages of any shape."""
-    return tf.add_n([tf.cast(age_ms >= limit, tf.int64) for limit in AGES_MS])
 
 
 @dataclass(frozen=True)
 class Towers:
-    """Scores from item rows and dense weights, differentiable; what training and inference share.
-
-    compute_dtype   of the product with the candidates
-    """
+    """Differentiable scores from item rows and dense weights, for training and inference."""
 
     config: TowersConfig
+    """Settings of the model."""
     compute_dtype: tf.DType = tf.float32
+    """Type of the product with the candidates."""
 
     def place_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Visitors [B, D], whose dot product with a placed item is the score, and the bonus [B] for their returns.
+        """Visitor vectors [B, D], whose dot product with an item vector is the score, and their return bonuses [B].
 
         Args:
+          dense: the dense weights.
           vectors: [B, H, D] of the history's items.
-          own: [B, D] vectors of the visitors themselves; 0 for those who have none.
+          history: the history that they belong to.
+          own: [B, D] the visitors' own vectors; 0 for visitors without one.
         """
         has_entry = tf.cast(history.is_entry, tf.float32)
         read = (vectors + tf.gather(dense.event, history.event)) * has_entry[:, :, None]
         newest = tf.gather(read, tf.argmax(has_entry, axis=1), batch_dims=1)
-        asked = tf.matmul(newest, dense.attention) / np.sqrt(self.config.dim)
-        attention = tf.einsum("bhd,bd->bh", read, asked) + dense.place
+        query = tf.matmul(newest, dense.attention) / np.sqrt(self.config.dim)
+        attention = tf.einsum("bhd,bd->bh", read, query) + dense.position
         attention += tf.gather(dense.age, history.age) + tf.gather(dense.visit, history.visit)
         share = tf.nn.softmax(tf.where(history.is_entry, attention, _NEVER), axis=1)
         attended = tf.einsum("bh,bhd->bd", share, read)
@@ -188,29 +299,198 @@ class Towers:
         return tf.nn.l2_normalize(visitors, axis=1) * tf.exp(dense.log_scale), returning
 
     def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Vectors [..., D] and biases [...] of rows [..., W] of the item table."""
+        """Item vectors [..., D] and biases [...] from rows [..., W] of the item table."""
         return tf.nn.l2_normalize(rows[..., : self.config.dim], axis=-1), rows[..., self.config.dim]
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[B, C] for placed visitors [B, D], placed items [C, D] and their biases [C], without bonuses."""
+        """[B, C] for visitor vectors [B, D], item vectors [C, D] and their biases [C], without return bonuses."""
         product = tf.matmul(tf.cast(visitors, self.compute_dtype), tf.cast(items, self.compute_dtype), transpose_b=True)
         return tf.cast(product, tf.float32) + biases
 
     def bonuses(self, dense: DenseWeights, history: History, returning: tf.Tensor) -> tf.Tensor:
-        """[B, H]: what each entry adds to the score of its item; an item that stands there twice gets both.
+        """[B, H] return bonuses: what each entry adds to the score of its item; repeated entries add up.
 
         Args:
-          returning: [B] of `place_visitors`.
+          dense: the dense weights.
+          history: the entries.
+          returning: [B] the visitors' return bonuses, from `place_visitors`.
         """
-        bonus = dense.return_place + tf.gather(dense.return_event, history.event) + returning[:, None]
+        bonus = dense.return_position + tf.gather(dense.return_event, history.event) + returning[:, None]
         bonus += tf.gather(dense.return_age, history.age) + tf.gather(dense.return_visit, history.visit)
         return tf.where(history.is_entry, bonus, 0.0)
+
+
+class NextItemInputs(NamedTuple):
+    """Inputs of `NextItemObjective.loss`."""
+
+    candidates: Candidates
+    """Positives and candidates."""
+    history: History
+    """[b, H] histories of the rows."""
+    keep: tf.Tensor
+    """[b, H, D] dropout of the history vectors: 0 for a dropped entry, else 1 / share kept."""
+    keep_own: tf.Tensor
+    """[bH + C] 0 where id dropout drops the item's own row, else 1: items of the histories, then candidates."""
+    feature_weight: tf.Tensor
+    """[bH + C, F] weights of the items' features."""
+    keep_visitor: tf.Tensor
+    """[b] 1 where the visitor has a vector that is not dropped, else 0."""
+
+
+@dataclass(frozen=True)
+class NextItemObjective:
+    """Cross entropy of the next item against the items of the history, in-batch and sampled negatives.
+
+    The items of a row's own history always compete, so they have no logQ correction, and they are excluded from the
+    row's other candidates: if they competed twice, or were corrected as if sampled, the model would learn to repeat
+    items too rarely or too often. A row without a known item or with an empty history neither contributes to the loss
+    nor is a candidate.
+    """
+
+    config: SampledSoftmaxConfig
+    """Which loss, and the weights of examples."""
+    tables: Tables
+    """`item`: a row for each item with training events, and one for all others; `feature`, if the catalogue describes
+    the items; `visitor`, if visitors have vectors: a row for each frequent visitor, and one for all others."""
+    replicas: int
+    """R."""
+    model: Towers
+    """Scores from table rows."""
+    sampler: NegativeSampler
+    """Draws the negatives from the items with training events, which are the first ones of the vocabulary."""
+    features: ItemFeatures
+    """The content of the items."""
+    seed: int
+    """Seed of all dropout."""
+
+    def prepare(self, replica: int, batch: Batch, step: tf.Tensor) -> Prepared[NextItemInputs]:
+        is_entry = known_entries(batch, self.sampler.num_items)
+        is_valid = valid_rows(batch, self.sampler.num_items, is_entry)
+        own = own_slice(batch, replica, self.replicas)
+        candidates = Candidates.of_batch(batch, is_valid, self.config, self.sampler, step, own)
+        history = History.of(batch.history, batch.history_event, batch.history_age_ms, is_entry)
+        items = tf.concat([tf.reshape(batch.history, [-1]), candidates.items], axis=0)
+        used = _used_items(batch.history.shape, candidates.items.shape[0], own)
+        feature_weight = tf.gather(self.features.weight, self._clipped(tf.gather(items, used)))
+        shape = [*batch.history.shape, self.model.config.dim]
+        inputs = NextItemInputs(
+            candidates=candidates,
+            history=History(*(column[own] for column in history)),
+            keep=dropout_mask(shape, self.model.config.dropout, self.seed, step, own),
+            keep_own=self._keep_own(feature_weight, items.shape[0], used, step),
+            feature_weight=feature_weight,
+            keep_visitor=self._keep_visitor(batch.visitor, own, step),
+        )
+        return Prepared(self._look_up(replica, items, batch.history.shape.num_elements(), batch.visitor), inputs)
+
+    def _look_up(self, replica: int, items: tf.Tensor, num_entries: int, visitor: tf.Tensor) -> dict[str, Lookup]:
+        """Lookups of the items, first the histories' [BH], of their features and of the visitors [B]."""
+        row = tf.minimum(items, self.sampler.num_items)
+        lookups = {"item": self.tables["item"].lookup(replica, row[:num_entries], row[num_entries:])}
+        if "feature" in self.tables:
+            feature = tf.gather(self.features.feature, self._clipped(items))
+            of_entries, of_candidates = (
+                tf.reshape(part, [-1]) for part in (feature[:num_entries], feature[num_entries:])
+            )
+            lookups["feature"] = self.tables["feature"].lookup(replica, of_entries, of_candidates)
+        if "visitor" in self.tables:
+            row = tf.minimum(visitor, self.tables["visitor"].rows - 1)
+            lookups["visitor"] = self.tables["visitor"].lookup(replica, row)
+        return lookups
+
+    def loss(self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: NextItemInputs) -> tf.Tensor:
+        weights, history, candidates = DenseWeights(*dense), inputs.history, inputs.candidates
+        rows = _item_rows(vectors, inputs)
+        num_entries = history.item.shape[0] * history.item.shape[1]
+        history_rows = tf.reshape(rows[:num_entries], [*history.item.shape, -1])
+        read = history_rows[..., : self.model.config.dim] * inputs.keep
+        visitor_rows = vectors.get("visitor", tf.zeros([tf.size(inputs.keep_visitor), self.model.config.dim]))
+        own_vectors = visitor_rows * inputs.keep_visitor[:, None]
+        visitors, returning = self.model.place_visitors(weights, read, history, own_vectors)
+        items, biases = self.model.place_items(rows[num_entries:])
+        scores = self.model.candidate_scores(visitors, items, biases)
+        bonus = self.model.bonuses(weights, history, returning)
+        history_scores, is_repeated = self._score_history(visitors, history_rows, history, bonus)
+        is_positive = tf.equal(history.item, candidates.positive[:, None]) & history.is_entry
+        positive = tf.gather(scores, candidates.positive_index, batch_dims=1)
+        positive += tf.reduce_sum(tf.where(is_positive, bonus, 0.0), axis=1)
+        is_hit = tf.equal(candidates.positive[:, None], candidates.items[None, :])
+        is_hit |= _is_in_history(candidates.items, history)
+        log_expected_count = tf.broadcast_to(candidates.log_expected_count, tf.shape(scores))
+        losses = SAMPLED_LOSSES[self.config.kind](
+            positive,
+            tf.concat([scores, history_scores], axis=1),
+            tf.concat([log_expected_count, tf.zeros_like(history_scores)], axis=1),
+            tf.concat([is_hit | ~candidates.is_candidate, is_positive | is_repeated | ~history.is_entry], axis=1),
+        )
+        return tf.reduce_sum(candidates.weight * losses)
+
+    def _score_history(
+        self, visitors: tf.Tensor, rows: tf.Tensor, history: History, bonus: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """[b, H] scores of the histories' items, and [b, H] bool: whether an earlier column has the same item.
+
+        An item that is in a history twice gets both of its bonuses [b, H], but competes once.
+        """
+        is_same = tf.equal(history.item[:, :, None], history.item[:, None, :]) & history.is_entry[:, None, :]
+        items, biases = self.model.place_items(rows)
+        scores = tf.einsum("bd,bhd->bh", visitors, items) + biases
+        scores += tf.einsum("bij,bj->bi", tf.cast(is_same, tf.float32), bonus)
+        return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
+
+    def _clipped(self, items: tf.Tensor) -> tf.Tensor:
+        """The items; those without training events are masked everywhere, so any valid index does for them."""
+        return tf.minimum(items, self.sampler.num_items - 1)
+
+    def _keep_own(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """[bH + C] mask of the `used` ones of all items; the row of an item without features is never dropped."""
+        keep = keep_mask([1, num_items], self.model.config.id_dropout, self.seed, step, stream=2)[0]
+        return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
+
+    def _keep_visitor(self, visitor: tf.Tensor, own: slice, step: tf.Tensor) -> tf.Tensor:
+        """[b] mask of the visitors' own vectors; 0 for visitors that are not frequent."""
+        if "visitor" not in self.tables:
+            return tf.zeros(visitor[own].shape)
+        keep = keep_mask(visitor.shape, self.model.config.visitor_dropout, self.seed, step, stream=3, rows=own)
+        return tf.where(visitor[own] < self.tables["visitor"].rows - 1, keep, 0.0)
+
+
+def _used_items(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
+    """[bH + C] indices into all histories' items [BH] and candidates: those that the `own` rows use."""
+    rows, length = shape
+    candidates = tf.range(rows * length, rows * length + num_candidates)
+    return tf.concat([tf.range(own.start * length, own.stop * length), candidates], axis=0)
+
+
+def _item_rows(vectors: Mapping[str, tf.Tensor], inputs: NextItemInputs) -> tf.Tensor:
+    """[bH + C, W]: each item's own row, unless it is dropped, plus its content."""
+    rows = vectors["item"] * inputs.keep_own[:, None]
+    if "feature" not in vectors:
+        return rows
+    features = tf.reshape(vectors["feature"], [*inputs.feature_weight.shape, -1])
+    return rows + tf.einsum("nf,nfw->nw", inputs.feature_weight, features)
+
+
+def _is_earlier_column(size: int) -> tf.Tensor:
+    """[H, H] bool: whether the column's index is below the row's."""
+    index = tf.range(size)
+    return index[None, :] < index[:, None]
+
+
+def _is_in_history(candidates: tf.Tensor, history: History) -> tf.Tensor:
+    """[b, C] bool: whether the candidate is in the row's history."""
+    item = tf.where(history.is_entry, history.item, -1)
+    is_found = tf.equal(item[:, :1], candidates[None, :])
+    for column in range(1, item.shape[1]):  # [b, C, H] at once would take ten times the memory of the scores
+        is_found |= tf.equal(item[:, column, None], candidates[None, :])
+    return is_found
 
 
 class TowersInference(tf.Module):
     """Trained towers; see `models.interface.InferenceModel`.
 
-    A visitor without a known item in his history gets the popular items. So does every pair without a history.
+    Visitors without a known item in their history get popular items. Pairs have no history, so their score is the
+    item's popularity.
     """
 
     def __init__(
@@ -221,11 +501,11 @@ class TowersInference(tf.Module):
         num_frequent: int,
         item_counts: np.ndarray,
     ) -> None:
-        """A model that `fill` fills.
+        """Creates the model; `fill` sets its weights.
 
         Args:
-          item_rows: reads rows [n, W] of items out of trained weights: an item's own, if training knows it, plus its
-            content.
+          config: settings of the model.
+          item_rows: reads item rows [n, W] from trained weights: an item's own row, if it has one, plus its content.
           num_frequent: visitors with vectors of their own.
           item_counts: [I] training events of each item.
         """
@@ -233,18 +513,18 @@ class TowersInference(tf.Module):
         self._model = Towers(config)
         self._item_rows = item_rows
         self._num_items = len(item_counts)
-        # placed once, not for every query; histories read the rows as long as they are
+        # normalised once instead of per query; histories need the rows with their original lengths
         self._items = make_variable((self._num_items, config.dim), "items")
         self._biases = make_variable((self._num_items,), "biases")
         self._lengths = make_variable((self._num_items, 1), "lengths")
-        # the last row is that of everybody who is not frequent
+        # the last row is shared by all visitors that are not frequent
         self._num_frequent = num_frequent
         with tf.device(HOST):
             self._visitors = make_variable((num_frequent + 1, config.dim), "visitors")
         self._dense = [
             make_variable(tuple(variable.shape), variable.name) for variable in make_dense_variables(config, seed=0)
         ]
-        # an unknown item is as popular as one without events
+        # the last entry is an unknown item, which is as popular as an item without events
         self._popularity = tf.Variable(np.append(np.log1p(item_counts), 0.0), trainable=False, dtype=tf.float32)
 
     def fill(self, weights: Weights) -> None:
@@ -254,7 +534,7 @@ class TowersInference(tf.Module):
         fill(self._lengths, lambda rows: np.linalg.norm(read(rows)[:, :dim], axis=1, keepdims=True))
         if "visitor" in weights.tables:
             fill(self._visitors, weights.tables["visitor"].__getitem__)
-            self._visitors[-1].assign(tf.zeros([dim]))  # all others start from their history alone
+            self._visitors[-1].assign(tf.zeros([dim]))  # visitors that are not frequent have their history only
         for variable, weight in zip(self._dense, weights.dense, strict=True):
             variable.assign(weight)
 
@@ -274,9 +554,9 @@ class TowersInference(tf.Module):
             piece = slice(begin, begin + size)
             scores = self._model.candidate_scores(visitors, self._items[piece], self._biases[piece])
             column = history.item - tf.cast(begin, history.item.dtype)
-            place = tf.where(history.is_entry & (column >= 0) & (column < size))
-            index = tf.stack([place[:, 0], tf.gather_nd(column, place)], axis=1)
-            scores = tf.tensor_scatter_nd_add(scores, index, tf.gather_nd(bonuses, place))
+            entries = tf.where(history.is_entry & (column >= 0) & (column < size))
+            index = tf.stack([entries[:, 0], tf.gather_nd(column, entries)], axis=1)
+            scores = tf.tensor_scatter_nd_add(scores, index, tf.gather_nd(bonuses, entries))
             return tf.where(history.is_empty[:, None], self._popularity[piece], scores)
 
         return score

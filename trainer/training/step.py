@@ -52,7 +52,7 @@ class TrainingStep:
         return loss
 
     def _take_gradients(
-        self, vectors: Mapping[str, tf.Tensor], weights: Sequence[tf.Tensor], inputs: tuple[tf.Tensor, ...]
+        self, vectors: Mapping[str, tf.Tensor], weights: Sequence[tf.Tensor], inputs: tuple
     ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor], Sequence[tf.Tensor]]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([vectors, weights])

@@ -138,7 +138,7 @@ def test_expected_counts_are_those_of_the_batches_and_not_of_all_rows(
         history_length=config.history_length,
         is_sequential=config.is_sequential,
     ):
-        candidates = objective.prepare(0, batch, tf.constant(0, tf.int64)).inputs[0]
+        candidates = objective.prepare(0, batch, tf.constant(0, tf.int64)).inputs.candidates
         shown += np.bincount(tf.boolean_mask(candidates.items, candidates.is_candidate), minlength=3)
     assert shown.tolist() == expected
     shares = np.exp(objective.sampler.log_expected_count(tf.range(3), tf.constant(1.0)))

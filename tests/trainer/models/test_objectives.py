@@ -138,11 +138,11 @@ def test_drawn_items_compete_and_differ_by_step() -> None:
 def test_dropout_hides_a_share_of_the_entries_and_raises_the_rest() -> None:
     objective = make_softmax(dropout=0.25)
     batch = make_batch([0] * 4000, [0] * 4000)
-    keep = objective.prepare(0, batch, tf.constant(0, tf.int64)).inputs[-2].numpy()
+    keep = objective.prepare(0, batch, tf.constant(0, tf.int64)).inputs.keep.numpy()
     assert set(np.unique(keep)) == {0.0, np.float32(1 / 0.75)}
     # 8,000 entries: the standard deviation of the share is 0.005
     assert abs((keep == 0).mean() - 0.25) < 0.02
-    other = objective.prepare(0, batch, tf.constant(1, tf.int64)).inputs[-2].numpy()
+    other = objective.prepare(0, batch, tf.constant(1, tf.int64)).inputs.keep.numpy()
     assert not np.array_equal(keep, other)
 
 

@@ -59,7 +59,7 @@ def test_the_newest_item_weighs_more_than_the_one_before() -> None:
 
 
 def test_attention_prefers_the_places_and_ages_it_has_learnt() -> None:
-    for changed in ({"place": [100, 0]}, {"age": [100, 0, 0, 0]}):
+    for changed in ({"position": [100, 0]}, {"age": [100, 0, 0, 0]}):
         queries = queries_of([0], [[1, 2]])._replace(
             history_timestamp_ms=tf.constant([[0, AGES_MS[0]]], tf.int64),
             timestamp_ms=tf.constant([AGES_MS[0]], tf.int64),
@@ -70,7 +70,7 @@ def test_attention_prefers_the_places_and_ages_it_has_learnt() -> None:
 
 
 def test_a_return_is_worth_what_place_kind_and_age_say_and_twice_for_an_item_that_stands_there_twice() -> None:
-    model = make_model(return_place=[1, 2], return_event=[0, 0, 4], return_age=[0, 8, 0, 0])
+    model = make_model(return_position=[1, 2], return_event=[0, 0, 4], return_age=[0, 8, 0, 0])
     queries = queries_of([0], [[1, 1]])._replace(
         history_event=tf.constant([[0, 2]], tf.int64),
         history_timestamp_ms=tf.constant([[0, AGES_MS[0]]], tf.int64),

@@ -10,8 +10,14 @@ from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.optimizers import row_optimizer
 from trainer.distributed.replicas import start_replicas
 from trainer.models.item_features import ItemFeatures
-from trainer.models.towers import AGES_MS, DenseWeights, Towers, TowersInference, make_dense_variables
-from trainer.models.two_tower_objective import NextItemObjective
+from trainer.models.towers import (
+    AGES_MS,
+    DenseWeights,
+    NextItemObjective,
+    Towers,
+    TowersInference,
+    make_dense_variables,
+)
 from trainer.runs.checkpoint import Weights
 
 NUM_ITEMS, LENGTH, DIM = 6, 3, 4
