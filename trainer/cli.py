@@ -98,11 +98,11 @@ def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
         result = train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
     finally:  # the report of a run that was stopped or failed is needed most
         cluster = join_cluster()
-        is_chief = cluster is None or cluster.index == 0
-        if is_chief and has_run(given.workdir):
+        has_record = (cluster is None or cluster.index == 0) and has_run(given.workdir)
+        if has_record:
             report = try_to_write_report(given.workdir, data=given.data, shown="training")
     result |= {"report": report}
-    if is_chief:
+    if has_record:
         storage.write_bytes(RunLayout(given.workdir).result, (json.dumps(result, indent=2) + "\n").encode())
     return result
 
