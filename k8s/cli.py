@@ -1,7 +1,7 @@
-"""Runs prepare, train and evaluate-export as jobs of a Kubernetes cluster. kubectl is all it needs.
+"""Runs prepare, train and evaluate-export as jobs on a Kubernetes cluster. Needs only kubectl.
 
-Each command submits a step, follows it, and ends with its result or the reason of its failure. Ctrl-C stops following,
-not the step. The same command again follows a step that runs, starts one that failed anew, and leaves one that is done.
+Each command submits a step, follows it and ends with its result or the reason of its failure. Ctrl-C stops following,
+not the step. Run again, the same command follows a running step, restarts a failed one and leaves a finished one.
 """
 
 import argparse
@@ -25,7 +25,7 @@ DETACHED = 130
 _CLOUDS = {"gs": "gke", "s3": "eks", "": "local", "file": "local"}
 _SEVERAL = ("multi-node", "jobset")
 _PLACES = ("events", "item_properties", "category_tree", "output", "data", "workdir")
-"""Flags that say where something lies."""
+"""Flags with paths or URIs."""
 
 _RUN = "--workdir gs://shop/runs/mf"
 EXAMPLES = {
@@ -40,17 +40,17 @@ EXAMPLES = {
     "logs": ("train",),
     "cancel": ("train",),
 }
-"""Arguments of each command, line by line."""
+"""Example arguments of each command, line by line."""
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/submit.py") -> int:
-    """Runs a command and returns its exit status: 0 done, 1 failed or not submitted, 2 misused, 130 detached."""
+    """Runs a command; returns 0 for done, 1 for failed or not submitted, 2 for wrong arguments, 130 for detached."""
     parser = build_parser(program)
     given = parser.parse_args(arguments)
     screen = Screen()
     try:
-        if given.command in _ASKING:
-            return _ASKING[given.command](given, screen)
+        if given.command in _QUERIES:
+            return _QUERIES[given.command](given, screen)
         placement = _placement(given, parser)
         steps, epochs = _steps(given, placement, parser)
         return _run(steps, placement, epochs, given, screen)
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/s
 def _run(
     steps: Sequence[Step], placement: Placement, epochs: int | None, given: argparse.Namespace, screen: Screen
 ) -> int:
-    """Submits the steps, each once the one before is done."""
+    """Submits the steps, each after the one before is done."""
     kubectl = _kubectl(given)
     if given.dry_run:
         print("---\n".join(render(step, placement, kubectl) for step in steps), end="")
@@ -70,11 +70,10 @@ def _run(
     for step in steps:
         try:
             submission = submit(step, placement, kubectl)
-        except SettingsConflict as refused:
-            _show(refused.diff, screen)
-            screen.line(
-                f"{step.name} runs with other settings; `{_command('cancel', given)} {step.name}` makes room for these"
-            )
+        except SettingsConflict as conflict:
+            _show(conflict.diff, screen)
+            cancel = f"{_command('cancel', given)} {step.name}"
+            screen.line(f"{step.name} is running with other settings; cancel it first: `{cancel}`")
             return FAILED
         _show(submission.diff, screen)
         screen.line(f"{step.name} {submission.found.value}")
@@ -94,9 +93,9 @@ def _follow(step: str, epochs: int | None, given: argparse.Namespace, screen: Sc
     try:
         outcome = follower.follow()
     except KeyboardInterrupt:
-        screen.line(f"detached; {step} goes on. Follow it again with `{_command('logs', given)} {step}`")
+        screen.line(f"detached; {step} keeps running. Follow it again with `{_command('logs', given)} {step}`")
         if given.command == "pipeline":
-            screen.line("the steps after it are not submitted; the same command goes on with them")
+            screen.line("later steps were not submitted; run the same command again to continue with them")
         return DETACHED
     screen.line(outcome.text)
     if outcome.result is not None:
@@ -109,8 +108,8 @@ def _status(given: argparse.Namespace, _: Screen) -> int:
     for step in STEPS:
         try:
             workload = find(step, kubectl)
-        except NotOwned as foreign:
-            print(f"{step}: {foreign}")
+        except NotOwned as error:
+            print(f"{step}: {error}")
             continue
         if workload is None:
             print(f"{step}: not submitted")
@@ -122,7 +121,7 @@ def _status(given: argparse.Namespace, _: Screen) -> int:
 
 def _logs(given: argparse.Namespace, screen: Screen) -> int:
     if find(given.step, _kubectl(given)) is None:
-        screen.line(f"{given.step} was not submitted, or was removed a week after its end")
+        screen.line(f"{given.step} was not submitted, or was deleted a week after its end")
         return FAILED
     return _follow(given.step, None, given, screen)
 
@@ -133,19 +132,19 @@ def _cancel(given: argparse.Namespace, screen: Screen) -> int:
     if workload is None:
         screen.line(f"{given.step} was not submitted")
         return FAILED
-    screen.line(f"cancelling {given.step}: its pods may take two minutes to save")
+    screen.line(f"cancelling {given.step}; its pods may take two minutes to save")
     remove(workload, kubectl)
-    screen.line(f"{given.step} is cancelled; what it has published or saved stays")
+    screen.line(f"{given.step} is cancelled; what it published or saved is kept")
     return DONE
 
 
-_ASKING = {"status": _status, "logs": _logs, "cancel": _cancel}
+_QUERIES = {"status": _status, "logs": _logs, "cancel": _cancel}
 
 
 def _steps(
     given: argparse.Namespace, placement: Placement, parser: argparse.ArgumentParser
 ) -> tuple[list[Step], int | None]:
-    """The steps of a command in order, and the epochs of its training."""
+    """Returns the steps of a command in order, and the epochs of its training."""
     is_all = given.command == "pipeline"
     steps, epochs = [], None
     if given.command == "prepare" or is_all:
@@ -169,10 +168,10 @@ def _steps(
 
 
 def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
-    """Where the steps run: the overlays asked for, and the place of where the results lie if they name none."""
+    """Derives where the steps run from the overlays, or from the URI of the results if none names a cloud."""
     scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
     if not given.overlay and scheme not in _CLOUDS:
-        parser.error(f"{scheme}:// tells no cloud; name an --overlay: {', '.join(OVERLAYS)}")
+        parser.error(f"{scheme}:// does not identify a cloud; give an --overlay: {', '.join(OVERLAYS)}")
     place = _CLOUDS.get(scheme)
     is_placed = not set(given.overlay).isdisjoint(_CLOUDS.values())
     overlays = tuple(given.overlay) if is_placed or place is None else (place, *given.overlay)
@@ -181,12 +180,14 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
         if value and not _is_kept(value, overlays):
             flag = name.replace("_", "-")
             parser.error(
-                f"--{flag} {value} lies in the pod and is lost with it; give a URI of a bucket, or a path below /data, "
-                "the volume of --overlay local"
+                f"--{flag} {value} is inside the pod and would be lost with it; give the URI of a bucket, or a path "
+                "below /data, the volume of --overlay local"
             )
     several = [name for name in overlays if name in _SEVERAL]
     if several and given.nodes == 1:
-        parser.error(f"--overlay {several[0]} is for several machines, got --nodes 1; give 2 or more, or leave one out")
+        parser.error(
+            f"--overlay {several[0]} is for several machines, got --nodes 1; give 2 or more, or drop one of the two"
+        )
     return Placement(
         overlays=overlays,
         gpus=(0 if "local" in overlays else 1) if given.gpus is None else given.gpus,
@@ -199,7 +200,7 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
 
 
 def _is_kept(place: str, overlays: Sequence[str]) -> bool:
-    """Whether a place is outside the pods: a URI, or on the volume."""
+    """Whether a path survives the pod: a URI, or a path on the volume."""
     parts = urlsplit(place)
     if parts.scheme not in ("", "file"):
         return True
@@ -209,38 +210,38 @@ def _is_kept(place: str, overlays: Sequence[str]) -> bool:
 def build_parser(program: str = "python k8s/submit.py") -> argparse.ArgumentParser:
     """Builds the parser of all commands."""
     summary, _, details = str(__doc__).partition("\n\n")
-    epilog = f"{details} COMMAND --help tells a command's flags, their defaults and an example."
+    epilog = f"{details} COMMAND --help shows the flags of a command, their defaults and an example."
     parser = argparse.ArgumentParser(prog=program, description=summary, epilog=epilog, allow_abbrev=False)
     parser.set_defaults(program=program)
     commands = parser.add_subparsers(dest="command", required=True)
-    prepare = _add_step(commands, "prepare", "make a dataset from CSV files")
+    prepare = _add_step(commands, "prepare", "build a dataset from CSV files")
     _add_files(prepare)
-    prepare.add_argument("--output", required=True, metavar="DATASET", help="where the dataset will lie")
+    prepare.add_argument("--output", required=True, metavar="DATASET", help="new directory of the dataset")
     prepare.add_argument(
         "options", nargs="*", metavar="-- OPTION", help="more options of `python -m preprocessing prepare`"
     )
-    train = _add_step(commands, "train", "train a preset, or go on with a run that was stopped")
+    train = _add_step(commands, "train", "train a preset, or resume a stopped run")
     _add_training(train)
-    evaluate = _add_step(commands, "evaluate-export", "measure a run, then publish its model")
+    evaluate = _add_step(commands, "evaluate-export", "evaluate a run, then publish its model")
     evaluate.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run")
     _add_evaluation(evaluate)
-    pipeline = _add_step(commands, "pipeline", "prepare, train, evaluate and export, one after the other")
+    pipeline = _add_step(commands, "pipeline", "prepare, train, evaluate and export in sequence")
     _add_files(pipeline)
     _add_training(pipeline)
     _add_evaluation(pipeline)
     pipeline.set_defaults(options=[])
     for step in (prepare, train, evaluate):
-        step.add_argument("--detach", action="store_true", help="submit it and do not follow it")
+        step.add_argument("--detach", action="store_true", help="submit without following")
     pipeline.set_defaults(detach=False)
-    status = _add_command(commands, "status", "what each step does")
+    status = _add_command(commands, "status", "show the state of each step")
     logs = _add_command(commands, "logs", "follow a step that was submitted")
-    cancel = _add_command(commands, "cancel", "stop a step and remove it")
+    cancel = _add_command(commands, "cancel", "stop a step and delete it")
     for command in (logs, cancel):
         command.add_argument("step", choices=STEPS)
     for command in (prepare, train, evaluate, pipeline, logs):
         _add_following(command)
     for command in (prepare, train, evaluate, pipeline, logs, cancel, status):
-        command.add_argument("--context", help="of kubectl's configuration (default: the current one)")
+        command.add_argument("--context", help="context of kubectl (default: the current one)")
         command.add_argument("--namespace", help="default: the context's")
     return parser
 
@@ -250,7 +251,7 @@ def _add_command(commands: Commands, name: str, summary: str) -> argparse.Argume
 
 
 def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
-    """A command that submits, with the flags on where its steps run."""
+    """Adds a command that submits steps, with the flags of their placement."""
     command = _add_command(commands, name, text)
     add = command.add_argument
     add("--dry-run", action="store_true", help="print the manifests; needs no cluster")
@@ -261,14 +262,14 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
         choices=OVERLAYS,
         help="may be repeated (unless gke, eks or local is named: gke for gs://, eks for s3://, local for a path)",
     )
-    add("--gpus", type=_count(0), metavar="N", help="for each machine that trains (default: 1; local: 0)")
+    add("--gpus", type=_count(0), metavar="N", help="GPUs per training machine (default: 1; local: 0)")
     add("--nodes", type=_count(1), metavar="N", help="machines that train together (default: 1)")
-    add("--memory", metavar="SIZE", help="such as 64Gi (default: 8Gi, or 8Gi for each GPU)")
-    add("--cpu", metavar="N", help="cores asked for (default: 2, or 2 for each GPU)")
+    add("--memory", metavar="SIZE", help="memory per machine, such as 64Gi (default: 8Gi, or 8Gi per GPU)")
+    add("--cpu", metavar="N", help="cores per machine (default: 2, or 2 per GPU)")
     add(
         "--registry",
-        metavar="PLACE",
-        help="where the images lie: PLACE/preprocessing, PLACE/trainer, PLACE/trainer-gpu",
+        metavar="REGISTRY",
+        help="of the images: REGISTRY/preprocessing, REGISTRY/trainer, REGISTRY/trainer-gpu",
     )
     add("--tag", default="latest", help="of the images (default: latest)")
     return command
@@ -276,8 +277,8 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
 
 def _add_files(command: argparse.ArgumentParser) -> None:
     command.add_argument("--events", required=True, metavar="GLOB", help="the event log")
-    command.add_argument("--item-properties", metavar="GLOB", help="the items' properties")
-    command.add_argument("--category-tree", metavar="FILE", help="the tree of categories")
+    command.add_argument("--item-properties", metavar="GLOB", help="the item properties")
+    command.add_argument("--category-tree", metavar="FILE", help="the category tree")
 
 
 def _add_training(command: argparse.ArgumentParser) -> None:
@@ -290,25 +291,30 @@ def _add_training(command: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluation(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--output", required=True, metavar="URI", help="where the model will lie: …/cartwheel/1")
+    command.add_argument("--output", required=True, metavar="URI", help="new directory of the model: …/cartwheel/1")
     command.add_argument(
-        "--split", choices=[Split.VALIDATION, Split.TEST], default=Split.TEST, help="what to measure on (default: test)"
+        "--split",
+        choices=[Split.VALIDATION, Split.TEST],
+        default=Split.TEST,
+        help="the window to measure on (default: test)",
     )
 
 
 def _add_following(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--poll", type=float, default=3.0, metavar="SECONDS", help="between two looks (default: 3)")
+    command.add_argument(
+        "--poll", type=float, default=3.0, metavar="SECONDS", help="pause between two polls (default: 3)"
+    )
     command.add_argument(
         "--patience",
         type=float,
         default=15.0,
         metavar="MINUTES",
-        help="to wait for a machine with room, which an autoscaler may bring (default: 15)",
+        help="wait for a machine with room, which an autoscaler may add (default: 15)",
     )
 
 
 def _count(least: int) -> Callable[[str], int]:
-    """A whole number that is not less than `least`, of a flag's text."""
+    """Returns a parser of whole numbers of at least `least`."""
 
     def count(text: str) -> int:
         if int(text) < least:
@@ -323,7 +329,7 @@ def _kubectl(given: argparse.Namespace) -> Kubectl:
 
 
 def _command(name: str, given: argparse.Namespace) -> str:
-    """The command line of another command for the same cluster and namespace."""
+    """Formats another command for the same cluster and namespace."""
     flags = [f" --{flag} {value}" for flag in ("context", "namespace") if (value := getattr(given, flag))]
     return f"{given.program} {name}{''.join(flags)}"
 

@@ -1,4 +1,4 @@
-"""The chief's log while its pods come and go: read in a thread, each line once."""
+"""Reads the chief's log in a thread while pods come and go, each line once."""
 
 import collections
 import json
@@ -16,9 +16,10 @@ _KEPT_LINES = 5000
 
 
 class ChiefLog:
-    """Lines of a workload's first pod, container after container, successor after predecessor."""
+    """Log lines of a workload's first pod and its replacements, container by container."""
 
     def __init__(self, kubectl: Kubectl) -> None:
+        """Takes the cluster."""
         self._kubectl = kubectl
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._latest: dict[tuple[str, str], str] = {}
@@ -28,7 +29,7 @@ class ChiefLog:
         self._kept: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
 
     def watch(self, pod: Object) -> bool:
-        """Reads on; False once all that the pod's containers will say has been read."""
+        """Starts or continues reading; returns False once the logs of all containers are read."""
         if self._thread is not None and self._thread.is_alive():
             return True
         for container in containers(pod):
@@ -45,14 +46,14 @@ class ChiefLog:
         return False
 
     def lines(self) -> Iterator[str]:
-        """The lines that came since the last call."""
+        """Yields the lines since the last call."""
         while not self._lines.empty():
             line = self._lines.get()
             self._kept.append(line)
             yield line
 
     def drain(self, pod: Object, seconds: float) -> Iterator[str]:
-        """The lines to the end, of a pod that has ended; waits for them for some time at most."""
+        """Yields the remaining lines of a pod that has ended, waiting at most `seconds`."""
         end = time.monotonic() + seconds
         while self.watch(pod) and time.monotonic() < end:
             if self._thread is not None:
@@ -61,7 +62,7 @@ class ChiefLog:
         yield from self.lines()
 
     def result(self) -> dict[str, Any] | None:
-        """The JSON object that the last command ended with, None if it did not."""
+        """Returns the JSON object at the end of the log; None if there is none."""
         lines = list(self._kept)
         if "{" not in lines:
             return None
@@ -73,7 +74,7 @@ class ChiefLog:
         return value if isinstance(value, dict) else None
 
     def last_error(self) -> str | None:
-        """What the last line of kind ERROR says, or that of a Python error."""
+        """Returns the message of the last ERROR line or Python error."""
         for line in reversed(self._kept):
             if " ERROR " in line:
                 return line.partition(" ERROR ")[2].partition(": ")[2]
@@ -96,13 +97,13 @@ class ChiefLog:
         with process:
             for line in process.stdout or ():
                 stamp, _, text = line.rstrip("\n").partition(" ")
-                # a stream that broke is taken up at the second of its last line
+                # a broken stream resumes at the second of its last line
                 if _moment(stamp) > _moment(self._latest.get(key, "")):
                     self._latest[key] = stamp
                     self._lines.put(text)
 
 
 def _moment(stamp: str) -> str:
-    """A time whose text sorts: Kubernetes leaves out a fraction's trailing zeros."""
+    """Pads a timestamp so that its text sorts: Kubernetes drops trailing zeros of a fraction."""
     whole, _, fraction = stamp.rstrip("Z").partition(".")
     return f"{whole}.{fraction:0<9}"

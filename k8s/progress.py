@@ -1,4 +1,4 @@
-"""Following a workload: its chief's log, a progress line, and how it ended."""
+"""Follows a workload: the chief's log, a status line, the outcome."""
 
 import re
 import sys
@@ -14,37 +14,38 @@ from k8s.submission import find, pods_of
 
 _UNANSWERED_SECONDS = 300
 _DRAIN_SECONDS = 30
-_PLACES = {"dataset": "dataset", "workdir": "run", "output": "model"}
+_OUTPUTS = {"dataset": "dataset", "workdir": "run", "output": "model"}
 _EPOCH = re.compile(r"epoch (\d+): (.*)")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a workload ended, or why it is no longer waited for.
-
-    result   what its last command printed
-    """
+    """How a workload ended, or why following it stopped."""
 
     is_done: bool
+    """Whether it succeeded."""
     text: str
+    """The outcome in a sentence."""
     result: dict[str, Any] | None = None
+    """Result that its last command printed."""
 
 
 class Screen:
-    """Lines that stay, above one that changes; where there is no terminal, what changes is written when it does."""
+    """Permanent lines above a status line; without a terminal, each new status is written once."""
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
+        """Takes the stream to write to."""
         self._stream = stream
         self._is_terminal = stream.isatty()
         self._shown = ""
 
     def line(self, text: str) -> None:
-        """Writes a line that stays."""
+        """Writes a permanent line."""
         self._stream.write(f"{self._clear()}{text}\n")
         self._stream.flush()
 
     def status(self, text: str, clock: str) -> None:
-        """Shows what goes on; `clock` moves on a terminal alone."""
+        """Updates the status line; `clock` is shown on a terminal only."""
         if self._is_terminal:
             self._stream.write(f"{self._clear()}{text}, {clock}")
             self._stream.flush()
@@ -53,7 +54,7 @@ class Screen:
         self._shown = text
 
     def end(self) -> None:
-        """Leaves no line that changes."""
+        """Removes the status line."""
         self._stream.write(self._clear())
         self._stream.flush()
 
@@ -63,34 +64,37 @@ class Screen:
 
 @dataclass
 class Follower:
-    """Looks at a step's workload until it has ended.
-
-    patience_seconds   how long it may be blocked
-    epochs             of a training run, where they are known
-    """
+    """Polls a step's workload until it ends."""
 
     kubectl: Kubectl
+    """The cluster."""
     name: str
+    """Name of the step."""
     screen: Screen
+    """Where progress is shown."""
     poll_seconds: float
+    """Pause between two polls."""
     patience_seconds: float
+    """How long the workload may be blocked."""
     epochs: int | None = None
+    """Epochs of a training run, if known."""
     clock: Callable[[], float] = time.monotonic
+    """Clock in seconds."""
 
     def __post_init__(self) -> None:
         self._log = ChiefLog(self.kubectl)
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._epoch = ""
         self._is_in_result = False
-        self._began = self.clock()
+        self._start = self.clock()
 
     def follow(self) -> Outcome:
-        """How the workload ended.
+        """Follows the workload and returns its outcome.
 
         Raises:
-          NotOwned: something else has the step's name by now.
-          KubectlError: kubectl refuses, or the cluster has not answered for five minutes.
-          KeyboardInterrupt: the user has seen enough; the workload goes on.
+          NotOwned: another workload has the step's name by now.
+          KubectlError: kubectl failed, or the cluster has not answered for five minutes.
+          KeyboardInterrupt: the user stopped following; the workload keeps running.
         """
         try:
             return self._follow()
@@ -102,18 +106,18 @@ class Follower:
         answered = blocked_since = self.clock()
         while True:
             try:
-                workload, pods = self._look()
+                workload, pods = self._poll()
                 answered = self.clock()
             except KubectlError as error:
                 if not error.is_transient or self.clock() - answered > _UNANSWERED_SECONDS:
                     raise
-                self.screen.status("the cluster does not answer; trying again", "")
+                self.screen.status("the cluster does not answer; retrying", "")
                 time.sleep(self.poll_seconds)
                 continue
             if workload is None:
-                return Outcome(False, f"{self.name} is no longer there: somebody has cancelled it")
+                return Outcome(False, f"{self.name} no longer exists: it was cancelled")
             state = read_state(workload, pods)
-            self._tell(state, pods)
+            self._report(state, pods)
             if state.phase in (Phase.DONE, Phase.FAILED):
                 return self._end(state, pods)
             if state.phase is Phase.STUCK:
@@ -122,31 +126,31 @@ class Follower:
                 blocked_since = self.clock()
             elif self.clock() - blocked_since >= self.patience_seconds:
                 minutes = f"{self.patience_seconds / 60:g} min"
-                return Outcome(False, f"{self.name} {state.phase.value} for {minutes} and still waits: {state.text}")
+                return Outcome(False, f"{self.name} {state.phase.value} for {minutes} and still waiting: {state.text}")
             time.sleep(self.poll_seconds)
 
-    def _look(self) -> tuple[Object | None, list[Object]]:
+    def _poll(self) -> tuple[Object | None, list[Object]]:
         workload = find(self.name, self.kubectl)
         return workload, pods_of(workload, self.kubectl) if workload else []
 
-    def _tell(self, state: State, pods: Sequence[Object]) -> None:
+    def _report(self, state: State, pods: Sequence[Object]) -> None:
         latest = newest(pods)
         if latest:
             self._log.watch(latest[0])
         for line in self._log.lines():
             self._show(line)
         for pod, reason in ended(pods).items():
-            if pod not in self._told and state.phase is not Phase.FAILED:
+            if pod not in self._reported and state.phase is not Phase.FAILED:
                 self.screen.line(f"{self.name}: pod {pod} ended: {reason}")
-            self._told.add(pod)
+            self._reported.add(pod)
         if state.phase in (Phase.DONE, Phase.FAILED, Phase.STUCK):
             return
         text = ": ".join(part for part in (f"{self.name} {state.phase.value}", state.text, self._epoch) if part)
-        minutes, seconds = divmod(int(self.clock() - self._began), 60)
+        minutes, seconds = divmod(int(self.clock() - self._start), 60)
         self.screen.status(text, f"{minutes}:{seconds:02}")
 
     def _show(self, line: str) -> None:
-        """Shows a line of the log, but not those of the result, which the caller has whole."""
+        """Shows a line of the log, except those of the result, which the caller prints."""
         self._is_in_result = self._is_in_result or line == "{"
         if not self._is_in_result:
             self.screen.line(line)
@@ -169,9 +173,9 @@ class Follower:
 
 
 def _summary(result: dict[str, Any] | None) -> str:
-    """The figures of a result that a sentence has room for."""
+    """Summarises a result in half a sentence."""
     result = result or {}
-    parts = [f"{what} in {result[key]}" for key, what in _PLACES.items() if result.get(key)]
+    parts = [f"{what} in {result[key]}" for key, what in _OUTPUTS.items() if result.get(key)]
     if result.get("validation_metric"):
         parts.append(f"{result['validation_metric']} {result['best_validation']:.4f} at step {result['best_step']}")
     return f": {', '.join(parts)}" if parts else ""

@@ -1,4 +1,4 @@
-"""A step of a run, and where it runs, to manifests: a kustomization over `k8s/base` and its components."""
+"""Renders the manifests of a step: a kustomization over `k8s/base` and its components."""
 
 import json
 import os
@@ -14,53 +14,52 @@ HERE = Path(__file__).resolve().parent
 STEPS = ("prepare", "train", "evaluate-export")
 OVERLAYS = tuple(sorted(folder.name for folder in (HERE / "overlays").iterdir() if folder.is_dir()))
 _WORKERS = ("spot", "multi-node", "jobset")
-"""Overlays that concern training alone."""
+"""Overlays that apply to training only."""
 _LAST = ("jobset", "kueue")
-"""A JobSet copies what the others have made of the Job; the queue's label is for the one that is left."""
+"""Overlays applied last: a JobSet copies the finished Job, and the queue's label goes to whichever remains."""
 
 _MEMORY_GIB, _CPUS = 8, 2
-"""Of a machine without GPUs, and for each GPU; `docs/operations.md` has the formulas for large catalogues."""
+"""Per machine without GPUs, or per GPU; `docs/operations.md` has formulas for large catalogues."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One Job of a run.
-
-    name       prepare, train or evaluate-export
-    arguments  by command: what follows `python -m trainer export`, one string an argument
-    """
+    """One Job of a run."""
 
     name: str
+    """prepare, train or evaluate-export."""
     arguments: Mapping[str, Sequence[str]]
+    """Arguments of each command, such as those after `python -m trainer export`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where a step runs and what it gets there.
-
-    gpus      of each machine that trains; 0: CPUs
-    nodes     machines that train together
-    memory    such as 64Gi; None: by the number of GPUs
-    registry  where the images lie, such as europe-docker.pkg.dev/project/cartwheel; None: on the machines themselves
-    """
+    """Where a step runs and which resources it gets."""
 
     overlays: tuple[str, ...]
+    """Overlays to apply."""
     gpus: int
+    """GPUs per training machine; 0: train on CPUs."""
     nodes: int
+    """Machines that train together."""
     memory: str | None = None
+    """Memory per machine, such as 64Gi; None: by the number of GPUs."""
     cpu: str | None = None
+    """Cores per machine; None: by the number of GPUs."""
     registry: str | None = None
+    """Registry of the images, such as europe-docker.pkg.dev/project/cartwheel; None: images on the machines."""
     tag: str = "latest"
+    """Tag of the images."""
 
 
 def render(step: Step, placement: Placement, kubectl: Kubectl) -> str:
-    """The manifests of one step.
+    """Renders the manifests of one step.
 
     Raises:
-      KubectlError: kubectl is missing, or the overlays do not go together.
+      KubectlError: kubectl is missing, or the overlays conflict.
     """
     with tempfile.TemporaryDirectory(prefix="cartwheel-") as folder:
-        # kustomize follows no absolute paths
+        # kustomize does not follow absolute paths
         root = os.path.relpath(HERE, os.path.realpath(folder))
         _write(folder, "kustomization.yaml", _kustomization(step, placement, root))
         own = os.path.join(folder, "step")
@@ -84,7 +83,7 @@ def _kustomization(step: Step, placement: Placement, root: str) -> dict[str, Any
 
 
 def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
-    """The components before the step's own, and those after it, in order."""
+    """Returns the components before and after the step's own, in order."""
     is_training = step == "train"
     chosen = [name for name in placement.overlays if is_training or name not in _WORKERS]
     if is_training and placement.gpus:
@@ -92,12 +91,12 @@ def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
     if is_training and placement.nodes > 1 and "multi-node" not in chosen:
         chosen.append("multi-node")
     first = [name for name in chosen if name not in _LAST]
-    # those of the workers after those of the place
+    # overlays of the workers come after those of the cloud
     return sorted(first, key=_WORKERS.__contains__), [name for name in _LAST if name in chosen]
 
 
 def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
-    """What the step is asked to do, and what follows from the number of GPUs and machines, as a component."""
+    """Builds the component with the step's arguments and the resources that follow from GPUs and machines."""
     gpus = placement.gpus if step.name == "train" else 0
     units = max(1, gpus)
     memory, cpu = placement.memory or f"{_MEMORY_GIB * units}Gi", placement.cpu or str(_CPUS * units)
@@ -120,7 +119,7 @@ def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
     return {
         "apiVersion": "kustomize.config.k8s.io/v1alpha1",
         "kind": "Component",
-        # in place of the arguments that base and components have as examples
+        # replaces the example arguments of base and components
         "configMapGenerator": [
             {"name": "run", "behavior": "replace", "files": [f"{name}={name}" for name in step.arguments]}
         ],
@@ -133,12 +132,12 @@ def _job(name: str) -> dict[str, Any]:
 
 
 def _image(name: str, placement: Placement) -> dict[str, str]:
-    place = f"{placement.registry.rstrip('/')}/{name}" if placement.registry else f"cartwheel/{name}"
-    return {"name": f"cartwheel/{name}", "newName": place, "newTag": placement.tag}
+    image = f"{placement.registry.rstrip('/')}/{name}" if placement.registry else f"cartwheel/{name}"
+    return {"name": f"cartwheel/{name}", "newName": image, "newTag": placement.tag}
 
 
 def _write(folder: str, name: str, content: str | dict[str, Any]) -> None:
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
-        # JSON is YAML, and needs no package
+        # JSON is valid YAML and needs no package
         file.write(content if isinstance(content, str) else json.dumps(content, indent=2))

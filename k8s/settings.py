@@ -1,4 +1,4 @@
-"""The settings of a training step, checked before anything starts: a batch that its GPUs can share, among others."""
+"""Checks the settings of a training step before submission, such as a batch that its GPUs can share."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,13 @@ _SPOT_STEPS = 1000
 
 
 def training_settings(preset: str, settings: Sequence[str], placement: Placement) -> tuple[RunConfig, list[str]]:
-    """The config of a run, and the settings that make it of the preset.
+    """Returns the config of a run and the settings that lead to it from the preset.
 
-    The batch is the whole run's, so that more GPUs train the same model: each takes its share. A preset's batch that
-    does not divide is raised to the next that does.
-
-    Machines that may be taken away save within an epoch.
+    The batch size is that of the whole run, so more GPUs train the same model. A preset's batch that does not divide
+    among the replicas is rounded up; on spot machines, the run also saves within an epoch.
 
     Raises:
-      ValueError: no such setting, a bad value, or a batch that was asked for and does not divide.
+      ValueError: a setting is unknown or invalid, or a requested batch does not divide.
     """
     chosen = list(settings)
     names = {setting.partition("=")[0] for setting in chosen}

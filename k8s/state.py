@@ -1,4 +1,4 @@
-"""A workload and its pods, as kubectl gives them, to what happens and why, in a sentence. Pure functions."""
+"""Derives the state of a workload, with its reason in a sentence, from its objects. Pure functions."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,36 +9,38 @@ from k8s.kubectl import Object
 
 PREEMPTED = 75
 _INDEX = "batch.kubernetes.io/job-completion-index"
-# not ErrImagePull, the first try's: a registry may be slow
+# without ErrImagePull, the state after the first try: a registry may be slow
 _NO_IMAGE = {"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 
 
 class Phase(Enum):
-    """How far a workload has come; BLOCKED: until a machine comes, which it may; STUCK: until something is mended."""
+    """Phase of a workload. BLOCKED: it waits for a machine; STUCK: it cannot start until something is fixed."""
 
-    WAITING = "waits"
+    WAITING = "is waiting"
     BLOCKED = "is blocked"
     STUCK = "cannot start"
-    RUNNING = "runs"
+    RUNNING = "is running"
     DONE = "is done"
     FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class State:
-    """What a workload does, and the reason or detail."""
+    """State of a workload."""
 
     phase: Phase
+    """How far it is."""
     text: str
+    """Reason or detail."""
 
 
 def selector(kind: str, name: str) -> str:
-    """The label that a workload's pods have."""
+    """Returns the label selector of a workload's pods."""
     return f"jobset.sigs.k8s.io/jobset-name={name}" if kind == "JobSet" else f"batch.kubernetes.io/job-name={name}"
 
 
 def read_state(workload: Object, pods: Sequence[Object]) -> State:
-    """What a Job or JobSet does, and why."""
+    """Determines the state of a Job or JobSet."""
     conditions = {
         condition["type"]: condition
         for condition in workload.get("status", {}).get("conditions", [])
@@ -55,7 +57,7 @@ def read_state(workload: Object, pods: Sequence[Object]) -> State:
 
 
 def newest(pods: Sequence[Object]) -> list[Object]:
-    """The latest pod of each index, in order: the first is the chief."""
+    """Returns the latest pod of each index, in order; the first is the chief."""
     latest: dict[int, Object] = {}
     for pod in sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp") or ""):
         latest[_index(pod)] = pod
@@ -63,12 +65,12 @@ def newest(pods: Sequence[Object]) -> list[Object]:
 
 
 def ended(pods: Sequence[Object]) -> dict[str, str]:
-    """Why each pod that did not end well ended, by name."""
+    """Returns the reason of each failed pod, by name."""
     return {pod["metadata"]["name"]: reason for pod in pods if (reason := why_ended(pod)) is not None}
 
 
 def why_ended(pod: Object) -> str | None:
-    """Why a pod ended before its work was done, None if it did not."""
+    """Returns why a pod failed; None if it did not."""
     if pod.get("status", {}).get("phase") != "Failed":
         return None
     status = pod["status"]
@@ -76,12 +78,12 @@ def why_ended(pod: Object) -> str | None:
         stop = container.get("state", {}).get("terminated")
         if stop and stop.get("reason") == "OOMKilled":
             limit = _limit(pod, container["name"], "memory")
-            return f"OOMKilled: it needed more than its {limit} of memory; raise --memory"
+            return f"OOMKilled: it needed more than its memory limit of {limit}; raise --memory"
         if stop and stop["exitCode"] == PREEMPTED:
             return "exit 75: preempted, or another worker was lost; it will resume from its last checkpoint"
     for condition in status.get("conditions", []):
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
-            return f"{condition.get('reason', 'disruption')}: its machine was taken away; it will be started again"
+            return f"{condition.get('reason', 'disruption')}: its node was taken away; it will be restarted"
     for container in containers(pod):
         stop = container.get("state", {}).get("terminated")
         if stop and stop["exitCode"]:
@@ -90,7 +92,7 @@ def why_ended(pod: Object) -> str | None:
 
 
 def _of_pods(pods: Sequence[Object]) -> State:
-    """The state of a workload that goes on, by the latest pods of its indices."""
+    """Determines the state of an unfinished workload from the latest pods of its indices."""
     if not pods:
         return State(Phase.WAITING, "no pod yet")
     for pod in pods:
@@ -101,10 +103,12 @@ def _of_pods(pods: Sequence[Object]) -> State:
     phases = [pod.get("status", {}).get("phase", "Pending") for pod in pods]
     count = f"{phases.count('Running') + phases.count('Succeeded')} of {len(pods)} pods" if len(pods) > 1 else "its pod"
     if "Failed" in phases:
-        return State(Phase.WAITING, "a pod ended; its successor comes")
+        return State(Phase.WAITING, "a pod ended; waiting for its replacement")
     if "Pending" in phases:
-        return State(Phase.WAITING, f"{count} run" if len(pods) > 1 else f"its pod starts{_doing(pods[0])}")
-    return State(Phase.RUNNING, f"{count} run" if len(pods) > 1 else "its pod runs")
+        return State(
+            Phase.WAITING, f"{count} are running" if len(pods) > 1 else f"its pod is starting{_doing(pods[0])}"
+        )
+    return State(Phase.RUNNING, f"{count} are running" if len(pods) > 1 else "")
 
 
 def _why_unschedulable(pod: Object) -> str | None:
@@ -122,14 +126,15 @@ def _why_stuck(pod: Object) -> str | None:
         waiting = container.get("state", {}).get("waiting", {})
         reason = waiting.get("reason", "")
         if reason in _NO_IMAGE:
-            return f"{reason}: image {container.get('image', '')} cannot be had; push it, or mend --registry and --tag"
+            image = container.get("image", "")
+            return f"{reason}: image {image} cannot be pulled; push it, or correct --registry and --tag"
         if reason.startswith("Create") and reason.endswith("Error"):
             return f"{reason}: {waiting.get('message', '')}"
     return None
 
 
 def _why_failed(condition: Object, pods: Sequence[Object]) -> str:
-    """The reason of the last pod that failed, which says more than the Job's own."""
+    """Returns the reason of the last failed pod, which is more specific than that of the Job."""
     if condition.get("reason") == "DeadlineExceeded":
         return "DeadlineExceeded: it ran longer than activeDeadlineSeconds"
     every = list(ended(sorted(pods, key=_end)).values())
@@ -146,7 +151,7 @@ def _end(pod: Object) -> str:
 
 
 def containers(pod: Object) -> Iterator[Object]:
-    """What is known of a pod's containers, in the order in which they run."""
+    """Yields the container statuses of a pod, in the order in which they run."""
     status = pod.get("status", {})
     yield from status.get("initContainerStatuses", [])
     yield from status.get("containerStatuses", [])
@@ -175,5 +180,5 @@ def _doing(pod: Object) -> str:
 
 
 def _meaning(status: int) -> str:
-    meanings = {1: ": failed", 2: ": a flag or setting is wrong", 137: ": killed", 143: ": stopped by SIGTERM"}
+    meanings = {1: ": failed", 2: ": wrong arguments", 137: ": killed", 143: ": stopped by SIGTERM"}
     return meanings.get(status, "")

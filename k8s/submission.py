@@ -1,4 +1,4 @@
-"""Bringing a step to the cluster: new, as it is already, or instead of one that has ended."""
+"""Submits a step: as a new workload, in place of one that ended, or not at all if the same one is running or done."""
 
 import difflib
 import json
@@ -16,51 +16,52 @@ _NAME, _OURS = "app.kubernetes.io/name", "cartwheel"
 
 
 class SettingsConflict(Exception):  # noqa: N818 (an answer, not an error)
-    """The step runs with other settings, and would have to be cancelled first.
-
-    diff   between what runs and what was asked for, line by line
-    """
+    """The step is running with other settings and would have to be cancelled first."""
 
     def __init__(self, diff: list[str]) -> None:
+        """Takes the diff between the running and the requested settings, line by line."""
         super().__init__("other settings")
         self.diff = diff
 
 
 class NotOwned(Exception):  # noqa: N818 (an answer, not an error)
-    """What has a step's name is not this project's: it is neither followed nor removed."""
+    """A workload with a step's name does not belong to this project; it is neither followed nor removed."""
 
     def __init__(self, workload: Object) -> None:
+        """Takes the other workload."""
         name = f"{workload['kind']} {workload['metadata']['name']}"
         super().__init__(
-            f"{name} is not cartwheel's: its label {_NAME} is {_label(workload)}, not {_OURS}; "
-            "take another --namespace, or remove it with kubectl"
+            f"{name} does not belong to Cartwheel: its label {_NAME} is {_label(workload)}, not {_OURS}; "
+            "use another --namespace, or delete it with kubectl"
         )
 
 
 class Found(Enum):
-    """What was there of a step: nothing, the same, still going on or done; or one that gave way."""
+    """What a submission found on the cluster; the value completes the sentence `STEP …`."""
 
     NOTHING = "submitted"
-    RUNNING = "runs already, as asked"
-    DONE = "was done before, as asked; cancel it to do it again"
+    RUNNING = "is already running with these settings"
+    DONE = "is already done with these settings; cancel it to run it again"
     ENDED = "submitted again"
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What was there, and in what it differed: lines of a diff."""
+    """Result of a submission."""
 
     found: Found
+    """What was on the cluster."""
     diff: list[str]
+    """Differences to it, line by line."""
 
 
 def submit(step: Step, placement: Placement, kubectl: Kubectl) -> Submission:
-    """Applies a step, unless it runs or is done with the same settings.
+    """Applies a step unless it is running or done with the same settings.
 
     Raises:
-      SettingsConflict: it runs with other settings.
-      NotOwned: something else has its name.
-      KubectlError: kubectl refuses.
+      SettingsConflict: it is running with other settings.
+      NotOwned: another workload has its name.
+      KubectlError: kubectl failed.
     """
     objects = kubectl.parse(render(step, placement, kubectl))
     workload = find(step.name, kubectl)
@@ -75,18 +76,18 @@ def submit(step: Step, placement: Placement, kubectl: Kubectl) -> Submission:
         return Submission(Found.RUNNING, [])
     if phase is Phase.DONE and not diff:
         return Submission(Found.DONE, [])
-    # a Job cannot be changed, nor started again
+    # a Job can be neither changed nor restarted
     remove(workload, kubectl)
     kubectl.apply(objects)
     return Submission(Found.ENDED, diff)
 
 
 def find(step: str, kubectl: Kubectl) -> Object | None:
-    """The Job or JobSet of a step, None if there is neither.
+    """Finds the Job or JobSet of a step; None if there is neither.
 
     Raises:
-      NotOwned: what has its name is not this project's.
-      KubectlError: kubectl refuses.
+      NotOwned: another workload has its name.
+      KubectlError: kubectl failed.
     """
     workload = _of_any_kind(step, kubectl)
     if workload is not None and _label(workload) != _OURS:
@@ -101,36 +102,36 @@ def _of_any_kind(step: str, kubectl: Kubectl) -> Object | None:
     try:
         return kubectl.get("jobset", step)
     except KubectlError as error:
-        # who may not see JobSets has made none; where one is asked for, applying it is refused
+        # a user without rights on JobSets has created none; applying one would be refused
         if not (error.is_unknown_kind or error.is_forbidden):
             raise
         return None
 
 
 def pods_of(workload: Object, kubectl: Kubectl) -> list[Object]:
-    """The pods that a workload has made."""
+    """Lists the pods of a workload."""
     return kubectl.find_all("pods", selector(workload["kind"], workload["metadata"]["name"]))
 
 
 def remove(workload: Object, kubectl: Kubectl) -> None:
-    """Deletes a workload, its pods and its settings; a run that trains saves before it ends."""
+    """Deletes a workload, its pods and its settings; a training run saves before it ends."""
     kubectl.delete(workload["kind"].lower(), workload["metadata"]["name"])
     for value in _settings(workload, kubectl):
         kubectl.delete("configmap", value["metadata"]["name"])
 
 
 def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
-    """In what a workload and its settings, as they were applied, differ from those asked for; [] if in nothing."""
+    """Compares a workload and its settings, as they were applied, with the requested ones; [] if equal."""
     applied = json.loads(existing["metadata"].get("annotations", {}).get(_APPLIED, "{}"))
-    # of either kind: a Job where a JobSet is asked for is one more difference
+    # of either kind: a Job in place of a requested JobSet is a difference too
     (wanted,) = [value for value in objects if value["kind"] in _WORKLOADS]
     before = _lines(existing["kind"], applied, _settings(existing, kubectl))
     after = _lines(wanted["kind"], wanted, [value for value in objects if value["kind"] == "ConfigMap"])
-    return list(difflib.unified_diff(before, after, "on the cluster", "asked for", lineterm="", n=2))
+    return list(difflib.unified_diff(before, after, "on the cluster", "requested", lineterm="", n=2))
 
 
 def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]:
-    """What matters of a workload and its ConfigMap, line by line: a name with a digest says nothing more."""
+    """Lists the lines to compare of a workload and its ConfigMap, without the digest in the name of the latter."""
     arguments = [
         f"{command}: {argument}"
         for value in settings
@@ -144,7 +145,7 @@ def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]
 
 
 def _settings(workload: Object, kubectl: Kubectl) -> list[Object]:
-    """This project's ConfigMaps that a workload's pods mount: what a cluster adds by itself is not ours to remove."""
+    """Returns the ConfigMaps of this project that a workload mounts; those added by the cluster are left alone."""
     spec = workload["spec"]
     if "replicatedJobs" in spec:
         spec = spec["replicatedJobs"][0]["template"]["spec"]
@@ -155,6 +156,6 @@ def _settings(workload: Object, kubectl: Kubectl) -> list[Object]:
 
 
 def _label(value: Object) -> str | None:
-    """Whose an object says that it is."""
+    """Returns the owner that an object's label states."""
     label: str | None = value["metadata"].get("labels", {}).get(_NAME)
     return label

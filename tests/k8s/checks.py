@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
+from common.cli import FAILED, MISUSED, PREEMPTED
 from tests.k8s.rendering import Object, containers_of, job_spec, pod_spec
-from trainer.cli import FAILED, MISUSED, PREEMPTED
 
 Check = Callable[[list[Object]], Iterator[str]]
 

@@ -56,14 +56,14 @@ def test_an_overlay_that_is_no_place_comes_to_that_of_the_results(
         ("/data/dataset", "/data/run", ["--overlay", "gke"], "--data /data/dataset"),
     ],
 )
-def test_a_path_that_is_on_no_volume_is_refused(
+def test_a_path_on_no_volume_is_refused(
     data: str, workdir: str, overlays: list[str], lost: str | None, cluster: Cluster
 ) -> None:
     status, _, errors = cluster.submit(*TRAIN[:3], "--data", data, "--workdir", workdir, *overlays, "--dry-run")
     assert status == (2 if lost else 0), errors
-    assert not lost or f"{lost} lies in the pod and is lost with it; give a URI of a bucket, or a path below" in errors
+    assert not lost or f"{lost} is inside the pod and would be lost with it; give the URI of a bucket" in errors
 
 
-def test_a_place_that_tells_no_cloud_asks_for_an_overlay(cluster: Cluster) -> None:
+def test_a_scheme_of_no_known_cloud_asks_for_an_overlay(cluster: Cluster) -> None:
     status, _, errors = cluster.submit(*TRAIN[:-1], "hdfs://shop/run")
-    assert (status, "hdfs:// tells no cloud; name an --overlay" in errors) == (2, True)
+    assert (status, "hdfs:// does not identify a cloud; give an --overlay" in errors) == (2, True)

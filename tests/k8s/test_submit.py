@@ -34,9 +34,9 @@ def test_a_run_is_followed_to_its_result(cluster: Cluster) -> None:
     assert json.loads(output) == RESULT
     lines = errors.splitlines()
     assert lines[0] == "train submitted"
-    assert "train waits: its pod starts" in lines
+    assert "train is waiting: its pod is starting" in lines
     assert LOG[1] in lines
-    assert "train runs: its pod runs" in errors
+    assert "train is running" in lines
     assert "epoch 1 of 20 done" in errors
     assert lines[-1] == "train is done: run in gs://shop/run, ndcg@20 0.1771 at step 40"
     assert "}" not in lines  # the result is printed once
@@ -50,23 +50,23 @@ def test_out_of_memory_names_the_limit(cluster: Cluster) -> None:
     assert (status, output) == (1, "")
     assert "train: pod train-0 ended: OOMKilled" in errors
     assert errors.splitlines()[-1] == (
-        "train failed: OOMKilled: it needed more than its 32Gi of memory; raise --memory (2 tries)"
+        "train failed: OOMKilled: it needed more than its memory limit of 32Gi; raise --memory (2 tries)"
     )
 
 
-def test_a_run_that_no_node_has_room_for_is_waited_for_only_so_long(cluster: Cluster) -> None:
+def test_waiting_for_a_node_with_room_has_a_limit(cluster: Cluster) -> None:
     message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available."
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     cluster.play(looks={"train": [look(pod("train-a", "Pending", conditions=[condition]))]})
     status, _, errors = cluster.submit(*TRAIN, *FAST, "--gpus", "4")
     assert status == 1
     assert errors.splitlines()[-1] == (
-        "train is blocked for 0 min and still waits: Unschedulable: no node with 4 free GPUs "
+        "train is blocked for 0 min and still waiting: Unschedulable: no node with 4 free GPUs "
         "(0/3 nodes are available: 3 Insufficient nvidia.com/gpu)"
     )
 
 
-def test_a_preempted_run_is_followed_on(cluster: Cluster) -> None:
+def test_following_continues_after_a_preemption(cluster: Cluster) -> None:
     first, second = stopped("train-a", 75), pod("train-b", "Running", born=5, running={})
     ended = look(first, stopped("train-b", 0, "Completed", born=5), Complete="CompletionsReached")
     cluster.play(
@@ -77,29 +77,30 @@ def test_a_preempted_run_is_followed_on(cluster: Cluster) -> None:
     assert (status, json.loads(output)) == (0, RESULT)
     assert errors.count("train: pod train-a ended: exit 75: preempted") == 1
     assert "it will resume from its last checkpoint" in errors
-    assert "train waits: a pod ended; its successor comes" in errors
+    assert "train is waiting: a pod ended; waiting for its replacement" in errors
     assert "going on from the checkpoint of step 9" in errors
 
 
-def test_a_machine_that_was_taken_away_is_told(cluster: Cluster) -> None:
+def test_a_lost_node_is_reported(cluster: Cluster) -> None:
     gone = pod("train-a", "Failed", conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "Eviction"}])
     cluster.play(looks={"train": [RUNNING, look(gone), FINISHED]}, logs={"train-a/main": log(result=RESULT)})
     status, _, errors = cluster.submit(*TRAIN, *FAST)
     assert status == 0
-    assert "train: pod train-a ended: Eviction: its machine was taken away; it will be started again" in errors
+    assert "train: pod train-a ended: Eviction: its node was taken away; it will be restarted" in errors
 
 
 @pytest.mark.parametrize("reason", ["ImagePullBackOff", "InvalidImageName"])
-def test_an_image_that_cannot_be_had_is_not_waited_for(reason: str, cluster: Cluster) -> None:
+def test_an_image_that_cannot_be_pulled_ends_the_wait(reason: str, cluster: Cluster) -> None:
     cluster.play(looks={"train": [look(pod("train-a", "Pending", waiting={"reason": reason}))]})
     status, _, errors = cluster.submit(*TRAIN, "--poll", "0.05")
     assert status == 1
     assert errors.splitlines()[-1] == (
-        f"train cannot start: {reason}: image shop/trainer-gpu:v1 cannot be had; push it, or mend --registry and --tag"
+        f"train cannot start: {reason}: image shop/trainer-gpu:v1 cannot be pulled; "
+        "push it, or correct --registry and --tag"
     )
 
 
-def test_what_the_trainer_refused_is_the_reason(cluster: Cluster) -> None:
+def test_the_error_of_the_trainer_is_the_reason(cluster: Cluster) -> None:
     error = "12:00:02 ERROR trainer.cli: gs://shop/dataset holds no manifest.json; prepare it first"
     looks = [RUNNING, look(stopped("train-a", 1), Failed="PodFailurePolicy")]
     cluster.play(looks={"train": looks}, logs={"train-a/main": log(error)})
@@ -110,18 +111,18 @@ def test_what_the_trainer_refused_is_the_reason(cluster: Cluster) -> None:
     )
 
 
-def test_of_several_workers_the_one_that_failed_is_the_reason(cluster: Cluster) -> None:
+def test_the_worker_that_failed_is_the_reason(cluster: Cluster) -> None:
     chief, other = stopped("train-0-a", 75, born=2), stopped("train-1-a", 137, "OOMKilled", index=1, born=1)
     running = look(pod("train-0-a", "Running", running={}), pod("train-1-a", "Running", index=1, running={}))
     looks = [running, look(chief, other, Failed="BackoffLimitExceeded")]
     cluster.play(looks={"train": looks}, logs={"train-0-a/main": LOG})
     status, _, errors = cluster.submit(*TRAIN, *FAST, "--nodes", "2")
     assert status == 1
-    assert "train runs: 2 of 2 pods run" in errors
+    assert "train is running: 2 of 2 pods are running" in errors
     assert "train failed: OOMKilled" in errors.splitlines()[-1]
 
 
-def test_without_kubectl_it_says_where_to_get_it(cluster: Cluster) -> None:
+def test_a_missing_kubectl_says_where_to_get_it(cluster: Cluster) -> None:
     cluster.environment["PATH"] = str(cluster.folder)
     status, output, errors = cluster.submit(*TRAIN)
     assert (status, output) == (1, "")
@@ -136,11 +137,15 @@ def test_without_kubectl_it_says_where_to_get_it(cluster: Cluster) -> None:
             'Error from server (Forbidden): jobs.batch is forbidden: User "ada" cannot create resource "jobs"',
             'no permission: jobs.batch is forbidden: User "ada" cannot create resource "jobs"; ask for a role',
         ),
-        ("get", "error: You must be logged in to the server (Unauthorized)", "the cluster does not know you"),
+        (
+            "get",
+            "error: You must be logged in to the server (Unauthorized)",
+            "the cluster does not accept your credentials",
+        ),
         (
             "apply",
             'error: resource mapping not found for name: "train": no matches for kind "JobSet" in version',
-            "this cluster has no JobSet; install its controller, or take another --overlay",
+            "this cluster has no JobSet; install its controller, or use another --overlay",
         ),
         (
             "get",
@@ -150,7 +155,7 @@ def test_without_kubectl_it_says_where_to_get_it(cluster: Cluster) -> None:
     ],
     ids=["no permission", "not logged in", "no JobSet", "no answer"],
 )
-def test_what_kubectl_refuses_is_told_in_a_sentence(verb: str, refusal: str, answer: str, cluster: Cluster) -> None:
+def test_an_error_of_kubectl_becomes_one_sentence(verb: str, refusal: str, answer: str, cluster: Cluster) -> None:
     cluster.play(refuse={verb: refusal})
     status, output, errors = cluster.submit(*TRAIN, *FAST)
     assert (status, output) == (1, "")
@@ -158,7 +163,7 @@ def test_what_kubectl_refuses_is_told_in_a_sentence(verb: str, refusal: str, ans
     assert len(errors.splitlines()) == 1
 
 
-def test_who_may_not_see_job_sets_runs_jobs(cluster: Cluster) -> None:
+def test_a_user_without_rights_on_job_sets_can_run_jobs(cluster: Cluster) -> None:
     refusal = 'Error from server (Forbidden): jobsets.jobset.x-k8s.io "train" is forbidden: User "ada" cannot get it'
     cluster.play(looks={"train": [RUNNING]}, refuse={"get jobset": refusal}, kinds={"train": "JobSet"})
     assert cluster.submit("status")[:2] == (
@@ -170,10 +175,10 @@ def test_who_may_not_see_job_sets_runs_jobs(cluster: Cluster) -> None:
     assert cluster.submit("cancel", "train")[0] == 0
     cluster.play(refuse={"get jobset": refusal, "apply": refusal}, kinds={"train": "JobSet"})
     status, _, errors = cluster.submit(*TRAIN, "--overlay", "jobset", "--detach")
-    assert (status, "(with --overlay jobset jobsets too)" in errors) == (1, True)
+    assert (status, "(and jobsets for --overlay jobset)" in errors) == (1, True)
 
 
-def test_ctrl_c_leaves_the_run_and_says_how_to_follow_it_again(cluster: Cluster) -> None:
+def test_ctrl_c_keeps_the_run_and_says_how_to_follow_it_again(cluster: Cluster) -> None:
     cluster.play(looks={"train": [RUNNING]}, logs={"train-a/main": LOG})
     process = cluster.start(*TRAIN, *FAST, "--namespace", "shop")
     try:
@@ -184,7 +189,7 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_follow_it_again(cluster: Cluster)
         process.kill()
     assert process.returncode == 130
     assert errors.splitlines()[-1] == (
-        "detached; train goes on. Follow it again with `python k8s/submit.py logs --namespace shop train`"
+        "detached; train keeps running. Follow it again with `python k8s/submit.py logs --namespace shop train`"
     )
     assert not cluster.calls("--namespace shop delete")
     cluster.play(looks={"train": [FINISHED]}, logs={"train-a/main": log(result=RESULT)})
@@ -192,21 +197,21 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_follow_it_again(cluster: Cluster)
     assert (status, json.loads(output)) == (0, RESULT)
 
 
-def test_the_same_command_follows_a_run_that_goes_on_and_leaves_one_that_is_done(cluster: Cluster) -> None:
+def test_the_same_command_follows_a_running_step_and_leaves_a_finished_one(cluster: Cluster) -> None:
     cluster.play(looks={"train": [RUNNING]})
     assert cluster.submit(*TRAIN, "--detach")[0] == 0
     cluster.play(looks={"train": [RUNNING, FINISHED]}, logs={"train-a/main": log(result=RESULT)})
     (cluster.folder / "calls").unlink()
     status, output, errors = cluster.submit(*TRAIN, *FAST)
     assert (status, json.loads(output)) == (0, RESULT)
-    assert errors.startswith("train runs already, as asked")
+    assert errors.startswith("train is already running with these settings")
     assert not cluster.calls("apply")
     status, output, errors = cluster.submit(*TRAIN, *FAST)
-    assert errors.startswith("train was done before, as asked; cancel it to do it again")
+    assert errors.startswith("train is already done with these settings; cancel it to run it again")
     assert (status, json.loads(output), cluster.calls("apply")) == (0, RESULT, [])
 
 
-def test_a_run_that_goes_on_is_not_changed_but_the_difference_shown(cluster: Cluster) -> None:
+def test_a_running_step_is_not_changed_and_the_difference_is_shown(cluster: Cluster) -> None:
     cluster.play(looks={"train": [RUNNING]})
     cluster.submit(*TRAIN, "--detach")
     status, _, errors = cluster.submit(*TRAIN, *FAST, "--gpus", "2", "--set", "epochs=3")
@@ -216,7 +221,7 @@ def test_a_run_that_goes_on_is_not_changed_but_the_difference_shown(cluster: Clu
     assert '+       "nvidia.com/gpu": 2' in errors
     assert "run-" not in errors  # the digest in the ConfigMap's name is no difference of its own
     assert errors.splitlines()[-1] == (
-        "train runs with other settings; `python k8s/submit.py cancel train` makes room for these"
+        "train is running with other settings; cancel it first: `python k8s/submit.py cancel train`"
     )
     assert len(cluster.calls("apply")) == 1
 
@@ -274,32 +279,32 @@ def test_a_pipeline_does_one_step_after_the_other(cluster: Cluster) -> None:
     ]
 
 
-def test_a_pipeline_ends_at_the_step_that_failed_and_goes_on_from_there(cluster: Cluster) -> None:
+def test_a_pipeline_stops_at_a_failed_step_and_continues_from_it(cluster: Cluster) -> None:
     failed = look(stopped("train-a", 2), Failed="PodFailurePolicy")
     cluster.play(looks={"prepare": [done("prepare")], "train": [failed]})
     status, _, errors = cluster.submit(*PIPELINE, *FAST)
     assert status == 1
-    assert errors.splitlines()[-1] == "train failed: exit 2: a flag or setting is wrong"
+    assert errors.splitlines()[-1] == "train failed: exit 2: wrong arguments"
     assert "evaluate-export" not in errors
     looks = {step: [done(step)] for step in ("prepare", "train", "evaluate-export")}
     cluster.play(looks=looks | {"train": [failed, done("train")]})
     status, _, errors = cluster.submit(*PIPELINE, *FAST)
     assert status == 0
-    assert errors.startswith("prepare was done before, as asked")
+    assert errors.startswith("prepare is already done with these settings")
     assert len(cluster.calls("apply")) == 4  # prepare once, train twice, evaluate-export once
 
 
-def test_status_tells_each_step_and_cancel_removes_one(cluster: Cluster) -> None:
+def test_status_shows_each_step_and_cancel_deletes_one(cluster: Cluster) -> None:
     cluster.play(looks={"prepare": [done("prepare")], "train": [RUNNING]})
     cluster.submit("prepare", "--events", "gs://shop/e", "--output", "gs://shop/d", "--detach")
     cluster.submit(*TRAIN, "--detach")
     assert cluster.submit("status") == (
         0,
-        "prepare is done\ntrain runs: its pod runs\nevaluate-export: not submitted\n",
+        "prepare is done\ntrain is running\nevaluate-export: not submitted\n",
         "",
     )
     status, _, errors = cluster.submit("cancel", "train")
-    assert (status, errors.splitlines()[-1]) == (0, "train is cancelled; what it has published or saved stays")
+    assert (status, errors.splitlines()[-1]) == (0, "train is cancelled; what it published or saved is kept")
     assert "train: not submitted" in cluster.submit("status")[1]
     assert cluster.submit("cancel", "train")[::2] == (1, "train was not submitted\n")
 
@@ -323,7 +328,9 @@ def test_a_job_and_a_job_set_of_a_step_differ_like_two_jobs(
     cluster.submit(*TRAIN, *before, "--detach")
     status, _, errors = cluster.submit(*TRAIN, *after, "--detach")
     assert status == 1
-    assert errors.splitlines()[-1].startswith("train runs with other settings; `python k8s/submit.py cancel train`")
+    assert errors.splitlines()[-1].startswith(
+        "train is running with other settings; cancel it first: `python k8s/submit.py cancel train`"
+    )
     assert {f"-kind: {kinds[0]}", f"+kind: {kinds[1]}"} <= set(errors.splitlines())
     ended = look(stopped("train-a", 1), Failed="PodFailurePolicy")
     cluster.play(looks={"train": [ended]}, kinds={"train": "JobSet"})
@@ -335,15 +342,15 @@ def test_a_job_and_a_job_set_of_a_step_differ_like_two_jobs(
 
 
 @pytest.mark.parametrize(("labels", "got"), [({}, "None"), ({"app.kubernetes.io/name": "backup"}, "backup")])
-def test_a_job_of_somebody_elses_is_neither_followed_nor_removed(
+def test_a_job_of_another_owner_is_neither_followed_nor_deleted(
     labels: dict[str, str], got: str, cluster: Cluster
 ) -> None:
     cluster.play(looks={"train": [FINISHED]})
     cluster.submit(*TRAIN, "--detach")
     cluster.hold(lambda held: held["job/train"]["metadata"].update(labels=labels))
     answer = (
-        f"Job train is not cartwheel's: its label app.kubernetes.io/name is {got}, not cartwheel; "
-        "take another --namespace, or remove it with kubectl"
+        f"Job train does not belong to Cartwheel: its label app.kubernetes.io/name is {got}, not cartwheel; "
+        "use another --namespace, or delete it with kubectl"
     )
     for command in ([*TRAIN, *FAST, "--set", "epochs=3"], ["cancel", "train"], ["logs", "train"]):
         assert cluster.submit(*command) == (1, "", f"{answer}\n")
@@ -355,7 +362,7 @@ def test_a_job_of_somebody_elses_is_neither_followed_nor_removed(
     assert (len(cluster.calls("apply")), cluster.calls("delete")) == (1, [])
 
 
-def test_a_config_map_that_others_mounted_stays(cluster: Cluster) -> None:
+def test_a_config_map_of_another_owner_is_kept(cluster: Cluster) -> None:
     cluster.play(looks={"train": [RUNNING]})
     cluster.submit(*TRAIN, "--detach")
 
