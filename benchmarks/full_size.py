@@ -52,7 +52,7 @@ def _measure(root: Path) -> None:
     lists = ["--visitors", asking, "--output", root / "recommendations"]
     stage("recommend", "trainer", "recommend", "--workdir", run, *lists)
     evaluation = results["evaluate"]["protocols"]["returning_visitors"]
-    ranking = {name: metrics["ndcg@20"]["value"] for name, metrics in evaluation["ranking"].items()}
+    ranking = {name: metrics["ndcg@20"]["value"] for name, metrics in evaluation["rankings"]["seen_hidden"].items()}
     report(
         "full_size",
         {

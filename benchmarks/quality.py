@@ -27,7 +27,7 @@ from trainer.evaluate import PROTOCOLS, measure_protocol
 from trainer.evaluation.baselines import build_baselines
 from trainer.evaluation.cases import build_cases
 from trainer.evaluation.evaluator import evaluate_scorer
-from trainer.evaluation.tables import markdown_table
+from trainer.evaluation.tables import markdown_table, primary_ranking
 from trainer.training.validation import MAX_CASES
 
 log = logging.getLogger(__name__)
@@ -76,9 +76,15 @@ def main() -> None:
 
 
 def _without_detail(figures: dict[str, Any]) -> dict[str, Any]:
-    """For the record: rankings as the protocol has them, without groups and samples; `figures.json` keeps all."""
+    """For the record: the protocol's own ranking, without groups and samples; `figures.json` keeps all."""
     measured = figures.get("measured")
-    return figures | {"measured": {name: measured[name] for name in ("cases", "ranking")}} if measured else figures
+    if measured is None:
+        return figures
+    return figures | {"measured": {"cases": measured["cases"], "ranking": _ranking(measured)}}
+
+
+def _ranking(measured: dict[str, Any]) -> dict[str, Any]:
+    return dict(primary_ranking(measured) or {})
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -112,7 +118,7 @@ def _matrix(source: Path, folder: Path) -> dict[str, Any]:
     folding_in = {**tuned["implicit_als"]["settings"], "folds_in": True}
     systems["implicit_als_equal"] = peers.fit("implicit_als", folding_in, matrix).scorer
     measured = measure_protocol(systems, dataset, Split.TEST, "returning_visitors")
-    values = {name: metrics["ndcg@20"]["value"] for name, metrics in measured["ranking"].items()}
+    values = {name: metrics["ndcg@20"]["value"] for name, metrics in _ranking(measured).items()}
     best = max(("implicit_als", "implicit_tfidf"), key=values.__getitem__)
     return {
         "seconds": {name: run["seconds"] for name, run in runs.items()},
@@ -188,7 +194,7 @@ def _seconds_to_reach(
 def _sessions(source: Path, folder: Path) -> dict[str, Any]:
     """Next items: `nn` beside the nearest-neighbour baselines."""
     figures = _next_items(source, folder)
-    ranking, seconds = figures["measured"]["ranking"], figures["seconds"]
+    ranking, seconds = _ranking(figures["measured"]), figures["seconds"]
     targets = [target("sessions: training of nn, minutes", 10, seconds["nn"] / 60, "", is_least=False)]
     for metric in ("recall@20", "mrr@20"):
         best = max(NEIGHBOURS, key=lambda name: ranking[name][metric]["value"])
@@ -203,7 +209,7 @@ def _buyers(source: Path, folder: Path) -> dict[str, Any]:
     """Next items of buyers: `nn` beside the nearest-neighbour baselines, carts and purchases apart."""
     figures = _next_items(source, folder)
     measured = figures["measured"]
-    rankings = {"all": measured["ranking"]}
+    rankings = {"all": _ranking(measured)}
     rankings |= {kind: measured["groups"][kind]["ranking"] for kind in ("carts", "purchases")}
     targets = []
     for kind, ranking in rankings.items():

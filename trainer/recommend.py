@@ -26,7 +26,7 @@ from trainer.distributed.replicas import Replicas, preempt_on_worker_loss, start
 from trainer.models.interface import Queries, Scorer
 from trainer.ranking.histories import Histories
 from trainer.ranking.pieces import best_items, visitors_at_once
-from trainer.ranking.topk import TopItems, query_chunks, query_signature, refusing_diverged
+from trainer.ranking.topk import TopItems, query_chunks, query_signature, translate_divergence_errors
 from trainer.runs.checkpoint import weights_checksum
 from trainer.serving.recommendation_files import ENCODERS, ShardLists
 from trainer.serving.resumable_output import ResumableOutput, open_output
@@ -293,7 +293,7 @@ def _compile_ranking(scorer: Scorer, audience: _Audience, num_items: int, k: int
         items, scores = np.zeros((len(history), k), np.int64), np.zeros((len(history), k), np.float32)
         told = 0
         for chunk, queries in query_chunks(audience.visitor[visitors], history, now_ms[visitors], size, replicas):
-            with refusing_diverged():
+            with translate_divergence_errors():
                 top = rank_chunk(queries)
             count = chunk.stop - chunk.start
             items[chunk], scores[chunk] = top.item[:count].numpy(), top.score[:count].numpy()

@@ -172,7 +172,7 @@ def evaluation_pictures(evaluation: Mapping[str, Any]) -> Pictures:
         ]
     for name, protocol in evaluation["protocols"].items():
         section = f"{name.replace('_', ' ').capitalize()} (test)"
-        if protocol["ranking"]:
+        if protocol["rankings"][protocol["primary"]]:
             pictures |= {(section, title): rows for title, rows in _protocol(protocol).items()}
     return pictures
 
@@ -187,15 +187,17 @@ _GROUPS = {
 
 def _protocol(protocol: Mapping[str, Any]) -> dict[str, Rows]:
     metrics = ("ndcg@20", "recall@20", "mrr@20", "hit_rate@20")
+    primary = protocol["primary"]
+    secondary = "seen_shown" if primary == "seen_hidden" else "seen_hidden"
     pictures = {
-        "Systems by metric": _estimates(protocol["ranking"], metrics),
+        "Systems by metric": _estimates(protocol["rankings"][primary], metrics),
         "Coverage and popularity of what is recommended": _estimates(
-            protocol["ranking"], ("coverage@20", "gini@20", "novelty@20")
+            protocol["rankings"][primary], ("coverage@20", "gini@20", "novelty@20")
         ),
     }
-    if protocol["ranking_otherwise"]:
-        title = f"Systems by metric, seen items {'shown' if protocol['hides_seen'] else 'hidden'}"
-        pictures[title] = _estimates(protocol["ranking_otherwise"], metrics)
+    if protocol["rankings"][secondary]:
+        title = f"Systems by metric, {secondary.replace('_', ' items ')}"
+        pictures[title] = _estimates(protocol["rankings"][secondary], metrics)
     for title, names in _GROUPS.items():
         rows = [
             [name, system, protocol["groups"][name]["cases"], *_estimate(figures["ndcg@20"])]

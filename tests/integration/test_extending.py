@@ -73,8 +73,8 @@ def test_the_model_loss_and_feature_of_the_document_train_and_rank(clone: Path) 
 
     runs = clone / "tutorial/runs"
     ranking = json.loads((runs / "bilinear/evaluation-test.json").read_text())["protocols"]["returning_visitors"][
-        "ranking"
-    ]
+        "rankings"
+    ]["seen_hidden"]
     # the visitor has seen seven of the ten items of their colour, so a list by colour has three relevant items
     assert ranking["bilinear"]["mrr@10"]["value"] > 2 * ranking["random"]["mrr@10"]["value"]
     assert (clone / "tutorial/models/bilinear/1/saved_model.pb").exists()

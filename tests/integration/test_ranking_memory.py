@@ -43,7 +43,7 @@ def model(num_visitors, num_items):
 
 def evaluate(dataset, output):
     cases = cases_of([[0, 1]] * dataset.num_visitors, [[2]] * dataset.num_visitors, dataset.num_items)
-    evaluate_scorer(model(dataset.num_visitors, dataset.num_items), cases, is_both_ways=True)
+    evaluate_scorer(model(dataset.num_visitors, dataset.num_items), cases, with_secondary=True)
 
 def recommend(dataset, output):
     visitors = [f"v{visitor}" for visitor in range(dataset.num_visitors)]

@@ -158,8 +158,8 @@ def test_bars_are_labelled_with_the_names_and_counts_of_their_table(workdir, tit
 
 def test_every_system_has_its_row_in_the_picture(workdir):
     ranking = json.loads(Path(RunLayout(workdir).evaluation(Split.TEST)).read_text())["protocols"]["next_item"][
-        "ranking"
-    ]
+        "rankings"
+    ]["seen_shown"]
     with open_page(f"file://{RunLayout(workdir).report}") as opened:
         figures = opened.page.locator("#evaluation").evaluate(FIGURES)
     texts = [figure["texts"] for figure in figures if figure["title"] == "Systems by metric"]
@@ -263,10 +263,10 @@ def test_an_evaluation_of_an_earlier_version_costs_its_own_page_alone(workdir, c
     path = Path(RunLayout(workdir).evaluation(Split.TEST))
     now = path.read_text()
     evaluation = json.loads(now)
-    del evaluation["protocols"]["next_item"]["hides_seen"]
+    del evaluation["protocols"]["next_item"]["primary"]
     path.write_text(json.dumps(evaluation))
     html = Path(write_report(workdir)).read_text()
     path.write_text(now)
     write_report(workdir)
     assert re.findall('<article class="page" id="([a-z]+)">', html) == ["data", "training"]
-    assert "it was evaluated earlier, without 'hides_seen'; evaluate again" in caplog.text
+    assert "it was evaluated earlier, without 'primary'; evaluate again" in caplog.text

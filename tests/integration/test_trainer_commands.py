@@ -32,7 +32,7 @@ def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
 
     here = ["--workdir", workdir, "--data", str(tmp_path / "moved")]
     result = json.loads(run_trainer("evaluate", *here, "--json").stdout)
-    ranking = result["protocols"]["returning_visitors"]["ranking"]
+    ranking = result["protocols"]["returning_visitors"]["rankings"]["seen_hidden"]
     # ten items of the visitor's colour, of which he has seen seven: a list that knows the colour has it in three places
     assert ranking["matrix_factorization"]["mrr@10"]["value"] > 2 * ranking["random"]["mrr@10"]["value"]
     assert os.path.exists(tmp_path / "run" / "evaluation-test.json")
@@ -46,7 +46,9 @@ def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
     again = run_trainer("export", *here, "--output", str(tmp_path / "export"), status=1)
     assert "already exists" in again.stderr
 
-    lists = json.loads(run_trainer("recommend", *here, "--output", str(tmp_path / "lists"), "--k", "2", "--json").stdout)
+    lists = json.loads(
+        run_trainer("recommend", *here, "--output", str(tmp_path / "lists"), "--k", "2", "--json").stdout
+    )
     assert lists["visitors"] == 60
     with open(lists["files"]["jsonl"][0]) as file:
         rows = [json.loads(line) for line in file]

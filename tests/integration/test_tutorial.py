@@ -38,7 +38,7 @@ def test_the_commands_of_the_tutorial_work(tmp_path: Path) -> None:
             printed = run(["bash", "-euo", "pipefail", "-c", block.text], tmp_path)
 
     evaluation = json.loads((tmp_path / "tutorial/runs/mf/evaluation-test.json").read_text())
-    ranking = evaluation["protocols"]["returning_visitors"]["ranking"]
+    ranking = evaluation["protocols"]["returning_visitors"]["rankings"]["seen_hidden"]
     # the text concludes that the model, which comes first, is clearly better than popularity
     assert next(iter(ranking.values()))["ndcg@20"]["low"] > ranking["popular"]["ndcg@20"]["high"]
     for page in ("dataset", "runs/mf", "dataset-2", "runs/mf-2"):

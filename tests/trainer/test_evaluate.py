@@ -10,20 +10,22 @@ from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel
 from trainer.config.presets import PRESETS
 from trainer.evaluate import evaluate
+from trainer.evaluation.tables import summary_text
 from trainer.runs.record import RunRecord
 from trainer.trained_run import TrainedRun
 
 NUM_VISITORS = 40
-ITEMS = [f"i{place}" for place in range(30)]
+ITEMS = [f"i{item}" for item in range(30)]
 
 
 def build(root, split_method=SplitMethod.TIME, *, returning=True):
-    """Visitor v has viewed item v mod 10, bought item 10, and views item v mod 10 + 11 after the cut, if returning."""
-    visitors = [f"v{place}" for place in range(NUM_VISITORS)]
-    train = [(name, f"i{place % 10}", "view", place) for place, name in enumerate(visitors)]
+    """Visitor v viewed item v mod 10 and bought item 10; after the cut, if `returning`, v views item v mod 10 + 11."""
+    visitors = [f"v{number}" for number in range(NUM_VISITORS)]
+    train = [(name, f"i{number % 10}", "view", number) for number, name in enumerate(visitors)]
     train += [(name, "i10", "transaction", 100) for name in visitors]
-    test = [(name, f"i{place % 10 + 11}", "view", 1000 + place) for place, name in enumerate(visitors) if returning]
-    test += [
+    after = [(name, f"i{number % 10 + 11}", "view", 1000 + number) for number, name in enumerate(visitors)]
+    test = [
+        *(after if returning else []),
         ("stranger", "i0", "view", 2000),
         ("v0", "i0", "addtocart", 2001),
         ("v1", "not-in-catalogue", "view", 2002),
@@ -33,7 +35,7 @@ def build(root, split_method=SplitMethod.TIME, *, returning=True):
 
 @pytest.fixture
 def open_run(monkeypatch):
-    """Makes `evaluate` find a run of a preset with a given model and dataset."""
+    """Lets `evaluate` open a run of a preset with this model and dataset."""
 
     def install(dataset, preset, model):
         record = RunRecord(
@@ -57,20 +59,20 @@ def open_run(monkeypatch):
 
 
 def knowing_model():
-    """Gives the item that each visitor is about to view the highest score; the others score 1 and less."""
+    """A model that gives the highest score to the item that the visitor views next; all others score at most 1."""
     visitors = np.eye(10)[np.arange(NUM_VISITORS) % 10]
     items = np.zeros((30, 10))
     items[np.arange(11, 21), np.arange(10)] = 9
     return DotModel(visitors, items, np.linspace(1, 0.5, 30))
 
 
-def test_a_model_that_knows_stands_beside_the_baselines_with_intervals(tmp_path, open_run):
+def test_a_perfect_model_is_compared_with_the_baselines(tmp_path, open_run):
     dataset = build(str(tmp_path / "dataset"))
     open_run(dataset, "mf", knowing_model())
     result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
 
     returning = result["protocols"]["returning_visitors"]
-    ranking = returning["ranking"]
+    ranking = returning["rankings"]["seen_hidden"]
     assert list(ranking) == [
         "matrix_factorization",
         "popular",
@@ -84,25 +86,27 @@ def test_a_model_that_knows_stands_beside_the_baselines_with_intervals(tmp_path,
     names = {f"{name}@{k}" for name in metrics for k in (1, 5, 10, 20, 100)}
     assert all(set(metrics) == names for metrics in ranking.values())
     assert ranking["matrix_factorization"]["ndcg@10"] == {"value": 1, "low": 1, "high": 1}
-    # of 28 visible items 9 have training events and come first; all others tie, and ties count against the system
+    # of 28 visible items, 9 have training events and are first; all others tie, and ties count against the system
     assert ranking["popular"]["hit_rate@20"]["value"] == 0
     assert ranking["popular"]["hit_rate@20"]["p"] < 0.01
     hits = ranking["random"]["hit_rate@20"]
     # chance is 20 / 28 = 0.714; the standard error over 40 visitors is 0.071
     assert hits["low"] < 20 / 28 < hits["high"]
     assert hits["low"] < hits["value"] < hits["high"]
-    # the two items of the history score 1 and less: hidden or not, the model's first stays the first
-    assert returning["ranking_otherwise"]["matrix_factorization"]["mrr@20"]["value"] == 1
+    # the two items of the history score at most 1, so showing them does not change the first item
+    assert returning["rankings"]["seen_shown"]["matrix_factorization"]["mrr@20"]["value"] == 1
+    assert returning["primary"] == "seen_hidden"
+    assert result["main_protocol"] == "returning_visitors"
     assert result["ratings"] is None
     assert result["notes"] == []
     assert result["step"] == 10
 
 
-def test_next_items_stand_beside_returning_visitors(tmp_path, open_run):
+def test_next_items_are_evaluated_too(tmp_path, open_run):
     dataset = build(str(tmp_path / "dataset"))
     open_run(dataset, "mf", knowing_model())
     next_item = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)["protocols"]["next_item"]
-    # a row of each visitor, and a second of v0, who comes back to item 0; that of v1 has an unknown item
+    # one row per visitor, and a second of v0, who returns to item 0; the second row of v1 has an unknown item
     assert next_item["cases"] == {
         "visitors": 40,
         "cases": 41,
@@ -113,34 +117,36 @@ def test_next_items_stand_beside_returning_visitors(tmp_path, open_run):
         "unknown_item_share": pytest.approx(1 / 42),
         "catalogue_items": 30,
     }
-    # item 11 scores 10 for v0, item 0 scores 1 like no other item but behind it: second
-    assert next_item["ranking"]["matrix_factorization"]["mrr@20"]["value"] == pytest.approx((40 + 1 / 2) / 41)
-    # what he comes back to is left out where seen items are hidden
-    assert next_item["ranking_otherwise"]["matrix_factorization"]["mrr@20"]["value"] == 1
+    # for v0, item 11 scores 10 and item 0 scores 1, which is second
+    assert next_item["rankings"]["seen_shown"]["matrix_factorization"]["mrr@20"]["value"] == pytest.approx(
+        (40 + 1 / 2) / 41
+    )
+    # the case with the return is excluded where seen items are hidden
+    assert next_item["rankings"]["seen_hidden"]["matrix_factorization"]["mrr@20"]["value"] == 1
     groups = next_item["groups"]
     assert {name: group["cases"] for name, group in groups.items()} == {
         "views": 40,
         "carts": 1,
         "history 2-4": 41,
         "known visitors": 41,
-        "middle items": 1,  # 40 of 80 events are item 10's, and item 0 comes next
+        "middle items": 1,  # 40 of 80 events are of item 10, and item 0 is next
         "cold items": 40,
     }
     assert groups["carts"]["ranking"]["matrix_factorization"]["mrr@20"]["value"] == pytest.approx(1 / 2)
 
 
-def test_beyond_a_limit_a_sample_of_the_visitors_is_measured(tmp_path, open_run, monkeypatch):
+def test_above_a_limit_a_sample_of_the_visitors_is_evaluated(tmp_path, open_run, monkeypatch):
     monkeypatch.setattr("trainer.evaluate.MAX_SCORES", 25 * 30)
     open_run(build(str(tmp_path / "dataset")), "mf", knowing_model())
     cases = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)["protocols"]["returning_visitors"]["cases"]
     assert (cases["cases"], cases["cases_in_all"]) == (25, 40)
 
 
-def test_the_cases_tell_who_was_left_out(tmp_path, open_run):
+def test_skipped_visitors_are_counted(tmp_path, open_run):
     dataset = build(str(tmp_path / "dataset"))
     open_run(dataset, "mf", knowing_model())
     result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
-    # the stranger has no history; of 42 rows of the others one has an unknown item
+    # the stranger has no history; one of the 42 rows of the others has an unknown item
     assert result["protocols"]["returning_visitors"]["cases"] == {
         "visitors": 40,
         "cases": 40,
@@ -153,52 +159,51 @@ def test_the_cases_tell_who_was_left_out(tmp_path, open_run):
     }
 
 
-@pytest.mark.parametrize(
-    ("is_terminal", "best"), [(False, "**1.0000** [1.0000, 1.0000]"), (True, "\033[1m1.0000\033[0m [1.0000, 1.0000]")]
-)
-def test_the_result_is_a_file_of_the_run_and_a_table_in_the_log(
-    tmp_path, open_run, caplog, monkeypatch, is_terminal, best
-):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
+def test_the_result_is_written_into_the_run_and_has_a_summary(tmp_path, open_run):
     open_run(build(str(tmp_path / "dataset")), "mf", knowing_model())
-    with caplog.at_level(logging.INFO):
-        result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
+    result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
     assert json.loads((tmp_path / "run" / "evaluation-test.json").read_text()) == result
-    assert any(f"| matrix_factorization | {best}" in message for message in caplog.messages)  # its text drops escapes
+    lines = summary_text(result).split("\n")
+    assert lines[0] == "Step 10, test split, returning visitors: 40 cases of 40 visitors, 30 items"
+    assert lines[2].split()[:4] == ["matrix_factorization", "1.000", "[1.000,", "1.000]"]
+    assert max(map(len, lines)) <= 100
+    assert len(lines) <= 20
 
 
-def test_the_same_run_gives_the_same_figures(tmp_path, open_run):
+def test_evaluating_a_run_twice_gives_the_same_result(tmp_path, open_run):
     open_run(build(str(tmp_path / "dataset")), "mf", knowing_model())
     first, second = (evaluate(workdir=str(tmp_path / "run"), split=Split.TEST) for _ in range(2))
     assert first == second
 
 
-def test_rating_models_are_measured_beside_the_mean_and_a_random_split_is_called_leaking(tmp_path, open_run):
+def test_rating_models_are_compared_with_the_mean_and_a_random_split_is_marked_as_leaking(tmp_path, open_run, caplog):
     dataset = build(str(tmp_path / "dataset"), SplitMethod.RANDOM)
     constant = DotModel(np.zeros((NUM_VISITORS, 1)), np.zeros((30, 1)), np.full(30, 1.5))
     open_run(dataset, "notebook-mf", constant)
-    result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
+    with caplog.at_level(logging.WARNING):
+        result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
     ratings = result["ratings"]
-    # 43 test rows, 42 of weight 1 and one of 2; the fake gives 1.5 for all of them but 0 for the unknown item
+    # 43 test rows, 42 with weight 1 and one with 2; the fake predicts 1.5, and 0 for the unknown item
     assert ratings["rows"] == 43
     assert ratings["mse"] == pytest.approx((42 * 0.25 + 1) / 43)
-    # training: 40 rows of weight 1, 40 of weight 3: mean 2
+    # training: 40 rows with weight 1, 40 with weight 3: mean 2
     assert ratings["mse_of_training_mean"] == pytest.approx(42 / 43)
     assert ratings["mse_of_one"] == pytest.approx(1 / 43)
     assert ratings["skill"] == pytest.approx(1 - 11.5 / 42)
     assert result["is_leaking"]
     assert "split at random" in result["notes"][0]
+    assert result["notes"] == caplog.messages
 
 
-def test_without_returning_visitors_there_is_no_ranking_but_a_note(tmp_path, open_run):
+def test_without_returning_visitors_there_is_a_note_and_no_ranking(tmp_path, open_run):
     open_run(build(str(tmp_path / "dataset"), returning=False), "notebook-mf", knowing_model())
     result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
-    assert result["protocols"]["returning_visitors"]["ranking"] is None
+    assert result["protocols"]["returning_visitors"]["rankings"] == {"seen_hidden": None, "seen_shown": None}
     assert result["ratings"]["rows"] == 3
-    assert "nobody to rank for" in result["notes"][0]
+    assert "no cases" in result["notes"][0]
 
 
-def test_a_split_that_the_dataset_lacks_is_refused(tmp_path, open_run):
+def test_a_missing_split_raises(tmp_path, open_run):
     open_run(build(str(tmp_path / "dataset")), "mf", knowing_model())
     with pytest.raises(ContractError, match="no validation split"):
         evaluate(workdir=str(tmp_path / "run"), split=Split.VALIDATION)

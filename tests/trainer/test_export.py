@@ -190,7 +190,7 @@ def test_a_card_lies_in_an_export_to_a_store_and_its_example_runs(dataset, model
 
 
 def test_only_an_evaluation_of_the_exported_checkpoint_is_in_its_card(run, tmp_path, caplog):
-    nobody = {"returning_visitors": {"protocol": "new items", "ranking": None}}
+    nobody = {"returning_visitors": {"protocol": "new items", "primary": "a", "rankings": {"a": None}}}
     figures = {"split": "test", "notes": [], "protocols": nobody, "ratings": None}
     path = RunLayout(str(tmp_path)).evaluation(Split.TEST)
     for step, is_told in ((6, True), (5, False), (None, False)):  # None: of an earlier version

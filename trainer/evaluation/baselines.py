@@ -1,4 +1,4 @@
-"""What any model must beat: popular, random and nearest-neighbour rankings, as scorers like any other.
+"""Baselines that a model must beat: popular, random and nearest-neighbour rankings, with the interface of a model.
 
 Shapes: B visitors, I items.
 """
@@ -21,7 +21,7 @@ class FixedOrder:
     """The same ranking for every visitor."""
 
     def __init__(self, scores: np.ndarray):
-        """Takes scores [I], higher is better."""
+        """Takes scores [I]; higher is better."""
         self._scores = tf.constant(scores, tf.float32)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
@@ -30,7 +30,7 @@ class FixedOrder:
 
 
 class RandomOrder:
-    """Another random ranking for every visitor index; the same at the same seed, however visitors are chunked."""
+    """A random ranking for each visitor; it depends on the seed and the visitor's index, not on the chunks."""
 
     def __init__(self, num_items: int, *, seed: int):
         self._num_items, self._seed = num_items, seed
@@ -45,37 +45,36 @@ class RandomOrder:
 
 
 def popular(counts: np.ndarray) -> FixedOrder:
-    """Items by their training events [I]."""
+    """Ranks items by their training events [I]."""
     return FixedOrder(counts)
 
 
 def recently_popular(counts: np.ndarray, recent_counts: np.ndarray) -> FixedOrder:
-    """Items by their recent training events [I], those with equally many by all their training events [I]."""
+    """Ranks items by their recent training events [I], and equal ones by all their training events [I]."""
     both = np.stack([recent_counts, counts], axis=1)
-    # a pair's place among the distinct pairs: a sum of the two would lose the lesser one in float32
-    _, place = np.unique(both, axis=0, return_inverse=True)
-    return FixedOrder(place.ravel())
+    # the index among the sorted distinct pairs, because a weighted sum of the two would exceed float32's precision
+    _, order = np.unique(both, axis=0, return_inverse=True)
+    return FixedOrder(order.ravel())
 
 
 def recent_item_counts(dataset: Dataset, days: float = RECENT_DAYS) -> np.ndarray:
     """[I] int64: events of each item in the last `days` of the training split.
 
-    Training rows only, as for the models beside which it is measured: the days before the test cut, which a shop would
-    know, lie in the validation window.
+    Like the models, it uses training rows only, not the validation window just before the test cut.
     """
     times, items = [], []
     for shard in dataset.shards(Split.TRAIN):
         rows = read_timelines([shard])
-        is_counted = (rows.is_target == 1) & (rows.item < dataset.num_items)
-        times.append(rows.timestamp_ms[is_counted])
-        items.append(rows.item[is_counted])
+        is_training = (rows.is_target == 1) & (rows.item < dataset.num_items)
+        times.append(rows.timestamp_ms[is_training])
+        items.append(rows.item[is_training])
     timestamp_ms, item = np.concatenate(times), np.concatenate(items)
     is_recent = timestamp_ms > timestamp_ms.max(initial=0) - days * _DAY_MS
     return np.bincount(item[is_recent], minlength=dataset.num_items)
 
 
 def build_baselines(dataset: Dataset, *, seed: int, config: NeighboursConfig | None = None) -> dict[str, Scorer]:
-    """Every baseline of a report, by name; `config` is of the nearest-neighbour ones."""
+    """All baselines of a report, by name; `config` has the settings of the nearest-neighbour ones."""
     config = config or NeighboursConfig()
     counts, baskets = dataset.item_counts(), training_baskets(dataset)
     return {

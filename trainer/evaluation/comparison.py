@@ -1,4 +1,4 @@
-"""Systems side by side on the same cases: every figure with its interval, and whether it differs from another's.
+"""Compares systems on the same cases: metrics with confidence intervals, and paired tests of their differences.
 
 Shapes: V cases, G visitors, P (case, relevant item) pairs, I items, M columns, S sections, R resamples.
 """
@@ -23,31 +23,30 @@ from trainer.models.interface import Scorer
 log = logging.getLogger(__name__)
 
 PAIR_METRICS = ("ndcg@20", "recall@20", "mrr@20")
-"""In what any two systems are compared."""
+"""The metrics for which any two systems are compared."""
 
 
 @dataclass
 class _Columns:
-    """A metric a column, with the section of the report that it goes to, summed over each visitor's cases.
+    """Metrics as columns, each in a section of the report, summed over the cases of each visitor.
 
-    Summed at once: cases are many more than visitors, and most count in few sections.
-
-    visitor     [V] in [0, G) of each case
-    names       of each column
-    sums        [G] of each column
-    section     of each column, a place in `num_cases`
-    num_cases   [G] of each section
+    Summed early, because there are many more cases than visitors, and most cases are in few sections.
     """
 
     visitor: np.ndarray
+    """[V] in [0, G), of each case."""
     names: list[tuple[str, str]] = field(default_factory=list)
+    """[M] section and metric."""
     sums: list[np.ndarray] = field(default_factory=list)
+    """[M] of [G]: the metric summed over each visitor's cases."""
     section: list[int] = field(default_factory=list)
+    """[M] index into `num_cases`."""
     num_cases: list[np.ndarray] = field(default_factory=list)
+    """[S] of [G]: each visitor's cases in the section."""
 
-    def add(self, section: str, metrics: Mapping[str, np.ndarray], places: np.ndarray) -> None:
-        """Adds metrics of the cases at `places`."""
-        visitor, num_visitors = self.visitor[places], int(self.visitor.max()) + 1
+    def add(self, section: str, metrics: Mapping[str, np.ndarray], cases: np.ndarray) -> None:
+        """Adds a section: metrics of the cases at these indices."""
+        visitor, num_visitors = self.visitor[cases], int(self.visitor.max()) + 1
         for name, values in metrics.items():
             self.names.append((section, name))
             self.sums.append(np.bincount(visitor, values, minlength=num_visitors))
@@ -55,11 +54,11 @@ class _Columns:
         self.num_cases.append(np.bincount(visitor, minlength=num_visitors))
 
     def means(self) -> np.ndarray:
-        """[M]."""
+        """[M] means over the cases."""
         return np.sum(self.sums, axis=1) / np.sum(self.num_cases, axis=1)[self.section]
 
     def resampled_means(self, seed: int) -> np.ndarray:
-        """[R, M]; NaN where no case of a resample counts."""
+        """[R, M] means over the cases of resampled visitors; NaN if a resample has no case of the section."""
         drawn = resampled_sums(np.stack([*self.sums, *self.num_cases], axis=1), seed=seed)
         sums, num_cases = np.split(drawn, [len(self.sums)], axis=1)
         with np.errstate(invalid="ignore"):
@@ -75,27 +74,30 @@ def compare_systems(
     seed: int,
     replicas: Replicas | None = None,
 ) -> dict[str, Any]:
-    """Ranks for all cases with every system; the same resampled visitors for all figures of all systems.
+    """Ranks the catalogue for all cases with every system; all figures use the same resampled visitors.
 
     Args:
-      systems: by name; the first is what the others are compared with.
-      cases: whom to rank for and what is right.
-      groups: which pairs [P] are of a group, by its name.
+      systems: by name; all others are tested against the first.
+      cases: the cases and their relevant items.
+      groups: [P] bool by group name: whether the pair is in the group.
       item_counts: [I] training events of each item, for novelty.
-      seed: of the resamples.
-      replicas: whose workers share the ranking.
+      seed: seed of the resampling.
+      replicas: their workers share the ranking.
 
     Returns:
-      `ranking`: systems to metrics to `value`, `low`, `high` and, but for the first system, `p` of the difference to
-      it; coverage, Gini coefficient and novelty, which are no means over visitors, have a value alone.
-      `ranking_otherwise`: the same with seen items shown where the protocol hides them and hidden where it shows them,
-      over the cases whose relevant items are new, or, of a protocol that has others for it, over all with those.
-      `pairs`: the `PAIR_METRICS` to each system to each of those behind it: the `difference`, the first less the
-      second, with `low`, `high` and `p`.
-      `groups`: of each its `cases`, its `relevant_items` and a `ranking`: only the relevant items of the group count,
-      the others remain in the ranking.
+      `primary`: the name of the protocol's own ranking, `seen_hidden` or `seen_shown`.
+      `rankings`: both rankings by name, the secondary one over the cases that have a relevant item in it, or null if
+      there are none: systems to metrics to `value`, `low`, `high` and, except for the first system, `p` of the
+      difference from it. Coverage, Gini coefficient and novelty (primary ranking only) are not means over visitors and
+      have a `value` only.
+      `pairs`: the `PAIR_METRICS` to each system to each later system: their `difference` (first − second) with `low`,
+      `high` and `p`.
+      `groups`: each group's number of `cases`, its `relevant_items` and a `ranking`, in which only the relevant items
+      of the group count as hits; all others remain in the ranking.
     """
-    result: dict[str, Any] = {"ranking": {}, "ranking_otherwise": {}, "groups": _group_sizes(cases, groups)}
+    primary, _ = cases.rankings
+    rankings: dict[str, Any] = {"seen_hidden": None, "seen_shown": None}
+    group_results = _group_sizes(cases, groups)
     first_means: np.ndarray | None = None
     means_of: dict[str, np.ndarray] = {}  # [R, pair metrics]
     for name, measurement in _measure(systems, cases, replicas):
@@ -104,17 +106,20 @@ def compare_systems(
         estimates = _estimates(columns.means(), means, first_means)
         first_means = means if first_means is None else first_means
         for (section, metric), estimate in zip(columns.names, estimates, strict=True):
-            ranking = result["groups"][section]["ranking"] if section in groups else result[section]
+            if section in groups:
+                ranking = group_results[section]["ranking"]
+            else:
+                ranking = rankings[section] = rankings[section] or {}
             ranking.setdefault(name, {})[metric] = estimate
-        means_of[name] = means[:, [columns.names.index(("ranking", metric)) for metric in PAIR_METRICS]]
-        exposure = exposure_values(measurement.shown, item_counts)
-        result["ranking"][name] |= {metric: {"value": value} for metric, value in exposure.items()}
-    result["pairs"] = _pairs(result["ranking"], means_of)
-    return result
+        means_of[name] = means[:, [columns.names.index((primary, metric)) for metric in PAIR_METRICS]]
+        exposure = exposure_values(measurement.times_recommended, item_counts)
+        rankings[primary][name] |= {metric: {"value": value} for metric, value in exposure.items()}
+    pairs = _pairs(rankings[primary], means_of)
+    return {"primary": primary, "rankings": rankings, "groups": group_results, "pairs": pairs}
 
 
 def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What `compare_systems` tells of any two systems, from their figures and resampled means [R, pair metrics]."""
+    """The differences of any two systems, from their figures and resampled means [R, pair metrics]."""
     pairs: dict[str, Any] = {metric: {} for metric in PAIR_METRICS}
     for first, second in itertools.combinations(means_of, 2):
         low, high = percentile_interval(means_of[first] - means_of[second])
@@ -132,13 +137,16 @@ def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> di
 def _measure(
     systems: Mapping[str, Scorer], cases: Cases, replicas: Replicas | None
 ) -> Iterator[tuple[str, Measurement]]:
-    """Each system's name and measurement."""
+    """Yields each system's name and measurement."""
     is_shown = replicas is None or replicas.is_chief
+    with_secondary = bool(cases.is_new.any())
     with make_bar(len(systems) * len(cases), "cases", title="ranking", is_shown=is_shown) as bar:
         for name, scorer in systems.items():
-            log.info("ranking %d items in %d cases: %s", cases.num_items, len(cases), name)
-            is_both_ways = bool(cases.is_new.any())
-            yield name, evaluate_scorer(scorer, cases, replicas=replicas, is_both_ways=is_both_ways, tell=bar.update)
+            log.info("ranking %d items for %d cases with %s", cases.num_items, len(cases), name)
+            measurement = evaluate_scorer(
+                scorer, cases, replicas=replicas, with_secondary=with_secondary, on_progress=bar.update
+            )
+            yield name, measurement
 
 
 def _group_sizes(cases: Cases, groups: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -153,20 +161,21 @@ def _group_sizes(cases: Cases, groups: Mapping[str, np.ndarray]) -> dict[str, di
 
 
 def _columns(measurement: Measurement, cases: Cases, groups: Mapping[str, np.ndarray]) -> _Columns:
+    primary, secondary = cases.rankings
     columns = _Columns(np.unique(cases.timeline, return_inverse=True)[1])
-    columns.add("ranking", measurement.by_case, np.arange(len(cases)))
-    if measurement.ranks_otherwise is not None:
+    columns.add(primary, measurement.by_case, np.arange(len(cases)))
+    if measurement.secondary_ranks is not None:
         new = np.flatnonzero(cases.is_new)
-        otherwise = metric_values(measurement.ranks_otherwise, measurement.ks)
-        columns.add("ranking_otherwise", {name: values[new] for name, values in otherwise.items()}, new)
+        metrics = metric_values(measurement.secondary_ranks, measurement.ks)
+        columns.add(secondary, {name: values[new] for name, values in metrics.items()}, new)
     for name, is_member in groups.items():
-        ranks, places = measurement.ranks.only(is_member)
-        columns.add(name, metric_values(ranks, measurement.ks), places)
+        ranks, members = measurement.ranks.only(is_member)
+        columns.add(name, metric_values(ranks, measurement.ks), members)
     return columns
 
 
 def _estimates(value: np.ndarray, means: np.ndarray, first_means: np.ndarray | None) -> list[dict[str, float]]:
-    """`value` [M], `low`, `high` and, beside the first system's means [R, M], `p` of each column."""
+    """`value`, `low`, `high` of each column [M] and, given the first system's means [R, M], `p` of the difference."""
     low, high = percentile_interval(means)
     estimates = [
         {"value": float(value[column]), "low": float(low[column]), "high": float(high[column])}

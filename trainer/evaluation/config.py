@@ -1,4 +1,4 @@
-"""What a model is measured beside, as frozen dataclasses; `common.settings` reads them from `key=value`."""
+"""Settings of an evaluation, as frozen dataclasses; `common.settings` reads them from `key=value`."""
 
 from dataclasses import dataclass, field
 
@@ -7,17 +7,15 @@ from common.settings import check
 
 @dataclass(frozen=True, kw_only=True)
 class NeighboursConfig:
-    """The nearest-neighbour baselines.
-
-    num_neighbours    nearest that are kept: items of an item, training timelines of a history
-    half_life_rows    an item of the history weighs half as much as one so many rows younger; none: 1 / (1 + age)
-    shrinkage         added to the product of two items' lengths: what few timelines tell counts less (Dacrema et al.,
-                      RecSys 2019)
-    """
+    """The nearest-neighbour baselines."""
 
     num_neighbours: int = 200
+    """Nearest neighbours that are kept: items of each item, training timelines of each history."""
     half_life_rows: float | None = None
+    """Rows of the history after which the weight of an item halves; none: weights of 1 / (1 + age in rows)."""
     shrinkage: float = 0.0
+    """Added to the product of two items' norms, so that similarities from few timelines are lower (Dacrema et al.,
+    RecSys 2019)."""
 
     def __post_init__(self) -> None:
         check(self.num_neighbours >= 1, "neighbours.num_neighbours", self.num_neighbours, "at least 1")
@@ -28,6 +26,7 @@ class NeighboursConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """What a model is measured beside; of the model itself an evaluation changes nothing."""
+    """Settings of the baselines; a model is evaluated as it was trained."""
 
     neighbours: NeighboursConfig = field(default_factory=NeighboursConfig)
+    """The nearest-neighbour baselines."""

@@ -1,9 +1,10 @@
-"""The evaluator: ranks the whole catalogue for every case and measures where the right items stand.
+"""The evaluator: ranks the whole catalogue for every case and finds the ranks of the relevant items.
 
-Ties count against the system: an irrelevant item of the same score stands before a relevant one, so that a scorer that
-cannot tell items apart earns nothing from the order of the catalogue.
+Ties count against the system: an irrelevant item with the same score is ranked before a relevant one, so that a scorer
+with constant scores gains nothing from the order of the catalogue.
 
-Shapes: B cases of a chunk, V cases, P (case, relevant item) pairs, I items, K the longest list looked at.
+Shapes: B cases of a chunk, V cases, P (case, relevant item) pairs, R most relevant items of a case in the chunk,
+I items, K longest list.
 """
 
 import itertools
@@ -25,8 +26,8 @@ from trainer.ranking.topk import (
     hide,
     query_chunks,
     query_signature,
-    refusing_diverged,
     top_k,
+    translate_divergence_errors,
     visible_scores,
 )
 
@@ -36,23 +37,20 @@ LIST_LENGTHS = (1, 5, 10, 20, 100)
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one system reached.
-
-    ks                the list lengths
-    ranks             of the relevant items as the protocol ranks
-    ranks_otherwise   of what is relevant then, with the items of the history shown where the protocol hides them, and
-                      hidden where it shows them: what is hidden then ranks last; None: not asked for
-    shown             how often each item is in a list of k as the protocol ranks, [I] int64, by k
-    """
+    """The result of one system."""
 
     ks: tuple[int, ...]
+    """The list lengths."""
     ranks: RelevantRanks
-    ranks_otherwise: RelevantRanks | None
-    shown: dict[int, np.ndarray]
+    """Ranks of the relevant items in the primary ranking."""
+    secondary_ranks: RelevantRanks | None
+    """Ranks of the relevant items in the secondary ranking, where hidden items rank last; None if not requested."""
+    times_recommended: dict[int, np.ndarray]
+    """[I] int64, by k: in how many lists of k of the primary ranking each item is."""
 
     @cached_property
     def by_case(self) -> dict[str, np.ndarray]:
-        """A metric's name, `ndcg@10`, to its values [V]."""
+        """The values [V] of each metric of the primary ranking, by name: `ndcg@10`."""
         return metric_values(self.ranks, self.ks)
 
     def mean(self, name: str) -> float:
@@ -61,29 +59,29 @@ class Measurement:
 
 
 class SeenPolicy(NamedTuple):
-    """How seen items are treated, and what is to be found then."""
+    """How a ranking treats seen items, and what is relevant in it."""
 
     hides_seen: bool
+    """Whether the items of the history are hidden."""
     relevant: Lists
+    """V lists of relevant items."""
 
 
 class _ChunkRanking(NamedTuple):
-    """One chunk, ranked.
-
-    top_item         [B, K] int64
-    top_score        [B, K] float32, descending; -inf: hidden
-    num_reaching     [B] int32: items whose score is at least the K-th
-    relevant_score   [B, R] float32, R the most relevant items of a case in the chunk; filled up with any score
-    """
+    """The ranking of one chunk."""
 
     top_item: tf.Tensor
+    """[B, K] int64."""
     top_score: tf.Tensor
+    """[B, K] float32, descending; -inf for hidden items."""
     num_reaching: tf.Tensor
+    """[B] int32: how many items have at least the K-th score."""
     relevant_score: tf.Tensor
+    """[B, R] float32; arbitrary after the case's relevant items."""
 
 
 class Evaluator:
-    """Measures a scorer on cases; made once, it measures again and again as the scorer's weights change."""
+    """Measures a scorer on cases; compiled once, it can measure again after the scorer's weights change."""
 
     def __init__(
         self,
@@ -92,94 +90,94 @@ class Evaluator:
         ks: Sequence[int] = LIST_LENGTHS,
         scores_bytes: int | None = None,
         replicas: Replicas | None = None,
-        is_both_ways: bool = False,
+        with_secondary: bool = False,
     ):
         """Prepares a compiled ranking.
 
         Args:
           scorer: a trained model or a baseline.
-          cases: whom to rank for and what is right.
-          ks: the list lengths; those beyond the catalogue count as the whole catalogue.
-          scores_bytes: memory for the scores of a chunk; by default what suits the device.
-          replicas: whose workers rank together, each some of the chunks; all get the same measurement.
-          is_both_ways: rank once more with seen items treated the other way.
+          cases: the cases and their relevant items.
+          ks: the list lengths; lengths above the size of the catalogue mean the whole catalogue.
+          scores_bytes: memory for the scores of a chunk; by default a good value for the device.
+          replicas: their workers share the chunks; all get the same measurement.
+          with_secondary: also compute the secondary ranking.
 
         Raises:
           ValueError: there are no cases, or a list length is below 1.
         """
         if not len(cases):
             raise ValueError(
-                "there is nothing to rank: nobody with a history turns to an item that he may be shown and that "
-                "training knows; prepare the dataset with a longer window"
+                "nothing to rank: no visitor with a history has a relevant item that training knows; prepare the "
+                "dataset with a longer window"
             )
         if min(ks) < 1:
             raise ValueError(f"list lengths must be at least 1, got {list(ks)}")
         self._scorer, self._cases, self._ks, self._replicas = scorer, cases, tuple(sorted(set(ks))), replicas
-        ways = [
+        policies = [
             SeenPolicy(cases.hides_seen, cases.relevant),
-            SeenPolicy(not cases.hides_seen, cases.relevant_otherwise),
+            SeenPolicy(not cases.hides_seen, cases.secondary_relevant),
         ]
-        self._ways = ways if is_both_ways else ways[:1]
+        self._policies = policies if with_secondary else policies[:1]
         self._longest = min(max(ks), cases.num_items)
         self._chunk_size = chunk_size(cases.num_items, scores_bytes)
-        relevant = [tf.TensorSpec([self._chunk_size, None], tf.int64)] * len(self._ways)
+        relevant = [tf.TensorSpec([self._chunk_size, None], tf.int64)] * len(self._policies)
         signature = [query_signature(self._chunk_size), relevant]
         self._rank = tf.function(self._rank_chunk, input_signature=signature, autograph=False)
 
     def measure(
-        self, look: Callable[[], None] = lambda: None, tell: Callable[[int], object] = lambda _: None
+        self, on_chunk: Callable[[], None] = lambda: None, on_progress: Callable[[int], object] = lambda _: None
     ) -> Measurement:
-        """Ranks the catalogue for every case with the scorer's present weights.
+        """Ranks the catalogue for every case with the scorer's current weights.
 
         Args:
-          look: called before each chunk; what it raises ends the measurement.
-          tell: called with the cases that each chunk brought nearer to the end, those of other workers included.
+          on_chunk: called before each chunk; an exception from it ends the measurement.
+          on_progress: called with the number of cases ranked since the last call, by all workers.
 
         Raises:
           ValueError: a score is NaN or infinite.
         """
         cases = self._cases
-        ranks = [np.zeros(len(way.relevant.values), np.int64) for way in self._ways]
-        added = np.zeros((len(self._ks), cases.num_items), np.int64)  # shown at places from the next lower k on
-        told = 0
+        ranks = [np.zeros(len(policy.relevant.values), np.int64) for policy in self._policies]
+        added = np.zeros((len(self._ks), cases.num_items), np.int64)  # per k: at positions from the next lower k on
+        num_ranked = 0
         for chunk, queries in query_chunks(
             cases.visitor, cases.history, cases.timestamp_ms, self._chunk_size, self._replicas
         ):
-            look()
-            padded = [way.relevant.padded(chunk.start, chunk.stop) for way in self._ways]
+            on_chunk()
+            padded = [policy.relevant.padded(chunk.start, chunk.stop) for policy in self._policies]
             filled = [np.pad(rows, ((0, self._chunk_size - len(rows)), (0, 0))) for rows in padded]
-            with refusing_diverged():
+            with translate_divergence_errors():
                 rankings = self._rank(queries, [tf.constant(rows) for rows in filled])
-            for row, way, ranking in zip(ranks, self._ways, rankings, strict=True):
-                pairs = slice(*way.relevant.starts[[chunk.start, chunk.stop]])
-                numbers = _ChunkRanking(*(part.numpy() for part in ranking))
-                row[pairs] = _pessimistic_ranks(numbers, way.relevant.lengths[chunk])
-            self._count_shown(added, rankings[0], chunk.stop - chunk.start)
-            tell(chunk.stop - told)
-            told = chunk.stop
-        tell(len(cases) - told)
-        if self._replicas is not None:  # each pair was ranked by one worker, and is 0 with the others
+            for row, policy, ranking in zip(ranks, self._policies, rankings, strict=True):
+                pairs = slice(*policy.relevant.starts[[chunk.start, chunk.stop]])
+                arrays = _ChunkRanking(*(part.numpy() for part in ranking))
+                row[pairs] = _pessimistic_ranks(arrays, policy.relevant.lengths[chunk])
+            self._count_recommended(added, rankings[0], chunk.stop - chunk.start)
+            on_progress(chunk.stop - num_ranked)
+            num_ranked = chunk.stop
+        on_progress(len(cases) - num_ranked)
+        if self._replicas is not None:  # each pair is ranked by one worker and is 0 on all others
             ranks = [self._replicas.sum_over_workers(row) for row in ranks]
             added = self._replicas.sum_over_workers(added)
         found = [
-            RelevantRanks(row, way.relevant.owner, way.relevant.lengths)
-            for row, way in zip(ranks, self._ways, strict=True)
+            RelevantRanks(row, policy.relevant.owner, policy.relevant.lengths)
+            for row, policy in zip(ranks, self._policies, strict=True)
         ]
-        shown = dict(zip(self._ks, added.cumsum(axis=0), strict=True))
-        return Measurement(self._ks, found[0], found[1] if len(found) > 1 else None, shown)
+        times_recommended = dict(zip(self._ks, added.cumsum(axis=0), strict=True))
+        return Measurement(self._ks, found[0], found[1] if len(found) > 1 else None, times_recommended)
 
-    def _count_shown(self, added: np.ndarray, ranking: _ChunkRanking, count: int) -> None:
-        """Adds the lists of the first `count` cases of a chunk to `added` [len(ks), I]."""
-        items, is_shown = ranking.top_item.numpy()[:count], ranking.top_score.numpy()[:count] > -np.inf
-        for place, (begin, end) in enumerate(itertools.pairwise([0, *self._ks])):
-            np.add.at(added[place], items[:, begin:end][is_shown[:, begin:end]], 1)
+    def _count_recommended(self, added: np.ndarray, ranking: _ChunkRanking, count: int) -> None:
+        """Counts the items of the lists of the first `count` cases of a chunk in `added` [len(ks), I]."""
+        items, is_visible = ranking.top_item.numpy()[:count], ranking.top_score.numpy()[:count] > -np.inf
+        for row, (begin, end) in enumerate(itertools.pairwise([0, *self._ks])):
+            np.add.at(added[row], items[:, begin:end][is_visible[:, begin:end]], 1)
 
     def _rank_chunk(self, queries: Queries, relevant: list[tf.Tensor]) -> list[_ChunkRanking]:
-        """The ranking as the protocol has it and, where that is asked for, with seen items treated the other way."""
+        """The primary ranking and, if requested, the secondary one."""
         scores = visible_scores(self._scorer, queries, is_seen_hidden=False)
         rankings = []
-        for way, items in zip(self._ways, relevant, strict=True):
-            visible = hide(scores, queries.history, queries.history_length) if way.hides_seen else scores
+        for policy, items in zip(self._policies, relevant, strict=True):
+            visible = hide(scores, queries.history, queries.history_length) if policy.hides_seen else scores
             rankings.append(self._rank_scores(visible, items))
         return rankings
 
@@ -187,7 +185,7 @@ class Evaluator:
         k = self._longest
         top = top_k(scores, min(k + 1, self._cases.num_items))
         last = top.score[:, k - 1 : k]
-        # the K best hold all that reach the K-th score, unless the next one reaches it too: then, and rarely, count
+        # only if the next item ties with the K-th, which is rare, can more than K items reach its score: then count all
         num_reaching = tf.cond(
             tf.reduce_any(top.score[:, k:] == last),
             lambda: tf.reduce_sum(tf.cast(scores >= last, tf.int32), axis=1),
@@ -202,17 +200,18 @@ def evaluate_scorer(
     cases: Cases,
     ks: Sequence[int] = LIST_LENGTHS,
     replicas: Replicas | None = None,
-    is_both_ways: bool = False,
-    tell: Callable[[int], object] = lambda _: None,
+    with_secondary: bool = False,
+    on_progress: Callable[[int], object] = lambda _: None,
 ) -> Measurement:
     """Measures a scorer once; see `Evaluator` and its `measure`."""
-    return Evaluator(scorer, cases, ks, replicas=replicas, is_both_ways=is_both_ways).measure(tell=tell)
+    evaluator = Evaluator(scorer, cases, ks, replicas=replicas, with_secondary=with_secondary)
+    return evaluator.measure(on_progress=on_progress)
 
 
 def _pessimistic_ranks(ranking: _ChunkRanking, lengths: np.ndarray) -> np.ndarray:
-    """[P] int64 ranks of the chunk's relevant items, pair after pair; beyond the K-th place or hidden: K or more.
+    """[P] int64 ranks of the chunk's relevant items; K or more for hidden items and after the K-th.
 
-    `lengths` [B] are the relevant items of each case of the chunk, without the queries that fill it up.
+    `lengths` [B] are the numbers of relevant items of each case of the chunk, without padding queries.
     """
     owner = np.repeat(np.arange(len(lengths)), lengths)
     is_pair = np.arange(ranking.relevant_score.shape[1]) < lengths[:, None]
@@ -225,7 +224,7 @@ def _pessimistic_ranks(ranking: _ChunkRanking, lengths: np.ndarray) -> np.ndarra
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P] the case's relevant items of the same score that stand at or behind each, in any fixed order."""
+    """[P] for each item, how many of the case's relevant items with the same score are at or after it, in any order."""
     order = np.lexsort([score, owner])
     is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
     begins = np.append(np.flatnonzero(is_first), len(order))

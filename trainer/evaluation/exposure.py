@@ -1,4 +1,4 @@
-"""What the lists hold, whoever they are for: how much of the catalogue, how evenly, how far from the popular.
+"""Exposure metrics: the share of the catalogue that is recommended, how evenly, and how far from popular items.
 
 Shapes: I items.
 """
@@ -6,14 +6,14 @@ Shapes: I items.
 import numpy as np
 
 
-def coverage(shown: np.ndarray) -> float:
-    """The share of the catalogue that is in anybody's list, in [0, 1], from how often each item is shown, [I]."""
-    return float((shown > 0).mean())
+def coverage(times_recommended: np.ndarray) -> float:
+    """The share of the catalogue that is in at least one list, in [0, 1], from how often each item is in one [I]."""
+    return float((times_recommended > 0).mean())
 
 
-def gini(shown: np.ndarray) -> float:
-    """The Gini coefficient of how often each item is shown, [I]: 0 all equally, towards 1 the same few to everybody."""
-    ascending = np.sort(shown).astype(np.float64)
+def gini(times_recommended: np.ndarray) -> float:
+    """The Gini coefficient of how often each item is in a list [I]: 0 all equally often, near 1 the same few always."""
+    ascending = np.sort(times_recommended).astype(np.float64)
     num_items, total = len(ascending), ascending.sum()
     if total == 0:
         return 0.0
@@ -21,19 +21,19 @@ def gini(shown: np.ndarray) -> float:
     return float((weights * ascending).sum() / (num_items * total))
 
 
-def novelty(shown: np.ndarray, item_counts: np.ndarray) -> float:
-    """Mean bits −log2(share of the training events) of the items shown (Vargas and Castells, RecSys 2011).
+def novelty(times_recommended: np.ndarray, item_counts: np.ndarray) -> float:
+    """Mean −log2(share of the training events) of the recommended items, in bits (Vargas and Castells, RecSys 2011).
 
-    An item without a training event counts as if it had one.
+    An item without training events is treated as if it had one.
     """
     bits = -np.log2(np.maximum(item_counts, 1) / max(item_counts.sum(), 1))
-    return float((shown * bits).sum() / max(shown.sum(), 1))
+    return float((times_recommended * bits).sum() / max(times_recommended.sum(), 1))
 
 
-def exposure_values(shown: dict[int, np.ndarray], item_counts: np.ndarray) -> dict[str, float]:
-    """`coverage@10` and so on, from how often each item is in a list of k, [I] by k."""
+def exposure_values(times_recommended: dict[int, np.ndarray], item_counts: np.ndarray) -> dict[str, float]:
+    """All exposure metrics by name, such as `coverage@10`, from how often each item is in a list of k [I], by k."""
     return {
-        **{f"coverage@{k}": coverage(counts) for k, counts in shown.items()},
-        **{f"gini@{k}": gini(counts) for k, counts in shown.items()},
-        **{f"novelty@{k}": novelty(counts, item_counts) for k, counts in shown.items()},
+        **{f"coverage@{k}": coverage(counts) for k, counts in times_recommended.items()},
+        **{f"gini@{k}": gini(counts) for k, counts in times_recommended.items()},
+        **{f"novelty@{k}": novelty(counts, item_counts) for k, counts in times_recommended.items()},
     }

@@ -1,4 +1,4 @@
-"""Cases and relevant items apart by kind: of event, of history, of visitor, of item.
+"""Groups of cases and relevant items: by event kind, history length, visitor and item popularity.
 
 Shapes: V cases, P (case, relevant item) pairs, I items.
 """
@@ -13,18 +13,17 @@ ITEM_GROUPS = ("head items", "middle items", "tail items")
 
 
 def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dict[str, np.ndarray]:
-    """Which pairs [P] are of a group, by the group's name; groups without a pair are left out.
+    """Group names to [P] bool: whether the pair is in the group; groups without a pair are omitted.
 
-    views, carts, purchases     an event of the kind is what made the item relevant; one item may be of several
-    history 1 … history 10+     rows before the moment
-    known, cold visitors        whether training knows the visitor
-    head, middle, tail items    see `item_groups`
-    cold items                  without a training event
+    - views, carts, purchases: the relevant item had an event of the kind; an item can be in several of them
+    - history 1 … history 10+: rows before the moment
+    - known, cold visitors: whether the visitor is in the training vocabulary
+    - head, middle, tail, cold items: see `item_groups`
 
     Args:
-      cases: whose pairs.
+      cases: the cases that the pairs are of.
       item_counts: [I] training events of each item.
-      num_visitors: visitors of the vocabulary.
+      num_visitors: visitors in the vocabulary.
     """
     groups = {name: cases.is_kind[:, kind] for kind, name in enumerate(EVENT_GROUPS)}
     owner = cases.relevant.owner
@@ -34,16 +33,17 @@ def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dic
     is_cold = (cases.visitor >= num_visitors)[owner]
     groups |= {"known visitors": ~is_cold, "cold visitors": is_cold}
     group_of_item = item_groups(item_counts)[cases.relevant.values]
-    for place, name in enumerate((*ITEM_GROUPS, "cold items")):
-        groups[name] = group_of_item == place
+    for number, name in enumerate((*ITEM_GROUPS, "cold items")):
+        groups[name] = group_of_item == number
     return {name: is_member for name, is_member in groups.items() if is_member.any()}
 
 
 def item_groups(item_counts: np.ndarray) -> np.ndarray:
     """[I]: 0 head, 1 middle, 2 tail, 3 cold, from the training events [I] of each item.
 
-    The most popular items that together have the first third of all training events are the head, those with the second
-    third the middle, the rest the tail. The item in which a third ends belongs to the third in which it begins.
+    Ordered by popularity, the items with the first third of all training events are the head, those with the second
+    third the middle, and the rest the tail. An item on a boundary belongs to the third in which it starts. Cold items
+    have no training events.
     """
     order = np.argsort(-item_counts, kind="stable")
     descending = item_counts[order]

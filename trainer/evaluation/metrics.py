@@ -1,4 +1,4 @@
-"""Ranking metrics of each case, from the ranks of the items that the visitor chose.
+"""Ranking metrics of each case, from the ranks of its relevant items.
 
 Shapes: V cases, P (case, relevant item) pairs.
 """
@@ -11,26 +11,24 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RelevantRanks:
-    """Where the relevant items stand in the whole catalogue.
-
-    rank           [P] int64: 0 is the first; beyond the list that was looked at: any number from its length on
-    owner          [P] int64: the case of the pair
-    num_relevant   [V] int64, at least 1
-    """
+    """The ranks of the relevant items in the whole catalogue."""
 
     rank: np.ndarray
+    """[P] int64: 0 is the best; after the longest list: any number of at least its length."""
     owner: np.ndarray
+    """[P] int64: the case of the pair."""
     num_relevant: np.ndarray
+    """[V] int64, at least 1."""
 
     def sum_within(self, k: int, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """[V] float64: the gains of the relevant ranks below k, summed by case."""
+        """[V] float64: the gains of the ranks below k, summed per case."""
         is_hit = self.rank < k
         return np.bincount(self.owner[is_hit], gain(self.rank[is_hit]), minlength=len(self.num_relevant))
 
     def only(self, is_kept: np.ndarray) -> tuple["RelevantRanks", np.ndarray]:
-        """The ranks of the pairs [P] kept, and the places of the cases that still have one, ascending.
+        """The pairs that are kept [P] bool, and the indices of the cases that still have one, ascending.
 
-        The ranks stay: what is left out was relevant in the ranking, and is not counted.
+        The ranks do not change: dropped pairs remain in the ranking, but are no hits.
         """
         num_relevant = np.bincount(self.owner[is_kept], minlength=len(self.num_relevant))
         cases = np.flatnonzero(num_relevant)
@@ -39,21 +37,21 @@ class RelevantRanks:
 
 
 def recall(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: relevant items among the first k, of min(k, relevant items) (Liang et al., WWW 2018).
+    """[V], in [0, 1]: hits among the first k, divided by min(k, relevant items) (Liang et al., WWW 2018).
 
-    The truncated denominator lets a perfect list reach 1 for visitors with more than k relevant items.
+    The truncated denominator lets a perfect list reach 1 for cases with more than k relevant items.
     """
     return ranks.sum_within(k, np.ones_like) / np.minimum(ranks.num_relevant, k)
 
 
 def ndcg(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: gains 1 / log2(rank + 2) among the first k, of what min(k, relevant items) on top would earn."""
+    """[V], in [0, 1]: gains 1 / log2(rank + 2) among the first k, divided by those of a perfect list."""
     best = np.cumsum(_discount(np.arange(k)))
     return ranks.sum_within(k, _discount) / best[np.minimum(ranks.num_relevant, k) - 1]
 
 
 def mrr(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: 1 / (rank + 1) of the first relevant item; 0 where none is among the first k."""
+    """[V], in [0, 1]: 1 / (rank + 1) of the first relevant item; 0 if none is among the first k."""
     first = np.full(len(ranks.num_relevant), np.iinfo(np.int64).max)
     np.minimum.at(first, ranks.owner, ranks.rank)
     return np.where(first < k, 1 / (first + 1.0), 0.0)
@@ -70,11 +68,11 @@ METRICS: Mapping[str, Callable[[RelevantRanks, int], np.ndarray]] = {
     "mrr": mrr,
     "hit_rate": hit_rate,
 }
-"""Every metric of a case, by the name that reports give it."""
+"""All metrics of a case, by their names in reports."""
 
 
 def metric_values(ranks: RelevantRanks, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """`ndcg@10` and so on, each [V]."""
+    """All metrics [V] by name, such as `ndcg@10`."""
     return {f"{name}@{k}": metric(ranks, k) for k in ks for name, metric in METRICS.items()}
 
 

@@ -1,7 +1,7 @@
-"""Nearest-neighbour baselines: items that were touched by the same visitors, and visitors who touched the same items.
+"""Nearest-neighbour baselines: items of the same visitors, and timelines with the same items.
 
-They know nothing of a visitor but his history, whose items weigh the less the older they are, by default 1 / (1 + age),
-age being the number of rows after them (peers: Ludewig and Jannach, UMUAI 2018).
+They know a visitor by their history only. The weight of an item in the history decreases with its age, by default as
+1 / (1 + age), where age is the number of later rows (similar to Ludewig and Jannach, UMUAI 2018).
 
 Shapes: B queries, H history, T training timelines, I items.
 """
@@ -20,22 +20,22 @@ from trainer.evaluation.config import NeighboursConfig
 from trainer.models.interface import Queries
 
 _DEFAULTS = NeighboursConfig()
-_BLOCK_ENTRIES = 4_000_000  # of a product held before all but the nearest are dropped: about 50 MB
+_BLOCK_ENTRIES = 4_000_000  # of a product before all but the nearest are dropped: about 50 MB
 
 
 class ItemNeighbours:
-    """Items by how near they are to those of the history, summed over it."""
+    """Scores an item by its similarity to the items of the history, summed over the history."""
 
     def __init__(
         self, similarity: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS
     ) -> None:
-        """Takes what `item_similarity` gives, [I, I], and the training events [I] of each item."""
+        """Takes similarities [I, I] from `item_similarity`, and the training events [I] of each item."""
         self._similarity = similarity
         self._config = config
         self._fallback = _fallback(item_counts)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32; items near to nothing of the history stand behind all others, by popularity."""
+        """[B, I] float32; items that are no neighbour of the history rank last, by popularity."""
 
         def score(items: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             near = _history_weights(items, lengths, len(self._fallback), self._config) @ self._similarity
@@ -45,18 +45,18 @@ class ItemNeighbours:
 
 
 class TimelineNeighbours:
-    """Items by the training timelines nearest to the history that hold them, each weighing as near as it is."""
+    """Scores an item by the training timelines that contain it and are nearest to the history, by their similarity."""
 
     def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS) -> None:
-        """Takes what `training_baskets` gives, [T, I], and the training events [I] of each item."""
+        """Takes baskets [T, I] from `training_baskets`, and the training events [I] of each item."""
         self._baskets = baskets
         self._fallback = _fallback(item_counts)
         self._config = config
-        # a timeline is near if much of it, not only much in it, is of the history: cosine, but for the history's length
+        # the cosine without the norm of the history, which is the same for all timelines
         self._by_item = _scaled_rows(baskets, 1 / np.sqrt(np.maximum(np.diff(baskets.indptr), 1))).T.tocsr()
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32; items that no near timeline holds stand behind all others, by popularity."""
+        """[B, I] float32; items that are in no near timeline rank last, by popularity."""
 
         def score(items: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             near = _history_weights(items, lengths, len(self._fallback), self._config) @ self._by_item
@@ -66,14 +66,14 @@ class TimelineNeighbours:
 
 
 def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: NeighboursConfig = _DEFAULTS) -> sp.csr_matrix:
-    """[I, I] cosines between items as columns of baskets [T, I]; of each row the nearest, the item itself included.
+    """[I, I] cosines between the columns of baskets [T, I]: the nearest items of each, including the item itself.
 
-    Takes no more memory than what is kept, 8 bytes an entry, and a block of the product.
+    Needs memory for the result, 8 bytes per entry, and for one block of the product.
 
     Args:
-      baskets: 1 where a timeline holds an item.
-      is_tfidf: weigh a timeline by log(1 + I / its items) instead of 1: who touches everything tells little.
-      config: how many are kept of a row, and what shrinks the cosines.
+      baskets: [T, I], 1 if the timeline contains the item.
+      is_tfidf: weigh a timeline by log(1 + I / its items) instead of 1, because long ones say little about an item.
+      config: how many items are kept per row, and the shrinkage.
     """
     weight = np.ones(baskets.shape[0])
     if is_tfidf:
@@ -92,7 +92,7 @@ def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: Neighbour
 
 
 def training_baskets(dataset: Dataset) -> sp.csr_matrix:
-    """[T, I] float32: 1 where a training timeline holds an item; the timeline that ended last comes first."""
+    """[T, I] float32: 1 if the training timeline contains the item; timelines in order of their end, latest first."""
     parts = []
     for shard in dataset.shards(Split.TRAIN):
         rows = read_timelines([shard])
@@ -101,27 +101,27 @@ def training_baskets(dataset: Dataset) -> sp.csr_matrix:
 
 
 def baskets_of(rows: TimelineRows, num_items: int) -> sp.csr_matrix:
-    """[T, I] float32: 1 where a timeline of the rows holds an item; the timeline that ended last comes first."""
+    """[T, I] float32: 1 if the timeline contains the item; timelines in order of their end, latest first."""
     timeline = np.cumsum(rows.position == 0) - 1
     last = np.flatnonzero(np.append(rows.position[1:] == 0, True))[: len(rows)]
-    place = np.empty(len(last), np.int64)
-    place[np.argsort(-rows.timestamp_ms[last], kind="stable")] = np.arange(len(last))
+    rank = np.empty(len(last), np.int64)
+    rank[np.argsort(-rows.timestamp_ms[last], kind="stable")] = np.arange(len(last))
     is_known = rows.item < num_items
     entries = np.ones(int(is_known.sum()), np.float32)
-    baskets = sp.csr_matrix((entries, (place[timeline[is_known]], rows.item[is_known])), (len(last), num_items))
+    baskets = sp.csr_matrix((entries, (rank[timeline[is_known]], rows.item[is_known])), (len(last), num_items))
     baskets.sum_duplicates()
     baskets.data[:] = 1
     return baskets
 
 
 def nearest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
-    """The `count` largest entries of each row; among equals those of the lower columns."""
+    """The `count` largest entries of each row; ties go to the lower column."""
     weights.sort_indices()
     lengths = np.diff(weights.indptr)
     if lengths.max(initial=0) <= count:
         return weights
     row = np.repeat(np.arange(len(lengths)), lengths)
-    order = np.lexsort([-weights.data, row])  # stable: equals keep the order of their columns
+    order = np.lexsort([-weights.data, row])  # stable: ties keep the order of their columns
     rank = np.arange(len(order)) - weights.indptr[row]
     kept = np.sort(order[rank < count])
     indptr = np.concatenate([[0], np.cumsum(np.minimum(lengths, count))])
@@ -129,22 +129,22 @@ def nearest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
 
 
 def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, config: NeighboursConfig) -> sp.csr_matrix:
-    """[B, I] float32: what items [B, H] of lengths [B] weigh by their age, summed where an item comes again."""
+    """[B, I] float32: weights of the items [B, H] of histories of `lengths` [B] by age; repeated items add up."""
     age = lengths[:, None] - 1 - np.arange(items.shape[1])
-    query, place = np.nonzero((age >= 0) & (items < num_items))
-    rows_after = age[query, place]
+    query, column = np.nonzero((age >= 0) & (items < num_items))
+    rows_after = age[query, column]
     half_life = config.half_life_rows
     weight = 1 / (1.0 + rows_after) if half_life is None else 0.5 ** (rows_after / half_life)
-    return sp.csr_matrix((weight.astype(np.float32), (query, items[query, place])), (len(items), num_items))
+    return sp.csr_matrix((weight.astype(np.float32), (query, items[query, column])), (len(items), num_items))
 
 
 def _fallback(item_counts: np.ndarray) -> np.ndarray:
-    """[I] float32 in [-1, 0): scores by popularity, below whatever a neighbour gives."""
+    """[I] float32 in [-1, 0): scores by popularity, below those of all neighbours."""
     return (item_counts / (item_counts.max(initial=0) + 1.0) - 1).astype(np.float32)
 
 
 def _filled_up(near: sp.csr_matrix, fallback: np.ndarray) -> np.ndarray:
-    """[B, I] float32: the scores near [B, I], and the fallback [I] where there is none."""
+    """[B, I] float32: the scores in `near` [B, I], and the fallback [I] for all others."""
     scores = np.tile(fallback, (near.shape[0], 1))
     row = np.repeat(np.arange(near.shape[0]), np.diff(near.indptr))
     scores[row, near.indices] = near.data
@@ -161,8 +161,8 @@ def _scaled_rows(matrix: sp.csr_matrix, factors: np.ndarray) -> sp.csr_matrix:
 
 
 def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix) -> Iterator[slice]:
-    """Rows of `left` whose product with `right` has at most about `_BLOCK_ENTRIES` entries."""
-    # an upper bound of each row's entries: those of the rows of `right` that it adds up
+    """Blocks of rows of `left`; the product of each with `right` has at most about `_BLOCK_ENTRIES` entries."""
+    # an upper bound for each row: the entries of all rows of `right` that it adds up
     bound = np.minimum(left.astype(bool) @ np.diff(right.indptr), right.shape[1])
     total = np.concatenate([[0], np.cumsum(bound)])
     begin = 0

@@ -1,4 +1,4 @@
-"""Squared errors of a model that predicts what an event is worth, beside those of constants.
+"""Squared errors of a model that predicts event weights, compared with those of constants.
 
 Shapes: N rows.
 """
@@ -21,23 +21,21 @@ _CHUNK_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class RatingErrors:
-    """Mean squared errors over the target rows of a split, and what the model gains over the best constant.
-
-    rows                   N
-    mse                    of the model
-    mse_of_training_mean   of predicting the mean weight of the training rows for every row
-    mse_of_one             of predicting 1, the weight of a view, for every row
-    skill                  1 − mse / mse_of_training_mean; 0: no better than the constant; NaN: all weights are equal
-    """
+    """Mean squared errors over the target rows of a split."""
 
     rows: int
+    """N."""
     mse: float
+    """Error of the model."""
     mse_of_training_mean: float
+    """Error of a constant: the mean weight of the training rows."""
     mse_of_one: float
+    """Error of a constant: 1, the weight of a view."""
     skill: float
+    """1 − mse / mse_of_training_mean: 0 is no better than the constant; NaN if all weights are equal."""
 
     def to_json(self) -> dict[str, float | None]:
-        """The figures by name; NaN becomes null."""
+        """The fields by name; NaN becomes null."""
         return {name: None if np.isnan(value) else value for name, value in asdict(self).items()}
 
 
@@ -48,7 +46,7 @@ def rating_errors(
     event_weights: Sequence[float],
     replicas: Replicas | None = None,
 ) -> RatingErrors:
-    """Measures the model's pair scores on every target row of a split, which several workers share.
+    """The errors of the model's pair scores on all target rows of a split; several workers share the rows.
 
     Raises:
       ContractError: the dataset has no such split.
@@ -65,7 +63,7 @@ def rating_errors(
 
 
 def target_rows(dataset: Dataset, split: Split) -> TimelineRows:
-    """The rows of a split itself, without the context."""
+    """The target rows of a split, without context rows."""
     parts = []
     for shard in dataset.shards(split):
         rows = read_timelines([shard])
@@ -78,13 +76,16 @@ def rating_mse(
     rows: TimelineRows,
     event_weights: Sequence[float],
     replicas: Replicas | None = None,
-    look: Callable[[], None] = lambda: None,
+    on_chunk: Callable[[], None] = lambda: None,
 ) -> float:
     """Mean squared error of the model's pair scores on rows [N].
 
     Args:
-      replicas: whose workers share the chunks of the rows; all get the same figure, that of one process.
-      look: called before each chunk; what it raises ends the measurement.
+      model: the model.
+      rows: N rows.
+      event_weights: the weight of each kind of event.
+      replicas: their workers share the rows; all get the result of one process.
+      on_chunk: called before each chunk; an exception from it ends the measurement.
 
     Raises:
       ValueError: a score is NaN or infinite.
@@ -95,7 +96,7 @@ def rating_mse(
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     sums = np.zeros(len(starts))
     for number in range(worker, len(starts), workers):
-        look()
+        on_chunk()
         chunk = slice(starts[number], starts[number] + _CHUNK_ROWS)
         scores = score(tf.constant(rows.visitor[chunk]), tf.constant(rows.item[chunk])).numpy()
         sums[number] = np.sum((scores.astype(np.float64) - weights[rows.event[chunk]]) ** 2)
@@ -104,6 +105,6 @@ def rating_mse(
     mse = float(sums.sum() / len(rows))
     if not np.isfinite(mse):
         raise ValueError(
-            "predicted weights are not finite: the model has diverged; train it anew with a smaller learning rate"
+            "predicted weights are not finite: the model has diverged; train it again with a lower learning rate"
         )
     return mse

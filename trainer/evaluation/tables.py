@@ -1,48 +1,54 @@
-"""An evaluation as Markdown tables for people: systems by metrics, the best of each in bold."""
+"""Evaluations as text: Markdown tables of systems by metrics, and a short summary for a terminal."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Estimate = Mapping[str, float]
-"""`value`; where there is an interval, `low` and `high`; where there is a test against the first system, `p`."""
+"""`value`; `low` and `high` if it has an interval; `p` if it was tested against the first system."""
+
+Ranking = Mapping[str, Mapping[str, Estimate]]
+"""Systems to metrics to estimates; the model is the first system."""
 
 TABLE_METRICS = ("recall@20", "ndcg@20", "mrr@20", "recall@100", "coverage@20", "gini@20", "novelty@20")
-"""What a table shows; the file beside it has all."""
+"""The metrics of a table; `evaluation-SPLIT.json` has all."""
 
-GROUP_METRIC = "ndcg@20"
-"""What the table of groups shows."""
+MAIN_METRIC = "ndcg@20"
+"""The metric that stands for a ranking where there is room for one only."""
 
 SIGNIFICANT_P = 0.05
 FOOTNOTE = (
     f"[95% intervals], best in bold; † differs from the first system: paired bootstrap over visitors, "
-    f"p < {SIGNIFICANT_P}, each comparison by itself"
+    f"p < {SIGNIFICANT_P}, not corrected for multiple comparisons"
 )
+_SUMMARY_METRICS = {"ndcg@20": 24, "recall@20": 24, "mrr@20": 10, "coverage@20": 13}
+"""Metrics of the summary, and the width of their columns; those with room for it show their interval."""
 
 
-def ranking_table(systems: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """One row a system, one column a metric; intervals in brackets, the best in bold and † where there are any.
+def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
+    """A protocol's own ranking, seen items hidden or shown; None if it has no cases."""
+    ranking: Ranking | None = protocol["rankings"][protocol["primary"]]
+    return ranking
 
-    Without an interval stand coverage, Gini coefficient and novelty, of which more is not better: random rankings have
-    the most of the first and the last.
+
+def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
+    """The name of a protocol's other ranking, `seen_hidden` or `seen_shown`, and the ranking; None without cases."""
+    ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] != protocol["primary"]]
+    return name, ranking
+
+
+def ranking_table(systems: Ranking) -> str:
+    """One row per system, one column per metric; intervals in brackets, the best in bold, † for differences.
+
+    Coverage, Gini coefficient and novelty have no interval and no best: a random ranking has the highest coverage and
+    novelty.
     """
     metrics = [name for name in TABLE_METRICS if name in next(iter(systems.values()))]
     columns = [metric_cells([figures[name] for figures in systems.values()]) for name in metrics]
     return markdown_table(["system", *metrics], [list(row) for row in zip(systems, *columns, strict=True)])
 
 
-def group_table(groups: Mapping[str, Mapping[str, Any]]) -> str:
-    """One row a group, one column a system: `GROUP_METRIC` of the cases of the group."""
-    systems = list(next(iter(groups.values()))["ranking"])
-    rows = []
-    for name, group in groups.items():
-        cells = metric_cells([group["ranking"][system][GROUP_METRIC] for system in systems])
-        rows.append([name, str(group["cases"]), *cells])
-    return markdown_table([GROUP_METRIC, "cases", *systems], rows)
-
-
 def rating_table(ratings: Mapping[str, Any]) -> str:
-    """The squared errors of a model that predicts event weights, beside those of constants."""
+    """The squared errors of a model that predicts event weights, compared with those of constants."""
     rows = [
         [label, "–" if ratings[key] is None else f"{ratings[key]:.4f}"]
         for label, key in (
@@ -55,8 +61,64 @@ def rating_table(ratings: Mapping[str, Any]) -> str:
     return markdown_table(["event weights", f"{ratings['rows']} rows"], rows)
 
 
+def summary_text(result: Mapping[str, Any]) -> str:
+    """The results of `evaluate` for a terminal of 100 columns: a table of the model's main protocol, a line on others.
+
+    Args:
+      result: what `evaluate` returns.
+    """
+    name, others = result["main_protocol"], dict(result["protocols"])
+    protocol = others.pop(name)
+    head = f"Step {result['step']:,}, {result['split']} split, {_title(name)}"
+    lines = [f"{head}: no cases"]
+    ranking = primary_ranking(protocol)
+    if ranking is not None:
+        cases = "{cases:,} cases of {visitors:,} visitors, {catalogue_items:,} items".format_map(protocol["cases"])
+        lines = [f"{head}: {cases}", *_summary_table(ranking)]
+    for other, figures in others.items():
+        ranking = primary_ranking(figures)
+        lines.append(f"{_title(other).capitalize()}: {'no cases' if ranking is None else _compare_with_best(ranking)}")
+    if result["ratings"]:
+        skill = result["ratings"]["skill"]
+        lines.append(
+            f"Squared error on event weights: {result['ratings']['mse']:.4f}"
+            + ("" if skill is None else f", skill {skill:+.2f} over the training mean")
+        )
+    return "\n".join(lines)
+
+
+def _summary_table(ranking: Ranking) -> Iterable[str]:
+    width = max(map(len, ["system", *ranking])) + 2
+    titles = [metric.replace("ndcg", "NDCG").replace("mrr", "MRR") for metric in _SUMMARY_METRICS]
+    widths = list(_SUMMARY_METRICS.values())
+    header = zip(["  system", *titles], [width + 2, *widths], strict=True)
+    yield "".join(title.ljust(size) for title, size in header).rstrip()
+    for system, figures in ranking.items():
+        cells = [_summary_cell(figures[metric], size) for metric, size in _SUMMARY_METRICS.items()]
+        yield f"  {system.ljust(width)}{''.join(cells)}".rstrip()
+    yield f"[95% intervals]; † differs from {next(iter(ranking))}: paired bootstrap over visitors, p < {SIGNIFICANT_P}"
+
+
+def _summary_cell(estimate: Estimate, width: int) -> str:
+    mark = "†" if estimate.get("p", 1) < SIGNIFICANT_P else ""
+    has_room = width > len("0.000† [0.000, 0.000]")
+    interval = f" [{estimate['low']:.3f}, {estimate['high']:.3f}]" if has_room else ""
+    return f"{estimate['value']:.3f}{mark}{interval}".ljust(width)
+
+
+def _compare_with_best(ranking: Ranking) -> str:
+    """The model's main metric and that of the best baseline, in words."""
+    (model, own), *baselines = ((name, figures[MAIN_METRIC]["value"]) for name, figures in ranking.items())
+    best, value = max(baselines, key=lambda baseline: baseline[1])
+    return f"{model} has NDCG@20 {own:.3f}, the best baseline, {best}, {value:.3f}"
+
+
+def _title(protocol: str) -> str:
+    return protocol.replace("_", " ")
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up in a terminal too."""
+    """A Markdown table with aligned columns, so that it is readable in a terminal too."""
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -64,13 +126,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def for_terminal(tables: str) -> str:
-    """The tables with what is bold in Markdown bold on a terminal; columns still line up."""
-    return re.sub(r"\*\*([^*|]+)\*\*([^|]*)\|", "\033[1m\\1\033[0m\\2    |", tables)
-
-
 def metric_cells(estimates: Sequence[Estimate], digits: int = 4) -> list[str]:
-    """The cells of one metric, of all systems: the best in bold, † where one differs from the first."""
+    """The cells of one metric, one per system: the best in bold, † where it differs from the first."""
     best = max(estimate["value"] for estimate in estimates)
     return [_cell(one, digits, is_best=one["value"] == best > 0) for one in estimates]
 

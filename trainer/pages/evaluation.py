@@ -9,6 +9,7 @@ from typing import Any
 from common.report import charts, run_charts
 from common.report.page import Block, Cell, Columns, Facts, Note, Page, Part, Picture, Section, Table
 from contract.schema import Split
+from trainer.evaluation.tables import primary_ranking, secondary_ranking
 
 Figures = Mapping[str, Any]
 """`evaluation-SPLIT.json`, or a part of it."""
@@ -40,8 +41,9 @@ def _sections(split: Split, figures: Figures) -> list[Section]:
     sections = [Section(f"{str(split).title()} split", _head(figures))]
     for name, protocol in figures["protocols"].items():
         title = f"{name.replace('_', ' ').capitalize()} ({split})"
-        if protocol["ranking"]:
-            sections.append(Section(title, _protocol(f"{split}-{name}", protocol)))
+        ranking = primary_ranking(protocol)
+        if ranking:
+            sections.append(Section(title, _protocol(f"{split}-{name}", protocol, ranking)))
             if protocol.get("samples"):
                 sections.append(Section(f"{title}: visitors", _visitors(protocol["samples"])))
         else:
@@ -91,7 +93,7 @@ def _ratings(split: str, ratings: Figures) -> Picture:
     )
 
 
-def _protocol(key: str, protocol: Figures) -> list[Part]:
+def _protocol(key: str, protocol: Figures, ranking: Figures) -> list[Part]:
     cases = protocol["cases"]
     facts = Facts(
         [
@@ -108,21 +110,16 @@ def _protocol(key: str, protocol: Figures) -> list[Part]:
     parts: list[Part] = [
         Note(f"Relevant: {protocol['protocol']}."),
         facts,
-        _ranking(key, "Systems by metric", protocol["ranking"], _METRICS),
-        _ranking(f"{key}-exposure", "Coverage and popularity of what is recommended", protocol["ranking"], _EXPOSURE),
+        _ranking(key, "Systems by metric", ranking, _METRICS),
+        _ranking(f"{key}-exposure", "Coverage and popularity of what is recommended", ranking, _EXPOSURE),
     ]
-    if protocol["ranking_otherwise"]:
-        parts.append(
-            _ranking(
-                f"{key}-otherwise",
-                f"Systems by metric, seen items {'shown' if protocol['hides_seen'] else 'hidden'}",
-                protocol["ranking_otherwise"],
-                _METRICS,
-            )
-        )
+    name, secondary = secondary_ranking(protocol)
+    if secondary:
+        title = f"Systems by metric, {name.replace('_', ' items ')}"
+        parts.append(_ranking(f"{key}-{name}", title, secondary, _METRICS))
     if protocol.get("pairs"):
-        parts.append(_pairs(list(protocol["ranking"]), protocol["pairs"][_METRICS[0]]))
-    return [*parts, *_groups(key, protocol["groups"]), _all_figures(protocol["ranking"])]
+        parts.append(_pairs(list(ranking), protocol["pairs"][_METRICS[0]]))
+    return [*parts, *_groups(key, protocol["groups"]), _all_figures(ranking)]
 
 
 def _ranking(key: str, title: str, systems: Figures, metrics: Sequence[str]) -> Picture:

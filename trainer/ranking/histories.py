@@ -1,4 +1,4 @@
-"""What visitors had done when they were to be recommended something.
+"""Histories: the rows of visitors before the moment of a recommendation.
 
 Shapes: N rows, V histories, B histories of a chunk, H the longest history of a chunk.
 """
@@ -12,21 +12,22 @@ from contract.timelines import TimelineRows
 
 @dataclass(frozen=True, kw_only=True)
 class Histories:
-    """V histories, each a stretch of one log of rows: a timeline's many moments share its rows instead of copying them.
-
-    item, event, timestamp_ms   [N] int64: rows, each timeline in order of time
-    begins, ends                [V] int64: history v is the rows begins[v] … ends[v] - 1, oldest first
-    """
+    """V histories, as ranges of rows: the moments of a timeline share its rows instead of copying them."""
 
     item: np.ndarray
+    """[N] int64, rows of timelines, each in order of time."""
     event: np.ndarray
+    """[N] int64 indices into EVENT_KINDS."""
     timestamp_ms: np.ndarray
+    """[N] int64."""
     begins: np.ndarray
+    """[V] int64: history v starts at row begins[v], its oldest one."""
     ends: np.ndarray
+    """[V] int64: history v ends before row ends[v]."""
 
     @classmethod
     def from_rows(cls, rows: TimelineRows, begins: np.ndarray, ends: np.ndarray) -> "Histories":
-        """Histories out of rows [N] and the begins and ends [V] of the stretches."""
+        """Histories from rows [N] and the begins and ends [V] of their ranges."""
         return cls(item=rows.item, event=rows.event, timestamp_ms=rows.timestamp_ms, begins=begins, ends=ends)
 
     def __len__(self) -> int:
@@ -37,12 +38,12 @@ class Histories:
         """[V] int64."""
         return self.ends - self.begins
 
-    def take(self, places: np.ndarray) -> "Histories":
-        """The histories at `places`, in that order."""
-        return replace(self, begins=self.begins[places], ends=self.ends[places])
+    def take(self, indices: np.ndarray) -> "Histories":
+        """The histories at `indices`, in that order."""
+        return replace(self, begins=self.begins[indices], ends=self.ends[indices])
 
     def padded(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Items, events and timestamps [B, H] of histories begin … end-1, filled from the left, 0 behind an end."""
+        """Items, events and timestamps [B, H] of histories begin … end - 1, padded with 0 on the right."""
         lengths = self.lengths[begin:end]
         offset = np.arange(lengths.max(initial=0))
         is_entry = offset < lengths[:, None]

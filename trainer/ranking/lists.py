@@ -1,4 +1,4 @@
-"""Many lists of different lengths, kept end to end.
+"""Lists of different lengths in one array.
 
 Shapes: V lists, N entries in all, B lists of a chunk, L the longest list of a chunk.
 """
@@ -10,18 +10,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Lists:
-    """V lists of integers.
-
-    values   [N] int64: the entries, list after list
-    starts   [V + 1] int64: list v is values[starts[v]:starts[v + 1]]
-    """
+    """V lists of integers."""
 
     values: np.ndarray
+    """[N] int64: the entries of all lists, in order of the lists."""
     starts: np.ndarray
+    """[V + 1] int64: list v is values[starts[v]:starts[v + 1]]."""
 
     @classmethod
     def from_pairs(cls, owner: np.ndarray, values: np.ndarray, num_lists: int) -> "Lists":
-        """Lists out of entries [N] and the list each belongs to, [N], non-decreasing."""
+        """Lists from entries [N] and the index of the list of each entry [N], non-decreasing."""
         return cls(values, np.searchsorted(owner, np.arange(num_lists + 1)))
 
     def __len__(self) -> int:
@@ -34,19 +32,19 @@ class Lists:
 
     @property
     def owner(self) -> np.ndarray:
-        """[N] int64: the list that each entry belongs to."""
+        """[N] int64: the index of the list of each entry."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
-    def take(self, places: np.ndarray) -> "Lists":
-        """The lists at `places`, in that order."""
-        lengths = self.lengths[places]
+    def take(self, indices: np.ndarray) -> "Lists":
+        """The lists at `indices`, in that order."""
+        lengths = self.lengths[indices]
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        # entry n of the result lies n - starts[its list] behind the begin of its list in the original
-        entries = np.arange(starts[-1]) + np.repeat(self.starts[places] - starts[:-1], lengths)
+        # shifts each list from its start in the result to its start in the original
+        entries = np.arange(starts[-1]) + np.repeat(self.starts[indices] - starts[:-1], lengths)
         return Lists(self.values[entries], starts)
 
     def padded(self, begin: int, end: int) -> np.ndarray:
-        """[B, L] int64: lists begin … end-1, filled from the left, 0 behind the end of a list."""
+        """[B, L] int64: lists begin … end - 1, padded with 0 on the right."""
         lengths = self.lengths[begin:end]
         is_entry = np.arange(lengths.max(initial=0)) < lengths[:, None]
         matrix = np.zeros(is_entry.shape, np.int64)

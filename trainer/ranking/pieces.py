@@ -1,7 +1,7 @@
-"""The best items of the whole catalogue, exactly, where a model can score it a piece at a time.
+"""The best items of the whole catalogue, exactly, for models that can score it a piece at a time.
 
-The scores of a piece stay in the cache, and more visitors share one reading of the items' vectors: faster than whole
-rows (docs/evaluation.md), in memory that does not grow with the catalogue.
+The scores of a piece fit in the cache, and more visitors share one read of the item vectors. This is faster than
+scoring whole rows (docs/evaluation.md), and its memory does not grow with the catalogue.
 
 Shapes: B visitors of a chunk, I items, P items of a piece, K list.
 """
@@ -10,27 +10,30 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.models.interface import PieceScorer, Queries, Scorer
-from trainer.ranking.topk import TopItems, best_blocks, chunk_size, hide, refuse_not_finite, top_k, visible_scores
+from trainer.ranking.topk import TopItems, best_blocks, check_finite, chunk_size, hide, top_k, visible_scores
 
 CPU_SHAPE = (1024, 4096)
 GPU_SHAPE = (1024, 65536)
-"""Visitors and items whose scores are held at once: 16 MiB for a CPU's cache, 256 MiB on a GPU (not measured there)."""
+"""Visitors and items of a block of scores: 16 MiB to fit a CPU's cache, 256 MiB on a GPU (not measured there)."""
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
-    """B for which `best_items` is fast, and its scores fit in memory."""
+    """B for which `best_items` is fast and its scores fit in memory."""
     return _shape()[0] if isinstance(scorer, PieceScorer) else chunk_size(num_items)
 
 
 def best_items(scorer: Scorer, queries: Queries, k: int, num_items: int, *, is_seen_hidden: bool = True) -> TopItems:
-    """The K best of the catalogue for each query; among equals the lower index, which is the more frequent item.
+    """The K best of the catalogue for each query; ties go to the lower index, which is the more frequent item.
 
     Args:
-      k: at most I.
-      is_seen_hidden: items of the history are not among them.
+      scorer: the model.
+      queries: B queries.
+      k: K, at most I.
+      num_items: I.
+      is_seen_hidden: whether items of the history are excluded.
 
     Raises:
-      tf.errors.InvalidArgumentError: a score is NaN or infinite; see `topk.refusing_diverged`.
+      tf.errors.InvalidArgumentError: a score is NaN or infinite; see `topk.translate_divergence_errors`.
     """
     piece = _shape()[1]
     if not isinstance(scorer, PieceScorer) or num_items <= piece:
@@ -38,7 +41,7 @@ def best_items(scorer: Scorer, queries: Queries, k: int, num_items: int, *, is_s
     score = scorer.piece_scores(queries)
 
     def merge(best: TopItems, begin: tf.Tensor | int, size: int) -> TopItems:
-        scores = refuse_not_finite(score(begin, size))
+        scores = check_finite(score(begin, size))
         if is_seen_hidden:
             scores = hide(scores, queries.history - tf.cast(begin, tf.int64), queries.history_length)
         return _merge(best, scores, tf.cast(begin, tf.int64))
@@ -56,15 +59,15 @@ def best_items(scorer: Scorer, queries: Queries, k: int, num_items: int, *, is_s
 
 
 def _merge(best: TopItems, scores: tf.Tensor, begin: tf.Tensor) -> TopItems:
-    """The K best of what was found before and of the scores [B, P] of the items from `begin` on.
+    """The K best of the best so far and the scores [B, P] of the items from `begin` on.
 
-    An item of the piece comes in only if it scores higher than the K-th so far: among equals the earlier one stays. So
-    only blocks whose maximum is higher are looked into, and they are the fewer the more pieces there were.
+    An item of the piece is added only if it scores higher than the K-th so far, because ties go to the earlier one. So
+    only blocks with a higher maximum are read, and these get fewer with every piece.
     """
     k = best.score.shape[1]
     item, score = best_blocks(scores, k, above=best.score[:, -1:])
-    values, place = tf.math.top_k(tf.concat([best.score, score], axis=1), k)
-    return TopItems(tf.gather(tf.concat([best.item, item + begin], axis=1), place, batch_dims=1), values)
+    values, index = tf.math.top_k(tf.concat([best.score, score], axis=1), k)
+    return TopItems(tf.gather(tf.concat([best.item, item + begin], axis=1), index, batch_dims=1), values)
 
 
 def _shape() -> tuple[int, int]:

@@ -14,7 +14,15 @@ from contract.manifest import Manifest
 from contract.schema import EVENT_KINDS, Split, SplitMethod, Vocabulary
 from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig, SquaredErrorConfig
-from trainer.evaluation.tables import FOOTNOTE, GROUP_METRIC, SIGNIFICANT_P, markdown_table, ranking_table, rating_table
+from trainer.evaluation.tables import (
+    FOOTNOTE,
+    MAIN_METRIC,
+    SIGNIFICANT_P,
+    markdown_table,
+    primary_ranking,
+    ranking_table,
+    rating_table,
+)
 from trainer.models.build import describe_model
 from trainer.models.description import ModelDescription
 from trainer.runs.record import RunRecord
@@ -183,13 +191,14 @@ def _measured(figures: Figures) -> Iterable[str]:
     yield from (f"**{note}**" for note in figures["notes"])
     for name, protocol in figures["protocols"].items():
         title = f"### {name.replace('_', ' ').capitalize()} ({figures['split']})"
-        if protocol["ranking"] is None:
+        ranking = primary_ranking(protocol)
+        if ranking is None:
             yield f"{title}\n\n{protocol['protocol']}: nobody to rank for."
             continue
         counts = "{cases:,} cases of {visitors:,} visitors".format_map(protocol["cases"])
         yield f"{title}\n\nRelevant: {protocol['protocol']}. {counts}."
-        yield ranking_table(protocol["ranking"])
-        yield _beside_the_best(protocol["ranking"])
+        yield ranking_table(ranking)
+        yield _beside_the_best(ranking)
     if figures["ratings"]:
         yield f"### Squared error on event weights ({figures['split']})\n\n{rating_table(figures['ratings'])}"
 
@@ -197,12 +206,12 @@ def _measured(figures: Figures) -> Iterable[str]:
 def _beside_the_best(ranking: Figures) -> str:
     """The model beside the best baseline, in words."""
     (model, own), *others = ranking.items()
-    best, figures = max(others, key=lambda system: system[1][GROUP_METRIC]["value"])
-    value, other = own[GROUP_METRIC]["value"], figures[GROUP_METRIC]["value"]
+    best, figures = max(others, key=lambda system: system[1][MAIN_METRIC]["value"])
+    value, other = own[MAIN_METRIC]["value"], figures[MAIN_METRIC]["value"]
     verdict = "above" if value > other else "below" if value < other else "equal to"
-    is_told_apart = figures[GROUP_METRIC]["p"] < SIGNIFICANT_P
+    is_told_apart = figures[MAIN_METRIC]["p"] < SIGNIFICANT_P
     return (
-        f"{GROUP_METRIC} of {model} is {value:.4f}, {verdict} the best baseline's ({best}: {other:.4f})"
+        f"{MAIN_METRIC} of {model} is {value:.4f}, {verdict} the best baseline's ({best}: {other:.4f})"
         f"{'' if is_told_apart else '; the two cannot be told apart by these cases'}."
     )
 
@@ -249,9 +258,10 @@ def _limits_measured(subject: Subject) -> Iterable[str]:
     """What the evaluations tell of its bias to the popular, and of what they could not measure."""
     for figures in subject.evaluations.values():
         for name, protocol in figures["protocols"].items():
-            if protocol["ranking"] is None:
+            ranking = primary_ranking(protocol)
+            if ranking is None:
                 continue
-            (_, own), *_ = protocol["ranking"].items()
+            own = next(iter(ranking.values()))
             shown = f"{own['coverage@20']['value']:.1%} of the catalogue, unevenly: Gini {own['gini@20']['value']:.3f}"
             unknown = protocol["cases"]["unknown_item_share"]
             yield (

@@ -32,15 +32,15 @@ def test_a_popularity_model_validates_the_evaluator():
     np.testing.assert_allclose(measured.by_case["mrr@3"], [1 / 2, 1 / 3])
 
 
-def test_recently_popular_breaks_its_ties_by_all_events():
-    # recent: item 2 twice, items 0 and 3 once, item 1 never; of 0 and 3 the latter has more events in all
+def test_recently_popular_breaks_ties_by_all_events():
+    # recent: item 2 twice, items 0 and 3 once, item 1 never; of 0 and 3, the latter has more events in total
     scorer = recently_popular(np.array([4, 90, 2, 7]), np.array([1, 0, 2, 1]))
     assert order(scorer) == [2, 3, 0, 1]
     scores = recently_popular(np.array([4, 4]), np.array([1, 1])).catalogue_scores(queries_of([0])).numpy()
     assert scores[0, 0] == scores[0, 1]
 
 
-def test_recent_counts_are_those_of_the_last_days_of_training_alone(tmp_path):
+def test_recent_counts_include_only_the_last_days_of_the_training_split(tmp_path):
     dataset = build_dataset(
         str(tmp_path / "dataset"),
         train=[
@@ -56,7 +56,7 @@ def test_recent_counts_are_those_of_the_last_days_of_training_alone(tmp_path):
     np.testing.assert_array_equal(recent_item_counts(dataset), [0, 2])
 
 
-def test_random_rankings_differ_by_case_and_not_by_chunk():
+def test_random_rankings_differ_by_visitor_but_not_by_chunk():
     scorer = RandomOrder(50, seed=7)
     together = scorer.catalogue_scores(queries_of([3, 4])).numpy()
     assert not np.allclose(together[0], together[1])
@@ -64,13 +64,13 @@ def test_random_rankings_differ_by_case_and_not_by_chunk():
     assert not np.allclose(RandomOrder(50, seed=8).catalogue_scores(queries_of([3])).numpy()[0], together[0])
 
 
-def test_random_finds_what_chance_finds():
+def test_random_has_the_hit_rate_of_chance():
     cases = cases_of([[0]] * 400, [[1]] * 400, num_items=21)
     # one relevant of 20 visible items, a list of five: one hit in four, standard error 0.022
     assert abs(evaluate_scorer(RandomOrder(21, seed=1), cases, [5]).mean("hit_rate@5") - 0.25) < 0.07
 
 
-def test_every_baseline_is_built_from_a_dataset(tmp_path):
+def test_all_baselines_are_built_from_a_dataset(tmp_path):
     dataset = build_dataset(
         str(tmp_path / "dataset"),
         train=[("anna", "b", "view", 0), ("anna", "b", "addtocart", 1), ("anna", "a", "view", 2)],

@@ -11,11 +11,11 @@ from tests.trainer.ranking.fakes import cases_of
 from trainer.evaluation.cases import build_cases, next_items, returning_visitors
 
 NUM_ITEMS = 10
-UNKNOWN = 10  # an item that the vocabulary lacks
+UNKNOWN = 10  # an item that is not in the vocabulary
 
 
 def rows_of(*timelines):
-    """Rows of (visitor, items before the cut, items after it)."""
+    """Timeline rows from (visitor, items before the cut, items after it)."""
     columns = [
         (visitor, position, item, 0, position, is_target)
         for visitor, before, after in timelines
@@ -32,45 +32,45 @@ def items_of(history):
     return [history.item[begin:end].tolist() for begin, end in zip(history.begins, history.ends, strict=True)]
 
 
-def test_relevant_are_the_distinct_new_items_and_the_history_keeps_order_and_repetitions():
+def test_relevant_items_are_distinct_and_new_and_the_history_keeps_order_and_repetitions():
     cases = returning_visitors(rows_of((4, [3, 1, 3], [7, 1, 5, 7])), NUM_ITEMS)
     np.testing.assert_array_equal(cases.visitor, [4])
     assert items_of(cases.history) == [[3, 1, 3]]
     assert lists(cases.relevant) == [[5, 7]]
-    # where seen items are shown, item 1 is to be found again
-    assert lists(cases.relevant_otherwise) == [[1, 5, 7]]
-    assert lists(cases.take(np.array([0])).relevant_otherwise) == [[1, 5, 7]]
+    # where seen items are shown, item 1 is relevant again
+    assert lists(cases.secondary_relevant) == [[1, 5, 7]]
+    assert lists(cases.take(np.array([0])).secondary_relevant) == [[1, 5, 7]]
 
 
-def test_visitors_without_history_or_without_new_items_are_left_out_and_counted():
+def test_visitors_without_history_or_new_items_are_skipped_and_counted():
     cases = returning_visitors(
         rows_of((0, [], [1]), (1, [2], [2]), (2, [3], [4]), (3, [3], [UNKNOWN]), (5, [6], [])), NUM_ITEMS
     )
     np.testing.assert_array_equal(cases.visitor, [2])
     assert items_of(cases.history) == [[3]]
     assert cases.num_without_history == 1  # visitor 0
-    assert cases.num_without_relevant == 2  # visitors 1 and 3; visitor 5 did nothing after the cut
+    assert cases.num_without_relevant == 2  # visitors 1 and 3; visitor 5 has no event after the cut
 
 
-def test_the_share_of_rows_with_unknown_items_is_that_of_returning_visitors():
+def test_the_unknown_item_share_is_over_the_rows_of_returning_visitors():
     cases = returning_visitors(rows_of((0, [1], [UNKNOWN, 2, 3, UNKNOWN]), (1, [], [UNKNOWN] * 5)), NUM_ITEMS)
     assert cases.unknown_item_share == pytest.approx(2 / 4)
     assert lists(cases.relevant) == [[2, 3]]
 
 
-def test_neighbours_of_one_out_of_vocabulary_bucket_are_different_visitors():
+def test_visitors_of_the_same_out_of_vocabulary_bucket_have_separate_cases():
     cases = returning_visitors(rows_of((99, [1], [2]), (99, [2], [3])), NUM_ITEMS)
     np.testing.assert_array_equal(cases.visitor, [99, 99])
     assert items_of(cases.history) == [[1], [2]]
     assert lists(cases.relevant) == [[2], [3]]
 
 
-def test_rows_without_a_single_case_give_none():
+def test_rows_without_a_returning_visitor_have_no_cases():
     assert len(returning_visitors(rows_of((0, [], [1])), NUM_ITEMS)) == 0
     assert len(returning_visitors(TimelineRows.concatenate([]), NUM_ITEMS)) == 0
 
 
-def test_a_dataset_gives_the_cases_of_the_split_asked_for(tmp_path):
+def test_cases_are_those_of_the_requested_split(tmp_path):
     dataset = build_dataset(
         str(tmp_path / "dataset"),
         train=[("anna", "a"), ("bob", "b", "view", 1)],
@@ -81,20 +81,20 @@ def test_a_dataset_gives_the_cases_of_the_split_asked_for(tmp_path):
     )
     validation, test = build_cases(dataset, Split.VALIDATION), build_cases(dataset, Split.TEST)
     assert (items_of(validation.history), lists(validation.relevant)) == ([[0]], [[1]])
-    # asked for when the window begins
+    # the moment is the start of the window
     assert (validation.timestamp_ms.tolist(), test.timestamp_ms.tolist()) == ([10], [20, 20])
     assert test.history.timestamp_ms[test.history.begins[0] : test.history.ends[0]].tolist() == [0, 10]
-    # before the test cut anna has touched a and b: the validation window is history by then
+    # the validation window is before the test cut, so it is part of the history: anna has touched a and b
     assert (items_of(test.history), lists(test.relevant)) == ([[0, 1], [1]], [[2], [0]])
 
 
-def test_a_split_that_the_dataset_lacks_is_refused(tmp_path):
+def test_a_missing_split_raises(tmp_path):
     dataset = build_dataset(str(tmp_path / "dataset"), train=[("anna", "a")], visitors=["anna"], items=["a"])
     with pytest.raises(ContractError, match="no test split"):
         build_cases(dataset, Split.TEST)
 
 
-def test_a_sample_keeps_the_order_and_the_lists_of_what_it_keeps():
+def test_a_sample_keeps_the_order_and_the_lists_of_its_cases():
     cases = cases_of([[v] for v in range(50)], [[v + 50] for v in range(50)], num_items=100)
     sample = cases.sample(20, seed=3)
     assert len(sample) == 20
@@ -105,7 +105,7 @@ def test_a_sample_keeps_the_order_and_the_lists_of_what_it_keeps():
 
 
 def test_a_sample_takes_all_cases_of_a_visitor_or_none():
-    # three cases of each of 20 visitors: 31 of 60 hold ten visitors
+    # 20 visitors with three cases each: ten visitors fit into 31 cases
     timelines = [(v, [0], [1, 2, 3]) for v in range(20)]
     sample = next_items(rows_of(*timelines), NUM_ITEMS).sample(31, seed=0)
     assert len(sample) == 30
@@ -113,11 +113,11 @@ def test_a_sample_takes_all_cases_of_a_visitor_or_none():
     assert np.bincount(sample.timeline).max() == 3
     np.testing.assert_array_equal(sample.relevant.values, [1, 2, 3] * 10)
     assert sample.is_kind.shape == (30, 3)
-    # less than a visitor has: he is taken whole
+    # a size below the cases of one visitor: the visitor is taken whole
     assert len(next_items(rows_of(*timelines), NUM_ITEMS).sample(2, seed=0)) == 3
 
 
-def test_the_kinds_of_a_relevant_item_are_those_of_its_events_in_the_window():
+def test_a_relevant_item_has_the_kinds_of_its_events_in_the_window():
     rows = rows_of((0, [1], [2, 3, 2, 1]))
     rows.event[:] = [2, 0, 1, 2, 1]
     cases = returning_visitors(rows, NUM_ITEMS)
@@ -128,15 +128,15 @@ def test_the_kinds_of_a_relevant_item_are_those_of_its_events_in_the_window():
     assert cases.is_new.all()
 
 
-def test_each_target_with_a_history_is_a_next_item_given_all_rows_before_it():
+def test_each_target_row_with_earlier_rows_is_a_next_item_case():
     rows = rows_of((4, [3], [3, UNKNOWN, 5]), (6, [], [7, 8]), (8, [1, 2], []))
     rows.event[:] = [0, 1, 0, 2, 0, 0, 0, 0]
     cases = next_items(rows, NUM_ITEMS)
     np.testing.assert_array_equal(cases.visitor, [4, 4, 6])
     np.testing.assert_array_equal(cases.timeline, [0, 0, 1])
-    # the unknown item cannot be found, but is part of the history of item 5
+    # the unknown item is not a case, but is in the history of item 5
     assert items_of(cases.history) == [[3], [3, 3, UNKNOWN], [7]]
-    assert lists(cases.relevant) == lists(cases.relevant_otherwise) == [[3], [5], [8]]
+    assert lists(cases.relevant) == lists(cases.secondary_relevant) == [[3], [5], [8]]
     np.testing.assert_array_equal(cases.timestamp_ms, [1, 3, 1])
     np.testing.assert_array_equal(cases.is_kind, [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
     # item 3 is a return
@@ -146,7 +146,7 @@ def test_each_target_with_a_history_is_a_next_item_given_all_rows_before_it():
     assert cases.unknown_item_share == pytest.approx(1 / 4)
 
 
-def test_no_rows_give_no_next_items():
+def test_no_rows_have_no_next_item_cases():
     assert len(next_items(TimelineRows.concatenate([]), NUM_ITEMS)) == 0
     assert len(next_items(rows_of((0, [1], [])), NUM_ITEMS)) == 0
 
@@ -156,14 +156,14 @@ ITEMS_OF_A_TIMELINE = st.lists(st.integers(0, UNKNOWN), max_size=5)
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(ITEMS_OF_A_TIMELINE, ITEMS_OF_A_TIMELINE).filter(any), min_size=1, max_size=6))
-def test_histories_never_hold_the_target_or_a_later_row(timelines):
+def test_histories_never_contain_the_target_or_a_later_row(timelines):
     rows = rows_of(*((visitor, before, after) for visitor, (before, after) in enumerate(timelines)))
     cases = next_items(rows, NUM_ITEMS)
     expected = [
-        ((before + after)[:place], (before + after)[place])
+        ((before + after)[:position], (before + after)[position])
         for before, after in timelines
-        for place in range(len(before), len(before + after))
-        if place and (before + after)[place] != UNKNOWN
+        for position in range(len(before), len(before + after))
+        if position and (before + after)[position] != UNKNOWN
     ]
     assert list(zip(items_of(cases.history), cases.relevant.values.tolist(), strict=True)) == expected
     assert cases.is_new.tolist() == [target not in history for history, target in expected]

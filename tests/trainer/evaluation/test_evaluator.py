@@ -17,7 +17,7 @@ NUM_ITEMS = 40
 
 
 def random_cases(generator, num_visitors):
-    """Histories of up to 12 items, some unknown; up to 6 relevant items, none of the history."""
+    """Histories of up to 12 items, some unknown, and up to 6 relevant items that are not in the history."""
     history, relevant = [], []
     for _ in range(num_visitors):
         seen = generator.integers(0, NUM_ITEMS + 3, size=generator.integers(1, 13))
@@ -30,38 +30,40 @@ def random_cases(generator, num_visitors):
 @pytest.mark.parametrize("levels", [3, 1000])
 @pytest.mark.parametrize("ks", [(1, 5), (10, NUM_ITEMS), (7, NUM_ITEMS + 20)])
 @pytest.mark.parametrize("hides_seen", [True, False])
-def test_the_evaluator_equals_a_slow_plain_one(levels, ks, hides_seen):
-    """Three levels of score make ties the rule, at the end of the list too."""
+def test_the_evaluator_equals_a_slow_simple_one(levels, ks, hides_seen):
+    """With three levels of scores, most items tie, also at the end of the list."""
     generator = np.random.default_rng(0)
     history, relevant = random_cases(generator, num_visitors=23)
     scores = generator.integers(0, levels, size=(23, NUM_ITEMS)).astype(np.float32)
-    # where seen items are shown otherwise, some of them are to be found as well
+    # if the secondary ranking shows seen items, some of them are relevant too
     again = [[item for item in seen[:2] if item < NUM_ITEMS] if hides_seen else [] for seen in history]
-    relevant_otherwise = [sorted({*new, *old}) for new, old in zip(relevant, again, strict=True)]
+    secondary_relevant = [sorted({*new, *old}) for new, old in zip(relevant, again, strict=True)]
     cases = dataclasses.replace(
         cases_of(history, relevant, NUM_ITEMS),
         hides_seen=hides_seen,
-        relevant_otherwise=lists_of(relevant_otherwise),
+        secondary_relevant=lists_of(secondary_relevant),
     )
-    # scores of four visitors at a time: the last chunk is not full
-    measured = Evaluator(TableScorer(scores), cases, ks, scores_bytes=4 * NUM_ITEMS * 4, is_both_ways=True).measure()
-    otherwise = metric_values(measured.ranks_otherwise, measured.ks)
+    # chunks of four visitors: the last one is not full
+    measured = Evaluator(TableScorer(scores), cases, ks, scores_bytes=4 * NUM_ITEMS * 4, with_secondary=True).measure()
+    secondary = metric_values(measured.secondary_ranks, measured.ks)
     seen = [set(items) for items in history]
-    hidden, hidden_otherwise = (seen, [set()] * 23) if hides_seen else ([set()] * 23, seen)
+    hidden, secondary_hidden = (seen, [set()] * 23) if hides_seen else ([set()] * 23, seen)
     for k in ks:
-        ways = ((measured.by_case, hidden, relevant), (otherwise, hidden_otherwise, relevant_otherwise))
-        for values, hides, right in ways:
-            expected = [plain_metrics(scores[v], hides[v], set(right[v]), k) for v in range(23)]
+        rankings = ((measured.by_case, hidden, relevant), (secondary, secondary_hidden, secondary_relevant))
+        for values, hides, targets in rankings:
+            expected = [plain_metrics(scores[v], hides[v], set(targets[v]), k) for v in range(23)]
             for name in expected[0]:
                 np.testing.assert_allclose(values[name], [row[name] for row in expected], err_msg=name)
         lists = [plain_list(scores[v], hidden[v], k) for v in range(23)]
-        times = np.bincount([item for shown in lists for item in shown], minlength=NUM_ITEMS)
-        np.testing.assert_array_equal(measured.shown[k], times)
-        assert coverage(measured.shown[k]) == pytest.approx(len(np.unique(np.concatenate(lists))) / NUM_ITEMS)
+        times = np.bincount([item for items in lists for item in items], minlength=NUM_ITEMS)
+        np.testing.assert_array_equal(measured.times_recommended[k], times)
+        assert coverage(measured.times_recommended[k]) == pytest.approx(
+            len(np.unique(np.concatenate(lists))) / NUM_ITEMS
+        )
 
 
-def test_next_items_equal_those_of_a_slow_plain_evaluator(tmp_path):
-    """Random timelines over few items, so that returns and unknown items are common; scores by visitor."""
+def test_next_items_equal_those_of_a_slow_simple_evaluator(tmp_path):
+    """Random timelines over few items, so that returns and unknown items are frequent; scores depend on the visitor."""
     generator = np.random.default_rng(1)
     items = [f"i{item}" for item in range(8)]
     events = [
@@ -77,53 +79,53 @@ def test_next_items_equal_those_of_a_slow_plain_evaluator(tmp_path):
     )
     scores = generator.integers(0, 6, size=(5, 8)).astype(np.float32)
     cases = build_cases(dataset, Split.TEST, next_items)
-    measured = Evaluator(TableScorer(scores), cases, [3], is_both_ways=True).measure()
-    otherwise = metric_values(measured.ranks_otherwise, measured.ks)
+    measured = Evaluator(TableScorer(scores), cases, [3], with_secondary=True).measure()
+    secondary = metric_values(measured.secondary_ranks, measured.ks)
     timelines = [[int(item[1:]) for name, item, _, _ in events if name == f"v{v}"] for v in range(5)]
-    place = {v: sum(name == f"v{v}" for name, *_ in events[:50]) for v in range(5)}
+    seen_rows = {v: sum(name == f"v{v}" for name, *_ in events[:50]) for v in range(5)}
     expected, expected_new = {}, {}
     for name, item, _, _ in events[50:]:
         visitor, target = int(name[1:]), int(item[1:])
-        seen = set(timelines[visitor][: place[visitor]])
-        place[visitor] += 1
+        seen = set(timelines[visitor][: seen_rows[visitor]])
+        seen_rows[visitor] += 1
         if seen and target < 8:
             expected.setdefault(visitor, []).append(plain_metrics(scores[visitor], set(), {target}, 3))
             if target not in seen:
                 expected_new.setdefault(visitor, []).append(plain_metrics(scores[visitor], seen, {target}, 3))
     for visitor in range(5):
-        is_his = cases.visitor == visitor
+        is_own = cases.visitor == visitor
         for metric in ("recall@3", "ndcg@3", "mrr@3", "hit_rate@3"):
-            values = measured.by_case[metric][is_his]
+            values = measured.by_case[metric][is_own]
             np.testing.assert_allclose(values, [row[metric] for row in expected[visitor]])
-            values = otherwise[metric][is_his & cases.is_new]
+            values = secondary[metric][is_own & cases.is_new]
             np.testing.assert_allclose(values, [row[metric] for row in expected_new.get(visitor, [])])
 
 
-def test_a_constant_scorer_finds_nothing_though_it_has_the_catalogues_order():
-    """Item 0 heads the catalogue, and a stable sort would find it."""
+def test_a_constant_scorer_has_no_hits():
+    """A stable sort would rank item 0 first, because it is the first of the catalogue."""
     measured = evaluate_scorer(TableScorer(np.zeros((1, 30))), cases_of([[1]], [[0]], 30), [10])
     assert measured.mean("hit_rate@10") == 0
-    # of 29 visible items all tie: 28 others stand before it, so that only the whole catalogue holds it
+    # all 29 visible items tie, so 28 others are ranked before it, and only the whole catalogue contains it
     whole = evaluate_scorer(TableScorer(np.zeros((1, 30))), cases_of([[1]], [[0]], 30), [28, 29])
     assert whole.mean("hit_rate@28") == 0
     assert whole.mean("mrr@29") == pytest.approx(1 / 29)
 
 
-def test_tied_relevant_items_stand_behind_the_others_but_not_behind_each_other():
-    # items 0, 1, 2 tie; 1 and 2 are relevant: places 0 (irrelevant), then 1 and 2
+def test_tied_relevant_items_are_ranked_after_the_others_but_not_after_each_other():
+    # items 0, 1, 2 tie; 1 and 2 are relevant: rank 0 is irrelevant, then ranks 1 and 2
     measured = evaluate_scorer(TableScorer([[5, 5, 5, 0, 0]]), cases_of([[4]], [[1, 2]], 5), [2])
     assert measured.mean("recall@2") == pytest.approx(1 / 2)
     assert measured.mean("mrr@2") == pytest.approx(1 / 2)
 
 
-def test_seen_items_do_not_take_places_in_the_list():
-    # items 0 and 1 score higher than the relevant item 2, and are hidden: it comes first
+def test_hidden_items_take_no_ranks():
+    # items 0 and 1 score higher than the relevant item 2, but are hidden, so it is first
     measured = evaluate_scorer(TableScorer([[9, 8, 7, 6]]), cases_of([[0, 1]], [[2]], 4), [1])
     assert measured.mean("ndcg@1") == 1
-    assert measured.shown[1].tolist() == [0, 0, 1, 0]
+    assert measured.times_recommended[1].tolist() == [0, 0, 1, 0]
 
 
-def test_an_evaluator_measures_the_weights_of_the_moment():
+def test_an_evaluator_uses_the_current_weights():
     scorer = TableScorer([[0, 1, 2]])
     evaluator = Evaluator(scorer, cases_of([[2]], [[0]], 3), [1])
     assert evaluator.measure().mean("hit_rate@1") == 0
@@ -131,24 +133,24 @@ def test_an_evaluator_measures_the_weights_of_the_moment():
     assert evaluator.measure().mean("hit_rate@1") == 1
 
 
-def test_one_ranking_is_made_unless_both_are_asked_for(monkeypatch):
+def test_the_secondary_ranking_is_computed_only_if_requested(monkeypatch):
     ranked = []
     monkeypatch.setattr("trainer.evaluation.evaluator.top_k", lambda scores, k: ranked.append(k) or top_k(scores, k))
     once, twice = (
-        evaluate_scorer(TableScorer([[3, 2, 1]]), cases_of([[0]], [[2]], 3), [1], is_both_ways=is_both_ways)
-        for is_both_ways in (False, True)
+        evaluate_scorer(TableScorer([[3, 2, 1]]), cases_of([[0]], [[2]], 3), [1], with_secondary=with_secondary)
+        for with_secondary in (False, True)
     )
-    assert ranked == [2] * 3  # once for the first, twice for the second; the one best and the next, which might tie
-    assert once.ranks_otherwise is None
+    assert ranked == [2] * 3  # once for the first, twice for the second; the best item and the next, which could tie
+    assert once.secondary_ranks is None
     assert once.by_case["mrr@1"] == twice.by_case["mrr@1"]
 
 
-def test_a_diverged_model_is_refused():
+def test_a_diverged_model_raises():
     with pytest.raises(ValueError, match="not finite"):
         evaluate_scorer(TableScorer([[np.nan, 1]]), cases_of([[0]], [[1]], 2), [1])
 
 
-def test_no_cases_and_empty_lists_are_refused():
+def test_no_cases_and_empty_lists_raise():
     with pytest.raises(ValueError, match="nothing to rank"):
         Evaluator(TableScorer([[1.0]]), cases_of([], [], 1))
     with pytest.raises(ValueError, match="at least 1"):

@@ -6,9 +6,9 @@ from tests.trainer.ranking.fakes import cases_of
 from trainer.evaluation.groups import item_groups, pair_groups
 
 
-def test_head_middle_and_tail_each_begin_within_a_third_of_the_training_events():
+def test_head_middle_and_tail_items_start_in_the_first_second_and_last_third_of_the_training_events():
     # descending: item 1 (6), item 3 (3), item 0 (2), item 4 (1) of 12; events before each: 0, 6, 9, 11.
-    # thirds begin at 0, 4 and 8: item 1 head, item 3 middle, the others tail; item 2 has no event
+    # thirds start at 0, 4 and 8: item 1 is head, item 3 middle, the others tail; item 2 has no event
     np.testing.assert_array_equal(item_groups(np.array([2, 6, 0, 3, 1])), [2, 0, 3, 1, 2])
 
 

@@ -21,23 +21,23 @@ def baskets(*rows):
     return sp.csr_matrix(np.array(rows, np.float32))
 
 
-# three timelines over items 0 … 3: {0, 1}, {0, 1, 2}, {2}; item 3 is never touched
+# three timelines over items 0 … 3: {0, 1}, {0, 1, 2}, {2}; item 3 is in none
 BASKETS = baskets([1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0])
 
 
-def test_cosine_is_common_timelines_over_the_root_of_both_items_timelines():
+def test_cosine_divides_common_timelines_by_the_root_of_the_product_of_both_items_timelines():
     similarity = item_similarity(BASKETS, is_tfidf=False).toarray()
-    # 0 and 1 share both of their two; 0 and 2 share one of two each: 1 / sqrt(2 × 2)
+    # 0 and 1 have two each and share both; 0 and 2 have two each and share one: 1 / sqrt(2 × 2)
     np.testing.assert_allclose(similarity, [[1, 1, 0.5, 0], [1, 1, 0.5, 0], [0.5, 0.5, 1, 0], [0, 0, 0, 0]], atol=1e-6)
 
 
-def test_shrinkage_is_added_to_the_product_of_the_lengths():
+def test_shrinkage_is_added_to_the_product_of_the_norms():
     similarity = item_similarity(BASKETS, is_tfidf=False, config=NeighboursConfig(shrinkage=2.0)).toarray()
     # 0 and 1: 2 / (2 + 2); 0 and 2: 1 / (2 + 2)
     np.testing.assert_allclose(similarity[0], [0.5, 0.5, 0.25, 0], atol=1e-6)
 
 
-def test_tfidf_weighs_a_timeline_by_how_few_items_it_has():
+def test_tfidf_gives_shorter_timelines_more_weight():
     similarity = item_similarity(BASKETS, is_tfidf=True).toarray()
     # weights ln(1 + 4/2), ln(1 + 4/3), ln(1 + 4/1) of the three timelines
     first, second, third = np.log(3), np.log(7 / 3), np.log(5)
@@ -46,12 +46,12 @@ def test_tfidf_weighs_a_timeline_by_how_few_items_it_has():
     assert similarity[0, 0] == pytest.approx(1, abs=1e-6)
 
 
-def test_only_the_nearest_of_a_row_are_kept_and_of_equals_the_lower_columns():
+def test_only_the_nearest_of_a_row_are_kept_and_ties_go_to_the_lower_column():
     kept = nearest(baskets([3, 1, 2, 2], [1, 0, 0, 0], [1, 1, 1, 1]), 2).toarray()
     np.testing.assert_array_equal(kept, [[3, 0, 2, 0], [1, 0, 0, 0], [1, 1, 0, 0]])
 
 
-def test_similarities_made_in_blocks_equal_those_made_at_once(monkeypatch):
+def test_similarities_computed_in_blocks_equal_those_computed_at_once(monkeypatch):
     random = sp.random(60, 40, density=0.1, format="csr", rng=np.random.default_rng(0), dtype=np.float32)
     random.data[:] = 1
     five = NeighboursConfig(num_neighbours=5)
@@ -62,17 +62,17 @@ def test_similarities_made_in_blocks_equal_those_made_at_once(monkeypatch):
     assert np.diff(at_once.indptr).max() == 5
 
 
-def test_items_of_the_history_weigh_less_the_older_they_are():
+def test_older_items_of_the_history_have_less_weight():
     similarity = sp.csr_matrix(np.array([[1, 0.5, 0], [0, 1, 0.4], [0, 0, 1]], np.float32))
     scorer = ItemNeighbours(similarity, np.array([5, 3, 1]))
     # history 0, 1: weights 1/2 and 1: 0.5, 0.5 × 0.5 + 1, 0.4
     scores = scorer.catalogue_scores(queries_of([0, 1], [[0, 1], [2]])).numpy()
     np.testing.assert_allclose(scores[0], [0.5, 1.25, 0.4], atol=1e-6)
-    # history 2: nothing else is near, and the others come behind by popularity: 5/6 - 1 and 3/6 - 1
+    # history 2: it has no other neighbour, so the others rank last by popularity: 5/6 - 1 and 3/6 - 1
     np.testing.assert_allclose(scores[1], [-1 / 6, -1 / 2, 1], atol=1e-6)
 
 
-def test_with_a_half_life_the_weight_of_an_item_halves_every_so_many_rows():
+def test_with_a_half_life_the_weight_of_an_item_halves_per_half_life():
     identity, counts = sp.csr_matrix(np.eye(3, dtype=np.float32)), np.array([1, 1, 1])
     scorer = ItemNeighbours(identity, counts, NeighboursConfig(half_life_rows=2.0))
     # ages 2, 1 and 0: 1/2, 1/√2 and 1
@@ -80,25 +80,25 @@ def test_with_a_half_life_the_weight_of_an_item_halves_every_so_many_rows():
     np.testing.assert_allclose(scores, [[0.5, np.sqrt(0.5), 1]], atol=1e-6)
 
 
-def test_what_is_held_at_once_is_bounded_though_the_whole_product_is_not(monkeypatch):
-    """One item in every timeline: its row of the product has all items, and all rows have it."""
+def test_blocks_of_the_product_are_bounded_although_the_whole_product_is_not(monkeypatch):
+    """One item is in every timeline, so its row of the product has all items, and all rows have it."""
     num_items, dense = 400, np.zeros((400, 400), np.float32)
     dense[np.arange(400), np.arange(400)] = dense[:, 0] = 1
-    held = []
+    sizes = []
 
     def count(weights, number):
-        held.append(weights.nnz)
+        sizes.append(weights.nnz)
         return nearest(weights, number)
 
     monkeypatch.setattr(neighbours, "nearest", count)
     monkeypatch.setattr(neighbours, "_BLOCK_ENTRIES", 500)
     similarity = item_similarity(sp.csr_matrix(dense), is_tfidf=False, config=NeighboursConfig(num_neighbours=3))
-    assert max(held) <= 500
+    assert max(sizes) <= 500
     assert similarity.shape == (num_items, num_items)
     assert np.diff(similarity.indptr).max() == 3
 
 
-def test_an_item_that_comes_again_weighs_the_sum_and_unknown_items_only_take_a_place():
+def test_the_weights_of_repeated_items_add_up_and_unknown_items_only_count_as_rows():
     scorer = ItemNeighbours(sp.csr_matrix(np.eye(2, dtype=np.float32)), np.array([1, 1]))
     # 0, unknown, 0, 1: 1/4 + 1/2 for item 0, 1 for item 1
     scores = scorer.catalogue_scores(queries_of([0], [[0, 7, 0, 1]])).numpy()
@@ -114,18 +114,18 @@ def test_without_a_known_item_in_the_history_popular_items_come_first():
         assert np.argsort(-scores, axis=1).tolist() == [[2, 0, 1, 3]] * 2
 
 
-def test_near_timelines_lend_their_items_by_how_near_they_are():
+def test_items_are_scored_by_the_similarity_of_the_timelines_that_contain_them():
     scorer = TimelineNeighbours(BASKETS, np.array([1, 1, 1, 0]))
-    # history 2: weight 1 / sqrt(3) from the second timeline and 1 from the third
+    # history 2: similarity 1 / sqrt(3) to the second timeline and 1 to the third
     scores = scorer.catalogue_scores(queries_of([0], [[2]])).numpy()[0]
     root = 1 / np.sqrt(3)
     np.testing.assert_allclose(scores, [root, root, 1 + root, -1], atol=1e-6)
-    # of the two only the third is nearest
+    # with one neighbour, only the third
     one = TimelineNeighbours(BASKETS, np.array([1, 1, 1, 0]), NeighboursConfig(num_neighbours=1))
     np.testing.assert_allclose(one.catalogue_scores(queries_of([0], [[2]])).numpy()[0], [-0.5, -0.5, 1, -1], atol=1e-6)
 
 
-def test_baskets_hold_known_items_once_and_the_timeline_that_ended_last_comes_first():
+def test_baskets_contain_known_items_once_and_are_ordered_by_the_end_of_the_timeline_latest_first():
     # two timelines: items 1, 1, 9 (unknown) until 30, and 0, 2 until 40
     columns = [(5, 0, 1, 0, 10, 1), (5, 1, 1, 0, 20, 1), (5, 2, 9, 0, 30, 1), (5, 0, 0, 0, 10, 1), (5, 1, 2, 0, 40, 1)]
     rows = TimelineRows(*np.array(columns, np.int64).T)
@@ -133,7 +133,7 @@ def test_baskets_hold_known_items_once_and_the_timeline_that_ended_last_comes_fi
     assert baskets_of(TimelineRows.concatenate([]), 3).shape == (0, 3)
 
 
-def test_neighbours_come_from_training_timelines_alone(tmp_path):
+def test_neighbours_come_from_training_timelines_only(tmp_path):
     dataset = build_dataset(
         str(tmp_path / "dataset"),
         train=[("anna", "a", "view", 1), ("bob", "b", "view", 2)],

@@ -1,4 +1,4 @@
-"""The evaluator beside `ranx`, an implementation of the metrics by others."""
+"""Compares the evaluator with `ranx`, an independent implementation of the metrics."""
 
 import dataclasses
 import importlib
@@ -14,7 +14,7 @@ NUM_VISITORS, NUM_ITEMS, KS = 30, 150, (1, 5, 10, 20, 100)
 
 @pytest.fixture(scope="module")
 def ranx():
-    """The package, interpreted: numba would compile its loops for a minute to run them for milliseconds."""
+    """The package without just-in-time compilation, which would take a minute for milliseconds of work."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NUMBA_DISABLE_JIT", "1")
         return importlib.import_module("ranx")
@@ -22,10 +22,10 @@ def ranx():
 
 @pytest.fixture(scope="module", params=["returning visitors", "next item"])
 def cases(request):
-    """Scores without ties, of which ranx breaks as it likes, and five items seen.
+    """Scores without ties, because ranx breaks ties arbitrarily, and histories of five items.
 
-    Returning visitors have up to 25 relevant items, more than K, and what they have seen is hidden. A next item is one,
-    and may be one that was seen.
+    Returning visitors have up to 25 relevant items, more than most K, and seen items are hidden. A next item is a
+    single relevant item that may have been seen.
     """
     hides_seen = request.param == "returning visitors"
     generator = np.random.default_rng(0)
@@ -49,13 +49,13 @@ def measured(cases):
 @pytest.fixture(scope="module")
 def expected(ranx, cases):
     names = [f"v{visitor:02d}" for visitor in range(NUM_VISITORS)]
-    chosen = {name: {f"i{item}": 1 for item in items} for name, items in zip(names, cases[2], strict=True)}
+    relevant = {name: {f"i{item}": 1 for item in items} for name, items in zip(names, cases[2], strict=True)}
     run = {
         name: {f"i{item}": float(row[item]) for item in range(NUM_ITEMS) if not (cases[3] and item in seen)}
         for name, row, seen in zip(names, cases[0], cases[1], strict=True)
     }
     metrics = [f"{metric}@{k}" for metric in ("recall", "ndcg", "mrr", "hit_rate") for k in KS]
-    return ranx.evaluate(ranx.Qrels(chosen), ranx.Run(run), metrics, return_mean=False)
+    return ranx.evaluate(ranx.Qrels(relevant), ranx.Run(run), metrics, return_mean=False)
 
 
 @pytest.mark.parametrize("k", KS)
@@ -65,7 +65,7 @@ def test_each_visitors_metric_equals_that_of_ranx(measured, expected, metric, k)
 
 
 @pytest.mark.parametrize("k", KS)
-def test_recall_equals_that_of_ranx_but_for_the_truncated_denominator(cases, measured, expected, k):
+def test_recall_equals_that_of_ranx_except_for_the_truncated_denominator(cases, measured, expected, k):
     num_relevant = np.array([len(items) for items in cases[2]])
     truncated = expected[f"recall@{k}"] * num_relevant / np.minimum(num_relevant, k)
     np.testing.assert_allclose(measured[f"recall@{k}"], truncated)

@@ -28,14 +28,14 @@ def dataset(tmp_path):
         str(tmp_path / "dataset"),
         # weights 1, 1, 1, 3: mean 1.5
         train=[("anna", "a"), ("anna", "b"), ("bob", "a"), ("bob", "b", "transaction")],
-        # weights 1 and 2; anna's earlier rows are context and not measured
+        # weights 1 and 2; anna's earlier rows are context and are not measured
         test=[("anna", "a", "view", 10), ("bob", "b", "addtocart", 11)],
         visitors=["anna", "bob"],
         items=["a", "b"],
     )
 
 
-def test_errors_are_over_the_target_rows_beside_those_of_constants(dataset):
+def test_errors_of_the_model_and_of_constants_are_over_the_target_rows(dataset):
     errors = rating_errors(PairTable([[1.5, 9], [9, 2.25]]), dataset, Split.TEST, WEIGHTS)
     assert errors.rows == 2
     # ((1.5 - 1)² + (2.25 - 2)²) / 2
@@ -53,12 +53,12 @@ def test_many_rows_are_scored_in_chunks(dataset, monkeypatch):
     assert rating_errors(PairTable([[1.5, 9], [9, 2.25]]), dataset, Split.TRAIN, WEIGHTS) == whole
 
 
-def test_equal_weights_leave_no_skill_to_tell(dataset):
+def test_the_skill_is_null_if_all_weights_are_equal(dataset):
     errors = rating_errors(PairTable(np.ones((2, 2))), dataset, Split.TEST, (1.0, 1.0, 1.0))
     assert math.isnan(errors.skill)
     assert errors.to_json()["skill"] is None
 
 
-def test_a_diverged_model_is_refused(dataset):
+def test_a_diverged_model_raises(dataset):
     with pytest.raises(ValueError, match="not finite"):
         rating_errors(PairTable([[np.nan, 0], [0, 0]]), dataset, Split.TEST, WEIGHTS)

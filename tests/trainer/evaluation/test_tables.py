@@ -1,7 +1,7 @@
-from trainer.evaluation.tables import for_terminal, group_table, ranking_table, rating_table
+from trainer.evaluation.tables import primary_ranking, ranking_table, rating_table, secondary_ranking, summary_text
 
 
-def test_a_system_is_a_row_with_the_best_of_each_metric_in_bold_and_a_mark_where_it_differs():
+def test_a_system_is_a_row_with_the_best_in_bold_and_a_mark_for_differences():
     table = ranking_table(
         {
             "mf": {"ndcg@20": {"value": 0.2, "low": 0.1, "high": 0.3}, "coverage@20": {"value": 0.5}, "ndcg@1": {}},
@@ -24,25 +24,74 @@ def test_a_system_is_a_row_with_the_best_of_each_metric_in_bold_and_a_mark_where
     ]
 
 
-def test_a_terminal_shows_the_best_in_bold_in_columns_that_line_up():
-    table = for_terminal("| mf       | **0.2000** [0.1, 0.3] |\n| item_knn | 0.1800† [0.1, 0.2]    |")
-    assert table == "| mf       | \033[1m0.2000\033[0m [0.1, 0.3]     |\n| item_knn | 0.1800† [0.1, 0.2]    |"
-
-
-def test_a_group_is_a_row_with_its_cases_and_a_cell_for_each_system():
-    figures = {"mf": {"ndcg@20": {"value": 0.5, "low": 0.4, "high": 0.6}}}
-    table = group_table({"carts": {"cases": 12, "ranking": figures}})
-    assert table.split("\n")[0] == "| ndcg@20 | cases | mf                          |"
-    assert table.split("\n")[2] == "| carts   | 12    | **0.5000** [0.4000, 0.6000] |"
-
-
-def test_squared_errors_stand_beside_those_of_constants():
+def test_squared_errors_are_compared_with_those_of_constants():
     table = rating_table({"rows": 12, "mse": 0.05, "mse_of_training_mean": 0.0625, "mse_of_one": 0.07, "skill": 0.2})
     assert table.split("\n")[0] == "| event weights                    | 12 rows |"
     assert "| model, MSE                       | 0.0500 " in table
     assert "| skill, 1 − MSE / MSE of the mean | 0.2000 " in table
 
 
-def test_a_skill_that_nothing_tells_is_a_dash():
+def test_a_skill_of_null_is_a_dash():
     table = rating_table({"rows": 2, "mse": 0.0, "mse_of_training_mean": 0.0, "mse_of_one": 0.0, "skill": None})
     assert "| skill, 1 − MSE / MSE of the mean | –" in table
+
+
+def protocol(primary="seen_shown", **ndcg):
+    """A protocol whose systems have these values of NDCG@20; without a system, it has no cases."""
+    first = next(iter(ndcg), None)
+    ranking = {
+        name: {
+            metric: {"value": value, "low": value / 2, "high": 1, **({} if name == first else {"p": 0.01})}
+            for metric in ("ndcg@20", "recall@20", "mrr@20")
+        }
+        | {"coverage@20": {"value": 0.5}}
+        for name, value in ndcg.items()
+    }
+    return {
+        "cases": {"cases": 1234, "visitors": 56, "catalogue_items": 7890},
+        "primary": primary,
+        "rankings": {"seen_hidden": None, "seen_shown": None, primary: ranking or None},
+    }
+
+
+def test_a_protocol_has_a_primary_and_a_secondary_ranking():
+    given = protocol("seen_hidden", nn=0.5)
+    assert list(primary_ranking(given)) == ["nn"]
+    assert secondary_ranking(given) == ("seen_shown", None)
+    assert primary_ranking(protocol()) is None
+
+
+def test_the_summary_is_a_table_of_the_main_protocol_and_a_line_on_each_other():
+    result = {
+        "step": 1500,
+        "split": "test",
+        "main_protocol": "next_item",
+        "protocols": {
+            "returning_visitors": protocol("seen_hidden", nn=0.02, random=0.001, item_knn_tfidf=0.03),
+            "next_item": protocol(nn=0.25, item_knn_tfidf=0.2),
+        },
+        "ratings": None,
+    }
+    text = summary_text(result)
+    assert text.split("\n") == [
+        "Step 1,500, test split, next item: 1,234 cases of 56 visitors, 7,890 items",
+        "  system          NDCG@20                 recall@20               MRR@20    coverage@20",
+        "  nn              0.250 [0.125, 1.000]    0.250 [0.125, 1.000]    0.250     0.500",
+        "  item_knn_tfidf  0.200† [0.100, 1.000]   0.200† [0.100, 1.000]   0.200†    0.500",
+        "[95% intervals]; † differs from nn: paired bootstrap over visitors, p < 0.05",
+        "Returning visitors: nn has NDCG@20 0.020, the best baseline, item_knn_tfidf, 0.030",
+    ]
+    assert max(map(len, text.split("\n"))) <= 100
+
+
+def test_the_summary_names_missing_cases_and_the_squared_error():
+    ratings = {"mse": 0.05, "skill": -0.25}
+    result = {"step": 7, "split": "validation", "main_protocol": "next_item", "ratings": ratings}
+    text = summary_text(result | {"protocols": {"next_item": protocol(), "returning_visitors": protocol()}})
+    assert text.split("\n") == [
+        "Step 7, validation split, next item: no cases",
+        "Returning visitors: no cases",
+        "Squared error on event weights: 0.0500, skill -0.25 over the training mean",
+    ]
+    constant = summary_text(result | {"protocols": {"next_item": protocol()}, "ratings": {"mse": 0.05, "skill": None}})
+    assert constant.endswith("\nSquared error on event weights: 0.0500")

@@ -120,6 +120,9 @@ def test_a_run_of_many_checkpoints_fits_in_its_page_and_keeps_what_is_rare():
     assert [996, 0.996] in picture(page, "Validation: ndcg@20").table.rows
 
 
+NO_CASES = {"primary": "seen_hidden", "rankings": {"seen_hidden": None, "seen_shown": None}}
+
+
 def evaluation(**changes) -> dict:
     return {
         "dataset": "shop",
@@ -129,7 +132,7 @@ def evaluation(**changes) -> dict:
         "is_leaking": False,
         "notes": ["nobody returns"],
         "intervals": {"level": 0.95, "method": "bootstrap", "resamples": 1000},
-        "protocols": {"returning_visitors": {"protocol": "new items", "ranking": None, "samples": []}},
+        "protocols": {"returning_visitors": {"protocol": "new items", **NO_CASES, "samples": []}},
         "ratings": None,
         **changes,
     }
@@ -151,11 +154,12 @@ def page_of_two(model: float, popular: float) -> Page:
     }
     pair = {"difference": model - popular, "low": 0.2, "high": 0.4, "p": 0.01 if model != popular else 1.0}
     counts = ("visitors", "cases", "cases_in_all", "relevant_items", "without_history", "without_relevant_items")
+    ranking = {name: {"ndcg@20": figure, "coverage@20": {"value": 0.1}} for name, figure in systems.items()}
     protocol = {
         "protocol": "new items",
         "cases": dict.fromkeys((*counts, "unknown_item_share", "catalogue_items"), 1),
-        "ranking": {name: {"ndcg@20": figure, "coverage@20": {"value": 0.1}} for name, figure in systems.items()},
-        "ranking_otherwise": None,
+        "primary": "seen_hidden",
+        "rankings": {"seen_hidden": ranking, "seen_shown": None},
         "groups": {},
         "pairs": {"ndcg@20": {"model": {"popular": pair}}},
     }

@@ -1,4 +1,4 @@
-"""Scorers and queries whose every number is known."""
+"""Scorers and queries with known numbers."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from trainer.ranking.lists import Lists
 
 
 class TableScorer:
-    """Looks the scores of visitor v up in row v of a table [V, I]."""
+    """Looks up the scores of visitor v in row v of a table [V, I]."""
 
     def __init__(self, scores: np.ndarray):
         self.scores = tf.Variable(scores, dtype=tf.float32)
@@ -27,17 +27,16 @@ def lists_of(rows: Sequence[Sequence[int]]) -> Lists:
 
 
 def histories_of(rows: Sequence[Sequence[int]]) -> Histories:
-    """Views of these items, the n-th at n ms."""
+    """Histories of views of these items, the n-th at n ms."""
     lists = lists_of(rows)
     begins, ends = lists.starts[:-1], lists.starts[1:]
-    place = np.arange(len(lists.values))
     event = np.zeros_like(lists.values)
-    moment = place - np.repeat(begins, lists.lengths)
+    moment = np.arange(len(lists.values)) - np.repeat(begins, lists.lengths)
     return Histories(item=lists.values, event=event, timestamp_ms=moment, begins=begins, ends=ends)
 
 
 def cases_of(history: Sequence[Sequence[int]], relevant: Sequence[Sequence[int]], num_items: int) -> Cases:
-    """Case v is visitor v; all is viewed, and seen items are hidden."""
+    """Case v is of visitor v; all events are views, and seen items are hidden."""
     relevant_lists = lists_of(relevant)
     return Cases(
         visitor=np.arange(len(history)),
@@ -45,7 +44,7 @@ def cases_of(history: Sequence[Sequence[int]], relevant: Sequence[Sequence[int]]
         history=histories_of(history),
         timestamp_ms=np.full(len(history), 1000),
         relevant=relevant_lists,
-        relevant_otherwise=relevant_lists,
+        secondary_relevant=relevant_lists,
         is_kind=np.tile([True, False, False], (len(relevant_lists.values), 1)),
         is_new=np.array([not set(new) & set(seen) for seen, new in zip(history, relevant, strict=True)], bool),
         hides_seen=True,
@@ -63,7 +62,7 @@ def queries_of(visitor: Sequence[int], history: Sequence[Sequence[int]] = ()) ->
 
 
 class DotModel(tf.Module):
-    """A trained model of known numbers: dot products of visitor and item vectors, item biases for the unknown."""
+    """A trained model with known numbers: dot products plus item biases; unknown visitors have the biases only."""
 
     def __init__(self, visitor_vectors: np.ndarray, item_vectors: np.ndarray, item_bias: np.ndarray):
         super().__init__()
@@ -77,9 +76,9 @@ class DotModel(tf.Module):
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         is_known = item < self._num_items
-        place = tf.where(is_known, item, 0)
-        dot = tf.reduce_sum(self._visitor(visitor) * tf.gather(self.vectors, place), axis=1)
-        return tf.where(is_known, dot + tf.gather(self.bias, place), 0.0)
+        index = tf.where(is_known, item, 0)
+        dot = tf.reduce_sum(self._visitor(visitor) * tf.gather(self.vectors, index), axis=1)
+        return tf.where(is_known, dot + tf.gather(self.bias, index), 0.0)
 
     def item_vectors(self) -> tf.Tensor:
         return tf.identity(self.vectors)

@@ -1,4 +1,4 @@
-"""The evaluator again, slow and plain: sorts whole rows, one visitor at a time."""
+"""A slow, simple evaluator: sorts whole rows, one visitor at a time."""
 
 import math
 
@@ -6,14 +6,14 @@ import numpy as np
 
 
 def plain_ranks(scores: np.ndarray, hidden: set[int], relevant: set[int]) -> list[int]:
-    """Ranks of the relevant items; an irrelevant item of the same score stands before them."""
+    """Ranks of the relevant items; an irrelevant item with the same score is ranked before them."""
     visible = [item for item in range(len(scores)) if item not in hidden]
     order = sorted(visible, key=lambda item: (-scores[item], item in relevant))
-    return [place for place, item in enumerate(order) if item in relevant]
+    return [rank for rank, item in enumerate(order) if item in relevant]
 
 
 def plain_metrics(scores: np.ndarray, hidden: set[int], relevant: set[int], k: int) -> dict[str, float]:
-    """Every metric of one visitor at k."""
+    """All metrics of one visitor at k."""
     found = [rank for rank in plain_ranks(scores, hidden, relevant) if rank < k]
     possible = min(k, len(relevant))
     return {
@@ -26,6 +26,6 @@ def plain_metrics(scores: np.ndarray, hidden: set[int], relevant: set[int], k: i
 
 
 def plain_list(scores: np.ndarray, hidden: set[int], k: int) -> list[int]:
-    """The k best visible items, the lower index first among equals."""
+    """The k best visible items; ties go to the lower index."""
     visible = [item for item in range(len(scores)) if item not in hidden]
     return sorted(visible, key=lambda item: (-scores[item], item))[:k]

@@ -11,7 +11,7 @@ HISTORIES = Histories(
 )
 
 
-def test_histories_share_their_rows_and_are_filled_from_the_left():
+def test_histories_share_their_rows_and_are_padded_on_the_right():
     item, event, timestamp_ms = HISTORIES.padded(0, 4)
     np.testing.assert_array_equal(item, [[7, 0], [7, 8], [0, 0], [8, 9]])
     np.testing.assert_array_equal(event, [[0, 0], [0, 1], [0, 0], [1, 2]])
@@ -19,7 +19,7 @@ def test_histories_share_their_rows_and_are_filled_from_the_left():
     assert HISTORIES.padded(2, 3)[0].shape == (1, 0)
 
 
-def test_histories_are_taken_in_the_order_asked_for():
+def test_histories_are_taken_in_the_requested_order():
     taken = HISTORIES.take(np.array([3, 0]))
     np.testing.assert_array_equal(taken.lengths, [2, 1])
     np.testing.assert_array_equal(taken.padded(0, 2)[0], [[8, 9], [7, 0]])

@@ -7,7 +7,7 @@ from trainer.models.interface import Queries
 from trainer.ranking.topk import chunk_size, query_chunks, top_k, visible_scores
 
 
-def test_the_best_come_first_and_equals_in_the_order_of_the_catalogue():
+def test_the_best_items_are_first_and_ties_are_in_catalogue_order():
     top = top_k(tf.constant([[1.0, 3.0, 2.0, 3.0]]), 3)
     np.testing.assert_array_equal(top.item, [[1, 3, 2]])
     np.testing.assert_array_equal(top.score, [[3, 3, 2]])
@@ -15,14 +15,14 @@ def test_the_best_come_first_and_equals_in_the_order_of_the_catalogue():
 
 @pytest.mark.parametrize("num_items", [5 * 256, 2000, 2047])
 @pytest.mark.parametrize("k", [1, 5])
-def test_a_long_catalogue_is_ranked_as_a_plain_sort_ranks_it(num_items, k):
-    """Many equals, rows of which most is hidden, rows of which all is equal; with and without a rest behind blocks."""
+def test_a_large_catalogue_is_ranked_like_a_simple_sort(num_items, k):
+    """Many ties, mostly hidden rows and constant rows; with and without items after the last whole block."""
     generator = np.random.default_rng(num_items)
     scores = generator.integers(0, 20, (40, num_items)).astype(np.float32)
     scores[:10][generator.random((10, num_items)) < 0.999] = -np.inf
     scores[10] = 3
     scores[11] = -np.inf
-    scores[12, -1] = 99  # in the rest
+    scores[12, -1] = 99  # after the last block
     expected = np.lexsort([np.tile(np.arange(num_items), (40, 1)), -scores])[:, :k]
     for limit in (k, tf.constant(k)):
         top = tf.function(top_k)(tf.constant(scores), limit)
@@ -30,14 +30,14 @@ def test_a_long_catalogue_is_ranked_as_a_plain_sort_ranks_it(num_items, k):
         np.testing.assert_array_equal(top.score, np.take_along_axis(scores, expected, axis=1))
 
 
-def test_items_of_the_history_are_hidden_and_nothing_else():
+def test_only_items_of_the_history_are_hidden():
     scorer = TableScorer(np.ones((2, 4)))
-    # item 9 is not in the catalogue; the second history is shorter, and what fills it up is not part of it
+    # item 9 is not in the catalogue; the second history is shorter, and its padding is not part of it
     scores = visible_scores(scorer, queries_of([0, 1], [[2, 9, 2], [3]]), is_seen_hidden=True)
     np.testing.assert_array_equal(np.isinf(scores), [[0, 0, 1, 0], [0, 0, 0, 1]])
 
 
-def test_padding_may_hold_any_index():
+def test_padding_may_contain_any_index():
     queries = Queries.of_items(
         tf.constant([0], tf.int64), tf.constant([[1, 0, -1]], tf.int64), tf.constant([1], tf.int64)
     )
@@ -45,24 +45,24 @@ def test_padding_may_hold_any_index():
     np.testing.assert_array_equal(np.isinf(scores), [[0, 1, 0]])
 
 
-def test_seen_items_are_shown_where_that_is_asked_for():
+def test_seen_items_are_shown_on_request():
     scores = visible_scores(TableScorer(np.ones((1, 4))), queries_of([0], [[2]]), is_seen_hidden=False)
     np.testing.assert_array_equal(scores, np.ones((1, 4)))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_scores_that_are_not_finite_are_refused(bad):
+def test_scores_that_are_not_finite_raise(bad):
     with pytest.raises(tf.errors.InvalidArgumentError, match="not finite"):
         visible_scores(TableScorer(np.array([[1.0, bad]])), queries_of([0]), is_seen_hidden=True)
 
 
-def test_a_chunk_is_as_many_visitors_as_the_memory_holds_scores_for():
-    # 1,000 items of 4 bytes: 4,000 bytes a visitor
+def test_a_chunk_has_as_many_visitors_as_scores_fit_in_memory():
+    # 1,000 items of 4 bytes: 4,000 bytes per visitor
     assert chunk_size(1000, scores_bytes=12_500) == 3
     assert chunk_size(1000, scores_bytes=1) == 1
 
 
-def test_chunks_have_one_size_and_the_last_is_filled_up():
+def test_chunks_have_the_same_size_and_the_last_is_padded():
     history = histories_of([[5], [6, 7], []])
     chunks = list(query_chunks(np.array([10, 11, 12]), history, np.array([20, 21, 22]), 2))
     assert [chunk for chunk, _ in chunks] == [slice(0, 2), slice(2, 3)]

@@ -69,7 +69,14 @@ def evaluation(ranking=None, *, ratings=None, notes=()):
     return {
         "split": "test",
         "notes": list(notes),
-        "protocols": {"returning_visitors": {"protocol": "the new items", "cases": cases, "ranking": ranking}},
+        "protocols": {
+            "returning_visitors": {
+                "protocol": "the new items",
+                "cases": cases,
+                "primary": "seen_hidden",
+                "rankings": {"seen_hidden": ranking, "seen_shown": None},
+            }
+        },
         "ratings": ratings,
     }
 
