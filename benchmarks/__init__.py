@@ -1,1 +1,1 @@
-"""One file a claim; `python -m benchmarks` runs them all, `python -m benchmarks.NAME` one."""
+"""One file per claim; `python -m benchmarks` runs all of them, `python -m benchmarks.NAME` one."""

@@ -1,4 +1,4 @@
-"""Benchmarks, those that need only the clone, one after the other, each in its own process: `python -m benchmarks`."""
+"""Runs all benchmarks that need only the clone, in sequence, each in its own process."""
 
 import subprocess
 import sys
@@ -17,12 +17,12 @@ COMMANDS = (
     ("top_k",),
     ("scaling",),
 )
-"""`quality` is not among them, which needs the real Retailrocket data and most of an hour, nor the soak of
+"""Without `quality`, which needs the Retailrocket data and most of an hour, and without the soak test
 `tests.integration.soak`, which needs a prepared dataset."""
 
 
 def main() -> int:
-    """Runs them, goes on where one fails, and tells which did."""
+    """Runs all benchmarks and reports those that failed."""
     failed = []
     with tempfile.TemporaryDirectory() as scratch:
         for name, *arguments in COMMANDS:

@@ -1,8 +1,6 @@
-"""The whole job on a shop of Retailrocket's size: seconds and peak memory of each stage, bytes of the reports.
+"""All stages on a shop of Retailrocket's size: seconds and peak memory of each, bytes of the reports.
 
-Every stage is a process.
-
-usage: python -m benchmarks.full_size [DIRECTORY for what is made, kept]
+usage: python -m benchmarks.full_size [DIRECTORY that keeps the results]
 """
 
 import json
@@ -16,7 +14,7 @@ from benchmarks.harness import report, run_command
 from benchmarks.preprocessing import FULL_VISITORS
 
 DIM = 64
-ASKING = 100_000  # visitors that `recommend` is run for
+ASKING = 100_000  # visitors for whom `recommend` is run
 
 
 def main() -> None:

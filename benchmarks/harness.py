@@ -1,4 +1,4 @@
-"""Runs what is measured and writes one JSON a benchmark, with the machine, commit and command beside the figures."""
+"""Runs and times commands; writes one JSON file per benchmark with figures, machine, commit and command."""
 
 import json
 import os
@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of wall clock and of CPU, peak resident memory of the child process in MiB."""
+    """Wall-clock seconds, CPU seconds, and peak resident memory of a child process in MiB."""
 
     seconds: float
     cpu_seconds: float
@@ -27,7 +27,7 @@ class Timing:
 
 
 def run_command(arguments: list[str]) -> Timing:
-    """Runs a command to its end and measures it, child processes included; its standard error passes through.
+    """Runs and measures a command with its child processes; its standard error passes through.
 
     Raises:
       RuntimeError: the command failed.
@@ -47,17 +47,17 @@ def run_command(arguments: list[str]) -> Timing:
 
 
 QUIET_SHARE = 0.1
-"""Of the cores' time: what other programs may take of it while a record's milliseconds are measured."""
+"""Share of the cores that other programs may use while a benchmark is recorded."""
 
 
 class Load:
-    """What other programs take of this machine's cores while something is measured; known on Linux only."""
+    """Share of this machine's cores that other programs use during a measurement; Linux only."""
 
     def __init__(self) -> None:
         self._begin = time.perf_counter(), _busy_seconds(), _own_seconds()
 
     def share(self) -> float | None:
-        """Of the cores' time since the beginning, in [0, 1]; processes of this program count once they have ended."""
+        """Returns the share since the start, in [0, 1]; child processes of this program count once they have ended."""
         begin, busy_before, own_before = self._begin
         busy = _busy_seconds()
         if busy is None or busy_before is None:
@@ -67,16 +67,16 @@ class Load:
 
 
 def refuse_load(share: float | None, *, is_allowed: bool) -> None:
-    """Ends the program where other programs took too much of the cores for its figures to be worth a record."""
+    """Exits if other programs used too much of the cores for the figures to be recorded."""
     if share is not None and share > QUIET_SHARE and not is_allowed:
         raise SystemExit(
-            f"other programs took {share:.0%} of the cores, above {QUIET_SHARE:.0%}: milliseconds would tell of them. "
-            "Nothing is recorded; run it when the machine is idle, or with --loaded to record it all the same"
+            f"other programs took {share:.0%} of the cores, above {QUIET_SHARE:.0%}: timings would be off. "
+            "Nothing was recorded; run it on an idle machine, or pass --loaded to record it anyway"
         )
 
 
 def _busy_seconds() -> float | None:
-    """CPU seconds of all programs since the machine started."""
+    """Returns the CPU seconds of all programs since the machine started."""
     if not Path("/proc/stat").exists():
         return None
     user, nice, system, _, _, interrupts, soft_interrupts, *_ = map(
@@ -91,7 +91,7 @@ def _own_seconds() -> float:
 
 
 def timed(function: Callable[[], Any]) -> float:
-    """Seconds that one call takes."""
+    """Times one call, in seconds."""
     begin = time.perf_counter()
     function()
     return time.perf_counter() - begin
@@ -100,11 +100,14 @@ def timed(function: Callable[[], Any]) -> float:
 def report(
     name: str, figures: dict[str, Any], *, module: str | None = None, quiet: bool = False, load: float | None = None
 ) -> None:
-    """Writes the figures to `results/NAME.json`, and prints them unless quiet.
+    """Writes the figures to `results/NAME.json`, and prints them unless `quiet`.
 
     Args:
-      module: that was run; by default the benchmark of that name.
-      load: what other programs took of the cores meanwhile, see `Load.share`; None: not known.
+      name: of the benchmark.
+      figures: JSON values.
+      module: that was run; None: the benchmark of that name.
+      quiet: don't print the record.
+      load: share of the cores that other programs used, see `Load.share`; None: unknown.
     """
     record = {
         "benchmark": name,
@@ -121,13 +124,13 @@ def report(
 
 
 def _portable(word: str) -> str:
-    """An argument as it goes into a record: of a path of this machine the last part."""
+    """Reduces an absolute path to its last part, so that records name no path of this machine."""
     flag, equals, value = word.rpartition("=")
     return f"{flag}{equals}{Path(value).name}" if Path(value).is_absolute() else word
 
 
-def told(reached: float | None) -> str:
-    """What a target's line says was reached."""
+def format_reached(reached: float | None) -> str:
+    """Formats a reached value for the table of targets."""
     return "never" if reached is None else f"{reached:.3f}"
 
 
@@ -142,7 +145,7 @@ def peak_mib() -> float:
 
 
 def _commit() -> str:
-    """The commit, marked where the code differs from it: what benchmarks themselves write is no code."""
+    """Returns the commit, with `-dirty` if code differs from it; files that benchmarks write are ignored."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()

@@ -1,6 +1,6 @@
-"""Input: rows/s from TFRecord files into shuffled batches, timeline blocks against one tf.train.Example a row.
+"""Input speed: rows/s from TFRecord files to shuffled batches, timeline blocks against one tf.train.Example per row.
 
-The textbook way is the faster of the two usual ones: batches of serialized rows through one `parse_example`.
+The textbook way is the faster of the two common ones: `parse_example` on batches of serialized rows.
 
 usage: python -m benchmarks.input
 """
@@ -29,13 +29,13 @@ TARGETS = {"ratio": 25, "block_rows_per_second": 3_000_000}
 
 
 def main() -> None:
-    """Writes both kinds of files, reads each several times in turns, and keeps the best time of each."""
+    """Writes both kinds of files, reads them several times, interleaved, and keeps the best time of each."""
     with tempfile.TemporaryDirectory() as scratch:
         blocks, rows = _write_blocks(Path(scratch)), _write_rows(Path(scratch))
         block_bytes, row_bytes = (sum(os.path.getsize(path) for path in paths) for paths in (blocks, rows))
         config = InputConfig(batch_size=BATCH)
-        shards = [Shard(path, "") for path in blocks]  # local files are not verified here
-        # in turns, so that what else the machine does meets both; the best of each is what the code can do
+        shards = [Shard(path, "") for path in blocks]  # local files are not verified
+        # interleaved, so that other load meets both; the best time is closest to the code's own
         seconds = [
             (_read(training_batches(shards, config, seed=seed, epochs=1)), _read(_textbook(rows)))
             for seed in range(REPEATS)
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _columns(rows: int, seed: int) -> TimelineRows:
-    """Rows of visitors in order, with items as skewed as a shop's."""
+    """Generates rows sorted by visitor, with items as skewed as in a shop."""
     generator = np.random.default_rng(seed)
     visitor = np.sort(generator.integers(0, VISITORS, rows))
     return TimelineRows(
@@ -104,7 +104,7 @@ def _textbook(paths: list[str]) -> tf.data.Dataset:
 
 
 def _read(batches: tf.data.Dataset) -> float:
-    """Seconds to take every batch."""
+    """Returns the seconds to consume every batch."""
     begin = time.perf_counter()
     for _ in batches:
         pass

@@ -1,10 +1,10 @@
-"""A matrix factorization's training step at full size: row-sparse updates against Keras `fit`.
+"""Training step of a full-size matrix factorization: row-sparse updates against Keras `fit`.
 
-Both fit the squared error of dot products of the same shapes on the same ids. Beside the like-for-like comparison under
-Adam: Adagrad, and a sampled softmax with the loss, optimizer and batch of the preset `mf`, on these tables: the preset
-itself has 128 columns, and visitors made of their items instead of a table of theirs.
+Both minimise the squared error of dot products of the same shapes on the same ids, with Adam. Also measured: Adagrad,
+and a sampled softmax with the loss, optimizer and batch size of the preset `mf` on these tables (the preset itself has
+128 columns and computes visitors from their items).
 
-Memory is in huge pages, as far as the system gives them, as the images ask for it; our Adam's without as well.
+Memory is in huge pages where available, as in the images; our Adam is also measured without them.
 
 usage: python -m benchmarks.mf_step
 """
@@ -45,7 +45,7 @@ TARGETS = {"ratio": 50}
 
 
 def main() -> None:
-    """Measures each way in processes of its own, in turns; the middle turn of each counts."""
+    """Measures each way in its own processes, interleaved, and takes the median round."""
     turns = [{name: _in_a_process(name) for name in _WAYS} for _ in range(TURNS)]
     ways = {name: _middle([turn[name] for turn in turns]) for name in _WAYS}
 
@@ -61,14 +61,14 @@ def _middle(turns: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _in_a_process(name: str) -> dict[str, float]:
-    # read by the C library as a process starts
+    # the C library reads it at process start
     os.environ["GLIBC_TUNABLES"] = "" if name == _SMALL_PAGES else "glibc.malloc.hugetlb=1"
     figures: dict[str, float] = json.loads(run_command([sys.executable, "-m", __spec__.name, name]).stdout)
     return figures
 
 
 def _keras_adam() -> tuple[float, int]:
-    """Seconds a step, and its rows."""
+    """Returns seconds per step and its rows."""
     import keras
 
     visitor, item = keras.Input((), dtype="int64"), keras.Input((), dtype="int64")
@@ -123,7 +123,7 @@ _WAYS: dict[str, Callable[[], tuple[float, int]]] = {
 
 
 def measure(name: str) -> None:
-    """Prints what one way took, as JSON."""
+    """Measures one way and prints the result as JSON."""
     seconds, rows = _WAYS[name]()
     figures = {
         "ms_per_step": round(seconds * 1000, 1),
@@ -166,7 +166,7 @@ def _items(count: int) -> np.ndarray:
 
 
 def _batches(size: int) -> tf.data.Dataset:
-    """Endless batches in memory: what is measured is the step."""
+    """Returns endless batches in memory, so that only the step is measured."""
     count = 50
     generator = np.random.default_rng(1)
     visitor, item = generator.integers(0, VISITORS, (count, size)), _items(count * size).reshape(count, size)

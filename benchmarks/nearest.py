@@ -1,4 +1,4 @@
-"""The nearest-neighbour baselines, each with the settings that rank best on the validation window."""
+"""Tunes the nearest-neighbour baselines on the validation window."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 _BEGIN = {"half_life_rows": None, "num_neighbours": 200}
 _VALUES = {
-    "half_life_rows": (None, 1.0, 2.0, 5.0, 1000.0),  # the last: all ages weigh alike
+    "half_life_rows": (None, 1.0, 2.0, 5.0, 1000.0),  # the last: no weighting by age
     "num_neighbours": (100, 200, 500, 1000, 2000),
 }
-# how near a timeline is knows no shrinkage
+# session kNN has no shrinkage
 _OF_ITEMS = Search({**_BEGIN, "shrinkage": 0.0}, {**_VALUES, "shrinkage": (0.0, 10.0, 30.0, 100.0, 300.0, 1000.0)})
 SEARCHES: Mapping[str, Search] = {
     "item_knn": _OF_ITEMS,
@@ -34,7 +34,7 @@ Build = Callable[[NeighboursConfig], Scorer]
 
 
 def tune_neighbours(dataset: Dataset, protocol: Protocol) -> dict[str, list[dict[str, Any]]]:
-    """What was tried of each baseline, with its NDCG@20 and the seconds of making it; a sample of the visitors."""
+    """Tries the settings of each baseline on a sample of visitors; returns them with NDCG@20 and build seconds."""
     cases = build_cases(dataset, Split.VALIDATION, protocol).sample(MAX_CASES, seed=0)
 
     def measured(name: str, build: Build) -> Callable[[Settings], tuple[float, float]]:
@@ -51,7 +51,7 @@ def tune_neighbours(dataset: Dataset, protocol: Protocol) -> dict[str, list[dict
 
 
 def best_neighbours(dataset: Dataset, tried: Mapping[str, list[dict[str, Any]]]) -> dict[str, Scorer]:
-    """Each baseline with the best settings of what `tune_neighbours` tried."""
+    """Builds each baseline with the best settings that `tune_neighbours` found."""
     builders = _builders(dataset)
     return {name: builders[name](NeighboursConfig(**best_of(grid)["settings"])) for name, grid in tried.items()}
 

@@ -1,4 +1,4 @@
-"""The original notebook's comparison, with its random split: two models' squared errors beside those of constants.
+"""The comparison of the original notebook, with its random split: squared errors of two models and of constants.
 
 usage: python -m benchmarks.notebook EVENTS
 """
@@ -11,12 +11,12 @@ from typing import Any
 from benchmarks.harness import report, run_command
 
 PRESETS = ("notebook-mf", "notebook-nn")
-# As the notebook prints them for the whole Retailrocket data; the constants are worked out from its event counts.
+# printed by the notebook for the whole Retailrocket data; those of constants follow from its event counts
 ORIGINAL = {"notebook-mf": 0.964, "notebook-nn": 0.057, "training mean": 0.0560, "constant 1": 0.0577}
 
 
 def main() -> None:
-    """Trains both on a random split of the events and writes their errors."""
+    """Trains both models on a random split of the events and records their errors."""
     (events,) = sys.argv[1:]
     with tempfile.TemporaryDirectory() as scratch:
         dataset = f"{scratch}/dataset"

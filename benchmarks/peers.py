@@ -1,4 +1,4 @@
-"""Systems of the package `implicit` as scorers, with the settings that they are tuned over.
+"""Models of the package `implicit` as scorers, with their search grids.
 
 Shapes: V visitors and I items of the vocabularies, B queries, H history, D embedding.
 """
@@ -16,7 +16,7 @@ from benchmarks.tuning import Search, Settings
 from trainer.models.interface import Queries, Scorer
 
 SEARCHES: Mapping[str, Search] = {
-    # confidence `alpha`, as in Hu et al. (2008); `folds_in`: visitors are solved again from the history they are given
+    # confidence `alpha` as in Hu et al. (2008); `folds_in`: visitor vectors are computed from the given histories
     "implicit_als": Search(
         begin={"factors": 64, "alpha": 80.0, "regularization": 0.01, "iterations": 15, "folds_in": False},
         values={
@@ -41,14 +41,14 @@ SEARCHES: Mapping[str, Search] = {
 
 @dataclass(frozen=True)
 class FittedPeer:
-    """A fitted system, and the seconds that its own fit took."""
+    """A fitted model and the seconds of its fit."""
 
     scorer: Scorer
     seconds: float
 
 
 def fit(family: str, settings: Settings, matrix: sp.csr_matrix) -> FittedPeer:
-    """One system fitted to [V, I] interactions, the way its makers ask for: BLAS with one thread."""
+    """Fits a model to [V, I] interactions with single-threaded BLAS, as its documentation asks."""
     from implicit.als import AlternatingLeastSquares
     from implicit.bpr import BayesianPersonalizedRanking
     from implicit.nearest_neighbours import TFIDFRecommender
@@ -61,8 +61,8 @@ def fit(family: str, settings: Settings, matrix: sp.csr_matrix) -> FittedPeer:
     }
     seed = {} if family == "implicit_tfidf" else {"random_state": 0}
     own = {name: value for name, value in settings.items() if name != "folds_in"}
-    # `implicit` has threads of its own, and each would wait for those of BLAS: three to eight times as long. The limit
-    # is of libraries that are loaded, so it comes after the imports
+    # `implicit` has its own threads, and with BLAS threads below each it takes three to eight times as long. The limit
+    # applies to loaded libraries, so it follows the imports
     with threadpool_limits(1, "blas"):
         model = kinds[family](**own, **seed)
         begin = time.perf_counter()
@@ -79,10 +79,10 @@ def _scorer(family: str, settings: Settings, model: Any, matrix: sp.csr_matrix) 
 
 
 class _Factors:
-    """Dot products of factors; those of visitors their own, or solved again by `solver` from their histories."""
+    """Dot products of factors; visitor factors are trained, or computed from histories by `solver`."""
 
     def __init__(self, visitors: np.ndarray, items: np.ndarray, solver: Any) -> None:
-        # whoever was not in training has no factors
+        # visitors unknown to training have no factors
         self._visitors = np.concatenate([visitors, np.zeros((1, visitors.shape[1]), np.float32)])
         self._items, self._solver = items, solver
 
@@ -101,7 +101,7 @@ class _Factors:
 
 
 class _Neighbours:
-    """Sums of an item-item similarity over the history."""
+    """Item-item similarities, summed over the history."""
 
     def __init__(self, similarity: sp.csr_matrix, num_items: int) -> None:
         self._similarity, self._num_items = similarity, num_items
@@ -118,7 +118,7 @@ class _Neighbours:
 
 
 def _touched(history: np.ndarray, lengths: np.ndarray, num_items: int) -> sp.csr_matrix:
-    """[B, I] float32: 1 where the history [B, H] of a length [B] holds the item."""
+    """Returns [B, I] float32: 1 if the history [B, H] with lengths [B] contains the item."""
     is_entry = (np.arange(history.shape[1]) < lengths[:, None]) & (history < num_items)
     query, place = np.nonzero(is_entry)
     touched = sp.csr_matrix(

@@ -1,11 +1,10 @@
 """`prepare` against the textbook way, and at full size: rows/s, seconds, peak memory.
 
-The textbook way is the one that TF-Transform's guide shows: a dict a row, `compute_and_apply_vocabulary`, one
-tf.train.Example a row. It does less than `prepare` (no sorting, no splits, no statistics). The ratio is of the jobs
-themselves, from the first byte read to the last written; beside it stands that of the whole commands, which import
-TensorFlow and Beam for four seconds each, and end.
+The textbook way follows TF-Transform's guide: one dict per row, `compute_and_apply_vocabulary`, one tf.train.Example
+per row. It does less than `prepare` (no sorting, splits or statistics). The main ratio compares the jobs from the first
+byte read to the last written; a second ratio compares the whole commands, imports of four seconds included.
 
-usage: python -m benchmarks.preprocessing [DIRECTORY for the shop, kept and reused]
+usage: python -m benchmarks.preprocessing [DIRECTORY of the shop, kept and reused]
 """
 
 import csv
@@ -26,7 +25,7 @@ TARGETS = {"ratio": 12, "events_seconds": 40, "events_gib": 4, "properties_secon
 
 
 def main() -> None:
-    """Measures everything in processes of their own and writes the figures beside the targets."""
+    """Measures each way in its own process and records the figures with their targets."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         part = Path(scratch) / "part.csv"
@@ -60,7 +59,7 @@ def main() -> None:
 
 
 def make_shop(shop: Path) -> Path:
-    """A shop of Retailrocket's size at this path, made unless it is there."""
+    """Writes a shop of Retailrocket's size unless it exists."""
     if not shop.exists():
         synthesize = ["synthesize", "--visitors", str(FULL_VISITORS), "--output", str(shop)]
         run_command([sys.executable, "-m", "preprocessing", *synthesize])
@@ -69,7 +68,7 @@ def make_shop(shop: Path) -> Path:
 
 @dataclass(frozen=True)
 class _JobTiming:
-    """Seconds of a job once its modules are imported, and of the command as a whole."""
+    """Seconds of a job without imports, and of the whole command."""
 
     job_seconds: float
     command_seconds: float
@@ -94,7 +93,7 @@ def _figures(timing: Timing) -> dict[str, Any]:
 
 
 def ours(source: str, output: str) -> float:
-    """Seconds of `prepare` as its command runs it."""
+    """Times `prepare` as its command runs it."""
     import gc
 
     from preprocessing.config import PrepareConfig
@@ -105,7 +104,7 @@ def ours(source: str, output: str) -> float:
 
 
 def textbook(source: str, output: str) -> float:
-    """Seconds of the same events through TF-Transform as its guide has it."""
+    """Times the same events through TF-Transform as in its guide."""
     import apache_beam as beam
     import tensorflow as tf
     import tensorflow_transform as tft
@@ -148,7 +147,7 @@ def textbook(source: str, output: str) -> float:
 if __name__ == "__main__":
     if "--textbook" in sys.argv:
         print(textbook(*sys.argv[2:]), flush=True)
-        # with a million rows the interpreter crashes while it collects garbage at exit, the output being complete
+        # with a million rows, the interpreter crashes in its garbage collection at exit, after the output is complete
         os._exit(0)
     elif "--prepare" in sys.argv:
         print(ours(*sys.argv[2:]))

@@ -1,8 +1,7 @@
-"""What the presets are worth beside tuned peers and the baselines: the same split, cases and evaluator for all.
+"""Quality of the presets compared with tuned peers and baselines: the same split, cases and evaluator for all.
 
-Peers and baselines are tuned on the validation window, as `SEARCHES` of `peers` and `nearest` say; the presets were
-tuned on it by hand, which docs/evaluation.md tells of. The test window is looked at once. What is finished in
-`--output` is not done again.
+Peers and baselines are tuned on the validation window over the `SEARCHES` of `peers` and `nearest`; the presets were
+tuned on it by hand (docs/experiments.md). The test window is used once. Parts finished in `--output` are not repeated.
 
     python -m benchmarks.quality --retailrocket FOLDER --output FOLDER
 """
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.harness import report, told
+from benchmarks.harness import format_reached, report
 from benchmarks.nearest import best_neighbours, tune_neighbours
 from benchmarks.quality_runs import epochs_to_reach, keep, prepare, target, train
 from benchmarks.quality_shop import shop_figures
@@ -42,12 +41,12 @@ QUICK_ALS = [
     "epochs=8",
     "patience=none",
 ]
-"""Of the ways in which the second solver was tried (docs/evaluation.md), the one that gets there soonest."""
+"""The fastest of the tried settings of the second solver (docs/experiments.md)."""
 _YES_NO = {True: "yes", False: "NO"}
 
 
 def main() -> None:
-    """Measures each dataset that is not measured yet, and reports all."""
+    """Measures each dataset that has not been measured yet, and records all."""
     given = _parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     root, source = Path(given.output), Path(given.retailrocket)
@@ -71,12 +70,12 @@ def main() -> None:
     if set(figures) == set(measures):
         report("quality", {"targets": targets, **figures}, quiet=True)
     for name, found in figures.items():
-        print(f"{_told(name, found)}\n")
+        print(f"{_format_figures(name, found)}\n")
     print(target_table(targets))
 
 
 def _without_detail(figures: dict[str, Any]) -> dict[str, Any]:
-    """For the record: the protocol's own ranking, without groups and samples; `figures.json` keeps all."""
+    """Reduces an evaluation to its primary ranking for the record; `figures.json` keeps everything."""
     measured = figures.get("measured")
     if measured is None:
         return figures
@@ -90,13 +89,13 @@ def _ranking(measured: dict[str, Any]) -> dict[str, Any]:
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.splitlines()[0])
     parser.add_argument("--retailrocket", required=True, help="folder with retailrocket_matrix, …_sessions, …_buyers")
-    parser.add_argument("--output", required=True, help="folder for datasets, runs and what is finished")
-    parser.add_argument("--only", nargs="+", choices=PARTS, help="some parts; the record is of all of them")
+    parser.add_argument("--output", required=True, help="folder for datasets, runs and finished parts")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="only these parts; the record needs all of them")
     return parser.parse_args()
 
 
 def _matrix(source: Path, folder: Path) -> dict[str, Any]:
-    """Returning visitors: `mf` beside everything that can rank for them."""
+    """Returning visitors: `mf` compared with every system that can rank for them."""
     data = prepare(source, folder)
     dataset = open_dataset(str(data))
     grids = keep(folder / "peers.json", lambda: tune_peers(dataset))
@@ -105,7 +104,7 @@ def _matrix(source: Path, folder: Path) -> dict[str, Any]:
     equal = equal_settings(tuned["implicit_als"]["settings"])
     runs = {
         "mf": train("mf", data, folder),
-        # what a fixed number of sweeps ends with, as `implicit` does: the best of them would be chosen by validation
+        # after a fixed number of sweeps, as `implicit` does; validation would choose the best of them
         "mf_als": train("mf", data, folder, *equal, name="mf_als", which="last"),
         "notebook_mf": train("notebook-mf", data, folder),
         "notebook_nn": train("notebook-nn", data, folder),
@@ -114,7 +113,7 @@ def _matrix(source: Path, folder: Path) -> dict[str, Any]:
     systems |= best_neighbours(dataset, near)
     matrix = read_interactions(dataset, (1.0, 1.0, 1.0))
     systems |= {family: peers.fit(family, best["settings"], matrix).scorer for family, best in tuned.items()}
-    # the solver's peer at equal settings: both solve visitors again from their histories
+    # the peer of the solver at equal settings: both compute visitor vectors from histories
     folding_in = {**tuned["implicit_als"]["settings"], "folds_in": True}
     systems["implicit_als_equal"] = peers.fit("implicit_als", folding_in, matrix).scorer
     measured = measure_protocol(systems, dataset, Split.TEST, "returning_visitors")
@@ -140,11 +139,11 @@ def _matrix(source: Path, folder: Path) -> dict[str, Any]:
 
 
 def _time_to_quality(matrix: Path) -> dict[str, Any]:
-    """Seconds to the tuned ALS peer's validation NDCG@20, by either solver; best on an idle machine.
+    """Times both solvers until they reach the tuned ALS peer's validation NDCG@20; run it on an idle machine.
 
-    Ours are those of `train`'s loop, from the first step to the end of the epoch that gets there, as a run that is
-    measured after each tells, checkpoints and the one validation that shows it included. The peer's are those of its
-    `fit`, before and after ours, of which the lower counts. Reading the data is left out of both.
+    Our time is that of the training loop, from the first step to the end of the epoch that reaches the value, with
+    checkpoints and one validation. The peer's time is that of its `fit`, the lower of one before and one after ours.
+    Reading the data is excluded from both.
     """
     als = json.loads((matrix / "figures.json").read_text())["peers"]["implicit_als"]
     interactions = read_interactions(open_dataset(str(matrix / "dataset")), (1.0, 1.0, 1.0))
@@ -180,19 +179,19 @@ def _time_to_quality(matrix: Path) -> dict[str, Any]:
 def _seconds_to_reach(
     matrix: Path, name: str, settings: Sequence[str], value: float
 ) -> tuple[float | None, int | None]:
-    """What the run of a name takes to an NDCG@20, and its epochs up to there; trained again, as far as that."""
+    """Trains a run again up to the epoch that reaches an NDCG@20; returns the seconds and the epochs."""
     epochs = epochs_to_reach(matrix / "runs" / name, value)
     if epochs is None:
         return None, None
     timed = [*settings, f"epochs={epochs}", f"validate_every_epochs={epochs}"]
     seconds = train("mf", matrix / "dataset", matrix, *timed, name=f"{name}_timed")["seconds"]
     if epochs_to_reach(matrix / "runs" / f"{name}_timed", value) is None:
-        raise ValueError(f"{name} reached {value:.4f} after {epochs} epochs, and has not when trained again")
+        raise ValueError(f"{name} reached {value:.4f} after {epochs} epochs at first, but not when trained again")
     return seconds, epochs
 
 
 def _sessions(source: Path, folder: Path) -> dict[str, Any]:
-    """Next items: `nn` beside the nearest-neighbour baselines."""
+    """Next items: `nn` compared with the nearest-neighbour baselines."""
     figures = _next_items(source, folder)
     ranking, seconds = _ranking(figures["measured"]), figures["seconds"]
     targets = [target("sessions: training of nn, minutes", 10, seconds["nn"] / 60, "", is_least=False)]
@@ -206,7 +205,7 @@ def _sessions(source: Path, folder: Path) -> dict[str, Any]:
 
 
 def _buyers(source: Path, folder: Path) -> dict[str, Any]:
-    """Next items of buyers: `nn` beside the nearest-neighbour baselines, carts and purchases apart."""
+    """Next items of buyers: `nn` compared with the nearest-neighbour baselines, also for carts and purchases alone."""
     figures = _next_items(source, folder)
     measured = figures["measured"]
     rankings = {"all": _ranking(measured)}
@@ -231,7 +230,7 @@ def _next_items(source: Path, folder: Path) -> dict[str, Any]:
 
 
 def tune_peers(dataset: Dataset) -> dict[str, list[dict[str, Any]]]:
-    """What was tried of each family, with its NDCG@20 of returning visitors in the validation window."""
+    """Tries the settings of each family; returns them with NDCG@20 of returning visitors in the validation window."""
     matrix = read_interactions(dataset, (1.0, 1.0, 1.0))
     cases = build_cases(dataset, Split.VALIDATION).sample(MAX_CASES, seed=0)
 
@@ -248,7 +247,7 @@ def tune_peers(dataset: Dataset) -> dict[str, list[dict[str, Any]]]:
 
 
 def equal_settings(peer: Settings) -> list[str]:
-    """Settings of `solver=als` that minimize what `implicit` does: unobserved pairs weigh 1, others `alpha`."""
+    """Settings of `solver=als` with the objective of `implicit`: weight 1 for unobserved pairs, `alpha` for others."""
     weight = peer["alpha"] - 1
     return [
         "solver=als",
@@ -261,7 +260,7 @@ def equal_settings(peer: Settings) -> list[str]:
     ]
 
 
-def _told(name: str, figures: Mapping[str, Any]) -> str:
+def _format_figures(name: str, figures: Mapping[str, Any]) -> str:
     """What was tried and how long training took, as Markdown."""
     parts = [f"## {name}"]
     for system, grid in figures.get("grids", {}).items():
@@ -282,7 +281,8 @@ def _told(name: str, figures: Mapping[str, Any]) -> str:
 def target_table(targets: Sequence[Mapping[str, Any]]) -> str:
     """The targets and what was reached, as Markdown."""
     rows = [
-        [row["what"], row["target"], told(row["reached"]), row["beside"], _YES_NO[row["is_met"]]] for row in targets
+        [row["what"], row["target"], format_reached(row["reached"]), row["beside"], _YES_NO[row["is_met"]]]
+        for row in targets
     ]
     return markdown_table(["what", "target", "reached", "beside", "met"], rows)
 

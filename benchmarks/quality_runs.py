@@ -1,4 +1,4 @@
-"""The runs behind `quality`: prepared and trained once, by the commands that a user types; and what a target is."""
+"""The datasets and runs of `quality`, made once by the commands that users type; and its targets."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from trainer.runs.record import read_record
 
 
 def prepare(source: Path, folder: Path) -> Path:
-    """The dataset in `folder`, prepared from the events of `source` unless it is there."""
+    """Prepares the dataset in `folder` from the events of `source` unless it exists."""
     data, tree = folder / "dataset", source / "category_tree.csv"
     if not data.exists():
         command = [sys.executable, "-m", "preprocessing", "prepare", "--events", str(source / "events.csv*")]
@@ -24,7 +24,7 @@ def prepare(source: Path, folder: Path) -> Path:
 
 
 def keep(file: Path, make: Callable[[], Any]) -> Any:
-    """What `make` gives, JSON values; made once and kept in the file."""
+    """Returns the JSON values of `make`, called once and kept in the file."""
     if not file.exists():
         made = json.dumps(make(), indent=2)
         file.write_text(f"{made}\n")
@@ -34,10 +34,15 @@ def keep(file: Path, make: Callable[[], Any]) -> Any:
 def train(
     preset: str, data: Path, folder: Path, *settings: str, name: str = "", which: Literal["best", "last"] = "best"
 ) -> dict[str, Any]:
-    """A preset's model, its `scorer`, and the `seconds` of its training; trained unless that was done.
+    """Trains a preset unless it is trained; returns its `scorer` and the `seconds` of its training.
 
     Args:
-      which: of its checkpoints.
+      preset: its name.
+      data: prepared dataset.
+      folder: of all runs.
+      settings: changes to the preset.
+      name: of the run; by default that of the preset.
+      which: checkpoint to load.
     """
     workdir = folder / "runs" / (name or preset)
     result = workdir / "result.json"
@@ -51,7 +56,7 @@ def train(
 
 
 def epochs_to_reach(workdir: Path, value: float) -> int | None:
-    """Epochs of a run up to its first validation NDCG@20 of at least `value`; None: it never gets there."""
+    """Returns the epochs until a run's validation NDCG@20 first reaches `value`; None if it never does."""
     for line in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines()):
         if line.get("validation_ndcg@20", -1.0) >= value:
             return int(line["epoch"])
@@ -59,9 +64,14 @@ def epochs_to_reach(workdir: Path, value: float) -> int | None:
 
 
 def target(what: str, bound: float, reached: float | None, beside: str, *, is_least: bool = True) -> dict[str, Any]:
-    """A line of the table of targets: what was `reached` beside the bound it must not fall short of, or exceed.
+    """Builds a row of the table of targets.
 
-    What has no figure (`reached` None) does not meet it.
+    Args:
+      what: the measured quantity.
+      bound: lower bound if `is_least`, else upper bound.
+      reached: measured value; None does not meet the target.
+      beside: a remark.
+      is_least: which side the bound is on.
     """
     is_met = reached is not None and bool(reached >= bound if is_least else reached <= bound)
     sign = "≥" if is_least else "≤"

@@ -1,4 +1,4 @@
-"""What `nn` makes of items and visitors that training never saw, in a synthetic shop of 100,000 visitors.
+"""Quality of `nn` for items and visitors unknown to training, in a synthetic shop of 100,000 visitors.
 
 Shapes: B queries, H history, I items, V cases, M columns, R resamples.
 """
@@ -26,15 +26,15 @@ _NO_CATEGORY = -1
 
 
 class PopularWithinCategory:
-    """Items of the newest item's category by their training events, all others behind, by theirs."""
+    """Ranks items by training events, those of the latest item's category first."""
 
     def __init__(self, dataset: Dataset) -> None:
         paths = dataset.catalogue()["category_path"].to_pylist()
-        # a query without a known newest item has a category that no item has
+        # a query without a known latest item gets a category that no item has
         category = [path[-1] if path else _NO_CATEGORY for path in paths[: dataset.num_items]] + [_NO_CATEGORY - 1]
         self._category = tf.constant(category, tf.int64)
         counts = dataset.item_counts()
-        self._popularity = tf.constant(counts / (counts.max() + 1), tf.float32)  # below 1, the worth of the category
+        self._popularity = tf.constant(counts / (counts.max() + 1), tf.float32)  # below 1, the bonus of the category
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
         """[B, I] float32."""
@@ -47,7 +47,7 @@ class PopularWithinCategory:
 
 
 def shop_figures(folder: Path) -> dict[str, Any]:
-    """Recall of items without a training event, and of visitors without one."""
+    """Measures recall of items without training events, and of visitors without training events."""
     run = train("nn", _prepare(folder), folder)
     dataset = open_dataset(str(folder / "dataset"))
     cases, counts = build_cases(dataset, Split.TEST, next_items), dataset.item_counts()
@@ -56,7 +56,7 @@ def shop_figures(folder: Path) -> dict[str, Any]:
     for name, scorer in systems.items():
         by_case = evaluate_scorer(scorer, cases, (20, 100)).by_case
         recalls[name] = {metric: by_case[metric] for metric in ("recall@20", "recall@100")}
-    is_cold = counts[cases.relevant.values] == 0  # the one item of each case
+    is_cold = counts[cases.relevant.values] == 0  # each case has one item
     cold_items = {
         "all": cold_figures(recalls, cases.timeline, is_cold),
         "new to the visitor": cold_figures(recalls, cases.timeline, is_cold & cases.is_new),
@@ -104,14 +104,14 @@ def _prepare(folder: Path) -> Path:
 def cold_figures(
     recalls: Mapping[str, Mapping[str, np.ndarray]], timeline: np.ndarray, is_counted: np.ndarray
 ) -> dict[str, Any]:
-    """Each system's recalls over the cases that count, and `ratio`, that of the systems' recall@100, first to second.
+    """Compares two systems: the recalls of each, and the `ratio` of their recall@100, with 95% intervals over visitors.
 
-    All with 95% intervals over visitors; the ratio's is of the same resamples of both.
+    The interval of the ratio uses the same resamples for both systems.
 
     Args:
-      recalls: values [V] of two systems' metrics.
-      timeline: [V] ascending, whose case each is.
-      is_counted: [V] bool.
+      recalls: metrics [V] by system.
+      timeline: [V] ascending, the visitor of each case.
+      is_counted: [V] bool, the cases that are included.
     """
     found: dict[str, Any] = {"cases": int(is_counted.sum())}
     ratio_parts = []
@@ -128,14 +128,14 @@ def cold_figures(
 
 
 def _estimates(names: Sequence[str], values: np.ndarray, means: np.ndarray) -> dict[str, dict[str, float]]:
-    """`value`, `low` and `high` of each column, from its value [M] and its resampled means [R, M]."""
+    """Returns `value`, `low` and `high` of each column from its value [M] and its resampled means [R, M]."""
     low, high = percentile_interval(means)
     columns = zip(names, values.tolist(), low.tolist(), high.tolist(), strict=True)
     return {name: {"value": value, "low": lowest, "high": highest} for name, value, lowest, highest in columns}
 
 
 def _by_history(recalls: Mapping[str, np.ndarray], cases: Cases, num_visitors: int) -> dict[str, dict[str, Any]]:
-    """Recall@20 of visitors that training knows and does not know, by the length of the history."""
+    """Computes recall@20 of visitors known and unknown to training, by length of the history."""
     length, is_unknown = cases.history.lengths, cases.visitor >= num_visitors
     found = {}
     for least, most in HISTORIES:

@@ -1,10 +1,10 @@
-"""A large table on 1, 2 and 4 replicas and on two workers: milliseconds, bytes exchanged, memory a replica.
+"""A large table on 1, 2 and 4 replicas and on two workers: milliseconds, bytes exchanged, memory per replica.
 
-Row-sharded tables beside the best mirrored way, for the batches of a factorization and of a model of histories; then
-what a checkpoint of full size costs the training that goes on beside it. Logical CPU devices share the machine's cores:
-more of them compute no faster, and what they exchange is copied in memory.
+Compares row-sharded tables with the best mirrored implementation, for batches of a factorization and of a model of
+histories; then measures how much a full-size checkpoint slows down concurrent training. Logical CPU devices share the
+machine's cores, so more of them compute no faster, and their exchanges are copies in memory.
 
-usage: python -m benchmarks.scaling [--loaded: record even where other programs took much of the cores]
+usage: python -m benchmarks.scaling [--loaded: record even if other programs used much of the cores]
 """
 
 import argparse
@@ -47,9 +47,9 @@ OPTIMIZER = AdagradConfig()
 
 
 class Ids(NamedTuple):
-    """What a step reads: ids that the replicas divide among them, [S, N], and ids that each of them uses, [S, M].
+    """Ids that a step reads: those that the replicas divide, [S, N], and those that every replica uses, [S, M].
 
-    dense   numbers of the gradient of what is no table
+    `dense` is the size of the dense gradient.
     """
 
     divided: np.ndarray
@@ -58,25 +58,25 @@ class Ids(NamedTuple):
 
 
 def mf_ids() -> Ids:
-    """8,192 visitors a step, of which hardly one comes twice."""
+    """8,192 visitors per step, hardly any of them twice."""
     generator = np.random.default_rng(0)
     return Ids(generator.integers(0, ROWS, (STEPS, 8192)), np.zeros((STEPS, 0), np.int64))
 
 
 def popular_ids() -> Ids:
-    """8,192 items a step, of which most repeat, and which nothing is shared with: each gradient travels by itself."""
+    """8,192 mostly repeated items per step without shared ids: each gradient travels by itself."""
     return Ids(_items(np.random.default_rng(0), 8192), np.zeros((STEPS, 0), np.int64))
 
 
 def nn_ids() -> Ids:
-    """8,192 histories of 20 items a step, of which most repeat, and 1,024 drawn candidates."""
+    """8,192 histories of 20 mostly repeated items per step, and 1,024 sampled candidates."""
     generator = np.random.default_rng(0)
     dense = make_dense_variables(TowersConfig(dim=DIM, history_length=20), seed=0)
     return Ids(_items(generator, 8192 * 20), _items(generator, 1024), sum(math.prod(weight.shape) for weight in dense))
 
 
 def _items(generator: np.random.Generator, count: int) -> np.ndarray:
-    """[S, count], a few of them popular."""
+    """Draws item ids [S, count], a few of them popular."""
     return np.minimum((generator.pareto(0.8, (STEPS, count)) * 30).astype(np.int64), ITEMS - 1)
 
 
@@ -84,9 +84,9 @@ BATCHES: dict[str, Callable[[], Ids]] = {"factorization": mf_ids, "popular": pop
 
 
 def main() -> None:
-    """Measures each case in processes of its own."""
+    """Measures each case in its own processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--loaded", action="store_true", help="record whatever else the machine does")
+    parser.add_argument("--loaded", action="store_true", help="record even under load")
     is_loaded = parser.parse_args().loaded
     before = Load()
     time.sleep(3)
@@ -102,26 +102,28 @@ def main() -> None:
     figures["checkpoint"] = json.loads(_run("checkpoint"))
     share = load.share()
     if share is not None:
-        print(json.dumps(figures, indent=2), file=sys.stderr)  # for whoever waited so long, recorded or not
+        print(
+            json.dumps(figures, indent=2), file=sys.stderr
+        )  # printed even if it is not recorded, after so long a wait
     refuse_load(share, is_allowed=is_loaded)
     report("scaling", figures, load=share)
 
 
 def bytes_a_step(ids: Ids, replicas: int, *, has_workers: bool) -> dict[str, int]:
-    """What travels between replicas in a step, on average over the steps, forth and back.
+    """Counts the bytes exchanged between replicas in a step, averaged over the steps, in both directions.
 
     Returns:
-      `least`: each row once to every replica that uses it and lies with another, and the sum of its gradients back.
-      `sharded`: what this program moves; between workers pieces are filled up.
-      `all_reduce`: what moving whole batches of rows and of gradients by ring all-reduce would take.
-      `mirrored`: gradients and ids of all replicas to all replicas.
-      `dense`: beside each of these, the sum of the loss and of the dense gradients by ring all-reduce.
+      `least`: each row once to every other replica that uses it, and the sum of its gradients back.
+      `sharded`: this program; between workers, messages are padded.
+      `all_reduce`: whole batches of rows and gradients by ring all-reduce.
+      `mirrored`: ids and gradients of all replicas to all replicas.
+      `dense`: in addition to each of these, the loss and the dense gradients by ring all-reduce.
     """
     totals = {"least": 0.0, "sharded": 0.0, "all_reduce": 0.0, "mirrored": 0.0, "dense": 0.0}
     for divided, shared in zip(ids.divided, ids.shared, strict=True):
         used = [np.concatenate([part, shared]) for part in np.split(divided, replicas)]
         rows = _rows_by_owner([np.unique(part) for part in used], replicas)
-        # where nothing is shared, each id's gradient travels by itself
+        # without shared ids, the gradient of each id travels by itself
         back = rows if len(shared) else _rows_by_owner(used, replicas)
         all_ids = len(divided) + len(shared)
         totals["least"] += 2 * rows.sum() * ROW_BYTES
@@ -133,14 +135,14 @@ def bytes_a_step(ids: Ids, replicas: int, *, has_workers: bool) -> dict[str, int
 
 
 def _rows_by_owner(needed: list[np.ndarray], replicas: int) -> np.ndarray:
-    """[R, R] rows that a replica needs of another, 0 of itself."""
+    """Counts the rows [R, R] that each replica needs from another, 0 from itself."""
     counts = np.stack([np.bincount(rows % replicas, minlength=replicas) for rows in needed])
     np.fill_diagonal(counts, 0)
     return counts
 
 
 def _moved(counts: np.ndarray, has_workers: bool) -> int:
-    """Rows on the way, with what pieces are filled up with."""
+    """Counts the rows sent, padding included."""
     if not has_workers:
         return int(counts.sum())
     capacity = CAPACITIES[np.searchsorted(CAPACITIES, counts.max())]
@@ -148,11 +150,10 @@ def _moved(counts: np.ndarray, has_workers: bool) -> int:
 
 
 class Built(NamedTuple):
-    """A way of training a table.
+    """An implementation of table training.
 
-    step            takes the number of a batch
-    held_bytes      of table and accumulator that lie with a replica, by their shapes
-    resident_mib    what this process's memory grew by when they were made
+    `step` takes the number of a batch; `held_bytes` is the size of table and accumulator on a replica, by their shapes;
+    `resident_mib` is the growth of this process's memory when they were created.
     """
 
     step: Callable[[int], Any]
@@ -189,21 +190,21 @@ def _sharded(replicas: Replicas, ids: Ids, *, has_compute: bool = True) -> Built
 
 
 def _sum_with_dense(replicas: Replicas, loss: tf.Tensor, dense: int) -> tf.Tensor:
-    """The loss over all replicas, which travels with what stands for so many numbers of a dense gradient."""
+    """Sums the loss over all replicas, together with a stand-in for a dense gradient of this size."""
     return replicas.all_reduce_together([loss, tf.fill([dense], loss)])[0]
 
 
 class _NoUpdate:
-    """An optimizer that leaves rows alone: what remains of a step is reading and exchanging."""
+    """An optimizer without updates: a step then only reads and exchanges rows."""
 
     slots: dict[str, Any] = {}  # noqa: RUF012 (never changed)
 
     def apply(self, *_: Any) -> None:
-        """Nothing moves."""
+        """Does nothing."""
 
 
 def _mirrored(replicas: Replicas, ids: Ids) -> Built:
-    """Whole tables on every replica, read and updated locally with all gradients: the best mirrored way found."""
+    """Whole tables on every replica, read and updated locally with all gradients: the best mirrored implementation."""
     before = resident_mib()
     with replicas.strategy.scope():
         table = tf.Variable(tf.random.stateless_normal([ROWS, DIM], [0, 0], stddev=0.1))
@@ -236,7 +237,7 @@ def _mirrored(replicas: Replicas, ids: Ids) -> Built:
 
 
 def _local(variable: Any) -> Any:
-    """This replica's copy of a mirrored variable."""
+    """Returns this replica's copy of a mirrored variable."""
     return variable._get() if hasattr(variable, "_get") else variable
 
 
@@ -249,10 +250,10 @@ _WAYS: dict[str, Callable[[Replicas, Ids], Built]] = {
 
 
 def measure(batch: str, way: str, place: str) -> dict[str, Any]:
-    """What one way took in this process."""
+    """Measures one implementation in this process."""
     replicas = start_replicas(1 if place == "workers" else int(place), join_cluster())
     ids = BATCHES[batch]()
-    tf.zeros([]).numpy()  # what TensorFlow itself takes is no table's
+    tf.zeros([]).numpy()  # TensorFlow's own memory is not the table's
     step, held, resident = _WAYS[way](replicas, ids)
     seconds = []
     for number in range(WARM_UP_STEPS + STEPS):
@@ -268,7 +269,7 @@ def measure(batch: str, way: str, place: str) -> dict[str, Any]:
 
 
 def measure_checkpoint() -> dict[str, Any]:
-    """A factorization of full size: what is saved, how long it takes, and what training loses by it."""
+    """Measures checkpoints of a full-size factorization: their size, their time, and the slowdown of training."""
     replicas = start_replicas(1, None)
     tables = {
         name: ShardedTable(rows=rows, dim=DIM, replicas=replicas, optimizer=row_optimizer(OPTIMIZER))
@@ -286,7 +287,7 @@ def measure_checkpoint() -> dict[str, Any]:
             writer.begin(number)
             writer.finish()
             whole.append(time.perf_counter() - begin)
-        # long enough that a checkpoint is written within
+        # long enough to write a checkpoint
         count = _steps_of(step, seconds=3 * median(whole))
 
         def save_and_train(number: int) -> float:
@@ -298,7 +299,7 @@ def measure_checkpoint() -> dict[str, Any]:
             return time.perf_counter() - begin
 
         for pair in range(CHECKPOINT_PAIRS):
-            if pair % 2:  # a machine that gets slower favours neither
+            if pair % 2:  # alternating order, so that a machine that slows down favours neither
                 beside, alone = save_and_train(100 + pair), _train(step, count, None)
             else:
                 alone, beside = _train(step, count, None), save_and_train(100 + pair)
@@ -313,14 +314,14 @@ def measure_checkpoint() -> dict[str, Any]:
         "pairs": CHECKPOINT_PAIRS,
         "seconds_of_training_lost": {"median": round(middle, 2), "quartiles": [round(low, 2), round(high, 2)]},
         "slowdown_at_one_a_minute": round(middle / 60, 4),
-        # if training lost every CPU second that writing took
+        # upper bound: training loses every CPU second of writing
         "slowdown_at_most": round((median(copied) + median(writing)) / 60, 4),
     }
 
 
 @contextmanager
 def _timing_writes() -> Iterator[list[float]]:
-    """CPU seconds of each thread that writes a checkpoint, as they end."""
+    """Collects the CPU seconds of the threads that write checkpoints."""
     seconds: list[float] = []
     write = checkpoint_writer._write_files
 
@@ -345,7 +346,7 @@ def _train(step: Callable[[int], Any], count: int, writer: CheckpointWriter | No
 
 
 def _steps_of(step: Callable[[int], Any], seconds: float) -> int:
-    """How many steps take so long."""
+    """Returns the number of steps that take so long."""
     _train(step, WARM_UP_STEPS, None)
     return max(1, round(seconds / (_train(step, STEPS, None) / STEPS)))
 
@@ -361,7 +362,7 @@ def _run(*arguments: str) -> str:
 
 
 def _measure_workers(batch: str, way: str) -> dict[str, Any]:
-    """What the first of two workers measured, and the memory of the one that took more."""
+    """Measures two workers; returns the first one's figures and the larger memory of the two."""
     with socket.socket() as first, socket.socket() as second:
         for free in (first, second):
             free.bind(("127.0.0.1", 0))

@@ -1,7 +1,6 @@
-"""Seconds that `--help` of every command takes, and whether it fits a screen: the fastest of three starts each.
+"""Seconds of `--help` of every command, and whether it fits a screen: the fastest of three starts each.
 
-Where none of these is fast enough, more are tried: other programs may have had the cores. The processor's seconds stand
-beside.
+If none is fast enough, more are tried, as other programs may have used the cores. CPU seconds are recorded too.
 """
 
 import sys
@@ -19,7 +18,7 @@ COMMANDS = {
 
 
 def main() -> int:
-    """Measures them all and writes the record; fails where one is slow or long."""
+    """Measures all commands and writes the record; fails if one is slow or long."""
     commands = [[package, *command] for package, names in COMMANDS.items() for command in ([], *([n] for n in names))]
     figures = {" ".join(command): measure(command) for command in commands}
     slow = [name for name, figure in figures.items() if figure["seconds"] >= MOST_SECONDS]
@@ -29,7 +28,7 @@ def main() -> int:
 
 
 def measure(command: list[str]) -> dict[str, float]:
-    """Seconds of the fastest start, of the processor and in all, and the lines of what it printed."""
+    """Returns wall-clock and CPU seconds of the fastest start, and the number of lines printed."""
     arguments = ["env", f"COLUMNS={SCREEN_COLUMNS}", sys.executable, "-m", *command, "--help"]
     timings = [run_command(arguments) for _ in range(LEAST_STARTS)]
     while min(timing.seconds for timing in timings) >= MOST_SECONDS and len(timings) < MOST_STARTS:

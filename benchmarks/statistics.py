@@ -1,11 +1,11 @@
-"""What the report costs `prepare`: whole jobs in turns with jobs that count and draw nothing for it.
+"""Cost of the report in `prepare`: whole jobs, interleaved with jobs that neither count nor draw anything for it.
 
-Left out are the behaviour of visitors, the items by split, the correlations, what is described of them, and the page.
-What the dataset itself needs stays: counts of events, cuts, vocabularies, catalogue. Seconds are of the job, from the
-first byte read to the page written, without imports; those of the CPU tell more on a machine that is shared. Drawing
-takes as long for a small shop as for a large one, so it is told by itself too.
+The shorter jobs skip the behaviour of visitors, items by split, correlations, their descriptions and the page. They
+keep counts of events, cuts, vocabularies and the catalogue, which the dataset needs. Seconds are those of the job
+without imports; CPU seconds are more reliable on a shared machine. Drawing takes as long for a small shop as for a
+large one, so it is also recorded separately.
 
-usage: python -m benchmarks.statistics [DIRECTORY for the shop, kept and reused]
+usage: python -m benchmarks.statistics [DIRECTORY of the shop, kept and reused]
 """
 
 import json
@@ -26,7 +26,7 @@ WITH, WITHOUT = "with", "without"
 
 
 def main() -> None:
-    """Measures events alone and with item properties, and writes what the report adds beside the target."""
+    """Measures events alone and with item properties, and records the cost of the report with its target."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         inputs = {"events": str(shop / "events.csv")}
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _measure(inputs: dict[str, str], root: Path, rounds: int) -> dict[str, Any]:
-    """Medians of the seconds, by whether for the report, and what it adds."""
+    """Returns median seconds with and without the report, and the share it adds."""
     taken: dict[str, list[dict[str, dict[str, float]]]] = {WITH: [], WITHOUT: []}
     for turn in range(rounds):
         for which, results in taken.items():
@@ -66,7 +66,7 @@ def _added(seconds: list[float], without: list[float]) -> float:
 
 
 def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) -> dict[str, dict[str, float]]:
-    """Seconds of one job and of its page; the description of `first`, of the same inputs, stands for that left out."""
+    """Times one job and its page; a job without counting uses the description of `first`, made from the same inputs."""
     import gc
 
     from preprocessing.config import PrepareConfig
@@ -95,7 +95,7 @@ def _timed(job: Callable[[], object]) -> dict[str, float]:
 
 
 def _leave_out(described: dict[str, Any]) -> None:
-    """Puts what is ready made in the place of what is counted for the report alone."""
+    """Replaces the functions that count for the report by stored results."""
     import numpy as np
 
     from preprocessing import timelines

@@ -1,10 +1,10 @@
-"""Exact top-k of dot products over a whole catalogue: ours against `implicit`'s C++, on the same cores in turns.
+"""Exact top-k of dot products over a whole catalogue: ours against `implicit`'s C++, interleaved on the same cores.
 
-Both give the 20 best of 235,000 items for 50,000 queries at d 64, the way `recommend` goes: scores that are not finite
-are refused. Beside it, of fewer queries: ten seen items hidden, by both; and whole rows at once, the way the evaluator
-and scorers go that cannot score a piece of the catalogue.
+Both find the best 20 of 235,000 items for 50,000 queries at d 64, as `recommend` does. On fewer queries, both are also
+measured with ten seen items hidden, and ours on whole rows, as the evaluator does for scorers that cannot score a part
+of the catalogue.
 
-`implicit` is what `make setup` installs of benchmarks/requirements.txt.
+`make setup` installs `implicit` from benchmarks/requirements.txt.
 
 usage: python -m benchmarks.top_k
 """
@@ -33,7 +33,7 @@ TARGETS = {"ratio": 0.9}
 
 
 class _Products(tf.Module):
-    """Scores a visitor's vector with every item's."""
+    """Scores a visitor's vector with those of all items."""
 
     def __init__(self, visitors: np.ndarray, items: np.ndarray) -> None:
         super().__init__()
@@ -44,13 +44,13 @@ class _Products(tf.Module):
         return self.piece_scores(queries)(0, ITEMS)
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
-        """A function of an item's index and a number n: [B, n] float32."""
+        """Returns a function of a first item and a number n that scores n items: [B, n] float32."""
         visitors = tf.gather(self._visitors, queries.visitor)
         return lambda begin, size: tf.matmul(visitors, self._items[begin : begin + size], transpose_b=True)
 
 
 def main() -> None:
-    """Measures both ways in turns, so that what else runs on the machine meets both."""
+    """Measures both, interleaved, so that other load meets both."""
     generator = np.random.default_rng(0)
     visitors, items = (generator.normal(size=(rows, DIM)).astype(np.float32) for rows in (QUERIES, ITEMS))
     seen = generator.integers(0, ITEMS, (QUERIES, SEEN))
@@ -60,15 +60,15 @@ def main() -> None:
         _check_same(ours(slice(0, 500)), theirs(slice(0, 500)))
     _check_same(hiding(slice(0, 500)), theirs_hiding(slice(0, 500)))
     figures = {
-        **_in_turns(plain, theirs, TURNS),
-        "seen_hidden": _in_turns(hiding, theirs_hiding, FEW_TURNS),
-        "whole_rows": _in_turns(whole, theirs, FEW_TURNS),
+        **_interleaved(plain, theirs, TURNS),
+        "seen_hidden": _interleaved(hiding, theirs_hiding, FEW_TURNS),
+        "whole_rows": _interleaved(whole, theirs, FEW_TURNS),
     }
     report("top_k", {**figures, "targets": TARGETS})
 
 
 _Rank = Callable[[slice], np.ndarray]
-"""The items [n, K] of a stretch of the queries."""
+"""Ranks a slice of the queries: items [n, K]."""
 
 
 def _ours(visitors: np.ndarray, items: np.ndarray, seen: np.ndarray) -> tuple[_Rank, _Rank, _Rank]:
@@ -107,8 +107,8 @@ def _implicit(visitors: np.ndarray, items: np.ndarray, seen: np.ndarray) -> tupl
     return lambda queries: rank(queries, None), lambda queries: rank(queries, hidden[queries])
 
 
-def _in_turns(ours: _Rank, theirs: _Rank, turns: int) -> dict[str, float]:
-    """Queries/s of both ways over `turns` tenths of the queries, and their ratio."""
+def _interleaved(ours: _Rank, theirs: _Rank, turns: int) -> dict[str, float]:
+    """Returns queries/s of both over `turns` tenths of the queries, and their ratio."""
     share = QUERIES // TURNS
     seconds = {"ours": 0.0, "implicit": 0.0}
     for turn in range(turns):
@@ -124,10 +124,10 @@ def _in_turns(ours: _Rank, theirs: _Rank, turns: int) -> dict[str, float]:
 
 
 def _check_same(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Products summed in another order may change places: all but a few must be the same."""
+    """Checks that all but a few items agree: a different order of summation may swap neighbours."""
     share = float((ours == theirs).mean())
     if share < 0.999:
-        raise ValueError(f"the two ways give other items: only {share:.1%} are the same")
+        raise ValueError(f"the two find different items: only {share:.1%} are the same")
 
 
 if __name__ == "__main__":

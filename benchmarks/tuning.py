@@ -1,6 +1,6 @@
-"""The best settings of a system on the validation window: one after the other, each beside the best of those before.
+"""Coordinate search on the validation window: tunes one setting after another, each with the best of those before.
 
-A grid of all of them would be some hundred fits of each system.
+A full grid would take some hundred fits per system.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,30 +12,32 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Search:
-    """What is tried.
-
-    begin    the settings that the search begins with
-    values   of a setting, in the order in which settings are chosen
-    """
+    """A search space."""
 
     begin: Settings
+    """Settings that the search starts from."""
     values: Mapping[str, Sequence[Any]]
+    """Values of each setting, in the order in which settings are tuned."""
 
 
 @dataclass(frozen=True)
 class Tried:
-    """Settings, the figure that they reached in validation, and the seconds that fitting them took."""
+    """Settings, their validation metric and the seconds of their fit."""
 
     settings: Settings
+    """The settings."""
     validation: float
+    """Their metric on the validation window."""
     seconds: float
+    """Seconds of the fit."""
 
 
 def search(what: Search, measure: Callable[[Settings], tuple[float, float]]) -> list[dict[str, Any]]:
-    """Every setting that was tried, in its order, as JSON values; `best_of` has the best.
+    """Runs a search and returns every trial, in order, as JSON values; `best_of` picks the best.
 
     Args:
-      measure: a setting's figure, of which more is better, and the seconds of its fit.
+      what: the search space.
+      measure: returns the metric of settings, higher is better, and the seconds of the fit.
     """
     tried: list[Tried] = []
     best = dict(what.begin)
@@ -49,5 +51,5 @@ def search(what: Search, measure: Callable[[Settings], tuple[float, float]]) -> 
 
 
 def best_of(tried: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What `search` tried with the highest figure; the first of equals."""
+    """Returns the trial with the best metric, the first if several are equal."""
     return max(tried, key=lambda one: one["validation"])

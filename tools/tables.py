@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.harness import RESULTS, told
+from benchmarks.harness import RESULTS, format_reached
 from trainer.evaluation.tables import FOOTNOTE, metric_cells
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ class Target(NamedTuple):
 def read_targets(results: Results) -> list[Target]:
     """All targets: those of quality, then those of speed."""
     quality = results["quality"]["figures"]["targets"]
-    rows = [Target(row["what"], row["target"], told(row["reached"]), row["is_met"]) for row in quality]
+    rows = [Target(row["what"], row["target"], format_reached(row["reached"]), row["is_met"]) for row in quality]
     for claim in _SPEEDS:
         figures = results[claim.benchmark]["figures"]
         rows.append(Target(claim.what, claim.target(figures), claim.reached(figures), claim.is_met(figures)))
@@ -114,7 +114,7 @@ def _demo(results: Results) -> str:
 def _targets(results: Results) -> str:
     record = results["quality"]
     rows = [
-        [row["what"], row["target"], told(row["reached"]), row["beside"], _met(row["is_met"])]
+        [row["what"], row["target"], format_reached(row["reached"]), row["beside"], _met(row["is_met"])]
         for row in record["figures"]["targets"]
     ]
     header = ["what", "target", "measured", "compared with", "met"]

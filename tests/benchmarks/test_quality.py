@@ -58,7 +58,7 @@ def test_every_setting_tried_is_told_with_its_figure_and_seconds():
         {"settings": {"K": 20}, "validation": 0.1179, "seconds": 1.25},
         {"settings": {"K": 50}, "validation": 0.1232, "seconds": 1.75},
     ]
-    told = _told("matrix", {"grids": {"implicit_tfidf": tried}, "seconds": {"mf": 12.4}}).splitlines()
+    told = _format_figures("matrix", {"grids": {"implicit_tfidf": tried}, "seconds": {"mf": 12.4}}).splitlines()
     assert told == [
         "## matrix",
         "",
