@@ -1,4 +1,4 @@
-"""Headless Chromium for tests of pages: what a page logs, asks the network for, and lets the keyboard reach."""
+"""Headless Chromium for tests of pages: logs, network requests, keyboard access."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-# playwright brings its own browsers by a download; the system's is taken instead
+# playwright would download its own browser; the system's is used instead
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
@@ -17,7 +17,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (ap
 
 @dataclass
 class Watched:
-    """A page, and what came up while it was open."""
+    """An open page with its errors and requests."""
 
     page: Page
     messages: list[str] = field(default_factory=list)
@@ -25,7 +25,7 @@ class Watched:
 
 
 def open_tables_by_keyboard(page: Page) -> int:
-    """How many of the tables behind pictures were opened by Tab and Enter, from the top of what is shown to its end."""
+    """Opens the tables behind pictures by Tab and Enter, from top to end; returns how many opened."""
     page.evaluate("document.activeElement.blur()")
     opened = 0
     while True:
@@ -39,7 +39,7 @@ def open_tables_by_keyboard(page: Page) -> int:
 
 
 def texts_outside(page: Page) -> list[str]:
-    """The texts of the pictures shown that do not lie wholly within their picture."""
+    """Returns the texts of visible pictures that are not entirely inside their picture."""
     outside = """pictures => pictures.flatMap(svg => {
       const box = svg.getBoundingClientRect();
       return [...svg.querySelectorAll("text")].filter(text => {

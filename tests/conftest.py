@@ -1,4 +1,4 @@
-"""Four logical CPU devices for all tests: replicas are tried in process, and TensorFlow takes the number only once."""
+"""Four logical CPU devices for all tests: TensorFlow accepts the number only once per process."""
 
 import os
 

@@ -13,7 +13,7 @@ def dataset(tmp_path_factory):
     return checkerboard_dataset(str(tmp_path_factory.mktemp("nearest")))
 
 
-def test_every_baseline_is_tuned_and_made_with_what_was_best(dataset, monkeypatch):
+def test_every_baseline_is_tuned_and_built_with_its_best_settings(dataset, monkeypatch):
     few = Search(
         {"half_life_rows": None, "num_neighbours": 200}, {"half_life_rows": (None, 2.0), "num_neighbours": (5,)}
     )

@@ -1,4 +1,4 @@
-"""The peers score as they recommend by themselves; needs `implicit`, which `make setup` installs."""
+"""The peers score as their own recommend function; needs `implicit`, which `make setup` installs."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ SETTINGS = {
 
 
 def own_scores(model, visitor, **more):
-    """[I] what `implicit` itself says of every item."""
+    """[I] scores of all items by `implicit` itself."""
     items, scores = model.recommend(visitor, MATRIX[visitor], N=5, filter_already_liked_items=False, **more)
     found = np.zeros(5, np.float32)
     found[items] = scores
@@ -38,17 +38,17 @@ def test_a_peer_scores_as_it_recommends(family, monkeypatch):
         np.testing.assert_allclose(scores[visitor], own_scores(models[0], visitor), rtol=1e-4, atol=1e-5)
 
 
-def test_visitors_are_solved_again_from_the_history_they_are_given(monkeypatch):
+def test_visitor_vectors_are_computed_from_the_given_history(monkeypatch):
     models = []
     scorer = peers._scorer
     monkeypatch.setattr(peers, "_scorer", lambda *given: models.append(given[2]) or scorer(*given))
     fitted = peers.fit("implicit_als", {**SETTINGS["implicit_als"], "folds_in": True}, MATRIX)
-    # nobody that training knew, with the history of visitor 2
+    # unknown to training, with the history of visitor 2
     scores = fitted.scorer.catalogue_scores(queries_of([99], [HISTORY[2]])).numpy()
     np.testing.assert_allclose(scores[0], own_scores(models[0], 2, recalculate_user=True), rtol=1e-4, atol=1e-5)
 
 
-def test_every_search_begins_with_settings_that_it_tries_and_that_fit_takes():
+def test_every_search_starts_from_settings_in_its_space_that_fit_accepts():
     for family, search in peers.SEARCHES.items():
         assert set(search.values) <= set(search.begin)
         small = {**search.begin, **({"factors": 2} if "factors" in search.begin else {})}

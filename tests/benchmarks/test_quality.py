@@ -1,10 +1,10 @@
-"""What is told beside the targets, and that the two ALS are given the same objective."""
+"""The printed tables, and the equal objective of both ALS implementations."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks.quality import _told, equal_settings, target_table
+from benchmarks.quality import _format_figures, equal_settings, target_table
 from benchmarks.quality_runs import target
 from common.settings import apply_settings
 from trainer.config.presets import PRESETS
@@ -15,7 +15,7 @@ ITEMS = np.array([[1.0, 0.5], [-0.5, 1.0], [0.25, 2.0], [1.5, -1.0]])
 
 
 def solved_by_ours():
-    """A visitor of items 0 and 2, by the solver under `equal_settings`, in the turned basis and back."""
+    """Solves a visitor of items 0 and 2 with `equal_settings`, in a rotated basis and back."""
     config = apply_settings(PRESETS["mf"], equal_settings(PEER))
     values, basis = np.linalg.eigh(ITEMS.T @ ITEMS)
     touched = tf.constant((ITEMS @ basis)[None, [0, 2]], tf.float32)
@@ -29,8 +29,8 @@ def solved_by_ours():
     return basis @ solved.numpy()[0]
 
 
-def test_equal_settings_minimize_what_implicit_does():
-    # Hu et al. (2008): (Yᵀ C Y + λ) x = Yᵀ C p, of confidence alpha where an item was touched and 1 elsewhere
+def test_equal_settings_have_the_objective_of_implicit():
+    # Hu et al. (2008): (Yᵀ C Y + λ) x = Yᵀ C p, with confidence alpha for touched items and 1 elsewhere
     confidence = np.diag([4.0, 1.0, 4.0, 1.0])
     chosen = np.array([1.0, 0.0, 1.0, 0.0])
     expected = np.linalg.solve(ITEMS.T @ confidence @ ITEMS + 0.5 * np.eye(2), ITEMS.T @ confidence @ chosen)
@@ -48,12 +48,12 @@ def test_implicit_solves_a_visitor_the_same_way():
     np.testing.assert_allclose(model.recalculate_user(0, touched), solved_by_ours(), rtol=1e-4)
 
 
-def test_the_solver_takes_all_sweeps_of_the_peer():
+def test_the_solver_runs_as_many_sweeps_as_the_peer():
     config = apply_settings(PRESETS["mf"], equal_settings(PEER))
     assert (config.solver, config.epochs, config.patience, config.model.dim) == ("als", 3, None, 2)
 
 
-def test_every_setting_tried_is_told_with_its_figure_and_seconds():
+def test_every_trial_is_printed_with_its_metric_and_seconds():
     tried = [
         {"settings": {"K": 20}, "validation": 0.1179, "seconds": 1.25},
         {"settings": {"K": 50}, "validation": 0.1232, "seconds": 1.75},
@@ -73,7 +73,7 @@ def test_every_setting_tried_is_told_with_its_figure_and_seconds():
     ]
 
 
-def test_the_table_of_targets_says_which_are_missed():
+def test_the_table_of_targets_marks_the_missed_ones():
     table = target_table([target("quality", 1.12, 1.0588, "als"), target("time", 2, 1.5, "", is_least=False)])
     assert [line.split("|")[2:-1] for line in table.splitlines()[2:]] == [
         [" ≥ 1.12 ", " 1.059   ", " als    ", " NO  "],

@@ -1,4 +1,4 @@
-"""Targets, what is kept of earlier work, and how long a run took to get somewhere."""
+"""Targets, kept results, and the epochs until a run reaches a metric."""
 
 import json
 
@@ -11,13 +11,13 @@ def write_metrics(workdir, values):
     (workdir / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
-def test_the_first_epoch_of_at_least_the_value_counts(tmp_path):
+def test_the_first_epoch_that_reaches_the_value_is_found(tmp_path):
     write_metrics(tmp_path, [0.1, 0.18, 0.17, 0.19])
     assert epochs_to_reach(tmp_path, 0.18) == 2
     assert epochs_to_reach(tmp_path, 0.181) == 4
 
 
-def test_a_run_that_never_gets_there_has_no_such_epoch(tmp_path):
+def test_a_run_that_never_reaches_the_value_has_no_such_epoch(tmp_path):
     write_metrics(tmp_path, [0.1, 0.18])
     assert epochs_to_reach(tmp_path, 0.19) is None
 
@@ -30,7 +30,7 @@ def test_a_target_is_met_at_its_bound_from_either_side():
     assert not target("seconds", 2, None, "", is_least=False)["is_met"]
 
 
-def test_what_is_kept_is_made_once(tmp_path):
+def test_a_kept_result_is_computed_once(tmp_path):
     made = []
     for _ in range(2):
         assert keep(tmp_path / "kept.json", lambda: made.append(1) or {"a": [1]}) == {"a": [1]}

@@ -1,9 +1,9 @@
-"""Settings are chosen one after the other, each beside the best of those before."""
+"""Coordinate search: each setting is tuned with the best values of those before."""
 
 from benchmarks.tuning import Search, best_of, search
 
 
-def test_each_setting_is_tried_beside_the_best_of_those_before_and_none_twice():
+def test_each_setting_is_tried_with_the_best_of_those_before_and_none_twice():
     asked = []
 
     def measure(settings):
@@ -11,7 +11,7 @@ def test_each_setting_is_tried_beside_the_best_of_those_before_and_none_twice():
         return 10 * (settings["a"] == 2) + settings["b"], 0.5
 
     tried = search(Search(begin={"a": 1, "b": 1}, values={"a": (1, 2, 3), "b": (0, 1, 5)}), measure)
-    # a = 2 is best with b = 1; (2, 1) was tried by then
+    # a = 2 is best with b = 1; (2, 1) is not tried again
     expected = [(1, 1), (2, 1), (3, 1), (2, 0), (2, 5)]
     assert [(settings["a"], settings["b"]) for settings in asked] == expected
     assert [one["validation"] for one in tried] == [1, 11, 1, 10, 15]

@@ -11,27 +11,27 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_bar_is_seen_on_a_terminal_and_is_gone_when_it_is_closed(monkeypatch):
+def test_a_bar_is_visible_on_a_terminal_until_it_is_closed(monkeypatch):
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
     with make_bar(20, "cases", title="ranking", initial=5) as bar:
         bar.update(15)
         bar.refresh()
     *drawn, end = terminal.getvalue().split("\r")[1:]
-    # 5 of 20 done at first, all in the end
+    # starts at 5 of 20 and ends at 20
     assert drawn[0].startswith("ranking:  25%|")
     assert any(line.startswith("ranking: 100%|") and "cases/s]" in line for line in drawn)
     assert not end.strip()
 
 
 @pytest.mark.parametrize(("stream", "is_shown"), [(io.StringIO, True), (Terminal, False)])
-def test_without_a_terminal_or_with_nobody_to_tell_there_is_none(monkeypatch, stream, is_shown):
+def test_there_is_no_bar_without_a_terminal_or_in_a_quiet_process(monkeypatch, stream, is_shown):
     monkeypatch.setattr("sys.stderr", made := stream())
     with make_bar(20, "cases", is_shown=is_shown) as bar:
         bar.update(20)
     assert made.getvalue() == ""
 
 
-def test_lines_of_the_log_stand_above_the_bar(monkeypatch):
+def test_log_lines_are_written_above_the_bar(monkeypatch):
     monkeypatch.setattr("sys.stderr", terminal := Terminal())
     handler = LogHandler()
     with make_bar(20, "cases", title="ranking"):

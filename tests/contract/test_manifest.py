@@ -1,4 +1,4 @@
-"""A directory without a manifest, or that differs from it, is not a dataset."""
+"""A directory without a manifest, or with files that differ from it, is not a dataset."""
 
 import dataclasses
 import hashlib
@@ -38,7 +38,7 @@ def root(tmp_path) -> str:
     return str(tmp_path)
 
 
-def test_a_manifest_reads_back_as_it_was_written(root):
+def test_a_manifest_reads_back_equal(root):
     manifest = read_manifest(root)
     assert manifest.vocabularies[Vocabulary.ITEMS].num_indices == 5
     assert manifest.splits[Split.TRAIN].files == ("timelines/a",)
@@ -65,8 +65,8 @@ def test_a_missing_file_is_named(root, tmp_path):
         verify_files(read_manifest(root), root)
 
 
-def test_a_shard_is_verified_up_front_where_it_is_not_fetched(root):
-    """TensorFlow opens ram:// itself, as gs://; memory:// is fetched, which verifies it."""
+def test_a_shard_that_is_not_fetched_is_verified_up_front(root):
+    """TensorFlow opens ram:// itself, like gs://; memory:// is fetched, which verifies it."""
     shard = {"timelines/a": hashlib.sha256(b"whole").hexdigest()}
     manifest = dataclasses.replace(read_manifest(root), files=shard)
     tf.io.gfile.makedirs("ram://verified/timelines")  # without it ram:// lists nothing
@@ -86,7 +86,7 @@ def test_a_shard_is_verified_up_front_where_it_is_not_fetched(root):
         ('{"schema_version": 1}', "is damaged"),
     ],
 )
-def test_a_manifest_that_is_not_ours_is_refused(root, content, message):
+def test_another_manifest_is_refused(root, content, message):
     storage.write_bytes(DatasetLayout(root).manifest, content.encode())
     with pytest.raises(ContractError, match=message):
         read_manifest(root)

@@ -9,7 +9,7 @@ from contract.timelines import TimelineRows, encode_blocks, parse_block
 
 
 def rows(*lengths: int) -> TimelineRows:
-    """One timeline of each length; all other columns count the rows."""
+    """Builds one timeline of each length; all other columns number the rows."""
     visitor = np.repeat(np.arange(len(lengths)), lengths)
     position = np.concatenate([np.arange(length) for length in lengths] or [np.empty(0, np.int64)])
     number = np.arange(len(visitor))
@@ -20,8 +20,8 @@ def block_lengths(*lengths: int, block_rows: int) -> list[int]:
     return [len(parse_block(block)["visitor"]) for block in encode_blocks(rows(*lengths), block_rows)]
 
 
-def test_a_block_is_closed_by_the_timeline_that_fills_it():
-    # 2 + 1 reach 3 rows; 4 alone passes 3; the last 1 is left over
+def test_the_timeline_that_fills_a_block_closes_it():
+    # 2 + 1 reach 3 rows; 4 exceeds 3 alone; the last 1 remains
     assert block_lengths(2, 1, 4, 1, block_rows=3) == [3, 4, 1]
 
 
@@ -33,7 +33,7 @@ def test_no_rows_give_no_block():
     assert block_lengths(block_rows=3) == []
 
 
-def test_rows_survive_the_file(tmp_path):
+def test_rows_read_back_equal_from_a_file(tmp_path):
     path = str(tmp_path / "train-00000-of-00001.tfrecord.gz")
     with tf.io.TFRecordWriter(path, "GZIP") as writer:
         for block in encode_blocks(rows(3, 2, 4), 4):
@@ -48,6 +48,6 @@ def test_columns_of_different_length_are_refused():
         TimelineRows(*[np.zeros(2)] * 5, np.zeros(3))
 
 
-def test_a_block_of_no_rows_is_refused():
+def test_a_block_size_of_zero_is_refused():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         list(encode_blocks(rows(1), 0))

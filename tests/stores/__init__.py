@@ -1,1 +1,1 @@
-"""Object stores on this machine, and a proxy that disturbs what goes to them."""
+"""Local object stores, and a proxy that disturbs requests to them."""

@@ -1,4 +1,4 @@
-"""A proxy before an object store that lets chosen requests fail as networks and stores do."""
+"""A proxy of an object store that makes chosen requests fail in the ways of networks and stores."""
 
 import http.client
 import itertools
@@ -18,7 +18,7 @@ _PER_HOP = {"connection", "transfer-encoding", "content-length", "keep-alive", "
 
 
 class Request(NamedTuple):
-    """What a client asks for."""
+    """A client's request."""
 
     method: str
     path: str
@@ -26,16 +26,16 @@ class Request(NamedTuple):
 
     @property
     def is_write(self) -> bool:
-        """True where it changes something."""
+        """Returns True if it changes something."""
         return self.method not in ("GET", "HEAD")
 
     def is_about(self, name: str) -> bool:
-        """True where an object's name holds `name`: S3's clients tell it in the path, Google's in the body too."""
+        """Returns True if the object's name contains `name`; S3's clients put it in the path, Google's also in the body."""
         return name in unquote(self.path) or name.encode() in self.body[:2000]
 
 
 class Fault(StrEnum):
-    """What happens to a request."""
+    """How a request fails."""
 
     INTERNAL_ERROR = auto()
     """500."""
@@ -44,17 +44,17 @@ class Fault(StrEnum):
     FORBIDDEN = auto()
     """403."""
     WRONG_KEY = auto()
-    """403, and a code of its own in S3."""
+    """403 with a code of its own in S3."""
     RESET = auto()
-    """The connection is reset before the store hears of it."""
+    """The connection is reset before the request reaches the store."""
     CUT_REQUEST = auto()
-    """The store gets half of it, the client no answer."""
+    """The store receives half of the request, the client no answer."""
     LOST_ANSWER = auto()
-    """The store does what it was asked, the client gets no answer."""
+    """The store executes the request, the client receives no answer."""
     CUT_ANSWER = auto()
-    """The client gets half of the answer."""
+    """The client receives half of the answer."""
     SLOW = auto()
-    """A second passes first."""
+    """The answer is delayed by a second."""
 
 
 _ERRORS = {
@@ -68,20 +68,19 @@ Plan = Callable[[Request], Fault | None]
 
 
 class FaultyProxy:
-    """Passes requests on, but for those that `plan` lets fail.
+    """Forwards requests, except those that `plan` makes fail.
 
-    port   of 127.0.0.1
-    plan   what happens to each request, None: it passes; may be set while it runs, from several threads asked
+    `plan` returns the fault of a request or None; it may be replaced while the proxy runs, and several threads call it.
     """
 
     def __init__(self, port: int) -> None:
-        """A proxy at a port of its own that nothing has gone through yet."""
+        """Takes a free port of 127.0.0.1."""
         self.port = port
         self.plan: Plan = lambda _: None
 
 
 def every(count: int, faults: Sequence[Fault]) -> Plan:
-    """Lets each `count`th request fail, by one fault after the other."""
+    """Makes every `count`th request fail, cycling through the faults."""
     numbers, lock = itertools.count(1), threading.Lock()
 
     def plan(_: Request) -> Fault | None:
@@ -93,7 +92,7 @@ def every(count: int, faults: Sequence[Fault]) -> Plan:
 
 
 def from_the_first(matches: Callable[[Request], bool], fault: Fault) -> Plan:
-    """Lets the first request that matches fail, and all that come after it."""
+    """Makes the first matching request and all later ones fail."""
     is_begun = threading.Event()
 
     def plan(request: Request) -> Fault | None:
@@ -105,7 +104,7 @@ def from_the_first(matches: Callable[[Request], bool], fault: Fault) -> Plan:
 
 
 def for_a_while(seconds: float, matches: Callable[[Request], bool], fault: Fault) -> Plan:
-    """Lets the first request that matches fail, and all that come in the time after it."""
+    """Makes the first matching request fail, and all requests within some seconds after it."""
     began: list[float] = []
 
     def plan(request: Request) -> Fault | None:
@@ -118,7 +117,7 @@ def for_a_while(seconds: float, matches: Callable[[Request], bool], fault: Fault
 
 @contextmanager
 def start_proxy(store_port: int) -> Iterator[FaultyProxy]:
-    """A proxy before the store at a port of this machine; it ends with the context."""
+    """Starts a proxy of the store at a local port; it ends with the context."""
     server = _Server(store_port)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -138,7 +137,7 @@ class _Server(ThreadingHTTPServer):
         self.store_port, self.proxy = store_port, FaultyProxy(self.server_address[1])
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Says nothing: clients hang up, as they are made to."""
+        """Logs nothing: clients hang up on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -146,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, *arguments: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
     def _serve(self) -> None:
         body = self._read_body()
@@ -218,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
             connection.endheaders(body[: len(body) // 2])
 
     def _error(self, fault: Fault) -> tuple[int, dict[str, str], bytes]:
-        """Both dialects in one: S3's clients read the body, Google's the status."""
+        """Builds an error for both: S3's clients read the body, Google's the status."""
         status, code = _ERRORS[fault]
         body = f"<Error><Code>{code}</Code><Message>{fault}</Message></Error>"
         return status, {"Content-Type": "application/xml"}, b"" if self.command == "HEAD" else body.encode()
@@ -233,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
 
     def _reset(self) -> None:
-        """Ends the connection at once, without a farewell."""
+        """Resets the connection."""
         self.wfile.flush()
         linger_for_nothing = struct.pack("ii", 1, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_for_nothing)

@@ -1,18 +1,18 @@
-"""Ports of this machine."""
+"""Local ports."""
 
 import socket
 import time
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nothing listens."""
+    """Returns a port of 127.0.0.1 on which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 def wait_for_port(port: int, limit_seconds: float = 120) -> None:
-    """Returns as soon as something listens on a port of 127.0.0.1."""
+    """Waits until something listens on a port of 127.0.0.1."""
     deadline = time.monotonic() + limit_seconds
     while True:
         try:

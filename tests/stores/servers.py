@@ -1,6 +1,6 @@
-"""Object stores of this machine: moto stands for S3, an emulator for Google's storage.
+"""Local object stores: moto for S3, an emulator for Google Cloud Storage.
 
-What lies in them is read here with the standard library alone, so that no test asks the code under test about itself.
+Their contents are read with the standard library, so that no test relies on the code under test.
 """
 
 import http.client
@@ -19,7 +19,7 @@ import fsspec
 from tests.stores.ports import free_port
 
 ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = "PLANTEDACCESSKEY", "planted+secret/key", "planted-session-token"
-"""What no log and no file may hold."""
+"""Must not appear in any log or file."""
 
 _BUCKET = "shop"
 _START_SECONDS = 60
@@ -27,28 +27,24 @@ _COMMANDS = {
     "s3": ("-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}"),
     "gs": ("-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1", "--port", "{port}", "--in-memory"),
 }
-# moto takes whoever signs; Google's emulator takes whoever asks
+# moto accepts any signature; Google's emulator accepts any request
 _SIGNATURE = "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/s3/aws4_request"
 
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """A running server with one empty bucket.
-
-    scheme   s3 or gs
-    port     of 127.0.0.1
-    """
+    """A running server at a port of 127.0.0.1 with one empty bucket; `scheme` is s3 or gs."""
 
     scheme: str
     port: int
 
     @property
     def bucket(self) -> str:
-        """The bucket's URI."""
+        """Returns the URI of the bucket."""
         return f"{self.scheme}://{_BUCKET}"
 
     def environment(self, port: int | None = None) -> dict[str, str]:
-        """Variables that send a client here, or to a proxy at another port."""
+        """Returns the variables that point a client to this store, or to a proxy at another port."""
         endpoint = f"http://127.0.0.1:{port or self.port}"
         if self.scheme == "gs":
             return {"STORAGE_EMULATOR_HOST": endpoint, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
@@ -62,7 +58,7 @@ class ObjectStore:
         }
 
     def list_files(self, prefix: str = "") -> list[str]:
-        """Names of the objects that begin with `prefix`, without it, sorted."""
+        """Lists the names of objects with a prefix, sorted, without the prefix."""
         if self.scheme == "gs":
             found = json.loads(self._ask("GET", f"/storage/v1/b/{_BUCKET}/o?prefix={quote(prefix)}"))
             names = [item["name"] for item in found.get("items", [])]
@@ -72,13 +68,13 @@ class ObjectStore:
         return sorted(name.removeprefix(prefix) for name in names)
 
     def read(self, name: str) -> bytes:
-        """The content of an object."""
+        """Reads an object."""
         if self.scheme == "gs":
             return self._ask("GET", f"/storage/v1/b/{_BUCKET}/o/{quote(name, safe='')}?alt=media")
         return self._ask("GET", f"/{_BUCKET}/{quote(name)}")
 
     def write(self, name: str, content: bytes) -> None:
-        """Makes an object."""
+        """Writes an object."""
         if self.scheme == "gs":
             path = f"/upload/storage/v1/b/{_BUCKET}/o?uploadType=media&name={quote(name, safe='')}"
             self._ask("POST", path, content, kind="application/octet-stream")
@@ -103,7 +99,7 @@ class ObjectStore:
 
 @contextmanager
 def start_store(scheme: str) -> Iterator[ObjectStore]:
-    """A server of its own, with one empty bucket; it ends with the context."""
+    """Starts a server with one empty bucket; it ends with the context."""
     port = free_port()
     server = subprocess.Popen(
         [sys.executable, *(part.format(port=port) for part in _COMMANDS[scheme])],
@@ -121,14 +117,14 @@ def start_store(scheme: str) -> Iterator[ObjectStore]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
-        # a client of this process is kept by its scheme, and would look for the next server at the port of this one;
-        # where fsspec has no client for the scheme (tensorflow-io's environment), there is none to forget
+        # fsspec keeps one client per scheme, which would look for the next server at the port of this one; in
+        # tensorflow-io's environment it has no client for the scheme
         if client := fsspec.registry.get(scheme):
             client.clear_instance_cache()
 
 
 def _wait_for(store: ObjectStore, server: subprocess.Popen) -> None:
-    """Makes the bucket as soon as the server answers."""
+    """Creates the bucket as soon as the server answers."""
     began = time.monotonic()
     while True:
         try:

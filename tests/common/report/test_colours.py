@@ -1,4 +1,4 @@
-"""The stylesheet's colours can be told apart in light and in dark, by the contrast that WCAG 2 asks for."""
+"""The colours of the stylesheet have the contrast that WCAG 2 requires, in light and dark."""
 
 import re
 from importlib import resources
@@ -6,11 +6,11 @@ from importlib import resources
 import pytest
 
 SERIES = [f"series-{place}" for place in range(8)]
-TREEMAP_STRENGTH = 0.4  # of a cell's colour over the card
+TREEMAP_STRENGTH = 0.4  # opacity of a cell over the card
 
 
 def schemes() -> dict[str, dict[str, str]]:
-    """The variables of each scheme."""
+    """Parses the variables of each scheme."""
     style = resources.files("common.report").joinpath("report.css").read_text("utf-8")
     light, dark = (
         dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", part)) for part in style.split("@media screen", 1)
@@ -32,16 +32,16 @@ def contrast(first: list[float], second: list[float]) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_black_on_white_has_the_contrast_that_the_standard_gives():
+def test_black_on_white_has_the_contrast_of_the_standard():
     assert contrast(channels("#000000"), channels("#ffffff")) == pytest.approx(21)
-    # the grey that is known as the lightest that may be read on white: 4.54
+    # known as the lightest grey with sufficient contrast on white: 4.54
     assert contrast(channels("#767676"), channels("#ffffff")) == pytest.approx(4.54, abs=0.01)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_and_pictures_stand_out(scheme):
+def test_text_and_pictures_have_enough_contrast(scheme):
     colours = {name: channels(value) for name, value in schemes()[scheme].items()}
-    # text: on the page and on a card; what is marked; percentages and the open page's tab, written on a colour
+    # text on the page and on a card; highlights; percentages and the tab of the open page, on a colour
     text = [(name, ground) for name in ("ink", "muted", "warning", "series-0") for ground in ("surface", "raised")]
     text += [("ink", "mark"), ("surface", "series-0"), ("surface", "series-1")]
     assert [pair for pair in text if contrast(colours[pair[0]], colours[pair[1]]) < 4.5] == []

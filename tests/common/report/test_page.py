@@ -13,7 +13,7 @@ def page(key: str = "data", *parts) -> Page:
 @pytest.mark.parametrize(
     ("cell", "text"), [(None, "–"), (1234, "1,234"), (0.96714, "0.9671"), (12345.6, "12,346"), ("12", "12")]
 )
-def test_cells_are_written_as_people_read_them(cell, text):
+def test_cells_are_formatted_for_reading(cell, text):
     assert format_cell(cell) == text
 
 
@@ -40,7 +40,7 @@ def test_every_kind_of_part_is_shown():
     assert "<summary>More</summary>" in html
 
 
-def test_cells_that_stand_out_are_marked():
+def test_marked_cells_are_highlighted():
     html = render(
         [page("data", Block("Lists", Table(["", "a"], [["1", "x"], ["2", "y"]], frozenset([(1, 1)]))))],
         title="T",

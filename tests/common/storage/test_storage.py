@@ -1,4 +1,4 @@
-"""Files and publication, local and in a store (fsspec's in-memory one stands for it)."""
+"""Files and publication, on the local disk and in a store (fsspec's in-memory one)."""
 
 import hashlib
 import os
@@ -18,12 +18,12 @@ STORE = type(fsspec.filesystem("memory"))
 
 @pytest.fixture
 def bucket(request):
-    """A place in the in-memory store that no other test uses."""
+    """A bucket of the in-memory store for one test."""
     return f"memory://{request.node.name}"
 
 
 def fail(monkeypatch, method, error, times):
-    """Lets the first calls of a store's method fail; returns the name that each call began with."""
+    """Makes the first calls of a store's method fail; returns the recorded first arguments."""
     calls, whole = [], getattr(STORE, method)
 
     def failing(self, *arguments, **settings):
@@ -57,7 +57,7 @@ def test_a_failed_publication_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_an_empty_directory_may_be_published_over_and_a_full_one_not(tmp_path):
+def test_only_an_empty_directory_can_be_replaced(tmp_path):
     (tmp_path / "empty").mkdir()
     with storage.publish_directory(str(tmp_path / "empty")) as staging:
         storage.write_bytes(f"{staging}/a.txt", b"new")
@@ -67,7 +67,7 @@ def test_an_empty_directory_may_be_published_over_and_a_full_one_not(tmp_path):
     assert (tmp_path / "empty" / "a.txt").read_bytes() == b"new"
 
 
-def test_what_came_in_between_is_not_overwritten(tmp_path):
+def test_files_that_appear_during_publication_are_not_overwritten(tmp_path):
     destination = tmp_path / "dataset"
     with pytest.raises(OSError, match="dataset"), storage.publish_directory(str(destination)):
         destination.mkdir()
@@ -96,12 +96,12 @@ def test_a_store_gets_the_marker_last(monkeypatch):
 
 
 @pytest.mark.parametrize("write", ["write_bytes", "upload"])
-def test_a_disk_that_is_full_keeps_what_stood_there_and_nothing_else(tmp_path, write):
+def test_a_full_disk_keeps_the_old_file_and_nothing_else(tmp_path, write):
     (tmp_path / "a").write_bytes(b"old")
     (tmp_path / "large").write_bytes(bytes(5000))
     given = {"write_bytes": (str(tmp_path / "a"), bytes(5000)), "upload": (f"{tmp_path}/large", f"{tmp_path}/a")}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing fails with an error, as on a full disk
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing then fails with an error, as on a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
@@ -113,7 +113,7 @@ def test_a_disk_that_is_full_keeps_what_stood_there_and_nothing_else(tmp_path, w
     assert (tmp_path / "a").read_bytes() == b"old"
 
 
-def test_what_a_killed_process_left_half_written_is_no_file(tmp_path):
+def test_a_half_written_file_of_a_killed_process_is_not_listed(tmp_path):
     partial = tmp_path / "items.parquet.partial-0123456789abcdef0123456789abcdef"
     for path in (tmp_path / "items.parquet", tmp_path / "items.parquet.partial-mine", partial):
         path.write_bytes(b"")
@@ -129,34 +129,34 @@ def test_an_unknown_scheme_says_what_to_install():
         storage.exists("nosuch://x/y")
 
 
-def test_a_local_path_is_told_from_a_uri():
+def test_local_paths_and_uris_are_distinguished():
     assert storage.local_path("file:///a/b") == "/a/b"
     with pytest.raises(ValueError, match="not a local path"):
         storage.local_path("s3://bucket/a")
 
 
-def test_a_store_that_fails_for_a_while_is_tried_again(monkeypatch, bucket):
+def test_a_store_that_fails_for_a_while_is_retried(monkeypatch, bucket):
     storage.write_bytes(f"{bucket}/a", b"x")
     calls = fail(monkeypatch, "cat_file", ConnectionResetError("reset"), times=2)
     assert storage.read_bytes(f"{bucket}/a") == b"x"
     assert calls == ["a"] * 3
 
 
-def test_a_store_that_fails_for_good_is_told_with_how_long_it_was_tried(monkeypatch, bucket):
+def test_the_error_of_a_dead_store_says_how_long_it_was_retried(monkeypatch, bucket):
     monkeypatch.setenv("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "0.5")
     fail(monkeypatch, "cat_file", ConnectionResetError("reset"), times=10**6)
     with pytest.raises(OSError, match=r"reading memory://.*/a failed for \d+ s: Connection.*check the network"):
         storage.read_bytes(f"{bucket}/a")
 
 
-def test_a_refusal_is_not_tried_again(monkeypatch, bucket):
+def test_denied_access_is_not_retried(monkeypatch, bucket):
     calls = fail(monkeypatch, "pipe_file", PermissionError("Access Denied"), times=10**6)
     with pytest.raises(PermissionError, match=r"access is denied; check the credentials.*Access Denied"):
         storage.write_bytes(f"{bucket}/a", b"x")
     assert len(calls) == 1
 
 
-def test_a_publication_that_may_not_be_written_is_refused_before_the_work(monkeypatch, bucket):
+def test_an_unwritable_destination_is_refused_before_the_work(monkeypatch, bucket):
     fail(monkeypatch, "pipe_file", PermissionError("Access Denied"), times=10**6)
     is_begun = False
     with pytest.raises(PermissionError), storage.publish_directory(f"{bucket}/out", marker="done"):
@@ -164,7 +164,7 @@ def test_a_publication_that_may_not_be_written_is_refused_before_the_work(monkey
     assert not is_begun
 
 
-def test_an_upload_that_is_cut_leaves_nothing(monkeypatch, bucket):
+def test_an_interrupted_upload_leaves_nothing(monkeypatch, bucket):
     with pytest.raises(PermissionError), storage.publish_directory(f"{bucket}/out", marker="done") as staging:
         for name in ("a", "b", "done"):
             storage.write_bytes(f"{staging}/{name}", name.encode())
@@ -172,7 +172,7 @@ def test_an_upload_that_is_cut_leaves_nothing(monkeypatch, bucket):
     assert storage.list_files(f"{bucket}/out") == []
 
 
-def test_what_a_killed_process_left_is_published_over(bucket):
+def test_leftovers_of_a_killed_process_are_replaced(bucket):
     storage.write_bytes(f"{bucket}/out/_unfinished", b"its token")
     storage.write_bytes(f"{bucket}/out/left", b"old")
     with storage.publish_directory(f"{bucket}/out", marker="done") as staging:
@@ -180,14 +180,14 @@ def test_what_a_killed_process_left_is_published_over(bucket):
     assert storage.list_files(f"{bucket}/out") == ["done"]
 
 
-def test_what_stands_without_a_claim_is_not_published_over(bucket):
+def test_files_without_a_claim_are_not_replaced(bucket):
     storage.write_bytes(f"{bucket}/out/theirs", b"keep")
     with pytest.raises(FileExistsError, match="choose another"), storage.publish_directory(f"{bucket}/out", marker="m"):
         pass
     assert storage.read_bytes(f"{bucket}/out/theirs") == b"keep"
 
 
-def test_of_two_that_publish_to_one_place_the_first_gives_way(bucket):
+def test_the_later_of_two_publishers_wins(bucket):
     first = storage.publish_directory(f"{bucket}/out", marker="done")
     storage.write_bytes(f"{first.__enter__()}/done", b"first")
     with storage.publish_directory(f"{bucket}/out", marker="done") as staging:
@@ -198,7 +198,7 @@ def test_of_two_that_publish_to_one_place_the_first_gives_way(bucket):
     assert storage.read_bytes(f"{bucket}/out/done") == b"second"
 
 
-def test_a_file_changed_on_its_way_is_sent_again(monkeypatch, bucket, tmp_path):
+def test_a_file_damaged_in_transfer_is_sent_again(monkeypatch, bucket, tmp_path):
     (tmp_path / "a").write_bytes(b"whole")
     whole, sent = STORE.put_file, []
 
@@ -216,13 +216,13 @@ def test_a_file_changed_on_its_way_is_sent_again(monkeypatch, bucket, tmp_path):
 
 def test_a_credential_in_a_uri_is_refused_and_not_repeated():
     given = ("s3://key:planted@bucket/a", "s3://key:12/planted@bucket/a", "https://host/a?X-Amz-Signature=planted")
-    for uri in given:  # a secret of Amazon's may hold slashes
+    for uri in given:  # Amazon's secrets may contain slashes
         with pytest.raises(ValueError, match="credential in it") as caught:
             storage.read_bytes(uri)
         assert "planted" not in str(caught.value)
 
 
-def test_the_cache_holds_its_bytes_and_what_is_in_use(bucket):
+def test_the_cache_is_bounded_and_keeps_files_in_use(bucket):
     for content in (b"aaaa", b"bbbb", b"cccc"):
         storage.write_bytes(f"{bucket}/{content[:1].decode()}", content)
     cache = Cache(max_bytes=8)  # two files of four bytes
@@ -234,13 +234,13 @@ def test_the_cache_holds_its_bytes_and_what_is_in_use(bucket):
     assert sorted(os.listdir(os.path.dirname(first))) == sorted([sha256(b"aaaa"), sha256(b"cccc")])
 
 
-def test_a_fetched_file_of_another_checksum_is_refused(bucket):
+def test_a_fetched_file_with_another_checksum_is_refused(bucket):
     storage.write_bytes(f"{bucket}/a", b"damaged")
     with pytest.raises(ContractError, match="differs"), storage.local_copy(f"{bucket}/a", sha256(b"whole")):
         pass
 
 
-def test_a_file_of_a_store_is_read_piece_by_piece(bucket):
+def test_a_remote_file_is_read_in_pieces(bucket):
     storage.write_bytes(f"{bucket}/a", bytes(range(10)))
     with storage.open_binary(f"{bucket}/a") as file:
         file.seek(7)

@@ -1,4 +1,4 @@
-"""Files and publications in object stores whose requests fail: through a proxy before real servers of this machine."""
+"""Files and publications in object stores with failing requests: local servers behind a faulty proxy."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.stores.faulty_proxy import Fault, FaultyProxy, every, from_the_first,
 from tests.stores.servers import ObjectStore, start_store
 
 CONTENTS = {"a": b"a" * 100, "deep/b": b"b" * 200_000, "deep/c": b"", "done": b"{}"}
-"""A directory by file names; `done` is its marker."""
+"""Contents of a directory by file name; `done` is its marker."""
 
 TRANSIENT = [
     [Fault.INTERNAL_ERROR, Fault.OVERLOADED],
@@ -32,7 +32,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def proxy(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """What the clients of this test go through."""
+    """Starts the proxy and points the clients of this test to it."""
     with start_proxy(store.port) as running:
         for name, value in store.environment(running.port).items():
             monkeypatch.setenv(name, value)
@@ -53,15 +53,13 @@ def assert_whole(store: ObjectStore, name: str) -> None:
     assert {file: store.read(f"{name}/{file}") for file in CONTENTS} == CONTENTS
 
 
-# Google's client tries again by itself, after a second and more: all faults in one test there
+# Google's client retries by itself, after a second or more, so all faults are in one test there
 @pytest.mark.parametrize(
     ("store", "faults"),
     [*(("s3", faults) for faults in TRANSIENT), ("gs", [fault for faults in TRANSIENT for fault in faults])],
     indirect=["store"],
 )
-def test_requests_that_fail_for_a_while_harm_nothing(
-    store: ObjectStore, proxy: FaultyProxy, faults: list[Fault]
-) -> None:
+def test_temporary_failures_do_no_harm(store: ObjectStore, proxy: FaultyProxy, faults: list[Fault]) -> None:
     proxy.plan = every(5, faults)
     name = "-".join(faults)
     publish(store, name)
@@ -71,7 +69,7 @@ def test_requests_that_fail_for_a_while_harm_nothing(
     assert_whole(store, name)
 
 
-# Google's client waits half a minute by itself before it gives up, but for a refusal
+# Google's client waits half a minute before it gives up, except for denied access
 @pytest.mark.parametrize(
     ("store", "first", "fault"),
     [
@@ -83,7 +81,7 @@ def test_requests_that_fail_for_a_while_harm_nothing(
     ],
     indirect=["store"],
 )
-def test_a_publication_that_fails_for_good_is_never_taken_for_whole(
+def test_a_failed_publication_never_looks_complete(
     store: ObjectStore, proxy: FaultyProxy, first: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")
@@ -99,7 +97,7 @@ def test_a_publication_that_fails_for_good_is_never_taken_for_whole(
 
 
 @pytest.mark.parametrize("store", ["s3"], indirect=True)
-def test_a_marker_whose_answer_is_lost_for_good_stands_in_a_whole_directory(
+def test_a_marker_without_an_answer_is_only_in_a_complete_directory(
     store: ObjectStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")
@@ -109,7 +107,7 @@ def test_a_marker_whose_answer_is_lost_for_good_stands_in_a_whole_directory(
     assert {file: store.read(f"lost/{file}") for file in CONTENTS} == CONTENTS
 
 
-def test_a_network_that_is_gone_for_a_while_is_waited_for(store: ObjectStore, proxy: FaultyProxy) -> None:
+def test_a_network_outage_is_waited_for(store: ObjectStore, proxy: FaultyProxy) -> None:
     proxy.plan = every(1, [Fault.RESET])
     back = threading.Timer(3, lambda: setattr(proxy, "plan", lambda _: None))
     back.start()
@@ -118,9 +116,7 @@ def test_a_network_that_is_gone_for_a_while_is_waited_for(store: ObjectStore, pr
     assert store.read("pause") == b"x"
 
 
-def test_a_large_file_whose_upload_in_parts_is_cut_arrives_whole(
-    store: ObjectStore, proxy: FaultyProxy, tmp_path: Path
-) -> None:
+def test_an_interrupted_multipart_upload_arrives_whole(store: ObjectStore, proxy: FaultyProxy, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(bytes(range(256)) * (60 << 12))  # 60 MiB: more than one part in both stores
     proxy.plan = every(4, [Fault.CUT_REQUEST])
     sha256 = storage.upload(str(tmp_path / "large"), f"{store.bucket}/large")
@@ -128,12 +124,12 @@ def test_a_large_file_whose_upload_in_parts_is_cut_arrives_whole(
     assert storage.sha256(f"{store.bucket}/large") == sha256 == storage.sha256(str(tmp_path / "large"))
 
 
-def test_a_missing_bucket_is_named_and_not_made(store: ObjectStore, proxy: FaultyProxy) -> None:
+def test_a_missing_bucket_is_named_and_not_created(store: ObjectStore, proxy: FaultyProxy) -> None:
     with pytest.raises(OSError, match=rf"{store.scheme}://mistaken.* does not exist; create it or correct its name"):
         storage.write_bytes(f"{store.scheme}://mistaken/a", b"x")
 
 
-def test_wrong_credentials_are_told_before_the_work(store: ObjectStore, proxy: FaultyProxy) -> None:
+def test_wrong_credentials_are_reported_before_the_work(store: ObjectStore, proxy: FaultyProxy) -> None:
     proxy.plan = every(1, [Fault.WRONG_KEY])
     is_begun = False
     refused = pytest.raises(PermissionError, match=r"access is denied; check the credentials")
@@ -142,14 +138,14 @@ def test_wrong_credentials_are_told_before_the_work(store: ObjectStore, proxy: F
     assert not is_begun
 
 
-def test_credentials_that_may_only_read_are_told_before_the_work(store: ObjectStore, proxy: FaultyProxy) -> None:
+def test_read_only_credentials_are_reported_before_the_work(store: ObjectStore, proxy: FaultyProxy) -> None:
     proxy.plan = lambda request: Fault.FORBIDDEN if request.is_write else None
     with pytest.raises(PermissionError, match=r"access is denied.*allow list, read, write and delete"):
         storage.check_writable(f"{store.bucket}/refused")
 
 
-@pytest.mark.parametrize("store", ["s3"], indirect=True)  # before an emulator Google's client is anonymous
-def test_absent_credentials_say_where_they_are_looked_for(
+@pytest.mark.parametrize("store", ["s3"], indirect=True)  # Google's client is anonymous with an emulator
+def test_missing_credentials_say_how_to_set_them(
     store: ObjectStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
