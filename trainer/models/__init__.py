@@ -1,1 +1,1 @@
-"""One file a model; `interface` says what each must offer."""
+"""Models, one file each; `interface` and `build` define what a model provides."""

@@ -1,6 +1,6 @@
-"""A visitor's vector solved from his history: how a factorization by least squares knows what he did since training.
+"""Fold-in: visitor vectors by least squares from the history, so that events after training are used.
 
-Shapes: B queries, H history, L entries that are solved for, I items of the vocabulary, D embedding.
+Shapes: B queries, H history, L latest entries of it, I items of the vocabulary, D embedding.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from trainer.models.least_squares import row_l2, solve_rows
 from trainer.models.table_variables import make_variable
 
 MAX_ENTRIES = 64
-"""The newest entries of a history that are solved for: a visitor costs an L × L system and L vectors of D."""
+"""Entries of a history that are used, the latest ones: a visitor costs an L × L system and L vectors of D."""
 
 
 class FoldIn(tf.Module):
-    """Solves for visitors what a sweep would solve for them, with the items as they are.
+    """Solves for visitors as a sweep of training does, with fixed item vectors.
 
-    An event weighs as in training, but whatever its age: moments of a query are no training events to count from.
+    Events have their weights of training, but do not decay with age.
     """
 
     def __init__(self, config: AlternatingConfig, event_weights: Sequence[float], num_items: int, dim: int) -> None:
@@ -31,16 +31,17 @@ class FoldIn(tf.Module):
         self._basis = make_variable((dim, dim), "basis")
 
     def fill(self, gramian: np.ndarray) -> None:
-        """Takes the sum [D, D] of the products of every item's vector with itself."""
+        """Sets the Gramian [D, D]: the sum of the outer products of all item vectors with themselves."""
         values, basis = np.linalg.eigh(gramian.astype(np.float64))
         self._gramian.assign(np.maximum(values, 0))
         self._basis.assign(basis)
 
     def __call__(self, items: tf.Variable, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, D] vectors, and [B] bool: whether the history has an item to solve from.
+        """[B, D] visitor vectors, and [B] bool: whether the history has a known item.
 
         Args:
-          items: [I, D].
+          items: [I, D] item vectors.
+          queries: B queries.
         """
         item, weights = self._entries(queries)
         vectors = tf.einsum("bld,de->ble", tf.gather(items, item), self._basis)
@@ -56,16 +57,17 @@ class FoldIn(tf.Module):
         return tf.matmul(solved, self._basis, transpose_b=True), tf.reduce_any(weights > 0, axis=1)
 
     def _entries(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """The items [B, L] of the newest entries, and their weights [B, L]; 0: padding, or an item that came before."""
+        """The items [B, L] of the latest entries, and their weights [B, L]; 0 for padding and for repeated items."""
         length = tf.minimum(tf.shape(queries.history)[1], MAX_ENTRIES)
-        place = queries.history_length[:, None] - 1 - tf.range(length, dtype=tf.int64)
+        position = queries.history_length[:, None] - 1 - tf.range(length, dtype=tf.int64)
         item, event = (
-            tf.gather(column, tf.maximum(place, 0), batch_dims=1) for column in (queries.history, queries.history_event)
+            tf.gather(column, tf.maximum(position, 0), batch_dims=1)
+            for column in (queries.history, queries.history_event)
         )
-        is_entry = (place >= 0) & (item < self._num_items)
+        is_entry = (position >= 0) & (item < self._num_items)
         item = tf.where(is_entry, item, 0)
         weights = tf.where(is_entry, tf.gather(self._event_weights, event), 0.0)
-        # a pair is one term of the objective, of all that was done with the item
+        # a (visitor, item) pair is one term of the objective, with the summed weight of its events
         is_same = is_entry[:, :, None] & is_entry[:, None, :] & tf.equal(item[:, :, None], item[:, None, :])
         is_repeated = tf.reduce_any(tf.linalg.band_part(is_same, -1, 0) & ~tf.eye(length, dtype=tf.bool), axis=2)
         summed = tf.matmul(tf.cast(is_same, tf.float32), weights[:, :, None])[:, :, 0]

@@ -1,4 +1,4 @@
-"""What evaluation, export and recommendation need of a trained model or a baseline.
+"""The interface of trained models and baselines for evaluation, export and recommendation.
 
 Shapes: B queries, H history, I items of the vocabulary, D embedding.
 """
@@ -12,64 +12,61 @@ from trainer.runs.checkpoint import Weights
 
 
 class Queries(NamedTuple):
-    """Visitors to rank the catalogue for.
-
-    visitor                [B] int64: vocabulary index; at or above the vocabulary's size: not seen in training
-    history                [B, H] int64: item indices, oldest first, filled from the left; what lies at or after
-                           history_length is padding and may hold any index
-    history_length         [B] int64
-    history_event          [B, H] int64: what was done with the item, a place in `EVENT_KINDS`; padded like `history`
-    history_timestamp_ms   [B, H] int64: when; padded like `history`
-    timestamp_ms           [B] int64: the moment for which is ranked, no earlier than the history
-    """
+    """Visitors to rank the catalogue for."""
 
     visitor: tf.Tensor
+    """[B] int64 vocabulary indices; an index of at least the vocabulary's size was not seen in training."""
     history: tf.Tensor
+    """[B, H] int64 item indices, oldest first; from `history_length` on, padding with arbitrary indices."""
     history_length: tf.Tensor
+    """[B] int64."""
     history_event: tf.Tensor
+    """[B, H] int64 indices into `EVENT_KINDS`; padded like `history`."""
     history_timestamp_ms: tf.Tensor
+    """[B, H] int64 times of the events; padded like `history`."""
     timestamp_ms: tf.Tensor
+    """[B] int64 time of the request, not before the history."""
 
     @classmethod
     def of_items(cls, visitor: tf.Tensor, history: tf.Tensor, history_length: tf.Tensor) -> "Queries":
-        """Queries of which only the items are known: every event a view, and every moment 0, so that no time passes."""
+        """Queries from items only: all events are views at time 0, which is also the time of the request."""
         zeros = tf.zeros_like(history)
         return cls(visitor, history, history_length, zeros, zeros, tf.zeros_like(visitor))
 
 
 class Scorer(Protocol):
-    """Anything that ranks the catalogue: a trained model or a baseline."""
+    """A system that ranks the catalogue: a trained model or a baseline."""
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32, higher is better, comparable within a row; finite for every visitor, known or not."""
+        """[B, I] float32; higher is better, comparable within a row; finite for all visitors, known or not."""
 
 
 @runtime_checkable
 class PieceScorer(Scorer, Protocol):
-    """A scorer that can score a piece of the catalogue for a piece of the cost."""
+    """A scorer that can score a piece of the catalogue at a proportional cost."""
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
-        """A function of an item's index and a number n: [B, n] float32, the scores of that item and those behind it.
+        """Returns a function (first, n) of an item index and a size: the scores [B, n] float32 of n items from it on.
 
-        What depends on the queries alone is computed here, once for all pieces.
+        Everything that depends on the queries only is computed here, once for all pieces.
         """
 
 
 class InferenceModel(Scorer, Protocol):
-    """A trained model as a `tf.Module`; exported as it stands, so that export and evaluation agree."""
+    """A trained model as a `tf.Module`; the same module is evaluated and exported, so both give the same scores."""
 
     @property
     def variables(self) -> Sequence[tf.Variable]:
-        """Every weight: what is not a variable would be a constant of the exported graph."""
+        """All weights; an array that is no variable would become a constant of the exported graph."""
 
     def fill(self, weights: Weights) -> None:
-        """Takes on trained weights; a model is made once, of zeros, and filled again as its run goes on."""
+        """Sets the weights; a new model has zeros, and a run fills the same model again at each validation."""
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """[B] float32 for visitor [B] and item [B] indices.
+        """[B] float32 scores of visitors [B] and items [B], given as indices.
 
-        For known items it equals the entry of `catalogue_scores` for the visitor without a history.
+        For known items, they equal `catalogue_scores` for the visitor without a history.
         """
 
     def item_vectors(self) -> tf.Tensor:
-        """[I, D] float32, whose cosine tells how alike two items are."""
+        """[I, D] float32 vectors; their cosine is the similarity of two items."""

@@ -1,16 +1,16 @@
-"""Weighted least squares for many vectors at once: a visitor's vector given those of the items, or the other way round.
+"""Weighted least squares for many vectors at once: visitor vectors given the item vectors, or the reverse.
 
 The objective of a factorization (Hu et al., ICDM 2008; in the form of Rendle et al., RecSys 2022) is
 
     sum over all pairs of c (p - x·y)²  +  sum over the vectors of λ |x|²
 
-with p = 1 and c = w + u for a pair of weight w in the data, p = 0 and c = u for all others. Given the y, each x solves
-(u G + Σ w y yᵀ + λ) x = Σ (w + u) y, with the Gramian G = Σ y yᵀ over all y. Tables are turned so that G is diagonal,
-which leaves the scores as they are. u G + λ is then divided by entry by entry, whatever the λ of the row, and what is
-left to solve for a row of L entries is L × L (the Woodbury identity) or D × D, whichever is less. Both are solved by
-Cholesky decomposition, exactly.
+with p = 1 and c = w + u for a pair with weight w in the data, p = 0 and c = u for all others. Given the y, each x
+solves (u G + Σ w y yᵀ + λ) x = Σ (w + u) y, with the Gramian G = Σ y yᵀ over all y. Tables are rotated so that G is
+diagonal, which does not change the scores. Then u G + λ is inverted entry by entry for any λ, and the system of a row
+with L entries is L × L (Woodbury identity) or D × D, whichever is smaller. Both are solved exactly, by Cholesky
+decomposition.
 
-Shapes: M rows, L entries a row, D embedding.
+Shapes: M rows, L entries per row, D embedding.
 """
 
 import tensorflow as tf
@@ -25,22 +25,22 @@ def solve_rows(
     unobserved_weight: float,
     is_long: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The vectors [M, D] that minimize the objective, and what is left of each row's part of it, [M].
+    """The vectors x [M, D] that minimize the objective, and each row's part of the minimum [M].
 
     Args:
-      vectors: [M, L, D] of what the rows have entries with.
+      vectors: [M, L, D] the y of each row's entries.
       weights: [M, L] w, at least 0; 0 for padding.
-      gramian: [D] the diagonal of the Gramian of all vectors, of which `vectors` are some.
+      gramian: [D] diagonal of the Gramian of all y.
       l2: [M] λ, above 0.
       unobserved_weight: u.
       is_long: solve D × D instead of L × L; the result is the same.
     """
     is_entry = weights > 0
-    counted = tf.where(is_entry, weights + unobserved_weight, 0.0)
+    confidence = tf.where(is_entry, weights + unobserved_weight, 0.0)
     inverse = 1 / (unobserved_weight * gramian + l2[:, None])  # [M, D]
     rooted = vectors * tf.sqrt(weights)[:, :, None]
     if is_long:
-        right = tf.einsum("mld,ml->md", vectors, counted)
+        right = tf.einsum("mld,ml->md", vectors, confidence)
         system = tf.matmul(rooted, rooted, transpose_a=True)
         system = tf.linalg.set_diag(system, tf.linalg.diag_part(system) + 1 / inverse)
         solved = tf.linalg.cholesky_solve(tf.linalg.cholesky(system), right[:, :, None])[:, :, 0]
@@ -48,14 +48,14 @@ def solve_rows(
         scaled = rooted * inverse[:, None, :]
         system = tf.matmul(rooted, scaled, transpose_b=True)
         system = tf.linalg.set_diag(system, tf.linalg.diag_part(system) + 1)
-        right = tf.math.divide_no_nan(counted, tf.sqrt(weights))
+        right = tf.math.divide_no_nan(confidence, tf.sqrt(weights))
         solved = tf.linalg.cholesky_solve(tf.linalg.cholesky(system), right[:, :, None])
         solved = tf.matmul(scaled, solved, transpose_a=True)[:, :, 0]
     scores = tf.einsum("mld,md->ml", vectors, solved)
-    # at the minimum the part is Σ (w + u) p² less the right side's product with the solution
-    return solved, tf.reduce_sum(counted * (1 - scores), axis=1)
+    # the part of the minimum is Σ (w + u) p² minus the product of right-hand side and solution
+    return solved, tf.reduce_sum(confidence * (1 - scores), axis=1)
 
 
 def row_l2(entries: tf.Tensor, num_others: int, *, l2: float, l2_power: float, unobserved_weight: float) -> tf.Tensor:
-    """[M] λ of rows with a number of entries [M]: l2 × (entries + u × others) ** power (Rendle et al., RecSys 2022)."""
+    """[M] λ by the number of entries [M]: l2 × (entries + u × others) ** power (Rendle et al., RecSys 2022)."""
     return l2 * tf.pow(tf.cast(entries, tf.float32) + unobserved_weight * num_others, l2_power)

@@ -1,7 +1,9 @@
-"""Training objectives, as pure functions of scores.
+"""Losses, as pure functions of scores.
 
-Shapes: B rows, C candidates. Each gives one number a row; the caller weighs, sums over its rows and divides by the
-weight of the global batch, so that the replicas' gradients add up to that of the whole batch.
+They return one value per row. The caller weights them, sums over its rows and divides by the weight of the global
+batch, so that the gradients of all replicas add up to that of the whole batch.
+
+Shapes: B rows, C candidates.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,19 +21,17 @@ def squared_error(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
 def sampled_softmax(
     positive: tf.Tensor, candidates: tf.Tensor, log_expected_count: tf.Tensor, is_excluded: tf.Tensor
 ) -> tf.Tensor:
-    """[B] float32: -log of the estimated softmax probability of the item chosen.
+    """[B] float32: −log of the estimated softmax probability of the positive.
 
-    The item chosen competes with certainty and is not corrected. A candidate stands for 1 / expected count items like
-    it, so that the candidates' sum estimates that over all other items without bias: its score is lowered by the log of
-    its expected count (Bengio and Senécal, 2003). A candidate that is the item chosen, an accidental hit, is
-    excluded.
+    The score of each candidate gets the logQ correction (Bengio and Senécal, 2003): minus the log of how often it is
+    expected among the candidates. Their sum then is an unbiased estimate of the sum over all other items. The positive
+    always competes, so it has no correction. Candidates equal to the positive, accidental hits, must be excluded.
 
     Args:
-      positive: [B] score of the item chosen.
+      positive: [B] scores of the positives.
       candidates: [B, C] scores.
-      log_expected_count: [C], or [B, C] where it differs by row: log of how often a draw of all candidates is expected
-        to hold each.
-      is_excluded: [B, C] True for accidental hits and for candidates that are none, such as padding.
+      log_expected_count: [C], or [B, C] if it differs by row: log of the expected count of each candidate.
+      is_excluded: [B, C] True for accidental hits and padding.
     """
     positive = tf.cast(positive, tf.float32)
     corrected = tf.cast(candidates, tf.float32) - log_expected_count
@@ -41,9 +41,9 @@ def sampled_softmax(
 
 
 WEIGHT_LOSSES: Mapping[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {"squared_error": squared_error}
-"""By `loss.kind`, those of a predicted and a true event weight, both [B]."""
+"""Losses of predicted and true event weights, both [B], by `loss.kind`."""
 
 SAMPLED_LOSSES: Mapping[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "sampled_softmax": sampled_softmax,
 }
-"""By `loss.kind`, those of an item chosen against candidates, with the arguments of `sampled_softmax`."""
+"""Losses of a positive against candidates, with the arguments of `sampled_softmax`, by `loss.kind`."""

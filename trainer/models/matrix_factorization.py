@@ -1,12 +1,11 @@
 """Matrix factorization: a vector for each visitor and item, and the similarity of the two as the score.
 
-A visitor's vector is his own, or made of the items that he touched: then the item table serves both sides.
+A visitor has a row of their own, or the sum of the vectors of their items: then there is an item table only.
 
-There is a bias for items only: under a softmax over items one of the visitor would cancel, as it adds the same to all
-of a visitor's scores.
+Only items have biases: a visitor's bias would add the same to all of their scores and cancel in a softmax over items.
 
-Shapes: B rows, C candidates, I items of the vocabulary, V rows of the visitor table, D embedding, W = D, or D + 1 where
-the item table's last column is ten times the bias.
+Shapes: B rows or queries, C candidates, H history, I items of the vocabulary, V rows of the visitor table, D embedding,
+W columns of the item table: D, or D + 1 with biases, whose column is ten times the bias.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,13 +47,13 @@ from trainer.models.table_variables import HOST, fill, make_variable
 from trainer.runs.checkpoint import Table, Weights
 
 _BIAS_SCALE = 0.1
-"""The bias is this times its column. Adagrad moves every entry alike, however small its gradients, and at the vectors'
-rate the biases of rare items run ahead of what the vectors learn: validation NDCG@20 on retailrocket_matrix after 8
-epochs at d 64: .117 unscaled, .126 at a tenth, .125 without biases."""
+"""The bias is this times its column. Adagrad moves all entries at the same rate, however small their gradients, and at
+the rate of the vectors the biases of rare items learn too fast. Validation NDCG@20 on retailrocket_matrix after 8
+epochs at dim 64: .117 unscaled, .126 at 0.1, .125 without biases."""
 
 
 def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """A row of W for each item, and one of D for each visitor who has one; see `models.build.ModelFile`."""
+    """A row of W for each item and, without histories, of D for each visitor; see `models.build.ModelFile`."""
     items = {"item": vocabulary_rows(dataset, Vocabulary.ITEMS, item_width(model))}
     if model.history_length:
         return items
@@ -64,7 +63,7 @@ def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, 
 def training_model(
     model: MatrixFactorizationConfig, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas
 ) -> TrainingModel:
-    """The factorization, and the objective of the loss that it is given."""
+    """The factorization with the objective of its loss."""
     factorization = MatrixFactorization(model, compute_dtype(config))
     with replicas.strategy.scope():
         dense = make_dense_variables(model)
@@ -83,17 +82,17 @@ def training_model(
 def inference_model(
     model: MatrixFactorizationConfig, config: RunConfig, dataset: Dataset
 ) -> "MatrixFactorizationInference":
-    """The factorization to be filled; its visitors are made of their items where they have no table."""
+    """The model before `fill`."""
     rows = table_rows(model, dataset)
-    # a softmax never trains the buckets' items, and ranks unknown visitors by what is popular; a squared error trains
-    # all rows, and its scores are weights of events, which popularity is not
+    # a softmax does not train the rows of unknown items and visitors, so popularity replaces them; a squared error
+    # trains all rows, and popularity is no event weight
     ranks_by_popularity = isinstance(config.loss, SampledSoftmaxConfig)
-    every_kind = [1.0] * len(EVENT_KINDS)
+    equal_weights = [1.0] * len(EVENT_KINDS)
     return MatrixFactorizationInference(
         model,
         num_visitors=dataset.num_visitors,
         visitor_rows=rows["visitor"].num_rows if "visitor" in rows else dataset.num_visitors,
-        visitor_items=None if "visitor" in rows else read_interactions(dataset, every_kind),
+        visitor_items=None if "visitor" in rows else read_interactions(dataset, equal_weights),
         num_items=dataset.num_items,
         item_rows=rows["item"].num_rows,
         item_counts=dataset.item_counts() if ranks_by_popularity else None,
@@ -163,7 +162,7 @@ def item_width(config: MatrixFactorizationConfig) -> int:
 
 
 def make_dense_variables(config: MatrixFactorizationConfig) -> list[keras.Variable]:
-    """The logarithm of the scale where it is learnt, else nothing."""
+    """The logarithm of the scale if it is learnt, else an empty list."""
     if not config.is_scale_learnt:
         return []
     return [keras.Variable(np.float32(np.log(config.scale)), name="log_scale")]
@@ -171,44 +170,43 @@ def make_dense_variables(config: MatrixFactorizationConfig) -> list[keras.Variab
 
 @dataclass(frozen=True)
 class MatrixFactorization:
-    """Scores from table rows, differentiable; what training and inference share.
-
-    compute_dtype   of matrix products
-    """
+    """Differentiable scores from table rows, for training and inference; see `objectives.Factors`."""
 
     config: MatrixFactorizationConfig
+    """Settings of the model."""
     compute_dtype: tf.DType = tf.float32
+    """Type of matrix products."""
 
     def place_visitors(self, rows: tf.Tensor, dense: Sequence[tf.Tensor] = ()) -> tf.Tensor:
-        """[B, D]: the dot product with a placed item is the score.
+        """Visitor vectors [B, D], whose dot product with an item vector is the score without bias.
 
         Args:
-          rows: [B, D] of the visitor table, or sums of placed items.
-          dense: the weights that are no table.
+          rows: [B, D] rows of the visitor table, or sums of item vectors.
+          dense: the dense weights.
         """
         return self._normalize(rows) * (tf.exp(dense[0]) if self.config.is_scale_learnt else self.config.scale)
 
     def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Vectors [C, D] and biases [C] for rows [C, W] of the item table."""
+        """Item vectors [C, D] and biases [C] from rows [C, W] of the item table."""
         if not self.config.has_item_bias:
             return self._normalize(rows), tf.zeros(tf.shape(rows)[:1])
-        # split and not sliced: the gradient is then put together once, instead of two tables of zeros being added
+        # the gradient of a split is one concatenation; that of two slices would add two tables of mostly zeros
         vectors, columns = tf.split(rows, [self.config.dim, 1], axis=1)
         return self._normalize(vectors), _BIAS_SCALE * columns[:, 0]
 
     def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
-        """[B, D] sums of placed items, of rows [B, H, W] of the item table where `is_entry` [B, H]."""
+        """[B, D] sums of item vectors, from rows [B, H, W] of the item table where `is_entry` [B, H]."""
         vectors, _ = tf.split(rows, [self.config.dim, rows.shape[2] - self.config.dim], axis=2)
         squares = tf.reduce_sum(tf.square(vectors), axis=2)
         share = tf.where(is_entry, tf.math.rsqrt(tf.maximum(squares, 1e-12)), 0.0)
         return tf.matmul(share[:, None, :], vectors)[:, 0]
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[B] for placed visitors [B, D], placed items [B, D] and their biases [B]."""
+        """[B] for visitor vectors [B, D], item vectors [B, D] and their biases [B]."""
         return tf.reduce_sum(visitors * items, axis=1) + biases
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[B, C] for placed visitors [B, D], placed items [C, D] and their biases [C]."""
+        """[B, C] for visitor vectors [B, D], item vectors [C, D] and their biases [C]."""
         product = tf.matmul(tf.cast(visitors, self.compute_dtype), tf.cast(items, self.compute_dtype), transpose_b=True)
         return tf.cast(product, tf.float32) + biases
 
@@ -231,29 +229,32 @@ class MatrixFactorizationInference(tf.Module):
         visitor_items: sp.csr_matrix | None = None,
         fold_in: FoldIn | None = None,
     ) -> None:
-        """A model of tables whose rows beyond the vocabularies are out-of-vocabulary buckets; `fill` fills it.
+        """Creates the model; `fill` sets its weights. Rows after the vocabularies are out-of-vocabulary buckets.
 
         Args:
-          visitor_rows, item_rows: of the tables, at least the numbers of visitors and items.
-          item_counts: [I] training events of each item: unknown visitors are then ranked by popularity, and an item
-            without events, or unknown, scores like the least popular one without any similarity. None: all score with
-            their own rows, which training touched like any other.
-          visitor_items: [V, I] how often each visitor touched each item: what visitors without a table are made of.
-          fold_in: solves visitors from their histories, where they have one; None: they are not solved again.
+          config: settings of the model.
+          num_visitors: visitors in the vocabulary.
+          visitor_rows: rows of the visitor table, at least `num_visitors`.
+          num_items: I.
+          item_rows: rows of the item table, at least I.
+          item_counts: [I] training events of each item: unknown visitors are ranked by popularity, and unknown items
+            and those without events have a zero vector and the lowest bias. None: all have their own trained rows.
+          visitor_items: [V, I] how often each visitor had events with each item, for visitors without a table.
+          fold_in: computes visitor vectors from histories by least squares; None: the table is used for all.
         """
         super().__init__(name="matrix_factorization")
         self._model, self._fold_in = MatrixFactorization(config), fold_in
         self._num_visitors = num_visitors
         self._num_items = num_items
-        nothing = sp.csr_matrix((visitor_rows, num_items), dtype=np.float32)
-        self._visitor_items = nothing if visitor_items is None else visitor_items
+        empty = sp.csr_matrix((visitor_rows, num_items), dtype=np.float32)
+        self._visitor_items = empty if visitor_items is None else visitor_items
         self._dense = [make_variable(tuple(variable.shape), variable.name) for variable in make_dense_variables(config)]
         with tf.device(HOST):
             self._visitors = make_variable((visitor_rows, config.dim), "visitors")
         self._popularity: tf.Variable | None = None
         if item_counts is not None:
             self._popularity = tf.Variable(np.append(np.log1p(item_counts), 0.0), trainable=False, dtype=tf.float32)
-            item_rows = num_items + 1  # all buckets are one
+            item_rows = num_items + 1  # all buckets share one row
         self._is_trained = np.ones(item_rows, bool) if item_counts is None else np.append(item_counts > 0, False)
         self._items = make_variable((num_items, config.dim), "items")
         self._biases = make_variable((num_items,), "biases")
@@ -267,7 +268,7 @@ class MatrixFactorizationInference(tf.Module):
         biases = _bias_column(self._model, table, len(is_trained))
         biases = np.where(is_trained, biases, biases[:-1][is_trained[:-1]].min(initial=np.inf))
 
-        def directions(rows: slice) -> np.ndarray:
+        def item_vectors(rows: slice) -> np.ndarray:
             vectors, _ = self._model.place_items(tf.constant(table[rows]))
             return np.where(is_trained[rows, None], vectors, np.float32(0))
 
@@ -275,18 +276,18 @@ class MatrixFactorizationInference(tf.Module):
             (self._items, self._biases, 0),
             (self._other_items, self._other_biases, self._num_items),
         ):
-            fill(items, directions, first)
+            fill(items, item_vectors, first)
             offsets.assign(biases[first : first + items.shape[0]])
         if self._fold_in is not None:
-            items = np.asarray(self._items.read_value())  # on a CPU no copy
+            items = np.asarray(self._items.read_value())  # no copy on a CPU
             self._fold_in.fill(items.T @ items)
         visitors = weights.tables.get("visitor")
         fill(self._visitors, self._sums_of_items if visitors is None else visitors.__getitem__)
 
     def _sums_of_items(self, visitors: slice) -> np.ndarray:
-        """[n, D]: for each visitor the sum of the directions of his items."""
-        directions = np.asarray(self._items.read_value())  # on a CPU no copy
-        return np.asarray(self._visitor_items[visitors] @ directions, np.float32)
+        """[n, D]: for each visitor, the sum of the vectors of their items."""
+        vectors = np.asarray(self._items.read_value())  # no copy on a CPU
+        return np.asarray(self._visitor_items[visitors] @ vectors, np.float32)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
         return self.piece_scores(queries)(0, self._num_items)
@@ -294,8 +295,10 @@ class MatrixFactorizationInference(tf.Module):
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
         rows, is_known = self._rows(queries.visitor), self._is_known(queries.visitor)
         if self._fold_in is not None or self._model.config.history_length:
-            known_by = self._sum_history(queries) if self._fold_in is None else self._fold_in(self._items, queries)
-            from_history, has_history = known_by
+            if self._fold_in is None:
+                from_history, has_history = self._sum_history(queries)
+            else:
+                from_history, has_history = self._fold_in(self._items, queries)
             rows, is_known = tf.where(has_history[:, None], from_history, rows), is_known | has_history
         visitors = self._model.place_visitors(rows, self._dense)
 
@@ -324,12 +327,12 @@ class MatrixFactorizationInference(tf.Module):
         return tf.gather(self._visitors, tf.minimum(visitor, self._visitors.shape[0] - 1))
 
     def _sum_history(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, D] sums of the histories' placed items, and [B] bool: whether there is one that training knew."""
+        """[B, D] sums of the histories' item vectors, and [B] bool: whether the history has a known item."""
         num_queries, length = tf.unstack(tf.shape(queries.history))
         is_entry = tf.sequence_mask(queries.history_length, length) & (queries.history < self._num_items)
-        # entry by entry: histories of very different lengths would make [B, H, D] mostly padding
-        touched = tf.gather(self._items, tf.boolean_mask(queries.history, is_entry))
-        summed = tf.math.unsorted_segment_sum(touched, tf.where(is_entry)[:, 0], num_queries)
+        # gathers entries without padding: with histories of very different lengths, [B, H, D] would be mostly padding
+        vectors = tf.gather(self._items, tf.boolean_mask(queries.history, is_entry))
+        summed = tf.math.unsorted_segment_sum(vectors, tf.where(is_entry)[:, 0], num_queries)
         return summed, tf.reduce_any(is_entry, axis=1)
 
     def _is_known(self, visitor: tf.Tensor) -> tf.Tensor:
@@ -344,7 +347,7 @@ def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.nda
 
 
 def _gather_two(first: tf.Variable, second: tf.Variable, index: tf.Tensor) -> tf.Tensor:
-    """Rows of `first` and `second` stacked, without stacking them; an index beyond the end takes the last row."""
+    """Gathers rows of `first` and then `second` without concatenating them; a larger index gets the last row."""
     size = first.shape[0]
     from_first = tf.gather(first, tf.minimum(index, size - 1))
     from_second = tf.gather(second, tf.clip_by_value(index - size, 0, second.shape[0] - 1))

@@ -1,4 +1,4 @@
-"""The notebook's neural network: visitor and item vectors side by side, dense relu layers, one relu output.
+"""The notebook's neural network: concatenated visitor and item vectors, dense relu layers, one relu output.
 
 Shapes: B rows, I items of the vocabulary, D embedding, U units of the first dense layer.
 """
@@ -34,9 +34,9 @@ def table_rows(model: NeuralConfig, dataset: Dataset) -> dict[str, TableRows]:
 def training_model(
     model: NeuralConfig, config: RunConfig, _: Dataset, tables: Tables, replicas: Replicas
 ) -> TrainingModel:
-    """The network and its squared error."""
+    """The network with its squared error."""
     if not isinstance(config.loss, SquaredErrorConfig):
-        raise ValueError("the neural model has no objective but the squared error")
+        raise ValueError("the neural model only predicts event weights; set loss.kind=squared_error")
     with replicas.strategy.scope():
         dense = make_dense_variables(model, config.seed)
 
@@ -47,7 +47,7 @@ def training_model(
 
 
 def inference_model(model: NeuralConfig, _: RunConfig, dataset: Dataset) -> "NeuralInference":
-    """The network to be filled."""
+    """The model before `fill`."""
     rows = {name: table.num_rows for name, table in table_rows(model, dataset).items()}
     return NeuralInference(model, visitor_rows=rows["visitor"], item_rows=rows["item"], num_items=dataset.num_items)
 
@@ -74,7 +74,7 @@ def diagram(model: NeuralConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 def make_dense_variables(config: NeuralConfig, seed: int) -> list[keras.Variable]:
-    """Kernel and bias of each layer in turn, as `keras.layers.Dense` would start them; made in a strategy's scope."""
+    """Kernel and bias of each layer, initialised like those of `keras.layers.Dense`; called in a strategy's scope."""
     sizes = [2 * config.dim, *config.hidden, 1]
     variables = []
     for layer, shape in enumerate(itertools.pairwise(sizes)):
@@ -90,7 +90,10 @@ def predict(
     """[B] float32 for visitor and item vectors [B, D] each.
 
     Args:
-      dense: kernel and bias of each layer in turn.
+      dense: kernel and bias of each layer in sequence.
+      visitors: visitor vectors.
+      items: item vectors.
+      compute_dtype: type of matrix products.
     """
     hidden = tf.cast(tf.concat([visitors, items], axis=1), compute_dtype)
     for kernel, bias in zip(dense[::2], dense[1::2], strict=True):
@@ -99,10 +102,10 @@ def predict(
 
 
 class NeuralInference(tf.Module):
-    """A trained network; see `models.interface.InferenceModel`. Out-of-vocabulary buckets score with their own rows."""
+    """A trained network; see `models.interface.InferenceModel`. Out-of-vocabulary buckets have rows of their own."""
 
     def __init__(self, config: NeuralConfig, *, visitor_rows: int, item_rows: int, num_items: int) -> None:
-        """A model of so many rows of each table; `fill` fills it."""
+        """Creates the model with this many rows of each table; `fill` sets its weights."""
         super().__init__(name="neural")
         self._dim = config.dim
         self._num_items = num_items
@@ -121,7 +124,7 @@ class NeuralInference(tf.Module):
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
         kernel, bias = self._dense[:2]
-        # the first layer is linear in each half of its input: B + I products instead of B × I
+        # the first layer is linear in each half of its input, so it takes B + I products instead of B × I
         visitor_part = tf.matmul(self._visitor_rows(queries.visitor), kernel[: self._dim]) + bias
         item_part = tf.matmul(self._items[: self._num_items], kernel[self._dim :])
 
@@ -131,7 +134,7 @@ class NeuralInference(tf.Module):
                 hidden = tf.nn.relu(tf.matmul(hidden, weight) + offset)
             return hidden[:, 0]
 
-        # visitor by visitor: [B, I, U] would not fit in memory for a large catalogue
+        # one visitor at a time, because [B, I, U] would not fit in memory for a large catalogue
         return tf.map_fn(score_one, visitor_part, parallel_iterations=1)
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:

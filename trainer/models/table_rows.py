@@ -1,4 +1,4 @@
-"""The rows of a model's tables before there are tables: how many, how wide, and whose each is."""
+"""Specifications of a model's tables: the number, width and ids of their rows."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,36 +10,34 @@ _ID, _OTHERS = "id ", "all others"
 
 
 class TableRows(NamedTuple):
-    """The rows of a table.
-
-    num_rows, width   rows and columns
-    ids               whose each row is, by which the tables of another vocabulary find its vector; the vocabulary's
-                      come first
-    """
+    """The rows of a table."""
 
     num_rows: int
+    """Number of rows."""
     width: int
+    """Number of columns."""
     ids: Callable[[], list[str]]
+    """Returns an id per row, by which a warm start finds the row of another vocabulary; the vocabulary's come first."""
 
 
 def vocabulary_rows(dataset: Dataset, name: Vocabulary, width: int) -> TableRows:
-    """A row for each index of a vocabulary: its ids, then its out-of-vocabulary buckets."""
+    """A row for each index of a vocabulary: its words, then its out-of-vocabulary buckets."""
     count = dataset.manifest.vocabularies[name].num_indices
     return TableRows(count, width, lambda: index_names(dataset, name))
 
 
 def first_rows(dataset: Dataset, name: Vocabulary, count: int, width: int) -> TableRows:
-    """Rows for the first `count` ids of a vocabulary, and one more for all others."""
+    """Rows for the first `count` words of a vocabulary, and one more for all others."""
     return TableRows(count + 1, width, lambda: [*index_names(dataset, name)[:count], _OTHERS])
 
 
 def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
-    """What each index of a vocabulary stands for, whatever its place."""
+    """Row ids for the indices of a vocabulary; they depend on the words, not on their positions."""
     buckets = dataset.manifest.vocabularies[name].num_indices - dataset.manifest.vocabularies[name].size
     ids = [f"{_ID}{word}" for word in dataset.vocabulary(name)]
     return ids + [f"bucket {number} of {buckets}" for number in range(buckets)]
 
 
 def is_of_vocabulary(row_id: str) -> bool:
-    """Whether a row of visitors or items is one of the vocabulary's, not of a bucket or of all others."""
+    """Whether a row id of visitors or items is a word of the vocabulary, not a bucket or all others."""
     return row_id.startswith(_ID)

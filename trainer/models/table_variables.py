@@ -1,4 +1,4 @@
-"""Variables of a trained model that are filled piece by piece, so that no table is in memory twice.
+"""Variables of a trained model that are filled in pieces, so that no table is in memory twice.
 
 Shapes: N rows, D columns.
 """
@@ -11,20 +11,20 @@ import tensorflow as tf
 from trainer.distributed.embeddings import CHUNK_ROWS
 
 HOST = "CPU:0"
-"""Where tables lie of which only some rows are asked for at a time: they may be larger than an accelerator's memory."""
+"""Device of tables that are read a few rows at a time; they may be larger than an accelerator's memory."""
 
 _ALIGNMENT_BYTES = 64
-"""Of memory that TensorFlow computes with."""
+"""Alignment that TensorFlow needs to use memory without copying it."""
 
 
 def make_variable(shape: tuple[int, ...], name: str) -> tf.Variable:
-    """A float32 variable of zeros that is not trained, and takes no memory before it is filled."""
+    """An untrained float32 variable of zeros that takes no memory before it is filled."""
     return tf.Variable(_share(_zeros(shape)), trainable=False, name=name)
 
 
 def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int = 0) -> None:
-    """Fills a variable [N, …] with the rows first … first + N - 1 of what `read` gives by slices."""
-    # not into the variable itself: TensorFlow copies one that was written to in part whenever it is read
+    """Fills a variable [N, …] with the rows first … first + N - 1 that `read` returns for slices."""
+    # not in place: TensorFlow copies a variable on each read after a partial write
     values = _zeros(tuple(variable.shape))
     for start in range(0, len(values), CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, len(values))
@@ -33,7 +33,7 @@ def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int 
 
 
 def _zeros(shape: tuple[int, ...]) -> np.ndarray:
-    """Zeros at an address that TensorFlow can use; the system gives their pages only as they are written to."""
+    """Zeros at an aligned address; the system allocates their pages only when they are written to."""
     num_bytes = int(np.prod(shape)) * 4
     memory = np.zeros(num_bytes + _ALIGNMENT_BYTES, np.uint8)
     begin = -memory.ctypes.data % _ALIGNMENT_BYTES
@@ -41,5 +41,5 @@ def _zeros(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _share(values: np.ndarray) -> tf.Tensor:
-    """A tensor in the array's own memory; `tf.constant` would copy it."""
+    """A tensor that shares the array's memory; `tf.constant` would copy it."""
     return tf.experimental.dlpack.from_dlpack(values.__dlpack__())

@@ -24,10 +24,10 @@ TABLES = {"visitor": (1001, 8), "item": (501, 9), "feature": (40, 9)}
     ],
 )
 @pytest.mark.parametrize("tables", [TABLES, {}, {"item": (501, 9)}])
-def test_every_part_reads_parts_before_it_and_all_lead_to_the_score(model: ModelConfig, tables):
+def test_every_box_reads_earlier_ones_and_all_lead_to_the_score(model: ModelConfig, tables):
     boxes = model_diagram(model, tables)
     levels = {box.name: box.level for box in boxes}
-    assert len(levels) == len(boxes), "names are told apart"
+    assert len(levels) == len(boxes), "names are unique"
     for box in boxes:
         assert all(levels[source] < box.level for source in box.reads)
     read = {source for box in boxes for source in box.reads}
@@ -36,14 +36,14 @@ def test_every_part_reads_parts_before_it_and_all_lead_to_the_score(model: Model
     assert "<svg" in diagram("key", boxes)
 
 
-def test_the_parts_have_the_shapes_of_the_tables():
+def test_boxes_have_the_shapes_of_the_tables():
     shapes = {box.name: box.shape for box in model_diagram(NeuralConfig(dim=8, hidden=(6,)), TABLES)}
     assert shapes["visitor table"] == "1,001 × 8"
     assert (shapes["dense 1, relu"], shapes["dense 2, relu"]) == ("16 × 6", "6 × 1")
 
 
 @pytest.mark.parametrize("preset", ["notebook-mf", "notebook-nn", "mf", "nn"])
-def test_the_trained_parts_have_the_shapes_of_the_models_variables(tmp_path, preset):
+def test_trained_boxes_have_the_shapes_of_the_models_variables(tmp_path, preset):
     build_dataset(str(tmp_path), **checkerboard())
     dataset, config = open_dataset(str(tmp_path)), make_config(preset)
     model = build_training_model(config, dataset, start_replicas(1, None))
@@ -53,7 +53,7 @@ def test_the_trained_parts_have_the_shapes_of_the_models_variables(tmp_path, pre
         name: f"{rows:,} × {dim}" for name, (rows, dim) in tables.items()
     }
     drawn = [(int(rows), int(columns)) for rows, columns in re.findall(r"(\d+) × (\d+)", " ".join(trained.values()))]
-    # the picture names the layers' kernels, and none of the towers' attention and embeddings of what surrounds an item
+    # the diagram shows the kernels of the layers, not the attention and embeddings of the towers
     kernels = [tuple(v.shape) for v in model.dense if re.fullmatch(r"kernel_\d|hidden|output", v.name)]
     assert drawn == kernels
-    assert bool(trained) == bool(model.dense), "no weights beside the tables, no part that holds them"
+    assert bool(trained) == bool(model.dense), "a box has weights only if the model has dense weights"

@@ -1,4 +1,4 @@
-"""Who is solved from a history, against the closed form of the objective (Hu et al., 2008)."""
+"""Fold-in compared with the closed form of the objective (Hu et al., 2008)."""
 
 import numpy as np
 import tensorflow as tf
@@ -26,7 +26,7 @@ def solve(histories, events=None):
 
 
 def closed_form(weights):
-    """What minimizes the objective for weights [I] of a visitor's pairs."""
+    """The visitor vector that minimizes the objective for weights [I] of their pairs."""
     weights = np.array(weights)
     confidence = np.diag(weights + 0.5)
     l2 = 0.3 * np.sqrt((weights > 0).sum() + 0.5 * len(ITEMS))
@@ -34,30 +34,30 @@ def closed_form(weights):
     return np.linalg.solve(system, ITEMS.T @ confidence @ (weights > 0))
 
 
-def test_a_history_is_solved_as_a_sweep_would_solve_it():
+def test_fold_in_solves_like_a_sweep():
     vectors, is_solved = solve([[0, 2], [3]])
     np.testing.assert_allclose(vectors, [closed_form([1, 0, 1, 0]), closed_form([0, 0, 0, 1])], rtol=1e-5)
     assert is_solved == [True, True]
 
 
-def test_what_was_done_with_an_item_adds_up_in_one_pair():
+def test_the_weights_of_repeated_items_add_up():
     # item 0 viewed, put into the cart and viewed again: 1 + 2 + 1; item 2 viewed
     vectors, _ = solve([[0, 0, 2, 0]], events=[[0, 1, 0, 0]])
     np.testing.assert_allclose(vectors[0], closed_form([4, 0, 1, 0]), rtol=1e-5)
 
 
-def test_a_history_of_unknown_items_or_of_events_without_weight_is_none():
+def test_unknown_items_and_events_of_weight_0_are_ignored():
     vectors, is_solved = solve([[4, 99], [1, 1]], events=[[0, 0], [2, 2]])
     assert is_solved == [False, False]
     np.testing.assert_array_equal(vectors, np.zeros((2, 2)))
 
 
-def test_the_newest_entries_of_a_long_history_count():
+def test_only_the_latest_entries_of_a_long_history_are_used():
     vectors, _ = solve([[3] * 10 + [1] * MAX_ENTRIES])
     np.testing.assert_allclose(vectors[0], closed_form([0, MAX_ENTRIES, 0, 0]), rtol=1e-4)
 
 
-def test_nobody_to_solve_for_gives_nothing():
+def test_no_queries_give_no_vectors():
     fold_in = FoldIn(CONFIG, WEIGHTS, len(ITEMS), 2)
     empty = tf.zeros([0], tf.int64)
     vectors, is_solved = fold_in(

@@ -16,30 +16,30 @@ def test_an_items_features_are_its_categories_its_price_bucket_and_its_property_
         prices={"i1": 3},
         property_values={"i1": ["x", "y"], "i0": ["y"]},
     )
-    contents = read_item_features(dataset)
-    # rows 0 and 1 are the categories a and b, 2 their bucket, 3 … 6 the price buckets 0 … 3, 7 and 8 the values x and y
-    assert contents.num_features == 2 + 1 + 4 + 2 + 1
-    assert contents.feature.tolist() == [[0, 1, 8, 0], [0, 6, 7, 8], [0, 0, 0, 0]]
-    np.testing.assert_allclose(contents.weight, [[3**-0.5] * 3 + [0], [0.5] * 4, [0] * 4], rtol=1e-6)
-    table = np.arange(contents.num_features, dtype=np.float32)[:, None] * [1, 10]
+    features = read_item_features(dataset)
+    # rows: 0 and 1 are categories a and b, 2 is their bucket, 3 … 6 are price buckets 0 … 3, 7 and 8 are values x and y
+    assert features.num_features == 2 + 1 + 4 + 2 + 1
+    assert features.feature.tolist() == [[0, 1, 8, 0], [0, 6, 7, 8], [0, 0, 0, 0]]
+    np.testing.assert_allclose(features.weight, [[3**-0.5] * 3 + [0], [0.5] * 4, [0] * 4], rtol=1e-6)
+    table = np.arange(features.num_features, dtype=np.float32)[:, None] * [1, 10]
     # (0 + 1 + 8) / √3 and (0 + 6 + 7 + 8) / 2
-    np.testing.assert_allclose(contents.rows(table, slice(0, 3)), np.outer([9 / 3**0.5, 10.5, 0], [1, 10]), rtol=1e-6)
+    np.testing.assert_allclose(features.rows(table, slice(0, 3)), np.outer([9 / 3**0.5, 10.5, 0], [1, 10]), rtol=1e-6)
 
 
-def test_a_catalogue_that_tells_nothing_has_no_features(tmp_path: Path) -> None:
-    contents = read_item_features(
+def test_an_empty_catalogue_has_no_features(tmp_path: Path) -> None:
+    features = read_item_features(
         build_dataset(str(tmp_path), train=[Event("v", "i")], visitors=["v"], items=["i", "j"])
     )
-    assert contents.width == 0
-    assert contents.weight.shape == (2, 0)
+    assert features.width == 0
+    assert features.weight.shape == (2, 0)
 
 
-def test_of_very_many_features_the_first_count(tmp_path: Path) -> None:
-    words = [f"w{place:03d}" for place in range(50)]
+def test_only_the_first_features_of_an_item_are_used(tmp_path: Path) -> None:
+    words = [f"w{number:03d}" for number in range(50)]
     dataset = build_dataset(
         str(tmp_path), train=[Event("v", "i")], visitors=["v"], items=["i"], property_values={"i": words}
     )
-    contents = read_item_features(dataset)
-    # behind no category, its bucket and price bucket 0
-    assert contents.feature.tolist() == [list(range(2, 2 + MAX_FEATURES))]
-    np.testing.assert_allclose((contents.weight**2).sum(), 1, rtol=1e-5)
+    features = read_item_features(dataset)
+    # rows 0 and 1 are the bucket of the categories and price bucket 0
+    assert features.feature.tolist() == [list(range(2, 2 + MAX_FEATURES))]
+    np.testing.assert_allclose((features.weight**2).sum(), 1, rtol=1e-5)

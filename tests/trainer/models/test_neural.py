@@ -12,7 +12,7 @@ CONFIG = NeuralConfig(dim=3, hidden=(7, 4))
 
 
 def make_weights(seed: int = 0) -> list[np.ndarray]:
-    """Kernels and biases, the last bias such that few outputs are cut off at zero."""
+    """Kernels and biases; the last bias is high enough that relu cuts off few outputs."""
     generator = np.random.default_rng(seed)
     weights = [
         generator.normal(scale=0.5, size=np.shape(variable)) for variable in neural.make_dense_variables(CONFIG, seed)
@@ -22,7 +22,7 @@ def make_weights(seed: int = 0) -> list[np.ndarray]:
 
 
 def make_model() -> NeuralInference:
-    """4 known visitors and 6 known items, one bucket of each."""
+    """A model with 4 known visitors, 6 known items, and a bucket of each."""
     generator = np.random.default_rng(1)
     visitors, items = (generator.normal(size=(rows, 3)).astype(np.float32) for rows in (5, 7))
     model = NeuralInference(CONFIG, visitor_rows=5, item_rows=7, num_items=6)
@@ -30,7 +30,7 @@ def make_model() -> NeuralInference:
     return model
 
 
-def test_layers_are_those_of_keras() -> None:
+def test_predictions_equal_those_of_keras_layers() -> None:
     weights = make_weights()
     layers = [keras.layers.Dense(units, activation="relu") for units in (*CONFIG.hidden, 1)]
     model = keras.Sequential(layers)
@@ -44,7 +44,7 @@ def test_layers_are_those_of_keras() -> None:
     assert (expected > 0).sum() > 4
 
 
-def test_dense_weights_start_as_those_of_keras_do() -> None:
+def test_dense_weights_are_initialised_like_those_of_keras() -> None:
     variables = neural.make_dense_variables(NeuralConfig(), seed=0)
     assert [tuple(variable.shape) for variable in variables] == [
         (10, 80), (80,), (80, 40), (40,), (40, 20), (20,), (20, 1), (1,)
@@ -57,7 +57,7 @@ def test_dense_weights_start_as_those_of_keras_do() -> None:
     assert not np.array_equal(kernel, np.asarray(neural.make_dense_variables(NeuralConfig(), seed=1)[0]))
 
 
-def test_the_catalogue_scores_as_its_pairs_do() -> None:
+def test_catalogue_scores_equal_pair_scores() -> None:
     model = make_model()
     visitor = tf.constant([0, 3, 4, 99], tf.int64)
     queries = Queries.of_items(visitor, tf.zeros([4, 0], tf.int64), tf.zeros_like(visitor))
@@ -65,16 +65,16 @@ def test_the_catalogue_scores_as_its_pairs_do() -> None:
     visitors, items = np.meshgrid([0, 3, 4, 99], np.arange(6), indexing="ij")
     pairs = model.pair_scores(tf.constant(visitors.ravel()), tf.constant(items.ravel())).numpy()
     np.testing.assert_allclose(catalogue, pairs.reshape(4, 6), rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(catalogue[2], catalogue[3])  # beyond the buckets: the last of them
+    np.testing.assert_array_equal(catalogue[2], catalogue[3])  # an index after the buckets gets the last of them
     assert len(np.unique(catalogue)) > 10
 
 
-def test_an_unknown_item_scores_with_its_bucket() -> None:
+def test_an_unknown_item_has_the_row_of_its_bucket() -> None:
     model = make_model()
     scores = model.pair_scores(tf.constant([0, 0, 0]), tf.constant([5, 6, 99])).numpy()
     assert scores[1] == scores[2]
     assert scores[0] != scores[1]
 
 
-def test_item_vectors_are_those_of_the_vocabulary() -> None:
+def test_there_is_an_item_vector_for_each_item_of_the_vocabulary() -> None:
     assert make_model().item_vectors().shape == (6, 3)

@@ -22,11 +22,11 @@ from trainer.runs.checkpoint import Weights
 
 NUM_ITEMS, LENGTH, DIM = 6, 3, 4
 COUNTS = np.array([8, 5, 3, 2, 1, 1])
-NOTHING_TOLD = ItemFeatures(np.zeros((NUM_ITEMS, 0), np.int64), np.zeros((NUM_ITEMS, 0), np.float32), [])
+NO_FEATURES = ItemFeatures(np.zeros((NUM_ITEMS, 0), np.int64), np.zeros((NUM_ITEMS, 0), np.float32), [])
 
 
 def make_weights(seed: int = 0, config: TowersConfig | None = None) -> tuple[np.ndarray, DenseWeights]:
-    """An item table with a bucket behind the six items, and dense weights, none of them zero."""
+    """An item table with a bucket after the six items, and dense weights, all nonzero."""
     config = config or make_config()
     generator = np.random.default_rng(seed)
     shapes = DenseWeights(*(variable.shape for variable in make_dense_variables(config, seed)))
@@ -55,24 +55,24 @@ def make_objective(
     num_negatives: int = 0,
     config: TowersConfig | None = None,
     weights: tuple[float, ...] = (1.0, 1.0, 1.0),
-    contents: ItemFeatures | None = None,
+    features: ItemFeatures | None = None,
     others: dict[str, np.ndarray] | None = None,
 ) -> NextItemObjective:
-    """Over the item table and the `others`, by name."""
+    """An objective over the item table and `others`, by name."""
     return NextItemObjective(
         SampledSoftmaxConfig(num_negatives=num_negatives, event_weights=weights),
         {name: make_table(values) for name, values in {"item": table, **(others or {})}.items()},
         1,
         Towers(config or make_config()),
         NegativeSampler(COUNTS, num_negatives=num_negatives, negative_power=0.5, seed=0),
-        contents or NOTHING_TOLD,
+        features or NO_FEATURES,
         seed=3,
     )
 
 
-def make_batch(histories: list[list[int]], chosen: list[int], rows: int | None = None) -> Batch:
-    """Histories oldest first, every entry a view of this moment."""
-    size = len(chosen)
+def make_batch(histories: list[list[int]], positives: list[int], rows: int | None = None) -> Batch:
+    """Histories, oldest first; all entries are views at the moment of the request."""
+    size = len(positives)
     history, is_history = np.zeros((size, LENGTH), np.int64), np.zeros((size, LENGTH), bool)
     for row, items in enumerate(histories):
         newest = items[::-1][:LENGTH]
@@ -80,7 +80,7 @@ def make_batch(histories: list[list[int]], chosen: list[int], rows: int | None =
     zeros = tf.zeros([size], tf.int64)
     return Batch(
         visitor=zeros,
-        item=tf.constant(chosen, tf.int64),
+        item=tf.constant(positives, tf.int64),
         event=zeros,
         history=tf.constant(history),
         history_event=tf.zeros([size, LENGTH], tf.int64),
@@ -100,7 +100,7 @@ def loss_of(objective: NextItemObjective, dense: DenseWeights, batch: Batch, ste
 def scores_of(
     table: np.ndarray, dense: DenseWeights, histories: list[list[int]], visitor_vector: np.ndarray | None = None
 ) -> np.ndarray:
-    """[rows, I]: what the exported model gives; all rows are of one visitor."""
+    """[rows, I] scores of the exported model; all rows are of the same visitor."""
     vectors = [] if visitor_vector is None else [visitor_vector]
     model = TowersInference(
         make_config(), item_rows=lambda _: table.__getitem__, num_frequent=len(vectors), item_counts=COUNTS
@@ -110,29 +110,29 @@ def scores_of(
     return scores
 
 
-def test_history_items_compete_with_certainty_and_others_as_often_as_they_are_expected() -> None:
+def test_history_items_have_no_correction_and_others_are_corrected_by_their_expected_count() -> None:
     table, dense = make_weights()
-    histories, chosen = [[1, 2], [3]], [0, 4]
+    histories, positives = [[1, 2], [3]], [0, 4]
     scores = scores_of(table, dense, histories)
-    # row 0: items 1 and 2 as they are; item 4 of the other row is expected 1 × 1/20 times, so it stands for 20
+    # row 0: items 1 and 2 without correction; item 4 of the other row has expected count 1 × 1/20, so it represents 20
     first = np.exp(scores[0, 0]) / (np.exp(scores[0, [0, 1, 2]]).sum() + 20 * np.exp(scores[0, 4]))
-    # row 1: item 3 as it is; item 0 of the other row is expected 1 × 8/20 times
+    # row 1: item 3 without correction; item 0 of the other row has expected count 1 × 8/20
     second = np.exp(scores[1, 4]) / (np.exp(scores[1, [4, 3]]).sum() + 20 / 8 * np.exp(scores[1, 0]))
     expected = -(np.log(first) + np.log(second)) / 2
-    assert loss_of(make_objective(table), dense, make_batch(histories, chosen)) == pytest.approx(expected, rel=1e-4)
+    assert loss_of(make_objective(table), dense, make_batch(histories, positives)) == pytest.approx(expected, rel=1e-4)
 
 
-def test_an_item_of_the_history_competes_once_however_often_it_stands_there_or_in_the_batch() -> None:
+def test_an_item_of_the_history_competes_once_even_if_repeated_or_in_the_batch() -> None:
     table, dense = make_weights()
-    histories, chosen = [[1, 1, 2], [3]], [0, 1]
+    histories, positives = [[1, 1, 2], [3]], [0, 1]
     scores = scores_of(table, dense, histories)
-    first = np.exp(scores[0, 0]) / np.exp(scores[0, [0, 1, 2]]).sum()  # the other row's item 1 is in this history
+    first = np.exp(scores[0, 0]) / np.exp(scores[0, [0, 1, 2]]).sum()  # item 1 of the other row is in this history
     second = np.exp(scores[1, 1]) / (np.exp(scores[1, [1, 3]]).sum() + 20 / 8 * np.exp(scores[1, 0]))
     expected = -(np.log(first) + np.log(second)) / 2
-    assert loss_of(make_objective(table), dense, make_batch(histories, chosen)) == pytest.approx(expected, rel=1e-4)
+    assert loss_of(make_objective(table), dense, make_batch(histories, positives)) == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_item_chosen_may_be_in_the_history() -> None:
+def test_the_positive_can_be_in_the_history() -> None:
     table, dense = make_weights()
     histories = [[1, 2, 1]]
     scores = scores_of(table, dense, histories)
@@ -140,29 +140,29 @@ def test_the_item_chosen_may_be_in_the_history() -> None:
     assert loss_of(make_objective(table), dense, make_batch(histories, [1])) == pytest.approx(expected, rel=1e-4)
 
 
-def test_with_many_draws_the_loss_nears_that_of_the_whole_softmax() -> None:
+def test_with_many_negatives_the_loss_approaches_the_full_softmax() -> None:
     table, dense = make_weights()
-    histories, chosen = [[1, 2], [3], [5, 0, 4]], [0, 4, 5]
+    histories, positives = [[1, 2], [3], [5, 0, 4]], [0, 4, 5]
     scores = scores_of(table, dense, histories).astype(np.float64)
-    exact = np.mean([np.log(np.exp(row).sum()) - row[item] for row, item in zip(scores, chosen, strict=True)])
-    objective, batch = make_objective(table, num_negatives=4000), make_batch(histories, chosen)
+    exact = np.mean([np.log(np.exp(row).sum()) - row[item] for row, item in zip(scores, positives, strict=True)])
+    objective, batch = make_objective(table, num_negatives=4000), make_batch(histories, positives)
     estimate = np.mean([loss_of(objective, dense, batch, step) for step in range(5)])
     assert estimate == pytest.approx(exact, rel=0.02)
 
 
-def test_rows_without_a_known_item_or_history_and_rows_that_fill_up_neither_count_nor_compete() -> None:
+def test_padding_and_rows_without_a_known_item_or_history_neither_have_a_loss_nor_compete() -> None:
     table, dense = make_weights()
     objective = make_objective(table)
-    histories, chosen = [[1, 2], [3]], [0, 4]
-    expected = loss_of(objective, dense, make_batch(histories, chosen))
-    unknown_item = make_batch([*histories, [1]], [*chosen, NUM_ITEMS])
-    unknown_history = make_batch([*histories, [NUM_ITEMS]], [*chosen, 2])
-    padding = make_batch([*histories, [1]], [*chosen, 2], rows=2)
+    histories, positives = [[1, 2], [3]], [0, 4]
+    expected = loss_of(objective, dense, make_batch(histories, positives))
+    unknown_item = make_batch([*histories, [1]], [*positives, NUM_ITEMS])
+    unknown_history = make_batch([*histories, [NUM_ITEMS]], [*positives, 2])
+    padding = make_batch([*histories, [1]], [*positives, 2], rows=2)
     for batch in (unknown_item, unknown_history, padding):
         assert loss_of(objective, dense, batch) == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_example_counts_by_the_kind_of_its_event() -> None:
+def test_an_example_is_weighted_by_its_event_kind() -> None:
     table, dense = make_weights()
     batch = make_batch([[1, 2], [3]], [0, 4])._replace(event=tf.constant([0, 2], tf.int64))
     views, purchases, mixed = (
@@ -173,46 +173,46 @@ def test_an_example_counts_by_the_kind_of_its_event() -> None:
     assert mixed == pytest.approx((views + 3 * purchases) / 4, rel=1e-5)
 
 
-TOLD = ItemFeatures(
+FEATURES = ItemFeatures(
     np.array([[0, 1], [1, 2], [2, 0], [0, 0], [1, 0], [2, 1]]),
     np.array([[0.7, 0.7], [0.7, 0.7], [1, 0], [0, 0], [1, 0], [0.7, 0.7]], np.float32),
     ["0", "1", "2"],
 )
-"""Two features of items 0, 1 and 5, one of items 2 and 4, none of item 3."""
+"""Items 0, 1 and 5 have two features, items 2 and 4 one, item 3 none."""
 
 
-def test_an_item_is_its_own_row_and_its_content_in_histories_and_among_candidates() -> None:
+def test_an_item_is_its_own_row_plus_its_content_in_histories_and_candidates() -> None:
     table, dense = make_weights()
     features = np.random.default_rng(1).normal(size=(3, DIM + 1)).astype(np.float32)
     config = TowersConfig(dim=DIM, history_length=LENGTH, dropout=0, id_dropout=0)
-    objective = make_objective(table, config=config, contents=TOLD, others={"feature": features})
+    objective = make_objective(table, config=config, features=FEATURES, others={"feature": features})
     whole = table.copy()
-    whole[:NUM_ITEMS] += TOLD.rows(features, slice(NUM_ITEMS))
+    whole[:NUM_ITEMS] += FEATURES.rows(features, slice(NUM_ITEMS))
     batch = make_batch([[1, 2], [3]], [0, 4])
     expected = loss_of(make_objective(whole), dense, batch)
     assert loss_of(objective, dense, batch) == pytest.approx(expected, rel=1e-5)
     assert loss_of(make_objective(table), dense, batch) != pytest.approx(expected, rel=1e-2)
 
 
-def test_a_hidden_own_row_leaves_the_content_and_an_item_without_content_never_hides() -> None:
+def test_id_dropout_leaves_the_content_and_never_drops_items_without_content() -> None:
     table, dense = make_weights()
     features = np.random.default_rng(1).normal(size=(3, DIM + 1)).astype(np.float32)
     config = TowersConfig(dim=DIM, history_length=LENGTH, dropout=0, id_dropout=1 - 1e-9)
-    objective = make_objective(table, config=config, contents=TOLD, others={"feature": features})
-    content = np.pad(TOLD.rows(features, slice(NUM_ITEMS)), ((0, 1), (0, 0)))
+    objective = make_objective(table, config=config, features=FEATURES, others={"feature": features})
+    content = np.pad(FEATURES.rows(features, slice(NUM_ITEMS)), ((0, 1), (0, 0)))
     content[3] = table[3]
     batch = make_batch([[1, 2], [3]], [0, 4])
     expected = loss_of(make_objective(content), dense, batch)
     assert loss_of(objective, dense, batch) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_frequent_visitors_vector_counts_and_nobody_elses() -> None:
+def test_only_frequent_visitors_use_their_vectors() -> None:
     table, dense = make_weights()
     vector = np.array([0.5, -1, 2, 0.3], np.float32)
     config = TowersConfig(dim=DIM, history_length=LENGTH, dropout=0, visitor_dropout=0)
     objective = make_objective(table, config=config, others={"visitor": np.stack([vector, 9 * vector])})
-    histories, chosen = [[1, 2]], [0]
-    batch = make_batch(histories, chosen)
+    histories, positives = [[1, 2]], [0]
+    batch = make_batch(histories, positives)
     scores = scores_of(table, dense, histories, vector)
     expected = -np.log(np.exp(scores[0, 0]) / np.exp(scores[0, [0, 1, 2]]).sum())
     assert loss_of(objective, dense, batch) == pytest.approx(expected, rel=1e-4)
@@ -220,14 +220,14 @@ def test_a_frequent_visitors_vector_counts_and_nobody_elses() -> None:
     assert loss_of(objective, dense, others) == pytest.approx(loss_of(make_objective(table), dense, batch), rel=1e-5)
 
 
-def test_dropout_hides_entries_of_the_history_by_step() -> None:
+def test_dropout_of_history_entries_differs_by_step() -> None:
     table, dense = make_weights()
     objective, batch = make_objective(table, config=make_config(dropout=0.5)), make_batch([[1, 2], [3]], [0, 4])
     losses = [loss_of(objective, dense, batch, step) for step in (0, 1, 0)]
     assert losses[0] == losses[2] != losses[1]
 
 
-def test_kinds_and_ages_of_the_history_count() -> None:
+def test_the_loss_depends_on_kinds_and_ages_of_the_history() -> None:
     table, dense = make_weights()
     objective, batch = make_objective(table), make_batch([[1, 2], [3]], [0, 4])
     plain = loss_of(objective, dense, batch)
