@@ -18,6 +18,7 @@ CATALOGUE_SCHEMA = pa.schema(
         pa.field("item_id", pa.string(), nullable=False),
         # index in the item vocabulary; -1: not in it, without training events or cut by its limits
         pa.field("item_index", pa.int64(), nullable=False),
+        pa.field("title", pa.string()),  # for people; null: unknown before the cut
         pa.field("category_id", pa.string()),  # null: unknown before the cut
         # category vocabulary indices from the root down to category_id; empty where category_id is null
         pa.field("category_path", pa.list_(pa.int64()), nullable=False),

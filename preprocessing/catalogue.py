@@ -145,7 +145,7 @@ def choose_properties(encoded_counts: bytes, config: PropertyConfig) -> tuple[st
     """The properties without a role that most items have."""
     if not encoded_counts:
         return ()
-    with_role = {config.category, config.availability, config.price}
+    with_role = {config.category, config.availability, config.price, config.title}
     names = by_count(decode_columns(encoded_counts))["id"].to_pylist()
     return tuple(name for name in names if name not in with_role)[: config.most_frequent]
 
@@ -164,8 +164,8 @@ def assemble_items(
       tree: the category tree.
 
     Returns:
-      item_id, item_index, category_id, category_path (list of ids, root first), is_available, price, property_values
-      (list of `property=word`) and the counts.
+      item_id, item_index, title, category_id, category_path (list of ids, root first), is_available, price,
+      property_values (list of `property=word`) and the counts.
     """
     if properties is None:
         properties = no_properties()
@@ -177,6 +177,7 @@ def assemble_items(
         {
             "item_id": ids,
             "item_index": items["index"],
+            "title": _values_of(properties, place, config.title, len(ids)),
             "category_id": category,
             "category_path": _category_paths(category, tree),
             "is_available": pc.if_else(
@@ -217,6 +218,7 @@ def describe_partition(
     return {
         "items": len(catalogue),
         "outside_vocabulary": len(catalogue) - _count(in_vocabulary),
+        "with_title": len(catalogue) - catalogue["title"].null_count,
         "with_category": len(named),
         "with_category_outside_tree": len(named) - _count(in_tree),
         "with_price": with_price,

@@ -94,6 +94,7 @@ def _catalogue(statistics: Statistics) -> Block:
             ("items", "items"),
             ("outside_vocabulary", "not in the vocabulary"),
             ("without_training_events", "without a training event"),
+            ("with_title", "with a title"),
             ("with_category", "with a category"),
             ("with_category_outside_tree", "with a category that the tree lacks"),
             ("with_price", "with a price"),

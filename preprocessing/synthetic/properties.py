@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from preprocessing.synthetic.catalogue import Catalogue
 from preprocessing.synthetic.rare_properties import draw_rare_properties, tell_rare_properties
 from preprocessing.synthetic.scale import SNAPSHOTS_MS, Scale
+from preprocessing.synthetic.titles import draw_titles
 from preprocessing.synthetic.tree import Tree
 from preprocessing.synthetic.values import NUM_WORDS, PropertyRows, format_numbers, format_words, mix, style_word
 
@@ -46,15 +47,27 @@ class _Changes:
     left: np.ndarray
 
 
-def property_tables(tree: Tree, catalogue: Catalogue, scale: Scale, seed: tuple[int, ...]) -> Iterator[pa.Table]:
-    """Tables with the columns timestamp, itemid, property and value, in random order; together all property rows."""
+def property_tables(
+    tree: Tree, catalogue: Catalogue, scale: Scale, seed: tuple[int, ...], title_random: np.random.Generator
+) -> Iterator[pa.Table]:
+    """Yields all property rows, in random order: tables with the columns timestamp, itemid, property and value.
+
+    Args:
+      seed: decides all rows but those of titles, and their order.
+      title_random: decides the titles, and where their rows are among the others.
+    """
+    titles = draw_titles(tree, catalogue, title_random)
     rates = {name: change_rate(catalogue.snapshot, rows) for name, rows in _ROWS_AN_ITEM.items()}
     rare = draw_rare_properties(tree, catalogue, scale, np.random.default_rng([*seed, 0]))
     for number, begin in enumerate(range(0, len(catalogue.listed_id), _CHUNK_ITEMS), start=1):
         random = np.random.default_rng([*seed, number])
         chunk = catalogue.rows(slice(begin, begin + _CHUNK_ITEMS))
         parts = [_tell_common(name, rate, tree, chunk, random) for name, rate in rates.items()]
-        yield _shuffle([*parts, tell_rare_properties(rare, chunk, random)], chunk, random)
+        parts.append(tell_rare_properties(rare, chunk, random))
+        title_rows = _title_rows(chunk, titles.slice(begin, _CHUNK_ITEMS))
+        order = random.permutation(sum(len(part.item) for part in parts))
+        order = _insert_randomly(order, len(title_rows.item), title_random)
+        yield _table([*parts, title_rows], chunk).take(pa.array(order))
 
 
 def change_rate(first_snapshot: np.ndarray, rows_an_item: float) -> float:
@@ -118,10 +131,21 @@ def _tell_words(name: str, chunk: Catalogue, changes: _Changes, random: np.rando
     return pc.binary_join_element_wise(*map(format_words, words), format_words(changing), " ")
 
 
-def _shuffle(parts: list[PropertyRows], chunk: Catalogue, random: np.random.Generator) -> pa.Table:
+def _title_rows(chunk: Catalogue, titles: pa.Array) -> PropertyRows:
+    """One row per item, at its first snapshot: titles never change."""
+    return PropertyRows(np.arange(len(titles)), chunk.snapshot, pa.repeat("title", len(titles)), titles)
+
+
+def _insert_randomly(order: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """[N + count] the numbers N to N + count - 1 inserted into an order [N], which is kept."""
+    positions = np.sort(random.integers(0, len(order) + 1, count))
+    return np.insert(order, positions, len(order) + random.permutation(count))
+
+
+def _table(parts: list[PropertyRows], chunk: Catalogue) -> pa.Table:
     snapshot = np.concatenate([part.snapshot for part in parts])
     item = np.concatenate([part.item for part in parts])
-    table = pa.table(
+    return pa.table(
         {
             "timestamp": np.array(SNAPSHOTS_MS)[snapshot],
             "itemid": chunk.listed_id[item],
@@ -129,4 +153,3 @@ def _shuffle(parts: list[PropertyRows], chunk: Catalogue, random: np.random.Gene
             "value": pa.concat_arrays([part.value for part in parts]),
         }
     )
-    return table.take(pa.array(random.permutation(len(table))))

@@ -21,7 +21,7 @@ from preprocessing.synthetic.tree import Tree, grow_tree
 from preprocessing.synthetic.visitors import draw_visitors
 
 # every part draws from a stream of its own, numbered, so that a change in one leaves the others as they are
-_TREE, _VISITORS, _JOURNEYS, _TIMES, _WISHES, _ITEMS, _MATCHING, _CATALOGUE, _PROPERTIES, _ROWS = range(10)
+_TREE, _VISITORS, _JOURNEYS, _TIMES, _WISHES, _ITEMS, _MATCHING, _CATALOGUE, _PROPERTIES, _ROWS, _TITLES = range(11)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Shop:
     def properties(self) -> Iterator[pa.Table]:
         """All property rows, in tables of some hundred thousands."""
         seed = (self.config.seed, _PROPERTIES)
-        return property_tables(self.tree, self.catalogue, Scale(self.config.visitors), seed)
+        scale = Scale(self.config.visitors)
+        return property_tables(self.tree, self.catalogue, scale, seed, _stream(self.config, _TITLES))
 
     def row_randomness(self) -> np.random.Generator:
         """What decides the order of the events' rows and which of them come twice."""

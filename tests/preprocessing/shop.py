@@ -39,6 +39,7 @@ def small_shop(directory: Path) -> dict[str, str]:
         f"{START_MS + 9 * DAY_MS},item-0,available,1",  # later than the cut
         f"{START_MS},item-0,888,red n5.000 red",
         f"{START_MS},never-seen,categoryid,20",
+        f'{START_MS},item-0,title,"Sneakers, blue canvas"',
     ]
     tree = ["10,", "20,10", "30,20"]
     return {

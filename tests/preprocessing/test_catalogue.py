@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 
 from preprocessing import catalogue
-from preprocessing.catalogue import assemble_items, build_tree, merge_properties, parse_properties
+from preprocessing.catalogue import assemble_items, build_tree, choose_properties, merge_properties, parse_properties
+from preprocessing.columns import encode_columns
 from preprocessing.config import PropertyConfig
 from preprocessing.sources.csv_files import list_byte_ranges, read_chunks
 from preprocessing.vocabularies import untouched_items
@@ -43,6 +44,29 @@ def test_of_two_values_at_one_time_the_later_in_the_files_counts(tmp_path):
     assert as_of_cut(tmp_path, f"{T},i,p,first file", f"{T},i,p,second file", f"{T},i,p,first file again") == {
         ("i", "p"): "second file"
     }
+
+
+def test_a_title_with_commas_quotes_and_spaces_is_read_as_it_was_meant(tmp_path):
+    found = as_of_cut(
+        tmp_path,
+        f'{T},i,title,"Sneakers, blue  canvas, size 40"',
+        f'{T},j,title,"Tablet, 10"" screen"',
+        f"{T},k,title, Kids' boots ",
+        f"{T},l,title,n552.000",
+    )
+    assert found == {
+        ("i", "title"): "Sneakers, blue  canvas, size 40",
+        ("j", "title"): 'Tablet, 10" screen',
+        ("k", "title"): " Kids' boots ",
+        ("l", "title"): "n552.000",
+    }
+
+
+def test_properties_with_a_role_are_not_kept_as_values():
+    counts = pa.table({"id": ["title", "888", "name", "790", "6"], "count": [9, 8, 7, 6, 5]})
+    encoded = encode_columns(counts)
+    assert choose_properties(encoded, PropertyConfig()) == ("888", "name", "6")
+    assert choose_properties(encoded, PropertyConfig(title="name")) == ("title", "888", "6")
 
 
 def test_paths_lead_from_the_root_and_survive_cycles_and_orphans():
@@ -98,6 +122,9 @@ def test_items_get_their_roles_and_words_and_those_without_properties_are_kept()
             ("z", "categoryid", "99"),
             ("z", "available", "maybe"),
             ("z", "790", "cheap"),
+            ("a", "title", 'Blue "canvas"  sneakers, size 40'),
+            ("b", "title", ""),
+            ("z", "title", "n552.000"),
         ),
         pa.concat_tables([items("a", "b"), without_vocabulary("z")]),
         PropertyConfig(),
@@ -117,6 +144,8 @@ def test_items_get_their_roles_and_words_and_those_without_properties_are_kept()
         [],
     )
     assert b["views"] == 5
+    # a title is text, whatever it looks like; an empty one is unknown
+    assert [row["title"] for row in (a, b, z)] == ['Blue "canvas"  sneakers, size 40', None, "n552.000"]
     # z is known from its properties only; its category is not in the tree, its availability and price are no values
     assert (z["item_index"], z["category_path"], z["is_available"], z["price"]) == (-1, ["99"], None, None)
     assert (z["views"], z["first_seen_ms"]) == (0, None)
@@ -124,4 +153,6 @@ def test_items_get_their_roles_and_words_and_those_without_properties_are_kept()
 
 def test_a_shop_without_properties_has_bare_items():
     rows = assemble_items(None, items("a"), PropertyConfig(), (), build_tree([], [])).to_pylist()
-    assert [(row["item_id"], row["category_path"], row["price"]) for row in rows] == [("a", [], None)]
+    assert [(row["item_id"], row["title"], row["category_path"], row["price"]) for row in rows] == [
+        ("a", None, [], None)
+    ]

@@ -123,6 +123,7 @@ def test_the_catalogue_knows_what_was_told_before_the_cut(dataset, manifest):
     assert first["is_available"] is False, "day 4 said 0; day 9 lies after the cut"
     assert [categories[index] for index in first["category_path"]] == ["10", "20", "30"]
     assert by_id["item-2"]["category_path"] == []
+    assert (first["title"], by_id["item-1"]["title"]) == ("Sneakers, blue canvas", None)
     # item-0 is viewed by a, b, c and d: on day d visitor p views item (d + p) mod 5, in training (before day 8.2):
     # a on days 0 and 5; b on days 4; c on days 3; and 8: item (8 + 1) mod 5 = 4 and (8 + 0) mod 5 = 3, so none more
     assert (first["views"], first["carts"]) == (4, 0)
@@ -162,7 +163,7 @@ def test_the_statistics_count_what_was_read(dataset):
     assert events["by_split"]["validation"]["new_visitors"] == 1, "d"
     assert events["events_per_visitor"]["histogram"] == {"2": 1, "10": 3}
     assert statistics["items"]["items"] == 6
-    assert statistics["item_properties"]["rows"] == 9
+    assert statistics["item_properties"]["rows"] == 10
     assert statistics["catalogue"]["outside_vocabulary"] == 0
     assert statistics["catalogue"]["without_training_events"] == 1
     # item-0 has category 30, viewed four times in training (see the catalogue), item-1 category 20, as often: on days

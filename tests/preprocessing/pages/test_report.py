@@ -161,7 +161,7 @@ def one_busy_day(num_items: int, id_letters: int) -> dict:
     bad = {"timestamp is not a whole number": (("events.csv", 5, "x" * 200),)}
     names = ids.slice(0, 900).to_pylist()
     known = ("outside_vocabulary", "without_training_events", "with_category", "with_category_outside_tree")
-    known += ("with_price", "invalid_prices", "with_availability", "available")
+    known += ("with_title", "with_price", "invalid_prices", "with_availability", "available")
     tree = ("categories", "roots", "levels", "cycles", "orphans")
     return {
         "events": describe_reading(ReadingSummary(rows=num_rows, rejects=Counter(dict.fromkeys(bad, 7)), examples=bad))
