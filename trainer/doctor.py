@@ -1,4 +1,4 @@
-"""What this machine has for training, and what to do about what it lacks: the doctor job."""
+"""The doctor job: checks this machine and advises what to change."""
 
 import importlib.util
 import logging
@@ -21,40 +21,48 @@ from common import storage
 
 log = logging.getLogger(__name__)
 
-_LEAST_MEMORY_GIB = 4  # the full-size shop takes less than 3 to train
-_LEAST_DISK_GIB = 5
+_MIN_MEMORY_GIB = 4  # training on the full-size shop takes less than 3
+_MIN_DISK_GIB = 5
 _PLUGINS = {"s3": "s3fs", "gs": "gcsfs"}
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 _HUGE_PAGES, _TUNABLE = Path("/sys/kernel/mm/transparent_hugepage/enabled"), "glibc.malloc.hugetlb=1"
 
 
 class State(StrEnum):
-    """OK; WARNING: some jobs cannot do something; UNKNOWN: it cannot be looked at here; FAILED: a job will fail."""
+    """The outcome of a check."""
 
     OK = "ok"
+    """Nothing has to change."""
     WARNING = "warning"
+    """Some jobs will be slower or lack a feature."""
     UNKNOWN = "unknown"
+    """The check does not work on this machine."""
     FAILED = "failed"
+    """A job will fail."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, what was found, and what to do; `todo` is '' where all is well."""
+    """The result of one check."""
 
-    what: str
+    check: str
+    """What was checked."""
     found: str
+    """What the check found."""
     state: State = State.OK
-    todo: str = ""
+    """How serious it is."""
+    advice: str = ""
+    """What to do; '' if there is nothing to do."""
 
 
 def examine(uris: Sequence[str]) -> dict[str, Any]:
-    """Looks at versions, devices, memory, disk, schemes, and at each URI; each finding is logged as it comes.
+    """Checks versions, devices, memory, disk, URI schemes and each URI, and logs every finding at once.
 
     Args:
-      uris: what is to be read from or written to. In a store a small file is written there, and removed.
+      uris: directories to read from or write to. In an object store, a small file is written and removed.
 
     Returns:
-      `is_healthy`: nothing failed; `findings`: what, found, state, todo of each.
+      `is_healthy`: no check failed; `findings`: the fields of each `Finding`.
     """
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("versions", check_versions),
@@ -65,28 +73,29 @@ def examine(uris: Sequence[str]) -> dict[str, Any]:
         *((f"{scheme}://", partial(check_scheme, scheme, plugin)) for scheme, plugin in _PLUGINS.items()),
         *((uri, partial(check_uri, uri)) for uri in uris),
     ]
-    findings = [_tell(_look(what, check)) for what, check in checks]
+    findings = [_log_finding(_run_check(name, check)) for name, check in checks]
     is_healthy = all(finding.state != State.FAILED for finding in findings)
     return {"is_healthy": is_healthy, "findings": [asdict(finding) for finding in findings]}
 
 
-def _look(what: str, check: Callable[[], Finding]) -> Finding:
-    """What a check finds; one that cannot be made is a finding, too: the doctor is called where things are broken."""
+def _run_check(name: str, check: Callable[[], Finding]) -> Finding:
+    """Runs a check; an exception becomes a finding, because broken machines are where the doctor is needed."""
     try:
         return check()
     except Exception as error:
-        log.debug("the check of %s failed", what, exc_info=True)
-        return Finding(what, f"cannot be looked at: {_reason(error)}", State.UNKNOWN, "--verbose shows where it failed")
+        log.debug("the check of %s failed", name, exc_info=True)
+        return Finding(name, f"cannot be checked: {_format(error)}", State.UNKNOWN, "--verbose shows the traceback")
 
 
-def _tell(finding: Finding) -> Finding:
-    tell = log.info if finding.state == State.OK else log.warning
-    tell("%-8s%s: %s%s", finding.state, finding.what, finding.found, finding.todo and f"; {finding.todo}")
+def _log_finding(finding: Finding) -> Finding:
+    level = logging.INFO if finding.state == State.OK else logging.WARNING
+    advice = finding.advice and f"; {finding.advice}"
+    log.log(level, "%-8s%s: %s%s", finding.state, finding.check, finding.found, advice)
     return finding
 
 
 def check_versions() -> Finding:
-    """Python and the packages that the trainer requires."""
+    """Checks Python and the packages that the trainer requires."""
     wrong, found = [], [f"Python {platform.python_version()}", f"cartwheel {metadata.version('cartwheel')}"]
     for requirement in map(Requirement, metadata.requires("cartwheel") or []):
         if requirement.marker and not requirement.marker.evaluate({"extra": "trainer"}):
@@ -101,100 +110,101 @@ def check_versions() -> Finding:
 
 
 def check_gpus() -> Finding:
-    """What TensorFlow sees of GPUs, or why it sees none; without one it trains on the processor."""
+    """Lists the GPUs that TensorFlow sees, or explains why it sees none."""
     try:
         import tensorflow as tf
-    except Exception as error:  # a broken installation raises what it likes
+    except Exception as error:  # a broken installation raises anything
         log.debug("TensorFlow cannot be imported", exc_info=True)
-        todo = "`pip install '.[trainer]'` in the clone; --verbose shows where it failed"
-        return Finding("GPUs", f"TensorFlow cannot be imported: {_reason(error)}", State.FAILED, todo)
+        advice = "run `pip install '.[trainer]'` in the clone; --verbose shows the traceback"
+        return Finding("GPUs", f"TensorFlow cannot be imported: {_format(error)}", State.FAILED, advice)
 
-    seen = tf.config.list_physical_devices("GPU")
-    if seen:
-        return Finding("GPUs", ", ".join(gpu.name for gpu in seen))
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return Finding("GPUs", ", ".join(gpu.name for gpu in gpus))
     if not glob("/dev/nvidia[0-9]*"):
-        todo = "training uses the processor; in a container, pass the device on (docker run --gpus all) if there is one"
-        return Finding("GPUs", "this machine shows no NVIDIA device", State.OK, todo)
+        advice = "training uses the CPU; if the host of a container has a GPU, use `docker run --gpus all`"
+        return Finding("GPUs", "no NVIDIA device", State.OK, advice)
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return Finding("GPUs", "CUDA_VISIBLE_DEVICES hides them", State.WARNING, "unset it")
+        return Finding("GPUs", "CUDA_VISIBLE_DEVICES hides all GPUs", State.WARNING, "unset it")
     if not tf.test.is_built_with_cuda():
         return Finding("GPUs", "this TensorFlow is built without CUDA", State.WARNING, "install tensorflow[and-cuda]")
-    todo = "`pip install '.[gpu]'` in the clone brings the CUDA libraries; nvidia-smi tells whether the driver works"
-    return Finding("GPUs", "there is a device, but TensorFlow cannot open it", State.WARNING, todo)
+    advice = "`pip install '.[gpu]'` in the clone installs the CUDA libraries; `nvidia-smi` tests the driver"
+    return Finding("GPUs", "TensorFlow cannot open the NVIDIA device", State.WARNING, advice)
 
 
 def check_huge_pages() -> Finding:
-    """Whether tables get pages of 2 MiB: with those of 4 KiB a step on large tables takes longer."""
-    what = "huge pages"
+    """Checks whether embedding tables get pages of 2 MiB, which make training steps on large tables faster."""
+    name = "huge pages"
     if not _HUGE_PAGES.exists():
-        return Finding(what, "not known to this system")
+        return Finding(name, "not supported by this system")
     mode = next(word.strip("[]") for word in _HUGE_PAGES.read_text().split() if word.startswith("["))
     if mode == "always" or (mode == "madvise" and _TUNABLE in os.environ.get("GLIBC_TUNABLES", "")):
-        return Finding(what, f"tables get them ({mode})")
+        return Finding(name, f"enabled ({mode})")
     if mode == "madvise":
-        return Finding(what, "nobody asks for them", State.OK, f"export GLIBC_TUNABLES={_TUNABLE} for tables of GB")
-    return Finding(what, "this system gives none", State.OK, f"for tables of GB let it: echo madvise > {_HUGE_PAGES}")
+        return Finding(name, "not enabled", State.OK, f"for tables of several GB, export GLIBC_TUNABLES={_TUNABLE}")
+    advice = f"for tables of several GB, run as root: echo madvise > {_HUGE_PAGES}"
+    return Finding(name, "disabled by the system", State.OK, advice)
 
 
 def check_memory() -> Finding:
-    """Memory that is free, or that the container's limit leaves."""
-    todo = "end other programs, or train with fewer dimensions (model.dim)"
+    """Checks the free memory of the machine, or of the container if it has a limit."""
+    advice = "close other programs, or lower model.dim"
     if not _MEMINFO.exists():  # not Linux
         return Finding(
             "memory",
-            f"not known, for there is no {_MEMINFO}",
+            f"unknown; {_MEMINFO} does not exist",
             State.UNKNOWN,
-            f"see that {_LEAST_MEMORY_GIB} GiB are free",
+            f"make sure that {_MIN_MEMORY_GIB} GiB are free",
         )
-    free = _figure(_MEMINFO, "MemAvailable:") * 1024
+    free = _read_number(_MEMINFO, "MemAvailable:") * 1024
     limit = _CGROUP / "memory.max"
     bound = limit.read_text().strip() if limit.exists() else "max"
     if bound.isdecimal():
-        # what was read from files stays in memory while there is room, and counts as used
-        used = int((_CGROUP / "memory.current").read_text()) - _figure(_CGROUP / "memory.stat", "inactive_file")
+        # memory.current includes cached file pages, which the kernel drops when memory is needed
+        used = int((_CGROUP / "memory.current").read_text()) - _read_number(_CGROUP / "memory.stat", "inactive_file")
         free = min(free, max(0, int(bound) - used))
-    return _enough("memory", free, _LEAST_MEMORY_GIB, todo)
+    return _compare_free("memory", free, _MIN_MEMORY_GIB, advice)
 
 
-def _figure(path: Path, name: str) -> int:
-    """The number in the line of a file of the kernel that begins with `name`."""
+def _read_number(path: Path, name: str) -> int:
+    """Returns the number on the line of a kernel file that starts with `name`."""
     return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.split()[0] == name)
 
 
 def check_disk() -> Finding:
-    """Space for temporary files, among them copies of what lies in a store."""
+    """Checks the space for temporary files, which include copies of files in an object store."""
     folder = tempfile.gettempdir()
-    todo = "free some, or set TMPDIR to a larger disk and CARTWHEEL_CACHE_BYTES to what it may hold"
-    return _enough(f"disk at {folder}", shutil.disk_usage(folder).free, _LEAST_DISK_GIB, todo)
+    advice = "free some space, or set TMPDIR to a larger disk and CARTWHEEL_CACHE_BYTES to the space it may use"
+    return _compare_free(f"disk at {folder}", shutil.disk_usage(folder).free, _MIN_DISK_GIB, advice)
 
 
 def check_scheme(scheme: str, plugin: str) -> Finding:
-    """What serves URIs of a scheme."""
+    """Checks that TensorFlow or an fsspec plugin can open URIs of a scheme."""
     if storage.is_served_by_tensorflow(f"{scheme}://bucket/name"):
         return Finding(f"{scheme}://", "served by TensorFlow")
     if importlib.util.find_spec(plugin):
         return Finding(f"{scheme}://", f"served by {plugin} {_version(plugin)}")
     return Finding(
         f"{scheme}://",
-        "served by nothing",
+        "not supported",
         State.WARNING,
-        f"`pip install '.[storage]'` in the clone if {scheme}:// is needed",
+        f"run `pip install '.[storage]'` in the clone if you need {scheme}://",
     )
 
 
 def check_uri(uri: str) -> Finding:
-    """Whether a directory can be read, and written to."""
+    """Checks that a directory is readable and writable."""
     try:
         count = len(storage.list_files(uri)) if storage.exists(uri) or not storage.is_local(uri) else None
-        found = "does not exist yet" if count is None else f"{count} files can be listed"
+        found = "does not exist yet" if count is None else f"readable, {count} file{'' if count == 1 else 's'}"
     except (OSError, ValueError) as error:
-        return Finding(uri, "cannot be read", State.FAILED, str(error))
+        return Finding(uri, "not readable", State.FAILED, str(error))
     try:
         _check_writable(uri)
     except (OSError, ValueError) as error:
         state = State.FAILED if count is None else State.WARNING
-        return Finding(uri, f"{found}, and it cannot be written to", state, str(error))
-    return Finding(uri, f"{found}, and it can be written to")
+        return Finding(uri, f"{found}, not writable", state, str(error))
+    return Finding(uri, f"{found}, writable")
 
 
 def _check_writable(uri: str) -> None:
@@ -207,17 +217,17 @@ def _check_writable(uri: str) -> None:
     if not os.path.isdir(above):
         raise NotADirectoryError(f"{above} is a file; choose another directory")
     if not os.access(above, os.W_OK):
-        raise PermissionError(f"{above} may not be written to; choose another directory, or change its permissions")
+        raise PermissionError(f"{above} is not writable; choose another directory, or change its permissions")
 
 
-def _enough(what: str, free_bytes: int, least_gib: float, todo: str) -> Finding:
+def _compare_free(name: str, free_bytes: int, min_gib: float, advice: str) -> Finding:
     found = f"{free_bytes / 2**30:.1f} GiB free"
-    if free_bytes < least_gib * 2**30:
-        return Finding(what, found, State.WARNING, f"less than {least_gib} GiB: {todo}")
-    return Finding(what, found)
+    if free_bytes < min_gib * 2**30:
+        return Finding(name, found, State.WARNING, f"less than {min_gib} GiB: {advice}")
+    return Finding(name, found)
 
 
-def _reason(error: Exception) -> str:
+def _format(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 

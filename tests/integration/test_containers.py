@@ -85,10 +85,10 @@ def test_an_image_holds_the_packages_and_nothing_else_of_the_clone(images: Image
     assert not {"tests", "benchmarks", "k8s", "docs", ".git", "data"} & found
 
 
-def test_tables_get_huge_pages_where_the_system_gives_them(images: Images, trainer: str) -> None:
+def test_the_image_enables_huge_pages_if_the_system_supports_them(images: Images, trainer: str) -> None:
     findings = json.loads(images.run(trainer, "doctor", "--json"))["findings"]
-    (found,) = [finding["found"] for finding in findings if finding["what"] == "huge pages"]
-    assert found != "nobody asks for them"
+    (found,) = [finding["found"] for finding in findings if finding["check"] == "huge pages"]
+    assert found != "not enabled"
 
 
 def test_from_an_event_log_in_a_bucket_to_a_model_with_a_stop_on_the_way(

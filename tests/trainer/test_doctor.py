@@ -5,42 +5,42 @@ import sys
 import pytest
 
 from trainer import doctor
-from trainer.doctor import CheckpointMetadata
+from trainer.doctor import State
 
 
 def test_this_environment_has_the_versions_that_the_trainer_requires():
     finding = doctor.check_versions()
-    assert finding.state == CheckpointMetadata.OK
+    assert finding.state == State.OK
     assert "tensorflow 2.21" in finding.found
-    assert "pytest" not in finding.found  # of an extra that training does without
+    assert "pytest" not in finding.found  # belongs to an extra that training does not need
 
 
-def test_a_missing_package_is_named_with_the_version_to_install(monkeypatch):
+def test_a_missing_package_is_reported_with_the_version_to_install(monkeypatch):
     monkeypatch.setattr(doctor.metadata, "requires", lambda _: ["no-such-package>=3", "numpy>=99"])
     finding = doctor.check_versions()
-    assert finding.state == CheckpointMetadata.FAILED
-    assert finding.todo == "install no-such-package>=3, numpy>=99"
+    assert finding.state == State.FAILED
+    assert finding.advice == "install no-such-package>=3, numpy>=99"
 
 
-def test_a_machine_without_a_gpu_is_told_so_and_is_well(monkeypatch):
+def test_a_machine_without_a_gpu_is_fine(monkeypatch):
     monkeypatch.setattr(doctor, "glob", lambda _: [])
     finding = doctor.check_gpus()
-    assert finding.state == CheckpointMetadata.OK
+    assert finding.state == State.OK
     assert "no NVIDIA device" in finding.found
 
 
-def test_a_hidden_gpu_is_told_with_the_variable_that_hides_it(monkeypatch):
+def test_a_hidden_gpu_is_reported_with_the_variable_that_hides_it(monkeypatch):
     monkeypatch.setattr(doctor, "glob", lambda _: ["/dev/nvidia0"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert doctor.check_gpus().todo == "unset it"
+    assert doctor.check_gpus().advice == "unset it"
 
 
-def test_a_missing_tensorflow_fails_with_what_brings_it(monkeypatch):
+def test_a_missing_tensorflow_fails_and_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     finding = doctor.check_gpus()
-    assert finding.state == CheckpointMetadata.FAILED
+    assert finding.state == State.FAILED
     assert "TensorFlow cannot be imported: ModuleNotFoundError" in finding.found
-    assert "pip install '.[trainer]'" in finding.todo
+    assert "pip install '.[trainer]'" in finding.advice
 
 
 GIB = 2**30
@@ -48,7 +48,7 @@ GIB = 2**30
 
 @pytest.fixture
 def kernel(monkeypatch, tmp_path):
-    """Writes the kernel's files as of a machine with 20 GiB free, whose container may have 8 GiB and uses 3."""
+    """Kernel files of a machine with 20 GiB free and a container that uses 3 of at most 8 GiB."""
     monkeypatch.setattr(doctor, "_MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(doctor, "_CGROUP", tmp_path)
     (tmp_path / "meminfo").write_text(f"MemTotal: {24 * 2**20} kB\nMemAvailable: {20 * 2**20} kB\n")
@@ -58,28 +58,28 @@ def kernel(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_memory_is_what_the_containers_limit_leaves(kernel):
-    # half a GiB of the 3 are pages of files that make room: 8 - (3 - 0.5) = 5.5
+def test_a_containers_limit_bounds_the_free_memory(kernel):
+    # 0.5 of the 3 GiB are cached file pages, which the kernel drops on demand: 8 - (3 - 0.5) = 5.5
     assert doctor.check_memory().found == "5.5 GiB free"
 
 
-def test_little_memory_below_a_limit_is_a_warning(kernel):
+def test_little_free_memory_below_a_limit_is_a_warning(kernel):
     (kernel / "memory.current").write_text(f"{7 * GIB}\n")  # 8 - (7 - 0.5) = 1.5
     finding = doctor.check_memory()
-    assert (finding.found, finding.state) == ("1.5 GiB free", CheckpointMetadata.WARNING)
+    assert (finding.found, finding.state) == ("1.5 GiB free", State.WARNING)
 
 
-def test_memory_without_a_limit_is_the_machines(kernel):
+def test_without_a_limit_the_free_memory_of_the_machine_is_reported(kernel):
     (kernel / "memory.max").write_text("max\n")
     assert doctor.check_memory().found == "20.0 GiB free"
 
 
-def test_memory_is_not_known_where_the_kernel_does_not_tell_it(kernel):
+def test_memory_is_unknown_without_meminfo(kernel):
     (kernel / "meminfo").unlink()
-    assert doctor.check_memory().state == CheckpointMetadata.UNKNOWN
+    assert doctor.check_memory().state == State.UNKNOWN
 
 
-def test_a_check_that_fails_is_a_finding_and_the_others_are_made(monkeypatch, caplog):
+def test_a_check_that_raises_becomes_a_finding_and_the_others_still_run(monkeypatch, caplog):
     def fail():
         raise RuntimeError("no such luck")
 
@@ -87,76 +87,78 @@ def test_a_check_that_fails_is_a_finding_and_the_others_are_made(monkeypatch, ca
     with caplog.at_level(logging.DEBUG):
         result = doctor.examine([])
     first, *others = result["findings"]
-    assert (first["state"], first["found"]) == ("unknown", "cannot be looked at: RuntimeError: no such luck")
-    assert [finding["what"] for finding in others][:2] == ["GPUs", "memory"]
+    assert (first["state"], first["found"]) == ("unknown", "cannot be checked: RuntimeError: no such luck")
+    assert [finding["check"] for finding in others][:2] == ["GPUs", "memory"]
     assert "Traceback" in caplog.text
 
 
-def test_each_finding_is_told_before_the_next_check_begins(monkeypatch, caplog):
-    told = []
+def test_each_finding_is_logged_before_the_next_check_starts(monkeypatch, caplog):
+    logged = []
 
     def check():
-        told.append([record.getMessage() for record in caplog.records if record.name == doctor.__name__])
+        logged.append([record.getMessage() for record in caplog.records if record.name == doctor.__name__])
         return doctor.Finding("GPUs", "none")
 
     monkeypatch.setattr(doctor, "check_gpus", check)
     with caplog.at_level(logging.INFO):
         doctor.examine([])
-    assert [line.split(": ")[0] for line in told[0]] == ["ok      versions"]
+    assert [line.split(": ")[0] for line in logged[0]] == ["ok      versions"]
 
 
 @pytest.mark.parametrize(
-    ("mode", "tunables", "found", "todo"),
+    ("mode", "tunables", "found", "advice"),
     [
-        ("always madvise [never]", "", "this system gives none", "echo madvise > "),
-        ("always [madvise] never", "", "nobody asks for them", "export GLIBC_TUNABLES=glibc.malloc.hugetlb=1"),
-        ("always [madvise] never", "glibc.malloc.hugetlb=1", "tables get them (madvise)", ""),
-        ("[always] madvise never", "", "tables get them (always)", ""),
+        ("always madvise [never]", "", "disabled by the system", "echo madvise > "),
+        ("always [madvise] never", "", "not enabled", "export GLIBC_TUNABLES=glibc.malloc.hugetlb=1"),
+        ("always [madvise] never", "glibc.malloc.hugetlb=1", "enabled (madvise)", ""),
+        ("[always] madvise never", "", "enabled (always)", ""),
     ],
 )
-def test_huge_pages_are_told_with_what_brings_them(monkeypatch, tmp_path, mode, tunables, found, todo):
+def test_huge_pages_are_reported_with_the_command_that_enables_them(
+    monkeypatch, tmp_path, mode, tunables, found, advice
+):
     (tmp_path / "enabled").write_text(f"{mode}\n")
     monkeypatch.setattr(doctor, "_HUGE_PAGES", tmp_path / "enabled")
     monkeypatch.setenv("GLIBC_TUNABLES", tunables)
     finding = doctor.check_huge_pages()
-    assert (finding.state, finding.found) == (CheckpointMetadata.OK, found)
-    assert todo in finding.todo
-    assert bool(todo) == bool(finding.todo)
+    assert (finding.state, finding.found) == (State.OK, found)
+    assert advice in finding.advice
+    assert bool(advice) == bool(finding.advice)
 
 
-def test_little_disk_is_a_warning_with_what_to_do(monkeypatch, tmp_path):
+def test_little_disk_space_is_a_warning_with_advice(monkeypatch, tmp_path):
     usage = os.statvfs(tmp_path).f_frsize  # any small number of bytes
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: type("Usage", (), {"free": usage}))
     finding = doctor.check_disk()
-    assert finding.state == CheckpointMetadata.WARNING
-    assert "set TMPDIR" in finding.todo
+    assert finding.state == State.WARNING
+    assert "set TMPDIR" in finding.advice
 
 
-def test_directories_are_told_by_what_may_be_done_with_them(tmp_path):
+def test_directories_are_reported_as_readable_and_writable(tmp_path):
     (tmp_path / "file").write_text("")
-    assert doctor.check_uri(str(tmp_path)).found == "1 files can be listed, and it can be written to"
-    assert doctor.check_uri(str(tmp_path / "new" / "run")).found == "does not exist yet, and it can be written to"
+    assert doctor.check_uri(str(tmp_path)).found == "readable, 1 file, writable"
+    assert doctor.check_uri(str(tmp_path / "new" / "run")).found == "does not exist yet, writable"
     below_a_file = doctor.check_uri(str(tmp_path / "file" / "run"))
-    assert below_a_file.state == CheckpointMetadata.FAILED
-    assert "is a file; choose another directory" in below_a_file.todo
+    assert below_a_file.state == State.FAILED
+    assert "is a file; choose another directory" in below_a_file.advice
 
 
-def test_a_directory_that_may_only_be_read_is_a_warning(monkeypatch, tmp_path):
+def test_a_read_only_directory_is_a_warning(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor.os, "access", lambda *_: False)
     finding = doctor.check_uri(str(tmp_path))
-    assert finding.state == CheckpointMetadata.WARNING
-    assert "may not be written to" in finding.todo
+    assert finding.state == State.WARNING
+    assert "is not writable" in finding.advice
 
 
-def test_a_scheme_that_nothing_serves_fails_with_what_brings_it():
+def test_an_unsupported_scheme_fails_and_names_the_missing_package():
     finding = doctor.check_uri("nonsense://bucket/run")
-    assert finding.state == CheckpointMetadata.FAILED
-    assert "nonsense" in finding.todo
+    assert finding.state == State.FAILED
+    assert "nonsense" in finding.advice
 
 
-@pytest.mark.parametrize(("place", "is_healthy"), [("run", True), ("file/run", False)])
-def test_one_failure_makes_the_whole_unhealthy(tmp_path, place, is_healthy):
+@pytest.mark.parametrize(("name", "is_healthy"), [("run", True), ("file/run", False)])
+def test_one_failure_makes_the_machine_unhealthy(tmp_path, name, is_healthy):
     (tmp_path / "file").write_text("")
-    result = doctor.examine([str(tmp_path / place)])
+    result = doctor.examine([str(tmp_path / name)])
     assert result["is_healthy"] == is_healthy
-    assert [finding["what"] for finding in result["findings"]][:3] == ["versions", "GPUs", "memory"]
+    assert [finding["check"] for finding in result["findings"]][:3] == ["versions", "GPUs", "memory"]
