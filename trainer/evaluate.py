@@ -66,8 +66,8 @@ def evaluate(
 
     Returns:
       The content of the file. `main_protocol`: the protocol that the model is trained for. `protocols`: for each its
-      cases and the results of `compare_systems`, whose rankings are null without cases. `ratings`: squared errors, for
-      models that predict event weights only.
+      cases and the results of `compare_systems`; rankings are null without cases. `ratings`: squared errors, only for
+      models that predict event weights.
 
     Raises:
       ContractError: the dataset is damaged, or has no such split.

@@ -49,7 +49,7 @@ class Cases:
     num_without_relevant: int
     """Skipped cases: no relevant item, or only items that are not in the vocabulary."""
     unknown_item_share: float
-    """Share of the rows whose item is not in the vocabulary, so that no system can rank it, in [0, 1]."""
+    """Share of rows with an item outside the vocabulary, which no system can rank, in [0, 1]."""
 
     def __len__(self) -> int:
         return len(self.visitor)

@@ -23,7 +23,7 @@ from trainer.models.interface import Scorer
 log = logging.getLogger(__name__)
 
 PAIR_METRICS = ("ndcg@20", "recall@20", "mrr@20")
-"""The metrics for which any two systems are compared."""
+"""Metrics of the pairwise comparisons."""
 
 
 @dataclass
@@ -92,8 +92,8 @@ def compare_systems(
       have a `value` only.
       `pairs`: the `PAIR_METRICS` to each system to each later system: their `difference` (first − second) with `low`,
       `high` and `p`.
-      `groups`: each group's number of `cases`, its `relevant_items` and a `ranking`, in which only the relevant items
-      of the group count as hits; all others remain in the ranking.
+      `groups`: each group's number of `cases`, its `relevant_items` and a `ranking`: only relevant items of the group
+      are hits, but all others remain in the ranking.
     """
     primary, _ = cases.rankings
     rankings: dict[str, Any] = {"seen_hidden": None, "seen_shown": None}

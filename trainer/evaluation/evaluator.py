@@ -59,7 +59,7 @@ class Measurement:
 
 
 class SeenPolicy(NamedTuple):
-    """How a ranking treats seen items, and what is relevant in it."""
+    """Treatment of seen items, with the relevant items of that ranking."""
 
     hides_seen: bool
     """Whether the items of the history are hidden."""

@@ -42,8 +42,8 @@ def item_groups(item_counts: np.ndarray) -> np.ndarray:
     """[I]: 0 head, 1 middle, 2 tail, 3 cold, from the training events [I] of each item.
 
     Ordered by popularity, the items with the first third of all training events are the head, those with the second
-    third the middle, and the rest the tail. An item on a boundary belongs to the third in which it starts. Cold items
-    have no training events.
+    third the middle, and the rest the tail. An item on a boundary belongs to the earlier third. Cold items have no
+    training events.
     """
     order = np.argsort(-item_counts, kind="stable")
     descending = item_counts[order]

@@ -13,7 +13,7 @@ TABLE_METRICS = ("recall@20", "ndcg@20", "mrr@20", "recall@100", "coverage@20", 
 """The metrics of a table; `evaluation-SPLIT.json` has all."""
 
 MAIN_METRIC = "ndcg@20"
-"""The metric that stands for a ranking where there is room for one only."""
+"""The metric to show where there is room for only one."""
 
 SIGNIFICANT_P = 0.05
 FOOTNOTE = (

@@ -1,1 +1,1 @@
-"""Models, one file each; `interface` and `build` define what a model provides."""
+"""Models, one file each, with the functions and classes of `build` and `interface`."""

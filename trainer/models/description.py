@@ -22,12 +22,12 @@ NEW_ITEMS_RANK_LAST = (
 
 
 class ModelDescription(NamedTuple):
-    """What a model card says of a model."""
+    """The text about a model in its card."""
 
     principle: str
     """How it scores, to follow "Ranks the items for a visitor:"."""
     limits: tuple[str, ...] = ()
-    """What it cannot do, one paragraph each: for visitors and items that were not in training, for one."""
+    """Its limits, one paragraph each, for example about visitors and items that were not in training."""
 
 
 def table_box(name: str, tables: TableShapes, *reads: str) -> DiagramBox:

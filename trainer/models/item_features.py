@@ -32,7 +32,7 @@ class ItemFeatures:
     """[I, F] float32: 1 / √n for each of an item's n features, so that the number of features does not change the
     length of the content; F is 0 if the catalogue describes no item."""
     names: Sequence[str]
-    """Names of the rows of the feature table, by which a warm start finds those of another dataset."""
+    """Names of the rows of the feature table; a warm start copies rows by name."""
 
     @property
     def num_features(self) -> int:
@@ -87,7 +87,7 @@ class FeatureValues(NamedTuple):
     value: np.ndarray
     """[N] indices into `names`."""
     names: Sequence[str] | Vocabulary
-    """Names of the values, or the vocabulary whose indices they are."""
+    """Names of the values, or a vocabulary if the values are its indices."""
 
 
 def category_path(catalogue: pa.Table) -> FeatureValues:

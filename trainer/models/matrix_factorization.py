@@ -5,7 +5,7 @@ A visitor has a row of their own, or the sum of the vectors of their items: then
 Only items have biases: a visitor's bias would add the same to all of their scores and cancel in a softmax over items.
 
 Shapes: B rows or queries, C candidates, H history, I items of the vocabulary, V rows of the visitor table, D embedding,
-W columns of the item table: D, or D + 1 with biases, whose column is ten times the bias.
+W columns of the item table: D, or D + 1 with biases; the last column is ten times the bias.
 """
 
 from collections.abc import Callable, Sequence
@@ -178,7 +178,7 @@ class MatrixFactorization:
     """Type of matrix products."""
 
     def place_visitors(self, rows: tf.Tensor, dense: Sequence[tf.Tensor] = ()) -> tf.Tensor:
-        """Visitor vectors [B, D], whose dot product with an item vector is the score without bias.
+        """Visitor vectors [B, D]; their dot product with an item vector is the score without bias.
 
         Args:
           rows: [B, D] rows of the visitor table, or sums of item vectors.

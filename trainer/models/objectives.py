@@ -1,4 +1,4 @@
-"""Training objectives: which table rows a step reads, and its loss as a function of these rows.
+"""Training objectives: the table rows that a step reads, and its loss as a function of these rows.
 
 Shapes: B rows of the global batch, b = B / R rows of this replica, N sampled negatives, C = B + N candidates,
 H history, D embedding.
@@ -27,11 +27,11 @@ Tables = Mapping[str, ShardedTable]
 """A model's tables, by name."""
 
 Inputs = TypeVar("Inputs", bound=tuple)
-"""A NamedTuple of tensors: what a loss needs in addition to weights."""
+"""A NamedTuple of tensors: the inputs of a loss, in addition to weights."""
 
 
 class Prepared(NamedTuple, Generic[Inputs]):
-    """What a replica needs to compute the loss of a batch."""
+    """Lookups and inputs for the loss of a batch on one replica."""
 
     lookups: dict[str, Lookup]
     """The rows to read, by table."""
@@ -173,7 +173,7 @@ class FactorsConfig(Protocol):
 
 
 class Factors(Protocol):
-    """A model whose scores are dot products; see `matrix_factorization.MatrixFactorization`."""
+    """A model with dot products as scores; see `matrix_factorization.MatrixFactorization`."""
 
     @property
     def config(self) -> FactorsConfig: ...
@@ -209,7 +209,7 @@ class SampledSoftmaxInputs(NamedTuple):
 class SampledSoftmaxObjective:
     """Cross entropy of the positive against in-batch and sampled negatives, or another of SAMPLED_LOSSES.
 
-    A row whose item is not in the vocabulary neither contributes to the loss nor is a candidate. Where a visitor is the
+    A row with an item outside the vocabulary neither contributes to the loss nor is a candidate. Where a visitor is the
     sum of their items, the positive is removed from their history, and a row with an empty history does not contribute.
     """
 
@@ -266,12 +266,12 @@ class SampledSoftmaxObjective:
         """[b]: each row's share of the sum of squares of the rows of visitors, positives and sampled negatives."""
         read = tf.concat([visitor_rows, tf.gather(candidate_rows, positive_index)], axis=1)
         num_rows = candidate_rows.shape[0] - self.sampler.num_negatives
-        # the negatives are read once for the whole batch, whose rows' weights add up to 1
+        # the negatives are read once for the whole batch, and the weights of its rows add up to 1
         return tf.reduce_sum(tf.square(read), axis=1) + tf.reduce_sum(tf.square(candidate_rows[num_rows:])) / num_rows
 
 
 def known_entries(batch: Batch, num_items: int) -> tf.Tensor:
-    """[B, H] bool: the entries of histories whose item is in the vocabulary."""
+    """[B, H] bool: entries of histories with an item of the vocabulary."""
     return batch.is_history & (batch.history < num_items)
 
 

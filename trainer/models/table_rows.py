@@ -17,7 +17,7 @@ class TableRows(NamedTuple):
     width: int
     """Number of columns."""
     ids: Callable[[], list[str]]
-    """Returns an id per row, by which a warm start finds the row of another vocabulary; the vocabulary's come first."""
+    """Returns an id per row, those of the vocabulary first; a warm start copies rows by id."""
 
 
 def vocabulary_rows(dataset: Dataset, name: Vocabulary, width: int) -> TableRows:

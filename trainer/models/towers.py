@@ -5,8 +5,8 @@ of their own. Both towers read the same item rows: an item's own row, if it has 
 that items without training events are recommended too. Visitors return to items, so items of the history get a bonus.
 
 Shapes: B rows of the global batch or queries, b = B / R rows of this replica, H history, N sampled negatives,
-C = B + N candidates, I items of the vocabulary, F features of an item, D embedding, W = D + 1 columns of an item row,
-whose last one is the bias, E event kinds, A ages, S visits.
+C = B + N candidates, I items of the vocabulary, F features of an item, D embedding, W = D + 1 columns of an item row
+(the last one is the bias), E event kinds, A ages, S visits.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -197,7 +197,7 @@ def age_of(age_ms: tf.Tensor) -> tf.Tensor:
 
 
 class DenseWeights(NamedTuple):
-    """All weights except the tables, in the order in which checkpoints store them."""
+    """All weights except the tables, in the order of checkpoints."""
 
     position: tf.Tensor
     """[H] attention to a position of the history."""
@@ -276,7 +276,7 @@ class Towers:
     def place_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Visitor vectors [B, D], whose dot product with an item vector is the score, and their return bonuses [B].
+        """Visitor vectors [B, D] and return bonuses [B]; the dot product with an item vector is the score.
 
         Args:
           dense: the dense weights.

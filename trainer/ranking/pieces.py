@@ -18,7 +18,7 @@ GPU_SHAPE = (1024, 65536)
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
-    """B for which `best_items` is fast and its scores fit in memory."""
+    """The best B for `best_items`: fast, and its scores fit in memory."""
     return _shape()[0] if isinstance(scorer, PieceScorer) else chunk_size(num_items)
 
 

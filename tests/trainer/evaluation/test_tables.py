@@ -37,7 +37,7 @@ def test_a_skill_of_null_is_a_dash():
 
 
 def protocol(primary="seen_shown", **ndcg):
-    """A protocol whose systems have these values of NDCG@20; without a system, it has no cases."""
+    """A protocol with these systems and their NDCG@20; without systems, it has no cases."""
     first = next(iter(ndcg), None)
     ranking = {
         name: {
