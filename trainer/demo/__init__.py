@@ -1,1 +1,1 @@
-"""A small local page on which exported models are tried side by side: `python -m trainer demo`."""
+"""A small local web page that compares exported models side by side: `cartwheel demo`."""

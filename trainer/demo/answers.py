@@ -1,28 +1,29 @@
-"""What the page asks, checked, and what it is told: JSON values in and out, no HTTP."""
+"""Checks and answers the queries of the page: JSON values in and out, no HTTP."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from trainer.demo.exports import Export, Ranked
 from trainer.demo.shop import Item, Shop
 
-MOST_HISTORY = 20_000
-MOST_SHOWN = 100
-_SUGGESTED = 40
+MAX_HISTORY = 20_000
+MAX_K = 100
+_MAX_SUGGESTIONS = 40
+_MAX_TITLES = 100  # for the latest items of a history; the page shows fewer
 
 
 class Answers:
-    """Answers for one shop and its exports."""
+    """Answers queries with the exports and the data of one shop."""
 
     def __init__(self, exports: list[Export], shop: Shop):
-        """Takes at least one export."""
+        """Wraps the exports, at least one, and their shop."""
         self._exports, self._shop = exports, shop
         self._known = dict.fromkeys(item for export in exports for item in export.items)
         self._visitors = dict.fromkeys(visitor for export in exports for visitor in export.visitors)
 
     def overview(self) -> dict[str, Any]:
-        """What the page shows before anything is asked."""
+        """Returns the models, the counts and a few frequent visitors, which the page shows at its start."""
         return {
             "models": [export.name for export in self._exports],
             "items": len(self._known),
@@ -30,54 +31,59 @@ class Answers:
             "has_catalogue": bool(self._shop.items),
             "has_timelines": self._shop.timelines is not None,
             "examples": list(islice(self._visitors, 6)),
-            "most_history": MOST_HISTORY,
+            "max_history": MAX_HISTORY,
         }
 
     def search(self, text: str) -> list[dict[str, Any]]:
-        """Items whose id begins with the text, or whose category it is, most frequent first."""
-        found = (item for item in self._known if item.startswith(text) or (self._item(item).category or "") == text)
-        return [self._describe(item) for item in islice(found, _SUGGESTED)]
+        """Returns the items whose id starts with the text or whose category equals it, most frequent first."""
+        matches = (item for item in self._known if item.startswith(text) or (self._item(item).category or "") == text)
+        return [self._describe(item) for item in islice(matches, _MAX_SUGGESTIONS)]
 
     def visitor(self, visitor_id: str) -> dict[str, Any]:
-        """Whether a visitor is known, and the latest items of his timeline, oldest first."""
+        """Returns whether any model knows the visitor, and the latest items of their timeline, oldest first."""
         timelines = self._shop.timelines
-        history = timelines.history(visitor_id)[-MOST_HISTORY:] if timelines else []
-        return {"is_known": visitor_id in self._visitors, "history": history}
+        history = timelines.history(visitor_id)[-MAX_HISTORY:] if timelines else []
+        return {"is_known": visitor_id in self._visitors, "history": history, "titles": self._titles(history)}
 
-    def recommend(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Each model's list for a visitor and his history.
+    def recommend(self, query: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the recommendations of each model for a visitor and their history.
 
         Args:
-          asked: `visitor` str, '' for a new one; `history` list of ids, oldest first; `k`; `hide_seen` and
-            `only_available`, bools.
+          query: `visitor` str, '' for a new visitor; `history` list of ids, oldest first; `k` int; `hide_seen` and
+            `only_available` bool.
 
         Raises:
-          ValueError: a value is missing or not what it should be.
+          ValueError: a value is missing or invalid.
         """
-        visitor, history, k = _text(asked, "visitor"), _history(asked), _k(asked)
-        hide_seen, only_available = _flag(asked, "hide_seen"), _flag(asked, "only_available")
+        visitor, history, k = _text(query, "visitor"), _history(query), _k(query)
+        hide_seen, only_available = _flag(query, "hide_seen"), _flag(query, "only_available")
 
-        def ask(export: Export, count: int) -> Ranked:
+        def rank(export: Export, count: int) -> Ranked:
             return export.recommend(visitor, history, count, hide_seen=hide_seen)
 
         models = []
         for export in self._exports:
-            ranked = self._available(export, ask, k) if only_available else ask(export, k)
+            ranked = self._rank_available(export, rank, k) if only_available else rank(export, k)
             models.append(self._list(export, ranked))
         unknown = list(dict.fromkeys(item for item in history if item not in self._known))
-        return {"models": models, "unknown": unknown[:_SUGGESTED], "num_unknown": len(unknown)}
+        return {
+            "models": models,
+            "titles": self._titles(history),
+            "unknown": unknown[:_MAX_SUGGESTIONS],
+            "num_unknown": len(unknown),
+        }
 
-    def similar(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Each model's items most like `item`."""
-        item, k = _text(asked, "item"), _k(asked)
+    def similar(self, query: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the items of each model most similar to `item`."""
+        item, k = _text(query, "item"), _k(query)
         models = [self._list(export, export.similar(item, k)) for export in self._exports]
         return {"models": models, "is_known": item in self._known}
 
-    def _available(self, export: Export, ask: Any, k: int) -> Ranked:
-        """Asks for longer lists until k of the items are available, or there are no more."""
+    def _rank_available(self, export: Export, rank: Callable[[Export, int], Ranked], k: int) -> Ranked:
+        """Requests longer lists until k of the items are available, or the catalogue ends."""
         count, milliseconds = 4 * k, 0.0
         while True:
-            ranked = ask(export, count)
+            ranked = rank(export, count)
             milliseconds += ranked.milliseconds
             rows = list(zip(ranked.item_ids, ranked.scores, strict=True))
             kept = [row for row in rows if self._item(row[0]).is_available][:k]
@@ -92,48 +98,53 @@ class Answers:
 
     def _describe(self, item_id: str) -> dict[str, Any]:
         item = self._item(item_id)
-        return {"id": item_id, "category": item.category, "is_available": item.is_available}
+        return {"id": item_id, "title": item.title, "category": item.category, "is_available": item.is_available}
+
+    def _titles(self, history: Sequence[str]) -> dict[str, str]:
+        """Returns the titles of the latest items that have one, by id."""
+        titles = {item: self._item(item).title for item in history[-_MAX_TITLES:]}
+        return {item: title for item, title in titles.items() if title}
 
     def _item(self, item_id: str) -> Item:
-        return self._shop.items.get(item_id, _UNTOLD)
+        return self._shop.items.get(item_id, _UNKNOWN_ITEM)
 
 
-_UNTOLD = Item()
+_UNKNOWN_ITEM = Item()
 
 
-def _text(asked: Mapping[str, Any], name: str) -> str:
-    value = asked.get(name)
+def _text(query: Mapping[str, Any], name: str) -> str:
+    value = query.get(name)
     if not isinstance(value, str):
         raise ValueError(f"{name} must be text, got {value!r:.80}")
     return _encodable([value])[0]
 
 
-def _history(asked: Mapping[str, Any]) -> list[str]:
-    value = asked.get("history")
+def _history(query: Mapping[str, Any]) -> list[str]:
+    value = query.get("history")
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f"history must be a list of item ids, got {value!r:.80}")
-    if len(value) > MOST_HISTORY:
-        raise ValueError(f"history must have at most {MOST_HISTORY} items, got {len(value)}; leave out the oldest")
+    if len(value) > MAX_HISTORY:
+        raise ValueError(f"history must have at most {MAX_HISTORY} items, got {len(value)}; drop the oldest")
     return _encodable(item for item in value if item)
 
 
 def _encodable(texts: Iterable[str]) -> list[str]:
-    """The texts; half a surrogate pair, which JSON can hold and UTF-8 cannot, is a ValueError here."""
+    """Returns the texts; raises ValueError for half a surrogate pair, which JSON allows and UTF-8 does not."""
     kept = list(texts)
     for text in kept:
         text.encode()
     return kept
 
 
-def _k(asked: Mapping[str, Any]) -> int:
-    value = asked.get("k")
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_SHOWN:
-        raise ValueError(f"k must be a whole number from 1 to {MOST_SHOWN}, got {value!r:.80}")
+def _k(query: Mapping[str, Any]) -> int:
+    value = query.get("k")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_K:
+        raise ValueError(f"k must be a whole number from 1 to {MAX_K}, got {value!r:.80}")
     return value
 
 
-def _flag(asked: Mapping[str, Any], name: str) -> bool:
-    value = asked.get(name)
+def _flag(query: Mapping[str, Any], name: str) -> bool:
+    value = query.get(name)
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be true or false, got {value!r:.80}")
     return value

@@ -1,4 +1,4 @@
-"""Exported models, loaded and asked one question at a time.
+"""Loads exported models and calls their signatures for one query at a time.
 
 Shapes: H history, K list.
 """
@@ -19,25 +19,32 @@ from trainer.runs.layout import RunLayout
 
 
 class Ranked(NamedTuple):
-    """The ids that a model shows, best first, their scores, and how long it took, in milliseconds."""
+    """A ranked list of one model."""
 
     item_ids: list[str]
+    """Best first."""
     scores: list[float]
+    """One per item, descending."""
     milliseconds: float
+    """Time that the model took."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """A loaded SavedModel of `trainer export`, with the ids that it knows, most frequent first."""
+    """A SavedModel that `export` published, loaded."""
 
     name: str
+    """Short and unique among the exports of the page."""
     signatures: Any
+    """Functions of the SavedModel, by name."""
     items: list[str]
+    """Ids that the model knows, most frequent first."""
     visitors: list[str]
+    """Ids that the model knows, most frequent first."""
 
     def recommend(self, visitor_id: str, history: Sequence[str], k: int, *, hide_seen: bool) -> Ranked:
-        """The best items of the catalogue for a visitor; at most as many as it has."""
-        return self._ask(
+        """Returns at most k items for a visitor; fewer if the catalogue is smaller."""
+        return self._call(
             "recommend",
             visitor_id=tf.constant([visitor_id]),
             history=tf.constant([list(history) or [""]]),
@@ -46,23 +53,23 @@ class Export:
         )
 
     def similar(self, item_id: str, k: int) -> Ranked:
-        """The items most like this one."""
-        return self._ask("similar_items", item_id=tf.constant([item_id]), k=tf.constant(min(k, len(self.items))))
+        """Returns at most k items most similar to one item."""
+        return self._call("similar_items", item_id=tf.constant([item_id]), k=tf.constant(min(k, len(self.items))))
 
-    def _ask(self, signature: str, **inputs: tf.Tensor) -> Ranked:
-        begin = time.perf_counter()
+    def _call(self, signature: str, **inputs: tf.Tensor) -> Ranked:
+        start = time.perf_counter()
         answer = self.signatures[signature](**inputs)
         ids, scores = answer["item_id"].numpy()[0], answer["score"].numpy()[0]
-        milliseconds = (time.perf_counter() - begin) * 1000
-        shown = [(item.decode(), float(score)) for item, score in zip(ids, scores, strict=True) if item]
-        return Ranked([item for item, _ in shown], [score for _, score in shown], milliseconds)
+        milliseconds = (time.perf_counter() - start) * 1000
+        rows = [(item.decode(), float(score)) for item, score in zip(ids, scores, strict=True) if item]
+        return Ranked([item for item, _ in rows], [score for _, score in rows], milliseconds)
 
 
 def open_exports(uris: Sequence[str]) -> list[Export]:
-    """Loads SavedModels, and asks each once, for a signature's first answer takes far longer than those that follow.
+    """Loads SavedModels and calls every signature once, because the first call of each is slow.
 
     Raises:
-      ValueError: one is not an export of this trainer, or is given twice.
+      ValueError: a directory is not an export, or is given twice.
     """
     exports = []
     for name, uri in zip(distinct_names(uris), uris, strict=True):
@@ -74,7 +81,7 @@ def open_exports(uris: Sequence[str]) -> list[Export]:
 
 
 def distinct_names(uris: Sequence[str]) -> list[str]:
-    """The shortest ends of the paths that tell them apart: `mf/export`, `nn/export`.
+    """Returns the shortest distinct endings of the paths, such as `mf/export` and `nn/export`.
 
     Raises:
       ValueError: the same path is given twice.
@@ -84,14 +91,15 @@ def distinct_names(uris: Sequence[str]) -> list[str]:
         names = ["/".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
             return names
-    raise ValueError(f"the same export is given twice among {', '.join(uris)}; give each once")
+    raise ValueError(f"an export is given twice: {', '.join(uris)}; give each export once")
 
 
 def _open(name: str, uri: str) -> Export:
     if not storage.exists(join(uri, "saved_model.pb")):
         is_run = storage.exists(RunLayout(uri).run)
-        command = f"python -m trainer export --workdir {uri if is_run else 'RUN'} --output NEW"
-        raise ValueError(f"{uri} is {'a run' if is_run else 'not a SavedModel'}; give what `{command}` makes")
+        command = f"cartwheel export --workdir {uri if is_run else 'RUN'} --output NEW"
+        found = "is a run" if is_run else "is not a SavedModel"
+        raise ValueError(f"{uri} {found}; give the directory that `{command}` publishes")
     model = _load(uri)
     missing = {"recommend", "similar_items"} - set(model.signatures)
     if missing:

@@ -1,35 +1,36 @@
 "use strict";
-// A state is {visitor, isKnown, history}; each change is an entry of the browser's history, so that Back takes it back.
-// Ids reach the page as text only, never as markup.
+// A state is {visitor, isKnown, history}. Every change is an entry in the browser's history, so that Back undoes it.
+// Ids and titles are inserted as text, never as markup.
 
 const byId = (id) => document.getElementById(id);
-const SHOWN = 60;
-let mostHistory = 0;
+const MAX_HISTORY_SHOWN = 60;
+const titles = new Map();  // by item id, from all answers so far
+let maxHistory = 0;
 let hasTimelines = false;
-let asked = 0;
-let taken = 0;
+let lastRequest = 0;
+let lastVisitorRequest = 0;
 
 function make(tag, text, properties = {}) {
   return Object.assign(document.createElement(tag), { textContent: text, ...properties });
 }
 
 function button(text, click, className = "") {
-  const made = make("button", text, { type: "button", className });
-  made.addEventListener("click", click);
-  return made;
+  const element = make("button", text, { type: "button", className });
+  element.addEventListener("click", click);
+  return element;
 }
 
-async function ask(what, question) {
-  const response = await fetch(`/api/${what}`, {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question),
+async function ask(path, query) {
+  const response = await fetch(`/api/${path}`, {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(query),
   });
-  const told = await response.json();
-  if (!response.ok) throw new Error(told.error);
-  return told;
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.error);
+  return answer;
 }
 
-// What goes wrong is told on the page, in the words of the server.
-async function telling(action) {
+// Runs an action and shows its error, the message of the server, on the page.
+async function showErrors(action) {
   try {
     byId("error").textContent = "";
     await action();
@@ -40,99 +41,119 @@ async function telling(action) {
 
 const state = () => history.state || { visitor: "", isKnown: false, history: [] };
 
-function go(next) {
-  next.history = next.history.slice(-mostHistory);
+function pushState(next) {
+  next.history = next.history.slice(-maxHistory);
   history.pushState(next, "");
   return show();
 }
 
+const nameOf = (id) => titles.get(id) || id;
+
+// Adds titles by id and returns whether any is new.
+function addTitles(found) {
+  const added = Object.entries(found).filter(([id, title]) => title && titles.get(id) !== title);
+  added.forEach(([id, title]) => titles.set(id, title));
+  return added.length > 0;
+}
+
+const addTitlesOf = (items) => addTitles(Object.fromEntries(items.map((item) => [item.id, item.title])));
+
 function describe(item) {
-  const told = item.category === null ? [] : [`category ${item.category}`];
-  if (item.is_available === false) told.push("not available");
-  return told.join(", ");
+  const parts = item.title ? [item.id] : [];
+  if (item.category !== null) parts.push(`category ${item.category}`);
+  if (item.is_available === false) parts.push("not available");
+  return parts.join(", ");
 }
 
 function modelList(model) {
+  addTitlesOf(model.items);
   const card = make("div", "", { className: "model" });
   card.append(make("h3", model.name), make("span", `${model.milliseconds.toFixed(1)} ms`, { className: "small" }));
-  if (!model.items.length) card.append(make("p", "Nothing is left to show.", { className: "muted" }));
+  if (!model.items.length) card.append(make("p", "No items to show.", { className: "muted" }));
   const list = make("ol", "");
-  model.items.forEach((item, place) => {
+  model.items.forEach((item, index) => {
     const row = make("li", "");
     const name = make("div", "");
-    const add = button(item.id, () => addItem(item.id), "item");
-    add.title = "add to the history";
+    const add = button(nameOf(item.id), () => addItem(item.id), "item");
+    add.title = "Add to the history";
     name.append(add, make("div", describe(item), { className: "small" }));
-    const like = button("similar", () => telling(() => showSimilar(item.id)), "like");
-    like.setAttribute("aria-label", `similar to ${item.id}`);
-    row.append(make("span", place + 1), name, make("span", item.score.toFixed(3), { className: "number" }), like);
+    const similar = button("similar", () => showErrors(() => showSimilar(item.id)), "like");
+    similar.setAttribute("aria-label", `Similar to ${nameOf(item.id)}`);
+    row.append(make("span", index + 1), name, make("span", item.score.toFixed(3), { className: "number" }), similar);
     list.append(row);
   });
   card.append(list);
   return card;
 }
 
-const addItem = (id) => telling(() => go({ ...state(), history: [...state().history, id] }));
+const addItem = (id) => showErrors(() => pushState({ ...state(), history: [...state().history, id] }));
 
 function showHistory({ history: items }) {
   byId("count").textContent = `History: ${items.length.toLocaleString("en")} item${items.length === 1 ? "" : "s"}${
-    items.length > 1 ? ", latest first" : ""}`;
-  const latest = items.map((id, place) => [id, place]).slice(-SHOWN).reverse();
-  byId("history").replaceChildren(...latest.map(([id, place]) => {
+    items.length > 1 ? ", newest first" : ""}`;
+  const latest = items.map((id, index) => [id, index]).slice(-MAX_HISTORY_SHOWN).reverse();
+  byId("history").replaceChildren(...latest.map(([id, index]) => {
     const entry = make("li", "");
-    const remove = button(`${id} ×`, () => telling(() => {
-      const left = state().history;
-      return go({ ...state(), history: [...left.slice(0, place), ...left.slice(place + 1)] });
+    const remove = button(`${nameOf(id)} ×`, () => showErrors(() => {
+      const before = state().history;
+      return pushState({ ...state(), history: [...before.slice(0, index), ...before.slice(index + 1)] });
     }));
-    remove.setAttribute("aria-label", `remove ${id}`);
+    remove.title = titles.has(id) ? id : "";
+    remove.setAttribute("aria-label", `Remove ${nameOf(id)}`);
     entry.append(remove);
     return entry;
   }));
-  if (items.length > SHOWN) byId("history").append(make("li", `and ${items.length - SHOWN} earlier`));
+  const rest = items.length - latest.length;
+  if (rest > 0) byId("history").append(make("li", `and ${rest} earlier`));
 }
 
 function showVisitor({ visitor, isKnown }) {
-  const without = hasTimelines ? "" : " Timelines are not part of an export: --data DATASET shows them.";
+  const hint = hasTimelines ? "" : " To see their history, start the demo with --data DATASET.";
   byId("visitor").value = visitor;
-  byId("known").textContent = !visitor ? "" : isKnown ? `A known visitor.${without}`
-    : "Unknown: answered by the history alone, and without one by what is popular.";
+  byId("known").textContent = !visitor ? "" : isKnown ? `Known visitor.${hint}`
+    : "Unknown visitor: lists depend on the history alone; without one, they show popular items.";
 }
 
 async function show() {
-  const now = state();
-  const mine = ++asked;
-  showVisitor(now);
-  showHistory(now);
-  const told = await ask("recommend", {
-    visitor: now.visitor, history: now.history, k: byId("k").valueAsNumber || 0,
+  const current = state();
+  const request = ++lastRequest;
+  showVisitor(current);
+  showHistory(current);
+  const answer = await ask("recommend", {
+    visitor: current.visitor, history: current.history, k: byId("k").valueAsNumber || 0,
     hide_seen: byId("hide_seen").checked, only_available: byId("only_available").checked,
   });
-  if (mine !== asked) return;  // a later question is on its way
-  byId("models").replaceChildren(...told.models.map(modelList));
-  byId("unknown").textContent = told.num_unknown
-    ? `${told.num_unknown} unknown to every model, and left out: ${told.unknown.slice(0, 5).join(", ")}` : "";
-  byId("models").dataset.shown = mine;
+  if (request !== lastRequest) return;  // a newer request is under way
+  if (addTitles(answer.titles)) showHistory(current);
+  byId("models").replaceChildren(...answer.models.map(modelList));
+  byId("unknown").textContent = answer.num_unknown
+    ? `Ignored items, unknown to all models (${answer.num_unknown}): ${answer.unknown.slice(0, 5).join(", ")}` : "";
+  byId("models").dataset.shown = request;
 }
 
-async function takeVisitor(id) {
-  const mine = ++taken;
-  const told = await ask("visitor", { visitor: id });
-  if (mine === taken) await go({ visitor: id, isKnown: told.is_known, history: told.history });
+async function selectVisitor(id) {
+  const request = ++lastVisitorRequest;
+  const answer = await ask("visitor", { visitor: id });
+  addTitles(answer.titles);
+  if (request !== lastVisitorRequest) return;  // a newer request is under way
+  await pushState({ visitor: id, isKnown: answer.is_known, history: answer.history });
 }
 
 async function showSimilar(id) {
-  const told = await ask("similar", { item: id, k: byId("k").valueAsNumber || 0 });
+  const answer = await ask("similar", { item: id, k: byId("k").valueAsNumber || 0 });
   byId("similar").hidden = false;
-  byId("similar-title").textContent = `Similar to ${id}${told.is_known ? "" : " (unknown: popular items)"}`;
-  byId("similar-models").replaceChildren(...told.models.map(modelList));
+  const note = answer.is_known ? "" : " (unknown item: popular items)";
+  byId("similar-title").textContent = `Similar to ${nameOf(id)}${note}`;
+  byId("similar-models").replaceChildren(...answer.models.map(modelList));
   byId("similar-title").focus();
 }
 
 async function suggest() {
   const items = await ask("search", { text: byId("item").value.trim() });
+  addTitlesOf(items);
   byId("found").replaceChildren(...items.slice(0, 12).map((item) => {
     const entry = make("li", "");
-    const add = button(item.id, () => addItem(item.id));
+    const add = button(nameOf(item.id), () => addItem(item.id));
     add.title = describe(item);
     entry.append(add);
     return entry;
@@ -140,35 +161,38 @@ async function suggest() {
 }
 
 async function start() {
-  const told = await ask("overview", {});
-  mostHistory = told.most_history;
-  hasTimelines = told.has_timelines;
+  const overview = await ask("overview", {});
+  maxHistory = overview.max_history;
+  hasTimelines = overview.has_timelines;
   byId("overview").textContent =
-    `${told.items.toLocaleString("en")} items, ${told.visitors.toLocaleString("en")} known visitors`;
-  if (!told.has_catalogue) {
+    `${overview.items.toLocaleString("en")} items, ${overview.visitors.toLocaleString("en")} known visitors`;
+  if (!overview.has_catalogue) {
     byId("only_available").disabled = true;
-    byId("available-label").title = "an export does not know it: start the demo with --data DATASET";
+    byId("available-label").title = "Needs a dataset: start the demo with --data DATASET";
   }
-  byId("examples").append(make("span", "Frequent:", { className: "small" }),
-    ...told.examples.map((id) => button(id, () => telling(() => takeVisitor(id)))));
+  byId("examples").append(make("span", "Frequent visitors:", { className: "small" }),
+    ...overview.examples.map((id) => button(id, () => showErrors(() => selectVisitor(id)))));
   await suggest();
   await show();
 }
 
 byId("visitor-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  telling(() => takeVisitor(byId("visitor").value.trim()));
+  showErrors(() => selectVisitor(byId("visitor").value.trim()));
 });
 byId("item-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const id = byId("item").value.trim();
   byId("item").value = "";
-  telling(async () => { if (id) await addItem(id); await suggest(); });
+  showErrors(async () => { if (id) await addItem(id); await suggest(); });
 });
-byId("item").addEventListener("input", () => telling(suggest));
-byId("clear").addEventListener("click", () => telling(() => takeVisitor("")));
+byId("item").addEventListener("input", () => showErrors(suggest));
+byId("clear").addEventListener("click", () => showErrors(() => selectVisitor("")));
 byId("close").addEventListener("click", () => { byId("similar").hidden = true; });
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
-byId("controls").addEventListener("change", () => telling(show));
-window.addEventListener("popstate", () => { taken++; telling(show); });  // Back also takes back a visitor on its way
-telling(start);
+byId("controls").addEventListener("change", () => showErrors(show));
+window.addEventListener("popstate", () => {
+  lastVisitorRequest++;  // Back also cancels a request for a visitor
+  showErrors(show);
+});
+showErrors(start);

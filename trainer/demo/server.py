@@ -1,4 +1,4 @@
-"""The page and its answers over HTTP, for this machine unless told otherwise; the demo job."""
+"""The demo job: serves the page and its answers over HTTP, by default to this machine only."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ _FILES = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-_MOST_BYTES = 8 * 2**20
+_MAX_BYTES = 8 * 2**20
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -32,45 +32,45 @@ def serve_demo(*, models: list[str], data: str | None, host: str, port: int) -> 
     """Serves the page until it is interrupted.
 
     Args:
-      models: exports, local or URIs.
-      data: a prepared dataset, for categories, availability and timelines; None: the page goes without.
+      models: directories or URIs of exports.
+      data: a prepared dataset with categories, availability and timelines; None: the page shows none of these.
       host: address to listen on.
-      port: 0 for any free one.
+      port: port to listen on; 0 for any free one.
 
     Returns:
-      The address and the number of questions answered.
+      The address, the names of the models and the number of answered queries.
     """
     exports = open_exports(models)
     shop = open_shop(open_dataset(data) if data else None)
-    tell_of_strangers(exports, shop)
+    warn_about_unknown_items(exports, shop)
     server = make_server(Answers(exports, shop), host, port)
     address = f"http://{host}:{server.server_address[1]}/"
-    log.info("%d models; open %s, end with Ctrl-C", len(exports), address)
+    log.info("serving %d models at %s; press Ctrl-C to stop", len(exports), address)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
-        log.info("ended")
+        log.info("stopped")
     finally:
         server.server_close()
-    return {"address": address, "models": [export.name for export in exports], "answered": server.num_answered}
+    return {"address": address, "models": [export.name for export in exports], "answered": server.num_answers}
 
 
-def tell_of_strangers(exports: Sequence[Export], shop: Shop) -> None:
-    """Warns of an export most of whose items the shop's catalogue lacks."""
+def warn_about_unknown_items(exports: Sequence[Export], shop: Shop) -> None:
+    """Logs a warning for each export if the dataset contains less than half of its items."""
     for export in exports:
         num_known = sum(item in shop.items for item in export.items)
         if shop.items and num_known < len(export.items) / 2:
             log.warning(
-                "of the %d items of %s --data has %d: it is another shop's, and its timelines and categories mean "
-                "nothing here; give the dataset that the model was trained on",
-                len(export.items),
+                "--data contains %s of the %s items of %s, so it may belong to another shop; give the dataset that the "
+                "model was trained on",
+                f"{num_known:,}" if num_known else "none",
+                f"{len(export.items):,}",
                 export.name,
-                num_known,
             )
 
 
 class DemoServer(ThreadingHTTPServer):
-    """A server with the answers that its handlers give."""
+    """An HTTP server of the page."""
 
     daemon_threads = True
 
@@ -78,21 +78,21 @@ class DemoServer(ThreadingHTTPServer):
         """Binds the address."""
         super().__init__(address, _Handler)
         self.answers = answers
-        self.asking = Lock()  # a latency is that of one question, not of those beside it
-        self.num_answered = 0
+        self.lock = Lock()  # one query at a time, so that each latency is that of a single query
+        self.num_answers = 0
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tells what a handler raised; a browser that left before its answer came is nothing to tell."""
+        """Logs the exception of a handler, unless the browser closed the connection."""
         del request
         if not isinstance(sys.exception(), ConnectionError):
-            log.error("no answer to %s", client_address, exc_info=True)
+            log.error("request from %s failed", client_address, exc_info=True)
 
 
 def make_server(answers: Answers, host: str, port: int) -> DemoServer:
-    """A server that is bound and not yet serving.
+    """Returns a server that is bound and does not serve yet.
 
     Raises:
-      OSError: the port is taken, or the address is not of this machine.
+      OSError: the port is taken, or the address belongs to another machine.
     """
     try:
         return DemoServer((host, port), answers)
@@ -105,50 +105,53 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
-        if not self._is_own_host():
+        if not self._accepts_host():
             return
         if path in _FILES:
             name, kind = _FILES[path]
             self._send(HTTPStatus.OK, kind, resources.files("trainer.demo").joinpath(name).read_bytes())
         else:
-            self._send_json(HTTPStatus.NOT_FOUND, {"error": f"there is nothing at {path}"})
+            self._send_json(HTTPStatus.NOT_FOUND, {"error": f"unknown path {path}"})
 
     def do_POST(self) -> None:
-        if not self._is_own_host():
+        if not self._accepts_host():
             return
-        # other sites cannot send this type without asking first, and are not answered when they ask
+        # browsers send JSON to another site only after a preflight request, which this server refuses
         if self.headers.get_content_type() != "application/json":
-            self._send_json(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": "send application/json"})
+            self._send_json(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": "the content type must be application/json"})
             return
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > _MOST_BYTES:
+        if not length.isdecimal() or int(length) > _MAX_BYTES:
             self.close_connection = True
-            error = f"a question has a length of at most {_MOST_BYTES} bytes, got {length or 'none'}"
+            error = f"Content-Length must be at most {_MAX_BYTES} bytes, got {length or 'none'}"
             self._send_json(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": error})
             return
         self._answer(urlsplit(self.path).path, self.rfile.read(int(length)))
 
     def _answer(self, path: str, body: bytes) -> None:
         try:
-            asked = json.loads(body)
-            if not isinstance(asked, dict):
-                raise ValueError("a question is a JSON object")
-            with self.server.asking:
-                told = _ask(self.server.answers, path, asked)
-                self.server.num_answered += 1
+            query = json.loads(body)
+            if not isinstance(query, dict):
+                raise ValueError("a query must be a JSON object")
+            with self.server.lock:
+                answer = _dispatch(self.server.answers, path, query)
+                self.server.num_answers += 1
         except (ValueError, RecursionError) as error:
             self._send_json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
         except LookupError as error:
             self._send_json(HTTPStatus.NOT_FOUND, {"error": str(error.args[0])})
         else:
-            self._send_json(HTTPStatus.OK, told)
+            self._send_json(HTTPStatus.OK, answer)
 
-    def _is_own_host(self) -> bool:
-        """Refuses names that a foreign site made to point to this machine, where only this machine is served."""
+    def _accepts_host(self) -> bool:
+        """Returns whether the Host header is allowed, and answers 403 otherwise.
+
+        A server for this machine only refuses other names: a foreign site could make its name resolve to this machine.
+        """
         bound = str(self.server.server_address[0])
-        named = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        if bound in _LOOPBACK and named not in _LOOPBACK:
-            self._send_json(HTTPStatus.FORBIDDEN, {"error": "this page is served to this machine only"})
+        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        if bound in _LOOPBACK and host not in _LOOPBACK:
+            self._send_json(HTTPStatus.FORBIDDEN, {"error": "this page is for this machine only"})
             return False
         return True
 
@@ -165,20 +168,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def log_message(self, format: str, *values: Any) -> None:  # noqa: A002 -- the base class names it so
+    def log_message(self, format: str, *values: Any) -> None:  # noqa: A002 -- the name in the base class
         log.debug(format, *values)
 
 
-def _ask(answers: Answers, path: str, asked: dict[str, Any]) -> Any:
+def _dispatch(answers: Answers, path: str, query: dict[str, Any]) -> Any:
     match path:
         case "/api/overview":
             return answers.overview()
         case "/api/search":
-            return answers.search(str(asked.get("text", "")))
+            return answers.search(str(query.get("text", "")))
         case "/api/visitor":
-            return answers.visitor(str(asked.get("visitor", "")))
+            return answers.visitor(str(query.get("visitor", "")))
         case "/api/recommend":
-            return answers.recommend(asked)
+            return answers.recommend(query)
         case "/api/similar":
-            return answers.similar(asked)
-    raise LookupError(f"there is nothing at {path}")
+            return answers.similar(query)
+    raise LookupError(f"unknown path {path}")

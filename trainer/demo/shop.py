@@ -1,4 +1,4 @@
-"""What a dataset tells of items and visitors, by id: categories, availability, timelines.
+"""Reads titles, categories and availability of items, and timelines of visitors, from a dataset.
 
 Shapes: N rows of all timelines.
 """
@@ -16,48 +16,51 @@ from trainer.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class Item:
-    """What is known of an item; None: never told before the first cut."""
+    """Properties of an item; None if the dataset has no value before the first cut."""
 
+    title: str | None = None
     category: str | None = None
     is_available: bool | None = None
 
 
 @dataclass(frozen=True)
 class Shop:
-    """Items by id, and the items of known visitors' timelines; both empty without a dataset."""
+    """The data of a shop that exports lack."""
 
     items: dict[str, Item]
+    """By id; empty without a dataset."""
     timelines: "Timelines | None"
+    """None without a dataset."""
 
 
 class Timelines:
-    """The timelines of the visitors of the vocabulary, over all splits."""
+    """The timelines of all visitors in the vocabulary, across splits."""
 
     def __init__(self, rows: TimelineRows, visitors: Sequence[str], items: Sequence[str]):
-        """Takes rows of all splits, in their order: what happened at one time stays in it."""
+        """Indexes the rows of all splits by visitor; rows with the same timestamp keep their order."""
         self._items = items
-        self._place = {visitor: place for place, visitor in enumerate(visitors)}
+        self._index = {visitor: index for index, visitor in enumerate(visitors)}
         order = np.lexsort([rows.timestamp_ms, rows.visitor])
         self._visitor, self._item = rows.visitor[order], rows.item[order]
 
     def history(self, visitor_id: str) -> list[str]:
-        """The items a visitor touched, oldest first, those of the vocabulary; an unknown visitor has none."""
-        place = self._place.get(visitor_id)
-        if place is None:
+        """Returns the known items of a visitor, oldest first; an unknown visitor has none."""
+        index = self._index.get(visitor_id)
+        if index is None:
             return []
-        begin, end = np.searchsorted(self._visitor, [place, place + 1])
-        return [self._items[item] for item in self._item[begin:end] if item < len(self._items)]
+        start, end = np.searchsorted(self._visitor, [index, index + 1])
+        return [self._items[item] for item in self._item[start:end] if item < len(self._items)]
 
 
 def open_shop(dataset: Dataset | None) -> Shop:
-    """Reads catalogue and timelines of a dataset, if there is one."""
+    """Reads the catalogue and the timelines of a dataset; without one, the shop is empty."""
     if dataset is None:
         return Shop({}, None)
-    columns = ("item_id", "category_id", "is_available")
+    columns = ("item_id", "title", "category_id", "is_available")
     rows = zip(*(dataset.catalogue()[name].to_pylist() for name in columns), strict=True)
-    items = {item: Item(category, is_available) for item, category, is_available in rows}
+    items = {item: Item(title, category, is_available) for item, title, category, is_available in rows}
     splits = [split for split in Split if split in dataset.manifest.splits]
     timelines = [read_timelines(dataset.shards(split)) for split in splits]
-    own = TimelineRows.concatenate([part[part.is_target == 1] for part in timelines])
+    targets = TimelineRows.concatenate([part[part.is_target == 1] for part in timelines])
     ids = (dataset.vocabulary(name) for name in (Vocabulary.VISITORS, Vocabulary.ITEMS))
-    return Shop(items, Timelines(own, *ids))
+    return Shop(items, Timelines(targets, *ids))

@@ -3,6 +3,7 @@ import threading
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from trainer.export import export_model
 MARKUP = "<img src=x onerror=alert(1)>"
 MARKED_VISITOR = "<b>eve</b>"
 ITEMS = ["item-0", "item-1", MARKUP, "item-3"]
+TITLES = {"item-0": "Blue canvas sneakers", "item-3": "<b>Red</b> leather boots"}
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +42,7 @@ def dataset(root):
 
 @pytest.fixture(scope="session")
 def exports(root, dataset):
-    """Two exports: anna ranks the items by 4, 3, 2, 1 in one, and by 1, 2, 3, 4 in the other."""
+    """Two exports: anna's scores are 4, 3, 2, 1 in the first and 1, 2, 3, 4 in the second."""
     for name, scores in {"first": [4.0, 3.0, 2.0, 1.0], "second": [1.0, 2.0, 3.0, 4.0]}.items():
         vectors = np.array([[score, 1.0] for score in scores])
         model = DotModel(np.array([[1.0, 0.0]] * 3), vectors, np.array([0.4, 0.3, 0.2, 0.1]))
@@ -53,9 +55,17 @@ def answers(exports, dataset):
     return Answers(exports, open_shop(dataset))
 
 
+@pytest.fixture(scope="session")
+def titled_answers(exports, dataset):
+    """Answers about the same shop with titles for some items."""
+    shop = open_shop(dataset)
+    items = {item: replace(known, title=TITLES.get(item)) for item, known in shop.items.items()}
+    return Answers(exports, replace(shop, items=items))
+
+
 @contextmanager
 def served(answers):
-    """The address at which the answers are served."""
+    """Serves the answers and yields their address."""
     server = make_server(answers, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -79,12 +89,14 @@ def address_without_dataset(exports):
 
 @pytest.fixture
 def ask(address):
-    """Status and JSON answer of a question."""
+    """Sends a query and returns the status and the JSON answer."""
 
-    def send(what, question, **headers):
-        body = question if isinstance(question, bytes) else json.dumps(question).encode()
-        given = {"Content-Type": "application/json"} | {name.replace("_", "-"): text for name, text in headers.items()}
-        request = urllib.request.Request(f"{address}/api/{what}", body, given)
+    def send(path, query, **headers):
+        body = query if isinstance(query, bytes) else json.dumps(query).encode()
+        all_headers = {"Content-Type": "application/json"} | {
+            name.replace("_", "-"): text for name, text in headers.items()
+        }
+        request = urllib.request.Request(f"{address}/api/{path}", body, all_headers)
         try:
             with urllib.request.urlopen(request, timeout=20) as response:
                 return response.status, json.load(response)

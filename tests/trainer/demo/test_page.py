@@ -1,6 +1,6 @@
-"""The page in a browser: what is clicked, typed and taken back.
+"""The page in a browser: clicks, typing and the Back button.
 
-Waits are `expect`s: the page's policy forbids the evaluation of strings that playwright's wait_for_function needs.
+Tests wait with `expect`: the page's content policy forbids `eval`, which playwright's wait_for_function needs.
 """
 
 import re
@@ -9,22 +9,22 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser import needs_chromium, open_page
-from tests.trainer.demo.conftest import ITEMS, MARKED_VISITOR, MARKUP
+from tests.trainer.demo.conftest import ITEMS, MARKED_VISITOR, MARKUP, TITLES, served
 
 pytestmark = needs_chromium
 
-# of every text: the contrast of its colour to the surface behind it (WCAG 2.2, relative luminance)
+# the contrast of every text to its background (WCAG 2.2, relative luminance)
 CONTRASTS = """() => {
   const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255)
     .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
+    .reduce((sum, part, index) => sum + part * [0.2126, 0.7152, 0.0722][index], 0);
   const surface = (element) => {
     const colour = getComputedStyle(element).backgroundColor;
     return colour === "rgba(0, 0, 0, 0)" ? surface(element.parentElement) : colour;
   };
-  const told = [...document.querySelectorAll("main *, header *")].filter((element) => element.checkVisibility()
+  const texts = [...document.querySelectorAll("main *, header *")].filter((element) => element.checkVisibility()
     && (element.value || [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())));
-  return told.map((element) => {
+  return texts.map((element) => {
     const [dark, bright] = [light(getComputedStyle(element).color), light(surface(element))].sort((a, b) => a - b);
     return [element.id || element.className || element.textContent, (bright + 0.05) / (dark + 0.05)];
   });
@@ -41,7 +41,7 @@ def page(address):
 
 
 def expect_history(page, names):
-    """Waits for it: the page asks the server before it shows anything."""
+    """Waits until the page shows this history; the server answers first."""
     expect(page.locator("#history button")).to_have_text([f"{name} ×" for name in names])
 
 
@@ -50,13 +50,13 @@ def first_model(page):
 
 
 def expect_list(page, names, model=0):
-    """Waits for it: what the first model, or another, shows."""
+    """Waits until a model shows this list."""
     expect(page.locator("#models .model").nth(model).locator("button.item")).to_have_text(names)
 
 
-def test_models_stand_side_by_side_with_categories_scores_and_latency(page):
+def test_models_are_side_by_side_with_categories_scores_and_latency(page):
     page.locator("#visitor").fill("anna")
-    page.keyboard.press("Enter")  # she has touched item-1 and item-3
+    page.keyboard.press("Enter")  # her history: item-1 and item-3
     expect_list(page, ["item-0", MARKUP])
     expect(page.locator("#models h3")).to_have_text(["first", "second"])
     # 4 + 0.4 and 2 + 0.2; 1 + 0.4 and 3 + 0.2
@@ -66,6 +66,39 @@ def test_models_stand_side_by_side_with_categories_scores_and_latency(page):
     expect(first_model(page).locator("h3 + .small")).to_have_text(re.compile(r"^\d+\.\d ms$"))
 
 
+@pytest.fixture
+def titled_page(titled_answers):
+    with served(titled_answers) as address, open_page(address) as watched:
+        watched.page.wait_for_selector(".model li")
+        yield watched.page
+        assert watched.messages == []
+
+
+def test_an_item_shows_its_title_first_and_its_id_in_small(titled_page):
+    names = [TITLES.get(item, item) for item in ITEMS]
+    expect_list(titled_page, names)
+    expect(first_model(titled_page).locator("li .small")).to_have_text(
+        ["item-0, category 7, not available", "", "category 70", "item-3"]
+    )
+    expect(titled_page.locator("#found button")).to_have_text(names)
+    assert titled_page.locator("main b").count() == 0, "markup in a title stays text"
+
+
+def test_a_history_shows_titles_after_a_reload_too(titled_page):
+    titled_page.locator("#visitor").fill("anna")
+    titled_page.keyboard.press("Enter")
+    expect_history(titled_page, [TITLES["item-3"], "item-1"])
+    titled_page.reload()
+    expect_history(titled_page, [TITLES["item-3"], "item-1"])
+    titled_page.get_by_role("button", name=f"Remove {TITLES['item-3']}").click()
+    expect_history(titled_page, ["item-1"])
+
+
+def test_the_heading_of_similar_items_has_the_title(titled_page):
+    titled_page.get_by_role("button", name="Similar to Blue canvas sneakers").first.click()
+    expect(titled_page.locator("#similar-title")).to_have_text("Similar to Blue canvas sneakers")
+
+
 def test_k_shortens_the_lists(page):
     page.locator("#k").fill("2")
     page.locator("#k").press("Enter")
@@ -73,31 +106,31 @@ def test_k_shortens_the_lists(page):
     expect(page.locator("#error")).to_have_text("")
 
 
-def test_what_was_seen_is_shown_where_it_is_not_to_be_hidden(page):
+def test_unchecking_hide_seen_shows_seen_items(page):
     first_model(page).get_by_role("button", name="item-0", exact=True).click()
     expect_list(page, ["item-1", MARKUP, "item-3"])
-    page.get_by_label("hide seen").uncheck()
+    page.get_by_label("Hide seen items").uncheck()
     expect_list(page, ITEMS)
-    page.get_by_label("hide seen").check()
+    page.get_by_label("Hide seen items").check()
     expect_list(page, ["item-1", MARKUP, "item-3"])
 
 
-def test_only_what_is_available_is_shown_where_that_is_asked_for(page):
-    page.get_by_label("only available").check()
+def test_only_available_filters_the_lists(page):
+    page.get_by_label("Only available items").check()
     expect_list(page, ["item-3"])
-    page.get_by_label("only available").uncheck()
+    page.get_by_label("Only available items").uncheck()
     expect_list(page, ITEMS)
 
 
-def test_when_all_was_seen_the_lists_say_so(page):
+def test_lists_say_that_they_are_empty_when_all_items_were_seen(page):
     for item in ITEMS:
         page.locator("#item").fill(item)
         page.keyboard.press("Enter")
     expect_history(page, ITEMS[::-1])
-    expect(page.locator("#models .model p")).to_have_text(["Nothing is left to show."] * 2)
+    expect(page.locator("#models .model p")).to_have_text(["No items to show."] * 2)
 
 
-def test_frequent_visitors_are_taken_by_a_click_and_left_by_another(page):
+def test_a_click_selects_a_frequent_visitor_and_another_returns_to_a_new_one(page):
     expect(page.locator("#examples button")).to_have_text(["anna", "bob", MARKED_VISITOR])
     page.locator("#examples").get_by_role("button", name="bob").click()
     expect_history(page, ["item-0"])
@@ -108,7 +141,7 @@ def test_frequent_visitors_are_taken_by_a_click_and_left_by_another(page):
     expect(page.locator("#known")).to_be_hidden()
 
 
-def test_items_are_suggested_as_one_types_and_taken_by_a_click(page):
+def test_items_are_suggested_while_typing_and_a_click_adds_them(page):
     expect(page.locator("#found button")).to_have_text(ITEMS)
     page.locator("#item").fill("70")  # a category
     expect(page.locator("#found button")).to_have_text([MARKUP])
@@ -129,7 +162,7 @@ def test_an_empty_field_adds_nothing_and_means_a_new_visitor(page):
     expect(page.locator("#error")).to_be_hidden()
 
 
-def test_clicks_build_a_history_and_back_takes_them_back(page):
+def test_clicks_build_a_history_and_back_undoes_them(page):
     expect(first_model(page).locator("button.item")).to_have_text(
         ["item-0", "item-1", MARKUP, "item-3"]
     )  # popular items for a new visitor
@@ -137,37 +170,37 @@ def test_clicks_build_a_history_and_back_takes_them_back(page):
     expect_history(page, ["item-0"])
     expect(first_model(page).get_by_role("button", name="item-0", exact=True)).to_have_count(0)
     page.locator("#models .model").nth(1).get_by_role("button", name="item-3", exact=True).click()
-    expect_history(page, ["item-3", "item-0"])  # the latest first
+    expect_history(page, ["item-3", "item-0"])  # newest first
     page.go_back()
     expect_history(page, ["item-0"])
-    page.get_by_role("button", name="remove item-0").click()
+    page.get_by_role("button", name="Remove item-0").click()
     expect_history(page, [])
 
 
-def test_a_visitor_is_typed_by_keyboard_and_an_unknown_one_is_told(page):
+def test_a_typed_visitor_is_shown_as_known_or_unknown(page):
     page.locator("#visitor").fill("anna")
     page.keyboard.press("Enter")
     expect_history(page, ["item-3", "item-1"])
-    expect(page.locator("#known")).to_contain_text("A known visitor")
-    page.locator("#visitor").fill("nobody")
+    expect(page.locator("#known")).to_contain_text("Known visitor")
+    page.locator("#visitor").fill("zoe")
     page.keyboard.press("Enter")
     expect(page.locator("#known")).to_contain_text("Unknown")
     expect_history(page, [])
 
 
-def test_back_to_a_visitor_tells_again_whether_he_is_known(page):
-    for name in ("anna", "nobody"):
+def test_back_to_a_visitor_shows_again_whether_they_are_known(page):
+    for name in ("anna", "zoe"):
         page.locator("#visitor").fill(name)
         page.keyboard.press("Enter")
-        expect(page.locator("#known")).to_contain_text("A known visitor" if name == "anna" else "Unknown")
+        expect(page.locator("#known")).to_contain_text("Known visitor" if name == "anna" else "Unknown")
     page.go_back()
     expect(page.locator("#visitor")).to_have_value("anna")
-    expect(page.locator("#known")).to_have_text("A known visitor.")
+    expect(page.locator("#known")).to_have_text("Known visitor.")
     page.go_back()
     expect(page.locator("#known")).to_have_text("")
 
 
-def test_of_two_visitors_typed_quickly_the_later_is_taken(page):
+def test_the_later_of_two_quickly_typed_visitors_is_shown(page):
     waiting = []
 
     def hold(route):
@@ -183,7 +216,7 @@ def test_of_two_visitors_typed_quickly_the_later_is_taken(page):
         second.continue_()
     with page.expect_response("**/api/visitor"):
         first.continue_()
-    page.evaluate("new Promise(requestAnimationFrame)")  # time for the page to take anna
+    page.evaluate("new Promise(requestAnimationFrame)")  # time for the page to handle the late answer for anna
     expect_history(page, ["item-0"])
     expect(page.locator("#visitor")).to_have_value("bob")
 
@@ -197,28 +230,28 @@ def test_markup_in_an_id_stays_text(page):
     expect(page.locator("#unknown")).to_contain_text("<b>gone</b>")
     page.locator("#examples").get_by_role("button", name=MARKED_VISITOR).click()
     expect(page.locator("#visitor")).to_have_value(MARKED_VISITOR)
-    expect(page.locator("#known")).to_contain_text("A known visitor")
-    page.get_by_role("button", name=f"similar to {MARKUP}").first.click()
+    expect(page.locator("#known")).to_contain_text("Known visitor")
+    page.get_by_role("button", name=f"Similar to {MARKUP}").first.click()
     expect(page.locator("#similar-title")).to_have_text(f"Similar to {MARKUP}")
     assert page.locator("img, main b").count() == 0
 
 
-def test_similar_items_open_take_the_focus_and_close(page):
-    page.get_by_role("button", name="similar to item-0").first.click()
+def test_similar_items_open_with_the_focus_and_close(page):
+    page.get_by_role("button", name="Similar to item-0").first.click()
     page.wait_for_selector("#similar li")
     expect(page.locator("#similar-title")).to_be_focused()
     page.locator("#close").click()
     expect(page.locator("#similar")).to_be_hidden()
 
 
-def test_ten_thousand_items_of_history_are_shown_in_part(page):
-    page.evaluate("history.replaceState({visitor: '', history: Array(10000).fill('item-0')}, ''); telling(show)")
+def test_a_history_of_ten_thousand_items_is_shown_in_part(page):
+    page.evaluate("history.replaceState({visitor: '', history: Array(10000).fill('item-0')}, ''); showErrors(show)")
     expect(page.locator("#count")).to_contain_text("10,000")
     expect(page.locator("#history li")).to_have_count(61)
     expect(first_model(page).get_by_role("button", name="item-0", exact=True)).to_have_count(0)
 
 
-def test_a_wrong_number_is_told_on_the_page(address):
+def test_the_page_shows_an_error_for_an_invalid_number(address):
     with open_page(address) as watched:
         watched.page.wait_for_selector(".model li")
         watched.page.locator("#k").fill("0")
@@ -226,7 +259,7 @@ def test_a_wrong_number_is_told_on_the_page(address):
         expect(watched.page.locator("#error")).to_contain_text("from 1 to 100")
 
 
-def test_every_control_is_reached_by_the_keyboard_in_the_order_of_the_page(page):
+def test_the_tab_key_reaches_every_control_in_page_order(page):
     page.locator("#item").fill("item-0")
     page.keyboard.press("Enter")
     expect_list(page, ["item-1", MARKUP, "item-3"])
@@ -243,34 +276,34 @@ def test_every_control_is_reached_by_the_keyboard_in_the_order_of_the_page(page)
     expect_history(page, ["item-1", "item-0"])
 
 
-def test_without_a_dataset_the_page_says_what_it_lacks(address_without_dataset):
+def test_without_a_dataset_the_page_explains_what_is_missing(address_without_dataset):
     with open_page(address_without_dataset) as watched:
         watched.page.wait_for_selector(".model li")
-        expect(watched.page.get_by_label("only available")).to_be_disabled()
+        expect(watched.page.get_by_label("Only available items")).to_be_disabled()
         expect(watched.page.locator("#available-label")).to_have_attribute("title", re.compile("--data DATASET"))
         watched.page.locator("#visitor").fill("anna")
         watched.page.keyboard.press("Enter")
-        expect(watched.page.locator("#known")).to_contain_text("--data DATASET shows them")
+        expect(watched.page.locator("#known")).to_contain_text("start the demo with --data DATASET")
         expect_history(watched.page, [])
         assert watched.messages == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_is_readable_on_what_lies_behind_it(address, scheme):
+def test_every_text_contrasts_with_its_background(address, scheme):
     with open_page(address, scheme=scheme) as watched:
         watched.page.wait_for_selector(".model li")
         watched.page.locator("#item").fill("gone")
         watched.page.keyboard.press("Enter")
-        watched.page.get_by_role("button", name="similar to item-0").first.click()
+        watched.page.get_by_role("button", name="Similar to item-0").first.click()
         expect(watched.page.locator("#similar")).to_be_visible()
         contrasts = watched.page.evaluate(CONTRASTS)
         surface = watched.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ("unknown" in dict(contrasts), len(contrasts) > 40) == (True, True)
-    assert [what for what, contrast in contrasts if contrast < 4.5] == []  # WCAG 2.2, AA
+    assert [text for text, contrast in contrasts if contrast < 4.5] == []  # WCAG 2.2, AA
     assert surface == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 23, 29)"}[scheme]
 
 
-def test_nothing_is_wider_than_a_phone(address):
+def test_the_page_fits_a_phone(address):
     with open_page(address, width=360, scheme="dark") as watched:
         watched.page.wait_for_selector(".model li")
         assert watched.page.evaluate("document.documentElement.scrollWidth") <= 360
