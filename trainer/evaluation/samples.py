@@ -23,25 +23,28 @@ _MAX_ROWS = 20  # of a history, and of the relevant items
 
 @dataclass(frozen=True)
 class _Names:
-    """Ids by index, and the category of each item."""
+    """Ids by index, and the title and category of each item."""
 
     visitors: Sequence[str]
     """Ids of the visitors."""
     items: Sequence[str]
     """Ids of the items."""
+    titles: Sequence[str | None]
+    """Title of each item; None if the catalogue has none."""
     categories: Sequence[str | None]
     """Category of each item; None if the catalogue has none."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> "_Names":
-        categories = dataset.catalogue()["category_id"].to_pylist()
-        return cls(dataset.vocabulary(Vocabulary.VISITORS), dataset.vocabulary(Vocabulary.ITEMS), categories)
+        catalogue = dataset.catalogue()
+        titles, categories = (catalogue[name].to_pylist() for name in ("title", "category_id"))
+        return cls(dataset.vocabulary(Vocabulary.VISITORS), dataset.vocabulary(Vocabulary.ITEMS), titles, categories)
 
     def item(self, index: int) -> dict[str, str | None]:
-        """The item's id and category; both None for an item that is not in the vocabulary."""
+        """The item's id, title and category; all None for an item that is not in the vocabulary."""
         if index >= len(self.items):
-            return {"item_id": None, "category_id": None}
-        return {"item_id": self.items[index], "category_id": self.categories[index]}
+            return {"item_id": None, "title": None, "category_id": None}
+        return {"item_id": self.items[index], "title": self.titles[index], "category_id": self.categories[index]}
 
 
 def sample_recommendations(

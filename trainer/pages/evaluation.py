@@ -218,7 +218,7 @@ def _interval(estimate: Figures) -> tuple[float, float, float]:
 def _visitors(samples: Sequence[Figures]) -> list[Part]:
     hint = Note(
         f"{len(samples)} visitors drawn at random, served well or badly. ✓: what the visitor then turned to. "
-        "Behind an item, in brackets, its category, where one is known."
+        "An item is named by its title and id, or by its id and category if it has no title."
     )
     return [hint, *(part for sample in samples for part in _visitor(sample))]
 
@@ -255,6 +255,8 @@ def _lists(systems: Figures) -> Block:
 def _item(row: Figures) -> str:
     if row["item_id"] is None:
         return "unknown to training"
+    if row["title"]:
+        return f"{row['title']} ({row['item_id']})"
     return f"{row['item_id']} ({row['category_id']})" if row["category_id"] else row["item_id"]
 
 

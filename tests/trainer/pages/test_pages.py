@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -146,7 +147,29 @@ def test_a_protocol_without_cases_says_so():
     ]
 
 
-def page_of_two(model: float, popular: float) -> Page:
+def test_sample_visitors_show_titles_with_ids_and_ids_with_categories():
+    titled = {"item_id": "7", "title": "Blue canvas sneakers", "category_id": "70"}
+    untitled = {"item_id": "8", "title": None, "category_id": "70"}
+    bare = {"item_id": "9", "title": None, "category_id": None}
+    unknown = {"item_id": None, "title": None, "category_id": None}
+    moment = "2015-09-01T10:00:00+00:00"
+    sample = {
+        "visitor_id": "anna",
+        "moment": moment,
+        "history_rows": 1,
+        "history": [{"time": moment, "event": "view", **titled}],
+        "relevant_items": 2,
+        "relevant": [titled, unknown],
+        "systems": {"popular": [item | {"is_hit": item is titled} for item in (bare, untitled, titled)]},
+    }
+    *_, columns, relevant = parts(page_of_two(0.5, 0.2, [sample]))
+    history, lists = columns.blocks
+    assert history.table.rows == [["2015-09-01 10:00", "view", "Blue canvas sneakers (7)"]]
+    assert [row[1] for row in lists.table.rows] == ["9", "8 (70)", "✓ Blue canvas sneakers (7)"]
+    assert relevant.text == "Then turned to 2: Blue canvas sneakers (7), unknown to training"
+
+
+def page_of_two(model: float, popular: float, samples: Sequence[dict] = ()) -> Page:
     """The page of two systems' NDCG@20."""
     systems = {
         "model": {"value": model, "low": model - 0.1, "high": model + 0.1},
@@ -162,6 +185,7 @@ def page_of_two(model: float, popular: float) -> Page:
         "rankings": {"seen_hidden": ranking, "seen_shown": None},
         "groups": {},
         "pairs": {"ndcg@20": {"model": {"popular": pair}}},
+        "samples": samples,
     }
     return evaluation_page("run", {Split.TEST: evaluation(protocols={"next_item": protocol})})
 
