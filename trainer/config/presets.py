@@ -15,6 +15,7 @@ from trainer.config.run import (
 )
 
 NOTEBOOK_MF = RunConfig(
+    name="notebook-mf",
     model=MatrixFactorizationConfig(
         dim=5, similarity="dot", scale=1.0, has_item_bias=False, visitor_dropout=0.0, initial_stddev=0.03
     ),
@@ -35,6 +36,7 @@ prediction of 0 and moves each visitor's row only as often as the visitor has ev
 """
 
 NOTEBOOK_NN = RunConfig(
+    name="notebook-nn",
     model=NeuralConfig(),
     loss=SquaredErrorConfig(),
     optimizer=AdamConfig(),
@@ -51,6 +53,7 @@ about five epochs.
 """
 
 MF = RunConfig(
+    name="mf",
     model=MatrixFactorizationConfig(dim=128, history_length=12),
     loss=SampledSoftmaxConfig(num_negatives=512),
     optimizer=AdagradConfig(learning_rate=0.2),
@@ -66,6 +69,7 @@ NDCG@20 of returning visitors .194 [.190, .197] on the test split of retailrocke
 """
 
 NN = RunConfig(
+    name="nn",
     model=TowersConfig(dim=128, return_bonus=4.0),
     loss=SampledSoftmaxConfig(),
     optimizer=AdagradConfig(),
@@ -82,4 +86,5 @@ retailrocket_buyers .245 and .167, where it reaches .178 and .123.
     python -m trainer train --preset nn --data DATASET --workdir RUN
 """
 
-PRESETS: Mapping[str, RunConfig] = {"notebook-mf": NOTEBOOK_MF, "notebook-nn": NOTEBOOK_NN, "mf": MF, "nn": NN}
+PRESETS: Mapping[str, RunConfig] = {preset.name: preset for preset in (NOTEBOOK_MF, NOTEBOOK_NN, MF, NN)}
+"""Every preset by its name."""

@@ -294,6 +294,8 @@ class RunConfig:
     model: ModelConfig
     loss: LossConfig
     optimizer: OptimizerConfig
+    name: str = "custom"
+    """What tables, reports and model cards call the model; each preset sets its own name."""
     input: InputConfig = field(default_factory=InputConfig)
     solver: Literal["sgd", "als"] = "sgd"
     als: AlternatingConfig = field(default_factory=AlternatingConfig)
@@ -311,6 +313,7 @@ class RunConfig:
     max_loss_growth: float | None = 10.0
 
     def __post_init__(self) -> None:
+        check(bool(self.name.strip()), "name", repr(self.name), "a word, such as mf")
         check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         check(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2147483648)")
         check(self.devices is None or self.devices >= 1, "devices", self.devices, "at least 1, or none")

@@ -45,6 +45,11 @@ def test_a_setting_is_read_by_the_type_of_its_field(setting: str, path: str, val
     assert type(config) is type(value)
 
 
+def test_each_preset_has_its_own_name() -> None:
+    assert {name: preset.name for name, preset in PRESETS.items()} == {name: name for name in PRESETS}
+    assert CONFIG.name == "custom"
+
+
 def test_a_text_field_takes_one_of_its_values() -> None:
     found = apply_settings(PRESETS["mf"], ["model.history_length=0", "model.similarity=dot"])
     assert found.model.similarity == "dot"
@@ -99,6 +104,7 @@ def test_what_is_no_setting_of_this_config_is_refused(setting: str) -> None:
         ("jit_compile=1", "jit_compile must be true or false, got 1"),
         ("optimizer.learning_rate=fast", "optimizer.learning_rate must be a number, got fast"),
         ("model.hidden=7,x", "model.hidden must be a whole number, got x"),
+        ("name= ", "name must be a word, such as mf, got ' '"),
         ("epochs=0", "epochs must be at least 1, got 0"),
         ("model.dim=0", "model.dim must be at least 1, got 0"),
         ("devices=0", "devices must be at least 1, or none, got 0"),
