@@ -39,6 +39,7 @@ def build_dataset(
     prices: Mapping[str, int] | None = None,
     property_values: Mapping[str, Sequence[str]] | None = None,
     available: Mapping[str, bool] | None = None,
+    titles: Mapping[str, str] | None = None,
     oov_buckets: int = 1,
     split_method: SplitMethod = SplitMethod.TIME,
     num_shards: int = 1,
@@ -55,6 +56,7 @@ def build_dataset(
       prices: an item's price bucket, from 1 on; absent items have no price.
       property_values: an item's property values; absent items have none.
       available: whether an item was to be had; of absent ones nothing is told.
+      titles: an item's title; absent items have none.
       num_shards: files a split.
     """
     layout = DatasetLayout(root)
@@ -78,7 +80,7 @@ def build_dataset(
             context = [event for earlier in list(events)[:number] for event in events[earlier]]
             rows = _timelines(context, targets, indices, oov_buckets)
             splits[split] = _write_split(root, split, rows, num_shards, block_rows, compressed)
-    told = (categories or {}, prices or {}, property_values or {}, available or {})
+    told = (categories or {}, prices or {}, property_values or {}, available or {}, titles or {})
     table = _catalogue(events[Split.TRAIN], vocabularies, *told)
     storage.write_bytes(layout.catalogue_shard(0, 1), encode_catalogue(table))
     is_by_time = split_method == SplitMethod.TIME
@@ -184,6 +186,7 @@ def _catalogue(
     prices: Mapping[str, int],
     property_values: Mapping[str, Sequence[str]],
     available: Mapping[str, bool],
+    titles: Mapping[str, str],
 ) -> pa.Table:
     category_index = {name: place for place, name in enumerate(vocabularies[Vocabulary.CATEGORIES])}
     value_index = {name: place for place, name in enumerate(vocabularies[Vocabulary.PROPERTY_VALUES])}
@@ -199,6 +202,7 @@ def _catalogue(
             {
                 "item_id": item,
                 "item_index": index,
+                "title": titles.get(item),
                 "category_id": path[-1] if path else None,
                 "category_path": [category_index[name] for name in path],
                 "is_available": available.get(item),
