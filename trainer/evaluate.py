@@ -104,8 +104,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluates an opened run; several workers share the ranking, and all get the same results."""
     is_leaking = run.dataset.manifest.split_method == SplitMethod.RANDOM
-    model: dict[str, Scorer] = {run.record.config.model.kind: run.model}
-    systems = model | build_baselines(run.dataset, seed=_SEED, config=config.neighbours)
+    baselines, name = build_baselines(run.dataset, seed=_SEED, config=config.neighbours), run.record.config.name
+    systems = {f"{name} (model)" if name in baselines else name: run.model, **baselines}
     protocols = {name: measure_protocol(systems, run.dataset, split, name, replicas) for name in PROTOCOLS}
     without_cases = [_NO_CASES[name] for name, figures in protocols.items() if primary_ranking(figures) is None]
     return {

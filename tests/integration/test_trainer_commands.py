@@ -34,14 +34,14 @@ def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
     result = json.loads(run_trainer("evaluate", *here, "--json").stdout)
     ranking = result["protocols"]["returning_visitors"]["rankings"]["seen_hidden"]
     # ten items of the visitor's colour, of which he has seen seven: a list that knows the colour has it in three places
-    assert ranking["matrix_factorization"]["mrr@10"]["value"] > 2 * ranking["random"]["mrr@10"]["value"]
+    assert ranking["mf"]["mrr@10"]["value"] > 2 * ranking["random"]["mrr@10"]["value"]
     assert os.path.exists(tmp_path / "run" / "evaluation-test.json")
 
     export = json.loads(run_trainer("export", *here, "--output", str(tmp_path / "export"), "--json").stdout)
     assert export["items"] == 20
     with open(export["card"]) as file:
         card = file.read()
-    mrr = ranking["matrix_factorization"]["mrr@20"]
+    mrr = ranking["mf"]["mrr@20"]
     assert f"{mrr['value']:.4f}** [{mrr['low']:.4f}, {mrr['high']:.4f}]" in card, "its evaluation is of this checkpoint"
     again = run_trainer("export", *here, "--output", str(tmp_path / "export"), status=1)
     assert "already exists" in again.stderr

@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,9 +38,9 @@ def build(root, split_method=SplitMethod.TIME, *, returning=True):
 def open_run(monkeypatch):
     """Lets `evaluate` open a run of a preset with this model and dataset."""
 
-    def install(dataset, preset, model):
+    def install(dataset, preset, model, **changes):
         record = RunRecord(
-            config=PRESETS[preset],
+            config=replace(PRESETS[preset], **changes),
             data=dataset.root,
             dataset_checksum=dataset.checksum,
             training_rows=80,
@@ -74,7 +75,7 @@ def test_a_perfect_model_is_compared_with_the_baselines(tmp_path, open_run):
     returning = result["protocols"]["returning_visitors"]
     ranking = returning["rankings"]["seen_hidden"]
     assert list(ranking) == [
-        "matrix_factorization",
+        "mf",
         "popular",
         "recently_popular",
         "item_knn",
@@ -85,7 +86,7 @@ def test_a_perfect_model_is_compared_with_the_baselines(tmp_path, open_run):
     metrics = ("recall", "ndcg", "mrr", "hit_rate", "coverage", "gini", "novelty")
     names = {f"{name}@{k}" for name in metrics for k in (1, 5, 10, 20, 100)}
     assert all(set(metrics) == names for metrics in ranking.values())
-    assert ranking["matrix_factorization"]["ndcg@10"] == {"value": 1, "low": 1, "high": 1}
+    assert ranking["mf"]["ndcg@10"] == {"value": 1, "low": 1, "high": 1}
     # of 28 visible items, 9 have training events and are first; all others tie, and ties count against the system
     assert ranking["popular"]["hit_rate@20"]["value"] == 0
     assert ranking["popular"]["hit_rate@20"]["p"] < 0.01
@@ -94,7 +95,7 @@ def test_a_perfect_model_is_compared_with_the_baselines(tmp_path, open_run):
     assert hits["low"] < 20 / 28 < hits["high"]
     assert hits["low"] < hits["value"] < hits["high"]
     # the two items of the history score at most 1, so showing them does not change the first item
-    assert returning["rankings"]["seen_shown"]["matrix_factorization"]["mrr@20"]["value"] == 1
+    assert returning["rankings"]["seen_shown"]["mf"]["mrr@20"]["value"] == 1
     assert returning["primary"] == "seen_hidden"
     assert result["main_protocol"] == "returning_visitors"
     assert result["ratings"] is None
@@ -118,11 +119,9 @@ def test_next_items_are_evaluated_too(tmp_path, open_run):
         "catalogue_items": 30,
     }
     # for v0, item 11 scores 10 and item 0 scores 1, which is second
-    assert next_item["rankings"]["seen_shown"]["matrix_factorization"]["mrr@20"]["value"] == pytest.approx(
-        (40 + 1 / 2) / 41
-    )
+    assert next_item["rankings"]["seen_shown"]["mf"]["mrr@20"]["value"] == pytest.approx((40 + 1 / 2) / 41)
     # the case with the return is excluded where seen items are hidden
-    assert next_item["rankings"]["seen_hidden"]["matrix_factorization"]["mrr@20"]["value"] == 1
+    assert next_item["rankings"]["seen_hidden"]["mf"]["mrr@20"]["value"] == 1
     groups = next_item["groups"]
     assert {name: group["cases"] for name, group in groups.items()} == {
         "views": 40,
@@ -132,7 +131,7 @@ def test_next_items_are_evaluated_too(tmp_path, open_run):
         "middle items": 1,  # 40 of 80 events are of item 10, and item 0 is next
         "cold items": 40,
     }
-    assert groups["carts"]["ranking"]["matrix_factorization"]["mrr@20"]["value"] == pytest.approx(1 / 2)
+    assert groups["carts"]["ranking"]["mf"]["mrr@20"]["value"] == pytest.approx(1 / 2)
 
 
 def test_above_a_limit_a_sample_of_the_visitors_is_evaluated(tmp_path, open_run, monkeypatch):
@@ -165,9 +164,17 @@ def test_the_result_is_written_into_the_run_and_has_a_summary(tmp_path, open_run
     assert json.loads((tmp_path / "run" / "evaluation-test.json").read_text()) == result
     lines = summary_text(result).split("\n")
     assert lines[0] == "Step 10, test split, returning visitors: 40 cases of 40 visitors, 30 items"
-    assert lines[2].split()[:4] == ["matrix_factorization", "1.000", "[1.000,", "1.000]"]
+    assert lines[2].split()[:4] == ["mf", "1.000", "[1.000,", "1.000]"]
     assert max(map(len, lines)) <= 100
     assert len(lines) <= 20
+
+
+def test_a_run_with_the_name_of_a_baseline_is_marked_as_the_model(tmp_path, open_run):
+    open_run(build(str(tmp_path / "dataset")), "mf", knowing_model(), name="popular")
+    result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
+    ranking = result["protocols"]["returning_visitors"]["rankings"]["seen_hidden"]
+    assert list(ranking)[:2] == ["popular (model)", "popular"]
+    assert ranking["popular (model)"]["ndcg@10"]["value"] == 1
 
 
 def test_evaluating_a_run_twice_gives_the_same_result(tmp_path, open_run):
