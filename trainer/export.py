@@ -1,4 +1,4 @@
-"""The export job: a run's best model as a SavedModel that takes raw ids, with its model card."""
+"""The export job: publishes a run's best model as a SavedModel that takes raw ids, with its model card."""
 
 import json
 import logging
@@ -21,12 +21,12 @@ from trainer.trained_run import TrainedRun, open_trained_run
 
 log = logging.getLogger(__name__)
 
-# a reader of an object store takes a directory without it for unfinished
+# readers of an object store treat a directory without it as unfinished
 _MARKER = "saved_model.pb"
 
 CARD = "assets.extra/model_card.md"
-"""Where the card lies in an export: the folder that the SavedModel format keeps for files that no graph reads, which
-TensorFlow Serving leaves alone."""
+"""Path of the card in an export. The SavedModel format reserves `assets.extra` for files that no graph reads, and
+TensorFlow Serving ignores it."""
 
 _EXAMPLE_ITEMS = 2
 
@@ -36,8 +36,8 @@ def export(*, workdir: str, output: str, data: str | None = None) -> dict[str, A
 
     Args:
       workdir: directory of the run.
-      output: a directory or URI where nothing stands yet.
-      data: where the run's dataset lies now; by default where it lay when the run began.
+      output: directory or URI, which must not exist.
+      data: the run's dataset, if it has moved since training.
     """
     storage.refuse_existing(output)
     run = open_trained_run(workdir, data)
@@ -45,7 +45,7 @@ def export(*, workdir: str, output: str, data: str | None = None) -> dict[str, A
 
 
 def describe_run(workdir: str, run: TrainedRun) -> str:
-    """The model card of a run's best model.
+    """Returns the model card of a run's best model.
 
     Raises:
       ValueError: an evaluation of the run is damaged.
@@ -66,16 +66,16 @@ def export_model(model: InferenceModel, dataset: Dataset, output: str, *, card: 
 
     Args:
       model: a `tf.Module`.
-      dataset: the one it was trained on: its vocabularies become assets.
-      output: a directory or URI where nothing stands yet.
-      card: text of the model card, published with the rest; None: without one.
+      dataset: dataset of the training; its vocabularies become assets.
+      output: directory or URI, which must not exist.
+      card: text of the model card; None: no card.
 
     Returns:
-      Where it is, its signatures, vocabulary sizes, bytes, and where its card is.
+      Path, signatures, vocabulary sizes, bytes and the path of the card.
 
     Raises:
-      FileExistsError: something stands at `output`.
-      ValueError: a weight is NaN or infinite, or an id holds a carriage return.
+      FileExistsError: `output` exists.
+      ValueError: a weight is NaN or infinite, or an id contains a carriage return.
     """
     storage.refuse_existing(output)
     _refuse_diverged(model)
@@ -120,20 +120,22 @@ def _period(dataset: Dataset) -> tuple[str, str] | None:
 
 
 def _evaluations(workdir: str, step: int) -> dict[Split, dict[str, Any]]:
-    """The run's evaluations of the checkpoint of `step`; what was measured before it was made tells nothing of it."""
+    """Reads the run's evaluations of the checkpoint at `step`; skips those of other checkpoints."""
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         path = RunLayout(workdir).evaluation(split)
         try:
-            figures = json.loads(storage.read_bytes(path))
+            evaluation = json.loads(storage.read_bytes(path))
         except FileNotFoundError:
             continue
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); evaluate the run again, or remove the file") from error
-        if figures.get("step") == step:
-            found[split] = figures
+        if evaluation.get("step") == step:
+            found[split] = evaluation
         else:
-            log.warning("%s is of another checkpoint than that of step %d: not in the model card", path, step)
+            log.warning(
+                "%s is excluded from the model card: it evaluates another checkpoint than that of step %d", path, step
+            )
     return found
 
 
@@ -141,16 +143,16 @@ def _refuse_diverged(model: InferenceModel) -> None:
     for variable in model.variables:
         if variable.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(variable))):
             raise ValueError(
-                f"{variable.name} holds weights that are not finite: the model has diverged; train it anew"
+                f"{variable.name} contains NaN or infinite weights: the model has diverged; train it again"
             )
 
 
 def _local_vocabulary(dataset: Dataset, name: Vocabulary, scratch: str) -> str:
-    """A local copy of a vocabulary, wherever the dataset lies."""
+    """Copies a vocabulary to a local file and returns its path."""
     content = storage.read_bytes(DatasetLayout(dataset.root).vocabulary(name))
     if b"\r" in content:
         raise ValueError(
-            f"an id of the {name} vocabulary holds a carriage return, which TensorFlow's lookup tables drop; "
+            f"an id of the {name} vocabulary contains a carriage return, which TensorFlow's lookup tables drop; "
             "remove it from the events and prepare the dataset again"
         )
     path = os.path.join(scratch, f"{name}.txt")

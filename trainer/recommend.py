@@ -1,6 +1,6 @@
-"""The recommendation job: the best items for everyone, as sharded Parquet and JSON Lines.
+"""The recommend job: writes the best items of all visitors as sharded Parquet and JSON Lines.
 
-Shapes: V visitors, B visitors of a chunk, I items, K list.
+Shapes: V visitors, I items, K list.
 """
 
 import hashlib
@@ -36,29 +36,26 @@ log = logging.getLogger(__name__)
 
 FORMATS = tuple(ENCODERS)
 SHARD_ENTRIES = 1_000_000
-"""Items of all lists of a shard: of lists of 20, those of 50,000 visitors."""
+"""Recommended items per shard: with lists of 20, a shard has 50,000 visitors."""
 
 _SUMMARY = "recommendations.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is to be written.
-
-    k             items a visitor
-    visitor_ids   whom to answer, in this order; ids that training never saw have no history. None: everyone in the
-                  vocabulary who has one
-    formats       any of `FORMATS`: every shard is written in each
-    """
+    """Which recommendations to write."""
 
     k: int = 20
+    """Items per visitor."""
     visitor_ids: Sequence[str] | None = None
+    """Visitors, in this order; unknown ids get popular items. None: all visitors with a history."""
     formats: Sequence[str] = FORMATS
+    """File formats, of `FORMATS`."""
 
 
 @dataclass(frozen=True)
 class _Audience:
-    """The visitors to answer: V ids, vocabulary indices [V], V histories."""
+    """The visitors to rank for: V ids, vocabulary indices [V], V histories."""
 
     ids: Sequence[str]
     visitor: np.ndarray
@@ -67,7 +64,7 @@ class _Audience:
 
 @dataclass(frozen=True)
 class _Shard:
-    """A stretch of the audience, and the names of its files by format."""
+    """A range of the audience, and the names of its files by format."""
 
     visitors: slice
     files: Mapping[str, str]
@@ -77,8 +74,8 @@ class _Shard:
 
 
 _Rank = Callable[[slice, Callable[[int], object]], ShardLists]
-"""Ranks for a stretch of the audience, and tells after each chunk how many visitors nearer to the end that is, those of
-other workers included."""
+"""Ranks for a range of the audience. After each chunk it calls the second argument with the number of visitors that all
+workers completed since the last call."""
 
 
 def recommend(
@@ -90,17 +87,17 @@ def recommend(
     formats: Sequence[str] = FORMATS,
     data: str | None = None,
 ) -> dict[str, Any]:
-    """Publishes the k best new items of each visitor by a run's best model; see `write_recommendations`.
+    """Publishes the k best new items of each visitor, ranked by a run's best model; see `write_recommendations`.
 
-    Workers of a cluster (see `cluster.read_cluster`) divide the ranking; the chief publishes.
+    The workers of a cluster (see `cluster.read_cluster`) share the ranking; the chief publishes.
 
     Args:
       workdir: directory of the run.
-      output: a directory or URI where nothing stands yet.
-      k: items a visitor.
-      visitors: a file of the ids to answer, one a line; by default everyone who was seen.
-      formats: any of `FORMATS`.
-      data: where the run's dataset lies now; by default where it lay when the run began.
+      output: directory or URI, which must not exist.
+      k: items per visitor.
+      visitors: file of visitor ids, one per line; None: all visitors with a history.
+      formats: file formats, of `FORMATS`.
+      data: the run's dataset, if it has moved since training.
     """
     storage.refuse_existing(output, marker=_SUMMARY)
     request = Request(k=k, visitor_ids=read_visitor_ids(visitors) if visitors else None, formats=formats)
@@ -108,7 +105,7 @@ def recommend(
     with preempt_on_worker_loss(cluster):
         replicas = start_replicas(1, cluster)
         run = open_trained_run(workdir, data, replicas)
-        replicas.wait_for_all()  # all have seen that nothing stands at `output`
+        replicas.wait_for_all()  # every worker has checked `output` before the chief writes there
         summary = write_recommendations(
             run.model,
             run.dataset,
@@ -122,7 +119,7 @@ def recommend(
 
 
 def _model_checksum(run: TrainedRun, workdir: str) -> str:
-    """SHA-256 that stands for the model: of its weights and its settings, some of which count in ranking alone."""
+    """Returns the SHA-256 of the weights and the settings; some settings change only the ranking."""
     content = json.dumps([weights_checksum(workdir, run.step), to_json(run.record.config)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
@@ -138,24 +135,24 @@ def write_recommendations(
 ) -> dict[str, Any]:
     """Publishes the k best new items of each visitor, whole or not at all.
 
-    Every item of a visitor's timeline, up to the end of the dataset, is hidden; where fewer than k items are left, his
-    list is shorter. What a process had finished when it was killed is kept beside the output (see `resumable_output`):
-    the same call goes on from there, and makes the same files.
+    Items of a visitor's own timeline are excluded, so a list is shorter if fewer than k items are left. A killed
+    process leaves its finished shards next to the output (see `resumable_output`); the same call resumes and writes the
+    same files.
 
     Args:
       scorer: ranks the catalogue of the dataset.
-      dataset: whose visitors and timelines.
-      output: a directory or URI where nothing stands yet.
+      dataset: supplies visitors and timelines.
+      output: directory or URI, which must not exist.
       request: k from 1 to I.
-      model_checksum: stands for the scorer: shards of others do not go together with its own.
-      replicas: whose workers share the ranking; the chief publishes.
+      model_checksum: identifies the scorer; shards of different scorers are not mixed.
+      replicas: their workers share the ranking; the chief publishes.
 
     Returns:
-      Counts and the paths of the shards, by format; `recommendations.json` beside them holds the same.
+      Counts and the paths of the shards by format, as in `recommendations.json` next to them.
 
     Raises:
-      FileExistsError: something stands at `output`, or what is unfinished there was asked for otherwise.
-      ValueError: k is out of range, nobody is to be answered, or a score is NaN or infinite.
+      FileExistsError: `output` exists, or holds unfinished shards of another request.
+      ValueError: k is out of range, there are no visitors, or a score is NaN or infinite.
     """
     k, formats = request.k, sorted(set(request.formats))
     if not 1 <= k <= dataset.num_items:
@@ -165,9 +162,9 @@ def write_recommendations(
         storage.refuse_existing(output, marker=_SUMMARY)
     audience = _choose_visitors(dataset, request.visitor_ids)
     if not audience.ids:
-        raise ValueError("there is nobody to recommend to: the list of visitors is empty")
+        raise ValueError("no visitors to recommend to: the list of visitors is empty")
     shard_visitors = max(SHARD_ENTRIES // k, 1)
-    made_of = {
+    inputs = {
         "k": k,
         "formats": formats,
         "dataset": dataset.checksum,
@@ -176,7 +173,7 @@ def write_recommendations(
         "shard_visitors": shard_visitors,
     }
     shards = _divide(len(audience.ids), shard_visitors, formats)
-    unfinished = open_output(output, made_of, marker=_SUMMARY) if is_chief else None
+    unfinished = open_output(output, inputs, marker=_SUMMARY) if is_chief else None
     missing = _find_missing(unfinished, shards, replicas)
     rank = _compile_ranking(scorer, audience, dataset.num_items, k, replicas)
     _write_shards(unfinished, missing, len(audience.ids), rank, dataset)
@@ -191,40 +188,42 @@ def write_recommendations(
     }
     if unfinished is not None:
         unfinished.publish((json.dumps(summary, indent=2) + "\n").encode())
-        told = "recommended up to %d items to each of %d visitors, %d of them unknown, in %d shards of %s at %s"
+        message = "wrote up to %d items for each of %d visitors (%d unknown) in %d shards of %s to %s"
         unknown = summary["visitors_unknown"]
-        log.info(told, k, len(audience.ids), unknown, len(shards), " and ".join(formats), output)
+        log.info(message, k, len(audience.ids), unknown, len(shards), " and ".join(formats), output)
     return summary
 
 
 def read_visitor_ids(path: str) -> list[str]:
-    """The ids of a file, one a line; empty lines are left out, and of an id that comes twice the first counts.
+    """Reads visitor ids, one per line; skips empty lines and repeated ids.
 
     Raises:
-      ValueError: there is no such file.
+      ValueError: the file does not exist.
     """
     if not storage.exists(path):
-        raise ValueError(f"--visitors {path} does not exist; give a file of visitors' ids, one a line")
-    lines = storage.read_bytes(path).decode().split("\n")  # an id may hold what `splitlines` takes for a line's end
+        raise ValueError(f"--visitors {path} does not exist; give a file of visitor ids, one per line")
+    lines = (
+        storage.read_bytes(path).decode().split("\n")
+    )  # `splitlines` would also split at characters that an id may contain
     return list(dict.fromkeys(line.rstrip("\r") for line in lines if line.rstrip("\r")))
 
 
 def visitor_histories(dataset: Dataset) -> Histories:
-    """A history for each visitor of the vocabulary: his whole timeline, all splits, oldest first."""
+    """Returns the whole timeline, all splits, of each visitor in the vocabulary, oldest first."""
     parts = [
         _known_targets(shard, dataset.num_visitors)
         for split in dataset.manifest.splits
         for shard in dataset.shards(split)
     ]
     rows = TimelineRows.concatenate(parts)
-    # stable: events of one moment stay in their order
+    # stable: events with the same timestamp keep their order
     rows = rows[np.lexsort([rows.timestamp_ms, rows.visitor])]
     bounds = np.searchsorted(rows.visitor, np.arange(dataset.num_visitors + 1))
     return Histories.from_rows(rows, bounds[:-1], bounds[1:])
 
 
 def _known_targets(shard: Shard, num_visitors: int) -> TimelineRows:
-    """Each row of a dataset is a target in one split; the context would repeat it."""
+    """Reads the target rows of known visitors; each row is a target in one split and context in others."""
     rows = read_timelines([shard])
     return rows[(rows.is_target == 1) & (rows.visitor < num_visitors)]
 
@@ -235,39 +234,39 @@ def _choose_visitors(dataset: Dataset, visitor_ids: Sequence[str] | None) -> _Au
         visitor = np.flatnonzero(histories.lengths > 0)
         return _Audience([known_ids[index] for index in visitor], visitor, histories.take(visitor))
     index_of = {visitor_id: index for index, visitor_id in enumerate(known_ids)}
-    # unknown visitors are all alike: the first index beyond the vocabulary, where an empty history is put
+    # all unknown visitors share the first index beyond the vocabulary, which gets an empty history
     visitor = np.array([index_of.get(visitor_id, len(known_ids)) for visitor_id in visitor_ids], np.int64)
     with_empty = replace(histories, begins=np.append(histories.begins, 0), ends=np.append(histories.ends, 0))
     return _Audience(list(visitor_ids), visitor, with_empty.take(visitor))
 
 
 def _divide(num_visitors: int, shard_visitors: int, formats: Sequence[str]) -> list[_Shard]:
-    begins = range(0, num_visitors, shard_visitors)
+    starts = range(0, num_visitors, shard_visitors)
     return [
         _Shard(
-            slice(begin, min(begin + shard_visitors, num_visitors)),
-            {form: shard_name("recommendations", number, len(begins), f".{form}") for form in formats},
+            slice(start, min(start + shard_visitors, num_visitors)),
+            {form: shard_name("recommendations", number, len(starts), f".{form}") for form in formats},
         )
-        for number, begin in enumerate(begins)
+        for number, start in enumerate(starts)
     ]
 
 
 def _find_missing(
     unfinished: ResumableOutput | None, shards: Sequence[_Shard], replicas: Replicas | None
 ) -> list[_Shard]:
-    """The shards that are to be written, as the chief finds them."""
+    """Returns the shards that the chief has yet to write; the same list on every worker."""
     is_missing = np.array(
         [unfinished is not None and not unfinished.has(shard.files.values()) for shard in shards], int
     )
     if replicas is not None:
         is_missing = replicas.sum_over_workers(is_missing)
-    return [shard for shard, is_one in zip(shards, is_missing, strict=True) if is_one]
+    return [shard for shard, missing in zip(shards, is_missing, strict=True) if missing]
 
 
 def _write_shards(
     unfinished: ResumableOutput | None, missing: Sequence[_Shard], num_visitors: int, rank: _Rank, dataset: Dataset
 ) -> None:
-    """Ranks for the shards that are missing; the chief, who has the output, writes them."""
+    """Ranks the missing shards on all workers; the chief, which has the output, writes them."""
     item_ids = np.array(dataset.vocabulary(Vocabulary.ITEMS), object)
     num_missing = sum(len(shard) for shard in missing)
     initial, is_shown = num_visitors - num_missing, unfinished is not None
@@ -281,26 +280,26 @@ def _write_shards(
 
 def _compile_ranking(scorer: Scorer, audience: _Audience, num_items: int, k: int, replicas: Replicas | None) -> _Rank:
     size = visitors_at_once(scorer, num_items)
-    # the end of the dataset is the present, for everyone
+    # every visitor is ranked for at the time of the last event in the dataset
     now_ms = np.full(len(audience.ids), audience.history.timestamp_ms.max(initial=0))
 
     @tf.function(input_signature=[query_signature(size)], autograph=False)
     def rank_chunk(queries: Queries) -> TopItems:
         return best_items(scorer, queries, k, num_items)
 
-    def rank(visitors: slice, tell: Callable[[int], object]) -> ShardLists:
+    def rank(visitors: slice, on_progress: Callable[[int], object]) -> ShardLists:
         history = audience.history.take(np.arange(visitors.start, visitors.stop))
         items, scores = np.zeros((len(history), k), np.int64), np.zeros((len(history), k), np.float32)
-        told = 0
+        reported = 0
         for chunk, queries in query_chunks(audience.visitor[visitors], history, now_ms[visitors], size, replicas):
             with translate_divergence_errors():
                 top = rank_chunk(queries)
             count = chunk.stop - chunk.start
             items[chunk], scores[chunk] = top.item[:count].numpy(), top.score[:count].numpy()
-            tell(chunk.stop - told)
-            told = chunk.stop
-        tell(len(history) - told)
-        if replicas is not None:  # each visitor was ranked for by one worker, and has zeros with the others
+            on_progress(chunk.stop - reported)
+            reported = chunk.stop
+        on_progress(len(history) - reported)
+        if replicas is not None:  # one worker ranked for each visitor; the others hold zeros
             items, scores = replicas.sum_over_workers(items), replicas.sum_over_workers(scores)
         return ShardLists(audience.ids[visitors], items, scores)
 

@@ -29,9 +29,9 @@ from trainer.runs.layout import RunLayout
 from trainer.runs.record import RunRecord
 from trainer.trained_run import TrainedRun, open_trained_run
 
-ITEMS = [f"item-{place}" for place in range(8)]
+ITEMS = [f"item-{index}" for index in range(8)]
 
-# Our packages and Keras are barred: the SavedModel must need TensorFlow alone.
+# Imports of our packages and of Keras fail: the SavedModel must need nothing but TensorFlow.
 CLIENT = """
 import json, sys
 for name in ("contract", "preprocessing", "trainer", "keras", "tf_keras"):
@@ -39,7 +39,7 @@ for name in ("contract", "preprocessing", "trainer", "keras", "tf_keras"):
 import tensorflow as tf
 signatures = tf.saved_model.load(sys.argv[1]).signatures
 recommend = signatures["serving_default"](
-    visitor_id=tf.constant(["anna", "bob", "nobody"]), history=tf.constant([["item-1"], [""], [""]]),
+    visitor_id=tf.constant(["anna", "bob", "zoe"]), history=tf.constant([["item-1"], [""], [""]]),
     k=tf.constant(8), exclude_seen=tf.constant(True))
 score = signatures["score"](visitor_id=tf.constant(["anna", "bob"]), item_id=tf.constant(["item-1", "item-2"]))
 similar = signatures["similar_items"](item_id=tf.constant(["item-3"]), k=tf.constant(1))
@@ -70,12 +70,12 @@ def model():
 
 
 def bits(tensor):
-    """Float32 numbers as integers: equal only where every bit is."""
+    """Returns the bits of float32 numbers as integers, for exact comparisons."""
     return tf.bitcast(tensor, tf.int32).numpy()
 
 
 @pytest.mark.integration
-def test_a_moved_export_answers_in_a_process_with_tensorflow_alone_bit_for_bit_as_the_model(dataset, model, tmp_path):
+def test_a_moved_export_needs_only_tensorflow_and_equals_the_model_bit_for_bit(dataset, model, tmp_path):
     export_model(model, dataset, str(tmp_path / "export"))
     moved = tmp_path / "elsewhere" / "renamed"
     moved.parent.mkdir()
@@ -92,8 +92,8 @@ def test_a_moved_export_answers_in_a_process_with_tensorflow_alone_bit_for_bit_a
         shown = [name for name in names if name]
         served = answer["score"][row][: len(shown)]
         assert served == [expected[row, ITEMS.index(name)] for name in shown]
-    assert answer["item_id"][0][-1] == ""  # anna has seen item-1, which leaves seven
-    assert answer["item_id"][2] == ITEMS  # nobody knows this visitor: popular items
+    assert answer["item_id"][0][-1] == ""  # anna has seen item-1, so seven are left
+    assert answer["item_id"][2] == ITEMS  # an unknown visitor gets popular items
     pairs = tf.function(model.pair_scores)(tf.constant([0, 1], tf.int64), tf.constant([1, 2], tf.int64))
     assert answer["pairs"] == bits(pairs).tolist()
     assert answer["similar"] in ITEMS
@@ -101,14 +101,14 @@ def test_a_moved_export_answers_in_a_process_with_tensorflow_alone_bit_for_bit_a
 
 
 def test_weights_are_variables_and_not_constants_of_the_graph(dataset, tmp_path):
-    """A graph beyond 2 GB cannot be saved at all."""
+    """Graphs above 2 GB cannot be saved."""
     large = DotModel(np.zeros((2, 50_000)), np.zeros((8, 50_000)), np.zeros(8))  # 2 MB
     summary = export_model(large, dataset, str(tmp_path / "export"))
     assert os.path.getsize(tmp_path / "export" / "saved_model.pb") < 500_000
     assert summary["bytes"] > 2_000_000
 
 
-def test_the_summary_tells_what_was_published(dataset, model, tmp_path):
+def test_the_summary_describes_the_export(dataset, model, tmp_path):
     output = str(tmp_path / "export")
     summary = export_model(model, dataset, output)
     assert (summary["output"], summary["items"], summary["visitors"]) == (output, 8, 2)
@@ -133,7 +133,7 @@ def test_a_failure_while_saving_leaves_nothing(dataset, model, tmp_path, monkeyp
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_card_is_published_with_the_rest_or_not_at_all(dataset, model, tmp_path, monkeypatch):
+def test_the_card_is_published_with_the_model_or_not_at_all(dataset, model, tmp_path, monkeypatch):
     output = tmp_path / "export"
     summary = export_model(model, dataset, str(output), card="# Größe")
     assert (output / "assets.extra" / "model_card.md").read_text() == "# Größe"
@@ -169,7 +169,7 @@ def run(dataset, model):
     return TrainedRun(record, dataset, model, step=6)
 
 
-def test_a_card_lies_in_an_export_to_a_store_and_its_example_runs(dataset, model, run, tmp_path):
+def test_an_export_to_a_store_has_a_card_whose_example_runs(dataset, model, run, tmp_path):
     days = {"1970-01-02": {}, "1970-01-01": {}}
     storage.write_bytes(DatasetLayout(dataset.root).statistics, json.dumps({"events": {"by_day": days}}).encode())
     card = describe_run("memory://cards/run", run)
@@ -183,21 +183,21 @@ def test_a_card_lies_in_an_export_to_a_store_and_its_example_runs(dataset, model
         storage.write_bytes(f"{export}/{name}", storage.read_bytes(f"memory://cards/export/1/{name}"))
     storage.remove("memory://cards")
     names = {"EXPORT": str(export)}
-    exec(card.split("```python\n")[1].split("```")[0], names)  # what the card tells its reader to run
-    shown = names["answer"]["item_id"].numpy()[0].tolist()
-    assert len(shown) == 5
-    assert not {b"item-0", b"item-1"} & set(shown), "the history is hidden"
+    exec(card.split("```python\n")[1].split("```")[0], names)  # the example of the card
+    answer = names["answer"]["item_id"].numpy()[0].tolist()
+    assert len(answer) == 5
+    assert not {b"item-0", b"item-1"} & set(answer), "items of the history are excluded"
 
 
 def test_only_an_evaluation_of_the_exported_checkpoint_is_in_its_card(run, tmp_path, caplog):
-    nobody = {"returning_visitors": {"protocol": "new items", "primary": "a", "rankings": {"a": None}}}
-    figures = {"split": "test", "notes": [], "protocols": nobody, "ratings": None}
+    protocols = {"returning_visitors": {"protocol": "new items", "primary": "a", "rankings": {"a": None}}}
+    figures = {"split": "test", "notes": [], "protocols": protocols, "ratings": None}
     path = RunLayout(str(tmp_path)).evaluation(Split.TEST)
-    for step, is_told in ((6, True), (5, False), (None, False)):  # None: of an earlier version
+    for step, is_included in ((6, True), (5, False), (None, False)):  # None: written by an earlier version
         storage.write_bytes(path, json.dumps({"step": step, **figures}).encode())
         card = describe_run(str(tmp_path), run)
-        assert ("### Returning visitors (test)" in card, "**Not measured.**" in card) == (is_told, not is_told)
-    assert "evaluation-test.json is of another checkpoint than that of step 6" in caplog.text
+        assert ("### Returning visitors (test)" in card, "**Not measured.**" in card) == (is_included, not is_included)
+    assert "evaluation-test.json is excluded from the model card" in caplog.text
 
     storage.write_bytes(path, b"{")
     with pytest.raises(ValueError, match=r"evaluation-test.json is damaged .*; evaluate the run again"):
@@ -206,21 +206,21 @@ def test_only_an_evaluation_of_the_exported_checkpoint_is_in_its_card(run, tmp_p
 
 def test_a_diverged_model_is_not_exported(dataset, model, tmp_path):
     model.vectors.assign(tf.fill([8, 16], np.nan))
-    with pytest.raises(ValueError, match="item_vectors:0 holds weights that are not finite"):
+    with pytest.raises(ValueError, match="item_vectors:0 contains NaN or infinite weights"):
         export_model(model, dataset, str(tmp_path / "export"))
     assert not (tmp_path / "export").exists()
 
 
 def test_ids_that_lookup_tables_would_change_are_refused(model, tmp_path):
     dataset = build_dataset(str(tmp_path / "dataset"), train=[("anna", "a\rb")], visitors=["anna"], items=["a\rb"])
-    with pytest.raises(ValueError, match="items vocabulary holds a carriage return"):
+    with pytest.raises(ValueError, match="items vocabulary contains a carriage return"):
         export_model(model, dataset, str(tmp_path / "export"))
 
 
 def trained_models(num_frequent=2):
-    """One of each kind that runs train, with made-up weights for 2 visitors and 8 items and a bucket of each.
+    """Every kind of trained model, with random weights for 2 visitors, 8 items and an unknown bucket of each.
 
-    So many of the visitors have vectors of their own in the towers.
+    In the towers, `num_frequent` visitors have their own vectors.
     """
     generator = np.random.default_rng(1)
 
@@ -251,15 +251,15 @@ def test_every_kind_of_trained_model_is_served_bit_for_bit(dataset, model, tmp_p
     export_model(model, dataset, str(tmp_path / "export"))
     signatures = tf.saved_model.load(str(tmp_path / "export")).signatures
     answer = signatures["recommend"](
-        visitor_id=tf.constant(["bob", "nobody"]),
+        visitor_id=tf.constant(["bob", "zoe"]),
         history=tf.constant([["item-1", "item-2"], ["", "item-5"]]),
         k=tf.constant(8),
         exclude_seen=tf.constant(False),
     )
-    places = [[ITEMS.index(name.decode()) for name in row] for row in answer["item_id"].numpy()]
-    # shapes left open, as they are served: to fixed ones TensorFlow fits the towers' sums, which then round otherwise
+    indices = [[ITEMS.index(name.decode()) for name in row] for row in answer["item_id"].numpy()]
+    # open shapes, as in serving: with fixed shapes TensorFlow sums in another order, which rounds differently
     own_scores = tf.function(model.catalogue_scores, input_signature=[query_signature(None)])
-    expected = tf.gather(own_scores(queries_of([1, 2], [[1, 2], [5]])), places, batch_dims=1)
+    expected = tf.gather(own_scores(queries_of([1, 2], [[1, 2], [5]])), indices, batch_dims=1)
     np.testing.assert_array_equal(bits(answer["score"]), bits(expected))
     pairs = signatures["score"](visitor_id=tf.constant(["bob", "bob"]), item_id=tf.constant(["item-4", "?"]))["score"]
     own = tf.function(model.pair_scores)(tf.constant([1, 1], tf.int64), tf.constant([4, 8], tf.int64))
@@ -267,31 +267,31 @@ def test_every_kind_of_trained_model_is_served_bit_for_bit(dataset, model, tmp_p
 
 
 @pytest.mark.parametrize("preset", ["mf", "nn"])
-def test_a_trained_preset_serves_a_visitor_never_seen_from_two_items_as_its_model_ranks(preset, tmp_path):
+def test_a_trained_preset_ranks_for_an_unknown_visitor_with_two_items_as_its_model_does(preset, tmp_path):
     board = checkerboard_dataset(str(tmp_path / "board"))
     run_training(make_config(preset, "epochs=15"), board, tmp_path / "run")
     export(workdir=str(tmp_path / "run"), output=str(tmp_path / "export"))
     recommend = tf.saved_model.load(str(tmp_path / "export")).signatures["recommend"]
     answer = recommend(
-        visitor_id=tf.constant(["nobody", "nobody"]),
+        visitor_id=tf.constant(["zoe", "zoe"]),
         history=tf.constant([["i0", "i2"], ["i3", "i1"]]),
         k=tf.constant(18),
         exclude_seen=tf.constant(True),
     )
-    places = np.array([[int(name.decode().removeprefix("i")) for name in row] for row in answer["item_id"].numpy()])
-    # who touched two even items gets the eight other even ones before any odd one, and the other way round
-    assert (places[:, :8] % 2).tolist() == [[0] * 8, [1] * 8]
-    assert [sorted(row) for row in places.tolist()] == [sorted({*range(20)} - {0, 2}), sorted({*range(20)} - {3, 1})]
+    indices = np.array([[int(name.decode().removeprefix("i")) for name in row] for row in answer["item_id"].numpy()])
+    # a visitor with two even items gets the eight other even ones before any odd one, and vice versa
+    assert (indices[:, :8] % 2).tolist() == [[0] * 8, [1] * 8]
+    assert [sorted(row) for row in indices.tolist()] == [sorted({*range(20)} - {0, 2}), sorted({*range(20)} - {3, 1})]
 
     model = open_trained_run(str(tmp_path / "run")).model
     own_scores = tf.function(model.catalogue_scores, input_signature=[query_signature(None)])
     expected = own_scores(queries_of([board.num_visitors] * 2, [[0, 2], [3, 1]]))
-    np.testing.assert_array_equal(bits(answer["score"]), bits(tf.gather(expected, places, batch_dims=1)))
+    np.testing.assert_array_equal(bits(answer["score"]), bits(tf.gather(expected, indices, batch_dims=1)))
     assert (np.diff(answer["score"].numpy(), axis=1) <= 0).all()
 
 
-def test_histories_with_events_are_served_the_scores_that_the_evaluator_ranks_by(tmp_path):
-    """Random timelines of all kinds over five weeks, half of them before the cut: the next items of the other half."""
+def test_histories_with_events_get_the_scores_of_the_evaluator(tmp_path):
+    """Random events of all kinds over five weeks; the later half is ranked for."""
     generator = np.random.default_rng(3)
     moments = np.sort(generator.integers(0, 35 * 24 * 60 * 60 * 1000, 90)).tolist()
     events = [
@@ -318,24 +318,24 @@ def test_histories_with_events_are_served_the_scores_that_the_evaluator_ranks_by
         k=tf.constant(8),
         exclude_seen=tf.constant(False),
     )
-    places = [[ITEMS.index(name.decode()) for name in row] for row in answer["item_id"].numpy()]
-    np.testing.assert_array_equal(bits(answer["score"]), bits(tf.gather(expected, places, batch_dims=1)))
-    # the kinds and the ages tell: as views of this moment the same histories score otherwise
+    indices = [[ITEMS.index(name.decode()) for name in row] for row in answer["item_id"].numpy()]
+    np.testing.assert_array_equal(bits(answer["score"]), bits(tf.gather(expected, indices, batch_dims=1)))
+    # kinds and ages matter: as views at this moment, the same histories have other scores
     plain = towers.catalogue_scores(Queries.of_items(queries.visitor, queries.history, queries.history_length))
     assert not np.allclose(plain, expected, atol=0.1)
 
 
-def test_towers_answer_a_visitor_never_seen_by_his_history_and_without_one_by_what_is_popular(dataset, tmp_path):
+def test_towers_rank_for_an_unknown_visitor_by_history_and_without_one_by_popularity(dataset, tmp_path):
     towers = trained_models(num_frequent=0)[-1]
     export_model(towers, dataset, str(tmp_path / "export"))
     answer = tf.saved_model.load(str(tmp_path / "export")).signatures["recommend"](
-        visitor_id=tf.constant(["nobody", "anna", "nobody", "nobody"]),
+        visitor_id=tf.constant(["zoe", "anna", "zoe", "zoe"]),
         history=tf.constant([["item-1", "item-2"], ["item-1", "item-2"], ["item-5", ""], ["", "never sold"]]),
         k=tf.constant(8),
         exclude_seen=tf.constant(True),
     )
     by_first, by_known, by_other, by_none = [[name.decode() for name in row] for row in answer["item_id"].numpy()]
-    assert by_first == by_known  # a visitor is his history
+    assert by_first == by_known  # the history alone determines the list
     assert set(by_first) == set(ITEMS) - {"item-1", "item-2"} | {""}
     assert by_first[:3] != by_other[:3]
     assert by_none == ITEMS

@@ -35,7 +35,7 @@ def dataset(tmp_path):
 
 @pytest.fixture
 def model():
-    """Anna likes c, d, b, a; bob d, c, b, a; whoever is unknown gets a, b, c, d."""
+    """Ranks c, d, b, a for anna; d, c, b, a for bob; a, b, c, d for unknown visitors."""
     visitors, items = np.array([[1, 0], [0, 1], [0, 0]]), np.array([[1, 1], [2, 2], [9, 8], [8, 9]])
     return DotModel(visitors, items, np.array([0.4, 0.3, 0.2, 0.1]))
 
@@ -53,18 +53,18 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_histories_hold_each_event_once_in_order_of_time(dataset):
+def test_histories_hold_each_event_once_in_time_order(dataset):
     histories = visitor_histories(dataset)
-    # index 4 is the bucket of unknown items; the third visitor has no event in this dataset
+    # index 4 is the out-of-vocabulary bucket; the third visitor has no events
     assert histories.padded(0, 3)[0].tolist() == [[0, 1, 4, 0], [3, 0, 0, 0], [0, 0, 0, 0]]
     assert histories.lengths.tolist() == [4, 2, 0]
 
 
-def test_everyone_with_a_history_gets_new_items_best_first(dataset, model, tmp_path):
+def test_all_visitors_with_a_history_get_new_items_best_first(dataset, model, tmp_path):
     summary = write(model, dataset, tmp_path / "out", k=2)
     rows = lines(tmp_path / "out" / "recommendations-00000-of-00001.jsonl")
     assert [row["visitor_id"] for row in rows] == ["anna", "bob"]
-    # anna has seen a and b; bob d in training and a in the test window
+    # anna has seen a and b; bob has seen d in training and a in the test window
     assert [[item["item_id"] for item in row["items"]] for row in rows] == [["c", "d"], ["c", "b"]]
     assert rows[0]["items"][0]["score"] == np.float32(9.2)
     assert (summary["visitors"], summary["visitors_unknown"], summary["k"]) == (2, 0, 2)
@@ -72,17 +72,17 @@ def test_everyone_with_a_history_gets_new_items_best_first(dataset, model, tmp_p
     assert json.loads((tmp_path / "out" / "recommendations.json").read_text()) == summary
 
 
-def test_a_list_is_shorter_where_too_few_items_are_left(dataset, model, tmp_path):
+def test_a_list_is_shorter_if_too_few_items_are_left(dataset, model, tmp_path):
     write(model, dataset, tmp_path / "out", k=4)
     rows = lines(tmp_path / "out" / "recommendations-00000-of-00001.jsonl")
     assert [len(row["items"]) for row in rows] == [2, 2]
 
 
-def test_parquet_holds_what_json_lines_hold(dataset, model, tmp_path):
-    summary = write(model, dataset, tmp_path / "out", 4, ["nobody", "bob"], ["parquet", "jsonl"])
+def test_parquet_and_json_lines_hold_the_same_lists(dataset, model, tmp_path):
+    summary = write(model, dataset, tmp_path / "out", 4, ["zoe", "bob"], ["parquet", "jsonl"])
     (table,), (text,) = summary["files"]["parquet"], summary["files"]["jsonl"]
-    rows, of_text = pq.read_table(table).to_pylist(), lines(Path(text))
-    assert [row["visitor_id"] for row in rows] == ["nobody", "bob"]
+    rows, parsed = pq.read_table(table).to_pylist(), lines(Path(text))
+    assert [row["visitor_id"] for row in rows] == ["zoe", "bob"]
     assert [row["item_id"] for row in rows] == [["a", "b", "c", "d"], ["c", "b"]]
     assert rows == [
         {
@@ -90,14 +90,14 @@ def test_parquet_holds_what_json_lines_hold(dataset, model, tmp_path):
             "item_id": [item["item_id"] for item in row["items"]],
             "score": [item["score"] for item in row["items"]],
         }
-        for row in of_text
+        for row in parsed
     ]
 
 
-def test_visitors_asked_for_are_answered_in_their_order_and_unknown_ones_with_popular_items(dataset, model, tmp_path):
-    summary = write(model, dataset, tmp_path / "out", 3, ["nobody", "bob"])
+def test_requested_visitors_keep_their_order_and_unknown_ones_get_popular_items(dataset, model, tmp_path):
+    summary = write(model, dataset, tmp_path / "out", 3, ["zoe", "bob"])
     rows = lines(tmp_path / "out" / "recommendations-00000-of-00001.jsonl")
-    assert [row["visitor_id"] for row in rows] == ["nobody", "bob"]
+    assert [row["visitor_id"] for row in rows] == ["zoe", "bob"]
     assert [item["item_id"] for item in rows[0]["items"]] == ["a", "b", "c"]
     assert summary["visitors_unknown"] == 1
 
@@ -106,11 +106,11 @@ FIVE = ["anna", "bob", "x", "y", "z"]
 
 
 @pytest.fixture
-def two_a_shard(monkeypatch):
-    monkeypatch.setattr(job, "SHARD_ENTRIES", 2)  # lists of one item
+def two_per_shard(monkeypatch):
+    monkeypatch.setattr(job, "SHARD_ENTRIES", 2)  # two lists of one item
 
 
-def test_many_visitors_are_divided_into_shards(dataset, model, tmp_path, two_a_shard):
+def test_many_visitors_are_divided_into_shards(dataset, model, tmp_path, two_per_shard):
     summary = write(model, dataset, tmp_path / "out", 1, FIVE)
     names = [f"recommendations-{shard:05d}-of-00003.jsonl" for shard in range(3)]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*names, "recommendations.json"]
@@ -120,13 +120,13 @@ def test_many_visitors_are_divided_into_shards(dataset, model, tmp_path, two_a_s
 
 
 @pytest.mark.parametrize("k", [0, 5])
-def test_a_k_outside_the_catalogue_is_refused(dataset, model, tmp_path, k):
+def test_a_k_above_the_catalogue_size_or_below_1_is_refused(dataset, model, tmp_path, k):
     with pytest.raises(ValueError, match="k must be from 1 to 4"):
         write(model, dataset, tmp_path / "out", k)
 
 
-def test_nobody_to_answer_is_refused(dataset, model, tmp_path):
-    with pytest.raises(ValueError, match="nobody to recommend to"):
+def test_an_empty_list_of_visitors_is_refused(dataset, model, tmp_path):
+    with pytest.raises(ValueError, match="no visitors to recommend to"):
         write(model, dataset, tmp_path / "out", 1, [])
 
 
@@ -144,7 +144,7 @@ def test_earlier_recommendations_are_not_replaced(dataset, model, tmp_path):
 
 
 class OneOfTwoWorkers:
-    """The other worker's part is left zero."""
+    """Replicas without the other worker, whose part stays zero."""
 
     workers = 2
 
@@ -160,34 +160,34 @@ def test_the_progress_of_each_worker_ends_at_all_visitors(dataset, model, monkey
     monkeypatch.setattr(job, "visitors_at_once", lambda *_: 2)
     audience = job._choose_visitors(dataset, FIVE)
     rank = job._compile_ranking(model, audience, len(ITEMS), 1, OneOfTwoWorkers(worker))
-    told = []
-    rank(slice(0, 5), told.append)
-    # of the chunks 0-1, 2-3 and 4 the chief ranks the first and the last
-    assert told == ([2, 3, 0] if worker == 0 else [4, 1])
+    progress = []
+    rank(slice(0, 5), progress.append)
+    # the chief ranks the first and the last of the chunks 0-1, 2-3 and 4
+    assert progress == ([2, 3, 0] if worker == 0 else [4, 1])
 
 
 @pytest.fixture
-def interrupted(dataset, model, tmp_path, two_a_shard, monkeypatch):
-    """Two of three shards of an output; the second was half-written when it ended."""
+def interrupted(dataset, model, tmp_path, two_per_shard, monkeypatch):
+    """Interrupts a command while it writes the second of three shards; returns the shards ranked from then on."""
     ranked = []
     compile_ranking = job._compile_ranking
 
     def compile_counting(*arguments):
         rank = compile_ranking(*arguments)
 
-        def count(visitors, tell):
+        def count(visitors, on_progress):
             ranked.append(visitors.start // 2)
-            return rank(visitors, tell)
+            return rank(visitors, on_progress)
 
         return count
 
     monkeypatch.setattr(job, "_compile_ranking", compile_counting)
-    written = job.storage.write_bytes
+    write_bytes = job.storage.write_bytes
 
     def write_half(path, content):
-        written(path, content)
+        write_bytes(path, content)
         if path.endswith("00001-of-00003.jsonl"):
-            written(path, content[:10])
+            write_bytes(path, content[:10])
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -199,22 +199,22 @@ def interrupted(dataset, model, tmp_path, two_a_shard, monkeypatch):
     return ranked
 
 
-def test_an_interrupted_command_goes_on_with_the_shards_that_are_not_finished(
-    dataset, model, tmp_path, two_a_shard, interrupted
+def test_an_interrupted_command_resumes_with_the_unfinished_shards(
+    dataset, model, tmp_path, two_per_shard, interrupted
 ):
     (tmp_path / "out.partial" / "recommendations-00002-of-00003.jsonl.partial-123").write_bytes(b"torn")
     summary = write(model, dataset, tmp_path / "out", 1, FIVE)
     assert interrupted == [1, 2]
     whole = write(model, dataset, tmp_path / "whole", 1, FIVE)
-    of_both = [contents(tmp_path / name) for name in ("out", "whole")]
-    for files in of_both:
+    resumed, uninterrupted = (contents(tmp_path / name) for name in ("out", "whole"))
+    for files in (resumed, uninterrupted):
         files.pop("recommendations.json")  # names the output
-    assert of_both[0] == of_both[1]
+    assert resumed == uninterrupted
     assert summary | {"output": 0, "files": 0} == whole | {"output": 0, "files": 0}
     assert not (tmp_path / "out.partial").exists()
 
 
-def test_a_finished_shard_that_was_damaged_since_is_made_again(dataset, model, tmp_path, interrupted):
+def test_a_damaged_shard_is_written_again(dataset, model, tmp_path, interrupted):
     (tmp_path / "out.partial" / "recommendations-00000-of-00003.jsonl").write_bytes(b"{}")
     write(model, dataset, tmp_path / "out", 1, FIVE)
     assert interrupted == [0, 1, 2]
@@ -229,7 +229,7 @@ def test_a_finished_shard_that_was_damaged_since_is_made_again(dataset, model, t
         ({"formats": ["parquet"]}, r"formats: \['jsonl'\], now \['parquet'\]"),
     ],
 )
-def test_an_interrupted_command_does_not_go_on_as_another(
+def test_another_command_does_not_resume_an_interrupted_one(
     dataset, model, tmp_path, interrupted, monkeypatch, changed, difference
 ):
     before = contents(tmp_path / "out.partial")
@@ -238,15 +238,15 @@ def test_an_interrupted_command_does_not_go_on_as_another(
     assert contents(tmp_path / "out.partial") == before
 
 
-def test_a_directory_in_the_way_of_the_unfinished_one_is_left_alone(dataset, model, tmp_path):
+def test_a_directory_at_the_path_of_the_unfinished_output_is_left_alone(dataset, model, tmp_path):
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "mine").write_text("kept")
-    with pytest.raises(FileExistsError, match="in the way"):
+    with pytest.raises(FileExistsError, match="exists and is not an unfinished output"):
         write(model, dataset, tmp_path / "out", 1)
     assert contents(tmp_path / "out.partial") == {"mine": b"kept"}
 
 
-def test_an_object_store_has_its_unfinished_files_where_they_stay(dataset, model, two_a_shard, interrupted):
+def test_an_object_store_holds_unfinished_files_at_their_final_path(dataset, model, two_per_shard, interrupted):
     out = "memory://bucket/out"
     job.storage.remove("memory://bucket")
     write(model, dataset, out, 1, FIVE)
@@ -264,13 +264,13 @@ from tests.trainer.tiny_runs import make_config
 from trainer import recommend as job
 from trainer.data.dataset import open_dataset
 
-job.SHARD_ENTRIES = 20  # ten visitors a shard
+job.SHARD_ENTRIES = 20  # ten visitors per shard
 compile_ranking = job._compile_ranking
 def compile_slow(*arguments):
     rank = compile_ranking(*arguments)
-    def slow(visitors, tell):
+    def slow(visitors, on_progress):
         time.sleep(float(sys.argv[3]))
-        return rank(visitors, tell)
+        return rank(visitors, on_progress)
     return slow
 job._compile_ranking = compile_slow
 dataset, vectors = open_dataset(sys.argv[1]), np.random.default_rng(0).normal(size=(24, 8))
@@ -281,9 +281,16 @@ job.write_recommendations(model, dataset, sys.argv[2], request, model_checksum="
 
 
 @pytest.mark.integration
-def test_a_killed_command_goes_on_to_the_same_files(dataset, tmp_path):
-    def start(output, seconds_a_shard):
-        command = [sys.executable, "-c", SLOW, str(tmp_path / "dataset"), str(tmp_path / output), str(seconds_a_shard)]
+def test_a_killed_command_resumes_and_writes_the_same_files(dataset, tmp_path):
+    def start(output, seconds_per_shard):
+        command = [
+            sys.executable,
+            "-c",
+            SLOW,
+            str(tmp_path / "dataset"),
+            str(tmp_path / output),
+            str(seconds_per_shard),
+        ]
         return subprocess.Popen(command)
 
     process, record = start("out", 0.2), tmp_path / "out.partial" / "_unfinished"
@@ -295,12 +302,12 @@ def test_a_killed_command_goes_on_to_the_same_files(dataset, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=60)
     finished = json.loads(record.read_text())["finished"]
-    assert len(finished) < 40  # two files a shard
+    assert len(finished) < 40  # two files per shard
     written = {name: os.stat(tmp_path / "out.partial" / name).st_mtime_ns for name in finished}
     assert not (tmp_path / "out").exists()
 
-    for again in (start("out", 0), start("whole", 0)):
-        assert again.wait(timeout=300) == 0
+    for process in (start("out", 0), start("whole", 0)):
+        assert process.wait(timeout=300) == 0
     assert {name: os.stat(tmp_path / "out" / name).st_mtime_ns for name in finished} == written
     files, expected = contents(tmp_path / "out"), contents(tmp_path / "whole")
     assert len(files) == 41
@@ -308,13 +315,13 @@ def test_a_killed_command_goes_on_to_the_same_files(dataset, tmp_path):
         assert files[name] == expected[name]
 
 
-def test_a_visitor_file_has_one_id_a_line_and_each_counts_once(tmp_path):
+def test_a_visitor_file_has_one_id_per_line_and_repeats_are_skipped(tmp_path):
     path = tmp_path / "visitors.txt"
     path.write_bytes("bob\r\nänna b\n\nbob\nlast\u2028one".encode())
     assert read_visitor_ids(str(path)) == ["bob", "änna b", "last\u2028one"]
 
 
-def test_a_setting_that_changes_the_ranking_alone_makes_another_model(monkeypatch):
+def test_a_setting_that_only_changes_the_ranking_changes_the_checksum_of_the_model(monkeypatch):
     monkeypatch.setattr(job, "weights_checksum", lambda workdir, step: f"of {workdir} at {step}")
     runs = [
         TrainedRun(SimpleNamespace(config=make_config("nn", f"model.return_bonus={bonus}")), None, None, step=6)

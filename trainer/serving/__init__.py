@@ -1,1 +1,1 @@
-"""The exported model and recommendation files."""
+"""The exported model, its card, and the files of recommendations."""

@@ -1,6 +1,6 @@
-"""The module that is exported: a trained model behind raw ids.
+"""The exported module: a trained model that takes and returns raw ids.
 
-It ranks through the same functions as the evaluator, so that what is served is what was measured.
+It ranks with the functions of the evaluator, so the served lists are the measured ones.
 
 Shapes: B queries, H history, K list, I items of the vocabulary, D embedding.
 """
@@ -19,10 +19,10 @@ _EXCLUDE_SEEN = tf.TensorSpec([], tf.bool, "exclude_seen")
 
 
 class ServingModel(tf.Module):
-    """Answers by id; ids that training never saw are answered, not refused.
+    """Signatures that take ids; unknown ids are allowed.
 
-    An unknown visitor is answered from his history by models that can, else as the model answers visitors it does not
-    know, by popular items; an unknown item is left out of histories and has popular items as its similar ones.
+    For an unknown visitor, some models rank by the history, the others by popularity. Unknown items in a history are
+    ignored; the items similar to an unknown item are the popular ones.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class ServingModel(tf.Module):
         items_file: str,
         items: VocabularyInfo,
     ):
-        """Takes local vocabulary files, one id a line; they become assets of the SavedModel."""
+        """Loads local vocabulary files, one id per line, which become assets of the SavedModel."""
         super().__init__()
         self._model = model
         self._num_items = items.size
@@ -46,18 +46,18 @@ class ServingModel(tf.Module):
     def recommend(
         self, visitor_id: tf.Tensor, history: tf.Tensor, k: tf.Tensor, exclude_seen: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """The K best items for each visitor, of the whole catalogue.
+        """Ranks the whole catalogue and returns the K best items for each visitor.
 
         Args:
-          visitor_id: [B] string; '' or any unknown id: a visitor known by his history alone.
-          history: [B, H] string, the items he has touched, oldest first; '' is padding. What is to be hidden must be
-            given: the model keeps no timelines, not even those it was trained on. A model that looks at kinds and times
-            of events takes all of them for views of this very moment; `recommend_events` is told them.
+          visitor_id: [B] string; '' or any other unknown id for a visitor with a history alone.
+          history: [B, H] string, the visitor's items, oldest first; '' is padding. It must contain all items to
+            exclude: the model does not store timelines. Models that use kinds and times of events treat every entry as
+            a view at this moment; use `recommend_events` to pass them.
           k: from 1 to I.
-          exclude_seen: hide the items of `history`.
+          exclude_seen: exclude the items of `history`.
 
         Returns:
-          `item_id` [B, K] string, best first, and `score` [B, K] float32, comparable within a row. Where fewer than K
+          `item_id` [B, K] string, best first, and `score` [B, K] float32, comparable within a row. If fewer than K
           items are left, the rest is '' with a score of -inf.
         """
         zeros = tf.zeros(tf.shape(history), tf.int64)
@@ -83,11 +83,15 @@ class ServingModel(tf.Module):
         k: tf.Tensor,
         exclude_seen: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
-        """The same for histories of which kinds and times are known, as the evaluator knows them.
+        """Like `recommend`, with the kinds and times of the events in the history, as in the evaluation.
 
         Args:
-          history_event: [B, H] string: what was done with each item, one of EVENT_KINDS; anything beside ''.
-          history_age_ms: [B, H] int64: milliseconds from then to now, at least 0; anything beside ''.
+          visitor_id: as in `recommend`.
+          history: as in `recommend`.
+          history_event: [B, H] string, the kind of each event, one of EVENT_KINDS; ignored at padding.
+          history_age_ms: [B, H] int64, milliseconds since each event, at least 0; ignored at padding.
+          k: as in `recommend`.
+          exclude_seen: as in `recommend`.
         """
         shapes = [_check_shape(history_event, history, "event"), _check_shape(history_age_ms, history, "age_ms")]
         with tf.control_dependencies(shapes):
@@ -111,7 +115,7 @@ class ServingModel(tf.Module):
         autograph=False,
     )
     def score(self, visitor_id: tf.Tensor, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`score` [B] float32 of each pair of visitor_id [B] and item_id [B]."""
+        """Returns `score` [B] float32 for pairs of visitor_id [B] and item_id [B]."""
         visitor, item = self._visitor_index.lookup(visitor_id), self._item_index.lookup(item_id)
         return {"score": self._model.pair_scores(visitor, item)}
 
@@ -119,18 +123,18 @@ class ServingModel(tf.Module):
         input_signature=[tf.TensorSpec([None], tf.string, "item_id"), tf.TensorSpec([], tf.int32, "k")], autograph=False
     )
     def similar_items(self, item_id: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The K items most like each of item_id [B], itself left out; `score` is the cosine of their vectors.
+        """Returns the K items most similar to each of item_id [B], by the cosine of their vectors (`score`).
 
-        An unknown item has the most popular items, with a score of 0. Otherwise as `recommend`.
+        The item itself is excluded. For an unknown item, returns the most popular items with a score of 0.
         """
         item = self._item_index.lookup(item_id)
         is_known = item < self._num_items
         vectors = self._model.item_vectors()
-        chosen = tf.gather(vectors, tf.where(is_known, item, 0))
-        # lengths divide the products: [I, D] normalized vectors would be made anew for every request
-        lengths = tf.norm(chosen, axis=1)[:, None] * tf.norm(vectors, axis=1)
-        cosine = tf.math.divide_no_nan(tf.matmul(chosen, vectors, transpose_b=True), lengths)
-        # equal scores come in the order of the vocabulary: most popular first
+        selected = tf.gather(vectors, tf.where(is_known, item, 0))
+        # dividing the products by the norms avoids [I, D] normalised vectors for every request
+        lengths = tf.norm(selected, axis=1)[:, None] * tf.norm(vectors, axis=1)
+        cosine = tf.math.divide_no_nan(tf.matmul(selected, vectors, transpose_b=True), lengths)
+        # ties are in vocabulary order: most popular first
         scores = tf.where(is_known[:, None], cosine, 0.0)
         with tf.control_dependencies([self._check_k(k)]):
             return self._answer(top_k(hide(scores, item[:, None], tf.ones_like(item)), k))
@@ -145,14 +149,14 @@ class ServingModel(tf.Module):
         return tf.debugging.Assert((k >= 1) & (k <= self._num_items), [message, k])
 
     def _queries(self, visitor_id: tf.Tensor, history: tf.Tensor, event: tf.Tensor, age_ms: tf.Tensor) -> Queries:
-        """For histories of ids, kinds of events and ages, all [B, H]; the moment is 0, and what was lies before it."""
+        """Builds queries from ids, kinds and ages of events, all [B, H]; the present is 0, past times are negative."""
         same_size = tf.debugging.assert_equal(
             tf.shape(visitor_id)[0],
             tf.shape(history)[0],
-            message="history must have a row for each visitor_id; give '' where there is none",
+            message="history must have a row for each visitor_id; use '' for an empty history",
         )
         is_padding = history == ""
-        # clients that pad on the left, or leave out an item in the middle, mean the same
+        # padding may also be on the left or in the middle
         order = tf.argsort(tf.cast(is_padding, tf.int32), axis=1, stable=True)
         with tf.control_dependencies([same_size]):
             columns = (self._item_index.lookup(history), event, -age_ms)
@@ -167,18 +171,18 @@ class ServingModel(tf.Module):
         )
 
     def _answer(self, top: TopItems) -> dict[str, tf.Tensor]:
-        is_shown = top.score > -float("inf")
-        return {"item_id": tf.where(is_shown, self._item_id.lookup(top.item), ""), "score": top.score}
+        is_item = top.score > -float("inf")
+        return {"item_id": tf.where(is_item, self._item_id.lookup(top.item), ""), "score": top.score}
 
 
 def _check_shape(column: tf.Tensor, history: tf.Tensor, name: str) -> tf.Operation:
-    message = f"history_{name} must have an entry for each of history: the same shape"
+    message = f"history_{name} must have the same shape as history"
     return tf.debugging.assert_equal(tf.shape(column), tf.shape(history), message=message)
 
 
 def _index_table(path: str, vocabulary: VocabularyInfo) -> tf.lookup.StaticVocabularyTable:
-    """Ids to the indices of the dataset contract; unknown ids to out-of-vocabulary buckets by their fingerprint."""
-    places = tf.lookup.TextFileInitializer(
+    """Maps ids to the indices of the dataset contract, and unknown ids to out-of-vocabulary buckets by fingerprint."""
+    indices = tf.lookup.TextFileInitializer(
         path,
         key_dtype=tf.string,
         key_index=tf.lookup.TextFileIndex.WHOLE_LINE,
@@ -186,11 +190,11 @@ def _index_table(path: str, vocabulary: VocabularyInfo) -> tf.lookup.StaticVocab
         value_index=tf.lookup.TextFileIndex.LINE_NUMBER,
         vocab_size=vocabulary.size,
     )
-    return tf.lookup.StaticVocabularyTable(places, max(vocabulary.oov_buckets, 1))
+    return tf.lookup.StaticVocabularyTable(indices, max(vocabulary.oov_buckets, 1))
 
 
 def _id_table(path: str) -> tf.lookup.StaticHashTable:
-    """Indices to ids; an index beyond the vocabulary to ''."""
+    """Maps indices to ids; an index beyond the vocabulary to ''."""
     ids = tf.lookup.TextFileInitializer(
         path,
         key_dtype=tf.int64,

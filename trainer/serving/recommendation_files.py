@@ -1,4 +1,4 @@
-"""What a shard of recommendations looks like as Parquet and as JSON Lines.
+"""Encodes a shard of recommendations as Parquet or JSON Lines.
 
 Shapes: V visitors of the shard, K list, I items.
 """
@@ -15,28 +15,26 @@ import pyarrow.parquet as pq
 
 @dataclass(frozen=True)
 class ShardLists:
-    """The lists of a shard, best first.
-
-    visitor_id   V ids
-    item         [V, K] int64 vocabulary indices
-    score        [V, K] float32, descending; -inf: the list has ended
-    """
+    """The lists of a shard, best item first."""
 
     visitor_id: Sequence[str]
+    """V ids."""
     item: np.ndarray
+    """[V, K] int64 vocabulary indices."""
     score: np.ndarray
+    """[V, K] float32, descending; -inf marks the end of a shorter list."""
 
 
 def encode_parquet(lists: ShardLists, item_ids: np.ndarray) -> bytes:
-    """A row a visitor: visitor_id string, item_id list of strings, score list of floats; item_ids is [I] of str."""
-    is_shown = lists.score > -np.inf
-    offsets = pa.array(np.concatenate([[0], is_shown.sum(axis=1).cumsum()]), pa.int32())
-    items = pa.array(item_ids, pa.string()).take(pa.array(lists.item[is_shown]))
+    """Encodes a row per visitor: visitor_id string, item_id list of strings, score list of floats; item_ids is [I]."""
+    is_item = lists.score > -np.inf
+    offsets = pa.array(np.concatenate([[0], is_item.sum(axis=1).cumsum()]), pa.int32())
+    items = pa.array(item_ids, pa.string()).take(pa.array(lists.item[is_item]))
     table = pa.table(
         {
             "visitor_id": pa.array(lists.visitor_id, pa.string()),
             "item_id": pa.ListArray.from_arrays(offsets, items),
-            "score": pa.ListArray.from_arrays(offsets, pa.array(lists.score[is_shown])),
+            "score": pa.ListArray.from_arrays(offsets, pa.array(lists.score[is_item])),
         }
     )
     buffer = io.BytesIO()
@@ -45,7 +43,7 @@ def encode_parquet(lists: ShardLists, item_ids: np.ndarray) -> bytes:
 
 
 def encode_jsonl(lists: ShardLists, item_ids: np.ndarray) -> bytes:
-    """A line a visitor: {"visitor_id": …, "items": [{"item_id": …, "score": …}, …]}; item_ids is [I] of str."""
+    """Encodes a line per visitor: {"visitor_id": …, "items": [{"item_id": …, "score": …}, …]}; item_ids is [I]."""
     lines = []
     for visitor_id, names, scores in zip(
         lists.visitor_id, item_ids[lists.item].tolist(), lists.score.tolist(), strict=True
@@ -57,4 +55,4 @@ def encode_jsonl(lists: ShardLists, item_ids: np.ndarray) -> bytes:
 
 
 ENCODERS: Mapping[str, Callable[[ShardLists, np.ndarray], bytes]] = {"parquet": encode_parquet, "jsonl": encode_jsonl}
-"""Every format by its name, which is the suffix of its files."""
+"""The encoder of each format; the name is also the suffix of its files."""

@@ -1,10 +1,10 @@
-"""A directory of shards that takes long to make: it appears whole, and what a killed process finished is kept.
+"""Publishes a directory of shards as a whole, and keeps the finished shards of a killed process.
 
-    OUTPUT.partial/   in an object store, which cannot rename, OUTPUT itself
-      _unfinished     what the shards are made of, and the SHA-256 of every file of those that are finished
+    OUTPUT.partial/   in an object store, which cannot rename: OUTPUT itself
+      _unfinished     the record: the inputs of the shards, and the SHA-256 of every finished file
       …               the files
 
-A shard counts once the record tells of it, which is written after its files: one that is half-written is made again.
+The record is updated after the files of a shard, so a half-written shard is not in it and is written again.
 """
 
 import hashlib
@@ -25,65 +25,63 @@ _RECORD = storage.CLAIM
 
 @dataclass(frozen=True)
 class ResumableOutput:
-    """An unfinished directory.
-
-    destination   where it will appear
-    folder        where its files are written
-    marker        the file by which readers know that it is whole
-    made_of       JSON values that decide what the files hold
-    finished      SHA-256 of the files that count, by name
-    """
+    """An unfinished directory."""
 
     destination: str
+    """Final path of the directory."""
     folder: str
+    """Directory that the files are written to."""
     marker: str
-    made_of: Mapping[str, Any]
+    """File that shows readers that the directory is complete."""
+    inputs: Mapping[str, Any]
+    """JSON values that determine the contents of the files."""
     finished: dict[str, str]
+    """SHA-256 of the finished files, by name."""
 
     def has(self, names: Iterable[str]) -> bool:
-        """Whether all these files are finished."""
+        """Returns whether all these files are finished."""
         return all(name in self.finished for name in names)
 
     def write(self, files: Mapping[str, bytes]) -> None:
-        """Adds the files of one shard, by name."""
-        if not self.finished:  # what fails before its first shard leaves nothing behind
+        """Writes the files of one shard, given by name."""
+        if not self.finished:  # not earlier: a failure before the first shard leaves nothing behind
             self._write_record()
         checksums = {name: _write_verified(join(self.folder, name), content) for name, content in files.items()}
         self.finished.update(checksums)
         self._write_record()
 
     def publish(self, marker: bytes) -> None:
-        """Makes the directory appear, with the content of its marker."""
+        """Writes the marker and moves the directory to its final path."""
         storage.write_bytes(join(self.folder, self.marker), marker)
         if self.folder != self.destination:
-            storage.refuse_existing(self.destination)  # something may have come meanwhile
-            os.rename(self.folder, self.destination)  # an empty directory is replaced
+            storage.refuse_existing(self.destination)  # it may have been created meanwhile
+            os.rename(self.folder, self.destination)  # replaces an empty directory
         storage.remove(join(self.destination, _RECORD))
 
     def _write_record(self) -> None:
-        record = {"made_of": self.made_of, "finished": self.finished}
+        record = {"inputs": self.inputs, "finished": self.finished}
         storage.write_bytes(join(self.folder, _RECORD), (json.dumps(record, indent=2) + "\n").encode())
 
 
-def open_output(destination: str, made_of: Mapping[str, Any], *, marker: str) -> ResumableOutput:
-    """An output to write to, with the finished shards of a process that was killed while it wrote the same.
+def open_output(destination: str, inputs: Mapping[str, Any], *, marker: str) -> ResumableOutput:
+    """Opens an output, with the finished shards of a killed process that had the same inputs.
 
     Raises:
-      FileExistsError: something stands at `destination`, or what is unfinished there is something else.
+      FileExistsError: `destination` exists, or holds unfinished shards with other inputs.
     """
     storage.refuse_existing(destination, marker=marker)
     storage.check_writable(destination)
     is_local = storage.is_local(destination)
-    place = storage.local_path(destination) if is_local else destination.rstrip("/")
-    output = ResumableOutput(place, f"{place}.partial" if is_local else place, marker, made_of, {})
+    path = storage.local_path(destination) if is_local else destination.rstrip("/")
+    output = ResumableOutput(path, f"{path}.partial" if is_local else path, marker, inputs, {})
     record = _read_record(output.folder)
     names = storage.list_files(output.folder)
     if record is None and any(not name.startswith(_RECORD) for name in names):
-        raise FileExistsError(f"{output.folder} is in the way: it is not what an earlier run left; remove or rename it")
+        raise FileExistsError(f"{output.folder} exists and is not an unfinished output; remove or rename it")
     if record is not None:
-        _check_same(output, record["made_of"])
+        _check_same(output, record["inputs"])
         output.finished.update(_intact(output.folder, record["finished"]))
-        log.info("going on with %s: %d files are finished", output.folder, len(output.finished))
+        log.info("resuming %s: %d files are finished", output.folder, len(output.finished))
     for name in names:
         if name not in (_RECORD, *output.finished):
             storage.remove(join(output.folder, name))
@@ -91,11 +89,11 @@ def open_output(destination: str, made_of: Mapping[str, Any], *, marker: str) ->
 
 
 def _write_verified(path: str, content: bytes) -> str:
-    """Writes a file and returns its SHA-256; what travelled to a store is read again."""
+    """Writes a file and returns its SHA-256; a file in an object store is read back and compared."""
     storage.write_bytes(path, content)
     checksum = hashlib.sha256(content).hexdigest()
     if not storage.is_local(path) and storage.sha256(path) != checksum:
-        raise OSError(f"{path} reads otherwise than it was written; the same command goes on with it")
+        raise OSError(f"{path} differs from what was written; run the same command again to resume")
     return checksum
 
 
@@ -103,15 +101,15 @@ def _read_record(folder: str) -> dict[str, Any] | None:
     path = join(folder, _RECORD)
     try:
         record = json.loads(storage.read_bytes(path))
-        return {"made_of": dict(record["made_of"]), "finished": dict(record["finished"])}
+        return {"inputs": dict(record["inputs"]), "finished": dict(record["finished"])}
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (KeyError, TypeError, ValueError) as error:
-        raise FileExistsError(f"{path} is damaged ({error}); remove {folder} to begin anew") from error
+        raise FileExistsError(f"{path} is damaged ({error}); remove {folder} to start again") from error
 
 
 def _check_same(output: ResumableOutput, earlier: Mapping[str, Any]) -> None:
-    now = json.loads(json.dumps(output.made_of))
+    now = json.loads(json.dumps(output.inputs))
     changed = [
         f"{name}: {earlier.get(name)}, now {now.get(name)}"
         for name in dict.fromkeys([*earlier, *now])
@@ -119,18 +117,18 @@ def _check_same(output: ResumableOutput, earlier: Mapping[str, Any]) -> None:
     ]
     if changed:
         raise FileExistsError(
-            f"{output.folder} holds unfinished shards of something else ({'; '.join(changed)}); give another output, "
-            "or what it began with, or remove it"
+            f"{output.folder} holds unfinished shards of another request ({'; '.join(changed)}); choose another "
+            "output, repeat that request, or remove the directory"
         )
 
 
 def _intact(folder: str, finished: Mapping[str, str]) -> dict[str, str]:
-    """The files that hold what was written."""
+    """Returns the checksums of the files that are unchanged."""
     intact = {}
     for name, expected in finished.items():
         path = join(folder, name)
         if storage.exists(path) and storage.sha256(path) == expected:
             intact[name] = expected
         else:
-            log.warning("%s differs from what was written: it is made again", path)
+            log.warning("%s differs from what was written and is written again", path)
     return intact

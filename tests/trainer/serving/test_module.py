@@ -8,8 +8,8 @@ from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel, queries_of
 from trainer.serving.module import ServingModel
 
-ITEMS = [f"item-{place}" for place in range(5)]
-# anna looks along the first axis, bob along the second; whoever is unknown gets the biases alone: items 0, 1, 2, 3, 4
+ITEMS = [f"item-{index}" for index in range(5)]
+# anna's vector is the first axis, bob's the second; unknown visitors get the biases alone: items 0, 1, 2, 3, 4
 VISITOR_VECTORS = [[1, 0], [0, 1]]
 ITEM_VECTORS = [[1, 0], [2, 0], [3, 1], [0, 5], [1, 4]]
 BIAS = [0.5, 0.4, 0.3, 0.2, 0.1]
@@ -47,32 +47,32 @@ def recommend(serving, visitor_ids, history, k, exclude_seen=True):
     return ids, answer["score"].numpy()
 
 
-def test_a_known_visitor_gets_the_models_own_order_and_scores(serving):
+def test_a_known_visitor_gets_the_order_and_scores_of_the_model(serving):
     ids, scores = recommend(serving, ["anna"], [[""]], 3)
     # 3 + 0.3, 2 + 0.4, 1 + 0.5
     assert ids == [["item-2", "item-1", "item-0"]]
     np.testing.assert_allclose(scores, [[3.3, 2.4, 1.5]])
 
 
-def test_scores_are_bit_for_bit_the_models(serving, model):
+def test_scores_equal_those_of_the_model_bit_for_bit(serving, model):
     catalogue = tf.function(model.catalogue_scores)(queries_of([0, 1, 7])).numpy()
-    ids, scores = recommend(serving, ["anna", "bob", "nobody"], [[""]] * 3, len(ITEMS))
+    ids, scores = recommend(serving, ["anna", "bob", "zoe"], [[""]] * 3, len(ITEMS))
     for row, (names, served) in enumerate(zip(ids, scores, strict=True)):
         np.testing.assert_array_equal(served, [catalogue[row, ITEMS.index(name)] for name in names])
 
 
 def test_an_unknown_visitor_gets_popular_items(serving):
-    ids, _ = recommend(serving, ["nobody", ""], [["", ""], ["", ""]], 3)
+    ids, _ = recommend(serving, ["zoe", ""], [["", ""], ["", ""]], 3)
     assert ids == [["item-0", "item-1", "item-2"]] * 2
 
 
-def test_seen_items_are_hidden_only_where_that_is_asked_for(serving):
+def test_seen_items_are_excluded_only_on_request(serving):
     history = [["item-2", "no-such-item", "item-1"]]
     assert recommend(serving, ["anna"], history, 2)[0] == [["item-0", "item-4"]]
     assert recommend(serving, ["anna"], history, 2, exclude_seen=False)[0] == [["item-2", "item-1"]]
 
 
-def test_padding_may_stand_anywhere(serving):
+def test_padding_may_be_anywhere(serving):
     left = recommend(serving, ["anna"], [["", "item-2"]], 2)[0]
     assert left == recommend(serving, ["anna"], [["item-2", ""]], 2)[0] == [["item-1", "item-0"]]
 
@@ -86,7 +86,7 @@ def test_histories_reach_the_model_in_order_without_padding(serving):
     assert 5 <= queries.history.numpy()[0, 2] < 8  # one of three out-of-vocabulary buckets
 
 
-def test_kinds_and_ages_reach_the_model_beside_their_items(serving):
+def test_kinds_and_ages_reach_the_model_with_their_items(serving):
     queries = serving._queries(
         tf.constant(["bob"]),
         tf.constant([["", "item-3", "", "item-1"]]),
@@ -110,7 +110,7 @@ def recommend_events(serving, history, events, ages):
     return [name.decode() for name in answer["item_id"].numpy()[0]]
 
 
-def test_histories_with_events_are_answered_as_those_without(serving):
+def test_histories_with_and_without_events_get_the_same_answers(serving):
     history, events = [["item-2", "", "item-1"]], [["transaction", "", "view"]]
     assert recommend_events(serving, history, events, [[60_000, 0, 0]]) == ["item-0", "item-4"]
     assert recommend_events(serving, [[""]], [[""]], [[-1]]) == ["item-2", "item-1"]
@@ -122,16 +122,16 @@ def test_histories_with_events_are_answered_as_those_without(serving):
         ([["view", "buy"]], [[1, 0]], "history_event must be one of view, addtocart, transaction"),
         ([["view", ""]], [[1, 0]], "history_event must be one of view, addtocart, transaction"),
         ([["view", "view"]], [[1, -1]], "history_age_ms must be at least 0"),
-        ([["view"]], [[1, 0]], "history_event must have an entry for each of history"),
-        ([["view", "view"]], [[1], [2]], "history_age_ms must have an entry for each of history"),
+        ([["view"]], [[1, 0]], "history_event must have the same shape as history"),
+        ([["view", "view"]], [[1], [2]], "history_age_ms must have the same shape as history"),
     ],
 )
-def test_events_that_do_not_go_with_the_history_are_refused(serving, events, ages, message):
+def test_events_that_do_not_match_the_history_are_refused(serving, events, ages, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         recommend_events(serving, [["item-2", "item-1"]], events, ages)
 
 
-def test_a_history_may_have_no_column_at_all(serving):
+def test_a_history_may_have_no_columns(serving):
     assert recommend(serving, ["bob"], np.empty((1, 0), str), 1)[0] == [["item-3"]]
 
 
@@ -140,14 +140,14 @@ def test_no_visitors_get_no_answers(serving):
     assert answer["item_id"].shape == (0, 2)
 
 
-def test_where_too_few_items_are_left_the_rest_is_empty(serving):
+def test_a_list_ends_with_empty_ids_if_too_few_items_are_left(serving):
     ids, scores = recommend(serving, ["anna"], [ITEMS[:3]], len(ITEMS))
     assert ids == [["item-4", "item-3", "", "", ""]]
     assert np.isneginf(scores[0]).tolist() == [False, False, True, True, True]
 
 
 @pytest.mark.parametrize("k", [0, -1, 6])
-def test_a_k_outside_the_catalogue_is_refused(serving, k):
+def test_a_k_above_the_catalogue_size_or_below_1_is_refused(serving, k):
     with pytest.raises(tf.errors.InvalidArgumentError, match="k must be from 1 to 5"):
         recommend(serving, ["anna"], [[""]], k)
     with pytest.raises(tf.errors.InvalidArgumentError, match="k must be from 1 to 5"):
@@ -160,8 +160,8 @@ def test_each_visitor_needs_a_history(serving):
 
 
 def test_pairs_are_scored_by_id(serving):
-    answer = serving.score(tf.constant(["anna", "bob", "nobody"]), tf.constant(["item-2", "item-3", "item-0"]))
-    # 3 + 0.3, 5 + 0.2, and the bias alone
+    answer = serving.score(tf.constant(["anna", "bob", "zoe"]), tf.constant(["item-2", "item-3", "item-0"]))
+    # 3 + 0.3, 5 + 0.2, only the bias
     np.testing.assert_allclose(answer["score"], [3.3, 5.2, 0.5])
 
 
@@ -176,7 +176,7 @@ def test_similar_items_are_ranked_by_cosine_without_the_item_itself(serving):
     np.testing.assert_allclose(answer["score"].numpy()[0, :4], [1, 0.9487, 0.2425, 0], atol=1e-4)
 
 
-def test_an_unknown_item_has_popular_items_beside_it(serving):
+def test_the_items_similar_to_an_unknown_item_are_the_popular_ones(serving):
     answer = serving.similar_items(tf.constant(["no-such-item"]), tf.constant(5))
     assert [name.decode() for name in answer["item_id"].numpy()[0]] == ITEMS
     np.testing.assert_array_equal(answer["score"], np.zeros((1, 5)))
