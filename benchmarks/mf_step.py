@@ -21,14 +21,10 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.harness import peak_mib, report, run_command
+from trainer.config.losses import SampledSoftmaxConfig, SquaredErrorConfig
+from trainer.config.models import MatrixFactorizationConfig
+from trainer.config.optimizers import AdagradConfig, AdamConfig
 from trainer.config.presets import PRESETS
-from trainer.config.run import (
-    AdagradConfig,
-    AdamConfig,
-    MatrixFactorizationConfig,
-    SampledSoftmaxConfig,
-    SquaredErrorConfig,
-)
 from trainer.data.input_pipeline import Batch
 from trainer.data.negative_sampling import NegativeSampler
 from trainer.distributed.embeddings import ShardedTable, initialize
@@ -87,8 +83,8 @@ def _row_sparse(optimizer: AdamConfig | AdagradConfig) -> tuple[float, int]:
     model = MatrixFactorization(config)
 
     def predict(_dense: object, visitors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-        placed, biases = model.place_items(items)
-        return model.pair_scores(model.place_visitors(visitors), placed, biases)
+        vectors, biases = model.embed_items(items)
+        return model.pair_scores(model.embed_visitors(visitors), vectors, biases)
 
     replicas = start_replicas(1, None)
     tables = _tables(replicas, optimizer, config)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from common.report.diagram_box import DiagramBox
-from trainer.config.run import ModelConfig, RunConfig
+from trainer.config.models import ModelConfig
+from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.optimizers import row_optimizer

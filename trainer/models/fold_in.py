@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from trainer.config.run import AlternatingConfig
+from trainer.config.optimizers import AlternatingConfig
 from trainer.models.interface import Queries
 from trainer.models.least_squares import row_l2, solve_rows
 from trainer.models.table_variables import make_variable

@@ -18,7 +18,9 @@ import tensorflow as tf
 
 from common.report.diagram_box import DiagramBox
 from contract.schema import EVENT_KINDS, Vocabulary
-from trainer.config.run import MatrixFactorizationConfig, RunConfig, SampledSoftmaxConfig
+from trainer.config.losses import SampledSoftmaxConfig
+from trainer.config.models import MatrixFactorizationConfig
+from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import read_interactions
 from trainer.distributed.embeddings import CHUNK_ROWS
@@ -73,8 +75,8 @@ def training_model(
         return TrainingModel(tables, dense, softmax)
 
     def predict(weights: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-        placed, biases = factorization.place_items(items)
-        return factorization.pair_scores(factorization.place_visitors(visitors, weights), placed, biases)
+        vectors, biases = factorization.embed_items(items)
+        return factorization.pair_scores(factorization.embed_visitors(visitors, weights), vectors, biases)
 
     return TrainingModel(tables, dense, SquaredErrorObjective(config.loss, tables, replicas.count, predict))
 
@@ -177,7 +179,7 @@ class MatrixFactorization:
     compute_dtype: tf.DType = tf.float32
     """Type of matrix products."""
 
-    def place_visitors(self, rows: tf.Tensor, dense: Sequence[tf.Tensor] = ()) -> tf.Tensor:
+    def embed_visitors(self, rows: tf.Tensor, dense: Sequence[tf.Tensor] = ()) -> tf.Tensor:
         """Visitor vectors [B, D]; their dot product with an item vector is the score without bias.
 
         Args:
@@ -186,7 +188,7 @@ class MatrixFactorization:
         """
         return self._normalize(rows) * (tf.exp(dense[0]) if self.config.is_scale_learnt else self.config.scale)
 
-    def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Item vectors [C, D] and biases [C] from rows [C, W] of the item table."""
         if not self.config.has_item_bias:
             return self._normalize(rows), tf.zeros(tf.shape(rows)[:1])
@@ -269,7 +271,7 @@ class MatrixFactorizationInference(tf.Module):
         biases = np.where(is_trained, biases, biases[:-1][is_trained[:-1]].min(initial=np.inf))
 
         def item_vectors(rows: slice) -> np.ndarray:
-            vectors, _ = self._model.place_items(tf.constant(table[rows]))
+            vectors, _ = self._model.embed_items(tf.constant(table[rows]))
             return np.where(is_trained[rows, None], vectors, np.float32(0))
 
         for items, offsets, first in (
@@ -300,7 +302,7 @@ class MatrixFactorizationInference(tf.Module):
             else:
                 from_history, has_history = self._fold_in(self._items, queries)
             rows, is_known = tf.where(has_history[:, None], from_history, rows), is_known | has_history
-        visitors = self._model.place_visitors(rows, self._dense)
+        visitors = self._model.embed_visitors(rows, self._dense)
 
         def score(begin: tf.Tensor | int, size: int) -> tf.Tensor:
             piece = slice(begin, begin + size)
@@ -314,7 +316,7 @@ class MatrixFactorizationInference(tf.Module):
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         items = _gather_two(self._items, self._other_items, item)
         biases = _gather_two(self._biases, self._other_biases, item)
-        scores = self._model.pair_scores(self._model.place_visitors(self._rows(visitor), self._dense), items, biases)
+        scores = self._model.pair_scores(self._model.embed_visitors(self._rows(visitor), self._dense), items, biases)
         if self._popularity is None:
             return scores
         popularity = tf.gather(self._popularity, tf.minimum(item, self._num_items))
@@ -342,7 +344,7 @@ class MatrixFactorizationInference(tf.Module):
 def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.ndarray:
     """[count] float32: the biases of the first rows of the item table."""
     starts = range(0, count, CHUNK_ROWS)
-    parts = [model.place_items(tf.constant(table[start : min(start + CHUNK_ROWS, count)]))[1] for start in starts]
+    parts = [model.embed_items(tf.constant(table[start : min(start + CHUNK_ROWS, count)]))[1] for start in starts]
     return np.concatenate(parts)
 
 

@@ -12,7 +12,9 @@ import tensorflow as tf
 
 from common.report.diagram_box import DiagramBox
 from contract.schema import Vocabulary
-from trainer.config.run import NeuralConfig, RunConfig, SquaredErrorConfig
+from trainer.config.losses import SquaredErrorConfig
+from trainer.config.models import NeuralConfig
+from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.distributed.replicas import Replicas
 from trainer.models.description import PAIR_INPUTS, SQUARED_ERROR_LIMITS, ModelDescription, TableShapes, table_box

@@ -13,7 +13,8 @@ import keras
 import tensorflow as tf
 
 from contract.schema import Split
-from trainer.config.run import RunConfig, SampledSoftmaxConfig, SquaredErrorConfig
+from trainer.config.losses import SampledSoftmaxConfig, SquaredErrorConfig
+from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.input_pipeline import Batch, count_rows
 from trainer.data.negative_sampling import NegativeSampler
@@ -178,10 +179,10 @@ class Factors(Protocol):
     @property
     def config(self) -> FactorsConfig: ...
 
-    def place_visitors(self, rows: tf.Tensor, dense: Sequence[tf.Tensor]) -> tf.Tensor:
+    def embed_visitors(self, rows: tf.Tensor, dense: Sequence[tf.Tensor]) -> tf.Tensor:
         """Visitor vectors [b, D] from rows of the visitor table, or from sums of item vectors."""
 
-    def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Item vectors [C, D] and biases [C] from rows of the item table."""
 
     def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
@@ -244,13 +245,13 @@ class SampledSoftmaxObjective:
     ) -> tf.Tensor:
         candidates, keep, is_history = inputs
         history_rows, candidate_rows = tf.split(vectors["item"], [is_history.shape[0] * is_history.shape[1], -1])
-        items, biases = self.model.place_items(candidate_rows)
+        items, biases = self.model.embed_items(candidate_rows)
         if self.model.config.history_length:
             rows = tf.reshape(history_rows, [*is_history.shape, history_rows.shape[1]])
             rows = self.model.sum_items(rows, is_history)
         else:
             rows = vectors["visitor"]
-        visitors = self.model.place_visitors(rows, dense) * keep
+        visitors = self.model.embed_visitors(rows, dense) * keep
         index = candidates.positive_index
         positive = self.model.pair_scores(visitors, tf.gather(items, index), tf.gather(biases, index))
         scores = self.model.candidate_scores(visitors, items, biases)

@@ -19,7 +19,9 @@ import tensorflow as tf
 
 from common.report.diagram_box import DiagramBox
 from contract.schema import EVENT_KINDS, Vocabulary
-from trainer.config.run import RunConfig, SampledSoftmaxConfig, TowersConfig
+from trainer.config.losses import SampledSoftmaxConfig
+from trainer.config.models import TowersConfig
+from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.input_pipeline import Batch
 from trainer.data.negative_sampling import NegativeSampler
@@ -273,7 +275,7 @@ class Towers:
     compute_dtype: tf.DType = tf.float32
     """Type of the product with the candidates."""
 
-    def place_visitors(
+    def embed_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Visitor vectors [B, D] and return bonuses [B]; the dot product with an item vector is the score.
@@ -298,7 +300,7 @@ class Towers:
         returning = tf.linalg.matvec(hidden, dense.return_hidden)
         return tf.nn.l2_normalize(visitors, axis=1) * tf.exp(dense.log_scale), returning
 
-    def place_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Item vectors [..., D] and biases [...] from rows [..., W] of the item table."""
         return tf.nn.l2_normalize(rows[..., : self.config.dim], axis=-1), rows[..., self.config.dim]
 
@@ -313,7 +315,7 @@ class Towers:
         Args:
           dense: the dense weights.
           history: the entries.
-          returning: [B] the visitors' return bonuses, from `place_visitors`.
+          returning: [B] the visitors' return bonuses, from `embed_visitors`.
         """
         bonus = dense.return_position + tf.gather(dense.return_event, history.event) + returning[:, None]
         bonus += tf.gather(dense.return_age, history.age) + tf.gather(dense.return_visit, history.visit)
@@ -406,8 +408,8 @@ class NextItemObjective:
         read = history_rows[..., : self.model.config.dim] * inputs.keep
         visitor_rows = vectors.get("visitor", tf.zeros([tf.size(inputs.keep_visitor), self.model.config.dim]))
         own_vectors = visitor_rows * inputs.keep_visitor[:, None]
-        visitors, returning = self.model.place_visitors(weights, read, history, own_vectors)
-        items, biases = self.model.place_items(rows[num_entries:])
+        visitors, returning = self.model.embed_visitors(weights, read, history, own_vectors)
+        items, biases = self.model.embed_items(rows[num_entries:])
         scores = self.model.candidate_scores(visitors, items, biases)
         bonus = self.model.bonuses(weights, history, returning)
         history_scores, is_repeated = self._score_history(visitors, history_rows, history, bonus)
@@ -433,7 +435,7 @@ class NextItemObjective:
         An item that is in a history twice gets both of its bonuses [b, H], but competes once.
         """
         is_same = tf.equal(history.item[:, :, None], history.item[:, None, :]) & history.is_entry[:, None, :]
-        items, biases = self.model.place_items(rows)
+        items, biases = self.model.embed_items(rows)
         scores = tf.einsum("bd,bhd->bh", visitors, items) + biases
         scores += tf.einsum("bij,bj->bi", tf.cast(is_same, tf.float32), bonus)
         return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
@@ -529,8 +531,8 @@ class TowersInference(tf.Module):
 
     def fill(self, weights: Weights) -> None:
         read, dim = self._item_rows(weights), self._model.config.dim
-        fill(self._items, lambda rows: self._model.place_items(tf.constant(read(rows)))[0])
-        fill(self._biases, lambda rows: self._model.place_items(tf.constant(read(rows)))[1])
+        fill(self._items, lambda rows: self._model.embed_items(tf.constant(read(rows)))[0])
+        fill(self._biases, lambda rows: self._model.embed_items(tf.constant(read(rows)))[1])
         fill(self._lengths, lambda rows: np.linalg.norm(read(rows)[:, :dim], axis=1, keepdims=True))
         if "visitor" in weights.tables:
             fill(self._visitors, weights.tables["visitor"].__getitem__)
@@ -547,7 +549,7 @@ class TowersInference(tf.Module):
         item = tf.where(history.is_entry, history.item, 0)
         vectors = tf.gather(self._items, item) * tf.gather(self._lengths, item)
         own = tf.gather(self._visitors, tf.clip_by_value(queries.visitor, 0, self._num_frequent))
-        visitors, returning = self._model.place_visitors(dense, vectors, history, own)
+        visitors, returning = self._model.embed_visitors(dense, vectors, history, own)
         bonuses = self._model.bonuses(dense, history, returning) + config.return_bonus
 
         def score(begin: tf.Tensor | int, size: int) -> tf.Tensor:

@@ -5,7 +5,7 @@ import pytest
 from common.report.run_charts import diagram
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from tests.trainer.tiny_runs import make_config
-from trainer.config.run import MatrixFactorizationConfig, ModelConfig, NeuralConfig, TowersConfig
+from trainer.config.models import MatrixFactorizationConfig, ModelConfig, NeuralConfig, TowersConfig
 from trainer.data.dataset import open_dataset
 from trainer.distributed.replicas import start_replicas
 from trainer.models.build import build_training_model, model_diagram

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from trainer.config.run import AlternatingConfig
+from trainer.config.optimizers import AlternatingConfig
 from trainer.models.fold_in import MAX_ENTRIES, FoldIn
 from trainer.models.interface import Queries
 

@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse as sp
 import tensorflow as tf
 
-from trainer.config.run import MatrixFactorizationConfig
+from trainer.config.models import MatrixFactorizationConfig
 from trainer.models.interface import Queries
 from trainer.models.matrix_factorization import MatrixFactorization, MatrixFactorizationInference, item_width
 from trainer.runs.checkpoint import Weights
@@ -94,9 +94,9 @@ def test_there_is_an_item_vector_for_each_item_of_the_vocabulary() -> None:
 
 def test_a_vector_of_zeros_has_a_score() -> None:
     model = MatrixFactorization(MatrixFactorizationConfig(dim=2))
-    vectors, biases = model.place_items(tf.zeros([1, 3]))
+    vectors, biases = model.embed_items(tf.zeros([1, 3]))
     np.testing.assert_array_equal(
-        model.candidate_scores(model.place_visitors(tf.zeros([1, 2])), vectors, biases), [[0]]
+        model.candidate_scores(model.embed_visitors(tf.zeros([1, 2])), vectors, biases), [[0]]
     )
 
 
@@ -107,7 +107,7 @@ def test_scores_in_bfloat16_are_close_to_those_in_float32() -> None:
     scores = []
     for dtype in (tf.float32, tf.bfloat16):
         model = MatrixFactorization(config, dtype)
-        scores.append(model.candidate_scores(model.place_visitors(visitors), *model.place_items(items)))
+        scores.append(model.candidate_scores(model.embed_visitors(visitors), *model.embed_items(items)))
         assert scores[-1].dtype == tf.float32
     # scores of up to 10 with 8 bits of precision
     np.testing.assert_allclose(scores[0], scores[1], atol=0.1)

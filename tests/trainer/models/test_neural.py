@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.config.run import NeuralConfig
+from trainer.config.models import NeuralConfig
 from trainer.models import neural
 from trainer.models.interface import Queries
 from trainer.models.neural import NeuralInference

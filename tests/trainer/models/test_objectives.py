@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config.run import AdagradConfig, MatrixFactorizationConfig, SampledSoftmaxConfig, SquaredErrorConfig
+from trainer.config.losses import SampledSoftmaxConfig, SquaredErrorConfig
+from trainer.config.models import MatrixFactorizationConfig
+from trainer.config.optimizers import AdagradConfig
 from trainer.data.input_pipeline import Batch
 from trainer.data.negative_sampling import NegativeSampler
 from trainer.distributed.embeddings import ShardedTable

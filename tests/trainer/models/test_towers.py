@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.ranking.fakes import queries_of
-from trainer.config.run import TowersConfig
+from trainer.config.models import TowersConfig
 from trainer.models.interface import Queries
 from trainer.models.towers import AGES_MS, DenseWeights, TowersInference, age_of, latest, make_dense_variables
 from trainer.runs.checkpoint import Weights

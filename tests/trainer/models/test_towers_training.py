@@ -3,7 +3,9 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.ranking.fakes import queries_of
-from trainer.config.run import AdagradConfig, SampledSoftmaxConfig, TowersConfig
+from trainer.config.losses import SampledSoftmaxConfig
+from trainer.config.models import TowersConfig
+from trainer.config.optimizers import AdagradConfig
 from trainer.data.input_pipeline import Batch
 from trainer.data.negative_sampling import NegativeSampler
 from trainer.distributed.embeddings import ShardedTable
