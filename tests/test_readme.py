@@ -23,12 +23,11 @@ def test_the_readme_is_short():
     assert len(README.read_text().splitlines()) <= 150
 
 
-def test_a_record_of_the_demo_covers_all_its_stages(tmp_path):
-    for given, complaint in (([], "a record is of all stages"), (["--events", "mine.csv"], "of the synthetic shop")):
-        command = [sys.executable, "-m", "benchmarks.demo", "--record", "--output", str(tmp_path), *given]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode != 0
-        assert complaint in done.stderr
+def test_a_record_of_the_demo_needs_a_new_directory(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.demo", "--output", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "some stages might not run" in done.stderr
 
 
 def test_every_link_in_the_documents_leads_to_a_file():
