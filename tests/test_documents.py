@@ -16,10 +16,10 @@ import pytest
 
 import cartwheel.cli
 import k8s.cli
+import preprocessing.beam.job
 import preprocessing.cli
 import trainer.cli
 from common.settings import settings_of
-from preprocessing.beam.graphs import beam_options
 from preprocessing.config import PrepareConfig
 from tests.documents import DOCUMENTS, ROOT, blocks, commands, named_commands
 from tests.integration import soak
@@ -124,7 +124,7 @@ def test_a_wrong_name_in_a_sentence_is_found(command: str, reason: str) -> None:
         ("README.md", "cartwheel submit train --preset mf --data D", "required: --workdir"),
         ("README.md", "cartwheel evaluate --workdir RUN --split train", "invalid choice: 'train'"),
         ("README.md", "python -m benchmarks.speed", "no module"),
-        ("README.md", "python -m pytest -m 'same_number and alone'", "no marker same_number"),
+        ("README.md", "python -m pytest -m 'same_number and slow'", "no marker same_number"),
         ("README.md", "python -m tests.integration.soak --data D --output O --kill all", "--kill"),
         ("README.md", "make love", "no target"),
         ("README.md", "gcloud init", "neither this project's nor in FOREIGN"),
@@ -226,14 +226,14 @@ def parse(job: str, arguments: list[str]) -> None:
     else:
         parser = k8s.cli.build_parser()
         given = parser.parse_args(arguments)
-        if given.command not in k8s.cli._ASKING:
+        if given.command not in k8s.cli._QUERIES:
             k8s.cli._steps(given, k8s.cli._placement(given, parser), parser)
 
 
 def parse_beam_options(command: str, arguments: list[str]) -> None:
     """Parses the flags that `prepare` passes to Beam with the option classes of all of Beam's runners."""
     assert command == "prepare", f"unrecognized arguments: {' '.join(arguments)}"
-    options = beam_options(arguments)
+    options = preprocessing.beam.job.parse_beam_options(arguments)
     known = options.get_all_options(drop_default=True)
     unknown = options.get_all_options(drop_default=True, retain_unknown_options=True).keys() - known.keys()
     assert not unknown, f"Beam has no {', '.join(sorted(unknown))}"

@@ -34,7 +34,7 @@ from tests.preprocessing.shop import DAY_MS, HEADER, START_MS, small_shop
 from tests.stores.ports import free_port, wait_for_port
 from tests.stores.servers import ObjectStore, start_store
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 600

@@ -17,7 +17,7 @@ from tests.preprocessing.shop import START_MS
 from tests.stores.servers import ObjectStore, start_store
 from tests.trainer.dataset_builder import checkerboard
 
-pytestmark = [pytest.mark.integration, pytest.mark.container]
+pytestmark = [pytest.mark.integration, pytest.mark.container, pytest.mark.slow]
 
 SETTINGS = [
     "input.batch_size=64",

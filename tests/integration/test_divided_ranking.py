@@ -13,7 +13,7 @@ from tests.trainer.dataset_builder import build_dataset, checkerboard
 from trainer.evaluate import evaluate
 from trainer.recommend import SHARD_ENTRIES, recommend
 
-pytestmark = [pytest.mark.integration, pytest.mark.same_numbers]
+pytestmark = [pytest.mark.integration, pytest.mark.same_numbers, pytest.mark.slow]
 
 VISITORS, ITEMS, CHUNK = 2100, 480, 1024
 """Three chunks of visitors and cases: each of two or three workers has something to rank that the others have not."""

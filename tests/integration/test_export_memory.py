@@ -10,7 +10,7 @@ import pytest
 from tests.integration.processes import finish, start
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 VISITORS, DIM = 400_000, 128
 TABLE_MIB = VISITORS * DIM * 4 / 2**20

@@ -14,7 +14,7 @@ import pytest
 from tests.documents import ROOT, Block, blocks, commands
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 EXTENDING = "docs/extending.md"
 SETTINGS = ["input.batch_size=64", "epochs=10", "model.dim=8", "loss.num_negatives=8"]

@@ -11,7 +11,7 @@ from tests.integration.processes import LONG, assert_same, finish, start, train_
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from trainer.runs.layout import RunLayout
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 VISITORS = 20_000
 SETTINGS = [*LONG, "epochs=60", "model.history_length=0", "model.dim=16"]

@@ -16,7 +16,7 @@ from tests.integration.processes import SMALL, assert_same, finish
 from tests.k8s.rendering import find, objects_of, pod_spec, render
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ADDRESSES = ("10.99.0.1", "10.99.0.2")
 

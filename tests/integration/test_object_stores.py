@@ -22,7 +22,7 @@ from tests.stores.servers import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, ObjectSt
 from tests.trainer.dataset_builder import checkerboard
 from trainer.runs import checkpoint
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 SETTINGS = ["input.batch_size=64", "model.dim=8", "steps_per_execution=2", "epochs=8", "checkpoint_every_steps=4"]
 PLANTED = [ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, "planted-private-key"]

@@ -16,7 +16,7 @@ import preprocessing.cli
 import trainer.cli
 from tests.preprocessing.shop import small_shop
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 # ranking:  45%|####     | 9.00/20.0 [00:02<00:03, 4.11 cases/s], or below one a second 1.62s/ cases
 BAR = re.compile(

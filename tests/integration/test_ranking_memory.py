@@ -8,7 +8,7 @@ import pytest
 
 from tests.trainer.dataset_builder import build_dataset
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 VISITORS, ITEMS = 3_000, 150_000
 """1.7 GiB of scores."""

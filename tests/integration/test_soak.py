@@ -12,7 +12,7 @@ from tests.integration.processes import SMALL
 from tests.integration.soak import Kill, Soak, SoakFailed, await_moment, plan_kills, soak
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from common.settings import apply_settings
-from preprocessing.beam.graphs import beam_options
+from preprocessing.beam.job import parse_beam_options
 from preprocessing.config import PrepareConfig
 from preprocessing.pipeline import prepare
 from tests.preprocessing.shop import small_shop
@@ -24,7 +24,7 @@ from trainer.recommend import recommend
 from trainer.runs import checkpoint
 from trainer.train import train
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 CONFIG = apply_settings(
     PRESETS["mf"],
@@ -123,7 +123,7 @@ def test_a_checkpoint_that_cannot_be_uploaded_ends_the_run_and_the_one_before_is
 def run_prepare(bucket: str, output: str) -> None:
     shop = {"events": "events.csv", "item_properties": "properties.csv", "category_tree": "tree.csv"}
     config = PrepareConfig(**{name: f"{bucket}/shop/{file}" for name, file in shop.items()})
-    prepare(config, f"{bucket}/{output}", beam_options([]))
+    prepare(config, f"{bucket}/{output}", parse_beam_options([]))
 
 
 def run_export(bucket: str, output: str) -> None:

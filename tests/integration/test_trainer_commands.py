@@ -9,7 +9,7 @@ import pytest
 
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def run_trainer(*arguments, status=0):

@@ -24,7 +24,7 @@ from tests.integration.processes import (
 from tests.trainer.tiny_runs import checkerboard_dataset
 from trainer.runs import checkpoint
 
-pytestmark = [pytest.mark.integration, pytest.mark.same_numbers]
+pytestmark = [pytest.mark.integration, pytest.mark.same_numbers, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.documents import ROOT, Block, blocks, commands
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 TUTORIAL = "docs/tutorial.md"
 SET_UP = ["make setup", ". .venv/bin/activate"]

@@ -24,7 +24,7 @@ from tests.integration.processes import (
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from trainer.runs import checkpoint
 
-pytestmark = [pytest.mark.integration, pytest.mark.same_numbers]
+pytestmark = [pytest.mark.integration, pytest.mark.same_numbers, pytest.mark.slow]
 
 SETTINGS = [*LONG, "epochs=20"]  # workers take longer for a step than a process alone
 

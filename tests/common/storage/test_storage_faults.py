@@ -21,7 +21,7 @@ TRANSIENT = [
     [Fault.SLOW],
 ]
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", params=["s3", "gs"])
