@@ -28,7 +28,8 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.harness import Load, peak_mib, refuse_load, report, resident_mib
-from trainer.config.run import AdagradConfig, TowersConfig
+from trainer.config.models import TowersConfig
+from trainer.config.optimizers import AdagradConfig
 from trainer.distributed.all_to_all import CAPACITIES
 from trainer.distributed.cluster import Cluster, join_cluster, tf_config
 from trainer.distributed.embeddings import ShardedTable, initialize

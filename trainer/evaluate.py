@@ -8,7 +8,7 @@ from typing import Any
 from common import storage
 from common.settings import to_json
 from contract.schema import Split, SplitMethod
-from trainer.config.run import SquaredErrorConfig
+from trainer.config.losses import SquaredErrorConfig
 from trainer.data.dataset import Dataset
 from trainer.distributed.cluster import join_cluster
 from trainer.distributed.replicas import Replicas, preempt_on_worker_loss, start_replicas

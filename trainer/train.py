@@ -14,7 +14,9 @@ import tensorflow as tf
 from common import storage
 from contract.schema import EVENT_KINDS, Split
 from contract.shards import translate_read_errors
-from trainer.config.run import RunConfig, SampledSoftmaxConfig, TowersConfig
+from trainer.config.losses import SampledSoftmaxConfig
+from trainer.config.models import TowersConfig
+from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.data.input_pipeline import count_events, training_batches
 from trainer.data.interactions import read_interactions

@@ -15,8 +15,8 @@ from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel, queries_of
 from tests.trainer.tiny_runs import checkerboard_dataset, make_config
 from tests.trainer.tiny_runs import run as run_training
+from trainer.config.models import MatrixFactorizationConfig, NeuralConfig, TowersConfig
 from trainer.config.presets import PRESETS
-from trainer.config.run import MatrixFactorizationConfig, NeuralConfig, TowersConfig
 from trainer.evaluation.cases import build_cases, next_items
 from trainer.export import describe_run, export, export_model
 from trainer.models.interface import Queries

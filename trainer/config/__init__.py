@@ -1,1 +1,1 @@
-"""Settings of a run, and the presets."""
+"""Settings of a training run, and the presets."""

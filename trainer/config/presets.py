@@ -2,17 +2,10 @@
 
 from collections.abc import Mapping
 
-from trainer.config.run import (
-    AdagradConfig,
-    AdamConfig,
-    InputConfig,
-    MatrixFactorizationConfig,
-    NeuralConfig,
-    RunConfig,
-    SampledSoftmaxConfig,
-    SquaredErrorConfig,
-    TowersConfig,
-)
+from trainer.config.losses import SampledSoftmaxConfig, SquaredErrorConfig
+from trainer.config.models import MatrixFactorizationConfig, NeuralConfig, TowersConfig
+from trainer.config.optimizers import AdagradConfig, AdamConfig
+from trainer.config.run import InputConfig, RunConfig
 
 NOTEBOOK_MF = RunConfig(
     name="notebook-mf",

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import keras
 import tensorflow as tf
 
-from trainer.config.run import AdagradConfig, AdamConfig, OptimizerConfig
+from trainer.config.optimizers import AdagradConfig, AdamConfig, OptimizerConfig
 
 
 class Slot(NamedTuple):

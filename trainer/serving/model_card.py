@@ -12,8 +12,9 @@ from typing import Any
 from common.settings import differences
 from contract.manifest import Manifest
 from contract.schema import EVENT_KINDS, Split, SplitMethod, Vocabulary
+from trainer.config.losses import SquaredErrorConfig
 from trainer.config.presets import PRESETS
-from trainer.config.run import RunConfig, SquaredErrorConfig
+from trainer.config.run import RunConfig
 from trainer.evaluation.tables import (
     FOOTNOTE,
     MAIN_METRIC,

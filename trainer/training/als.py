@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
-from trainer.config.run import AlternatingConfig
+from trainer.config.optimizers import AlternatingConfig
 from trainer.data.interactions import row_batches
 from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.replicas import Replicas, rows_owned

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from contract.schema import Split
-from trainer.config.run import RunConfig, SquaredErrorConfig
+from trainer.config.losses import SquaredErrorConfig
+from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.distributed.replicas import Replicas
 from trainer.evaluation.cases import Cases, build_cases, next_items

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config.run import AdagradConfig
+from trainer.config.optimizers import AdagradConfig
 from trainer.distributed import all_to_all, embeddings
 from trainer.distributed.embeddings import RowShards, ShardedTable, initialize
 from trainer.distributed.optimizers import row_optimizer

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config.run import AdagradConfig, AdamConfig, OptimizerConfig
+from trainer.config.optimizers import AdagradConfig, AdamConfig, OptimizerConfig
 from trainer.distributed.optimizers import apply_summed, dense_optimizer, row_optimizer
 from trainer.distributed.replicas import start_replicas
 

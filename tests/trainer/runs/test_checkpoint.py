@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from trainer.config.run import AdamConfig
+from trainer.config.optimizers import AdamConfig
 from trainer.distributed import embeddings
 from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.optimizers import dense_optimizer, row_optimizer

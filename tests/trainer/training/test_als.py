@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from trainer.config.run import AlternatingConfig
+from trainer.config.optimizers import AlternatingConfig
 from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.replicas import start_replicas
 from trainer.training.als import AlternatingSolver

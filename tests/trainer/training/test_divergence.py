@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config.run import AdagradConfig
+from trainer.config.optimizers import AdagradConfig
 from trainer.data.input_pipeline import Batch
 from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.optimizers import row_optimizer

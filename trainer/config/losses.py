@@ -1,0 +1,81 @@
+"""Settings of the losses."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from common.settings import check
+from contract.schema import EVENT_KINDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquaredErrorConfig:
+    """Squared error between the score and the weight of the event's kind."""
+
+    kind: Literal["squared_error"] = "squared_error"
+    event_weights: tuple[float, ...] = (1.0, 2.0, 3.0)
+    """Weights to predict for a view, an add-to-cart and a transaction."""
+
+    def __post_init__(self) -> None:
+        _check_event_weights(self.event_weights)
+
+    @property
+    def is_ranking(self) -> bool:
+        """The score predicts a weight; a better item need not have a higher one."""
+        return False
+
+    @property
+    def half_life_days(self) -> float | None:
+        """Examples of all ages weigh the same."""
+        return None
+
+    @property
+    def l2(self) -> float:
+        """There is no L2 penalty."""
+        return 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledSoftmaxConfig:
+    """Cross-entropy of the positive against in-batch and sampled negatives."""
+
+    kind: Literal["sampled_softmax"] = "sampled_softmax"
+    num_negatives: int = 1024
+    """Sampled negatives per step, the same on every replica."""
+    negative_power: float = 0.5
+    """Items are sampled in proportion to (training events + 1) ** negative_power; 0: uniformly."""
+    uniform_share: float = 0.0
+    """Share of the negatives that are sampled uniformly instead, so that rare items occur too."""
+    in_batch_negatives: bool = True
+    """Whether the positives of the other rows are negatives too."""
+    event_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """Weights of an example whose event is a view, an add-to-cart and a transaction."""
+    half_life_days: float | None = None
+    """An example weighs half as much as one that is so many days younger; none: all ages weigh the same."""
+    l2: float = 0.0
+    """L2 penalty of the rows that a step reads: visitors, positives and sampled negatives. For dot products only, as a
+    cosine does not depend on lengths."""
+
+    def __post_init__(self) -> None:
+        check(self.num_negatives >= 0, "loss.num_negatives", self.num_negatives, "at least 0")
+        check(0 <= self.negative_power <= 1, "loss.negative_power", self.negative_power, "in [0, 1]")
+        check(0 <= self.uniform_share <= 1, "loss.uniform_share", self.uniform_share, "in [0, 1]")
+        rule = "above 0 if loss.in_batch_negatives is false, as the loss needs negatives"
+        check(self.in_batch_negatives or self.num_negatives > 0, "loss.num_negatives", self.num_negatives, rule)
+        half_life = self.half_life_days
+        check(half_life is None or half_life > 0, "loss.half_life_days", half_life, "above 0, or none")
+        check(self.l2 >= 0, "loss.l2", self.l2, "at least 0")
+        _check_event_weights(self.event_weights)
+
+    @property
+    def is_ranking(self) -> bool:
+        """A higher score is a better item."""
+        return True
+
+
+LossConfig = SquaredErrorConfig | SampledSoftmaxConfig
+
+
+def _check_event_weights(weights: tuple[float, ...]) -> None:
+    rule = f"{len(EVENT_KINDS)} numbers of at least 0, not all 0, one for each of {', '.join(EVENT_KINDS)}"
+    is_valid = len(weights) == len(EVENT_KINDS) and min(weights) >= 0 and max(weights) > 0
+    check(is_valid, "loss.event_weights", weights, rule)

@@ -1,0 +1,176 @@
+"""Settings of the models."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from common.settings import check
+from trainer.config.losses import LossConfig
+
+
+class BaseModelConfig:
+    """What a run needs to know about a model; each model overrides the answers that differ for it."""
+
+    @property
+    def history_length(self) -> int:
+        """Other rows of its timeline that each training example comes with."""
+        return 0
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether these are the rows before the example, not those around it."""
+        return False
+
+    @property
+    def dense_learning_rate(self) -> float | None:
+        """Learning rate of Adam for the dense weights; None: they use the optimizer of the tables."""
+        return None
+
+    @property
+    def least_squares_form(self) -> "MatrixFactorizationConfig | None":
+        """The model that alternating least squares trains instead; None: they cannot train this kind."""
+        return None
+
+    def check_loss(self, loss: LossConfig) -> None:
+        """Raises ValueError if the model cannot be trained with this loss."""
+        rule = "0 unless the model is a factorization with model.similarity=dot, as a cosine does not depend on lengths"
+        check(loss.l2 == 0, "loss.l2", loss.l2, rule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixFactorizationConfig(BaseModelConfig):
+    """A vector per visitor and item; the score is their similarity."""
+
+    kind: Literal["matrix_factorization"] = "matrix_factorization"
+    dim: int = 64
+    """Entries of a vector."""
+    history_length: int = 0
+    """0: every visitor has a learnt vector. Above 0: the normalised sum of the visitor's normalised item vectors (FISM:
+    Kabbur et al., KDD 2013), of at most so many items next to the positive in training; visitors who are new after
+    training are then served from their history."""
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """`cosine`: scale × cosine of the vectors; `dot`: scale × dot product."""
+    scale: float = 10.0
+    """Factor of the score, 1 / temperature."""
+    is_scale_learnt: bool = False
+    """Whether Adam learns the scale, starting from `scale`, with a learning rate of 0.001."""
+    has_item_bias: bool = True
+    """Adds a learnt bias per item."""
+    visitor_dropout: float = 0.0
+    """Share of a visitor vector's entries that a training step drops."""
+    initial_stddev: float = 0.1
+    """Standard deviation of the normal distribution that initialises the tables."""
+
+    def __post_init__(self) -> None:
+        check(self.dim >= 1, "model.dim", self.dim, "at least 1")
+        check(self.history_length >= 0, "model.history_length", self.history_length, "at least 0")
+        check(
+            not self.history_length or self.similarity == "cosine",
+            "model.similarity",
+            self.similarity,
+            "cosine if model.history_length is above 0, so that longer histories do not score higher",
+        )
+        check(self.scale > 0, "model.scale", self.scale, "above 0")
+        check(0 <= self.visitor_dropout < 1, "model.visitor_dropout", self.visitor_dropout, "in [0, 1)")
+        check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
+
+    @property
+    def dense_learning_rate(self) -> float | None:
+        """The learnt scale moves slowly, whatever the optimizer of the tables."""
+        return 0.001
+
+    @property
+    def least_squares_form(self) -> "MatrixFactorizationConfig":
+        """A dot product of plain vectors: least squares have no normalisation and no biases."""
+        plain = replace(self, history_length=0, similarity="dot", scale=1.0, is_scale_learnt=False)
+        return replace(plain, has_item_bias=False, visitor_dropout=0.0)
+
+    def check_loss(self, loss: LossConfig) -> None:
+        """With learnt visitor vectors, every loss; with histories, only losses that rank."""
+        rule = "0 with loss.kind=squared_error, which needs learnt visitor vectors"
+        check(loss.is_ranking or not self.history_length, "model.history_length", self.history_length, rule)
+        if self.similarity != "dot":
+            super().check_loss(loss)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuralConfig(BaseModelConfig):
+    """The notebook's network: both vectors concatenated, dense ReLU layers, one ReLU output."""
+
+    kind: Literal["neural"] = "neural"
+    dim: int = 5
+    """Entries of a vector."""
+    hidden: tuple[int, ...] = (80, 40, 20)
+    """Units of each dense layer."""
+    initial_stddev: float = 0.03
+    """Standard deviation of the normal distribution that initialises the tables."""
+
+    def __post_init__(self) -> None:
+        check(self.dim >= 1, "model.dim", self.dim, "at least 1")
+        check(bool(self.hidden) and min(self.hidden) >= 1, "model.hidden", self.hidden, "sizes of at least 1")
+        check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
+
+    def check_loss(self, loss: LossConfig) -> None:
+        """Only squared error: the network scores one pair at a time."""
+        if loss.is_ranking:
+            raise ValueError(
+                f"the neural model scores one pair at a time, so it cannot be trained with loss.kind={loss.kind}; "
+                "use loss.kind=squared_error"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowersConfig(BaseModelConfig):
+    """Two towers over timelines: the score is scale × cosine of a vector of the latest items and the item's vector."""
+
+    kind: Literal["towers"] = "towers"
+    dim: int = 64
+    """Entries of a vector."""
+    history_length: int = 10
+    """Latest items of a visitor that the model reads."""
+    dropout: float = 0.2
+    """Share of a history vector's entries that a training step drops."""
+    id_dropout: float = 0.3
+    """Share of the items that a training step represents by their features alone, without their own vectors, so that
+    features learn to represent new items. No effect if the catalogue does not describe the items."""
+    visitor_min_events: int | None = None
+    """Visitors with at least so many training events have a learnt vector; none: no visitors have."""
+    visitor_dropout: float = 0.5
+    """Share of these vectors that a training step drops."""
+    return_bonus: float = 3.0
+    """Added to the scores of the history's items when the catalogue is ranked, in addition to the learnt bonuses: from
+    the second epoch on, training has seen the next items before, and overrates new ones."""
+    initial_scale: float = 8.0
+    """Initial value of the learnt scale."""
+    initial_stddev: float = 0.05
+    """Standard deviation of the normal distribution that initialises the item table."""
+    dense_learning_rate: float = 0.001
+    """Learning rate of Adam for the dense weights; the tables use `optimizer`."""
+
+    def __post_init__(self) -> None:
+        check(self.dim >= 1, "model.dim", self.dim, "at least 1")
+        check(self.history_length >= 1, "model.history_length", self.history_length, "at least 1")
+        for name in ("dropout", "id_dropout", "visitor_dropout"):
+            check(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "in [0, 1)")
+        least = self.visitor_min_events
+        check(least is None or least >= 1, "model.visitor_min_events", least, "at least 1, or none")
+        check(self.initial_scale > 0, "model.initial_scale", self.initial_scale, "above 0")
+        check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
+        check(self.dense_learning_rate > 0, "model.dense_learning_rate", self.dense_learning_rate, "above 0")
+
+    @property
+    def is_sequential(self) -> bool:
+        """An example comes with the rows before it."""
+        return True
+
+    def check_loss(self, loss: LossConfig) -> None:
+        """Only losses that rank: the score is no event weight."""
+        if not loss.is_ranking:
+            raise ValueError(
+                f"the towers predict no event weights, so they cannot be trained with loss.kind={loss.kind}; "
+                "use loss.kind=sampled_softmax"
+            )
+        super().check_loss(loss)
+
+
+ModelConfig = MatrixFactorizationConfig | NeuralConfig | TowersConfig
+"""The settings of each model: a `kind`, a `dim`, an `initial_stddev` and the answers of `BaseModelConfig`."""

@@ -1,0 +1,77 @@
+"""Settings of the optimizers and of alternating least squares."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from common.settings import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdagradConfig:
+    """Adagrad (Duchi et al., JMLR 2011); a step updates only the table rows that it reads."""
+
+    kind: Literal["adagrad"] = "adagrad"
+    learning_rate: float = 0.1
+    """Learning rate of the tables, and of the dense weights of models that have no rate of their own."""
+    initial_accumulator: float = 1e-9
+    """Initial sum of squared gradients. Rows hardly move unless it is far below a squared gradient: the loss is a mean
+    over the batch, so an entry of a row's gradient is about scale / batch_size, and its square about 1e-7."""
+    epsilon: float = 1e-7
+    """Added to the root of the accumulator."""
+    is_row_wise: bool = False
+    """One accumulator per table row, for the mean of the squared gradients over its columns: half the memory."""
+    warmup_steps: int = 0
+    """Steps in which the learning rates of tables and dense weights rise linearly to their final values."""
+
+    def __post_init__(self) -> None:
+        check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
+        check(self.initial_accumulator >= 0, "optimizer.initial_accumulator", self.initial_accumulator, "at least 0")
+        check(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "above 0")
+        check(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamConfig:
+    """Adam (Kingma and Ba, ICLR 2015), in its lazy form for tables: rows outside a step keep values and moments."""
+
+    kind: Literal["adam"] = "adam"
+    learning_rate: float = 0.001
+    """Learning rate of the tables, and of the dense weights of models that have no rate of their own."""
+    beta_1: float = 0.9
+    """Decay of the mean of the gradients."""
+    beta_2: float = 0.999
+    """Decay of the mean of the squared gradients."""
+    epsilon: float = 1e-7
+    """Added to the root of the mean squared gradient."""
+    warmup_steps: int = 0
+    """Steps in which the learning rates of tables and dense weights rise linearly to their final values."""
+
+    def __post_init__(self) -> None:
+        check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
+        check(0 <= self.beta_1 < 1, "optimizer.beta_1", self.beta_1, "in [0, 1)")
+        check(0 <= self.beta_2 < 1, "optimizer.beta_2", self.beta_2, "in [0, 1)")
+        check(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "above 0")
+        check(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "at least 0")
+
+
+OptimizerConfig = AdagradConfig | AdamConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlternatingConfig:
+    """Weighted alternating least squares for a factorization; `models.least_squares` has the objective."""
+
+    unobserved_weight: float = 0.01
+    """Weight of each pair without an event; also added to the weight of each pair with events."""
+    l2: float = 0.01
+    """L2 penalty λ of a vector, before `l2_power` scales it."""
+    l2_power: float = 0.0
+    """λ is multiplied by (entries of the row + unobserved_weight × size of the other vocabulary) ** l2_power."""
+    batch_entries: int = 32_768
+    """Pairs that a replica solves at a time."""
+
+    def __post_init__(self) -> None:
+        check(self.unobserved_weight > 0, "als.unobserved_weight", self.unobserved_weight, "above 0")
+        check(self.l2 > 0, "als.l2", self.l2, "above 0")
+        check(0 <= self.l2_power <= 1, "als.l2_power", self.l2_power, "in [0, 1]")
+        check(self.batch_entries >= 1, "als.batch_entries", self.batch_entries, "at least 1")
