@@ -1,5 +1,6 @@
 """The source distribution and the wheel: all packages and data files, and the command runs from the wheel."""
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -17,24 +18,30 @@ DATA = {".html", ".css", ".js", ".svg", ".yaml", ".typed"}
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist of the tracked files and the wheel that is built from it."""
-    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
-    names = b"\0".join(name for name in tracked if (ROOT / name.decode()).is_file())
-    copy = subprocess.run(["tar", "--null", "-cT", "-"], cwd=ROOT, input=names, capture_output=True, check=True).stdout
-    subprocess.run(["tar", "-x"], cwd=source, input=copy, check=True)
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(output), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return output
+def tracked_files() -> list[str]:
+    """Files of the checkout that git tracks and that exist."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in listed.split("\0") if (ROOT / name).is_file()]
 
 
 def expected_files() -> set[str]:
     """Modules and data files of all packages."""
-    found = {path for name in PACKAGES for path in (ROOT / name).rglob("*") if "__pycache__" not in path.parts}
-    return {str(path.relative_to(ROOT)) for path in found if path.suffix in DATA | {".py"}}
+    return {
+        name for name in tracked_files() if name.partition("/")[0] in PACKAGES and Path(name).suffix in DATA | {".py"}
+    }
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist of the tracked files and the wheel that is built from it."""
+    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for name in tracked_files():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, source / name)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(output), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return output
 
 
 def test_the_wheel_holds_every_module_and_data_file(built: Path) -> None:
