@@ -1,4 +1,4 @@
-"""A synthetic shop of Retailrocket's size: each figure beside the real one, and the seconds and memory it takes.
+"""Compares the figures of a full-size synthetic shop with Retailrocket's, and measures the time and memory to write it.
 
 Shapes: N rows of the event log, R property rows.
 """
@@ -21,7 +21,7 @@ ROBOT_EVENTS_A_DAY = 200
 TOLERANCE = 0.1
 SEED = 0
 
-# figure: its value in Retailrocket's data, or the range in which samples of it lie
+# figure: its value in Retailrocket's data, or a range that contains it
 TABLE: dict[str, float | tuple[float, float]] = {
     "events": 2_756_101,
     "exact duplicates": 460,
@@ -42,34 +42,34 @@ TABLE: dict[str, float | tuple[float, float]] = {
     "buyer: views": 15.42,
     "buyer: carts": 2.34,
     "buyer: distinct items": 9.54,
-    "events a visitor: mean": 1.958,
-    "events a visitor: median": 1,
-    "events a visitor: p90": 3,
-    "events a visitor: p95": 5,
-    "events a visitor: p99": 13,
-    "events a visitor: p99.9": 47,
-    "events a visitor: max": 7_757,
+    "events per visitor: mean": 1.958,
+    "events per visitor: median": 1,
+    "events per visitor: p90": 3,
+    "events per visitor: p95": 5,
+    "events per visitor: p99": 13,
+    "events per visitor: p99.9": 47,
+    "events per visitor: max": 7_757,
     "visitors with one event: share": 0.712,
     "robots (over 200 events in a day)": 29,
     "robots: events": 41_287,
-    "events an item: mean": 11.73,
-    "events an item: p25": 1,
-    "events an item: median": 3,
-    "events an item: p75": 9,
-    "events an item: max": 3_412,
+    "events per item: mean": 11.73,
+    "events per item: p25": 1,
+    "events per item: median": 3,
+    "events per item: p75": 9,
+    "events per item: max": 3_412,
     "items viewed": 234_838,
     "items carted": 23_903,
-    "carts an item: max": 306,
+    "carts per item: max": 306,
     "items bought": 12_025,
-    "purchases an item: max": 133,
+    "purchases per item: max": 133,
     "top 20% of items: share of views": 0.78,
     "transactions": 17_672,
-    "lines a transaction: mean": 1.27,
-    "lines a transaction: max": 31,
+    "lines per transaction: mean": 1.27,
+    "lines per transaction: max": 31,
     "sessions": 1_761_675,
-    "events a session: mean": 1.56,
-    "events a session: p99": 9,
-    "events a session: max": 417,
+    "events per session: mean": 1.56,
+    "events per session: p99": 9,
+    "events per session: max": 417,
     "gap on the same day: p10, s": 10,
     "gap on the same day: p25, s": 29,
     "gap on the same day: median, s": 83,
@@ -84,7 +84,7 @@ TABLE: dict[str, float | tuple[float, float]] = {
     "events in the busiest hour": 188_000,
     "quietest hour (UTC)": (10, 10),
     "events in the quietest hour": 16_400,
-    "events of a weekday, in those of a weekend day": (1.0, 2.0),
+    "events on a weekday / events on a weekend day": (1.0, 2.0),
     "categories": 1_669,
     "categories: roots": 25,
     **{f"categories: depth {depth}": count for depth, count in enumerate((25, 174, 702, 665, 90, 13))},
@@ -108,20 +108,21 @@ TABLE: dict[str, float | tuple[float, float]] = {
     "available at the end: share": 0.1295,
 }
 
-# where figures of the table contradict each other, or leave open what they count
+# contradictory or ambiguous figures of the table
 NOTES = (
-    "gaps: 1,761,675 sessions of 1,407,580 visitors make 26% of all gaps longer than 30 minutes, so the 75th "
-    "percentile of all gaps is above 1,800 s, not 316 s. In the 5,000-visitor sample the gaps within one UTC day have "
-    "the quantiles 11, 29, 78, 291 and 2,030 s, near the table's 10, 29, 83, 316 and 2,531 s: it is taken for those.",
-    "snapshots: from 2015-05-10 to 09-13 there are 19 Sundays, and 18 snapshots: one week is left out.",
-    "segments: the mean views of browsers, cart-only visitors and buyers add up to 2,670,498 views, 0.2% too many.",
-    "top categories: the shares hold of the views of items that have a category; of all views the top 10 have 16.7%.",
-    "lag to the cart: 138 s is the sample's median from the first view to the first cart of an item viewed first.",
+    "gaps: with 1,761,675 sessions of 1,407,580 visitors, 26% of all gaps exceed 30 minutes, so the 75th percentile of "
+    "all gaps is above 1,800 s, not 316 s. The gaps within one UTC day in the 5,000-visitor sample have the quantiles "
+    "11, 29, 78, 291 and 2,030 s, close to the table's 10, 29, 83, 316 and 2,531 s, which are compared with these gaps.",
+    "snapshots: there are 19 Sundays from 2015-05-10 to 09-13, and 18 snapshots: one week is missing.",
+    "segments: the mean views of browsers, cart-only visitors and buyers sum to 2,670,498 views, 0.2% too many.",
+    "top categories: shares of the views of items with a category; the top 10 have 16.7% of all views.",
+    "time to cart: 138 s is the sample's median from the first view to the first cart, if the item is viewed first.",
+    "property rows: those of the synthetic shop include a title per item, which Retailrocket's data lacks.",
 )
 
 
 def main() -> None:
-    """Makes the shop as a user does, measures its files, prints and records the comparison."""
+    """Writes the shop with the command, measures its files, prints and records the comparison."""
     with tempfile.TemporaryDirectory() as folder:
         shop = Path(folder) / "shop"
         visitors = str(TABLE["visitors"])
@@ -142,7 +143,7 @@ def main() -> None:
     print(f"{'figure':50} {'Retailrocket':>18} {'synthetic':>14} {'ratio':>7}")
     for name, row in rows.items():
         mark = "" if row["within"] else "  outside"
-        print(f"{name:50} {_shown(row['target']):>18} {_shown(row['reached']):>14} {row['ratio']:7.3f}{mark}")
+        print(f"{name:50} {_format(row['target']):>18} {_format(row['reached']):>14} {row['ratio']:7.3f}{mark}")
     within = sum(row["within"] for row in rows.values())
     print(f"{within} of {len(rows)} figures within {TOLERANCE:.0%}")
     for note in NOTES:
@@ -152,7 +153,7 @@ def main() -> None:
 
 
 def measure_shop(directory: Path) -> dict[str, float]:
-    """Every figure of TABLE, measured in a shop's files."""
+    """Measures all figures of `TABLE` in a shop's files."""
     log = _read_events(directory / "events.csv")
     tree = pd.read_csv(directory / "category_tree.csv", dtype={"parentid": "Int64"})
     properties, last_category = _measure_properties(directory)
@@ -170,7 +171,7 @@ def measure_shop(directory: Path) -> dict[str, float]:
 
 
 def _read_events(path: Path) -> pd.DataFrame:
-    """The event log [N] by visitor and time, with the gap to the visitor's event before, NaN for the first."""
+    """The event log [N], sorted by visitor and time, with the gap to the visitor's previous event; NaN: none."""
     log = pa_csv.read_csv(path).to_pandas()
     log = log.sort_values(["visitorid", "timestamp"], kind="stable", ignore_index=True)
     log["gap_s"] = log.timestamp.diff().where(log.visitorid.diff() == 0) / 1000
@@ -191,8 +192,8 @@ def _measure_totals(log: pd.DataFrame) -> dict[str, float]:
         "visitors who carted": visitors[CART],
         "visitors who bought": visitors[BUY],
         "transactions": len(lines),
-        "lines a transaction: mean": lines.mean(),
-        "lines a transaction: max": lines.max(),
+        "lines per transaction: mean": lines.mean(),
+        "lines per transaction: max": lines.max(),
     }
 
 
@@ -213,10 +214,10 @@ def _measure_visitors(log: pd.DataFrame) -> dict[str, float]:
         "buyer: views": buyer[VIEW],
         "buyer: carts": buyer[CART],
         "buyer: distinct items": buyer["items"],
-        "events a visitor: mean": events.mean(),
-        "events a visitor: median": events.median(),
-        **{f"events a visitor: p{p:g}": events.quantile(p / 100) for p in (90, 95, 99, 99.9)},
-        "events a visitor: max": events.max(),
+        "events per visitor: mean": events.mean(),
+        "events per visitor: median": events.median(),
+        **{f"events per visitor: p{p:g}": events.quantile(p / 100) for p in (90, 95, 99, 99.9)},
+        "events per visitor: max": events.max(),
         "visitors with one event: share": (events == 1).mean(),
         "robots (over 200 events in a day)": len(robots),
         "robots: events": events[robots].sum(),
@@ -230,16 +231,16 @@ def _measure_items(log: pd.DataFrame) -> dict[str, float]:
     return {
         "items in events": len(events),
         "largest item id": events.index.max(),
-        "events an item: mean": events.mean(),
-        "events an item: p25": events.quantile(0.25),
-        "events an item: median": events.median(),
-        "events an item: p75": events.quantile(0.75),
-        "events an item: max": events.max(),
+        "events per item: mean": events.mean(),
+        "events per item: p25": events.quantile(0.25),
+        "events per item: median": events.median(),
+        "events per item: p75": events.quantile(0.75),
+        "events per item: max": events.max(),
         "items viewed": len(views),
         "items carted": len(carts),
-        "carts an item: max": carts.max(),
+        "carts per item: max": carts.max(),
         "items bought": len(buys),
-        "purchases an item: max": buys.max(),
+        "purchases per item: max": buys.max(),
         "top 20% of items: share of views": top.sum() / views.sum(),
     }
 
@@ -252,9 +253,9 @@ def _measure_sessions(log: pd.DataFrame) -> dict[str, float]:
     gaps = log.gap_s[log.gap_s.notna() & (day == day.shift())]
     return {
         "sessions": len(sizes),
-        "events a session: mean": sizes.mean(),
-        "events a session: p99": np.quantile(sizes, 0.99),
-        "events a session: max": sizes.max(),
+        "events per session: mean": sizes.mean(),
+        "events per session: p99": np.quantile(sizes, 0.99),
+        "events per session: max": sizes.max(),
         **{f"gap on the same day: p{p}, s": gaps.quantile(p / 100) for p in (10, 25, 75, 90)},
         "gap on the same day: median, s": gaps.median(),
         "visitors who return in a later session: share": (sessions > 1).mean(),
@@ -282,7 +283,7 @@ def _measure_hours(log: pd.DataFrame) -> dict[str, float]:
         "events in the busiest hour": hours.max(),
         "quietest hour (UTC)": hours.argmin(),
         "events in the quietest hour": hours.min(),
-        "events of a weekday, in those of a weekend day": weekdays[:5].mean() / weekdays[5:].mean(),
+        "events on a weekday / events on a weekend day": weekdays[:5].mean() / weekdays[5:].mean(),
     }
 
 
@@ -298,7 +299,7 @@ def _measure_tree(tree: pd.DataFrame) -> dict[str, float]:
 
 
 def _measure_categories(log: pd.DataFrame, last_category: pd.Series) -> dict[str, float]:
-    """Of the items' last known categories; events of items without one are left out."""
+    """Figures of the items' latest categories; events of items without one are excluded."""
     category = log.itemid.map(last_category)
     views, carts, buys = (category[log.event == kind].value_counts() for kind in (VIEW, CART, BUY))
     return {
@@ -311,7 +312,7 @@ def _measure_categories(log: pd.DataFrame, last_category: pd.Series) -> dict[str
 
 
 def _measure_properties(directory: Path) -> tuple[dict[str, float], pd.Series]:
-    """The figures of the property files, and the last category of each item; read batch by batch."""
+    """The figures of the property files, and the last category of each item."""
     rows, names, items, snapshots, kept = [], [], [], set(), []
     types = pa_csv.ConvertOptions(column_types={"property": pa.string(), "value": pa.string()})
     for path in sorted(directory.glob("item_properties_part*.csv")):
@@ -340,17 +341,17 @@ def _measure_properties(directory: Path) -> tuple[dict[str, float], pd.Series]:
 
 
 def _compare(target: float | tuple[float, float], reached: float) -> dict:
-    """The figure beside its target; the ratio to a range is 1 inside it, else that to its nearer end."""
+    """A figure with its target; the ratio to a range is 1 inside it, otherwise the ratio to its nearest end."""
     low, high = target if isinstance(target, tuple) else (target, target)
     ratio = float(reached) / (low if reached < low else high) if not low <= reached <= high else 1.0
-    # a range of one value is meant exactly
+    # a range with one value has no tolerance
     tolerance = 0 if isinstance(target, tuple) and low == high else TOLERANCE
     return {"target": target, "reached": float(reached), "ratio": ratio, "within": abs(ratio - 1) <= tolerance}
 
 
-def _shown(value: float | tuple[float, float]) -> str:
+def _format(value: float | tuple[float, float]) -> str:
     if isinstance(value, tuple):
-        return " to ".join(map(_shown, value)) if value[0] != value[1] else _shown(value[0])
+        return " to ".join(map(_format, value)) if value[0] != value[1] else _format(value[0])
     return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3g}"
 
 

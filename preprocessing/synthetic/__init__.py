@@ -1,8 +1,8 @@
-"""A Retailrocket-like shop of any size, deterministic by seed, with hidden tastes.
+"""Generates a shop of any size that resembles Retailrocket's: deterministic by seed, with hidden tastes.
 
-The order of the data: `tree` and `visitors` (who does how much) → `journeys` (in what order) → `clock` (when) →
-`tastes` (in which category, to what style) → `assortment` (which items there are) → `matching` (which item it was) →
-`catalogue` and `properties` (what the shop tells of its items, week by week) → `files`. `shop` tells the story.
+The data flow, which `shop` runs: `tree` and `visitors` (how active each visitor is) → `journeys` (the order of their
+events) → `clock` (the times) → `tastes` (the category and style of each interest) → `assortment` (the items) →
+`matching` (the item of each interest) → `catalogue`, `properties` and `titles` (weekly item data) → `files`.
 """
 
 from preprocessing.synthetic.files import synthesize

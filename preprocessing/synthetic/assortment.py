@@ -1,6 +1,8 @@
-"""The items that are looked at: how popular each is, on which shelf, of what style, and when it is in fashion.
+"""The items that visitors interact with: their popularity, shelf, style, and the period in which they are in fashion.
 
-Shapes: I items, S shelves. Made after the wishes, so that each shelf holds just what is asked of it.
+They are drawn after the wishes, so that the supply of each shelf equals its demand.
+
+Shapes: I items, S shelves.
 """
 
 from dataclasses import dataclass
@@ -15,71 +17,76 @@ _ITEMS = 236_500
 _INTERESTS_MEDIAN, _INTERESTS_SIGMA = 2.2, 1.68  # distinct visitors of an item, log-normal
 _MOST_INTERESTS = 2_670
 _MOST_CARTED, _MOST_BOUGHT = 176, 133
-_ROOM = 3  # an item takes at most a third of its shelf
+_ROOM = 3  # an item has at most a third of its shelf's interests
 _CART_SIGMA = 2.0  # items differ in how well they sell, log-normal
 _BUY_SIGMA = 0.5
 _LIMIT_ROUNDS = 10
-_ALWAYS_THERE = 0.55  # the share of items older than the log; the others appear at any time
-_LIFE = 0.7  # mean of the exponential life, in parts of the period
+_OLD_SHARE = 0.55  # share of items that are older than the log; the others appear at any time
+_MEAN_LIFE = 0.7  # of an exponential distribution, as a share of the period
 
 
 @dataclass(frozen=True)
 class Assortment:
-    """Columns [I], by shelf.
-
-    shelf   ascending
-    style   in [0, 1]; visitors of a like style choose it
-    born    in [0, 1), part of the shelf's traffic that has gone by when the item appears
-    ended   in (0, 1], when it is gone
-    quota   [3, I] visitors who LOOK, CART and BUY
-    """
+    """Columns [I], sorted by shelf."""
 
     shelf: np.ndarray
+    """Shelf of each item, ascending."""
+
     style: np.ndarray
+    """In [0, 1]; visitors with a similar style choose the item."""
+
     born: np.ndarray
+    """In [0, 1): the share of the shelf's traffic that passes before the item appears."""
+
     ended: np.ndarray
+    """In (0, 1]: the share of the shelf's traffic that passes before the item disappears."""
+
     quota: np.ndarray
+    """[3, I] number of visitors who LOOK, CART and BUY."""
 
 
 def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator) -> Assortment:
-    """Items whose quotas add up to what is wanted.
+    """Draws items with quotas that sum to the demand.
 
     Args:
       wanted: [3, S] interests in each shelf that LOOK, CART and BUY.
+      scale: size of the shop.
+      random: source of all draws.
     """
     demand = wanted.sum(axis=0)
     size = min(max(scale.count(_ITEMS), int(np.count_nonzero(demand))), int(demand.sum()))
     interests = _draw_interests_of_items(size, int(demand.sum()), scale, random)
-    shelf = _place_on_shelves(interests, demand, random)
-    # random order within a shelf: apportion() would else favour some
+    shelf = _assign_shelves(interests, demand, random)
+    # random order within a shelf: otherwise apportion() would favour the items at its end
     order = np.lexsort([random.random(size), shelf])
     shelf, interests = shelf[order], interests[order]
-    born = np.maximum(0, random.uniform(-_ALWAYS_THERE / (1 - _ALWAYS_THERE), 1, size))
-    ended = np.minimum(1, born + random.exponential(_LIFE, size) + 0.02)
+    born = np.maximum(0, random.uniform(-_OLD_SHARE / (1 - _OLD_SHARE), 1, size))
+    ended = np.minimum(1, born + random.exponential(_MEAN_LIFE, size) + 0.02)
     quota = _apportion_quotas(interests, shelf, wanted, scale, random)
     return Assortment(shelf, random.random(size), born, ended, quota)
 
 
 def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.random.Generator) -> np.ndarray:
-    """[I] distinct visitors of each item, descending, at least 1; together about `total`."""
+    """[I] distinct visitors of each item, descending, at least 1; they sum to about `total`."""
     interests = lognormal_quantiles(stratified(size, random), _INTERESTS_MEDIAN, _INTERESTS_SIGMA)
     interests = np.clip(np.round(interests), 1, scale.extreme(_MOST_INTERESTS))
-    # what the limit cut off goes to the popular half: the long tail keeps its shape in a small shop
+    # popular items get the interests that the limit cut off: the long tail keeps its shape in a small shop
     is_popular = interests > _INTERESTS_MEDIAN
     lift = (total - interests[~is_popular].sum()) / max(interests[is_popular].sum(), 1)
     interests[is_popular] = np.clip(interests[is_popular] * lift, 1, scale.extreme(_MOST_INTERESTS))
     return np.sort(interests)[::-1]
 
 
-def _place_on_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[I] shelf of each item, so that the interests on each shelf add up to its demand, nearly.
+def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """[I] shelf of each item, so that the interests on each shelf sum to about its demand.
 
-    The most popular items choose first, among the shelves with room for them, in halving steps of popularity.
+    Popularity falls by half from level to level. The items of each level choose among the shelves with room for them,
+    the most popular level first.
     """
     shelf = np.empty(len(interests), np.int64)
-    asked = np.flatnonzero(demand)
-    num_free = len(shelf) - len(asked)
-    shelf[num_free:] = asked  # every shelf that is asked for has one item, of the least popular
+    demanded = np.flatnonzero(demand)
+    num_free = len(shelf) - len(demanded)
+    shelf[num_free:] = demanded  # each of these shelves needs an item: it gets one of the least popular
     room = demand - (demand > 0).astype(float)
     octave = np.floor(np.log2(interests[:num_free]))
     for level in np.unique(octave)[::-1]:
@@ -95,22 +102,22 @@ def _place_on_shelves(interests: np.ndarray, demand: np.ndarray, random: np.rand
 def _apportion_quotas(
     interests: np.ndarray, shelf: np.ndarray, wanted: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> np.ndarray:
-    """[3, I] quotas that add up to what is wanted on each shelf."""
+    """[3, I] quotas that sum to the demand of each shelf."""
     sells = interests * random.lognormal(sigma=_CART_SIGMA, size=len(interests))
-    # one best-seller reaches the limits for certain
+    # one best-seller reaches the limits with any seed
     best = np.argmax(np.where(shelf == wanted[BUY].argmax(), interests, 0))
     sells[best] = sells.sum()
     sells_out = sells * random.lognormal(sigma=_BUY_SIGMA, size=len(interests))
     carts = _apportion_limited(sells, shelf, wanted[CART], scale.extreme(_MOST_CARTED))
     buys = _apportion_limited(sells_out, shelf, wanted[BUY], scale.extreme(_MOST_BOUGHT))
-    # every item keeps a little weight: a shelf on which all is sold could not be looked at
+    # each item keeps a small weight: otherwise a shelf with only sold items would have nothing to look at
     looks = apportion(np.maximum(interests - carts - buys, 0.02), shelf, wanted[LOOK])
     return np.stack([looks, carts, buys])
 
 
 def _apportion_limited(weights: np.ndarray, shelf: np.ndarray, totals: np.ndarray, largest: int) -> np.ndarray:
-    """[I] counts as of `apportion`, with weights cut where the count would exceed `largest`."""
-    for _ in range(_LIMIT_ROUNDS):  # a cut leaves more for the others, and may lift them over the limit
+    """[I] counts from `apportion`, with smaller weights where a count would exceed `largest`."""
+    for _ in range(_LIMIT_ROUNDS):  # a reduced weight leaves more for the others, which may then exceed the limit
         sums = np.bincount(shelf, weights, len(totals))
         weights = np.minimum(weights, (largest * sums / np.maximum(totals, 1))[shelf])
     return apportion(weights, shelf, totals)

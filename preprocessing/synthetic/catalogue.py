@@ -1,4 +1,4 @@
-"""The shop's list of items: most of those that are looked at, more that nobody ever looks at, and when each is listed.
+"""The items that the shop lists, and when: most items of the event log, and many without events.
 
 Shapes: I items of the assortment, L listed items.
 """
@@ -14,46 +14,55 @@ from preprocessing.synthetic.tree import Tree
 
 _LISTED = 417_053
 _SEEN = 235_061
-_SEEN_UNLISTED = 49_815  # all ids from 0 to 466,867 occur, either in the events or in the properties
-_UNLISTED_POPULARITY = 0.45  # an item with d visitors stays unlisted about d ** -0.45 as often as one with a single one
+_SEEN_UNLISTED = 49_815  # all ids from 0 to 466,867 occur in the events or in the properties
+_UNLISTED_POPULARITY = (
+    0.45  # an item with d visitors is unlisted about d ** -0.45 times as often as one with one visitor
+)
 _UNSEEN_FROM_START = 0.6
-_LONGEST_LEAD = 3  # snapshots, before an item is first looked at
+_LONGEST_LEAD = 3  # snapshots between the listing of an item and its first event
 _AVAILABLE_AT_END = 0.1295
-_AVAILABILITY_OF_LIVING = 1.2  # how much more likely an item that is still in fashion is available, as a logarithm
+_AVAILABILITY_OF_LIVING = 1.2  # added to the log-odds of availability if the item is still in fashion
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Ids of all items, and the listed ones.
-
-    item_id        [I] ids of the assortment's items, of those with a quota
-    listed_id      [L] ids in random order of shelf and time
-    shelf          [L]
-    style          [L] in [0, 1]
-    snapshot       [L] number of the snapshot at which an item is first listed
-    is_available   [L] at the last snapshot
-    """
+    """Ids of all items, and columns of the listed ones, in random order."""
 
     item_id: np.ndarray
-    listed_id: np.ndarray
-    shelf: np.ndarray
-    style: np.ndarray
-    snapshot: np.ndarray
-    is_available: np.ndarray
+    """[I] ids of the assortment's items; -1 for an item without a quota."""
 
-    def rows(self, places: slice) -> "Catalogue":
-        """The same with some of the listed items."""
+    listed_id: np.ndarray
+    """[L] ids of the listed items."""
+
+    shelf: np.ndarray
+    """[L] shelf of each listed item."""
+
+    style: np.ndarray
+    """[L] in [0, 1]."""
+
+    snapshot: np.ndarray
+    """[L] number of the snapshot that first lists the item."""
+
+    is_available: np.ndarray
+    """[L] whether the item is available at the last snapshot."""
+
+    def rows(self, selection: slice) -> "Catalogue":
+        """Returns the catalogue with some of the listed items only."""
         columns = (self.listed_id, self.shelf, self.style, self.snapshot, self.is_available)
-        return Catalogue(self.item_id, *(column[places] for column in columns))
+        return Catalogue(self.item_id, *(column[selection] for column in columns))
 
 
 def list_items(
     tree: Tree, items: Assortment, first_seen_ms: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> Catalogue:
-    """Ids and listings.
+    """Draws the ids of all items, and the items that are listed.
 
     Args:
-      first_seen_ms: [I] the first event of each item; not read where the quota is 0.
+      tree: the shelves.
+      items: the items with events.
+      first_seen_ms: [I] time of each item's first event; ignored where the quota is 0.
+      scale: size of the shop.
+      random: source of all draws.
     """
     popularity = items.quota.sum(axis=0)
     seen = np.flatnonzero(popularity)
@@ -63,16 +72,16 @@ def list_items(
     item_id = np.full(len(popularity), -1)
     item_id[seen] = ids[: len(seen)]
 
-    places = seen[listed]
-    shelf = np.r_[items.shelf[places], draw_weighted(tree.view_weight, random.random(num_unseen))]
+    chosen = seen[listed]
+    shelf = np.r_[items.shelf[chosen], draw_weighted(tree.view_weight, random.random(num_unseen))]
     snapshot = np.r_[
-        _first_snapshots(items.born[places], first_seen_ms[places], random), _unseen_snapshots(num_unseen, random)
+        _first_snapshots(items.born[chosen], first_seen_ms[chosen], random), _unseen_snapshots(num_unseen, random)
     ]
-    is_alive = np.r_[items.ended[places] >= 1, np.zeros(num_unseen, bool)]
+    is_alive = np.r_[items.ended[chosen] >= 1, np.zeros(num_unseen, bool)]
     columns = (
-        np.r_[item_id[places], ids[len(seen) :]],
+        np.r_[item_id[chosen], ids[len(seen) :]],
         shelf,
-        np.r_[items.style[places], random.random(num_unseen)],
+        np.r_[items.style[chosen], random.random(num_unseen)],
         snapshot,
         _choose_available(is_alive, random),
     )
@@ -81,7 +90,7 @@ def list_items(
 
 
 def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Places, ascending, of the seen items that have properties; the best of each shelf always has.
+    """Ascending indices of the seen items to list; the most popular of each shelf is always among them.
 
     Args:
       shelf: [N] ascending.
@@ -95,10 +104,10 @@ def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.
 
 
 def _first_snapshots(born: np.ndarray, first_seen_ms: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[N] snapshot at which each is listed: the first for old items, else some before it is first looked at."""
-    at_first_look = np.searchsorted(SNAPSHOTS_MS, first_seen_ms, side="right") - 1
+    """[N] snapshot that first lists each item: the first for old items, else one shortly before the first event."""
+    at_first_event = np.searchsorted(SNAPSHOTS_MS, first_seen_ms, side="right") - 1
     lead = random.integers(0, _LONGEST_LEAD + 1, len(born))
-    return np.where(born == 0, 0, np.maximum(at_first_look - lead, 0))
+    return np.where(born == 0, 0, np.maximum(at_first_event - lead, 0))
 
 
 def _unseen_snapshots(count: int, random: np.random.Generator) -> np.ndarray:
@@ -107,7 +116,7 @@ def _unseen_snapshots(count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_available(is_alive: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[L] whether an item is available at the end; a given share is, living ones more often."""
+    """[L] whether an item is available at the end: a fixed share is, more of the items that are still in fashion."""
     score = _AVAILABILITY_OF_LIVING * is_alive + random.gumbel(size=len(is_alive))
     is_available = np.zeros(len(is_alive), bool)
     is_available[np.argsort(-score, kind="stable")[: round(len(is_alive) * _AVAILABLE_AT_END)]] = True

@@ -1,6 +1,8 @@
-"""When everything happens: sessions, the gaps in them and between them, by hour of the day and day of the week.
+"""The time of each event: sessions, gaps within and between them, hours of the day and days of the week.
 
-Shapes: V visitors, E events, S sessions. A session ends where 30 minutes pass without an event.
+A session ends after 30 minutes without an event.
+
+Shapes: V visitors, E events, S sessions.
 """
 
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from contract.schema import ADD_TO_CART, TRANSACTION, VIEW
-from preprocessing.synthetic.draws import group_starts, interpolated_quantiles, place_in_group
+from preprocessing.synthetic.draws import group_starts, interpolated_quantiles, position_in_group
 from preprocessing.synthetic.journeys import Events, Interests
 from preprocessing.synthetic.scale import BEGIN_MS, END_MS
 from preprocessing.synthetic.visitors import ROBOT_EVENTS_A_DAY
@@ -17,7 +19,7 @@ _SESSION_GAP_MS = 1_800_000
 _MINUTE_MS = 60_000
 _HOUR_MS = 3_600_000
 
-# share of a day's events by hour (UTC); the visitors live in the Americas
+# share of a day's events per hour (UTC); the visitors live in the Americas
 _HOURS = (
     *(0.0515, 0.0535, 0.0560, 0.0560, 0.0530, 0.0420, 0.0270, 0.0165, 0.0095, 0.0066, 0.0058, 0.0067),
     *(0.0105, 0.0195, 0.0340, 0.0480, 0.0575, 0.0640, 0.0650, 0.0660, 0.0687, 0.0660, 0.0620, 0.0547),
@@ -25,13 +27,13 @@ _HOURS = (
 _WEEKDAYS = (1.08, 1.10, 1.08, 1.06, 0.99, 0.84, 0.85)  # from Monday
 _DAY_NOISE = 0.07
 
-# how likely a gap starts a new session: a visitor's own tendency is Beta distributed, and what follows matters
+# probability that a session ends before an event: a Beta-distributed tendency per visitor, times a factor per kind
 _BREAK_TENDENCY = (0.62, 1.17)
-# of visitors with more events than this, a visitor with n times as many breaks n ** -0.5 times as often
+# a visitor with n times as many events as _BUSY has n ** -0.5 times the tendency
 _BUSY, _BUSY_BREAKS_LESS = 5, 0.5
 _BREAK_FACTOR = {VIEW: 1.0, ADD_TO_CART: 0.25, TRANSACTION: 0.25}
 
-# (probability, seconds) of a gap within a session, by the kind of what follows
+# (probability, seconds) of a gap within a session, by the kind of the event after it
 _GAPS_S = {
     VIEW: ((0, 2), (0.1, 17), (0.25, 29), (0.5, 67), (0.75, 164), (0.9, 440), (0.97, 1150), (1, 1795)),
     ADD_TO_CART: ((0, 0.5), (0.1, 10), (0.25, 35), (0.5, 95), (0.75, 200), (0.9, 450), (1, 1795)),
@@ -40,31 +42,30 @@ _GAPS_S = {
 _ORDER_LINE_GAP_S = 0.004
 _ROBOT_GAP_S = 5.0
 _LARGEST_SESSION = 417
-_ROBOT_SESSION_STEP = 7  # the r-th robot's sessions are so much smaller than the one's before
+_ROBOT_SESSION_STEP = 7  # the sessions of each robot are smaller by this than those of the robot before
 
 # (probability, hours of average activity) between two sessions of a visitor
 _WAITS_HOURS = (
     *((0, 0.65), (0.1, 1.1), (0.2, 1.9), (0.3, 3.3), (0.4, 6.5), (0.48, 14), (0.56, 36)),
     *((0.62, 80), (0.7, 155), (0.8, 350), (0.9, 840), (0.95, 1370), (1, 2900)),
 )
-_LONGEST_STAY = 0.97  # of the whole period, from a visitor's first session to the last
+_LONGEST_STAY = 0.97  # from a visitor's first session to the last, as a share of the period
 
 
 @dataclass(frozen=True)
 class Times:
-    """When each event happens.
-
-    timestamp_ms   [E]
-    session        [E] ascending, numbered through all visitors
-    """
+    """The time and session of each event."""
 
     timestamp_ms: np.ndarray
+    """[E] milliseconds since 1970 (UTC)."""
+
     session: np.ndarray
+    """[E] ascending session numbers over all visitors."""
 
 
 @dataclass(frozen=True)
 class _Calendar:
-    """Activity time: hours in which every hour is equally busy; `edges_ms[i]` is the moment of `hours[i]`."""
+    """Activity time, a clock that runs faster at busy times; `edges_ms[i]` is the time at `hours[i]`."""
 
     edges_ms: np.ndarray
     hours: np.ndarray
@@ -78,10 +79,13 @@ class _Calendar:
 
 
 def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, random: np.random.Generator) -> Times:
-    """Times of all events; every visitor's events keep their order.
+    """Draws the times of all events; each visitor's events keep their order.
 
     Args:
-      is_robot: [V]; robots act fast, in long sessions, spread evenly over the period.
+      interests: the interests of all visitors.
+      events: their events.
+      is_robot: [V]; robots act fast, in long sessions at equal intervals.
+      random: source of all draws.
     """
     visitor = interests.visitor[events.interest]
     is_start = _draw_session_starts(visitor, events.kind, is_robot, random)
@@ -95,23 +99,23 @@ def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, rando
     duration_ms = offset_ms[np.append(first[1:], len(visitor)) - 1]
     starts_ms = _draw_starts(visitor[first], duration_ms, is_robot, random)
     timestamp_ms = starts_ms[session] + offset_ms
-    # the log's first and last moments are known
+    # the log starts and ends at Retailrocket's times
     timestamp_ms[np.argmin(timestamp_ms)], timestamp_ms[np.argmax(timestamp_ms)] = BEGIN_MS, END_MS
     return Times(timestamp_ms, session)
 
 
 def first_times(times: Times, events: Events, num_interests: int) -> Times:
-    """Time and session [D] of the event with which each interest begins."""
+    """Returns the time and session [D] of the first event of each interest."""
     first = np.empty(num_interests, np.int64)
     backwards = np.arange(len(events.interest))[::-1]
-    first[events.interest[backwards]] = backwards  # the last assignment, the first event, stays
+    first[events.interest[backwards]] = backwards  # the last assignment wins: the first event
     return Times(times.timestamp_ms[first], times.session[first])
 
 
 def _draw_session_starts(
     visitor: np.ndarray, kind: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """[E] whether an event begins a session."""
+    """[E] whether an event starts a session."""
     num_events = np.bincount(visitor, minlength=len(is_robot))
     tendency = random.beta(*_BREAK_TENDENCY, size=len(is_robot))
     tendency *= np.maximum(num_events / _BUSY, 1) ** -_BUSY_BREAKS_LESS
@@ -124,12 +128,12 @@ def _draw_session_starts(
     session_size = np.maximum(_LARGEST_SESSION - _ROBOT_SESSION_STEP * np.arange(len(sizes)), ROBOT_EVENTS_A_DAY + 1)
     # the busiest robot has the largest session
     rank = np.argsort(np.argsort(-sizes, kind="stable"))
-    is_start[of_robot] = place_in_group(sizes) % session_size[rank[robot]] == 0
+    is_start[of_robot] = position_in_group(sizes) % session_size[rank[robot]] == 0
     return is_start
 
 
 def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """[E] whether an event is a line of the same order as the event before."""
+    """[E] whether an event is a line of the same order as the previous event."""
     is_line = kind == TRANSACTION
     return np.r_[False, is_line[1:] & is_line[:-1] & (order[1:] == order[:-1])]
 
@@ -137,7 +141,7 @@ def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
 def _draw_gaps_ms(
     kind: np.ndarray, is_start: np.ndarray, is_same_order: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """[E] milliseconds since the event before in the same session, at least 1; 0 at its start."""
+    """[E] milliseconds since the previous event of the session, at least 1; 0 at its start."""
     uniform = random.random(len(kind))
     seconds = np.empty(len(kind))
     for code, knots in _GAPS_S.items():
@@ -164,17 +168,17 @@ def _draw_starts(
     stay = since_first[np.cumsum(sizes) - 1]
     longest = calendar.total_hours * _LONGEST_STAY
     since_first *= np.minimum(1, longest / np.maximum(stay, 1e-9))[visitor]
-    # what is left of the period is where the first session can lie
+    # the first session starts early enough for the last to be within the period
     first = random.random(len(sizes)) * (calendar.total_hours - np.minimum(stay, longest))
     return _keep_apart(visitor, calendar.to_ms(first[visitor] + since_first), duration_ms, sizes)
 
 
 def _keep_apart(visitor: np.ndarray, start_ms: np.ndarray, duration_ms: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """[S] starts, later where a session would begin within 30 minutes of the one before, all before the log's end."""
+    """[S] starts with more than 30 minutes between the sessions of a visitor, and all sessions within the period."""
     blocked = duration_ms + _SESSION_GAP_MS + _MINUTE_MS
     before = np.cumsum(blocked) - blocked
     before -= before[group_starts(sizes)][visitor]
-    # a running maximum within each visitor: every visitor is lifted above the one before
+    # a running maximum per visitor: the lift puts each visitor above the one before
     lift = visitor * 4 * (END_MS - BEGIN_MS)
     start_ms = np.maximum.accumulate(start_ms - before + lift) - lift + before
     last = np.cumsum(sizes) - 1

@@ -113,7 +113,7 @@ DEPARTMENTS = (
         materials="steel, ceramic, enamel, cast-iron, copper, aluminium, stoneware, non-stick",
     ),
     _department(
-        "dinner plates, side plates, pasta bowls, soup bowls, cereal bowls, salad bowl, serving dish, cake stand, "
+        "dinner plates, side plates, pasta bowls, soup bowls, cereal bowls, salad bowl, serving dish, cake plate, "
         "egg cups, mugs, espresso cups, tea cups, teapot, coffee pot, milk jug, sugar bowl, tumblers, carafe, vase, "
         "candle holder",
         variants="small, large, hand-painted, stackable, everyday",
@@ -127,14 +127,14 @@ DEPARTMENTS = (
         materials="steel, chrome, matt, glossy, retro, brushed, enamelled, copper",
     ),
     _department(
-        "keyboard, number pad, mouse, trackball, mouse pad, laptop stand, laptop sleeve, tablet case, stylus, "
+        "keyboard, number pad, mouse, trackball, mouse pad, laptop riser, laptop sleeve, tablet case, stylus, "
         "monitor arm, webcam, microphone, USB hub, docking station, memory stick, external drive, router, "
-        "game controller, headset stand, cable organiser",
+        "game controller, headset hook, cable organiser",
         variants="compact, wireless, gaming, travel, ergonomic",
         materials="aluminium, matt, glossy, carbon, soft-touch, silicone, bamboo, metal",
     ),
     _department(
-        "phone case, flip case, phone pouch, screen cover, phone grip, phone stand, car mount, bike mount, "
+        "phone case, flip case, phone pouch, screen cover, phone grip, phone dock, car mount, bike mount, "
         "phone tripod, charger, charging pad, power bank, charging cable, cable clips, travel adapter, selfie stick, "
         "smartwatch, watch strap, fitness tracker, e-reader cover",
         variants="slim, rugged, magnetic, waterproof, foldable",
@@ -143,13 +143,13 @@ DEPARTMENTS = (
     _department(
         "headphones, earbuds, earphones, headset, bluetooth speaker, bookshelf speaker, soundbar, subwoofer, "
         "party speaker, shower radio, table radio, clock radio, record player, CD player, amplifier, music streamer, "
-        "tape deck, karaoke machine, speaker stand, record box",
+        "tape deck, karaoke machine, speaker shelf, record box",
         variants="wireless, portable, compact, studio, vintage",
         materials="matt, glossy, walnut, aluminium, fabric, metal, bamboo, leather",
     ),
     _department(
         "acoustic guitar, electric guitar, bass guitar, ukulele, mandolin, banjo, violin, cello, recorder, flute, "
-        "clarinet, ocarina, harmonica, melodica, accordion, cajon, bongos, hand drum, xylophone, music stand",
+        "clarinet, ocarina, harmonica, melodica, accordion, cajon, bongos, hand drum, xylophone, metronome",
         variants="student, travel, children's, stage, left-handed",
         materials="maple, mahogany, spruce, birch, rosewood, bamboo, ebony, brass",
     ),
@@ -177,7 +177,7 @@ DEPARTMENTS = (
     _department(
         "bike helmet, cycling gloves, cycling jersey, cycling shorts, bike saddle, saddle cover, handlebar grips, "
         "handlebar tape, bike bell, bike light, bike lock, bike pump, bottle cage, water bottle, pannier, frame bag, "
-        "bike basket, mudguards, pedals, bike stand",
+        "bike basket, mudguards, pedals, bike rack",
         variants="road, mountain, city, children's, touring",
         materials="alloy, carbon, nylon, leather, steel, rubber, mesh, reflective",
     ),
@@ -190,7 +190,7 @@ DEPARTMENTS = (
     ),
     _department(
         "plant pot, planter, window box, raised bed, seed tray, watering can, spray bottle, hand trowel, hand fork, "
-        "garden rake, garden hoe, spade, plant labels, trellis, plant stand, compost bin, bird feeder, bird bath, "
+        "garden rake, garden hoe, spade, plant labels, trellis, plant shelf, compost bin, bird feeder, bird bath, "
         "nesting box, garden bench",
         variants="small, large, balcony, hanging, children's",
         materials="terracotta, zinc, wooden, steel, wicker, plastic, ceramic, bamboo",

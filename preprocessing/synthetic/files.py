@@ -1,4 +1,4 @@
-"""A shop's files, named and written as Retailrocket's: the event log, the item properties and the category tree.
+"""Writes a shop's files in Retailrocket's format: the event log, the item properties and the category tree.
 
 Shapes: E events, N rows of the event log.
 """
@@ -16,34 +16,34 @@ from common.progress import make_bar
 from common.storage.paths import join
 from contract.schema import EVENT_KINDS, TRANSACTION
 from preprocessing.synthetic.scale import Scale, SynthesisConfig
-from preprocessing.synthetic.shop import Shop, imagine_shop
+from preprocessing.synthetic.shop import Shop, generate_shop
 
 log = logging.getLogger(__name__)
 
 _EVENTS, _TREE = "events.csv", "category_tree.csv"
 _PROPERTIES = ("item_properties_part1.csv", "item_properties_part2.csv")
-_FIRST_PART_ROWS_AN_ITEM = 10_999_999 / 417_053
+_FIRST_PART_ROWS_PER_ITEM = 10_999_999 / 417_053
 _DUPLICATES = 460
 _WRITE_OPTIONS = pa_csv.WriteOptions(include_header=False, quoting_style="none", batch_size=1 << 16)
 _DAY_MS = 86_400_000
-_DISORDER_MS = _DAY_MS // 4  # how far a row of the log may lie from its place in time, besides the order of the days
+_DISORDER_MS = _DAY_MS // 4  # maximum time by which a row of a day is out of order
 
 
 def synthesize(config: SynthesisConfig, output: str) -> dict[str, Any]:
-    """Writes a shop to a new directory, whole or not at all; returns its paths and counts.
+    """Writes a shop to a new directory and returns its paths and counts. A failure leaves no files.
 
     Raises:
-      FileExistsError: `output` already holds something.
+      FileExistsError: `output` is not empty.
     """
     with storage.publish_directory(output) as directory:
-        shop = imagine_shop(config)
+        shop = generate_shop(config)
         events = _event_table(shop)
         for name, table in ((_EVENTS, events), (_TREE, _tree_table(shop))):
             with open(join(directory, name), "wb") as file:
                 _append(file, table)
         property_rows = _write_properties(shop, *(join(directory, name) for name in _PROPERTIES))
     log.info(
-        "made a shop of %d visitors with %d events, %d property rows and %d categories at %s",
+        "wrote a shop with %d visitors, %d events, %d property rows and %d categories to %s",
         config.visitors,
         len(events),
         property_rows,
@@ -66,15 +66,15 @@ def synthesize(config: SynthesisConfig, output: str) -> dict[str, Any]:
 
 
 def _event_table(shop: Shop) -> pa.Table:
-    """The event log: the rows of a day lie together but out of order, the days too, and some rows come twice."""
-    interests, events, random = shop.interests, shop.events, shop.row_randomness()
+    """The event log: day by day, with the days and the rows of each day out of order, and a few duplicate rows."""
+    interests, events, random = shop.interests, shop.events, shop.row_generator()
     timestamp_ms = shop.times.timestamp_ms
     rows = np.arange(len(timestamp_ms))
     rows = np.r_[rows, random.choice(rows, Scale(shop.config.visitors).count(_DUPLICATES))]
     day = timestamp_ms[rows] // _DAY_MS
     day_order = random.permutation(int(day.max() - day.min()) + 1)
-    place = day_order[day - day.min()] * 2 * _DAY_MS + timestamp_ms[rows] % _DAY_MS
-    rows = rows[np.argsort(place + random.integers(0, _DISORDER_MS, len(rows)), kind="stable")]
+    position = day_order[day - day.min()] * 2 * _DAY_MS + timestamp_ms[rows] % _DAY_MS
+    rows = rows[np.argsort(position + random.integers(0, _DISORDER_MS, len(rows)), kind="stable")]
 
     interest, kind = events.interest[rows], events.kind[rows]
     transaction_id = random.permutation(int(interests.order.max()) + 1)[interests.order[interest]]
@@ -90,7 +90,7 @@ def _event_table(shop: Shop) -> pa.Table:
 
 
 def _tree_table(shop: Shop) -> pa.Table:
-    tree, random = shop.tree, shop.row_randomness()
+    tree, random = shop.tree, shop.row_generator()
     nodes = random.permutation(len(tree.category_id))
     parent = tree.parent[nodes]
     return pa.table(
@@ -102,8 +102,8 @@ def _tree_table(shop: Shop) -> pa.Table:
 
 
 def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
-    """Writes the two parts, of which the first ends at a given row; returns the number of rows of both."""
-    boundary = round(len(shop.catalogue.listed_id) * _FIRST_PART_ROWS_AN_ITEM)
+    """Writes all property rows to two files and returns their number; the first file has a fixed share of them."""
+    boundary = round(len(shop.catalogue.listed_id) * _FIRST_PART_ROWS_PER_ITEM)
     num_rows = 0
     bar = make_bar(len(shop.catalogue.listed_id), "items", title="properties")
     with open(first_path, "wb") as first, open(second_path, "wb") as second, bar:
@@ -117,7 +117,7 @@ def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
 
 
 def _append(file: BinaryIO, table: pa.Table) -> None:
-    """Writes rows to a CSV file, after the header where it is empty; an absent value is an empty field."""
-    if not file.tell():  # by hand: pyarrow would quote the names
+    """Appends rows to a CSV file, after a header if it is empty; a null is an empty field."""
+    if not file.tell():  # not by pyarrow, which would quote the names
         file.write((",".join(table.column_names) + "\n").encode())
     pa_csv.write_csv(table, file, _WRITE_OPTIONS)

@@ -1,6 +1,8 @@
-"""What each visitor does, in order: opens an item, or one seen before, puts it into the cart, buys it.
+"""The actions of each visitor, in order: view a new item, view an item again, put it into the cart, buy it.
 
-Shapes: V visitors, D interests, E events. An interest is one distinct item of a visitor; which one is decided later.
+An interest is one distinct item of a visitor; `matching` decides later which item it is.
+
+Shapes: V visitors, D interests, E events.
 """
 
 from dataclasses import dataclass
@@ -8,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from contract.schema import ADD_TO_CART, TRANSACTION, VIEW
-from preprocessing.synthetic.draws import group_starts, place_in_group
+from preprocessing.synthetic.draws import group_starts, position_in_group
 from preprocessing.synthetic.visitors import Visitors
 
 LOOK, CART, BUY = range(3)
-"""How far an interest goes: the item is only looked at, put into the cart and left there, or bought."""
+"""How far an interest goes: the item is only viewed, is put into the cart and not bought, or is bought."""
 
-_NEW_ITEM = 0.60  # of the views after the first, the share that opens another item
+_NEW_ITEM = 0.60  # share of the views after the first that are of a new item
 _NEW_ITEM_CART_ONLY = 0.57
 _NEW_ITEM_BUYER = 0.67
 _VIEWED_BEFORE_CART = 0.85
@@ -22,56 +24,56 @@ _CARTED_BEFORE_PURCHASE = 0.975
 _BUYER_WITHOUT_CART = 0.09
 _REPEAT_AT_ONCE = 0.6
 
-# places of events after the view that begins an interest; the next interest begins at 1
+# positions of events after the view that starts an interest, at 0; the next interest starts at 1
 _AT_ONCE, _CART, _ORDER = 0.1, 0.4, 0.6
 
 
 @dataclass(frozen=True)
 class Interests:
-    """Columns [D], a visitor's interests together, in the order in which they begin.
-
-    visitor      visitor id, ascending
-    is_viewed    the item is opened before anything else happens to it
-    is_carted
-    order        place of the order with which the item is bought, -1: not bought
-    """
+    """Columns [D], sorted by visitor and start."""
 
     visitor: np.ndarray
+    """Visitor id, ascending."""
+
     is_viewed: np.ndarray
+    """Whether the first event is a view."""
+
     is_carted: np.ndarray
+    """Whether the item is put into the cart."""
+
     order: np.ndarray
+    """Index of the order that contains the item; -1: not bought."""
 
     @property
     def reach(self) -> np.ndarray:
-        """[D] how far each goes: LOOK, CART or BUY."""
+        """[D] how far each interest goes: LOOK, CART or BUY."""
         return np.where(self.order >= 0, BUY, np.where(self.is_carted, CART, LOOK))
 
 
 @dataclass(frozen=True)
 class Events:
-    """Columns [E], ordered by visitor and then in the order of doing.
-
-    interest   place in Interests
-    kind       contract.schema's event code
-    """
+    """Columns [E], sorted by visitor and time."""
 
     interest: np.ndarray
+    """Index into `Interests`."""
+
     kind: np.ndarray
+    """Event code of `contract.schema`."""
 
 
 def draw_journeys(visitors: Visitors, random: np.random.Generator) -> tuple[Interests, Events]:
-    """Every visitor's interests and events."""
+    """Draws the interests and events of all visitors."""
     interests, repeats = _draw_interests(visitors, random)
     return interests, _order_events(interests, repeats, random)
 
 
 def _draw_interests(visitors: Visitors, random: np.random.Generator) -> tuple[Interests, np.ndarray]:
-    """All interests, and the views [V] that are left for items seen before."""
+    """All interests, and the number of views [V] of items that the visitor has viewed before."""
     funnel = _draw_funnel(visitors, random)
     num_visitors = len(visitors.views)
     viewed = np.bincount(funnel.visitor[funnel.is_viewed], minlength=num_visitors)
     left = visitors.views - viewed
-    # the first view of all cannot be of an item seen before
+    # a visitor's first view cannot be of an item viewed before
     first = (viewed == 0) & (left > 0)
     new_share = np.where(visitors.loose_carts > 0, _NEW_ITEM_CART_ONLY, _NEW_ITEM)
     new_share[visitors.orders > 0] = _NEW_ITEM_BUYER
@@ -90,7 +92,7 @@ def _draw_interests(visitors: Visitors, random: np.random.Generator) -> tuple[In
 
 
 def _draw_funnel(visitors: Visitors, random: np.random.Generator) -> Interests:
-    """The interests that reach the cart or an order, by visitor."""
+    """The interests that reach the cart or an order, sorted by visitor."""
     everyone = np.arange(len(visitors.views))
     loose = np.repeat(everyone, visitors.loose_carts)
     order_visitor = np.repeat(everyone, visitors.orders)
@@ -114,33 +116,32 @@ def _draw_funnel(visitors: Visitors, random: np.random.Generator) -> Interests:
 
 
 def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.Generator) -> Events:
-    """The events of all interests, in each visitor's order."""
+    """The events of all interests, sorted by visitor and time."""
     sizes = np.bincount(interests.visitor, minlength=len(repeats))
-    place = place_in_group(sizes)
-    every = np.arange(len(place))
+    start = position_in_group(sizes)
+    every = np.arange(len(start))
     viewed, carted = every[interests.is_viewed], every[interests.is_carted]
     lines = every[interests.order >= 0]
 
     repeat_visitor = np.repeat(np.arange(len(repeats)), repeats)
     span = sizes[repeat_visitor]
     again = group_starts(sizes)[repeat_visitor] + (random.random(len(span)) * span).astype(np.int64)
-    at_once = place[again] + _AT_ONCE * (1 + 2 * random.random(len(again)))
-    later = place[again] + 0.5 + random.random(len(again)) * (span - place[again] - 0.5)
-    again_place = np.where(random.random(len(again)) < _REPEAT_AT_ONCE, at_once, later)
+    at_once = start[again] + _AT_ONCE * (1 + 2 * random.random(len(again)))
+    later = start[again] + 0.5 + random.random(len(again)) * (span - start[again] - 0.5)
+    again_position = np.where(random.random(len(again)) < _REPEAT_AT_ONCE, at_once, later)
 
     interest = np.r_[viewed, again, carted, lines]
-    places = np.r_[
-        place[viewed], again_place, place[carted] + _CART, _checkout_places(interests.order[lines], place[lines])
-    ]
+    checkout = _checkout_positions(interests.order[lines], start[lines])
+    positions = np.r_[start[viewed], again_position, start[carted] + _CART, checkout]
     kind = np.repeat([VIEW, ADD_TO_CART, TRANSACTION], [len(viewed) + len(again), len(carted), len(lines)])
     visitor = interests.visitor[interest]
-    # one sort key, the visitor and how far through the visitor's interests; stable, so that an order stays together
-    order = np.argsort(visitor + places / (sizes[visitor] + 1), kind="stable")
+    # one sort key of visitor and position; a stable sort keeps the lines of an order together
+    order = np.argsort(visitor + positions / (sizes[visitor] + 1), kind="stable")
     return Events(interest[order], kind[order])
 
 
-def _checkout_places(order: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """[N] places of purchases: one for all lines of an order, after the last of its items came up."""
+def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """[N] positions of purchases: the same for all lines of an order, after the last of its interests starts."""
     last = np.zeros(int(order.max(initial=-1)) + 1)
-    np.maximum.at(last, order, place)
+    np.maximum.at(last, order, start)
     return last[order] + _ORDER

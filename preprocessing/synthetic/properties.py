@@ -1,7 +1,8 @@
-"""What the shop tells of its items: a row where a property is first told, and one whenever its value changes.
+"""The item properties: a row for the first value of each property, and one for each change.
 
-Shapes: C items of a chunk, R rows. The values tell of the hidden tastes: among an item's words stand one for its shelf
-and one for its style.
+The values reveal the hidden tastes: an item's words include one for its shelf and one for its style.
+
+Shapes: C items of a chunk, R rows.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessing.synthetic.catalogue import Catalogue
-from preprocessing.synthetic.rare_properties import draw_rare_properties, tell_rare_properties
+from preprocessing.synthetic.rare_properties import draw_rare_properties, draw_rare_rows
 from preprocessing.synthetic.scale import SNAPSHOTS_MS, Scale
 from preprocessing.synthetic.titles import draw_titles
 from preprocessing.synthetic.tree import Tree
@@ -20,8 +21,8 @@ from preprocessing.synthetic.values import NUM_WORDS, PropertyRows, format_numbe
 
 _CHUNK_ITEMS = 32_768  # bounds the memory
 
-# rows for each listed item: the first, and one for every change
-_ROWS_AN_ITEM = {
+# rows per listed item: the first value and all changes
+_ROWS_PER_ITEM = {
     "888": 3_000_398 / 417_053,
     "790": 1_790_516 / 417_053,
     "available": 1_503_639 / 417_053,
@@ -35,16 +36,16 @@ _PRICE_STEP = 20 * 12  # the anonymized prices are multiples of 12
 
 @dataclass(frozen=True)
 class _Changes:
-    """Rows of one property for the items of a chunk.
-
-    item       [R] place in the chunk
-    snapshot   [R]
-    left       [R] how many changes follow; consecutive values differ in it
-    """
+    """Rows of one property for the items of a chunk."""
 
     item: np.ndarray
+    """[R] index in the chunk."""
+
     snapshot: np.ndarray
+    """[R] number of the snapshot."""
+
     left: np.ndarray
+    """[R] number of later changes; it makes consecutive values differ."""
 
 
 def property_tables(
@@ -53,40 +54,45 @@ def property_tables(
     """Yields all property rows, in random order: tables with the columns timestamp, itemid, property and value.
 
     Args:
-      seed: decides all rows but those of titles, and their order.
-      title_random: decides the titles, and where their rows are among the others.
+      tree: the category tree.
+      catalogue: the listed items.
+      scale: size of the shop.
+      seed: of all rows except titles, and of their order.
+      title_random: source of the titles and of the positions of their rows among the others.
     """
     titles = draw_titles(tree, catalogue, title_random)
-    rates = {name: change_rate(catalogue.snapshot, rows) for name, rows in _ROWS_AN_ITEM.items()}
+    rates = {name: change_rate(catalogue.snapshot, rows) for name, rows in _ROWS_PER_ITEM.items()}
     rare = draw_rare_properties(tree, catalogue, scale, np.random.default_rng([*seed, 0]))
     for number, begin in enumerate(range(0, len(catalogue.listed_id), _CHUNK_ITEMS), start=1):
         random = np.random.default_rng([*seed, number])
         chunk = catalogue.rows(slice(begin, begin + _CHUNK_ITEMS))
-        parts = [_tell_common(name, rate, tree, chunk, random) for name, rate in rates.items()]
-        parts.append(tell_rare_properties(rare, chunk, random))
+        parts = [_draw_common_rows(name, rate, tree, chunk, random) for name, rate in rates.items()]
+        parts.append(draw_rare_rows(rare, chunk, random))
         title_rows = _title_rows(chunk, titles.slice(begin, _CHUNK_ITEMS))
         order = random.permutation(sum(len(part.item) for part in parts))
         order = _insert_randomly(order, len(title_rows.item), title_random)
         yield _table([*parts, title_rows], chunk).take(pa.array(order))
 
 
-def change_rate(first_snapshot: np.ndarray, rows_an_item: float) -> float:
-    """Chance that a value changes from one snapshot to the next, so that an item has so many rows on average."""
+def change_rate(first_snapshot: np.ndarray, rows_per_item: float) -> float:
+    """Returns the probability of a change per snapshot that gives `rows_per_item` on average."""
     chances = int((len(SNAPSHOTS_MS) - 1 - first_snapshot).sum())
-    return min(1.0, (rows_an_item - 1) * len(first_snapshot) / max(chances, 1))
+    return min(1.0, (rows_per_item - 1) * len(first_snapshot) / max(chances, 1))
 
 
-def _tell_common(name: str, rate: float, tree: Tree, chunk: Catalogue, random: np.random.Generator) -> PropertyRows:
+def _draw_common_rows(
+    name: str, rate: float, tree: Tree, chunk: Catalogue, random: np.random.Generator
+) -> PropertyRows:
     changes = _draw_changes(chunk.snapshot, rate, random)
     match name:
         case "790":
-            value = _tell_prices(chunk, changes, random)
+            value = _draw_prices(chunk, changes, random)
         case "available":
             value = pa.array(["0", "1"]).take(pa.array(chunk.is_available[changes.item] ^ (changes.left % 2)))
         case "categoryid":
-            value = _tell_categories(tree, chunk, changes)
+            value = _categories(tree, chunk, changes)
         case _:
-            value = _tell_words(name, chunk, changes, random)
+            value = _draw_words(name, chunk, changes, random)
     return PropertyRows(changes.item, changes.snapshot, pa.repeat(name, len(value)), value)
 
 
@@ -100,16 +106,16 @@ def _draw_changes(first_snapshot: np.ndarray, rate: float, random: np.random.Gen
     return _Changes(item, at, left[item, at])
 
 
-def _tell_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
+def _draw_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
     of_shelf = mix(790, chunk.shelf) / NUM_WORDS - 0.5
     level = _SHELF_PRICE_SPREAD * of_shelf + _ITEM_PRICE_SIGMA * random.normal(size=len(chunk.shelf))
     price = _PRICE_MEDIAN * np.exp(level[changes.item] + _PRICE_CHANGE_SIGMA * random.normal(size=len(changes.item)))
-    # the changes left, below the step, make consecutive prices differ
+    # the number of later changes, less than a step, makes consecutive prices differ
     return format_numbers(_PRICE_STEP * np.ceil(price).astype(np.int64) + 12 * changes.left)
 
 
-def _tell_categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
-    """Categories that change between an item's own, the last told, and either its parent or a neighbouring shelf."""
+def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
+    """Categories that alternate between the item's own, which is the last, and a parent or neighbouring shelf."""
     shelf = chunk.shelf[changes.item]
     own = tree.shelf_node[shelf]
     neighbour = tree.shelf_node[(shelf + 1) % tree.num_shelves]
@@ -118,8 +124,8 @@ def _tell_categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Arra
     return format_words(tree.category_id[np.where(changes.left % 2 == 0, own, other)])
 
 
-def _tell_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    """Words for the shelf, the style, the item, and one that changes."""
+def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
+    """Words: one each for the shelf, the style and the item, and one that changes."""
     salt = int(name)
     shelf = chunk.shelf[changes.item]
     changing = mix(salt, random.integers(0, 1000, len(chunk.shelf))[changes.item], changes.left)
@@ -137,7 +143,7 @@ def _title_rows(chunk: Catalogue, titles: pa.Array) -> PropertyRows:
 
 
 def _insert_randomly(order: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """[N + count] the numbers N to N + count - 1 inserted into an order [N], which is kept."""
+    """Inserts the numbers N to N + count - 1 into an order [N], which is kept."""
     positions = np.sort(random.integers(0, len(order) + 1, count))
     return np.insert(order, positions, len(order) + random.permutation(count))
 

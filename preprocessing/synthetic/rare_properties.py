@@ -1,4 +1,4 @@
-"""The many properties that only some items have: a few on all shelves, most on some shelves only.
+"""The many properties that only some items have: a few on all shelves, most on some shelves.
 
 Shapes: S shelves, P properties, K properties that an item of a shelf may have, R rows.
 """
@@ -16,46 +16,47 @@ from preprocessing.synthetic.tree import Tree
 from preprocessing.synthetic.values import PropertyRows, format_numbers, format_words, mix, style_word
 
 _PROPERTIES = 1_098
-_ROWS_AN_ITEM = 11_964_245 / 417_053
-# chance that an item has a property that is found on all shelves
+_ROWS_PER_ITEM = 11_964_245 / 417_053
+# probability that an item has each of the properties that occur on all shelves
 _SHARED_CHANCES = (0.9, 0.85, 0.8, 0.75, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15)
-_OWN = 26  # further properties of a shelf
-_OWN_SKEW = 0.4  # the r-th property is on r ** -0.4 as many shelves as the first
-_CHANGES = 0.15  # chance that a value changes, once
-_NUMERIC_SHARE = 0.3  # of the properties, these have numbers for values
-_TELLS_STYLE, _TELLS_SHELF = 0.45, 0.2  # shares of the values; the others are one of a few, on any shelf
-_CHOICES = 40
+_OWN = 26  # other properties per shelf
+_OWN_SKEW = 0.4  # the r-th property is on r ** -0.4 times as many shelves as the first
+_CHANGES = 0.15  # probability that a value changes once
+_NUMERIC_SHARE = 0.3  # share of the properties that have numeric values
+_STYLE_SHARE, _SHELF_SHARE = 0.45, 0.2  # shares of the values that depend on the style and on the shelf
+_CHOICES = 40  # number of other values per property
 _NUMBERS, _UNIT = 4_999, 12  # numeric values are 0 to 4,998 units
 _TAKEN_NAMES = (6, 283, 790, 888)
 
 
 @dataclass(frozen=True)
 class RareProperties:
-    """Which item may have which property.
-
-    name         [P]
-    is_numeric   [P]
-    of_shelf     [S, K] places among the properties
-    chance       [S, K] that an item of the shelf has it
-    """
+    """The properties that the items of each shelf may have."""
 
     name: pa.Array
+    """[P] names, which are numbers."""
+
     is_numeric: np.ndarray
+    """[P] whether the values are numbers."""
+
     of_shelf: np.ndarray
+    """[S, K] indices of the properties."""
+
     chance: np.ndarray
+    """[S, K] probability that an item of the shelf has the property."""
 
 
 def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random: np.random.Generator) -> RareProperties:
-    """Properties, and chances that give Retailrocket's number of rows."""
+    """Draws the properties, with probabilities that give Retailrocket's number of rows."""
     num_shared = len(_SHARED_CHANCES)
     size = scale.variety(_PROPERTIES, at_least=num_shared + _OWN)
     free_names = np.setdiff1d(np.arange(size + 12), _TAKEN_NAMES)
     names = random.permutation(free_names)[:size]
     own = _draw_own(size - num_shared, tree.num_shelves, random)
-    is_new = np.diff(own, axis=1, prepend=-1) > 0  # sorted: a property that came twice counts once
+    is_new = np.diff(own, axis=1, prepend=-1) > 0  # sorted: a property that was drawn twice counts once
     later = np.mean(catalogue.snapshot < len(SNAPSHOTS_MS) - 1)
-    items_have = _ROWS_AN_ITEM / (1 + _CHANGES * later) - sum(_SHARED_CHANCES)
-    chance = min(1.0, items_have / is_new.sum(axis=1)[catalogue.shelf].mean())
+    per_item = _ROWS_PER_ITEM / (1 + _CHANGES * later) - sum(_SHARED_CHANCES)
+    chance = min(1.0, per_item / is_new.sum(axis=1)[catalogue.shelf].mean())
     shared = np.broadcast_to(np.arange(num_shared), (tree.num_shelves, num_shared))
     return RareProperties(
         format_words(names),
@@ -65,8 +66,8 @@ def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random:
     )
 
 
-def tell_rare_properties(rare: RareProperties, chunk: Catalogue, random: np.random.Generator) -> PropertyRows:
-    """The rows of a chunk's items."""
+def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Generator) -> PropertyRows:
+    """Draws the rows of a chunk's items."""
     item, column = np.nonzero(random.random((len(chunk.shelf), rare.chance.shape[1])) < rare.chance[chunk.shelf])
     which = rare.of_shelf[chunk.shelf[item], column]
     value = _draw_values(which, chunk.shelf[item], chunk.style[item], random)
@@ -87,7 +88,7 @@ def tell_rare_properties(rare: RareProperties, chunk: Catalogue, random: np.rand
 
 
 def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """[S, K'] places among `size` properties, ascending on a shelf; where there is room, each is on some shelf."""
+    """[S, K'] indices of properties, ascending per shelf; each of the `size` properties occurs if there is room."""
     skew = np.arange(1.0, size + 1) ** -_OWN_SKEW
     own = draw_weighted(skew, random.random(num_shelves * _OWN))
     once = random.permutation(size)[: len(own)]
@@ -97,7 +98,7 @@ def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.nd
 
 def _draw_values(which: np.ndarray, shelf: np.ndarray, style: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """[R] words: of the style, of the shelf, or of neither."""
-    told = random.random(len(which))
+    uniform = random.random(len(which))
     anything = mix(which, random.integers(0, _CHOICES, len(which)))
-    of_shelf = np.where(told < _TELLS_STYLE + _TELLS_SHELF, mix(which, shelf), anything)
-    return np.where(told < _TELLS_STYLE, style_word(which, shelf, style), of_shelf)
+    of_shelf = np.where(uniform < _STYLE_SHARE + _SHELF_SHARE, mix(which, shelf), anything)
+    return np.where(uniform < _STYLE_SHARE, style_word(which, shelf, style), of_shelf)

@@ -1,8 +1,8 @@
-"""How large each part of a shop is, from the number of its visitors.
+"""The size of each part of a shop, from its number of visitors.
 
-The full size is Retailrocket's. Counts of events, items and visitors shrink with the visitors, and so what is counted
-for each visitor or item stays. The number of categories and properties shrinks more slowly, for a small shop is still
-sorted into shelves; so do extremes, yet fast enough that a small shop's best-seller does not take all.
+The full size is Retailrocket's. The counts of events and items are in proportion to the visitors, so that rates per
+visitor and per item don't depend on the size. The numbers of categories and properties shrink more slowly, because a
+small shop has shelves too. So do extremes, but fast enough that a small shop has more than its best-seller.
 """
 
 from dataclasses import dataclass
@@ -22,20 +22,19 @@ SNAPSHOTS_MS = tuple(_FIRST_SNAPSHOT_MS + 7 * _DAY_MS * week for week in range(1
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesisConfig:
-    """A shop to make.
-
-    visitors   visitor ids in the event log; 1,407,580 gives a shop of Retailrocket's size
-    seed       another seed gives another shop of the same shape
-    """
+    """The settings of a synthetic shop."""
 
     visitors: int
+    """Number of visitors in the event log; 1,407,580 gives a shop of Retailrocket's size."""
+
     seed: int = 0
+    """Another seed gives another shop with the same statistics."""
 
     def __post_init__(self) -> None:
         if self.visitors < MIN_VISITORS:
             raise ValueError(
                 f"a shop needs at least {MIN_VISITORS} visitors to have buyers and items, got {self.visitors}; "
-                "20000 make a shop that is quick and worth recommending in"
+                "20000 is a good size to start with"
             )
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
@@ -43,18 +42,19 @@ class SynthesisConfig:
 
 @dataclass(frozen=True)
 class Scale:
-    """Counts for a shop of so many visitors."""
+    """Counts for a shop of a given number of visitors."""
 
     visitors: int
+    """Number of visitors."""
 
     def count(self, at_full_size: float) -> int:
-        """A count that grows with the visitors; at least 1."""
+        """Returns a count in proportion to the visitors; at least 1."""
         return max(1, round(at_full_size * self.visitors / FULL_VISITORS))
 
     def variety(self, at_full_size: float, *, at_least: int = 1) -> int:
-        """A number of kinds (categories, properties): it shrinks slowly."""
+        """Returns a number of categories or properties, which shrinks slowly."""
         return max(at_least, round(at_full_size * (self.visitors / FULL_VISITORS) ** _VARIETY_EXPONENT))
 
     def extreme(self, at_full_size: float) -> int:
-        """The largest of a heavy-tailed count over items; at least 1."""
+        """Returns the maximum of a heavy-tailed count per item; at least 1."""
         return max(1, round(at_full_size * (self.visitors / FULL_VISITORS) ** _EXTREME_EXPONENT))

@@ -1,4 +1,4 @@
-"""The shop and its visitors as one story; nothing is written yet.
+"""Generates a shop in memory: all steps in order.
 
 Shapes: D interests.
 """
@@ -20,40 +20,54 @@ from preprocessing.synthetic.tastes import Wishes, count_wishes, draw_wishes
 from preprocessing.synthetic.tree import Tree, grow_tree
 from preprocessing.synthetic.visitors import draw_visitors
 
-# every part draws from a stream of its own, numbered, so that a change in one leaves the others as they are
+# each step draws from a random stream of its own, so that a change of one step doesn't affect the others
 _TREE, _VISITORS, _JOURNEYS, _TIMES, _WISHES, _ITEMS, _MATCHING, _CATALOGUE, _PROPERTIES, _ROWS, _TITLES = range(11)
 
 
 @dataclass(frozen=True)
 class Shop:
-    """All that happened, and the hidden causes of it: wishes and the items' styles.
-
-    item   [D] place in `items` of what each interest is about
-    """
+    """All events and items, and their hidden causes: the wishes and the styles of the items."""
 
     config: SynthesisConfig
+    """The settings."""
+
     tree: Tree
+    """The category tree."""
+
     interests: Interests
+    """The interests of all visitors."""
+
     events: Events
+    """The events of all interests."""
+
     times: Times
+    """The times of the events."""
+
     wishes: Wishes
+    """The shelf and style of each interest."""
+
     items: Assortment
+    """The items that occur in events."""
+
     item: np.ndarray
+    """[D] index into `items` of each interest."""
+
     catalogue: Catalogue
+    """The ids of all items, and the listed items."""
 
     def properties(self) -> Iterator[pa.Table]:
-        """All property rows, in tables of some hundred thousands."""
+        """Yields all property rows, in tables of up to about 1.6 million."""
         seed = (self.config.seed, _PROPERTIES)
         scale = Scale(self.config.visitors)
         return property_tables(self.tree, self.catalogue, scale, seed, _stream(self.config, _TITLES))
 
-    def row_randomness(self) -> np.random.Generator:
-        """What decides the order of the events' rows and which of them come twice."""
+    def row_generator(self) -> np.random.Generator:
+        """Returns the random generator for the order of rows in files, and for duplicates in the event log."""
         return _stream(self.config, _ROWS)
 
 
-def imagine_shop(config: SynthesisConfig) -> Shop:
-    """A shop that depends on the config alone."""
+def generate_shop(config: SynthesisConfig) -> Shop:
+    """Generates a shop; the same config gives the same shop."""
     scale = Scale(config.visitors)
     tree = grow_tree(scale, _stream(config, _TREE))
     visitors = draw_visitors(scale, _stream(config, _VISITORS))
@@ -67,10 +81,10 @@ def imagine_shop(config: SynthesisConfig) -> Shop:
 
     first_seen_ms = np.zeros(len(items.shelf), np.int64)
     latest_first = np.argsort(-begin.timestamp_ms, kind="stable")
-    first_seen_ms[item[latest_first]] = begin.timestamp_ms[latest_first]  # the last assignment, the earliest, stays
+    first_seen_ms[item[latest_first]] = begin.timestamp_ms[latest_first]  # the last assignment wins: the earliest
     catalogue = list_items(tree, items, first_seen_ms, scale, _stream(config, _CATALOGUE))
     return Shop(config, tree, interests, events, times, wishes, items, item, catalogue)
 
 
-def _stream(config: SynthesisConfig, job: int) -> np.random.Generator:
-    return np.random.default_rng([config.seed, job])
+def _stream(config: SynthesisConfig, step: int) -> np.random.Generator:
+    return np.random.default_rng([config.seed, step])

@@ -1,4 +1,4 @@
-"""What every visitor likes, which the log never tells: a few shelves, and a style on each.
+"""The tastes of each visitor, which the event log doesn't contain: a few shelves, and a style on each.
 
 Shapes: V visitors, D interests, S shelves, F favourites of a visitor.
 """
@@ -14,32 +14,34 @@ from preprocessing.synthetic.tree import Tree
 
 _SIBLING = 0.6  # the second favourite is a sibling of the first
 _FAVOURITE_SHARES = (0.85, 0.10, 0.05)  # of sessions
-_STAYS = 0.93  # an interest lies on its session's shelf
-_EXPLORES = 0.4  # of the others, on any shelf; the rest on another favourite
+_STAYS = 0.93  # share of the interests that are on their session's shelf
+_EXPLORES = 0.4  # share of the others that are on any shelf; the rest are on another favourite
 _STYLE_NOISE = 0.03
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What each interest asks for, columns [D].
-
-    visitor    visitor id
-    reach      LOOK, CART or BUY
-    begin_ms
-    shelf
-    style      in [0, 1], on that shelf
-    """
+    """The item that each interest is looking for, columns [D]."""
 
     visitor: np.ndarray
+    """Visitor id."""
+
     reach: np.ndarray
+    """LOOK, CART or BUY."""
+
     begin_ms: np.ndarray
+    """Time of the interest's first event."""
+
     shelf: np.ndarray
+    """Shelf of the item."""
+
     style: np.ndarray
+    """In [0, 1], the style on that shelf."""
 
 
 @dataclass(frozen=True)
 class _Taste:
-    """Favourite shelves [V, F], the most liked first, and the style [V, F] liked on each."""
+    """Favourite shelves [V, F], the most liked first, and the favourite style [V, F] on each."""
 
     shelf: np.ndarray
     style: np.ndarray
@@ -48,11 +50,14 @@ class _Taste:
 def draw_wishes(
     tree: Tree, interests: Interests, begin: Times, is_robot: np.ndarray, random: np.random.Generator
 ) -> Wishes:
-    """A shelf and a style for every interest.
+    """Draws a shelf and a style for each interest.
 
     Args:
-      begin: [D] when, and in which session, each interest begins; one session stays mostly on one shelf.
+      tree: the shelves.
+      interests: the interests of all visitors.
+      begin: [D] time and session of each interest's first event; a session is mostly on one shelf.
       is_robot: [V]; robots have no taste.
+      random: source of all draws.
     """
     visitor = interests.visitor
     taste = _draw_tastes(tree, interests, len(is_robot), random)
@@ -63,7 +68,7 @@ def draw_wishes(
     explores = (random.random(len(visitor)) < (1 - _STAYS) * _EXPLORES) | is_robot[visitor]
     shelf[explores] = draw_weighted(tree.view_weight, random.random(int(explores.sum())))
     style[explores] = random.random(int(explores.sum()))
-    # where nothing on the shelf is for sale, the wish is for the first favourite, which sells
+    # if the shelf sells nothing, the wish moves to the first favourite, which sells
     sells = np.stack([tree.view_weight, tree.cart_weight, tree.buy_weight])[interests.reach, shelf] > 0
     shelf = np.where(sells, shelf, taste.shelf[visitor, 0])
     style = np.where(sells, style, taste.style[visitor, 0])
@@ -71,13 +76,13 @@ def draw_wishes(
 
 
 def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
-    """[3, S] wishes that LOOK, CART and BUY on each shelf."""
+    """Returns the number [3, S] of wishes that LOOK, CART and BUY on each shelf."""
     cells = np.bincount(wishes.reach * num_shelves + wishes.shelf, minlength=3 * num_shelves)
     return cells.reshape(3, num_shelves)
 
 
 def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np.random.Generator) -> _Taste:
-    """Favourites by popularity; who carts or buys likes a shelf that sells, and the second is often a sibling."""
+    """Favourites by popularity; those who cart or buy like a shelf that sells, and the second is often a sibling."""
     uniform = random.random((num_visitors, len(_FAVOURITE_SHARES)))
     shelf = np.stack([draw_weighted(tree.view_weight, column) for column in uniform.T], axis=1)
     carts = np.unique(interests.visitor[interests.is_carted])
@@ -90,7 +95,7 @@ def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np
 
 
 def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """[N] shelves of the same family, by popularity; it may be the shelf itself."""
+    """[N] shelves of the same families, by popularity; a shelf can be its own sibling."""
     ends = np.cumsum(tree.view_weight)
     family = tree.family[shelf]
     first = np.searchsorted(tree.family, family, side="left")
@@ -101,7 +106,7 @@ def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndar
 
 
 def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[D] which of the visitor's favourites an interest is about: mostly the session's."""
+    """[D] number of the visitor's favourite that an interest is in: mostly the session's."""
     shares = np.array(_FAVOURITE_SHARES)
     of_session = draw_weighted(shares, random.random(int(session.max()) + 1))
     strays = random.random(len(session)) < (1 - _STAYS) * (1 - _EXPLORES)
@@ -109,5 +114,5 @@ def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.nd
 
 
 def _reflect(style: np.ndarray) -> np.ndarray:
-    """[N] in [0, 1]: what lies outside is folded back at the borders."""
+    """[N] in [0, 1]: values outside are reflected at the ends."""
     return 1 - np.abs(1 - np.abs(style))

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from preprocessing.synthetic.catalogue import Catalogue
 from preprocessing.synthetic.departments import DEPARTMENTS, NUM_LOOKS, NUM_MATERIALS, SERIES
-from preprocessing.synthetic.draws import place_in_group
+from preprocessing.synthetic.draws import position_in_group
 from preprocessing.synthetic.tree import Tree
 
 _SERIES = pa.array(SERIES)
@@ -79,5 +79,5 @@ def _path_from_root(parent: np.ndarray, node: int) -> list[int]:
 def _number_in_group(group: np.ndarray) -> np.ndarray:
     """[N] number of each member within its group, in the order of the members."""
     number = np.empty(len(group), np.int64)
-    number[np.argsort(group, kind="stable")] = place_in_group(np.bincount(group))
+    number[np.argsort(group, kind="stable")] = position_in_group(np.bincount(group))
     return number

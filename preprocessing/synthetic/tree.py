@@ -1,6 +1,8 @@
-"""The category tree, and how much each category is viewed, carted and bought.
+"""The category tree, and the popularity of each category for views, carts and purchases.
 
-Shapes: C nodes of the tree, S shelves. A shelf is a category that holds items of the event log.
+A shelf is a category with items.
+
+Shapes: C nodes of the tree, S shelves.
 """
 
 from dataclasses import dataclass
@@ -11,47 +13,52 @@ from preprocessing.synthetic.draws import draw_weighted, lognormal_quantiles, st
 from preprocessing.synthetic.scale import Scale
 
 _NODES_BY_DEPTH = (25, 174, 702, 665, 90, 13)
-# of the nodes of a depth, the share that has children
+# share of the nodes that have children, by depth
 _PARENTS_BY_DEPTH = (0.96, 0.71, 0.25, 0.05, 0.045)
-_IDS_FOR_EACH_NODE = 1.018  # the ids have gaps
+_IDS_PER_NODE = 1.018  # the ids have gaps
 _SHELVES = 1_086
 _CART_SHELVES = 780
 _BUY_SHELVES = 722
-_INNER_SHELVES = 0.06  # the share of shelves that are no leaves
-_POPULARITY_SIGMA = 1.51  # of log-normal popularity: the top 100 of 1,086 have 59% of the views
+_INNER_SHELVES = 0.06  # share of the shelves that are not leaves
+_POPULARITY_SIGMA = 1.51  # of a log-normal popularity: the top 100 of 1,086 have 59% of the views
 _CONVERSION_SIGMA = 0.4
 
 
 @dataclass(frozen=True)
 class Tree:
-    """The category tree and its shelves.
-
-    category_id   [C] ids, not dense
-    parent        [C] node, -1 for a root; a parent comes before its children
-    shelf_node    [S] node of each shelf, ascending in the order of the tree: siblings are neighbours
-    family        [S] ascending; shelves with the same parent have the same family
-    view_weight   [S] popularity; the weights sum to 1
-    cart_weight   [S] 0 where nothing is ever put into a cart
-    buy_weight    [S] 0 where nothing is ever bought; a shelf that sells is also carted from
-    """
+    """The category tree and its shelves."""
 
     category_id: np.ndarray
+    """[C] ids, with gaps."""
+
     parent: np.ndarray
+    """[C] parent node, -1 for a root; parents come before their children."""
+
     shelf_node: np.ndarray
+    """[S] node of each shelf; siblings are neighbours."""
+
     family: np.ndarray
+    """[S] ascending; shelves with the same parent have the same family."""
+
     view_weight: np.ndarray
+    """[S] popularity; sums to 1."""
+
     cart_weight: np.ndarray
+    """[S] popularity for carts; 0: no item is ever put into a cart."""
+
     buy_weight: np.ndarray
+    """[S] popularity for purchases; 0: no item is ever bought. Shelves with purchases have carts too."""
 
     @property
     def num_shelves(self) -> int:
+        """Number of shelves."""
         return len(self.shelf_node)
 
 
 def grow_tree(scale: Scale, random: np.random.Generator) -> Tree:
-    """A tree of Retailrocket's shape, smaller for a smaller shop."""
+    """Draws a tree with the shape of Retailrocket's, smaller for a smaller shop."""
     parent = _draw_parents(scale, random)
-    ids = random.permutation(round(len(parent) * _IDS_FOR_EACH_NODE))[: len(parent)]
+    ids = random.permutation(round(len(parent) * _IDS_PER_NODE))[: len(parent)]
     shelf_node = _choose_shelves(parent, scale.variety(_SHELVES), random)
     _, family = np.unique(parent[shelf_node], return_inverse=True)
     order = np.lexsort([shelf_node, family])
@@ -76,7 +83,7 @@ def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
     for size, parents_share in zip(sizes[1:], _PARENTS_BY_DEPTH, strict=True):
         above = len(levels[-1])
         num_parents = max(1, min(size, round(above * parents_share)))
-        # every parent has a child; the rest fall unevenly
+        # each parent has at least one child; the other children are distributed unevenly
         extra = draw_weighted(random.exponential(size=num_parents), random.random(size - num_parents))
         levels.append(begin + np.r_[np.arange(num_parents), extra])
         begin += above
@@ -84,7 +91,7 @@ def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """[S] nodes that hold items: leaves, and a few others."""
+    """[S] nodes with items: leaves, and a few others."""
     is_leaf = np.ones(len(parent), bool)
     is_leaf[parent[parent >= 0]] = False
     leaves, inner = random.permutation(np.flatnonzero(is_leaf)), random.permutation(np.flatnonzero(~is_leaf))
@@ -93,7 +100,7 @@ def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Gene
 
 
 def _sales_weights(view_weight: np.ndarray, scale: Scale, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """[S] cart and buy weights: views times a conversion that differs; nothing below the best few hundred shelves."""
+    """[S] cart and buy weights: the view weight times a random conversion; 0 except for the best shelves."""
     cart_weight = view_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
     buy_weight = cart_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
     by_rank = np.argsort(-cart_weight, kind="stable")

@@ -1,4 +1,4 @@
-"""Property values as the shop writes them: words are numbers, numbers are `n552.000`.
+"""Property values in Retailrocket's format: words are numbers such as `1116713`, numbers are such as `n552.000`.
 
 Shapes: N values.
 """
@@ -10,31 +10,38 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 NUM_WORDS = 1_299_709  # a prime; words are the numbers below it
-_STYLE_WORDS = 12  # for each shelf
+_STYLE_WORDS = 12  # per shelf
 
 
 @dataclass(frozen=True)
 class PropertyRows:
-    """Columns [R]: the item's place in its chunk, the snapshot's number, the property's name and its value."""
+    """Rows of the property files, columns [R]."""
 
     item: np.ndarray
+    """Index of the item in its chunk."""
+
     snapshot: np.ndarray
+    """Number of the snapshot."""
+
     name: pa.Array
+    """Name of the property."""
+
     value: pa.Array
+    """Value, as text."""
 
 
 def format_words(words: np.ndarray) -> pa.Array:
-    """[N] strings like `1116713`."""
+    """Formats [N] words such as `1116713`."""
     return pc.cast(pa.array(words), pa.string())
 
 
 def format_numbers(numbers: np.ndarray) -> pa.Array:
-    """[N] strings like `n552.000`."""
+    """Formats [N] numbers such as `n552.000`."""
     return pc.binary_join_element_wise("n", format_words(numbers), ".000", "")
 
 
 def mix(salt: int | np.ndarray, *parts: np.ndarray) -> np.ndarray:
-    """[N] words, the same for the same salt and parts, as good as random otherwise."""
+    """Hashes a salt and parts into [N] words."""
     word = np.asarray(salt) * 7_919 + 104_729
     for part in parts:
         word = (word * 48_271 + part * 69_621 + 12_820_163) % NUM_WORDS
@@ -42,5 +49,5 @@ def mix(salt: int | np.ndarray, *parts: np.ndarray) -> np.ndarray:
 
 
 def style_word(salt: int | np.ndarray, shelf: np.ndarray, style: np.ndarray) -> np.ndarray:
-    """[N] the word for a style in [0, 1] on a shelf: items of like style share it."""
+    """Returns the words [N] of styles in [0, 1] on shelves; similar styles on a shelf share a word."""
     return mix(salt, shelf, (style * _STYLE_WORDS).astype(np.int64))

@@ -1,4 +1,4 @@
-"""Who comes to the shop and how much each does there: the funnel, visitor by visitor.
+"""The visitors and their activity: numbers of views, carts and orders per visitor.
 
 Shapes: V visitors, O orders.
 """
@@ -16,15 +16,15 @@ from preprocessing.synthetic.draws import (
 from preprocessing.synthetic.scale import Scale
 
 _BUYERS = 11_719
-_CART_ONLY = 27_214  # 37,722 visitors carted, 10,508 of them bought
+_CART_ONLY = 27_214  # 37,722 visitors have carts, and 10,508 of them purchases
 _ROBOTS = 29
 _ROBOT_EVENTS = 41_287
-_ROBOT_DECAY = 0.81  # the r-th robot has r ** -0.81 times the events of the first
-# a day with more events makes a robot; no other visitor has as many in all
+_ROBOT_DECAY = 0.81  # the r-th robot has r ** -0.81 times as many events as the first
+# robots have more events on some day; all other visitors have fewer in total
 ROBOT_EVENTS_A_DAY = 200
 _MOST_EVENTS = 190
 
-# (views, share of the visitors who only look with more views)
+# (views, share of the browsers who have more views); browsers have neither carts nor purchases
 _BROWSER_VIEWS = (
     *((1, 0.272), (2, 0.130), (3, 0.0755), (5, 0.0358)),
     *((13, 0.0041), (47, 0.00016), (120, 1e-5), (190, 1e-6)),
@@ -39,29 +39,31 @@ _BUYER_LOOSE_CARTS = 2.05
 _ORDERS = 2.14
 _LINES = 2.72
 _MOST_CARTS, _MOST_ORDERS, _MOST_LINES = 40, 20, 31
-_ACTIVITY_NOISE = 1.0  # how loosely views go with carts and orders; 0: in the same order
+_ACTIVITY_NOISE = 1.0  # of the rank of views given carts and orders; 0: the same rank
 
 
 @dataclass(frozen=True)
 class Visitors:
-    """What each visitor does in all; a visitor's place here is the visitor id.
-
-    views         [V]
-    loose_carts   [V] items put into the cart and not bought
-    orders        [V]
-    order_lines   [O] items of each order, the orders of a visitor together, by visitor
-    is_robot      [V]
-    """
+    """The total activity of each visitor, by visitor id."""
 
     views: np.ndarray
+    """[V] number of views."""
+
     loose_carts: np.ndarray
+    """[V] number of items that are put into the cart and not bought."""
+
     orders: np.ndarray
+    """[V] number of orders."""
+
     order_lines: np.ndarray
+    """[O] number of items of each order, sorted by visitor."""
+
     is_robot: np.ndarray
+    """[V] whether the visitor is a robot."""
 
 
 def draw_visitors(scale: Scale, random: np.random.Generator) -> Visitors:
-    """Buyers, visitors who only fill a cart, visitors who only look, and robots, in random order of id."""
+    """Draws buyers, visitors with carts only, browsers and robots, with random ids."""
     buyers, cart_only = scale.count(_BUYERS), scale.count(_CART_ONLY)
     robots = _robot_views(scale)
     browsers = scale.visitors - buyers - cart_only - len(robots)
@@ -82,7 +84,7 @@ def draw_visitors(scale: Scale, random: np.random.Generator) -> Visitors:
 
 
 def _robot_views(scale: Scale) -> np.ndarray:
-    """Events of each robot; the smallest shops have none, for it would be most of their events."""
+    """Events of each robot. The smallest shops have no robot, as it would have most of their events."""
     total = scale.count(_ROBOT_EVENTS)
     if total <= ROBOT_EVENTS_A_DAY:
         return np.empty(0, np.int64)
@@ -91,27 +93,27 @@ def _robot_views(scale: Scale) -> np.ndarray:
 
 
 def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Carts [count] and views [count]; who carts much views much."""
+    """Carts [count] and views [count], which are correlated."""
     carts = power_law_counts(stratified(count, random), _CART_ONLY_CARTS, _MOST_CARTS)
     views = _draw_views(_blur(carts, random), _CART_ONLY_WITHOUT_VIEW, _CART_ONLY_VIEWS)
     return carts, views
 
 
 def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Orders [count], lines [sum of orders], loose carts [count] and views [count]; who buys much views much."""
+    """Orders [count], lines [sum of orders], loose carts [count] and views [count], which are correlated."""
     orders = power_law_counts(stratified(count, random), _ORDERS, _MOST_ORDERS)
     lines = power_law_counts(stratified(int(orders.sum()), random), _LINES, _MOST_LINES)
     loose_carts = power_law_counts(stratified(count, random), _BUYER_LOOSE_CARTS, _MOST_CARTS) - 1
     views = _draw_views(_blur(orders + loose_carts, random), _BUYER_WITHOUT_VIEW, _BUYER_VIEWS)
     buyer = np.repeat(np.arange(count), orders)
-    # a line is an event twice: it goes into the cart first
+    # a line has two events: cart and purchase
     room = np.maximum(_MOST_EVENTS - 2 * np.bincount(buyer, lines, count).astype(np.int64), 1)
     loose_carts = np.minimum(loose_carts, room - 1)
     return orders, lines, loose_carts, np.minimum(views, room - loose_carts)
 
 
 def _blur(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[N] probabilities, one in each of N equal intervals, higher for the more active, with noise."""
+    """[N] probabilities, one in each of N equal intervals, that rise with the activity, with noise."""
     noisy = np.log(activity + 1) + random.normal(scale=_ACTIVITY_NOISE, size=len(activity))
     rank = np.empty(len(activity))
     rank[np.argsort(noisy, kind="stable")] = np.arange(len(activity))
@@ -119,7 +121,7 @@ def _blur(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _draw_views(probability: np.ndarray, without: float, shape: tuple[float, float]) -> np.ndarray:
-    """[N] views at [N] probabilities: none below `without`, log-normal above."""
+    """[N] views at [N] probabilities: 0 below `without`, log-normal above."""
     above = np.clip((probability - without) / (1 - without), 1e-9, 1)
     views = np.clip(np.round(lognormal_quantiles(above, *shape)), 1, _MOST_EVENTS).astype(np.int64)
     return np.where(probability < without, 0, views)

@@ -106,7 +106,7 @@ def test_prepare_shows_bytes_read_and_partitions_made(shop):
 def test_synthesize_shows_items(tmp_path):
     text = on_terminal("preprocessing", *synthesize(tmp_path / "made"))
     assert bars(text) == {"properties": {"items"}}
-    assert "made a shop of 50 visitors with " in text
+    assert "wrote a shop with 50 visitors, " in text
 
 
 def test_train_shows_examples(shop):

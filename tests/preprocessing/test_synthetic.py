@@ -1,4 +1,4 @@
-"""The synthetic shop: its files, its figures, and what can be learnt from it."""
+"""The synthetic shop: its files, its figures, and whether recommenders can learn from it."""
 
 import hashlib
 import re
@@ -6,20 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from scipy import sparse
 
 from benchmarks.synthesize import TABLE, measure_shop
 from preprocessing.synthetic import SynthesisConfig, files, synthesize
+from preprocessing.synthetic import properties as synthetic_properties
+from preprocessing.synthetic.departments import DEPARTMENTS, NUM_LOOKS, NUM_MATERIALS, SERIES
 from preprocessing.synthetic.draws import (
     apportion,
     draw_weighted,
     group_starts,
-    place_in_group,
+    position_in_group,
     power_law_counts,
     stratified,
     tail_quantiles,
 )
+from preprocessing.synthetic.values import PropertyRows
 
 FILES = ["category_tree.csv", "events.csv", "item_properties_part1.csv", "item_properties_part2.csv"]
 BEGIN_MS = 1_430_622_004_384  # 2015-05-03 03:00:04.384 UTC
@@ -61,7 +65,7 @@ def digest(directory: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
+def test_the_seed_determines_all_files(tmp_path):
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         synthesize(SynthesisConfig(visitors=500, seed=seed), str(tmp_path / name))
     first, again, other = (digest(tmp_path / name) for name in "abc")
@@ -71,12 +75,12 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
 
 
 @pytest.mark.parametrize("visitors", [1, 49])
-def test_a_shop_of_a_few_visitors_is_refused_with_the_least_number(visitors):
+def test_a_shop_with_too_few_visitors_is_rejected_with_the_minimum(visitors):
     with pytest.raises(ValueError, match=f"at least 50 visitors.*got {visitors}"):
         SynthesisConfig(visitors=visitors)
 
 
-def test_a_negative_seed_is_refused():
+def test_a_negative_seed_is_rejected():
     with pytest.raises(ValueError, match="seed must not be negative, got -1"):
         SynthesisConfig(visitors=50, seed=-1)
 
@@ -91,25 +95,26 @@ def test_the_smallest_shop_has_every_kind_of_event_and_every_file(tmp_path, seed
     assert sorted(path.name for path in (tmp_path / "shop").iterdir()) == FILES
 
 
-def test_the_summary_counts_what_the_files_hold(tmp_path):
+def test_the_summary_has_the_counts_of_the_files(tmp_path):
     summary = synthesize(SynthesisConfig(visitors=300), str(tmp_path / "shop"))
     log = pd.read_csv(summary["events"])
-    told = pd.concat(pd.read_csv(path) for path in (tmp_path / "shop").glob("item_properties_part*.csv"))
+    parts = (tmp_path / "shop").glob("item_properties_part*.csv")
+    properties = pd.concat(pd.read_csv(path, dtype={"value": str}) for path in parts)
     assert summary["event_rows"] == log.event.value_counts().to_dict()
     assert summary["items_in_events"] == log.itemid.nunique()
-    assert summary["items_with_properties"] == told.itemid.nunique()
-    assert summary["property_rows"] == len(told)
+    assert summary["items_with_properties"] == properties.itemid.nunique()
+    assert summary["property_rows"] == len(properties)
     assert summary["categories"] == len(pd.read_csv(summary["category_tree"]))
 
 
-def test_an_output_that_holds_something_is_left_as_it_is(tmp_path):
+def test_an_output_directory_that_is_not_empty_is_rejected_unchanged(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="not empty"):
         synthesize(SynthesisConfig(visitors=50), str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_a_shop_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
+def test_a_failed_shop_leaves_no_files(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
@@ -119,11 +124,12 @@ def test_a_shop_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_headers_and_rows_read_as_retailrockets(shop):
+def test_headers_and_rows_have_retailrockets_format_except_for_titles(shop):
     row = {
         "events.csv": r"\d{13},\d+,(view|addtocart),\d+,|\d{13},\d+,transaction,\d+,\d+",
         "category_tree.csv": r"\d+,\d*",
-        "item_properties_part1.csv": r"\d{13},\d+,(\d+|available|categoryid),(n?\d+(\.000)?)( n?\d+(\.000)?)*",
+        "item_properties_part1.csv": r"\d{13},\d+,(\d+|available|categoryid),(n?\d+(\.000)?)( n?\d+(\.000)?)*"
+        r"|\d{13},\d+,title,[A-Z][A-Za-z' -]+",
     }
     row["item_properties_part2.csv"] = row["item_properties_part1.csv"]
     header = {
@@ -142,26 +148,26 @@ def test_the_headers_and_rows_read_as_retailrockets(shop):
 # the event log
 
 
-def test_the_log_is_not_in_order_of_time_and_its_item_ids_have_gaps(events):
+def test_the_log_is_unsorted_and_its_item_ids_have_gaps(events):
     assert not events.timestamp.is_monotonic_increasing
     # 235,061 of 466,868 ids are in Retailrocket's log
     assert events.itemid.nunique() / (events.itemid.max() + 1) == pytest.approx(0.503, abs=0.03)
     assert sorted(events.visitorid.unique()) == list(range(VISITORS))
 
 
-def test_figures_that_do_not_depend_on_the_size_hold_in_a_small_shop(shop):
-    # of the full size's benchmark: means and shares a visitor, item or session; extremes and kinds of things shrink,
-    # and a buyer soon knows all of a small shelf
+def test_a_small_shop_has_the_figures_that_do_not_depend_on_the_size(shop):
+    # means and shares per visitor, item or session, from the full-size benchmark. Extremes and numbers of categories
+    # shrink, and a buyer soon knows all items of a small shelf
     names = [
         name
         for name in TABLE
-        if name.startswith(("browser", "cart only", "buyer", "gap on", "events a visitor: m", "events an item: p"))
+        if name.startswith(("browser", "cart only", "buyer", "gap on", "events per visitor: m", "events per item: p"))
         or name.endswith(("mean", "share", "one event: share", "median, s", "hour (UTC)", "weekend day"))
     ]
     names = [
         name
         for name in names
-        if not name.startswith("top 1") and name not in ("events a visitor: max", "buyer: distinct items")
+        if not name.startswith("top 1") and name not in ("events per visitor: max", "buyer: distinct items")
     ]
     figures = measure_shop(shop)
     for name in names:
@@ -170,7 +176,7 @@ def test_figures_that_do_not_depend_on_the_size_hold_in_a_small_shop(shop):
     assert len(names) > 25
 
 
-def test_counts_shrink_with_the_visitors(shop):
+def test_counts_are_in_proportion_to_the_visitors(shop):
     figures = measure_shop(shop)
     # 20,000 of 1,407,580 visitors: 1.421%
     for name in (
@@ -183,13 +189,13 @@ def test_counts_shrink_with_the_visitors(shop):
         "property rows",
     ):
         assert figures[name] == pytest.approx(TABLE[name] * VISITORS / TABLE["visitors"], rel=0.12), name
-    # 1,669 categories shrink with the power 0.4: 1,669 * 0.0142 ** 0.4 = 304
+    # 1,669 categories shrink with an exponent of 0.4: 1,669 * 0.0142 ** 0.4 = 304
     assert figures["categories"] == pytest.approx(304, abs=2)
     # 460 duplicates: 460 * 0.0142 = 6.5
     assert figures["exact duplicates"] in (6, 7)
 
 
-def test_a_robot_has_more_than_200_events_on_a_day_and_nobody_else_has_as_many_in_all(events):
+def test_only_robots_have_more_than_200_events_on_a_day_or_in_total(events):
     by_day = events.groupby(["visitorid", events.timestamp // DAY_MS]).size()
     robots = by_day[by_day > 200].index.unique("visitorid")
     # 41,287 robot events shrink to 587: one robot
@@ -199,11 +205,11 @@ def test_a_robot_has_more_than_200_events_on_a_day_and_nobody_else_has_as_many_i
     assert counts.drop(robots).max() <= 200
 
 
-def test_the_lines_of_a_transaction_are_one_visitors_within_a_second_and_of_different_items(events):
+def test_a_transaction_has_one_visitor_one_second_and_different_items(events):
     lines = events[events.event == "transaction"].drop_duplicates().groupby("transactionid")
     assert (lines.visitorid.nunique() == 1).all()
     assert (lines.timestamp.max() - lines.timestamp.min() < 1000).all()
-    # an item comes twice in an order only where no other could be found for the visitor
+    # an item repeats in an order only if there was no other item to swap it with
     assert (lines.itemid.nunique() == lines.size()).mean() > 0.95
 
 
@@ -218,16 +224,16 @@ def path_to_root(node: int, parents: dict[int, int | None]) -> list[int]:
     return path
 
 
-def test_the_tree_has_no_cycle_no_orphan_and_at_most_six_levels(parents):
+def test_the_tree_has_six_levels_without_cycles_or_orphans(parents):
     assert {len(path_to_root(node, parents)) for node in parents} == {1, 2, 3, 4, 5, 6}
 
 
 def test_every_category_of_an_item_is_a_node_of_the_tree(properties, parents):
-    told = properties[properties.property == "categoryid"].value.astype(int)
-    assert set(told) <= set(parents)
+    categories = properties[properties.property == "categoryid"].value.astype(int)
+    assert set(categories) <= set(parents)
 
 
-def test_a_property_has_a_row_when_it_is_first_told_and_then_only_when_its_value_changes(properties):
+def test_a_property_has_a_row_for_its_first_value_and_for_each_change(properties):
     assert properties.timestamp.nunique() == 18
     assert not properties.duplicated(["timestamp", "itemid", "property"]).any()
     before = properties.groupby(["itemid", "property"]).value.shift()
@@ -235,25 +241,25 @@ def test_a_property_has_a_row_when_it_is_first_told_and_then_only_when_its_value
 
 
 @pytest.mark.parametrize("name", ["790", "available", "categoryid"])
-def test_prices_availability_and_categories_change_after_they_are_first_told(properties, name):
+def test_prices_availability_and_categories_change(properties, name):
     rows = properties[properties.property == name].groupby("itemid").size()
     assert (rows > 1).mean() > 0.3
     if name != "790":
         assert (rows == 1).mean() > 0.1  # and some never do
 
 
-def test_items_first_seen_late_are_listed_with_a_category_before(events, properties):
+def test_items_that_appear_late_have_a_category_before_their_first_event(events, properties):
     first_seen = events.groupby("itemid").timestamp.min()
     listed = properties[properties.property == "categoryid"].groupby("itemid").timestamp.min()
     late = first_seen[first_seen > events.timestamp.quantile(0.9)].to_frame("seen").join(listed.rename("listed"))
     assert len(late) > 100
-    # 21% of the items in the log have no properties at all, among rare ones more
-    told = late.dropna()
-    assert len(told) / len(late) > 0.5
-    assert (told.listed < told.seen).all()
+    # 21% of the items in the log have no properties, and more of the rare items
+    with_category = late.dropna()
+    assert len(with_category) / len(late) > 0.5
+    assert (with_category.listed < with_category.seen).all()
 
 
-def test_items_that_share_the_word_for_their_style_are_seen_by_the_same_visitors(events, properties):
+def test_items_with_the_same_style_word_have_the_same_visitors(events, properties):
     words = properties[properties.property == "283"].drop_duplicates("itemid").set_index("itemid").value.str.split()
     shelf, style = words.str[0], words.str[1]
     seen = events.drop_duplicates(["visitorid", "itemid"]).sort_values(["visitorid", "timestamp"], kind="stable")
@@ -265,11 +271,82 @@ def test_items_that_share_the_word_for_their_style_are_seen_by_the_same_visitors
     assert together > 1.25 * by_chance
 
 
-# what can be learnt
+# titles
+
+
+@pytest.fixture(scope="module")
+def titles(properties) -> pd.DataFrame:
+    """Title rows of all items, with the item's shelf and style words."""
+    words = properties[properties.property == "283"].drop_duplicates("itemid").set_index("itemid").value.str.split()
+    rows = properties[properties.property == "title"]
+    return rows.assign(shelf=rows.itemid.map(words.str[0]), style=rows.itemid.map(words.str[1]))
+
+
+def test_each_item_has_one_title_in_its_first_snapshot(properties, titles):
+    first = properties.groupby("itemid").timestamp.min()
+    assert titles.set_index("itemid").timestamp.sort_index().equals(first)
+
+
+def test_titles_are_distinct(titles):
+    assert titles.value.is_unique
+
+
+def test_the_items_of_a_shelf_are_one_product_and_those_of_a_style_have_one_look(titles):
+    products = [department.product(n) for department in DEPARTMENTS for n in range(department.num_products)]
+    # the product comes after the look and the material, neither of which contains a space
+    product = titles.value.str.split(" ", n=2).str[2].str.replace(r" [A-Z][a-z]+$", "", regex=True)
+    assert set(product) <= set(products)
+    assert (product.groupby(titles.shelf).nunique() == 1).all()
+    look = titles.value.str.split(" ").str[0]
+    assert (look.groupby([titles.shelf, titles["style"]]).nunique() == 1).all()
+    assert (look.groupby(titles.shelf).nunique() > 1).mean() > 0.9
+
+
+def test_the_categories_below_a_root_sell_products_of_one_department(properties, titles, parents):
+    department_of = {
+        department.product(n): index
+        for index, department in enumerate(DEPARTMENTS)
+        for n in range(department.num_products)
+    }
+    product = titles.value.str.split(" ", n=2).str[2].str.replace(r" [A-Z][a-z]+$", "", regex=True)
+    # the last category is the item's own
+    last = properties[properties.property == "categoryid"].drop_duplicates("itemid", keep="last").set_index("itemid")
+    root = titles.itemid.map(last.value).map(lambda category: path_to_root(int(category), parents)[-1])
+    assert (product.map(department_of).groupby(root).nunique() == 1).all()
+
+
+def test_titles_leave_all_other_rows_as_they_are(tmp_path, monkeypatch):
+    synthesize(SynthesisConfig(visitors=500), str(tmp_path / "titled"))
+    no_rows, no_text = np.empty(0, np.int64), pa.array([], pa.string())
+    monkeypatch.setattr(
+        synthetic_properties, "_title_rows", lambda *_: PropertyRows(no_rows, no_rows, no_text, no_text)
+    )
+    synthesize(SynthesisConfig(visitors=500), str(tmp_path / "untitled"))
+    for name in ("events.csv", "category_tree.csv"):
+        assert (tmp_path / "titled" / name).read_bytes() == (tmp_path / "untitled" / name).read_bytes()
+    titled, untitled = (
+        [line for part in FILES[2:] for line in (tmp_path / shop / part).read_text().splitlines()[1:]]
+        for shop in ("titled", "untitled")
+    )
+    others = [line for line in titled if ",title," not in line]
+    assert others == untitled
+    assert len(titled) > len(others) > 1000
+
+
+def test_the_words_of_titles_combine_without_repeats():
+    products = [department.product(n) for department in DEPARTMENTS for n in range(department.num_products)]
+    assert len(set(products)) == len(products)
+    assert len(set(SERIES)) == len(SERIES)
+    for department in DEPARTMENTS:
+        assert len(set(department.looks)) == len(department.looks) == NUM_LOOKS
+        assert len(set(department.materials)) == len(department.materials) == NUM_MATERIALS
+
+
+# learning from the shop
 
 
 def split_at_last_tenth(events: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Distinct pairs before the cut, and the new pairs after it of visitors seen before; robots are left out."""
+    """Distinct pairs before the cut, and new pairs after it of visitors from before it, without robots."""
     counts = events.groupby("visitorid").size()
     events = events[events.visitorid.map(counts) <= 200]
     is_late = events.timestamp >= events.timestamp.quantile(0.9)
@@ -281,7 +358,7 @@ def split_at_last_tenth(events: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
 
 
 def ndcg_at_20(scores: np.ndarray, seen: sparse.csr_matrix, relevant: list[set[int]]) -> float:
-    """Mean over visitors; scores [B, I], items seen before are hidden."""
+    """Mean over visitors; scores [B, I]. Seen items are hidden."""
     discount = 1 / np.log2(np.arange(20) + 2)
     scores = np.where(seen.toarray() > 0, -np.inf, scores)
     top = np.argsort(-scores, axis=1, kind="stable")[:, :20]
@@ -290,7 +367,7 @@ def ndcg_at_20(scores: np.ndarray, seen: sparse.csr_matrix, relevant: list[set[i
     return float(((hits * discount).sum(axis=1) / ideal).mean())
 
 
-def test_a_recommender_that_knows_tastes_beats_popularity_by_far(events, properties):
+def test_recommenders_that_use_tastes_are_far_better_than_popularity(events, properties):
     before, after = split_at_last_tenth(events)
     num_items = int(max(events.itemid.max(), properties.itemid.max())) + 1
     ones = np.ones(len(before))
@@ -318,7 +395,7 @@ def test_a_recommender_that_knows_tastes_beats_popularity_by_far(events, propert
     assert item_knn > 0.12
 
 
-def test_a_new_item_is_wanted_by_visitors_of_its_category(events, properties):
+def test_visitors_of_a_category_want_its_new_items(events, properties):
     before, after = split_at_last_tenth(events)
     cold = after[~after.itemid.isin(before.itemid)]
     category = properties[properties.property == "categoryid"].drop_duplicates("itemid", keep="last")
@@ -328,7 +405,7 @@ def test_a_new_item_is_wanted_by_visitors_of_its_category(events, properties):
     cold = cold.assign(category=cold.itemid.map(category)).dropna()
     cold = cold[cold.visitorid.isin(liked.index)]
     hits = [row.category in liked[row.visitorid] for row in cold.itertuples()]
-    # the share of all items that lie in a category a visitor knows
+    # share of all items in the categories that the visitor knows
     by_chance = known.category.value_counts(normalize=True)
     chance = np.mean([by_chance.reindex(list(liked[visitor])).sum() for visitor in cold.visitorid])
     assert len(cold) > 10
@@ -338,13 +415,13 @@ def test_a_new_item_is_wanted_by_visitors_of_its_category(events, properties):
 # draws
 
 
-def test_apportion_gives_each_group_its_total_in_proportion():
+def test_apportion_divides_each_groups_total_in_proportion_to_the_weights():
     # group 0 gives 10 in the proportions 1:3:1 (2, 6, 2); group 1 gives 3 to the only one with weight
     counts = apportion(np.array([1.0, 3.0, 1.0, 0.0, 5.0]), np.array([0, 0, 0, 1, 1]), np.array([10, 3]))
     assert counts.tolist() == [2, 6, 2, 0, 3]
 
 
-def test_apportion_keeps_within_one_of_the_exact_share_and_ends_each_group_on_its_total():
+def test_apportioned_counts_are_within_one_of_the_exact_share_and_sum_to_the_totals():
     random = np.random.default_rng(3)
     group = np.sort(random.integers(0, 40, 5000))
     weights, totals = random.lognormal(size=5000), random.integers(0, 900, 40)
@@ -354,29 +431,29 @@ def test_apportion_keeps_within_one_of_the_exact_share_and_ends_each_group_on_it
     assert np.abs(counts - exact).max() < 1
 
 
-def test_power_law_counts_have_the_tail_they_promise():
+def test_power_law_counts_follow_the_power_law_up_to_the_maximum():
     counts = power_law_counts((np.arange(10_000) + 0.5) / 10_000, 2.0, largest=50)
     # P(count > n) = (n + 1) ** -2: 2,500 of 10,000 above 1, and 1,111 above 2
     assert [(counts > 1).sum(), (counts > 2).sum()] == [2500, 1111]
     assert [counts.min(), counts.max()] == [1, 50]
 
 
-def test_tail_quantiles_meet_their_knots_and_follow_a_power_law_between():
+def test_tail_quantiles_pass_through_their_knots_with_a_power_law_between():
     knots = ((1, 0.5), (4, 0.125))
-    # P(X > 2) halfway in the logarithm between 0.5 and 0.125: 0.25
+    # P(X > 2) = 0.25, the geometric mean of 0.5 and 0.125
     assert tail_quantiles(np.array([0.1, 0.5, 0.75, 0.875, 0.99]), knots) == pytest.approx([1, 1, 2, 4, 4])
 
 
-def test_stratified_numbers_fall_one_into_each_interval():
+def test_each_interval_has_one_stratified_number():
     numbers = stratified(8, np.random.default_rng(0))
     assert sorted(numbers * 8 - 0.5) == pytest.approx(range(8))
 
 
-def test_draw_weighted_follows_the_weights_and_skips_what_has_none():
-    # cumulative 1, 1, 4: the first quarter goes to place 0, the rest to place 2
+def test_weighted_draws_follow_the_weights_and_skip_zeros():
+    # cumulative weights 1, 1, 4: index 0 has the first quarter, index 2 the rest
     assert draw_weighted(np.array([1, 0, 3]), np.array([0, 0.24, 0.25, 0.99])).tolist() == [0, 0, 2, 2]
 
 
-def test_groups_are_laid_end_to_end():
+def test_group_starts_and_positions_describe_concatenated_groups():
     assert group_starts(np.array([2, 0, 3])).tolist() == [0, 2, 2]
-    assert place_in_group(np.array([2, 0, 3])).tolist() == [0, 1, 0, 1, 2]
+    assert position_in_group(np.array([2, 0, 3])).tolist() == [0, 1, 0, 1, 2]
