@@ -112,7 +112,7 @@ TABLE: dict[str, float | tuple[float, float]] = {
 NOTES = (
     "gaps: with 1,761,675 sessions of 1,407,580 visitors, 26% of all gaps exceed 30 minutes, so the 75th percentile of "
     "all gaps is above 1,800 s, not 316 s. The gaps within one UTC day in the 5,000-visitor sample have the quantiles "
-    "11, 29, 78, 291 and 2,030 s, close to the table's 10, 29, 83, 316 and 2,531 s, which are compared with these gaps.",
+    "11, 29, 78, 291 and 2,030 s, close to the table's 10, 29, 83, 316 and 2,531 s, so these are meant.",
     "snapshots: there are 19 Sundays from 2015-05-10 to 09-13, and 18 snapshots: one week is missing.",
     "segments: the mean views of browsers, cart-only visitors and buyers sum to 2,670,498 views, 0.2% too many.",
     "top categories: shares of the views of items with a category; the top 10 have 16.7% of all views.",
