@@ -57,7 +57,7 @@ def best_neighbours(dataset: Dataset, tried: Mapping[str, list[dict[str, Any]]])
 
 
 def _builders(dataset: Dataset) -> dict[str, Build]:
-    baskets, counts = training_baskets(dataset), dataset.item_counts()
+    baskets, counts = training_baskets(dataset), dataset.item_counts
 
     def of_items(config: NeighboursConfig, *, is_tfidf: bool) -> Scorer:
         return ItemNeighbours(item_similarity(baskets, is_tfidf=is_tfidf, config=config), counts, config)

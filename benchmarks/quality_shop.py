@@ -29,11 +29,11 @@ class PopularWithinCategory:
     """Ranks items by training events, those of the latest item's category first."""
 
     def __init__(self, dataset: Dataset) -> None:
-        paths = dataset.catalogue()["category_path"].to_pylist()
+        paths = dataset.catalogue["category_path"].to_pylist()
         # a query without a known latest item gets a category that no item has
         category = [path[-1] if path else _NO_CATEGORY for path in paths[: dataset.num_items]] + [_NO_CATEGORY - 1]
         self._category = tf.constant(category, tf.int64)
-        counts = dataset.item_counts()
+        counts = dataset.item_counts
         self._popularity = tf.constant(counts / (counts.max() + 1), tf.float32)  # below 1, the bonus of the category
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
@@ -50,7 +50,7 @@ def shop_figures(folder: Path) -> dict[str, Any]:
     """Measures recall of items without training events, and of visitors without training events."""
     run = train("nn", _prepare(folder), folder)
     dataset = open_dataset(str(folder / "dataset"))
-    cases, counts = build_cases(dataset, Split.TEST, next_items), dataset.item_counts()
+    cases, counts = build_cases(dataset, Split.TEST, next_items), dataset.item_counts
     systems = {"nn": run["scorer"], "popular_within_category": PopularWithinCategory(dataset)}
     recalls = {}
     for name, scorer in systems.items():

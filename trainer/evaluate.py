@@ -128,7 +128,7 @@ def measure_protocol(
     Returns:
       The number of cases, the result of `compare_systems`, and `samples`: recommendations for some visitors.
     """
-    all_cases, item_counts = build_cases(dataset, split, PROTOCOLS[protocol]), dataset.item_counts()
+    all_cases, item_counts = build_cases(dataset, split, PROTOCOLS[protocol]), dataset.item_counts
     cases = all_cases.sample(max(MAX_SCORES // dataset.num_items, 1), seed=_SEED)
     counts = {
         "visitors": cases.num_visitors,

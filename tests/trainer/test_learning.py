@@ -37,7 +37,7 @@ def test_an_item_that_nobody_touched_is_recommended_by_its_content(tmp_path: Pat
         arguments[split] = [event for event in arguments[split] if event.item not in cold]
     categories = {item: ["even" if place % 2 == 0 else "odd"] for place, item in enumerate(arguments["items"])}
     dataset = build_dataset(str(tmp_path / "dataset"), **arguments, categories=categories)
-    assert dataset.num_trained_items() == 18
+    assert dataset.num_trained_items == 18
     run(make_config("nn", "epochs=15", "model.return_bonus=0"), dataset, tmp_path / "run")
     model = open_trained_run(str(tmp_path / "run"), dataset.root).model
     history = tf.constant([[0, 2], [1, 3]], tf.int64)

@@ -1,9 +1,10 @@
-"""A prepared dataset, opened and checked: what every command of the trainer starts from.
+"""A prepared dataset, opened and verified; every command of the trainer starts with it.
 
 Shapes: I items of the vocabulary.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -20,24 +21,27 @@ from contract.shards import Shard, read_timelines
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where a dataset lies, its manifest and its checksum; the data itself is read on demand."""
+    """A dataset on disk or in a store; the data itself is read on demand."""
 
     root: str
+    """Directory of the dataset."""
     manifest: Manifest
+    """Its splits, vocabularies and files."""
     checksum: str
+    """SHA-256 of the manifest, which contains the checksum of every file."""
 
     @property
     def num_items(self) -> int:
-        """Items of the vocabulary, I: indices at or above it are out-of-vocabulary buckets."""
+        """Size of the item vocabulary, I; higher indices are out-of-vocabulary buckets."""
         return self.manifest.vocabularies[Vocabulary.ITEMS].size
 
     @property
     def num_visitors(self) -> int:
-        """Visitors of the vocabulary; indices at or above it are out-of-vocabulary buckets."""
+        """Size of the visitor vocabulary; higher indices are out-of-vocabulary buckets."""
         return self.manifest.vocabularies[Vocabulary.VISITORS].size
 
     def facts(self) -> dict[str, str]:
-        """What two datasets may differ in, as text by name."""
+        """Describes vocabularies, splits and cuts by name, to report how two datasets differ."""
         manifest = self.manifest
         vocabularies = {
             f"{name} vocabulary": f"{info.size} ids, sha256 {manifest.files[f'vocabulary/{name}.txt'][:8]}…"
@@ -48,57 +52,67 @@ class Dataset:
         return vocabularies | splits | cuts
 
     def shards(self, split: Split) -> list[Shard]:
-        """Timeline shards of a split, in order.
+        """Returns the timeline shards of a split, in order.
 
         Raises:
-          ContractError: the dataset has no such split (`--split none` makes only train).
+          ContractError: the dataset has no such split, as `--split none` creates only train.
         """
         if split not in self.manifest.splits:
-            have = ", ".join(self.manifest.splits)
+            found = ", ".join(self.manifest.splits)
             raise ContractError(
-                f"{self.root} has no {split} split, only {have}; prepare it with `--split time` to measure a model"
+                f"{self.root} has no {split} split, only {found}; prepare it with `--split time` to evaluate models"
             )
         files = self.manifest.files
         return [Shard(join(self.root, name), files[name]) for name in self.manifest.splits[split].files]
 
     def vocabulary(self, name: Vocabulary) -> list[str]:
-        """The ids of a vocabulary; an id's place is its index."""
+        """Reads the ids of a vocabulary, in the order of their indices."""
         return read_vocabulary(DatasetLayout(self.root).vocabulary(name))
 
+    @cached_property
     def catalogue(self) -> pa.Table:
-        """The rows of the vocabulary's items, [I], row i being item index i (see `contract.catalogue`)."""
+        """Catalogue rows of the vocabulary's items, [I], in the order of their indices; see `contract.catalogue`.
+
+        Raises:
+          ContractError: an item is missing or occurs twice.
+        """
         rows = read_catalogue([join(self.root, name) for name in self.manifest.catalogue_files])
         known = rows.slice(0, self.num_items)
         if not np.array_equal(known["item_index"].to_numpy(), np.arange(self.num_items)):
             raise ContractError(
-                f"the catalogue of {self.root} does not hold every item once; prepare the dataset again"
+                f"the catalogue of {self.root} does not contain every item exactly once; prepare the dataset again"
             )
         return known
 
+    @cached_property
     def item_counts(self) -> np.ndarray:
-        """[I] int64: training events of each item, all kinds; the popularity that samplers and baselines use."""
-        catalogue = self.catalogue()
-        return sum(catalogue[name].to_numpy() for name in ("views", "carts", "transactions"))
+        """[I] int64: training events of all kinds per item, read-only."""
+        counts: np.ndarray = sum(self.catalogue[name].to_numpy() for name in ("views", "carts", "transactions"))
+        counts.flags.writeable = False  # all callers share it
+        return counts
 
+    @property
     def num_trained_items(self) -> int:
-        """Items with a training event: the first ones of the vocabulary, which has the most frequent first."""
-        return int(np.count_nonzero(self.item_counts()))
+        """Items with a training event: the first ones of the vocabulary, which is sorted by frequency."""
+        return int(np.count_nonzero(self.item_counts))
 
+    @cached_property
     def visitor_counts(self) -> np.ndarray:
-        """[visitors of the vocabulary] int64: training events of each, most frequent first."""
+        """[visitors of the vocabulary] int64: training events per visitor, most frequent first, read-only."""
         counts = np.zeros(self.num_visitors, np.int64)
         for shard in self.shards(Split.TRAIN):
             rows = read_timelines([shard])
             is_counted = (rows.is_target == 1) & (rows.visitor < self.num_visitors)
             counts += np.bincount(rows.visitor[is_counted], minlength=self.num_visitors)
+        counts.flags.writeable = False
         return counts
 
 
 def open_dataset(root: str) -> Dataset:
-    """Reads the manifest and checks the files against it; see `verify_files`.
+    """Reads the manifest and verifies the files; see `verify_files`.
 
     Raises:
-      ContractError: not a dataset, or a file is missing or differs; the message names it.
+      ContractError: this is no dataset, or a file is missing or differs from the manifest.
     """
     manifest = read_manifest(root)
     verify_files(manifest, root)
@@ -106,6 +120,6 @@ def open_dataset(root: str) -> Dataset:
 
 
 def read_vocabulary(path: str) -> list[str]:
-    """One id a line; an id may hold any character but a line feed."""
+    """Reads a file with one id per line; an id may contain any character but a line feed."""
     text = storage.read_bytes(path).decode()
     return text.split("\n")[:-1]

@@ -57,7 +57,7 @@ def open_shop(dataset: Dataset | None) -> Shop:
     if dataset is None:
         return Shop({}, None)
     columns = ("item_id", "title", "category_id", "is_available")
-    rows = zip(*(dataset.catalogue()[name].to_pylist() for name in columns), strict=True)
+    rows = zip(*(dataset.catalogue[name].to_pylist() for name in columns), strict=True)
     items = {item: Item(title, category, is_available) for item, title, category, is_available in rows}
     splits = [split for split in Split if split in dataset.manifest.splits]
     timelines = [read_timelines(dataset.shards(split)) for split in splits]

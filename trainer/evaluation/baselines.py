@@ -76,7 +76,7 @@ def recent_item_counts(dataset: Dataset, days: float = RECENT_DAYS) -> np.ndarra
 def build_baselines(dataset: Dataset, *, seed: int, config: NeighboursConfig | None = None) -> dict[str, Scorer]:
     """All baselines of a report, by name; `config` has the settings of the nearest-neighbour ones."""
     config = config or NeighboursConfig()
-    counts, baskets = dataset.item_counts(), training_baskets(dataset)
+    counts, baskets = dataset.item_counts, training_baskets(dataset)
     return {
         "popular": popular(counts),
         "recently_popular": recently_popular(counts, recent_item_counts(dataset)),

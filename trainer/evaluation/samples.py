@@ -36,7 +36,7 @@ class _Names:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "_Names":
-        catalogue = dataset.catalogue()
+        catalogue = dataset.catalogue
         titles, categories = (catalogue[name].to_pylist() for name in ("title", "category_id"))
         return cls(dataset.vocabulary(Vocabulary.VISITORS), dataset.vocabulary(Vocabulary.ITEMS), titles, categories)
 

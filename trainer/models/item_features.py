@@ -113,7 +113,7 @@ FEATURES: tuple[Callable[[pa.Table], FeatureValues], ...] = (category_path, pric
 
 def read_item_features(dataset: Dataset) -> ItemFeatures:
     """The features of the vocabulary's items: all of FEATURES, in their order."""
-    catalogue = dataset.catalogue()
+    catalogue = dataset.catalogue
     items, features = [], []
     names: list[str] = []
     for feature in FEATURES:

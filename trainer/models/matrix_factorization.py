@@ -97,7 +97,7 @@ def inference_model(
         visitor_items=None if "visitor" in rows else read_interactions(dataset, equal_weights),
         num_items=dataset.num_items,
         item_rows=rows["item"].num_rows,
-        item_counts=dataset.item_counts() if ranks_by_popularity else None,
+        item_counts=dataset.item_counts if ranks_by_popularity else None,
         fold_in=FoldIn(config.als, config.loss.event_weights, dataset.num_items, model.dim)
         if config.solver == "als"
         else None,

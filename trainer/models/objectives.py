@@ -301,14 +301,14 @@ def negative_sampler(
       entries: the entries of a batch's histories that the model reads, given the number of items: `known_entries` or
         `history_without_target`.
     """
-    num_items = dataset.num_trained_items()
+    num_items = dataset.num_trained_items
 
     def candidates(batch: Batch) -> tf.Tensor:
         return tf.boolean_mask(batch.item, valid_rows(batch, num_items, entries(batch, num_items)))
 
     shards = dataset.shards(Split.TRAIN)
     return NegativeSampler(
-        dataset.item_counts()[:num_items],
+        dataset.item_counts[:num_items],
         batch_counts=count_rows(
             shards, config.input, candidates, num_items, config.history_length, config.is_sequential
         ),

@@ -67,11 +67,11 @@ _OUTPUT_GAIN = 0.3
 def table_rows(model: TowersConfig, dataset: Dataset) -> dict[str, TableRows]:
     """The tables that `NextItemObjective` reads; see `models.build.ModelFile`."""
     features, width = read_item_features(dataset), item_width(model)
-    rows = {"item": first_rows(dataset, Vocabulary.ITEMS, dataset.num_trained_items(), width)}
+    rows = {"item": first_rows(dataset, Vocabulary.ITEMS, dataset.num_trained_items, width)}
     if features.width:
         rows["feature"] = TableRows(features.num_features, width, lambda: list(features.names))
     if model.visitor_min_events is not None:
-        num_frequent = int(np.count_nonzero(dataset.visitor_counts() >= model.visitor_min_events))
+        num_frequent = int(np.count_nonzero(dataset.visitor_counts >= model.visitor_min_events))
         rows["visitor"] = first_rows(dataset, Vocabulary.VISITORS, num_frequent, model.dim)
     return rows
 
@@ -98,7 +98,7 @@ def training_model(
 
 def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "TowersInference":
     """The model before `fill`."""
-    features, num_trained = read_item_features(dataset), dataset.num_trained_items()
+    features, num_trained = read_item_features(dataset), dataset.num_trained_items
 
     def item_rows(weights: Weights) -> Callable[[slice], np.ndarray]:
         return ItemRows(features, weights.tables["item"], num_trained, weights.tables.get("feature")).read
@@ -108,7 +108,7 @@ def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "Tow
         model,
         item_rows=item_rows,
         num_frequent=rows["visitor"].num_rows - 1 if "visitor" in rows else 0,
-        item_counts=dataset.item_counts(),
+        item_counts=dataset.item_counts,
     )
 
 

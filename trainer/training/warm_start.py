@@ -111,7 +111,7 @@ def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray
       is_carried: [N] of the first N items of the vocabulary.
       vectors: [N, D] of these; any for those that are new.
     """
-    paths = dataset.catalogue()["category_path"].to_pylist()[: len(is_carried)]
+    paths = dataset.catalogue["category_path"].to_pylist()[: len(is_carried)]
     lengths = np.array([len(path) for path in paths], np.int64)
     owner, category = np.repeat(np.arange(len(paths)), lengths), np.array([c for path in paths for c in path], np.int64)
     counted = is_carried[owner]
