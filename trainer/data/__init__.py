@@ -1,1 +1,1 @@
-"""From a prepared dataset to training batches."""
+"""Reads a prepared dataset as training batches or as an interaction matrix."""

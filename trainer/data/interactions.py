@@ -1,4 +1,4 @@
-"""The training rows as a sparse matrix, and its rows in batches of like lengths: what least squares are solved over.
+"""The interaction matrix for least squares, and batches of its rows of similar lengths.
 
 Shapes: V visitors and I items of the vocabularies, N rows of one side of the matrix, R replicas; on one replica E
 entries of a batch, M rows of L entries, padding included.
@@ -18,37 +18,35 @@ _DAY_MS = 24 * 60 * 60 * 1000
 
 
 class RowBatch(NamedTuple):
-    """Rows that are solved together, each by the replica that owns it.
-
-    row      [R, M] int64: rows of the solved side; -1 fills up
-    column   [R, E] int64: the first M × L hold the columns of each row's entries, one row after the other; 0 fills up
-    weight   [R, E] float32 of each entry; 0 fills up
-    length   L
-    """
+    """Rows that are solved together, each by the replica that owns it."""
 
     row: np.ndarray
+    """[R, M] int64 rows of the side that is solved; padded with -1."""
     column: np.ndarray
+    """[R, E] int64; the first M × L are the columns of each row's entries, row by row; padded with 0."""
     weight: np.ndarray
+    """[R, E] float32 weight of each entry; padded with 0."""
     length: int
+    """L."""
 
 
 def read_interactions(
     dataset: Dataset, event_weights: Sequence[float], half_life_days: float | None = None
 ) -> sp.csr_matrix:
-    """[V, I] float32: the summed weights of what each visitor did with each item in training; 0 entries are left out.
+    """[V, I] float32: summed weights of the training events of each visitor and item, without entries of weight 0.
 
     Args:
-      event_weights: what an event of each kind is worth.
-      half_life_days: an event is worth half after that many days before the last training event; None: all alike.
+      event_weights: the weight of an event of each kind.
+      half_life_days: an event this long before the last training event has half the weight; None: age has no effect.
 
     Raises:
-      ValueError: nothing has a weight above 0.
+      ValueError: no event has a weight above 0.
     """
     parts = []
     for shard in dataset.shards(Split.TRAIN):
         rows = read_timelines([shard])
-        is_counted = rows.is_target.astype(bool) & (rows.visitor < dataset.num_visitors)
-        parts.append(rows[is_counted & (rows.item < dataset.num_items)])
+        is_known = (rows.visitor < dataset.num_visitors) & (rows.item < dataset.num_items)
+        parts.append(rows[rows.is_target.astype(bool) & is_known])
     visitor, item, event, timestamp_ms = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("visitor", "item", "event", "timestamp_ms")
     )
@@ -60,20 +58,22 @@ def read_interactions(
     matrix.eliminate_zeros()
     if not matrix.nnz:
         raise ValueError(
-            f"no training event of {dataset.root} has a weight above 0, got {list(event_weights)} for "
-            f"{', '.join(EVENT_KINDS)}: raise loss.event_weights"
+            f"no training event of {dataset.root} has a weight above 0, as loss.event_weights is "
+            f"{list(event_weights)} for {', '.join(EVENT_KINDS)}; raise loss.event_weights"
         )
     return matrix
 
 
 def row_batches(matrix: sp.csr_matrix, replicas: int, batch_entries: int) -> Iterator[RowBatch]:
-    """Every row of a matrix [N, …] once, those without entries too, in batches of E entries on each replica.
+    """Yields every row of a matrix [N, …] once, also those without entries, in batches of E entries per replica.
 
-    A row is filled up to the next of 1, 2, 3, 4, 6, 8, 12, 16 …, by at most a half: less than a third of what is
-    computed is padding.
+    A row is padded to the next length of 1, 2, 3, 4, 6, 8, 12, 16 …, so less than a third of the computation is
+    padding.
 
     Args:
-      batch_entries: E, raised to the longest row where that is longer.
+      matrix: the side to solve, one row per vector.
+      replicas: R; row r belongs to replica r % R.
+      batch_entries: E, raised to the length of the longest row.
     """
     entries = np.diff(matrix.indptr)
     lengths = _padded_lengths(np.maximum(entries, 1))
@@ -83,28 +83,28 @@ def row_batches(matrix: sp.csr_matrix, replicas: int, batch_entries: int) -> Ite
             np.flatnonzero((lengths == length) & (np.arange(len(lengths)) % replicas == k)) for k in range(replicas)
         ]
         num_rows = size // int(length)
-        for begin in range(0, max(map(len, owned)), num_rows):
-            taken = [rows[begin : begin + num_rows] for rows in owned]
-            yield _batch(matrix, taken, int(length), size)
+        for start in range(0, max(map(len, owned)), num_rows):
+            rows_of_replica = [rows[start : start + num_rows] for rows in owned]
+            yield _batch(matrix, rows_of_replica, int(length), size)
 
 
 def _padded_lengths(lengths: np.ndarray) -> np.ndarray:
-    """The least of 1, 2, 3, 4, 6, 8, 12 … that holds each length."""
+    """Rounds each length up to the next of 1, 2, 3, 4, 6, 8, 12 and so on."""
     power = np.int64(1) << np.ceil(np.log2(lengths)).astype(np.int64)
     between = power // 4 * 3
     return np.where((between >= lengths) & (between > 0), between, power)
 
 
-def _batch(matrix: sp.csr_matrix, taken: Sequence[np.ndarray], length: int, size: int) -> RowBatch:
-    num_rows = max(map(len, taken))
-    row = np.full((len(taken), num_rows), -1, np.int64)
-    column = np.zeros((len(taken), size), np.int64)
-    weight = np.zeros((len(taken), size), np.float32)
-    for replica, rows in enumerate(taken):
+def _batch(matrix: sp.csr_matrix, rows_of_replica: Sequence[np.ndarray], length: int, size: int) -> RowBatch:
+    num_rows = max(map(len, rows_of_replica))
+    row = np.full((len(rows_of_replica), num_rows), -1, np.int64)
+    column = np.zeros((len(rows_of_replica), size), np.int64)
+    weight = np.zeros((len(rows_of_replica), size), np.float32)
+    for replica, rows in enumerate(rows_of_replica):
         row[replica, : len(rows)] = rows
-        some = matrix[rows]
-        entries = np.diff(some.indptr)
-        place = np.repeat(np.arange(len(rows)) * length - some.indptr[:-1], entries) + np.arange(some.nnz)
-        column[replica, place] = some.indices
-        weight[replica, place] = some.data
+        part = matrix[rows]
+        entries = np.diff(part.indptr)
+        target = np.repeat(np.arange(len(rows)) * length - part.indptr[:-1], entries) + np.arange(part.nnz)
+        column[replica, target] = part.indices
+        weight[replica, target] = part.data
     return RowBatch(row, column, weight, length)
