@@ -174,7 +174,7 @@ def test_an_export_to_a_store_has_a_card_whose_example_runs(dataset, model, run,
     storage.write_bytes(DatasetLayout(dataset.root).statistics, json.dumps({"events": {"by_day": days}}).encode())
     card = describe_run("memory://cards/run", run)
     assert "1970-01-01 to 1970-01-02" in card
-    assert "**Not measured.** The dataset keeps no rows back" in card
+    assert "**Not evaluated.** The dataset has no validation or test split." in card
     summary = export_model(model, dataset, "memory://cards/export/1", card=card)
     assert storage.read_bytes(summary["card"]).decode() == card
 
@@ -196,7 +196,7 @@ def test_only_an_evaluation_of_the_exported_checkpoint_is_in_its_card(run, tmp_p
     for step, is_included in ((6, True), (5, False), (None, False)):  # None: written by an earlier version
         storage.write_bytes(path, json.dumps({"step": step, **figures}).encode())
         card = describe_run(str(tmp_path), run)
-        assert ("### Returning visitors (test)" in card, "**Not measured.**" in card) == (is_included, not is_included)
+        assert ("### Returning visitors (test)" in card, "**Not evaluated.**" in card) == (is_included, not is_included)
     assert "evaluation-test.json is excluded from the model card" in caplog.text
 
     storage.write_bytes(path, b"{")

@@ -89,7 +89,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
 
 def _summary_table(ranking: Ranking) -> Iterable[str]:
     width = max(map(len, ["system", *ranking])) + 2
-    titles = [metric.replace("ndcg", "NDCG").replace("mrr", "MRR") for metric in _SUMMARY_METRICS]
+    titles = [metric_title(metric) for metric in _SUMMARY_METRICS]
     widths = list(_SUMMARY_METRICS.values())
     header = zip(["  system", *titles], [width + 2, *widths], strict=True)
     yield "".join(title.ljust(size) for title, size in header).rstrip()
@@ -111,6 +111,11 @@ def _compare_with_best(ranking: Ranking) -> str:
     (model, own), *baselines = ((name, figures[MAIN_METRIC]["value"]) for name, figures in ranking.items())
     best, value = max(baselines, key=lambda baseline: baseline[1])
     return f"{model} has NDCG@20 {own:.3f}, the best baseline, {best}, {value:.3f}"
+
+
+def metric_title(metric: str) -> str:
+    """The name of a metric for readers: `NDCG@20`, `hit rate@20`."""
+    return metric.replace("ndcg", "NDCG").replace("mrr", "MRR").replace("_", " ")
 
 
 def _title(protocol: str) -> str:

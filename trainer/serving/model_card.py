@@ -1,4 +1,4 @@
-"""The model card: what a model is, what it was trained on, how well it ranks, what it is for, what it cannot do.
+"""The model card: model, training, data, evaluation, intended use, limitations and usage, as Markdown.
 
 Every number comes from `run.json`, the dataset's manifest and statistics, and `evaluation-SPLIT.json`.
 """
@@ -20,6 +20,7 @@ from trainer.evaluation.tables import (
     MAIN_METRIC,
     SIGNIFICANT_P,
     markdown_table,
+    metric_title,
     primary_ranking,
     ranking_table,
     rating_table,
@@ -32,61 +33,59 @@ Figures = Mapping[str, Any]
 """`evaluation-SPLIT.json`, or a part of it."""
 
 _USE = """\
-For showing the items of this shop that a visitor may want next, and items like one at hand, to people who may well look
-past them. Ask with the items that the visitor has touched, oldest first.
+The model recommends items of this shop: those that a visitor may want next, and those similar to a given item. Its
+inputs are the items of the visitor's history, oldest first.
 
-Not for another shop or catalogue, for prices, credit or anything else that is decided about a person, nor for telling
-how much somebody wants an item: a score orders the items of one answer and means nothing by itself."""
+Do not use it for another shop or catalogue, nor for prices, credit or other decisions about people. Scores only order
+the items of one list; they do not measure how much a visitor wants an item."""
 
 _SIGNATURES = (
     (
         "`recommend`, `serving_default`",
-        "`visitor_id` [B], `history` [B, H] oldest first, '' pads; `k`, `exclude_seen` without a dimension",
-        "`item_id` and `score` [B, k], best first; '' where fewer than k items are left",
+        "`visitor_id` [B]; `history` [B, H], oldest first, padded with ''; `k` and `exclude_seen`, scalars",
+        "`item_id` and `score` [B, k], best first; '' after the last item if fewer than k are left",
     ),
     (
         "`recommend_events`",
-        f"the same, and of each entry `history_event` [B, H], {', '.join(EVENT_KINDS[:-1])} or {EVENT_KINDS[-1]}, and "
-        "`history_age_ms` [B, H] int64, the time since",
+        f"the same, with `history_event` [B, H] ({', '.join(EVENT_KINDS[:-1])} or {EVENT_KINDS[-1]}) and "
+        "`history_age_ms` [B, H] int64 (milliseconds since the event)",
         "the same",
     ),
-    ("`score`", "`visitor_id` [B], `item_id` [B]", "`score` [B]"),
-    ("`similar_items`", "`item_id` [B], `k` without a dimension", "`item_id` and `score` [B, k], the cosine"),
+    ("`score`", "`visitor_id` [B]; `item_id` [B]", "`score` [B]"),
+    ("`similar_items`", "`item_id` [B]; `k`, scalar", "`item_id` and `score` [B, k], the cosine similarity"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What a card tells of.
-
-    record        of the run
-    step          of the checkpoint that is the model
-    manifest      of the dataset it was trained on
-    period        first and last day with an event, as ISO dates; None where the dataset has no statistics
-    evaluations   of this very checkpoint, by split; empty: it was not measured
-    items         ids of items of the catalogue, at least one, for the example
-    """
+    """The facts that a card describes."""
 
     record: RunRecord
+    """Record of the run."""
     step: int
+    """Step of the checkpoint that is the model."""
     manifest: Manifest
+    """Manifest of the training dataset."""
     period: tuple[str, str] | None
+    """First and last day with an event, as ISO dates; None if the dataset has no statistics."""
     evaluations: Mapping[Split, Figures]
+    """Evaluations of this checkpoint, by split; empty if there are none."""
     items: Sequence[str]
+    """At least one item id of the catalogue, for the example."""
 
 
 def model_card(subject: Subject) -> str:
-    """The card as Markdown; the same subject gives the same text."""
+    """Writes the card as Markdown; the same subject gives the same text."""
     sections = {
-        "How it was trained": _training(subject),
+        "Training": _training(subject),
         "Data": _data(subject),
-        "How well it ranks": _results(subject),
+        "Evaluation": _results(subject),
         "Intended use": _USE,
-        "Limits": "\n".join(f"- {limit}" for limit in _limits(subject)),
-        "How to ask it": _requests(subject),
+        "Limitations": "\n".join(f"- {limit}" for limit in _limits(subject)),
+        "Usage": _usage(subject),
     }
-    told = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
-    return f"{_head(subject)}\n\n{told}\n"
+    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
+    return f"{_head(subject)}\n\n{body}\n"
 
 
 def _head(subject: Subject) -> str:
@@ -94,10 +93,10 @@ def _head(subject: Subject) -> str:
     catalogue = subject.manifest.vocabularies[Vocabulary.ITEMS].size
     name, changes = nearest_preset(config)
     return (
-        f"# Model card: {config.model.kind}, preset {name}{' with changes' if changes else ''}\n\n"
+        f"# Model card: {config.name}{f' (preset {name} with changes)' if changes else ''}\n\n"
         f"Ranks the {catalogue:,} items of one shop for a visitor: {_describe(subject).principle}. "
-        "It takes and gives the shop's own ids.\n\n"
-        f"Cartwheel {versions.get('cartwheel', 'of an unknown version')}, "
+        "Inputs and outputs are the shop's own ids.\n\n"
+        f"Trained with Cartwheel {versions.get('cartwheel', '(unknown version)')}, "
         f"commit {subject.record.commit or 'unknown (not run from a checkout)'}."
     )
 
@@ -108,10 +107,10 @@ def _describe(subject: Subject) -> ModelDescription:
 
 
 def nearest_preset(config: RunConfig) -> tuple[str, list[str]]:
-    """The preset from which a config differs the least, and in what: `key: PRESET'S, now ITS OWN`."""
-    found = {name: differences(preset, config) for name, preset in PRESETS.items()}
-    name = min(found, key=lambda preset: len(found[preset]))
-    return name, found[name]
+    """Returns the preset that differs least from a config, and the differences: `key: PRESET'S, now CONFIG'S`."""
+    changes = {name: differences(preset, config) for name, preset in PRESETS.items()}
+    name = min(changes, key=lambda preset: len(changes[preset]))
+    return name, changes[name]
 
 
 def _training(subject: Subject) -> str:
@@ -120,18 +119,20 @@ def _training(subject: Subject) -> str:
     parts: dict[str, Any] = {"model": config.scored_model}
     parts |= {"als": config.als} if config.solver == "als" else {"loss": config.loss, "optimizer": config.optimizer}
     rows = [
-        ("preset", f"{name}, unchanged" if not changes else f"{name}, changed in {'; '.join(changes)}"),
-        *((key, _told(part)) for key, part in parts.items()),
-        ("input", _told(config.input)),
-        ("epochs, solver, seed", f"at most {config.epochs}, {config.solver}, {config.seed}"),
-        ("checkpoint", f"after step {subject.step:,}: the best of the validation split, or the last without one"),
-        ("began with", record.warm_start["run"] if record.warm_start else "nothing learnt before"),
+        ("preset", f"{name}, unchanged" if not changes else f"{name}, changed: {'; '.join(changes)}"),
+        *((key, _format_settings(part)) for key, part in parts.items()),
+        ("input", _format_settings(config.input)),
+        ("epochs", f"at most {config.epochs}"),
+        ("solver", config.solver),
+        ("seed", str(config.seed)),
+        ("checkpoint", f"step {subject.step:,}: best on the validation split, or last if there is none"),
+        ("warm start", f"from {record.warm_start['run']}" if record.warm_start else "no"),
         ("software", ", ".join(f"{package} {version}" for package, version in record.versions.items())),
     ]
     return _table(["setting", "value"], rows)
 
 
-def _told(config: Any) -> str:
+def _format_settings(config: Any) -> str:
     return ", ".join(f"{field.name} {getattr(config, field.name)}" for field in fields(config))
 
 
@@ -142,78 +143,82 @@ def _data(subject: Subject) -> str:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in record.events.items())
     rows = [
         ("dataset", f"{record.data}, checksum {record.dataset_checksum[:12]}"),
-        ("events from", str(manifest.config["events"]) if "events" in manifest.config else "unknown"),
+        ("event log", str(manifest.config["events"]) if "events" in manifest.config else "unknown"),
         ("period", " to ".join(subject.period) if subject.period else "unknown"),
-        ("cuts", _cuts(manifest)),
-        *((f"{name} rows", f"{info.target_rows:,} of {info.visitors:,} visitors") for name, info in splits.items()),
-        ("training rows by kind", kinds),
+        ("split", _split(manifest)),
+        *(
+            (f"{name} split", f"{info.target_rows:,} rows of {info.visitors:,} visitors")
+            for name, info in splits.items()
+        ),
+        ("training events", kinds),
         ("vocabularies", ", ".join(sizes)),
     ]
-    return _table(["what", "value"], rows)
+    return _table(["property", "value"], rows)
 
 
-def _cuts(manifest: Manifest) -> str:
+def _split(manifest: Manifest) -> str:
     if manifest.split_method == SplitMethod.NONE:
-        return "none: all events train"
+        return "none: all rows are for training"
     if manifest.validation_from_ms is None or manifest.test_from_ms is None:
-        return f"{manifest.split_method}: no times"
-    return f"validation from {_moment(manifest.validation_from_ms)}, test from {_moment(manifest.test_from_ms)}"
+        return str(manifest.split_method)
+    return (
+        f"validation from {_format_time(manifest.validation_from_ms)}, test from {_format_time(manifest.test_from_ms)}"
+    )
 
 
-def _moment(milliseconds: int) -> str:
+def _format_time(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _results(subject: Subject) -> str:
     if not subject.evaluations:
-        return _not_measured(subject.manifest)
-    return "\n\n".join(part for figures in subject.evaluations.values() for part in _measured(figures))
+        return _explain_missing(subject.manifest)
+    return "\n\n".join(part for figures in subject.evaluations.values() for part in _evaluation(figures))
 
 
-def _not_measured(manifest: Manifest) -> str:
+def _explain_missing(manifest: Manifest) -> str:
     if Split.TEST not in manifest.splits:
         return (
-            "**Not measured.** The dataset keeps no rows back to measure on. What its settings are worth is told by a "
-            "run with the same ones on a dataset that was prepared with `--split time`."
+            "**Not evaluated.** The dataset has no validation or test split. To measure these settings, train with "
+            "them on a dataset that was prepared with `--split time`."
         )
     return (
-        "**Not measured** when it was exported: nothing is known yet of how well it ranks. "
-        "`python -m trainer evaluate --workdir RUN` measures the run's model beside the baselines; exported again, its "
-        "card has the figures."
+        "**Not evaluated** before the export. `cartwheel evaluate --workdir RUN` compares the model with the "
+        "baselines; export the run again to add the results to its card."
     )
 
 
-def _measured(figures: Figures) -> Iterable[str]:
-    """The paragraphs of one split."""
+def _evaluation(figures: Figures) -> Iterable[str]:
+    """Yields the paragraphs of one split."""
     yield (
-        f"On the {figures['split']} split, the whole catalogue ranked. {FOOTNOTE}. coverage: share of the catalogue in "
-        "anybody's list; gini: 0 every item alike, 1 the same few to everybody; novelty: bits, more for rarer items."
+        f"Every system ranked the whole catalogue for the visitors of the {figures['split']} split. {FOOTNOTE}. "
+        "Coverage is the share of the catalogue that any list contains; Gini is 0 if all items are recommended equally "
+        "often and near 1 if only a few are; novelty is in bits and higher for rarer items."
     )
     yield from (f"**{note}**" for note in figures["notes"])
     for name, protocol in figures["protocols"].items():
         title = f"### {name.replace('_', ' ').capitalize()} ({figures['split']})"
         ranking = primary_ranking(protocol)
         if ranking is None:
-            yield f"{title}\n\n{protocol['protocol']}: nobody to rank for."
+            yield f"{title}\n\nNo visitors to rank for. Relevant items would be {protocol['protocol']}."
             continue
         counts = "{cases:,} cases of {visitors:,} visitors".format_map(protocol["cases"])
-        yield f"{title}\n\nRelevant: {protocol['protocol']}. {counts}."
+        yield f"{title}\n\nRelevant items: {protocol['protocol']}. {counts}."
         yield ranking_table(ranking)
-        yield _beside_the_best(ranking)
+        yield _compare_with_best_baseline(ranking)
     if figures["ratings"]:
         yield f"### Squared error on event weights ({figures['split']})\n\n{rating_table(figures['ratings'])}"
 
 
-def _beside_the_best(ranking: Figures) -> str:
-    """The model beside the best baseline, in words."""
+def _compare_with_best_baseline(ranking: Figures) -> str:
     (model, own), *others = ranking.items()
     best, figures = max(others, key=lambda system: system[1][MAIN_METRIC]["value"])
     value, other = own[MAIN_METRIC]["value"], figures[MAIN_METRIC]["value"]
     verdict = "above" if value > other else "below" if value < other else "equal to"
-    is_told_apart = figures[MAIN_METRIC]["p"] < SIGNIFICANT_P
+    is_significant = figures[MAIN_METRIC]["p"] < SIGNIFICANT_P
     return (
-        f"{MAIN_METRIC} of {model} is {value:.4f}, {verdict} the best baseline's ({best}: {other:.4f})"
-        f"{'' if is_told_apart else '; the two cannot be told apart by these cases'}."
+        f"The {metric_title(MAIN_METRIC)} of {model} is {value:.4f}, {verdict} that of the best baseline "
+        f"({best}: {other:.4f}){'' if is_significant else '; the difference is not significant'}."
     )
 
 
@@ -224,63 +229,68 @@ def _limits(subject: Subject) -> Iterable[str]:
         yield from _limits_of_squared_error(subject)
     yield from _limits_measured(subject)
     if subject.manifest.split_method == SplitMethod.RANDOM:
-        yield "The dataset was split at random: later events leaked into training, and no figure tells of the future."
+        yield (
+            "The dataset was split at random, so later events leaked into training, and the results do not predict how "
+            "the model will do on future events."
+        )
     yield (
-        "It learnt from what people did in the shop as it was, with what they were shown: what was never shown had no "
-        "chance to be liked, and what changed since it does not know. Train it again as the shop changes."
+        "The model learned from what visitors did in the shop as it was. Items that the shop did not show had no "
+        "chance to be chosen, and later changes are unknown to the model. Train it again as the shop changes."
     )
     yield (
-        "It knows nothing of stock, of today's prices, or of what may not be shown to whom: filter what it answers. "
-        "`recommend` is not told what was done with the items of a history, nor when: a model that looks at that takes "
-        "all for views of this moment. `recommend_events` is told, as the evaluation was."
+        "The model ignores stock, current prices and legal restrictions: filter its recommendations. `recommend` has "
+        "no inputs for the kinds and times of the events in a history; models that use them treat every event as a "
+        "view at this moment. `recommend_events` has these inputs, as the evaluation does."
     )
-    yield "`assets/` holds the ids of the visitors it was trained on: personal data, wherever the ids lead to people."
+    yield "`assets/` contains the ids of the training visitors: personal data if they can be traced to people."
 
 
 def _limits_of_squared_error(subject: Subject) -> Iterable[str]:
     yield (
-        "It was trained to predict the weight of an event that happened, not to rank: nothing taught it which items "
-        "are not wanted. It is the original notebook's kind, kept for comparison; to recommend, train `mf` or `nn`."
+        "The model was trained to predict the weights of observed events, not to rank: it never saw items that "
+        "visitors did not choose. It reproduces the original notebook for comparison; for recommendations, train `mf` "
+        "or `nn`."
     )
     for figures in subject.evaluations.values():
         ratings = figures["ratings"]
         verdict = (
-            f"explains {ratings['skill']:.1%} of what that leaves"
+            f"{ratings['skill']:.1%} less than"
             if ratings["skill"] is not None and ratings["skill"] > 0
-            else "is no better than that constant"
+            else "no less than"
         )
         yield (
-            f"Its squared error on the {figures['split']} split is {ratings['mse']:.4f}; always predicting the mean of "
-            f"the training rows gives {ratings['mse_of_training_mean']:.4f}: it {verdict}."
+            f"The squared error on the {figures['split']} split is {ratings['mse']:.4f}, {verdict} that of a constant, "
+            f"the mean of the training rows ({ratings['mse_of_training_mean']:.4f})."
         )
 
 
 def _limits_measured(subject: Subject) -> Iterable[str]:
-    """What the evaluations tell of its bias to the popular, and of what they could not measure."""
+    """Describes the popularity bias in each evaluation, and the rows that it could not include."""
     for figures in subject.evaluations.values():
         for name, protocol in figures["protocols"].items():
             ranking = primary_ranking(protocol)
             if ranking is None:
                 continue
             own = next(iter(ranking.values()))
-            shown = f"{own['coverage@20']['value']:.1%} of the catalogue, unevenly: Gini {own['gini@20']['value']:.3f}"
+            coverage, gini = own["coverage@20"]["value"], own["gini@20"]["value"]
             unknown = protocol["cases"]["unknown_item_share"]
             yield (
-                f"Popularity ({name.replace('_', ' ')}, {figures['split']}): all lists of 20 together show {shown} (0: "
-                f"every item alike, 1: the same few to everybody). {unknown:.1%} of the rows were of items that could "
-                "not be ranked, and count in no figure above."
+                f"Popularity bias ({name.replace('_', ' ')}, {figures['split']}): the lists of 20 contain "
+                f"{coverage:.1%} of the catalogue, with a Gini coefficient of {gini:.3f} (0: all items "
+                f"equally often, 1: a few items only). {unknown:.1%} of the rows are of items unknown to training, "
+                "which no metric includes."
             )
 
 
-def _requests(subject: Subject) -> str:
+def _usage(subject: Subject) -> str:
     items, count = list(subject.items), min(5, subject.manifest.vocabularies[Vocabulary.ITEMS].size)
     inputs = {"visitor_id": [""], "history": [items], "k": count, "exclude_seen": True}
     body = json.dumps({"signature_name": "recommend", "inputs": inputs}, ensure_ascii=False)
     return f"""\
-{markdown_table(["signature", "takes", "gives"], _SIGNATURES)}
+{markdown_table(["signature", "inputs", "outputs"], _SIGNATURES)}
 
-Ids are strings, `k` is an int32 from 1 to the size of the catalogue. Unknown ids are answered, not refused; '' is a
-visitor known by his history alone. In Python, TensorFlow is all it needs; `EXPORT` is the folder above `assets.extra`:
+Ids are strings, and `k` is an int32 from 1 to the size of the catalogue. Unknown ids are allowed; use '' for a visitor
+with a history and no id. Python needs TensorFlow only; `EXPORT` is the directory that contains `assets.extra`:
 
 ```python
 import tensorflow as tf
@@ -294,7 +304,7 @@ answer = model.signatures["recommend"](
 )  # item_id [1, {count}], score [1, {count}]
 ```
 
-The same of TensorFlow Serving, as the body of a POST to `/v1/models/NAME:predict`:
+The same request to TensorFlow Serving is the body of a POST to `/v1/models/NAME:predict`:
 
 ```json
 {body}
@@ -302,5 +312,5 @@ The same of TensorFlow Serving, as the body of a POST to `/v1/models/NAME:predic
 
 
 def _table(header: Sequence[str], rows: Iterable[tuple[str, str]]) -> str:
-    """A Markdown table of two columns, whatever the values hold."""
+    """Formats a Markdown table of two columns, and escapes the values."""
     return markdown_table(header, [(name, " ".join(value.split()).replace("|", "\\|")) for name, value in rows])

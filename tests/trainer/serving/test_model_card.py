@@ -1,4 +1,4 @@
-"""What a model card says, from made-up records."""
+"""Model cards of made-up records."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ SIZES = {
 ROWS = {Split.TEST: (30, 9), Split.TRAIN: (2_000, 1_234), Split.VALIDATION: (40, 11)}
 MANIFEST = Manifest(
     split_method=SplitMethod.TIME,
-    validation_from_ms=86_400_000,  # a day after 1970 began
+    validation_from_ms=86_400_000,  # the second day of 1970
     test_from_ms=86_400_000 + 90 * 60_000,
     vocabularies={name: VocabularyInfo(size=size, oov_buckets=1) for name, size in SIZES.items()},
     splits={
@@ -44,7 +44,7 @@ def subject(preset="mf", *settings, **changes):
         commit="abc123",
         versions={"python": "3.11.7", "cartwheel": "0.1.0"},
     )
-    made = Subject(
+    default = Subject(
         record=record,
         step=1_500,
         manifest=MANIFEST,
@@ -52,11 +52,11 @@ def subject(preset="mf", *settings, **changes):
         evaluations={},
         items=["red 'shoe'", "größe\\40"],
     )
-    return replace(made, **changes)
+    return replace(default, **changes)
 
 
 def system(ndcg, **test):
-    """A system's figures, with the interval ± 0.1."""
+    """Estimates of a system, with the interval ± 0.1."""
     return {
         "ndcg@20": {"value": ndcg, "low": ndcg - 0.1, "high": ndcg + 0.1, **test},
         "coverage@20": {"value": 0.125},
@@ -91,79 +91,79 @@ def section(text, title):
 
 
 def cells(text):
-    """The first two cells of each line of a table, without what only lines up."""
+    """Returns the first two cells of each table row, without padding."""
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
     return {row[0].strip("| "): row[1].strip("| ") for row in rows}
 
 
-def test_a_card_says_what_the_model_is_and_where_it_comes_from():
+def test_a_card_describes_the_model_and_its_training():
     text = card()
-    assert text.startswith("# Model card: matrix_factorization, preset mf\n")
+    assert text.startswith("# Model card: mf\n")
     assert "Ranks the 56 items of one shop for a visitor: each item has a vector, a visitor has the sum of" in text
     assert "Cartwheel 0.1.0, commit abc123." in text
-    rows = cells(section(text, "How it was trained"))
+    rows = cells(section(text, "Training"))
     assert rows["preset"] == "mf, unchanged"
     assert rows["model"].startswith("kind matrix_factorization, dim 128, history_length 12,")
-    assert rows["checkpoint"].startswith("after step 1,500")
+    assert rows["checkpoint"].startswith("step 1,500:")
     assert rows["software"] == "python 3.11.7, cartwheel 0.1.0"
 
 
-def test_a_card_names_the_settings_in_which_the_run_differs_from_its_preset():
+def test_a_card_lists_the_changes_to_the_preset():
     text = card("nn", "epochs=7", "model.dim=32")
-    assert text.startswith("# Model card: towers, preset nn with changes\n")
-    assert cells(section(text, "How it"))["preset"] == "nn, changed in model.dim: 128, now 32; epochs: 3, now 7"
+    assert text.startswith("# Model card: nn (preset nn with changes)\n")
+    assert cells(section(text, "Training"))["preset"] == "nn, changed: model.dim: 128, now 32; epochs: 3, now 7"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_is_its_own_nearest(preset):
+def test_the_nearest_preset_of_a_preset_is_itself(preset):
     assert nearest_preset(PRESETS[preset]) == (preset, [])
 
 
-def test_a_card_tells_of_the_data():
+def test_a_card_describes_the_data():
     assert cells(section(card(), "Data")) == {
-        "what": "value",
-        "---------------------": "-" * len("validation from 1970-01-02 00:00 UTC, test from 1970-01-02 01:30 UTC"),
+        "property": "value",
+        "----------------": "-" * len("validation from 1970-01-02 00:00 UTC, test from 1970-01-02 01:30 UTC"),
         "dataset": "shop/dataset, checksum 0123456789ab",
-        "events from": "shop/a\\|b-*.csv",  # a bar within a cell would end it
+        "event log": "shop/a\\|b-*.csv",  # an unescaped bar would end the cell
         "period": "1970-01-01 to 1970-01-03",
-        "cuts": "validation from 1970-01-02 00:00 UTC, test from 1970-01-02 01:30 UTC",
-        "train rows": "2,000 of 1,234 visitors",
-        "validation rows": "40 of 11 visitors",
-        "test rows": "30 of 9 visitors",
-        "training rows by kind": "1,900 view, 80 addtocart, 20 transaction",
+        "split": "validation from 1970-01-02 00:00 UTC, test from 1970-01-02 01:30 UTC",
+        "train split": "2,000 rows of 1,234 visitors",
+        "validation split": "40 rows of 11 visitors",
+        "test split": "30 rows of 9 visitors",
+        "training events": "1,900 view, 80 addtocart, 20 transaction",
         "vocabularies": "1,234 visitors, 56 items, 7 categories, 0 property values",
     }
 
 
-def test_an_evaluated_run_has_its_figures_with_intervals_beside_the_baselines():
-    ranking = {"matrix_factorization": system(0.5), "popular": system(0.125, p=0.01), "random": system(0.25, p=0.25)}
+def test_the_card_of_an_evaluated_run_has_intervals_and_baselines():
+    ranking = {"mf": system(0.5), "popular": system(0.125, p=0.01), "random": system(0.25, p=0.25)}
     text = card(evaluations={Split.TEST: evaluation(ranking, notes=["later events leak"])})
-    results = section(text, "How well it ranks")
+    results = section(text, "Evaluation")
     assert "**later events leak**" in results
-    assert "Relevant: the new items. 2,345 cases of 1,111 visitors." in results
+    assert "Relevant items: the new items. 2,345 cases of 1,111 visitors." in results
     rows = cells(results)
-    assert rows["matrix_factorization"] == "**0.5000** [0.4000, 0.6000]"
+    assert rows["mf"] == "**0.5000** [0.4000, 0.6000]"
     assert rows["popular"] == "0.1250† [0.0250, 0.2250]"
-    # of the baselines random is best here, but at p = .25
+    # random is the best baseline, with p = 0.25
     assert (
-        "ndcg@20 of matrix_factorization is 0.5000, above the best baseline's (random: 0.2500); the two cannot be told "
-        "apart by these cases." in results
+        "The NDCG@20 of mf is 0.5000, above that of the best baseline (random: 0.2500); the difference is not "
+        "significant." in results
     )
     assert (
-        "- Popularity (returning visitors, test): all lists of 20 together show 12.5% of the catalogue, unevenly: Gini "
-        "0.750 (0: every item alike, 1: the same few to everybody). 6.2% of the rows were of items" in text
+        "- Popularity bias (returning visitors, test): the lists of 20 contain 12.5% of the catalogue, with a Gini "
+        "coefficient of 0.750 (0: all items equally often, 1: a few items only). 6.2% of the rows are of items" in text
     )
-    assert "Not measured" not in text
+    assert "Not evaluated" not in text
 
 
-def test_a_run_that_was_not_evaluated_says_so_and_how():
+def test_the_card_of_a_run_without_evaluation_says_how_to_evaluate_it():
     text = card()
-    assert section(text, "How well it ranks").strip().startswith("**Not measured** when it was exported")
-    assert "`python -m trainer evaluate --workdir RUN`" in text
-    assert "Popularity (" not in text
+    assert section(text, "Evaluation").strip().startswith("**Not evaluated** before the export.")
+    assert "`cartwheel evaluate --workdir RUN`" in text
+    assert "Popularity bias" not in text
 
 
-def test_a_model_that_goes_live_says_that_nothing_was_kept_back():
+def test_a_card_says_that_a_dataset_without_splits_cannot_be_evaluated():
     everything = replace(
         MANIFEST,
         split_method=SplitMethod.NONE,
@@ -172,29 +172,29 @@ def test_a_model_that_goes_live_says_that_nothing_was_kept_back():
         test_from_ms=None,
     )
     text = card(manifest=everything)
-    assert "The dataset keeps no rows back to measure on." in text
-    assert cells(section(text, "Data"))["cuts"] == "none: all events train"
+    assert "The dataset has no validation or test split." in text
+    assert cells(section(text, "Data"))["split"] == "none: all rows are for training"
 
 
-def test_a_protocol_without_cases_says_so():
+def test_a_protocol_without_cases_says_that_there_are_no_visitors():
     text = card(evaluations={Split.TEST: evaluation()})
-    assert "### Returning visitors (test)\n\nthe new items: nobody to rank for." in text
+    assert "### Returning visitors (test)\n\nNo visitors to rank for." in text
 
 
 @pytest.mark.parametrize(
     ("skill", "verdict"),
-    [(0.25, "explains 25.0% of what that leaves"), (-0.5, "is no better than that constant"), (None, "is no better")],
+    [(0.25, "25.0% less than"), (-0.5, "no less than"), (None, "no less than")],
 )
-def test_squared_error_stands_beside_that_of_the_mean(skill, verdict):
+def test_squared_error_is_compared_with_that_of_the_mean(skill, verdict):
     ratings = {"rows": 30, "mse": 0.375, "mse_of_training_mean": 0.25, "mse_of_one": 0.5, "skill": skill}
     text = card("notebook-nn", evaluations={Split.TEST: evaluation(ratings=ratings)})
-    assert "It was trained to predict the weight of an event that happened, not to rank" in text
-    assert f"training rows gives 0.2500: it {verdict}" in text
+    assert "The model was trained to predict the weights of observed events, not to rank" in text
+    assert f"0.3750, {verdict} that of a constant, the mean of the training rows (0.2500)" in text
     assert "| model, MSE" in text
 
 
 LIMITS = {
-    # kind of model: what becomes of new visitors, and of items without a training event
+    # by preset and settings: what happens to new visitors, and to items without training events
     ("mf",): (
         "visitors from training are known by the items they touched in training",
         "rank like the least popular item",
@@ -208,26 +208,26 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("arguments", LIMITS, ids=" ".join)
-def test_the_limits_are_those_of_the_model(arguments):
-    limits = section(card(*arguments), "Limits")
+def test_the_limitations_are_those_of_the_model(arguments):
+    limits = section(card(*arguments), "Limitations")
     for limit in LIMITS[arguments]:
         assert limit in limits
 
 
-def test_towers_without_a_catalogue_know_nothing_of_new_items():
+def test_towers_without_a_catalogue_rank_new_items_last():
     bare = {name: VocabularyInfo(size=0, oov_buckets=1) for name in (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES)}
-    untold = replace(MANIFEST, vocabularies={**MANIFEST.vocabularies, **bare})
-    assert "rank like the least popular item" in section(card("nn", manifest=untold), "Limits")
+    without_content = replace(MANIFEST, vocabularies={**MANIFEST.vocabularies, **bare})
+    assert "rank like the least popular item" in section(card("nn", manifest=without_content), "Limitations")
 
 
-def test_least_squares_are_told_instead_of_the_loss_they_do_not_use():
-    rows = cells(section(card("mf", "solver=als"), "How it was trained"))
+def test_a_card_lists_als_settings_instead_of_an_unused_loss():
+    rows = cells(section(card("mf", "solver=als"), "Training"))
     assert "als" in rows
     assert not {"loss", "optimizer"} & rows.keys()
 
 
-def test_the_requests_hold_the_ids_whatever_they_are():
-    text = section(card(), "How to ask it")
+def test_the_usage_examples_escape_any_id():
+    text = section(card(), "Usage")
     body = text.split("```json\n")[1].split("\n```")[0]
     assert json.loads(body)["inputs"]["history"] == [["red 'shoe'", "größe\\40"]]
     (line,) = [line for line in text.splitlines() if "history=tf.constant(" in line]
