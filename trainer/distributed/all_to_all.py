@@ -1,8 +1,8 @@
-"""Rows that travel between replicas: each once, from its owner to who needs it, and its gradient back.
+"""Exchanges table rows between replicas: each row once, from its owner to whoever needs it, and its gradient back.
 
-Every replica knows the ids of the whole global batch, so that all know who sends what to whom without asking.
+Every replica knows the ids of the whole global batch, so all replicas know who sends what to whom.
 
-Shapes: R replicas, n ids that one of them asks for, U rows that travel for these, D columns.
+Shapes: R replicas, n ids that one replica requests, U rows that it receives for them, D columns.
 """
 
 from collections.abc import Sequence
@@ -14,38 +14,41 @@ import tensorflow as tf
 from trainer.distributed.replicas import Replicas
 
 _GROUP_KEY = 1 << 20
-"""Far from the keys that TensorFlow gives its own collective operations."""
+"""Not used by TensorFlow's own collective operations."""
 
 CAPACITIES = np.unique(np.ceil(16 * 1.25 ** np.arange(72)).astype(np.int64))
-"""Rows that a piece is filled up to between workers: their operations are bound to the shapes they first had, and there
-are as many of them as there are shapes. On average an eighth of what travels is filling."""
+"""Sizes that pieces are padded to between workers. A collective operation keeps the shapes of its first call, so each
+capacity has an operation of its own. On average, an eighth of the traffic is padding."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """Who owns the rows that each replica asks for, and which of them travel.
-
-    served   R pieces [n]: the places, in this replica's shard, of the rows that each replica asks for
-    counts   [R, R] int64: how many rows replica d asks for of owner o, at [d, o]
-    place    [n] where the row of each id that this replica asks for stands among those it receives, owner after owner
-    """
+    """Which rows each replica requests, and from which owner."""
 
     served: list[tf.Tensor]
+    """R pieces [n]: for each replica, the indices into this replica's shard of the rows that it requests."""
     counts: tf.Tensor
-    place: tf.Tensor
+    """[R, R] int64: number of rows that replica d requests from owner o, at [d, o]."""
+    positions: tf.Tensor
+    """[n] index, among the rows that this replica receives owner by owner, of the row of each id that it requests."""
 
     @classmethod
     def by_row(cls, ids: Sequence[tf.Tensor], replica: int) -> "Route":
-        """Of the ids [n] that each of R replicas asks for, each distinct row once, as replica `replica` sees it."""
+        """The route of each distinct row once.
+
+        Args:
+          ids: for each of R replicas, the ids [n] that it requests.
+          replica: the replica that uses the route.
+        """
         distinct = [tf.unique(own) for own in ids]
         route = cls.by_id([rows for rows, _ in distinct], replica)
-        return replace(route, place=tf.gather(route.place, distinct[replica].idx))
+        return replace(route, positions=tf.gather(route.positions, distinct[replica].idx))
 
     @classmethod
     def by_id(cls, ids: Sequence[tf.Tensor], replica: int) -> "Route":
-        """Of the ids [n] that each of R replicas asks for, one for each id, in their order."""
+        """The route of one row per id, in the order of the ids; see `by_row`."""
         count = len(ids)
-        if count == 1:  # nothing is sorted and nothing travels
+        if count == 1:
             size = tf.size(ids[0], tf.int64)
             return cls(list(ids), size[None, None], tf.range(size))
         owners = [rows % count for rows in ids]
@@ -56,23 +59,28 @@ class Route:
                 for rows, owner in zip(ids, owners, strict=True)
             ],
             counts=tf.stack([tf.math.bincount(owner, minlength=count, dtype=tf.int64) for owner in owners]),
-            place=tf.math.invert_permutation(tf.concat(by_owner, axis=0)),
+            positions=tf.math.invert_permutation(tf.concat(by_owner, axis=0)),
         )
 
     def split_by_owner(self, rows: tf.Tensor, replica: int) -> list[tf.Tensor]:
-        """Rows [U, D] that stand as they are received, as R pieces [n, D]."""
+        """Splits rows [U, D] in the order of `positions` into R pieces [n, D], one per owner."""
         return tf.split(rows, self.counts[replica], num=len(self.served))
 
 
 def exchange(
     replicas: Replicas, replica: int, pieces: Sequence[tf.Tensor], counts: tf.Tensor, key: int
 ) -> list[tf.Tensor]:
-    """What each of R replicas has for this one, R pieces [n, D]; called within `Replicas.run`.
+    """Sends a piece to each replica; called within `Replicas.run`.
 
     Args:
-      pieces: R pieces [n, D], what this replica has for each.
-      counts: [R, R] int64 rows from replica s to replica d, at [d, s]; the same on every replica.
-      key: of this exchange and no other in a step; the same on every replica.
+      replicas: all replicas.
+      replica: index of this replica.
+      pieces: R pieces [n, D], one for each replica.
+      counts: [R, R] int64 number of rows from replica s to replica d, at [d, s]; the same on every replica.
+      key: identifies this exchange among all of a step; the same on every replica.
+
+    Returns:
+      R pieces [n, D], one from each replica.
     """
     if replicas.workers == 1:
         return _exchange_in_process(replica, pieces)
@@ -80,10 +88,10 @@ def exchange(
 
 
 def _exchange_in_process(replica: int, pieces: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """One graph holds all replicas: a piece is copied to the device that uses it, and nothing else moves."""
+    """Copies each piece to the device that uses it: one graph contains all replicas."""
 
-    def collect(strategy: tf.distribute.Strategy, *given: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:
-        return [strategy.experimental_local_results(piece) for piece in given]
+    def collect(strategy: tf.distribute.Strategy, *per_replica: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:
+        return [strategy.experimental_local_results(piece) for piece in per_replica]
 
     by_destination = tf.distribute.get_replica_context().merge_call(collect, args=tuple(pieces))
     return [tf.identity(piece) for piece in by_destination[replica]]
@@ -92,28 +100,28 @@ def _exchange_in_process(replica: int, pieces: Sequence[tf.Tensor]) -> list[tf.T
 def _exchange_between_workers(
     replicas: Replicas, replica: int, pieces: Sequence[tf.Tensor], counts: tf.Tensor, key: int
 ) -> list[tf.Tensor]:
-    """One operation among all; every piece is filled up to the capacity of the largest."""
-    travelling = tf.linalg.set_diag(counts, tf.zeros([replicas.count], tf.int64))
-    level = tf.searchsorted(CAPACITIES, tf.reduce_max(travelling)[None])[0]
+    """Runs one collective operation; every piece is padded to the capacity of the largest."""
+    between_replicas = tf.linalg.set_diag(counts, tf.zeros([replicas.count], tf.int64))
+    level = tf.searchsorted(CAPACITIES, tf.reduce_max(between_replicas)[None])[0]
     capacity = tf.gather(tf.constant(CAPACITIES), level)
     empty = tf.zeros([0, pieces[0].shape[1]], pieces[0].dtype)
-    # what a replica has for itself does not travel
-    filled = [_fill_up(empty if number == replica else piece, capacity) for number, piece in enumerate(pieces)]
-    moved = tf.raw_ops.CollectiveAllToAllV2(
-        input=tf.stack(filled),
+    # a replica's piece for itself is not sent
+    padded = [_pad(empty if number == replica else piece, capacity) for number, piece in enumerate(pieces)]
+    exchanged = tf.raw_ops.CollectiveAllToAllV2(
+        input=tf.stack(padded),
         group_size=replicas.count,
         group_key=_GROUP_KEY,
         instance_key=tf.cast(key * len(CAPACITIES), tf.int32) + level,
         ordering_token=[],
         communication_hint="nccl" if "GPU" in replicas.devices[0] else "ring",
     )
-    received = tf.ensure_shape(moved, [replicas.count, None, pieces[0].shape[1]])
+    received = tf.ensure_shape(exchanged, [replicas.count, None, pieces[0].shape[1]])
     return [
         pieces[replica] if number == replica else received[number, : counts[replica, number]]
         for number in range(replicas.count)
     ]
 
 
-def _fill_up(piece: tf.Tensor, capacity: tf.Tensor) -> tf.Tensor:
+def _pad(piece: tf.Tensor, capacity: tf.Tensor) -> tf.Tensor:
     missing = capacity - tf.shape(piece, tf.int64)[0]
     return tf.pad(piece, [[0, missing], [0, 0]])

@@ -1,4 +1,4 @@
-"""Kubernetes environment to TF_CONFIG; the only place of the trainer that reads or writes the environment."""
+"""Sets TF_CONFIG from the Kubernetes environment; no other module of the trainer reads or writes the environment."""
 
 import json
 import os
@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cluster:
-    """The hosts that train together and this process's place among them.
-
-    hosts   host:port of every worker, in order
-    index   this worker; 0 is the chief
-    """
+    """The workers that train together."""
 
     hosts: tuple[str, ...]
+    """host:port of every worker, in order."""
     index: int
+    """Index of this process; 0 is the chief."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < len(self.hosts):
@@ -23,7 +21,7 @@ class Cluster:
 
 
 def join_cluster() -> Cluster | None:
-    """The cluster this process belongs to, with TF_CONFIG set for TensorFlow; None: it trains alone."""
+    """Returns the cluster of this process and sets TF_CONFIG for TensorFlow; None: the process trains alone."""
     cluster = read_cluster(os.environ)
     if cluster is not None:
         os.environ["TF_CONFIG"] = tf_config(cluster)
@@ -31,16 +29,17 @@ def join_cluster() -> Cluster | None:
 
 
 def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
-    """The cluster told by TF_CONFIG, or by the index of a Kubernetes Indexed Job.
+    """Reads the cluster from TF_CONFIG, or from the variables of a Kubernetes Indexed Job.
 
-    A Job sets, beside Kubernetes' own JOB_COMPLETION_INDEX: CARTWHEEL_WORKERS (how many), CARTWHEEL_JOB (the Job's
-    name), CARTWHEEL_SERVICE (its headless Service), and CARTWHEEL_PORT. Worker 3 is then JOB-3.SERVICE:PORT.
+    In addition to Kubernetes' own JOB_COMPLETION_INDEX, a Job sets CARTWHEEL_WORKERS (the number of workers),
+    CARTWHEEL_JOB (the name of the Job), CARTWHEEL_SERVICE (its headless Service), and CARTWHEEL_PORT. Worker 3 is then
+    JOB-3.SERVICE:PORT.
 
     Returns:
-      None without either, or with a single worker.
+      The cluster; None without these variables, or with a single worker.
 
     Raises:
-      ValueError: what the environment says is incomplete or contradicts itself.
+      ValueError: the variables are incomplete or contradict each other.
     """
     if "TF_CONFIG" in environment:
         return _from_tf_config(environment["TF_CONFIG"])
@@ -49,14 +48,14 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
     names = ("JOB_COMPLETION_INDEX", "CARTWHEEL_WORKERS", "CARTWHEEL_JOB", "CARTWHEEL_SERVICE", "CARTWHEEL_PORT")
     missing = [name for name in names if not environment.get(name)]
     if missing:
-        raise ValueError(f"CARTWHEEL_WORKERS asks for several workers but {', '.join(missing)} is not set")
+        raise ValueError(f"CARTWHEEL_WORKERS is above 1, but {', '.join(missing)} is not set")
     index, workers, job, service, port = (environment[name] for name in names)
     hosts = tuple(f"{job}-{worker}.{service}:{port}" for worker in range(int(workers)))
     return Cluster(hosts, int(index))
 
 
 def tf_config(cluster: Cluster) -> str:
-    """The value of TF_CONFIG that TensorFlow reads."""
+    """Formats a cluster as TF_CONFIG."""
     task = {"type": "worker", "index": cluster.index}
     return json.dumps({"cluster": {"worker": list(cluster.hosts)}, "task": task})
 
@@ -71,5 +70,5 @@ def _from_tf_config(text: str) -> Cluster | None:
     if len(hosts) < 2:
         return None
     if task.get("type") != "worker":
-        raise ValueError(f"TF_CONFIG names a task of type {task.get('type')}; every task must be a worker")
+        raise ValueError(f"TF_CONFIG has a task of type {task.get('type')}; every task must be a worker")
     return Cluster(tuple(hosts), int(task["index"]))

@@ -1,10 +1,10 @@
-"""Tables read and updated row by row, each row owned by one replica.
+"""Embedding tables sharded by row over the replicas: lookup, update, initial values.
 
-Row r of a table lies with replica r % R, at place r // R of a plain variable on its device, outside the strategy's
-mirroring: a table takes 1/R of the memory on a replica, and nothing copies or adds whole tables. One replica is the
-plain case of the same code.
+Row r of a table is owned by replica r % R, at index r // R of a plain variable on its device, outside the strategy's
+mirroring: a replica needs 1/R of the table's memory, and no table is ever copied or summed as a whole. A single replica
+runs the same code.
 
-Shapes: N ids asked for by a step, n by one replica, U distinct ids among these, D columns, R replicas.
+Shapes: N ids of a step, n ids of one replica, U distinct ids among them, D columns, R replicas.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,11 +18,11 @@ from trainer.distributed.optimizers import RowOptimizer
 from trainer.distributed.replicas import Replicas, rows_owned
 
 CHUNK_ROWS = 65_536
-"""Rows that are initialized, saved or restored at a time, so that no table is ever in memory twice."""
+"""Rows that are initialized, saved or restored at a time, so that no table is in memory twice."""
 
 
 class RowShards:
-    """A float32 array [rows, D] of which this process holds the rows of its own replicas."""
+    """A float32 array [rows, D]; this process stores the rows of its own replicas."""
 
     def __init__(self, *, rows: int, dim: int, replicas: Replicas, fill: float = 0.0) -> None:
         self.rows = rows
@@ -41,51 +41,49 @@ class RowShards:
         return self._replicas.count
 
     def assign(self, start: int, values: np.ndarray) -> None:
-        """Sets the rows start … start + n - 1 to `values` [n, D]; each owner keeps its own."""
+        """Sets the rows start … start + n - 1 to `values` [n, D]; each owner stores its own."""
         for replica in self.shards:
             own = values[(replica - start) % self.replicas :: self.replicas]
             self.assign_owned(replica, rows_owned(start, replica, self.replicas), own)
 
     def assign_owned(self, replica: int, first: int, values: np.ndarray) -> None:
-        """Sets what one of this process's replicas has at its places first … first + n - 1 to `values` [n, D]."""
-        places = tf.range(first, first + len(values))
-        self.shards[replica].scatter_update(tf.IndexedSlices(tf.constant(values), places))
+        """Sets the rows first … first + n - 1 of the shard of one of this process's replicas to `values` [n, D]."""
+        indices = tf.range(first, first + len(values))
+        self.shards[replica].scatter_update(tf.IndexedSlices(tf.constant(values), indices))
 
     def chunks(self, replica: int) -> Iterator[np.ndarray]:
-        """The rows of one of this process's replicas in order, at most CHUNK_ROWS [n, D] at a time."""
+        """Yields the rows of one of this process's replicas in order, at most CHUNK_ROWS [n, D] at a time."""
         shard = self.shards[replica]
         for start in range(0, shard.shape[0], CHUNK_ROWS):
-            # unlike numpy(), which copies once more what was just read
+            # numpy() would copy the rows once more
             yield np.asarray(shard.sparse_read(tf.range(start, min(start + CHUNK_ROWS, shard.shape[0]))))
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """The rows that a replica asked for in a step.
-
-    values      [U, D] distinct rows
-    place       [n] the place in `values` of each id that this replica asked for
-    sent        the route by which gradients travel, from who asked for a row to its owner
-    """
+    """The rows that a replica reads in a step."""
 
     values: tf.Tensor
-    place: tf.Tensor
-    sent: Route
+    """[U, D] distinct rows."""
+    positions: tf.Tensor
+    """[n] index into `values` of each id that this replica requested."""
+    gradient_route: Route
+    """The route of the gradients, from the replica that read a row to the row's owner."""
 
     def vectors(self) -> tf.Tensor:
-        """[n, D]: the row of each id that this replica asked for."""
-        return tf.gather(self.values, self.place)
+        """[n, D]: the row of each id that this replica requested."""
+        return tf.gather(self.values, self.positions)
 
 
 class ShardedTable:
     """An embedding table and its optimizer's slots.
 
-    A step calls `lookup` once for all ids it needs, then `update` with the gradient of what it read. Both are called
-    within `Replicas.run`.
+    A step calls `lookup` once for all the ids that it needs, then `update` with the gradient of these rows. Both are
+    called within `Replicas.run`.
     """
 
     def __init__(self, *, rows: int, dim: int, replicas: Replicas, optimizer: RowOptimizer | None) -> None:
-        """A table of zeros; without an optimizer its rows are set by a solver and never updated."""
+        """Creates a table of zeros; without an optimizer, a solver sets its rows, and `update` fails."""
         self.rows = rows
         self.dim = dim
         self.values = RowShards(rows=rows, dim=dim, replicas=replicas)
@@ -99,11 +97,12 @@ class ShardedTable:
         self._read_key, self._update_key = next(replicas.keys), next(replicas.keys)
 
     def lookup(self, replica: int, divided: tf.Tensor, shared: tf.Tensor | None = None) -> Lookup:
-        """Reads rows; the ids are those of the global batch, the same on every replica.
+        """Reads rows by the ids of the global batch, which are the same on every replica.
 
         Args:
-          divided: [N] ids, of which replica k uses k·N/R … (k+1)·N/R - 1.
-          shared: [S] ids that every replica uses; None: there are none.
+          replica: index of this replica.
+          divided: [N] ids; replica k uses the ids k·N/R … (k+1)·N/R - 1.
+          shared: [S] ids that every replica uses.
 
         Returns:
           The rows of this replica's n = N/R + S ids, in this order.
@@ -117,33 +116,34 @@ class ShardedTable:
         read = [self.values.shards[replica].sparse_read(rows) for rows in route.served]
         if count > 1:
             read = exchange(self._replicas, replica, read, route.counts, self._read_key)
-        # where nothing is shared, few ids come twice: each sends its own gradient, and the owner adds them in the order
-        # of the batch, so that the sum is the same to the bit for any number of replicas
+        # without shared ids, few ids occur twice: each sends its own gradient, and the owner adds them in the order of
+        # the batch, so that the sum is bit-identical for any number of replicas
         is_summed_first = shared is not None or count == 1
-        return Lookup(
-            tf.concat(read, axis=0), route.place, sent=route if is_summed_first else Route.by_id(ids, replica)
-        )
+        gradient_route = route if is_summed_first else Route.by_id(ids, replica)
+        return Lookup(tf.concat(read, axis=0), route.positions, gradient_route)
 
     def update(self, replica: int, lookup: Lookup, gradient: tf.Tensor, step: tf.Tensor) -> None:
-        """Moves the rows that were read.
+        """Updates the rows of a lookup.
 
         Args:
-          gradient: of the global loss's share that this replica computed, by `lookup.vectors()`, the same shape.
-          step: counts from 0, scalar int64.
+          replica: index of this replica.
+          lookup: the rows.
+          gradient: [n, D] gradient of this replica's share of the global loss with respect to `lookup.vectors()`.
+          step: number of the step, from 0, scalar int64.
 
         Raises:
           ValueError: the table has no optimizer.
         """
         if self._optimizer is None:
-            raise ValueError("a table without an optimizer cannot be updated along a gradient")
-        sent = lookup.sent
-        added = tf.math.unsorted_segment_sum(gradient, sent.place, tf.reduce_sum(sent.counts[replica]))
-        rows, summed = sent.served[0], added
+            raise ValueError("a table without an optimizer cannot be updated by gradients")
+        route = lookup.gradient_route
+        added = tf.math.unsorted_segment_sum(gradient, route.positions, tf.reduce_sum(route.counts[replica]))
+        rows, summed = route.served[0], added
         if self._replicas.count > 1:
-            pieces = sent.split_by_owner(added, replica)
-            received = exchange(self._replicas, replica, pieces, tf.transpose(sent.counts), self._update_key)
-            rows, place = tf.unique(tf.concat(sent.served, axis=0))
-            summed = tf.math.unsorted_segment_sum(tf.concat(received, axis=0), place, tf.size(rows))
+            pieces = route.split_by_owner(added, replica)
+            received = exchange(self._replicas, replica, pieces, tf.transpose(route.counts), self._update_key)
+            rows, positions = tf.unique(tf.concat(route.served, axis=0))
+            summed = tf.math.unsorted_segment_sum(tf.concat(received, axis=0), positions, tf.size(rows))
         slots = {name: slot.shards[replica] for name, slot in self.slots.items()}
         self._optimizer.apply(self.values.shards[replica], slots, rows, summed, step)
 
@@ -155,10 +155,14 @@ Overlay = Callable[[int, np.ndarray], None]
 def initialize(table: ShardedTable, *, name: str, seed: int, stddev: float, overlay: Overlay | None = None) -> None:
     """Fills a table with normally distributed values that depend on (seed, name, row) alone.
 
-    Every process generates all rows and keeps its own: that costs a second for a million rows of 64.
+    Every process generates all rows and stores its own, which takes a second for a million rows of 64.
 
     Args:
-      overlay: puts what is known better in their place.
+      table: the table.
+      name: of the table; tables of different names get different values.
+      seed: seed of the run.
+      stddev: standard deviation of the values.
+      overlay: replaces rows that have better initial values.
     """
     draw = _normal_rows(name, seed, stddev, table.dim)
     for number, start in enumerate(range(0, table.rows, CHUNK_ROWS)):
@@ -172,7 +176,7 @@ def _normal_rows(name: str, seed: int, stddev: float, dim: int) -> Callable[[int
     key = [seed, *name.encode()]
 
     def draw(chunk: int, rows: int) -> np.ndarray:
-        # NumPy and not TensorFlow: the same values whatever device the table lies on
+        # NumPy instead of TensorFlow: the values do not depend on the device
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([*key, chunk])))
         return generator.standard_normal((rows, dim), np.float32) * np.float32(stddev)
 

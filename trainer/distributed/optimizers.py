@@ -1,7 +1,9 @@
-"""Row-sparse updates for tables; Keras optimizers for the dense part.
+"""Row-sparse optimizers for tables, Keras optimizers for dense weights.
 
-Shapes: U distinct rows of a step, D columns. Keras 3's own optimizers treat a table as dense: a step would touch all of
-its rows, not the few thousand that were read.
+Keras 3's own optimizers treat a table as dense: a step would update all of its rows instead of the few thousand that it
+reads.
+
+Shapes: U distinct rows of a step, D columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,22 +17,20 @@ from trainer.config.optimizers import AdagradConfig, AdamConfig, OptimizerConfig
 
 
 class Slot(NamedTuple):
-    """An array that an optimizer keeps beside a table, of as many rows.
-
-    fill   its initial value
-    dim    its columns; None: those of the table
-    """
+    """Optimizer state of a table: an array with as many rows."""
 
     fill: float
+    """Initial value."""
     dim: int | None = None
+    """Number of columns; None: as many as the table."""
 
 
 class RowOptimizer(Protocol):
-    """How the rows of a table move along a gradient."""
+    """Updates the rows of a table."""
 
     @property
     def slots(self) -> Mapping[str, Slot]:
-        """What the optimizer keeps beside the table, by name."""
+        """State that the optimizer needs for a table, by name."""
 
     def apply(
         self,
@@ -40,19 +40,19 @@ class RowOptimizer(Protocol):
         gradient: tf.Tensor,
         step: tf.Tensor,
     ) -> None:
-        """Moves distinct `rows` [U] of `values` against `gradient` [U, D]; `step` counts from 0."""
+        """Updates distinct `rows` [U] of `values` by `gradient` [U, D]; `step` counts from 0."""
 
 
 def row_optimizer(config: OptimizerConfig) -> RowOptimizer:
-    """The row-sparse form of the optimizer."""
+    """Creates the row-sparse form of an optimizer."""
     if isinstance(config, AdamConfig):
         return _LazyAdam(config)
     return _RowWiseAdagrad(config) if config.is_row_wise else _RowAdagrad(config)
 
 
 def dense_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
-    """The Keras optimizer, for `apply_summed`."""
-    rate = _WarmUp(config) if config.warmup_steps else config.learning_rate
+    """Creates the Keras form of an optimizer, for `apply_summed`."""
+    rate = _Warmup(config) if config.warmup_steps else config.learning_rate
     if isinstance(config, AdagradConfig):
         return keras.optimizers.Adagrad(
             learning_rate=rate,
@@ -65,36 +65,37 @@ def dense_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
 def apply_summed(
     optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]
 ) -> None:
-    """Moves dense weights on every replica along gradients that are sums over the replicas already.
+    """Updates dense weights on every replica by gradients that are already summed over the replicas.
 
-    Keras' own `apply` would sum them once more, variable by variable.
+    Keras' own `apply` would sum them again, variable by variable.
 
     Args:
       optimizer: built for the variables.
-      gradients: the same on every replica, one for each variable.
+      gradients: one per variable, the same on every replica.
+      variables: the weights.
     """
     rate = tf.convert_to_tensor(optimizer.learning_rate)
 
-    def move(strategy: tf.distribute.Strategy, *given: tf.Tensor) -> None:
-        for variable, gradient in zip(variables, given, strict=True):
+    def update(strategy: tf.distribute.Strategy, *summed: tf.Tensor) -> None:
+        for variable, gradient in zip(variables, summed, strict=True):
             strategy.extended.update(
                 variable.value, lambda weight, own: optimizer.update_step(own, weight, rate), args=(gradient,)
             )
 
-    tf.distribute.get_replica_context().merge_call(move, args=tuple(gradients))
+    tf.distribute.get_replica_context().merge_call(update, args=tuple(gradients))
     optimizer.iterations.assign_add(1)
 
 
 def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
-    """The learning rate of a step, which counts from 0: the k-th of w steps of warm-up has k / w of it."""
+    """The learning rate of a step, counted from 0; the k-th of w warmup steps has k / w of the final rate."""
     if not config.warmup_steps:
         return tf.constant(config.learning_rate)
     share = (tf.cast(step, tf.float32) + 1) / config.warmup_steps
     return config.learning_rate * tf.minimum(share, 1.0)
 
 
-class _WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """The same for Keras, which counts its own steps and saves their number."""
+class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
+    """The same learning rates for Keras, which counts and saves its own steps."""
 
     def __init__(self, config: OptimizerConfig) -> None:
         self._config = config
@@ -131,7 +132,7 @@ class _RowAdagrad:
 
 @dataclass(frozen=True)
 class _RowWiseAdagrad:
-    """One accumulator a row, of the mean of its squared gradients (Gupta et al., 2014; FBGEMM's rowwise_adagrad)."""
+    """One accumulator per row, of the mean squared gradient (Gupta et al., 2014; FBGEMM's rowwise_adagrad)."""
 
     config: AdagradConfig
 
@@ -176,7 +177,7 @@ class _LazyAdam:
         new_second = config.beta_2 * second.sparse_read(rows) + (1 - config.beta_2) * tf.square(gradient)
         count = tf.cast(step + 1, tf.float32)
         correction = tf.sqrt(1 - tf.pow(config.beta_2, count)) / (1 - tf.pow(config.beta_1, count))
-        # the same form as Keras' Adam: epsilon is added to the uncorrected root
+        # as in Keras' Adam, epsilon is added to the uncorrected root
         change = _rate_of_step(config, step) * correction * new_first / (tf.sqrt(new_second) + config.epsilon)
         first.scatter_update(tf.IndexedSlices(new_first, rows))
         second.scatter_update(tf.IndexedSlices(new_second, rows))

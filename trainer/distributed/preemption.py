@@ -1,4 +1,4 @@
-"""Stopping in time: SIGTERM asks a run to finish its step and save."""
+"""Preemption: SIGTERM requests a run to finish its steps and save."""
 
 import os
 import signal
@@ -7,60 +7,59 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOPPED_AT_ONCE = 128 + signal.SIGTERM
-"""Exit status after a second SIGTERM, as a shell tells of a process that the signal ended."""
+from common.cli import TERMINATED
 
 
-class Preempted(Exception):  # noqa: N818 (a way to end, not an error)
-    """The run ends before its end by no fault of its own, and goes on from what it saved when it is started again."""
+class Preempted(Exception):  # noqa: N818 (not an error)
+    """The run was interrupted from outside; started again, it resumes from its last checkpoint."""
 
 
 class StopRequest:
-    """Whether the run was asked to stop."""
+    """Whether the run should stop."""
 
     def __init__(self) -> None:
         self.is_requested = False
 
     def request(self) -> None:
-        """Asks the run to stop after its present steps."""
+        """Requests the run to stop after its current steps."""
         self.is_requested = True
 
 
 @contextmanager
 def stop_on_sigterm(request: StopRequest | None) -> Iterator[StopRequest]:
-    """The request given, or one that the first SIGTERM makes; the second ends the process at once.
+    """Yields the given request, or a new one that the first SIGTERM sets; a second SIGTERM exits at once.
 
-    Outside the main thread, where Python delivers no signals, none is made.
+    Outside the main thread, where Python handles no signals, nothing sets the new request.
     """
     if request is not None or threading.current_thread() is not threading.main_thread():
         yield request or StopRequest()
         return
-    made = StopRequest()
-    arrived, told = os.pipe()
-    os.set_blocking(told, False)
-    # a handler of Python's runs between two of the main thread's own instructions, and so once for all the signals
-    # that come while it is in TensorFlow; what is written to the pipe reaches the thread at once, signal by signal
-    threading.Thread(target=_count_signals, args=(arrived, made), name="sigterm", daemon=True).start()
-    previous = signal.signal(signal.SIGTERM, _leave_it_to_the_thread)
-    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    new_request = StopRequest()
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    # while the main thread is in TensorFlow, Python runs no handler, and later only once for all signals in between;
+    # the pipe delivers every signal to the thread at once
+    threading.Thread(target=_read_signals, args=(read_end, new_request), name="sigterm", daemon=True).start()
+    previous_handler = signal.signal(signal.SIGTERM, _ignore)
+    previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     try:
-        yield made
+        yield new_request
     finally:
-        signal.set_wakeup_fd(before)
-        signal.signal(signal.SIGTERM, previous)
-        os.close(told)
+        signal.set_wakeup_fd(previous_fd)
+        signal.signal(signal.SIGTERM, previous_handler)
+        os.close(write_end)
 
 
-def _leave_it_to_the_thread(number: int, frame: FrameType | None) -> None:
-    """Stands where the default would end the process."""
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Replaces the default handler, which would end the process; the thread reads the signal instead."""
 
 
-def _count_signals(arrived: int, request: StopRequest) -> None:
-    """Reads the numbers of the signals that arrive, until the other end is closed."""
-    while number := os.read(arrived, 1):
+def _read_signals(read_end: int, request: StopRequest) -> None:
+    """Reads the numbers of the signals that arrive, until the other end of the pipe is closed."""
+    while number := os.read(read_end, 1):
         if number[0] != signal.SIGTERM:
             continue
         if request.is_requested:
-            os._exit(STOPPED_AT_ONCE)
+            os._exit(TERMINATED)
         request.request()
-    os.close(arrived)
+    os.close(read_end)

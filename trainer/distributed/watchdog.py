@@ -1,4 +1,4 @@
-"""Ends a worker whose run stands still: another worker that hangs, unlike one that died, is told by nothing else."""
+"""Exits a worker that makes no progress: nothing else detects another worker that hangs instead of failing."""
 
 import logging
 import os
@@ -7,52 +7,50 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from common.cli import PREEMPTED
+
 log = logging.getLogger(__name__)
 
-STATUS = 75
-"""Of a run that was preempted: started again together, the workers go on from the last checkpoint."""
-
-
-_BEGINNING = 5
-"""Times the limit until the first progress: what runs is compiled before."""
+_FIRST_LIMIT_FACTOR = 5
+"""The time until the first progress includes compilation, so its limit is this many times as long."""
 
 
 class Watchdog:
-    """FeatureValues of every progress; ends the process when it was told of none for too long."""
+    """Exits the process, as preempted, unless `progress` is called in time."""
 
     def __init__(self, limit_seconds: float) -> None:
         self._limit_seconds = limit_seconds
-        self._allowed_seconds = _BEGINNING * limit_seconds
-        self._since = time.monotonic()
-        self._is_over = threading.Event()
+        self._current_limit_seconds = _FIRST_LIMIT_FACTOR * limit_seconds
+        self._last_progress = time.monotonic()
+        self._is_closed = threading.Event()
 
     def progress(self) -> None:
-        """The run goes on."""
-        self._since = time.monotonic()
-        self._allowed_seconds = self._limit_seconds
+        """Restarts the timer."""
+        self._last_progress = time.monotonic()
+        self._current_limit_seconds = self._limit_seconds
 
     def close(self) -> None:
-        """Watches no longer."""
-        self._is_over.set()
+        """Ends `watch`."""
+        self._is_closed.set()
 
     def watch(self) -> None:
-        """Returns once it is closed; never, if progress fails to come."""
-        while not self._is_over.wait(self._limit_seconds / 10):
-            seconds = time.monotonic() - self._since
-            if seconds > self._allowed_seconds:
+        """Checks the timer until `close` is called."""
+        while not self._is_closed.wait(self._limit_seconds / 10):
+            seconds = time.monotonic() - self._last_progress
+            if seconds > self._current_limit_seconds:
                 log.error(
-                    "nothing moved for %.0f s: a worker hangs, or step_timeout_seconds (now %g) is too short; "
-                    "started again together, the workers go on from the last checkpoint",
+                    "no progress for %.0f s: a worker hangs, or step_timeout_seconds (now %g) is too short; "
+                    "start all workers again to resume from the last checkpoint",
                     seconds,
                     self._limit_seconds,
                 )
-                # the main thread waits in TensorFlow for what does not come: no exception reaches it
-                os._exit(STATUS)
+                # the main thread is blocked in TensorFlow, where no exception reaches it
+                os._exit(PREEMPTED)
 
 
 @contextmanager
 def watching(limit_seconds: float, *, is_active: bool) -> Iterator[Watchdog]:
-    """A watchdog while the context lasts; one that is not active ends nothing."""
+    """Yields a watchdog, which watches until the context ends if `is_active`."""
     watchdog = Watchdog(limit_seconds)
     if is_active:
         threading.Thread(target=watchdog.watch, name="watchdog", daemon=True).start()

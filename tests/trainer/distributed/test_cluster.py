@@ -18,12 +18,12 @@ def test_a_process_without_cluster_variables_trains_alone() -> None:
     assert read_cluster({}) is None
 
 
-def test_an_indexed_job_of_one_trains_alone() -> None:
+def test_an_indexed_job_with_one_worker_trains_alone() -> None:
     assert read_cluster({"JOB_COMPLETION_INDEX": "0"}) is None
     assert read_cluster({**JOB, "CARTWHEEL_WORKERS": "1"}) is None
 
 
-def test_an_indexed_job_knows_the_hosts_of_its_service() -> None:
+def test_an_indexed_job_lists_the_hosts_of_its_service() -> None:
     assert read_cluster(JOB) == Cluster(("train-0.workers:2222", "train-1.workers:2222", "train-2.workers:2222"), 1)
 
 
@@ -37,12 +37,12 @@ def test_an_index_beyond_the_workers_is_refused() -> None:
         read_cluster({**JOB, "JOB_COMPLETION_INDEX": "3"})
 
 
-def test_tf_config_is_read_as_it_is_written() -> None:
+def test_tf_config_survives_a_round_trip() -> None:
     cluster = Cluster(("a:1", "b:2"), 1)
     assert read_cluster({"TF_CONFIG": tf_config(cluster)}) == cluster
 
 
-def test_tf_config_goes_before_the_job_variables() -> None:
+def test_tf_config_takes_precedence_over_the_job_variables() -> None:
     assert read_cluster({**JOB, "TF_CONFIG": tf_config(Cluster(("a:1", "b:2"), 0))}) == Cluster(("a:1", "b:2"), 0)
 
 
@@ -56,15 +56,15 @@ def test_a_damaged_tf_config_is_refused(text: str) -> None:
         read_cluster({"TF_CONFIG": text})
 
 
-def test_a_tf_config_with_another_kind_of_task_is_refused() -> None:
+def test_a_tf_config_whose_task_is_no_worker_is_refused() -> None:
     config = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "ps", "index": 0}}
     with pytest.raises(ValueError, match="type ps; every task must be a worker"):
         read_cluster({"TF_CONFIG": json.dumps(config)})
 
 
-def test_joining_tells_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joining_a_cluster_sets_tf_config(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = dict(JOB)
-    monkeypatch.setattr(os, "environ", environment)  # what joining sets must not reach the tests that follow
+    monkeypatch.setattr(os, "environ", environment)  # joining must not affect later tests
     cluster = join_cluster()
     assert cluster is not None
     assert cluster.index == 1

@@ -8,7 +8,7 @@ from trainer.distributed.embeddings import RowShards, ShardedTable, initialize
 from trainer.distributed.optimizers import row_optimizer
 from trainer.distributed.replicas import Replicas, start_replicas
 
-# plain gradient descent at a rate of 1: acc is huge beside the gradients, and the rate makes up for its root
+# plain gradient descent with a rate of 1: the accumulator is huge compared with gradients, the rate offsets its root
 PLAIN = AdagradConfig(learning_rate=1e4, initial_accumulator=1e8)
 
 
@@ -24,7 +24,7 @@ def whole(shards: RowShards) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_rows_are_assigned_and_read_piece_by_piece(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_assigned_and_read_in_chunks(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embeddings, "CHUNK_ROWS", 2)
     table = make_table(start_replicas(count, None))
     expected = np.arange(20, dtype=np.float32).reshape(10, 2)
@@ -36,7 +36,7 @@ def test_rows_are_assigned_and_read_piece_by_piece(count: int, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("count", "held"), [(1, [10]), (2, [5, 5]), (4, [3, 3, 2, 2])])
-def test_a_replica_holds_its_share_of_rows_and_slots_on_its_device(count: int, held: list[int]) -> None:
+def test_a_replica_stores_its_share_of_rows_and_slots_on_its_device(count: int, held: list[int]) -> None:
     table = make_table(start_replicas(count, None), rows=10, dim=2)
     for shards in (table.values, table.slots["accumulator"]):
         assert [shards.shards[replica].shape.as_list() for replica in range(count)] == [[rows, 2] for rows in held]
@@ -48,17 +48,19 @@ DIVIDED, SHARED = [9, 0, 3, 3, 9, 1, 2, 9], [3, 7, 7]
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("shared", [None, SHARED])
-def test_a_lookup_gives_each_id_its_row(count: int, shared: list[int] | None) -> None:
+def test_a_lookup_returns_the_row_of_each_id(count: int, shared: list[int] | None) -> None:
     replicas = start_replicas(count, None)
     table = make_table(replicas)
     values = np.arange(20, dtype=np.float32).reshape(10, 2)
     table.values.assign(0, values)
-    given = None if shared is None else tf.constant(shared, tf.int64)
+    shared_ids = None if shared is None else tf.constant(shared, tf.int64)
 
     @tf.function
     def run() -> tf.Tensor:
         return replicas.run(
-            lambda replica: replicas.all_gather(table.lookup(replica, tf.constant(DIVIDED, tf.int64), given).vectors())
+            lambda replica: replicas.all_gather(
+                table.lookup(replica, tf.constant(DIVIDED, tf.int64), shared_ids).vectors()
+            )
         )
 
     found = run().numpy()
@@ -69,23 +71,25 @@ def test_a_lookup_gives_each_id_its_row(count: int, shared: list[int] | None) ->
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("shared", [None, SHARED])
-def test_an_update_adds_up_the_gradients_of_a_row(count: int, shared: list[int] | None) -> None:
+def test_an_update_sums_the_gradients_of_a_row(count: int, shared: list[int] | None) -> None:
     replicas = start_replicas(count, None)
     table = make_table(replicas, dim=1)
     ids = tf.constant(DIVIDED, tf.int64)
-    given = None if shared is None else tf.constant(shared, tf.int64)
+    shared_ids = None if shared is None else tf.constant(shared, tf.int64)
     gradients = tf.constant([[1.0], [2.0], [4.0], [8.0], [16.0], [32.0], [64.0], [128.0]])
-    of_shared = tf.constant([[256.0], [16.0], [32.0]]) / count  # every replica has its share of it
+    of_shared = tf.constant([[256.0], [16.0], [32.0]]) / count  # each replica has its share
 
     def on_replica(replica: int) -> tf.Tensor:
-        lookup = table.lookup(replica, ids, given)
+        lookup = table.lookup(replica, ids, shared_ids)
         size = 8 // count
         own = gradients[replica * size : (replica + 1) * size]
-        table.update(replica, lookup, own if given is None else tf.concat([own, of_shared], axis=0), tf.constant(0))
+        table.update(
+            replica, lookup, own if shared_ids is None else tf.concat([own, of_shared], axis=0), tf.constant(0)
+        )
         return tf.zeros([])
 
     tf.function(lambda: replicas.run(on_replica))()
-    # row 9: 1 + 16 + 128, row 3: 4 + 8 and, shared, 256 more; row 7: 16 + 32
+    # row 9: 1 + 16 + 128; row 3: 4 + 8, plus 256 if shared; row 7: 16 + 32
     row_3, row_7 = (12, 0) if shared is None else (268, 48)
     expected = -np.array([[2], [32], [64], [row_3], [0], [0], [0], [row_7], [0], [145]], np.float32)
     np.testing.assert_allclose(whole(table.values), expected, rtol=1e-3)
@@ -94,28 +98,28 @@ def test_an_update_adds_up_the_gradients_of_a_row(count: int, shared: list[int] 
 
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("shared", [None, SHARED])
-def test_a_row_travels_once_to_each_replica_that_needs_it(
+def test_a_row_is_sent_once_to_each_replica_that_needs_it(
     count: int, shared: list[int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    travelled: list[tuple[int, int, tf.Tensor]] = []
+    sent: list[tuple[int, int, tf.Tensor]] = []
     send = all_to_all.exchange
 
     def count_and_send(replicas, replica, pieces, counts, key):
-        travelled.extend((replica, other, tf.shape(piece)[0]) for other, piece in enumerate(pieces))
+        sent.extend((replica, other, tf.shape(piece)[0]) for other, piece in enumerate(pieces))
         return send(replicas, replica, pieces, counts, key)
 
     monkeypatch.setattr(embeddings, "exchange", count_and_send)
     replicas = start_replicas(count, None)
     table = make_table(replicas)
-    given = None if shared is None else tf.constant(shared, tf.int64)
+    shared_ids = None if shared is None else tf.constant(shared, tf.int64)
 
     def on_replica(replica: int) -> tf.Tensor:
-        return tf.zeros([]) * table.lookup(replica, tf.constant(DIVIDED, tf.int64), given).vectors()[0, 0]
+        return tf.zeros([]) * table.lookup(replica, tf.constant(DIVIDED, tf.int64), shared_ids).vectors()[0, 0]
 
     @tf.function
     def run() -> list[tf.Tensor]:
         replicas.run(on_replica)
-        return [rows for source, destination, rows in travelled if source != destination]
+        return [rows for source, destination, rows in sent if source != destination]
 
     size = 8 // count
     needed = [{*DIVIDED[k * size : (k + 1) * size], *(shared or [])} for k in range(count)]
@@ -123,7 +127,7 @@ def test_a_row_travels_once_to_each_replica_that_needs_it(
     assert sum(rows.numpy() for rows in run()) == expected
 
 
-def test_a_row_starts_the_same_whatever_the_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_initial_values_do_not_depend_on_the_number_of_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embeddings, "CHUNK_ROWS", 4)
     tables = []
     for count in (1, 2, 4):
@@ -134,14 +138,14 @@ def test_a_row_starts_the_same_whatever_the_replicas(monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(tables[0], tables[2])
 
 
-def test_initial_values_differ_by_row_table_and_seed_and_have_the_deviation_asked_for() -> None:
+def test_initial_values_differ_by_row_table_and_seed_and_have_the_requested_deviation() -> None:
     def draw(name: str, seed: int) -> np.ndarray:
         table = make_table(start_replicas(1, None), rows=5_000, dim=4)
         initialize(table, name=name, seed=seed, stddev=0.5)
         return whole(table.values)
 
     values = draw("visitor", 0)
-    # 20,000 values: the standard deviation of their mean is 0.0035, of their deviation 0.0025
+    # 20,000 values: their mean has a standard deviation of 0.0035, their deviation one of 0.0025
     assert abs(values.mean()) < 0.02
     assert abs(values.std() - 0.5) < 0.015
     assert len(np.unique(values)) > 19_900

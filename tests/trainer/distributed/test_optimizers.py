@@ -56,7 +56,7 @@ def test_rows_outside_a_step_keep_value_and_slots(config: OptimizerConfig) -> No
 
 
 @pytest.mark.parametrize("config", [AdagradConfig(), AdamConfig()], ids=["adagrad", "adam"])
-def test_a_table_whose_every_row_has_a_gradient_moves_as_under_keras(config: OptimizerConfig) -> None:
+def test_a_table_with_a_gradient_for_every_row_is_updated_as_by_keras(config: OptimizerConfig) -> None:
     generator = np.random.default_rng(0)
     start = generator.normal(size=(3, 4)).astype(np.float32)
     values, slots = make_table(config, start)
@@ -71,7 +71,7 @@ def test_a_table_whose_every_row_has_a_gradient_moves_as_under_keras(config: Opt
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_dense_weights_move_once_along_the_sum_on_every_replica(count: int) -> None:
+def test_dense_weights_are_updated_once_by_the_sum_on_every_replica(count: int) -> None:
     replicas = start_replicas(count, None)
     with replicas.strategy.scope():
         weights = [keras.Variable(np.zeros(2, np.float32)), keras.Variable(np.float32(1.0))]
@@ -93,21 +93,21 @@ def test_dense_weights_move_once_along_the_sum_on_every_replica(count: int) -> N
 @pytest.mark.parametrize(
     "kind", [AdagradConfig, partial(AdagradConfig, is_row_wise=True), AdamConfig], ids=["adagrad", "row-wise", "adam"]
 )
-def test_the_rate_rises_evenly_over_the_warm_up(kind: Callable[..., OptimizerConfig]) -> None:
-    moves = {}
+def test_the_learning_rate_rises_linearly_during_warmup(kind: Callable[..., OptimizerConfig]) -> None:
+    updates = {}
     for warmup_steps in (0, 4):
         config = kind(learning_rate=0.4, warmup_steps=warmup_steps)
         values, slots = make_table(config, np.zeros((1, 1), np.float32))
         weight = keras.Variable(np.zeros(1, np.float32))
         optimizer = dense_optimizer(config)
         optimizer.build([weight])
-        places = [np.zeros(2)]
+        values_of_step = [np.zeros(2)]
         for step in range(6):
             gradient = tf.constant([[3.0]])
             row_optimizer(config).apply(values, slots, tf.constant([0]), gradient, tf.constant(step, tf.int64))
             apply_summed(optimizer, [gradient[0]], [weight])
-            places.append(np.array([values.numpy()[0, 0], np.asarray(weight)[0]]))
-        moves[warmup_steps] = np.diff(places, axis=0)
+            values_of_step.append(np.array([values.numpy()[0, 0], np.asarray(weight)[0]]))
+        updates[warmup_steps] = np.diff(values_of_step, axis=0)
     # rates of 0.1, 0.2, 0.3, 0.4, 0.4 and 0.4 instead of 0.4
     share = np.array([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
-    np.testing.assert_allclose(moves[4], moves[0] * share[:, None], rtol=1e-4)
+    np.testing.assert_allclose(updates[4], updates[0] * share[:, None], rtol=1e-4)

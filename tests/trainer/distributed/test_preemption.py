@@ -14,11 +14,11 @@ import hashlib
 from trainer.distributed.preemption import stop_on_sigterm
 with stop_on_sigterm(None):
     print("ready", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)  # minutes outside of Python, as in a call of TensorFlow
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)  # minutes outside Python, as in a TensorFlow call
 """
 
 
-def test_a_sigterm_makes_the_request() -> None:
+def test_a_sigterm_requests_a_stop() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with stop_on_sigterm(None) as request:
         assert not request.is_requested
@@ -30,12 +30,12 @@ def test_a_sigterm_makes_the_request() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_second_sigterm_ends_a_process_that_is_not_in_python() -> None:
+def test_a_second_sigterm_exits_even_outside_python() -> None:
     process = subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGTERM)
-    with pytest.raises(subprocess.TimeoutExpired):  # the first one waits for the step's end
+    with pytest.raises(subprocess.TimeoutExpired):  # the first one waits for the step to end
         process.wait(1)
     process.send_signal(signal.SIGTERM)
     try:
@@ -44,24 +44,24 @@ def test_a_second_sigterm_ends_a_process_that_is_not_in_python() -> None:
         process.kill()
 
 
-def test_a_request_that_is_given_leaves_signals_alone() -> None:
+def test_with_a_request_of_the_caller_signals_are_left_alone() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    given = StopRequest()
-    with stop_on_sigterm(given) as request:
-        assert request is given
+    own_request = StopRequest()
+    with stop_on_sigterm(own_request) as request:
+        assert request is own_request
         assert signal.getsignal(signal.SIGTERM) == before
-        given.request()
+        own_request.request()
         assert request.is_requested
 
 
-def test_a_thread_that_gets_no_signals_trains_without() -> None:
-    made: list[bool] = []
+def test_a_thread_without_signals_gets_a_request_too() -> None:
+    states: list[bool] = []
 
     def work() -> None:
         with stop_on_sigterm(None) as request:
-            made.append(request.is_requested)
+            states.append(request.is_requested)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert made == [False]
+    assert states == [False]
