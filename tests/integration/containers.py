@@ -27,17 +27,20 @@ _PACKAGES = "python3,python3-venv,ca-certificates"
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cartwheel" / "images"
 _FREE_BYTES = 12 << 30
 _BUILD_SECONDS = 1500
-# as the manifests harden a pod: nothing writable but /tmp, no capabilities, no way to gain any
+# hardened like the pods: only /tmp is writable, no capabilities, no way to gain any
 _HARDENED = [
     *("--pull=never", "--network=host", "--read-only", "--tmpfs=/tmp", "--shm-size=256m"),
     *("--cap-drop=ALL", "--security-opt=no-new-privileges"),
-    *("--ulimit=nofile=20000:20000", "--ulimit=nproc=10000:10000"),  # or runc asks for more than it may have
+    *(
+        "--ulimit=nofile=20000:20000",
+        "--ulimit=nproc=10000:10000",
+    ),  # without these, runc requests more than the machine allows
 ]
 
 
 @dataclass(frozen=True)
 class Images:
-    """A store of images of its own, beside that of the machine.
+    """An image store apart from that of the machine.
 
     environment   variables of every container
     """
@@ -54,7 +57,7 @@ class Images:
         return name
 
     def command(self, image: str, *arguments: str, options: tuple[str, ...] = ()) -> list[str]:
-        """The command line that runs an image, hardened."""
+        """Returns the command line that runs an image, hardened."""
         variables = [f"--env={name}={value}" for name, value in self.environment.items()]
         return [
             *self._podman(),
@@ -73,26 +76,26 @@ class Images:
         return subprocess.Popen(self.command(image, *arguments, options=options), stdout=pipe, stderr=pipe, text=True)
 
     def run(self, image: str, *arguments: str, options: tuple[str, ...] = (), status: int = 0) -> str:
-        """What a container printed as its result."""
+        """Runs a container and returns its standard output."""
         process = self.start(image, *arguments, options=options)
         output, log = process.communicate(timeout=600)
         assert process.returncode == status, log[-5000:]
         return output
 
     def stop(self, container: str) -> None:
-        """SIGTERM, as Kubernetes ends a pod."""
+        """Sends SIGTERM, as Kubernetes does to stop a pod."""
         self._do([*self._podman(), "stop", "--time=60", container])
 
     def inspect(self, image: str, template: str) -> str:
-        """A field of an image's description."""
+        """Reads a field of an image's metadata."""
         return self._do([*self._podman(), "image", "inspect", "--format", template, image]).strip()
 
     def has_base(self) -> bool:
-        """Whether the stand-in for the base image is there."""
+        """Returns True if the stand-in for the base image exists."""
         return subprocess.run([*self._podman(), "image", "exists", BASE], check=False).returncode == 0
 
     def make_base(self, folder: Path) -> None:
-        """Debian with Python under the base image's name; it trusts whom this machine trusts."""
+        """Builds Debian with Python under the name of the base image, with this machine's CA certificates."""
         self._do(["mmdebstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(folder)])
         shutil.copyfile(_CERTIFICATES, folder / _CERTIFICATES.relative_to("/"))
         with subprocess.Popen(["tar", "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as archive:
@@ -120,7 +123,7 @@ class Images:
 
 @contextmanager
 def open_images(folder: Path) -> Iterator[Images]:
-    """The store that goes with the present requirements, with the base in it; others are removed.
+    """Opens the image store of the current requirements, with the base image; removes other stores.
 
     One process has it at a time; another waits. The test skips where the tools, the right to use them, or room are
     missing.

@@ -1,4 +1,4 @@
-"""Training in processes of its own: started alone or as workers, waited for, compared."""
+"""Training in separate processes: start one or several workers, wait for them, compare results."""
 
 import json
 import os
@@ -23,22 +23,22 @@ from trainer.train import train
 SMALL = ["input.batch_size=64", "model.dim=8", "steps_per_execution=2"]
 """Settings of a run on a few rows."""
 LONG = ["epochs=40", "checkpoint_every_steps=4", "validate_every_epochs=4", "patience=none"]
-"""Settings of such a run of 240 steps, or 200 of the towers: seconds, of which a kill may be late by some tenths."""
+"""Settings of a run of 240 steps, or 200 of the towers: long enough that a kill may come a few steps late."""
 PRESETS = ["notebook-nn", "mf", "nn"]
-"""One of each model."""
+"""One preset of each model."""
 VARIANTS = {
     "nn-visitors": ("nn", ["model.visitor_min_events=6"]),
     "mf-als": ("mf", ["solver=als"]),
 }
-"""Names for presets with other settings: with a table of visitors; by the other solver, whose epoch is one step."""
+"""Variants of presets: with a table of visitors; with the other solver, whose epoch is one step."""
 EVERY_MODEL = ["notebook-mf", "notebook-nn", "mf", "nn-visitors"]
-"""All presets, with all tables that a model can have."""
+"""All presets, with every table that a model can have."""
 END_SECONDS = 900
-"""For which a process that ends by itself is waited for: a minute, where nothing else uses the machine."""
+"""Time limit of a process that ends by itself; it takes a minute on an idle machine."""
 
 
 def clusters(count: int) -> list[Cluster]:
-    """The same free ports of this host for each of `count` workers."""
+    """Returns TF_CONFIG of each of `count` workers at free ports of this host."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for free in sockets:
@@ -48,7 +48,7 @@ def clusters(count: int) -> list[Cluster]:
 
 
 def environment(cluster: Cluster | None) -> dict[str, str]:
-    """This process's environment, and what makes a worker of the one that gets it."""
+    """Returns this process's environment with the variables of a worker."""
     return os.environ | ({"TF_CONFIG": tf_config(cluster)} if cluster else {})
 
 
@@ -65,7 +65,7 @@ def start(
     cluster: Cluster | None = None,
     program: Sequence[str] = ("-m", "trainer"),
 ) -> subprocess.Popen:
-    """Training of a small run; its log is its standard error.
+    """Starts a small training run; its log is its standard error.
 
     Args:
       program: what Python runs.
@@ -80,19 +80,19 @@ def start(
 
 
 def start_workers(count: int, preset: str, dataset: str, workdir: Path, *settings: str) -> list[subprocess.Popen]:
-    """So many workers that train together; the first is the chief."""
+    """Starts workers that train together; the first is the chief."""
     return [start(preset, dataset, workdir, *settings, cluster=cluster) for cluster in clusters(count)]
 
 
 def train_alone(preset: str, dataset: str, workdir: Path, *settings: str) -> dict[str, Any]:
-    """The same in this process, which spares a start of TensorFlow: what nothing ends needs no process of its own."""
+    """Trains in this process, which saves starting TensorFlow for runs that nothing interrupts."""
     name, own = VARIANTS.get(preset, (preset, []))
     config = apply_settings(presets.PRESETS[name], [*own, *SMALL, *settings])
     return train(config, data=dataset, workdir=str(workdir))
 
 
 def finish(processes: Sequence[subprocess.Popen], status: int = 0) -> str:
-    """Waits for all, which must end with a status; what the first of them logged."""
+    """Waits until all processes exit with a status; returns the log of the first."""
     logs = [process.communicate(timeout=END_SECONDS)[1] for process in processes]
     for process, log in zip(processes, logs, strict=True):
         assert process.returncode == status, log
@@ -100,7 +100,7 @@ def finish(processes: Sequence[subprocess.Popen], status: int = 0) -> str:
 
 
 def wait_for(process: subprocess.Popen, *texts: str) -> str:
-    """Reads the log up to a line with one of the texts; that line."""
+    """Reads the log up to a line with one of the texts and returns that line."""
     assert process.stderr is not None
     seen = []
     for line in process.stderr:
@@ -111,20 +111,20 @@ def wait_for(process: subprocess.Popen, *texts: str) -> str:
 
 
 def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
-    """Returns once the run, of which this is the chief, goes on and has saved `step` or a later one."""
+    """Waits until the run of this chief has resumed and saved `step` or a later one."""
     wait_for(process, "beginning: ", "going on from the checkpoint")
     wait_until_saved(process, workdir, step)
 
 
 def wait_until_saved(process: subprocess.Popen, workdir: Path, step: int) -> None:
-    """Returns once a run that already goes on has saved `step` or a later one."""
+    """Waits until a running process has saved `step` or a later one."""
     while saved_step(workdir) < step:
         assert process.poll() is None, finish([process])
         time.sleep(0.001)
 
 
 def saved_step(workdir: Path) -> int:
-    """The step of the latest checkpoint published, 0 before the first."""
+    """Returns the step of the latest published checkpoint, 0 before the first."""
     try:
         names = os.listdir(RunLayout(str(workdir)).checkpoints)
     except FileNotFoundError:
@@ -133,12 +133,12 @@ def saved_step(workdir: Path) -> int:
 
 
 def last_state(workdir: Path) -> checkpoint.CheckpointMetadata:
-    """Of the last checkpoint, verified: with the checksum of every file, so of accumulators and optimizer too."""
+    """Reads the metadata of the last checkpoint and verifies all files, also of accumulators and optimizer."""
     return checkpoint.read_state(str(workdir), checkpoint.choose_step(str(workdir), "last"))
 
 
 def assert_close(first: Path, second: Path) -> None:
-    """Losses, and tables and dense weights of the last checkpoints, are the same within 1e-5, as norms."""
+    """Asserts that losses, tables and dense weights of the last checkpoints agree within 1e-5 (norms)."""
     expected, found = (losses(workdir) for workdir in (first, second))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     one, two = (checkpoint.read_weights(str(workdir), "last") for workdir in (first, second))
@@ -149,16 +149,16 @@ def assert_close(first: Path, second: Path) -> None:
 
 
 def losses(workdir: Path) -> list[float]:
-    """As the run logged them."""
+    """Returns the losses that the run logged."""
     lines = map(json.loads, Path(RunLayout(str(workdir)).metrics).read_text().splitlines())
     return [line["loss"] for line in lines if "loss" in line]
 
 
 def assert_same(first: Path, second: Path) -> None:
-    """The last checkpoints are the same, bit for bit."""
+    """Asserts that the last checkpoints are identical."""
     one, two = (checkpoint.read_weights(str(workdir), "last") for workdir in (first, second))
     for name, table in one.tables.items():
         np.testing.assert_array_equal(two.tables[name], table, err_msg=name)
     for weight, same in zip(one.dense, two.dense, strict=True):
         np.testing.assert_array_equal(same, weight)
-    assert last_state(first) == last_state(second)  # the optimizer's variables too
+    assert last_state(first) == last_state(second)  # including the variables of the optimizer

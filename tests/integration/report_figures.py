@@ -1,4 +1,4 @@
-"""What each picture of a report must have in its table, by section and title, from the files that it was drawn from."""
+"""Expected tables of the pictures of a report, by section and title, computed from the source files."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,13 +9,13 @@ from common.report.parts import duration
 
 Rows = list[list[Any]]
 Pictures = dict[tuple[str, str], Rows]
-"""The rows of each picture's table, by the heading of its section and its title."""
+"""Reads the rows of each picture's table, by section heading and title."""
 
 KINDS = ("view", "addtocart", "transaction")
 
 
 def check_cell(text: str, expected: Any) -> None:
-    """A cell tells the value: numbers in full or to four digits, a dash for none."""
+    """Returns True if a cell shows the value: in full or to four digits, a dash for none."""
     if expected is None:
         assert text == "–"
     elif isinstance(expected, float):
@@ -27,10 +27,10 @@ def check_cell(text: str, expected: Any) -> None:
 
 
 def data_pictures(statistics: Mapping[str, Any]) -> Pictures:
-    """Of a Data page."""
+    """Expected tables of a Data page."""
     events, items = statistics["events"], statistics["items"]
     by_section = {
-        "What was read": _reading(statistics),
+        "Input": _reading(statistics),
         "Events": _events(events, statistics["correlation"]),
         "Items": _items(items, statistics["catalogue"]["views_by_category"]),
         "Visitors": _visitors(events),
@@ -42,7 +42,7 @@ def data_pictures(statistics: Mapping[str, Any]) -> Pictures:
 def _reading(statistics: Mapping[str, Any]) -> dict[str, Rows]:
     inputs = (("events", "events"), ("item_properties", "item properties"), ("category_tree", "category tree"))
     return {
-        f"Rejected rows of the {name}, by reason": _with_shares(statistics[key]["rejected"].items())
+        f"Rejected rows: {name}": _with_shares(statistics[key]["rejected"].items())
         for key, name in inputs
         if statistics[key] and statistics[key]["rejected"]
     }
@@ -52,14 +52,14 @@ def _events(events: Mapping[str, Any], correlation: Mapping[str, Any]) -> dict[s
     by_kind = events["by_kind"]
     days = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
     return {
-        "Count of actions": _with_shares((kind, by_kind[kind]) for kind in KINDS),
-        "Carts and transactions apart": _with_shares((kind, by_kind[kind]) for kind in KINDS[1:]),
-        "Shares of the kinds of events": _with_shares((kind, by_kind[kind]) for kind in KINDS),
-        "Events a day, by kind": [[day, *(n[kind] for kind in KINDS)] for day, n in events["by_day"].items()],
+        "Events by kind": _with_shares((kind, by_kind[kind]) for kind in KINDS),
+        "Carts and transactions": _with_shares((kind, by_kind[kind]) for kind in KINDS[1:]),
+        "Shares of event kinds": _with_shares((kind, by_kind[kind]) for kind in KINDS),
+        "Events per day, by kind": [[day, *(n[kind] for kind in KINDS)] for day, n in events["by_day"].items()],
         "Events by weekday and hour (UTC)": [
             [day, *hours] for day, hours in zip(days, events["by_weekday_hour"], strict=True)
         ],
-        "Correlation of the columns": [
+        "Correlation of columns": [
             [name, *row] for name, row in zip(correlation["columns"], correlation["matrix"], strict=True)
         ],
     }
@@ -73,8 +73,8 @@ def _items(items: Mapping[str, Any], categories: Sequence[Mapping[str, Any]]) ->
         "Most carted items": top["addtocart"],
         "Most bought items": top["transaction"],
         "Top 5 items, all events": top["all"],
-        "How often an item appears": _histogram(items["events_per_item"]),
-        "How events concentrate on items (Lorenz curve)": [
+        "Events per item": _histogram(items["events_per_item"]),
+        "Concentration of events on items (Lorenz curve)": [
             [f"{percent}%", f"{part:.2%}"] for percent, part in enumerate(lorenz)
         ],
         "Views by category": [[row["category_id"], " › ".join(row["path"]), row["views"]] for row in categories],
@@ -91,7 +91,7 @@ def _visitors(events: Mapping[str, Any]) -> dict[str, Rows]:
         "Top visitors by carts": top["addtocart"],
         "Top visitors by transactions": top["transaction"],
         "Top 5 visitors, all events": top["all"],
-        "Events a visitor": _histogram(events["events_per_visitor"]),
+        "Events per visitor": _histogram(events["events_per_visitor"]),
         "From view to cart to purchase, visitor-item pairs": [
             ["pairs", funnel["pairs"]],
             ["viewed", view],
@@ -106,8 +106,8 @@ def _visitors(events: Mapping[str, Any]) -> dict[str, Rows]:
             [name, by_kind[kind], _share(by_kind[kind], events["visitors"])]
             for name, kind in zip(("viewed", "carted", "bought"), KINDS, strict=True)
         ],
-        "Events a session (a pause of 30 minutes ends one)": _histogram(events["sessions"]["events_per_session"]),
-        "How long a session lasts": _durations(events["sessions"]["seconds"]),
+        "Events per session (a pause above 30 minutes ends it)": _histogram(events["sessions"]["events_per_session"]),
+        "Session durations": _durations(events["sessions"]["seconds"]),
         "Pauses between a visitor's events": _durations(events["gap_seconds"]),
         "New visitors over time": [[day, count] for day, count in events["new_visitors_by_day"].items()],
     }
@@ -117,7 +117,7 @@ def _splits(visitors: Mapping[str, Any], items: Mapping[str, Any]) -> dict[str, 
     events = {split: sum(visitors[split][kind] for kind in KINDS) for split in ("train", "validation", "test")}
     held = ("validation", "test")
     return {
-        "Events of each split": [[split, count] for split, count in events.items()],
+        "Events per split": [[split, count] for split, count in events.items()],
         **{
             f"Events of {what} seen in training": [
                 [split, events[split] - of_new, of_new, found[split][f"new_{what}"]]
@@ -132,7 +132,7 @@ def _splits(visitors: Mapping[str, Any], items: Mapping[str, Any]) -> dict[str, 
 def training_pictures(
     metrics: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]], times: Sequence[str]
 ) -> Pictures:
-    """Of the Training page of a short run of `notebook-nn` with D 4; `times` are those of the history as shown."""
+    """Expected tables of the Training page of a short `notebook-nn` run with D 4 and the shown `times`."""
     steps = [line for line in metrics if "loss" in line]
     validations = [[line["step"], line["validation_mse"]] for line in metrics if "validation_mse" in line]
     layers = ["8 × 80", "80 × 40", "40 × 20", "20 × 1"]
@@ -161,7 +161,7 @@ def training_pictures(
 
 
 def evaluation_pictures(evaluation: Mapping[str, Any]) -> Pictures:
-    """Of an Evaluation page of the test split."""
+    """Expected tables of the Evaluation page of the test split."""
     ratings, pictures = evaluation["ratings"], {}
     if ratings:
         pictures["Test split", "Squared error on event weights"] = [
@@ -229,7 +229,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _histogram(distribution: Mapping[str, Any]) -> Rows:
-    """Classes to 1, 2, 4, 8, …, then mean, quantiles and maximum."""
+    """Returns bins up to 1, 2, 4, 8, …, then mean, quantiles and maximum."""
     counts = {int(value): count for value, count in distribution["histogram"].items()}
     rows, low, high = [], 1, 1
     while low <= max(counts):

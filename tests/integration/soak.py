@@ -30,16 +30,16 @@ from trainer.runs.record import read_record
 WORKERS = 2
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 STILL_SECONDS = 900
-"""Without a checkpoint or another sign of life, after which the soak gives up."""
+"""Seconds without a checkpoint or another sign of progress after which the soak gives up."""
 
 
-class SoakFailed(Exception):  # noqa: N818 (what the soak found, not an error of its own)
-    """The run did not do what it promises."""
+class SoakFailed(Exception):  # noqa: N818 (a result of the soak, not an error in it)
+    """The run broke a promise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Soak:
-    """What is to be done.
+    """Parameters of a soak.
 
     settings      of the run
     max_delay     seconds from when a kill is due
@@ -55,7 +55,7 @@ class Soak:
 
 @dataclass(frozen=True)
 class Kill:
-    """What is done to one worker.
+    """A kill of one worker.
 
     worker       0 is the chief
     is_saving    a checkpoint is being written
@@ -70,12 +70,12 @@ class Kill:
     delay: float
 
     def kind(self) -> str:
-        """What `by_kind` counts."""
+        """Key of `by_kind`."""
         who, when = ("chief", "other")[self.worker > 0], ("between", "saving")[self.is_saving]
         return f"{who} {self.signal.name} {when}"
 
     def statuses(self) -> list[int]:
-        """How the workers must end: preempted, or without the other; the killed one as killed."""
+        """Returns the expected exit statuses: preempted for the survivors, killed for the victim."""
         ends = [75] * WORKERS
         if self.signal == signal.SIGKILL:
             ends[self.worker] = -signal.SIGKILL
@@ -83,7 +83,7 @@ class Kill:
 
 
 def plan_kills(count: int, last_step: int, max_delay: float, choices: random.Random) -> list[Kill]:
-    """So many kills, each later in the run than the one before.
+    """Plans kills, each later in the run than the one before.
 
     Any four in a row from the first on are of each worker by each signal, two of them while it saves; any eight are the
     whole grid.
@@ -115,7 +115,7 @@ def plan_kills(count: int, last_step: int, max_delay: float, choices: random.Ran
 
 
 def soak(data: str, output: Path, wanted: Soak) -> dict[str, Any]:
-    """Runs undisturbed and disturbed; what was done, and whether the last checkpoints are the same.
+    """Runs undisturbed and disturbed; returns the kills and whether the last checkpoints are equal.
 
     Raises:
       SoakFailed: a worker hung or ended otherwise than it should, or the run was over before the last kill.
@@ -150,7 +150,7 @@ def _finish(data: str, workdir: Path, settings: Sequence[str]) -> None:
 
 
 def _disturb(data: str, workdir: Path, wanted: Soak, kill: Kill) -> dict[str, Any]:
-    """Starts the run, kills one of its workers when it is due, and sees that all end; what came of it."""
+    """Starts the run, kills a worker when due, waits until all have ended, and returns the outcome."""
     began, first_step = time.time(), saved_step(workdir)
     processes = _start(data, workdir, wanted.settings)
     try:
@@ -161,7 +161,7 @@ def _disturb(data: str, workdir: Path, wanted: Soak, kill: Kill) -> dict[str, An
         statuses = _await_end(processes, wanted.end_seconds)
         seconds = time.monotonic() - killed
     finally:
-        for process in processes:  # where one hung
+        for process in processes:  # after a hang
             process.kill()
     if statuses != kill.statuses():
         raise SoakFailed(f"{kill.kind()}: ended with {statuses}, should be {kill.statuses()}; see {workdir}.log")
@@ -175,7 +175,7 @@ def _disturb(data: str, workdir: Path, wanted: Soak, kill: Kill) -> dict[str, An
 
 
 def await_moment(processes: Sequence[subprocess.Popen], workdir: Path, kill: Kill, began: float) -> None:
-    """Returns when the kill is due.
+    """Waits until the kill is due.
 
     Raises:
       SoakFailed: the run ended by itself, or stands still.
@@ -224,19 +224,19 @@ def _start(data: str, workdir: Path, settings: Sequence[str]) -> list[subprocess
 
 
 def _is_saving(checkpoints: Path, since: float) -> bool:
-    """Whether a checkpoint is being written; what an earlier kill left unfinished does not count."""
+    """Returns True if a checkpoint is being written, ignoring leftovers of an earlier kill."""
     return any(_changed_since(path, since) for path in checkpoints.glob("*.partial"))
 
 
 def _changed_since(path: Path, since: float) -> bool:
     try:
         return path.stat().st_mtime > since
-    except FileNotFoundError:  # published, or not there yet
+    except FileNotFoundError:  # published or not created yet
         return False
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """What it is told on its command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
     parser.add_argument("--output", required=True, type=Path)
@@ -250,7 +250,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Prints what came out, or what failed."""
+    """Runs a soak and prints its result or its failure."""
     given = build_parser().parse_args()
     given.output.mkdir(parents=True)
     wanted = Soak(

@@ -1,4 +1,4 @@
-"""The images of the real Dockerfile, hardened as pods are: from an event log to a model, by way of a bucket.
+"""The images of the real Dockerfile, hardened like pods: from an event log to a model, through a bucket.
 
 SIGTERM reaches them as it does when a machine is taken away.
 """
@@ -53,7 +53,7 @@ def store() -> Iterator[ObjectStore]:
 
 
 def events_csv() -> bytes:
-    """The checkerboard as an event log: its validation split begins a second after its start, its test split two."""
+    """The checkerboard as an event log; validation starts one second after training, test two."""
     splits = checkerboard()
     rows = sorted(
         (row for name in ("train", "validation", "test") for row in splits[name]), key=lambda row: row.timestamp_ms
@@ -63,7 +63,7 @@ def events_csv() -> bytes:
 
 
 @pytest.mark.parametrize("target", ["preprocessing", "trainer"])
-def test_an_image_says_what_it_is_and_runs_as_nobody_on_files_it_cannot_change(
+def test_an_image_has_labels_and_runs_unprivileged_on_read_only_files(
     target: str, images: Images, request: pytest.FixtureRequest
 ) -> None:
     image = request.getfixturevalue(target)
@@ -76,7 +76,7 @@ def test_an_image_says_what_it_is_and_runs_as_nobody_on_files_it_cannot_change(
     assert (output, "Read-only file system" in log) == ("10001\n", True)
 
 
-def test_an_image_holds_the_packages_and_nothing_else_of_the_clone(images: Images, trainer: str) -> None:
+def test_an_image_contains_the_packages_and_nothing_else_of_the_clone(images: Images, trainer: str) -> None:
     code = (
         "import pathlib, contract; print(*sorted(p.name for p in pathlib.Path(contract.__file__).parents[1].glob('*')))"
     )
@@ -91,7 +91,7 @@ def test_the_image_enables_huge_pages_if_the_system_supports_them(images: Images
     assert found != "not enabled"
 
 
-def test_from_an_event_log_in_a_bucket_to_a_model_with_a_stop_on_the_way(
+def test_an_event_log_in_a_bucket_becomes_a_model_despite_a_stop(
     images: Images, preprocessing: str, trainer: str, store: ObjectStore, tmp_path: Path
 ) -> None:
     pods = replace(images, environment=store.environment())
@@ -114,7 +114,7 @@ def test_from_an_event_log_in_a_bucket_to_a_model_with_a_stop_on_the_way(
     result = json.loads(pods.run(trainer, *train, "--json"))
     assert (result["workdir"], result["epochs"]) == (run, 15)
     first = json.loads(store.read("run/metrics.jsonl").splitlines()[0])
-    assert first["step"] < result["steps"]  # the steps before the stop are kept
+    assert first["step"] < result["steps"]  # steps before the stop are kept
 
     pods.run(trainer, "evaluate", "--workdir", run)
     pods.run(trainer, "export", "--workdir", run, "--output", model)

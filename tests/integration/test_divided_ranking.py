@@ -1,4 +1,4 @@
-"""Evaluation and recommendation that several workers divide: what one process gives."""
+"""Evaluation and recommendation divided among workers equal those of one process."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from trainer.recommend import SHARD_ENTRIES, recommend
 pytestmark = [pytest.mark.integration, pytest.mark.same_numbers, pytest.mark.slow]
 
 VISITORS, ITEMS, CHUNK = 2100, 480, 1024
-"""Three chunks of visitors and cases: each of two or three workers has something to rank that the others have not."""
+"""Three chunks of visitors and cases, so that each of two or three workers ranks something."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def run(request: pytest.FixtureRequest, dataset: str, tmp_path_factory: pytest.T
 
 
 def run_together(count: int, *arguments: str) -> list[dict[str, Any]]:
-    """What each of so many workers printed."""
+    """Runs a command on several workers and returns the result that each printed."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "trainer", *arguments, "--json"],
@@ -59,7 +59,7 @@ def test_two_workers_evaluate_as_one_process(run: str) -> None:
 
 
 def test_three_workers_recommend_as_one_process(run: str, tmp_path: Path) -> None:
-    """The first of the two shards has three chunks, the second one."""
+    """The first of the two shards has three chunks, the second has one."""
     k = ITEMS
     assert 2 * CHUNK < SHARD_ENTRIES // k < VISITORS
     alone = recommend(workdir=run, output=str(tmp_path / "alone"), k=k, formats=["parquet"])

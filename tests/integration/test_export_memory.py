@@ -1,4 +1,4 @@
-"""An export holds its tables once: its peak beside that of the same run with hardly any columns."""
+"""An export holds its tables in memory once: its peak compared with that of a run with few columns."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ print(open("/proc/self/status").read())
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The checkerboard, in which few of the vocabulary's visitors do anything."""
+    """A checkerboard with events of few visitors of the vocabulary."""
     root, board = str(tmp_path_factory.mktemp("dataset")), checkerboard()
     board |= {"visitors": [f"v{visitor}" for visitor in range(VISITORS)], "validation": (), "test": ()}
     build_dataset(root, **board)
@@ -33,7 +33,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def peak_mib(dataset: str, folder: Path, dim: int) -> float:
-    """The most memory that exporting a run of so many columns takes."""
+    """Returns the peak memory of exporting a run with so many columns."""
     finish([start("mf", dataset, folder / "run", "model.history_length=0", f"model.dim={dim}", "epochs=1")])
     command = [sys.executable, "-c", EXPORT, str(folder / "run"), str(folder / "export")]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout
@@ -42,7 +42,7 @@ def peak_mib(dataset: str, folder: Path, dim: int) -> float:
     return int(found[1]) / 1024
 
 
-def test_an_export_never_has_a_whole_table_twice_in_memory(dataset: str, tmp_path: Path) -> None:
+def test_an_export_never_holds_a_table_twice(dataset: str, tmp_path: Path) -> None:
     more = peak_mib(dataset, tmp_path / "wide", DIM) - peak_mib(dataset, tmp_path / "narrow", 1)
-    # 195 MiB of visitors' vectors; twice as many if they were read as a whole before they become a variable
+    # 195 MiB of visitor vectors; twice as much if they were read as a whole before they become a variable
     assert 0.8 * TABLE_MIB < more < 1.5 * TABLE_MIB

@@ -1,4 +1,4 @@
-"""The multi-node Job without a cluster: two processes on hosts of their own, with the variables that its pods have.
+"""The multi-node Job without a cluster: two processes on two hosts, with the variables of its pods.
 
 A host is a network namespace of this machine, and a file of host names stands for the headless Service.
 """
@@ -23,7 +23,7 @@ ADDRESSES = ("10.99.0.1", "10.99.0.2")
 
 @pytest.fixture
 def hosts() -> Iterator[tuple[str, ...]]:
-    """Two network namespaces, joined by a cable."""
+    """Two network namespaces connected by a veth pair."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("hosts of their own need root and the Debian package iproute2")
     names = tuple(f"cartwheel-{os.getpid()}-{index}" for index in range(2))
@@ -48,7 +48,7 @@ def ip(*arguments: str) -> None:
 
 
 def pod_environment(index: int) -> dict[str, str]:
-    """The variables of the pod of that index, as the manifest and Kubernetes set them."""
+    """Returns the variables that the manifest and Kubernetes set in the pod of an index."""
     (main,) = pod_spec(find(objects_of(render("overlays/multi-node")), "Job", "train"))["containers"]
     of_labels = {"metadata.labels['batch.kubernetes.io/job-name']": "train"}
     variables = {
@@ -67,7 +67,7 @@ def test_the_pods_of_the_multi_node_job_train_together(hosts: tuple[str, ...], t
 
     command = [sys.executable, "-m", "trainer", "train", "--preset", "mf", "--data", dataset, "--workdir"]
     settings = ["--set", *SMALL, "epochs=2"]
-    # each has its own view of the file system, in which the names can be replaced
+    # each has its own mount namespace, in which host names can be replaced
     on_host = ["sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(names)]
     workers = [
         subprocess.Popen(

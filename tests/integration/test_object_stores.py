@@ -1,4 +1,4 @@
-"""The whole way through a bucket: prepare, train, SIGKILL, train on, evaluate, export, recommend, load.
+"""The whole path in a bucket: prepare, train, SIGKILL, resume, evaluate, export, recommend, load.
 
 Credentials are planted in the environment of every process; all of them log whatever they have to say.
 """
@@ -30,7 +30,7 @@ PLANTED = [ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, "planted-private-key"]
 
 @dataclass
 class Shell:
-    """Runs the project's commands, each in a process of its own, and keeps all that they say."""
+    """Runs commands in separate processes and keeps their output."""
 
     folder: Path
     environment: dict[str, str]
@@ -50,14 +50,14 @@ class Shell:
         )
 
     def finish(self, process: subprocess.Popen, status: int = 0) -> str:
-        """What it printed as its result."""
+        """Waits for a command and returns its standard output."""
         printed, logged = process.communicate(timeout=300)
         self.said += printed + logged
         assert process.returncode == status, logged[-5000:]
         return printed
 
     def kill_at(self, process: subprocess.Popen, text: str) -> None:
-        """SIGKILL as soon as a line with `text` is logged."""
+        """Sends SIGKILL as soon as a line with `text` is logged."""
         assert process.stderr is not None
         for line in process.stderr:
             self.said += line
@@ -69,7 +69,7 @@ class Shell:
 
 
 def events_csv() -> bytes:
-    """The checkerboard as an event log: its validation split begins a second after its start, its test split two."""
+    """The checkerboard as an event log; validation starts one second after training, test two."""
     splits = checkerboard()
     rows = [row for name in ("train", "validation", "test") for row in splits[name]]
     rows.sort(key=lambda row: row.timestamp_ms)
@@ -92,7 +92,7 @@ def train(shell: Shell, base: str, workdir: str) -> subprocess.Popen:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same dataset, run, export and recommendations on this disk, and nothing disturbed them."""
+    """The same dataset, run, export and recommendations on the local disk, undisturbed."""
     folder = tmp_path_factory.mktemp("local")
     shell = Shell(folder, {})
     (folder / "events.csv").write_bytes(events_csv())
@@ -107,7 +107,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Way:
-    """What a bucket holds after all commands."""
+    """A bucket after all commands."""
 
     store: ObjectStore
     shell: Shell
@@ -140,17 +140,17 @@ def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         yield Way(store, shell, killed_at, printed)
 
 
-def test_prepare_publishes_the_files_that_it_makes_on_a_disk(way: Way, local: Path) -> None:
+def test_prepare_publishes_the_same_files_as_on_a_disk(way: Way, local: Path) -> None:
     here, there = (local / "data" / "manifest.json").read_bytes(), way.store.read("data/manifest.json")
     files, expected = json.loads(there)["files"], json.loads(here)["files"]
-    # TensorFlow never writes the same SavedModel twice
+    # TensorFlow serialises the same SavedModel differently each time
     same = [name for name in expected if "saved_model.pb" not in name and "fingerprint.pb" not in name]
     assert {name: files[name] for name in same} == {name: expected[name] for name in same}
     on_disk = [path for path in (local / "data").rglob("*") if path.is_file()]
     assert way.store.list_files("data/") == sorted(str(path.relative_to(local / "data")) for path in on_disk)
 
 
-def test_a_run_that_was_killed_goes_on_to_the_tables_of_one_on_a_disk(
+def test_a_killed_run_resumes_to_the_tables_of_one_on_a_disk(
     way: Way, local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert any(name.endswith("state.json") for name in way.killed_at), "it was killed after a checkpoint"
@@ -162,15 +162,15 @@ def test_a_run_that_was_killed_goes_on_to_the_tables_of_one_on_a_disk(
         np.testing.assert_array_equal(found.tables[name], table, err_msg=name)
 
 
-def test_recommendations_and_evaluation_are_those_of_a_disk(way: Way, local: Path) -> None:
+def test_recommendations_and_evaluation_equal_those_on_a_disk(way: Way, local: Path) -> None:
     on_disk = {path.name: path.read_bytes() for path in (local / "lists").iterdir()}
     assert way.store.list_files("lists/") == sorted(on_disk)
-    del on_disk["recommendations.json"]  # tells where they lie
+    del on_disk["recommendations.json"]  # contains its own paths
     assert {name: way.store.read(f"lists/{name}") for name in on_disk} == on_disk
     assert json.loads(way.store.read("run/evaluation-test.json")) == json.loads(way.printed["evaluate"])
 
 
-def test_the_exported_model_loads_and_answers_as_one_on_a_disk(way: Way, local: Path, tmp_path: Path) -> None:
+def test_the_exported_model_answers_like_one_on_a_disk(way: Way, local: Path, tmp_path: Path) -> None:
     for name in way.store.list_files("export/1/"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(way.store.read(f"export/1/{name}"))

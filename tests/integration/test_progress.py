@@ -1,4 +1,4 @@
-"""Commands on a terminal and away from it: long work shows a bar with rate and time left there, and nothing here."""
+"""Progress bars with rate and remaining time appear on a terminal and nowhere else."""
 
 import fcntl
 import os
@@ -18,17 +18,17 @@ from tests.preprocessing.shop import small_shop
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-# ranking:  45%|####     | 9.00/20.0 [00:02<00:03, 4.11 cases/s], or below one a second 1.62s/ cases
+# ranking:  45%|####     | 9.00/20.0 [00:02<00:03, 4.11 cases/s], or 1.62s/ cases below one per second
 BAR = re.compile(
     r"(?:(?P<title>[a-z ]+): +)?\d+%\|[^|]*\| \S+/\S+ \[[\d:]+<[\d:]+, +[\d.]+[kM]? ?(?:s/ ?)?(?P<unit>\w+)(?:/s)?\]"
 )
 
 
 def on_terminal(*arguments: object) -> str:
-    """What a command writes to a terminal that is its standard error."""
+    """Runs a command with a terminal as standard error and returns the output."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    # a bar is drawn at every step, however little time it takes
+    # draws a bar at every step, however fast
     environment = os.environ | {"TQDM_MININTERVAL": "0"}
     command = [sys.executable, "-m", *map(str, arguments)]
     process = subprocess.Popen(
@@ -46,13 +46,13 @@ def _read_all(terminal: int) -> bytes:
         try:
             while read := file.read(65_536):
                 written += read
-        except OSError:  # Linux: nobody has the other end any more
+        except OSError:  # Linux: the other end is closed
             pass
     return written
 
 
 def bars(text: str) -> dict[str | None, set[str]]:
-    """The units of the bars by their titles."""
+    """Returns the units of the bars by title."""
     found: dict[str | None, set[str]] = {}
     for bar in BAR.finditer(text):
         found.setdefault(bar["title"], set()).add(bar["unit"])
@@ -83,7 +83,7 @@ def recommend(shop: Path, name: str) -> list[object]:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Path:
-    """A shop with its dataset and a run, made away from a terminal."""
+    """A shop with its dataset and a run, made without a terminal."""
     root = tmp_path_factory.mktemp("shop")
     small_shop(root)
     assert preprocessing.cli.main([*map(str, prepare(root, "dataset"))]) == 0
@@ -97,7 +97,7 @@ def test_prepare_shows_bytes_read_and_partitions_made(shop):
     assert {title for title, units in shown.items() if units == {"B"}} == {"events", "item properties"}
     made = {"timelines", "counts", "timeline shards", "properties by item", "items", "transform", "catalogue shards"}
     assert {title for title, units in shown.items() if units == {"partitions"}} == made
-    # and what came of it, in lines for people; the shop's own comments have the numbers
+    # followed by a summary for people
     assert "kept 32 of 32 events: 0 rejected, 0 duplicates, 0 robot events" in text
     assert "rows: 26 train, 3 validation, 3 test" in text
     assert "shown: 3 visitors, 6 items, 3 categories, 0 property values" in text

@@ -1,4 +1,4 @@
-"""The memory that ranking takes: that of a chunk of scores, however many visitors there are."""
+"""Ranking takes the memory of a chunk of scores, however many visitors there are."""
 
 import re
 import subprocess
@@ -14,10 +14,10 @@ VISITORS, ITEMS = 3_000, 150_000
 """1.7 GiB of scores."""
 
 BOUND_MIB = 400
-"""A chunk has 32 MiB of scores: as they are, with seen items hidden, and what each top-k takes. Evaluation was seen to
-take 130 to 150 MiB, recommendation 50; with chunks of 256 MiB 1,130, with scores of all items 1,300."""
+"""A chunk has 32 MiB of scores, held plain, with seen items hidden, and inside top-k. Measured: 130 to 150 MiB for
+evaluation, 50 for recommendation; 1,130 with chunks of 256 MiB, 1,300 with all scores."""
 
-# small jobs first: what code and threads take is there before the peak is looked at
+# small jobs first, so that code and threads are loaded before the peak is measured
 PROGRAM = """
 import re
 import sys

@@ -1,4 +1,4 @@
-"""The three pages as the commands leave them: prepare, train (stopped once and gone on with) and evaluate."""
+"""The three pages of a report after prepare, train (stopped once and resumed) and evaluate."""
 
 import json
 import re
@@ -10,7 +10,6 @@ import pytest
 
 import preprocessing.cli
 import trainer.cli
-from tools.pictures import draw
 from contract.layout import DatasetLayout
 from contract.schema import Split
 from tests.browser import needs_chromium, open_page, open_tables_by_keyboard, texts_outside
@@ -23,6 +22,7 @@ from tests.integration.report_figures import (
 )
 from tests.preprocessing.shop import DAY_MS, START_MS, write_lines
 from tests.trainer.tiny_runs import StopAfter
+from tools.pictures import draw
 from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
 from trainer.distributed.preemption import Preempted
@@ -37,7 +37,7 @@ SETTINGS = ["epochs=2", "steps_per_execution=1", "input.batch_size=64", "model.d
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Path:
-    """Ten days of twelve visitors, each with three events a day of fifteen items, kinds in turn; one row is bad."""
+    """Ten days of twelve visitors with three events per day on fifteen items, kinds alternating; one row is bad."""
     kinds = ("view", "view", "addtocart", "view", "transaction")
     rows = [
         f"{START_MS + day * DAY_MS + place * 60_000 + visitor},v{visitor},{kinds[(day + place) % 5]},"
@@ -56,7 +56,7 @@ def shop(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def workdir(shop) -> str:
-    """A run of the notebook's network, preempted after a step."""
+    """A run of the notebook's network, preempted after one step."""
     from common.settings import apply_settings
     from trainer.train import train
 
@@ -120,7 +120,7 @@ def expected_pictures(page: str, workdir: str, shop: Path) -> Pictures:
 
 
 @pytest.mark.parametrize("page", ["data", "training", "evaluation"])
-def test_every_picture_has_the_figures_of_its_file(workdir, shop, page):
+def test_every_picture_shows_the_figures_of_its_file(workdir, shop, page):
     expected = expected_pictures(page, workdir, shop)
     with open_page(f"file://{RunLayout(workdir).report}") as opened:
         figures = opened.page.locator(f"#{page}").evaluate(FIGURES)
@@ -138,10 +138,10 @@ def test_every_picture_has_the_figures_of_its_file(workdir, shop, page):
 @pytest.mark.parametrize(
     ("title", "shown"),
     [
-        ("Count of actions", 3),
+        ("Events by kind", 3),
         ("Most viewed items", 10),
         ("Top 5 visitors, all events", 5),
-        ("Events of each split", 3),
+        ("Events per split", 3),
         ("Visitors who viewed, carted, bought", 3),
     ],
 )
@@ -151,7 +151,7 @@ def test_bars_are_labelled_with_the_names_and_counts_of_their_table(workdir, tit
     (figure,) = [figure for figure in figures if figure["title"] == title]
     for row in figure["rows"][:shown]:
         assert row[0] in figure["texts"]
-        # the share, where there is one, stands in brackets behind the count
+        # the share, if any, follows the count in brackets
         assert row[1] + (f" ({row[2]})" if len(row) > 2 else "") in figure["texts"]
     assert len(figure["texts"]) == 2 * shown
 
@@ -175,8 +175,8 @@ def test_the_keyboard_opens_the_tables_of_every_page(workdir):
             assert page.locator(f"#{name} figure details:not([open])").count() == 0
 
 
-def test_on_paper_all_pages_stand_one_after_the_other_and_fit(workdir):
-    # A4 without its margins of 1 cm, at 96 pixels an inch: 190 mm are 718 pixels
+def test_all_pages_are_printed_in_sequence_and_fit(workdir):
+    # A4 with margins of 1 cm at 96 pixels per inch: 190 mm are 718 pixels
     with open_page(f"file://{RunLayout(workdir).report}", width=718) as opened:
         page = opened.page
         page.emulate_media(media="print")
@@ -188,7 +188,7 @@ def test_on_paper_all_pages_stand_one_after_the_other_and_fit(workdir):
         assert max(ends) <= 718
 
 
-def test_hits_are_marked_where_a_list_holds_what_came_next(workdir):
+def test_relevant_items_are_marked_in_the_lists(workdir):
     samples = json.loads(Path(RunLayout(workdir).evaluation(Split.TEST)).read_text())["protocols"]["next_item"][
         "samples"
     ]
@@ -207,18 +207,18 @@ def test_hits_are_marked_where_a_list_holds_what_came_next(workdir):
         assert all(text.startswith("✓ <i") for text in marked.all_text_contents())
 
 
-def test_the_training_page_tells_of_the_stop_and_the_going_on(workdir):
+def test_the_training_page_shows_the_stop_and_the_resumption(workdir):
     lines = [json.loads(line) for line in Path(RunLayout(workdir).history).read_text().splitlines()]
     assert [line["event"] for line in lines][:4] == ["started", "checkpoint", "preempted", "resumed"]
     assert lines[-1]["what"] == "finished"
 
 
-def test_the_readmes_picture_can_be_drawn_of_a_run(workdir, tmp_path):
+def test_the_picture_of_the_readme_can_be_drawn_from_a_run(workdir, tmp_path):
     draw(Path(RunLayout(workdir).report), tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_runs_data_page_has_what_its_dataset_was_compared_with(workdir, shop):
+def test_the_data_page_of_a_run_shows_the_comparison_with_the_baseline(workdir, shop):
     compared = shop / "compared"
     shutil.copytree(shop / "dataset", compared)
     check = {"name": "rows", "baseline": 60, "found": 40, "distance": 0.3333, "warn": 0.25, "fail": None}
@@ -226,7 +226,7 @@ def test_the_runs_data_page_has_what_its_dataset_was_compared_with(workdir, shop
     Path(DatasetLayout(str(compared)).comparison).write_text(json.dumps(comparison))
     html = Path(write_report(workdir, data=str(compared))).read_text()
     assert "Compared with yesterday" in html
-    assert "Unlike the baseline: rows." in html
+    assert "Outside the limits: rows." in html
     write_report(workdir)
 
 
@@ -237,7 +237,7 @@ def test_a_run_whose_dataset_is_gone_keeps_its_other_pages(workdir, tmp_path, ca
     assert "the report has no Data page" in caplog.text
 
 
-def test_a_report_that_cannot_be_drawn_loses_nothing(workdir, monkeypatch, caplog):
+def test_a_failed_report_loses_nothing(workdir, monkeypatch, caplog):
     def fail(*_: object) -> None:
         raise RuntimeError("no ink")
 
@@ -246,7 +246,7 @@ def test_a_report_that_cannot_be_drawn_loses_nothing(workdir, monkeypatch, caplo
     assert "could not be drawn; nothing else is missing" in caplog.text
 
 
-def test_a_report_shows_no_data_that_its_run_was_not_trained_on(workdir, shop, caplog):
+def test_a_report_only_shows_the_data_of_its_run(workdir, shop, caplog):
     other = shop / "other"
     shutil.copytree(shop / "dataset", other)
     manifest = json.loads((other / "manifest.json").read_text())
@@ -259,7 +259,7 @@ def test_a_report_shows_no_data_that_its_run_was_not_trained_on(workdir, shop, c
     write_report(workdir)
 
 
-def test_an_evaluation_of_an_earlier_version_costs_its_own_page_alone(workdir, caplog):
+def test_an_evaluation_of_an_earlier_version_only_loses_its_own_page(workdir, caplog):
     path = Path(RunLayout(workdir).evaluation(Split.TEST))
     now = path.read_text()
     evaluation = json.loads(now)

@@ -1,4 +1,4 @@
-"""The soak of `soak.py`, shortened: each worker by each signal once, on a small run; and its plan of kills."""
+"""A short soak on a small run, with each signal to each worker once, and the plan of kills."""
 
 import random
 import signal
@@ -22,9 +22,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return root
 
 
-def test_a_run_of_two_workers_that_is_killed_again_and_again_ends_with_the_same_tables(
-    dataset: str, tmp_path: Path
-) -> None:
+def test_a_run_of_two_workers_ends_with_the_same_tables_despite_repeated_kills(dataset: str, tmp_path: Path) -> None:
     settings = [*SMALL, "epochs=30", "patience=none", "checkpoint_every_steps=10"]
     figures = soak(dataset, tmp_path, Soak(kills=4, seed=1, settings=settings, max_delay=0.2))
     assert figures["same_tables"]
@@ -35,7 +33,7 @@ def test_a_run_of_two_workers_that_is_killed_again_and_again_ends_with_the_same_
     assert figures["kills"] == 4
 
 
-def test_a_plan_holds_every_kind_of_kill_in_turn_and_comes_later_in_the_run_each_time() -> None:
+def test_a_plan_cycles_through_the_kinds_of_kills_later_and_later_in_the_run() -> None:
     plan = plan_kills(30, 500, 1.0, random.Random(0))
     pairs = {(worker, number) for worker in (0, 1) for number in (signal.SIGKILL, signal.SIGTERM)}
     for first in range(0, 28, 4):
@@ -53,7 +51,7 @@ def test_a_run_too_short_for_its_kills_is_refused() -> None:
         plan_kills(4, 3, 1.0, random.Random(0))
 
 
-def test_workers_that_end_before_the_kill_is_due_fail_the_soak(tmp_path: Path) -> None:
+def test_workers_that_end_before_the_kill_fail_the_soak(tmp_path: Path) -> None:
     processes = [subprocess.Popen(["true"]) for _ in range(2)]
     for process in processes:
         process.wait()

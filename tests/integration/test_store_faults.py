@@ -1,4 +1,4 @@
-"""The jobs while their bucket fails: what is published is whole, and the same command goes on where one ended."""
+"""Jobs with a failing bucket: published outputs are complete, and the same command resumes."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ FAULTS = [Fault.INTERNAL_ERROR, Fault.RESET, Fault.CUT_REQUEST, Fault.LOST_ANSWE
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset and a run on this disk."""
+    """A dataset and a run on the local disk."""
     folder = tmp_path_factory.mktemp("local")
     build_dataset(str(folder / "data"), **checkerboard(), num_shards=3, block_rows=20)
     train(CONFIG, data=str(folder / "data"), workdir=str(folder / "run"))
@@ -59,7 +59,7 @@ def store(local: Path) -> Iterator[ObjectStore]:
 def proxy(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[FaultyProxy]:
-    """What the jobs of this test go through; whatever fails, no log holds a credential."""
+    """Starts the proxy between jobs and bucket; afterwards, no log may contain a credential."""
     caplog.set_level(logging.DEBUG)
     with start_proxy(store.port) as running:
         for name, value in store.environment(running.port).items():
@@ -79,7 +79,7 @@ def assert_tables_of(workdir: str, local: Path) -> None:
 
 
 def assert_checkpoints_are_whole(store: ObjectStore, run: str) -> list[str]:
-    """Checks every checkpoint that has its last file; their names."""
+    """Verifies every complete checkpoint and returns their names."""
     names = store.list_files(f"{run}/checkpoints/")
     marked = [name.partition("/")[0] for name in names if name.endswith("/state.json")]
     for step in marked:
@@ -89,7 +89,7 @@ def assert_checkpoints_are_whole(store: ObjectStore, run: str) -> list[str]:
     return marked
 
 
-def test_training_through_requests_that_fail_reaches_the_same_tables(
+def test_training_with_failing_requests_reaches_the_same_tables(
     store: ObjectStore, proxy: FaultyProxy, local: Path
 ) -> None:
     proxy.plan = every(6, FAULTS)
@@ -98,14 +98,14 @@ def test_training_through_requests_that_fail_reaches_the_same_tables(
     assert_tables_of(f"{store.bucket}/disturbed", local)
 
 
-def test_training_waits_while_the_network_is_gone(store: ObjectStore, proxy: FaultyProxy, local: Path) -> None:
+def test_training_waits_during_a_network_outage(store: ObjectStore, proxy: FaultyProxy, local: Path) -> None:
     proxy.plan = for_a_while(4.0, lambda request: request.is_write and request.is_about("step-000000008"), Fault.RESET)
     train(CONFIG, data=f"{store.bucket}/data", workdir=f"{store.bucket}/paused")
     assert_tables_of(f"{store.bucket}/paused", local)
 
 
 @pytest.mark.parametrize("fault", [Fault.FORBIDDEN, Fault.RESET])
-def test_a_checkpoint_that_cannot_be_uploaded_ends_the_run_and_the_one_before_is_gone_on_from(
+def test_a_failed_upload_of_a_checkpoint_ends_the_run_which_resumes_from_the_one_before(
     store: ObjectStore, proxy: FaultyProxy, local: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")
@@ -145,7 +145,7 @@ def run_recommend(bucket: str, output: str) -> None:
         (run_recommend, "recommendations.json", "recommendations.json", Fault.INTERNAL_ERROR),
     ],
 )
-def test_an_output_that_cannot_be_uploaded_is_not_published_and_the_same_command_makes_it(
+def test_a_failed_upload_publishes_nothing_and_the_same_command_succeeds_later(
     store: ObjectStore,
     proxy: FaultyProxy,
     job: Callable[[str, str], None],
@@ -175,7 +175,7 @@ def test_an_output_that_cannot_be_uploaded_is_not_published_and_the_same_command
     ],
     ids=["wrong", "may only read"],
 )
-def test_credentials_that_do_not_suffice_end_training_before_its_first_step(
+def test_insufficient_credentials_end_training_before_its_first_step(
     store: ObjectStore, proxy: FaultyProxy, plan: Plan, told: str
 ) -> None:
     proxy.plan = plan

@@ -1,4 +1,4 @@
-"""The trainer on s3:// through TensorFlow's own file system, which tensorflow-io adds: no other client is installed.
+"""The trainer on s3:// through TensorFlow's file system from tensorflow-io, without any other client.
 
 Runs in an environment of its own, for tensorflow-io works with one TensorFlow alone: `make test-tensorflow-io`.
 """
@@ -41,7 +41,7 @@ storage.exit_process(0)
 
 
 def run(store: ObjectStore, *command: str) -> str:
-    """What a process prints that ends with status 0; in this one the plugin would abort at the end of the tests."""
+    """Runs a process that must exit with 0 and returns its output; in this process, the plugin would abort at exit."""
     done = subprocess.run(
         [sys.executable, *command],
         env=os.environ | store.environment(),

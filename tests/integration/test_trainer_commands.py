@@ -1,4 +1,4 @@
-"""The trainer's commands, one after the other, each in a process of its own."""
+"""The trainer's commands in sequence, each in its own process."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
     here = ["--workdir", workdir, "--data", str(tmp_path / "moved")]
     result = json.loads(run_trainer("evaluate", *here, "--json").stdout)
     ranking = result["protocols"]["returning_visitors"]["rankings"]["seen_hidden"]
-    # ten items of the visitor's colour, of which he has seen seven: a list that knows the colour has it in three places
+    # the visitor has seen seven of the ten items of their colour, so a list by colour has three relevant items
     assert ranking["mf"]["mrr@10"]["value"] > 2 * ranking["random"]["mrr@10"]["value"]
     assert os.path.exists(tmp_path / "run" / "evaluation-test.json")
 

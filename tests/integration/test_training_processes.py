@@ -1,4 +1,4 @@
-"""A run that real signals end, and that goes on: in one process, or in other processes than those that began it."""
+"""Runs ended by real signals and resumed, by one process or by another number of workers."""
 
 import random
 import signal
@@ -42,7 +42,7 @@ def test_a_run_killed_twice_and_stopped_once_at_random_ends_with_the_same_tables
     choices.shuffle(kills)
     for part, (number, status) in enumerate(kills):
         process = start(preset, dataset, killed, *LONG)
-        # in a third of the run each; the delay is of some steps, so that no kill waits for a checkpoint
+        # one in each third of the run, a few steps late, so that no kill waits for a checkpoint
         wait_for_step(process, killed, choices.randrange(50 * part, 50 * part + 30))
         time.sleep(choices.uniform(0, 0.1))
         process.send_signal(number)
@@ -53,7 +53,7 @@ def test_a_run_killed_twice_and_stopped_once_at_random_ends_with_the_same_tables
 
 
 @pytest.mark.parametrize("preset", [*EVERY_MODEL, "mf-als"])
-def test_two_workers_train_as_one_process_with_two_replicas_does(preset: str, dataset: str, tmp_path: Path) -> None:
+def test_two_workers_train_like_one_process_with_two_replicas(preset: str, dataset: str, tmp_path: Path) -> None:
     train_alone(preset, dataset, tmp_path / "one", "epochs=2", "devices=2")
     finish(start_workers(2, preset, dataset, tmp_path / "two", "epochs=2"))
     assert_same(tmp_path / "one", tmp_path / "two")
@@ -61,10 +61,10 @@ def test_two_workers_train_as_one_process_with_two_replicas_does(preset: str, da
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_two_workers_stopped_by_sigterm_to_one_go_on_as_one_and_again_as_two_within_a_ten_thousandth(
+def test_two_workers_stopped_by_sigterm_resume_as_one_and_again_as_two_within_a_ten_thousandth(
     preset: str, dataset: str, tmp_path: Path
 ) -> None:
-    """Of the validation figure: NDCG, of the notebook's network the squared error."""
+    """The bound applies to the validation metric: NDCG, or squared error for the notebook's network."""
     whole, changed, choices = tmp_path / "whole", tmp_path / "changed", random.Random(preset)
     train_alone(preset, dataset, whole, *LONG, "devices=2")
 

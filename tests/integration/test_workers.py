@@ -1,4 +1,4 @@
-"""Workers that share a run: one that is lost, one that hangs, more of them than shards."""
+"""Workers that share a run: a lost one, a hanging one, more workers than shards."""
 
 import random
 import signal
@@ -26,7 +26,7 @@ from trainer.runs import checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.same_numbers, pytest.mark.slow]
 
-SETTINGS = [*LONG, "epochs=20"]  # workers take longer for a step than a process alone
+SETTINGS = [*LONG, "epochs=20"]  # workers take longer per step than a single process
 
 HANGING = """
 import sys, time
@@ -48,7 +48,7 @@ def compile_hanging(step, replicas):
 trainer.train.compile_steps = compile_hanging
 sys.exit(cli.main(sys.argv[1:]))
 """
-"""A program that hangs in Python, where TensorFlow's threads go on telling the others that it lives."""
+"""A program that hangs in Python while TensorFlow's threads keep sending heartbeats."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def one_shard(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def undisturbed(one_shard: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Where the run of a preset lies that one process made with two replicas."""
+    """The directory of a preset's run, trained by one process with two replicas."""
 
     @cache
     def train(preset: str) -> Path:
@@ -72,7 +72,7 @@ def undisturbed(one_shard: str, tmp_path_factory: pytest.TempPathFactory) -> Cal
 
 
 @pytest.mark.parametrize("preset", ["mf", "nn"])
-def test_workers_that_lost_the_other_and_then_the_chief_end_as_preempted_and_go_on_together(
+def test_workers_that_lose_another_or_the_chief_exit_as_preempted_and_resume_together(
     preset: str, one_shard: str, undisturbed: Callable[[str], Path], tmp_path: Path
 ) -> None:
     choices = random.Random(preset)
@@ -89,7 +89,7 @@ def test_workers_that_lost_the_other_and_then_the_chief_end_as_preempted_and_go_
 
 
 @pytest.mark.parametrize(("preset", "hanging"), [("mf", 1), ("nn", 0)])
-def test_a_worker_that_hangs_while_its_heartbeats_go_on_ends_the_other_as_preempted_and_they_go_on_together(
+def test_a_worker_that_hangs_with_heartbeats_ends_the_other_as_preempted_and_both_resume(
     preset: str, hanging: int, one_shard: str, undisturbed: Callable[[str], Path], tmp_path: Path
 ) -> None:
     workers = [
@@ -109,13 +109,13 @@ def test_a_worker_that_hangs_while_its_heartbeats_go_on_ends_the_other_as_preemp
     finally:
         workers[hanging].kill()
         workers[hanging].communicate(timeout=60)
-    # that of step 12 is being written beside the call that hangs, and may or may not have been published
+    # the checkpoint of step 12 is written during the hanging call and may or may not have been published
     assert 8 <= (checkpoint.last_step(str(tmp_path)) or 0) <= 12
     finish(start_workers(2, preset, one_shard, tmp_path, *SETTINGS))
     assert_same(undisturbed(preset), tmp_path)
 
 
-def test_a_worker_whose_process_is_stopped_ends_the_other_as_preempted(one_shard: str, tmp_path: Path) -> None:
+def test_a_suspended_worker_ends_the_other_as_preempted(one_shard: str, tmp_path: Path) -> None:
     workers = start_workers(2, "mf", one_shard, tmp_path, *SETTINGS, "step_timeout_seconds=20")
     wait_for_step(workers[0], tmp_path, 12)
     workers[1].send_signal(signal.SIGSTOP)
@@ -123,7 +123,7 @@ def test_a_worker_whose_process_is_stopped_ends_the_other_as_preempted(one_shard
     try:
         _, log = workers[0].communicate(timeout=120)
         assert workers[0].returncode == 75, log
-        # a process that is stopped sends no heartbeats either: TensorFlow may find out before the step takes too long
+        # a suspended process sends no heartbeats, so TensorFlow may notice before the step times out
         assert "started again together" in log
         assert time.monotonic() - begin < 60
     finally:
@@ -133,11 +133,11 @@ def test_a_worker_whose_process_is_stopped_ends_the_other_as_preempted(one_shard
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_three_workers_share_one_shard_as_one_process_with_three_replicas(
+def test_three_workers_share_one_shard_like_one_process_with_three_replicas(
     preset: str, one_shard: str, tmp_path: Path
 ) -> None:
-    settings = ("epochs=2", "input.batch_size=66")  # the last given counts: 22 rows a worker
+    settings = ("epochs=2", "input.batch_size=66")  # the last setting applies: 22 rows per worker
     train_alone(preset, one_shard, tmp_path / "one", *settings, "devices=3")
     finish(start_workers(3, preset, one_shard, tmp_path / "three", *settings))
-    # a ring adds three numbers in another order than one device does
+    # a ring adds three numbers in a different order than one device
     assert_close(tmp_path / "one", tmp_path / "three")
