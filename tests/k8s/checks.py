@@ -1,4 +1,4 @@
-"""What an API server refuses and the published schemas let pass, and what this project promises of its manifests.
+"""Checks of manifests: rules of the API server that the published schemas lack, and promises of this project.
 
 Each check takes the objects of one rendering and yields a sentence for each thing that is wrong.
 """
@@ -31,7 +31,7 @@ _VOLUME_KINDS = {
 
 
 def quantity(text: object) -> Fraction:
-    """A Kubernetes quantity as a number; ValueError for `64Gib`."""
+    """Parses a Kubernetes quantity; raises ValueError for `64Gib`."""
     matched = _QUANTITY.fullmatch(str(text))
     if matched is None:
         raise ValueError(f"{text} is not a quantity")
@@ -39,7 +39,7 @@ def quantity(text: object) -> Fraction:
 
 
 def restart_policy(objects: list[Object]) -> Iterator[str]:
-    """A Job's pods end; and a failure policy only works where a failed pod is not restarted in place."""
+    """The pods of a Job end, and a failure policy requires that failed pods are not restarted in place."""
     for value in _workloads(objects):
         policy = pod_spec(value).get("restartPolicy", "Always")
         wanted = "Always" if value["kind"] == "Deployment" else "Never"
@@ -68,7 +68,7 @@ def quantities(objects: list[Object]) -> Iterator[str]:
 
 
 def mounts(objects: list[Object]) -> Iterator[str]:
-    """Every mount has its volume, every volume is mounted, and what a volume refers to is there."""
+    """Every mount has a volume, every volume is mounted, and references of volumes exist."""
     known = {(value["kind"], value["metadata"]["name"]) for value in objects}
     for value in _workloads(objects):
         volumes = {volume["name"]: volume for volume in pod_spec(value).get("volumes", [])}
@@ -108,7 +108,7 @@ def whole_gpus(objects: list[Object]) -> Iterator[str]:
 
 
 def restricted(objects: list[Object]) -> Iterator[str]:
-    """The Pod Security Standards' restricted profile, and a root file system that is read only."""
+    """The restricted profile of the Pod Security Standards, and a read-only root file system."""
     for value in _workloads(objects):
         spec = pod_spec(value)
         pod = spec.get("securityContext", {})
@@ -128,7 +128,7 @@ def restricted(objects: list[Object]) -> Iterator[str]:
 
 
 def no_secrets(objects: list[Object]) -> Iterator[str]:
-    """Credentials come by reference; nothing that looks like one stands in a manifest."""
+    """Credentials come by reference; no manifest contains anything that looks like one."""
     for value in objects:
         if value["kind"] == "Secret":
             yield f"{_name(value)}: a Secret is made by hand, not by a manifest"
@@ -145,7 +145,7 @@ def no_secrets(objects: list[Object]) -> Iterator[str]:
 
 
 def failure_policy(objects: list[Object]) -> Iterator[str]:
-    """What cannot get better is not tried again, and what may is, a few times."""
+    """Permanent failures are not retried, others are retried a few times."""
     for value in objects:
         if value["kind"] not in ("Job", "JobSet"):
             continue
@@ -172,7 +172,7 @@ def failure_policy(objects: list[Object]) -> Iterator[str]:
 
 
 def interruptions(objects: list[Object]) -> Iterator[str]:
-    """What comes from outside does not count as a failure of the Job; a JobSet counts every restart."""
+    """Disruptions do not count as failures of the Job; a JobSet counts every restart."""
     for value in objects:
         if value["kind"] != "Job":
             continue
@@ -185,7 +185,7 @@ def interruptions(objects: list[Object]) -> Iterator[str]:
 
 
 def workers_meet(objects: list[Object]) -> Iterator[str]:
-    """The workers of an Indexed Job are as many as they are told, and reach each other by name."""
+    """An Indexed Job has as many workers as its variables say, and they reach each other by name."""
     services = {value["metadata"]["name"]: value["spec"] for value in objects if value["kind"] == "Service"}
     for value in objects:
         if value["kind"] not in ("Job", "JobSet") or job_spec(value).get("completionMode") != "Indexed":
@@ -211,7 +211,7 @@ def workers_meet(objects: list[Object]) -> Iterator[str]:
 
 
 def shared_memory(objects: list[Object]) -> Iterator[str]:
-    """Jobs have 1 GiB of shared memory for each GPU, at least one, and it fits into the memory limit."""
+    """Jobs have 1 GiB of shared memory per GPU, at least 1, within the memory limit."""
     for value in objects:
         if value["kind"] not in ("Job", "JobSet"):
             continue
@@ -228,14 +228,14 @@ def shared_memory(objects: list[Object]) -> Iterator[str]:
 
 
 def queues(objects: list[Object]) -> Iterator[str]:
-    """Kueue suspends and resumes: a manifest that says `suspend: false` would fight it."""
+    """Kueue suspends and resumes Jobs; a manifest with `suspend: false` would work against it."""
     for value in objects:
         if value["kind"] in ("Job", "JobSet") and value["spec"].get("suspend") is False:
             yield f"{_name(value)}: says suspend: false"
 
 
 def names(objects: list[Object]) -> Iterator[str]:
-    """Names are DNS labels, with room for `-INDEX` behind those of Jobs; no two objects have the same."""
+    """Names are unique DNS labels, those of Jobs with room for `-INDEX`."""
     seen = set()
     for value in objects:
         name = value["metadata"]["name"]
@@ -248,7 +248,7 @@ def names(objects: list[Object]) -> Iterator[str]:
 
 
 def selectors(objects: list[Object]) -> Iterator[str]:
-    """A Deployment selects its own pods, and a Service that is not a Job's selects some Deployment's."""
+    """A Deployment selects its own pods, and a Service selects those of a Job or a Deployment."""
     labels = [value["spec"]["template"]["metadata"]["labels"] for value in objects if value["kind"] == "Deployment"]
     for value in objects:
         if value["kind"] == "Deployment":
@@ -262,7 +262,7 @@ def selectors(objects: list[Object]) -> Iterator[str]:
 
 
 def probes(objects: list[Object]) -> Iterator[str]:
-    """A model server is ready when its model is, and probes ask ports that exist."""
+    """A model server is ready when its model is loaded, and probes use existing ports."""
     for value in objects:
         if value["kind"] != "Deployment":
             continue

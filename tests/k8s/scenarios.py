@@ -1,4 +1,4 @@
-"""A fake cluster, and what it shows submit.py: pods, Jobs and logs."""
+"""A fake cluster for submit.py: pods, Jobs and logs."""
 
 import json
 import signal
@@ -23,16 +23,16 @@ LOG = [
 
 @dataclass(frozen=True)
 class Cluster:
-    """A fake cluster and the environment in which submit.py meets it."""
+    """A fake cluster and the environment of submit.py."""
 
     folder: Path
     environment: dict[str, str]
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        # -I -S: neither site-packages nor the environment, only Python itself and the clone
+        # -I -S: without site-packages and environment, only Python and the clone
         command = [sys.executable, "-I", "-S", str(ROOT / "k8s" / "submit.py"), *arguments]
         pipe = subprocess.PIPE
-        # tests may run where Ctrl-C is ignored, as behind `nohup … &`; with a handler here it is not in the child
+        # tests may run where Ctrl-C is ignored, as under `nohup … &`; a handler here restores it in the child
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True)
@@ -40,7 +40,7 @@ class Cluster:
             signal.signal(signal.SIGINT, before)
 
     def submit(self, *arguments: str) -> tuple[int, str, str]:
-        """Exit status, standard output and standard error of a call that ends by itself."""
+        """Runs submit.py; returns exit status, standard output and standard error."""
         process = self.start(*arguments)
         output, errors = process.communicate(timeout=60)
         return process.returncode, output, errors
@@ -50,7 +50,7 @@ class Cluster:
         return [line for line in path.read_text().splitlines() if line.startswith(verb)] if path.exists() else []
 
     def hold(self, change: Callable[[dict], object]) -> None:
-        """Changes what the cluster holds, by KIND/NAME, behind the back of submit.py."""
+        """Changes the objects of the cluster, by KIND/NAME, without submit.py."""
         path = self.folder / "cluster.json"
         cluster = json.loads(path.read_text())
         change(cluster["objects"])
@@ -61,13 +61,13 @@ class Cluster:
 
 
 def look(*pods: dict, **condition: str) -> dict:
-    """What there is at one moment: pods, and a condition of the Job such as Failed="BackoffLimitExceeded"."""
+    """A state of the cluster: pods, and a condition of the Job such as Failed="BackoffLimitExceeded"."""
     conditions = [{"type": type_, "status": "True", "reason": reason} for type_, reason in condition.items()]
     return {"status": {"conditions": conditions}, "pods": list(pods)}
 
 
 def pod(name: str, phase: str, *, index: int = 0, born: int = 0, container: str = "main", **state: Any) -> dict:
-    """A pod as the API server gives it, with its one container's state: running, or terminated={…}, waiting={…}."""
+    """A pod object with the state of its container: running, terminated={…} or waiting={…}."""
     status: dict[str, Any] = {"phase": phase, "conditions": state.pop("conditions", [])}
     if state:
         status["containerStatuses"] = [{"name": container, "image": "shop/trainer-gpu:v1", "state": state}]

@@ -1,4 +1,4 @@
-"""The Dockerfile and what it installs, as far as they can be judged without building it."""
+"""Checks of the Dockerfile and its requirements without building it."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ def pins(path: str) -> dict[str, str]:
     return dict(PIN.findall((ROOT / path).read_text()))
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_hadolint_finds_nothing() -> None:
     done = subprocess.run(
         [tool("hadolint"), str(K8S / "Dockerfile")], capture_output=True, text=True, check=False, timeout=60
     )
@@ -22,7 +22,7 @@ def test_hadolint_has_nothing_to_say() -> None:
 
 
 @pytest.mark.parametrize("image", ["preprocessing", "trainer"])
-def test_an_image_installs_a_part_of_what_is_tested(image: str) -> None:
+def test_an_image_installs_a_subset_of_the_tested_packages(image: str) -> None:
     installed = pins(f"k8s/requirements/{image}.txt")
     assert installed.items() <= pins("constraints.txt").items()
     assert {"tensorflow", "s3fs", "gcsfs"} <= installed.keys()
@@ -34,7 +34,7 @@ def test_the_image_for_gpus_adds_cuda_and_nothing_else() -> None:
     assert all(name.startswith("nvidia-") for name in added)
 
 
-def test_every_requirement_is_held_to_its_hashes() -> None:
+def test_every_requirement_has_hashes() -> None:
     for path in (K8S / "requirements").iterdir():
         blocks = re.split(r"\n(?=[A-Za-z0-9])", path.read_text().strip())
         assert all("--hash=sha256:" in block for block in blocks), path.name

@@ -1,4 +1,4 @@
-"""Every overlay renders, fits the published schemas of two Kubernetes releases, and passes the project's own checks."""
+"""Every overlay renders, matches the published schemas of two Kubernetes releases, and passes the project's checks."""
 
 import copy
 import subprocess
@@ -14,7 +14,7 @@ RELEASES = ["1.34", "1.37"]
 
 
 def validate(text: str, release: str, folder: Any) -> str:
-    """What kubernetes-validate says against manifests; a kind that it does not know counts, unless it is a JobSet."""
+    """Returns the complaints of kubernetes-validate, unknown kinds included, except JobSet."""
     path = folder / "manifests.yaml"
     path.write_text(text)
     command = [tool("kubernetes-validate"), "--strict", "-k", release, str(path)]
@@ -25,13 +25,13 @@ def validate(text: str, release: str, folder: Any) -> str:
 
 
 def child_job(job_set: Object) -> Object:
-    """The Job that the JobSet controller makes of its template."""
+    """Builds the Job that the JobSet controller creates from its template."""
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "child"}, "spec": job_spec(job_set)}
 
 
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_a_rendering_fits_the_schemas(folder: str, release: str, tmp_path: Any) -> None:
+def test_a_rendering_matches_the_schemas(folder: str, release: str, tmp_path: Any) -> None:
     objects = objects_of(render(folder))
     children = [child_job(value) for value in objects if value["kind"] == "JobSet"]
     assert validate(yaml.safe_dump_all([*objects, *children]), release, tmp_path) == ""
@@ -50,7 +50,7 @@ def test_the_schemas_refuse(text: str, tmp_path: Any) -> None:
 
 
 def unknown_fields(job_set: Object) -> list[str]:
-    """Fields that the JobSet API does not have: its models drop them."""
+    """Finds fields unknown to the JobSet API, whose models drop them."""
     models = pytest.importorskip("kubeflow_trainer_api.models", reason="kubeflow-trainer-api is not installed")
     known = models.JobsetV1alpha2JobSet.from_dict(copy.deepcopy(job_set)).to_dict()
 
@@ -107,12 +107,12 @@ def test_the_job_set_has_the_pods_of_the_indexed_job() -> None:
         ("eks", "eks.amazonaws.com/role-arn", "arn:aws:iam::"),
     ],
 )
-def test_a_cloud_knows_the_jobs_by_their_service_account(overlay: str, key: str, prefix: str) -> None:
+def test_the_service_account_has_the_identity_of_the_cloud(overlay: str, key: str, prefix: str) -> None:
     account = find(objects_of(render(f"overlays/{overlay}")), "ServiceAccount", "cartwheel")
     assert account["metadata"]["annotations"][key].startswith(prefix)
 
 
-def test_kueue_finds_its_label_on_every_step() -> None:
+def test_every_step_has_the_label_of_kueue() -> None:
     for value in objects_of(render("overlays/kueue")):
         if value["kind"] == "Job":
             assert value["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "cartwheel"
@@ -128,7 +128,7 @@ def at(*path: str | int) -> Callable[[Object], Any]:
 
 
 def broken(kind: str, name: str, path: str, value: Any) -> Callable[[list[Object]], None]:
-    """Sets what stands at a dotted path of an object."""
+    """Sets the value at a dotted path of an object."""
 
     def change(objects: list[Object]) -> None:
         *above, last = [int(step) if step.isdigit() else step.replace("~", ".") for step in path.split(".")]

@@ -1,4 +1,4 @@
-"""Where submit.py sends a step, by overlays and by where its results lie, and what it refuses to send."""
+"""Where submit.py runs a step, by overlays and by the URI of its results, and what it refuses."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from tests.k8s.scenarios import TRAIN, Cluster
         (["--overlay", "moon"], "invalid choice: 'moon'"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_asked(flags: list[str], message: str, cluster: Cluster) -> None:
+def test_wrong_flags_are_refused_before_any_call(flags: list[str], message: str, cluster: Cluster) -> None:
     status, _, errors = cluster.submit(*TRAIN, *flags)
     assert (status, message in errors, cluster.calls("")) == (2, True, [])
 
@@ -33,7 +33,7 @@ def test_what_cannot_work_is_refused_before_anything_is_asked(flags: list[str], 
         ("hdfs://shop/run", ["spot"], ["gke-spot"], ["iam.gke.io", "role-arn", "/data"]),
     ],
 )
-def test_an_overlay_that_is_no_place_comes_to_that_of_the_results(
+def test_other_overlays_are_added_to_the_cloud_of_the_results(
     workdir: str, overlays: list[str], is_there: list[str], is_not: list[str], cluster: Cluster
 ) -> None:
     flags = [flag for name in overlays for flag in ("--overlay", name)]

@@ -1,4 +1,4 @@
-"""submit.py against a kubectl that plays recorded sequences: what it says and with which status it ends."""
+"""submit.py with a kubectl that replays recorded sequences: its output and exit status."""
 
 import json
 import re
@@ -219,14 +219,14 @@ def test_a_running_step_is_not_changed_and_the_difference_is_shown(cluster: Clus
     assert "+train: --set=epochs=3" in errors
     assert '-       "nvidia.com/gpu": 1' in errors
     assert '+       "nvidia.com/gpu": 2' in errors
-    assert "run-" not in errors  # the digest in the ConfigMap's name is no difference of its own
+    assert "run-" not in errors  # the digest in the name of the ConfigMap is not a difference
     assert errors.splitlines()[-1] == (
         "train is running with other settings; cancel it first: `python k8s/submit.py cancel train`"
     )
     assert len(cluster.calls("apply")) == 1
 
 
-def test_a_run_that_failed_gives_way_to_the_same_and_one_that_is_done_to_another(cluster: Cluster) -> None:
+def test_a_failed_run_is_replaced_by_the_same_and_a_finished_one_by_another(cluster: Cluster) -> None:
     cluster.play(looks={"train": [look(stopped("train-a", 1), Failed="PodFailurePolicy")]})
     cluster.submit(*TRAIN, "--detach")
     status, _, errors = cluster.submit(*TRAIN, "--detach")
@@ -249,7 +249,7 @@ def done(step: str) -> dict:
     return look(stopped(f"{step}-a", 0, "Completed"), Complete="CompletionsReached")
 
 
-def test_a_pipeline_does_one_step_after_the_other(cluster: Cluster) -> None:
+def test_a_pipeline_runs_its_steps_in_sequence(cluster: Cluster) -> None:
     evaluated = stopped("evaluate-export-a", 0, "Completed")
     evaluated["status"]["initContainerStatuses"] = [{"name": "evaluate", "state": {"terminated": {"exitCode": 0}}}]
     cluster.play(

@@ -1,4 +1,4 @@
-"""What submit.py renders: like the overlays, it passes every check; its flags arrive where they should."""
+"""Manifests of submit.py pass every check, and its flags arrive in the right fields."""
 
 import io
 import itertools
@@ -45,14 +45,12 @@ def test_a_submitted_step_passes_the_checks(step: Step, placement: Placement, mo
 
 
 @pytest.mark.parametrize(("overlay", "kind"), [("multi-node", "Job"), ("jobset", "JobSet")])
-def test_gpus_and_machines_are_said_once_and_what_follows_from_them_follows(
-    overlay: str, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resources_follow_from_gpus_and_machines(overlay: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     objects = rendered(TRAIN, place(overlay, gpus=4, nodes=3), monkeypatch)
     train = find(objects, kind, "train")
     (main,) = pod_spec(train)["containers"]
     assert job_spec(train)["completions"] == 3
-    # 8 GiB and 2 cores for each GPU
+    # 8 GiB and 2 cores per GPU
     assert main["resources"] == {
         "limits": {"memory": "32Gi", "nvidia.com/gpu": 4},
         "requests": {"cpu": "8", "memory": "32Gi"},
@@ -75,14 +73,14 @@ def test_images_come_from_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
             assert container["resources"]["requests"] == {"cpu": "16", "memory": "64Gi"}
 
 
-def test_training_without_gpus_asks_for_no_machine_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_without_gpus_requests_no_gpu_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = pod_spec(find(rendered(TRAIN, place("gke", gpus=0), monkeypatch), "Job", "train"))
     assert "nodeSelector" not in spec
     assert spec["containers"][0]["image"] == "cartwheel/trainer:latest"
 
 
-def test_a_presets_batch_is_raised_to_what_its_gpus_can_share() -> None:
-    # mf has batches of 512: 6 replicas share 86 * 6 = 516
+def test_the_batch_of_a_preset_is_rounded_up_for_its_gpus() -> None:
+    # mf has a batch size of 512; 6 replicas share 86 * 6 = 516
     config, settings = training_settings("mf", ["epochs=2"], place(gpus=3, nodes=2))
     assert (config.input.batch_size, config.epochs, settings) == (516, 2, ["epochs=2", "input.batch_size=516"])
     assert training_settings("mf", [], place(gpus=8))[1] == []
@@ -90,7 +88,7 @@ def test_a_presets_batch_is_raised_to_what_its_gpus_can_share() -> None:
         training_settings("mf", ["input.batch_size=10"], place(gpus=4))
 
 
-def test_on_machines_that_may_be_taken_away_a_run_saves_within_an_epoch() -> None:
+def test_a_run_on_spot_machines_saves_within_an_epoch() -> None:
     assert training_settings("mf", [], place("spot"))[1] == ["checkpoint_every_steps=1000"]
     assert training_settings("mf", ["checkpoint_every_steps=5"], place("spot"))[1] == ["checkpoint_every_steps=5"]
 
@@ -100,7 +98,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_on_a_terminal_the_line_that_changes_stays_below_those_that_stay() -> None:
+def test_the_status_line_of_a_terminal_stays_below_permanent_lines() -> None:
     terminal = Terminal()
     screen = Screen(terminal)
     screen.status("train runs", "0:01")
@@ -111,7 +109,7 @@ def test_on_a_terminal_the_line_that_changes_stays_below_those_that_stay() -> No
     assert terminal.getvalue() == (f"{clear}train runs, 0:01{clear}epoch 1: loss 5\n{clear}train runs, 0:02{clear}")
 
 
-def test_elsewhere_a_state_is_told_when_it_changes() -> None:
+def test_without_a_terminal_a_status_is_written_when_it_changes() -> None:
     file = io.StringIO()
     screen = Screen(file)
     for clock, text in enumerate(["train waits", "train waits", "train runs"]):
