@@ -56,7 +56,7 @@ def test_a_run_goes_on_while_the_disk_is_full_and_ends_as_if_it_never_had_been(d
         kept = set(os.listdir(RunLayout(str(disk / "run")).checkpoints))
         ballast = fill(disk)
         told = wait_for(process, "could not be written: ")
-        assert "No space left on device. It takes 2.4 MiB, of which 0.0 MiB are free. Earlier ones stay" in told
+        assert "No space left on device. It needs 2.4 MiB, with 0.0 MiB free. Earlier checkpoints are kept" in told
         wait_for(process, "epoch ")  # training goes on
         assert kept & set(os.listdir(RunLayout(str(disk / "run")).checkpoints))
         ballast.unlink()

@@ -92,7 +92,7 @@ def test_a_run_goes_on_with_another_number_of_replicas_and_says_so(
         run(make_config(preset, "steps_per_execution=1"), dataset, tmp_path / "stopped", stop_after=3)
     with caplog.at_level(logging.INFO):
         second = run(make_config(preset, "devices=4", "steps_per_execution=5"), dataset, tmp_path / "stopped")
-    assert "going on with devices: null, now 4" in caplog.text
+    assert "resuming with devices: null, now 4" in caplog.text
     assert second["best_validation"] == pytest.approx(first["best_validation"], abs=1e-4)
     whole, stopped = (checkpoint.read_weights(str(tmp_path / name)) for name in ("whole", "stopped"))
     for name, table in whole.tables.items():

@@ -74,5 +74,5 @@ def test_a_run_on_another_dataset_is_refused(workdir: str, tmp_path: Path) -> No
 
 
 def test_a_folder_without_a_run_is_refused(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds no run \(no run.json\)"):
+    with pytest.raises(ValueError, match=r"has no run \(no run.json\)"):
         read_record(str(tmp_path))

@@ -1,16 +1,16 @@
-"""Checkpoints: what they hold, keep the last and the best, resume; `checkpoint_writer` writes them.
+"""Checkpoints: layout, restoring, choosing the last or the best; `checkpoint_writer` writes them.
 
     checkpoints/
       step-000001200/
         visitor.values-00000-of-00002.npy        row r of the table is row r // 2 of the file r % 2
-        visitor.accumulator-00000-of-00002.npy   and so is each array that the optimizer keeps beside it
-        dense.npz                                dense weights and their optimizer's variables
+        visitor.accumulator-00000-of-00002.npy   likewise for each optimizer slot of the table
+        dense.npz                                dense weights and the variables of their optimizer
         state.json                               position, shapes, SHA-256 of every file; written last
-      validations.json                           what the checkpoints reached on the validation split
+      validations.json                           validation metrics by step
 
-Each owner of rows writes and reads its own; a checkpoint written by R replicas is read by any number. A local directory
-appears under its name only when it is complete; one in an object store, where the files are uploaded from a local copy,
-counts only once its state.json stands.
+Each replica writes and reads the rows that it owns; a checkpoint of R replicas can be restored by any number. A local
+directory is renamed into place when it is complete; in an object store, a checkpoint is complete once it has its
+state.json.
 
 Shapes: D columns of a table.
 """
@@ -39,62 +39,63 @@ STATE, DENSE, _VALIDATIONS = "state.json", "dense.npz", "validations.json"
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointMetadata:
-    """What a checkpoint holds.
-
-    step       steps done
-    replicas   that wrote it: files an array
-    arrays     [rows, D] of each array, by name: `visitor.values`
-    files      SHA-256 by name
-    """
+    """Contents of a checkpoint."""
 
     step: int
+    """Steps done."""
     epoch: int
+    """Epochs done."""
     step_in_epoch: int
+    """Steps done of the next epoch."""
     replicas: int
+    """Replicas that wrote it, which is the number of files per array."""
     arrays: dict[str, tuple[int, int]]
+    """Shape [rows, D] of each array, by name such as `visitor.values`."""
     files: dict[str, str]
+    """SHA-256 of each file, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validations:
-    """What the checkpoints reached on the validation split, by step."""
+    """Validation metrics of a run."""
 
     metric: str
+    """Name of the metric."""
     is_higher_better: bool
+    """Direction of the metric."""
     values: dict[int, float]
+    """Metric by step."""
 
     def since_best(self, step: int) -> int:
-        """Measures up to `step` that came after the best of them: what patience counts, wherever a run is resumed."""
+        """Counts the validations after the best one up to `step`, for early stopping."""
         sign = -1 if self.is_higher_better else 1
         upto = [sign * value for other, value in sorted(self.values.items()) if other <= step]
         return len(upto) - 1 - upto.index(min(upto)) if upto else 0
 
 
 class Table(Protocol):
-    """An array [rows, D] float32, of which pieces are asked for: a NumPy array is one, and so is a `StoredTable`."""
+    """An array [rows, D] float32 that is read in slices, such as a NumPy array or a `StoredTable`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Rows and columns."""
 
     def __getitem__(self, rows: slice, /) -> np.ndarray:
-        """[n, D]: the rows of a slice without a step."""
+        """Returns [n, D], the rows of a slice without a step."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained model's weights.
-
-    tables   [rows, D] each, rows in natural order
-    dense    in the model's own order
-    """
+    """Weights of a trained model."""
 
     tables: Mapping[str, Table]
+    """Embedding tables [rows, D], rows in natural order."""
     dense: Sequence[np.ndarray]
+    """Dense weights, in the model's order."""
 
 
 class StoredTable:
-    """An array of a checkpoint, read piece by piece: a table is never in memory beside what is made of it."""
+    """An array of a checkpoint, read in slices, so that a table need not fit into memory twice."""
 
     def __init__(self, folder: str, state: "CheckpointMetadata", name: str) -> None:
         self._dim = state.arrays[name][1]
@@ -109,7 +110,7 @@ class StoredTable:
         return self._rows, self._dim
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """[n, D] float32: rows start … stop - 1 in natural order."""
+        """Reads [n, D] float32, the rows start … stop - 1 in natural order."""
         start, stop, _ = rows.indices(self._rows)
         count = len(self._files)
         found = np.empty((max(stop - start, 0), self._dim), np.float32)
@@ -120,11 +121,11 @@ class StoredTable:
         return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """The whole array, for those who do without saving memory."""
+        """Reads the whole array into memory."""
         return np.asarray(self[:], dtype)
 
     def shard(self, replica: int, first: int, last: int) -> np.ndarray:
-        """[last - first, D] float32: what one of the replicas that wrote it has at the places first … last - 1."""
+        """Reads [last - first, D] float32, the rows at the positions first … last - 1 of one replica's shard."""
         path = join(self._folder, self._files[replica])
         with storage.local_copy(path, self._checksums[replica]) as local, open(local, "rb") as file:
             _skip_header(file)
@@ -134,14 +135,17 @@ class StoredTable:
 
 @dataclass(frozen=True)
 class TrainState:
-    """What is saved: tables, dense weights, and the variables of the dense weights' optimizer."""
+    """Everything that a checkpoint saves."""
 
     tables: Mapping[str, ShardedTable]
+    """Embedding tables with their optimizer slots."""
     dense: Sequence[keras.Variable]
+    """Dense weights."""
     optimizer: Sequence[keras.Variable]
+    """Variables of the optimizer of the dense weights."""
 
     def arrays(self) -> dict[str, RowShards]:
-        """Every row-sharded array by its name in a checkpoint."""
+        """Returns every row-sharded array by its name in a checkpoint."""
         arrays = {}
         for name, table in self.tables.items():
             arrays[f"{name}.values"] = table.values
@@ -150,19 +154,19 @@ class TrainState:
 
 
 def restore(workdir: str, parts: TrainState, step: int) -> CheckpointMetadata:
-    """Fills tables and dense weights with the checkpoint of `step`, and tells what it holds.
+    """Restores tables and dense weights from the checkpoint of `step`, and returns its metadata.
 
-    Each process reads the rows that it owns: its own files, where as many replicas wrote the checkpoint.
+    Each process reads only the rows that it owns.
 
     Raises:
-      ValueError: its arrays have other names or shapes than `parts`.
+      ValueError: names or shapes of its arrays differ from those of `parts`.
     """
     folder = RunLayout(workdir).checkpoint(step)
     state = _read_state(folder)
     arrays = parts.arrays()
     expected = {name: (shards.rows, shards.dim) for name, shards in arrays.items()}
     if state.arrays != expected:
-        raise ValueError(f"{folder} holds {state.arrays}, this model has {expected}; train into another --workdir")
+        raise ValueError(f"{folder} has arrays {state.arrays}, this model has {expected}; train into another --workdir")
     for name, shards in arrays.items():
         _restore_array(shards, StoredTable(folder, state, name), is_alike=state.replicas == shards.replicas)
     saved = _read_dense(folder)
@@ -173,7 +177,7 @@ def restore(workdir: str, parts: TrainState, step: int) -> CheckpointMetadata:
 
 
 def _restore_array(shards: RowShards, stored: StoredTable, *, is_alike: bool) -> None:
-    """Fills an array; `is_alike`: its shards are those that were stored."""
+    """Fills an array; `is_alike`: the checkpoint has the same shards."""
     if not is_alike:
         for start in range(0, shards.rows, CHUNK_ROWS):
             shards.assign(start, stored[start : start + CHUNK_ROWS])
@@ -184,16 +188,17 @@ def _restore_array(shards: RowShards, stored: StoredTable, *, is_alike: bool) ->
 
 
 def last_step(workdir: str, replicas: Replicas | None = None) -> int | None:
-    """The step of the last checkpoint that is whole, None if there is none; torn ones are skipped with a warning.
+    """Finds the step of the last intact checkpoint; None if there is none. Damaged ones are skipped with a warning.
 
     Args:
-      replicas: whose workers ask together: each verifies a part of the files, and all get the same answer.
+      workdir: directory of the run.
+      replicas: of workers that call this together: each verifies a part of the files, and all get the same result.
     """
     return _first_whole(workdir, list(reversed(_list_steps(workdir))), replicas)
 
 
 def _first_whole(workdir: str, steps: Sequence[int], replicas: Replicas | None) -> int | None:
-    """The first of `steps` whose checkpoint is whole; the chief's list counts, for the workers' may differ."""
+    """Finds the first of `steps` with an intact checkpoint, in the chief's list: those of workers may differ."""
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     count = int(_of_chief(np.array(len(steps)), replicas))
     own = np.zeros(count, np.int64)
@@ -204,31 +209,31 @@ def _first_whole(workdir: str, steps: Sequence[int], replicas: Replicas | None) 
         is_bad = problem is not None
         if not (is_bad if replicas is None else replicas.any_worker(is_bad)):
             return int(step)
-        log.warning("checkpoint %s is skipped: %s", folder, problem or "another worker found it damaged")
+        log.warning("skipping checkpoint %s: %s", folder, problem or "another worker found it damaged")
     return None
 
 
 def _of_chief(value: np.ndarray, replicas: Replicas | None) -> np.ndarray:
-    """The chief's array, of the same shape on every worker."""
+    """Broadcasts the chief's array, which has the same shape on every worker."""
     if replicas is None:
         return value
     return replicas.sum_over_workers(value if replicas.is_chief else np.zeros_like(value))
 
 
 def table_shapes(workdir: str) -> dict[str, tuple[int, int]]:
-    """[rows, D] of each table, as the latest checkpoint has them; empty without one."""
+    """Returns the shape [rows, D] of each table in the latest checkpoint; empty without one."""
     steps = _list_steps(workdir, has_state=True)
     arrays = _read_state(RunLayout(workdir).checkpoint(steps[-1])).arrays if steps else {}
     return {name.removesuffix(".values"): shape for name, shape in arrays.items() if name.endswith(".values")}
 
 
 def best_step(workdir: str) -> int | None:
-    """The step that did best on the validation split, of those kept; the first of equals; None if none was measured."""
+    """Returns the kept step with the best validation metric, the first of equals; None without validations."""
     return next(iter(_best_first(workdir)), None)
 
 
 def _best_first(workdir: str) -> list[int]:
-    """The kept steps that were measured, the best first and of equals the earlier."""
+    """Lists the kept steps with a validation metric, best first, the earlier of equals first."""
     validations = read_validations(workdir)
     kept = set(_list_steps(workdir, has_state=True))
     sign = -1 if validations.is_higher_better else 1
@@ -237,7 +242,7 @@ def _best_first(workdir: str) -> list[int]:
 
 
 def read_validations(workdir: str) -> Validations:
-    """What each measured step reached; empty before the first measure."""
+    """Reads the validation metrics; empty before the first validation."""
     try:
         content = json.loads(storage.read_bytes(join(RunLayout(workdir).checkpoints, _VALIDATIONS)))
     except FileNotFoundError:
@@ -246,7 +251,7 @@ def read_validations(workdir: str) -> Validations:
 
 
 def record_validation(workdir: str, step: int, value: float, *, metric: str, is_higher_better: bool) -> None:
-    """Keeps what `step` reached; later steps, measured by a run that was killed, are dropped."""
+    """Records the validation metric of `step`; those of later steps, left by a killed run, are dropped."""
     earlier = {other: old for other, old in read_validations(workdir).values.items() if other < step}
     validations = Validations(metric=metric, is_higher_better=is_higher_better, values=earlier | {step: value})
     content = json.dumps(asdict(validations), indent=2) + "\n"
@@ -254,7 +259,7 @@ def record_validation(workdir: str, step: int, value: float, *, metric: str, is_
 
 
 def keep_best_and_last(workdir: str) -> None:
-    """Removes all checkpoints but the best and the last two: should the last be damaged, the one before is there."""
+    """Removes all checkpoints but the best and the last two; two, in case the last is damaged."""
     best = best_step(workdir)
     kept = {*_list_steps(workdir, has_state=True)[-2:], *([] if best is None else [best])}
     names = {os.path.basename(RunLayout(workdir).checkpoint(step)) for step in kept} | {_VALIDATIONS}
@@ -264,21 +269,22 @@ def keep_best_and_last(workdir: str) -> None:
 
 
 def read_weights(workdir: str, which: Literal["best", "last"] = "best") -> Weights:
-    """The weights of a run's checkpoint, see `choose_step`; tables are read as they are sliced."""
+    """Opens the weights of a run's checkpoint, see `choose_step`; tables are read as they are sliced."""
     return read_weights_of_step(workdir, choose_step(workdir, which))
 
 
 def weights_checksum(workdir: str, step: int) -> str:
-    """SHA-256 that stands for a checkpoint's weights: of the state that holds the checksum of every file."""
+    """Returns the SHA-256 that identifies a checkpoint: that of state.json, which lists all checksums."""
     return storage.sha256(join(RunLayout(workdir).checkpoint(step), STATE))
 
 
 def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas: Replicas | None = None) -> int:
-    """The step of a run's checkpoint to work with: whole, for a damaged one is skipped with a warning.
+    """Chooses an intact checkpoint of a run; damaged ones are skipped with a warning.
 
     Args:
-      which: the best on the validation split, or the last; a run that was never measured has its last as its best.
-      replicas: whose workers ask together, and get the same answer.
+      workdir: directory of the run.
+      which: the best by validation, or the last; without validations, the last is the best.
+      replicas: of workers that call this together and get the same result.
 
     Raises:
       ValueError: there is no checkpoint.
@@ -287,12 +293,12 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
     others = [step for step in reversed(_list_steps(workdir)) if step not in best]
     step = _first_whole(workdir, best + others, replicas)
     if step is None:
-        raise ValueError(f"{workdir} holds no checkpoint that is whole; train the run first")
+        raise ValueError(f"{workdir} has no intact checkpoint; train the run first")
     return step
 
 
 def read_weights_of_step(workdir: str, step: int) -> Weights:
-    """The weights of a checkpoint that is whole; tables are read as they are sliced."""
+    """Opens the weights of an intact checkpoint; tables are read as they are sliced."""
     state = read_state(workdir, step)
     kinds = {name: name.rpartition(".") for name in state.arrays}
     tables = {table: read_array(workdir, state, name) for name, (table, _, kind) in kinds.items() if kind == "values"}
@@ -300,35 +306,35 @@ def read_weights_of_step(workdir: str, step: int) -> Weights:
 
 
 def read_state(workdir: str, step: int) -> CheckpointMetadata:
-    """What the checkpoint of `step`, which is whole, holds."""
+    """Reads the metadata of the checkpoint of `step`."""
     return _read_state(RunLayout(workdir).checkpoint(step))
 
 
 def read_array(workdir: str, state: CheckpointMetadata, name: str) -> StoredTable:
-    """An array [rows, D] of a checkpoint, rows in natural order, read as it is sliced."""
+    """Opens an array [rows, D] of a checkpoint, rows in natural order; it is read as it is sliced."""
     return StoredTable(RunLayout(workdir).checkpoint(state.step), state, name)
 
 
 def read_dense_weights(workdir: str, step: int) -> list[np.ndarray]:
-    """The dense weights of a checkpoint, in the model's own order."""
+    """Reads the dense weights of a checkpoint, in the model's order."""
     saved = _read_dense(RunLayout(workdir).checkpoint(step))
     return [saved[f"weight_{number}"] for number in range(sum("weight" in key for key in saved))]
 
 
 def _list_steps(workdir: str, *, has_state: bool = False) -> list[int]:
-    """Steps of the checkpoints, ascending; `has_state`: only of those that have their state, which is written last."""
+    """Lists the steps of checkpoints, ascending; `has_state`: only those with state.json, which is written last."""
     names = [name.split("/") for name in storage.list_files(RunLayout(workdir).checkpoints)]
     found = {checkpoint_step(name[0]) for name in names if not has_state or name[1:] == [STATE]}
     return sorted(step for step in found if step is not None)
 
 
 def _find_problem(folder: str, worker: int, workers: int) -> str | None:
-    """Why a checkpoint cannot be used, None if it can, for all that one of several workers looks at of it."""
+    """Returns why a checkpoint cannot be used, judged by this worker's part of the files; None if it can."""
     try:
         files = sorted(_read_state(folder).files.items())
         for name, expected in files[worker::workers]:
             if not storage.is_intact(join(folder, name), expected):
-                return f"{name} differs from what was written"
+                return f"the checksum of {name} is wrong"
     except FileNotFoundError as error:
         return f"{os.path.basename(error.filename or str(error))} is missing"
     except (KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: metrics.jsonl, history.jsonl, TensorBoard scalars, a progress bar or log lines."""
+"""Writes metrics.jsonl, history.jsonl, TensorBoard scalars and the progress bar of a run."""
 
 import json
 import logging
@@ -21,20 +21,23 @@ log = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Metrics of a run; only the chief writes, the other workers' logs stay silent."""
+    """The metrics and history of a run; only the chief writes."""
 
     def __init__(self, workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> None:
-        """A log that goes on at `first_step`: what a killed run wrote beyond it is dropped, for it is done again.
+        """Opens the log at `first_step`; metrics of later steps, left by a killed run, are dropped.
 
         Args:
+          workdir: directory of the run.
+          is_chief: whether this process writes.
           total_rows: rows of the whole run, over all epochs.
           first_row: rows seen before `first_step`.
+          first_step: step from which the run starts or resumes.
         """
         layout = RunLayout(workdir)
         self._is_chief, self._tensorboard = is_chief, layout.tensorboard
         self._metrics = _Lines(layout.metrics, _lines_until(layout.metrics, first_step) if is_chief else [])
         self._history = _Lines(layout.history, _read_lines(layout.history) if is_chief else [])
-        # TensorBoard's files grow line by line, which no object store allows: they are written here and copied there
+        # object stores cannot append to TensorBoard's files, so they are written locally and copied
         is_local = storage.is_local(workdir)
         self._events = self._tensorboard if is_local else storage.make_scratch("cartwheel-tensorboard")
         self._writer = tf.summary.create_file_writer(self._events) if is_chief else None
@@ -45,16 +48,19 @@ class RunLog:
         self.log_event("resumed" if first_step else "started", cpus=os.cpu_count(), gpus=gpus)
 
     def log_event(self, event: str, **details: int | str | None) -> None:
-        """Adds a line to the history: unlike the metrics it keeps what was done twice."""
+        """Adds an event to the history; unlike the metrics, the history keeps repeated work."""
         if not self._is_chief:
             return
         self._history.add({"time": round(time.time(), 3), "event": event, "step": self._step, **details})
-        for lines in (self._history, self._metrics):  # a run that is killed has told what led to its last checkpoint
-            with _going_on_without(lines.path):
+        for lines in (
+            self._history,
+            self._metrics,
+        ):  # written at once, so that a killed run has logged everything up to its last checkpoint
+            with _warn_on_error(lines.path):
                 lines.write()
 
     def steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
-        """Tells of the steps before `step`, which trained on `rows` rows with a mean loss."""
+        """Logs the steps up to `step`, which trained on `rows` rows, with their mean loss."""
         now = time.monotonic()
         rate = rows / max(now - self._since, 1e-9)
         self._since, self._step = now, step
@@ -63,12 +69,12 @@ class RunLog:
         self._write({"step": step, "epoch": epoch, "loss": loss, "examples_per_second": round(rate, 1)})
 
     def validation(self, *, step: int, epoch: int, metric: str, value: float) -> None:
-        """Tells what the model before `step` reached on the validation split."""
+        """Logs the validation metric of the model at `step`."""
         self._write({"step": step, "epoch": epoch, f"validation_{metric}": value})
         self._since = time.monotonic()
 
     def epoch(self, epoch: int, text: str) -> None:
-        """One line of the log, above the progress bar."""
+        """Logs the end of an epoch, above the progress bar."""
         self._flush()
         if self._is_chief and self._bar.disable:
             log.info("epoch %d: %s", epoch, text)
@@ -77,11 +83,11 @@ class RunLog:
         self._since = time.monotonic()
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Writes everything and closes the files."""
         self._flush()
         self._bar.close()
         if self._writer is not None:
-            with _going_on_without(self._tensorboard):
+            with _warn_on_error(self._tensorboard):
                 self._writer.close()
         if self._events != self._tensorboard:
             shutil.rmtree(self._events, ignore_errors=True)
@@ -90,7 +96,7 @@ class RunLog:
         if self._writer is None:
             return
         self._metrics.add({**line, "time": round(time.time(), 3)})
-        with _going_on_without(self._tensorboard), self._writer.as_default(step=line["step"]):
+        with _warn_on_error(self._tensorboard), self._writer.as_default(step=line["step"]):
             for name, value in line.items():
                 if name not in ("step", "epoch"):
                     tf.summary.scalar(name, value)
@@ -98,41 +104,41 @@ class RunLog:
     def _flush(self) -> None:
         if self._writer is None:
             return
-        with _going_on_without(self._metrics.path):
+        with _warn_on_error(self._metrics.path):
             self._metrics.write()
-        with _going_on_without(self._tensorboard):
+        with _warn_on_error(self._tensorboard):
             self._writer.flush()
             if self._events != self._tensorboard:
                 storage.upload_all(self._events, storage.list_files(self._events), self._tensorboard)
 
 
 class _Lines:
-    """A file of JSON lines; object stores cannot append, so it is written whole, and seldom."""
+    """A file of JSON lines; object stores cannot append, so it is rewritten as a whole, and rarely."""
 
     def __init__(self, path: str, lines: list[str]) -> None:
         self.path, self._lines = path, lines
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Adds a line, which the next `write` writes."""
+        """Adds a line for the next `write`."""
         self._lines.append(json.dumps(line))
 
     def write(self) -> None:
-        """Writes all lines; OSError where they cannot be, which loses none of them."""
+        """Writes all lines; on OSError, none of them is lost."""
         storage.write_bytes(self.path, "".join(f"{line}\n" for line in self._lines).encode())
 
 
 @contextmanager
-def _going_on_without(path: str) -> Iterator[None]:
-    """Tells of what cannot be written, as on a full disk, instead of ending the run."""
+def _warn_on_error(path: str) -> Iterator[None]:
+    """Logs a warning instead of ending the run if a file cannot be written, as on a full disk."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        log.warning("%s could not be written (%s); the run goes on without", path, error)
+        log.warning("%s could not be written (%s); training continues without it", path, error)
 
 
 @contextmanager
 def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> Iterator[RunLog]:
-    """A `RunLog` that is closed however the run ends, and keeps how."""
+    """Opens a `RunLog`, logs how the run ends, and closes it."""
     run_log = RunLog(workdir, is_chief=is_chief, total_rows=total_rows, first_row=first_row, first_step=first_step)
     try:
         yield run_log
@@ -149,12 +155,12 @@ def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, f
 
 
 def _lines_until(path: str, first_step: int) -> list[str]:
-    """The lines of steps that stand, in order."""
+    """Reads the lines up to a step, in order."""
     return [line for line in _read_lines(path) if json.loads(line)["step"] <= first_step]
 
 
 def _read_lines(path: str) -> list[str]:
-    """A file's lines, none where there is no file."""
+    """Reads the lines of a file; none if there is no file."""
     try:
         return storage.read_bytes(path).decode().splitlines()
     except FileNotFoundError:

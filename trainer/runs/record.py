@@ -1,4 +1,4 @@
-"""run.json: what a run can be remade from, and what tells whether a run may go on."""
+"""run.json: everything needed to reproduce a run and to decide whether it can be resumed."""
 
 import json
 import logging
@@ -25,38 +25,37 @@ _MAY_CHANGE = (
     "step_timeout_seconds",
     "max_loss_growth",
 )
-"""Knobs that change how a run proceeds, not where it ends: a resumed run may have others."""
+"""Settings that change how a run proceeds but not its result; a resumed run may change them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """One run.
-
-    data                where the dataset lay, as given
-    dataset_checksum    SHA-256 of its manifest
-    training_rows       rows of an epoch
-    events              of these, by kind
-    mean_event_weight   of these, where the loss has event weights to predict: what a constant would predict
-    commit              of the program; None where it does not run from a git checkout
-    versions            of Python and the packages that decide the numbers
-    dataset_facts       what a dataset of another checksum may differ in
-    warm_start          the run that this one began with, and what of it was carried over; None: it began with nothing
-    """
+    """The record of a run."""
 
     config: RunConfig
+    """All settings."""
     data: str
+    """Path of the dataset, as given."""
     dataset_checksum: str
+    """Checksum of the dataset."""
     training_rows: int
+    """Rows per epoch."""
     events: dict[str, int]
+    """Training rows by event kind."""
     mean_event_weight: float
+    """Mean weight of the training rows, which a constant prediction would use."""
     commit: str | None
+    """Commit of the program; None outside a git checkout."""
     versions: dict[str, str]
+    """Versions of Python and of the packages that affect the numbers."""
     dataset_facts: dict[str, str] = field(default_factory=dict)
+    """Facts of the dataset, shown if another dataset is given on resume."""
     warm_start: dict[str, Any] | None = None
+    """The run that this one was initialised from, and what was carried over; None: random initialisation."""
 
 
 def read_record(workdir: str) -> RunRecord:
-    """The record of the run at `workdir`.
+    """Reads the record of the run at `workdir`.
 
     Raises:
       ValueError: there is no run, or its record is damaged.
@@ -66,7 +65,7 @@ def read_record(workdir: str) -> RunRecord:
         values = json.loads(storage.read_bytes(path))
         return RunRecord(**{**values, "config": from_json(RunConfig, values["config"])})
     except FileNotFoundError:
-        raise ValueError(f"{workdir} holds no run (no run.json); make one with `python -m trainer train`") from None
+        raise ValueError(f"{workdir} has no run (no run.json); start one with `cartwheel train`") from None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged or of another version ({error}); train into another --workdir") from error
 
@@ -78,15 +77,15 @@ def write_record(record: RunRecord, workdir: str) -> None:
 
 
 def has_run(workdir: str) -> bool:
-    """True where a run was begun."""
+    """Returns True if a run was started."""
     return storage.exists(RunLayout(workdir).run)
 
 
 def check_same_run(record: RunRecord, config: RunConfig, dataset: Dataset, warm_start: str | None = None) -> None:
-    """Refuses to go on with a run under another config or on another dataset, or begun with another run.
+    """Checks that a run is resumed with the same settings, dataset and warm start.
 
     Raises:
-      ValueError: names each difference.
+      ValueError: lists the differences.
     """
     changed = differences(record.config, config)
     harmless = [line for line in changed if line.split(":")[0] in _MAY_CHANGE]
@@ -99,16 +98,16 @@ def check_same_run(record: RunRecord, config: RunConfig, dataset: Dataset, warm_
         found.append(f"warm start: {(record.warm_start or {}).get('run')}, now {warm_start}")
     if found:
         raise ValueError(
-            f"the workdir holds a run that differs from this one ({'; '.join(found)}); "
-            "give another --workdir, and --warm-start with this one to carry its vectors over, or the settings and "
-            "dataset it began with"
+            f"the run in this workdir differs from the requested one ({'; '.join(found)}); "
+            "give another --workdir, with --warm-start to start from this run's vectors, or the original settings and "
+            "dataset"
         )
     if harmless:
-        log.info("going on with %s", "; ".join(harmless))
+        log.info("resuming with %s", "; ".join(harmless))
 
 
 def current_commit() -> str | None:
-    """The commit of the checkout that this program runs from, with `-dirty` where it was changed; else None."""
+    """Returns the commit of the checkout that this program runs from, `-dirty` if it was changed; else None."""
     folder = Path(__file__).resolve().parent
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
@@ -121,11 +120,11 @@ def current_commit() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    # a package that merely lies below some other project's checkout is not of its commit
+    # a package installed inside another project's checkout does not belong to its commit
     return done.stdout.strip() if tracked.returncode == 0 else None
 
 
 def current_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
+    """Returns the versions of Python and of the packages that affect the numbers."""
     packages: dict[str, Any] = {name: metadata.version(name) for name in ("cartwheel", "tensorflow", "keras", "numpy")}
     return {"python": platform.python_version(), **packages}

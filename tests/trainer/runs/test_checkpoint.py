@@ -91,7 +91,7 @@ def test_an_array_is_a_plain_numpy_file(tmp_path: Path) -> None:
 
 def test_a_run_without_checkpoints_has_no_last_step(tmp_path: Path) -> None:
     assert checkpoint.last_step(str(tmp_path)) is None
-    with pytest.raises(ValueError, match="holds no checkpoint that is whole"):
+    with pytest.raises(ValueError, match="has no intact checkpoint"):
         checkpoint.read_weights(str(tmp_path))
 
 
@@ -118,7 +118,7 @@ def test_a_damaged_last_checkpoint_is_skipped_with_a_warning(
             (folder / "state.json").write_text('{"step": 8')
     with caplog.at_level(logging.WARNING):
         assert checkpoint.last_step(workdir) == 4
-    assert "step-000000008 is skipped: " in caplog.text
+    assert "step-000000008: " in caplog.text
     checkpoint.record_validation(workdir, 8, 0.5, metric="m", is_higher_better=True)
     assert checkpoint.choose_step(workdir, "best") == 4
 

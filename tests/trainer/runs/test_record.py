@@ -47,7 +47,7 @@ def test_a_record_is_read_as_it_was_written(dataset: Dataset, tmp_path: Path) ->
 
 
 def test_a_folder_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds no run .*python -m trainer train"):
+    with pytest.raises(ValueError, match=r"has no run .*cartwheel train"):
         read_record(str(tmp_path))
 
 
@@ -83,5 +83,5 @@ def test_what_does_not_change_the_result_may_differ_and_is_told(
 @pytest.mark.parametrize("change", [{"seed": 5}, {"epochs": 99}, {"mixed_precision": True}, {"patience": 9}])
 def test_what_changes_the_result_is_refused(dataset: Dataset, change: dict[str, int]) -> None:
     (name,) = change
-    with pytest.raises(ValueError, match=f"differs from this one \\({name}: .*give another --workdir"):
+    with pytest.raises(ValueError, match=f"differs from the requested one \\({name}: .*give another --workdir"):
         check_same_run(make_record(dataset), dataclasses.replace(PRESETS["mf"], **change), dataset)
