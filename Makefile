@@ -9,7 +9,7 @@ IO_READY := $(IO_VENV)/.ready
 DEMO ?= demo
 # uv installs the packages in a third of pip's time; where it is missing, the pinned one is installed first
 OWN_UV := .venv-uv/bin/uv
-UV := $(or $(shell command -v uv),$(OWN_UV))
+UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 
 .PHONY: help setup demo test test-all test-tensorflow-io check docs bench data image constraints clean
 
@@ -77,13 +77,15 @@ data: $(READY)   ## download the Retailrocket files with your Kaggle account
 image:           ## build the three images and list their largest parts (needs Docker, or see k8s/images.sh)
 	k8s/images.sh preprocessing trainer trainer-gpu
 
-PIN := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header setup.py
+COMPILE := $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+PIN := $(COMPILE) setup.py
 IMAGE_PIN := $(PIN) --no-annotate --constraint constraints.txt --extra storage
 REQUIREMENTS := k8s/requirements
 UPGRADE ?= --upgrade
 
 # An image installs a subset of the tested packages; trainer-gpu adds the CUDA wheels.
-constraints:     ## pin the newest versions that setup.py allows; UPGRADE= keeps existing pins (needs uv)
+constraints: | $(UV)  ## pin the newest versions that setup.py allows; UPGRADE= keeps existing pins
+	echo uv | $(COMPILE) --no-annotate $(UPGRADE) -o requirements-uv.txt -
 	$(PIN) --extra dev $(UPGRADE) -o constraints.txt
 	$(PIN) --extra trainer --extra tensorflow-io --extra test $(UPGRADE) -o constraints-tensorflow-io.txt
 	$(IMAGE_PIN) --extra preprocessing -o $(REQUIREMENTS)/preprocessing.txt

@@ -61,7 +61,7 @@ setup(
     package_data={
         **{name: ["py.typed"] for name in PACKAGES},
         "common.report": ["*.html", "*.css"],
-        "k8s": ["**/*.yaml"],
+        "k8s": ["**/*.yaml", "base/run/*"],
         "trainer.demo": ["*.html", "*.css", "*.js", "*.svg"],
     },
     entry_points={"console_scripts": ["cartwheel = cartwheel.__main__:run"]},

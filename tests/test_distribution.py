@@ -1,5 +1,6 @@
 """The source distribution and the wheel: all packages and data files, and the command runs from the wheel."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,35 +8,39 @@ import sysconfig
 import tarfile
 import venv
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("cartwheel", "common", "contract", "k8s", "preprocessing", "trainer")
-DATA = {".html", ".css", ".js", ".svg", ".yaml", ".typed"}
+DEVELOPMENT = {"benchmarks", "tests", "tools"}
+PACKAGES = {path.parent.name for path in ROOT.glob("*/__init__.py")} - DEVELOPMENT
+"""All top-level packages of the clone, so that a package that setup.py forgets fails a test."""
+NOT_SHIPPED = ("k8s/Dockerfile", "k8s/README.md", "k8s/images.sh", "k8s/requirements/", "k8s/serving/request.json")
+"""Files of the packages that are used from a clone only."""
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
-def tracked_files() -> list[str]:
-    """Files of the checkout that git tracks and that exist."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def source_files() -> list[str]:
+    """Files of the checkout that git does not ignore, new ones too."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [name for name in listed.split("\0") if (ROOT / name).is_file()]
 
 
 def expected_files() -> set[str]:
     """Modules and data files of all packages."""
-    return {
-        name for name in tracked_files() if name.partition("/")[0] in PACKAGES and Path(name).suffix in DATA | {".py"}
-    }
+    files = {name for name in source_files() if name.partition("/")[0] in PACKAGES}
+    return {name for name in files if not name.startswith(NOT_SHIPPED)}
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist of the tracked files and the wheel that is built from it."""
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution and the wheel that is built from it."""
     source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    for name in tracked_files():
+    for name in source_files():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, source / name)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(output), str(source)]
@@ -44,47 +49,51 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_the_wheel_holds_every_module_and_data_file(built: Path) -> None:
-    (wheel,) = built.glob("*.whl")
+@pytest.fixture(scope="module")
+def run(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Runs a program of an environment with the wheel, in an empty directory; returns its standard output."""
+    (wheel,) = distributions.glob("*.whl")
+    environment, empty = tmp_path_factory.mktemp("venv"), tmp_path_factory.mktemp("empty")
+    venv.create(environment, with_pip=True)
+    paths = sysconfig.get_paths("venv", {"base": str(environment), "platbase": str(environment)})
+    # requirements come from this environment; its editable install of the clone stays out, as nested .pth are not read
+    Path(paths["purelib"], "requirements.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    programs = os.pathsep.join([paths["scripts"], os.path.dirname(sys.executable), os.environ["PATH"]])
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PATH": programs}
+
+    def run(program: str, *arguments: str) -> str:
+        command = [os.path.join(paths["scripts"], program), *arguments]
+        done = subprocess.run(
+            command, cwd=empty, env=variables, capture_output=True, text=True, check=False, timeout=600
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    # without --ignore-installed, pip would find the clone's installation among the requirements
+    run("python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", str(wheel))
+    return run
+
+
+def test_the_wheel_contains_every_module_and_data_file(distributions: Path) -> None:
+    (wheel,) = distributions.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == expected_files()
 
 
-def test_the_source_distribution_holds_every_module_and_data_file(built: Path) -> None:
-    (archive,) = built.glob("*.tar.gz")
+def test_the_source_distribution_contains_every_module_and_data_file(distributions: Path) -> None:
+    (archive,) = distributions.glob("*.tar.gz")
     with tarfile.open(archive) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
     assert expected_files() <= names
 
 
-def test_the_command_runs_from_the_wheel(built: Path, tmp_path: Path) -> None:
-    (wheel,) = built.glob("*.whl")
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
-    subprocess.run(install, check=True, timeout=300)
-    # the pinned requirements of this environment, without its editable install of the clone
-    site = Path(
-        subprocess.run(
-            [python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    )
-    own = Path(sysconfig.get_paths()["purelib"])
-    for entry in own.iterdir():
-        if "cartwheel" not in entry.name.lower() and entry.suffix != ".pth" and not (site / entry.name).exists():
-            (site / entry.name).symlink_to(entry)
-    empty = tmp_path / "empty"
-    empty.mkdir()
+def test_the_command_runs_from_the_wheel(run: Callable[..., str]) -> None:
+    package = run("python", "-c", "import cartwheel; print(cartwheel.__file__)").strip()
+    assert not Path(package).is_relative_to(ROOT)
+    assert "usage: cartwheel VERB" in run("cartwheel", "--help")
+    assert run("cartwheel", "synthesize", "--visitors", "200", "--output", "shop").startswith("Wrote a synthetic shop")
 
-    def run(*words: str) -> str:
-        command = [tmp_path / "venv" / "bin" / "cartwheel", *words]
-        done = subprocess.run(command, cwd=empty, capture_output=True, text=True, check=False, timeout=600)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
-    assert "usage: cartwheel VERB" in run("--help")
-    assert run("synthesize", "--visitors", "200", "--output", "shop").startswith("Wrote a synthetic shop")
-    where = "import k8s.rendering; print(k8s.rendering.HERE / 'base')"
-    found = subprocess.run([python, "-c", where], cwd=empty, capture_output=True, text=True, check=True).stdout.strip()
-    assert (Path(found) / "kustomization.yaml").exists()
-    assert Path(found).is_relative_to(tmp_path), "the manifests are those of the wheel"
+def test_manifests_are_rendered_from_the_wheel(run: Callable[..., str]) -> None:
+    flags = ["--events", "gs://shop/events*.csv", "--output", "gs://shop/dataset"]
+    assert "kind: Job" in run("cartwheel", "submit", "prepare", *flags, "--dry-run")
