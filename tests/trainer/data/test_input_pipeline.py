@@ -73,7 +73,7 @@ def pairs(batches: list[Batch]) -> list[tuple[int, int]]:
     ("num_shards", "compressed", "open_files", "window_blocks", "batch_size"),
     [(1, False, 4, 1, 7), (3, True, 2, 3, 32), (8, False, 3, 100, 230), (60, False, 5, 4, 1000)],
 )
-def test_an_epoch_holds_every_row_exactly_once(
+def test_an_epoch_contains_every_row_exactly_once(
     tmp_path: Path, num_shards: int, compressed: bool, open_files: int, window_blocks: int, batch_size: int
 ) -> None:
     dataset = make_dataset(tmp_path, num_shards=num_shards, compressed=compressed)
@@ -84,14 +84,14 @@ def test_an_epoch_holds_every_row_exactly_once(
     assert Counter(pairs(batches)) == Counter((row % 50, row // 50) for row in range(ROWS))
 
 
-def test_only_the_last_batch_is_filled_up(shards: list[Shard]) -> None:
+def test_only_the_last_batch_is_padded(shards: list[Shard]) -> None:
     batches = read(shards)
     # 230 = 7 × 32 + 6
     assert [int(batch.is_row.sum()) for batch in batches] == [32] * 7 + [6]
     assert batches[-1].is_row[:6].all()
 
 
-def test_rows_given_as_context_are_left_out(tmp_path: Path) -> None:
+def test_context_rows_are_skipped(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path)
     assert dataset.manifest.splits[Split.VALIDATION].rows > 2
     assert sorted(pairs(read(dataset.shards(Split.VALIDATION)))) == [(1, 4), (2, 4)]
@@ -111,15 +111,15 @@ def test_the_order_depends_on_seed_and_epoch_alone(shards: list[Shard]) -> None:
     assert order != pairs(read(shards, epoch=2, seed=4))
 
 
-def test_rows_of_a_visitor_are_scattered(shards: list[Shard]) -> None:
+def test_the_rows_of_a_visitor_are_scattered(shards: list[Shard]) -> None:
     config = InputConfig(batch_size=ROWS, window_blocks=100)
     visitors = read(shards, config=config)[0].visitor
-    # a visitor's 4 or 5 rows lie together in the file: 230 - 50 = 180 neighbours; by chance 230 × 4 / 229 = 4 do
+    # a visitor's 4 or 5 rows are contiguous in the file: 230 - 50 = 180 neighbours; by chance, 230 × 4 / 229 = 4
     assert (visitors[1:] == visitors[:-1]).sum() < 20
 
 
 @pytest.mark.parametrize("first_step", [0, 1, 5, 7, 8])
-def test_reading_from_a_step_gives_what_reading_all_gives_from_there(shards: list[Shard], first_step: int) -> None:
+def test_reading_from_a_step_returns_the_rest_of_the_epoch(shards: list[Shard], first_step: int) -> None:
     rest = read(shards, first_step=first_step)
     expected = read(shards)[first_step:]
     assert len(rest) == len(expected) == 8 - first_step
@@ -131,36 +131,36 @@ def test_events_are_counted_by_kind(shards: list[Shard]) -> None:
     np.testing.assert_array_equal(count_events(shards, INPUT), expected)
 
 
-def test_several_epochs_are_the_single_ones_in_turn(shards: list[Shard]) -> None:
+def test_several_epochs_are_the_single_epochs_in_sequence(shards: list[Shard]) -> None:
     batches = training_batches(shards, INPUT, seed=1, epochs=3, first_epoch=1, first_step=5)
-    found = pairs([Batch(*(column.numpy() for column in batch)) for batch in batches])
-    assert found == pairs(read(shards, epoch=1, first_step=5)) + pairs(read(shards, epoch=2))
+    rows = pairs([Batch(*(column.numpy() for column in batch)) for batch in batches])
+    assert rows == pairs(read(shards, epoch=1, first_step=5)) + pairs(read(shards, epoch=2))
 
 
-def test_shards_of_a_store_are_read_as_local_ones_with_a_bounded_cache(
+def test_shards_in_a_store_are_read_like_local_ones_with_a_bounded_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = make_dataset(tmp_path, num_shards=12, compressed=True).shards(Split.TRAIN)
     remote = [Shard(f"memory://shards/{Path(shard.path).name}", shard.sha256) for shard in local]
-    for here, there in zip(local, remote, strict=True):
-        storage.upload(here.path, there.path)
-    cache = Cache(max_bytes=0)  # only what is in use
+    for source, target in zip(local, remote, strict=True):
+        storage.upload(source.path, target.path)
+    cache = Cache(max_bytes=0)  # keeps a file only while it is in use
     monkeypatch.setattr(storage, "process_cache", lambda: cache)
     for one, other in zip(read(local, epoch=1), read(remote, epoch=1), strict=True):
         np.testing.assert_array_equal(one.visitor, other.visitor)
         np.testing.assert_array_equal(one.item, other.item)
-    assert not cache._sizes, "each was let go when its last block was read"
+    assert not cache._sizes, "each file is released after its last block"
 
 
-def test_a_damaged_shard_of_a_store_is_told_in_a_sentence() -> None:
-    storage.write_bytes("memory://damaged/a.tfrecord", b"not what it was")
-    with pytest.raises(OSError, match=r"timelines cannot be read: memory://damaged/a.tfrecord differs"):
+def test_a_damaged_shard_in_a_store_is_reported_in_one_sentence() -> None:
+    storage.write_bytes("memory://damaged/a.tfrecord", b"not the original")
+    with pytest.raises(OSError, match=r"timelines cannot be read: memory://damaged/a.tfrecord is damaged"):
         read_timelines([Shard("memory://damaged/a.tfrecord", "0" * 64)])
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_history_is_what_the_visitor_did_before_and_nothing_else(seed: int, tmp_path: Path) -> None:
-    """Random timelines of 1 to 30 rows, every row with an item of its own, so that an item tells which row it is."""
+def test_a_history_contains_exactly_the_earlier_rows_of_its_visitor(seed: int, tmp_path: Path) -> None:
+    """Random timelines of 1 to 30 rows; every row has an item of its own, which identifies it."""
     generator = np.random.default_rng(seed)
     length = int(generator.integers(1, 9))
     owner = np.repeat(np.arange(25), generator.integers(1, 31, 25))
@@ -173,7 +173,7 @@ def test_a_history_is_what_the_visitor_did_before_and_nothing_else(seed: int, tm
         str(tmp_path),
         train=events,
         validation=late,
-        visitors=[f"v{visitor}" for visitor in range(20)],  # the others share the bucket
+        visitors=[f"v{visitor}" for visitor in range(20)],  # the others share the out-of-vocabulary bucket
         items=[f"i{row}" for row in range(len(events))],
         num_shards=int(generator.integers(1, 4)),
         block_rows=int(generator.integers(1, 50)),
@@ -187,7 +187,7 @@ def test_a_history_is_what_the_visitor_did_before_and_nothing_else(seed: int, tm
 
 
 def _histories_row_by_row(shards: list[Shard], length: int) -> list[tuple]:
-    """(visitor, item, [(item, event, age) of the rows before, newest first]) of every target with a row before it."""
+    """(visitor, item, earlier rows as (item, event, age), newest first) of every target row with an earlier row."""
     rows = read_timelines(shards)
     starts = timeline_starts(rows.position)
     found: list[tuple] = []
@@ -214,9 +214,9 @@ def _histories_of(batches: list[Batch]) -> list[tuple]:
     return found
 
 
-def test_with_histories_the_first_row_of_a_timeline_is_no_example(shards: list[Shard]) -> None:
+def test_with_histories_the_first_row_of_a_timeline_is_skipped(shards: list[Shard]) -> None:
     batches = read(shards, history_length=3)
-    # 50 visitors: 230 - 50 rows have an earlier one
+    # 50 visitors: 230 - 50 rows have an earlier row
     assert sum(int(batch.is_row.sum()) for batch in batches) == 180
     assert {batch.history.shape for batch in batches} == {(32, 3)}
 
@@ -229,14 +229,14 @@ def test_the_order_with_histories_depends_on_seed_and_epoch_alone(shards: list[S
 
 
 @pytest.mark.parametrize("history_length", [2, 10])
-def test_the_rows_around_a_row_are_those_after_it_and_then_those_from_the_beginning(
+def test_the_rows_around_a_row_are_those_after_it_then_those_from_the_beginning(
     tmp_path: Path, history_length: int
 ) -> None:
     train = [Event("a", f"i{place}", "view", place * 100) for place in range(4)] + [Event("b", "i4", "view", 50)]
     dataset = build_dataset(str(tmp_path), train=train, visitors=["a", "b"], items=[f"i{item}" for item in range(5)])
     shards = dataset.shards(Split.TRAIN)
     (batch,) = read(shards, history_length=history_length, is_sequential=False)
-    # the only row of b has none around it
+    # the only row of b has no rows around it
     assert int(batch.is_row.sum()) == 4
     np.testing.assert_array_equal(count_events(shards, INPUT, history_length, is_sequential=False), [4, 0, 0])
     around = {

@@ -19,13 +19,13 @@ def draw(sampler: NegativeSampler, step: int) -> np.ndarray:
 
 
 def draw_steps(sampler: NegativeSampler, steps: int) -> np.ndarray:
-    """What the steps 0 … steps - 1 draw, [steps, N]."""
+    """[steps, N]: the samples of the steps 0 … steps - 1."""
     draw_all = tf.function(lambda: tf.map_fn(sampler.draw, tf.range(steps, dtype=tf.int64)))
-    drawn: np.ndarray = draw_all().numpy()
-    return drawn
+    samples: np.ndarray = draw_all().numpy()
+    return samples
 
 
-def test_draws_depend_on_seed_and_step_alone() -> None:
+def test_samples_depend_on_seed_and_step_alone() -> None:
     counts = np.arange(100)
     one, same, other = (NegativeSampler(counts, num_negatives=50, negative_power=0.5, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(draw(one, 7), draw(same, 7))
@@ -33,24 +33,24 @@ def test_draws_depend_on_seed_and_step_alone() -> None:
     assert not np.array_equal(draw(one, 7), draw(other, 7))
 
 
-def test_items_are_drawn_in_proportion_to_a_power_of_their_count() -> None:
+def test_items_are_sampled_in_proportion_to_a_power_of_their_count() -> None:
     # (count + 1) ** 0.5 is 1, 2, 3, 4: shares 0.1, 0.2, 0.3, 0.4
     sampler = NegativeSampler(np.array([0, 3, 8, 15]), num_negatives=40_000, negative_power=0.5, seed=0)
     shares = np.bincount(draw(sampler, 0), minlength=4) / 40_000
     np.testing.assert_allclose(shares, [0.1, 0.2, 0.3, 0.4], atol=0.01)
 
 
-def test_the_last_of_a_million_items_can_be_drawn_and_none_beyond() -> None:
+def test_a_million_items_are_sampled_up_to_the_last_and_not_beyond() -> None:
     counts = np.zeros(1_000_000, np.int64)
     drawn = draw(NegativeSampler(counts, num_negatives=100_000, negative_power=1.0, seed=0), 3)
     assert drawn.min() >= 0
     assert drawn.max() < 1_000_000
-    # uniform: the mean of 100,000 draws has a standard deviation of 290,000 / 316 = 900
+    # uniform: the mean of 100,000 samples has a standard deviation of 290,000 / 316 = 900
     assert abs(drawn.mean() - 500_000) < 5_000
 
 
-def test_a_share_of_the_draws_is_of_all_items_alike() -> None:
-    # half of 1/4 each, and half of 0.1, 0.2, 0.3, 0.4
+def test_a_share_of_the_samples_is_uniform() -> None:
+    # half of the shares 1/4 each, plus half of 0.1, 0.2, 0.3, 0.4
     sampler = NegativeSampler(
         np.array([0, 3, 8, 15]), num_negatives=40_000, negative_power=0.5, seed=0, uniform_share=0.5
     )
@@ -60,10 +60,10 @@ def test_a_share_of_the_draws_is_of_all_items_alike() -> None:
 
 @pytest.mark.parametrize("in_batch_negatives", [True, False])
 @pytest.mark.parametrize(("negative_power", "uniform_share"), [(0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (1.0, 0.3)])
-def test_expected_counts_are_what_many_steps_show(
+def test_expected_counts_match_the_counts_of_many_steps(
     negative_power: float, uniform_share: float, in_batch_negatives: bool
 ) -> None:
-    """By brute force: 4,000 steps of a row, 6 others and 10 draws, counted."""
+    """By brute force: counts over 4,000 steps of a row, with 6 other rows and 10 samples."""
     counts = np.array([0, 1, 3, 6])
     sampler = NegativeSampler(
         counts,
@@ -73,13 +73,13 @@ def test_expected_counts_are_what_many_steps_show(
         uniform_share=uniform_share,
         in_batch_negatives=in_batch_negatives,
     )
-    shown = np.bincount(draw_steps(sampler, 4000).ravel(), minlength=4) / 4000
+    counted = np.bincount(draw_steps(sampler, 4000).ravel(), minlength=4) / 4000
     if in_batch_negatives:
         others = np.random.default_rng(0).choice(4, p=counts / 10, size=(4000, 6))
-        shown = shown + np.bincount(others.ravel(), minlength=4) / 4000
+        counted = counted + np.bincount(others.ravel(), minlength=4) / 4000
     expected = np.exp(sampler.log_expected_count(tf.range(4), tf.constant(6.0)))
     # at most 16 candidates: a mean of 4,000 counts has a standard deviation below 2 / 63
-    np.testing.assert_allclose(shown, expected, atol=0.1)
+    np.testing.assert_allclose(counted, expected, atol=0.1)
 
 
 @pytest.mark.parametrize("in_batch_negatives", [True, False])
@@ -88,7 +88,7 @@ def test_corrected_candidates_estimate_the_sum_over_all_other_items(
     negative_power: float, uniform_share: float, in_batch_negatives: bool
 ) -> None:
     """By brute force: the mean of Σ exp(score - log expected count) over 3,000 steps."""
-    counts, chosen = np.array([2, 1, 3, 4]), 3
+    counts, positive = np.array([2, 1, 3, 4]), 3
     scores = np.array([0.5, -1.0, 0.0, 2.0])
     sampler = NegativeSampler(
         counts,
@@ -103,7 +103,7 @@ def test_corrected_candidates_estimate_the_sum_over_all_other_items(
     for drawn in draw_steps(sampler, 3000):
         others = generator.choice(4, p=counts / 10, size=8 if in_batch_negatives else 0)
         candidates = np.concatenate([others, drawn])
-        candidates = candidates[candidates != chosen]
+        candidates = candidates[candidates != positive]
         sums.append(np.exp(scores[candidates] - correction[candidates]).sum())
     assert np.mean(sums) == pytest.approx(np.exp(scores[:3]).sum(), rel=0.02)
 
@@ -111,13 +111,13 @@ def test_corrected_candidates_estimate_the_sum_over_all_other_items(
 @pytest.mark.parametrize(
     ("preset", "expected"),
     [
-        # mf: the three rows of the first visitor and the two of the last; the others have nothing else to be made of
+        # mf: the three rows of the first visitor and the two of the last; the others have no other item
         ("mf", [2, 2, 1]),
-        # nn: what comes second or later in a timeline
+        # nn: rows from the second of a timeline on
         ("nn", [1, 2, 1]),
     ],
 )
-def test_expected_counts_are_those_of_the_batches_and_not_of_all_rows(
+def test_expected_counts_cover_the_rows_of_batches_not_all_rows(
     preset: str, expected: list[int], tmp_path: Path
 ) -> None:
     timelines = {"first": "abc", "once": "a", "again": "aa", "last": "ab"}
@@ -129,7 +129,7 @@ def test_expected_counts_are_those_of_the_batches_and_not_of_all_rows(
         config, model=replace(config.model, dim=4), loss=replace(config.loss, num_negatives=0), input=small
     )
     objective = build_training_model(config, dataset, start_replicas(1, None)).objective
-    shown = np.zeros(3, int)
+    counted = np.zeros(3, int)
     for batch in training_batches(
         dataset.shards(Split.TRAIN),
         config.input,
@@ -139,22 +139,22 @@ def test_expected_counts_are_those_of_the_batches_and_not_of_all_rows(
         is_sequential=config.is_sequential,
     ):
         candidates = objective.prepare(0, batch, tf.constant(0, tf.int64)).inputs.candidates
-        shown += np.bincount(tf.boolean_mask(candidates.items, candidates.is_candidate), minlength=3)
-    assert shown.tolist() == expected
+        counted += np.bincount(tf.boolean_mask(candidates.items, candidates.is_candidate), minlength=3)
+    assert counted.tolist() == expected
     shares = np.exp(objective.sampler.log_expected_count(tf.range(3), tf.constant(1.0)))
     np.testing.assert_allclose(shares, np.array(expected) / sum(expected), rtol=1e-6)
 
 
-def test_expected_counts_add_up_over_both_sources() -> None:
-    # shares in the batch 1/4, 3/4; drawn evenly (power 0), 10 items
+def test_expected_counts_add_in_batch_negatives_and_samples() -> None:
+    # in-batch shares 1/4, 3/4; 10 uniform samples (power 0)
     sampler = NegativeSampler(np.array([1, 3]), num_negatives=10, negative_power=0.0, seed=0)
     found = np.exp(sampler.log_expected_count(tf.constant([0, 1, 1]), tf.constant(8.0)))
     # 8 × 1/4 + 10 × 1/2 = 7; 8 × 3/4 + 10 × 1/2 = 11
     np.testing.assert_allclose(found, [7.0, 11.0, 11.0], rtol=1e-6)
 
 
-def test_the_batch_may_show_other_shares_than_those_that_are_drawn_by() -> None:
-    # in the batches 3/4 and 1/4; drawn by (1 + 1) and (3 + 1): 1/3 and 2/3
+def test_in_batch_shares_may_differ_from_the_counts_for_sampling() -> None:
+    # in-batch shares 3/4 and 1/4; sampled by (1 + 1) and (3 + 1): 1/3 and 2/3
     sampler = NegativeSampler(
         np.array([1, 3]), batch_counts=np.array([6, 2]), num_negatives=12, negative_power=1.0, seed=0
     )
@@ -163,7 +163,7 @@ def test_the_batch_may_show_other_shares_than_those_that_are_drawn_by() -> None:
     np.testing.assert_allclose(found, [10.0, 10.0], rtol=1e-6)
 
 
-def test_no_draws_leave_the_batch_alone() -> None:
+def test_without_samples_only_in_batch_negatives_are_expected() -> None:
     sampler = NegativeSampler(np.array([1, 3]), num_negatives=0, negative_power=0.5, seed=0)
     assert draw(sampler, 0).shape == (0,)
     np.testing.assert_allclose(np.exp(sampler.log_expected_count(tf.constant([1]), tf.constant(8.0))), [6.0], rtol=1e-6)
