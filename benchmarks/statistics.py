@@ -109,7 +109,7 @@ def _leave_out(described: dict[str, Any]) -> None:
     no_behaviour = merge_behaviours([])
     no_moments = correlation.Moments(0, np.zeros(len(correlation.COLUMNS), object), np.zeros(1, object))
     for module, name, answer in (
-        (counting, "observe", no_behaviour),
+        (counting, "measure_behaviour", no_behaviour),
         (popularity, "count_items_by_split", no_items),
         (stages, "count_moments", no_moments),
         (counting, "describe_events", described["events"]),

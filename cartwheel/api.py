@@ -48,13 +48,13 @@ def prepare(
     """
     from common.settings import apply_settings
     from preprocessing import pipeline
-    from preprocessing.beam import graphs
+    from preprocessing.beam.job import parse_beam_options
     from preprocessing.config import PrepareConfig
     from preprocessing.pages.report import try_to_write_report
 
     config = PrepareConfig(events=events, item_properties=item_properties, category_tree=category_tree)
     config = apply_settings(config, _assignments(settings))
-    result = pipeline.prepare(config, output, graphs.beam_options(list(beam_options)), baseline=baseline)
+    result = pipeline.prepare(config, output, parse_beam_options(list(beam_options)), baseline=baseline)
     return result | {"report": try_to_write_report(output)}
 
 

@@ -70,13 +70,13 @@ def _prepare(given: argparse.Namespace, others: list[str], parser: argparse.Argu
         # Beam raises every error that it logs; without this, users would read it twice
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     # imported only now: Beam takes seconds, and --help and wrong flags should answer at once
-    from preprocessing.beam.graphs import beam_options
+    from preprocessing.beam.job import parse_beam_options
     from preprocessing.pages.report import try_to_write_report
     from preprocessing.pipeline import prepare
 
     gc.freeze()  # 1.5 million objects of the imports need not be visited by every collection
     try:
-        options = beam_options(others)
+        options = parse_beam_options(others)
     except ValueError as error:
         parser.error(str(error))
     result = prepare(config, given.output, options, baseline=given.baseline)

@@ -1,4 +1,4 @@
-"""The real Retailrocket files from Kaggle, with the user's own account."""
+"""Download of the real Retailrocket files from Kaggle, with the user's own account."""
 
 import logging
 import shutil
@@ -13,32 +13,34 @@ DATASET = "retailrocket/ecommerce-dataset"
 FILES = ("events.csv", "item_properties_part1.csv", "item_properties_part2.csv", "category_tree.csv")
 
 _HELP = (
-    "It needs a network that reaches kaggle.com and an account there: accept the data's terms (CC BY-NC-SA 4.0) at "
-    f"https://www.kaggle.com/datasets/{DATASET}, make an API token under Settings, and either save it as "
-    "~/.kaggle/kaggle.json or set KAGGLE_USERNAME and KAGGLE_KEY. Without a network: download the archive elsewhere, "
-    "unpack it here, and give its files to `prepare`; or use `synthesize`."
+    "This needs network access to kaggle.com and an account there: accept the data's terms (CC BY-NC-SA 4.0) at "
+    f"https://www.kaggle.com/datasets/{DATASET}, create an API token under Settings, and either save it as "
+    "~/.kaggle/kaggle.json or set KAGGLE_USERNAME and KAGGLE_KEY. Without network access: download the archive "
+    "elsewhere, unpack it here, and pass its files to `prepare`; or use `synthesize`."
 )
 
 
 def download(output: str) -> dict[str, Any]:
-    """Fetches the four files into the local directory `output`, whole or not at all.
+    """Downloads the four files into the local directory `output`, all or none.
 
     Raises:
-      ConnectionError: Kaggle cannot be reached or refuses; the message says what to do.
+      ConnectionError: Kaggle cannot be reached or denies access; the message says what to do.
     """
     storage.refuse_existing(output)
     try:
-        # imported only here: it is the one command that needs it, and it looks for credentials when imported
+        # imported only here: no other command needs it, and its import looks for credentials
         import kagglehub
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("downloading needs kagglehub: `pip install kagglehub`") from error
+        raise ModuleNotFoundError(
+            "download needs the package kagglehub; install it: `pip install kagglehub`"
+        ) from error
     try:
         source = Path(kagglehub.dataset_download(DATASET))
-    except Exception as error:  # kagglehub passes on whatever its HTTP client and Kaggle raise
+    except Exception as error:  # kagglehub raises whatever its HTTP client and Kaggle raise
         raise ConnectionError(f"could not download {DATASET} from Kaggle ({_first_line(error)}). {_HELP}") from error
     missing = [name for name in FILES if not (source / name).exists()]
     if missing:
-        raise ConnectionError(f"Kaggle's {DATASET} came without {', '.join(missing)}. {_HELP}")
+        raise ConnectionError(f"the download of {DATASET} lacks {', '.join(missing)}. {_HELP}")
     with storage.publish_directory(output) as staging:
         for name in FILES:
             shutil.copyfile(source / name, Path(staging) / name)

@@ -1,4 +1,4 @@
-"""What a dataset leads one to expect of the next one of the same shop, and how far the next one is from that.
+"""Comparison of a dataset with an earlier one of the same shop, its baseline.
 
 Shapes: K event kinds, R reasons.
 """
@@ -26,62 +26,64 @@ from preprocessing.config import ExpectationConfig, Limit
 
 log = logging.getLogger(__name__)
 
-_KINDS_OF_ROWS = ("views", "carts", "transactions")
+_EVENT_COUNTS = ("views", "carts", "transactions")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expectations:
-    """The figures of a dataset that are compared: counts, ranges, domains, presence and shares.
-
-    rows                event rows read
-    reject_share        of these, the bad ones, in [0, 1]
-    reject_reasons      [R] why rows were bad: what lies outside of its domain, or is missing
-    reject_shares       [R] shares of the rows that were bad for these reasons
-    event_shares        [K] shares of the kinds among the events kept
-    first_day, last_day ISO dates (UTC) between which events lie
-    categories, prices, availabilities   shares of the items of which each is told
-    least_price, greatest_price          None: no item has a price
-    """
+    """The figures of a dataset that later datasets are compared with."""
 
     rows: int
+    """Number of event rows."""
     reject_share: float
+    """Share of invalid event rows, in [0, 1]."""
     reject_reasons: tuple[str, ...]
+    """[R] reasons why event rows were invalid."""
     reject_shares: tuple[float, ...]
+    """[R] share of the event rows that were invalid for each reason."""
     event_shares: tuple[float, ...]
+    """[K] share of each kind among the kept events."""
     first_day: str
+    """Day of the first event, an ISO date (UTC)."""
     last_day: str
-    categories: float
-    prices: float
-    availabilities: float
-    least_price: float | None
-    greatest_price: float | None
+    """Day of the last event."""
+    category_share: float
+    """Share of the items with a known category."""
+    price_share: float
+    """Share of the items with a known price."""
+    availability_share: float
+    """Share of the items with a known availability."""
+    min_price: float | None
+    """Lowest price; None: no item has a price."""
+    max_price: float | None
+    """Highest price."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One figure beside the baseline's.
-
-    name             of the limit in `ExpectationConfig`
-    baseline, found  what is compared, for people
-    distance         what the limit is of
-    verdict          ok, warn or fail
-    """
+    """The comparison of one figure with the baseline's."""
 
     name: str
+    """Name of its limit in `ExpectationConfig`."""
     baseline: str
+    """The baseline's figure, formatted."""
     found: str
+    """This dataset's figure, formatted."""
     distance: float
+    """The distance between them."""
     warn: float | None
+    """The distance above which a warning is logged."""
     fail: float | None
+    """The distance above which the job fails."""
     verdict: str
+    """`ok`, `warn` or `fail`."""
 
 
 def describe_expectations(statistics: Mapping[str, Any], root: str) -> Expectations:
-    """The expectations of the dataset at `root`, from its statistics and the prices of its catalogue."""
-    events, known = statistics["events"], statistics["catalogue"]
-    prices = _catalogue(root, "price")["price"].drop_null()
-    span = pc.min_max(prices).as_py()
-    items, rows = max(known["items"], 1), events["rows"]
+    """Computes the expectations of the dataset at `root`, from its statistics and the prices in its catalogue."""
+    events, counts = statistics["events"], statistics["catalogue"]
+    prices = pc.min_max(_read_catalogue(root, "price")["price"].drop_null()).as_py()
+    items, rows = max(counts["items"], 1), events["rows"]
     return Expectations(
         rows=rows,
         reject_share=sum(events["rejected"].values()) / max(rows, 1),
@@ -90,11 +92,11 @@ def describe_expectations(statistics: Mapping[str, Any], root: str) -> Expectati
         event_shares=tuple(events["by_kind"][kind] / events["events"] for kind in EVENT_KINDS),
         first_day=min(events["by_day"]),
         last_day=max(events["by_day"]),
-        categories=known["with_category"] / items,
-        prices=known["with_price"] / items,
-        availabilities=known["with_availability"] / items,
-        least_price=span["min"],
-        greatest_price=span["max"],
+        category_share=counts["with_category"] / items,
+        price_share=counts["with_price"] / items,
+        availability_share=counts["with_availability"] / items,
+        min_price=prices["min"],
+        max_price=prices["max"],
     )
 
 
@@ -105,7 +107,7 @@ def write_expectations(expectations: Expectations, root: str) -> None:
 
 
 def read_expectations(root: str) -> Expectations:
-    """The expectations of the dataset at `root`.
+    """Reads the expectations of the dataset at `root`.
 
     Raises:
       ContractError: there is no dataset, or one of an earlier version without expectations.
@@ -115,55 +117,56 @@ def read_expectations(root: str) -> Expectations:
         return from_json(Expectations, json.loads(storage.read_bytes(DatasetLayout(root).expectations)))
     except (FileNotFoundError, ValueError):
         raise ContractError(
-            f"{root} cannot be a baseline: its expectations.json is missing or old; prepare it again with this version"
+            f"{root} cannot be a baseline: its expectations.json is missing or outdated; prepare it again"
         ) from None
 
 
 def compare(baseline: str, after: Expectations, root: str, config: ExpectationConfig) -> list[Check]:
-    """The dataset at `root`, which may lack its manifest yet, beside the one at `baseline`.
+    """Compares the dataset at `root`, which need not have a manifest yet, with the one at `baseline`.
 
-    What came out is told and kept as `comparison.json`.
+    Logs warnings and writes `comparison.json`.
+
+    Args:
+      baseline: root of the earlier dataset.
+      after: expectations of the new dataset.
+      root: root of the new dataset.
+      config: limits.
 
     Raises:
-      ContractError: the baseline is no dataset with expectations.
-      ValueError: something is further from the baseline than its `fail` limit.
+      ContractError: the baseline is not a dataset with expectations.
+      ValueError: a distance exceeds its `fail` limit.
     """
     before = read_expectations(baseline)
-    items = [_catalogue(place, "item_id", "price", *_KINDS_OF_ROWS) for place in (baseline, root)]
+    items = [_read_catalogue(dataset, "item_id", "price", *_EVENT_COUNTS) for dataset in (baseline, root)]
     checks = [*check_figures(before, after, config), *check_items(before, items[0], items[1], config)]
     for check in checks:
         if check.verdict == "warn":
-            log.warning("unlike the baseline: %s", _tell(check, check.warn))
+            log.warning("differs from the baseline: %s", _format_check(check, check.warn))
     content = {"baseline": baseline, "checks": [asdict(check) for check in checks]}
     storage.write_bytes(DatasetLayout(root).comparison, (json.dumps(content, indent=2) + "\n").encode())
     failed = [check for check in checks if check.verdict == "fail"]
     if failed:
+        found = "; ".join(_format_check(check, check.fail) for check in failed)
         raise ValueError(
-            f"the dataset is too different from {baseline}: {'; '.join(_tell(check, check.fail) for check in failed)}. "
-            f"Look into the input; to publish it all the same, raise {_settings(failed)} or leave out --baseline"
+            f"the dataset differs too much from {baseline}: {found}. "
+            f"Check the input; to publish the dataset anyway, raise {_settings(failed)} or omit --baseline"
         )
     return checks
 
 
 def check_figures(before: Expectations, after: Expectations, config: ExpectationConfig) -> list[Check]:
-    """Rows, shares of kinds, rejects, in all and by reason, presence and the last day."""
-    shares = np.abs(np.subtract(after.event_shares, before.event_shares))
-    told = ("categories", "prices", "availabilities")
-    falls = {name: getattr(before, name) - getattr(after, name) for name in told}
-    worst = max(falls, key=lambda name: falls[name])
-    behind = (date.fromisoformat(before.last_day) - date.fromisoformat(after.last_day)).days
+    """Checks the number of rows, shares of event kinds, rejects, presence of item properties, and the last day."""
     rows = abs(after.rows - before.rows) / max(before.rows, 1)
-    bad_before, bad_after = (dict(zip(one.reject_reasons, one.reject_shares, strict=True)) for one in (before, after))
-    rises = {reason: share - bad_before.get(reason, 0.0) for reason, share in bad_after.items()} or {"no bad row": 0.0}
-    risen = max(rises, key=lambda reason: rises[reason])
+    shares = np.abs(np.subtract(after.event_shares, before.event_shares))
+    behind = (date.fromisoformat(before.last_day) - date.fromisoformat(after.last_day)).days
     return [
         _check("rows", config.rows, rows, f"{before.rows:,}", f"{after.rows:,}"),
         _check(
             "event_shares",
             config.event_shares,
             float(shares.max()),
-            _describe_shares(before),
-            _describe_shares(after),
+            _format_shares(before),
+            _format_shares(after),
         ),
         _check(
             "rejects",
@@ -172,54 +175,70 @@ def check_figures(before: Expectations, after: Expectations, config: Expectation
             f"{before.reject_share:.2%}",
             f"{after.reject_share:.2%}",
         ),
-        _check(
-            "domains",
-            config.domains,
-            max(rises[risen], 0.0),
-            f"{risen}: {bad_before.get(risen, 0.0):.2%} of the rows",
-            f"{bad_after.get(risen, 0.0):.2%}",
-        ),
-        _check(
-            "presence",
-            config.presence,
-            max(falls[worst], 0.0),
-            f"{worst} of {getattr(before, worst):.1%} of the items",
-            f"{getattr(after, worst):.1%}",
-        ),
+        _check_domains(before, after, config.domains),
+        _check_presence(before, after, config.presence),
         _check("days_behind", config.days_behind, max(behind, 0), before.last_day, after.last_day),
     ]
 
 
+def _check_domains(before: Expectations, after: Expectations, limit: Limit) -> Check:
+    """Checks the share of invalid rows by reason, for the reason with the largest increase."""
+    shares_before, shares_after = (
+        dict(zip(dataset.reject_reasons, dataset.reject_shares, strict=True)) for dataset in (before, after)
+    )
+    increases = {reason: share - shares_before.get(reason, 0.0) for reason, share in shares_after.items()}
+    reason = max(increases, key=lambda name: increases[name], default="no invalid row")
+    return _check(
+        "domains",
+        limit,
+        max(increases.get(reason, 0.0), 0.0),
+        f"{shares_before.get(reason, 0.0):.2%} ({reason})",
+        f"{shares_after.get(reason, 0.0):.2%}",
+    )
+
+
+def _check_presence(before: Expectations, after: Expectations, limit: Limit) -> Check:
+    """Checks the share of items with a property, for the property with the largest decrease."""
+    names = {"category_share": "a category", "price_share": "a price", "availability_share": "an availability"}
+    decreases = {name: getattr(before, name) - getattr(after, name) for name in names}
+    worst = max(decreases, key=lambda name: decreases[name])
+    return _check(
+        "presence",
+        limit,
+        max(decreases[worst], 0.0),
+        f"{getattr(before, worst):.1%} (items with {names[worst]})",
+        f"{getattr(after, worst):.1%}",
+    )
+
+
 def check_items(expected: Expectations, before: pa.Table, after: pa.Table, config: ExpectationConfig) -> list[Check]:
-    """Popularity and prices, from the catalogues' item_id, price, views, carts and transactions."""
+    """Checks popularity and prices, from the catalogues' item_id, price, views, carts and transactions."""
     prices = after["price"].drop_null().to_numpy()
-    outside, span = 0.0, "no prices"
-    if expected.least_price is not None and expected.greatest_price is not None:
-        is_outside = (prices < expected.least_price) | (prices > expected.greatest_price)
-        outside, span = (
-            float(is_outside.mean()) if len(prices) else 0.0,
-            _span(expected.least_price, expected.greatest_price),
-        )
-    found = _span(float(prices.min()), float(prices.max())) if len(prices) else "no prices"
+    outside, baseline = 0.0, "no prices"
+    if expected.min_price is not None and expected.max_price is not None:
+        is_outside = (prices < expected.min_price) | (prices > expected.max_price)
+        outside = float(is_outside.mean()) if len(prices) else 0.0
+        baseline = _format_range(expected.min_price, expected.max_price)
+    found = _format_range(float(prices.min()), float(prices.max())) if len(prices) else "no prices"
     distance = popularity_distance(before, after)
     return [
         _check("popularity", config.popularity, distance, f"{len(before):,} items", f"{len(after):,} items"),
-        _check("prices", config.prices, outside, span, found),
+        _check("prices", config.prices, outside, baseline, found),
     ]
 
 
 def popularity_distance(before: pa.Table, after: pa.Table) -> float:
-    """Total variation, in [0, 1], between the items' shares of the training events of two catalogues."""
+    """Computes the total variation between the items' shares of training events in two catalogues, in [0, 1]."""
     ids = pa.concat_arrays([before["item_id"].combine_chunks(), after["item_id"].combine_chunks()]).dictionary_encode()
     code, size = ids.indices.to_numpy(), len(ids.dictionary)
     shares = []
-    for table, places in ((before, code[: len(before)]), (after, code[len(before) :])):
-        events = np.sum([table[name].to_numpy() for name in _KINDS_OF_ROWS], axis=0)
-        shares.append(np.bincount(places, weights=events, minlength=size) / max(events.sum(), 1))
+    for table, indices in ((before, code[: len(before)]), (after, code[len(before) :])):
+        events = np.sum([table[name].to_numpy() for name in _EVENT_COUNTS], axis=0)
+        shares.append(np.bincount(indices, weights=events, minlength=size) / max(events.sum(), 1))
     return float(np.abs(shares[0] - shares[1]).sum() / 2)
 
 
-def _catalogue(root: str, *names: str) -> pa.Table:
+def _read_catalogue(root: str, *names: str) -> pa.Table:
     folder = DatasetLayout(root).catalogue
     return read_columns([join(folder, name) for name in storage.list_files(folder)], names)
 
@@ -233,7 +252,7 @@ def _check(name: str, limit: Limit, distance: float, baseline: str, found: str) 
     return Check(name, baseline, found, distance, limit.warn, limit.fail, verdict)
 
 
-def _tell(check: Check, limit: float | None) -> str:
+def _format_check(check: Check, limit: float | None) -> str:
     return f"{check.name} is {check.found}, was {check.baseline} (distance {check.distance:.4g}, limit {limit:g})"
 
 
@@ -241,9 +260,9 @@ def _settings(checks: list[Check]) -> str:
     return ", ".join(f"expectations.{check.name}.fail" for check in checks)
 
 
-def _describe_shares(expectations: Expectations) -> str:
+def _format_shares(expectations: Expectations) -> str:
     return ", ".join(f"{kind} {share:.2%}" for kind, share in zip(EVENT_KINDS, expectations.event_shares, strict=True))
 
 
-def _span(least: float, greatest: float) -> str:
-    return f"{least:g} to {greatest:g}"
+def _format_range(lowest: float, highest: float) -> str:
+    return f"{lowest:g} to {highest:g}"

@@ -1,16 +1,12 @@
-"""The whole of `prepare`: CSV in, prepared dataset out.
+"""The pipeline of `prepare`: raw data in, prepared dataset out.
 
-events ─ read ─▶ timelines by partition ─ cuts ─ count ─▶ vocabularies ─ write ─▶ timeline shards
-properties ─ read ─▶ as of the first cut ───── items ───────┘
-                                      └─ assemble ─▶ catalogue as text ─ fit ─▶ transform ─ apply ─▶ catalogue
+events ──────▶ timelines by partition ─▶ cuts ─▶ counts ─▶ vocabularies ─▶ timeline shards
+properties ──▶ values as of the first cut ───────────────┘      │
+tree ────────────────────────────────────────────────────▶ catalogue as text ─▶ transform graph ─▶ catalogue shards
 """
 
 import json
-import logging
-import math
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -18,21 +14,16 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from common import storage
 from common.storage.paths import join
 from contract.layout import DatasetLayout
-from contract.manifest import Manifest, SplitInfo, VocabularyInfo, write_manifest
-from contract.schema import SplitMethod, Vocabulary
-from preprocessing import catalogue, expectations, splits, timelines, transform, validation
-from preprocessing import vocabularies as vocabulary
-from preprocessing.beam import graphs, stages
-from preprocessing.beam.graphs import Cuts, Job
-from preprocessing.beam.stages import ALL_ITEMS, CATEGORY_VIEWS, ITEMS
-from preprocessing.config import PrepareConfig, format_when
-from preprocessing.sources import csv_files
-from preprocessing.statistics import correlation, popularity, summaries
-from preprocessing.workspace import Workspace, write_table
-
-log = logging.getLogger(__name__)
-
-MAX_PARTITIONS = 4096
+from contract.manifest import VocabularyInfo, write_manifest
+from contract.schema import Vocabulary
+from preprocessing import catalogue, description, expectations, reading, splits, vocabularies
+from preprocessing.beam import graphs
+from preprocessing.beam.job import Job, is_in_process
+from preprocessing.config import PrepareConfig
+from preprocessing.description import DatasetResults
+from preprocessing.inputs import Inputs, list_inputs
+from preprocessing.transform import TransformConfig
+from preprocessing.workspace import Workspace
 
 _INTERMEDIATE = "intermediate"
 
@@ -40,216 +31,118 @@ _INTERMEDIATE = "intermediate"
 def prepare(
     config: PrepareConfig, output: str, options: PipelineOptions | None = None, *, baseline: str | None = None
 ) -> dict[str, Any]:
-    """Makes a prepared dataset at `output`, whole or not at all, and returns its summary.
+    """Prepares a dataset at `output`, whole or not at all, and returns its summary.
 
     Args:
-      config: what is made of which input.
-      output: where nothing stands yet.
-      options: Beam's.
-      baseline: an earlier dataset of the same shop; one too different from it is not published.
+      config: input and settings.
+      output: path or URI of the new dataset, which must not exist.
+      options: of Beam.
+      baseline: an earlier dataset of the same shop; a dataset that differs too much from it is not published.
 
     Raises:
-      ContractError: the baseline is no dataset.
-      ValueError: a setting or an input that cannot be used, or too different from the baseline; nothing is published.
-      FileNotFoundError: an input glob matches nothing.
-      FileExistsError: something stands at `output` already.
+      ContractError: the baseline is not a prepared dataset.
+      ValueError: a setting or an input is invalid, or the dataset differs too much from the baseline.
+      FileNotFoundError: an input glob matches no file.
+      FileExistsError: `output` exists.
     """
-    inputs = _list_inputs(config)
+    inputs = list_inputs(config)
     if baseline:
-        expectations.read_expectations(baseline)  # a wrong path is told before the first row is read
-    options = options or PipelineOptions([])
+        expectations.read_expectations(baseline)  # reports a wrong path before any row is read
     with storage.publish_directory(output, marker="manifest.json") as staging:
-        # workers elsewhere see the store but no folder of this machine; without a manifest it holds no dataset
-        root = staging if storage.is_local(output) or graphs.is_in_process(options) else output
-        # a name of its own: workers of a job that was killed may still be writing
-        work = Workspace(join(root, _INTERMEDIATE, uuid.uuid4().hex))
-        job = Job(config, DatasetLayout(root), work, options)
+        job = _make_job(config, output, staging, options or PipelineOptions([]))
+        results = _run_graphs(job, inputs)
 
-        tree, tree_reading = _read_tree(job, inputs)  # waits for no graph: refused before the first
-        reading, num_partitions = _read_events(job, inputs)
-        cuts = splits.choose_cuts(reading.times, config.split) if config.split.method == SplitMethod.TIME else None
-        events = graphs.count_ids(job, num_partitions, cuts)
-        if config.split.method != SplitMethod.NONE:
-            splits.check_counts(events.by_split.sum(1).tolist(), reading.times, cuts)
-        properties, num_item_partitions = _read_properties(job, inputs, cuts)
-        counts = [job.result(ITEMS), *([job.result("property-items")] if properties else [])]
-        visitors = vocabulary.index_visitors(job.work, num_partitions, config.visitors, job.layout)
-        counted = vocabulary.merge_counts(counts)
-        items = vocabulary.index_items(job.work, num_item_partitions, counted, config.items, job.layout)
-        write = stages.WriteTimelines(job.layout, job.work, cuts, config, num_partitions, visitors, items)
-        # one core's worth of Python each: the catalogue and the graph need the vocabularies alone, not the shards
-        with job.run_concurrently(lambda: graphs.write_timelines(job, num_partitions, write)) as writing:
-            frequent = catalogue.choose_properties(job.result("properties"), config.properties) if properties else ()
-            items_found = graphs.assemble_catalogue(job, num_item_partitions, properties is not None, frequent, tree)
-            sizes = {Vocabulary.VISITORS: visitors, Vocabulary.ITEMS: items}
-            for name in (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES):
-                sizes[name] = vocabulary.index_words(name, job.result(name), getattr(config, name), job.layout)
-            fitted = transform.TransformConfig(
-                vocabularies=sizes,
-                has_prices=items_found["priced_trained_items"] > 0,
-                has_gaps=events.training_gaps > 0,
-                num_buckets=config.num_buckets,
-            )
-            if writing.done():
-                writing.result()  # a full disk is told before the next graph
-            graphs.fit_transform(job, num_partitions, num_item_partitions, cuts, fitted)
-            graphs.write_catalogue(job, num_item_partitions)
-            graphs.complete_transform(job)
-            shards = writing.result()
-
-        splits_found = stages.split_infos(shards)
-        description = {
-            "events": summaries.describe_reading(reading) | summaries.describe_events(events, reading.cleaning),
-            "items": popularity.describe_items(job.result(ALL_ITEMS)),
-            "correlation": correlation.describe_correlation(shard.moments for shard in shards),
-            "item_properties": summaries.describe_reading(properties) if properties else None,
-            "catalogue": items_found
-            | {
-                "kept_properties": list(frequent),
-                "views_by_category": popularity.describe_categories(job.result(CATEGORY_VIEWS), tree.paths),
-            },
-            "category_tree": summaries.describe_reading(tree_reading) | catalogue.describe_tree(tree),
-        }
-        _write_json(job.layout.statistics, description)
-        expected = expectations.describe_expectations(description, root)
+        root = job.layout.root
+        statistics = description.describe_statistics(results)
+        storage.write_bytes(job.layout.statistics, _encode(statistics))
+        expected = expectations.describe_expectations(statistics, root)
         expectations.write_expectations(expected, root)
         storage.remove(join(root, _INTERMEDIATE))
-        storage.remove_partial(root)  # of a worker that was killed while it wrote into a folder that all share
-        manifest = _describe(job, cuts, sizes, splits_found, {shard.name: shard.sha256 for shard in shards})
+        storage.remove_partial(root)  # a worker that was killed may have left half a file
+        manifest = description.make_manifest(job, results)
         checks = expectations.compare(baseline, expected, root, config.expectations) if baseline else []
         write_manifest(manifest, staging)
-    compared = {check.name: check.verdict for check in checks}
-    summary = _summary(output, config, cuts, sizes, splits_found, description) | {"compared": compared}
-    _tell(summary)
-    return summary
+    summary = description.summarize(output, manifest, statistics)
+    description.log_summary(summary)
+    return summary | {"compared": {check.name: check.verdict for check in checks}}
 
 
-def _tell(summary: Mapping[str, Any]) -> None:
-    """What was made, in three lines of the log."""
-    left_out = ", ".join(f"{summary[name]:,} {name.replace('_', ' ')}" for name in ("duplicates", "robot_events"))
-    rejected = sum(summary["rejected"].values())
-    log.info("kept %d of %d events: %d rejected, %s", summary["events"], summary["rows"], rejected, left_out)
-    log.info("rows: %s", ", ".join(f"{split['rows']:,} {name}" for name, split in summary["splits"].items()))
-    words = ", ".join(f"{size:,} {name.replace('_', ' ')}" for name, size in summary["vocabularies"].items())
-    log.info("made %s: %s", summary["dataset"], words)
+def _make_job(config: PrepareConfig, output: str, staging: str, options: PipelineOptions) -> Job:
+    # workers elsewhere have access to the store but not to local folders; without a manifest, it is not yet a dataset
+    root = staging if storage.is_local(output) or is_in_process(options) else output
+    # a unique name, because workers of a killed job may still be writing
+    work = Workspace(join(root, _INTERMEDIATE, uuid.uuid4().hex))
+    return Job(config, DatasetLayout(root), work, options)
 
 
-@dataclass(frozen=True)
-class _Input:
-    """Byte ranges of one kind of file, none where none was given, and how many partitions its bytes make."""
+def _run_graphs(job: Job, inputs: Inputs) -> DatasetResults:
+    """Runs all graphs; everything but descriptions and manifest is written."""
+    config, num_partitions = job.config, inputs.events.num_partitions
+    num_item_partitions = inputs.properties.num_partitions
 
-    ranges: list[csv_files.ByteRange]
-    num_partitions: int
+    # read: the tree first, because it needs no graph
+    tree = reading.read_tree(job, inputs.tree)
+    events = reading.read_events(job, inputs.events)
 
+    # split, then read only the properties that were known at the first cut
+    cuts = splits.choose_cuts(events.times, config.split)
+    counts = graphs.count_ids(job, num_partitions, cuts)
+    splits.check_splits(counts.events.by_split.sum(1).tolist(), events.times, cuts, config.split)
+    properties = reading.read_properties(job, inputs.properties, cuts)
 
-def _list_inputs(config: PrepareConfig) -> dict[str, _Input]:
-    """All inputs by kind, before the first is read: a wrong path or header is told at once."""
+    # index: vocabularies of visitors and items
+    item_counts = vocabularies.merge_counts([counts.trained_items, properties.items if properties else b""])
+    visitors = vocabularies.index_visitors(job.work, num_partitions, config.visitors, job.layout)
+    items = vocabularies.index_items(job.work, num_item_partitions, item_counts, config.items, job.layout)
 
-    def find(glob: str | None, columns: Sequence[str], optional: Sequence[str] = ()) -> _Input:
-        if glob is None:
-            return _Input([], 1)
-        ranges, size = csv_files.list_byte_ranges(glob, columns, optional)
-        return _Input(ranges, min(max(math.ceil(size / config.partition_bytes), 1), MAX_PARTITIONS))
+    # write the timelines and, concurrently, the catalogue: each keeps one core busy, and neither needs the other
+    with job.run_concurrently(lambda: graphs.write_timelines(job, num_partitions, cuts, visitors, items)) as writing:
+        frequent = catalogue.choose_properties(properties.properties if properties else b"", config.properties)
+        assembled = graphs.assemble_catalogue(job, num_item_partitions, properties is not None, frequent, tree.tree)
+        sizes = {Vocabulary.VISITORS: visitors, Vocabulary.ITEMS: items} | _index_words(job, assembled)
+        if writing.done():
+            writing.result()  # raises its error, such as a full disk, before the next graph starts
+        fitted = _configure_transform(config, sizes, counts, assembled)
+        graphs.fit_transform(job, num_partitions, num_item_partitions, cuts, fitted)
+        graphs.write_catalogue(job, num_item_partitions)
+        graphs.complete_transform(job)
+        shards = writing.result()
 
-    return {
-        "events": find(config.events, timelines.EVENT_COLUMNS, timelines.OPTIONAL_EVENT_COLUMNS),
-        "properties": find(config.item_properties, catalogue.PROPERTY_COLUMNS),
-        "tree": find(config.category_tree, catalogue.TREE_COLUMNS),
-    }
-
-
-def _read_events(job: Job, inputs: Mapping[str, _Input]) -> tuple[summaries.ReadingSummary, int]:
-    given = inputs["events"]
-    reading = graphs.read_events(job, given.ranges, given.num_partitions)
-    _check_rejects("event", reading, job.config)
-    robots = reading.cleaning.robot_visitors
-    validation.check_not_empty(reading.num_events, reading.rows, robots, job.config.events)
-    for partition in set(range(given.num_partitions)) - reading.partitions:
-        storage.write_bytes(job.work.timelines(partition), timelines.encode_timelines(timelines.empty_timelines()))
-    log.info("read %d event rows into %d partitions", reading.rows, given.num_partitions)
-    return reading, given.num_partitions
-
-
-def _read_tree(job: Job, inputs: Mapping[str, _Input]) -> tuple[catalogue.CategoryTree, summaries.ReadingSummary]:
-    chunks = [(source, chunk) for source in inputs["tree"].ranges for chunk in csv_files.read_chunks(source)]
-    tree, reading, rejects = catalogue.read_tree(chunk for _, chunk in chunks)
-    _check_rejects("category tree", reading, job.config)
-    if reading.rejects:
-        kept = [csv_files.keep_first(part) for part in rejects]
-        stages.WriteRejects(job.layout.rejects)((stages.reject_name("category-tree", chunks[0][0]), kept))
-    return tree, reading
-
-
-def _read_properties(job: Job, inputs: Mapping[str, _Input], cuts: Cuts) -> tuple[summaries.ReadingSummary | None, int]:
-    given = inputs["properties"]
-    if not given.ranges:
-        return None, given.num_partitions
-    # only a split by time has a future to keep out
-    reading = graphs.read_properties(job, given.ranges, given.num_partitions, cuts[0] if cuts else math.inf)
-    _check_rejects("item property", reading, job.config)
-    if not reading.partitions:
-        before = f" before the first cut, {format_when(cuts[0])}" if cuts else ""
-        log.warning(
-            "no item property was told%s: no item has a category, a price or other; give earlier rows, or cut later",
-            before,
-        )
-    for partition in set(range(given.num_partitions)) - reading.partitions:
-        write_table(job.work.properties(partition), catalogue.no_properties())
-    log.info("read %d item property rows into %d partitions", reading.rows, given.num_partitions)
-    return reading, given.num_partitions
-
-
-def _check_rejects(what: str, reading: summaries.ReadingSummary, config: PrepareConfig) -> None:
-    reasons = reading.reject_reasons()
-    validation.check_reject_share(what, reading.rows, reasons, config.max_reject_share)
-    if reasons:
-        counts = ", ".join(f"{name}: {reason.count}" for name, reason in sorted(reasons.items()))
-        log.warning("%s rows rejected, see rejects/: %s", what, counts)
-
-
-def _write_json(path: str, value: Mapping[str, Any]) -> None:
-    storage.write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def _describe(
-    job: Job,
-    cuts: Cuts,
-    sizes: Mapping[Vocabulary, VocabularyInfo],
-    splits_found: Mapping[Any, SplitInfo],
-    checksums: Mapping[str, str],
-) -> Manifest:
-    """The manifest of all files that stand below the dataset's root."""
-    names = [name for name in storage.list_files(job.layout.root) if name != storage.CLAIM]
-    return Manifest(
-        split_method=job.config.split.method,
-        validation_from_ms=cuts[0] if cuts else None,
-        test_from_ms=cuts[1] if cuts else None,
+    return DatasetResults(
+        reading=events,
+        tree=tree,
+        cuts=cuts,
+        counts=counts,
+        properties=properties,
+        kept_properties=frequent,
+        items=assembled,
         vocabularies=sizes,
-        splits=splits_found,
-        config=asdict(job.config),
-        files={name: checksums.get(name) or storage.sha256(join(job.layout.root, name)) for name in names},
+        shards=shards,
     )
 
 
-def _summary(
-    output: str,
-    config: PrepareConfig,
-    cuts: Cuts,
-    sizes: Mapping[Vocabulary, VocabularyInfo],
-    splits_found: Mapping[Any, SplitInfo],
-    description: Mapping[str, Any],
-) -> dict[str, Any]:
-    events = description["events"]
-    left_out = ("rejected", "blank_lines", "duplicates", "robot_visitors", "robot_events")
+def _index_words(job: Job, items: graphs.CatalogueCounts) -> dict[Vocabulary, VocabularyInfo]:
+    config, layout = job.config, job.layout
+    categories, values = Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES
     return {
-        "dataset": output,
-        "rows": events["rows"],
-        "events": events["events"],
-        **{name: events[name] for name in left_out},
-        "split": config.split.method,
-        "validation_from": format_when(cuts[0]) if cuts else None,
-        "test_from": format_when(cuts[1]) if cuts else None,
-        "splits": {name: {"rows": i.target_rows, "visitors": i.visitors} for name, i in splits_found.items()},
-        "vocabularies": {name: info.size for name, info in sizes.items()},
-        "catalogue_items": description["catalogue"]["items"],
+        categories: vocabularies.index_words(categories, items.categories, config.categories, layout),
+        values: vocabularies.index_words(values, items.property_values, config.property_values, layout),
     }
+
+
+def _configure_transform(
+    config: PrepareConfig,
+    sizes: dict[Vocabulary, VocabularyInfo],
+    counts: graphs.IdCounts,
+    items: graphs.CatalogueCounts,
+) -> TransformConfig:
+    return TransformConfig(
+        vocabularies=sizes,
+        has_prices=items.description["priced_trained_items"] > 0,
+        has_gaps=counts.events.training_gaps > 0,
+        num_buckets=config.num_buckets,
+    )
+
+
+def _encode(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

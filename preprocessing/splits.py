@@ -1,86 +1,112 @@
-"""Event time (or chance) to train, validation or test.
+"""Assignment of events to the splits: by time, at random, or all to training.
 
 Shapes: N rows, T distinct times.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from contract.schema import Split, SplitMethod
-from preprocessing import validation
-from preprocessing.config import SplitConfig
+from preprocessing.config import SplitConfig, format_when
 
 SPLITS = tuple(Split)
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 
 
 @dataclass(frozen=True)
-class TimeSummary:
-    """How many events happened when: the mergeable sketch from which cuts are chosen.
+class Cuts:
+    """The times at which a split by time changes to the next split; an event at a cut belongs to the later one."""
 
-    times_ms   [T] int64, distinct, ascending; each stands for the 2**resolution ms that begin there
-    counts     [T] int64
-    resolution times are multiples of 2**resolution ms; 0 while there are few: exact then
-    """
+    validation_from_ms: int
+    """Start of validation, in milliseconds since 1970."""
+    test_from_ms: int
+    """Start of test, not before `validation_from_ms`."""
+
+
+@dataclass(frozen=True)
+class TimeSummary:
+    """A mergeable histogram of event times, from which the cuts are chosen."""
 
     times_ms: np.ndarray
+    """[T] int64, distinct and ascending: the starts of bins of 2**resolution ms."""
     counts: np.ndarray
+    """[T] int64, the events of each bin."""
     resolution: int = 0
+    """Times are multiples of 2**resolution ms; 0 while there are few times, which are then exact."""
 
 
-# Beyond this many distinct times a summary halves its resolution: 2.8 M events then keep one of two seconds.
+# a summary of more distinct times halves its resolution; 2.8 M events over 4.5 months keep one of two seconds
 _MAX_TIMES = 1 << 20
 
 
 def summarize_times(timestamps_ms: np.ndarray) -> TimeSummary:
-    """The summary of a column of timestamps [N]."""
+    """Summarizes a column of timestamps [N]."""
     times, counts = np.unique(timestamps_ms, return_counts=True)
     return _coarsen(TimeSummary(times, counts))
 
 
 def merge_times(summaries: list[TimeSummary]) -> TimeSummary:
-    """One summary of several; the result does not depend on their order or grouping."""
+    """Merges summaries; the result does not depend on their order or grouping."""
     resolution = max((s.resolution for s in summaries), default=0)
     times = np.concatenate([s.times_ms >> resolution << resolution for s in summaries] or [np.empty(0, np.int64)])
     counts = np.concatenate([s.counts for s in summaries] or [np.empty(0, np.int64)])
     order = np.argsort(times, kind="stable")
-    return _coarsen(_summed(times[order], counts[order], resolution))
+    return _coarsen(_add_up(times[order], counts[order], resolution))
 
 
-def choose_cuts(summary: TimeSummary, config: SplitConfig) -> tuple[int, int]:
-    """Validation and test cut in ms, given or at quantiles; an event at a cut belongs to the later split."""
+def choose_cuts(summary: TimeSummary, config: SplitConfig) -> Cuts | None:
+    """Returns the cuts of a split by time, as configured or at quantiles of event time; None for other splits."""
+    if config.method != SplitMethod.TIME:
+        return None
     if config.validation_from_ms is not None and config.test_from_ms is not None:
-        return config.validation_from_ms, config.test_from_ms
+        return Cuts(config.validation_from_ms, config.test_from_ms)
     train_share = 1 - config.validation_share - config.test_share
-    return _quantile(summary, train_share), _quantile(summary, 1 - config.test_share)
+    return Cuts(_quantile(summary, train_share), _quantile(summary, 1 - config.test_share))
 
 
-def check_counts(counts: Sequence[int], summary: TimeSummary, cuts: tuple[int, int] | None) -> None:
-    """Refuses a division with an empty split.
+def check_splits(counts: Sequence[int], summary: TimeSummary, cuts: Cuts | None, config: SplitConfig) -> None:
+    """Raises an error if a split is empty.
 
     Args:
       counts: events of each of SPLITS.
-      summary: when events happened, from which cuts that would work are suggested.
-      cuts: None: the split is at random.
+      summary: of all events; for a suggestion of better cuts.
+      cuts: of a split by time.
+      config: the method; with `none`, all events are for training.
 
     Raises:
-      ValueError: names the empty splits and what to do.
+      ValueError: with the empty splits and what to do.
     """
     by_split = {str(split): int(count) for split, count in zip(SPLITS, counts, strict=True)}
-    validation.check_splits(by_split, cuts, _usable_cuts(summary))
+    empty = ", ".join(name for name, count in by_split.items() if count == 0)
+    if not empty or config.method == SplitMethod.NONE:
+        return
+    if cuts is None:
+        raise ValueError(_describe_few_events(empty, by_split))
+    found = f"{format_when(cuts.validation_from_ms)} and {format_when(cuts.test_from_ms)}"
+    better = _suggest_cuts(summary)
+    advice = "the events have fewer than three distinct times: provide more events, or use --split none"
+    if better is not None:
+        flags = f"--validation-from {format_when(better.validation_from_ms)}"
+        advice = f"{flags} --test-from {format_when(better.test_from_ms)} would work"
+    raise ValueError(f"no events for {empty} with cuts at {found}; {advice}")
+
+
+def _describe_few_events(empty: str, by_split: Mapping[str, int]) -> str:
+    total = sum(by_split.values())
+    return f"no events for {empty}: {total} events are too few for a random split; provide more, or use --split none"
 
 
 def assign_splits(
-    timestamps_ms: np.ndarray, row_hashes: np.ndarray, cuts: tuple[int, int] | None, config: SplitConfig
+    timestamps_ms: np.ndarray, row_hashes: np.ndarray, cuts: Cuts | None, config: SplitConfig
 ) -> np.ndarray:
-    """[N] int8: the place in SPLITS of each row.
+    """Assigns each row to a split, [N] int8 indices in SPLITS.
 
     Args:
       timestamps_ms: [N].
-      row_hashes: [N] uint64, evenly spread and a function of the row; only the random split looks at them.
-      cuts: validation and test cut of a time split.
+      row_hashes: [N] uint64, uniformly distributed and a function of the row; only a random split uses them.
+      cuts: of a split by time.
       config: method and shares.
     """
     if config.method == SplitMethod.NONE:
@@ -90,19 +116,20 @@ def assign_splits(
         edges = (1 - config.validation_share - config.test_share, 1 - config.test_share)
         return np.searchsorted(edges, uniform, side="right").astype(np.int8)
     if cuts is None:
-        raise ValueError("a time split needs cuts")
-    return np.searchsorted(cuts, timestamps_ms, side="right").astype(np.int8)
+        raise ValueError("a split by time needs cuts")
+    edges_ms = (cuts.validation_from_ms, cuts.test_from_ms)
+    return np.searchsorted(edges_ms, timestamps_ms, side="right").astype(np.int8)
 
 
 def _coarsen(summary: TimeSummary) -> TimeSummary:
     while len(summary.times_ms) > _MAX_TIMES:
         resolution = summary.resolution + 1
-        summary = _summed(summary.times_ms >> resolution << resolution, summary.counts, resolution)
+        summary = _add_up(summary.times_ms >> resolution << resolution, summary.counts, resolution)
     return summary
 
 
-def _summed(times: np.ndarray, counts: np.ndarray, resolution: int) -> TimeSummary:
-    """The summary of ascending times, equal ones made one."""
+def _add_up(times: np.ndarray, counts: np.ndarray, resolution: int) -> TimeSummary:
+    """Summarizes ascending times with their counts; counts of equal times are added."""
     if len(times) == 0:
         return TimeSummary(times, counts, resolution)
     starts = np.flatnonzero(np.r_[True, times[1:] != times[:-1]])
@@ -110,17 +137,17 @@ def _summed(times: np.ndarray, counts: np.ndarray, resolution: int) -> TimeSumma
 
 
 def _quantile(summary: TimeSummary, share: float) -> int:
-    """The first time before which at least `share` of the events lie."""
+    """The first time with at least `share` of the events before it."""
     before = np.cumsum(summary.counts) - summary.counts
-    place = np.searchsorted(before, share * summary.counts.sum() - 1e-6)  # 0.9 * 10 may round above 9
-    return int(summary.times_ms[min(place, len(summary.times_ms) - 1)])
+    index = np.searchsorted(before, share * summary.counts.sum() - 1e-6)  # 0.9 * 10 may round above 9
+    return int(summary.times_ms[min(index, len(summary.times_ms) - 1)])
 
 
-def _usable_cuts(summary: TimeSummary) -> tuple[int, int] | None:
+def _suggest_cuts(summary: TimeSummary) -> Cuts | None:
     """Cuts near the 0.8 and 0.9 quantiles that leave no split empty; None with fewer than three distinct times."""
     num_times = len(summary.times_ms)
     if num_times < len(SPLITS):
         return None
     first = min(max(int(np.searchsorted(summary.times_ms, _quantile(summary, 0.8))), 1), num_times - 2)
     second = min(max(int(np.searchsorted(summary.times_ms, _quantile(summary, 0.9))), first + 1), num_times - 1)
-    return int(summary.times_ms[first]), int(summary.times_ms[second])
+    return Cuts(int(summary.times_ms[first]), int(summary.times_ms[second]))

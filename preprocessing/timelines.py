@@ -1,9 +1,10 @@
-"""Rows to visitor timelines, partition by partition; all of it on whole columns.
+"""Visitor timelines: parsing, cleaning and splitting of events, a partition at a time, on whole columns.
 
-Shapes: N rows of a partition, V its visitors.
+Shapes: N rows and V visitors of a partition.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,61 +13,73 @@ import pyarrow as pa
 from contract.schema import Split, SplitMethod
 from contract.timelines import TimelineRows
 from preprocessing import validation
-from preprocessing.columns import codes, decode_columns, encode_columns, hash_ids
+from preprocessing.columns import EncodedTable, decode_columns, encode_columns, encode_strings, hash_ids
 from preprocessing.config import SplitConfig
-from preprocessing.sources.csv_files import Chunk, ParsedRows, Rejects, parse_chunk, reject_rows
-from preprocessing.splits import SPLITS, assign_splits
+from preprocessing.sources.csv_rows import ParsedRows
+from preprocessing.sources.rejects import Rejects
+from preprocessing.splits import SPLITS, Cuts, assign_splits
 from preprocessing.validation import Flaws
 
 EVENT_COLUMNS = ("timestamp", "visitorid", "event", "itemid")
 OPTIONAL_EVENT_COLUMNS = ("transactionid",)
 
-MS_A_DAY = 86_400_000
+MS_PER_DAY = 86_400_000
 NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
 class Timelines:
-    """All rows of a partition: each visitor's are contiguous, in order of time, then of the files.
-
-    visitors         [V] distinct ids, in the order of their hash, which has nothing to do with time or activity
-    visitor_code     [N] places in `visitors`
-    timestamp_ms     [N]
-    event            [N] places in EVENT_KINDS
-    items, item_code distinct item ids, and [N] places in them
-    robot_from_ms    [V] when a visitor had more events on one day than a person; NEVER for people
-    """
+    """Rows of a partition; a visitor's rows are contiguous, ordered by time, then as in the files."""
 
     visitors: pa.Array
+    """[V] distinct ids, ordered by hash, which is independent of time and activity."""
     visitor_code: np.ndarray
+    """[N] indices in `visitors`."""
     timestamp_ms: np.ndarray
+    """[N] milliseconds since 1970."""
     event: np.ndarray
+    """[N] indices in EVENT_KINDS."""
     items: pa.Array
+    """Distinct item ids."""
     item_code: np.ndarray
+    """[N] indices in `items`."""
     robot_from_ms: np.ndarray
+    """[V] the time of the visitor's first event above the daily limit; NEVER for humans."""
 
     def __len__(self) -> int:
         return len(self.timestamp_ms)
 
 
+class SplitTimelines(NamedTuple):
+    """The rows of a partition that belong to a split."""
+
+    timelines: Timelines
+    """The rows."""
+    splits: np.ndarray
+    """[N] int8 indices in SPLITS."""
+    robot_events: int
+    """Number of rows that were excluded with their visitors."""
+
+
 @dataclass(frozen=True)
 class Cleaning:
-    """What was found in a partition: exact duplicates, which are dropped, and visitors that are robots at some time."""
+    """Counts of the cleaning of a partition."""
 
     duplicates: int
+    """Exact duplicates, which are dropped."""
     robot_visitors: int
+    """Visitors that are robots from some time on."""
 
 
-def parse_events(chunk: Chunk) -> tuple[pa.Table, Rejects, int]:
-    """Event columns of the good rows, the bad ones, and the number of blank lines.
+def parse_events(rows: ParsedRows) -> tuple[pa.Table, Rejects]:
+    """Parses event rows; returns the valid ones and the rejects.
 
-    The columns are visitor, timestamp_ms, event (a place in EVENT_KINDS), item and transaction ('' where none).
+    The columns are visitor, timestamp_ms, event (index in EVENT_KINDS), item and transaction ('': none).
     """
-    parsed = parse_chunk(chunk)
-    columns = parsed.columns
+    columns = rows.columns
     flaws = Flaws.none(len(columns))
     timestamps = validation.parse_timestamps(columns["timestamp"], flaws)
-    kinds = validation.parse_events(columns["event"], flaws)
+    kinds = validation.parse_event_kinds(columns["event"], flaws)
     validation.check_ids(columns["visitorid"], flaws)
     validation.check_ids(columns["itemid"], flaws)
     table = pa.table(
@@ -75,17 +88,17 @@ def parse_events(chunk: Chunk) -> tuple[pa.Table, Rejects, int]:
             "timestamp_ms": timestamps,
             "event": kinds,
             "item": columns["itemid"],
-            "transaction": _transactions(parsed),
+            "transaction": _transactions(columns),
         }
     )
-    good = table if flaws.is_good.all() else table.filter(flaws.is_good)
-    return good, reject_rows(parsed, flaws), parsed.num_blank
+    valid = table if flaws.is_valid.all() else table.filter(flaws.is_valid)
+    return valid, rows.reject(flaws)
 
 
 def assemble_timelines(table: pa.Table, max_events_per_day: int) -> tuple[Timelines, Cleaning]:
-    """Sorts a partition's rows into timelines, without exact duplicates, and tells from when visitors are robots."""
-    visitor_code, visitors = codes(table["visitor"])
-    item_code, items = codes(table["item"])
+    """Sorts a partition's rows into timelines, drops exact duplicates and detects robots."""
+    visitor_code, visitors = encode_strings(table["visitor"])
+    item_code, items = encode_strings(table["item"])
     by_hash = np.lexsort((visitors.to_numpy(zero_copy_only=False), hash_ids(visitors)))
     rank = np.empty(len(by_hash), np.int64)
     rank[by_hash] = np.arange(len(by_hash))
@@ -94,7 +107,7 @@ def assemble_timelines(table: pa.Table, max_events_per_day: int) -> tuple[Timeli
         "timestamp_ms": table["timestamp_ms"].to_numpy(),
         "event": table["event"].to_numpy(),
         "item": item_code,
-        "transaction": codes(table["transaction"])[0],
+        "transaction": encode_strings(table["transaction"])[0],
     }
     order = np.lexsort((columns["timestamp_ms"], columns["visitor"]))  # stable: ties stay in file order
     columns = {name: column[order] for name, column in columns.items()}
@@ -113,24 +126,24 @@ def assemble_timelines(table: pa.Table, max_events_per_day: int) -> tuple[Timeli
     return timelines, Cleaning(int(is_duplicate.sum()), int((robot_from_ms < NEVER).sum()))
 
 
-def by_people(timelines: Timelines) -> np.ndarray:
-    """[N] bool: rows of visitors that are never robots."""
+def find_human_rows(timelines: Timelines) -> np.ndarray:
+    """Returns a mask [N] of the rows of visitors that never become robots."""
     return (timelines.robot_from_ms == NEVER)[timelines.visitor_code]
 
 
-def split_timelines(
-    timelines: Timelines, cuts: tuple[int, int] | None, config: SplitConfig
-) -> tuple[Timelines, np.ndarray]:
-    """The rows that take part in some split, and [their number] int8: the place in SPLITS of each.
+def split_timelines(timelines: Timelines, cuts: Cuts | None, config: SplitConfig) -> SplitTimelines:
+    """Assigns the rows to splits and excludes robots.
 
-    A visitor who turns out to be a robot is left out from the split in which that shows on: what happens after a cut
-    changes nothing before it. Without a split by time there is no before.
+    A visitor who becomes a robot is excluded from that split and from later ones, so that events after a cut change
+    nothing before it. Without a split by time, robots are excluded altogether.
     """
     splits = split_rows(timelines, cuts, config)
-    ends = np.array([*cuts, NEVER]) if cuts else np.full(len(SPLITS), NEVER)
+    ends = np.full(len(SPLITS), NEVER)
+    if cuts is not None:
+        ends[:-1] = cuts.validation_from_ms, cuts.test_from_ms
     keep = timelines.robot_from_ms[timelines.visitor_code] >= ends[splits]
     if keep.all():
-        return timelines, splits
+        return SplitTimelines(timelines, splits, robot_events=0)
     present, code = np.unique(timelines.visitor_code[keep], return_inverse=True)
     kept = Timelines(
         visitors=timelines.visitors.take(present),
@@ -141,11 +154,11 @@ def split_timelines(
         item_code=timelines.item_code[keep],
         robot_from_ms=timelines.robot_from_ms[present],
     )
-    return kept, splits[keep]
+    return SplitTimelines(kept, splits[keep], robot_events=len(timelines) - len(kept))
 
 
-def split_rows(timelines: Timelines, cuts: tuple[int, int] | None, config: SplitConfig) -> np.ndarray:
-    """[N] int8: the place in SPLITS of each row."""
+def split_rows(timelines: Timelines, cuts: Cuts | None, config: SplitConfig) -> np.ndarray:
+    """Assigns each row to a split, [N] int8 indices in SPLITS."""
     if config.method != SplitMethod.RANDOM:
         return assign_splits(timelines.timestamp_ms, np.empty(0, np.uint64), cuts, config)
     row = pd.DataFrame(
@@ -164,14 +177,14 @@ def split_rows(timelines: Timelines, cuts: tuple[int, int] | None, config: Split
 def select_split(
     timelines: Timelines, splits: np.ndarray, split: Split, visitor_index: np.ndarray, item_index: np.ndarray
 ) -> TimelineRows:
-    """The rows of one split, and among them, in order of time, what the same visitors did in earlier splits.
+    """Selects the rows of one split and, as context, its visitors' rows of earlier splits.
 
-    Of a random split, context may be later than a target: one more way in which it leaks.
+    With a random split, context may be later than a target, which is another leak.
 
     Args:
       timelines: of a partition.
-      splits: [N] places in SPLITS.
-      split: which one.
+      splits: [N] indices in SPLITS.
+      split: the split to select.
       visitor_index: [V] vocabulary indices of `timelines.visitors`.
       item_index: vocabulary indices of `timelines.items`.
     """
@@ -193,8 +206,8 @@ def select_split(
     )
 
 
-def gaps_by_timeline(timelines: Timelines, rows: np.ndarray) -> pa.Array:
-    """Seconds between neighbouring events of a timeline, a list of float32 a visitor, of a row mask [N]."""
+def compute_gaps(timelines: Timelines, rows: np.ndarray) -> pa.Array:
+    """Computes the seconds between consecutive events of a row mask [N]: a list of float32 per visitor [V]."""
     code, times = timelines.visitor_code[rows], timelines.timestamp_ms[rows]
     same_visitor = code[1:] == code[:-1]
     gaps = (np.diff(times)[same_visitor] / 1000).astype(np.float32)
@@ -203,8 +216,8 @@ def gaps_by_timeline(timelines: Timelines, rows: np.ndarray) -> pa.Array:
     return pa.LargeListArray.from_arrays(offsets, pa.array(gaps))
 
 
-def encode_timelines(timelines: Timelines) -> bytes:
-    """Bytes of a partition's timelines, for the intermediate files between two pipelines."""
+def encode_timelines(timelines: Timelines) -> EncodedTable:
+    """Encodes a partition for the intermediate files between two pipelines."""
     table = pa.table(
         {
             "visitor": pa.DictionaryArray.from_arrays(pa.array(timelines.visitor_code, pa.int32()), timelines.visitors),
@@ -217,8 +230,8 @@ def encode_timelines(timelines: Timelines) -> bytes:
     return encode_columns(table)
 
 
-def decode_timelines(encoded: bytes) -> Timelines:
-    """The partition of `encode_timelines`."""
+def decode_timelines(encoded: EncodedTable) -> Timelines:
+    """Decodes a partition of `encode_timelines`."""
     table = decode_columns(encoded)
     visitor, item = (table[name].combine_chunks() for name in ("visitor", "item"))
     visitor_code = visitor.indices.to_numpy().astype(np.int64)
@@ -236,19 +249,20 @@ def decode_timelines(encoded: bytes) -> Timelines:
 
 
 def empty_timelines() -> Timelines:
-    """A partition without a visitor."""
+    """Makes a partition without visitors."""
     none, no_ids = np.empty(0, np.int64), pa.array([], pa.string())
     return Timelines(no_ids, none, none, none.astype(np.int8), no_ids, none, none)
 
 
-def _transactions(parsed: ParsedRows) -> pa.Array:
-    if "transactionid" in parsed.columns.column_names:
-        return parsed.columns["transactionid"]
-    return pa.repeat("", len(parsed.columns))
+def _transactions(columns: pa.Table) -> pa.Array:
+    if "transactionid" in columns.column_names:
+        return columns["transactionid"]
+    return pa.repeat("", len(columns))
 
 
 def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """[N] bool: rows equal in every column to an earlier one; only rows of one visitor and time can be."""
+    """Returns a mask [N] of the rows that equal an earlier row in every column."""
+    # only rows of the same visitor and time, which are adjacent, can be equal
     same = np.ones(len(columns["visitor"]), bool)
     for name in ("visitor", "timestamp_ms"):
         same[1:] &= columns[name][1:] == columns[name][:-1]
@@ -264,14 +278,14 @@ def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:
 def _find_robots(
     visitor: np.ndarray, timestamp_ms: np.ndarray, num_visitors: int, max_events_per_day: int
 ) -> np.ndarray:
-    """[V] int64: when each visitor first had more events on a day (UTC) than allowed; NEVER where that never was.
+    """Finds the time of each visitor's first event above the limit of a day (UTC), [V] int64; NEVER if there is none.
 
     Args:
       visitor, timestamp_ms: [N] of rows in the order of timelines.
     """
     robot_from_ms = np.full(num_visitors, NEVER)
-    day = timestamp_ms // MS_A_DAY
-    # the row that many places before is of the same visitor and day: this row is one too many
+    day = timestamp_ms // MS_PER_DAY
+    # if the row `max_events_per_day` rows earlier has the same visitor and day, this row is above the limit
     over = (
         np.flatnonzero(
             (visitor[max_events_per_day:] == visitor[:-max_events_per_day])

@@ -1,7 +1,7 @@
-"""The TF-Transform preprocessing function: raw ids and features to what models read, the same in training and serving.
+"""The TF-Transform preprocessing function: raw ids and features to model inputs, the same in training and serving.
 
-Vocabularies are counted columnar (see `vocabularies`) and applied here; what is analyzed here is what TF-Transform's
-analyzers do natively: quantile buckets and moments.
+Vocabularies are built on whole columns (see `vocabularies`) and only applied here. TF-Transform's analyzers compute
+quantile buckets and moments.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ from common.storage.paths import join
 from contract.manifest import VocabularyInfo
 from contract.schema import EVENT_KINDS, Vocabulary
 
-# Every feature may be absent: a row of the analysis is an item (its properties) or a timeline (its gaps).
+# every feature may be absent: a row to analyze is either an item (its properties) or a timeline (its gaps)
 _RAW_FEATURES: Mapping[str, pa.DataType] = {
     "visitor_id": pa.string(),
     "item_id": pa.string(),
@@ -42,26 +42,25 @@ _OUTPUT_OF = {"visitor_id": "visitor", "item_id": "item"}
 
 @dataclass(frozen=True)
 class TransformConfig:
-    """What the graph is built from.
-
-    vocabularies                    by name
-    has_prices, has_gaps            False: there is nothing to analyze, the feature is constant
-    num_buckets                     quantile buckets of prices and of gaps
-    """
+    """Inputs of the graph's construction."""
 
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
+    """Sizes by name."""
     has_prices: bool
+    """False: there are no prices to analyze, and the feature is constant."""
     has_gaps: bool
+    """False: there are no gaps to analyze, and the feature is constant."""
     num_buckets: int
+    """Number of quantile buckets of prices and of gaps."""
 
 
 def make_preprocessing_fn(
     config: TransformConfig, vocabulary_file: Callable[[Vocabulary], str]
 ) -> Callable[[dict], dict]:
-    """The function that TF-Transform traces; the graph keeps the vocabulary files' ids as assets of its own.
+    """Makes the function that TF-Transform traces; the graph has the vocabulary files as assets of its own.
 
     Its outputs, sparse as its inputs: `visitor`, `item`, `event`, `category_path`, `property_values` (int64 indices),
-    `price_bucket`, `gap_bucket` (int64 quantile buckets, 1 …; so 0 is free for an absent value) and `price_scaled`
+    `price_bucket`, `gap_bucket` (int64 quantile buckets from 1, which leaves 0 for an absent value) and `price_scaled`
     (float32, log1p with mean 0 and variance 1).
     """
 
@@ -80,7 +79,7 @@ def make_preprocessing_fn(
 
 
 def tensor_adapter_config() -> tfxio.TensorAdapterConfig:
-    """How TF-Transform reads the batches of `analysis_batch`."""
+    """Describes the batches of `make_analysis_batch` to TF-Transform."""
     representation = schema_pb2.TensorRepresentation
     return tfxio.TensorAdapterConfig(
         arrow_schema=_batch_schema(),
@@ -91,17 +90,17 @@ def tensor_adapter_config() -> tfxio.TensorAdapterConfig:
     )
 
 
-def analysis_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatch:
-    """A batch in which the features of `columns` (lists, [num_rows]) are given and all others are absent."""
+def make_analysis_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatch:
+    """Makes a batch with the features of `columns` (lists, [num_rows]); all other features are absent."""
     arrays = []
     for field in _batch_schema():
-        given = columns.get(field.name)
-        arrays.append(given.cast(field.type) if given is not None else _empty_lists(num_rows, field.type))
+        lists = columns.get(field.name)
+        arrays.append(lists.cast(field.type) if lists is not None else _empty_lists(num_rows, field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=_batch_schema())
 
 
-def as_lists(column: pa.Array) -> pa.Array:
-    """A list of no or one value for each row of a column, by whether it is null."""
+def wrap_in_lists(column: pa.Array) -> pa.Array:
+    """Wraps each value of a column in a list; a null becomes an empty list."""
     offsets = np.r_[0, np.cumsum(column.is_valid().to_numpy(zero_copy_only=False))]
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), column.drop_null())
 
@@ -111,9 +110,9 @@ def transform_catalogue(model: tf.Module, items: pa.Table) -> dict[str, pa.Array
     raw = {
         "category_path": items["category_path"].combine_chunks(),
         "property_values": items["property_values"].combine_chunks(),
-        "price": as_lists(items["price"].combine_chunks()),
+        "price": wrap_in_lists(items["price"].combine_chunks()),
     }
-    batch = analysis_batch(raw, len(items))
+    batch = make_analysis_batch(raw, len(items))
     outputs = model.transform_fn({name: _sparse(batch[name]) for name in _RAW_FEATURES})
     return {
         "category_path": _lists(outputs["category_path"], len(items)),
@@ -124,15 +123,15 @@ def transform_catalogue(model: tf.Module, items: pa.Table) -> dict[str, pa.Array
 
 
 def load_transform(directory: str) -> tf.Module:
-    """The saved graph; `.transform_fn({name: SparseTensor})` applies it."""
-    with tempfile.TemporaryDirectory() as copy:  # TensorFlow does not open what lies in every store
+    """Loads the saved graph; `.transform_fn({name: SparseTensor})` applies it."""
+    with tempfile.TemporaryDirectory() as copy:  # TensorFlow cannot open files of every store
         for name in storage.list_files(join(directory, _SAVED_MODEL)):
             storage.write_bytes(join(copy, name), storage.read_bytes(join(directory, _SAVED_MODEL, name)))
         return tf.saved_model.load(copy)
 
 
-def asset(vocabulary: Vocabulary) -> str:
-    """The file below the saved graph's directory that holds a vocabulary's ids."""
+def asset_path(vocabulary: Vocabulary) -> str:
+    """Returns the path of a vocabulary's ids below the transform directory."""
     return f"{_SAVED_MODEL}/assets/{vocabulary}.txt"
 
 
@@ -147,10 +146,10 @@ def _empty_lists(num_rows: int, kind: pa.DataType) -> pa.Array:
 def _apply_vocabulary(
     ids: tf.SparseTensor, vocabulary: Vocabulary, config: TransformConfig, path: str
 ) -> tf.SparseTensor:
-    """Indices by a table that TF-Transform tracks.
+    """Looks indices up in a table that TF-Transform tracks.
 
-    `tft.apply_vocabulary` over a file that no analyzer wrote builds the table from the file's path at every call: the
-    saved graph breaks as soon as that path is gone. A tracked table keeps the file as an asset.
+    With a file that no analyzer wrote, `tft.apply_vocabulary` would rebuild the table from the file's path at every
+    call, and the saved graph would break once that path is gone. A tracked table saves the file as an asset.
     """
     info = config.vocabularies[vocabulary]
     if info.size == 0:  # TensorFlow does not read an empty vocabulary file
@@ -166,8 +165,8 @@ def _apply_vocabulary(
 
 def _event_table() -> tf.lookup.StaticHashTable:
     def make_table() -> tf.lookup.StaticHashTable:
-        places = tf.range(len(EVENT_KINDS), dtype=tf.int64)
-        return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(EVENT_KINDS), places), -1)
+        indices = tf.range(len(EVENT_KINDS), dtype=tf.int64)
+        return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(EVENT_KINDS), indices), -1)
 
     return tft.make_and_track_object(make_table, name="event_kinds")
 
@@ -201,7 +200,7 @@ def _lists(sparse: tf.SparseTensor, num_rows: int) -> pa.Array:
 
 
 def _first_values(sparse: tf.SparseTensor, num_rows: int) -> np.ndarray:
-    """[num_rows]: the value of rows that have one, else 0."""
+    """Returns the value of each row, 0 for rows without one; [num_rows]."""
     values = np.zeros(num_rows, sparse.values.dtype.as_numpy_dtype)
     values[sparse.indices.numpy()[:, 0]] = sparse.values.numpy()
     return values

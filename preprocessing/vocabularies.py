@@ -1,6 +1,6 @@
-"""Ids to vocabularies, most frequent first, and to indices; all of it on whole columns.
+"""Vocabularies, most frequent ids first, and the assignment of indices, on whole columns.
 
-Shapes: N ids, V vocabulary entries. The TF-Transform graph gives the same indices (a test compares them).
+Shapes: N ids, V vocabulary entries. The TF-Transform graph assigns the same indices (a test compares them).
 """
 
 from collections.abc import Iterable
@@ -14,14 +14,24 @@ from common import storage
 from contract.layout import DatasetLayout
 from contract.manifest import VocabularyInfo
 from contract.schema import Vocabulary
-from preprocessing.columns import by_count, decode_columns, encode_columns, partition_of, split_by_partition
+from preprocessing.columns import (
+    EncodedTable,
+    assign_partitions,
+    decode_columns,
+    encode_columns,
+    sort_by_count,
+    split_by_partition,
+)
 from preprocessing.config import VocabularyConfig
 from preprocessing.timelines import Timelines
 from preprocessing.workspace import Workspace, read_table, write_table
 
 
 def count_items(timelines: Timelines, rows: np.ndarray) -> pa.Table:
-    """Events of a row mask [N] by item: id, count, views, carts, transactions, first_seen_ms, last_seen_ms."""
+    """Counts the events of a row mask [N] by item; items without events are absent.
+
+    The columns are id, count, views, carts, transactions, first_seen_ms and last_seen_ms.
+    """
     item, event, times = timelines.item_code[rows], timelines.event[rows], timelines.timestamp_ms[rows]
     size = len(timelines.items)
     kinds = np.bincount(item * 3 + event, minlength=size * 3).reshape(size, 3)
@@ -42,8 +52,8 @@ def count_items(timelines: Timelines, rows: np.ndarray) -> pa.Table:
     return table.filter(pc.greater(table["count"], 0))
 
 
-def untouched_items(ids: pa.ChunkedArray) -> pa.Table:
-    """The distinct ids [N] as rows of `count_items` without an event."""
+def count_no_events(ids: pa.ChunkedArray) -> pa.Table:
+    """Makes rows without events, as `count_items`, for the distinct ids [N]."""
     distinct = pc.unique(ids)
     zeros, nulls = pa.array(np.zeros(len(distinct), np.int64)), pa.nulls(len(distinct), pa.int64())
     counts = dict.fromkeys(("count", "views", "carts", "transactions"), zeros)
@@ -51,44 +61,44 @@ def untouched_items(ids: pa.ChunkedArray) -> pa.Table:
 
 
 def count_visitors(timelines: Timelines, rows: np.ndarray) -> pa.Table:
-    """Events of a row mask [N] by visitor: id, count; visitors without any are absent."""
+    """Counts the events of a row mask [N] by visitor: id, count; visitors without events are absent."""
     counts = np.bincount(timelines.visitor_code[rows], minlength=len(timelines.visitors))
     table = pa.table({"id": timelines.visitors, "count": counts})
     return table.filter(pc.greater(table["count"], 0))
 
 
 def count_values(lists: pa.Array) -> pa.Table:
-    """How many of the lists hold each value, given that no list holds one twice: id, count."""
+    """Counts the lists that contain each value: id, count. A list must not contain a value twice."""
     counted = pc.value_counts(lists.flatten())
     return pa.table({"id": counted.field("values"), "count": counted.field("counts")})
 
 
-def merge_counts(encoded: Iterable[bytes]) -> bytes:
-    """Encoded count tables (id, count, …) as one, each id once: sums, but the least first and greatest last time.
+def merge_counts(encoded: Iterable[EncodedTable]) -> EncodedTable:
+    """Merges count tables (id, count, …): adds up the counts of each id, and keeps its first and last time.
 
-    Of no table, b"", which as a part is passed over.
+    Returns b"" if there are no tables; such a part is ignored.
     """
     tables = [decode_columns(part) for part in encoded if part]
     if not tables:
         return b""
     table = pa.concat_tables(tables)
-    how = {"first_seen_ms": "min", "last_seen_ms": "max"}
+    aggregation = {"first_seen_ms": "min", "last_seen_ms": "max"}
     names = [name for name in table.column_names if name != "id"]
-    merged = table.group_by("id", use_threads=False).aggregate([(name, how.get(name, "sum")) for name in names])
-    columns = {"id": merged["id"]} | {name: merged[f"{name}_{how.get(name, 'sum')}"] for name in names}
+    merged = table.group_by("id", use_threads=False).aggregate([(name, aggregation.get(name, "sum")) for name in names])
+    columns = {"id": merged["id"]} | {name: merged[f"{name}_{aggregation.get(name, 'sum')}"] for name in names}
     return encode_columns(pa.table(columns))
 
 
 def choose_entries(counts: pa.Table, config: VocabularyConfig) -> pa.Table:
-    """The rows of a count table that enter the vocabulary, in its order: by count descending, then id."""
+    """Chooses the rows of a count table that enter the vocabulary, in its order: by count descending, then id."""
     frequent = counts.filter(pc.greater_equal(counts["count"], config.min_count))
-    return by_count(frequent).slice(0, config.max_size)
+    return sort_by_count(frequent).slice(0, config.max_size)
 
 
 def index_visitors(
     work: Workspace, num_partitions: int, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Writes the visitor vocabulary, and for each partition the ids and indices of its own visitors."""
+    """Writes the visitor vocabulary and, for each partition, the ids and indices of its own visitors."""
     counts = [read_table(work.visitor_counts(partition)) for partition in range(num_partitions)]
     owners = np.repeat(np.arange(num_partitions), [len(part) for part in counts])
     entries = choose_entries(pa.concat_tables(counts).append_column("partition", pa.array(owners)), config)
@@ -104,11 +114,11 @@ def index_visitors(
 
 
 def index_items(
-    work: Workspace, num_partitions: int, encoded_counts: bytes, config: VocabularyConfig, layout: DatasetLayout
+    work: Workspace, num_partitions: int, encoded_counts: EncodedTable, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Writes the item vocabulary, and for each partition its items with their training counts.
+    """Writes the item vocabulary and, for each partition, its items with their training counts.
 
-    Their index is -1 beyond the vocabulary's limits.
+    The index of items that are not in the vocabulary is -1.
     """
     counts = decode_columns(encoded_counts)
     entries = choose_entries(counts, config)
@@ -118,14 +128,14 @@ def index_items(
     unnumbered = others.append_column("index", pa.array(np.full(len(others), -1)))
     write_table(work.item_vocabulary, entries.select(["id"]))
     items = pa.concat_tables([_number(entries), unnumbered.sort_by("id")])
-    by_partition = dict(split_by_partition(items, partition_of(items["id"].combine_chunks(), num_partitions)))
+    by_partition = dict(split_by_partition(items, assign_partitions(items["id"].combine_chunks(), num_partitions)))
     for partition in range(num_partitions):
         write_table(work.items(partition), by_partition.get(partition, items.slice(0, 0)))
     return VocabularyInfo(size=len(entries), oov_buckets=config.oov_buckets)
 
 
 def index_words(
-    name: Vocabulary, encoded_counts: bytes, config: VocabularyConfig, layout: DatasetLayout
+    name: Vocabulary, encoded_counts: EncodedTable, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
     """Writes the vocabulary of categories or property values."""
     entries = choose_entries(decode_columns(encoded_counts), config)
@@ -134,18 +144,18 @@ def index_words(
 
 
 def assign_indices(ids: pa.Array, vocabulary: pa.Array, oov_buckets: int) -> np.ndarray:
-    """[N] int64 indices of [N] ids: places in the vocabulary [V], or V + an out-of-vocabulary bucket."""
-    places = pc.index_in(ids, value_set=vocabulary)
-    if places.null_count == 0:
-        return places.to_numpy().astype(np.int64)
-    unknown = places.is_null().to_numpy(zero_copy_only=False)
-    indices = places.fill_null(0).to_numpy().astype(np.int64)
-    indices[unknown] = len(vocabulary) + oov_bucket(ids.filter(pa.array(unknown)), oov_buckets)
+    """Assigns indices to ids [N]: that in the vocabulary [V], or V + an out-of-vocabulary bucket; [N] int64."""
+    found = pc.index_in(ids, value_set=vocabulary)
+    if found.null_count == 0:
+        return found.to_numpy().astype(np.int64)
+    unknown = found.is_null().to_numpy(zero_copy_only=False)
+    indices = found.fill_null(0).to_numpy().astype(np.int64)
+    indices[unknown] = len(vocabulary) + assign_oov_buckets(ids.filter(pa.array(unknown)), oov_buckets)
     return indices
 
 
-def oov_bucket(ids: pa.Array, oov_buckets: int) -> np.ndarray:
-    """[N] int64 in [0, oov_buckets): the bucket that `tf.lookup.StaticVocabularyTable` gives an unknown id."""
+def assign_oov_buckets(ids: pa.Array, oov_buckets: int) -> np.ndarray:
+    """Assigns buckets to unknown ids as `tf.lookup.StaticVocabularyTable` does, [N] int64 in [0, oov_buckets)."""
     if oov_buckets == 1:
         return np.zeros(len(ids), np.int64)
     texts = tf.constant(ids.to_numpy(zero_copy_only=False).astype(object), tf.string)
@@ -154,7 +164,7 @@ def oov_bucket(ids: pa.Array, oov_buckets: int) -> np.ndarray:
 
 def _check_not_empty(name: Vocabulary, entries: pa.Table, config: VocabularyConfig) -> None:
     if len(entries) == 0:
-        raise ValueError(f"no id of the {name} has {name}.min_count={config.min_count} training events; lower it")
+        raise ValueError(f"none of the {name} has {name}.min_count={config.min_count} training events; lower it")
 
 
 def _number(entries: pa.Table) -> pa.Table:
@@ -162,5 +172,5 @@ def _number(entries: pa.Table) -> pa.Table:
 
 
 def _write_ids(path: str, entries: pa.Table) -> None:
-    """One id a line."""
+    """Writes one id per line."""
     storage.write_bytes(path, "".join(f"{entry}\n" for entry in entries["id"].to_pylist()).encode())

@@ -13,10 +13,10 @@ PICTURE = Path(__file__).parent.parent / "docs" / "report.png"
 WIDTH = 1280
 
 SHOWN = (
-    ("data", "Count of actions"),
-    ("data", "How events concentrate on items (Lorenz curve)"),
+    ("data", "Events by kind"),
+    ("data", "Concentration of events on items (Lorenz curve)"),
     ("training", "Loss"),
-    ("data", "Events a day, by kind"),
+    ("data", "Events per day, by kind"),
     ("evaluation", "Systems by metric"),
 )
 """The page and title of each picture; of several of a title the first."""

@@ -1,6 +1,8 @@
-"""How far a Beam pipeline has come: a bar that its elements move on, where Beam runs in this process."""
+"""Progress bars of Beam pipelines, advanced by the pipelines' elements."""
 
+import functools
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -14,73 +16,93 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a pipeline that begins when the one before it is done: its title, and how much of what it does."""
+    """A part of a pipeline; phases run one after another."""
 
     title: str
+    """Title of its bar."""
     total: int
+    """Amount of work."""
     unit: str = "partitions"
+    """Unit of the amount, in the plural; B: bytes."""
 
 
 class _Bars:
-    """One bar after the other, a phase each."""
+    """The bars of a pipeline's phases; one is open at a time."""
 
     def __init__(self, phases: Sequence[Phase], *, is_shown: bool) -> None:
-        self._left, self._is_shown = list(phases), is_shown
+        self._remaining, self._is_shown = list(phases), is_shown
+        self._lock = threading.Lock()  # a runner may process elements in several threads
         self.is_stopped = False
         self._open_next()
 
-    def move(self, amount: int) -> None:
+    def advance(self, amount: int) -> None:
+        """Advances the current bar and, when it is full, opens the next."""
         if self.is_stopped:
-            raise InterruptedError("nobody waits for this pipeline any longer")
-        self._bar.update(amount)
-        if self._left and self._bar.n >= self._total:
-            self._bar.close()
-            self._open_next()
+            raise InterruptedError("pipeline cancelled")
+        with self._lock:
+            self._bar.update(amount)
+            if self._remaining and self._bar.n >= self._total:
+                self._bar.close()
+                self._open_next()
 
     def close(self) -> None:
+        """Closes the current bar."""
         self._bar.close()
 
     def _open_next(self) -> None:
-        phase = self._left.pop(0)
+        phase = self._remaining.pop(0)
         self._total = phase.total
         self._bar = make_bar(phase.total, phase.unit, title=phase.title, is_shown=self._is_shown)
 
 
-# Beam pickles what a pipeline runs, in this process too: a key comes through it, a bar does not
-_OPEN: dict[str, _Bars] = {}
+@functools.cache
+def _running_pipelines() -> dict[str, _Bars]:
+    """Returns the bars of the pipelines that this process runs, by key.
+
+    Beam pickles everything that a pipeline runs, even within one process, and neither a bar nor a lock can be pickled.
+    Pipelines therefore carry a key, and the code that runs in them finds the bars here, where the process that
+    started the pipeline registered them. Another process has no bars. `dict` operations are atomic, so concurrent
+    pipelines need no lock.
+    """
+    return {}
 
 
 @dataclass(frozen=True)
-class Tell:
-    """Moves the bar on from within a pipeline; on workers elsewhere, where there is none, it does nothing."""
+class ProgressCounter:
+    """Advances a pipeline's bars from within the pipeline; does nothing in a process other than the bars'."""
 
     key: str
+    """Key of the pipeline."""
 
-    def amount(self, amount: int) -> None:
-        """So much more is done."""
-        if bars := _OPEN.get(self.key):
-            bars.move(amount)
+    def add(self, amount: int) -> None:
+        """Adds completed work.
 
-    def one(self, _: object) -> None:
-        """One more is done."""
-        self.amount(1)
+        Raises:
+          InterruptedError: the pipeline was cancelled by `cancel_pipelines`.
+        """
+        if bars := _running_pipelines().get(self.key):
+            bars.advance(amount)
+
+    def add_one(self, _: object) -> None:
+        """Adds one completed element."""
+        self.add(1)
 
 
-def stop_pipelines() -> None:
-    """Lets the pipelines of this process fail at the next element that tells of itself."""
-    for bars in list(_OPEN.values()):
+def cancel_pipelines() -> None:
+    """Makes each running pipeline of this process fail when it next adds to its progress."""
+    for bars in list(_running_pipelines().values()):
         bars.is_stopped = True
 
 
 @contextmanager
-def watch(*phases: Phase, is_shown: bool) -> Iterator[Tell]:
-    """What elements tell, for as long as a pipeline runs; in the end a line in the log, whatever was shown."""
-    tell, begin = Tell(uuid.uuid4().hex), time.monotonic()
-    bars = _OPEN[tell.key] = _Bars(phases, is_shown=is_shown)
+def track_progress(*phases: Phase, is_shown: bool) -> Iterator[ProgressCounter]:
+    """Yields the counter of a pipeline that runs within the context; logs its phases and seconds at the end."""
+    counter, begin = ProgressCounter(uuid.uuid4().hex), time.monotonic()
+    bars = _running_pipelines()[counter.key] = _Bars(phases, is_shown=is_shown)
     try:
-        yield tell
+        yield counter
         done = ", ".join(f"{phase.title}: {phase.total:,} {phase.unit}" for phase in phases)
         log.info("%s; %.1f s", done, time.monotonic() - begin)
     finally:
-        del _OPEN[tell.key]
+        del _running_pipelines()[counter.key]
         bars.close()

@@ -1,7 +1,7 @@
-"""Rows on their way from the chunks of the input to the partitions: through files.
+"""Shuffle of rows from the chunks of the input to the partitions, through files.
 
-A GroupByKey could carry them, but runners differ in what of it they hold in memory, up to all. So a chunk's rows are
-written to one file, those of each partition together, and through Beam travels only where they lie.
+A GroupByKey of rows would do, but some runners keep all of it in memory. Therefore each chunk writes a file, grouped by
+partition, and Beam only moves the positions of these groups.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,41 +11,42 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from common import storage
-from preprocessing.columns import decode_columns, encode_columns, partition_of, split_by_partition
+from preprocessing.columns import assign_partitions, decode_columns, encode_columns, split_by_partition
 
-_READS_AT_ONCE = 8  # where the files lie in an object store, most of a read is waiting
+_CONCURRENT_READS = 8  # most of a read from an object store is waiting
 
 
 @dataclass(frozen=True, order=True)
 class Piece:
-    """The bytes [begin, end) of a file: what one chunk has for one partition.
+    """The rows of one chunk for one partition: the bytes [begin, end) of a file."""
 
-    place    (input file, byte) of the chunk, which orders pieces as the input orders rows
-    """
-
-    place: tuple[int, int]
+    position: tuple[int, int]
+    """Position of the chunk (input file, byte), which orders pieces as the rows of the input."""
     path: str
+    """The file."""
     begin: int
+    """First byte."""
     end: int
+    """One past the last byte."""
 
 
 def send_rows(
-    table: pa.Table, column: str, num_partitions: int, place: tuple[int, int], path: str
+    table: pa.Table, column: str, num_partitions: int, position: tuple[int, int], path: str
 ) -> Iterator[tuple[int, Piece]]:
-    """Writes a chunk's rows to a file by the partition of an id column; gives each partition's piece of it."""
+    """Writes a chunk's rows to a file, grouped by the partition of an id column; yields (partition, piece)."""
     if len(table) == 0:
         return
-    partitions = partition_of(table[column].combine_chunks(), num_partitions)
+    partitions = assign_partitions(table[column].combine_chunks(), num_partitions)
     encoded = [(partition, encode_columns(rows)) for partition, rows in split_by_partition(table, partitions)]
     storage.write_bytes(path, b"".join(part for _, part in encoded))
     begin = 0
     for partition, part in encoded:
-        yield partition, Piece(place, path, begin, begin + len(part))
+        yield partition, Piece(position, path, begin, begin + len(part))
         begin += len(part)
 
 
 def receive_rows(pieces: Iterable[Piece]) -> pa.Table:
-    """A partition's rows, in the order of the input."""
-    with ThreadPoolExecutor(_READS_AT_ONCE) as executor:
+    """Reads a partition's rows, in the order of the input."""
+    with ThreadPoolExecutor(_CONCURRENT_READS) as executor:
         parts = executor.map(lambda piece: storage.read_bytes(piece.path, piece.begin, piece.end), sorted(pieces))
         return pa.concat_tables(decode_columns(part) for part in parts)

@@ -1,13 +1,13 @@
-"""The Beam transforms of the pipelines: they fetch columns, call the pure functions, and write what these give.
+"""Beam transforms: each reads columns, calls pure functions and writes the result.
 
-Elements are byte ranges, partition numbers, where their rows lie, and summaries; never rows.
+Elements are byte ranges, partition numbers, positions of rows in files, and summaries, never rows.
 """
 
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,54 +29,65 @@ from preprocessing import catalogue, timelines, transform, vocabularies
 from preprocessing.beam.shuffle import Piece, receive_rows, send_rows
 from preprocessing.columns import encode_columns
 from preprocessing.config import PrepareConfig, PropertyConfig, SplitConfig
-from preprocessing.sources.csv_files import ByteRange, Rejects, keep_first, read_chunks
-from preprocessing.splits import SPLITS, TRAIN
+from preprocessing.sources.byte_ranges import ByteRange
+from preprocessing.sources.csv_rows import read_rows
+from preprocessing.sources.rejects import Rejects
+from preprocessing.splits import SPLITS, TRAIN, Cuts
 from preprocessing.statistics import popularity, summaries
 from preprocessing.statistics.correlation import Moments, count_moments
-from preprocessing.workspace import Workspace, read_table, write_result, write_table
+from preprocessing.timelines import SplitTimelines, Timelines
+from preprocessing.workspace import Workspace, read_table, write_table
 
-REJECTS, SUMMARIES, READ, ITEMS, ALL_ITEMS = "rejects", "summaries", "read", "items", "all-items"
-CATEGORY_VIEWS = "category-views"
-
-_PARTS_AT_ONCE = 8
+# tags of outputs
+REJECTS, SUMMARIES, BYTES_READ, TRAINED_ITEMS, ALL_ITEMS, CATEGORY_VIEWS = (
+    "rejects",
+    "summaries",
+    "bytes-read",
+    "trained-items",
+    "all-items",
+    "category-views",
+)
 
 
 class RouteEvents(beam.DoFn):
-    """ByteRange to (partition, Piece) by visitor; bad rows, counts and bytes read go to their own outputs."""
+    """Sends the events of a ByteRange to the partitions of their visitors; outputs (partition, Piece).
+
+    Rejects, summaries and bytes read have outputs of their own.
+    """
 
     def __init__(self, work: Workspace, num_partitions: int) -> None:
         self._work, self._num_partitions = work, num_partitions
 
     def process(self, source: ByteRange) -> Iterator[Any]:
-        for chunk in read_chunks(source):
-            table, rejects, num_blank = timelines.parse_events(chunk)
-            summary = summaries.summarize_reading(len(table), num_blank, rejects)
-            place = (source.ordinal, chunk.position)
-            path = self._work.chunk("events", place)
-            yield from send_rows(table, "visitor", self._num_partitions, place, path)
-            yield from _account("events", source, summary, rejects)
-        yield beam.pvalue.TaggedOutput(READ, source.size)
+        for rows in read_rows(source):
+            table, rejects = timelines.parse_events(rows)
+            summary = summaries.summarize_reading(len(table), rows.num_blank, rejects)
+            position = (source.ordinal, rows.chunk.position)
+            path = self._work.chunk("events", position)
+            yield from send_rows(table, "visitor", self._num_partitions, position, path)
+            yield from _output_reading("events", source, summary, rejects)
+        yield beam.pvalue.TaggedOutput(BYTES_READ, source.size)
 
 
 class RouteProperties(beam.DoFn):
-    """ByteRange to (partition, Piece) by item, of what was known before `until_ms`; bad rows as above."""
+    """Sends the item properties before `until_ms` to the partitions of their items; outputs as RouteEvents."""
 
     def __init__(self, work: Workspace, num_partitions: int, until_ms: float) -> None:
         self._work, self._num_partitions, self._until_ms = work, num_partitions, until_ms
 
     def process(self, source: ByteRange) -> Iterator[Any]:
-        for chunk in read_chunks(source):
-            table, summary, rejects = catalogue.parse_properties(chunk, self._until_ms)
-            place = (source.ordinal, chunk.position)
-            path = self._work.chunk("item-properties", place)
-            yield from send_rows(table, "item", self._num_partitions, place, path)
-            yield from _account("item-properties", source, summary, rejects)
-        yield beam.pvalue.TaggedOutput(READ, source.size)
+        for rows in read_rows(source):
+            table, summary, rejects = catalogue.parse_properties(rows, self._until_ms)
+            position = (source.ordinal, rows.chunk.position)
+            path = self._work.chunk("item-properties", position)
+            yield from send_rows(table, "item", self._num_partitions, position, path)
+            yield from _output_reading("item-properties", source, summary, rejects)
+        yield beam.pvalue.TaggedOutput(BYTES_READ, source.size)
 
 
 @dataclass(frozen=True)
 class AssembleTimelines:
-    """(partition, pieces) to a file of clean timelines; gives the summary of what remains."""
+    """Writes the clean timelines of a partition, from (partition, pieces); returns their summary."""
 
     work: Workspace
     max_events_per_day: int
@@ -84,79 +95,89 @@ class AssembleTimelines:
     def __call__(self, keyed: tuple[int, Iterable[Piece]]) -> summaries.ReadingSummary:
         partition, pieces = keyed
         rows, cleaning = timelines.assemble_timelines(receive_rows(pieces), self.max_events_per_day)
-        storage.write_bytes(self.work.timelines(partition), timelines.encode_timelines(rows))
+        write_timelines(self.work, partition, rows)
         return summaries.summarize_cleaning(partition, rows, cleaning)
 
 
 class CountIds(beam.DoFn):
-    """A partition's training counts by visitor (to a file) and by item, of training and of all rows; its statistics."""
+    """Counts the ids of a partition and outputs its EventStatistics.
 
-    def __init__(self, work: Workspace, cuts: tuple[int, int] | None, split: SplitConfig) -> None:
-        self._work, self._cuts, self._split = work, cuts, split
+    Training counts of visitors are written to a file; counts of items, of training and of all rows, have outputs.
+    """
+
+    def __init__(self, work: Workspace, cuts: Cuts | None, config: SplitConfig) -> None:
+        self._work, self._cuts, self._config = work, cuts, config
 
     def process(self, partition: int) -> Iterator[Any]:
-        everyone = _read_timelines(self._work, partition)
-        rows, splits = timelines.split_timelines(everyone, self._cuts, self._split)
-        is_training = splits == TRAIN
-        write_table(self._work.visitor_counts(partition), vocabularies.count_visitors(rows, is_training))
-        yield beam.pvalue.TaggedOutput(ITEMS, encode_columns(vocabularies.count_items(rows, is_training)))
-        everything = popularity.count_items_by_split(rows, splits)
-        yield beam.pvalue.TaggedOutput(ALL_ITEMS, encode_columns(everything))
-        yield summaries.count_events(rows, splits, len(everyone) - len(rows))
+        rows = read_split_timelines(self._work, partition, self._cuts, self._config)
+        is_training = rows.splits == TRAIN
+        write_table(self._work.visitor_counts(partition), vocabularies.count_visitors(rows.timelines, is_training))
+        trained_items = vocabularies.count_items(rows.timelines, is_training)
+        yield beam.pvalue.TaggedOutput(TRAINED_ITEMS, encode_columns(trained_items))
+        all_items = popularity.count_items_by_split(rows.timelines, rows.splits)
+        yield beam.pvalue.TaggedOutput(ALL_ITEMS, encode_columns(all_items))
+        yield summaries.count_events(rows)
 
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A timeline shard and what it holds; `sha256` of its bytes, `name` relative to the dataset."""
+    """A timeline shard."""
 
     split: Split
+    """Its split."""
     name: str
+    """Path relative to the dataset's root."""
     sha256: str
+    """Checksum of the file."""
     rows: int
+    """All rows, context included."""
     target_rows: int
+    """Rows of the split itself."""
     visitors: int
+    """Number of timelines."""
     blocks: int
+    """Number of tf.train.Examples."""
     moments: Moments
+    """Of the target rows."""
 
 
 @dataclass(frozen=True)
 class WriteTimelines:
-    """A partition to one shard of each split."""
+    """Writes a shard of each split for a partition."""
 
     layout: DatasetLayout
     work: Workspace
-    cuts: tuple[int, int] | None
+    cuts: Cuts | None
     config: PrepareConfig
     num_partitions: int
     visitors: VocabularyInfo
     items: VocabularyInfo
 
     def __call__(self, partition: int) -> list[WrittenShard]:
-        everyone = _read_timelines(self.work, partition)
-        rows, splits = timelines.split_timelines(everyone, self.cuts, self.config.split)
-        visitor_index = self._visitor_indices(rows, partition)
+        rows, splits, _ = read_split_timelines(self.work, partition, self.cuts, self.config.split)
+        visitor_index = self._assign_visitor_indices(rows, partition)
         vocabulary = read_table(self.work.item_vocabulary)["id"].combine_chunks()
         item_index = vocabularies.assign_indices(rows.items, vocabulary, self.items.oov_buckets)
-        wanted = SPLITS if self.config.split.method != SplitMethod.NONE else (Split.TRAIN,)
+        written = SPLITS if self.config.split.method != SplitMethod.NONE else (Split.TRAIN,)
         return [
             self._write(split, partition, timelines.select_split(rows, splits, split, visitor_index, item_index))
-            for split in wanted
+            for split in written
         ]
 
-    def _visitor_indices(self, rows: timelines.Timelines, partition: int) -> np.ndarray:
+    def _assign_visitor_indices(self, rows: Timelines, partition: int) -> np.ndarray:
         known = read_table(self.work.visitor_indices(partition))
-        places = pc.index_in(rows.visitors, value_set=known["id"].combine_chunks())
-        is_known = places.is_valid().to_numpy(zero_copy_only=False)
-        indices = np.empty(len(places), np.int64)
-        indices[is_known] = known["index"].to_numpy()[places.drop_null().to_numpy()]
+        found = pc.index_in(rows.visitors, value_set=known["id"].combine_chunks())
+        is_known = found.is_valid().to_numpy(zero_copy_only=False)
+        indices = np.empty(len(found), np.int64)
+        indices[is_known] = known["index"].to_numpy()[found.drop_null().to_numpy()]
         unknown = rows.visitors.filter(pa.array(~is_known))
-        indices[~is_known] = self.visitors.size + vocabularies.oov_bucket(unknown, self.visitors.oov_buckets)
+        indices[~is_known] = self.visitors.size + vocabularies.assign_oov_buckets(unknown, self.visitors.oov_buckets)
         return indices
 
     def _write(self, split: Split, partition: int, rows: TimelineRows) -> WrittenShard:
         path = self.layout.timeline_shard(split, partition, self.num_partitions, compressed=self.config.compress)
         blocks = list(encode_blocks(rows, self.config.block_rows))
-        content = _tfrecord_bytes(blocks, compression_of(path))
+        content = _frame_records(blocks, compression_of(path))
         storage.write_bytes(path, content)
         return WrittenShard(
             split=split,
@@ -172,7 +193,10 @@ class WriteTimelines:
 
 @dataclass(frozen=True)
 class MergeProperties:
-    """(partition, pieces) to a file of the latest properties; gives counts of items by property, items, and that."""
+    """Writes the latest properties of a partition, from (partition, pieces); yields the number of items by property.
+
+    The items and a summary with the partition have outputs of their own.
+    """
 
     work: Workspace
 
@@ -181,14 +205,14 @@ class MergeProperties:
         properties = catalogue.merge_properties(receive_rows(pieces))
         write_table(self.work.properties(partition), properties)
         yield beam.pvalue.TaggedOutput(SUMMARIES, summaries.ReadingSummary(partitions=frozenset([partition])))
-        yield beam.pvalue.TaggedOutput(ALL_ITEMS, encode_columns(vocabularies.untouched_items(properties["item"])))
+        yield beam.pvalue.TaggedOutput(ALL_ITEMS, encode_columns(vocabularies.count_no_events(properties["item"])))
         yield encode_columns(catalogue.count_properties(properties))
 
 
 class AssembleItems(beam.DoFn):
-    """A partition of items to a file of catalogue rows as text; gives its description.
+    """Writes the catalogue rows of a partition, with properties as text; outputs their description.
 
-    On other outputs: counts of categories, of property values, and of views by category.
+    Counts of categories, of property values and of views by category have outputs of their own.
     """
 
     def __init__(
@@ -208,46 +232,47 @@ class AssembleItems(beam.DoFn):
         rows = catalogue.assemble_items(properties, items, self._config, self._frequent, self._tree)
         write_table(self._work.catalogue(partition), rows)
         for tag, column in ((Vocabulary.CATEGORIES, "category_path"), (Vocabulary.PROPERTY_VALUES, "property_values")):
-            yield beam.pvalue.TaggedOutput(
-                tag, encode_columns(vocabularies.count_values(rows[column].combine_chunks()))
-            )
+            counts = vocabularies.count_values(rows[column].combine_chunks())
+            yield beam.pvalue.TaggedOutput(tag, encode_columns(counts))
         yield beam.pvalue.TaggedOutput(CATEGORY_VIEWS, encode_columns(catalogue.count_category_views(rows)))
         yield catalogue.describe_partition(rows, properties, self._config, self._tree)
 
 
 @dataclass(frozen=True)
 class GapBatch:
-    """A partition to the batch of its training gaps that TF-Transform analyzes."""
+    """Makes the batch of a partition's training gaps, for TF-Transform's analysis."""
 
     work: Workspace
-    cuts: tuple[int, int] | None
-    split: SplitConfig
+    cuts: Cuts | None
+    config: SplitConfig
 
     def __call__(self, partition: int) -> pa.RecordBatch:
-        rows, splits = timelines.split_timelines(_read_timelines(self.work, partition), self.cuts, self.split)
-        gaps = timelines.gaps_by_timeline(rows, splits == TRAIN)
-        return transform.analysis_batch({"gap_seconds": gaps}, len(gaps))
+        rows = read_split_timelines(self.work, partition, self.cuts, self.config)
+        gaps = timelines.compute_gaps(rows.timelines, rows.splits == TRAIN)
+        return transform.make_analysis_batch({"gap_seconds": gaps}, len(gaps))
 
 
 @dataclass(frozen=True)
 class PriceBatch:
-    """All partitions to one batch of the prices of the vocabulary's items with training events.
+    """Makes one batch of the prices of all trained items, for TF-Transform's analysis.
 
-    The shards hold what is made of their moments, and only sums in one order are the same with any number of threads.
+    The catalogue depends on the moments of these prices, and a sum is the same with any number of threads only if its
+    order is fixed.
     """
 
     work: Workspace
 
     def __call__(self, num_partitions: int) -> pa.RecordBatch:
         parts = [
-            catalogue.trained_prices(read_table(self.work.catalogue(partition))) for partition in range(num_partitions)
+            catalogue.select_trained_prices(read_table(self.work.catalogue(partition)))
+            for partition in range(num_partitions)
         ]
-        prices = transform.as_lists(pa.concat_arrays(parts))
-        return transform.analysis_batch({"price": prices}, len(prices))
+        prices = transform.wrap_in_lists(pa.concat_arrays(parts))
+        return transform.make_analysis_batch({"price": prices}, len(prices))
 
 
 class WriteCatalogue(beam.DoFn):
-    """A partition of items through the TF-Transform graph into a catalogue shard."""
+    """Applies the TF-Transform graph to the items of a partition and writes their catalogue shard."""
 
     def __init__(self, layout: DatasetLayout, work: Workspace, num_partitions: int) -> None:
         self._layout, self._work, self._num_partitions = layout, work, num_partitions
@@ -258,8 +283,8 @@ class WriteCatalogue(beam.DoFn):
     def process(self, partition: int) -> Iterator[str]:
         items = read_table(self._work.catalogue(partition))
         for name, column in transform.transform_catalogue(self._model, items).items():
-            place = items.schema.get_field_index(name)
-            items = items.append_column(name, column) if place < 0 else items.set_column(place, name, column)
+            index = items.schema.get_field_index(name)
+            items = items.append_column(name, column) if index < 0 else items.set_column(index, name, column)
         path = self._layout.catalogue_shard(partition, self._num_partitions)
         storage.write_bytes(path, encode_catalogue(in_order(items.select(CATALOGUE_SCHEMA.names))))
         yield path
@@ -267,7 +292,7 @@ class WriteCatalogue(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """(name, rejects) to one JSON Lines file of an input file's bad rows, in its order."""
+    """Writes the invalid rows of an input file as JSON Lines, in its order, from (name, rejects)."""
 
     directory: str
 
@@ -287,50 +312,10 @@ class WriteRejects:
         return path
 
 
-@dataclass(frozen=True)
-class KeepResult:
-    """The single element of a collection, kept for the program that started the pipeline."""
-
-    path: str
-
-    def __call__(self, result: Any) -> None:
-        write_result(self.path, result)
-
-
-class Merge(beam.CombineFn):
-    """Many parts to one by a function that makes one of several.
-
-    Of a bare function Beam would keep a hundred parts in memory; those of a large shop have many MiB each.
-    """
-
-    def __init__(self, merge: Callable[[Iterable[Any]], Any]) -> None:
-        self._merge = merge
-
-    def create_accumulator(self) -> list[Any]:
-        return []
-
-    def add_input(self, accumulator: list[Any], part: Any) -> list[Any]:
-        accumulator.append(part)
-        return accumulator if len(accumulator) < _PARTS_AT_ONCE else self.compact(accumulator)
-
-    def merge_accumulators(self, accumulators: Iterable[list[Any]]) -> list[Any]:
-        merged = self.create_accumulator()
-        for accumulator in accumulators:
-            for part in accumulator:
-                merged = self.add_input(merged, part)
-        return merged
-
-    def compact(self, accumulator: list[Any]) -> list[Any]:
-        return [self._merge(accumulator)]
-
-    def extract_output(self, accumulator: list[Any]) -> Any:
-        return self._merge(accumulator)
-
-
-def split_infos(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
-    """The manifest's entry of each split from its shards."""
-    in_order = sorted(shards, key=lambda shard: shard.name)
-    by_split = {split: [shard for shard in in_order if shard.split == split] for split in SPLITS}
+def summarize_splits(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
+    """Summarizes the shards of each split for the manifest."""
+    by_name = sorted(shards, key=lambda shard: shard.name)
+    by_split = {split: [shard for shard in by_name if shard.split == split] for split in SPLITS}
     return {
         split: SplitInfo(
             rows=sum(shard.rows for shard in of_split),
@@ -344,23 +329,33 @@ def split_infos(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
     }
 
 
-def reject_name(what: str, source: ByteRange) -> str:
-    """The name of the file that holds an input file's bad rows: `events-00000-events.csv`."""
-    return f"{what}-{source.ordinal:05d}-{os.path.basename(source.path)}"
+def name_reject_file(kind: str, source: ByteRange) -> str:
+    """Names the file of an input file's invalid rows, such as `events-00000-events.csv`."""
+    return f"{kind}-{source.ordinal:05d}-{os.path.basename(source.path)}"
 
 
-def _account(what: str, source: ByteRange, summary: summaries.ReadingSummary, rejects: Rejects) -> Iterator[Any]:
+def write_timelines(work: Workspace, partition: int, rows: Timelines) -> None:
+    """Writes the intermediate timelines of a partition."""
+    storage.write_bytes(work.timelines(partition), timelines.encode_timelines(rows))
+
+
+def read_split_timelines(work: Workspace, partition: int, cuts: Cuts | None, config: SplitConfig) -> SplitTimelines:
+    """Reads the intermediate timelines of a partition and splits them."""
+    rows = timelines.decode_timelines(storage.read_bytes(work.timelines(partition)))
+    return timelines.split_timelines(rows, cuts, config)
+
+
+def _output_reading(
+    kind: str, source: ByteRange, summary: summaries.ReadingSummary, rejects: Rejects
+) -> Iterator[beam.pvalue.TaggedOutput]:
     yield beam.pvalue.TaggedOutput(SUMMARIES, summary)
     if rejects.reasons:
-        yield beam.pvalue.TaggedOutput(REJECTS, (reject_name(what, source), keep_first(rejects)))
+        yield beam.pvalue.TaggedOutput(REJECTS, (name_reject_file(kind, source), rejects.limit()))
 
 
-def _read_timelines(work: Workspace, partition: int) -> timelines.Timelines:
-    return timelines.decode_timelines(storage.read_bytes(work.timelines(partition)))
-
-
-def _tfrecord_bytes(records: list[bytes], compression: str) -> bytes:
-    # TensorFlow frames records only into files; the file is local, so that the shard may lie in any store
+def _frame_records(records: list[bytes], compression: str) -> bytes:
+    """Returns the bytes of a TFRecord file."""
+    # TensorFlow frames records only in files; a local one, because the shard may belong to a store that it cannot open
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "shard")
         with tf.io.TFRecordWriter(path, compression) as writer:

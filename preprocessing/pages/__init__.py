@@ -1,1 +1,1 @@
-"""The Data page of the report, a section a file; every number is one of the dataset's `statistics.json`."""
+"""The Data page of the report, one file per section, drawn from the dataset's `statistics.json`."""

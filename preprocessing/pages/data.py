@@ -1,4 +1,4 @@
-"""The Data page put together."""
+"""The Data page."""
 
 import json
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ from preprocessing.pages.reading import comparison_section, reading_section
 from preprocessing.pages.splits import split_section
 from preprocessing.pages.visitors import visitors_section
 
-_MS_A_DAY = 86_400_000
+_MS_PER_DAY = 86_400_000
 
 
 def read_data_page(root: str) -> Page:
-    """The page of the dataset at `root`, from its files.
+    """Draws the page of the dataset at `root`.
 
     Raises:
       ContractError: there is no dataset.
-      FileNotFoundError: it has no statistics.
-      KeyError: its statistics are of an earlier version.
+      FileNotFoundError: the dataset has no statistics.
+      KeyError: the statistics are of an earlier version.
     """
     layout, manifest = DatasetLayout(root), read_manifest(root)
     statistics = json.loads(storage.read_bytes(layout.statistics))
@@ -36,7 +36,7 @@ def read_data_page(root: str) -> Page:
 def data_page(
     name: str, statistics: Statistics, manifest: Manifest, comparison: Mapping[str, Any] | None = None
 ) -> Page:
-    """The page of the dataset called `name`, with what came of comparing it with a baseline, if it was."""
+    """Draws the page of the dataset `name`; `comparison` is that with its baseline, if there is one."""
     return Page(
         key="data",
         title="Data",
@@ -65,6 +65,6 @@ def _format(timestamp_ms: int) -> str:
 
 
 def _marks(manifest: Manifest) -> list[tuple[str, float]]:
-    """The cuts as moments in days since 1970, with the name of what begins there."""
+    """Returns the cuts of a split by time: the name of the split that starts, and the days since 1970."""
     cuts = (("validation", manifest.validation_from_ms), ("test", manifest.test_from_ms))
-    return [(name, cut / _MS_A_DAY) for name, cut in cuts if cut is not None]
+    return [(name, cut / _MS_PER_DAY) for name, cut in cuts if cut is not None]

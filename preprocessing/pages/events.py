@@ -1,4 +1,4 @@
-"""What happens when: kinds of events, days, hours, and how the columns go together."""
+"""The Events section: event kinds, days, hours and correlations."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,18 @@ _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
 
 
 def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -> Section:
-    """Counts and shares of the kinds, events over time, hours of the week, correlations.
+    """Draws counts and shares of the kinds, events per day, hours of the week and correlations.
 
     Args:
       statistics: of the dataset.
-      marks: the cuts, as `charts.days` takes them.
+      marks: the cuts, as in `charts.days`.
     """
     by_kind = statistics["events"]["by_kind"]
     return Section(
         "Events",
         [
-            counts("actions", "Count of actions", by_kind, "events"),
-            _beyond_views(by_kind),
+            counts("actions", "Events by kind", by_kind, "events"),
+            _carts_and_transactions(by_kind),
             _shares(by_kind),
             _by_day(statistics["events"]["by_day"], marks),
             _by_hour(statistics["events"]["by_weekday_hour"]),
@@ -31,17 +31,17 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
     )
 
 
-def _beyond_views(by_kind: Statistics) -> Part:
+def _carts_and_transactions(by_kind: Statistics) -> Part:
     others = {kind: by_kind[kind] for kind in EVENT_KINDS[1:]}
     if not sum(others.values()):
-        return Note("Carts and transactions: there is none.")
-    return counts("carts", "Carts and transactions apart", others, "events")
+        return Note("Carts and transactions: no data.")
+    return counts("carts", "Carts and transactions", others, "events")
 
 
 def _shares(by_kind: Statistics) -> Picture:
     total = sum(by_kind.values())
     return Picture(
-        title="Shares of the kinds of events",
+        title="Shares of event kinds",
         summary=", ".join(f"{share(count, total)} {kind}" for kind, count in by_kind.items()) + ".",
         svg=charts.shares("kinds", list(by_kind), list(by_kind.values())),
         table=Table(["kind", "events", "share"], [[kind, n, share(n, total)] for kind, n in by_kind.items()]),
@@ -51,11 +51,11 @@ def _shares(by_kind: Statistics) -> Picture:
 def _by_day(by_day: Statistics, marks: Sequence[tuple[str, float]]) -> Picture:
     busiest = max(by_day, key=lambda day: sum(by_day[day].values()))
     present = [kind for kind in EVENT_KINDS if any(counts[kind] for counts in by_day.values())]
-    cuts = f" Dashed: where {' and '.join(name for name, _ in marks)} begin." if marks else ""
+    cuts = f" Dashed lines: start of {' and '.join(name for name, _ in marks)}." if marks else ""
     most = sum(by_day[busiest].values())
     return Picture(
-        title="Events a day, by kind",
-        summary=f"{_period(by_day)} (UTC); the most on {busiest}: {most:,}.{cuts}",
+        title="Events per day, by kind",
+        summary=f"{_period(by_day)} (UTC). Most events: {most:,} on {busiest}.{cuts}",
         svg=charts.days(
             "by-day", [(kind, {day: counts[kind] for day, counts in by_day.items()}) for kind in present], marks=marks
         ),
@@ -75,8 +75,8 @@ def _by_hour(matrix: Sequence[Sequence[int]]) -> Picture:
     return Picture(
         title="Events by weekday and hour (UTC)",
         summary=(
-            f"Most events fall on {_WEEKDAYS[days.index(max(days))]} and from {hours.index(max(hours))}:00, "
-            f"the fewest on {_WEEKDAYS[days.index(min(days))]} and from {hours.index(min(hours))}:00."
+            f"Busiest: {_WEEKDAYS[days.index(max(days))]} and the hour from {hours.index(max(hours))}:00. "
+            f"Quietest: {_WEEKDAYS[days.index(min(days))]} and the hour from {hours.index(min(hours))}:00."
         ),
         svg=charts.heat_map(
             "by-hour", [day[:3] for day in _WEEKDAYS], [str(hour) for hour in range(24)], matrix, height=380
@@ -91,10 +91,10 @@ def _by_hour(matrix: Sequence[Sequence[int]]) -> Picture:
 def _correlation(correlation: Statistics) -> Picture:
     names, matrix = correlation["columns"], correlation["matrix"]
     return Picture(
-        title="Correlation of the columns",
+        title="Correlation of columns",
         summary=(
-            "Pearson's r over all events. A rank counts from the most frequent id, so it is high for rare visitors and "
-            "items, and highest for those unknown to training, which come later in time."
+            "Pearson's r over all events. Ranks start at the most frequent id, so they are high for rare visitors and "
+            "items, and highest for those without training events, which come later in time."
         ),
         svg=charts.heat_map("correlation", names, names, matrix, has_sign=True, height=380),
         table=Table(["", *names], [[name, *row] for name, row in zip(names, matrix, strict=True)]),

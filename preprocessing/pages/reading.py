@@ -1,4 +1,4 @@
-"""What was read and what was left out."""
+"""The Input section: rows, rejects and the catalogue; and the comparison with a baseline."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ _INPUTS = (("events", "events"), ("item_properties", "item properties"), ("categ
 
 
 def reading_section(statistics: Statistics) -> Section:
-    """Rows, rejects with examples, duplicates, robots, and what is known of the items."""
+    """Draws rows, rejects with examples, duplicates, robots, and coverage of the item properties."""
     events, items = statistics["events"], statistics["items"]
     pairs, possible = events["funnel"]["pairs"], events["visitors"] * items["items"]
     facts = Facts(
@@ -20,39 +20,39 @@ def reading_section(statistics: Statistics) -> Section:
             ("rejected", sum(events["rejected"].values())),
             ("exact duplicates", events["duplicates"]),
             ("robot visitors", events["robot_visitors"]),
-            ("events of robots", events["robot_events"]),
+            ("robot events", events["robot_events"]),
             ("events kept", events["events"]),
             ("visitors", events["visitors"]),
             ("items", items["items"]),
             ("days", len(events["by_day"])),
             ("visitor-item pairs", pairs),
-            ("sparsity", sparsity(pairs, possible)),
+            ("sparsity", format_sparsity(pairs, possible)),
         ]
     )
     sparse = Note(
-        f"Sparsity: of {possible:,} pairs of a visitor and an item {sparsity(pairs, possible)} have no event; "
-        "a recommender guesses which of them would please."
+        f"Sparsity: {format_sparsity(pairs, possible)} of the {possible:,} visitor-item pairs have no events. "
+        "A recommender predicts which items each visitor would like."
     )
     columns = Columns([_inputs(statistics), _catalogue(statistics)])
-    return Section("What was read", [facts, sparse, *_rejects(statistics), columns])
+    return Section("Input", [facts, sparse, *_rejects(statistics), columns])
 
 
 def comparison_section(comparison: Mapping[str, Any]) -> Section:
-    """The checks of `comparison.json`, those outside of a limit marked."""
+    """Draws the checks of `comparison.json`; those outside their limits are marked."""
     checks = comparison["checks"]
-    unlike = [check["name"] for check in checks if check["verdict"] != "ok"]
+    outside = [check["name"] for check in checks if check["verdict"] != "ok"]
     rows = [[c["name"], c["baseline"], c["found"], c["distance"], c["warn"], c["fail"], c["verdict"]] for c in checks]
     marked = frozenset((row, 6) for row, check in enumerate(checks) if check["verdict"] != "ok")
     header = ["figure", "baseline", "this dataset", "distance", "warn above", "fail above", "verdict"]
-    verdict = f"Unlike the baseline: {', '.join(unlike)}." if unlike else "All figures are within their limits."
+    verdict = f"Outside the limits: {', '.join(outside)}." if outside else "All figures are within their limits."
     return Section(
         f"Compared with {comparison['baseline']}",
-        [Note(verdict, is_warning=bool(unlike)), Block("Checks", Table(header, rows, marked))],
+        [Note(verdict, is_warning=bool(outside)), Block("Checks", Table(header, rows, marked))],
     )
 
 
-def sparsity(pairs: int, possible: int) -> str:
-    """`99.978%`: the share of possible pairs that have no event, to two digits of what lacks to 100%."""
+def format_sparsity(pairs: int, possible: int) -> str:
+    """Formats the share of possible pairs without events; its difference from 100% has two digits: `99.978%`."""
     percent = 100 * pairs / possible
     return f"{100 - percent:.{max(1 - math.floor(math.log10(percent)), 1)}f}%"
 
@@ -68,10 +68,10 @@ def _rejects(statistics: Statistics) -> list[Part]:
                 for found in rows
             ]
             parts += [
-                counts(f"rejects-{key}", f"Rejected rows of the {name}, by reason", read["rejected"], "rejected rows"),
+                counts(f"rejects-{key}", f"Rejected rows: {name}", read["rejected"], "rejected rows"),
                 Block(f"Examples of rejected rows: {name}", Table(["reason", "file", "byte", "row"], examples)),
             ]
-    return parts or [Note("No row was rejected.")]
+    return parts or [Note("No rows were rejected.")]
 
 
 def _inputs(statistics: Statistics) -> Block:
@@ -87,18 +87,18 @@ def _inputs(statistics: Statistics) -> Block:
 
 
 def _catalogue(statistics: Statistics) -> Block:
-    known = statistics["catalogue"]
+    catalogue = statistics["catalogue"]
     rows: list[Sequence[Cell]] = [
-        [name, known[key], share(known[key], known["items"])]
+        [name, catalogue[key], share(catalogue[key], catalogue["items"])]
         for key, name in (
             ("items", "items"),
             ("outside_vocabulary", "not in the vocabulary"),
-            ("without_training_events", "without a training event"),
+            ("without_training_events", "without training events"),
             ("with_title", "with a title"),
             ("with_category", "with a category"),
-            ("with_category_outside_tree", "with a category that the tree lacks"),
+            ("with_category_outside_tree", "with a category missing from the tree"),
             ("with_price", "with a price"),
-            ("invalid_prices", "with a price that is no number"),
+            ("invalid_prices", "with an invalid price"),
             ("with_availability", "with an availability"),
             ("available", "available"),
         )
@@ -107,4 +107,4 @@ def _catalogue(statistics: Statistics) -> Block:
     rows += [
         [f"category tree: {name}", tree[name], None] for name in ("categories", "roots", "levels", "cycles", "orphans")
     ]
-    return Block("Catalogue, as known at the first cut", Table(["", "count", "share of items"], rows))
+    return Block("Catalogue as of the first cut", Table(["", "count", "share of items"], rows))

@@ -1,4 +1,4 @@
-"""`report.html` of a dataset: its statistics as one page."""
+"""`report.html` of a dataset."""
 
 import logging
 
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def write_report(root: str) -> str:
-    """Draws the report of the dataset at `root`, and returns where it lies.
+    """Draws the report of the dataset at `root` and returns its path.
 
     Raises:
       ContractError: there is no dataset.
@@ -24,7 +24,7 @@ def write_report(root: str) -> str:
 
 
 def try_to_write_report(root: str) -> str | None:
-    """The same after a job whose result must not be lost over a picture: what goes wrong is logged, and None."""
+    """Draws the report after a job, which must not fail because of it: an error is logged, and None is returned."""
     try:
         return write_report(root)
     except Exception:

@@ -1,4 +1,4 @@
-"""How much of each split training knows."""
+"""The Splits section: events per split, and visitors and items without training events."""
 
 from collections.abc import Sequence
 
@@ -8,36 +8,44 @@ from common.report.parts import Statistics
 from contract.schema import EVENT_KINDS, Split, SplitMethod
 
 _LEAKING = (
-    "The events were split at random: later events leak into training. No figure measured on these splits tells how a "
-    "model would have done."
+    "The events were split at random, so later events leak into training. Figures on these splits do not show how well "
+    "a model would have predicted the future."
 )
 
 
 def split_section(statistics: Statistics, method: SplitMethod) -> Section:
-    """Rows by split, and the events of visitors and items that training has not seen."""
+    """Draws the events of each split, and those of visitors and items without training events."""
     if method == SplitMethod.NONE:
-        return Section("Splits", [Note("Nothing was held back: all events train, for the model that goes live.")])
+        return Section(
+            "Splits", [Note("There is no held-out data: all events are for training, for the deployed model.")]
+        )
     visitors, items = statistics["events"]["by_split"], statistics["items"]["by_split"]
-    held = [split for split in Split if split != Split.TRAIN]
+    held_out = [split for split in Split if split != Split.TRAIN]
     totals = {split: sum(visitors[split][kind] for kind in EVENT_KINDS) for split in Split}
     parts: list[Part] = [Note(_LEAKING, is_warning=True)] if method == SplitMethod.RANDOM else []
-    new_visitors = [visitors[split]["events_of_new_visitors"] for split in held]
-    new_items = [items[split]["events_of_new_items"] for split in held]
-    of_held = [totals[split] for split in held]
+    new_visitors = [visitors[split]["events_of_new_visitors"] for split in held_out]
+    new_items = [items[split]["events_of_new_items"] for split in held_out]
+    held_out_events = [totals[split] for split in held_out]
     return Section(
         "Splits",
         [
             *parts,
             _rows(totals),
-            _cold("visitors", held, new_visitors, of_held, [visitors[split]["new_visitors"] for split in held]),
-            _cold("items", held, new_items, of_held, [items[split]["new_items"] for split in held]),
+            _cold(
+                "visitors",
+                held_out,
+                new_visitors,
+                held_out_events,
+                [visitors[split]["new_visitors"] for split in held_out],
+            ),
+            _cold("items", held_out, new_items, held_out_events, [items[split]["new_items"] for split in held_out]),
         ],
     )
 
 
 def _rows(totals: dict[Split, int]) -> Picture:
     return Picture(
-        title="Events of each split",
+        title="Events per split",
         summary=", ".join(f"{count:,} {split}" for split, count in totals.items()) + ".",
         svg=charts.bars("splits", [str(split) for split in totals], list(totals.values())),
         table=Table(["split", "events"], [[str(split), count] for split, count in totals.items()]),
@@ -53,7 +61,7 @@ def _cold(
     )
     return Picture(
         title=f"Events of {what} seen in training",
-        summary=f"Events of {what} without a training event: {shares}.",
+        summary=f"Events of {what} without training events: {shares}.",
         svg=charts.stacks(
             f"cold-{what}",
             [str(split) for split in splits],

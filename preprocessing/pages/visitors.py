@@ -1,4 +1,4 @@
-"""How active visitors are, how they get from a view to a purchase, and what their sessions are like."""
+"""The Visitors section: activity, funnel, sessions and new visitors."""
 
 from common.report import charts
 from common.report.drawing import compact
@@ -9,7 +9,7 @@ _TITLES = (("view", "views"), ("addtocart", "carts"), ("transaction", "transacti
 
 
 def visitors_section(statistics: Statistics) -> Section:
-    """Top visitors, activity, funnel, sessions and pauses, new visitors."""
+    """Draws the top visitors, events per visitor, funnel, sessions, pauses and new visitors."""
     events = statistics["events"]
     top = {kind: [(row["visitor_id"], row["events"]) for row in rows] for kind, rows in events["top_visitors"].items()}
     sessions = events["sessions"]
@@ -23,19 +23,19 @@ def visitors_section(statistics: Statistics) -> Section:
             ),
             ranking("visitors-top", "Top 5 visitors, all events", "visitor", top["all"], "events", shown=5),
             histogram(
-                "visitors-histogram", "Events a visitor", events["events_per_visitor"], of="visitors", what="events"
+                "visitors-histogram", "Events per visitor", events["events_per_visitor"], of="visitors", what="events"
             ),
             _pair_funnel(events["funnel"]),
             _visitor_funnel(events["visitors"], events["visitors_by_kind"]),
             histogram(
                 "sessions",
-                f"Events a session (a pause of {pause} minutes ends one)",
+                f"Events per session (a pause above {pause} minutes ends it)",
                 sessions["events_per_session"],
                 of="sessions",
                 what="events",
                 colour=2,
             ),
-            durations("session-seconds", "How long a session lasts", sessions["seconds"], of="sessions", colour=2),
+            durations("session-seconds", "Session durations", sessions["seconds"], of="sessions", colour=2),
             durations("gaps", "Pauses between a visitor's events", events["gap_seconds"], of="pauses", colour=2),
             _new_visitors(events["new_visitors_by_day"]),
         ],
@@ -44,28 +44,28 @@ def visitors_section(statistics: Statistics) -> Section:
 
 def _pair_funnel(funnel: Statistics) -> Picture:
     viewed, carted, bought = (funnel["by_kind"][kind] for kind, _ in _TITLES)
-    went_on, finished = funnel["carted_after_view"], funnel["bought_after_view_and_cart"]
+    then_carted, then_bought = funnel["carted_after_view"], funnel["bought_after_view_and_cart"]
     after_view = funnel["bought_after_view"]
-    # each of the first three is a part of the one above it; what was bought after a view need not have been carted
+    # the second and third bar are parts of the one above; pairs bought after a view may lack a cart
     steps = [
         ("viewed", viewed, ""),
-        ("… then carted", went_on, f" ({share(went_on, viewed)} of viewed)"),
-        ("… then bought", finished, f" ({share(finished, went_on)} of these)"),
+        ("… then carted", then_carted, f" ({share(then_carted, viewed)} of viewed)"),
+        ("… then bought", then_bought, f" ({share(then_bought, then_carted)} of these)"),
         ("viewed, then bought", after_view, f" ({share(after_view, viewed)} of viewed)"),
     ]
     return Picture(
         title="From view to cart to purchase, visitor-item pairs",
         summary=(
-            f"Of {viewed:,} viewed pairs {went_on:,} ({share(went_on, viewed)}) went on to the cart, and of these "
-            f"{finished:,} ({share(finished, went_on)}) to a purchase. Bought after a view, carted or not, were "
-            f"{after_view:,} ({share(after_view, viewed)}). {share(went_on, carted)} of carts follow a view, "
-            f"{share(funnel['bought_after_cart'], bought)} of purchases a cart."
+            f"Of {viewed:,} viewed pairs, {then_carted:,} ({share(then_carted, viewed)}) were carted later, and "
+            f"{then_bought:,} ({share(then_bought, then_carted)}) of these were bought. {after_view:,} "
+            f"({share(after_view, viewed)}) were bought after a view, carted or not. {share(then_carted, carted)} of "
+            f"carted pairs were viewed before, and {share(funnel['bought_after_cart'], bought)} of bought pairs carted."
         ),
         svg=charts.bars(
             "funnel",
             [name for name, _, _ in steps],
             [count for _, count, _ in steps],
-            notes=[f"{compact(count)}{told}" for _, count, told in steps],
+            notes=[f"{compact(count)}{part}" for _, count, part in steps],
         ),
         table=Table(
             ["step", "pairs"],
@@ -77,7 +77,7 @@ def _pair_funnel(funnel: Statistics) -> Picture:
                 ["bought", bought],
                 ["bought after a view", funnel["bought_after_view"]],
                 ["bought after a cart", funnel["bought_after_cart"]],
-                ["bought after a view and then a cart", finished],
+                ["bought after a view and then a cart", then_bought],
             ],
         ),
     )

@@ -1,1 +1,1 @@
-"""Readers of input files."""
+"""Readers of the input files."""

@@ -1,4 +1,4 @@
-"""How people move through the shop: from a view to a purchase, and from session to session.
+"""Visitor behaviour: the funnel from view to purchase, sessions and pauses.
 
 Shapes: N rows of a partition, P (visitor, item) pairs, K event kinds, B buckets of seconds.
 """
@@ -11,52 +11,50 @@ from typing import Any
 import numpy as np
 
 from contract.schema import ADD_TO_CART, EVENT_KINDS, TRANSACTION, VIEW
-from preprocessing.statistics.distributions import by_date, by_kind, count_values, describe_histogram
-from preprocessing.timelines import MS_A_DAY, NEVER, Timelines
+from preprocessing.statistics.distributions import count_values, describe_histogram, label_days, label_kinds
+from preprocessing.timelines import MS_PER_DAY, NEVER, Timelines
 
 SESSION_GAP_MS = 30 * 60_000
 """A longer pause ends a session."""
 
-_BUCKETS = 34  # of seconds: the last begins at 2**32, 136 years
+_BUCKETS = 34  # of seconds; the last starts at 2**32, 136 years
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Counts over the rows of one or more partitions; visitors, and so pairs and sessions, are never shared.
-
-    pairs                distinct (visitor, item) pairs
-    pairs_by_kind        [K] pairs with at least one event of the kind
-    carted_after_view    pairs whose first addtocart has a view before it
-    bought_after_view    pairs whose first transaction has a view before it
-    bought_after_cart    pairs whose first transaction has an addtocart before it
-    bought_after_view_and_cart  pairs whose first view, first addtocart and first transaction follow each other
-    events_per_session   number of events to number of sessions with as many
-    session_seconds      [B] sessions by how long they last; bucket b is [2**(b-1), 2**b) seconds, the first [0, 1)
-    gap_seconds          [B] pauses between neighbouring events of a visitor, in the same buckets
-    new_visitors_by_day  day since 1970 to visitors whose first event is on it
-    """
+    """Counts over one or more partitions, which never share a visitor, and so neither a pair nor a session."""
 
     pairs: int
+    """Distinct (visitor, item) pairs."""
     pairs_by_kind: np.ndarray
+    """[K] pairs with at least one event of the kind."""
     carted_after_view: int
+    """Pairs with a view before the first addtocart."""
     bought_after_view: int
+    """Pairs with a view before the first transaction."""
     bought_after_cart: int
+    """Pairs with an addtocart before the first transaction."""
     bought_after_view_and_cart: int
+    """Pairs with the first view before the first addtocart, and that before the first transaction."""
     events_per_session: Counter[int]
+    """Number of sessions by their number of events."""
     session_seconds: np.ndarray
+    """[B] sessions by duration; bucket b is [2**(b-1), 2**b) seconds, the first [0, 1)."""
     gap_seconds: np.ndarray
+    """[B] pauses between consecutive events of a visitor, in the same buckets."""
     new_visitors_by_day: Counter[int]
+    """Visitors by the day of their first event, since 1970."""
 
 
-def observe(timelines: Timelines) -> Behaviour:
-    """What the people of one partition do."""
+def measure_behaviour(timelines: Timelines) -> Behaviour:
+    """Measures the behaviour of the visitors of one partition."""
     first = _first_rows(timelines)
     view, cart, transaction = (first[:, kind] for kind in (VIEW, ADD_TO_CART, TRANSACTION))
     is_carted, is_bought = cart < NEVER, transaction < NEVER
     times = timelines.timestamp_ms
-    begins_timeline = np.diff(timelines.visitor_code, prepend=-1) != 0
+    starts_timeline = np.diff(timelines.visitor_code, prepend=-1) != 0
     gaps = np.diff(times, prepend=0)
-    starts = np.flatnonzero(begins_timeline | (gaps > SESSION_GAP_MS))
+    starts = np.flatnonzero(starts_timeline | (gaps > SESSION_GAP_MS))
     ends = np.append(starts[1:], len(times)) - 1 if len(starts) else starts
     return Behaviour(
         pairs=len(first),
@@ -67,13 +65,13 @@ def observe(timelines: Timelines) -> Behaviour:
         bought_after_view_and_cart=int((is_bought & (view < cart) & (cart < transaction)).sum()),
         events_per_session=count_values(ends - starts + 1),
         session_seconds=_bucket(times[ends] - times[starts]),
-        gap_seconds=_bucket(gaps[~begins_timeline]),
-        new_visitors_by_day=count_values(times[begins_timeline] // MS_A_DAY),
+        gap_seconds=_bucket(gaps[~starts_timeline]),
+        new_visitors_by_day=count_values(times[starts_timeline] // MS_PER_DAY),
     )
 
 
 def merge_behaviours(parts: Iterable[Behaviour]) -> Behaviour:
-    """One behaviour of several partitions'."""
+    """Adds up the behaviour of several partitions."""
     listed = list(parts)
     no_pairs, no_times = np.zeros(len(EVENT_KINDS), np.int64), np.zeros(_BUCKETS, np.int64)
     return Behaviour(
@@ -91,11 +89,11 @@ def merge_behaviours(parts: Iterable[Behaviour]) -> Behaviour:
 
 
 def describe_behaviour(behaviour: Behaviour) -> dict[str, Any]:
-    """Funnel, sessions, pauses and arrivals, as JSON."""
+    """Describes funnel, sessions, pauses and new visitors, as JSON."""
     return {
         "funnel": {
             "pairs": behaviour.pairs,
-            "by_kind": by_kind(behaviour.pairs_by_kind),
+            "by_kind": label_kinds(behaviour.pairs_by_kind),
             "carted_after_view": behaviour.carted_after_view,
             "bought_after_view": behaviour.bought_after_view,
             "bought_after_cart": behaviour.bought_after_cart,
@@ -108,28 +106,30 @@ def describe_behaviour(behaviour: Behaviour) -> dict[str, Any]:
             "seconds": _describe_buckets(behaviour.session_seconds),
         },
         "gap_seconds": _describe_buckets(behaviour.gap_seconds),
-        "new_visitors_by_day": by_date(behaviour.new_visitors_by_day),
+        "new_visitors_by_day": label_days(behaviour.new_visitors_by_day),
     }
 
 
 def _first_rows(timelines: Timelines) -> np.ndarray:
-    """[P, K] place of the first row of each kind of each pair; NEVER where there is none."""
+    """Finds the first row of each kind of each pair, [P, K] indices; NEVER if there is none."""
     pairs = timelines.visitor_code * len(timelines.items) + timelines.item_code
     distinct, pair = np.unique(pairs, return_inverse=True)
     first = np.full((len(distinct), len(EVENT_KINDS)), NEVER)
-    # of several values for one place the last assigned stands: rows from the last to the first
+    # the last assignment to a position wins, so rows are assigned from the last to the first
     rows = np.arange(len(timelines))[::-1]
     first[pair[rows], timelines.event[rows]] = rows
     return first
 
 
 def _bucket(milliseconds: np.ndarray) -> np.ndarray:
-    """[B] how many durations lie in each bucket of seconds."""
-    exponents = np.frexp((milliseconds // 1000).astype(np.float64))[1]  # s in [2**(e-1), 2**e); 0 gives 0
+    """Counts the durations in each bucket of seconds, [B]."""
+    exponents = np.frexp((milliseconds // 1000).astype(np.float64))[
+        1
+    ]  # e with seconds in [2**(e-1), 2**e); 0 for 0 seconds
     return np.bincount(np.minimum(exponents, _BUCKETS - 1), minlength=_BUCKETS)
 
 
 def _describe_buckets(counts: np.ndarray) -> dict[str, int]:
-    """Counts by the second at which a bucket begins, up to the last that holds any."""
+    """Labels counts with the second at which each bucket starts; empty buckets at the end are omitted."""
     filled = int(np.flatnonzero(counts).max(initial=-1)) + 1
     return {str(1 << bucket >> 1): int(counts[bucket]) for bucket in range(filled)}

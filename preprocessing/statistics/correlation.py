@@ -1,4 +1,4 @@
-"""How the columns of the log go together: Pearson correlations from sums that add up exactly in any order.
+"""Pearson correlations of the event log's columns, from sums that are exact in any order.
 
 Shapes: N rows, C columns.
 """
@@ -12,34 +12,32 @@ import numpy as np
 from contract.timelines import TimelineRows
 
 COLUMNS = ("time", "hour of day", "weekday", "event kind", "visitor rank", "item rank", "events before")
-"""Time in hours; weekday from Monday; event kind as its place in the funnel; ranks by frequency, the most frequent 0.
+"""Time in hours; weekday from Monday; event kind as its index in the funnel; ranks by frequency, from 0.
 
-The original notebook correlated raw ids, which are names; a rank is a number that means something.
+The original notebook correlated raw ids, but those are names; the order of ranks has a meaning.
 """
 
-_MS_AN_HOUR = 3_600_000
-_THURSDAY = 3  # 1970-01-01 was one; Monday is 0
-_RANKS = 1000  # ranks are counted in thousandths, so that no sum of squares can overflow
+_MS_PER_HOUR = 3_600_000
+_THURSDAY = 3  # the weekday of 1970-01-01; Monday is 0
+_RANKS = 1000  # ranks are in thousandths, so that no sum of squares overflows
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over rows, as Python integers of any size, so that merging is exact.
-
-    rows       N
-    sums       [C]
-    products   [C, C]
-    """
+    """Sums over rows, as Python integers of any size, so that merging is exact."""
 
     rows: int
+    """N."""
     sums: np.ndarray
+    """[C] of each column."""
     products: np.ndarray
+    """[C, C] of the products of each pair of columns."""
 
 
 def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Moments:
-    """The moments of the target rows; ids beyond a vocabulary of this size have the last rank."""
+    """Computes the moments of the target rows; ids that are not in the vocabulary share the last rank."""
     targets = rows[rows.is_target == 1]
-    hours = targets.timestamp_ms // _MS_AN_HOUR
+    hours = targets.timestamp_ms // _MS_PER_HOUR
     columns = np.stack(
         [
             hours,
@@ -55,16 +53,16 @@ def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Mome
 
 
 def describe_correlation(parts: Iterable[Moments]) -> dict[str, Any]:
-    """Correlations of all pairs of columns, as JSON; null where a column has one value only."""
+    """Describes the correlations of all pairs of columns, as JSON; null if a column has a single value."""
     listed = list(parts)
     rows = sum(part.rows for part in listed)
     sums = sum((part.sums for part in listed), np.zeros(len(COLUMNS), object))
     products = sum((part.products for part in listed), np.zeros((len(COLUMNS), len(COLUMNS)), object))
     covariance = rows * products - np.outer(sums, sums)
-    matrix = [[_ratio(covariance, row, column) for column in range(len(COLUMNS))] for row in range(len(COLUMNS))]
+    matrix = [[_correlate(covariance, row, column) for column in range(len(COLUMNS))] for row in range(len(COLUMNS))]
     return {"columns": list(COLUMNS), "matrix": matrix}
 
 
-def _ratio(covariance: np.ndarray, row: int, column: int) -> float | None:
+def _correlate(covariance: np.ndarray, row: int, column: int) -> float | None:
     variance = covariance[row, row] * covariance[column, column]
     return round(covariance[row, column] / variance**0.5, 6) if variance else None

@@ -1,4 +1,4 @@
-"""The numbers that describe a dataset: gathered a partition at a time, merged as Beam combiners merge.
+"""Mergeable summaries of reading and of events, computed a partition at a time.
 
 Shapes: S splits, K event kinds.
 """
@@ -12,73 +12,78 @@ import numpy as np
 import pyarrow as pa
 
 from contract.schema import EVENT_KINDS
-from preprocessing.sources.csv_files import Rejects
+from preprocessing.sources.rejects import Rejects
 from preprocessing.splits import SPLITS, TRAIN, TimeSummary, merge_times, summarize_times
-from preprocessing.statistics.behaviour import Behaviour, describe_behaviour, merge_behaviours, observe
-from preprocessing.statistics.distributions import by_kind, count_values, cross, date, describe_histogram
+from preprocessing.statistics.behaviour import Behaviour, describe_behaviour, measure_behaviour, merge_behaviours
+from preprocessing.statistics.distributions import (
+    count_values,
+    cross_tabulate,
+    describe_histogram,
+    format_day,
+    label_kinds,
+)
 from preprocessing.statistics.popularity import TOP
-from preprocessing.timelines import MS_A_DAY, Cleaning, Timelines, by_people
+from preprocessing.timelines import MS_PER_DAY, Cleaning, SplitTimelines, Timelines, find_human_rows
 from preprocessing.validation import RejectReason
 
-_MS_AN_HOUR = 3_600_000
-_THURSDAY = 3  # 1970-01-01 was one; Monday is 0
+_MS_PER_HOUR = 3_600_000
+_THURSDAY = 3  # the weekday of 1970-01-01; Monday is 0
 _NUM_KINDS = len(EVENT_KINDS)
-_EXAMPLES = 3  # bad rows shown of each reason
+_EXAMPLES = 3  # invalid rows per reason
 
 Example = tuple[str, int, str]
-"""A bad row: file, byte, text."""
+"""An invalid row: file, byte, text."""
 
 
 @dataclass(frozen=True)
 class ReadingSummary:
-    """What came of reading an input, or a part of it.
-
-    rows       lines that are not blank, good and bad
-    rejects    by reason
-    examples   of each reason the first few bad rows, by file and byte
-    cleaning   what was left out after reading
-    partitions that hold anything
-    times      when events of people happened
-    """
+    """Counts of reading an input, or a part of it."""
 
     rows: int = 0
+    """Lines that are not blank, valid or not."""
     blank_lines: int = 0
+    """Lines without a character."""
     rejects: Counter[str] = field(default_factory=Counter)
+    """Number of invalid rows by reason."""
     examples: dict[str, tuple[Example, ...]] = field(default_factory=dict)
+    """The first few invalid rows by reason, ordered by file and byte."""
     cleaning: Cleaning = field(default_factory=lambda: Cleaning(0, 0))
+    """Events: duplicates and robots."""
     partitions: frozenset[int] = frozenset()
+    """Partitions that have rows."""
     times: TimeSummary = field(default_factory=lambda: merge_times([]))
+    """Times of the events of humans."""
 
     @property
     def num_events(self) -> int:
-        """Events of people, duplicates left out."""
+        """Number of events of humans, without duplicates."""
         return int(self.times.counts.sum())
 
     def reject_reasons(self) -> dict[str, RejectReason]:
-        """Counts and first examples by reason."""
+        """Returns count and first example by reason."""
         firsts = {
             reason: f"{path} at byte {byte}: {text}" for reason, ((path, byte, text), *_) in self.examples.items()
         }
         return {reason: RejectReason(count, firsts[reason]) for reason, count in self.rejects.items()}
 
 
-def summarize_reading(num_good: int, num_blank: int, rejects: Rejects) -> ReadingSummary:
-    """The summary of one chunk."""
+def summarize_reading(num_valid: int, num_blank: int, rejects: Rejects) -> ReadingSummary:
+    """Summarizes the rows of one chunk."""
     found: dict[str, list[Example]] = {}
     for position, reason, text in zip(rejects.positions, rejects.reasons, rejects.texts, strict=True):
         found.setdefault(reason, []).append((rejects.path, position, text))
     examples = {reason: tuple(sorted(rows)[:_EXAMPLES]) for reason, rows in found.items()}
-    return ReadingSummary(num_good + len(rejects.reasons), num_blank, Counter(rejects.reasons), examples)
+    return ReadingSummary(num_valid + len(rejects.reasons), num_blank, Counter(rejects.reasons), examples)
 
 
 def summarize_cleaning(partition: int, timelines: Timelines, cleaning: Cleaning) -> ReadingSummary:
-    """The summary of one assembled partition."""
-    times = summarize_times(timelines.timestamp_ms[by_people(timelines)])
+    """Summarizes one assembled partition."""
+    times = summarize_times(timelines.timestamp_ms[find_human_rows(timelines)])
     return ReadingSummary(cleaning=cleaning, times=times, partitions=frozenset([partition]))
 
 
 def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
-    """One summary of several; the examples of a reason are the least, whatever the order of the parts."""
+    """Merges summaries; the examples of a reason are the first in order, whatever the order of the parts."""
     listed = list(parts)
     found: dict[str, list[Example]] = {}
     for part in listed:
@@ -101,51 +106,50 @@ def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
 
 @dataclass(frozen=True)
 class EventStatistics:
-    """Counts over the events of one or more partitions; visitors are never shared between partitions.
-
-    by_split             [S, K] events
-    by_day               day since 1970 to [K] events
-    by_weekday_hour      [7, 24] events, Monday first, UTC
-    visitors             visitors
-    visitors_by_kind     [K] visitors with at least one event of the kind
-    events_per_visitor   number of events to number of visitors with as many
-    top_visitors         for all kinds together, then for each, (events, id) of the most active
-    visitors_by_split    [S] visitors with a row in the split
-    new_visitors         [S] of these, the ones without a training row
-    events_of_new        [S] events of the new visitors
-    training_gaps        pairs of neighbouring training events of a visitor
-    robot_events         events left out with their visitors
-    behaviour            how the visitors move
-    """
+    """Counts over the events of one or more partitions, which never share a visitor."""
 
     by_split: np.ndarray
+    """[S, K] events."""
     by_day: dict[int, np.ndarray]
+    """[K] events by day since 1970."""
     by_weekday_hour: np.ndarray
+    """[7, 24] events, from Monday, UTC."""
     visitors: int
+    """Number of visitors."""
     visitors_by_kind: np.ndarray
+    """[K] visitors with at least one event of the kind."""
     events_per_visitor: Counter
+    """Number of visitors by their number of events."""
     top_visitors: tuple[tuple[tuple[int, str], ...], ...]
+    """(events, id) of the most active visitors: by all events, then by each kind."""
     visitors_by_split: np.ndarray
+    """[S] visitors with a row in the split."""
     new_visitors: np.ndarray
+    """[S] visitors with a row in the split but no training row."""
     events_of_new: np.ndarray
+    """[S] events of the new visitors."""
     training_gaps: int
+    """Number of pairs of consecutive training events of a visitor."""
     robot_events: int
+    """Number of events that were excluded with their visitors."""
     behaviour: Behaviour
+    """Funnel, sessions and pauses."""
 
 
-def count_events(timelines: Timelines, splits: np.ndarray, robot_events: int) -> EventStatistics:
-    """The statistics of one partition, given the split of each row, and how many rows were left out as robots'."""
+def count_events(rows: SplitTimelines) -> EventStatistics:
+    """Computes the statistics of one partition."""
+    timelines, splits, robot_events = rows
     num_visitors, kind = len(timelines.visitors), timelines.event.astype(np.int64)
-    by_visitor = cross(timelines.visitor_code, kind, num_visitors, _NUM_KINDS)
+    by_visitor = cross_tabulate(timelines.visitor_code, kind, num_visitors, _NUM_KINDS)
     totals = by_visitor.sum(1)
-    visitor_split = cross(timelines.visitor_code, splits, num_visitors, len(SPLITS))
+    visitor_split = cross_tabulate(timelines.visitor_code, splits, num_visitors, len(SPLITS))
     in_split, is_new = visitor_split > 0, visitor_split[:, TRAIN] == 0
-    days, day_places = np.unique(timelines.timestamp_ms // MS_A_DAY, return_inverse=True)
-    hours = timelines.timestamp_ms // _MS_AN_HOUR
+    days, day_indices = np.unique(timelines.timestamp_ms // MS_PER_DAY, return_inverse=True)
+    hours = timelines.timestamp_ms // _MS_PER_HOUR
     return EventStatistics(
-        by_split=cross(splits, kind, len(SPLITS), _NUM_KINDS),
-        by_day=dict(zip(days.tolist(), cross(day_places, kind, len(days), _NUM_KINDS), strict=True)),
-        by_weekday_hour=cross((hours // 24 + _THURSDAY) % 7, hours % 24, 7, 24),
+        by_split=cross_tabulate(splits, kind, len(SPLITS), _NUM_KINDS),
+        by_day=dict(zip(days.tolist(), cross_tabulate(day_indices, kind, len(days), _NUM_KINDS), strict=True)),
+        by_weekday_hour=cross_tabulate((hours // 24 + _THURSDAY) % 7, hours % 24, 7, 24),
         visitors=num_visitors,
         visitors_by_kind=(by_visitor > 0).sum(0),
         events_per_visitor=count_values(totals),
@@ -155,12 +159,12 @@ def count_events(timelines: Timelines, splits: np.ndarray, robot_events: int) ->
         events_of_new=visitor_split[is_new].sum(0),
         training_gaps=int((splits == TRAIN).sum() - in_split[:, TRAIN].sum()),
         robot_events=robot_events,
-        behaviour=observe(timelines),
+        behaviour=measure_behaviour(timelines),
     )
 
 
 def merge_events(parts: Iterable[EventStatistics]) -> EventStatistics:
-    """One set of statistics of several partitions'."""
+    """Adds up the statistics of several partitions."""
     listed = list(parts)
     by_day: dict[int, np.ndarray] = {}
     for part in listed:
@@ -174,8 +178,8 @@ def merge_events(parts: Iterable[EventStatistics]) -> EventStatistics:
         visitors_by_kind=np.sum([part.visitors_by_kind for part in listed], axis=0),
         events_per_visitor=sum((part.events_per_visitor for part in listed), Counter()),
         top_visitors=tuple(
-            tuple(sorted((entry for part in listed for entry in part.top_visitors[place]), key=_by_activity)[:TOP])
-            for place in range(1 + _NUM_KINDS)
+            tuple(sorted((entry for part in listed for entry in part.top_visitors[ranking]), key=_by_activity)[:TOP])
+            for ranking in range(1 + _NUM_KINDS)
         ),
         visitors_by_split=np.sum([part.visitors_by_split for part in listed], axis=0),
         new_visitors=np.sum([part.new_visitors for part in listed], axis=0),
@@ -187,7 +191,7 @@ def merge_events(parts: Iterable[EventStatistics]) -> EventStatistics:
 
 
 def describe_reading(summary: ReadingSummary) -> dict[str, Any]:
-    """What was read and left out, as JSON."""
+    """Describes rows and rejects, as JSON."""
     return {
         "rows": summary.rows,
         "blank_lines": summary.blank_lines,
@@ -200,40 +204,40 @@ def describe_reading(summary: ReadingSummary) -> dict[str, Any]:
 
 
 def describe_events(statistics: EventStatistics, cleaning: Cleaning) -> dict[str, Any]:
-    """The events and visitors, as JSON."""
+    """Describes events and visitors, as JSON."""
     return {
         "duplicates": cleaning.duplicates,
         "robot_visitors": cleaning.robot_visitors,
         "robot_events": statistics.robot_events,
         "events": int(statistics.by_split.sum()),
-        "by_kind": by_kind(statistics.by_split.sum(0)),
+        "by_kind": label_kinds(statistics.by_split.sum(0)),
         "by_split": {
             split: {
-                **by_kind(statistics.by_split[place]),
-                "visitors": int(statistics.visitors_by_split[place]),
-                "new_visitors": int(statistics.new_visitors[place]),
-                "events_of_new_visitors": int(statistics.events_of_new[place]),
+                **label_kinds(statistics.by_split[index]),
+                "visitors": int(statistics.visitors_by_split[index]),
+                "new_visitors": int(statistics.new_visitors[index]),
+                "events_of_new_visitors": int(statistics.events_of_new[index]),
             }
-            for place, split in enumerate(SPLITS)
+            for index, split in enumerate(SPLITS)
         },
-        "by_day": {date(day): by_kind(counts) for day, counts in sorted(statistics.by_day.items())},
+        "by_day": {format_day(day): label_kinds(counts) for day, counts in sorted(statistics.by_day.items())},
         "by_weekday_hour": statistics.by_weekday_hour.tolist(),
         "visitors": statistics.visitors,
-        "visitors_by_kind": by_kind(statistics.visitors_by_kind),
+        "visitors_by_kind": label_kinds(statistics.visitors_by_kind),
         "events_per_visitor": describe_histogram(statistics.events_per_visitor),
         "top_visitors": {
-            kind: [{"visitor_id": visitor, "events": count} for count, visitor in statistics.top_visitors[place]]
-            for place, kind in enumerate(("all", *EVENT_KINDS))
+            kind: [{"visitor_id": visitor, "events": count} for count, visitor in statistics.top_visitors[index]]
+            for index, kind in enumerate(("all", *EVENT_KINDS))
         },
         **describe_behaviour(statistics.behaviour),
     }
 
 
 def _top(counts: np.ndarray, ids: pa.Array) -> tuple[tuple[int, str], ...]:
-    # every id that ties with the last place, so that the id decides and not the partition
+    # all ids with the last rank's count, so that the id decides between them, not the partition
     floor = np.partition(counts, -TOP)[-TOP] if len(counts) > TOP else 0
-    places = np.flatnonzero((counts >= floor) & (counts > 0))
-    chosen = zip(counts[places].tolist(), ids.take(pa.array(places)).to_pylist(), strict=True)
+    candidates = np.flatnonzero((counts >= floor) & (counts > 0))
+    chosen = zip(counts[candidates].tolist(), ids.take(pa.array(candidates)).to_pylist(), strict=True)
     return tuple(sorted(chosen, key=_by_activity)[:TOP])
 
 

@@ -1,4 +1,4 @@
-"""A shop small enough to read: the CSV files that the preprocessing tests prepare."""
+"""CSV files of a small shop, which the preprocessing tests prepare."""
 
 from pathlib import Path
 
@@ -18,15 +18,15 @@ def event(day: float, visitor: str, item: str, kind: str = "view", transaction: 
 
 
 def small_shop(directory: Path) -> dict[str, str]:
-    """Ten days, an event a day for each of four visitors, so that cuts at days 8 and 9 leave 32, 4 and 4 rows.
+    """Writes ten days with one event per day and visitor: 32 events of four visitors.
 
-    Visitor d appears on the last two days only; item late-1 is first seen on day 8.
+    Visitor d has events on the last two days only; item late-1 is first seen on day 8.
     """
     visitors = ("a", "b", "c", "d")
     events = [
-        event(day + place / 10, visitor, "late-1" if visitor == "d" and day == 8 else f"item-{(day + place) % 5}")
+        event(day + number / 10, visitor, "late-1" if visitor == "d" and day == 8 else f"item-{(day + number) % 5}")
         for day in range(10)
-        for place, visitor in enumerate(visitors)
+        for number, visitor in enumerate(visitors)
         if visitor != "d" or day >= 8
     ]
     properties = [

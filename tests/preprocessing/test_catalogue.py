@@ -1,4 +1,4 @@
-"""Properties and the category tree to catalogue rows, as of a time."""
+"""Catalogue rows from item properties and the category tree, as of a time."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,8 +7,9 @@ from preprocessing import catalogue
 from preprocessing.catalogue import assemble_items, build_tree, choose_properties, merge_properties, parse_properties
 from preprocessing.columns import encode_columns
 from preprocessing.config import PropertyConfig
-from preprocessing.sources.csv_files import list_byte_ranges, read_chunks
-from preprocessing.vocabularies import untouched_items
+from preprocessing.sources.byte_ranges import list_byte_ranges
+from preprocessing.sources.csv_rows import read_rows
+from preprocessing.vocabularies import count_no_events
 from tests.preprocessing.shop import write_lines
 
 T = 1_440_000_000_000
@@ -16,31 +17,31 @@ CUT = T + 1000
 
 
 def as_of_cut(tmp_path, *lines: str) -> dict[tuple[str, str], str]:
-    """The value of each (item, property) before CUT, the lines being spread over two files in turn."""
+    """Returns the value of each (item, property) before CUT; the lines alternate between two files."""
     for number in range(2):
         write_lines(tmp_path / f"p{number}.csv", "timestamp,itemid,property,value", *lines[number::2])
     ranges, _ = list_byte_ranges(str(tmp_path / "p*.csv"), catalogue.PROPERTY_COLUMNS)
-    parts = [parse_properties(chunk, CUT)[0] for source in ranges for chunk in read_chunks(source)]
+    parts = [parse_properties(chunk, CUT)[0] for source in ranges for chunk in read_rows(source)]
     rows = merge_properties(pa.concat_tables(parts)).to_pylist()
     found = {(row["item"], row["property"]): row["value"] for row in rows}
-    assert len(found) == len(rows), "one row an item and property"
+    assert len(found) == len(rows), "one row per item and property"
     return found
 
 
-def test_a_property_has_the_value_last_told_before_the_cut_and_never_a_later_one(tmp_path):
+def test_a_property_has_its_latest_value_before_the_cut(tmp_path):
     found = as_of_cut(
         tmp_path,
         f"{T + 500},i,price,2",
         f"{T},i,price,1",
-        f"{CUT},i,price,3",  # at the cut is not before it
+        f"{CUT},i,price,3",  # the cut itself is too late
         f"{CUT + 1},i,price,4",
-        f"{CUT + 1},j,price,9",  # known only after the cut: not known
+        f"{CUT + 1},j,price,9",  # not known before the cut
         f"{T},i,colour,red",
     )
     assert found == {("i", "price"): "2", ("i", "colour"): "red"}
 
 
-def test_of_two_values_at_one_time_the_later_in_the_files_counts(tmp_path):
+def test_of_two_values_at_the_same_time_the_later_in_the_files_is_used(tmp_path):
     assert as_of_cut(tmp_path, f"{T},i,p,first file", f"{T},i,p,second file", f"{T},i,p,first file again") == {
         ("i", "p"): "second file"
     }
@@ -69,25 +70,25 @@ def test_properties_with_a_role_are_not_kept_as_values():
     assert choose_properties(encoded, PropertyConfig(title="name")) == ("title", "888", "6")
 
 
-def test_paths_lead_from_the_root_and_survive_cycles_and_orphans():
+def test_paths_start_at_the_root_despite_cycles_and_orphans():
     tree = build_tree(["1", "2", "3", "7", "8", "9", "5"], ["", "1", "2", "8", "9", "7", "404"])
     assert tree.paths["3"] == ("1", "2", "3")
     assert tree.paths["5"] == ("5",), "its parent 404 is not in the tree"
-    # 7 → 8 → 9 → 7: each path stops before it would repeat
+    # 7 → 8 → 9 → 7: each path ends before it repeats
     assert tree.paths["7"] == ("9", "8", "7")
     assert (tree.num_cycles, tree.num_orphans) == (3, 1)
 
 
-def test_a_deep_tree_is_built_and_what_hangs_below_a_cycle_ends_there():
+def test_a_tree_may_be_deep_and_a_path_into_a_cycle_ends_there():
     chain = [str(n) for n in range(3000)]
     assert build_tree(chain, ["", *chain[:-1]]).paths["2999"] == tuple(chain)
-    # b and c are each other's parents; a hangs below b
+    # b and c are each other's parents; a is below b
     tree = build_tree(["a", "b", "c"], ["b", "c", "b"])
     assert tree.paths == {"a": ("c", "b", "a"), "b": ("c", "b"), "c": ("b", "c")}
     assert tree.num_cycles == 2
 
 
-def test_of_two_rows_for_a_category_the_last_counts():
+def test_the_last_row_of_a_category_is_used():
     tree = build_tree(["1", "2", "2"], ["", "", "1"])
     assert (tree.paths["2"], tree.num_repeated) == (("1", "2"), 1)
 
@@ -100,7 +101,7 @@ def items(*ids: str) -> pa.Table:
 
 
 def without_vocabulary(*ids: str) -> pa.Table:
-    rows = untouched_items(pa.chunked_array([pa.array(ids)])).drop_columns("count")
+    rows = count_no_events(pa.chunked_array([pa.array(ids)])).drop_columns("count")
     return rows.add_column(1, "index", pa.array([-1] * len(rows), pa.int64()))
 
 
@@ -108,7 +109,7 @@ def properties(*rows: tuple[str, str, str]) -> pa.Table:
     return pa.table(dict(zip(("item", "property", "value"), map(list, zip(*rows, strict=True)), strict=True)))
 
 
-def test_items_get_their_roles_and_words_and_those_without_properties_are_kept():
+def test_items_get_typed_properties_and_words_and_items_without_properties_are_kept():
     rows = assemble_items(
         properties(
             ("a", "categoryid", "20"),
@@ -146,12 +147,12 @@ def test_items_get_their_roles_and_words_and_those_without_properties_are_kept()
     assert b["views"] == 5
     # a title is text, whatever it looks like; an empty one is unknown
     assert [row["title"] for row in (a, b, z)] == ['Blue "canvas"  sneakers, size 40', None, "n552.000"]
-    # z is known from its properties only; its category is not in the tree, its availability and price are no values
+    # z is known from its properties only; its category is not in the tree, its availability and price are invalid
     assert (z["item_index"], z["category_path"], z["is_available"], z["price"]) == (-1, ["99"], None, None)
     assert (z["views"], z["first_seen_ms"]) == (0, None)
 
 
-def test_a_shop_without_properties_has_bare_items():
+def test_a_shop_without_properties_has_items_without_values():
     rows = assemble_items(None, items("a"), PropertyConfig(), (), build_tree([], [])).to_pylist()
     assert [(row["item_id"], row["title"], row["category_path"], row["price"]) for row in rows] == [
         ("a", None, [], None)

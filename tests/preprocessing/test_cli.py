@@ -60,7 +60,7 @@ def test_arguments_are_read_from_a_file(prepared, tmp_path):
         (["--split", "sideways"], "invalid choice"),
         (["second.csv"], "unrecognized arguments: second.csv"),  # a glob that the shell expanded
         (["--max-event-per-day", "5"], "unrecognized arguments: --max-event-per-day"),
-        (["--direct_num_workers", "many"], "Beam refuses"),
+        (["--direct_num_workers", "many"], "Beam rejects"),
     ],
 )
 def test_a_wrong_flag_or_setting_exits_with_2(prepared, capsys, arguments, message):

@@ -1,4 +1,4 @@
-"""A dataset beside its baseline; distances are worked by hand."""
+"""Comparison of a dataset with its baseline; the distances were computed by hand."""
 
 import json
 from dataclasses import replace
@@ -29,11 +29,11 @@ BASELINE = Expectations(
     event_shares=(0.9, 0.07, 0.03),
     first_day="2015-05-03",
     last_day="2015-09-18",
-    categories=0.8,
-    prices=0.5,
-    availabilities=1.0,
-    least_price=1.0,
-    greatest_price=100.0,
+    category_share=0.8,
+    price_share=0.5,
+    availability_share=1.0,
+    min_price=1.0,
+    max_price=100.0,
 )
 
 
@@ -42,37 +42,39 @@ def verdicts(**changes) -> dict[str, tuple[float, str]]:
     return {check.name: (pytest.approx(check.distance), check.verdict) for check in checks}
 
 
-def test_the_same_figures_are_within_all_limits():
+def test_equal_figures_are_within_all_limits():
     assert {verdict for _, verdict in verdicts().values()} == {"ok"}
 
 
-def test_each_figure_is_measured_against_its_own_limits():
+def test_each_figure_is_compared_with_its_own_limits():
     # a third fewer rows: above .25, not above .5; a tenth of them: .9
     assert verdicts(rows=667)["rows"] == (0.333, "warn")
     assert verdicts(rows=100)["rows"] == (0.9, "fail")
-    assert verdicts(rows=1600)["rows"] == (0.6, "fail"), "more than expected is as strange as fewer"
+    assert verdicts(rows=1600)["rows"] == (0.6, "fail"), "more rows are as suspicious as fewer"
     # views .9 to .85, carts .07 to .12: the greatest change is .05
     assert verdicts(event_shares=(0.85, 0.12, 0.03))["event_shares"] == (0.05, "warn")
     assert verdicts(reject_share=0.021)["rejects"] == (0.02, "fail")
-    assert verdicts(categories=0.7, prices=0.9)["presence"] == (0.1, "warn"), "a rise makes good for no fall"
+    assert verdicts(category_share=0.7, price_share=0.9)["presence"] == (0.1, "warn"), "an increase compensates nothing"
     assert verdicts(last_day="2015-09-16")["days_behind"] == (2, "warn")
     assert verdicts(last_day="2015-09-20")["days_behind"] == (0, "ok")
 
 
-def test_what_lies_outside_of_its_domain_is_told_by_its_reason_though_as_many_rows_are_bad_as_before():
-    bad = {"reject_reasons": ("unknown event kind", "empty id"), "reject_shares": (0.0005, 0.0005)}
-    after = replace(BASELINE, **bad)
+def test_a_reason_with_more_invalid_rows_is_reported_even_if_their_total_is_unchanged():
+    rejects = {"reject_reasons": ("unknown event kind", "empty id"), "reject_shares": (0.0005, 0.0005)}
+    after = replace(BASELINE, **rejects)
     checks = {check.name: check for check in check_figures(BASELINE, after, ExpectationConfig())}
-    # empty ids fell from .001 to .0005, unknown kinds rose from 0 to .0005: in all .001 as before
+    # empty ids decrease from .001 to .0005, unknown kinds increase from 0 to .0005: the sum is .001 as before
     assert checks["rejects"].verdict == "ok"
     assert (checks["domains"].distance, checks["domains"].verdict) == (pytest.approx(0.0005), "warn")
-    assert checks["domains"].baseline == "unknown event kind: 0.00% of the rows"
+    assert checks["domains"].baseline == "0.00% (unknown event kind)"
     assert checks["domains"].found == "0.05%"
-    assert verdicts(reject_reasons=("invalid UTF-8",), reject_shares=(0.02,))["domains"] == (0.02, "fail"), "a new one"
+    assert verdicts(reject_reasons=("invalid UTF-8",), reject_shares=(0.02,))["domains"] == (0.02, "fail"), (
+        "a new reason"
+    )
     assert verdicts(reject_reasons=(), reject_shares=())["domains"] == (0.0, "ok")
 
 
-def test_a_limit_that_is_none_passes_everything():
+def test_a_limit_of_none_accepts_any_distance():
     config = ExpectationConfig(rows=Limit(warn=None, fail=None))
     (rows, *_) = check_figures(BASELINE, replace(BASELINE, rows=1), config)
     assert rows.verdict == "ok"
@@ -100,50 +102,50 @@ def test_popularity_is_compared_item_by_item():
     assert popularity_distance(before, catalogue(("b", None, 40), ("a", None, 60))) == pytest.approx(0.0)
 
 
-def test_prices_outside_of_the_baselines_range_are_counted():
+def test_prices_outside_the_baselines_range_are_counted():
     after = catalogue(("a", 0.5, 1), ("b", 50.0, 1), ("c", 100.0, 1), ("d", None, 1))
     checks = {check.name: check for check in check_items(BASELINE, after, after, ExpectationConfig())}
-    # of three prices one, .5, lies outside of 1 to 100
+    # one of three prices, .5, is outside 1 to 100
     assert checks["prices"].distance == pytest.approx(1 / 3)
     assert (checks["prices"].verdict, checks["popularity"].verdict) == ("fail", "ok")
-    unpriced = replace(BASELINE, least_price=None, greatest_price=None)
+    unpriced = replace(BASELINE, min_price=None, max_price=None)
     checks = {check.name: check for check in check_items(unpriced, after, after, ExpectationConfig())}
     assert checks["prices"].distance == 0
 
 
-def test_a_negative_limit_is_refused():
+def test_a_negative_limit_is_an_error():
     with pytest.raises(ValueError, match="limits must be at least 0"):
         Limit(warn=-0.1, fail=None)
 
 
-def test_a_baseline_without_a_dataset_is_refused_before_anything_is_read(tmp_path):
+def test_a_baseline_that_is_no_dataset_is_an_error_before_anything_is_read(tmp_path):
     events = write_lines(tmp_path / "events.csv", "timestamp,visitorid,event,itemid", "bad")
     with pytest.raises(ContractError, match="not a prepared dataset"):
         prepare(PrepareConfig(events=events), str(tmp_path / "dataset"), baseline=str(tmp_path / "none"))
 
 
 @pytest.mark.integration
-def test_prepare_warns_and_fails_by_the_limits(tmp_path, caplog):
+def test_prepare_warns_or_fails_according_to_the_limits(tmp_path, caplog):
     header, root = "timestamp,visitorid,event,itemid", str(tmp_path / "first")
     lines = [event(n / 4, f"v{n % 3}", f"i{n % 4}").removesuffix(",") for n in range(60)]
     prepare(PrepareConfig(events=write_lines(tmp_path / "first.csv", header, *lines)), root)
     assert read_expectations(root).event_shares == (1.0, 0.0, 0.0)
 
-    # the same rows: nothing to tell; the comparison is no part of the dataset
+    # the same rows; the comparison is not in the manifest
     again = prepare(PrepareConfig(events=str(tmp_path / "first.csv")), str(tmp_path / "again"), baseline=root)
     assert set(again["compared"].values()) == {"ok"}
     comparison = json.loads(Path(DatasetLayout(str(tmp_path / "again")).comparison).read_text())
     assert [check["distance"] for check in comparison["checks"]] == [0] * 8
 
-    # 40 of 60 rows, a third fewer, and the last days are missing
+    # 40 of 60 rows, without the last days
     fewer = PrepareConfig(events=write_lines(tmp_path / "fewer.csv", header, *lines[:40]))
     summary = prepare(fewer, str(tmp_path / "fewer"), baseline=root)
     assert (summary["compared"]["rows"], summary["compared"]["days_behind"]) == ("warn", "warn")
-    assert "unlike the baseline: rows is 40, was 60 (distance 0.3333, limit 0.25)" in caplog.text
-    assert "Unlike the baseline: rows, days_behind" in Path(write_report(str(tmp_path / "fewer"))).read_text()
+    assert "differs from the baseline: rows is 40, was 60 (distance 0.3333, limit 0.25)" in caplog.text
+    assert "Outside the limits: rows, days_behind" in Path(write_report(str(tmp_path / "fewer"))).read_text()
 
-    # a limit that fails publishes nothing
+    # above `fail`, nothing is published
     strict = replace(fewer, expectations=ExpectationConfig(rows=Limit(warn=0.1, fail=0.3)))
-    with pytest.raises(ValueError, match=r"rows is 40, was 60 .*raise expectations.rows.fail or leave out --baseline"):
+    with pytest.raises(ValueError, match=r"rows is 40, was 60 .*raise expectations.rows.fail or omit --baseline"):
         prepare(strict, str(tmp_path / "strict"), baseline=root)
     assert not (tmp_path / "strict").exists()

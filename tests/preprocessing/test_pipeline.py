@@ -1,4 +1,4 @@
-"""The whole of `prepare` on a shop of ten days (see shop.py), a few seconds a run."""
+"""Complete runs of `prepare` on a shop of ten days (see shop.py), a few seconds each."""
 
 import json
 import os
@@ -20,10 +20,10 @@ from contract.layout import DatasetLayout
 from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
 from contract.schema import Split, Vocabulary
 from contract.shards import Shard, read_timelines
-from preprocessing.beam.graphs import beam_options
+from preprocessing.beam.job import parse_beam_options
 from preprocessing.config import PrepareConfig, SplitConfig, VocabularyConfig
 from preprocessing.pipeline import prepare
-from preprocessing.sources import csv_files
+from preprocessing.sources import rejects
 from preprocessing.transform import load_transform
 from preprocessing.vocabularies import assign_indices
 from tests.preprocessing.shop import DAY_MS, START_MS, event, plain_events, small_shop, write_events, write_lines
@@ -33,8 +33,8 @@ pytestmark = pytest.mark.integration
 
 def config_of(shop: dict[str, str], **settings) -> PrepareConfig:
     """Many partitions, some of them empty, and three out-of-vocabulary buckets for items."""
-    given = {"partition_bytes": 100, "block_rows": 4, "items": VocabularyConfig(min_count=0, oov_buckets=3), **settings}
-    return PrepareConfig(**shop, **given)
+    items = VocabularyConfig(min_count=0, oov_buckets=3)
+    return PrepareConfig(**shop, **{"partition_bytes": 100, "block_rows": 4, "items": items, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def shop(tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def dataset(shop, tmp_path_factory) -> str:
     root = str(tmp_path_factory.mktemp("prepared") / "dataset")
-    # the runner that everybody asks for by name; it must not look for a download
-    prepare(config_of(shop), root, beam_options(["--runner=DirectRunner"]))
+    # users name this runner; Beam's own would try to download another one
+    prepare(config_of(shop), root, parse_beam_options(["--runner=DirectRunner"]))
     return root
 
 
@@ -62,19 +62,19 @@ def vocabulary(dataset: str, name: Vocabulary) -> list[str]:
 def test_the_manifest_lists_every_file_with_its_checksum(dataset, manifest):
     verify_files(manifest, dataset)
     listed = {*manifest.files, "manifest.json"}
-    assert listed == set(storage.list_files(dataset)), "nothing intermediate is left, nothing is missing"
+    assert listed == set(storage.list_files(dataset)), "no intermediate files are left, and none is missing"
 
 
-def test_the_cuts_leave_eight_days_one_and_one(manifest):
+def test_the_cuts_divide_the_days_into_eight_one_and_one(manifest):
     # 3 visitors on days 0 … 7, 4 on days 8 and 9: 32 events; 0.8 of 32 = 25.6 and 0.9 of 32 = 28.8
-    # 24 events lie before day 8, 25 before its second, 26 before its third (day 8.2); 29 before day 9.1
+    # 24 events are before day 8, 25 before its second event, 26 before its third (day 8.2); 29 before day 9.1
     assert manifest.validation_from_ms == START_MS + round(8.2 * DAY_MS)
     assert manifest.test_from_ms == START_MS + round(9.1 * DAY_MS)
     rows = {split: info.target_rows for split, info in manifest.splits.items()}
     assert rows == {Split.TRAIN: 26, Split.VALIDATION: 3, Split.TEST: 3}
 
 
-def test_every_event_is_a_target_once_and_split_files_stand_alone(dataset, manifest):
+def test_every_event_is_a_target_once_and_the_files_of_a_split_are_self_contained(dataset, manifest):
     visitors, items = (vocabulary(dataset, name) for name in (Vocabulary.VISITORS, Vocabulary.ITEMS))
     targets = []
     for split, info in manifest.splits.items():
@@ -95,7 +95,7 @@ def test_every_event_is_a_target_once_and_split_files_stand_alone(dataset, manif
     assert "late-1" not in items
 
 
-def test_blocks_hold_whole_timelines(dataset, manifest):
+def test_blocks_contain_whole_timelines(dataset, manifest):
     for name in manifest.splits[Split.TRAIN].files:
         for block in tf.data.TFRecordDataset(join(dataset, name)):
             example = tf.train.Example.FromString(block.numpy())
@@ -113,27 +113,27 @@ def test_items_after_the_cut_share_the_out_of_vocabulary_buckets(dataset, manife
     assert unknown[0] < info.num_indices == info.size + 3
 
 
-def test_the_catalogue_knows_what_was_told_before_the_cut(dataset, manifest):
+def test_the_catalogue_has_the_properties_known_before_the_cut(dataset, manifest):
     rows = read_catalogue([join(dataset, name) for name in manifest.catalogue_files]).to_pylist()
     by_id = {row["item_id"]: row for row in rows}
     items, categories = (vocabulary(dataset, name) for name in (Vocabulary.ITEMS, Vocabulary.CATEGORIES))
     assert [row["item_id"] for row in rows] == items
     assert [row["item_index"] for row in rows] == [*range(len(items))]
     first = by_id["item-0"]
-    assert first["is_available"] is False, "day 4 said 0; day 9 lies after the cut"
+    assert first["is_available"] is False, "0 on day 4; day 9 is after the cut"
     assert [categories[index] for index in first["category_path"]] == ["10", "20", "30"]
     assert by_id["item-2"]["category_path"] == []
     assert (first["title"], by_id["item-1"]["title"]) == ("Sneakers, blue canvas", None)
-    # item-0 is viewed by a, b, c and d: on day d visitor p views item (d + p) mod 5, in training (before day 8.2):
-    # a on days 0 and 5; b on days 4; c on days 3; and 8: item (8 + 1) mod 5 = 4 and (8 + 0) mod 5 = 3, so none more
+    # on day d visitor p views item (d + p) mod 5; in training (before day 8.2), item-0 is viewed by a on days 0 and 5,
+    # by b on day 4 and by c on day 3; on day 8, a views item-3 and b item-4
     assert (first["views"], first["carts"]) == (4, 0)
-    # two prices: the quantile between them parts them; log1p(1000) and log1p(3000) standardized are -1 and 1
+    # two prices, separated by the quantile between them; log1p(1000) and log1p(3000), standardized, are -1 and 1
     assert (first["price_bucket"], by_id["item-1"]["price_bucket"], by_id["item-2"]["price_bucket"]) > (0, 0, -1)
     assert by_id["item-2"]["price_bucket"] == 0
     np.testing.assert_allclose([first["price_scaled"], by_id["item-1"]["price_scaled"]], [-1, 1], rtol=1e-3)
 
 
-def test_the_vectorized_indices_are_those_of_the_transform_graph(dataset, manifest):
+def test_the_indices_equal_those_of_the_transform_graph(dataset, manifest):
     graph = load_transform(DatasetLayout(dataset).transform)
     for name, raw, output in [
         (Vocabulary.ITEMS, "item_id", "item"),
@@ -150,12 +150,12 @@ def test_the_vectorized_indices_are_those_of_the_transform_graph(dataset, manife
         numbers = {
             feature: tf.sparse.from_dense(tf.zeros([len(ids), 0], tf.float32)) for feature in ("price", "gap_seconds")
         }
-        given = {raw: tf.sparse.from_dense(tf.constant(ids)[:, None])}
-        theirs = graph.transform_fn({**texts, **numbers, **given})[output]
+        inputs = {**texts, **numbers, raw: tf.sparse.from_dense(tf.constant(ids)[:, None])}
+        theirs = graph.transform_fn(inputs)[output]
         assert ours.tolist() == theirs.values.numpy().tolist(), name
 
 
-def test_the_statistics_count_what_was_read(dataset):
+def test_the_statistics_count_the_input(dataset):
     statistics = json.loads(Path(DatasetLayout(dataset).statistics).read_text())
     events = statistics["events"]
     assert (events["rows"], events["events"], events["visitors"]) == (32, 32, 4)
@@ -166,8 +166,8 @@ def test_the_statistics_count_what_was_read(dataset):
     assert statistics["item_properties"]["rows"] == 10
     assert statistics["catalogue"]["outside_vocabulary"] == 0
     assert statistics["catalogue"]["without_training_events"] == 1
-    # item-0 has category 30, viewed four times in training (see the catalogue), item-1 category 20, as often: on days
-    # 1 and 6 by a, 0 and 5 by b, 4 by c; day 9 by c lies after the cut
+    # item-0 has category 30 and four training views (see the catalogue); item-1 has category 20 and five: on days 1 and
+    # 6 by a, 0 and 5 by b, 4 by c; the view of c on day 9 is after the cut
     categories = {entry["category_id"]: entry for entry in statistics["catalogue"]["views_by_category"]}
     assert categories["30"] == {"category_id": "30", "path": ["10", "20", "30"], "views": 4}
     assert categories["20"]["views"] == 5
@@ -177,55 +177,57 @@ def test_the_statistics_count_what_was_read(dataset):
 
 def test_the_same_input_gives_the_same_bytes_from_any_number_of_threads(dataset, shop, tmp_path):
     again = str(tmp_path / "again")
-    prepare(config_of(shop), again, beam_options(["--direct_num_workers=2", "--direct_running_mode=multi_threading"]))
+    prepare(
+        config_of(shop), again, parse_beam_options(["--direct_num_workers=2", "--direct_running_mode=multi_threading"])
+    )
     names = [name for name in storage.list_files(dataset) if not name.startswith("transform/")]
     assert len(names) > 30
     assert dataset_checksum(dataset) == dataset_checksum(again)
-    # the manifest lists the checksums of transform/, which TensorFlow writes a little differently
+    # the manifest has the checksums of transform/, which TensorFlow does not write deterministically
     for name in set(names) - {"manifest.json"}:
         assert storage.sha256(join(dataset, name)) == storage.sha256(join(again, name)), name
 
 
-def test_too_many_bad_rows_fail_the_job_and_publish_nothing(tmp_path):
+def test_too_many_invalid_rows_fail_the_job_and_nothing_is_published(tmp_path):
     lines = [*plain_events(98), "1440000000000,v,looked,i", "1440000000000,v,view,"]
     config = PrepareConfig(events=write_events(tmp_path / "events.csv", *lines))
     with pytest.raises(
-        ValueError, match=r"2 of 100 event rows are bad, 2.00%.*unknown event kind: 1 \(first: .*looked"
+        ValueError, match=r"2 of 100 event rows are invalid, 2.00%.*unknown event kind: 1 \(first: .*looked"
     ):
         prepare(config, str(tmp_path / "dataset"))
     assert os.listdir(tmp_path) == ["events.csv"]
 
 
-def test_few_bad_rows_are_kept_with_their_place(tmp_path):
+def test_a_few_invalid_rows_are_stored_with_their_position(tmp_path):
     bad = "1440000000000,v,looked,i"
     lines = [*plain_events(20), bad, *plain_events(20)]
     path = write_events(tmp_path / "events.csv", *lines)
     summary = prepare(PrepareConfig(events=path, max_reject_share=0.05), str(tmp_path / "dataset"))
     assert summary["rejected"] == {"unknown event kind": 1}
     assert summary["duplicates"] == 20, "the second twenty repeat the first"
-    (rejects,) = (tmp_path / "dataset" / "rejects").iterdir()
-    row = json.loads(rejects.read_text())
+    (file,) = (tmp_path / "dataset" / "rejects").iterdir()
+    row = json.loads(file.read_text())
     assert row == {"file": path, "byte": Path(path).read_text().index(bad), "reason": "unknown event kind", "row": bad}
 
 
-def test_bad_rows_that_are_not_kept_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_files, "_REJECTS_KEPT", 2)
+def test_invalid_rows_beyond_the_stored_ones_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(rejects, "_MAX_ROWS", 2)
     bad = [f"bad-{n}" for n in range(5)]
     events = write_events(tmp_path / "events.csv", *bad, *plain_events(20))
     tree = write_lines(tmp_path / "tree.csv", "categoryid,parentid", "1,", *bad)
-    with pytest.raises(ValueError, match=r"5 of 25 event rows are bad, 20.00%"):
+    with pytest.raises(ValueError, match=r"5 of 25 event rows are invalid, 20.00%"):
         prepare(PrepareConfig(events=events, max_reject_share=0.19), str(tmp_path / "dataset"))
     config = PrepareConfig(events=events, category_tree=tree, max_reject_share=0.9)
     assert prepare(config, str(tmp_path / "dataset"))["rejected"] == {"wrong number of fields": 5}
-    told = json.loads((tmp_path / "dataset" / "statistics.json").read_text())
+    statistics = json.loads((tmp_path / "dataset" / "statistics.json").read_text())
     for name, file in (("events", "events"), ("category_tree", "category-tree")):
-        examples = told[name]["reject_examples"]["wrong number of fields"]
+        examples = statistics[name]["reject_examples"]["wrong number of fields"]
         assert [example["row"] for example in examples] == bad[:3]
         (path,) = (tmp_path / "dataset" / "rejects").glob(f"{file}-*")
         assert [json.loads(line)["row"] for line in path.read_text().splitlines()] == bad[:2]
 
 
-def test_bad_rows_of_each_input_are_kept_apart(tmp_path):
+def test_invalid_rows_of_each_input_are_stored_separately(tmp_path):
     for name in ("events", "properties", "tree"):
         (tmp_path / name).mkdir()
     config = PrepareConfig(
@@ -233,7 +235,7 @@ def test_bad_rows_of_each_input_are_kept_apart(tmp_path):
         item_properties=write_lines(
             tmp_path / "properties" / "2015.csv",
             "timestamp,itemid,property,value",
-            f"{START_MS},i1,categoryid,",  # an empty value tells nothing
+            f"{START_MS},i1,categoryid,",  # an empty value counts as unknown
             f"{START_MS},i1,790,cheap",
             "",
             "bad",
@@ -242,8 +244,8 @@ def test_bad_rows_of_each_input_are_kept_apart(tmp_path):
         max_reject_share=0.5,
     )
     prepare(config, str(tmp_path / "dataset"))
-    rejects = {path.name: json.loads(path.read_text())["row"] for path in (tmp_path / "dataset" / "rejects").iterdir()}
-    assert rejects == {
+    files = {path.name: json.loads(path.read_text())["row"] for path in (tmp_path / "dataset" / "rejects").iterdir()}
+    assert files == {
         "events-00000-2015.csv.jsonl": "bad",
         "item-properties-00000-2015.csv.jsonl": "bad",
         "category-tree-00000-2015.csv.jsonl": "bad,row,here",
@@ -259,8 +261,8 @@ def test_bad_rows_of_each_input_are_kept_apart(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [[], [f"{START_MS + 60 * DAY_MS},i1,categoryid,1"]])
-def test_item_properties_of_which_none_was_told_in_time_are_no_error(tmp_path, rows, caplog):
-    """A file with a header only, and one whose only row lies behind the 50 days of events."""
+def test_item_properties_that_start_after_the_cut_are_a_warning(tmp_path, rows, caplog):
+    """A file with a header only, and a file with one row, after the 50 days of events."""
     config = PrepareConfig(
         events=write_events(tmp_path / "events.csv", *plain_events(50)),
         item_properties=write_lines(tmp_path / "properties.csv", "timestamp,itemid,property,value", *rows),
@@ -268,7 +270,7 @@ def test_item_properties_of_which_none_was_told_in_time_are_no_error(tmp_path, r
     root = str(tmp_path / "dataset")
     prepare(config, root)
     # 0.8 of 50 events, one a day: the cut is on day 40
-    assert "no item property was told before the first cut, 2015-09-28T16:00" in caplog.text
+    assert "there are no item properties before the first cut, 2015-09-28T16:00" in caplog.text
     items = read_catalogue([join(root, name) for name in read_manifest(root).catalogue_files])
     assert (len(items), items["category_id"].null_count) == (4, 4)
 
@@ -288,12 +290,12 @@ def test_items_beyond_the_vocabularys_limits_stay_in_the_catalogue(tmp_path):
         ("i2", -1, 10),
         ("i3", -1, 10),
     ]
-    # 50 events, 40 of them in training; those of i2 and i3 share the bucket behind the vocabulary
+    # 40 of the 50 events are in training; those of i2 and i3 share the bucket after the vocabulary
     train = [Shard(join(root, name), manifest.files[name]) for name in manifest.splits[Split.TRAIN].files]
     assert np.bincount(read_timelines(train).item).tolist() == [10, 10, 20]
 
 
-def test_an_item_known_from_its_properties_alone_comes_last_in_the_vocabulary(dataset, manifest):
+def test_an_item_known_from_properties_only_is_last_in_the_vocabulary(dataset, manifest):
     rows = read_catalogue([join(dataset, name) for name in manifest.catalogue_files]).to_pylist()
     items = vocabulary(dataset, Vocabulary.ITEMS)
     assert items[-1] == "never-seen"
@@ -302,7 +304,7 @@ def test_an_item_known_from_its_properties_alone_comes_last_in_the_vocabulary(da
     assert len(rows[-1]["category_path"]) == 2  # below 10, node 20
 
 
-def test_items_without_events_may_be_kept_out_of_the_vocabulary(shop, tmp_path):
+def test_items_without_events_can_be_excluded_from_the_vocabulary(shop, tmp_path):
     root = str(tmp_path / "dataset")
     prepare(config_of(shop, items=VocabularyConfig(min_count=1)), root)
     rows = read_catalogue([join(root, name) for name in read_manifest(root).catalogue_files]).to_pylist()
@@ -310,9 +312,9 @@ def test_items_without_events_may_be_kept_out_of_the_vocabulary(shop, tmp_path):
     assert "never-seen" not in vocabulary(root, Vocabulary.ITEMS)
 
 
-def test_what_happens_after_the_cut_changes_nothing_before_it(tmp_path):
+def test_events_after_the_cut_change_nothing_before_it(tmp_path):
     cuts = SplitConfig(validation_from_ms=START_MS + 40 * DAY_MS, test_from_ms=START_MS + 45 * DAY_MS)
-    later = [event(42 + n / 1000, "v1", "i9").removesuffix(",") for n in range(300)]  # v1 turns out to be a robot
+    later = [event(42 + n / 1000, "v1", "i9").removesuffix(",") for n in range(300)]  # v1 becomes a robot
     for name, lines in (("before", []), ("after", later)):
         events = write_events(tmp_path / f"{name}.csv", *plain_events(50), *lines)
         prepare(PrepareConfig(events=events, split=cuts), str(tmp_path / name))
@@ -325,17 +327,17 @@ def test_what_happens_after_the_cut_changes_nothing_before_it(tmp_path):
                 name
             )
     counts = json.loads((tmp_path / "after" / "statistics.json").read_text())["events"]
-    # of v1's events at days 1, 4, 7 … 49, the ones from day 40 on: 40, 43, 46 and 49
+    # v1 has events on days 1, 4, 7 … 49; those from day 40 on are excluded: 40, 43, 46 and 49
     assert (counts["robot_visitors"], counts["robot_events"]) == (1, 304)
 
 
-def test_an_input_without_a_row_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds no usable event"):
+def test_an_input_without_rows_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="has no usable event in 0 rows"):
         prepare(PrepareConfig(events=write_events(tmp_path / "events.csv")), str(tmp_path / "dataset"))
     assert os.listdir(tmp_path) == ["events.csv"]
 
 
-def test_an_output_that_exists_is_left_as_it_is(tmp_path):
+def test_an_existing_output_is_left_unchanged(tmp_path):
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "mine.txt").write_text("keep")
     with pytest.raises(FileExistsError, match="already exists and is not empty"):
@@ -344,7 +346,7 @@ def test_an_output_that_exists_is_left_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["random", "none"])
-def test_other_splits_are_labelled(tmp_path, method):
+def test_the_manifest_records_the_split_method(tmp_path, method):
     config = PrepareConfig(
         events=write_events(tmp_path / "events.csv", *plain_events(200)), split=SplitConfig(method=method)
     )
@@ -359,7 +361,7 @@ KILL_AT_PUBLICATION = """
 import os, signal, sys
 from common import storage
 from preprocessing.config import PrepareConfig
-from preprocessing.beam.graphs import beam_options
+from preprocessing.beam.job import parse_beam_options
 from preprocessing.pipeline import prepare
 rename = os.rename
 def killed(source, destination):
@@ -371,13 +373,13 @@ prepare(PrepareConfig(events=sys.argv[1]), sys.argv[2])
 """
 
 
-def test_a_run_killed_while_publishing_leaves_nothing_that_looks_like_a_dataset(tmp_path):
+def test_a_run_killed_while_publishing_leaves_no_dataset(tmp_path):
     path, output = write_events(tmp_path / "events.csv", *plain_events(30)), str(tmp_path / "dataset")
     run = subprocess.run([sys.executable, "-c", KILL_AT_PUBLICATION, path, output], timeout=120, check=False)
     assert run.returncode == -signal.SIGKILL
     assert not os.path.exists(output)
     with pytest.raises(ContractError, match="not a prepared dataset"):
         read_manifest(output)
-    # and the next run is not disturbed by what the killed one left
+    # files of the killed run do not disturb the next one
     prepare(PrepareConfig(events=path), output)
     verify_files(read_manifest(output), output)

@@ -1,4 +1,4 @@
-"""Rows to timelines."""
+"""Assembly, splitting and encoding of timelines."""
 
 from dataclasses import replace
 
@@ -8,15 +8,15 @@ import pytest
 
 from contract.schema import Split
 from preprocessing.config import SplitConfig
-from preprocessing.splits import TEST, TRAIN, VALIDATION
+from preprocessing.splits import TEST, TRAIN, VALIDATION, Cuts
 from preprocessing.timelines import (
     NEVER,
     Timelines,
     assemble_timelines,
-    by_people,
+    compute_gaps,
     decode_timelines,
     encode_timelines,
-    gaps_by_timeline,
+    find_human_rows,
     select_split,
     split_rows,
     split_timelines,
@@ -44,15 +44,15 @@ def as_rows(timelines: Timelines) -> list[tuple]:
     return [(visitors[v], int(t), int(e), items[i]) for v, t, e, i in zip(*columns, strict=True)]
 
 
-def of(timelines: Timelines, visitor: str) -> list[tuple]:
+def rows_of(timelines: Timelines, visitor: str) -> list[tuple]:
     return [row[1:] for row in as_rows(timelines) if row[0] == visitor]
 
 
 def test_a_visitors_rows_are_contiguous_in_time_then_file_order():
     rows = [("a", 7, 0, "y"), ("b", 2, 0, "y"), ("a", 5, 1, "z"), ("a", 5, 0, "x"), ("b", 1, 0, "x")]
     timelines, _ = assemble_timelines(table_of(*((*row, "") for row in rows)), 200)
-    assert of(timelines, "a") == [(5, 1, "z"), (5, 0, "x"), (7, 0, "y")]  # the file says z before x at time 5
-    assert of(timelines, "b") == [(1, 0, "x"), (2, 0, "y")]
+    assert rows_of(timelines, "a") == [(5, 1, "z"), (5, 0, "x"), (7, 0, "y")]  # in the file, z comes before x at time 5
+    assert rows_of(timelines, "b") == [(1, 0, "x"), (2, 0, "y")]
     assert (np.diff(timelines.visitor_code) >= 0).all()
 
 
@@ -60,7 +60,7 @@ def test_only_exact_duplicates_are_dropped_and_all_are_counted():
     rows = [
         ("a", 5, 2, "x", "t1"),
         ("a", 5, 0, "y", ""),
-        ("a", 5, 2, "x", "t1"),  # a duplicate, though not its neighbour
+        ("a", 5, 2, "x", "t1"),  # a duplicate, though not adjacent
         ("a", 5, 2, "x", "t2"),  # another transaction
         ("a", 6, 2, "x", "t1"),  # another time
         ("b", 5, 2, "x", "t1"),  # another visitor
@@ -71,16 +71,16 @@ def test_only_exact_duplicates_are_dropped_and_all_are_counted():
     assert len(timelines) == 5
 
 
-def test_a_visitor_is_a_robot_from_the_event_that_is_one_too_many_on_its_day():
+def test_a_visitor_is_a_robot_from_the_first_event_above_the_limit_of_a_day():
     busy = [("robot", 3 * DAY_MS + n, 0, "x", "") for n in range(4)] + [("robot", 1, 0, "x", "")]
     steady = [("person", n * DAY_MS, 0, "x", "") for n in range(3)] + [("person", 1, 0, "x", "")]
     timelines, cleaning = assemble_timelines(table_of(*busy, *steady), 2)
     from_ms = dict(zip(timelines.visitors.to_pylist(), timelines.robot_from_ms.tolist(), strict=True))
-    # the third of the day's events, counted from 0: 2 ms into day 3
+    # the third event of day 3 is 2 ms after its start
     assert from_ms == {"robot": 3 * DAY_MS + 2, "person": NEVER}
     assert cleaning.robot_visitors == 1
     assert len(timelines) == 9
-    assert by_people(timelines).sum() == 4
+    assert find_human_rows(timelines).sum() == 4
 
 
 def test_duplicates_do_not_make_a_robot():
@@ -94,18 +94,19 @@ def test_duplicates_do_not_make_a_robot():
     # visitor a has events at 1, 5 and 9, in training, validation and test (cuts at 4 and 8)
     [(NEVER, [1, 5, 9]), (9, [1, 5]), (8, [1, 5]), (7, [1]), (4, [1]), (3, [])],
 )
-def test_a_robot_is_left_out_from_the_split_where_it_shows_and_not_before(robot_from_ms, kept):
+def test_a_robot_is_excluded_from_the_split_in_which_it_becomes_one_and_not_before(robot_from_ms, kept):
     timelines = replace(two_visitors(), robot_from_ms=np.array([robot_from_ms, NEVER]))
-    rows, splits = split_timelines(timelines, (4, 8), SplitConfig())
+    rows, splits, robot_events = split_timelines(timelines, Cuts(4, 8), SplitConfig())
+    assert robot_events == 3 - len(kept)
     assert [times for _, times, _, _ in as_rows(rows)] == [*kept, 2, 3]
     assert splits.tolist() == [{1: TRAIN, 5: VALIDATION, 9: TEST}[time] for time in kept] + [TRAIN, TRAIN]
     assert rows.visitors.to_pylist() == (["a", "b"] if kept else ["b"])
 
 
-def test_without_cuts_a_robot_is_left_out_altogether():
+def test_without_cuts_a_robot_is_excluded_altogether():
     timelines = replace(two_visitors(), robot_from_ms=np.array([9, NEVER]))
-    rows, _ = split_timelines(timelines, None, SplitConfig(method="none"))
-    assert [row[0] for row in as_rows(rows)] == ["b", "b"]
+    rows = split_timelines(timelines, None, SplitConfig(method="none"))
+    assert [row[0] for row in as_rows(rows.timelines)] == ["b", "b"]
 
 
 def two_visitors() -> Timelines:
@@ -120,8 +121,8 @@ def two_visitors() -> Timelines:
     )
 
 
-def test_a_split_carries_the_earlier_rows_of_its_visitors_as_context():
-    splits = split_rows(two_visitors(), (4, 8), SplitConfig())
+def test_a_split_contains_the_earlier_rows_of_its_visitors_as_context():
+    splits = split_rows(two_visitors(), Cuts(4, 8), SplitConfig())
     assert splits.tolist() == [TRAIN, VALIDATION, TEST, TRAIN, TRAIN]
     indices = np.array([10, 11]), np.array([20, 21])
     train = select_split(two_visitors(), splits, Split.TRAIN, *indices)
@@ -129,20 +130,20 @@ def test_a_split_carries_the_earlier_rows_of_its_visitors_as_context():
     assert train.visitor.tolist() == [10, 11, 11]
     assert train.is_target.tolist() == [1, 1, 1]
     assert train.position.tolist() == [0, 0, 1]
-    # only visitor a has a test row; her two earlier rows come before it as context
+    # only visitor a has a test row; their two earlier rows precede it as context
     assert test.visitor.tolist() == [10, 10, 10]
     assert test.is_target.tolist() == [0, 0, 1]
     assert test.item.tolist() == [20, 21, 20]
 
 
-def test_neighbours_that_share_an_index_are_still_two_timelines():
+def test_adjacent_visitors_with_the_same_index_have_two_timelines():
     splits = np.zeros(5, np.int8)
     rows = select_split(two_visitors(), splits, Split.TRAIN, np.array([7, 7]), np.array([0, 1]))
     assert rows.visitor.tolist() == [7] * 5
     assert rows.position.tolist() == [0, 1, 2, 0, 1]
 
 
-def test_a_random_split_changes_with_the_seed_only():
+def test_a_random_split_depends_on_the_seed_only():
     many = Timelines(
         pa.array([f"v{n}" for n in range(500)]),
         np.arange(500),
@@ -159,14 +160,14 @@ def test_a_random_split_changes_with_the_seed_only():
     assert 360 < (first == TRAIN).sum() < 440
 
 
-def test_timelines_survive_the_intermediate_file():
+def test_encoded_timelines_are_decoded_exactly():
     timelines = replace(two_visitors(), robot_from_ms=np.array([7, NEVER]))
     found = decode_timelines(encode_timelines(timelines))
     assert as_rows(found) == as_rows(timelines)
     assert found.robot_from_ms.tolist() == [7, NEVER]
 
 
-def test_gaps_are_those_between_neighbours_of_one_visitor():
+def test_gaps_are_between_consecutive_events_of_a_visitor():
     rows = np.array([True, True, True, True, False])
-    gaps = gaps_by_timeline(two_visitors(), rows).to_pylist()
+    gaps = compute_gaps(two_visitors(), rows).to_pylist()
     assert [[round(gap * 1000) for gap in of_visitor] for of_visitor in gaps] == [[4, 4], []]

@@ -1,4 +1,4 @@
-"""The report of a dataset, in a browser; and the figures of the real raw sample, which were worked out by hand."""
+"""The report of a dataset in a browser, and figures of the real raw sample that were computed by hand."""
 
 import json
 import os
@@ -17,13 +17,13 @@ from preprocessing.columns import encode_columns
 from preprocessing.config import PrepareConfig, SplitConfig
 from preprocessing.pages import report
 from preprocessing.pages.data import data_page
-from preprocessing.pages.reading import sparsity
+from preprocessing.pages.reading import format_sparsity
 from preprocessing.pages.report import try_to_write_report, write_report
 from preprocessing.pipeline import prepare
 from preprocessing.statistics.correlation import COLUMNS
 from preprocessing.statistics.popularity import count_items_by_split, describe_items
 from preprocessing.statistics.summaries import ReadingSummary, count_events, describe_events, describe_reading
-from preprocessing.timelines import NEVER, Cleaning, Timelines
+from preprocessing.timelines import NEVER, Cleaning, SplitTimelines, Timelines
 from tests.browser import needs_chromium, open_page, open_tables_by_keyboard, texts_outside
 from tests.preprocessing.shop import DAY_MS, START_MS, small_shop, write_lines
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.integration
 REAL_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 RAW_SAMPLE = REAL_DATA / "retailrocket_raw_sample"
 LOOKS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
-"""The ways in which a page is looked at: on a screen and on a phone."""
+"""Width and colour scheme of a screen and of a phone."""
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +54,12 @@ def table_of(page, title: str) -> list[list[str]]:
 
 @needs_chromium
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
-def test_the_page_asks_for_nothing_and_each_picture_has_its_table(dataset, width, scheme):
+def test_the_page_makes_no_requests_and_each_picture_has_a_table(dataset, width, scheme):
     check_looks(DatasetLayout(dataset).report, width, scheme)
 
 
 def check_looks(path, width, scheme):
-    """Nothing is asked for or complained of, every picture is drawn and has its table, nothing is cut off."""
+    """Checks that there are no requests or messages, and that each picture is complete and has a table."""
     with open_page(f"file://{path}", width=width, scheme=scheme) as opened:
         page = opened.page
         assert opened.messages == []
@@ -69,12 +69,12 @@ def check_looks(path, width, scheme):
         for picture in pictures.all():
             assert picture.locator("svg[role=img][aria-label]").bounding_box()["height"] > 60
             assert picture.locator("details tbody tr").count() > 0
-        # what is drawn beside axes and grid: bars, cells, curves
+        # bars, cells and curves, in addition to axes and grid
         count = "all => all.map(svg => svg.querySelectorAll('path').length)"
         assert min(page.locator("figure svg").evaluate_all(count)) >= 3
         assert texts_outside(page) == []
         wide = page.evaluate("document.documentElement.scrollWidth")
-        assert wide == width, "what is wider than a phone scrolls in its own box"
+        assert wide == width, "wide content scrolls in its own box"
 
 
 @pytest.fixture(scope="module", params=["retailrocket_raw_sample", "retailrocket_buyers"])
@@ -89,12 +89,12 @@ def real_dataset(request, tmp_path_factory) -> str:
 
 @needs_chromium
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
-def test_the_page_of_real_data_has_no_empty_or_unreadable_picture(real_dataset, width, scheme):
+def test_every_picture_of_real_data_is_readable(real_dataset, width, scheme):
     check_looks(write_report(real_dataset), width, scheme)
 
 
 @needs_chromium
-def test_the_keyboard_reaches_and_opens_every_table(dataset):
+def test_every_table_can_be_opened_by_keyboard(dataset):
     with open_page(f"file://{DatasetLayout(dataset).report}") as opened:
         summaries = opened.page.locator("figure summary").count()
         assert open_tables_by_keyboard(opened.page) >= summaries
@@ -102,7 +102,7 @@ def test_the_keyboard_reaches_and_opens_every_table(dataset):
 
 
 @needs_chromium
-def test_the_facts_are_those_of_the_statistics(dataset):
+def test_the_facts_equal_the_statistics(dataset):
     statistics = statistics_of(dataset)
     with open_page(f"file://{DatasetLayout(dataset).report}") as opened:
         facts = dict(
@@ -113,37 +113,37 @@ def test_the_facts_are_those_of_the_statistics(dataset):
 
 
 @pytest.mark.parametrize(
-    ("pairs", "possible", "told"),
+    ("pairs", "possible", "expected"),
     [
-        (7_390, 5_000 * 6_610, "99.978%"),  # 0.02236% have one
+        (7_390, 5_000 * 6_610, "99.978%"),  # 0.02236% have events
         (2_145_179, 1_407_580 * 235_061, "99.99935%"),  # 0.000648%
         (3, 8, "62.5%"),
         (8, 8, "0.0%"),
     ],
 )
-def test_sparsity_is_told_to_two_digits_of_what_lacks(pairs, possible, told):
-    assert sparsity(pairs, possible) == told
+def test_the_difference_of_sparsity_from_100_percent_has_two_digits(pairs, possible, expected):
+    assert format_sparsity(pairs, possible) == expected
 
 
 @needs_chromium
-def test_markup_in_ids_and_one_day_of_events_are_shown_as_they_are(tmp_path):
-    strange, formula = "<img src=x onerror=alert(1)>" + "long" * 60, r"$\alpha"
+def test_markup_in_ids_is_shown_as_text_and_a_single_day_is_drawn(tmp_path):
+    markup, formula = "<img src=x onerror=alert(1)>" + "long" * 60, r"$\alpha"
     events = write_lines(
         tmp_path / "events.csv",
         "timestamp,visitorid,event,itemid",
-        *(f"{1440000000000 + n},v{n % 5},view,{strange if n % 2 else formula}" for n in range(30)),
+        *(f"{1440000000000 + n},v{n % 5},view,{markup if n % 2 else formula}" for n in range(30)),
         "1440000000000,v,looked,<b>",
     )
     prepare(PrepareConfig(events=events, max_reject_share=0.5), str(tmp_path / "dataset"))
     with open_page(f"file://{write_report(str(tmp_path / 'dataset'))}", width=390) as opened:
         assert (opened.messages, len(opened.requests)) == ([], 1)
-        assert table_of(opened.page, "Most viewed items")[0][0] in (strange, formula)
+        assert table_of(opened.page, "Most viewed items")[0][0] in (markup, formula)
         assert "1440000000000,v,looked,<b>" in opened.page.locator("body").text_content()
         assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def one_busy_day(num_items: int, id_letters: int) -> dict:
-    """The statistics of a shop with so many items, of ids so long, all of whose events happen on one day."""
+    """Statistics of a shop with many items and long ids, and events on a single day."""
     random = np.random.default_rng(0)
     num_visitors, num_rows = 50_000, 2 * num_items
     ids = pa.array([f"{'Ж<&' * (id_letters // 3)}{number:06d}"[-id_letters:] for number in range(num_items)])
@@ -158,14 +158,16 @@ def one_busy_day(num_items: int, id_letters: int) -> dict:
         robot_from_ms=np.full(num_visitors, NEVER),
     )
     splits = np.digitize(np.arange(num_rows) / num_rows, (0.8, 0.9))
-    bad = {"timestamp is not a whole number": (("events.csv", 5, "x" * 200),)}
+    examples = {"timestamp is not a whole number": (("events.csv", 5, "x" * 200),)}
     names = ids.slice(0, 900).to_pylist()
     known = ("outside_vocabulary", "without_training_events", "with_category", "with_category_outside_tree")
     known += ("with_title", "with_price", "invalid_prices", "with_availability", "available")
     tree = ("categories", "roots", "levels", "cycles", "orphans")
     return {
-        "events": describe_reading(ReadingSummary(rows=num_rows, rejects=Counter(dict.fromkeys(bad, 7)), examples=bad))
-        | describe_events(count_events(log, splits, 0), Cleaning(0, 0)),
+        "events": describe_reading(
+            ReadingSummary(rows=num_rows, rejects=Counter(dict.fromkeys(examples, 7)), examples=examples)
+        )
+        | describe_events(count_events(SplitTimelines(log, splits, robot_events=0)), Cleaning(0, 0)),
         "items": describe_items(encode_columns(count_items_by_split(log, splits))),
         "correlation": {"columns": list(COLUMNS), "matrix": [[None] * len(COLUMNS)] * len(COLUMNS)},
         "item_properties": None,
@@ -174,8 +176,8 @@ def one_busy_day(num_items: int, id_letters: int) -> dict:
         | {
             "items": num_items,
             "views_by_category": [
-                {"category_id": name, "path": [names[place % 7], name], "views": 1000 - place}
-                for place, name in enumerate(names)
+                {"category_id": name, "path": [names[index % 7], name], "views": 1000 - index}
+                for index, name in enumerate(names)
             ],
         },
     }
@@ -183,7 +185,7 @@ def one_busy_day(num_items: int, id_letters: int) -> dict:
 
 @needs_chromium
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
-def test_long_ids_many_items_and_a_single_day_leave_every_picture_readable(dataset, tmp_path, width, scheme):
+def test_every_picture_is_readable_with_long_ids_many_items_and_a_single_day(dataset, tmp_path, width, scheme):
     statistics = one_busy_day(200_000, 240)
     path = tmp_path / "report.html"
     cuts = {"validation_from_ms": START_MS + DAY_MS // 5, "test_from_ms": START_MS + DAY_MS // 4}
@@ -194,26 +196,26 @@ def test_long_ids_many_items_and_a_single_day_leave_every_picture_readable(datas
 
 
 @pytest.mark.parametrize(
-    ("method", "told"), [("random", "later events leak into training"), ("none", "Nothing was held back")]
+    ("method", "note"), [("random", "later events leak into training"), ("none", "There is no held-out data")]
 )
-def test_other_splits_are_named_for_what_they_are(tmp_path, method, told):
+def test_the_page_explains_splits_that_are_not_by_time(tmp_path, method, note):
     lines = [f"{1440000000000 + n * 60_000},v{n % 7},view,i{n % 5}" for n in range(90)]
     events = write_lines(tmp_path / "events.csv", "timestamp,visitorid,event,itemid", *lines)
     prepare(PrepareConfig(events=events, split=SplitConfig(method=method)), str(tmp_path / "dataset"))
     html = Path(write_report(str(tmp_path / "dataset"))).read_text()
-    assert told in html
+    assert note in html
     assert "Carts and transactions: no data." in html
 
 
-def test_the_report_can_be_drawn_anew_and_is_the_same(dataset):
+def test_a_redrawn_report_is_identical(dataset):
     before = Path(DatasetLayout(dataset).report).read_bytes()
     os.remove(DatasetLayout(dataset).report)
     assert write_report(dataset) == DatasetLayout(dataset).report
     assert Path(DatasetLayout(dataset).report).read_bytes() == before
-    assert "report.html" not in read_manifest(dataset).files, "drawn anew, it would no longer be what was listed"
+    assert "report.html" not in read_manifest(dataset).files, "a redrawn report could differ from its checksum"
 
 
-def test_a_report_that_cannot_be_drawn_loses_nothing(dataset, monkeypatch, caplog):
+def test_an_error_of_the_report_is_only_logged(dataset, monkeypatch, caplog):
     def fail(*_: object) -> None:
         raise RuntimeError("no ink")
 
@@ -223,25 +225,25 @@ def test_a_report_that_cannot_be_drawn_loses_nothing(dataset, monkeypatch, caplo
 
 
 @pytest.mark.skipif(not RAW_SAMPLE.exists(), reason="needs ../shared/data/retailrocket_raw_sample")
-def test_the_raw_samples_figures(tmp_path):
-    """Each figure found again by plain commands over the file, as the comments tell; FILE is events.csv."""
+def test_the_figures_of_the_raw_sample(tmp_path):
+    """The comments show the shell commands that computed each figure; FILE is events.csv."""
     root = str(tmp_path / "dataset")
     prepare(PrepareConfig(events=str(RAW_SAMPLE / "events.csv")), root)
     statistics = statistics_of(root)
     events, items = statistics["events"], statistics["items"]
     # tail -n +2 FILE | wc -l; … | sort | uniq -d | wc -l
     assert (events["rows"], events["duplicates"], events["events"]) == (9385, 3, 9382)
-    # sort -u | cut -d, -f3 | sort | uniq -c, and the distinct values of the fields 2, 4, and 2 with 4
+    # sort -u | cut -d, -f3 | sort | uniq -c; distinct values of the fields 2, 4, and 2 with 4
     assert events["by_kind"] == {"view": 9075, "addtocart": 261, "transaction": 46}
     assert (events["visitors"], items["items"], events["funnel"]["pairs"]) == (5000, 6610, 7390)
-    # … | cut -d, -f4 | sort | uniq -c | sort -nr, of views; and of field 2, of all
+    # … | cut -d, -f4 | sort | uniq -c | sort -nr, of views; the same with field 2, of all events
     assert items["top_items"]["view"][:2] == [{"item_id": "153401", "events": 33}, {"item_id": "95489", "events": 30}]
     assert [row["events"] for row in events["top_visitors"]["all"][:2]] == [55, 52]
     # sort -t, -k2,2 -k1,1n | awk -F, '$2 != v || $1 - t > 1800000 {n++} {v = $2; t = $1} END {print n}'
     assert events["sessions"]["sessions"] == 6229
-    # awk over -k2,2 -k4,4 -k1,1n: pairs whose first addtocart comes after a view
+    # awk over -k2,2 -k4,4 -k1,1n: pairs with a view before the first addtocart
     assert events["funnel"]["carted_after_view"] == 149
-    # the same with a counter of those whose transaction comes after an addtocart, after a view, after both in order
+    # the same, counting transactions after an addtocart, after a view, and after both in order
     assert [events["funnel"][f"bought_after_{before}"] for before in ("cart", "view", "view_and_cart")] == [41, 40, 34]
     # … | awk -F, '{print int($1 / 86400000)}' | sort | uniq -c: day 16583 since 1970
     assert sum(events["by_day"]["2015-05-28"].values()) == 131
@@ -250,7 +252,7 @@ def test_the_raw_samples_figures(tmp_path):
     assert events["new_visitors_by_day"]["2015-05-28"] == 42
     # awk -F, '{h = int($1 / 3600000); n[(int(h / 24) + 3) % 7, h % 24]++}': Tuesdays from 21:00, the most of all
     assert max(map(max, events["by_weekday_hour"])) == events["by_weekday_hour"][1][21] == 153
-    # cut -d, -f4 | sort | uniq -c | awk '{print $1}' | sort -n | uniq -c: items touched once, twice; visitors; sessions
+    # cut -d, -f4 | sort | uniq -c | awk '{print $1}' | sort -n | uniq -c: items with 1, 2 events; visitors; sessions
     assert list(items["events_per_item"]["histogram"].items())[:2] == [("1", 5118), ("2", 915)]
     assert list(events["events_per_visitor"]["histogram"].items())[:2] == [("1", 3495), ("2", 736)]
     assert list(events["sessions"]["events_per_session"]["histogram"].items())[:2] == [("1", 4837), ("2", 789)]
@@ -258,7 +260,7 @@ def test_the_raw_samples_figures(tmp_path):
     assert items["concentration"]["gini"] == 0.252425
     # sort -nr | head -1322 | awk '{s += $1} END {print s}': 1,322 of 6,610 items have 3,924 of 9,382 events
     assert items["concentration"]["top_20_percent_share"] == pytest.approx(3924 / 9382, abs=1e-6)
-    # awk over rows from 1441163487914 on, the test cut: 938, of which 783 and 838 have an item or a visitor without a
-    # row before 1439928628619, the validation cut
+    # awk over the 938 rows from the test cut, 1441163487914: 783 and 838 have an item or a visitor without a row before
+    # the validation cut, 1439928628619
     assert items["by_split"]["test"]["events_of_new_items"] == 783
     assert events["by_split"]["test"]["events_of_new_visitors"] == 838

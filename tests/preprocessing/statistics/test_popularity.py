@@ -1,3 +1,5 @@
+"""Item popularity and correlations."""
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -5,29 +7,34 @@ import pytest
 from contract.timelines import TimelineRows
 from preprocessing.columns import encode_columns
 from preprocessing.statistics.correlation import COLUMNS, count_moments, describe_correlation
-from preprocessing.statistics.popularity import count_items_by_split, describe_categories, describe_items, lorenz
+from preprocessing.statistics.popularity import (
+    compute_lorenz,
+    count_items_by_split,
+    describe_categories,
+    describe_items,
+)
 from preprocessing.timelines import NEVER, Timelines
 
 DAY_MS = 86_400_000
 
 
 def test_lorenz_and_gini_of_equal_items():
-    shares, gini = lorenz(np.array([5, 5, 5, 5]))
+    shares, gini = compute_lorenz(np.array([5, 5, 5, 5]))
     assert gini == 0
     assert (shares[0], shares[25], shares[100]) == (0, 0.25, 1)
 
 
 def test_lorenz_and_gini_of_unequal_items():
-    # 1, 1, 2, 6 of 10: the least popular half has 2 of 10. Mean absolute difference of the 16 ordered pairs:
+    # the least popular half of 1, 1, 2, 6 has 2 of 10; the mean absolute difference of the 16 ordered pairs is
     # 2 * (0 + 1 + 5 + 1 + 5 + 4) / 16 = 2; Gini = 2 / (2 * mean) = 2 / 5
-    shares, gini = lorenz(np.array([6, 1, 2, 1]))
+    shares, gini = compute_lorenz(np.array([6, 1, 2, 1]))
     assert gini == 0.4
     assert (shares[50], shares[75]) == (0.2, 0.4)
 
 
 @pytest.fixture
 def timelines() -> Timelines:
-    """Items a, b and c: a trains and tests, b tests only, c belongs to rows that were left out."""
+    """Items a, b and c: a is in training and test, b in test only, c in neither."""
     return Timelines(
         visitors=pa.array(["v"]),
         visitor_code=np.zeros(4, np.int64),
@@ -50,7 +57,7 @@ def test_cold_items_of_a_split_are_those_without_a_training_event(timelines):
     assert described["top_items"]["transaction"] == []
 
 
-def test_categories_come_with_their_path():
+def test_categories_are_described_with_their_path():
     counts = pa.table({"id": ["10", "20", "30"], "count": [2, 5, 0]})
     described = describe_categories(encode_columns(counts), {"20": ("10", "20")})
     assert described == [
@@ -72,7 +79,7 @@ def rows(visitor: list[int], item: list[int], hours: list[int]) -> TimelineRows:
     )
 
 
-def test_correlations_are_pearsons_whatever_the_parts():
+def test_correlations_are_pearsons_for_any_partition():
     visitor, item, hours = [0, 3, 1, 2, 9], [1, 1, 0, 4, 4], [5, 9, 14, 30, 31]
     whole = describe_correlation([count_moments(rows(visitor, item, hours), 10, 5)])
     # ranks in thousandths: visitors of 10, items of 5
@@ -81,7 +88,7 @@ def test_correlations_are_pearsons_whatever_the_parts():
     assert whole["matrix"][time][visitor_rank] == pytest.approx(expected[0, 1], abs=1e-6)
     assert whole["matrix"][visitor_rank][item_rank] == pytest.approx(expected[1, 2], abs=1e-6)
     kind = COLUMNS.index("event kind")
-    assert whole["matrix"][kind][time] is None, "all are views: nothing varies"
+    assert whole["matrix"][kind][time] is None, "all events are views"
     table = rows(visitor, item, hours)
     parts = [count_moments(table[slice(3, 5)], 10, 5), count_moments(table[slice(0, 3)], 10, 5)]
     assert describe_correlation(parts) == whole

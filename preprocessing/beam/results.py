@@ -1,0 +1,87 @@
+"""Results of a pipeline: collections merged to one value each, for the program that started the pipeline.
+
+A value is passed through a file, because Beam returns none and workers may be other machines.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import apache_beam as beam
+
+from preprocessing.workspace import Workspace, read_result, write_result
+
+Value = TypeVar("Value")
+
+_MERGED_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Result(Generic[Value]):
+    """A value that exists once its pipeline has finished."""
+
+    path: str
+    """File of the value."""
+
+    def read(self) -> Value:
+        """Reads the value."""
+        return read_result(self.path)
+
+
+def merge_result(
+    work: Workspace, name: str, parts: beam.PCollection, merge: Callable[[Iterable[Value]], Value]
+) -> Result[Value]:
+    """Merges the elements of a collection to one value.
+
+    Args:
+      work: where the value is stored.
+      name: of the value, unique in the job.
+      parts: the collection.
+      merge: an associative and commutative function, which also accepts no parts.
+    """
+    result = Result[Value](work.result(name))
+    # the value of an empty collection; Beam's own default would add five stages
+    write_result(result.path, merge(()))
+    merged = parts | f"Merge {name}" >> beam.CombineGlobally(Merge(merge)).without_defaults()
+    _ = merged | f"Write {name}" >> beam.Map(WriteResult(result.path))
+    return result
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """Writes the single element of a collection."""
+
+    path: str
+
+    def __call__(self, value: Any) -> None:
+        write_result(self.path, value)
+
+
+class Merge(beam.CombineFn):
+    """Merges parts by a function of several parts, a few at a time.
+
+    Beam would collect a hundred parts for a plain function; those of a large shop have many MiB each.
+    """
+
+    def __init__(self, merge: Callable[[Iterable[Any]], Any]) -> None:
+        self._merge = merge
+
+    def create_accumulator(self) -> list[Any]:
+        return []
+
+    def add_input(self, accumulator: list[Any], part: Any) -> list[Any]:
+        accumulator.append(part)
+        return accumulator if len(accumulator) < _MERGED_AT_ONCE else self.compact(accumulator)
+
+    def merge_accumulators(self, accumulators: Iterable[list[Any]]) -> list[Any]:
+        merged = self.create_accumulator()
+        for accumulator in accumulators:
+            for part in accumulator:
+                merged = self.add_input(merged, part)
+        return merged
+
+    def compact(self, accumulator: list[Any]) -> list[Any]:
+        return [self._merge(accumulator)]
+
+    def extract_output(self, accumulator: list[Any]) -> Any:
+        return self._merge(accumulator)

@@ -1,0 +1,104 @@
+"""Descriptions of a finished dataset: statistics, manifest, summary and log."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from common import storage
+from common.storage.paths import join
+from contract.manifest import Manifest, VocabularyInfo
+from contract.schema import Vocabulary
+from preprocessing import catalogue
+from preprocessing.beam.graphs import CatalogueCounts, IdCounts, PropertyCounts
+from preprocessing.beam.job import Job
+from preprocessing.beam.stages import WrittenShard, summarize_splits
+from preprocessing.config import format_when
+from preprocessing.splits import Cuts
+from preprocessing.statistics import correlation, popularity, summaries
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetResults:
+    """Results of all steps of `prepare`."""
+
+    reading: summaries.ReadingSummary
+    """Counts of reading the events."""
+    tree: catalogue.TreeReading
+    """The category tree."""
+    cuts: Cuts | None
+    """Cuts of a split by time."""
+    counts: IdCounts
+    """Statistics of events and items."""
+    properties: PropertyCounts | None
+    """Counts of reading the item properties; None if there are none."""
+    kept_properties: tuple[str, ...]
+    """Properties without a role whose values are kept."""
+    items: CatalogueCounts
+    """Counts of the catalogue."""
+    vocabularies: Mapping[Vocabulary, VocabularyInfo]
+    """Sizes of the vocabularies."""
+    shards: list[WrittenShard]
+    """The timeline shards."""
+
+
+def describe_statistics(results: DatasetResults) -> dict[str, Any]:
+    """Describes a dataset for `statistics.json`."""
+    reading, events, tree = results.reading, results.counts.events, results.tree
+    return {
+        "events": summaries.describe_reading(reading) | summaries.describe_events(events, reading.cleaning),
+        "items": popularity.describe_items(results.counts.all_items),
+        "correlation": correlation.describe_correlation(shard.moments for shard in results.shards),
+        "item_properties": summaries.describe_reading(results.properties.reading) if results.properties else None,
+        "catalogue": results.items.description
+        | {
+            "kept_properties": list(results.kept_properties),
+            "views_by_category": popularity.describe_categories(results.items.category_views, tree.tree.paths),
+        },
+        "category_tree": summaries.describe_reading(tree.summary) | catalogue.describe_tree(tree.tree),
+    }
+
+
+def make_manifest(job: Job, results: DatasetResults) -> Manifest:
+    """Makes the manifest of all files below the dataset's root, with their checksums."""
+    names = [name for name in storage.list_files(job.layout.root) if name != storage.CLAIM]
+    checksums = {shard.name: shard.sha256 for shard in results.shards}
+    return Manifest(
+        split_method=job.config.split.method,
+        validation_from_ms=results.cuts.validation_from_ms if results.cuts else None,
+        test_from_ms=results.cuts.test_from_ms if results.cuts else None,
+        vocabularies=results.vocabularies,
+        splits=summarize_splits(results.shards),
+        config=asdict(job.config),
+        files={name: checksums.get(name) or storage.sha256(join(job.layout.root, name)) for name in names},
+    )
+
+
+def summarize(output: str, manifest: Manifest, statistics: Mapping[str, Any]) -> dict[str, Any]:
+    """Summarizes a dataset for the user, as JSON."""
+    events = statistics["events"]
+    cuts = {"validation_from": manifest.validation_from_ms, "test_from": manifest.test_from_ms}
+    names = ("rows", "events", "rejected", "blank_lines", "duplicates", "robot_visitors", "robot_events")
+    return {
+        "dataset": output,
+        **{name: events[name] for name in names},
+        "split": manifest.split_method,
+        **{name: format_when(cut) if cut is not None else None for name, cut in cuts.items()},
+        "splits": {name: {"rows": i.target_rows, "visitors": i.visitors} for name, i in manifest.splits.items()},
+        "vocabularies": {name: info.size for name, info in manifest.vocabularies.items()},
+        "catalogue_items": statistics["catalogue"]["items"],
+    }
+
+
+def log_summary(summary: Mapping[str, Any]) -> None:
+    """Logs a summary in three lines."""
+    excluded = ", ".join(f"{summary[name]:,} {name.replace('_', ' ')}" for name in ("duplicates", "robot_events"))
+    rejected = sum(summary["rejected"].values())
+    log.info("kept %d of %d events: %d rejected, %s", summary["events"], summary["rows"], rejected, excluded)
+    log.info(
+        "events per split: %s", ", ".join(f"{split['rows']:,} {name}" for name, split in summary["splits"].items())
+    )
+    sizes = ", ".join(f"{size:,} {name.replace('_', ' ')}" for name, size in summary["vocabularies"].items())
+    log.info("prepared %s: %s", summary["dataset"], sizes)

@@ -1,0 +1,80 @@
+"""Reading of the three inputs: too many invalid rows are an error, and every partition gets a file."""
+
+import logging
+import math
+
+from preprocessing import catalogue, timelines, validation
+from preprocessing.beam import graphs, stages
+from preprocessing.beam.graphs import PropertyCounts
+from preprocessing.beam.job import Job
+from preprocessing.config import PrepareConfig, format_when
+from preprocessing.inputs import Input
+from preprocessing.sources.csv_rows import read_rows
+from preprocessing.splits import Cuts
+from preprocessing.statistics.summaries import ReadingSummary
+from preprocessing.workspace import write_table
+
+log = logging.getLogger(__name__)
+
+
+def read_events(job: Job, events: Input) -> ReadingSummary:
+    """Reads the event log into timelines by partition.
+
+    Raises:
+      ValueError: too many rows are invalid, or there is no usable event.
+    """
+    summary = graphs.read_events(job, events.ranges, events.num_partitions)
+    _check_rejects("event", summary, job.config)
+    robots = summary.cleaning.robot_visitors
+    validation.check_not_empty(summary.num_events, summary.rows, robots, job.config.events)
+    for partition in set(range(events.num_partitions)) - summary.partitions:
+        stages.write_timelines(job.work, partition, timelines.empty_timelines())
+    log.info("read %d event rows into %d partitions", summary.rows, events.num_partitions)
+    return summary
+
+
+def read_tree(job: Job, tree: Input) -> catalogue.TreeReading:
+    """Reads the category tree, which is small, in this process.
+
+    Raises:
+      ValueError: too many rows are invalid.
+    """
+    reading = catalogue.read_tree(rows for source in tree.ranges for rows in read_rows(source))
+    _check_rejects("category tree", reading.summary, job.config)
+    if reading.summary.rejects:
+        name = stages.name_reject_file("category-tree", tree.ranges[0])
+        stages.WriteRejects(job.layout.rejects)((name, [rejects.limit() for rejects in reading.rejects]))
+    return reading
+
+
+def read_properties(job: Job, properties: Input, cuts: Cuts | None) -> PropertyCounts | None:
+    """Reads the item properties as of the first cut, by partition; None if there are no files.
+
+    Raises:
+      ValueError: too many rows are invalid.
+    """
+    if not properties.ranges:
+        return None
+    # only a split by time has a future to keep out of training
+    until_ms = cuts.validation_from_ms if cuts else math.inf
+    counts = graphs.read_properties(job, properties.ranges, properties.num_partitions, until_ms)
+    summary = counts.reading
+    _check_rejects("item property", summary, job.config)
+    if not summary.partitions:
+        before = f" before the first cut, {format_when(cuts.validation_from_ms)}" if cuts else ""
+        log.warning(
+            "there are no item properties%s, so no item has a category or price; provide earlier rows, or a later cut",
+            before,
+        )
+    for partition in set(range(properties.num_partitions)) - summary.partitions:
+        write_table(job.work.properties(partition), catalogue.empty_properties())
+    log.info("read %d item property rows into %d partitions", summary.rows, properties.num_partitions)
+    return counts
+
+
+def _check_rejects(name: str, summary: ReadingSummary, config: PrepareConfig) -> None:
+    reasons = summary.reject_reasons()
+    validation.check_reject_share(name, summary.rows, reasons, config.max_reject_share)
+    if reasons:
+        counts = ", ".join(f"{text}: {reason.count}" for text, reason in sorted(reasons.items()))
+        log.warning("rejected %s rows, see rejects/: %s", name, counts)

@@ -1,0 +1,46 @@
+"""Invalid rows of the input, with their reasons."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# per reason and chunk; all rejects of a file meet in one worker, with about 550 bytes each
+_MAX_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Rejects:
+    """N invalid rows of one file."""
+
+    path: str
+    """The file."""
+    positions: Sequence[int]
+    """[N] bytes (of the uncompressed file) at which the rows start."""
+    reasons: Sequence[str]
+    """[N], of `validation.REASONS`."""
+    texts: Sequence[str]
+    """[N] the rows, cut to 200 bytes."""
+
+    def extend(self, others: "Rejects") -> "Rejects":
+        """Appends other rows of the same file."""
+        return Rejects(
+            self.path,
+            [*self.positions, *others.positions],
+            [*self.reasons, *others.reasons],
+            [*self.texts, *others.texts],
+        )
+
+    def limit(self) -> "Rejects":
+        """Keeps the first rows of each reason, so that a completely invalid input fits in memory."""
+        numbered: Counter[str] = Counter()
+        kept = []
+        for row, reason in enumerate(self.reasons):
+            numbered[reason] += 1
+            if numbered[reason] <= _MAX_ROWS:
+                kept.append(row)
+        return Rejects(
+            self.path,
+            [self.positions[row] for row in kept],
+            [self.reasons[row] for row in kept],
+            [self.texts[row] for row in kept],
+        )

@@ -1,0 +1,111 @@
+"""Division of files into byte ranges and chunks."""
+
+import gzip
+import itertools
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common import storage
+from preprocessing.sources import byte_ranges
+from preprocessing.sources.byte_ranges import ByteRange, list_byte_ranges, read_chunks
+from preprocessing.timelines import EVENT_COLUMNS, OPTIONAL_EVENT_COLUMNS
+from tests.preprocessing.shop import HEADER, event
+
+
+def test_a_missing_column_is_an_error_with_the_columns_found_and_required(tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_text("time,visitorid,event,itemid\n")
+    with pytest.raises(
+        ValueError, match=r"lacks the column timestamp: it has time, visitorid.*required columns: timestamp"
+    ):
+        list_byte_ranges(str(path), EVENT_COLUMNS)
+
+
+def test_a_repeated_column_is_an_error(tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_text("timestamp,visitorid,event,itemid,itemid\n")
+    with pytest.raises(ValueError, match="has the column itemid more than once"):
+        list_byte_ranges(str(path), EVENT_COLUMNS)
+
+
+def test_a_glob_that_matches_no_file_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file matches"):
+        list_byte_ranges(str(tmp_path / "*.csv"), EVENT_COLUMNS)
+
+
+def test_a_file_without_a_header_is_an_error(tmp_path):
+    (tmp_path / "events.csv").write_bytes(b"")
+    with pytest.raises(ValueError, match="has no header line"):
+        list_byte_ranges(str(tmp_path / "events.csv"), EVENT_COLUMNS)
+
+
+def test_carriage_returns_without_line_feeds_are_an_error(tmp_path):
+    (tmp_path / "mac.csv").write_bytes(b"timestamp,visitorid,event,itemid\r1440000000000,v,view,i\r")
+    with pytest.raises(ValueError, match="carriage returns alone"):
+        list_byte_ranges(str(tmp_path / "mac.csv"), EVENT_COLUMNS)
+
+
+def test_a_large_compressed_file_is_read_in_several_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(byte_ranges, "_READ_BYTES", 64)
+    lines = [event(n, f"v{n}", f"i{n}") for n in range(50)]
+    path = tmp_path / "packed.csv.gz"
+    path.write_bytes(gzip.compress("".join(f"{line}\n" for line in [HEADER, *lines]).encode()))
+    (source,), size = list_byte_ranges(str(path), EVENT_COLUMNS)
+    assert size == 3 * path.stat().st_size, "the estimated uncompressed size"
+    chunks = list(read_chunks(source))
+    assert len(chunks) > 10
+    assert b"".join(chunk.data for chunk in chunks).decode().split() == lines
+    positions = [len(HEADER) + 1]
+    for chunk in chunks[:-1]:
+        positions.append(positions[-1] + len(chunk.data))
+    assert [chunk.position for chunk in chunks] == positions
+
+
+def test_a_damaged_compressed_file_is_an_error_with_its_name(tmp_path):
+    path = tmp_path / "packed.csv.gz"
+    lines = "".join(f"{event(n, f'v{n * 7919}', f'i{n * 104729}')}\n" for n in range(5000))
+    path.write_bytes(gzip.compress(f"{HEADER}\n{lines}".encode())[:-3000])
+    (source,), _ = list_byte_ranges(str(path), EVENT_COLUMNS)
+    with pytest.raises(ValueError, match=r"packed.csv.gz is damaged after byte \d+"):
+        list(read_chunks(source))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lines=st.lists(st.text(alphabet="ab,", max_size=6), min_size=1, max_size=12),
+    cuts=st.lists(st.integers(3, 90), max_size=4),
+    ends_without_line_feed=st.booleans(),
+)
+def test_byte_ranges_together_contain_every_line_once(tmp_path_factory, lines, cuts, ends_without_line_feed):
+    path = tmp_path_factory.mktemp("ranges") / "lines.csv"
+    body = "\n".join(lines) + ("" if ends_without_line_feed else "\n")
+    path.write_text("x,\n" + body)
+    size = 3 + len(body)
+    edges = sorted({3, size, *(min(cut, size) for cut in cuts)})
+    ranges = [ByteRange(str(path), 0, a, b, b - a, ("x",), ("x",)) for a, b in itertools.pairwise(edges)]
+    data = b"".join(chunk.data for source in ranges for chunk in read_chunks(source)).decode()
+    assert data.rstrip("\n") == body.rstrip("\n")
+
+
+def test_a_file_of_a_store_is_fetched_once(monkeypatch):
+    """Three ranges of 8 MiB: each request has 64 KiB more for the end of the last line; the header is 64 KiB."""
+    uri, row = "memory://fetched/events.csv", f"{event(0, 'v', 'i')}\n".encode()
+    content = f"{HEADER}\n".encode() + row * ((24 << 20) // len(row))
+    storage.write_bytes(uri, content)
+    fetched, cat_file = [], MemoryFileSystem.cat_file
+
+    def record_fetch(self, path: str, **limits: int) -> bytes:
+        fetched.append(cat_file(self, path, **limits))
+        return fetched[-1]
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", record_fetch)
+    ranges, _ = list_byte_ranges(uri, EVENT_COLUMNS, OPTIONAL_EVENT_COLUMNS)
+    assert [len(piece) for piece in fetched] == [64 << 10]
+    assert len(ranges) == 3
+    assert b"".join(chunk.data for source in ranges for chunk in read_chunks(source)) == content[len(HEADER) + 1 :]
+    # each request starts with the byte before its range; the third ends with the file, the other two have 64 KiB more
+    assert sum(map(len, fetched[1:])) == len(content) - (len(HEADER) + 1) + 1 + 2 * (64 << 10)
+    storage.remove("memory://fetched")
