@@ -15,18 +15,12 @@ from contract.schema import Split, Vocabulary
 from trainer.data.dataset import Dataset
 from trainer.models.interface import InferenceModel
 from trainer.runs.layout import RunLayout
+from trainer.serving import layout
 from trainer.serving.model_card import Subject, model_card
 from trainer.serving.module import ServingModel
 from trainer.trained_run import TrainedRun, open_trained_run
 
 log = logging.getLogger(__name__)
-
-# readers of an object store treat a directory without it as unfinished
-_MARKER = "saved_model.pb"
-
-CARD = "assets.extra/model_card.md"
-"""Path of the card in an export. The SavedModel format reserves `assets.extra` for files that no graph reads, and
-TensorFlow Serving ignores it."""
 
 _EXAMPLE_ITEMS = 2
 
@@ -41,7 +35,7 @@ def export(*, workdir: str, output: str, data: str | None = None) -> dict[str, A
     """
     storage.refuse_existing(output)
     run = open_trained_run(workdir, data)
-    return export_model(run.model, run.dataset, output, card=describe_run(workdir, run))
+    return export_model(run.model, run.dataset, output, name=run.record.config.name, card=describe_run(workdir, run))
 
 
 def describe_run(workdir: str, run: TrainedRun) -> str:
@@ -61,17 +55,20 @@ def describe_run(workdir: str, run: TrainedRun) -> str:
     return model_card(subject)
 
 
-def export_model(model: InferenceModel, dataset: Dataset, output: str, *, card: str | None = None) -> dict[str, Any]:
+def export_model(
+    model: InferenceModel, dataset: Dataset, output: str, *, name: str, card: str | None = None
+) -> dict[str, Any]:
     """Publishes a model, whole or not at all.
 
     Args:
       model: a `tf.Module`.
       dataset: dataset of the training; its vocabularies become assets.
       output: directory or URI, which must not exist.
+      name: what the demo page calls the model.
       card: text of the model card; None: no card.
 
     Returns:
-      Path, signatures, vocabulary sizes, bytes and the path of the card.
+      Path, name, signatures, vocabulary sizes, bytes and the path of the card.
 
     Raises:
       FileExistsError: `output` exists.
@@ -94,19 +91,21 @@ def export_model(model: InferenceModel, dataset: Dataset, output: str, *, card: 
             "score": serving.score,
             "similar_items": serving.similar_items,
         }
-        with storage.publish_directory(output, marker=_MARKER) as staging:
+        with storage.publish_directory(output, marker=layout.MARKER) as staging:
             tf.saved_model.save(serving, staging, signatures=signatures)
+            storage.write_bytes(join(staging, layout.INFO), (json.dumps({"name": name}) + "\n").encode())
             if card is not None:
-                storage.write_bytes(join(staging, CARD), card.encode())
-            num_bytes = sum(os.path.getsize(f"{staging}/{name}") for name in storage.list_files(staging))
-    log.info("exported %d items and %d visitors to %s", dataset.num_items, dataset.num_visitors, output)
+                storage.write_bytes(join(staging, layout.CARD), card.encode())
+            num_bytes = sum(os.path.getsize(f"{staging}/{file}") for file in storage.list_files(staging))
+    log.info("exported %s with %d items and %d visitors to %s", name, dataset.num_items, dataset.num_visitors, output)
     return {
         "output": output,
+        "model": name,
         "signatures": list(signatures),
         "items": dataset.num_items,
         "visitors": dataset.num_visitors,
         "bytes": num_bytes,
-        "card": None if card is None else join(output, CARD),
+        "card": None if card is None else join(output, layout.CARD),
     }
 
 

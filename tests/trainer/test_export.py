@@ -27,6 +27,7 @@ from trainer.ranking.topk import query_chunks, query_signature
 from trainer.runs.checkpoint import Weights
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import RunRecord
+from trainer.serving.layout import read_name
 from trainer.trained_run import TrainedRun, open_trained_run
 
 ITEMS = [f"item-{index}" for index in range(8)]
@@ -76,7 +77,7 @@ def bits(tensor):
 
 @pytest.mark.integration
 def test_a_moved_export_needs_only_tensorflow_and_equals_the_model_bit_for_bit(dataset, model, tmp_path):
-    export_model(model, dataset, str(tmp_path / "export"))
+    export_model(model, dataset, str(tmp_path / "export"), name="dot")
     moved = tmp_path / "elsewhere" / "renamed"
     moved.parent.mkdir()
     os.rename(tmp_path / "export", moved)
@@ -103,23 +104,24 @@ def test_a_moved_export_needs_only_tensorflow_and_equals_the_model_bit_for_bit(d
 def test_weights_are_variables_and_not_constants_of_the_graph(dataset, tmp_path):
     """Graphs above 2 GB cannot be saved."""
     large = DotModel(np.zeros((2, 50_000)), np.zeros((8, 50_000)), np.zeros(8))  # 2 MB
-    summary = export_model(large, dataset, str(tmp_path / "export"))
+    summary = export_model(large, dataset, str(tmp_path / "export"), name="dot")
     assert os.path.getsize(tmp_path / "export" / "saved_model.pb") < 500_000
     assert summary["bytes"] > 2_000_000
 
 
 def test_the_summary_describes_the_export(dataset, model, tmp_path):
     output = str(tmp_path / "export")
-    summary = export_model(model, dataset, output)
-    assert (summary["output"], summary["items"], summary["visitors"]) == (output, 8, 2)
+    summary = export_model(model, dataset, output, name="dot")
+    assert (summary["output"], summary["model"], summary["items"], summary["visitors"]) == (output, "dot", 8, 2)
+    assert read_name(output) == "dot"
     assert summary["bytes"] == sum(file.stat().st_size for file in (tmp_path / "export").rglob("*") if file.is_file())
 
 
 def test_an_export_never_replaces_another(dataset, model, tmp_path):
-    export_model(model, dataset, str(tmp_path / "export"))
+    export_model(model, dataset, str(tmp_path / "export"), name="dot")
     before = (tmp_path / "export" / "saved_model.pb").read_bytes()
     with pytest.raises(FileExistsError, match="already exists"):
-        export_model(model, dataset, str(tmp_path / "export"))
+        export_model(model, dataset, str(tmp_path / "export"), name="dot")
     assert (tmp_path / "export" / "saved_model.pb").read_bytes() == before
 
 
@@ -129,13 +131,13 @@ def test_a_failure_while_saving_leaves_nothing(dataset, model, tmp_path, monkeyp
 
     monkeypatch.setattr(tf.saved_model, "save", fail)
     with pytest.raises(OSError, match="disk full"):
-        export_model(model, dataset, str(tmp_path / "out" / "export"))
+        export_model(model, dataset, str(tmp_path / "out" / "export"), name="dot")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_card_is_published_with_the_model_or_not_at_all(dataset, model, tmp_path, monkeypatch):
     output = tmp_path / "export"
-    summary = export_model(model, dataset, str(output), card="# Größe")
+    summary = export_model(model, dataset, str(output), name="dot", card="# Größe")
     assert (output / "assets.extra" / "model_card.md").read_text() == "# Größe"
     assert summary["card"] == f"{output}/assets.extra/model_card.md"
     assert summary["bytes"] == sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
@@ -149,7 +151,7 @@ def test_the_card_is_published_with_the_model_or_not_at_all(dataset, model, tmp_
 
     monkeypatch.setattr(storage, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
-        export_model(model, dataset, str(tmp_path / "out" / "export"), card="# Größe")
+        export_model(model, dataset, str(tmp_path / "out" / "export"), name="dot", card="# Größe")
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -175,7 +177,7 @@ def test_an_export_to_a_store_has_a_card_whose_example_runs(dataset, model, run,
     card = describe_run("memory://cards/run", run)
     assert "1970-01-01 to 1970-01-02" in card
     assert "**Not evaluated.** The dataset has no validation or test split." in card
-    summary = export_model(model, dataset, "memory://cards/export/1", card=card)
+    summary = export_model(model, dataset, "memory://cards/export/1", name="dot", card=card)
     assert storage.read_bytes(summary["card"]).decode() == card
 
     export = tmp_path / "fetched"
@@ -207,14 +209,14 @@ def test_only_an_evaluation_of_the_exported_checkpoint_is_in_its_card(run, tmp_p
 def test_a_diverged_model_is_not_exported(dataset, model, tmp_path):
     model.vectors.assign(tf.fill([8, 16], np.nan))
     with pytest.raises(ValueError, match="item_vectors:0 contains NaN or infinite weights"):
-        export_model(model, dataset, str(tmp_path / "export"))
+        export_model(model, dataset, str(tmp_path / "export"), name="dot")
     assert not (tmp_path / "export").exists()
 
 
 def test_ids_that_lookup_tables_would_change_are_refused(model, tmp_path):
     dataset = build_dataset(str(tmp_path / "dataset"), train=[("anna", "a\rb")], visitors=["anna"], items=["a\rb"])
     with pytest.raises(ValueError, match="items vocabulary contains a carriage return"):
-        export_model(model, dataset, str(tmp_path / "export"))
+        export_model(model, dataset, str(tmp_path / "export"), name="dot")
 
 
 def trained_models(num_frequent=2):
@@ -248,7 +250,7 @@ def trained_models(num_frequent=2):
 
 @pytest.mark.parametrize("model", trained_models(), ids=lambda model: model.name)
 def test_every_kind_of_trained_model_is_served_bit_for_bit(dataset, model, tmp_path):
-    export_model(model, dataset, str(tmp_path / "export"))
+    export_model(model, dataset, str(tmp_path / "export"), name="dot")
     signatures = tf.saved_model.load(str(tmp_path / "export")).signatures
     answer = signatures["recommend"](
         visitor_id=tf.constant(["bob", "zoe"]),
@@ -302,7 +304,7 @@ def test_histories_with_events_get_the_scores_of_the_evaluator(tmp_path):
         str(tmp_path / "dataset"), train=events[:45], test=events[45:], visitors=["v0", "v1"], items=ITEMS
     )
     towers = trained_models()[-1]
-    export_model(towers, dataset, str(tmp_path / "export"))
+    export_model(towers, dataset, str(tmp_path / "export"), name="dot")
     served = tf.saved_model.load(str(tmp_path / "export")).signatures["recommend_events"]
 
     cases = build_cases(dataset, Split.TEST, next_items)
@@ -327,7 +329,7 @@ def test_histories_with_events_get_the_scores_of_the_evaluator(tmp_path):
 
 def test_towers_rank_for_an_unknown_visitor_by_history_and_without_one_by_popularity(dataset, tmp_path):
     towers = trained_models(num_frequent=0)[-1]
-    export_model(towers, dataset, str(tmp_path / "export"))
+    export_model(towers, dataset, str(tmp_path / "export"), name="dot")
     answer = tf.saved_model.load(str(tmp_path / "export")).signatures["recommend"](
         visitor_id=tf.constant(["zoe", "anna", "zoe", "zoe"]),
         history=tf.constant([["item-1", "item-2"], ["item-1", "item-2"], ["item-5", ""], ["", "never sold"]]),

@@ -6,6 +6,7 @@ Shapes: H history, K list.
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from common import storage
 from common.storage.paths import join
 from trainer.data.dataset import read_vocabulary
 from trainer.runs.layout import RunLayout
+from trainer.serving.layout import MARKER, read_name
 
 
 class Ranked(NamedTuple):
@@ -34,7 +36,7 @@ class Export:
     """A SavedModel that `export` published, loaded."""
 
     name: str
-    """Short and unique among the exports of the page."""
+    """Name of the model, unique among the exports of the page."""
     signatures: Any
     """Functions of the SavedModel, by name."""
     items: list[str]
@@ -72,7 +74,9 @@ def open_exports(uris: Sequence[str]) -> list[Export]:
       ValueError: a directory is not an export, or is given twice.
     """
     exports = []
-    for name, uri in zip(distinct_names(uris), uris, strict=True):
+    for uri in uris:
+        _check_export(uri)
+    for name, uri in zip(distinct_names([read_name(uri) for uri in uris], uris), uris, strict=True):
         export = _open(name, uri)
         export.recommend("", [], 1, hide_seen=True)
         export.similar("", 1)
@@ -80,26 +84,37 @@ def open_exports(uris: Sequence[str]) -> list[Export]:
     return exports
 
 
-def distinct_names(uris: Sequence[str]) -> list[str]:
-    """Returns the shortest distinct endings of the paths, such as `mf/export` and `nn/export`.
+def distinct_names(names: Sequence[str], uris: Sequence[str]) -> list[str]:
+    """Returns a distinct name per model: its own, with the end of its path if several models have that name.
 
     Raises:
-      ValueError: the same path is given twice.
+      ValueError: a path is given twice.
     """
+    count = Counter(names)
+    endings = _distinct_endings(uris)
+    return [name if count[name] == 1 else f"{name} ({end})" for name, end in zip(names, endings, strict=True)]
+
+
+def _distinct_endings(uris: Sequence[str]) -> list[str]:
+    """Returns the shortest distinct endings of the paths, such as `new/export` and `old/export`."""
     parts = [uri.rstrip("/").split("/") for uri in uris]
     for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
+        endings = ["/".join(part[-depth:]) for part in parts]
+        if len(set(endings)) == len(endings):
+            return endings
     raise ValueError(f"an export is given twice: {', '.join(uris)}; give each export once")
 
 
+def _check_export(uri: str) -> None:
+    if storage.exists(join(uri, MARKER)):
+        return
+    is_run = storage.exists(RunLayout(uri).run)
+    command = f"cartwheel export --workdir {uri if is_run else 'RUN'} --output NEW"
+    found = "is a run" if is_run else "is not a SavedModel"
+    raise ValueError(f"{uri} {found}; give the directory that `{command}` publishes")
+
+
 def _open(name: str, uri: str) -> Export:
-    if not storage.exists(join(uri, "saved_model.pb")):
-        is_run = storage.exists(RunLayout(uri).run)
-        command = f"cartwheel export --workdir {uri if is_run else 'RUN'} --output NEW"
-        found = "is a run" if is_run else "is not a SavedModel"
-        raise ValueError(f"{uri} {found}; give the directory that `{command}` publishes")
     model = _load(uri)
     missing = {"recommend", "similar_items"} - set(model.signatures)
     if missing:

@@ -34,7 +34,8 @@ def summarize_export(result: Result) -> str:
     """States what was exported and where."""
     size = f"{result['bytes'] / 1e6:,.1f} MB"
     lines = [
-        f"Exported {result['items']:,} items and {result['visitors']:,} visitors ({size}) to {result['output']}",
+        f"Exported {result['model']} with {result['items']:,} items and {result['visitors']:,} visitors ({size}) to "
+        f"{result['output']}",
         f"Signatures: {', '.join(result['signatures'])}",
     ]
     return "\n".join([*lines, *([f"Model card: {result['card']}"] if result["card"] else [])])

@@ -46,7 +46,7 @@ def exports(root, dataset):
     for name, scores in {"first": [4.0, 3.0, 2.0, 1.0], "second": [1.0, 2.0, 3.0, 4.0]}.items():
         vectors = np.array([[score, 1.0] for score in scores])
         model = DotModel(np.array([[1.0, 0.0]] * 3), vectors, np.array([0.4, 0.3, 0.2, 0.1]))
-        export_model(model, dataset, str(root / name))
+        export_model(model, dataset, str(root / name), name=name)
     return open_exports([str(root / "first"), str(root / "second")])
 
 

@@ -136,11 +136,18 @@ def test_the_page_may_not_load_anything_from_other_sites(address):
         assert response.headers["Content-Security-Policy"].startswith("default-src 'self'")
 
 
-def test_exports_are_named_by_their_shortest_distinct_path():
-    assert distinct_names(["runs/mf/export", "runs/nn/export/"]) == ["mf/export", "nn/export"]
-    assert distinct_names(["s3://shop/mf"]) == ["mf"]
+def test_models_of_the_same_name_are_told_apart_by_their_paths():
+    assert distinct_names(["mf", "nn"], ["a/export", "b/export"]) == ["mf", "nn"]
+    names = distinct_names(["mf", "nn", "mf"], ["runs/new/export", "runs/nn/export", "runs/old/export/"])
+    assert names == ["mf (new/export)", "nn", "mf (old/export)"]
     with pytest.raises(ValueError, match="given twice"):
-        distinct_names(["a/mf", "a/mf/"])
+        distinct_names(["mf", "mf"], ["a/mf", "a/mf/"])
+
+
+def test_an_export_without_a_name_is_refused(tmp_path):
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(ValueError, match=r"has no assets.extra/model.json .*; export the run again"):
+        open_exports([str(tmp_path)])
 
 
 def test_a_directory_that_is_no_export_is_refused_with_the_export_command(tmp_path):
