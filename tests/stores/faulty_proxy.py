@@ -30,7 +30,7 @@ class Request(NamedTuple):
         return self.method not in ("GET", "HEAD")
 
     def is_about(self, name: str) -> bool:
-        """Returns True if the object's name contains `name`; S3's clients put it in the path, Google's also in the body."""
+        """Returns True if the object's name contains `name`; S3 has it in the path, Google also in the body."""
         return name in unquote(self.path) or name.encode() in self.body[:2000]
 
 
