@@ -321,6 +321,7 @@ def _result(workdir: str, record: RunRecord, length: Length, trained: range, sec
     rows = length.rows_before(trained.stop) - length.rows_before(trained.start)
     return {
         "workdir": workdir,
+        "name": record.config.name,
         "steps": trained.stop,
         "epochs": trained.stop // length.steps_per_epoch,
         "is_stopped_early": trained.stop < length.steps,
