@@ -38,7 +38,7 @@ def prepare(
       output: directory of the dataset, which must not exist; published whole or not at all.
       item_properties: path or glob of the item properties.
       category_tree: path of the category tree.
-      settings: of `PrepareConfig`.
+      settings: settings of `PrepareConfig` to change.
       beam_options: flags of Beam, such as `["--runner=PortableRunner", "--job_endpoint=localhost:8099"]`.
       baseline: an earlier dataset of the same shop, from which this one must not differ too much.
 
@@ -67,12 +67,12 @@ def train(
       data: prepared dataset.
       workdir: directory of the run.
       preset: `mf`, `nn`, `notebook-mf` or `notebook-nn`.
-      settings: of `RunConfig`, on top of the preset.
-      warm_start: another run, whose vectors this one starts from.
+      settings: settings of the preset to change.
+      warm_start: directory of another run; its vectors initialise this one.
 
     Raises:
       ValueError: settings, dataset and run do not fit together, or the loss diverged.
-      Preempted: the run was asked to stop and is saved; the same call resumes it.
+      Preempted: a stop was requested and the run is saved; the same call resumes it.
     """
     from common.settings import apply_settings
     from trainer.config.presets import PRESETS
@@ -95,10 +95,10 @@ def evaluate(
       workdir: directory of the run.
       split: `test` or `validation`.
       data: the run's dataset, if it has moved since training.
-      settings: of `EvaluationConfig`.
+      settings: settings of `EvaluationConfig` to change.
 
     Raises:
-      ValueError: there is no run, or the dataset is not the run's.
+      ValueError: `workdir` has no run, or `data` is not the dataset of the run.
     """
     from common.settings import apply_settings
     from contract.schema import Split
@@ -138,7 +138,7 @@ def recommend(
 
     Args:
       workdir: directory of the run.
-      output: new directory.
+      output: new directory; published whole or not at all.
       k: items per visitor.
       visitors: file of visitor ids, one per line; None: all visitors seen.
       formats: `parquet`, `jsonl` or both.
@@ -156,7 +156,7 @@ def report(*, workdir: str | None = None, data: str | None = None) -> str:
 
         return write_run_report(workdir, data=data)
     if data is None:
-        raise ValueError("give workdir=… for the report of a run, or data=… for that of a dataset")
+        raise ValueError("pass workdir=… for the report of a run, or data=… for the report of a dataset")
     from preprocessing.pages.report import write_report as write_dataset_report
 
     return write_dataset_report(data)
@@ -170,7 +170,7 @@ def doctor(*uris: str) -> dict[str, Any]:
 
 
 def _assignments(settings: Settings | None) -> list[str]:
-    """Settings as `KEY=VALUE`, the form of the command line."""
+    """Formats settings as `KEY=VALUE`, as on the command line."""
     return [f"{key}={_text(value)}" for key, value in (settings or {}).items()]
 
 

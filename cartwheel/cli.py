@@ -14,13 +14,13 @@ class Verb(NamedTuple):
     """A verb of the command and the command line that parses its flags."""
 
     module: str
-    """Where `main` and `build_parser` of the command line are."""
+    """Module with `main` and `build_parser` of the command line."""
     summary: str
-    """What the verb does, in half a line."""
+    """Help of the verb, in half a line."""
 
 
 VERBS: Mapping[str, Verb] = {
-    "synthesize": Verb("preprocessing.cli", "write a synthetic shop to try things on"),
+    "synthesize": Verb("preprocessing.cli", "write a synthetic shop to experiment with"),
     "download": Verb("preprocessing.cli", "fetch the real Retailrocket files with your Kaggle account"),
     "prepare": Verb("preprocessing.cli", "build a dataset from an event log"),
     "train": Verb("trainer.cli", "train a model, or resume a stopped run"),
@@ -32,14 +32,14 @@ VERBS: Mapping[str, Verb] = {
     "doctor": Verb("trainer.cli", "check this machine and say what to do"),
     "submit": Verb("k8s.cli", "run the jobs on a Kubernetes cluster"),
 }
-"""All verbs, in the order in which they are used."""
+"""All verbs, in order of use."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb and returns its exit status: 0 done, 1 failed, 2 wrong arguments, 75 preempted and resumable."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] not in VERBS:
-        build_parser().parse_args(words)  # prints the help, the version or what is wrong, and exits
+        build_parser().parse_args(words)  # prints the help, the version or an error, and exits
         raise AssertionError("argparse exits without a verb")
     verb, flags = words[0], words[1:]
     module = importlib.import_module(_module(verb, flags))
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         usage="cartwheel VERB [flags]",
         description="Product recommendations from an online shop's event log.",
-        epilog=f"verbs, in the order in which they are used:\n{verbs}\n\n"
+        epilog=f"verbs, in order of use:\n{verbs}\n\n"
         "`cartwheel VERB --help` shows the flags of a verb, their defaults and an example.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _module(verb: str, flags: Sequence[str]) -> str:
-    """The command line of a verb; a report without a run is that of a dataset."""
+    """Returns the module of a verb's command line; `report` without a run is about a dataset."""
     if verb == "report" and not any(flag.partition("=")[0] in ("--workdir", "--help", "-h") for flag in flags):
         return "preprocessing.cli"
     return VERBS[verb].module

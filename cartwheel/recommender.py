@@ -1,4 +1,4 @@
-"""An exported model in Python: raw ids in, recommendations out. Needs TensorFlow and nothing else."""
+"""An exported model in Python: raw ids in, recommendations out. Needs only TensorFlow."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ class Recommender:
           history: item ids, oldest first; unknown ones are ignored.
           visitor_id: helps models that know the visitor; '' for an unknown visitor.
           k: length of the list.
-          exclude_seen: leave the items of `history` out.
+          exclude_seen: exclude the items of `history`.
 
         Returns:
           At most `k` items, best first.
@@ -52,7 +52,7 @@ class Recommender:
         return _first_list(self._signatures["similar_items"](item_id=tf.constant([item_id]), k=tf.constant(k)))
 
     def score(self, visitor_id: str, item_ids: Sequence[str]) -> list[float]:
-        """Scores items for one visitor, in the order given."""
+        """Scores items for one visitor, in the given order."""
         import tensorflow as tf
 
         answer = self._signatures["score"](

@@ -1,1 +1,1 @@
-"""What both jobs share beyond the dataset: settings, storage, command lines, progress bars, report drawing."""
+"""Code shared by all jobs: settings, storage, command lines, progress bars, report drawing."""

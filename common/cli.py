@@ -1,4 +1,4 @@
-"""What the command lines share: exit statuses, subcommands, flags, printed results."""
+"""Shared parts of the command lines: exit statuses, subcommands, flags, printed results."""
 
 import argparse
 import json
@@ -20,9 +20,9 @@ def make_parser(program: str, description: str, *, epilog: str = "") -> tuple[ar
     """Builds the parser of a program with subcommands.
 
     Args:
-      program: as it is typed, such as `python -m trainer`.
-      description: what the program does.
-      epilog: the last paragraph of its help.
+      program: command to type, such as `python -m trainer`.
+      description: first paragraph of the help.
+      epilog: last paragraph of the help.
     """
     parser = argparse.ArgumentParser(
         prog=program,
@@ -40,10 +40,10 @@ def add_command(commands: Commands, name: str, summary: str, example: str) -> ar
     """Adds a subcommand.
 
     Args:
-      commands: of the program.
-      name: of the subcommand.
-      summary: what it does, without a capital and a full stop.
-      example: arguments that it takes.
+      commands: subcommands of the program.
+      name: name of the subcommand.
+      summary: one line of help, lowercase and without a full stop.
+      example: arguments for the example in the help.
     """
     command: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -70,5 +70,5 @@ def add_settings_flag(command: argparse.ArgumentParser, example: str) -> None:
 
 
 def print_result(result: Mapping[str, Any], summary: Callable[[Any], str], *, as_json: bool) -> None:
-    """Prints a result for people, or all of it as JSON."""
+    """Prints a summary of a result, or all of it as JSON."""
     print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else summary(result))

@@ -1,4 +1,4 @@
-"""What a terminal shows of a job: its log, and the libraries' lines that matter."""
+"""Logging to the terminal: the job's own lines and the relevant lines of libraries."""
 
 import glob
 import logging
@@ -51,7 +51,7 @@ def import_tensorflow(*, verbose: bool) -> None:
 
 @contextmanager
 def _captured_stderr(is_noise: Callable[[str], bool]) -> Iterator[None]:
-    """Holds back what is written to file descriptor 2, then writes all of it but the noise."""
+    """Buffers output to file descriptor 2, then writes it without the noise."""
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as captured:

@@ -1,7 +1,7 @@
 """Configs: frozen dataclasses to JSON and back, with overrides of the form `key=value`.
 
 A field is a bool, int, float, str, string enumeration, Literal, a tuple of one of these, one of these or None, another
-such dataclass, or one of several such dataclasses, which their field `kind` identifies.
+such dataclass, or one of several such dataclasses, distinguished by their field `kind`.
 """
 
 import dataclasses
@@ -69,7 +69,7 @@ def settings_of(config: Any) -> dict[str, Any]:
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """Describes each setting in which two configs differ, as `key: OLD, now NEW`."""
+    """Describes each setting that differs between two configs, as `key: OLD, now NEW`."""
     flat_old, flat_new = _flatten(to_json(old)), _flatten(to_json(new))
     keys = [*flat_old, *(key for key in flat_new if key not in flat_old)]
     return [

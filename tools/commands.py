@@ -27,7 +27,7 @@ def render() -> str:
 
 
 def _sections() -> Iterator[str]:
-    """A section for each verb, with one inside for each command of `submit`."""
+    """Renders a section for each verb, with a subsection for each command of `submit`."""
     for verb, (module, _) in VERBS.items():
         cli = importlib.import_module(module)
         if verb == "submit":
@@ -44,7 +44,7 @@ def _sections() -> Iterator[str]:
 
 
 def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The parsers of a parser's commands by name."""
+    """Returns the parsers of a parser's subcommands, by name."""
     (action,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return dict(action.choices)
 
@@ -55,7 +55,7 @@ def _section(title: str, command: argparse.ArgumentParser) -> str:
 
 
 def _usage(command: argparse.ArgumentParser) -> str:
-    """The synopsis, independent of the terminal's width."""
+    """Formats the synopsis, independent of the width of the terminal."""
     formatter = argparse.HelpFormatter(command.prog, width=_WIDTH)
     formatter.add_usage(command.usage, command._actions, command._mutually_exclusive_groups, prefix="")
     return formatter.format_help().strip()
@@ -76,7 +76,7 @@ def _arguments(command: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _epilog(command: argparse.ArgumentParser) -> Iterator[str]:
-    """The example of a command; its settings, if it has any, are on a page of their own."""
+    """Renders the example of a command, and a link to its settings if it has any."""
     if example := re.match(r"example:\n(.*?)(?:\n\n|\Z)", command.epilog or "", re.DOTALL):
         lines = "\n".join(line.removeprefix("  ") for line in example[1].splitlines())
         yield f"```bash\n{lines}\n```\n"

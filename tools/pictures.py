@@ -1,4 +1,4 @@
-"""The README's picture of a report: some pictures of each of its pages, as Chromium shows them.
+"""Renders the README's picture of a report in Chromium: some figures of each of its pages.
 
 Needs Chromium and `playwright`, as the tests of the pages do.
 """
@@ -19,7 +19,7 @@ SHOWN = (
     ("data", "Events per day, by kind"),
     ("evaluation", "Systems by metric"),
 )
-"""The page and title of each picture; of several of a title the first."""
+"""Page and title of each figure; the first figure if several share a title."""
 
 _LEAVE_ONLY = """shown => {
   const pictures = shown.map(([page, title]) => {
@@ -39,13 +39,13 @@ _LEAVE_ONLY = """shown => {
 
 
 def main() -> None:
-    """Draws the picture of a run's report."""
+    """Draws the picture of a run's report as the command line requests."""
     parser = argparse.ArgumentParser(prog="python -m tools.pictures", description=__doc__)
     parser.add_argument("--run", default="demo/runs/mf", help="with a report of three pages (default: demo/runs/mf)")
     given = parser.parse_args()
     report = Path(given.run, "report.html").resolve()
     if not report.exists():
-        sys.exit(f"{report} does not exist; make it with `make demo`")
+        sys.exit(f"{report} does not exist; create it with `make demo`")
     if CHROMIUM is None:
         sys.exit("needs Chromium (apt-get install chromium)")
     draw(report, PICTURE)

@@ -1,4 +1,4 @@
-"""Renders `docs/settings.md` from the config dataclasses: every setting, its default and what it does."""
+"""Renders `docs/settings.md` from the config dataclasses: every setting, its default and its meaning."""
 
 import ast
 import inspect
@@ -26,7 +26,7 @@ contains the values that it used.
 """
 _CONFIGS: dict[str, type] = {"prepare": PrepareConfig, "train": RunConfig, "evaluate": EvaluationConfig}
 _MOST_NAMES = 4  # of a heading
-_TABLE = "| setting | default | what it does |\n| --- | --- | --- |"
+_TABLE = "| setting | default | meaning |\n| --- | --- | --- |"
 
 
 def render() -> str:
@@ -38,20 +38,20 @@ def render() -> str:
 
 
 def _environment() -> Iterator[str]:
-    """The settings of the machine instead of a run, which environment variables set."""
+    """Renders the settings of the machine, which environment variables set."""
     descriptions = field_descriptions(Limits)
-    yield "\n## Environment variables of every command\n\n| variable | default | what it does |\n| --- | --- | --- |"
+    yield "\n## Environment variables of every command\n\n| variable | default | meaning |\n| --- | --- | --- |"
     for field in fields(Limits):
         yield f"| `{VARIABLES[field.name]}` | {_default(field)} | {descriptions.get(field.name, '')} |"
     yield ""
 
 
 def _sections(config: type, prefixes: Sequence[str], values: Sequence[object]) -> Iterator[str]:
-    """A table of the config's own settings, then the sections of the configs nested in it.
+    """Renders a table of the config's own settings, then the sections of its nested configs.
 
     Args:
-      prefixes: each place where the config is nested, as `items.` of `items.min_count`.
-      values: for each prefix, the instance that supplies the defaults; None: the class does.
+      prefixes: prefix of each key that holds the config, such as `items.` in `items.min_count`.
+      values: for each prefix, the instance that supplies the defaults; None: the class supplies them.
     """
     hints, descriptions = get_type_hints(config), field_descriptions(config)
     nested = {field.name: _configs(hints[field.name]) for field in fields(config)}
@@ -90,7 +90,7 @@ def _summary(config: type) -> str:
 
 
 def _by_class(nested: Mapping[str, Sequence[type]]) -> dict[type, list[str]]:
-    """The fields that hold each nested config; fields of one class share a section."""
+    """Groups the fields of nested configs by class; fields of one class share a section."""
     names: dict[type, list[str]] = {}
     for name, configs in nested.items():
         for config in configs:
@@ -99,7 +99,7 @@ def _by_class(nested: Mapping[str, Sequence[type]]) -> dict[type, list[str]]:
 
 
 def field_descriptions(config: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass and of its bases, as one line of a Markdown table."""
+    """Reads the docstring under each field of a dataclass and of its bases, as one line of a Markdown table."""
     descriptions: dict[str, str] = {}
     for base in reversed(config.__mro__[:-1]):
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
@@ -112,7 +112,7 @@ def field_descriptions(config: type) -> dict[str, str]:
 
 
 def _configs(hint: Any) -> list[type]:
-    """The dataclasses that a field may hold."""
+    """Returns the dataclasses that a field may hold."""
     options = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is not None else (hint,)
     return [option for option in options if is_dataclass(option) and isinstance(option, type)]
 

@@ -1,7 +1,7 @@
 """Builds the documentation site: `python -m tools.site`.
 
-Copies the Markdown files of the repository to `build/docs` as pages whose links lead to each other, runs Zensical in
-strict mode, then checks every link, anchor and image of the HTML, which Zensical does only in part.
+Copies the Markdown files of the repository to `build/docs`, turns the links between them into links between pages, and
+runs Zensical in strict mode. Then checks every link, anchor and image of the HTML, because Zensical checks only some.
 """
 
 import json
@@ -59,7 +59,7 @@ def stage(pages: Path = PAGES) -> None:
 
 
 def page_names() -> dict[str, str]:
-    """The path of each page in the site by the path of its source in the repository."""
+    """Returns the path of each page in the site, by the path of its source in the repository."""
     docs = {
         path.relative_to(ROOT).as_posix(): path.relative_to(ROOT / "docs").with_suffix(suffix).as_posix()
         for kind, suffix in ((".md", ".md"), (".ipynb", ".md"), (".png", ".png"), (".css", ".css"), (".js", ".js"))
@@ -69,7 +69,7 @@ def page_names() -> dict[str, str]:
 
 
 def rewrite_links(text: str, source: str) -> str:
-    """A document with its links to other documents of the repository turned into links to their pages.
+    """Turns the links of a document to other documents of the repository into links to their pages.
 
     Raises:
       ValueError: a link leads to a file that is not a page.
@@ -92,7 +92,7 @@ def rewrite_links(text: str, source: str) -> str:
 
 
 def _outside_fences(text: str, change: Callable[[str], str]) -> str:
-    """The text with everything but its code blocks changed."""
+    """Changes a text, except its code blocks."""
     parts, end = [], 0
     for block in _FENCED.finditer(text):
         parts += [change(text[end : block.start()]), block[0]]
@@ -101,7 +101,7 @@ def _outside_fences(text: str, change: Callable[[str], str]) -> str:
 
 
 def notebook_to_markdown(notebook: dict[str, Any]) -> str:
-    """The cells of a Jupyter notebook with their saved outputs."""
+    """Converts the cells of a Jupyter notebook, with their saved outputs."""
     return "\n\n".join(part for cell in notebook["cells"] for part in _cell_to_markdown(cell)) + "\n"
 
 
@@ -123,7 +123,7 @@ def _cell_to_markdown(cell: dict[str, Any]) -> Iterator[str]:
 
 
 def _table_alone(html: str) -> str:
-    """The table of a pandas output, without its style sheet and blank lines, which would end the HTML in Markdown."""
+    """Removes the style sheet and blank lines of a pandas table; blank lines would end the HTML in Markdown."""
     found = re.search(r"<table[^>]*>(.*</table>)", html, re.DOTALL)
     table = f"<table>{found[1]}" if found else html
     return "\n".join(line.strip() for line in table.splitlines() if line.strip())
@@ -150,7 +150,7 @@ def build() -> int:
 
 
 class _Page(HTMLParser):
-    """What a page links to, what it loads, and which anchors it has."""
+    """Links, loaded files and anchors of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class _Page(HTMLParser):
 
 
 def find_broken_links(site: Path) -> list[str]:
-    """Links to pages, files and anchors that do not exist, and files that would be loaded from another host."""
+    """Finds links to missing pages, files and anchors, and files that would be loaded from another host."""
     pages = {path: _read_page(path) for path in sorted(site.rglob("*.html"))}
     return [
         f"{path.relative_to(site)}: {problem}"

@@ -23,7 +23,7 @@ def read_results() -> dict[str, dict[str, Any]]:
 
 
 def render_document(path: Path) -> str:
-    """The document with its tables rebuilt from the latest records."""
+    """Rebuilds the tables of a document from the latest records."""
     return renew(path.read_text(), _PARTS[path], read_results())
 
 
@@ -43,7 +43,7 @@ def renew(text: str, parts: Mapping[str, Callable[[Results], str]], results: Res
 
 
 class Target(NamedTuple):
-    """A target of the project and what was measured."""
+    """A target of the project and the measured value."""
 
     what: str
     bound: str
@@ -52,7 +52,7 @@ class Target(NamedTuple):
 
 
 def read_targets(results: Results) -> list[Target]:
-    """All targets: those of quality, then those of speed."""
+    """Returns all targets: first quality, then speed."""
     quality = results["quality"]["figures"]["targets"]
     rows = [Target(row["what"], row["target"], format_reached(row["reached"]), row["is_met"]) for row in quality]
     for claim in _SPEEDS:
@@ -69,7 +69,7 @@ _HEADLINES = {
     "Seconds until `mf` is as good as that peer / seconds of the peer's fit": "matrix: seconds until mf reaches",
     "Training step with 1.6 M embedding rows, examples/s: `mf` / Keras `fit`": "MF step",
 }
-"""Rows of README's table, and how the targets they show start."""
+"""The rows of README's table, with the first words of the target that each shows."""
 
 
 _SHORT = {
@@ -77,7 +77,7 @@ _SHORT = {
     "prepare, 1,000,000 events": "rows/s of `prepare` / row dicts through TF-Transform",
     "statistics and drawing of the report": "additional CPU time of `prepare` for its report",
 }
-"""Short names of targets that are listed below README's table when they are missed, by how the targets start."""
+"""Short names, by the targets' first words, for missed targets that are listed below README's table."""
 
 
 def _headlines(results: Results) -> str:
@@ -114,7 +114,7 @@ def _demo(results: Results) -> str:
 def _targets(results: Results) -> str:
     record = results["quality"]
     rows = [
-        [row["what"], row["target"], format_reached(row["reached"]), row["beside"], _met(row["is_met"])]
+        [row["what"], row["target"], format_reached(row["reached"]), row["compared_with"], _met(row["is_met"])]
         for row in record["figures"]["targets"]
     ]
     header = ["what", "target", "measured", "compared with", "met"]
@@ -162,7 +162,7 @@ def _scaling(results: Results) -> str:
     figures = results["scaling"]["figures"]
     rows = [
         [batch, place, *(_milliseconds(measured.get(way)) for way in ("sharded", "exchange_alone", "mirrored"))]
-        + [_megabytes(measured["bytes_a_step"][way]) for way in ("sharded", "least", "all_reduce", "mirrored")]
+        + [_megabytes(measured["bytes_per_step"][way]) for way in ("sharded", "least", "all_reduce", "mirrored")]
         + [f"{measured['sharded'][size]:.0f}" for size in ("table_mib_a_replica", "resident_mib_a_replica")]
         + [_peak(measured.get(way)) for way in ("sharded", "mirrored")]
         for batch in ("factorization", "popular", "towers")
@@ -200,7 +200,7 @@ def _megabytes(size: float) -> str:
 
 
 class _Claim(NamedTuple):
-    """A row of the table of speed; `target`, `reached` and `is_met` read the figures of a benchmark."""
+    """A row of the speed table; `target`, `reached` and `is_met` read the figures of a benchmark."""
 
     what: str
     benchmark: str
@@ -209,8 +209,8 @@ class _Claim(NamedTuple):
     is_met: Callable[[dict[str, Any]], bool]
 
 
-def _prepares(what: str, stage: str, name: str) -> _Claim:
-    """Preprocessing stays within the targets of that name for seconds and memory."""
+def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
+    """Claims that a stage meets the targets for seconds and memory with this name."""
 
     def bounds(figures: Mapping[str, Any]) -> tuple[float, float]:
         return figures["targets"][f"{name}_seconds"], figures["targets"][f"{name}_gib"]
@@ -228,8 +228,8 @@ def _prepares(what: str, stage: str, name: str) -> _Claim:
     )
 
 
-def _report_adds(what: str, key: str) -> _Claim:
-    """The report slows preprocessing by no more than its target, without and with item properties."""
+def _report_claim(what: str, key: str) -> _Claim:
+    """Claims that the report slows preprocessing by at most its target, without and with item properties."""
 
     def added(figures: Mapping[str, Any]) -> list[float]:
         return [figures[inputs]["cpu_seconds"][key] for inputs in ("events", "with_properties")]
@@ -243,7 +243,7 @@ def _report_adds(what: str, key: str) -> _Claim:
     )
 
 
-def _is_times(figures: Mapping[str, Any]) -> bool:
+def _is_fast_enough(figures: Mapping[str, Any]) -> bool:
     return bool(figures["ratio"] >= figures["targets"]["ratio"])
 
 
@@ -258,13 +258,15 @@ _SPEEDS = (
         ),
         lambda figures: figures["million_events"]["ratio"] >= figures["targets"]["ratio"],
     ),
-    _prepares("prepare at full size (2.76 M events)", "full_size_events", "events"),
-    _prepares("prepare at full size with 20.3 M item-property rows", "full_size_with_properties", "properties"),
-    _report_adds(
+    _preprocessing_claim("prepare at full size (2.76 M events)", "full_size_events", "events"),
+    _preprocessing_claim(
+        "prepare at full size with 20.3 M item-property rows", "full_size_with_properties", "properties"
+    ),
+    _report_claim(
         "statistics for the report: additional CPU seconds of prepare, events; with properties",
         "added_by_counting",
     ),
-    _report_adds(
+    _report_claim(
         "statistics and drawing of the report: additional CPU seconds of prepare, events; with properties", "added"
     ),
     _Claim(
@@ -282,7 +284,7 @@ _SPEEDS = (
         ),
         lambda figures: f"{figures['ratio']:.0f} ×, {figures['block_rows_per_second'] / 1e6:.1f} M rows/s",
         lambda figures: (
-            _is_times(figures) and figures["block_rows_per_second"] >= figures["targets"]["block_rows_per_second"]
+            _is_fast_enough(figures) and figures["block_rows_per_second"] >= figures["targets"]["block_rows_per_second"]
         ),
     ),
     _Claim(
@@ -290,7 +292,7 @@ _SPEEDS = (
         "mf_step",
         lambda figures: f"≥ {figures['targets']['ratio']} ×",
         lambda figures: f"{figures['ratio']:.0f} ×; without huge pages: {figures['ratio_small_pages']:.0f} ×",
-        _is_times,
+        _is_fast_enough,
     ),
     _Claim(
         "slowest `--help` of all commands",
@@ -307,7 +309,7 @@ _SPEEDS = (
             f"{figures['ratio']:.2f} ×; seen items hidden: {figures['seen_hidden']['ratio']:.2f} ×; "
             f"whole rows at once: {figures['whole_rows']['ratio']:.2f} ×"
         ),
-        _is_times,
+        _is_fast_enough,
     ),
 )
 

@@ -1,7 +1,7 @@
-"""Runs the whole path, from an event log to recommendations, and shows what came of it in one screen.
+"""Runs all stages from an event log to recommendations, and shows the results on one screen.
 
-Every stage is a `cartwheel` command in a process of its own, so its seconds include starting Python and importing
-TensorFlow. A stage that is done is not run again.
+Every stage is a `cartwheel` command in its own process, so its seconds include starting Python and importing
+TensorFlow. Finished stages are skipped.
 """
 
 import argparse
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the demo."""
     given = _build_parser().parse_args(arguments)
     if not given.events and (given.item_properties or given.category_tree):
-        sys.exit("ITEM_PROPERTIES and CATEGORY_TREE need EVENTS; without EVENTS the demo writes a shop of its own")
+        sys.exit("ITEM_PROPERTIES and CATEGORY_TREE need EVENTS; without EVENTS the demo writes a synthetic shop")
     inputs = Inputs(given.events, given.item_properties, given.category_tree)
     _check_inputs(Path(given.output), inputs)
     run_demo(Path(given.output), inputs)
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cartwheel.demo", description=__doc__)
-    parser.add_argument("--output", default="demo", help="directory of all results (default: demo)")
+    parser.add_argument("--output", default="demo", help="directory for all results (default: demo)")
     parser.add_argument("--events", default="", help="your events instead of a synthetic shop")
     parser.add_argument("--item-properties", default="", help="your item properties")
     parser.add_argument("--category-tree", default="", help="your category tree")
@@ -33,11 +33,11 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _check_inputs(root: Path, inputs: Inputs) -> None:
-    """Exits if the directory holds a demo of other files."""
+    """Exits if the directory contains a demo of other files."""
     record = root / "inputs.json"
     if record.exists() and json.loads(record.read_text()) != inputs._asdict():
         sys.exit(
-            f"{root}/ holds a demo of other files: {record.read_text().strip()}. "
+            f"{root}/ contains a demo of other files: {record.read_text().strip()}. "
             "Run `make clean` first, or give another directory with DEMO=…"
         )
     root.mkdir(parents=True, exist_ok=True)

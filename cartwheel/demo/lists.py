@@ -19,7 +19,7 @@ _COLUMNS = 100
 
 
 def show_recommendations(export: str, dataset: str) -> str:
-    """Renders three lines per visitor: the id, the last items viewed, the items recommended."""
+    """Renders three lines per visitor: the id, the last items of the history, the recommended items."""
     model, names = load(export), read_item_names(dataset)
     return "\n".join(
         line
@@ -29,9 +29,9 @@ def show_recommendations(export: str, dataset: str) -> str:
 
 
 def returning_visitors(dataset: str) -> Iterator[tuple[str, list[str]]]:
-    """Yields ids and histories of the first visitors of the test window that training knows.
+    """Yields ids and histories of the first visitors in the test window who are known from training.
 
-    A history holds the items of the vocabulary that the visitor saw before the cut, oldest first.
+    A history contains the visitor's items before the test window, oldest first, without out-of-vocabulary items.
     """
     items, visitors = (_read_ids(dataset, name) for name in (Vocabulary.ITEMS, Vocabulary.VISITORS))
     found = 0
@@ -46,7 +46,7 @@ def returning_visitors(dataset: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def read_item_names(dataset: str) -> Mapping[str, str]:
-    """Reads a name per item id: its title, or its id and category where it has none."""
+    """Reads a name for each item id: the title, or the id and the categories of an item without a title."""
     rows = read_catalogue([join(dataset, name) for name in read_manifest(dataset).catalogue_files])
     categories = _read_ids(dataset, Vocabulary.CATEGORIES)
     columns = zip(

@@ -1,4 +1,4 @@
-"""The demo's story: synthesize, prepare, train, evaluate, export, recommend, show."""
+"""The stages of the demo, in order: synthesize, prepare, train, evaluate, export, recommend, show."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from cartwheel.demo.tables import results_table
 
 PRESETS = ("notebook-mf", "notebook-nn", "mf", "nn")
 SERVED = "mf"
-"""The preset that is exported and whose recommendations are shown."""
+"""Preset of the model to export and to recommend with."""
 VISITORS = 20_000
 
 
 class Inputs(NamedTuple):
-    """Globs of the user's own files; all empty: a synthetic shop."""
+    """Paths or globs of the user's files; if all are empty, the demo uses a synthetic shop."""
 
     events: str = ""
     item_properties: str = ""
@@ -25,7 +25,7 @@ class Inputs(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a demo measured."""
+    """Measurements of a demo."""
 
     seconds: dict[str, float]
     """Seconds of each stage that ran."""
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
 
 def run_demo(root: Path, inputs: Inputs) -> Outcome:
-    """Runs the stages that are not done, then prints results, recommendations and paths."""
+    """Runs the unfinished stages, then prints results, recommendations and paths."""
     stages = Stages(root)
     what = f"{inputs.events}" if inputs.events else f"a synthetic shop of {VISITORS:,} visitors"
     print(f"Cartwheel demo: {what}. Everything goes to {root}/, the logs to {stages.logs}/\n")
@@ -65,7 +65,7 @@ def _train_and_evaluate(stages: Stages, preset: str) -> dict[str, Any]:
     workdir = stages.root / "runs" / preset
     evaluation = workdir / "evaluation-test.json"
     flags = ("--preset", preset, "--data", stages.root / "dataset", "--workdir", workdir)
-    # an evaluated run is a finished one; `train` resumes an interrupted one by itself
+    # an evaluated run is finished; `train` resumes an interrupted one
     stages.run("train", *flags, creates=evaluation, label=preset)
     stages.run("evaluate", "--workdir", workdir, creates=evaluation, label=preset)
     result: dict[str, Any] = json.loads(evaluation.read_text())
@@ -77,7 +77,9 @@ def _recommendations(export: Path, dataset: Path) -> str:
     from common.logs import import_tensorflow
 
     import_tensorflow(verbose=False)
-    return f"What {SERVED} recommends to five returning visitors:\n" + show_recommendations(str(export), str(dataset))
+    return f"Recommendations of {SERVED} to five returning visitors:\n" + show_recommendations(
+        str(export), str(dataset)
+    )
 
 
 def _paths(root: Path) -> str:

@@ -1,4 +1,4 @@
-"""Stages of the demo: `cartwheel` commands whose output goes to a log file each."""
+"""Stages of the demo: `cartwheel` commands, each with its own log file."""
 
 import shlex
 import subprocess
@@ -23,10 +23,10 @@ class Stages:
         """Runs `cartwheel VERB FLAGS` unless its result exists; exits with the end of its log if it fails.
 
         Args:
-          verb: of the command.
-          flags: of the verb.
-          creates: what the command creates last.
-          label: tells stages of the same verb apart.
+          verb: verb of the command.
+          flags: flags of the verb.
+          creates: file or directory that the command creates last.
+          label: distinguishes stages with the same verb.
         """
         name = f"{verb} {label}".strip()
         if creates.exists():
@@ -48,5 +48,5 @@ class Stages:
         sys.exit(
             "\n".join(lines)
             + f"\n\n`{shlex.join(['cartwheel', *words])}` failed. The lines above are the end of {log}; "
-            "results of the stages before it are kept. Run the same command again to continue."
+            "earlier stages are kept. Run the same command again to continue."
         )

@@ -8,7 +8,7 @@ _PROTOCOL = "returning_visitors"
 
 
 def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """Renders the systems of all evaluations by metric, best first, in at most 100 columns."""
+    """Renders a table of all systems and metrics, best first, at most 100 columns wide."""
     systems = merge_systems(evaluations)
     cases = next(iter(evaluations.values()))["protocols"][_PROTOCOL]["cases"]
     lines = [

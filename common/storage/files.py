@@ -76,14 +76,14 @@ def upload(path: str, uri: str) -> str:
     """Copies a local file to a URI, reads it back to verify it, and returns its SHA-256.
 
     Raises:
-      OSError: the file cannot be written, or reads back different.
+      OSError: the file cannot be written, or its copy differs.
     """
     expected = hash_file(path)
     for _ in range(2):  # retried once: the transfer may have damaged it
         _change(uri, "writing", lambda store: store.put(path, uri))
         if sha256(uri) == expected:
             return expected
-    raise OSError(f"{uri} reads back different from what was written, twice (expected sha256 {expected[:12]}…)")
+    raise OSError(f"{uri} differs from the uploaded file after two attempts (expected sha256 {expected[:12]}…)")
 
 
 def upload_all(folder: str, names: Sequence[str], destination: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Publishes directories whole or not at all.
 
 A local directory is renamed into place. Object stores have no rename, so the files are uploaded with the marker last,
-and readers treat a directory without its marker as unfinished. During an upload the directory also holds a claim, by
-which a later process recognises what a killed one left, and concurrent publishers notice each other.
+and readers treat a directory without its marker as unfinished. During an upload the directory also contains a claim. It
+lets a later process recognise the leftovers of a killed one, and concurrent publishers notice each other.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ def publish_directory(destination: str, *, marker: str | None = None) -> Abstrac
 
     Args:
       destination: path or URI of the new directory.
-      marker: the file of the directory that shows readers that it is complete.
+      marker: name of the file that marks the directory as complete.
 
     Raises:
       FileExistsError: `destination` exists; it is left unchanged.

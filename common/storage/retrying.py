@@ -1,4 +1,4 @@
-"""Retries while a store does not answer, and errors that say what to do."""
+"""Retries of failing store operations, and errors with advice."""
 
 import errno
 import logging
@@ -18,7 +18,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 10.0
 
 
 class Kind(StrEnum):
-    """What an error of a store means for the caller."""
+    """Kinds of store errors, by the reaction of the caller."""
 
     NOT_FOUND = auto()
     """No such object."""
@@ -65,8 +65,8 @@ def call_with_retries(action: Callable[[], Result], doing: str, uri: str) -> Res
 
     Args:
       action: the operation.
-      doing: the action in a word for the log and for errors, such as `reading`.
-      uri: of the file, for the same.
+      doing: the action as a word for the log and for errors, such as `reading`.
+      uri: URI of the file, for the log and for errors.
 
     Raises:
       FileNotFoundError: there is no such object.

@@ -29,7 +29,7 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
 
 
 def test_a_report_needs_a_run_or_a_dataset():
-    with pytest.raises(ValueError, match="give workdir=… for the report of a run"):
+    with pytest.raises(ValueError, match="pass workdir=… for the report of a run"):
         cartwheel.report()
 
 
