@@ -64,7 +64,7 @@ def _in_a_process(name: str) -> dict[str, float]:
 
 
 def _keras_adam() -> tuple[float, int]:
-    """Returns seconds per step and its rows."""
+    """Returns the seconds per step and the rows of a step."""
     import keras
 
     visitor, item = keras.Input((), dtype="int64"), keras.Input((), dtype="int64")
@@ -88,7 +88,7 @@ def _row_sparse(optimizer: AdamConfig | AdagradConfig) -> tuple[float, int]:
 
     replicas = start_replicas(1, None)
     tables = _tables(replicas, optimizer, config)
-    return _seconds_a_step(replicas, tables, SquaredErrorObjective(SquaredErrorConfig(), tables, 1, predict), BATCH)
+    return _seconds_per_step(replicas, tables, SquaredErrorObjective(SquaredErrorConfig(), tables, 1, predict), BATCH)
 
 
 def _sampled_softmax() -> tuple[float, int]:
@@ -105,7 +105,7 @@ def _sampled_softmax() -> tuple[float, int]:
         seed=0,
     )
     objective = SampledSoftmaxObjective(preset.loss, tables, 1, MatrixFactorization(config), sampler, seed=0)
-    return _seconds_a_step(replicas, tables, objective, preset.input.batch_size)
+    return _seconds_per_step(replicas, tables, objective, preset.input.batch_size)
 
 
 _SMALL_PAGES = "row_adam_small_pages"
@@ -143,7 +143,7 @@ def _tables(
     return tables
 
 
-def _seconds_a_step(
+def _seconds_per_step(
     replicas: Replicas, tables: dict[str, ShardedTable], objective: Objective, batch: int
 ) -> tuple[float, int]:
     step = TrainingStep(TrainingModel(tables, [], objective), replicas, optimizer=None, jit_compile=False)

@@ -48,7 +48,7 @@ class FittedPeer:
 
 
 def fit(family: str, settings: Settings, matrix: sp.csr_matrix) -> FittedPeer:
-    """Fits a model to [V, I] interactions with single-threaded BLAS, as its documentation asks."""
+    """Fits a model to [V, I] interactions with single-threaded BLAS, as its documentation recommends."""
     from implicit.als import AlternatingLeastSquares
     from implicit.bpr import BayesianPersonalizedRanking
     from implicit.nearest_neighbours import TFIDFRecommender

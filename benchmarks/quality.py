@@ -261,7 +261,7 @@ def equal_settings(peer: Settings) -> list[str]:
 
 
 def _format_figures(name: str, figures: Mapping[str, Any]) -> str:
-    """What was tried and how long training took, as Markdown."""
+    """Formats the trials and the training times as Markdown."""
     parts = [f"## {name}"]
     for system, grid in figures.get("grids", {}).items():
         best = best_of(grid)
@@ -279,12 +279,12 @@ def _format_figures(name: str, figures: Mapping[str, Any]) -> str:
 
 
 def target_table(targets: Sequence[Mapping[str, Any]]) -> str:
-    """The targets and what was reached, as Markdown."""
+    """Formats the targets and the reached values as Markdown."""
     rows = [
-        [row["what"], row["target"], format_reached(row["reached"]), row["beside"], _YES_NO[row["is_met"]]]
+        [row["what"], row["target"], format_reached(row["reached"]), row["compared_with"], _YES_NO[row["is_met"]]]
         for row in targets
     ]
-    return markdown_table(["what", "target", "reached", "beside", "met"], rows)
+    return markdown_table(["what", "target", "reached", "compared with", "met"], rows)
 
 
 if __name__ == "__main__":

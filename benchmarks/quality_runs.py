@@ -24,7 +24,7 @@ def prepare(source: Path, folder: Path) -> Path:
 
 
 def keep(file: Path, make: Callable[[], Any]) -> Any:
-    """Returns the JSON values of `make`, called once and kept in the file."""
+    """Returns the JSON values of `make`; they are computed once and stored in the file."""
     if not file.exists():
         made = json.dumps(make(), indent=2)
         file.write_text(f"{made}\n")
@@ -63,16 +63,24 @@ def epochs_to_reach(workdir: Path, value: float) -> int | None:
     return None
 
 
-def target(what: str, bound: float, reached: float | None, beside: str, *, is_least: bool = True) -> dict[str, Any]:
+def target(
+    what: str, bound: float, reached: float | None, compared_with: str, *, is_least: bool = True
+) -> dict[str, Any]:
     """Builds a row of the table of targets.
 
     Args:
       what: the measured quantity.
       bound: lower bound if `is_least`, else upper bound.
       reached: measured value; None does not meet the target.
-      beside: a remark.
+      compared_with: the other system, or a remark.
       is_least: which side the bound is on.
     """
     is_met = reached is not None and bool(reached >= bound if is_least else reached <= bound)
     sign = "≥" if is_least else "≤"
-    return {"what": what, "target": f"{sign} {bound:g}", "reached": reached, "beside": beside, "is_met": is_met}
+    return {
+        "what": what,
+        "target": f"{sign} {bound:g}",
+        "reached": reached,
+        "compared_with": compared_with,
+        "is_met": is_met,
+    }

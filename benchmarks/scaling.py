@@ -65,7 +65,7 @@ def mf_ids() -> Ids:
 
 
 def popular_ids() -> Ids:
-    """8,192 mostly repeated items per step without shared ids: each gradient travels by itself."""
+    """8,192 mostly repeated items per step without shared ids: each gradient is sent separately."""
     return Ids(_items(np.random.default_rng(0), 8192), np.zeros((STEPS, 0), np.int64))
 
 
@@ -99,7 +99,7 @@ def main() -> None:
         figures[batch].setdefault(place, {})[way] = measured
     for batch, make in BATCHES.items():
         for place, replicas in _REPLICAS.items():
-            figures[batch][place]["bytes_a_step"] = bytes_a_step(make(), replicas, has_workers=place == "workers")
+            figures[batch][place]["bytes_per_step"] = bytes_per_step(make(), replicas, has_workers=place == "workers")
     figures["checkpoint"] = json.loads(_run("checkpoint"))
     share = load.share()
     if share is not None:
@@ -110,7 +110,7 @@ def main() -> None:
     report("scaling", figures, load=share)
 
 
-def bytes_a_step(ids: Ids, replicas: int, *, has_workers: bool) -> dict[str, int]:
+def bytes_per_step(ids: Ids, replicas: int, *, has_workers: bool) -> dict[str, int]:
     """Counts the bytes exchanged between replicas in a step, averaged over the steps, in both directions.
 
     Returns:
@@ -124,7 +124,7 @@ def bytes_a_step(ids: Ids, replicas: int, *, has_workers: bool) -> dict[str, int
     for divided, shared in zip(ids.divided, ids.shared, strict=True):
         used = [np.concatenate([part, shared]) for part in np.split(divided, replicas)]
         rows = _rows_by_owner([np.unique(part) for part in used], replicas)
-        # without shared ids, the gradient of each id travels by itself
+        # without shared ids, the gradient of each id is sent separately
         back = rows if len(shared) else _rows_by_owner(used, replicas)
         all_ids = len(divided) + len(shared)
         totals["least"] += 2 * rows.sum() * ROW_BYTES
@@ -191,7 +191,7 @@ def _sharded(replicas: Replicas, ids: Ids, *, has_compute: bool = True) -> Built
 
 
 def _sum_with_dense(replicas: Replicas, loss: tf.Tensor, dense: int) -> tf.Tensor:
-    """Sums the loss over all replicas, together with a stand-in for a dense gradient of this size."""
+    """Sums the loss over all replicas, together with a placeholder for the dense gradient of this size."""
     return replicas.all_reduce_together([loss, tf.fill([dense], loss)])[0]
 
 
@@ -347,7 +347,7 @@ def _train(step: Callable[[int], Any], count: int, writer: CheckpointWriter | No
 
 
 def _steps_of(step: Callable[[int], Any], seconds: float) -> int:
-    """Returns the number of steps that take so long."""
+    """Returns the number of steps that take this many seconds."""
     _train(step, WARM_UP_STEPS, None)
     return max(1, round(seconds / (_train(step, STEPS, None) / STEPS)))
 

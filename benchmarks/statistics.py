@@ -1,7 +1,7 @@
-"""Cost of the report in `prepare`: whole jobs, interleaved with jobs that neither count nor draw anything for it.
+"""Cost of the report in `prepare`: whole jobs, interleaved with jobs that neither compute nor draw the report.
 
 The shorter jobs skip the behaviour of visitors, items by split, correlations, their descriptions and the page. They
-keep counts of events, cuts, vocabularies and the catalogue, which the dataset needs. Seconds are those of the job
+keep the counts of events, cuts, vocabularies and the catalogue, which the dataset needs. Seconds are those of the job
 without imports; CPU seconds are more reliable on a shared machine. Drawing takes as long for a small shop as for a
 large one, so it is also recorded separately.
 
@@ -66,7 +66,7 @@ def _added(seconds: list[float], without: list[float]) -> float:
 
 
 def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) -> dict[str, dict[str, float]]:
-    """Times one job and its page; a job without counting uses the description of `first`, made from the same inputs."""
+    """Times one job and its page; a job without counting uses the statistics of `first`, a dataset of equal inputs."""
     import gc
 
     from preprocessing.config import PrepareConfig
@@ -74,7 +74,7 @@ def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) ->
     from preprocessing.pipeline import prepare
 
     if which == WITHOUT:
-        _leave_out(json.loads(Path(first, "statistics.json").read_text()))
+        _skip_counting(json.loads(Path(first, "statistics.json").read_text()))
     config = PrepareConfig(
         events=inputs["events"],
         item_properties=inputs.get("item_properties"),
@@ -94,8 +94,8 @@ def _timed(job: Callable[[], object]) -> dict[str, float]:
     return {"seconds": round(seconds, 2), "cpu_seconds": round(cpu_seconds, 2)}
 
 
-def _leave_out(described: dict[str, Any]) -> None:
-    """Replaces the functions that count for the report by stored results."""
+def _skip_counting(described: dict[str, Any]) -> None:
+    """Replaces the functions that count for the report with functions that return stored results."""
     import numpy as np
 
     from preprocessing import timelines
@@ -104,8 +104,7 @@ def _leave_out(described: dict[str, Any]) -> None:
     from preprocessing.statistics import summaries as counting
     from preprocessing.statistics.behaviour import merge_behaviours
 
-    nobody, nothing = timelines.empty_timelines(), np.empty(0, np.int8)
-    no_items = popularity.count_items_by_split(nobody, nothing)
+    no_items = popularity.count_items_by_split(timelines.empty_timelines(), np.empty(0, np.int8))
     no_behaviour = merge_behaviours([])
     no_moments = correlation.Moments(0, np.zeros(len(correlation.COLUMNS), object), np.zeros(1, object))
     for module, name, answer in (

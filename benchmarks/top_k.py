@@ -73,19 +73,19 @@ _Rank = Callable[[slice], np.ndarray]
 
 def _ours(visitors: np.ndarray, items: np.ndarray, seen: np.ndarray) -> tuple[_Rank, _Rank, _Rank]:
     scorer = _Products(visitors, items)
-    place = np.arange(QUERIES) * SEEN
+    starts = np.arange(QUERIES) * SEEN
     zeros = np.zeros(seen.size, np.int64)
-    history = Histories(item=seen.ravel(), event=zeros, timestamp_ms=zeros, begins=place, ends=place + SEEN)
+    history = Histories(item=seen.ravel(), event=zeros, timestamp_ms=zeros, begins=starts, ends=starts + SEEN)
 
     def rank(way: Callable[[Queries], TopItems], size: int) -> _Rank:
         compiled = tf.function(way, input_signature=[query_signature(size)])
 
-        def of(queries: slice) -> np.ndarray:
+        def rank_slice(queries: slice) -> np.ndarray:
             visitor = np.arange(queries.start, queries.stop)
             chunks = query_chunks(visitor, history.take(visitor), np.zeros_like(visitor), size)
             return np.concatenate([compiled(part).item.numpy()[: chunk.stop - chunk.start] for chunk, part in chunks])
 
-        return of
+        return rank_slice
 
     size = visitors_at_once(scorer, ITEMS)
     return (

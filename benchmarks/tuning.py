@@ -1,4 +1,4 @@
-"""Coordinate search on the validation window: tunes one setting after another, each with the best of those before.
+"""Coordinate search on the validation window: tunes one setting at a time, with the best values of the earlier ones.
 
 A full grid would take some hundred fits per system.
 """
@@ -17,11 +17,11 @@ class Search:
     begin: Settings
     """Settings that the search starts from."""
     values: Mapping[str, Sequence[Any]]
-    """Values of each setting, in the order in which settings are tuned."""
+    """Values of each setting, in tuning order."""
 
 
 @dataclass(frozen=True)
-class Tried:
+class Trial:
     """Settings, their validation metric and the seconds of their fit."""
 
     settings: Settings
@@ -39,17 +39,17 @@ def search(what: Search, measure: Callable[[Settings], tuple[float, float]]) -> 
       what: the search space.
       measure: returns the metric of settings, higher is better, and the seconds of the fit.
     """
-    tried: list[Tried] = []
+    trials: list[Trial] = []
     best = dict(what.begin)
     for name, values in what.values.items():
         for value in values:
             settings = best | {name: value}
-            if all(settings != one.settings for one in tried):
-                tried.append(Tried(settings, *measure(settings)))
-        best = dict(max(tried, key=lambda one: one.validation).settings)
-    return [asdict(one) for one in tried]
+            if all(settings != trial.settings for trial in trials):
+                trials.append(Trial(settings, *measure(settings)))
+        best = dict(max(trials, key=lambda trial: trial.validation).settings)
+    return [asdict(trial) for trial in trials]
 
 
-def best_of(tried: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def best_of(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Returns the trial with the best metric, the first if several are equal."""
-    return max(tried, key=lambda one: one["validation"])
+    return max(trials, key=lambda trial: trial["validation"])

@@ -58,8 +58,8 @@ def test_every_trial_is_printed_with_its_metric_and_seconds():
         {"settings": {"K": 20}, "validation": 0.1179, "seconds": 1.25},
         {"settings": {"K": 50}, "validation": 0.1232, "seconds": 1.75},
     ]
-    told = _format_figures("matrix", {"grids": {"implicit_tfidf": tried}, "seconds": {"mf": 12.4}}).splitlines()
-    assert told == [
+    lines = _format_figures("matrix", {"grids": {"implicit_tfidf": tried}, "seconds": {"mf": 12.4}}).splitlines()
+    assert lines == [
         "## matrix",
         "",
         "| implicit_tfidf | validation NDCG@20 | seconds |",
@@ -76,6 +76,6 @@ def test_every_trial_is_printed_with_its_metric_and_seconds():
 def test_the_table_of_targets_marks_the_missed_ones():
     table = target_table([target("quality", 1.12, 1.0588, "als"), target("time", 2, 1.5, "", is_least=False)])
     assert [line.split("|")[2:-1] for line in table.splitlines()[2:]] == [
-        [" ≥ 1.12 ", " 1.059   ", " als    ", " NO  "],
-        [" ≤ 2    ", " 1.500   ", "        ", " yes "],
+        [" ≥ 1.12 ", " 1.059   ", " als           ", " NO  "],
+        [" ≤ 2    ", " 1.500   ", "               ", " yes "],
     ]
