@@ -134,7 +134,7 @@ def _cancel(given: argparse.Namespace, screen: Screen) -> int:
         return FAILED
     screen.line(f"cancelling {given.step}; its pods may take two minutes to save")
     remove(workload, kubectl)
-    screen.line(f"{given.step} is cancelled; what it published or saved is kept")
+    screen.line(f"{given.step} is cancelled; its published and saved files are kept")
     return DONE
 
 
@@ -200,7 +200,7 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
 
 
 def _is_kept(place: str, overlays: Sequence[str]) -> bool:
-    """Whether a path survives the pod: a URI, or a path on the volume."""
+    """Returns True if a path survives the pod: a URI, or a path on the volume."""
     parts = urlsplit(place)
     if parts.scheme not in ("", "file"):
         return True

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from k8s.kubectl import Kubectl, KubectlError, Object
 from k8s.logs import ChiefLog
-from k8s.state import Phase, State, ended, newest, read_state
+from k8s.state import Phase, State, failure_reasons, latest_pods, read_state
 from k8s.submission import find, pods_of
 
 _UNANSWERED_SECONDS = 300
@@ -134,12 +134,12 @@ class Follower:
         return workload, pods_of(workload, self.kubectl) if workload else []
 
     def _report(self, state: State, pods: Sequence[Object]) -> None:
-        latest = newest(pods)
+        latest = latest_pods(pods)
         if latest:
             self._log.watch(latest[0])
         for line in self._log.lines():
             self._show(line)
-        for pod, reason in ended(pods).items():
+        for pod, reason in failure_reasons(pods).items():
             if pod not in self._reported and state.phase is not Phase.FAILED:
                 self.screen.line(f"{self.name}: pod {pod} ended: {reason}")
             self._reported.add(pod)
@@ -161,7 +161,7 @@ class Follower:
             self._epoch = f"epoch {found[1]}{total} done"
 
     def _end(self, state: State, pods: Sequence[Object]) -> Outcome:
-        latest = newest(pods)
+        latest = latest_pods(pods)
         if latest:
             for line in self._log.drain(latest[0], _DRAIN_SECONDS):
                 self._show(line)

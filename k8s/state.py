@@ -50,13 +50,13 @@ def read_state(workload: Object, pods: Sequence[Object]) -> State:
         if done in conditions:
             return State(Phase.DONE, "")
     if "Failed" in conditions:
-        return State(Phase.FAILED, _why_failed(conditions["Failed"], pods))
+        return State(Phase.FAILED, _explain_failure(conditions["Failed"], pods))
     if "Suspended" in conditions or workload["spec"].get("suspend"):
         return State(Phase.WAITING, "queued: Kueue has not admitted it yet")
-    return _of_pods(newest(pods))
+    return _read_pods(latest_pods(pods))
 
 
-def newest(pods: Sequence[Object]) -> list[Object]:
+def latest_pods(pods: Sequence[Object]) -> list[Object]:
     """Returns the latest pod of each index, in order; the first is the chief."""
     latest: dict[int, Object] = {}
     for pod in sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp") or ""):
@@ -64,12 +64,12 @@ def newest(pods: Sequence[Object]) -> list[Object]:
     return [latest[index] for index in sorted(latest)]
 
 
-def ended(pods: Sequence[Object]) -> dict[str, str]:
+def failure_reasons(pods: Sequence[Object]) -> dict[str, str]:
     """Returns the reason of each failed pod, by name."""
-    return {pod["metadata"]["name"]: reason for pod in pods if (reason := why_ended(pod)) is not None}
+    return {pod["metadata"]["name"]: reason for pod in pods if (reason := failure_reason(pod)) is not None}
 
 
-def why_ended(pod: Object) -> str | None:
+def failure_reason(pod: Object) -> str | None:
     """Returns why a pod failed; None if it did not."""
     if pod.get("status", {}).get("phase") != "Failed":
         return None
@@ -87,18 +87,18 @@ def why_ended(pod: Object) -> str | None:
     for container in containers(pod):
         stop = container.get("state", {}).get("terminated")
         if stop and stop["exitCode"]:
-            return f"exit {stop['exitCode']}{_meaning(stop['exitCode'])}"
+            return f"exit {stop['exitCode']}{_describe_status(stop['exitCode'])}"
     return status.get("reason") or status.get("message") or "its pod failed"
 
 
-def _of_pods(pods: Sequence[Object]) -> State:
+def _read_pods(pods: Sequence[Object]) -> State:
     """Determines the state of an unfinished workload from the latest pods of its indices."""
     if not pods:
         return State(Phase.WAITING, "no pod yet")
     for pod in pods:
-        if reason := _why_stuck(pod):
+        if reason := _find_permanent_problem(pod):
             return State(Phase.STUCK, reason)
-        if reason := _why_unschedulable(pod):
+        if reason := _find_scheduling_problem(pod):
             return State(Phase.BLOCKED, reason)
     phases = [pod.get("status", {}).get("phase", "Pending") for pod in pods]
     count = f"{phases.count('Running') + phases.count('Succeeded')} of {len(pods)} pods" if len(pods) > 1 else "its pod"
@@ -106,12 +106,12 @@ def _of_pods(pods: Sequence[Object]) -> State:
         return State(Phase.WAITING, "a pod ended; waiting for its replacement")
     if "Pending" in phases:
         return State(
-            Phase.WAITING, f"{count} are running" if len(pods) > 1 else f"its pod is starting{_doing(pods[0])}"
+            Phase.WAITING, f"{count} are running" if len(pods) > 1 else f"its pod is starting{_waiting_reason(pods[0])}"
         )
     return State(Phase.RUNNING, f"{count} are running" if len(pods) > 1 else "")
 
 
-def _why_unschedulable(pod: Object) -> str | None:
+def _find_scheduling_problem(pod: Object) -> str | None:
     for condition in pod.get("status", {}).get("conditions", []):
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             message = condition.get("message", "")
@@ -121,7 +121,7 @@ def _why_unschedulable(pod: Object) -> str | None:
     return None
 
 
-def _why_stuck(pod: Object) -> str | None:
+def _find_permanent_problem(pod: Object) -> str | None:
     for container in containers(pod):
         waiting = container.get("state", {}).get("waiting", {})
         reason = waiting.get("reason", "")
@@ -133,11 +133,11 @@ def _why_stuck(pod: Object) -> str | None:
     return None
 
 
-def _why_failed(condition: Object, pods: Sequence[Object]) -> str:
+def _explain_failure(condition: Object, pods: Sequence[Object]) -> str:
     """Returns the reason of the last failed pod, which is more specific than that of the Job."""
     if condition.get("reason") == "DeadlineExceeded":
         return "DeadlineExceeded: it ran longer than activeDeadlineSeconds"
-    every = list(ended(sorted(pods, key=_end)).values())
+    every = list(failure_reasons(sorted(pods, key=_end_time)).values())
     reasons = [reason for reason in every if not reason.startswith(f"exit {PREEMPTED}")] or every
     if not reasons:
         return f"{condition.get('reason', 'Failed')}: {condition.get('message', '')}"
@@ -145,13 +145,13 @@ def _why_failed(condition: Object, pods: Sequence[Object]) -> str:
     return reasons[-1] + tries
 
 
-def _end(pod: Object) -> str:
+def _end_time(pod: Object) -> str:
     stops = [container.get("state", {}).get("terminated") or {} for container in containers(pod)]
     return max((stop.get("finishedAt") or "" for stop in stops), default="")
 
 
 def containers(pod: Object) -> Iterator[Object]:
-    """Yields the container statuses of a pod, in the order in which they run."""
+    """Yields the container statuses of a pod, in running order."""
     status = pod.get("status", {})
     yield from status.get("initContainerStatuses", [])
     yield from status.get("containerStatuses", [])
@@ -171,7 +171,7 @@ def _index(pod: Object) -> int:
     return int(found or 0)
 
 
-def _doing(pod: Object) -> str:
+def _waiting_reason(pod: Object) -> str:
     for container in containers(pod):
         reason = container.get("state", {}).get("waiting", {}).get("reason")
         if reason:
@@ -179,6 +179,6 @@ def _doing(pod: Object) -> str:
     return ""
 
 
-def _meaning(status: int) -> str:
+def _describe_status(status: int) -> str:
     meanings = {1: ": failed", 2: ": wrong arguments", 137: ": killed", 143: ": stopped by SIGTERM"}
     return meanings.get(status, "")

@@ -37,7 +37,7 @@ class NotOwned(Exception):  # noqa: N818 (an answer, not an error)
 
 
 class Found(Enum):
-    """What a submission found on the cluster; the value completes the sentence `STEP …`."""
+    """State of a step before its submission; the value completes the sentence `STEP …`."""
 
     NOTHING = "submitted"
     RUNNING = "is already running with these settings"
@@ -50,7 +50,7 @@ class Submission:
     """Result of a submission."""
 
     found: Found
-    """What was on the cluster."""
+    """State of the step before."""
     diff: list[str]
     """Differences to it, line by line."""
 
@@ -121,7 +121,7 @@ def remove(workload: Object, kubectl: Kubectl) -> None:
 
 
 def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
-    """Compares a workload and its settings, as they were applied, with the requested ones; [] if equal."""
+    """Compares the applied workload and settings with the requested ones; [] if equal."""
     applied = json.loads(existing["metadata"].get("annotations", {}).get(_APPLIED, "{}"))
     # of either kind: a Job in place of a requested JobSet is a difference too
     (wanted,) = [value for value in objects if value["kind"] in _WORKLOADS]
@@ -131,7 +131,7 @@ def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list
 
 
 def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]:
-    """Lists the lines to compare of a workload and its ConfigMap, without the digest in the name of the latter."""
+    """Lists the lines of a workload and its ConfigMap to compare, without the digest in the ConfigMap's name."""
     arguments = [
         f"{command}: {argument}"
         for value in settings

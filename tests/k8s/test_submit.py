@@ -304,7 +304,7 @@ def test_status_shows_each_step_and_cancel_deletes_one(cluster: Cluster) -> None
         "",
     )
     status, _, errors = cluster.submit("cancel", "train")
-    assert (status, errors.splitlines()[-1]) == (0, "train is cancelled; what it published or saved is kept")
+    assert (status, errors.splitlines()[-1]) == (0, "train is cancelled; its published and saved files are kept")
     assert "train: not submitted" in cluster.submit("status")[1]
     assert cluster.submit("cancel", "train")[::2] == (1, "train was not submitted\n")
 
