@@ -1,4 +1,4 @@
-"""A finished run, opened: what evaluation, export and recommendation start from."""
+"""Opens a trained run for evaluation, export and recommendation."""
 
 from dataclasses import dataclass
 
@@ -13,48 +13,51 @@ from trainer.runs.record import RunRecord, read_record
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a run was, the dataset it was trained on, its best model, and the step of the checkpoint that this is."""
+    """A run with its dataset and its best model."""
 
     record: RunRecord
+    """Settings and environment of the run."""
     dataset: Dataset
+    """Dataset that the run was trained on."""
     model: InferenceModel
+    """Model with the weights of the best checkpoint."""
     step: int
+    """Step of this checkpoint."""
 
 
 def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas | None = None) -> TrainedRun:
-    """Opens the run at `workdir`.
+    """Opens a run.
 
     Args:
       workdir: directory of the run.
-      data: where its dataset lies now; by default where it lay when the run began.
-      replicas: whose workers open it together, and get the same model.
+      data: directory of the run's dataset; by default the path that the run was trained from.
+      replicas: their workers open the run together and get the same model.
 
     Raises:
       ContractError: there is no dataset, or it is damaged.
-      ValueError: there is no run or no checkpoint, or it was trained on another dataset.
+      ValueError: there is no run or no checkpoint, or the run was trained on another dataset.
     """
     record = read_record(workdir)
     try:
         dataset = open_dataset(data or record.data)
     except ContractError as error:
-        hint = (
-            "" if data else f" (that is where the run at {workdir} was trained: if it has moved, say where by --data)"
-        )
+        hint = "" if data else f" (the run at {workdir} was trained from this path; if it has moved, use --data)"
         raise ContractError(f"{error}{hint}") from error
     step = choose_step(workdir, replicas=replicas)
     return TrainedRun(record, dataset, load_inference_model(workdir, record, step, dataset), step)
 
 
 def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Dataset) -> InferenceModel:
-    """The model of the run at `workdir`, from its checkpoint of `step`, which is whole.
+    """Loads the model of a run from its complete checkpoint of `step`.
 
     Raises:
-      ValueError: it was trained on another dataset.
+      ValueError: the run was trained on another dataset.
     """
     if record.dataset_checksum != dataset.checksum:
         raise ValueError(
-            f"the run at {workdir} was trained on the dataset {record.dataset_checksum[:12]}…, then at {record.data}; "
-            f"{dataset.root} holds {dataset.checksum[:12]}…, whose indices mean other visitors and items"
+            f"the run at {workdir} was trained on the dataset {record.dataset_checksum[:12]}… (path then: "
+            f"{record.data}), but {dataset.root} is the dataset {dataset.checksum[:12]}…, with other visitor and item "
+            "indices; give the original dataset with --data"
         )
     model = build_inference_model(record.config, dataset)
     model.fill(read_weights_of_step(workdir, step))

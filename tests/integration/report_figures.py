@@ -9,13 +9,13 @@ from common.report.parts import duration
 
 Rows = list[list[Any]]
 Pictures = dict[tuple[str, str], Rows]
-"""Reads the rows of each picture's table, by section heading and title."""
+"""Rows of each picture's table, by section heading and title."""
 
 KINDS = ("view", "addtocart", "transaction")
 
 
 def check_cell(text: str, expected: Any) -> None:
-    """Returns True if a cell shows the value: in full or to four digits, a dash for none."""
+    """Asserts that a cell shows a value: integers in full, floats to four digits, None as a dash."""
     if expected is None:
         assert text == "–"
     elif isinstance(expected, float):
@@ -27,7 +27,7 @@ def check_cell(text: str, expected: Any) -> None:
 
 
 def data_pictures(statistics: Mapping[str, Any]) -> Pictures:
-    """Expected tables of a Data page."""
+    """Returns the expected tables of a Data page."""
     events, items = statistics["events"], statistics["items"]
     by_section = {
         "Input": _reading(statistics),
@@ -115,14 +115,14 @@ def _visitors(events: Mapping[str, Any]) -> dict[str, Rows]:
 
 def _splits(visitors: Mapping[str, Any], items: Mapping[str, Any]) -> dict[str, Rows]:
     events = {split: sum(visitors[split][kind] for kind in KINDS) for split in ("train", "validation", "test")}
-    held = ("validation", "test")
+    held_out = ("validation", "test")
     return {
         "Events per split": [[split, count] for split, count in events.items()],
         **{
             f"Events of {what} seen in training": [
-                [split, events[split] - of_new, of_new, found[split][f"new_{what}"]]
-                for split in held
-                for of_new in [found[split][f"events_of_new_{what}"]]
+                [split, events[split] - num_of_new, num_of_new, found[split][f"new_{what}"]]
+                for split in held_out
+                for num_of_new in [found[split][f"events_of_new_{what}"]]
             ]
             for what, found in (("visitors", visitors), ("items", items))
         },
@@ -132,28 +132,32 @@ def _splits(visitors: Mapping[str, Any], items: Mapping[str, Any]) -> dict[str, 
 def training_pictures(
     metrics: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]], times: Sequence[str]
 ) -> Pictures:
-    """Expected tables of the Training page of a short `notebook-nn` run with D 4 and the shown `times`."""
+    """Returns the expected tables of the Training page of a short `notebook-nn` run with D 4.
+
+    Args:
+      metrics: lines of `metrics.jsonl`.
+      history: lines of `history.jsonl`.
+      times: times of these events, as shown.
+    """
     steps = [line for line in metrics if "loss" in line]
     validations = [[line["step"], line["validation_mse"]] for line in metrics if "validation_mse" in line]
     layers = ["8 × 80", "80 × 40", "40 × 20", "20 × 1"]
     return {
-        ("How it went", "Loss"): [[line["step"], line["epoch"], line["loss"]] for line in steps],
-        ("How it went", "Validation: mse"): validations,
-        ("How it went", "Examples a second"): [
-            [line["step"], line["epoch"], line["examples_per_second"]] for line in steps
-        ],
-        ("How it went", "Time line of the run"): [
+        ("Progress", "Loss"): [[line["step"], line["epoch"], line["loss"]] for line in steps],
+        ("Progress", "Validation MSE"): validations,
+        ("Progress", "Throughput"): [[line["step"], line["epoch"], line["examples_per_second"]] for line in steps],
+        ("Progress", "Run history"): [
             [time, line["event"], line["step"], ""] for time, line in zip(times, history, strict=True)
         ],
-        ("The model", "Architecture: neural"): [
+        ("Model", "Architecture: neural"): [
             ["visitors", "[B]", "", "no"],
             ["items", "[B or C]", "", "no"],
             ["visitor table", "13 × 4", "visitors", "yes"],
             ["item table", "16 × 4", "items", "yes"],
-            ["side by side", "[B, 8]", "visitor table, item table", "no"],
+            ["concatenation", "[B, 8]", "visitor table, item table", "no"],
             *(
-                [f"dense {place + 1}, relu", shape, f"dense {place}, relu" if place else "side by side", "yes"]
-                for place, shape in enumerate(layers)
+                [f"dense {layer}, relu", shape, f"dense {layer - 1}, relu" if layer > 1 else "concatenation", "yes"]
+                for layer, shape in enumerate(layers, start=1)
             ),
             ["event weight", "[B]", "dense 4, relu", "no"],
         ],
@@ -161,14 +165,14 @@ def training_pictures(
 
 
 def evaluation_pictures(evaluation: Mapping[str, Any]) -> Pictures:
-    """Expected tables of the Evaluation page of the test split."""
+    """Returns the expected tables of the Evaluation page, for the test split."""
     ratings, pictures = evaluation["ratings"], {}
     if ratings:
         pictures["Test split", "Squared error on event weights"] = [
-            ["this model", ratings["mse"]],
-            ["the mean, always", ratings["mse_of_training_mean"]],
-            ["1, always", ratings["mse_of_one"]],
-            ["skill: 1 − MSE / MSE of the mean", ratings["skill"]],
+            ["model", ratings["mse"]],
+            ["training mean", ratings["mse_of_training_mean"]],
+            ["constant 1", ratings["mse_of_one"]],
+            ["skill: 1 − MSE / MSE of the training mean", ratings["skill"]],
         ]
     for name, protocol in evaluation["protocols"].items():
         section = f"{name.replace('_', ' ').capitalize()} (test)"
@@ -177,11 +181,12 @@ def evaluation_pictures(evaluation: Mapping[str, Any]) -> Pictures:
     return pictures
 
 
+_TITLES = {"ndcg@20": "NDCG@20", "mrr@20": "MRR@20", "hit_rate@20": "hit rate@20"}
 _GROUPS = {
-    "kind of event": ("views", "carts", "purchases"),
-    "length of the history": ("history 1", "history 2-4", "history 5-9", "history 10+"),
-    "visitor": ("known visitors", "cold visitors"),
-    "popularity of the item": ("head items", "middle items", "tail items", "cold items"),
+    "event kind": ("views", "carts", "purchases"),
+    "history length": ("history 1", "history 2-4", "history 5-9", "history 10+"),
+    "visitor group": ("known visitors", "cold visitors"),
+    "item popularity": ("head items", "middle items", "tail items", "cold items"),
 }
 
 
@@ -191,7 +196,7 @@ def _protocol(protocol: Mapping[str, Any]) -> dict[str, Rows]:
     secondary = "seen_shown" if primary == "seen_hidden" else "seen_hidden"
     pictures = {
         "Systems by metric": _estimates(protocol["rankings"][primary], metrics),
-        "Coverage and popularity of what is recommended": _estimates(
+        "Coverage, concentration and novelty": _estimates(
             protocol["rankings"][primary], ("coverage@20", "gini@20", "novelty@20")
         ),
     }
@@ -206,12 +211,16 @@ def _protocol(protocol: Mapping[str, Any]) -> dict[str, Rows]:
             for system, figures in protocol["groups"][name]["ranking"].items()
         ]
         if rows:
-            pictures[f"ndcg@20 by {title}"] = rows
+            pictures[f"NDCG@20 by {title}"] = rows
     return pictures
 
 
 def _estimates(systems: Mapping[str, Any], metrics: Sequence[str]) -> Rows:
-    return [[system, metric, *_estimate(figures[metric])] for metric in metrics for system, figures in systems.items()]
+    return [
+        [system, _TITLES.get(metric, metric), *_estimate(figures[metric])]
+        for metric in metrics
+        for system, figures in systems.items()
+    ]
 
 
 def _estimate(figures: Mapping[str, float]) -> list[float | None]:
@@ -229,7 +238,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _histogram(distribution: Mapping[str, Any]) -> Rows:
-    """Returns bins up to 1, 2, 4, 8, …, then mean, quantiles and maximum."""
+    """Returns the bins up to 1, 2, 4, 8, …, then the mean, the quantiles and the maximum."""
     counts = {int(value): count for value, count in distribution["histogram"].items()}
     rows, low, high = [], 1, 1
     while low <= max(counts):

@@ -37,14 +37,14 @@ SETTINGS = ["epochs=2", "steps_per_execution=1", "input.batch_size=64", "model.d
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Path:
-    """Ten days of twelve visitors with three events per day on fifteen items, kinds alternating; one row is bad."""
+    """Ten days with three events per visitor and day: 12 visitors, 15 items, alternating kinds, one invalid row."""
     kinds = ("view", "view", "addtocart", "view", "transaction")
     rows = [
-        f"{START_MS + day * DAY_MS + place * 60_000 + visitor},v{visitor},{kinds[(day + place) % 5]},"
-        f"<i{(visitor * day + place) % 15}>"
+        f"{START_MS + day * DAY_MS + index * 60_000 + visitor},v{visitor},{kinds[(day + index) % 5]},"
+        f"<i{(visitor * day + index) % 15}>"
         for day in range(10)
         for visitor in range(12)
-        for place in range(3)
+        for index in range(3)
     ]
     root = tmp_path_factory.mktemp("shop")
     write_lines(root / "events.csv", "timestamp,visitorid,event,itemid", *rows, f"{START_MS},v0,looked,<i0>")
@@ -56,7 +56,7 @@ def shop(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def workdir(shop) -> str:
-    """A run of the notebook's network, preempted after one step."""
+    """A `notebook-nn` run that was preempted after one step, resumed and evaluated."""
     from common.settings import apply_settings
     from trainer.train import train
 
@@ -73,16 +73,16 @@ def workdir(shop) -> str:
     return workdir
 
 
-def test_prepare_draws_the_page_of_its_dataset(workdir, shop):
+def test_prepare_writes_the_report_of_its_dataset(workdir, shop):
     assert Path(DatasetLayout(str(shop / "dataset")).report).exists()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
-def test_three_pages_without_an_error_or_a_request(workdir, width, scheme):
+def test_the_three_pages_load_without_errors_or_requests(workdir, width, scheme):
     url = f"file://{RunLayout(workdir).report}"
     with open_page(url, width=width, scheme=scheme) as opened:
         page = opened.page
-        assert page.locator("article:visible h1").all_text_contents() == ["Evaluation"], "what evaluate refreshed"
+        assert page.locator("article:visible h1").all_text_contents() == ["Evaluation"], "evaluate opens its own page"
         page.keyboard.press("Tab")
         for name in ("Evaluation", "Training", "Data"):
             assert page.locator("article:visible h1").all_text_contents() == [name]
@@ -93,7 +93,7 @@ def test_three_pages_without_an_error_or_a_request(workdir, width, scheme):
             assert page.evaluate("document.documentElement.scrollWidth") == width
             page.keyboard.press("ArrowLeft")
         ids = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
-        assert len(ids) == len(set(ids)), "an id of its own for all that is pointed to"
+        assert len(ids) == len(set(ids)), "ids are unique"
         assert (opened.messages, opened.requests) == ([], [url])
 
 
@@ -125,7 +125,7 @@ def test_every_picture_shows_the_figures_of_its_file(workdir, shop, page):
     with open_page(f"file://{RunLayout(workdir).report}") as opened:
         figures = opened.page.locator(f"#{page}").evaluate(FIGURES)
     found = {(figure["section"], figure["title"]): figure for figure in figures}
-    assert len(found) == len(figures), "a title of its own for each picture of a section"
+    assert len(found) == len(figures), "titles are unique within a section"
     assert found.keys() == expected.keys()
     for name, rows in expected.items():
         shown = found[name]["rows"]
@@ -175,7 +175,7 @@ def test_the_keyboard_opens_the_tables_of_every_page(workdir):
             assert page.locator(f"#{name} figure details:not([open])").count() == 0
 
 
-def test_all_pages_are_printed_in_sequence_and_fit(workdir):
+def test_all_pages_are_printed_and_fit_the_paper(workdir):
     # A4 with margins of 1 cm at 96 pixels per inch: 190 mm are 718 pixels
     with open_page(f"file://{RunLayout(workdir).report}", width=718) as opened:
         page = opened.page
@@ -200,17 +200,17 @@ def test_relevant_items_are_marked_in_the_lists(workdir):
         for ranked in sample["systems"].values():
             assert [item["is_hit"] for item in ranked] == [item["item_id"] in relevant for item in ranked]
             hits += sum(item["is_hit"] for item in ranked)
-    assert hits, "of fifteen items ten are shown"
+    assert hits, "lists contain ten of the fifteen items, so some are hits"
     with open_page(f"file://{RunLayout(workdir).report}") as opened:
-        marked = opened.page.locator("section", has_text="Next item (test): visitors").locator("td.marked")
+        marked = opened.page.locator("section", has_text="Next item (test): sample visitors").locator("td.marked")
         assert marked.count() == hits
         assert all(text.startswith("✓ <i") for text in marked.all_text_contents())
 
 
-def test_the_training_page_shows_the_stop_and_the_resumption(workdir):
+def test_the_history_contains_the_preemption_and_the_resumption(workdir):
     lines = [json.loads(line) for line in Path(RunLayout(workdir).history).read_text().splitlines()]
     assert [line["event"] for line in lines][:4] == ["started", "checkpoint", "preempted", "resumed"]
-    assert lines[-1]["what"] == "finished"
+    assert lines[-1]["event"] == "finished"
 
 
 def test_the_picture_of_the_readme_can_be_drawn_from_a_run(workdir, tmp_path):
@@ -230,23 +230,23 @@ def test_the_data_page_of_a_run_shows_the_comparison_with_the_baseline(workdir, 
     write_report(workdir)
 
 
-def test_a_run_whose_dataset_is_gone_keeps_its_other_pages(workdir, tmp_path, caplog):
+def test_a_report_without_its_dataset_has_the_other_pages(workdir, tmp_path, caplog):
     path = write_report(workdir, data=str(tmp_path / "gone"))
     html = Path(path).read_text()
     assert re.findall('<article class="page" id="([a-z]+)">', html) == ["training", "evaluation"]
     assert "the report has no Data page" in caplog.text
 
 
-def test_a_failed_report_loses_nothing(workdir, monkeypatch, caplog):
+def test_an_error_in_the_report_is_logged_and_not_raised(workdir, monkeypatch, caplog):
     def fail(*_: object) -> None:
         raise RuntimeError("no ink")
 
     monkeypatch.setattr(report, "training_page", fail)
     assert try_to_write_report(workdir, data=None, shown="training") is None
-    assert "could not be drawn; nothing else is missing" in caplog.text
+    assert f"cannot write the report of {workdir}; all other files are complete" in caplog.text
 
 
-def test_a_report_only_shows_the_data_of_its_run(workdir, shop, caplog):
+def test_a_report_excludes_another_dataset(workdir, shop, caplog):
     other = shop / "other"
     shutil.copytree(shop / "dataset", other)
     manifest = json.loads((other / "manifest.json").read_text())
@@ -255,18 +255,18 @@ def test_a_report_only_shows_the_data_of_its_run(workdir, shop, caplog):
     (other / "manifest.json").write_text(json.dumps(manifest))
     html = Path(write_report(workdir, data=str(other))).read_text()
     assert re.findall('<article class="page" id="([a-z]+)">', html) == ["training", "evaluation"]
-    assert f"trained on another dataset than lies at {other} now" in caplog.text
+    assert f"the run was not trained on the dataset at {other}" in caplog.text
     write_report(workdir)
 
 
-def test_an_evaluation_of_an_earlier_version_only_loses_its_own_page(workdir, caplog):
+def test_an_evaluation_of_an_earlier_version_only_removes_its_own_page(workdir, caplog):
     path = Path(RunLayout(workdir).evaluation(Split.TEST))
-    now = path.read_text()
-    evaluation = json.loads(now)
+    original = path.read_text()
+    evaluation = json.loads(original)
     del evaluation["protocols"]["next_item"]["primary"]
     path.write_text(json.dumps(evaluation))
     html = Path(write_report(workdir)).read_text()
-    path.write_text(now)
+    path.write_text(original)
     write_report(workdir)
     assert re.findall('<article class="page" id="([a-z]+)">', html) == ["data", "training"]
-    assert "it was evaluated earlier, without 'primary'; evaluate again" in caplog.text
+    assert "an earlier version evaluated the run, without 'primary'; evaluate it again" in caplog.text

@@ -27,7 +27,7 @@ def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
 
     os.rename(data, tmp_path / "moved")
     missing = run_trainer("evaluate", "--workdir", workdir, status=1)
-    assert "if it has moved, say where by --data" in missing.stderr
+    assert "if it has moved, use --data" in missing.stderr
     assert "Traceback" not in missing.stderr
 
     here = ["--workdir", workdir, "--data", str(tmp_path / "moved")]

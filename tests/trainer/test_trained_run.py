@@ -69,7 +69,7 @@ def test_the_model_is_saved_and_loaded_without_the_program(workdir: str, dataset
 
 def test_a_run_on_another_dataset_is_refused(workdir: str, tmp_path: Path) -> None:
     other = build_dataset(str(tmp_path / "other"), **checkerboard(num_visitors=20, num_items=20, seed=5))
-    with pytest.raises(ValueError, match="whose indices mean other visitors and items"):
+    with pytest.raises(ValueError, match="with other visitor and item indices"):
         load(workdir, other)
 
 

@@ -114,8 +114,8 @@ def _compare_with_best(ranking: Ranking) -> str:
 
 
 def metric_title(metric: str) -> str:
-    """The name of a metric for readers: `NDCG@20`, `hit rate@20`."""
-    return metric.replace("ndcg", "NDCG").replace("mrr", "MRR").replace("_", " ")
+    """The name of a metric for readers: `NDCG@20`, `hit rate@20`, `MSE`."""
+    return metric.replace("ndcg", "NDCG").replace("mrr", "MRR").replace("mse", "MSE").replace("_", " ")
 
 
 def _title(protocol: str) -> str:

@@ -1,1 +1,1 @@
-"""The report of a run."""
+"""The report of a run and the summaries of the commands."""

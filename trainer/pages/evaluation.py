@@ -1,4 +1,4 @@
-"""The Evaluation page: systems side by side with their intervals, and visitors beside what they would have been shown.
+"""The Evaluation page: metrics of all systems with confidence intervals, and recommendations for sample visitors.
 
 Every number comes from `evaluation-SPLIT.json`.
 """
@@ -9,165 +9,171 @@ from typing import Any
 from common.report import charts, run_charts
 from common.report.page import Block, Cell, Columns, Facts, Note, Page, Part, Picture, Section, Table
 from contract.schema import Split
-from trainer.evaluation.tables import primary_ranking, secondary_ranking
+from trainer.evaluation.tables import MAIN_METRIC, SIGNIFICANT_P, metric_title, primary_ranking, secondary_ranking
 
 Figures = Mapping[str, Any]
 """`evaluation-SPLIT.json`, or a part of it."""
 
-_METRICS = ("ndcg@20", "recall@20", "mrr@20", "hit_rate@20")
-_EXPOSURE = ("coverage@20", "gini@20", "novelty@20")
-_GROUP_METRIC = "ndcg@20"
+_ACCURACY_METRICS = (MAIN_METRIC, "recall@20", "mrr@20", "hit_rate@20")
+_EXPOSURE_METRICS = ("coverage@20", "gini@20", "novelty@20")
 _GROUPS = (
-    ("kind of event", ("views", "carts", "purchases")),
-    ("length of the history", ("history 1", "history 2-4", "history 5-9", "history 10+")),
-    ("visitor", ("known visitors", "cold visitors")),
-    ("popularity of the item", ("head items", "middle items", "tail items", "cold items")),
+    ("event kind", ("views", "carts", "purchases")),
+    ("history length", ("history 1", "history 2-4", "history 5-9", "history 10+")),
+    ("visitor group", ("known visitors", "cold visitors")),
+    ("item popularity", ("head items", "middle items", "tail items", "cold items")),
 )
-_SIGNIFICANT_P = 0.05
-_SHOWN_ROWS = 10
+_MAX_HISTORY_ROWS = 10
 
 
 def evaluation_page(name: str, evaluations: Mapping[Split, Figures]) -> Page:
-    """The page of the run called `name`, from its evaluations by split."""
+    """Returns the page of the run called `name`, from its evaluations by split."""
     return Page(
         key="evaluation",
         title="Evaluation",
-        subtitle=f"Run {name}: the whole catalogue ranked, ties broken pessimistically; bars are 95% intervals",
-        sections=[section for split, figures in evaluations.items() for section in _sections(split, figures)],
+        subtitle=f"Run {name}: full-catalogue ranking, ties count against the system; bars are confidence intervals",
+        sections=[section for split, figures in evaluations.items() for section in _split_sections(split, figures)],
     )
 
 
-def _sections(split: Split, figures: Figures) -> list[Section]:
-    sections = [Section(f"{str(split).title()} split", _head(figures))]
+def _split_sections(split: Split, figures: Figures) -> list[Section]:
+    sections = [Section(f"{str(split).title()} split", _overview(figures))]
     for name, protocol in figures["protocols"].items():
         title = f"{name.replace('_', ' ').capitalize()} ({split})"
         ranking = primary_ranking(protocol)
         if ranking:
-            sections.append(Section(title, _protocol(f"{split}-{name}", protocol, ranking)))
+            sections.append(Section(title, _protocol_parts(f"{split}-{name}", protocol, ranking)))
             if protocol.get("samples"):
-                sections.append(Section(f"{title}: visitors", _visitors(protocol["samples"])))
+                sections.append(Section(f"{title}: sample visitors", _sample_parts(protocol["samples"])))
         else:
-            sections.append(Section(title, [Note(f"{protocol['protocol']}: there is nobody to rank for.")]))
+            sections.append(Section(title, [Note("No cases in this split.")]))
     return sections
 
 
-def _head(figures: Figures) -> list[Part]:
+def _overview(figures: Figures) -> list[Part]:
     parts: list[Part] = [Note(note, is_warning=figures["is_leaking"]) for note in figures["notes"]]
     intervals = figures["intervals"]
     parts.append(
         Facts(
             [
                 ("dataset", figures["dataset"]),
-                ("checksum", figures["dataset_checksum"][:12]),
-                ("model", f"of step {figures['step']:,}"),
-                ("intervals", f"{intervals['level']:.0%}, {intervals['method']}"),
+                ("dataset checksum", figures["dataset_checksum"][:12]),
+                ("checkpoint", f"step {figures['step']:,}"),
+                ("confidence intervals", f"{intervals['level']:.0%}, {intervals['method']}"),
                 ("resamples", intervals["resamples"]),
             ]
         )
     )
     if figures["ratings"]:
-        parts.append(_ratings(figures["split"], figures["ratings"]))
+        parts.append(_draw_rating_errors(figures["split"], figures["ratings"]))
     return parts
 
 
-def _ratings(split: str, ratings: Figures) -> Picture:
-    names = {"mse": "this model", "mse_of_training_mean": "the mean, always", "mse_of_one": "1, always"}
-    values = {label: ratings[key] for key, label in names.items()}
+def _draw_rating_errors(split: str, ratings: Figures) -> Picture:
+    labels = {"mse": "model", "mse_of_training_mean": "training mean", "mse_of_one": "constant 1"}
+    values = {label: ratings[key] for key, label in labels.items()}
     skill = ratings["skill"]
-    is_better = skill is not None and skill > 0
     verdict = (
-        f"it explains {skill:.1%} of what the mean leaves"
-        if is_better
-        else "a constant does as well or better, so that the error tells nothing about what to recommend"
+        f"The model's error is {skill:.1%} lower."
+        if skill is not None and skill > 0
+        else "A constant is at least as good, so the error does not indicate good recommendations."
     )
     return Picture(
         title="Squared error on event weights",
         summary=(
-            f"Over {ratings['rows']:,} rows the model errs by {ratings['mse']:.4f}, the mean of the training rows by "
-            f"{ratings['mse_of_training_mean']:.4f}: {verdict}."
+            f"MSE over {ratings['rows']:,} rows: {ratings['mse']:.4f} for the model, "
+            f"{ratings['mse_of_training_mean']:.4f} for the training mean. {verdict}"
         ),
         svg=charts.bars(
             f"ratings-{split}", list(values), list(values.values()), notes=[f"{value:.4f}" for value in values.values()]
         ),
-        table=Table(["predicting", "MSE"], [*values.items(), ("skill: 1 − MSE / MSE of the mean", skill)]),
+        table=Table(["prediction", "MSE"], [*values.items(), ("skill: 1 − MSE / MSE of the training mean", skill)]),
     )
 
 
-def _protocol(key: str, protocol: Figures, ranking: Figures) -> list[Part]:
+def _protocol_parts(key: str, protocol: Figures, ranking: Figures) -> list[Part]:
     cases = protocol["cases"]
     facts = Facts(
         [
             ("visitors", cases["visitors"]),
-            ("cases", cases["cases"]),
-            ("cases in all", cases["cases_in_all"]),
+            ("cases evaluated", cases["cases"]),
+            ("cases in total", cases["cases_in_all"]),
             ("relevant items", cases["relevant_items"]),
-            ("left out: without history", cases["without_history"]),
-            ("left out: nothing to find", cases["without_relevant_items"]),
-            ("rows of unknown items", f"{cases['unknown_item_share']:.1%}"),
-            ("catalogue items", cases["catalogue_items"]),
+            ("skipped: no history", cases["without_history"]),
+            ("skipped: no relevant items", cases["without_relevant_items"]),
+            ("rows with unknown items", f"{cases['unknown_item_share']:.1%}"),
+            ("items in the catalogue", cases["catalogue_items"]),
         ]
     )
     parts: list[Part] = [
-        Note(f"Relevant: {protocol['protocol']}."),
+        Note(f"Relevant items: {protocol['protocol']}."),
         facts,
-        _ranking(key, "Systems by metric", ranking, _METRICS),
-        _ranking(f"{key}-exposure", "Coverage and popularity of what is recommended", ranking, _EXPOSURE),
+        _draw_accuracy(key, "Systems by metric", ranking),
+        _draw_exposure(f"{key}-exposure", ranking),
     ]
-    name, secondary = secondary_ranking(protocol)
+    policy, secondary = secondary_ranking(protocol)
     if secondary:
-        title = f"Systems by metric, {name.replace('_', ' items ')}"
-        parts.append(_ranking(f"{key}-{name}", title, secondary, _METRICS))
+        title = f"Systems by metric, {policy.replace('_', ' items ')}"
+        parts.append(_draw_accuracy(f"{key}-{policy}", title, secondary))
     if protocol.get("pairs"):
-        parts.append(_pairs(list(ranking), protocol["pairs"][_METRICS[0]]))
-    return [*parts, *_groups(key, protocol["groups"]), _all_figures(ranking)]
+        parts.append(_pair_table(list(ranking), protocol["pairs"][MAIN_METRIC]))
+    return [*parts, *_draw_groups(key, protocol["groups"]), _all_metrics(ranking)]
 
 
-def _ranking(key: str, title: str, systems: Figures, metrics: Sequence[str]) -> Picture:
-    shown = [metric for metric in metrics if metric in next(iter(systems.values()))]
-    first, best = shown[0], max(systems, key=lambda name: systems[name][shown[0]]["value"])
-    worse = [name for name in systems if systems[name][first].get("p", 1) < _SIGNIFICANT_P]
+def _draw_accuracy(key: str, title: str, systems: Figures) -> Picture:
     model = next(iter(systems))
-    tested = (
-        f" Significantly different from {model}: {', '.join(worse) or 'none'}."
-        if "low" in systems[model][first]
-        else ""
-    )
-    value = systems[best][first]["value"]
-    told = f"The highest {first} has {best}: {value:.4f}." if value else f"All systems have {first} 0."
-    explained = (
-        " Coverage: the share of the catalogue in anybody's list; Gini: 0 all items alike, 1 the same few to "
-        "everybody; novelty: bits, more for rarer items. Of none is more better in itself."
-    )
-    return Picture(
-        title=title,
-        summary=told + (explained if first == _EXPOSURE[0] else tested),
-        svg=run_charts.dots(
-            key,
-            list(systems),
-            [(metric, [_interval(figures[metric]) for figures in systems.values()]) for metric in shown],
-        ),
-        table=_estimates(systems, shown),
-        is_wide=True,
-    )
+    summary = _name_best(systems, MAIN_METRIC)
+    if "low" in systems[model][MAIN_METRIC]:
+        different = [name for name in systems if systems[name][MAIN_METRIC].get("p", 1) < SIGNIFICANT_P]
+        summary += f" Significantly different from {model} (p < {SIGNIFICANT_P}): {', '.join(different) or 'none'}."
+    return _draw_metrics(key, title, summary, systems, _ACCURACY_METRICS)
 
 
-def _pairs(systems: Sequence[str], pairs: Figures) -> Block:
-    """A row and a column a system: by how much the one is better than the other."""
+def _draw_exposure(key: str, systems: Figures) -> Picture:
+    summary = (
+        f"{_name_best(systems, _EXPOSURE_METRICS[0])} Coverage: share of the catalogue that appears in any list. "
+        "Gini: 0 if all items are recommended equally often, near 1 if all lists contain the same few items. "
+        "Novelty: mean −log₂ of the recommended items' share of the training events, in bits. "
+        "Higher is not necessarily better."
+    )
+    return _draw_metrics(key, "Coverage, concentration and novelty", summary, systems, _EXPOSURE_METRICS)
+
+
+def _name_best(systems: Figures, metric: str) -> str:
+    best = max(systems, key=lambda name: systems[name][metric]["value"])
+    value, title = systems[best][metric]["value"], metric_title(metric)
+    return f"{best} has the highest {title}: {value:.4f}." if value else f"{title} is 0 for all systems."
+
+
+def _draw_metrics(key: str, title: str, summary: str, systems: Figures, metrics: Sequence[str]) -> Picture:
+    present = [metric for metric in metrics if metric in next(iter(systems.values()))]
+    panels = [
+        (metric_title(metric), [_interval(figures[metric]) for figures in systems.values()]) for metric in present
+    ]
+    svg = run_charts.dots(key, list(systems), panels)
+    return Picture(title=title, summary=summary, svg=svg, table=_metric_table(systems, present), is_wide=True)
+
+
+def _pair_table(systems: Sequence[str], pairs: Figures) -> Block:
+    """Returns a table with a row and a column per system; each cell is the difference of the two."""
 
     def cell(row: str, column: str) -> Cell:
         if row == column:
             return "–"
+        # the file has each pair once
         sign, pair = (1, pairs[row][column]) if column in pairs.get(row, {}) else (-1, pairs[column][row])
-        return f"{sign * pair['difference']:+z.4f}{'†' if pair['p'] < _SIGNIFICANT_P else ''}"
+        return f"{sign * pair['difference']:+z.4f}{'†' if pair['p'] < SIGNIFICANT_P else ''}"
 
     rows = [[row, *(cell(row, column) for column in systems)] for row in systems]
-    title = f"Any two systems: {_METRICS[0]} of the row less that of the column; † p < {_SIGNIFICANT_P}, each by itself"
+    title = (
+        f"Pairwise {metric_title(MAIN_METRIC)} differences (row − column); "
+        f"† p < {SIGNIFICANT_P}, not corrected for multiple comparisons"
+    )
     return Block(title, Table(["", *systems], rows))
 
 
-def _groups(key: str, groups: Figures) -> list[Part]:
+def _draw_groups(key: str, groups: Figures) -> list[Part]:
     parts: list[Part] = []
-    for place, (title, names) in enumerate(_GROUPS):
+    for index, (title, names) in enumerate(_GROUPS):
         present = [name for name in names if name in groups]
         if not present:
             continue
@@ -175,20 +181,21 @@ def _groups(key: str, groups: Figures) -> list[Part]:
         panels = [
             (
                 f"{name} ({groups[name]['cases']:,})",
-                [_interval(groups[name]["ranking"][system][_GROUP_METRIC]) for system in systems],
+                [_interval(groups[name]["ranking"][system][MAIN_METRIC]) for system in systems],
             )
             for name in present
         ]
         rows: list[Sequence[Cell]] = [
-            [name, system, groups[name]["cases"], *_values(groups[name]["ranking"][system][_GROUP_METRIC])]
+            [name, system, groups[name]["cases"], *_estimate_cells(groups[name]["ranking"][system][MAIN_METRIC])]
             for name in present
             for system in systems
         ]
         parts.append(
             Picture(
-                title=f"{_GROUP_METRIC} by {title}",
-                summary="Only relevant items of the group count, the others stay in the ranking; in brackets: cases.",
-                svg=run_charts.dots(f"{key}-group-{place}", systems, panels),
+                title=f"{metric_title(MAIN_METRIC)} by {title}",
+                summary="A group counts only its own relevant items, ranked within the full catalogue. "
+                "The number of cases is in brackets.",
+                svg=run_charts.dots(f"{key}-group-{index}", systems, panels),
                 table=Table([title, "system", "cases", "value", "low", "high", "p"], rows),
                 is_wide=True,
             )
@@ -196,69 +203,75 @@ def _groups(key: str, groups: Figures) -> list[Part]:
     return parts
 
 
-def _all_figures(systems: Figures) -> Block:
+def _all_metrics(systems: Figures) -> Block:
     metrics = list(next(iter(systems.values())))
-    return Block("All metrics, all list lengths", _estimates(systems, metrics), is_folded=True)
+    return Block("All metrics at all cutoffs", _metric_table(systems, metrics), is_folded=True)
 
 
-def _estimates(systems: Figures, metrics: Sequence[str]) -> Table:
-    rows = [[system, metric, *_values(figures[metric])] for metric in metrics for system, figures in systems.items()]
+def _metric_table(systems: Figures, metrics: Sequence[str]) -> Table:
+    rows = [
+        [system, metric_title(metric), *_estimate_cells(figures[metric])]
+        for metric in metrics
+        for system, figures in systems.items()
+    ]
     return Table(["system", "metric", "value", "low", "high", "p"], rows)
 
 
-def _values(estimate: Figures) -> list[Cell]:
+def _estimate_cells(estimate: Figures) -> list[Cell]:
     return [estimate["value"], estimate.get("low"), estimate.get("high"), estimate.get("p")]
 
 
 def _interval(estimate: Figures) -> tuple[float, float, float]:
+    """Returns value, low and high; all equal if the estimate has no interval."""
     value = estimate["value"]
     return value, estimate.get("low", value), estimate.get("high", value)
 
 
-def _visitors(samples: Sequence[Figures]) -> list[Part]:
+def _sample_parts(samples: Sequence[Figures]) -> list[Part]:
+    visitors = "1 visitor" if len(samples) == 1 else f"{len(samples)} visitors"
     hint = Note(
-        f"{len(samples)} visitors drawn at random, served well or badly. ✓: what the visitor then turned to. "
-        "An item is named by its title and id, or by its id and category if it has no title."
+        f"{visitors}, drawn at random. ✓ marks relevant items. "
+        "Items are shown as title (id), or as id (category) if they have no title."
     )
-    return [hint, *(part for sample in samples for part in _visitor(sample))]
+    return [hint, *(part for sample in samples for part in _visitor_parts(sample))]
 
 
-def _visitor(sample: Figures) -> list[Part]:
-    """A sentence on what came, and side by side what was before and what each system would have shown."""
-    who = f"Visitor {sample['visitor_id']}" if sample["visitor_id"] else "A visitor new to training"
-    count, named = sample["relevant_items"], ", ".join(map(_item, sample["relevant"]))
+def _visitor_parts(sample: Figures) -> list[Part]:
+    """Returns the visitor's latest events next to each system's list, and the relevant items below."""
+    visitor = f"Visitor {sample['visitor_id']}" if sample["visitor_id"] else "Cold visitor"
+    count, names = sample["relevant_items"], ", ".join(map(_describe_item, sample["relevant"]))
     rest = ", …" if count > len(sample["relevant"]) else ""
-    history = sample["history"][-_SHOWN_ROWS:]
-    before = f"{who}: the latest {len(history)} of {sample['history_rows']} rows before {_short(sample['moment'])}"
-    rows = [[_short(row["time"]), row["event"], _item(row)] for row in history]
+    history = sample["history"][-_MAX_HISTORY_ROWS:]
+    title = f"{visitor}: latest {len(history)} of {sample['history_rows']} events before {_minute(sample['moment'])}"
+    rows = [[_minute(row["time"]), row["event"], _describe_item(row)] for row in history]
     return [
-        Columns([Block(before, Table(["time (UTC)", "event", "item"], rows)), _lists(sample["systems"])]),
-        Note(f"Then turned to {count}: {named}{rest}"),
+        Columns([Block(title, Table(["time (UTC)", "event", "item"], rows)), _recommendations(sample["systems"])]),
+        Note(f"Relevant items ({count}): {names}{rest}"),
     ]
 
 
-def _lists(systems: Figures) -> Block:
-    """A column a system, the best item on top."""
-    longest = max(map(len, systems.values()))
+def _recommendations(systems: Figures) -> Block:
+    """Returns a table with a column per system, the best item on top and hits marked."""
     rows, marked = [], set()
-    for place in range(longest):
-        row: list[Cell] = [str(place + 1)]
+    for rank in range(max(map(len, systems.values()))):
+        row: list[Cell] = [str(rank + 1)]
         for column, ranked in enumerate(systems.values()):
-            item = ranked[place] if place < len(ranked) else None
-            row.append(f"{'✓ ' if item['is_hit'] else ''}{_item(item)}" if item else "–")
+            item = ranked[rank] if rank < len(ranked) else None
+            row.append(f"{'✓ ' if item['is_hit'] else ''}{_describe_item(item)}" if item else "–")
             if item and item["is_hit"]:
-                marked.add((place, column + 1))
+                marked.add((rank, column + 1))
         rows.append(row)
-    return Block("Recommended", Table(["", *systems], rows, frozenset(marked)))
+    return Block("Recommendations", Table(["", *systems], rows, frozenset(marked)))
 
 
-def _item(row: Figures) -> str:
-    if row["item_id"] is None:
-        return "unknown to training"
-    if row["title"]:
-        return f"{row['title']} ({row['item_id']})"
-    return f"{row['item_id']} ({row['category_id']})" if row["category_id"] else row["item_id"]
+def _describe_item(item: Figures) -> str:
+    if item["item_id"] is None:
+        return "unknown item"
+    if item["title"]:
+        return f"{item['title']} ({item['item_id']})"
+    return f"{item['item_id']} ({item['category_id']})" if item["category_id"] else item["item_id"]
 
 
-def _short(moment: str) -> str:
+def _minute(moment: str) -> str:
+    """Shortens an ISO timestamp to `2015-09-01 10:00`."""
     return moment[:16].replace("T", " ")

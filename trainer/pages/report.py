@@ -1,4 +1,4 @@
-"""`report.html` of a run: its data, its training and its evaluation, each from the files that there are."""
+"""Writes `report.html` of a run: the pages Data, Training and Evaluation, from the files that exist."""
 
 import json
 import logging
@@ -19,24 +19,28 @@ from trainer.runs.record import RunRecord, read_record
 log = logging.getLogger(__name__)
 
 Shown = Literal["data", "training", "evaluation"]
-"""The page that is open first."""
+"""Key of the page that is open first."""
 
 
 def write_report(workdir: str, *, data: str | None = None, shown: Shown = "training") -> str:
-    """Draws the report of the run at `workdir`, and returns where it lies.
+    """Writes the report of a run and returns its path.
 
     Args:
       workdir: directory of the run.
-      data: where its dataset lies now; by default where it lay when the run began. Without it the Data page is left
-        out.
-      shown: the page that is open first, where it can be drawn.
+      data: directory of the run's dataset; by default the path that the run was trained from. Without a dataset, the
+        report has no Data page.
+      shown: the page that is open first; if it cannot be drawn, the Training page is.
 
     Raises:
       ValueError: there is no run.
     """
     layout, record = RunLayout(workdir), read_record(workdir)
-    found = (_data(record, data or record.data), _training(workdir, record), _evaluation(layout))
-    pages = [page for page in found if page]
+    drawn = (
+        _read_data_page(record, data or record.data),
+        _draw_training_page(workdir, record),
+        _draw_evaluation_page(layout),
+    )
+    pages = [page for page in drawn if page]
     is_drawn = shown in [page.key for page in pages]
     html = render(pages, title=f"Cartwheel: {_name(workdir)}", shown=shown if is_drawn else "training")
     storage.write_bytes(layout.report, html.encode())
@@ -44,20 +48,20 @@ def write_report(workdir: str, *, data: str | None = None, shown: Shown = "train
 
 
 def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str | None:
-    """The same after a job whose result must not be lost over a picture: what goes wrong is logged, and None."""
+    """Writes the report after a job, which must not fail because of it; logs any error and returns None."""
     try:
         return write_report(workdir, data=data, shown=shown)
     except Exception:
-        log.warning("the report of %s could not be drawn; nothing else is missing", workdir, exc_info=True)
+        log.warning("cannot write the report of %s; all other files are complete", workdir, exc_info=True)
         return None
 
 
-def _data(record: RunRecord, root: str) -> DrawnPage | None:
-    """The Data page that `prepare` drew; None, with a warning, where it is missing or of another dataset."""
+def _read_data_page(record: RunRecord, root: str) -> DrawnPage | None:
+    """Reads the Data page that `prepare` drew; logs a warning and returns None if it cannot be used."""
     try:
         if dataset_checksum(root) == record.dataset_checksum:
             return DrawnPage("data", "Data", storage.read_bytes(DatasetLayout(root).data_page).decode())
-        log.warning("the report has no Data page: the dataset at %s is not the one the run was trained on", root)
+        log.warning("the report has no Data page: the run was not trained on the dataset at %s", root)
     except ContractError as error:
         log.warning("the report has no Data page: %s", error)
     except FileNotFoundError:
@@ -65,7 +69,7 @@ def _data(record: RunRecord, root: str) -> DrawnPage | None:
     return None
 
 
-def _training(workdir: str, record: RunRecord) -> Page:
+def _draw_training_page(workdir: str, record: RunRecord) -> Page:
     layout = RunLayout(workdir)
     return training_page(
         _name(workdir),
@@ -77,17 +81,20 @@ def _training(workdir: str, record: RunRecord) -> Page:
     )
 
 
-def _evaluation(layout: RunLayout) -> Page | None:
-    found = {split: _read(layout.evaluation(split)) for split in (Split.TEST, Split.VALIDATION)}
+def _draw_evaluation_page(layout: RunLayout) -> Page | None:
+    found = {split: _read_json(layout.evaluation(split)) for split in (Split.TEST, Split.VALIDATION)}
     evaluations = {split: evaluation for split, evaluation in found.items() if evaluation}
     try:
         return evaluation_page(_name(layout.root), evaluations) if evaluations else None
     except KeyError as error:
-        log.warning("the report has no Evaluation page: it was evaluated earlier, without %s; evaluate again", error)
+        log.warning(
+            "the report has no Evaluation page: an earlier version evaluated the run, without %s; evaluate it again",
+            error,
+        )
     return None
 
 
-def _read(path: str) -> dict[str, Any] | None:
+def _read_json(path: str) -> dict[str, Any] | None:
     try:
         return json.loads(storage.read_bytes(path))
     except FileNotFoundError:

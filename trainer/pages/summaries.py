@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from trainer.evaluation.tables import summary_text
+
 Result = Mapping[str, Any]
-"""What a command returns, as JSON values."""
+"""The result of a command, as JSON values."""
 
 
 def summarize_training(result: Result) -> str:
-    """States how long a run was, its best checkpoint, and where the rest is."""
+    """Returns the length of the run, its best checkpoint and the paths of its files."""
     lines = [
         f"Trained {result['name']}: {result['epochs']} epochs, {result['steps']:,} steps, {result['seconds']:.0f} s "
         f"({result['examples_per_second']:,.0f} examples/s)" + (", stopped early" if result["is_stopped_early"] else "")
@@ -18,20 +20,18 @@ def summarize_training(result: Result) -> str:
             f"Best checkpoint: step {result['best_step']:,}, validation {result['validation_metric']} "
             f"{result['best_validation']:.4f}"
         )
-    lines.append(f"Whole result: {result['workdir']}/result.json")
+    lines.append(f"Full result: {result['workdir']}/result.json")
     return "\n".join([*lines, *([f"Report: {result['report']}"] if result["report"] else [])])
 
 
 def summarize_evaluation(result: Result) -> str:
-    """Shows the results table of the model's own protocol and names the file with the rest."""
-    from trainer.evaluation.tables import summary_text  # imports NumPy, which --help need not wait for
-
+    """Returns the results table of the model's main protocol and the paths of the files."""
     run = result["workdir"]
-    return f"{summary_text(result)}\nWhole result: {run}/evaluation-{result['split']}.json\nReport: {run}/report.html"
+    return f"{summary_text(result)}\nFull result: {run}/evaluation-{result['split']}.json\nReport: {run}/report.html"
 
 
 def summarize_export(result: Result) -> str:
-    """States what was exported and where."""
+    """Returns the contents and the path of the export."""
     size = f"{result['bytes'] / 1e6:,.1f} MB"
     lines = [
         f"Exported {result['model']} with {result['items']:,} items and {result['visitors']:,} visitors ({size}) to "
@@ -42,12 +42,12 @@ def summarize_export(result: Result) -> str:
 
 
 def summarize_recommendations(result: Result) -> str:
-    """States what was written and where."""
+    """Returns the number of lists and their path."""
     return f"Wrote {result['k']} items for each of {result['visitors']:,} visitors to {result['output']}"
 
 
 def summarize_health(result: Result) -> str:
-    """Counts the findings of `doctor`, which were logged one by one."""
+    """Returns the number of findings by state; `doctor` has logged each."""
     states = [finding["state"] for finding in result["findings"]]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     return f"{'Ready' if result['is_healthy'] else 'Not ready'}: {counts}"

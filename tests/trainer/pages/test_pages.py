@@ -1,4 +1,4 @@
-"""The run's pages from made-up files: of a run that has just begun, was killed, or has nobody to rank for."""
+"""The Training and Evaluation pages from made-up files, such as those of a new, a killed and a long run."""
 
 import math
 from collections import Counter
@@ -15,7 +15,7 @@ from trainer.pages.training import training_page
 from trainer.runs.checkpoint import Validations
 from trainer.runs.record import RunRecord
 
-NOTHING_MEASURED = Validations(metric="", is_higher_better=False, values={})
+NO_VALIDATIONS = Validations(metric="", is_higher_better=False, values={})
 
 
 def record(preset: str = "mf") -> RunRecord:
@@ -45,80 +45,80 @@ def step(number: int, loss: float, time: float | None = None) -> dict:
     return line if time is None else line | {"time": time}
 
 
-def test_a_run_that_has_made_no_step_says_so():
-    page = training_page("run", record(), [], [], NOTHING_MEASURED, {})
+def test_the_page_of_a_new_run_says_that_it_has_no_steps():
+    page = training_page("run", record(), [], [], NO_VALIDATIONS, {})
     notes = [part.text for part in parts(page) if isinstance(part, Note)]
     assert notes == [
-        "No step was made yet.",
-        "The run has no history.jsonl: an earlier version trained it. Its curves are those above.",
+        "The run has not completed a step yet.",
+        "No run history: history.jsonl does not exist.",
     ]
     assert "<svg" in render([page], title="T", shown="training")
 
 
-def test_a_warm_start_tells_what_was_carried_over():
+def test_a_warm_start_lists_the_carried_rows():
     counts = {"rows": 9, "carried": 5, "from_category": 3, "new": 1, "dropped": 2}
-    begun = replace(record(), warm_start={"run": "yesterday", "step": 70, "tables": {"item": counts}})
-    page = training_page("run", begun, [], [], NOTHING_MEASURED, {})
-    (told,) = [part for part in parts(page) if isinstance(part, Block) and part.title.startswith("Begun with")]
-    assert told.title == "Begun with the vectors of yesterday, step 70: rows of each table"
-    assert told.table.header == ["table", "rows", "carried", "from category", "new", "dropped"]
-    assert told.table.rows == [["item", 9, 5, 3, 1, 2]]
+    warm = replace(record(), warm_start={"run": "yesterday", "step": 70, "tables": {"item": counts}})
+    page = training_page("run", warm, [], [], NO_VALIDATIONS, {})
+    (block,) = [part for part in parts(page) if isinstance(part, Block)]
+    assert block.title == "Warm start from yesterday, step 70: rows per table"
+    assert block.table.header == ["table", "rows", "carried", "from category", "new", "dropped"]
+    assert block.table.rows == [["item", 9, 5, 3, 1, 2]]
 
 
-def test_a_start_without_an_end_before_it_tells_of_a_kill():
-    happened = [("started", 0, 10), ("checkpoint", 2, 12), ("resumed", 2, 30), ("preempted", 3, 31), ("resumed", 3, 40)]
-    history = [{"event": what, "step": number, "time": float(time)} for what, number, time in happened]
-    page = training_page("run", record(), [step(1, 2.0, 11.0), step(2, 1.0)], history, NOTHING_MEASURED, {})
-    summary = picture(page, "Time line of the run").summary
+def test_a_start_without_an_earlier_end_implies_a_kill():
+    events = [("started", 0, 10), ("checkpoint", 2, 12), ("resumed", 2, 30), ("preempted", 3, 31), ("resumed", 3, 40)]
+    history = [{"event": event, "step": number, "time": float(time)} for event, number, time in events]
+    page = training_page("run", record(), [step(1, 2.0, 11.0), step(2, 1.0)], history, NO_VALIDATIONS, {})
+    summary = picture(page, "Run history").summary
     assert summary == (
-        "1 × started, 1 × checkpoint, 1 × killed, 2 × resumed, 1 × preempted; 30 s from the first line to the last."
+        "1 × started, 1 × checkpoint, 1 × killed, 2 × resumed, 1 × preempted; 30 s from the first event to the last."
     )
 
 
-def test_the_best_validation_is_told_in_the_metrics_own_direction():
+def test_the_best_validation_is_the_lowest_if_lower_is_better():
     lower = Validations(metric="mse", is_higher_better=False, values={10: 0.5, 20: 0.4, 30: 0.6})
     page = training_page("run", record(), [step(30, 1.0)], [], lower, {})
-    assert picture(page, "Validation: mse").summary == "Best after step 20: 0.4000; less is better."
+    assert picture(page, "Validation MSE").summary == "Best after step 20: 0.4000; lower is better."
 
 
 @pytest.mark.parametrize(
-    ("losses", "told"),
+    ("losses", "summary"),
     [
-        ([3.0, 1.0, 2.0], "From 3 to 2; lowest 1."),
-        ([math.nan, 3.0, 2.0, math.inf], "From 3 to 2; lowest 2; not finite in 2 of 4 lines."),
-        ([math.nan], "Not finite in 1 of 1 lines."),
+        ([3.0, 1.0, 2.0], "First 3, last 2, lowest 1."),
+        ([math.nan, 3.0, 2.0, math.inf], "First 3, last 2, lowest 2. NaN or infinite in 2 of 4 log lines."),
+        ([math.nan], "NaN or infinite in 1 of 1 log lines."),
     ],
 )
-def test_losses_that_are_not_finite_are_counted_and_not_compared(losses, told):
-    page = training_page("run", record(), [step(n, loss) for n, loss in enumerate(losses)], [], NOTHING_MEASURED, {})
-    assert picture(page, "Loss").summary == told
+def test_infinite_losses_are_counted_and_not_compared(losses, summary):
+    page = training_page("run", record(), [step(n, loss) for n, loss in enumerate(losses)], [], NO_VALIDATIONS, {})
+    assert picture(page, "Loss").summary == summary
 
 
-def test_a_long_run_is_drawn_thinned():
+def test_the_curves_of_a_long_run_are_averaged():
     metrics = [step(number, float(number % 2)) for number in range(1, 10_001)]
-    page = training_page("run", record(), metrics, [], NOTHING_MEASURED, {"item": (10, 4)})
-    # 10,000 lines, 400 points: 25 put together; every 25th line in the table
+    page = training_page("run", record(), metrics, [], NO_VALIDATIONS, {"item": (10, 4)})
+    # 10,000 lines, 400 points: each is the mean of 25; the table has every 25th line
     assert len(picture(page, "Loss").table.rows) == 400
     assert len(picture(page, "Loss").svg) < 30_000
-    assert [line[:2] for line in picture(page, "Examples a second").table.rows[:2]] == [[1, 1], [26, 1]]
+    assert [line[:2] for line in picture(page, "Throughput").table.rows[:2]] == [[1, 1], [26, 1]]
 
 
-def test_a_run_of_many_checkpoints_fits_in_its_page_and_keeps_what_is_rare():
+def test_the_page_of_a_run_with_many_checkpoints_is_small_and_keeps_rare_events():
     kinds = ["started", *["checkpoint"] * 5_000, "resumed", *["checkpoint"] * 5_000, "preempted", "resumed", "finished"]
-    history = [{"event": what, "step": number, "time": 1e9 + number} for number, what in enumerate(kinds)]
-    measured = Validations(
+    history = [{"event": event, "step": number, "time": 1e9 + number} for number, event in enumerate(kinds)]
+    validations = Validations(
         metric="ndcg@20", is_higher_better=True, values={n: n % 997 / 1000 for n in range(1, 10_001)}
     )
-    page = training_page("run", record(), [step(1, 2.0)], history, measured, {})
+    page = training_page("run", record(), [step(1, 2.0)], history, validations, {})
     assert len(render([page], title="T", shown="training").encode()) < 500_000
-    rows = [row[1] for row in picture(page, "Time line of the run").table.rows]
-    # a kill stands before the first going on, and the 10,000 checkpoints are every 25th
+    rows = [row[1] for row in picture(page, "Run history").table.rows]
+    # a kill precedes the first resumption; of the 10,000 checkpoints, every 25th is kept
     assert Counter(rows) == {"started": 1, "checkpoint": 400, "killed": 1, "resumed": 2, "preempted": 1, "finished": 1}
-    assert "10,000 × checkpoint, 1 × killed, 2 × resumed" in picture(page, "Time line of the run").summary
-    assert "checkpoint (10,000)" in picture(page, "Time line of the run").svg
-    # every 25th of 10,000, from the first on, and the best: step 996, which is none of them (1 + 25 n)
-    assert len(picture(page, "Validation: ndcg@20").table.rows) == 401
-    assert [996, 0.996] in picture(page, "Validation: ndcg@20").table.rows
+    assert "10,000 × checkpoint, 1 × killed, 2 × resumed" in picture(page, "Run history").summary
+    assert "checkpoint (10,000)" in picture(page, "Run history").svg
+    # every 25th of 10,000 from the first on, and the best, step 996, which is not one of these (1 + 25 n)
+    assert len(picture(page, "Validation NDCG@20").table.rows) == 401
+    assert [996, 0.996] in picture(page, "Validation NDCG@20").table.rows
 
 
 NO_CASES = {"primary": "seen_hidden", "rankings": {"seen_hidden": None, "seen_shown": None}}
@@ -131,7 +131,7 @@ def evaluation(**changes) -> dict:
         "step": 1500,
         "split": "test",
         "is_leaking": False,
-        "notes": ["nobody returns"],
+        "notes": ["no returning visitors"],
         "intervals": {"level": 0.95, "method": "bootstrap", "resamples": 1000},
         "protocols": {"returning_visitors": {"protocol": "new items", **NO_CASES, "samples": []}},
         "ratings": None,
@@ -142,8 +142,8 @@ def evaluation(**changes) -> dict:
 def test_a_protocol_without_cases_says_so():
     page = evaluation_page("run", {Split.TEST: evaluation()})
     assert [part.text for part in parts(page) if isinstance(part, Note)] == [
-        "nobody returns",
-        "new items: there is nobody to rank for.",
+        "no returning visitors",
+        "No cases in this split.",
     ]
 
 
@@ -166,11 +166,11 @@ def test_sample_visitors_show_titles_with_ids_and_ids_with_categories():
     history, lists = columns.blocks
     assert history.table.rows == [["2015-09-01 10:00", "view", "Blue canvas sneakers (7)"]]
     assert [row[1] for row in lists.table.rows] == ["9", "8 (70)", "✓ Blue canvas sneakers (7)"]
-    assert relevant.text == "Then turned to 2: Blue canvas sneakers (7), unknown to training"
+    assert relevant.text == "Relevant items (2): Blue canvas sneakers (7), unknown item"
 
 
 def page_of_two(model: float, popular: float, samples: Sequence[dict] = ()) -> Page:
-    """The page of two systems' NDCG@20."""
+    """Returns the page of two systems with these NDCG@20."""
     systems = {
         "model": {"value": model, "low": model - 0.1, "high": model + 0.1},
         "popular": {"value": popular, "low": popular - 0.1, "high": popular + 0.1, "p": 0.01},
@@ -191,31 +191,31 @@ def page_of_two(model: float, popular: float, samples: Sequence[dict] = ()) -> P
 
 
 @pytest.mark.parametrize(
-    ("model", "popular", "differences", "told"),
+    ("model", "popular", "differences", "summary"),
     [
-        (0.5, 0.2, ("+0.3000†", "-0.3000†"), "The highest ndcg@20 has model: 0.5000."),
-        (0.0, 0.0, ("+0.0000", "+0.0000"), "All systems have ndcg@20 0."),
+        (0.5, 0.2, ("+0.3000†", "-0.3000†"), "model has the highest NDCG@20: 0.5000."),
+        (0.0, 0.0, ("+0.0000", "+0.0000"), "NDCG@20 is 0 for all systems."),
     ],
 )
-def test_any_two_systems_stand_in_a_row_and_a_column(model, popular, differences, told):
+def test_every_pair_of_systems_has_its_difference(model, popular, differences, summary):
     page = page_of_two(model, popular)
-    (table,) = [part.table for part in parts(page) if isinstance(part, Block) and part.title.startswith("Any two")]
+    (table,) = [part.table for part in parts(page) if isinstance(part, Block) and part.title.startswith("Pairwise")]
     assert table.header == ["", "model", "popular"]
     assert table.rows == [["model", "–", differences[0]], ["popular", differences[1], "–"]]
-    assert picture(page, "Systems by metric").summary.startswith(told)
+    assert picture(page, "Systems by metric").summary.startswith(summary)
 
 
 @pytest.mark.parametrize(
     ("skill", "verdict"),
     [
-        (0.25, "it explains 25.0% of what the mean leaves"),
-        (-0.5, "a constant does as well or better, so that the error tells nothing about what to recommend"),
-        (None, "a constant does as well or better, so that the error tells nothing about what to recommend"),
+        (0.25, "The model's error is 25.0% lower."),
+        (-0.5, "A constant is at least as good, so the error does not indicate good recommendations."),
+        (None, "A constant is at least as good, so the error does not indicate good recommendations."),
     ],
 )
-def test_squared_error_stands_beside_that_of_the_mean(skill, verdict):
+def test_the_squared_error_is_compared_with_that_of_the_training_mean(skill, verdict):
     ratings = {"rows": 100, "mse": 0.05, "mse_of_training_mean": 0.06, "mse_of_one": 0.07, "skill": skill}
     page = evaluation_page("run", {Split.TEST: evaluation(ratings=ratings)})
     assert picture(page, "Squared error on event weights").summary == (
-        f"Over 100 rows the model errs by 0.0500, the mean of the training rows by 0.0600: {verdict}."
+        f"MSE over 100 rows: 0.0500 for the model, 0.0600 for the training mean. {verdict}"
     )
