@@ -1,4 +1,4 @@
-"""A disk that fills up while a run trains on it, and is emptied again."""
+"""A run whose disk fills up, and has free space again later."""
 
 import os
 import subprocess
@@ -14,8 +14,31 @@ from trainer.runs.layout import RunLayout
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 VISITORS = 20_000
-SETTINGS = [*LONG, "epochs=60", "model.history_length=0", "model.dim=16"]
-"""A checkpoint of 2 × 20,001 × 16 × 4 bytes and a few, of which a run holds three and writes a fourth."""
+SETTINGS = [*LONG, "epochs=10", "model.history_length=0", "model.dim=16"]
+"""60 steps. A checkpoint has 2 × 20,001 × 16 × 4 bytes and a few more; a run keeps two and writes a third."""
+
+FULL_FROM, FREE_FROM = 16, 36
+"""Steps of the first checkpoint on the full disk, and of the first one after it."""
+
+WAITING = f"""
+import os, sys, time
+from trainer import cli
+from trainer.runs.checkpoint_writer import CheckpointWriter
+
+begin = CheckpointWriter.begin
+
+def wait_and_begin(self, step, *arguments, **options):
+    if step in {(FULL_FROM, FREE_FROM)}:
+        self.finish()  # publishes the checkpoint before and removes older ones, or drops it
+        print("waiting at step", step, file=sys.stderr, flush=True)
+        while not os.path.exists(os.environ["TEST_FOLDER"] + "/continue-" + str(step)):
+            time.sleep(0.01)
+    begin(self, step, *arguments, **options)
+
+CheckpointWriter.begin = wait_and_begin
+sys.exit(cli.main(sys.argv[1:]))
+"""
+"""A trainer that waits for the test before two of its checkpoints, while it writes none."""
 
 
 @pytest.fixture
@@ -36,7 +59,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Takes all that is free on a disk; the file that does."""
+    """Writes a file until the disk has no space left and returns its path."""
     ballast = disk / "ballast"
     with open(ballast, "wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
@@ -44,22 +67,28 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
-def test_a_run_goes_on_while_the_disk_is_full_and_ends_as_if_it_never_had_been(disk: Path, tmp_path: Path) -> None:
+def test_a_run_keeps_its_checkpoints_and_continues_while_its_disk_is_full(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_FOLDER", str(tmp_path))
     dataset, board = str(tmp_path / "dataset"), checkerboard()
     board |= {"visitors": [f"v{visitor}" for visitor in range(VISITORS)]}
     build_dataset(dataset, **board)
     train_alone("mf", dataset, tmp_path / "whole", *SETTINGS)
 
-    process = start("mf", dataset, disk / "run", *SETTINGS)
+    process = start("mf", dataset, disk / "run", *SETTINGS, program=("-c", WAITING))
+    checkpoints = Path(RunLayout(str(disk / "run")).checkpoints)
     try:
-        wait_for(process, "epoch 2:")
-        kept = set(os.listdir(RunLayout(str(disk / "run")).checkpoints))
+        wait_for(process, f"waiting at step {FULL_FROM}")
+        kept = sorted(os.listdir(checkpoints))
         ballast = fill(disk)
-        told = wait_for(process, "could not be written: ")
-        assert "No space left on device. It needs 2.4 MiB, with 0.0 MiB free. Earlier checkpoints are kept" in told
-        wait_for(process, "epoch ")  # training goes on
-        assert kept & set(os.listdir(RunLayout(str(disk / "run")).checkpoints))
+        (tmp_path / f"continue-{FULL_FROM}").touch()
+        error = wait_for(process, f"checkpoint of step {FULL_FROM} could not be written: ")
+        assert "No space left on device. It needs 2.4 MiB, with 0.0 MiB free. Earlier checkpoints are kept" in error
+        wait_for(process, f"waiting at step {FREE_FROM}")
+        assert sorted(os.listdir(checkpoints)) == kept
         ballast.unlink()
+        (tmp_path / f"continue-{FREE_FROM}").touch()
         finish([process])
     finally:
         process.kill()
