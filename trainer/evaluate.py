@@ -27,10 +27,10 @@ from trainer.trained_run import TrainedRun, open_trained_run
 
 log = logging.getLogger(__name__)
 
-_SEED = 0  # of the random baseline and the resampling: the same in every evaluation, so that results are comparable
+_SEED = 0  # of the random baseline and the resampling; fixed, so that evaluations are comparable
 _LEAKING = (
-    "the dataset was split at random, so later events leak into training and these results do not predict how the "
-    "model will do; run `prepare` with `--split time` to measure that"
+    "the dataset was split at random, so later events leak into training and these results do not predict the "
+    "performance of the model in production; run `prepare` with `--split time` for results that do"
 )
 PROTOCOLS: Mapping[str, Protocol] = {"returning_visitors": returning_visitors, "next_item": next_items}
 """The protocols of an evaluation, by their names in its file."""
@@ -60,18 +60,18 @@ def evaluate(
 
     Args:
       workdir: directory of the run.
-      data: directory of its dataset; by default the path that the run was trained from.
+      data: directory of the run's dataset; by default the path that the run was trained from.
       split: validation or test.
       config: settings of the baselines.
 
     Returns:
-      The content of the file. `main_protocol`: the protocol that the model is trained for. `protocols`: for each its
-      cases and the results of `compare_systems`; rankings are null without cases. `ratings`: squared errors, only for
-      models that predict event weights.
+      The content of the file. `main_protocol`: the protocol that the model is trained for. `protocols`: the cases of
+      each protocol and the results of `compare_systems`; rankings are null without cases. `ratings`: squared errors,
+      null unless the model predicts event weights.
 
     Raises:
       ContractError: the dataset is damaged, or has no such split.
-      ValueError: there is no such run, it was trained on another dataset, or its model has diverged.
+      ValueError: there is no run, it was trained on another dataset, or its model has diverged.
       Preempted: another worker was lost.
     """
     cluster = join_cluster()

@@ -1,1 +1,1 @@
-"""The report: pages of pictures, each with its table, in one HTML file that needs nothing else."""
+"""Reports: pages of pictures with their tables, in one self-contained HTML file."""

@@ -1,4 +1,4 @@
-"""The parts of a diagram, without drawing them: models describe themselves without importing Matplotlib."""
+"""Boxes of a diagram, apart from drawing, so that models describe themselves without importing Matplotlib."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ class DiagramBox:
     """A part of a model in the picture of its architecture."""
 
     name: str
-    """What the part is."""
+    """Name of the part."""
     shape: str
     """Shape of its output or of its weights."""
     level: int

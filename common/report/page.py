@@ -24,12 +24,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG, a sentence that says what it shows, and the numbers behind it."""
+    """An SVG with its description and its numbers."""
 
     title: str
     """Heading above the picture."""
     summary: str
-    """What the picture shows, in a sentence; also its text alternative."""
+    """Sentence that describes the picture; also its text alternative."""
     svg: str
     """The picture."""
     table: Table
@@ -48,7 +48,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence or two, also in index of a picture without data."""
+    """A sentence or two, also shown instead of a picture without data."""
 
     text: str
     """The sentence."""
@@ -76,7 +76,7 @@ class Columns:
     """The blocks, from left to right."""
 
 
-_LONGEST_LINE = 40  # letters of a cell that is not wrapped
+_LONGEST_LINE = 40  # characters; longer cells are wrapped
 
 Part = Picture | Facts | Note | Block | Columns
 

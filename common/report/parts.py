@@ -21,7 +21,7 @@ def ranking(
     Args:
       key: of the picture.
       title: of the picture.
-      name: what an id identifies: item, visitor.
+      name: kind of the ids: item, visitor.
       entries: ids and counts, descending.
       unit: of the counts, in the plural.
       shown: number of bars.
@@ -40,20 +40,20 @@ def ranking(
     )
 
 
-def counts(key: str, title: str, values: Mapping[str, int], what: str) -> Picture:
-    """Shows counts by name as bars, with their shares."""
+def counts(key: str, title: str, values: Mapping[str, int], unit: str) -> Picture:
+    """Shows counts by name as bars, with their shares of the total."""
     total = sum(values.values())
     notes = [f"{compact(count)} ({share(count, total)})" for count in values.values()]
     return Picture(
         title=title,
-        summary=f"{counted(total, what)}: " + ", ".join(f"{count:,} {name}" for name, count in values.items()) + ".",
+        summary=f"{counted(total, unit)}: " + ", ".join(f"{count:,} {name}" for name, count in values.items()) + ".",
         svg=charts.bars(key, list(values), list(values.values()), notes=notes),
-        table=Table(["", what, "share"], [[name, count, share(count, total)] for name, count in values.items()]),
+        table=Table(["", unit, "share"], [[name, count, share(count, total)] for name, count in values.items()]),
     )
 
 
-def histogram(key: str, title: str, distribution: Statistics, *, of: str, what: str, colour: int = 0) -> Part:
-    """Shows how many `of` (items, visitors) have how many `what` (events), in bins of doubling width.
+def histogram(key: str, title: str, distribution: Statistics, *, of: str, unit: str, colour: int = 0) -> Part:
+    """Shows how many `of` (items, visitors) have how many `unit` (events), in bins of doubling width.
 
     The table lists the bins, then the mean, the quantiles and the maximum.
     """
@@ -74,12 +74,12 @@ def histogram(key: str, title: str, distribution: Statistics, *, of: str, what: 
             key,
             [label.partition("–")[0] for label, _ in classes],
             [count for _, count in classes],
-            x_label=f"{what} (lower bound)",
+            x_label=f"{unit} (lower bound)",
             y_label=of,
             is_log=True,
             colour=colour,
         ),
-        table=Table([what, of], rows),
+        table=Table([unit, of], rows),
     )
 
 
@@ -102,7 +102,7 @@ def _class_name(index: int) -> str:
 
 
 def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colour: int = 0) -> Part:
-    """Shows how many `of` last how long, from counts by the first second of each bin."""
+    """Shows how many `of` (sessions, pauses) last how long, from counts by the lower bound of each bin in seconds."""
     if not buckets:
         return Note(f"{title}: no data.")
     labels = [duration(int(second)) for second in buckets]

@@ -1,4 +1,4 @@
-"""Charts of runs and evaluations: systems by metric, curves, the time line of a run, the parts of a model."""
+"""Charts of runs and evaluations: systems by metric, curves, the history of a run, the architecture of a model."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,22 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from common.report.diagram_box import DiagramBox
-from common.report.drawing import CARD, INK, MUTED, SERIES, WARNING, WIDE, WIDTH, compact, draw, open_axes, shorten
+from common.report.drawing import (
+    CARD,
+    INK,
+    MUTED,
+    SERIES,
+    WARNING,
+    WIDE,
+    WIDTH,
+    compact,
+    draw,
+    open_axes,
+    shorten,
+    text_width,
+)
 
-# tick values are round and must not be rounded further: 0.3125, not 0.312
+# tick values are round already; rounding would turn 0.3125 into 0.312
 _COMPACT = FuncFormatter(lambda value, _: compact(value) if abs(value) >= 1e4 else f"{value:,g}")
 _STEPS = [1, 2, 5, 10]
 _FEW_POINTS = 30
@@ -23,7 +36,7 @@ def dots(key: str, systems: Sequence[str], panels: Sequence[tuple[str, Sequence[
 
     Args:
       systems: names, the first on top.
-      panels: title, and of each system its value, low and high; three equal ones have no interval.
+      panels: title, and value, low and high of each system; all three are equal without an interval.
     """
 
     def paint(figure: Figure) -> None:
@@ -85,8 +98,8 @@ def progress(
     """Draws the steps of a run over time, with its events.
 
     Args:
-      seconds: since the run started.
-      steps: done by then.
+      seconds: times since the run started.
+      steps: steps completed by these times.
       marks: name and points (seconds, steps) of each kind of event.
     """
     points = [*seconds, *(second for _, events in marks for second, _ in events)]
@@ -122,12 +135,14 @@ def progress(
 def diagram(key: str, boxes: Sequence[DiagramBox]) -> str:
     """Draws boxes in levels from left to right, with arrows from the inputs of each."""
     levels = max(box.level for box in boxes) + 1
+    width = max(170 * levels, WIDTH)
+    room = 0.84 * width / levels - 8
     by_level = [[box for box in boxes if box.level == level] for level in range(levels)]
     tallest = max(map(len, by_level))
-    index = {
-        box.name: (level, (row + 0.5) * tallest / len(row_of))
-        for level, row_of in enumerate(by_level)
-        for row, box in enumerate(row_of)
+    centres = {
+        box.name: (level, (row + 0.5) * tallest / len(column))
+        for level, column in enumerate(by_level)
+        for row, box in enumerate(column)
     }
 
     def paint(figure: Figure) -> None:
@@ -135,16 +150,23 @@ def diagram(key: str, boxes: Sequence[DiagramBox]) -> str:
         axes.set(xlim=(-0.5, levels - 0.5), ylim=(tallest, 0))
         axes.set_axis_off()
         for box in boxes:
-            x, y = index[box.name]
+            x, y = centres[box.name]
             for source in box.reads:
-                from_x, from_y = index[source]
+                from_x, from_y = centres[source]
                 arrow = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.2}
                 axes.annotate("", (x - 0.42, y), (from_x + 0.42, from_y), arrowprops=arrow, zorder=1)
             colour = SERIES[2] if box.is_trained else SERIES[5]
-            # an opaque box first hides the arrows behind it
+            # an opaque box hides the arrows behind the translucent one
             for face, strength in ((CARD, 1.0), (colour, 0.22)):
                 axes.add_patch(Rectangle((x - 0.42, y - 0.36), 0.84, 0.72, facecolor=face, alpha=strength, zorder=2))
-            axes.text(x, y - 0.12, box.name, ha="center", va="center", fontsize=11, fontweight="bold")
-            axes.text(x, y + 0.16, box.shape, ha="center", va="center", fontsize=10, color=MUTED)
+            # bold text of size 11 is about as wide as size 12
+            name_size, shape_size = _size_to_fit(box.name, room, 12) - 1, _size_to_fit(box.shape, room, 10)
+            axes.text(x, y - 0.12, box.name, ha="center", va="center", fontsize=name_size, fontweight="bold")
+            axes.text(x, y + 0.16, box.shape, ha="center", va="center", fontsize=shape_size, color=MUTED)
 
-    return draw(paint, key=key, width=max(170 * levels, WIDTH), height=72 * tallest)
+    return draw(paint, key=key, width=width, height=72 * tallest)
+
+
+def _size_to_fit(text: str, room: float, size: float) -> float:
+    """Returns a font size, at most `size`, in which the text is at most `room` pixels wide."""
+    return size * min(1, room / text_width(text, size))

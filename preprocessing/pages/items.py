@@ -21,7 +21,7 @@ def items_section(statistics: Statistics) -> Section:
         [
             *(ranking(f"items-{kind}", f"Most {name} items", "item", top[kind], unit) for kind, name, unit in _TITLES),
             ranking("items-top", "Top 5 items, all events", "item", top["all"], "events", shown=5),
-            histogram("items-histogram", "Events per item", items["events_per_item"], of="items", what="events"),
+            histogram("items-histogram", "Events per item", items["events_per_item"], of="items", unit="events"),
             _concentration(items["concentration"]),
             _categories(statistics["catalogue"]["views_by_category"]),
             _new_items(items["new_items_by_day"]),

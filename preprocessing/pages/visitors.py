@@ -23,7 +23,7 @@ def visitors_section(statistics: Statistics) -> Section:
             ),
             ranking("visitors-top", "Top 5 visitors, all events", "visitor", top["all"], "events", shown=5),
             histogram(
-                "visitors-histogram", "Events per visitor", events["events_per_visitor"], of="visitors", what="events"
+                "visitors-histogram", "Events per visitor", events["events_per_visitor"], of="visitors", unit="events"
             ),
             _pair_funnel(events["funnel"]),
             _visitor_funnel(events["visitors"], events["visitors_by_kind"]),
@@ -32,7 +32,7 @@ def visitors_section(statistics: Statistics) -> Section:
                 f"Events per session (a pause above {pause} minutes ends it)",
                 sessions["events_per_session"],
                 of="sessions",
-                what="events",
+                unit="events",
                 colour=2,
             ),
             durations("session-seconds", "Session durations", sessions["seconds"], of="sessions", colour=2),

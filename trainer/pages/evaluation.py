@@ -50,7 +50,9 @@ def _split_sections(split: Split, figures: Figures) -> list[Section]:
 
 
 def _overview(figures: Figures) -> list[Part]:
-    parts: list[Part] = [Note(note, is_warning=figures["is_leaking"]) for note in figures["notes"]]
+    # the notes are also log messages, which start in lower case
+    notes = [f"{note[0].upper()}{note[1:]}." for note in figures["notes"]]
+    parts: list[Part] = [Note(note, is_warning=figures["is_leaking"]) for note in notes]
     intervals = figures["intervals"]
     parts.append(
         Facts(
@@ -141,7 +143,9 @@ def _draw_exposure(key: str, systems: Figures) -> Picture:
 def _name_best(systems: Figures, metric: str) -> str:
     best = max(systems, key=lambda name: systems[name][metric]["value"])
     value, title = systems[best][metric]["value"], metric_title(metric)
-    return f"{best} has the highest {title}: {value:.4f}." if value else f"{title} is 0 for all systems."
+    if all(figures[metric]["value"] == value for figures in systems.values()):
+        return f"All systems have the same {title}: {value:.4f}."
+    return f"{best} has the highest {title}: {value:.4f}."
 
 
 def _draw_metrics(key: str, title: str, summary: str, systems: Figures, metrics: Sequence[str]) -> Picture:

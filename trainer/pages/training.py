@@ -51,7 +51,7 @@ def training_page(
     return Page(
         key="training",
         title="Training",
-        subtitle=f"Run {name}: {record.config.model.kind} on dataset {record.data}",
+        subtitle=f"Run {name}: model {record.config.name}, dataset {record.data}",
         sections=[
             Section(
                 "Progress",
@@ -228,7 +228,7 @@ def _draw_architecture(record: RunRecord, tables: Mapping[str, tuple[int, int]])
         title=f"Architecture: {record.config.model.kind}",
         summary=(
             f"Green boxes have weights; the tables have {compact(weights)} in total. B: rows per batch, C: candidates. "
-            f"From left to right: {', '.join(box.name for box in boxes)}."
+            f"From left to right: {'; '.join(box.name for box in boxes)}."
         ),
         svg=run_charts.diagram("architecture", boxes),
         table=Table(

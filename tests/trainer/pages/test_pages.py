@@ -142,7 +142,7 @@ def evaluation(**changes) -> dict:
 def test_a_protocol_without_cases_says_so():
     page = evaluation_page("run", {Split.TEST: evaluation()})
     assert [part.text for part in parts(page) if isinstance(part, Note)] == [
-        "no returning visitors",
+        "No returning visitors.",
         "No cases in this split.",
     ]
 
@@ -194,7 +194,7 @@ def page_of_two(model: float, popular: float, samples: Sequence[dict] = ()) -> P
     ("model", "popular", "differences", "summary"),
     [
         (0.5, 0.2, ("+0.3000†", "-0.3000†"), "model has the highest NDCG@20: 0.5000."),
-        (0.0, 0.0, ("+0.0000", "+0.0000"), "NDCG@20 is 0 for all systems."),
+        (0.0, 0.0, ("+0.0000", "+0.0000"), "All systems have the same NDCG@20: 0.0000."),
     ],
 )
 def test_every_pair_of_systems_has_its_difference(model, popular, differences, summary):
