@@ -30,7 +30,7 @@ VARIANTS = {
     "nn-visitors": ("nn", ["model.visitor_min_events=6"]),
     "mf-als": ("mf", ["solver=als"]),
 }
-"""Variants of presets: with a table of visitors; with the other solver, whose epoch is one step."""
+"""Variants of presets: one with a table of visitors, one with the other solver, where an epoch is one step."""
 EVERY_MODEL = ["notebook-mf", "notebook-nn", "mf", "nn-visitors"]
 """All presets, with every table that a model can have."""
 END_SECONDS = 900
@@ -68,7 +68,12 @@ def start(
     """Starts a small training run; its log is its standard error.
 
     Args:
-      program: what Python runs.
+      preset: a preset or a key of `VARIANTS`.
+      dataset: path of the prepared dataset.
+      workdir: directory of the run.
+      settings: settings to change, in addition to `SMALL`.
+      cluster: the worker's cluster; None: trains alone.
+      program: arguments of Python that name the program.
     """
     return subprocess.Popen(
         [sys.executable, *program, *train_arguments(preset, dataset, workdir, [*SMALL, *settings])],
@@ -112,7 +117,7 @@ def wait_for(process: subprocess.Popen, *texts: str) -> str:
 
 def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
     """Waits until the run of this chief has resumed and saved `step` or a later one."""
-    wait_for(process, "beginning: ", "going on from the checkpoint")
+    wait_for(process, "starting: ", "resuming from the checkpoint")
     wait_until_saved(process, workdir, step)
 
 

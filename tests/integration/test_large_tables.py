@@ -16,18 +16,18 @@ VISITORS, ITEMS = 1_400_000, 235_000
 SETTINGS = ["epochs=100000", "model.history_length=0", "model.dim=64", "input.batch_size=64", "steps_per_execution=20"]
 """An epoch has 563 steps, takes seconds, and ends with a checkpoint."""
 GRACE_SECONDS = 120
-"""Time between SIGTERM and SIGKILL in k8s/base; `benchmarks.scaling` measures how long saving takes."""
+"""Seconds between SIGTERM and SIGKILL in k8s/base; `benchmarks.scaling` measures the seconds of a save."""
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A checkerboard with events of few visitors and items of the vocabulary, and without validation."""
     root, board = str(tmp_path_factory.mktemp("dataset")), checkerboard(num_visitors=6000, num_items=2000)
-    everyone = {
+    vocabularies = {
         "visitors": [f"v{visitor}" for visitor in range(VISITORS)],
         "items": [f"i{item}" for item in range(ITEMS)],
     }
-    build_dataset(root, **board | everyone | {"validation": (), "test": ()})
+    build_dataset(root, **board | vocabularies | {"validation": (), "test": ()})
     return root
 
 
@@ -37,7 +37,7 @@ def test_sigterm_saves_full_size_tables_within_the_grace_period_and_a_second_one
     first = start("mf", dataset, tmp_path, *SETTINGS)
     wait_for(first, "epoch 1:")  # its checkpoint is written during the second epoch
     first.send_signal(signal.SIGTERM)
-    wait_for(first, "asked to stop")
+    wait_for(first, "stop requested")
     first.send_signal(signal.SIGTERM)
     finish([first], 143)
 
@@ -51,11 +51,11 @@ def test_sigterm_saves_full_size_tables_within_the_grace_period_and_a_second_one
     assert step is not None
     third = start("mf", dataset, tmp_path, *SETTINGS)
     try:
-        wait_for(third, f"going on from the checkpoint of step {step} ")  # every file verified
+        wait_for(third, f"resuming from the checkpoint of step {step} ")  # every file verified
         wait_for(third, "epoch ")
     finally:
         third.kill()
         third.communicate()
     arrays = checkpoint.read_state(str(tmp_path), step).arrays
-    # (1,400,001 × 64 + 235,001 × 65, one column being the bias) × 4 bytes, twice: 0.84 GB
+    # (1,400,001 × 64 + 235,001 × 65, including a column of biases) × 4 bytes, twice: 0.84 GB
     assert (arrays["visitor.accumulator"], arrays["item.accumulator"]) == ((VISITORS + 1, 64), (ITEMS + 1, 65))

@@ -1,6 +1,6 @@
 """The whole path in a bucket: prepare, train, SIGKILL, resume, evaluate, export, recommend, load.
 
-Credentials are planted in the environment of every process; all of them log whatever they have to say.
+Every process has planted credentials in its environment and logs at the lowest level.
 """
 
 import json
@@ -106,7 +106,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass
-class Way:
+class BucketRun:
     """A bucket after all commands."""
 
     store: ObjectStore
@@ -118,7 +118,7 @@ class Way:
 
 
 @pytest.fixture(scope="module", params=["s3", "gs"])
-def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+def bucket_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketRun]:
     with start_store(request.param) as store:
         shell, base = Shell(tmp_path_factory.mktemp(request.param), store.environment()), store.bucket
         store.write("events.csv", events_csv())
@@ -137,43 +137,45 @@ def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         printed = {name: shell.finish(job) for name, job in jobs.items()}
         shell.finish(mistaken, status=1)
         shell.finish(careless, status=1)
-        yield Way(store, shell, killed_at, printed)
+        yield BucketRun(store, shell, killed_at, printed)
 
 
-def test_prepare_publishes_the_same_files_as_on_a_disk(way: Way, local: Path) -> None:
-    here, there = (local / "data" / "manifest.json").read_bytes(), way.store.read("data/manifest.json")
+def test_prepare_publishes_the_same_files_as_on_a_disk(bucket_run: BucketRun, local: Path) -> None:
+    here, there = (local / "data" / "manifest.json").read_bytes(), bucket_run.store.read("data/manifest.json")
     files, expected = json.loads(there)["files"], json.loads(here)["files"]
     # TensorFlow serialises the same SavedModel differently each time
     same = [name for name in expected if "saved_model.pb" not in name and "fingerprint.pb" not in name]
     assert {name: files[name] for name in same} == {name: expected[name] for name in same}
     on_disk = [path for path in (local / "data").rglob("*") if path.is_file()]
-    assert way.store.list_files("data/") == sorted(str(path.relative_to(local / "data")) for path in on_disk)
+    assert bucket_run.store.list_files("data/") == sorted(str(path.relative_to(local / "data")) for path in on_disk)
 
 
 def test_a_killed_run_resumes_to_the_tables_of_one_on_a_disk(
-    way: Way, local: Path, monkeypatch: pytest.MonkeyPatch
+    bucket_run: BucketRun, local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert any(name.endswith("state.json") for name in way.killed_at), "it was killed after a checkpoint"
-    assert "going on from the checkpoint" in way.shell.said
-    for name, value in way.store.environment().items():
+    assert any(name.endswith("state.json") for name in bucket_run.killed_at), "it was killed after a checkpoint"
+    assert "resuming from the checkpoint" in bucket_run.shell.said
+    for name, value in bucket_run.store.environment().items():
         monkeypatch.setenv(name, value)
-    found, expected = (checkpoint.read_weights(run, "last") for run in (f"{way.store.bucket}/run", str(local / "run")))
+    found, expected = (
+        checkpoint.read_weights(run, "last") for run in (f"{bucket_run.store.bucket}/run", str(local / "run"))
+    )
     for name, table in expected.tables.items():
         np.testing.assert_array_equal(found.tables[name], table, err_msg=name)
 
 
-def test_recommendations_and_evaluation_equal_those_on_a_disk(way: Way, local: Path) -> None:
+def test_recommendations_and_evaluation_equal_those_on_a_disk(bucket_run: BucketRun, local: Path) -> None:
     on_disk = {path.name: path.read_bytes() for path in (local / "lists").iterdir()}
-    assert way.store.list_files("lists/") == sorted(on_disk)
+    assert bucket_run.store.list_files("lists/") == sorted(on_disk)
     del on_disk["recommendations.json"]  # contains its own paths
-    assert {name: way.store.read(f"lists/{name}") for name in on_disk} == on_disk
-    assert json.loads(way.store.read("run/evaluation-test.json")) == json.loads(way.printed["evaluate"])
+    assert {name: bucket_run.store.read(f"lists/{name}") for name in on_disk} == on_disk
+    assert json.loads(bucket_run.store.read("run/evaluation-test.json")) == json.loads(bucket_run.printed["evaluate"])
 
 
-def test_the_exported_model_answers_like_one_on_a_disk(way: Way, local: Path, tmp_path: Path) -> None:
-    for name in way.store.list_files("export/1/"):
+def test_the_exported_model_answers_like_one_on_a_disk(bucket_run: BucketRun, local: Path, tmp_path: Path) -> None:
+    for name in bucket_run.store.list_files("export/1/"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(way.store.read(f"export/1/{name}"))
+        (tmp_path / name).write_bytes(bucket_run.store.read(f"export/1/{name}"))
     found, expected = (
         tf.saved_model.load(str(folder)).signatures["recommend"](
             visitor_id=tf.constant(["v0", "v1", "stranger"]),
@@ -187,16 +189,16 @@ def test_the_exported_model_answers_like_one_on_a_disk(way: Way, local: Path, tm
     np.testing.assert_array_equal(found["score"], expected["score"])
 
 
-def test_nothing_unfinished_is_left(way: Way) -> None:
-    assert not [name for name in way.store.list_files() if "_unfinished" in name or ".writable" in name]
-    assert not [name for name in os.listdir(way.shell.folder / "scratch") if "cartwheel" in name]
+def test_nothing_unfinished_is_left(bucket_run: BucketRun) -> None:
+    assert not [name for name in bucket_run.store.list_files() if "_unfinished" in name or ".writable" in name]
+    assert not [name for name in os.listdir(bucket_run.shell.folder / "scratch") if "cartwheel" in name]
 
 
-def test_planted_credentials_are_in_no_log_and_no_file(way: Way) -> None:
-    assert re.search("mistaken.* does not exist", way.shell.said)
-    assert "URI contains a credential" in way.shell.said
-    contents = {name: way.store.read(name) for name in way.store.list_files()}
+def test_planted_credentials_are_in_no_log_and_no_file(bucket_run: BucketRun) -> None:
+    assert re.search("mistaken.* does not exist", bucket_run.shell.said)
+    assert "URI contains a credential" in bucket_run.shell.said
+    contents = {name: bucket_run.store.read(name) for name in bucket_run.store.list_files()}
     assert {"run/run.json", "data/manifest.json", "export/1/saved_model.pb"} <= set(contents)
     for secret in PLANTED:
-        assert secret not in way.shell.said
+        assert secret not in bucket_run.shell.said
         assert [name for name, content in contents.items() if secret.encode() in content] == []

@@ -30,10 +30,10 @@ SETTINGS = [*LONG, "epochs=20"]  # workers take longer per step than a single pr
 
 HANGING = """
 import sys, time
-import trainer.train
+import trainer.training.sgd
 from trainer import cli
 
-compile_steps = trainer.train.compile_steps
+compile_steps = trainer.training.sgd.compile_steps
 
 def compile_hanging(step, replicas):
     run = compile_steps(step, replicas)
@@ -45,7 +45,7 @@ def compile_hanging(step, replicas):
 
     return run_or_hang
 
-trainer.train.compile_steps = compile_hanging
+trainer.training.sgd.compile_steps = compile_hanging
 sys.exit(cli.main(sys.argv[1:]))
 """
 """A program that hangs in Python while TensorFlow's threads keep sending heartbeats."""
@@ -72,7 +72,7 @@ def undisturbed(one_shard: str, tmp_path_factory: pytest.TempPathFactory) -> Cal
 
 
 @pytest.mark.parametrize("preset", ["mf", "nn"])
-def test_workers_that_lose_another_or_the_chief_exit_as_preempted_and_resume_together(
+def test_workers_that_lose_the_chief_or_another_worker_exit_as_preempted_and_resume_together(
     preset: str, one_shard: str, undisturbed: Callable[[str], Path], tmp_path: Path
 ) -> None:
     choices = random.Random(preset)
@@ -89,7 +89,7 @@ def test_workers_that_lose_another_or_the_chief_exit_as_preempted_and_resume_tog
 
 
 @pytest.mark.parametrize(("preset", "hanging"), [("mf", 1), ("nn", 0)])
-def test_a_worker_that_hangs_with_heartbeats_ends_the_other_as_preempted_and_both_resume(
+def test_if_a_worker_hangs_with_heartbeats_the_other_exits_as_preempted_and_both_resume(
     preset: str, hanging: int, one_shard: str, undisturbed: Callable[[str], Path], tmp_path: Path
 ) -> None:
     workers = [
@@ -115,7 +115,7 @@ def test_a_worker_that_hangs_with_heartbeats_ends_the_other_as_preempted_and_bot
     assert_same(undisturbed(preset), tmp_path)
 
 
-def test_a_suspended_worker_ends_the_other_as_preempted(one_shard: str, tmp_path: Path) -> None:
+def test_if_a_worker_is_suspended_the_other_exits_as_preempted(one_shard: str, tmp_path: Path) -> None:
     workers = start_workers(2, "mf", one_shard, tmp_path, *SETTINGS, "step_timeout_seconds=20")
     wait_for_step(workers[0], tmp_path, 12)
     workers[1].send_signal(signal.SIGSTOP)

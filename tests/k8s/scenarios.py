@@ -16,7 +16,7 @@ TRAIN = ["train", "--preset", "mf", "--data", "gs://shop/dataset", "--workdir", 
 FAST = ["--poll", "0.05", "--patience", "0"]
 
 LOG = [
-    "12:00:00 INFO trainer.train: beginning: 100 rows",
+    "12:00:00 INFO trainer.training.start: starting: 100 rows",
     "12:00:01 INFO trainer.runs.metrics_log: epoch 1: loss 5",
 ]
 
@@ -57,10 +57,10 @@ class Cluster:
         path.write_text(json.dumps(cluster))
 
     def play(self, **scenario: Any) -> None:
-        (self.folder / "scenario.json").write_text(json.dumps({"looks": {}, "logs": {}} | scenario))
+        (self.folder / "scenario.json").write_text(json.dumps({"states": {}, "logs": {}} | scenario))
 
 
-def look(*pods: dict, **condition: str) -> dict:
+def job_state(*pods: dict, **condition: str) -> dict:
     """A state of the cluster: pods, and a condition of the Job such as Failed="BackoffLimitExceeded"."""
     conditions = [{"type": type_, "status": "True", "reason": reason} for type_, reason in condition.items()]
     return {"status": {"conditions": conditions}, "pods": list(pods)}
@@ -92,9 +92,9 @@ def log(*lines: str, result: dict | None = None) -> list[str]:
     return [*LOG, *lines, *(json.dumps(result, indent=2).splitlines() if result else [])]
 
 
-WAITING = look(pod("train-a", "Pending"))
-RUNNING = look(pod("train-a", "Running", running={}))
-FINISHED = look(stopped("train-a", 0, "Completed"), Complete="CompletionsReached")
+WAITING = job_state(pod("train-a", "Pending"))
+RUNNING = job_state(pod("train-a", "Running", running={}))
+FINISHED = job_state(stopped("train-a", 0, "Completed"), Complete="CompletionsReached")
 
 
 def wait_until(is_true: Callable[[], bool]) -> None:

@@ -16,8 +16,8 @@ from tests.k8s.scenarios import (
     TRAIN,
     WAITING,
     Cluster,
+    job_state,
     log,
-    look,
     pod,
     stopped,
     wait_until,
@@ -27,8 +27,8 @@ RESULT = {"workdir": "gs://shop/run", "validation_metric": "ndcg@20", "best_step
 
 
 def test_a_run_is_followed_to_its_result(cluster: Cluster) -> None:
-    looks = [WAITING, *[RUNNING] * 5, FINISHED]
-    cluster.play(looks={"train": looks}, logs={"train-a/main": log(result=RESULT)})
+    states = [WAITING, *[RUNNING] * 5, FINISHED]
+    cluster.play(states={"train": states}, logs={"train-a/main": log(result=RESULT)})
     status, output, errors = cluster.submit(*TRAIN, *FAST, "--gpus", "4", "--set", "epochs=20")
     assert status == 0, errors
     assert json.loads(output) == RESULT
@@ -44,8 +44,8 @@ def test_a_run_is_followed_to_its_result(cluster: Cluster) -> None:
 
 def test_out_of_memory_names_the_limit(cluster: Cluster) -> None:
     pods = [stopped(f"train-{number}", 137, "OOMKilled", born=number) for number in range(2)]
-    looks = [RUNNING, look(pods[0]), look(*pods, Failed="BackoffLimitExceeded")]
-    cluster.play(looks={"train": looks}, logs={})
+    states = [RUNNING, job_state(pods[0]), job_state(*pods, Failed="BackoffLimitExceeded")]
+    cluster.play(states={"train": states}, logs={})
     status, output, errors = cluster.submit(*TRAIN, *FAST)
     assert (status, output) == (1, "")
     assert "train: pod train-0 ended: OOMKilled" in errors
@@ -57,7 +57,7 @@ def test_out_of_memory_names_the_limit(cluster: Cluster) -> None:
 def test_waiting_for_a_node_with_room_has_a_limit(cluster: Cluster) -> None:
     message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available."
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-    cluster.play(looks={"train": [look(pod("train-a", "Pending", conditions=[condition]))]})
+    cluster.play(states={"train": [job_state(pod("train-a", "Pending", conditions=[condition]))]})
     status, _, errors = cluster.submit(*TRAIN, *FAST, "--gpus", "4")
     assert status == 1
     assert errors.splitlines()[-1] == (
@@ -68,22 +68,22 @@ def test_waiting_for_a_node_with_room_has_a_limit(cluster: Cluster) -> None:
 
 def test_following_continues_after_a_preemption(cluster: Cluster) -> None:
     first, second = stopped("train-a", 75), pod("train-b", "Running", born=5, running={})
-    ended = look(first, stopped("train-b", 0, "Completed", born=5), Complete="CompletionsReached")
+    ended = job_state(first, stopped("train-b", 0, "Completed", born=5), Complete="CompletionsReached")
     cluster.play(
-        looks={"train": [RUNNING, look(first), look(first, second), ended]},
-        logs={"train-a/main": LOG, "train-b/main": log("going on from the checkpoint of step 9", result=RESULT)},
+        states={"train": [RUNNING, job_state(first), job_state(first, second), ended]},
+        logs={"train-a/main": LOG, "train-b/main": log("resuming from the checkpoint of step 9", result=RESULT)},
     )
     status, output, errors = cluster.submit(*TRAIN, *FAST)
     assert (status, json.loads(output)) == (0, RESULT)
     assert errors.count("train: pod train-a ended: exit 75: preempted") == 1
     assert "it will resume from its last checkpoint" in errors
     assert "train is waiting: a pod ended; waiting for its replacement" in errors
-    assert "going on from the checkpoint of step 9" in errors
+    assert "resuming from the checkpoint of step 9" in errors
 
 
 def test_a_lost_node_is_reported(cluster: Cluster) -> None:
     gone = pod("train-a", "Failed", conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "Eviction"}])
-    cluster.play(looks={"train": [RUNNING, look(gone), FINISHED]}, logs={"train-a/main": log(result=RESULT)})
+    cluster.play(states={"train": [RUNNING, job_state(gone), FINISHED]}, logs={"train-a/main": log(result=RESULT)})
     status, _, errors = cluster.submit(*TRAIN, *FAST)
     assert status == 0
     assert "train: pod train-a ended: Eviction: its node was taken away; it will be restarted" in errors
@@ -91,7 +91,7 @@ def test_a_lost_node_is_reported(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("reason", ["ImagePullBackOff", "InvalidImageName"])
 def test_an_image_that_cannot_be_pulled_ends_the_wait(reason: str, cluster: Cluster) -> None:
-    cluster.play(looks={"train": [look(pod("train-a", "Pending", waiting={"reason": reason}))]})
+    cluster.play(states={"train": [job_state(pod("train-a", "Pending", waiting={"reason": reason}))]})
     status, _, errors = cluster.submit(*TRAIN, "--poll", "0.05")
     assert status == 1
     assert errors.splitlines()[-1] == (
@@ -102,8 +102,8 @@ def test_an_image_that_cannot_be_pulled_ends_the_wait(reason: str, cluster: Clus
 
 def test_the_error_of_the_trainer_is_the_reason(cluster: Cluster) -> None:
     error = "12:00:02 ERROR trainer.cli: gs://shop/dataset holds no manifest.json; prepare it first"
-    looks = [RUNNING, look(stopped("train-a", 1), Failed="PodFailurePolicy")]
-    cluster.play(looks={"train": looks}, logs={"train-a/main": log(error)})
+    states = [RUNNING, job_state(stopped("train-a", 1), Failed="PodFailurePolicy")]
+    cluster.play(states={"train": states}, logs={"train-a/main": log(error)})
     status, _, errors = cluster.submit(*TRAIN, *FAST)
     assert status == 1
     assert errors.splitlines()[-1] == (
@@ -113,9 +113,9 @@ def test_the_error_of_the_trainer_is_the_reason(cluster: Cluster) -> None:
 
 def test_the_worker_that_failed_is_the_reason(cluster: Cluster) -> None:
     chief, other = stopped("train-0-a", 75, born=2), stopped("train-1-a", 137, "OOMKilled", index=1, born=1)
-    running = look(pod("train-0-a", "Running", running={}), pod("train-1-a", "Running", index=1, running={}))
-    looks = [running, look(chief, other, Failed="BackoffLimitExceeded")]
-    cluster.play(looks={"train": looks}, logs={"train-0-a/main": LOG})
+    running = job_state(pod("train-0-a", "Running", running={}), pod("train-1-a", "Running", index=1, running={}))
+    states = [running, job_state(chief, other, Failed="BackoffLimitExceeded")]
+    cluster.play(states={"train": states}, logs={"train-0-a/main": LOG})
     status, _, errors = cluster.submit(*TRAIN, *FAST, "--nodes", "2")
     assert status == 1
     assert "train is running: 2 of 2 pods are running" in errors
@@ -165,7 +165,7 @@ def test_an_error_of_kubectl_becomes_one_sentence(verb: str, refusal: str, answe
 
 def test_a_user_without_rights_on_job_sets_can_run_jobs(cluster: Cluster) -> None:
     refusal = 'Error from server (Forbidden): jobsets.jobset.x-k8s.io "train" is forbidden: User "ada" cannot get it'
-    cluster.play(looks={"train": [RUNNING]}, refuse={"get jobset": refusal}, kinds={"train": "JobSet"})
+    cluster.play(states={"train": [RUNNING]}, refuse={"get jobset": refusal}, kinds={"train": "JobSet"})
     assert cluster.submit("status")[:2] == (
         0,
         "prepare: not submitted\ntrain: not submitted\nevaluate-export: not submitted\n",
@@ -179,7 +179,7 @@ def test_a_user_without_rights_on_job_sets_can_run_jobs(cluster: Cluster) -> Non
 
 
 def test_ctrl_c_keeps_the_run_and_says_how_to_follow_it_again(cluster: Cluster) -> None:
-    cluster.play(looks={"train": [RUNNING]}, logs={"train-a/main": LOG})
+    cluster.play(states={"train": [RUNNING]}, logs={"train-a/main": LOG})
     process = cluster.start(*TRAIN, *FAST, "--namespace", "shop")
     try:
         wait_until(lambda: len(cluster.calls("--namespace shop get pods")) > 1)
@@ -192,15 +192,15 @@ def test_ctrl_c_keeps_the_run_and_says_how_to_follow_it_again(cluster: Cluster) 
         "detached; train keeps running. Follow it again with `python k8s/submit.py logs --namespace shop train`"
     )
     assert not cluster.calls("--namespace shop delete")
-    cluster.play(looks={"train": [FINISHED]}, logs={"train-a/main": log(result=RESULT)})
+    cluster.play(states={"train": [FINISHED]}, logs={"train-a/main": log(result=RESULT)})
     status, output, _ = cluster.submit("logs", "train", "--namespace", "shop", "--poll", "0.05")
     assert (status, json.loads(output)) == (0, RESULT)
 
 
 def test_the_same_command_follows_a_running_step_and_leaves_a_finished_one(cluster: Cluster) -> None:
-    cluster.play(looks={"train": [RUNNING]})
+    cluster.play(states={"train": [RUNNING]})
     assert cluster.submit(*TRAIN, "--detach")[0] == 0
-    cluster.play(looks={"train": [RUNNING, FINISHED]}, logs={"train-a/main": log(result=RESULT)})
+    cluster.play(states={"train": [RUNNING, FINISHED]}, logs={"train-a/main": log(result=RESULT)})
     (cluster.folder / "calls").unlink()
     status, output, errors = cluster.submit(*TRAIN, *FAST)
     assert (status, json.loads(output)) == (0, RESULT)
@@ -212,7 +212,7 @@ def test_the_same_command_follows_a_running_step_and_leaves_a_finished_one(clust
 
 
 def test_a_running_step_is_not_changed_and_the_difference_is_shown(cluster: Cluster) -> None:
-    cluster.play(looks={"train": [RUNNING]})
+    cluster.play(states={"train": [RUNNING]})
     cluster.submit(*TRAIN, "--detach")
     status, _, errors = cluster.submit(*TRAIN, *FAST, "--gpus", "2", "--set", "epochs=3")
     assert status == 1
@@ -227,11 +227,11 @@ def test_a_running_step_is_not_changed_and_the_difference_is_shown(cluster: Clus
 
 
 def test_a_failed_run_is_replaced_by_the_same_and_a_finished_one_by_another(cluster: Cluster) -> None:
-    cluster.play(looks={"train": [look(stopped("train-a", 1), Failed="PodFailurePolicy")]})
+    cluster.play(states={"train": [job_state(stopped("train-a", 1), Failed="PodFailurePolicy")]})
     cluster.submit(*TRAIN, "--detach")
     status, _, errors = cluster.submit(*TRAIN, "--detach")
     assert (status, errors.splitlines()[0]) == (0, "train submitted again")
-    cluster.play(looks={"train": [FINISHED]})
+    cluster.play(states={"train": [FINISHED]})
     status, _, errors = cluster.submit(*TRAIN, "--detach", "--set", "epochs=3")
     assert (status, "+train: --set=epochs=3" in errors, "train submitted again" in errors) == (0, True, True)
     assert len(cluster.calls("delete job train")) == 2
@@ -246,17 +246,17 @@ PIPELINE = [
 
 
 def done(step: str) -> dict:
-    return look(stopped(f"{step}-a", 0, "Completed"), Complete="CompletionsReached")
+    return job_state(stopped(f"{step}-a", 0, "Completed"), Complete="CompletionsReached")
 
 
 def test_a_pipeline_runs_its_steps_in_sequence(cluster: Cluster) -> None:
     evaluated = stopped("evaluate-export-a", 0, "Completed")
     evaluated["status"]["initContainerStatuses"] = [{"name": "evaluate", "state": {"terminated": {"exitCode": 0}}}]
     cluster.play(
-        looks={
+        states={
             "prepare": [done("prepare")],
             "train": [RUNNING, FINISHED],
-            "evaluate-export": [look(evaluated, Complete="CompletionsReached")],
+            "evaluate-export": [job_state(evaluated, Complete="CompletionsReached")],
         },
         logs={
             "prepare-a/main": log(result={"dataset": "gs://shop/dataset"}),
@@ -280,14 +280,14 @@ def test_a_pipeline_runs_its_steps_in_sequence(cluster: Cluster) -> None:
 
 
 def test_a_pipeline_stops_at_a_failed_step_and_continues_from_it(cluster: Cluster) -> None:
-    failed = look(stopped("train-a", 2), Failed="PodFailurePolicy")
-    cluster.play(looks={"prepare": [done("prepare")], "train": [failed]})
+    failed = job_state(stopped("train-a", 2), Failed="PodFailurePolicy")
+    cluster.play(states={"prepare": [done("prepare")], "train": [failed]})
     status, _, errors = cluster.submit(*PIPELINE, *FAST)
     assert status == 1
     assert errors.splitlines()[-1] == "train failed: exit 2: wrong arguments"
     assert "evaluate-export" not in errors
-    looks = {step: [done(step)] for step in ("prepare", "train", "evaluate-export")}
-    cluster.play(looks=looks | {"train": [failed, done("train")]})
+    states = {step: [done(step)] for step in ("prepare", "train", "evaluate-export")}
+    cluster.play(states=states | {"train": [failed, done("train")]})
     status, _, errors = cluster.submit(*PIPELINE, *FAST)
     assert status == 0
     assert errors.startswith("prepare is already done with these settings")
@@ -295,7 +295,7 @@ def test_a_pipeline_stops_at_a_failed_step_and_continues_from_it(cluster: Cluste
 
 
 def test_status_shows_each_step_and_cancel_deletes_one(cluster: Cluster) -> None:
-    cluster.play(looks={"prepare": [done("prepare")], "train": [RUNNING]})
+    cluster.play(states={"prepare": [done("prepare")], "train": [RUNNING]})
     cluster.submit("prepare", "--events", "gs://shop/e", "--output", "gs://shop/d", "--detach")
     cluster.submit(*TRAIN, "--detach")
     assert cluster.submit("status") == (
@@ -310,9 +310,9 @@ def test_status_shows_each_step_and_cancel_deletes_one(cluster: Cluster) -> None
 
 
 def test_a_job_set_is_followed_like_a_job(cluster: Cluster) -> None:
-    completed = look(stopped("train-a", 0, "Completed"), Completed="AllJobsCompleted")
+    completed = job_state(stopped("train-a", 0, "Completed"), Completed="AllJobsCompleted")
     cluster.play(
-        looks={"train": [RUNNING, completed]}, logs={"train-a/main": log(result=RESULT)}, kinds={"train": "JobSet"}
+        states={"train": [RUNNING, completed]}, logs={"train-a/main": log(result=RESULT)}, kinds={"train": "JobSet"}
     )
     status, output, _ = cluster.submit(*TRAIN, *FAST, "--overlay", "jobset")
     assert (status, json.loads(output)) == (0, RESULT)
@@ -324,7 +324,7 @@ def test_a_job_and_a_job_set_of_a_step_differ_like_two_jobs(
     before: list[str], after: list[str], cluster: Cluster
 ) -> None:
     kinds = ["JobSet" if flags else "Job" for flags in (before, after)]
-    cluster.play(looks={"train": [RUNNING]}, kinds={"train": "JobSet"})
+    cluster.play(states={"train": [RUNNING]}, kinds={"train": "JobSet"})
     cluster.submit(*TRAIN, *before, "--detach")
     status, _, errors = cluster.submit(*TRAIN, *after, "--detach")
     assert status == 1
@@ -332,8 +332,8 @@ def test_a_job_and_a_job_set_of_a_step_differ_like_two_jobs(
         "train is running with other settings; cancel it first: `python k8s/submit.py cancel train`"
     )
     assert {f"-kind: {kinds[0]}", f"+kind: {kinds[1]}"} <= set(errors.splitlines())
-    ended = look(stopped("train-a", 1), Failed="PodFailurePolicy")
-    cluster.play(looks={"train": [ended]}, kinds={"train": "JobSet"})
+    ended = job_state(stopped("train-a", 1), Failed="PodFailurePolicy")
+    cluster.play(states={"train": [ended]}, kinds={"train": "JobSet"})
     status, _, errors = cluster.submit(*TRAIN, *after, "--detach")
     assert (status, "train submitted again" in errors) == (0, True), errors
     assert len(cluster.calls(f"delete {kinds[0].lower()} train")) == 1
@@ -345,7 +345,7 @@ def test_a_job_and_a_job_set_of_a_step_differ_like_two_jobs(
 def test_a_job_of_another_owner_is_neither_followed_nor_deleted(
     labels: dict[str, str], got: str, cluster: Cluster
 ) -> None:
-    cluster.play(looks={"train": [FINISHED]})
+    cluster.play(states={"train": [FINISHED]})
     cluster.submit(*TRAIN, "--detach")
     cluster.hold(lambda held: held["job/train"]["metadata"].update(labels=labels))
     answer = (
@@ -363,7 +363,7 @@ def test_a_job_of_another_owner_is_neither_followed_nor_deleted(
 
 
 def test_a_config_map_of_another_owner_is_kept(cluster: Cluster) -> None:
-    cluster.play(looks={"train": [RUNNING]})
+    cluster.play(states={"train": [RUNNING]})
     cluster.submit(*TRAIN, "--detach")
 
     def mount(held: dict) -> None:

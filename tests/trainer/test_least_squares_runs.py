@@ -24,24 +24,24 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 ALS = ("solver=als", "epochs=4", "als.unobserved_weight=0.1", "als.batch_entries=32")
 
 
-def test_least_squares_give_the_same_with_any_number_of_replicas(dataset: Dataset, tmp_path: Path) -> None:
-    for count in (1, 2, 3, 4):  # which batches need not divide among: there are none
+def test_least_squares_do_not_depend_on_the_number_of_replicas(dataset: Dataset, tmp_path: Path) -> None:
+    for count in (1, 2, 3, 4):  # the number of replicas need not divide anything
         run(make_config("mf", *ALS, f"devices={count}"), dataset, tmp_path / str(count))
     for count in (2, 3, 4):
         np.testing.assert_allclose(
             list(losses(tmp_path / str(count)).values()), list(losses(tmp_path / "1").values()), rtol=1e-5
         )
-        # the vectors may be turned otherwise, the scores may not
+        # the vectors may be rotated differently, the scores may not differ
         np.testing.assert_allclose(
             all_scores(dataset, tmp_path / str(count)), all_scores(dataset, tmp_path / "1"), atol=1e-4
         )
 
 
-def test_least_squares_stopped_between_sweeps_go_on_as_if_they_were_not(dataset: Dataset, tmp_path: Path) -> None:
+def test_least_squares_resumed_between_sweeps_equal_an_uninterrupted_run(dataset: Dataset, tmp_path: Path) -> None:
     config = make_config("mf", *ALS)
     run(config, dataset, tmp_path / "whole")
     with pytest.raises(Preempted, match="stopped at step 2 of 4"):
-        # it also looks once while it measures what the first sweep reached
+        # the validation after the first sweep also checks for a stop
         run(config, dataset, tmp_path / "stopped", stop_after=3)
     run(config, dataset, tmp_path / "stopped")
     assert_same(tmp_path / "whole", tmp_path / "stopped")
@@ -52,8 +52,8 @@ def test_least_squares_stopped_between_sweeps_go_on_as_if_they_were_not(dataset:
 
 
 def test_least_squares_learn_the_checkerboard(dataset: Dataset, tmp_path: Path) -> None:
-    # two columns are enough for two kinds of visitors, and leave none to learn each visitor's gaps by heart
+    # two columns suffice for two kinds of visitors; more would memorise each visitor's missing items
     result = run(make_config("mf", *ALS, "model.dim=2", "epochs=8"), dataset, tmp_path)
     assert result["validation_metric"] == "ndcg@20"
-    # visitors who were not in training are solved from their histories
+    # visitors not in training are folded in from their histories
     assert same_parity_share(dataset, tmp_path, num_new=6) > 0.95

@@ -39,8 +39,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         ("notebook-mf", []),
         ("notebook-nn", []),
         ("mf", []),
-        # Adagrad's first move is as large as its rate: from an accumulator of 1e-9, of the few hundred entries of the
-        # visitors one whose gradient is by chance nearly 0 would move by the rounding of the others
+        # Adagrad's first update has the size of the learning rate; with an accumulator of 1e-9, an entry with a
+        # gradient close to 0 would be updated by its rounding error
         ("nn", ["optimizer.initial_accumulator=0.01"]),
     ],
 )
@@ -57,20 +57,20 @@ def test_any_number_of_replicas_gives_the_same_losses_and_tables(
             assert math.isclose(found[step], loss, rel_tol=1e-5), step
         other = checkpoint.read_weights(str(tmp_path / str(count)), "last")
         for name, table in one.tables.items():
-            if preset == "notebook-mf":  # nothing is added in another order
+            if preset == "notebook-mf":  # sums have the same order
                 np.testing.assert_array_equal(other.tables[name], table)
             assert np.linalg.norm(np.subtract(other.tables[name], table)) < 1e-5 * np.linalg.norm(table)
-        # as one vector: Adam moves a weight whose gradient is nothing but rounding as far as any other
+        # compared as one vector: Adam's update of a weight has the same size if its gradient is only a rounding error
         dense, expected = (np.concatenate([np.ravel(part) for part in [*w.dense, 0]]) for w in (other, one))
         assert np.linalg.norm(dense - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
 @pytest.mark.parametrize("steps_left", [1, 0])
-def test_a_run_that_was_stopped_and_goes_on_equals_one_that_was_not(
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     preset: str, steps_left: int, dataset: Dataset, tmp_path: Path
 ) -> None:
-    """Stopped within the first epoch, and at its end."""
+    """The run is stopped within the first epoch, and at its end."""
     config, steps = make_config(preset, "steps_per_execution=1"), STEPS_PER_EPOCH[preset] - steps_left
     whole = run(config, dataset, tmp_path / "whole")
     with pytest.raises(Preempted, match=f"stopped at step {steps} of {2 * STEPS_PER_EPOCH[preset]}"):
@@ -84,7 +84,7 @@ def test_a_run_that_was_stopped_and_goes_on_equals_one_that_was_not(
 
 
 @pytest.mark.parametrize("preset", ["notebook-nn", "mf", "nn"])
-def test_a_run_goes_on_with_another_number_of_replicas_and_says_so(
+def test_a_run_resumes_with_another_number_of_replicas_and_logs_it(
     preset: str, dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = run(make_config(preset), dataset, tmp_path / "whole")
@@ -99,7 +99,7 @@ def test_a_run_goes_on_with_another_number_of_replicas_and_says_so(
         assert np.linalg.norm(np.subtract(stopped.tables[name], table)) < 1e-5 * np.linalg.norm(table)
 
 
-def test_a_run_that_is_done_is_only_told_again(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_finished_run_returns_its_result_again(dataset: Dataset, tmp_path: Path) -> None:
     config = make_config("mf")
     first = run(config, dataset, tmp_path)
     metrics = Path(RunLayout(str(tmp_path)).metrics).read_text()
@@ -108,7 +108,7 @@ def test_a_run_that_is_done_is_only_told_again(dataset: Dataset, tmp_path: Path)
     assert Path(RunLayout(str(tmp_path)).metrics).read_text() == metrics
 
 
-def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(dataset: Dataset, tmp_path: Path) -> None:
     config = make_config("mf", "checkpoint_every_steps=4")
     run(config, dataset, tmp_path / "whole")
     run(config, dataset, tmp_path / "damaged")
@@ -118,7 +118,7 @@ def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(dataset:
     assert_same(tmp_path / "whole", tmp_path / "damaged")
 
 
-def test_a_run_can_be_remade_from_its_record(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_run_can_be_reproduced_from_its_record(dataset: Dataset, tmp_path: Path) -> None:
     run(make_config("mf", "seed=7"), dataset, tmp_path / "first")
     record = read_record(str(tmp_path / "first"))
     assert record.dataset_checksum == open_dataset(record.data).checksum
@@ -126,13 +126,13 @@ def test_a_run_can_be_remade_from_its_record(dataset: Dataset, tmp_path: Path) -
     assert_same(tmp_path / "first", tmp_path / "again")
 
 
-def test_the_seed_decides_the_run(dataset: Dataset, tmp_path: Path) -> None:
+def test_another_seed_gives_other_losses(dataset: Dataset, tmp_path: Path) -> None:
     for seed in (1, 2):
         run(make_config("mf", f"seed={seed}"), dataset, tmp_path / str(seed))
     assert losses(tmp_path / "1") != losses(tmp_path / "2")
 
 
-def test_steps_in_one_call_are_the_same_steps(dataset: Dataset, tmp_path: Path) -> None:
+def test_results_do_not_depend_on_steps_per_execution(dataset: Dataset, tmp_path: Path) -> None:
     run(make_config("mf", "steps_per_execution=1"), dataset, tmp_path / "one")
     run(make_config("mf", "steps_per_execution=4"), dataset, tmp_path / "four")
     assert_same(tmp_path / "one", tmp_path / "four")
@@ -141,12 +141,12 @@ def test_steps_in_one_call_are_the_same_steps(dataset: Dataset, tmp_path: Path) 
 @pytest.mark.parametrize("setting", ["jit_compile=true", "mixed_precision=true"])
 @pytest.mark.parametrize("preset", ["notebook-nn", "mf", "nn"])
 @pytest.mark.parametrize("devices", [1, 2])
-def test_a_switch_for_speed_changes_the_loss_by_rounding_only(
+def test_compilation_and_mixed_precision_change_the_loss_by_rounding_only(
     preset: str, setting: str, devices: int, dataset: Dataset, tmp_path: Path
 ) -> None:
     run(make_config(preset), dataset, tmp_path / "plain")
     run(make_config(preset, setting, f"devices={devices}"), dataset, tmp_path / "switched")
-    # bfloat16 keeps 8 bits
+    # bfloat16 has 8 bits of precision
     tolerance = 1e-4 if setting.startswith("jit") else 0.02
     for step, loss in losses(tmp_path / "plain").items():
         assert math.isclose(losses(tmp_path / "switched")[step], loss, rel_tol=tolerance)
@@ -167,37 +167,37 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(data
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dataset_in_which_nothing_comes_next_is_refused_for_the_towers(tmp_path: Path) -> None:
+def test_a_dataset_without_next_items_is_refused_for_the_towers(tmp_path: Path) -> None:
     rows = [Event(f"v{visitor}", "i0") for visitor in range(8)]
     visitors = [f"v{visitor}" for visitor in range(8)]
     dataset = build_dataset(str(tmp_path / "dataset"), train=rows, visitors=visitors, items=["i0"])
-    with pytest.raises(ValueError, match=r"no visitor of the training split of .* has a second row"):
+    with pytest.raises(ValueError, match=r"no visitor in the training split of .* has a second event"):
         run(make_config("nn"), dataset, tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(dataset: Dataset, tmp_path: Path) -> None:
     config = make_config("notebook-mf", "optimizer.learning_rate=1e25")
-    told = (
+    message = (
         r"the loss is (inf|nan) at step 1; its batch has 64 rows \(64 view of weight 1, .*\), visitor indices .*; "
-        r"visitor rows are up to .*lower optimizer.learning_rate \(now 1e\+25\)"
+        r"visitor rows have norms up to .*lower optimizer.learning_rate \(now 1e\+25\)"
     )
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         run(config, dataset, tmp_path)
     assert checkpoint.last_step(str(tmp_path)) is None
 
 
-def test_towers_that_diverge_by_their_dense_weights_are_told_their_rate(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_diverged_tower_model_is_reported_with_its_dense_learning_rate(dataset: Dataset, tmp_path: Path) -> None:
     config = make_config("nn", "model.dense_learning_rate=1e20")
-    told = (
-        r"the loss is (inf|nan) at step .*; dense weights are up to .*lower optimizer.learning_rate \(now 0.1\) or "
-        r"model.dense_learning_rate \(now 1e\+20\) or model.initial_stddev"
+    message = (
+        r"the loss is (inf|nan) at step .*; dense weights have entries up to .*"
+        r"lower optimizer.learning_rate \(now 0.1\) or model.dense_learning_rate \(now 1e\+20\) or model.initial_stddev"
     )
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         run(config, dataset, tmp_path)
 
 
 def test_a_loss_that_grows_stops_the_run_before_it_overwrites_a_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
-    # Adam moves each entry by about 10 a step: squares of products of hundreds
+    # Adam moves each entry by about 10 per step, so that squared errors grow fast
     config = make_config("notebook-mf", "optimizer.learning_rate=10", "epochs=4")
     with pytest.raises(ValueError, match=r"the loss has grown to .* at step 19; its batch has 64 rows"):
         run(config, dataset, tmp_path)
@@ -208,12 +208,10 @@ def test_a_loss_that_grows_stops_the_run_before_it_overwrites_a_checkpoint(datas
 
 
 STALLED = ("optimizer.learning_rate=1e-12", "epochs=9", "patience=2", "steps_per_execution=1")
-"""Settings with which nothing moves: the first epoch stays the best, and the third is the last."""
+"""Settings that leave the weights unchanged: the first epoch stays the best, and the third is the last."""
 
 
-def test_a_run_whose_epochs_bring_nothing_better_ends_early_and_keeps_the_best(
-    dataset: Dataset, tmp_path: Path
-) -> None:
+def test_early_stopping_keeps_the_best_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
     result = run(make_config("mf", *STALLED), dataset, tmp_path)
     assert (result["best_step"], result["steps"], result["epochs"]) == (6, 18, 3)
     assert result["is_stopped_early"]
@@ -223,28 +221,29 @@ def test_a_run_whose_epochs_bring_nothing_better_ends_early_and_keeps_the_best(
 
 
 @pytest.mark.parametrize("stop_after", [8, 12, 18])
-def test_patience_counts_on_where_a_run_was_stopped(stop_after: int, dataset: Dataset, tmp_path: Path) -> None:
-    """Stopped within an epoch, and at the ends of two: saved and not yet measured."""
+def test_patience_is_kept_when_a_run_is_resumed(stop_after: int, dataset: Dataset, tmp_path: Path) -> None:
+    """The run is stopped within an epoch, and at the end of an epoch between saving and validating."""
     config = make_config("mf", *STALLED)
     run(config, dataset, tmp_path / "whole")
-    looks = stop_after + (stop_after - 1) // 6  # once a step, and once while each epoch of 6 steps before is measured
+    # the run checks for a stop once per step, and once in the validation of each earlier epoch of 6 steps
+    checks = stop_after + (stop_after - 1) // 6
     with pytest.raises(Preempted, match=f"stopped at step {stop_after} of 54"):
-        run(config, dataset, tmp_path / "stopped", stop_after=looks)
+        run(config, dataset, tmp_path / "stopped", stop_after=checks)
     result = run(config, dataset, tmp_path / "stopped")
     assert (result["best_step"], result["steps"], result["is_stopped_early"]) == (6, 18, True)
     assert_same(tmp_path / "whole", tmp_path / "stopped")
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
 
 
-def test_a_run_is_measured_every_so_many_epochs_and_at_its_end(dataset: Dataset, tmp_path: Path) -> None:
+def test_validates_every_n_epochs_and_at_the_end(dataset: Dataset, tmp_path: Path) -> None:
     config = make_config("mf", "epochs=5", "validate_every_epochs=2")
     result = run(config, dataset, tmp_path)
-    measured = checkpoint.read_validations(str(tmp_path)).values
-    assert list(measured) == [12, 24, 30]  # the ends of epochs 2, 4 and 5, of 6 steps each
-    assert result["best_step"] in measured
+    validated = checkpoint.read_validations(str(tmp_path)).values
+    assert list(validated) == [12, 24, 30]  # the ends of epochs 2, 4 and 5, with 6 steps each
+    assert result["best_step"] in validated
 
 
-def test_without_a_validation_split_the_last_is_the_best(tmp_path: Path) -> None:
+def test_without_a_validation_split_the_last_checkpoint_is_the_best(tmp_path: Path) -> None:
     arguments = checkerboard()
     arguments["validation"] = arguments["test"] = ()
     dataset = build_dataset(str(tmp_path / "dataset"), **arguments)
@@ -257,9 +256,9 @@ def test_without_a_validation_split_the_last_is_the_best(tmp_path: Path) -> None
     )
 
 
-def test_the_result_and_the_record_tell_what_was_trained_on(tmp_path: Path) -> None:
+def test_the_result_and_the_record_describe_the_training_rows(tmp_path: Path) -> None:
     kinds = ["view"] * 5 + ["addtocart"] * 2 + ["transaction"]
-    rows = [Event(f"v{place % 4}", f"i{place}", kind, place) for place, kind in enumerate(kinds)]
+    rows = [Event(f"v{position % 4}", f"i{position}", kind, position) for position, kind in enumerate(kinds)]
     dataset = build_dataset(
         str(tmp_path / "dataset"), train=rows, validation=rows[:1], visitors=["v0", "v1"], items=["i0", "i1", "i2"]
     )
@@ -281,7 +280,7 @@ def test_a_run_in_a_store_stopped_and_resumed_equals_a_local_one(dataset: Datase
     with pytest.raises(Preempted):
         train(config, data=data, workdir=workdir, stop=StopAfter(1))
     train(config, data=data, workdir=workdir, stop=StopRequest())
-    local, stored = (checkpoint.read_weights(place, "last") for place in (str(tmp_path), workdir))
+    local, stored = (checkpoint.read_weights(run_dir, "last") for run_dir in (str(tmp_path), workdir))
     for name, table in local.tables.items():
         np.testing.assert_array_equal(stored.tables[name], table, err_msg=name)
     names = storage.list_files(workdir)

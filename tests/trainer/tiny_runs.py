@@ -1,4 +1,4 @@
-"""Short runs on a checkerboard: made, stopped, compared."""
+"""Trains, stops and compares short runs on a checkerboard dataset."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ from trainer.train import train
 from trainer.trained_run import open_trained_run
 
 STEPS_PER_EPOCH = {"notebook-mf": 6, "notebook-nn": 6, "mf": 6, "nn": 5}
-"""360 rows in batches of 64, of which the last has 40; 300 for the towers: nothing comes before a visitor's first."""
+"""360 rows in batches of 64, the last one of 40; 300 for the towers, as a visitor's first event has no history."""
 
 
 def make_config(preset: str, *settings: str) -> RunConfig:
@@ -31,7 +31,7 @@ def make_config(preset: str, *settings: str) -> RunConfig:
 
 
 class StopAfter(StopRequest):
-    """Made once the run has looked at it `calls` times after the look before its first step."""
+    """Requests a stop at the check number `calls` after the one before the first step."""
 
     def __init__(self, calls: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class StopAfter(StopRequest):
 
     @is_requested.setter
     def is_requested(self, value: bool) -> None:
-        """StopRequest starts unmade."""
+        """Ignores the initial value of StopRequest."""
 
 
 def run(config: RunConfig, dataset: Dataset, workdir: Path, stop_after: int | None = None) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def losses(workdir: Path) -> dict[int, float]:
 
 
 def arrays(workdir: Path) -> dict[str, np.ndarray]:
-    """Everything in the last checkpoint, optimizer included, as written by one replica."""
+    """Reads all arrays of the last checkpoint, including the optimizer's, written by one replica."""
     step = checkpoint.last_step(str(workdir))
     assert step is not None
     folder = Path(RunLayout(str(workdir)).checkpoint(step))
@@ -75,18 +75,18 @@ def assert_same(first: Path, second: Path) -> None:
 
 
 def checkerboard_dataset(root: str) -> Dataset:
-    """Visitors who touch items of their own parity only, in three splits: 60 × 6 training rows.
+    """Builds a dataset whose visitors view only items of their own parity, in three splits: 60 × 6 training rows.
 
-    The categories tell nothing of the parity, and of some items nothing is told.
+    The categories do not depend on the parity, and some items have no category.
     """
     categories = {f"i{item}": ["all", f"third {item % 3}"] for item in range(15)}
     return build_dataset(root, **checkerboard(), categories=categories, num_shards=3, block_rows=20)
 
 
 def same_parity_share(dataset: Dataset, workdir: Path, num_new: int = 0) -> float:
-    """How much of the first half of everybody's ranking has the visitor's own parity; 1 is perfect.
+    """Returns the share of items of the visitor's parity in the first half of each ranking; 1 is perfect.
 
-    Each is ranked for after an item of his parity; the last `num_new` visitors were never seen in training.
+    Each visitor's history is one item of their parity; the last `num_new` visitors are not in the training split.
     """
     model = open_trained_run(str(workdir), dataset.root).model
     visitors = tf.range(dataset.num_visitors + num_new, dtype=tf.int64)
@@ -97,7 +97,7 @@ def same_parity_share(dataset: Dataset, workdir: Path, num_new: int = 0) -> floa
 
 
 def all_scores(dataset: Dataset, workdir: Path) -> np.ndarray:
-    """Of every known visitor and item, [V, I]."""
+    """Returns the scores [V, I] of all known visitors and items."""
     visitor = tf.range(dataset.num_visitors, dtype=tf.int64)
     queries = Queries.of_items(visitor, tf.zeros([visitor.shape[0], 0], tf.int64), tf.zeros_like(visitor))
     scores: np.ndarray = open_trained_run(str(workdir), dataset.root).model.catalogue_scores(queries).numpy()

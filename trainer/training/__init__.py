@@ -1,1 +1,1 @@
-"""The parts of the training loop."""
+"""The parts of the training loop: steps, sweeps, callbacks, validation, divergence, warm start."""

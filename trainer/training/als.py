@@ -1,7 +1,7 @@
-"""Weighted alternating least squares: all visitors' vectors given the items', then the items' given the visitors'.
+"""Weighted alternating least squares: solves all visitors with the items fixed, then all items.
 
-Distributed as in ALX (Mehta et al., 2021): the Gramian is summed over the replicas, each of which solves the rows it
-owns and reads the others' vectors from their owners, batch by batch.
+Distributed as in ALX (Mehta et al., 2021): the Gramian is summed over the replicas. Each replica solves the rows
+that it owns and reads the other side's vectors from their owners, batch by batch.
 
 Shapes: R replicas, V visitors and I items of the vocabularies, D embedding; on one replica E entries of a batch, M rows
 of L entries.
@@ -14,14 +14,48 @@ import scipy.sparse as sp
 import tensorflow as tf
 
 from trainer.config.optimizers import AlternatingConfig
-from trainer.data.interactions import row_batches
+from trainer.config.run import RunConfig
+from trainer.data.dataset import Dataset
+from trainer.data.interactions import read_interactions, row_batches
 from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.replicas import Replicas, rows_owned
+from trainer.models.build import build_tables
 from trainer.models.least_squares import row_l2, solve_rows
+from trainer.runs.checkpoint import TrainState
+
+
+class AlsTrainer:
+    """Trains by alternating least squares; a step is one sweep over all visitors and items."""
+
+    def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
+        """Builds the tables with zeros and reads the training events.
+
+        Raises:
+          ValueError: no training event has a weight above 0.
+        """
+        tables = build_tables(config, dataset, replicas)
+        matrix = read_interactions(dataset, config.loss.event_weights, config.loss.half_life_days)
+        self._config = config
+        self._solver = AlternatingSolver(config.als, matrix, tables, replicas)
+        self.state = TrainState(tables, [], [])
+
+    def advance(self, first: int, count: int) -> np.ndarray:  # noqa: ARG002 (every sweep is the same)
+        """Runs `count` sweeps; returns their losses [count]."""
+        return np.array([self._solver.sweep() for _ in range(count)], np.float32)
+
+    def describe_input(self, step: int) -> str:  # noqa: ARG002
+        """Returns an empty text, as every sweep reads all events."""
+        return ""
+
+    @property
+    def remedy(self) -> str:
+        """The settings to change against divergence, with their values."""
+        l2, stddev = self._config.als.l2, self._config.model.initial_stddev
+        return f"raise als.l2 (now {l2:g}) or lower model.initial_stddev (now {stddev:g})"
 
 
 class AlternatingSolver:
-    """Moves a factorization's tables sweep by sweep; a sweep solves every visitor, then every item."""
+    """Updates the tables of a factorization in sweeps; a sweep solves all visitors, then all items."""
 
     def __init__(
         self,
@@ -30,20 +64,27 @@ class AlternatingSolver:
         tables: Mapping[str, ShardedTable],
         replicas: Replicas,
     ) -> None:
-        """A solver of the pairs of `matrix` [V, I], of weights above 0, for the tables `visitor` and `item`."""
+        """Prepares the batches of both sides.
+
+        Args:
+          config: settings of the objective.
+          matrix: [V, I] weights of the observed pairs, above 0.
+          tables: `visitor` and `item`.
+          replicas: the replicas that own the rows.
+        """
         self._visitors = _Side(config, matrix, tables["visitor"], tables["item"], replicas)
         self._items = _Side(config, matrix.T.tocsr(), tables["item"], tables["visitor"], replicas)
-        self._loss_of_zeros = float(matrix.sum() + config.unobserved_weight * matrix.nnz)
+        self._zero_loss = float(matrix.sum() + config.unobserved_weight * matrix.nnz)
 
     def sweep(self) -> float:
-        """The objective after one more sweep, as a share of what vectors of zeros leave: in (0, 1]."""
-        _, l2_of_visitors = self._visitors.solve()
-        left, _ = self._items.solve()
-        return float(left + l2_of_visitors) / self._loss_of_zeros
+        """Runs one sweep; returns the objective divided by that of zero vectors, in (0, 1]."""
+        _, visitor_l2 = self._visitors.solve()
+        item_loss, _ = self._items.solve()
+        return float(item_loss + visitor_l2) / self._zero_loss
 
 
 class _Side:
-    """One half of a sweep: the rows of one table, given the other table."""
+    """One half of a sweep: solves the rows of one table, with the other table fixed."""
 
     def __init__(
         self,
@@ -57,26 +98,26 @@ class _Side:
         self._own, self._other = own, other
         self._num_other = matrix.shape[1]
         self._batches = list(row_batches(matrix, replicas.count, config.batch_entries))
-        self._turn = tf.function(lambda: replicas.run(self._turn_other), autograph=False)
-        self._solve = {is_long: self._compiled(is_long) for is_long in (False, True)}
+        self._rotate = tf.function(lambda: replicas.run(self._rotate_other), autograph=False)
+        self._solve = {is_long: self._compile(is_long) for is_long in (False, True)}
 
     def solve(self) -> np.ndarray:
-        """Solves every row; returns [2]: the objective but for the other side's l2, and the share of it that is l2."""
-        gramian = self._turn()
+        """Solves all rows; returns [2]: the objective without the other side's L2 term, and this side's L2 term."""
+        gramian = self._rotate()
         totals = np.zeros(2)
         for batch in self._batches:
             solve = self._solve[batch.length > self._own.dim]
             totals += solve(batch.row, batch.column.reshape(-1), batch.weight, batch.length, gramian).numpy()
         return totals
 
-    def _compiled(self, is_long: bool) -> tf.types.experimental.PolymorphicFunction:
+    def _compile(self, is_long: bool) -> tf.types.experimental.PolymorphicFunction:
         count, size = self._replicas.count, self._batches[0].column.shape[1]
 
-        def on_replica(replica: int, *given: tf.Tensor) -> tf.Tensor:
-            return self._solve_share(replica, *given, is_long=is_long)
+        def on_replica(replica: int, *inputs: tf.Tensor) -> tf.Tensor:
+            return self._solve_on_replica(replica, *inputs, is_long=is_long)
 
         return tf.function(
-            lambda *given: self._replicas.run(on_replica, *given),
+            lambda *inputs: self._replicas.run(on_replica, *inputs),
             autograph=False,
             input_signature=[
                 tf.TensorSpec([count, None], tf.int64),
@@ -87,20 +128,20 @@ class _Side:
             ],
         )
 
-    def _turn_other(self, replica: int) -> tf.Tensor:
-        """Turns the other table so that its Gramian is diagonal, and returns that, [D]."""
+    def _rotate_other(self, replica: int) -> tf.Tensor:
+        """Rotates the other table so that its Gramian is diagonal; returns the diagonal [D]."""
         shard = self._other.values.shards[replica]
-        # buckets of unknown ids, beyond the vocabulary, are no pairs of the objective
+        # rows of unknown ids, after the vocabulary, are not in the objective
         known = shard[: rows_owned(self._num_other, replica, self._replicas.count)]
         gramian = self._replicas.all_reduce(tf.matmul(known, known, transpose_a=True))
         values, basis = tf.linalg.eigh(tf.cast(gramian, tf.float64))
         both = tf.cast(tf.concat([tf.maximum(values, 0)[None], basis], axis=0), tf.float32)
-        # the first replica's for all: another machine's may differ in signs, or in the order of equal values
+        # all use the first replica's result: signs and the order of equal eigenvalues may differ between machines
         both = self._replicas.all_reduce(both if replica == 0 else tf.zeros_like(both))
         shard.assign(tf.matmul(shard, both[1:]))
         return both[0]
 
-    def _solve_share(
+    def _solve_on_replica(
         self,
         replica: int,
         row: tf.Tensor,
@@ -111,7 +152,7 @@ class _Side:
         *,
         is_long: bool,
     ) -> tf.Tensor:
-        """Solves this replica's rows of a batch; returns [2] over all replicas' rows, as `solve` does."""
+        """Solves this replica's rows of a batch; returns the two terms of `solve` over all replicas' rows."""
         config, dim = self._config, self._own.dim
         read = self._other.lookup(replica, column).vectors()
         rows = row[replica]
@@ -125,12 +166,12 @@ class _Side:
             l2_power=config.l2_power,
             unobserved_weight=config.unobserved_weight,
         )
-        solved, left = solve_rows(
+        solved, residual = solve_rows(
             vectors, weights, gramian, l2, unobserved_weight=config.unobserved_weight, is_long=is_long
         )
         is_row = rows >= 0
         own = tf.boolean_mask(solved, is_row)
-        places = tf.boolean_mask(rows, is_row) // self._replicas.count
-        self._own.values.shards[replica].scatter_update(tf.IndexedSlices(own, places))
-        l2_of_rows = tf.reduce_sum(l2[:, None] * tf.square(solved))  # what fills up is solved by zeros
-        return self._replicas.all_reduce(tf.stack([tf.reduce_sum(left), l2_of_rows]))
+        positions = tf.boolean_mask(rows, is_row) // self._replicas.count
+        self._own.values.shards[replica].scatter_update(tf.IndexedSlices(own, positions))
+        row_l2_term = tf.reduce_sum(l2[:, None] * tf.square(solved))  # padding rows are solved by zeros
+        return self._replicas.all_reduce(tf.stack([tf.reduce_sum(residual), row_l2_term]))

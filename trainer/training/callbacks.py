@@ -1,11 +1,11 @@
-"""Between the steps of a run: measures what it saved, ends it saved, tells when more epochs are no use."""
+"""Callbacks of the training loop: log, save checkpoints, validate, stop early, stop on preemption."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
-from trainer.config.run import RunConfig
-from trainer.data.input_pipeline import steps_per_epoch
+import numpy as np
+
 from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.distributed.replicas import Replicas
 from trainer.distributed.watchdog import Watchdog
@@ -13,114 +13,145 @@ from trainer.models.interface import InferenceModel
 from trainer.runs import checkpoint
 from trainer.runs.checkpoint_writer import CheckpointWriter
 from trainer.runs.metrics_log import RunLog
+from trainer.training.schedule import Schedule
 from trainer.training.validation import Validator
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Length:
-    """How long a run is, in rows and steps; an epoch's last step has fewer rows than the others."""
+class Validation:
+    """What the checkpoints of a run are validated with."""
 
-    rows: int
-    batch_size: int
-    epochs: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Global batches of an epoch."""
-        return steps_per_epoch(self.rows, self.batch_size)
-
-    @property
-    def steps(self) -> int:
-        """Of all epochs."""
-        return self.steps_per_epoch * self.epochs
-
-    def rows_before(self, step: int) -> int:
-        """Rows that the steps before `step` have seen."""
-        epochs, steps = divmod(step, self.steps_per_epoch)
-        return epochs * self.rows + steps * self.batch_size
+    validator: Validator
+    """The metric."""
+    model: InferenceModel
+    """A model that each checkpoint is loaded into."""
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class TrainingCallbacks:
-    """Measures what a run saved, or ends it saved.
+    """Called before training, after every compiled call, and after training; all workers call them together."""
 
-    model   is filled with what was saved, to be measured; None where nothing is
-    """
-
-    config: RunConfig
     workdir: str
+    """Directory of the run."""
+    schedule: Schedule
+    """Steps of the run."""
     replicas: Replicas
-    length: Length
+    """All replicas; the chief's worker writes."""
     writer: CheckpointWriter
-    validator: Validator | None
-    model: InferenceModel | None
+    """Writes the checkpoints."""
+    validation: Validation | None
+    """Metric of the validation split; None: checkpoints are not validated."""
+    run_log: RunLog
+    """Metrics and history of the run."""
+    watchdog: Watchdog
+    """Pinged while the run waits for checkpoints and validations."""
     request: StopRequest
+    """Whether the run should stop."""
+    checkpoint_every_seconds: float | None
+    """Seconds between checkpoints within an epoch; None: checkpoints do not depend on the time."""
+    patience: int | None
+    """Validations without improvement after which training stops; None: never."""
+    is_out_of_patience: bool = field(init=False, default=False)
+    """Whether the last validations brought no improvement."""
+    _losses: list[np.ndarray] = field(init=False, default_factory=list)
 
-    def stop(self, step: int, run_log: RunLog, watchdog: Watchdog) -> NoReturn:
-        """Saves and ends the run, which was asked to."""
-        log.warning("asked to stop: saving step %d; a second SIGTERM ends the run at once", step)
-        self.writer.begin(step, watchdog.progress, is_urgent=True)
-        if not self.writer.finish(watchdog.progress):
-            raise Preempted(f"stopped at step {step} of {self.length.steps}, which could not be saved; {self._go_on()}")
-        run_log.log_event("checkpoint")
-        raise Preempted(f"stopped at step {step} of {self.length.steps}; the same command goes on from there")
+    def on_train_start(self, step: int) -> None:
+        """Validates the checkpoint of an epoch whose run was killed between saving and validating."""
+        if self.schedule.is_epoch_end(step):
+            self._validate(step)
+        self._update_patience(step)
 
-    def validate(self, step: int, run_log: RunLog, watchdog: Watchdog) -> str:
-        """Measures the saved model of `step`, an epoch's end, if its turn has come, and tells what came out."""
-        validator, model, epoch = self.validator, self.model, step // self.length.steps_per_epoch
-        if validator is None or model is None or not self._is_due(epoch) or self._is_measured(step):
-            return ""
-        if not self.writer.finish(watchdog.progress):
-            return ", not saved and so not measured"
-        model.fill(checkpoint.read_weights_of_step(self.workdir, step))
+    def on_steps_end(self, step: int, losses: np.ndarray) -> None:
+        """Logs the losses of the steps before `step`, saves and validates if scheduled.
 
-        def look() -> None:
-            watchdog.progress()
-            if self.request.is_requested:  # all is saved: the run measures first when it goes on
-                raise Preempted("stopped while measuring; the same command goes on from there")
+        Raises:
+          Preempted: a stop was requested.
+        """
+        epoch, rows = self.schedule.epoch_of(step - 1), self.schedule.rows_between(step - len(losses), step)
+        self._losses.append(losses)
+        self.run_log.steps(step=step, epoch=epoch, rows=rows, loss=float(losses.mean()))
+        is_due = self.replicas.is_chief and self.writer.is_due(self.checkpoint_every_seconds)
+        stop_requested, is_due = self.replicas.any_worker_each(self.request.is_requested, is_due)
+        if stop_requested:
+            self._save_and_stop(step)
+        if is_due or self.schedule.has_checkpoint(step):
+            self.writer.begin(step, self.watchdog.progress)
+            self.run_log.log_event("checkpoint")
+        else:
+            self.writer.poll()
+        if self.schedule.is_epoch_end(step):
+            self._end_epoch(step, epoch)
 
-        value = validator.measure(model, look)
-        if self.replicas.is_chief:
-            self._record(step, value, validator)
-        run_log.validation(step=step, epoch=epoch, metric=validator.metric, value=value)
-        return f", validation {validator.metric} {value:.4f}"
+    def on_train_end(self) -> None:
+        """Waits for the last checkpoint.
 
-    def end(self, watchdog: Watchdog) -> None:
-        """Sees that the last step is saved, and what it reached recorded."""
-        if not self.writer.finish(watchdog.progress):
+        Raises:
+          OSError: it could not be written.
+        """
+        if not self.writer.finish(self.watchdog.progress):
             raise OSError(
-                f"the last step's checkpoint could not be written below {self.workdir}: make room; {self._go_on()}"
+                f"the last checkpoint could not be written to {self.workdir}; free some space, then "
+                f"{self._how_to_resume()}"
             )
         self.replicas.wait_for_all()
 
-    def _go_on(self) -> str:
-        step = checkpoint.last_step(self.workdir) or 0
-        return f"the same command goes on from step {step} of {self.length.steps}"
+    def _end_epoch(self, step: int, epoch: int) -> None:
+        loss = float(np.concatenate(self._losses).mean())
+        self._losses.clear()
+        self.run_log.epoch(epoch, f"loss {loss:.4f}{self._validate(step)}")
+        self._update_patience(step)
 
-    def _is_due(self, epoch: int) -> bool:
-        return epoch % self.config.validate_every_epochs == 0 or epoch == self.length.epochs
+    def _save_and_stop(self, step: int) -> NoReturn:
+        log.warning("stop requested: saving step %d; a second SIGTERM exits at once", step)
+        self.writer.begin(step, self.watchdog.progress, is_urgent=True)
+        is_saved = self.writer.finish(self.watchdog.progress)
+        if is_saved:
+            self.run_log.log_event("checkpoint")
+        problem = "" if is_saved else ", but this step could not be saved"
+        raise Preempted(f"stopped at step {step} of {self.schedule.steps}{problem}; {self._how_to_resume()}")
 
-    def _is_measured(self, step: int) -> bool:
-        """The chief's answer: what it has just written the others may not see yet."""
-        is_measured = step in checkpoint.read_validations(self.workdir).values
-        return self.replicas.any_worker(is_measured and self.replicas.is_chief)
+    def _how_to_resume(self) -> str:
+        return f"run the same command again to resume from step {checkpoint.last_step(self.workdir) or 0}"
 
-    def _record(self, step: int, value: float, validator: Validator) -> None:
+    def _validate(self, step: int) -> str:
+        """Validates the checkpoint of `step`, the end of an epoch, if scheduled; returns a text for the log."""
+        if self.validation is None or not self.schedule.has_validation(step) or self._is_validated(step):
+            return ""
+        if not self.writer.finish(self.watchdog.progress):
+            return ", not validated because it was not saved"
+        validator, model = self.validation.validator, self.validation.model
+        model.fill(checkpoint.read_weights_of_step(self.workdir, step))
+        value = validator.measure(model, self._on_validation_chunk)
+        if self.replicas.is_chief:
+            self._record_validation(step, value, validator)
+        self.run_log.validation(step=step, epoch=self.schedule.epoch_of(step - 1), metric=validator.metric, value=value)
+        return f", validation {validator.metric} {value:.4f}"
+
+    def _on_validation_chunk(self) -> None:
+        self.watchdog.progress()
+        if self.request.is_requested:  # the checkpoint is saved; the resumed run validates it first
+            raise Preempted("stopped during validation; run the same command again to resume")
+
+    def _is_validated(self, step: int) -> bool:
+        """Returns the chief's answer, as other workers may not see yet what it has just written."""
+        is_validated = step in checkpoint.read_validations(self.workdir).values
+        return self.replicas.any_worker(is_validated and self.replicas.is_chief)
+
+    def _record_validation(self, step: int, value: float, validator: Validator) -> None:
         try:
             checkpoint.record_validation(
                 self.workdir, step, value, metric=validator.metric, is_higher_better=validator.is_higher_better
             )
             checkpoint.keep_best_and_last(self.workdir)
-        except OSError as error:  # the disk is full; the last checkpoint then counts as the best
-            log.error("what step %d reached could not be kept: %s; training goes on", step, error)
+        except OSError as error:  # the disk is full
+            log.error("the validation of step %d could not be recorded: %s; training continues", step, error)
 
-    def is_out_of_patience(self, step: int) -> bool:
-        """Whether the measurements up to `step` are no better for too long; every worker asks at once."""
-        patience = self.config.patience
-        is_over = patience is not None and checkpoint.read_validations(self.workdir).since_best(step) >= patience
-        is_over = self.replicas.any_worker(is_over and self.replicas.is_chief)
-        if is_over:
-            log.info("stopping: the last %d measurements on the validation split were no better (patience)", patience)
-        return is_over
+    def _update_patience(self, step: int) -> None:
+        if self.patience is None:
+            return
+        is_over = checkpoint.read_validations(self.workdir).since_best(step) >= self.patience
+        self.is_out_of_patience = self.replicas.any_worker(is_over and self.replicas.is_chief)
+        if self.is_out_of_patience:
+            log.info("early stopping: no improvement in the last %d validations", self.patience)

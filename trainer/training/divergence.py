@@ -1,10 +1,11 @@
-"""Stops a run whose loss has left the finite numbers, or grows beyond its beginning; tells what the step was fed.
+"""Detects NaN or divergence and describes the batch and the weights of the failing step.
 
-Shapes: B rows of the global batch, D columns of a table.
+Shapes: D columns of a table.
 """
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -14,48 +15,59 @@ from trainer.data.input_pipeline import Batch
 from trainer.distributed.embeddings import ShardedTable
 
 WINDOW = 20
-"""Steps whose mean is compared: a batch of a few rare events is no divergence."""
+"""Steps in the mean that is compared with the start: a single batch may contain a few rare events of high weight."""
 
 RESUMED_STEPS = 100
-"""First steps of a resumed run, of whose losses the largest stands for its beginning."""
+"""Steps after a resume whose largest loss replaces the loss at the start, which is not stored."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A loss that stops the run."""
+
+    index: int
+    """Index of the loss among those checked."""
+    problem: str
+    """What is wrong with it, for the message."""
 
 
 class DivergenceMonitor:
-    """Looks at every loss of a run once."""
+    """Checks each loss of a run once."""
 
-    def __init__(self, max_growth: float | None, *, is_beginning: bool) -> None:
-        """A watch that finds fault with a mean over `WINDOW` steps above `max_growth` times the first loss.
+    def __init__(self, max_growth: float | None, *, is_new_run: bool) -> None:
+        """Checks for a mean over `WINDOW` steps above `max_growth` times the loss at the start.
 
         Args:
-          max_growth: None: only what is not finite is a fault.
-          is_beginning: the first loss is of weights that nothing has moved yet: it tells the level.
+          max_growth: None: check only for NaN and infinity.
+          is_new_run: take the first loss as the loss at the start; if False, the largest of the first `RESUMED_STEPS`.
         """
         self._max_growth = max_growth
-        self._steps_left = 1 if is_beginning else RESUMED_STEPS
-        self._level = 0.0
+        self._start_steps_left = 1 if is_new_run else RESUMED_STEPS
+        self._start_loss = 0.0
         self._recent: deque[float] = deque(maxlen=WINDOW)
 
-    def check(self, losses: np.ndarray) -> tuple[int, str] | None:
-        """The place in the next losses [n] of the first that is a fault, and what is wrong; None where all are good."""
-        for place, loss in enumerate(losses.tolist()):
+    def check(self, losses: np.ndarray) -> Divergence | None:
+        """Returns the first problem in the next losses [n], or None."""
+        for index, loss in enumerate(losses.tolist()):
             if not np.isfinite(loss):
-                return place, f"the loss is {loss}"
+                return Divergence(index, f"the loss is {loss}")
             self._recent.append(loss)
-            if self._steps_left:
-                self._level = max(self._level, loss)
-                self._steps_left -= 1
+            if self._start_steps_left:
+                self._start_loss = max(self._start_loss, loss)
+                self._start_steps_left -= 1
             elif self._max_growth is not None and len(self._recent) == WINDOW:
                 mean = sum(self._recent) / WINDOW
-                if mean > self._max_growth * self._level:
-                    return place, (
-                        f"the loss has grown to {mean:.4g}, the mean of the last {WINDOW} steps, more than "
-                        f"{self._max_growth:g} times the {self._level:.4g} that it began with"
+                if mean > self._max_growth * self._start_loss:
+                    return Divergence(
+                        index,
+                        f"the loss has grown to {mean:.4g} (mean of the last {WINDOW} steps), more than "
+                        f"{self._max_growth:g} times its value at the start, {self._start_loss:.4g}",
                     )
         return None
 
 
 def describe_batch(batch: Batch, event_weights: Sequence[float]) -> str:
-    """How many rows of a batch are of which kind, what they weigh, and where their ids lie."""
+    """Returns the rows of a batch by event kind, with their weights, and the ranges of its ids."""
     is_row = batch.is_row.numpy()
     visitor, item, event = (column.numpy()[is_row] for column in (batch.visitor, batch.item, batch.event))
     counts = np.bincount(event, minlength=len(EVENT_KINDS))
@@ -70,33 +82,36 @@ def describe_batch(batch: Batch, event_weights: Sequence[float]) -> str:
 
 
 def describe_tables(tables: Mapping[str, ShardedTable]) -> str:
-    """The longest row of each table, of the replicas of this process, and how many rows are not finite."""
-    parts = []
+    """Returns the largest row norm of each table, over this process's replicas, and the number of non-finite rows."""
+    descriptions = []
     for name, table in tables.items():
-        longest, num_bad = 0.0, 0
+        largest, num_bad = 0.0, 0
         for replica in table.values.shards:
             for rows in table.values.chunks(replica):
                 with np.errstate(over="ignore", invalid="ignore"):
-                    lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
-                is_good = np.isfinite(lengths)
-                longest = max(longest, lengths[is_good].max(initial=0))
-                num_bad += int((~is_good).sum())
-        parts.append(f"{name} rows are up to {longest:.3g} long" + (f", {num_bad} not finite" if num_bad else ""))
-    return "; ".join(parts)
+                    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+                is_finite = np.isfinite(norms)
+                largest = max(largest, norms[is_finite].max(initial=0))
+                num_bad += int((~is_finite).sum())
+        descriptions.append(
+            f"{name} rows have norms up to {largest:.3g}" + (f", {num_bad} not finite" if num_bad else "")
+        )
+    return "; ".join(descriptions)
 
 
 def describe_dense(weights: Sequence[keras.Variable]) -> str:
-    """The dense weight with the largest entry, and which ones are not finite."""
+    """Returns the dense weight with the largest entry, and the names of those with non-finite entries."""
     largest, largest_name, bad = 0.0, "", []
     for weight in weights:
         values = np.abs(np.asarray(weight, np.float64))
-        if not np.isfinite(values).all():
+        is_finite = np.isfinite(values)
+        if not is_finite.all():
             bad.append(weight.name)
-        entry = values[np.isfinite(values)].max(initial=0)
+        entry = values[is_finite].max(initial=0)
         if entry >= largest:
             largest, largest_name = entry, weight.name
-    told = f"dense weights are up to {largest:.3g} ({largest_name})"
-    return f"{told}, not finite: {', '.join(bad)}" if bad else told
+    description = f"dense weights have entries up to {largest:.3g} ({largest_name})"
+    return f"{description}, not finite: {', '.join(bad)}" if bad else description
 
 
 def _describe_ids(name: str, ids: np.ndarray) -> str:

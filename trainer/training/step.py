@@ -1,4 +1,4 @@
-"""One training step on one replica: read rows, take the loss and its gradients, update the rows read.
+"""One training step on one replica: look up rows, compute the loss and its gradients, update the rows.
 
 Shapes: B rows of the global batch.
 """
@@ -15,7 +15,7 @@ from trainer.models.objectives import TrainingModel
 
 
 class TrainingStep:
-    """Moves a model's tables and dense weights by one global batch; called within `Replicas.run`."""
+    """Updates tables and dense weights with one global batch; called within `Replicas.run`."""
 
     def __init__(
         self,
@@ -25,21 +25,23 @@ class TrainingStep:
         optimizer: keras.optimizers.Optimizer | None,
         jit_compile: bool,
     ) -> None:
-        """A step of `model`.
+        """Prepares the step of `model`.
 
         Args:
-          optimizer: of the dense weights, built for them; None where the model has none.
-          jit_compile: compile loss and gradients with XLA. Reads and updates stay outside: the number of distinct rows
-            differs from step to step, and XLA would compile anew for each.
+          model: tables, dense weights and objective.
+          replicas: the replicas that own the rows.
+          optimizer: optimizer of the dense weights, built for them; None: the model has none.
+          jit_compile: compile loss and gradients with XLA. Lookups and updates are not compiled, as the number of
+            distinct rows differs between steps and XLA would recompile for each.
         """
         self._model = model
         self._replicas = replicas
         self._optimizer = optimizer
-        compiled = tf.function(self._take_gradients, autograph=False, jit_compile=True)
-        self._gradients = compiled if jit_compile else self._take_gradients
+        compiled = tf.function(self._compute_gradients, autograph=False, jit_compile=True)
+        self._gradients = compiled if jit_compile else self._compute_gradients
 
     def __call__(self, replica: int, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        """The mean loss of the global batch [B], before the update; `step` counts from 0, scalar int64."""
+        """Runs `step`, a scalar int64 from 0; returns the mean loss of the global batch [B] before the update."""
         lookups, inputs = self._model.objective.prepare(replica, batch, step)
         vectors = {name: lookup.vectors() for name, lookup in lookups.items()}
         weights = [tf.convert_to_tensor(variable.value) for variable in self._model.dense]
@@ -51,38 +53,38 @@ class TrainingStep:
             apply_summed(self._optimizer, summed, self._model.dense)
         return loss
 
-    def _take_gradients(
+    def _compute_gradients(
         self, vectors: Mapping[str, tf.Tensor], weights: Sequence[tf.Tensor], inputs: tuple
     ) -> tuple[tf.Tensor, Mapping[str, tf.Tensor], Sequence[tf.Tensor]]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([vectors, weights])
             loss = self._model.objective.loss(vectors, weights, inputs)
         by_table, by_weight = tape.gradient(loss, (vectors, weights))
-        # of a weight that is gathered from, each place read has a gradient: added up here, or all of them would travel,
-        # and Adam would square each by itself
+        # densify the gradients of weights that are gathered from: otherwise all slices would be communicated, and Adam
+        # would square each slice on its own
         return loss, by_table, [tf.convert_to_tensor(gradient) for gradient in by_weight]
 
 
 def compile_steps(step: TrainingStep, replicas: Replicas) -> Callable[..., tf.Tensor]:
-    """A function that runs several steps in one call, so that Python is not asked between them.
+    """Compiles a function that runs several steps per call, without returning to Python between them.
 
     Returns:
-      `run(batches, first, count)`: takes `count` global batches from an iterator as the steps first, first + 1, … and
-      gives their losses [count].
+      `run(batches, first, count)`, which trains the steps first … first + count - 1 on the next `count` global batches
+      of an iterator and returns their losses [count].
     """
 
     def one_step(replica: int, batch: Batch, number: tf.Tensor) -> tf.Tensor:
         return step(replica, batch, number)
 
-    # nothing here branches on a tensor in Python: rewriting all that is called would take half of a start
+    # no Python code here branches on a tensor; autograph would double the startup time
     @tf.function(autograph=False, reduce_retracing=True)
     def run(batches: tf.data.Iterator, first: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        def go_on(place: tf.Tensor, losses: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            loss = replicas.run(one_step, batches.get_next(), first + tf.cast(place, tf.int64))
-            return place + 1, losses.write(place, loss)
+        def run_step(index: tf.Tensor, losses: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            loss = replicas.run(one_step, batches.get_next(), first + tf.cast(index, tf.int64))
+            return index + 1, losses.write(index, loss)
 
-        nothing = tf.TensorArray(tf.float32, count)
-        _, losses = tf.while_loop(lambda place, _: place < count, go_on, (tf.constant(0), nothing))
+        no_losses = tf.TensorArray(tf.float32, count)
+        _, losses = tf.while_loop(lambda index, _: index < count, run_step, (tf.constant(0), no_losses))
         return losses.stack()
 
     return run

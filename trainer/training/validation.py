@@ -1,4 +1,4 @@
-"""The figure on the validation split that picks a run's best checkpoint."""
+"""The validation metric, which selects the best checkpoint of a run."""
 
 import logging
 from collections.abc import Callable
@@ -19,77 +19,82 @@ log = logging.getLogger(__name__)
 
 LIST_LENGTH = 20
 MAX_CASES = 5000
-"""Cases that are ranked for after an epoch: enough to tell epochs apart, few enough not to be felt."""
+"""Cases ranked per validation: enough to distinguish epochs, few enough to take little of the training time."""
 
 
 class Measure(Protocol):
-    """A figure of a model's present variables; all workers ask for it together."""
+    """Measures a model with its current weights; all workers call it together."""
 
-    def __call__(self, model: InferenceModel, look: Callable[[], None] = ..., /) -> float:
-        """The figure; `look` is called now and then, and what it raises ends the measurement."""
+    def __call__(self, model: InferenceModel, on_chunk: Callable[[], None] = ..., /) -> float:
+        """Returns the metric; `on_chunk` is called before each chunk, and an exception from it ends the measurement."""
 
 
 @dataclass(frozen=True)
 class Validator:
-    """A figure that models are compared by."""
+    """A metric that models are compared by."""
 
     metric: str
+    """Name of the metric, such as `ndcg@20`."""
     is_higher_better: bool
+    """Whether a higher value is better."""
     measure: Measure
+    """Measures a model."""
 
 
-def _go_on() -> None:
-    """Ends no measurement."""
+def _ignore() -> None:
+    """Does nothing between chunks."""
 
 
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
-    """NDCG of returning visitors for models that rank, mean squared error for those that predict event weights.
+    """Returns NDCG over returning visitors for models that rank, mean squared error for those that predict weights.
 
     Returns:
-      None where the dataset has no validation split, or nobody in it to rank for: then the last checkpoint is the best.
+      None if there is no validation split, or no visitor in it to rank for; the last checkpoint is then the best.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
     if isinstance(config.loss, SquaredErrorConfig):
         weights, rows = config.loss.event_weights, target_rows(dataset, Split.VALIDATION)
-        return Validator("mse", False, lambda model, look=_go_on: rating_mse(model, rows, weights, replicas, look))
+        return Validator(
+            "mse", False, lambda model, on_chunk=_ignore: rating_mse(model, rows, weights, replicas, on_chunk)
+        )
     cases = build_cases(dataset, Split.VALIDATION)
-    none = "no visitor of the validation split returns to a new item"
-    return _ranking_validator(cases, "returning visitors", none, replicas)
+    reason = "no visitor of the validation split returns to a new item"
+    return _ranking_validator(cases, "returning visitors", reason, replicas)
 
 
 def make_next_item_validator(dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
-    """NDCG of next items for models of sequences, with a sample of the visitors.
+    """Returns NDCG of next items, for sequence models.
 
     Returns:
-      None where the dataset has no validation split, or nobody in it to rank for: then the last checkpoint is the best.
+      None if there is no validation split, or no visitor in it to rank for; the last checkpoint is then the best.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
     cases = build_cases(dataset, Split.VALIDATION, next_items)
-    none = "no row of the validation split has a history and an item of the catalogue"
-    return _ranking_validator(cases, "next items", none, replicas)
+    reason = "no row of the validation split has a history and an item of the catalogue"
+    return _ranking_validator(cases, "next items", reason, replicas)
 
 
-def _ranking_validator(cases: Cases, what: str, without_cases: str, replicas: Replicas | None) -> Validator | None:
+def _ranking_validator(cases: Cases, task: str, reason_if_empty: str, replicas: Replicas | None) -> Validator | None:
     if not len(cases):
-        log.warning("%s: the last checkpoint is taken for the best", without_cases)
+        log.warning("%s: the last checkpoint is used as the best", reason_if_empty)
         return None
     name = f"ndcg@{LIST_LENGTH}"
     sample = cases.sample(MAX_CASES, seed=0)
-    # that of models of sequences is another question, and is higher or lower for it
-    log.info("validation: %s of %d %s in the validation split", name, len(sample), what)
+    # logged with its task, as values of different tasks cannot be compared
+    log.info("validation: %s of %d %s in the validation split", name, len(sample), task)
     return Validator(name, True, _RankingMeasure(sample, name, replicas))
 
 
 class _RankingMeasure:
-    """Ranks for the same visitors again and again; compiled once for a model, whatever it is filled with."""
+    """Ranks for the same visitors at each validation; compiles once per model, whatever weights are loaded into it."""
 
     def __init__(self, cases: Cases, metric: str, replicas: Replicas | None) -> None:
         self._cases, self._metric, self._replicas = cases, metric, replicas
         self._compiled: tuple[InferenceModel, Evaluator] | None = None
 
-    def __call__(self, model: InferenceModel, look: Callable[[], None] = _go_on) -> float:
+    def __call__(self, model: InferenceModel, on_chunk: Callable[[], None] = _ignore) -> float:
         if self._compiled is None or self._compiled[0] is not model:
             self._compiled = model, Evaluator(model, self._cases, [LIST_LENGTH], replicas=self._replicas)
-        return self._compiled[1].measure(look).mean(self._metric)
+        return self._compiled[1].measure(on_chunk).mean(self._metric)

@@ -1,9 +1,10 @@
-"""A run that begins with another run's vectors: carried over by id into today's vocabularies.
+"""Warm start: initialises a run with the vectors of another run, matched by id.
 
-A new item starts from the mean of the carried items of its category, or of the nearest category above that has some;
-other new rows start as in any run. A row's optimizer slots come with it, or the first steps would undo it.
+A new item starts from the mean of the carried items in its category, or in the nearest parent category that has any;
+other new rows are initialised randomly. Optimizer slots are carried over too, as otherwise the large first steps of a
+fresh optimizer would undo the warm start.
 
-Shapes: N rows of a table, D columns, M new items with a mean.
+Shapes: N rows of a table, D columns, M new items with a category mean.
 """
 
 import logging
@@ -27,159 +28,178 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Earlier:
-    """The run whose vectors are carried over, and its best checkpoint."""
+class _EarlierRun:
+    """The run that vectors are carried over from."""
 
-    run: str
+    workdir: str
+    """Directory of the run."""
     record: RunRecord
-    state: CheckpointMetadata
+    """Its record."""
+    checkpoint: CheckpointMetadata
+    """Its best checkpoint."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Rows and columns of each table."""
-        is_table = ".values"
+        suffix = ".values"
         return {
-            name.removesuffix(is_table): shape for name, shape in self.state.arrays.items() if name.endswith(is_table)
+            name.removesuffix(suffix): shape for name, shape in self.checkpoint.arrays.items() if name.endswith(suffix)
         }
 
     def ids(self) -> dict[str, list[str]]:
-        """Whose each row of each table is."""
-        return row_ids(self.record.config, self._dataset())
+        """Reads the id of each row, by table."""
+        return row_ids(self.record.config, self._open_dataset())
 
     def read(self, array: str) -> np.ndarray:
-        """A whole array [N, D] of the checkpoint."""
-        return np.asarray(checkpoint.read_array(self.run, self.state, array))
+        """Reads a whole array [N, D] of the checkpoint."""
+        return np.asarray(checkpoint.read_array(self.workdir, self.checkpoint, array))
 
-    def _dataset(self) -> Dataset:
-        needs = f"--warm-start {self.run} needs its dataset, whose vocabularies name the rows"
+    def _open_dataset(self) -> Dataset:
+        reason = f"--warm-start {self.workdir} needs the dataset of that run, because its vocabularies name the rows"
         try:
             dataset = open_dataset(self.record.data)
         except ContractError as error:
-            raise ContractError(f"{needs}: {error}") from error
+            raise ContractError(f"{reason}: {error}") from error
         if dataset.checksum != self.record.dataset_checksum:
             raise ContractError(
-                f"{needs}, but {self.record.data} holds another by now: prepare each into a directory of its own"
+                f"{reason}, but {self.record.data} contains a different dataset now; prepare each dataset into its own "
+                "directory"
             )
         return dataset
 
 
-def warm_start_from(run: str, config: RunConfig, dataset: Dataset, parts: TrainState) -> dict[str, Any]:
-    """Fills tables and dense weights from the best checkpoint of the run at `run`.
+def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: TrainState) -> dict[str, Any]:
+    """Initialises tables and dense weights from the best checkpoint of the run at `workdir`.
+
+    Args:
+      workdir: directory of the run to carry vectors over from.
+      config: settings of the new run.
+      dataset: dataset of the new run.
+      state: weights to initialise.
 
     Returns:
-      What was carried, as JSON values: `run`, its `step`, and of each of the `tables` its `rows`: those `carried`,
-      those that start `from_category` means, those `new`; and how many of the earlier table were `dropped`.
+      JSON values: `run`, its `step`, and for each of the `tables` the number of `rows`, of rows `carried`, started
+      `from_category` means, and `new`, and of rows of the earlier table that were `dropped`.
 
     Raises:
-      ContractError: the run's dataset no longer lies where it lay.
-      ValueError: there is no such run, or its model is of another kind or width.
+      ContractError: the dataset of the earlier run is no longer at its original path.
+      ValueError: there is no such run, or its model is of a different kind or width.
     """
-    earlier = _Earlier(run, read_record(run), checkpoint.read_state(run, checkpoint.choose_step(run)))
-    dense = checkpoint.read_dense_weights(run, earlier.state.step)
-    _check_fits(earlier, config, parts, [value.shape for value in dense])
+    step = checkpoint.choose_step(workdir)
+    earlier = _EarlierRun(workdir, read_record(workdir), checkpoint.read_state(workdir, step))
+    dense = checkpoint.read_dense_weights(workdir, step)
+    _check_compatible(earlier, config, state, [value.shape for value in dense])
     old_ids = earlier.ids()
     new_ids = row_ids(config, dataset)
     carried = {}
-    for name, table in parts.tables.items():
-        place_of = {row_id: place for place, row_id in enumerate(old_ids[name])}
-        place = np.array([place_of.get(row_id, -1) for row_id in new_ids[name]], np.int64)
+    for name, table in state.tables.items():
+        old_index = {row_id: index for index, row_id in enumerate(old_ids[name])}
+        old_rows = np.array([old_index.get(row_id, -1) for row_id in new_ids[name]], np.int64)
         num_items = sum(map(is_of_vocabulary, new_ids[name])) if name == "item" else 0
-        num_from_category = _carry_table(table, name, place, earlier, config, dataset, num_items)
-        num_carried = int(np.count_nonzero(place >= 0))
+        num_from_category = _carry_table(table, name, old_rows, earlier, config, dataset, num_items)
+        num_carried = int(np.count_nonzero(old_rows >= 0))
         carried[name] = {
-            "rows": len(place),
+            "rows": len(old_rows),
             "carried": num_carried,
             "from_category": num_from_category,
-            "new": len(place) - num_carried - num_from_category,
+            "new": len(old_rows) - num_carried - num_from_category,
             "dropped": len(old_ids[name]) - num_carried,
         }
-        log.info("warm start of %s: %s", name, ", ".join(f"{count} {what}" for what, count in carried[name].items()))
-    for variable, value in zip(parts.dense, dense, strict=True):
+        log.info("warm start of %s: %s", name, ", ".join(f"{count} {label}" for label, count in carried[name].items()))
+    for variable, value in zip(state.dense, dense, strict=True):
         variable.assign(value)
-    return {"run": run, "step": earlier.state.step, "tables": carried}
+    return {"run": workdir, "step": step, "tables": carried}
 
 
 def row_ids(config: RunConfig, dataset: Dataset) -> dict[str, list[str]]:
-    """Whose each row of each table is."""
+    """Returns the id of each row, by table."""
     return {name: rows.ids() for name, rows in table_rows(config, dataset).items()}
 
 
 def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places [M] and vectors [M, D] of the new items in whose category, or one above it, there are carried ones.
+    """Returns indices [M] and mean vectors [M, D] of new items with carried items in their category or a parent of it.
 
     Args:
-      is_carried: [N] of the first N items of the vocabulary.
-      vectors: [N, D] of these; any for those that are new.
+      dataset: dataset of the new run.
+      is_carried: [N] for the first N items of the vocabulary.
+      vectors: [N, D] vectors of these items; those of new items are ignored.
     """
     paths = dataset.catalogue["category_path"].to_pylist()[: len(is_carried)]
     lengths = np.array([len(path) for path in paths], np.int64)
     owner, category = np.repeat(np.arange(len(paths)), lengths), np.array([c for path in paths for c in path], np.int64)
-    counted = is_carried[owner]
+    from_carried = is_carried[owner]
     num_categories = int(category.max(initial=-1)) + 1
-    counts = np.bincount(category[counted], minlength=num_categories)
+    counts = np.bincount(category[from_carried], minlength=num_categories)
     sums = np.zeros((num_categories, vectors.shape[1]))
-    np.add.at(sums, category[counted], vectors[owner[counted]])
-    places, means = [], []
+    np.add.at(sums, category[from_carried], vectors[owner[from_carried]])
+    items, means = [], []
     for item in np.flatnonzero(~is_carried):
         known = [name for name in paths[item] if counts[name]]
-        if known:  # a path goes from the root down: the last is the nearest
-            places.append(item)
+        if known:  # paths start at the root, so the last category is the nearest
+            items.append(item)
             means.append(sums[known[-1]] / counts[known[-1]])
-    return np.array(places, np.int64), np.array(means, np.float32).reshape(-1, vectors.shape[1])
+    return np.array(items, np.int64), np.array(means, np.float32).reshape(-1, vectors.shape[1])
 
 
-def _check_fits(earlier: _Earlier, config: RunConfig, parts: TrainState, dense: Sequence[tuple[int, ...]]) -> None:
+def _check_compatible(
+    earlier: _EarlierRun, config: RunConfig, state: TrainState, dense: Sequence[tuple[int, ...]]
+) -> None:
     widths = {name: dim for name, (_, dim) in earlier.shapes.items()}
-    expected = {name: table.dim for name, table in parts.tables.items()}
+    expected = {name: table.dim for name, table in state.tables.items()}
     kind = earlier.record.config.model.kind
     if kind != config.model.kind or widths != expected:
         raise ValueError(
-            f"--warm-start {earlier.run}: its model is {kind} with tables of columns {widths}, this one is "
+            f"--warm-start {earlier.workdir}: its model is {kind} with table widths {widths}, this one is "
             f"{config.model.kind} with {expected}; train the same model, or without --warm-start"
         )
-    wanted = [tuple(variable.shape) for variable in parts.dense]
-    if list(dense) != wanted:
+    expected_dense = [tuple(variable.shape) for variable in state.dense]
+    if list(dense) != expected_dense:
         raise ValueError(
-            f"--warm-start {earlier.run}: its dense weights have the shapes {list(dense)}, those of this model "
-            f"{wanted}; train with the same settings below model., or without --warm-start"
+            f"--warm-start {earlier.workdir}: its dense weights have the shapes {list(dense)}, those of this model "
+            f"{expected_dense}; train with the same `model.` settings, or without --warm-start"
         )
 
 
 def _carry_table(
     table: ShardedTable,
     name: str,
-    place: np.ndarray,
-    earlier: _Earlier,
+    old_rows: np.ndarray,
+    earlier: _EarlierRun,
     config: RunConfig,
     dataset: Dataset,
     num_items: int,
 ) -> int:
-    """Fills a table and its slots; how many rows start from a category's mean.
+    """Initialises a table and its slots; returns how many rows start from a category mean.
 
     Args:
-      place: [N] row of the earlier table that each row was, -1: none.
-      num_items: rows, the first ones, that are items of the vocabulary.
+      table: table to initialise.
+      name: name of the table.
+      old_rows: [N] row of the earlier table with the same id, -1: none.
+      earlier: run to carry vectors over from.
+      config: settings of the new run.
+      dataset: dataset of the new run.
+      num_items: the first `num_items` rows are items of the vocabulary.
     """
     old = earlier.read(f"{name}.values")
-    mean_places, means = category_means(dataset, place[:num_items] >= 0, old[place[:num_items]])
+    mean_rows, means = category_means(dataset, old_rows[:num_items] >= 0, old[old_rows[:num_items]])
 
     def overlay(start: int, rows: np.ndarray) -> None:
-        own = place[start : start + len(rows)]
-        rows[own >= 0] = old[own[own >= 0]]
-        begin, end = np.searchsorted(mean_places, [start, start + len(rows)])
-        rows[mean_places[begin:end] - start] = means[begin:end]
+        sources = old_rows[start : start + len(rows)]
+        rows[sources >= 0] = old[sources[sources >= 0]]
+        first, end = np.searchsorted(mean_rows, [start, start + len(rows)])
+        rows[mean_rows[first:end] - start] = means[first:end]
 
     initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev, overlay=overlay)
     for slot, shards in table.slots.items():
-        if f"{name}.{slot}" in earlier.state.arrays:
-            _carry_slot(shards, place, earlier.read(f"{name}.{slot}"))
-    return len(mean_places)
+        if f"{name}.{slot}" in earlier.checkpoint.arrays:
+            _carry_slot(shards, old_rows, earlier.read(f"{name}.{slot}"))
+    return len(mean_rows)
 
 
-def _carry_slot(shards: RowShards, place: np.ndarray, old: np.ndarray) -> None:
-    """Sets the rows that the earlier run knew; the others keep what the optimizer starts them with."""
-    for start in range(0, len(place), CHUNK_ROWS):
-        own = place[start : start + CHUNK_ROWS]
-        rows = np.full((len(own), shards.dim), shards.fill, np.float32)
-        rows[own >= 0] = old[own[own >= 0]]
+def _carry_slot(shards: RowShards, old_rows: np.ndarray, old: np.ndarray) -> None:
+    """Sets the carried rows of a slot; the others keep the optimizer's initial value."""
+    for start in range(0, len(old_rows), CHUNK_ROWS):
+        sources = old_rows[start : start + CHUNK_ROWS]
+        rows = np.full((len(sources), shards.dim), shards.fill, np.float32)
+        rows[sources >= 0] = old[sources[sources >= 0]]
         shards.assign(start, rows)

@@ -1,4 +1,4 @@
-"""The solver against dense normal equations; that replicas make no difference is among the tests of `train`."""
+"""Compares the solver with dense normal equations; tests of `train` cover several replicas."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ VISITORS, ITEMS, DIM = 9, 7, 3
 
 
 def make_tables(generator: np.random.Generator) -> dict[str, ShardedTable]:
-    """Each with a bucket of unknown ids behind its vocabulary."""
+    """Makes tables with one row of unknown ids after the vocabulary."""
     replicas = start_replicas(1, None)
     tables = {}
     for name, rows in (("visitor", VISITORS + 1), ("item", ITEMS + 1)):
@@ -27,7 +27,7 @@ def values_of(table: ShardedTable, rows: int) -> np.ndarray:
 
 
 def solve_densely(matrix: np.ndarray, others: np.ndarray, config: AlternatingConfig) -> np.ndarray:
-    """The rows of one side, each by its own normal equations over all of the other side's vectors."""
+    """Solves each row of one side by its normal equations over all vectors of the other side."""
     solved = []
     for weights in matrix:
         confidence = weights + config.unobserved_weight
@@ -46,10 +46,10 @@ def objective(matrix: np.ndarray, visitors: np.ndarray, items: np.ndarray, confi
 
 
 @pytest.mark.parametrize("l2_power", [0.0, 1.0])
-def test_sweeps_equal_dense_normal_equations_and_report_their_objective(l2_power: float) -> None:
+def test_sweeps_match_dense_normal_equations_and_return_their_objective(l2_power: float) -> None:
     generator = np.random.default_rng(1)
     matrix = np.where(generator.random((VISITORS, ITEMS)) < 0.5, generator.integers(1, 4, (VISITORS, ITEMS)), 0)
-    matrix[4] = 0  # a visitor without any pair
+    matrix[4] = 0  # a visitor without events
     config = AlternatingConfig(unobserved_weight=0.2, l2=0.05, l2_power=l2_power, batch_entries=8)
     tables = make_tables(generator)
     items = values_of(tables["item"], ITEMS)
@@ -59,10 +59,10 @@ def test_sweeps_equal_dense_normal_equations_and_report_their_objective(l2_power
         visitors = solve_densely(matrix, items, config)
         items = solve_densely(matrix.T, visitors, config)
         losses.append(solver.sweep())
-        # the solver turns the vectors; scores stay
+        # the solver rotates the vectors, which does not change the scores
         scores = values_of(tables["visitor"], VISITORS) @ values_of(tables["item"], ITEMS).T
         np.testing.assert_allclose(scores, visitors @ items.T, atol=1e-4)
-        of_zeros = ((matrix + 0.2) * (matrix > 0)).sum()
-        assert losses[-1] == pytest.approx(objective(matrix, visitors, items, config) / of_zeros, rel=1e-4)
+        zero_loss = ((matrix + 0.2) * (matrix > 0)).sum()
+        assert losses[-1] == pytest.approx(objective(matrix, visitors, items, config) / zero_loss, rel=1e-4)
     assert losses == sorted(losses, reverse=True)
     np.testing.assert_array_equal(values_of(tables["visitor"], VISITORS)[4], [0, 0, 0])

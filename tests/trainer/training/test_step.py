@@ -20,7 +20,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("preset", ["notebook-mf", "notebook-nn", "nn"])
-def test_loss_and_dense_gradients_of_a_step_are_summed_in_one_operation(
+def test_a_step_sums_loss_and_dense_gradients_in_one_operation(
     preset: str, count: int, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(preset)

@@ -24,23 +24,23 @@ def dataset(tmp_path):
     )
 
 
-def test_a_ranking_model_is_validated_by_ndcg_with_the_weights_of_the_model_given(dataset):
+def test_validates_a_ranking_model_by_ndcg(dataset):
     validator = make_validator(PRESETS["mf"], dataset)
     assert (validator.metric, validator.is_higher_better) == ("ndcg@20", True)
-    # of the visible b, c, d the relevant c comes first, then second: 1 / log2(3)
+    # the seen a is excluded; the relevant c is first, then second: 1 / log2(3)
     assert validator.measure(model_with([9, 1, 3, 2])) == pytest.approx(1)
     assert validator.measure(model_with([9, 3, 2, 1])) == pytest.approx(0.63093, abs=1e-5)
     assert validator.measure(model_with([9, 1, 3, 2])) == pytest.approx(1)
 
 
-def test_a_rating_model_is_validated_by_squared_error(dataset):
+def test_validates_a_rating_model_by_squared_error(dataset):
     validator = make_validator(PRESETS["notebook-mf"], dataset)
     assert (validator.metric, validator.is_higher_better) == ("mse", False)
-    # a cart is worth 2: (0.5 - 2)²
+    # addtocart has weight 2: (0.5 - 2)²
     assert validator.measure(model_with([0, 0, 0.5, 0])) == pytest.approx(2.25)
 
 
-def test_without_a_validation_split_or_anybody_to_rank_for_there_is_no_figure(tmp_path, caplog):
+def test_there_is_no_validator_without_a_split_or_without_visitors_to_rank_for(tmp_path, caplog):
     alone = build_dataset(str(tmp_path / "alone"), train=[("anna", "a")], visitors=["anna"], items=ITEMS)
     assert make_validator(PRESETS["mf"], alone) is None
     assert make_next_item_validator(alone) is None
@@ -53,10 +53,10 @@ def test_without_a_validation_split_or_anybody_to_rank_for_there_is_no_figure(tm
     )
     assert make_validator(PRESETS["mf"], newcomers) is None
     assert make_next_item_validator(newcomers) is None
-    assert "the last checkpoint is taken for the best" in caplog.text
+    assert "the last checkpoint is used as the best" in caplog.text
 
 
-def test_a_sequence_model_may_be_validated_by_next_items(dataset, caplog):
+def test_validates_a_sequence_model_by_next_items(dataset, caplog):
     with caplog.at_level("INFO"):
         validator = make_next_item_validator(dataset)
         make_validator(PRESETS["mf"], dataset)
@@ -65,6 +65,6 @@ def test_a_sequence_model_may_be_validated_by_next_items(dataset, caplog):
         "validation: ndcg@20 of 1 returning visitors in the validation split",
     ]
     assert (validator.metric, validator.is_higher_better) == ("ndcg@20", True)
-    # the seen a stays a candidate: c comes second, 1 / log2(3), then third, 1 / log2(4)
+    # the seen a remains a candidate: c is second, 1 / log2(3), then third, 1 / log2(4)
     assert validator.measure(model_with([9, 1, 3, 2])) == pytest.approx(0.63093, abs=1e-5)
     assert validator.measure(model_with([9, 3, 2, 1])) == pytest.approx(1 / 2)

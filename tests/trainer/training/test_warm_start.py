@@ -23,12 +23,12 @@ CATEGORIES = {"a": ["tools"], "b": ["tools", "saws"], "c": ["tools", "saws"], "d
 
 
 def build_day(root: Path, items: list[str], visitors: list[str]) -> Dataset:
-    """Every visitor looks at every item, the more often the earlier it stands in the list."""
+    """Builds a dataset in which all visitors view all items, earlier items more often."""
     rows = [
-        Event(visitor, item, "view", place)
-        for place, item in enumerate(items)
+        Event(visitor, item, "view", position)
+        for position, item in enumerate(items)
         for visitor in visitors
-        for _ in range(len(items) - place)
+        for _ in range(len(items) - position)
     ]
     categories = {item: CATEGORIES[item] for item in items}
     last = [Event(visitor, items[0], "view", 1000) for visitor in visitors]
@@ -37,19 +37,19 @@ def build_day(root: Path, items: list[str], visitors: list[str]) -> Dataset:
 
 @pytest.fixture(scope="module")
 def days(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
-    """Yesterday knew the items a and b; today's list has another order, lost a visitor and won items and a visitor."""
+    """Yesterday has items a and b; today has a different order, lost visitor w and gained items and visitor x."""
     root = tmp_path_factory.mktemp("days")
     yesterday = build_day(root / "yesterday", ["a", "b"], ["v", "w"])
     return yesterday, build_day(root / "today", ["c", "b", "a", "d", "e"], ["x", "v"])
 
 
-def make_parts(config: RunConfig, dataset: Dataset, count: int = 2) -> TrainState:
+def make_state(config: RunConfig, dataset: Dataset, count: int = 2) -> TrainState:
     model = build_training_model(config, dataset, start_replicas(count, None))
     return TrainState(model.tables, model.dense, [])
 
 
-def whole(parts: TrainState, name: str) -> np.ndarray:
-    shards = parts.arrays()[name]
+def whole(state: TrainState, name: str) -> np.ndarray:
+    shards = state.arrays()[name]
     values = np.empty((shards.rows, shards.dim), np.float32)
     for replica, shard in shards.shards.items():
         values[replica :: len(shards.shards)] = shard.numpy()
@@ -61,9 +61,9 @@ def test_a_new_item_starts_from_the_mean_of_the_nearest_category_that_has_carrie
 ) -> None:
     # today's order: c, b, a, d, e
     vectors = np.array([[9, 9], [1, 2], [3, 6], [9, 9], [9, 9]], np.float32)
-    places, means = category_means(days[1], np.array([False, True, True, False, False]), vectors)
-    # c is a saw like b; of the drills nobody is carried, of the tools a and b are; nobody is of the paint
-    assert places.tolist() == [0, 3]
+    rows, means = category_means(days[1], np.array([False, True, True, False, False]), vectors)
+    # c is a saw like b; no drill is carried, but the tools a and b are; paint has no carried item
+    assert rows.tolist() == [0, 3]
     np.testing.assert_allclose(means, [[1, 2], [2, 4]])
 
 
@@ -78,37 +78,37 @@ def test_rows_are_carried_over_by_id_with_their_slots(
     config = make_config(preset, "epochs=1", *settings)
     train(config, data=yesterday.root, workdir=str(tmp_path), stop=StopRequest())
     step = checkpoint.choose_step(str(tmp_path))
-    state = checkpoint.read_state(str(tmp_path), step)
-    parts = make_parts(config, today)
-    told = warm_start_from(str(tmp_path), config, today, parts)
-    fresh = make_parts(config, today)
+    metadata = checkpoint.read_state(str(tmp_path), step)
+    state = make_state(config, today)
+    carried = warm_start_from(str(tmp_path), config, today, state)
+    fresh = make_state(config, today)
     for name, table in fresh.tables.items():
         initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev)
-    slot = next(iter(parts.tables["item"].slots))
+    slot = next(iter(state.tables["item"].slots))
     for kind in ("values", slot):
-        old = np.asarray(checkpoint.read_array(str(tmp_path), state, f"item.{kind}"))
-        new = whole(parts, f"item.{kind}")
+        old = np.asarray(checkpoint.read_array(str(tmp_path), metadata, f"item.{kind}"))
+        new = whole(state, f"item.{kind}")
         np.testing.assert_array_equal(new[[2, 1]], old[:2])  # a and b
-        np.testing.assert_array_equal(new[5], old[2])  # the bucket, or all others
-    values = whole(parts, "item.values")
+        np.testing.assert_array_equal(new[5], old[2])  # the row of unknown items, or of all other items
+    values = whole(state, "item.values")
     np.testing.assert_allclose(values[0], values[1])  # c starts as b
     np.testing.assert_allclose(values[3], (values[1] + values[2]) / 2, rtol=1e-6)  # d between a and b
-    np.testing.assert_array_equal(values[4], whole(fresh, "item.values")[4])  # e as in any run
+    np.testing.assert_array_equal(values[4], whole(fresh, "item.values")[4])  # e is initialised as in any run
     counts = {"rows": 6, "carried": 3, "from_category": 2, "new": 1, "dropped": 0}
-    assert told["tables"]["item"] == counts
-    if "visitor" in parts.tables:
-        old = np.asarray(checkpoint.read_array(str(tmp_path), state, "visitor.values"))
-        np.testing.assert_array_equal(whole(parts, "visitor.values")[1], old[0])
-        # v and what stands for unknown visitors; x is new, w is gone
-        assert told["tables"]["visitor"] == {"rows": 3, "carried": 2, "from_category": 0, "new": 1, "dropped": 1}
+    assert carried["tables"]["item"] == counts
+    if "visitor" in state.tables:
+        old = np.asarray(checkpoint.read_array(str(tmp_path), metadata, "visitor.values"))
+        np.testing.assert_array_equal(whole(state, "visitor.values")[1], old[0])
+        # v and the row of unknown visitors are carried; x is new, w is dropped
+        assert carried["tables"]["visitor"] == {"rows": 3, "carried": 2, "from_category": 0, "new": 1, "dropped": 1}
     if preset == "nn":
-        # saws and tools, and the bucket of unknown categories
-        assert told["tables"]["feature"]["carried"] >= 3
-    for variable, weight in zip(parts.dense, checkpoint.read_dense_weights(str(tmp_path), step), strict=True):
+        # saws, tools and the row of unknown categories
+        assert carried["tables"]["feature"]["carried"] >= 3
+    for variable, weight in zip(state.dense, checkpoint.read_dense_weights(str(tmp_path), step), strict=True):
         np.testing.assert_array_equal(np.asarray(variable), weight)
 
 
-def test_a_run_begun_warm_tells_so_and_goes_on_as_one_that_was_not_stopped(
+def test_a_warm_started_run_records_it_and_resumes_with_equal_results(
     days: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
     yesterday, today = days
@@ -119,10 +119,10 @@ def test_a_run_begun_warm_tells_so_and_goes_on_as_one_that_was_not_stopped(
     result = train(config, workdir=str(tmp_path / "whole"), stop=StopRequest(), **warm)
     assert result["warm_start"]["tables"]["item"]["carried"] == 3
     assert read_record(str(tmp_path / "whole")).warm_start == result["warm_start"]
-    asked = StopRequest()
-    asked.request()
+    request = StopRequest()
+    request.request()
     with pytest.raises(Preempted, match="stopped before step 0"):
-        train(config, workdir=str(tmp_path / "stopped"), stop=asked, **warm)
+        train(config, workdir=str(tmp_path / "stopped"), stop=request, **warm)
     train(config, data=today.root, workdir=str(tmp_path / "stopped"), stop=StopRequest())
     one, two = (checkpoint.read_weights(str(tmp_path / name), "last") for name in ("whole", "stopped"))
     np.testing.assert_array_equal(one.tables["item"], two.tables["item"])
@@ -130,7 +130,7 @@ def test_a_run_begun_warm_tells_so_and_goes_on_as_one_that_was_not_stopped(
         train(config, data=today.root, workdir=str(tmp_path / "whole"), warm_start="elsewhere", stop=StopRequest())
 
 
-def test_another_dataset_is_refused_with_what_differs_and_the_way_on(
+def test_another_dataset_is_refused_with_the_differences_and_advice(
     days: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
     config = make_config("mf")
@@ -147,18 +147,18 @@ def test_a_run_of_another_width_or_without_its_dataset_is_refused(
     config = make_config("mf")
     train(config, data=data, workdir=str(tmp_path / "run"), stop=StopRequest())
     other = make_config("mf", "model.dim=4")
-    with pytest.raises(ValueError, match=r"columns \{'item': 9\}, this one is .* with \{'item': 5\}"):
-        warm_start_from(str(tmp_path / "run"), other, days[1], make_parts(other, days[1]))
+    with pytest.raises(ValueError, match=r"widths \{'item': 9\}, this one is .* with \{'item': 5\}"):
+        warm_start_from(str(tmp_path / "run"), other, days[1], make_state(other, days[1]))
     shutil.rmtree(data)
-    with pytest.raises(ContractError, match="needs its dataset, whose vocabularies name the rows"):
-        warm_start_from(str(tmp_path / "run"), config, days[1], make_parts(config, days[1]))
+    with pytest.raises(ContractError, match="needs the dataset of that run, because its vocabularies name the rows"):
+        warm_start_from(str(tmp_path / "run"), config, days[1], make_state(config, days[1]))
     shutil.copytree(days[1].root, data)
     assert open_dataset(data).checksum == days[1].checksum
-    with pytest.raises(ContractError, match="holds another by now"):
-        warm_start_from(str(tmp_path / "run"), config, days[1], make_parts(config, days[1]))
+    with pytest.raises(ContractError, match="contains a different dataset now"):
+        warm_start_from(str(tmp_path / "run"), config, days[1], make_state(config, days[1]))
 
 
-def test_a_warm_start_that_failed_may_be_given_again_corrected(days: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+def test_after_a_failed_warm_start_the_workdir_can_be_used_again(days: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     yesterday, today = days
     first, other, config = str(tmp_path / "first"), str(tmp_path / "other"), make_config("mf")
     train(config, data=yesterday.root, workdir=first, stop=StopRequest())

@@ -1,0 +1,37 @@
+"""Builds the trainer of a run: gradient steps or least squares."""
+
+from typing import Protocol
+
+import numpy as np
+
+from trainer.config.run import RunConfig
+from trainer.data.dataset import Dataset
+from trainer.distributed.replicas import Replicas
+from trainer.runs.checkpoint import TrainState
+from trainer.training.als import AlsTrainer
+from trainer.training.schedule import Schedule
+from trainer.training.sgd import SgdTrainer
+
+
+class Trainer(Protocol):
+    """Trains a model step by step; all workers call it together."""
+
+    state: TrainState
+    """Everything that a checkpoint saves; filled before the first step."""
+
+    @property
+    def remedy(self) -> str:
+        """The settings to change against divergence, with their values."""
+
+    def advance(self, first: int, count: int) -> np.ndarray:
+        """Trains `count` steps from step `first`, where the last call ended; returns their losses [count]."""
+
+    def describe_input(self, step: int) -> str:
+        """Describes what `step` was trained on; empty if there is nothing to describe."""
+
+
+def build_trainer(config: RunConfig, dataset: Dataset, replicas: Replicas, schedule: Schedule) -> Trainer:
+    """Builds the trainer that `config.solver` selects, with zeros in its tables."""
+    if config.solver == "als":
+        return AlsTrainer(config, dataset, replicas)
+    return SgdTrainer(config, dataset, replicas, steps_per_epoch=schedule.steps_per_epoch)

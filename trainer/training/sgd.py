@@ -1,0 +1,88 @@
+"""Trains a model by gradient steps over shuffled batches."""
+
+from collections.abc import Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from contract.schema import Split
+from trainer.config.optimizers import OptimizerConfig
+from trainer.config.run import RunConfig
+from trainer.data.dataset import Dataset
+from trainer.data.input_pipeline import Batch, training_batches
+from trainer.distributed.optimizers import dense_optimizer
+from trainer.distributed.replicas import Replicas, check_batch_divides
+from trainer.models.build import build_training_model
+from trainer.runs.checkpoint import TrainState
+from trainer.training.divergence import describe_batch
+from trainer.training.step import TrainingStep, compile_steps
+
+
+class SgdTrainer:
+    """Trains by gradient steps; a step is one global batch."""
+
+    def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas, *, steps_per_epoch: int) -> None:
+        """Builds the model with zeros in its tables.
+
+        Raises:
+          ValueError: the batch does not divide among the replicas.
+        """
+        check_batch_divides(config.input.batch_size, replicas.count)
+        self._config = config
+        self._shards = dataset.shards(Split.TRAIN)
+        self._steps_per_epoch = steps_per_epoch
+        model = build_training_model(config, dataset, replicas)
+        optimizer = _make_dense_optimizer(config.dense_optimizer, model.dense, replicas)
+        step = TrainingStep(model, replicas, optimizer=optimizer, jit_compile=config.jit_compile)
+        self._run_steps = compile_steps(step, replicas)
+        self._batches: Iterator[Batch] | None = None
+        self.state = TrainState(model.tables, model.dense, optimizer.variables if optimizer else [])
+
+    def advance(self, first: int, count: int) -> np.ndarray:
+        """Trains `count` steps from step `first`, where the last call ended; returns their losses [count]."""
+        if self._batches is None:
+            self._batches = iter(self._batches_from(first))
+        losses: np.ndarray = self._run_steps(self._batches, tf.constant(first, tf.int64), tf.constant(count)).numpy()
+        return losses
+
+    def describe_input(self, step: int) -> str:
+        """Describes the batch of `step`, which is read again by its position."""
+        return describe_batch(next(iter(self._batches_from(step))), self._config.loss.event_weights)
+
+    @property
+    def remedy(self) -> str:
+        """The settings to lower against divergence, with their values."""
+        settings = {
+            "optimizer.learning_rate": self._config.optimizer.learning_rate,
+            "model.dense_learning_rate": self._config.model.dense_learning_rate,
+            "model.initial_stddev": self._config.model.initial_stddev,
+        }
+        return "lower " + " or ".join(
+            f"{name} (now {value:g})" for name, value in settings.items() if value is not None
+        )
+
+    def _batches_from(self, step: int) -> tf.data.Dataset:
+        config = self._config
+        return training_batches(
+            self._shards,
+            config.input,
+            seed=config.seed,
+            epochs=config.epochs,
+            history_length=config.history_length,
+            is_sequential=config.is_sequential,
+            has_times=config.has_times,
+            first_epoch=step // self._steps_per_epoch,
+            first_step=step % self._steps_per_epoch,
+        )
+
+
+def _make_dense_optimizer(
+    config: OptimizerConfig, weights: Sequence[keras.Variable], replicas: Replicas
+) -> keras.optimizers.Optimizer | None:
+    if not weights:
+        return None
+    with replicas.strategy.scope():
+        optimizer = dense_optimizer(config)
+        optimizer.build(weights)
+    return optimizer

@@ -1,0 +1,107 @@
+"""Starts a run or resumes it: its record and its initial weights."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from contract.schema import EVENT_KINDS, Split
+from trainer.config.run import RunConfig
+from trainer.data.dataset import Dataset
+from trainer.data.input_pipeline import count_events
+from trainer.distributed.embeddings import initialize
+from trainer.distributed.replicas import Replicas
+from trainer.runs import checkpoint
+from trainer.runs.checkpoint import TrainState
+from trainer.runs.record import (
+    RunRecord,
+    check_same_run,
+    current_commit,
+    current_versions,
+    has_run,
+    read_record,
+    write_record,
+)
+from trainer.training.schedule import Schedule
+from trainer.training.warm_start import warm_start_from
+
+log = logging.getLogger(__name__)
+
+
+def open_run(
+    workdir: str, config: RunConfig, dataset: Dataset, replicas: Replicas, warm_start: str | None
+) -> RunRecord:
+    """Reads the record of the run at `workdir`, or makes a new record, which `start_run` writes.
+
+    Raises:
+      ValueError: the run differs from the requested one, or the dataset has no training rows for this model.
+    """
+    if has_run(workdir):
+        record = read_record(workdir)
+        check_same_run(record, config, dataset, warm_start)
+    else:
+        record = _new_record(config, dataset, warm_start)
+    replicas.wait_for_all()  # the chief writes a new record only after every worker has looked for an old one
+    return record
+
+
+def resume_run(workdir: str, state: TrainState, step: int, replicas: Replicas, schedule: Schedule) -> None:
+    """Restores the checkpoint of `step`."""
+    log.info("resuming from the checkpoint of step %d of %d", step, schedule.steps)
+    written_by = checkpoint.restore(workdir, state, step).replicas
+    if written_by != replicas.count:
+        log.warning(
+            "resuming with %d replicas from a checkpoint of %d: sums are added in a different order from here on, so "
+            "the result equals that of an uninterrupted run up to rounding, not bit for bit",
+            replicas.count,
+            written_by,
+        )
+
+
+def start_run(
+    workdir: str, state: TrainState, record: RunRecord, dataset: Dataset, replicas: Replicas, schedule: Schedule
+) -> RunRecord:
+    """Initialises the weights, from another run if warm-started, and writes the record.
+
+    The record is written last: if the warm start fails, the same workdir can be used with another one.
+
+    Returns:
+      The record, with what the warm start carried over.
+    """
+    config = record.config
+    if record.warm_start is not None:
+        record = replace(record, warm_start=warm_start_from(record.warm_start["run"], config, dataset, state))
+    else:
+        for name, table in state.tables.items():
+            initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev)
+    if replicas.is_chief:
+        write_record(record, workdir)
+    log.info(
+        "starting: %d rows per epoch, %d steps, %s",
+        schedule.rows,
+        schedule.steps,
+        ", ".join(f"{name} table of {table.rows} rows" for name, table in state.tables.items()),
+    )
+    return record
+
+
+def _new_record(config: RunConfig, dataset: Dataset, warm_start: str | None) -> RunRecord:
+    shards = dataset.shards(Split.TRAIN)
+    events = count_events(shards, config.input, config.history_length, config.is_sequential)
+    if not events.sum():
+        raise ValueError(
+            f"no visitor in the training split of {dataset.root} has a second event, and this model learns from a "
+            "visitor's other events; train mf with model.history_length=0, or prepare a longer log"
+        )
+    return RunRecord(
+        config=config,
+        data=dataset.root,
+        dataset_checksum=dataset.checksum,
+        training_rows=int(events.sum()),
+        events=dict(zip(EVENT_KINDS, events.tolist(), strict=True)),
+        mean_event_weight=float(events @ np.array(config.loss.event_weights) / events.sum()),
+        commit=current_commit(),
+        versions=current_versions(),
+        dataset_facts=dataset.facts(),
+        warm_start={"run": warm_start} if warm_start is not None else None,
+    )
