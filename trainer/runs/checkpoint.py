@@ -153,27 +153,29 @@ class TrainState:
         return arrays
 
 
-def restore(workdir: str, parts: TrainState, step: int) -> CheckpointMetadata:
+def restore(workdir: str, state: TrainState, step: int) -> CheckpointMetadata:
     """Restores tables and dense weights from the checkpoint of `step`, and returns its metadata.
 
     Each process reads only the rows that it owns.
 
     Raises:
-      ValueError: names or shapes of its arrays differ from those of `parts`.
+      ValueError: names or shapes of its arrays differ from those of `state`.
     """
     folder = RunLayout(workdir).checkpoint(step)
-    state = _read_state(folder)
-    arrays = parts.arrays()
+    metadata = _read_state(folder)
+    arrays = state.arrays()
     expected = {name: (shards.rows, shards.dim) for name, shards in arrays.items()}
-    if state.arrays != expected:
-        raise ValueError(f"{folder} has arrays {state.arrays}, this model has {expected}; train into another --workdir")
+    if metadata.arrays != expected:
+        raise ValueError(
+            f"{folder} has arrays {metadata.arrays}, this model has {expected}; train into another --workdir"
+        )
     for name, shards in arrays.items():
-        _restore_array(shards, StoredTable(folder, state, name), is_alike=state.replicas == shards.replicas)
+        _restore_array(shards, StoredTable(folder, metadata, name), is_alike=metadata.replicas == shards.replicas)
     saved = _read_dense(folder)
-    for prefix, variables in (("weight", parts.dense), ("optimizer", parts.optimizer)):
+    for prefix, variables in (("weight", state.dense), ("optimizer", state.optimizer)):
         for number, variable in enumerate(variables):
             variable.assign(saved[f"{prefix}_{number}"])
-    return state
+    return metadata
 
 
 def _restore_array(shards: RowShards, stored: StoredTable, *, is_alike: bool) -> None:

@@ -53,10 +53,10 @@ class CheckpointWriter:
     While a checkpoint is written, a copy of this process's rows is in memory.
     """
 
-    def __init__(self, workdir: str, parts: TrainState, replicas: Replicas, *, steps_per_epoch: int) -> None:
+    def __init__(self, workdir: str, state: TrainState, replicas: Replicas, *, steps_per_epoch: int) -> None:
         """Takes the run's directory and the state to save."""
         self._workdir = workdir
-        self._parts = parts
+        self._state = state
         self._replicas = replicas
         self._steps_per_epoch = steps_per_epoch
         self._pending: _Pending | None = None
@@ -81,9 +81,9 @@ class CheckpointWriter:
         else:
             self.finish(on_progress)
         self._started = time.monotonic()
-        files = _copy_rows(self._parts, self._replicas.count)
+        files = _copy_rows(self._state, self._replicas.count)
         if self._replicas.is_chief:
-            files[DENSE] = [_encode_dense(self._parts)]
+            files[DENSE] = [_encode_dense(self._state)]
             storage.remove(self._staging(step))
         self._replicas.wait_for_all()
         checksums = join(self._staging(step), f"{_CHECKSUMS}-{self._replicas.worker:05d}.json")
@@ -140,7 +140,7 @@ class CheckpointWriter:
                 "Earlier checkpoints are kept; training continues",
                 pending.step,
                 problem or "another worker failed",
-                _mib(sum(shards.rows * shards.dim * 4 for shards in self._parts.arrays().values())),
+                _mib(sum(shards.rows * shards.dim * 4 for shards in self._state.arrays().values())),
                 _free_space(self._workdir),
             )
         if self._replicas.is_chief:
@@ -158,19 +158,21 @@ class CheckpointWriter:
     def _publish(self, step: int) -> OSError | None:
         """Publishes a checkpoint under its name; returns the error if that fails."""
         staging, target = self._staging(step), RunLayout(self._workdir).checkpoint(step)
-        parts = [join(staging, f"{_CHECKSUMS}-{worker:05d}.json") for worker in range(self._replicas.workers)]
+        checksums = [join(staging, f"{_CHECKSUMS}-{worker:05d}.json") for worker in range(self._replicas.workers)]
         try:
-            state = CheckpointMetadata(
+            metadata = CheckpointMetadata(
                 step=step,
                 epoch=step // self._steps_per_epoch,
                 step_in_epoch=step % self._steps_per_epoch,
                 replicas=self._replicas.count,
-                arrays={name: (shards.rows, shards.dim) for name, shards in self._parts.arrays().items()},
-                files={name: sha256 for path in parts for name, sha256 in json.loads(storage.read_bytes(path)).items()},
+                arrays={name: (shards.rows, shards.dim) for name, shards in self._state.arrays().items()},
+                files={
+                    name: sha256 for path in checksums for name, sha256 in json.loads(storage.read_bytes(path)).items()
+                },
             )
-            for path in parts:
+            for path in checksums:
                 storage.remove(path)
-            storage.write_bytes(join(staging, STATE), (json.dumps(asdict(state), indent=2) + "\n").encode())
+            storage.write_bytes(join(staging, STATE), (json.dumps(asdict(metadata), indent=2) + "\n").encode())
             if staging != target:
                 storage.remove(target)
                 os.rename(storage.local_path(staging), storage.local_path(target))
@@ -198,11 +200,11 @@ def _in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]:
     return result
 
 
-def _copy_rows(parts: TrainState, replicas: int) -> dict[str, Pieces]:
+def _copy_rows(state: TrainState, replicas: int) -> dict[str, Pieces]:
     """Copies the rows that this process owns, as the contents of .npy files by name."""
     return {
         shard_name(name, replica, replicas, ".npy"): _copy_shard(shards, replica)
-        for name, shards in parts.arrays().items()
+        for name, shards in state.arrays().items()
         for replica in shards.shards
     }
 
@@ -214,10 +216,10 @@ def _copy_shard(shards: RowShards, replica: int) -> Pieces:
     return [header.getvalue(), *(np.ascontiguousarray(chunk).data for chunk in shards.chunks(replica))]
 
 
-def _encode_dense(parts: TrainState) -> bytes:
+def _encode_dense(state: TrainState) -> bytes:
     """Encodes dense weights and the variables of their optimizer as a .npz file."""
     arrays: dict[str, Any] = {}
-    for prefix, variables in (("weight", parts.dense), ("optimizer", parts.optimizer)):
+    for prefix, variables in (("weight", state.dense), ("optimizer", state.optimizer)):
         arrays |= {f"{prefix}_{number}": np.asarray(variable) for number, variable in enumerate(variables)}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
