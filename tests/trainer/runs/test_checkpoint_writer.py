@@ -91,7 +91,7 @@ def test_a_full_disk_costs_the_checkpoint_and_neither_the_earlier_ones_nor_the_r
         assert not writer.finish()
     assert "checkpoint of step 8 could not be written: [Errno 28] No space left on device" in caplog.text
     # 16 rows of 3 float32 with two moments of Adam: 576 bytes
-    assert "It takes 0.0 MiB, of which" in caplog.text
+    assert "It needs 0.0 MiB, with " in caplog.text
     assert checkpoint.last_step(str(tmp_path)) == 4
     assert not Path(RunLayout(str(tmp_path)).checkpoint(8) + ".partial").exists()
     writer.begin(12)
