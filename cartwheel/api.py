@@ -140,7 +140,7 @@ def recommend(
       workdir: directory of the run.
       output: new directory; published whole or not at all.
       k: items per visitor.
-      visitors: file of visitor ids, one per line; None: all visitors seen.
+      visitors: file of visitor ids, one per line; None: all visitors with a history.
       formats: `parquet`, `jsonl` or both.
       data: the run's dataset, if it has moved since training.
     """

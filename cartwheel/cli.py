@@ -29,7 +29,7 @@ VERBS: Mapping[str, Verb] = {
     "recommend": Verb("trainer.cli", "write recommendations for all visitors"),
     "report": Verb("trainer.cli", "redraw the report of a run (--workdir) or of a dataset (--data)"),
     "demo": Verb("trainer.cli", "serve a page that compares exports side by side"),
-    "doctor": Verb("trainer.cli", "check this machine and say what to do"),
+    "doctor": Verb("trainer.cli", "check this machine and suggest fixes"),
     "submit": Verb("k8s.cli", "run the jobs on a Kubernetes cluster"),
 }
 """All verbs, in order of use."""

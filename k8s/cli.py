@@ -296,7 +296,7 @@ def _add_evaluation(command: argparse.ArgumentParser) -> None:
         "--split",
         choices=[Split.VALIDATION, Split.TEST],
         default=Split.TEST,
-        help="the window to measure on (default: test)",
+        help="split to evaluate on (default: test)",
     )
 
 

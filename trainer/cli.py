@@ -21,19 +21,19 @@ from trainer.pages import summaries
 
 log = logging.getLogger(__name__)
 
-_FORMATS = ("parquet", "jsonl")  # those of `trainer.recommend`, whose import takes seconds
+_FORMATS = ("parquet", "jsonl")  # as in `trainer.recommend`, which takes seconds to import
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m trainer") -> int:
     """Runs a command and returns its exit status.
 
     Args:
-      arguments: of the command line; None: those of the process.
-      program: how the command line begins, for usage and examples.
+      arguments: command-line arguments; None: those of the process.
+      program: start of the command line in usage and examples.
 
     Returns:
       0 done; 1 failed; 2 wrong arguments; 75 `train` was preempted, or another worker was lost, and the same command
-      resumes the run; 130 Ctrl-C (0 for `demo`, which ends in no other way); 143 SIGTERM, nothing was published.
+      resumes the run; 130 Ctrl-C (0 for `demo`, which is always stopped this way); 143 SIGTERM, nothing was published.
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
         log.error("interrupted; %s", "run the same command again to resume" if resumes else "nothing was published")
         return INTERRUPTED
     except Exception as error:
-        # a log file keeps the traceback: it may be the only trace of a run of many hours
+        # a log file gets the traceback, because it may be all that is left of a long run
         if given.verbose or not sys.stderr.isatty():
             log.error("unexpected error; traceback:", exc_info=True)
         log.error("%s: %s; %s", type(error).__name__, textwrap.shorten(str(error), 500), _advice(error))
@@ -71,12 +71,12 @@ _ADVICE = {
 
 
 def _advice(error: Exception) -> str:
-    """What to do about an unexpected error; looked up by name, as TensorFlow may not be imported yet."""
+    """Returns advice for an unexpected error, by type name, because TensorFlow may not be imported yet."""
     default = "`cartwheel doctor` checks this machine, and --verbose shows the traceback"
     return _ADVICE.get(type(error).__name__, default)
 
 
-# The jobs are imported only when they run: TensorFlow takes seconds, and --help and wrong flags should answer at once.
+# Jobs are imported when they run: TensorFlow takes seconds to import, and --help and usage errors must be fast.
 
 
 def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None) -> dict[str, Any]:
@@ -163,7 +163,7 @@ _COMMANDS = {
 
 
 def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:
-    """Applies --set to the command's config; a wrong setting exits with 2, as a wrong flag does."""
+    """Applies --set to the command's config; exits with 2 if a setting is wrong, as for a wrong flag."""
     try:
         if given.command == "train":
             return apply_settings(PRESETS[given.preset], given.set)
@@ -179,16 +179,17 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_export(commands)
     _add_recommend(commands)
-    report = cli.add_command(
-        commands, "report", "redraw the pages of a run as report.html in it", "--workdir demo/runs/mf"
-    )
+    report = cli.add_command(commands, "report", "redraw report.html of a run", "--workdir demo/runs/mf")
     _add_run(report)
     _add_demo(commands)
     doctor = cli.add_command(
-        commands, "doctor", "check this machine and the given directories, and say what to do", "demo/dataset s3://shop"
+        commands, "doctor", "check this machine and the given directories, and suggest fixes", "demo/dataset s3://shop"
     )
     doctor.add_argument(
-        "uri", nargs="*", metavar="URI", help="to read or write; in a store, a small file is written and removed"
+        "uri",
+        nargs="*",
+        metavar="URI",
+        help="directory to read or write; in a store, a small file is written and removed",
     )
     for command in commands.choices.values():
         cli.add_output_flags(command)
@@ -217,16 +218,16 @@ def _add_evaluate(commands: cli.Commands) -> None:
     evaluate = cli.add_command(
         commands,
         "evaluate",
-        "measure the best model of a run next to the baselines",
+        "evaluate the best model of a run next to the baselines",
         "--workdir demo/runs/mf --split test",
     )
     _add_run(evaluate)
-    # not the training split: a model is not measured on what it has seen
+    # not the training split, which the model has seen
     evaluate.add_argument(
         "--split",
         choices=[str(split) for split in (Split.VALIDATION, Split.TEST)],
         default=str(Split.TEST),
-        help="the window to measure on (default: test)",
+        help="split to evaluate on (default: test)",
     )
     cli.add_settings_flag(evaluate, "neighbours.num_neighbours=100 (a baseline)")
 
@@ -258,10 +259,10 @@ def _add_recommend(commands: cli.Commands) -> None:
     )
     recommend.add_argument("--k", type=int, default=20, help="items per visitor (default: 20)")
     recommend.add_argument(
-        "--visitors", metavar="FILE", help="visitor ids, one per line, no header (default: all visitors seen)"
+        "--visitors", metavar="FILE", help="visitor ids, one per line, no header (default: all visitors with a history)"
     )
     recommend.add_argument(
-        "--format", nargs="+", choices=_FORMATS, default=_FORMATS, help="of the shards (default: both)"
+        "--format", nargs="+", choices=_FORMATS, default=_FORMATS, help="file formats of the shards (default: both)"
     )
 
 
@@ -278,7 +279,7 @@ def _add_demo(commands: cli.Commands) -> None:
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="address to listen on, open to all who reach it (default: 127.0.0.1, this machine only)",
+        help="address to listen on, without access control (default: 127.0.0.1, this machine only)",
     )
     demo.add_argument("--port", type=int, default=8000, help="0: any free port (default: 8000)")
 

@@ -35,7 +35,7 @@ class Answers:
         }
 
     def search(self, text: str) -> list[dict[str, Any]]:
-        """Returns the items whose id starts with the text or whose category equals it, most frequent first."""
+        """Returns items with an id that starts with the text or a category equal to it, most frequent first."""
         matches = (item for item in self._known if item.startswith(text) or (self._item(item).category or "") == text)
         return [self._describe(item) for item in islice(matches, _MAX_SUGGESTIONS)]
 
