@@ -1,7 +1,7 @@
 """Images built by buildah and run by podman, without a Docker engine.
 
-The real Dockerfile is built, with what it installs; only the image that its FROM names is made here, of Debian's
-packages. What was built is kept in the user's cache, until the requirements change.
+Builds the real Dockerfile with all its packages; only the base image in its FROM line is replaced by one of Debian
+packages. The images are kept in the user's cache until the requirements change.
 """
 
 import fcntl
@@ -40,13 +40,12 @@ _HARDENED = [
 
 @dataclass(frozen=True)
 class Images:
-    """An image store apart from that of the machine.
-
-    environment   variables of every container
-    """
+    """An image store, separate from the machine's."""
 
     store: Path
+    """Directory of the store."""
     environment: dict[str, str] = field(default_factory=dict)
+    """Variables of every container."""
 
     def build(self, target: str) -> str:
         """Builds a target of the Dockerfile; returns the image's name."""
@@ -71,7 +70,7 @@ class Images:
         ]
 
     def start(self, image: str, *arguments: str, options: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
-        """A running container."""
+        """Starts a container."""
         pipe = subprocess.PIPE
         return subprocess.Popen(self.command(image, *arguments, options=options), stdout=pipe, stderr=pipe, text=True)
 
@@ -91,11 +90,11 @@ class Images:
         return self._do([*self._podman(), "image", "inspect", "--format", template, image]).strip()
 
     def has_base(self) -> bool:
-        """Returns True if the stand-in for the base image exists."""
+        """Returns True if the replacement of the base image exists."""
         return subprocess.run([*self._podman(), "image", "exists", BASE], check=False).returncode == 0
 
     def make_base(self, folder: Path) -> None:
-        """Builds Debian with Python under the name of the base image, with this machine's CA certificates."""
+        """Builds an image of Debian with Python and this machine's CA certificates, named like the base image."""
         self._do(["mmdebstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(folder)])
         shutil.copyfile(_CERTIFICATES, folder / _CERTIFICATES.relative_to("/"))
         with subprocess.Popen(["tar", "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as archive:
@@ -125,8 +124,7 @@ class Images:
 def open_images(folder: Path) -> Iterator[Images]:
     """Opens the image store of the current requirements, with the base image; removes other stores.
 
-    One process has it at a time; another waits. The test skips where the tools, the right to use them, or room are
-    missing.
+    One process uses it at a time; others wait. Skips the test if tools, root privileges or disk space are missing.
     """
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:

@@ -1,7 +1,7 @@
-"""Two workers, killed again and again: chief or not, by SIGKILL or SIGTERM, between saves or while they save.
+"""Kills one of two workers again and again: chief or not, by SIGKILL or SIGTERM, between saves or while they save.
 
-The run must end with the checkpoint of one that nothing disturbed, bit for bit, and no survivor may hang. Status 1, and
-the reason, where it does not, or where fewer kills happened than were asked for.
+The run must end with the same checkpoint as an undisturbed run, bit for bit, and no survivor may hang. Otherwise, or
+with fewer kills than requested, the soak prints the reason and exits with status 1.
 
 usage: python -m tests.integration.soak --data DATASET --output DIRECTORY [--kills 30] [--seed 0] [--set key=value …]
 """
@@ -29,8 +29,8 @@ from trainer.runs.record import read_record
 
 WORKERS = 2
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
-STILL_SECONDS = 900
-"""Seconds without a checkpoint or another sign of progress after which the soak gives up."""
+STALL_SECONDS = 900
+"""Seconds without progress, such as a checkpoint, after which the soak fails."""
 
 
 class SoakFailed(Exception):  # noqa: N818 (a result of the soak, not an error in it)
@@ -39,38 +39,37 @@ class SoakFailed(Exception):  # noqa: N818 (a result of the soak, not an error i
 
 @dataclass(frozen=True, kw_only=True)
 class Soak:
-    """Parameters of a soak.
-
-    settings      of the run
-    max_delay     seconds from when a kill is due
-    end_seconds   within which all workers must end; more than 60 only where others use the machine too
-    """
+    """Parameters of a soak."""
 
     kills: int
+    """Number of kills."""
     seed: int
+    """Seed of the plan."""
     settings: Sequence[str]
+    """Settings of the run."""
     max_delay: float = 1
+    """Maximum of seconds between the due time of a kill and the kill."""
     end_seconds: float = 60
+    """Seconds in which all workers must end after a kill; more than 60 only on a machine with other load."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """A kill of one worker.
-
-    worker       0 is the chief
-    is_saving    a checkpoint is being written
-    step         once the run has saved so far; a run that is beyond it already is killed as soon as it goes on
-    delay        seconds from then; less where the moment is shorter
-    """
+    """A kill of one worker."""
 
     worker: int
+    """Index of the worker; 0 is the chief."""
     signal: signal.Signals
+    """SIGKILL or SIGTERM."""
     is_saving: bool
+    """Whether to kill while a checkpoint is being written, or between checkpoints."""
     step: int
+    """The kill is due once this step is saved; if a later step is saved, as soon as the run has resumed."""
     delay: float
+    """Seconds between due time and kill; halved until the kill hits the right moment."""
 
     def kind(self) -> str:
-        """Key of `by_kind`."""
+        """Describes worker, signal and moment, as a key of `by_kind`."""
         who, when = ("chief", "other")[self.worker > 0], ("between", "saving")[self.is_saving]
         return f"{who} {self.signal.name} {when}"
 
@@ -85,24 +84,26 @@ class Kill:
 def plan_kills(count: int, last_step: int, max_delay: float, choices: random.Random) -> list[Kill]:
     """Plans kills, each later in the run than the one before.
 
-    Any four in a row from the first on are of each worker by each signal, two of them while it saves; any eight are the
-    whole grid.
+    Each consecutive four combine each worker with each signal, two of them while saving. Each consecutive eight contain
+    every combination of worker, signal and moment.
 
     Args:
-      last_step: by which the last kill must be due.
+      count: number of kills.
+      last_step: upper bound of the steps at which kills are due.
+      max_delay: maximum delay of a kill in seconds.
+      choices: source of random numbers.
 
     Raises:
       ValueError: the run is too short.
     """
     if last_step < count:
         raise ValueError(
-            f"{count} kills are due at {count} different steps, and only {max(last_step, 0)} are left for them: raise "
-            "epochs, or save more often"
+            f"{count} kills need {count} different steps, got {max(last_step, 0)}; raise epochs or save more often"
         )
     steps = sorted(choices.sample(range(last_step), count))
     pairs, kinds = list(product(range(WORKERS), SIGNALS)), []
     while len(kinds) < count:
-        saves = [place % 2 == 0 for place in range(len(pairs))]
+        saves = [index % 2 == 0 for index in range(len(pairs))]
         choices.shuffle(saves)
         for half in (saves, [not is_saving for is_saving in saves]):
             four = list(zip(pairs, half, strict=True))
@@ -115,10 +116,10 @@ def plan_kills(count: int, last_step: int, max_delay: float, choices: random.Ran
 
 
 def soak(data: str, output: Path, wanted: Soak) -> dict[str, Any]:
-    """Runs undisturbed and disturbed; returns the kills and whether the last checkpoints are equal.
+    """Trains with and without kills; returns facts of the kills and whether the last checkpoints are equal.
 
     Raises:
-      SoakFailed: a worker hung or ended otherwise than it should, or the run was over before the last kill.
+      SoakFailed: a worker hung or exited with a wrong status, or the run ended before the last kill.
     """
     whole, disturbed = output / "whole", output / "disturbed"
     _finish(data, whole, wanted.settings)
@@ -143,18 +144,18 @@ def soak(data: str, output: Path, wanted: Soak) -> dict[str, Any]:
 
 
 def _finish(data: str, workdir: Path, settings: Sequence[str]) -> None:
-    """Trains to the end."""
+    """Trains to the end without kills."""
     statuses = [process.wait() for process in _start(data, workdir, settings)]
     if statuses != [0] * WORKERS:
-        raise SoakFailed(f"the run at {workdir} ended with {statuses} though nothing disturbed it; see {workdir}.log")
+        raise SoakFailed(f"the run at {workdir} ended with {statuses} without a kill; see {workdir}.log")
 
 
 def _disturb(data: str, workdir: Path, wanted: Soak, kill: Kill) -> dict[str, Any]:
-    """Starts the run, kills a worker when due, waits until all have ended, and returns the outcome."""
-    began, first_step = time.time(), saved_step(workdir)
+    """Starts the run, kills a worker when due, waits until all have ended, and returns the facts of the kill."""
+    start_time, first_step = time.time(), saved_step(workdir)
     processes = _start(data, workdir, wanted.settings)
     try:
-        await_moment(processes, workdir, kill, began)
+        await_moment(processes, workdir, kill, start_time)
         killed_beyond = saved_step(workdir)
         processes[kill.worker].send_signal(kill.signal)
         killed = time.monotonic()
@@ -174,33 +175,39 @@ def _disturb(data: str, workdir: Path, wanted: Soak, kill: Kill) -> dict[str, An
     }
 
 
-def await_moment(processes: Sequence[subprocess.Popen], workdir: Path, kill: Kill, began: float) -> None:
-    """Waits until the kill is due.
+def await_moment(processes: Sequence[subprocess.Popen], workdir: Path, kill: Kill, start_time: float) -> None:
+    """Waits for the moment of the kill.
+
+    Args:
+      processes: the workers.
+      workdir: directory of the run.
+      kill: the next kill.
+      start_time: Unix time at which the workers started; older files are leftovers.
 
     Raises:
-      SoakFailed: the run ended by itself, or stands still.
+      SoakFailed: the run ended by itself, or makes no progress.
     """
     history, checkpoints = Path(RunLayout(str(workdir)).history), Path(RunLayout(str(workdir)).checkpoints)
 
-    def wait_until(is_so: Callable[[], bool]) -> None:
-        step, deadline = saved_step(workdir), time.monotonic() + STILL_SECONDS
-        while not is_so():
+    def wait_until(is_true: Callable[[], bool]) -> None:
+        step, deadline = saved_step(workdir), time.monotonic() + STALL_SECONDS
+        while not is_true():
             if any(process.poll() is not None for process in processes):
                 statuses = [process.poll() for process in processes]
                 raise SoakFailed(f"{kill.kind()}: ended with {statuses} before its kill was due; see {workdir}.log")
             if saved_step(workdir) != step:
-                step, deadline = saved_step(workdir), time.monotonic() + STILL_SECONDS
+                step, deadline = saved_step(workdir), time.monotonic() + STALL_SECONDS
             if time.monotonic() > deadline:
-                raise SoakFailed(f"{kill.kind()}: nothing moved for {STILL_SECONDS} s; see {workdir}.log")
+                raise SoakFailed(f"{kill.kind()}: no progress for {STALL_SECONDS} s; see {workdir}.log")
             time.sleep(0.001)
 
-    wait_until(lambda: _changed_since(history, began))
+    wait_until(lambda: _changed_since(history, start_time))
     wait_until(lambda: saved_step(workdir) >= kill.step)
     delay = kill.delay
     while True:
-        wait_until(lambda: _is_saving(checkpoints, began) == kill.is_saving)
+        wait_until(lambda: _is_saving(checkpoints, start_time) == kill.is_saving)
         time.sleep(delay)
-        if _is_saving(checkpoints, began) == kill.is_saving:
+        if _is_saving(checkpoints, start_time) == kill.is_saving:
             return
         delay /= 2
 
@@ -211,7 +218,7 @@ def _await_end(processes: Sequence[subprocess.Popen], seconds: float) -> list[in
         return [process.wait(max(deadline - time.monotonic(), 0)) for process in processes]
     except subprocess.TimeoutExpired as error:
         statuses = [process.poll() for process in processes]
-        raise SoakFailed(f"{seconds:g} s after the kill the workers' statuses were {statuses}: one hangs") from error
+        raise SoakFailed(f"a worker hangs {seconds:g} s after the kill; exit statuses: {statuses}") from error
 
 
 def _start(data: str, workdir: Path, settings: Sequence[str]) -> list[subprocess.Popen]:
@@ -236,14 +243,16 @@ def _changed_since(path: Path, since: float) -> bool:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Parses the command line."""
+    """Builds the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-delay", type=float, default=1, help="seconds from when a kill is due")
-    parser.add_argument("--end-seconds", type=float, default=60, help="within which all workers must end")
+    parser.add_argument("--max-delay", type=float, default=1, help="maximum of seconds between due time and kill")
+    parser.add_argument(
+        "--end-seconds", type=float, default=60, help="seconds in which all workers must end after a kill"
+    )
     parser.add_argument("--set", nargs="+", default=["epochs=3", "checkpoint_every_steps=10", "steps_per_execution=2"])
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/soak.json")
     return parser

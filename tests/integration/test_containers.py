@@ -1,6 +1,6 @@
 """The images of the real Dockerfile, hardened like pods: from an event log to a model, through a bucket.
 
-SIGTERM reaches them as it does when a machine is taken away.
+They handle SIGTERM as on a preempted machine.
 """
 
 import json

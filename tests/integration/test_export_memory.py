@@ -33,7 +33,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def peak_mib(dataset: str, folder: Path, dim: int) -> float:
-    """Returns the peak memory of exporting a run with so many columns."""
+    """Returns the peak memory in MiB of exporting a run with `dim` columns."""
     finish([start("mf", dataset, folder / "run", "model.history_length=0", f"model.dim={dim}", "epochs=1")])
     command = [sys.executable, "-c", EXPORT, str(folder / "run"), str(folder / "export")]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout
@@ -44,5 +44,5 @@ def peak_mib(dataset: str, folder: Path, dim: int) -> float:
 
 def test_an_export_never_holds_a_table_twice(dataset: str, tmp_path: Path) -> None:
     more = peak_mib(dataset, tmp_path / "wide", DIM) - peak_mib(dataset, tmp_path / "narrow", 1)
-    # 195 MiB of visitor vectors; twice as much if they were read as a whole before they become a variable
+    # 195 MiB of visitor vectors; reading them whole before creating the variable would need twice as much
     assert 0.8 * TABLE_MIB < more < 1.5 * TABLE_MIB

@@ -1,4 +1,4 @@
-"""The model, loss and feature of docs/extending.md, applied to a copy of the packages, and its commands."""
+"""Applies the model, loss and feature of docs/extending.md to a copy of the packages, and runs its commands."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def test_the_model_loss_and_feature_of_the_document_train_and_rank(clone: Path) 
     assert (clone / "tutorial/models/bilinear/1/saved_model.pb").exists()
     assert json.loads((runs / "mf-bpr/run.json").read_text())["config"]["loss"]["kind"] == "bpr"
     losses = [json.loads(line).get("loss") for line in (runs / "mf-bpr/metrics.jsonl").read_text().splitlines()]
-    # if both items of a pair are equally often ahead, the pair costs at least log 2: softplus is convex
+    # softplus is convex: if each item of a pair is ahead equally often, the pair has a loss of at least log 2
     assert losses[0] > 0.693
     assert [loss for loss in losses if loss][-1] < 0.5
     # all, third 0, 1 and 2, their bucket, price bucket 0, available no and yes, the bucket of the property values
@@ -91,7 +91,7 @@ def write_file(block: Block, folder: Path) -> None:
     """Writes a block to the new file named by the line before it."""
     before = (ROOT / block.document).read_text().splitlines()[: block.line - 1]
     named = re.findall(r"`(\S+\.py)`:$", "\n".join(before).rstrip())
-    assert named, f"{block.document}:{block.line}: the line before the code names no file"
+    assert named, f"{block.document}:{block.line}: the line before the code does not name a file"
     assert not (folder / named[-1]).exists(), f"{named[-1]} already exists"
     (folder / named[-1]).write_text(block.text)
 

@@ -1,6 +1,6 @@
 """The multi-node Job without a cluster: two processes on two hosts, with the variables of its pods.
 
-A host is a network namespace of this machine, and a file of host names stands for the headless Service.
+A host is a network namespace of this machine, and a file of host names replaces the headless Service.
 """
 
 import os
@@ -25,7 +25,7 @@ ADDRESSES = ("10.99.0.1", "10.99.0.2")
 def hosts() -> Iterator[tuple[str, ...]]:
     """Two network namespaces connected by a veth pair."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("hosts of their own need root and the Debian package iproute2")
+        pytest.skip("separate hosts need root and the Debian package iproute2")
     names = tuple(f"cartwheel-{os.getpid()}-{index}" for index in range(2))
     try:
         for name in names:
@@ -44,7 +44,7 @@ def hosts() -> Iterator[tuple[str, ...]]:
 def ip(*arguments: str) -> None:
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"this machine makes no network namespaces: {done.stderr.strip()}")
+        pytest.skip(f"this machine cannot create network namespaces: {done.stderr.strip()}")
 
 
 def pod_environment(index: int) -> dict[str, str]:
@@ -67,7 +67,7 @@ def test_the_pods_of_the_multi_node_job_train_together(hosts: tuple[str, ...], t
 
     command = [sys.executable, "-m", "trainer", "train", "--preset", "mf", "--data", dataset, "--workdir"]
     settings = ["--set", *SMALL, "epochs=2"]
-    # each has its own mount namespace, in which host names can be replaced
+    # a mount namespace for each, so that its host names can be replaced
     on_host = ["sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(names)]
     workers = [
         subprocess.Popen(

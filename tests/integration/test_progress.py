@@ -83,7 +83,7 @@ def recommend(shop: Path, name: str) -> list[object]:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Path:
-    """A shop with its dataset and a run, made without a terminal."""
+    """Creates a shop with its dataset and a run, without a terminal."""
     root = tmp_path_factory.mktemp("shop")
     small_shop(root)
     assert preprocessing.cli.main([*map(str, prepare(root, "dataset"))]) == 0
@@ -97,9 +97,9 @@ def test_prepare_shows_bytes_read_and_partitions_made(shop):
     assert {title for title, units in shown.items() if units == {"B"}} == {"events", "item properties"}
     made = {"timelines", "counts", "timeline shards", "properties by item", "items", "transform", "catalogue shards"}
     assert {title for title, units in shown.items() if units == {"partitions"}} == made
-    # followed by a summary for people
+    # followed by a summary
     assert "kept 32 of 32 events: 0 rejected, 0 duplicates, 0 robot events" in text
-    assert "rows: 26 train, 3 validation, 3 test" in text
+    assert "events per split: 26 train, 3 validation, 3 test" in text
     assert "shown: 3 visitors, 6 items, 3 categories, 0 property values" in text
 
 

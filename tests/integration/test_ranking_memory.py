@@ -1,4 +1,4 @@
-"""Ranking takes the memory of a chunk of scores, however many visitors there are."""
+"""Ranking needs the memory of one chunk of scores, for any number of visitors."""
 
 import re
 import subprocess
@@ -14,8 +14,8 @@ VISITORS, ITEMS = 3_000, 150_000
 """1.7 GiB of scores."""
 
 BOUND_MIB = 400
-"""A chunk has 32 MiB of scores, held plain, with seen items hidden, and inside top-k. Measured: 130 to 150 MiB for
-evaluation, 50 for recommendation; 1,130 with chunks of 256 MiB, 1,300 with all scores."""
+"""A chunk has 32 MiB of scores, held three times: plain, with seen items hidden, and in top-k. Measured: 130 to 150 MiB
+for evaluation, 50 for recommendation; 1,130 with chunks of 256 MiB, 1,300 with all scores."""
 
 # small jobs first, so that code and threads are loaded before the peak is measured
 PROGRAM = """
@@ -61,7 +61,7 @@ print("MiB:", peak() - before)
 
 
 @pytest.mark.parametrize("job", ["evaluate", "recommend"])
-def test_ranking_takes_the_memory_of_a_chunk_of_scores(job, tmp_path):
+def test_ranking_needs_the_memory_of_one_chunk_of_scores(job, tmp_path):
     for name, num_visitors, num_items in (("small", 20, 5_000), ("large", VISITORS, ITEMS)):
         visitors, items = [f"v{visitor}" for visitor in range(num_visitors)], [f"i{item}" for item in range(num_items)]
         build_dataset(str(tmp_path / name), train=[("v0", "i0")], visitors=visitors, items=items)

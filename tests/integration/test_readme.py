@@ -1,6 +1,6 @@
-"""README's commands and Python code, and the complete commands in sentences of all documents, on one tiny shop.
+"""Runs README's commands and Python code, and the complete commands in sentences of all documents, on a tiny shop.
 
-They run in one process, because importing TensorFlow takes longer than each of them.
+All run in one process, because importing TensorFlow takes longer than each command.
 """
 
 import json
@@ -59,12 +59,12 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def interrupt(_: DemoServer) -> None:
-    """Ctrl-C as soon as the page is served."""
+    """Raises KeyboardInterrupt as soon as the page is served."""
     raise KeyboardInterrupt
 
 
 def run(command: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """The result of a command."""
+    """Runs a command and returns its result."""
     words = shlex.split(command)[1:]
     port = ["--port", "0"] if words[0] == "demo" else []
     capsys.readouterr()
@@ -81,7 +81,7 @@ def test_every_command_of_the_readme_works(capsys) -> None:
     assert "recently_popular" in by_verb["evaluate"]["protocols"]["returning_visitors"]["rankings"]["seen_hidden"]
     assert Path("export/saved_model.pb").exists()
     assert list(Path("recommendations").glob("*.parquet"))
-    assert by_verb["demo"]["models"] == ["export"]
+    assert by_verb["demo"]["models"] == ["mf"]
 
     of_dataset, of_run, compared, _, few, doctor = (results[command] for command in MORE)
     assert Path(of_dataset["report"]).samefile("dataset/report.html")

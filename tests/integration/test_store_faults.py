@@ -105,7 +105,7 @@ def test_training_waits_during_a_network_outage(store: ObjectStore, proxy: Fault
 
 
 @pytest.mark.parametrize("fault", [Fault.FORBIDDEN, Fault.RESET])
-def test_a_failed_upload_of_a_checkpoint_ends_the_run_which_resumes_from_the_one_before(
+def test_a_run_that_failed_to_upload_a_checkpoint_resumes_from_the_previous_one(
     store: ObjectStore, proxy: FaultyProxy, local: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")

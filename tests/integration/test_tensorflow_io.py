@@ -1,6 +1,7 @@
 """The trainer on s3:// through TensorFlow's file system from tensorflow-io, without any other client.
 
-Runs in an environment of its own, for tensorflow-io works with one TensorFlow alone: `make test-tensorflow-io`.
+Runs in its own environment, because a release of tensorflow-io works with only one of TensorFlow:
+`make test-tensorflow-io`.
 """
 
 import importlib.util
@@ -22,7 +23,8 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.tensorflow_io,
     pytest.mark.skipif(
-        importlib.util.find_spec("tensorflow_io") is None, reason="tensorflow-io is not here: make test-tensorflow-io"
+        importlib.util.find_spec("tensorflow_io") is None,
+        reason="tensorflow-io is not installed; run make test-tensorflow-io",
     ),
 ]
 

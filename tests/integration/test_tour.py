@@ -74,7 +74,7 @@ def test_the_cells_produce_the_outputs_of_the_notebook(tmp_path: Path) -> None:
 
 
 def text_of(cell: dict) -> str | None:
-    """The saved value of a cell's last expression."""
+    """Returns the saved value of a cell's last expression."""
     values = [output for output in cell["outputs"] if output["output_type"] == "execute_result"]
     return "".join(values[0]["data"]["text/plain"]) if values else None
 

@@ -53,7 +53,7 @@ def test_the_shown_output_may_differ_in_numbers_only() -> None:
 
 
 def check_printed(block: Block, printed: str) -> None:
-    """Checks that each line of the block was printed, except for numbers and for the text that … stands for."""
+    """Checks that each line of the block was printed, ignoring numbers; … matches any text."""
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     for line in block.text.splitlines():
         parts = re.split(r"([\d.]*\d|…)", " ".join(line.split()))
@@ -65,13 +65,13 @@ def check_printed(block: Block, printed: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    """As in the clone with its environment activated."""
+    """Returns the variables of a shell with the environment of the clone activated."""
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
 
 
 def run(command: list[str], folder: Path) -> str:
-    """The output of a command: results and log."""
+    """Runs a command and returns its output: results and log."""
     done = subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=SECONDS, check=False
     )

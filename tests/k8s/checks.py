@@ -104,7 +104,7 @@ def whole_gpus(objects: list[Object]) -> Iterator[str]:
             if limit is not None and not re.fullmatch(r"[1-9]\d*", str(limit)):
                 yield f"{_name(value)}: {limit} is not a whole number of GPUs"
             if limit is not None and "-gpu" not in container["image"]:
-                yield f"{_name(value)}: an image without CUDA is given GPUs"
+                yield f"{_name(value)}: requests GPUs for an image without CUDA"
 
 
 def restricted(objects: list[Object]) -> Iterator[str]:
@@ -122,7 +122,7 @@ def restricted(objects: list[Object]) -> Iterator[str]:
             if volume.keys() - {"name"} - _VOLUME_KINDS:
                 yield f"{_name(value)}: volume {volume['name']} is of a kind that is not allowed"
         if spec.get("automountServiceAccountToken", True):
-            yield f"{_name(value)}: is given a token for the cluster, which it does not need"
+            yield f"{_name(value)}: mounts a token for the cluster, which it does not need"
         for container in containers_of(value):
             yield from _unrestricted(value, container)
 
@@ -131,15 +131,15 @@ def no_secrets(objects: list[Object]) -> Iterator[str]:
     """Credentials come by reference; no manifest contains anything that looks like one."""
     for value in objects:
         if value["kind"] == "Secret":
-            yield f"{_name(value)}: a Secret is made by hand, not by a manifest"
+            yield f"{_name(value)}: contains a Secret; create it by hand"
         for text in value.get("data", {}).values():
             if value["kind"] == "ConfigMap" and _SECRET_VALUE.search(text):
-                yield f"{_name(value)}: holds what looks like a credential"
+                yield f"{_name(value)}: a value looks like a credential"
     for value in _workloads(objects):
         for container in containers_of(value):
             for variable in container.get("env", []):
                 if "value" in variable and _SECRET_NAME.search(variable["name"]):
-                    yield f"{_name(value)}: the value of {variable['name']} stands in the manifest"
+                    yield f"{_name(value)}: contains the value of {variable['name']}"
             if any(_SECRET_VALUE.search(text) for text in container.get("args", [])):
                 yield f"{_name(value)}: an argument looks like a credential"
 
@@ -201,7 +201,7 @@ def workers_meet(objects: list[Object]) -> Iterator[str]:
         if value["kind"] == "JobSet":
             network = value["spec"].get("network", {})
             if network.get("subdomain") != f"{job}-workers-0" or not network.get("publishNotReadyAddresses"):
-                yield f"{_name(value)}: its network is not what the workers expect"
+                yield f"{_name(value)}: its network does not match the host names of the workers"
             continue
         service = services.get(job, {})
         if pod_spec(value).get("subdomain") != job or service.get("selector") != {"batch.kubernetes.io/job-name": job}:
@@ -220,9 +220,9 @@ def shared_memory(objects: list[Object]) -> Iterator[str]:
         wanted = max(1, int(Fraction(limits.get("nvidia.com/gpu", 0)))) * 2**30
         (volume,) = [volume for volume in pod_spec(value)["volumes"] if volume["name"] == "shared-memory"]
         if volume["emptyDir"].get("medium") != "Memory" or quantity(volume["emptyDir"].get("sizeLimit", 0)) != wanted:
-            yield f"{_name(value)}: shared memory is not 1 GiB a GPU, in memory"
+            yield f"{_name(value)}: shared memory is not 1 GiB per GPU, in memory"
         if not any(_bad_quantities(value, [limits["memory"]])) and quantity(limits["memory"]) <= wanted:
-            yield f"{_name(value)}: its memory limit leaves nothing beside the shared memory"
+            yield f"{_name(value)}: its memory limit does not exceed the shared memory"
         if not any(mount["mountPath"] == "/dev/shm" for mount in main["volumeMounts"]):
             yield f"{_name(value)}: nothing is mounted at /dev/shm"
 
@@ -243,7 +243,7 @@ def names(objects: list[Object]) -> Iterator[str]:
         if not _NAME.fullmatch(name) or len(name) > longest:
             yield f"{_name(value)}: is not a DNS label of at most {longest} characters"
         if (value["kind"], name) in seen:
-            yield f"{_name(value)}: there are two"
+            yield f"{_name(value)}: is a duplicate name"
         seen.add((value["kind"], name))
 
 
@@ -269,9 +269,9 @@ def probes(objects: list[Object]) -> Iterator[str]:
         (main,) = pod_spec(value)["containers"]
         ready = main.get("readinessProbe", {}).get("httpGet", {})
         if not ready.get("path", "").startswith("/v1/models/"):
-            yield f"{_name(value)}: readiness is not the model's status"
+            yield f"{_name(value)}: its readiness probe does not check the model"
         if ready.get("port") not in [port["name"] for port in main["ports"]]:
-            yield f"{_name(value)}: readiness asks a port that is not there"
+            yield f"{_name(value)}: its readiness probe uses a port that does not exist"
 
 
 CHECKS: list[Check] = [

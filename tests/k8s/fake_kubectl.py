@@ -2,12 +2,12 @@
 
 FAKE_KUBECTL names a folder with `scenario.json`:
 
-    looks   by step: what the cluster holds at each look at its Job, {"status": …, "pods": […]}; the last one stays
+    states  by step: the state at each poll of its Job, {"status": …, "pods": […]}; the last one is repeated
     logs    by "POD/CONTAINER": lines
-    refuse  by verb, or by verb and kind as in "get jobset": what to write to standard error before failing
-    kinds   what a step is, Job by default
+    refuse  by verb, or by verb and kind as in "get jobset": error message of a failing call
+    kinds   by step: Job or JobSet, Job by default
 
-What is applied is kept in `cluster.json`, every call in `calls`. Rendering is left to the real kubectl.
+Applied objects are stored in `cluster.json`, calls in `calls`. The real kubectl renders manifests.
 """
 
 import json
@@ -34,9 +34,9 @@ def main(arguments: list[str]) -> int:
     if refusal:
         print(refusal, file=sys.stderr)
         return 1
-    cluster = read("cluster.json", {"objects": {}, "looks": {}})
+    cluster = read("cluster.json", {"objects": {}, "polls": {}})
     if cluster.get("scenario") != scenario:
-        cluster |= {"scenario": scenario, "looks": {}}
+        cluster |= {"scenario": scenario, "polls": {}}
     answer = VERBS[arguments[0]](arguments[1:], scenario, cluster)
     if arguments[0] != "logs":  # which run concurrently
         (FOLDER / "cluster.json").write_text(json.dumps(cluster))
@@ -54,7 +54,7 @@ def get(arguments: list[str], scenario: dict, cluster: dict) -> int:
     kind = arguments[0]
     if kind == "pods":
         step = arguments[2].partition("=")[2]
-        print(json.dumps({"items": look(step, scenario, cluster)["pods"]}))
+        print(json.dumps({"items": current_state(step, scenario, cluster)["pods"]}))
         return 0
     if kind == "jobset" and "JobSet" not in scenario.get("kinds", {}).values():
         print('error: the server doesn\'t have a resource type "jobset"', file=sys.stderr)
@@ -63,15 +63,15 @@ def get(arguments: list[str], scenario: dict, cluster: dict) -> int:
     if value is None:
         return 0
     if kind in ("job", "jobset"):
-        cluster["looks"][arguments[1]] = cluster["looks"].get(arguments[1], -1) + 1
-        value = value | {"status": look(arguments[1], scenario, cluster)["status"]}
+        cluster["polls"][arguments[1]] = cluster["polls"].get(arguments[1], -1) + 1
+        value = value | {"status": current_state(arguments[1], scenario, cluster)["status"]}
     print(json.dumps(value))
     return 0
 
 
-def look(step: str, scenario: dict, cluster: dict) -> dict:
-    looks = scenario["looks"][step]
-    return looks[min(cluster["looks"].get(step, 0), len(looks) - 1)]
+def current_state(step: str, scenario: dict, cluster: dict) -> dict:
+    states = scenario["states"][step]
+    return states[min(cluster["polls"].get(step, 0), len(states) - 1)]
 
 
 def logs(arguments: list[str], scenario: dict, _: dict) -> int:
