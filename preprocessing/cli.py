@@ -113,7 +113,7 @@ def _summarize_dataset(result: dict[str, Any]) -> str:
             f"Prepared {result['dataset']}: {result['events']:,} events, {sizes['visitors']:,} visitors and "
             f"{sizes['items']:,} items in training",
             f"Events per split: {splits}",
-            f"Left out of {result['rows']:,} rows: {rejected:,} rejected, {result['duplicates']:,} duplicates, "
+            f"Excluded from {result['rows']:,} rows: {rejected:,} rejected, {result['duplicates']:,} duplicates, "
             f"events of {result['robot_visitors']:,} robots",
             *([f"Report: {result['report']}"] if result["report"] else []),
         ]
