@@ -12,6 +12,7 @@ import preprocessing.cli
 import trainer.cli
 from contract.layout import DatasetLayout
 from contract.schema import Split
+from preprocessing.pages.report import write_report as write_dataset_report
 from tests.browser import needs_chromium, open_page, open_tables_by_keyboard, texts_outside
 from tests.integration.report_figures import (
     Pictures,
@@ -224,6 +225,7 @@ def test_the_data_page_of_a_run_shows_the_comparison_with_the_baseline(workdir, 
     check = {"name": "rows", "baseline": 60, "found": 40, "distance": 0.3333, "warn": 0.25, "fail": None}
     comparison = {"baseline": "yesterday", "checks": [check | {"verdict": "warning"}]}
     Path(DatasetLayout(str(compared)).comparison).write_text(json.dumps(comparison))
+    write_dataset_report(str(compared))
     html = Path(write_report(workdir, data=str(compared))).read_text()
     assert "Compared with yesterday" in html
     assert "Outside the limits: rows." in html
