@@ -64,7 +64,7 @@ def export_model(
       model: a `tf.Module`.
       dataset: dataset of the training; its vocabularies become assets.
       output: directory or URI, which must not exist.
-      name: what the demo page calls the model.
+      name: name of the model on the demo page.
       card: text of the model card; None: no card.
 
     Returns:

@@ -20,17 +20,17 @@ class SquaredErrorConfig:
 
     @property
     def is_ranking(self) -> bool:
-        """The score predicts a weight; a better item need not have a higher one."""
+        """Returns False: a score predicts a weight, and a better item need not have a higher one."""
         return False
 
     @property
     def half_life_days(self) -> float | None:
-        """Examples of all ages weigh the same."""
+        """Returns None: the weight of an example does not depend on its age."""
         return None
 
     @property
     def l2(self) -> float:
-        """There is no L2 penalty."""
+        """Returns 0: there is no L2 penalty."""
         return 0.0
 
 
@@ -48,9 +48,9 @@ class SampledSoftmaxConfig:
     in_batch_negatives: bool = True
     """Whether the positives of the other rows are negatives too."""
     event_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
-    """Weights of an example whose event is a view, an add-to-cart and a transaction."""
+    """Weights of examples with a view, an add-to-cart and a transaction."""
     half_life_days: float | None = None
-    """An example weighs half as much as one that is so many days younger; none: all ages weigh the same."""
+    """Days after which the weight of an example has halved; none: weights do not depend on age."""
     l2: float = 0.0
     """L2 penalty of the rows that a step reads: visitors, positives and sampled negatives. For dot products only, as a
     cosine does not depend on lengths."""
@@ -68,7 +68,7 @@ class SampledSoftmaxConfig:
 
     @property
     def is_ranking(self) -> bool:
-        """A higher score is a better item."""
+        """Returns True: a better item has a higher score."""
         return True
 
 

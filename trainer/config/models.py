@@ -8,16 +8,16 @@ from trainer.config.losses import LossConfig
 
 
 class BaseModelConfig:
-    """What a run needs to know about a model; each model overrides the answers that differ for it."""
+    """Properties of a model that a run depends on; each model overrides the defaults that differ for it."""
 
     @property
     def history_length(self) -> int:
-        """Other rows of its timeline that each training example comes with."""
+        """Number of other rows of the timeline in each training example."""
         return 0
 
     @property
     def is_sequential(self) -> bool:
-        """Whether these are the rows before the example, not those around it."""
+        """Whether these rows precede the example instead of surrounding it."""
         return False
 
     @property
@@ -45,8 +45,8 @@ class MatrixFactorizationConfig(BaseModelConfig):
     """Entries of a vector."""
     history_length: int = 0
     """0: every visitor has a learnt vector. Above 0: the normalised sum of the visitor's normalised item vectors (FISM:
-    Kabbur et al., KDD 2013), of at most so many items next to the positive in training; visitors who are new after
-    training are then served from their history."""
+    Kabbur et al., KDD 2013), in training of at most this many items next to the positive; visitors who are new after
+    training are served from their history."""
     similarity: Literal["cosine", "dot"] = "cosine"
     """`cosine`: scale × cosine of the vectors; `dot`: scale × dot product."""
     scale: float = 10.0
@@ -75,17 +75,17 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
     @property
     def dense_learning_rate(self) -> float | None:
-        """The learnt scale moves slowly, whatever the optimizer of the tables."""
+        """Returns the learning rate of the scale, which is low for any optimizer of the tables."""
         return 0.001
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig":
-        """A dot product of plain vectors: least squares have no normalisation and no biases."""
+        """Returns a dot product of plain vectors: least squares have no normalisation and no biases."""
         plain = replace(self, history_length=0, similarity="dot", scale=1.0, is_scale_learnt=False)
         return replace(plain, has_item_bias=False, visitor_dropout=0.0)
 
     def check_loss(self, loss: LossConfig) -> None:
-        """With learnt visitor vectors, every loss; with histories, only losses that rank."""
+        """Allows every loss with learnt visitor vectors, and only losses that rank with histories."""
         rule = "0 with loss.kind=squared_error, which needs learnt visitor vectors"
         check(loss.is_ranking or not self.history_length, "model.history_length", self.history_length, rule)
         if self.similarity != "dot":
@@ -110,7 +110,7 @@ class NeuralConfig(BaseModelConfig):
         check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Only squared error: the network scores one pair at a time."""
+        """Allows only squared error: the network scores one pair at a time."""
         if loss.is_ranking:
             raise ValueError(
                 f"the neural model scores one pair at a time, so it cannot be trained with loss.kind={loss.kind}; "
@@ -133,12 +133,12 @@ class TowersConfig(BaseModelConfig):
     """Share of the items that a training step represents by their features alone, without their own vectors, so that
     features learn to represent new items. No effect if the catalogue does not describe the items."""
     visitor_min_events: int | None = None
-    """Visitors with at least so many training events have a learnt vector; none: no visitors have."""
+    """Visitors with at least this many training events have a learnt vector; none: no visitors have one."""
     visitor_dropout: float = 0.5
     """Share of these vectors that a training step drops."""
     return_bonus: float = 3.0
-    """Added to the scores of the history's items when the catalogue is ranked, in addition to the learnt bonuses: from
-    the second epoch on, training has seen the next items before, and overrates new ones."""
+    """Added to the scores of the history's items when the catalogue is ranked, in addition to the learnt bonuses. From
+    the second epoch on, training has already seen the next items, so it overrates new ones."""
     initial_scale: float = 8.0
     """Initial value of the learnt scale."""
     initial_stddev: float = 0.05
@@ -159,11 +159,11 @@ class TowersConfig(BaseModelConfig):
 
     @property
     def is_sequential(self) -> bool:
-        """An example comes with the rows before it."""
+        """Returns True: an example contains the rows before it."""
         return True
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Only losses that rank: the score is no event weight."""
+        """Allows only losses that rank: the score is not an event weight."""
         if not loss.is_ranking:
             raise ValueError(
                 f"the towers predict no event weights, so they cannot be trained with loss.kind={loss.kind}; "
@@ -173,4 +173,4 @@ class TowersConfig(BaseModelConfig):
 
 
 ModelConfig = MatrixFactorizationConfig | NeuralConfig | TowersConfig
-"""The settings of each model: a `kind`, a `dim`, an `initial_stddev` and the answers of `BaseModelConfig`."""
+"""The settings of each model: a `kind`, a `dim`, an `initial_stddev` and the properties of `BaseModelConfig`."""

@@ -1,4 +1,4 @@
-"""Named configs, each with the result it reached and the command that reached it."""
+"""Named configs, each with its result and the command to reproduce it."""
 
 from collections.abc import Mapping
 
@@ -53,7 +53,7 @@ MF = RunConfig(
     input=InputConfig(batch_size=512),
     epochs=10,
 )
-"""Matrix factorization as a recommender: visitors made of their items, sampled softmax, cosine, row-sparse Adagrad.
+"""Matrix factorization as a recommender: visitors built from their items, sampled softmax, cosine, row-sparse Adagrad.
 
 NDCG@20 of returning visitors .194 [.190, .197] on the test split of retailrocket_matrix, split by time at the quantiles
 0.8 and 0.9, in 82 s on two cores; the best tuned peer, ALS with 256 factors, reaches .188, popular items .0055.

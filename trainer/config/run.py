@@ -11,7 +11,7 @@ from trainer.config.optimizers import AdamConfig, AlternatingConfig, OptimizerCo
 
 @dataclass(frozen=True, kw_only=True)
 class InputConfig:
-    """How training rows become batches."""
+    """Settings of the input pipeline, from training rows to batches."""
 
     batch_size: int = 1024
     """Rows of a global batch, over all replicas."""
@@ -31,15 +31,15 @@ class RunConfig:
     """A training run; together with the dataset, the settings determine the result."""
 
     model: ModelConfig
-    """How visitors and items are scored."""
+    """Model that scores pairs of visitors and items."""
     loss: LossConfig
-    """What training minimises."""
+    """Loss that training minimises."""
     optimizer: OptimizerConfig
-    """How gradients move the tables."""
+    """Optimizer of the embedding tables."""
     name: str = "custom"
     """Name of the model in tables, reports and model cards; each preset sets its own."""
     input: InputConfig = field(default_factory=InputConfig)
-    """How training rows become batches."""
+    """The input pipeline."""
     solver: Literal["sgd", "als"] = "sgd"
     """`sgd`: gradient steps. `als`: weighted alternating least squares for a factorization; an epoch is then one sweep,
     scores are plain dot products without biases, and only event_weights and half_life_days of the loss are used."""
@@ -62,8 +62,8 @@ class RunConfig:
     checkpoint_every_seconds: float | None = 300.0
     """Seconds after which the next checkpoint starts within an epoch; none: not by time."""
     step_timeout_seconds: float = 300.0
-    """Seconds without a finished step or chunk of validation after which several workers exit, to be restarted: one of
-    them hangs. The first step, which is compiled, may take five times as long."""
+    """Seconds without a finished step or validation chunk after which several workers exit to be restarted, because one
+    of them hangs. The first step, which is compiled, may take five times as long."""
     validate_every_epochs: int = 1
     """Epochs between validations; the last epoch is always validated."""
     patience: int | None = 3
@@ -97,18 +97,18 @@ class RunConfig:
 
     @property
     def scored_model(self) -> ModelConfig:
-        """The model as it scores: with `solver=als`, its least-squares form."""
+        """Model for scoring: with `solver=als`, its least-squares form."""
         form = self.model.least_squares_form if self.solver == "als" else None
         return self.model if form is None else form
 
     @property
     def history_length(self) -> int:
-        """Other rows of its timeline that each training example comes with."""
+        """Number of other rows of the timeline in each training example."""
         return self.scored_model.history_length
 
     @property
     def is_sequential(self) -> bool:
-        """Whether these are the rows before the example, not those around it."""
+        """Whether these rows precede the example instead of surrounding it."""
         return self.model.is_sequential
 
     @property

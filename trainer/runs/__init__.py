@@ -1,1 +1,1 @@
-"""What a run directory holds: the record, checkpoints, metrics."""
+"""Contents of a run directory: the record, checkpoints, metrics."""

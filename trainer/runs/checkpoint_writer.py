@@ -65,7 +65,7 @@ class CheckpointWriter:
         self._started = time.monotonic()
 
     def is_due(self, every_seconds: float | None) -> bool:
-        """Returns True if the last checkpoint was started so long ago; never for None."""
+        """Returns True if the last checkpoint started at least `every_seconds` ago; always False for None."""
         return every_seconds is not None and time.monotonic() - self._started >= every_seconds
 
     def begin(self, step: int, on_progress: Callable[[], None] = lambda: None, *, is_urgent: bool = False) -> None:
@@ -187,7 +187,7 @@ class CheckpointWriter:
 
 
 def _in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]:
-    """Runs `work` in a daemon thread, for which the end of the process does not wait."""
+    """Runs `work` in a daemon thread, so that the process can exit without waiting for it."""
     result: Future[dict[str, str]] = Future()
 
     def run() -> None:

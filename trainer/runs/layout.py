@@ -17,22 +17,22 @@ class RunLayout:
 
     @property
     def run(self) -> str:
-        """The record from which the run can be remade."""
+        """The record to reproduce the run from."""
         return join(self.root, "run.json")
 
     @property
     def result(self) -> str:
-        """What the last `train` returned."""
+        """The result of the last `train`."""
         return join(self.root, "result.json")
 
     @property
     def metrics(self) -> str:
-        """One JSON object a line: training and validation figures by step."""
+        """JSON lines: training and validation metrics by step."""
         return join(self.root, "metrics.jsonl")
 
     @property
     def history(self) -> str:
-        """One JSON object a line: when the run was started, saved, stopped."""
+        """JSON lines: the times at which the run started, saved and stopped."""
         return join(self.root, "history.jsonl")
 
     @property

@@ -51,7 +51,7 @@ class RunRecord:
     dataset_facts: dict[str, str] = field(default_factory=dict)
     """Facts of the dataset, shown if another dataset is given on resume."""
     warm_start: dict[str, Any] | None = None
-    """The run that this one was initialised from, and what was carried over; None: random initialisation."""
+    """The run that initialised this one, and the counts of carried rows; None: random initialisation."""
 
 
 def read_record(workdir: str) -> RunRecord:

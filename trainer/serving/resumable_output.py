@@ -93,7 +93,7 @@ def _write_verified(path: str, content: bytes) -> str:
     storage.write_bytes(path, content)
     checksum = hashlib.sha256(content).hexdigest()
     if not storage.is_local(path) and storage.sha256(path) != checksum:
-        raise OSError(f"{path} differs from what was written; run the same command again to resume")
+        raise OSError(f"{path} differs from the written content; run the same command again to resume")
     return checksum
 
 
@@ -130,5 +130,5 @@ def _intact(folder: str, finished: Mapping[str, str]) -> dict[str, str]:
         if storage.exists(path) and storage.sha256(path) == expected:
             intact[name] = expected
         else:
-            log.warning("%s differs from what was written and is written again", path)
+            log.warning("%s has changed since it was written; writing it again", path)
     return intact
