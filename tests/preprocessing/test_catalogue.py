@@ -41,13 +41,13 @@ def test_a_property_has_its_latest_value_before_the_cut(tmp_path):
     assert found == {("i", "price"): "2", ("i", "colour"): "red"}
 
 
-def test_of_two_values_at_the_same_time_the_later_in_the_files_is_used(tmp_path):
+def test_of_two_values_with_the_same_time_the_later_row_is_used(tmp_path):
     assert as_of_cut(tmp_path, f"{T},i,p,first file", f"{T},i,p,second file", f"{T},i,p,first file again") == {
         ("i", "p"): "second file"
     }
 
 
-def test_a_title_with_commas_quotes_and_spaces_is_read_as_it_was_meant(tmp_path):
+def test_a_title_with_commas_quotes_and_spaces_is_read_unchanged(tmp_path):
     found = as_of_cut(
         tmp_path,
         f'{T},i,title,"Sneakers, blue  canvas, size 40"',

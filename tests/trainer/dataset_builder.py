@@ -1,4 +1,4 @@
-"""Small prepared datasets for the trainer's tests, written through the contract alone."""
+"""Small prepared datasets for the trainer's tests, written by the functions of `contract`."""
 
 import zlib
 from collections import defaultdict
@@ -19,7 +19,7 @@ from trainer.data.dataset import Dataset, open_dataset
 
 
 class Event(NamedTuple):
-    """One row of an event log; ids that the vocabularies lack go to an out-of-vocabulary bucket."""
+    """One row of an event log; ids outside the vocabularies go to an out-of-vocabulary bucket."""
 
     visitor: str
     item: str
@@ -49,15 +49,22 @@ def build_dataset(
     """Writes a dataset below `root` and opens it.
 
     Args:
-      train, validation, test: events (visitor, item, kind, timestamp_ms), of which the last two may be left out; an
-        empty validation or test split is not written. Earlier splits' rows of a visitor become context of the later.
-      visitors, items: the vocabularies, in order.
-      categories: an item's category path, from the root down; absent items have none.
-      prices: an item's price bucket, from 1 on; absent items have no price.
-      property_values: an item's property values; absent items have none.
-      available: whether an item was to be had; of absent ones nothing is told.
-      titles: an item's title; absent items have none.
-      num_shards: files a split.
+      root: directory of the dataset.
+      train: events (visitor, item, kind, timestamp_ms); kind and timestamp_ms are optional.
+      validation: likewise; if empty, the split is not written. A visitor's rows in earlier splits become context.
+      test: as `validation`.
+      visitors: vocabulary of visitors, in order.
+      items: vocabulary of items, in order.
+      categories: category path by item, from the root down; other items have none.
+      prices: price bucket by item, from 1; other items have no price.
+      property_values: property values by item; other items have none.
+      available: availability by item; that of other items is unknown.
+      titles: title by item; other items have none.
+      oov_buckets: out-of-vocabulary buckets of each vocabulary.
+      split_method: method in the manifest.
+      num_shards: files per split.
+      block_rows: maximum number of rows of a block.
+      compressed: whether to compress the shards.
     """
     layout = DatasetLayout(root)
     vocabularies = {
@@ -71,7 +78,7 @@ def build_dataset(
     by_split = {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: test}
     events = {split: [Event(*event) for event in rows] for split, rows in by_split.items()}
     indices = {
-        name: {word: place for place, word in enumerate(vocabularies[name])}
+        name: {word: index for index, word in enumerate(vocabularies[name])}
         for name in (Vocabulary.VISITORS, Vocabulary.ITEMS)
     }
     splits = {}
@@ -80,8 +87,8 @@ def build_dataset(
             context = [event for earlier in list(events)[:number] for event in events[earlier]]
             rows = _timelines(context, targets, indices, oov_buckets)
             splits[split] = _write_split(root, split, rows, num_shards, block_rows, compressed)
-    told = (categories or {}, prices or {}, property_values or {}, available or {}, titles or {})
-    table = _catalogue(events[Split.TRAIN], vocabularies, *told)
+    properties = (categories or {}, prices or {}, property_values or {}, available or {}, titles or {})
+    table = _catalogue(events[Split.TRAIN], vocabularies, *properties)
     storage.write_bytes(layout.catalogue_shard(0, 1), encode_catalogue(table))
     is_by_time = split_method == SplitMethod.TIME
     manifest = Manifest(
@@ -100,19 +107,18 @@ def build_dataset(
 
 
 def checkerboard(num_visitors: int = 60, num_items: int = 20, per_visitor: int = 6, seed: int = 0) -> dict[str, Any]:
-    """Arguments of `build_dataset`: visitors touch only items of their own parity, in all three splits.
+    """Returns arguments of `build_dataset`: visitors view only items of their own parity, in all three splits.
 
-    The shared suite of `implicit`: whatever learns from visitors and items must rank the squares of the same colour
-    first.
+    As in the test suite of `implicit`, a model that learns must rank the squares of the visitor's colour first.
     """
     generator = np.random.default_rng(seed)
     events: dict[str, list[Event]] = {"train": [], "validation": [], "test": []}
     for visitor in range(num_visitors):
         items = generator.permutation(np.arange(visitor % 2, num_items, 2))[: per_visitor + 2]
-        for place, item in enumerate(items):
-            name = "train" if place < per_visitor else "validation" if place == per_visitor else "test"
+        for number, item in enumerate(items):
+            name = "train" if number < per_visitor else "validation" if number == per_visitor else "test"
             offset = {"train": 0, "validation": 1_000, "test": 2_000}[name]
-            events[name].append(Event(f"v{visitor}", f"i{item}", "view", offset + place))
+            events[name].append(Event(f"v{visitor}", f"i{item}", "view", offset + number))
     return {
         **events,
         "visitors": [f"v{visitor}" for visitor in range(num_visitors)],
@@ -134,7 +140,7 @@ def _timelines(
     indices: Mapping[Vocabulary, Mapping[str, int]],
     oov_buckets: int,
 ) -> TimelineRows:
-    """Timelines of the targets' visitors in order of their first target; ties in time stay in the order given."""
+    """Builds timelines of the targets' visitors, ordered by first target; ties in time keep the given order."""
     timelines: dict[str, list[tuple[Event, int]]] = {event.visitor: [] for event in targets}
     for event, is_target in [(event, 0) for event in context] + [(event, 1) for event in targets]:
         if event.visitor in timelines:
@@ -188,8 +194,8 @@ def _catalogue(
     available: Mapping[str, bool],
     titles: Mapping[str, str],
 ) -> pa.Table:
-    category_index = {name: place for place, name in enumerate(vocabularies[Vocabulary.CATEGORIES])}
-    value_index = {name: place for place, name in enumerate(vocabularies[Vocabulary.PROPERTY_VALUES])}
+    category_index = {name: index for index, name in enumerate(vocabularies[Vocabulary.CATEGORIES])}
+    value_index = {name: index for index, name in enumerate(vocabularies[Vocabulary.PROPERTY_VALUES])}
     rows, events_of = [], defaultdict[str, list[Event]](list)
     for event in train:
         events_of[event.item].append(event)

@@ -1,4 +1,4 @@
-"""What the presets learn from a checkerboard."""
+"""The presets learn a checkerboard."""
 
 from pathlib import Path
 
@@ -18,24 +18,22 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return checkerboard_dataset(str(tmp_path_factory.mktemp("dataset")))
 
 
-def test_the_factorization_learns_the_checkerboard_for_visitors_it_never_saw_too(
-    dataset: Dataset, tmp_path: Path
-) -> None:
+def test_the_factorization_learns_the_checkerboard_also_for_new_visitors(dataset: Dataset, tmp_path: Path) -> None:
     run(make_config("mf", "epochs=15"), dataset, tmp_path)
     assert same_parity_share(dataset, tmp_path, num_new=6) > 0.95
 
 
-def test_the_towers_learn_the_checkerboard_for_visitors_they_never_saw_too(dataset: Dataset, tmp_path: Path) -> None:
+def test_the_towers_learn_the_checkerboard_also_for_new_visitors(dataset: Dataset, tmp_path: Path) -> None:
     run(make_config("nn", "epochs=15", "model.return_bonus=0"), dataset, tmp_path)
     assert same_parity_share(dataset, tmp_path, num_new=6) > 0.95
 
 
-def test_an_item_that_nobody_touched_is_recommended_by_its_content(tmp_path: Path) -> None:
+def test_an_item_without_events_is_recommended_by_its_features(tmp_path: Path) -> None:
     arguments = checkerboard()
     cold = ["i18", "i19"]
     for split in ("train", "validation", "test"):
         arguments[split] = [event for event in arguments[split] if event.item not in cold]
-    categories = {item: ["even" if place % 2 == 0 else "odd"] for place, item in enumerate(arguments["items"])}
+    categories = {item: ["even" if index % 2 == 0 else "odd"] for index, item in enumerate(arguments["items"])}
     dataset = build_dataset(str(tmp_path / "dataset"), **arguments, categories=categories)
     assert dataset.num_trained_items == 18
     run(make_config("nn", "epochs=15", "model.return_bonus=0"), dataset, tmp_path / "run")
@@ -44,12 +42,12 @@ def test_an_item_that_nobody_touched_is_recommended_by_its_content(tmp_path: Pat
     scores = model.catalogue_scores(
         Queries.of_items(tf.constant([60, 61], tf.int64), history, tf.constant([2, 2], tf.int64))
     ).numpy()
-    # 18 before all odd items for who looks at even ones, 19 before all even items for who looks at odd ones
+    # item 18 is above all odd items for a visitor of even items, item 19 above all even items for a visitor of odd ones
     assert scores[0, 18] > scores[0, 1::2].max()
     assert scores[1, 19] > scores[1, 0:18:2].max()
     vectors = model.item_vectors().numpy()
     similar = np.argsort(-(vectors @ vectors[18]))
-    assert set(similar[:4] % 2) == {0}, "similar items of an item that nobody touched are of its category"
+    assert set(similar[:4] % 2) == {0}, "the items similar to an item without events have its category"
 
 
 @pytest.mark.parametrize("preset", ["notebook-mf", "notebook-nn"])

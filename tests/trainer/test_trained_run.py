@@ -56,14 +56,14 @@ def test_every_visitor_known_or_not_has_finite_scores_for_every_item(workdir: st
     assert np.isfinite(found).all()
 
 
-def test_the_model_is_saved_and_loaded_without_the_program(workdir: str, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_saved_model_scores_like_the_original(workdir: str, dataset: Dataset, tmp_path: Path) -> None:
     model = load(workdir, dataset)
     pair = tf.TensorSpec([None], tf.int64)
     tf.saved_model.save(model, str(tmp_path), signatures=tf.function(model.pair_scores, input_signature=[pair, pair]))
     loaded = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
     visitor, item = tf.constant([0, 3, 99], tf.int64), tf.constant([1, 99, 2], tf.int64)
     (found,) = loaded(visitor=visitor, item=item).values()
-    # one function more around it, and TensorFlow may add in another order
+    # the outer function may change the order in which TensorFlow sums
     np.testing.assert_allclose(found, model.pair_scores(visitor, item), rtol=1e-6)
 
 

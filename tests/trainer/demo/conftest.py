@@ -72,7 +72,7 @@ def served(answers):
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()
-    thread.join(timeout=10)
+    thread.join(timeout=300)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def ask(address):
         }
         request = urllib.request.Request(f"{address}/api/{path}", body, all_headers)
         try:
-            with urllib.request.urlopen(request, timeout=20) as response:
+            with urllib.request.urlopen(request, timeout=300) as response:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)

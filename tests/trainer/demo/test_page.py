@@ -56,7 +56,7 @@ def expect_list(page, names, model=0):
 
 def test_models_are_side_by_side_with_categories_scores_and_latency(page):
     page.locator("#visitor").fill("anna")
-    page.keyboard.press("Enter")  # her history: item-1 and item-3
+    page.keyboard.press("Enter")  # anna's history: item-1 and item-3
     expect_list(page, ["item-0", MARKUP])
     expect(page.locator("#models h3")).to_have_text(["first", "second"])
     # 4 + 0.4 and 2 + 0.2; 1 + 0.4 and 3 + 0.2

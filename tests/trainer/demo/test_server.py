@@ -132,11 +132,11 @@ def test_the_server_listens_on_loopback_unless_a_host_is_given(root, monkeypatch
 
 
 def test_the_page_may_not_load_anything_from_other_sites(address):
-    with urllib.request.urlopen(address, timeout=20) as response:
+    with urllib.request.urlopen(address, timeout=300) as response:
         assert response.headers["Content-Security-Policy"].startswith("default-src 'self'")
 
 
-def test_models_of_the_same_name_are_told_apart_by_their_paths():
+def test_models_of_the_same_name_are_distinguished_by_their_paths():
     assert distinct_names(["mf", "nn"], ["a/export", "b/export"]) == ["mf", "nn"]
     names = distinct_names(["mf", "nn", "mf"], ["runs/new/export", "runs/nn/export", "runs/old/export/"])
     assert names == ["mf (new/export)", "nn", "mf (old/export)"]

@@ -19,7 +19,7 @@ ROWS = {"visitor": 11, "item": 5}
 
 
 def make_parts(replicas: Replicas, *, fill: int | None = None) -> TrainState:
-    """Tables and dense weights of zeros, or of numbers that differ everywhere and by `fill`."""
+    """Builds tables and dense weights: zeros, or numbers that differ everywhere and depend on `fill`."""
     tables = {
         name: ShardedTable(rows=rows, dim=3, replicas=replicas, optimizer=row_optimizer(AdamConfig()))
         for name, rows in ROWS.items()
@@ -58,7 +58,7 @@ def save(workdir: str, step: int, count: int = 1) -> TrainState:
 
 
 @pytest.mark.parametrize(("writers", "readers"), [(1, 1), (1, 2), (4, 1), (2, 4)])
-def test_what_some_replicas_wrote_any_number_reads(
+def test_a_checkpoint_is_restored_by_any_number_of_replicas(
     tmp_path: Path, writers: int, readers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "CHUNK_ROWS", 3)
@@ -123,7 +123,7 @@ def test_a_damaged_last_checkpoint_is_skipped_with_a_warning(
     assert checkpoint.choose_step(workdir, "best") == 4
 
 
-def test_what_saving_left_unfinished_is_no_checkpoint(tmp_path: Path) -> None:
+def test_an_unfinished_checkpoint_is_ignored_and_replaced(tmp_path: Path) -> None:
     workdir = str(tmp_path)
     save(workdir, 4)
     partial = Path(RunLayout(workdir).checkpoint(8) + ".partial")
@@ -135,7 +135,7 @@ def test_what_saving_left_unfinished_is_no_checkpoint(tmp_path: Path) -> None:
     assert not partial.exists()
 
 
-def test_a_step_saved_again_replaces_the_old_one(tmp_path: Path) -> None:
+def test_a_second_checkpoint_of_a_step_replaces_the_first(tmp_path: Path) -> None:
     workdir = str(tmp_path)
     save(workdir, 4, 2)
     save(workdir, 4, 1)
@@ -158,13 +158,13 @@ def test_the_best_and_the_last_two_are_kept(tmp_path: Path, is_higher_better: bo
     assert checkpoint.read_weights(workdir, "last").tables["visitor"][:1][0, 0] == 20
 
 
-def test_a_run_that_was_never_measured_has_its_last_as_its_best(tmp_path: Path) -> None:
+def test_without_validations_the_last_checkpoint_is_the_best(tmp_path: Path) -> None:
     save(str(tmp_path), 4)
     save(str(tmp_path), 8)
     assert checkpoint.read_weights(str(tmp_path)).tables["visitor"][:1][0, 0] == 8
 
 
-def test_the_checksum_of_weights_tells_checkpoints_apart(tmp_path: Path) -> None:
+def test_checkpoints_differ_in_the_checksum_of_their_weights(tmp_path: Path) -> None:
     save(str(tmp_path), 3)
     save(str(tmp_path), 6)
     first = checkpoint.weights_checksum(str(tmp_path), 3)
@@ -173,7 +173,7 @@ def test_the_checksum_of_weights_tells_checkpoints_apart(tmp_path: Path) -> None
     assert checkpoint.weights_checksum(str(tmp_path), 3) == first
 
 
-def test_measures_beyond_the_step_measured_are_dropped(tmp_path: Path) -> None:
+def test_a_validation_drops_those_of_later_steps(tmp_path: Path) -> None:
     workdir = str(tmp_path)
     for step, value in [(4, 0.1), (8, 0.4), (12, 0.2), (8, 0.3)]:
         checkpoint.record_validation(workdir, step, value, metric="m", is_higher_better=True)
@@ -183,11 +183,11 @@ def test_measures_beyond_the_step_measured_are_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("is_higher_better", "counts"), [(True, [0, 0, 0, 1, 2, 0]), (False, [0, 0, 1, 2, 3, 4])], ids=["ndcg", "mse"]
 )
-def test_measures_since_the_best_are_counted_up_to_a_step(is_higher_better: bool, counts: list[int]) -> None:
-    """An equal measure is no better one; what a killed run measured beyond the step does not count."""
+def test_validations_since_the_best_are_counted_up_to_a_step(is_higher_better: bool, counts: list[int]) -> None:
+    """An equal metric is not better; validations after the step, left by a killed run, are ignored."""
     values = {2: 0.1, 4: 0.3, 6: 0.3, 8: 0.2, 10: 0.4}
     validations = checkpoint.Validations(metric="", is_higher_better=is_higher_better, values=values)
-    # of 0.1 0.3 0.3 0.2 0.4 the largest is that of steps 2, 4, 4, 4, 10, the smallest always that of step 2
+    # the largest of 0.1 0.3 0.3 0.2 0.4 so far is that of steps 2, 4, 4, 4, 10; the smallest is always that of step 2
     assert [validations.since_best(step) for step in (0, 2, 4, 6, 8, 10)] == counts
 
 

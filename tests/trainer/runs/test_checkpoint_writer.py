@@ -13,6 +13,9 @@ from trainer.runs import checkpoint, checkpoint_writer
 from trainer.runs.checkpoint_writer import CheckpointWriter
 from trainer.runs.layout import RunLayout
 
+HANG_SECONDS = 300
+"""Time limit for what takes milliseconds, however busy the machine is."""
+
 
 def make_writer(workdir: Path, *, fill: int) -> CheckpointWriter:
     replicas = start_replicas(2, None)
@@ -21,18 +24,18 @@ def make_writer(workdir: Path, *, fill: int) -> CheckpointWriter:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """What is written waits for it."""
+    """Writing waits until this event is set."""
     opened, write = threading.Event(), checkpoint_writer._write_file
 
-    def wait_and_write(path, pieces, is_given_up):
-        assert opened.wait(timeout=30)
-        return write(path, pieces, is_given_up)
+    def wait_and_write(path, pieces, is_aborted):
+        assert opened.wait(timeout=HANG_SECONDS)
+        return write(path, pieces, is_aborted)
 
     monkeypatch.setattr(checkpoint_writer, "_write_file", wait_and_write)
     return opened
 
 
-def test_what_changes_while_a_checkpoint_is_written_is_not_in_it(tmp_path: Path, gate: threading.Event) -> None:
+def test_updates_during_the_writing_of_a_checkpoint_are_not_in_it(tmp_path: Path, gate: threading.Event) -> None:
     replicas = start_replicas(2, None)
     parts = make_parts(replicas, fill=3)
     before = contents(parts)
@@ -51,12 +54,12 @@ def test_what_changes_while_a_checkpoint_is_written_is_not_in_it(tmp_path: Path,
         np.testing.assert_array_equal(found, before[name], err_msg=name)
 
 
-def test_polling_publishes_once_all_is_written(tmp_path: Path, gate: threading.Event) -> None:
+def test_polling_publishes_once_all_files_are_written(tmp_path: Path, gate: threading.Event) -> None:
     writer = make_writer(tmp_path, fill=0)
     writer.begin(4)
     gate.set()
     assert writer._pending is not None
-    writer._pending.written.result(timeout=30)
+    writer._pending.written.result(timeout=HANG_SECONDS)
     assert checkpoint.last_step(str(tmp_path)) is None
     writer.poll()
     assert checkpoint.last_step(str(tmp_path)) == 4
@@ -64,13 +67,12 @@ def test_polling_publishes_once_all_is_written(tmp_path: Path, gate: threading.E
     assert not [name for name in state["files"] if "checksums" in name]
 
 
-def test_an_urgent_checkpoint_does_not_wait_for_the_one_before(
+def test_an_urgent_checkpoint_aborts_a_pending_one(
     tmp_path: Path, gate: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     writer = make_writer(tmp_path, fill=0)
     writer.begin(4)
-    threading.Timer(0.2, gate.set).start()
-    writer.begin(5, is_urgent=True)
+    writer.begin(5, gate.set, is_urgent=True)  # opens the gate once the checkpoint before is aborted
     assert writer.finish()
     assert checkpoint.last_step(str(tmp_path)) == 5
     assert not Path(RunLayout(str(tmp_path)).checkpoint(4)).exists()
@@ -78,7 +80,7 @@ def test_an_urgent_checkpoint_does_not_wait_for_the_one_before(
     assert "could not be written" not in caplog.text
 
 
-def test_a_full_disk_costs_the_checkpoint_and_neither_the_earlier_ones_nor_the_run(
+def test_on_a_full_disk_only_the_new_checkpoint_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     writer = make_writer(tmp_path, fill=0)
@@ -99,7 +101,7 @@ def test_a_full_disk_costs_the_checkpoint_and_neither_the_earlier_ones_nor_the_r
     assert checkpoint.last_step(str(tmp_path)) == 12
 
 
-def test_a_full_disk_at_the_moment_of_publishing_is_no_checkpoint_either(
+def test_on_a_disk_that_is_full_when_publishing_only_the_new_checkpoint_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = make_writer(tmp_path, fill=0)
@@ -116,7 +118,7 @@ def test_a_full_disk_at_the_moment_of_publishing_is_no_checkpoint_either(
     assert checkpoint.last_step(str(tmp_path)) is None
 
 
-def test_an_error_that_is_not_the_disks_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_other_than_of_the_disk_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_):
         raise RuntimeError("a mistake of the program")
 
@@ -127,23 +129,23 @@ def test_an_error_that_is_not_the_disks_ends_the_run(tmp_path: Path, monkeypatch
         writer.finish()
 
 
-def test_what_waits_for_the_checkpoint_before_is_no_hang(tmp_path: Path, gate: threading.Event) -> None:
-    """A worker that waits for a slow store tells its watchdog that all are there."""
-    writer, looks = make_writer(tmp_path, fill=0), []
+def test_waiting_for_a_pending_checkpoint_reports_progress(tmp_path: Path, gate: threading.Event) -> None:
+    """A worker that waits for a slow store pings its watchdog."""
+    writer, pings = make_writer(tmp_path, fill=0), []
     writer.begin(4)
-    writer.begin(5, lambda: (looks.append("waiting"), gate.set()))
-    writer.begin(6, lambda: looks.append("giving up"), is_urgent=True)
-    assert writer.finish(lambda: looks.append("finishing"))
-    assert set(looks) >= {"waiting"}
+    writer.begin(5, lambda: (pings.append("waiting"), gate.set()))
+    writer.begin(6, lambda: pings.append("aborting"), is_urgent=True)
+    assert writer.finish(lambda: pings.append("finishing"))
+    assert set(pings) >= {"waiting"}
     assert checkpoint.last_step(str(tmp_path)) == 6
 
 
-def test_an_urgent_checkpoint_keeps_the_one_before_that_is_whole(tmp_path: Path, gate: threading.Event) -> None:
+def test_an_urgent_checkpoint_publishes_a_completely_written_one(tmp_path: Path, gate: threading.Event) -> None:
     writer = make_writer(tmp_path, fill=0)
     writer.begin(4)
     gate.set()
     assert writer._pending is not None
-    writer._pending.written.result(timeout=30)  # written, and not yet published
+    writer._pending.written.result(timeout=HANG_SECONDS)  # written, and not yet published
     gate.clear()
     writer.begin(5, is_urgent=True)
     assert checkpoint.last_step(str(tmp_path)) == 4

@@ -31,14 +31,14 @@ def test_metrics_are_lines_of_json(tmp_path: Path) -> None:
     assert found[1]["time"] <= found[2]["time"] <= time.time()
 
 
-def test_what_a_killed_run_told_beyond_its_checkpoint_is_dropped(tmp_path: Path) -> None:
+def test_metrics_of_a_killed_run_after_its_checkpoint_are_dropped(tmp_path: Path) -> None:
     write(tmp_path, [1, 2, 3])
     write(tmp_path, [3, 4], first_step=2)
-    # of the first run 1 and 2; of the second 3, 4 and its validation
+    # steps 1 and 2 of the first run; 3, 4 and the validation of the second
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 4]
 
 
-def test_metrics_are_written_though_the_run_fails(tmp_path: Path) -> None:
+def test_metrics_are_written_even_if_the_run_fails(tmp_path: Path) -> None:
     with (
         pytest.raises(RuntimeError, match="out of luck"),
         open_log(str(tmp_path), is_chief=True, total_rows=1, first_row=0, first_step=0) as run_log,
@@ -67,12 +67,12 @@ def test_workers_that_are_not_the_chief_write_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def happened(workdir: Path) -> list[tuple[str, int]]:
+def read_history(workdir: Path) -> list[tuple[str, int]]:
     lines = Path(RunLayout(str(workdir)).history).read_text().splitlines()
     return [(line["event"], line["step"]) for line in map(json.loads, lines)]
 
 
-def test_the_history_tells_how_each_start_ended(tmp_path: Path) -> None:
+def test_the_history_records_how_each_process_ended(tmp_path: Path) -> None:
     for error in (Preempted("stopped"), RuntimeError("out of luck")):
         with (
             pytest.raises(type(error)),
@@ -82,7 +82,7 @@ def test_the_history_tells_how_each_start_ended(tmp_path: Path) -> None:
             run_log.log_event("checkpoint")
             raise error
     write(tmp_path, [2, 3], first_step=1)
-    assert happened(tmp_path) == [
+    assert read_history(tmp_path) == [
         ("started", 0),
         ("checkpoint", 1),
         ("preempted", 1),
@@ -95,8 +95,8 @@ def test_the_history_tells_how_each_start_ended(tmp_path: Path) -> None:
     assert "out of luck" in Path(RunLayout(str(tmp_path)).history).read_text()
 
 
-def test_metrics_that_led_to_a_checkpoint_are_written_with_it(tmp_path: Path) -> None:
-    """So a run that is killed within an epoch has told of the steps that stand."""
+def test_metrics_up_to_a_checkpoint_are_written_with_it(tmp_path: Path) -> None:
+    """A run that is killed within an epoch has then logged all steps that its checkpoint contains."""
     with open_log(str(tmp_path), is_chief=True, total_rows=100, first_row=0, first_step=0) as run_log:
         run_log.steps(step=1, epoch=0, rows=10, loss=1.0)
         run_log.log_event("checkpoint")

@@ -46,7 +46,7 @@ def test_a_record_is_read_as_it_was_written(dataset: Dataset, tmp_path: Path) ->
     assert read_record(workdir) == make_record(dataset)
 
 
-def test_a_folder_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused_with_the_command_that_starts_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no run .*cartwheel train"):
         read_record(str(tmp_path))
 
@@ -67,11 +67,11 @@ def test_a_damaged_record_is_refused(dataset: Dataset, tmp_path: Path, damage: s
         read_record(str(tmp_path))
 
 
-def test_the_same_config_and_dataset_may_go_on(dataset: Dataset) -> None:
+def test_a_run_resumes_with_the_same_config_and_dataset(dataset: Dataset) -> None:
     check_same_run(make_record(dataset), PRESETS["mf"], dataset)
 
 
-def test_what_does_not_change_the_result_may_differ_and_is_told(
+def test_settings_that_do_not_change_the_result_may_change_and_are_logged(
     dataset: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     changed = dataclasses.replace(PRESETS["mf"], devices=4, steps_per_execution=3, checkpoint_every_steps=10)
@@ -81,7 +81,7 @@ def test_what_does_not_change_the_result_may_differ_and_is_told(
 
 
 @pytest.mark.parametrize("change", [{"seed": 5}, {"epochs": 99}, {"mixed_precision": True}, {"patience": 9}])
-def test_what_changes_the_result_is_refused(dataset: Dataset, change: dict[str, int]) -> None:
+def test_a_change_of_a_setting_that_changes_the_result_is_refused(dataset: Dataset, change: dict[str, int]) -> None:
     (name,) = change
     with pytest.raises(ValueError, match=f"differs from the requested one \\({name}: .*give another --workdir"):
         check_same_run(make_record(dataset), dataclasses.replace(PRESETS["mf"], **change), dataset)

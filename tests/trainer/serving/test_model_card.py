@@ -194,7 +194,7 @@ def test_squared_error_is_compared_with_that_of_the_mean(skill, verdict):
 
 
 LIMITS = {
-    # by preset and settings: what happens to new visitors, and to items without training events
+    # by preset and settings: the treatment of new visitors, and of items without training events
     ("mf",): (
         "visitors from training are known by the items they touched in training",
         "rank like the least popular item",

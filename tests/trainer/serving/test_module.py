@@ -9,7 +9,7 @@ from tests.trainer.ranking.fakes import DotModel, queries_of
 from trainer.serving.module import ServingModel
 
 ITEMS = [f"item-{index}" for index in range(5)]
-# anna's vector is the first axis, bob's the second; unknown visitors get the biases alone: items 0, 1, 2, 3, 4
+# anna's vector is the first axis, bob's the second; unknown visitors get only the biases: items 0, 1, 2, 3, 4
 VISITOR_VECTORS = [[1, 0], [0, 1]]
 ITEM_VECTORS = [[1, 0], [2, 0], [3, 1], [0, 5], [1, 4]]
 BIAS = [0.5, 0.4, 0.3, 0.2, 0.1]
