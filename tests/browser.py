@@ -12,6 +12,9 @@ from playwright.sync_api import Page, sync_playwright
 # playwright would download its own browser; the system's is used instead
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
+_LIMIT_MS = 300_000
+"""Time limit of a start or a step of the browser, which ends a hang and no more."""
+
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
 
 
@@ -55,10 +58,10 @@ def texts_outside(page: Page) -> list[str]:
 @contextmanager
 def open_page(url: str, *, width: int = 1280, scheme: Literal["light", "dark"] = "light") -> Iterator[Watched]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=_LIMIT_MS)
         try:
             watched = Watched(browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme))
-            watched.page.set_default_timeout(20_000)
+            watched.page.set_default_timeout(_LIMIT_MS)
             watched.page.on("console", lambda message: watched.messages.append(message.text))
             watched.page.on("pageerror", lambda error: watched.messages.append(str(error)))
             watched.page.on("request", lambda request: watched.requests.append(request.url))

@@ -29,7 +29,7 @@ def run(folder: Path, user: int) -> list[str]:
     for name in ("dirname", "chmod"):
         (folder / name).symlink_to(str(which(name)))
     command = [str(which("bash")), str(RUN)]
-    done = subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True, check=True, timeout=600)
     return done.stdout.splitlines()
 
 

@@ -44,7 +44,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, source / name)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(output), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     return output
 
@@ -64,7 +64,7 @@ def run(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     def run(program: str, *arguments: str) -> str:
         command = [os.path.join(paths["scripts"], program), *arguments]
         done = subprocess.run(
-            command, cwd=empty, env=variables, capture_output=True, text=True, check=False, timeout=600
+            command, cwd=empty, env=variables, capture_output=True, text=True, check=False, timeout=1200
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

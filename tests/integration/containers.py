@@ -26,7 +26,7 @@ _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _PACKAGES = "python3,python3-venv,ca-certificates"
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cartwheel" / "images"
 _FREE_BYTES = 12 << 30
-_BUILD_SECONDS = 1500
+_BUILD_SECONDS = 3600
 # hardened like the pods: only /tmp is writable, no capabilities, no way to gain any
 _HARDENED = [
     *("--pull=never", "--network=host", "--read-only", "--tmpfs=/tmp", "--shm-size=256m"),
@@ -77,7 +77,7 @@ class Images:
     def run(self, image: str, *arguments: str, options: tuple[str, ...] = (), status: int = 0) -> str:
         """Runs a container and returns its standard output."""
         process = self.start(image, *arguments, options=options)
-        output, log = process.communicate(timeout=600)
+        output, log = process.communicate(timeout=1800)
         assert process.returncode == status, log[-5000:]
         return output
 
@@ -98,7 +98,7 @@ class Images:
         self._do(["mmdebstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(folder)])
         shutil.copyfile(_CERTIFICATES, folder / _CERTIFICATES.relative_to("/"))
         with subprocess.Popen(["tar", "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as archive:
-            subprocess.run([*self._podman(), "import", "-", BASE], stdin=archive.stdout, check=True, timeout=300)
+            subprocess.run([*self._podman(), "import", "-", BASE], stdin=archive.stdout, check=True, timeout=1800)
         shutil.rmtree(folder)
 
     def _podman(self) -> list[str]:

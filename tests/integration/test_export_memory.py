@@ -36,7 +36,7 @@ def peak_mib(dataset: str, folder: Path, dim: int) -> float:
     """Returns the peak memory in MiB of exporting a run with `dim` columns."""
     finish([start("mf", dataset, folder / "run", "model.history_length=0", f"model.dim={dim}", "epochs=1")])
     command = [sys.executable, "-c", EXPORT, str(folder / "run"), str(folder / "export")]
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=1200).stdout
     found = re.search(r"VmHWM:\s+(\d+) kB", printed)
     assert found is not None
     return int(found[1]) / 1024

@@ -67,7 +67,7 @@ def test_the_model_loss_and_feature_of_the_document_train_and_rank(clone: Path) 
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr
 

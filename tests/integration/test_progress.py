@@ -36,7 +36,7 @@ def on_terminal(*arguments: object) -> str:
     )
     os.close(its)
     text = _read_all(ours).decode()
-    assert process.wait(timeout=60) == 0, text
+    assert process.wait(timeout=600) == 0, text
     return text
 
 

@@ -67,7 +67,7 @@ def test_ranking_needs_the_memory_of_one_chunk_of_scores(job, tmp_path):
         build_dataset(str(tmp_path / name), train=[("v0", "i0")], visitors=visitors, items=items)
     folders = [str(tmp_path / name) for name in ("small", "large", "output")]
     command = [sys.executable, "-c", PROGRAM, job, *folders]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = re.search(r"MiB: ([\d.]+)", done.stdout)
     assert found

@@ -49,7 +49,7 @@ def run(store: ObjectStore, *command: str) -> str:
         env=os.environ | store.environment(),
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=1200,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-5000:]

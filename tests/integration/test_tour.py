@@ -63,7 +63,7 @@ def test_the_cells_produce_the_outputs_of_the_notebook(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     saved = [text_of(cell) for cell in code_cells()]

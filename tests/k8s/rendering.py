@@ -33,7 +33,7 @@ def tool(name: str) -> str:
 def render(folder: str) -> str:
     """Renders the manifests of a folder of `k8s/`."""
     command = [tool("kubectl"), "kustomize", str(K8S / folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

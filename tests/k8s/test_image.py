@@ -16,7 +16,7 @@ def pins(path: str) -> dict[str, str]:
 
 def test_hadolint_finds_nothing() -> None:
     done = subprocess.run(
-        [tool("hadolint"), str(K8S / "Dockerfile")], capture_output=True, text=True, check=False, timeout=60
+        [tool("hadolint"), str(K8S / "Dockerfile")], capture_output=True, text=True, check=False, timeout=600
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 

@@ -18,7 +18,7 @@ def validate(text: str, release: str, folder: Any) -> str:
     path = folder / "manifests.yaml"
     path.write_text(text)
     command = [tool("kubernetes-validate"), "--strict", "-k", release, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     lines = (done.stdout + done.stderr).splitlines()
     wrong = [line for line in lines if not line.startswith("INFO") and "kind JobSet" not in line]
     return "\n".join(wrong) or ("" if done.returncode == 0 else "failed")

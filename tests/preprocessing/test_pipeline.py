@@ -375,7 +375,7 @@ prepare(PrepareConfig(events=sys.argv[1]), sys.argv[2])
 
 def test_a_run_killed_while_publishing_leaves_no_dataset(tmp_path):
     path, output = write_events(tmp_path / "events.csv", *plain_events(30)), str(tmp_path / "dataset")
-    run = subprocess.run([sys.executable, "-c", KILL_AT_PUBLICATION, path, output], timeout=120, check=False)
+    run = subprocess.run([sys.executable, "-c", KILL_AT_PUBLICATION, path, output], timeout=600, check=False)
     assert run.returncode == -signal.SIGKILL
     assert not os.path.exists(output)
     with pytest.raises(ContractError, match="not a prepared dataset"):

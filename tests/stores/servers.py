@@ -22,7 +22,7 @@ ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = "PLANTEDACCESSKEY", "planted+secret/key"
 """Must not appear in any log or file."""
 
 _BUCKET = "shop"
-_START_SECONDS = 60
+_START_SECONDS = 600
 _COMMANDS = {
     "s3": ("-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}"),
     "gs": ("-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1", "--port", "{port}", "--in-memory"),
@@ -88,7 +88,7 @@ class ObjectStore:
             self._ask("PUT", f"/{_BUCKET}")
 
     def _ask(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> bytes:
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)) as connection:
             connection.request(method, path, body, {"Authorization": _SIGNATURE, "Content-Type": kind})
             answer = connection.getresponse()
             content = answer.read()

@@ -104,6 +104,6 @@ def test_search_works_from_disk_without_the_network(built):
     with open_page((built / "index.html").as_uri()) as opened:
         opened.page.keyboard.press("/")
         opened.page.keyboard.type("partition_bytes")
-        opened.page.get_by_text("Memory of a worker").first.wait_for(timeout=20_000)
+        opened.page.get_by_text("Memory of a worker").first.wait_for()
         assert opened.messages == []
         assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
