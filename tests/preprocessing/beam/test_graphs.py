@@ -18,6 +18,9 @@ from tests.preprocessing.shop import plain_events, write_events, write_lines
 
 pytestmark = pytest.mark.integration
 
+SHARDS = 6000
+"""Shards of a graph that would take five minutes, longer than any pause between an error and its handling."""
+
 
 @pytest.mark.parametrize(("arguments", "is_concurrent"), [([], True), (["--runner=FlinkRunner"], False)])
 def test_graphs_run_concurrently_only_in_this_process(tmp_path, arguments, is_concurrent):
@@ -49,17 +52,17 @@ def test_an_error_does_not_wait_for_the_rest_of_a_concurrent_graph(tmp_path):
 
     def write_shards() -> None:
         nonlocal num_written
-        with track_progress(Phase("shards", 100), is_shown=False) as progress:
+        with track_progress(Phase("shards", SHARDS), is_shown=False) as progress:
             has_started.set()
-            for _ in range(100):
+            for _ in range(SHARDS):
                 time.sleep(0.05)
                 progress.add_one("a shard")
                 num_written += 1
 
     with pytest.raises(SystemExit), job.run_concurrently(write_shards):
-        has_started.wait(10)
+        assert has_started.wait(300)
         raise SystemExit(143)
-    assert num_written < 100
+    assert num_written < SHARDS
 
 
 def test_an_invalid_category_tree_is_an_error_before_the_first_graph(tmp_path, monkeypatch):

@@ -5,17 +5,25 @@ import sys
 import threading
 import time
 
-import pytest
-
 from trainer.distributed.preemption import StopRequest, stop_on_sigterm
 
 BUSY = """
-import hashlib
+import hashlib, threading, time
 from trainer.distributed.preemption import stop_on_sigterm
-with stop_on_sigterm(None):
+
+def report(request):
+    while not request.is_requested:
+        time.sleep(0.01)
+    print("requested", flush=True)
+
+with stop_on_sigterm(None) as request:
+    threading.Thread(target=report, args=[request], daemon=True).start()
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)  # minutes outside Python, as in a TensorFlow call
 """
+
+HANG_SECONDS = 300
+"""Time limit for what takes milliseconds, however busy the machine is."""
 
 
 def test_a_sigterm_requests_a_stop() -> None:
@@ -23,7 +31,7 @@ def test_a_sigterm_requests_a_stop() -> None:
     with stop_on_sigterm(None) as request:
         assert not request.is_requested
         os.kill(os.getpid(), signal.SIGTERM)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANG_SECONDS
         while not request.is_requested and time.monotonic() < deadline:
             time.sleep(0.01)
         assert request.is_requested
@@ -33,13 +41,13 @@ def test_a_sigterm_requests_a_stop() -> None:
 def test_a_second_sigterm_exits_even_outside_python() -> None:
     process = subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    process.send_signal(signal.SIGTERM)
-    with pytest.raises(subprocess.TimeoutExpired):  # the first one waits for the step to end
-        process.wait(1)
-    process.send_signal(signal.SIGTERM)
     try:
-        assert process.wait(30) == 143
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == b"requested\n"
+        assert process.poll() is None  # the first one waits for the step to end
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(HANG_SECONDS) == 143
     finally:
         process.kill()
 
