@@ -30,6 +30,11 @@ CONFIG = apply_settings(
     PRESETS["mf"],
     ["input.batch_size=64", "model.dim=8", "steps_per_execution=2", "epochs=4", "checkpoint_every_steps=4"],
 )
+LONG_PATIENCE = ("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "900")
+SHORT_PATIENCE = ("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")
+"""Only while a fault lasts: otherwise a slow request that is to be retried would be an error on a busy machine."""
+OUTAGE_REQUESTS = 40
+"""Failed requests of an outage, more than a client sends before it raises an error."""
 FAULTS = [Fault.INTERNAL_ERROR, Fault.RESET, Fault.CUT_REQUEST, Fault.LOST_ANSWER, Fault.OVERLOADED, Fault.CUT_ANSWER]
 
 
@@ -64,7 +69,7 @@ def proxy(
     with start_proxy(store.port) as running:
         for name, value in store.environment(running.port).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "20")
+        monkeypatch.setenv(*LONG_PATIENCE)
         yield running
         running.plan = lambda _: None
         fsspec.get_filesystem_class("s3").clear_instance_cache()
@@ -99,7 +104,9 @@ def test_training_with_failing_requests_reaches_the_same_tables(
 
 
 def test_training_waits_during_a_network_outage(store: ObjectStore, proxy: FaultyProxy, local: Path) -> None:
-    proxy.plan = for_a_while(4.0, lambda request: request.is_write and request.is_about("step-000000008"), Fault.RESET)
+    proxy.plan = for_a_while(
+        OUTAGE_REQUESTS, lambda request: request.is_write and request.is_about("step-000000008"), Fault.RESET
+    )
     train(CONFIG, data=f"{store.bucket}/data", workdir=f"{store.bucket}/paused")
     assert_tables_of(f"{store.bucket}/paused", local)
 
@@ -108,12 +115,13 @@ def test_training_waits_during_a_network_outage(store: ObjectStore, proxy: Fault
 def test_a_run_that_failed_to_upload_a_checkpoint_resumes_from_the_previous_one(
     store: ObjectStore, proxy: FaultyProxy, local: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")
+    monkeypatch.setenv(*SHORT_PATIENCE)
     proxy.plan = from_the_first(lambda request: request.is_write and request.is_about("step-000000008/dense"), fault)
     with pytest.raises(OSError, match="access is denied" if fault == Fault.FORBIDDEN else "check the network"):
         train(CONFIG, data=f"{store.bucket}/data", workdir=f"{store.bucket}/{fault}")
     assert assert_checkpoints_are_whole(store, fault)[-1] < "step-000000008"
 
+    monkeypatch.setenv(*LONG_PATIENCE)
     proxy.plan = lambda _: None
     train(CONFIG, data=f"{store.bucket}/data", workdir=f"{store.bucket}/{fault}")
     assert assert_checkpoints_are_whole(store, fault)
@@ -155,12 +163,13 @@ def test_a_failed_upload_publishes_nothing_and_the_same_command_succeeds_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = f"{job.__name__}-{fault}"
-    monkeypatch.setenv("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")
+    monkeypatch.setenv(*SHORT_PATIENCE)
     proxy.plan = from_the_first(lambda request: request.is_write and request.is_about(f"{output}/{first}"), fault)
     with pytest.raises(OSError, match=rf"{store.bucket}/{output}/.* failed"):
         job(store.bucket, output)
     assert marker not in store.list_files(f"{output}/")
 
+    monkeypatch.setenv(*LONG_PATIENCE)
     proxy.plan = lambda _: None
     job(store.bucket, output)
     assert marker in store.list_files(f"{output}/")

@@ -103,14 +103,17 @@ def from_the_first(matches: Callable[[Request], bool], fault: Fault) -> Plan:
     return plan
 
 
-def for_a_while(seconds: float, matches: Callable[[Request], bool], fault: Fault) -> Plan:
-    """Makes the first matching request fail, and all requests within some seconds after it."""
-    began: list[float] = []
+def for_a_while(count: int, matches: Callable[[Request], bool], fault: Fault) -> Plan:
+    """Makes the first matching request fail, and the `count` - 1 requests after it."""
+    num_failed, lock = 0, threading.Lock()
 
     def plan(request: Request) -> Fault | None:
-        if not began and matches(request):
-            began.append(time.monotonic())
-        return fault if began and time.monotonic() - began[0] < seconds else None
+        nonlocal num_failed
+        with lock:
+            if num_failed == count or (num_failed == 0 and not matches(request)):
+                return None
+            num_failed += 1
+        return fault
 
     return plan
 
@@ -126,7 +129,7 @@ def start_proxy(store_port: int) -> Iterator[FaultyProxy]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(timeout=10)
+        thread.join(timeout=600)
 
 
 class _Server(ThreadingHTTPServer):
@@ -199,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
         return {name: value for name, value in self.headers.items() if name.lower() not in {*_PER_HOP, "expect"}}
 
     def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        with closing(http.client.HTTPConnection("127.0.0.1", self.server.store_port, timeout=60)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.server.store_port, timeout=600)) as connection:
             connection.request(self.command, self.path, body or None, self._passed_on())
             answer = connection.getresponse()
             content = answer.read()
@@ -209,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
         return answer.status, headers, content
 
     def _forward_half(self, body: bytes) -> None:
-        with closing(http.client.HTTPConnection("127.0.0.1", self.server.store_port, timeout=60)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.server.store_port, timeout=600)) as connection:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self._passed_on().items():
                 connection.putheader(name, value)
