@@ -1,17 +1,36 @@
 """Local ports."""
 
+import fcntl
+import random
 import socket
+import tempfile
 import time
+from pathlib import Path
+from typing import IO
+
+_PORTS = range(20_000, 32_768)
+"""Below the ports that Linux gives to clients, one of which could otherwise take a port before its server starts."""
+_locks: list[IO[str]] = []
+"""Open files that reserve the ports of this process for its life, against other processes that run tests."""
 
 
 def free_port() -> int:
-    """Returns a port of 127.0.0.1 on which nothing listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """Returns a port of 127.0.0.1 on which nothing listens, reserved for this process."""
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        lock = open(Path(tempfile.gettempdir(), f"cartwheel-port-{port}.lock"), "w")  # noqa: SIM115 (stays open)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", port))
+        except OSError:  # reserved or in use
+            lock.close()
+            continue
+        _locks.append(lock)
+        return port
+    raise OSError("no port is free")
 
 
-def wait_for_port(port: int, limit_seconds: float = 120) -> None:
+def wait_for_port(port: int, limit_seconds: float = 600) -> None:
     """Waits until something listens on a port of 127.0.0.1."""
     deadline = time.monotonic() + limit_seconds
     while True:
