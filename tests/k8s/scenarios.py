@@ -42,7 +42,7 @@ class Cluster:
     def submit(self, *arguments: str) -> tuple[int, str, str]:
         """Runs submit.py; returns exit status, standard output and standard error."""
         process = self.start(*arguments)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=600)
         return process.returncode, output, errors
 
     def calls(self, verb: str) -> list[str]:
@@ -98,7 +98,7 @@ FINISHED = job_state(stopped("train-a", 0, "Completed"), Complete="CompletionsRe
 
 
 def wait_until(is_true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 600
     while not is_true():
         assert time.monotonic() < end
         time.sleep(0.05)

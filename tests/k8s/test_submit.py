@@ -184,7 +184,7 @@ def test_ctrl_c_keeps_the_run_and_says_how_to_follow_it_again(cluster: Cluster) 
     try:
         wait_until(lambda: len(cluster.calls("--namespace shop get pods")) > 1)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 130

@@ -256,8 +256,8 @@ def test_an_object_store_holds_unfinished_files_at_their_final_path(dataset, mod
         write(model, dataset, out, 1, FIVE)
 
 
-SLOW = """
-import sys, time
+HANGING = """
+import itertools, sys, time
 import numpy as np
 from tests.trainer.ranking.fakes import DotModel
 from tests.trainer.tiny_runs import make_config
@@ -266,13 +266,15 @@ from trainer.data.dataset import open_dataset
 
 job.SHARD_ENTRIES = 20  # ten visitors per shard
 compile_ranking = job._compile_ranking
-def compile_slow(*arguments):
+shards = itertools.count()
+def compile_hanging(*arguments):
     rank = compile_ranking(*arguments)
-    def slow(visitors, on_progress):
-        time.sleep(float(sys.argv[3]))
+    def rank_or_hang(visitors, on_progress):
+        if next(shards) == int(sys.argv[3]):
+            time.sleep(86_400)
         return rank(visitors, on_progress)
-    return slow
-job._compile_ranking = compile_slow
+    return rank_or_hang
+job._compile_ranking = compile_hanging
 dataset, vectors = open_dataset(sys.argv[1]), np.random.default_rng(0).normal(size=(24, 8))
 model = DotModel(vectors[:20], vectors[20:], np.zeros(4))
 request = job.Request(k=2, visitor_ids=[f"v{number}" for number in range(200)])
@@ -280,34 +282,37 @@ job.write_recommendations(model, dataset, sys.argv[2], request, model_checksum="
 """
 
 
+NUM_SHARDS = 20
+
+
 @pytest.mark.integration
 def test_a_killed_command_resumes_and_writes_the_same_files(dataset, tmp_path):
-    def start(output, seconds_per_shard):
+    def start(output, finished_shards):
         command = [
             sys.executable,
             "-c",
-            SLOW,
+            HANGING,
             str(tmp_path / "dataset"),
             str(tmp_path / output),
-            str(seconds_per_shard),
+            str(finished_shards),
         ]
         return subprocess.Popen(command)
 
-    process, record = start("out", 0.2), tmp_path / "out.partial" / "_unfinished"
-    deadline = time.monotonic() + 300
+    process, record = start("out", 3), tmp_path / "out.partial" / "_unfinished"
+    deadline = time.monotonic() + 900
     while not (record.exists() and len(json.loads(record.read_text())["finished"]) >= 6):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=60)
+    process.wait(timeout=900)
     finished = json.loads(record.read_text())["finished"]
-    assert len(finished) < 40  # two files per shard
+    assert len(finished) == 6  # two files per shard
     written = {name: os.stat(tmp_path / "out.partial" / name).st_mtime_ns for name in finished}
     assert not (tmp_path / "out").exists()
 
-    for process in (start("out", 0), start("whole", 0)):
-        assert process.wait(timeout=300) == 0
+    for process in (start("out", NUM_SHARDS), start("whole", NUM_SHARDS)):
+        assert process.wait(timeout=900) == 0
     assert {name: os.stat(tmp_path / "out" / name).st_mtime_ns for name in finished} == written
     files, expected = contents(tmp_path / "out"), contents(tmp_path / "whole")
     assert len(files) == 41
