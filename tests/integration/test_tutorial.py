@@ -111,7 +111,7 @@ def use_the_page(typed: list[str], folder: Path) -> None:
 def wait_for_address(log: Path, server: subprocess.Popen) -> str:
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline and server.poll() is None:
-        if found := re.search(r"open (http://\S+/)", log.read_text()):
+        if found := re.search(r"at (http://\S+/)", log.read_text()):
             return found[1]
         time.sleep(0.2)
     pytest.fail(f"the page is not served:\n{log.read_text()}")
