@@ -1,11 +1,11 @@
-"""The packages that ship and what each job requires; Beam workers install from it too."""
+"""The packages of the distribution and the requirements of each job; Beam workers install from it too."""
 
 import os
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# a build that is told its commit (an image) has it in its version, and so in --version and every run.json
+# with CARTWHEEL_COMMIT set, as in images, the commit is part of the version, and so of --version and every run.json
 COMMIT = os.environ.get("CARTWHEEL_COMMIT")
 VERSION = "0.1.0" + (f"+g{COMMIT}" if COMMIT else "")
 
@@ -19,7 +19,7 @@ PREPROCESSING = ["apache-beam[gcp]>=2.77,<3", "tensorflow-transform>=1.21,<1.22"
 # the CUDA libraries as wheels, for Linux machines with NVIDIA GPUs
 GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]
 TRAINER = ["keras>=3.15,<4", "packaging", "scipy>=1.15", "tensorboard>=2.16,<2.22", *REPORT]
-# pip would otherwise settle for s3fs 0.4.2
+# without the bound, pip chooses s3fs 0.4.2
 STORAGE = ["s3fs>=2025", "gcsfs>=2025"]
 # s3:// through TensorFlow itself; its last release registers nothing in any TensorFlow but the one it was built for,
 # which knows NumPy 1 alone

@@ -120,9 +120,9 @@ class _Neighbours:
 def _touched(history: np.ndarray, lengths: np.ndarray, num_items: int) -> sp.csr_matrix:
     """Returns [B, I] float32: 1 if the history [B, H] with lengths [B] contains the item."""
     is_entry = (np.arange(history.shape[1]) < lengths[:, None]) & (history < num_items)
-    query, place = np.nonzero(is_entry)
+    query, position = np.nonzero(is_entry)
     touched = sp.csr_matrix(
-        (np.ones(len(query), np.float32), (query, history[query, place])), (len(history), num_items)
+        (np.ones(len(query), np.float32), (query, history[query, position])), (len(history), num_items)
     )
     touched.sum_duplicates()
     touched.data[:] = 1

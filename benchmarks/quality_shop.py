@@ -119,8 +119,8 @@ def cold_figures(
         values = np.stack([metrics[metric][is_counted] for metric in metrics], axis=1)
         means = resampled_means(values, owner=timeline[is_counted], seed=0)
         found[name] = _estimates(list(metrics), values.mean(axis=0), means)
-        place = list(metrics).index("recall@100")
-        ratio_parts.append((values[:, place].mean(), means[:, place]))
+        column = list(metrics).index("recall@100")
+        ratio_parts.append((values[:, column].mean(), means[:, column]))
     (ours, our_means), (theirs, their_means) = ratio_parts
     with np.errstate(divide="ignore", invalid="ignore"):
         value, means = np.array([ours / theirs]), (our_means / their_means)[:, None]

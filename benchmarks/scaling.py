@@ -8,6 +8,7 @@ usage: python -m benchmarks.scaling [--loaded: record even if other programs use
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -94,12 +95,13 @@ def main() -> None:
     refuse_load(before.share(), is_allowed=is_loaded)
     load = Load()
     figures: dict[str, Any] = {batch: {} for batch in BATCHES}
-    for batch, way, place in [(batch, way, place) for batch in BATCHES for place in _REPLICAS for way in _WAYS]:
-        measured = _measure_workers(batch, way) if place == "workers" else _run_case(batch, way, place)
-        figures[batch].setdefault(place, {})[way] = measured
+    for batch, placement, way in itertools.product(BATCHES, _REPLICAS, _WAYS):
+        measured = _measure_workers(batch, way) if placement == "workers" else _run_case(batch, way, placement)
+        figures[batch].setdefault(placement, {})[way] = measured
     for batch, make in BATCHES.items():
-        for place, replicas in _REPLICAS.items():
-            figures[batch][place]["bytes_per_step"] = bytes_per_step(make(), replicas, has_workers=place == "workers")
+        for placement, replicas in _REPLICAS.items():
+            has_workers = placement == "workers"
+            figures[batch][placement]["bytes_per_step"] = bytes_per_step(make(), replicas, has_workers=has_workers)
     figures["checkpoint"] = json.loads(_run("checkpoint"))
     share = load.share()
     if share is not None:
@@ -222,13 +224,13 @@ def _mirrored(replicas: Replicas, ids: Ids) -> Built:
             loss = tf.reduce_sum(tf.square(values.sparse_read(own) - target)) / ids.divided.shape[1]
         gradient = tape.gradient(loss, values)
         indices, moved = replicas.all_gather(gradient.indices), replicas.all_gather(gradient.values)
-        rows, place = tf.unique(indices)
+        rows, index = tf.unique(indices)
         tf.raw_ops.ResourceSparseApplyAdagradV2(
             var=values.handle,
             accum=sums.handle,
             lr=OPTIMIZER.learning_rate,
             epsilon=OPTIMIZER.epsilon,
-            grad=tf.math.unsorted_segment_sum(moved, place, tf.size(rows)),
+            grad=tf.math.unsorted_segment_sum(moved, index, tf.size(rows)),
             indices=rows,
         )
         return _sum_with_dense(replicas, loss, ids.dense)
@@ -250,9 +252,9 @@ _WAYS: dict[str, Callable[[Replicas, Ids], Built]] = {
 }
 
 
-def measure(batch: str, way: str, place: str) -> dict[str, Any]:
+def measure(batch: str, way: str, placement: str) -> dict[str, Any]:
     """Measures one implementation in this process."""
-    replicas = start_replicas(1 if place == "workers" else int(place), join_cluster())
+    replicas = start_replicas(1 if placement == "workers" else int(placement), join_cluster())
     ids = BATCHES[batch]()
     tf.zeros([]).numpy()  # TensorFlow's own memory is not the table's
     step, held, resident = _WAYS[way](replicas, ids)
@@ -301,10 +303,10 @@ def measure_checkpoint() -> dict[str, Any]:
 
         for pair in range(CHECKPOINT_PAIRS):
             if pair % 2:  # alternating order, so that a machine that slows down favours neither
-                beside, alone = save_and_train(100 + pair), _train(step, count, None)
+                with_saving, alone = save_and_train(100 + pair), _train(step, count, None)
             else:
-                alone, beside = _train(step, count, None), save_and_train(100 + pair)
-            lost.append(beside - alone)
+                alone, with_saving = _train(step, count, None), save_and_train(100 + pair)
+            lost.append(with_saving - alone)
     size = sum(shards.rows * shards.dim * 4 for shards in parts.arrays().values())
     low, middle, high = quantiles(lost, n=4)
     return {
@@ -352,8 +354,8 @@ def _steps_of(step: Callable[[int], Any], seconds: float) -> int:
     return max(1, round(seconds / (_train(step, STEPS, None) / STEPS)))
 
 
-def _run_case(batch: str, way: str, place: str) -> dict[str, Any]:
-    measured: dict[str, Any] = json.loads(_run(batch, way, place))
+def _run_case(batch: str, way: str, placement: str) -> dict[str, Any]:
+    measured: dict[str, Any] = json.loads(_run(batch, way, placement))
     return measured
 
 

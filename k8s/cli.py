@@ -24,7 +24,7 @@ DETACHED = 130
 """Exit status after Ctrl-C, which leaves the step running."""
 _CLOUDS = {"gs": "gke", "s3": "eks", "": "local", "file": "local"}
 _SEVERAL = ("multi-node", "jobset")
-_PLACES = ("events", "item_properties", "category_tree", "output", "data", "workdir")
+_PATH_FLAGS = ("events", "item_properties", "category_tree", "output", "data", "workdir")
 """Flags with paths or URIs."""
 
 _RUN = "--workdir gs://shop/runs/mf"
@@ -158,8 +158,8 @@ def _steps(
         except ValueError as error:
             parser.error(str(error))
         epochs = config.epochs
-        places = [f"--preset={given.preset}", f"--data={given.data}", f"--workdir={given.workdir}"]
-        steps.append(Step(name="train", arguments={"train": [*places, *(f"--set={value}" for value in settings)]}))
+        inputs = [f"--preset={given.preset}", f"--data={given.data}", f"--workdir={given.workdir}"]
+        steps.append(Step(name="train", arguments={"train": [*inputs, *(f"--set={value}" for value in settings)]}))
     if given.command == "evaluate-export" or is_all:
         evaluate = [f"--workdir={given.workdir}", f"--split={given.split}"]
         export = [f"--workdir={given.workdir}", f"--output={given.output}"]
@@ -172,10 +172,10 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
     scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
     if not given.overlay and scheme not in _CLOUDS:
         parser.error(f"{scheme}:// does not identify a cloud; give an --overlay: {', '.join(OVERLAYS)}")
-    place = _CLOUDS.get(scheme)
-    is_placed = not set(given.overlay).isdisjoint(_CLOUDS.values())
-    overlays = tuple(given.overlay) if is_placed or place is None else (place, *given.overlay)
-    for name in _PLACES:
+    cloud = _CLOUDS.get(scheme)
+    names_cloud = not set(given.overlay).isdisjoint(_CLOUDS.values())
+    overlays = tuple(given.overlay) if names_cloud or cloud is None else (cloud, *given.overlay)
+    for name in _PATH_FLAGS:
         value = getattr(given, name, None)
         if value and not _is_kept(value, overlays):
             flag = name.replace("_", "-")
@@ -199,9 +199,9 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
     )
 
 
-def _is_kept(place: str, overlays: Sequence[str]) -> bool:
+def _is_kept(path: str, overlays: Sequence[str]) -> bool:
     """Returns True if a path survives the pod: a URI, or a path on the volume."""
-    parts = urlsplit(place)
+    parts = urlsplit(path)
     if parts.scheme not in ("", "file"):
         return True
     return "local" in overlays and not parts.netloc and posixpath.normpath(parts.path).startswith("/data/")

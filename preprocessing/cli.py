@@ -229,7 +229,7 @@ def _when(text: str) -> int:
 
 
 class _ExitOnSigterm:
-    """Raises SystemExit at SIGTERM, so that what an exception cleans up is cleaned up."""
+    """Raises SystemExit at SIGTERM, so that the clean-up of exceptions runs."""
 
     def __init__(self) -> None:
         self.has_come = False

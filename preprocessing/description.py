@@ -35,7 +35,7 @@ class DatasetResults:
     properties: PropertyCounts | None
     """Counts of reading the item properties; None if there are none."""
     kept_properties: tuple[str, ...]
-    """Properties without a role whose values are kept."""
+    """Properties without a role that become property values."""
     items: CatalogueCounts
     """Counts of the catalogue."""
     vocabularies: Mapping[Vocabulary, VocabularyInfo]

@@ -1,4 +1,4 @@
-"""One run of `prepare`, and how its Beam pipelines run: in this process or on workers elsewhere."""
+"""A run of `prepare`; its Beam pipelines run in this process or on remote workers."""
 
 import contextlib
 import io
@@ -53,7 +53,7 @@ class Job:
     def run_concurrently(self, function: Callable[[], Value]) -> Iterator[Future[Value]]:
         """Runs a function that runs a pipeline, in a thread while the context is open; yields its future.
 
-        With workers elsewhere, the function runs before the context. A single pipeline uses all workers anyway, and
+        With remote workers, the function runs before the context. A single pipeline uses all workers anyway, and
         Beam supports neither starting a job server outside the main thread nor constructing two pipelines
         concurrently: while it copies the options of one, it removes the other's runner from them.
         """
@@ -98,7 +98,7 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
 
 
 def is_in_process(options: PipelineOptions) -> bool:
-    """True if Beam runs in this process, not on workers elsewhere."""
+    """True if Beam runs in this process, not on remote workers."""
     return _runner_name(options) in ("direct", "fnapi", "switchingdirect")
 
 

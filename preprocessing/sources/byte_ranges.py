@@ -24,7 +24,7 @@ _DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
 
 @dataclass(frozen=True)
 class ByteRange:
-    """The lines of a file whose first byte is in [begin, end)."""
+    """The lines of a file that start in the bytes [begin, end)."""
 
     path: str
     """The file."""

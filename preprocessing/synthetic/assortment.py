@@ -1,4 +1,4 @@
-"""The items that visitors interact with: their popularity, shelf, style, and the period in which they are in fashion.
+"""The items that visitors interact with: their popularity, shelf, style and period of fashion.
 
 They are drawn after the wishes, so that the supply of each shelf equals its demand.
 

@@ -26,7 +26,7 @@ _FIRST_PART_ROWS_PER_ITEM = 10_999_999 / 417_053
 _DUPLICATES = 460
 _WRITE_OPTIONS = pa_csv.WriteOptions(include_header=False, quoting_style="none", batch_size=1 << 16)
 _DAY_MS = 86_400_000
-_DISORDER_MS = _DAY_MS // 4  # maximum time by which a row of a day is out of order
+_DISORDER_MS = _DAY_MS // 4  # maximum displacement of a row within its day
 
 
 def synthesize(config: SynthesisConfig, output: str) -> dict[str, Any]:
