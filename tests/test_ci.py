@@ -1,4 +1,4 @@
-"""The programs that CI installs, with an apt-get that lacks a package."""
+"""CI installs all available programs if apt-get lacks one of them."""
 
 import subprocess
 from pathlib import Path

@@ -138,7 +138,7 @@ def test_a_wrong_command_is_found(document: str, command: str, reason: str, caps
 
 
 def examine(document: str, command: str) -> str:
-    """How a command was checked.
+    """Checks a command and returns the kind of the check.
 
     Raises:
       AssertionError, SystemExit, ValueError: it is wrong.
@@ -174,7 +174,7 @@ def examine(document: str, command: str) -> str:
 
 
 def expand(words: list[str]) -> list[str]:
-    """A `cartwheel` command as the command of the package that runs it; other commands as they are.
+    """Turns a `cartwheel` command into the command of the package that runs it; other commands are unchanged.
 
     Raises:
       SystemExit: there is no such verb.

@@ -1,4 +1,4 @@
-"""README and the other documents state what was measured and what exists."""
+"""README and the other documents agree with the records of benchmarks and with the files of the project."""
 
 import re
 import subprocess

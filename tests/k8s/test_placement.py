@@ -1,4 +1,4 @@
-"""Where submit.py runs a step, by overlays and by the URI of its results, and what it refuses."""
+"""The placement of steps by overlays and by the URI of their results, and the placements that submit.py refuses."""
 
 import pytest
 

@@ -293,7 +293,7 @@ def test_titles_are_distinct(titles):
 
 def test_the_items_of_a_shelf_are_one_product_and_those_of_a_style_have_one_look(titles):
     products = [department.product(n) for department in DEPARTMENTS for n in range(department.num_products)]
-    # the product comes after the look and the material, neither of which contains a space
+    # the product follows the look and the material, which contain no spaces
     product = titles.value.str.split(" ", n=2).str[2].str.replace(r" [A-Z][a-z]+$", "", regex=True)
     assert set(product) <= set(products)
     assert (product.groupby(titles.shelf).nunique() == 1).all()

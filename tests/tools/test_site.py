@@ -1,4 +1,4 @@
-"""The documentation site builds without warnings, and its checks find what is broken."""
+"""The documentation site builds without warnings, and its checks find broken links."""
 
 import re
 import shutil

@@ -21,7 +21,7 @@ def job(name, function):
 
 @pytest.fixture
 def run_fake(monkeypatch, capsys):
-    """Runs a command whose job is a function, and returns its status and standard output."""
+    """Runs a command with a function as its job, and returns its status and standard output."""
 
     def run(name, function, *arguments):
         monkeypatch.setitem(sys.modules, f"trainer.{name}", job(name, function))

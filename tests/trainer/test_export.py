@@ -157,7 +157,7 @@ def test_the_card_is_published_with_the_model_or_not_at_all(dataset, model, tmp_
 
 @pytest.fixture
 def run(dataset, model):
-    """A run whose checkpoint of step 6 is the model."""
+    """A run with its model in the checkpoint of step 6."""
     record = RunRecord(
         config=PRESETS["mf"],
         data=dataset.root,

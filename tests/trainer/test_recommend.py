@@ -144,7 +144,7 @@ def test_earlier_recommendations_are_not_replaced(dataset, model, tmp_path):
 
 
 class OneOfTwoWorkers:
-    """Replicas without the other worker, whose part stays zero."""
+    """Replicas without the other worker: its part stays zero."""
 
     workers = 2
 

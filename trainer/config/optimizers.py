@@ -21,7 +21,7 @@ class AdagradConfig:
     is_row_wise: bool = False
     """One accumulator per table row, for the mean of the squared gradients over its columns: half the memory."""
     warmup_steps: int = 0
-    """Steps in which the learning rates of tables and dense weights rise linearly to their final values."""
+    """Steps of linear warmup of the learning rates, for tables and dense weights."""
 
     def __post_init__(self) -> None:
         check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
@@ -44,7 +44,7 @@ class AdamConfig:
     epsilon: float = 1e-7
     """Added to the root of the mean squared gradient."""
     warmup_steps: int = 0
-    """Steps in which the learning rates of tables and dense weights rise linearly to their final values."""
+    """Steps of linear warmup of the learning rates, for tables and dense weights."""
 
     def __post_init__(self) -> None:
         check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
