@@ -2,18 +2,17 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.settings import apply_settings
+from tests.stores.ports import free_port
 from trainer.config import presets
 from trainer.distributed.cluster import Cluster, tf_config
 from trainer.runs import checkpoint
@@ -23,7 +22,7 @@ from trainer.train import train
 SMALL = ["input.batch_size=64", "model.dim=8", "steps_per_execution=2"]
 """Settings of a run on a few rows."""
 LONG = ["epochs=40", "checkpoint_every_steps=4", "validate_every_epochs=4", "patience=none"]
-"""Settings of a run of 240 steps, or 200 of the towers: long enough that a kill may come a few steps late."""
+"""Settings of a run of 240 steps, or 200 of the towers."""
 PRESETS = ["notebook-nn", "mf", "nn"]
 """One preset of each model."""
 VARIANTS = {
@@ -33,17 +32,37 @@ VARIANTS = {
 """Variants of presets: one with a table of visitors, one with the other solver, where an epoch is one step."""
 EVERY_MODEL = ["notebook-mf", "notebook-nn", "mf", "nn-visitors"]
 """All presets, with every table that a model can have."""
-END_SECONDS = 900
+END_SECONDS = 1800
 """Time limit of a process that ends by itself; it takes a minute on an idle machine."""
+
+_SLOW = """
+import sys, time
+from trainer import cli
+from trainer.runs.checkpoint_writer import CheckpointWriter
+
+begin = CheckpointWriter.begin
+
+def pause_and_begin(self, step, *arguments, **options):
+    if step >= {step}:
+        time.sleep(2)
+    begin(self, step, *arguments, **options)
+
+CheckpointWriter.begin = pause_and_begin
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def slow_from(step: int) -> tuple[str, str]:
+    """Returns a trainer, as arguments of Python, that pauses for two seconds before each checkpoint from `step` on.
+
+    A signal at an earlier step then arrives before the run ends, even if the test gets no processor for seconds.
+    """
+    return "-c", _SLOW.format(step=step)
 
 
 def clusters(count: int) -> list[Cluster]:
     """Returns TF_CONFIG of each of `count` workers at free ports of this host."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for free in sockets:
-            free.bind(("127.0.0.1", 0))
-        hosts = tuple(f"127.0.0.1:{free.getsockname()[1]}" for free in sockets)
+    hosts = tuple(f"127.0.0.1:{free_port()}" for _ in range(count))
     return [Cluster(hosts, index) for index in range(count)]
 
 
@@ -84,9 +103,11 @@ def start(
     )
 
 
-def start_workers(count: int, preset: str, dataset: str, workdir: Path, *settings: str) -> list[subprocess.Popen]:
+def start_workers(
+    count: int, preset: str, dataset: str, workdir: Path, *settings: str, program: Sequence[str] = ("-m", "trainer")
+) -> list[subprocess.Popen]:
     """Starts workers that train together; the first is the chief."""
-    return [start(preset, dataset, workdir, *settings, cluster=cluster) for cluster in clusters(count)]
+    return [start(preset, dataset, workdir, *settings, cluster=cluster, program=program) for cluster in clusters(count)]
 
 
 def train_alone(preset: str, dataset: str, workdir: Path, *settings: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tests.integration.processes import (
     assert_same,
     finish,
     saved_step,
+    slow_from,
     start,
     start_workers,
     train_alone,
@@ -41,9 +42,10 @@ def test_a_run_killed_twice_and_stopped_once_ends_with_the_same_tables(
     kills = [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)]
     choices.shuffle(kills)
     for part, (number, status) in enumerate(kills):
-        process = start(preset, dataset, killed, *LONG)
+        step = choices.randrange(50 * part, 50 * part + 30)
+        process = start(preset, dataset, killed, *LONG, program=slow_from(step + 12))
         # one in each third of the run, a few steps late, so that no kill waits for a checkpoint
-        wait_for_step(process, killed, choices.randrange(50 * part, 50 * part + 30))
+        wait_for_step(process, killed, step)
         time.sleep(choices.uniform(0, 0.1))
         process.send_signal(number)
         finish([process], status)
@@ -68,16 +70,18 @@ def test_two_workers_stopped_by_sigterm_resume_as_one_and_then_as_two_with_a_met
     whole, changed, choices = tmp_path / "whole", tmp_path / "changed", random.Random(preset)
     train_alone(preset, dataset, whole, *LONG, "devices=2")
 
-    workers = start_workers(2, preset, dataset, changed, *LONG)
-    wait_for_step(workers[0], changed, choices.randrange(50))
+    step = choices.randrange(50)
+    workers = start_workers(2, preset, dataset, changed, *LONG, program=slow_from(step + 12))
+    wait_for_step(workers[0], changed, step)
     workers[1].send_signal(signal.SIGTERM)
     assert "stop requested" in finish(workers, 75)
     saved = saved_step(changed)
     assert 0 < saved < 100
 
-    alone = start(preset, dataset, changed, *LONG)
+    step = saved + choices.randrange(1, 50)
+    alone = start(preset, dataset, changed, *LONG, program=slow_from(step + 12))
     assert "resuming with 1 replicas" in wait_for(alone, "replicas")
-    wait_until_saved(alone, changed, saved + choices.randrange(1, 50))
+    wait_until_saved(alone, changed, step)
     alone.send_signal(signal.SIGTERM)
     finish([alone], 75)
 

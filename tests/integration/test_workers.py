@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.integration.processes import (
+    END_SECONDS,
     LONG,
     PRESETS,
     assert_close,
     assert_same,
     clusters,
     finish,
+    slow_from,
     start,
     start_workers,
     train_alone,
@@ -27,6 +29,8 @@ from trainer.runs import checkpoint
 pytestmark = [pytest.mark.integration, pytest.mark.same_numbers, pytest.mark.slow]
 
 SETTINGS = [*LONG, "epochs=20"]  # workers take longer per step than a single process
+STEP_TIMEOUT = "step_timeout_seconds=30"
+"""Far above the time of a step, and of the first one divided by five, also on a busy machine."""
 
 HANGING = """
 import sys, time
@@ -40,7 +44,7 @@ def compile_hanging(step, replicas):
 
     def run_or_hang(batches, first, count):
         if first >= 12:
-            time.sleep(600)
+            time.sleep(86_400)
         return run(batches, first, count)
 
     return run_or_hang
@@ -77,13 +81,14 @@ def test_workers_that_lose_the_chief_or_another_worker_exit_as_preempted_and_res
 ) -> None:
     choices = random.Random(preset)
     for part, lost in enumerate((1, 0)):
-        workers = start_workers(2, preset, one_shard, tmp_path, *SETTINGS)
-        wait_for_step(workers[0], tmp_path, choices.randrange(40 * part, 40 * part + 25))
+        step = choices.randrange(40 * part, 40 * part + 25)
+        workers = start_workers(2, preset, one_shard, tmp_path, *SETTINGS, program=slow_from(step + 12))
+        wait_for_step(workers[0], tmp_path, step)
         time.sleep(choices.uniform(0, 0.1))
         workers[lost].kill()
-        _, log = workers[1 - lost].communicate(timeout=60)
-        assert (workers[1 - lost].returncode, "started again together" in log) == (75, True), log
-        workers[lost].communicate(timeout=60)
+        _, log = workers[1 - lost].communicate(timeout=END_SECONDS)
+        assert (workers[1 - lost].returncode, "start all workers again" in log) == (75, True), log
+        workers[lost].communicate(timeout=END_SECONDS)
     finish(start_workers(2, preset, one_shard, tmp_path, *SETTINGS))
     assert_same(undisturbed(preset), tmp_path)
 
@@ -94,21 +99,25 @@ def test_if_a_worker_hangs_with_heartbeats_the_other_exits_as_preempted_and_both
 ) -> None:
     workers = [
         start(
-            preset, one_shard, tmp_path, *SETTINGS, "step_timeout_seconds=600", cluster=cluster, program=("-c", HANGING)
+            preset,
+            one_shard,
+            tmp_path,
+            *SETTINGS,
+            "step_timeout_seconds=1e6",
+            cluster=cluster,
+            program=("-c", HANGING),
         )
         if index == hanging
-        else start(preset, one_shard, tmp_path, *SETTINGS, "step_timeout_seconds=12", cluster=cluster)
+        else start(preset, one_shard, tmp_path, *SETTINGS, STEP_TIMEOUT, cluster=cluster)
         for index, cluster in enumerate(clusters(2))
     ]
     try:
         wait_for_step(workers[0], tmp_path, 8)
-        begin = time.monotonic()
-        _, log = workers[1 - hanging].communicate(timeout=120)
+        _, log = workers[1 - hanging].communicate(timeout=END_SECONDS)
         assert (workers[1 - hanging].returncode, "no progress for" in log) == (75, True), log
-        assert time.monotonic() - begin < 60
     finally:
         workers[hanging].kill()
-        workers[hanging].communicate(timeout=60)
+        workers[hanging].communicate(timeout=END_SECONDS)
     # the checkpoint of step 12 is written during the hanging call and may or may not have been published
     assert 8 <= (checkpoint.last_step(str(tmp_path)) or 0) <= 12
     finish(start_workers(2, preset, one_shard, tmp_path, *SETTINGS))
@@ -116,19 +125,17 @@ def test_if_a_worker_hangs_with_heartbeats_the_other_exits_as_preempted_and_both
 
 
 def test_if_a_worker_is_suspended_the_other_exits_as_preempted(one_shard: str, tmp_path: Path) -> None:
-    workers = start_workers(2, "mf", one_shard, tmp_path, *SETTINGS, "step_timeout_seconds=20")
+    workers = start_workers(2, "mf", one_shard, tmp_path, *SETTINGS, STEP_TIMEOUT)
     wait_for_step(workers[0], tmp_path, 12)
     workers[1].send_signal(signal.SIGSTOP)
-    begin = time.monotonic()
     try:
-        _, log = workers[0].communicate(timeout=120)
+        _, log = workers[0].communicate(timeout=END_SECONDS)
         assert workers[0].returncode == 75, log
         # a suspended process sends no heartbeats, so TensorFlow may notice before the step times out
-        assert "started again together" in log
-        assert time.monotonic() - begin < 60
+        assert "start all workers again" in log
     finally:
         workers[1].kill()
-        workers[1].communicate(timeout=60)
+        workers[1].communicate(timeout=END_SECONDS)
     assert checkpoint.last_step(str(tmp_path)) is not None
 
 
