@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.integration.processes import END_SECONDS, slow_from
 from tests.preprocessing.shop import START_MS
 from tests.stores.servers import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, ObjectStore, start_store
 from tests.trainer.dataset_builder import checkerboard
@@ -36,13 +37,14 @@ class Shell:
     environment: dict[str, str]
     said: str = ""
 
-    def start(self, program: str, *arguments: str) -> subprocess.Popen:
+    def start(self, program: str, *arguments: str, code: Sequence[str] = ()) -> subprocess.Popen:
+        """Starts a program; `code` replaces its module as arguments of Python."""
         (self.folder / "scratch").mkdir(exist_ok=True)
         key = self.folder / "key.json"
         key.write_text(json.dumps({"private_key": PLANTED[-1]}))
         planted = {"GOOGLE_APPLICATION_CREDENTIALS": str(key), "TMPDIR": str(self.folder / "scratch")}
         return subprocess.Popen(
-            [sys.executable, "-m", program, *arguments, "--verbose"],
+            [sys.executable, *(code or ("-m", program)), *arguments, "--verbose"],
             env=os.environ | self.environment | planted,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -51,7 +53,7 @@ class Shell:
 
     def finish(self, process: subprocess.Popen, status: int = 0) -> str:
         """Waits for a command and returns its standard output."""
-        printed, logged = process.communicate(timeout=300)
+        printed, logged = process.communicate(timeout=END_SECONDS)
         self.said += printed + logged
         assert process.returncode == status, logged[-5000:]
         return printed
@@ -85,9 +87,9 @@ def prepare(shell: Shell, base: str) -> None:
     shell.finish(command)
 
 
-def train(shell: Shell, base: str, workdir: str) -> subprocess.Popen:
+def train(shell: Shell, base: str, workdir: str, code: Sequence[str] = ()) -> subprocess.Popen:
     data = ["--data", f"{base}/data", "--workdir", workdir]
-    return shell.start("trainer", "train", "--preset", "mf", *data, "--set", *SETTINGS)
+    return shell.start("trainer", "train", "--preset", "mf", *data, "--set", *SETTINGS, code=code)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +125,7 @@ def bucket_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         shell, base = Shell(tmp_path_factory.mktemp(request.param), store.environment()), store.bucket
         store.write("events.csv", events_csv())
         prepare(shell, base)
-        shell.kill_at(train(shell, base, f"{base}/run"), "epoch 3:")
+        shell.kill_at(train(shell, base, f"{base}/run", code=slow_from(20)), "epoch 3:")
         killed_at = store.list_files("run/")
         shell.finish(train(shell, base, f"{base}/run"))
         run = ["--workdir", f"{base}/run"]
