@@ -49,7 +49,7 @@ def test_a_manifest_reads_back_equal(root):
 
 
 def test_a_directory_without_a_manifest_is_refused(tmp_path):
-    with pytest.raises(ContractError, match=r"is not a prepared dataset.*preprocessing prepare"):
+    with pytest.raises(ContractError, match=r"is not a prepared dataset.*cartwheel prepare"):
         read_manifest(str(tmp_path))
 
 
@@ -82,7 +82,7 @@ def test_a_shard_that_is_not_fetched_is_verified_up_front(root):
     [
         ("{", "not valid JSON"),
         ("[]", "schema version None"),
-        ('{"schema_version": 99}', "schema version 99, this program reads 1"),
+        ('{"schema_version": 99}', "schema version 99, but this program reads 1"),
         ('{"schema_version": 1}', "is damaged"),
     ],
 )

@@ -44,7 +44,7 @@ def test_rows_read_back_equal_from_a_file(tmp_path):
 
 
 def test_columns_of_different_length_are_refused():
-    with pytest.raises(ValueError, match="equally long"):
+    with pytest.raises(ValueError, match="must have the same length"):
         TimelineRows(*[np.zeros(2)] * 5, np.zeros(3))
 
 

@@ -22,6 +22,9 @@ from trainer.trained_run import open_trained_run
 STEPS_PER_EPOCH = {"notebook-mf": 6, "notebook-nn": 6, "mf": 6, "nn": 5}
 """360 rows in batches of 64, the last one of 40; 300 for the towers, as a visitor's first event has no history."""
 
+STALLED = ("optimizer.learning_rate=1e-12", "epochs=9", "patience=2", "steps_per_execution=1")
+"""Settings that leave the weights unchanged: the first epoch stays the best, and the third is the last."""
+
 
 def make_config(preset: str, *settings: str) -> RunConfig:
     common = ["input.batch_size=64", "input.window_blocks=4", "epochs=2", "model.dim=8", "patience=none"]
@@ -50,6 +53,21 @@ class StopAfter(StopRequest):
 def run(config: RunConfig, dataset: Dataset, workdir: Path, stop_after: int | None = None) -> dict[str, Any]:
     stop = StopRequest() if stop_after is None else StopAfter(stop_after)
     return train(config, data=dataset.root, workdir=str(workdir), stop=stop)
+
+
+class FinishedRuns:
+    """Runs that several tests compare with; each is trained once."""
+
+    def __init__(self, dataset: Dataset, folder: Path) -> None:
+        self._dataset, self._folder = dataset, folder
+        self._results: dict[RunConfig, tuple[Path, dict[str, Any]]] = {}
+
+    def __call__(self, config: RunConfig) -> tuple[Path, dict[str, Any]]:
+        """Returns the directory and the result of the run with these settings."""
+        if config not in self._results:
+            workdir = self._folder / str(len(self._results))
+            self._results[config] = workdir, run(config, self._dataset, workdir)
+        return self._results[config]
 
 
 def losses(workdir: Path) -> dict[int, float]:

@@ -1,0 +1,169 @@
+"""Runs that must have the same result: with other numbers of replicas, interrupted and resumed, compiled."""
+
+import logging
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import storage
+from tests.trainer.tiny_runs import (
+    STALLED,
+    STEPS_PER_EPOCH,
+    FinishedRuns,
+    StopAfter,
+    assert_same,
+    checkerboard_dataset,
+    losses,
+    make_config,
+    run,
+)
+from trainer.config.presets import PRESETS
+from trainer.data.dataset import Dataset
+from trainer.distributed.preemption import Preempted, StopRequest
+from trainer.runs import checkpoint
+from trainer.runs.layout import RunLayout
+from trainer.train import train
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return checkerboard_dataset(str(tmp_path_factory.mktemp("dataset")))
+
+
+@pytest.fixture(scope="module")
+def finished(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> FinishedRuns:
+    return FinishedRuns(dataset, tmp_path_factory.mktemp("finished"))
+
+
+@pytest.mark.same_numbers
+@pytest.mark.parametrize(
+    ("preset", "settings"),
+    [
+        ("notebook-mf", []),
+        ("notebook-nn", []),
+        ("mf", []),
+        # Adagrad's first update has the size of the learning rate; with an accumulator of 1e-9, an entry with a
+        # gradient close to 0 would be updated by its rounding error
+        ("nn", ["optimizer.initial_accumulator=0.01"]),
+    ],
+)
+def test_any_number_of_replicas_gives_the_same_losses_and_tables(
+    preset: str, settings: list[str], dataset: Dataset, finished: FinishedRuns, tmp_path: Path
+) -> None:
+    expected_run, _ = finished(make_config(preset, "steps_per_execution=1", *settings))
+    one = checkpoint.read_weights(str(expected_run), "last")
+    for count in (2, 4):
+        run(make_config(preset, f"devices={count}", "steps_per_execution=1", *settings), dataset, tmp_path / str(count))
+        found = losses(tmp_path / str(count))
+        assert len(found) == 2 * STEPS_PER_EPOCH[preset]
+        for step, loss in losses(expected_run).items():
+            assert math.isclose(found[step], loss, rel_tol=1e-5), step
+        other = checkpoint.read_weights(str(tmp_path / str(count)), "last")
+        for name, table in one.tables.items():
+            if preset == "notebook-mf":  # sums have the same order
+                np.testing.assert_array_equal(other.tables[name], table)
+            assert np.linalg.norm(np.subtract(other.tables[name], table)) < 1e-5 * np.linalg.norm(table)
+        # compared as one vector: Adam's update of a weight has the same size if its gradient is only a rounding error
+        dense, expected = (np.concatenate([np.ravel(part) for part in [*w.dense, 0]]) for w in (other, one))
+        assert np.linalg.norm(dense - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("steps_left", [1, 0])
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
+    preset: str, steps_left: int, dataset: Dataset, finished: FinishedRuns, tmp_path: Path
+) -> None:
+    """The run is stopped within the first epoch, and at its end."""
+    config, steps = make_config(preset, "steps_per_execution=1"), STEPS_PER_EPOCH[preset] - steps_left
+    whole_run, whole = finished(config)
+    with pytest.raises(Preempted, match=f"stopped at step {steps} of {2 * STEPS_PER_EPOCH[preset]}"):
+        run(config, dataset, tmp_path / "stopped", stop_after=steps)
+    assert checkpoint.last_step(str(tmp_path / "stopped")) == steps
+    resumed = run(config, dataset, tmp_path / "stopped")
+    assert_same(whole_run, tmp_path / "stopped")
+    assert losses(whole_run) == losses(tmp_path / "stopped")
+    for name in ("best_step", "best_validation", "steps"):
+        assert resumed[name] == whole[name]
+
+
+@pytest.mark.parametrize("preset", ["notebook-nn", "mf", "nn"])
+def test_a_run_resumes_with_another_number_of_replicas_and_logs_it(
+    preset: str, dataset: Dataset, finished: FinishedRuns, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole_run, first = finished(make_config(preset))
+    with pytest.raises(Preempted):
+        run(make_config(preset, "steps_per_execution=1"), dataset, tmp_path / "stopped", stop_after=3)
+    with caplog.at_level(logging.INFO):
+        second = run(make_config(preset, "devices=4", "steps_per_execution=5"), dataset, tmp_path / "stopped")
+    assert "resuming with devices: null, now 4" in caplog.text
+    assert second["best_validation"] == pytest.approx(first["best_validation"], abs=1e-4)
+    whole, stopped = (checkpoint.read_weights(str(folder)) for folder in (whole_run, tmp_path / "stopped"))
+    for name, table in whole.tables.items():
+        assert np.linalg.norm(np.subtract(stopped.tables[name], table)) < 1e-5 * np.linalg.norm(table)
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
+    dataset: Dataset, finished: FinishedRuns, tmp_path: Path
+) -> None:
+    config = make_config("mf", "checkpoint_every_steps=4")
+    whole_run, _ = finished(config)
+    shutil.copytree(whole_run, tmp_path / "damaged")
+    state = Path(RunLayout(str(tmp_path / "damaged")).checkpoint(12)) / "state.json"
+    state.write_text("{")
+    run(config, dataset, tmp_path / "damaged")
+    assert_same(whole_run, tmp_path / "damaged")
+
+
+def test_results_do_not_depend_on_steps_per_execution(finished: FinishedRuns) -> None:
+    one, four = (finished(make_config("mf", f"steps_per_execution={steps}"))[0] for steps in (1, 4))
+    assert_same(one, four)
+
+
+@pytest.mark.parametrize("setting", ["jit_compile=true", "mixed_precision=true"])
+@pytest.mark.parametrize("preset", ["notebook-nn", "mf", "nn"])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_compilation_and_mixed_precision_change_the_loss_by_rounding_only(
+    preset: str, setting: str, devices: int, dataset: Dataset, finished: FinishedRuns, tmp_path: Path
+) -> None:
+    plain_run, _ = finished(make_config(preset))
+    run(make_config(preset, setting, f"devices={devices}"), dataset, tmp_path / "switched")
+    # bfloat16 has 8 bits of precision
+    tolerance = 1e-4 if setting.startswith("jit") else 0.02
+    for step, loss in losses(plain_run).items():
+        assert math.isclose(losses(tmp_path / "switched")[step], loss, rel_tol=tolerance)
+
+
+@pytest.mark.parametrize("stop_after", [8, 12, 18])
+def test_patience_is_kept_when_a_run_is_resumed(
+    stop_after: int, dataset: Dataset, finished: FinishedRuns, tmp_path: Path
+) -> None:
+    """The run is stopped within an epoch, and at the end of an epoch between saving and validating."""
+    config = make_config("mf", *STALLED)
+    whole_run, _ = finished(config)
+    # the run checks for a stop once per step, and once in the validation of each earlier epoch of 6 steps
+    checks = stop_after + (stop_after - 1) // 6
+    with pytest.raises(Preempted, match=f"stopped at step {stop_after} of 54"):
+        run(config, dataset, tmp_path / "stopped", stop_after=checks)
+    result = run(config, dataset, tmp_path / "stopped")
+    assert (result["best_step"], result["steps"], result["is_stopped_early"]) == (6, 18, True)
+    assert_same(whole_run, tmp_path / "stopped")
+    assert losses(whole_run) == losses(tmp_path / "stopped")
+
+
+def test_a_run_in_a_store_stopped_and_resumed_equals_a_local_one(dataset: Dataset, tmp_path: Path) -> None:
+    config = make_config("notebook-nn")
+    run(config, dataset, tmp_path)
+    data, workdir = "memory://shop/dataset", "memory://shop/run"
+    storage.upload_all(dataset.root, storage.list_files(dataset.root), data)
+    with pytest.raises(Preempted):
+        train(config, data=data, workdir=workdir, stop=StopAfter(1))
+    train(config, data=data, workdir=workdir, stop=StopRequest())
+    local, stored = (checkpoint.read_weights(run_dir, "last") for run_dir in (str(tmp_path), workdir))
+    for name, table in local.tables.items():
+        np.testing.assert_array_equal(stored.tables[name], table, err_msg=name)
+    names = storage.list_files(workdir)
+    assert any(name.startswith("tensorboard/events") for name in names)
+    assert not any("checksums" in name or "partial" in name for name in names)
