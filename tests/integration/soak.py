@@ -51,6 +51,8 @@ class Soak:
     """Maximum of seconds between the due time of a kill and the kill."""
     end_seconds: float = 60
     """Seconds in which all workers must end after a kill; more than 60 only on a machine with other load."""
+    program: Sequence[str] = ("-m", "trainer")
+    """Trainer that is killed, as arguments of Python."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def _finish(data: str, workdir: Path, settings: Sequence[str]) -> None:
 def _disturb(data: str, workdir: Path, wanted: Soak, kill: Kill) -> dict[str, Any]:
     """Starts the run, kills a worker when due, waits until all have ended, and returns the facts of the kill."""
     start_time, first_step = time.time(), saved_step(workdir)
-    processes = _start(data, workdir, wanted.settings)
+    processes = _start(data, workdir, wanted.settings, wanted.program)
     try:
         await_moment(processes, workdir, kill, start_time)
         killed_beyond = saved_step(workdir)
@@ -221,8 +223,10 @@ def _await_end(processes: Sequence[subprocess.Popen], seconds: float) -> list[in
         raise SoakFailed(f"a worker hangs {seconds:g} s after the kill; exit statuses: {statuses}") from error
 
 
-def _start(data: str, workdir: Path, settings: Sequence[str]) -> list[subprocess.Popen]:
-    command = [sys.executable, "-m", "trainer", *train_arguments("mf", data, workdir, settings)]
+def _start(
+    data: str, workdir: Path, settings: Sequence[str], program: Sequence[str] = ("-m", "trainer")
+) -> list[subprocess.Popen]:
+    command = [sys.executable, *program, *train_arguments("mf", data, workdir, settings)]
     with open(f"{workdir}.log", "a") as log:
         return [
             subprocess.Popen(command, env=environment(cluster), stdout=subprocess.DEVNULL, stderr=log)

@@ -14,6 +14,23 @@ from tests.trainer.dataset_builder import build_dataset, checkerboard
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
+SLOW = """
+import sys, time
+from trainer import cli
+from trainer.runs.checkpoint_writer import CheckpointWriter
+
+def after_pause(call):
+    def pause_and_call(*arguments, **options):
+        time.sleep(0.25)
+        return call(*arguments, **options)
+    return pause_and_call
+
+CheckpointWriter.begin = after_pause(CheckpointWriter.begin)
+CheckpointWriter.poll = after_pause(CheckpointWriter.poll)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+"""A trainer whose steps, and moments of saving, last long enough for a kill on a busy machine."""
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -24,7 +41,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_run_of_two_workers_ends_with_the_same_tables_despite_repeated_kills(dataset: str, tmp_path: Path) -> None:
     settings = [*SMALL, "epochs=30", "patience=none", "checkpoint_every_steps=10"]
-    figures = soak(dataset, tmp_path, Soak(kills=4, seed=1, settings=settings, max_delay=0.2))
+    wanted = Soak(kills=4, seed=1, settings=settings, max_delay=0.2, end_seconds=900, program=("-c", SLOW))
+    figures = soak(dataset, tmp_path, wanted)
     assert figures["same_tables"]
     assert figures["last_step"] == 30 * 6  # 360 rows in batches of 64
     counts = Counter(kind.rpartition(" ")[0] for kind in figures["by_kind"])
