@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 
 from preprocessing import validation
 from preprocessing.columns import EncodedTable, decode_columns, encode_strings, find_last_rows, sort_by_count
-from preprocessing.config import PropertyConfig
-from preprocessing.sources.csv_rows import ParsedRows
+from preprocessing.config import PropertyConfig, TimeConfig
+from preprocessing.mapping import to_ids
 from preprocessing.sources.rejects import Rejects
+from preprocessing.sources.source import Batch, reject_rows
 from preprocessing.statistics.summaries import ReadingSummary, merge_readings, summarize_reading
+from preprocessing.times import parse_times
 from preprocessing.validation import Flaws
 
 PROPERTY_COLUMNS = ("timestamp", "itemid", "property", "value")
@@ -82,19 +84,20 @@ def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tupl
     return climbed, above
 
 
-def read_tree(chunks: Iterable[ParsedRows]) -> TreeReading:
+def read_tree(batches: Iterable[Batch]) -> TreeReading:
     """Builds the tree of a file's rows and rejects rows without a category."""
     categories: list[str] = []
     parents: list[str] = []
     summaries, rejects = [], []
-    for rows in chunks:
-        flaws = Flaws.none(len(rows.columns))
-        validation.check_ids(rows.columns["categoryid"], flaws)
-        valid = rows.columns.filter(flaws.is_valid)
-        categories += valid["categoryid"].to_pylist()
-        parents += valid["parentid"].to_pylist()
-        rejects.append(rows.reject(flaws))
-        summaries.append(summarize_reading(len(valid), rows.num_blank, rejects[-1]))
+    for batch in batches:
+        ids = [to_ids(batch.columns[name].combine_chunks()) for name in TREE_COLUMNS]
+        flaws = Flaws.none(len(batch.columns))
+        validation.check_ids(ids[0], flaws)
+        valid = pa.array(flaws.is_valid)
+        categories += ids[0].filter(valid).to_pylist()
+        parents += ids[1].filter(valid).to_pylist()
+        rejects.append(reject_rows(batch, flaws))
+        summaries.append(summarize_reading(int(flaws.is_valid.sum()), batch.num_blank, rejects[-1]))
     return TreeReading(build_tree(categories, parents), merge_readings(summaries), rejects)
 
 
@@ -110,27 +113,21 @@ def describe_tree(tree: CategoryTree) -> dict[str, int]:
     }
 
 
-def parse_properties(rows: ParsedRows, until_ms: float) -> tuple[pa.Table, ReadingSummary, Rejects]:
+def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSummary, Rejects]:
     """Parses property rows and keeps the last one before `until_ms` of each (item, property).
 
     The columns are timestamp_ms, item, property and value.
     """
-    columns = rows.columns
-    flaws = Flaws.none(len(columns))
-    timestamps = validation.parse_timestamps(columns["timestamp"], flaws)
-    validation.check_ids(columns["itemid"], flaws)
-    validation.check_ids(columns["property"], flaws)
-    table = pa.table(
-        {
-            "timestamp_ms": timestamps,
-            "item": columns["itemid"],
-            "property": columns["property"],
-            "value": columns["value"],
-        }
-    )
-    rejects = rows.reject(flaws)
+    columns = {name: batch.columns[name].combine_chunks() for name in PROPERTY_COLUMNS}
+    flaws = Flaws.none(len(batch.columns))
+    timestamps = parse_times(columns["timestamp"], TimeConfig(unit="ms"), flaws)
+    item, name, value = (to_ids(columns[column]) for column in ("itemid", "property", "value"))
+    validation.check_ids(item, flaws)
+    validation.check_ids(name, flaws)
+    table = pa.table({"timestamp_ms": timestamps, "item": item, "property": name, "value": value})
+    rejects = reject_rows(batch, flaws)
     latest = find_latest_rows(table, np.flatnonzero(flaws.is_valid & (timestamps < until_ms)))
-    return table.take(latest), summarize_reading(int(flaws.is_valid.sum()), rows.num_blank, rejects), rejects
+    return table.take(latest), summarize_reading(int(flaws.is_valid.sum()), batch.num_blank, rejects), rejects
 
 
 def find_latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:

@@ -2,12 +2,99 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from contract.schema import SplitMethod
+from contract.schema import EVENT_KINDS, SplitMethod
 
 # outside this range a timestamp is probably not in milliseconds: seconds give 1970, microseconds the year 47,000
 PLAUSIBLE_FROM_MS = 946_684_800_000  # 2000-01-01
 PLAUSIBLE_UNTIL_MS = 4_102_444_800_000  # 2100-01-01
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatConfig:
+    """How the files of an input are read; by default, what is not given is found from the files."""
+
+    format: Literal["auto", "csv", "parquet", "jsonl"] = "auto"
+    """`csv`, `parquet` or `jsonl`; `auto`: by the content of each file."""
+
+    separator: str | None = None
+    """Separator of CSV fields. None: the one of comma, semicolon, tab and bar that separates the header."""
+
+    encoding: str | None = None
+    """Encoding of text files, such as `cp1252`. None: UTF-8, or UTF-16 if a byte order mark says so."""
+
+    columns: tuple[str, ...] = ()
+    """Column names of CSV files without a header line."""
+
+    def __post_init__(self) -> None:
+        if self.separator is not None and len(self.separator.encode()) != 1:
+            raise ValueError(f"separator must be one ASCII character, got {self.separator!r}")
+        if self.encoding is not None:
+            try:
+                "".encode(self.encoding)
+            except LookupError:
+                raise ValueError(f"unknown encoding {self.encoding!r}; use a name such as utf-8 or cp1252") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeConfig:
+    """How times of events are read."""
+
+    unit: Literal["auto", "s", "ms", "us", "ns", "iso"] = "auto"
+    """Unit of numbers since 1970, or `iso` for ISO 8601. `auto`: the only one that is plausible for the values."""
+
+    format: str | None = None
+    """A format of Python's `strptime`, such as `%d.%m.%Y %H:%M:%S`. None: numbers or ISO 8601."""
+
+    zone: str = "UTC"
+    """Time zone of times without one, such as `Europe/Berlin`."""
+
+    def __post_init__(self) -> None:
+        try:
+            ZoneInfo(self.zone)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f"unknown time zone {self.zone!r}; use a name such as UTC or Europe/Berlin") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventColumns:
+    """Where the event log has the columns of an event: a column, a path such as `items[].id`, or a quoted constant."""
+
+    visitor: str = "visitorid"
+    """Id of the visitor, the customer or the session."""
+
+    item: str = "itemid"
+    """Id of the item."""
+
+    time: str = "timestamp"
+    """Time of the event."""
+
+    kind: str = "event"
+    """Event kind, such as `view`; a log of one kind has a constant: `'transaction'`."""
+
+    transaction: str | None = None
+    """Id of the purchase; two rows that differ only in it are two events. None: `transactionid`, if the log has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindConfig:
+    """The words of the log for event kinds."""
+
+    words: tuple[str, ...] = ()
+    """`WORD=KIND` for each word of the log that is not the name of a kind, such as `Kauf=transaction`."""
+
+    dropped: tuple[str, ...] = ()
+    """Words whose events are dropped, such as `page_view`."""
+
+    def __post_init__(self) -> None:
+        for entry in self.words:
+            _, equals, kind = entry.rpartition("=")
+            if not equals or kind not in EVENT_KINDS:
+                raise ValueError(
+                    f"kinds.words must be WORD=KIND with a kind of {', '.join(EVENT_KINDS)}, got {entry!r}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +233,26 @@ class PrepareConfig:
     """Input and settings of `prepare`; the same input and settings give the same dataset."""
 
     events: str
-    """Glob of the event log: .csv and .csv.gz files."""
+    """Glob of the event log: CSV (perhaps compressed), Parquet or JSON Lines files, or a directory of them."""
+
+    events_format: FormatConfig = field(default_factory=FormatConfig)
+    """How the files of the event log are read."""
+
+    columns: EventColumns = field(default_factory=EventColumns)
+    """Where the event log has visitor, item, time and kind."""
+
+    where: tuple[str, ...] = ()
+    """Conditions that all events must meet, such as `Quantity > 0`; other rows are counted and dropped."""
+
+    time: TimeConfig = field(default_factory=TimeConfig)
+    """How times of events are read."""
+
+    kinds: KindConfig = field(default_factory=KindConfig)
+    """The words of the log for event kinds."""
+
+    keep_repeats: bool | None = None
+    """Whether equal rows are separate events. None: only if `columns.kind` is a constant, as in a log of purchases,
+    where the same item twice on one day is two purchases."""
 
     item_properties: str | None = None
     """Glob of the item properties: .csv and .csv.gz files."""

@@ -82,7 +82,7 @@ def _run_graphs(job: Job, inputs: Inputs) -> DatasetResults:
 
     # read: the tree first, because it needs no graph
     tree = reading.read_tree(job, inputs.tree)
-    events = reading.read_events(job, inputs.events)
+    events = reading.read_events(job, inputs.events, inputs.mapping)
 
     # split, then read only the properties that were known at the first cut
     cuts = splits.choose_cuts(events.times, config.split)

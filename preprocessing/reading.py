@@ -8,8 +8,9 @@ from preprocessing.beam import graphs, stages
 from preprocessing.beam.graphs import PropertyCounts
 from preprocessing.beam.job import Job
 from preprocessing.config import PrepareConfig, format_when
+from preprocessing.events import EventMapping
 from preprocessing.inputs import Input
-from preprocessing.sources.csv_rows import read_rows
+from preprocessing.sources.source import read_batches
 from preprocessing.splits import Cuts
 from preprocessing.statistics.summaries import ReadingSummary
 from preprocessing.workspace import write_table
@@ -17,13 +18,13 @@ from preprocessing.workspace import write_table
 log = logging.getLogger(__name__)
 
 
-def read_events(job: Job, events: Input) -> ReadingSummary:
+def read_events(job: Job, events: Input, mapping: EventMapping) -> ReadingSummary:
     """Reads the event log into timelines by partition.
 
     Raises:
       ValueError: too many rows are invalid, or there is no usable event.
     """
-    summary = graphs.read_events(job, events.ranges, events.num_partitions)
+    summary = graphs.read_events(job, events.parts, events.num_partitions, mapping)
     _check_rejects("event", summary, job.config)
     robots = summary.cleaning.robot_visitors
     validation.check_not_empty(summary.num_events, summary.rows, robots, job.config.events)
@@ -39,10 +40,10 @@ def read_tree(job: Job, tree: Input) -> catalogue.TreeReading:
     Raises:
       ValueError: too many rows are invalid.
     """
-    reading = catalogue.read_tree(rows for source in tree.ranges for rows in read_rows(source))
+    reading = catalogue.read_tree(read_batches(tree.parts))
     _check_rejects("category tree", reading.summary, job.config)
     if reading.summary.rejects:
-        name = stages.name_reject_file("category-tree", tree.ranges[0])
+        name = stages.name_reject_file("category-tree", tree.parts[0])
         stages.WriteRejects(job.layout.rejects)((name, [rejects.limit() for rejects in reading.rejects]))
     return reading
 
@@ -53,11 +54,11 @@ def read_properties(job: Job, properties: Input, cuts: Cuts | None) -> PropertyC
     Raises:
       ValueError: too many rows are invalid.
     """
-    if not properties.ranges:
+    if not properties.parts:
         return None
     # only a split by time has a future to keep out of training
     until_ms = cuts.validation_from_ms if cuts else math.inf
-    counts = graphs.read_properties(job, properties.ranges, properties.num_partitions, until_ms)
+    counts = graphs.read_properties(job, properties.parts, properties.num_partitions, until_ms)
     summary = counts.reading
     _check_rejects("item property", summary, job.config)
     if not summary.partitions:

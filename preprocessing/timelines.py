@@ -1,4 +1,4 @@
-"""Visitor timelines: parsing, cleaning and splitting of events, a partition at a time, on whole columns.
+"""Visitor timelines: cleaning and splitting of events, a partition at a time, on whole columns.
 
 Shapes: N rows and V visitors of a partition.
 """
@@ -12,16 +12,9 @@ import pyarrow as pa
 
 from contract.schema import Split, SplitMethod
 from contract.timelines import TimelineRows
-from preprocessing import validation
 from preprocessing.columns import EncodedTable, decode_columns, encode_columns, encode_strings, hash_ids
 from preprocessing.config import SplitConfig
-from preprocessing.sources.csv_rows import ParsedRows
-from preprocessing.sources.rejects import Rejects
 from preprocessing.splits import SPLITS, Cuts, assign_splits
-from preprocessing.validation import Flaws
-
-EVENT_COLUMNS = ("timestamp", "visitorid", "event", "itemid")
-OPTIONAL_EVENT_COLUMNS = ("transactionid",)
 
 MS_PER_DAY = 86_400_000
 NEVER = np.iinfo(np.int64).max
@@ -71,32 +64,10 @@ class Cleaning:
     """Visitors that are robots from some time on."""
 
 
-def parse_events(rows: ParsedRows) -> tuple[pa.Table, Rejects]:
-    """Parses event rows; returns the valid ones and the rejects.
-
-    The columns are visitor, timestamp_ms, event (index in EVENT_KINDS), item and transaction ('': none).
-    """
-    columns = rows.columns
-    flaws = Flaws.none(len(columns))
-    timestamps = validation.parse_timestamps(columns["timestamp"], flaws)
-    kinds = validation.parse_event_kinds(columns["event"], flaws)
-    validation.check_ids(columns["visitorid"], flaws)
-    validation.check_ids(columns["itemid"], flaws)
-    table = pa.table(
-        {
-            "visitor": columns["visitorid"],
-            "timestamp_ms": timestamps,
-            "event": kinds,
-            "item": columns["itemid"],
-            "transaction": _transactions(columns),
-        }
-    )
-    valid = table if flaws.is_valid.all() else table.filter(flaws.is_valid)
-    return valid, rows.reject(flaws)
-
-
-def assemble_timelines(table: pa.Table, max_events_per_day: int) -> tuple[Timelines, Cleaning]:
-    """Sorts a partition's rows into timelines, drops exact duplicates and detects robots."""
+def assemble_timelines(
+    table: pa.Table, max_events_per_day: int, *, keep_repeats: bool = False
+) -> tuple[Timelines, Cleaning]:
+    """Sorts a partition's rows into timelines, drops exact duplicates unless `keep_repeats`, and detects robots."""
     visitor_code, visitors = encode_strings(table["visitor"])
     item_code, items = encode_strings(table["item"])
     by_hash = np.lexsort((visitors.to_numpy(zero_copy_only=False), hash_ids(visitors)))
@@ -111,7 +82,7 @@ def assemble_timelines(table: pa.Table, max_events_per_day: int) -> tuple[Timeli
     }
     order = np.lexsort((columns["timestamp_ms"], columns["visitor"]))  # stable: ties stay in file order
     columns = {name: column[order] for name, column in columns.items()}
-    is_duplicate = _find_duplicates(columns)
+    is_duplicate = np.zeros(len(order), bool) if keep_repeats else _find_duplicates(columns)
     columns = {name: column[~is_duplicate] for name, column in columns.items()}
     robot_from_ms = _find_robots(columns["visitor"], columns["timestamp_ms"], len(visitors), max_events_per_day)
     timelines = Timelines(
@@ -252,12 +223,6 @@ def empty_timelines() -> Timelines:
     """Makes a partition without visitors."""
     none, no_ids = np.empty(0, np.int64), pa.array([], pa.string())
     return Timelines(no_ids, none, none, none.astype(np.int8), no_ids, none, none)
-
-
-def _transactions(columns: pa.Table) -> pa.Array:
-    if "transactionid" in columns.column_names:
-        return columns["transactionid"]
-    return pa.repeat("", len(columns))
 
 
 def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:

@@ -10,18 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contract.schema import EVENT_KINDS
-from preprocessing.config import PLAUSIBLE_FROM_MS, PLAUSIBLE_UNTIL_MS
-
 FIELD_COUNT = "wrong number of fields"
 QUOTING = "unbalanced quote or embedded newline"
 ENCODING = "invalid UTF-8"
-BAD_TIMESTAMP = "timestamp is not a whole number"
-IMPLAUSIBLE_TIMESTAMP = "timestamp outside 2000 to 2100 (milliseconds expected)"
+INVALID_JSON = "not a JSON object"
+BAD_TIME = "time cannot be read"
+IMPLAUSIBLE_TIME = "time outside 2000 to 2100"
 UNKNOWN_EVENT = "unknown event kind"
 EMPTY_ID = "empty id"
 
-REASONS = (FIELD_COUNT, QUOTING, ENCODING, BAD_TIMESTAMP, IMPLAUSIBLE_TIMESTAMP, UNKNOWN_EVENT, EMPTY_ID)
+REASONS = (FIELD_COUNT, QUOTING, ENCODING, INVALID_JSON, BAD_TIME, IMPLAUSIBLE_TIME, UNKNOWN_EVENT, EMPTY_ID)
 
 
 @dataclass(frozen=True)
@@ -54,22 +52,6 @@ class Flaws:
     def reasons(self) -> list[str]:
         """The reason of each invalid row, in the order of `invalid_rows`."""
         return [REASONS[code - 1] for code in self.codes[self.codes > 0]]
-
-
-def parse_timestamps(texts: pa.Array, flaws: Flaws) -> np.ndarray:
-    """Parses milliseconds, [N] int64; marks texts that are not numbers, which become 0, and implausible times."""
-    is_number = pc.match_substring_regex(texts, r"^[0-9]{1,18}$")
-    flaws.mark(~is_number.to_numpy(zero_copy_only=False), BAD_TIMESTAMP)
-    values = pc.cast(pc.if_else(is_number, texts, "0"), pa.int64()).to_numpy()
-    flaws.mark((values < PLAUSIBLE_FROM_MS) | (values >= PLAUSIBLE_UNTIL_MS), IMPLAUSIBLE_TIMESTAMP)
-    return values
-
-
-def parse_event_kinds(texts: pa.Array, flaws: Flaws) -> np.ndarray:
-    """Parses event kinds to indices in EVENT_KINDS, [N] int8; marks unknown kinds, which become -1."""
-    kinds = pc.fill_null(pc.index_in(texts, value_set=pa.array(EVENT_KINDS)), -1).to_numpy().astype(np.int8)
-    flaws.mark(kinds < 0, UNKNOWN_EVENT)
-    return kinds
 
 
 def check_ids(texts: pa.Array, flaws: Flaws) -> None:

@@ -23,7 +23,8 @@ from preprocessing.beam.progress import Phase, ProgressCounter
 from preprocessing.beam.results import merge_result
 from preprocessing.beam.stages import ALL_ITEMS, BYTES_READ, CATEGORY_VIEWS, REJECTS, SUMMARIES, TRAINED_ITEMS
 from preprocessing.columns import EncodedTable
-from preprocessing.sources.byte_ranges import ByteRange
+from preprocessing.events import EventMapping, keeps_repeats
+from preprocessing.sources.source import Part
 from preprocessing.splits import Cuts
 from preprocessing.statistics import summaries
 
@@ -68,11 +69,13 @@ class CatalogueCounts(NamedTuple):
     """Training views by category: id, count."""
 
 
-def read_events(job: Job, ranges: Sequence[ByteRange], num_partitions: int) -> summaries.ReadingSummary:
+def read_events(
+    job: Job, parts: Sequence[Part], num_partitions: int, mapping: EventMapping
+) -> summaries.ReadingSummary:
     """Reads events into clean timelines by visitor partition; writes the rejects."""
-    assemble = stages.AssembleTimelines(job.work, job.config.max_events_per_day)
-    with job.pipeline(_reading_phase("events", ranges), Phase("timelines", num_partitions)) as (pipeline, progress):
-        read = _read(job, pipeline, ranges, stages.RouteEvents(job.work, num_partitions), progress)
+    assemble = stages.AssembleTimelines(job.work, job.config.max_events_per_day, keep_repeats=keeps_repeats(job.config))
+    with job.pipeline(_reading_phase("events", parts), Phase("timelines", num_partitions)) as (pipeline, progress):
+        read = _read(job, pipeline, parts, stages.RouteEvents(job.work, num_partitions, mapping), progress)
         cleaned = read.pieces | "GroupByVisitor" >> beam.GroupByKey() | "Assemble" >> beam.Map(assemble)
         _ = cleaned | "Progress" >> beam.Map(progress.add_one)
         reading = merge_result(job.work, "reading", read[SUMMARIES], summaries.merge_readings)
@@ -96,11 +99,11 @@ def count_ids(job: Job, num_partitions: int, cuts: Cuts | None) -> IdCounts:
     return IdCounts(events.read(), trained_items.read(), all_items.read())
 
 
-def read_properties(job: Job, ranges: Sequence[ByteRange], num_partitions: int, until_ms: float) -> PropertyCounts:
+def read_properties(job: Job, parts: Sequence[Part], num_partitions: int, until_ms: float) -> PropertyCounts:
     """Reads the item properties as of `until_ms` into files by item partition; writes the rejects."""
-    phases = _reading_phase("item properties", ranges), Phase("properties by item", num_partitions)
+    phases = _reading_phase("item properties", parts), Phase("properties by item", num_partitions)
     with job.pipeline(*phases) as (pipeline, progress):
-        read = _read(job, pipeline, ranges, stages.RouteProperties(job.work, num_partitions, until_ms), progress)
+        read = _read(job, pipeline, parts, stages.RouteProperties(job.work, num_partitions, until_ms), progress)
         merge = beam.FlatMap(stages.MergeProperties(job.work)).with_outputs(SUMMARIES, ALL_ITEMS, main="counts")
         merged = read.pieces | "GroupByItem" >> beam.GroupByKey() | "Merge" >> merge
         _ = merged.counts | "Progress" >> beam.Map(progress.add_one)
@@ -179,17 +182,15 @@ def write_catalogue(job: Job, num_partitions: int) -> None:
         _ = _partitions(pipeline, num_partitions) | beam.ParDo(write) | "Progress" >> beam.Map(progress.add_one)
 
 
-def _reading_phase(title: str, ranges: Sequence[ByteRange]) -> Phase:
-    return Phase(title, sum(source.size for source in ranges), "B")
+def _reading_phase(title: str, parts: Sequence[Part]) -> Phase:
+    return Phase(title, sum(part.size for part in parts), "B")
 
 
-def _read(
-    job: Job, pipeline: beam.Pipeline, ranges: Sequence[ByteRange], route: beam.DoFn, progress: ProgressCounter
-) -> Any:
-    """Reads byte ranges and writes the rejects; the outputs are `pieces` and SUMMARIES."""
+def _read(job: Job, pipeline: beam.Pipeline, parts: Sequence[Part], route: beam.DoFn, progress: ProgressCounter) -> Any:
+    """Reads parts of files and writes the rejects; the outputs are `pieces` and SUMMARIES."""
     read = (
         pipeline
-        | "Ranges" >> beam.Create(ranges)
+        | "Parts" >> beam.Create(parts)
         | "Spread" >> beam.Reshuffle()
         | "Read" >> beam.ParDo(route).with_outputs(REJECTS, SUMMARIES, BYTES_READ, main="pieces")
     )

@@ -1,6 +1,6 @@
 """Beam transforms: each reads columns, calls pure functions and writes the result.
 
-Elements are byte ranges, partition numbers, positions of rows in files, and summaries, never rows.
+Elements are parts of files, partition numbers, positions of rows in files, and summaries, never rows.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ from preprocessing import catalogue, timelines, transform, vocabularies
 from preprocessing.beam.shuffle import Piece, receive_rows, send_rows
 from preprocessing.columns import encode_columns
 from preprocessing.config import PrepareConfig, PropertyConfig, SplitConfig
-from preprocessing.sources.byte_ranges import ByteRange
-from preprocessing.sources.csv_rows import read_rows
+from preprocessing.events import EventMapping, parse_events
 from preprocessing.sources.rejects import Rejects
+from preprocessing.sources.source import Part
 from preprocessing.splits import SPLITS, TRAIN, Cuts
 from preprocessing.statistics import popularity, summaries
 from preprocessing.statistics.correlation import Moments, count_moments
@@ -50,23 +50,23 @@ REJECTS, SUMMARIES, BYTES_READ, TRAINED_ITEMS, ALL_ITEMS, CATEGORY_VIEWS = (
 
 
 class RouteEvents(beam.DoFn):
-    """Sends the events of a ByteRange to the partitions of their visitors; outputs (partition, Piece).
+    """Sends the events of a Part to the partitions of their visitors; outputs (partition, Piece).
 
     Rejects, summaries and bytes read have outputs of their own.
     """
 
-    def __init__(self, work: Workspace, num_partitions: int) -> None:
-        self._work, self._num_partitions = work, num_partitions
+    def __init__(self, work: Workspace, num_partitions: int, mapping: EventMapping) -> None:
+        self._work, self._num_partitions, self._mapping = work, num_partitions, mapping
 
-    def process(self, source: ByteRange) -> Iterator[Any]:
-        for rows in read_rows(source):
-            table, rejects = timelines.parse_events(rows)
-            summary = summaries.summarize_reading(len(table), rows.num_blank, rejects)
-            position = (source.ordinal, rows.chunk.position)
+    def process(self, part: Part) -> Iterator[Any]:
+        for batch in part.source.read(part):
+            events = parse_events(batch, self._mapping)
+            summary = summaries.summarize_reading(len(events.table), batch.num_blank, events.rejects, events.filtered)
+            position = (part.ordinal, batch.position)
             path = self._work.chunk("events", position)
-            yield from send_rows(table, "visitor", self._num_partitions, position, path)
-            yield from _output_reading("events", source, summary, rejects)
-        yield beam.pvalue.TaggedOutput(BYTES_READ, source.size)
+            yield from send_rows(events.table, "visitor", self._num_partitions, position, path)
+            yield from _output_reading("events", part, summary, events.rejects)
+        yield beam.pvalue.TaggedOutput(BYTES_READ, part.size)
 
 
 class RouteProperties(beam.DoFn):
@@ -75,14 +75,14 @@ class RouteProperties(beam.DoFn):
     def __init__(self, work: Workspace, num_partitions: int, until_ms: float) -> None:
         self._work, self._num_partitions, self._until_ms = work, num_partitions, until_ms
 
-    def process(self, source: ByteRange) -> Iterator[Any]:
-        for rows in read_rows(source):
-            table, summary, rejects = catalogue.parse_properties(rows, self._until_ms)
-            position = (source.ordinal, rows.chunk.position)
+    def process(self, part: Part) -> Iterator[Any]:
+        for batch in part.source.read(part):
+            table, summary, rejects = catalogue.parse_properties(batch, self._until_ms)
+            position = (part.ordinal, batch.position)
             path = self._work.chunk("item-properties", position)
             yield from send_rows(table, "item", self._num_partitions, position, path)
-            yield from _output_reading("item-properties", source, summary, rejects)
-        yield beam.pvalue.TaggedOutput(BYTES_READ, source.size)
+            yield from _output_reading("item-properties", part, summary, rejects)
+        yield beam.pvalue.TaggedOutput(BYTES_READ, part.size)
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,13 @@ class AssembleTimelines:
 
     work: Workspace
     max_events_per_day: int
+    keep_repeats: bool
 
     def __call__(self, keyed: tuple[int, Iterable[Piece]]) -> summaries.ReadingSummary:
         partition, pieces = keyed
-        rows, cleaning = timelines.assemble_timelines(receive_rows(pieces), self.max_events_per_day)
+        rows, cleaning = timelines.assemble_timelines(
+            receive_rows(pieces), self.max_events_per_day, keep_repeats=self.keep_repeats
+        )
         write_timelines(self.work, partition, rows)
         return summaries.summarize_cleaning(partition, rows, cleaning)
 
@@ -329,9 +332,9 @@ def summarize_splits(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
     }
 
 
-def name_reject_file(kind: str, source: ByteRange) -> str:
+def name_reject_file(kind: str, part: Part) -> str:
     """Names the file of an input file's invalid rows, such as `events-00000-events.csv`."""
-    return f"{kind}-{source.ordinal:05d}-{os.path.basename(source.path)}"
+    return f"{kind}-{part.ordinal:05d}-{os.path.basename(part.path)}"
 
 
 def write_timelines(work: Workspace, partition: int, rows: Timelines) -> None:
@@ -346,11 +349,11 @@ def read_split_timelines(work: Workspace, partition: int, cuts: Cuts | None, con
 
 
 def _output_reading(
-    kind: str, source: ByteRange, summary: summaries.ReadingSummary, rejects: Rejects
+    kind: str, part: Part, summary: summaries.ReadingSummary, rejects: Rejects
 ) -> Iterator[beam.pvalue.TaggedOutput]:
     yield beam.pvalue.TaggedOutput(SUMMARIES, summary)
     if rejects.reasons:
-        yield beam.pvalue.TaggedOutput(REJECTS, (name_reject_file(kind, source), rejects.limit()))
+        yield beam.pvalue.TaggedOutput(REJECTS, (name_reject_file(kind, part), rejects.limit()))
 
 
 def _frame_records(records: list[bytes], compression: str) -> bytes:

@@ -1,35 +1,65 @@
-"""Parser of CSV lines: text columns of the well-formed rows, and the malformed rows as rejects.
+"""CSV files: text columns of the well-formed rows, and the malformed rows as rejects.
 
 Shapes: L lines of a chunk that are not blank, N of them well-formed.
 """
 
 import csv
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from preprocessing import validation
-from preprocessing.sources.byte_ranges import ByteRange, Chunk, read_chunks
-from preprocessing.sources.rejects import Rejects
+from preprocessing.sources.rejects import Rejects, shorten
+from preprocessing.sources.source import Part
+from preprocessing.sources.text_files import Lines, TextFormat, divide, read_lines
 from preprocessing.validation import Flaws
 
-_COMMA, _QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b',"\n\r'
-_REJECT_TEXT_BYTES = 200
+_QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b'"\n\r'
 
 
 @dataclass(frozen=True)
-class ParsedRows:
-    """The rows of a chunk."""
+class CsvSource:
+    """CSV files with the same columns."""
 
-    chunk: Chunk
+    text_format: TextFormat
+    """Compression and encoding."""
+    separator: str
+    """Separates fields; one character."""
+    header: tuple[str, ...]
+    """All column names, in order."""
+    header_bytes: int
+    """Bytes of the header line, which are skipped; 0 for a file without a header."""
+    columns: tuple[str, ...]
+    """The columns to read."""
+
+    def split(self, path: str, ordinal: int, size: int) -> list[Part]:
+        """Divides a file into byte ranges."""
+        ranges = divide(size, self.header_bytes, self.text_format)
+        return [Part(self, path, ordinal, begin, end, stored) for begin, end, stored in ranges]
+
+    def read(self, part: Part) -> Iterator["CsvBatch"]:
+        """Reads and parses a byte range, a few MiB at a time."""
+        for lines in read_lines(part.path, self.text_format, part.begin, part.end):
+            yield parse_lines(self, part, lines)
+
+
+@dataclass(frozen=True)
+class CsvBatch:
+    """The rows of a chunk of lines."""
+
+    part: Part
+    """The byte range that the lines belong to."""
+    lines: Lines
     """The lines that were parsed."""
     columns: pa.Table
     """Well-formed rows: a string column [N] for each column to read."""
     begins: np.ndarray
-    """[N] index in the chunk's data at which each of these rows begins."""
+    """[N] index in the lines' data at which each of these rows begins."""
     ends: np.ndarray
     """[N] index at which it ends, without the line end."""
     malformed: Rejects
@@ -37,48 +67,49 @@ class ParsedRows:
     num_blank: int
     """Number of empty lines, which are skipped."""
 
-    def reject(self, flaws: Flaws) -> Rejects:
-        """Returns the malformed rows, followed by the rows [N] that `flaws` marks."""
-        return self.malformed.extend(_make_rejects(self.chunk, self.begins, self.ends, flaws))
+    @property
+    def position(self) -> int:
+        """The byte at which the lines start."""
+        return self.lines.position
+
+    def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
+        """Returns the bytes at which rows start, and their text."""
+        return _locate(self.lines, self.begins[rows], self.ends[rows])
 
 
-def read_rows(source: ByteRange) -> Iterator[ParsedRows]:
-    """Reads and parses a byte range, a few MiB at a time."""
-    return map(parse_chunk, read_chunks(source))
-
-
-def parse_chunk(chunk: Chunk) -> ParsedRows:
+def parse_lines(source: CsvSource, part: Part, lines: Lines) -> CsvBatch:
     """Parses lines into text columns."""
-    data = chunk.data
-    begins, ends, num_blank = _find_lines(data)
+    data = lines.data
+    begins, ends, num_blank = find_lines(data)
     flaws = Flaws.none(len(begins))
-    is_quoted = _mark_malformed(data, begins, ends, len(chunk.source.header), flaws)
-    plain = _parse_plain(chunk, begins, ends, flaws.is_valid & ~is_quoted)
-    quoted, quoted_rows = _parse_quoted(chunk, begins, ends, np.flatnonzero(flaws.is_valid & is_quoted), flaws)
+    is_quoted = _mark_malformed(source, data, begins, ends, flaws)
+    plain = _parse(source, data, begins, ends, flaws.is_valid & ~is_quoted, has_quotes=False)
+    quoted_rows = np.flatnonzero(flaws.is_valid & is_quoted)
     columns, rows = plain, np.flatnonzero(flaws.is_valid & ~is_quoted)
     if len(quoted_rows):
+        quoted, quoted_rows = _parse_quoted(source, data, begins, ends, quoted_rows, flaws)
         rows = np.r_[rows, quoted_rows]
         order = np.argsort(rows)
         columns, rows = pa.concat_tables([plain, quoted]).take(order), rows[order]
-    malformed = _make_rejects(chunk, begins, ends, flaws)
-    return ParsedRows(chunk, columns, begins[rows], ends[rows], malformed, num_blank)
+    invalid = flaws.invalid_rows
+    malformed = Rejects(part.path, *_locate_reasons(lines, begins[invalid], ends[invalid], flaws.reasons))
+    return CsvBatch(part, lines, columns.combine_chunks(), begins[rows], ends[rows], malformed, num_blank)
 
 
-def _make_rejects(chunk: Chunk, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> Rejects:
-    rows = flaws.invalid_rows
-    return Rejects(
-        chunk.source.path,
-        (begins[rows] + chunk.position).tolist(),
-        flaws.reasons,
-        [_shorten(chunk.data[begins[row] : ends[row]]) for row in rows],
-    )
+def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
+    """Parses a header line in UTF-8 to column names.
+
+    Raises:
+      ValueError: it is not valid CSV in UTF-8.
+    """
+    try:
+        text = line.decode()
+        return tuple(name.strip() for name in next(csv.reader([text], delimiter=separator), ()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"a header that is not CSV in UTF-8: {line[:80]!r}") from error
 
 
-def _shorten(line: bytes) -> str:
-    return line[:_REJECT_TEXT_BYTES].decode(errors="backslashreplace")
-
-
-def _find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
+def find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
     """Finds the begin [L] and end [L] (without the line end) of lines that are not blank; counts the blank ones."""
     buffer = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(buffer == _LINE_FEED)
@@ -88,25 +119,8 @@ def _find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
     return begins[~is_blank], ends[~is_blank], int(is_blank.sum())
 
 
-def _mark_malformed(data: bytes, begins: np.ndarray, ends: np.ndarray, num_fields: int, flaws: Flaws) -> np.ndarray:
-    """Marks lines with a wrong field count, encoding or line end; returns which lines have quotes, [L] bool."""
-    buffer = np.frombuffer(data, np.uint8)
-
-    def count(byte: int) -> np.ndarray:
-        positions = np.flatnonzero(buffer == byte)
-        return np.searchsorted(positions, ends) - np.searchsorted(positions, begins)
-
-    if not _is_utf8(data):
-        is_broken = [not _is_utf8(data[begin:end]) for begin, end in zip(begins, ends, strict=True)]
-        flaws.mark(np.array(is_broken, bool), validation.ENCODING)
-    is_quoted = count(_QUOTE) > 0 if b'"' in data else np.zeros(len(begins), bool)
-    if b"\r" in data:
-        flaws.mark(count(_CARRIAGE_RETURN) > 0, validation.QUOTING)
-    flaws.mark((count(_COMMA) != num_fields - 1) & ~is_quoted, validation.FIELD_COUNT)
-    return is_quoted
-
-
-def _is_utf8(line: bytes) -> bool:
+def is_utf8(line: bytes) -> bool:
+    """Returns True if bytes are valid UTF-8."""
     try:
         line.decode()
     except UnicodeDecodeError:
@@ -114,19 +128,50 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _parse_plain(chunk: Chunk, begins: np.ndarray, ends: np.ndarray, is_used: np.ndarray) -> pa.Table:
-    """Parses the lines of a mask [L], which have no quotes."""
-    source = chunk.source
+def _locate(lines: Lines, begins: np.ndarray, ends: np.ndarray) -> tuple[list[int], list[str]]:
+    texts = [shorten(lines.data[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+    return (begins + lines.position).tolist(), texts
+
+
+def _locate_reasons(
+    lines: Lines, begins: np.ndarray, ends: np.ndarray, reasons: Sequence[str]
+) -> tuple[list[int], Sequence[str], list[str]]:
+    positions, texts = _locate(lines, begins, ends)
+    return positions, reasons, texts
+
+
+def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> np.ndarray:
+    """Marks lines with a wrong field count, encoding or line end; returns which lines have quotes, [L] bool."""
+    buffer = np.frombuffer(data, np.uint8)
+
+    def count(byte: int) -> np.ndarray:
+        positions = np.flatnonzero(buffer == byte)
+        return np.searchsorted(positions, ends) - np.searchsorted(positions, begins)
+
+    if not is_utf8(data):
+        is_broken = [not is_utf8(data[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+        flaws.mark(np.array(is_broken, bool), validation.ENCODING)
+    is_quoted = count(_QUOTE) > 0 if b'"' in data else np.zeros(len(begins), bool)
+    if b"\r" in data:
+        flaws.mark(count(_CARRIAGE_RETURN) > 0, validation.QUOTING)
+    num_fields = count(ord(source.separator)) + 1
+    flaws.mark((num_fields != len(source.header)) & ~is_quoted, validation.FIELD_COUNT)
+    return is_quoted
+
+
+def _parse(
+    source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, is_used: np.ndarray, *, has_quotes: bool
+) -> pa.Table:
+    """Parses the lines of a mask [L], which have the right number of fields."""
     schema = {name: pa.string() for name in source.columns}
     if not is_used.any():
         return pa.table({name: pa.array([], pa.string()) for name in source.columns})
-    data = chunk.data
     if not is_used.all():
         data = b"".join(data[begins[row] : ends[row]] + b"\n" for row in np.flatnonzero(is_used))
     return pa_csv.read_csv(
         pa.BufferReader(data),
         pa_csv.ReadOptions(column_names=source.header, use_threads=False, block_size=len(data) + 1),
-        pa_csv.ParseOptions(quote_char=False),
+        pa_csv.ParseOptions(delimiter=source.separator, quote_char='"' if has_quotes else False),
         pa_csv.ConvertOptions(
             column_types=schema, include_columns=source.columns, strings_can_be_null=False, check_utf8=False
         ),
@@ -134,26 +179,22 @@ def _parse_plain(chunk: Chunk, begins: np.ndarray, ends: np.ndarray, is_used: np
 
 
 def _parse_quoted(
-    chunk: Chunk, begins: np.ndarray, ends: np.ndarray, rows: np.ndarray, flaws: Flaws
+    source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, rows: np.ndarray, flaws: Flaws
 ) -> tuple[pa.Table, np.ndarray]:
-    """Parses lines with quotes by the standard library, which is slow but rarely needed; returns their numbers too."""
-    source = chunk.source
-    csv.field_size_limit(max(csv.field_size_limit(), len(chunk.data)))
-    records, unbalanced, miscounted = {}, [], []
-    for row in rows:
-        try:
-            fields = next(csv.reader([chunk.data[begins[row] : ends[row]].decode()], strict=True))
-        except csv.Error:
-            unbalanced.append(row)
-            continue
-        if len(fields) == len(source.header):
-            records[row] = fields
-        else:
-            miscounted.append(row)
-    for invalid, reason in ((unbalanced, validation.QUOTING), (miscounted, validation.FIELD_COUNT)):
-        flaws.mark(np.isin(np.arange(len(begins)), invalid), reason)
-    columns = {}
-    for name in source.columns:
-        index = source.header.index(name)
-        columns[name] = pa.array([fields[index] for fields in records.values()], pa.string())
-    return pa.table(columns), np.array(list(records), np.int64)
+    """Parses lines with quotes; marks those with an unbalanced quote or a wrong field count; returns the others."""
+    lines = pa.array([data[begins[row] : ends[row]] for row in rows], pa.large_binary()).cast(pa.large_string())
+    field = f'(?:"(?:[^"]|"")*"|[^"{re.escape(source.separator)}][^{re.escape(source.separator)}]*|)'
+    separator = re.escape(source.separator)
+    is_balanced = pc.match_substring_regex(lines, f"^{field}(?:{separator}{field})*$").to_numpy(zero_copy_only=False)
+    mask = np.zeros(len(begins), bool)
+    mask[rows[~is_balanced]] = True
+    flaws.mark(mask, validation.QUOTING)
+    # without quoted text and escaped quotes, only the separators between fields are left
+    bare = pc.replace_substring_regex(lines, '"(?:[^"]|"")*"', "")
+    has_all = pc.equal(pc.count_substring(bare, source.separator), len(source.header) - 1)
+    mask[:] = False
+    mask[rows[is_balanced & ~has_all.to_numpy(zero_copy_only=False)]] = True
+    flaws.mark(mask, validation.FIELD_COUNT)
+    is_used = np.zeros(len(begins), bool)
+    is_used[rows] = flaws.is_valid[rows]
+    return _parse(source, data, begins, ends, is_used, has_quotes=True), np.flatnonzero(is_used)

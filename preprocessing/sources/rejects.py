@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 # per reason and chunk; all rejects of a file meet in one worker, with about 550 bytes each
 _MAX_ROWS = 1000
+_TEXT_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,8 @@ class Rejects:
             [self.reasons[row] for row in kept],
             [self.texts[row] for row in kept],
         )
+
+
+def shorten(row: bytes) -> str:
+    """Returns the start of a row as text."""
+    return row[:_TEXT_BYTES].decode(errors="backslashreplace")

@@ -45,6 +45,8 @@ class ReadingSummary:
     """Lines without a character."""
     rejects: Counter[str] = field(default_factory=Counter)
     """Number of invalid rows by reason."""
+    filtered: Counter[str] = field(default_factory=Counter)
+    """Number of rows dropped on purpose by condition."""
     examples: dict[str, tuple[Example, ...]] = field(default_factory=dict)
     """The first few invalid rows by reason, ordered by file and byte."""
     cleaning: Cleaning = field(default_factory=lambda: Cleaning(0, 0))
@@ -67,13 +69,22 @@ class ReadingSummary:
         return {reason: RejectReason(count, firsts[reason]) for reason, count in self.rejects.items()}
 
 
-def summarize_reading(num_valid: int, num_blank: int, rejects: Rejects) -> ReadingSummary:
+def summarize_reading(
+    num_valid: int, num_blank: int, rejects: Rejects, filtered: Counter[str] | None = None
+) -> ReadingSummary:
     """Summarizes the rows of one chunk."""
+    dropped = filtered or Counter()
     found: dict[str, list[Example]] = {}
     for position, reason, text in zip(rejects.positions, rejects.reasons, rejects.texts, strict=True):
         found.setdefault(reason, []).append((rejects.path, position, text))
     examples = {reason: tuple(sorted(rows)[:_EXAMPLES]) for reason, rows in found.items()}
-    return ReadingSummary(num_valid + len(rejects.reasons), num_blank, Counter(rejects.reasons), examples)
+    return ReadingSummary(
+        rows=num_valid + len(rejects.reasons) + dropped.total(),
+        blank_lines=num_blank,
+        rejects=Counter(rejects.reasons),
+        filtered=dropped,
+        examples=examples,
+    )
 
 
 def summarize_cleaning(partition: int, timelines: Timelines, cleaning: Cleaning) -> ReadingSummary:
@@ -94,6 +105,7 @@ def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
         rows=sum(part.rows for part in listed),
         blank_lines=sum(part.blank_lines for part in listed),
         rejects=sum((part.rejects for part in listed), Counter()),
+        filtered=sum((part.filtered for part in listed), Counter()),
         examples={reason: tuple(sorted(rows)[:_EXAMPLES]) for reason, rows in found.items()},
         cleaning=Cleaning(
             sum(cleaning.duplicates for cleaning in cleanings),
@@ -196,6 +208,7 @@ def describe_reading(summary: ReadingSummary) -> dict[str, Any]:
         "rows": summary.rows,
         "blank_lines": summary.blank_lines,
         "rejected": dict(sorted(summary.rejects.items())),
+        "filtered": dict(sorted(summary.filtered.items())),
         "reject_examples": {
             reason: [{"file": path, "byte": byte, "row": text} for path, byte, text in rows]
             for reason, rows in sorted(summary.examples.items())

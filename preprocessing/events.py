@@ -1,0 +1,164 @@
+"""Parsing of events: the columns of the log to visitor, time, kind, item and transaction.
+
+Shapes: N events of a batch.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contract.schema import EVENT_KINDS
+from preprocessing import validation
+from preprocessing.config import EventColumns, KindConfig, PrepareConfig, TimeConfig
+from preprocessing.mapping import (
+    Condition,
+    Elements,
+    constant_of,
+    parse_condition,
+    root_of,
+    select_elements,
+    to_ids,
+    to_text,
+)
+from preprocessing.sources.rejects import Rejects
+from preprocessing.sources.source import Batch, reject_rows
+from preprocessing.times import parse_times
+from preprocessing.validation import Flaws
+
+TRANSACTION = "transactionid"
+EMPTY_LIST = "rows without an element in the list of events"
+
+
+class ParsedEvents(NamedTuple):
+    """The events of a batch."""
+
+    table: pa.Table
+    """visitor, timestamp_ms, event (index in EVENT_KINDS), item and transaction ('': none)."""
+    rejects: Rejects
+    """The invalid rows."""
+    filtered: Counter[str]
+    """Number of rows that were dropped on purpose, by condition."""
+
+
+@dataclass(frozen=True)
+class EventMapping:
+    """The mapping of a log's columns, with everything found that the settings leave open."""
+
+    columns: EventColumns
+    """Paths and constants."""
+    conditions: tuple[Condition, ...]
+    """Conditions that all events meet."""
+    time: TimeConfig
+    """Unit or format of times."""
+    kinds: KindConfig
+    """Words for event kinds."""
+
+    @property
+    def paths(self) -> list[str]:
+        """All paths that are read."""
+        columns = self.columns
+        named = [columns.visitor, columns.item, columns.time, columns.kind, columns.transaction]
+        found = [path for path in named if path is not None and constant_of(path) is None]
+        return list(dict.fromkeys([*found, *(condition.path for condition in self.conditions)]))
+
+    @property
+    def roots(self) -> list[str]:
+        """All columns of the files that are read."""
+        return list(dict.fromkeys(map(root_of, self.paths)))
+
+
+def make_mapping(config: PrepareConfig) -> EventMapping:
+    """Makes the mapping of the settings, with times still to be resolved.
+
+    Raises:
+      ValueError: a condition is invalid.
+    """
+    return EventMapping(config.columns, tuple(map(parse_condition, config.where)), config.time, config.kinds)
+
+
+def keeps_repeats(config: PrepareConfig) -> bool:
+    """Returns whether equal rows are separate events."""
+    if config.keep_repeats is not None:
+        return config.keep_repeats
+    return constant_of(config.columns.kind) is not None
+
+
+def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
+    """Parses the rows of a batch; each row is one event, or the list in each row has its events."""
+    table, paths = batch.columns, mapping.paths
+    columns = mapping.columns
+    if columns.transaction is None and TRANSACTION in table.column_names:
+        paths = [*paths, TRANSACTION]
+    elements = select_elements(table, paths)
+    filtered = Counter({EMPTY_LIST: elements.num_empty} if elements.num_empty else {})
+    num_events = len(table) if elements.owners is None else len(elements.owners)
+    kept = _filter(elements, mapping, num_events, filtered)
+
+    def read(path: str) -> pa.Array:
+        constant = constant_of(path)
+        values = elements.columns[path] if constant is None else pa.repeat(constant, num_events)
+        return values if kept is None else values.take(kept)
+
+    owners = elements.owners if kept is None else (kept if elements.owners is None else elements.owners[kept])
+    flaws = Flaws.none(num_events if kept is None else len(kept))
+    times = parse_times(read(columns.time), mapping.time, flaws)
+    kinds = parse_kinds(to_text(read(columns.kind)), mapping.kinds, flaws)
+    visitor, item = to_ids(read(columns.visitor)), to_ids(read(columns.item))
+    validation.check_ids(visitor, flaws)
+    validation.check_ids(item, flaws)
+    transaction = columns.transaction or (TRANSACTION if TRANSACTION in elements.columns else "''")
+    events = pa.table(
+        {
+            "visitor": visitor,
+            "timestamp_ms": times,
+            "event": kinds,
+            "item": item,
+            "transaction": to_ids(read(transaction)),
+        }
+    )
+    valid = events if flaws.is_valid.all() else events.filter(flaws.is_valid)
+    return ParsedEvents(valid, reject_rows(batch, flaws, owners), filtered)
+
+
+def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray:
+    """Parses event kinds to indices in EVENT_KINDS, [N] int8; marks unknown kinds, which become -1."""
+    words, kinds = zip(*[(kind, kind) for kind in EVENT_KINDS], strict=True)
+    given = [entry.rpartition("=") for entry in config.words]
+    words, kinds = (*words, *(word for word, _, _ in given)), (*kinds, *(kind for _, _, kind in given))
+    codes = pa.array([EVENT_KINDS.index(kind) for kind in kinds], pa.int8())
+    found = pc.index_in(texts, value_set=pa.array(words))
+    parsed: np.ndarray = codes.take(found).fill_null(-1).to_numpy()
+    flaws.mark(parsed < 0, validation.UNKNOWN_EVENT)
+    return parsed
+
+
+def count_words(texts: pa.Array) -> Counter[str]:
+    """Counts the words of a column of event kinds."""
+    return Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(texts).to_pylist()})
+
+
+def _filter(elements: Elements, mapping: EventMapping, num_events: int, filtered: Counter[str]) -> np.ndarray | None:
+    """Returns the indices of the events that meet all conditions and whose kind is kept; None: all."""
+    if not mapping.conditions and not mapping.kinds.dropped:
+        return None
+    is_kept = np.ones(num_events, bool)
+    for condition in mapping.conditions:
+        is_met = condition.is_met(elements.columns[condition.path])
+        _count_filtered(f"not {condition.text}", is_kept & ~is_met, filtered)
+        is_kept &= is_met
+    if mapping.kinds.dropped and constant_of(mapping.columns.kind) is None:
+        words = to_text(elements.columns[mapping.columns.kind])
+        for word in mapping.kinds.dropped:
+            is_word = pc.fill_null(pc.equal(words, word), False).to_numpy(zero_copy_only=False)
+            _count_filtered(f"kind {word}", is_kept & is_word, filtered)
+            is_kept &= ~is_word
+    return None if is_kept.all() else np.flatnonzero(is_kept)
+
+
+def _count_filtered(name: str, rows: np.ndarray, filtered: Counter[str]) -> None:
+    if rows.any():
+        filtered[name] += int(rows.sum())

@@ -1,0 +1,215 @@
+"""The columns of a shop's own files as the columns of events: paths, constants, lists and row filters.
+
+A path names a column (`CustomerID`), a field of a nested column (`user.id`), or a field of each element of a list
+(`items[].item_id`): then each element is an event. A constant is quoted: `'transaction'`.
+
+Shapes: R rows of a batch, N events in them.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_LIST = "[]"
+_CONSTANT = re.compile(r"""^(["'])(.*)\1$""")
+_CONDITION = re.compile(r"^\s*(.+?)\s*(<=|>=|!=|==|=|<|>|\bis not null\b|\bis null\b|\bnot in\b|\bin\b)\s*(.*?)\s*$")
+_COMPARE: dict[str, Callable[[pa.Array, pa.Scalar], pa.Array]] = {
+    "=": pc.equal,
+    "==": pc.equal,
+    "!=": pc.not_equal,
+    "<": pc.less,
+    "<=": pc.less_equal,
+    ">": pc.greater,
+    ">=": pc.greater_equal,
+}
+
+
+class Elements(NamedTuple):
+    """The events in the rows of a batch."""
+
+    columns: dict[str, pa.Array]
+    """[N] values by path."""
+    owners: np.ndarray | None
+    """[N] the row of each event; None: each row is an event."""
+    num_empty: int
+    """Number of rows whose list has no element."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition that rows must meet, such as `Quantity > 0`."""
+
+    text: str
+    """The condition as given."""
+    path: str
+    """The path of the column."""
+    compare: str
+    """The comparison."""
+    value: str
+    """The right side."""
+
+    def is_met(self, values: pa.Array) -> np.ndarray:
+        """Returns a mask [N] of the values that meet the condition; null and text that is no number do not."""
+        if self.compare in ("is null", "is not null"):
+            is_missing = _is_missing(values)
+            return is_missing if self.compare == "is null" else ~is_missing
+        if self.compare in ("in", "not in"):
+            options = [_unquote(part.strip()) for part in self.value.strip("[]()").split(",")]
+            is_option = pc.is_in(to_text(values), value_set=pa.array(options, pa.string()))
+            found: np.ndarray = is_option.to_numpy(zero_copy_only=False)
+            return found if self.compare == "in" else ~found
+        if _CONSTANT.match(self.value) or not _is_number(self.value):
+            compared = _COMPARE[self.compare](to_text(values), pa.scalar(_unquote(self.value)))
+        else:
+            compared = _COMPARE[self.compare](to_numbers(values), pa.scalar(float(self.value)))
+        met: np.ndarray = compared.fill_null(False).to_numpy(zero_copy_only=False)
+        return met
+
+
+def parse_condition(text: str) -> Condition:
+    """Parses a condition.
+
+    Raises:
+      ValueError: it is not COLUMN COMPARISON VALUE.
+    """
+    match = _CONDITION.match(text)
+    if not match or (not match[3] and "null" not in match[2]):
+        raise ValueError(
+            f"`{text}` is not a condition; write COLUMN, a comparison (= != < <= > >= in, not in, is null, is not "
+            "null) and a value, such as `Quantity > 0`"
+        )
+    return Condition(text, match[1], match[2], match[3])
+
+
+def constant_of(path: str) -> str | None:
+    """Returns the text of a quoted constant, or None for a path."""
+    match = _CONSTANT.match(path)
+    return match[2] if match else None
+
+
+def root_of(path: str) -> str:
+    """Returns the top-level column of a path."""
+    return re.split(r"\.|\[\]", path, maxsplit=1)[0]
+
+
+def list_of(paths: Sequence[str]) -> str | None:
+    """Returns the path of the list whose elements are the events; None: the rows are.
+
+    Raises:
+      ValueError: the paths lead through different lists, or through a list in a list.
+    """
+    lists = {path.rpartition(_LIST)[0] for path in paths if _LIST in path}
+    if len(lists) > 1 or any(_LIST in name for name in lists):
+        raise ValueError(
+            f"the paths {', '.join(path for path in paths if _LIST in path)} lead through several lists; "
+            "each event must be an element of one list"
+        )
+    return next(iter(lists), None)
+
+
+def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
+    """Selects the values at paths, one for each event.
+
+    Raises:
+      ValueError: a path leads to nothing, or not through a list where it has `[]`.
+    """
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    prefix = list_of(paths)
+    if prefix is None:
+        return Elements({path: _follow(columns, path) for path in paths}, None, 0)
+    lists = _follow(columns, prefix)
+    if pa.types.is_null(lists.type):  # no object of the batch has the list
+        empty = pa.nulls(0, pa.string())
+        return Elements(dict.fromkeys(paths, empty), np.empty(0, np.int64), len(table))
+    if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
+        raise ValueError(f"`{prefix}` is not a list, got {lists.type}; write `{prefix}` without []")
+    owners = pc.list_parent_indices(lists)
+    elements = pc.list_flatten(lists)
+    num_empty = len(table) - len(pc.unique(owners))
+    selected = {}
+    for path in paths:
+        if _LIST in path:
+            rest = path.removeprefix(prefix + _LIST).removeprefix(".")
+            selected[path] = _follow_fields(elements, rest, path) if rest else elements
+        else:
+            selected[path] = _follow(columns, path).take(owners)
+    return Elements(selected, owners.to_numpy(), num_empty)
+
+
+def to_ids(values: pa.Array) -> pa.Array:
+    """Converts ids to text: `12003` for 12003.0, '' for null."""
+    if pa.types.is_floating(values.type):
+        is_whole = pc.fill_null(pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), 2.0**53)), False)
+        whole = pc.cast(pc.cast(pc.if_else(is_whole, values, 0.0), pa.int64()), pa.string())
+        # Arrow's NaN is not null
+        values = pc.if_else(is_whole, whole, pc.if_else(pc.is_nan(values), None, pc.cast(values, pa.string())))
+    return to_text(values).fill_null("")
+
+
+def to_text(values: pa.Array) -> pa.Array:
+    """Converts values of any scalar type to text."""
+    if pa.types.is_string(values.type):
+        return values
+    if pa.types.is_dictionary(values.type):
+        return to_text(values.dictionary_decode())
+    return pc.cast(values, pa.string())
+
+
+def to_numbers(values: pa.Array) -> pa.Array:
+    """Converts values to float64; null for text that is no number; a comma may be the decimal point."""
+    if pa.types.is_string(values.type):
+        points = pc.replace_substring(pc.utf8_trim_whitespace(values), ",", ".")
+        is_number = pc.match_substring_regex(points, r"^[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?$")
+        return pc.cast(pc.if_else(is_number, points, None), pa.float64())
+    if pa.types.is_null(values.type):
+        return pa.nulls(len(values), pa.float64())
+    return pc.cast(values, pa.float64(), safe=False)
+
+
+def _follow(columns: dict[str, pa.Array], path: str) -> pa.Array:
+    if path in columns:  # names may contain dots
+        return columns[path]
+    root, _, rest = path.partition(".")
+    if root not in columns:
+        raise ValueError(f"there is no column `{root}`; columns: {', '.join(columns)}")
+    return _follow_fields(columns[root], rest, path)
+
+
+def _follow_fields(values: pa.Array, path: str, whole: str) -> pa.Array:
+    for name in path.split(".") if path else ():
+        if pa.types.is_null(values.type):
+            return values
+        if not pa.types.is_struct(values.type):
+            raise ValueError(f"`{whole}` leads through {values.type}, which has no field `{name}`")
+        fields = [field.name for field in values.type]
+        if name not in fields:
+            return pa.nulls(len(values), pa.string())
+        # `field` would ignore which structs are null
+        values = pc.struct_field(values, name)
+    return values
+
+
+def _is_missing(values: pa.Array) -> np.ndarray:
+    missing = values.is_null(nan_is_null=True)
+    if pa.types.is_string(values.type):
+        missing = pc.or_(missing, pc.fill_null(pc.equal(values, ""), True))
+    found: np.ndarray = missing.to_numpy(zero_copy_only=False)
+    return found
+
+
+def _unquote(text: str) -> str:
+    constant = constant_of(text)
+    return text if constant is None else constant
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,79 @@
+"""shop.toml: the files of a shop and the meaning of their columns, with the keys of `PrepareConfig`."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from common import storage
+from common.storage.paths import join
+from preprocessing.config import PrepareConfig
+
+_PATHS = ("events", "item_properties", "category_tree")
+
+
+def read_shop(path: str) -> dict[str, Any]:
+    """Reads the settings of a shop.toml as JSON values; relative paths start at its directory.
+
+    Raises:
+      ValueError: there is no such file, or it is not valid TOML.
+    """
+    try:
+        values = tomllib.loads(storage.read_bytes(path).decode())
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; `cartwheel inspect FILES --write {path}` writes one") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
+    folder = path.rpartition("/")[0]
+    for name in _PATHS:
+        if isinstance(values.get(name), str):
+            values[name] = _resolve(folder, values[name])
+    words = values.get("kinds", {}).get("words")
+    if isinstance(words, Mapping):
+        values["kinds"] = values["kinds"] | {"words": [f"{word}={kind}" for word, kind in words.items()]}
+    return values
+
+
+def format_shop(config: PrepareConfig, comments: Mapping[str, str] | None = None) -> str:
+    """Formats the settings that describe a shop as TOML.
+
+    Args:
+      config: the settings; those that equal the defaults are left out, except the columns.
+      comments: a comment for each section or key, by name.
+    """
+    notes = comments or {}
+    lines = [f"events = {_quote(config.events)}"]
+    if config.where:
+        lines += [*_comment(notes, "where"), f"where = [{', '.join(map(_quote, config.where))}]"]
+    columns = {name: value for name, value in vars(config.columns).items() if value is not None}
+    lines += ["", "[columns]", *(f"{name} = {_quote(value)}" for name, value in columns.items())]
+    time = {name: value for name, value in vars(config.time).items() if value not in (None, "auto")}
+    lines += ["", "[time]", *_comment(notes, "time"), *(f"{name} = {_quote(value)}" for name, value in time.items())]
+    files = {name: value for name, value in vars(config.events_format).items() if value not in (None, "auto", ())}
+    if files:
+        lines += ["", "[events_format]", *(f"{name} = {_format(value)}" for name, value in files.items())]
+    if config.kinds.words or config.kinds.dropped:
+        lines += ["", "[kinds]", *_comment(notes, "kinds")]
+        lines += [f"dropped = [{', '.join(map(_quote, config.kinds.dropped))}]"] if config.kinds.dropped else []
+        words = [entry.rpartition("=") for entry in config.kinds.words]
+        lines += (
+            ["", "[kinds.words]", *(f"{_quote(word)} = {_quote(kind)}" for word, _, kind in words)] if words else []
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _resolve(folder: str, path: str) -> str:
+    return path if not folder or "://" in path or path.startswith("/") else join(folder, path)
+
+
+def _comment(notes: Mapping[str, str], name: str) -> list[str]:
+    return [f"# {notes[name]}"] if name in notes else []
+
+
+def _format(value: object) -> str:
+    return f"[{', '.join(map(_quote, value))}]" if isinstance(value, tuple) else _quote(str(value))
+
+
+def _quote(text: str) -> str:
+    # a JSON string is a basic string of TOML
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,218 @@
+"""Opens the files of an input: finds format, compression, encoding, separator and columns of each."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from common import storage
+from preprocessing.config import FormatConfig
+from preprocessing.sources.csv_rows import CsvSource, parse_header
+from preprocessing.sources.json_rows import JsonSource
+from preprocessing.sources.json_rows import read_table as read_json
+from preprocessing.sources.parquet_rows import ParquetSource, open_parquet, partition_columns
+from preprocessing.sources.source import Part, Source
+from preprocessing.sources.text_files import COMPRESSION_RATIO, TextFormat, detect_format, read_start
+
+log = logging.getLogger(__name__)
+
+_SAMPLE_BYTES = 256 << 10
+_SEPARATORS = (",", ";", "\t", "|")
+_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_PARQUET = b"PAR1"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The format and the columns of a file."""
+
+    format: str
+    """`csv`, `parquet` or `jsonl`."""
+    columns: tuple[str, ...]
+    """All column names."""
+    text_format: TextFormat = field(default_factory=TextFormat)
+    """Compression and encoding of a text file."""
+    separator: str = ","
+    """Separator of a CSV file."""
+    header_bytes: int = 0
+    """Bytes of the header line of a CSV file; 0 if it has none."""
+
+    def describe(self) -> str:
+        """Describes the format for people."""
+        if self.format == "parquet":
+            return "Parquet"
+        packed = f", {self.text_format.compression}" if self.text_format.compression else ""
+        encoding = f", {self.text_format.encoding}" if self.text_format.encoding != "utf-8" else ""
+        if self.format == "jsonl":
+            return f"JSON Lines{encoding}{packed}"
+        header = "" if self.header_bytes else ", without a header"
+        return f"CSV separated by {_NAMES.get(self.separator, repr(self.separator))}{header}{encoding}{packed}"
+
+
+def find_input_files(glob: str) -> list[str]:
+    """Lists the files of a glob or a directory.
+
+    Raises:
+      FileNotFoundError: no file matches.
+    """
+    files = storage.find_files(glob)
+    if not files:
+        below = [name for name in storage.list_files(glob) if not _is_hidden(name)]
+        files = [f"{glob.rstrip('/')}/{name}" for name in below]
+    if not files:
+        raise FileNotFoundError(f"no file matches {glob}; check the path, and quote the glob against the shell")
+    return files
+
+
+def detect_layout(path: str, config: FormatConfig) -> Layout:
+    """Finds the format and the columns of a file.
+
+    Raises:
+      ValueError: the file is empty, damaged, or in a format that cannot be read.
+    """
+    if config.format == "parquet" or (config.format == "auto" and storage.read_bytes(path, 0, 4) == _PARQUET):
+        with open_parquet(path) as file:
+            return Layout("parquet", (*file.schema_arrow.names, *partition_columns(path)))
+    text_format = detect_format(path, config.encoding)
+    start = read_start(path, text_format, _SAMPLE_BYTES)
+    _check_text(path, start, config)
+    if config.format == "jsonl" or (config.format == "auto" and start.lstrip()[:1] == b"{"):
+        return Layout("jsonl", tuple(_sample_json(path, start).column_names), text_format)
+    return _detect_csv(path, start, text_format, config)
+
+
+def open_files(
+    glob: str, config: FormatConfig, required: Sequence[str], optional: Sequence[str] = ()
+) -> tuple[list[Part], int]:
+    """Divides all files of a glob into parts; also returns the total size of their text, estimated if compressed.
+
+    Args:
+      glob: the files, or a directory.
+      config: how they are read.
+      required: columns that every file must have.
+      optional: columns to read if a file has them.
+
+    Raises:
+      FileNotFoundError: no file matches.
+      ValueError: a file cannot be read, lacks a required column, or has a column twice.
+    """
+    parts: list[Part] = []
+    total = 0
+    for ordinal, path in enumerate(find_input_files(glob)):
+        size = storage.size(path)
+        layout = detect_layout(path, config)
+        source = make_source(layout, choose_columns(path, layout, required, optional))
+        parts += source.split(path, ordinal, size)
+        is_packed = layout.format == "parquet" or layout.text_format.compression is not None
+        total += size * (COMPRESSION_RATIO if is_packed else 1)
+    return parts, total
+
+
+def make_source(layout: Layout, columns: tuple[str, ...]) -> Source:
+    """Makes the source that reads the columns of files with a layout."""
+    if layout.format == "parquet":
+        return ParquetSource(columns)
+    if layout.format == "jsonl":
+        return JsonSource(layout.text_format, columns)
+    return CsvSource(layout.text_format, layout.separator, layout.columns, layout.header_bytes, columns)
+
+
+def choose_columns(path: str, layout: Layout, required: Sequence[str], optional: Sequence[str] = ()) -> tuple[str, ...]:
+    """Chooses the columns to read.
+
+    Raises:
+      ValueError: a required column is missing, or a column occurs twice.
+    """
+    # objects of JSON Lines may lack a field that later ones have
+    missing = [name for name in required if name not in layout.columns and layout.format != "jsonl"]
+    if missing:
+        raise ValueError(_describe_missing(path, layout, missing))
+    chosen = tuple(dict.fromkeys((*required, *(name for name in optional if name in layout.columns))))
+    repeated = sorted({name for name in chosen if layout.columns.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{path} has the column {', '.join(repeated)} more than once; rename one of them")
+    unused = [name for name in layout.columns if name not in chosen]
+    if unused:
+        log.info("%s: unused columns: %s", path, ", ".join(unused))
+    return chosen
+
+
+def _describe_missing(path: str, layout: Layout, missing: list[str]) -> str:
+    plural = "s" * (len(missing) > 1)
+    found = f"{path} ({layout.describe()}) has no column{plural} {', '.join(missing)}"
+    if layout.format == "csv" and layout.header_bytes and any(_is_data(name) for name in layout.columns):
+        return (
+            f"{found}, and its first line looks like data, not like a header: {', '.join(layout.columns)[:80]}; "
+            "name the columns in events_format.columns"
+        )
+    return (
+        f"{found}: it has {', '.join(layout.columns)}. Map columns by --map, such as "
+        f"visitor={layout.columns[0]}, or let `cartwheel inspect` propose a mapping"
+    )
+
+
+def _is_data(name: str) -> bool:
+    return not name or name[0].isdigit()
+
+
+def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
+    if not start.strip():
+        raise ValueError(f"{path} is empty; it has no header line and no row")
+    if start.lstrip()[:1] == b"[" and config.format in ("auto", "jsonl"):
+        raise ValueError(
+            f"{path} is a JSON array; convert it to JSON Lines, one object per line, such as by `jq -c '.[]' FILE`"
+        )
+    if b"\0" in start:
+        raise ValueError(
+            f"{path} is not text: it has zero bytes; if it is UTF-16 without a byte order mark, set "
+            "events_format.encoding to utf-16-le"
+        )
+
+
+def _sample_json(path: str, start: bytes) -> pa.Table:
+    lines = start.rpartition(b"\n")[0] if len(start) >= _SAMPLE_BYTES else start
+    try:
+        return read_json((lines or start).rstrip() + b"\n")
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not valid JSON Lines, one object per line: {error}") from error
+
+
+def _detect_csv(path: str, start: bytes, text_format: TextFormat, config: FormatConfig) -> Layout:
+    line, line_feed, _ = start.partition(b"\n")
+    if b"\r" in line.rstrip(b"\r"):
+        raise ValueError(f"{path} ends its lines with carriage returns alone; convert it to line feeds")
+    text = line.rstrip(b"\r")
+    if not text:
+        raise ValueError(f"{path} has no header line; the first line must name the columns")
+    separator = config.separator or _guess_separator(text)
+    try:
+        names = parse_header(text, separator)
+    except ValueError as error:
+        raise ValueError(f"{path} has {error}; if it has another encoding, set events_format.encoding") from error
+    if not config.columns:
+        with_mark = len(line) + len(line_feed) + _mark_bytes(path, text_format)
+        return Layout("csv", names, text_format, separator, with_mark)
+    if len(config.columns) != len(names):
+        raise ValueError(
+            f"{path} has {len(names)} columns, but events_format.columns names {len(config.columns)}: "
+            f"{', '.join(config.columns)}"
+        )
+    return Layout("csv", config.columns, text_format, separator, _mark_bytes(path, text_format))
+
+
+def _mark_bytes(path: str, text_format: TextFormat) -> int:
+    """Returns the length of a byte order mark at the start of a file's UTF-8 text."""
+    return 3 if read_start(path, text_format, 3, is_raw=text_format.encoding == "utf-8") == b"\xef\xbb\xbf" else 0
+
+
+def _guess_separator(header: bytes) -> str:
+    """Returns the separator that gives the most columns; a comma if none separates."""
+    try:
+        return max(_SEPARATORS, key=lambda separator: len(parse_header(header, separator)))
+    except ValueError:
+        return ","
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "_")) for part in name.split("/"))

@@ -1,0 +1,137 @@
+"""JSON Lines files: one object per line, perhaps nested."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json as pa_json
+
+from preprocessing import validation
+from preprocessing.sources.csv_rows import find_lines
+from preprocessing.sources.rejects import Rejects, shorten
+from preprocessing.sources.source import Part
+from preprocessing.sources.text_files import Lines, TextFormat, divide, read_lines
+
+
+@dataclass(frozen=True)
+class JsonSource:
+    """JSON Lines files with the same fields."""
+
+    text_format: TextFormat
+    """Compression and encoding."""
+    columns: tuple[str, ...]
+    """The top-level fields to read."""
+
+    def split(self, path: str, ordinal: int, size: int) -> list[Part]:
+        """Divides a file into byte ranges."""
+        ranges = divide(size, 0, self.text_format)
+        return [Part(self, path, ordinal, begin, end, stored) for begin, end, stored in ranges]
+
+    def read(self, part: Part) -> Iterator["JsonBatch"]:
+        """Reads and parses a byte range, a few MiB at a time."""
+        for lines in read_lines(part.path, self.text_format, part.begin, part.end):
+            yield parse_lines(self.columns, part, lines)
+
+
+@dataclass(frozen=True)
+class JsonBatch:
+    """The objects of a chunk of lines."""
+
+    part: Part
+    """The byte range that the lines belong to."""
+    lines: Lines
+    """The lines that were parsed."""
+    columns: pa.Table
+    """[N] well-formed objects: a column of any type for each field to read, null if an object lacks it."""
+    begins: np.ndarray
+    """[N] index in the lines' data at which each of these objects begins."""
+    ends: np.ndarray
+    """[N] index at which it ends, without the line end."""
+    malformed: Rejects
+    """Lines that are not JSON objects."""
+    num_blank: int
+    """Number of empty lines, which are skipped."""
+
+    @property
+    def position(self) -> int:
+        """The byte at which the lines start."""
+        return self.lines.position
+
+    def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
+        """Returns the bytes at which objects start, and their text."""
+        begins, ends = self.begins[rows], self.ends[rows]
+        texts = [shorten(self.lines.data[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+        return (begins + self.position).tolist(), texts
+
+
+def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> JsonBatch:
+    """Parses lines to columns."""
+    data = lines.data
+    begins, ends, num_blank = find_lines(data)
+    malformed = Rejects(part.path, [], [], [])
+    if num_blank:
+        data = b"".join(data[begin:end] + b"\n" for begin, end in zip(begins, ends, strict=True))
+    try:
+        table = read_table(data)
+        if len(table) != len(begins):
+            raise pa.ArrowInvalid("several objects on a line")
+    except pa.ArrowInvalid:
+        # a malformed line, or a field of several types: slower, line by line
+        objects, is_object = _parse_each(lines.data, begins, ends)
+        invalid = np.flatnonzero(~is_object)
+        texts = [shorten(lines.data[begins[row] : ends[row]]) for row in invalid]
+        positions = (begins[invalid] + lines.position).tolist()
+        malformed = Rejects(part.path, positions, [validation.INVALID_JSON] * len(invalid), texts)
+        begins, ends = begins[is_object], ends[is_object]
+        table = _to_table([{name: value.get(name) for name in columns} for value in objects], columns)
+    return JsonBatch(part, lines, _select(table, columns), begins, ends, malformed, num_blank)
+
+
+def read_table(data: bytes) -> pa.Table:
+    """Parses lines of JSON objects to a table.
+
+    Raises:
+      pa.ArrowInvalid: a line is not a JSON object, or a field has several types.
+    """
+    if not data:
+        return pa.table({})
+    options = pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1)
+    return pa_json.read_json(pa.BufferReader(data), options)
+
+
+def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Parses lines one by one; returns the objects and which lines [L] are objects."""
+    objects, is_object = [], np.zeros(len(begins), bool)
+    for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+        try:
+            value = json.loads(data[begin:end])
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            objects.append(value)
+            is_object[row] = True
+    return objects, is_object
+
+
+def _to_table(objects: list[dict[str, Any]], columns: tuple[str, ...]) -> pa.Table:
+    try:
+        return pa.Table.from_pylist(objects) if objects else pa.table({name: pa.nulls(0) for name in columns})
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # a field of several types: as text
+        return pa.Table.from_pylist([_scalars_to_text(value) for value in objects])
+
+
+def _scalars_to_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _scalars_to_text(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_scalars_to_text(part) for part in value]
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _select(table: pa.Table, columns: tuple[str, ...]) -> pa.Table:
+    """Selects columns; those that no object of the chunk has are null."""
+    absent = pa.nulls(len(table))
+    return pa.table({name: table[name] if name in table.column_names else absent for name in columns})

@@ -1,0 +1,98 @@
+"""Parquet files: row groups, read in parallel; a file in `date=2024-03-01/` has the column `date`."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common import storage
+from preprocessing.sources.rejects import Rejects, shorten
+from preprocessing.sources.source import Part
+
+_BATCH_ROWS = 1 << 18
+
+
+@dataclass(frozen=True)
+class ParquetSource:
+    """Parquet files with the same columns."""
+
+    columns: tuple[str, ...]
+    """The top-level columns to read."""
+
+    def split(self, path: str, ordinal: int, size: int) -> list[Part]:
+        """Divides a file into its row groups."""
+        with open_parquet(path) as file:
+            sizes = [file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups)]
+        total = max(sum(sizes), 1)
+        return [
+            Part(self, path, ordinal, group, group + 1, size * group_size // total)
+            for group, group_size in enumerate(sizes)
+        ]
+
+    def read(self, part: Part) -> Iterator["ParquetBatch"]:
+        """Reads row groups, a few MiB at a time."""
+        partitions = partition_columns(part.path)
+        with open_parquet(part.path) as file:
+            first = sum(file.metadata.row_group(group).num_rows for group in range(part.begin))
+            stored = [name for name in self.columns if name not in partitions]
+            batches = file.iter_batches(_BATCH_ROWS, row_groups=range(part.begin, part.end or 0), columns=stored)
+            try:
+                for batch in batches:
+                    table = pa.Table.from_batches([batch])
+                    for name in self.columns:
+                        if name in partitions:
+                            table = table.append_column(name, pa.repeat(partitions[name], len(table)))
+                    yield ParquetBatch(part, first, table)
+                    first += len(table)
+            except (pa.ArrowException, OSError) as error:
+                raise ValueError(f"{part.path} is damaged after row {first}: {error}") from error
+
+
+@dataclass(frozen=True)
+class ParquetBatch:
+    """Consecutive rows of a file."""
+
+    part: Part
+    """The row group that the rows belong to."""
+    position: int
+    """Number of the first row."""
+    columns: pa.Table
+    """[N] rows."""
+
+    @property
+    def malformed(self) -> Rejects:
+        """No rows: a Parquet file is valid or damaged as a whole."""
+        return Rejects(self.part.path, [], [], [])
+
+    @property
+    def num_blank(self) -> int:
+        """No blank rows."""
+        return 0
+
+    def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
+        """Returns the numbers of rows in the file, and their values as JSON."""
+        values = self.columns.take(pa.array(rows)).to_pylist()
+        texts = [shorten(json.dumps(row, default=str, ensure_ascii=False).encode()) for row in values]
+        return (rows + self.position).tolist(), texts
+
+
+def open_parquet(path: str) -> pq.ParquetFile:
+    """Opens a file and reads its metadata.
+
+    Raises:
+      ValueError: it is not a valid Parquet file.
+    """
+    try:
+        return pq.ParquetFile(storage.open_binary(path))
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} is not a valid Parquet file: {error}") from error
+
+
+def partition_columns(path: str) -> dict[str, str]:
+    """Returns the columns that the directories of a path name, such as `date=2024-03-01`."""
+    folders = (folder.partition("=") for folder in path.split("/")[:-1])
+    return {name: unquote(value) for name, equals, value in folders if equals and name.isidentifier()}

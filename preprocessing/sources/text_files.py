@@ -1,0 +1,204 @@
+"""Text files: decompression, decoding to UTF-8, and division into byte ranges that workers read in parallel.
+
+A line feed always ends a row: one inside a quoted field would make it impossible to start reading in mid-file.
+"""
+
+import bz2
+import codecs
+import gzip
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+
+from common import storage
+
+READ_BYTES = 8 << 20
+_LINE_BYTES = 64 << 10  # one request to a store: enough for a header, or for the rest of a range's last line
+_BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2", b"PK\x03\x04": "zip"}
+_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError, pa.ArrowException)
+
+COMPRESSION_RATIO = 3
+"""Assumed size of the text of a compressed file, relative to the file: that of event logs with gzip -6."""
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How the bytes of a file become UTF-8 text."""
+
+    compression: str | None = None
+    """`gzip`, `zstd`, `bz2`, `zip`, or None."""
+    encoding: str = "utf-8"
+    """A codec of Python."""
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether reading can start in mid-file."""
+        return self.compression is None and self.encoding == "utf-8"
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Whole lines of a file."""
+
+    position: int
+    """The byte (of the text in UTF-8) at which they start."""
+    data: bytes
+    """The lines, each with its line feed."""
+
+
+def detect_format(path: str, encoding: str | None = None) -> TextFormat:
+    """Finds the compression and, from the byte order mark, the encoding of a file."""
+    compression = _detect_compression(storage.read_bytes(path, 0, 4))
+    if encoding is not None:
+        return TextFormat(compression, codecs.lookup(encoding).name)
+    start = read_start(path, TextFormat(compression), 4, is_raw=True)
+    found = next((name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8")
+    return TextFormat(compression, found)
+
+
+def read_start(path: str, text_format: TextFormat, num_bytes: int, *, is_raw: bool = False) -> bytes:
+    """Reads the first bytes of a file's text, without a byte order mark.
+
+    Raises:
+      ValueError: the file is damaged or has another encoding.
+    """
+    with open_text(path, TextFormat(text_format.compression) if is_raw else text_format, num_bytes) as file:
+        try:
+            start = file.read(num_bytes)
+        except _DAMAGE as error:
+            raise ValueError(describe_damage(path, text_format, 0, error)) from error
+    return start if is_raw else start.removeprefix(codecs.BOM_UTF8)
+
+
+def open_text(path: str, text_format: TextFormat, request_bytes: int = READ_BYTES) -> BinaryIO:
+    """Opens a file as a stream of UTF-8 text."""
+    file = _decompress(storage.open_binary(path, request_bytes), path, text_format.compression)
+    if text_format.encoding == "utf-8":
+        return file
+    return cast(BinaryIO, io.BufferedReader(_Recoded(file, text_format.encoding), request_bytes))
+
+
+def divide(size: int, begin: int, text_format: TextFormat) -> list[tuple[int, int | None, int]]:
+    """Divides the bytes of a file after `begin` into ranges: begin, end (None: of the file) and stored size."""
+    if not text_format.is_seekable:  # such a stream can only be read from its start
+        return [(begin, None, size)]
+    starts = range(begin, max(size, begin + 1), READ_BYTES)
+    return [(start, start + READ_BYTES, min(start + READ_BYTES, size) - start) for start in starts]
+
+
+def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) -> Iterator[Lines]:
+    """Reads the lines whose first byte is in [begin, end), a few MiB at a time; each chunk ends with a line feed.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    # one request for the byte before the range, the range and the end of its last line: a second would be as large
+    with open_text(path, text_format, READ_BYTES + _LINE_BYTES) as file:
+        position = _seek_line(file, begin, is_seekable=text_format.is_seekable)
+        pending = b""
+        while end is None or position + len(pending) < end:
+            wanted = READ_BYTES if end is None else end - position - len(pending)
+            try:
+                read = file.read(wanted)
+            except _DAMAGE as error:
+                raise ValueError(describe_damage(path, text_format, position, error)) from error
+            pending += read
+            if len(read) < wanted:
+                break
+            if end is None and b"\n" in pending:
+                lines, _, pending = pending.rpartition(b"\n")
+                yield Lines(position, lines + b"\n")
+                position += len(lines) + 1
+        if pending and not pending.endswith(b"\n"):
+            pending += file.readline()
+        if pending:
+            yield Lines(position, pending if pending.endswith(b"\n") else pending + b"\n")
+
+
+def describe_damage(path: str, text_format: TextFormat, position: int, error: Exception) -> str:
+    """Says why a file cannot be read."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path} is not valid {text_format.encoding} after byte {position}; give its encoding, such as cp1252"
+    return f"{path} is damaged after byte {position}: {error}"
+
+
+def _seek_line(file: BinaryIO, begin: int, *, is_seekable: bool) -> int:
+    """Moves to the first line that starts at or after `begin`; returns its position."""
+    if begin == 0:
+        return 0
+    if not is_seekable:
+        return len(file.read(begin))  # the header
+    # if the byte before the range is a line feed, a line starts exactly at `begin`
+    file.seek(begin - 1)
+    return begin - 1 + len(file.readline())
+
+
+def _detect_compression(start: bytes) -> str | None:
+    return next((name for magic, name in _COMPRESSIONS.items() if start.startswith(magic)), None)
+
+
+def _decompress(file: BinaryIO, path: str, compression: str | None) -> BinaryIO:
+    if compression == "gzip":
+        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+    if compression == "bz2":
+        return cast(BinaryIO, bz2.BZ2File(file))
+    if compression == "zstd":
+        stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+        return cast(BinaryIO, io.BufferedReader(_Raw(stream), READ_BYTES))
+    if compression == "zip":
+        return _open_member(file, path)
+    return file
+
+
+def _open_member(file: BinaryIO, path: str) -> BinaryIO:
+    try:
+        archive = zipfile.ZipFile(file)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is not a valid ZIP archive: {error}") from error
+    names = [name for name in archive.namelist() if not name.endswith("/")]
+    if len(names) != 1:
+        found = ", ".join(names[:5]) or "none"
+        raise ValueError(f"{path} must contain one file, got {len(names)} ({found}); extract them and give a glob")
+    return cast(BinaryIO, archive.open(names[0]))
+
+
+class _Raw(io.RawIOBase):
+    """Adapts Arrow's streams, which lack `readinto`, to Python's."""
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        read = self._stream.read(len(buffer))
+        buffer[: len(read)] = read
+        return len(read)
+
+
+class _Recoded(io.RawIOBase):
+    """Converts a stream to UTF-8."""
+
+    def __init__(self, file: BinaryIO, encoding: str) -> None:
+        self._file, self._decoder = file, codecs.getincrementaldecoder(encoding)()
+        self._pending = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._pending:
+            read = self._file.read(READ_BYTES)
+            self._pending = self._decoder.decode(read, final=not read).encode()
+            if not read:
+                break
+        size = min(len(buffer), len(self._pending))
+        buffer[:size], self._pending = self._pending[:size], self._pending[size:]
+        return size

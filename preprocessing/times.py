@@ -1,0 +1,159 @@
+"""Times of events: numbers since 1970, ISO 8601, a given format, and Arrow's own types, to UTC milliseconds.
+
+Shapes: N values.
+"""
+
+from dataclasses import replace
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from preprocessing.config import PLAUSIBLE_FROM_MS, PLAUSIBLE_UNTIL_MS, TimeConfig
+from preprocessing.validation import BAD_TIME, IMPLAUSIBLE_TIME, Flaws
+
+_Unit = Literal["s", "ms", "us", "ns"]
+_PER_MS: dict[_Unit, float] = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
+_COMMON_FORMATS = (
+    "%d.%m.%Y %H:%M:%S",
+    "%d.%m.%Y %H:%M",
+    "%d.%m.%Y",
+    "%d/%m/%Y %H:%M:%S",
+    "%d/%m/%Y %H:%M",
+    "%d/%m/%Y",
+    "%m/%d/%Y %H:%M:%S",
+    "%m/%d/%Y %H:%M",
+    "%m/%d/%Y",
+    "%Y%m%d",
+    "%Y/%m/%d %H:%M:%S",
+    "%Y/%m/%d",
+)
+
+
+def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConfig:
+    """Replaces `unit=auto` by the unit or format that all values of a sample have.
+
+    Raises:
+      ValueError: no unit or format fits, or several do; the message lists them.
+    """
+    if config.unit != "auto" or config.format is not None or _is_time_type(sample.type):
+        return config
+    values = sample.drop_null()
+    found = [replace(config, unit=option.unit, format=option.format) for option in guess_times(values)]
+    if not len(values) or len(found) == 1:
+        return found[0] if found else replace(config, unit="ms")
+    example = repr(str(values[0].as_py()))
+    if found:
+        formats = " or ".join(f"`{option.format or option.unit}`" for option in found)
+        raise ValueError(f"`{column}` has times such as {example}, whose format may be {formats}; set time.format")
+    raise ValueError(
+        f"`{column}` has values such as {example}, which are neither numbers since 1970 nor ISO 8601; set time.format, "
+        "such as %d.%m.%Y %H:%M:%S, or map time to another column"
+    )
+
+
+def guess_times(values: pa.Array) -> list[TimeConfig]:
+    """Returns the units or formats that fit all values [N] of a sample; empty if none do."""
+    numbers = _to_numbers(values)
+    if numbers is not None:
+        low, high = (np.nanquantile(numbers, share) for share in (0.1, 0.9)) if len(numbers) else (0, 0)
+        fits = [
+            TimeConfig(unit=unit)
+            for unit, per_ms in _PER_MS.items()
+            if PLAUSIBLE_FROM_MS * per_ms <= low and high < PLAUSIBLE_UNTIL_MS * per_ms
+        ]
+        if fits:
+            return fits
+    texts = _distinct_texts(values)
+    if not len(texts):
+        return []
+    if pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True).notna().mean() > 0.9 and numbers is None:
+        return [TimeConfig(unit="iso")]
+    return [
+        TimeConfig(format=pattern)
+        for pattern in _COMMON_FORMATS
+        if pd.to_datetime(texts, format=pattern, errors="coerce").notna().mean() > 0.9
+    ]
+
+
+def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarray:
+    """Parses times to UTC milliseconds, [N] int64; marks those that cannot be read, which become 0, or are implausible.
+
+    Times without a zone are in `config.zone`; a local time that a change of the clock repeats is the first of the two.
+    """
+    if _is_time_type(values.type):
+        milliseconds = _from_type(values, config.zone)
+    elif config.format is None and config.unit != "iso":
+        milliseconds = _from_numbers(values, "ms" if config.unit == "auto" else config.unit)
+    else:
+        milliseconds = _from_texts(values, config)
+    is_read = milliseconds.is_valid().to_numpy(zero_copy_only=False)
+    flaws.mark(~is_read, BAD_TIME)
+    found: np.ndarray = milliseconds.fill_null(0).to_numpy()
+    flaws.mark((found < PLAUSIBLE_FROM_MS) | (found >= PLAUSIBLE_UNTIL_MS), IMPLAUSIBLE_TIME)
+    return found
+
+
+def _is_time_type(kind: pa.DataType) -> bool:
+    return pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+
+
+def _from_type(values: pa.Array, zone: str) -> pa.Array:
+    stamps = pc.cast(values, pa.timestamp("ms", getattr(values.type, "tz", None)), safe=False)
+    if stamps.type.tz is None and zone != "UTC":
+        stamps = pc.assume_timezone(stamps, zone, ambiguous="earliest", nonexistent="latest")
+    return pc.cast(stamps, pa.int64(), safe=False)
+
+
+def _from_numbers(values: pa.Array, unit: _Unit) -> pa.Array:
+    if pa.types.is_string(values.type):
+        has_fraction = unit == "s"
+        pattern = r"^[0-9]{1,18}(\.[0-9]*)?$" if has_fraction else r"^[0-9]{1,18}$"
+        texts = pc.if_else(pc.match_substring_regex(values, pattern), values, None)
+        values = pc.cast(texts, pa.float64() if has_fraction else pa.int64())
+    elif not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        return pa.nulls(len(values), pa.int64())
+    if unit == "ms" and pa.types.is_integer(values.type):
+        return pc.cast(values, pa.int64())
+    if unit == "s":
+        return pc.cast(pc.round(pc.multiply(pc.cast(values, pa.float64()), 1000.0)), pa.int64(), safe=False)
+    return pc.cast(pc.divide(pc.cast(values, pa.int64(), safe=False), int(_PER_MS[unit])), pa.int64())
+
+
+def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
+    encoded = _to_text(values).dictionary_encode()  # dates repeat
+    texts = pd.Series(encoded.dictionary.to_pandas(), dtype=object)
+    pattern = config.format or "ISO8601"
+    stamps = pd.to_datetime(texts, format=pattern, errors="coerce", utc=config.format is None and config.zone == "UTC")
+    if stamps.dtype == object:  # several offsets
+        stamps = pd.to_datetime(texts, format=pattern, errors="coerce", utc=True)
+    if stamps.dt.tz is None:
+        # a time that a change of the clock repeats or leaves out
+        is_first = np.ones(len(stamps), bool)
+        stamps = stamps.dt.tz_localize(ZoneInfo(config.zone), ambiguous=is_first, nonexistent="shift_forward")
+    milliseconds = stamps.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[ms]")
+    distinct = pa.array(milliseconds.astype(np.int64), mask=np.isnat(milliseconds))
+    return distinct.take(encoded.indices)
+
+
+def _to_numbers(values: pa.Array) -> np.ndarray | None:
+    """Returns values as float64, or None if most of them are not numbers."""
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        return pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    if not pa.types.is_string(values.type):
+        return None
+    is_number = pc.match_substring_regex(values, r"^[0-9]{9,19}(\.[0-9]*)?$")
+    if (pc.sum(is_number).as_py() or 0) < 0.9 * len(values):
+        return None
+    return pc.cast(values.filter(is_number), pa.float64()).to_numpy()
+
+
+def _distinct_texts(values: pa.Array) -> pd.Series:
+    return pd.Series(_to_text(values).unique().to_pandas(), dtype=object)
+
+
+def _to_text(values: pa.Array) -> pa.Array:
+    return values if pa.types.is_string(values.type) else pc.cast(values, pa.string())
