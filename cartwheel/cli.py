@@ -22,6 +22,7 @@ class Verb(NamedTuple):
 VERBS: Mapping[str, Verb] = {
     "synthesize": Verb("preprocessing.cli", "write a synthetic shop to experiment with"),
     "download": Verb("preprocessing.cli", "fetch the real Retailrocket files with your Kaggle account"),
+    "inspect": Verb("preprocessing.cli", "describe an event log and propose how to read it"),
     "prepare": Verb("preprocessing.cli", "build a dataset from an event log"),
     "train": Verb("trainer.cli", "train a model, or resume a stopped run"),
     "evaluate": Verb("trainer.cli", "rank the whole catalogue and compare with baselines"),

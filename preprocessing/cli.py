@@ -1,6 +1,7 @@
-"""The preprocessing command line: prepare, report, synthesize, download. Unknown flags of prepare go to Beam."""
+"""The preprocessing command line: inspect, prepare, report, synthesize, download. Beam gets prepare's unknown flags."""
 
 import argparse
+import dataclasses
 import gc
 import logging
 import shutil
@@ -9,11 +10,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from common import cli, logs
+from common import cli, logs, storage
 from common.cli import DONE, FAILED, INTERRUPTED, TERMINATED
-from common.settings import apply_settings, settings_of
+from common.settings import apply_settings, from_json, settings_of
 from contract.schema import SplitMethod
-from preprocessing.config import PrepareConfig, SplitConfig, parse_when
+from preprocessing.config import EventColumns, FormatConfig, PrepareConfig, parse_when
+from preprocessing.shop import format_shop, read_shop
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +103,19 @@ def _download(given: argparse.Namespace) -> dict[str, Any]:
     return download(given.output)
 
 
-_COMMANDS = {"report": _report, "synthesize": _synthesize, "download": _download}
+def _inspect(given: argparse.Namespace) -> dict[str, Any]:
+    from preprocessing import inspection
+
+    columns = tuple(given.columns.split(",")) if given.columns else ()
+    config = FormatConfig(separator=given.separator, encoding=given.encoding, columns=columns)
+    found = inspection.inspect(given.files, config)
+    if given.write:
+        storage.refuse_existing(given.write)
+        storage.write_bytes(given.write, format_shop(found.config).encode())
+    return inspection.as_json(found) | {"text": inspection.describe(found), "written": given.write}
+
+
+_COMMANDS = {"inspect": _inspect, "report": _report, "synthesize": _synthesize, "download": _download}
 
 
 def _summarize_dataset(result: dict[str, Any]) -> str:
@@ -128,7 +142,14 @@ def _summarize_shop(result: dict[str, Any]) -> str:
     )
 
 
+def _summarize_inspection(result: dict[str, Any]) -> str:
+    path = result["written"] or "shop.toml"
+    first = f"Wrote {path}." if result["written"] else f"Write the proposal to a file: --write {path}."
+    return f"{result['text']}\n\n{first} Then prepare the dataset: cartwheel prepare --shop {path} --output dataset"
+
+
 _SUMMARIES = {
+    "inspect": _summarize_inspection,
     "prepare": _summarize_dataset,
     "report": lambda result: f"Report: {result['report']}",
     "synthesize": _summarize_shop,
@@ -137,23 +158,41 @@ _SUMMARIES = {
 
 
 def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
-    split = SplitConfig(
-        method=SplitMethod(given.split), validation_from_ms=given.validation_from, test_from_ms=given.test_from
-    )
-    config = PrepareConfig(
-        events=given.events,
-        item_properties=given.item_properties,
-        category_tree=given.category_tree,
-        split=split,
-        max_reject_share=given.max_reject_share,
-        max_events_per_day=given.max_events_per_day,
-    )
-    return apply_settings(config, given.set)
+    """Makes the settings of shop.toml, then of the flags, then of --set.
+
+    Raises:
+      ValueError: a setting is unknown or invalid, or no events are given.
+    """
+    values = read_shop(given.shop) if given.shop else {}
+    flags = {
+        "events": given.events,
+        "item_properties": given.item_properties,
+        "category_tree": given.category_tree,
+        "max_reject_share": given.max_reject_share,
+        "max_events_per_day": given.max_events_per_day,
+        "where": given.where,
+    }
+    values |= {name: value for name, value in flags.items() if value is not None}
+    split = {"method": given.split, "validation_from_ms": given.validation_from, "test_from_ms": given.test_from}
+    values["split"] = values.get("split", {}) | {name: value for name, value in split.items() if value is not None}
+    values["columns"] = values.get("columns", {}) | dict(map(_parse_column, given.map))
+    if "events" not in values:
+        raise ValueError("give the event log: --events GLOB, or --shop shop.toml with `events`")
+    return apply_settings(from_json(PrepareConfig, values), given.set)
+
+
+def _parse_column(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    known = [field.name for field in dataclasses.fields(EventColumns)]
+    if not equals or name not in known:
+        raise ValueError(f"--map has the form NAME=COLUMN with a name of {', '.join(known)}; got `{text}`")
+    return name, path
 
 
 def build_parser(program: str = "python -m preprocessing") -> argparse.ArgumentParser:
     """Builds the parser of all commands."""
     parser, commands = cli.make_parser(program, str(__doc__))
+    _add_inspect(commands)
     _add_prepare(commands)
     report = cli.add_command(
         commands, "report", "redraw the statistics of a dataset as report.html in it", "--data dataset"
@@ -180,21 +219,47 @@ def build_parser(program: str = "python -m preprocessing") -> argparse.ArgumentP
     return parser
 
 
+def _add_inspect(commands: cli.Commands) -> None:
+    inspect = cli.add_command(
+        commands,
+        "inspect",
+        "describe the columns of an event log and propose a shop.toml",
+        "'events*.parquet' --write shop.toml",
+    )
+    add = inspect.add_argument
+    add("files", metavar="FILES", help="event log: a quoted glob of CSV, Parquet or JSON Lines files, or a directory")
+    add("--write", metavar="FILE", help="write the proposed shop.toml to this new file")
+    add("--separator", metavar="CHARACTER", help="separator of CSV fields (default: found from the first line)")
+    add("--encoding", metavar="NAME", help="encoding of text files, such as cp1252 (default: UTF-8, or by its mark)")
+    add("--columns", metavar="A,B,…", help="names of the columns of CSV files without a header line")
+
+
 def _add_prepare(commands: cli.Commands) -> None:
     defaults = PrepareConfig(events="")
     prepare = cli.add_command(
         commands,
         "prepare",
-        "build a dataset from CSV files; flags not listed here go to Beam",
+        "build a dataset from an event log; flags not listed here go to Beam",
         "--events shop/events.csv --output dataset --set items.min_count=5",
     )
     add = prepare.add_argument
-    add("--events", required=True, metavar="GLOB", help=".csv or .csv.gz: timestamp (ms), visitorid, event, itemid")
-    add("--item-properties", metavar="GLOB", help=".csv or .csv.gz: timestamp (ms), itemid, property, value")
+    add(
+        "--shop", metavar="FILE", help="shop.toml with files, columns and settings, such as `inspect` writes; flags win"
+    )
+    add("--events", metavar="GLOB", help="event log: CSV, Parquet or JSON Lines files, or a directory of them")
+    add(
+        "--map",
+        nargs="+",
+        default=[],
+        metavar="NAME=COLUMN",
+        help="columns of the log: visitor=, item=, time=, kind=, transaction=; a constant is quoted: kind=\"'view'\"",
+    )
+    add("--where", nargs="+", metavar="CONDITION", help="keep only events that meet these, such as 'Quantity > 0'")
+    add("--item-properties", metavar="GLOB", help="timestamp (ms), itemid, property, value")
     add("--category-tree", metavar="FILE", help="categoryid, parentid (empty: a root)")
     add("--output", required=True, metavar="DATASET", help="new directory; published whole or not at all")
     methods = [str(method) for method in SplitMethod]
-    add("--split", choices=methods, default="time", help="how events are split (default: time)")
+    add("--split", choices=methods, help="how events are split (default: time)")
     add("--validation-from", type=_when, metavar="WHEN", help="first cut: ISO 8601 (UTC) or ms; default: 0.8 quantile")
     add("--test-from", type=_when, metavar="WHEN", help="second cut; default: the 0.9 quantile of event time")
     add("--baseline", metavar="DATASET", help="an earlier dataset of the shop: warn or fail if this one differs")
@@ -202,11 +267,10 @@ def _add_prepare(commands: cli.Commands) -> None:
     add(
         "--max-reject-share",
         type=float,
-        default=share,
         metavar="X",
         help=f"of bad rows; above: fail (default: {share})",
     )
-    add("--max-events-per-day", type=int, default=daily, metavar="N", help=f"above: a robot (default: {daily})")
+    add("--max-events-per-day", type=int, metavar="N", help=f"above: a robot (default: {daily})")
     cli.add_settings_flag(prepare, "items.min_count=5")
     settings = "settings and their defaults: " + ", ".join(_other_settings(defaults))
     width = shutil.get_terminal_size().columns - 2  # argparse wraps to this width, but not in a raw epilog
@@ -215,7 +279,8 @@ def _add_prepare(commands: cli.Commands) -> None:
 
 def _other_settings(defaults: PrepareConfig) -> list[str]:
     """Settings without a flag of their own, as KEY=VALUE."""
-    with_flag = {"events", "item_properties", "category_tree", "max_reject_share", "max_events_per_day"}
+    with_flag = {"events", "item_properties", "category_tree", "max_reject_share", "max_events_per_day", "where"}
+    with_flag |= {f"columns.{field.name}" for field in dataclasses.fields(EventColumns)}
     with_flag |= {"split.method", "split.validation_from_ms", "split.test_from_ms"}
     others = {key: value for key, value in settings_of(defaults).items() if key not in with_flag}
     return [f"{key}={str(value).lower()}" for key, value in others.items()]

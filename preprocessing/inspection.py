@@ -98,7 +98,7 @@ def inspect(glob: str, files_config: FormatConfig | None = None) -> Inspection:
     config = files_config or FormatConfig()
     files = find_input_files(glob)
     layout = detect_layout(files[0], config)
-    if layout.format == "csv" and layout.header_bytes and _looks_like_data(layout.columns):
+    if layout.has_header and _looks_like_data(layout.columns):
         names = tuple(f"column{number}" for number in range(1, len(layout.columns) + 1))
         config = replace(config, columns=names)
         layout = detect_layout(files[0], config)
@@ -292,7 +292,7 @@ def _warn_of_ids(mapping: EventMapping, table: pa.Table) -> Iterator[str]:
             yield f"{empty / len(ids):.1%} of the {role} ids in `{path}` are missing"
         if pa.types.is_string(values.type) and (pc.sum(pc.match_substring_regex(ids, "^0[0-9]+$")).as_py() or 0):
             yield (
-                f"{role} ids in `{path}` have leading zeros, which are kept; a spreadsheet or pandas would drop them, so "
+                f"{role} ids in `{path}` have leading zeros, which are kept; spreadsheets and pandas drop them, so "
                 "check that the item table has the same ids"
             )
 

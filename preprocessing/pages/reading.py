@@ -63,13 +63,13 @@ def _rejects(statistics: Statistics) -> list[Part]:
         read = statistics[key]
         if read and read["rejected"]:
             examples = [
-                [reason, found["file"], found["byte"], found["row"]]
+                [reason, found["file"], found["position"], found["row"]]
                 for reason, rows in read["reject_examples"].items()
                 for found in rows
             ]
             parts += [
                 counts(f"rejects-{key}", f"Rejected rows: {name}", read["rejected"], "rejected rows"),
-                Block(f"Examples of rejected rows: {name}", Table(["reason", "file", "byte", "row"], examples)),
+                Block(f"Examples of rejected rows: {name}", Table(["reason", "file", "position", "row"], examples)),
             ]
     return parts or [Note("No rows were rejected.")]
 

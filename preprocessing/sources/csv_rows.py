@@ -32,14 +32,14 @@ class CsvSource:
     """Separates fields; one character."""
     header: tuple[str, ...]
     """All column names, in order."""
-    header_bytes: int
-    """Bytes of the header line, which are skipped; 0 for a file without a header."""
+    first_byte: int
+    """The byte at which the rows start, after a byte order mark and a header line."""
     columns: tuple[str, ...]
     """The columns to read."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
         """Divides a file into byte ranges."""
-        ranges = divide(size, self.header_bytes, self.text_format)
+        ranges = divide(size, self.first_byte, self.text_format)
         return [Part(self, path, ordinal, begin, end, stored) for begin, end, stored in ranges]
 
     def read(self, part: Part) -> Iterator["CsvBatch"]:

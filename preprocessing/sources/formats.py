@@ -1,5 +1,6 @@
 """Opens the files of an input: finds format, compression, encoding, separator and columns of each."""
 
+import codecs
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,11 +14,16 @@ from preprocessing.sources.json_rows import JsonSource
 from preprocessing.sources.json_rows import read_table as read_json
 from preprocessing.sources.parquet_rows import ParquetSource, open_parquet, partition_columns
 from preprocessing.sources.source import Part, Source
-from preprocessing.sources.text_files import COMPRESSION_RATIO, TextFormat, detect_format, read_start
+from preprocessing.sources.text_files import (
+    COMPRESSION_RATIO,
+    HEAD_BYTES,
+    TextFormat,
+    detect_format,
+    read_start,
+)
 
 log = logging.getLogger(__name__)
 
-_SAMPLE_BYTES = 256 << 10
 _SEPARATORS = (",", ";", "\t", "|")
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _PARQUET = b"PAR1"
@@ -35,8 +41,10 @@ class Layout:
     """Compression and encoding of a text file."""
     separator: str = ","
     """Separator of a CSV file."""
-    header_bytes: int = 0
-    """Bytes of the header line of a CSV file; 0 if it has none."""
+    has_header: bool = False
+    """Whether the first line of a CSV file names the columns."""
+    first_byte: int = 0
+    """The byte at which the rows of a CSV file start."""
 
     def describe(self) -> str:
         """Describes the format for people."""
@@ -46,7 +54,7 @@ class Layout:
         encoding = f", {self.text_format.encoding}" if self.text_format.encoding != "utf-8" else ""
         if self.format == "jsonl":
             return f"JSON Lines{encoding}{packed}"
-        header = "" if self.header_bytes else ", without a header"
+        header = "" if self.has_header else ", without a header"
         return f"CSV separated by {_NAMES.get(self.separator, repr(self.separator))}{header}{encoding}{packed}"
 
 
@@ -71,15 +79,18 @@ def detect_layout(path: str, config: FormatConfig) -> Layout:
     Raises:
       ValueError: the file is empty, damaged, or in a format that cannot be read.
     """
-    if config.format == "parquet" or (config.format == "auto" and storage.read_bytes(path, 0, 4) == _PARQUET):
+    head = storage.read_bytes(path, 0, HEAD_BYTES)
+    if config.format == "parquet" or (config.format == "auto" and head.startswith(_PARQUET)):
         with open_parquet(path) as file:
             return Layout("parquet", (*file.schema_arrow.names, *partition_columns(path)))
-    text_format = detect_format(path, config.encoding)
-    start = read_start(path, text_format, _SAMPLE_BYTES)
+    text_format = detect_format(head, config.encoding)
+    start = read_start(path, text_format, head)
+    mark = codecs.BOM_UTF8 if start.startswith(codecs.BOM_UTF8) else b""
+    start = start.removeprefix(mark)
     _check_text(path, start, config)
     if config.format == "jsonl" or (config.format == "auto" and start.lstrip()[:1] == b"{"):
         return Layout("jsonl", tuple(_sample_json(path, start).column_names), text_format)
-    return _detect_csv(path, start, text_format, config)
+    return _detect_csv(path, start, len(mark), text_format, config)
 
 
 def open_files(
@@ -115,7 +126,7 @@ def make_source(layout: Layout, columns: tuple[str, ...]) -> Source:
         return ParquetSource(columns)
     if layout.format == "jsonl":
         return JsonSource(layout.text_format, columns)
-    return CsvSource(layout.text_format, layout.separator, layout.columns, layout.header_bytes, columns)
+    return CsvSource(layout.text_format, layout.separator, layout.columns, layout.first_byte, columns)
 
 
 def choose_columns(path: str, layout: Layout, required: Sequence[str], optional: Sequence[str] = ()) -> tuple[str, ...]:
@@ -141,7 +152,7 @@ def choose_columns(path: str, layout: Layout, required: Sequence[str], optional:
 def _describe_missing(path: str, layout: Layout, missing: list[str]) -> str:
     plural = "s" * (len(missing) > 1)
     found = f"{path} ({layout.describe()}) has no column{plural} {', '.join(missing)}"
-    if layout.format == "csv" and layout.header_bytes and any(_is_data(name) for name in layout.columns):
+    if layout.has_header and any(_is_data(name) for name in layout.columns):
         return (
             f"{found}, and its first line looks like data, not like a header: {', '.join(layout.columns)[:80]}; "
             "name the columns in events_format.columns"
@@ -171,14 +182,14 @@ def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
 
 
 def _sample_json(path: str, start: bytes) -> pa.Table:
-    lines = start.rpartition(b"\n")[0] if len(start) >= _SAMPLE_BYTES else start
+    whole_lines = start.rpartition(b"\n")[0] or start
     try:
-        return read_json((lines or start).rstrip() + b"\n")
+        return read_json(whole_lines.rstrip() + b"\n")
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is not valid JSON Lines, one object per line: {error}") from error
 
 
-def _detect_csv(path: str, start: bytes, text_format: TextFormat, config: FormatConfig) -> Layout:
+def _detect_csv(path: str, start: bytes, mark_bytes: int, text_format: TextFormat, config: FormatConfig) -> Layout:
     line, line_feed, _ = start.partition(b"\n")
     if b"\r" in line.rstrip(b"\r"):
         raise ValueError(f"{path} ends its lines with carriage returns alone; convert it to line feeds")
@@ -191,19 +202,13 @@ def _detect_csv(path: str, start: bytes, text_format: TextFormat, config: Format
     except ValueError as error:
         raise ValueError(f"{path} has {error}; if it has another encoding, set events_format.encoding") from error
     if not config.columns:
-        with_mark = len(line) + len(line_feed) + _mark_bytes(path, text_format)
-        return Layout("csv", names, text_format, separator, with_mark)
+        return Layout("csv", names, text_format, separator, True, mark_bytes + len(line) + len(line_feed))
     if len(config.columns) != len(names):
         raise ValueError(
             f"{path} has {len(names)} columns, but events_format.columns names {len(config.columns)}: "
             f"{', '.join(config.columns)}"
         )
-    return Layout("csv", config.columns, text_format, separator, _mark_bytes(path, text_format))
-
-
-def _mark_bytes(path: str, text_format: TextFormat) -> int:
-    """Returns the length of a byte order mark at the start of a file's UTF-8 text."""
-    return 3 if read_start(path, text_format, 3, is_raw=text_format.encoding == "utf-8") == b"\xef\xbb\xbf" else 0
+    return Layout("csv", config.columns, text_format, separator, False, mark_bytes)
 
 
 def _guess_separator(header: bytes) -> str:

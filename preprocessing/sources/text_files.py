@@ -18,7 +18,7 @@ import pyarrow as pa
 from common import storage
 
 READ_BYTES = 8 << 20
-_LINE_BYTES = 64 << 10  # one request to a store: enough for a header, or for the rest of a range's last line
+HEAD_BYTES = 64 << 10  # one request to a store: enough for a header, or for the rest of a range's last line
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2", b"PK\x03\x04": "zip"}
 _DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError, pa.ArrowException)
@@ -52,28 +52,34 @@ class Lines:
     """The lines, each with its line feed."""
 
 
-def detect_format(path: str, encoding: str | None = None) -> TextFormat:
-    """Finds the compression and, from the byte order mark, the encoding of a file."""
-    compression = _detect_compression(storage.read_bytes(path, 0, 4))
+def detect_format(head: bytes, encoding: str | None = None) -> TextFormat:
+    """Finds the compression and, from the byte order mark, the encoding of a file from its first bytes."""
+    compression = next((name for magic, name in _COMPRESSIONS.items() if head.startswith(magic)), None)
     if encoding is not None:
         return TextFormat(compression, codecs.lookup(encoding).name)
-    start = read_start(path, TextFormat(compression), 4, is_raw=True)
-    found = next((name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8")
-    return TextFormat(compression, found)
+    found = (name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark))
+    return TextFormat(compression, next(found, "utf-8"))
 
 
-def read_start(path: str, text_format: TextFormat, num_bytes: int, *, is_raw: bool = False) -> bytes:
-    """Reads the first bytes of a file's text, without a byte order mark.
+def read_start(path: str, text_format: TextFormat, head: bytes) -> bytes:
+    """Returns the first bytes of a file's text, at least up to the end of its first line.
+
+    Args:
+      path: the file.
+      text_format: compression and encoding.
+      head: the first bytes of the file as stored.
 
     Raises:
       ValueError: the file is damaged or has another encoding.
     """
-    with open_text(path, TextFormat(text_format.compression) if is_raw else text_format, num_bytes) as file:
+    if text_format.is_seekable and (len(head) < HEAD_BYTES or b"\n" in head):
+        return head
+    with open_text(path, text_format, HEAD_BYTES) as file:
         try:
-            start = file.read(num_bytes)
+            start = file.read(HEAD_BYTES)
+            return start if b"\n" in start else start + file.readline()
         except _DAMAGE as error:
             raise ValueError(describe_damage(path, text_format, 0, error)) from error
-    return start if is_raw else start.removeprefix(codecs.BOM_UTF8)
 
 
 def open_text(path: str, text_format: TextFormat, request_bytes: int = READ_BYTES) -> BinaryIO:
@@ -99,7 +105,7 @@ def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) 
       ValueError: the file is damaged.
     """
     # one request for the byte before the range, the range and the end of its last line: a second would be as large
-    with open_text(path, text_format, READ_BYTES + _LINE_BYTES) as file:
+    with open_text(path, text_format, READ_BYTES + HEAD_BYTES) as file:
         position = _seek_line(file, begin, is_seekable=text_format.is_seekable)
         pending = b""
         while end is None or position + len(pending) < end:
@@ -137,10 +143,6 @@ def _seek_line(file: BinaryIO, begin: int, *, is_seekable: bool) -> int:
     # if the byte before the range is a line feed, a line starts exactly at `begin`
     file.seek(begin - 1)
     return begin - 1 + len(file.readline())
-
-
-def _detect_compression(start: bytes) -> str | None:
-    return next((name for magic, name in _COMPRESSIONS.items() if start.startswith(magic)), None)
 
 
 def _decompress(file: BinaryIO, path: str, compression: str | None) -> BinaryIO:

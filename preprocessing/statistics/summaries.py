@@ -32,7 +32,7 @@ _NUM_KINDS = len(EVENT_KINDS)
 _EXAMPLES = 3  # invalid rows per reason
 
 Example = tuple[str, int, str]
-"""An invalid row: file, byte, text."""
+"""An invalid row: file, position (a byte of a text file, a row of a Parquet file), text."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ReadingSummary:
     filtered: Counter[str] = field(default_factory=Counter)
     """Number of rows dropped on purpose by condition."""
     examples: dict[str, tuple[Example, ...]] = field(default_factory=dict)
-    """The first few invalid rows by reason, ordered by file and byte."""
+    """The first few invalid rows by reason, ordered by file and position."""
     cleaning: Cleaning = field(default_factory=lambda: Cleaning(0, 0))
     """Events: duplicates and robots."""
     partitions: frozenset[int] = frozenset()
@@ -64,7 +64,7 @@ class ReadingSummary:
     def reject_reasons(self) -> dict[str, RejectReason]:
         """Returns count and first example by reason."""
         firsts = {
-            reason: f"{path} at byte {byte}: {text}" for reason, ((path, byte, text), *_) in self.examples.items()
+            reason: f"{path} at {position}: {text}" for reason, ((path, position, text), *_) in self.examples.items()
         }
         return {reason: RejectReason(count, firsts[reason]) for reason, count in self.rejects.items()}
 
@@ -210,7 +210,7 @@ def describe_reading(summary: ReadingSummary) -> dict[str, Any]:
         "rejected": dict(sorted(summary.rejects.items())),
         "filtered": dict(sorted(summary.filtered.items())),
         "reject_examples": {
-            reason: [{"file": path, "byte": byte, "row": text} for path, byte, text in rows]
+            reason: [{"file": path, "position": position, "row": text} for path, position, text in rows]
             for reason, rows in sorted(summary.examples.items())
         },
     }

@@ -6,9 +6,9 @@ import pyarrow as pa
 from preprocessing import catalogue
 from preprocessing.catalogue import assemble_items, build_tree, choose_properties, merge_properties, parse_properties
 from preprocessing.columns import encode_columns
-from preprocessing.config import PropertyConfig
-from preprocessing.sources.byte_ranges import list_byte_ranges
-from preprocessing.sources.csv_rows import read_rows
+from preprocessing.config import FormatConfig, PropertyConfig
+from preprocessing.sources.formats import open_files
+from preprocessing.sources.source import read_batches
 from preprocessing.vocabularies import count_no_events
 from tests.preprocessing.shop import write_lines
 
@@ -20,8 +20,8 @@ def as_of_cut(tmp_path, *lines: str) -> dict[tuple[str, str], str]:
     """Returns the value of each (item, property) before CUT; the lines alternate between two files."""
     for number in range(2):
         write_lines(tmp_path / f"p{number}.csv", "timestamp,itemid,property,value", *lines[number::2])
-    ranges, _ = list_byte_ranges(str(tmp_path / "p*.csv"), catalogue.PROPERTY_COLUMNS)
-    parts = [parse_properties(chunk, CUT)[0] for source in ranges for chunk in read_rows(source)]
+    files, _ = open_files(str(tmp_path / "p*.csv"), FormatConfig(), catalogue.PROPERTY_COLUMNS)
+    parts = [parse_properties(batch, CUT)[0] for batch in read_batches(files)]
     rows = merge_properties(pa.concat_tables(parts)).to_pylist()
     found = {(row["item"], row["property"]): row["value"] for row in rows}
     assert len(found) == len(rows), "one row per item and property"

@@ -207,7 +207,12 @@ def test_a_few_invalid_rows_are_stored_with_their_position(tmp_path):
     assert summary["duplicates"] == 20, "the second twenty repeat the first"
     (file,) = (tmp_path / "dataset" / "rejects").iterdir()
     row = json.loads(file.read_text())
-    assert row == {"file": path, "byte": Path(path).read_text().index(bad), "reason": "unknown event kind", "row": bad}
+    assert row == {
+        "file": path,
+        "position": Path(path).read_text().index(bad),
+        "reason": "unknown event kind",
+        "row": bad,
+    }
 
 
 def test_invalid_rows_beyond_the_stored_ones_are_counted(tmp_path, monkeypatch):

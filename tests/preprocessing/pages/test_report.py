@@ -158,7 +158,7 @@ def one_busy_day(num_items: int, id_letters: int) -> dict:
         robot_from_ms=np.full(num_visitors, NEVER),
     )
     splits = np.digitize(np.arange(num_rows) / num_rows, (0.8, 0.9))
-    examples = {"timestamp is not a whole number": (("events.csv", 5, "x" * 200),)}
+    examples = {"time cannot be read": (("events.csv", 5, "x" * 200),)}
     names = ids.slice(0, 900).to_pylist()
     known = ("outside_vocabulary", "without_training_events", "with_category", "with_category_outside_tree")
     known += ("with_title", "with_price", "invalid_prices", "with_availability", "available")

@@ -6,24 +6,26 @@ from pathlib import Path
 import pytest
 
 from preprocessing import validation
+from preprocessing.config import PrepareConfig, TimeConfig
+from preprocessing.events import make_mapping, parse_events
+from preprocessing.inputs import list_inputs
 from preprocessing.sources import rejects
-from preprocessing.sources.byte_ranges import list_byte_ranges
-from preprocessing.sources.csv_rows import read_rows
-from preprocessing.timelines import EVENT_COLUMNS, OPTIONAL_EVENT_COLUMNS, parse_events
+from preprocessing.sources.source import read_batches
 from tests.preprocessing.shop import HEADER, event
 
 GOOD = event(0, "v", "i")
 
 
-def read_one_chunk(path: Path, content: bytes):
+def read_one_batch(path: Path, content: bytes):
     path.write_bytes(content)
-    ranges, _ = list_byte_ranges(str(path), EVENT_COLUMNS, OPTIONAL_EVENT_COLUMNS)
-    (rows,) = [rows for source in ranges for rows in read_rows(source)]
-    return rows
+    config = PrepareConfig(events=str(path), time=TimeConfig(unit="ms"))
+    (batch,) = read_batches(list_inputs(config).events.parts)
+    return batch, make_mapping(config)
 
 
 def parse(path: Path, content: bytes):
-    return parse_events(read_one_chunk(path, content))
+    events = parse_events(*read_one_batch(path, content))
+    return events.table, events.rejects
 
 
 @pytest.mark.parametrize(
@@ -31,14 +33,14 @@ def parse(path: Path, content: bytes):
     [
         (b"1440000000000,v,view", validation.FIELD_COUNT),
         (b"1440000000000,v,view,i,,", validation.FIELD_COUNT),
-        (b"yesterday,v,view,i,", validation.BAD_TIMESTAMP),
-        (b",v,view,i,", validation.BAD_TIMESTAMP),
-        (b"-5,v,view,i,", validation.BAD_TIMESTAMP),
-        (b"0x14F46B0400,v,view,i,", validation.BAD_TIMESTAMP),  # a number to Arrow
-        (b"1440000000.5,v,view,i,", validation.BAD_TIMESTAMP),
-        (b"99999999999999999999,v,view,i,", validation.BAD_TIMESTAMP),
-        (b"1440000000,v,view,i,", validation.IMPLAUSIBLE_TIMESTAMP),  # seconds
-        (b"1440000000000000,v,view,i,", validation.IMPLAUSIBLE_TIMESTAMP),  # microseconds
+        (b"yesterday,v,view,i,", validation.BAD_TIME),
+        (b",v,view,i,", validation.BAD_TIME),
+        (b"-5,v,view,i,", validation.BAD_TIME),
+        (b"0x14F46B0400,v,view,i,", validation.BAD_TIME),  # a number to Arrow
+        (b"1440000000.5,v,view,i,", validation.BAD_TIME),
+        (b"99999999999999999999,v,view,i,", validation.BAD_TIME),
+        (b"1440000000,v,view,i,", validation.IMPLAUSIBLE_TIME),  # seconds
+        (b"1440000000000000,v,view,i,", validation.IMPLAUSIBLE_TIME),  # microseconds
         (b"1440000000000,v,looked,i,", validation.UNKNOWN_EVENT),
         (b"1440000000000,v,,i,", validation.UNKNOWN_EVENT),
         (b"1440000000000,,view,i,", validation.EMPTY_ID),
@@ -77,8 +79,8 @@ def test_quoted_rows_keep_their_position(tmp_path):
 
 def test_all_line_ends_a_byte_order_mark_and_other_alphabets_are_read(tmp_path):
     content = b"\xef\xbb\xbf" + f"{HEADER}\r\n{event(0, 'Ж', '商品-1')}\r\n\r\n\n{event(0, 'b', '2')}".encode()
-    rows = read_one_chunk(tmp_path / "events.csv", content)
-    table, rejected = parse_events(rows)
+    rows, mapping = read_one_batch(tmp_path / "events.csv", content)
+    table, rejected, _ = parse_events(rows, mapping)
     assert not rejected.reasons
     assert table["visitor"].to_pylist() == ["Ж", "b"]
     assert table["item"].to_pylist() == ["商品-1", "2"]
@@ -114,9 +116,9 @@ def test_a_quoted_field_may_be_long(tmp_path):
 
 
 def test_positions_are_those_of_the_rows_in_the_file(tmp_path):
-    rows = read_one_chunk(tmp_path / "events.csv", f"{HEADER}\n\n{GOOD}\n{GOOD}\n".encode())
+    rows, _ = read_one_batch(tmp_path / "events.csv", f"{HEADER}\n\n{GOOD}\n{GOOD}\n".encode())
     first = len(HEADER) + 2  # after the header's line feed and the blank line
-    assert (rows.begins + rows.chunk.position).tolist() == [first, first + len(GOOD) + 1]
+    assert (rows.begins + rows.position).tolist() == [first, first + len(GOOD) + 1]
 
 
 def test_rejects_are_limited_to_the_first_rows_of_each_reason(tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
-"""Division of files into byte ranges and chunks."""
+"""Opening of text files, and their division into byte ranges and chunks."""
 
 import gzip
 import itertools
+from collections.abc import Iterator
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -9,51 +10,63 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import storage
-from preprocessing.sources import byte_ranges
-from preprocessing.sources.byte_ranges import ByteRange, list_byte_ranges, read_chunks
-from preprocessing.timelines import EVENT_COLUMNS, OPTIONAL_EVENT_COLUMNS
+from preprocessing.config import FormatConfig
+from preprocessing.sources import text_files
+from preprocessing.sources.formats import open_files
+from preprocessing.sources.source import Part
+from preprocessing.sources.text_files import Lines, TextFormat, read_lines
 from tests.preprocessing.shop import HEADER, event
 
+EVENT_COLUMNS = ("timestamp", "visitorid", "event", "itemid")
 
-def test_a_missing_column_is_an_error_with_the_columns_found_and_required(tmp_path):
+
+def open_csv(path: object) -> tuple[list[Part], int]:
+    return open_files(str(path), FormatConfig(), EVENT_COLUMNS)
+
+
+def read_chunks(part: Part) -> Iterator[Lines]:
+    return read_lines(part.path, part.source.text_format, part.begin, part.end)
+
+
+def test_a_missing_column_is_an_error_with_the_columns_found_and_advice(tmp_path):
     path = tmp_path / "events.csv"
     path.write_text("time,visitorid,event,itemid\n")
     with pytest.raises(
-        ValueError, match=r"lacks the column timestamp: it has time, visitorid.*required columns: timestamp"
+        ValueError, match=r"\(CSV separated by commas\) has no column timestamp: it has time, visitorid.*--map"
     ):
-        list_byte_ranges(str(path), EVENT_COLUMNS)
+        open_csv(path)
 
 
 def test_a_repeated_column_is_an_error(tmp_path):
     path = tmp_path / "events.csv"
     path.write_text("timestamp,visitorid,event,itemid,itemid\n")
     with pytest.raises(ValueError, match="has the column itemid more than once"):
-        list_byte_ranges(str(path), EVENT_COLUMNS)
+        open_csv(path)
 
 
 def test_a_glob_that_matches_no_file_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file matches"):
-        list_byte_ranges(str(tmp_path / "*.csv"), EVENT_COLUMNS)
+        open_csv(tmp_path / "*.csv")
 
 
 def test_a_file_without_a_header_is_an_error(tmp_path):
     (tmp_path / "events.csv").write_bytes(b"")
-    with pytest.raises(ValueError, match="has no header line"):
-        list_byte_ranges(str(tmp_path / "events.csv"), EVENT_COLUMNS)
+    with pytest.raises(ValueError, match="is empty"):
+        open_csv(tmp_path / "events.csv")
 
 
 def test_carriage_returns_without_line_feeds_are_an_error(tmp_path):
     (tmp_path / "mac.csv").write_bytes(b"timestamp,visitorid,event,itemid\r1440000000000,v,view,i\r")
     with pytest.raises(ValueError, match="carriage returns alone"):
-        list_byte_ranges(str(tmp_path / "mac.csv"), EVENT_COLUMNS)
+        open_csv(tmp_path / "mac.csv")
 
 
 def test_a_large_compressed_file_is_read_in_several_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(byte_ranges, "_READ_BYTES", 64)
+    monkeypatch.setattr(text_files, "READ_BYTES", 64)
     lines = [event(n, f"v{n}", f"i{n}") for n in range(50)]
     path = tmp_path / "packed.csv.gz"
     path.write_bytes(gzip.compress("".join(f"{line}\n" for line in [HEADER, *lines]).encode()))
-    (source,), size = list_byte_ranges(str(path), EVENT_COLUMNS)
+    (source,), size = open_csv(path)
     assert size == 3 * path.stat().st_size, "the estimated uncompressed size"
     chunks = list(read_chunks(source))
     assert len(chunks) > 10
@@ -68,7 +81,7 @@ def test_a_damaged_compressed_file_is_an_error_with_its_name(tmp_path):
     path = tmp_path / "packed.csv.gz"
     lines = "".join(f"{event(n, f'v{n * 7919}', f'i{n * 104729}')}\n" for n in range(5000))
     path.write_bytes(gzip.compress(f"{HEADER}\n{lines}".encode())[:-3000])
-    (source,), _ = list_byte_ranges(str(path), EVENT_COLUMNS)
+    (source,), _ = open_csv(path)
     with pytest.raises(ValueError, match=r"packed.csv.gz is damaged after byte \d+"):
         list(read_chunks(source))
 
@@ -85,8 +98,8 @@ def test_byte_ranges_together_contain_every_line_once(tmp_path_factory, lines, c
     path.write_text("x,\n" + body)
     size = 3 + len(body)
     edges = sorted({3, size, *(min(cut, size) for cut in cuts)})
-    ranges = [ByteRange(str(path), 0, a, b, b - a, ("x",), ("x",)) for a, b in itertools.pairwise(edges)]
-    data = b"".join(chunk.data for source in ranges for chunk in read_chunks(source)).decode()
+    ranges = itertools.pairwise(edges)
+    data = b"".join(chunk.data for a, b in ranges for chunk in read_lines(str(path), TextFormat(), a, b)).decode()
     assert data.rstrip("\n") == body.rstrip("\n")
 
 
@@ -102,7 +115,7 @@ def test_a_file_of_a_store_is_fetched_once(monkeypatch):
         return fetched[-1]
 
     monkeypatch.setattr(MemoryFileSystem, "cat_file", record_fetch)
-    ranges, _ = list_byte_ranges(uri, EVENT_COLUMNS, OPTIONAL_EVENT_COLUMNS)
+    ranges, _ = open_csv(uri)
     assert [len(piece) for piece in fetched] == [64 << 10]
     assert len(ranges) == 3
     assert b"".join(chunk.data for source in ranges for chunk in read_chunks(source)) == content[len(HEADER) + 1 :]
