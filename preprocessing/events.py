@@ -148,7 +148,7 @@ def _filter(elements: Elements, mapping: EventMapping, num_events: int, filtered
     is_kept = np.ones(num_events, bool)
     for condition in mapping.conditions:
         is_met = condition.is_met(elements.columns[condition.path])
-        _count_filtered(f"not {condition.text}", is_kept & ~is_met, filtered)
+        _count_filtered(f"not met: {condition.text}", is_kept & ~is_met, filtered)
         is_kept &= is_met
     if mapping.kinds.dropped and constant_of(mapping.columns.kind) is None:
         words = to_text(elements.columns[mapping.columns.kind])

@@ -1,17 +1,15 @@
 """Opens the files of an input: finds format, compression, encoding, separator and columns of each."""
 
 import codecs
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import pyarrow as pa
 
 from common import storage
 from preprocessing.config import FormatConfig
 from preprocessing.sources.csv_rows import CsvSource, parse_header
 from preprocessing.sources.json_rows import JsonSource
-from preprocessing.sources.json_rows import read_table as read_json
 from preprocessing.sources.parquet_rows import ParquetSource, open_parquet, partition_columns
 from preprocessing.sources.source import Part, Source
 from preprocessing.sources.text_files import (
@@ -89,7 +87,7 @@ def detect_layout(path: str, config: FormatConfig) -> Layout:
     start = start.removeprefix(mark)
     _check_text(path, start, config)
     if config.format == "jsonl" or (config.format == "auto" and start.lstrip()[:1] == b"{"):
-        return Layout("jsonl", tuple(_sample_json(path, start).column_names), text_format)
+        return Layout("jsonl", _json_fields(path, start), text_format)
     return _detect_csv(path, start, len(mark), text_format, config)
 
 
@@ -181,12 +179,23 @@ def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
         )
 
 
-def _sample_json(path: str, start: bytes) -> pa.Table:
-    whole_lines = start.rpartition(b"\n")[0] or start
-    try:
-        return read_json(whole_lines.rstrip() + b"\n")
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not valid JSON Lines, one object per line: {error}") from error
+def _json_fields(path: str, start: bytes) -> tuple[str, ...]:
+    """Returns the fields of the objects in the first lines, in order of occurrence."""
+    lines = [line for line in (start.rpartition(b"\n")[0] or start).splitlines() if line.strip()]
+    fields: dict[str, None] = {}
+    problem = ""
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            problem = str(error)
+        else:
+            fields |= dict.fromkeys(value if isinstance(value, dict) else ())
+    if not fields:
+        raise ValueError(
+            f"{path} is not valid JSON Lines, one object per line: {problem}; first line: {lines[0][:80]!r}"
+        )
+    return tuple(fields)
 
 
 def _detect_csv(path: str, start: bytes, mark_bytes: int, text_format: TextFormat, config: FormatConfig) -> Layout:

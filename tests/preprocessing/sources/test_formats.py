@@ -1,0 +1,207 @@
+"""Files of all formats: the rows they hold, and the messages for those that cannot be read."""
+
+import bz2
+import gzip
+import json
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from contract.schema import EVENT_KINDS
+from preprocessing.config import EventColumns, FormatConfig, KindConfig, PrepareConfig, TimeConfig
+from preprocessing.events import ParsedEvents, parse_events
+from preprocessing.inputs import list_inputs
+from preprocessing.sources.source import read_batches
+
+ROWS = [(1_709_262_000_000 + n, f"v{n % 3}", "view", f"i{n}") for n in range(20)]
+HEADER = "timestamp,visitorid,event,itemid"
+CSV = "".join(f"{line}\n" for line in (HEADER, *(",".join(map(str, row)) for row in ROWS))).encode()
+COLUMNS = HEADER.split(",")
+
+
+def read(config: PrepareConfig) -> tuple[pa.Table, list[ParsedEvents]]:
+    inputs = list_inputs(config)
+    parsed = [parse_events(batch, inputs.mapping) for batch in read_batches(inputs.events.parts)]
+    return pa.concat_tables(events.table for events in parsed), parsed
+
+
+def rows_of(config: PrepareConfig) -> list[tuple[int, str, str, str]]:
+    table, _ = read(config)
+    kinds = [EVENT_KINDS[code] for code in table["event"].to_pylist()]
+    columns = [table[name].to_pylist() for name in ("timestamp_ms", "visitor", "item")]
+    return [(time, visitor, kind, item) for time, visitor, item, kind in zip(*columns, kinds, strict=True)]
+
+
+def write_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("events.csv", CSV)
+
+
+def write_zstd(path: Path) -> None:
+    with pa.CompressedOutputStream(str(path), "zstd") as stream:
+        stream.write(CSV)
+
+
+def write_jsonl(path: Path) -> None:
+    path.write_text("".join(json.dumps(dict(zip(COLUMNS, row, strict=True))) + "\n\n" for row in ROWS))
+
+
+def write_parquet(path: Path) -> None:
+    columns = dict(zip(COLUMNS, map(list, zip(*ROWS, strict=True)), strict=True))
+    pq.write_table(pa.table(columns), path, row_group_size=7)
+
+
+WRITERS = {
+    "plain.csv": lambda path: path.write_bytes(CSV),
+    "semicolons.csv": lambda path: path.write_bytes(CSV.replace(b",", b";")),
+    "tabs.tsv": lambda path: path.write_bytes(CSV.replace(b",", b"\t")),
+    "bars.txt": lambda path: path.write_bytes(CSV.replace(b",", b"|")),
+    "windows.csv": lambda path: path.write_bytes(b"\xef\xbb\xbf" + CSV.replace(b"\n", b"\r\n")),
+    "quoted.csv": lambda path: path.write_bytes(
+        b'"' + CSV.strip().replace(b",", b'","').replace(b"\n", b'"\n"') + b'"'
+    ),
+    "utf16.csv": lambda path: path.write_bytes(CSV.decode().encode("utf-16")),
+    "packed.csv.gz": lambda path: path.write_bytes(gzip.compress(CSV)),
+    "packed_without_a_suffix": lambda path: path.write_bytes(gzip.compress(CSV)),
+    "packed.csv.bz2": lambda path: path.write_bytes(bz2.compress(CSV)),
+    "packed.csv.zst": write_zstd,
+    "packed.zip": write_zip,
+    "lines.jsonl": write_jsonl,
+    "columns.parquet": write_parquet,
+    "parquet_with_another_name.csv": write_parquet,
+}
+
+
+@pytest.mark.parametrize("name", list(WRITERS))
+def test_a_file_has_the_same_rows_in_every_format(name, tmp_path):
+    WRITERS[name](tmp_path / name)
+    assert rows_of(PrepareConfig(events=str(tmp_path / name))) == ROWS
+
+
+def test_a_file_in_another_encoding_without_a_header_is_read_as_given(tmp_path):
+    path = tmp_path / "events.dat"
+    path.write_bytes("1709262000000;Jürgen;Übersicht\n".encode("cp1252"))
+    config = PrepareConfig(
+        events=str(path),
+        events_format=FormatConfig(encoding="cp1252", columns=("when", "who", "what")),
+        columns=EventColumns(visitor="who", item="what", time="when", kind="'view'"),
+    )
+    assert rows_of(config) == [(1_709_262_000_000, "Jürgen", "view", "Übersicht")]
+
+
+def test_a_directory_partitioned_by_date_has_the_columns_of_its_folders(tmp_path):
+    for day, item in (("2024-03-01", "a"), ("2024-03-02", "b")):
+        (tmp_path / f"day={day}").mkdir()
+        pq.write_table(pa.table({"visitorid": ["v"], "itemid": [item]}), tmp_path / f"day={day}" / "part-0.parquet")
+    (tmp_path / "_SUCCESS").touch()
+    config = PrepareConfig(events=str(tmp_path), columns=EventColumns(time="day", kind="'view'"))
+    assert [(time, item) for time, _, _, item in rows_of(config)] == [
+        (1_709_251_200_000, "a"),
+        (1_709_337_600_000, "b"),
+    ]
+
+
+def test_an_invalid_line_of_json_is_rejected_alone(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    good = '{"timestamp": 1709262000000, "visitorid": "v", "event": "view", "itemid": %s}\n'
+    lines = [good % "1", "{broken\n", "[1]\n", good % '"two"']
+    path.write_text("".join(lines))
+    table, (events,) = read(PrepareConfig(events=str(path)))
+    assert table["item"].to_pylist() == ["1", "two"]
+    assert events.rejects.reasons == ["not a JSON object"] * 2
+    assert events.rejects.positions == [len(lines[0]), len(lines[0]) + len(lines[1])]
+    assert events.rejects.texts == ["{broken", "[1]"]
+
+
+def test_a_reject_of_parquet_has_its_row_and_values(tmp_path):
+    table = pa.table({"timestamp": [1_709_262_000_000] * 3, "visitorid": ["v", "v", None], "itemid": ["a", "b", "c"]})
+    pq.write_table(table, tmp_path / "events.parquet", row_group_size=2)
+    _, parsed = read(PrepareConfig(events=str(tmp_path / "events.parquet"), columns=EventColumns(kind="'view'")))
+    assert [events.rejects.positions for events in parsed] == [[], [2]]
+    assert json.loads(parsed[1].rejects.texts[0])["itemid"] == "c"
+
+
+def test_a_reject_of_an_element_names_its_line(tmp_path):
+    path = tmp_path / "sessions.jsonl"
+    first = '{"session": 1, "events": [{"aid": 5, "ts": 1709262000000}]}\n'
+    path.write_text(first + '{"session": 2, "events": [{"aid": 6, "ts": 1709262000000}, {"aid": 7, "ts": 3}]}\n')
+    columns = EventColumns(visitor="session", item="events[].aid", time="events[].ts", kind="'view'")
+    table, (events,) = read(PrepareConfig(events=str(path), columns=columns, time=TimeConfig(unit="ms")))
+    assert table["item"].to_pylist() == ["5", "6"]
+    assert events.rejects.positions == [len(first)]
+
+
+def test_dropped_rows_are_counted_by_condition(tmp_path):
+    path = tmp_path / "events.csv"
+    lines = ["u,i,what,q", "a,1,View,2", "a,2,search,1", ",3,View,1", "b,4,Buy,-1", "b,5,Buy,1"]
+    path.write_text("t," + "\n1709262000000,".join(lines) + "\n")
+    config = PrepareConfig(
+        events=str(path),
+        columns=EventColumns(visitor="u", item="i", time="t", kind="what"),
+        where=("u is not null", "q > 0"),
+        kinds=KindConfig(words=("View=view", "Buy=transaction"), dropped=("search",)),
+    )
+    table, (events,) = read(config)
+    assert table["item"].to_pylist() == ["1", "5"]
+    assert events.filtered == Counter({"not met: u is not null": 1, "not met: q > 0": 1, "kind search": 1})
+
+
+WRONG = [
+    (b"", "is empty"),
+    (b"\n\n", "is empty"),
+    (b"[{}]", "is a JSON array; convert it to JSON Lines"),
+    (b'{"a": 1', "is not valid JSON Lines"),
+    (b"1709262000000,v,view,i\n", r"first line looks like data, not like a header.*events_format.columns"),
+    (b"time,visitorid,event,itemid\n", r"has no column timestamp: it has time, .*--map.*cartwheel inspect"),
+    (b"a;b\n1;2\n", r"\(CSV separated by semicolons\) has no columns visitorid, itemid, timestamp, event: it has a, b"),
+    (b"timestamp,visitorid,event,itemid,itemid\n", "has the column itemid more than once; rename one of them"),
+    (b"a,b\rc,d\r", "carriage returns alone"),
+    (CSV.decode().encode("utf-16-le"), "is not text: it has zero bytes.*utf-16-le"),
+    (b"PAR1 and nothing else", "is not a valid Parquet file"),
+    (b"PK\x03\x04broken", "is not a valid ZIP archive"),
+    (gzip.compress(CSV)[:40], "is damaged after byte 0"),
+    (b"\xff\xfet\xd8", "is not valid utf-16"),
+    (b"timestamp,visitorid,event,itemid\nsoon,v,view,i\n", "`timestamp` has values such as 'soon'.*set time.format"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), WRONG)
+def test_a_file_that_cannot_be_read_is_an_error_that_says_what_to_do(content, message, tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"(?s){message}") as error:
+        read(PrepareConfig(events=str(path)))
+    assert str(path) in str(error.value) or "`timestamp`" in str(error.value)
+
+
+def test_an_archive_of_several_files_is_refused_with_their_names(tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("a.csv", CSV)
+        archive.writestr("b.csv", CSV)
+    with pytest.raises(ValueError, match=r"must contain one file, got 2 \(a.csv, b.csv\); extract them"):
+        read(PrepareConfig(events=str(tmp_path / "all.zip")))
+
+
+def test_names_for_another_number_of_columns_are_refused(tmp_path):
+    (tmp_path / "events.csv").write_bytes(CSV)
+    config = PrepareConfig(events=str(tmp_path / "events.csv"), events_format=FormatConfig(columns=("a", "b")))
+    with pytest.raises(ValueError, match=r"has 4 columns, but events_format.columns names 2: a, b"):
+        read(config)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FormatConfig(separator="::"), "separator must be one ASCII character, got '::'"),
+        (lambda: FormatConfig(encoding="klingon"), "unknown encoding 'klingon'"),
+        (lambda: KindConfig(words=("Kauf",)), "must be WORD=KIND"),
+        (lambda: KindConfig(words=("Kauf=sale",)), "with a kind of view, addtocart, transaction, got 'Kauf=sale'"),
+    ],
+)
+def test_an_invalid_setting_is_an_error(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,91 @@
+"""Paths, constants, lists and conditions of a mapping."""
+
+import pyarrow as pa
+import pytest
+
+from preprocessing.mapping import constant_of, parse_condition, root_of, select_elements, to_ids, to_numbers
+
+NESTED = pa.table(
+    {
+        "user": [{"id": "a", "age": 3}, {"id": "b", "age": None}, None],
+        "items": [[{"sku": 7, "price": 1.5}, {"sku": 8, "price": None}], [], [{"sku": 9, "price": 2.0}]],
+    }
+)
+
+
+def values_at(*paths):
+    elements = select_elements(NESTED, paths)
+    return {path: elements.columns[path].to_pylist() for path in paths}, elements
+
+
+def test_a_path_leads_to_a_field_of_a_nested_column():
+    found, elements = values_at("user.id", "user.age")
+    assert found == {"user.id": ["a", "b", None], "user.age": [3, None, None]}
+    assert elements.owners is None
+
+
+def test_each_element_of_a_list_is_an_event_of_its_row():
+    found, elements = values_at("user.id", "items[].sku", "items[].price")
+    assert found == {"user.id": ["a", "a", None], "items[].sku": [7, 8, 9], "items[].price": [1.5, None, 2.0]}
+    assert elements.owners.tolist() == [0, 0, 2]
+    assert elements.num_empty == 1
+
+
+def test_a_field_that_no_element_has_is_null():
+    found, _ = values_at("items[].sku", "items[].colour")
+    assert found["items[].colour"] == [None, None, None]
+
+
+def test_a_wrong_path_is_an_error_with_the_columns_found():
+    with pytest.raises(ValueError, match=r"there is no column `users`; columns: user, items"):
+        select_elements(NESTED, ["users.id"])
+    with pytest.raises(ValueError, match=r"`user` is not a list, got struct"):
+        select_elements(NESTED, ["user[].id"])
+    with pytest.raises(ValueError, match=r"lead through several lists"):
+        select_elements(NESTED, ["items[].sku", "user[].id"])
+
+
+def test_quotes_make_a_constant():
+    assert constant_of("'transaction'") == "transaction"
+    assert constant_of('"view"') == "view"
+    assert constant_of("view") is None
+    assert [root_of(path) for path in ("a", "a.b", "items[].sku")] == ["a", "a", "items"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "values", "expected"),
+    [
+        ("q > 0", [1, 0, -1, None], [True, False, False, False]),
+        ("q >= 0", ["1", "0", "-1", "many"], [True, True, False, False]),
+        ("q < 2,5", ["1", "2", "3", ""], None),
+        ("q != 3", [1, 3, None], [True, False, False]),
+        ("kind = view", ["view", "cart", None], [True, False, False]),
+        ("kind != 'view'", ["view", "cart", None], [False, True, False]),
+        ("kind in (view, 'cart')", ["view", "cart", "buy"], [True, True, False]),
+        ("kind not in view, cart", ["view", "cart", "buy"], [False, False, True]),
+        ("user is not null", ["a", "", None], [True, False, False]),
+        ("user is null", [1.0, float("nan"), None], [False, True, True]),
+    ],
+)
+def test_a_condition_selects_rows(condition, values, expected):
+    parsed = parse_condition(condition)
+    if expected is None:  # a comma is no decimal point in a condition: compared as text
+        expected = [True, True, False, True]
+    assert parsed.is_met(pa.array(values)).tolist() == expected
+
+
+@pytest.mark.parametrize("text", ["", "Quantity", "Quantity >", "> 3"])
+def test_a_text_that_is_no_condition_is_an_error(text):
+    with pytest.raises(ValueError, match="is not a condition; write COLUMN"):
+        parse_condition(text)
+
+
+def test_ids_are_text_whatever_their_type():
+    assert to_ids(pa.array([12003.0, 12003.5, None, float("nan")])).to_pylist() == ["12003", "12003.5", "", ""]
+    assert to_ids(pa.array([7, None])).to_pylist() == ["7", ""]
+    assert to_ids(pa.array(["007", None])).to_pylist() == ["007", ""]
+    assert to_ids(pa.array(["a", "b", "a"]).dictionary_encode()).to_pylist() == ["a", "b", "a"]
+
+
+def test_numbers_may_have_a_decimal_comma():
+    assert to_numbers(pa.array(["58,76", "1.5", " 2 ", "many", None])).to_pylist() == [58.76, 1.5, 2.0, None, None]

@@ -1,0 +1,116 @@
+"""Times of every form to UTC milliseconds."""
+
+import datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from preprocessing.config import TimeConfig
+from preprocessing.times import guess_times, parse_times, resolve_times
+from preprocessing.validation import BAD_TIME, IMPLAUSIBLE_TIME, Flaws
+
+MS = 1_709_262_000_000  # 2024-03-01T03:00:00Z
+
+
+def parse(values: pa.Array, config: TimeConfig) -> tuple[list[int], list[str]]:
+    flaws = Flaws.none(len(values))
+    return parse_times(values, config, flaws).tolist(), flaws.reasons
+
+
+@pytest.mark.parametrize(
+    ("values", "config"),
+    [
+        (pa.array(["1709262000000"]), TimeConfig(unit="ms")),
+        (pa.array([1_709_262_000]), TimeConfig(unit="s")),
+        (pa.array(["1709262000"]), TimeConfig(unit="s")),
+        (pa.array(["1709262000.000"]), TimeConfig(unit="s")),
+        (pa.array([1.709262e9]), TimeConfig(unit="s")),
+        (pa.array(["1709262000000000"]), TimeConfig(unit="us")),
+        (pa.array([1_709_262_000_000_000_000]), TimeConfig(unit="ns")),
+        (pa.array(["2024-03-01T03:00:00Z"]), TimeConfig(unit="iso")),
+        (pa.array(["2024-03-01 03:00:00"]), TimeConfig(unit="iso")),
+        (pa.array(["2024-03-01T04:00:00+01:00"]), TimeConfig(unit="iso")),
+        (pa.array(["2024-03-01T04:00:00"]), TimeConfig(unit="iso", zone="Europe/Berlin")),
+        (pa.array(["01.03.2024 04:00"]), TimeConfig(format="%d.%m.%Y %H:%M", zone="Europe/Berlin")),
+        (pa.array([datetime.datetime(2024, 3, 1, 3)], pa.timestamp("us")), TimeConfig()),
+        (pa.array([datetime.datetime(2024, 3, 1, 4)], pa.timestamp("ns")), TimeConfig(zone="Europe/Berlin")),
+        (pa.array([datetime.datetime(2024, 3, 1, 3)], pa.timestamp("s", "Europe/Berlin")), TimeConfig()),
+    ],
+)
+def test_a_time_of_any_form_becomes_utc_milliseconds(values, config):
+    assert parse(values, config) == ([MS], [])
+
+
+def test_a_date_is_its_midnight_in_the_zone():
+    day = pa.array([datetime.date(2024, 3, 1)])
+    assert parse(day, TimeConfig()) == ([MS - 3 * 3_600_000], [])
+    assert parse(day, TimeConfig(zone="Europe/Berlin")) == ([MS - 4 * 3_600_000], [])
+
+
+def test_a_repeated_local_hour_is_the_first_and_a_skipped_one_the_next():
+    # clocks in Berlin: 2024-10-27 03:00 becomes 02:00; 2024-03-31 02:00 becomes 03:00
+    texts = pa.array(["2024-10-27T02:30:00", "2024-03-31T02:30:00"])
+    (repeated, skipped), reasons = parse(texts, TimeConfig(unit="iso", zone="Europe/Berlin"))
+    assert repeated == 1_729_989_000_000  # 00:30 UTC, still summer time
+    assert skipped == 1_711_846_800_000  # 01:00 UTC, when summer time starts
+    assert not reasons
+
+
+def test_times_that_cannot_be_read_are_marked():
+    texts = pa.array(["1709262000000", "yesterday", "", "-5", "1709262000", None])
+    times, reasons = parse(texts, TimeConfig(unit="ms"))
+    assert times[0] == MS
+    assert reasons == [BAD_TIME, BAD_TIME, BAD_TIME, IMPLAUSIBLE_TIME, BAD_TIME]
+    assert parse(pa.array(["2024-03-01", "31.12.2024"]), TimeConfig(unit="iso"))[1] == [BAD_TIME]
+    assert parse(pa.array([None, datetime.datetime(1970, 1, 1)], pa.timestamp("s")), TimeConfig())[1] == [
+        BAD_TIME,
+        IMPLAUSIBLE_TIME,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["1709262000", "1709262001"], TimeConfig(unit="s")),
+        ([MS], TimeConfig(unit="ms")),
+        ([MS * 1000], TimeConfig(unit="us")),
+        ([MS * 1_000_000], TimeConfig(unit="ns")),
+        (["2024-03-01"], TimeConfig(unit="iso")),
+        (["31.12.2024 20:15:00", "01.01.2025 08:00:00"], TimeConfig(format="%d.%m.%Y %H:%M:%S")),
+        (["12/31/2024"], TimeConfig(format="%m/%d/%Y")),
+        (["20240301"], TimeConfig(unit="iso")),
+    ],
+)
+def test_the_unit_or_format_is_found_from_the_values(values, expected):
+    assert guess_times(pa.array(values)) == [expected]
+    resolved = resolve_times(pa.array(values), TimeConfig(zone="Europe/Berlin"), "ts")
+    assert (resolved.unit, resolved.format, resolved.zone) == (expected.unit, expected.format, "Europe/Berlin")
+
+
+def test_an_ambiguous_or_unknown_format_is_an_error_with_the_options():
+    with pytest.raises(
+        ValueError, match=r"`day` has times such as '01/02/2024', whose format may be .* or .*time.format"
+    ):
+        resolve_times(pa.array(["01/02/2024", "03/04/2024"]), TimeConfig(), "day")
+    with pytest.raises(ValueError, match=r"`day` has values such as 'soon', which are neither numbers since 1970"):
+        resolve_times(pa.array(["soon"]), TimeConfig(), "day")
+
+
+def test_a_given_unit_is_kept_whatever_the_values_are():
+    given = TimeConfig(unit="ms")
+    assert resolve_times(pa.array(["1709262000"]), given, "ts") is given
+
+
+@pytest.mark.parametrize("zone", ["Berlin", "", "UTC+1"])
+def test_an_unknown_time_zone_is_refused(zone):
+    with pytest.raises(ValueError, match="unknown time zone"):
+        TimeConfig(zone=zone)
+
+
+def test_a_million_times_of_few_days_are_parsed_by_day():
+    days = np.random.default_rng(0).integers(1, 29, 1_000_000)
+    texts = pa.array([f"2024-02-{day:02d}" for day in range(1, 29)]).take(pa.array(days - 1))
+    times, reasons = parse(texts, TimeConfig(unit="iso"))
+    assert not reasons
+    assert times[:3] == [1_706_745_600_000 + (int(day) - 1) * 86_400_000 for day in days[:3]]
