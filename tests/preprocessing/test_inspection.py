@@ -1,0 +1,175 @@
+"""`inspect` and shop.toml: every usual format is prepared by what is proposed for it."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from common.settings import from_json
+from contract.schema import EVENT_KINDS
+from preprocessing import cli
+from preprocessing.config import EventColumns, FormatConfig, KindConfig, PrepareConfig, TimeConfig
+from preprocessing.events import parse_events
+from preprocessing.inputs import list_inputs
+from preprocessing.inspection import describe, inspect
+from preprocessing.shop import format_shop, read_shop
+from preprocessing.sources.source import read_batches
+
+FORMATS = Path(__file__).resolve().parents[3] / "shared" / "data" / "formats"
+needs_formats = pytest.mark.skipif(not FORMATS.exists(), reason="needs ../shared/data/formats beside the checkout")
+
+
+def count_events(config: PrepareConfig) -> dict[str, object]:
+    inputs = list_inputs(config)
+    events = pa.concat_tables(parse_events(batch, inputs.mapping).table for batch in read_batches(inputs.events.parts))
+    kinds = Counter(EVENT_KINDS[code] for code in events["event"].to_pylist())
+    return {
+        "events": len(events),
+        "visitors": len(events["visitor"].unique()),
+        "items": len(events["item"].unique()),
+        "kinds": dict(kinds),
+    }
+
+
+@needs_formats
+@pytest.mark.parametrize(
+    "name",
+    [
+        "online_retail.parquet",
+        "clicks.dat",
+        "ratings.csv",
+        "ga4_events.jsonl.gz",
+        "transactions_train.csv",
+        "otto.jsonl",
+        "shop_de.csv",
+        "shop_de_utf16.csv",
+    ],
+)
+def test_the_proposal_for_a_usual_format_reads_all_its_events(name, tmp_path):
+    expected = json.loads((FORMATS / "expected.json").read_text())[name]
+    found = inspect(str(FORMATS / name))
+    (tmp_path / "shop.toml").write_text(format_shop(found.config))
+    config = from_json(PrepareConfig, read_shop(str(tmp_path / "shop.toml")))
+    assert config == found.config
+    counts = count_events(config)
+    if expected["kinds"] is None:  # the file has no kinds: all are views
+        expected["kinds"] = {"view": expected["events"]}
+    assert counts == {key: expected[key] for key in counts}
+
+
+@needs_formats
+def test_kinds_that_are_not_known_are_dropped_and_reported():
+    found = inspect(str(FORMATS / "own_kinds.tsv"))
+    assert count_events(found.config)["kinds"] == {"view": 212, "addtocart": 38, "transaction": 40}
+    assert found.config.kinds.dropped == ("remove_from_cart", "search", "wishlist")
+    assert any("remove_from_cart, search, wishlist" in warning for warning in found.warnings)
+
+
+def test_what_looks_wrong_is_reported(tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_text("user,sku,when\nu1,007,2999-01-01\n,008,2099-01-01\nu2,009,2099-01-01\n")
+    found = inspect(str(path))
+    text = describe(found)
+    for warning in (
+        "33.3% of the visitor ids in `user` are missing",
+        "item ids in `sku` have leading zeros",
+        "times reach into the future: 2099-01-01",
+        "time outside 2000 to 2100: 1 rows of the sample",
+        "no column of event kinds was found, so all events are 'view'",
+    ):
+        assert warning in text
+    assert 'where = ["user is not null"]' in text
+
+
+def test_columns_without_a_role_are_listed_with_their_types_and_examples(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"user_id": 1, "product": "a", "ts": 1709262000, "price": 2.5, "tags": ["x", "y"]}\n')
+    columns = {column.path: (column.type, column.examples) for column in inspect(str(path)).columns}
+    assert columns == {
+        "user_id": ("whole number", ("1",)),
+        "product": ("text", ("a",)),
+        "ts": ("whole number", ("1709262000",)),
+        "price": ("number", ("2.5",)),
+        "tags[]": ("text", ("x", "y")),
+    }
+
+
+def test_a_shop_file_has_the_settings_that_it_was_written_from(tmp_path):
+    config = PrepareConfig(
+        events=str(tmp_path / "events*.csv"),
+        events_format=FormatConfig(separator=";", encoding="cp1252", columns=("a", "b")),
+        columns=EventColumns(visitor="Kunden Nr", item='"quoted"', time="Zeit", kind="Ä", transaction="Beleg"),
+        where=("Menge > 0",),
+        time=TimeConfig(format="%d.%m.%Y", zone="Europe/Berlin"),
+        kinds=KindConfig(words=("a = b=view", 'say "x"=transaction'), dropped=("Suche",)),
+    )
+    (tmp_path / "shop.toml").write_text(format_shop(config))
+    assert from_json(PrepareConfig, read_shop(str(tmp_path / "shop.toml"))) == config
+
+
+def test_paths_of_a_shop_file_start_at_its_directory(tmp_path):
+    (tmp_path / "shop.toml").write_text('events = "logs/*.csv"\ncategory_tree = "s3://bucket/tree.csv"\n')
+    values = read_shop(str(tmp_path / "shop.toml"))
+    assert values == {"events": f"{tmp_path}/logs/*.csv", "category_tree": "s3://bucket/tree.csv"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"shop.toml does not exist; `cartwheel inspect FILES --write"),
+        ("events = ", "is not valid TOML"),
+        ('event = "a.csv"', "give the event log: --events GLOB, or --shop shop.toml"),
+        ('events = "a.csv"\n[column]\nuser = "x"', "unknown keys column; known: events, "),
+        ('events = "a.csv"\n[columns]\nuser = "x"', "unknown keys columns.user; known: columns.visitor, columns.item"),
+        (
+            'events = "a.csv"\n[time]\nunit = "minutes"',
+            "time.unit must be one of auto, s, ms, us, ns, iso, got minutes",
+        ),
+        ('events = "a.csv"\n[time]\nzone = "Berlin"', "unknown time zone 'Berlin'"),
+        ('events = "a.csv"\n[kinds.words]\nKauf = "sale"', "must be WORD=KIND"),
+    ],
+)
+def test_a_wrong_shop_file_is_an_error_that_names_what_is_known(content, message, tmp_path, capsys):
+    path = tmp_path / "shop.toml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["prepare", "--shop", str(path), "--output", str(tmp_path / "dataset")])
+    assert exit_.value.code == 2
+    assert message.replace("\\", "") in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_flags_win_over_the_shop_file(tmp_path):
+    (tmp_path / "shop.toml").write_text(
+        'events = "a.csv"\nmax_events_per_day = 5\n[columns]\nvisitor = "u"\nitem = "i"\n'
+    )
+    parser = cli.build_parser()
+    given = parser.parse_args(
+        ["prepare", "--shop", str(tmp_path / "shop.toml"), "--map", "item=sku", "--where", "q > 0", "--output", "x"]
+    )
+    config = cli._prepare_config(given)
+    assert config.columns == replace(EventColumns(), visitor="u", item="sku")
+    assert config.where == ("q > 0",)
+    assert config.max_events_per_day == 5
+
+
+def test_an_unknown_name_of_a_mapping_is_an_error(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["prepare", "--events", "a.csv", "--map", "user=x", "--output", "dataset"])
+    assert (
+        "--map has the form NAME=COLUMN with a name of visitor, item, time, kind, transaction"
+        in capsys.readouterr().err
+    )
+
+
+def test_inspect_writes_the_proposal_once(tmp_path, capsys):
+    (tmp_path / "events.csv").write_text("timestamp,visitorid,event,itemid\n1709262000000,v,view,i\n")
+    shop = tmp_path / "shop.toml"
+    command = ["inspect", str(tmp_path / "events.csv"), "--write", str(shop)]
+    assert cli.main(command) == 0
+    assert f"cartwheel prepare --shop {shop} --output dataset" in capsys.readouterr().out
+    assert 'visitor = "visitorid"' in shop.read_text()
+    assert cli.main(command) == 1
