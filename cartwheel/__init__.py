@@ -12,7 +12,7 @@ Every function returns the result that the command prints with `--json`. TensorF
 function first needs them.
 """
 
-from cartwheel.api import doctor, evaluate, export, prepare, recommend, report, synthesize, train
+from cartwheel.api import doctor, evaluate, export, inspect, prepare, recommend, report, synthesize, train
 from cartwheel.recommender import Recommendation, Recommender, load
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "export",
+    "inspect",
     "load",
     "prepare",
     "recommend",

@@ -21,10 +21,31 @@ def synthesize(output: str, *, visitors: int = 20_000, seed: int = 0) -> dict[st
     return write_shop(SynthesisConfig(visitors=visitors, seed=seed), output)
 
 
+def inspect(files: str) -> dict[str, Any]:
+    """Describes the columns of an event log, and proposes how to read it.
+
+    Args:
+      files: path or glob of CSV, Parquet or JSON Lines files, or a directory of them.
+
+    Returns:
+      JSON values: `format`, `columns`, the first `events`, `warnings`, and `shop`, the text of the proposed shop.toml.
+
+    Raises:
+      ValueError: a file cannot be read.
+      OSError: no file matches.
+    """
+    from preprocessing import inspection
+
+    return inspection.as_json(inspection.inspect(files))
+
+
 def prepare(
-    events: str,
-    output: str,
+    events: str | None = None,
+    output: str = "dataset",
     *,
+    shop: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    where: Sequence[str] = (),
     item_properties: str | None = None,
     category_tree: str | None = None,
     settings: Settings | None = None,
@@ -34,8 +55,11 @@ def prepare(
     """Builds a prepared dataset, and its report, from an event log.
 
     Args:
-      events: path or glob of the event log.
+      events: path, glob or directory of the event log.
       output: directory of the dataset, which must not exist; published whole or not at all.
+      shop: path of a shop.toml with files, columns and settings; the other arguments win.
+      columns: the column of `visitor`, `item`, `time`, `kind` and `transaction`, such as `{"item": "StockCode"}`.
+      where: conditions that all events must meet, such as `Quantity > 0`.
       item_properties: path or glob of the item properties.
       category_tree: path of the category tree.
       settings: settings of `PrepareConfig` to change.
@@ -49,11 +73,17 @@ def prepare(
     from common.settings import apply_settings
     from preprocessing import pipeline
     from preprocessing.beam.job import parse_beam_options
-    from preprocessing.config import PrepareConfig
     from preprocessing.pages.report import try_to_write_report
+    from preprocessing.shop import make_config
 
-    config = PrepareConfig(events=events, item_properties=item_properties, category_tree=category_tree)
-    config = apply_settings(config, _assignments(settings))
+    given = {
+        "events": events,
+        "item_properties": item_properties,
+        "category_tree": category_tree,
+        "where": list(where) or None,
+        "columns": columns,
+    }
+    config = apply_settings(make_config(shop, given), _assignments(settings))
     result = pipeline.prepare(config, output, parse_beam_options(list(beam_options)), baseline=baseline)
     return result | {"report": try_to_write_report(output)}
 

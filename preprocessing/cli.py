@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 from common import cli, logs, storage
 from common.cli import DONE, FAILED, INTERRUPTED, TERMINATED
-from common.settings import apply_settings, from_json, settings_of
+from common.settings import apply_settings, settings_of
 from contract.schema import SplitMethod
 from preprocessing.config import EventColumns, FormatConfig, PrepareConfig, parse_when
-from preprocessing.shop import format_shop, read_shop
+from preprocessing.shop import format_shop, make_config
 
 log = logging.getLogger(__name__)
 
@@ -121,14 +121,15 @@ _COMMANDS = {"inspect": _inspect, "report": _report, "synthesize": _synthesize, 
 def _summarize_dataset(result: dict[str, Any]) -> str:
     sizes = result["vocabularies"]
     splits = ", ".join(f"{name} {split['rows']:,}" for name, split in result["splits"].items())
-    rejected = sum(result["rejected"].values()) if isinstance(result["rejected"], dict) else result["rejected"]
+    rejected, filtered = (sum(result[name].values()) for name in ("rejected", "filtered"))
+    excluded = [f"{rejected:,} rejected", f"{filtered:,} filtered", f"{result['duplicates']:,} duplicates"]
+    excluded.append(f"{result['robot_events']:,} events of robots")
     return "\n".join(
         [
             f"Prepared {result['dataset']}: {result['events']:,} events, {sizes['visitors']:,} visitors and "
             f"{sizes['items']:,} items in training",
             f"Events per split: {splits}",
-            f"Excluded from {result['rows']:,} rows: {rejected:,} rejected, {result['duplicates']:,} duplicates, "
-            f"events of {result['robot_visitors']:,} robots",
+            f"Excluded from {result['rows']:,} rows: {', '.join(excluded)}",
             *([f"Report: {result['report']}"] if result["report"] else []),
         ]
     )
@@ -163,7 +164,6 @@ def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
     Raises:
       ValueError: a setting is unknown or invalid, or no events are given.
     """
-    values = read_shop(given.shop) if given.shop else {}
     flags = {
         "events": given.events,
         "item_properties": given.item_properties,
@@ -171,14 +171,14 @@ def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
         "max_reject_share": given.max_reject_share,
         "max_events_per_day": given.max_events_per_day,
         "where": given.where,
+        "split": {
+            "method": given.split,
+            "validation_from_ms": given.validation_from,
+            "test_from_ms": given.test_from,
+        },
+        "columns": dict(map(_parse_column, given.map)),
     }
-    values |= {name: value for name, value in flags.items() if value is not None}
-    split = {"method": given.split, "validation_from_ms": given.validation_from, "test_from_ms": given.test_from}
-    values["split"] = values.get("split", {}) | {name: value for name, value in split.items() if value is not None}
-    values["columns"] = values.get("columns", {}) | dict(map(_parse_column, given.map))
-    if "events" not in values:
-        raise ValueError("give the event log: --events GLOB, or --shop shop.toml with `events`")
-    return apply_settings(from_json(PrepareConfig, values), given.set)
+    return apply_settings(make_config(given.shop, flags), given.set)
 
 
 def _parse_column(text: str) -> tuple[str, str]:

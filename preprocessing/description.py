@@ -19,6 +19,9 @@ from preprocessing.statistics import correlation, popularity, summaries
 
 log = logging.getLogger(__name__)
 
+_WARN_SHARE = 0.01
+"""Share of the rows above which a reason for excluding them is a warning."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetResults:
@@ -80,7 +83,7 @@ def summarize(output: str, manifest: Manifest, statistics: Mapping[str, Any]) ->
     """Summarizes a dataset for the user, as JSON."""
     events = statistics["events"]
     cuts = {"validation_from": manifest.validation_from_ms, "test_from": manifest.test_from_ms}
-    names = ("rows", "events", "rejected", "blank_lines", "duplicates", "robot_visitors", "robot_events")
+    names = ("rows", "events", "rejected", "filtered", "blank_lines", "duplicates", "robot_visitors", "robot_events")
     return {
         "dataset": output,
         **{name: events[name] for name in names},
@@ -92,11 +95,33 @@ def summarize(output: str, manifest: Manifest, statistics: Mapping[str, Any]) ->
     }
 
 
+def lost_rows(summary: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the rows that are not in the dataset by reason, with the setting that decides about them."""
+    return {
+        **{f"rejected, {reason}": count for reason, count in summary["rejected"].items()},
+        **{f"filtered, {condition}": count for condition, count in summary["filtered"].items()},
+        "duplicates, rows equal in all columns; keep_repeats=true keeps them": summary["duplicates"],
+        "events of robots, visitors with more than --max-events-per-day": summary["robot_events"],
+    }
+
+
 def log_summary(summary: Mapping[str, Any]) -> None:
-    """Logs a summary in three lines."""
+    """Logs a summary, with a warning for each reason that excludes more than 1% of the rows."""
     excluded = ", ".join(f"{summary[name]:,} {name.replace('_', ' ')}" for name in ("duplicates", "robot_events"))
-    rejected = sum(summary["rejected"].values())
-    log.info("kept %d of %d events: %d rejected, %s", summary["events"], summary["rows"], rejected, excluded)
+    rejected, filtered = (sum(summary[name].values()) for name in ("rejected", "filtered"))
+    log.info(
+        "kept %d of %d events: %d rejected, %d filtered, %s",
+        summary["events"],
+        summary["rows"],
+        rejected,
+        filtered,
+        excluded,
+    )
+    for reason, count in lost_rows(summary).items():
+        if count > _WARN_SHARE * summary["rows"]:
+            log.warning(
+                "%.1f%% of the rows are not in the dataset: %s (%d rows)", 100 * count / summary["rows"], reason, count
+            )
     log.info(
         "events per split: %s", ", ".join(f"{split['rows']:,} {name}" for name, split in summary["splits"].items())
     )

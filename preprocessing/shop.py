@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common import storage
+from common.settings import from_json
 from common.storage.paths import join
 from preprocessing.config import PrepareConfig
 
@@ -32,6 +33,27 @@ def read_shop(path: str) -> dict[str, Any]:
     if isinstance(words, Mapping):
         values["kinds"] = values["kinds"] | {"words": [f"{word}={kind}" for word, kind in words.items()]}
     return values
+
+
+def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
+    """Makes the settings of a shop.toml, if any, changed by those given.
+
+    Args:
+      shop: path of the shop.toml.
+      given: JSON values by key, None: not given; those of `columns` and `split` change single keys.
+
+    Raises:
+      ValueError: a setting is unknown or invalid, or no events are given.
+    """
+    values = read_shop(shop) if shop else {}
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            values[name] = values.get(name, {}) | {key: part for key, part in value.items() if part is not None}
+        elif value is not None:
+            values[name] = value
+    if "events" not in values:
+        raise ValueError("give the event log: --events GLOB, or --shop shop.toml with `events`")
+    return from_json(PrepareConfig, values)
 
 
 def format_shop(config: PrepareConfig, comments: Mapping[str, str] | None = None) -> str:

@@ -1,0 +1,54 @@
+"""The recipes of docs/your-data.md: each prepares its log, and a model trained on it recommends."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import cartwheel
+from common.settings import from_json
+from preprocessing.config import PrepareConfig
+from preprocessing.shop import read_shop
+
+ROOT = Path(__file__).resolve().parents[2]
+FORMATS = ROOT.parent / "shared" / "data" / "formats"
+RECIPES = dict(
+    re.findall(r"<!-- recipe (\S+) -->\n```toml\n(.*?)```", (ROOT / "docs" / "your-data.md").read_text(), re.DOTALL)
+)
+# dropped kinds are no events of the dataset
+DROPPED = {"own_kinds.tsv": {"events": 290, "kinds": {"purchase": 40, "View": 212, "cart": 38}}}
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.skipif(not FORMATS.exists(), reason="needs ../shared/data/formats beside the checkout"),
+]
+
+
+def test_there_is_a_recipe_for_every_format() -> None:
+    logs = json.loads((FORMATS / "expected.json").read_text())
+    without_recipe = {"articles.csv", "shop_de_utf16.csv"}  # an item table; the recipe of shop_de.csv
+    assert set(RECIPES) == set(logs) - without_recipe
+
+
+@pytest.mark.parametrize("name", [*RECIPES, "shop_de_utf16.csv"])
+def test_a_recipe_leads_to_recommendations(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(FORMATS / name, tmp_path)
+    recipe = RECIPES.get(name, RECIPES["shop_de.csv"].replace("shop_de.csv", name))
+    (tmp_path / "shop.toml").write_text(recipe)
+    prepared = cartwheel.prepare(shop="shop.toml", output="dataset")
+    expected = json.loads((FORMATS / "expected.json").read_text())[name] | DROPPED.get(name, {})
+    statistics = json.loads((tmp_path / "dataset" / "statistics.json").read_text())
+    assert prepared["events"] == expected["events"]
+    assert prepared["duplicates"] == prepared["robot_events"] == 0
+    assert statistics["events"]["visitors"] == expected["visitors"]
+    if expected["kinds"] is not None:
+        words = dict(entry.rsplit("=", 1) for entry in from_json(PrepareConfig, read_shop("shop.toml")).kinds.words)
+        kinds = {words.get(kind, kind): count for kind, count in expected["kinds"].items()}
+        assert {kind: count for kind, count in statistics["events"]["by_kind"].items() if count} == kinds
+    cartwheel.train("dataset", "run", settings={"epochs": 1, "model.dim": 8})
+    cartwheel.recommend("run", "recommendations")
+    assert list((tmp_path / "recommendations").iterdir())
