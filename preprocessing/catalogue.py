@@ -25,6 +25,9 @@ from preprocessing.validation import Flaws
 PROPERTY_COLUMNS = ("timestamp", "itemid", "property", "value")
 TREE_COLUMNS = ("categoryid", "parentid")
 
+CATEGORY_SEPARATOR = " > "
+"""Separates the categories of a path in the id of a category from an item table."""
+
 _COUNTS = ("views", "carts", "transactions", "first_seen_ms", "last_seen_ms")
 
 
@@ -289,11 +292,19 @@ def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items
 
 
 def _category_paths(category: pa.Array, tree: CategoryTree) -> pa.Array:
-    """[I] lists of category ids, root first; a category that the tree lacks is its own path; empty for null."""
+    """[I] lists of category ids, root first; empty for null.
+
+    The id of a category that the tree lacks is its path: `Clothing > Shoes` is below `Clothing`.
+    """
     encoded = category.dictionary_encode()
-    paths = [list(tree.paths.get(name, (name,))) for name in encoded.dictionary.to_pylist()]
+    paths = [list(tree.paths.get(name) or _split_path(name)) for name in encoded.dictionary.to_pylist()]
     choices = pa.array([*paths, []], pa.list_(pa.string()))
     return choices.take(encoded.indices.fill_null(len(paths)))
+
+
+def _split_path(category: str) -> tuple[str, ...]:
+    names = category.split(CATEGORY_SEPARATOR)
+    return tuple(CATEGORY_SEPARATOR.join(names[:level]) for level in range(1, len(names) + 1))
 
 
 def _parse_prices(texts: pa.Array) -> pa.Array:

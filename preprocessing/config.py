@@ -98,6 +98,42 @@ class KindConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ItemTableConfig:
+    """A table with one row per item, instead of item properties and a category tree; its columns are paths."""
+
+    files: str | None = None
+    """Glob of the table: CSV, Parquet or JSON Lines files. None: there is no table."""
+
+    format: FormatConfig = field(default_factory=FormatConfig)
+    """How the files are read; unlike an event log, CSV may have line breaks in quoted fields."""
+
+    id: str = "itemid"
+    """Column with the item's id."""
+
+    title: str | None = None
+    """Column with the item's name for people."""
+
+    category: tuple[str, ...] = ()
+    """Columns of the category path, from the root down; or one column with a path, see `separator`."""
+
+    separator: str = ">"
+    """Separates the categories in a column with a path."""
+
+    price: str | None = None
+    """Column with the price."""
+
+    availability: str | None = None
+    """Column that says whether an item can be bought: 1 or 0, true or false, yes or no, in stock or out of stock."""
+
+    attributes: tuple[str, ...] = ()
+    """Other columns that describe the item, as features of `nn`: a number becomes a bucket of a fifth of an order of
+    magnitude, a text of at most `max_words` words one value, a longer text its words."""
+
+    max_words: int = 4
+    """Attributes with more words in any of the first rows are texts, whose words become values."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class VocabularyConfig:
     """Which ids get an index of their own."""
 
@@ -260,6 +296,9 @@ class PrepareConfig:
     category_tree: str | None = None
     """Path of the category tree, one file."""
 
+    item_table: ItemTableConfig = field(default_factory=ItemTableConfig)
+    """A table with one row per item, instead of item properties and a category tree."""
+
     split: SplitConfig = field(default_factory=SplitConfig)
     """How events are divided into training, validation and test."""
 
@@ -302,6 +341,8 @@ class PrepareConfig:
     """Compresses timeline shards with gzip: a third of the size, slower to read."""
 
     def __post_init__(self) -> None:
+        if self.item_table.files and (self.item_properties or self.category_tree):
+            raise ValueError("give either item_table.files or item_properties with a category_tree, not both")
         if not 0 <= self.max_reject_share <= 1:
             raise ValueError(f"--max-reject-share must be between 0 and 1, got {self.max_reject_share}")
         for name in ("max_events_per_day", "block_rows", "partition_bytes"):

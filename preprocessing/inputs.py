@@ -9,6 +9,7 @@ from typing import NamedTuple
 from preprocessing import catalogue
 from preprocessing.config import FormatConfig, PrepareConfig
 from preprocessing.events import TRANSACTION, EventMapping, make_mapping
+from preprocessing.item_table import ItemTableMapping, resolve_types
 from preprocessing.mapping import constant_of, select_elements
 from preprocessing.sources.formats import open_files
 from preprocessing.sources.source import Part, read_batches
@@ -44,7 +45,9 @@ class Inputs(NamedTuple):
     mapping: EventMapping
     """The columns of the event log."""
     properties: Input
-    """Item properties, optional."""
+    """Item properties, or a table of items; optional."""
+    table: ItemTableMapping | None
+    """The columns of the table of items; None: properties, or nothing."""
     tree: Input
     """The category tree, optional."""
 
@@ -58,10 +61,12 @@ def list_inputs(config: PrepareConfig) -> Inputs:
     """
     mapping = make_mapping(config)
     events = _find(config, config.events, config.events_format, mapping.roots, [TRANSACTION])
+    properties, table = _find_items(config)
     return Inputs(
         events=events,
         mapping=resolve_mapping(mapping, events.parts),
-        properties=_find(config, config.item_properties, FormatConfig(), catalogue.PROPERTY_COLUMNS),
+        properties=properties,
+        table=table,
         tree=_find(config, config.category_tree, FormatConfig(), catalogue.TREE_COLUMNS),
     )
 
@@ -85,6 +90,21 @@ def resolve_mapping(mapping: EventMapping, parts: Sequence[Part]) -> EventMappin
     return replace(mapping, time=time)
 
 
+def _find_items(config: PrepareConfig) -> tuple[Input, ItemTableMapping | None]:
+    """Finds the item properties, or the table of items and the types of its columns."""
+    if config.item_table.files is None:
+        return _find(config, config.item_properties, FormatConfig(), catalogue.PROPERTY_COLUMNS), None
+    mapping = ItemTableMapping(config.item_table, config.properties)
+    table = config.item_table
+    parts, size = open_files(config.item_table.files, table.format, mapping.roots, has_line_breaks=True)
+    batch = next(read_batches(parts), None)
+    if batch is None:
+        raise ValueError(f"{table.files} has no rows; check item_table.files")
+    resolved = resolve_types(mapping, batch.columns.slice(0, _SAMPLE_ROWS))
+    log.info("attributes of items: %s", ", ".join(map(resolved.describe, table.attributes)) or "none")
+    return Input(parts, _count_partitions(size, config)), resolved
+
+
 def _find(
     config: PrepareConfig,
     glob: str | None,
@@ -95,4 +115,8 @@ def _find(
     if glob is None:
         return Input([], 1)
     parts, size = open_files(glob, files, required, optional)
-    return Input(parts, min(max(math.ceil(size / config.partition_bytes), 1), MAX_PARTITIONS))
+    return Input(parts, _count_partitions(size, config))
+
+
+def _count_partitions(size: int, config: PrepareConfig) -> int:
+    return min(max(math.ceil(size / config.partition_bytes), 1), MAX_PARTITIONS)

@@ -88,7 +88,9 @@ def _run_graphs(job: Job, inputs: Inputs) -> DatasetResults:
     cuts = splits.choose_cuts(events.times, config.split)
     counts = graphs.count_ids(job, num_partitions, cuts)
     splits.check_splits(counts.events.by_split.sum(1).tolist(), events.times, cuts, config.split)
-    properties = reading.read_properties(job, inputs.properties, cuts)
+    properties = reading.read_properties(job, inputs.properties, cuts, inputs.table)
+    if properties:
+        reading.check_join(counts.trained_items, properties.items)
 
     # index: vocabularies of visitors and items
     item_counts = vocabularies.merge_counts([counts.trained_items, properties.items if properties else b""])

@@ -3,13 +3,18 @@
 import logging
 import math
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from preprocessing import catalogue, timelines, validation
 from preprocessing.beam import graphs, stages
 from preprocessing.beam.graphs import PropertyCounts
 from preprocessing.beam.job import Job
+from preprocessing.columns import EncodedTable, decode_columns
 from preprocessing.config import PrepareConfig, format_when
 from preprocessing.events import EventMapping
 from preprocessing.inputs import Input
+from preprocessing.item_table import ItemTableMapping
 from preprocessing.sources.source import read_batches
 from preprocessing.splits import Cuts
 from preprocessing.statistics.summaries import ReadingSummary
@@ -48,8 +53,10 @@ def read_tree(job: Job, tree: Input) -> catalogue.TreeReading:
     return reading
 
 
-def read_properties(job: Job, properties: Input, cuts: Cuts | None) -> PropertyCounts | None:
-    """Reads the item properties as of the first cut, by partition; None if there are no files.
+def read_properties(
+    job: Job, properties: Input, cuts: Cuts | None, table: ItemTableMapping | None
+) -> PropertyCounts | None:
+    """Reads the item properties as of the first cut, or a table of items, by partition; None if there are no files.
 
     Raises:
       ValueError: too many rows are invalid.
@@ -58,7 +65,7 @@ def read_properties(job: Job, properties: Input, cuts: Cuts | None) -> PropertyC
         return None
     # only a split by time has a future to keep out of training
     until_ms = cuts.validation_from_ms if cuts else math.inf
-    counts = graphs.read_properties(job, properties.parts, properties.num_partitions, until_ms)
+    counts = graphs.read_properties(job, properties.parts, properties.num_partitions, until_ms, table)
     summary = counts.reading
     _check_rejects("item property", summary, job.config)
     if not summary.partitions:
@@ -71,6 +78,39 @@ def read_properties(job: Job, properties: Input, cuts: Cuts | None) -> PropertyC
         write_table(job.work.properties(partition), catalogue.empty_properties())
     log.info("read %d item property rows into %d partitions", summary.rows, properties.num_partitions)
     return counts
+
+
+def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float = 0.5) -> None:
+    """Checks that the events are about items that have properties.
+
+    Args:
+      events: number of training events by item: id, count.
+      items: items with properties: id.
+      warn_share: smallest share of the events without a warning.
+
+    Raises:
+      ValueError: no event is about an item with properties; with examples of both ids.
+    """
+    if not events or not items:
+        return
+    seen, described = decode_columns(events), decode_columns(items)["id"].combine_chunks()
+    is_described = pc.is_in(seen["id"].combine_chunks(), value_set=described)
+    total = pc.sum(seen["count"]).as_py() or 0
+    joined = pc.sum(seen.filter(is_described)["count"]).as_py() or 0
+    if not total or joined >= warn_share * total:
+        return
+    message = (
+        f"{joined / total:.1%} of the training events are about items that the item properties or the item table "
+        f"describe; ids of other events: {_examples(seen['id'].combine_chunks().filter(pc.invert(is_described)))}; ids "
+        f"of described items: {_examples(described)}"
+    )
+    if not joined:
+        raise ValueError(f"{message}; make the ids equal, or prepare without items")
+    log.warning("%s; the other items have no category, price or title", message)
+
+
+def _examples(ids: pa.Array) -> str:
+    return ", ".join(f"`{value.as_py()}`" for value in ids[:3])
 
 
 def _check_rejects(name: str, summary: ReadingSummary, config: PrepareConfig) -> None:

@@ -24,6 +24,7 @@ from preprocessing.beam.results import merge_result
 from preprocessing.beam.stages import ALL_ITEMS, BYTES_READ, CATEGORY_VIEWS, REJECTS, SUMMARIES, TRAINED_ITEMS
 from preprocessing.columns import EncodedTable
 from preprocessing.events import EventMapping, keeps_repeats
+from preprocessing.item_table import ItemTableMapping
 from preprocessing.sources.source import Part
 from preprocessing.splits import Cuts
 from preprocessing.statistics import summaries
@@ -99,11 +100,13 @@ def count_ids(job: Job, num_partitions: int, cuts: Cuts | None) -> IdCounts:
     return IdCounts(events.read(), trained_items.read(), all_items.read())
 
 
-def read_properties(job: Job, parts: Sequence[Part], num_partitions: int, until_ms: float) -> PropertyCounts:
-    """Reads the item properties as of `until_ms` into files by item partition; writes the rejects."""
+def read_properties(
+    job: Job, parts: Sequence[Part], num_partitions: int, until_ms: float, table: ItemTableMapping | None = None
+) -> PropertyCounts:
+    """Reads item properties as of `until_ms`, or a table of items, into files by item partition; writes rejects."""
     phases = _reading_phase("item properties", parts), Phase("properties by item", num_partitions)
     with job.pipeline(*phases) as (pipeline, progress):
-        read = _read(job, pipeline, parts, stages.RouteProperties(job.work, num_partitions, until_ms), progress)
+        read = _read(job, pipeline, parts, stages.RouteProperties(job.work, num_partitions, until_ms, table), progress)
         merge = beam.FlatMap(stages.MergeProperties(job.work)).with_outputs(SUMMARIES, ALL_ITEMS, main="counts")
         merged = read.pieces | "GroupByItem" >> beam.GroupByKey() | "Merge" >> merge
         _ = merged.counts | "Progress" >> beam.Map(progress.add_one)

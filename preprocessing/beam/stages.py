@@ -30,6 +30,7 @@ from preprocessing.beam.shuffle import Piece, receive_rows, send_rows
 from preprocessing.columns import encode_columns
 from preprocessing.config import PrepareConfig, PropertyConfig, SplitConfig
 from preprocessing.events import EventMapping, parse_events
+from preprocessing.item_table import ItemTableMapping, parse_item_table
 from preprocessing.sources.rejects import Rejects
 from preprocessing.sources.source import Part
 from preprocessing.splits import SPLITS, TRAIN, Cuts
@@ -72,12 +73,17 @@ class RouteEvents(beam.DoFn):
 class RouteProperties(beam.DoFn):
     """Sends the item properties before `until_ms` to the partitions of their items; outputs as RouteEvents."""
 
-    def __init__(self, work: Workspace, num_partitions: int, until_ms: float) -> None:
-        self._work, self._num_partitions, self._until_ms = work, num_partitions, until_ms
+    def __init__(
+        self, work: Workspace, num_partitions: int, until_ms: float, table: ItemTableMapping | None = None
+    ) -> None:
+        self._work, self._num_partitions, self._until_ms, self._table = work, num_partitions, until_ms, table
 
     def process(self, part: Part) -> Iterator[Any]:
         for batch in part.source.read(part):
-            table, summary, rejects = catalogue.parse_properties(batch, self._until_ms)
+            if self._table is None:
+                table, summary, rejects = catalogue.parse_properties(batch, self._until_ms)
+            else:
+                table, summary, rejects = parse_item_table(batch, self._table)
             position = (part.ordinal, batch.position)
             path = self._work.chunk("item-properties", position)
             yield from send_rows(table, "item", self._num_partitions, position, path)

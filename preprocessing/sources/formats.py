@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from common import storage
 from preprocessing.config import FormatConfig
 from preprocessing.sources.csv_rows import CsvSource, parse_header
+from preprocessing.sources.csv_tables import CsvTableSource
 from preprocessing.sources.json_rows import JsonSource
 from preprocessing.sources.parquet_rows import ParquetSource, open_parquet, partition_columns
 from preprocessing.sources.source import Part, Source
@@ -92,7 +93,12 @@ def detect_layout(path: str, config: FormatConfig) -> Layout:
 
 
 def open_files(
-    glob: str, config: FormatConfig, required: Sequence[str], optional: Sequence[str] = ()
+    glob: str,
+    config: FormatConfig,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    has_line_breaks: bool = False,
 ) -> tuple[list[Part], int]:
     """Divides all files of a glob into parts; also returns the total size of their text, estimated if compressed.
 
@@ -101,6 +107,7 @@ def open_files(
       config: how they are read.
       required: columns that every file must have.
       optional: columns to read if a file has them.
+      has_line_breaks: whether quoted fields of CSV may have line breaks; such a file is read by one worker.
 
     Raises:
       FileNotFoundError: no file matches.
@@ -111,20 +118,22 @@ def open_files(
     for ordinal, path in enumerate(find_input_files(glob)):
         size = storage.size(path)
         layout = detect_layout(path, config)
-        source = make_source(layout, choose_columns(path, layout, required, optional))
+        columns = choose_columns(path, layout, required, optional)
+        source = make_source(layout, columns, has_line_breaks=has_line_breaks)
         parts += source.split(path, ordinal, size)
         is_packed = layout.format == "parquet" or layout.text_format.compression is not None
         total += size * (COMPRESSION_RATIO if is_packed else 1)
     return parts, total
 
 
-def make_source(layout: Layout, columns: tuple[str, ...]) -> Source:
+def make_source(layout: Layout, columns: tuple[str, ...], *, has_line_breaks: bool = False) -> Source:
     """Makes the source that reads the columns of files with a layout."""
     if layout.format == "parquet":
         return ParquetSource(columns)
     if layout.format == "jsonl":
         return JsonSource(layout.text_format, columns)
-    return CsvSource(layout.text_format, layout.separator, layout.columns, layout.first_byte, columns)
+    source = CsvTableSource if has_line_breaks else CsvSource
+    return source(layout.text_format, layout.separator, layout.columns, layout.first_byte, columns)
 
 
 def choose_columns(path: str, layout: Layout, required: Sequence[str], optional: Sequence[str] = ()) -> tuple[str, ...]:

@@ -75,9 +75,13 @@ class ParquetBatch:
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
         """Returns the numbers of rows in the file, and their values as JSON."""
-        values = self.columns.take(pa.array(rows)).to_pylist()
-        texts = [shorten(json.dumps(row, default=str, ensure_ascii=False).encode()) for row in values]
-        return (rows + self.position).tolist(), texts
+        return (rows + self.position).tolist(), describe_rows(self.columns, rows)
+
+
+def describe_rows(table: pa.Table, rows: np.ndarray) -> list[str]:
+    """Returns the start of rows as JSON."""
+    values = table.take(pa.array(rows)).to_pylist()
+    return [shorten(json.dumps(row, default=str, ensure_ascii=False).encode()) for row in values]
 
 
 def open_parquet(path: str) -> pq.ParquetFile:

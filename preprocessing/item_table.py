@@ -1,0 +1,163 @@
+"""A table with one row per item, as the item properties that the catalogue is built from.
+
+Shapes: N rows of a batch, P property rows.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from preprocessing import validation
+from preprocessing.catalogue import CATEGORY_SEPARATOR, find_latest_rows
+from preprocessing.config import ItemTableConfig, PropertyConfig
+from preprocessing.mapping import root_of, select_elements, to_ids, to_numbers, to_text
+from preprocessing.sources.rejects import Rejects
+from preprocessing.sources.source import Batch, reject_rows
+from preprocessing.statistics.summaries import ReadingSummary, summarize_reading
+from preprocessing.validation import Flaws
+
+_AVAILABLE = pa.array(["1", "true", "yes", "y", "in stock", "instock", "available"])
+_UNAVAILABLE = pa.array(["0", "false", "no", "n", "out of stock", "outofstock", "unavailable", "sold out"])
+_BUCKETS_PER_DECADE = 5
+
+
+@dataclass(frozen=True)
+class ItemTableMapping:
+    """The mapping of a table's columns, with the types of its attributes."""
+
+    config: ItemTableConfig
+    """The columns."""
+    properties: PropertyConfig
+    """Names of the properties with a role."""
+    numbers: frozenset[str] = frozenset()
+    """Attributes that are numbers."""
+    texts: frozenset[str] = frozenset()
+    """Attributes whose words become values."""
+
+    @property
+    def paths(self) -> list[str]:
+        """All paths that are read."""
+        config = self.config
+        named = [config.id, config.title, *config.category, config.price, config.availability, *config.attributes]
+        return list(dict.fromkeys(path for path in named if path is not None))
+
+    @property
+    def roots(self) -> list[str]:
+        """All columns of the files that are read."""
+        return list(dict.fromkeys(map(root_of, self.paths)))
+
+    def describe(self, attribute: str) -> str:
+        """Describes an attribute for the log."""
+        kind = "number" if attribute in self.numbers else "text" if attribute in self.texts else "value"
+        return f"{attribute} ({kind})"
+
+
+def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMapping:
+    """Finds which attributes are numbers and which are texts, from the first rows."""
+    values = select_elements(sample, mapping.paths).columns
+    numbers, texts = set(), set()
+    for name in mapping.config.attributes:
+        column = values[name].filter(pc.not_equal(to_text(values[name]), ""))
+        if len(column) and to_numbers(column).null_count == 0:
+            numbers.add(name)
+        elif len(column) and pc.max(_count_words(to_text(column))).as_py() > mapping.config.max_words:
+            texts.add(name)
+    return ItemTableMapping(mapping.config, mapping.properties, frozenset(numbers), frozenset(texts))
+
+
+def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table, ReadingSummary, Rejects]:
+    """Parses the rows of a batch to property rows; the last row of an item wins.
+
+    The columns are timestamp_ms (0: known from the start), item, property and value.
+    """
+    values = select_elements(batch.columns, mapping.paths).columns
+    item = to_ids(values[mapping.config.id])
+    flaws = Flaws.none(len(item))
+    validation.check_ids(item, flaws)
+    rejects = reject_rows(batch, flaws)
+    named = {name: column for name, column in _properties(values, mapping).items() if len(column)}
+    # by item, so that the values of an item are in one place
+    table = pa.table(
+        {
+            "timestamp_ms": np.zeros(len(item) * len(named), np.int64),
+            "item": pa.concat_arrays([item] * len(named)) if named else pa.array([], pa.string()),
+            "property": pa.array(np.repeat(np.array(list(named), object), len(item)), pa.string()),
+            "value": pa.concat_arrays(list(named.values())) if named else pa.array([], pa.string()),
+        }
+    )
+    is_valid = np.tile(flaws.is_valid, len(named))
+    is_known = pc.not_equal(table["value"], "").to_numpy()
+    latest = find_latest_rows(table, np.flatnonzero(is_valid & is_known))
+    return table.take(latest), summarize_reading(int(flaws.is_valid.sum()), batch.num_blank, rejects), rejects
+
+
+def _properties(values: dict[str, pa.Array], mapping: ItemTableMapping) -> dict[str, pa.Array]:
+    """Returns the values [N] of each property as text, '' if unknown."""
+    config, names = mapping.config, mapping.properties
+    found = {}
+    if config.title is not None:
+        found[names.title] = _clean(values[config.title])
+    if config.category:
+        found[names.category] = _join_path([_clean(values[path]) for path in config.category], config.separator)
+    if config.price is not None:
+        found[names.price] = _format_prices(to_numbers(values[config.price]))
+    if config.availability is not None:
+        found[names.availability] = _read_availability(values[config.availability])
+    for path in config.attributes:
+        found[path] = _attribute(values[path], path, mapping)
+    return found
+
+
+def _attribute(values: pa.Array, path: str, mapping: ItemTableMapping) -> pa.Array:
+    if path in mapping.numbers:
+        return _bucket(to_numbers(values))
+    text = pc.utf8_lower(_clean(values))
+    if path in mapping.texts:
+        return pc.replace_substring_regex(text, r"[^\p{L}\p{N}]+", " ")
+    return pc.replace_substring(text, " ", "_")  # one word: one value
+
+
+def _bucket(numbers: pa.Array) -> pa.Array:
+    """Returns the bucket of numbers, on a logarithmic scale with the sign kept."""
+    values = numbers.to_numpy(zero_copy_only=False)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = np.round(np.log10(np.abs(values)) * _BUCKETS_PER_DECADE)
+    words = [
+        "" if math.isnan(value) else "0" if value == 0 else f"{'-' if value < 0 else ''}e{int(step)}"
+        for value, step in zip(values, steps, strict=True)
+    ]
+    return pa.array(words, pa.string())
+
+
+def _join_path(parts: list[pa.Array], separator: str) -> pa.Array:
+    """Joins the categories of each item, root first; an empty part ends the path."""
+    if len(parts) == 1 and separator.strip():
+        return pc.replace_substring_regex(parts[0], rf"\s*[{separator.strip()}]\s*", CATEGORY_SEPARATOR)
+    path = parts[0]
+    for part in parts[1:]:
+        has_both = pc.and_(pc.not_equal(path, ""), pc.not_equal(part, ""))
+        path = pc.if_else(has_both, pc.binary_join_element_wise(path, part, CATEGORY_SEPARATOR), path)
+    return path
+
+
+def _format_prices(numbers: pa.Array) -> pa.Array:
+    values = numbers.to_numpy(zero_copy_only=False)
+    return pa.array(["" if math.isnan(value) else f"{value:.4f}" for value in values], pa.string())
+
+
+def _read_availability(values: pa.Array) -> pa.Array:
+    words = pc.utf8_lower(_clean(values))
+    return pc.if_else(pc.is_in(words, _AVAILABLE), "1", pc.if_else(pc.is_in(words, _UNAVAILABLE), "0", ""))
+
+
+def _clean(values: pa.Array) -> pa.Array:
+    """Returns values as text in one line, '' if missing."""
+    text = to_ids(values) if not pa.types.is_boolean(values.type) else to_text(values).fill_null("")
+    return pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"\s+", " "))
+
+
+def _count_words(texts: pa.Array) -> pa.Array:
+    return pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(texts)))

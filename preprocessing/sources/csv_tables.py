@@ -1,0 +1,94 @@
+"""CSV tables whose quoted fields may have line breaks: read from their start, by one worker per file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from preprocessing import validation
+from preprocessing.sources.parquet_rows import describe_rows
+from preprocessing.sources.rejects import Rejects, shorten
+from preprocessing.sources.source import Part
+from preprocessing.sources.text_files import TextFormat, open_text
+
+
+@dataclass(frozen=True)
+class CsvTableSource:
+    """CSV tables with the same columns."""
+
+    text_format: TextFormat
+    """Compression and encoding."""
+    separator: str
+    """Separates fields; one character."""
+    header: tuple[str, ...]
+    """All column names, in order."""
+    first_byte: int
+    """The byte at which the rows start, after a byte order mark and a header line."""
+    columns: tuple[str, ...]
+    """The columns to read."""
+
+    def split(self, path: str, ordinal: int, size: int) -> list[Part]:
+        """Returns the whole file as one part."""
+        return [Part(self, path, ordinal, self.first_byte, None, size)]
+
+    def read(self, part: Part) -> Iterator["CsvTableBatch"]:
+        """Reads the rows of a file, a few MiB at a time."""
+        invalid: list[str] = []
+
+        def skip(row: pa_csv.InvalidRow) -> str:
+            invalid.append(row.text)
+            return "skip"
+
+        first = 0
+        with open_text(part.path, self.text_format) as file:
+            file.read(part.begin)
+            try:
+                reader = pa_csv.open_csv(
+                    pa.PythonFile(file, mode="r"),
+                    pa_csv.ReadOptions(column_names=self.header, use_threads=False, block_size=8 << 20),
+                    pa_csv.ParseOptions(delimiter=self.separator, newlines_in_values=True, invalid_row_handler=skip),
+                    pa_csv.ConvertOptions(
+                        column_types={name: pa.string() for name in self.columns},
+                        include_columns=self.columns,
+                        strings_can_be_null=False,
+                    ),
+                )
+                for batch in reader:
+                    yield CsvTableBatch(part, first, pa.Table.from_batches([batch]), tuple(invalid))
+                    first += len(batch)
+                    invalid.clear()
+            except pa.ArrowInvalid as error:
+                if "Empty CSV file" in str(error):
+                    return
+                raise ValueError(f"{part.path} cannot be read after row {first}: {error}") from error
+
+
+@dataclass(frozen=True)
+class CsvTableBatch:
+    """Consecutive rows of a table."""
+
+    part: Part
+    """The file."""
+    position: int
+    """Number of the first row."""
+    columns: pa.Table
+    """[N] rows: a string column for each column to read."""
+    invalid: tuple[str, ...]
+    """Rows with a wrong number of fields."""
+
+    @property
+    def malformed(self) -> Rejects:
+        """Rows with a wrong number of fields; their position is that of the batch."""
+        texts = [shorten(text.encode()) for text in self.invalid]
+        return Rejects(self.part.path, [self.position] * len(texts), [validation.FIELD_COUNT] * len(texts), texts)
+
+    @property
+    def num_blank(self) -> int:
+        """Blank lines are not counted."""
+        return 0
+
+    def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
+        """Returns the numbers of rows in the file, and their values as JSON."""
+        return (rows + self.position).tolist(), describe_rows(self.columns, rows)

@@ -1,0 +1,133 @@
+"""A table with one row per item as item properties, and its join with the events."""
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from preprocessing.columns import encode_columns
+from preprocessing.config import ItemTableConfig, PrepareConfig, PropertyConfig
+from preprocessing.item_table import ItemTableMapping, parse_item_table, resolve_types
+from preprocessing.pipeline import prepare
+from preprocessing.reading import check_join
+from preprocessing.sources.formats import open_files
+from preprocessing.sources.source import read_batches
+from tests.preprocessing.shop import plain_events, write_events
+
+TABLE = """id,name,group,type,cost,stock,colour,weight,text
+007,"Strap top, 0",Clothing,Tops,"9,99",in stock,Dark Blue,120,"soft cotton
+with narrow straps"
+8,Mug,Kitchen,,4.5,out of stock,,95,a mug that keeps the coffee hot
+9,Pan,Kitchen,Pans > Small,,maybe,Red,,steel
+,Nameless,Kitchen,,1,1,Red,1,nothing
+"""
+
+CONFIG = ItemTableConfig(
+    files="items.csv",
+    id="id",
+    title="name",
+    category=("group", "type"),
+    price="cost",
+    availability="stock",
+    attributes=("colour", "weight", "text"),
+)
+
+
+def parse(tmp_path, content: str, config: ItemTableConfig = CONFIG):
+    (tmp_path / "items.csv").write_text(content)
+    mapping = ItemTableMapping(config, PropertyConfig(price="price"))
+    parts, _ = open_files(str(tmp_path / "items.csv"), config.format, mapping.roots, has_line_breaks=True)
+    (batch,) = read_batches(parts)
+    table, summary, rejects = parse_item_table(batch, resolve_types(mapping, batch.columns))
+    found: dict[str, dict[str, str]] = {}
+    for row in table.to_pylist():
+        found.setdefault(row["item"], {})[row["property"]] = row["value"]
+    return found, summary, rejects
+
+
+def test_each_column_becomes_a_property(tmp_path):
+    found, summary, rejects = parse(tmp_path, TABLE)
+    assert found["007"] == {
+        "title": "Strap top, 0",
+        "categoryid": "Clothing > Tops",
+        "price": "9.9900",
+        "available": "1",
+        "colour": "dark_blue",  # one value
+        "weight": "e10",  # log10(120) × 5 is 10.4
+        "text": "soft cotton with narrow straps",  # words
+    }
+    # an empty price, colour or type is unknown, and so is an availability that is neither
+    assert found["8"] == {
+        "title": "Mug",
+        "categoryid": "Kitchen",
+        "price": "4.5000",
+        "available": "0",
+        "weight": "e10",
+        "text": "a mug that keeps the coffee hot",
+    }
+    assert found["9"]["categoryid"] == "Kitchen > Pans > Small"
+    assert "available" not in found["9"]
+    assert (summary.rows, rejects.reasons) == (4, ["empty id"])
+
+
+def test_a_row_with_a_wrong_number_of_fields_is_rejected(tmp_path):
+    found, _, rejects = parse(tmp_path, "id,name\n1,Mug\n2,Pan,9\n", ItemTableConfig(id="id", title="name"))
+    assert found == {"1": {"title": "Mug"}}
+    assert (rejects.reasons, rejects.texts) == (["wrong number of fields"], ["2,Pan,9"])
+
+
+def test_one_column_may_have_the_whole_path(tmp_path):
+    config = ItemTableConfig(id="id", category=("path",), separator="/")
+    found, _, _ = parse(tmp_path, "id,path\n1,Home / Kitchen/Mugs\n", config)
+    assert found["1"]["categoryid"] == "Home > Kitchen > Mugs"
+
+
+def test_the_last_row_of_an_item_wins(tmp_path):
+    found, _, _ = parse(tmp_path, "id,name\n1,Mug\n1,Cup\n", ItemTableConfig(id="id", title="name"))
+    assert found["1"]["title"] == "Cup"
+
+
+def test_the_catalogue_has_titles_paths_prices_and_features(tmp_path):
+    events = write_events(tmp_path / "events.csv", *plain_events(60))
+    rows = "".join(f"i{n},Item {n},Shop,Shelf {n % 2},{n + 1}.5,yes,red wine\n" for n in range(4))
+    (tmp_path / "items.csv").write_text("id,name,a,b,cost,stock,colour\n" + rows)
+    table = ItemTableConfig(
+        files=str(tmp_path / "items.csv"),
+        id="id",
+        title="name",
+        category=("a", "b"),
+        price="cost",
+        availability="stock",
+        attributes=("colour",),
+    )
+    prepare(PrepareConfig(events=events, item_table=table), str(tmp_path / "dataset"))
+    import pyarrow.parquet as pq
+
+    (file,) = (tmp_path / "dataset" / "catalogue").iterdir()
+    catalogue = {row["item_id"]: row for row in pq.read_table(file).to_pylist()}
+    assert catalogue["i1"]["title"] == "Item 1"
+    assert catalogue["i1"]["is_available"]
+    vocabulary = (tmp_path / "dataset" / "vocabulary" / "categories.txt").read_text().split("\n")
+    assert [vocabulary[index] for index in catalogue["i1"]["category_path"]] == ["Shop", "Shop > Shelf 1"]
+    manifest = json.loads((tmp_path / "dataset" / "manifest.json").read_text())
+    assert manifest["config"]["item_table"]["title"] == "name"
+
+
+def test_a_table_and_properties_together_are_refused():
+    with pytest.raises(ValueError, match=r"give either item_table\.files or item_properties with a category_tree"):
+        PrepareConfig(events="e.csv", item_properties="p.csv", item_table=ItemTableConfig(files="i.csv"))
+
+
+def counts(**of: int) -> bytes:
+    return encode_columns(pa.table({"id": list(of), "count": list(of.values())}))
+
+
+def test_events_of_other_items_are_a_warning_and_of_no_item_an_error(caplog):
+    items = counts(a=0, b=0)
+    check_join(counts(a=5, c=5), items)
+    assert not caplog.text
+    check_join(counts(a=4, c=6), items)
+    assert "40.0% of the training events are about items that" in caplog.text
+    assert "ids of other events: `c`; ids of described items: `a`, `b`" in caplog.text
+    with pytest.raises(ValueError, match=r"0.0% of the training events.*make the ids equal, or prepare without items"):
+        check_join(counts(c=1), items)
