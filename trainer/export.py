@@ -150,9 +150,10 @@ def _local_vocabulary(dataset: Dataset, name: Vocabulary, scratch: str) -> str:
     """Copies a vocabulary to a local file and returns its path."""
     content = storage.read_bytes(DatasetLayout(dataset.root).vocabulary(name))
     if b"\r" in content:
+        found = next(entry for entry in content.split(b"\n") if b"\r" in entry).decode()
         raise ValueError(
-            f"an id of the {name} vocabulary contains a carriage return, which TensorFlow's lookup tables drop; "
-            "remove it from the events and prepare the dataset again"
+            f"the id {found!r:.80} of the {name} vocabulary contains a carriage return, which TensorFlow's lookup "
+            "tables drop; remove it from the input and prepare the dataset again"
         )
     path = os.path.join(scratch, f"{name}.txt")
     storage.write_bytes(path, content)

@@ -38,7 +38,7 @@ class BaseModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixFactorizationConfig(BaseModelConfig):
-    """A vector per visitor and item; the score is their similarity."""
+    """One vector per visitor and one per item; the score is their similarity."""
 
     kind: Literal["matrix_factorization"] = "matrix_factorization"
     dim: int = 64

@@ -168,12 +168,12 @@ def preempt_on_worker_loss(cluster: Cluster | None) -> Iterator[None]:
 
 
 def check_batch_divides(batch_size: int, replicas: int) -> None:
-    """Raises ValueError unless the rows of a batch divide evenly among the replicas; suggests the nearest sizes."""
+    """Raises ValueError, with the nearest valid sizes, unless the batch size is divisible by the number of replicas."""
     if batch_size % replicas == 0:
         return
     below = batch_size // replicas * replicas
     nearest = " or ".join(str(size) for size in (below, below + replicas) if size)
-    raise ValueError(f"batch {batch_size} does not divide among {replicas} replicas; use {nearest}")
+    raise ValueError(f"batch size {batch_size} is not divisible by {replicas} replicas; use {nearest}")
 
 
 def _start_workers(devices: int | None, cluster: Cluster) -> Replicas:

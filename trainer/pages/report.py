@@ -61,11 +61,17 @@ def _read_data_page(record: RunRecord, root: str) -> DrawnPage | None:
     try:
         if dataset_checksum(root) == record.dataset_checksum:
             return DrawnPage("data", "Data", storage.read_bytes(DatasetLayout(root).data_page).decode())
-        log.warning("the report has no Data page: the run was not trained on the dataset at %s", root)
+        log.warning(
+            "the report has no Data page: the run was not trained on the dataset at %s; give the original dataset "
+            "with --data",
+            root,
+        )
     except ContractError as error:
-        log.warning("the report has no Data page: %s", error)
+        log.warning("the report has no Data page: %s; if the dataset was moved, give its path with --data", error)
     except FileNotFoundError:
-        log.warning("the report has no Data page; draw it with `cartwheel report --data %s`", root)
+        log.warning(
+            "the report has no Data page: the dataset has no report; draw it with `cartwheel report --data %s`", root
+        )
     return None
 
 

@@ -67,7 +67,9 @@ def read_record(workdir: str) -> RunRecord:
     except FileNotFoundError:
         raise ValueError(f"{workdir} has no run (no run.json); start one with `cartwheel train`") from None
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or of another version ({error}); train into another --workdir") from error
+        raise ValueError(
+            f"{path} is damaged or was written by another version ({error}); train into another --workdir"
+        ) from error
 
 
 def write_record(record: RunRecord, workdir: str) -> None:

@@ -146,7 +146,9 @@ class TrainingCallbacks:
             )
             checkpoint.keep_best_and_last(self.workdir)
         except OSError as error:  # the disk is full
-            log.error("the validation of step %d could not be recorded: %s; training continues", step, error)
+            log.error(
+                "the validation metric of step %d could not be saved: %s; training continues without it", step, error
+            )
 
     def _update_patience(self, step: int) -> None:
         if self.patience is None:

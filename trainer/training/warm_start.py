@@ -149,14 +149,14 @@ def _check_compatible(
     kind = earlier.record.config.model.kind
     if kind != config.model.kind or widths != expected:
         raise ValueError(
-            f"--warm-start {earlier.workdir}: its model is {kind} with table widths {widths}, this one is "
-            f"{config.model.kind} with {expected}; train the same model, or without --warm-start"
+            f"--warm-start {earlier.workdir} is a `{kind}` model with table widths {widths}, but this run trains "
+            f"`{config.model.kind}` with {expected}; use the same model and settings, or drop --warm-start"
         )
     expected_dense = [tuple(variable.shape) for variable in state.dense]
     if list(dense) != expected_dense:
         raise ValueError(
-            f"--warm-start {earlier.workdir}: its dense weights have the shapes {list(dense)}, those of this model "
-            f"{expected_dense}; train with the same `model.` settings, or without --warm-start"
+            f"--warm-start {earlier.workdir}: dense weights have shapes {list(dense)}, but this model expects "
+            f"{expected_dense}; use the same `model.*` settings, or drop --warm-start"
         )
 
 
