@@ -165,7 +165,8 @@ def _time_to_quality(matrix: Path) -> dict[str, Any]:
         "epochs": {name: epochs for name, (_, epochs) in ours.items()},
         "targets": [
             target(
-                f"matrix: seconds until {words[name]} reaches the ALS peer's validation NDCG@20 / seconds of its fit",
+                f"matrix: training seconds until {words[name]} reaches the validation NDCG@20 of the tuned ALS peer "
+                "/ training seconds of that peer",
                 2.0,
                 spent and spent / seconds,
                 f"{spent:.0f} s ({epochs} epochs and a validation) / {seconds:.0f} s" if spent else "",

@@ -72,7 +72,8 @@ def shop_figures(folder: Path) -> dict[str, Any]:
         "targets": [
             *(
                 target(
-                    f"shop, items without a training event ({name}): nn recall@100 / popular within category's",
+                    f"shop, items without a training event ({name}): nn recall@100 "
+                    "/ most popular items in the category of the latest item",
                     5.0,
                     found["ratio"]["value"],
                     f"[{found['ratio']['low']:.2f}, {found['ratio']['high']:.2f}], {found['cases']} next items",
@@ -80,7 +81,8 @@ def shop_figures(folder: Path) -> dict[str, Any]:
                 for name, found in cold_items.items()
             ),
             target(
-                "shop: recall@20 of visitors unknown to training / known visitors with equal history, lowest group",
+                "shop: nn recall@20 of visitors unknown to training "
+                "/ of known visitors with equally long histories, lowest group",
                 0.9,
                 visitors[worst]["ratio"],
                 f"history {worst}",

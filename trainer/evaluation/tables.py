@@ -17,8 +17,8 @@ MAIN_METRIC = "ndcg@20"
 
 SIGNIFICANT_P = 0.05
 FOOTNOTE = (
-    f"[95% intervals], best in bold; † differs from the first system: paired bootstrap over visitors, "
-    f"p < {SIGNIFICANT_P}, not corrected for multiple comparisons"
+    f"95% confidence intervals in brackets, the best value in bold; † marks a significant difference from the first "
+    f"system (paired bootstrap over visitors, p < {SIGNIFICANT_P}, not corrected for multiple comparisons)"
 )
 _SUMMARY_METRICS = {"ndcg@20": 24, "recall@20": 24, "mrr@20": 10, "coverage@20": 13}
 """Metrics of the summary, and the width of their columns; those with room for it show their interval."""
