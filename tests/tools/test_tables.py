@@ -64,5 +64,5 @@ def test_a_document_without_its_markers_is_rejected():
     assert renew("a\n<!-- results of x -->\nold\n<!-- end of x -->\nb", {"x": lambda _: "new"}, {}) == (
         "a\n<!-- results of x -->\nnew\n<!-- end of x -->\nb"
     )
-    with pytest.raises(ValueError, match="no markers of x"):
+    with pytest.raises(ValueError, match="the markers of the table `x` are missing"):
         renew("a", {"x": lambda _: "new"}, {})
