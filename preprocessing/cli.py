@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
       program: how the command line begins, for usage and examples.
 
     Returns:
-      0 done; 1 failed; 2 wrong arguments; 130 Ctrl-C; 143 SIGTERM. Nothing is published unless it is 0.
+      0 done; 1 failed; 2 wrong arguments; 130 Ctrl-C; 143 SIGTERM. The command publishes its output only with 0.
     """
     parser = build_parser(program)
     given, others = parser.parse_known_args(arguments)

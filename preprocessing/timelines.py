@@ -29,7 +29,7 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Timelines:
-    """Rows of a partition; a visitor's rows are contiguous, ordered by time, then as in the files."""
+    """Rows of a partition; a visitor's rows are contiguous, ordered by time, then by their order in the files."""
 
     visitors: pa.Array
     """[V] distinct ids, ordered by hash, which is independent of time and activity."""
@@ -182,7 +182,7 @@ def select_split(
     With a random split, context may be later than a target, which is another leak.
 
     Args:
-      timelines: of a partition.
+      timelines: timelines of a partition.
       splits: [N] indices in SPLITS.
       split: the split to select.
       visitor_index: [V] vocabulary indices of `timelines.visitors`.

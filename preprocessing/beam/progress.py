@@ -23,7 +23,7 @@ class Phase:
     total: int
     """Amount of work."""
     unit: str = "partitions"
-    """Unit of the amount, in the plural; B: bytes."""
+    """Unit of the amount, in the plural; `B` for bytes."""
 
 
 class _Bars:
@@ -69,7 +69,7 @@ def _running_pipelines() -> dict[str, _Bars]:
 
 @dataclass(frozen=True)
 class ProgressCounter:
-    """Advances a pipeline's bars from within the pipeline; does nothing in a process other than the bars'."""
+    """Advances a pipeline's bars from within the pipeline; does nothing in a process without the bars."""
 
     key: str
     """Key of the pipeline."""

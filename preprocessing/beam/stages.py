@@ -70,7 +70,7 @@ class RouteEvents(beam.DoFn):
 
 
 class RouteProperties(beam.DoFn):
-    """Sends the item properties before `until_ms` to the partitions of their items; outputs as RouteEvents."""
+    """Sends the item properties before `until_ms` to the partitions of their items; has the outputs of RouteEvents."""
 
     def __init__(self, work: Workspace, num_partitions: int, until_ms: float) -> None:
         self._work, self._num_partitions, self._until_ms = work, num_partitions, until_ms
@@ -102,7 +102,8 @@ class AssembleTimelines:
 class CountIds(beam.DoFn):
     """Counts the ids of a partition and outputs its EventStatistics.
 
-    Training counts of visitors are written to a file; counts of items, of training and of all rows, have outputs.
+    Writes the training counts of visitors to a file. The item counts of training rows and of all rows have outputs of
+    their own.
     """
 
     def __init__(self, work: Workspace, cuts: Cuts | None, config: SplitConfig) -> None:
@@ -124,7 +125,7 @@ class WrittenShard:
     """A timeline shard."""
 
     split: Split
-    """Its split."""
+    """Split of the target rows."""
     name: str
     """Path relative to the dataset's root."""
     sha256: str
@@ -138,7 +139,7 @@ class WrittenShard:
     blocks: int
     """Number of tf.train.Examples."""
     moments: Moments
-    """Of the target rows."""
+    """Moments of the target rows, for correlations."""
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ class WriteCatalogue(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """Writes the invalid rows of an input file as JSON Lines, in its order, from (name, rejects)."""
+    """Writes the invalid rows of an input file as JSON Lines, in the order of the file, from (name, rejects)."""
 
     directory: str
 

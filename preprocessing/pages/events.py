@@ -14,7 +14,7 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
     """Charts the number and share of each event kind, events per day and per hour of the week, and correlations.
 
     Args:
-      statistics: of the dataset.
+      statistics: statistics of the dataset.
       marks: the cuts, as in `charts.days`.
     """
     by_kind = statistics["events"]["by_kind"]

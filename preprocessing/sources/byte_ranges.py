@@ -49,7 +49,7 @@ class Chunk:
     source: ByteRange
     """The range that the lines are part of."""
     position: int
-    """The byte (of the uncompressed file) at which they start."""
+    """The byte (of the uncompressed file) at which the lines start."""
     data: bytes
     """The lines, each with its line feed."""
 
@@ -114,7 +114,9 @@ def _choose_columns(
     chosen = (*required, *(name for name in optional if name in header))
     repeated = sorted({name for name in chosen if header.count(name) > 1})
     if repeated:
-        raise ValueError(f"{path} has the column {', '.join(repeated)} more than once")
+        raise ValueError(
+            f"{path} has the column {', '.join(repeated)} more than once; rename or remove the repeated column"
+        )
     unused = [name for name in header if name not in chosen]
     if unused:
         log.info("%s: unused columns: %s", path, ", ".join(unused))

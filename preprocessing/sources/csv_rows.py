@@ -31,7 +31,7 @@ class ParsedRows:
     begins: np.ndarray
     """[N] index in the chunk's data at which each of these rows begins."""
     ends: np.ndarray
-    """[N] index at which it ends, without the line end."""
+    """[N] index at which each of these rows ends, without the line end."""
     malformed: Rejects
     """Rows that are not well-formed CSV."""
     num_blank: int
@@ -136,7 +136,10 @@ def _parse_plain(chunk: Chunk, begins: np.ndarray, ends: np.ndarray, is_used: np
 def _parse_quoted(
     chunk: Chunk, begins: np.ndarray, ends: np.ndarray, rows: np.ndarray, flaws: Flaws
 ) -> tuple[pa.Table, np.ndarray]:
-    """Parses lines with quotes by the standard library, which is slow but rarely needed; returns their numbers too."""
+    """Parses lines with quotes by the standard library, which is slow but rarely needed.
+
+    Returns the columns of the well-formed lines, and their indices among all lines.
+    """
     source = chunk.source
     csv.field_size_limit(max(csv.field_size_limit(), len(chunk.data)))
     records, unbalanced, miscounted = {}, [], []
