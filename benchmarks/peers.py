@@ -90,7 +90,7 @@ class _Factors:
         self._items, self._solver = items, solver
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32."""
+        """[B, I] float32 scores."""
 
         def visitors(visitor: np.ndarray, history: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             if self._solver is None:
@@ -110,7 +110,7 @@ class _Neighbours:
         self._similarity, self._num_items = similarity, num_items
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32."""
+        """[B, I] float32 scores."""
 
         def score(history: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             near = _touched(history, lengths, self._num_items) @ self._similarity

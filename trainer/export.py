@@ -133,7 +133,10 @@ def _evaluations(workdir: str, step: int) -> dict[Split, dict[str, Any]]:
             found[split] = evaluation
         else:
             log.warning(
-                "%s is excluded from the model card: it evaluates another checkpoint than that of step %d", path, step
+                "%s is excluded from the model card, because it does not evaluate the checkpoint of step %d; evaluate "
+                "the run again",
+                path,
+                step,
             )
     return found
 

@@ -24,7 +24,7 @@ class RatingErrors:
     """Mean squared errors over the target rows of a split."""
 
     rows: int
-    """N."""
+    """Number of target rows, N."""
     mse: float
     """Error of the model."""
     mse_of_training_mean: float

@@ -21,7 +21,7 @@ FOOTNOTE = (
     f"system (paired bootstrap over visitors, p < {SIGNIFICANT_P}, not corrected for multiple comparisons)"
 )
 _SUMMARY_METRICS = {"ndcg@20": 24, "recall@20": 24, "mrr@20": 10, "coverage@20": 13}
-"""Metrics of the summary, and the width of their columns; those with room for it show their interval."""
+"""Metrics of the summary, and the width of their columns; columns with room for an interval show it."""
 
 
 def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
@@ -62,7 +62,7 @@ def rating_table(ratings: Mapping[str, Any]) -> str:
 
 
 def summary_text(result: Mapping[str, Any]) -> str:
-    """The results of `evaluate` for a terminal of 100 columns: a table of the model's main protocol, a line on others.
+    """The results of `evaluate` for a terminal of 100 columns: a table for the main protocol, a line for each other.
 
     Args:
       result: what `evaluate` returns.

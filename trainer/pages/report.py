@@ -29,7 +29,7 @@ def write_report(workdir: str, *, data: str | None = None, shown: Shown = "train
       workdir: directory of the run.
       data: directory of the run's dataset; by default the path that the run was trained from. Without a dataset, the
         report has no Data page.
-      shown: the page that is open first; if it cannot be drawn, the Training page is.
+      shown: the page that is open first; if it cannot be drawn, the Training page is open first.
 
     Raises:
       ValueError: there is no run.
@@ -48,7 +48,7 @@ def write_report(workdir: str, *, data: str | None = None, shown: Shown = "train
 
 
 def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str | None:
-    """Writes the report after a job, which must not fail because of it; logs any error and returns None."""
+    """Writes the report after a job; on an error, logs it and returns None, because the job itself succeeded."""
     try:
         return write_report(workdir, data=data, shown=shown)
     except Exception:
