@@ -110,8 +110,8 @@ def _summarize_dataset(result: dict[str, Any]) -> str:
     rejected = sum(result["rejected"].values()) if isinstance(result["rejected"], dict) else result["rejected"]
     return "\n".join(
         [
-            f"Prepared {result['dataset']}: {result['events']:,} events, {sizes['visitors']:,} visitors and "
-            f"{sizes['items']:,} items in training",
+            f"Prepared {result['dataset']}: {result['events']:,} events",
+            f"Vocabularies: {sizes['visitors']:,} visitors, {sizes['items']:,} items",
             f"Events per split: {splits}",
             f"Excluded from {result['rows']:,} rows: {rejected:,} rejected, {result['duplicates']:,} duplicates, "
             f"events of {result['robot_visitors']:,} robots",

@@ -116,7 +116,7 @@ def assign_splits(
         edges = (1 - config.validation_share - config.test_share, 1 - config.test_share)
         return np.searchsorted(edges, uniform, side="right").astype(np.int8)
     if cuts is None:
-        raise ValueError("a split by time needs cuts")
+        raise ValueError("a split by time needs the cuts of validation and test")
     edges_ms = (cuts.validation_from_ms, cuts.test_from_ms)
     return np.searchsorted(edges_ms, timestamps_ms, side="right").astype(np.int8)
 

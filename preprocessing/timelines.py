@@ -207,7 +207,7 @@ def select_split(
 
 
 def compute_gaps(timelines: Timelines, rows: np.ndarray) -> pa.Array:
-    """Computes the seconds between consecutive events of a row mask [N]: a list of float32 per visitor [V]."""
+    """Computes the seconds between consecutive events of each visitor [V], of the rows of a mask [N]."""
     code, times = timelines.visitor_code[rows], timelines.timestamp_ms[rows]
     same_visitor = code[1:] == code[:-1]
     gaps = (np.diff(times)[same_visitor] / 1000).astype(np.float32)

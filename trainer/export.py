@@ -62,7 +62,7 @@ def export_model(
 
     Args:
       model: a `tf.Module`.
-      dataset: dataset of the training; its vocabularies become assets.
+      dataset: the dataset that the model was trained on; its vocabularies become assets.
       output: directory or URI, which must not exist.
       name: name of the model on the demo page.
       card: text of the model card; None: no card.

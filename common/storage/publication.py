@@ -54,7 +54,7 @@ def refuse_existing(destination: str, *, marker: str | None = None) -> None:
 
 
 def check_writable(uri: str) -> None:
-    """Writes and removes a small file in a directory of a store, so that missing rights are reported before the work.
+    """Writes and removes a small file in a directory of a store, to report missing permissions early.
 
     Raises:
       PermissionError: credentials are missing or insufficient.

@@ -114,9 +114,7 @@ def _choose_columns(
     chosen = (*required, *(name for name in optional if name in header))
     repeated = sorted({name for name in chosen if header.count(name) > 1})
     if repeated:
-        raise ValueError(
-            f"{path} has the column {', '.join(repeated)} more than once; rename or remove the repeated column"
-        )
+        raise ValueError(f"{path} repeats the column name {', '.join(repeated)}; rename or remove all but one")
     unused = [name for name in header if name not in chosen]
     if unused:
         log.info("%s: unused columns: %s", path, ", ".join(unused))

@@ -99,7 +99,7 @@ class Replicas:
         return tf.distribute.get_replica_context().all_gather(value, axis=0)
 
     def sum_over_workers(self, value: np.ndarray) -> np.ndarray:
-        """Sums the workers' arrays of one shape; every worker calls it, outside `run`, and waits for the others."""
+        """Sums the workers' arrays, which have the same shape; every worker must call it, outside `run`."""
         if self.workers == 1 or not value.size:  # a collective operation on an empty tensor crashes the process
             return value
 

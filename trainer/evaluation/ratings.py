@@ -105,6 +105,6 @@ def rating_mse(
     mse = float(sums.sum() / len(rows))
     if not np.isfinite(mse):
         raise ValueError(
-            "predicted weights are not finite: the model has diverged; train it again with a lower learning rate"
+            "predicted event weights are not finite: the model has diverged; train it again with a lower learning rate"
         )
     return mse

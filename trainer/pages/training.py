@@ -164,7 +164,7 @@ def _subsample(values: Sequence[T]) -> Sequence[T]:
 
 
 def _average(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Averages runs of neighbouring points so that at most `_MAX_POINTS` are left."""
+    """Averages groups of neighbouring points so that at most `_MAX_POINTS` are left."""
     size = -(-len(x) // _MAX_POINTS)
     starts = np.arange(0, len(x), size)
     counts = np.diff(np.append(starts, len(x)))
