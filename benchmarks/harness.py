@@ -103,9 +103,9 @@ def report(
     """Writes the figures to `results/NAME.json`, and prints them unless `quiet`.
 
     Args:
-      name: of the benchmark.
+      name: name of the benchmark.
       figures: JSON values.
-      module: that was run; None: the benchmark of that name.
+      module: module that was run; None: the module of the benchmark.
       quiet: don't print the record.
       load: share of the cores that other programs used, see `Load.share`; None: unknown.
     """

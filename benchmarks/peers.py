@@ -79,7 +79,10 @@ def _scorer(family: str, settings: Settings, model: Any, matrix: sp.csr_matrix) 
 
 
 class _Factors:
-    """Dot products of factors; visitor factors are trained, or computed from histories by `solver`."""
+    """Scorer of a factorization: dot products of visitor and item factors.
+
+    Visitor factors are those of the fit or, if there is a `solver`, the ones that it computes from histories.
+    """
 
     def __init__(self, visitors: np.ndarray, items: np.ndarray, solver: Any) -> None:
         # visitors unknown to training have no factors
@@ -87,7 +90,7 @@ class _Factors:
         self._items, self._solver = items, solver
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32."""
+        """[B, I] float32 scores."""
 
         def visitors(visitor: np.ndarray, history: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             if self._solver is None:
@@ -101,13 +104,13 @@ class _Factors:
 
 
 class _Neighbours:
-    """Item-item similarities, summed over the history."""
+    """Scorer that sums the similarities between an item and the items of the history."""
 
     def __init__(self, similarity: sp.csr_matrix, num_items: int) -> None:
         self._similarity, self._num_items = similarity, num_items
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32."""
+        """[B, I] float32 scores."""
 
         def score(history: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             near = _touched(history, lengths, self._num_items) @ self._similarity

@@ -95,7 +95,7 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def _matrix(source: Path, folder: Path) -> dict[str, Any]:
-    """Returning visitors: `mf` compared with every system that can rank for them."""
+    """Compares `mf` on returning visitors with every system that can rank for them."""
     data = prepare(source, folder)
     dataset = open_dataset(str(data))
     grids = keep(folder / "peers.json", lambda: tune_peers(dataset))
@@ -142,7 +142,7 @@ def _time_to_quality(matrix: Path) -> dict[str, Any]:
     """Times both solvers until they reach the tuned ALS peer's validation NDCG@20; run it on an idle machine.
 
     Our time is that of the training loop, from the first step to the end of the epoch that reaches the value, with
-    checkpoints and one validation. The peer's time is that of its `fit`, the lower of one before and one after ours.
+    checkpoints and one validation. The peer's time is the shorter of two `fit`s, one before and one after our run.
     Reading the data is excluded from both.
     """
     als = json.loads((matrix / "figures.json").read_text())["peers"]["implicit_als"]
@@ -165,7 +165,8 @@ def _time_to_quality(matrix: Path) -> dict[str, Any]:
         "epochs": {name: epochs for name, (_, epochs) in ours.items()},
         "targets": [
             target(
-                f"matrix: seconds until {words[name]} reaches the ALS peer's validation NDCG@20 / seconds of its fit",
+                f"matrix: training seconds until {words[name]} reaches the validation NDCG@20 of the tuned ALS peer "
+                "/ training seconds of that peer",
                 2.0,
                 spent and spent / seconds,
                 f"{spent:.0f} s ({epochs} epochs and a validation) / {seconds:.0f} s" if spent else "",

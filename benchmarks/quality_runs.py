@@ -34,14 +34,14 @@ def keep(file: Path, make: Callable[[], Any]) -> Any:
 def train(
     preset: str, data: Path, folder: Path, *settings: str, name: str = "", which: Literal["best", "last"] = "best"
 ) -> dict[str, Any]:
-    """Trains a preset unless it is trained; returns its `scorer` and the `seconds` of its training.
+    """Trains a preset unless its run is complete; returns the `scorer` of the run and the `seconds` of the training.
 
     Args:
-      preset: its name.
+      preset: name of the preset.
       data: prepared dataset.
-      folder: of all runs.
+      folder: folder of all runs.
       settings: changes to the preset.
-      name: of the run; by default that of the preset.
+      name: name of the run; by default the name of the preset.
       which: checkpoint to load.
     """
     workdir = folder / "runs" / (name or preset)

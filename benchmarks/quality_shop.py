@@ -37,7 +37,7 @@ class PopularWithinCategory:
         self._popularity = tf.constant(counts / (counts.max() + 1), tf.float32)  # below 1, the bonus of the category
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32."""
+        """[B, I] float32 scores."""
         num_items = self._popularity.shape[0]
         padded = tf.pad(queries.history, [[0, 0], [0, 1]], constant_values=num_items)
         newest = tf.gather(padded, tf.maximum(queries.history_length - 1, 0), batch_dims=1)
@@ -72,7 +72,8 @@ def shop_figures(folder: Path) -> dict[str, Any]:
         "targets": [
             *(
                 target(
-                    f"shop, items without a training event ({name}): nn recall@100 / popular within category's",
+                    f"shop, items without a training event ({name}): nn recall@100 "
+                    "/ most popular items in the category of the latest item",
                     5.0,
                     found["ratio"]["value"],
                     f"[{found['ratio']['low']:.2f}, {found['ratio']['high']:.2f}], {found['cases']} next items",
@@ -80,7 +81,8 @@ def shop_figures(folder: Path) -> dict[str, Any]:
                 for name, found in cold_items.items()
             ),
             target(
-                "shop: recall@20 of visitors unknown to training / known visitors with equal history, lowest group",
+                "shop: nn recall@20 of visitors unknown to training "
+                "/ of known visitors with equally long histories, lowest group",
                 0.9,
                 visitors[worst]["ratio"],
                 f"history {worst}",

@@ -379,7 +379,8 @@ def _measure_workers(batch: str, way: str) -> dict[str, Any]:
     ]
     printed = [process.communicate(timeout=600)[0] for process in processes]
     if any(process.returncode for process in processes):
-        raise RuntimeError(f"{' '.join(command)} failed")
+        statuses = " and ".join(str(process.returncode) for process in processes)
+        raise RuntimeError(f"`{' '.join(command)}` failed on two workers, with exit statuses {statuses}")
     first_worker, second_worker = map(json.loads, printed)
     return {name: max(value, second_worker[name]) if "mib" in name else value for name, value in first_worker.items()}
 

@@ -40,7 +40,7 @@ class _Products(tf.Module):
         self._visitors, self._items = tf.Variable(visitors), tf.Variable(items)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32."""
+        """[B, I] float32 scores."""
         return self.piece_scores(queries)(0, ITEMS)
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
@@ -127,7 +127,7 @@ def _check_same(ours: np.ndarray, theirs: np.ndarray) -> None:
     """Checks that all but a few items agree: a different order of summation may swap neighbours."""
     share = float((ours == theirs).mean())
     if share < 0.999:
-        raise ValueError(f"the two find different items: only {share:.1%} are the same")
+        raise ValueError(f"the two implementations find different items: only {share:.1%} are the same")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from common.storage import exit_process
 
 
 def run() -> None:
-    """Runs the command line and exits; the console script."""
+    """Runs the command line and exits; the entry point of the console script."""
     exit_process(main())
 
 

@@ -98,7 +98,7 @@ def train(
       workdir: directory of the run.
       preset: `mf`, `nn`, `notebook-mf` or `notebook-nn`.
       settings: settings of the preset to change.
-      warm_start: directory of another run; its vectors initialise this one.
+      warm_start: directory of another run; this run starts from the vectors of that run.
 
     Raises:
       ValueError: settings, dataset and run do not fit together, or the loss diverged.

@@ -2,4 +2,4 @@
 
 
 class ContractError(ValueError):
-    """The directory is not a dataset, or it is damaged or of another version."""
+    """The directory is not a dataset, or the dataset is damaged or has an unsupported version."""

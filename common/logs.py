@@ -13,7 +13,7 @@ from common.progress import LogHandler
 
 
 def start_log(*, verbose: bool) -> None:
-    """Logs to standard error, above progress bars; the libraries' notices only if `verbose`."""
+    """Logs to standard error, above progress bars; shows the libraries' notices only if `verbose`."""
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

@@ -11,8 +11,8 @@ def make_bar(total: int, unit: str, *, title: str | None = None, initial: int = 
 
     Args:
       total: amount of work.
-      unit: of the amount, in the plural; B: bytes.
-      title: of the bar.
+      unit: unit of the amount, in the plural; `B` for bytes.
+      title: title of the bar.
       initial: amount already done.
       is_shown: False in processes that should not draw.
     """

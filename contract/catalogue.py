@@ -47,15 +47,26 @@ def read_catalogue(paths: Sequence[str]) -> pa.Table:
     """Reads all shards as one table: items of the vocabulary by item_index, then the others by id.
 
     Raises:
-      ContractError: a shard does not have the catalogue's columns.
+      ContractError: a shard lacks a column of the catalogue, or its columns have other types or another order.
     """
     parts = []
     for path in paths:
         part = pq.read_table(io.BytesIO(storage.read_bytes(path)))
         if not part.schema.equals(CATALOGUE_SCHEMA):
-            raise ContractError(f"{path} does not have the catalogue's columns; prepare the dataset again")
+            raise ContractError(f"{path} {_describe_difference(part.schema)}; prepare the dataset again")
         parts.append(part)
     return in_order(pa.concat_tables(parts) if parts else CATALOGUE_SCHEMA.empty_table())
+
+
+def _describe_difference(schema: pa.Schema) -> str:
+    """Describes how a schema differs from the catalogue's: names the missing columns, else those of another type."""
+    missing = [name for name in CATALOGUE_SCHEMA.names if name not in schema.names]
+    if missing:
+        return f"lacks the catalogue columns {', '.join(missing)}"
+    unequal = [field.name for field in CATALOGUE_SCHEMA if not field.equals(schema.field(field.name))]
+    if unequal:
+        return f"has other types in the catalogue columns {', '.join(unequal)}"
+    return f"has the columns {', '.join(schema.names)}, but a catalogue has {', '.join(CATALOGUE_SCHEMA.names)}"
 
 
 def read_columns(paths: Sequence[str], names: Sequence[str]) -> pa.Table:

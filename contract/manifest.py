@@ -82,7 +82,7 @@ def read_manifest(root: str) -> Manifest:
     """Reads the manifest of the dataset at `root` without checking the files it lists.
 
     Raises:
-      ContractError: there is no manifest, or it is damaged or of another schema version.
+      ContractError: there is no manifest, or the manifest is damaged or has an unsupported schema version.
     """
     path = DatasetLayout(root).manifest
     try:
@@ -108,8 +108,8 @@ def read_manifest(root: str) -> Manifest:
 def verify_files(manifest: Manifest, root: str) -> None:
     """Checks the SHA-256 of every listed file.
 
-    Timeline shards that TensorFlow cannot open itself need only exist: `shards.read_blocks` verifies each when it
-    fetches it.
+    Of timeline shards that TensorFlow cannot read directly, this only checks that they exist: `shards.read_blocks`
+    verifies each shard after fetching it.
 
     Raises:
       ContractError: names the first file that is missing or differs.
@@ -134,9 +134,9 @@ def verify_files(manifest: Manifest, root: str) -> None:
 
 
 def dataset_checksum(root: str) -> str:
-    """Computes the SHA-256 that identifies a dataset: the same input and settings give the same one.
+    """Computes the SHA-256 that identifies a dataset: the same input and settings give the same checksum.
 
-    The transform graph is not part of it: TensorFlow serialises the same graph differently each time.
+    The checksum excludes the transform graph, because TensorFlow serialises the same graph differently each time.
     """
     manifest = read_manifest(root)
     files = {name: checksum for name, checksum in manifest.files.items() if not name.startswith("transform/")}

@@ -1,7 +1,7 @@
-"""Timeline shards as tf.data, local or in an object store.
+"""Timeline shards as a tf.data.Dataset, local or in an object store.
 
-TensorFlow opens the shards that it can serve. Others are prefetched into the bounded cache and verified; a local copy
-is kept until its last block is read.
+TensorFlow reads shards directly if it supports their URI scheme. Others are prefetched into the bounded cache and
+verified; a local copy is kept until its last block is read.
 """
 
 import re

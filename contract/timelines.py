@@ -59,7 +59,7 @@ def encode_blocks(rows: TimelineRows, block_rows: int) -> Iterator[bytes]:
 
     Args:
       rows: whole timelines, each contiguous and ordered by time.
-      block_rows: the timeline that reaches this many rows closes its block.
+      block_rows: a timeline that fills a block to at least this many rows ends the block.
     """
     if block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")

@@ -168,7 +168,7 @@ def _steps(
 
 
 def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
-    """Derives where the steps run from the overlays, or from the URI of the results if none names a cloud."""
+    """Derives where the steps run from the overlays, or from the URI of the results if no overlay names a cloud."""
     scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
     if not given.overlay and scheme not in _CLOUDS:
         parser.error(f"{scheme}:// does not identify a cloud; give an --overlay: {', '.join(OVERLAYS)}")
@@ -186,7 +186,8 @@ def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Pl
     several = [name for name in overlays if name in _SEVERAL]
     if several and given.nodes == 1:
         parser.error(
-            f"--overlay {several[0]} is for several machines, got --nodes 1; give 2 or more, or drop one of the two"
+            f"--overlay {several[0]} is for several machines, got --nodes 1; give --nodes 2 or more, or drop --overlay "
+            f"{several[0]}"
         )
     return Placement(
         overlays=overlays,

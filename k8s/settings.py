@@ -14,11 +14,11 @@ _SPOT_STEPS = 1000
 def training_settings(preset: str, settings: Sequence[str], placement: Placement) -> tuple[RunConfig, list[str]]:
     """Returns the config of a run and the settings that lead to it from the preset.
 
-    The batch size is that of the whole run, so more GPUs train the same model. A preset's batch that does not divide
-    among the replicas is rounded up; on spot machines, the run also saves within an epoch.
+    The batch size counts the rows of all replicas, so more GPUs train the same model. A preset's batch size that is not
+    divisible by the replicas is rounded up. On spot machines, the run also saves within an epoch.
 
     Raises:
-      ValueError: a setting is unknown or invalid, or a requested batch does not divide.
+      ValueError: a setting is unknown or invalid, or a requested batch size is not divisible by the replicas.
     """
     chosen = list(settings)
     names = {setting.partition("=")[0] for setting in chosen}
@@ -30,6 +30,7 @@ def training_settings(preset: str, settings: Sequence[str], placement: Placement
     above = -(-batch // replicas) * replicas
     if above != batch:
         if "input.batch_size" in names:
-            raise ValueError(f"batch {batch} does not divide among {replicas} replicas; use {above}")
+            nearest = " or ".join(str(size) for size in (above - replicas, above) if size)
+            raise ValueError(f"batch size {batch} is not divisible by {replicas} replicas; use {nearest}")
         chosen.append(f"input.batch_size={above}")
     return apply_settings(config, chosen), chosen

@@ -50,17 +50,17 @@ class Submission:
     """Result of a submission."""
 
     found: Found
-    """State of the step before."""
+    """State of the step before the submission."""
     diff: list[str]
-    """Differences to it, line by line."""
+    """Differences from that state, line by line."""
 
 
 def submit(step: Step, placement: Placement, kubectl: Kubectl) -> Submission:
     """Applies a step unless it is running or done with the same settings.
 
     Raises:
-      SettingsConflict: it is running with other settings.
-      NotOwned: another workload has its name.
+      SettingsConflict: the step is running with other settings.
+      NotOwned: another workload has the step's name.
       KubectlError: kubectl failed.
     """
     objects = kubectl.parse(render(step, placement, kubectl))
@@ -145,7 +145,7 @@ def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]
 
 
 def _settings(workload: Object, kubectl: Kubectl) -> list[Object]:
-    """Returns the ConfigMaps of this project that a workload mounts; those added by the cluster are left alone."""
+    """Returns the ConfigMaps of this project that a workload mounts, without those that the cluster adds."""
     spec = workload["spec"]
     if "replicatedJobs" in spec:
         spec = spec["replicatedJobs"][0]["template"]["spec"]

@@ -42,7 +42,7 @@ class CategoryTree:
     num_orphans: int
     """Categories with a parent that is not in the tree; they count as roots."""
     num_repeated: int
-    """Rows of a category that has a later row."""
+    """Rows that a later row of the same category replaces."""
 
 
 class TreeReading(NamedTuple):
@@ -79,7 +79,10 @@ def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
 
 
 def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tuple[str, ...]]) -> tuple[list[str], str]:
-    """Climbs until a known path, a repetition or a missing parent; returns the categories and where it ended."""
+    """Climbs from a category until the parent has a known path, is climbed already or is not in the tree.
+
+    Returns the climbed categories and that parent.
+    """
     climbed, seen = [category], {category}
     while (above := parent_of[climbed[-1]]) in parent_of and above not in seen and above not in known:
         climbed.append(above)
@@ -141,17 +144,17 @@ def find_latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:
 
 
 def merge_properties(table: pa.Table) -> pa.Table:
-    """Keeps the latest value of each (item, property) of a partition: item, property, value."""
+    """Keeps the latest value of each (item, property) of a partition, in columns item, property and value."""
     return table.take(find_latest_rows(table, np.arange(len(table)))).select(["item", "property", "value"])
 
 
 def empty_properties() -> pa.Table:
-    """Makes the table of a partition without properties, as `merge_properties`."""
+    """Makes the table that `merge_properties` returns for a partition without properties."""
     return pa.table({name: pa.array([], pa.string()) for name in ("item", "property", "value")})
 
 
 def count_properties(properties: pa.Table) -> pa.Table:
-    """Counts the items that have each property: id, count."""
+    """Counts the items that have each property, in columns id and count."""
     counted = pc.value_counts(properties["property"])
     return pa.table({"id": counted.field("values"), "count": counted.field("counts")})
 
@@ -171,7 +174,7 @@ def assemble_items(
     """Assembles a row per item of a partition, with its properties as text.
 
     Args:
-      properties: of `merge_properties`; None if the shop has none.
+      properties: table from `merge_properties`; None if the shop has no item properties.
       items: all items of the partition with their training counts (id, index, views, carts, transactions,
         first_seen_ms, last_seen_ms), those of the vocabulary first, by index.
       config: the properties with a role.
@@ -218,7 +221,7 @@ def select_trained_prices(catalogue: pa.Table) -> pa.Array:
 def describe_partition(
     catalogue: pa.Table, properties: pa.Table | None, config: PropertyConfig, tree: CategoryTree
 ) -> dict[str, int]:
-    """Counts a partition's items and the property values that cannot be read; the sum over partitions describes all."""
+    """Counts a partition's items and unreadable property values; sums over all partitions describe the catalogue."""
     in_vocabulary = pc.greater_equal(catalogue["item_index"], 0)
     categories = catalogue["category_id"].drop_null()
     in_tree = pc.is_in(categories, value_set=pa.array(list(tree.paths), pa.string()))
@@ -245,7 +248,7 @@ def describe_partition(
 
 
 def count_category_views(catalogue: pa.Table) -> pa.Table:
-    """Sums the training views of the items of each category: id, count."""
+    """Sums the training views of the items of each category, in columns id and count."""
     categorized = catalogue.filter(catalogue["category_id"].is_valid())
     summed = categorized.group_by("category_id", use_threads=False).aggregate([("views", "sum")])
     return pa.table({"id": summed["category_id"], "count": summed["views_sum"]})
@@ -308,7 +311,7 @@ def _split_path(category: str) -> tuple[str, ...]:
 
 
 def _parse_prices(texts: pa.Array) -> pa.Array:
-    """Parses `n15360.000` or `15360.0`, [I] float32; null if the text is neither, or is negative."""
+    """Parses prices such as `n15360.000` or `15360.0`, [I] float32; null for any other text and for negative prices."""
     bare = pc.utf8_ltrim(texts, characters="n")
     is_number = pc.match_substring_regex(bare, r"^[0-9]{1,15}(\.[0-9]+)?$")
     return pc.cast(pc.if_else(is_number, bare, None), pa.float32())

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
       program: how the command line begins, for usage and examples.
 
     Returns:
-      0 done; 1 failed; 2 wrong arguments; 130 Ctrl-C; 143 SIGTERM. Nothing is published unless it is 0.
+      0 done; 1 failed; 2 wrong arguments; 130 Ctrl-C; 143 SIGTERM. The command publishes its output only with 0.
     """
     parser = build_parser(program)
     given, others = parser.parse_known_args(arguments)
@@ -126,8 +126,8 @@ def _summarize_dataset(result: dict[str, Any]) -> str:
     excluded.append(f"{result['robot_events']:,} events of robots")
     return "\n".join(
         [
-            f"Prepared {result['dataset']}: {result['events']:,} events, {sizes['visitors']:,} visitors and "
-            f"{sizes['items']:,} items in training",
+            f"Prepared {result['dataset']}: {result['events']:,} events",
+            f"Vocabularies: {sizes['visitors']:,} visitors, {sizes['items']:,} items",
             f"Events per split: {splits}",
             f"Excluded from {result['rows']:,} rows: {', '.join(excluded)}",
             *([f"Report: {result['report']}"] if result["report"] else []),

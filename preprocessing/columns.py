@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 EncodedTable = bytes
-"""An Arrow IPC stream, as `encode_columns` writes it; b"" where there was nothing to count."""
+"""An Arrow IPC stream, as `encode_columns` writes it; b"" if there is nothing to count."""
 
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 

@@ -138,8 +138,8 @@ class VocabularyConfig:
     """Which ids get an index of their own."""
 
     min_count: int = 1
-    """Ids with fewer training events share the out-of-vocabulary buckets. 0, for items: items that occur only in the
-    item properties get an index too, after all others, so that they can be recommended."""
+    """Ids with fewer training events share the out-of-vocabulary buckets. With 0, items that occur only in the item
+    properties get an index too, after all others, so that they can be recommended."""
 
     max_size: int | None = None
     """Maximum number of ids; the most frequent are kept. None: no limit."""
@@ -209,7 +209,7 @@ class PropertyConfig:
     """Property with an item's price, such as `n15360.000` or `15360.0`."""
 
     title: str = "title"
-    """Property with an item's name for people: any text. A shop may lack it."""
+    """Property with an item's name for people: any text. The shop need not have this property."""
 
     most_frequent: int = 8
     """Number of the other properties that are kept as sets of values: those that most items have."""
@@ -221,7 +221,7 @@ class PropertyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """How far a figure may be from the baseline's."""
+    """How far a figure may be from the baseline's figure."""
 
     warn: float | None
     """A larger distance is logged as a warning. None: never."""
@@ -319,7 +319,7 @@ class PrepareConfig:
     """The category vocabulary; ids are counted by items, not by events."""
 
     property_values: VocabularyConfig = field(default_factory=lambda: VocabularyConfig(min_count=5, max_size=20_000))
-    """The vocabulary of property values; counted by items, too."""
+    """The vocabulary of property values, which are also counted by items."""
 
     properties: PropertyConfig = field(default_factory=PropertyConfig)
     """Which item properties have a role."""

@@ -61,16 +61,16 @@ class Expectations:
 
 @dataclass(frozen=True)
 class Check:
-    """The comparison of one figure with the baseline's."""
+    """The comparison of one figure with the baseline's figure."""
 
     name: str
-    """Name of its limit in `ExpectationConfig`."""
+    """Name of the figure's limit in `ExpectationConfig`."""
     baseline: str
     """The baseline's figure, formatted."""
     found: str
     """This dataset's figure, formatted."""
     distance: float
-    """The distance between them."""
+    """The distance between the two figures."""
     warn: float | None
     """The distance above which a warning is logged."""
     fail: float | None
@@ -110,7 +110,7 @@ def read_expectations(root: str) -> Expectations:
     """Reads the expectations of the dataset at `root`.
 
     Raises:
-      ContractError: there is no dataset, or one of an earlier version without expectations.
+      ContractError: there is no dataset, or an earlier version prepared it without expectations.
     """
     read_manifest(root)
     try:

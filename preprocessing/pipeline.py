@@ -36,7 +36,7 @@ def prepare(
     Args:
       config: input and settings.
       output: path or URI of the new dataset, which must not exist.
-      options: of Beam.
+      options: Beam options.
       baseline: an earlier dataset of the same shop; a dataset that differs too much from it is not published.
 
     Raises:
@@ -76,7 +76,7 @@ def _make_job(config: PrepareConfig, output: str, staging: str, options: Pipelin
 
 
 def _run_graphs(job: Job, inputs: Inputs) -> DatasetResults:
-    """Runs all graphs; everything but descriptions and manifest is written."""
+    """Runs all graphs, which write everything except the descriptions and the manifest; returns their results."""
     config, num_partitions = job.config, inputs.events.num_partitions
     num_item_partitions = inputs.properties.num_partitions
 

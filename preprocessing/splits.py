@@ -17,7 +17,7 @@ TRAIN, VALIDATION, TEST = range(len(SPLITS))
 
 @dataclass(frozen=True)
 class Cuts:
-    """The times at which a split by time changes to the next split; an event at a cut belongs to the later one."""
+    """The times that separate the splits of a split by time; an event at a cut belongs to the later split."""
 
     validation_from_ms: int
     """Start of validation, in milliseconds since 1970."""
@@ -71,12 +71,12 @@ def check_splits(counts: Sequence[int], summary: TimeSummary, cuts: Cuts | None,
 
     Args:
       counts: events of each of SPLITS.
-      summary: of all events; for a suggestion of better cuts.
-      cuts: of a split by time.
+      summary: times of all events, from which better cuts are suggested.
+      cuts: cuts of a split by time.
       config: the method; with `none`, all events are for training.
 
     Raises:
-      ValueError: with the empty splits and what to do.
+      ValueError: a split is empty; the message names it and says what to do.
     """
     by_split = {str(split): int(count) for split, count in zip(SPLITS, counts, strict=True)}
     empty = ", ".join(name for name, count in by_split.items() if count == 0)
@@ -106,7 +106,7 @@ def assign_splits(
     Args:
       timestamps_ms: [N].
       row_hashes: [N] uint64, uniformly distributed and a function of the row; only a random split uses them.
-      cuts: of a split by time.
+      cuts: cuts of a split by time.
       config: method and shares.
     """
     if config.method == SplitMethod.NONE:
@@ -116,7 +116,7 @@ def assign_splits(
         edges = (1 - config.validation_share - config.test_share, 1 - config.test_share)
         return np.searchsorted(edges, uniform, side="right").astype(np.int8)
     if cuts is None:
-        raise ValueError("a split by time needs cuts")
+        raise ValueError("a split by time needs the cuts of validation and test")
     edges_ms = (cuts.validation_from_ms, cuts.test_from_ms)
     return np.searchsorted(edges_ms, timestamps_ms, side="right").astype(np.int8)
 

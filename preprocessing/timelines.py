@@ -22,7 +22,7 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Timelines:
-    """Rows of a partition; a visitor's rows are contiguous, ordered by time, then as in the files."""
+    """Rows of a partition; a visitor's rows are contiguous, ordered by time, then by their order in the files."""
 
     visitors: pa.Array
     """[V] distinct ids, ordered by hash, which is independent of time and activity."""
@@ -153,7 +153,7 @@ def select_split(
     With a random split, context may be later than a target, which is another leak.
 
     Args:
-      timelines: of a partition.
+      timelines: timelines of a partition.
       splits: [N] indices in SPLITS.
       split: the split to select.
       visitor_index: [V] vocabulary indices of `timelines.visitors`.
@@ -178,7 +178,7 @@ def select_split(
 
 
 def compute_gaps(timelines: Timelines, rows: np.ndarray) -> pa.Array:
-    """Computes the seconds between consecutive events of a row mask [N]: a list of float32 per visitor [V]."""
+    """Computes the seconds between consecutive events of each visitor [V], of the rows of a mask [N]."""
     code, times = timelines.visitor_code[rows], timelines.timestamp_ms[rows]
     same_visitor = code[1:] == code[:-1]
     gaps = (np.diff(times)[same_visitor] / 1000).astype(np.float32)

@@ -47,9 +47,9 @@ class TransformConfig:
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
     """Sizes by name."""
     has_prices: bool
-    """False: there are no prices to analyze, and the feature is constant."""
+    """Whether there are prices to analyze; without prices, the feature is constant."""
     has_gaps: bool
-    """False: there are no gaps to analyze, and the feature is constant."""
+    """Whether there are gaps to analyze; without gaps, the feature is constant."""
     num_buckets: int
     """Number of quantile buckets of prices and of gaps."""
 
@@ -59,9 +59,9 @@ def make_preprocessing_fn(
 ) -> Callable[[dict], dict]:
     """Makes the function that TF-Transform traces; the graph has the vocabulary files as assets of its own.
 
-    Its outputs, sparse as its inputs: `visitor`, `item`, `event`, `category_path`, `property_values` (int64 indices),
-    `price_bucket`, `gap_bucket` (int64 quantile buckets from 1, which leaves 0 for an absent value) and `price_scaled`
-    (float32, log1p with mean 0 and variance 1).
+    The outputs, which are sparse like the inputs: `visitor`, `item`, `event`, `category_path`, `property_values` (int64
+    indices), `price_bucket`, `gap_bucket` (int64 quantile buckets from 1, which leaves 0 for an absent value) and
+    `price_scaled` (float32, log1p with mean 0 and variance 1).
     """
 
     def preprocessing_fn(inputs: dict) -> dict:

@@ -24,7 +24,7 @@ REASONS = (FIELD_COUNT, QUOTING, ENCODING, INVALID_JSON, BAD_TIME, IMPLAUSIBLE_T
 
 @dataclass(frozen=True)
 class Flaws:
-    """Why each row is invalid, if it is; a row keeps the first reason that it gets."""
+    """The reason why each invalid row is invalid; a row keeps the first reason that it gets."""
 
     codes: np.ndarray
     """[N] int8: 0 for a valid row, else 1 + an index in REASONS."""
@@ -73,7 +73,7 @@ def check_reject_share(name: str, num_rows: int, rejects: Mapping[str, RejectRea
     """Raises an error if too many rows of an input are invalid.
 
     Raises:
-      ValueError: with the share and the most frequent reasons, and an example of each.
+      ValueError: the share exceeds `max_share`; the message has the most frequent reasons, with an example of each.
     """
     num_rejected = sum(reason.count for reason in rejects.values())
     if num_rows == 0 or num_rejected <= max_share * num_rows:
@@ -90,7 +90,7 @@ def check_not_empty(num_events: int, num_rows: int, robot_visitors: int, glob: s
     """Raises an error if an input has no event of a human visitor.
 
     Raises:
-      ValueError: with the probable cause.
+      ValueError: there is no such event; the message has the probable cause.
     """
     if num_events:
         return

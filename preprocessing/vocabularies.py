@@ -53,7 +53,7 @@ def count_items(timelines: Timelines, rows: np.ndarray) -> pa.Table:
 
 
 def count_no_events(ids: pa.ChunkedArray) -> pa.Table:
-    """Makes rows without events, as `count_items`, for the distinct ids [N]."""
+    """Makes rows with the columns of `count_items`, but without events, for the distinct ids [N]."""
     distinct = pc.unique(ids)
     zeros, nulls = pa.array(np.zeros(len(distinct), np.int64)), pa.nulls(len(distinct), pa.int64())
     counts = dict.fromkeys(("count", "views", "carts", "transactions"), zeros)
@@ -61,14 +61,14 @@ def count_no_events(ids: pa.ChunkedArray) -> pa.Table:
 
 
 def count_visitors(timelines: Timelines, rows: np.ndarray) -> pa.Table:
-    """Counts the events of a row mask [N] by visitor: id, count; visitors without events are absent."""
+    """Counts the events of a row mask [N] by visitor, in columns id and count; omits visitors without events."""
     counts = np.bincount(timelines.visitor_code[rows], minlength=len(timelines.visitors))
     table = pa.table({"id": timelines.visitors, "count": counts})
     return table.filter(pc.greater(table["count"], 0))
 
 
 def count_values(lists: pa.Array) -> pa.Table:
-    """Counts the lists that contain each value: id, count. A list must not contain a value twice."""
+    """Counts the lists that contain each value, in columns id and count. A list must not contain a value twice."""
     counted = pc.value_counts(lists.flatten())
     return pa.table({"id": counted.field("values"), "count": counted.field("counts")})
 
@@ -144,7 +144,7 @@ def index_words(
 
 
 def assign_indices(ids: pa.Array, vocabulary: pa.Array, oov_buckets: int) -> np.ndarray:
-    """Assigns indices to ids [N]: that in the vocabulary [V], or V + an out-of-vocabulary bucket; [N] int64."""
+    """Returns the index of each id [N] in the vocabulary [V], or V + its out-of-vocabulary bucket; [N] int64."""
     found = pc.index_in(ids, value_set=vocabulary)
     if found.null_count == 0:
         return found.to_numpy().astype(np.int64)
@@ -164,7 +164,7 @@ def assign_oov_buckets(ids: pa.Array, oov_buckets: int) -> np.ndarray:
 
 def _check_not_empty(name: Vocabulary, entries: pa.Table, config: VocabularyConfig) -> None:
     if len(entries) == 0:
-        raise ValueError(f"none of the {name} has {name}.min_count={config.min_count} training events; lower it")
+        raise ValueError(f"none of the {name} has {config.min_count} training events; lower {name}.min_count")
 
 
 def _number(entries: pa.Table) -> pa.Table:

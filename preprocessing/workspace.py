@@ -13,7 +13,7 @@ from preprocessing.columns import decode_columns, encode_columns
 
 @dataclass(frozen=True)
 class Workspace:
-    """Names of the intermediate files; a partition number is that of the hashed visitors, or of the hashed items."""
+    """Names of the intermediate files; a partition number refers to hashed visitors or to hashed items."""
 
     root: str
     """Directory of all intermediate files."""

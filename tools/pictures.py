@@ -39,7 +39,7 @@ _LEAVE_ONLY = """shown => {
 
 
 def main() -> None:
-    """Draws the picture of a run's report as the command line requests."""
+    """Draws the picture of the run that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m tools.pictures", description=__doc__)
     parser.add_argument("--run", default="demo/runs/mf", help="with a report of three pages (default: demo/runs/mf)")
     given = parser.parse_args()

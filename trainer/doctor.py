@@ -167,12 +167,12 @@ def check_memory() -> Finding:
 
 
 def _read_number(path: Path, name: str) -> int:
-    """Returns the number on the line of a kernel file that starts with `name`."""
+    """Returns the number on the line that starts with `name`, in a file such as /proc/meminfo."""
     return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.split()[0] == name)
 
 
 def check_disk() -> Finding:
-    """Checks the space for temporary files, which include copies of files in an object store."""
+    """Checks the space for temporary files, which include local copies of files from object stores."""
     folder = tempfile.gettempdir()
     advice = "free some space, or set TMPDIR to a larger disk and CARTWHEEL_CACHE_BYTES to the space it may use"
     return _compare_free(f"disk at {folder}", shutil.disk_usage(folder).free, _MIN_DISK_GIB, advice)

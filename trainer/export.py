@@ -62,7 +62,7 @@ def export_model(
 
     Args:
       model: a `tf.Module`.
-      dataset: dataset of the training; its vocabularies become assets.
+      dataset: the dataset that the model was trained on; its vocabularies become assets.
       output: directory or URI, which must not exist.
       name: name of the model on the demo page.
       card: text of the model card; None: no card.
@@ -133,7 +133,10 @@ def _evaluations(workdir: str, step: int) -> dict[Split, dict[str, Any]]:
             found[split] = evaluation
         else:
             log.warning(
-                "%s is excluded from the model card: it evaluates another checkpoint than that of step %d", path, step
+                "%s is excluded from the model card, because it does not evaluate the checkpoint of step %d; evaluate "
+                "the run again",
+                path,
+                step,
             )
     return found
 
@@ -150,9 +153,10 @@ def _local_vocabulary(dataset: Dataset, name: Vocabulary, scratch: str) -> str:
     """Copies a vocabulary to a local file and returns its path."""
     content = storage.read_bytes(DatasetLayout(dataset.root).vocabulary(name))
     if b"\r" in content:
+        found = next(entry for entry in content.split(b"\n") if b"\r" in entry).decode()
         raise ValueError(
-            f"an id of the {name} vocabulary contains a carriage return, which TensorFlow's lookup tables drop; "
-            "remove it from the events and prepare the dataset again"
+            f"the id {found!r:.80} of the {name} vocabulary contains a carriage return, which TensorFlow's lookup "
+            "tables drop; remove it from the input and prepare the dataset again"
         )
     path = os.path.join(scratch, f"{name}.txt")
     storage.write_bytes(path, content)

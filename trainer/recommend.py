@@ -162,7 +162,7 @@ def write_recommendations(
         storage.refuse_existing(output, marker=_SUMMARY)
     audience = _choose_visitors(dataset, request.visitor_ids)
     if not audience.ids:
-        raise ValueError("no visitors to recommend to: the list of visitors is empty")
+        raise ValueError("no visitors to recommend to: the list of visitors is empty; give at least one visitor id")
     shard_visitors = max(SHARD_ENTRIES // k, 1)
     inputs = {
         "k": k,

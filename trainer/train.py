@@ -117,7 +117,10 @@ def _train(
 
 
 def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -> Validation | None:
-    """Builds the metric that selects the best checkpoint: next items for sequence models, which are trained on them."""
+    """Builds the validation that selects the best checkpoint.
+
+    Sequence models predict the next item, because they are trained for it; other models rank for returning visitors.
+    """
     if config.is_sequential:
         validator = make_next_item_validator(dataset, replicas)
     else:

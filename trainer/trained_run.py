@@ -34,7 +34,7 @@ def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas |
       replicas: their workers open the run together and get the same model.
 
     Raises:
-      ContractError: there is no dataset, or it is damaged.
+      ContractError: there is no dataset, or the dataset is damaged.
       ValueError: there is no run or no checkpoint, or the run was trained on another dataset.
     """
     record = read_record(workdir)

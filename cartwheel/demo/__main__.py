@@ -1,6 +1,6 @@
 """Runs all stages from an event log to recommendations, and shows the results on one screen.
 
-Every stage is a `cartwheel` command in its own process, so its seconds include starting Python and importing
+Every stage runs a `cartwheel` command in a new process, so the seconds of a stage include starting Python and importing
 TensorFlow. Finished stages are skipped.
 """
 

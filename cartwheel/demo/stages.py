@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 _SHOWN_LINES = 20
-"""Last lines of a failed stage's log that are printed."""
+"""Number of lines that are printed from the end of a failed stage's log."""
 
 
 class Stages:
@@ -20,7 +20,7 @@ class Stages:
         self.logs.mkdir(parents=True, exist_ok=True)
 
     def run(self, verb: str, *flags: object, creates: Path, label: str = "") -> None:
-        """Runs `cartwheel VERB FLAGS` unless its result exists; exits with the end of its log if it fails.
+        """Runs `cartwheel VERB FLAGS` unless `creates` exists; if the command fails, exits with the end of the log.
 
         Args:
           verb: verb of the command.

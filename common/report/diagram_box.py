@@ -10,10 +10,10 @@ class DiagramBox:
     name: str
     """Name of the part."""
     shape: str
-    """Shape of its output or of its weights."""
+    """Shape of the part's output or weights."""
     level: int
     """Column of the box, from the left."""
     reads: tuple[str, ...] = ()
     """Names of the parts that it reads."""
     is_trained: bool = False
-    """Whether it has weights."""
+    """Whether the part has weights."""

@@ -62,7 +62,7 @@ def draw(paint: Callable[[Figure], None], *, key: str, width: float = WIDTH, hei
 
     Args:
       paint: adds axes and their contents to a figure.
-      key: unique in the page: it keeps the ids inside its pictures apart.
+      key: unique in the page, so that the ids inside two pictures differ.
       width: in pixels.
       height: in pixels.
     """

@@ -19,11 +19,11 @@ def ranking(
     """Shows the most frequent ids as bars and all given ids in the table; a note if there are none.
 
     Args:
-      key: of the picture.
-      title: of the picture.
+      key: key of the picture.
+      title: title of the picture.
       name: kind of the ids: item, visitor.
       entries: ids and counts, descending.
-      unit: of the counts, in the plural.
+      unit: unit of the counts, in the plural.
       shown: number of bars.
     """
     if not entries:

@@ -36,7 +36,7 @@ def dots(key: str, systems: Sequence[str], panels: Sequence[tuple[str, Sequence[
 
     Args:
       systems: names, the first on top.
-      panels: title, and value, low and high of each system; all three are equal without an interval.
+      panels: title of each panel, and (value, low, high) of each system; without an interval, all three are equal.
     """
 
     def paint(figure: Figure) -> None:

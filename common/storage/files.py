@@ -27,12 +27,16 @@ def exists(uri: str) -> bool:
 
 
 def size(uri: str) -> int:
-    """Returns the size of a file in bytes; raises FileNotFoundError if there is none."""
+    """Returns the size of a file in bytes; raises FileNotFoundError if the file does not exist."""
     return _call(uri, "reading", lambda store: store.size(uri))
 
 
 def read_bytes(uri: str, begin: int = 0, end: int | None = None) -> bytes:
-    """Reads the bytes [begin, end) of a file, all for end None; raises FileNotFoundError if there is none."""
+    """Reads the bytes [begin, end) of a file, all from `begin` on if `end` is None.
+
+    Raises:
+      FileNotFoundError: the file does not exist.
+    """
     return _call(uri, "reading", lambda store: store.read(uri, begin, end))
 
 
@@ -49,12 +53,12 @@ def open_binary(uri: str, piece_bytes: int = _READ_BYTES) -> BinaryIO:
 
 
 def remove(uri: str) -> None:
-    """Removes a file, or a directory with its contents; does nothing if there is none."""
+    """Removes a file, or a directory with its contents; does nothing if `uri` does not exist."""
     _change(uri, "removing", lambda store: store.remove(uri))
 
 
 def list_files(uri: str) -> list[str]:
-    """Lists all files below `uri`, as sorted relative names; none if there is no directory."""
+    """Lists all files below `uri`, as sorted relative names; returns none if the directory does not exist."""
     return sorted(_call(uri, "listing", lambda store: store.list_files(uri)))
 
 

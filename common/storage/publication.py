@@ -20,7 +20,7 @@ CLAIM = "_unfinished"
 
 
 def publish_directory(destination: str, *, marker: str | None = None) -> AbstractContextManager[str]:
-    """Yields a local directory to fill; it appears at `destination` on success, and not at all on failure.
+    """Yields a local directory to fill; publishes it at `destination` on success, and nothing on failure.
 
     Args:
       destination: path or URI of the new directory.
@@ -54,7 +54,7 @@ def refuse_existing(destination: str, *, marker: str | None = None) -> None:
 
 
 def check_writable(uri: str) -> None:
-    """Writes and removes a small file in a directory of a store, so that missing rights are reported before the work.
+    """Writes and removes a small file in a directory of a store, to report missing permissions early.
 
     Raises:
       PermissionError: credentials are missing or insufficient.
@@ -111,7 +111,10 @@ def _check_owner(claim: str, owner: bytes, destination: str) -> None:
     except FileNotFoundError:
         found = b""
     if found != owner:
-        raise FileExistsError(f"another process is publishing to {destination}; this one has published nothing")
+        raise FileExistsError(
+            f"another process is publishing to {destination}, so this process has published nothing; wait for the "
+            "other, or choose another output"
+        )
 
 
 def _withdraw(destination: str, marker: str | None, claim: str, owner: bytes) -> None:

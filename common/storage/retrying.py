@@ -18,7 +18,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 10.0
 
 
 class Kind(StrEnum):
-    """Kinds of store errors, by the reaction of the caller."""
+    """Kinds of store errors, by how the caller should react."""
 
     NOT_FOUND = auto()
     """No such object."""

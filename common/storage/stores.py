@@ -33,7 +33,7 @@ class Store(Protocol):
         ...
 
     def read(self, uri: str, begin: int = 0, end: int | None = None) -> bytes:
-        """Reads the bytes [begin, end) of a file, or fewer if it ends before; end None: to its end."""
+        """Reads the bytes [begin, end) of a file, or up to the end of the file if that is earlier or `end` is None."""
         ...
 
     def write(self, uri: str, content: bytes) -> None:

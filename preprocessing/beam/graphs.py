@@ -41,9 +41,9 @@ class IdCounts(NamedTuple):
     events: summaries.EventStatistics
     """Statistics of all events."""
     trained_items: EncodedTable
-    """Counts of the items of training events, as `vocabularies.count_items`."""
+    """Counts of the items of training events, from `vocabularies.count_items`."""
     all_items: EncodedTable
-    """Counts of the items of all events, as `popularity.count_items_by_split`."""
+    """Counts of the items of all events, from `popularity.count_items_by_split`."""
 
 
 class PropertyCounts(NamedTuple):
@@ -54,14 +54,14 @@ class PropertyCounts(NamedTuple):
     properties: EncodedTable
     """Number of items by property: id, count."""
     items: EncodedTable
-    """Items with properties, as `vocabularies.count_no_events`."""
+    """Items with properties, from `vocabularies.count_no_events`."""
 
 
 class CatalogueCounts(NamedTuple):
     """Results of `assemble_catalogue`."""
 
     description: dict[str, int]
-    """Counts of items, as `catalogue.describe_partition`."""
+    """Counts of items, from `catalogue.describe_partition`."""
     categories: EncodedTable
     """Number of items by category: id, count."""
     property_values: EncodedTable

@@ -34,12 +34,12 @@ class Job:
     """Options of Beam."""
 
     def run_locally(self) -> "Job":
-        """Returns the same job with pipelines that run in this process, wherever the others run."""
+        """Returns a copy of this job that runs its pipelines in this process."""
         return self if is_in_process(self.options) else replace(self, options=PipelineOptions([]))
 
     @contextmanager
     def pipeline(self, *phases: Phase) -> Iterator[tuple[beam.Pipeline, ProgressCounter]]:
-        """Yields a pipeline, which runs when the context closes, and the counter of its progress."""
+        """Yields a pipeline and its progress counter; the pipeline runs when the context closes."""
         # instead of Beam's DirectRunner, which would first try to download another runner
         runner = FnApiRunner() if is_in_process(self.options) else None
         has_processes = self.options.view_as(DirectOptions).direct_running_mode == "multi_processing"
@@ -51,11 +51,11 @@ class Job:
 
     @contextmanager
     def run_concurrently(self, function: Callable[[], Value]) -> Iterator[Future[Value]]:
-        """Runs a function that runs a pipeline, in a thread while the context is open; yields its future.
+        """Runs a function, which runs a pipeline, in a thread while the context is open; yields the function's future.
 
         With remote workers, the function runs before the context. A single pipeline uses all workers anyway, and
         Beam supports neither starting a job server outside the main thread nor constructing two pipelines
-        concurrently: while it copies the options of one, it removes the other's runner from them.
+        concurrently: copying the options of one pipeline removes the runner from the options of the other.
         """
         if is_in_process(self.options):
             with ThreadPoolExecutor(1) as thread:
@@ -92,7 +92,8 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
         rejected += [word for word in arguments if word.lstrip("-").partition("=")[0].replace("-", "_") in unknown]
     if rejected:
         raise ValueError(
-            f"unrecognized arguments: {', '.join(rejected)}; neither prepare nor Beam has them (quote globs)"
+            f"unrecognized arguments: {', '.join(rejected)}; neither prepare nor Beam has these flags. Correct them, "
+            "and quote globs against the shell"
         )
     return options
 

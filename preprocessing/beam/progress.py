@@ -23,7 +23,7 @@ class Phase:
     total: int
     """Amount of work."""
     unit: str = "partitions"
-    """Unit of the amount, in the plural; B: bytes."""
+    """Unit of the amount, in the plural; `B` for bytes."""
 
 
 class _Bars:
@@ -69,7 +69,7 @@ def _running_pipelines() -> dict[str, _Bars]:
 
 @dataclass(frozen=True)
 class ProgressCounter:
-    """Advances a pipeline's bars from within the pipeline; does nothing in a process other than the bars'."""
+    """Advances a pipeline's bars from within the pipeline; does nothing in a process without the bars."""
 
     key: str
     """Key of the pipeline."""
@@ -96,7 +96,7 @@ def cancel_pipelines() -> None:
 
 @contextmanager
 def track_progress(*phases: Phase, is_shown: bool) -> Iterator[ProgressCounter]:
-    """Yields the counter of a pipeline that runs within the context; logs its phases and seconds at the end."""
+    """Yields the progress counter of the pipeline that runs in this context; logs seconds at the end."""
     counter, begin = ProgressCounter(uuid.uuid4().hex), time.monotonic()
     bars = _running_pipelines()[counter.key] = _Bars(phases, is_shown=is_shown)
     try:

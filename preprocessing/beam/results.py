@@ -1,6 +1,6 @@
 """Results of a pipeline: collections merged to one value each, for the program that started the pipeline.
 
-A value is passed through a file, because Beam returns none and workers may be other machines.
+A value is passed through a file, because a Beam pipeline returns no values and workers may be other machines.
 """
 
 from collections.abc import Callable, Iterable
@@ -35,7 +35,7 @@ def merge_result(
 
     Args:
       work: where the value is stored.
-      name: of the value, unique in the job.
+      name: name of the value, unique in the job.
       parts: the collection.
       merge: an associative and commutative function, which also accepts no parts.
     """
@@ -60,7 +60,7 @@ class WriteResult:
 class Merge(beam.CombineFn):
     """Merges parts by a function of several parts, a few at a time.
 
-    Beam would collect a hundred parts for a plain function; those of a large shop have many MiB each.
+    For a plain function, Beam would collect a hundred parts, each of many MiB in a large shop.
     """
 
     def __init__(self, merge: Callable[[Iterable[Any]], Any]) -> None:

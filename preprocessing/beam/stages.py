@@ -71,7 +71,7 @@ class RouteEvents(beam.DoFn):
 
 
 class RouteProperties(beam.DoFn):
-    """Sends the item properties before `until_ms` to the partitions of their items; outputs as RouteEvents."""
+    """Sends the item properties before `until_ms` to the partitions of their items; has the outputs of RouteEvents."""
 
     def __init__(
         self, work: Workspace, num_partitions: int, until_ms: float, table: ItemTableMapping | None = None
@@ -111,7 +111,8 @@ class AssembleTimelines:
 class CountIds(beam.DoFn):
     """Counts the ids of a partition and outputs its EventStatistics.
 
-    Training counts of visitors are written to a file; counts of items, of training and of all rows, have outputs.
+    Writes the training counts of visitors to a file. The item counts of training rows and of all rows have outputs of
+    their own.
     """
 
     def __init__(self, work: Workspace, cuts: Cuts | None, config: SplitConfig) -> None:
@@ -133,7 +134,7 @@ class WrittenShard:
     """A timeline shard."""
 
     split: Split
-    """Its split."""
+    """Split of the target rows."""
     name: str
     """Path relative to the dataset's root."""
     sha256: str
@@ -147,7 +148,7 @@ class WrittenShard:
     blocks: int
     """Number of tf.train.Examples."""
     moments: Moments
-    """Of the target rows."""
+    """Moments of the target rows, for correlations."""
 
 
 @dataclass(frozen=True)
@@ -301,7 +302,7 @@ class WriteCatalogue(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """Writes the invalid rows of an input file as JSON Lines, in its order, from (name, rejects)."""
+    """Writes the invalid rows of an input file as JSON Lines, in the order of the file, from (name, rejects)."""
 
     directory: str
 

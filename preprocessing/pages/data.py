@@ -25,7 +25,7 @@ def read_data_page(root: str) -> Page:
     Raises:
       ContractError: there is no dataset.
       FileNotFoundError: the dataset has no statistics.
-      KeyError: the statistics are of an earlier version.
+      KeyError: an earlier version wrote the statistics.
     """
     layout, manifest = DatasetLayout(root), read_manifest(root)
     statistics = json.loads(storage.read_bytes(layout.statistics))
@@ -36,7 +36,7 @@ def read_data_page(root: str) -> Page:
 def data_page(
     name: str, statistics: Statistics, manifest: Manifest, comparison: Mapping[str, Any] | None = None
 ) -> Page:
-    """Draws the page of the dataset `name`; `comparison` is that with its baseline, if there is one."""
+    """Draws the page of the dataset `name`; `comparison` compares it with its baseline, if it has one."""
     return Page(
         key="data",
         title="Data",

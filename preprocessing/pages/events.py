@@ -11,10 +11,10 @@ _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
 
 
 def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -> Section:
-    """Draws counts and shares of the kinds, events per day, hours of the week and correlations.
+    """Charts the number and share of each event kind, events per day and per hour of the week, and correlations.
 
     Args:
-      statistics: of the dataset.
+      statistics: statistics of the dataset.
       marks: the cuts, as in `charts.days`.
     """
     by_kind = statistics["events"]["by_kind"]

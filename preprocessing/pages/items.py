@@ -13,7 +13,7 @@ _OTHERS = "others"
 
 
 def items_section(statistics: Statistics) -> Section:
-    """Draws the top items, events per item, concentration, views by category and new items."""
+    """Charts the top items, events per item, concentration, views by category and new items."""
     items = statistics["items"]
     top = {kind: [(row["item_id"], row["events"]) for row in rows] for kind, rows in items["top_items"].items()}
     return Section(

@@ -11,7 +11,7 @@ _INPUTS = (("events", "events"), ("item_properties", "item properties"), ("categ
 
 
 def reading_section(statistics: Statistics) -> Section:
-    """Draws rows, rejects with examples, duplicates, robots, and coverage of the item properties."""
+    """Charts the numbers of rows, rejected rows (with examples), duplicates and robots, and the property coverage."""
     events, items = statistics["events"], statistics["items"]
     pairs, possible = events["funnel"]["pairs"], events["visitors"] * items["items"]
     facts = Facts(
@@ -38,7 +38,7 @@ def reading_section(statistics: Statistics) -> Section:
 
 
 def comparison_section(comparison: Mapping[str, Any]) -> Section:
-    """Draws the checks of `comparison.json`; those outside their limits are marked."""
+    """Tabulates the checks of `comparison.json` and marks those outside their limits."""
     checks = comparison["checks"]
     outside = [check["name"] for check in checks if check["verdict"] != "ok"]
     rows = [[c["name"], c["baseline"], c["found"], c["distance"], c["warn"], c["fail"], c["verdict"]] for c in checks]

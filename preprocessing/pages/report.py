@@ -24,7 +24,7 @@ def write_report(root: str) -> str:
 
 
 def try_to_write_report(root: str) -> str | None:
-    """Draws the report after a job, which must not fail because of it: an error is logged, and None is returned."""
+    """Draws the report after a job; on an error, logs it and returns None, because the job itself succeeded."""
     try:
         return write_report(root)
     except Exception:

@@ -9,7 +9,7 @@ _TITLES = (("view", "views"), ("addtocart", "carts"), ("transaction", "transacti
 
 
 def visitors_section(statistics: Statistics) -> Section:
-    """Draws the top visitors, events per visitor, funnel, sessions, pauses and new visitors."""
+    """Charts the top visitors, events per visitor, the funnel, sessions, pauses and new visitors."""
     events = statistics["events"]
     top = {kind: [(row["visitor_id"], row["events"]) for row in rows] for kind, rows in events["top_visitors"].items()}
     sessions = events["sessions"]

@@ -61,7 +61,7 @@ class CsvBatch:
     begins: np.ndarray
     """[N] index in the lines' data at which each of these rows begins."""
     ends: np.ndarray
-    """[N] index at which it ends, without the line end."""
+    """[N] index at which each of these rows ends, without the line end."""
     malformed: Rejects
     """Rows that are not well-formed CSV."""
     num_blank: int

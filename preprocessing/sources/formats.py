@@ -149,7 +149,7 @@ def choose_columns(path: str, layout: Layout, required: Sequence[str], optional:
     chosen = tuple(dict.fromkeys((*required, *(name for name in optional if name in layout.columns))))
     repeated = sorted({name for name in chosen if layout.columns.count(name) > 1})
     if repeated:
-        raise ValueError(f"{path} has the column {', '.join(repeated)} more than once; rename one of them")
+        raise ValueError(f"{path} repeats the column name {', '.join(repeated)}; rename or remove all but one")
     unused = [name for name in layout.columns if name not in chosen]
     if unused:
         log.info("%s: unused columns: %s", path, ", ".join(unused))

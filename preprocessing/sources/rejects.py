@@ -18,7 +18,7 @@ class Rejects:
     positions: Sequence[int]
     """[N] bytes (of the uncompressed file) at which the rows start."""
     reasons: Sequence[str]
-    """[N], of `validation.REASONS`."""
+    """[N] reasons, each one of `validation.REASONS`."""
     texts: Sequence[str]
     """[N] the rows, cut to 200 bytes."""
 

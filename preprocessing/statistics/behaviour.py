@@ -22,7 +22,7 @@ _BUCKETS = 34  # of seconds; the last starts at 2**32, 136 years
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Counts over one or more partitions, which never share a visitor, and so neither a pair nor a session."""
+    """Counts over one or more partitions, which never share a visitor, and therefore share no pair and no session."""
 
     pairs: int
     """Distinct (visitor, item) pairs."""
@@ -35,7 +35,7 @@ class Behaviour:
     bought_after_cart: int
     """Pairs with an addtocart before the first transaction."""
     bought_after_view_and_cart: int
-    """Pairs with the first view before the first addtocart, and that before the first transaction."""
+    """Pairs with a view before the first addtocart, and that addtocart before the first transaction."""
     events_per_session: Counter[int]
     """Number of sessions by their number of events."""
     session_seconds: np.ndarray
@@ -43,7 +43,7 @@ class Behaviour:
     gap_seconds: np.ndarray
     """[B] pauses between consecutive events of a visitor, in the same buckets."""
     new_visitors_by_day: Counter[int]
-    """Visitors by the day of their first event, since 1970."""
+    """Number of visitors by the day of their first event, counted from 1970."""
 
 
 def measure_behaviour(timelines: Timelines) -> Behaviour:

@@ -27,11 +27,11 @@ class Moments:
     """Sums over rows, as Python integers of any size, so that merging is exact."""
 
     rows: int
-    """N."""
+    """Number of rows, N."""
     sums: np.ndarray
-    """[C] of each column."""
+    """[C] sum of each column."""
     products: np.ndarray
-    """[C, C] of the products of each pair of columns."""
+    """[C, C] sum of the products of each pair of columns."""
 
 
 def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Moments:

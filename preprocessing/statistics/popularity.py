@@ -23,7 +23,7 @@ _COLUMNS = {"all": "count"} | dict(zip(EVENT_KINDS, ("views", "carts", "transact
 
 
 def count_items_by_split(timelines: Timelines, splits: np.ndarray) -> pa.Table:
-    """Counts items over all rows, as `count_items`, with a column of the events of each split."""
+    """Counts the events of each item over all rows, as `count_items` does, with one more column per split."""
     counts = cross_tabulate(timelines.item_code, splits, len(timelines.items), len(SPLITS))
     table = count_items(timelines, np.ones(len(timelines), bool))
     has_events = counts.sum(1) > 0
@@ -60,7 +60,7 @@ def describe_categories(encoded: EncodedTable, paths: Mapping[str, tuple[str, ..
 
 
 def compute_lorenz(counts: np.ndarray) -> tuple[list[float], float]:
-    """Computes the shares of all events on the least popular 0%, 1% … 100% of the items, and the Gini coefficient.
+    """Computes the Gini coefficient and the shares of all events that the least popular 0%, 1% … 100% of items have.
 
     Args:
       counts: [I] events of each item, all above 0; I > 0.

@@ -50,11 +50,11 @@ class ReadingSummary:
     examples: dict[str, tuple[Example, ...]] = field(default_factory=dict)
     """The first few invalid rows by reason, ordered by file and position."""
     cleaning: Cleaning = field(default_factory=lambda: Cleaning(0, 0))
-    """Events: duplicates and robots."""
+    """For events only: counts of duplicates and robots."""
     partitions: frozenset[int] = frozenset()
     """Partitions that have rows."""
     times: TimeSummary = field(default_factory=lambda: merge_times([]))
-    """Times of the events of humans."""
+    """For events only: times of the events of humans."""
 
     @property
     def num_events(self) -> int:
@@ -94,7 +94,7 @@ def summarize_cleaning(partition: int, timelines: Timelines, cleaning: Cleaning)
 
 
 def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
-    """Merges summaries; the examples of a reason are the first in order, whatever the order of the parts."""
+    """Merges summaries in any order; keeps the examples of each reason that come first by file and byte."""
     listed = list(parts)
     found: dict[str, list[Example]] = {}
     for part in listed:

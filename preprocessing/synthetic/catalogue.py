@@ -47,7 +47,7 @@ class Catalogue:
     """[L] whether the item is available at the last snapshot."""
 
     def rows(self, selection: slice) -> "Catalogue":
-        """Returns the catalogue with some of the listed items only."""
+        """Returns the catalogue with only the selected listed items."""
         columns = (self.listed_id, self.shelf, self.style, self.snapshot, self.is_available)
         return Catalogue(self.item_id, *(column[selection] for column in columns))
 
@@ -104,7 +104,7 @@ def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.
 
 
 def _first_snapshots(born: np.ndarray, first_seen_ms: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[N] snapshot that first lists each item: the first for old items, else one shortly before the first event."""
+    """[N] snapshot that first lists each item: snapshot 0 for old items, else one shortly before the first event."""
     at_first_event = np.searchsorted(SNAPSHOTS_MS, first_seen_ms, side="right") - 1
     lead = random.integers(0, _LONGEST_LEAD + 1, len(born))
     return np.where(born == 0, 0, np.maximum(at_first_event - lead, 0))
@@ -116,7 +116,7 @@ def _unseen_snapshots(count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_available(is_alive: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[L] whether an item is available at the end: a fixed share is, more of the items that are still in fashion."""
+    """[L] whether an item is available at the end: a fixed share of all items, more often those still in fashion."""
     score = _AVAILABILITY_OF_LIVING * is_alive + random.gumbel(size=len(is_alive))
     is_available = np.zeros(len(is_alive), bool)
     is_available[np.argsort(-score, kind="stable")[: round(len(is_alive) * _AVAILABLE_AT_END)]] = True

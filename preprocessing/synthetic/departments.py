@@ -15,7 +15,7 @@ class Department:
     """Types of product; neighbours in the list are related."""
 
     variants: tuple[str, ...]
-    """Variants that each type exists in, in addition to the plain one."""
+    """Variants of each type, in addition to the plain one."""
 
     materials: tuple[str, ...]
     """`NUM_MATERIALS` materials, or other properties."""
@@ -28,7 +28,7 @@ class Department:
         return len(self.types) * (1 + len(self.variants))
 
     def product(self, number: int) -> str:
-        """Returns the name of a product: all types come first, then all types of the first variant, and so on."""
+        """Returns the name of a product; names are ordered by variant, then by type, and plain types come first."""
         variant, type_ = divmod(number, len(self.types))
         return f"{self.variants[variant - 1]} {self.types[type_]}" if variant else self.types[type_]
 

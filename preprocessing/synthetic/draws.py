@@ -1,6 +1,6 @@
 """Random draws with little noise: quotas and stratified samples instead of independent draws.
 
-With them, the figures that a shop is calibrated to hold for every seed.
+With them, a shop reaches the figures that it is calibrated to with every seed.
 
 Shapes: N draws, G groups.
 """
@@ -23,7 +23,10 @@ def lognormal_quantiles(probability: np.ndarray, median: float, sigma: float) ->
 
 
 def power_law_counts(probability: np.ndarray, exponent: float, largest: int) -> np.ndarray:
-    """Returns [N] counts from 1 to `largest` at [N] probabilities in (0, 1): P(count > n) = (n + 1) ** -exponent."""
+    """Returns [N] quantiles of a power law, as counts from 1 to `largest`, at [N] probabilities in (0, 1).
+
+    The inverse of P(count > n) = (n + 1) ** -exponent.
+    """
     return np.minimum((1 - probability) ** (-1 / exponent), largest).astype(np.int64)
 
 
@@ -43,7 +46,7 @@ def tail_quantiles(probability: np.ndarray, knots: Sequence[tuple[float, float]]
 
 
 def draw_weighted(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Returns [N] indices into `weights`, with probabilities in proportion to them, for [N] uniforms in [0, 1)."""
+    """Returns [N] indices into `weights`, drawn in proportion to the weights, from [N] uniform draws in [0, 1)."""
     cumulative = np.cumsum(weights)
     return np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
 

@@ -1,7 +1,4 @@
-"""Writes a shop's files in Retailrocket's format: the event log, the item properties and the category tree.
-
-Shapes: E events, N rows of the event log.
-"""
+"""Writes a shop's files in Retailrocket's format: the event log, the item properties and the category tree."""
 
 import logging
 from typing import Any, BinaryIO
@@ -102,7 +99,7 @@ def _tree_table(shop: Shop) -> pa.Table:
 
 
 def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
-    """Writes all property rows to two files and returns their number; the first file has a fixed share of them."""
+    """Writes all property rows to two files, a fixed share of them to the first; returns the number of rows."""
     boundary = round(len(shop.catalogue.listed_id) * _FIRST_PART_ROWS_PER_ITEM)
     num_rows = 0
     bar = make_bar(len(shop.catalogue.listed_id), "items", title="properties")

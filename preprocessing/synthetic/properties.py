@@ -57,7 +57,7 @@ def property_tables(
       tree: the category tree.
       catalogue: the listed items.
       scale: size of the shop.
-      seed: of all rows except titles, and of their order.
+      seed: seed of all rows except titles, and of the order of these rows.
       title_random: source of the titles and of the positions of their rows among the others.
     """
     titles = draw_titles(tree, catalogue, title_random)
@@ -143,7 +143,7 @@ def _title_rows(chunk: Catalogue, titles: pa.Array) -> PropertyRows:
 
 
 def _insert_randomly(order: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Inserts the numbers N to N + count - 1 into an order [N], which is kept."""
+    """Inserts the numbers N to N + count - 1 into an order [N] at random positions; the others keep their order."""
     positions = np.sort(random.integers(0, len(order) + 1, count))
     return np.insert(order, positions, len(order) + random.permutation(count))
 

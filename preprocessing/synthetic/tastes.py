@@ -82,7 +82,10 @@ def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
 
 
 def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np.random.Generator) -> _Taste:
-    """Favourites by popularity; those who cart or buy like a shelf that sells, and the second is often a sibling."""
+    """Draws favourites by popularity.
+
+    Visitors who cart or buy like a shelf that sells, and the second favourite is often a sibling of the first.
+    """
     uniform = random.random((num_visitors, len(_FAVOURITE_SHARES)))
     shelf = np.stack([draw_weighted(tree.view_weight, column) for column in uniform.T], axis=1)
     carts = np.unique(interests.visitor[interests.is_carted])
@@ -106,7 +109,7 @@ def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndar
 
 
 def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[D] number of the visitor's favourite that an interest is in: mostly the session's."""
+    """[D] index, among the visitor's favourites, of the shelf of each interest; mostly the same within a session."""
     shares = np.array(_FAVOURITE_SHARES)
     of_session = draw_weighted(shares, random.random(int(session.max()) + 1))
     strays = random.random(len(session)) < (1 - _STAYS) * (1 - _EXPLORES)

@@ -1,4 +1,4 @@
-"""Property values in Retailrocket's format: words are numbers such as `1116713`, numbers are such as `n552.000`.
+"""Property values in Retailrocket's format: words such as `1116713`, and numbers such as `n552.000`.
 
 Shapes: N values.
 """

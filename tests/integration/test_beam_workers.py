@@ -268,9 +268,9 @@ def test_workers_elsewhere_make_the_same_bytes(elsewhere: Made, here: str) -> No
 def test_ten_times_the_data_takes_a_worker_no_more_memory(elsewhere: Made, tenfold: Made, folder: Path) -> None:
     sizes = [os.path.getsize(folder / name) / MIB for name in ("events.csv", "tenfold.csv")]
     assert len(read_manifest(tenfold.dataset).splits[Split.TRAIN].files) == np.ceil(sizes[1])
-    # three quarters of 81 MiB. Measured are 20 to 21 MiB, and 28 with thirty times the data, so it does not follow the
-    # size; with all data in one partition it is 167 MiB, as events take twice the memory of their text
-    assert tenfold.peak - elsewhere.peak < 0.75 * (sizes[1] - sizes[0])
+    # half of 81 MiB. Measured: 20 to 21 MiB, idle and under load; 28 with thirty times the data, so it does not follow
+    # the size; 71 if a worker keeps every partition that it receives, 167 with all data in one partition
+    assert tenfold.peak - elsewhere.peak < (sizes[1] - sizes[0]) / 2
 
 
 def test_workers_elsewhere_make_the_same_bytes_in_an_object_store(

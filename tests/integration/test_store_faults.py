@@ -180,7 +180,7 @@ def test_a_failed_upload_publishes_nothing_and_the_same_command_succeeds_later(
     ("plan", "told"),
     [
         (every(1, [Fault.WRONG_KEY]), "access is denied; check the credentials"),
-        (lambda request: Fault.FORBIDDEN if request.is_write else None, "may list, read, write and delete there"),
+        (lambda request: Fault.FORBIDDEN if request.is_write else None, "allow list, read, write and delete"),
     ],
     ids=["wrong", "may only read"],
 )

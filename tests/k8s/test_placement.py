@@ -9,10 +9,13 @@ from tests.k8s.scenarios import TRAIN, Cluster
     ("flags", "message"),
     [
         (["--set", "epoch=3"], "did you mean `epochs`"),
-        (["--set", "input.batch_size=100", "--gpus", "8"], "batch 100 does not divide among 8 replicas; use 104"),
+        (["--set", "input.batch_size=100", "--gpus", "8"], "100 is not divisible by 8 replicas; use 96 or 104"),
         (["--nodes", "0"], "0 is less than 1"),
         *(
-            (["--overlay", name, "--nodes", "1"], f"--overlay {name} is for several machines, got --nodes 1; give 2")
+            (
+                ["--overlay", name, "--nodes", "1"],
+                f"--overlay {name} is for several machines, got --nodes 1; give --nodes 2",
+            )
             for name in ("multi-node", "jobset")
         ),
         (["--overlay", "moon"], "invalid choice: 'moon'"),

@@ -84,7 +84,7 @@ def test_the_batch_of_a_preset_is_rounded_up_for_its_gpus() -> None:
     config, settings = training_settings("mf", ["epochs=2"], place(gpus=3, nodes=2))
     assert (config.input.batch_size, config.epochs, settings) == (516, 2, ["epochs=2", "input.batch_size=516"])
     assert training_settings("mf", [], place(gpus=8))[1] == []
-    with pytest.raises(ValueError, match="batch 10 does not divide among 4 replicas; use 12"):
+    with pytest.raises(ValueError, match="batch size 10 is not divisible by 4 replicas; use 8 or 12"):
         training_settings("mf", ["input.batch_size=10"], place(gpus=4))
 
 

@@ -27,17 +27,22 @@ def test_the_best_system_is_bold_and_those_that_differ_from_mf_have_a_dagger():
 @pytest.mark.parametrize(
     ("benchmark", "figures", "line", "met"),
     [
-        ("mf_step", {"ratio": 50.0}, "MF step", "yes"),  # a result equal to its target meets it
-        ("mf_step", {"ratio": 49.9}, "MF step", "**no**"),
-        ("preprocessing", {"full_size_events": {"seconds": 39.0, "peak_gib": 4.1}}, "prepare at full size (", "**no**"),
+        ("mf_step", {"ratio": 50.0}, "training step of `mf`", "yes"),  # a result equal to its target meets it
+        ("mf_step", {"ratio": 49.9}, "training step of `mf`", "**no**"),
+        (
+            "preprocessing",
+            {"full_size_events": {"seconds": 39.0, "peak_gib": 4.1}},
+            "`prepare` at full size (",
+            "**no**",
+        ),
         (
             "statistics",
             {"with_properties": {"cpu_seconds": {"added_by_counting": 0.16, "added": 0.1}}},
-            "statistics for the report",
+            "statistics and charts of the report",
             "**no**",
         ),
         ("input", {"ratio": 31.0, "block_rows_per_second": 2_999_999}, "input", "**no**"),
-        ("synthesize", {"within": 87}, "synthesize", "**no**"),
+        ("synthesize", {"within": 87}, "`synthesize` at full size", "**no**"),
         ("start", {"commands": {"train": {"seconds": 0.3}, "evaluate": {"seconds": 1.0}}}, "slowest", "**no**"),
     ],
 )
@@ -64,5 +69,5 @@ def test_a_document_without_its_markers_is_rejected():
     assert renew("a\n<!-- results of x -->\nold\n<!-- end of x -->\nb", {"x": lambda _: "new"}, {}) == (
         "a\n<!-- results of x -->\nnew\n<!-- end of x -->\nb"
     )
-    with pytest.raises(ValueError, match="no markers of x"):
+    with pytest.raises(ValueError, match="the markers of the table `x` are missing"):
         renew("a", {"x": lambda _: "new"}, {})

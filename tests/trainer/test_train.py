@@ -59,7 +59,7 @@ def test_another_config_or_dataset_is_refused_with_the_differences(dataset: Data
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="batch 66 does not divide among 4 replicas; use 64 or 68"):
+    with pytest.raises(ValueError, match="batch size 66 is not divisible by 4 replicas; use 64 or 68"):
         run(make_config("mf", "devices=4", "input.batch_size=66"), dataset, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -17,7 +17,7 @@ class BaseModelConfig:
 
     @property
     def is_sequential(self) -> bool:
-        """Whether these rows precede the example instead of surrounding it."""
+        """Whether the other rows of a training example precede it instead of surrounding it."""
         return False
 
     @property
@@ -27,7 +27,7 @@ class BaseModelConfig:
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig | None":
-        """The model that alternating least squares trains instead; None: they cannot train this kind."""
+        """The model that alternating least squares trains instead; None: least squares cannot train this kind."""
         return None
 
     def check_loss(self, loss: LossConfig) -> None:
@@ -38,15 +38,15 @@ class BaseModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixFactorizationConfig(BaseModelConfig):
-    """A vector per visitor and item; the score is their similarity."""
+    """One vector per visitor and one per item; the score is their similarity."""
 
     kind: Literal["matrix_factorization"] = "matrix_factorization"
     dim: int = 64
     """Entries of a vector."""
     history_length: int = 0
-    """0: every visitor has a learnt vector. Above 0: the normalised sum of the visitor's normalised item vectors (FISM:
-    Kabbur et al., KDD 2013), in training of at most this many items next to the positive; visitors who are new after
-    training are served from their history."""
+    """0: every visitor has a learnt vector. Above 0: a visitor's vector is the normalised sum of the normalised vectors
+    of their items (FISM: Kabbur et al., KDD 2013). Training sums at most this many items next to the positive, and
+    visitors who are new after training are served from their history."""
     similarity: Literal["cosine", "dot"] = "cosine"
     """`cosine`: scale × cosine of the vectors; `dot`: scale × dot product."""
     scale: float = 10.0
@@ -135,10 +135,10 @@ class TowersConfig(BaseModelConfig):
     visitor_min_events: int | None = None
     """Visitors with at least this many training events have a learnt vector; none: no visitors have one."""
     visitor_dropout: float = 0.5
-    """Share of these vectors that a training step drops."""
+    """Share of the learnt visitor vectors that a training step drops."""
     return_bonus: float = 3.0
     """Added to the scores of the history's items when the catalogue is ranked, in addition to the learnt bonuses. From
-    the second epoch on, training has already seen the next items, so it overrates new ones."""
+    the second epoch on, training has already seen the next items, so it overrates new items."""
     initial_scale: float = 8.0
     """Initial value of the learnt scale."""
     initial_stddev: float = 0.05

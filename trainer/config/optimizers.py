@@ -19,7 +19,7 @@ class AdagradConfig:
     epsilon: float = 1e-7
     """Added to the root of the accumulator."""
     is_row_wise: bool = False
-    """One accumulator per table row, for the mean of the squared gradients over its columns: half the memory."""
+    """Keeps one accumulator per table row, for the mean of its squared gradients over the columns: half the memory."""
     warmup_steps: int = 0
     """Steps of linear warmup of the learning rates, for tables and dense weights."""
 

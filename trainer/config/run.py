@@ -108,7 +108,7 @@ class RunConfig:
 
     @property
     def is_sequential(self) -> bool:
-        """Whether these rows precede the example instead of surrounding it."""
+        """Whether the other rows of a training example precede it instead of surrounding it."""
         return self.model.is_sequential
 
     @property

@@ -112,7 +112,7 @@ def open_dataset(root: str) -> Dataset:
     """Reads the manifest and verifies the files; see `verify_files`.
 
     Raises:
-      ContractError: this is no dataset, or a file is missing or differs from the manifest.
+      ContractError: `root` is not a dataset, or a file is missing or differs from the manifest.
     """
     manifest = read_manifest(root)
     verify_files(manifest, root)

@@ -24,7 +24,7 @@ class Ranked(NamedTuple):
     """A ranked list of one model."""
 
     item_ids: list[str]
-    """Best first."""
+    """Ids of the items, best first."""
     scores: list[float]
     """One per item, descending."""
     milliseconds: float
@@ -40,9 +40,9 @@ class Export:
     signatures: Any
     """Functions of the SavedModel, by name."""
     items: list[str]
-    """Ids that the model knows, most frequent first."""
+    """Ids of the items that the model knows, most frequent first."""
     visitors: list[str]
-    """Ids that the model knows, most frequent first."""
+    """Ids of the visitors that the model knows, most frequent first."""
 
     def recommend(self, visitor_id: str, history: Sequence[str], k: int, *, hide_seen: bool) -> Ranked:
         """Returns at most k items for a visitor; fewer if the catalogue is smaller."""

@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             query = json.loads(body)
             if not isinstance(query, dict):
-                raise ValueError("a query must be a JSON object")
+                raise ValueError(f"a query must be a JSON object, got {query!r:.80}")
             with self.server.lock:
                 answer = _dispatch(self.server.answers, path, query)
                 self.server.num_answers += 1

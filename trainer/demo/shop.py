@@ -28,9 +28,9 @@ class Shop:
     """The data of a shop that exports lack."""
 
     items: dict[str, Item]
-    """By id; empty without a dataset."""
+    """Items by id; empty without a dataset."""
     timelines: "Timelines | None"
-    """None without a dataset."""
+    """Timelines of the visitors; None without a dataset."""
 
 
 class Timelines:

@@ -1,6 +1,7 @@
-"""Exchanges table rows between replicas: each row once, from its owner to whoever needs it, and its gradient back.
+"""Exchanges table rows between replicas.
 
-Every replica knows the ids of the whole global batch, so all replicas know who sends what to whom.
+An owner sends a row once to each replica that needs the row, and receives its gradient. Every replica knows the ids of
+the whole global batch, so all replicas know who sends what to whom.
 
 Shapes: R replicas, n ids that one replica requests, U rows that it receives for them, D columns.
 """
@@ -26,11 +27,11 @@ class Route:
     """Which rows each replica requests, and from which owner."""
 
     served: list[tf.Tensor]
-    """R pieces [n]: for each replica, the indices into this replica's shard of the rows that it requests."""
+    """R pieces [n], one per requesting replica: indices, into this replica's shard, of the requested rows."""
     counts: tf.Tensor
     """[R, R] int64: number of rows that replica d requests from owner o, at [d, o]."""
     positions: tf.Tensor
-    """[n] index, among the rows that this replica receives owner by owner, of the row of each id that it requests."""
+    """[n] for each id that this replica requests, the index of its row among the received rows, ordered by owner."""
 
     @classmethod
     def by_row(cls, ids: Sequence[tf.Tensor], replica: int) -> "Route":
@@ -77,7 +78,7 @@ def exchange(
       replica: index of this replica.
       pieces: R pieces [n, D], one for each replica.
       counts: [R, R] int64 number of rows from replica s to replica d, at [d, s]; the same on every replica.
-      key: identifies this exchange among all of a step; the same on every replica.
+      key: identifies this exchange among those of the same step; the same on every replica.
 
     Returns:
       R pieces [n, D], one from each replica.

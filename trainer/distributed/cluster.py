@@ -16,8 +16,12 @@ class Cluster:
     """Index of this process; 0 is the chief."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.index < len(self.hosts):
-            raise ValueError(f"worker index {self.index} is not one of the {len(self.hosts)} workers")
+        workers = len(self.hosts)
+        if not 0 <= self.index < workers:
+            raise ValueError(
+                f"worker index {self.index} is out of range for {workers} workers (0 to {workers - 1}); "
+                "correct the task index in TF_CONFIG, or JOB_COMPLETION_INDEX and CARTWHEEL_WORKERS"
+            )
 
 
 def join_cluster() -> Cluster | None:
@@ -48,7 +52,10 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster | None:
     names = ("JOB_COMPLETION_INDEX", "CARTWHEEL_WORKERS", "CARTWHEEL_JOB", "CARTWHEEL_SERVICE", "CARTWHEEL_PORT")
     missing = [name for name in names if not environment.get(name)]
     if missing:
-        raise ValueError(f"CARTWHEEL_WORKERS is above 1, but {', '.join(missing)} is not set")
+        raise ValueError(
+            f"CARTWHEEL_WORKERS is {environment['CARTWHEEL_WORKERS']}, but these variables are not set: "
+            f"{', '.join(missing)}; set them on every worker"
+        )
     index, workers, job, service, port = (environment[name] for name in names)
     hosts = tuple(f"{job}-{worker}.{service}:{port}" for worker in range(int(workers)))
     return Cluster(hosts, int(index))

@@ -159,7 +159,7 @@ def initialize(table: ShardedTable, *, name: str, seed: int, stddev: float, over
 
     Args:
       table: the table.
-      name: of the table; tables of different names get different values.
+      name: name of the table; tables with different names get different values.
       seed: seed of the run.
       stddev: standard deviation of the values.
       overlay: replaces rows that have better initial values.

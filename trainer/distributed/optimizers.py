@@ -17,7 +17,7 @@ from trainer.config.optimizers import AdagradConfig, AdamConfig, OptimizerConfig
 
 
 class Slot(NamedTuple):
-    """Optimizer state of a table: an array with as many rows."""
+    """Optimizer state of a table: an array with as many rows as the table."""
 
     fill: float
     """Initial value."""
@@ -95,7 +95,7 @@ def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
 
 
 class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """The same learning rates for Keras, which counts and saves its own steps."""
+    """The learning rates of `_rate_of_step` for a Keras optimizer, which counts and saves its own steps."""
 
     def __init__(self, config: OptimizerConfig) -> None:
         self._config = config

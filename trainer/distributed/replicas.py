@@ -99,7 +99,7 @@ class Replicas:
         return tf.distribute.get_replica_context().all_gather(value, axis=0)
 
     def sum_over_workers(self, value: np.ndarray) -> np.ndarray:
-        """Sums the workers' arrays of one shape; every worker calls it, outside `run`, and waits for the others."""
+        """Sums the workers' arrays, which have the same shape; every worker must call it, outside `run`."""
         if self.workers == 1 or not value.size:  # a collective operation on an empty tensor crashes the process
             return value
 
@@ -134,7 +134,7 @@ def start_replicas(devices: int | None, cluster: Cluster | None) -> Replicas:
       cluster: the workers that train together; None: this process trains alone.
 
     Raises:
-      ValueError: there are fewer devices, or TensorFlow has already started with fewer logical CPUs.
+      ValueError: there are fewer devices than requested, or TensorFlow has already started with fewer logical CPUs.
     """
     # the strategy of several workers must be created before anything else initialises TensorFlow's context
     names = _choose_devices(devices) if cluster is None else ()
@@ -168,19 +168,21 @@ def preempt_on_worker_loss(cluster: Cluster | None) -> Iterator[None]:
 
 
 def check_batch_divides(batch_size: int, replicas: int) -> None:
-    """Raises ValueError unless the rows of a batch divide evenly among the replicas; suggests the nearest sizes."""
+    """Raises ValueError, with the nearest valid sizes, unless the batch size is divisible by the number of replicas."""
     if batch_size % replicas == 0:
         return
     below = batch_size // replicas * replicas
     nearest = " or ".join(str(size) for size in (below, below + replicas) if size)
-    raise ValueError(f"batch {batch_size} does not divide among {replicas} replicas; use {nearest}")
+    raise ValueError(f"batch size {batch_size} is not divisible by {replicas} replicas; use {nearest}")
 
 
 def _start_workers(devices: int | None, cluster: Cluster) -> Replicas:
     names = _choose_devices(devices)
     is_gpu = "GPU" in names[0]
     if not is_gpu and len(names) > 1:
-        raise ValueError(f"devices={devices}: several CPU devices need a single worker; start more workers instead")
+        raise ValueError(
+            f"devices={devices} CPU devices are possible with a single worker only; use devices=none, and more workers"
+        )
     communication = tf.distribute.experimental.CommunicationImplementation
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=communication.NCCL if is_gpu else communication.RING
@@ -202,7 +204,9 @@ def _choose_devices(devices: int | None) -> tuple[str, ...]:
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         if devices is not None and devices > len(gpus):
-            raise ValueError(f"devices={devices}, but this machine has {len(gpus)} GPUs; lower it or use devices=none")
+            raise ValueError(
+                f"devices={devices}, but this machine has {len(gpus)} GPUs; lower `devices` or use devices=none"
+            )
         return tuple(f"GPU:{number}" for number in range(devices or len(gpus)))
     count = devices or 1
     _make_logical_cpus(count)

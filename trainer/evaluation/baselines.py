@@ -25,7 +25,7 @@ class FixedOrder:
         self._scores = tf.constant(scores, tf.float32)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32."""
+        """[B, I] float32 scores."""
         return tf.tile(self._scores[None], [tf.shape(queries.visitor)[0], 1])
 
 

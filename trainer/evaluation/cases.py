@@ -25,7 +25,7 @@ class Cases:
     """
 
     visitor: np.ndarray
-    """[V] int64 vocabulary indices; unknown visitors share out-of-vocabulary ones."""
+    """[V] int64 vocabulary indices; unknown visitors share out-of-vocabulary indices."""
     timeline: np.ndarray
     """[V] int64, ascending; cases with the same number are of the same visitor, so they are not independent."""
     history: Histories
@@ -35,7 +35,7 @@ class Cases:
     relevant: Lists
     """V lists of the relevant items in the primary ranking: distinct items of the vocabulary, ascending."""
     secondary_relevant: Lists
-    """V lists of the relevant items in the secondary ranking; seen items can be among them if it shows these."""
+    """V lists of the relevant items in the secondary ranking; they include seen items if that ranking shows them."""
     is_kind: np.ndarray
     """[P, E] bool: whether the relevant item had an event of the kind."""
     is_new: np.ndarray
@@ -95,7 +95,8 @@ def returning_visitors(rows: TimelineRows, num_items: int) -> Cases:
     """One case for each visitor with a row before the cut and a new item after it.
 
     The target rows are after the cut, all others before it; the moment of all cases is that of the first target row.
-    Relevant are the visitor's distinct new items after the cut; where seen items are shown, all items after the cut.
+    The visitor's distinct new items after the cut are relevant; in the ranking that shows seen items, all their items
+    after the cut are.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]

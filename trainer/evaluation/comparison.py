@@ -30,7 +30,7 @@ PAIR_METRICS = ("ndcg@20", "recall@20", "mrr@20")
 class _Columns:
     """Metrics as columns, each in a section of the report, summed over the cases of each visitor.
 
-    Summed early, because there are many more cases than visitors, and most cases are in few sections.
+    They are summed early, because there are many more cases than visitors, and most cases are in few sections.
     """
 
     visitor: np.ndarray
@@ -77,7 +77,7 @@ def compare_systems(
     """Ranks the catalogue for all cases with every system; all figures use the same resampled visitors.
 
     Args:
-      systems: by name; all others are tested against the first.
+      systems: systems by name; each later system is tested against the first.
       cases: the cases and their relevant items.
       groups: [P] bool by group name: whether the pair is in the group.
       item_counts: [I] training events of each item, for novelty.

@@ -7,12 +7,12 @@ import numpy as np
 
 
 def coverage(times_recommended: np.ndarray) -> float:
-    """The share of the catalogue that is in at least one list, in [0, 1], from how often each item is in one [I]."""
+    """The share of the catalogue that is in at least one list, in [0, 1], from how often each item is in a list [I]."""
     return float((times_recommended > 0).mean())
 
 
 def gini(times_recommended: np.ndarray) -> float:
-    """The Gini coefficient of how often each item is in a list [I]: 0 all equally often, near 1 the same few always."""
+    """The Gini coefficient of how often each item is in a list [I]: 0 if all equally often, near 1 if only a few."""
     ascending = np.sort(times_recommended).astype(np.float64)
     num_items, total = len(ascending), ascending.sum()
     if total == 0:

@@ -28,7 +28,7 @@ class RelevantRanks:
     def only(self, is_kept: np.ndarray) -> tuple["RelevantRanks", np.ndarray]:
         """The pairs that are kept [P] bool, and the indices of the cases that still have one, ascending.
 
-        The ranks do not change: dropped pairs remain in the ranking, but are no hits.
+        The ranks do not change: dropped pairs remain in the ranking, but do not count as hits.
         """
         num_relevant = np.bincount(self.owner[is_kept], minlength=len(self.num_relevant))
         cases = np.flatnonzero(num_relevant)

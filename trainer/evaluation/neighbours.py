@@ -1,7 +1,7 @@
 """Nearest-neighbour baselines: items of the same visitors, and timelines with the same items.
 
-They know a visitor by their history only. The weight of an item in the history decreases with its age, by default as
-1 / (1 + age), where age is the number of later rows (similar to Ludewig and Jannach, UMUAI 2018).
+The baselines use only the history of a visitor. The weight of an item in the history decreases with its age, by default
+as 1 / (1 + age), where age is the number of later rows (similar to Ludewig and Jannach, UMUAI 2018).
 
 Shapes: B queries, H history, T training timelines, I items.
 """
@@ -45,7 +45,7 @@ class ItemNeighbours:
 
 
 class TimelineNeighbours:
-    """Scores an item by the training timelines that contain it and are nearest to the history, by their similarity."""
+    """Scores an item by the similarity of the timelines that contain it, among those nearest to the history."""
 
     def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS) -> None:
         """Takes baskets [T, I] from `training_baskets`, and the training events [I] of each item."""

@@ -24,7 +24,7 @@ class RatingErrors:
     """Mean squared errors over the target rows of a split."""
 
     rows: int
-    """N."""
+    """Number of target rows, N."""
     mse: float
     """Error of the model."""
     mse_of_training_mean: float
@@ -105,6 +105,6 @@ def rating_mse(
     mse = float(sums.sum() / len(rows))
     if not np.isfinite(mse):
         raise ValueError(
-            "predicted weights are not finite: the model has diverged; train it again with a lower learning rate"
+            "predicted event weights are not finite: the model has diverged; train it again with a lower learning rate"
         )
     return mse

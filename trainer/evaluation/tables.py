@@ -17,11 +17,11 @@ MAIN_METRIC = "ndcg@20"
 
 SIGNIFICANT_P = 0.05
 FOOTNOTE = (
-    f"[95% intervals], best in bold; † differs from the first system: paired bootstrap over visitors, "
-    f"p < {SIGNIFICANT_P}, not corrected for multiple comparisons"
+    f"95% confidence intervals in brackets, the best value in bold; † marks a significant difference from the first "
+    f"system (paired bootstrap over visitors, p < {SIGNIFICANT_P}, not corrected for multiple comparisons)"
 )
 _SUMMARY_METRICS = {"ndcg@20": 24, "recall@20": 24, "mrr@20": 10, "coverage@20": 13}
-"""Metrics of the summary, and the width of their columns; those with room for it show their interval."""
+"""Metrics of the summary, and the width of their columns; columns with room for an interval show it."""
 
 
 def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
@@ -62,7 +62,7 @@ def rating_table(ratings: Mapping[str, Any]) -> str:
 
 
 def summary_text(result: Mapping[str, Any]) -> str:
-    """The results of `evaluate` for a terminal of 100 columns: a table of the model's main protocol, a line on others.
+    """The results of `evaluate` for a terminal of 100 columns: a table for the main protocol, a line for each other.
 
     Args:
       result: what `evaluate` returns.

@@ -14,7 +14,7 @@ from trainer.models.least_squares import row_l2, solve_rows
 from trainer.models.table_variables import make_variable
 
 MAX_ENTRIES = 64
-"""Entries of a history that are used, the latest ones: a visitor costs an L × L system and L vectors of D."""
+"""Number of latest entries of a history that are used: a visitor costs an L × L system and L vectors of D."""
 
 
 class FoldIn(tf.Module):

@@ -17,7 +17,7 @@ from trainer.models.table_rows import index_names
 from trainer.runs.checkpoint import Table
 
 MAX_FEATURES = 32
-"""Features of an item that are used, in the order of FEATURES."""
+"""Maximum number of features of an item; the first ones in the order of FEATURES are used."""
 
 _CHUNK_ITEMS = 4096
 
@@ -41,7 +41,7 @@ class ItemFeatures:
 
     @property
     def width(self) -> int:
-        """F."""
+        """Number of features of an item at most, F."""
         return int(self.feature.shape[1])
 
     def rows(self, table: np.ndarray, items: slice) -> np.ndarray:

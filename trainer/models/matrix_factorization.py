@@ -1,6 +1,6 @@
 """Matrix factorization: a vector for each visitor and item, and the similarity of the two as the score.
 
-A visitor has a row of their own, or the sum of the vectors of their items: then there is an item table only.
+A visitor's vector is a row of their own, or the sum of the vectors of their items; then there is only an item table.
 
 Only items have biases: a visitor's bias would add the same to all of their scores and cancel in a softmax over items.
 
@@ -240,7 +240,7 @@ class MatrixFactorizationInference(tf.Module):
           num_items: I.
           item_rows: rows of the item table, at least I.
           item_counts: [I] training events of each item: unknown visitors are ranked by popularity, and unknown items
-            and those without events have a zero vector and the lowest bias. None: all have their own trained rows.
+            and those without events have a zero vector and the lowest bias. None: all items have trained rows.
           visitor_items: [V, I] how often each visitor had events with each item, for visitors without a table.
           fold_in: computes visitor vectors from histories by least squares; None: the table is used for all.
         """

@@ -10,14 +10,14 @@ _ID, _OTHERS = "id ", "all others"
 
 
 class TableRows(NamedTuple):
-    """The rows of a table."""
+    """Specification of a table: how many rows it has, how wide they are, and the id that identifies each row."""
 
     num_rows: int
     """Number of rows."""
     width: int
     """Number of columns."""
     ids: Callable[[], list[str]]
-    """Returns an id per row, those of the vocabulary first; a warm start copies rows by id."""
+    """Returns an id per row, ids of the vocabulary first; a warm start copies rows by id."""
 
 
 def vocabulary_rows(dataset: Dataset, name: Vocabulary, width: int) -> TableRows:

@@ -61,7 +61,7 @@ _NEWEST_SHARE = 0.5
 retailrocket_buyers, preset nn, one seed: .207 at 0, .214 at 0.5, .216 at 1."""
 
 _OUTPUT_GAIN = 0.3
-"""The output layer starts small compared with the items' own vectors; from zero the result is the same: .214."""
+"""The output layer starts small compared with the items' own vectors; starting at zero gives the same result, .214."""
 
 
 def table_rows(model: TowersConfig, dataset: Dataset) -> dict[str, TableRows]:
@@ -441,11 +441,11 @@ class NextItemObjective:
         return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
     def _clipped(self, items: tf.Tensor) -> tf.Tensor:
-        """The items; those without training events are masked everywhere, so any valid index does for them."""
+        """Replaces items without training events, which are masked everywhere, by a valid index."""
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _keep_own(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """[bH + C] mask of the `used` ones of all items; the row of an item without features is never dropped."""
+        """[bH + C] mask of the items at the indices `used`; the row of an item without features is never dropped."""
         keep = keep_mask([1, num_items], self.model.config.id_dropout, self.seed, step, stream=2)[0]
         return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
 
@@ -458,7 +458,7 @@ class NextItemObjective:
 
 
 def _used_items(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
-    """[bH + C] indices into all histories' items [BH] and candidates: those that the `own` rows use."""
+    """[bH + C] indices of the items that the `own` rows use, among all histories' items [BH] and the candidates."""
     rows, length = shape
     candidates = tf.range(rows * length, rows * length + num_candidates)
     return tf.concat([tf.range(own.start * length, own.stop * length), candidates], axis=0)

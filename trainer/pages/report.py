@@ -29,7 +29,7 @@ def write_report(workdir: str, *, data: str | None = None, shown: Shown = "train
       workdir: directory of the run.
       data: directory of the run's dataset; by default the path that the run was trained from. Without a dataset, the
         report has no Data page.
-      shown: the page that is open first; if it cannot be drawn, the Training page is.
+      shown: the page that is open first; if it cannot be drawn, the Training page is open first.
 
     Raises:
       ValueError: there is no run.
@@ -48,7 +48,7 @@ def write_report(workdir: str, *, data: str | None = None, shown: Shown = "train
 
 
 def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str | None:
-    """Writes the report after a job, which must not fail because of it; logs any error and returns None."""
+    """Writes the report after a job; on an error, logs it and returns None, because the job itself succeeded."""
     try:
         return write_report(workdir, data=data, shown=shown)
     except Exception:
@@ -61,11 +61,17 @@ def _read_data_page(record: RunRecord, root: str) -> DrawnPage | None:
     try:
         if dataset_checksum(root) == record.dataset_checksum:
             return DrawnPage("data", "Data", storage.read_bytes(DatasetLayout(root).data_page).decode())
-        log.warning("the report has no Data page: the run was not trained on the dataset at %s", root)
+        log.warning(
+            "the report has no Data page: the run was not trained on the dataset at %s; give the original dataset "
+            "with --data",
+            root,
+        )
     except ContractError as error:
-        log.warning("the report has no Data page: %s", error)
+        log.warning("the report has no Data page: %s; if the dataset was moved, give its path with --data", error)
     except FileNotFoundError:
-        log.warning("the report has no Data page; draw it with `cartwheel report --data %s`", root)
+        log.warning(
+            "the report has no Data page: the dataset has no report; draw it with `cartwheel report --data %s`", root
+        )
     return None
 
 

@@ -26,7 +26,7 @@ Line = Mapping[str, Any]
 
 _START_EVENTS, _END_EVENTS = ("started", "resumed"), ("finished", "failed", "preempted")
 _MAX_POINTS = 400
-"""Most points of a curve, rows of a table and marks of an event, so that the page of a long run stays small."""
+"""Maximum number of points of a curve, rows of a table and marks of an event: the page of a long run stays small."""
 
 
 def training_page(
@@ -164,7 +164,7 @@ def _subsample(values: Sequence[T]) -> Sequence[T]:
 
 
 def _average(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Averages runs of neighbouring points so that at most `_MAX_POINTS` are left."""
+    """Averages groups of neighbouring points so that at most `_MAX_POINTS` are left."""
     size = -(-len(x) // _MAX_POINTS)
     starts = np.arange(0, len(x), size)
     counts = np.diff(np.append(starts, len(x)))

@@ -35,7 +35,7 @@ class Histories:
 
     @property
     def lengths(self) -> np.ndarray:
-        """[V] int64."""
+        """[V] int64 lengths, one per history."""
         return self.ends - self.begins
 
     def take(self, indices: np.ndarray) -> "Histories":

@@ -27,7 +27,7 @@ class Lists:
 
     @property
     def lengths(self) -> np.ndarray:
-        """[V] int64."""
+        """[V] int64 lengths, one per list."""
         return np.diff(self.starts)
 
     @property

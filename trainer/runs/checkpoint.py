@@ -159,7 +159,7 @@ def restore(workdir: str, state: TrainState, step: int) -> CheckpointMetadata:
     Each process reads only the rows that it owns.
 
     Raises:
-      ValueError: names or shapes of its arrays differ from those of `state`.
+      ValueError: names or shapes of the checkpoint's arrays differ from those of `state`.
     """
     folder = RunLayout(workdir).checkpoint(step)
     metadata = _read_state(folder)
@@ -167,7 +167,7 @@ def restore(workdir: str, state: TrainState, step: int) -> CheckpointMetadata:
     expected = {name: (shards.rows, shards.dim) for name, shards in arrays.items()}
     if metadata.arrays != expected:
         raise ValueError(
-            f"{folder} has arrays {metadata.arrays}, this model has {expected}; train into another --workdir"
+            f"{folder} has arrays {metadata.arrays}, but this model has {expected}; train into another --workdir"
         )
     for name, shards in arrays.items():
         _restore_array(shards, StoredTable(folder, metadata, name), is_alike=metadata.replicas == shards.replicas)
@@ -194,13 +194,14 @@ def last_step(workdir: str, replicas: Replicas | None = None) -> int | None:
 
     Args:
       workdir: directory of the run.
-      replicas: of workers that call this together: each verifies a part of the files, and all get the same result.
+      replicas: replicas of the workers that call this together; each worker verifies a part of the files, and all get
+        the same result.
     """
     return _first_whole(workdir, list(reversed(_list_steps(workdir))), replicas)
 
 
 def _first_whole(workdir: str, steps: Sequence[int], replicas: Replicas | None) -> int | None:
-    """Finds the first of `steps` with an intact checkpoint, in the chief's list: those of workers may differ."""
+    """Finds the first of the chief's `steps` with an intact checkpoint; the `steps` of other workers may differ."""
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     count = int(_of_chief(np.array(len(steps)), replicas))
     own = np.zeros(count, np.int64)
@@ -253,7 +254,7 @@ def read_validations(workdir: str) -> Validations:
 
 
 def record_validation(workdir: str, step: int, value: float, *, metric: str, is_higher_better: bool) -> None:
-    """Records the validation metric of `step`; those of later steps, left by a killed run, are dropped."""
+    """Records the validation metric of `step`; drops the metrics of later steps, which a killed run left."""
     earlier = {other: old for other, old in read_validations(workdir).values.items() if other < step}
     validations = Validations(metric=metric, is_higher_better=is_higher_better, values=earlier | {step: value})
     content = json.dumps(asdict(validations), indent=2) + "\n"
@@ -261,7 +262,7 @@ def record_validation(workdir: str, step: int, value: float, *, metric: str, is_
 
 
 def keep_best_and_last(workdir: str) -> None:
-    """Removes all checkpoints but the best and the last two; two, in case the last is damaged."""
+    """Removes all checkpoints except the best and the last two, of which the last may be damaged."""
     best = best_step(workdir)
     kept = {*_list_steps(workdir, has_state=True)[-2:], *([] if best is None else [best])}
     names = {os.path.basename(RunLayout(workdir).checkpoint(step)) for step in kept} | {_VALIDATIONS}
@@ -276,7 +277,7 @@ def read_weights(workdir: str, which: Literal["best", "last"] = "best") -> Weigh
 
 
 def weights_checksum(workdir: str, step: int) -> str:
-    """Returns the SHA-256 that identifies a checkpoint: that of state.json, which lists all checksums."""
+    """Returns the SHA-256 that identifies a checkpoint: the checksum of state.json, which lists all other checksums."""
     return storage.sha256(join(RunLayout(workdir).checkpoint(step), STATE))
 
 
@@ -286,7 +287,7 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
     Args:
       workdir: directory of the run.
       which: the best by validation, or the last; without validations, the last is the best.
-      replicas: of workers that call this together and get the same result.
+      replicas: replicas of the workers that call this together; all get the same result.
 
     Raises:
       ValueError: there is no checkpoint.

@@ -42,7 +42,7 @@ class _Pending:
     """A checkpoint that is being written."""
 
     step: int
-    """Its step."""
+    """Step of the checkpoint."""
     written: Future[dict[str, str]]
     """SHA-256 of this worker's files, by name."""
 
@@ -73,7 +73,7 @@ class CheckpointWriter:
 
         Args:
           step: steps done.
-          on_progress: called repeatedly while waiting for the checkpoint before, as long as all workers respond.
+          on_progress: called repeatedly while waiting for the previous checkpoint, as long as all workers respond.
           is_urgent: abort a checkpoint that is still being written, unless its upload has started.
         """
         if is_urgent:
@@ -96,7 +96,7 @@ class CheckpointWriter:
             self._commit(self._pending)
 
     def finish(self, on_progress: Callable[[], None] = lambda: None) -> bool:
-        """Waits for the pending checkpoint and publishes it; returns False if it could not be written.
+        """Waits for the pending checkpoint and publishes it; returns False if a worker could not write its part.
 
         Args:
           on_progress: called repeatedly while waiting, as long as all workers respond.

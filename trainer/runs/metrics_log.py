@@ -24,7 +24,7 @@ class RunLog:
     """The metrics and history of a run; only the chief writes."""
 
     def __init__(self, workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> None:
-        """Opens the log at `first_step`; metrics of later steps, left by a killed run, are dropped.
+        """Opens the log at `first_step`; drops the metrics of later steps, which a killed run left.
 
         Args:
           workdir: directory of the run.
@@ -113,7 +113,7 @@ class RunLog:
 
 
 class _Lines:
-    """A file of JSON lines; object stores cannot append, so it is rewritten as a whole, and rarely."""
+    """A file of JSON lines; object stores cannot append, so the file is rewritten as a whole, and rarely."""
 
     def __init__(self, path: str, lines: list[str]) -> None:
         self.path, self._lines = path, lines
@@ -123,7 +123,7 @@ class _Lines:
         self._lines.append(json.dumps(line))
 
     def write(self) -> None:
-        """Writes all lines; on OSError, none of them is lost."""
+        """Writes all lines; if that fails, the next `write` includes them."""
         storage.write_bytes(self.path, "".join(f"{line}\n" for line in self._lines).encode())
 
 
@@ -160,7 +160,7 @@ def _lines_until(path: str, first_step: int) -> list[str]:
 
 
 def _read_lines(path: str) -> list[str]:
-    """Reads the lines of a file; none if there is no file."""
+    """Reads the lines of a file; returns none if the file does not exist."""
     try:
         return storage.read_bytes(path).decode().splitlines()
     except FileNotFoundError:

@@ -67,7 +67,9 @@ def read_record(workdir: str) -> RunRecord:
     except FileNotFoundError:
         raise ValueError(f"{workdir} has no run (no run.json); start one with `cartwheel train`") from None
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or of another version ({error}); train into another --workdir") from error
+        raise ValueError(
+            f"{path} is damaged or was written by another version ({error}); train into another --workdir"
+        ) from error
 
 
 def write_record(record: RunRecord, workdir: str) -> None:
@@ -99,15 +101,15 @@ def check_same_run(record: RunRecord, config: RunConfig, dataset: Dataset, warm_
     if found:
         raise ValueError(
             f"the run in this workdir differs from the requested one ({'; '.join(found)}); "
-            "give another --workdir, with --warm-start to start from this run's vectors, or the original settings and "
-            "dataset"
+            "use the original settings and dataset, or give another --workdir (add --warm-start to start from the "
+            "vectors of this run)"
         )
     if harmless:
         log.info("resuming with %s", "; ".join(harmless))
 
 
 def current_commit() -> str | None:
-    """Returns the commit of the checkout that this program runs from, `-dirty` if it was changed; else None."""
+    """Returns the commit of this program's checkout, with `-dirty` if it has changes; None outside a checkout."""
     folder = Path(__file__).resolve().parent
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:

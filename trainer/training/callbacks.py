@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Validation:
-    """What the checkpoints of a run are validated with."""
+    """Metric and model for the validation of a run's checkpoints."""
 
     validator: Validator
     """The metric."""
     model: InferenceModel
-    """A model that each checkpoint is loaded into."""
+    """Model that each checkpoint is loaded into."""
 
 
 @dataclass(kw_only=True)
@@ -88,7 +88,7 @@ class TrainingCallbacks:
         """Waits for the last checkpoint.
 
         Raises:
-          OSError: it could not be written.
+          OSError: the last checkpoint could not be written.
         """
         if not self.writer.finish(self.watchdog.progress):
             raise OSError(
@@ -135,7 +135,7 @@ class TrainingCallbacks:
             raise Preempted("stopped during validation; run the same command again to resume")
 
     def _is_validated(self, step: int) -> bool:
-        """Returns the chief's answer, as other workers may not see yet what it has just written."""
+        """Returns whether the chief sees a validation of `step`; other workers may not see the chief's file yet."""
         is_validated = step in checkpoint.read_validations(self.workdir).values
         return self.replicas.any_worker(is_validated and self.replicas.is_chief)
 
@@ -146,7 +146,9 @@ class TrainingCallbacks:
             )
             checkpoint.keep_best_and_last(self.workdir)
         except OSError as error:  # the disk is full
-            log.error("the validation of step %d could not be recorded: %s; training continues", step, error)
+            log.error(
+                "the validation metric of step %d could not be saved: %s; training continues without it", step, error
+            )
 
     def _update_patience(self, step: int) -> None:
         if self.patience is None:

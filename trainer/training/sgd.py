@@ -26,7 +26,7 @@ class SgdTrainer:
         """Builds the model with zeros in its tables.
 
         Raises:
-          ValueError: the batch does not divide among the replicas.
+          ValueError: the batch size is not divisible by the number of replicas.
         """
         check_batch_divides(config.input.batch_size, replicas.count)
         self._config = config

@@ -51,8 +51,8 @@ def resume_run(workdir: str, state: TrainState, step: int, replicas: Replicas, s
     written_by = checkpoint.restore(workdir, state, step).replicas
     if written_by != replicas.count:
         log.warning(
-            "resuming with %d replicas from a checkpoint of %d: sums are added in a different order from here on, so "
-            "the result equals that of an uninterrupted run up to rounding, not bit for bit",
+            "resuming with %d replicas from a checkpoint that %d replicas wrote: sums are added in a different order "
+            "from here on, so the result equals that of an uninterrupted run up to rounding, not bit for bit",
             replicas.count,
             written_by,
         )
@@ -63,7 +63,7 @@ def start_run(
 ) -> RunRecord:
     """Initialises the weights, from another run if warm-started, and writes the record.
 
-    The record is written last: if the warm start fails, the same workdir can be used with another one.
+    The record is written last: if the warm start fails, the same workdir can be used with another warm start.
 
     Returns:
       The record, with what the warm start carried over.

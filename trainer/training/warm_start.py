@@ -34,9 +34,9 @@ class _EarlierRun:
     workdir: str
     """Directory of the run."""
     record: RunRecord
-    """Its record."""
+    """Record of the run."""
     checkpoint: CheckpointMetadata
-    """Its best checkpoint."""
+    """Best checkpoint of the run."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -78,8 +78,9 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
       state: weights to initialise.
 
     Returns:
-      JSON values: `run`, its `step`, and for each of the `tables` the number of `rows`, of rows `carried`, started
-      `from_category` means, and `new`, and of rows of the earlier table that were `dropped`.
+      JSON values: the earlier `run`, the `step` of its checkpoint, and `tables`. For each table, `rows` counts all its
+      rows: `carried` rows, rows that start `from_category` means, and other `new` rows. `dropped` counts the rows of
+      the earlier table that are not carried.
 
     Raises:
       ContractError: the dataset of the earlier run is no longer at its original path.
@@ -149,14 +150,14 @@ def _check_compatible(
     kind = earlier.record.config.model.kind
     if kind != config.model.kind or widths != expected:
         raise ValueError(
-            f"--warm-start {earlier.workdir}: its model is {kind} with table widths {widths}, this one is "
-            f"{config.model.kind} with {expected}; train the same model, or without --warm-start"
+            f"--warm-start {earlier.workdir} is a `{kind}` model with table widths {widths}, but this run trains "
+            f"`{config.model.kind}` with {expected}; use the same model and settings, or drop --warm-start"
         )
     expected_dense = [tuple(variable.shape) for variable in state.dense]
     if list(dense) != expected_dense:
         raise ValueError(
-            f"--warm-start {earlier.workdir}: its dense weights have the shapes {list(dense)}, those of this model "
-            f"{expected_dense}; train with the same `model.` settings, or without --warm-start"
+            f"--warm-start {earlier.workdir}: dense weights have shapes {list(dense)}, but this model expects "
+            f"{expected_dense}; use the same `model.*` settings, or drop --warm-start"
         )
 
 

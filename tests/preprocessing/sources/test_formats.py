@@ -158,7 +158,7 @@ WRONG = [
     (b"1709262000000,v,view,i\n", r"first line looks like data, not like a header.*events_format.columns"),
     (b"time,visitorid,event,itemid\n", r"has no column timestamp: it has time, .*--map.*cartwheel inspect"),
     (b"a;b\n1;2\n", r"\(CSV separated by semicolons\) has no columns visitorid, itemid, timestamp, event: it has a, b"),
-    (b"timestamp,visitorid,event,itemid,itemid\n", "has the column itemid more than once; rename one of them"),
+    (b"timestamp,visitorid,event,itemid,itemid\n", "repeats the column name itemid; rename or remove all but one"),
     (b"a,b\rc,d\r", "carriage returns alone"),
     (CSV.decode().encode("utf-16-le"), "is not text: it has zero bytes.*utf-16-le"),
     (b"PAR1 and nothing else", "is not a valid Parquet file"),

@@ -11,7 +11,7 @@ from trainer.distributed.replicas import check_batch_divides, preempt_on_worker_
 def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_sizes(
     batch_size: int, replicas: int, nearest: str
 ) -> None:
-    message = f"batch {batch_size} does not divide among {replicas} replicas; use {nearest}$"
+    message = f"batch size {batch_size} is not divisible by {replicas} replicas; use {nearest}$"
     with pytest.raises(ValueError, match=message):
         check_batch_divides(batch_size, replicas)
 

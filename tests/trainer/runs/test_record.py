@@ -63,7 +63,7 @@ def test_a_damaged_record_is_refused(dataset: Dataset, tmp_path: Path, damage: s
             path.write_text(json.dumps({**values, "machine": "fast"}))
         case "config":
             path.write_text(json.dumps({**values, "config": {**values["config"], "speed": 3}}))
-    with pytest.raises(ValueError, match="is damaged or of another version"):
+    with pytest.raises(ValueError, match="is damaged or was written by another version"):
         read_record(str(tmp_path))
 
 

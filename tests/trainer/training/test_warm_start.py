@@ -147,7 +147,7 @@ def test_a_run_of_another_width_or_without_its_dataset_is_refused(
     config = make_config("mf")
     train(config, data=data, workdir=str(tmp_path / "run"), stop=StopRequest())
     other = make_config("mf", "model.dim=4")
-    with pytest.raises(ValueError, match=r"widths \{'item': 9\}, this one is .* with \{'item': 5\}"):
+    with pytest.raises(ValueError, match=r"widths \{'item': 9\}, but this run trains .* with \{'item': 5\}"):
         warm_start_from(str(tmp_path / "run"), other, days[1], make_state(other, days[1]))
     shutil.rmtree(data)
     with pytest.raises(ContractError, match="needs the dataset of that run, because its vocabularies name the rows"):
@@ -166,6 +166,6 @@ def test_after_a_failed_warm_start_the_workdir_can_be_used_again(days: tuple[Dat
     given = {"data": today.root, "workdir": str(tmp_path / "warm"), "stop": StopRequest()}
     with pytest.raises(ValueError, match="frist"):
         train(config, warm_start=str(tmp_path / "frist"), **given)
-    with pytest.raises(ValueError, match=r"dense weights have the shapes \[\(\)\], those of this model \[\]"):
+    with pytest.raises(ValueError, match=r"dense weights have shapes \[\(\)\], but this model expects \[\]"):
         train(config, warm_start=other, **given)
     assert train(config, warm_start=first, **given)["warm_start"]["tables"]["item"]["carried"] == 3

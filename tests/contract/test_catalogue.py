@@ -1,0 +1,20 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from common.errors import ContractError
+from contract.catalogue import CATALOGUE_SCHEMA, read_catalogue
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        (CATALOGUE_SCHEMA.remove(0).remove(0), "lacks the catalogue columns item_id, item_index;"),
+        (CATALOGUE_SCHEMA.set(6, pa.field("price", pa.float64())), "has other types in the catalogue columns price;"),
+        (CATALOGUE_SCHEMA.append(pa.field("brand", pa.string())), "has the columns item_id, .*, brand, but a cat"),
+    ],
+)
+def test_a_shard_with_other_columns_is_rejected_and_they_are_named(tmp_path, schema, message) -> None:
+    pq.write_table(schema.empty_table(), tmp_path / "items.parquet")
+    with pytest.raises(ContractError, match=message):
+        read_catalogue([str(tmp_path / "items.parquet")])
