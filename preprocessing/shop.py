@@ -29,6 +29,9 @@ def read_shop(path: str) -> dict[str, Any]:
     for name in _PATHS:
         if isinstance(values.get(name), str):
             values[name] = _resolve(folder, values[name])
+    table = values.get("item_table", {})
+    if isinstance(table, dict) and isinstance(table.get("files"), str):
+        values["item_table"] = table | {"files": _resolve(folder, table["files"])}
     words = values.get("kinds", {}).get("words")
     if isinstance(words, Mapping):
         values["kinds"] = values["kinds"] | {"words": [f"{word}={kind}" for word, kind in words.items()]}

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import cartwheel
@@ -14,9 +15,9 @@ from preprocessing.shop import read_shop
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMATS = ROOT.parent / "shared" / "data" / "formats"
-RECIPES = dict(
-    re.findall(r"<!-- recipe (\S+) -->\n```toml\n(.*?)```", (ROOT / "docs" / "your-data.md").read_text(), re.DOTALL)
-)
+PAGE = (ROOT / "docs" / "your-data.md").read_text()
+RECIPES = dict(re.findall(r"<!-- recipe (\S+) -->\n```toml\n(.*?)```", PAGE, re.DOTALL))
+ITEMS = dict(re.findall(r"<!-- items (\S+) -->\n```toml\n(.*?)```", PAGE, re.DOTALL))
 # dropped kinds are no events of the dataset
 DROPPED = {"own_kinds.tsv": {"events": 290, "kinds": {"purchase": 40, "View": 212, "cart": 38}}}
 
@@ -29,8 +30,26 @@ pytestmark = [
 
 def test_there_is_a_recipe_for_every_format() -> None:
     logs = json.loads((FORMATS / "expected.json").read_text())
-    without_recipe = {"articles.csv", "shop_de_utf16.csv"}  # an item table; the recipe of shop_de.csv
-    assert set(RECIPES) == set(logs) - without_recipe
+    same_recipe = {"shop_de_utf16.csv"}
+    assert set(RECIPES) | set(ITEMS) == set(logs) - same_recipe
+
+
+def test_an_item_table_describes_the_items_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("transactions_train.csv", "articles.csv"):
+        shutil.copy(FORMATS / name, tmp_path)
+    (tmp_path / "shop.toml").write_text(RECIPES["transactions_train.csv"] + ITEMS["articles.csv"])
+    cartwheel.prepare(shop="shop.toml", output="dataset")
+    statistics = json.loads((tmp_path / "dataset" / "statistics.json").read_text())["catalogue"]
+    expected = json.loads((FORMATS / "expected.json").read_text())["articles.csv"]
+    assert statistics["items"] == statistics["with_title"] == statistics["with_category"] == expected["items"]
+    assert set(statistics["kept_properties"]) == {"colour_group_name", "department_name", "detail_desc"}
+    files = (tmp_path / "dataset" / "catalogue").iterdir()
+    items = {row["item_id"]: row for file in files for row in pq.read_table(file).to_pylist()}
+    assert items["0108775000"]["title"] == "Strap top 0"
+    categories = (tmp_path / "dataset" / "vocabulary" / "categories.txt").read_text().split("\n")
+    path = [categories[index] for index in items["0108775000"]["category_path"]]
+    assert path == ["Garment Upper body", "Garment Upper body > Vest top"]
 
 
 @pytest.mark.parametrize("name", [*RECIPES, "shop_de_utf16.csv"])
