@@ -1,4 +1,4 @@
-"""`inspect`: reads the first rows of a log, describes its columns, and proposes a shop.toml.
+"""`inspect`: reads the first rows of a log or an item table, describes its columns, and proposes a shop.toml.
 
 Shapes: N values of a sample.
 """
@@ -14,7 +14,15 @@ import pyarrow.compute as pc
 
 from common import storage
 from contract.schema import EVENT_KINDS
-from preprocessing.config import EventColumns, FormatConfig, KindConfig, PrepareConfig, TimeConfig, format_when
+from preprocessing.config import (
+    EventColumns,
+    FormatConfig,
+    ItemTableConfig,
+    KindConfig,
+    PrepareConfig,
+    TimeConfig,
+    format_when,
+)
 from preprocessing.events import EventMapping, count_words, make_mapping, parse_events
 from preprocessing.mapping import constant_of, select_elements, to_ids, to_numbers, to_text
 from preprocessing.shop import format_shop
@@ -47,6 +55,12 @@ _WORDS = {
     "addtocart": "addtocart|cart|carts|basket|addtobasket|warenkorb",
     "transaction": "transaction|purchase|order|orders|buy|bought|sale|kauf|checkout|purchased",
 }
+_ITEM_NAMES = {
+    "title": "title|name|prodname|productname|itemname|producttitle|bezeichnung",
+    "price": "price|unitprice|preis|cost",
+    "availability": "available|availability|instock|isavailable|verfuegbar|lieferbar",
+}
+_CATEGORIES = "category|categorypath|categoryname|productgroupname|producttypename|department|subcategory|kategorie"
 _PURCHASE_SIGNS = "quantity|qty|price|unitprice|salesvalue|invoiceno|orderid|basketid|menge|preis|saleschannelid"
 
 
@@ -86,6 +100,8 @@ class Inspection:
     """Rows of the sample."""
     warnings: tuple[str, ...] = field(default=())
     """What looks wrong."""
+    is_item_table: bool = False
+    """Whether the file is a table of items: it has no column of times."""
 
 
 def inspect(glob: str, files_config: FormatConfig | None = None) -> Inspection:
@@ -105,6 +121,10 @@ def inspect(glob: str, files_config: FormatConfig | None = None) -> Inspection:
     batch = _read_sample(files[0], layout)
     table = batch.columns.slice(0, _SAMPLE_ROWS)
     columns = tuple(_describe(path, values) for path, values in _walk(table))
+    if not any(_is_time(values) for _, values in _walk(table)):
+        table_config = _propose_table(glob, table, columns, config)
+        proposed = PrepareConfig(events="", item_table=table_config)
+        return Inspection(tuple(files), layout, columns, proposed, sample_rows=len(table), is_item_table=True)
     proposed = _propose(glob, table, columns, config)
     return _try(Inspection(tuple(files), layout, columns, proposed, sample_rows=len(table)), batch, table)
 
@@ -118,6 +138,9 @@ def describe(found: Inspection) -> str:
     for column in found.columns:
         missing = f"  ({column.missing:.1%} missing)" if column.missing else ""
         lines.append(f"  {column.path:{width}}  {column.type:{kinds}}  {', '.join(column.examples)}{missing}"[:120])
+    if found.is_item_table:
+        lines += ["", "no column has times, so this is a table of items; add this to shop.toml:", ""]
+        return "\n".join([*lines, *(f"  {line}".rstrip() for line in format_shop(found.config).splitlines())])
     lines += ["", "proposed shop.toml:", ""]
     lines += [f"  {line}".rstrip() for line in format_shop(found.config).splitlines()]
     lines += ["", f"first events, of {found.sample_rows:,} rows read:"]
@@ -128,7 +151,7 @@ def describe(found: Inspection) -> str:
 
 
 def _read_sample(path: str, layout: Layout) -> Batch:
-    source = make_source(layout, layout.columns)
+    source = make_source(layout, layout.columns, has_line_breaks=True)
     for part in source.split(path, 0, storage.size(path)):
         for batch in source.read(part):
             return batch
@@ -200,6 +223,17 @@ def _propose(glob: str, table: pa.Table, columns: Sequence[Column], files: Forma
     kinds = _propose_kinds(values[kind]) if kind in values else KindConfig()
     where = tuple(_propose_conditions(mapped, columns, values))
     return PrepareConfig(events=glob, events_format=files, columns=mapped, where=where, time=time, kinds=kinds)
+
+
+def _propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files: FormatConfig) -> ItemTableConfig:
+    values = dict(_walk(table))
+    named = {role: _match(pattern, columns, values, role) for role, pattern in _ITEM_NAMES.items()}
+    item = _match(_NAMES["item"], columns, values, "item") or columns[0].path
+    found = [column.path for column in columns if _plain(column.path) in _CATEGORIES.split("|")]
+    # from the root down: a category has fewer values than those below it
+    category = sorted(found, key=lambda path: len(to_text(values[path]).unique()))
+    rest = [column.path for column in columns if column.path not in (item, *named.values(), *category)]
+    return ItemTableConfig(files=glob, format=files, id=item, category=tuple(category), attributes=tuple(rest), **named)
 
 
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from common import storage
 from common.settings import from_json
 from common.storage.paths import join
-from preprocessing.config import PrepareConfig
+from preprocessing.config import ItemTableConfig, PrepareConfig
 
 _PATHS = ("events", "item_properties", "category_tree")
 
@@ -67,6 +67,8 @@ def format_shop(config: PrepareConfig, comments: Mapping[str, str] | None = None
       comments: a comment for each section or key, by name.
     """
     notes = comments or {}
+    if not config.events:
+        return "\n".join(_format_table(config.item_table)) + "\n"
     lines = [f"events = {_quote(config.events)}"]
     if config.where:
         lines += [*_comment(notes, "where"), f"where = [{', '.join(map(_quote, config.where))}]"]
@@ -84,7 +86,16 @@ def format_shop(config: PrepareConfig, comments: Mapping[str, str] | None = None
         lines += (
             ["", "[kinds.words]", *(f"{_quote(word)} = {_quote(kind)}" for word, _, kind in words)] if words else []
         )
+    if config.item_table.files:
+        lines += ["", *_format_table(config.item_table)]
     return "\n".join(lines) + "\n"
+
+
+def _format_table(table: ItemTableConfig) -> list[str]:
+    default = ItemTableConfig()
+    names = ("files", "id", "title", "category", "separator", "price", "availability", "attributes")
+    changed = {name: getattr(table, name) for name in names if getattr(table, name) != getattr(default, name)}
+    return ["[item_table]", *(f"{name} = {_format(value)}" for name, value in changed.items())]
 
 
 def _resolve(folder: str, path: str) -> str:

@@ -61,6 +61,16 @@ def test_the_proposal_for_a_usual_format_reads_all_its_events(name, tmp_path):
 
 
 @needs_formats
+def test_a_file_without_times_is_an_item_table():
+    found = inspect(str(FORMATS / "articles.csv"))
+    assert found.config.item_table.id == "article_id"
+    assert found.config.item_table.title == "prod_name"
+    assert found.config.item_table.category == ("product_group_name", "product_type_name")
+    assert found.config.item_table.attributes == ("colour_group_name", "department_name", "detail_desc")
+    assert "[item_table]" in describe(found)
+
+
+@needs_formats
 def test_kinds_that_are_not_known_are_dropped_and_reported():
     found = inspect(str(FORMATS / "own_kinds.tsv"))
     assert count_events(found.config)["kinds"] == {"view": 212, "addtocart": 38, "transaction": 40}
