@@ -27,7 +27,7 @@ from preprocessing.events import EventMapping, count_words, make_mapping, parse_
 from preprocessing.mapping import constant_of, select_elements, to_ids, to_numbers, to_text
 from preprocessing.shop import format_shop
 from preprocessing.sources.formats import Layout, detect_layout, find_input_files, make_source
-from preprocessing.sources.source import Batch
+from preprocessing.sources.source import Batch, read_batches
 from preprocessing.times import guess_times
 
 _SAMPLE_ROWS = 50_000
@@ -151,11 +151,15 @@ def describe(found: Inspection) -> str:
 
 
 def _read_sample(path: str, layout: Layout) -> Batch:
-    source = make_source(layout, layout.columns, has_line_breaks=True)
-    for part in source.split(path, 0, storage.size(path)):
-        for batch in source.read(part):
-            return batch
-    raise ValueError(f"{path} has no rows")
+    for has_line_breaks in (False, True):
+        source = make_source(layout, layout.columns, has_line_breaks=has_line_breaks)
+        batch = next(read_batches(source.split(path, 0, storage.size(path))), None)
+        if batch is None:
+            raise ValueError(f"{path} has no rows")
+        # a table of items may have quoted fields with line breaks, whose lines are malformed rows of an event log
+        if layout.format != "csv" or len(batch.malformed.reasons) <= 0.01 * len(batch.columns):
+            break
+    return batch
 
 
 def _looks_like_data(names: Sequence[str]) -> bool:
@@ -233,7 +237,16 @@ def _propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files:
     # from the root down: a category has fewer values than those below it
     category = sorted(found, key=lambda path: len(to_text(values[path]).unique()))
     rest = [column.path for column in columns if column.path not in (item, *named.values(), *category)]
-    return ItemTableConfig(files=glob, format=files, id=item, category=tuple(category), attributes=tuple(rest), **named)
+    return ItemTableConfig(
+        files=glob,
+        format=files,
+        id=item,
+        title=named["title"],
+        category=tuple(category),
+        price=named["price"],
+        availability=named["availability"],
+        attributes=tuple(rest),
+    )
 
 
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
