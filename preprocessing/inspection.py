@@ -151,15 +151,18 @@ def describe(found: Inspection) -> str:
 
 
 def _read_sample(path: str, layout: Layout) -> Batch:
-    for has_line_breaks in (False, True):
-        source = make_source(layout, layout.columns, has_line_breaks=has_line_breaks)
-        batch = next(read_batches(source.split(path, 0, storage.size(path))), None)
-        if batch is None:
-            raise ValueError(f"{path} has no rows")
-        # a table of items may have quoted fields with line breaks, whose lines are malformed rows of an event log
-        if layout.format != "csv" or len(batch.malformed.reasons) <= 0.01 * len(batch.columns):
-            break
+    batch = _read_first(path, layout, has_line_breaks=False)
+    # a table of items may have quoted fields with line breaks, whose lines are malformed rows of an event log
+    if layout.format == "csv" and len(batch.malformed.reasons) > 0.01 * len(batch.columns):
+        return _read_first(path, layout, has_line_breaks=True)
     return batch
+
+
+def _read_first(path: str, layout: Layout, *, has_line_breaks: bool) -> Batch:
+    source = make_source(layout, layout.columns, has_line_breaks=has_line_breaks)
+    for batch in read_batches(source.split(path, 0, storage.size(path))):
+        return batch
+    raise ValueError(f"{path} has no rows")
 
 
 def _looks_like_data(names: Sequence[str]) -> bool:
