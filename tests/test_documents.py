@@ -34,6 +34,8 @@ LANGUAGES = {
     "text": "their output, and drawings",
     "python": "run by the document's own test",
     "diff": "applied by the document's own test",
+    "toml": "prepared: tests/integration/test_your_data.py",
+    "sql": "needs a BigQuery project",
 }
 BY_OWN_TESTS = {
     "docs/extending.md": "run: tests/integration/test_extending.py",
