@@ -15,7 +15,7 @@ from common.cli import DONE, FAILED, INTERRUPTED, TERMINATED
 from common.settings import apply_settings, settings_of
 from contract.schema import SplitMethod
 from preprocessing.config import EventColumns, FormatConfig, PrepareConfig, parse_when
-from preprocessing.shop import format_shop, make_config
+from preprocessing.shop import format_shop, make_config, relative_to
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def _inspect(given: argparse.Namespace) -> dict[str, Any]:
     found = inspection.inspect(given.files, config)
     if given.write:
         storage.refuse_existing(given.write)
-        storage.write_bytes(given.write, format_shop(found.config).encode())
+        storage.write_bytes(given.write, format_shop(relative_to(given.write, found.config)).encode())
     return inspection.as_json(found) | {"text": inspection.describe(found), "written": given.write}
 
 

@@ -24,11 +24,11 @@ from preprocessing.config import (
     format_when,
 )
 from preprocessing.events import EventMapping, count_words, make_mapping, parse_events
-from preprocessing.mapping import constant_of, select_elements, to_ids, to_numbers, to_text
+from preprocessing.mapping import constant_of, select_elements, to_ids, to_numbers, to_plain, to_text
 from preprocessing.shop import format_shop
 from preprocessing.sources.formats import Layout, detect_layout, find_input_files, make_source
 from preprocessing.sources.source import Batch, read_batches
-from preprocessing.times import guess_times
+from preprocessing.times import guess_times, is_time_type
 
 _SAMPLE_ROWS = 50_000
 _EXAMPLES = 3
@@ -136,7 +136,7 @@ def describe(found: Inspection) -> str:
     width = max(len(column.path) for column in found.columns)
     kinds = max(len(column.type) for column in found.columns)
     for column in found.columns:
-        missing = f"  ({column.missing:.1%} missing)" if column.missing else ""
+        missing = f"  ({column.missing:.2%} missing)" if column.missing else ""
         lines.append(f"  {column.path:{width}}  {column.type:{kinds}}  {', '.join(column.examples)}{missing}"[:120])
     if found.is_item_table:
         lines += ["", "no column has times, so this is a table of items; add this to shop.toml:", ""]
@@ -184,11 +184,11 @@ def _walk_values(path: str, values: pa.Array) -> Iterator[tuple[str, pa.Array]]:
         elements = pc.list_flatten(values)
         if pa.types.is_struct(elements.type):
             for child in elements.type:
-                yield f"{path}[].{child.name}", pc.struct_field(elements, child.name)
+                yield f"{path}[].{child.name}", to_plain(pc.struct_field(elements, child.name))
         else:
-            yield f"{path}[]", elements
+            yield f"{path}[]", to_plain(elements)
     else:
-        yield path, values
+        yield path, to_plain(values)
 
 
 def _describe(path: str, values: pa.Array) -> Column:
@@ -202,7 +202,7 @@ def _describe(path: str, values: pa.Array) -> Column:
 
 
 def _name_type(kind: pa.DataType) -> str:
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if pa.types.is_string(kind):
         return "text"
     if pa.types.is_integer(kind):
         return "whole number"
@@ -216,6 +216,7 @@ def _name_type(kind: pa.DataType) -> str:
 def _propose(glob: str, table: pa.Table, columns: Sequence[Column], files: FormatConfig) -> PrepareConfig:
     values = dict(_walk(table))
     found = {role: _match(_NAMES[role], columns, values, role) for role in _NAMES}
+    found["kind"] = found["kind"] or next((path for path, column in values.items() if _is_kind(column)), None)
     found["time"] = found["time"] or next((path for path, column in values.items() if _is_time(column)), None)
     rest = [column.path for column in columns if column.path not in found.values()]
     for role in ("visitor", "item"):
@@ -225,7 +226,8 @@ def _propose(glob: str, table: pa.Table, columns: Sequence[Column], files: Forma
     kind = found["kind"] or ("'transaction'" if has_purchases else "'view'")
     named = {role: found[role] or "?" for role in ("visitor", "item", "time")}
     mapped = EventColumns(**named, kind=kind, transaction=found["transaction"])
-    times = guess_times(values[named["time"]].drop_null()[:1000]) if named["time"] in values else []
+    has_times = named["time"] in values and not is_time_type(values[named["time"]].type)
+    times = guess_times(values[named["time"]].drop_null()[:1000]) if has_times else []
     time = times[0] if len(times) == 1 else TimeConfig()
     kinds = _propose_kinds(values[kind]) if kind in values else KindConfig()
     where = tuple(_propose_conditions(mapped, columns, values))
@@ -270,11 +272,23 @@ def _is_time(values: pa.Array) -> bool:
     return pa.types.is_timestamp(kind) or pa.types.is_date(kind) or bool(guess_times(values.drop_null()[:1000]))
 
 
+def _is_kind(values: pa.Array) -> bool:
+    """Returns True if most values are usual words for event kinds."""
+    if not pa.types.is_string(values.type) or not len(values):
+        return False
+    known = sum(count for word, count in count_words(values.drop_null()).items() if _kind_of(word) is not None)
+    return known > 0.5 * len(values)
+
+
+def _kind_of(word: str) -> str | None:
+    plain = re.sub(r"[^a-z]", "", word.lower())
+    return next((kind for kind, pattern in _WORDS.items() if plain in pattern.split("|")), None)
+
+
 def _propose_kinds(values: pa.Array) -> KindConfig:
     words, dropped = [], []
     for word in count_words(to_text(values).drop_null()):
-        plain = re.sub(r"[^a-z]", "", word.lower())
-        kind = next((kind for kind, pattern in _WORDS.items() if plain in pattern.split("|")), None)
+        kind = _kind_of(word)
         if kind is None:
             dropped.append(word)
         elif word not in EVENT_KINDS:
@@ -311,7 +325,10 @@ def _try(found: Inspection, batch: Batch, table: pa.Table) -> Inspection:
         for row in parsed.table.slice(0, _EVENTS).to_pylist()
     )
     warnings = [*_warn_of_ids(mapping, table), *_warn_of_times(found.config, parsed.table)]
-    warnings += [f"{reason}: {count:,} rows of the sample" for reason, count in _count(parsed.rejects.reasons).items()]
+    warnings += [
+        f"rows of the sample that would be rejected, {reason}: {count:,}"
+        for reason, count in _count(parsed.rejects.reasons).items()
+    ]
     if found.config.kinds.dropped:
         warnings.append(
             f"kinds that are dropped because they are none of {', '.join(EVENT_KINDS)}: "
@@ -339,7 +356,7 @@ def _warn_of_ids(mapping: EventMapping, table: pa.Table) -> Iterator[str]:
         ids = to_ids(values)
         empty = pc.sum(pc.equal(ids, "")).as_py() or 0
         if empty:
-            yield f"{empty / len(ids):.1%} of the {role} ids in `{path}` are missing"
+            yield f"{empty:,} of {len(ids):,} {role} ids in `{path}` are missing"
         if pa.types.is_string(values.type) and (pc.sum(pc.match_substring_regex(ids, "^0[0-9]+$")).as_py() or 0):
             yield (
                 f"{role} ids in `{path}` have leading zeros, which are kept; spreadsheets and pandas drop them, so "

@@ -121,7 +121,7 @@ def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     prefix = list_of(paths)
     if prefix is None:
-        return Elements({path: _follow(columns, path) for path in paths}, None, 0)
+        return Elements({path: to_plain(_follow(columns, path)) for path in paths}, None, 0)
     lists = _follow(columns, prefix)
     if pa.types.is_null(lists.type):  # no object of the batch has the list
         empty = pa.nulls(0, pa.string())
@@ -138,7 +138,17 @@ def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
             selected[path] = _follow_fields(elements, rest, path) if rest else elements
         else:
             selected[path] = _follow(columns, path).take(owners)
-    return Elements(selected, owners.to_numpy(), num_empty)
+    return Elements({path: to_plain(values) for path, values in selected.items()}, owners.to_numpy(), num_empty)
+
+
+def to_plain(values: pa.Array) -> pa.Array:
+    """Converts the other text types of Arrow, such as dictionaries, to strings; other types are unchanged."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        return to_plain(values.dictionary_decode())
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_binary(kind):
+        return pc.cast(values, pa.string())
+    return values
 
 
 def to_ids(values: pa.Array) -> pa.Array:
@@ -153,11 +163,8 @@ def to_ids(values: pa.Array) -> pa.Array:
 
 def to_text(values: pa.Array) -> pa.Array:
     """Converts values of any scalar type to text."""
-    if pa.types.is_string(values.type):
-        return values
-    if pa.types.is_dictionary(values.type):
-        return to_text(values.dictionary_decode())
-    return pc.cast(values, pa.string())
+    plain = to_plain(values)
+    return plain if pa.types.is_string(plain.type) else pc.cast(plain, pa.string())
 
 
 def to_numbers(values: pa.Array) -> pa.Array:

@@ -1,8 +1,10 @@
 """shop.toml: the files of a shop and the meaning of their columns, with the keys of `PrepareConfig`."""
 
 import json
+import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from common import storage
@@ -57,6 +59,20 @@ def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
     if "events" not in values:
         raise ValueError("give the event log: --events GLOB, or --shop shop.toml with `events`")
     return from_json(PrepareConfig, values)
+
+
+def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
+    """Returns the settings with the paths that `read_shop` expects in a shop.toml at `path`."""
+    folder = os.path.dirname(path)
+
+    def move(name: str) -> str:
+        is_relative = name and "://" not in name + path and not os.path.isabs(name)
+        return os.path.relpath(name, folder or ".") if is_relative else name
+
+    table = config.item_table
+    if table.files:
+        table = replace(table, files=move(table.files))
+    return replace(config, events=move(config.events), item_table=table)
 
 
 def format_shop(config: PrepareConfig, comments: Mapping[str, str] | None = None) -> str:

@@ -39,7 +39,7 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
     Raises:
       ValueError: no unit or format fits, or several do; the message lists them.
     """
-    if config.unit != "auto" or config.format is not None or _is_time_type(sample.type):
+    if config.unit != "auto" or config.format is not None or is_time_type(sample.type):
         return config
     values = sample.drop_null()
     found = [replace(config, unit=option.unit, format=option.format) for option in guess_times(values)]
@@ -84,7 +84,7 @@ def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarra
 
     Times without a zone are in `config.zone`; a local time that a change of the clock repeats is the first of the two.
     """
-    if _is_time_type(values.type):
+    if is_time_type(values.type):
         milliseconds = _from_type(values, config.zone)
     elif config.format is None and config.unit != "iso":
         milliseconds = _from_numbers(values, "ms" if config.unit == "auto" else config.unit)
@@ -97,7 +97,8 @@ def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarra
     return found
 
 
-def _is_time_type(kind: pa.DataType) -> bool:
+def is_time_type(kind: pa.DataType) -> bool:
+    """Returns True for Arrow's types of times and dates."""
     return pa.types.is_timestamp(kind) or pa.types.is_date(kind)
 
 

@@ -84,10 +84,10 @@ def test_what_looks_wrong_is_reported(tmp_path):
     found = inspect(str(path))
     text = describe(found)
     for warning in (
-        "33.3% of the visitor ids in `user` are missing",
+        "1 of 3 visitor ids in `user` are missing",
         "item ids in `sku` have leading zeros",
         "times reach into the future: 2099-01-01",
-        "time outside 2000 to 2100: 1 rows of the sample",
+        "rows of the sample that would be rejected, time outside 2000 to 2100: 1",
         "no column of event kinds was found, so all events are 'view'",
     ):
         assert warning in text
@@ -173,6 +173,18 @@ def test_an_unknown_name_of_a_mapping_is_an_error(capsys):
         "--map has the form NAME=COLUMN with a name of visitor, item, time, kind, transaction"
         in capsys.readouterr().err
     )
+
+
+def test_the_written_path_starts_at_the_shop_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "logs" / "a.csv").write_text("when,who,what,sku\n2024-03-01,v,basket,i\n2024-03-01,v,order,i\n")
+    assert cli.main(["inspect", "logs/*.csv", "--write", "shop/shop.toml"]) == 0
+    values = read_shop("shop/shop.toml")
+    assert values["events"] == "shop/../logs/*.csv"
+    assert values["columns"]["kind"] == "what", "by its values, as its name says nothing"
+    assert count_events(from_json(PrepareConfig, values))["kinds"] == {"addtocart": 1, "transaction": 1}
 
 
 def test_inspect_writes_the_proposal_once(tmp_path, capsys):
