@@ -224,7 +224,8 @@ def describe_partition(
     """Counts a partition's items and unreadable property values; sums over all partitions describe the catalogue."""
     in_vocabulary = pc.greater_equal(catalogue["item_index"], 0)
     categories = catalogue["category_id"].drop_null()
-    in_tree = pc.is_in(categories, value_set=pa.array(list(tree.paths), pa.string()))
+    # without a tree, the categories of an item table are their own paths
+    in_tree = pc.is_in(categories, value_set=pa.array(list(tree.paths), pa.string()) if tree.paths else categories)
     num_values = {
         name: 0 if properties is None else _count_values(properties, name)
         for name in (config.availability, config.price)

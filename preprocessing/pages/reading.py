@@ -18,6 +18,7 @@ def reading_section(statistics: Statistics) -> Section:
         [
             ("rows read", events["rows"]),
             ("rejected", sum(events["rejected"].values())),
+            ("filtered", sum(events["filtered"].values())),
             ("exact duplicates", events["duplicates"]),
             ("robot visitors", events["robot_visitors"]),
             ("robot events", events["robot_events"]),
@@ -34,7 +35,7 @@ def reading_section(statistics: Statistics) -> Section:
         "A recommender predicts which items each visitor would like."
     )
     columns = Columns([_inputs(statistics), _catalogue(statistics)])
-    return Section("Input", [facts, sparse, *_rejects(statistics), columns])
+    return Section("Input", [facts, sparse, *_filtered(events["filtered"]), *_rejects(statistics), columns])
 
 
 def comparison_section(comparison: Mapping[str, Any]) -> Section:
@@ -55,6 +56,13 @@ def format_sparsity(pairs: int, possible: int) -> str:
     """Formats the share of possible pairs without events; its difference from 100% has two digits: `99.978%`."""
     percent = 100 * pairs / possible
     return f"{100 - percent:.{max(1 - math.floor(math.log10(percent)), 1)}f}%"
+
+
+def _filtered(filtered: Mapping[str, int]) -> list[Part]:
+    if not filtered:
+        return []
+    rows: list[Sequence[Cell]] = [[condition, count] for condition, count in filtered.items()]
+    return [Block("Filtered rows: events", Table(["condition", "rows"], rows))]
 
 
 def _rejects(statistics: Statistics) -> list[Part]:
