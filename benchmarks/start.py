@@ -11,7 +11,7 @@ LEAST_STARTS, MOST_STARTS = 3, 20
 MOST_SECONDS = 1.0
 SCREEN_LINES, SCREEN_COLUMNS = 50, 100
 COMMANDS = {
-    "preprocessing": ("prepare", "report", "synthesize", "download"),
+    "preprocessing": ("inspect", "prepare", "report", "synthesize", "download"),
     "k8s.submit": ("prepare", "train", "evaluate-export", "pipeline", "status", "logs", "cancel"),
     "trainer": ("train", "evaluate", "export", "recommend", "report", "demo", "doctor"),
 }

@@ -19,6 +19,9 @@ from preprocessing.shop import format_shop, make_config, relative_to
 
 log = logging.getLogger(__name__)
 
+_GROUPS = ("events_format", "time", "kinds", "item_table", "expectations")
+"""Settings that the help names without their defaults, as it has to fit a screen; most belong in shop.toml."""
+
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m preprocessing") -> int:
     """Runs a command and returns its exit status.
@@ -272,7 +275,8 @@ def _add_prepare(commands: cli.Commands) -> None:
     )
     add("--max-events-per-day", type=int, metavar="N", help=f"above: a robot (default: {daily})")
     cli.add_settings_flag(prepare, "items.min_count=5")
-    settings = "settings and their defaults: " + ", ".join(_other_settings(defaults))
+    groups = ", ".join(f"{group}.*" for group in _GROUPS)
+    settings = f"settings and their defaults: {', '.join(_other_settings(defaults))}; and {groups}: docs/settings.md"
     width = shutil.get_terminal_size().columns - 2  # argparse wraps to this width, but not in a raw epilog
     prepare.epilog = f"{prepare.epilog}\n\n{textwrap.fill(settings, width, break_on_hyphens=False)}"
 
@@ -282,7 +286,8 @@ def _other_settings(defaults: PrepareConfig) -> list[str]:
     with_flag = {"events", "item_properties", "category_tree", "max_reject_share", "max_events_per_day", "where"}
     with_flag |= {f"columns.{field.name}" for field in dataclasses.fields(EventColumns)}
     with_flag |= {"split.method", "split.validation_from_ms", "split.test_from_ms"}
-    others = {key: value for key, value in settings_of(defaults).items() if key not in with_flag}
+    settings = {key: value for key, value in settings_of(defaults).items() if key.partition(".")[0] not in _GROUPS}
+    others = {key: value for key, value in settings.items() if key not in with_flag}
     return [f"{key}={str(value).lower()}" for key, value in others.items()]
 
 
