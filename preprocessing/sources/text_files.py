@@ -140,6 +140,10 @@ def _seek_line(file: BinaryIO, begin: int, *, is_seekable: bool) -> int:
         return 0
     if not is_seekable:
         return len(file.read(begin))  # the header
+    if begin == len(codecs.BOM_UTF8):
+        file.seek(0)
+        if file.read(begin) == codecs.BOM_UTF8:  # the first line, of a file without a header
+            return begin
     # if the byte before the range is a line feed, a line starts exactly at `begin`
     file.seek(begin - 1)
     return begin - 1 + len(file.readline())

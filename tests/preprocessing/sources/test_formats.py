@@ -93,6 +93,12 @@ def test_a_file_in_another_encoding_without_a_header_is_read_as_given(tmp_path):
     assert rows_of(config) == [(1_709_262_000_000, "Jürgen", "view", "Übersicht")]
 
 
+def test_the_first_row_after_a_byte_order_mark_is_read_without_a_header(tmp_path):
+    (tmp_path / "events.csv").write_bytes(b"\xef\xbb\xbf" + CSV.partition(b"\n")[2])
+    config = PrepareConfig(events=str(tmp_path / "events.csv"), events_format=FormatConfig(columns=tuple(COLUMNS)))
+    assert rows_of(config) == ROWS
+
+
 def test_a_directory_partitioned_by_date_has_the_columns_of_its_folders(tmp_path):
     for day, item in (("2024-03-01", "a"), ("2024-03-02", "b")):
         (tmp_path / f"day={day}").mkdir()
