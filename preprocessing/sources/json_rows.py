@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
 from preprocessing import validation
@@ -14,6 +15,9 @@ from preprocessing.sources.csv_rows import find_lines
 from preprocessing.sources.rejects import Rejects, shorten
 from preprocessing.sources.source import Part
 from preprocessing.sources.text_files import Lines, TextFormat, divide, read_lines
+
+_EXACT = 2.0**53
+"""Floating-point numbers below are exact if they are whole."""
 
 
 @dataclass(frozen=True)
@@ -75,31 +79,38 @@ def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> JsonBatch
     if num_blank:
         data = b"".join(data[begin:end] + b"\n" for begin, end in zip(begins, ends, strict=True))
     try:
-        table = read_table(data)
+        table = read_table(data, columns)
         if len(table) != len(begins):
             raise pa.ArrowInvalid("several objects on a line")
     except pa.ArrowInvalid:
-        # a malformed line, or a field of several types: slower, line by line
+        # a malformed line, a field of several types, or values that Arrow would change: slower, line by line
         objects, is_object = _parse_each(lines.data, begins, ends)
         invalid = np.flatnonzero(~is_object)
         texts = [shorten(lines.data[begins[row] : ends[row]]) for row in invalid]
         positions = (begins[invalid] + lines.position).tolist()
         malformed = Rejects(part.path, positions, [validation.INVALID_JSON] * len(invalid), texts)
         begins, ends = begins[is_object], ends[is_object]
-        table = _to_table([{name: value.get(name) for name in columns} for value in objects], columns)
-    return JsonBatch(part, lines, _select(table, columns), begins, ends, malformed, num_blank)
+        table = _to_table(objects, columns, f"{part.path} after byte {lines.position}")
+    return JsonBatch(part, lines, table, begins, ends, malformed, num_blank)
 
 
-def read_table(data: bytes) -> pa.Table:
-    """Parses lines of JSON objects to a table.
+def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
+    """Parses lines of JSON objects to a table of some fields; all texts, also those of times, stay as they are.
 
     Raises:
-      pa.ArrowInvalid: a line is not a JSON object, or a field has several types.
+      pa.ArrowInvalid: a line is not a JSON object, a field has several types, or numbers that Arrow would round.
     """
     if not data:
-        return pa.table({})
-    options = pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1)
-    return pa_json.read_json(pa.BufferReader(data), options)
+        return _select(pa.table({}), columns)
+    read = pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1)
+    table = _select(pa_json.read_json(pa.BufferReader(data), read), columns)
+    schema = pa.schema([(field.name, _without_times(field.type)) for field in table.schema])
+    if schema != table.schema:
+        parse = pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+        table = _select(pa_json.read_json(pa.BufferReader(data), read, parse), columns)
+    if any(_has_rounded(column.combine_chunks()) for column in table.columns):
+        raise pa.ArrowInvalid("whole numbers above 2**53 as floating-point numbers")
+    return table
 
 
 def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
@@ -116,11 +127,30 @@ def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list
     return objects, is_object
 
 
-def _to_table(objects: list[dict[str, Any]], columns: tuple[str, ...]) -> pa.Table:
+def _to_table(objects: list[dict[str, Any]], columns: tuple[str, ...], place: str) -> pa.Table:
+    """Converts fields of objects to columns; `place` names the lines for an error.
+
+    Raises:
+      ValueError: a field is an object or a list on some lines only.
+    """
+    found = {}
+    for name in columns:
+        values = [value.get(name) for value in objects]
+        try:
+            found[name] = _to_array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise ValueError(
+                f"{place} has a field `{name}` that is an object or a list on some lines and another value on others "
+                f"({error}); correct or remove these lines"
+            ) from error
+    return pa.table(found)
+
+
+def _to_array(values: list[Any]) -> pa.Array:
     try:
-        return pa.Table.from_pylist(objects) if objects else pa.table({name: pa.nulls(0) for name in columns})
-    except (pa.ArrowInvalid, pa.ArrowTypeError):  # a field of several types: as text
-        return pa.Table.from_pylist([_scalars_to_text(value) for value in objects])
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # several types, or large numbers: as text
+        return pa.array([_scalars_to_text(value) for value in values])
 
 
 def _scalars_to_text(value: Any) -> Any:
@@ -128,10 +158,38 @@ def _scalars_to_text(value: Any) -> Any:
         return {name: _scalars_to_text(part) for name, part in value.items()}
     if isinstance(value, list):
         return [_scalars_to_text(part) for part in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        return str(int(value))  # as `to_ids` converts a column of numbers
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
+def _without_times(kind: pa.DataType) -> pa.DataType:
+    """Returns a type with text instead of the times that Arrow makes of texts."""
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _without_times(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(_without_times(kind.value_type))
+    return pa.string() if pa.types.is_timestamp(kind) else kind
+
+
+def _has_rounded(values: pa.Array) -> bool:
+    """Returns True if values have floating-point numbers that may have been other whole numbers."""
+    if pa.types.is_struct(values.type):
+        return any(_has_rounded(part) for part in values.flatten())
+    if pa.types.is_list(values.type):
+        return _has_rounded(values.flatten())
+    if not pa.types.is_floating(values.type):
+        return False
+    return bool(pc.any(pc.greater_equal(pc.abs(values), _EXACT)).as_py())
+
+
 def _select(table: pa.Table, columns: tuple[str, ...]) -> pa.Table:
-    """Selects columns; those that no object of the chunk has are null."""
+    """Selects columns; those that no object of the chunk has are null.
+
+    Raises:
+      pa.ArrowInvalid: a column is inconsistent, as Arrow reads lists with null elements.
+    """
     absent = pa.nulls(len(table))
-    return pa.table({name: table[name] if name in table.column_names else absent for name in columns})
+    selected = pa.table({name: table[name] if name in table.column_names else absent for name in columns})
+    selected.validate()
+    return selected

@@ -123,6 +123,39 @@ def test_an_invalid_line_of_json_is_rejected_alone(tmp_path):
     assert events.rejects.texts == ["{broken", "[1]"]
 
 
+def read_json(tmp_path, *objects: dict, item: str = "i", bad: str = "") -> tuple[pa.Table, list[ParsedEvents]]:
+    path = tmp_path / "lines.jsonl"
+    path.write_text("".join(json.dumps({"t": ROWS[0][0]} | value) + "\n" for value in objects) + bad)
+    return read(PrepareConfig(events=str(path), columns=EventColumns(visitor="v", item=item, time="t", kind="'view'")))
+
+
+@pytest.mark.parametrize("bad", ["", "{broken\n"])
+def test_ids_of_json_are_the_same_whatever_else_the_lines_have(bad, tmp_path):
+    large = [12345678901234567890, 12345678901234567891]
+    objects = [{"v": large[0], "i": "2024-03-01"}, {"v": large[1], "i": "2024-03-02T00:00:00Z"}]
+    table, _ = read_json(tmp_path, *objects, bad=bad)
+    assert table["visitor"].to_pylist() == list(map(str, large))
+    assert table["item"].to_pylist() == ["2024-03-01", "2024-03-02T00:00:00Z"]
+    table, _ = read_json(tmp_path, {"v": 7.0, "i": "x", "t": float(ROWS[0][0])}, {"v": "a", "i": 8.0}, bad=bad)
+    assert table["visitor"].to_pylist() == ["7", "a"]
+    assert table["item"].to_pylist() == ["x", "8"]
+
+
+def test_null_elements_of_a_list_in_json_are_rejected_alone(tmp_path):
+    lists = [[None, {"i": "x"}, {"i": None}], None, [], [{"i": "y"}]]
+    table, (events,) = read_json(tmp_path, *({"v": "a", "items": value} for value in lists), item="items[].i")
+    assert table["item"].to_pylist() == ["x", "y"]
+    assert events.rejects.reasons == ["empty id"] * 2
+    assert events.filtered.total() == 2
+
+
+def test_a_field_of_json_that_is_an_object_on_some_lines_is_an_error(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"lines.jsonl after byte 0 has a field `v` that is an object or a list on some"
+    ):
+        read_json(tmp_path, {"v": "a", "i": "x"}, {"v": {"id": 1}, "i": "x"})
+
+
 def test_a_reject_of_parquet_has_its_row_and_values(tmp_path):
     table = pa.table({"timestamp": [1_709_262_000_000] * 3, "visitorid": ["v", "v", None], "itemid": ["a", "b", "c"]})
     pq.write_table(table, tmp_path / "events.parquet", row_group_size=2)
