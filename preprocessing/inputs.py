@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 from preprocessing import catalogue
@@ -13,12 +14,13 @@ from preprocessing.item_table import ItemTableMapping, resolve_types
 from preprocessing.mapping import constant_of, select_elements
 from preprocessing.sources.formats import open_files
 from preprocessing.sources.source import Part, read_batches
-from preprocessing.times import resolve_times
+from preprocessing.times import drop_missing, resolve_times
 
 log = logging.getLogger(__name__)
 
 MAX_PARTITIONS = 4096
 _SAMPLE_ROWS = 10_000
+_SAMPLE_BATCHES = 100
 _UNITS = {
     "s": "seconds since 1970",
     "ms": "milliseconds since 1970",
@@ -80,11 +82,14 @@ def resolve_mapping(mapping: EventMapping, parts: Sequence[Part]) -> EventMappin
     path = mapping.columns.time
     if constant_of(path) is not None:
         raise ValueError(f"time must be a column, got the constant {path}; each event needs its own time")
-    batch = next(read_batches(parts), None)
-    if batch is None:
+    # the first batches may be empty files or rows without a time
+    for batch in islice(read_batches(parts), _SAMPLE_BATCHES):
+        sample = drop_missing(select_elements(batch.columns, mapping.paths).columns[path]).slice(0, _SAMPLE_ROWS)
+        if len(sample):
+            break
+    else:
         return mapping
-    values = select_elements(batch.columns, mapping.paths).columns[path]
-    time = resolve_times(values.slice(0, _SAMPLE_ROWS), mapping.time, path)
+    time = resolve_times(sample, mapping.time, path)
     if time != mapping.time:
         log.info("times in `%s` are %s", path, time.format or _UNITS[time.unit])
     return replace(mapping, time=time)

@@ -17,6 +17,8 @@ from preprocessing.validation import BAD_TIME, IMPLAUSIBLE_TIME, Flaws
 
 _Unit = Literal["s", "ms", "us", "ns"]
 _PER_MS: dict[_Unit, float] = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
+_NUMBER = r"^([0-9]{1,18}|[1-8][0-9]{18})(\.[0-9]*)?$"  # fits in 64 bits; pandas writes numbers beside NaN as 7.0
+_ISO_ZONE = r"(?:Z|UTC)$|[T ]\d\d.*[+-]\d\d(?::?\d\d)?$"
 _COMMON_FORMATS = (
     "%d.%m.%Y %H:%M:%S",
     "%d.%m.%Y %H:%M",
@@ -41,7 +43,7 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
     """
     if config.unit != "auto" or config.format is not None or is_time_type(sample.type):
         return config
-    values = sample.drop_null()
+    values = drop_missing(sample)
     found = [replace(config, unit=option.unit, format=option.format) for option in guess_times(values)]
     if not len(values) or len(found) == 1:
         return found[0] if found else replace(config, unit="ms")
@@ -53,6 +55,12 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
         f"`{column}` has values such as {example}, which are neither numbers since 1970 nor ISO 8601; set time.format, "
         "such as %d.%m.%Y %H:%M:%S, or map time to another column"
     )
+
+
+def drop_missing(values: pa.Array) -> pa.Array:
+    """Drops nulls and empty texts."""
+    present = values.drop_null()
+    return present.filter(pc.not_equal(present, "")) if pa.types.is_string(present.type) else present
 
 
 def guess_times(values: pa.Array) -> list[TimeConfig]:
@@ -70,7 +78,7 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
     texts = _distinct_texts(values)
     if not len(texts):
         return []
-    if pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True).notna().mean() > 0.9 and numbers is None:
+    if _parse_iso(texts).notna().mean() > 0.9 and numbers is None:
         return [TimeConfig(unit="iso")]
     return [
         TimeConfig(format=pattern)
@@ -83,10 +91,12 @@ def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarra
     """Parses times to UTC milliseconds, [N] int64; marks those that cannot be read, which become 0, or are implausible.
 
     Times without a zone are in `config.zone`; a local time that a change of the clock repeats is the first of the two.
+    Texts are ISO 8601 if their unit is unknown, as in a file beside others with Arrow's types of times.
     """
+    is_text = pa.types.is_string(values.type)
     if is_time_type(values.type):
         milliseconds = _from_type(values, config.zone)
-    elif config.format is None and config.unit != "iso":
+    elif config.format is None and config.unit != "iso" and not (config.unit == "auto" and is_text):
         milliseconds = _from_numbers(values, "ms" if config.unit == "auto" else config.unit)
     else:
         milliseconds = _from_texts(values, config)
@@ -111,39 +121,56 @@ def _from_type(values: pa.Array, zone: str) -> pa.Array:
 
 def _from_numbers(values: pa.Array, unit: _Unit) -> pa.Array:
     if pa.types.is_string(values.type):
-        has_fraction = unit == "s"
-        pattern = r"^[0-9]{1,18}(\.[0-9]*)?$" if has_fraction else r"^[0-9]{1,18}$"
-        texts = pc.if_else(pc.match_substring_regex(values, pattern), values, None)
-        values = pc.cast(texts, pa.float64() if has_fraction else pa.int64())
-    elif not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        texts = pc.if_else(pc.match_substring_regex(values, _NUMBER), values, None)
+        is_whole = unit != "s"
+        values = pc.replace_substring_regex(texts, r"\..*", "") if is_whole else texts
+        values = pc.cast(values, pa.int64() if is_whole else pa.float64())
+    values = _without_decimals(values)
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_finite(values), values, None)
+    elif not pa.types.is_integer(values.type):
         return pa.nulls(len(values), pa.int64())
-    if unit == "ms" and pa.types.is_integer(values.type):
-        return pc.cast(values, pa.int64())
     if unit == "s":
         return pc.cast(pc.round(pc.multiply(pc.cast(values, pa.float64()), 1000.0)), pa.int64(), safe=False)
-    return pc.cast(pc.divide(pc.cast(values, pa.int64(), safe=False), int(_PER_MS[unit])), pa.int64())
+    return pc.divide(pc.cast(values, pa.int64(), safe=False), int(_PER_MS[unit]))
 
 
 def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
     encoded = _to_text(values).dictionary_encode()  # dates repeat
     texts = pd.Series(encoded.dictionary.to_pandas(), dtype=object)
-    pattern = config.format or "ISO8601"
-    stamps = pd.to_datetime(texts, format=pattern, errors="coerce", utc=config.format is None and config.zone == "UTC")
-    if stamps.dtype == object:  # several offsets
-        stamps = pd.to_datetime(texts, format=pattern, errors="coerce", utc=True)
-    if stamps.dt.tz is None:
+    if config.format is None:
+        stamps, has_zone = _parse_iso(texts), texts.str.contains(_ISO_ZONE).to_numpy(bool)
+    else:
+        stamps = pd.to_datetime(texts, format=config.format, errors="coerce", utc=True)
+        has_zone = np.full(len(texts), "%z" in config.format.lower())
+    milliseconds = stamps.dt.tz_localize(None).to_numpy("datetime64[ms]").copy()
+    # other years are implausible, and may be outside what zones can express
+    is_local = ~has_zone & (config.zone != "UTC") & stamps.dt.year.between(1990, 2110).to_numpy()
+    if is_local.any():
+        local = stamps[is_local].dt.tz_localize(None)
         # a time that a change of the clock repeats or leaves out
-        is_first = np.ones(len(stamps), bool)
-        stamps = stamps.dt.tz_localize(ZoneInfo(config.zone), ambiguous=is_first, nonexistent="shift_forward")
-    milliseconds = stamps.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[ms]")
+        is_first = np.ones(len(local), bool)
+        local = local.dt.tz_localize(ZoneInfo(config.zone), ambiguous=is_first, nonexistent="shift_forward")
+        milliseconds[is_local] = local.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[ms]")
     distinct = pa.array(milliseconds.astype(np.int64), mask=np.isnat(milliseconds))
     return distinct.take(encoded.indices)
 
 
+def _parse_iso(texts: pd.Series) -> pd.Series:
+    """Parses ISO 8601, also with `UTC` instead of `Z` as BigQuery writes it; times without a zone as if in UTC."""
+    return pd.to_datetime(texts.str.replace(r" ?UTC$", "Z", regex=True), format="ISO8601", errors="coerce", utc=True)
+
+
+def _without_decimals(values: pa.Array) -> pa.Array:
+    return pc.cast(values, pa.float64()) if pa.types.is_decimal(values.type) else values
+
+
 def _to_numbers(values: pa.Array) -> np.ndarray | None:
     """Returns values as float64, or None if most of them are not numbers."""
+    values = _without_decimals(values)
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        return pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        numbers = pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return numbers[np.isfinite(numbers)]
     if not pa.types.is_string(values.type):
         return None
     is_number = pc.match_substring_regex(values, r"^[0-9]{9,19}(\.[0-9]*)?$")

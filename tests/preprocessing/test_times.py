@@ -1,6 +1,8 @@
 """Times of every form to UTC milliseconds."""
 
+import dataclasses
 import datetime
+import decimal
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +32,12 @@ def parse(values: pa.Array, config: TimeConfig) -> tuple[list[int], list[str]]:
         (pa.array([1_709_262_000_000_000_000]), TimeConfig(unit="ns")),
         (pa.array(["2024-03-01T03:00:00Z"]), TimeConfig(unit="iso")),
         (pa.array(["2024-03-01 03:00:00"]), TimeConfig(unit="iso")),
+        (pa.array(["1709262000000000000"]), TimeConfig(unit="ns")),
+        (pa.array(["1709262000000.0"]), TimeConfig(unit="ms")),
+        (pa.array([decimal.Decimal(MS)], pa.decimal128(38, 0)), TimeConfig(unit="ms")),
+        (pa.array([MS], pa.uint64()), TimeConfig(unit="ms")),
+        (pa.array(["2024-03-01 03:00:00 UTC"]), TimeConfig(unit="iso", zone="Europe/Berlin")),
+        (pa.array(["2024-03-01T03:00:00Z"]), TimeConfig()),  # texts beside files with times
         (pa.array(["2024-03-01T04:00:00+01:00"]), TimeConfig(unit="iso")),
         (pa.array(["2024-03-01T04:00:00"]), TimeConfig(unit="iso", zone="Europe/Berlin")),
         (pa.array(["01.03.2024 04:00"]), TimeConfig(format="%d.%m.%Y %H:%M", zone="Europe/Berlin")),
@@ -40,6 +48,26 @@ def parse(values: pa.Array, config: TimeConfig) -> tuple[list[int], list[str]]:
 )
 def test_a_time_of_any_form_becomes_utc_milliseconds(values, config):
     assert parse(values, config) == ([MS], [])
+
+
+@pytest.mark.parametrize("config", [TimeConfig(unit="iso"), TimeConfig(format="%Y-%m-%dT%H:%M:%S%z")])
+def test_times_may_have_several_offsets(config):
+    texts = pa.array(["2024-03-01T04:00:00+01:00", "2024-03-01T05:00:00+0200", "2024-03-01T03:00:00Z"])
+    for zone in ("UTC", "Europe/Berlin"):
+        assert parse(texts, dataclasses.replace(config, zone=zone)) == ([MS] * 3, [])
+
+
+def test_the_zone_is_only_for_times_without_one():
+    texts = pa.array(["2024-03-01T04:00:00+01:00", "2024-03-01T04:00:00", "2024-03-01 04:00:00.0-00:00"])
+    assert parse(texts, TimeConfig(unit="iso", zone="Europe/Berlin")) == ([MS, MS, MS + 3_600_000], [])
+
+
+def test_times_at_the_ends_of_the_calendar_are_implausible():
+    texts = pa.array(["2024-03-01 03:00:00", "9999-12-31 23:59:59", "0001-01-01 00:00:00"])
+    assert parse(texts, TimeConfig(unit="iso", zone="America/New_York"))[1] == [IMPLAUSIBLE_TIME] * 2
+    numbers = pa.array([float(MS), float("nan"), float("inf")])
+    assert parse(numbers, TimeConfig(unit="ms")) == ([MS, 0, 0], [BAD_TIME] * 2)
+    assert parse(pa.array(["9223372036854775808"]), TimeConfig(unit="ns"))[1] == [BAD_TIME]
 
 
 def test_a_date_is_its_midnight_in_the_zone():
@@ -77,6 +105,9 @@ def test_times_that_cannot_be_read_are_marked():
         ([MS * 1000], TimeConfig(unit="us")),
         ([MS * 1_000_000], TimeConfig(unit="ns")),
         (["2024-03-01"], TimeConfig(unit="iso")),
+        (["2019-10-01 00:00:00 UTC"], TimeConfig(unit="iso")),
+        ([float(MS), float("nan")], TimeConfig(unit="ms")),
+        ([decimal.Decimal(MS)], TimeConfig(unit="ms")),
         (["31.12.2024 20:15:00", "01.01.2025 08:00:00"], TimeConfig(format="%d.%m.%Y %H:%M:%S")),
         (["12/31/2024"], TimeConfig(format="%m/%d/%Y")),
         (["20240301"], TimeConfig(unit="iso")),

@@ -111,6 +111,16 @@ def test_a_directory_partitioned_by_date_has_the_columns_of_its_folders(tmp_path
     ]
 
 
+def test_the_unit_of_times_is_found_from_the_first_that_there_are(tmp_path):
+    schema = pa.schema([("timestamp", pa.int64()), ("visitorid", pa.string()), ("itemid", pa.string())])
+    with pq.ParquetWriter(tmp_path / "0.parquet", schema) as empty:
+        empty.write_table(schema.empty_table())
+    rows = {"timestamp": [None] * 3 + [1_709_262_000] * 3, "visitorid": ["v"] * 6, "itemid": ["i"] * 6}
+    pq.write_table(pa.table(rows, schema), tmp_path / "1.parquet", row_group_size=3)
+    config = PrepareConfig(events=str(tmp_path / "*.parquet"), columns=EventColumns(kind="'view'"))
+    assert [time for time, *_ in rows_of(config)] == [1_709_262_000_000] * 3
+
+
 def test_an_invalid_line_of_json_is_rejected_alone(tmp_path):
     path = tmp_path / "lines.jsonl"
     good = '{"timestamp": 1709262000000, "visitorid": "v", "event": "view", "itemid": %s}\n'
@@ -150,9 +160,7 @@ def test_null_elements_of_a_list_in_json_are_rejected_alone(tmp_path):
 
 
 def test_a_field_of_json_that_is_an_object_on_some_lines_is_an_error(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"lines.jsonl after byte 0 has a field `v` that is an object or a list on some"
-    ):
+    with pytest.raises(ValueError, match=r"lines.jsonl after byte 0 has a field `v` that is an object or a list"):
         read_json(tmp_path, {"v": "a", "i": "x"}, {"v": {"id": 1}, "i": "x"})
 
 
