@@ -19,7 +19,6 @@ from preprocessing.mapping import (
     Elements,
     constant_of,
     parse_condition,
-    root_of,
     select_elements,
     to_ids,
     to_text,
@@ -64,11 +63,6 @@ class EventMapping:
         named = [columns.visitor, columns.item, columns.time, columns.kind, columns.transaction]
         found = [path for path in named if path is not None and constant_of(path) is None]
         return list(dict.fromkeys([*found, *(condition.path for condition in self.conditions)]))
-
-    @property
-    def roots(self) -> list[str]:
-        """All columns of the files that are read."""
-        return list(dict.fromkeys(map(root_of, self.paths)))
 
 
 def make_mapping(config: PrepareConfig) -> EventMapping:

@@ -62,7 +62,7 @@ def list_inputs(config: PrepareConfig) -> Inputs:
       ValueError: a file lacks a required column, or the times of events cannot be read.
     """
     mapping = make_mapping(config)
-    events = _find(config, config.events, config.events_format, mapping.roots, [TRANSACTION])
+    events = _find(config, config.events, config.events_format, mapping.paths, [TRANSACTION])
     properties, table = _find_items(config)
     return Inputs(
         events=events,
@@ -101,7 +101,7 @@ def _find_items(config: PrepareConfig) -> tuple[Input, ItemTableMapping | None]:
         return _find(config, config.item_properties, FormatConfig(), catalogue.PROPERTY_COLUMNS), None
     mapping = ItemTableMapping(config.item_table, config.properties)
     table = config.item_table
-    parts, size = open_files(config.item_table.files, table.format, mapping.roots, has_line_breaks=True)
+    parts, size = open_files(config.item_table.files, table.format, mapping.paths, has_line_breaks=True)
     batch = next(read_batches(parts), None)
     if batch is None:
         raise ValueError(f"{table.files} has no rows; check item_table.files")

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from preprocessing import validation
 from preprocessing.catalogue import CATEGORY_SEPARATOR, find_latest_rows
 from preprocessing.config import ItemTableConfig, PropertyConfig
-from preprocessing.mapping import root_of, select_elements, to_ids, to_numbers, to_text
+from preprocessing.mapping import select_elements, to_ids, to_numbers, to_text
 from preprocessing.sources.rejects import Rejects
 from preprocessing.sources.source import Batch, reject_rows
 from preprocessing.statistics.summaries import ReadingSummary, summarize_reading
@@ -43,11 +43,6 @@ class ItemTableMapping:
         config = self.config
         named = [config.id, config.title, *config.category, config.price, config.availability, *config.attributes]
         return list(dict.fromkeys(path for path in named if path is not None))
-
-    @property
-    def roots(self) -> list[str]:
-        """All columns of the files that are read."""
-        return list(dict.fromkeys(map(root_of, self.paths)))
 
     def describe(self, attribute: str) -> str:
         """Describes an attribute for the log."""

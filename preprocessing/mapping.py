@@ -7,7 +7,7 @@ Shapes: R rows of a batch, N events in them.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -92,9 +92,10 @@ def constant_of(path: str) -> str | None:
     return match[2] if match else None
 
 
-def root_of(path: str) -> str:
-    """Returns the top-level column of a path."""
-    return re.split(r"\.|\[\]", path, maxsplit=1)[0]
+def root_of(path: str, columns: Collection[str] = ()) -> str:
+    """Returns the top-level column of a path: the longest start that is one of `columns`, whose names may have dots."""
+    starts = [path[: match.start()] for match in re.finditer(r"\.|\[\]|$", path)]
+    return next((start for start in reversed(starts) if start in columns), starts[0])
 
 
 def list_of(paths: Sequence[str]) -> str | None:
@@ -179,12 +180,10 @@ def to_numbers(values: pa.Array) -> pa.Array:
 
 
 def _follow(columns: dict[str, pa.Array], path: str) -> pa.Array:
-    if path in columns:  # names may contain dots
-        return columns[path]
-    root, _, rest = path.partition(".")
+    root = root_of(path, columns)
     if root not in columns:
         raise ValueError(f"there is no column `{root}`; columns: {', '.join(columns)}")
-    return _follow_fields(columns[root], rest, path)
+    return _follow_fields(columns[root], path.removeprefix(root).removeprefix("."), path)
 
 
 def _follow_fields(values: pa.Array, path: str, whole: str) -> pa.Array:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from common import storage
 from preprocessing.config import FormatConfig
+from preprocessing.mapping import root_of
 from preprocessing.sources.csv_rows import CsvSource, parse_header
 from preprocessing.sources.csv_tables import CsvTableSource
 from preprocessing.sources.json_rows import JsonSource
@@ -105,7 +106,7 @@ def open_files(
     Args:
       glob: the files, or a directory.
       config: how they are read.
-      required: columns that every file must have.
+      required: columns that every file must have, or paths in them.
       optional: columns to read if a file has them.
       has_line_breaks: whether quoted fields of CSV may have line breaks; such a file is read by one worker.
 
@@ -137,16 +138,18 @@ def make_source(layout: Layout, columns: tuple[str, ...], *, has_line_breaks: bo
 
 
 def choose_columns(path: str, layout: Layout, required: Sequence[str], optional: Sequence[str] = ()) -> tuple[str, ...]:
-    """Chooses the columns to read.
+    """Chooses the columns to read: those of the paths `required`, and the columns `optional` if there are any.
 
     Raises:
       ValueError: a required column is missing, or a column occurs twice.
     """
+    required = [root_of(name, layout.columns) for name in required]
     # objects of JSON Lines may lack a field that later ones have
-    missing = [name for name in required if name not in layout.columns and layout.format != "jsonl"]
+    is_open = layout.format == "jsonl"
+    missing = [name for name in dict.fromkeys(required) if name not in layout.columns and not is_open]
     if missing:
         raise ValueError(_describe_missing(path, layout, missing))
-    chosen = tuple(dict.fromkeys((*required, *(name for name in optional if name in layout.columns))))
+    chosen = tuple(dict.fromkeys((*required, *(name for name in optional if is_open or name in layout.columns))))
     repeated = sorted({name for name in chosen if layout.columns.count(name) > 1})
     if repeated:
         raise ValueError(f"{path} repeats the column name {', '.join(repeated)}; rename or remove all but one")

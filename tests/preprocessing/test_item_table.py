@@ -36,7 +36,7 @@ CONFIG = ItemTableConfig(
 def parse(tmp_path, content: str, config: ItemTableConfig = CONFIG):
     (tmp_path / "items.csv").write_text(content)
     mapping = ItemTableMapping(config, PropertyConfig(price="price"))
-    parts, _ = open_files(str(tmp_path / "items.csv"), config.format, mapping.roots, has_line_breaks=True)
+    parts, _ = open_files(str(tmp_path / "items.csv"), config.format, mapping.paths, has_line_breaks=True)
     (batch,) = read_batches(parts)
     table, summary, rejects = parse_item_table(batch, resolve_types(mapping, batch.columns))
     found: dict[str, dict[str, str]] = {}

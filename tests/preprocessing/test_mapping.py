@@ -52,6 +52,15 @@ def test_quotes_make_a_constant():
     assert [root_of(path) for path in ("a", "a.b", "items[].sku")] == ["a", "a", "items"]
 
 
+def test_a_column_name_may_have_dots():
+    columns = ["Customer.ID", "a", "a.b"]
+    paths = ("Customer.ID", "Customer.ID.x", "a.b", "a.b[].c", "a.c", "none.x")
+    assert [root_of(path, columns) for path in paths] == ["Customer.ID", "Customer.ID", "a.b", "a.b", "a", "none"]
+    table = pa.table({"Customer.ID": ["v"], "a.b": [[{"c": 1}]]})
+    found = select_elements(table, ["Customer.ID", "a.b[].c"]).columns
+    assert {path: values.to_pylist() for path, values in found.items()} == {"Customer.ID": ["v"], "a.b[].c": [1]}
+
+
 @pytest.mark.parametrize(
     ("condition", "values", "expected"),
     [

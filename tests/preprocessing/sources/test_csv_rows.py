@@ -37,7 +37,7 @@ def parse(path: Path, content: bytes):
         (b",v,view,i,", validation.BAD_TIME),
         (b"-5,v,view,i,", validation.BAD_TIME),
         (b"0x14F46B0400,v,view,i,", validation.BAD_TIME),  # a number to Arrow
-        (b"1440000000.5,v,view,i,", validation.BAD_TIME),
+        (b"1440000000.5,v,view,i,", validation.IMPLAUSIBLE_TIME),  # seconds
         (b"99999999999999999999,v,view,i,", validation.BAD_TIME),
         (b"1440000000,v,view,i,", validation.IMPLAUSIBLE_TIME),  # seconds
         (b"1440000000000000,v,view,i,", validation.IMPLAUSIBLE_TIME),  # microseconds

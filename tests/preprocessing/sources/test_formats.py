@@ -121,6 +121,24 @@ def test_the_unit_of_times_is_found_from_the_first_that_there_are(tmp_path):
     assert [time for time, *_ in rows_of(config)] == [1_709_262_000_000] * 3
 
 
+def test_columns_with_dots_are_read_from_every_format(tmp_path):
+    columns = EventColumns(visitor="Customer.ID", item="i", time="t", kind="'view'")
+    (tmp_path / "a.csv").write_text(f"t,Customer.ID,i\n{ROWS[0][0]},a,x\n")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"t": ROWS[0][0], "Customer.ID": "b", "i": "x"}) + "\n")
+    pq.write_table(pa.table({"t": [ROWS[0][0]], "Customer.ID": ["c"], "i": ["x"]}), tmp_path / "c.parquet")
+    assert [visitor for _, visitor, *_ in rows_of(PrepareConfig(events=str(tmp_path / "*"), columns=columns))] == [
+        *"abc"
+    ]
+
+
+def test_transactions_that_json_has_only_after_its_first_lines_are_read(tmp_path):
+    rows = [dict(zip(COLUMNS, ROWS[0], strict=True)) | {"pad": "x" * 100} for _ in range(1000)]
+    rows.append(rows[0] | {"event": "transaction", "transactionid": 7})
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table, _ = read(PrepareConfig(events=str(tmp_path / "events.jsonl")))
+    assert table["transaction"].to_pylist()[-1] == "7"
+
+
 def test_an_invalid_line_of_json_is_rejected_alone(tmp_path):
     path = tmp_path / "lines.jsonl"
     good = '{"timestamp": 1709262000000, "visitorid": "v", "event": "view", "itemid": %s}\n'
