@@ -17,6 +17,7 @@ from preprocessing.config import EventColumns, KindConfig, PrepareConfig, TimeCo
 from preprocessing.mapping import (
     Condition,
     Elements,
+    check_single,
     constant_of,
     parse_condition,
     select_elements,
@@ -82,12 +83,19 @@ def keeps_repeats(config: PrepareConfig) -> bool:
 
 
 def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
-    """Parses the rows of a batch; each row is one event, or the list in each row has its events."""
+    """Parses the rows of a batch; each row is one event, or the list in each row has its events.
+
+    Raises:
+      ValueError: a path leads to nothing, or not to single values.
+    """
     table, paths = batch.columns, mapping.paths
     columns = mapping.columns
     if columns.transaction is None and TRANSACTION in table.column_names:
         paths = [*paths, TRANSACTION]
     elements = select_elements(table, paths)
+    roles = (columns.visitor, columns.item, columns.time, columns.kind, columns.transaction)
+    for path in (path for path in roles if path is not None and path in elements.columns):
+        check_single(elements.columns[path], path)
     filtered = Counter({EMPTY_LIST: elements.num_empty} if elements.num_empty else {})
     num_events = len(table) if elements.owners is None else len(elements.owners)
     kept = _filter(elements, mapping, num_events, filtered)

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 _LIST = "[]"
 _CONSTANT = re.compile(r"""^(["'])(.*)\1$""")
 _CONDITION = re.compile(r"^\s*(.+?)\s*(<=|>=|!=|==|=|<|>|\bis not null\b|\bis null\b|\bnot in\b|\bin\b)\s*(.*?)\s*$")
+_SEVERAL = re.compile(r"[<>=]|\s(and|or)\s", re.IGNORECASE)
 _COMPARE: dict[str, Callable[[pa.Array, pa.Scalar], pa.Array]] = {
     "=": pc.equal,
     "==": pc.equal,
@@ -54,28 +55,39 @@ class Condition:
     """The right side."""
 
     def is_met(self, values: pa.Array) -> np.ndarray:
-        """Returns a mask [N] of the values that meet the condition; null and text that is no number do not."""
+        """Returns a mask [N] of the values that meet the condition; null and text that is no number do not.
+
+        Raises:
+          ValueError: the values are lists or objects, or times that are compared with a number.
+        """
         if self.compare in ("is null", "is not null"):
             is_missing = _is_missing(values)
             return is_missing if self.compare == "is null" else ~is_missing
+        check_single(values, self.path)
         if self.compare in ("in", "not in"):
-            options = [_unquote(part.strip()) for part in self.value.strip("[]()").split(",")]
+            parts = re.findall(r"""\s*("[^"]*"|'[^']*'|[^,]+)""", self.value.strip("[]()"))
+            options = [_unquote(part.strip()) for part in parts]
             is_option = pc.is_in(to_text(values), value_set=pa.array(options, pa.string()))
             found: np.ndarray = is_option.to_numpy(zero_copy_only=False)
             return found if self.compare == "in" else ~found
-        if _CONSTANT.match(self.value) or not _is_number(self.value):
-            compared = _COMPARE[self.compare](to_text(values), pa.scalar(_unquote(self.value)))
-        else:
-            compared = _COMPARE[self.compare](to_numbers(values), pa.scalar(float(self.value)))
-        met: np.ndarray = compared.fill_null(False).to_numpy(zero_copy_only=False)
+        met: np.ndarray = self._compare_values(values).fill_null(False).to_numpy(zero_copy_only=False)
         return met
+
+    def _compare_values(self, values: pa.Array) -> pa.Array:
+        compare, number = _COMPARE[self.compare], _parse_number(self.value)
+        if number is None:
+            text = _unquote(self.value)
+            return compare(to_text(values), pa.scalar(text.lower() if pa.types.is_boolean(values.type) else text))
+        if pa.types.is_temporal(values.type):
+            raise ValueError(f"`{self.text}` compares times with a number; write a date, such as 2024-03-01")
+        return compare(to_numbers(values), pa.scalar(number))
 
 
 def parse_condition(text: str) -> Condition:
     """Parses a condition.
 
     Raises:
-      ValueError: it is not COLUMN COMPARISON VALUE.
+      ValueError: it is not COLUMN COMPARISON VALUE, or several of these.
     """
     match = _CONDITION.match(text)
     if not match or (not match[3] and "null" not in match[2]):
@@ -83,6 +95,8 @@ def parse_condition(text: str) -> Condition:
             f"`{text}` is not a condition; write COLUMN, a comparison (= != < <= > >= in, not in, is null, is not "
             "null) and a value, such as `Quantity > 0`"
         )
+    if match[2] in _COMPARE and not _CONSTANT.match(match[3]) and _SEVERAL.search(match[3]):
+        raise ValueError(f"`{text}` has several conditions; give each on its own, or quote the value if it is a text")
     return Condition(text, match[1], match[2], match[3])
 
 
@@ -117,12 +131,12 @@ def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
     """Selects the values at paths, one for each event.
 
     Raises:
-      ValueError: a path leads to nothing, or not through a list where it has `[]`.
+      ValueError: a path leads to nothing, to bytes that are not text, or not through a list where it has `[]`.
     """
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     prefix = list_of(paths)
     if prefix is None:
-        return Elements({path: to_plain(_follow(columns, path)) for path in paths}, None, 0)
+        return Elements({path: _to_plain_at(_follow(columns, path), path) for path in paths}, None, 0)
     lists = _follow(columns, prefix)
     if pa.types.is_null(lists.type):  # no object of the batch has the list
         empty = pa.nulls(0, pa.string())
@@ -139,7 +153,20 @@ def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
             selected[path] = _follow_fields(elements, rest, path) if rest else elements
         else:
             selected[path] = _follow(columns, path).take(owners)
-    return Elements({path: to_plain(values) for path, values in selected.items()}, owners.to_numpy(), num_empty)
+    return Elements(
+        {path: _to_plain_at(values, path) for path, values in selected.items()}, owners.to_numpy(), num_empty
+    )
+
+
+def check_single(values: pa.Array, path: str) -> None:
+    """Checks that values are not lists or objects.
+
+    Raises:
+      ValueError: they are.
+    """
+    if pa.types.is_nested(values.type):
+        more = ", or with [] for its elements" if pa.types.is_list(values.type) else ""
+        raise ValueError(f"`{path}` has values of type {values.type}, not single values; map a field of it{more}")
 
 
 def to_plain(values: pa.Array) -> pa.Array:
@@ -147,9 +174,10 @@ def to_plain(values: pa.Array) -> pa.Array:
     kind = values.type
     if pa.types.is_dictionary(kind):
         return to_plain(values.dictionary_decode())
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_binary(kind):
+    is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    if is_binary or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return pc.cast(values, pa.string())
-    return values
+    return pc.cast(values, pa.float32()) if pa.types.is_float16(kind) else values
 
 
 def to_ids(values: pa.Array) -> pa.Array:
@@ -159,6 +187,8 @@ def to_ids(values: pa.Array) -> pa.Array:
         whole = pc.cast(pc.cast(pc.if_else(is_whole, values, 0.0), pa.int64()), pa.string())
         # Arrow's NaN is not null
         values = pc.if_else(is_whole, whole, pc.if_else(pc.is_nan(values), None, pc.cast(values, pa.string())))
+    if pa.types.is_decimal(values.type) and values.type.scale > 0:
+        return pc.replace_substring_regex(to_text(values), r"\.0+$", "").fill_null("")
     return to_text(values).fill_null("")
 
 
@@ -169,14 +199,21 @@ def to_text(values: pa.Array) -> pa.Array:
 
 
 def to_numbers(values: pa.Array) -> pa.Array:
-    """Converts values to float64; null for text that is no number; a comma may be the decimal point."""
+    """Converts values to float64; null for times and text that is no number; a comma may be the decimal point."""
     if pa.types.is_string(values.type):
-        points = pc.replace_substring(pc.utf8_trim_whitespace(values), ",", ".")
-        is_number = pc.match_substring_regex(points, r"^[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?$")
+        points = pc.replace_substring(pc.utf8_ltrim(pc.utf8_trim_whitespace(values), "+"), ",", ".")
+        is_number = pc.match_substring_regex(points, r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$")
         return pc.cast(pc.if_else(is_number, points, None), pa.float64())
-    if pa.types.is_null(values.type):
+    if pa.types.is_null(values.type) or pa.types.is_temporal(values.type):
         return pa.nulls(len(values), pa.float64())
     return pc.cast(values, pa.float64(), safe=False)
+
+
+def _to_plain_at(values: pa.Array, path: str) -> pa.Array:
+    try:
+        return to_plain(values)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"`{path}` has bytes that are not text in UTF-8; convert them to text") from error
 
 
 def _follow(columns: dict[str, pa.Array], path: str) -> pa.Array:
@@ -213,9 +250,7 @@ def _unquote(text: str) -> str:
     return text if constant is None else constant
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _parse_number(text: str) -> float | None:
+    """Parses a number, perhaps with a decimal comma; None for other text."""
+    number: float | None = to_numbers(pa.array([text], pa.string()))[0].as_py()
+    return number

@@ -1,5 +1,8 @@
 """Paths, constants, lists and conditions of a mapping."""
 
+import datetime
+import decimal
+
 import pyarrow as pa
 import pytest
 
@@ -66,7 +69,14 @@ def test_a_column_name_may_have_dots():
     [
         ("q > 0", [1, 0, -1, None], [True, False, False, False]),
         ("q >= 0", ["1", "0", "-1", "many"], [True, True, False, False]),
-        ("q < 2,5", ["1", "2", "3", ""], None),
+        ("q < 2,5", ["1", "2", "10", ""], [True, True, False, False]),
+        ("q > +0.5", ["+5", "5.", ".7", "-1"], [True, True, True, False]),
+        ("q in (1, 2)", [1.0, 2.0, None], [True, True, False]),
+        ("name in ('a, b', c)", ["a, b", "b", "c"], [True, False, True]),
+        ("name = 'this and that'", ["this and that", "this"], [True, False]),
+        ("is_paid != False", [True, False, None], [True, False, False]),
+        ("day >= 2024-01-01", [datetime.datetime(2024, 3, 1), datetime.datetime(2023, 3, 1)], [True, False]),
+        ("items is not null", [[1], [], None], [True, True, False]),
         ("q != 3", [1, 3, None], [True, False, False]),
         ("kind = view", ["view", "cart", None], [True, False, False]),
         ("kind != 'view'", ["view", "cart", None], [False, True, False]),
@@ -78,8 +88,6 @@ def test_a_column_name_may_have_dots():
 )
 def test_a_condition_selects_rows(condition, values, expected):
     parsed = parse_condition(condition)
-    if expected is None:  # a comma is no decimal point in a condition: compared as text
-        expected = [True, True, False, True]
     assert parsed.is_met(pa.array(values)).tolist() == expected
 
 
@@ -89,11 +97,34 @@ def test_a_text_that_is_no_condition_is_an_error(text):
         parse_condition(text)
 
 
+@pytest.mark.parametrize("text", ["q > 0 and p > 0", "q > 0 OR q is null", "q = 1 = 2"])
+def test_several_conditions_in_one_are_an_error(text):
+    with pytest.raises(ValueError, match="has several conditions; give each on its own"):
+        parse_condition(text)
+
+
+def test_values_that_a_condition_cannot_compare_are_an_error():
+    with pytest.raises(ValueError, match=r"`items` has values of type list.*, not single values"):
+        parse_condition("items = 1").is_met(pa.array([[1]]))
+    with pytest.raises(ValueError, match=r"`day > 2020` compares times with a number; write a date"):
+        parse_condition("day > 2020").is_met(pa.array([datetime.date(2024, 3, 1)]))
+    with pytest.raises(ValueError, match=r"`v` has bytes that are not text in UTF-8"):
+        select_elements(pa.table({"v": [b"\xff"]}), ["v"])
+
+
 def test_ids_are_text_whatever_their_type():
     assert to_ids(pa.array([12003.0, 12003.5, None, float("nan")])).to_pylist() == ["12003", "12003.5", "", ""]
     assert to_ids(pa.array([7, None])).to_pylist() == ["7", ""]
     assert to_ids(pa.array(["007", None])).to_pylist() == ["007", ""]
-    for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int8(), pa.string())):
+    assert to_ids(pa.array([decimal.Decimal("12003.00"), None])).to_pylist() == ["12003", ""]
+    for kind in (
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.binary(),
+        pa.large_binary(),
+        pa.dictionary(pa.int8(), pa.string()),
+    ):
         assert to_ids(pa.array(["a", "b", "a"]).cast(kind)).to_pylist() == ["a", "b", "a"], kind
 
 

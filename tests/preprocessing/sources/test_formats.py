@@ -190,6 +190,12 @@ def test_a_reject_of_parquet_has_its_row_and_values(tmp_path):
     assert json.loads(parsed[1].rejects.texts[0])["itemid"] == "c"
 
 
+@pytest.mark.parametrize("visitor", [{"id": 1}, [1]])
+def test_a_mapped_column_of_objects_or_lists_is_an_error(visitor, tmp_path):
+    with pytest.raises(ValueError, match=r"`v` has values of type .*, not single values; map a field of it"):
+        read_json(tmp_path, {"v": visitor, "i": "x"})
+
+
 def test_a_reject_of_an_element_names_its_line(tmp_path):
     path = tmp_path / "sessions.jsonl"
     first = '{"session": 1, "events": [{"aid": 5, "ts": 1709262000000}]}\n'
