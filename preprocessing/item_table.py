@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from preprocessing import validation
 from preprocessing.catalogue import CATEGORY_SEPARATOR, find_latest_rows
 from preprocessing.config import ItemTableConfig, PropertyConfig
-from preprocessing.mapping import select_elements, to_ids, to_numbers, to_text
+from preprocessing.mapping import check_single, select_elements, to_ids, to_numbers, to_text
 from preprocessing.sources.rejects import Rejects
 from preprocessing.sources.source import Batch, reject_rows
 from preprocessing.statistics.summaries import ReadingSummary, summarize_reading
@@ -52,7 +52,7 @@ class ItemTableMapping:
 
 def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMapping:
     """Finds which attributes are numbers and which are texts, from the first rows."""
-    values = select_elements(sample, mapping.paths).columns
+    values = _select(sample, mapping)
     numbers, texts = set(), set()
     for name in mapping.config.attributes:
         column = values[name].filter(pc.not_equal(to_text(values[name]), ""))
@@ -68,7 +68,7 @@ def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table,
 
     The columns are timestamp_ms (0: known from the start), item, property and value.
     """
-    values = select_elements(batch.columns, mapping.paths).columns
+    values = _select(batch.columns, mapping)
     item = to_ids(values[mapping.config.id])
     flaws = Flaws.none(len(item))
     validation.check_ids(item, flaws)
@@ -87,6 +87,18 @@ def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table,
     is_known = pc.not_equal(table["value"], "").to_numpy()
     latest = find_latest_rows(table, np.flatnonzero(is_valid & is_known))
     return table.take(latest), summarize_reading(int(flaws.is_valid.sum()), batch.num_blank, rejects), rejects
+
+
+def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
+    """Selects the columns.
+
+    Raises:
+      ValueError: a path leads to nothing, or to lists or objects.
+    """
+    values = select_elements(table, mapping.paths).columns
+    for path, column in values.items():
+        check_single(column, path)
+    return values
 
 
 def _properties(values: dict[str, pa.Array], mapping: ItemTableMapping) -> dict[str, pa.Array]:
@@ -121,7 +133,7 @@ def _bucket(numbers: pa.Array) -> pa.Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.round(np.log10(np.abs(values)) * _BUCKETS_PER_DECADE)
     words = [
-        "" if math.isnan(value) else "0" if value == 0 else f"{'-' if value < 0 else ''}e{int(step)}"
+        "" if not math.isfinite(value) else "0" if value == 0 else f"{'-' if value < 0 else ''}e{int(step)}"
         for value, step in zip(values, steps, strict=True)
     ]
     return pa.array(words, pa.string())
@@ -130,17 +142,19 @@ def _bucket(numbers: pa.Array) -> pa.Array:
 def _join_path(parts: list[pa.Array], separator: str) -> pa.Array:
     """Joins the categories of each item, root first; an empty part ends the path."""
     if len(parts) == 1 and separator.strip():
-        return pc.replace_substring_regex(parts[0], rf"\s*[{separator.strip()}]\s*", CATEGORY_SEPARATOR)
-    path = parts[0]
+        names = pc.split_pattern(parts[0], separator.strip())
+        paths = [[name.strip() for name in path if name.strip()] for path in names.to_pylist()]
+        return pa.array([CATEGORY_SEPARATOR.join(path) for path in paths], pa.string())
+    path, is_open = parts[0], pc.not_equal(parts[0], "")
     for part in parts[1:]:
-        has_both = pc.and_(pc.not_equal(path, ""), pc.not_equal(part, ""))
-        path = pc.if_else(has_both, pc.binary_join_element_wise(path, part, CATEGORY_SEPARATOR), path)
+        is_open = pc.and_(is_open, pc.not_equal(part, ""))
+        path = pc.if_else(is_open, pc.binary_join_element_wise(path, part, CATEGORY_SEPARATOR), path)
     return path
 
 
 def _format_prices(numbers: pa.Array) -> pa.Array:
     values = numbers.to_numpy(zero_copy_only=False)
-    return pa.array(["" if math.isnan(value) else f"{value:.4f}" for value in values], pa.string())
+    return pa.array(["" if not math.isfinite(value) else f"{value:.4f}" for value in values], pa.string())
 
 
 def _read_availability(values: pa.Array) -> pa.Array:

@@ -22,7 +22,7 @@ def read_shop(path: str) -> dict[str, Any]:
       ValueError: there is no such file, or it is not valid TOML.
     """
     try:
-        values = tomllib.loads(storage.read_bytes(path).decode())
+        values = tomllib.loads(storage.read_bytes(path).decode("utf-8-sig"))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; `cartwheel inspect FILES --write {path}` writes one") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -34,9 +34,11 @@ def read_shop(path: str) -> dict[str, Any]:
     table = values.get("item_table", {})
     if isinstance(table, dict) and isinstance(table.get("files"), str):
         values["item_table"] = table | {"files": _resolve(folder, table["files"])}
-    words = values.get("kinds", {}).get("words")
-    if isinstance(words, Mapping):
-        values["kinds"] = values["kinds"] | {"words": [f"{word}={kind}" for word, kind in words.items()]}
+    kinds = values.get("kinds")
+    if isinstance(kinds, dict) and isinstance(kinds.get("words"), dict):
+        values["kinds"] = kinds | {"words": [f"{word}={kind}" for word, kind in kinds["words"].items()]}
+    for owner, name in ((values, "where"), (values.get("item_table"), "category"), (kinds, "dropped")):
+        _check_list(path, owner, name)
     return values
 
 
@@ -53,6 +55,8 @@ def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
     values = read_shop(shop) if shop else {}
     for name, value in given.items():
         if isinstance(value, Mapping):
+            if not isinstance(values.get(name, {}), Mapping):
+                raise ValueError(f"{shop} must have a section [{name}], got {name} = {values[name]!r}")
             values[name] = values.get(name, {}) | {key: part for key, part in value.items() if part is not None}
         elif value is not None:
             values[name] = value
@@ -112,6 +116,12 @@ def _format_table(table: ItemTableConfig) -> list[str]:
     names = ("files", "id", "title", "category", "separator", "price", "availability", "attributes")
     changed = {name: getattr(table, name) for name in names if getattr(table, name) != getattr(default, name)}
     return ["[item_table]", *(f"{name} = {_format(value)}" for name, value in changed.items())]
+
+
+def _check_list(path: str, owner: Any, name: str) -> None:
+    if isinstance(owner, dict) and isinstance(owner.get(name), str):
+        text = _quote(owner[name])
+        raise ValueError(f"{path}: {name} must be a list, got {text}; write {name} = [{text}]")
 
 
 def _resolve(folder: str, path: str) -> str:

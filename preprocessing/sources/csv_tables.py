@@ -1,6 +1,6 @@
 """CSV tables whose quoted fields may have line breaks: read from their start, by one worker per file."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from preprocessing import validation
 from preprocessing.sources.parquet_rows import describe_rows
 from preprocessing.sources.rejects import Rejects, shorten
 from preprocessing.sources.source import Part
-from preprocessing.sources.text_files import TextFormat, open_text
+from preprocessing.sources.text_files import DAMAGE, TextFormat, open_text
 
 
 @dataclass(frozen=True)
@@ -42,27 +42,33 @@ class CsvTableSource:
             return "skip"
 
         first = 0
+        try:
+            for table in self._read_tables(part, skip):
+                yield CsvTableBatch(part, first, table, tuple(invalid))
+                first += len(table)
+                invalid.clear()
+        except DAMAGE as error:
+            if "Empty CSV file" not in str(error):
+                raise ValueError(f"{part.path} cannot be read after row {first}: {error}") from error
+        if invalid:
+            nothing = pa.table({name: pa.array([], pa.string()) for name in self.columns})
+            yield CsvTableBatch(part, first, nothing, tuple(invalid))
+
+    def _read_tables(self, part: Part, skip: Callable[[pa_csv.InvalidRow], str]) -> Iterator[pa.Table]:
         with open_text(part.path, self.text_format) as file:
             file.read(part.begin)
-            try:
-                reader = pa_csv.open_csv(
-                    pa.PythonFile(file, mode="r"),
-                    pa_csv.ReadOptions(column_names=self.header, use_threads=False, block_size=8 << 20),
-                    pa_csv.ParseOptions(delimiter=self.separator, newlines_in_values=True, invalid_row_handler=skip),
-                    pa_csv.ConvertOptions(
-                        column_types={name: pa.string() for name in self.columns},
-                        include_columns=self.columns,
-                        strings_can_be_null=False,
-                    ),
-                )
-                for batch in reader:
-                    yield CsvTableBatch(part, first, pa.Table.from_batches([batch]), tuple(invalid))
-                    first += len(batch)
-                    invalid.clear()
-            except pa.ArrowInvalid as error:
-                if "Empty CSV file" in str(error):
-                    return
-                raise ValueError(f"{part.path} cannot be read after row {first}: {error}") from error
+            reader = pa_csv.open_csv(
+                pa.PythonFile(file, mode="r"),
+                pa_csv.ReadOptions(column_names=self.header, use_threads=False, block_size=8 << 20),
+                pa_csv.ParseOptions(delimiter=self.separator, newlines_in_values=True, invalid_row_handler=skip),
+                pa_csv.ConvertOptions(
+                    column_types={name: pa.string() for name in self.columns},
+                    include_columns=self.columns,
+                    strings_can_be_null=False,
+                ),
+            )
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
 
 
 @dataclass(frozen=True)

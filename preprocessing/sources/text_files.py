@@ -21,7 +21,7 @@ READ_BYTES = 8 << 20
 HEAD_BYTES = 64 << 10  # one request to a store: enough for a header, or for the rest of a range's last line
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2", b"PK\x03\x04": "zip"}
-_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError, pa.ArrowException)
+DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError, pa.ArrowException)
 
 COMPRESSION_RATIO = 3
 """Assumed size of the text of a compressed file, relative to the file: that of event logs with gzip -6."""
@@ -78,7 +78,7 @@ def read_start(path: str, text_format: TextFormat, head: bytes) -> bytes:
         try:
             start = file.read(HEAD_BYTES)
             return start if b"\n" in start else start + file.readline()
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise ValueError(describe_damage(path, text_format, 0, error)) from error
 
 
@@ -112,7 +112,7 @@ def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) 
             wanted = READ_BYTES if end is None else end - position - len(pending)
             try:
                 read = file.read(wanted)
-            except _DAMAGE as error:
+            except DAMAGE as error:
                 raise ValueError(describe_damage(path, text_format, position, error)) from error
             pending += read
             if len(read) < wanted:

@@ -1,5 +1,6 @@
 """A table with one row per item as item properties, and its join with the events."""
 
+import gzip
 import json
 
 import pyarrow as pa
@@ -76,10 +77,56 @@ def test_a_row_with_a_wrong_number_of_fields_is_rejected(tmp_path):
     assert (rejects.reasons, rejects.texts) == (["wrong number of fields"], ["2,Pan,9"])
 
 
-def test_one_column_may_have_the_whole_path(tmp_path):
-    config = ItemTableConfig(id="id", category=("path",), separator="/")
-    found, _, _ = parse(tmp_path, "id,path\n1,Home / Kitchen/Mugs\n", config)
-    assert found["1"]["categoryid"] == "Home > Kitchen > Mugs"
+def test_a_table_of_which_no_row_has_the_right_number_of_fields_is_rejected(tmp_path):
+    found, _, rejects = parse(tmp_path, "id,name\n2,Pan,9\n", ItemTableConfig(id="id", title="name"))
+    assert (found, rejects.reasons) == ({}, ["wrong number of fields"])
+
+
+@pytest.mark.parametrize(
+    ("separator", "path"),
+    [
+        ("/", "Home / T-Shirts/Mugs"),
+        ("/", "/Home/T-Shirts/Mugs/"),
+        ("->", "Home -> T-Shirts -> Mugs"),
+        ("::", "Home::T-Shirts::Mugs"),
+        ("^", "Home^T-Shirts^Mugs"),
+        (" > ", "Home>T-Shirts > Mugs"),
+    ],
+)
+def test_one_column_may_have_the_whole_path(separator, path, tmp_path):
+    config = ItemTableConfig(id="id", category=("path",), separator=separator)
+    found, _, _ = parse(tmp_path, f"id,path\n1,{path}\n", config)
+    assert found["1"]["categoryid"] == "Home > T-Shirts > Mugs"
+
+
+def test_a_missing_category_ends_the_path(tmp_path):
+    config = ItemTableConfig(id="id", category=("a", "b", "c"))
+    found, _, _ = parse(tmp_path, "id,a,b,c\n1,Home,,Mugs\n2,,Kitchen,Mugs\n3,Home,Kitchen,\n", config)
+    paths = {item: row.get("categoryid") for item, row in found.items()}
+    assert paths == {"1": "Home", "3": "Home > Kitchen"}
+
+
+def test_numbers_that_are_not_finite_are_unknown(tmp_path):
+    config = ItemTableConfig(id="id", price="p", attributes=("n",))
+    found, _, _ = parse(tmp_path, "id,p,n\n1,1e999,1e999\n2,3,4\n", config)
+    assert found == {"2": {"price": "3.0000", "n": "e3"}}
+
+
+def test_a_column_of_lists_is_an_error(tmp_path):
+    (tmp_path / "items.jsonl").write_text('{"id": 1, "tags": ["a", "b"]}\n')
+    mapping = ItemTableMapping(ItemTableConfig(id="id", attributes=("tags",)), PropertyConfig())
+    parts, _ = open_files(str(tmp_path / "items.jsonl"), CONFIG.format, mapping.paths)
+    (batch,) = read_batches(parts)
+    with pytest.raises(ValueError, match=r"`tags` has values of type list.*, not single values"):
+        resolve_types(mapping, batch.columns)
+
+
+def test_a_damaged_table_is_an_error_with_its_path(tmp_path):
+    rows = "".join(f"{n},{n * 7919 % 10007}\n" for n in range(50_000))
+    (tmp_path / "items.csv.gz").write_bytes(gzip.compress(f"id,name\n{rows}".encode())[:-5000])
+    parts, _ = open_files(str(tmp_path / "items.csv.gz"), CONFIG.format, ["id"], has_line_breaks=True)
+    with pytest.raises(ValueError, match=r"items.csv.gz cannot be read after row 0: Compressed file ended"):
+        list(read_batches(parts))
 
 
 def test_the_last_row_of_an_item_wins(tmp_path):
