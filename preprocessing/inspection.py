@@ -184,11 +184,18 @@ def _walk_values(path: str, values: pa.Array) -> Iterator[tuple[str, pa.Array]]:
         elements = pc.list_flatten(values)
         if pa.types.is_struct(elements.type):
             for child in elements.type:
-                yield f"{path}[].{child.name}", to_plain(pc.struct_field(elements, child.name))
+                yield f"{path}[].{child.name}", _to_plain(pc.struct_field(elements, child.name))
         else:
-            yield f"{path}[]", to_plain(elements)
+            yield f"{path}[]", _to_plain(elements)
     else:
-        yield path, to_plain(values)
+        yield path, _to_plain(values)
+
+
+def _to_plain(values: pa.Array) -> pa.Array:
+    try:
+        return to_plain(values)
+    except pa.ArrowInvalid:  # bytes that are not text
+        return values
 
 
 def _describe(path: str, values: pa.Array) -> Column:

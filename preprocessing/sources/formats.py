@@ -3,6 +3,7 @@
 import codecs
 import json
 import logging
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -59,12 +60,14 @@ class Layout:
 
 
 def find_input_files(glob: str) -> list[str]:
-    """Lists the files of a glob or a directory.
+    """Lists the files of a glob or a directory, except hidden ones such as `_SUCCESS` that wildcards match.
 
     Raises:
       FileNotFoundError: no file matches.
     """
     files = storage.find_files(glob)
+    if not _is_hidden(posixpath.basename(glob)):
+        files = [path for path in files if not _is_hidden(posixpath.basename(path))]
     if not files:
         below = [name for name in storage.list_files(glob) if not _is_hidden(name)]
         files = [f"{glob.rstrip('/')}/{name}" for name in below]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from common.settings import from_json
@@ -140,6 +141,9 @@ def test_paths_of_a_shop_file_start_at_its_directory(tmp_path):
         ),
         ('events = "a.csv"\n[time]\nzone = "Berlin"', "unknown time zone 'Berlin'"),
         ('events = "a.csv"\n[kinds.words]\nKauf = "sale"', "must be WORD=KIND"),
+        ('events = "a.csv"\nkinds = "x"', "kinds must be an object, got x"),
+        ('events = "a.csv"\ncolumns = "x"', "must have a section [columns], got columns = 'x'"),
+        ('events = "a.csv"\nwhere = "q > 0"', 'where must be a list, got "q > 0"; write where = ["q > 0"]'),
     ],
 )
 def test_a_wrong_shop_file_is_an_error_that_names_what_is_known(content, message, tmp_path, capsys):
@@ -150,6 +154,14 @@ def test_a_wrong_shop_file_is_an_error_that_names_what_is_known(content, message
         cli.main(["prepare", "--shop", str(path), "--output", str(tmp_path / "dataset")])
     assert exit_.value.code == 2
     assert message.replace("\\", "") in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_columns_that_are_not_text_do_not_stop_the_inspection(tmp_path):
+    table = pa.table({"time": [1_709_262_000_000], "user": ["u"], "item": ["i"], "picture": [b"\xff"]})
+    pq.write_table(table, tmp_path / "events.parquet")
+    found = inspect(str(tmp_path / "events.parquet"))
+    assert [column.type for column in found.columns] == ["whole number", "text", "text", "binary"]
+    assert found.events[0]["item"] == "i"
 
 
 def test_flags_win_over_the_shop_file(tmp_path):

@@ -139,6 +139,14 @@ def test_transactions_that_json_has_only_after_its_first_lines_are_read(tmp_path
     assert table["transaction"].to_pylist()[-1] == "7"
 
 
+def test_a_wildcard_does_not_match_hidden_files(tmp_path):
+    (tmp_path / "events.csv").write_bytes(CSV)
+    (tmp_path / "_SUCCESS").touch()
+    assert rows_of(PrepareConfig(events=str(tmp_path / "*"))) == ROWS
+    (tmp_path / "events.csv").rename(tmp_path / "_events.csv")
+    assert rows_of(PrepareConfig(events=str(tmp_path / "_*.csv"))) == ROWS
+
+
 def test_an_invalid_line_of_json_is_rejected_alone(tmp_path):
     path = tmp_path / "lines.jsonl"
     good = '{"timestamp": 1709262000000, "visitorid": "v", "event": "view", "itemid": %s}\n'
