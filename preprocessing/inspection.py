@@ -245,10 +245,11 @@ def _propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files:
     values = dict(_walk(table))
     named = {role: _match(pattern, columns, values, role) for role, pattern in _ITEM_NAMES.items()}
     item = _match(_NAMES["item"], columns, values, "item") or columns[0].path
-    found = [column.path for column in columns if _plain(column.path) in _CATEGORIES.split("|")]
+    single = [path for path, column in values.items() if "[]" not in path and _is_single(column.type)]
+    found = [path for path in single if _plain(path) in _CATEGORIES.split("|")]
     # from the root down: a category has fewer values than those below it
     category = sorted(found, key=lambda path: len(to_text(values[path]).unique()))
-    rest = [column.path for column in columns if column.path not in (item, *named.values(), *category)]
+    rest = [path for path in single if path not in (item, *named.values(), *category)]
     return ItemTableConfig(
         files=glob,
         format=files,
@@ -276,7 +277,14 @@ def _plain(path: str) -> str:
 
 def _is_time(values: pa.Array) -> bool:
     kind = values.type
-    return pa.types.is_timestamp(kind) or pa.types.is_date(kind) or bool(guess_times(values.drop_null()[:1000]))
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return True
+    return _is_single(kind) and bool(guess_times(values.drop_null()[:1000]))
+
+
+def _is_single(kind: pa.DataType) -> bool:
+    """Returns True unless a type is of lists, objects or bytes that are not text."""
+    return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _is_kind(values: pa.Array) -> bool:

@@ -85,7 +85,8 @@ def detect_layout(path: str, config: FormatConfig) -> Layout:
     head = storage.read_bytes(path, 0, HEAD_BYTES)
     if config.format == "parquet" or (config.format == "auto" and head.startswith(_PARQUET)):
         with open_parquet(path) as file:
-            return Layout("parquet", (*file.schema_arrow.names, *partition_columns(path)))
+            stored = file.schema_arrow.names
+            return Layout("parquet", (*stored, *partition_columns(path, stored)))
     text_format = detect_format(head, config.encoding)
     start = read_start(path, text_format, head)
     mark = codecs.BOM_UTF8 if start.startswith(codecs.BOM_UTF8) else b""
@@ -147,10 +148,12 @@ def choose_columns(path: str, layout: Layout, required: Sequence[str], optional:
       ValueError: a required column is missing, or a column occurs twice.
     """
     required = [root_of(name, layout.columns) for name in required]
+    missing = [name for name in dict.fromkeys(required) if name not in layout.columns]
     # objects of JSON Lines may lack a field that later ones have
     is_open = layout.format == "jsonl"
-    missing = [name for name in dict.fromkeys(required) if name not in layout.columns and not is_open]
-    if missing:
+    if missing and is_open:
+        log.warning("%s", _describe_missing(f"the start of {path}", layout, missing))
+    elif missing:
         raise ValueError(_describe_missing(path, layout, missing))
     chosen = tuple(dict.fromkeys((*required, *(name for name in optional if is_open or name in layout.columns))))
     repeated = sorted({name for name in chosen if layout.columns.count(name) > 1})

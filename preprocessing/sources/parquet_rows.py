@@ -1,7 +1,7 @@
 """Parquet files: row groups, read in parallel; a file in `date=2024-03-01/` has the column `date`."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -14,6 +14,7 @@ from preprocessing.sources.rejects import Rejects, shorten
 from preprocessing.sources.source import Part
 
 _BATCH_ROWS = 1 << 18
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class ParquetSource:
 
     def read(self, part: Part) -> Iterator["ParquetBatch"]:
         """Reads row groups, a few MiB at a time."""
-        partitions = partition_columns(part.path)
         with open_parquet(part.path) as file:
+            partitions = partition_columns(part.path, file.schema_arrow.names)
             first = sum(file.metadata.row_group(group).num_rows for group in range(part.begin))
             stored = [name for name in self.columns if name not in partitions]
             batches = file.iter_batches(_BATCH_ROWS, row_groups=range(part.begin, part.end or 0), columns=stored)
@@ -45,7 +46,9 @@ class ParquetSource:
                     table = pa.Table.from_batches([batch])
                     for name in self.columns:
                         if name in partitions:
-                            table = table.append_column(name, pa.repeat(partitions[name], len(table)))
+                            table = table.append_column(
+                                name, pa.repeat(pa.scalar(partitions[name], pa.string()), len(table))
+                            )
                     yield ParquetBatch(part, first, table)
                     first += len(table)
             except (pa.ArrowException, OSError) as error:
@@ -96,7 +99,11 @@ def open_parquet(path: str) -> pq.ParquetFile:
         raise ValueError(f"{path} is not a valid Parquet file: {error}") from error
 
 
-def partition_columns(path: str) -> dict[str, str]:
-    """Returns the columns that the directories of a path name, such as `date=2024-03-01`."""
+def partition_columns(path: str, stored: Sequence[str]) -> dict[str, str | None]:
+    """Returns the columns that the folders of a path name, such as `date=2024-03-01`, unless they are `stored` too."""
     folders = (folder.partition("=") for folder in path.split("/")[:-1])
-    return {name: unquote(value) for name, equals, value in folders if equals and name.isidentifier()}
+    return {
+        name: None if value == _NULL_PARTITION else unquote(value)
+        for name, equals, value in folders
+        if equals and name.isidentifier() and name not in stored
+    }

@@ -164,6 +164,13 @@ def test_columns_that_are_not_text_do_not_stop_the_inspection(tmp_path):
     assert found.events[0]["item"] == "i"
 
 
+def test_lists_and_bytes_are_no_attributes_of_an_item_table(tmp_path):
+    table = pa.table({"item": [3], "category": [["a"]], "tags": [["x"]], "colour": ["red"], "picture": [b"\xff"]})
+    pq.write_table(table, tmp_path / "items.parquet")
+    found = inspect(str(tmp_path / "items.parquet")).config.item_table
+    assert (found.id, found.category, found.attributes) == ("item", (), ("colour",))
+
+
 def test_flags_win_over_the_shop_file(tmp_path):
     (tmp_path / "shop.toml").write_text(
         'events = "a.csv"\nmax_events_per_day = 5\n[columns]\nvisitor = "u"\nitem = "i"\n'

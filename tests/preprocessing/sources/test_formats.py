@@ -147,6 +147,16 @@ def test_a_wildcard_does_not_match_hidden_files(tmp_path):
     assert rows_of(PrepareConfig(events=str(tmp_path / "_*.csv"))) == ROWS
 
 
+def test_a_partition_without_a_value_is_null_and_a_stored_column_wins(tmp_path):
+    for folder, stored in (("user=__HIVE_DEFAULT_PARTITION__", {}), ("user=a", {"user": ["A"]}), ("user=b%20c", {})):
+        (tmp_path / folder).mkdir()
+        pq.write_table(pa.table({"t": [ROWS[0][0]], "i": ["x"], **stored}), tmp_path / folder / "0.parquet")
+    columns = EventColumns(visitor="user", item="i", time="t", kind="'view'")
+    table, parsed = read(PrepareConfig(events=str(tmp_path), columns=columns))
+    assert table["visitor"].to_pylist() == ["A", "b c"]
+    assert [reason for events in parsed for reason in events.rejects.reasons] == ["empty id"]
+
+
 def test_an_invalid_line_of_json_is_rejected_alone(tmp_path):
     path = tmp_path / "lines.jsonl"
     good = '{"timestamp": 1709262000000, "visitorid": "v", "event": "view", "itemid": %s}\n'
@@ -175,6 +185,11 @@ def test_ids_of_json_are_the_same_whatever_else_the_lines_have(bad, tmp_path):
     table, _ = read_json(tmp_path, {"v": 7.0, "i": "x", "t": float(ROWS[0][0])}, {"v": "a", "i": 8.0}, bad=bad)
     assert table["visitor"].to_pylist() == ["7", "a"]
     assert table["item"].to_pylist() == ["x", "8"]
+
+
+def test_a_field_that_no_first_line_of_json_has_is_a_warning(tmp_path, caplog):
+    read_json(tmp_path, {"v": "a", "sku": "x"})
+    assert "lines.jsonl (JSON Lines) has no column i: it has t, v, sku. Map columns by --map" in caplog.text
 
 
 def test_null_elements_of_a_list_in_json_are_rejected_alone(tmp_path):
