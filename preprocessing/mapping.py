@@ -141,7 +141,7 @@ def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
     if pa.types.is_null(lists.type):  # no object of the batch has the list
         empty = pa.nulls(0, pa.string())
         return Elements(dict.fromkeys(paths, empty), np.empty(0, np.int64), len(table))
-    if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
+    if not _is_list(lists.type):
         raise ValueError(f"`{prefix}` is not a list, got {lists.type}; write `{prefix}` without []")
     owners = pc.list_parent_indices(lists)
     elements = pc.list_flatten(lists)
@@ -209,6 +209,10 @@ def to_numbers(values: pa.Array) -> pa.Array:
     return pc.cast(values, pa.float64(), safe=False)
 
 
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
 def _to_plain_at(values: pa.Array, path: str) -> pa.Array:
     try:
         return to_plain(values)
@@ -228,7 +232,8 @@ def _follow_fields(values: pa.Array, path: str, whole: str) -> pa.Array:
         if pa.types.is_null(values.type):
             return values
         if not pa.types.is_struct(values.type):
-            raise ValueError(f"`{whole}` leads through {values.type}, which has no field `{name}`")
+            hint = "; write [] after a list, whose elements are then the events" if _is_list(values.type) else ""
+            raise ValueError(f"`{whole}` leads through {values.type}, which has no field `{name}`{hint}")
         fields = [field.name for field in values.type]
         if name not in fields:
             return pa.nulls(len(values), pa.string())

@@ -5,7 +5,7 @@ import json
 import logging
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from common import storage
 from preprocessing.config import FormatConfig
@@ -89,6 +89,9 @@ def detect_layout(path: str, config: FormatConfig) -> Layout:
             return Layout("parquet", (*stored, *partition_columns(path, stored)))
     text_format = detect_format(head, config.encoding)
     start = read_start(path, text_format, head)
+    if config.encoding is None and text_format.compression and detect_format(start).encoding != "utf-8":
+        text_format = replace(text_format, encoding=detect_format(start).encoding)
+        start = read_start(path, text_format, head)
     mark = codecs.BOM_UTF8 if start.startswith(codecs.BOM_UTF8) else b""
     start = start.removeprefix(mark)
     _check_text(path, start, config)

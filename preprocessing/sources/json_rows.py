@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
 from preprocessing import validation
-from preprocessing.sources.csv_rows import find_lines
+from preprocessing.sources.csv_rows import find_lines, is_utf8
 from preprocessing.sources.rejects import Rejects, shorten
 from preprocessing.sources.source import Part
 from preprocessing.sources.text_files import Lines, TextFormat, divide, read_lines
@@ -79,6 +79,8 @@ def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> JsonBatch
     if num_blank:
         data = b"".join(data[begin:end] + b"\n" for begin, end in zip(begins, ends, strict=True))
     try:
+        if not is_utf8(data):
+            raise pa.ArrowInvalid("invalid UTF-8, which Arrow would not notice")
         table = read_table(data, columns)
         if len(table) != len(begins):
             raise pa.ArrowInvalid("several objects on a line")
@@ -87,8 +89,10 @@ def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> JsonBatch
         objects, is_object = _parse_each(lines.data, begins, ends)
         invalid = np.flatnonzero(~is_object)
         texts = [shorten(lines.data[begins[row] : ends[row]]) for row in invalid]
+        is_text = [is_utf8(lines.data[begins[row] : ends[row]]) for row in invalid]
+        reasons = [validation.INVALID_JSON if text else validation.ENCODING for text in is_text]
         positions = (begins[invalid] + lines.position).tolist()
-        malformed = Rejects(part.path, positions, [validation.INVALID_JSON] * len(invalid), texts)
+        malformed = Rejects(part.path, positions, reasons, texts)
         begins, ends = begins[is_object], ends[is_object]
         table = _to_table(objects, columns, f"{part.path} after byte {lines.position}")
     return JsonBatch(part, lines, table, begins, ends, malformed, num_blank)
@@ -119,6 +123,8 @@ def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list
     for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         try:
             value = json.loads(data[begin:end])
+            if b"\\u" in data[begin:end]:  # half of a surrogate pair is no text
+                value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
         except ValueError:
             continue
         if isinstance(value, dict):

@@ -130,7 +130,8 @@ def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) 
 def describe_damage(path: str, text_format: TextFormat, position: int, error: Exception) -> str:
     """Says why a file cannot be read."""
     if isinstance(error, UnicodeDecodeError):
-        return f"{path} is not valid {text_format.encoding} after byte {position}; give its encoding, such as cp1252"
+        other = "utf-8" if text_format.encoding == "cp1252" else "cp1252"
+        return f"{path} is not valid {text_format.encoding} after byte {position}; give its encoding, such as {other}"
     return f"{path} is damaged after byte {position}: {error}"
 
 

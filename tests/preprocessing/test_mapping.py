@@ -39,11 +39,22 @@ def test_a_field_that_no_element_has_is_null():
     assert found["items[].colour"] == [None, None, None]
 
 
+def test_lists_may_be_of_any_type():
+    for kind in (pa.list_(pa.int64()), pa.large_list(pa.int64()), pa.list_(pa.int64(), 2)):
+        found = select_elements(pa.table({"items": pa.array([[1, None], None, [3, 4]], kind)}), ["items[]"])
+        assert found.columns["items[]"].to_pylist() == [1, None, 3, 4], kind
+        assert (found.owners.tolist(), found.num_empty) == ([0, 0, 2, 2], 1), kind
+
+
 def test_a_wrong_path_is_an_error_with_the_columns_found():
     with pytest.raises(ValueError, match=r"there is no column `users`; columns: user, items"):
         select_elements(NESTED, ["users.id"])
     with pytest.raises(ValueError, match=r"`user` is not a list, got struct"):
         select_elements(NESTED, ["user[].id"])
+    with pytest.raises(
+        ValueError, match=r"`items.sku` leads through list.*, which has no field `sku`; write \[\] after"
+    ):
+        select_elements(NESTED, ["items.sku"])
     with pytest.raises(ValueError, match=r"lead through several lists"):
         select_elements(NESTED, ["items[].sku", "user[].id"])
 

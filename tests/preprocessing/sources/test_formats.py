@@ -66,6 +66,7 @@ WRITERS = {
     ),
     "utf16.csv": lambda path: path.write_bytes(CSV.decode().encode("utf-16")),
     "packed.csv.gz": lambda path: path.write_bytes(gzip.compress(CSV)),
+    "utf16.csv.gz": lambda path: path.write_bytes(gzip.compress(CSV.decode().encode("utf-16"))),
     "packed_without_a_suffix": lambda path: path.write_bytes(gzip.compress(CSV)),
     "packed.csv.bz2": lambda path: path.write_bytes(bz2.compress(CSV)),
     "packed.csv.zst": write_zstd,
@@ -190,6 +191,15 @@ def test_ids_of_json_are_the_same_whatever_else_the_lines_have(bad, tmp_path):
 def test_a_field_that_no_first_line_of_json_has_is_a_warning(tmp_path, caplog):
     read_json(tmp_path, {"v": "a", "sku": "x"})
     assert "lines.jsonl (JSON Lines) has no column i: it has t, v, sku. Map columns by --map" in caplog.text
+
+
+def test_broken_texts_of_json_are_rejected_or_replaced(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    line = b'{"timestamp": 1709262000000, "visitorid": "%s", "event": "view", "itemid": 1}\n'
+    path.write_bytes(b"".join(line % visitor for visitor in (b"a", b"\xff", rb"b\ud83d")))
+    table, (events,) = read(PrepareConfig(events=str(path)))
+    assert table["visitor"].to_pylist() == ["a", "b?"]
+    assert events.rejects.reasons == ["invalid UTF-8"]
 
 
 def test_null_elements_of_a_list_in_json_are_rejected_alone(tmp_path):
