@@ -214,7 +214,7 @@ def is_trained(catalogue: pa.Table) -> pa.ChunkedArray:
 
 
 def select_trained_prices(catalogue: pa.Table) -> pa.Array:
-    """Selects the prices (float32, null: unknown) of the items that are trained."""
+    """Selects the prices (float32, null: unknown) of the items with training events."""
     return catalogue.filter(is_trained(catalogue))["price"].combine_chunks()
 
 

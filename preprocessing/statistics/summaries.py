@@ -1,4 +1,4 @@
-"""Mergeable summaries of reading and of events, computed a partition at a time.
+"""Mergeable summaries of the rows read and of the events, computed partition by partition.
 
 Shapes: S splits, K event kinds.
 """

@@ -114,7 +114,7 @@ def _write_properties(shop: Shop, first_path: str, second_path: str) -> int:
 
 
 def _append(file: BinaryIO, table: pa.Table) -> None:
-    """Appends rows to a CSV file, after a header if it is empty; a null is an empty field."""
+    """Appends rows to a CSV file, with a header if the file is empty; a null is an empty field."""
     if not file.tell():  # not by pyarrow, which would quote the names
         file.write((",".join(table.column_names) + "\n").encode())
     pa_csv.write_csv(table, file, _WRITE_OPTIONS)

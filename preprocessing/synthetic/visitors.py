@@ -113,7 +113,7 @@ def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def _blur(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[N] probabilities, one in each of N equal intervals, that rise with the activity, with noise."""
+    """Returns probabilities [N] that rise with the activity, plus noise; each of N equal intervals has one."""
     noisy = np.log(activity + 1) + random.normal(scale=_ACTIVITY_NOISE, size=len(activity))
     rank = np.empty(len(activity))
     rank[np.argsort(noisy, kind="stable")] = np.arange(len(activity))

@@ -84,7 +84,7 @@ def test_the_model_loss_and_feature_of_the_document_train_and_rank(clone: Path) 
     assert losses[0] > 0.693
     assert [loss for loss in losses if loss][-1] < 0.5
     # all, third 0, 1 and 2, their bucket, price bucket 0, available no and yes, the bucket of the property values
-    assert "9 feature" in done.stderr
+    assert "feature table of 9 rows" in done.stderr
 
 
 def write_file(block: Block, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Negatives: in-batch items plus random draws.
 
-Shapes: N sampled items, I items of the vocabulary, C items.
+Shapes: N sampled items, I items of the vocabulary, C candidates.
 """
 
 import numpy as np

@@ -74,7 +74,7 @@ class Answers:
         }
 
     def similar(self, query: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the items of each model most similar to `item`."""
+        """Returns, for each model, the items most similar to the query's `item`."""
         item, k = _text(query, "item"), _k(query)
         models = [self._list(export, export.similar(item, k)) for export in self._exports]
         return {"models": models, "is_known": item in self._known}

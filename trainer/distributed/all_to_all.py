@@ -77,7 +77,7 @@ def exchange(
       replicas: all replicas.
       replica: index of this replica.
       pieces: R pieces [n, D], one for each replica.
-      counts: [R, R] int64 number of rows from replica s to replica d, at [d, s]; the same on every replica.
+      counts: [R, R] int64; counts[d, s] rows go from replica s to replica d; the same on every replica.
       key: identifies this exchange among those of the same step; the same on every replica.
 
     Returns:

@@ -62,7 +62,7 @@ def rating_table(ratings: Mapping[str, Any]) -> str:
 
 
 def summary_text(result: Mapping[str, Any]) -> str:
-    """The results of `evaluate` for a terminal of 100 columns: a table for the main protocol, a line for each other.
+    """Renders the results of `evaluate` in 100 columns: a table of the main protocol, a line per other protocol.
 
     Args:
       result: what `evaluate` returns.

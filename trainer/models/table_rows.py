@@ -39,5 +39,5 @@ def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
 
 
 def is_of_vocabulary(row_id: str) -> bool:
-    """Whether a row id of visitors or items is a word of the vocabulary, not a bucket or all others."""
+    """Whether a table row is that of an id in the vocabulary, not of an out-of-vocabulary bucket or all other ids."""
     return row_id.startswith(_ID)
