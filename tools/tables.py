@@ -85,7 +85,9 @@ _MISSED = {
         "Training time until `mf` reaches the NDCG@20 of the best peer / training time of that peer"
     ),
     "sessions, next item: nn recall@20": "Next item in sessions, recall@20: `nn` / best nearest-neighbour baseline",
-    "training step of `mf`": "Training step of `mf` with 1.6 M embedding rows, relative to the examples/s of Keras `fit`",
+    "training step of `mf`": (
+        "Training step of `mf` with 1.6 M embedding rows, relative to the examples/s of Keras `fit`"
+    ),
     "`prepare` of 1,000,000 events": (
         "`prepare` without Python imports, relative to the rows/s of TF-Transform fed one dict per row"
     ),
