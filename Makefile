@@ -48,13 +48,14 @@ demo: $(READY)   ## the whole path on a synthetic shop, or on EVENTS=… [ITEM_P
 		$(if $(ITEM_PROPERTIES),--item-properties "$(ITEM_PROPERTIES)") $(if $(CATEGORY_TREE),--category-tree "$(CATEGORY_TREE)")
 
 # Two processes, as most tests wait or use one core. The tests of a file share fixtures, so a file stays in one process.
-TEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+TEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test: $(READY)   ## the tests to run while developing
 	$(TEST) -m "not slow"
 
+# in the order of the files: the longest have the fewest tests, and would come last
 test-all: test   ## all tests: the slow ones, too
-	$(TEST) -m slow
+	$(TEST) --no-loadscope-reorder -m slow
 
 test-tensorflow-io: $(IO_READY)  ## the trainer on s3:// with tensorflow-io, in its own environment
 	$(IO_VENV)/bin/python -m pytest -m tensorflow_io tests/integration/test_tensorflow_io.py

@@ -16,7 +16,7 @@ import cartwheel.cli
 from tests.documents import DOCUMENTS, blocks, commands, named_commands
 from trainer.demo.server import DemoServer
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 README = "README.md"
 TYPED = [

@@ -31,7 +31,7 @@ from trainer.pages import report
 from trainer.pages.report import try_to_write_report, write_report
 from trainer.runs.layout import RunLayout
 
-pytestmark = [pytest.mark.integration, needs_chromium]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, needs_chromium]
 
 SETTINGS = ["epochs=2", "steps_per_execution=1", "input.batch_size=64", "model.dim=4"]
 

@@ -54,6 +54,7 @@ def test_the_outputs_are_small_and_contain_no_absolute_path() -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_the_cells_produce_the_outputs_of_the_notebook(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", KERNEL],

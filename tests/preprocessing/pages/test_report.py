@@ -88,6 +88,7 @@ def real_dataset(request, tmp_path_factory) -> str:
 
 
 @needs_chromium
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
 def test_every_picture_of_real_data_is_readable(real_dataset, width, scheme):
     check_looks(write_report(real_dataset), width, scheme)
