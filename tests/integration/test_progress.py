@@ -98,7 +98,7 @@ def test_prepare_shows_bytes_read_and_partitions_made(shop):
     made = {"timelines", "counts", "timeline shards", "properties by item", "items", "transform", "catalogue shards"}
     assert {title for title, units in shown.items() if units == {"partitions"}} == made
     # followed by a summary
-    assert "kept 32 of 32 events: 0 rejected, 0 duplicates, 0 robot events" in text
+    assert "kept 32 of 32 events: 0 rejected, 0 filtered, 0 duplicates, 0 robot events" in text
     assert "events per split: 26 train, 3 validation, 3 test" in text
     assert "shown: 3 visitors, 6 items, 3 categories, 0 property values" in text
 
