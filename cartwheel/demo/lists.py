@@ -68,9 +68,8 @@ def _visitor_lines(model: Recommender, visitor: str, history: Sequence[str], nam
 
 
 def _line(label: str, names: Sequence[str]) -> str:
-    return textwrap.shorten(f"{label}: {', '.join(names)}", _COLUMNS - 4, placeholder=" …").replace(
-        f"{label}:", f"    {label + ':':13}", 1
-    )[:_COLUMNS]
+    start = f"    {label + ':':13} "
+    return start + textwrap.shorten(", ".join(names), _COLUMNS - len(start), placeholder=" …")
 
 
 def _read_split(dataset: str) -> TimelineRows:

@@ -37,7 +37,7 @@ def run_demo(root: Path, inputs: Inputs) -> Outcome:
     """Runs the unfinished stages, then prints results, recommendations and paths."""
     stages = Stages(root)
     what = f"{inputs.events}" if inputs.events else f"a synthetic shop of {VISITORS:,} visitors"
-    print(f"Cartwheel demo: {what}. Everything goes to {root}/, the logs to {stages.logs}/\n")
+    print(f"Cartwheel demo: {what}. Results are in {root}/, logs in {stages.logs}/\n")
     files = inputs if inputs.events else _synthesize(stages)
 
     dataset = root / "dataset"
@@ -73,10 +73,11 @@ def _train_and_evaluate(stages: Stages, preset: str) -> dict[str, Any]:
 
 
 def _recommendations(export: Path, dataset: Path) -> str:
-    from cartwheel.demo.lists import show_recommendations  # imports TensorFlow, which the stages don't need here
     from common.logs import import_tensorflow
 
-    import_tensorflow(verbose=False)
+    import_tensorflow(verbose=False)  # first, because the next import would import it with all its notices
+    from cartwheel.demo.lists import show_recommendations
+
     return f"Recommendations of {SERVED} to five returning visitors:\n" + show_recommendations(
         str(export), str(dataset)
     )

@@ -1,0 +1,11 @@
+"""The lists that the demo prints."""
+
+from cartwheel.demo.lists import _line
+
+
+def test_a_line_of_names_fits_100_columns_and_says_that_more_follow() -> None:
+    short, long = _line("viewed", ["Blue mug", "Red pan"]), _line("recommended", ["Blue canvas sneakers"] * 9)
+    assert short == "    viewed:       Blue mug, Red pan"
+    assert len(long) <= 100
+    assert long.startswith("    recommended:  Blue canvas sneakers, Blue")
+    assert long.endswith(" …")
