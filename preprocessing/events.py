@@ -30,6 +30,7 @@ from preprocessing.times import parse_times
 from preprocessing.validation import Flaws
 
 TRANSACTION = "transactionid"
+_MOST_WORDS = 10
 EMPTY_LIST = "rows without an element in the list of events"
 
 
@@ -128,14 +129,35 @@ def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
 
 def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray:
     """Parses event kinds to indices in EVENT_KINDS, [N] int8; marks unknown kinds, which become -1."""
-    words, kinds = zip(*[(kind, kind) for kind in EVENT_KINDS], strict=True)
-    given = [entry.rpartition("=") for entry in config.words]
-    words, kinds = (*words, *(word for word, _, _ in given)), (*kinds, *(kind for _, _, kind in given))
-    codes = pa.array([EVENT_KINDS.index(kind) for kind in kinds], pa.int8())
-    found = pc.index_in(texts, value_set=pa.array(words))
-    parsed: np.ndarray = codes.take(found).fill_null(-1).to_numpy()
+    codes = _codes_of_words(config)
+    found = pc.index_in(texts, value_set=pa.array(list(codes)))
+    parsed: np.ndarray = pa.array(codes.values(), pa.int8()).take(found).fill_null(-1).to_numpy()
     flaws.mark(parsed < 0, validation.UNKNOWN_EVENT)
     return parsed
+
+
+def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share: float) -> None:
+    """Checks that most words [N] of a sample are kinds, so that a wrong mapping fails before all rows are read.
+
+    Raises:
+      ValueError: a share above `max_reject_share` is neither a kind nor mapped nor dropped; with the words found.
+    """
+    counts = count_words(to_text(texts).fill_null(""))
+    unknown = {word: count for word, count in counts.items() if word not in {*_codes_of_words(config), *config.dropped}}
+    if sum(unknown.values()) <= max_reject_share * len(texts):
+        return
+    found = ", ".join(f"{word or '(empty)'} ({count:,})" for word, count in Counter(unknown).most_common(_MOST_WORDS))
+    raise ValueError(
+        f"`{path}` has event kinds that are none of {', '.join(EVENT_KINDS)}: {found}; map them in kinds.words, drop "
+        "them in kinds.dropped, or let `cartwheel inspect` propose both"
+    )
+
+
+def _codes_of_words(config: KindConfig) -> dict[str, int]:
+    """Returns the index in EVENT_KINDS of each word of the log that is a kind."""
+    codes = {kind: code for code, kind in enumerate(EVENT_KINDS)}
+    given = (entry.rpartition("=") for entry in config.words)
+    return codes | {word: codes[kind] for word, _, kind in given}
 
 
 def count_words(texts: pa.Array) -> Counter[str]:

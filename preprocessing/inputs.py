@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from preprocessing import catalogue
 from preprocessing.config import FormatConfig, PrepareConfig
-from preprocessing.events import TRANSACTION, EventMapping, make_mapping
+from preprocessing.events import TRANSACTION, EventMapping, check_kinds, make_mapping
 from preprocessing.item_table import ItemTableMapping, resolve_types
 from preprocessing.mapping import constant_of, select_elements
 from preprocessing.sources.formats import open_files
@@ -66,29 +66,37 @@ def list_inputs(config: PrepareConfig) -> Inputs:
     properties, table = _find_items(config)
     return Inputs(
         events=events,
-        mapping=resolve_mapping(mapping, events.parts),
+        mapping=resolve_mapping(mapping, events.parts, config.max_reject_share),
         properties=properties,
         table=table,
         tree=_find(config, config.category_tree, FormatConfig(), catalogue.TREE_COLUMNS),
     )
 
 
-def resolve_mapping(mapping: EventMapping, parts: Sequence[Part]) -> EventMapping:
-    """Finds the unit or format of times from the first rows.
+def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_share: float) -> EventMapping:
+    """Finds the unit or format of times from the first rows, and checks their event kinds.
+
+    Args:
+      mapping: the mapping of the settings.
+      parts: parts of the event log.
+      max_reject_share: share of unknown event kinds above which the mapping is wrong.
 
     Raises:
-      ValueError: a path leads to nothing, or no unit or format fits.
+      ValueError: a path leads to nothing, no unit or format fits, or event kinds are unknown.
     """
     path = mapping.columns.time
     if constant_of(path) is not None:
         raise ValueError(f"time must be a column, got the constant {path}; each event needs its own time")
     # the first batches may be empty files or rows without a time
     for batch in islice(read_batches(parts), _SAMPLE_BATCHES):
-        sample = drop_missing(select_elements(batch.columns, mapping.paths).columns[path]).slice(0, _SAMPLE_ROWS)
+        columns = select_elements(batch.columns, mapping.paths).columns
+        sample = drop_missing(columns[path]).slice(0, _SAMPLE_ROWS)
         if len(sample):
             break
     else:
         return mapping
+    if mapping.columns.kind in columns:
+        check_kinds(columns[mapping.columns.kind], mapping.columns.kind, mapping.kinds, max_reject_share)
     time = resolve_times(sample, mapping.time, path)
     if time != mapping.time:
         log.info("times in `%s` are %s", path, time.format or _UNITS[time.unit])

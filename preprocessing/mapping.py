@@ -61,8 +61,8 @@ class Condition:
           ValueError: the values are lists or objects, or times that are compared with a number.
         """
         if self.compare in ("is null", "is not null"):
-            is_missing = _is_missing(values)
-            return is_missing if self.compare == "is null" else ~is_missing
+            missing = is_missing(values)
+            return missing if self.compare == "is null" else ~missing
         check_single(values, self.path)
         if self.compare in ("in", "not in"):
             parts = re.findall(r"""\s*("[^"]*"|'[^']*'|[^,]+)""", self.value.strip("[]()"))
@@ -141,7 +141,7 @@ def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
     if pa.types.is_null(lists.type):  # no object of the batch has the list
         empty = pa.nulls(0, pa.string())
         return Elements(dict.fromkeys(paths, empty), np.empty(0, np.int64), len(table))
-    if not _is_list(lists.type):
+    if not is_list(lists.type):
         raise ValueError(f"`{prefix}` is not a list, got {lists.type}; write `{prefix}` without []")
     owners = pc.list_parent_indices(lists)
     elements = pc.list_flatten(lists)
@@ -209,8 +209,18 @@ def to_numbers(values: pa.Array) -> pa.Array:
     return pc.cast(values, pa.float64(), safe=False)
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Returns True for Arrow's types of lists."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def is_missing(values: pa.Array) -> np.ndarray:
+    """Returns a mask [N] of the values that are null, NaN or an empty text."""
+    missing = values.is_null(nan_is_null=True)
+    if pa.types.is_string(values.type):
+        missing = pc.or_(missing, pc.fill_null(pc.equal(values, ""), True))
+    found: np.ndarray = missing.to_numpy(zero_copy_only=False)
+    return found
 
 
 def _to_plain_at(values: pa.Array, path: str) -> pa.Array:
@@ -232,7 +242,7 @@ def _follow_fields(values: pa.Array, path: str, whole: str) -> pa.Array:
         if pa.types.is_null(values.type):
             return values
         if not pa.types.is_struct(values.type):
-            hint = "; write [] after a list, whose elements are then the events" if _is_list(values.type) else ""
+            hint = "; write [] after a list, whose elements are then the events" if is_list(values.type) else ""
             raise ValueError(f"`{whole}` leads through {values.type}, which has no field `{name}`{hint}")
         fields = [field.name for field in values.type]
         if name not in fields:
@@ -240,14 +250,6 @@ def _follow_fields(values: pa.Array, path: str, whole: str) -> pa.Array:
         # `field` would ignore which structs are null
         values = pc.struct_field(values, name)
     return values
-
-
-def _is_missing(values: pa.Array) -> np.ndarray:
-    missing = values.is_null(nan_is_null=True)
-    if pa.types.is_string(values.type):
-        missing = pc.or_(missing, pc.fill_null(pc.equal(values, ""), True))
-    found: np.ndarray = missing.to_numpy(zero_copy_only=False)
-    return found
 
 
 def _unquote(text: str) -> str:

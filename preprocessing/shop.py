@@ -10,7 +10,7 @@ from typing import Any
 from common import storage
 from common.settings import from_json
 from common.storage.paths import join
-from preprocessing.config import ItemTableConfig, PrepareConfig
+from preprocessing.config import PrepareConfig
 
 _PATHS = ("events", "item_properties", "category_tree")
 
@@ -79,43 +79,37 @@ def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
     return replace(config, events=move(config.events), item_table=table)
 
 
-def format_shop(config: PrepareConfig, comments: Mapping[str, str] | None = None) -> str:
-    """Formats the settings that describe a shop as TOML.
-
-    Args:
-      config: the settings; those that equal the defaults are left out, except the columns.
-      comments: a comment for each section or key, by name.
-    """
-    notes = comments or {}
-    if not config.events:
-        return "\n".join(_format_table(config.item_table)) + "\n"
-    lines = [f"events = {_quote(config.events)}"]
-    if config.where:
-        lines += [*_comment(notes, "where"), f"where = [{', '.join(map(_quote, config.where))}]"]
-    columns = {name: value for name, value in vars(config.columns).items() if value is not None}
-    lines += ["", "[columns]", *(f"{name} = {_quote(value)}" for name, value in columns.items())]
-    time = {name: value for name, value in vars(config.time).items() if value not in (None, "auto")}
-    lines += ["", "[time]", *_comment(notes, "time"), *(f"{name} = {_quote(value)}" for name, value in time.items())]
-    files = {name: value for name, value in vars(config.events_format).items() if value not in (None, "auto", ())}
-    if files:
-        lines += ["", "[events_format]", *(f"{name} = {_format(value)}" for name, value in files.items())]
-    if config.kinds.words or config.kinds.dropped:
-        lines += ["", "[kinds]", *_comment(notes, "kinds")]
-        lines += [f"dropped = [{', '.join(map(_quote, config.kinds.dropped))}]"] if config.kinds.dropped else []
-        words = [entry.rpartition("=") for entry in config.kinds.words]
-        lines += (
-            ["", "[kinds.words]", *(f"{_quote(word)} = {_quote(kind)}" for word, _, kind in words)] if words else []
-        )
-    if config.item_table.files:
-        lines += ["", *_format_table(config.item_table)]
-    return "\n".join(lines) + "\n"
+def format_shop(config: PrepareConfig) -> str:
+    """Formats the settings that describe a shop as TOML; those that equal the defaults are left out, except columns."""
+    table = config.item_table
+    words = {word: kind for word, _, kind in (entry.rpartition("=") for entry in config.kinds.words)}
+    sections = [
+        _section("", {"events": config.events, "where": config.where}),
+        _section("columns", vars(config.columns) if config.events else {}),
+        _section("time", _changed(config.time)),
+        _section("events_format", _changed(config.events_format)),
+        _section("kinds", {"dropped": config.kinds.dropped}),
+        _section("kinds.words", {_quote(word): kind for word, kind in words.items()}),
+        _section("item_table", {name: value for name, value in _changed(table).items() if name != "format"}),
+        _section("item_table.format", _changed(table.format)),
+    ]
+    return "\n".join(filter(None, sections))
 
 
-def _format_table(table: ItemTableConfig) -> list[str]:
-    default = ItemTableConfig()
-    names = ("files", "id", "title", "category", "separator", "price", "availability", "attributes")
-    changed = {name: getattr(table, name) for name in names if getattr(table, name) != getattr(default, name)}
-    return ["[item_table]", *(f"{name} = {_format(value)}" for name, value in changed.items())]
+def _section(name: str, values: Mapping[str, Any]) -> str:
+    """Formats a table of TOML without empty values; an empty table is an empty text."""
+    lines = [f"{key} = {_format(value)}" for key, value in values.items() if value not in (None, "", ())]
+    return "".join(f"{line}\n" for line in ([f"[{name}]"] if name and lines else []) + lines)
+
+
+def _changed(config: Any) -> dict[str, Any]:
+    """Returns the settings of a dataclass that differ from their defaults."""
+    default = type(config)()
+    return {name: value for name, value in vars(config).items() if value != getattr(default, name)}
+
+
+def _resolve(folder: str, path: str) -> str:
+    return path if not folder or "://" in path or path.startswith("/") else join(folder, path)
 
 
 def _check_list(path: str, owner: Any, name: str) -> None:
@@ -124,16 +118,10 @@ def _check_list(path: str, owner: Any, name: str) -> None:
         raise ValueError(f"{path}: {name} must be a list, got {text}; write {name} = [{text}]")
 
 
-def _resolve(folder: str, path: str) -> str:
-    return path if not folder or "://" in path or path.startswith("/") else join(folder, path)
-
-
-def _comment(notes: Mapping[str, str], name: str) -> list[str]:
-    return [f"# {notes[name]}"] if name in notes else []
-
-
 def _format(value: object) -> str:
-    return f"[{', '.join(map(_quote, value))}]" if isinstance(value, tuple) else _quote(str(value))
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_quote, value))}]"
+    return _quote(value) if isinstance(value, str) else str(value)
 
 
 def _quote(text: str) -> str:

@@ -5,7 +5,7 @@ Shapes: L lines of a chunk that are not blank, N of them well-formed.
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,16 +14,16 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from preprocessing import validation
-from preprocessing.sources.rejects import Rejects, shorten
+from preprocessing.sources.line_batches import LineBatch, find_lines, is_utf8, reject_lines
 from preprocessing.sources.source import Part
 from preprocessing.sources.text_files import Lines, TextFormat, divide, read_lines
 from preprocessing.validation import Flaws
 
-_QUOTE, _LINE_FEED, _CARRIAGE_RETURN = b'"\n\r'
+_QUOTE, _CARRIAGE_RETURN = b'"\r'
 
 
 @dataclass(frozen=True)
-class CsvSource:
+class CsvFiles:
     """CSV files with the same columns."""
 
     text_format: TextFormat
@@ -37,47 +37,22 @@ class CsvSource:
     columns: tuple[str, ...]
     """The columns to read."""
 
+
+class CsvSource(CsvFiles):
+    """Event logs: byte ranges, read in parallel; a row is a line."""
+
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
         """Divides a file into byte ranges."""
         ranges = divide(size, self.first_byte, self.text_format)
         return [Part(self, path, ordinal, begin, end, stored) for begin, end, stored in ranges]
 
-    def read(self, part: Part) -> Iterator["CsvBatch"]:
+    def read(self, part: Part) -> Iterator[LineBatch]:
         """Reads and parses a byte range, a few MiB at a time."""
         for lines in read_lines(part.path, self.text_format, part.begin, part.end):
             yield parse_lines(self, part, lines)
 
 
-@dataclass(frozen=True)
-class CsvBatch:
-    """The rows of a chunk of lines."""
-
-    part: Part
-    """The byte range that the lines belong to."""
-    lines: Lines
-    """The lines that were parsed."""
-    columns: pa.Table
-    """Well-formed rows: a string column [N] for each column to read."""
-    begins: np.ndarray
-    """[N] index in the lines' data at which each of these rows begins."""
-    ends: np.ndarray
-    """[N] index at which each of these rows ends, without the line end."""
-    malformed: Rejects
-    """Rows that are not well-formed CSV."""
-    num_blank: int
-    """Number of empty lines, which are skipped."""
-
-    @property
-    def position(self) -> int:
-        """The byte at which the lines start."""
-        return self.lines.position
-
-    def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the bytes at which rows start, and their text."""
-        return _locate(self.lines, self.begins[rows], self.ends[rows])
-
-
-def parse_lines(source: CsvSource, part: Part, lines: Lines) -> CsvBatch:
+def parse_lines(source: CsvSource, part: Part, lines: Lines) -> LineBatch:
     """Parses lines into text columns."""
     data = lines.data
     begins, ends, num_blank = find_lines(data)
@@ -92,8 +67,8 @@ def parse_lines(source: CsvSource, part: Part, lines: Lines) -> CsvBatch:
         order = np.argsort(rows)
         columns, rows = pa.concat_tables([plain, quoted]).take(order), rows[order]
     invalid = flaws.invalid_rows
-    malformed = Rejects(part.path, *_locate_reasons(lines, begins[invalid], ends[invalid], flaws.reasons))
-    return CsvBatch(part, lines, columns.combine_chunks(), begins[rows], ends[rows], malformed, num_blank)
+    malformed = reject_lines(part, lines, begins[invalid], ends[invalid], flaws.reasons)
+    return LineBatch(part, lines, columns.combine_chunks(), begins[rows], ends[rows], malformed, num_blank)
 
 
 def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
@@ -107,37 +82,6 @@ def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
         return tuple(name.strip() for name in next(csv.reader([text], delimiter=separator), ()))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"a header that is not CSV in UTF-8: {line[:80]!r}") from error
-
-
-def find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
-    """Finds the begin [L] and end [L] (without the line end) of lines that are not blank; counts the blank ones."""
-    buffer = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(buffer == _LINE_FEED)
-    begins = np.r_[0, ends[:-1] + 1]
-    ends = ends - ((ends > begins) & (buffer[ends - 1] == _CARRIAGE_RETURN))
-    is_blank = ends == begins
-    return begins[~is_blank], ends[~is_blank], int(is_blank.sum())
-
-
-def is_utf8(line: bytes) -> bool:
-    """Returns True if bytes are valid UTF-8."""
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _locate(lines: Lines, begins: np.ndarray, ends: np.ndarray) -> tuple[list[int], list[str]]:
-    texts = [shorten(lines.data[begin:end]) for begin, end in zip(begins, ends, strict=True)]
-    return (begins + lines.position).tolist(), texts
-
-
-def _locate_reasons(
-    lines: Lines, begins: np.ndarray, ends: np.ndarray, reasons: Sequence[str]
-) -> tuple[list[int], Sequence[str], list[str]]:
-    positions, texts = _locate(lines, begins, ends)
-    return positions, reasons, texts
 
 
 def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> np.ndarray:

@@ -8,26 +8,15 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from preprocessing import validation
+from preprocessing.sources.csv_rows import CsvFiles
 from preprocessing.sources.parquet_rows import describe_rows
 from preprocessing.sources.rejects import Rejects, shorten
 from preprocessing.sources.source import Part
-from preprocessing.sources.text_files import DAMAGE, TextFormat, open_text
+from preprocessing.sources.text_files import DAMAGE, open_text
 
 
-@dataclass(frozen=True)
-class CsvTableSource:
-    """CSV tables with the same columns."""
-
-    text_format: TextFormat
-    """Compression and encoding."""
-    separator: str
-    """Separates fields; one character."""
-    header: tuple[str, ...]
-    """All column names, in order."""
-    first_byte: int
-    """The byte at which the rows start, after a byte order mark and a header line."""
-    columns: tuple[str, ...]
-    """The columns to read."""
+class CsvTableSource(CsvFiles):
+    """Tables of items: whole files; a row may have several lines."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
         """Returns the whole file as one part."""

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
 from preprocessing import validation
-from preprocessing.sources.csv_rows import find_lines, is_utf8
-from preprocessing.sources.rejects import Rejects, shorten
+from preprocessing.sources.line_batches import LineBatch, find_lines, is_utf8, reject_lines
+from preprocessing.sources.rejects import Rejects
 from preprocessing.sources.source import Part
 from preprocessing.sources.text_files import Lines, TextFormat, divide, read_lines
 
@@ -34,44 +34,13 @@ class JsonSource:
         ranges = divide(size, 0, self.text_format)
         return [Part(self, path, ordinal, begin, end, stored) for begin, end, stored in ranges]
 
-    def read(self, part: Part) -> Iterator["JsonBatch"]:
+    def read(self, part: Part) -> Iterator[LineBatch]:
         """Reads and parses a byte range, a few MiB at a time."""
         for lines in read_lines(part.path, self.text_format, part.begin, part.end):
             yield parse_lines(self.columns, part, lines)
 
 
-@dataclass(frozen=True)
-class JsonBatch:
-    """The objects of a chunk of lines."""
-
-    part: Part
-    """The byte range that the lines belong to."""
-    lines: Lines
-    """The lines that were parsed."""
-    columns: pa.Table
-    """[N] well-formed objects: a column of any type for each field to read, null if an object lacks it."""
-    begins: np.ndarray
-    """[N] index in the lines' data at which each of these objects begins."""
-    ends: np.ndarray
-    """[N] index at which it ends, without the line end."""
-    malformed: Rejects
-    """Lines that are not JSON objects."""
-    num_blank: int
-    """Number of empty lines, which are skipped."""
-
-    @property
-    def position(self) -> int:
-        """The byte at which the lines start."""
-        return self.lines.position
-
-    def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
-        """Returns the bytes at which objects start, and their text."""
-        begins, ends = self.begins[rows], self.ends[rows]
-        texts = [shorten(self.lines.data[begin:end]) for begin, end in zip(begins, ends, strict=True)]
-        return (begins + self.position).tolist(), texts
-
-
-def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> JsonBatch:
+def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch:
     """Parses lines to columns."""
     data = lines.data
     begins, ends, num_blank = find_lines(data)
@@ -88,14 +57,12 @@ def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> JsonBatch
         # a malformed line, a field of several types, or values that Arrow would change: slower, line by line
         objects, is_object = _parse_each(lines.data, begins, ends)
         invalid = np.flatnonzero(~is_object)
-        texts = [shorten(lines.data[begins[row] : ends[row]]) for row in invalid]
         is_text = [is_utf8(lines.data[begins[row] : ends[row]]) for row in invalid]
         reasons = [validation.INVALID_JSON if text else validation.ENCODING for text in is_text]
-        positions = (begins[invalid] + lines.position).tolist()
-        malformed = Rejects(part.path, positions, reasons, texts)
+        malformed = reject_lines(part, lines, begins[invalid], ends[invalid], reasons)
         begins, ends = begins[is_object], ends[is_object]
         table = _to_table(objects, columns, f"{part.path} after byte {lines.position}")
-    return JsonBatch(part, lines, table, begins, ends, malformed, num_blank)
+    return LineBatch(part, lines, table, begins, ends, malformed, num_blank)
 
 
 def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:

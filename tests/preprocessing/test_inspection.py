@@ -12,7 +12,7 @@ import pytest
 from common.settings import from_json
 from contract.schema import EVENT_KINDS
 from preprocessing import cli
-from preprocessing.config import EventColumns, FormatConfig, KindConfig, PrepareConfig, TimeConfig
+from preprocessing.config import EventColumns, FormatConfig, ItemTableConfig, KindConfig, PrepareConfig, TimeConfig
 from preprocessing.events import parse_events
 from preprocessing.inputs import list_inputs
 from preprocessing.inspection import describe, inspect
@@ -116,6 +116,9 @@ def test_a_shop_file_has_the_settings_that_it_was_written_from(tmp_path):
         where=("Menge > 0",),
         time=TimeConfig(format="%d.%m.%Y", zone="Europe/Berlin"),
         kinds=KindConfig(words=("a = b=view", 'say "x"=transaction'), dropped=("Suche",)),
+        item_table=ItemTableConfig(
+            files=str(tmp_path / "items.csv"), format=FormatConfig(separator="|"), category=("a", "b"), max_words=9
+        ),
     )
     (tmp_path / "shop.toml").write_text(format_shop(config))
     assert from_json(PrepareConfig, read_shop(str(tmp_path / "shop.toml"))) == config

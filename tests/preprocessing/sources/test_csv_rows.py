@@ -18,7 +18,7 @@ GOOD = event(0, "v", "i")
 
 def read_one_batch(path: Path, content: bytes):
     path.write_bytes(content)
-    config = PrepareConfig(events=str(path), time=TimeConfig(unit="ms"))
+    config = PrepareConfig(events=str(path), time=TimeConfig(unit="ms"), max_reject_share=1)
     (batch,) = read_batches(list_inputs(config).events.parts)
     return batch, make_mapping(config)
 

@@ -5,6 +5,7 @@ import gzip
 import json
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -280,6 +281,20 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_what_to_do(content, me
     with pytest.raises(ValueError, match=f"(?s){message}") as error:
         read(PrepareConfig(events=str(path)))
     assert str(path) in str(error.value) or "`timestamp`" in str(error.value)
+
+
+def test_unknown_kinds_are_an_error_with_their_counts_before_all_rows_are_read(tmp_path):
+    rows = ["Ansicht"] * 3 + ["Kauf"] * 2 + ["view"] + ["Suche"]
+    lines = [f"1709262000000,v,{kind},i\n" for kind in rows]
+    (tmp_path / "events.csv").write_text(f"{HEADER}\n{''.join(lines)}")
+    config = PrepareConfig(events=str(tmp_path / "events.csv"), kinds=KindConfig(dropped=("Suche",)))
+    with pytest.raises(
+        ValueError, match=r"`event` has event kinds .*: Ansicht \(3\), Kauf \(2\); map them in kinds.words"
+    ):
+        read(config)
+    mapped = KindConfig(words=("Ansicht=view", "Kauf=transaction"), dropped=("Suche",))
+    table, _ = read(replace(config, kinds=mapped))
+    assert table["event"].to_pylist() == [0, 0, 0, 2, 2, 0]
 
 
 def test_an_archive_of_several_files_is_refused_with_their_names(tmp_path):

@@ -1,0 +1,198 @@
+"""`inspect`: reads the first rows of a log or an item table, describes its columns, and proposes a shop.toml."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from common import storage
+from contract.schema import EVENT_KINDS
+from preprocessing.config import FormatConfig, PrepareConfig, format_when
+from preprocessing.events import EventMapping, make_mapping, parse_events
+from preprocessing.inspection.columns import Column, describe_column, has_times, walk_columns
+from preprocessing.inspection.proposals import propose_log, propose_table
+from preprocessing.mapping import constant_of, select_elements, to_ids
+from preprocessing.shop import format_shop
+from preprocessing.sources.formats import Layout, detect_layout, find_input_files, make_source
+from preprocessing.sources.source import Batch, read_batches
+
+_SAMPLE_ROWS = 50_000
+_EVENTS = 5
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` found in a log."""
+
+    files: tuple[str, ...]
+    """The files; the first was read."""
+    layout: Layout
+    """Format and columns of the first file."""
+    columns: tuple[Column, ...]
+    """All columns and nested fields."""
+    config: PrepareConfig
+    """The proposed settings."""
+    events: tuple[dict[str, str], ...] = ()
+    """The first events, as the settings read them."""
+    rejected: int = 0
+    """Rows of the sample that the settings reject."""
+    filtered: int = 0
+    """Rows of the sample that the settings drop on purpose."""
+    sample_rows: int = 0
+    """Rows of the sample."""
+    warnings: tuple[str, ...] = field(default=())
+    """What looks wrong."""
+    is_item_table: bool = False
+    """Whether the file is a table of items: it has no column of times."""
+
+
+def inspect(glob: str, files_config: FormatConfig | None = None) -> Inspection:
+    """Inspects the first rows of a log.
+
+    Raises:
+      FileNotFoundError: no file matches.
+      ValueError: the file cannot be read.
+    """
+    config = files_config or FormatConfig()
+    files = find_input_files(glob)
+    layout = detect_layout(files[0], config)
+    if layout.has_header and _looks_like_data(layout.columns):
+        names = tuple(f"column{number}" for number in range(1, len(layout.columns) + 1))
+        config = replace(config, columns=names)
+        layout = detect_layout(files[0], config)
+    batch = _read_sample(files[0], layout)
+    table = batch.columns.slice(0, _SAMPLE_ROWS)
+    columns = tuple(describe_column(path, values) for path, values in walk_columns(table))
+    if not any(has_times(values) for _, values in walk_columns(table)):
+        table_config = propose_table(glob, table, columns, config)
+        proposed = PrepareConfig(events="", item_table=table_config)
+        return Inspection(tuple(files), layout, columns, proposed, sample_rows=len(table), is_item_table=True)
+    proposed = propose_log(glob, table, columns, config)
+    return _try(Inspection(tuple(files), layout, columns, proposed, sample_rows=len(table)), batch, table)
+
+
+def describe(found: Inspection) -> str:
+    """Renders an inspection for a terminal."""
+    more = f" (and {len(found.files) - 1:,} more files)" if len(found.files) > 1 else ""
+    lines = [f"{found.files[0]}{more}: {found.layout.describe()}", "", "columns:"]
+    width = max(len(column.path) for column in found.columns)
+    kinds = max(len(column.type) for column in found.columns)
+    for column in found.columns:
+        missing = f"  ({column.missing:.2%} missing)" if column.missing else ""
+        lines.append(f"  {column.path:{width}}  {column.type:{kinds}}  {', '.join(column.examples)}{missing}"[:120])
+    if found.is_item_table:
+        lines += ["", "no column has times, so this is a table of items; add this to shop.toml:", ""]
+        return "\n".join([*lines, *(f"  {line}".rstrip() for line in format_shop(found.config).splitlines())])
+    lines += ["", "proposed shop.toml:", ""]
+    lines += [f"  {line}".rstrip() for line in format_shop(found.config).splitlines()]
+    lines += ["", f"first events, of {found.sample_rows:,} rows read:"]
+    lines += [f"  {event['time']}  {event['kind']:12} {event['visitor']:24} {event['item']}" for event in found.events]
+    lines += [] if found.events else ["  none"]
+    lines += ["", *(f"look at this: {warning}" for warning in found.warnings)]
+    return "\n".join(lines).rstrip()
+
+
+def _read_sample(path: str, layout: Layout) -> Batch:
+    batch = _read_first(path, layout, has_line_breaks=False)
+    # a table of items may have quoted fields with line breaks, whose lines are malformed rows of an event log
+    if layout.format == "csv" and len(batch.malformed.reasons) > 0.01 * len(batch.columns):
+        return _read_first(path, layout, has_line_breaks=True)
+    return batch
+
+
+def _read_first(path: str, layout: Layout, *, has_line_breaks: bool) -> Batch:
+    source = make_source(layout, layout.columns, has_line_breaks=has_line_breaks)
+    for batch in read_batches(source.split(path, 0, storage.size(path))):
+        return batch
+    raise ValueError(f"{path} has no rows")
+
+
+def _looks_like_data(names: Sequence[str]) -> bool:
+    """Returns True if a header's names look like values: one has no letter, or is a time."""
+    return any(not re.search(r"[A-Za-zÀ-ÿ_]", name) or re.match(r"^\d{4}-\d\d-\d\d", name) for name in names)
+
+
+def _try(found: Inspection, batch: Batch, table: pa.Table) -> Inspection:
+    """Reads the sample with the proposed settings, and looks for what is wrong."""
+    try:
+        mapping = make_mapping(found.config)
+        parsed = parse_events(batch, mapping)
+    except (ValueError, KeyError) as error:
+        return replace(found, warnings=(f"the proposed columns do not fit: {error}; correct [columns]",))
+    events = tuple(
+        {
+            "time": format_when(row["timestamp_ms"]),
+            "kind": EVENT_KINDS[row["event"]],
+            "visitor": row["visitor"],
+            "item": row["item"],
+        }
+        for row in parsed.table.slice(0, _EVENTS).to_pylist()
+    )
+    warnings = [*_warn_of_ids(mapping, table), *_warn_of_times(found.config, parsed.table)]
+    warnings += [
+        f"rows of the sample that would be rejected, {reason}: {count:,}"
+        for reason, count in Counter(parsed.rejects.reasons).items()
+    ]
+    if found.config.kinds.dropped:
+        warnings.append(
+            f"kinds that are dropped because they are none of {', '.join(EVENT_KINDS)}: "
+            f"{', '.join(found.config.kinds.dropped)}; move those that count to [kinds.words]"
+        )
+    if constant_of(found.config.columns.kind) is not None:
+        warnings.append(f"no column of event kinds was found, so all events are {found.config.columns.kind}")
+    return replace(
+        found,
+        events=events,
+        rejected=len(parsed.rejects.reasons),
+        filtered=parsed.filtered.total(),
+        warnings=tuple(warnings),
+    )
+
+
+def _warn_of_ids(mapping: EventMapping, table: pa.Table) -> Iterator[str]:
+    elements = select_elements(table, mapping.paths)
+    for role, path in (("visitor", mapping.columns.visitor), ("item", mapping.columns.item)):
+        values = elements.columns.get(path)
+        if values is None:
+            continue
+        if pa.types.is_floating(values.type):
+            yield f"{role} ids in `{path}` are stored as numbers such as 12003.0; they are read as 12003"
+        ids = to_ids(values)
+        empty = pc.sum(pc.equal(ids, "")).as_py() or 0
+        if empty:
+            yield f"{empty:,} of {len(ids):,} {role} ids in `{path}` are missing"
+        if pa.types.is_string(values.type) and (pc.sum(pc.match_substring_regex(ids, "^0[0-9]+$")).as_py() or 0):
+            yield (
+                f"{role} ids in `{path}` have leading zeros, which are kept; spreadsheets and pandas drop them, so "
+                "check that the item table has the same ids"
+            )
+
+
+def _warn_of_times(config: PrepareConfig, events: pa.Table) -> Iterator[str]:
+    if len(events) == 0:
+        return
+    latest = pc.max(events["timestamp_ms"]).as_py()
+    if latest > datetime.now(UTC).timestamp() * 1000:
+        yield f"times reach into the future: {format_when(latest)}; check [time]"
+    if config.time.format is not None or config.time.unit == "iso":
+        yield f"times without a zone are read as {config.time.zone}; set time.zone if they are not"
+
+
+def as_json(found: Inspection) -> dict[str, Any]:
+    """Returns an inspection as JSON values."""
+    return {
+        "files": list(found.files),
+        "format": found.layout.describe(),
+        "columns": [vars(column) | {"examples": list(column.examples)} for column in found.columns],
+        "shop": format_shop(found.config),
+        "events": list(found.events),
+        "rows_read": found.sample_rows,
+        "rejected": found.rejected,
+        "filtered": found.filtered,
+        "warnings": list(found.warnings),
+    }

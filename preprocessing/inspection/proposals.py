@@ -1,0 +1,136 @@
+"""Proposals of settings: roles of columns by their usual names and their values."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contract.schema import EVENT_KINDS
+from preprocessing.config import EventColumns, FormatConfig, ItemTableConfig, KindConfig, PrepareConfig, TimeConfig
+from preprocessing.events import count_words
+from preprocessing.inspection.columns import Column, has_times, is_single, walk_columns
+from preprocessing.mapping import to_numbers, to_text
+from preprocessing.times import guess_times, is_time_type
+
+_NAMES = {
+    "visitor": (
+        "visitorid|visitor|userid|user|customerid|customer|custid|clientid|client|userpseudoid|sessionid|session|cookie|"
+        "accountid|account|memberid|householdid|household|kunde|kundennr|kundennummer|uid"
+    ),
+    "item": (
+        "itemid|item|productid|product|articleid|article|sku|stockcode|aid|asin|movieid|bookid|upc|ean|artikel|artikelnr|"
+        "artikelnummer|pid|iid"
+    ),
+    "time": (
+        "timestamp|ts|eventtimestamp|eventtime|time|datetime|date|tdat|createdat|invoicedate|orderdate|purchasedate|"
+        "eventdate|zeitpunkt|datum|zeit"
+    ),
+    "kind": "event|eventtype|eventname|action|type|behavior|behaviour|activity|aktion|ereignis|kind",
+    "transaction": "transactionid|invoiceno|invoice|orderid|order|basketid|basket|receiptid",
+}
+_WORDS = {
+    "view": "view|views|viewitem|click|clicks|detail|productview|pv|ansicht|impression",
+    "addtocart": "addtocart|cart|carts|basket|addtobasket|warenkorb",
+    "transaction": "transaction|purchase|order|orders|buy|bought|sale|kauf|checkout|purchased",
+}
+_ITEM_NAMES = {
+    "title": "title|name|prodname|productname|itemname|producttitle|bezeichnung",
+    "price": "price|unitprice|preis|cost",
+    "availability": "available|availability|instock|isavailable|verfuegbar|lieferbar",
+}
+_CATEGORIES = "category|categorypath|categoryname|productgroupname|producttypename|department|subcategory|kategorie"
+_PURCHASE_SIGNS = "quantity|qty|price|unitprice|salesvalue|invoiceno|orderid|basketid|menge|preis|saleschannelid"
+
+
+def propose_log(glob: str, table: pa.Table, columns: Sequence[Column], files: FormatConfig) -> PrepareConfig:
+    """Proposes how to read an event log, from its first rows."""
+    values = dict(walk_columns(table))
+    found = {role: _match(_NAMES[role], columns, values, role) for role in _NAMES}
+    found["kind"] = found["kind"] or next((path for path, column in values.items() if _is_kind(column)), None)
+    found["time"] = found["time"] or next((path for path, column in values.items() if has_times(column)), None)
+    rest = [column.path for column in columns if column.path not in found.values()]
+    for role in ("visitor", "item"):
+        if found[role] is None and rest:
+            found[role] = rest.pop(0)
+    has_purchases = any(re.fullmatch(_PURCHASE_SIGNS, _plain(column.path)) for column in columns)
+    kind = found["kind"] or ("'transaction'" if has_purchases else "'view'")
+    named = {role: found[role] or "?" for role in ("visitor", "item", "time")}
+    mapped = EventColumns(**named, kind=kind, transaction=found["transaction"])
+    column = values.get(named["time"])
+    times = [] if column is None or is_time_type(column.type) else guess_times(column.drop_null()[:1000])
+    time = times[0] if len(times) == 1 else TimeConfig()
+    kinds = _propose_kinds(values[kind]) if kind in values else KindConfig()
+    where = tuple(_propose_conditions(mapped, columns, values))
+    return PrepareConfig(events=glob, events_format=files, columns=mapped, where=where, time=time, kinds=kinds)
+
+
+def propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files: FormatConfig) -> ItemTableConfig:
+    """Proposes how to read a table of items, from its first rows."""
+    values = dict(walk_columns(table))
+    named = {role: _match(pattern, columns, values, role) for role, pattern in _ITEM_NAMES.items()}
+    item = _match(_NAMES["item"], columns, values, "item") or columns[0].path
+    single = [path for path, column in values.items() if "[]" not in path and is_single(column.type)]
+    found = [path for path in single if _plain(path) in _CATEGORIES.split("|")]
+    # from the root down: a category has fewer values than those below it
+    category = sorted(found, key=lambda path: len(to_text(values[path]).unique()))
+    rest = [path for path in single if path not in (item, *named.values(), *category)]
+    return ItemTableConfig(
+        files=glob,
+        format=files,
+        id=item,
+        title=named["title"],
+        category=tuple(category),
+        price=named["price"],
+        availability=named["availability"],
+        attributes=tuple(rest),
+    )
+
+
+def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
+    """Returns the column whose name fits a role best: in the order of the pattern, then of the file."""
+    names = pattern.split("|")
+    fits = [column.path for column in columns if _plain(column.path) in names]
+    if role == "time":  # a date is worse than the time itself
+        fits = [path for path in fits if has_times(values[path])] or fits
+    return min(fits, key=lambda path: names.index(_plain(path)), default=None)
+
+
+def _plain(path: str) -> str:
+    return re.sub(r"[^a-z]", "", re.split(r"\.|\[\]\.?", path)[-1].lower())
+
+
+def _is_kind(values: pa.Array) -> bool:
+    """Returns True if most values are usual words for event kinds."""
+    if not pa.types.is_string(values.type) or not len(values):
+        return False
+    known = sum(count for word, count in count_words(values.drop_null()).items() if _kind_of(word) is not None)
+    return known > 0.5 * len(values)
+
+
+def _kind_of(word: str) -> str | None:
+    plain = re.sub(r"[^a-z]", "", word.lower())
+    return next((kind for kind, pattern in _WORDS.items() if plain in pattern.split("|")), None)
+
+
+def _propose_kinds(values: pa.Array) -> KindConfig:
+    words, dropped = [], []
+    for word in count_words(to_text(values).drop_null()):
+        kind = _kind_of(word)
+        if kind is None:
+            dropped.append(word)
+        elif word not in EVENT_KINDS:
+            words.append(f"{word}={kind}")
+    return KindConfig(words=tuple(words), dropped=tuple(sorted(dropped)))
+
+
+def _propose_conditions(mapped: EventColumns, columns: Sequence[Column], values: dict[str, pa.Array]) -> Iterator[str]:
+    missing = {column.path: column.missing for column in columns}
+    for path in (mapped.visitor, mapped.item):
+        if missing.get(path) and "[]" not in path:
+            yield f"{path} is not null"
+    for column in columns:
+        if _plain(column.path) in ("quantity", "qty", "menge"):
+            lowest = pc.min(to_numbers(values[column.path])).as_py()
+            if lowest is not None and lowest <= 0:
+                yield f"{column.path} > 0"

@@ -1,0 +1,76 @@
+"""Batches of rows that are lines of text, as those of CSV and JSON Lines.
+
+Shapes: L lines of a chunk that are not blank, N of them well-formed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from preprocessing.sources.rejects import Rejects, shorten
+from preprocessing.sources.source import Part
+from preprocessing.sources.text_files import Lines
+
+_LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
+
+
+@dataclass(frozen=True)
+class LineBatch:
+    """The rows of a chunk of lines."""
+
+    part: Part
+    """The byte range that the lines belong to."""
+    lines: Lines
+    """The lines that were parsed."""
+    columns: pa.Table
+    """[N] well-formed rows: a column for each column to read."""
+    begins: np.ndarray
+    """[N] index in the lines' data at which each of these rows begins."""
+    ends: np.ndarray
+    """[N] index at which each of these rows ends, without the line end."""
+    malformed: Rejects
+    """Lines that could not be parsed."""
+    num_blank: int
+    """Number of empty lines, which are skipped."""
+
+    @property
+    def position(self) -> int:
+        """The byte at which the lines start."""
+        return self.lines.position
+
+    def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:
+        """Returns the bytes at which rows start, and their text."""
+        return locate_lines(self.lines, self.begins[rows], self.ends[rows])
+
+
+def find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
+    """Finds the begin [L] and end [L] (without the line end) of lines that are not blank; counts the blank ones."""
+    buffer = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(buffer == _LINE_FEED)
+    begins = np.r_[0, ends[:-1] + 1]
+    ends = ends - ((ends > begins) & (buffer[ends - 1] == _CARRIAGE_RETURN))
+    is_blank = ends == begins
+    return begins[~is_blank], ends[~is_blank], int(is_blank.sum())
+
+
+def locate_lines(lines: Lines, begins: np.ndarray, ends: np.ndarray) -> tuple[list[int], list[str]]:
+    """Returns the bytes at which lines start in their file, and the start of their text."""
+    texts = [shorten(lines.data[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+    return (begins + lines.position).tolist(), texts
+
+
+def reject_lines(part: Part, lines: Lines, begins: np.ndarray, ends: np.ndarray, reasons: Sequence[str]) -> Rejects:
+    """Returns lines as rejects, each with its reason."""
+    positions, texts = locate_lines(lines, begins, ends)
+    return Rejects(part.path, positions, reasons, texts)
+
+
+def is_utf8(data: bytes) -> bool:
+    """Returns True if bytes are valid UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
