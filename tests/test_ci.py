@@ -1,4 +1,4 @@
-"""CI installs all available programs if apt-get lacks one of them."""
+"""CI installs all available programs if apt-get lacks one of them, and a clone has all it needs."""
 
 import subprocess
 from pathlib import Path
@@ -6,7 +6,8 @@ from shutil import which
 
 import pytest
 
-RUN = Path(__file__).parent.parent / ".ci" / "run"
+ROOT = Path(__file__).parent.parent
+RUN = ROOT / ".ci" / "run"
 TOOLS = {"chromium": "chromium", "buildah": "buildah", "podman": "podman", "runc": "runc", "mmdebstrap": "mmdebstrap"}
 TOOLS |= {"iproute2": "ip"}
 APT_GET = """
@@ -48,3 +49,12 @@ def test_an_unavailable_package_does_not_prevent_the_others(user: int, lacking: 
     ]
     installed = {package for package, tool in TOOLS.items() if (tmp_path / tool).exists()}
     assert installed == set(TOOLS) - set(lacking.split())
+
+
+def test_the_repository_has_only_files() -> None:
+    # a link to a folder of one machine, such as .venv, stops `make setup` on all others
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    listed = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "\tMakefile\n" in listed
+    assert [line for line in listed.splitlines() if not line.startswith("100")] == []
