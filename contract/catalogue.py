@@ -27,9 +27,8 @@ CATALOGUE_SCHEMA = pa.schema(
         pa.field("price_bucket", pa.int64(), nullable=False),  # 0: no price; 1 … : quantile buckets of training items
         pa.field("price_scaled", pa.float32(), nullable=False),  # log1p(price), mean 0, variance 1; 0: no price
         pa.field("property_values", pa.list_(pa.int64()), nullable=False),  # property-value vocabulary indices
-        pa.field("views", pa.int64(), nullable=False),  # training events of each kind
-        pa.field("carts", pa.int64(), nullable=False),
-        pa.field("transactions", pa.int64(), nullable=False),
+        # training events of each kind, in the order of the manifest's event_kinds
+        pa.field("event_counts", pa.list_(pa.int64()), nullable=False),
         pa.field("first_seen_ms", pa.int64()),  # first and last training event; null: none
         pa.field("last_seen_ms", pa.int64()),
     ]

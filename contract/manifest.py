@@ -49,6 +49,10 @@ class SplitInfo:
 class Manifest:
     """Everything a reader needs before it opens another file of the dataset."""
 
+    event_kinds: tuple[str, ...]
+    """The shop's event kinds in the order of its funnel; the code of a kind is its index here."""
+    event_weights: tuple[float, ...] | None
+    """How much an event of each kind counts in training. None: the shop gives no weights; losses have defaults."""
     split_method: SplitMethod
     """How events were divided into splits."""
     validation_from_ms: int | None
@@ -147,8 +151,11 @@ def dataset_checksum(root: str) -> str:
 def _from_json(raw: dict[str, Any]) -> Manifest:
     vocabularies = {Vocabulary(name): VocabularyInfo(**info) for name, info in raw["vocabularies"].items()}
     splits = {Split(name): SplitInfo(**{**info, "files": tuple(info["files"])}) for name, info in raw["splits"].items()}
+    weights = raw["event_weights"]
     fields = {
         **raw,
+        "event_kinds": tuple(raw["event_kinds"]),
+        "event_weights": None if weights is None else tuple(map(float, weights)),
         "split_method": SplitMethod(raw["split_method"]),
         "vocabularies": vocabularies,
         "splits": splits,

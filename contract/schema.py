@@ -4,10 +4,11 @@ from enum import StrEnum
 
 SCHEMA_VERSION = 1
 
-EVENT_KINDS: tuple[str, ...] = ("view", "addtocart", "transaction")
-"""Event kinds in the order of the funnel; the code of a kind is its index here."""
+DEFAULT_KINDS: tuple[str, ...] = ("view", "addtocart", "transaction")
+"""Event kinds of a shop that names none of its own, which are Retailrocket's, in the order of the funnel."""
 
-VIEW, ADD_TO_CART, TRANSACTION = range(len(EVENT_KINDS))
+MAX_KINDS = 32
+"""Largest number of event kinds of a dataset."""
 
 
 class Split(StrEnum):
@@ -42,7 +43,7 @@ visitor       vocabulary index, or the vocabulary's size plus an out-of-vocabula
 position      number of the visitor's earlier rows in the block; 0 starts a timeline (a change of `visitor` does not
               mark a start: neighbouring visitors may share an out-of-vocabulary bucket)
 item          as `visitor`, for items
-event         index in EVENT_KINDS
+event         index in the manifest's event_kinds
 timestamp_ms  UTC milliseconds since 1970
 is_target     1: the row belongs to the split; 0: an earlier row of the visitor, as context
 """
