@@ -210,7 +210,7 @@ def _buyers(source: Path, folder: Path) -> dict[str, Any]:
     figures = _next_items(source, folder)
     measured = figures["measured"]
     rankings = {"all": _ranking(measured)}
-    rankings |= {kind: measured["groups"][kind]["ranking"] for kind in ("carts", "purchases")}
+    rankings |= {kind: measured["groups"][kind]["ranking"] for kind in ("addtocart events", "transaction events")}
     targets = []
     for kind, ranking in rankings.items():
         for metric in ("recall@20", "mrr@20"):

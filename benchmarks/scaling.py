@@ -29,6 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.harness import Load, peak_mib, refuse_load, report, resident_mib
+from contract.schema import DEFAULT_KINDS
 from trainer.config.models import TowersConfig
 from trainer.config.optimizers import AdagradConfig
 from trainer.distributed.all_to_all import CAPACITIES
@@ -73,7 +74,7 @@ def popular_ids() -> Ids:
 def nn_ids() -> Ids:
     """8,192 histories of 20 mostly repeated items per step, and 1,024 sampled candidates."""
     generator = np.random.default_rng(0)
-    dense = make_dense_variables(TowersConfig(dim=DIM, history_length=20), seed=0)
+    dense = make_dense_variables(TowersConfig(dim=DIM, history_length=20), len(DEFAULT_KINDS), seed=0)
     return Ids(_items(generator, 8192 * 20), _items(generator, 1024), sum(math.prod(weight.shape) for weight in dense))
 
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common import storage
@@ -106,12 +106,16 @@ def evaluate_run(
     is_leaking = run.dataset.manifest.split_method == SplitMethod.RANDOM
     baselines, name = build_baselines(run.dataset, seed=_SEED, config=config.neighbours), run.record.config.name
     systems = {f"{name} (model)" if name in baselines else name: run.model, **baselines}
-    protocols = {name: measure_protocol(systems, run.dataset, split, name, replicas) for name in PROTOCOLS}
+    targets = config.evaluate if config.evaluate.kinds else run.record.config.evaluate
+    targets.check_kinds(run.dataset.manifest.event_kinds)
+    kinds = targets.kinds or run.dataset.manifest.event_kinds
+    protocols = {name: measure_protocol(systems, run.dataset, split, name, kinds, replicas) for name in PROTOCOLS}
     without_cases = [_NO_CASES[name] for name, figures in protocols.items() if primary_ranking(figures) is None]
     return {
         "is_leaking": is_leaking,
         "notes": ([_LEAKING] if is_leaking else []) + without_cases,
         "config": to_json(config),
+        "event_kinds": list(kinds),
         "ranked": "the whole catalogue, ties broken pessimistically",
         "intervals": {"level": LEVEL, "method": "percentile bootstrap over visitors", "resamples": RESAMPLES},
         "main_protocol": "next_item" if run.record.config.is_sequential else "returning_visitors",
@@ -121,14 +125,19 @@ def evaluate_run(
 
 
 def measure_protocol(
-    systems: Mapping[str, Scorer], dataset: Dataset, split: Split, protocol: str, replicas: Replicas | None = None
+    systems: Mapping[str, Scorer],
+    dataset: Dataset,
+    split: Split,
+    protocol: str,
+    kinds: Sequence[str] = (),
+    replicas: Replicas | None = None,
 ) -> dict[str, Any]:
-    """Evaluates all systems by one of the `PROTOCOLS`.
+    """Evaluates all systems by one of the `PROTOCOLS`; only events of the given kinds make an item relevant.
 
     Returns:
       The number of cases, the result of `compare_systems`, and `samples`: recommendations for some visitors.
     """
-    all_cases, item_counts = build_cases(dataset, split, PROTOCOLS[protocol]), dataset.item_counts
+    all_cases, item_counts = build_cases(dataset, split, PROTOCOLS[protocol], kinds), dataset.item_counts
     cases = all_cases.sample(max(MAX_SCORES // dataset.num_items, 1), seed=_SEED)
     counts = {
         "visitors": cases.num_visitors,
@@ -154,4 +163,5 @@ def _ratings(run: TrainedRun, split: Split, replicas: Replicas | None) -> dict[s
     loss = run.record.config.loss
     if not isinstance(loss, SquaredErrorConfig):
         return None
-    return rating_errors(run.model, run.dataset, split, loss.event_weights, replicas).to_json()
+    weights = loss.weights_by_kind(run.dataset.manifest)
+    return rating_errors(run.model, run.dataset, split, weights, replicas).to_json()

@@ -83,6 +83,7 @@ def export_model(
             visitors=dataset.manifest.vocabularies[Vocabulary.VISITORS],
             items_file=_local_vocabulary(dataset, Vocabulary.ITEMS, scratch),
             items=dataset.manifest.vocabularies[Vocabulary.ITEMS],
+            event_kinds=dataset.manifest.event_kinds,
         )
         signatures = {
             "serving_default": serving.recommend,

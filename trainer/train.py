@@ -122,7 +122,7 @@ def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -
     Sequence models predict the next item, because they are trained for it; other models rank for returning visitors.
     """
     if config.is_sequential:
-        validator = make_next_item_validator(dataset, replicas)
+        validator = make_next_item_validator(config, dataset, replicas)
     else:
         validator = make_validator(config, dataset, replicas)
     return Validation(validator, build_inference_model(config, dataset)) if validator is not None else None

@@ -183,7 +183,7 @@ def evaluation_pictures(evaluation: Mapping[str, Any]) -> Pictures:
 
 _TITLES = {"ndcg@20": "NDCG@20", "mrr@20": "MRR@20", "hit_rate@20": "hit rate@20"}
 _GROUPS = {
-    "event kind": ("views", "carts", "purchases"),
+    "event kind": ("view events", "addtocart events", "transaction events"),
     "history length": ("history 1", "history 2-4", "history 5-9", "history 10+"),
     "visitor group": ("known visitors", "cold visitors"),
     "item popularity": ("head items", "middle items", "tail items", "cold items"),

@@ -13,7 +13,7 @@ from common import storage
 from contract.catalogue import CATALOGUE_SCHEMA, encode_catalogue
 from contract.layout import DatasetLayout
 from contract.manifest import Manifest, SplitInfo, VocabularyInfo, write_manifest
-from contract.schema import EVENT_KINDS, TIMELINE_FEATURES, Split, SplitMethod, Vocabulary
+from contract.schema import DEFAULT_KINDS, TIMELINE_FEATURES, Split, SplitMethod, Vocabulary
 from contract.timelines import TimelineRows, encode_blocks, timeline_starts
 from trainer.data.dataset import Dataset, open_dataset
 
@@ -40,6 +40,8 @@ def build_dataset(
     property_values: Mapping[str, Sequence[str]] | None = None,
     available: Mapping[str, bool] | None = None,
     titles: Mapping[str, str] | None = None,
+    kinds: Sequence[str] = DEFAULT_KINDS,
+    weights: tuple[float, ...] | None = None,
     oov_buckets: int = 1,
     split_method: SplitMethod = SplitMethod.TIME,
     num_shards: int = 1,
@@ -60,6 +62,8 @@ def build_dataset(
       property_values: property values by item; other items have none.
       available: availability by item; that of other items is unknown.
       titles: title by item; other items have none.
+      kinds: event kinds of the shop.
+      weights: the shop's weights of the kinds.
       oov_buckets: out-of-vocabulary buckets of each vocabulary.
       split_method: method in the manifest.
       num_shards: files per split.
@@ -85,13 +89,15 @@ def build_dataset(
     for number, (split, targets) in enumerate(events.items()):
         if targets or split == Split.TRAIN:
             context = [event for earlier in list(events)[:number] for event in events[earlier]]
-            rows = _timelines(context, targets, indices, oov_buckets)
+            rows = _timelines(context, targets, indices, oov_buckets, kinds)
             splits[split] = _write_split(root, split, rows, num_shards, block_rows, compressed)
     properties = (categories or {}, prices or {}, property_values or {}, available or {}, titles or {})
-    table = _catalogue(events[Split.TRAIN], vocabularies, *properties)
+    table = _catalogue(events[Split.TRAIN], vocabularies, kinds, *properties)
     storage.write_bytes(layout.catalogue_shard(0, 1), encode_catalogue(table))
     is_by_time = split_method == SplitMethod.TIME
     manifest = Manifest(
+        event_kinds=tuple(kinds),
+        event_weights=weights,
         split_method=split_method,
         validation_from_ms=_first_ms(events[Split.VALIDATION]) if is_by_time else None,
         test_from_ms=_first_ms(events[Split.TEST]) if is_by_time else None,
@@ -139,6 +145,7 @@ def _timelines(
     targets: Sequence[Event],
     indices: Mapping[Vocabulary, Mapping[str, int]],
     oov_buckets: int,
+    kinds: Sequence[str],
 ) -> TimelineRows:
     """Builds timelines of the targets' visitors, ordered by first target; ties in time keep the given order."""
     timelines: dict[str, list[tuple[Event, int]]] = {event.visitor: [] for event in targets}
@@ -153,7 +160,7 @@ def _timelines(
                     _index(visitor, indices[Vocabulary.VISITORS], oov_buckets),
                     position,
                     _index(event.item, indices[Vocabulary.ITEMS], oov_buckets),
-                    EVENT_KINDS.index(event.kind),
+                    kinds.index(event.kind),
                     event.timestamp_ms,
                     is_target,
                 )
@@ -188,6 +195,7 @@ def _write_split(
 def _catalogue(
     train: Sequence[Event],
     vocabularies: Mapping[Vocabulary, list[str]],
+    kinds: Sequence[str],
     categories: Mapping[str, Sequence[str]],
     prices: Mapping[str, int],
     property_values: Mapping[str, Sequence[str]],
@@ -203,7 +211,7 @@ def _catalogue(
         events = events_of[item]
         path = categories.get(item, ())
         times = [event.timestamp_ms for event in events]
-        counts = [sum(event.kind == kind for event in events) for kind in EVENT_KINDS]
+        counts = [sum(event.kind == kind for event in events) for kind in kinds]
         rows.append(
             {
                 "item_id": item,
@@ -216,7 +224,7 @@ def _catalogue(
                 "price_bucket": prices.get(item, 0),
                 "price_scaled": 0.0,
                 "property_values": [value_index[name] for name in property_values.get(item, ())],
-                **dict(zip(("views", "carts", "transactions"), counts, strict=True)),
+                "event_counts": counts,
                 "first_seen_ms": min(times, default=None),
                 "last_seen_ms": max(times, default=None),
             }

@@ -124,14 +124,14 @@ def test_next_items_are_evaluated_too(tmp_path, open_run):
     assert next_item["rankings"]["seen_hidden"]["mf"]["mrr@20"]["value"] == 1
     groups = next_item["groups"]
     assert {name: group["cases"] for name, group in groups.items()} == {
-        "views": 40,
-        "carts": 1,
+        "view events": 40,
+        "addtocart events": 1,
         "history 2-4": 41,
         "known visitors": 41,
         "middle items": 1,  # 40 of 80 events are of item 10, and item 0 is next
         "cold items": 40,
     }
-    assert groups["carts"]["ranking"]["mf"]["mrr@20"]["value"] == pytest.approx(1 / 2)
+    assert groups["addtocart events"]["ranking"]["mf"]["mrr@20"]["value"] == pytest.approx(1 / 2)
 
 
 def test_above_a_limit_a_sample_of_the_visitors_is_evaluated(tmp_path, open_run, monkeypatch):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from common import storage
 from contract.layout import DatasetLayout
-from contract.schema import EVENT_KINDS, Split
+from contract.schema import DEFAULT_KINDS, Split
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel, queries_of
 from tests.trainer.tiny_runs import checkerboard_dataset, make_config
@@ -241,9 +241,13 @@ def trained_models(num_frequent=2):
     config = TowersConfig(dim=5, history_length=3)
     items = normal(8, 6)
     towers = TowersInference(
-        config, item_rows=lambda _: items.__getitem__, num_frequent=num_frequent, item_counts=np.arange(8, 0, -1)
+        config,
+        item_rows=lambda _: items.__getitem__,
+        num_frequent=num_frequent,
+        num_kinds=3,
+        item_counts=np.arange(8, 0, -1),
     )
-    dense = [np.asarray(normal(*variable.shape), np.float32) for variable in make_dense_variables(config, seed=0)]
+    dense = [np.asarray(normal(*variable.shape), np.float32) for variable in make_dense_variables(config, 3, seed=0)]
     towers.fill(Weights({"visitor": normal(num_frequent + 1, 5)}, dense))
     return [matrix_factorization, neural, towers]
 
@@ -297,7 +301,7 @@ def test_histories_with_events_get_the_scores_of_the_evaluator(tmp_path):
     generator = np.random.default_rng(3)
     moments = np.sort(generator.integers(0, 35 * 24 * 60 * 60 * 1000, 90)).tolist()
     events = [
-        (f"v{generator.integers(6)}", f"item-{generator.integers(9)}", EVENT_KINDS[generator.integers(3)], moment)
+        (f"v{generator.integers(6)}", f"item-{generator.integers(9)}", DEFAULT_KINDS[generator.integers(3)], moment)
         for moment in moments
     ]
     dataset = build_dataset(
@@ -311,7 +315,7 @@ def test_histories_with_events_get_the_scores_of_the_evaluator(tmp_path):
     ((_, queries),) = query_chunks(cases.visitor, cases.history, cases.timestamp_ms, len(cases))
     expected = tf.function(towers.catalogue_scores, input_signature=[query_signature(None)])(queries)
     is_entry = np.arange(queries.history.shape[1]) < queries.history_length.numpy()[:, None]
-    ids, kinds = np.array([*ITEMS, "never sold"]), np.array(EVENT_KINDS)
+    ids, kinds = np.array([*ITEMS, "never sold"]), np.array(DEFAULT_KINDS)
     answer = served(
         visitor_id=tf.constant([f"v{visitor}" for visitor in cases.visitor]),
         history=tf.constant(np.where(is_entry, ids[queries.history], "")),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.settings import apply_settings
-from contract.schema import EVENT_KINDS
+from contract.schema import DEFAULT_KINDS
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
 from tests.trainer.tiny_runs import (
     STALLED,
@@ -146,5 +146,5 @@ def test_the_result_and_the_record_describe_the_training_rows(tmp_path: Path) ->
     # (5 × 1 + 2 × 2 + 3) / 8, rows of unknown visitors and items included
     assert result["mean_event_weight"] == pytest.approx(1.5)
     record = read_record(str(tmp_path / "run"))
-    assert record.events == dict(zip(EVENT_KINDS, [5, 2, 1], strict=True))
+    assert record.events == dict(zip(DEFAULT_KINDS, [5, 2, 1], strict=True))
     assert {"python", "tensorflow", "keras", "numpy", "cartwheel"} == set(record.versions)

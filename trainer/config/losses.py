@@ -1,10 +1,11 @@
 """Settings of the losses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from common.settings import check
-from contract.schema import EVENT_KINDS
+from contract.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,11 +13,16 @@ class SquaredErrorConfig:
     """Squared error between the score and the weight of the event's kind."""
 
     kind: Literal["squared_error"] = "squared_error"
-    event_weights: tuple[float, ...] = (1.0, 2.0, 3.0)
-    """Weights to predict for a view, an add-to-cart and a transaction."""
+    event_weights: tuple[float, ...] | None = None
+    """Weights to predict, one per event kind of the dataset; none: the dataset's weights, by default 1, 2, 3, … in the
+    order of its kinds."""
 
     def __post_init__(self) -> None:
-        _check_event_weights(self.event_weights)
+        _check_weights(self.event_weights)
+
+    def weights_by_kind(self, manifest: Manifest) -> tuple[float, ...]:
+        """Returns the weight to predict for each event kind of a dataset; see `_weights_by_kind`."""
+        return _weights_by_kind(self.event_weights, manifest, default=range(1, len(manifest.event_kinds) + 1))
 
     @property
     def is_ranking(self) -> bool:
@@ -47,8 +53,8 @@ class SampledSoftmaxConfig:
     """Share of the negatives that are sampled uniformly instead, so that rare items occur too."""
     in_batch_negatives: bool = True
     """Whether the positives of the other rows are negatives too."""
-    event_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
-    """Weights of examples with a view, an add-to-cart and a transaction."""
+    event_weights: tuple[float, ...] | None = None
+    """Weights of examples, one per event kind of the dataset; none: the dataset's weights, by default 1."""
     half_life_days: float | None = None
     """Days after which the weight of an example has halved; none: weights do not depend on age."""
     l2: float = 0.0
@@ -64,7 +70,11 @@ class SampledSoftmaxConfig:
         half_life = self.half_life_days
         check(half_life is None or half_life > 0, "loss.half_life_days", half_life, "above 0, or none")
         check(self.l2 >= 0, "loss.l2", self.l2, "at least 0")
-        _check_event_weights(self.event_weights)
+        _check_weights(self.event_weights)
+
+    def weights_by_kind(self, manifest: Manifest) -> tuple[float, ...]:
+        """Returns the weight of an example of each event kind of a dataset; see `_weights_by_kind`."""
+        return _weights_by_kind(self.event_weights, manifest, default=[1] * len(manifest.event_kinds))
 
     @property
     def is_ranking(self) -> bool:
@@ -75,7 +85,21 @@ class SampledSoftmaxConfig:
 LossConfig = SquaredErrorConfig | SampledSoftmaxConfig
 
 
-def _check_event_weights(weights: tuple[float, ...]) -> None:
-    rule = f"{len(EVENT_KINDS)} numbers of at least 0, not all 0, one for each of {', '.join(EVENT_KINDS)}"
-    is_valid = len(weights) == len(EVENT_KINDS) and min(weights) >= 0 and max(weights) > 0
-    check(is_valid, "loss.event_weights", weights, rule)
+def _check_weights(weights: tuple[float, ...] | None) -> None:
+    if weights is not None:
+        is_valid = min(weights, default=0) >= 0 and max(weights, default=0) > 0
+        check(is_valid, "loss.event_weights", weights, "numbers of at least 0, not all 0")
+
+
+def _weights_by_kind(
+    given: tuple[float, ...] | None, manifest: Manifest, *, default: Sequence[float]
+) -> tuple[float, ...]:
+    """Returns the weights given in the settings, else those of the dataset, else the default.
+
+    Raises:
+      ValueError: the settings do not have one weight for each of the dataset's event kinds.
+    """
+    weights, kinds = given or manifest.event_weights or tuple(map(float, default)), manifest.event_kinds
+    rule = f"{len(kinds)} numbers, one for each event kind of the dataset ({', '.join(kinds)})"
+    check(len(weights) == len(kinds), "loss.event_weights", weights, rule)
+    return weights

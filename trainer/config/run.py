@@ -1,5 +1,6 @@
 """Settings of a training run, as frozen dataclasses; `common.settings` reads them from JSON and `key=value`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,6 +28,24 @@ class InputConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TargetConfig:
+    """Which items of a visitor are relevant in validation and evaluation."""
+
+    kinds: tuple[str, ...] = ()
+    """Event kinds that make an item relevant, such as `transaction`; empty: all kinds of the dataset. Events of other
+    kinds are only history."""
+
+    def check_kinds(self, known: Sequence[str]) -> None:
+        """Checks that the dataset has the kinds.
+
+        Raises:
+          ValueError: names the unknown kinds.
+        """
+        unknown = [kind for kind in self.kinds if kind not in known]
+        check(not unknown, "evaluate.kinds", ", ".join(unknown), f"of the dataset's event kinds, {', '.join(known)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """A training run; together with the dataset, the settings determine the result."""
 
@@ -40,6 +59,8 @@ class RunConfig:
     """Name of the model in tables, reports and model cards; each preset sets its own."""
     input: InputConfig = field(default_factory=InputConfig)
     """The input pipeline."""
+    evaluate: TargetConfig = field(default_factory=TargetConfig)
+    """What validation measures; an evaluation may choose other kinds."""
     solver: Literal["sgd", "als"] = "sgd"
     """`sgd`: gradient steps. `als`: weighted alternating least squares for a factorization; an epoch is then one sweep,
     scores are plain dot products without biases, and only event_weights and half_life_days of the loss are used."""

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from common import storage
 from common.errors import ContractError
@@ -87,7 +88,8 @@ class Dataset:
     @cached_property
     def item_counts(self) -> np.ndarray:
         """[I] int64: training events of all kinds per item, read-only."""
-        counts: np.ndarray = sum(self.catalogue[name].to_numpy() for name in ("views", "carts", "transactions"))
+        by_kind = pc.list_flatten(self.catalogue["event_counts"]).to_numpy()
+        counts: np.ndarray = by_kind.reshape(self.num_items, -1).sum(axis=1)
         counts.flags.writeable = False  # all callers share it
         return counts
 

@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from contract.schema import EVENT_KINDS
 from contract.shards import Shard, read_blocks, translate_read_errors
 from contract.timelines import parse_blocks
 from trainer.config.run import InputConfig
@@ -37,25 +36,27 @@ class Batch(NamedTuple):
     item: tf.Tensor
     """[B] int64."""
     event: tf.Tensor
-    """[B] int64 indices into `EVENT_KINDS`."""
+    """[B] int64 indices of event kinds."""
     history: tf.Tensor
     """[B, H] int64 items of the visitor's rows before this one, newest first, or of those around it; padded with 0."""
     history_event: tf.Tensor
-    """[B, H] int64 indices into `EVENT_KINDS`; padded with 0."""
+    """[B, H] int64 indices of event kinds; padded with 0."""
     history_age_ms: tf.Tensor
     """[B, H] int64 time from the other row to this one."""
     is_history: tf.Tensor
     """[B, H] bool; False where `history` is padding."""
     timestamp_ms: tf.Tensor
     """[B] int64; 0 if times are not read."""
+    weight: tf.Tensor
+    """[B] float32 weight of the row, by its event kind."""
     is_row: tf.Tensor
     """[B] bool; False where the last batch of an epoch is padding."""
 
     @classmethod
     def without_history(cls, visitor: tf.Tensor, item: tf.Tensor, event: tf.Tensor, is_row: tf.Tensor) -> "Batch":
-        """Builds a batch with H = 0 and without times."""
-        times = tf.zeros_like(visitor)
-        return cls(visitor, item, event, **_no_history(visitor), timestamp_ms=times, is_row=is_row)
+        """Builds a batch with H = 0, without times and with equal weights."""
+        times, weight = tf.zeros_like(visitor), tf.ones(tf.shape(visitor))
+        return cls(visitor, item, event, **_no_history(visitor), timestamp_ms=times, weight=weight, is_row=is_row)
 
 
 def steps_per_epoch(target_rows: int, batch_size: int) -> int:
@@ -72,6 +73,7 @@ def training_batches(
     history_length: int = 0,
     is_sequential: bool = True,
     has_times: bool = False,
+    event_weights: Sequence[float] | None = None,
     first_epoch: int = 0,
     first_step: int = 0,
 ) -> tf.data.Dataset:
@@ -83,9 +85,10 @@ def training_batches(
       history_length: H. Above 0, rows without any history are skipped.
       is_sequential: the history contains the rows before a row, not those around it.
       has_times: whether to read the times of rows.
+      event_weights: the weight of a row of each event kind; None: 1.
       first_step: number of batches of the first epoch to skip.
     """
-    content = _RowContent(history_length, is_sequential, has_times)
+    content = _RowContent(history_length, is_sequential, has_times, event_weights)
 
     @_unconverted
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -106,10 +109,14 @@ def training_batches(
 
 
 def count_events(
-    shards: Sequence[Shard], config: InputConfig, history_length: int = 0, is_sequential: bool = True
+    shards: Sequence[Shard],
+    config: InputConfig,
+    num_kinds: int,
+    history_length: int = 0,
+    is_sequential: bool = True,
 ) -> np.ndarray:
     """[event kinds] int64: rows of each kind in an epoch of `training_batches`."""
-    return count_rows(shards, config, lambda batch: batch.event, len(EVENT_KINDS), history_length, is_sequential)
+    return count_rows(shards, config, lambda batch: batch.event, num_kinds, history_length, is_sequential)
 
 
 def count_rows(
@@ -150,6 +157,7 @@ class _Rows(NamedTuple):
     history_age_ms: tf.Tensor
     is_history: tf.Tensor
     timestamp_ms: tf.Tensor
+    weight: tf.Tensor
 
 
 class _RowContent(NamedTuple):
@@ -158,6 +166,7 @@ class _RowContent(NamedTuple):
     history_length: int
     is_sequential: bool
     has_times: bool = False
+    event_weights: Sequence[float] | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -185,8 +194,12 @@ def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | Non
     if key is not None:
         # shuffles indices instead of rows, so that every column is gathered once
         indices = _shuffle(indices, key)
+    event = tf.gather(columns["event"], indices)
+    weights = content.event_weights
     return _Rows(
-        **{name: tf.gather(columns[name], indices) for name in ("visitor", "item", "event")},
+        **{name: tf.gather(columns[name], indices) for name in ("visitor", "item")},
+        event=event,
+        weight=tf.ones(tf.shape(event)) if weights is None else tf.gather(tf.constant(weights, tf.float32), event),
         **(_histories(columns, num_others, indices, content) if content.history_length else _no_history(indices)),
         timestamp_ms=tf.gather(columns["timestamp_ms"], indices) if content.has_times else tf.zeros_like(indices),
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from contract.schema import EVENT_KINDS, Split
+from contract.schema import Split
 from contract.shards import read_timelines
 from trainer.data.dataset import Dataset
 
@@ -59,7 +59,7 @@ def read_interactions(
     if not matrix.nnz:
         raise ValueError(
             f"no training event of {dataset.root} has a weight above 0, as loss.event_weights is "
-            f"{list(event_weights)} for {', '.join(EVENT_KINDS)}; raise loss.event_weights"
+            f"{list(event_weights)} for {', '.join(dataset.manifest.event_kinds)}; raise loss.event_weights"
         )
     return matrix
 

@@ -1,14 +1,14 @@
 """Evaluation cases and their relevant items, from the timelines of a split.
 
-Shapes: N timeline rows, T timelines, V cases, P (case, relevant item) pairs, I items, E event kinds.
+Shapes: N timeline rows, T timelines, V cases, P (case, relevant item) pairs, I items, E counted event kinds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from contract.schema import EVENT_KINDS, Split
+from contract.schema import Split
 from contract.shards import read_timelines
 from contract.timelines import TimelineRows, timeline_starts
 from trainer.data.dataset import Dataset
@@ -36,6 +36,8 @@ class Cases:
     """V lists of the relevant items in the primary ranking: distinct items of the vocabulary, ascending."""
     secondary_relevant: Lists
     """V lists of the relevant items in the secondary ranking; they include seen items if that ranking shows them."""
+    kinds: tuple[str, ...]
+    """E names: the event kinds that make an item relevant."""
     is_kind: np.ndarray
     """[P, E] bool: whether the relevant item had an event of the kind."""
     is_new: np.ndarray
@@ -91,13 +93,18 @@ class Cases:
         )
 
 
-def returning_visitors(rows: TimelineRows, num_items: int) -> Cases:
+Kinds = Mapping[str, int]
+"""The event kinds that count, by name: their indices in the rows."""
+
+
+def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
     """One case for each visitor with a row before the cut and a new item after it.
 
     The target rows are after the cut, all others before it; the moment of all cases is that of the first target row.
     The visitor's distinct new items after the cut are relevant; in the ranking that shows seen items, all their items
-    after the cut are.
+    after the cut are. Rows after the cut of a kind that does not count are ignored.
     """
+    rows = rows[(rows.is_target == 0) | np.isin(rows.event, list(kinds.values()))]
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]
     is_before, is_after = rows.is_target == 0, rows.is_target == 1
@@ -114,7 +121,7 @@ def returning_visitors(rows: TimelineRows, num_items: int) -> Cases:
     has_relevant[new // num_items] = True
     kept = np.flatnonzero(has_relevant)  # [V] timelines
     bounds = np.searchsorted(timeline[is_before], np.arange(len(visitor) + 1))
-    kinds = [np.isin(new, pair[is_target & is_known & (rows.event == kind)]) for kind in range(len(EVENT_KINDS))]
+    is_kind = [np.isin(new, pair[is_target & is_known & (rows.event == kind)]) for kind in kinds.values()]
     return Cases(
         visitor=visitor[kept],
         timeline=kept,
@@ -122,7 +129,8 @@ def returning_visitors(rows: TimelineRows, num_items: int) -> Cases:
         timestamp_ms=np.full(len(kept), rows.timestamp_ms[is_after].min(initial=np.iinfo(np.int64).max)),
         relevant=Lists.from_pairs(new // num_items, new % num_items, len(visitor)).take(kept),
         secondary_relevant=Lists.from_pairs(touched // num_items, touched % num_items, len(visitor)).take(kept),
-        is_kind=np.stack(kinds, axis=1),
+        kinds=tuple(kinds),
+        is_kind=np.stack(is_kind, axis=1),
         is_new=np.ones(len(kept), bool),
         hides_seen=True,
         num_items=num_items,
@@ -132,13 +140,14 @@ def returning_visitors(rows: TimelineRows, num_items: int) -> Cases:
     )
 
 
-def next_items(rows: TimelineRows, num_items: int) -> Cases:
+def next_items(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
     """One case for each target row with rows before it: its item is relevant, and these rows are the history.
 
-    Visitors return to items, so seen items remain candidates.
+    Visitors return to items, so seen items remain candidates. Rows of a kind that does not count are history only.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
-    is_target, has_history = rows.is_target == 1, rows.position > 0
+    codes = np.array(list(kinds.values()))
+    is_target, has_history = (rows.is_target == 1) & np.isin(rows.event, codes), rows.position > 0
     is_known = rows.item < num_items
     row = np.flatnonzero(is_target & has_history & is_known)  # [V]
     # a row is a return if its (timeline, item) pair occurred before
@@ -154,7 +163,8 @@ def next_items(rows: TimelineRows, num_items: int) -> Cases:
         timestamp_ms=rows.timestamp_ms[row],
         relevant=relevant,
         secondary_relevant=relevant,
-        is_kind=rows.event[row][:, None] == np.arange(len(EVENT_KINDS)),
+        kinds=tuple(kinds),
+        is_kind=rows.event[row][:, None] == codes,
         is_new=is_first[row],
         hides_seen=False,
         num_items=num_items,
@@ -164,14 +174,23 @@ def next_items(rows: TimelineRows, num_items: int) -> Cases:
     )
 
 
-Protocol = Callable[[TimelineRows, int], Cases]
-"""A function of a split's timelines and the number of items that returns cases."""
+Protocol = Callable[[TimelineRows, int, Kinds], Cases]
+"""A function of a split's timelines, the number of items and the kinds that count, which returns cases."""
 
 
-def build_cases(dataset: Dataset, split: Split, protocol: Protocol = returning_visitors) -> Cases:
+def build_cases(
+    dataset: Dataset, split: Split, protocol: Protocol = returning_visitors, kinds: Sequence[str] = ()
+) -> Cases:
     """The cases of a split by a protocol: `returning_visitors` or `next_items`.
+
+    Args:
+      dataset: the dataset.
+      split: validation or test.
+      protocol: returns the cases.
+      kinds: event kinds that make an item relevant; empty: all.
 
     Raises:
       ContractError: the dataset has no such split.
     """
-    return protocol(read_timelines(dataset.shards(split)), dataset.num_items)
+    codes = {kind: code for code, kind in enumerate(dataset.manifest.event_kinds) if not kinds or kind in kinds}
+    return protocol(read_timelines(dataset.shards(split)), dataset.num_items, codes)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from common.settings import check
+from trainer.config.run import TargetConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,9 @@ class NeighboursConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Settings of the baselines; a model is evaluated as it was trained."""
+    """Settings of the baselines and the targets; a model is evaluated as it was trained."""
 
+    evaluate: TargetConfig = field(default_factory=TargetConfig)
+    """Which items are relevant; without kinds, those that the run's validation counts."""
     neighbours: NeighboursConfig = field(default_factory=NeighboursConfig)
     """The nearest-neighbour baselines."""

@@ -7,7 +7,6 @@ import numpy as np
 
 from trainer.evaluation.cases import Cases
 
-EVENT_GROUPS = ("views", "carts", "purchases")
 _HISTORY_GROUPS = (("history 1", 1, 1), ("history 2-4", 2, 4), ("history 5-9", 5, 9), ("history 10+", 10, None))
 ITEM_GROUPS = ("head items", "middle items", "tail items")
 
@@ -15,7 +14,7 @@ ITEM_GROUPS = ("head items", "middle items", "tail items")
 def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dict[str, np.ndarray]:
     """Group names to [P] bool: whether the pair is in the group; groups without a pair are omitted.
 
-    - views, carts, purchases: the relevant item had an event of the kind; an item can be in several of them
+    - `view events` and so on, for each kind: the relevant item had an event of it; an item can be in several of them
     - history 1 … history 10+: rows before the moment
     - known, cold visitors: whether the visitor is in the training vocabulary
     - head, middle, tail, cold items: see `item_groups`
@@ -25,7 +24,7 @@ def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dic
       item_counts: [I] training events of each item.
       num_visitors: visitors in the vocabulary.
     """
-    groups = {name: cases.is_kind[:, kind] for kind, name in enumerate(EVENT_GROUPS)}
+    groups = {kind_group(kind): cases.is_kind[:, column] for column, kind in enumerate(cases.kinds)}
     owner = cases.relevant.owner
     lengths = cases.history.lengths[owner]
     for name, least, most in _HISTORY_GROUPS:
@@ -36,6 +35,11 @@ def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dic
     for number, name in enumerate((*ITEM_GROUPS, "cold items")):
         groups[name] = group_of_item == number
     return {name: is_member for name, is_member in groups.items() if is_member.any()}
+
+
+def kind_group(kind: str) -> str:
+    """The group of an event kind."""
+    return f"{kind} events"
 
 
 def item_groups(item_counts: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from contract.schema import EVENT_KINDS, Vocabulary
+from contract.schema import Vocabulary
 from trainer.data.dataset import Dataset
 from trainer.evaluation.cases import Cases
 from trainer.models.interface import Scorer
@@ -33,12 +33,15 @@ class _Names:
     """Title of each item; None if the catalogue has none."""
     categories: Sequence[str | None]
     """Category of each item; None if the catalogue has none."""
+    kinds: Sequence[str]
+    """Event kinds of the dataset."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> "_Names":
         catalogue = dataset.catalogue
         titles, categories = (catalogue[name].to_pylist() for name in ("title", "category_id"))
-        return cls(dataset.vocabulary(Vocabulary.VISITORS), dataset.vocabulary(Vocabulary.ITEMS), titles, categories)
+        visitors, items = dataset.vocabulary(Vocabulary.VISITORS), dataset.vocabulary(Vocabulary.ITEMS)
+        return cls(visitors, items, titles, categories, dataset.manifest.event_kinds)
 
     def item(self, index: int) -> dict[str, str | None]:
         """The item's id, title and category; all None for an item that is not in the vocabulary."""
@@ -93,7 +96,7 @@ def _describe(cases: Cases, case: int, names: _Names) -> dict[str, Any]:
         "moment": _format(int(cases.timestamp_ms[case])),
         "history_rows": len(items),
         "history": [
-            {"time": _format(int(times[row])), "event": EVENT_KINDS[events[row]], **names.item(int(items[row]))}
+            {"time": _format(int(times[row])), "event": names.kinds[events[row]], **names.item(int(items[row]))}
             for row in latest
         ],
         "relevant_items": len(relevant),

@@ -21,7 +21,7 @@ class Queries(NamedTuple):
     history_length: tf.Tensor
     """[B] int64."""
     history_event: tf.Tensor
-    """[B, H] int64 indices into `EVENT_KINDS`; padded like `history`."""
+    """[B, H] int64 indices of event kinds; padded like `history`."""
     history_timestamp_ms: tf.Tensor
     """[B, H] int64 times of the events; padded like `history`."""
     timestamp_ms: tf.Tensor
@@ -29,7 +29,7 @@ class Queries(NamedTuple):
 
     @classmethod
     def of_items(cls, visitor: tf.Tensor, history: tf.Tensor, history_length: tf.Tensor) -> "Queries":
-        """Queries from items only: all events are views at time 0, which is also the time of the request."""
+        """Queries from items only: all events have the first kind and time 0, which is also the time of the request."""
         zeros = tf.zeros_like(history)
         return cls(visitor, history, history_length, zeros, zeros, tf.zeros_like(visitor))
 

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 import tensorflow as tf
 
 from common.report.diagram_box import DiagramBox
-from contract.schema import EVENT_KINDS, Vocabulary
+from contract.schema import Vocabulary
 from trainer.config.losses import SampledSoftmaxConfig
 from trainer.config.models import MatrixFactorizationConfig
 from trainer.config.run import RunConfig
@@ -89,7 +89,7 @@ def inference_model(
     # a softmax does not train the rows of unknown items and visitors, so popularity replaces them; a squared error
     # trains all rows, and popularity is no event weight
     ranks_by_popularity = isinstance(config.loss, SampledSoftmaxConfig)
-    equal_weights = [1.0] * len(EVENT_KINDS)
+    equal_weights = [1.0] * len(dataset.manifest.event_kinds)
     return MatrixFactorizationInference(
         model,
         num_visitors=dataset.num_visitors,
@@ -98,7 +98,7 @@ def inference_model(
         num_items=dataset.num_items,
         item_rows=rows["item"].num_rows,
         item_counts=dataset.item_counts if ranks_by_popularity else None,
-        fold_in=FoldIn(config.als, config.loss.event_weights, dataset.num_items, model.dim)
+        fold_in=FoldIn(config.als, config.loss.weights_by_kind(dataset.manifest), dataset.num_items, model.dim)
         if config.solver == "als"
         else None,
     )

@@ -102,8 +102,9 @@ class SquaredErrorObjective:
             "item": self.tables["item"].lookup(replica, batch.item),
         }
         num_rows = tf.reduce_sum(tf.cast(batch.is_row, tf.float32))
-        target = tf.gather(tf.constant(self.config.event_weights), batch.event[own])
-        return Prepared(lookups, SquaredErrorInputs(target, tf.cast(batch.is_row[own], tf.float32) / num_rows))
+        return Prepared(
+            lookups, SquaredErrorInputs(batch.weight[own], tf.cast(batch.is_row[own], tf.float32) / num_rows)
+        )
 
     def loss(
         self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: SquaredErrorInputs
@@ -327,11 +328,10 @@ def compute_dtype(config: RunConfig) -> tf.DType:
 
 def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
     """[B] float32 by kind and age; only proportions matter, so ages are relative to the newest row of the batch."""
-    weights = tf.gather(tf.constant(config.event_weights), batch.event)
     if config.half_life_days is None:
-        return weights
+        return batch.weight
     age_days = tf.cast(tf.reduce_max(batch.timestamp_ms) - batch.timestamp_ms, tf.float32) / _DAY_MS
-    return weights * tf.pow(0.5, age_days / config.half_life_days)
+    return batch.weight * tf.pow(0.5, age_days / config.half_life_days)
 
 
 def own_slice(batch: Batch, replica: int, replicas: int) -> slice:

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.report.diagram_box import DiagramBox
-from contract.schema import EVENT_KINDS, Vocabulary
+from contract.schema import Vocabulary
 from trainer.config.losses import SampledSoftmaxConfig
 from trainer.config.models import TowersConfig
 from trainer.config.run import RunConfig
@@ -83,7 +83,7 @@ def training_model(
     if not isinstance(config.loss, SampledSoftmaxConfig):
         raise ValueError("the towers predict no event weights; set loss.kind=sampled_softmax")
     with replicas.strategy.scope():
-        dense = make_dense_variables(model, config.seed)
+        dense = make_dense_variables(model, len(dataset.manifest.event_kinds), config.seed)
     objective = NextItemObjective(
         config.loss,
         tables,
@@ -108,6 +108,7 @@ def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "Tow
         model,
         item_rows=item_rows,
         num_frequent=rows["visitor"].num_rows - 1 if "visitor" in rows else 0,
+        num_kinds=len(dataset.manifest.event_kinds),
         item_counts=dataset.item_counts,
     )
 
@@ -159,7 +160,7 @@ class History(NamedTuple):
     item: tf.Tensor
     """[B, H] item indices; arbitrary where `is_entry` is False."""
     event: tf.Tensor
-    """[B, H] indices into EVENT_KINDS."""
+    """[B, H] indices of event kinds."""
     age: tf.Tensor
     """[B, H] how many of AGES_MS have passed since the event."""
     visit: tf.Tensor
@@ -236,9 +237,9 @@ def item_width(config: TowersConfig) -> int:
     return config.dim + 1
 
 
-def make_dense_variables(config: TowersConfig, seed: int) -> list[keras.Variable]:
-    """Initial `DenseWeights`; called in a strategy's scope."""
-    dim, kinds, ages = config.dim, len(EVENT_KINDS), len(AGES_MS) + 1
+def make_dense_variables(config: TowersConfig, kinds: int, seed: int) -> list[keras.Variable]:
+    """Initial `DenseWeights` for a number of event kinds; called in a strategy's scope."""
+    dim, ages = config.dim, len(AGES_MS) + 1
     generator = np.random.default_rng(seed)
 
     def normal(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
@@ -501,6 +502,7 @@ class TowersInference(tf.Module):
         *,
         item_rows: Callable[[Weights], Callable[[slice], np.ndarray]],
         num_frequent: int,
+        num_kinds: int,
         item_counts: np.ndarray,
     ) -> None:
         """Creates the model; `fill` sets its weights.
@@ -509,6 +511,7 @@ class TowersInference(tf.Module):
           config: settings of the model.
           item_rows: reads item rows [n, W] from trained weights: an item's own row, if it has one, plus its content.
           num_frequent: visitors with vectors of their own.
+          num_kinds: event kinds of the dataset.
           item_counts: [I] training events of each item.
         """
         super().__init__(name="towers")
@@ -524,7 +527,8 @@ class TowersInference(tf.Module):
         with tf.device(HOST):
             self._visitors = make_variable((num_frequent + 1, config.dim), "visitors")
         self._dense = [
-            make_variable(tuple(variable.shape), variable.name) for variable in make_dense_variables(config, seed=0)
+            make_variable(tuple(variable.shape), variable.name)
+            for variable in make_dense_variables(config, num_kinds, seed=0)
         ]
         # the last entry is an unknown item, which is as popular as an item without events
         self._popularity = tf.Variable(np.append(np.log1p(item_counts), 0.0), trainable=False, dtype=tf.float32)

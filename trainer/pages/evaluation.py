@@ -9,6 +9,7 @@ from typing import Any
 from common.report import charts, run_charts
 from common.report.page import Block, Cell, Columns, Facts, Note, Page, Part, Picture, Section, Table
 from contract.schema import Split
+from trainer.evaluation.groups import kind_group
 from trainer.evaluation.tables import MAIN_METRIC, SIGNIFICANT_P, metric_title, primary_ranking, secondary_ranking
 
 Figures = Mapping[str, Any]
@@ -17,7 +18,6 @@ Figures = Mapping[str, Any]
 _ACCURACY_METRICS = (MAIN_METRIC, "recall@20", "mrr@20", "hit_rate@20")
 _EXPOSURE_METRICS = ("coverage@20", "gini@20", "novelty@20")
 _GROUPS = (
-    ("event kind", ("views", "carts", "purchases")),
     ("history length", ("history 1", "history 2-4", "history 5-9", "history 10+")),
     ("visitor group", ("known visitors", "cold visitors")),
     ("item popularity", ("head items", "middle items", "tail items", "cold items")),
@@ -41,7 +41,9 @@ def _split_sections(split: Split, figures: Figures) -> list[Section]:
         title = f"{name.replace('_', ' ').capitalize()} ({split})"
         ranking = primary_ranking(protocol)
         if ranking:
-            sections.append(Section(title, _protocol_parts(f"{split}-{name}", protocol, ranking)))
+            sections.append(
+                Section(title, _protocol_parts(f"{split}-{name}", protocol, ranking, figures["event_kinds"]))
+            )
             if protocol.get("samples"):
                 sections.append(Section(f"{title}: sample visitors", _sample_parts(protocol["samples"])))
         else:
@@ -92,7 +94,7 @@ def _draw_rating_errors(split: str, ratings: Figures) -> Picture:
     )
 
 
-def _protocol_parts(key: str, protocol: Figures, ranking: Figures) -> list[Part]:
+def _protocol_parts(key: str, protocol: Figures, ranking: Figures, kinds: Sequence[str]) -> list[Part]:
     cases = protocol["cases"]
     facts = Facts(
         [
@@ -118,7 +120,7 @@ def _protocol_parts(key: str, protocol: Figures, ranking: Figures) -> list[Part]
         parts.append(_draw_accuracy(f"{key}-{policy}", title, secondary))
     if protocol.get("pairs"):
         parts.append(_pair_table(list(ranking), protocol["pairs"][MAIN_METRIC]))
-    return [*parts, *_draw_groups(key, protocol["groups"]), _all_metrics(ranking)]
+    return [*parts, *_draw_groups(key, protocol["groups"], kinds), _all_metrics(ranking)]
 
 
 def _draw_accuracy(key: str, title: str, systems: Figures) -> Picture:
@@ -175,9 +177,10 @@ def _pair_table(systems: Sequence[str], pairs: Figures) -> Block:
     return Block(title, Table(["", *systems], rows))
 
 
-def _draw_groups(key: str, groups: Figures) -> list[Part]:
+def _draw_groups(key: str, groups: Figures, kinds: Sequence[str]) -> list[Part]:
     parts: list[Part] = []
-    for index, (title, names) in enumerate(_GROUPS):
+    by_kind = ("event kind", tuple(map(kind_group, kinds)))
+    for index, (title, names) in enumerate((by_kind, *_GROUPS)):
         present = [name for name in names if name in groups]
         if not present:
             continue

@@ -17,7 +17,7 @@ class Histories:
     item: np.ndarray
     """[N] int64, rows of timelines, each in order of time."""
     event: np.ndarray
-    """[N] int64 indices into EVENT_KINDS."""
+    """[N] int64 indices of event kinds."""
     timestamp_ms: np.ndarray
     """[N] int64."""
     begins: np.ndarray

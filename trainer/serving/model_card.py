@@ -11,7 +11,7 @@ from typing import Any
 
 from common.settings import differences
 from contract.manifest import Manifest
-from contract.schema import EVENT_KINDS, Split, SplitMethod, Vocabulary
+from contract.schema import Split, SplitMethod, Vocabulary
 from trainer.config.losses import SquaredErrorConfig
 from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
@@ -38,22 +38,6 @@ inputs are the items of the visitor's history, oldest first.
 
 Do not use it for another shop or catalogue, nor for prices, credit or other decisions about people. Scores only order
 the items of one list; they do not measure how much a visitor wants an item."""
-
-_SIGNATURES = (
-    (
-        "`recommend`, `serving_default`",
-        "`visitor_id` [B]; `history` [B, H], oldest first, padded with ''; `k` and `exclude_seen`, scalars",
-        "`item_id` and `score` [B, k], best first; '' after the last item if fewer than k are left",
-    ),
-    (
-        "`recommend_events`",
-        f"the same, with `history_event` [B, H] ({', '.join(EVENT_KINDS[:-1])} or {EVENT_KINDS[-1]}) and "
-        "`history_age_ms` [B, H] int64 (milliseconds since the event)",
-        "the same",
-    ),
-    ("`score`", "`visitor_id` [B]; `item_id` [B]", "`score` [B]"),
-    ("`similar_items`", "`item_id` [B]; `k`, scalar", "`item_id` and `score` [B, k], the cosine similarity"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +224,8 @@ def _limits(subject: Subject) -> Iterable[str]:
     yield (
         "The model ignores stock, current prices and legal restrictions: filter its recommendations. `recommend` has "
         "no inputs for the kinds and times of the events in a history; models that use them treat every event as a "
-        "view at this moment. `recommend_events` has these inputs, as the evaluation does."
+        f"{subject.manifest.event_kinds[0]} event at this moment. `recommend_events` has these inputs, as the "
+        "evaluation does."
     )
     yield "`assets/` contains the ids of the training visitors: personal data if they can be traced to people."
 
@@ -282,12 +267,32 @@ def _limits_measured(subject: Subject) -> Iterable[str]:
             )
 
 
+def _signatures(kinds: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Returns the name, the inputs and the outputs of each signature of a model with these event kinds."""
+    any_kind = f"{', '.join(kinds[:-1])} or {kinds[-1]}" if len(kinds) > 1 else kinds[0]
+    return [
+        (
+            "`recommend`, `serving_default`",
+            "`visitor_id` [B]; `history` [B, H], oldest first, padded with ''; `k` and `exclude_seen`, scalars",
+            "`item_id` and `score` [B, k], best first; '' after the last item if fewer than k are left",
+        ),
+        (
+            "`recommend_events`",
+            f"the same, with `history_event` [B, H] ({any_kind}) and `history_age_ms` [B, H] int64 (milliseconds since "
+            "the event)",
+            "the same",
+        ),
+        ("`score`", "`visitor_id` [B]; `item_id` [B]", "`score` [B]"),
+        ("`similar_items`", "`item_id` [B]; `k`, scalar", "`item_id` and `score` [B, k], the cosine similarity"),
+    ]
+
+
 def _usage(subject: Subject) -> str:
     items, count = list(subject.items), min(5, subject.manifest.vocabularies[Vocabulary.ITEMS].size)
     inputs = {"visitor_id": [""], "history": [items], "k": count, "exclude_seen": True}
     body = json.dumps({"signature_name": "recommend", "inputs": inputs}, ensure_ascii=False)
     return f"""\
-{markdown_table(["signature", "inputs", "outputs"], _SIGNATURES)}
+{markdown_table(["signature", "inputs", "outputs"], _signatures(subject.manifest.event_kinds))}
 
 Ids are strings, and `k` is an int32 from 1 to the size of the catalogue. Unknown ids are allowed; use '' for a visitor
 with a history and no id. Python needs TensorFlow only; `EXPORT` is the directory that contains `assets.extra`:

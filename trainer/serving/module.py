@@ -5,10 +5,11 @@ It ranks with the functions of the evaluator, so the served lists are the measur
 Shapes: B queries, H history, K list, I items of the vocabulary, D embedding.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from contract.manifest import VocabularyInfo
-from contract.schema import EVENT_KINDS
 from trainer.models.interface import InferenceModel, Queries
 from trainer.ranking.topk import TopItems, hide, top_k, visible_scores
 
@@ -33,11 +34,12 @@ class ServingModel(tf.Module):
         visitors: VocabularyInfo,
         items_file: str,
         items: VocabularyInfo,
+        event_kinds: Sequence[str],
     ):
         """Loads local vocabulary files, one id per line, which become assets of the SavedModel."""
         super().__init__()
         self._model = model
-        self._num_items = items.size
+        self._num_items, self._event_kinds = items.size, list(event_kinds)
         self._visitor_index = _index_table(visitors_file, visitors)
         self._item_index = _index_table(items_file, items)
         self._item_id = _id_table(items_file)
@@ -52,7 +54,7 @@ class ServingModel(tf.Module):
           visitor_id: [B] string; '' or any other unknown id for a visitor with a history alone.
           history: [B, H] string, the visitor's items, oldest first; '' is padding. It must contain all items to
             exclude: the model does not store timelines. Models that use kinds and times of events treat every entry as
-            a view at this moment; use `recommend_events` to pass them.
+            an event of the first kind at this moment; use `recommend_events` to pass them.
           k: from 1 to I.
           exclude_seen: exclude the items of `history`.
 
@@ -88,18 +90,21 @@ class ServingModel(tf.Module):
         Args:
           visitor_id: as in `recommend`.
           history: as in `recommend`.
-          history_event: [B, H] string, the kind of each event, one of EVENT_KINDS; ignored at padding.
+          history_event: [B, H] string, the kind of each event, one of the dataset's; ignored at padding.
           history_age_ms: [B, H] int64, milliseconds since each event, at least 0; ignored at padding.
           k: as in `recommend`.
           exclude_seen: as in `recommend`.
         """
         shapes = [_check_shape(history_event, history, "event"), _check_shape(history_age_ms, history, "age_ms")]
         with tf.control_dependencies(shapes):
-            is_kind, is_padding = tf.equal(history_event[:, :, None], list(EVENT_KINDS)), history == ""
+            is_kind, is_padding = tf.equal(history_event[:, :, None], self._event_kinds), history == ""
         checks = [
             tf.debugging.Assert(
                 tf.reduce_all(tf.reduce_any(is_kind, axis=2) | is_padding),
-                [f"history_event must be one of {', '.join(EVENT_KINDS)} for each item of history; got", history_event],
+                [
+                    f"history_event must be one of {', '.join(self._event_kinds)} for each item of history; got",
+                    history_event,
+                ],
             ),
             tf.debugging.Assert(
                 tf.reduce_all((history_age_ms >= 0) | is_padding),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from contract.schema import EVENT_KINDS
 from trainer.data.input_pipeline import Batch
 from trainer.distributed.embeddings import ShardedTable
 
@@ -66,14 +65,19 @@ class DivergenceMonitor:
         return None
 
 
-def describe_batch(batch: Batch, event_weights: Sequence[float]) -> str:
-    """Returns the rows of a batch by event kind, with their weights, and the ranges of its ids."""
+def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
+    """Returns the rows of a batch by event kind, with their weights, and the ranges of its ids.
+
+    Args:
+      batch: a global batch.
+      weight_of_kind: the weight of an event of each kind of the dataset, in the order of the kinds.
+    """
     is_row = batch.is_row.numpy()
     visitor, item, event = (column.numpy()[is_row] for column in (batch.visitor, batch.item, batch.event))
-    counts = np.bincount(event, minlength=len(EVENT_KINDS))
+    counts = np.bincount(event, minlength=len(weight_of_kind))
     kinds = ", ".join(
         f"{count} {kind} of weight {weight:g}"
-        for kind, count, weight in zip(EVENT_KINDS, counts, event_weights, strict=True)
+        for count, (kind, weight) in zip(counts, weight_of_kind.items(), strict=True)
     )
     return (
         f"its batch has {is_row.sum()} rows ({kinds}), {_describe_ids('visitor', visitor)}, "

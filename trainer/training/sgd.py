@@ -30,7 +30,8 @@ class SgdTrainer:
         """
         check_batch_divides(config.input.batch_size, replicas.count)
         self._config = config
-        self._shards = dataset.shards(Split.TRAIN)
+        self._shards, self._kinds = dataset.shards(Split.TRAIN), dataset.manifest.event_kinds
+        self._event_weights = config.loss.weights_by_kind(dataset.manifest)
         self._steps_per_epoch = steps_per_epoch
         model = build_training_model(config, dataset, replicas)
         optimizer = _make_dense_optimizer(config.dense_optimizer, model.dense, replicas)
@@ -48,7 +49,9 @@ class SgdTrainer:
 
     def describe_input(self, step: int) -> str:
         """Describes the batch of `step`, which is read again by its position."""
-        return describe_batch(next(iter(self._batches_from(step))), self._config.loss.event_weights)
+        return describe_batch(
+            next(iter(self._batches_from(step))), dict(zip(self._kinds, self._event_weights, strict=True))
+        )
 
     @property
     def remedy(self) -> str:
@@ -72,6 +75,7 @@ class SgdTrainer:
             history_length=config.history_length,
             is_sequential=config.is_sequential,
             has_times=config.has_times,
+            event_weights=self._event_weights,
             first_epoch=step // self._steps_per_epoch,
             first_step=step % self._steps_per_epoch,
         )

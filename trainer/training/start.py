@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from contract.schema import EVENT_KINDS, Split
+from contract.schema import Split
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.input_pipeline import count_events
@@ -87,7 +87,9 @@ def start_run(
 
 def _new_record(config: RunConfig, dataset: Dataset, warm_start: str | None) -> RunRecord:
     shards = dataset.shards(Split.TRAIN)
-    events = count_events(shards, config.input, config.history_length, config.is_sequential)
+    kinds, weights = dataset.manifest.event_kinds, config.loss.weights_by_kind(dataset.manifest)
+    config.evaluate.check_kinds(kinds)
+    events = count_events(shards, config.input, len(kinds), config.history_length, config.is_sequential)
     if not events.sum():
         raise ValueError(
             f"no visitor in the training split of {dataset.root} has a second event, and this model learns from a "
@@ -98,8 +100,8 @@ def _new_record(config: RunConfig, dataset: Dataset, warm_start: str | None) -> 
         data=dataset.root,
         dataset_checksum=dataset.checksum,
         training_rows=int(events.sum()),
-        events=dict(zip(EVENT_KINDS, events.tolist(), strict=True)),
-        mean_event_weight=float(events @ np.array(config.loss.event_weights) / events.sum()),
+        events=dict(zip(kinds, events.tolist(), strict=True)),
+        mean_event_weight=float(events @ np.array(weights) / events.sum()),
         commit=current_commit(),
         versions=current_versions(),
         dataset_facts=dataset.facts(),

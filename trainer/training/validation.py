@@ -54,16 +54,16 @@ def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | Non
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
     if isinstance(config.loss, SquaredErrorConfig):
-        weights, rows = config.loss.event_weights, target_rows(dataset, Split.VALIDATION)
+        weights, rows = config.loss.weights_by_kind(dataset.manifest), target_rows(dataset, Split.VALIDATION)
         return Validator(
             "mse", False, lambda model, on_chunk=_ignore: rating_mse(model, rows, weights, replicas, on_chunk)
         )
-    cases = build_cases(dataset, Split.VALIDATION)
+    cases = build_cases(dataset, Split.VALIDATION, kinds=config.evaluate.kinds)
     reason = "no visitor of the validation split returns to a new item"
     return _ranking_validator(cases, "returning visitors", reason, replicas)
 
 
-def make_next_item_validator(dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
+def make_next_item_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
     """Returns NDCG of next items, for sequence models.
 
     Returns:
@@ -71,7 +71,7 @@ def make_next_item_validator(dataset: Dataset, replicas: Replicas | None = None)
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
-    cases = build_cases(dataset, Split.VALIDATION, next_items)
+    cases = build_cases(dataset, Split.VALIDATION, next_items, kinds=config.evaluate.kinds)
     reason = "no row of the validation split has a history and an item of the catalogue"
     return _ranking_validator(cases, "next items", reason, replicas)
 

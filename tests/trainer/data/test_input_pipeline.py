@@ -6,7 +6,7 @@ import pytest
 
 from common import storage
 from common.storage.cache import Cache
-from contract.schema import EVENT_KINDS, Split
+from contract.schema import DEFAULT_KINDS, Split
 from contract.shards import Shard, read_timelines
 from contract.timelines import timeline_starts
 from tests.trainer.dataset_builder import Event, build_dataset
@@ -95,7 +95,7 @@ def test_context_rows_are_skipped(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path)
     assert dataset.manifest.splits[Split.VALIDATION].rows > 2
     assert sorted(pairs(read(dataset.shards(Split.VALIDATION)))) == [(1, 4), (2, 4)]
-    np.testing.assert_array_equal(count_events(dataset.shards(Split.VALIDATION), INPUT), [2, 0, 0])
+    np.testing.assert_array_equal(count_events(dataset.shards(Split.VALIDATION), INPUT, 3), [2, 0, 0])
 
 
 def test_the_columns_of_a_row_stay_together(shards: list[Shard]) -> None:
@@ -128,7 +128,7 @@ def test_reading_from_a_step_returns_the_rest_of_the_epoch(shards: list[Shard], 
 
 def test_events_are_counted_by_kind(shards: list[Shard]) -> None:
     expected = np.bincount([row % 23 % 3 for row in range(ROWS)])
-    np.testing.assert_array_equal(count_events(shards, INPUT), expected)
+    np.testing.assert_array_equal(count_events(shards, INPUT, 3), expected)
 
 
 def test_several_epochs_are_the_single_epochs_in_sequence(shards: list[Shard]) -> None:
@@ -165,7 +165,7 @@ def test_a_history_contains_exactly_the_earlier_rows_of_its_visitor(seed: int, t
     length = int(generator.integers(1, 9))
     owner = np.repeat(np.arange(25), generator.integers(1, 31, 25))
     events = [
-        Event(f"v{visitor}", f"i{row}", EVENT_KINDS[generator.integers(3)], int(time))
+        Event(f"v{visitor}", f"i{row}", DEFAULT_KINDS[generator.integers(3)], int(time))
         for row, (visitor, time) in enumerate(zip(owner, generator.integers(0, 40, len(owner)), strict=True))
     ]
     late = [event._replace(timestamp_ms=event.timestamp_ms + 100) for event in events[::4]]
@@ -183,7 +183,7 @@ def test_a_history_contains_exactly_the_earlier_rows_of_its_visitor(seed: int, t
         expected = _histories_row_by_row(dataset.shards(split), length)
         batches = read(dataset.shards(split), config=config, history_length=length)
         assert Counter(_histories_of(batches)) == Counter(expected)
-        assert count_events(dataset.shards(split), config, length).sum() == len(expected)
+        assert count_events(dataset.shards(split), config, 3, length).sum() == len(expected)
 
 
 def _histories_row_by_row(shards: list[Shard], length: int) -> list[tuple]:
@@ -238,7 +238,7 @@ def test_the_rows_around_a_row_are_those_after_it_then_those_from_the_beginning(
     (batch,) = read(shards, history_length=history_length, is_sequential=False)
     # the only row of b has no rows around it
     assert int(batch.is_row.sum()) == 4
-    np.testing.assert_array_equal(count_events(shards, INPUT, history_length, is_sequential=False), [4, 0, 0])
+    np.testing.assert_array_equal(count_events(shards, INPUT, 3, history_length, is_sequential=False), [4, 0, 0])
     around = {
         int(item): history[is_history].tolist()
         for item, history, is_history in zip(batch.item[:4], batch.history, batch.is_history, strict=False)

@@ -11,6 +11,7 @@ from tests.trainer.ranking.fakes import cases_of
 from trainer.evaluation.cases import build_cases, next_items, returning_visitors
 
 NUM_ITEMS = 10
+KINDS = {"view": 0, "addtocart": 1, "transaction": 2}
 UNKNOWN = 10  # an item that is not in the vocabulary
 
 
@@ -33,7 +34,7 @@ def items_of(history):
 
 
 def test_relevant_items_are_distinct_and_new_and_the_history_keeps_order_and_repetitions():
-    cases = returning_visitors(rows_of((4, [3, 1, 3], [7, 1, 5, 7])), NUM_ITEMS)
+    cases = returning_visitors(rows_of((4, [3, 1, 3], [7, 1, 5, 7])), NUM_ITEMS, KINDS)
     np.testing.assert_array_equal(cases.visitor, [4])
     assert items_of(cases.history) == [[3, 1, 3]]
     assert lists(cases.relevant) == [[5, 7]]
@@ -53,21 +54,21 @@ def test_visitors_without_history_or_new_items_are_skipped_and_counted():
 
 
 def test_the_unknown_item_share_is_over_the_rows_of_returning_visitors():
-    cases = returning_visitors(rows_of((0, [1], [UNKNOWN, 2, 3, UNKNOWN]), (1, [], [UNKNOWN] * 5)), NUM_ITEMS)
+    cases = returning_visitors(rows_of((0, [1], [UNKNOWN, 2, 3, UNKNOWN]), (1, [], [UNKNOWN] * 5)), NUM_ITEMS, KINDS)
     assert cases.unknown_item_share == pytest.approx(2 / 4)
     assert lists(cases.relevant) == [[2, 3]]
 
 
 def test_visitors_of_the_same_out_of_vocabulary_bucket_have_separate_cases():
-    cases = returning_visitors(rows_of((99, [1], [2]), (99, [2], [3])), NUM_ITEMS)
+    cases = returning_visitors(rows_of((99, [1], [2]), (99, [2], [3])), NUM_ITEMS, KINDS)
     np.testing.assert_array_equal(cases.visitor, [99, 99])
     assert items_of(cases.history) == [[1], [2]]
     assert lists(cases.relevant) == [[2], [3]]
 
 
 def test_rows_without_a_returning_visitor_have_no_cases():
-    assert len(returning_visitors(rows_of((0, [], [1])), NUM_ITEMS)) == 0
-    assert len(returning_visitors(TimelineRows.concatenate([]), NUM_ITEMS)) == 0
+    assert len(returning_visitors(rows_of((0, [], [1])), NUM_ITEMS, KINDS)) == 0
+    assert len(returning_visitors(TimelineRows.concatenate([]), NUM_ITEMS, KINDS)) == 0
 
 
 def test_cases_are_those_of_the_requested_split(tmp_path):
@@ -107,20 +108,20 @@ def test_a_sample_keeps_the_order_and_the_lists_of_its_cases():
 def test_a_sample_takes_all_cases_of_a_visitor_or_none():
     # 20 visitors with three cases each: ten visitors fit into 31 cases
     timelines = [(v, [0], [1, 2, 3]) for v in range(20)]
-    sample = next_items(rows_of(*timelines), NUM_ITEMS).sample(31, seed=0)
+    sample = next_items(rows_of(*timelines), NUM_ITEMS, KINDS).sample(31, seed=0)
     assert len(sample) == 30
     assert sample.num_visitors == 10
     assert np.bincount(sample.timeline).max() == 3
     np.testing.assert_array_equal(sample.relevant.values, [1, 2, 3] * 10)
     assert sample.is_kind.shape == (30, 3)
     # a size below the cases of one visitor: the visitor is taken whole
-    assert len(next_items(rows_of(*timelines), NUM_ITEMS).sample(2, seed=0)) == 3
+    assert len(next_items(rows_of(*timelines), NUM_ITEMS, KINDS).sample(2, seed=0)) == 3
 
 
 def test_a_relevant_item_has_the_kinds_of_its_events_in_the_window():
     rows = rows_of((0, [1], [2, 3, 2, 1]))
     rows.event[:] = [2, 0, 1, 2, 1]
-    cases = returning_visitors(rows, NUM_ITEMS)
+    cases = returning_visitors(rows, NUM_ITEMS, KINDS)
     # item 2 is viewed and bought, item 3 put into the cart; item 1 is not new
     assert lists(cases.relevant) == [[2, 3]]
     np.testing.assert_array_equal(cases.is_kind, [[1, 0, 1], [0, 1, 0]])
@@ -131,7 +132,7 @@ def test_a_relevant_item_has_the_kinds_of_its_events_in_the_window():
 def test_each_target_row_with_earlier_rows_is_a_next_item_case():
     rows = rows_of((4, [3], [3, UNKNOWN, 5]), (6, [], [7, 8]), (8, [1, 2], []))
     rows.event[:] = [0, 1, 0, 2, 0, 0, 0, 0]
-    cases = next_items(rows, NUM_ITEMS)
+    cases = next_items(rows, NUM_ITEMS, KINDS)
     np.testing.assert_array_equal(cases.visitor, [4, 4, 6])
     np.testing.assert_array_equal(cases.timeline, [0, 0, 1])
     # the unknown item is not a case, but is in the history of item 5
@@ -147,8 +148,8 @@ def test_each_target_row_with_earlier_rows_is_a_next_item_case():
 
 
 def test_no_rows_have_no_next_item_cases():
-    assert len(next_items(TimelineRows.concatenate([]), NUM_ITEMS)) == 0
-    assert len(next_items(rows_of((0, [1], [])), NUM_ITEMS)) == 0
+    assert len(next_items(TimelineRows.concatenate([]), NUM_ITEMS, KINDS)) == 0
+    assert len(next_items(rows_of((0, [1], [])), NUM_ITEMS, KINDS)) == 0
 
 
 ITEMS_OF_A_TIMELINE = st.lists(st.integers(0, UNKNOWN), max_size=5)
@@ -158,7 +159,7 @@ ITEMS_OF_A_TIMELINE = st.lists(st.integers(0, UNKNOWN), max_size=5)
 @given(st.lists(st.tuples(ITEMS_OF_A_TIMELINE, ITEMS_OF_A_TIMELINE).filter(any), min_size=1, max_size=6))
 def test_histories_never_contain_the_target_or_a_later_row(timelines):
     rows = rows_of(*((visitor, before, after) for visitor, (before, after) in enumerate(timelines)))
-    cases = next_items(rows, NUM_ITEMS)
+    cases = next_items(rows, NUM_ITEMS, KINDS)
     expected = [
         ((before + after)[:position], (before + after)[position])
         for before, after in timelines
@@ -167,5 +168,5 @@ def test_histories_never_contain_the_target_or_a_later_row(timelines):
     ]
     assert list(zip(items_of(cases.history), cases.relevant.values.tolist(), strict=True)) == expected
     assert cases.is_new.tolist() == [target not in history for history, target in expected]
-    again = returning_visitors(rows, NUM_ITEMS)
+    again = returning_visitors(rows, NUM_ITEMS, KINDS)
     assert items_of(again.history) == [timelines[visitor][0] for visitor in again.visitor]

@@ -24,9 +24,9 @@ def test_each_pair_is_in_the_groups_of_its_events_its_visitor_and_its_item():
     # five pairs: case 0 has two. Items 0, 1, 2 are head, middle, tail: 3 events each
     groups = pair_groups(cases, np.array([3, 3, 3]), num_visitors=2)
     assert {name: np.flatnonzero(is_member).tolist() for name, is_member in groups.items()} == {
-        "views": [0, 2, 3, 4],
-        "carts": [1, 2],
-        "purchases": [1],
+        "view events": [0, 2, 3, 4],
+        "addtocart events": [1, 2],
+        "transaction events": [1],
         "history 1": [0, 1],
         "history 2-4": [2],
         "history 5-9": [3],

@@ -38,19 +38,20 @@ def make_tables() -> dict[str, ShardedTable]:
 def make_batch(
     visitor: list[int],
     item: list[int],
-    event: list[int] | None = None,
     rows: int | None = None,
     *,
+    weight: list[float] | None = None,
     days: list[int] | None = None,
     history: list[list[int]] | None = None,
 ) -> Batch:
     """A batch of rows on the given days, each with the other items of its visitor; -1 is padding."""
-    columns = [tf.constant(column, tf.int64) for column in (visitor, item, event or [0] * len(visitor))]
+    columns = [tf.constant(column, tf.int64) for column in (visitor, item, [0] * len(visitor))]
     items = tf.reshape(tf.constant(history or [], tf.int64), [len(visitor), -1 if history else 0])
     zeros = tf.zeros_like(items)
     day_ms = tf.constant(days or [0] * len(visitor), tf.int64) * 24 * 60 * 60 * 1000
     is_row = tf.range(len(visitor)) < (len(visitor) if rows is None else rows)
-    return Batch(*columns, tf.maximum(items, 0), zeros, zeros, items >= 0, day_ms, is_row)
+    weights = tf.constant(weight or [1.0] * len(visitor))
+    return Batch(*columns, tf.maximum(items, 0), zeros, zeros, items >= 0, day_ms, weights, is_row)
 
 
 def make_softmax(
@@ -87,7 +88,7 @@ def test_the_squared_error_is_the_mean_over_the_rows_of_the_batch() -> None:
         return tf.reduce_sum(visitors * items, axis=1)
 
     objective = SquaredErrorObjective(SquaredErrorConfig(), make_tables(), 1, predict)
-    batch = make_batch([0, 1, 2, 0], [0, 2, 1, 0], event=[0, 1, 2, 0], rows=3)
+    batch = make_batch([0, 1, 2, 0], [0, 2, 1, 0], weight=[1.0, 2.0, 3.0, 1.0], rows=3)
     # scores 1, 2, 1 for weights 1, 2, 3; the fourth row is padding
     assert loss_of(objective, batch) == pytest.approx((0 + 0 + 4) / 3)
 
@@ -117,14 +118,11 @@ def test_a_batch_without_a_known_item_has_loss_0() -> None:
     assert loss_of(make_softmax(num_negatives=5), make_batch([0, 1], [3, 3])) == 0.0
 
 
-def test_an_example_is_weighted_by_its_event_kind() -> None:
+def test_the_loss_is_a_weighted_mean_of_examples() -> None:
     batch = ([0, 2], [0, 1])
-    first, second = (
-        loss_of(make_softmax(event_weights=weights), make_batch(*batch, event=[0, 2]))
-        for weights in ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
-    )
+    first, second = (loss_of(make_softmax(), make_batch(*batch, weight=weight)) for weight in ([1.0, 0.0], [0.0, 1.0]))
     assert first != pytest.approx(second, rel=0.01)
-    mixed = loss_of(make_softmax(event_weights=(1.0, 1.0, 3.0)), make_batch(*batch, event=[0, 2]))
+    mixed = loss_of(make_softmax(), make_batch(*batch, weight=[1.0, 3.0]))
     assert mixed == pytest.approx((first + 3 * second) / 4, rel=1e-5)
 
 
@@ -164,10 +162,7 @@ def test_the_mask_of_a_replica_is_its_part_of_the_whole_mask(shape: tuple[int, .
 
 def test_the_weight_of_an_example_halves_per_half_life() -> None:
     batch = ([0, 2], [0, 1])
-    first, second = (
-        loss_of(make_softmax(event_weights=weights), make_batch(*batch, event=[0, 2]))
-        for weights in ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
-    )
+    first, second = (loss_of(make_softmax(), make_batch(*batch, weight=weight)) for weight in ([1.0, 0.0], [0.0, 1.0]))
     aged = loss_of(make_softmax(half_life_days=2.0), make_batch(*batch, days=[16, 20]))
     # four days older, two half-lives: a quarter
     assert aged == pytest.approx((first + 4 * second) / 5, rel=1e-5)

@@ -18,7 +18,7 @@ ITEMS = np.array([[3, 4, 0.5], [1, 0, 0], [0, 2, -1]], np.float32)
 
 def make_dense(**changed: object) -> list[np.ndarray]:
     """Weights with uniform attention and zero layers: a visitor is attended + newest / 2, scaled to length 10."""
-    shapes = DenseWeights(*(variable.shape for variable in make_dense_variables(CONFIG, seed=0)))
+    shapes = DenseWeights(*(variable.shape for variable in make_dense_variables(CONFIG, 3, seed=0)))
     weights = DenseWeights(*(np.zeros(shape, np.float32) for shape in shapes))
     arrays = {name: np.array(value, np.float32) for name, value in changed.items()}
     return list(weights._replace(log_scale=np.float32(np.log(10)), **arrays))
@@ -27,7 +27,7 @@ def make_dense(**changed: object) -> list[np.ndarray]:
 def make_model(*, visitors: Sequence[Sequence[float]] = (), **changed: object) -> TowersInference:
     table = np.array([*visitors, [9, 9]], np.float32)  # the last row, of all other visitors, is not used
     model = TowersInference(
-        CONFIG, item_rows=lambda _: ITEMS.__getitem__, num_frequent=len(visitors), item_counts=COUNTS
+        CONFIG, item_rows=lambda _: ITEMS.__getitem__, num_frequent=len(visitors), num_kinds=3, item_counts=COUNTS
     )
     model.fill(Weights({"visitor": table}, make_dense(**changed)))
     return model

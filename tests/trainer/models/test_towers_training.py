@@ -31,7 +31,7 @@ def make_weights(seed: int = 0, config: TowersConfig | None = None) -> tuple[np.
     """An item table with a bucket after the six items, and dense weights, all nonzero."""
     config = config or make_config()
     generator = np.random.default_rng(seed)
-    shapes = DenseWeights(*(variable.shape for variable in make_dense_variables(config, seed)))
+    shapes = DenseWeights(*(variable.shape for variable in make_dense_variables(config, 3, seed)))
     dense = DenseWeights(*(generator.normal(0, 0.5, shape).astype(np.float32) for shape in shapes))
     return generator.normal(size=(NUM_ITEMS + 1, config.dim + 1)).astype(np.float32), dense
 
@@ -56,13 +56,12 @@ def make_objective(
     *,
     num_negatives: int = 0,
     config: TowersConfig | None = None,
-    weights: tuple[float, ...] = (1.0, 1.0, 1.0),
     features: ItemFeatures | None = None,
     others: dict[str, np.ndarray] | None = None,
 ) -> NextItemObjective:
     """An objective over the item table and `others`, by name."""
     return NextItemObjective(
-        SampledSoftmaxConfig(num_negatives=num_negatives, event_weights=weights),
+        SampledSoftmaxConfig(num_negatives=num_negatives),
         {name: make_table(values) for name, values in {"item": table, **(others or {})}.items()},
         1,
         Towers(config or make_config()),
@@ -72,7 +71,9 @@ def make_objective(
     )
 
 
-def make_batch(histories: list[list[int]], positives: list[int], rows: int | None = None) -> Batch:
+def make_batch(
+    histories: list[list[int]], positives: list[int], rows: int | None = None, weight: tuple[float, ...] | None = None
+) -> Batch:
     """Histories, oldest first; all entries are views at the moment of the request."""
     size = len(positives)
     history, is_history = np.zeros((size, LENGTH), np.int64), np.zeros((size, LENGTH), bool)
@@ -88,6 +89,7 @@ def make_batch(histories: list[list[int]], positives: list[int], rows: int | Non
         history_event=tf.zeros([size, LENGTH], tf.int64),
         history_age_ms=tf.zeros([size, LENGTH], tf.int64),
         timestamp_ms=zeros,
+        weight=tf.constant(weight or [1.0] * size),
         is_history=tf.constant(is_history),
         is_row=tf.range(size) < (size if rows is None else rows),
     )
@@ -105,7 +107,7 @@ def scores_of(
     """[rows, I] scores of the exported model; all rows are of the same visitor."""
     vectors = [] if visitor_vector is None else [visitor_vector]
     model = TowersInference(
-        make_config(), item_rows=lambda _: table.__getitem__, num_frequent=len(vectors), item_counts=COUNTS
+        make_config(), item_rows=lambda _: table.__getitem__, num_frequent=len(vectors), num_kinds=3, item_counts=COUNTS
     )
     model.fill(Weights({"visitor": np.array([*vectors, np.zeros(DIM)], np.float32)}, dense))
     scores: np.ndarray = model.catalogue_scores(queries_of([0] * len(histories), histories)).numpy()
@@ -164,15 +166,14 @@ def test_padding_and_rows_without_a_known_item_or_history_neither_have_a_loss_no
         assert loss_of(objective, dense, batch) == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_example_is_weighted_by_its_event_kind() -> None:
+def test_the_loss_is_a_weighted_mean_of_examples() -> None:
     table, dense = make_weights()
-    batch = make_batch([[1, 2], [3]], [0, 4])._replace(event=tf.constant([0, 2], tf.int64))
-    views, purchases, mixed = (
-        loss_of(make_objective(table, weights=weights), dense, batch)
-        for weights in ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 3.0))
+    first, second, mixed = (
+        loss_of(make_objective(table), dense, make_batch([[1, 2], [3]], [0, 4], weight=weight))
+        for weight in ((1.0, 0.0), (0.0, 1.0), (1.0, 3.0))
     )
-    assert views != pytest.approx(purchases, rel=0.01)
-    assert mixed == pytest.approx((views + 3 * purchases) / 4, rel=1e-5)
+    assert first != pytest.approx(second, rel=0.01)
+    assert mixed == pytest.approx((first + 3 * second) / 4, rel=1e-5)
 
 
 FEATURES = ItemFeatures(

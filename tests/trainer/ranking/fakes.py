@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from contract.schema import DEFAULT_KINDS
 from trainer.evaluation.cases import Cases
 from trainer.models.interface import Queries
 from trainer.ranking.histories import Histories
@@ -45,6 +46,7 @@ def cases_of(history: Sequence[Sequence[int]], relevant: Sequence[Sequence[int]]
         timestamp_ms=np.full(len(history), 1000),
         relevant=relevant_lists,
         secondary_relevant=relevant_lists,
+        kinds=DEFAULT_KINDS,
         is_kind=np.tile([True, False, False], (len(relevant_lists.values), 1)),
         is_new=np.array([not set(new) & set(seen) for seen, new in zip(history, relevant, strict=True)], bool),
         hides_seen=True,

@@ -7,7 +7,7 @@ import pytest
 
 from common.settings import apply_settings
 from contract.manifest import Manifest, SplitInfo, VocabularyInfo
-from contract.schema import Split, SplitMethod, Vocabulary
+from contract.schema import DEFAULT_KINDS, Split, SplitMethod, Vocabulary
 from trainer.config.presets import PRESETS
 from trainer.runs.record import RunRecord
 from trainer.serving.model_card import Subject, model_card, nearest_preset
@@ -20,6 +20,8 @@ SIZES = {
 }
 ROWS = {Split.TEST: (30, 9), Split.TRAIN: (2_000, 1_234), Split.VALIDATION: (40, 11)}
 MANIFEST = Manifest(
+    event_kinds=DEFAULT_KINDS,
+    event_weights=None,
     split_method=SplitMethod.TIME,
     validation_from_ms=86_400_000,  # the second day of 1970
     test_from_ms=86_400_000 + 90 * 60_000,

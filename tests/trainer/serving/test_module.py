@@ -36,6 +36,7 @@ def serving(model, tmp_path_factory):
         visitors=dataset.manifest.vocabularies[Vocabulary.VISITORS],
         items_file=layout.vocabulary(Vocabulary.ITEMS),
         items=dataset.manifest.vocabularies[Vocabulary.ITEMS],
+        event_kinds=dataset.manifest.event_kinds,
     )
 
 

@@ -59,7 +59,7 @@ def test_describes_a_batch_without_its_padding():
         tf.constant([0, 1, 0, 2], tf.int64),
         tf.constant([True, True, True, False]),
     )
-    assert describe_batch(batch, (1.0, 2.0, 3.5)) == (
+    assert describe_batch(batch, {"view": 1.0, "addtocart": 2.0, "transaction": 3.5}) == (
         "its batch has 3 rows (2 view of weight 1, 1 addtocart of weight 2, 0 transaction of weight 3.5), "
         "visitor indices 3 to 8 (2 distinct), item indices 5 to 7 (3 distinct)"
     )

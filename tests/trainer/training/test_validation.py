@@ -43,7 +43,7 @@ def test_validates_a_rating_model_by_squared_error(dataset):
 def test_there_is_no_validator_without_a_split_or_without_visitors_to_rank_for(tmp_path, caplog):
     alone = build_dataset(str(tmp_path / "alone"), train=[("anna", "a")], visitors=["anna"], items=ITEMS)
     assert make_validator(PRESETS["mf"], alone) is None
-    assert make_next_item_validator(alone) is None
+    assert make_next_item_validator(PRESETS["nn"], alone) is None
     newcomers = build_dataset(
         str(tmp_path / "newcomers"),
         train=[("anna", "a")],
@@ -52,13 +52,13 @@ def test_there_is_no_validator_without_a_split_or_without_visitors_to_rank_for(t
         items=ITEMS,
     )
     assert make_validator(PRESETS["mf"], newcomers) is None
-    assert make_next_item_validator(newcomers) is None
+    assert make_next_item_validator(PRESETS["nn"], newcomers) is None
     assert "the last checkpoint is used as the best" in caplog.text
 
 
 def test_validates_a_sequence_model_by_next_items(dataset, caplog):
     with caplog.at_level("INFO"):
-        validator = make_next_item_validator(dataset)
+        validator = make_next_item_validator(PRESETS["nn"], dataset)
         make_validator(PRESETS["mf"], dataset)
     assert [record.getMessage() for record in caplog.records] == [
         "validation: ndcg@20 of 1 next items in the validation split",
