@@ -6,6 +6,7 @@ Shapes: I items of the vocabulary.
 import io
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -72,6 +73,16 @@ def read_columns(paths: Sequence[str], names: Sequence[str]) -> pa.Table:
     """Reads the named columns of all shards, in the order of the shards."""
     parts = [pq.read_table(io.BytesIO(storage.read_bytes(path)), columns=list(names)) for path in paths]
     return pa.concat_tables(parts) if parts else CATALOGUE_SCHEMA.empty_table().select(list(names))
+
+
+def total_events(rows: pa.Table) -> np.ndarray:
+    """Sums the training events of all kinds of each item, [I] int64."""
+    counts = rows["event_counts"].combine_chunks()
+    before = np.append(0, np.cumsum(counts.flatten().to_numpy()))
+    lengths = pc.list_value_length(counts).to_numpy()
+    ends = np.cumsum(lengths)
+    totals: np.ndarray = before[ends] - before[ends - lengths]
+    return totals
 
 
 def in_order(rows: pa.Table) -> pa.Table:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract.catalogue import total_events
 from preprocessing import validation
 from preprocessing.columns import EncodedTable, decode_columns, encode_strings, find_last_rows, sort_by_count
 from preprocessing.config import PropertyConfig, TimeConfig
@@ -21,14 +22,13 @@ from preprocessing.sources.source import Batch, reject_rows
 from preprocessing.statistics.summaries import ReadingSummary, merge_readings, summarize_reading
 from preprocessing.times import parse_times
 from preprocessing.validation import Flaws
+from preprocessing.vocabularies import stack_kinds
 
 PROPERTY_COLUMNS = ("timestamp", "itemid", "property", "value")
 TREE_COLUMNS = ("categoryid", "parentid")
 
 CATEGORY_SEPARATOR = " > "
 """Separates the categories of a path in the id of a category from an item table."""
-
-_COUNTS = ("views", "carts", "transactions", "first_seen_ms", "last_seen_ms")
 
 
 @dataclass(frozen=True)
@@ -175,15 +175,15 @@ def assemble_items(
 
     Args:
       properties: table from `merge_properties`; None if the shop has no item properties.
-      items: all items of the partition with their training counts (id, index, views, carts, transactions,
-        first_seen_ms, last_seen_ms), those of the vocabulary first, by index.
+      items: all items of the partition with their index and the columns of `vocabularies.count_items`, those of the
+        vocabulary first, by index.
       config: the properties with a role.
       frequent: the other properties to keep.
       tree: the category tree.
 
     Returns:
       item_id, item_index, title, category_id, category_path (list of ids, root first), is_available, price,
-      property_values (list of `property=word`) and the counts.
+      property_values (list of `property=word`), event_counts (list, by kind), first_seen_ms and last_seen_ms.
     """
     if properties is None:
         properties = empty_properties()
@@ -203,7 +203,9 @@ def assemble_items(
             ),
             "price": _parse_prices(_select_values(properties, owner, config.price, len(ids))),
             "property_values": _combine_values(properties, owner, frequent, len(ids)),
-            **{name: items[name] for name in _COUNTS},
+            "event_counts": _list_counts(items),
+            "first_seen_ms": items["first_seen_ms"],
+            "last_seen_ms": items["last_seen_ms"],
         }
     )
 
@@ -248,11 +250,12 @@ def describe_partition(
     }
 
 
-def count_category_views(catalogue: pa.Table) -> pa.Table:
-    """Sums the training views of the items of each category, in columns id and count."""
-    categorized = catalogue.filter(catalogue["category_id"].is_valid())
-    summed = categorized.group_by("category_id", use_threads=False).aggregate([("views", "sum")])
-    return pa.table({"id": summed["category_id"], "count": summed["views_sum"]})
+def count_category_events(catalogue: pa.Table) -> pa.Table:
+    """Sums the training events of the items of each category, in columns id and count."""
+    events = pa.table({"id": catalogue["category_id"], "events": total_events(catalogue)})
+    categorized = events.filter(events["id"].is_valid())
+    summed = categorized.group_by("id", use_threads=False).aggregate([("events", "sum")])
+    return pa.table({"id": summed["id"], "count": summed["events_sum"]})
 
 
 def merge_descriptions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -261,6 +264,13 @@ def merge_descriptions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     for part in parts:
         total.update(part)  # + would drop zeros
     return dict(total)
+
+
+def _list_counts(items: pa.Table) -> pa.Array:
+    """[I] lists of the training events of each kind."""
+    counts = stack_kinds(items)
+    offsets = np.arange(len(items) + 1) * counts.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(counts.ravel()))
 
 
 def _count(is_true: pa.ChunkedArray) -> int:

@@ -180,6 +180,7 @@ def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
             "test_from_ms": given.test_from,
         },
         "columns": dict(map(_parse_column, given.map)),
+        "kinds": {"names": given.kinds},
     }
     return apply_settings(make_config(given.shop, flags), given.set)
 
@@ -256,6 +257,12 @@ def _add_prepare(commands: cli.Commands) -> None:
         default=[],
         metavar="NAME=COLUMN",
         help="columns of the log: visitor=, item=, time=, kind=, transaction=; a constant is quoted: kind=\"'view'\"",
+    )
+    add(
+        "--kinds",
+        type=lambda text: text.split(","),
+        metavar="A,B,…",
+        help="event kinds in the order of the funnel (default: view,addtocart,transaction)",
     )
     add("--where", nargs="+", metavar="CONDITION", help="keep only events that meet these, such as 'Quantity > 0'")
     add("--item-properties", metavar="GLOB", help="timestamp (ms), itemid, property, value")

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from contract.schema import EVENT_KINDS, SplitMethod
+from contract.schema import SplitMethod
+from preprocessing.kinds import KindConfig
 
 # outside this range a timestamp is probably not in milliseconds: seconds give 1970, microseconds the year 47,000
 PLAUSIBLE_FROM_MS = 946_684_800_000  # 2000-01-01
@@ -72,29 +73,10 @@ class EventColumns:
     """Time of the event."""
 
     kind: str = "event"
-    """Event kind, such as `view`; a log of one kind has a constant: `'transaction'`."""
+    """Event kind, such as `view`; a log of one kind has its name as a constant: `'transaction'`."""
 
     transaction: str | None = None
     """Id of the purchase; two rows that differ only in it are two events. None: `transactionid`, if the log has it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KindConfig:
-    """The words of the log for event kinds."""
-
-    words: tuple[str, ...] = ()
-    """`WORD=KIND` for each word of the log that is not the name of a kind, such as `Kauf=transaction`."""
-
-    dropped: tuple[str, ...] = ()
-    """Words whose events are dropped, such as `page_view`."""
-
-    def __post_init__(self) -> None:
-        for entry in self.words:
-            _, equals, kind = entry.rpartition("=")
-            if not equals or kind not in EVENT_KINDS:
-                raise ValueError(
-                    f"kinds.words must be WORD=KIND with a kind of {', '.join(EVENT_KINDS)}, got {entry!r}"
-                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +266,7 @@ class PrepareConfig:
     """How times of events are read."""
 
     kinds: KindConfig = field(default_factory=KindConfig)
-    """The words of the log for event kinds."""
+    """The event kinds of the shop."""
 
     keep_repeats: bool | None = None
     """Whether equal rows are separate events. None: only if `columns.kind` is a constant, as in a log of purchases,

@@ -14,6 +14,7 @@ from preprocessing.beam.graphs import CatalogueCounts, IdCounts, PropertyCounts
 from preprocessing.beam.job import Job
 from preprocessing.beam.stages import WrittenShard, summarize_splits
 from preprocessing.config import format_when
+from preprocessing.kinds import KindConfig
 from preprocessing.splits import Cuts
 from preprocessing.statistics import correlation, popularity, summaries
 
@@ -27,6 +28,8 @@ _WARN_SHARE = 0.01
 class DatasetResults:
     """Results of all steps of `prepare`."""
 
+    kinds: KindConfig
+    """The event kinds of the log."""
     reading: summaries.ReadingSummary
     """Counts of reading the events."""
     tree: catalogue.TreeReading
@@ -49,16 +52,16 @@ class DatasetResults:
 
 def describe_statistics(results: DatasetResults) -> dict[str, Any]:
     """Describes a dataset for `statistics.json`."""
-    reading, events, tree = results.reading, results.counts.events, results.tree
+    reading, events, tree, kinds = results.reading, results.counts.events, results.tree, results.kinds.names
     return {
-        "events": summaries.describe_reading(reading) | summaries.describe_events(events, reading.cleaning),
-        "items": popularity.describe_items(results.counts.all_items),
+        "events": summaries.describe_reading(reading) | summaries.describe_events(events, reading.cleaning, kinds),
+        "items": popularity.describe_items(results.counts.all_items, kinds),
         "correlation": correlation.describe_correlation(shard.moments for shard in results.shards),
         "item_properties": summaries.describe_reading(results.properties.reading) if results.properties else None,
         "catalogue": results.items.description
         | {
             "kept_properties": list(results.kept_properties),
-            "views_by_category": popularity.describe_categories(results.items.category_views, tree.tree.paths),
+            "events_by_category": popularity.describe_categories(results.items.category_events, tree.tree.paths),
         },
         "category_tree": summaries.describe_reading(tree.summary) | catalogue.describe_tree(tree.tree),
     }
@@ -69,6 +72,8 @@ def make_manifest(job: Job, results: DatasetResults) -> Manifest:
     names = [name for name in storage.list_files(job.layout.root) if name != storage.CLAIM]
     checksums = {shard.name: shard.sha256 for shard in results.shards}
     return Manifest(
+        event_kinds=results.kinds.names,
+        event_weights=results.kinds.weights,
         split_method=job.config.split.method,
         validation_from_ms=results.cuts.validation_from_ms if results.cuts else None,
         test_from_ms=results.cuts.test_from_ms if results.cuts else None,

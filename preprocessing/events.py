@@ -4,16 +4,17 @@ Shapes: N events of a batch.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contract.schema import EVENT_KINDS
+from contract.schema import DEFAULT_KINDS
 from preprocessing import validation
-from preprocessing.config import EventColumns, KindConfig, PrepareConfig, TimeConfig
+from preprocessing.config import EventColumns, PrepareConfig, TimeConfig
+from preprocessing.kinds import KindConfig
 from preprocessing.mapping import (
     Condition,
     Elements,
@@ -38,7 +39,7 @@ class ParsedEvents(NamedTuple):
     """The events of a batch."""
 
     table: pa.Table
-    """visitor, timestamp_ms, event (index in EVENT_KINDS), item and transaction ('': none)."""
+    """visitor, timestamp_ms, event (index in the kinds' names), item and transaction ('': none)."""
     rejects: Rejects
     """The invalid rows."""
     filtered: Counter[str]
@@ -56,7 +57,7 @@ class EventMapping:
     time: TimeConfig
     """Unit or format of times."""
     kinds: KindConfig
-    """Words for event kinds."""
+    """Event kinds, as `resolve_kinds` returns them."""
 
     @property
     def paths(self) -> list[str]:
@@ -71,9 +72,37 @@ def make_mapping(config: PrepareConfig) -> EventMapping:
     """Makes the mapping of the settings, with times still to be resolved.
 
     Raises:
-      ValueError: a condition is invalid.
+      ValueError: a condition is invalid, or a constant kind is not among the kinds.
     """
-    return EventMapping(config.columns, tuple(map(parse_condition, config.where)), config.time, config.kinds)
+    kinds = resolve_kinds(config.kinds, config.columns.kind)
+    return EventMapping(config.columns, tuple(map(parse_condition, config.where)), config.time, kinds)
+
+
+def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
+    """Returns the kinds of a log: a log with a constant kind has only that one, unless the settings name others.
+
+    Args:
+      config: the kinds of the settings.
+      path: column or constant of the event kind.
+
+    Raises:
+      ValueError: the constant is neither a kind of the settings nor mapped to one, or cannot name a kind.
+    """
+    constant = constant_of(path)
+    if constant is None:
+        return config
+    code = _codes_of_words(config).get(constant)
+    if config.names != DEFAULT_KINDS:
+        if code is None:
+            raise ValueError(
+                f"columns.kind is {path}, which is none of the kinds {', '.join(config.names)}; add it to kinds.names, "
+                "or map it in kinds.words"
+            )
+        return config
+    weights = None if config.weights is None or code is None else (config.weights[code],)
+    name = constant if code is None else config.names[code]
+    words = tuple(entry for entry in config.words if entry.rpartition("=")[2] == name)
+    return replace(config, names=(name,), weights=weights, words=words)
 
 
 def keeps_repeats(config: PrepareConfig) -> bool:
@@ -128,7 +157,7 @@ def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
 
 
 def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray:
-    """Parses event kinds to indices in EVENT_KINDS, [N] int8; marks unknown kinds, which become -1."""
+    """Parses event kinds to indices in their names, [N] int8; marks unknown kinds, which become -1."""
     codes = _codes_of_words(config)
     found = pc.index_in(texts, value_set=pa.array(list(codes)))
     parsed: np.ndarray = pa.array(codes.values(), pa.int8()).take(found).fill_null(-1).to_numpy()
@@ -148,14 +177,14 @@ def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share
         return
     found = ", ".join(f"{word or '(empty)'} ({count:,})" for word, count in Counter(unknown).most_common(_MOST_WORDS))
     raise ValueError(
-        f"`{path}` has event kinds that are none of {', '.join(EVENT_KINDS)}: {found}; map them in kinds.words, drop "
-        "them in kinds.dropped, or let `cartwheel inspect` propose both"
+        f"`{path}` has event kinds that are none of {', '.join(config.names)}: {found}; add them to kinds.names, map "
+        "them in kinds.words, drop them in kinds.dropped, or let `cartwheel inspect` propose a shop.toml"
     )
 
 
 def _codes_of_words(config: KindConfig) -> dict[str, int]:
-    """Returns the index in EVENT_KINDS of each word of the log that is a kind."""
-    codes = {kind: code for code, kind in enumerate(EVENT_KINDS)}
+    """Returns the index of the kind of each word of the log that is a kind or mapped to one."""
+    codes = {kind: code for code, kind in enumerate(config.names)}
     given = (entry.rpartition("=") for entry in config.words)
     return codes | {word: codes[kind] for word, _, kind in given}
 

@@ -18,15 +18,12 @@ from common import storage
 from common.errors import ContractError
 from common.settings import from_json, to_json
 from common.storage.paths import join
-from contract.catalogue import read_columns
+from contract.catalogue import read_columns, total_events
 from contract.layout import DatasetLayout
 from contract.manifest import read_manifest
-from contract.schema import EVENT_KINDS
 from preprocessing.config import ExpectationConfig, Limit
 
 log = logging.getLogger(__name__)
-
-_EVENT_COUNTS = ("views", "carts", "transactions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +38,8 @@ class Expectations:
     """[R] reasons why event rows were invalid."""
     reject_shares: tuple[float, ...]
     """[R] share of the event rows that were invalid for each reason."""
+    event_kinds: tuple[str, ...]
+    """[K] names of the event kinds."""
     event_shares: tuple[float, ...]
     """[K] share of each kind among the kept events."""
     first_day: str
@@ -89,7 +88,8 @@ def describe_expectations(statistics: Mapping[str, Any], root: str) -> Expectati
         reject_share=sum(events["rejected"].values()) / max(rows, 1),
         reject_reasons=tuple(events["rejected"]),
         reject_shares=tuple(count / max(rows, 1) for count in events["rejected"].values()),
-        event_shares=tuple(events["by_kind"][kind] / events["events"] for kind in EVENT_KINDS),
+        event_kinds=tuple(events["by_kind"]),
+        event_shares=tuple(count / events["events"] for count in events["by_kind"].values()),
         first_day=min(events["by_day"]),
         last_day=max(events["by_day"]),
         category_share=counts["with_category"] / items,
@@ -137,7 +137,7 @@ def compare(baseline: str, after: Expectations, root: str, config: ExpectationCo
       ValueError: a distance exceeds its `fail` limit.
     """
     before = read_expectations(baseline)
-    items = [_read_catalogue(dataset, "item_id", "price", *_EVENT_COUNTS) for dataset in (baseline, root)]
+    items = [_read_catalogue(dataset, "item_id", "price", "event_counts") for dataset in (baseline, root)]
     checks = [*check_figures(before, after, config), *check_items(before, items[0], items[1], config)]
     for check in checks:
         if check.verdict == "warn":
@@ -157,14 +157,13 @@ def compare(baseline: str, after: Expectations, root: str, config: ExpectationCo
 def check_figures(before: Expectations, after: Expectations, config: ExpectationConfig) -> list[Check]:
     """Checks the number of rows, shares of event kinds, rejects, presence of item properties, and the last day."""
     rows = abs(after.rows - before.rows) / max(before.rows, 1)
-    shares = np.abs(np.subtract(after.event_shares, before.event_shares))
     behind = (date.fromisoformat(before.last_day) - date.fromisoformat(after.last_day)).days
     return [
         _check("rows", config.rows, rows, f"{before.rows:,}", f"{after.rows:,}"),
         _check(
             "event_shares",
             config.event_shares,
-            float(shares.max()),
+            _largest_change(_shares_by_kind(before), _shares_by_kind(after)),
             _format_shares(before),
             _format_shares(after),
         ),
@@ -212,7 +211,7 @@ def _check_presence(before: Expectations, after: Expectations, limit: Limit) -> 
 
 
 def check_items(expected: Expectations, before: pa.Table, after: pa.Table, config: ExpectationConfig) -> list[Check]:
-    """Checks popularity and prices, from the catalogues' item_id, price, views, carts and transactions."""
+    """Checks popularity and prices, from the catalogues' item_id, price and event_counts."""
     prices = after["price"].drop_null().to_numpy()
     outside, baseline = 0.0, "no prices"
     if expected.min_price is not None and expected.max_price is not None:
@@ -233,7 +232,7 @@ def popularity_distance(before: pa.Table, after: pa.Table) -> float:
     code, size = ids.indices.to_numpy(), len(ids.dictionary)
     shares = []
     for table, indices in ((before, code[: len(before)]), (after, code[len(before) :])):
-        events = np.sum([table[name].to_numpy() for name in _EVENT_COUNTS], axis=0)
+        events = total_events(table)
         shares.append(np.bincount(indices, weights=events, minlength=size) / max(events.sum(), 1))
     return float(np.abs(shares[0] - shares[1]).sum() / 2)
 
@@ -261,7 +260,16 @@ def _settings(checks: list[Check]) -> str:
 
 
 def _format_shares(expectations: Expectations) -> str:
-    return ", ".join(f"{kind} {share:.2%}" for kind, share in zip(EVENT_KINDS, expectations.event_shares, strict=True))
+    return ", ".join(f"{kind} {share:.2%}" for kind, share in _shares_by_kind(expectations).items())
+
+
+def _shares_by_kind(expectations: Expectations) -> dict[str, float]:
+    return dict(zip(expectations.event_kinds, expectations.event_shares, strict=True))
+
+
+def _largest_change(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """Returns the largest change of a share; a kind that a dataset does not have has the share 0."""
+    return max(abs(after.get(kind, 0.0) - before.get(kind, 0.0)) for kind in {**before, **after})
 
 
 def _format_range(lowest: float, highest: float) -> str:

@@ -7,6 +7,7 @@ tree ─────────────────────────
 
 import json
 import uuid
+from dataclasses import replace
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -46,6 +47,7 @@ def prepare(
       FileExistsError: `output` exists.
     """
     inputs = list_inputs(config)
+    config = replace(config, kinds=inputs.mapping.kinds)
     if baseline:
         expectations.read_expectations(baseline)  # reports a wrong path before any row is read
     with storage.publish_directory(output, marker="manifest.json") as staging:
@@ -111,6 +113,7 @@ def _run_graphs(job: Job, inputs: Inputs) -> DatasetResults:
         shards = writing.result()
 
     return DatasetResults(
+        kinds=config.kinds,
         reading=events,
         tree=tree,
         cuts=cuts,
@@ -140,6 +143,7 @@ def _configure_transform(
 ) -> TransformConfig:
     return TransformConfig(
         vocabularies=sizes,
+        event_kinds=config.kinds.names,
         has_prices=items.description["priced_trained_items"] > 0,
         has_gaps=counts.events.training_gaps > 0,
         num_buckets=config.num_buckets,

@@ -37,7 +37,8 @@ def read_shop(path: str) -> dict[str, Any]:
     kinds = values.get("kinds")
     if isinstance(kinds, dict) and isinstance(kinds.get("words"), dict):
         values["kinds"] = kinds | {"words": [f"{word}={kind}" for word, kind in kinds["words"].items()]}
-    for owner, name in ((values, "where"), (values.get("item_table"), "category"), (kinds, "dropped")):
+    lists = {"where": values, "category": values.get("item_table"), "names": kinds, "weights": kinds, "dropped": kinds}
+    for name, owner in lists.items():
         _check_list(path, owner, name)
     return values
 
@@ -47,7 +48,7 @@ def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
 
     Args:
       shop: path of the shop.toml.
-      given: JSON values by key, None: not given; those of `columns` and `split` change single keys.
+      given: JSON values by key, None: not given; those of `columns`, `kinds` and `split` change single keys.
 
     Raises:
       ValueError: a setting is unknown or invalid, or no events are given.
@@ -88,7 +89,7 @@ def format_shop(config: PrepareConfig) -> str:
         _section("columns", vars(config.columns) if config.events else {}),
         _section("time", _changed(config.time)),
         _section("events_format", _changed(config.events_format)),
-        _section("kinds", {"dropped": config.kinds.dropped}),
+        _section("kinds", {name: value for name, value in _changed(config.kinds).items() if name != "words"}),
         _section("kinds.words", {_quote(word): kind for word, kind in words.items()}),
         _section("item_table", {name: value for name, value in _changed(table).items() if name != "format"}),
         _section("item_table.format", _changed(table.format)),
@@ -120,7 +121,7 @@ def _check_list(path: str, owner: Any, name: str) -> None:
 
 def _format(value: object) -> str:
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_quote, value))}]"
+        return f"[{', '.join(map(_format, value))}]"
     return _quote(value) if isinstance(value, str) else str(value)
 
 

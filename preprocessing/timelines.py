@@ -31,7 +31,7 @@ class Timelines:
     timestamp_ms: np.ndarray
     """[N] milliseconds since 1970."""
     event: np.ndarray
-    """[N] indices in EVENT_KINDS."""
+    """[N] indices in the names of the kinds."""
     items: pa.Array
     """Distinct item ids."""
     item_code: np.ndarray

@@ -18,7 +18,7 @@ from tfx_bsl.public import tfxio
 from common import storage
 from common.storage.paths import join
 from contract.manifest import VocabularyInfo
-from contract.schema import EVENT_KINDS, Vocabulary
+from contract.schema import Vocabulary
 
 # every feature may be absent: a row to analyze is either an item (its properties) or a timeline (its gaps)
 _RAW_FEATURES: Mapping[str, pa.DataType] = {
@@ -46,6 +46,8 @@ class TransformConfig:
 
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
     """Sizes by name."""
+    event_kinds: tuple[str, ...]
+    """The event kinds of the dataset; the graph maps each to its index."""
     has_prices: bool
     """Whether there are prices to analyze; without prices, the feature is constant."""
     has_gaps: bool
@@ -69,7 +71,7 @@ def make_preprocessing_fn(
             _OUTPUT_OF.get(name, name): _apply_vocabulary(inputs[name], vocabulary, config, vocabulary_file(vocabulary))
             for name, vocabulary in _VOCABULARY_OF.items()
         }
-        outputs["event"] = _map_values(_event_table().lookup, inputs["event"])
+        outputs["event"] = _map_values(_event_table(config.event_kinds).lookup, inputs["event"])
         outputs["price_bucket"] = _bucket(inputs["price"], config.num_buckets, config.has_prices)
         outputs["price_scaled"] = _scale(inputs["price"], config.has_prices)
         outputs["gap_bucket"] = _bucket(inputs["gap_seconds"], config.num_buckets, config.has_gaps)
@@ -163,10 +165,10 @@ def _apply_vocabulary(
     return _map_values(tft.make_and_track_object(make_table, name=vocabulary).lookup, ids)
 
 
-def _event_table() -> tf.lookup.StaticHashTable:
+def _event_table(kinds: tuple[str, ...]) -> tf.lookup.StaticHashTable:
     def make_table() -> tf.lookup.StaticHashTable:
-        indices = tf.range(len(EVENT_KINDS), dtype=tf.int64)
-        return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(EVENT_KINDS), indices), -1)
+        indices = tf.range(len(kinds), dtype=tf.int64)
+        return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(kinds), indices), -1)
 
     return tft.make_and_track_object(make_table, name="event_kinds")
 

@@ -27,14 +27,25 @@ from preprocessing.timelines import Timelines
 from preprocessing.workspace import Workspace, read_table, write_table
 
 
-def count_items(timelines: Timelines, rows: np.ndarray) -> pa.Table:
+def kind_columns(num_kinds: int) -> list[str]:
+    """Names the columns of a count table with the events of each kind."""
+    return [f"kind_{code}" for code in range(num_kinds)]
+
+
+def stack_kinds(counts: pa.Table) -> np.ndarray:
+    """Stacks the columns of a count table with the events of each kind, [N, kinds] int64."""
+    num_kinds = sum(name.startswith("kind_") for name in counts.column_names)
+    return np.stack([counts[name].to_numpy() for name in kind_columns(num_kinds)], axis=1)
+
+
+def count_items(timelines: Timelines, rows: np.ndarray, num_kinds: int) -> pa.Table:
     """Counts the events of a row mask [N] by item; items without events are absent.
 
-    The columns are id, count, views, carts, transactions, first_seen_ms and last_seen_ms.
+    The columns are id, count, those of `kind_columns`, first_seen_ms and last_seen_ms.
     """
     item, event, times = timelines.item_code[rows], timelines.event[rows], timelines.timestamp_ms[rows]
     size = len(timelines.items)
-    kinds = np.bincount(item * 3 + event, minlength=size * 3).reshape(size, 3)
+    kinds = np.bincount(item * num_kinds + event, minlength=size * num_kinds).reshape(size, num_kinds)
     first, last = np.full(size, np.iinfo(np.int64).max), np.zeros(size, np.int64)
     np.minimum.at(first, item, times)
     np.maximum.at(last, item, times)
@@ -42,9 +53,7 @@ def count_items(timelines: Timelines, rows: np.ndarray) -> pa.Table:
         {
             "id": timelines.items,
             "count": kinds.sum(1),
-            "views": kinds[:, 0],
-            "carts": kinds[:, 1],
-            "transactions": kinds[:, 2],
+            **dict(zip(kind_columns(num_kinds), kinds.T, strict=True)),
             "first_seen_ms": first,
             "last_seen_ms": last,
         }
@@ -52,11 +61,11 @@ def count_items(timelines: Timelines, rows: np.ndarray) -> pa.Table:
     return table.filter(pc.greater(table["count"], 0))
 
 
-def count_no_events(ids: pa.ChunkedArray) -> pa.Table:
+def count_no_events(ids: pa.ChunkedArray, num_kinds: int) -> pa.Table:
     """Makes rows with the columns of `count_items`, but without events, for the distinct ids [N]."""
     distinct = pc.unique(ids)
     zeros, nulls = pa.array(np.zeros(len(distinct), np.int64)), pa.nulls(len(distinct), pa.int64())
-    counts = dict.fromkeys(("count", "views", "carts", "transactions"), zeros)
+    counts = dict.fromkeys(("count", *kind_columns(num_kinds)), zeros)
     return pa.table({"id": distinct, **counts, "first_seen_ms": nulls, "last_seen_ms": nulls})
 
 

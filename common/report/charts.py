@@ -88,14 +88,14 @@ def shares(key: str, labels: Sequence[str], values: Sequence[float]) -> str:
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        colours = SERIES[: len(values)]
+        colours = [SERIES[index % len(SERIES)] for index in range(len(values))]
         wedges = axes.pie(
             values, colors=colours, startangle=90, counterclock=False, wedgeprops={"linewidth": 1, "edgecolor": SURFACE}
         ).wedges
         texts = [f"{label} {value / total:.2%}" for label, value in zip(labels, values, strict=True)]
         figure.legend(wedges, texts, loc="outside right center")
 
-    return draw(paint, key=key, height=160)
+    return draw(paint, key=key, height=max(160, 22 * len(values)))
 
 
 def days(
@@ -103,13 +103,14 @@ def days(
     series: Sequence[tuple[str, dict[str, int]]],
     *,
     marks: Sequence[tuple[str, float]] = (),
-    height: float = 360,
+    height: float | None = None,
 ) -> str:
     """Draws counts by date: one panel per series, each with its own scale.
 
     Args:
       series: names and counts by ISO date; days without a count have 0.
       marks: names and moments (days since 1970) of lines drawn through all panels.
+      height: height of the picture; None: enough for the panels.
     """
     dates = sorted({date.fromisoformat(day) for _, counts in series for day in counts})
     first, size = dates[0], -(-((dates[-1] - dates[0]).days + 1) // _MAX_DAYS)
@@ -123,7 +124,7 @@ def days(
             for day, count in counts.items():
                 heights[(date.fromisoformat(day) - first).days // size] += count
             heights[-1] = heights[-2]
-            axes.fill_between(edges, heights, step="post", color=SERIES[index], linewidth=0)
+            axes.fill_between(edges, heights, step="post", color=SERIES[index % len(SERIES)], linewidth=0)
             axes.set(xlim=(edges[0], edges[-1]), ylim=(0, max(heights.max() * 1.1, 1)))
             axes.set_title(
                 name if size == 1 else f"{name}, summed over {size} days", loc="left", fontsize=11, color=INK
@@ -139,7 +140,7 @@ def days(
         panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
         panels[-1].tick_params(axis="x", pad=8)  # keeps a date at the edge below the 0 of the other axis
 
-    return draw(paint, key=key, width=WIDE, height=height)
+    return draw(paint, key=key, width=WIDE, height=height or max(360, 100 * len(series)))
 
 
 def _name_marks(axes: Axes, marks: Sequence[tuple[str, float]], begin: float, end: float) -> None:

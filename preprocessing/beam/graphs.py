@@ -21,7 +21,7 @@ from preprocessing.beam import stages
 from preprocessing.beam.job import Job
 from preprocessing.beam.progress import Phase, ProgressCounter
 from preprocessing.beam.results import merge_result
-from preprocessing.beam.stages import ALL_ITEMS, BYTES_READ, CATEGORY_VIEWS, REJECTS, SUMMARIES, TRAINED_ITEMS
+from preprocessing.beam.stages import ALL_ITEMS, BYTES_READ, CATEGORY_EVENTS, REJECTS, SUMMARIES, TRAINED_ITEMS
 from preprocessing.columns import EncodedTable
 from preprocessing.events import EventMapping, keeps_repeats
 from preprocessing.item_table import ItemTableMapping
@@ -66,8 +66,8 @@ class CatalogueCounts(NamedTuple):
     """Number of items by category: id, count."""
     property_values: EncodedTable
     """Number of items by property value: id, count."""
-    category_views: EncodedTable
-    """Training views by category: id, count."""
+    category_events: EncodedTable
+    """Training events by category: id, count."""
 
 
 def read_events(
@@ -88,7 +88,7 @@ def read_events(
 
 def count_ids(job: Job, num_partitions: int, cuts: Cuts | None) -> IdCounts:
     """Counts visitors and items, in training and in total, and computes the statistics of all events."""
-    count = stages.CountIds(job.work, cuts, job.config.split)
+    count = stages.CountIds(job.work, cuts, job.config.split, len(job.config.kinds.names))
     with job.pipeline(Phase("counts", num_partitions)) as (pipeline, progress):
         counted = _partitions(pipeline, num_partitions) | beam.ParDo(count).with_outputs(
             TRAINED_ITEMS, ALL_ITEMS, main="statistics"
@@ -107,7 +107,9 @@ def read_properties(
     phases = _reading_phase("item properties", parts), Phase("properties by item", num_partitions)
     with job.pipeline(*phases) as (pipeline, progress):
         read = _read(job, pipeline, parts, stages.RouteProperties(job.work, num_partitions, until_ms, table), progress)
-        merge = beam.FlatMap(stages.MergeProperties(job.work)).with_outputs(SUMMARIES, ALL_ITEMS, main="counts")
+        merge = beam.FlatMap(stages.MergeProperties(job.work, len(job.config.kinds.names))).with_outputs(
+            SUMMARIES, ALL_ITEMS, main="counts"
+        )
         merged = read.pieces | "GroupByItem" >> beam.GroupByKey() | "Merge" >> merge
         _ = merged.counts | "Progress" >> beam.Map(progress.add_one)
         readings = (read[SUMMARIES], merged[SUMMARIES]) | beam.Flatten()
@@ -135,13 +137,13 @@ def assemble_catalogue(
 ) -> CatalogueCounts:
     """Writes one row per item, with properties as text, by item partition."""
     assemble = stages.AssembleItems(job.work, has_properties, job.config.properties, frequent, tree)
-    tags = (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES, CATEGORY_VIEWS)
+    tags = (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES, CATEGORY_EVENTS)
     with job.pipeline(Phase("items", num_partitions)) as (pipeline, progress):
         rows = _partitions(pipeline, num_partitions) | beam.ParDo(assemble).with_outputs(*tags, main="descriptions")
         _ = rows.descriptions | "Progress" >> beam.Map(progress.add_one)
         description = merge_result(job.work, "catalogue", rows.descriptions, catalogue.merge_descriptions)
-        categories, values, views = (merge_result(job.work, tag, rows[tag], vocabularies.merge_counts) for tag in tags)
-    return CatalogueCounts(description.read(), categories.read(), values.read(), views.read())
+        categories, values, events = (merge_result(job.work, tag, rows[tag], vocabularies.merge_counts) for tag in tags)
+    return CatalogueCounts(description.read(), categories.read(), values.read(), events.read())
 
 
 def fit_transform(

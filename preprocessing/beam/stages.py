@@ -40,13 +40,13 @@ from preprocessing.timelines import SplitTimelines, Timelines
 from preprocessing.workspace import Workspace, read_table, write_table
 
 # tags of outputs
-REJECTS, SUMMARIES, BYTES_READ, TRAINED_ITEMS, ALL_ITEMS, CATEGORY_VIEWS = (
+REJECTS, SUMMARIES, BYTES_READ, TRAINED_ITEMS, ALL_ITEMS, CATEGORY_EVENTS = (
     "rejects",
     "summaries",
     "bytes-read",
     "trained-items",
     "all-items",
-    "category-views",
+    "category-events",
 )
 
 
@@ -115,18 +115,18 @@ class CountIds(beam.DoFn):
     their own.
     """
 
-    def __init__(self, work: Workspace, cuts: Cuts | None, config: SplitConfig) -> None:
-        self._work, self._cuts, self._config = work, cuts, config
+    def __init__(self, work: Workspace, cuts: Cuts | None, config: SplitConfig, num_kinds: int) -> None:
+        self._work, self._cuts, self._config, self._num_kinds = work, cuts, config, num_kinds
 
     def process(self, partition: int) -> Iterator[Any]:
         rows = read_split_timelines(self._work, partition, self._cuts, self._config)
         is_training = rows.splits == TRAIN
         write_table(self._work.visitor_counts(partition), vocabularies.count_visitors(rows.timelines, is_training))
-        trained_items = vocabularies.count_items(rows.timelines, is_training)
+        trained_items = vocabularies.count_items(rows.timelines, is_training, self._num_kinds)
         yield beam.pvalue.TaggedOutput(TRAINED_ITEMS, encode_columns(trained_items))
-        all_items = popularity.count_items_by_split(rows.timelines, rows.splits)
+        all_items = popularity.count_items_by_split(rows.timelines, rows.splits, self._num_kinds)
         yield beam.pvalue.TaggedOutput(ALL_ITEMS, encode_columns(all_items))
-        yield summaries.count_events(rows)
+        yield summaries.count_events(rows, self._num_kinds)
 
 
 @dataclass(frozen=True)
@@ -209,20 +209,22 @@ class MergeProperties:
     """
 
     work: Workspace
+    num_kinds: int
 
     def __call__(self, keyed: tuple[int, Iterable[Piece]]) -> Iterator[Any]:
         partition, pieces = keyed
         properties = catalogue.merge_properties(receive_rows(pieces))
         write_table(self.work.properties(partition), properties)
         yield beam.pvalue.TaggedOutput(SUMMARIES, summaries.ReadingSummary(partitions=frozenset([partition])))
-        yield beam.pvalue.TaggedOutput(ALL_ITEMS, encode_columns(vocabularies.count_no_events(properties["item"])))
+        no_events = vocabularies.count_no_events(properties["item"], self.num_kinds)
+        yield beam.pvalue.TaggedOutput(ALL_ITEMS, encode_columns(no_events))
         yield encode_columns(catalogue.count_properties(properties))
 
 
 class AssembleItems(beam.DoFn):
     """Writes the catalogue rows of a partition, with properties as text; outputs their description.
 
-    Counts of categories, of property values and of views by category have outputs of their own.
+    Counts of categories, of property values and of events by category have outputs of their own.
     """
 
     def __init__(
@@ -244,7 +246,7 @@ class AssembleItems(beam.DoFn):
         for tag, column in ((Vocabulary.CATEGORIES, "category_path"), (Vocabulary.PROPERTY_VALUES, "property_values")):
             counts = vocabularies.count_values(rows[column].combine_chunks())
             yield beam.pvalue.TaggedOutput(tag, encode_columns(counts))
-        yield beam.pvalue.TaggedOutput(CATEGORY_VIEWS, encode_columns(catalogue.count_category_views(rows)))
+        yield beam.pvalue.TaggedOutput(CATEGORY_EVENTS, encode_columns(catalogue.count_category_events(rows)))
         yield catalogue.describe_partition(rows, properties, self._config, self._tree)
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from common import storage
-from contract.schema import EVENT_KINDS
+from contract.schema import DEFAULT_KINDS
 from preprocessing.config import FormatConfig, PrepareConfig, format_when
 from preprocessing.events import EventMapping, make_mapping, parse_events
 from preprocessing.inspection.columns import Column, describe_column, has_times, walk_columns
@@ -127,7 +127,7 @@ def _try(found: Inspection, batch: Batch, table: pa.Table) -> Inspection:
     events = tuple(
         {
             "time": format_when(row["timestamp_ms"]),
-            "kind": EVENT_KINDS[row["event"]],
+            "kind": mapping.kinds.names[row["event"]],
             "visitor": row["visitor"],
             "item": row["item"],
         }
@@ -138,13 +138,7 @@ def _try(found: Inspection, batch: Batch, table: pa.Table) -> Inspection:
         f"rows of the sample that would be rejected, {reason}: {count:,}"
         for reason, count in Counter(parsed.rejects.reasons).items()
     ]
-    if found.config.kinds.dropped:
-        warnings.append(
-            f"kinds that are dropped because they are none of {', '.join(EVENT_KINDS)}: "
-            f"{', '.join(found.config.kinds.dropped)}; move those that count to [kinds.words]"
-        )
-    if constant_of(found.config.columns.kind) is not None:
-        warnings.append(f"no column of event kinds was found, so all events are {found.config.columns.kind}")
+    warnings += _warn_of_kinds(found.config)
     return replace(
         found,
         events=events,
@@ -152,6 +146,22 @@ def _try(found: Inspection, batch: Batch, table: pa.Table) -> Inspection:
         filtered=parsed.filtered.total(),
         warnings=tuple(warnings),
     )
+
+
+def _warn_of_kinds(config: PrepareConfig) -> Iterator[str]:
+    if constant_of(config.columns.kind) is not None:
+        yield f"no column of event kinds was found, so all events are {config.columns.kind}"
+    if len(config.kinds.names) > 1 and config.kinds.names != DEFAULT_KINDS:
+        yield (
+            f"the order of the event kinds is a guess: {', '.join(config.kinds.names)}; order [kinds] names from the "
+            "first look at an item to its purchase, as later kinds weigh more in training unless [kinds] weights says "
+            "otherwise, and move kinds that should not train the model to dropped"
+        )
+    if config.kinds.dropped:
+        yield (
+            f"event kinds that are dropped: {', '.join(config.kinds.dropped)}; most of their rows have no item, or "
+            "there are too many kinds; add those that are about items to [kinds] names"
+        )
 
 
 def _warn_of_ids(mapping: EventMapping, table: pa.Table) -> Iterator[str]:

@@ -1,16 +1,18 @@
 """Proposals of settings: roles of columns by their usual names and their values."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contract.schema import EVENT_KINDS
-from preprocessing.config import EventColumns, FormatConfig, ItemTableConfig, KindConfig, PrepareConfig, TimeConfig
+from contract.schema import DEFAULT_KINDS, MAX_KINDS
+from preprocessing.config import EventColumns, FormatConfig, ItemTableConfig, PrepareConfig, TimeConfig
 from preprocessing.events import count_words
 from preprocessing.inspection.columns import Column, has_times, is_single, walk_columns
-from preprocessing.mapping import to_numbers, to_text
+from preprocessing.kinds import KindConfig, is_kind_name
+from preprocessing.mapping import is_missing, select_elements, to_numbers, to_text
 from preprocessing.times import guess_times, is_time_type
 
 _NAMES = {
@@ -29,11 +31,13 @@ _NAMES = {
     "kind": "event|eventtype|eventname|action|type|behavior|behaviour|activity|aktion|ereignis|kind",
     "transaction": "transactionid|invoiceno|invoice|orderid|order|basketid|basket|receiptid",
 }
-_WORDS = {
-    "view": "view|views|viewitem|click|clicks|detail|productview|pv|ansicht|impression",
-    "addtocart": "addtocart|cart|carts|basket|addtobasket|warenkorb",
-    "transaction": "transaction|purchase|order|orders|buy|bought|sale|kauf|checkout|purchased",
-}
+# usual words for event kinds, in the order of the funnel
+_STEPS = (
+    "view|views|viewitem|click|clicks|detail|productview|pv|ansicht|impression",
+    "wishlist|addtowishlist|favourite|favorite|fav|addtofavourites|addtofavorites|like|likes|save|bookmark|collect|merkliste",
+    "addtocart|cart|carts|basket|addtobasket|warenkorb",
+    "transaction|purchase|order|orders|buy|bought|sale|kauf|checkout|purchased",
+)
 _ITEM_NAMES = {
     "title": "title|name|prodname|productname|itemname|producttitle|bezeichnung",
     "price": "price|unitprice|preis|cost",
@@ -60,7 +64,7 @@ def propose_log(glob: str, table: pa.Table, columns: Sequence[Column], files: Fo
     column = values.get(named["time"])
     times = [] if column is None or is_time_type(column.type) else guess_times(column.drop_null()[:1000])
     time = times[0] if len(times) == 1 else TimeConfig()
-    kinds = _propose_kinds(values[kind]) if kind in values else KindConfig()
+    kinds = _propose_kinds(table, mapped) if kind in values else KindConfig()
     where = tuple(_propose_conditions(mapped, columns, values))
     return PrepareConfig(events=glob, events_format=files, columns=mapped, where=where, time=time, kinds=kinds)
 
@@ -104,24 +108,45 @@ def _is_kind(values: pa.Array) -> bool:
     """Returns True if most values are usual words for event kinds."""
     if not pa.types.is_string(values.type) or not len(values):
         return False
-    known = sum(count for word, count in count_words(values.drop_null()).items() if _kind_of(word) is not None)
+    known = sum(count for word, count in count_words(values.drop_null()).items() if _step_of(word) is not None)
     return known > 0.5 * len(values)
 
 
-def _kind_of(word: str) -> str | None:
+def _step_of(word: str) -> int | None:
+    """Returns the index in the funnel of a usual word for an event kind, or None."""
     plain = re.sub(r"[^a-z]", "", word.lower())
-    return next((kind for kind, pattern in _WORDS.items() if plain in pattern.split("|")), None)
+    return next((step for step, pattern in enumerate(_STEPS) if plain in pattern.split("|")), None)
 
 
-def _propose_kinds(values: pa.Array) -> KindConfig:
-    words, dropped = [], []
-    for word in count_words(to_text(values).drop_null()):
-        kind = _kind_of(word)
-        if kind is None:
-            dropped.append(word)
-        elif word not in EVENT_KINDS:
-            words.append(f"{word}={kind}")
-    return KindConfig(words=tuple(words), dropped=tuple(sorted(dropped)))
+def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
+    """Proposes the words of the log that are about items as kinds, in the order that their words suggest."""
+    counts, with_item = _count_kinds(table, mapped)
+    names = [word for word in counts if is_kind_name(word) and 2 * with_item[word] >= counts[word]]
+    if len(names) > MAX_KINDS:
+        names = [word for word in names if _step_of(word) is not None][:MAX_KINDS]
+    if not names:
+        return KindConfig()
+    dropped = tuple(sorted(word for word in counts if word and word not in names))
+    if set(names) <= set(DEFAULT_KINDS):
+        return KindConfig(dropped=dropped)
+    return KindConfig(names=tuple(sorted(names, key=lambda word: _funnel_position(word, counts))), dropped=dropped)
+
+
+def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], Counter[str]]:
+    """Counts the rows of each word for a kind, and its events that have an item."""
+    words = to_text(dict(walk_columns(table))[mapped.kind]).drop_null()
+    try:
+        columns = select_elements(table, [mapped.kind, mapped.item]).columns
+    except ValueError:  # the proposed columns do not fit, as `inspect` reports
+        return count_words(words), count_words(words)
+    has_item = pa.array(~is_missing(columns[mapped.item]))
+    return count_words(words), count_words(to_text(columns[mapped.kind]).filter(has_item).drop_null())
+
+
+def _funnel_position(word: str, counts: Counter[str]) -> tuple[int, int, str]:
+    """Orders kinds by the usual order of their words, other words last; then by frequency, most frequent first."""
+    step = _step_of(word)
+    return len(_STEPS) if step is None else step, -counts[word], word
 
 
 def _propose_conditions(mapped: EventColumns, columns: Sequence[Column], values: dict[str, pa.Array]) -> Iterator[str]:

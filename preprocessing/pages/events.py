@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from common.report import charts
 from common.report.page import Note, Part, Picture, Section, Table, share
 from common.report.parts import Statistics, counts
-from contract.schema import EVENT_KINDS
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -22,8 +21,7 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
         "Events",
         [
             counts("actions", "Events by kind", by_kind, "events"),
-            _carts_and_transactions(by_kind),
-            _shares(by_kind),
+            *([_later_kinds(by_kind), _shares(by_kind)] if len(by_kind) > 1 else []),
             _by_day(statistics["events"]["by_day"], marks),
             _by_hour(statistics["events"]["by_weekday_hour"]),
             _correlation(statistics["correlation"]),
@@ -31,11 +29,12 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
     )
 
 
-def _carts_and_transactions(by_kind: Statistics) -> Part:
-    others = {kind: by_kind[kind] for kind in EVENT_KINDS[1:]}
-    if not sum(others.values()):
-        return Note("Carts and transactions: no data.")
-    return counts("carts", "Carts and transactions", others, "events")
+def _later_kinds(by_kind: Statistics) -> Part:
+    """Charts the kinds without the first, which usually has most events."""
+    first, *others = by_kind
+    title = f"Events by kind, without {first}"
+    later = {kind: by_kind[kind] for kind in others}
+    return counts("later-kinds", title, later, "events") if any(later.values()) else Note(f"{title}: no data.")
 
 
 def _shares(by_kind: Statistics) -> Picture:
@@ -50,7 +49,8 @@ def _shares(by_kind: Statistics) -> Picture:
 
 def _by_day(by_day: Statistics, marks: Sequence[tuple[str, float]]) -> Picture:
     busiest = max(by_day, key=lambda day: sum(by_day[day].values()))
-    present = [kind for kind in EVENT_KINDS if any(counts[kind] for counts in by_day.values())]
+    kinds = list(by_day[busiest])
+    present = [kind for kind in kinds if any(counts[kind] for counts in by_day.values())]
     cuts = f" Dashed lines: start of {' and '.join(name for name, _ in marks)}." if marks else ""
     most = sum(by_day[busiest].values())
     return Picture(
@@ -59,7 +59,7 @@ def _by_day(by_day: Statistics, marks: Sequence[tuple[str, float]]) -> Picture:
         svg=charts.days(
             "by-day", [(kind, {day: counts[kind] for day, counts in by_day.items()}) for kind in present], marks=marks
         ),
-        table=Table(["day", *EVENT_KINDS], [[day, *(n[kind] for kind in EVENT_KINDS)] for day, n in by_day.items()]),
+        table=Table(["day", *kinds], [[day, *(n[kind] for kind in kinds)] for day, n in by_day.items()]),
         is_wide=True,
     )
 

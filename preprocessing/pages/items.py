@@ -7,26 +7,31 @@ from common.report import charts
 from common.report.page import Note, Part, Picture, Section, Table, share
 from common.report.parts import Statistics, histogram, ranking
 
-_TITLES = (("view", "viewed", "views"), ("addtocart", "carted", "carts"), ("transaction", "bought", "transactions"))
 _MAX_CELLS = 120  # more rectangles would be too small to see
 _OTHERS = "others"
 
 
 def items_section(statistics: Statistics) -> Section:
-    """Charts the top items, events per item, concentration, views by category and new items."""
+    """Charts the top items, events per item, concentration, events by category and new items."""
     items = statistics["items"]
-    top = {kind: [(row["item_id"], row["events"]) for row in rows] for kind, rows in items["top_items"].items()}
     return Section(
         "Items",
         [
-            *(ranking(f"items-{kind}", f"Most {name} items", "item", top[kind], unit) for kind, name, unit in _TITLES),
-            ranking("items-top", "Top 5 items, all events", "item", top["all"], "events", shown=5),
+            *(
+                ranking(f"items-{code}", f"Top items by {kind}", "item", _entries(rows), "events")
+                for code, (kind, rows) in enumerate(items["top_items_by_kind"].items())
+            ),
+            ranking("items-top", "Top 5 items, all events", "item", _entries(items["top_items"]), "events", shown=5),
             histogram("items-histogram", "Events per item", items["events_per_item"], of="items", unit="events"),
             _concentration(items["concentration"]),
-            _categories(statistics["catalogue"]["views_by_category"]),
+            _categories(statistics["catalogue"]["events_by_category"]),
             _new_items(items["new_items_by_day"]),
         ],
     )
+
+
+def _entries(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
+    return [(row["item_id"], row["events"]) for row in rows]
 
 
 def _concentration(concentration: Statistics) -> Picture:
@@ -56,36 +61,39 @@ def _concentration(concentration: Statistics) -> Picture:
 
 def _categories(categories: Sequence[dict[str, Any]]) -> Part:
     if not categories:
-        return Note("Views by category: no viewed item has a known category; categories come from --item-properties.")
-    total = sum(entry["views"] for entry in categories)
+        return Note(
+            "Events by category: no item with training events has a known category; categories come from "
+            "--item-properties or an item table."
+        )
+    total = sum(entry["events"] for entry in categories)
     groups = _group(categories)
     name, parts = groups[0]
     return Picture(
-        title="Views by category",
+        title="Events by category",
         summary=(
-            f"{total:,} training views of items with a category, by root and the level below it. The largest root, "
-            f"{name}, has {share(sum(views for _, views in parts), total)}."
+            f"{total:,} training events of items with a category, by root and the level below it. The largest root, "
+            f"{name}, has {share(sum(events for _, events in parts), total)}."
         ),
         svg=charts.treemap("categories", groups),
         table=Table(
-            ["category", "path from the root", "views"],
-            [[entry["category_id"], " › ".join(entry["path"]), entry["views"]] for entry in categories[:200]],
+            ["category", "path from the root", "events"],
+            [[entry["category_id"], " › ".join(entry["path"]), entry["events"]] for entry in categories[:200]],
         ),
         is_wide=True,
     )
 
 
 def _group(categories: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Groups views by root and the level below it, descending; small groups are combined at the end."""
-    views: dict[tuple[str, str], int] = {}
+    """Groups events by root and the level below it, descending; small groups are combined at the end."""
+    events: dict[tuple[str, str], int] = {}
     for entry in categories:
         key = entry["path"][0], entry["path"][1] if len(entry["path"]) > 1 else entry["path"][0]
-        views[key] = views.get(key, 0) + entry["views"]
-    kept = sorted(views, key=lambda key: (-views[key], key))
+        events[key] = events.get(key, 0) + entry["events"]
+    kept = sorted(events, key=lambda key: (-events[key], key))
     roots: dict[str, list[tuple[str, float]]] = {}
     for rank, (root, name) in enumerate(kept):
         is_drawn = rank < _MAX_CELLS
-        roots.setdefault(root if is_drawn else _OTHERS, []).append((name, views[root, name]))
+        roots.setdefault(root if is_drawn else _OTHERS, []).append((name, events[root, name]))
     rest = roots.pop(_OTHERS, [])
     if rest:
         roots[_OTHERS] = [(_OTHERS, sum(count for _, count in rest))]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from common.report import charts
 from common.report.page import Note, Part, Picture, Section, Table
 from common.report.parts import Statistics
-from contract.schema import EVENT_KINDS, Split, SplitMethod
+from contract.schema import Split, SplitMethod
 
 _LEAKING = (
     "The events were split at random, so later events leak into training. Figures on these splits do not show how well "
@@ -21,7 +21,7 @@ def split_section(statistics: Statistics, method: SplitMethod) -> Section:
         )
     visitors, items = statistics["events"]["by_split"], statistics["items"]["by_split"]
     held_out = [split for split in Split if split != Split.TRAIN]
-    totals = {split: sum(visitors[split][kind] for kind in EVENT_KINDS) for split in Split}
+    totals = {split: visitors[split]["events"] for split in Split}
     parts: list[Part] = [Note(_LEAKING, is_warning=True)] if method == SplitMethod.RANDOM else []
     new_visitors = [visitors[split]["events_of_new_visitors"] for split in held_out]
     new_items = [items[split]["events_of_new_items"] for split in held_out]

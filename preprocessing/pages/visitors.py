@@ -1,32 +1,40 @@
 """The Visitors section: activity, funnel, sessions and new visitors."""
 
+from collections.abc import Sequence
+
 from common.report import charts
 from common.report.drawing import compact
 from common.report.page import Part, Picture, Section, Table, share
-from common.report.parts import Statistics, durations, histogram, ranking
-
-_TITLES = (("view", "views"), ("addtocart", "carts"), ("transaction", "transactions"))
+from common.report.parts import Statistics, counted, durations, histogram, ranking
 
 
 def visitors_section(statistics: Statistics) -> Section:
     """Charts the top visitors, events per visitor, the funnel, sessions, pauses and new visitors."""
     events = statistics["events"]
-    top = {kind: [(row["visitor_id"], row["events"]) for row in rows] for kind, rows in events["top_visitors"].items()}
+    kinds = list(events["visitors_by_kind"])
+    has_funnel = len(kinds) > 1
     sessions = events["sessions"]
     pause = sessions["gap_minutes"]
     return Section(
         "Visitors",
         [
             *(
-                ranking(f"visitors-{kind}", f"Top visitors by {unit}", "visitor", top[kind], unit)
-                for kind, unit in _TITLES
+                ranking(f"visitors-{code}", f"Top visitors by {kind}", "visitor", _entries(rows), "events")
+                for code, (kind, rows) in enumerate(events["top_visitors_by_kind"].items())
             ),
-            ranking("visitors-top", "Top 5 visitors, all events", "visitor", top["all"], "events", shown=5),
+            ranking(
+                "visitors-top",
+                "Top 5 visitors, all events",
+                "visitor",
+                _entries(events["top_visitors"]),
+                "events",
+                shown=5,
+            ),
             histogram(
                 "visitors-histogram", "Events per visitor", events["events_per_visitor"], of="visitors", unit="events"
             ),
-            _pair_funnel(events["funnel"]),
-            _visitor_funnel(events["visitors"], events["visitors_by_kind"]),
+            *([_pair_funnel(events["funnel"])] if has_funnel else []),
+            *([_visitor_funnel(events["visitors"], events["visitors_by_kind"])] if has_funnel else []),
             histogram(
                 "sessions",
                 f"Events per session (a pause above {pause} minutes ends it)",
@@ -42,62 +50,64 @@ def visitors_section(statistics: Statistics) -> Section:
     )
 
 
+def _entries(rows: Sequence[Statistics]) -> list[tuple[str, int]]:
+    return [(row["visitor_id"], row["events"]) for row in rows]
+
+
 def _pair_funnel(funnel: Statistics) -> Picture:
-    viewed, carted, bought = (funnel["by_kind"][kind] for kind, _ in _TITLES)
-    then_carted, then_bought = funnel["carted_after_view"], funnel["bought_after_view_and_cart"]
-    after_view = funnel["bought_after_view"]
-    # the second and third bar are parts of the one above; pairs bought after a view may lack a cart
-    steps = [
-        ("viewed", viewed, ""),
-        ("… then carted", then_carted, f" ({share(then_carted, viewed)} of viewed)"),
-        ("… then bought", then_bought, f" ({share(then_bought, then_carted)} of these)"),
-        ("viewed, then bought", after_view, f" ({share(after_view, viewed)} of viewed)"),
-    ]
+    by_kind, steps = funnel["by_kind"], funnel["steps"]
+    first, last = next(iter(by_kind)), steps[-1]["kind"]
+    chain = [by_kind[first], *(step["after_all"] for step in steps)]
+    # each bar is a part of the one above; the pairs of the last bar may lack the kinds in between
+    bars = [(first, chain[0], "")]
+    for step, before, count in zip(steps, chain[:-1], chain[1:], strict=True):
+        bars.append((f"… then {step['kind']}", count, f" ({share(count, before)} of these)"))
+    if len(steps) > 1:
+        direct = steps[-1]["after_first"]
+        bars.append((f"{first}, then {last}", direct, f" ({share(direct, chain[0])} of {first})"))
     return Picture(
-        title="From view to cart to purchase, visitor-item pairs",
-        summary=(
-            f"Of {viewed:,} viewed pairs, {then_carted:,} ({share(then_carted, viewed)}) were carted later, and "
-            f"{then_bought:,} ({share(then_bought, then_carted)}) of these were bought. {after_view:,} "
-            f"({share(after_view, viewed)}) were bought after a view, carted or not. {share(then_carted, carted)} of "
-            f"carted pairs were viewed before, and {share(funnel['bought_after_cart'], bought)} of bought pairs carted."
-        ),
+        title=f"From {first} to {last}, visitor-item pairs",
+        summary=f"{counted(chain[0], 'pairs')} with {first}. "
+        + "; ".join(f"{name.removeprefix('… ')}: {count:,}{part}" for name, count, part in bars[1:])
+        + ".",
         svg=charts.bars(
             "funnel",
-            [name for name, _, _ in steps],
-            [count for _, count, _ in steps],
-            notes=[f"{compact(count)}{part}" for _, count, part in steps],
+            [name for name, _, _ in bars],
+            [count for _, count, _ in bars],
+            notes=[f"{compact(count)}{part}" for _, count, part in bars],
         ),
         table=Table(
-            ["step", "pairs"],
             [
-                ["pairs", funnel["pairs"]],
-                ["viewed", viewed],
-                ["carted", carted],
-                ["carted after a view", funnel["carted_after_view"]],
-                ["bought", bought],
-                ["bought after a view", funnel["bought_after_view"]],
-                ["bought after a cart", funnel["bought_after_cart"]],
-                ["bought after a view and then a cart", then_bought],
+                "event kind",
+                "pairs",
+                "after the previous kind",
+                "after the first kind",
+                "after all kinds before, in order",
+            ],
+            [
+                [first, chain[0], None, None, None],
+                *(
+                    [s["kind"], by_kind[s["kind"]], s["after_previous"], s["after_first"], s["after_all"]]
+                    for s in steps
+                ),
             ],
         ),
     )
 
 
 def _visitor_funnel(visitors: int, by_kind: Statistics) -> Picture:
-    counts = [by_kind[kind] for kind, _ in _TITLES]
-    labels = ["viewed", "carted", "bought"]
+    shares = {kind: share(count, visitors) for kind, count in by_kind.items()}
     return Picture(
-        title="Visitors who viewed, carted, bought",
-        summary=f"Of {visitors:,}, {share(counts[1], visitors)} carted and {share(counts[2], visitors)} bought.",
+        title="Visitors by event kind",
+        summary=f"{visitors:,} visitors. With events: {', '.join(f'{kind} {part}' for kind, part in shares.items())}.",
         svg=charts.bars(
             "visitor-funnel",
-            labels,
-            counts,
-            notes=[f"{compact(count)} ({share(count, visitors)})" for count in counts],
+            list(by_kind),
+            list(by_kind.values()),
+            notes=[f"{compact(count)} ({shares[kind]})" for kind, count in by_kind.items()],
         ),
         table=Table(
-            ["visitors who", "visitors", "share"],
-            [[label, count, share(count, visitors)] for label, count in zip(labels, counts, strict=True)],
+            ["event kind", "visitors", "share"], [[kind, count, shares[kind]] for kind, count in by_kind.items()]
         ),
     )
 

@@ -1,16 +1,15 @@
-"""Visitor behaviour: the funnel from view to purchase, sessions and pauses.
+"""Visitor behaviour: the funnel from the first to the last event kind, sessions and pauses.
 
 Shapes: N rows of a partition, P (visitor, item) pairs, K event kinds, B buckets of seconds.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from contract.schema import ADD_TO_CART, EVENT_KINDS, TRANSACTION, VIEW
 from preprocessing.statistics.distributions import count_values, describe_histogram, label_days, label_kinds
 from preprocessing.timelines import MS_PER_DAY, NEVER, Timelines
 
@@ -28,14 +27,12 @@ class Behaviour:
     """Distinct (visitor, item) pairs."""
     pairs_by_kind: np.ndarray
     """[K] pairs with at least one event of the kind."""
-    carted_after_view: int
-    """Pairs with a view before the first addtocart."""
-    bought_after_view: int
-    """Pairs with a view before the first transaction."""
-    bought_after_cart: int
-    """Pairs with an addtocart before the first transaction."""
-    bought_after_view_and_cart: int
-    """Pairs with a view before the first addtocart, and that addtocart before the first transaction."""
+    after_previous: np.ndarray
+    """[K-1] pairs with an event of the previous kind before the first event of the kind, from the second kind on."""
+    after_first: np.ndarray
+    """[K-1] pairs with an event of the first kind before the first event of the kind."""
+    after_all: np.ndarray
+    """[K-1] pairs in which the first events of all kinds up to this one are in the order of the funnel."""
     events_per_session: Counter[int]
     """Number of sessions by their number of events."""
     session_seconds: np.ndarray
@@ -46,11 +43,13 @@ class Behaviour:
     """Number of visitors by the day of their first event, counted from 1970."""
 
 
-def measure_behaviour(timelines: Timelines) -> Behaviour:
+def measure_behaviour(timelines: Timelines, num_kinds: int) -> Behaviour:
     """Measures the behaviour of the visitors of one partition."""
-    first = _first_rows(timelines)
-    view, cart, transaction = (first[:, kind] for kind in (VIEW, ADD_TO_CART, TRANSACTION))
-    is_carted, is_bought = cart < NEVER, transaction < NEVER
+    first = _first_rows(timelines, num_kinds)
+    # a kind that never occurs is at NEVER, which comes after nothing
+    follows_previous = first[:, :-1] < first[:, 1:]
+    follows_previous &= first[:, 1:] < NEVER
+    follows_first = (first[:, :1] < first[:, 1:]) & (first[:, 1:] < NEVER)
     times = timelines.timestamp_ms
     starts_timeline = np.diff(timelines.visitor_code, prepend=-1) != 0
     gaps = np.diff(times, prepend=0)
@@ -59,10 +58,9 @@ def measure_behaviour(timelines: Timelines) -> Behaviour:
     return Behaviour(
         pairs=len(first),
         pairs_by_kind=(first < NEVER).sum(0),
-        carted_after_view=int((is_carted & (view < cart)).sum()),
-        bought_after_view=int((is_bought & (view < transaction)).sum()),
-        bought_after_cart=int((is_bought & (cart < transaction)).sum()),
-        bought_after_view_and_cart=int((is_bought & (view < cart) & (cart < transaction)).sum()),
+        after_previous=follows_previous.sum(0),
+        after_first=follows_first.sum(0),
+        after_all=np.logical_and.accumulate(follows_previous, axis=1).sum(0),
         events_per_session=count_values(ends - starts + 1),
         session_seconds=_bucket(times[ends] - times[starts]),
         gap_seconds=_bucket(gaps[~starts_timeline]),
@@ -73,14 +71,13 @@ def measure_behaviour(timelines: Timelines) -> Behaviour:
 def merge_behaviours(parts: Iterable[Behaviour]) -> Behaviour:
     """Adds up the behaviour of several partitions."""
     listed = list(parts)
-    no_pairs, no_times = np.zeros(len(EVENT_KINDS), np.int64), np.zeros(_BUCKETS, np.int64)
+    no_times = np.zeros(_BUCKETS, np.int64)
     return Behaviour(
         pairs=sum(part.pairs for part in listed),
-        pairs_by_kind=sum((part.pairs_by_kind for part in listed), no_pairs),
-        carted_after_view=sum(part.carted_after_view for part in listed),
-        bought_after_view=sum(part.bought_after_view for part in listed),
-        bought_after_cart=sum(part.bought_after_cart for part in listed),
-        bought_after_view_and_cart=sum(part.bought_after_view_and_cart for part in listed),
+        pairs_by_kind=np.sum([part.pairs_by_kind for part in listed], axis=0),
+        after_previous=np.sum([part.after_previous for part in listed], axis=0),
+        after_first=np.sum([part.after_first for part in listed], axis=0),
+        after_all=np.sum([part.after_all for part in listed], axis=0),
         events_per_session=sum((part.events_per_session for part in listed), Counter()),
         session_seconds=sum((part.session_seconds for part in listed), no_times),
         gap_seconds=sum((part.gap_seconds for part in listed), no_times),
@@ -88,16 +85,22 @@ def merge_behaviours(parts: Iterable[Behaviour]) -> Behaviour:
     )
 
 
-def describe_behaviour(behaviour: Behaviour) -> dict[str, Any]:
-    """Describes funnel, sessions, pauses and new visitors, as JSON."""
+def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, Any]:
+    """Describes funnel, sessions, pauses and new visitors, as JSON; the funnel of a single kind has no steps."""
+    steps = zip(kinds[1:], behaviour.after_previous, behaviour.after_first, behaviour.after_all, strict=True)
     return {
         "funnel": {
             "pairs": behaviour.pairs,
-            "by_kind": label_kinds(behaviour.pairs_by_kind),
-            "carted_after_view": behaviour.carted_after_view,
-            "bought_after_view": behaviour.bought_after_view,
-            "bought_after_cart": behaviour.bought_after_cart,
-            "bought_after_view_and_cart": behaviour.bought_after_view_and_cart,
+            "by_kind": label_kinds(behaviour.pairs_by_kind, kinds),
+            "steps": [
+                {
+                    "kind": kind,
+                    "after_previous": int(after_previous),
+                    "after_first": int(after_first),
+                    "after_all": int(after_all),
+                }
+                for kind, after_previous, after_first, after_all in steps
+            ],
         },
         "sessions": {
             "gap_minutes": SESSION_GAP_MS // 60_000,
@@ -110,11 +113,11 @@ def describe_behaviour(behaviour: Behaviour) -> dict[str, Any]:
     }
 
 
-def _first_rows(timelines: Timelines) -> np.ndarray:
+def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
     """Finds the first row of each kind of each pair, [P, K] indices; NEVER if there is none."""
     pairs = timelines.visitor_code * len(timelines.items) + timelines.item_code
     distinct, pair = np.unique(pairs, return_inverse=True)
-    first = np.full((len(distinct), len(EVENT_KINDS)), NEVER)
+    first = np.full((len(distinct), num_kinds), NEVER)
     # the last assignment to a position wins, so rows are assigned from the last to the first
     rows = np.arange(len(timelines))[::-1]
     first[pair[rows], timelines.event[rows]] = rows

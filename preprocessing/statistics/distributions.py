@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from contract.schema import EVENT_KINDS
 from preprocessing.timelines import MS_PER_DAY
 
 _QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
@@ -26,9 +25,9 @@ def count_values(values: np.ndarray) -> Counter[int]:
     return Counter(dict(zip(found.tolist(), counts[found].tolist(), strict=True)))
 
 
-def label_kinds(counts: np.ndarray | Sequence[int]) -> dict[str, int]:
-    """Labels counts [K] with the names of the event kinds."""
-    return {kind: int(count) for kind, count in zip(EVENT_KINDS, counts, strict=True)}
+def label_kinds(counts: np.ndarray | Sequence[int], kinds: Sequence[str]) -> dict[str, int]:
+    """Labels counts [K] with the names of the event kinds [K]."""
+    return {kind: int(count) for kind, count in zip(kinds, counts, strict=True)}
 
 
 def label_days(counts: Mapping[int, int]) -> dict[str, int]:

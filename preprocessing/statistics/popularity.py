@@ -3,59 +3,67 @@
 Shapes: I items.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contract.schema import EVENT_KINDS, Split
+from contract.schema import Split
 from preprocessing.columns import EncodedTable, decode_columns, sort_by_count
 from preprocessing.splits import SPLITS
-from preprocessing.statistics.distributions import count_values, cross_tabulate, describe_histogram, label_days
+from preprocessing.statistics.distributions import (
+    count_values,
+    cross_tabulate,
+    describe_histogram,
+    label_days,
+    label_kinds,
+)
 from preprocessing.timelines import MS_PER_DAY, Timelines
-from preprocessing.vocabularies import count_items
+from preprocessing.vocabularies import count_items, kind_columns, stack_kinds
 
 TOP = 20
 _LORENZ_POINTS = 100
-_COLUMNS = {"all": "count"} | dict(zip(EVENT_KINDS, ("views", "carts", "transactions"), strict=True))
 
 
-def count_items_by_split(timelines: Timelines, splits: np.ndarray) -> pa.Table:
+def count_items_by_split(timelines: Timelines, splits: np.ndarray, num_kinds: int) -> pa.Table:
     """Counts the events of each item over all rows, as `count_items` does, with one more column per split."""
     counts = cross_tabulate(timelines.item_code, splits, len(timelines.items), len(SPLITS))
-    table = count_items(timelines, np.ones(len(timelines), bool))
+    table = count_items(timelines, np.ones(len(timelines), bool), num_kinds)
     has_events = counts.sum(1) > 0
     for index, split in enumerate(SPLITS):
         table = table.append_column(str(split), pa.array(counts[has_events, index]))
     return table
 
 
-def describe_items(encoded: EncodedTable) -> dict[str, Any]:
+def describe_items(encoded: EncodedTable, kinds: Sequence[str]) -> dict[str, Any]:
     """Describes the items with events, as JSON, from the counts of `count_items_by_split`."""
     items = decode_columns(encoded)
     counts = items["count"].to_numpy()
     days = items["first_seen_ms"].to_numpy() // MS_PER_DAY
     return {
         "items": len(items),
-        "items_by_kind": {kind: int((items[_COLUMNS[kind]].to_numpy() > 0).sum()) for kind in EVENT_KINDS},
+        "items_by_kind": label_kinds((stack_kinds(items) > 0).sum(0), kinds),
         "events_per_item": describe_histogram(count_values(counts)),
         "concentration": _describe_concentration(counts),
         "new_items_by_day": label_days(count_values(days)),
         "by_split": {str(split): _describe_split(items, split) for split in SPLITS},
-        "top_items": {kind: _top_items(items, column) for kind, column in _COLUMNS.items()},
+        "top_items": _top_items(items, "count"),
+        "top_items_by_kind": {
+            kind: _top_items(items, column) for kind, column in zip(kinds, kind_columns(len(kinds)), strict=True)
+        },
     }
 
 
 def describe_categories(encoded: EncodedTable, paths: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
-    """Describes the training views of each category, the most viewed first, with its path from the root, as JSON."""
+    """Describes the training events of each category, descending, with its path from the root, as JSON."""
     if not encoded:
         return []
-    viewed = sort_by_count(decode_columns(encoded))
+    ordered = sort_by_count(decode_columns(encoded))
     return [
-        {"category_id": row["id"], "path": list(paths.get(row["id"], (row["id"],))), "views": row["count"]}
-        for row in viewed.filter(pc.greater(viewed["count"], 0)).to_pylist()
+        {"category_id": row["id"], "path": list(paths.get(row["id"], (row["id"],))), "events": row["count"]}
+        for row in ordered.filter(pc.greater(ordered["count"], 0)).to_pylist()
     ]
 
 

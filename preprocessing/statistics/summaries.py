@@ -4,14 +4,14 @@ Shapes: S splits, K event kinds.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from contract.schema import EVENT_KINDS
 from preprocessing.sources.rejects import Rejects
 from preprocessing.splits import SPLITS, TRAIN, TimeSummary, merge_times, summarize_times
 from preprocessing.statistics.behaviour import Behaviour, describe_behaviour, measure_behaviour, merge_behaviours
@@ -28,7 +28,6 @@ from preprocessing.validation import RejectReason
 
 _MS_PER_HOUR = 3_600_000
 _THURSDAY = 3  # the weekday of 1970-01-01; Monday is 0
-_NUM_KINDS = len(EVENT_KINDS)
 _EXAMPLES = 3  # invalid rows per reason
 
 Example = tuple[str, int, str]
@@ -148,19 +147,19 @@ class EventStatistics:
     """Funnel, sessions and pauses."""
 
 
-def count_events(rows: SplitTimelines) -> EventStatistics:
+def count_events(rows: SplitTimelines, num_kinds: int) -> EventStatistics:
     """Computes the statistics of one partition."""
     timelines, splits, robot_events = rows
     num_visitors, kind = len(timelines.visitors), timelines.event.astype(np.int64)
-    by_visitor = cross_tabulate(timelines.visitor_code, kind, num_visitors, _NUM_KINDS)
+    by_visitor = cross_tabulate(timelines.visitor_code, kind, num_visitors, num_kinds)
     totals = by_visitor.sum(1)
     visitor_split = cross_tabulate(timelines.visitor_code, splits, num_visitors, len(SPLITS))
     in_split, is_new = visitor_split > 0, visitor_split[:, TRAIN] == 0
     days, day_indices = np.unique(timelines.timestamp_ms // MS_PER_DAY, return_inverse=True)
     hours = timelines.timestamp_ms // _MS_PER_HOUR
     return EventStatistics(
-        by_split=cross_tabulate(splits, kind, len(SPLITS), _NUM_KINDS),
-        by_day=dict(zip(days.tolist(), cross_tabulate(day_indices, kind, len(days), _NUM_KINDS), strict=True)),
+        by_split=cross_tabulate(splits, kind, len(SPLITS), num_kinds),
+        by_day=dict(zip(days.tolist(), cross_tabulate(day_indices, kind, len(days), num_kinds), strict=True)),
         by_weekday_hour=cross_tabulate((hours // 24 + _THURSDAY) % 7, hours % 24, 7, 24),
         visitors=num_visitors,
         visitors_by_kind=(by_visitor > 0).sum(0),
@@ -171,7 +170,7 @@ def count_events(rows: SplitTimelines) -> EventStatistics:
         events_of_new=visitor_split[is_new].sum(0),
         training_gaps=int((splits == TRAIN).sum() - in_split[:, TRAIN].sum()),
         robot_events=robot_events,
-        behaviour=measure_behaviour(timelines),
+        behaviour=measure_behaviour(timelines, num_kinds),
     )
 
 
@@ -190,8 +189,8 @@ def merge_events(parts: Iterable[EventStatistics]) -> EventStatistics:
         visitors_by_kind=np.sum([part.visitors_by_kind for part in listed], axis=0),
         events_per_visitor=sum((part.events_per_visitor for part in listed), Counter()),
         top_visitors=tuple(
-            tuple(sorted((entry for part in listed for entry in part.top_visitors[ranking]), key=_by_activity)[:TOP])
-            for ranking in range(1 + _NUM_KINDS)
+            tuple(sorted(chain.from_iterable(rankings), key=_by_activity)[:TOP])
+            for rankings in zip(*(part.top_visitors for part in listed), strict=True)
         ),
         visitors_by_split=np.sum([part.visitors_by_split for part in listed], axis=0),
         new_visitors=np.sum([part.new_visitors for part in listed], axis=0),
@@ -216,33 +215,33 @@ def describe_reading(summary: ReadingSummary) -> dict[str, Any]:
     }
 
 
-def describe_events(statistics: EventStatistics, cleaning: Cleaning) -> dict[str, Any]:
+def describe_events(statistics: EventStatistics, cleaning: Cleaning, kinds: Sequence[str]) -> dict[str, Any]:
     """Describes events and visitors, as JSON."""
+    top_visitors, *top_by_kind = map(_describe_ranking, statistics.top_visitors)
     return {
         "duplicates": cleaning.duplicates,
         "robot_visitors": cleaning.robot_visitors,
         "robot_events": statistics.robot_events,
         "events": int(statistics.by_split.sum()),
-        "by_kind": label_kinds(statistics.by_split.sum(0)),
+        "by_kind": label_kinds(statistics.by_split.sum(0), kinds),
         "by_split": {
             split: {
-                **label_kinds(statistics.by_split[index]),
+                "events": int(statistics.by_split[index].sum()),
+                "by_kind": label_kinds(statistics.by_split[index], kinds),
                 "visitors": int(statistics.visitors_by_split[index]),
                 "new_visitors": int(statistics.new_visitors[index]),
                 "events_of_new_visitors": int(statistics.events_of_new[index]),
             }
             for index, split in enumerate(SPLITS)
         },
-        "by_day": {format_day(day): label_kinds(counts) for day, counts in sorted(statistics.by_day.items())},
+        "by_day": {format_day(day): label_kinds(counts, kinds) for day, counts in sorted(statistics.by_day.items())},
         "by_weekday_hour": statistics.by_weekday_hour.tolist(),
         "visitors": statistics.visitors,
-        "visitors_by_kind": label_kinds(statistics.visitors_by_kind),
+        "visitors_by_kind": label_kinds(statistics.visitors_by_kind, kinds),
         "events_per_visitor": describe_histogram(statistics.events_per_visitor),
-        "top_visitors": {
-            kind: [{"visitor_id": visitor, "events": count} for count, visitor in statistics.top_visitors[index]]
-            for index, kind in enumerate(("all", *EVENT_KINDS))
-        },
-        **describe_behaviour(statistics.behaviour),
+        "top_visitors": top_visitors,
+        "top_visitors_by_kind": dict(zip(kinds, top_by_kind, strict=True)),
+        **describe_behaviour(statistics.behaviour, kinds),
     }
 
 
@@ -252,6 +251,10 @@ def _top(counts: np.ndarray, ids: pa.Array) -> tuple[tuple[int, str], ...]:
     candidates = np.flatnonzero((counts >= floor) & (counts > 0))
     chosen = zip(counts[candidates].tolist(), ids.take(pa.array(candidates)).to_pylist(), strict=True)
     return tuple(sorted(chosen, key=_by_activity)[:TOP])
+
+
+def _describe_ranking(ranking: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
+    return [{"visitor_id": visitor, "events": count} for count, visitor in ranking]
 
 
 def _by_activity(entry: tuple[int, str]) -> tuple[int, str]:

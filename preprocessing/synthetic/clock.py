@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contract.schema import ADD_TO_CART, TRANSACTION, VIEW
 from preprocessing.synthetic.draws import group_starts, interpolated_quantiles, position_in_group
-from preprocessing.synthetic.journeys import Events, Interests
+from preprocessing.synthetic.journeys import ADD_TO_CART, TRANSACTION, VIEW, Events, Interests
 from preprocessing.synthetic.scale import BEGIN_MS, END_MS
 from preprocessing.synthetic.visitors import ROBOT_EVENTS_A_DAY
 

@@ -11,7 +11,8 @@ import pyarrow.csv as pa_csv
 from common import storage
 from common.progress import make_bar
 from common.storage.paths import join
-from contract.schema import EVENT_KINDS, TRANSACTION
+from contract.schema import DEFAULT_KINDS
+from preprocessing.synthetic.journeys import TRANSACTION
 from preprocessing.synthetic.scale import Scale, SynthesisConfig
 from preprocessing.synthetic.shop import Shop, generate_shop
 
@@ -54,7 +55,7 @@ def synthesize(config: SynthesisConfig, output: str) -> dict[str, Any]:
         "category_tree": join(output, _TREE),
         "seed": config.seed,
         "visitors": config.visitors,
-        "event_rows": {kind: pc.sum(pc.equal(events["event"], kind)).as_py() for kind in EVENT_KINDS},
+        "event_rows": {kind: pc.sum(pc.equal(events["event"], kind)).as_py() for kind in DEFAULT_KINDS},
         "items_in_events": pc.count_distinct(events["itemid"]).as_py(),
         "items_with_properties": len(shop.catalogue.listed_id),
         "property_rows": property_rows,
@@ -79,7 +80,7 @@ def _event_table(shop: Shop) -> pa.Table:
         {
             "timestamp": timestamp_ms[rows],
             "visitorid": interests.visitor[interest],
-            "event": pa.array(EVENT_KINDS).take(pa.array(kind)),
+            "event": pa.array(DEFAULT_KINDS).take(pa.array(kind)),
             "itemid": shop.catalogue.item_id[shop.item[interest]],
             "transactionid": pa.array(transaction_id, mask=kind != TRANSACTION),
         }

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contract.schema import ADD_TO_CART, TRANSACTION, VIEW
+from contract.schema import DEFAULT_KINDS
 from preprocessing.synthetic.draws import group_starts, position_in_group
 from preprocessing.synthetic.visitors import Visitors
+
+VIEW, ADD_TO_CART, TRANSACTION = range(len(DEFAULT_KINDS))
+"""Event kinds: indices in DEFAULT_KINDS."""
 
 LOOK, CART, BUY = range(3)
 """How far an interest goes: the item is only viewed, is put into the cart and not bought, or is bought."""

@@ -1,0 +1,60 @@
+"""Settings of the event kinds of a shop."""
+
+import math
+import unicodedata
+from dataclasses import dataclass
+
+from contract.schema import DEFAULT_KINDS, MAX_KINDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindConfig:
+    """The event kinds of the shop, and the words of the log for them."""
+
+    names: tuple[str, ...] = DEFAULT_KINDS
+    """The shop's own names of its event kinds, 1 to 32, in the order of its funnel, such as from view to purchase. If
+    `columns.kind` is a constant, the default is that kind alone."""
+
+    weights: tuple[float, ...] | None = None
+    """How much an event of each kind counts in training, in the order of `names`. None: losses have defaults."""
+
+    words: tuple[str, ...] = ()
+    """`WORD=KIND` for each word of the log that is not the name of a kind, such as `Kauf=transaction`."""
+
+    dropped: tuple[str, ...] = ()
+    """Words whose events are dropped, such as `page_view`."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.names) <= MAX_KINDS:
+            raise ValueError(f"kinds.names must have 1 to {MAX_KINDS} names, got {len(self.names)}")
+        invalid = next((name for name in self.names if not is_kind_name(name)), None)
+        if invalid is not None:
+            raise ValueError(
+                f"kinds.names must not be empty and must not have `=` or control characters, got {invalid!r}; "
+                "map such a word to another name in kinds.words"
+            )
+        repeated = next((name for name in self.names if self.names.count(name) > 1), None)
+        if repeated is not None:
+            raise ValueError(f"kinds.names must be distinct, got {repeated!r} twice")
+        self._check_weights()
+        for entry in self.words:
+            _, equals, kind = entry.rpartition("=")
+            if not equals or kind not in self.names:
+                raise ValueError(f"kinds.words must be WORD=KIND with a kind of {', '.join(self.names)}, got {entry!r}")
+
+    def _check_weights(self) -> None:
+        weights = self.weights
+        if weights is None:
+            return
+        if len(weights) != len(self.names):
+            raise ValueError(
+                f"kinds.weights must have one weight for each of {', '.join(self.names)}, got {len(weights)}"
+            )
+        if not all(0 <= weight < math.inf for weight in weights) or not any(weights):  # rejects NaN too
+            found = ", ".join(f"{weight:g}" for weight in weights)
+            raise ValueError(f"kinds.weights must be finite and at least 0, and not all 0, got {found}")
+
+
+def is_kind_name(text: str) -> bool:
+    """Returns whether a text can name an event kind; `=` separates word and kind in `kinds.words`."""
+    return bool(text.strip()) and "=" not in text and not any(unicodedata.category(letter) == "Cc" for letter in text)
