@@ -26,6 +26,8 @@ from contract.schema import Split, SplitMethod, Vocabulary
 def root(tmp_path) -> str:
     (tmp_path / "statistics.json").write_text("{}")
     manifest = Manifest(
+        event_kinds=("view", "like", "buy"),
+        event_weights=(0.5, 1.0, 2.0),
         split_method=SplitMethod.TIME,
         validation_from_ms=5,
         test_from_ms=9,
@@ -42,6 +44,7 @@ def test_a_manifest_reads_back_equal(root):
     manifest = read_manifest(root)
     assert manifest.vocabularies[Vocabulary.ITEMS].num_indices == 5
     assert manifest.splits[Split.TRAIN].files == ("timelines/a",)
+    assert (manifest.event_kinds, manifest.event_weights) == (("view", "like", "buy"), (0.5, 1.0, 2.0))
     before = dataset_checksum(root)
     write_manifest(manifest, root)
     assert dataset_checksum(root) == before

@@ -4,12 +4,19 @@ import numpy as np
 import pyarrow as pa
 
 from preprocessing import catalogue
-from preprocessing.catalogue import assemble_items, build_tree, choose_properties, merge_properties, parse_properties
+from preprocessing.catalogue import (
+    assemble_items,
+    build_tree,
+    choose_properties,
+    count_category_events,
+    merge_properties,
+    parse_properties,
+)
 from preprocessing.columns import encode_columns
 from preprocessing.config import FormatConfig, PropertyConfig
 from preprocessing.sources.formats import open_files
 from preprocessing.sources.source import read_batches
-from preprocessing.vocabularies import count_no_events
+from preprocessing.vocabularies import count_no_events, kind_columns
 from tests.preprocessing.shop import write_lines
 
 T = 1_440_000_000_000
@@ -95,13 +102,13 @@ def test_the_last_row_of_a_category_is_used():
 
 def items(*ids: str) -> pa.Table:
     size = len(ids)
-    columns = {name: pa.array([5] * size, pa.int64()) for name in ("views", "carts", "transactions")}
+    columns = {name: pa.array([5] * size, pa.int64()) for name in kind_columns(2)}
     seen = {name: pa.array([T] * size, pa.int64()) for name in ("first_seen_ms", "last_seen_ms")}
     return pa.table({"id": pa.array(ids), "index": pa.array(np.arange(size)), **columns, **seen})
 
 
 def without_vocabulary(*ids: str) -> pa.Table:
-    rows = count_no_events(pa.chunked_array([pa.array(ids)])).drop_columns("count")
+    rows = count_no_events(pa.chunked_array([pa.array(ids)]), 2).drop_columns("count")
     return rows.add_column(1, "index", pa.array([-1] * len(rows), pa.int64()))
 
 
@@ -144,12 +151,21 @@ def test_items_get_typed_properties_and_words_and_items_without_properties_are_k
         None,
         [],
     )
-    assert b["views"] == 5
+    assert b["event_counts"] == [5, 5]
     # a title is text, whatever it looks like; an empty one is unknown
     assert [row["title"] for row in (a, b, z)] == ['Blue "canvas"  sneakers, size 40', None, "n552.000"]
     # z is known from its properties only; its category is not in the tree, its availability and price are invalid
     assert (z["item_index"], z["category_path"], z["is_available"], z["price"]) == (-1, ["99"], None, None)
-    assert (z["views"], z["first_seen_ms"]) == (0, None)
+    assert (z["event_counts"], z["first_seen_ms"]) == ([0, 0], None)
+
+
+def test_all_events_of_the_items_of_a_category_are_counted():
+    rows = pa.table(
+        {"category_id": ["10", None, "20", "10"], "event_counts": pa.array([[1, 2], [9, 9], [0, 4], [3, 0]])}
+    )
+    counted = count_category_events(rows).to_pylist()
+    # 1 + 2 + 3 + 0; the item without a category counts nowhere
+    assert counted == [{"id": "10", "count": 6}, {"id": "20", "count": 4}]
 
 
 def test_a_shop_without_properties_has_items_without_values():

@@ -26,6 +26,7 @@ BASELINE = Expectations(
     reject_share=0.001,
     reject_reasons=("empty id", "unknown event kind"),
     reject_shares=(0.001, 0.0),
+    event_kinds=("view", "addtocart", "transaction"),
     event_shares=(0.9, 0.07, 0.03),
     first_day="2015-05-03",
     last_day="2015-09-18",
@@ -59,6 +60,17 @@ def test_each_figure_is_compared_with_its_own_limits():
     assert verdicts(last_day="2015-09-20")["days_behind"] == (0, "ok")
 
 
+def test_shares_of_event_kinds_are_compared_by_name():
+    # another order changes nothing; a kind that only one dataset has counts from 0: wishlist +.04, view -.04
+    kinds = {"event_kinds": ("transaction", "wishlist", "addtocart", "view"), "event_shares": (0.03, 0.04, 0.07, 0.86)}
+    assert verdicts(**kinds)["event_shares"] == (0.04, "warn")
+    assert verdicts(event_kinds=("purchase",), event_shares=(1.0,))["event_shares"] == (1.0, "fail")
+    (check,) = (
+        c for c in check_figures(BASELINE, replace(BASELINE, **kinds), ExpectationConfig()) if c.name == "event_shares"
+    )
+    assert check.found == "transaction 3.00%, wishlist 4.00%, addtocart 7.00%, view 86.00%"
+
+
 def test_a_reason_with_more_invalid_rows_is_reported_even_if_their_total_is_unchanged():
     rejects = {"reject_reasons": ("unknown event kind", "empty id"), "reject_shares": (0.0005, 0.0005)}
     after = replace(BASELINE, **rejects)
@@ -83,14 +95,11 @@ def test_a_limit_of_none_accepts_any_distance():
 def catalogue(*rows: tuple[str, float | None, int]) -> pa.Table:
     """Items with their price and views."""
     ids, prices, views = zip(*rows, strict=True)
-    zeros = [0] * len(rows)
     return pa.table(
         {
             "item_id": ids,
             "price": pa.array(prices, pa.float32()),
-            "views": views,
-            "carts": zeros,
-            "transactions": zeros,
+            "event_counts": [[count, 0, 0] for count in views],
         }
     )
 

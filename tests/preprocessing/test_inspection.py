@@ -10,23 +10,30 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.settings import from_json
-from contract.schema import EVENT_KINDS
 from preprocessing import cli
-from preprocessing.config import EventColumns, FormatConfig, ItemTableConfig, KindConfig, PrepareConfig, TimeConfig
+from preprocessing.config import EventColumns, FormatConfig, ItemTableConfig, PrepareConfig, TimeConfig
 from preprocessing.events import parse_events
 from preprocessing.inputs import list_inputs
-from preprocessing.inspection import describe, inspect
+from preprocessing.inspection import Inspection, describe, inspect
+from preprocessing.kinds import KindConfig
 from preprocessing.shop import format_shop, read_shop
 from preprocessing.sources.source import read_batches
 
 FORMATS = Path(__file__).resolve().parents[3] / "shared" / "data" / "formats"
+OWN_WORDS = {
+    "ga4_events.jsonl.gz": {"view": "view_item", "addtocart": "add_to_cart", "transaction": "purchase"},
+    "otto.jsonl": {"view": "clicks", "addtocart": "carts", "transaction": "orders"},
+    "shop_de.csv": {"view": "Ansicht", "addtocart": "Warenkorb", "transaction": "Kauf"},
+    "shop_de_utf16.csv": {"view": "Ansicht", "addtocart": "Warenkorb", "transaction": "Kauf"},
+}
+"""The words of a log for the kinds of `expected.json`."""
 needs_formats = pytest.mark.skipif(not FORMATS.exists(), reason="needs ../shared/data/formats beside the checkout")
 
 
 def count_events(config: PrepareConfig) -> dict[str, object]:
     inputs = list_inputs(config)
     events = pa.concat_tables(parse_events(batch, inputs.mapping).table for batch in read_batches(inputs.events.parts))
-    kinds = Counter(EVENT_KINDS[code] for code in events["event"].to_pylist())
+    kinds = Counter(inputs.mapping.kinds.names[code] for code in events["event"].to_pylist())
     return {
         "events": len(events),
         "visitors": len(events["visitor"].unique()),
@@ -58,6 +65,8 @@ def test_the_proposal_for_a_usual_format_reads_all_its_events(name, tmp_path):
     counts = count_events(config)
     if expected["kinds"] is None:  # the file has no kinds: all are views
         expected["kinds"] = {"view": expected["events"]}
+    elif name in OWN_WORDS:
+        expected["kinds"] = {OWN_WORDS[name][kind]: count for kind, count in expected["kinds"].items()}
     assert counts == {key: expected[key] for key in counts}
 
 
@@ -72,11 +81,50 @@ def test_a_file_without_times_is_an_item_table():
 
 
 @needs_formats
-def test_kinds_that_are_not_known_are_dropped_and_reported():
+def test_a_shop_keeps_its_own_kinds_in_the_order_of_a_usual_funnel():
     found = inspect(str(FORMATS / "own_kinds.tsv"))
-    assert count_events(found.config)["kinds"] == {"view": 212, "addtocart": 38, "transaction": 40}
-    assert found.config.kinds.dropped == ("remove_from_cart", "search", "wishlist")
-    assert any("remove_from_cart, search, wishlist" in warning for warning in found.warnings)
+    # the words of no usual step come last: 38 remove_from_cart, 33 search
+    order = ("View", "wishlist", "cart", "purchase", "remove_from_cart", "search")
+    assert found.config.kinds == KindConfig(names=order)
+    expected = json.loads((FORMATS / "expected.json").read_text())["own_kinds.tsv"]
+    counts = count_events(found.config)
+    assert counts == {key: expected[key] for key in counts}
+    assert any("the order of the event kinds is a guess: View, wishlist" in warning for warning in found.warnings)
+
+
+def inspect_kinds(path: Path, rows: list[tuple[str, str]]) -> Inspection:
+    """Inspects a log with the given event kinds and items."""
+    lines = [f"{1_709_262_000_000 + n},v,{kind},{item}\n" for n, (kind, item) in enumerate(rows)]
+    path.write_text("timestamp,visitorid,event,itemid\n" + "".join(lines))
+    return inspect(str(path))
+
+
+def test_kinds_without_items_are_dropped_and_reported(tmp_path):
+    # half of the page views have an item, a third of the logins
+    rows = [("page", "i"), ("page", ""), ("login", "i"), ("login", ""), ("login", ""), ("buy", "i")]
+    found = inspect_kinds(tmp_path / "events.csv", rows)
+    assert found.config.kinds == KindConfig(names=("buy", "page"), dropped=("login",))
+    assert any("event kinds that are dropped: login;" in warning for warning in found.warnings)
+
+
+def test_kinds_of_the_same_step_are_ordered_by_frequency(tmp_path):
+    rows = [("order", "i"), ("buy", "i"), ("1", "i"), ("2", "i"), ("2", "i"), ("buy", "i"), ("fav", "i")]
+    assert inspect_kinds(tmp_path / "events.csv", rows).config.kinds.names == ("fav", "buy", "order", "2", "1")
+
+
+def test_retailrockets_words_are_the_default_kinds(tmp_path):
+    rows = [("transaction", "i"), ("view", "i"), ("ping", "")]
+    assert inspect_kinds(tmp_path / "events.csv", rows).config.kinds == KindConfig(dropped=("ping",))
+
+
+def test_of_too_many_kinds_those_with_usual_words_are_proposed(tmp_path):
+    rows = [(f"kind-{n}", "i") for n in range(31)] + [("view", "i"), ("sale", "i")]
+    found = inspect_kinds(tmp_path / "events.csv", rows).config.kinds
+    assert (found.names, len(found.dropped)) == (("view", "sale"), 31)
+    assert len(inspect_kinds(tmp_path / "events.csv", rows[1:]).config.kinds.names) == 32
+    unusual = inspect_kinds(tmp_path / "events.csv", [(f"kind-{n}", "i") for n in range(33)])
+    assert unusual.config.kinds == KindConfig()
+    assert "rows of the sample that would be rejected, unknown event kind: 33" in describe(unusual)
 
 
 def test_what_looks_wrong_is_reported(tmp_path):
@@ -115,7 +163,12 @@ def test_a_shop_file_has_the_settings_that_it_was_written_from(tmp_path):
         columns=EventColumns(visitor="Kunden Nr", item='"quoted"', time="Zeit", kind="Ä", transaction="Beleg"),
         where=("Menge > 0",),
         time=TimeConfig(format="%d.%m.%Y", zone="Europe/Berlin"),
-        kinds=KindConfig(words=("a = b=view", 'say "x"=transaction'), dropped=("Suche",)),
+        kinds=KindConfig(
+            names=("view", 'say "x"', "Käufe"),
+            weights=(0.0, 1.0, 2.5),
+            words=("a = b=view", "Kauf=Käufe"),
+            dropped=("Suche",),
+        ),
         item_table=ItemTableConfig(
             files=str(tmp_path / "items.csv"), format=FormatConfig(separator="|"), category=("a", "b"), max_words=9
         ),
@@ -144,7 +197,9 @@ def test_paths_of_a_shop_file_start_at_its_directory(tmp_path):
         ),
         ('events = "a.csv"\n[time]\nzone = "Berlin"', "unknown time zone 'Berlin'"),
         ('events = "a.csv"\n[kinds.words]\nKauf = "sale"', "must be WORD=KIND"),
-        ('events = "a.csv"\nkinds = "x"', "kinds must be an object, got x"),
+        ('events = "a.csv"\nkinds = "x"', "must have a section [kinds], got kinds = 'x'"),
+        ('events = "a.csv"\nkinds.names = "x"', 'names must be a list, got "x"; write names = ["x"]'),
+        ('events = "a.csv"\nkinds.names = ["a", "a"]', "kinds.names must be distinct, got 'a' twice"),
         ('events = "a.csv"\ncolumns = "x"', "must have a section [columns], got columns = 'x'"),
         ('events = "a.csv"\nwhere = "q > 0"', 'where must be a list, got "q > 0"; write where = ["q > 0"]'),
     ],
@@ -177,14 +232,15 @@ def test_lists_and_bytes_are_no_attributes_of_an_item_table(tmp_path):
 def test_flags_win_over_the_shop_file(tmp_path):
     (tmp_path / "shop.toml").write_text(
         'events = "a.csv"\nmax_events_per_day = 5\n[columns]\nvisitor = "u"\nitem = "i"\n'
+        '[kinds]\nnames = ["a", "b", "c"]\nweights = [1, 0, 5]\n'
     )
     parser = cli.build_parser()
-    given = parser.parse_args(
-        ["prepare", "--shop", str(tmp_path / "shop.toml"), "--map", "item=sku", "--where", "q > 0", "--output", "x"]
-    )
+    flags = ["--map", "item=sku", "--where", "q > 0", "--kinds", "view,like,order"]
+    given = parser.parse_args(["prepare", "--shop", str(tmp_path / "shop.toml"), *flags, "--output", "x"])
     config = cli._prepare_config(given)
     assert config.columns == replace(EventColumns(), visitor="u", item="sku")
     assert config.where == ("q > 0",)
+    assert config.kinds == KindConfig(names=("view", "like", "order"), weights=(1.0, 0.0, 5.0))
     assert config.max_events_per_day == 5
 
 
@@ -206,7 +262,7 @@ def test_the_written_path_starts_at_the_shop_file(tmp_path, monkeypatch, capsys)
     values = read_shop("shop/shop.toml")
     assert values["events"] == "shop/../logs/*.csv"
     assert values["columns"]["kind"] == "what", "by its values, as its name says nothing"
-    assert count_events(from_json(PrepareConfig, values))["kinds"] == {"addtocart": 1, "transaction": 1}
+    assert count_events(from_json(PrepareConfig, values))["kinds"] == {"basket": 1, "order": 1}
 
 
 def test_inspect_writes_the_proposal_once(tmp_path, capsys):

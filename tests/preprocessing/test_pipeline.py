@@ -126,7 +126,7 @@ def test_the_catalogue_has_the_properties_known_before_the_cut(dataset, manifest
     assert (first["title"], by_id["item-1"]["title"]) == ("Sneakers, blue canvas", None)
     # on day d visitor p views item (d + p) mod 5; in training (before day 8.2), item-0 is viewed by a on days 0 and 5,
     # by b on day 4 and by c on day 3; on day 8, a views item-3 and b item-4
-    assert (first["views"], first["carts"]) == (4, 0)
+    assert first["event_counts"] == [4, 0, 0]
     # two prices, separated by the quantile between them; log1p(1000) and log1p(3000), standardized, are -1 and 1
     assert (first["price_bucket"], by_id["item-1"]["price_bucket"], by_id["item-2"]["price_bucket"]) > (0, 0, -1)
     assert by_id["item-2"]["price_bucket"] == 0
@@ -168,9 +168,9 @@ def test_the_statistics_count_the_input(dataset):
     assert statistics["catalogue"]["without_training_events"] == 1
     # item-0 has category 30 and four training views (see the catalogue); item-1 has category 20 and five: on days 1 and
     # 6 by a, 0 and 5 by b, 4 by c; the view of c on day 9 is after the cut
-    categories = {entry["category_id"]: entry for entry in statistics["catalogue"]["views_by_category"]}
-    assert categories["30"] == {"category_id": "30", "path": ["10", "20", "30"], "views": 4}
-    assert categories["20"]["views"] == 5
+    categories = {entry["category_id"]: entry for entry in statistics["catalogue"]["events_by_category"]}
+    assert categories["30"] == {"category_id": "30", "path": ["10", "20", "30"], "events": 4}
+    assert categories["20"]["events"] == 5
     tree = statistics["category_tree"]
     assert (tree["rows"], tree["categories"], tree["roots"], tree["levels"]) == (3, 3, 1, 3)
 
@@ -289,7 +289,7 @@ def test_items_beyond_the_vocabularys_limits_stay_in_the_catalogue(tmp_path):
     prepare(config, root)
     manifest = read_manifest(root)
     rows = read_catalogue([join(root, name) for name in manifest.catalogue_files]).to_pylist()
-    assert [(row["item_id"], row["item_index"], row["views"]) for row in rows] == [
+    assert [(row["item_id"], row["item_index"], sum(row["event_counts"])) for row in rows] == [
         ("i0", 0, 10),
         ("i1", 1, 10),
         ("i2", -1, 10),
@@ -304,8 +304,8 @@ def test_an_item_known_from_properties_only_is_last_in_the_vocabulary(dataset, m
     rows = read_catalogue([join(dataset, name) for name in manifest.catalogue_files]).to_pylist()
     items = vocabulary(dataset, Vocabulary.ITEMS)
     assert items[-1] == "never-seen"
-    assert (rows[-1]["item_id"], rows[-1]["views"], rows[-1]["first_seen_ms"]) == ("never-seen", 0, None)
-    assert all(row["views"] > 0 for row in rows[:-1])
+    assert (rows[-1]["item_id"], rows[-1]["event_counts"], rows[-1]["first_seen_ms"]) == ("never-seen", [0, 0, 0], None)
+    assert all(row["event_counts"][0] > 0 for row in rows[:-1])
     assert len(rows[-1]["category_path"]) == 2  # below 10, node 20
 
 

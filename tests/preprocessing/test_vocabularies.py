@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from preprocessing.columns import decode_columns, encode_columns
 from preprocessing.config import VocabularyConfig
-from preprocessing.vocabularies import assign_indices, choose_entries, count_no_events, merge_counts
+from preprocessing.vocabularies import assign_indices, choose_entries, count_no_events, kind_columns, merge_counts
 
-COLUMNS = ["id", "count", "views", "carts", "transactions", "first_seen_ms", "last_seen_ms"]
+COLUMNS = ["id", "count", *kind_columns(3), "first_seen_ms", "last_seen_ms"]
 
 
 def counts(**of: int) -> pa.Table:
@@ -43,7 +43,7 @@ def test_empty_counts_are_ignored():
 
 def test_items_known_from_properties_only_have_no_events_and_come_last():
     seen = pa.table({"id": ["x"], **{name: [2] for name in COLUMNS[1:]}})
-    unseen = count_no_events(pa.chunked_array([pa.array(["z", "x", "z", "y"])]))
+    unseen = count_no_events(pa.chunked_array([pa.array(["z", "x", "z", "y"])]), 3)
     assert unseen["id"].to_pylist() == ["z", "x", "y"]
     merged = decode_columns(merge_counts([encode_columns(seen), encode_columns(unseen)]))
     entries = choose_entries(merged, VocabularyConfig(min_count=0)).select(COLUMNS).to_pylist()

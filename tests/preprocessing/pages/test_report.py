@@ -13,6 +13,7 @@ import pytest
 from common.report.page import render
 from contract.layout import DatasetLayout
 from contract.manifest import read_manifest
+from contract.schema import DEFAULT_KINDS
 from preprocessing.columns import encode_columns
 from preprocessing.config import PrepareConfig, SplitConfig
 from preprocessing.pages import report
@@ -138,7 +139,7 @@ def test_markup_in_ids_is_shown_as_text_and_a_single_day_is_drawn(tmp_path):
     prepare(PrepareConfig(events=events, max_reject_share=0.5), str(tmp_path / "dataset"))
     with open_page(f"file://{write_report(str(tmp_path / 'dataset'))}", width=390) as opened:
         assert (opened.messages, len(opened.requests)) == ([], 1)
-        assert table_of(opened.page, "Most viewed items")[0][0] in (markup, formula)
+        assert table_of(opened.page, "Top items by view")[0][0] in (markup, formula)
         assert "1440000000000,v,looked,<b>" in opened.page.locator("body").text_content()
         assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
 
@@ -168,16 +169,16 @@ def one_busy_day(num_items: int, id_letters: int) -> dict:
         "events": describe_reading(
             ReadingSummary(rows=num_rows, rejects=Counter(dict.fromkeys(examples, 7)), examples=examples)
         )
-        | describe_events(count_events(SplitTimelines(log, splits, robot_events=0)), Cleaning(0, 0)),
-        "items": describe_items(encode_columns(count_items_by_split(log, splits))),
+        | describe_events(count_events(SplitTimelines(log, splits, robot_events=0), 3), Cleaning(0, 0), DEFAULT_KINDS),
+        "items": describe_items(encode_columns(count_items_by_split(log, splits, 3)), DEFAULT_KINDS),
         "correlation": {"columns": list(COLUMNS), "matrix": [[None] * len(COLUMNS)] * len(COLUMNS)},
         "item_properties": None,
         "category_tree": describe_reading(ReadingSummary()) | dict.fromkeys(tree, 900),
         "catalogue": dict.fromkeys(known, 0)
         | {
             "items": num_items,
-            "views_by_category": [
-                {"category_id": name, "path": [names[index % 7], name], "views": 1000 - index}
+            "events_by_category": [
+                {"category_id": name, "path": [names[index % 7], name], "events": 1000 - index}
                 for index, name in enumerate(names)
             ],
         },
@@ -205,7 +206,7 @@ def test_the_page_explains_splits_that_are_not_by_time(tmp_path, method, note):
     prepare(PrepareConfig(events=events, split=SplitConfig(method=method)), str(tmp_path / "dataset"))
     html = Path(write_report(str(tmp_path / "dataset"))).read_text()
     assert note in html
-    assert "Carts and transactions: no data." in html
+    assert "Events by kind, without view: no data." in html
 
 
 def test_a_redrawn_report_is_identical(dataset):
@@ -238,14 +239,18 @@ def test_the_figures_of_the_raw_sample(tmp_path):
     assert events["by_kind"] == {"view": 9075, "addtocart": 261, "transaction": 46}
     assert (events["visitors"], items["items"], events["funnel"]["pairs"]) == (5000, 6610, 7390)
     # … | cut -d, -f4 | sort | uniq -c | sort -nr, of views; the same with field 2, of all events
-    assert items["top_items"]["view"][:2] == [{"item_id": "153401", "events": 33}, {"item_id": "95489", "events": 30}]
-    assert [row["events"] for row in events["top_visitors"]["all"][:2]] == [55, 52]
+    assert items["top_items_by_kind"]["view"][:2] == [
+        {"item_id": "153401", "events": 33},
+        {"item_id": "95489", "events": 30},
+    ]
+    assert [row["events"] for row in events["top_visitors"][:2]] == [55, 52]
     # sort -t, -k2,2 -k1,1n | awk -F, '$2 != v || $1 - t > 1800000 {n++} {v = $2; t = $1} END {print n}'
     assert events["sessions"]["sessions"] == 6229
     # awk over -k2,2 -k4,4 -k1,1n: pairs with a view before the first addtocart
-    assert events["funnel"]["carted_after_view"] == 149
+    to_cart, to_purchase = events["funnel"]["steps"]
+    assert to_cart == {"kind": "addtocart", "after_previous": 149, "after_first": 149, "after_all": 149}
     # the same, counting transactions after an addtocart, after a view, and after both in order
-    assert [events["funnel"][f"bought_after_{before}"] for before in ("cart", "view", "view_and_cart")] == [41, 40, 34]
+    assert to_purchase == {"kind": "transaction", "after_previous": 41, "after_first": 40, "after_all": 34}
     # … | awk -F, '{print int($1 / 86400000)}' | sort | uniq -c: day 16583 since 1970
     assert sum(events["by_day"]["2015-05-28"].values()) == 131
     # sort -n | awk -F, '!seen[$4]++ && int($1 / 86400000) == 16583 {n++} END {print n}', and of field 2

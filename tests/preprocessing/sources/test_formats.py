@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contract.schema import EVENT_KINDS
-from preprocessing.config import EventColumns, FormatConfig, KindConfig, PrepareConfig, TimeConfig
+from contract.schema import DEFAULT_KINDS
+from preprocessing.config import EventColumns, FormatConfig, PrepareConfig, TimeConfig
 from preprocessing.events import ParsedEvents, parse_events
 from preprocessing.inputs import list_inputs
+from preprocessing.kinds import KindConfig
 from preprocessing.sources.source import read_batches
 
 ROWS = [(1_709_262_000_000 + n, f"v{n % 3}", "view", f"i{n}") for n in range(20)]
@@ -32,7 +33,7 @@ def read(config: PrepareConfig) -> tuple[pa.Table, list[ParsedEvents]]:
 
 def rows_of(config: PrepareConfig) -> list[tuple[int, str, str, str]]:
     table, _ = read(config)
-    kinds = [EVENT_KINDS[code] for code in table["event"].to_pylist()]
+    kinds = [DEFAULT_KINDS[code] for code in table["event"].to_pylist()]
     columns = [table[name].to_pylist() for name in ("timestamp_ms", "visitor", "item")]
     return [(time, visitor, kind, item) for time, visitor, item, kind in zip(*columns, kinds, strict=True)]
 
@@ -289,7 +290,8 @@ def test_unknown_kinds_are_an_error_with_their_counts_before_all_rows_are_read(t
     (tmp_path / "events.csv").write_text(f"{HEADER}\n{''.join(lines)}")
     config = PrepareConfig(events=str(tmp_path / "events.csv"), kinds=KindConfig(dropped=("Suche",)))
     with pytest.raises(
-        ValueError, match=r"`event` has event kinds .*: Ansicht \(3\), Kauf \(2\); map them in kinds.words"
+        ValueError,
+        match=r"`event` has event kinds .*: Ansicht \(3\), Kauf \(2\); add them to kinds.names, map",
     ):
         read(config)
     mapped = KindConfig(words=("Ansicht=view", "Kauf=transaction"), dropped=("Suche",))

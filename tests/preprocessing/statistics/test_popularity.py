@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from contract.schema import DEFAULT_KINDS
 from contract.timelines import TimelineRows
 from preprocessing.columns import encode_columns
 from preprocessing.statistics.correlation import COLUMNS, count_moments, describe_correlation
@@ -47,22 +48,24 @@ def timelines() -> Timelines:
 
 
 def test_cold_items_of_a_split_are_those_without_a_training_event(timelines):
-    table = count_items_by_split(timelines, np.array([0, 0, 2, 2], np.int8))
-    described = describe_items(encode_columns(table))
+    table = count_items_by_split(timelines, np.array([0, 0, 2, 2], np.int8), len(DEFAULT_KINDS))
+    described = describe_items(encode_columns(table), DEFAULT_KINDS)
     assert described["items"] == 2
     assert described["by_split"]["train"] == {"items": 1, "new_items": 0, "events_of_new_items": 0}
     assert described["by_split"]["test"] == {"items": 2, "new_items": 1, "events_of_new_items": 1}
     assert described["new_items_by_day"] == {"1970-01-01": 1, "1970-01-02": 1}
-    assert described["top_items"]["all"] == [{"item_id": "a", "events": 3}, {"item_id": "b", "events": 1}]
-    assert described["top_items"]["transaction"] == []
+    assert described["items_by_kind"] == {"view": 2, "addtocart": 1, "transaction": 0}
+    assert described["top_items"] == [{"item_id": "a", "events": 3}, {"item_id": "b", "events": 1}]
+    assert described["top_items_by_kind"]["addtocart"] == [{"item_id": "a", "events": 1}]
+    assert described["top_items_by_kind"]["transaction"] == []
 
 
 def test_categories_are_described_with_their_path():
     counts = pa.table({"id": ["10", "20", "30"], "count": [2, 5, 0]})
     described = describe_categories(encode_columns(counts), {"20": ("10", "20")})
     assert described == [
-        {"category_id": "20", "path": ["10", "20"], "views": 5},
-        {"category_id": "10", "path": ["10"], "views": 2},
+        {"category_id": "20", "path": ["10", "20"], "events": 5},
+        {"category_id": "10", "path": ["10"], "events": 2},
     ]
     assert describe_categories(b"", {}) == []
 
