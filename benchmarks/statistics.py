@@ -98,13 +98,14 @@ def _skip_counting(described: dict[str, Any]) -> None:
     """Replaces the functions that count for the report with functions that return stored results."""
     import numpy as np
 
+    from contract.schema import DEFAULT_KINDS
     from preprocessing import timelines
     from preprocessing.beam import stages
     from preprocessing.statistics import correlation, popularity
     from preprocessing.statistics import summaries as counting
     from preprocessing.statistics.behaviour import merge_behaviours
 
-    no_items = popularity.count_items_by_split(timelines.empty_timelines(), np.empty(0, np.int8))
+    no_items = popularity.count_items_by_split(timelines.empty_timelines(), np.empty(0, np.int8), len(DEFAULT_KINDS))
     no_behaviour = merge_behaviours([])
     no_moments = correlation.Moments(0, np.zeros(len(correlation.COLUMNS), object), np.zeros(1, object))
     for module, name, answer in (
@@ -113,7 +114,7 @@ def _skip_counting(described: dict[str, Any]) -> None:
         (stages, "count_moments", no_moments),
         (counting, "describe_events", described["events"]),
         (popularity, "describe_items", described["items"]),
-        (popularity, "describe_categories", described["catalogue"]["views_by_category"]),
+        (popularity, "describe_categories", described["catalogue"]["events_by_category"]),
         (correlation, "describe_correlation", described["correlation"]),
     ):
         setattr(module, name, lambda *_, answer=answer: answer)

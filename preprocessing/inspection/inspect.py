@@ -154,8 +154,7 @@ def _warn_of_kinds(config: PrepareConfig) -> Iterator[str]:
     if len(config.kinds.names) > 1 and config.kinds.names != DEFAULT_KINDS:
         yield (
             f"the order of the event kinds is a guess: {', '.join(config.kinds.names)}; order [kinds] names from the "
-            "first look at an item to its purchase, as later kinds weigh more in training unless [kinds] weights says "
-            "otherwise, and move kinds that should not train the model to dropped"
+            "first look at an item to its purchase, and move kinds that should not train the model to dropped"
         )
     if config.kinds.dropped:
         yield (

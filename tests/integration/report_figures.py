@@ -32,7 +32,7 @@ def data_pictures(statistics: Mapping[str, Any]) -> Pictures:
     by_section = {
         "Input": _reading(statistics),
         "Events": _events(events, statistics["correlation"]),
-        "Items": _items(items, statistics["catalogue"]["views_by_category"]),
+        "Items": _items(items, statistics["catalogue"]["events_by_category"]),
         "Visitors": _visitors(events),
         "Splits": _splits(events["by_split"], items["by_split"]),
     }
@@ -53,7 +53,7 @@ def _events(events: Mapping[str, Any], correlation: Mapping[str, Any]) -> dict[s
     days = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
     return {
         "Events by kind": _with_shares((kind, by_kind[kind]) for kind in KINDS),
-        "Carts and transactions": _with_shares((kind, by_kind[kind]) for kind in KINDS[1:]),
+        "Events by kind, without view": _with_shares((kind, by_kind[kind]) for kind in KINDS[1:]),
         "Shares of event kinds": _with_shares((kind, by_kind[kind]) for kind in KINDS),
         "Events per day, by kind": [[day, *(n[kind] for kind in KINDS)] for day, n in events["by_day"].items()],
         "Events by weekday and hour (UTC)": [
@@ -66,46 +66,38 @@ def _events(events: Mapping[str, Any], correlation: Mapping[str, Any]) -> dict[s
 
 
 def _items(items: Mapping[str, Any], categories: Sequence[Mapping[str, Any]]) -> dict[str, Rows]:
-    top = {kind: [[row["item_id"], row["events"]] for row in rows] for kind, rows in items["top_items"].items()}
     lorenz = items["concentration"]["lorenz"]
     return {
-        "Most viewed items": top["view"],
-        "Most carted items": top["addtocart"],
-        "Most bought items": top["transaction"],
-        "Top 5 items, all events": top["all"],
+        **{f"Top items by {kind}": _ranking(rows, "item_id") for kind, rows in items["top_items_by_kind"].items()},
+        "Top 5 items, all events": _ranking(items["top_items"], "item_id"),
         "Events per item": _histogram(items["events_per_item"]),
         "Concentration of events on items (Lorenz curve)": [
             [f"{percent}%", f"{part:.2%}"] for percent, part in enumerate(lorenz)
         ],
-        "Views by category": [[row["category_id"], " › ".join(row["path"]), row["views"]] for row in categories],
+        "Events by category": [[row["category_id"], " › ".join(row["path"]), row["events"]] for row in categories],
         "New items over time": [[day, count] for day, count in items["new_items_by_day"].items()],
     }
 
 
+def _ranking(rows: Sequence[Mapping[str, Any]], name: str) -> Rows:
+    return [[row[name], row["events"]] for row in rows]
+
+
 def _visitors(events: Mapping[str, Any]) -> dict[str, Rows]:
-    top = {kind: [[row["visitor_id"], row["events"]] for row in rows] for kind, rows in events["top_visitors"].items()}
     funnel, by_kind = events["funnel"], events["visitors_by_kind"]
-    view, cart, transaction = (funnel["by_kind"][kind] for kind in KINDS)
+    top = events["top_visitors_by_kind"]
     return {
-        "Top visitors by views": top["view"],
-        "Top visitors by carts": top["addtocart"],
-        "Top visitors by transactions": top["transaction"],
-        "Top 5 visitors, all events": top["all"],
+        **{f"Top visitors by {kind}": _ranking(rows, "visitor_id") for kind, rows in top.items()},
+        "Top 5 visitors, all events": _ranking(events["top_visitors"], "visitor_id"),
         "Events per visitor": _histogram(events["events_per_visitor"]),
-        "From view to cart to purchase, visitor-item pairs": [
-            ["pairs", funnel["pairs"]],
-            ["viewed", view],
-            ["carted", cart],
-            ["carted after a view", funnel["carted_after_view"]],
-            ["bought", transaction],
-            ["bought after a view", funnel["bought_after_view"]],
-            ["bought after a cart", funnel["bought_after_cart"]],
-            ["bought after a view and then a cart", funnel["bought_after_view_and_cart"]],
+        "From view to transaction, visitor-item pairs": [
+            ["view", funnel["by_kind"]["view"], None, None, None],
+            *(
+                [s["kind"], funnel["by_kind"][s["kind"]], s["after_previous"], s["after_first"], s["after_all"]]
+                for s in funnel["steps"]
+            ),
         ],
-        "Visitors who viewed, carted, bought": [
-            [name, by_kind[kind], _share(by_kind[kind], events["visitors"])]
-            for name, kind in zip(("viewed", "carted", "bought"), KINDS, strict=True)
-        ],
+        "Visitors by event kind": [[kind, by_kind[kind], _share(by_kind[kind], events["visitors"])] for kind in KINDS],
         "Events per session (a pause above 30 minutes ends it)": _histogram(events["sessions"]["events_per_session"]),
         "Session durations": _durations(events["sessions"]["seconds"]),
         "Pauses between a visitor's events": _durations(events["gap_seconds"]),
@@ -114,7 +106,7 @@ def _visitors(events: Mapping[str, Any]) -> dict[str, Rows]:
 
 
 def _splits(visitors: Mapping[str, Any], items: Mapping[str, Any]) -> dict[str, Rows]:
-    events = {split: sum(visitors[split][kind] for kind in KINDS) for split in ("train", "validation", "test")}
+    events = {split: sum(visitors[split]["by_kind"].values()) for split in ("train", "validation", "test")}
     held_out = ("validation", "test")
     return {
         "Events per split": [[split, count] for split, count in events.items()],

@@ -140,10 +140,10 @@ def test_every_picture_shows_the_figures_of_its_file(workdir, shop, page):
     ("title", "shown"),
     [
         ("Events by kind", 3),
-        ("Most viewed items", 10),
+        ("Top items by view", 10),
         ("Top 5 visitors, all events", 5),
         ("Events per split", 3),
-        ("Visitors who viewed, carted, bought", 3),
+        ("Visitors by event kind", 3),
     ],
 )
 def test_bars_are_labelled_with_the_names_and_counts_of_their_table(workdir, title, shown):
