@@ -8,12 +8,11 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from common import storage
 from common.errors import ContractError
 from common.storage.paths import join
-from contract.catalogue import read_catalogue
+from contract.catalogue import read_catalogue, total_events
 from contract.layout import DatasetLayout
 from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
 from contract.schema import Split, Vocabulary
@@ -88,8 +87,7 @@ class Dataset:
     @cached_property
     def item_counts(self) -> np.ndarray:
         """[I] int64: training events of all kinds per item, read-only."""
-        by_kind = pc.list_flatten(self.catalogue["event_counts"]).to_numpy()
-        counts: np.ndarray = by_kind.reshape(self.num_items, -1).sum(axis=1)
+        counts = total_events(self.catalogue)
         counts.flags.writeable = False  # all callers share it
         return counts
 

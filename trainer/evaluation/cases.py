@@ -104,10 +104,9 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
     The visitor's distinct new items after the cut are relevant; in the ranking that shows seen items, all their items
     after the cut are. Rows after the cut of a kind that does not count are ignored.
     """
-    rows = rows[(rows.is_target == 0) | np.isin(rows.event, list(kinds.values()))]
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]
-    is_before, is_after = rows.is_target == 0, rows.is_target == 1
+    is_before, is_after = rows.is_target == 0, (rows.is_target == 1) & np.isin(rows.event, list(kinds.values()))
     has_history = np.bincount(timeline[is_before], minlength=len(visitor)) > 0  # [T]
     has_targets = np.bincount(timeline[is_after], minlength=len(visitor)) > 0  # [T]
     is_returning = has_history & has_targets
@@ -126,7 +125,7 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
         visitor=visitor[kept],
         timeline=kept,
         history=Histories.from_rows(rows[is_before], bounds[kept], bounds[kept + 1]),
-        timestamp_ms=np.full(len(kept), rows.timestamp_ms[is_after].min(initial=np.iinfo(np.int64).max)),
+        timestamp_ms=np.full(len(kept), rows.timestamp_ms[rows.is_target == 1].min(initial=np.iinfo(np.int64).max)),
         relevant=Lists.from_pairs(new // num_items, new % num_items, len(visitor)).take(kept),
         secondary_relevant=Lists.from_pairs(touched // num_items, touched % num_items, len(visitor)).take(kept),
         kinds=tuple(kinds),

@@ -45,7 +45,7 @@ def test_relevant_items_are_distinct_and_new_and_the_history_keeps_order_and_rep
 
 def test_visitors_without_history_or_new_items_are_skipped_and_counted():
     cases = returning_visitors(
-        rows_of((0, [], [1]), (1, [2], [2]), (2, [3], [4]), (3, [3], [UNKNOWN]), (5, [6], [])), NUM_ITEMS
+        rows_of((0, [], [1]), (1, [2], [2]), (2, [3], [4]), (3, [3], [UNKNOWN]), (5, [6], [])), NUM_ITEMS, KINDS
     )
     np.testing.assert_array_equal(cases.visitor, [2])
     assert items_of(cases.history) == [[3]]

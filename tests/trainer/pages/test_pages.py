@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from common.report.page import Block, Note, Page, Picture, render
-from contract.schema import Split
+from contract.schema import DEFAULT_KINDS, Split
 from trainer.config.presets import PRESETS
 from trainer.pages.evaluation import evaluation_page
 from trainer.pages.training import training_page
@@ -131,6 +131,7 @@ def evaluation(**changes) -> dict:
         "step": 1500,
         "split": "test",
         "is_leaking": False,
+        "event_kinds": list(DEFAULT_KINDS),
         "notes": ["no returning visitors"],
         "intervals": {"level": 0.95, "method": "bootstrap", "resamples": 1000},
         "protocols": {"returning_visitors": {"protocol": "new items", **NO_CASES, "samples": []}},
