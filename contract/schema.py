@@ -47,3 +47,7 @@ event         index in the manifest's event_kinds
 timestamp_ms  UTC milliseconds since 1970
 is_target     1: the row belongs to the split; 0: an earlier row of the visitor, as context
 """
+
+ROW_WEIGHT = "weight"
+"""The float32 list of a timeline block, as long as the others: how much a row counts, at least 0; 1 if the log has no
+weights."""

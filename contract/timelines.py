@@ -10,14 +10,16 @@ from typing import Self
 import numpy as np
 import tensorflow as tf
 
-from contract.schema import TIMELINE_FEATURES
+from contract.schema import ROW_WEIGHT, TIMELINE_FEATURES
 
-_BLOCK_FEATURES = {name: tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True) for name in TIMELINE_FEATURES}
+_COLUMNS = (*TIMELINE_FEATURES, ROW_WEIGHT)
+_TYPES = {name: tf.float32 if name == ROW_WEIGHT else tf.int64 for name in _COLUMNS}
+_BLOCK_FEATURES = {name: tf.io.FixedLenSequenceFeature([], _TYPES[name], allow_missing=True) for name in _COLUMNS}
 
 
 @dataclass(frozen=True)
 class TimelineRows:
-    """Columns of timeline rows, each [N] int64; see `schema.TIMELINE_FEATURES` for their meaning."""
+    """Columns of timeline rows, each [N] int64, and their weights; see `schema.TIMELINE_FEATURES` for their meaning."""
 
     visitor: np.ndarray
     position: np.ndarray
@@ -25,8 +27,12 @@ class TimelineRows:
     event: np.ndarray
     timestamp_ms: np.ndarray
     is_target: np.ndarray
+    weight: np.ndarray = None  # type: ignore[assignment]  # replaced in __post_init__
+    """[N] float32, see `schema.ROW_WEIGHT`; by default, all weights are 1."""
 
     def __post_init__(self) -> None:
+        if self.weight is None:
+            object.__setattr__(self, ROW_WEIGHT, np.ones(len(self.visitor), np.float32))
         lengths = {field.name: len(getattr(self, field.name)) for field in fields(self)}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"timeline columns must have the same length, got {lengths}")
@@ -36,15 +42,15 @@ class TimelineRows:
 
     def __getitem__(self, rows: slice | np.ndarray) -> "TimelineRows":
         """Selects rows by slice, mask or index array."""
-        return TimelineRows(*(getattr(self, name)[rows] for name in TIMELINE_FEATURES))
+        return TimelineRows(*(getattr(self, name)[rows] for name in _COLUMNS))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Concatenates parts in order; no parts give no rows."""
         return cls(
             *(
-                np.concatenate([getattr(part, name) for part in parts] or [np.empty(0, np.int64)])
-                for name in TIMELINE_FEATURES
+                np.concatenate([getattr(part, name) for part in parts] or [np.empty(0, _TYPES[name].as_numpy_dtype)])
+                for name in _COLUMNS
             )
         )
 
@@ -73,22 +79,19 @@ def encode_blocks(rows: TimelineRows, block_rows: int) -> Iterator[bytes]:
 
 
 def parse_block(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Parses one serialized block into columns, each [N] int64."""
+    """Parses one serialized block into columns, each [N] int64, and their weights, [N] float32."""
     return tf.io.parse_single_example(serialized, _BLOCK_FEATURES)
 
 
 def parse_blocks(serialized: tf.Tensor, names: Sequence[str] = TIMELINE_FEATURES) -> dict[str, tf.Tensor]:
-    """Parses several serialized blocks and concatenates the named columns, each [N] int64."""
-    features = {name: tf.io.RaggedFeature(tf.int64) for name in names}
+    """Parses several serialized blocks and concatenates the named columns, each [N] int64; weights are float32."""
+    features = {name: tf.io.RaggedFeature(_TYPES[name]) for name in names}
     return {name: column.flat_values for name, column in tf.io.parse_example(serialized, features).items()}
 
 
 def _example(rows: TimelineRows) -> tf.train.Example:
-    return tf.train.Example(
-        features=tf.train.Features(
-            feature={
-                name: tf.train.Feature(int64_list=tf.train.Int64List(value=getattr(rows, name)))
-                for name in TIMELINE_FEATURES
-            }
-        )
-    )
+    features = {
+        name: tf.train.Feature(int64_list=tf.train.Int64List(value=getattr(rows, name))) for name in TIMELINE_FEATURES
+    }
+    features[ROW_WEIGHT] = tf.train.Feature(float_list=tf.train.FloatList(value=rows.weight))
+    return tf.train.Example(features=tf.train.Features(feature=features))

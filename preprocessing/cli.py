@@ -256,7 +256,8 @@ def _add_prepare(commands: cli.Commands) -> None:
         nargs="+",
         default=[],
         metavar="NAME=COLUMN",
-        help="columns of the log: visitor=, item=, time=, kind=, transaction=; a constant is quoted: kind=\"'view'\"",
+        help="columns of the log: visitor=, item=, time=, kind=, transaction=, weight=; a constant in quotes: "
+        "kind=\"'view'\"",
     )
     add(
         "--kinds",

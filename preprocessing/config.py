@@ -78,6 +78,10 @@ class EventColumns:
     transaction: str | None = None
     """Id of the purchase; two rows that differ only in it are two events. None: `transactionid`, if the log has it."""
 
+    weight: str | None = None
+    """How much the event counts in training, such as a quantity or a rating: a number from 0 to 1e9 that multiplies the
+    weight of its kind. A missing value counts as 1. None: all events count as 1."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ItemTableConfig:

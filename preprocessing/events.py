@@ -20,9 +20,11 @@ from preprocessing.mapping import (
     Elements,
     check_single,
     constant_of,
+    is_missing,
     parse_condition,
     select_elements,
     to_ids,
+    to_numbers,
     to_text,
 )
 from preprocessing.sources.rejects import Rejects
@@ -31,6 +33,8 @@ from preprocessing.times import parse_times
 from preprocessing.validation import Flaws
 
 TRANSACTION = "transactionid"
+MAX_WEIGHT = 1e9
+"""Largest weight of an event; larger ones are probably ids or times."""
 _MOST_WORDS = 10
 EMPTY_LIST = "rows without an element in the list of events"
 
@@ -39,7 +43,7 @@ class ParsedEvents(NamedTuple):
     """The events of a batch."""
 
     table: pa.Table
-    """visitor, timestamp_ms, event (index in the kinds' names), item and transaction ('': none)."""
+    """visitor, timestamp_ms, event (index in the kinds' names), item, transaction ('': none) and weight (float32)."""
     rejects: Rejects
     """The invalid rows."""
     filtered: Counter[str]
@@ -63,8 +67,7 @@ class EventMapping:
     def paths(self) -> list[str]:
         """All paths that are read."""
         columns = self.columns
-        named = [columns.visitor, columns.item, columns.time, columns.kind, columns.transaction]
-        found = [path for path in named if path is not None and constant_of(path) is None]
+        found = [path for path in vars(columns).values() if path is not None and constant_of(path) is None]
         return list(dict.fromkeys([*found, *(condition.path for condition in self.conditions)]))
 
 
@@ -123,8 +126,7 @@ def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
     if columns.transaction is None and TRANSACTION in table.column_names:
         paths = [*paths, TRANSACTION]
     elements = select_elements(table, paths)
-    roles = (columns.visitor, columns.item, columns.time, columns.kind, columns.transaction)
-    for path in (path for path in roles if path is not None and path in elements.columns):
+    for path in (path for path in vars(columns).values() if path is not None and path in elements.columns):
         check_single(elements.columns[path], path)
     filtered = Counter({EMPTY_LIST: elements.num_empty} if elements.num_empty else {})
     num_events = len(table) if elements.owners is None else len(elements.owners)
@@ -142,6 +144,7 @@ def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
     visitor, item = to_ids(read(columns.visitor)), to_ids(read(columns.item))
     validation.check_ids(visitor, flaws)
     validation.check_ids(item, flaws)
+    weight = np.ones(len(item), np.float32) if columns.weight is None else parse_weights(read(columns.weight), flaws)
     transaction = columns.transaction or (TRANSACTION if TRANSACTION in elements.columns else "''")
     events = pa.table(
         {
@@ -150,10 +153,20 @@ def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
             "event": kinds,
             "item": item,
             "transaction": to_ids(read(transaction)),
+            "weight": weight,
         }
     )
     valid = events if flaws.is_valid.all() else events.filter(flaws.is_valid)
     return ParsedEvents(valid, reject_rows(batch, flaws, owners), filtered)
+
+
+def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
+    """Parses weights, [N] float32; a missing weight is 1, and any other value that is not a weight is marked."""
+    missing = is_missing(values)
+    parsed: np.ndarray = to_numbers(values).fill_null(np.nan).to_numpy(zero_copy_only=False)
+    is_weight = (parsed >= 0) & (parsed <= MAX_WEIGHT)  # False for NaN
+    flaws.mark(~is_weight & ~missing, validation.BAD_WEIGHT)
+    return np.where(is_weight, parsed, 1).astype(np.float32)
 
 
 def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray:

@@ -36,6 +36,8 @@ class Timelines:
     """Distinct item ids."""
     item_code: np.ndarray
     """[N] indices in `items`."""
+    weight: np.ndarray
+    """[N] float32 weights of the events, at least 0."""
     robot_from_ms: np.ndarray
     """[V] the time of the visitor's first event above the daily limit; NEVER for humans."""
 
@@ -79,6 +81,7 @@ def assemble_timelines(
         "event": table["event"].to_numpy(),
         "item": item_code,
         "transaction": encode_strings(table["transaction"])[0],
+        "weight": table["weight"].to_numpy(),
     }
     order = np.lexsort((columns["timestamp_ms"], columns["visitor"]))  # stable: ties stay in file order
     columns = {name: column[order] for name, column in columns.items()}
@@ -92,6 +95,7 @@ def assemble_timelines(
         event=columns["event"],
         items=items,
         item_code=columns["item"],
+        weight=columns["weight"],
         robot_from_ms=robot_from_ms,
     )
     return timelines, Cleaning(int(is_duplicate.sum()), int((robot_from_ms < NEVER).sum()))
@@ -123,6 +127,7 @@ def split_timelines(timelines: Timelines, cuts: Cuts | None, config: SplitConfig
         event=timelines.event[keep],
         items=timelines.items,
         item_code=timelines.item_code[keep],
+        weight=timelines.weight[keep],
         robot_from_ms=timelines.robot_from_ms[present],
     )
     return SplitTimelines(kept, splits[keep], robot_events=len(timelines) - len(kept))
@@ -174,6 +179,7 @@ def select_split(
         event=timelines.event[keep].astype(np.int64),
         timestamp_ms=timelines.timestamp_ms[keep],
         is_target=is_target[keep].astype(np.int64),
+        weight=timelines.weight[keep],
     )
 
 
@@ -195,6 +201,7 @@ def encode_timelines(timelines: Timelines) -> EncodedTable:
             "timestamp_ms": timelines.timestamp_ms,
             "event": timelines.event,
             "item": pa.DictionaryArray.from_arrays(pa.array(timelines.item_code, pa.int32()), timelines.items),
+            "weight": timelines.weight,
             "robot_from_ms": timelines.robot_from_ms[timelines.visitor_code],
         }
     )
@@ -215,6 +222,7 @@ def decode_timelines(encoded: EncodedTable) -> Timelines:
         event=table["event"].to_numpy(),
         items=item.dictionary,
         item_code=item.indices.to_numpy().astype(np.int64),
+        weight=table["weight"].to_numpy(),
         robot_from_ms=robot_from_ms,
     )
 
@@ -222,7 +230,7 @@ def decode_timelines(encoded: EncodedTable) -> Timelines:
 def empty_timelines() -> Timelines:
     """Makes a partition without visitors."""
     none, no_ids = np.empty(0, np.int64), pa.array([], pa.string())
-    return Timelines(no_ids, none, none, none.astype(np.int8), no_ids, none, none)
+    return Timelines(no_ids, none, none, none.astype(np.int8), no_ids, none, none.astype(np.float32), none)
 
 
 def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:

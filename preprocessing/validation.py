@@ -18,8 +18,19 @@ BAD_TIME = "time cannot be read"
 IMPLAUSIBLE_TIME = "time outside 2000 to 2100"
 UNKNOWN_EVENT = "unknown event kind"
 EMPTY_ID = "empty id"
+BAD_WEIGHT = "weight is not a number from 0 to 1e9"
 
-REASONS = (FIELD_COUNT, QUOTING, ENCODING, INVALID_JSON, BAD_TIME, IMPLAUSIBLE_TIME, UNKNOWN_EVENT, EMPTY_ID)
+REASONS = (
+    FIELD_COUNT,
+    QUOTING,
+    ENCODING,
+    INVALID_JSON,
+    BAD_TIME,
+    IMPLAUSIBLE_TIME,
+    UNKNOWN_EVENT,
+    EMPTY_ID,
+    BAD_WEIGHT,
+)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """`inspect`: reads the first rows of a log or an item table, describes its columns, and proposes a shop.toml."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from contract.schema import DEFAULT_KINDS
 from preprocessing.config import FormatConfig, PrepareConfig, format_when
 from preprocessing.events import EventMapping, make_mapping, parse_events
 from preprocessing.inspection.columns import Column, describe_column, has_times, walk_columns
-from preprocessing.inspection.proposals import propose_log, propose_table
+from preprocessing.inspection.proposals import looks_like_weight, propose_log, propose_table
 from preprocessing.mapping import constant_of, select_elements, to_ids
 from preprocessing.shop import format_shop
 from preprocessing.sources.formats import Layout, detect_layout, find_input_files, make_source
@@ -138,7 +139,7 @@ def _try(found: Inspection, batch: Batch, table: pa.Table) -> Inspection:
         f"rows of the sample that would be rejected, {reason}: {count:,}"
         for reason, count in Counter(parsed.rejects.reasons).items()
     ]
-    warnings += _warn_of_kinds(found.config)
+    warnings += [*_warn_of_kinds(found.config), *_suggest_weights(found)]
     return replace(
         found,
         events=events,
@@ -161,6 +162,15 @@ def _warn_of_kinds(config: PrepareConfig) -> Iterator[str]:
             f"event kinds that are dropped: {', '.join(config.kinds.dropped)}; most of their rows have no item, or "
             "there are too many kinds; add those that are about items to [kinds] names"
         )
+
+
+def _suggest_weights(found: Inspection) -> Iterator[str]:
+    for column in found.columns:
+        if looks_like_weight(column):
+            yield (
+                f"`{column.path}` may say how much an event counts; to weigh events by it in training, write "
+                f"weight = {json.dumps(column.path, ensure_ascii=False)} in [columns]"
+            )
 
 
 def _warn_of_ids(mapping: EventMapping, table: pa.Table) -> Iterator[str]:

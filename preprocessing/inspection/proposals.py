@@ -44,6 +44,7 @@ _ITEM_NAMES = {
     "availability": "available|availability|instock|isavailable|verfuegbar|lieferbar",
 }
 _CATEGORIES = "category|categorypath|categoryname|productgroupname|producttypename|department|subcategory|kategorie"
+_WEIGHTS = "quantity|qty|menge|rating|stars|bewertung|playcount|watchtime"
 _PURCHASE_SIGNS = "quantity|qty|price|unitprice|salesvalue|invoiceno|orderid|basketid|menge|preis|saleschannelid"
 
 
@@ -89,6 +90,12 @@ def propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files: 
         availability=named["availability"],
         attributes=tuple(rest),
     )
+
+
+def looks_like_weight(column: Column) -> bool:
+    """Returns whether a column of numbers has a usual name for a weight of events."""
+    are_numbers = to_numbers(pa.array(column.examples, pa.string())).null_count == 0
+    return are_numbers and _plain(column.path) in _WEIGHTS.split("|")
 
 
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:

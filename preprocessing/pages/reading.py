@@ -28,6 +28,7 @@ def reading_section(statistics: Statistics) -> Section:
             ("days", len(events["by_day"])),
             ("visitor-item pairs", pairs),
             ("sparsity", format_sparsity(pairs, possible)),
+            *([("mean weight of events", events["mean_weight"])] if events["mean_weight"] != 1 else []),
         ]
     )
     sparse = Note(

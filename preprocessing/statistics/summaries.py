@@ -143,6 +143,8 @@ class EventStatistics:
     """Number of pairs of consecutive training events of a visitor."""
     robot_events: int
     """Number of events that were excluded with their visitors."""
+    weight_thousandths: int
+    """Sum of the weights of all events, each rounded to thousandths, so that it is exact in any order."""
     behaviour: Behaviour
     """Funnel, sessions and pauses."""
 
@@ -170,6 +172,7 @@ def count_events(rows: SplitTimelines, num_kinds: int) -> EventStatistics:
         events_of_new=visitor_split[is_new].sum(0),
         training_gaps=int((splits == TRAIN).sum() - in_split[:, TRAIN].sum()),
         robot_events=robot_events,
+        weight_thousandths=int(np.rint(timelines.weight.astype(np.float64) * 1000).astype(np.int64).sum()),
         behaviour=measure_behaviour(timelines, num_kinds),
     )
 
@@ -197,6 +200,7 @@ def merge_events(parts: Iterable[EventStatistics]) -> EventStatistics:
         events_of_new=np.sum([part.events_of_new for part in listed], axis=0),
         training_gaps=sum(part.training_gaps for part in listed),
         robot_events=sum(part.robot_events for part in listed),
+        weight_thousandths=sum(part.weight_thousandths for part in listed),
         behaviour=merge_behaviours(part.behaviour for part in listed),
     )
 
@@ -218,11 +222,13 @@ def describe_reading(summary: ReadingSummary) -> dict[str, Any]:
 def describe_events(statistics: EventStatistics, cleaning: Cleaning, kinds: Sequence[str]) -> dict[str, Any]:
     """Describes events and visitors, as JSON."""
     top_visitors, *top_by_kind = map(_describe_ranking, statistics.top_visitors)
+    num_events = int(statistics.by_split.sum())
     return {
         "duplicates": cleaning.duplicates,
         "robot_visitors": cleaning.robot_visitors,
         "robot_events": statistics.robot_events,
-        "events": int(statistics.by_split.sum()),
+        "events": num_events,
+        "mean_weight": round(statistics.weight_thousandths / 1000 / num_events, 6),
         "by_kind": label_kinds(statistics.by_split.sum(0), kinds),
         "by_split": {
             split: {

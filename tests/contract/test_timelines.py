@@ -1,11 +1,13 @@
 """The block codec."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from contract.shards import Shard, read_timelines
-from contract.timelines import TimelineRows, encode_blocks, parse_block
+from contract.timelines import TimelineRows, encode_blocks, parse_block, parse_blocks
 
 
 def rows(*lengths: int) -> TimelineRows:
@@ -39,13 +41,29 @@ def test_rows_read_back_equal_from_a_file(tmp_path):
         for block in encode_blocks(rows(3, 2, 4), 4):
             writer.write(block)
     found = read_timelines([Shard(path, "")])
-    for name in ("visitor", "position", "item", "event", "timestamp_ms", "is_target"):
+    for name in ("visitor", "position", "item", "event", "timestamp_ms", "is_target", "weight"):
         assert getattr(found, name).tolist() == getattr(rows(3, 2, 4), name).tolist()
+
+
+def test_weights_are_one_unless_given_and_follow_their_rows():
+    plain = rows(2, 1)
+    assert (plain.weight.dtype, plain.weight.tolist()) == (np.float32, [1, 1, 1])
+    weighted = replace(plain, weight=np.array([0.25, 0, 3], np.float32))
+    assert weighted[1:].weight.tolist() == [0, 3]
+    assert TimelineRows.concatenate([weighted, plain]).weight.tolist() == [0.25, 0, 3, 1, 1, 1]
+    assert TimelineRows.concatenate([]).weight.dtype == np.float32
+    blocks = list(encode_blocks(weighted, 1))
+    assert [parse_block(block)["weight"].numpy().tolist() for block in blocks] == [[0.25, 0], [3]]
+    parsed = parse_blocks(tf.constant(blocks), ("item", "weight"))
+    assert (parsed["item"].dtype, parsed["weight"].dtype) == (tf.int64, tf.float32)
+    assert parsed["weight"].numpy().tolist() == [0.25, 0, 3]
 
 
 def test_columns_of_different_length_are_refused():
     with pytest.raises(ValueError, match="must have the same length"):
         TimelineRows(*[np.zeros(2)] * 5, np.zeros(3))
+    with pytest.raises(ValueError, match="must have the same length"):
+        replace(rows(2), weight=np.ones(3, np.float32))
 
 
 def test_a_block_size_of_zero_is_refused():

@@ -25,7 +25,7 @@ from preprocessing.timelines import (
 DAY_MS = 86_400_000
 
 
-def table_of(*rows) -> pa.Table:
+def table_of(*rows, weights=None) -> pa.Table:
     visitor, times, event, item, transaction = zip(*rows, strict=True)
     return pa.table(
         {
@@ -34,6 +34,7 @@ def table_of(*rows) -> pa.Table:
             "event": pa.array(event, pa.int8()),
             "item": item,
             "transaction": transaction,
+            "weight": pa.array(weights or [1] * len(rows), pa.float32()),
         }
     )
 
@@ -71,6 +72,13 @@ def test_only_exact_duplicates_are_dropped_and_all_are_counted():
     assert len(timelines) == 5
 
 
+def test_rows_that_differ_only_in_their_weight_are_two_events():
+    rows = [("a", 5, 2, "x", ""), ("a", 5, 2, "x", ""), ("a", 5, 2, "x", ""), ("a", 4, 0, "y", "")]
+    timelines, cleaning = assemble_timelines(table_of(*rows, weights=[2, 3, 2, 0.5]), 200)
+    assert cleaning.duplicates == 1
+    assert timelines.weight.tolist() == [0.5, 2, 3], "in the order of time"
+
+
 def test_a_visitor_is_a_robot_from_the_first_event_above_the_limit_of_a_day():
     busy = [("robot", 3 * DAY_MS + n, 0, "x", "") for n in range(4)] + [("robot", 1, 0, "x", "")]
     steady = [("person", n * DAY_MS, 0, "x", "") for n in range(3)] + [("person", 1, 0, "x", "")]
@@ -101,6 +109,7 @@ def test_a_robot_is_excluded_from_the_split_in_which_it_becomes_one_and_not_befo
     assert [times for _, times, _, _ in as_rows(rows)] == [*kept, 2, 3]
     assert splits.tolist() == [{1: TRAIN, 5: VALIDATION, 9: TEST}[time] for time in kept] + [TRAIN, TRAIN]
     assert rows.visitors.to_pylist() == (["a", "b"] if kept else ["b"])
+    assert rows.weight.tolist() == [{1: 1, 5: 2, 9: 3}[time] for time in kept] + [4, 5]
 
 
 def test_without_cuts_a_robot_is_excluded_altogether():
@@ -117,6 +126,7 @@ def two_visitors() -> Timelines:
         event=np.zeros(5, np.int8),
         items=pa.array(["x", "y"]),
         item_code=np.array([0, 1, 0, 1, 1]),
+        weight=np.array([1, 2, 3, 4, 5], np.float32),
         robot_from_ms=np.array([NEVER, NEVER]),
     )
 
@@ -134,6 +144,8 @@ def test_a_split_contains_the_earlier_rows_of_its_visitors_as_context():
     assert test.visitor.tolist() == [10, 10, 10]
     assert test.is_target.tolist() == [0, 0, 1]
     assert test.item.tolist() == [20, 21, 20]
+    assert (train.weight.tolist(), test.weight.tolist()) == ([1, 4, 5], [1, 2, 3])
+    assert test.weight.dtype == np.float32
 
 
 def test_adjacent_visitors_with_the_same_index_have_two_timelines():
@@ -151,6 +163,7 @@ def test_a_random_split_depends_on_the_seed_only():
         np.zeros(500, np.int8),
         pa.array(["x"]),
         np.zeros(500, np.int64),
+        np.ones(500, np.float32),
         np.full(500, NEVER),
     )
     first = split_rows(many, None, SplitConfig(method="random"))
@@ -165,6 +178,7 @@ def test_encoded_timelines_are_decoded_exactly():
     found = decode_timelines(encode_timelines(timelines))
     assert as_rows(found) == as_rows(timelines)
     assert found.robot_from_ms.tolist() == [7, NEVER]
+    assert found.weight.tolist() == [1, 2, 3, 4, 5]
 
 
 def test_gaps_are_between_consecutive_events_of_a_visitor():

@@ -157,6 +157,7 @@ def one_busy_day(num_items: int, id_letters: int) -> dict:
         event=(random.random(num_rows) < 0.03).astype(np.int8),
         items=ids,
         item_code=np.r_[np.arange(num_items), random.zipf(1.5, num_items) % num_items],
+        weight=np.full(num_rows, 2.5, np.float32),
         robot_from_ms=np.full(num_visitors, NEVER),
     )
     splits = np.digitize(np.arange(num_rows) / num_rows, (0.8, 0.9))

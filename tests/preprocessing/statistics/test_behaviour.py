@@ -19,7 +19,8 @@ def timelines(*rows: tuple[int, int, int, int]) -> Timelines:
         pa.array([f"{name}{n}" for n in range(column.max() + 1)]) for name, column in (("v", visitor), ("i", item))
     ]
     never = np.full(len(names[0]), NEVER)
-    return Timelines(names[0], visitor, time, event.astype(np.int8), names[1], item, never)
+    weight = np.ones(len(rows), np.float32)
+    return Timelines(names[0], visitor, time, event.astype(np.int8), names[1], item, weight, never)
 
 
 def measure(rows: Timelines) -> Behaviour:

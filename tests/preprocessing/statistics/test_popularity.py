@@ -43,6 +43,7 @@ def timelines() -> Timelines:
         event=np.array([0, 1, 0, 0], np.int8),
         items=pa.array(["a", "b", "c"]),
         item_code=np.array([0, 0, 0, 1]),
+        weight=np.ones(4, np.float32),
         robot_from_ms=np.array([NEVER]),
     )
 
