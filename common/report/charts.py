@@ -92,7 +92,7 @@ def shares(key: str, labels: Sequence[str], values: Sequence[float]) -> str:
         wedges = axes.pie(
             values, colors=colours, startangle=90, counterclock=False, wedgeprops={"linewidth": 1, "edgecolor": SURFACE}
         ).wedges
-        texts = [f"{label} {value / total:.2%}" for label, value in zip(labels, values, strict=True)]
+        texts = [f"{shorten(label)} {value / total:.2%}" for label, value in zip(labels, values, strict=True)]
         figure.legend(wedges, texts, loc="outside right center")
 
     return draw(paint, key=key, height=max(160, 22 * len(values)))
@@ -126,9 +126,8 @@ def days(
             heights[-1] = heights[-2]
             axes.fill_between(edges, heights, step="post", color=SERIES[index % len(SERIES)], linewidth=0)
             axes.set(xlim=(edges[0], edges[-1]), ylim=(0, max(heights.max() * 1.1, 1)))
-            axes.set_title(
-                name if size == 1 else f"{name}, summed over {size} days", loc="left", fontsize=11, color=INK
-            )
+            title = shorten(name) if size == 1 else f"{shorten(name)}, summed over {size} days"
+            axes.set_title(title, loc="left", fontsize=11, color=INK)
             axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
             axes.yaxis.set_major_formatter(_COMPACT)
             for _, moment in marks:

@@ -158,8 +158,9 @@ def _warn_of_kinds(config: PrepareConfig) -> Iterator[str]:
             "first look at an item to its purchase, and move kinds that should not train the model to dropped"
         )
     if config.kinds.dropped:
+        dropped = ", ".join(word or "(empty)" for word in config.kinds.dropped)
         yield (
-            f"event kinds that are dropped: {', '.join(config.kinds.dropped)}; most of their rows have no item, or "
+            f"event kinds that are dropped: {dropped}; most of their rows have no item, or "
             "there are too many kinds; add those that are about items to [kinds] names"
         )
 

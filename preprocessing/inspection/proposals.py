@@ -133,7 +133,7 @@ def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
         names = [word for word in names if _step_of(word) is not None][:MAX_KINDS]
     if not names:
         return KindConfig()
-    dropped = tuple(sorted(word for word in counts if word and word not in names))
+    dropped = tuple(sorted(word for word in counts if word not in names))
     if set(names) <= set(DEFAULT_KINDS):
         return KindConfig(dropped=dropped)
     return KindConfig(names=tuple(sorted(names, key=lambda word: _funnel_position(word, counts))), dropped=dropped)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from common.report import charts
-from common.report.drawing import compact
+from common.report.drawing import compact, shorten
 from common.report.page import Part, Picture, Section, Table, share
 from common.report.parts import Statistics, counted, durations, histogram, ranking
 
@@ -64,7 +64,7 @@ def _pair_funnel(funnel: Statistics) -> Picture:
         bars.append((f"… then {step['kind']}", count, f" ({share(count, before)} of these)"))
     if len(steps) > 1:
         direct = steps[-1]["after_first"]
-        bars.append((f"{first}, then {last}", direct, f" ({share(direct, chain[0])} of {first})"))
+        bars.append((f"{first}, then {last}", direct, f" ({share(direct, chain[0])} of {shorten(first)})"))
     return Picture(
         title=f"From {first} to {last}, visitor-item pairs",
         summary=f"{counted(chain[0], 'pairs')} with {first}. "

@@ -9,7 +9,6 @@ import tensorflow as tf
 from contract.catalogue import read_catalogue
 from contract.layout import DatasetLayout
 from contract.manifest import read_manifest
-from contract.schema import DEFAULT_KINDS
 from preprocessing.config import EventColumns, PrepareConfig
 from preprocessing.events import resolve_kinds
 from preprocessing.kinds import KindConfig
@@ -123,13 +122,3 @@ def test_the_report_of_one_kind_has_no_funnel(tmp_path):
     assert "Top visitors by purchase" in html
     for title in ("Visitors by event kind", "From purchase", "Shares of event kinds", "without purchase"):
         assert title not in html
-
-
-@pytest.mark.integration
-def test_as_many_kinds_as_allowed_are_drawn(tmp_path):
-    names = tuple(f"kind {n}" for n in range(32))
-    lines = [event(n / 9, f"v{n % 4}", f"i{n % 3}", names[n % 32]).removesuffix(",") for n in range(96)]
-    config = PrepareConfig(events=write_events(tmp_path / "events.csv", *lines), kinds=KindConfig(names=names))
-    prepare(config, str(tmp_path / "dataset"))
-    assert "Top visitors by kind 31" in Path(write_report(str(tmp_path / "dataset"))).read_text()
-    assert DEFAULT_KINDS[0] not in read_manifest(str(tmp_path / "dataset")).event_kinds

@@ -16,6 +16,7 @@ from contract.manifest import read_manifest
 from contract.schema import DEFAULT_KINDS
 from preprocessing.columns import encode_columns
 from preprocessing.config import PrepareConfig, SplitConfig
+from preprocessing.kinds import KindConfig
 from preprocessing.pages import report
 from preprocessing.pages.data import data_page
 from preprocessing.pages.reading import format_sparsity
@@ -196,6 +197,16 @@ def test_every_picture_is_readable_with_long_ids_many_items_and_a_single_day(dat
     path.write_text(render([page], title="busy", shown="data"))
     assert path.stat().st_size < 2_000_000
     check_looks(path, width, scheme)
+
+
+@needs_chromium
+@pytest.mark.parametrize(("width", "scheme"), [LOOKS[0], LOOKS[-1]])
+def test_every_picture_is_readable_with_as_many_kinds_as_allowed(tmp_path, width, scheme):
+    names = ("view", *(f"{'Ж<&$' * 12}{number}" for number in range(31)))
+    lines = [f"{START_MS + n * DAY_MS // 9},v{n % 7},{names[n % 32]},i{n % 5}" for n in range(160)]
+    events = write_lines(tmp_path / "events.csv", "timestamp,visitorid,event,itemid", *lines)
+    prepare(PrepareConfig(events=events, kinds=KindConfig(names=names)), str(tmp_path / "dataset"))
+    check_looks(write_report(str(tmp_path / "dataset")), width, scheme)
 
 
 @pytest.mark.parametrize(
