@@ -25,6 +25,7 @@ class Event(NamedTuple):
     item: str
     kind: str = "view"
     timestamp_ms: int = 0
+    weight: float = 1.0
 
 
 def build_dataset(
@@ -52,7 +53,7 @@ def build_dataset(
 
     Args:
       root: directory of the dataset.
-      train: events (visitor, item, kind, timestamp_ms); kind and timestamp_ms are optional.
+      train: events (visitor, item, kind, timestamp_ms, weight); those after the item are optional.
       validation: likewise; if empty, the split is not written. A visitor's rows in earlier splits become context.
       test: as `validation`.
       visitors: vocabulary of visitors, in order.
@@ -152,7 +153,7 @@ def _timelines(
     for event, is_target in [(event, 0) for event in context] + [(event, 1) for event in targets]:
         if event.visitor in timelines:
             timelines[event.visitor].append((event, is_target))
-    columns: list[tuple[int, ...]] = []
+    columns: list[tuple[float, ...]] = []
     for visitor, rows in timelines.items():
         for position, (event, is_target) in enumerate(sorted(rows, key=lambda row: row[0].timestamp_ms)):
             columns.append(
@@ -163,9 +164,11 @@ def _timelines(
                     kinds.index(event.kind),
                     event.timestamp_ms,
                     is_target,
+                    event.weight,
                 )
             )
-    return TimelineRows(*np.array(columns, np.int64).reshape(-1, len(TIMELINE_FEATURES)).T)
+    *numbers, weight = np.array(columns).reshape(-1, len(TIMELINE_FEATURES) + 1).T
+    return TimelineRows(*(column.astype(np.int64) for column in numbers), weight.astype(np.float32))
 
 
 def _write_split(

@@ -12,6 +12,8 @@ from tests.trainer.tiny_runs import make_config, run
 from trainer.config.losses import SampledSoftmaxConfig, SquaredErrorConfig
 from trainer.config.run import TargetConfig
 from trainer.data.dataset import Dataset
+from trainer.data.input_pipeline import training_batches
+from trainer.data.interactions import read_interactions
 from trainer.evaluate import evaluate
 from trainer.evaluation.cases import build_cases, next_items, returning_visitors
 from trainer.evaluation.config import EvaluationConfig
@@ -127,3 +129,27 @@ def test_an_unknown_kind_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         run(make_config("mf", "evaluate.kinds=purchase,order"), dataset, tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_the_weight_of_a_row_multiplies_that_of_its_kind(tmp_path: Path) -> None:
+    dataset = build_dataset(
+        str(tmp_path / "shop"),
+        train=[
+            ("anna", "a", "open", 1, 0.5),
+            ("anna", "b", "order", 2, 3.0),
+            ("bob", "a", "order", 3, 2.0),
+            ("bob", "a", "open", 4),
+        ],
+        visitors=["anna", "bob"],
+        items=["a", "b"],
+        kinds=KINDS,
+        weights=(1.0, 1.0, 1.0, 4.0),
+    )
+    weights = SampledSoftmaxConfig().weights_by_kind(dataset.manifest)
+    np.testing.assert_array_equal(read_interactions(dataset, weights).toarray(), [[0.5, 12], [8 + 1, 0]])
+    config = make_config("notebook-mf").input
+    (batch,) = training_batches(dataset.shards(Split.TRAIN), config, seed=0, epochs=1, event_weights=weights)
+    found = list(zip(batch.item.numpy(), batch.event.numpy(), batch.weight.numpy(), strict=True))[:4]
+    assert sorted(found) == [(0, 0, 0.5), (0, 0, 1), (0, 3, 8), (1, 3, 12)]
+    run(make_config("notebook-mf"), dataset, tmp_path / "run")
+    assert read_record(str(tmp_path / "run")).mean_event_weight == (0.5 + 12 + 8 + 1) / 4

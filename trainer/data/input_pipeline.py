@@ -12,12 +12,13 @@ after it, then those from the beginning of the timeline on.
 Shapes: B rows of the global batch, N rows of a window, H history.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from contract.schema import ROW_WEIGHT
 from contract.shards import Shard, read_blocks, translate_read_errors
 from contract.timelines import parse_blocks
 from trainer.config.run import InputConfig
@@ -48,7 +49,7 @@ class Batch(NamedTuple):
     timestamp_ms: tf.Tensor
     """[B] int64; 0 if times are not read."""
     weight: tf.Tensor
-    """[B] float32 weight of the row, by its event kind."""
+    """[B] float32 weight of the row: that of its event kind times its own; 1 if weights are not read."""
     is_row: tf.Tensor
     """[B] bool; False where the last batch of an epoch is padding."""
 
@@ -85,7 +86,7 @@ def training_batches(
       history_length: H. Above 0, rows without any history are skipped.
       is_sequential: the history contains the rows before a row, not those around it.
       has_times: whether to read the times of rows.
-      event_weights: the weight of a row of each event kind; None: 1.
+      event_weights: the weight of each event kind, which multiplies the weights of its rows; None: all weights are 1.
       first_step: number of batches of the first epoch to skip.
     """
     content = _RowContent(history_length, is_sequential, has_times, event_weights)
@@ -119,6 +120,21 @@ def count_events(
     return count_rows(shards, config, lambda batch: batch.event, num_kinds, history_length, is_sequential)
 
 
+def sum_weights(
+    shards: Sequence[Shard],
+    config: InputConfig,
+    event_weights: Sequence[float],
+    history_length: int = 0,
+    is_sequential: bool = True,
+) -> float:
+    """Sum of the weights of all rows in an epoch of `training_batches`."""
+    content = _RowContent(history_length, is_sequential, event_weights=event_weights)
+    return sum(
+        float(np.sum(weight, dtype=np.float64))
+        for weight in _windows(shards, config, content, lambda batch: batch.weight)
+    )
+
+
 def count_rows(
     shards: Sequence[Shard],
     config: InputConfig,
@@ -133,19 +149,25 @@ def count_rows(
       label: returns the labels [n] int64, in [0, num_labels), of all or some rows of a batch, which has any size here.
     """
     counts = np.zeros(num_labels, np.int64)
-    order = tf.range(len(shards))
-    windows = read_blocks(order, shards, open_files=config.open_files).batch(config.window_blocks)
-    content = _RowContent(history_length, is_sequential)
+    for labels in _windows(shards, config, _RowContent(history_length, is_sequential), label):
+        counts += np.bincount(labels, minlength=num_labels)
+    return counts
+
+
+def _windows(
+    shards: Sequence[Shard], config: InputConfig, content: "_RowContent", column: Callable[[Batch], tf.Tensor]
+) -> Iterator[np.ndarray]:
+    """Yields a column [n] of the rows of an epoch, window by window; `column` gets batches of any size."""
+    windows = read_blocks(tf.range(len(shards)), shards, open_files=config.open_files).batch(config.window_blocks)
 
     @_unconverted
-    def labels(blocks: tf.Tensor) -> tf.Tensor:
+    def read(blocks: tf.Tensor) -> tf.Tensor:
         rows = _read_rows(blocks, content)
-        return label(Batch(**rows._asdict(), is_row=tf.ones_like(rows.visitor, tf.bool)))
+        return column(Batch(**rows._asdict(), is_row=tf.ones_like(rows.visitor, tf.bool)))
 
     with translate_read_errors():
-        for window in windows.map(labels, num_parallel_calls=2):
-            counts += np.bincount(window.numpy(), minlength=num_labels)
-    return counts
+        for window in windows.map(read, num_parallel_calls=2):
+            yield window.numpy()
 
 
 class _Rows(NamedTuple):
@@ -170,10 +192,11 @@ class _RowContent(NamedTuple):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns to parse; times take six bytes per row, so they are parsed only if needed."""
+        """Columns to parse; times take six bytes per row and weights four, so they are parsed only if needed."""
+        columns = _COLUMNS if self.event_weights is None else (*_COLUMNS, ROW_WEIGHT)
         if self.history_length:
-            return (*_COLUMNS, "position", "timestamp_ms")
-        return (*_COLUMNS, "timestamp_ms") if self.has_times else _COLUMNS
+            return (*columns, "position", "timestamp_ms")
+        return (*columns, "timestamp_ms") if self.has_times else columns
 
 
 def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | None = None) -> _Rows:
@@ -195,14 +218,22 @@ def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | Non
         # shuffles indices instead of rows, so that every column is gathered once
         indices = _shuffle(indices, key)
     event = tf.gather(columns["event"], indices)
-    weights = content.event_weights
     return _Rows(
         **{name: tf.gather(columns[name], indices) for name in ("visitor", "item")},
         event=event,
-        weight=tf.ones(tf.shape(event)) if weights is None else tf.gather(tf.constant(weights, tf.float32), event),
+        weight=_weights(columns, event, indices, content.event_weights),
         **(_histories(columns, num_others, indices, content) if content.history_length else _no_history(indices)),
         timestamp_ms=tf.gather(columns["timestamp_ms"], indices) if content.has_times else tf.zeros_like(indices),
     )
+
+
+def _weights(
+    columns: Mapping[str, tf.Tensor], event: tf.Tensor, indices: tf.Tensor, event_weights: Sequence[float] | None
+) -> tf.Tensor:
+    """[N] float32 weights of the rows at `indices` [N] with these events [N]."""
+    if event_weights is None:
+        return tf.ones(tf.shape(event))
+    return tf.gather(tf.constant(event_weights, tf.float32), event) * tf.gather(columns[ROW_WEIGHT], indices)
 
 
 def _histories(

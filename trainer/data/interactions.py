@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from contract.schema import Split
 from contract.shards import read_timelines
+from contract.timelines import TimelineRows
 from trainer.data.dataset import Dataset
 
 _DAY_MS = 24 * 60 * 60 * 1000
@@ -36,7 +37,7 @@ def read_interactions(
     """[V, I] float32: summed weights of the training events of each visitor and item, without entries of weight 0.
 
     Args:
-      event_weights: the weight of an event of each kind.
+      event_weights: the weight of each event kind, which multiplies the weights of its rows.
       half_life_days: an event this long before the last training event has half the weight; None: age has no effect.
 
     Raises:
@@ -47,14 +48,12 @@ def read_interactions(
         rows = read_timelines([shard])
         is_known = (rows.visitor < dataset.num_visitors) & (rows.item < dataset.num_items)
         parts.append(rows[rows.is_target.astype(bool) & is_known])
-    visitor, item, event, timestamp_ms = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("visitor", "item", "event", "timestamp_ms")
-    )
-    weight = np.array(event_weights, np.float32)[event]
+    rows = TimelineRows.concatenate(parts)
+    weight = np.array(event_weights, np.float32)[rows.event] * rows.weight
     if half_life_days is not None:
-        age_days = (timestamp_ms.max(initial=0) - timestamp_ms) / _DAY_MS
+        age_days = (rows.timestamp_ms.max(initial=0) - rows.timestamp_ms) / _DAY_MS
         weight = weight * np.exp2(-age_days / half_life_days)
-    matrix = sp.csr_matrix((weight, (visitor, item)), (dataset.num_visitors, dataset.num_items), np.float32)
+    matrix = sp.csr_matrix((weight, (rows.visitor, rows.item)), (dataset.num_visitors, dataset.num_items), np.float32)
     matrix.eliminate_zeros()
     if not matrix.nnz:
         raise ValueError(

@@ -54,9 +54,8 @@ def rating_errors(
     """
     rows = target_rows(dataset, split)
     mse = rating_mse(model, rows, event_weights, replicas)
-    weights = np.asarray(event_weights)
-    actual = weights[rows.event]
-    mean = weights[target_rows(dataset, Split.TRAIN).event].mean()
+    actual = _weights(rows, event_weights)
+    mean = _weights(target_rows(dataset, Split.TRAIN), event_weights).mean()
     of_mean = float(np.mean((mean - actual) ** 2))
     skill = 1 - mse / of_mean if of_mean > 0 else np.nan
     return RatingErrors(len(rows), mse, of_mean, float(np.mean((1 - actual) ** 2)), skill)
@@ -83,7 +82,7 @@ def rating_mse(
     Args:
       model: the model.
       rows: N rows.
-      event_weights: the weight of each kind of event.
+      event_weights: the weight of each event kind, which multiplies the weights of its rows.
       replicas: their workers share the rows; all get the result of one process.
       on_chunk: called before each chunk; an exception from it ends the measurement.
 
@@ -92,14 +91,14 @@ def rating_mse(
     """
     pair = tf.TensorSpec([None], tf.int64)
     score = tf.function(model.pair_scores, input_signature=[pair, pair], autograph=False)
-    starts, weights = range(0, len(rows), _CHUNK_ROWS), np.asarray(event_weights)
+    starts, actual = range(0, len(rows), _CHUNK_ROWS), _weights(rows, event_weights)
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     sums = np.zeros(len(starts))
     for number in range(worker, len(starts), workers):
         on_chunk()
         chunk = slice(starts[number], starts[number] + _CHUNK_ROWS)
         scores = score(tf.constant(rows.visitor[chunk]), tf.constant(rows.item[chunk])).numpy()
-        sums[number] = np.sum((scores.astype(np.float64) - weights[rows.event[chunk]]) ** 2)
+        sums[number] = np.sum((scores.astype(np.float64) - actual[chunk]) ** 2)
     if replicas is not None:
         sums = replicas.sum_over_workers(sums)
     mse = float(sums.sum() / len(rows))
@@ -108,3 +107,8 @@ def rating_mse(
             "predicted event weights are not finite: the model has diverged; train it again with a lower learning rate"
         )
     return mse
+
+
+def _weights(rows: TimelineRows, event_weights: Sequence[float]) -> np.ndarray:
+    """[N] float64 weights of rows [N], which the model predicts."""
+    return np.asarray(event_weights)[rows.event] * rows.weight

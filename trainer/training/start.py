@@ -3,12 +3,10 @@
 import logging
 from dataclasses import replace
 
-import numpy as np
-
 from contract.schema import Split
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.input_pipeline import count_events
+from trainer.data.input_pipeline import count_events, sum_weights
 from trainer.distributed.embeddings import initialize
 from trainer.distributed.replicas import Replicas
 from trainer.runs import checkpoint
@@ -95,13 +93,14 @@ def _new_record(config: RunConfig, dataset: Dataset, warm_start: str | None) -> 
             f"no visitor in the training split of {dataset.root} has a second event, and this model learns from a "
             "visitor's other events; train mf with model.history_length=0, or prepare a longer log"
         )
+    total_weight = sum_weights(shards, config.input, weights, config.history_length, config.is_sequential)
     return RunRecord(
         config=config,
         data=dataset.root,
         dataset_checksum=dataset.checksum,
         training_rows=int(events.sum()),
         events=dict(zip(kinds, events.tolist(), strict=True)),
-        mean_event_weight=float(events @ np.array(weights) / events.sum()),
+        mean_event_weight=total_weight / int(events.sum()),
         commit=current_commit(),
         versions=current_versions(),
         dataset_facts=dataset.facts(),

@@ -62,3 +62,19 @@ def test_the_skill_is_null_if_all_weights_are_equal(dataset):
 def test_a_diverged_model_raises(dataset):
     with pytest.raises(ValueError, match="not finite"):
         rating_errors(PairTable([[np.nan, 0], [0, 0]]), dataset, Split.TEST, WEIGHTS)
+
+
+def test_the_weight_of_a_row_such_as_a_rating_is_the_target(tmp_path):
+    """Two of three test ratings are 4, one is 1; the mean of the training ratings is 3."""
+    dataset = build_dataset(
+        str(tmp_path / "shop"),
+        train=[("anna", "a", "order", 1, 2.0), ("bob", "a", "order", 2, 4.0)],
+        test=[("anna", "b", "order", 3, 4.0), ("bob", "b", "order", 4, 4.0), ("anna", "a", "order", 5, 1.0)],
+        visitors=["anna", "bob"],
+        items=["a", "b"],
+        kinds=["order"],
+    )
+    errors = rating_errors(PairTable(np.full((2, 2), 3.0)), dataset, Split.TEST, (1.0,))
+    assert (errors.rows, errors.mse) == (3, pytest.approx((1 + 1 + 4) / 3))
+    assert errors.mse_of_training_mean == errors.mse
+    assert errors.mse_of_one == pytest.approx((9 + 9 + 0) / 3)
