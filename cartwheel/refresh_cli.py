@@ -59,7 +59,7 @@ def build_parser(program: str = "cartwheel") -> argparse.ArgumentParser:
         commands,
         "refresh",
         "publish an export again with the items that are on offer now, without training",
-        "demo/export --output demo/refreshed --items items.csv --map id=sku availability=stock",
+        "demo/export --output demo/new --items items.csv --map id=sku availability=stock",
     )
     add = refresh.add_argument
     add("export", metavar="EXPORT", help="directory that `export` or `refresh` published; it stays as it is")
@@ -68,6 +68,7 @@ def build_parser(program: str = "cartwheel") -> argparse.ArgumentParser:
     add("--shop", metavar="FILE", help="shop.toml whose item_table has the columns of the table, and its files")
     add(
         "--map",
+        action="extend",
         nargs="+",
         default=[],
         type=_parse_column,

@@ -44,6 +44,7 @@ def test_the_verbs_lead_from_a_shop_to_recommendations(tmp_path: Path, monkeypat
     assert Path(trained["report"]).exists()
     evaluation = cartwheel.evaluate("run")
     exported = cartwheel.export("run", "export")
+    assert cartwheel.refresh("export", "again", data="dataset")["offer"] == exported["offer"]
     assert cartwheel.recommend("run", "lists", k=3, formats=["jsonl"])["k"] == 3
     assert Path(cartwheel.report(data="dataset")).exists()
     assert Path(cartwheel.report(workdir="run")).exists()
