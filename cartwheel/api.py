@@ -200,7 +200,8 @@ def refresh(
       shop: path of a shop.toml whose `item_table` has the columns of the table, and its files.
       columns: the columns `id`, `availability` and `category` of the table; a category path has several columns,
         separated by commas.
-      data: a newer prepared dataset, instead of a table.
+      data: a newer prepared dataset, instead of a table; its catalogue is as of its cut, so prepare it with
+        `split.method` none for the latest values.
       include_unavailable: recommend items that are marked as unavailable, too.
       deny: file with the ids of items that are never recommended, one per line.
       only_categories: if given, recommend only items in these categories or below them.

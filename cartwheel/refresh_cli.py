@@ -75,7 +75,11 @@ def build_parser(program: str = "cartwheel") -> argparse.ArgumentParser:
         metavar="NAME=COLUMN",
         help="columns of the table: id=, availability=, category=; a category path has several, separated by commas",
     )
-    add("--data", metavar="DATASET", help="newer prepared dataset, instead of a table of items")
+    add(
+        "--data",
+        metavar="DATASET",
+        help="newer prepared dataset, instead of a table of items; its catalogue counts, as of its cut",
+    )
     add_offer_flags(refresh)
     cli.add_output_flags(refresh)
     return parser

@@ -74,14 +74,15 @@ def refresh(*, export: str, output: str, facts: pa.Table, rules: OfferRules | No
 
 def _write_mask(prefix: str, output: str, is_offered: np.ndarray, export: str) -> np.ndarray:
     """Copies a checkpoint with another mask [I], and returns the earlier one."""
-    checkpoint = tf.train.load_checkpoint(prefix)
-    names = sorted(checkpoint.get_variable_to_shape_map())
-    if _MASK not in names:
+    types = tf.train.load_checkpoint(prefix).get_variable_to_dtype_map()
+    if _MASK not in types:
         raise ValueError(f"{export} lacks the mask of items on offer; export the run again")
-    earlier: np.ndarray = checkpoint.get_tensor(_MASK)
-    tensors = [tf.constant(is_offered if name == _MASK else checkpoint.get_tensor(name)) for name in names]
+    whole = {"tensor_names": list(types), "shape_and_slices": [""] * len(types)}
+    values = dict(zip(types, tf.raw_ops.RestoreV2(prefix=prefix, dtypes=list(types.values()), **whole), strict=True))
+    earlier: np.ndarray = values[_MASK].numpy()
+    values[_MASK] = tf.constant(is_offered)
     os.makedirs(os.path.dirname(output), exist_ok=True)
-    tf.raw_ops.SaveV2(prefix=output, tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors)
+    tf.raw_ops.SaveV2(prefix=output, tensors=list(values.values()), **whole)
     return earlier
 
 
