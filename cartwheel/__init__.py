@@ -12,7 +12,7 @@ Every function returns the result that the command prints with `--json`. TensorF
 function first needs them.
 """
 
-from cartwheel.api import doctor, evaluate, export, inspect, prepare, recommend, report, synthesize, train
+from cartwheel.api import doctor, evaluate, export, inspect, prepare, recommend, refresh, report, synthesize, train
 from cartwheel.recommender import Recommendation, Recommender, load
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "load",
     "prepare",
     "recommend",
+    "refresh",
     "report",
     "synthesize",
     "train",

@@ -142,17 +142,86 @@ def evaluate(
     return result
 
 
-def export(workdir: str, output: str, *, data: str | None = None) -> dict[str, Any]:
+def export(
+    workdir: str,
+    output: str,
+    *,
+    data: str | None = None,
+    include_unavailable: bool = False,
+    deny: str | None = None,
+    only_categories: Sequence[str] = (),
+    without_categories: Sequence[str] = (),
+) -> dict[str, Any]:
     """Publishes the run's best model as a SavedModel that takes raw ids; `load` opens it.
 
     Args:
       workdir: directory of the run.
       output: new directory; published whole or not at all.
       data: the run's dataset, if it has moved since training.
+      include_unavailable: recommend items that are marked as unavailable, too.
+      deny: file with the ids of items that are never recommended, one per line.
+      only_categories: if given, recommend only items in these categories or below them.
+      without_categories: recommend no items in these categories or below them.
     """
+    from trainer.data.offer import make_rules
     from trainer.export import export as publish
 
-    return publish(workdir=workdir, output=output, data=data)
+    rules = make_rules(
+        include_unavailable=include_unavailable,
+        deny=deny,
+        only_categories=only_categories,
+        without_categories=without_categories,
+    )
+    return publish(workdir=workdir, output=output, data=data, rules=rules)
+
+
+def refresh(
+    export: str,
+    output: str,
+    *,
+    items: str | None = None,
+    shop: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    data: str | None = None,
+    include_unavailable: bool = False,
+    deny: str | None = None,
+    only_categories: Sequence[str] = (),
+    without_categories: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Publishes an export again with the items that are on offer now, without training.
+
+    The new offer depends only on the arguments, not on the earlier one: an item that the table or dataset does not
+    contain counts as available.
+
+    Args:
+      export: directory that `export` or `refresh` published; it stays as it is.
+      output: new directory; published whole or not at all.
+      items: path or glob of a newer table with one row per item.
+      shop: path of a shop.toml whose `item_table` has the columns of the table, and its files.
+      columns: the columns `id`, `availability` and `category` of the table; a category path has several columns,
+        separated by commas.
+      data: a newer prepared dataset, instead of a table; its catalogue is as of its cut, so prepare it with
+        `split.method` none for the latest values.
+      include_unavailable: recommend items that are marked as unavailable, too.
+      deny: file with the ids of items that are never recommended, one per line.
+      only_categories: if given, recommend only items in these categories or below them.
+      without_categories: recommend no items in these categories or below them.
+
+    Raises:
+      ValueError: the table or dataset is wrong, an id or a category is unknown, or no item would be on offer.
+    """
+    from trainer.data.offer import make_rules
+    from trainer.refresh import refresh as publish
+
+    if (data is None) == (items is None and shop is None):
+        raise ValueError("pass either a newer table of items (items=… or shop=…) or a newer dataset (data=…)")
+    rules = make_rules(
+        include_unavailable=include_unavailable,
+        deny=deny,
+        only_categories=only_categories,
+        without_categories=without_categories,
+    )
+    return publish(export=export, output=output, facts=_read_item_facts(items, shop, columns, data), rules=rules)
 
 
 def recommend(
@@ -163,8 +232,12 @@ def recommend(
     visitors: str | None = None,
     formats: Sequence[str] = ("parquet", "jsonl"),
     data: str | None = None,
+    include_unavailable: bool = False,
+    deny: str | None = None,
+    only_categories: Sequence[str] = (),
+    without_categories: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Writes the `k` best new items of every visitor as sharded files.
+    """Writes the `k` best new items of every visitor as sharded files, with titles if the catalogue has any.
 
     Args:
       workdir: directory of the run.
@@ -173,10 +246,21 @@ def recommend(
       visitors: file of visitor ids, one per line; None: all visitors with a history.
       formats: `parquet`, `jsonl` or both.
       data: the run's dataset, if it has moved since training.
+      include_unavailable: recommend items that are marked as unavailable, too.
+      deny: file with the ids of items that are never recommended, one per line.
+      only_categories: if given, recommend only items in these categories or below them.
+      without_categories: recommend no items in these categories or below them.
     """
+    from trainer.data.offer import make_rules
     from trainer.recommend import recommend as write_lists
 
-    return write_lists(workdir=workdir, output=output, k=k, visitors=visitors, formats=formats, data=data)
+    rules = make_rules(
+        include_unavailable=include_unavailable,
+        deny=deny,
+        only_categories=only_categories,
+        without_categories=without_categories,
+    )
+    return write_lists(workdir=workdir, output=output, k=k, visitors=visitors, formats=formats, data=data, rules=rules)
 
 
 def report(*, workdir: str | None = None, data: str | None = None) -> str:
@@ -197,6 +281,18 @@ def doctor(*uris: str) -> dict[str, Any]:
     from trainer.doctor import examine
 
     return examine(uris)
+
+
+def _read_item_facts(items: str | None, shop: str | None, columns: Mapping[str, str] | None, data: str | None) -> Any:
+    """Reads the facts about items from a dataset, or from a table."""
+    if data is not None:
+        from trainer.data.dataset import open_dataset
+        from trainer.data.offer import read_item_facts as read_catalogue_facts
+
+        return read_catalogue_facts(open_dataset(data))
+    from preprocessing.item_facts import read_item_facts
+
+    return read_item_facts(items, shop, columns)
 
 
 def _assignments(settings: Settings | None) -> list[str]:

@@ -27,6 +27,7 @@ VERBS: Mapping[str, Verb] = {
     "train": Verb("trainer.cli", "train a model, or resume a stopped run"),
     "evaluate": Verb("trainer.cli", "rank the whole catalogue and compare with baselines"),
     "export": Verb("trainer.cli", "publish a SavedModel that takes raw ids"),
+    "refresh": Verb("cartwheel.refresh_cli", "change which items an export may recommend"),
     "recommend": Verb("trainer.cli", "write recommendations for all visitors"),
     "report": Verb("trainer.cli", "redraw the report of a run (--workdir) or of a dataset (--data)"),
     "demo": Verb("trainer.cli", "serve a page that compares exports side by side"),

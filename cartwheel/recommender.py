@@ -24,7 +24,7 @@ class Recommender:
     def recommend(
         self, *, history: Sequence[str] = (), visitor_id: str = "", k: int = 10, exclude_seen: bool = True
     ) -> list[Recommendation]:
-        """Recommends items to one visitor.
+        """Recommends items on offer to one visitor.
 
         Args:
           history: item ids, oldest first; unknown ones are ignored.
@@ -46,7 +46,7 @@ class Recommender:
         return _first_list(answer)
 
     def similar_items(self, item_id: str, *, k: int = 10) -> list[Recommendation]:
-        """Returns at most `k` items most similar to one, best first; none for an unknown item."""
+        """Returns at most `k` items on offer, most similar to one, best first; popular ones for an unknown item."""
         import tensorflow as tf
 
         return _first_list(self._signatures["similar_items"](item_id=tf.constant([item_id]), k=tf.constant(k)))

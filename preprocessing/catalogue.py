@@ -197,7 +197,7 @@ def assemble_items(
             "item_index": items["index"],
             "title": _select_values(properties, owner, config.title, len(ids)),
             "category_id": category,
-            "category_path": _category_paths(category, tree),
+            "category_path": category_paths(category, tree),
             "is_available": pc.if_else(
                 pc.is_in(available, value_set=pa.array(["0", "1"])), pc.equal(available, "1"), None
             ),
@@ -305,7 +305,7 @@ def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items
     return pc.if_else(pc.equal(values, ""), None, values)
 
 
-def _category_paths(category: pa.Array, tree: CategoryTree) -> pa.Array:
+def category_paths(category: pa.Array, tree: CategoryTree) -> pa.Array:
     """[I] lists of category ids, root first; empty for null.
 
     The id of a category that the tree lacks is its path: `Clothing > Shoes` is below `Clothing`.

@@ -5,13 +5,15 @@ Shapes: N rows of a batch, P property rows.
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract.item_facts import ITEM_FACTS_SCHEMA
 from preprocessing import validation
-from preprocessing.catalogue import CATEGORY_SEPARATOR, find_latest_rows
+from preprocessing.catalogue import CATEGORY_SEPARATOR, CategoryTree, category_paths, find_latest_rows
 from preprocessing.config import ItemTableConfig, PropertyConfig
 from preprocessing.mapping import check_single, select_elements, to_ids, to_numbers, to_text
 from preprocessing.sources.rejects import Rejects
@@ -48,6 +50,17 @@ class ItemTableMapping:
         """Describes an attribute for the log."""
         kind = "number" if attribute in self.numbers else "text" if attribute in self.texts else "value"
         return f"{attribute} ({kind})"
+
+
+class ParsedFacts(NamedTuple):
+    """What the rows of a batch say about the offer of items."""
+
+    facts: pa.Table
+    """[N] rows of `ITEM_FACTS_SCHEMA`; ids may repeat."""
+    unclear: pa.Array
+    """Words for the availability that are neither yes nor no."""
+    rejects: Rejects
+    """The invalid rows."""
 
 
 def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMapping:
@@ -87,6 +100,33 @@ def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table,
     is_known = pc.not_equal(table["value"], "").to_numpy()
     latest = find_latest_rows(table, np.flatnonzero(is_valid & is_known))
     return table.take(latest), summarize_reading(int(flaws.is_valid.sum()), batch.num_blank, rejects), rejects
+
+
+def parse_item_facts(batch: Batch, mapping: ItemTableMapping) -> ParsedFacts:
+    """Parses availability and category of the rows of a batch."""
+    values, config = _select(batch.columns, mapping), mapping.config
+    item = to_ids(values[config.id])
+    flaws = Flaws.none(len(item))
+    validation.check_ids(item, flaws)
+    unknown = pa.nulls(len(item), pa.string())
+    available, unclear = unknown, unknown
+    if config.availability is not None:
+        available = _read_availability(values[config.availability])
+        word = _clean(values[config.availability])
+        unclear = word.filter(pc.and_(pc.equal(available, ""), pc.not_equal(word, "")))
+    category = unknown
+    if config.category:
+        category = _join_path([_clean(values[path]) for path in config.category], config.separator)
+    facts = pa.table(
+        [
+            item,
+            pc.if_else(pc.equal(available, ""), None, pc.equal(available, "1")),
+            pc.if_else(pc.equal(category, ""), None, category),
+            category_paths(category, CategoryTree({}, 0, 0, 0)),
+        ],
+        schema=ITEM_FACTS_SCHEMA,
+    )
+    return ParsedFacts(facts.filter(pa.array(flaws.is_valid)), unclear.drop_null(), reject_rows(batch, flaws))
 
 
 def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
@@ -158,7 +198,7 @@ def _format_prices(numbers: pa.Array) -> pa.Array:
 
 
 def _read_availability(values: pa.Array) -> pa.Array:
-    words = pc.utf8_lower(_clean(values))
+    words = pc.replace_substring(pc.utf8_lower(_clean(values)), "_", " ")
     return pc.if_else(pc.is_in(words, _AVAILABLE), "1", pc.if_else(pc.is_in(words, _UNAVAILABLE), "0", ""))
 
 

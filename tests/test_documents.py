@@ -15,6 +15,7 @@ import tomllib
 import pytest
 
 import cartwheel.cli
+import cartwheel.refresh_cli
 import k8s.cli
 import preprocessing.beam.job
 import preprocessing.cli
@@ -24,6 +25,7 @@ from preprocessing.config import PrepareConfig
 from tests.documents import DOCUMENTS, ROOT, blocks, commands, named_commands
 from tests.integration import soak
 from tests.test_help import parsers
+from tools.commands import subcommands
 from trainer.config.presets import PRESETS
 from trainer.evaluation.config import EvaluationConfig
 
@@ -115,6 +117,7 @@ def test_a_wrong_name_in_a_sentence_is_found(command: str, reason: str) -> None:
     [
         ("README.md", "python -m trainer trian --data D", "invalid choice: 'trian'"),
         ("README.md", "cartwheel trian --data D", "invalid choice: 'trian'"),
+        ("README.md", "cartwheel refresh E --output N --item I", "unrecognized arguments: --item"),
         ("README.md", "cartwheel train --preset mf --data D --workdir R --set epoch=3", "did you mean"),
         ("README.md", "python -m preprocessing prepare --events E --output D --test-form now", "--test-form"),
         ("README.md", f"{PREPARE} --runner=FlinkRunner --flink_mastre=h:8081", "flink_mastre"),
@@ -153,6 +156,9 @@ def examine(document: str, command: str) -> str:
     match words:
         case ["python" | "python3", "-m", "preprocessing" | "trainer" as job, *arguments]:
             parse(job, arguments)
+            return "parsed"
+        case ["python", "-m", "cartwheel", *arguments]:
+            cartwheel.refresh_cli.build_parser().parse_args(arguments)
             return "parsed"
         case ["python" | "python3", "k8s/submit.py", *arguments]:
             parse("k8s", arguments[: arguments.index(">")] if ">" in arguments else arguments)
@@ -201,7 +207,7 @@ def look_up(command: str) -> None:
     _, _, job, name, *arguments = expand(
         words if words[0] in ("python", "python3", "cartwheel") else ["cartwheel", *words]
     )
-    found = parsers(job)
+    found = subcommands(cartwheel.refresh_cli.build_parser()) if job == "cartwheel" else parsers(job)
     assert name in found, f"{job} has no {name}"
     for argument in arguments:
         if argument.startswith("--"):

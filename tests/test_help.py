@@ -10,10 +10,12 @@ import sys
 import pytest
 
 import cartwheel.cli
+import cartwheel.refresh_cli
 import k8s.cli
 import preprocessing.cli
 import trainer.cli
 from benchmarks.start import COMMANDS, MOST_SECONDS, SCREEN_COLUMNS, SCREEN_LINES
+from tools.commands import subcommands
 from tools.tables import read_results
 
 PROGRAMS = {"preprocessing": preprocessing.cli, "k8s": k8s.cli, "trainer": trainer.cli}
@@ -76,6 +78,7 @@ def test_every_verb_of_the_cartwheel_command_has_the_help_of_its_job():
     for verb, (status, text) in help_texts("cartwheel", list(cartwheel.cli.VERBS)).items():
         assert status == 0, verb
         assert text.startswith(f"usage: cartwheel {verb}"), verb
+        assert_fits_a_screen(text)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -87,6 +90,12 @@ def test_the_example_in_the_help_of_a_command_parses(program):
         words = shlex.split(example.partition("\n\n")[0].replace("\\\n", ""))
         index = words.index(command)  # after the name of the program
         assert PROGRAMS[program].build_parser().parse_args(words[index:]).command == command
+
+
+def test_the_example_in_the_help_of_refresh_parses():
+    (refresh,) = subcommands(cartwheel.refresh_cli.build_parser()).values()
+    words = shlex.split(refresh.epilog.removeprefix("example:\n"))
+    assert cartwheel.refresh_cli.build_parser().parse_args(words[1:]).export == "demo/export"
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -117,12 +117,15 @@ def _evaluate(given: argparse.Namespace, config: EvaluationConfig) -> dict[str, 
 
 
 def _export(given: argparse.Namespace) -> dict[str, Any]:
+    from trainer.data.offer import make_rules
     from trainer.export import export
 
-    return export(workdir=given.workdir, output=given.output, data=given.data)
+    rules = make_rules(**offer_flags(given))
+    return export(workdir=given.workdir, output=given.output, data=given.data, rules=rules)
 
 
 def _recommend(given: argparse.Namespace) -> dict[str, Any]:
+    from trainer.data.offer import make_rules
     from trainer.recommend import recommend
 
     return recommend(
@@ -132,6 +135,7 @@ def _recommend(given: argparse.Namespace) -> dict[str, Any]:
         visitors=given.visitors,
         formats=given.format,
         data=given.data,
+        rules=make_rules(**offer_flags(given)),
     )
 
 
@@ -241,6 +245,7 @@ def _add_export(commands: cli.Commands) -> None:
     )
     _add_run(export)
     export.add_argument("--output", required=True, metavar="URI", help="new directory; published whole or not at all")
+    add_offer_flags(export)
 
 
 def _add_recommend(commands: cli.Commands) -> None:
@@ -264,6 +269,7 @@ def _add_recommend(commands: cli.Commands) -> None:
     recommend.add_argument(
         "--format", nargs="+", choices=_FORMATS, default=_FORMATS, help="file formats of the shards (default: both)"
     )
+    add_offer_flags(recommend)
 
 
 def _add_demo(commands: cli.Commands) -> None:
@@ -282,6 +288,33 @@ def _add_demo(commands: cli.Commands) -> None:
         help="address to listen on, without access control (default: 127.0.0.1, this machine only)",
     )
     demo.add_argument("--port", type=int, default=8000, help="0: any free port (default: 8000)")
+
+
+def add_offer_flags(command: argparse.ArgumentParser) -> None:
+    """Adds the flags that choose which items may be recommended."""
+    command.add_argument(
+        "--include-unavailable", action="store_true", help="recommend items that are marked as unavailable, too"
+    )
+    command.add_argument("--deny", metavar="FILE", help="items that are never recommended: ids, one per line")
+    for name, meaning in (("only", "recommend only items"), ("without", "recommend no items")):
+        command.add_argument(
+            f"--{name}-category",
+            action="extend",
+            nargs="+",
+            default=[],
+            metavar="ID",
+            help=f"{meaning} in these categories or in categories below them",
+        )
+
+
+def offer_flags(given: argparse.Namespace) -> dict[str, Any]:
+    """Returns the values of these flags, as arguments of `trainer.data.offer.make_rules`."""
+    return {
+        "include_unavailable": given.include_unavailable,
+        "deny": given.deny,
+        "only_categories": given.only_category,
+        "without_categories": given.without_category,
+    }
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from common.settings import to_json
 from contract.schema import Split, SplitMethod
 from trainer.config.losses import SquaredErrorConfig
 from trainer.data.dataset import Dataset
+from trainer.data.offer import available_items
 from trainer.distributed.cluster import join_cluster
 from trainer.distributed.replicas import Replicas, preempt_on_worker_loss, start_replicas
 from trainer.evaluation.baselines import build_baselines
@@ -20,7 +21,7 @@ from trainer.evaluation.groups import pair_groups
 from trainer.evaluation.intervals import LEVEL, RESAMPLES
 from trainer.evaluation.ratings import rating_errors
 from trainer.evaluation.samples import sample_recommendations
-from trainer.evaluation.tables import primary_ranking
+from trainer.evaluation.tables import AVAILABLE_ONLY, primary_ranking
 from trainer.models.interface import Scorer
 from trainer.runs.layout import RunLayout
 from trainer.trained_run import TrainedRun, open_trained_run
@@ -138,6 +139,7 @@ def measure_protocol(
       The number of cases, the result of `compare_systems`, and `samples`: recommendations for some visitors.
     """
     all_cases, item_counts = build_cases(dataset, split, PROTOCOLS[protocol], kinds), dataset.item_counts
+    is_available = available_items(dataset)
     cases = all_cases.sample(max(MAX_SCORES // dataset.num_items, 1), seed=_SEED)
     counts = {
         "visitors": cases.num_visitors,
@@ -148,13 +150,17 @@ def measure_protocol(
         "without_relevant_items": all_cases.num_without_relevant,
         "unknown_item_share": all_cases.unknown_item_share,
         "catalogue_items": cases.num_items,
+        "available_items": cases.num_items if is_available is None else int(is_available.sum()),
     }
     if len(cases):
         groups = pair_groups(cases, item_counts, dataset.num_visitors)
-        figures = compare_systems(systems, cases, groups, item_counts, seed=_SEED, replicas=replicas)
+        figures = compare_systems(
+            systems, cases, groups, item_counts, seed=_SEED, replicas=replicas, is_available=is_available
+        )
         samples = sample_recommendations(systems, cases, dataset, seed=_SEED)
     else:
-        figures = {"primary": cases.rankings[0], "rankings": dict.fromkeys(cases.rankings), "groups": {}, "pairs": {}}
+        rankings = dict.fromkeys([*cases.rankings, AVAILABLE_ONLY])
+        figures = {"primary": cases.rankings[0], "rankings": rankings, "groups": {}, "pairs": {}}
         samples = []
     return {"protocol": _DESCRIPTIONS[protocol], "cases": counts, **figures, "samples": samples}
 

@@ -13,6 +13,7 @@ from common.storage.paths import join
 from contract.layout import DatasetLayout
 from contract.schema import Split, Vocabulary
 from trainer.data.dataset import Dataset
+from trainer.data.offer import OfferRules, dataset_offer
 from trainer.models.interface import InferenceModel
 from trainer.runs.layout import RunLayout
 from trainer.serving import layout
@@ -25,17 +26,19 @@ log = logging.getLogger(__name__)
 _EXAMPLE_ITEMS = 2
 
 
-def export(*, workdir: str, output: str, data: str | None = None) -> dict[str, Any]:
+def export(*, workdir: str, output: str, data: str | None = None, rules: OfferRules | None = None) -> dict[str, Any]:
     """Publishes a run's best model; see `export_model`.
 
     Args:
       workdir: directory of the run.
       output: directory or URI, which must not exist.
       data: the run's dataset, if it has moved since training.
+      rules: which items are on offer.
     """
     storage.refuse_existing(output)
     run = open_trained_run(workdir, data)
-    return export_model(run.model, run.dataset, output, name=run.record.config.name, card=describe_run(workdir, run))
+    name, card = run.record.config.name, describe_run(workdir, run)
+    return export_model(run.model, run.dataset, output, name=name, card=card, rules=rules)
 
 
 def describe_run(workdir: str, run: TrainedRun) -> str:
@@ -56,7 +59,13 @@ def describe_run(workdir: str, run: TrainedRun) -> str:
 
 
 def export_model(
-    model: InferenceModel, dataset: Dataset, output: str, *, name: str, card: str | None = None
+    model: InferenceModel,
+    dataset: Dataset,
+    output: str,
+    *,
+    name: str,
+    card: str | None = None,
+    rules: OfferRules | None = None,
 ) -> dict[str, Any]:
     """Publishes a model, whole or not at all.
 
@@ -66,16 +75,18 @@ def export_model(
       output: directory or URI, which must not exist.
       name: name of the model on the demo page.
       card: text of the model card; None: no card.
+      rules: which items are on offer, as of the dataset's cut; None: all that are not known to be unavailable.
 
     Returns:
-      Path, name, signatures, vocabulary sizes, bytes and the path of the card.
+      Path, name, signatures, vocabulary sizes, items on offer, bytes and the path of the card.
 
     Raises:
       FileExistsError: `output` exists.
-      ValueError: a weight is NaN or infinite, or an id contains a carriage return.
+      ValueError: a weight is NaN or infinite, an id contains a carriage return, or no item is on offer.
     """
     storage.refuse_existing(output)
     _refuse_diverged(model)
+    offer = dataset_offer(dataset, rules)
     with tempfile.TemporaryDirectory(prefix="cartwheel-") as scratch:
         serving = ServingModel(
             model,
@@ -84,6 +95,7 @@ def export_model(
             items_file=_local_vocabulary(dataset, Vocabulary.ITEMS, scratch),
             items=dataset.manifest.vocabularies[Vocabulary.ITEMS],
             event_kinds=dataset.manifest.event_kinds,
+            is_offered=offer.is_offered,
         )
         signatures = {
             "serving_default": serving.recommend,
@@ -94,17 +106,20 @@ def export_model(
         }
         with storage.publish_directory(output, marker=layout.MARKER) as staging:
             tf.saved_model.save(serving, staging, signatures=signatures)
-            storage.write_bytes(join(staging, layout.INFO), (json.dumps({"name": name}) + "\n").encode())
+            layout.write_info(staging, {"name": name, "offer": offer.to_json()})
             if card is not None:
                 storage.write_bytes(join(staging, layout.CARD), card.encode())
             num_bytes = sum(os.path.getsize(f"{staging}/{file}") for file in storage.list_files(staging))
-    log.info("exported %s with %d items and %d visitors to %s", name, dataset.num_items, dataset.num_visitors, output)
+    offered = offer.to_json()["offered"]
+    message = "exported %s with %d items, %d of them on offer, and %d visitors to %s"
+    log.info(message, name, dataset.num_items, offered, dataset.num_visitors, output)
     return {
         "output": output,
         "model": name,
         "signatures": list(signatures),
         "items": dataset.num_items,
         "visitors": dataset.num_visitors,
+        "offer": offer.to_json(),
         "bytes": num_bytes,
         "card": None if card is None else join(output, layout.CARD),
     }

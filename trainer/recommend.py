@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from contract.schema import Vocabulary
 from contract.shards import Shard, read_timelines
 from contract.timelines import TimelineRows
 from trainer.data.dataset import Dataset
+from trainer.data.id_files import read_ids
+from trainer.data.offer import OfferRules, dataset_offer
 from trainer.distributed.cluster import join_cluster
 from trainer.distributed.replicas import Replicas, preempt_on_worker_loss, start_replicas
 from trainer.models.interface import Queries, Scorer
@@ -28,7 +30,7 @@ from trainer.ranking.histories import Histories
 from trainer.ranking.pieces import best_items, visitors_at_once
 from trainer.ranking.topk import TopItems, query_chunks, query_signature, translate_divergence_errors
 from trainer.runs.checkpoint import weights_checksum
-from trainer.serving.recommendation_files import ENCODERS, ShardLists
+from trainer.serving.recommendation_files import ENCODERS, ItemNames, ShardLists
 from trainer.serving.resumable_output import ResumableOutput, open_output
 from trainer.trained_run import TrainedRun, open_trained_run
 
@@ -51,6 +53,8 @@ class Request:
     """Visitors, in this order; unknown ids get popular items. None: all visitors with a history."""
     formats: Sequence[str] = FORMATS
     """File formats, of `FORMATS`."""
+    rules: OfferRules = field(default_factory=OfferRules)
+    """Which items are on offer; lists contain no others."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ def recommend(
     visitors: str | None = None,
     formats: Sequence[str] = FORMATS,
     data: str | None = None,
+    rules: OfferRules | None = None,
 ) -> dict[str, Any]:
     """Publishes the k best new items of each visitor, ranked by a run's best model; see `write_recommendations`.
 
@@ -98,9 +103,11 @@ def recommend(
       visitors: file of visitor ids, one per line; None: all visitors with a history.
       formats: file formats, of `FORMATS`.
       data: the run's dataset, if it has moved since training.
+      rules: which items are on offer; None: all that are not known to be unavailable at the dataset's cut.
     """
     storage.refuse_existing(output, marker=_SUMMARY)
-    request = Request(k=k, visitor_ids=read_visitor_ids(visitors) if visitors else None, formats=formats)
+    visitor_ids = read_ids(visitors, "--visitors") if visitors else None
+    request = Request(k=k, visitor_ids=visitor_ids, formats=formats, rules=rules or OfferRules())
     cluster = join_cluster()
     with preempt_on_worker_loss(cluster):
         replicas = start_replicas(1, cluster)
@@ -133,7 +140,7 @@ def write_recommendations(
     model_checksum: str,
     replicas: Replicas | None = None,
 ) -> dict[str, Any]:
-    """Publishes the k best new items of each visitor, whole or not at all.
+    """Publishes the k best new items on offer of each visitor, whole or not at all.
 
     Items of a visitor's own timeline are excluded, so a list is shorter if fewer than k items are left. A killed
     process leaves its finished shards next to the output (see `resumable_output`); the same call resumes and writes the
@@ -152,7 +159,7 @@ def write_recommendations(
 
     Raises:
       FileExistsError: `output` exists, or holds unfinished shards of another request.
-      ValueError: k is out of range, there are no visitors, or a score is NaN or infinite.
+      ValueError: k is out of range, there are no visitors, no item is on offer, or a score is NaN or infinite.
     """
     k, formats = request.k, sorted(set(request.formats))
     if not 1 <= k <= dataset.num_items:
@@ -163,6 +170,7 @@ def write_recommendations(
     audience = _choose_visitors(dataset, request.visitor_ids)
     if not audience.ids:
         raise ValueError("no visitors to recommend to: the list of visitors is empty; give at least one visitor id")
+    offer = dataset_offer(dataset, request.rules)
     shard_visitors = max(SHARD_ENTRIES // k, 1)
     inputs = {
         "k": k,
@@ -170,18 +178,20 @@ def write_recommendations(
         "dataset": dataset.checksum,
         "model": model_checksum,
         "visitors": hashlib.sha256("\n".join(audience.ids).encode()).hexdigest(),
+        "offered": hashlib.sha256(offer.is_offered.tobytes()).hexdigest(),
         "shard_visitors": shard_visitors,
     }
     shards = _divide(len(audience.ids), shard_visitors, formats)
     unfinished = open_output(output, inputs, marker=_SUMMARY) if is_chief else None
     missing = _find_missing(unfinished, shards, replicas)
-    rank = _compile_ranking(scorer, audience, dataset.num_items, k, replicas)
+    rank = _compile_ranking(scorer, audience, offer.is_offered, k, replicas)
     _write_shards(unfinished, missing, len(audience.ids), rank, dataset)
     summary = {
         "output": output,
         "k": k,
         "visitors": len(audience.ids),
         "visitors_unknown": int((audience.visitor >= dataset.num_visitors).sum()),
+        "offer": offer.to_json(),
         "dataset_checksum": dataset.checksum,
         "model_checksum": model_checksum,
         "files": {form: [join(output, shard.files[form]) for shard in shards] for form in formats},
@@ -192,20 +202,6 @@ def write_recommendations(
         unknown = summary["visitors_unknown"]
         log.info(message, k, len(audience.ids), unknown, len(shards), " and ".join(formats), output)
     return summary
-
-
-def read_visitor_ids(path: str) -> list[str]:
-    """Reads visitor ids, one per line; skips empty lines and repeated ids.
-
-    Raises:
-      ValueError: the file does not exist.
-    """
-    if not storage.exists(path):
-        raise ValueError(f"--visitors {path} does not exist; give a file of visitor ids, one per line")
-    lines = (
-        storage.read_bytes(path).decode().split("\n")
-    )  # `splitlines` would also split at characters that an id may contain
-    return list(dict.fromkeys(line.rstrip("\r") for line in lines if line.rstrip("\r")))
 
 
 def visitor_histories(dataset: Dataset) -> Histories:
@@ -267,25 +263,29 @@ def _write_shards(
     unfinished: ResumableOutput | None, missing: Sequence[_Shard], num_visitors: int, rank: _Rank, dataset: Dataset
 ) -> None:
     """Ranks the missing shards on all workers; the chief, which has the output, writes them."""
-    item_ids = np.array(dataset.vocabulary(Vocabulary.ITEMS), object)
+    names = ItemNames.of(dataset)
     num_missing = sum(len(shard) for shard in missing)
     initial, is_shown = num_visitors - num_missing, unfinished is not None
     with make_bar(num_visitors, "visitors", initial=initial, is_shown=is_shown) as progress:
         for shard in missing:
             lists = rank(shard.visitors, progress.update)
             if unfinished is not None:
-                unfinished.write({name: ENCODERS[form](lists, item_ids) for form, name in shard.files.items()})
+                unfinished.write({name: ENCODERS[form](lists, names) for form, name in shard.files.items()})
                 log.info("wrote %s", ", ".join(shard.files.values()))
 
 
-def _compile_ranking(scorer: Scorer, audience: _Audience, num_items: int, k: int, replicas: Replicas | None) -> _Rank:
+def _compile_ranking(
+    scorer: Scorer, audience: _Audience, is_offered: np.ndarray, k: int, replicas: Replicas | None
+) -> _Rank:
+    num_items = len(is_offered)
     size = visitors_at_once(scorer, num_items)
+    mask = None if is_offered.all() else tf.constant(is_offered)
     # every visitor is ranked for at the time of the last event in the dataset
     now_ms = np.full(len(audience.ids), audience.history.timestamp_ms.max(initial=0))
 
     @tf.function(input_signature=[query_signature(size)], autograph=False)
     def rank_chunk(queries: Queries) -> TopItems:
-        return best_items(scorer, queries, k, num_items)
+        return best_items(scorer, queries, k, num_items, is_offered=mask)
 
     def rank(visitors: slice, on_progress: Callable[[int], object]) -> ShardLists:
         history = audience.history.take(np.arange(visitors.start, visitors.stop))

@@ -1,5 +1,6 @@
 """The Python API: from a synthetic shop to recommendations, with the verbs as functions."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import cartwheel
 from cartwheel.api import _assignments
 from cartwheel.demo.lists import show_recommendations
 from cartwheel.demo.tables import results_table
+from contract.catalogue import read_catalogue
+from contract.manifest import read_manifest
 
 
 def test_settings_become_assignments_of_the_command_line():
@@ -44,7 +47,16 @@ def test_the_verbs_lead_from_a_shop_to_recommendations(tmp_path: Path, monkeypat
     assert Path(trained["report"]).exists()
     evaluation = cartwheel.evaluate("run")
     exported = cartwheel.export("run", "export")
+    assert cartwheel.refresh("export", "again", data="dataset")["offer"] == exported["offer"]
     assert cartwheel.recommend("run", "lists", k=3, formats=["jsonl"])["k"] == 3
+    catalogue = read_catalogue([f"dataset/{name}" for name in read_manifest("dataset").catalogue_files]).to_pylist()
+    unavailable = {row["item_id"] for row in catalogue if row["is_available"] is False}
+    (lists,) = Path("lists").glob("*.jsonl")
+    rows = [json.loads(line) for line in lists.read_text().splitlines()]
+    assert len(unavailable) > 100
+    assert not unavailable & {item["item_id"] for row in rows for item in row["items"]}
+    titles = {row["item_id"]: row["title"] for row in catalogue}
+    assert all([titles[item["item_id"]] for item in row["items"]] == row["titles"] for row in rows)
     assert Path(cartwheel.report(data="dataset")).exists()
     assert Path(cartwheel.report(workdir="run")).exists()
     assert isinstance(cartwheel.doctor()["findings"], list)
@@ -52,6 +64,9 @@ def test_the_verbs_lead_from_a_shop_to_recommendations(tmp_path: Path, monkeypat
     model = cartwheel.load("export")
     found = model.recommend(history=["no such item"], k=5)
     assert len(found) == 5
+    everything = model.recommend(k=exported["items"])
+    assert len(everything) == exported["offer"]["offered"] < exported["items"]
+    assert not unavailable & {item for item, _ in everything}
     seen = [found[0].item_id, found[1].item_id]
     again = model.recommend(history=seen, k=5)
     assert not {item for item, _ in again} & set(seen)

@@ -10,7 +10,7 @@ from cartwheel import cli
 
 @pytest.fixture
 def called(monkeypatch):
-    """Replaces the three command lines by functions that record their calls: (module, arguments, program)."""
+    """Replaces the four command lines by functions that record their calls: (module, arguments, program)."""
     calls = []
 
     def fake(name):
@@ -20,7 +20,7 @@ def called(monkeypatch):
 
         return SimpleNamespace(main=main)
 
-    for name in ("preprocessing.cli", "trainer.cli", "k8s.cli"):
+    for name in ("preprocessing.cli", "trainer.cli", "k8s.cli", "cartwheel.refresh_cli"):
         monkeypatch.setitem(sys.modules, name, fake(name))
     return calls
 
@@ -32,6 +32,7 @@ def called(monkeypatch):
         (["train", "--preset", "mf"], ("trainer.cli", ["train", "--preset", "mf"], "cartwheel")),
         (["report", "--workdir=R"], ("trainer.cli", ["report", "--workdir=R"], "cartwheel")),
         (["report", "--data", "D"], ("preprocessing.cli", ["report", "--data", "D"], "cartwheel")),
+        (["refresh", "E", "--output", "N"], ("cartwheel.refresh_cli", ["refresh", "E", "--output", "N"], "cartwheel")),
         (["submit", "status"], ("k8s.cli", ["status"], "cartwheel submit")),
     ],
 )

@@ -22,7 +22,8 @@ VISITORS, ITEMS, CHUNK = 2100, 480, 1024
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = str(tmp_path_factory.mktemp("dataset"))
-    build_dataset(root, **checkerboard(num_visitors=VISITORS, num_items=ITEMS), num_shards=3)
+    available = {f"i{item}": item % 3 > 0 for item in range(ITEMS)}
+    build_dataset(root, **checkerboard(num_visitors=VISITORS, num_items=ITEMS), available=available, num_shards=3)
     return root
 
 
@@ -56,6 +57,7 @@ def test_two_workers_evaluate_as_one_process(run: str) -> None:
     assert run_together(2, "evaluate", "--workdir", run) == [alone, alone]
     for protocol in alone["protocols"].values():
         assert protocol["cases"]["cases"] == VISITORS > 2 * CHUNK
+        assert protocol["rankings"]["available_only"] is not None
 
 
 def test_three_workers_recommend_as_one_process(run: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ NUM_VISITORS = 40
 ITEMS = [f"i{item}" for item in range(30)]
 
 
-def build(root, split_method=SplitMethod.TIME, *, returning=True):
+def build(root, split_method=SplitMethod.TIME, *, returning=True, available=None):
     """Visitor v viewed item v mod 10 and bought item 10; after the cut, if `returning`, v views item v mod 10 + 11."""
     visitors = [f"v{number}" for number in range(NUM_VISITORS)]
     train = [(name, f"i{number % 10}", "view", number) for number, name in enumerate(visitors)]
@@ -31,7 +31,15 @@ def build(root, split_method=SplitMethod.TIME, *, returning=True):
         ("v0", "i0", "addtocart", 2001),
         ("v1", "not-in-catalogue", "view", 2002),
     ]
-    return build_dataset(root, train=train, test=test, visitors=visitors, items=ITEMS, split_method=split_method)
+    return build_dataset(
+        root,
+        train=train,
+        test=test,
+        visitors=visitors,
+        items=ITEMS,
+        split_method=split_method,
+        available=available,
+    )
 
 
 @pytest.fixture
@@ -117,6 +125,7 @@ def test_next_items_are_evaluated_too(tmp_path, open_run):
         "without_relevant_items": 1,
         "unknown_item_share": pytest.approx(1 / 42),
         "catalogue_items": 30,
+        "available_items": 30,
     }
     # for v0, item 11 scores 10 and item 0 scores 1, which is second
     assert next_item["rankings"]["seen_shown"]["mf"]["mrr@20"]["value"] == pytest.approx((40 + 1 / 2) / 41)
@@ -132,6 +141,18 @@ def test_next_items_are_evaluated_too(tmp_path, open_run):
         "cold items": 40,
     }
     assert groups["addtocart events"]["ranking"]["mf"]["mrr@20"]["value"] == pytest.approx(1 / 2)
+
+
+def test_unavailable_items_are_also_ranked_without(tmp_path, open_run):
+    """Items 11 and 12 are not available: the 8 visitors that view them next are missed."""
+    dataset = build(str(tmp_path / "dataset"), available={"i11": False, "i12": False, "i13": True})
+    open_run(dataset, "mf", knowing_model())
+    result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
+    returning = result["protocols"]["returning_visitors"]
+    assert returning["cases"]["available_items"] == 28
+    assert returning["rankings"]["seen_hidden"]["mf"]["recall@1"]["value"] == 1
+    assert returning["rankings"]["available_only"]["mf"]["recall@1"]["value"] == pytest.approx(32 / 40)
+    assert "Available items only: mf has NDCG@20 0.800, the best baseline, " in summary_text(result)
 
 
 def test_above_a_limit_a_sample_of_the_visitors_is_evaluated(tmp_path, open_run, monkeypatch):
@@ -155,6 +176,7 @@ def test_skipped_visitors_are_counted(tmp_path, open_run):
         "without_relevant_items": 0,
         "unknown_item_share": pytest.approx(1 / 42),
         "catalogue_items": 30,
+        "available_items": 30,
     }
 
 
@@ -205,7 +227,8 @@ def test_rating_models_are_compared_with_the_mean_and_a_random_split_is_marked_a
 def test_without_returning_visitors_there_is_a_note_and_no_ranking(tmp_path, open_run):
     open_run(build(str(tmp_path / "dataset"), returning=False), "notebook-mf", knowing_model())
     result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
-    assert result["protocols"]["returning_visitors"]["rankings"] == {"seen_hidden": None, "seen_shown": None}
+    rankings = result["protocols"]["returning_visitors"]["rankings"]
+    assert rankings == {"seen_hidden": None, "seen_shown": None, "available_only": None}
     assert result["ratings"]["rows"] == 3
     assert "no cases" in result["notes"][0]
 

@@ -27,7 +27,7 @@ from trainer.ranking.topk import query_chunks, query_signature
 from trainer.runs.checkpoint import Weights
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import RunRecord
-from trainer.serving.layout import read_name
+from trainer.serving.layout import read_info
 from trainer.trained_run import TrainedRun, open_trained_run
 
 ITEMS = [f"item-{index}" for index in range(8)]
@@ -113,7 +113,7 @@ def test_the_summary_describes_the_export(dataset, model, tmp_path):
     output = str(tmp_path / "export")
     summary = export_model(model, dataset, output, name="dot")
     assert (summary["output"], summary["model"], summary["items"], summary["visitors"]) == (output, "dot", 8, 2)
-    assert read_name(output) == "dot"
+    assert read_info(output)["name"] == "dot"
     assert summary["bytes"] == sum(file.stat().st_size for file in (tmp_path / "export").rglob("*") if file.is_file())
 
 

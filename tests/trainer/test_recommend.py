@@ -15,7 +15,8 @@ from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel
 from tests.trainer.tiny_runs import make_config
 from trainer import recommend as job
-from trainer.recommend import Request, read_visitor_ids, visitor_histories, write_recommendations
+from trainer.data.offer import OfferRules
+from trainer.recommend import Request, visitor_histories, write_recommendations
 from trainer.trained_run import TrainedRun
 
 ITEMS = ["a", "b", "c", "d"]
@@ -40,8 +41,8 @@ def model():
     return DotModel(visitors, items, np.array([0.4, 0.3, 0.2, 0.1]))
 
 
-def write(model, dataset, output, k, visitor_ids=None, formats=("jsonl",), checksum="of the model"):
-    request = Request(k=k, visitor_ids=visitor_ids, formats=formats)
+def write(model, dataset, output, k, visitor_ids=None, formats=("jsonl",), checksum="of the model", **rules):
+    request = Request(k=k, visitor_ids=visitor_ids, formats=formats, rules=OfferRules(**rules))
     return write_recommendations(model, dataset, str(output), request, model_checksum=checksum)
 
 
@@ -102,6 +103,57 @@ def test_requested_visitors_keep_their_order_and_unknown_ones_get_popular_items(
     assert summary["visitors_unknown"] == 1
 
 
+@pytest.fixture
+def stocked(tmp_path):
+    """The same shop, where item c is not available, d and a have titles, and the availability of a is unknown."""
+    return build_dataset(
+        str(tmp_path / "stocked"),
+        train=[("anna", "b", "view", 2), ("bob", "d", "view", 3)],
+        visitors=["anna", "bob", "absent"],
+        items=ITEMS,
+        categories={"a": ["top"], "b": ["top", "low"]},
+        available={"b": True, "c": False, "d": True},
+        titles={"d": "Déjà vu", "a": "An item"},
+    )
+
+
+def recommended(output):
+    rows = lines(output / "recommendations-00000-of-00001.jsonl")
+    return {row["visitor_id"]: [item["item_id"] for item in row["items"]] for row in rows}
+
+
+def test_unavailable_items_are_recommended_only_on_request(stocked, model, tmp_path):
+    # without the mask, anna gets c, d, a and bob gets c, b, a
+    summary = write(model, stocked, tmp_path / "out", 2)
+    assert recommended(tmp_path / "out") == {"anna": ["d", "a"], "bob": ["b", "a"]}
+    assert summary["offer"] == {"offered": 3, "excluded": {"unavailable": 1, "denied": 0, "category": 0}}
+    write(model, stocked, tmp_path / "all", 2, include_unavailable=True)
+    assert recommended(tmp_path / "all") == {"anna": ["c", "d"], "bob": ["c", "b"]}
+
+
+def test_denied_items_and_categories_are_not_recommended(stocked, model, tmp_path):
+    write(model, stocked, tmp_path / "denied", 4, denied=["a"])
+    assert recommended(tmp_path / "denied") == {"anna": ["d"], "bob": ["b"]}
+    write(model, stocked, tmp_path / "low", 4, without_categories=["low"])
+    assert recommended(tmp_path / "low") == {"anna": ["d", "a"], "bob": ["a"]}
+    write(model, stocked, tmp_path / "top", 4, only_categories=["top"])
+    assert recommended(tmp_path / "top") == {"anna": ["a"], "bob": ["b", "a"]}
+
+
+def test_titles_are_in_the_files_where_they_are_known(stocked, model, tmp_path):
+    summary = write(model, stocked, tmp_path / "out", 4, ["anna", "bob"], ["parquet", "jsonl"])
+    rows = lines(tmp_path / "out" / "recommendations-00000-of-00001.jsonl")
+    assert [row["titles"] for row in rows] == [["Déjà vu", "An item"], [None, "An item"]]
+    (table,) = summary["files"]["parquet"]
+    assert pq.read_table(table)["titles"].to_pylist() == [row["titles"] for row in rows]
+
+
+def test_files_of_a_catalogue_without_titles_have_none(dataset, model, tmp_path):
+    summary = write(model, dataset, tmp_path / "out", 2, formats=["parquet", "jsonl"])
+    assert pq.read_table(summary["files"]["parquet"][0]).column_names == ["visitor_id", "item_id", "score"]
+    assert list(lines(Path(summary["files"]["jsonl"][0]))[0]) == ["visitor_id", "items"]
+
+
 FIVE = ["anna", "bob", "x", "y", "z"]
 
 
@@ -159,7 +211,7 @@ class OneOfTwoWorkers:
 def test_the_progress_of_each_worker_ends_at_all_visitors(dataset, model, monkeypatch, worker):
     monkeypatch.setattr(job, "visitors_at_once", lambda *_: 2)
     audience = job._choose_visitors(dataset, FIVE)
-    rank = job._compile_ranking(model, audience, len(ITEMS), 1, OneOfTwoWorkers(worker))
+    rank = job._compile_ranking(model, audience, np.ones(len(ITEMS), bool), 1, OneOfTwoWorkers(worker))
     progress = []
     rank(slice(0, 5), progress.append)
     # the chief ranks the first and the last of the chunks 0-1, 2-3 and 4
@@ -226,6 +278,7 @@ def test_a_damaged_shard_is_written_again(dataset, model, tmp_path, interrupted)
         ({"k": 2}, "k: 1, now 2"),
         ({"checksum": "another"}, "model: of the model, now another"),
         ({"visitor_ids": FIVE[:4]}, "visitors: "),
+        ({"denied": ["a"]}, "offered: "),
         ({"formats": ["parquet"]}, r"formats: \['jsonl'\], now \['parquet'\]"),
     ],
 )
@@ -318,12 +371,6 @@ def test_a_killed_command_resumes_and_writes_the_same_files(dataset, tmp_path):
     assert len(files) == 41
     for name in set(expected) - {"recommendations.json"}:
         assert files[name] == expected[name]
-
-
-def test_a_visitor_file_has_one_id_per_line_and_repeats_are_skipped(tmp_path):
-    path = tmp_path / "visitors.txt"
-    path.write_bytes("bob\r\nänna b\n\nbob\nlast\u2028one".encode())
-    assert read_visitor_ids(str(path)) == ["bob", "änna b", "last\u2028one"]
 
 
 def test_a_setting_that_only_changes_the_ranking_changes_the_checksum_of_the_model(monkeypatch):

@@ -1,6 +1,6 @@
 """Checks and answers the queries of the page: JSON values in and out, no HTTP."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -28,7 +28,6 @@ class Answers:
             "models": [export.name for export in self._exports],
             "items": len(self._known),
             "visitors": len(self._visitors),
-            "has_catalogue": bool(self._shop.items),
             "has_timelines": self._shop.timelines is not None,
             "examples": list(islice(self._visitors, 6)),
             "max_history": MAX_HISTORY,
@@ -49,22 +48,16 @@ class Answers:
         """Returns the recommendations of each model for a visitor and their history.
 
         Args:
-          query: `visitor` str, '' for a new visitor; `history` list of ids, oldest first; `k` int; `hide_seen` and
-            `only_available` bool.
+          query: `visitor` str, '' for a new visitor; `history` list of ids, oldest first; `k` int; `hide_seen` bool.
 
         Raises:
           ValueError: a value is missing or invalid.
         """
         visitor, history, k = _text(query, "visitor"), _history(query), _k(query)
-        hide_seen, only_available = _flag(query, "hide_seen"), _flag(query, "only_available")
-
-        def rank(export: Export, count: int) -> Ranked:
-            return export.recommend(visitor, history, count, hide_seen=hide_seen)
-
-        models = []
-        for export in self._exports:
-            ranked = self._rank_available(export, rank, k) if only_available else rank(export, k)
-            models.append(self._list(export, ranked))
+        hide_seen = _flag(query, "hide_seen")
+        models = [
+            self._list(export, export.recommend(visitor, history, k, hide_seen=hide_seen)) for export in self._exports
+        ]
         unknown = list(dict.fromkeys(item for item in history if item not in self._known))
         return {
             "models": models,
@@ -79,22 +72,15 @@ class Answers:
         models = [self._list(export, export.similar(item, k)) for export in self._exports]
         return {"models": models, "is_known": item in self._known}
 
-    def _rank_available(self, export: Export, rank: Callable[[Export, int], Ranked], k: int) -> Ranked:
-        """Requests longer lists until k of the items are available, or the catalogue ends."""
-        count, milliseconds = 4 * k, 0.0
-        while True:
-            ranked = rank(export, count)
-            milliseconds += ranked.milliseconds
-            rows = list(zip(ranked.item_ids, ranked.scores, strict=True))
-            kept = [row for row in rows if self._item(row[0]).is_available][:k]
-            if len(kept) == k or count >= len(export.items):
-                return Ranked([item for item, _ in kept], [score for _, score in kept], milliseconds)
-            count *= 8
-
     def _list(self, export: Export, ranked: Ranked) -> dict[str, Any]:
         rows = zip(ranked.item_ids, ranked.scores, strict=True)
         items = [{**self._describe(item), "score": score} for item, score in rows]
-        return {"name": export.name, "milliseconds": ranked.milliseconds, "items": items}
+        return {
+            "name": export.name,
+            "milliseconds": ranked.milliseconds,
+            "offered": export.num_offered,
+            "items": items,
+        }
 
     def _describe(self, item_id: str) -> dict[str, Any]:
         item = self._item(item_id)

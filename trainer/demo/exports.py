@@ -16,8 +16,7 @@ import tensorflow as tf
 from common import storage
 from common.storage.paths import join
 from trainer.data.dataset import read_vocabulary
-from trainer.runs.layout import RunLayout
-from trainer.serving.layout import MARKER, read_name
+from trainer.serving.layout import check_export, read_info
 
 
 class Ranked(NamedTuple):
@@ -43,6 +42,8 @@ class Export:
     """Ids of the items that the model knows, most frequent first."""
     visitors: list[str]
     """Ids of the visitors that the model knows, most frequent first."""
+    num_offered: int
+    """Number of items that are on offer; lists contain no others."""
 
     def recommend(self, visitor_id: str, history: Sequence[str], k: int, *, hide_seen: bool) -> Ranked:
         """Returns at most k items for a visitor; fewer if the catalogue is smaller."""
@@ -75,8 +76,8 @@ def open_exports(uris: Sequence[str]) -> list[Export]:
     """
     exports = []
     for uri in uris:
-        _check_export(uri)
-    for name, uri in zip(distinct_names([read_name(uri) for uri in uris], uris), uris, strict=True):
+        check_export(uri)
+    for name, uri in zip(distinct_names([read_info(uri)["name"] for uri in uris], uris), uris, strict=True):
         export = _open(name, uri)
         export.recommend("", [], 1, hide_seen=True)
         export.similar("", 1)
@@ -105,22 +106,15 @@ def _distinct_endings(uris: Sequence[str]) -> list[str]:
     raise ValueError(f"an export is given twice: {', '.join(uris)}; give each export once")
 
 
-def _check_export(uri: str) -> None:
-    if storage.exists(join(uri, MARKER)):
-        return
-    is_run = storage.exists(RunLayout(uri).run)
-    command = f"cartwheel export --workdir {uri if is_run else 'RUN'} --output NEW"
-    found = "is a run" if is_run else "is not a SavedModel"
-    raise ValueError(f"{uri} {found}; give the directory that `{command}` publishes")
-
-
 def _open(name: str, uri: str) -> Export:
     model = _load(uri)
     missing = {"recommend", "similar_items"} - set(model.signatures)
-    if missing:
-        raise ValueError(f"{uri} lacks the signatures {', '.join(sorted(missing))}; export the run again")
+    if missing or not hasattr(model, "is_offered"):
+        lacking = f"the signatures {', '.join(sorted(missing))}" if missing else "the mask of items on offer"
+        raise ValueError(f"{uri} lacks {lacking}; export the run again")
     items, visitors = (read_vocabulary(join(uri, "assets", f"{of}.txt")) for of in ("items", "visitors"))
-    return Export(name, model.signatures, items, visitors)
+    num_offered = int(tf.math.count_nonzero(model.is_offered))
+    return Export(name, model.signatures, items, visitors, num_offered)
 
 
 def _load(uri: str) -> Any:

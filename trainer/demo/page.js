@@ -68,7 +68,8 @@ function describe(item) {
 function modelList(model) {
   addTitlesOf(model.items);
   const card = make("div", "", { className: "model" });
-  card.append(make("h3", model.name), make("span", `${model.milliseconds.toFixed(1)} ms`, { className: "small" }));
+  const facts = `${model.milliseconds.toFixed(1)} ms, ${model.offered.toLocaleString("en")} items on offer`;
+  card.append(make("h3", model.name), make("span", facts, { className: "small" }));
   if (!model.items.length) card.append(make("p", "No items to show.", { className: "muted" }));
   const list = make("ol", "");
   model.items.forEach((item, index) => {
@@ -121,7 +122,7 @@ async function show() {
   showHistory(current);
   const answer = await ask("recommend", {
     visitor: current.visitor, history: current.history, k: byId("k").valueAsNumber || 0,
-    hide_seen: byId("hide_seen").checked, only_available: byId("only_available").checked,
+    hide_seen: byId("hide_seen").checked,
   });
   if (request !== lastRequest) return;  // a newer request is under way
   if (addTitles(answer.titles)) showHistory(current);
@@ -166,10 +167,6 @@ async function start() {
   hasTimelines = overview.has_timelines;
   byId("overview").textContent =
     `${overview.items.toLocaleString("en")} items, ${overview.visitors.toLocaleString("en")} known visitors`;
-  if (!overview.has_catalogue) {
-    byId("only_available").disabled = true;
-    byId("available-label").title = "Needs a dataset: start the demo with --data DATASET";
-  }
   byId("examples").append(make("span", "Frequent visitors:", { className: "small" }),
     ...overview.examples.map((id) => button(id, () => showErrors(() => selectVisitor(id)))));
   await suggest();

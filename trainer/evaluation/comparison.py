@@ -18,6 +18,7 @@ from trainer.evaluation.evaluator import Measurement, evaluate_scorer
 from trainer.evaluation.exposure import exposure_values
 from trainer.evaluation.intervals import paired_p_values, percentile_interval, resampled_sums
 from trainer.evaluation.metrics import metric_values
+from trainer.evaluation.tables import AVAILABLE_ONLY
 from trainer.models.interface import Scorer
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ def compare_systems(
     *,
     seed: int,
     replicas: Replicas | None = None,
+    is_available: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Ranks the catalogue for all cases with every system; all figures use the same resampled visitors.
 
@@ -83,24 +85,26 @@ def compare_systems(
       item_counts: [I] training events of each item, for novelty.
       seed: seed of the resampling.
       replicas: their workers share the ranking.
+      is_available: [I] bool: items for the ranking `available_only`; None: no such ranking.
 
     Returns:
       `primary`: the name of the protocol's own ranking, `seen_hidden` or `seen_shown`.
       `rankings`: both rankings by name, the secondary one over the cases that have a relevant item in it, or null if
-      there are none: systems to metrics to `value`, `low`, `high` and, except for the first system, `p` of the
-      difference from it. Coverage, Gini coefficient and novelty (primary ranking only) are not means over visitors and
-      have a `value` only.
+      there are none; and `available_only`, the primary ranking with only available items as candidates, so that other
+      relevant items are missed, or null. Each has systems to metrics to `value`, `low`, `high` and, except for the
+      first system, `p` of the difference from it. Coverage, Gini coefficient and novelty (primary ranking only) are not
+      means over visitors and have a `value` only.
       `pairs`: the `PAIR_METRICS` to each system to each later system: their `difference` (first − second) with `low`,
       `high` and `p`.
       `groups`: each group's number of `cases`, its `relevant_items` and a `ranking`: only relevant items of the group
       are hits, but all others remain in the ranking.
     """
     primary, _ = cases.rankings
-    rankings: dict[str, Any] = {"seen_hidden": None, "seen_shown": None}
+    rankings: dict[str, Any] = {"seen_hidden": None, "seen_shown": None, AVAILABLE_ONLY: None}
     group_results = _group_sizes(cases, groups)
     first_means: np.ndarray | None = None
     means_of: dict[str, np.ndarray] = {}  # [R, pair metrics]
-    for name, measurement in _measure(systems, cases, replicas):
+    for name, measurement in _measure(systems, cases, replicas, is_available):
         columns = _columns(measurement, cases, groups)
         means = columns.resampled_means(seed)
         estimates = _estimates(columns.means(), means, first_means)
@@ -135,7 +139,7 @@ def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> di
 
 
 def _measure(
-    systems: Mapping[str, Scorer], cases: Cases, replicas: Replicas | None
+    systems: Mapping[str, Scorer], cases: Cases, replicas: Replicas | None, is_available: np.ndarray | None
 ) -> Iterator[tuple[str, Measurement]]:
     """Yields each system's name and measurement."""
     is_shown = replicas is None or replicas.is_chief
@@ -144,7 +148,12 @@ def _measure(
         for name, scorer in systems.items():
             log.info("ranking %d items for %d cases with %s", cases.num_items, len(cases), name)
             measurement = evaluate_scorer(
-                scorer, cases, replicas=replicas, with_secondary=with_secondary, on_progress=bar.update
+                scorer,
+                cases,
+                replicas=replicas,
+                with_secondary=with_secondary,
+                is_available=is_available,
+                on_progress=bar.update,
             )
             yield name, measurement
 
@@ -168,6 +177,8 @@ def _columns(measurement: Measurement, cases: Cases, groups: Mapping[str, np.nda
         new = np.flatnonzero(cases.is_new)
         metrics = metric_values(measurement.secondary_ranks, measurement.ks)
         columns.add(secondary, {name: values[new] for name, values in metrics.items()}, new)
+    if measurement.available_ranks is not None:
+        columns.add(AVAILABLE_ONLY, metric_values(measurement.available_ranks, measurement.ks), np.arange(len(cases)))
     for name, is_member in groups.items():
         ranks, members = measurement.ranks.only(is_member)
         columns.add(name, metric_values(ranks, measurement.ks), members)

@@ -29,6 +29,7 @@ from trainer.ranking.topk import (
     top_k,
     translate_divergence_errors,
     visible_scores,
+    withhold,
 )
 
 LIST_LENGTHS = (1, 5, 10, 20, 100)
@@ -45,6 +46,9 @@ class Measurement:
     """Ranks of the relevant items in the primary ranking."""
     secondary_ranks: RelevantRanks | None
     """Ranks of the relevant items in the secondary ranking, where hidden items rank last; None if not requested."""
+    available_ranks: RelevantRanks | None
+    """Ranks of the relevant items in the primary ranking of available items only, where all others rank last; None if
+    not requested."""
     times_recommended: dict[int, np.ndarray]
     """[I] int64, by k: in how many lists of k of the primary ranking each item is."""
 
@@ -58,13 +62,15 @@ class Measurement:
         return float(self.by_case[name].mean())
 
 
-class SeenPolicy(NamedTuple):
-    """Treatment of seen items, with the relevant items of that ranking."""
+class _Policy(NamedTuple):
+    """The candidates of a ranking, with its relevant items."""
 
     hides_seen: bool
     """Whether the items of the history are hidden."""
     relevant: Lists
     """V lists of relevant items."""
+    is_available: np.ndarray | None = None
+    """[I] bool: the candidates; None: all items."""
 
 
 class _ChunkRanking(NamedTuple):
@@ -91,6 +97,7 @@ class Evaluator:
         scores_bytes: int | None = None,
         replicas: Replicas | None = None,
         with_secondary: bool = False,
+        is_available: np.ndarray | None = None,
     ):
         """Prepares a compiled ranking.
 
@@ -101,6 +108,7 @@ class Evaluator:
           scores_bytes: memory for the scores of a chunk; by default a good value for the device.
           replicas: their workers share the chunks; all get the same measurement.
           with_secondary: also compute the secondary ranking.
+          is_available: [I] bool: also compute the primary ranking with only these items as candidates.
 
         Raises:
           ValueError: there are no cases, or a list length is below 1.
@@ -113,11 +121,11 @@ class Evaluator:
         if min(ks) < 1:
             raise ValueError(f"list lengths must be at least 1, got {list(ks)}")
         self._scorer, self._cases, self._ks, self._replicas = scorer, cases, tuple(sorted(set(ks))), replicas
-        policies = [
-            SeenPolicy(cases.hides_seen, cases.relevant),
-            SeenPolicy(not cases.hides_seen, cases.secondary_relevant),
-        ]
-        self._policies = policies if with_secondary else policies[:1]
+        self._policies = {"primary": _Policy(cases.hides_seen, cases.relevant)}
+        if with_secondary:
+            self._policies["secondary"] = _Policy(not cases.hides_seen, cases.secondary_relevant)
+        if is_available is not None:
+            self._policies["available"] = _Policy(cases.hides_seen, cases.relevant, is_available)
         self._longest = min(max(ks), cases.num_items)
         self._chunk_size = chunk_size(cases.num_items, scores_bytes)
         relevant = [tf.TensorSpec([self._chunk_size, None], tf.int64)] * len(self._policies)
@@ -137,18 +145,18 @@ class Evaluator:
           ValueError: a score is NaN or infinite.
         """
         cases = self._cases
-        ranks = [np.zeros(len(policy.relevant.values), np.int64) for policy in self._policies]
+        ranks = [np.zeros(len(policy.relevant.values), np.int64) for policy in self._policies.values()]
         added = np.zeros((len(self._ks), cases.num_items), np.int64)  # per k: at positions from the next lower k on
         num_ranked = 0
         for chunk, queries in query_chunks(
             cases.visitor, cases.history, cases.timestamp_ms, self._chunk_size, self._replicas
         ):
             on_chunk()
-            padded = [policy.relevant.padded(chunk.start, chunk.stop) for policy in self._policies]
+            padded = [policy.relevant.padded(chunk.start, chunk.stop) for policy in self._policies.values()]
             filled = [np.pad(rows, ((0, self._chunk_size - len(rows)), (0, 0))) for rows in padded]
             with translate_divergence_errors():
                 rankings = self._rank(queries, [tf.constant(rows) for rows in filled])
-            for row, policy, ranking in zip(ranks, self._policies, rankings, strict=True):
+            for row, policy, ranking in zip(ranks, self._policies.values(), rankings, strict=True):
                 pairs = slice(*policy.relevant.starts[[chunk.start, chunk.stop]])
                 arrays = _ChunkRanking(*(part.numpy() for part in ranking))
                 row[pairs] = _pessimistic_ranks(arrays, policy.relevant.lengths[chunk])
@@ -159,12 +167,14 @@ class Evaluator:
         if self._replicas is not None:  # each pair is ranked by one worker and is 0 on all others
             ranks = [self._replicas.sum_over_workers(row) for row in ranks]
             added = self._replicas.sum_over_workers(added)
-        found = [
-            RelevantRanks(row, policy.relevant.owner, policy.relevant.lengths)
-            for row, policy in zip(ranks, self._policies, strict=True)
-        ]
+        found = {
+            name: RelevantRanks(row, policy.relevant.owner, policy.relevant.lengths)
+            for row, (name, policy) in zip(ranks, self._policies.items(), strict=True)
+        }
         times_recommended = dict(zip(self._ks, added.cumsum(axis=0), strict=True))
-        return Measurement(self._ks, found[0], found[1] if len(found) > 1 else None, times_recommended)
+        return Measurement(
+            self._ks, found["primary"], found.get("secondary"), found.get("available"), times_recommended
+        )
 
     def _count_recommended(self, added: np.ndarray, ranking: _ChunkRanking, count: int) -> None:
         """Counts the items of the lists of the first `count` cases of a chunk in `added` [len(ks), I]."""
@@ -173,13 +183,13 @@ class Evaluator:
             np.add.at(added[row], items[:, begin:end][is_visible[:, begin:end]], 1)
 
     def _rank_chunk(self, queries: Queries, relevant: list[tf.Tensor]) -> list[_ChunkRanking]:
-        """The primary ranking and, if requested, the secondary one."""
+        """The primary ranking and the others that were requested."""
         scores = visible_scores(self._scorer, queries, is_seen_hidden=False)
-        rankings = []
-        for policy, items in zip(self._policies, relevant, strict=True):
-            visible = hide(scores, queries.history, queries.history_length) if policy.hides_seen else scores
-            rankings.append(self._rank_scores(visible, items))
-        return rankings
+        without_seen = hide(scores, queries.history, queries.history_length)
+        return [
+            self._rank_scores(withhold(without_seen if policy.hides_seen else scores, policy.is_available), items)
+            for policy, items in zip(self._policies.values(), relevant, strict=True)
+        ]
 
     def _rank_scores(self, scores: tf.Tensor, relevant: tf.Tensor) -> _ChunkRanking:
         k = self._longest
@@ -201,10 +211,13 @@ def evaluate_scorer(
     ks: Sequence[int] = LIST_LENGTHS,
     replicas: Replicas | None = None,
     with_secondary: bool = False,
+    is_available: np.ndarray | None = None,
     on_progress: Callable[[int], object] = lambda _: None,
 ) -> Measurement:
     """Measures a scorer once; see `Evaluator` and its `measure`."""
-    evaluator = Evaluator(scorer, cases, ks, replicas=replicas, with_secondary=with_secondary)
+    evaluator = Evaluator(
+        scorer, cases, ks, replicas=replicas, with_secondary=with_secondary, is_available=is_available
+    )
     return evaluator.measure(on_progress=on_progress)
 
 

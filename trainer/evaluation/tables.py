@@ -15,6 +15,9 @@ TABLE_METRICS = ("recall@20", "ndcg@20", "mrr@20", "recall@100", "coverage@20", 
 MAIN_METRIC = "ndcg@20"
 """The metric to show where there is room for only one."""
 
+AVAILABLE_ONLY = "available_only"
+"""The primary ranking with only available items as candidates."""
+
 SIGNIFICANT_P = 0.05
 FOOTNOTE = (
     f"95% confidence intervals in brackets, the best value in bold; † marks a significant difference from the first "
@@ -32,8 +35,21 @@ def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
 
 def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
     """The name of a protocol's other ranking, `seen_hidden` or `seen_shown`, and the ranking; None without cases."""
-    ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] != protocol["primary"]]
+    others = {"seen_hidden", "seen_shown"} - {protocol["primary"]}
+    ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] in others]
     return name, ranking
+
+
+def describe_available(protocol: Mapping[str, Any]) -> str | None:
+    """Compares the systems with only available items as candidates, in one line; None without unavailable items."""
+    ranking: Ranking | None = protocol["rankings"].get(AVAILABLE_ONLY)
+    if ranking is None:
+        return None
+    cases = protocol["cases"]
+    return (
+        f"Only the {cases['available_items']:,} available of the {cases['catalogue_items']:,} items as candidates "
+        f"(other relevant items count as missed): {_compare_with_best(ranking)}"
+    )
 
 
 def ranking_table(systems: Ranking) -> str:
@@ -75,6 +91,9 @@ def summary_text(result: Mapping[str, Any]) -> str:
     if ranking is not None:
         cases = "{cases:,} cases of {visitors:,} visitors, {catalogue_items:,} items".format_map(protocol["cases"])
         lines = [f"{head}: {cases}", *_summary_table(ranking)]
+        available = protocol["rankings"].get(AVAILABLE_ONLY)
+        if available is not None:
+            lines.append(f"Available items only: {_compare_with_best(available)}")
     for other, figures in others.items():
         ranking = primary_ranking(figures)
         lines.append(f"{_title(other).capitalize()}: {'no cases' if ranking is None else _compare_with_best(ranking)}")

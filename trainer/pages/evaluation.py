@@ -10,7 +10,14 @@ from common.report import charts, run_charts
 from common.report.page import Block, Cell, Columns, Facts, Note, Page, Part, Picture, Section, Table
 from contract.schema import Split
 from trainer.evaluation.groups import kind_group
-from trainer.evaluation.tables import MAIN_METRIC, SIGNIFICANT_P, metric_title, primary_ranking, secondary_ranking
+from trainer.evaluation.tables import (
+    MAIN_METRIC,
+    SIGNIFICANT_P,
+    describe_available,
+    metric_title,
+    primary_ranking,
+    secondary_ranking,
+)
 
 Figures = Mapping[str, Any]
 """`evaluation-SPLIT.json`, or a part of it."""
@@ -114,6 +121,8 @@ def _protocol_parts(key: str, protocol: Figures, ranking: Figures, kinds: Sequen
         _draw_accuracy(key, "Systems by metric", ranking),
         _draw_exposure(f"{key}-exposure", ranking),
     ]
+    if available := describe_available(protocol):
+        parts.append(Note(f"{available}."))
     policy, secondary = secondary_ranking(protocol)
     if secondary:
         title = f"Systems by metric, {policy.replace('_', ' items ')}"

@@ -30,20 +30,28 @@ def summarize_evaluation(result: Result) -> str:
     return f"{summary_text(result)}\nFull result: {run}/evaluation-{result['split']}.json\nReport: {run}/report.html"
 
 
+def summarize_offer(offer: Result) -> list[str]:
+    """Returns a line on the items that lists exclude, if there are any."""
+    excluded = ", ".join(f"{reason}: {count:,}" for reason, count in offer["excluded"].items() if count)
+    return [f"Items on offer: {offer['offered']:,} (excluded: {excluded})"] if excluded else []
+
+
 def summarize_export(result: Result) -> str:
     """Returns the contents and the path of the export."""
     size = f"{result['bytes'] / 1e6:,.1f} MB"
     lines = [
         f"Exported {result['model']} with {result['items']:,} items and {result['visitors']:,} visitors ({size}) to "
         f"{result['output']}",
+        *summarize_offer(result["offer"]),
         f"Signatures: {', '.join(result['signatures'])}",
     ]
     return "\n".join([*lines, *([f"Model card: {result['card']}"] if result["card"] else [])])
 
 
 def summarize_recommendations(result: Result) -> str:
-    """Returns the number of lists and their path."""
-    return f"Wrote {result['k']} items for each of {result['visitors']:,} visitors to {result['output']}"
+    """Returns the number of lists, their path and the excluded items."""
+    first = f"Wrote {result['k']} items for each of {result['visitors']:,} visitors to {result['output']}"
+    return "\n".join([first, *summarize_offer(result["offer"])])
 
 
 def summarize_health(result: Result) -> str:

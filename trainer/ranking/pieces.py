@@ -10,7 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.models.interface import PieceScorer, Queries, Scorer
-from trainer.ranking.topk import TopItems, best_blocks, check_finite, chunk_size, hide, top_k, visible_scores
+from trainer.ranking.topk import (
+    TopItems,
+    best_blocks,
+    check_finite,
+    chunk_size,
+    hide,
+    top_k,
+    visible_scores,
+    withhold,
+)
 
 CPU_SHAPE = (1024, 4096)
 GPU_SHAPE = (1024, 65536)
@@ -22,7 +31,15 @@ def visitors_at_once(scorer: Scorer, num_items: int) -> int:
     return _shape()[0] if isinstance(scorer, PieceScorer) else chunk_size(num_items)
 
 
-def best_items(scorer: Scorer, queries: Queries, k: int, num_items: int, *, is_seen_hidden: bool = True) -> TopItems:
+def best_items(
+    scorer: Scorer,
+    queries: Queries,
+    k: int,
+    num_items: int,
+    *,
+    is_seen_hidden: bool = True,
+    is_offered: tf.Tensor | None = None,
+) -> TopItems:
     """The K best of the catalogue for each query; ties go to the lower index, which is the more frequent item.
 
     Args:
@@ -31,17 +48,19 @@ def best_items(scorer: Scorer, queries: Queries, k: int, num_items: int, *, is_s
       k: K, at most I.
       num_items: I.
       is_seen_hidden: whether items of the history are excluded.
+      is_offered: [I] bool: items that may be recommended; None: all.
 
     Raises:
       tf.errors.InvalidArgumentError: a score is NaN or infinite; see `topk.translate_divergence_errors`.
     """
     piece = _shape()[1]
     if not isinstance(scorer, PieceScorer) or num_items <= piece:
-        return top_k(visible_scores(scorer, queries, is_seen_hidden), k)
+        return top_k(visible_scores(scorer, queries, is_seen_hidden, is_offered), k)
     score = scorer.piece_scores(queries)
 
     def merge(best: TopItems, begin: tf.Tensor | int, size: int) -> TopItems:
-        scores = check_finite(score(begin, size))
+        of_piece = None if is_offered is None else is_offered[begin : begin + size]
+        scores = withhold(check_finite(score(begin, size)), of_piece)
         if is_seen_hidden:
             scores = hide(scores, queries.history - tf.cast(begin, tf.int64), queries.history_length)
         return _merge(best, scores, tf.cast(begin, tf.int64))

@@ -35,14 +35,27 @@ class TopItems(NamedTuple):
     """[B, K] float32; -inf if fewer than K items are visible: then the item is meaningless."""
 
 
-def visible_scores(scorer: Scorer, queries: Queries, is_seen_hidden: tf.Tensor | bool) -> tf.Tensor:
-    """[B, I] float32: the scorer's scores, -inf where the item is in the history and `is_seen_hidden` is true.
+def visible_scores(
+    scorer: Scorer, queries: Queries, is_seen_hidden: tf.Tensor | bool, is_offered: tf.Tensor | None = None
+) -> tf.Tensor:
+    """[B, I] float32: the scorer's scores, -inf for items that must not be in a list.
+
+    Args:
+      scorer: the model.
+      queries: B queries.
+      is_seen_hidden: whether the items of the history are hidden.
+      is_offered: [I] bool: items that may be recommended; None: all.
 
     Raises:
       tf.errors.InvalidArgumentError: a score is NaN or infinite.
     """
-    scores = check_finite(scorer.catalogue_scores(queries))
+    scores = withhold(check_finite(scorer.catalogue_scores(queries)), is_offered)
     return hide(scores, queries.history, queries.history_length, is_seen_hidden)
+
+
+def withhold(scores: tf.Tensor, is_offered: tf.Tensor | None) -> tf.Tensor:
+    """[B, I] float32: the scores, with -inf for the items that are not offered, [I] bool; None: all are offered."""
+    return scores if is_offered is None else tf.where(is_offered, scores, -np.inf)
 
 
 def check_finite(scores: tf.Tensor) -> tf.Tensor:

@@ -4,25 +4,52 @@ The SavedModel format reserves `assets.extra` for files that no graph reads, and
 """
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from common import storage
 from common.storage.paths import join
+from trainer.runs.layout import RunLayout
 
 MARKER = "saved_model.pb"
 """Readers of an object store treat a directory without this file as unfinished."""
+VARIABLES = "variables/variables"
+"""Prefix of the checkpoint with the weights and the mask."""
 CARD = "assets.extra/model_card.md"
 """The model card."""
 INFO = "assets.extra/model.json"
-"""A JSON object with the `name` of the model, such as mf."""
+"""A JSON object with the `name` of the model, such as mf, and its `offer`: items on offer, excluded ones by reason."""
+ITEMS = "assets/items.txt"
+"""The ids of all items, one per line."""
 
 
-def read_name(uri: str) -> str:
-    """Reads the name of the model in an export.
+def write_info(uri: str, info: Mapping[str, Any]) -> None:
+    """Writes the description of an export."""
+    storage.write_bytes(join(uri, INFO), (json.dumps(info) + "\n").encode())
+
+
+def read_info(uri: str) -> dict[str, Any]:
+    """Reads the description of an export.
 
     Raises:
       ValueError: the directory is not an export of this version.
     """
     try:
-        return str(json.loads(storage.read_bytes(join(uri, INFO)))["name"])
+        info = json.loads(storage.read_bytes(join(uri, INFO)))
+        return {**info, "name": str(info["name"])}
     except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{uri} has no {INFO} with the name of the model; export the run again") from error
+
+
+def check_export(uri: str) -> None:
+    """Checks that a directory is a complete export.
+
+    Raises:
+      ValueError: it is not; the message says how to publish one.
+    """
+    if storage.exists(join(uri, MARKER)):
+        return
+    is_run = storage.exists(RunLayout(uri).run)
+    command = f"cartwheel export --workdir {uri if is_run else 'RUN'} --output NEW"
+    found = "is a run" if is_run else "is not a SavedModel"
+    raise ValueError(f"{uri} {found}; give the directory that `{command}` publishes")

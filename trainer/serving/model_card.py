@@ -19,6 +19,7 @@ from trainer.evaluation.tables import (
     FOOTNOTE,
     MAIN_METRIC,
     SIGNIFICANT_P,
+    describe_available,
     markdown_table,
     metric_title,
     primary_ranking,
@@ -190,6 +191,8 @@ def _evaluation(figures: Figures) -> Iterable[str]:
         yield f"{title}\n\nRelevant items: {protocol['protocol']}. {counts}."
         yield ranking_table(ranking)
         yield _compare_with_best_baseline(ranking)
+        if available := describe_available(protocol):
+            yield f"{available}."
     if figures["ratings"]:
         yield f"### Squared error on event weights ({figures['split']})\n\n{rating_table(figures['ratings'])}"
 
@@ -222,10 +225,14 @@ def _limits(subject: Subject) -> Iterable[str]:
         "chance to be chosen, and later changes are unknown to the model. Train it again as the shop changes."
     )
     yield (
-        "The model ignores stock, current prices and legal restrictions: filter its recommendations. `recommend` has "
-        "no inputs for the kinds and times of the events in a history; models that use them treat every event as a "
-        f"{subject.manifest.event_kinds[0]} event at this moment. `recommend_events` has these inputs, as the "
-        "evaluation does."
+        "Lists contain only items on offer: by default all but those that the catalogue marks as unavailable. This is "
+        "as of the export or of its last `cartwheel refresh`, which replaces the choice without training; "
+        "`assets.extra/model.json` has the counts. The model ignores current prices and legal restrictions."
+    )
+    yield (
+        "`recommend` has no inputs for the kinds and times of the events in a history; models that use them treat "
+        f"every event as a {subject.manifest.event_kinds[0]} event at this moment. `recommend_events` has these "
+        "inputs, as the evaluation does."
     )
     yield "`assets/` contains the ids of the training visitors: personal data if they can be traced to people."
 
@@ -274,7 +281,7 @@ def _signatures(kinds: Sequence[str]) -> list[tuple[str, str, str]]:
         (
             "`recommend`, `serving_default`",
             "`visitor_id` [B]; `history` [B, H], oldest first, padded with ''; `k` and `exclude_seen`, scalars",
-            "`item_id` and `score` [B, k], best first; '' after the last item if fewer than k are left",
+            "`item_id` and `score` [B, k] of items on offer, best first; '' after the last one",
         ),
         (
             "`recommend_events`",
@@ -283,7 +290,11 @@ def _signatures(kinds: Sequence[str]) -> list[tuple[str, str, str]]:
             "the same",
         ),
         ("`score`", "`visitor_id` [B]; `item_id` [B]", "`score` [B]"),
-        ("`similar_items`", "`item_id` [B]; `k`, scalar", "`item_id` and `score` [B, k], the cosine similarity"),
+        (
+            "`similar_items`",
+            "`item_id` [B]; `k`, scalar",
+            "`item_id` and `score` [B, k], the cosine similarity, of items on offer",
+        ),
     ]
 
 

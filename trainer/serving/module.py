@@ -7,11 +7,12 @@ Shapes: B queries, H history, K list, I items of the vocabulary, D embedding.
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from contract.manifest import VocabularyInfo
 from trainer.models.interface import InferenceModel, Queries
-from trainer.ranking.topk import TopItems, hide, top_k, visible_scores
+from trainer.ranking.topk import TopItems, hide, top_k, visible_scores, withhold
 
 _VISITOR_ID = tf.TensorSpec([None], tf.string, "visitor_id")
 _HISTORY = tf.TensorSpec([None, None], tf.string, "history")
@@ -23,7 +24,7 @@ class ServingModel(tf.Module):
     """Signatures that take ids; unknown ids are allowed.
 
     For an unknown visitor, some models rank by the history, the others by popularity. Unknown items in a history are
-    ignored; the items similar to an unknown item are the popular ones.
+    ignored; the items similar to an unknown item are the popular ones. Lists contain only items that are on offer.
     """
 
     def __init__(
@@ -35,20 +36,32 @@ class ServingModel(tf.Module):
         items_file: str,
         items: VocabularyInfo,
         event_kinds: Sequence[str],
+        is_offered: np.ndarray,
     ):
-        """Loads local vocabulary files, one id per line, which become assets of the SavedModel."""
+        """Loads local vocabulary files, one id per line, which become assets of the SavedModel.
+
+        Args:
+          model: the trained model.
+          visitors_file: file of the visitor vocabulary.
+          visitors: its size.
+          items_file: file of the item vocabulary.
+          items: its size.
+          event_kinds: event kinds of the dataset, which histories may have.
+          is_offered: [I] bool: items that may be recommended; `refresh` replaces it in the SavedModel.
+        """
         super().__init__()
         self._model = model
         self._num_items, self._event_kinds = items.size, list(event_kinds)
         self._visitor_index = _index_table(visitors_file, visitors)
         self._item_index = _index_table(items_file, items)
         self._item_id = _id_table(items_file)
+        self.is_offered = tf.Variable(is_offered, trainable=False, dtype=tf.bool, name="is_offered")
 
     @tf.function(input_signature=[_VISITOR_ID, _HISTORY, _K, _EXCLUDE_SEEN], autograph=False)
     def recommend(
         self, visitor_id: tf.Tensor, history: tf.Tensor, k: tf.Tensor, exclude_seen: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Ranks the whole catalogue and returns the K best items for each visitor.
+        """Ranks the whole catalogue and returns the K best items on offer for each visitor.
 
         Args:
           visitor_id: [B] string; '' or any other unknown id for a visitor with a history alone.
@@ -128,7 +141,7 @@ class ServingModel(tf.Module):
         input_signature=[tf.TensorSpec([None], tf.string, "item_id"), tf.TensorSpec([], tf.int32, "k")], autograph=False
     )
     def similar_items(self, item_id: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the K items most similar to each of item_id [B], by the cosine of their vectors (`score`).
+        """Returns the K items on offer that are most similar to each of item_id [B], by cosine (`score`).
 
         The item itself is excluded. For an unknown item, returns the most popular items with a score of 0.
         """
@@ -140,13 +153,13 @@ class ServingModel(tf.Module):
         lengths = tf.norm(selected, axis=1)[:, None] * tf.norm(vectors, axis=1)
         cosine = tf.math.divide_no_nan(tf.matmul(selected, vectors, transpose_b=True), lengths)
         # ties are in vocabulary order: most popular first
-        scores = tf.where(is_known[:, None], cosine, 0.0)
+        scores = withhold(tf.where(is_known[:, None], cosine, 0.0), self.is_offered)
         with tf.control_dependencies([self._check_k(k)]):
             return self._answer(top_k(hide(scores, item[:, None], tf.ones_like(item)), k))
 
     def _recommend(self, queries: Queries, k: tf.Tensor, exclude_seen: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.control_dependencies([self._check_k(k)]):
-            scores = visible_scores(self._model, queries, exclude_seen)
+            scores = visible_scores(self._model, queries, exclude_seen, self.is_offered)
         return self._answer(top_k(scores, k))
 
     def _check_k(self, k: tf.Tensor) -> tf.Operation:

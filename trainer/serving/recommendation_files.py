@@ -12,6 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contract.schema import Vocabulary
+from trainer.data.dataset import Dataset
+
 
 @dataclass(frozen=True)
 class ShardLists:
@@ -25,34 +28,57 @@ class ShardLists:
     """[V, K] float32, descending; -inf marks the end of a shorter list."""
 
 
-def encode_parquet(lists: ShardLists, item_ids: np.ndarray) -> bytes:
-    """Encodes a row per visitor: visitor_id string, item_id list of strings, score list of floats; item_ids is [I]."""
+@dataclass(frozen=True)
+class ItemNames:
+    """The items of the catalogue in files."""
+
+    ids: np.ndarray
+    """[I] ids, of type object."""
+    titles: np.ndarray | None = None
+    """[I] titles, of type object, None where unknown; None if no item has one: then files have no titles."""
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "ItemNames":
+        """Reads the names of a dataset's items."""
+        titles = np.array(dataset.catalogue["title"].to_pylist(), object)
+        has_titles = any(title is not None for title in titles)
+        return cls(np.array(dataset.vocabulary(Vocabulary.ITEMS), object), titles if has_titles else None)
+
+
+def encode_parquet(lists: ShardLists, names: ItemNames) -> bytes:
+    """Encodes a row per visitor: visitor_id string; lists item_id, titles (if any item has one) and score."""
     is_item = lists.score > -np.inf
     offsets = pa.array(np.concatenate([[0], is_item.sum(axis=1).cumsum()]), pa.int32())
-    items = pa.array(item_ids, pa.string()).take(pa.array(lists.item[is_item]))
-    table = pa.table(
-        {
-            "visitor_id": pa.array(lists.visitor_id, pa.string()),
-            "item_id": pa.ListArray.from_arrays(offsets, items),
-            "score": pa.ListArray.from_arrays(offsets, pa.array(lists.score[is_item])),
-        }
-    )
+    item = pa.array(lists.item[is_item])
+    columns = {
+        "visitor_id": pa.array(lists.visitor_id, pa.string()),
+        "item_id": pa.ListArray.from_arrays(offsets, pa.array(names.ids, pa.string()).take(item)),
+        "score": pa.ListArray.from_arrays(offsets, pa.array(lists.score[is_item])),
+    }
+    if names.titles is not None:
+        columns["titles"] = pa.ListArray.from_arrays(offsets, pa.array(names.titles, pa.string()).take(item))
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(pa.table(columns), buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def encode_jsonl(lists: ShardLists, item_ids: np.ndarray) -> bytes:
-    """Encodes a line per visitor: {"visitor_id": …, "items": [{"item_id": …, "score": …}, …]}; item_ids is [I]."""
+def encode_jsonl(lists: ShardLists, names: ItemNames) -> bytes:
+    """Encodes a line per visitor: {"visitor_id": …, "items": [{"item_id": …, "score": …}, …], "titles": […]}.
+
+    `titles` has one entry per item, null where unknown; it is missing if no item of the catalogue has a title.
+    """
+    lengths = (lists.score > -np.inf).sum(axis=1)
+    ids, scores = names.ids[lists.item], lists.score.tolist()
+    titles = None if names.titles is None else names.titles[lists.item]
     lines = []
-    for visitor_id, names, scores in zip(
-        lists.visitor_id, item_ids[lists.item].tolist(), lists.score.tolist(), strict=True
-    ):
-        pairs = zip(names, scores, strict=True)
-        items = [{"item_id": name, "score": score} for name, score in pairs if score > -np.inf]
-        lines.append(json.dumps({"visitor_id": visitor_id, "items": items}, ensure_ascii=False) + "\n")
+    for number, (visitor_id, length) in enumerate(zip(lists.visitor_id, lengths, strict=True)):
+        pairs = zip(ids[number, :length], scores[number][:length], strict=True)
+        row = {"visitor_id": visitor_id, "items": [{"item_id": item, "score": score} for item, score in pairs]}
+        if titles is not None:
+            row["titles"] = titles[number, :length].tolist()
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     return "".join(lines).encode()
 
 
-ENCODERS: Mapping[str, Callable[[ShardLists, np.ndarray], bytes]] = {"parquet": encode_parquet, "jsonl": encode_jsonl}
+ENCODERS: Mapping[str, Callable[[ShardLists, ItemNames], bytes]] = {"parquet": encode_parquet, "jsonl": encode_jsonl}
 """The encoder of each format; the name is also the suffix of its files."""

@@ -10,6 +10,7 @@ import pytest
 
 from tests.trainer.dataset_builder import Event, build_dataset
 from tests.trainer.ranking.fakes import DotModel
+from trainer.data.offer import OfferRules
 from trainer.demo.answers import Answers
 from trainer.demo.exports import open_exports
 from trainer.demo.server import make_server
@@ -42,11 +43,17 @@ def dataset(root):
 
 @pytest.fixture(scope="session")
 def exports(root, dataset):
-    """Two exports: anna's scores are 4, 3, 2, 1 in the first and 1, 2, 3, 4 in the second."""
+    """Two exports of all items: anna's scores are 4, 3, 2, 1 in the first and 1, 2, 3, 4 in the second.
+
+    The first is also exported without the unavailable item-0, as `stocked`.
+    """
+    everything = OfferRules(include_unavailable=True)
     for name, scores in {"first": [4.0, 3.0, 2.0, 1.0], "second": [1.0, 2.0, 3.0, 4.0]}.items():
         vectors = np.array([[score, 1.0] for score in scores])
         model = DotModel(np.array([[1.0, 0.0]] * 3), vectors, np.array([0.4, 0.3, 0.2, 0.1]))
-        export_model(model, dataset, str(root / name), name=name)
+        export_model(model, dataset, str(root / name), name=name, rules=everything)
+        if name == "first":
+            export_model(model, dataset, str(root / "stocked"), name="stocked")
     return open_exports([str(root / "first"), str(root / "second")])
 
 

@@ -72,7 +72,7 @@ def test_models_are_side_by_side_with_categories_scores_and_latency(page):
     expect(first_model(page).locator(".number")).to_have_text(["4.400", "2.200"])
     expect(page.locator("#models .model").nth(1).locator(".number")).to_have_text(["3.200", "1.400"])
     expect(first_model(page).locator("li .small")).to_have_text(["category 7, not available", "category 70"])
-    expect(first_model(page).locator("h3 + .small")).to_have_text(re.compile(r"^\d+\.\d ms$"))
+    expect(first_model(page).locator("h3 + .small")).to_have_text(re.compile(r"^\d+\.\d ms, 4 items on offer$"))
 
 
 @pytest.fixture
@@ -122,13 +122,6 @@ def test_unchecking_hide_seen_shows_seen_items(page):
     expect_list(page, ITEMS)
     page.get_by_label("Hide seen items").check()
     expect_list(page, ["item-1", MARKUP, "item-3"])
-
-
-def test_only_available_filters_the_lists(page):
-    page.get_by_label("Only available items").check()
-    expect_list(page, ["item-3"])
-    page.get_by_label("Only available items").uncheck()
-    expect_list(page, ITEMS)
 
 
 def test_lists_say_that_they_are_empty_when_all_items_were_seen(page):
@@ -288,8 +281,6 @@ def test_the_tab_key_reaches_every_control_in_page_order(page):
 def test_without_a_dataset_the_page_explains_what_is_missing(address_without_dataset):
     with open_page(address_without_dataset) as watched:
         watched.page.wait_for_selector(".model li")
-        expect(watched.page.get_by_label("Only available items")).to_be_disabled()
-        expect(watched.page.locator("#available-label")).to_have_attribute("title", re.compile("--data DATASET"))
         watched.page.locator("#visitor").fill("anna")
         watched.page.keyboard.press("Enter")
         expect(watched.page.locator("#known")).to_contain_text("start the demo with --data DATASET")

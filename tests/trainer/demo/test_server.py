@@ -1,6 +1,7 @@
 import urllib.request
 
 import pytest
+import tensorflow as tf
 
 from tests.trainer.dataset_builder import Event, build_dataset
 from tests.trainer.demo.conftest import MARKUP, TITLES
@@ -9,8 +10,9 @@ from trainer.demo.answers import Answers
 from trainer.demo.exports import distinct_names, open_exports
 from trainer.demo.server import DemoServer, warn_about_unknown_items
 from trainer.demo.shop import Item, Shop, open_shop
+from trainer.serving.layout import write_info
 
-QUERY = {"visitor": "anna", "history": [], "k": 2, "hide_seen": True, "only_available": False}
+QUERY = {"visitor": "anna", "history": [], "k": 2, "hide_seen": True}
 
 
 def ids(answer):
@@ -160,10 +162,29 @@ def test_a_directory_that_is_no_export_is_refused_with_the_export_command(tmp_pa
         open_exports([str(tmp_path)])
 
 
-def test_only_available_keeps_items_that_the_catalogue_marks_as_available(exports):
-    items = {"item-3": Item(is_available=True), "item-0": Item(is_available=False)}  # the others are unknown
-    answer = Answers(exports, Shop(items, None)).recommend(QUERY | {"only_available": True})
-    assert ids(answer) == {"first": ["item-3"], "second": ["item-3"]}
+@pytest.mark.usefixtures("exports")
+def test_lists_show_only_items_on_offer_and_histories_show_all(root, dataset):
+    stocked = Answers(open_exports([str(root / "stocked")]), open_shop(dataset))
+    answer = stocked.recommend(QUERY | {"history": ["item-0"], "hide_seen": False, "k": 4})
+    assert ids(answer)["stocked"] == ["item-1", MARKUP, "item-3"]
+    assert answer["models"][0]["offered"] == 3
+    assert ids(stocked.similar({"item": "item-0", "k": 4}))["stocked"] == ["item-1", MARKUP, "item-3"]
+    (found,) = stocked.search("item-0")
+    assert found["is_available"] is False
+
+
+def test_an_export_without_a_mask_is_refused(tmp_path):
+    class Model(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
+        def recommend(self, k):
+            return {"k": k}
+
+    model = Model()
+    signatures = {"recommend": model.recommend, "similar_items": model.recommend}
+    tf.saved_model.save(model, str(tmp_path), signatures=signatures)
+    write_info(str(tmp_path), {"name": "old"})
+    with pytest.raises(ValueError, match="lacks the mask of items on offer; export the run again"):
+        open_exports([str(tmp_path)])
 
 
 def test_a_history_is_in_time_order_for_any_split_of_the_dataset(tmp_path):

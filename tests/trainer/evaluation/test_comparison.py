@@ -99,3 +99,22 @@ def test_hiding_seen_items_ranks_only_cases_with_a_new_item():
     result = compare_systems({"model": TableScorer(scores)}, cases, {}, np.ones(NUM_ITEMS), seed=0)
     assert result["rankings"]["seen_shown"]["model"]["mrr@20"]["value"] == pytest.approx((1 + 1 / 2) / 2)
     assert result["rankings"]["seen_hidden"]["model"]["mrr@20"]["value"] == 1
+
+
+def test_with_only_available_items_the_others_are_missed():
+    """Item 0 is seen, item 1 is not available; the order is 1, 2, 3, …"""
+    cases = cases_of([[0]] * 2, [[1], [2]], NUM_ITEMS)
+    scores = np.tile(-np.arange(NUM_ITEMS, dtype=float), (2, 1))
+    systems = {"model": TableScorer(scores), "reverse": TableScorer(-scores)}
+    is_available = np.arange(NUM_ITEMS) != 1
+    rankings = compare_systems(systems, cases, {}, np.ones(NUM_ITEMS), seed=0, is_available=is_available)["rankings"]
+    # with all items, item 1 is first and item 2 is second; without item 1, the first case has no hit
+    assert rankings["seen_hidden"]["model"]["mrr@20"]["value"] == pytest.approx((1 + 1 / 2) / 2)
+    assert rankings["available_only"]["model"]["mrr@20"]["value"] == pytest.approx((0 + 1) / 2)
+    assert rankings["available_only"]["reverse"]["mrr@20"]["value"] == 0
+    assert "p" in rankings["available_only"]["reverse"]["mrr@20"]
+    assert "coverage@20" not in rankings["available_only"]["model"]
+
+
+def test_without_unavailable_items_there_is_no_ranking_of_available_ones():
+    assert compare()["rankings"]["available_only"] is None

@@ -43,13 +43,22 @@ def test_the_evaluator_equals_a_slow_simple_one(levels, ks, hides_seen):
         hides_seen=hides_seen,
         secondary_relevant=lists_of(secondary_relevant),
     )
+    is_available = generator.random(NUM_ITEMS) < 0.5
     # chunks of four visitors: the last one is not full
-    measured = Evaluator(TableScorer(scores), cases, ks, scores_bytes=4 * NUM_ITEMS * 4, with_secondary=True).measure()
-    secondary = metric_values(measured.secondary_ranks, measured.ks)
+    options = {"scores_bytes": 4 * NUM_ITEMS * 4, "with_secondary": True, "is_available": is_available}
+    measured = Evaluator(TableScorer(scores), cases, ks, **options).measure()
+    secondary, available = (
+        metric_values(ranks, measured.ks) for ranks in (measured.secondary_ranks, measured.available_ranks)
+    )
     seen = [set(items) for items in history]
     hidden, secondary_hidden = (seen, [set()] * 23) if hides_seen else ([set()] * 23, seen)
+    unavailable = [items | set(np.flatnonzero(~is_available)) for items in hidden]
     for k in ks:
-        rankings = ((measured.by_case, hidden, relevant), (secondary, secondary_hidden, secondary_relevant))
+        rankings = (
+            (measured.by_case, hidden, relevant),
+            (secondary, secondary_hidden, secondary_relevant),
+            (available, unavailable, relevant),
+        )
         for values, hides, targets in rankings:
             expected = [plain_metrics(scores[v], hides[v], set(targets[v]), k) for v in range(23)]
             for name in expected[0]:
@@ -125,6 +134,19 @@ def test_hidden_items_take_no_ranks():
     assert measured.times_recommended[1].tolist() == [0, 0, 1, 0]
 
 
+def test_unavailable_items_take_no_ranks_and_are_missed():
+    # the order is 0, 1, 2, 3: without items 0 and 3, relevant item 1 is first; item 3 is missed
+    is_available = np.array([False, True, True, False, True])
+    measured = evaluate_scorer(
+        TableScorer([[9, 8, 7, 6, 5]]), cases_of([[4]], [[1, 3]], 5), [1, 5], is_available=is_available
+    )
+    available = metric_values(measured.available_ranks, measured.ks)
+    assert available["recall@1"] == 1
+    assert available["recall@5"] == 1 / 2
+    # with all items, their ranks are 1 and 3
+    assert (measured.mean("recall@1"), measured.mean("recall@5"), measured.mean("mrr@5")) == (0, 1, 1 / 2)
+
+
 def test_an_evaluator_uses_the_current_weights():
     scorer = TableScorer([[0, 1, 2]])
     evaluator = Evaluator(scorer, cases_of([[2]], [[0]], 3), [1])
@@ -142,6 +164,7 @@ def test_the_secondary_ranking_is_computed_only_if_requested(monkeypatch):
     )
     assert ranked == [2] * 3  # once for the first, twice for the second; the best item and the next, which could tie
     assert once.secondary_ranks is None
+    assert twice.available_ranks is None
     assert once.by_case["mrr@1"] == twice.by_case["mrr@1"]
 
 

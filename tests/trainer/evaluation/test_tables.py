@@ -1,4 +1,11 @@
-from trainer.evaluation.tables import primary_ranking, ranking_table, rating_table, secondary_ranking, summary_text
+from trainer.evaluation.tables import (
+    describe_available,
+    primary_ranking,
+    ranking_table,
+    rating_table,
+    secondary_ranking,
+    summary_text,
+)
 
 
 def test_a_system_is_a_row_with_the_best_in_bold_and_a_mark_for_differences():
@@ -50,7 +57,7 @@ def protocol(primary="seen_shown", **ndcg):
     return {
         "cases": {"cases": 1234, "visitors": 56, "catalogue_items": 7890},
         "primary": primary,
-        "rankings": {"seen_hidden": None, "seen_shown": None, primary: ranking or None},
+        "rankings": {"seen_hidden": None, "seen_shown": None, "available_only": None, primary: ranking or None},
     }
 
 
@@ -82,6 +89,24 @@ def test_the_summary_is_a_table_of_the_main_protocol_and_a_line_on_each_other():
         "Returning visitors: nn has NDCG@20 0.020, the best baseline, item_knn_tfidf, 0.030",
     ]
     assert max(map(len, text.split("\n"))) <= 100
+
+
+def test_a_line_compares_the_systems_with_only_available_items():
+    given = protocol("seen_hidden", nn=0.5, popular=0.25, random=0.125)
+    assert describe_available(given) is None
+    given["rankings"]["available_only"] = protocol("seen_hidden", nn=0.25, popular=0.125, random=0.375)["rankings"][
+        "seen_hidden"
+    ]
+    given["cases"]["available_items"] = 4000
+    assert describe_available(given) == (
+        "Only the 4,000 available of the 7,890 items as candidates (other relevant items count as missed): "
+        "nn has NDCG@20 0.250, the best baseline, random, 0.375"
+    )
+    assert secondary_ranking(given) == ("seen_shown", None)
+    result = {"step": 7, "split": "test", "main_protocol": "p", "protocols": {"p": given}, "ratings": None}
+    assert summary_text(result).endswith(
+        "\nAvailable items only: nn has NDCG@20 0.250, the best baseline, random, 0.375"
+    )
 
 
 def test_the_summary_names_missing_cases_and_the_squared_error():

@@ -170,8 +170,8 @@ def test_sample_visitors_show_titles_with_ids_and_ids_with_categories():
     assert relevant.text == "Relevant items (2): Blue canvas sneakers (7), unknown item"
 
 
-def page_of_two(model: float, popular: float, samples: Sequence[dict] = ()) -> Page:
-    """Returns the page of two systems with these NDCG@20."""
+def page_of_two(model: float, popular: float, samples: Sequence[dict] = (), *, has_unavailable: bool = False) -> Page:
+    """Returns the page of two systems with these NDCG@20, also with only available items if others exist."""
     systems = {
         "model": {"value": model, "low": model - 0.1, "high": model + 0.1},
         "popular": {"value": popular, "low": popular - 0.1, "high": popular + 0.1, "p": 0.01},
@@ -181,14 +181,29 @@ def page_of_two(model: float, popular: float, samples: Sequence[dict] = ()) -> P
     ranking = {name: {"ndcg@20": figure, "coverage@20": {"value": 0.1}} for name, figure in systems.items()}
     protocol = {
         "protocol": "new items",
-        "cases": dict.fromkeys((*counts, "unknown_item_share", "catalogue_items"), 1),
+        "cases": dict.fromkeys((*counts, "unknown_item_share", "catalogue_items", "available_items"), 1),
         "primary": "seen_hidden",
-        "rankings": {"seen_hidden": ranking, "seen_shown": None},
+        "rankings": {
+            "seen_hidden": ranking,
+            "seen_shown": None,
+            "available_only": ranking if has_unavailable else None,
+        },
         "groups": {},
         "pairs": {"ndcg@20": {"model": {"popular": pair}}},
         "samples": samples,
     }
     return evaluation_page("run", {Split.TEST: evaluation(protocols={"next_item": protocol})})
+
+
+@pytest.mark.parametrize("has_unavailable", [True, False])
+def test_a_note_has_the_result_with_only_available_items(has_unavailable):
+    page = page_of_two(0.5, 0.2, has_unavailable=has_unavailable)
+    notes = [part.text for part in parts(page) if isinstance(part, Note) and part.text.startswith("Only")]
+    expected = (
+        "Only the 1 available of the 1 items as candidates (other relevant items count as missed): model has NDCG@20 "
+        "0.500, the best baseline, popular, 0.200."
+    )
+    assert notes == ([expected] if has_unavailable else [])
 
 
 @pytest.mark.parametrize(

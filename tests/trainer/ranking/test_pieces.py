@@ -28,7 +28,8 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("num_items", [PIECE, PIECE + 1, 5 * PIECE, 5 * PIECE + 70])
 @pytest.mark.parametrize("k", [1, 5, 129])
-def test_pieces_give_the_same_lists_as_sorting_whole_rows(num_items, k):
+@pytest.mark.parametrize("offered_share", [None, 0.5, 0.02])
+def test_pieces_give_the_same_lists_as_sorting_whole_rows(num_items, k, offered_share):
     """Many ties within and across pieces; an ascending row, where each piece beats the earlier ones; hidden items."""
     k = min(k, num_items)
     generator = np.random.default_rng(num_items)
@@ -39,13 +40,17 @@ def test_pieces_give_the_same_lists_as_sorting_whole_rows(num_items, k):
     history = generator.integers(0, num_items + 5, (40, 30))  # some are not in the catalogue
     history[13] = np.arange(30)
     queries = queries_of(range(40), history.tolist())
-    hidden = scores.copy()
+    is_offered = None if offered_share is None else generator.random(num_items) < offered_share
+    shown = scores if is_offered is None else np.where(is_offered, scores, -np.inf)
+    hidden = shown.copy()
     for row, items in zip(hidden, history, strict=True):
         row[items[items < num_items]] = -np.inf
-    for visible, is_seen_hidden in ((hidden, True), (scores, False)):
+    mask = None if is_offered is None else tf.constant(is_offered)
+    for visible, is_seen_hidden in ((hidden, True), (shown, False)):
         expected = np.lexsort([np.tile(np.arange(num_items), (40, 1)), -visible])[:, :k]
         values = np.take_along_axis(visible, expected, axis=1)
-        top = tf.function(best_items)(TablePieces(scores), queries, k, num_items, is_seen_hidden=is_seen_hidden)
+        options = {"is_seen_hidden": is_seen_hidden, "is_offered": mask}
+        top = tf.function(best_items)(TablePieces(scores), queries, k, num_items, **options)
         np.testing.assert_array_equal(top.score, values)
         np.testing.assert_array_equal(
             np.where(np.isinf(values), -1, top.item), np.where(np.isinf(values), -1, expected)

@@ -66,8 +66,9 @@ def system(ndcg, **test):
     }
 
 
-def evaluation(ranking=None, *, ratings=None, notes=()):
+def evaluation(ranking=None, *, ratings=None, notes=(), available=None):
     cases = {"cases": 2_345, "visitors": 1_111, "unknown_item_share": 0.0625}
+    cases |= {"catalogue_items": 56, "available_items": 40}
     return {
         "split": "test",
         "notes": list(notes),
@@ -76,7 +77,7 @@ def evaluation(ranking=None, *, ratings=None, notes=()):
                 "protocol": "the new items",
                 "cases": cases,
                 "primary": "seen_hidden",
-                "rankings": {"seen_hidden": ranking, "seen_shown": None},
+                "rankings": {"seen_hidden": ranking, "seen_shown": None, "available_only": available},
             }
         },
         "ratings": ratings,
@@ -156,6 +157,19 @@ def test_the_card_of_an_evaluated_run_has_intervals_and_baselines():
         "coefficient of 0.750 (0: all items equally often, 1: a few items only). 6.2% of the rows are of items" in text
     )
     assert "Not evaluated" not in text
+
+
+def test_a_card_has_the_result_with_only_available_items():
+    ranking, available = (
+        {"mf": system(value), "popular": system(0.125, p=0.01), "random": system(0.25, p=0.25)}
+        for value in (0.5, 0.375)
+    )
+    line = (
+        "Only the 40 available of the 56 items as candidates (other relevant items count as missed): mf has NDCG@20 "
+        "0.375, the best baseline, random, 0.250.\n"
+    )
+    assert line in card(evaluations={Split.TEST: evaluation(ranking, available=available)})
+    assert "Only the 40" not in card(evaluations={Split.TEST: evaluation(ranking)})
 
 
 def test_the_card_of_a_run_without_evaluation_says_how_to_evaluate_it():

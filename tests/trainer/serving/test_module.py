@@ -21,7 +21,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def serving(model, tmp_path_factory):
+def make_serving(model, tmp_path_factory):
+    """Builds a serving model with this mask of the items on offer."""
     dataset = build_dataset(
         str(tmp_path_factory.mktemp("serving") / "dataset"),
         train=[("anna", "item-0"), ("bob", "item-1")],
@@ -30,14 +31,30 @@ def serving(model, tmp_path_factory):
         oov_buckets=3,
     )
     layout = DatasetLayout(dataset.root)
-    return ServingModel(
-        model,
-        visitors_file=layout.vocabulary(Vocabulary.VISITORS),
-        visitors=dataset.manifest.vocabularies[Vocabulary.VISITORS],
-        items_file=layout.vocabulary(Vocabulary.ITEMS),
-        items=dataset.manifest.vocabularies[Vocabulary.ITEMS],
-        event_kinds=dataset.manifest.event_kinds,
-    )
+
+    def make(is_offered):
+        return ServingModel(
+            model,
+            visitors_file=layout.vocabulary(Vocabulary.VISITORS),
+            visitors=dataset.manifest.vocabularies[Vocabulary.VISITORS],
+            items_file=layout.vocabulary(Vocabulary.ITEMS),
+            items=dataset.manifest.vocabularies[Vocabulary.ITEMS],
+            event_kinds=dataset.manifest.event_kinds,
+            is_offered=np.array(is_offered),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def serving(make_serving):
+    return make_serving([True] * 5)
+
+
+@pytest.fixture(scope="module")
+def partial(make_serving):
+    """Items 1 and 2 are not on offer."""
+    return make_serving([True, False, False, True, True])
 
 
 def recommend(serving, visitor_ids, history, k, exclude_seen=True):
@@ -181,3 +198,29 @@ def test_the_items_similar_to_an_unknown_item_are_the_popular_ones(serving):
     answer = serving.similar_items(tf.constant(["no-such-item"]), tf.constant(5))
     assert [name.decode() for name in answer["item_id"].numpy()[0]] == ITEMS
     np.testing.assert_array_equal(answer["score"], np.zeros((1, 5)))
+
+
+def test_lists_contain_only_items_on_offer(partial, serving):
+    # anna's order is 2, 1, 0, 4, 3
+    ids, scores = recommend(partial, ["anna"], [[""]], 3)
+    assert ids == [["item-0", "item-4", "item-3"]]
+    np.testing.assert_array_equal(scores, recommend(serving, ["anna"], [[""]], 5)[1][:, 2:])
+    assert recommend(partial, ["anna"], [["item-0"]], 2)[0] == [["item-4", "item-3"]]
+    assert recommend_events(partial, [["item-0"]], [["view"]], [[5]]) == ["item-4", "item-3"]
+
+
+def test_a_list_ends_after_the_last_item_on_offer(partial):
+    ids, scores = recommend(partial, ["anna"], [["item-4"]], 4)
+    assert ids == [["item-0", "item-3", "", ""]]
+    assert np.isneginf(scores[0]).tolist() == [False, False, True, True]
+
+
+def test_similar_items_are_on_offer_but_their_query_need_not_be(partial):
+    answer = partial.similar_items(tf.constant(["item-1", "no-such-item"]), tf.constant(5))
+    ids = [[name.decode() for name in row] for row in answer["item_id"].numpy()]
+    assert ids == [["item-0", "item-4", "item-3", "", ""], ["item-0", "item-3", "item-4", "", ""]]
+
+
+def test_items_that_are_not_on_offer_are_scored_as_before(partial, serving):
+    pair = tf.constant(["anna"]), tf.constant(["item-2"])
+    np.testing.assert_array_equal(partial.score(*pair)["score"], serving.score(*pair)["score"])

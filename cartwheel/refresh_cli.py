@@ -1,0 +1,92 @@
+"""The command line of `cartwheel refresh`, which needs tables of items (preprocessing) and exports (trainer)."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from common import cli, logs
+from common.cli import DONE, FAILED, INTERRUPTED
+from trainer.cli import add_offer_flags, offer_flags
+from trainer.pages.summaries import summarize_offer
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") -> int:
+    """Runs the command and returns its exit status: 0 done, 1 failed, 2 wrong arguments, 130 Ctrl-C."""
+    parser = build_parser(program)
+    given = parser.parse_args(arguments)
+    if bool(given.data) == bool(given.items or given.shop):
+        parser.error("give a newer table of items (--items or --shop) or a newer dataset (--data)")
+    if given.data and given.map:
+        parser.error("--map names the columns of a table of items; a dataset (--data) needs none")
+    logs.start_log(verbose=given.verbose)
+    try:
+        logs.import_tensorflow(verbose=given.verbose)
+        from cartwheel.api import refresh
+
+        result = refresh(
+            given.export,
+            given.output,
+            items=given.items,
+            shop=given.shop,
+            columns=dict(given.map),
+            data=given.data,
+            **offer_flags(given),
+        )
+    except KeyboardInterrupt:
+        log.error("interrupted; nothing was published")
+        return INTERRUPTED
+    except Exception as error:
+        is_expected = isinstance(error, ValueError | OSError | ModuleNotFoundError)
+        log.error("%s", error if is_expected else f"{type(error).__name__}: {error}", exc_info=given.verbose)
+        return FAILED
+    cli.print_result(result, summarize, as_json=given.json)
+    return DONE
+
+
+def summarize(result: dict[str, Any]) -> str:
+    """Returns the items that came and went, and the path."""
+    first = f"Published {result['model']} to {result['output']}: {result['added']:,} items added to the offer, "
+    return "\n".join([f"{first}{result['removed']:,} removed", *summarize_offer(result["offer"])])
+
+
+def build_parser(program: str = "cartwheel") -> argparse.ArgumentParser:
+    """Builds the parser, with `refresh` as its only command."""
+    parser, commands = cli.make_parser(program, str(__doc__))
+    refresh = cli.add_command(
+        commands,
+        "refresh",
+        "publish an export again with the items that are on offer now, without training",
+        "demo/export --output demo/new --items items.csv --map id=sku availability=stock",
+    )
+    add = refresh.add_argument
+    add("export", metavar="EXPORT", help="directory that `export` or `refresh` published; it stays as it is")
+    add("--output", required=True, metavar="URI", help="new directory; published whole or not at all")
+    add("--items", metavar="GLOB", help="newer table with one row per item: CSV, Parquet or JSON Lines")
+    add("--shop", metavar="FILE", help="shop.toml whose item_table has the columns of the table, and its files")
+    add(
+        "--map",
+        action="extend",
+        nargs="+",
+        default=[],
+        type=_parse_column,
+        metavar="NAME=COLUMN",
+        help="columns of the table: id=, availability=, category=; a category path has several, separated by commas",
+    )
+    add(
+        "--data",
+        metavar="DATASET",
+        help="newer prepared dataset, instead of a table of items; its catalogue counts, as of its cut",
+    )
+    add_offer_flags(refresh)
+    cli.add_output_flags(refresh)
+    return parser
+
+
+def _parse_column(text: str) -> tuple[str, str]:
+    name, equals, column = text.partition("=")
+    if not equals or not column:
+        raise argparse.ArgumentTypeError(f"--map has the form NAME=COLUMN, got {text!r}")
+    return name, column

@@ -1,0 +1,13 @@
+"""The facts that decide which items may be recommended, from a catalogue or from a newer table of items."""
+
+import pyarrow as pa
+
+ITEM_FACTS_SCHEMA = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),  # distinct
+        pa.field("is_available", pa.bool_()),  # null: unknown
+        pa.field("category_id", pa.string()),  # null: unknown
+        # ids from the root down to category_id; null: an id that is not in the category vocabulary
+        pa.field("category_path", pa.list_(pa.string()), nullable=False),
+    ]
+)

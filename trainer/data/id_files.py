@@ -1,0 +1,23 @@
+"""Files with one id per line: visitors to recommend to, items to deny."""
+
+from common import storage
+
+
+def read_ids(path: str, flag: str) -> list[str]:
+    """Reads ids, one per line; skips empty lines and repeated ids.
+
+    Args:
+      path: path or URI of the file.
+      flag: flag that names the file, for errors.
+
+    Raises:
+      ValueError: the file does not exist, or is not text in UTF-8.
+    """
+    if not storage.exists(path):
+        raise ValueError(f"{flag} {path} does not exist; give a file of ids, one per line")
+    try:
+        text = storage.read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{flag} {path} is not text in UTF-8 ({error}); save it as UTF-8, one id per line") from error
+    lines = text.split("\n")  # `splitlines` would also split at characters that an id may contain
+    return list(dict.fromkeys(line.rstrip("\r") for line in lines if line.rstrip("\r")))

@@ -1,0 +1,209 @@
+"""Which items may be recommended: the available ones, without denied items, by category.
+
+Shapes: I items of a vocabulary, F items with facts.
+"""
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from common.storage.paths import join
+from contract.catalogue import read_columns
+from contract.item_facts import ITEM_FACTS_SCHEMA
+from contract.schema import Vocabulary
+from trainer.data.dataset import Dataset
+from trainer.data.id_files import read_ids
+
+log = logging.getLogger(__name__)
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfferRules:
+    """Which items of a catalogue are on offer; by default all items that are not known to be unavailable."""
+
+    include_unavailable: bool = False
+    """Whether unavailable items are on offer too."""
+    denied: Sequence[str] = ()
+    """Ids of items that are not on offer."""
+    only_categories: Sequence[str] = ()
+    """If there are any, only items in these categories, or in categories below them, are on offer."""
+    without_categories: Sequence[str] = ()
+    """Items in these categories, or in categories below them, are not on offer."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The items that may be recommended."""
+
+    is_offered: np.ndarray
+    """[I] bool, at least one True."""
+    excluded: Mapping[str, int]
+    """Number of items that are not on offer, by the first reason of `unavailable`, `denied` and `category`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the number of items on offer, and of excluded items by reason."""
+        return {"offered": int(self.is_offered.sum()), "excluded": dict(self.excluded)}
+
+
+def make_rules(
+    *,
+    include_unavailable: bool = False,
+    deny: str | None = None,
+    only_categories: Sequence[str] = (),
+    without_categories: Sequence[str] = (),
+) -> OfferRules:
+    """Makes rules from flags.
+
+    Args:
+      include_unavailable: see `OfferRules`.
+      deny: file with the ids of denied items, one per line; None: no item is denied.
+      only_categories: see `OfferRules`.
+      without_categories: see `OfferRules`.
+
+    Raises:
+      ValueError: the file does not exist, or is not text.
+    """
+    return OfferRules(
+        include_unavailable=include_unavailable,
+        denied=read_ids(deny, "--deny") if deny else (),
+        only_categories=only_categories,
+        without_categories=without_categories,
+    )
+
+
+def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
+    """Returns which items of a dataset's vocabulary are on offer, as of its cut.
+
+    Raises:
+      ValueError: see `find_offer`.
+    """
+    return find_offer(dataset.vocabulary(Vocabulary.ITEMS), read_item_facts(dataset), rules or OfferRules())
+
+
+def available_items(dataset: Dataset) -> np.ndarray | None:
+    """Returns a mask [I] of the items that are not known to be unavailable; None if that is all items."""
+    available = _to_numpy(dataset.catalogue["is_available"].combine_chunks().fill_null(True))
+    return None if available.all() else available
+
+
+def read_item_facts(dataset: Dataset) -> pa.Table:
+    """Reads the facts about all items of a dataset's catalogue, in `ITEM_FACTS_SCHEMA`."""
+    names = ("item_id", "is_available", "category_id", "category_path")
+    rows = read_columns([join(dataset.root, name) for name in dataset.manifest.catalogue_files], names)
+    index = rows["category_path"].combine_chunks()
+    known = dataset.vocabulary(Vocabulary.CATEGORIES)
+    # indices after the vocabulary stand for rare categories
+    category = pa.array(known, pa.string()).take(
+        pc.if_else(pc.less(index.flatten(), len(known)), index.flatten(), None)
+    )
+    paths = pa.ListArray.from_arrays(index.offsets, category)
+    return pa.table([*(rows[name] for name in names[:-1]), paths], schema=ITEM_FACTS_SCHEMA)
+
+
+def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offer:
+    """Finds which items are on offer; an item without facts counts as available and has no category.
+
+    Items without facts and unknown denied ids are logged as warnings.
+
+    Args:
+      items: ids [I].
+      facts: table of `ITEM_FACTS_SCHEMA`.
+      rules: the rules.
+
+    Raises:
+      ValueError: no item has facts, no item is in a category of the rules, or no item is on offer.
+    """
+    ids = pa.array(items, pa.string())
+    row = pc.index_in(ids, value_set=facts["item_id"].combine_chunks())  # [I], null: no facts
+    _check_join(ids, row, facts)
+    _check_denied(ids, rules.denied)
+    outside = np.zeros(len(items), bool)
+    if rules.only_categories:
+        outside |= ~_take(_in_categories(facts, rules.only_categories, "only"), row, default=False)
+    if rules.without_categories:
+        outside |= _take(_in_categories(facts, rules.without_categories, "without"), row, default=False)
+    available = _take(facts["is_available"].combine_chunks(), row, default=True)
+    reasons = {
+        "unavailable": np.full(len(items), not rules.include_unavailable) & ~available,
+        "denied": _to_numpy(pc.is_in(ids, value_set=pa.array(rules.denied, pa.string()))),
+        "category": outside,
+    }
+    is_offered, excluded = np.ones(len(items), bool), {}
+    for reason, is_excluded in reasons.items():
+        excluded[reason] = int((is_offered & is_excluded).sum())
+        is_offered &= ~is_excluded
+    if not is_offered.any():
+        counts = ", ".join(f"{reason}: {count:,}" for reason, count in excluded.items() if count)
+        raise ValueError(f"no item is left to recommend ({counts}); exclude fewer items")
+    return Offer(is_offered, excluded)
+
+
+def _check_join(ids: pa.Array, row: pa.Array, facts: pa.Table) -> None:
+    """Warns if items have no facts; raises ValueError if none has."""
+    if not row.null_count:
+        return
+    message = (
+        f"{row.null_count:,} of the {len(ids):,} items of the model are not among the {len(facts):,} given items; ids "
+        f"of the model: {_examples(ids.filter(row.is_null()))}; given ids: {_examples(facts['item_id'])}"
+    )
+    if row.null_count == len(ids):
+        raise ValueError(f"{message}; make the ids equal")
+    log.warning("%s; the former count as available", message)
+
+
+def _check_denied(ids: pa.Array, denied: Sequence[str]) -> None:
+    """Warns about denied ids that are not items."""
+    given = pa.array(denied, pa.string())
+    unknown = given.filter(pc.invert(pc.is_in(given, value_set=ids)))
+    if len(unknown):
+        log.warning(
+            "%s of the %s denied ids are not items of the model: %s; they have no effect",
+            f"{len(unknown):,}",
+            f"{len(given):,}",
+            _examples(unknown),
+        )
+
+
+def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array:
+    """Returns a mask [F] of the items in the categories, or in categories below them.
+
+    Raises:
+      ValueError: no item is in one of the categories.
+    """
+    leaf, paths = facts["category_id"].combine_chunks(), facts["category_path"].combine_chunks()
+    above, owner = pc.list_flatten(paths), pc.list_parent_indices(paths).to_numpy()
+    found = pa.concat_arrays([leaf, above]).unique().drop_null()
+    unknown = [name for name in names if not pc.index(found, pa.scalar(name)).as_py() >= 0]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], found.to_pylist(), n=_EXAMPLES, cutoff=0.5)
+        examples = _examples(pa.array(close, pa.string()) if close else found) or "none"
+        raise ValueError(
+            f"--{flag}-category: no item is in the category {', '.join(map(repr, unknown))}; categories of items: "
+            f"{examples}"
+        )
+    chosen = pa.array(names, pa.string())
+    is_inside = _to_numpy(pc.is_in(leaf, value_set=chosen))
+    is_inside[owner[_to_numpy(pc.is_in(above, value_set=chosen))]] = True
+    return pa.array(is_inside)
+
+
+def _take(values: pa.Array, row: pa.Array, *, default: bool) -> np.ndarray:
+    """Returns the values [F] at rows [I]; `default` where a value or a row is null."""
+    return _to_numpy(values.take(row).fill_null(default))
+
+
+def _to_numpy(values: pa.Array) -> np.ndarray:
+    """Copies booleans to an array that can be changed."""
+    return np.array(values.to_numpy(zero_copy_only=False), bool)
+
+
+def _examples(ids: pa.Array | pa.ChunkedArray) -> str:
+    return ", ".join(repr(value) for value in ids[:_EXAMPLES].to_pylist())
