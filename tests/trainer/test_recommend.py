@@ -143,15 +143,17 @@ def test_denied_items_and_categories_are_not_recommended(stocked, model, tmp_pat
 def test_titles_are_in_the_files_where_they_are_known(stocked, model, tmp_path):
     summary = write(model, stocked, tmp_path / "out", 4, ["anna", "bob"], ["parquet", "jsonl"])
     rows = lines(tmp_path / "out" / "recommendations-00000-of-00001.jsonl")
-    assert [row["titles"] for row in rows] == [["Déjà vu", "An item"], [None, "An item"]]
+    titles = [[item["title"] for item in row["items"]] for row in rows]
+    assert titles == [["Déjà vu", "An item"], [None, "An item"]]
     (table,) = summary["files"]["parquet"]
-    assert pq.read_table(table)["titles"].to_pylist() == [row["titles"] for row in rows]
+    assert pq.read_table(table)["title"].to_pylist() == titles
 
 
 def test_files_of_a_catalogue_without_titles_have_none(dataset, model, tmp_path):
     summary = write(model, dataset, tmp_path / "out", 2, formats=["parquet", "jsonl"])
     assert pq.read_table(summary["files"]["parquet"][0]).column_names == ["visitor_id", "item_id", "score"]
-    assert list(lines(Path(summary["files"]["jsonl"][0]))[0]) == ["visitor_id", "items"]
+    first = lines(Path(summary["files"]["jsonl"][0]))[0]["items"][0]
+    assert list(first) == ["item_id", "score"]
 
 
 FIVE = ["anna", "bob", "x", "y", "z"]

@@ -46,7 +46,7 @@ class ItemNames:
 
 
 def encode_parquet(lists: ShardLists, names: ItemNames) -> bytes:
-    """Encodes a row per visitor: visitor_id string; lists item_id, titles (if any item has one) and score."""
+    """Encodes a row per visitor: visitor_id string; lists item_id, score and, if any item has one, title."""
     is_item = lists.score > -np.inf
     offsets = pa.array(np.concatenate([[0], is_item.sum(axis=1).cumsum()]), pa.int32())
     item = pa.array(lists.item[is_item])
@@ -56,27 +56,27 @@ def encode_parquet(lists: ShardLists, names: ItemNames) -> bytes:
         "score": pa.ListArray.from_arrays(offsets, pa.array(lists.score[is_item])),
     }
     if names.titles is not None:
-        columns["titles"] = pa.ListArray.from_arrays(offsets, pa.array(names.titles, pa.string()).take(item))
+        columns["title"] = pa.ListArray.from_arrays(offsets, pa.array(names.titles, pa.string()).take(item))
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
     return buffer.getvalue()
 
 
 def encode_jsonl(lists: ShardLists, names: ItemNames) -> bytes:
-    """Encodes a line per visitor: {"visitor_id": …, "items": [{"item_id": …, "score": …}, …], "titles": […]}.
+    """Encodes a line per visitor: {"visitor_id": …, "items": [{"item_id": …, "score": …, "title": …}, …]}.
 
-    `titles` has one entry per item, null where unknown; it is missing if no item of the catalogue has a title.
+    A title is null where unknown; it is missing if no item of the catalogue has one.
     """
-    lengths = (lists.score > -np.inf).sum(axis=1)
-    ids, scores = names.ids[lists.item], lists.score.tolist()
-    titles = None if names.titles is None else names.titles[lists.item]
+    columns = {"item_id": names.ids[lists.item].tolist(), "score": lists.score.tolist()}
+    if names.titles is not None:
+        columns["title"] = names.titles[lists.item].tolist()
+    lengths = (lists.score > -np.inf).sum(axis=1).tolist()
     lines = []
-    for number, (visitor_id, length) in enumerate(zip(lists.visitor_id, lengths, strict=True)):
-        pairs = zip(ids[number, :length], scores[number][:length], strict=True)
-        row = {"visitor_id": visitor_id, "items": [{"item_id": item, "score": score} for item, score in pairs]}
-        if titles is not None:
-            row["titles"] = titles[number, :length].tolist()
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    for visitor_id, length, *rows in zip(lists.visitor_id, lengths, *columns.values(), strict=True):
+        items = [
+            dict(zip(columns, values, strict=True)) for values in zip(*(row[:length] for row in rows), strict=True)
+        ]
+        lines.append(json.dumps({"visitor_id": visitor_id, "items": items}, ensure_ascii=False) + "\n")
     return "".join(lines).encode()
 
 
