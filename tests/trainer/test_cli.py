@@ -9,8 +9,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from trainer import cli
-from trainer.distributed.preemption import Preempted
 from trainer.data.offer import OfferRules
+from trainer.distributed.preemption import Preempted
 from trainer.evaluation.config import EvaluationConfig, NeighboursConfig
 
 
