@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from trainer import cli
+from trainer.data.offer import OfferRules
 from trainer.distributed.preemption import Preempted
 from trainer.evaluation.config import EvaluationConfig, NeighboursConfig
 
@@ -69,7 +70,7 @@ def test_json_prints_the_whole_result(run_fake):
     assert json.loads(out) == {"größe": 1}
 
 
-def test_flags_reach_the_jobs(run_fake):
+def test_flags_reach_the_jobs(run_fake, tmp_path):
     given = []
 
     def record(**options):
@@ -80,15 +81,21 @@ def test_flags_reach_the_jobs(run_fake):
     run_fake("evaluate", record, "--workdir", "R", "--split", "validation", "--data", "D", *settings)
     run_fake("evaluate", record, "--workdir", "R")
     run_fake("export", record, "--workdir", "R", "--output", "O")
+    (tmp_path / "deny").write_text("i\n")
+    denied = ["--deny", str(tmp_path / "deny"), "--only-category", "A", "B", "--without-category", "C"]
+    run_fake("export", record, "--workdir", "R", "--output", "O", *denied, "--include-unavailable")
     run_fake("recommend", record, "--workdir", "R", "--output", "O", "--k", "5", "--visitors", "F", "--format", "jsonl")
     run_fake("recommend", record, "--workdir", "R", "--output", "O")
     changed = NeighboursConfig(num_neighbours=50, shrinkage=2.0)
+    output = {"workdir": "R", "output": "O", "data": None}
+    rules = OfferRules(include_unavailable=True, denied=("i",), only_categories=("A", "B"), without_categories=("C",))
     assert given == [
         {"workdir": "R", "data": "D", "split": "validation", "config": EvaluationConfig(neighbours=changed)},
         {"workdir": "R", "data": None, "split": "test", "config": EvaluationConfig()},
-        {"workdir": "R", "output": "O", "data": None},
-        {"workdir": "R", "output": "O", "k": 5, "visitors": "F", "formats": ["jsonl"], "data": None},
-        {"workdir": "R", "output": "O", "k": 20, "visitors": None, "formats": ("parquet", "jsonl"), "data": None},
+        output | {"rules": OfferRules()},
+        output | {"rules": rules},
+        output | {"k": 5, "visitors": "F", "formats": ["jsonl"], "rules": OfferRules()},
+        output | {"k": 20, "visitors": None, "formats": ("parquet", "jsonl"), "rules": OfferRules()},
     ]
 
 

@@ -31,11 +31,11 @@ class OfferRules:
 
     include_unavailable: bool = False
     """Whether unavailable items are on offer too."""
-    denied: Sequence[str] = ()
+    denied: tuple[str, ...] = ()
     """Ids of items that are not on offer."""
-    only_categories: Sequence[str] = ()
+    only_categories: tuple[str, ...] = ()
     """If there are any, only items in these categories, or in categories below them, are on offer."""
-    without_categories: Sequence[str] = ()
+    without_categories: tuple[str, ...] = ()
     """Items in these categories, or in categories below them, are not on offer."""
 
 
@@ -73,9 +73,9 @@ def make_rules(
     """
     return OfferRules(
         include_unavailable=include_unavailable,
-        denied=read_ids(deny, "--deny") if deny else (),
-        only_categories=only_categories,
-        without_categories=without_categories,
+        denied=tuple(read_ids(deny, "--deny")) if deny else (),
+        only_categories=tuple(only_categories),
+        without_categories=tuple(without_categories),
     )
 
 

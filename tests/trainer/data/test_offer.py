@@ -133,7 +133,7 @@ def test_a_file_of_ids_has_one_per_line_and_repeats_are_skipped(tmp_path):
     path = tmp_path / "ids.txt"
     path.write_bytes("bob\r\nänna b\n\nbob\nlast\u2028one".encode("utf-8-sig"))
     assert read_ids(str(path), "--visitors") == ["bob", "änna b", "last\u2028one"]
-    assert make_rules(deny=str(path)).denied == ["bob", "änna b", "last\u2028one"]
+    assert make_rules(deny=str(path)).denied == ("bob", "änna b", "last\u2028one")
 
 
 def test_a_file_of_ids_that_cannot_be_read_is_refused(tmp_path):
