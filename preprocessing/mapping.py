@@ -19,6 +19,11 @@ _LIST = "[]"
 _CONSTANT = re.compile(r"""^(["'])(.*)\1$""")
 _CONDITION = re.compile(r"^\s*(.+?)\s*(<=|>=|!=|==|=|<|>|\bis not null\b|\bis null\b|\bnot in\b|\bin\b)\s*(.*?)\s*$")
 _SEVERAL = re.compile(r"[<>=]|\s(and|or)\s", re.IGNORECASE)
+# by separator: numbers in which it separates thousands and cannot be the decimal point
+_THOUSANDS = {
+    ",": r"^-?[0-9]{1,3}((,[0-9]{3})+\.[0-9]*|(,[0-9]{3}){2,})$",
+    ".": r"^-?[0-9]{1,3}((\.[0-9]{3})+,[0-9]*|(\.[0-9]{3}){2,})$",
+}
 _COMPARE: dict[str, Callable[[pa.Array, pa.Scalar], pa.Array]] = {
     "=": pc.equal,
     "==": pc.equal,
@@ -199,9 +204,17 @@ def to_text(values: pa.Array) -> pa.Array:
 
 
 def to_numbers(values: pa.Array) -> pa.Array:
-    """Converts values to float64; null for times and text that is no number; a comma may be the decimal point."""
+    """Converts values to float64; null for times and text that is no number.
+
+    In texts, a comma may be the decimal point: 1,234 is read as 1.234. If a number must have a separator of thousands,
+    as 1,234.50, 1.234,50 and 1,234,567 must, it is removed.
+    """
     if pa.types.is_string(values.type):
-        points = pc.replace_substring(pc.utf8_ltrim(pc.utf8_trim_whitespace(values), "+"), ",", ".")
+        texts = pc.utf8_ltrim(pc.utf8_trim_whitespace(values), "+")
+        for separator, pattern in _THOUSANDS.items():
+            has_thousands = pc.match_substring_regex(texts, pattern)
+            texts = pc.if_else(has_thousands, pc.replace_substring(texts, separator, ""), texts)
+        points = pc.replace_substring(texts, ",", ".")
         is_number = pc.match_substring_regex(points, r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$")
         return pc.cast(pc.if_else(is_number, points, None), pa.float64())
     if pa.types.is_null(values.type) or pa.types.is_temporal(values.type):

@@ -19,7 +19,7 @@ from preprocessing.inspection.columns import Column, describe_column, has_times,
 from preprocessing.inspection.proposals import looks_like_weight, propose_log, propose_table
 from preprocessing.mapping import constant_of, select_elements, to_ids
 from preprocessing.shop import format_shop
-from preprocessing.sources.formats import Layout, detect_layout, find_input_files, make_source
+from preprocessing.sources.formats import Layout, detect_layout, find_input_files, first_file, make_source
 from preprocessing.sources.source import Batch, read_batches
 
 _SAMPLE_ROWS = 50_000
@@ -61,12 +61,13 @@ def inspect(glob: str, files_config: FormatConfig | None = None) -> Inspection:
     """
     config = files_config or FormatConfig()
     files = find_input_files(glob)
-    layout = detect_layout(files[0], config)
+    first = first_file(files)
+    layout = detect_layout(first, config)
     if layout.has_header and _looks_like_data(layout.columns):
         names = tuple(f"column{number}" for number in range(1, len(layout.columns) + 1))
         config = replace(config, columns=names)
-        layout = detect_layout(files[0], config)
-    batch = _read_sample(files[0], layout)
+        layout = detect_layout(first, config)
+    batch = _read_sample(first, layout)
     table = batch.columns.slice(0, _SAMPLE_ROWS)
     columns = tuple(describe_column(path, values) for path, values in walk_columns(table))
     if not any(has_times(values) for _, values in walk_columns(table)):

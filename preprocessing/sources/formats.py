@@ -111,7 +111,7 @@ def open_files(
     """Divides all files of a glob into parts; also returns the total size of their text, estimated if compressed.
 
     Args:
-      glob: the files, or a directory.
+      glob: the files, or a directory; empty files among others are skipped, as many jobs write them.
       config: how they are read.
       required: columns that every file must have, or paths in them.
       optional: columns to read if a file has them.
@@ -123,8 +123,7 @@ def open_files(
     """
     parts: list[Part] = []
     total = 0
-    for ordinal, path in enumerate(find_input_files(glob)):
-        size = storage.size(path)
+    for ordinal, (path, size) in enumerate(_sizes_of_files(glob).items()):
         layout = detect_layout(path, config)
         columns = choose_columns(path, layout, required, optional)
         source = make_source(layout, columns, has_line_breaks=has_line_breaks)
@@ -132,6 +131,21 @@ def open_files(
         is_packed = layout.format == "parquet" or layout.text_format.compression is not None
         total += size * (COMPRESSION_RATIO if is_packed else 1)
     return parts, total
+
+
+def first_file(files: Sequence[str]) -> str:
+    """Returns the first file that is not empty; if all are empty, the first."""
+    return next((path for path in files if storage.size(path)), files[0])
+
+
+def _sizes_of_files(glob: str) -> dict[str, int]:
+    """Returns the sizes of the files of a glob, without empty files unless all are empty."""
+    sizes = {path: storage.size(path) for path in find_input_files(glob)}
+    filled = {path: size for path, size in sizes.items() if size}
+    if filled and len(filled) < len(sizes):
+        empty = [path for path in sizes if path not in filled]
+        log.warning("skipped %d empty files of %s, such as %s", len(empty), glob, empty[0])
+    return filled or sizes
 
 
 def make_source(layout: Layout, columns: tuple[str, ...], *, has_line_breaks: bool = False) -> Source:

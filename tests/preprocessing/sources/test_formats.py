@@ -16,6 +16,7 @@ from contract.schema import DEFAULT_KINDS
 from preprocessing.config import EventColumns, FormatConfig, PrepareConfig, TimeConfig
 from preprocessing.events import ParsedEvents, parse_events
 from preprocessing.inputs import list_inputs
+from preprocessing.inspection.inspect import inspect
 from preprocessing.kinds import KindConfig
 from preprocessing.sources.source import read_batches
 
@@ -140,6 +141,14 @@ def test_transactions_that_json_has_only_after_its_first_lines_are_read(tmp_path
     (tmp_path / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     table, _ = read(PrepareConfig(events=str(tmp_path / "events.jsonl")))
     assert table["transaction"].to_pylist()[-1] == "7"
+
+
+def test_empty_files_among_others_are_skipped_with_a_warning(tmp_path, caplog):
+    for name, content in {"a.csv": b"", "b.csv": CSV, "c.csv": b""}.items():
+        (tmp_path / name).write_bytes(content)
+    assert rows_of(PrepareConfig(events=str(tmp_path / "*.csv"))) == ROWS
+    assert f"skipped 2 empty files of {tmp_path}/*.csv, such as {tmp_path}/a.csv" in caplog.text
+    assert inspect(str(tmp_path / "*.csv")).layout.columns == tuple(COLUMNS)
 
 
 def test_a_wildcard_does_not_match_hidden_files(tmp_path):
