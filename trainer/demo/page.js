@@ -61,7 +61,7 @@ const addTitlesOf = (items) => addTitles(Object.fromEntries(items.map((item) => 
 function describe(item) {
   const parts = item.title ? [item.id] : [];
   if (item.category !== null) parts.push(`category ${item.category}`);
-  if (item.is_available === false) parts.push("not available");
+  if (item.is_available === false) parts.push("unavailable in the dataset");
   return parts.join(", ");
 }
 

@@ -71,7 +71,7 @@ def test_models_are_side_by_side_with_categories_scores_and_latency(page):
     # 4 + 0.4 and 2 + 0.2; 1 + 0.4 and 3 + 0.2
     expect(first_model(page).locator(".number")).to_have_text(["4.400", "2.200"])
     expect(page.locator("#models .model").nth(1).locator(".number")).to_have_text(["3.200", "1.400"])
-    expect(first_model(page).locator("li .small")).to_have_text(["category 7, not available", "category 70"])
+    expect(first_model(page).locator("li .small")).to_have_text(["category 7, unavailable in the dataset", "category 70"])
     expect(first_model(page).locator("h3 + .small")).to_have_text(re.compile(r"^\d+\.\d ms, 4 items on offer$"))
 
 
@@ -87,7 +87,7 @@ def test_an_item_shows_its_title_first_and_its_id_in_small(titled_page):
     names = [TITLES.get(item, item) for item in ITEMS]
     expect_list(titled_page, names)
     expect(first_model(titled_page).locator("li .small")).to_have_text(
-        ["item-0, category 7, not available", "", "category 70", "item-3"]
+        ["item-0, category 7, unavailable in the dataset", "", "category 70", "item-3"]
     )
     expect(titled_page.locator("#found button")).to_have_text(names)
     assert titled_page.locator("main b").count() == 0, "markup in a title stays text"
