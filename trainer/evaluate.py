@@ -48,7 +48,7 @@ _NO_CASES = {
     "there are no cases; prepare the dataset with a longer window",
 }
 MAX_SCORES = 4_000_000_000
-"""Cases × items of a protocol, about a minute per system on two cores; above it, a sample of the visitors is used."""
+"""Cases × items of a protocol, about a minute per system on two cores; above it, a sample of the cases is used."""
 
 
 def evaluate(
@@ -62,7 +62,7 @@ def evaluate(
       workdir: directory of the run.
       data: directory of the run's dataset; by default the path that the run was trained from.
       split: validation or test.
-      config: settings of the baselines.
+      config: settings of the cases and the baselines.
 
     Returns:
       The content of the file. `main_protocol`: the protocol that the model is trained for. `protocols`: the cases of
@@ -106,7 +106,9 @@ def evaluate_run(
     is_leaking = run.dataset.manifest.split_method == SplitMethod.RANDOM
     baselines, name = build_baselines(run.dataset, seed=_SEED, config=config.neighbours), run.record.config.name
     systems = {f"{name} (model)" if name in baselines else name: run.model, **baselines}
-    protocols = {name: measure_protocol(systems, run.dataset, split, name, replicas) for name in PROTOCOLS}
+    protocols = {
+        name: measure_protocol(systems, run.dataset, split, name, replicas, config.max_cases) for name in PROTOCOLS
+    }
     without_cases = [_NO_CASES[name] for name, figures in protocols.items() if primary_ranking(figures) is None]
     return {
         "is_leaking": is_leaking,
@@ -121,15 +123,20 @@ def evaluate_run(
 
 
 def measure_protocol(
-    systems: Mapping[str, Scorer], dataset: Dataset, split: Split, protocol: str, replicas: Replicas | None = None
+    systems: Mapping[str, Scorer],
+    dataset: Dataset,
+    split: Split,
+    protocol: str,
+    replicas: Replicas | None = None,
+    max_cases: int | None = None,
 ) -> dict[str, Any]:
-    """Evaluates all systems by one of the `PROTOCOLS`.
+    """Evaluates all systems by one of the `PROTOCOLS`, on at most `max_cases` cases; None: see `MAX_SCORES`.
 
     Returns:
       The number of cases, the result of `compare_systems`, and `samples`: recommendations for some visitors.
     """
     all_cases, item_counts = build_cases(dataset, split, PROTOCOLS[protocol]), dataset.item_counts
-    cases = all_cases.sample(max(MAX_SCORES // dataset.num_items, 1), seed=_SEED)
+    cases = all_cases.sample_cases(max_cases or max(MAX_SCORES // dataset.num_items, 1), seed=_SEED)
     counts = {
         "visitors": cases.num_visitors,
         "cases": len(cases),

@@ -26,7 +26,13 @@ class NeighboursConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Settings of the baselines; a model is evaluated as it was trained."""
+    """Settings of the cases and the baselines; a model is evaluated as it was trained."""
 
+    max_cases: int | None = None
+    """Maximum number of cases of each protocol; of more, a random sample is evaluated. None: as many as give 4·10⁹
+    scores (cases × items), about a minute per system on two cores."""
     neighbours: NeighboursConfig = field(default_factory=NeighboursConfig)
     """The nearest-neighbour baselines."""
+
+    def __post_init__(self) -> None:
+        check(self.max_cases is None or self.max_cases >= 1, "max_cases", self.max_cases, "at least 1, or none")
