@@ -53,11 +53,10 @@ def run_demo(root: Path, inputs: Inputs) -> Outcome:
     stages = Stages(root)
     print(f"Cartwheel demo: {_describe(inputs)}. Results are in {root}/, logs in {stages.logs}/\n")
     dataset = root / "dataset"
-    stages.run("prepare", *_find_input(stages, inputs), "--output", dataset, creates=dataset)
+    stages.run("prepare", *find_input(stages, inputs), "--output", dataset, creates=dataset)
 
     only_kind = constant_of(read_manifest(str(dataset)).config["columns"]["kind"])
-    presets = PRESETS if only_kind is None else [preset for preset in PRESETS if preset not in NOTEBOOK_PRESETS]
-    evaluations = {preset: _train_and_evaluate(stages, preset) for preset in presets}
+    evaluations = {preset: _train_and_evaluate(stages, preset) for preset in choose_presets(only_kind)}
     served = root / "runs" / SERVED
     export, lists = root / "export", root / "recommendations"
     stages.run("export", "--workdir", served, "--output", export, creates=export)
@@ -69,13 +68,18 @@ def run_demo(root: Path, inputs: Inputs) -> Outcome:
     return Outcome(stages.seconds, evaluations)
 
 
+def choose_presets(only_kind: str | None) -> Sequence[str]:
+    """Returns the presets that can learn from a log: of one event kind, or (None) of several."""
+    return PRESETS if only_kind is None else [preset for preset in PRESETS if preset not in NOTEBOOK_PRESETS]
+
+
 def _describe(inputs: Inputs) -> str:
     if inputs.data:
         return "the purchases of 2,469 households at a real grocer"
     return inputs.shop or inputs.events or f"a synthetic shop of {VISITORS:,} visitors"
 
 
-def _find_input(stages: Stages, inputs: Inputs) -> Sequence[str]:
+def find_input(stages: Stages, inputs: Inputs) -> Sequence[str]:
     """Returns the flags of `prepare` for the data, after writing the files of a synthetic shop or the grocer."""
     shop = stages.root / "shop"
     if inputs.data:

@@ -28,7 +28,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(
         [
             *lines,
-            f"next item: NDCG@20 of the next item of a visitor, new or seen, for {_count(other_cases)}.",
+            f"next item: NDCG@20 of the item of the next event, new or seen; {_count(other_cases)}.",
             "Overlapping intervals don't show a difference; report.html has paired tests.",
         ]
     )
@@ -59,7 +59,7 @@ def _count(cases: Mapping[str, Any]) -> str:
     """The number of evaluated cases, and of all cases if they are a sample."""
     if cases["cases"] == cases["cases_in_all"]:
         return f"{cases['cases']:,} events"
-    return f"a random sample of {cases['cases']:,} of {cases['cases_in_all']:,} events"
+    return f"sample of {cases['cases']:,} of {cases['cases_in_all']:,} events"
 
 
 def _interval(estimate: Mapping[str, float] | None) -> str:
