@@ -39,7 +39,10 @@ _ITEM_NAMES = {
     "price": "price|unitprice|preis|cost",
     "availability": "available|availability|instock|isavailable|verfuegbar|lieferbar",
 }
-_CATEGORIES = "category|categorypath|categoryname|productgroupname|producttypename|department|subcategory|kategorie"
+_CATEGORIES = (
+    "category|categorypath|categoryname|productgroupname|producttypename|department|subcategory|kategorie|"
+    "productcategory|producttype"
+)
 _PURCHASE_SIGNS = "quantity|qty|price|unitprice|salesvalue|invoiceno|orderid|basketid|menge|preis|saleschannelid"
 
 
