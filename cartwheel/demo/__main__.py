@@ -1,5 +1,6 @@
 """Runs all stages from an event log to recommendations, and shows the results on one screen.
 
+The log is a synthetic shop's, a real grocer's (`--data grocer`), or your own.
 Every stage runs a `cartwheel` command in a new process, so the seconds of a stage include starting Python and importing
 TensorFlow. Finished stages are skipped.
 """
@@ -10,15 +11,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cartwheel.demo.run import Inputs, run_demo
+from cartwheel.demo.run import GROCER, Inputs, run_demo
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the demo."""
     given = _build_parser().parse_args(arguments)
+    if sum(map(bool, (given.data, given.shop, given.events))) > 1:
+        sys.exit("give only one of DATA, SHOP and EVENTS; without them, the demo writes a synthetic shop")
     if not given.events and (given.item_properties or given.category_tree):
         sys.exit("ITEM_PROPERTIES and CATEGORY_TREE need EVENTS; without EVENTS the demo writes a synthetic shop")
-    inputs = Inputs(given.events, given.item_properties, given.category_tree)
+    inputs = Inputs(given.data, given.shop, given.events, given.item_properties, given.category_tree)
     _check_inputs(Path(given.output), inputs)
     run_demo(Path(given.output), inputs)
 
@@ -26,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cartwheel.demo", description=__doc__)
     parser.add_argument("--output", default="demo", help="directory for all results (default: demo)")
+    parser.add_argument("--data", default="", choices=["", GROCER], help="a real grocer instead of a synthetic shop")
+    parser.add_argument("--shop", default="", help="shop.toml of your shop")
     parser.add_argument("--events", default="", help="your events instead of a synthetic shop")
     parser.add_argument("--item-properties", default="", help="your item properties")
     parser.add_argument("--category-tree", default="", help="your category tree")

@@ -18,13 +18,20 @@ NUM_VISITORS, MIN_HISTORY, K = 5, 4, 4
 _COLUMNS = 100
 
 
-def show_recommendations(export: str, dataset: str) -> str:
-    """Renders three lines per visitor: the id, the last items of the history, the recommended items."""
+def show_recommendations(export: str, dataset: str, *, with_repeats: bool = False) -> str:
+    """Renders the id, the last items of the history and the recommended items of some visitors, a line each.
+
+    Args:
+      export: directory of an exported model.
+      dataset: the prepared dataset.
+      with_repeats: whether people buy the same items again, as at a grocer. Then there are two lists: one of all items
+        and one of items that are new to the visitor.
+    """
     model, names = load(export), read_item_names(dataset)
     return "\n".join(
         line
         for visitor, history in returning_visitors(dataset)
-        for line in _visitor_lines(model, visitor, history, names)
+        for line in _visitor_lines(model, visitor, history, names, with_repeats=with_repeats)
     )
 
 
@@ -59,12 +66,19 @@ def read_item_names(dataset: str) -> Mapping[str, str]:
     }
 
 
-def _visitor_lines(model: Recommender, visitor: str, history: Sequence[str], names: Mapping[str, str]) -> Iterator[str]:
+def _visitor_lines(
+    model: Recommender, visitor: str, history: Sequence[str], names: Mapping[str, str], *, with_repeats: bool
+) -> Iterator[str]:
     latest = list(dict.fromkeys(reversed(history)))[:K]
-    recommended = model.recommend(visitor_id=visitor, history=history, k=min(K, len(names)))
     yield f"  visitor {visitor}"
-    yield _line("viewed", [names[item] for item in latest])
-    yield _line("recommended", [names[entry.item_id] for entry in recommended])
+    yield _line("history", [names[item] for item in latest])
+    # whether each list excludes the items of the history
+    lists = {"next": False, "next, if new": True} if with_repeats else {"recommended": True}
+    for label, exclude_seen in lists.items():
+        recommended = model.recommend(
+            visitor_id=visitor, history=history, k=min(K, len(names)), exclude_seen=exclude_seen
+        )
+        yield _line(label, [names[entry.item_id] for entry in recommended])
 
 
 def _line(label: str, names: Sequence[str]) -> str:

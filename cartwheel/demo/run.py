@@ -1,27 +1,41 @@
-"""The stages of the demo, in order: synthesize, prepare, train, evaluate, export, recommend, show."""
+"""The stages of the demo, in order: write a shop, prepare, train, evaluate, export, recommend, show."""
 
 import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cartwheel.demo.stages import Stages
 from cartwheel.demo.tables import results_table
+from contract.manifest import read_manifest
 
-PRESETS = ("notebook-mf", "notebook-nn", "mf", "nn")
+NOTEBOOK_PRESETS = ("notebook-mf", "notebook-nn")
+"""Presets that predict event weights, and so learn nothing from a log of one event kind."""
+PRESETS = (*NOTEBOOK_PRESETS, "mf", "nn")
 SERVED = "mf"
 """Preset of the model to export and to recommend with."""
 VISITORS = 20_000
+GROCER = "grocer"
+MAX_CASES = 5000
+"""Cases of each protocol of an evaluation; the synthetic shop has fewer, and a grocer's customers a hundred each."""
 
 
 class Inputs(NamedTuple):
-    """Paths or globs of the user's files; if all are empty, the demo uses a synthetic shop."""
+    """The data of a demo; if all are empty, a synthetic shop."""
 
+    data: str = ""
+    """`grocer` for the real grocer of `preprocessing.grocer`."""
+    shop: str = ""
+    """Path of a shop.toml."""
     events: str = ""
+    """Path or glob of the event log."""
     item_properties: str = ""
+    """Path or glob of the item properties of `events`."""
     category_tree: str = ""
+    """Path of the category tree of `events`."""
 
 
 class Outcome(NamedTuple):
@@ -36,29 +50,56 @@ class Outcome(NamedTuple):
 def run_demo(root: Path, inputs: Inputs) -> Outcome:
     """Runs the unfinished stages, then prints results, recommendations and paths."""
     stages = Stages(root)
-    what = f"{inputs.events}" if inputs.events else f"a synthetic shop of {VISITORS:,} visitors"
-    print(f"Cartwheel demo: {what}. Results are in {root}/, logs in {stages.logs}/\n")
-    files = inputs if inputs.events else _synthesize(stages)
-
+    print(f"Cartwheel demo: {_describe(inputs)}. Results are in {root}/, logs in {stages.logs}/\n")
     dataset = root / "dataset"
-    flags = {"--item-properties": files.item_properties, "--category-tree": files.category_tree}
-    optional = [word for flag, value in flags.items() if value for word in (flag, value)]
-    stages.run("prepare", "--events", files.events, *optional, "--output", dataset, creates=dataset)
+    stages.run("prepare", *find_input(stages, inputs), "--output", dataset, creates=dataset)
 
-    evaluations = {preset: _train_and_evaluate(stages, preset) for preset in PRESETS}
+    kinds = read_manifest(str(dataset)).event_kinds
+    only_kind = kinds[0] if len(kinds) == 1 else None
+    evaluations = {preset: _train_and_evaluate(stages, preset) for preset in choose_presets(only_kind)}
     served = root / "runs" / SERVED
     export, lists = root / "export", root / "recommendations"
     stages.run("export", "--workdir", served, "--output", export, creates=export)
     stages.run("recommend", "--workdir", served, "--output", lists, creates=lists)
 
-    print(f"\n{results_table(evaluations)}\n\n{_recommendations(export, dataset)}\n\n{_paths(root)}")
+    # a log of one kind other than views is about purchases, which people repeat
+    shown = _recommendations(export, dataset, with_repeats=only_kind not in (None, "view"))
+    print(f"\n{results_table(evaluations)}\n\n{shown}\n\n{_paths(root)}")
     return Outcome(stages.seconds, evaluations)
 
 
-def _synthesize(stages: Stages) -> Inputs:
+def choose_presets(only_kind: str | None) -> Sequence[str]:
+    """Returns the presets that can learn from a log: of one event kind, or (None) of several."""
+    return PRESETS if only_kind is None else [preset for preset in PRESETS if preset not in NOTEBOOK_PRESETS]
+
+
+def _describe(inputs: Inputs) -> str:
+    if inputs.data:
+        return "the purchases of 2,469 households at a real grocer"
+    return inputs.shop or inputs.events or f"a synthetic shop of {VISITORS:,} visitors"
+
+
+def find_input(stages: Stages, inputs: Inputs) -> Sequence[str]:
+    """Returns the flags of `prepare` for the data, after writing the files of a synthetic shop or the grocer."""
     shop = stages.root / "shop"
-    stages.run("synthesize", "--visitors", VISITORS, "--seed", 0, "--output", shop, creates=shop)
-    return Inputs(str(shop / "events.csv"), str(shop / "item_properties_part*.csv"), str(shop / "category_tree.csv"))
+    if inputs.data:
+        stages.run("download", inputs.data, "--output", shop, creates=shop)
+        return "--shop", str(shop / "shop.toml")
+    if inputs.shop:
+        return "--shop", inputs.shop
+    if not inputs.events:
+        stages.run("synthesize", "--visitors", VISITORS, "--seed", 0, "--output", shop, creates=shop)
+        inputs = Inputs(
+            events=str(shop / "events.csv"),
+            item_properties=str(shop / "item_properties_part*.csv"),
+            category_tree=str(shop / "category_tree.csv"),
+        )
+    flags = {
+        "--events": inputs.events,
+        "--item-properties": inputs.item_properties,
+        "--category-tree": inputs.category_tree,
+    }
+    return [word for flag, value in flags.items() if value for word in (flag, value)]
 
 
 def _train_and_evaluate(stages: Stages, preset: str) -> dict[str, Any]:
@@ -67,20 +108,20 @@ def _train_and_evaluate(stages: Stages, preset: str) -> dict[str, Any]:
     flags = ("--preset", preset, "--data", stages.root / "dataset", "--workdir", workdir)
     # an evaluated run is finished; `train` resumes an interrupted one
     stages.run("train", *flags, creates=evaluation, label=preset)
-    stages.run("evaluate", "--workdir", workdir, creates=evaluation, label=preset)
+    limit = f"max_cases={MAX_CASES}"
+    stages.run("evaluate", "--workdir", workdir, "--set", limit, creates=evaluation, label=preset)
     result: dict[str, Any] = json.loads(evaluation.read_text())
     return result
 
 
-def _recommendations(export: Path, dataset: Path) -> str:
+def _recommendations(export: Path, dataset: Path, *, with_repeats: bool) -> str:
     from common.logs import import_tensorflow
 
     import_tensorflow(verbose=False)  # first, because the next import would import it with all its notices
     from cartwheel.demo.lists import show_recommendations
 
-    return f"Recommendations of {SERVED} to five returning visitors:\n" + show_recommendations(
-        str(export), str(dataset)
-    )
+    lists = show_recommendations(str(export), str(dataset), with_repeats=with_repeats)
+    return f"Recommendations of {SERVED} to five returning visitors:\n{lists}"
 
 
 def _paths(root: Path) -> str:

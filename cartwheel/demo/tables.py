@@ -3,40 +3,63 @@
 from collections.abc import Mapping
 from typing import Any
 
+from trainer.evaluation.tables import primary_ranking
+
 METRICS = ("ndcg@20", "recall@20", "mrr@20", "coverage@20")
-_PROTOCOL = "returning_visitors"
+_PROTOCOL, _OTHER_PROTOCOL = "returning_visitors", "next_item"
 
 
 def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """Renders a table of all systems and metrics, best first, at most 100 columns wide."""
-    systems = merge_systems(evaluations)
-    cases = next(iter(evaluations.values()))["protocols"][_PROTOCOL]["cases"]
+    """Renders a table of all systems and metrics, best first, at most 100 columns wide.
+
+    The metrics are about the new items of returning visitors, except the column `next item`, which includes seen items.
+    """
+    systems, others = merge_systems(evaluations), merge_systems(evaluations, _OTHER_PROTOCOL)
+    protocols = next(iter(evaluations.values()))["protocols"]
+    cases, other_cases = (protocols[name]["cases"] for name in (_PROTOCOL, _OTHER_PROTOCOL))
+    visitors, items = cases["visitors"], cases["catalogue_items"]
     lines = [
-        f"Test window: {cases['visitors']} returning visitors, {cases['catalogue_items']:,} items ranked. "
-        "[95% intervals]",
-        f"  {'system':17}{'NDCG@20':24}{'recall@20':>10}{'MRR@20':>9}{'coverage@20':>13}{'MSE (skill)':>17}",
+        f"Test window: new items of {visitors:,} returning visitors, {items:,} items ranked. [95% intervals]",
+        f"  {'system':17}{'NDCG@20':22}{'recall@20':>10}{'MRR@20':>9}{'coverage@20':>13}{'next item':>11}"
+        f"{'MSE (skill)':>16}".rstrip(),
     ]
     best_first = sorted(systems.items(), key=lambda system: -_value(system[1].get("ndcg@20")))
-    lines += [f"  {name:17}{_cells(metrics)}".rstrip() for name, metrics in best_first]
-    return "\n".join([*lines, "Overlapping intervals don't show a difference; report.html has paired tests."])
+    lines += [f"  {name:17}{_cells(metrics, others.get(name, {}))}".rstrip() for name, metrics in best_first]
+    return "\n".join(
+        [
+            *lines,
+            f"next item: NDCG@20 of the item of the next event, new or seen; {_count(other_cases)}.",
+            "Overlapping intervals don't show a difference; report.html has paired tests.",
+        ]
+    )
 
 
-def merge_systems(evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def merge_systems(evaluations: Mapping[str, Mapping[str, Any]], protocol: str = _PROTOCOL) -> dict[str, dict[str, Any]]:
     """Metrics by system: the model of each evaluation, then the baselines, which all evaluations share."""
     systems: dict[str, dict[str, Any]] = {}
-    baselines: dict[str, dict[str, Any]] = {}
+    baselines: dict[str, Any] = {}
     for preset, evaluation in evaluations.items():
-        ranking = dict(evaluation["protocols"][_PROTOCOL]["rankings"]["seen_hidden"] or {})
+        ranking = dict(primary_ranking(evaluation["protocols"][protocol]) or {})
         systems[preset] = dict(ranking.pop(preset, {})) | {"ratings": evaluation["ratings"]}
         baselines = ranking
     return systems | baselines
 
 
-def _cells(metrics: Mapping[str, Any]) -> str:
+def _cells(metrics: Mapping[str, Any], other_metrics: Mapping[str, Any]) -> str:
     ndcg, recall, mrr, coverage = (metrics.get(metric) for metric in METRICS)
-    ratings = metrics.get("ratings")
+    next_ndcg, ratings = other_metrics.get("ndcg@20"), metrics.get("ratings")
     squared_error = f"{ratings['mse']:.3f} ({ratings['skill']:+.2f})" if ratings else ""
-    return f"{_interval(ndcg):24}{_plain(recall):>10}{_plain(mrr):>9}{_plain(coverage):>13}{squared_error:>17}"
+    return (
+        f"{_interval(ndcg):22}{_plain(recall):>10}{_plain(mrr):>9}{_plain(coverage):>13}{_plain(next_ndcg):>11}"
+        f"{squared_error:>16}"
+    )
+
+
+def _count(cases: Mapping[str, Any]) -> str:
+    """The number of evaluated cases, and of all cases if they are a sample."""
+    if cases["cases"] == cases["cases_in_all"]:
+        return f"{cases['cases']:,} events"
+    return f"sample of {cases['cases']:,} of {cases['cases_in_all']:,} events"
 
 
 def _interval(estimate: Mapping[str, float] | None) -> str:

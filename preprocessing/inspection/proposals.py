@@ -43,7 +43,10 @@ _ITEM_NAMES = {
     "price": "price|unitprice|preis|cost",
     "availability": "available|availability|instock|isavailable|verfuegbar|lieferbar",
 }
-_CATEGORIES = "category|categorypath|categoryname|productgroupname|producttypename|department|subcategory|kategorie"
+_CATEGORIES = (
+    "category|categorypath|categoryname|productgroupname|producttypename|department|subcategory|kategorie|"
+    "productcategory|producttype"
+)
 _WEIGHTS = "quantity|qty|menge|rating|stars|bewertung|playcount|watchtime"
 _PURCHASE_SIGNS = "quantity|qty|price|unitprice|salesvalue|invoiceno|orderid|basketid|menge|preis|saleschannelid"
 

@@ -78,7 +78,7 @@ def test_the_verbs_lead_from_a_shop_to_recommendations(tmp_path: Path, monkeypat
 
     # what `make demo` prints of the same files
     lines = show_recommendations("export", "dataset").splitlines()
-    assert [line.split()[0] for line in lines] == ["visitor", "viewed:", "recommended:"] * 5
+    assert [line.split()[0] for line in lines] == ["visitor", "history:", "recommended:"] * 5
     assert max(map(len, lines)) <= 100
     table = results_table({"mf": evaluation}).splitlines()
     assert {line.split()[0] for line in table if line.startswith("  ")} >= {"mf", "popular", "random"}

@@ -229,6 +229,18 @@ def test_lists_and_bytes_are_no_attributes_of_an_item_table(tmp_path):
     assert (found.id, found.category, found.attributes) == ("item", (), ("colour",))
 
 
+def test_the_category_path_starts_with_the_column_of_the_fewest_values(tmp_path):
+    columns = {
+        "product_id": [1, 2, 3, 4],
+        "product_type": ["APPLES", "PEARS", "BREAD", "MILK"],
+        "department": ["FOOD"] * 4,
+        "product_category": ["FRUIT", "FRUIT", "BAKERY", "DAIRY"],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "products.parquet")
+    found = inspect(str(tmp_path / "products.parquet")).config.item_table
+    assert (found.id, found.category) == ("product_id", ("department", "product_category", "product_type"))
+
+
 def test_flags_win_over_the_shop_file(tmp_path):
     (tmp_path / "shop.toml").write_text(
         'events = "a.csv"\nmax_events_per_day = 5\n[columns]\nvisitor = "u"\nitem = "i"\n'

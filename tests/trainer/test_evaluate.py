@@ -11,6 +11,7 @@ from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel
 from trainer.config.presets import PRESETS
 from trainer.evaluate import evaluate
+from trainer.evaluation.config import EvaluationConfig
 from trainer.evaluation.tables import summary_text
 from trainer.runs.record import RunRecord
 from trainer.trained_run import TrainedRun
@@ -155,11 +156,20 @@ def test_unavailable_items_are_also_ranked_without(tmp_path, open_run):
     assert "Available items only: mf has NDCG@20 0.800, the best baseline, " in summary_text(result)
 
 
-def test_above_a_limit_a_sample_of_the_visitors_is_evaluated(tmp_path, open_run, monkeypatch):
+def test_above_a_limit_a_sample_of_the_cases_is_evaluated(tmp_path, open_run, monkeypatch):
     monkeypatch.setattr("trainer.evaluate.MAX_SCORES", 25 * 30)
     open_run(build(str(tmp_path / "dataset")), "mf", knowing_model())
     cases = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)["protocols"]["returning_visitors"]["cases"]
     assert (cases["cases"], cases["cases_in_all"]) == (25, 40)
+
+
+def test_a_setting_limits_the_cases_and_the_summary_says_so(tmp_path, open_run):
+    open_run(build(str(tmp_path / "dataset")), "mf", knowing_model())
+    result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST, config=EvaluationConfig(max_cases=7))
+    cases = [protocol["cases"] for protocol in result["protocols"].values()]
+    assert [(found["cases"], found["cases_in_all"]) for found in cases] == [(7, 40), (7, 41)]
+    assert cases[0]["catalogue_items"] == 30  # all are candidates
+    assert "returning visitors: 7 of 40 cases of 7 visitors, 30 items" in summary_text(result)
 
 
 def test_skipped_visitors_are_counted(tmp_path, open_run):

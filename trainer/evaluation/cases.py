@@ -78,6 +78,15 @@ class Cases:
         num_drawn = max(int(np.searchsorted(np.cumsum(lengths[drawn]), size, side="right")), 1)
         return self.take(np.flatnonzero(np.isin(visitor, drawn[:num_drawn])))
 
+    def sample_cases(self, size: int, *, seed: int) -> "Cases":
+        """At most `size` randomly drawn cases, in order.
+
+        Where visitors have many cases, their means vary less than those of as many cases of a few whole visitors.
+        """
+        if size >= len(self):
+            return self
+        return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:size]))
+
     def take(self, kept: np.ndarray) -> "Cases":
         """The cases at the indices `kept`, ascending."""
         return replace(

@@ -27,9 +27,15 @@ class NeighboursConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Settings of the baselines and the targets; a model is evaluated as it was trained."""
+    """Settings of the cases, their targets and the baselines; a model is evaluated as it was trained."""
 
+    max_cases: int | None = None
+    """Maximum number of cases of each protocol; of more, a random sample is evaluated. None: as many as give 4·10⁹
+    scores (cases × items), about a minute per system on two cores."""
     evaluate: TargetConfig = field(default_factory=TargetConfig)
     """Which items are relevant; without kinds, those that the run's validation counts."""
     neighbours: NeighboursConfig = field(default_factory=NeighboursConfig)
     """The nearest-neighbour baselines."""
+
+    def __post_init__(self) -> None:
+        check(self.max_cases is None or self.max_cases >= 1, "max_cases", self.max_cases, "at least 1, or none")

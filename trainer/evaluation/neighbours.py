@@ -115,17 +115,27 @@ def baskets_of(rows: TimelineRows, num_items: int) -> sp.csr_matrix:
 
 
 def nearest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
-    """The `count` largest entries of each row; ties go to the lower column."""
-    weights.sort_indices()
+    """The `count` largest entries of each row, in order of the columns; ties go to the lower column."""
     lengths = np.diff(weights.indptr)
-    if lengths.max(initial=0) <= count:
-        return weights
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    order = np.lexsort([-weights.data, row])  # stable: ties keep the order of their columns
-    rank = np.arange(len(order)) - weights.indptr[row]
-    kept = np.sort(order[rank < count])
+    is_kept = np.ones(weights.nnz, bool)
+    # row by row, because sorting all entries at once takes 5 to 16 times as long where rows are long
+    for row in np.flatnonzero(lengths > count):
+        entries = slice(weights.indptr[row], weights.indptr[row + 1])
+        is_kept[entries] = _is_largest(weights.data[entries], weights.indices[entries], count)
     indptr = np.concatenate([[0], np.cumsum(np.minimum(lengths, count))])
-    return sp.csr_matrix((weights.data[kept], weights.indices[kept], indptr), weights.shape)
+    kept = sp.csr_matrix((weights.data[is_kept], weights.indices[is_kept], indptr), weights.shape)
+    kept.sort_indices()
+    return kept
+
+
+def _is_largest(values: np.ndarray, columns: np.ndarray, count: int) -> np.ndarray:
+    """[N] bool: whether the entry is one of the `count` largest of N values, which are more; ties as in `nearest`."""
+    least = np.partition(values, -count)[-count]
+    is_largest = values > least
+    ties = np.flatnonzero(values == least)
+    num_missing = count - int(is_largest.sum())
+    is_largest[ties[np.argsort(columns[ties])[:num_missing]]] = True
+    return is_largest
 
 
 def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, config: NeighboursConfig) -> sp.csr_matrix:

@@ -89,14 +89,15 @@ def summary_text(result: Mapping[str, Any]) -> str:
     lines = [f"{head}: no cases"]
     ranking = primary_ranking(protocol)
     if ranking is not None:
-        cases = "{cases:,} cases of {visitors:,} visitors, {catalogue_items:,} items".format_map(protocol["cases"])
-        lines = [f"{head}: {cases}", *_summary_table(ranking)]
+        lines = [f"{head}: {cases_text(protocol['cases'])}", *_summary_table(ranking)]
         available = protocol["rankings"].get(AVAILABLE_ONLY)
         if available is not None:
             lines.append(f"Available items only: {_compare_with_best(available)}")
     for other, figures in others.items():
         ranking = primary_ranking(figures)
-        lines.append(f"{_title(other).capitalize()}: {'no cases' if ranking is None else _compare_with_best(ranking)}")
+        found = "no cases" if ranking is None else _compare_with_best(ranking)
+        note = f" ({_count_cases(figures['cases'])})" if is_sample(figures["cases"]) else ""
+        lines.append(f"{_title(other).capitalize()}: {found}{note}")
     if result["ratings"]:
         skill = result["ratings"]["skill"]
         lines.append(
@@ -104,6 +105,21 @@ def summary_text(result: Mapping[str, Any]) -> str:
             + ("" if skill is None else f", skill {skill:+.2f} over the training mean")
         )
     return "\n".join(lines)
+
+
+def cases_text(cases: Mapping[str, Any]) -> str:
+    """The numbers of cases, visitors and ranked items of a protocol, in words."""
+    return f"{_count_cases(cases)} of {cases['visitors']:,} visitors, {cases['catalogue_items']:,} items"
+
+
+def is_sample(cases: Mapping[str, Any]) -> bool:
+    """Whether only some of a protocol's cases were evaluated."""
+    return bool(cases["cases"] < cases["cases_in_all"])
+
+
+def _count_cases(cases: Mapping[str, Any]) -> str:
+    share = f"{cases['cases']:,} of {cases['cases_in_all']:,}" if is_sample(cases) else f"{cases['cases']:,}"
+    return f"{share} cases"
 
 
 def _summary_table(ranking: Ranking) -> Iterable[str]:

@@ -118,6 +118,22 @@ def test_a_sample_takes_all_cases_of_a_visitor_or_none():
     assert len(next_items(rows_of(*timelines), NUM_ITEMS, KINDS).sample(2, seed=0)) == 3
 
 
+def test_a_sample_of_cases_is_of_as_many_visitors_as_possible():
+    # 20 visitors with three cases each
+    cases = next_items(rows_of(*[(v, [0], [1, 2, 3]) for v in range(20)]), NUM_ITEMS)
+    sample = cases.sample_cases(30, seed=0)
+    assert len(sample) == 30
+    # a visitor has no case in half of all cases with a probability of about 1/8, so 17.5 of 20 are expected; 10 whole
+    # visitors would have as many cases
+    assert sample.num_visitors > 14
+    assert (np.diff(sample.timeline) >= 0).all()
+    # the history and the relevant item still belong together: the items before 1, 2 and 3
+    expected = [list(range(item)) for item in sample.relevant.values]
+    assert items_of(sample.history) == expected
+    assert sample.is_kind.shape == (30, 3)
+    assert cases.sample_cases(60, seed=0) is cases
+
+
 def test_a_relevant_item_has_the_kinds_of_its_events_in_the_window():
     rows = rows_of((0, [1], [2, 3, 2, 1]))
     rows.event[:] = [2, 0, 1, 2, 1]

@@ -51,6 +51,13 @@ def test_only_the_nearest_of_a_row_are_kept_and_ties_go_to_the_lower_column():
     np.testing.assert_array_equal(kept, [[3, 0, 2, 0], [1, 0, 0, 0], [1, 1, 0, 0]])
 
 
+def test_the_nearest_do_not_depend_on_the_order_in_which_entries_are_stored():
+    # as a product of sparse matrices has them: columns 3, 1, 0, 2 with 2, 1, 2, 2
+    unsorted = sp.csr_matrix((np.array([2, 1, 2, 2], np.float32), np.array([3, 1, 0, 2]), np.array([0, 4])), (1, 4))
+    kept = nearest(unsorted, 2)
+    assert (kept.indices.tolist(), kept.data.tolist()) == ([0, 2], [2, 2])
+
+
 def test_similarities_computed_in_blocks_equal_those_computed_at_once(monkeypatch):
     random = sp.random(60, 40, density=0.1, format="csr", rng=np.random.default_rng(0), dtype=np.float32)
     random.data[:] = 1

@@ -55,7 +55,7 @@ def protocol(primary="seen_shown", **ndcg):
         for name, value in ndcg.items()
     }
     return {
-        "cases": {"cases": 1234, "visitors": 56, "catalogue_items": 7890},
+        "cases": {"cases": 1234, "cases_in_all": 1234, "visitors": 56, "catalogue_items": 7890},
         "primary": primary,
         "rankings": {"seen_hidden": None, "seen_shown": None, "available_only": None, primary: ranking or None},
     }
@@ -107,6 +107,17 @@ def test_a_line_compares_the_systems_with_only_available_items():
     assert summary_text(result).endswith(
         "\nAvailable items only: nn has NDCG@20 0.250, the best baseline, random, 0.375"
     )
+
+
+def test_the_summary_names_the_size_of_a_sample():
+    sampled, whole = protocol(nn=0.25, random=0.125), protocol(nn=0.25, random=0.125)
+    sampled["cases"] |= {"cases_in_all": 56789}
+    result = {"step": 7, "split": "test", "main_protocol": "next_item", "ratings": None}
+    lines = summary_text(result | {"protocols": {"next_item": sampled, "returning_visitors": whole}}).split("\n")
+    assert lines[0] == "Step 7, test split, next item: 1,234 of 56,789 cases of 56 visitors, 7,890 items"
+    assert lines[-1] == "Returning visitors: nn has NDCG@20 0.250, the best baseline, random, 0.125"
+    lines = summary_text(result | {"protocols": {"next_item": whole, "returning_visitors": sampled}}).split("\n")
+    assert lines[-1].endswith("the best baseline, random, 0.125 (1,234 of 56,789 cases)")
 
 
 def test_the_summary_names_missing_cases_and_the_squared_error():
