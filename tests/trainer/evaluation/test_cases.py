@@ -120,7 +120,7 @@ def test_a_sample_takes_all_cases_of_a_visitor_or_none():
 
 def test_a_sample_of_cases_is_of_as_many_visitors_as_possible():
     # 20 visitors with three cases each
-    cases = next_items(rows_of(*[(v, [0], [1, 2, 3]) for v in range(20)]), NUM_ITEMS)
+    cases = next_items(rows_of(*[(v, [0], [1, 2, 3]) for v in range(20)]), NUM_ITEMS, KINDS)
     sample = cases.sample_cases(30, seed=0)
     assert len(sample) == 30
     # a visitor has no case in half of all cases with a probability of about 1/8, so 17.5 of 20 are expected; 10 whole
