@@ -58,7 +58,8 @@ def prepare(
       events: path, glob or directory of the event log.
       output: directory of the dataset, which must not exist; published whole or not at all.
       shop: path of a shop.toml with files, columns and settings; the other arguments win.
-      columns: the column of `visitor`, `item`, `time`, `kind`, `transaction` and `weight`, such as `{"item": "StockCode"}`.
+      columns: the column of `visitor`, `item`, `time`, `kind`, `transaction` and `weight`, such as
+        `{"item": "StockCode"}`.
       where: conditions that all events must meet, such as `Quantity > 0`.
       item_properties: path or glob of the item properties.
       category_tree: path of the category tree.
