@@ -48,6 +48,7 @@ id = "product_id"
 title = "title"
 category = ["department", "product_category", "product_type"]
 attributes = ["brand", "package_size"]
+max_words = 12  # a package size, such as `3 PK 12 OZ`, is one value
 """
 
 

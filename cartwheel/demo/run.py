@@ -19,8 +19,11 @@ SERVED = "mf"
 """Preset of the model to export and to recommend with."""
 VISITORS = 20_000
 GROCER = "grocer"
-MAX_CASES = 5000
-"""Cases of each protocol of an evaluation; the synthetic shop has fewer, and a grocer's customers a hundred each."""
+GROCER_EPOCHS = 1
+"""More epochs take minutes and help little: validation NDCG@20 of `mf` is .0456 after one and .0464 after five."""
+MAX_CASES, GROCER_CASES = 5000, 2500
+"""Maximum numbers of cases per protocol. The synthetic shop has fewer; the grocer has 2,066 returning visitors, but
+146,036 next items."""
 
 
 class Inputs(NamedTuple):
@@ -56,7 +59,10 @@ def run_demo(root: Path, inputs: Inputs) -> Outcome:
 
     kinds = read_manifest(str(dataset)).event_kinds
     only_kind = kinds[0] if len(kinds) == 1 else None
-    evaluations = {preset: _train_and_evaluate(stages, preset) for preset in choose_presets(only_kind)}
+    epochs, max_cases = (GROCER_EPOCHS, GROCER_CASES) if inputs.data else (None, MAX_CASES)
+    evaluations = {
+        preset: _train_and_evaluate(stages, preset, epochs, max_cases) for preset in choose_presets(only_kind)
+    }
     served = root / "runs" / SERVED
     export, lists = root / "export", root / "recommendations"
     stages.run("export", "--workdir", served, "--output", export, creates=export)
@@ -102,14 +108,15 @@ def find_input(stages: Stages, inputs: Inputs) -> Sequence[str]:
     return [word for flag, value in flags.items() if value for word in (flag, value)]
 
 
-def _train_and_evaluate(stages: Stages, preset: str) -> dict[str, Any]:
+def _train_and_evaluate(stages: Stages, preset: str, epochs: int | None, max_cases: int) -> dict[str, Any]:
     workdir = stages.root / "runs" / preset
     evaluation = workdir / "evaluation-test.json"
-    flags = ("--preset", preset, "--data", stages.root / "dataset", "--workdir", workdir)
+    changed = ("--set", f"epochs={epochs}") if epochs else ()
+    flags = ("--preset", preset, "--data", stages.root / "dataset", "--workdir", workdir, *changed)
     # an evaluated run is finished; `train` resumes an interrupted one
     stages.run("train", *flags, creates=evaluation, label=preset)
-    limit = f"max_cases={MAX_CASES}"
-    stages.run("evaluate", "--workdir", workdir, "--set", limit, creates=evaluation, label=preset)
+    limit = ("--set", f"max_cases={max_cases}")
+    stages.run("evaluate", "--workdir", workdir, *limit, creates=evaluation, label=preset)
     result: dict[str, Any] = json.loads(evaluation.read_text())
     return result
 

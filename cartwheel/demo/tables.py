@@ -17,9 +17,9 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     systems, others = merge_systems(evaluations), merge_systems(evaluations, _OTHER_PROTOCOL)
     protocols = next(iter(evaluations.values()))["protocols"]
     cases, other_cases = (protocols[name]["cases"] for name in (_PROTOCOL, _OTHER_PROTOCOL))
-    visitors, items = cases["visitors"], cases["catalogue_items"]
+    visitors, items = _count(cases), cases["catalogue_items"]
     lines = [
-        f"Test window: new items of {visitors:,} returning visitors, {items:,} items ranked. [95% intervals]",
+        f"Test window: new items of {visitors} returning visitors, {items:,} items ranked. [95% intervals]",
         f"  {'system':17}{'NDCG@20':22}{'recall@20':>10}{'MRR@20':>9}{'coverage@20':>13}{'next item':>11}"
         f"{'MSE (skill)':>16}".rstrip(),
     ]
@@ -28,7 +28,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(
         [
             *lines,
-            f"next item: NDCG@20 of the item of the next event, new or seen; {_count(other_cases)}.",
+            f"next item: NDCG@20 of the item of the next event, new or seen; {_count(other_cases)} events.",
             "Overlapping intervals don't show a difference; report.html has paired tests.",
         ]
     )
@@ -58,8 +58,8 @@ def _cells(metrics: Mapping[str, Any], other_metrics: Mapping[str, Any]) -> str:
 def _count(cases: Mapping[str, Any]) -> str:
     """The number of evaluated cases, and of all cases if they are a sample."""
     if cases["cases"] == cases["cases_in_all"]:
-        return f"{cases['cases']:,} events"
-    return f"sample of {cases['cases']:,} of {cases['cases_in_all']:,} events"
+        return f"{cases['cases']:,}"
+    return f"a sample of {cases['cases']:,} of {cases['cases_in_all']:,}"
 
 
 def _interval(estimate: Mapping[str, float] | None) -> str:

@@ -66,7 +66,7 @@ def evaluation(model: str, new: float, following: float, cases: int, ratings: di
         metrics = dict.fromkeys(("ndcg@20", "recall@20", "mrr@20", "coverage@20"), estimate)
         return {"primary": primary, "rankings": {primary: {model: metrics, "popular": metrics}}, "cases": counts}
 
-    counts = {"visitors": 2143, "catalogue_items": 92331}
+    counts = {"cases": 2143, "cases_in_all": 2143, "catalogue_items": 92331}
     return {
         "protocols": {
             "returning_visitors": protocol("seen_hidden", new, counts),
@@ -86,7 +86,7 @@ def test_the_table_shows_new_items_and_the_next_item_of_all_systems() -> None:
         "  nn               0.125 [0.062, 0.250]       0.125    0.125        0.125      0.250",
         "  popular          0.125 [0.062, 0.250]       0.125    0.125        0.125      0.250",
         "  notebook-nn      0.062 [0.031, 0.125]       0.062    0.062        0.062      0.031  1.127 (-14.53)",
-        "next item: NDCG@20 of the item of the next event, new or seen; sample of 5,000 of 9,000 events.",
+        "next item: NDCG@20 of the item of the next event, new or seen; a sample of 5,000 of 9,000 events.",
         "Overlapping intervals don't show a difference; report.html has paired tests.",
     ]
     assert max(map(len, lines)) <= 100
