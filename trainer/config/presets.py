@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from trainer.config.losses import SampledSoftmaxConfig, SquaredErrorConfig
-from trainer.config.models import MatrixFactorizationConfig, NeuralConfig, TowersConfig
+from trainer.config.models import MatrixFactorizationConfig, NeuralConfig, TowersConfig, WalkConfig
 from trainer.config.optimizers import AdagradConfig, AdamConfig
 from trainer.config.run import InputConfig, RunConfig
 
@@ -79,5 +79,19 @@ retailrocket_buyers .245 and .167, where it reaches .178 and .123.
     python -m trainer train --preset nn --data DATASET --workdir RUN
 """
 
-PRESETS: Mapping[str, RunConfig] = {preset.name: preset for preset in (NOTEBOOK_MF, NOTEBOOK_NN, MF, NN)}
+WALK = RunConfig(
+    name="walk",
+    model=WalkConfig(),
+    loss=SampledSoftmaxConfig(),
+    optimizer=AdagradConfig(),
+    solver="count",
+    patience=None,
+    max_loss_growth=None,
+)
+"""The item walk.
+
+    python -m trainer train --preset walk --data DATASET --workdir RUN
+"""
+
+PRESETS: Mapping[str, RunConfig] = {preset.name: preset for preset in (NOTEBOOK_MF, NOTEBOOK_NN, MF, NN, WALK)}
 """Every preset by its name."""

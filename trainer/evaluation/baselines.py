@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from contract.schema import Split
 from contract.shards import read_timelines
+from trainer.data.baskets import training_baskets
 from trainer.data.dataset import Dataset
 from trainer.evaluation.config import NeighboursConfig
-from trainer.evaluation.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity, training_baskets
+from trainer.evaluation.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity
 from trainer.models.interface import Queries, Scorer
 
 RECENT_DAYS = 7
