@@ -250,7 +250,7 @@ def trained_models(num_frequent=2):
     )
     dense = [np.asarray(normal(*variable.shape), np.float32) for variable in make_dense_variables(config, 3, seed=0)]
     towers.fill(Weights({"visitor": normal(num_frequent + 1, 5)}, dense))
-    walk = WalkInference(WalkConfig(num_neighbours=3), item_counts=np.arange(8, 0, -1))
+    walk = WalkInference(WalkConfig(num_neighbours=3), np.arange(8, 0, -1))
     neighbours = generator.permuted(np.tile(np.arange(8, dtype=np.float32), (8, 1)), axis=1)[:, :3]
     walk.fill(Weights({"neighbour": neighbours, "weight": np.abs(normal(8, 3))}, [np.ones(4, np.float32)]))
     return [matrix_factorization, neural, towers, walk]

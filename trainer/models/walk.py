@@ -64,7 +64,7 @@ def table_rows(model: WalkConfig, dataset: Dataset) -> dict[str, TableRows]:
 
 def inference_model(model: WalkConfig, _: RunConfig, dataset: Dataset) -> "WalkInference":
     """The model before `fill`."""
-    return WalkInference(model, item_counts=dataset.item_counts)
+    return WalkInference(model, dataset.item_counts)
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
@@ -126,10 +126,17 @@ def walk_rows(baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, i
         yield WalkRows(neighbour, weight, total)
 
 
+def count_walk(baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int) -> Weights:
+    """The weights of a walk over all items in memory; see `walk_rows`."""
+    parts = list(walk_rows(baskets, powers, num_neighbours, np.arange(baskets.shape[1])))
+    neighbour, weight = (np.concatenate([part[column] for part in parts]) for column in range(2))
+    return Weights({"neighbour": neighbour, "weight": weight}, [np.array(powers, np.float32)])
+
+
 class WalkInference(tf.Module):
     """A counted walk; see `models.interface.InferenceModel`. Items that nothing leads to rank last, by popularity."""
 
-    def __init__(self, config: WalkConfig, *, item_counts: np.ndarray) -> None:
+    def __init__(self, config: WalkConfig, item_counts: np.ndarray) -> None:
         """Creates the model for items with these numbers of training events [I]; `fill` sets its tables."""
         super().__init__(name=config.kind)
         self._num_items, self._max_items = len(item_counts), config.max_items

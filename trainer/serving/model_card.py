@@ -101,9 +101,10 @@ def _training(subject: Subject) -> str:
     record, config = subject.record, subject.record.config
     name, changes = nearest_preset(config)
     parts: dict[str, Any] = {"model": config.scored_model}
-    parts |= {"sgd": {"loss": config.loss, "optimizer": config.optimizer}, "als": {"als": config.als}, "count": {}}[
-        config.solver
-    ]
+    if config.solver == "als":
+        parts["als"] = config.als
+    elif config.solver == "sgd":
+        parts |= {"loss": config.loss, "optimizer": config.optimizer}
     rows = [
         ("preset", f"{name}, unchanged" if not changes else f"{name}, changed: {'; '.join(changes)}"),
         *((key, _format_settings(part)) for key, part in parts.items()),

@@ -48,6 +48,8 @@ def _ignore() -> None:
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
     """Returns NDCG over returning visitors for models that rank, mean squared error for those that predict weights.
 
+    A walk is validated by next items if no visitor returns.
+
     Returns:
       None if there is no validation split, or no visitor in it to rank for; the last checkpoint is then the best.
     """
@@ -59,6 +61,8 @@ def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | Non
             "mse", False, lambda model, on_chunk=_ignore: rating_mse(model, rows, weights, replicas, on_chunk)
         )
     cases = build_cases(dataset, Split.VALIDATION, kinds=config.evaluate.kinds)
+    if config.solver == "count" and not len(cases):  # a log of sessions, in which no visitor returns
+        return make_next_item_validator(config, dataset, replicas)
     reason = "no visitor of the validation split returns to a new item"
     return _ranking_validator(cases, "returning visitors", reason, replicas)
 

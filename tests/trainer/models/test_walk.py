@@ -9,8 +9,7 @@ from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import queries_of
 from trainer.config.models import WalkConfig, WalkPowers
 from trainer.models import item_products, walk
-from trainer.models.walk import WalkInference, table_rows, walk_rows
-from trainer.runs.checkpoint import Weights
+from trainer.models.walk import WalkInference, count_walk, table_rows, walk_rows
 
 POWERS = WalkPowers(item=0.5, neighbour=0.25, visitor=0.5, recency=1.0)
 # three timelines over items 0 … 3: {0, 1}, {0, 1, 2}, {2}; item 3 is in none
@@ -38,11 +37,9 @@ def as_matrix(neighbour: np.ndarray, weight: np.ndarray, num_items: int) -> np.n
 
 
 def make_model(baskets: sp.csr_matrix, powers: WalkPowers = POWERS, **settings: int) -> WalkInference:
-    config, num_items = WalkConfig(**settings), baskets.shape[1]
-    parts = list(walk_rows(baskets, powers, config.num_neighbours, np.arange(num_items)))
-    tables = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("neighbour", "weight")}
-    model = WalkInference(config, item_counts=np.array([5, 3, 1, 0]))
-    model.fill(Weights(tables, [np.array(powers, np.float32)]))
+    config = WalkConfig(**settings)
+    model = WalkInference(config, np.array([5, 3, 1, 0]))
+    model.fill(count_walk(baskets, powers, config.num_neighbours))
     return model
 
 
