@@ -209,7 +209,7 @@ class WalkConfig(BaseModelConfig):
     kind: Literal["walk"] = "walk"
     item_power: tuple[float, ...] = (0.5, 0.35, 0.5)
     """A weight is divided by (visitors of the history's item) ** item_power."""
-    neighbour_power: tuple[float, ...] = (0.0, 0.15, 0.25)
+    neighbour_power: tuple[float, ...] = (0.5, 0.15, 0.25)
     """A weight is divided by (visitors of the scored item) ** neighbour_power: higher values recommend rarer items."""
     visitor_power: tuple[float, ...] = (0.0, 0.5, 0.5)
     """A visitor of both items adds 1 / (their items) ** visitor_power to the weight."""

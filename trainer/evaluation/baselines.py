@@ -14,12 +14,13 @@ from contract.shards import read_timelines
 from trainer.config.models import WalkConfig
 from trainer.data.baskets import training_baskets
 from trainer.data.dataset import Dataset
-from trainer.evaluation.cases import Cases, build_cases, next_items
+from trainer.evaluation.cases import Cases, most_common_cases
 from trainer.evaluation.config import NeighboursConfig
 from trainer.evaluation.evaluator import Evaluator
 from trainer.evaluation.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity
 from trainer.models.interface import Queries, Scorer
 from trainer.models.walk import WalkInference, count_walk
+from trainer.runs.checkpoint import Weights
 
 log = logging.getLogger(__name__)
 
@@ -93,24 +94,24 @@ def item_walk(dataset: Dataset, kinds: Sequence[str] = ()) -> WalkInference:
     """
     config, cases = WalkConfig(), _validation_cases(dataset, kinds)
     baskets, model = training_baskets(dataset, max_items=config.max_items), WalkInference(config, dataset.item_counts)
-    powers = config.candidates[-1]
-    if cases is not None:
-        evaluator, values = Evaluator(model, cases, [20]), []
-        for candidate in config.candidates:
-            model.fill(count_walk(baskets, candidate, config.num_neighbours))
-            values.append(evaluator.measure().mean("ndcg@20"))
-        powers = config.candidates[int(np.argmax(values))]
-        log.info("item_walk: %s, the best of %d in validation: NDCG@20 %.4f", powers, len(values), max(values))
-    model.fill(count_walk(baskets, powers, config.num_neighbours))
+    evaluator = Evaluator(model, cases, [20]) if cases is not None else None
+    best, best_value = Weights({}, []), -1.0
+    for powers in config.candidates if evaluator is not None else config.candidates[-1:]:
+        weights = count_walk(baskets, powers, config.num_neighbours)
+        model.fill(weights)
+        value = evaluator.measure().mean("ndcg@20") if evaluator is not None else 0.0
+        log.info("item_walk: %s%s", powers, f": validation NDCG@20 {value:.4f}" if evaluator is not None else "")
+        if value > best_value:
+            best, best_value = weights, value
+    model.fill(best)
     return model
 
 
 def _validation_cases(dataset: Dataset, kinds: Sequence[str]) -> Cases | None:
-    """A sample of the validation split's returning visitors or, if there are none, of its next items; None if none."""
+    """A sample of the validation split's `most_common_cases`; None if there are none."""
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
-    returning = build_cases(dataset, Split.VALIDATION, kinds=kinds)
-    cases = returning if len(returning) else build_cases(dataset, Split.VALIDATION, next_items, kinds=kinds)
+    cases = most_common_cases(dataset, Split.VALIDATION, kinds)
     return cases.sample(_WALK_CASES, seed=0) if len(cases) else None
 
 

@@ -30,17 +30,24 @@ def largest_products(
 
 
 def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
-    """The `count` largest entries of each row; ties go to the lower column."""
-    weights.sort_indices()
+    """The `count` largest entries of each row; ties go to the lower column. No float32 entry is negative."""
     lengths = np.diff(weights.indptr)
     if lengths.max(initial=0) <= count:
+        weights.sort_indices()
         return weights
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    order = np.lexsort([-weights.data, row])  # stable: ties keep the order of their columns
-    rank = np.arange(len(order)) - weights.indptr[row]
-    kept = np.sort(order[rank < count])
-    indptr = np.concatenate([[0], np.cumsum(np.minimum(lengths, count))])
-    return sp.csr_matrix((weights.data[kept], weights.indices[kept], indptr), weights.shape)
+    row, kept_lengths = np.repeat(np.arange(len(lengths)), lengths), np.minimum(lengths, count)
+    # the bits of floats that are not negative have their order; sorting whole numbers is several times as fast as
+    # sorting the positions of floats
+    key = (row.astype(np.uint64) << np.uint64(32)) + (np.uint64(2**32 - 1) - weights.data.view(np.uint32))
+    last = np.sort(key)[np.maximum(weights.indptr[:-1] + kept_lengths - 1, 0)][row]
+    larger, equal = np.flatnonzero(key < last), np.flatnonzero(key == last)
+    equal = equal[np.lexsort([weights.indices[equal], row[equal]])]
+    rank = np.arange(len(equal)) - np.searchsorted(row[equal], row[equal])
+    num_left = kept_lengths - np.bincount(row[larger], minlength=len(lengths))
+    kept = np.concatenate([larger, equal[rank < num_left[row[equal]]]])
+    found = sp.csr_matrix((weights.data[kept], (row[kept], weights.indices[kept])), weights.shape)
+    found.sort_indices()
+    return found
 
 
 def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix) -> Iterator[slice]:

@@ -103,7 +103,7 @@ def test_the_walk_is_tuned_on_next_items_if_no_visitor_returns(tmp_path, caplog)
     with caplog.at_level("INFO"):
         item_walk(dataset)
     # after a, which has the same weight as b, b is second: ties count against a system
-    assert "in validation: NDCG@20 0.6309" in caplog.text
+    assert "validation NDCG@20 0.6309" in caplog.text
 
 
 def test_all_baselines_are_built_from_a_dataset(tmp_path):
