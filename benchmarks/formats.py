@@ -1,4 +1,4 @@
-"""`prepare` from CSV, Parquet and nested JSON Lines: rows/s of the same events; seconds of `inspect` on a large file.
+"""The same events from CSV, Parquet and nested JSON Lines: rows/s of `prepare` and of reading alone; `inspect`.
 
 usage: python -m benchmarks.formats [DIRECTORY of the shop, kept and reused]
 """
@@ -14,16 +14,17 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from benchmarks.harness import report, run_command
+from benchmarks.harness import Timing, report, run_command, timed
 from benchmarks.preprocessing import FULL_ROWS, make_shop
+from preprocessing.events import parse_events
+from preprocessing.inputs import list_inputs
+from preprocessing.shop import make_config
+from preprocessing.sources.source import read_batches
 
 ROUNDS = 3
 INSPECT_BYTES = 2 << 30
-TARGETS = {"parquet_ratio": 1, "json_events_per_second": 200_000, "inspect_seconds": 5}
-NESTED = [
-    *("--map", "visitor=session", "item=events[].aid", "time=events[].ts", "kind=events[].type"),
-    *("--set", "time.unit=ms"),
-]
+TARGETS = {"parquet_ratio": 1, "json_lines_read_per_second": 200_000, "inspect_seconds": 5}
+NESTED = {"visitor": "session", "item": "events[].aid", "time": "events[].ts", "kind": "events[].type"}
 
 
 def main() -> None:
@@ -35,25 +36,48 @@ def main() -> None:
         table = pa_csv.read_csv(events)
         pq.write_table(table, parquet, row_group_size=1 << 18)
         write_sessions(table, nested)
-        flags = {"csv": [str(events)], "parquet": [str(parquet)], "json_lines": [str(nested), *NESTED]}
-        seconds: dict[str, list[float]] = {name: [] for name in flags}
+        files = {"csv": events, "parquet": parquet, "json_lines": nested}
+        runs: dict[str, list[Timing]] = {name: [] for name in files}
+        reading: dict[str, list[float]] = {name: [] for name in files}
         for number in range(ROUNDS):
-            for name, given in flags.items():
-                command = ["prepare", "--events", *given, "--output", f"{scratch}/{name}-{number}"]
-                seconds[name].append(run_command([sys.executable, "-m", "preprocessing", *command]).seconds)
-                shutil.rmtree(f"{scratch}/{name}-{number}")
+            for name, path in files.items():
+                runs[name].append(_prepare(path, f"{scratch}/{name}-{number}"))
+                reading[name].append(_read(path))
         large = Path(scratch) / "large.csv"
         write_large(events, large)
         inspect = run_command([sys.executable, "-m", "preprocessing", "inspect", str(large)]).seconds
+    seconds = {name: [round(run.seconds, 1) for run in found] for name, found in runs.items()}
     rates = {name: round(FULL_ROWS / min(found)) for name, found in seconds.items()}
+    read_rates = {name: round(FULL_ROWS / min(found)) for name, found in reading.items()}
     figures: dict[str, Any] = {
-        "rows_per_second": rates,
-        "seconds": {name: [round(value, 1) for value in found] for name, found in seconds.items()},
+        "prepare_rows_per_second": rates,
+        "prepare_seconds": seconds,
+        "prepare_cpu_seconds": {name: [round(run.cpu_seconds, 1) for run in found] for name, found in runs.items()},
+        "read_rows_per_second": read_rates,
         "parquet_ratio": round(rates["parquet"] / rates["csv"], 2),
+        "parquet_ratio_of_reading": round(read_rates["parquet"] / read_rates["csv"], 2),
+        "json_lines_read_per_second": read_rates["json_lines"],
         "inspect_seconds": round(inspect, 1),
         "targets": TARGETS,
     }
     report("formats", figures)
+
+
+def _prepare(events: Path, output: str) -> Timing:
+    """Runs `prepare` in a process of its own."""
+    command = ["prepare", "--events", str(events), "--output", output]
+    if events.suffix == ".jsonl":
+        command += ["--map", *(f"{role}={path}" for role, path in NESTED.items())]
+    timing = run_command([sys.executable, "-m", "preprocessing", *command])
+    shutil.rmtree(output)
+    return timing
+
+
+def _read(events: Path) -> float:
+    """Reads and parses all events in this process; returns the seconds."""
+    columns = NESTED if events.suffix == ".jsonl" else {}
+    inputs = list_inputs(make_config(None, {"events": str(events), "columns": columns}))
+    return timed(lambda: [parse_events(batch, inputs.mapping) for batch in read_batches(inputs.events.parts)])
 
 
 def write_sessions(table: pa.Table, path: Path) -> None:

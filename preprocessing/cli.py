@@ -256,14 +256,13 @@ def _add_prepare(commands: cli.Commands) -> None:
         nargs="+",
         default=[],
         metavar="NAME=COLUMN",
-        help="columns of the log: visitor=, item=, time=, kind=, transaction=, weight=; a constant in quotes: "
-        "kind=\"'view'\"",
+        help="columns: visitor=, item=, time=, kind=, transaction=, weight=; a constant is quoted: kind=\"'view'\"",
     )
     add(
         "--kinds",
         type=lambda text: text.split(","),
         metavar="A,B,…",
-        help="event kinds in the order of the funnel (default: view,addtocart,transaction)",
+        help="event kinds in funnel order (default: view,addtocart,transaction)",
     )
     add("--where", nargs="+", metavar="CONDITION", help="keep only events that meet these, such as 'Quantity > 0'")
     add("--item-properties", metavar="GLOB", help="timestamp (ms), itemid, property, value")

@@ -21,7 +21,7 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
         "Events",
         [
             counts("actions", "Events by kind", by_kind, "events"),
-            *([_later_kinds(by_kind), _shares(by_kind)] if len(by_kind) > 1 else []),
+            *([_other_kinds(by_kind), _shares(by_kind)] if len(by_kind) > 1 else []),
             _by_day(statistics["events"]["by_day"], marks),
             _by_hour(statistics["events"]["by_weekday_hour"]),
             _correlation(statistics["correlation"]),
@@ -29,12 +29,12 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
     )
 
 
-def _later_kinds(by_kind: Statistics) -> Part:
-    """Charts the kinds without the first, which usually has most events."""
-    first, *others = by_kind
-    title = f"Events by kind, without {first}"
-    later = {kind: by_kind[kind] for kind in others}
-    return counts("later-kinds", title, later, "events") if any(later.values()) else Note(f"{title}: no data.")
+def _other_kinds(by_kind: Statistics) -> Part:
+    """Charts the kinds without the most frequent, next to which the bars of the others may be too short to see."""
+    largest = max(by_kind, key=lambda kind: by_kind[kind])
+    title = f"Events by kind, without {largest}"
+    others = {kind: count for kind, count in by_kind.items() if kind != largest}
+    return counts("other-kinds", title, others, "events") if any(others.values()) else Note(f"{title}: no data.")
 
 
 def _shares(by_kind: Statistics) -> Picture:
