@@ -7,11 +7,12 @@ from typing import Any
 from benchmarks.harness import timed
 from benchmarks.tuning import Search, Settings, best_of, search
 from contract.schema import Split
+from trainer.data.baskets import training_baskets
 from trainer.data.dataset import Dataset
 from trainer.evaluation.cases import Protocol, build_cases
 from trainer.evaluation.config import NeighboursConfig
 from trainer.evaluation.evaluator import evaluate_scorer
-from trainer.evaluation.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity, training_baskets
+from trainer.evaluation.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity
 from trainer.models.interface import Scorer
 from trainer.training.validation import MAX_CASES
 

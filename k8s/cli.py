@@ -157,7 +157,7 @@ def _steps(
             config, settings = training_settings(given.preset, given.set, placement)
         except ValueError as error:
             parser.error(str(error))
-        epochs = config.epochs
+        epochs = config.num_epochs
         inputs = [f"--preset={given.preset}", f"--data={given.data}", f"--workdir={given.workdir}"]
         steps.append(Step(name="train", arguments={"train": [*inputs, *(f"--set={value}" for value in settings)]}))
     if given.command == "evaluate-export" or is_all:

@@ -106,11 +106,11 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluates an opened run; several workers share the ranking, and all get the same results."""
     is_leaking = run.dataset.manifest.split_method == SplitMethod.RANDOM
-    baselines, name = build_baselines(run.dataset, seed=_SEED, config=config.neighbours), run.record.config.name
-    systems = {f"{name} (model)" if name in baselines else name: run.model, **baselines}
-    targets = config.evaluate if config.evaluate.kinds else run.record.config.evaluate
+    targets, name = config.evaluate if config.evaluate.kinds else run.record.config.evaluate, run.record.config.name
     targets.check_kinds(run.dataset.manifest.event_kinds)
     config = replace(config, evaluate=targets)
+    baselines = build_baselines(run.dataset, seed=_SEED, config=config.neighbours, kinds=targets.kinds)
+    systems = {f"{name} (model)" if name in baselines else name: run.model, **baselines}
     protocols = {name: measure_protocol(systems, run.dataset, split, name, config, replicas) for name in PROTOCOLS}
     without_cases = [_NO_CASES[name] for name, figures in protocols.items() if primary_ranking(figures) is None]
     return {

@@ -20,7 +20,6 @@ from tests.trainer.tiny_runs import (
     make_config,
     run,
 )
-from trainer.config.presets import PRESETS
 from trainer.data.dataset import Dataset
 from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.runs import checkpoint
@@ -71,7 +70,7 @@ def test_any_number_of_replicas_gives_the_same_losses_and_tables(
         assert np.linalg.norm(dense - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("preset", list(STEPS_PER_EPOCH))
 @pytest.mark.parametrize("steps_left", [1, 0])
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     preset: str, steps_left: int, dataset: Dataset, finished: FinishedRuns, tmp_path: Path

@@ -20,14 +20,17 @@ from trainer.train import train
 from trainer.trained_run import open_trained_run
 
 STEPS_PER_EPOCH = {"notebook-mf": 6, "notebook-nn": 6, "mf": 6, "nn": 5}
-"""360 rows in batches of 64, the last one of 40; 300 for the towers, as a visitor's first event has no history."""
+"""360 rows in batches of 64, the last one of 40; 300 for the towers, as a visitor's first event has no history.
+The presets that are trained by gradient steps."""
 
 STALLED = ("optimizer.learning_rate=1e-12", "epochs=9", "patience=2", "steps_per_execution=1")
 """Settings that leave the weights unchanged: the first epoch stays the best, and the third is the last."""
 
 
 def make_config(preset: str, *settings: str) -> RunConfig:
-    common = ["input.batch_size=64", "input.window_blocks=4", "epochs=2", "model.dim=8", "patience=none"]
+    common = ["input.batch_size=64", "input.window_blocks=4", "epochs=2", "patience=none"]
+    if preset != "walk":
+        common.append("model.dim=8")
     if preset == "nn":
         common.append("model.visitor_min_events=6")  # all 60 visitors have vectors
     return apply_settings(PRESETS[preset], [*common, *settings])

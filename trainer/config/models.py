@@ -1,7 +1,7 @@
 """Settings of the models."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from common.settings import check
 from trainer.config.losses import LossConfig
@@ -21,8 +21,18 @@ class BaseModelConfig:
         return False
 
     @property
+    def initial_stddev(self) -> float:
+        """Standard deviation of the normal distribution that initialises the tables; 0: they start with zeros."""
+        return 0.0
+
+    @property
     def dense_learning_rate(self) -> float | None:
         """Learning rate of Adam for the dense weights; None: they use the optimizer of the tables."""
+        return None
+
+    @property
+    def num_candidates(self) -> int | None:
+        """Candidates that `solver=count` computes, one per epoch; None: it cannot compute this kind."""
         return None
 
     @property
@@ -172,5 +182,78 @@ class TowersConfig(BaseModelConfig):
         super().check_loss(loss)
 
 
-ModelConfig = MatrixFactorizationConfig | NeuralConfig | TowersConfig
-"""The settings of each model: a `kind`, a `dim`, an `initial_stddev` and the properties of `BaseModelConfig`."""
+class WalkPowers(NamedTuple):
+    """The exponents of an item walk."""
+
+    item: float
+    """Of the visitors of the history's item."""
+    neighbour: float
+    """Of the visitors of the item that is scored."""
+    visitor: float
+    """Of the items of the visitor who touched both."""
+    recency: float
+    """Of 1 + age, where age is the number of later entries of the history."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}_power {value:g}" for name, value in self._asdict().items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class WalkConfig(BaseModelConfig):
+    """Items that visitors of the history's items touched, too, weighted by powers of counts; needs `solver=count`.
+
+    The powers have one value per candidate. An epoch computes one candidate, and the best in validation is the model.
+    Without a validation split, it is the last.
+    """
+
+    kind: Literal["walk"] = "walk"
+    item_power: tuple[float, ...] = (0.5, 0.35, 0.5)
+    """A weight is divided by (visitors of the history's item) ** item_power."""
+    neighbour_power: tuple[float, ...] = (0.5, 0.15, 0.25)
+    """A weight is divided by (visitors of the scored item) ** neighbour_power: higher values recommend rarer items."""
+    visitor_power: tuple[float, ...] = (0.0, 0.5, 0.5)
+    """A visitor of both items adds 1 / (their items) ** visitor_power to the weight."""
+    recency_power: tuple[float, ...] = (1.0, 0.0, 1.0)
+    """The weights of a history's item are divided by (1 + its later entries) ** recency_power."""
+    num_neighbours: int = 50
+    """Items that each item leads to: those with the largest weights."""
+    max_items: int = 500
+    """Latest distinct items of a visitor that are counted, and latest entries of a history that are used. The time to
+    count a visitor grows with the square of their items."""
+
+    def __post_init__(self) -> None:
+        count = len(self.item_power)
+        for name in ("item_power", "neighbour_power", "visitor_power", "recency_power"):
+            values, key = getattr(self, name), f"model.{name}"
+            check(bool(values) and min(values) >= 0, key, _join(values), "numbers of at least 0")
+            check(len(values) == count, key, _join(values), f"as many numbers as model.item_power, {count}")
+        check(self.num_neighbours >= 1, "model.num_neighbours", self.num_neighbours, "at least 1")
+        check(self.max_items >= 1, "model.max_items", self.max_items, "at least 1")
+
+    @property
+    def candidates(self) -> list[WalkPowers]:
+        """Returns the candidates, in the order of the epochs."""
+        powers = zip(self.item_power, self.neighbour_power, self.visitor_power, self.recency_power, strict=True)
+        return [WalkPowers(*values) for values in powers]
+
+    @property
+    def num_candidates(self) -> int | None:
+        """Returns the number of candidates."""
+        return len(self.item_power)
+
+    def check_loss(self, loss: LossConfig) -> None:
+        """Allows only losses that rank: the score is not an event weight."""
+        if not loss.is_ranking:
+            raise ValueError(
+                f"the walk predicts no event weights, so it cannot be used with loss.kind={loss.kind}; "
+                "use loss.kind=sampled_softmax"
+            )
+        super().check_loss(loss)
+
+
+def _join(values: tuple[float, ...]) -> str:
+    return ",".join(map(str, values))
+
+
+ModelConfig = MatrixFactorizationConfig | NeuralConfig | TowersConfig | WalkConfig
+"""The settings of each model: a `kind` and the properties of `BaseModelConfig`."""

@@ -61,13 +61,15 @@ class RunConfig:
     """The input pipeline."""
     evaluate: TargetConfig = field(default_factory=TargetConfig)
     """What validation measures; an evaluation may choose other kinds."""
-    solver: Literal["sgd", "als"] = "sgd"
+    solver: Literal["sgd", "als", "count"] = "sgd"
     """`sgd`: gradient steps. `als`: weighted alternating least squares for a factorization; an epoch is then one sweep,
-    scores are plain dot products without biases, and only event_weights and half_life_days of the loss are used."""
+    scores are plain dot products without biases, and only event_weights and half_life_days of the loss are used.
+    `count`: counts for a walk; an epoch is then one candidate for its powers, whatever `epochs` is, and only
+    event_weights of the loss are used: events of kinds with a weight of 0 are skipped."""
     als: AlternatingConfig = field(default_factory=AlternatingConfig)
     """Used with `solver=als`."""
     epochs: int = 1
-    """Passes over the training rows, or sweeps of least squares."""
+    """Passes over the training rows, or sweeps of least squares; see `solver` for the epochs of a walk."""
     seed: int = 0
     """Seed of initial values, the order of rows, sampled negatives and dropout."""
     devices: int | None = None
@@ -115,6 +117,17 @@ class RunConfig:
                 "solver=als needs a factorization and loss.kind=sampled_softmax, "
                 f"got model {self.model.kind} and loss {self.loss.kind}; use solver=sgd or the preset mf"
             )
+
+        if (self.solver == "count") != (self.model.num_candidates is not None):
+            raise ValueError(
+                f"the model walk needs solver=count, which computes no other model; got model {self.model.kind} and "
+                f"solver={self.solver}; use the preset walk without changing its solver"
+            )
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of the run, at most: `epochs`, or the candidates with `solver=count`."""
+        return self.model.num_candidates or self.epochs
 
     @property
     def scored_model(self) -> ModelConfig:

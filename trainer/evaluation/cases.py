@@ -202,3 +202,13 @@ def build_cases(
     """
     codes = {kind: code for code, kind in enumerate(dataset.manifest.event_kinds) if not kinds or kind in kinds}
     return protocol(read_timelines(dataset.shards(split)), dataset.num_items, codes)
+
+
+def most_common_cases(dataset: Dataset, split: Split, kinds: Sequence[str] = ()) -> Cases:
+    """The returning visitors of a split or, where next items have ten times as many visitors, as sessions do, these.
+
+    Raises:
+      ContractError: the dataset has no such split.
+    """
+    returning, following = (build_cases(dataset, split, of, kinds) for of in (returning_visitors, next_items))
+    return following if following.num_visitors > 10 * returning.num_visitors else returning

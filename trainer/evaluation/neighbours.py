@@ -6,21 +6,17 @@ as 1 / (1 + age), where age is the number of later rows (similar to Ludewig and 
 Shapes: B queries, H history, T training timelines, I items.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
-from contract.schema import Split
-from contract.shards import read_timelines
-from contract.timelines import TimelineRows
-from trainer.data.dataset import Dataset
 from trainer.evaluation.config import NeighboursConfig
 from trainer.models.interface import Queries
+from trainer.models.item_products import largest, largest_products
 
 _DEFAULTS = NeighboursConfig()
-_BLOCK_ENTRIES = 4_000_000  # of a product before all but the nearest are dropped: about 50 MB
 
 
 class ItemNeighbours:
@@ -48,7 +44,7 @@ class TimelineNeighbours:
     """Scores an item by the similarity of the timelines that contain it, among those nearest to the history."""
 
     def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS) -> None:
-        """Takes baskets [T, I] from `training_baskets`, and the training events [I] of each item."""
+        """Takes baskets [T, I] from `data.baskets.training_baskets`, and the training events [I] of each item."""
         self._baskets = baskets
         self._fallback = _fallback(item_counts)
         self._config = config
@@ -60,7 +56,7 @@ class TimelineNeighbours:
 
         def score(items: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             near = _history_weights(items, lengths, len(self._fallback), self._config) @ self._by_item
-            return _filled_up(nearest(near, self._config.num_neighbours) @ self._baskets, self._fallback)
+            return _filled_up(largest(near, self._config.num_neighbours) @ self._baskets, self._fallback)
 
         return _in_graph(score, queries, len(self._fallback))
 
@@ -82,60 +78,11 @@ def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: Neighbour
     by_item = by_timeline.T.tocsr()  # [I, T]
     length = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel())
 
-    def near(block: slice) -> sp.csr_matrix:
-        product = by_item[block] @ by_timeline
-        of_row = np.repeat(length[block], np.diff(product.indptr))
+    def to_cosines(product: sp.csr_matrix, rows: slice) -> None:
+        of_row = np.repeat(length[rows], np.diff(product.indptr))
         product.data /= of_row * length[product.indices] + config.shrinkage
-        return nearest(product, config.num_neighbours)
 
-    return sp.vstack([near(block) for block in _row_blocks(by_item, by_timeline)], format="csr")
-
-
-def training_baskets(dataset: Dataset) -> sp.csr_matrix:
-    """[T, I] float32: 1 if the training timeline contains the item; timelines in order of their end, latest first."""
-    parts = []
-    for shard in dataset.shards(Split.TRAIN):
-        rows = read_timelines([shard])
-        parts.append(rows[rows.is_target == 1])
-    return baskets_of(TimelineRows.concatenate(parts), dataset.num_items)
-
-
-def baskets_of(rows: TimelineRows, num_items: int) -> sp.csr_matrix:
-    """[T, I] float32: 1 if the timeline contains the item; timelines in order of their end, latest first."""
-    timeline = np.cumsum(rows.position == 0) - 1
-    last = np.flatnonzero(np.append(rows.position[1:] == 0, True))[: len(rows)]
-    rank = np.empty(len(last), np.int64)
-    rank[np.argsort(-rows.timestamp_ms[last], kind="stable")] = np.arange(len(last))
-    is_known = rows.item < num_items
-    entries = np.ones(int(is_known.sum()), np.float32)
-    baskets = sp.csr_matrix((entries, (rank[timeline[is_known]], rows.item[is_known])), (len(last), num_items))
-    baskets.sum_duplicates()
-    baskets.data[:] = 1
-    return baskets
-
-
-def nearest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
-    """The `count` largest entries of each row, in order of the columns; ties go to the lower column."""
-    lengths = np.diff(weights.indptr)
-    is_kept = np.ones(weights.nnz, bool)
-    # row by row, because sorting all entries at once takes 5 to 16 times as long where rows are long
-    for row in np.flatnonzero(lengths > count):
-        entries = slice(weights.indptr[row], weights.indptr[row + 1])
-        is_kept[entries] = _is_largest(weights.data[entries], weights.indices[entries], count)
-    indptr = np.concatenate([[0], np.cumsum(np.minimum(lengths, count))])
-    kept = sp.csr_matrix((weights.data[is_kept], weights.indices[is_kept], indptr), weights.shape)
-    kept.sort_indices()
-    return kept
-
-
-def _is_largest(values: np.ndarray, columns: np.ndarray, count: int) -> np.ndarray:
-    """[N] bool: whether the entry is one of the `count` largest of N values, which are more; ties as in `nearest`."""
-    least = np.partition(values, -count)[-count]
-    is_largest = values > least
-    ties = np.flatnonzero(values == least)
-    num_missing = count - int(is_largest.sum())
-    is_largest[ties[np.argsort(columns[ties])[:num_missing]]] = True
-    return is_largest
+    return sp.vstack(list(largest_products(by_item, by_timeline, config.num_neighbours, to_cosines)), format="csr")
 
 
 def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, config: NeighboursConfig) -> sp.csr_matrix:
@@ -168,15 +115,3 @@ def _in_graph(score: Callable[[np.ndarray, np.ndarray], np.ndarray], queries: Qu
 
 def _scaled_rows(matrix: sp.csr_matrix, factors: np.ndarray) -> sp.csr_matrix:
     return (sp.diags(factors.astype(np.float32)) @ matrix).tocsr()
-
-
-def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix) -> Iterator[slice]:
-    """Blocks of rows of `left`; the product of each with `right` has at most about `_BLOCK_ENTRIES` entries."""
-    # an upper bound for each row: the entries of all rows of `right` that it adds up
-    bound = np.minimum(left.astype(bool) @ np.diff(right.indptr), right.shape[1])
-    total = np.concatenate([[0], np.cumsum(bound)])
-    begin = 0
-    while begin < left.shape[0]:
-        end = max(int(np.searchsorted(total, total[begin] + _BLOCK_ENTRIES, side="right")) - 1, begin + 1)
-        yield slice(begin, end)
-        begin = end

@@ -10,7 +10,7 @@ from trainer.data.dataset import Dataset
 from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.optimizers import row_optimizer
 from trainer.distributed.replicas import Replicas
-from trainer.models import matrix_factorization, neural, towers
+from trainer.models import matrix_factorization, neural, towers, walk
 from trainer.models.description import ModelDescription, TableShapes, table_box
 from trainer.models.interface import InferenceModel
 from trainer.models.objectives import Tables, TrainingModel
@@ -23,13 +23,18 @@ class ModelFile(Protocol):
     def table_rows(self, model: Any, dataset: Dataset, /) -> dict[str, TableRows]:
         """The rows of each table, by name."""
 
+    def inference_model(self, model: Any, config: RunConfig, dataset: Dataset, /) -> InferenceModel:
+        """The model that ranks, before `fill` sets its weights."""
+
+
+@runtime_checkable
+class GradientModelFile(ModelFile, Protocol):
+    """The file of a model that gradient steps train; a model without this function needs a solver of its own."""
+
     def training_model(
         self, model: Any, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas, /
     ) -> TrainingModel:
         """The model to train: `tables` with the rows of `table_rows`, dense weights, and the objective."""
-
-    def inference_model(self, model: Any, config: RunConfig, dataset: Dataset, /) -> InferenceModel:
-        """The model that ranks, before `fill` sets its weights."""
 
 
 @runtime_checkable
@@ -47,6 +52,7 @@ MODELS: Mapping[str, ModelFile] = {
     "matrix_factorization": matrix_factorization,
     "neural": neural,
     "towers": towers,
+    "walk": walk,
 }
 """The file of each `model.kind`."""
 
@@ -67,9 +73,15 @@ def build_tables(config: RunConfig, dataset: Dataset, replicas: Replicas) -> dic
 
 
 def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas) -> TrainingModel:
-    """The model to train by gradient steps."""
-    tables = build_tables(config, dataset, replicas)
-    return MODELS[config.model.kind].training_model(config.model, config, dataset, tables, replicas)
+    """The model to train by gradient steps.
+
+    Raises:
+      ValueError: gradient steps cannot train this kind.
+    """
+    file = MODELS[config.model.kind]
+    if not isinstance(file, GradientModelFile):
+        raise ValueError(f"the model {config.model.kind} is not trained by gradient steps; use its preset")
+    return file.training_model(config.model, config, dataset, build_tables(config, dataset, replicas), replicas)
 
 
 def build_inference_model(config: RunConfig, dataset: Dataset) -> InferenceModel:
@@ -95,6 +107,6 @@ def model_diagram(model: ModelConfig, tables: TableShapes) -> list[DiagramBox]:
     return [
         DiagramBox("rows", "[B]", 0),
         *(table_box(table, tables, "rows") for table in tables),
-        DiagramBox(name, f"D {model.dim}", 2, tuple(f"{table} table" for table in tables)),
+        DiagramBox(name, "[B, C]", 2, tuple(f"{table} table" for table in tables)),
         DiagramBox("score", "[B, C]", 3, (name,)),
     ]

@@ -1,6 +1,6 @@
 """The interface of trained models and baselines for evaluation, export and recommendation.
 
-Shapes: B queries, H history, I items of the vocabulary, D embedding.
+Shapes: B queries, H history, I items of the vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,5 +68,5 @@ class InferenceModel(Scorer, Protocol):
         For known items, they equal `catalogue_scores` for the visitor without a history.
         """
 
-    def item_vectors(self) -> tf.Tensor:
-        """[I, D] float32 vectors; their cosine is the similarity of two items."""
+    def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
+        """[B, I] float32: how similar each item of the catalogue is to each of the items [B], given as indices."""

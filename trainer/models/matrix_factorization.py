@@ -44,6 +44,7 @@ from trainer.models.objectives import (
     history_without_target,
     negative_sampler,
 )
+from trainer.models.similarity import cosines
 from trainer.models.table_rows import TableRows, vocabulary_rows
 from trainer.models.table_variables import HOST, fill, make_variable
 from trainer.runs.checkpoint import Table, Weights
@@ -322,8 +323,8 @@ class MatrixFactorizationInference(tf.Module):
         popularity = tf.gather(self._popularity, tf.minimum(item, self._num_items))
         return tf.where(self._is_known(visitor), scores, popularity)
 
-    def item_vectors(self) -> tf.Tensor:
-        return tf.convert_to_tensor(self._items)
+    def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
+        return cosines(self._items, item)
 
     def _rows(self, visitor: tf.Tensor) -> tf.Tensor:
         return tf.gather(self._visitors, tf.minimum(visitor, self._visitors.shape[0] - 1))

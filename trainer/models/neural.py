@@ -20,6 +20,7 @@ from trainer.distributed.replicas import Replicas
 from trainer.models.description import PAIR_INPUTS, SQUARED_ERROR_LIMITS, ModelDescription, TableShapes, table_box
 from trainer.models.interface import Queries
 from trainer.models.objectives import SquaredErrorObjective, Tables, TrainingModel, compute_dtype
+from trainer.models.similarity import cosines
 from trainer.models.table_rows import TableRows, vocabulary_rows
 from trainer.models.table_variables import HOST, fill, make_variable
 from trainer.runs.checkpoint import Weights
@@ -143,8 +144,8 @@ class NeuralInference(tf.Module):
         items = tf.gather(self._items, tf.minimum(item, self._items.shape[0] - 1))
         return predict(self._dense, self._visitor_rows(visitor), items)
 
-    def item_vectors(self) -> tf.Tensor:
-        return self._items[: self._num_items]
+    def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
+        return cosines(self._items[: self._num_items], item)
 
     def _visitor_rows(self, visitor: tf.Tensor) -> tf.Tensor:
         return tf.gather(self._visitors, tf.minimum(visitor, self._visitors.shape[0] - 1))

@@ -17,27 +17,27 @@ _ALIGNMENT_BYTES = 64
 """Alignment that TensorFlow needs to use memory without copying it."""
 
 
-def make_variable(shape: tuple[int, ...], name: str) -> tf.Variable:
-    """An untrained float32 variable of zeros that takes no memory before it is filled."""
-    return tf.Variable(_share(_zeros(shape)), trainable=False, name=name)
+def make_variable(shape: tuple[int, ...], name: str, dtype: type[np.generic] = np.float32) -> tf.Variable:
+    """An untrained variable of zeros that takes no memory before it is filled; `dtype` has 4 bytes."""
+    return tf.Variable(_share(_zeros(shape, dtype)), trainable=False, name=name)
 
 
 def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int = 0) -> None:
     """Fills a variable [N, …] with the rows first … first + N - 1 that `read` returns for slices."""
     # not in place: TensorFlow copies a variable on each read after a partial write
-    values = _zeros(tuple(variable.shape))
+    values = _zeros(tuple(variable.shape), variable.dtype.as_numpy_dtype)
     for start in range(0, len(values), CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, len(values))
         values[start:stop] = read(slice(first + start, first + stop))
     variable.assign(_share(values))
 
 
-def _zeros(shape: tuple[int, ...]) -> np.ndarray:
+def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
     """Zeros at an aligned address; the system allocates their pages only when they are written to."""
     num_bytes = int(np.prod(shape)) * 4
     memory = np.zeros(num_bytes + _ALIGNMENT_BYTES, np.uint8)
     begin = -memory.ctypes.data % _ALIGNMENT_BYTES
-    return memory[begin : begin + num_bytes].view(np.float32).reshape(shape)
+    return memory[begin : begin + num_bytes].view(dtype).reshape(shape)
 
 
 def _share(values: np.ndarray) -> tf.Tensor:

@@ -44,6 +44,7 @@ from trainer.models.objectives import (
     own_slice,
     valid_rows,
 )
+from trainer.models.similarity import cosines
 from trainer.models.table_rows import TableRows, first_rows
 from trainer.models.table_variables import HOST, fill, make_variable
 from trainer.runs.checkpoint import Weights
@@ -571,5 +572,5 @@ class TowersInference(tf.Module):
         scores = tf.gather(self._popularity, tf.minimum(item, self._num_items))
         return tf.broadcast_to(scores, tf.shape(visitor))
 
-    def item_vectors(self) -> tf.Tensor:
-        return tf.convert_to_tensor(self._items)
+    def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
+        return cosines(self._items, item)

@@ -75,7 +75,7 @@ def _overview(record: RunRecord, steps: Sequence[Line], history: Sequence[Line])
     return Facts(
         [
             ("steps", last["step"]),
-            ("epochs", f"{last['epoch']} of {record.config.epochs}"),
+            ("epochs", f"{last['epoch']} of {record.config.num_epochs}"),
             ("training rows", record.training_rows),
             ("latest loss", last["loss"]),
             ("median examples/s", round(float(np.median(rates))) if rates else None),

@@ -102,12 +102,15 @@ def _training(subject: Subject) -> str:
     record, config = subject.record, subject.record.config
     name, changes = nearest_preset(config)
     parts: dict[str, Any] = {"model": config.scored_model}
-    parts |= {"als": config.als} if config.solver == "als" else {"loss": config.loss, "optimizer": config.optimizer}
+    if config.solver == "als":
+        parts["als"] = config.als
+    elif config.solver == "sgd":
+        parts |= {"loss": config.loss, "optimizer": config.optimizer}
     rows = [
         ("preset", f"{name}, unchanged" if not changes else f"{name}, changed: {'; '.join(changes)}"),
         *((key, _format_settings(part)) for key, part in parts.items()),
         ("input", _format_settings(config.input)),
-        ("epochs", f"at most {config.epochs}"),
+        ("epochs", f"at most {config.num_epochs}"),
         ("solver", config.solver),
         ("seed", str(config.seed)),
         ("checkpoint", f"step {subject.step:,}: best on the validation split, or last if there is none"),
@@ -293,7 +296,7 @@ def _signatures(kinds: Sequence[str]) -> list[tuple[str, str, str]]:
         (
             "`similar_items`",
             "`item_id` [B]; `k`, scalar",
-            "`item_id` and `score` [B, k], the cosine similarity, of items on offer",
+            "`item_id` and `score` [B, k], the similarity, of items on offer",
         ),
     ]
 

@@ -2,7 +2,7 @@
 
 It ranks with the functions of the evaluator, so the served lists are the measured ones.
 
-Shapes: B queries, H history, K list, I items of the vocabulary, D embedding.
+Shapes: B queries, H history, K list, I items of the vocabulary.
 """
 
 from collections.abc import Sequence
@@ -141,19 +141,16 @@ class ServingModel(tf.Module):
         input_signature=[tf.TensorSpec([None], tf.string, "item_id"), tf.TensorSpec([], tf.int32, "k")], autograph=False
     )
     def similar_items(self, item_id: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the K items on offer that are most similar to each of item_id [B], by cosine (`score`).
+        """Returns the K items on offer that are most similar to each of item_id [B], with their similarity (`score`).
 
-        The item itself is excluded. For an unknown item, returns the most popular items with a score of 0.
+        That is the cosine of their vectors or, for a walk, the weight of the step from one to the other. The item
+        itself is excluded. For an unknown item, returns the most popular items with a score of 0.
         """
         item = self._item_index.lookup(item_id)
         is_known = item < self._num_items
-        vectors = self._model.item_vectors()
-        selected = tf.gather(vectors, tf.where(is_known, item, 0))
-        # dividing the products by the norms avoids [I, D] normalised vectors for every request
-        lengths = tf.norm(selected, axis=1)[:, None] * tf.norm(vectors, axis=1)
-        cosine = tf.math.divide_no_nan(tf.matmul(selected, vectors, transpose_b=True), lengths)
+        similarities = self._model.item_similarities(tf.where(is_known, item, 0))
         # ties are in vocabulary order: most popular first
-        scores = withhold(tf.where(is_known[:, None], cosine, 0.0), self.is_offered)
+        scores = withhold(tf.where(is_known[:, None], similarities, 0.0), self.is_offered)
         with tf.control_dependencies([self._check_k(k)]):
             return self._answer(top_k(hide(scores, item[:, None], tf.ones_like(item)), k))
 

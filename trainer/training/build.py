@@ -1,4 +1,4 @@
-"""Builds the trainer of a run: gradient steps or least squares."""
+"""Builds the trainer of a run: gradient steps, least squares or counts."""
 
 from typing import Protocol
 
@@ -9,6 +9,7 @@ from trainer.data.dataset import Dataset
 from trainer.distributed.replicas import Replicas
 from trainer.runs.checkpoint import TrainState
 from trainer.training.als import AlsTrainer
+from trainer.training.count import CountTrainer
 from trainer.training.schedule import Schedule
 from trainer.training.sgd import SgdTrainer
 
@@ -34,4 +35,6 @@ def build_trainer(config: RunConfig, dataset: Dataset, replicas: Replicas, sched
     """Builds the trainer that `config.solver` selects, with zeros in its tables."""
     if config.solver == "als":
         return AlsTrainer(config, dataset, replicas)
+    if config.solver == "count":
+        return CountTrainer(config, dataset, replicas)
     return SgdTrainer(config, dataset, replicas, steps_per_epoch=schedule.steps_per_epoch)

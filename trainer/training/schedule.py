@@ -13,7 +13,7 @@ class Schedule:
     rows: int
     """Training rows per epoch."""
     rows_per_step: int
-    """Rows of a global batch; all rows if a step is a sweep of least squares."""
+    """Rows of a global batch; all rows if a step is a sweep of least squares or a walk."""
     epochs: int
     """Epochs of the run."""
     steps_per_execution: int
@@ -70,8 +70,8 @@ def make_schedule(config: RunConfig, training_rows: int) -> Schedule:
     """Returns the schedule of a run with `training_rows` rows per epoch."""
     return Schedule(
         rows=training_rows,
-        rows_per_step=training_rows if config.solver == "als" else config.input.batch_size,
-        epochs=config.epochs,
+        rows_per_step=config.input.batch_size if config.solver == "sgd" else training_rows,
+        epochs=config.num_epochs,
         steps_per_execution=config.steps_per_execution,
         checkpoint_every_steps=config.checkpoint_every_steps,
         validate_every_epochs=config.validate_every_epochs,

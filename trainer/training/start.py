@@ -70,7 +70,7 @@ def start_run(
     if record.warm_start is not None:
         record = replace(record, warm_start=warm_start_from(record.warm_start["run"], config, dataset, state))
     else:
-        for name, table in state.tables.items():
+        for name, table in state.tables.items() if config.model.initial_stddev else ():
             initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev)
     if replicas.is_chief:
         write_record(record, workdir)
@@ -86,6 +86,8 @@ def start_run(
 def _new_record(config: RunConfig, dataset: Dataset, warm_start: str | None) -> RunRecord:
     shards = dataset.shards(Split.TRAIN)
     kinds, weights = dataset.manifest.event_kinds, config.loss.weights_by_kind(dataset.manifest)
+    if config.solver == "count" and warm_start is not None:
+        raise ValueError("solver=count computes the model from all events; drop --warm-start")
     config.evaluate.check_kinds(kinds)
     events = count_events(shards, config.input, len(kinds), config.history_length, config.is_sequential)
     if not events.sum():

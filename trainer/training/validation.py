@@ -10,7 +10,7 @@ from trainer.config.losses import SquaredErrorConfig
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.distributed.replicas import Replicas
-from trainer.evaluation.cases import Cases, build_cases, next_items
+from trainer.evaluation.cases import Cases, build_cases, most_common_cases, next_items
 from trainer.evaluation.evaluator import Evaluator
 from trainer.evaluation.ratings import rating_mse, target_rows
 from trainer.models.interface import InferenceModel
@@ -48,6 +48,8 @@ def _ignore() -> None:
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
     """Returns NDCG over returning visitors for models that rank, mean squared error for those that predict weights.
 
+    A walk is validated by next items where hardly any visitor returns.
+
     Returns:
       None if there is no validation split, or no visitor in it to rank for; the last checkpoint is then the best.
     """
@@ -58,9 +60,17 @@ def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | Non
         return Validator(
             "mse", False, lambda model, on_chunk=_ignore: rating_mse(model, rows, weights, replicas, on_chunk)
         )
+    if config.solver == "count":
+        return _make_walk_validator(config, dataset, replicas)
     cases = build_cases(dataset, Split.VALIDATION, kinds=config.evaluate.kinds)
     reason = "no visitor of the validation split returns to a new item"
     return _ranking_validator(cases, "returning visitors", reason, replicas)
+
+
+def _make_walk_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None) -> Validator | None:
+    cases = most_common_cases(dataset, Split.VALIDATION, config.evaluate.kinds)
+    task = "returning visitors" if cases.hides_seen else "next items"
+    return _ranking_validator(cases, task, "no visitor of the validation split has a history", replicas)
 
 
 def make_next_item_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:

@@ -123,7 +123,8 @@ def test_json_with_unknown_missing_or_mistyped_keys_is_refused() -> None:
         from_json(RunConfig, {name: value for name, value in values.items() if name != "optimizer"})
     with pytest.raises(ValueError, match="epochs must be a whole number, got 3"):
         from_json(RunConfig, {**values, "epochs": "3"})
-    with pytest.raises(ValueError, match=r"model\.kind must be one of matrix_factorization, neural, towers, got tower"):
+    kinds = "matrix_factorization, neural, towers, walk"
+    with pytest.raises(ValueError, match=rf"model\.kind must be one of {kinds}, got tower"):
         from_json(RunConfig, {**values, "model": {"kind": "tower"}})
 
 
@@ -146,10 +147,20 @@ def test_the_neural_model_cannot_be_trained_with_a_softmax() -> None:
         ("mf", "loss.half_life_days=0", r"loss\.half_life_days must be above 0, or none, got 0"),
         ("mf", "als.l2=0", r"als\.l2 must be above 0, got 0"),
         ("mf", "als.unobserved_weight=0", r"als\.unobserved_weight must be above 0"),
-        ("mf", "solver=newton", "solver must be one of sgd, als, got newton"),
+        ("mf", "solver=newton", "solver must be one of sgd, als, count, got newton"),
         ("mf", "model.history_length=-1", r"model\.history_length must be at least 0, got -1"),
         ("nn", "solver=als", "solver=als needs a factorization and .*, got model towers"),
         ("notebook-mf", "solver=als", "and loss squared_error; use solver=sgd or the preset mf"),
+        ("mf", "solver=count", "the model walk needs solver=count, .* got model matrix_factorization and solver=count"),
+        ("walk", "solver=sgd", "got model walk and solver=sgd; use the preset walk without changing its solver"),
+        ("walk", "model.item_power=-1,0,0", r"model\.item_power must be numbers of at least 0, got -1.0,0.0,0.0"),
+        (
+            "walk",
+            "model.item_power=0.5",
+            r"model\.neighbour_power must be as many numbers as model\.item_power, 1, got",
+        ),
+        ("walk", "model.num_neighbours=0", r"model\.num_neighbours must be at least 1, got 0"),
+        ("walk", "model.max_items=0", r"model\.max_items must be at least 1, got 0"),
         ("nn", "loss.l2=1", r"loss\.l2 must be 0 unless the model is a factorization with model\.similarity=dot"),
         ("mf", "loss.l2=0.1", "as a cosine does not depend on lengths, got 0.1"),
     ],

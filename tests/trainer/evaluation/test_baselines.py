@@ -2,9 +2,11 @@ import numpy as np
 
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import cases_of, queries_of
+from trainer.config.models import WalkConfig, WalkPowers
 from trainer.evaluation.baselines import (
     RandomOrder,
     build_baselines,
+    item_walk,
     popular,
     recent_item_counts,
     recently_popular,
@@ -14,8 +16,8 @@ from trainer.evaluation.evaluator import evaluate_scorer
 DAY_MS = 86_400_000
 
 
-def order(scorer):
-    scores = scorer.catalogue_scores(queries_of([0])).numpy()[0]
+def order(scorer, history=()):
+    scores = scorer.catalogue_scores(queries_of([0], [list(history)])).numpy()[0]
     return np.argsort(-scores, kind="stable").tolist()
 
 
@@ -70,6 +72,40 @@ def test_random_has_the_hit_rate_of_chance():
     assert abs(evaluate_scorer(RandomOrder(21, seed=1), cases, [5]).mean("hit_rate@5") - 0.25) < 0.07
 
 
+def test_the_walk_has_the_powers_that_validation_chooses(tmp_path, monkeypatch):
+    # a visitor of 0 also touched 1 or, once, 2, which has fewer visitors; the validation split continues 0 with 2
+    pairs = [("a", "b"), ("a", "b"), ("a", "c"), ("d", "b"), ("d", "b")]
+    train = [
+        (f"v{v}", item, "view", 10 * v + number) for v, pair in enumerate(pairs) for number, item in enumerate(pair)
+    ]
+    train += [("w", "a", "view", 90)]
+    arguments = {"train": train, "visitors": [*(f"v{v}" for v in range(5)), "w"], "items": list("abcd")}
+    popular_first, rare_first = WalkPowers(0, 0, 0, 0), WalkPowers(0, 2, 0, 0)
+    candidates = (popular_first, rare_first, popular_first)
+    monkeypatch.setattr(WalkConfig, "candidates", candidates)
+    dataset = build_dataset(str(tmp_path / "dataset"), **arguments, validation=[("w", "c", "view", 1000)])
+    # the history 0 leads to 1 and 2 by common visitors, 2 and 1, or these divided by their visitors², 2 / 16 and 1 / 1
+    assert order(item_walk(dataset), [0])[:3] == [2, 0, 1]
+    # of buyers alone, none is in validation; the last candidate is used
+    assert order(item_walk(dataset, ["transaction"]), [0])[:3] == [0, 1, 2]
+    alone = build_dataset(str(tmp_path / "alone"), **arguments)
+    assert order(item_walk(alone), [0])[:3] == [0, 1, 2]
+
+
+def test_the_walk_is_tuned_on_next_items_if_no_visitor_returns(tmp_path, caplog):
+    dataset = build_dataset(
+        str(tmp_path / "dataset"),
+        train=[("anna", "a", "view", 0), ("anna", "b", "view", 1)],
+        validation=[("bob", "a", "view", 10), ("bob", "b", "view", 11)],
+        visitors=["anna"],
+        items=["a", "b", "c"],
+    )
+    with caplog.at_level("INFO"):
+        item_walk(dataset)
+    # after a, which has the same weight as b, b is second: ties count against a system
+    assert "validation NDCG@20 0.6309" in caplog.text
+
+
 def test_all_baselines_are_built_from_a_dataset(tmp_path):
     dataset = build_dataset(
         str(tmp_path / "dataset"),
@@ -78,5 +114,13 @@ def test_all_baselines_are_built_from_a_dataset(tmp_path):
         items=["a", "b"],
     )
     baselines = build_baselines(dataset, seed=0)
-    assert set(baselines) == {"popular", "recently_popular", "item_knn", "item_knn_tfidf", "session_knn", "random"}
+    assert list(baselines) == [
+        "popular",
+        "recently_popular",
+        "item_walk",
+        "item_knn",
+        "item_knn_tfidf",
+        "session_knn",
+        "random",
+    ]
     assert order(baselines["popular"]) == [1, 0]

@@ -8,7 +8,7 @@ from contract.schema import Split
 from contract.timelines import TimelineRows
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import cases_of
-from trainer.evaluation.cases import build_cases, next_items, returning_visitors
+from trainer.evaluation.cases import build_cases, most_common_cases, next_items, returning_visitors
 
 NUM_ITEMS = 10
 KINDS = {"view": 0, "addtocart": 1, "transaction": 2}
@@ -87,6 +87,21 @@ def test_cases_are_those_of_the_requested_split(tmp_path):
     assert test.history.timestamp_ms[test.history.begins[0] : test.history.ends[0]].tolist() == [0, 10]
     # the validation window is before the test cut, so it is part of the history: anna has touched a and b
     assert (items_of(test.history), lists(test.relevant)) == ([[0, 1], [1]], [[2], [0]])
+
+
+@pytest.mark.parametrize(("num_newcomers", "is_returning"), [(9, True), (10, False)])
+def test_next_items_are_the_cases_where_ten_times_as_many_visitors_have_them(tmp_path, num_newcomers, is_returning):
+    # anna returns; the newcomers only have a next item. anna has one, too, so that of ten visitors one returns
+    newcomers = [(f"v{v}", item, "view", 10) for v in range(num_newcomers) for item in ("a", "b")]
+    dataset = build_dataset(
+        str(tmp_path),
+        train=[("anna", "a", "view", 1)],
+        validation=[("anna", "b", "view", 10), *newcomers],
+        visitors=["anna"],
+        items=["a", "b"],
+    )
+    cases = most_common_cases(dataset, Split.VALIDATION)
+    assert (len(cases), cases.hides_seen) == ((1, True) if is_returning else (11, False))
 
 
 def test_a_missing_split_raises(tmp_path):

@@ -2,19 +2,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from contract.timelines import TimelineRows
-from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import queries_of
-from trainer.evaluation import neighbours
 from trainer.evaluation.config import NeighboursConfig
-from trainer.evaluation.neighbours import (
-    ItemNeighbours,
-    TimelineNeighbours,
-    baskets_of,
-    item_similarity,
-    nearest,
-    training_baskets,
-)
+from trainer.evaluation.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity
+from trainer.models import item_products
 
 
 def baskets(*rows):
@@ -46,24 +37,12 @@ def test_tfidf_gives_shorter_timelines_more_weight():
     assert similarity[0, 0] == pytest.approx(1, abs=1e-6)
 
 
-def test_only_the_nearest_of_a_row_are_kept_and_ties_go_to_the_lower_column():
-    kept = nearest(baskets([3, 1, 2, 2], [1, 0, 0, 0], [1, 1, 1, 1]), 2).toarray()
-    np.testing.assert_array_equal(kept, [[3, 0, 2, 0], [1, 0, 0, 0], [1, 1, 0, 0]])
-
-
-def test_the_nearest_do_not_depend_on_the_order_in_which_entries_are_stored():
-    # as a product of sparse matrices has them: columns 3, 1, 0, 2 with 2, 1, 2, 2
-    unsorted = sp.csr_matrix((np.array([2, 1, 2, 2], np.float32), np.array([3, 1, 0, 2]), np.array([0, 4])), (1, 4))
-    kept = nearest(unsorted, 2)
-    assert (kept.indices.tolist(), kept.data.tolist()) == ([0, 2], [2, 2])
-
-
 def test_similarities_computed_in_blocks_equal_those_computed_at_once(monkeypatch):
     random = sp.random(60, 40, density=0.1, format="csr", rng=np.random.default_rng(0), dtype=np.float32)
     random.data[:] = 1
     five = NeighboursConfig(num_neighbours=5)
     at_once = item_similarity(random, is_tfidf=True, config=five)
-    monkeypatch.setattr(neighbours, "_BLOCK_ENTRIES", 30)
+    monkeypatch.setattr(item_products, "_BLOCK_ENTRIES", 30)
     in_blocks = item_similarity(random, is_tfidf=True, config=five)
     np.testing.assert_allclose(in_blocks.toarray(), at_once.toarray(), atol=1e-6)
     assert np.diff(at_once.indptr).max() == 5
@@ -85,24 +64,6 @@ def test_with_a_half_life_the_weight_of_an_item_halves_per_half_life():
     # ages 2, 1 and 0: 1/2, 1/√2 and 1
     scores = scorer.catalogue_scores(queries_of([0], [[0, 1, 2]])).numpy()
     np.testing.assert_allclose(scores, [[0.5, np.sqrt(0.5), 1]], atol=1e-6)
-
-
-def test_blocks_of_the_product_are_bounded_although_the_whole_product_is_not(monkeypatch):
-    """One item is in every timeline, so its row of the product has all items, and all rows have it."""
-    num_items, dense = 400, np.zeros((400, 400), np.float32)
-    dense[np.arange(400), np.arange(400)] = dense[:, 0] = 1
-    sizes = []
-
-    def count(weights, number):
-        sizes.append(weights.nnz)
-        return nearest(weights, number)
-
-    monkeypatch.setattr(neighbours, "nearest", count)
-    monkeypatch.setattr(neighbours, "_BLOCK_ENTRIES", 500)
-    similarity = item_similarity(sp.csr_matrix(dense), is_tfidf=False, config=NeighboursConfig(num_neighbours=3))
-    assert max(sizes) <= 500
-    assert similarity.shape == (num_items, num_items)
-    assert np.diff(similarity.indptr).max() == 3
 
 
 def test_the_weights_of_repeated_items_add_up_and_unknown_items_only_count_as_rows():
@@ -130,22 +91,3 @@ def test_items_are_scored_by_the_similarity_of_the_timelines_that_contain_them()
     # with one neighbour, only the third
     one = TimelineNeighbours(BASKETS, np.array([1, 1, 1, 0]), NeighboursConfig(num_neighbours=1))
     np.testing.assert_allclose(one.catalogue_scores(queries_of([0], [[2]])).numpy()[0], [-0.5, -0.5, 1, -1], atol=1e-6)
-
-
-def test_baskets_contain_known_items_once_and_are_ordered_by_the_end_of_the_timeline_latest_first():
-    # two timelines: items 1, 1, 9 (unknown) until 30, and 0, 2 until 40
-    columns = [(5, 0, 1, 0, 10, 1), (5, 1, 1, 0, 20, 1), (5, 2, 9, 0, 30, 1), (5, 0, 0, 0, 10, 1), (5, 1, 2, 0, 40, 1)]
-    rows = TimelineRows(*np.array(columns, np.int64).T)
-    np.testing.assert_array_equal(baskets_of(rows, 3).toarray(), [[1, 0, 1], [0, 1, 0]])
-    assert baskets_of(TimelineRows.concatenate([]), 3).shape == (0, 3)
-
-
-def test_neighbours_come_from_training_timelines_only(tmp_path):
-    dataset = build_dataset(
-        str(tmp_path / "dataset"),
-        train=[("anna", "a", "view", 1), ("bob", "b", "view", 2)],
-        test=[("anna", "b", "view", 3)],
-        visitors=["anna", "bob"],
-        items=["a", "b"],
-    )
-    np.testing.assert_array_equal(training_baskets(dataset).toarray(), [[0, 1], [1, 0]])

@@ -88,8 +88,10 @@ def test_without_item_counts_an_unknown_item_has_its_own_row() -> None:
     np.testing.assert_allclose(model.pair_scores(tf.constant([0, 0]), tf.constant([3, 99])), [140.0, 140.0])
 
 
-def test_there_is_an_item_vector_for_each_item_of_the_vocabulary() -> None:
-    np.testing.assert_allclose(make_model().item_vectors(), [[1, 0], [0, 1], [0.6, 0.8]], rtol=1e-6)
+def test_the_similarity_of_items_is_the_cosine_of_their_vectors() -> None:
+    # the vectors (1, 0), (0, 1) and (0.6, 0.8)
+    found = make_model().item_similarities(tf.constant([2, 0]))
+    np.testing.assert_allclose(found, [[0.6, 0.8, 1], [1, 0, 0.6]], rtol=1e-6)
 
 
 def test_a_vector_of_zeros_has_a_score() -> None:

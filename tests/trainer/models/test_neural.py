@@ -76,5 +76,5 @@ def test_an_unknown_item_has_the_row_of_its_bucket() -> None:
     assert scores[0] != scores[1]
 
 
-def test_there_is_an_item_vector_for_each_item_of_the_vocabulary() -> None:
-    assert make_model().item_vectors().shape == (6, 3)
+def test_each_item_of_the_vocabulary_has_a_similarity() -> None:
+    assert make_model().item_similarities(tf.constant([0, 5])).shape == (2, 6)

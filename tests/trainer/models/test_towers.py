@@ -160,5 +160,7 @@ def test_an_age_is_this_visit_today_this_week_or_before() -> None:
     np.testing.assert_array_equal(age_of(tf.constant(ages)), [0, 0, 1, 2, 1, 2, 3])
 
 
-def test_there_is_an_item_vector_for_each_item_of_the_vocabulary() -> None:
-    np.testing.assert_allclose(make_model().item_vectors(), [[0.6, 0.8], [1, 0], [0, 1]], rtol=1e-6)
+def test_the_similarity_of_items_is_the_cosine_of_their_vectors() -> None:
+    # the vectors (0.6, 0.8), (1, 0) and (0, 1)
+    found = make_model().item_similarities(tf.constant([0, 2]))
+    np.testing.assert_allclose(found, [[1, 0.6, 0.8], [0.8, 0, 1]], rtol=1e-6)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from contract.schema import DEFAULT_KINDS
 from trainer.evaluation.cases import Cases
 from trainer.models.interface import Queries
+from trainer.models.similarity import cosines
 from trainer.ranking.histories import Histories
 from trainer.ranking.lists import Lists
 
@@ -82,8 +83,8 @@ class DotModel(tf.Module):
         dot = tf.reduce_sum(self._visitor(visitor) * tf.gather(self.vectors, index), axis=1)
         return tf.where(is_known, dot + tf.gather(self.bias, index), 0.0)
 
-    def item_vectors(self) -> tf.Tensor:
-        return tf.identity(self.vectors)
+    def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
+        return cosines(self.vectors, item)
 
     def _visitor(self, visitor: tf.Tensor) -> tf.Tensor:
         is_known = visitor < self._num_visitors

@@ -218,6 +218,7 @@ LIMITS = {
     ("mf", "model.history_length=0"): ("were not in training get popular items", "rank like the least popular item"),
     ("mf", "solver=als"): ("computed from the latest 64 items of the history", "rank like the least popular item"),
     ("nn",): ("known by the latest 10 items", "ranked by their content in the catalogue"),
+    ("walk",): ("known by the items of the history in the request", "rank like the least popular item"),
     ("notebook-mf",): ("share an out-of-vocabulary vector", "scored by untrained vectors"),
     ("notebook-nn",): ("share an out-of-vocabulary vector", "scored by untrained vectors"),
 }
@@ -240,6 +241,7 @@ def test_a_card_lists_als_settings_instead_of_an_unused_loss():
     rows = cells(section(card("mf", "solver=als"), "Training"))
     assert "als" in rows
     assert not {"loss", "optimizer"} & rows.keys()
+    assert not {"als", "loss", "optimizer"} & cells(section(card("walk"), "Training")).keys()
 
 
 def test_the_usage_examples_escape_any_id():

@@ -1,0 +1,85 @@
+"""The items of each training timeline, as a sparse matrix.
+
+Shapes: N timeline rows, T timelines, I items of the vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse as sp
+
+from contract.schema import Split
+from contract.shards import read_timelines
+from contract.timelines import TimelineRows
+from trainer.data.dataset import Dataset
+
+
+def training_baskets(
+    dataset: Dataset, event_weights: Sequence[float] | None = None, max_items: int | None = None
+) -> sp.csr_matrix:
+    """[T, I] float32: 1 if the training timeline contains the item; timelines in order of their end, latest first.
+
+    Args:
+      dataset: the dataset.
+      event_weights: the weight of each event kind; events of a weight of 0 are skipped. None: no event is skipped.
+      max_items: see `baskets_of`.
+
+    Raises:
+      ValueError: there are weights, and no event has a weight above 0.
+    """
+    parts = []
+    for shard in dataset.shards(Split.TRAIN):
+        rows = read_timelines([shard])
+        parts.append(rows[rows.is_target == 1])
+    rows = TimelineRows.concatenate(parts)
+    if event_weights is None:
+        return baskets_of(rows, dataset.num_items, max_items=max_items)
+    has_weight = np.array(event_weights, np.float32)[rows.event] * rows.weight > 0
+    baskets = baskets_of(rows, dataset.num_items, is_entry=has_weight, max_items=max_items)
+    if not baskets.nnz:
+        raise ValueError(
+            f"no training event of {dataset.root} has a weight above 0, as loss.event_weights is "
+            f"{list(event_weights)} for {', '.join(dataset.manifest.event_kinds)}; raise loss.event_weights"
+        )
+    return baskets
+
+
+def baskets_of(
+    rows: TimelineRows, num_items: int, is_entry: np.ndarray | None = None, max_items: int | None = None
+) -> sp.csr_matrix:
+    """[T, I] float32: 1 if the timeline contains the item; timelines in order of their end, latest first.
+
+    Args:
+      rows: whole timelines, one after another.
+      num_items: I; other items are skipped.
+      is_entry: [N] bool, whether a row counts; None: all do.
+      max_items: only this many distinct items of a timeline are kept, those with the latest events; None: all.
+    """
+    timeline = np.cumsum(rows.position == 0) - 1
+    last = np.flatnonzero(np.append(rows.position[1:] == 0, True))[: len(rows)]
+    rank = np.empty(len(last), np.int64)
+    rank[np.argsort(-rows.timestamp_ms[last], kind="stable")] = np.arange(len(last))
+    kept = rows.item < num_items
+    if is_entry is not None:
+        kept &= is_entry
+    timeline, item = _latest_distinct(timeline[kept], rows.item[kept], num_items, max_items)
+    entries = np.ones(len(item), np.float32)
+    baskets = sp.csr_matrix((entries, (rank[timeline], item)), (len(last), num_items))
+    baskets.sort_indices()
+    return baskets
+
+
+def _latest_distinct(
+    timeline: np.ndarray, item: np.ndarray, num_items: int, max_items: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of `timeline` and `item`, both [N] in order of time, without repetitions; at most the latest of each.
+
+    The position of a pair is that of its latest occurrence.
+    """
+    _, from_end = np.unique((timeline * num_items + item)[::-1], return_index=True)
+    latest = np.sort(len(timeline) - 1 - from_end)
+    timeline, item = timeline[latest], item[latest]
+    if max_items is None:
+        return timeline, item
+    num_later = np.searchsorted(timeline, timeline, side="right") - 1 - np.arange(len(timeline))
+    return timeline[num_later < max_items], item[num_later < max_items]

@@ -1,0 +1,62 @@
+"""Products of sparse matrices with one row per item, of which each row keeps its largest entries.
+
+The whole product of two such matrices may not fit into memory: it is computed a block of rows at a time.
+
+Shapes: N rows, T timelines, I items.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import scipy.sparse as sp
+
+_BLOCK_ENTRIES = 4_000_000  # of a product before all but the largest are dropped: about 50 MB
+
+Rescale = Callable[[sp.csr_matrix, slice], None]
+"""Changes the entries of a block of the product in place, given its rows."""
+
+
+def largest_products(
+    left: sp.csr_matrix, right: sp.csr_matrix, count: int, rescale: Rescale
+) -> Iterator[sp.csr_matrix]:
+    """Yields blocks of rows of `left` [N, T] @ `right` [T, I], in order: the `count` largest entries of each row.
+
+    Ties go to the lower column. The entries of a row do not depend on the other rows of `left`.
+    """
+    for block in _row_blocks(left, right):
+        product = left[block] @ right
+        rescale(product, block)
+        yield largest(product, count)
+
+
+def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
+    """The `count` largest entries of each row; ties go to the lower column. No float32 entry is negative."""
+    lengths = np.diff(weights.indptr)
+    if lengths.max(initial=0) <= count:
+        weights.sort_indices()
+        return weights
+    row, kept_lengths = np.repeat(np.arange(len(lengths)), lengths), np.minimum(lengths, count)
+    # the bits of floats that are not negative have their order; sorting whole numbers is several times as fast as
+    # sorting the positions of floats
+    key = (row.astype(np.uint64) << np.uint64(32)) + (np.uint64(2**32 - 1) - weights.data.view(np.uint32))
+    last = np.sort(key)[np.maximum(weights.indptr[:-1] + kept_lengths - 1, 0)][row]
+    larger, equal = np.flatnonzero(key < last), np.flatnonzero(key == last)
+    equal = equal[np.lexsort([weights.indices[equal], row[equal]])]
+    rank = np.arange(len(equal)) - np.searchsorted(row[equal], row[equal])
+    num_left = kept_lengths - np.bincount(row[larger], minlength=len(lengths))
+    kept = np.concatenate([larger, equal[rank < num_left[row[equal]]]])
+    found = sp.csr_matrix((weights.data[kept], (row[kept], weights.indices[kept])), weights.shape)
+    found.sort_indices()
+    return found
+
+
+def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix) -> Iterator[slice]:
+    """Blocks of rows of `left`; the product of each with `right` has at most about `_BLOCK_ENTRIES` entries."""
+    # an upper bound for each row: the entries of all rows of `right` that it adds up
+    bound = np.minimum(left.astype(bool) @ np.diff(right.indptr), right.shape[1])
+    total = np.concatenate([[0], np.cumsum(bound)])
+    begin = 0
+    while begin < left.shape[0]:
+        end = max(int(np.searchsorted(total, total[begin] + _BLOCK_ENTRIES, side="right")) - 1, begin + 1)
+        yield slice(begin, end)
+        begin = end

@@ -1,0 +1,14 @@
+"""The similarity of items by their vectors.
+
+Shapes: B items, I items of the vocabulary, D embedding.
+"""
+
+import tensorflow as tf
+
+
+def cosines(vectors: tf.Tensor | tf.Variable, item: tf.Tensor) -> tf.Tensor:
+    """[B, I] float32 cosines between the vectors of items [B] and all vectors [I, D]; 0 for a vector of zeros."""
+    selected = tf.gather(vectors, item)
+    # dividing the products by the norms avoids [I, D] normalised vectors for every request
+    lengths = tf.norm(selected, axis=1)[:, None] * tf.norm(vectors, axis=1)
+    return tf.math.divide_no_nan(tf.matmul(selected, vectors, transpose_b=True), lengths)
