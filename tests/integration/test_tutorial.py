@@ -104,7 +104,7 @@ def use_the_page(typed: list[str], folder: Path) -> None:
         address = wait_for_address(folder / "page.log", server)
         with urllib.request.urlopen(address, timeout=SECONDS) as page:
             assert b"<title>" in page.read()
-        question = {"visitor": "2459", "history": [], "k": 3, "hide_seen": True, "only_available": False}
+        question = {"visitor": "2459", "history": [], "k": 3, "hide_seen": True}
         request = urllib.request.Request(
             f"{address}api/recommend", json.dumps(question).encode(), {"Content-Type": "application/json"}
         )
