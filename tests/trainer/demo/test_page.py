@@ -71,8 +71,9 @@ def test_models_are_side_by_side_with_categories_scores_and_latency(page):
     # 4 + 0.4 and 2 + 0.2; 1 + 0.4 and 3 + 0.2
     expect(first_model(page).locator(".number")).to_have_text(["4.400", "2.200"])
     expect(page.locator("#models .model").nth(1).locator(".number")).to_have_text(["3.200", "1.400"])
-    small = ["category 7, unavailable in the dataset", "category 70"]
-    expect(first_model(page).locator("li .small")).to_have_text(small)
+    expect(first_model(page).locator("li .small")).to_have_text(
+        ["category 7, unavailable in the dataset", "category 70"]
+    )
     expect(first_model(page).locator("h3 + .small")).to_have_text(re.compile(r"^\d+\.\d ms, 4 items on offer$"))
 
 
