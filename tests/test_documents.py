@@ -173,7 +173,8 @@ def examine(document: str, command: str) -> str:
         case ["python", "-m", "tests.integration.soak", *arguments]:
             soak.build_parser().parse_args(arguments)
             return "parsed"
-        case ["make", *targets]:
+        case ["make", *arguments]:
+            targets = [word for word in arguments if "=" not in word]  # the others are variables
             assert targets, "no target"
             assert set(targets) <= MAKE_TARGETS, f"no target {', '.join(targets)}"
             return "the targets exist"

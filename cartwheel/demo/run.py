@@ -81,7 +81,7 @@ def choose_presets(only_kind: str | None) -> Sequence[str]:
 
 def _describe(inputs: Inputs) -> str:
     if inputs.data:
-        return "the purchases of 2,469 households at a real grocer"
+        return "a year of purchases at a real grocer"
     return inputs.shop or inputs.events or f"a synthetic shop of {VISITORS:,} visitors"
 
 

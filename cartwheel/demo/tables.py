@@ -21,7 +21,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         f"Test window: new items of {visitors} returning visitors, {items:,} items ranked. [95% intervals]",
         f"  {'system':17}{'NDCG@20':22}{'recall@20':>10}{'MRR@20':>9}{'coverage@20':>13}{'next item':>11}"
-        f"{'MSE (skill)':>16}".rstrip(),
+        + (f"{'MSE (skill)':>16}" if any(metrics.get("ratings") for metrics in systems.values()) else ""),
     ]
     best_first = sorted(systems.items(), key=lambda system: -_value(system[1].get("ndcg@20")))
     lines += [f"  {name:17}{_cells(metrics, others.get(name, {}))}".rstrip() for name, metrics in best_first]
@@ -39,7 +39,7 @@ def merge_systems(evaluations: Mapping[str, Mapping[str, Any]], protocol: str = 
     systems: dict[str, dict[str, Any]] = {}
     baselines: dict[str, Any] = {}
     for preset, evaluation in evaluations.items():
-        ranking = dict(primary_ranking(evaluation["protocols"][protocol]) or {})
+        ranking: dict[str, Any] = dict(primary_ranking(evaluation["protocols"][protocol]) or {})
         systems[preset] = dict(ranking.pop(preset, {})) | {"ratings": evaluation["ratings"]}
         baselines = ranking
     return systems | baselines
