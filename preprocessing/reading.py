@@ -10,8 +10,8 @@ from preprocessing import catalogue, timelines, validation
 from preprocessing.beam import graphs, stages
 from preprocessing.beam.graphs import PropertyCounts
 from preprocessing.beam.job import Job
-from preprocessing.columns import EncodedTable, decode_columns
-from preprocessing.config import PrepareConfig, format_when
+from preprocessing.columns import EncodedTable, decode_columns, sort_by_count
+from preprocessing.config import PrepareConfig, PropertyConfig, format_when
 from preprocessing.events import EventMapping
 from preprocessing.inputs import Input
 from preprocessing.item_table import ItemTableMapping
@@ -21,6 +21,8 @@ from preprocessing.statistics.summaries import ReadingSummary
 from preprocessing.workspace import write_table
 
 log = logging.getLogger(__name__)
+
+_MOST_NAMES = 10  # in a message
 
 
 def read_events(job: Job, events: Input, mapping: EventMapping) -> ReadingSummary:
@@ -74,10 +76,33 @@ def read_properties(
             "there are no item properties%s, so no item has a category or price; provide earlier rows, or a later cut",
             before,
         )
+    elif table is None:
+        check_property_names(counts.properties, job.config.properties)
     for partition in set(range(properties.num_partitions)) - summary.partitions:
         write_table(job.work.properties(partition), catalogue.empty_properties())
     log.info("read %d item property rows into %d partitions", summary.rows, properties.num_partitions)
     return counts
+
+
+def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
+    """Checks that items have the properties of the settings.
+
+    Args:
+      counts: number of items by property: id, count.
+      config: the properties with a role; a default name that no item has is a warning, as shops lack some of them.
+
+    Raises:
+      ValueError: no item has a property whose name is not the default; with the names found.
+    """
+    found = sort_by_count(decode_columns(counts))["id"].to_pylist()
+    names = {role: name for role, name in vars(config).items() if isinstance(name, str) and name not in found}
+    given = {role: name for role, name in names.items() if name != getattr(PropertyConfig(), role)}
+    if given:
+        wrong = " and ".join(f"properties.{role} is `{name}`" for role, name in given.items())
+        listed = ", ".join(f"`{name}`" for name in found[:_MOST_NAMES]) + ", …" * (len(found) > _MOST_NAMES)
+        raise ValueError(f"{wrong}, but no item has such a property; the properties found are {listed}")
+    if missing := [f"{role} (`{name}`)" for role, name in names.items() if role != "title"]:
+        log.warning("no item has a property for %s; name the shop's own in properties", ", ".join(missing))
 
 
 def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float = 0.5) -> None:

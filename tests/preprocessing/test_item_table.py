@@ -10,7 +10,7 @@ from preprocessing.columns import encode_columns
 from preprocessing.config import ItemTableConfig, PrepareConfig, PropertyConfig
 from preprocessing.item_table import ItemTableMapping, parse_item_table, resolve_types
 from preprocessing.pipeline import prepare
-from preprocessing.reading import check_join
+from preprocessing.reading import check_join, check_property_names
 from preprocessing.sources.formats import open_files
 from preprocessing.sources.source import read_batches
 from tests.preprocessing.shop import plain_events, write_events
@@ -178,3 +178,17 @@ def test_events_of_other_items_are_a_warning_and_of_no_item_an_error(caplog):
     assert "ids of other events: `c`; ids of described items: `a`, `b`" in caplog.text
     with pytest.raises(ValueError, match=r"0.0% of the training events.*make the ids equal, or prepare without items"):
         check_join(counts(c=1), items)
+
+
+def test_a_property_that_no_item_has_is_refused_if_the_settings_name_it(caplog):
+    found = encode_columns(pa.table({"id": ["cost", "categoryid", "colour"], "count": [7, 9, 7]}))
+    check_property_names(found, PropertyConfig(price="cost"))
+    assert caplog.messages == [
+        "no item has a property for availability (`available`); name the shop's own in properties"
+    ]
+    message = (
+        "properties.availability is `stock` and properties.price is `prise`, but no item has such a property; the "
+        "properties found are `categoryid`, `colour`, `cost`"
+    )
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        check_property_names(found, PropertyConfig(price="prise", availability="stock"))
