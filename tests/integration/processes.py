@@ -71,6 +71,11 @@ def environment(cluster: Cluster | None) -> dict[str, str]:
     return os.environ | ({"TF_CONFIG": tf_config(cluster)} if cluster else {})
 
 
+def _small(preset: str) -> list[str]:
+    """`SMALL`, without the settings that the preset lacks."""
+    return [setting for setting in SMALL if preset != "walk" or not setting.startswith("model.dim")]
+
+
 def train_arguments(preset: str, dataset: str, workdir: Path, settings: Sequence[str]) -> list[str]:
     name, own = VARIANTS.get(preset, (preset, []))
     return ["train", "--preset", name, "--data", dataset, "--workdir", str(workdir), "--set", *own, *settings]
@@ -95,7 +100,7 @@ def start(
       program: arguments of Python that name the program.
     """
     return subprocess.Popen(
-        [sys.executable, *program, *train_arguments(preset, dataset, workdir, [*SMALL, *settings])],
+        [sys.executable, *program, *train_arguments(preset, dataset, workdir, [*_small(preset), *settings])],
         env=environment(cluster),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -113,7 +118,7 @@ def start_workers(
 def train_alone(preset: str, dataset: str, workdir: Path, *settings: str) -> dict[str, Any]:
     """Trains in this process, which saves starting TensorFlow for runs that nothing interrupts."""
     name, own = VARIANTS.get(preset, (preset, []))
-    config = apply_settings(presets.PRESETS[name], [*own, *SMALL, *settings])
+    config = apply_settings(presets.PRESETS[name], [*own, *_small(preset), *settings])
     return train(config, data=dataset, workdir=str(workdir))
 
 

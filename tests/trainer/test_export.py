@@ -253,7 +253,7 @@ def trained_models(num_frequent=2):
     walk = WalkInference(WalkConfig(num_neighbours=3), np.arange(8, 0, -1))
     neighbours = generator.permuted(np.tile(np.arange(8, dtype=np.float32), (8, 1)), axis=1)[:, :3]
     walk.fill(Weights({"neighbour": neighbours, "weight": np.abs(normal(8, 3))}, [np.ones(4, np.float32)]))
-    return [matrix_factorization, neural, towers, walk]
+    return [matrix_factorization, neural, walk, towers]
 
 
 @pytest.mark.parametrize("model", trained_models(), ids=lambda model: model.name)

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from common.settings import check
-from contract.manifest import Manifest
+
+if TYPE_CHECKING:  # k8s/submit.py reads the settings with Python alone, and the contract needs fsspec
+    from contract.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class SquaredErrorConfig:
     def __post_init__(self) -> None:
         _check_weights(self.event_weights)
 
-    def weights_by_kind(self, manifest: Manifest) -> tuple[float, ...]:
+    def weights_by_kind(self, manifest: "Manifest") -> tuple[float, ...]:
         """Returns the weight to predict for each event kind of a dataset; see `_weights_by_kind`."""
         return _weights_by_kind(self.event_weights, manifest, default=range(1, len(manifest.event_kinds) + 1))
 
@@ -72,7 +74,7 @@ class SampledSoftmaxConfig:
         check(self.l2 >= 0, "loss.l2", self.l2, "at least 0")
         _check_weights(self.event_weights)
 
-    def weights_by_kind(self, manifest: Manifest) -> tuple[float, ...]:
+    def weights_by_kind(self, manifest: "Manifest") -> tuple[float, ...]:
         """Returns the weight of an example of each event kind of a dataset; see `_weights_by_kind`."""
         return _weights_by_kind(self.event_weights, manifest, default=[1] * len(manifest.event_kinds))
 
@@ -92,7 +94,7 @@ def _check_weights(weights: tuple[float, ...] | None) -> None:
 
 
 def _weights_by_kind(
-    given: tuple[float, ...] | None, manifest: Manifest, *, default: Sequence[float]
+    given: tuple[float, ...] | None, manifest: "Manifest", *, default: Sequence[float]
 ) -> tuple[float, ...]:
     """Returns the weights given in the settings, else those of the dataset, else the default.
 

@@ -200,7 +200,7 @@ class WalkPowers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WalkConfig(BaseModelConfig):
-    """Items that visitors of the history's items touched, too, weighted by powers of counts; needs `solver=count`.
+    """Items that visitors of the history's items also touched, weighted by powers of counts; needs `solver=count`.
 
     The powers have one value per candidate. An epoch computes one candidate, and the best in validation is the model.
     Without a validation split, it is the last.

@@ -92,11 +92,11 @@ WALK = RunConfig(
 
 Test windows, split by time at the quantiles 0.8 and 0.9: NDCG@20 of returning visitors .183 [.180, .187] on
 retailrocket_matrix, where the best tuned item-kNN reaches .180 and ALS .188; R@20 .566 [.558, .574] and MRR@20 .311
-[.305, .318] of next items on retailrocket_sessions, where the best tuned item-kNN reaches .558 and .311. A candidate
-takes 3 to 6 s on a busy machine of two cores, and its validation as long.
+[.305, .318] of next items on retailrocket_sessions, where the best tuned item-kNN reaches .558 and .311. Either takes
+14 s on two cores, with the three validations.
 
     python -m trainer train --preset walk --data DATASET --workdir RUN
 """
 
-PRESETS: Mapping[str, RunConfig] = {preset.name: preset for preset in (NOTEBOOK_MF, NOTEBOOK_NN, MF, NN, WALK)}
+PRESETS: Mapping[str, RunConfig] = {run.name: run for run in (NOTEBOOK_MF, NOTEBOOK_NN, MF, NN, WALK)}
 """Every preset by its name."""

@@ -1,4 +1,4 @@
-"""Item walk: the items that visitors of the history's items touched, too (RP3β: Paudel et al., TiiS 2016).
+"""Item walk: the items that visitors of the history's items also touched (RP3β: Paudel et al., TiiS 2016).
 
 The weight of item j next to item i, where n counts the training visitors of an item and the items of a visitor:
 
@@ -74,7 +74,7 @@ def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # no
         "popular items, even if they were in training. `score` takes no history, so it returns an item's popularity "
         "for every visitor."
     )
-    principle = "each item leads to those that its visitors touched, too, and the score adds up what leads to an item"
+    principle = "each item leads to the items that its visitors also touched, and the score is the sum of their weights"
     return ModelDescription(principle, (visitors, NEW_ITEMS_RANK_LAST))
 
 

@@ -13,6 +13,7 @@ from common.settings import differences
 from contract.manifest import Manifest
 from contract.schema import Split, SplitMethod, Vocabulary
 from trainer.config.losses import SquaredErrorConfig
+from trainer.config.models import WalkConfig
 from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
 from trainer.evaluation.tables import (
@@ -109,6 +110,7 @@ def _training(subject: Subject) -> str:
     rows = [
         ("preset", f"{name}, unchanged" if not changes else f"{name}, changed: {'; '.join(changes)}"),
         *((key, _format_settings(part)) for key, part in parts.items()),
+        *_chosen_powers(config, subject.step),
         ("input", _format_settings(config.input)),
         ("epochs", f"at most {config.num_epochs}"),
         ("solver", config.solver),
@@ -118,6 +120,12 @@ def _training(subject: Subject) -> str:
         ("software", ", ".join(f"{package} {version}" for package, version in record.versions.items())),
     ]
     return _table(["setting", "value"], rows)
+
+
+def _chosen_powers(config: RunConfig, step: int) -> Iterable[tuple[str, str]]:
+    """Yields the candidate that the checkpoint is; nothing for other models than a walk."""
+    if isinstance(config.model, WalkConfig):
+        yield "powers", str(config.model.candidates[step - 1])
 
 
 def _format_settings(config: Any) -> str:

@@ -226,7 +226,7 @@ LIMITS = {
 
 @pytest.mark.parametrize("arguments", LIMITS, ids=" ".join)
 def test_the_limitations_are_those_of_the_model(arguments):
-    limits = section(card(*arguments), "Limitations")
+    limits = section(card(*arguments, step=1), "Limitations")
     for limit in LIMITS[arguments]:
         assert limit in limits
 
@@ -241,7 +241,12 @@ def test_a_card_lists_als_settings_instead_of_an_unused_loss():
     rows = cells(section(card("mf", "solver=als"), "Training"))
     assert "als" in rows
     assert not {"loss", "optimizer"} & rows.keys()
-    assert not {"als", "loss", "optimizer"} & cells(section(card("walk"), "Training")).keys()
+    assert not {"als", "loss", "optimizer"} & cells(section(card("walk", step=2), "Training")).keys()
+
+
+def test_the_card_of_a_walk_names_the_chosen_powers():
+    rows = cells(section(card("walk", step=2), "Training"))
+    assert rows["powers"] == "item_power 0.35, neighbour_power 0.15, visitor_power 0.5, recency_power 0"
 
 
 def test_the_usage_examples_escape_any_id():
