@@ -80,7 +80,10 @@ def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas
     """
     file = MODELS[config.model.kind]
     if not isinstance(file, GradientModelFile):
-        raise ValueError(f"the model {config.model.kind} is not trained by gradient steps; use its preset")
+        raise ValueError(
+            f"model {config.model.kind} cannot be trained by gradient steps; use its preset, which sets the right "
+            "solver"
+        )
     return file.training_model(config.model, config, dataset, build_tables(config, dataset, replicas), replicas)
 
 
