@@ -183,7 +183,7 @@ class TowersConfig(BaseModelConfig):
 
 
 class WalkPowers(NamedTuple):
-    """The exponents of an item walk."""
+    """A combination of powers of an item walk."""
 
     item: float
     """Of the visitors of the history's item."""

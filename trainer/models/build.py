@@ -34,7 +34,7 @@ class GradientModelFile(ModelFile, Protocol):
     def training_model(
         self, model: Any, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas, /
     ) -> TrainingModel:
-        """The model to train: `tables` with the rows of `table_rows`, dense weights, and the objective."""
+        """Builds the model to train: `tables` with the rows of `table_rows`, dense weights, and the objective."""
 
 
 @runtime_checkable
@@ -73,7 +73,7 @@ def build_tables(config: RunConfig, dataset: Dataset, replicas: Replicas) -> dic
 
 
 def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas) -> TrainingModel:
-    """The model to train by gradient steps.
+    """Builds the model that gradient steps train.
 
     Raises:
       ValueError: gradient steps cannot train this kind.
