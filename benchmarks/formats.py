@@ -1,4 +1,6 @@
-"""The same events from CSV, Parquet and nested JSON Lines: rows/s of `prepare` and of reading alone; `inspect`.
+"""Compares CSV, Parquet and nested JSON Lines with the same events.
+
+Measures the rows/s of `prepare` and of reading alone, and the seconds of `inspect`.
 
 usage: python -m benchmarks.formats [DIRECTORY of the shop, kept and reused]
 """

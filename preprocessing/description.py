@@ -14,6 +14,7 @@ from preprocessing.beam.graphs import CatalogueCounts, IdCounts, PropertyCounts
 from preprocessing.beam.job import Job
 from preprocessing.beam.stages import WrittenShard, summarize_splits
 from preprocessing.config import format_when
+from preprocessing.events import DROPPED_KIND, NOT_MET
 from preprocessing.kinds import KindConfig
 from preprocessing.splits import Cuts
 from preprocessing.statistics import correlation, popularity, summaries
@@ -100,14 +101,20 @@ def summarize(output: str, manifest: Manifest, statistics: Mapping[str, Any]) ->
     }
 
 
-def lost_rows(summary: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the rows that are not in the dataset by reason, with the setting that decides about them."""
+def excluded_rows(summary: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the number of excluded rows by reason, a clause with the setting that decides about them."""
     return {
-        **{f"rejected, {reason}": count for reason, count in summary["rejected"].items()},
-        **{f"filtered, {condition}": count for condition, count in summary["filtered"].items()},
-        "duplicates, rows equal in all columns; keep_repeats=true keeps them": summary["duplicates"],
-        "events of robots, visitors with more than --max-events-per-day": summary["robot_events"],
+        **{f"they are invalid ({reason})": count for reason, count in summary["rejected"].items()},
+        **{_describe_filter(reason): count for reason, count in summary["filtered"].items()},
+        "they equal an earlier row in all columns; keep_repeats=true keeps them": summary["duplicates"],
+        "their visitors are robots, with more than --max-events-per-day events on one day": summary["robot_events"],
     }
+
+
+def _describe_filter(reason: str) -> str:
+    if reason.startswith(NOT_MET):
+        return f"they do not meet {reason.removeprefix(NOT_MET)}"
+    return f"{reason} is dropped" if reason.startswith(DROPPED_KIND) else "their list of events is empty"
 
 
 def log_summary(summary: Mapping[str, Any]) -> None:
@@ -122,11 +129,10 @@ def log_summary(summary: Mapping[str, Any]) -> None:
         filtered,
         excluded,
     )
-    for reason, count in lost_rows(summary).items():
+    for reason, count in excluded_rows(summary).items():
         if count > _WARN_SHARE * summary["rows"]:
-            log.warning(
-                "%.1f%% of the rows are not in the dataset: %s (%d rows)", 100 * count / summary["rows"], reason, count
-            )
+            share = f"{count / summary['rows']:.1%} of the rows ({count:,})"
+            log.warning("%s are excluded: %s", share, reason)
     log.info(
         "events per split: %s", ", ".join(f"{split['rows']:,} {name}" for name, split in summary["splits"].items())
     )

@@ -37,6 +37,8 @@ MAX_WEIGHT = 1e9
 """Largest weight of an event; larger ones are probably ids or times."""
 _MOST_WORDS = 10
 EMPTY_LIST = "rows without an element in the list of events"
+NOT_MET, DROPPED_KIND = "not met: ", "kind "
+"""Prefixes of the reasons in `ParsedEvents.filtered`, before a condition and a word of the log."""
 
 
 class ParsedEvents(NamedTuple):
@@ -214,13 +216,13 @@ def _filter(elements: Elements, mapping: EventMapping, num_events: int, filtered
     is_kept = np.ones(num_events, bool)
     for condition in mapping.conditions:
         is_met = condition.is_met(elements.columns[condition.path])
-        _count_filtered(f"not met: {condition.text}", is_kept & ~is_met, filtered)
+        _count_filtered(f"{NOT_MET}{condition.text}", is_kept & ~is_met, filtered)
         is_kept &= is_met
     if mapping.kinds.dropped and constant_of(mapping.columns.kind) is None:
         words = to_text(elements.columns[mapping.columns.kind])
         for word in mapping.kinds.dropped:
             is_word = pc.fill_null(pc.equal(words, word), False).to_numpy(zero_copy_only=False)
-            _count_filtered(f"kind {word}", is_kept & is_word, filtered)
+            _count_filtered(f"{DROPPED_KIND}{word}", is_kept & is_word, filtered)
             is_kept &= ~is_word
     return None if is_kept.all() else np.flatnonzero(is_kept)
 

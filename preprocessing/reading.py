@@ -71,17 +71,24 @@ def read_properties(
     summary = counts.reading
     _check_rejects("item property", summary, job.config)
     if not summary.partitions:
-        before = f" before the first cut, {format_when(cuts.validation_from_ms)}" if cuts else ""
-        log.warning(
-            "there are no item properties%s, so no item has a category or price; provide earlier rows, or a later cut",
-            before,
-        )
+        _warn_of_no_properties(cuts if table is None else None)
     elif table is None:
         check_property_names(counts.properties, job.config.properties)
     for partition in set(range(properties.num_partitions)) - summary.partitions:
         write_table(job.work.properties(partition), catalogue.empty_properties())
     log.info("read %d item property rows into %d partitions", summary.rows, properties.num_partitions)
     return counts
+
+
+def _warn_of_no_properties(cuts: Cuts | None) -> None:
+    if cuts:
+        log.warning(
+            "no item properties before the first cut (%s), so no item has a category or price; provide earlier item "
+            "properties, or a later --validation-from",
+            format_when(cuts.validation_from_ms),
+        )
+    else:
+        log.warning("no item properties were found, so no item has a category or price; check the files of the items")
 
 
 def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:

@@ -28,12 +28,12 @@ from preprocessing.workspace import Workspace, read_table, write_table
 
 
 def kind_columns(num_kinds: int) -> list[str]:
-    """Names the columns of a count table with the events of each kind."""
+    """Returns the names of the per-kind event count columns: `kind_0`, `kind_1` and so on."""
     return [f"kind_{code}" for code in range(num_kinds)]
 
 
 def stack_kinds(counts: pa.Table) -> np.ndarray:
-    """Stacks the columns of a count table with the events of each kind, [N, kinds] int64."""
+    """Stacks the per-kind event count columns of a table: [N, kinds] int64."""
     num_kinds = sum(name.startswith("kind_") for name in counts.column_names)
     return np.stack([counts[name].to_numpy() for name in kind_columns(num_kinds)], axis=1)
 

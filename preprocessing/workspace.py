@@ -62,7 +62,7 @@ def write_table(path: str, table: pa.Table) -> None:
 
 
 def read_table(path: str) -> pa.Table:
-    """Reads a table of `write_table`."""
+    """Reads a table written by `write_table`."""
     return decode_columns(storage.read_bytes(path))
 
 
@@ -72,5 +72,5 @@ def write_result(path: str, result: Any) -> None:
 
 
 def read_result(path: str) -> Any:
-    """Reads a value of `write_result`."""
+    """Reads a value written by `write_result`."""
     return pickle.loads(storage.read_bytes(path))

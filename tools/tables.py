@@ -66,12 +66,14 @@ def read_targets(results: Results) -> list[Target]:
 
 _BEST = {
     "buyers, next item (all): nn mrr@20": (
-        "Next item of visitors with a purchase, MRR@20: `nn` / best nearest-neighbour baseline"
+        "Next item, dataset of visitors with at least one purchase, MRR@20: `nn` / best nearest-neighbour baseline"
     ),
     "shop, items without a training event (all)": (
         "New items, recall@100: `nn` / most popular items in the category of the visitor's latest item"
     ),
-    "`prepare` at full size with 20.3 M": "`prepare`, time and memory for 2.76 M events and 20.3 M item properties",
+    "`prepare` at full size with 20.3 M": (
+        "`prepare`, time and memory for 2.76 M events and a log of 20.3 M item property changes"
+    ),
 }
 """README's labels of some of the best results, by the first words of their target."""
 
@@ -86,12 +88,12 @@ _MISSED = {
     ),
     "sessions, next item: nn recall@20": "Next item in sessions, recall@20: `nn` / best nearest-neighbour baseline",
     "training step of `mf`": (
-        "Training step of `mf` with 1.6 M embedding rows, relative to the examples/s of Keras `fit`"
+        "Examples/s of a training step of `mf` with 1.6 M embedding rows, relative to Keras `fit`"
     ),
     "`prepare` of 1,000,000 events": (
-        "`prepare` without Python imports, relative to the rows/s of TF-Transform fed one dict per row"
+        "Rows/s of `prepare`, not counting import time, relative to TF-Transform fed one dict per row"
     ),
-    "statistics and charts of the report": "CPU time that the report adds to `prepare`",
+    "statistics and charts of the report": "CPU time that the report adds, relative to `prepare` without a report",
 }
 """README's labels of missed targets, by their first words; another missed target is shown with its full name."""
 
@@ -258,7 +260,7 @@ def _report_claim(what: str, key: str) -> _Claim:
         what,
         "statistics",
         lambda figures: f"≤ {figures['target']:.0%}",
-        lambda figures: "{:.0%} ({:.0%} with item properties)".format(*added(figures)),
+        lambda figures: "{:.0%} ({:.0%} if `prepare` also reads item properties)".format(*added(figures)),
         lambda figures: max(added(figures)) <= figures["target"],
     )
 
@@ -269,18 +271,18 @@ def _is_fast_enough(figures: Mapping[str, Any]) -> bool:
 
 _SPEEDS = (
     _Claim(
-        "`prepare` of 1,000,000 events, rows/s without the time of Python imports / TF-Transform fed one dict per row",
+        "`prepare` of 1,000,000 events: rows/s (not counting import time) / TF-Transform fed one dict per row",
         "preprocessing",
         lambda figures: f"≥ {figures['targets']['ratio']} ×",
         lambda figures: (
             f"{figures['million_events']['ratio']:.1f} × "
-            f"({figures['million_events']['ratio_of_commands']:.1f} × with imports)"
+            f"({figures['million_events']['ratio_of_commands']:.1f} × counting it)"
         ),
         lambda figures: figures["million_events"]["ratio"] >= figures["targets"]["ratio"],
     ),
     _preprocessing_claim("`prepare` at full size (2.76 M events)", "full_size_events", "events"),
     _preprocessing_claim(
-        "`prepare` at full size with 20.3 M item-property rows", "full_size_with_properties", "properties"
+        "`prepare` at full size with 20.3 M item property changes", "full_size_with_properties", "properties"
     ),
     _report_claim(
         "statistics of the report: CPU time added to `prepare`",

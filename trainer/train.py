@@ -119,7 +119,8 @@ def _train(
 def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -> Validation | None:
     """Builds the validation that selects the best checkpoint.
 
-    Sequence models predict the next item, because they are trained for it; other models rank for returning visitors.
+    Sequence models are validated on next-item prediction, for which they are trained; other models on ranking for
+    returning visitors.
     """
     if config.is_sequential:
         validator = make_next_item_validator(config, dataset, replicas)

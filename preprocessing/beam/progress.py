@@ -89,7 +89,7 @@ class ProgressCounter:
 
 
 def cancel_pipelines() -> None:
-    """Makes each running pipeline of this process fail when it next adds to its progress."""
+    """Cancels this process's running pipelines: each fails at its next progress update."""
     for bars in list(_running_pipelines().values()):
         bars.is_stopped = True
 

@@ -57,7 +57,7 @@ def group_starts(sizes: np.ndarray) -> np.ndarray:
 
 
 def position_in_group(sizes: np.ndarray) -> np.ndarray:
-    """Returns the position [sum of sizes] of each member in its group, for the concatenation of groups."""
+    """Concatenates range(size) of each group: the position of each member in its group, [sum of sizes]."""
     return np.arange(sizes.sum()) - np.repeat(group_starts(sizes), sizes)
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -275,9 +276,13 @@ def test_item_properties_that_start_after_the_cut_are_a_warning(tmp_path, rows, 
     root = str(tmp_path / "dataset")
     prepare(config, root)
     # 0.8 of 50 events, one a day: the cut is on day 40
-    assert "there are no item properties before the first cut, 2015-09-28T16:00" in caplog.text
+    assert "no item properties before the first cut (2015-09-28T16:00" in caplog.text
     items = read_catalogue([join(root, name) for name in read_manifest(root).catalogue_files])
     assert (len(items), items["category_id"].null_count) == (4, 4)
+    # without a split, there is no cut
+    if not rows:
+        prepare(replace(config, split=SplitConfig(method="none")), str(tmp_path / "whole"))
+        assert "no item properties were found, so no item has a category or price; check the files" in caplog.text
 
 
 def test_items_beyond_the_vocabularys_limits_stay_in_the_catalogue(tmp_path):

@@ -154,7 +154,7 @@ def test_unavailable_items_are_also_ranked_without(tmp_path, open_run):
     assert returning["cases"]["available_items"] == 28
     assert returning["rankings"]["seen_hidden"]["mf"]["recall@1"]["value"] == 1
     assert returning["rankings"]["available_only"]["mf"]["recall@1"]["value"] == pytest.approx(32 / 40)
-    assert "Available items only: mf has NDCG@20 0.800, the best baseline, " in summary_text(result)
+    assert "Available items only: NDCG@20 is 0.800 for mf and " in summary_text(result)
 
 
 def test_above_a_limit_a_sample_of_the_cases_is_evaluated(tmp_path, open_run, monkeypatch):
@@ -170,7 +170,7 @@ def test_a_setting_limits_the_cases_and_the_summary_says_so(tmp_path, open_run):
     cases = [protocol["cases"] for protocol in result["protocols"].values()]
     assert [(found["cases"], found["cases_in_all"]) for found in cases] == [(7, 40), (7, 41)]
     assert cases[0]["catalogue_items"] == 30  # all are candidates
-    assert "returning visitors: 7 of 40 cases of 7 visitors, 30 items" in summary_text(result)
+    assert "returning visitors: 7 cases (sampled from 40), 7 visitors, 30 items" in summary_text(result)
 
 
 def test_skipped_visitors_are_counted(tmp_path, open_run):
@@ -196,7 +196,7 @@ def test_the_result_is_written_into_the_run_and_has_a_summary(tmp_path, open_run
     result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
     assert json.loads((tmp_path / "run" / "evaluation-test.json").read_text()) == result
     lines = summary_text(result).split("\n")
-    assert lines[0] == "Step 10, test split, returning visitors: 40 cases of 40 visitors, 30 items"
+    assert lines[0] == "Step 10, test split, returning visitors: 40 cases, 40 visitors, 30 items"
     assert lines[2].split()[:4] == ["mf", "1.000", "[1.000,", "1.000]"]
     assert max(map(len, lines)) <= 100
     assert len(lines) <= 20

@@ -29,7 +29,7 @@ def test_the_walk_learns_the_checkerboard_also_for_new_visitors(dataset: Dataset
     assert same_parity_share(dataset, tmp_path, num_new=6) == 1
 
 
-def test_each_epoch_is_a_candidate_and_the_best_in_validation_is_the_model(tmp_path: Path) -> None:
+def test_each_epoch_is_a_combination_and_the_best_in_validation_is_the_model(tmp_path: Path) -> None:
     # visitors of i0 also touched i1 three times and i2 once, and those of the validation split continue with i2; i1 has
     # more visitors, so only a high power of the neighbour's visitors ranks i2 first
     pairs = [("i0", "i1"), ("i0", "i1"), ("i0", "i1"), ("i0", "i2"), *[("i3", "i1")] * 5]
@@ -52,14 +52,14 @@ def test_each_epoch_is_a_candidate_and_the_best_in_validation_is_the_model(tmp_p
     assert checkpoint.read_dense_weights(str(tmp_path / "run"), 2)[0].tolist() == [0, 2, 0, 0]
 
 
-def test_without_a_validation_split_the_last_candidate_is_the_model(tmp_path: Path) -> None:
+def test_without_a_validation_split_the_last_combination_is_the_model(tmp_path: Path) -> None:
     dataset = build_dataset(str(tmp_path / "dataset"), **{**checkerboard(), "validation": [], "test": []})
     run(make_config("walk"), dataset, tmp_path / "run")
     powers = checkpoint.read_weights(str(tmp_path / "run")).dense[0]
-    np.testing.assert_allclose(powers, make_config("walk").model.candidates[-1])
+    np.testing.assert_allclose(powers, make_config("walk").model.combinations[-1])
 
 
-def test_given_powers_are_the_only_candidate(dataset: Dataset, tmp_path: Path) -> None:
+def test_given_powers_are_the_only_combination(dataset: Dataset, tmp_path: Path) -> None:
     assert run(make_config("walk", *ONE), dataset, tmp_path)["steps"] == 1
 
 
@@ -74,11 +74,11 @@ def test_the_walk_does_not_depend_on_the_number_of_replicas(dataset: Dataset, tm
         assert losses(tmp_path / str(count)) == pytest.approx(losses(tmp_path / "1"))
 
 
-def test_a_walk_resumed_between_candidates_equals_an_uninterrupted_one(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_walk_resumed_between_combinations_equals_an_uninterrupted_one(dataset: Dataset, tmp_path: Path) -> None:
     config = make_config("walk")
     whole = run(config, dataset, tmp_path / "whole")
     with pytest.raises(Preempted, match="stopped at step 2 of 3"):
-        # the validation after the first candidate also checks for a stop
+        # the validation after the first combination also checks for a stop
         run(config, dataset, tmp_path / "stopped", stop_after=3)
     resumed = run(config, dataset, tmp_path / "stopped")
     assert_same(tmp_path / "whole", tmp_path / "stopped")
@@ -119,7 +119,7 @@ def test_the_latest_items_of_a_visitor_are_counted(tmp_path: Path, caplog: pytes
     model = open_trained_run(str(tmp_path / "run")).model
     # b leads to itself and c, but not to a
     assert (model.catalogue_scores(queries_of([0], [[1]])).numpy()[0] > 0).tolist() == [False, True, True]
-    assert "candidate 1 of 1: item_power 0.5, neighbour_power 0.25, visitor_power 0.5, recency_power 1" in caplog.text
+    assert "combination 1 of 1: item_power 0.5, neighbour_power 0.25, visitor_power 0.5, recency_power 1" in caplog.text
 
 
 def test_a_warm_start_is_refused(dataset: Dataset, tmp_path: Path) -> None:

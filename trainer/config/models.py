@@ -31,8 +31,8 @@ class BaseModelConfig:
         return None
 
     @property
-    def num_candidates(self) -> int | None:
-        """Candidates that `solver=count` computes, one per epoch; None: it cannot compute this kind."""
+    def num_combinations(self) -> int | None:
+        """Combinations of powers that `solver=count` computes, one per epoch; None: it cannot compute this kind."""
         return None
 
     @property
@@ -183,7 +183,7 @@ class TowersConfig(BaseModelConfig):
 
 
 class WalkPowers(NamedTuple):
-    """The exponents of an item walk."""
+    """A combination of powers of an item walk."""
 
     item: float
     """Of the visitors of the history's item."""
@@ -200,10 +200,10 @@ class WalkPowers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WalkConfig(BaseModelConfig):
-    """Items that visitors of the history's items also touched, weighted by powers of counts; needs `solver=count`.
+    """Scores items by the visitors that they share with the items of the history; needs `solver=count`.
 
-    The powers have one value per candidate. An epoch computes one candidate, and the best in validation is the model.
-    Without a validation split, it is the last.
+    Powers of counts weight the shared visitors. Each power has one value per combination of powers. An epoch computes
+    one combination, and the best in validation is the model; without a validation split, the last is.
     """
 
     kind: Literal["walk"] = "walk"
@@ -231,14 +231,14 @@ class WalkConfig(BaseModelConfig):
         check(self.max_items >= 1, "model.max_items", self.max_items, "at least 1")
 
     @property
-    def candidates(self) -> list[WalkPowers]:
-        """Returns the candidates, in the order of the epochs."""
+    def combinations(self) -> list[WalkPowers]:
+        """Returns the combinations of powers, in the order of the epochs."""
         powers = zip(self.item_power, self.neighbour_power, self.visitor_power, self.recency_power, strict=True)
         return [WalkPowers(*values) for values in powers]
 
     @property
-    def num_candidates(self) -> int | None:
-        """Returns the number of candidates."""
+    def num_combinations(self) -> int | None:
+        """Returns the number of combinations of powers."""
         return len(self.item_power)
 
     def check_loss(self, loss: LossConfig) -> None:

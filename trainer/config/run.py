@@ -64,7 +64,7 @@ class RunConfig:
     solver: Literal["sgd", "als", "count"] = "sgd"
     """`sgd`: gradient steps. `als`: weighted alternating least squares for a factorization; an epoch is then one sweep,
     scores are plain dot products without biases, and only event_weights and half_life_days of the loss are used.
-    `count`: counts for a walk; an epoch is then one candidate for its powers, whatever `epochs` is, and only
+    `count`: counts for a walk; an epoch is then one combination of its powers, whatever `epochs` is, and only
     event_weights of the loss are used: events of kinds with a weight of 0 are skipped."""
     als: AlternatingConfig = field(default_factory=AlternatingConfig)
     """Used with `solver=als`."""
@@ -118,7 +118,7 @@ class RunConfig:
                 f"got model {self.model.kind} and loss {self.loss.kind}; use solver=sgd or the preset mf"
             )
 
-        if (self.solver == "count") != (self.model.num_candidates is not None):
+        if (self.solver == "count") != (self.model.num_combinations is not None):
             raise ValueError(
                 f"the model walk needs solver=count, which computes no other model; got model {self.model.kind} and "
                 f"solver={self.solver}; use the preset walk without changing its solver"
@@ -126,8 +126,8 @@ class RunConfig:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs of the run, at most: `epochs`, or the candidates with `solver=count`."""
-        return self.model.num_candidates or self.epochs
+        """Epochs of the run, at most: `epochs`, or the combinations of powers with `solver=count`."""
+        return self.model.num_combinations or self.epochs
 
     @property
     def scored_model(self) -> ModelConfig:

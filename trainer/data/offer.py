@@ -156,7 +156,7 @@ def _check_join(ids: pa.Array, row: pa.Array, facts: pa.Table) -> None:
     )
     if row.null_count == len(ids):
         raise ValueError(f"{message}; make the ids equal")
-    log.warning("%s; the former count as available", message)
+    log.warning("%s; the missing items count as available", message)
 
 
 def _check_denied(ids: pa.Array, denied: Sequence[str]) -> None:

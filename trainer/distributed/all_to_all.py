@@ -35,7 +35,7 @@ class Route:
 
     @classmethod
     def by_row(cls, ids: Sequence[tf.Tensor], replica: int) -> "Route":
-        """The route of each distinct row once.
+        """Builds a route that requests each distinct row once.
 
         Args:
           ids: for each of R replicas, the ids [n] that it requests.
@@ -47,7 +47,7 @@ class Route:
 
     @classmethod
     def by_id(cls, ids: Sequence[tf.Tensor], replica: int) -> "Route":
-        """The route of one row per id, in the order of the ids; see `by_row`."""
+        """Builds a route that requests one row for every id, duplicates included; see `by_row`."""
         count = len(ids)
         if count == 1:
             size = tf.size(ids[0], tf.int64)

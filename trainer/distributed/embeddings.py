@@ -52,7 +52,7 @@ class RowShards:
         self.shards[replica].scatter_update(tf.IndexedSlices(tf.constant(values), indices))
 
     def chunks(self, replica: int) -> Iterator[np.ndarray]:
-        """Yields the rows of one of this process's replicas in order, at most CHUNK_ROWS [n, D] at a time."""
+        """Yields the rows of a local replica in order, in chunks [n, D] of n ≤ CHUNK_ROWS."""
         shard = self.shards[replica]
         for start in range(0, shard.shape[0], CHUNK_ROWS):
             # numpy() would copy the rows once more

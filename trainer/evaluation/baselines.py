@@ -96,7 +96,7 @@ def item_walk(dataset: Dataset, kinds: Sequence[str] = ()) -> WalkInference:
     baskets, model = training_baskets(dataset, max_items=config.max_items), WalkInference(config, dataset.item_counts)
     evaluator = Evaluator(model, cases, [20]) if cases is not None else None
     best, best_value = Weights({}, []), -1.0
-    for powers in config.candidates if evaluator is not None else config.candidates[-1:]:
+    for powers in config.combinations if evaluator is not None else config.combinations[-1:]:
         weights = count_walk(baskets, powers, config.num_neighbours)
         model.fill(weights)
         value = evaluator.measure().mean("ndcg@20") if evaluator is not None else 0.0

@@ -78,7 +78,7 @@ def rating_table(ratings: Mapping[str, Any]) -> str:
 
 
 def summary_text(result: Mapping[str, Any]) -> str:
-    """Renders the results of `evaluate` in 100 columns: a table of the main protocol, a line per other protocol.
+    """Renders the results of `evaluate` in 100 columns: a table of the main protocol, a line or two per other protocol.
 
     Args:
       result: what `evaluate` returns.
@@ -96,8 +96,9 @@ def summary_text(result: Mapping[str, Any]) -> str:
     for other, figures in others.items():
         ranking = primary_ranking(figures)
         found = "no cases" if ranking is None else _compare_with_best(ranking)
-        note = f" ({_count_cases(figures['cases'])})" if is_sample(figures["cases"]) else ""
-        lines.append(f"{_title(other).capitalize()}: {found}{note}")
+        # on two lines with the size of a sample, as one would be too long
+        note = f", {_count_cases(figures['cases'])}:\n " if is_sample(figures["cases"]) else ":"
+        lines.append(f"{_title(other).capitalize()}{note} {found}")
     if result["ratings"]:
         skill = result["ratings"]["skill"]
         lines.append(
@@ -109,7 +110,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
 
 def cases_text(cases: Mapping[str, Any]) -> str:
     """The numbers of cases, visitors and ranked items of a protocol, in words."""
-    return f"{_count_cases(cases)} of {cases['visitors']:,} visitors, {cases['catalogue_items']:,} items"
+    return f"{_count_cases(cases)}, {cases['visitors']:,} visitors, {cases['catalogue_items']:,} items"
 
 
 def is_sample(cases: Mapping[str, Any]) -> bool:
@@ -118,8 +119,7 @@ def is_sample(cases: Mapping[str, Any]) -> bool:
 
 
 def _count_cases(cases: Mapping[str, Any]) -> str:
-    share = f"{cases['cases']:,} of {cases['cases_in_all']:,}" if is_sample(cases) else f"{cases['cases']:,}"
-    return f"{share} cases"
+    return f"{cases['cases']:,} cases" + (f" (sampled from {cases['cases_in_all']:,})" if is_sample(cases) else "")
 
 
 def _summary_table(ranking: Ranking) -> Iterable[str]:
@@ -145,7 +145,7 @@ def _compare_with_best(ranking: Ranking) -> str:
     """The model's main metric and that of the best baseline, in words."""
     (model, own), *baselines = ((name, figures[MAIN_METRIC]["value"]) for name, figures in ranking.items())
     best, value = max(baselines, key=lambda baseline: baseline[1])
-    return f"{model} has NDCG@20 {own:.3f}, the best baseline, {best}, {value:.3f}"
+    return f"NDCG@20 is {own:.3f} for {model} and {value:.3f} for {best}, the best baseline"
 
 
 def metric_title(metric: str) -> str:

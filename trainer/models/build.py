@@ -34,7 +34,7 @@ class GradientModelFile(ModelFile, Protocol):
     def training_model(
         self, model: Any, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas, /
     ) -> TrainingModel:
-        """The model to train: `tables` with the rows of `table_rows`, dense weights, and the objective."""
+        """Builds the model to train: `tables` with the rows of `table_rows`, dense weights, and the objective."""
 
 
 @runtime_checkable
@@ -73,14 +73,17 @@ def build_tables(config: RunConfig, dataset: Dataset, replicas: Replicas) -> dic
 
 
 def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas) -> TrainingModel:
-    """The model to train by gradient steps.
+    """Builds the model that gradient steps train.
 
     Raises:
       ValueError: gradient steps cannot train this kind.
     """
     file = MODELS[config.model.kind]
     if not isinstance(file, GradientModelFile):
-        raise ValueError(f"the model {config.model.kind} is not trained by gradient steps; use its preset")
+        raise ValueError(
+            f"model {config.model.kind} cannot be trained by gradient steps; use its preset, which sets the right "
+            "solver"
+        )
     return file.training_model(config.model, config, dataset, build_tables(config, dataset, replicas), replicas)
 
 

@@ -66,7 +66,7 @@ def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, 
 def training_model(
     model: MatrixFactorizationConfig, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas
 ) -> TrainingModel:
-    """The factorization with the objective of its loss."""
+    """Builds the factorization with the objective of its loss."""
     factorization = MatrixFactorization(model, compute_dtype(config))
     with replicas.strategy.scope():
         dense = make_dense_variables(model)
@@ -190,7 +190,7 @@ class MatrixFactorization:
         return self._normalize(rows) * (tf.exp(dense[0]) if self.config.is_scale_learnt else self.config.scale)
 
     def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Item vectors [C, D] and biases [C] from rows [C, W] of the item table."""
+        """Returns item vectors [C, D] and biases [C], computed from rows [C, W] of the item table."""
         if not self.config.has_item_bias:
             return self._normalize(rows), tf.zeros(tf.shape(rows)[:1])
         # the gradient of a split is one concatenation; that of two slices would add two tables of mostly zeros

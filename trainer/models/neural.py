@@ -37,7 +37,7 @@ def table_rows(model: NeuralConfig, dataset: Dataset) -> dict[str, TableRows]:
 def training_model(
     model: NeuralConfig, config: RunConfig, _: Dataset, tables: Tables, replicas: Replicas
 ) -> TrainingModel:
-    """The network with its squared error."""
+    """Builds the network with its squared-error objective."""
     if not isinstance(config.loss, SquaredErrorConfig):
         raise ValueError("the neural model only predicts event weights; set loss.kind=squared_error")
     with replicas.strategy.scope():

@@ -184,7 +184,7 @@ class Factors(Protocol):
         """Visitor vectors [b, D] from rows of the visitor table, or from sums of item vectors."""
 
     def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Item vectors [C, D] and biases [C] from rows of the item table."""
+        """Returns item vectors [C, D] and biases [C], computed from rows [C, W] of the item table."""
 
     def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
         """[b, D] sums of item vectors, from rows [b, H, W] of the item table where `is_entry` [b, H]."""

@@ -80,7 +80,7 @@ def table_rows(model: TowersConfig, dataset: Dataset) -> dict[str, TableRows]:
 def training_model(
     model: TowersConfig, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas
 ) -> TrainingModel:
-    """The towers and their softmax."""
+    """Builds the towers with their softmax objective."""
     if not isinstance(config.loss, SampledSoftmaxConfig):
         raise ValueError("the towers predict no event weights; set loss.kind=sampled_softmax")
     with replicas.strategy.scope():
@@ -303,7 +303,7 @@ class Towers:
         return tf.nn.l2_normalize(visitors, axis=1) * tf.exp(dense.log_scale), returning
 
     def embed_items(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Item vectors [..., D] and biases [...] from rows [..., W] of the item table."""
+        """Returns item vectors [..., D] and biases [...], computed from rows [..., W] of the item table."""
         return tf.nn.l2_normalize(rows[..., : self.config.dim], axis=-1), rows[..., self.config.dim]
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:

@@ -102,7 +102,7 @@ def walk_rows(baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, i
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
-      powers: the exponents.
+      powers: the combination of powers.
       num_neighbours: N.
       items: item indices.
     """

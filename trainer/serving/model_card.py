@@ -123,9 +123,9 @@ def _training(subject: Subject) -> str:
 
 
 def _chosen_powers(config: RunConfig, step: int) -> Iterable[tuple[str, str]]:
-    """Yields the candidate that the checkpoint is; nothing for other models than a walk."""
+    """Yields the powers of a walk's checkpoint; nothing for other models."""
     if isinstance(config.model, WalkConfig):
-        yield "powers", str(config.model.candidates[step - 1])
+        yield "powers", str(config.model.combinations[step - 1])
 
 
 def _format_settings(config: Any) -> str:

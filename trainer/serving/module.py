@@ -46,7 +46,7 @@ class ServingModel(tf.Module):
           visitors: its size.
           items_file: file of the item vocabulary.
           items: its size.
-          event_kinds: event kinds of the dataset, which histories may have.
+          event_kinds: event kinds of the dataset; `history_event` must be one of them.
           is_offered: [I] bool: items that may be recommended; `refresh` replaces it in the SavedModel.
         """
         super().__init__()

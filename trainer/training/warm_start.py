@@ -106,7 +106,7 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
             "new": len(old_rows) - num_carried - num_from_category,
             "dropped": len(old_ids[name]) - num_carried,
         }
-        log.info("warm start of %s: %s", name, ", ".join(f"{count} {label}" for label, count in carried[name].items()))
+        log.info("warm start of table %s: %s", name, ", ".join(f"{n} {label}" for label, n in carried[name].items()))
     for variable, value in zip(state.dense, dense, strict=True):
         variable.assign(value)
     return {"run": workdir, "step": step, "tables": carried}

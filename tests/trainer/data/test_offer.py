@@ -88,7 +88,7 @@ def test_an_item_without_facts_counts_as_available_with_a_warning(caplog):
     assert find_offer(["a", "b", "c"], facts, OfferRules()).is_offered.tolist() == [True, False, True]
     assert (
         "1 of the 3 items of the model are not among the 3 given items; ids of the model: 'a'; given ids: 'b', 'c', "
-        "'z'; the former count as available"
+        "'z'; the missing items count as available"
     ) in caplog.text
 
 

@@ -81,12 +81,12 @@ def test_the_walk_has_the_powers_that_validation_chooses(tmp_path, monkeypatch):
     train += [("w", "a", "view", 90)]
     arguments = {"train": train, "visitors": [*(f"v{v}" for v in range(5)), "w"], "items": list("abcd")}
     popular_first, rare_first = WalkPowers(0, 0, 0, 0), WalkPowers(0, 2, 0, 0)
-    candidates = (popular_first, rare_first, popular_first)
-    monkeypatch.setattr(WalkConfig, "candidates", candidates)
+    combinations = (popular_first, rare_first, popular_first)
+    monkeypatch.setattr(WalkConfig, "combinations", combinations)
     dataset = build_dataset(str(tmp_path / "dataset"), **arguments, validation=[("w", "c", "view", 1000)])
     # the history 0 leads to 1 and 2 by common visitors, 2 and 1, or these divided by their visitors², 2 / 16 and 1 / 1
     assert order(item_walk(dataset), [0])[:3] == [2, 0, 1]
-    # of buyers alone, none is in validation; the last candidate is used
+    # of buyers alone, none is in validation; the last combination is used
     assert order(item_walk(dataset, ["transaction"]), [0])[:3] == [0, 1, 2]
     alone = build_dataset(str(tmp_path / "alone"), **arguments)
     assert order(item_walk(alone), [0])[:3] == [0, 1, 2]

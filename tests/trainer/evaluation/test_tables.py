@@ -81,12 +81,12 @@ def test_the_summary_is_a_table_of_the_main_protocol_and_a_line_on_each_other():
     }
     text = summary_text(result)
     assert text.split("\n") == [
-        "Step 1,500, test split, next item: 1,234 cases of 56 visitors, 7,890 items",
+        "Step 1,500, test split, next item: 1,234 cases, 56 visitors, 7,890 items",
         "  system          NDCG@20                 recall@20               MRR@20    coverage@20",
         "  nn              0.250 [0.125, 1.000]    0.250 [0.125, 1.000]    0.250     0.500",
         "  item_knn_tfidf  0.200† [0.100, 1.000]   0.200† [0.100, 1.000]   0.200†    0.500",
         "[95% intervals]; † differs from nn: paired bootstrap over visitors, p < 0.05",
-        "Returning visitors: nn has NDCG@20 0.020, the best baseline, item_knn_tfidf, 0.030",
+        "Returning visitors: NDCG@20 is 0.020 for nn and 0.030 for item_knn_tfidf, the best baseline",
     ]
     assert max(map(len, text.split("\n"))) <= 100
 
@@ -100,12 +100,12 @@ def test_a_line_compares_the_systems_with_only_available_items():
     given["cases"]["available_items"] = 4000
     assert describe_available(given) == (
         "Only the 4,000 available of the 7,890 items as candidates (other relevant items count as missed): "
-        "nn has NDCG@20 0.250, the best baseline, random, 0.375"
+        "NDCG@20 is 0.250 for nn and 0.375 for random, the best baseline"
     )
     assert secondary_ranking(given) == ("seen_shown", None)
     result = {"step": 7, "split": "test", "main_protocol": "p", "protocols": {"p": given}, "ratings": None}
     assert summary_text(result).endswith(
-        "\nAvailable items only: nn has NDCG@20 0.250, the best baseline, random, 0.375"
+        "\nAvailable items only: NDCG@20 is 0.250 for nn and 0.375 for random, the best baseline"
     )
 
 
@@ -114,10 +114,13 @@ def test_the_summary_names_the_size_of_a_sample():
     sampled["cases"] |= {"cases_in_all": 56789}
     result = {"step": 7, "split": "test", "main_protocol": "next_item", "ratings": None}
     lines = summary_text(result | {"protocols": {"next_item": sampled, "returning_visitors": whole}}).split("\n")
-    assert lines[0] == "Step 7, test split, next item: 1,234 of 56,789 cases of 56 visitors, 7,890 items"
-    assert lines[-1] == "Returning visitors: nn has NDCG@20 0.250, the best baseline, random, 0.125"
+    assert lines[0] == "Step 7, test split, next item: 1,234 cases (sampled from 56,789), 56 visitors, 7,890 items"
+    assert lines[-1] == "Returning visitors: NDCG@20 is 0.250 for nn and 0.125 for random, the best baseline"
     lines = summary_text(result | {"protocols": {"next_item": whole, "returning_visitors": sampled}}).split("\n")
-    assert lines[-1].endswith("the best baseline, random, 0.125 (1,234 of 56,789 cases)")
+    assert lines[-2:] == [
+        "Returning visitors, 1,234 cases (sampled from 56,789):",
+        "  NDCG@20 is 0.250 for nn and 0.125 for random, the best baseline",
+    ]
 
 
 def test_the_summary_names_missing_cases_and_the_squared_error():

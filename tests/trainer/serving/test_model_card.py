@@ -165,8 +165,8 @@ def test_a_card_has_the_result_with_only_available_items():
         for value in (0.5, 0.375)
     )
     line = (
-        "Only the 40 available of the 56 items as candidates (other relevant items count as missed): mf has NDCG@20 "
-        "0.375, the best baseline, random, 0.250.\n"
+        "Only the 40 available of the 56 items as candidates (other relevant items count as missed): NDCG@20 is "
+        "0.375 for mf and 0.250 for random, the best baseline.\n"
     )
     assert line in card(evaluations={Split.TEST: evaluation(ranking, available=available)})
     assert "Only the 40" not in card(evaluations={Split.TEST: evaluation(ranking)})
