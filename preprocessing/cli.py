@@ -223,8 +223,8 @@ def build_parser(program: str = "python -m preprocessing") -> argparse.ArgumentP
         nargs="?",
         default="retailrocket",
         choices=("retailrocket", "grocer"),
-        help="retailrocket (default): views, carts and purchases, with your Kaggle account; "
-        "grocer: purchases, after `make grocer`",
+        help="retailrocket: views, carts and purchases, with your Kaggle account; grocer: purchases, after "
+        "`make grocer` (default: retailrocket)",
     )
     download.add_argument("--output", required=True, metavar="DIR", help="new directory")
     for command in commands.choices.values():
