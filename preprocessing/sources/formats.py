@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 _SEPARATORS = (",", ";", "\t", "|")
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _PARQUET = b"PAR1"
+# by the default column of each role; another missing column is one that the settings name
+_ROLES = {"visitorid": "visitor", "itemid": "item", "timestamp": "time", "event": "kind"}
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,10 @@ def _describe_missing(path: str, layout: Layout, missing: list[str]) -> str:
             f"{found}, and its first line looks like data, not like a header: {', '.join(layout.columns)[:80]}; "
             "name the columns in events_format.columns"
         )
+    role = _ROLES.get(missing[0], "visitor")
     return (
-        f"{found}: it has {', '.join(layout.columns)}. Map columns by --map, such as "
-        f"visitor={layout.columns[0]}, or let `cartwheel inspect` propose a mapping"
+        f"{found}: it has {', '.join(layout.columns)}. Map columns by --map, such as {role}={layout.columns[0]}, or let "
+        "`cartwheel inspect` propose a mapping"
     )
 
 

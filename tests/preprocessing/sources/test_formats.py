@@ -271,7 +271,7 @@ WRONG = [
     (b"[{}]", "is a JSON array; convert it to JSON Lines"),
     (b'{"a": 1', "is not valid JSON Lines"),
     (b"1709262000000,v,view,i\n", r"first line looks like data, not like a header.*events_format.columns"),
-    (b"time,visitorid,event,itemid\n", r"has no column timestamp: it has time, .*--map.*cartwheel inspect"),
+    (b"time,visitorid,event,itemid\n", r"has no column timestamp: it has time, .*--map, such as time=time, .*inspect"),
     (b"a;b\n1;2\n", r"\(CSV separated by semicolons\) has no columns visitorid, itemid, timestamp, event: it has a, b"),
     (b"timestamp,visitorid,event,itemid,itemid\n", "repeats the column name itemid; rename or remove all but one"),
     (b"a,b\rc,d\r", "carriage returns alone"),
