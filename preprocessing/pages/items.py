@@ -14,12 +14,13 @@ _OTHERS = "others"
 def items_section(statistics: Statistics) -> Section:
     """Charts the top items, events per item, concentration, events by category and new items."""
     items = statistics["items"]
+    by_kind = items["top_items_by_kind"]
     return Section(
         "Items",
         [
             *(
                 ranking(f"items-{code}", f"Top items by {kind}", "item", _entries(rows), "events")
-                for code, (kind, rows) in enumerate(items["top_items_by_kind"].items())
+                for code, (kind, rows) in enumerate(by_kind.items() if len(by_kind) > 1 else ())
             ),
             ranking("items-top", "Top 5 items, all events", "item", _entries(items["top_items"]), "events", shown=5),
             histogram("items-histogram", "Events per item", items["events_per_item"], of="items", unit="events"),

@@ -188,7 +188,7 @@ def _pair_table(systems: Sequence[str], pairs: Figures) -> Block:
 
 def _draw_groups(key: str, groups: Figures, kinds: Sequence[str]) -> list[Part]:
     parts: list[Part] = []
-    by_kind = ("event kind", tuple(map(kind_group, kinds)))
+    by_kind = ("event kind", tuple(map(kind_group, kinds if len(kinds) > 1 else ())))
     for index, (title, names) in enumerate((by_kind, *_GROUPS)):
         present = [name for name in names if name in groups]
         if not present:

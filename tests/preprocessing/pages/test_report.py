@@ -15,7 +15,7 @@ from contract.layout import DatasetLayout
 from contract.manifest import read_manifest
 from contract.schema import DEFAULT_KINDS
 from preprocessing.columns import encode_columns
-from preprocessing.config import PrepareConfig, SplitConfig
+from preprocessing.config import EventColumns, PrepareConfig, SplitConfig
 from preprocessing.kinds import KindConfig
 from preprocessing.pages import report
 from preprocessing.pages.data import data_page
@@ -219,6 +219,15 @@ def test_the_page_explains_splits_that_are_not_by_time(tmp_path, method, note):
     html = Path(write_report(str(tmp_path / "dataset"))).read_text()
     assert note in html
     assert "Events by kind, without view: no data." in html
+
+
+def test_the_page_of_one_kind_shows_its_items_once(tmp_path):
+    lines = [f"{1440000000000 + n * 60_000},v{n % 7},i{n % 5}" for n in range(90)]
+    events = write_lines(tmp_path / "events.csv", "timestamp,visitorid,itemid", *lines)
+    prepare(PrepareConfig(events=events, columns=EventColumns(kind="'transaction'")), str(tmp_path / "dataset"))
+    html = Path(write_report(str(tmp_path / "dataset"))).read_text()
+    assert "Top 5 items, all events" in html
+    assert "Top items by transaction" not in html
 
 
 def test_a_redrawn_report_is_identical(dataset):

@@ -10,7 +10,7 @@ import pytest
 from common.report.page import Block, Note, Page, Picture, render
 from contract.schema import DEFAULT_KINDS, Split
 from trainer.config.presets import PRESETS
-from trainer.pages.evaluation import evaluation_page
+from trainer.pages.evaluation import _draw_groups, evaluation_page
 from trainer.pages.training import training_page
 from trainer.runs.checkpoint import Validations
 from trainer.runs.record import RunRecord
@@ -193,6 +193,14 @@ def page_of_two(model: float, popular: float, samples: Sequence[dict] = (), *, h
         "samples": samples,
     }
     return evaluation_page("run", {Split.TEST: evaluation(protocols={"next_item": protocol})})
+
+
+@pytest.mark.parametrize(("kinds", "is_shown"), [(["view", "transaction"], True), (["transaction"], False)])
+def test_figures_by_event_kind_are_shown_if_there_are_several(kinds, is_shown):
+    ranking = {"model": {"ndcg@20": {"value": 0.5, "low": 0.4, "high": 0.6}}}
+    groups = {"transaction events": {"cases": 1, "relevant_items": 1, "ranking": ranking}}
+    found = _draw_groups("key", groups, kinds)
+    assert [part.title for part in found] == (["NDCG@20 by event kind"] if is_shown else [])
 
 
 @pytest.mark.parametrize("has_unavailable", [True, False])
