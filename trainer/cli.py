@@ -13,7 +13,7 @@ from common import cli, logs
 from common.cli import DONE, FAILED, INTERRUPTED, PREEMPTED, TERMINATED
 from common.settings import apply_settings
 from contract.schema import Split
-from trainer.config.presets import PRESETS
+from trainer.config.presets import AUTO, PRESETS, auto_trials
 from trainer.config.run import RunConfig
 from trainer.distributed.preemption import Preempted
 from trainer.evaluation.config import EvaluationConfig
@@ -87,6 +87,7 @@ def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None)
 
 def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
     from common import storage
+    from trainer.auto import train_auto
     from trainer.distributed.cluster import join_cluster
     from trainer.pages.report import try_to_write_report
     from trainer.runs.layout import RunLayout
@@ -95,7 +96,10 @@ def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
 
     report = None
     try:
-        result = train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
+        if given.preset == AUTO:
+            result = train_auto(data=given.data, workdir=given.workdir, budget_seconds=given.budget, settings=given.set)
+        else:
+            result = train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
     finally:  # the report of a run that was stopped or failed is needed most
         cluster = join_cluster()
         has_record = (cluster is None or cluster.index == 0) and has_run(given.workdir)
@@ -169,6 +173,8 @@ _COMMANDS = {
 def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:
     """Applies --set to the command's config; exits with 2 if a setting is wrong, as for a wrong flag."""
     try:
+        if given.command == "train" and given.preset == AUTO:
+            return next(iter(auto_trials(given.set).values()))
         if given.command == "train":
             return apply_settings(PRESETS[given.preset], given.set)
         return apply_settings(EvaluationConfig(), given.set) if given.command == "evaluate" else None
@@ -207,7 +213,19 @@ def _add_train(commands: cli.Commands) -> None:
         "train a preset, or resume a stopped run",
         "--preset mf --data demo/dataset --workdir demo/runs/mf --set epochs=3",
     )
-    train.add_argument("--preset", required=True, choices=list(PRESETS), help="named settings")
+    train.add_argument(
+        "--preset",
+        required=True,
+        choices=[AUTO, *PRESETS],
+        help="named settings; auto: several models within --budget, blended by validation",
+    )
+    train.add_argument(
+        "--budget",
+        type=_seconds,
+        default=600.0,
+        metavar="TIME",
+        help="time of --preset auto, such as 90s, 10m or 2h (default: 10m)",
+    )
     train.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset")
     train.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run; resumed if it exists")
     train.add_argument(
@@ -216,6 +234,18 @@ def _add_train(commands: cli.Commands) -> None:
         help="start from the vectors of another run, matched by id; its dataset must still be at its original path",
     )
     cli.add_settings_flag(train, "epochs=3 model.dim=32")
+
+
+def _seconds(text: str) -> float:
+    """Parses a time such as 90s, 10m or 2h."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    try:
+        seconds = float(text[:-1]) * units[text[-1]]
+    except (KeyError, ValueError, IndexError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; give a number and s, m or h, such as 10m")
+    return seconds
 
 
 def _add_evaluate(commands: cli.Commands) -> None:

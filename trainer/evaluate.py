@@ -12,9 +12,11 @@ from contract.schema import Split, SplitMethod
 from trainer.config.losses import SquaredErrorConfig
 from trainer.data.dataset import Dataset
 from trainer.data.offer import available_items
+from trainer.data.trend import ItemEvents, read_item_events
 from trainer.distributed.cluster import join_cluster
 from trainer.distributed.replicas import Replicas, preempt_on_worker_loss, start_replicas
 from trainer.evaluation.baselines import build_baselines
+from trainer.evaluation.blend_weights import set_trends
 from trainer.evaluation.cases import Protocol, build_cases, next_items, returning_visitors
 from trainer.evaluation.comparison import compare_systems
 from trainer.evaluation.config import EvaluationConfig
@@ -109,9 +111,12 @@ def evaluate_run(
     targets, name = config.evaluate if config.evaluate.kinds else run.record.config.evaluate, run.record.config.name
     targets.check_kinds(run.dataset.manifest.event_kinds)
     config = replace(config, evaluate=targets)
-    baselines = build_baselines(run.dataset, seed=_SEED, config=config.neighbours, kinds=targets.kinds)
+    events = read_item_events(run.dataset)
+    baselines = build_baselines(run.dataset, events, seed=_SEED, config=config.neighbours, kinds=targets.kinds)
     systems = {f"{name} (model)" if name in baselines else name: run.model, **baselines}
-    protocols = {name: measure_protocol(systems, run.dataset, split, name, config, replicas) for name in PROTOCOLS}
+    protocols = {
+        name: measure_protocol(systems, run.dataset, split, name, config, replicas, events) for name in PROTOCOLS
+    }
     without_cases = [_NO_CASES[name] for name, figures in protocols.items() if primary_ranking(figures) is None]
     return {
         "is_leaking": is_leaking,
@@ -133,6 +138,7 @@ def measure_protocol(
     protocol: str,
     config: EvaluationConfig | None = None,
     replicas: Replicas | None = None,
+    events: ItemEvents | None = None,
 ) -> dict[str, Any]:
     """Evaluates all systems by one of the `PROTOCOLS`.
 
@@ -143,6 +149,7 @@ def measure_protocol(
       protocol: a name of `PROTOCOLS`.
       config: the kinds of events that make an item relevant, and the maximum number of cases.
       replicas: their workers share the ranking.
+      events: events of the dataset, for the trends at each case's moment; None: they are read.
 
     Returns:
       The number of cases, the result of `compare_systems`, and `samples`: recommendations for some visitors.
@@ -163,6 +170,7 @@ def measure_protocol(
         "available_items": cases.num_items if is_available is None else int(is_available.sum()),
     }
     if len(cases):
+        set_trends(systems.values(), cases, events or read_item_events(dataset))
         groups = pair_groups(cases, item_counts, dataset.num_visitors)
         figures = compare_systems(
             systems, cases, groups, item_counts, seed=_SEED, replicas=replicas, is_available=is_available

@@ -14,7 +14,7 @@ from contract.layout import DatasetLayout
 from contract.schema import Split, Vocabulary
 from trainer.data.dataset import Dataset
 from trainer.data.offer import OfferRules, dataset_offer
-from trainer.models.interface import InferenceModel
+from trainer.models.interface import ServedModel
 from trainer.runs.layout import RunLayout
 from trainer.serving import layout
 from trainer.serving.model_card import Subject, model_card
@@ -59,7 +59,7 @@ def describe_run(workdir: str, run: TrainedRun) -> str:
 
 
 def export_model(
-    model: InferenceModel,
+    model: ServedModel,
     dataset: Dataset,
     output: str,
     *,
@@ -157,7 +157,7 @@ def _evaluations(workdir: str, step: int) -> dict[Split, dict[str, Any]]:
     return found
 
 
-def _refuse_diverged(model: InferenceModel) -> None:
+def _refuse_diverged(model: ServedModel) -> None:
     for variable in model.variables:
         if variable.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(variable))):
             raise ValueError(

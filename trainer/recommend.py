@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -118,16 +118,18 @@ def recommend(
             run.dataset,
             output,
             request,
-            model_checksum=_model_checksum(run, workdir),
+            model_checksum=_model_checksum(run),
             replicas=replicas,
         )
         replicas.wait_for_all()
         return summary
 
 
-def _model_checksum(run: TrainedRun, workdir: str) -> str:
-    """Returns the SHA-256 of the weights and the settings; some settings change only the ranking."""
-    content = json.dumps([weights_checksum(workdir, run.step), to_json(run.record.config)], sort_keys=True)
+def _model_checksum(run: TrainedRun) -> str:
+    """Returns the SHA-256 of all weights and the settings; some settings change only the ranking."""
+    tables = [weights_checksum(workdir, step) for workdir, step in run.checkpoints.items()]
+    blend = None if run.blend is None else asdict(run.blend)
+    content = json.dumps([tables, blend, to_json(run.record.config)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

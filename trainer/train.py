@@ -1,10 +1,14 @@
 """The training loop: restore, step, checkpoint, validate."""
 
+import logging
 import time
+from dataclasses import asdict, replace
 from typing import Any
 
 from common import storage
 from contract.shards import translate_read_errors
+from trainer.blending import blend_runs
+from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.distributed.cluster import join_cluster
@@ -14,8 +18,10 @@ from trainer.distributed.watchdog import Watchdog, watching
 from trainer.models.build import build_inference_model
 from trainer.runs import checkpoint
 from trainer.runs.checkpoint_writer import CheckpointWriter
+from trainer.runs.layout import RunLayout, part_name
 from trainer.runs.metrics_log import open_log
 from trainer.runs.record import RunRecord
+from trainer.trained_run import OWN_RUN
 from trainer.training.build import Trainer, build_trainer
 from trainer.training.callbacks import TrainingCallbacks, Validation
 from trainer.training.divergence import Divergence, DivergenceMonitor, describe_dense, describe_tables
@@ -24,6 +30,8 @@ from trainer.training.start import open_run, resume_run, start_run
 from trainer.training.validation import make_next_item_validator, make_validator
 
 __all__ = ["Preempted", "train"]
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -50,7 +58,44 @@ def train(
     with stop_on_sigterm(stop) as request, preempt_on_worker_loss(cluster):
         replicas = start_replicas(config.devices, cluster)
         with watching(config.step_timeout_seconds, is_active=replicas.workers > 1) as watchdog:
-            return _train(config, data, workdir, warm_start, replicas, request, watchdog)
+            result = _train(config, data, workdir, warm_start, replicas, request, watchdog)
+            if not config.blend:
+                return result
+            start_time = time.monotonic()
+            for name in config.companions:
+                log.info("training the companion %s", name)
+                part = RunLayout(workdir).part(name)
+                _train(companion_config(config, name), data, part, None, replicas, request, watchdog)
+            blend = blend_runs(
+                workdir,
+                [OWN_RUN, *map(part_name, config.companions)],
+                open_dataset(data),
+                replicas,
+                kinds=config.evaluate.kinds,
+                on_chunk=watchdog.progress,
+            )
+            seconds = round(result["seconds"] + time.monotonic() - start_time, 3)
+            return result | {"seconds": seconds, "blend": asdict(blend)}
+
+
+def companion_config(config: RunConfig, name: str) -> RunConfig:
+    """The settings of a preset that is trained as part of another run: the same events count, and nothing is blended.
+
+    Raises:
+      ValueError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"companions must be presets, of {', '.join(PRESETS)}; got {name}")
+    preset = PRESETS[name]
+    return replace(
+        preset,
+        loss=replace(preset.loss, event_weights=config.loss.event_weights),
+        evaluate=config.evaluate,
+        seed=config.seed,
+        devices=config.devices,
+        companions=(),
+        blend=False,
+    )
 
 
 def _train(

@@ -1,14 +1,22 @@
 """Opens a trained run for evaluation, export and recommendation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from common.errors import ContractError
+from common.storage.paths import join
 from trainer.data.dataset import Dataset, open_dataset
+from trainer.data.trend import Trends, count_trends, read_item_events
 from trainer.distributed.replicas import Replicas
+from trainer.models.blend import BlendInference, Part
 from trainer.models.build import build_inference_model
-from trainer.models.interface import InferenceModel
+from trainer.models.interface import InferenceModel, ServedModel
+from trainer.runs.blend_record import BlendRecord, read_blend
 from trainer.runs.checkpoint import choose_step, read_weights_of_step
 from trainer.runs.record import RunRecord, read_record
+
+OWN_RUN = "."
+"""The part of a blend that is the run itself."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +27,14 @@ class TrainedRun:
     """Settings and environment of the run."""
     dataset: Dataset
     """Dataset that the run was trained on."""
-    model: InferenceModel
-    """Model with the weights of the best checkpoint."""
+    model: ServedModel
+    """Model with the weights of the best checkpoint, or a blend of several."""
     step: int
-    """Step of this checkpoint."""
+    """Step of this checkpoint; of the first part of a blend."""
+    checkpoints: Mapping[str, int]
+    """The steps of the model's parts, by the directories of their runs."""
+    blend: BlendRecord | None = None
+    """How the parts are weighted; None: the model is used as it was trained."""
 
 
 def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas | None = None) -> TrainedRun:
@@ -43,8 +55,42 @@ def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas |
     except ContractError as error:
         hint = "" if data else f" (the run at {workdir} was trained from this path; if it has moved, use --data)"
         raise ContractError(f"{error}{hint}") from error
-    step = choose_step(workdir, replicas=replicas)
-    return TrainedRun(record, dataset, load_inference_model(workdir, record, step, dataset), step)
+    blend = read_blend(workdir)
+    if blend is None:
+        step = choose_step(workdir, replicas=replicas)
+        return TrainedRun(record, dataset, load_inference_model(workdir, record, step, dataset), step, {workdir: step})
+    checkpoints = {part_directory(workdir, part): step for part, step in zip(blend.parts, blend.steps, strict=True)}
+    parts = [load_part(directory, step, dataset) for directory, step in checkpoints.items()]
+    model = build_blend(parts, blend, dataset)
+    return TrainedRun(record, dataset, model, blend.steps[0], checkpoints, blend)
+
+
+def part_directory(workdir: str, part: str) -> str:
+    """The directory of the run of a blend's part."""
+    return workdir if part == OWN_RUN else join(workdir, part)
+
+
+def load_part(workdir: str, step: int, dataset: Dataset) -> Part:
+    """Loads a run as a part of a blend."""
+    record = read_record(workdir)
+    return Part(load_inference_model(workdir, record, step, dataset), record.config.model.has_sums)
+
+
+def build_blend(parts: list[Part], blend: BlendRecord, dataset: Dataset) -> BlendInference:
+    """Builds a blend with the trend at the end of the dataset."""
+    return BlendInference(
+        parts,
+        seen_hidden=blend.seen_hidden,
+        seen_shown=blend.seen_shown,
+        item_counts=dataset.item_counts,
+        trends=latest_trends(dataset, blend.half_life_days),
+    )
+
+
+def latest_trends(dataset: Dataset, half_life_days: float) -> Trends:
+    """The trends after the last event of a dataset, of any split."""
+    events = read_item_events(dataset)
+    return count_trends(events, events.timestamp_ms[-1:] + 1, half_life_days)
 
 
 def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Dataset) -> InferenceModel:

@@ -36,6 +36,11 @@ class BaseModelConfig:
         return None
 
     @property
+    def has_sums(self) -> bool:
+        """Whether scores are sums of positive weights, of which a blend uses the logarithm."""
+        return False
+
+    @property
     def least_squares_form(self) -> "MatrixFactorizationConfig | None":
         """The model that alternating least squares trains instead; None: least squares cannot train this kind."""
         return None
@@ -235,6 +240,11 @@ class WalkConfig(BaseModelConfig):
         """Returns the combinations of powers, in the order of the epochs."""
         powers = zip(self.item_power, self.neighbour_power, self.visitor_power, self.recency_power, strict=True)
         return [WalkPowers(*values) for values in powers]
+
+    @property
+    def has_sums(self) -> bool:
+        """Returns True: a score is the sum of the weights of the walk."""
+        return True
 
     @property
     def num_combinations(self) -> int | None:

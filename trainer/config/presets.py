@@ -1,10 +1,12 @@
 """Named configs, each with its result and the command to reproduce it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from common.settings import apply_settings
 from trainer.config.losses import SampledSoftmaxConfig, SquaredErrorConfig
 from trainer.config.models import MatrixFactorizationConfig, NeuralConfig, TowersConfig, WalkConfig
-from trainer.config.optimizers import AdagradConfig, AdamConfig
+from trainer.config.optimizers import AdagradConfig, AdamConfig, AlternatingConfig
 from trainer.config.run import InputConfig, RunConfig
 
 NOTEBOOK_MF = RunConfig(
@@ -52,6 +54,8 @@ MF = RunConfig(
     optimizer=AdagradConfig(learning_rate=0.2),
     input=InputConfig(batch_size=512),
     epochs=10,
+    companions=("walk",),
+    blend=True,
 )
 """Matrix factorization as a recommender: visitors built from their items, sampled softmax, cosine, row-sparse Adagrad.
 
@@ -69,6 +73,7 @@ NN = RunConfig(
     input=InputConfig(batch_size=512),
     epochs=3,
     patience=1,
+    blend=True,
 )
 """Two towers over timelines: attention over the latest ten items, sampled softmax.
 
@@ -87,6 +92,7 @@ WALK = RunConfig(
     solver="count",
     patience=None,
     max_loss_growth=None,
+    blend=True,
 )
 """The item walk: counts instead of gradients; validation chooses among three combinations of powers.
 
@@ -100,3 +106,40 @@ retailrocket_matrix, where the best tuned item-kNN reaches .180 and ALS .188; R@
 
 PRESETS: Mapping[str, RunConfig] = {run.name: run for run in (NOTEBOOK_MF, NOTEBOOK_NN, MF, NN, WALK)}
 """Every preset by its name."""
+
+
+AUTO = "auto"
+"""The preset that tries several models, see `auto_trials`."""
+
+
+def auto_trials(settings: Sequence[str] = ()) -> dict[str, RunConfig]:
+    """The models that `--preset auto` trains and blends, by name, the fastest first.
+
+    Least squares come twice: for shops where visitors have hundreds of events, and for shops where they have a few.
+
+    Args:
+      settings: changes to all of them, as `key=value`.
+
+    Raises:
+      ValueError: a setting is wrong, or a model does not have it.
+    """
+    plain = replace(MF, companions=(), blend=False, patience=1)
+    dense = AlternatingConfig(unobserved_weight=1.0, l2=1.0)
+    sparse = AlternatingConfig(unobserved_weight=0.0062, l2=0.00006)
+    models = {
+        "walk": replace(WALK, blend=False),
+        "als-dense": replace(plain, solver="als", model=replace(MF.model, dim=64), als=dense, epochs=4),
+        "als-sparse": replace(plain, solver="als", model=replace(MF.model, dim=256), als=sparse, epochs=7),
+        "mf": plain,
+        "nn": replace(NN, blend=False),
+    }
+    return {name: _change(replace(config, name=name), settings) for name, config in models.items()}
+
+
+def _change(config: RunConfig, settings: Sequence[str]) -> RunConfig:
+    try:
+        return apply_settings(config, settings)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; --preset auto changes a setting of all its models, and {config.name} refused this one"
+        ) from error

@@ -68,6 +68,11 @@ class RunConfig:
     event_weights of the loss are used: events of kinds with a weight of 0 are skipped."""
     als: AlternatingConfig = field(default_factory=AlternatingConfig)
     """Used with `solver=als`."""
+    companions: tuple[str, ...] = ()
+    """Presets that are trained after this model, below the run, and blended with it; needs `blend`."""
+    blend: bool = False
+    """Whether the last stage of the run weighs the scores, the popularity and trend of the items, and the visitor's own
+    history by validation. Without it, the model is used as it was trained."""
     epochs: int = 1
     """Passes over the training rows, or sweeps of least squares; see `solver` for the epochs of a walk."""
     seed: int = 0
@@ -118,6 +123,15 @@ class RunConfig:
                 f"got model {self.model.kind} and loss {self.loss.kind}; use solver=sgd or the preset mf"
             )
 
+        check(
+            self.blend or not self.companions,
+            "companions",
+            ", ".join(self.companions),
+            "empty if blend is false, as nothing would use them",
+        )
+        check(
+            self.loss.is_ranking or not self.blend, "blend", self.blend, "false for a model that predicts event weights"
+        )
         if (self.solver == "count") != (self.model.num_combinations is not None):
             raise ValueError(
                 f"the model walk needs solver=count, which computes no other model; got model {self.model.kind} and "

@@ -10,23 +10,22 @@ import numpy as np
 import tensorflow as tf
 
 from contract.schema import Split
-from contract.shards import read_timelines
 from trainer.config.models import WalkConfig
 from trainer.data.baskets import training_baskets
 from trainer.data.dataset import Dataset
+from trainer.data.trend import ItemEvents
+from trainer.evaluation.blend_weights import blend_alone
 from trainer.evaluation.cases import Cases, most_common_cases
 from trainer.evaluation.config import NeighboursConfig
 from trainer.evaluation.evaluator import Evaluator
-from trainer.evaluation.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity
+from trainer.evaluation.neighbours import TimelineNeighbours
 from trainer.models.interface import Queries, Scorer
 from trainer.models.walk import WalkInference, count_walk
 from trainer.runs.checkpoint import Weights
 
 log = logging.getLogger(__name__)
 
-RECENT_DAYS = 7
 _WALK_CASES = 2000  # of the validation split, which choose the powers of the walk
-_DAY_MS = 24 * 60 * 60 * 1000
 
 
 class FixedOrder:
@@ -61,30 +60,6 @@ def popular(counts: np.ndarray) -> FixedOrder:
     return FixedOrder(counts)
 
 
-def recently_popular(counts: np.ndarray, recent_counts: np.ndarray) -> FixedOrder:
-    """Ranks items by their recent training events [I], and equal ones by all their training events [I]."""
-    both = np.stack([recent_counts, counts], axis=1)
-    # the index among the sorted distinct pairs, because a weighted sum of the two would exceed float32's precision
-    _, order = np.unique(both, axis=0, return_inverse=True)
-    return FixedOrder(order.ravel())
-
-
-def recent_item_counts(dataset: Dataset, days: float = RECENT_DAYS) -> np.ndarray:
-    """[I] int64: events of each item in the last `days` of the training split.
-
-    Like the models, it uses training rows only, not the validation window just before the test cut.
-    """
-    times, items = [], []
-    for shard in dataset.shards(Split.TRAIN):
-        rows = read_timelines([shard])
-        is_training = (rows.is_target == 1) & (rows.item < dataset.num_items)
-        times.append(rows.timestamp_ms[is_training])
-        items.append(rows.item[is_training])
-    timestamp_ms, item = np.concatenate(times), np.concatenate(items)
-    is_recent = timestamp_ms > timestamp_ms.max(initial=0) - days * _DAY_MS
-    return np.bincount(item[is_recent], minlength=dataset.num_items)
-
-
 def item_walk(dataset: Dataset, kinds: Sequence[str] = ()) -> WalkInference:
     """The model `walk`, with the best of its default powers in the validation split, or the last without such a split.
 
@@ -116,24 +91,31 @@ def _validation_cases(dataset: Dataset, kinds: Sequence[str]) -> Cases | None:
 
 
 def build_baselines(
-    dataset: Dataset, *, seed: int, config: NeighboursConfig | None = None, kinds: Sequence[str] = ()
+    dataset: Dataset,
+    events: ItemEvents,
+    *,
+    seed: int,
+    config: NeighboursConfig | None = None,
+    kinds: Sequence[str] = (),
 ) -> dict[str, Scorer]:
-    """All baselines of a report, by name.
+    """All baselines of a report, by name; all but `popular` and `random` with the trend of the items.
 
     Args:
       dataset: the dataset.
+      events: its events, of all splits.
       seed: seed of the random ranking.
       config: settings of the nearest-neighbour baselines.
-      kinds: event kinds that make an item relevant in the validation that tunes the walk; empty: all.
+      kinds: event kinds that make an item relevant in the validation that tunes the baselines; empty: all.
     """
     config = config or NeighboursConfig()
     counts, baskets = dataset.item_counts, training_baskets(dataset)
+    neighbours = {
+        "item_walk": item_walk(dataset, kinds),
+        "session_knn": TimelineNeighbours(baskets, counts, config),
+    }
     return {
         "popular": popular(counts),
-        "recently_popular": recently_popular(counts, recent_item_counts(dataset)),
-        "item_walk": item_walk(dataset, kinds),
-        "item_knn": ItemNeighbours(item_similarity(baskets, is_tfidf=False, config=config), counts, config),
-        "item_knn_tfidf": ItemNeighbours(item_similarity(baskets, is_tfidf=True, config=config), counts, config),
-        "session_knn": TimelineNeighbours(baskets, counts, config),
+        "trending": blend_alone(None, dataset, events, kinds=kinds),
+        **{name: blend_alone(model, dataset, events, kinds=kinds) for name, model in neighbours.items()},
         "random": RandomOrder(dataset.num_items, seed=seed),
     }

@@ -22,13 +22,14 @@ from trainer.evaluation.metrics import RelevantRanks, metric_values
 from trainer.models.interface import Queries, Scorer
 from trainer.ranking.lists import Lists
 from trainer.ranking.topk import (
+    check_finite,
     chunk_size,
     hide,
     query_chunks,
     query_signature,
+    scores_for,
     top_k,
     translate_divergence_errors,
-    visible_scores,
     withhold,
 )
 
@@ -184,10 +185,14 @@ class Evaluator:
 
     def _rank_chunk(self, queries: Queries, relevant: list[tf.Tensor]) -> list[_ChunkRanking]:
         """The primary ranking and the others that were requested."""
-        scores = visible_scores(self._scorer, queries, is_seen_hidden=False)
-        without_seen = hide(scores, queries.history, queries.history_length)
+        scores = scores_for(self._scorer, queries)
+        hides = {policy.hides_seen for policy in self._policies.values()}
+        visible = {
+            is_hidden: hide(check_finite(scores(is_hidden)), queries.history, queries.history_length, is_hidden)
+            for is_hidden in hides
+        }
         return [
-            self._rank_scores(withhold(without_seen if policy.hides_seen else scores, policy.is_available), items)
+            self._rank_scores(withhold(visible[policy.hides_seen], policy.is_available), items)
             for policy, items in zip(self._policies.values(), relevant, strict=True)
         ]
 

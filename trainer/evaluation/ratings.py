@@ -14,7 +14,7 @@ from contract.shards import read_timelines
 from contract.timelines import TimelineRows
 from trainer.data.dataset import Dataset
 from trainer.distributed.replicas import Replicas
-from trainer.models.interface import InferenceModel
+from trainer.models.interface import ServedModel
 
 _CHUNK_ROWS = 1 << 16
 
@@ -40,7 +40,7 @@ class RatingErrors:
 
 
 def rating_errors(
-    model: InferenceModel,
+    model: ServedModel,
     dataset: Dataset,
     split: Split,
     event_weights: Sequence[float],
@@ -71,7 +71,7 @@ def target_rows(dataset: Dataset, split: Split) -> TimelineRows:
 
 
 def rating_mse(
-    model: InferenceModel,
+    model: ServedModel,
     rows: TimelineRows,
     event_weights: Sequence[float],
     replicas: Replicas | None = None,

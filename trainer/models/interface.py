@@ -52,15 +52,23 @@ class PieceScorer(Scorer, Protocol):
         """
 
 
-class InferenceModel(Scorer, Protocol):
+@runtime_checkable
+class PolicyScorer(Scorer, Protocol):
+    """A scorer whose scores depend on whether the items of the history are hidden."""
+
+    def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
+        """Returns a function of whether seen items are hidden: the scores [B, I] float32.
+
+        Everything that does not depend on it is computed here, once.
+        """
+
+
+class ServedModel(Scorer, Protocol):
     """A trained model as a `tf.Module`; the same module is evaluated and exported, so both give the same scores."""
 
     @property
     def variables(self) -> Sequence[tf.Variable]:
         """All weights; an array that is no variable would become a constant of the exported graph."""
-
-    def fill(self, weights: Weights) -> None:
-        """Sets the weights; a new model has zeros, and a run fills the same model again at each validation."""
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """[B] float32 scores of visitors [B] and items [B], given as indices.
@@ -70,3 +78,10 @@ class InferenceModel(Scorer, Protocol):
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
         """[B, I] float32: how similar each item of the catalogue is to each of the items [B], given as indices."""
+
+
+class InferenceModel(ServedModel, Protocol):
+    """The model of one run."""
+
+    def fill(self, weights: Weights) -> None:
+        """Sets the weights; a new model has zeros, and a run fills the same model again at each validation."""

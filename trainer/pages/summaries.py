@@ -10,7 +10,9 @@ Result = Mapping[str, Any]
 
 
 def summarize_training(result: Result) -> str:
-    """Returns the length of the run, its best checkpoint and the paths of its files."""
+    """Returns the length of the run, its best checkpoint or what was tried, and the paths of its files."""
+    if "trials" in result:
+        return "\n".join([*_describe_trials(result), *_describe_blend(result["blend"]), *_describe_files(result)])
     lines = [
         f"Trained {result['name']}: {result['epochs']} epochs, {result['steps']:,} steps, {result['seconds']:.0f} s "
         f"({result['examples_per_second']:,.0f} examples/s)" + (", stopped early" if result["is_stopped_early"] else "")
@@ -20,8 +22,51 @@ def summarize_training(result: Result) -> str:
             f"Best checkpoint: step {result['best_step']:,}, validation {result['validation_metric']} "
             f"{result['best_validation']:.4f}"
         )
-    lines.append(f"Full result: {result['workdir']}/result.json")
-    return "\n".join([*lines, *([f"Report: {result['report']}"] if result["report"] else [])])
+    if "blend" in result:
+        lines += _describe_blend(result["blend"])
+    return "\n".join([*lines, *_describe_files(result)])
+
+
+def _describe_files(result: Result) -> list[str]:
+    lines = [f"Full result: {result['workdir']}/result.json"]
+    return [*lines, *([f"Report: {result['report']}"] if result["report"] else [])]
+
+
+def _describe_trials(result: Result) -> list[str]:
+    """A line on the models that were tried, and one on those that were not."""
+    tried = [trial for trial in result["trials"] if trial["state"] in ("trained", "stopped")]
+    stopped = {trial["name"] for trial in tried if trial["state"] == "stopped"}
+    names = ", ".join(
+        f"{trial['name']} {trial['seconds']:.0f} s" + (" (time over)" * (trial["name"] in stopped)) for trial in tried
+    )
+    lines = [f"Tried {len(tried)} models in {result['seconds']:.0f} s: {names}"]
+    others = "; ".join(f"{trial['name']}: {trial['reason']}" for trial in result["trials"] if trial not in tried)
+    return lines + ([f"Not used: {others}"] if others else [])
+
+
+_RANKINGS = {"seen_hidden": "New items", "seen_shown": "Next item"}
+
+
+def _describe_blend(blend: Result) -> list[str]:
+    """A line for each ranking: NDCG@20 of the blend and of its best part in validation, and the weights."""
+    lines = []
+    for ranking, title in _RANKINGS.items():
+        figures, weights = blend["validation"][ranking], blend[ranking]
+        if figures is None:
+            continue
+        names = [part.rpartition("/")[2].replace(".", "model") for part in blend["parts"]]
+        terms = [f"{weight:.2g} {name}" for weight, name in zip(weights["parts"], names, strict=True) if weight]
+        if weights["trend"]:
+            terms.append(f"{weights['trend']:.2g} trend of {blend['half_life_days']:g} days")
+        if weights["popularity"]:
+            terms.append(f"{weights['popularity']:.2g} popularity")
+        if any(weights["returns"]):
+            terms.append("returns")
+        best = max(figures["parts"], default=0.0)
+        lines.append(
+            f"{title}: validation NDCG@20 {figures['blend']:.3f}, best model alone {best:.3f}: {' + '.join(terms)}"
+        )
+    return lines
 
 
 def summarize_evaluation(result: Result) -> str:

@@ -5,7 +5,7 @@ Evaluation, export and recommendation rank with the same functions, so the serve
 Shapes: B visitors of a chunk, V visitors, I items, K list, H history.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.distributed.replicas import Replicas
-from trainer.models.interface import Queries, Scorer
+from trainer.models.interface import PolicyScorer, Queries, Scorer
 from trainer.ranking.histories import Histories
 
 # Memory for scores [B, I]. On a CPU, larger blocks are slower, because glibc's allocator reuses up to 32 MiB without
@@ -49,8 +49,16 @@ def visible_scores(
     Raises:
       tf.errors.InvalidArgumentError: a score is NaN or infinite.
     """
-    scores = withhold(check_finite(scorer.catalogue_scores(queries)), is_offered)
+    scores = withhold(check_finite(scores_for(scorer, queries)(is_seen_hidden)), is_offered)
     return hide(scores, queries.history, queries.history_length, is_seen_hidden)
+
+
+def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
+    """Returns a function of whether seen items are hidden: the scores [B, I] float32, the same for most scorers."""
+    if isinstance(scorer, PolicyScorer):
+        return scorer.policy_scores(queries)
+    scores = scorer.catalogue_scores(queries)
+    return lambda _: scores
 
 
 def withhold(scores: tf.Tensor, is_offered: tf.Tensor | None) -> tf.Tensor:

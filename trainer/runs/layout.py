@@ -26,6 +26,20 @@ class RunLayout:
         return join(self.root, "result.json")
 
     @property
+    def blend(self) -> str:
+        """The parts of the run's model and their weights."""
+        return join(self.root, "blend.json")
+
+    @property
+    def auto(self) -> str:
+        """What `--preset auto` tried."""
+        return join(self.root, "auto.json")
+
+    def part(self, name: str) -> str:
+        """The directory of a run that is part of the model."""
+        return join(self.root, part_name(name))
+
+    @property
     def metrics(self) -> str:
         """JSON lines: training and validation metrics by step."""
         return join(self.root, "metrics.jsonl")
@@ -53,6 +67,11 @@ class RunLayout:
 
     def evaluation(self, split: Split) -> str:
         return join(self.root, f"evaluation-{split}.json")
+
+
+def part_name(name: str) -> str:
+    """The directory of a run that is part of the model, relative to the run that it belongs to."""
+    return join("parts", name)
 
 
 def checkpoint_step(name: str) -> int | None:

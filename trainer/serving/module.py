@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from contract.manifest import VocabularyInfo
-from trainer.models.interface import InferenceModel, Queries
+from trainer.models.interface import Queries, ServedModel
 from trainer.ranking.topk import TopItems, hide, top_k, visible_scores, withhold
 
 _VISITOR_ID = tf.TensorSpec([None], tf.string, "visitor_id")
@@ -29,7 +29,7 @@ class ServingModel(tf.Module):
 
     def __init__(
         self,
-        model: InferenceModel,
+        model: ServedModel,
         *,
         visitors_file: str,
         visitors: VocabularyInfo,

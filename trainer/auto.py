@@ -1,0 +1,195 @@
+"""`--preset auto`: trains several models within a budget and blends them by validation.
+
+The models are ordinary runs below the run's directory. Those that have a weight in the blend are its parts: nothing is
+trained twice. `auto.json` records what was tried, so that a killed call goes on where it was.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from common import storage
+from trainer.blending import blend_runs
+from trainer.config.presets import AUTO, auto_trials
+from trainer.config.run import RunConfig
+from trainer.data.dataset import open_dataset
+from trainer.distributed.cluster import join_cluster
+from trainer.distributed.preemption import Preempted, StopRequest, stop_on_sigterm
+from trainer.distributed.replicas import start_replicas
+from trainer.runs import checkpoint
+from trainer.runs.blend_record import BlendRecord
+from trainer.runs.layout import RunLayout, part_name
+from trainer.runs.record import RunRecord, has_run, read_record, write_record
+from trainer.train import train
+from trainer.trained_run import part_directory
+
+log = logging.getLogger(__name__)
+
+DEFAULT_BUDGET_SECONDS = 600.0
+_BLEND_SHARE = 0.12  # of the budget, kept for choosing the weights
+_LEAST_SECONDS = 5.0  # a trial with less time left is not started
+_LARGEST_SHARE = 0.6  # of the remaining time, that a trial may use if others follow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What became of a model of the search."""
+
+    name: str
+    """Name of the trial, one of `presets.auto_trials`."""
+    state: str
+    """`trained`, `stopped` when its time was over, `skipped` for lack of time, or `failed`."""
+    seconds: float
+    """Seconds of training."""
+    reason: str = ""
+    """Why it failed or was skipped."""
+
+
+def train_auto(
+    *,
+    data: str,
+    workdir: str,
+    budget_seconds: float = DEFAULT_BUDGET_SECONDS,
+    settings: Sequence[str] = (),
+    stop: StopRequest | None = None,
+) -> dict[str, Any]:
+    """Trains the models of `presets.auto_trials` as far as the budget allows, and blends them by validation.
+
+    Args:
+      data: path of the prepared dataset.
+      workdir: directory of the run; created if it does not exist.
+      budget_seconds: seconds for training and blending; the first trial is trained to its end in any case.
+      settings: changes to all trials, such as `evaluate.kinds=transaction`.
+      stop: requests the run to stop; None: SIGTERM does.
+
+    Returns:
+      The result: what was tried, the blend, and the seconds.
+
+    Raises:
+      Preempted: a stop was requested, or another worker was lost. Call again to go on.
+      ValueError: a setting is wrong, all trials failed, or the workdir has another run.
+    """
+    started = time.monotonic()
+    configs = auto_trials(settings)
+    cluster = join_cluster()
+    if cluster is not None:
+        raise ValueError(
+            f"--preset auto runs in one process, on all its GPUs, and found a cluster of {len(cluster.hosts)} "
+            "workers; run it with one worker, then train the model that it chose with all"
+        )
+    layout, dataset = RunLayout(workdir), open_dataset(data)
+    _check_workdir(workdir)
+    trials = _read_trials(layout)
+    spent = sum(trial.seconds for trial in trials)
+    deadline = started + max(budget_seconds * (1 - _BLEND_SHARE) - spent, 0.0)
+    with stop_on_sigterm(stop) as request:
+        for number, (name, config) in enumerate(configs.items()):
+            if name in {trial.name for trial in trials}:
+                continue
+            left = deadline - time.monotonic()
+            is_last = number == len(configs) - 1
+            limit = None if not trials else left * (1.0 if is_last else _LARGEST_SHARE)
+            trials.append(_try(name, config, data, layout, limit, request))
+            _write_trials(trials, layout)
+    usable = [trial.name for trial in trials if trial.state in ("trained", "stopped")]
+    if not usable:
+        reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in trials)
+        raise ValueError(f"no model could be trained ({reasons})")
+    first = configs[usable[0]]
+    replicas, parts = start_replicas(first.devices, None), [part_name(name) for name in usable]
+    blend = blend_runs(workdir, parts, dataset, replicas, kinds=first.evaluate.kinds)
+    record = read_record(part_directory(workdir, blend.parts[0]))
+    write_record(replace(record, config=replace(record.config, name=AUTO)), workdir)
+    return _summarize(workdir, trials, blend, record, time.monotonic() - started)
+
+
+def _try(
+    name: str, config: RunConfig, data: str, layout: RunLayout, limit: float | None, request: StopRequest
+) -> Trial:
+    """Trains a model for at most `limit` seconds; None: to its end."""
+    if limit is not None and limit < _LEAST_SECONDS:
+        return Trial(name=name, state="skipped", seconds=0.0, reason="no time was left")
+    log.info("trial %s, %s", name, "to its end" if limit is None else f"at most {limit:.0f} s")
+    started = time.monotonic()
+    with _stop_after(limit, request) as own:
+        try:
+            train(config, data=data, workdir=layout.part(name), stop=own)
+        except Preempted:
+            if request.is_requested:
+                raise
+            seconds = time.monotonic() - started
+            if checkpoint.last_step(layout.part(name)) is None:
+                return Trial(name=name, state="skipped", seconds=seconds, reason="its time was over at its first step")
+            return Trial(name=name, state="stopped", seconds=seconds, reason="its time was over")
+        except ValueError as error:  # such as a dataset without events of the right kind, or a diverged model
+            log.warning("trial %s failed: %s", name, error)
+            return Trial(name=name, state="failed", seconds=time.monotonic() - started, reason=str(error))
+    return Trial(name=name, state="trained", seconds=time.monotonic() - started)
+
+
+@contextmanager
+def _stop_after(seconds: float | None, request: StopRequest) -> Iterator[StopRequest]:
+    """Yields a request to stop that is made after some seconds, or as soon as `request` is."""
+    own = _LinkedRequest(request)
+    timer = threading.Timer(seconds or 0.0, own.request)
+    timer.daemon = True
+    if seconds is not None:
+        timer.start()
+    try:
+        yield own
+    finally:
+        timer.cancel()
+
+
+class _LinkedRequest(StopRequest):
+    """A request that is also made when another one is."""
+
+    def __init__(self, other: StopRequest) -> None:
+        self._other, self._is_own = other, False
+
+    @property
+    def is_requested(self) -> bool:  # type: ignore[override]  # an attribute there
+        """Whether one of the two was made."""
+        return self._is_own or self._other.is_requested
+
+    def request(self) -> None:
+        """Makes this request."""
+        self._is_own = True
+
+
+def _check_workdir(workdir: str) -> None:
+    """Raises ValueError if the workdir has a run of another preset."""
+    if has_run(workdir) and read_record(workdir).config.name != AUTO:
+        name = read_record(workdir).config.name
+        raise ValueError(f"{workdir} has a run of {name}; give --preset auto another --workdir")
+
+
+def _read_trials(layout: RunLayout) -> list[Trial]:
+    try:
+        return [Trial(**values) for values in json.loads(storage.read_bytes(layout.auto))]
+    except FileNotFoundError:
+        return []
+
+
+def _write_trials(trials: Sequence[Trial], layout: RunLayout) -> None:
+    content = json.dumps([asdict(trial) for trial in trials], indent=2) + "\n"
+    storage.write_bytes(layout.auto, content.encode())
+
+
+def _summarize(
+    workdir: str, trials: Sequence[Trial], blend: BlendRecord, record: RunRecord, seconds: float
+) -> dict[str, Any]:
+    return {
+        "workdir": workdir,
+        "name": AUTO,
+        "main_model": record.config.name,
+        "trials": [asdict(trial) for trial in trials],
+        "blend": asdict(blend),
+        "training_rows": record.training_rows,
+        "seconds": round(seconds, 3),
+    }

@@ -1,0 +1,71 @@
+"""Blends trained runs: the last stage of training, which weighs models, popularity and trend by validation."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from trainer.data.dataset import Dataset
+from trainer.data.trend import read_item_events
+from trainer.distributed.replicas import Replicas
+from trainer.evaluation.blend_weights import fit_blend
+from trainer.runs.blend_record import BlendRecord, BlendWeights, read_blend, write_blend
+from trainer.runs.checkpoint import choose_step
+from trainer.trained_run import load_part, part_directory
+
+log = logging.getLogger(__name__)
+
+
+def blend_runs(
+    workdir: str,
+    parts: Sequence[str],
+    dataset: Dataset,
+    replicas: Replicas,
+    *,
+    kinds: Sequence[str] = (),
+    on_chunk: Callable[[], None] = lambda: None,
+) -> BlendRecord:
+    """Chooses the weights of the best checkpoints of some runs, and writes them to the run at `workdir`.
+
+    Parts without a weight are left out. The same runs give the same weights, so a killed call is repeated.
+
+    Args:
+      workdir: directory of the run that the blend belongs to.
+      parts: directories of the parts' runs, relative to `workdir`; `.` is the run itself.
+      dataset: the dataset of all runs.
+      replicas: their workers share the ranking; the chief writes.
+      kinds: event kinds that make an item relevant; empty: all.
+      on_chunk: called before each chunk of validation cases.
+    """
+    steps = [choose_step(part_directory(workdir, part), replicas=replicas) for part in parts]
+    existing = read_blend(workdir)
+    if existing is not None and set(zip(existing.parts, existing.steps, strict=True)) <= set(
+        zip(parts, steps, strict=True)
+    ):
+        return existing
+    models = [load_part(part_directory(workdir, part), step, dataset) for part, step in zip(parts, steps, strict=True)]
+    fit = fit_blend(models, dataset, read_item_events(dataset), kinds=kinds, replicas=replicas, on_chunk=on_chunk)
+    kept = [
+        column
+        for column in range(len(parts))
+        if fit.seen_hidden.parts[column] or fit.seen_shown.parts[column] or len(parts) == 1
+    ] or [0]
+    record = BlendRecord(
+        parts=tuple(parts[column] for column in kept),
+        steps=tuple(steps[column] for column in kept),
+        half_life_days=fit.half_life_days,
+        seen_hidden=_only(fit.seen_hidden, kept),
+        seen_shown=_only(fit.seen_shown, kept),
+        validation=fit.validation,
+    )
+    if replicas.is_chief:
+        write_blend(record, workdir)
+    replicas.wait_for_all()
+    for name, figures in fit.validation.items():
+        if figures is not None:
+            alone = ", ".join(f"{part} {value:.4f}" for part, value in zip(parts, figures["parts"], strict=True))
+            log.info("blend, %s: validation ndcg@20 %.4f (%s)", name, figures["blend"], alone)
+    return record
+
+
+def _only(weights: BlendWeights, kept: Sequence[int]) -> BlendWeights:
+    values = weights.to_array()
+    return BlendWeights.from_array(values[[*kept, *range(len(weights.parts), len(values))]])

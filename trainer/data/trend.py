@@ -1,0 +1,104 @@
+"""Trend: how an item sells now, compared with ever.
+
+    trend_i(t) = log((p_i(t) + 0.05) / (n_i(t) + 0.25))
+
+n counts the events of item i before the moment t. p counts the same events with weights that halve every `half_life`
+days, so that it is about the events of the last days. The constants keep the trend of rare items close to that of an
+item without events.
+
+Shapes: N events, M moments, I items of the vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from contract.schema import Split
+from contract.shards import read_timelines
+from trainer.data.dataset import Dataset
+
+DAY_MS = 24 * 60 * 60 * 1000
+_MAX_MOMENTS = 64
+_MAX_ENTRIES = 2**26
+"""Moments × items of a table of trends, 256 MiB."""
+
+
+@dataclass(frozen=True)
+class ItemEvents:
+    """The events of a dataset with an item of the vocabulary, in order of time."""
+
+    timestamp_ms: np.ndarray
+    """[N] int64, ascending."""
+    item: np.ndarray
+    """[N] int64 item indices."""
+    num_items: int
+    """I."""
+
+
+@dataclass(frozen=True)
+class Trends:
+    """The trend of all items at several moments."""
+
+    half_life_days: float
+    """Days after which the weight of an event in p has halved."""
+    moment_ms: np.ndarray
+    """[M] int64, ascending: the trends at a moment count only events before it."""
+    recent: np.ndarray
+    """[M, I] float32: p."""
+    total: np.ndarray
+    """[M, I] float32: n."""
+
+    @property
+    def values(self) -> np.ndarray:
+        """[M, I] float32: the trends."""
+        return np.log((self.recent + np.float32(0.05)) / (self.total + np.float32(0.25)))
+
+
+def read_item_events(dataset: Dataset) -> ItemEvents:
+    """Reads the events of all splits; those of a case's future are left out by `count_trends`."""
+    times, items = [], []
+    for split in dataset.manifest.splits:
+        for shard in dataset.shards(Split(split)):
+            rows = read_timelines([shard])
+            is_event = (rows.is_target == 1) & (rows.item < dataset.num_items)
+            times.append(rows.timestamp_ms[is_event])
+            items.append(rows.item[is_event])
+    timestamp_ms, item = np.concatenate(times), np.concatenate(items)
+    order = np.argsort(timestamp_ms, kind="stable")
+    return ItemEvents(timestamp_ms[order], item[order], dataset.num_items)
+
+
+def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
+    """Returns moments [M] for cases at these times [V]: evenly spaced from the first one on, at least a day apart.
+
+    A case uses the latest moment that is not after it. There are fewer moments for large catalogues, to bound memory.
+    """
+    first, last = int(timestamp_ms.min()), int(timestamp_ms.max())
+    most = int(np.clip(_MAX_ENTRIES // num_items, 1, _MAX_MOMENTS))
+    step = max(DAY_MS, -(-(last - first + 1) // most))
+    return np.arange(first, last + 1, step)
+
+
+def count_trends(events: ItemEvents, moment_ms: np.ndarray, half_life_days: float) -> Trends:
+    """Counts the events before each moment.
+
+    Args:
+      events: the events.
+      moment_ms: [M] int64, ascending.
+      half_life_days: see `Trends`.
+    """
+    recent = np.zeros((len(moment_ms), events.num_items), np.float32)
+    total = np.zeros_like(recent)
+    bounds = np.searchsorted(events.timestamp_ms, moment_ms)  # before the moment, not at it
+    begin = 0
+    for row, (end, moment) in enumerate(zip(bounds, moment_ms, strict=True)):
+        item = events.item[begin:end]
+        weight = np.exp2(-(moment - events.timestamp_ms[begin:end]) / (half_life_days * DAY_MS))
+        recent[row] = np.bincount(item, weight, events.num_items)
+        total[row] = np.bincount(item, minlength=events.num_items)
+        if row:
+            decay = np.exp2(-(moment - moment_ms[row - 1]) / (half_life_days * DAY_MS))
+            recent[row] += recent[row - 1] * np.float32(decay)
+            total[row] += total[row - 1]
+        begin = end
+    return Trends(half_life_days, moment_ms, recent, total)

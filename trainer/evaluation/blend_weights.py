@@ -1,0 +1,364 @@
+"""Chooses the weights of a blend on the validation split.
+
+For a sample of cases, the best items of every part become candidates, with the features of the blend. Coordinate ascent
+over a grid then maximises NDCG@20 among the candidates, from the best single feature on. A weight is changed only for a
+clear gain, so that noise adds no feature.
+
+Shapes: V cases, B cases of a chunk, C candidates, F features: P parts, popularity, a trend per half-life, the return
+features; I items.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from contract.schema import Split
+from trainer.data.dataset import Dataset
+from trainer.data.trend import ItemEvents, count_trends, moments_of
+from trainer.distributed.replicas import Replicas
+from trainer.evaluation.cases import Cases, build_cases, next_items, returning_visitors
+from trainer.models.blend import BlendInference, Part, comparable_scores, log_popularity, return_features
+from trainer.models.interface import Queries, Scorer, ServedModel
+from trainer.ranking.topk import chunk_size, hide, query_chunks, query_signature, top_k, translate_divergence_errors
+from trainer.runs.blend_record import RETURN_FEATURES, BlendWeights
+
+log = logging.getLogger(__name__)
+
+HALF_LIVES = (1.0, 3.0, 7.0, 14.0, 30.0)
+"""Days; one of them becomes the half-life of the trend."""
+LIST_LENGTH = 20
+MAX_CASES = 2000
+_BASELINE_CASES = 1000
+_RANKINGS = {"seen_hidden": returning_visitors, "seen_shown": next_items}
+_TOP = 60  # candidates from each list; the blend ranks 20 of them
+_LATEST = 200  # entries of a history that are candidates where seen items are shown
+_LEAST_GAIN = 0.003  # a weight is changed only if NDCG@20 grows by at least this part of it,
+_LEAST_ERRORS = 1.0  # and by this many standard errors of the difference, so that few cases fit no noise
+_PASSES = 4
+_GRID = (0.0, 0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)
+_SIGNED = tuple(sorted({-x for x in _GRID} | set(_GRID)))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The candidates of a sample of cases."""
+
+    feature: np.ndarray
+    """[V, C, F] float32."""
+    is_relevant: np.ndarray
+    """[V, C] bool."""
+    is_candidate: np.ndarray
+    """[V, C] bool: False for padding."""
+    num_relevant: np.ndarray
+    """[V] int64: relevant items of each case, also those that are no candidates."""
+
+    def ndcg(self, scores: np.ndarray) -> np.ndarray:
+        """[V]: NDCG@20 of the ranking by scores [V, C]."""
+        visible = np.where(self.is_candidate, scores, -np.inf)
+        best = np.argpartition(-visible, LIST_LENGTH - 1, axis=1)[:, :LIST_LENGTH]
+        order = np.argsort(-np.take_along_axis(visible, best, 1), axis=1, kind="stable")
+        is_hit = np.take_along_axis(self.is_relevant, np.take_along_axis(best, order, 1), 1)
+        discount = 1 / np.log2(np.arange(LIST_LENGTH) + 2.0)
+        ideal = np.cumsum(discount)[np.minimum(self.num_relevant, LIST_LENGTH) - 1]
+        values: np.ndarray = (is_hit @ discount) / ideal
+        return values
+
+
+def find_candidates(
+    parts: Sequence[Part],
+    cases: Cases,
+    events: ItemEvents,
+    item_counts: np.ndarray,
+    replicas: Replicas | None = None,
+    on_chunk: Callable[[], None] = lambda: None,
+) -> Candidates:
+    """Finds the candidates of cases: the best items of each part, with and without trend, and of the history.
+
+    Args:
+      parts: the models.
+      cases: the cases; their protocol says whether seen items are hidden.
+      events: events of all splits; those after a case's moment have no effect on it.
+      item_counts: [I] training events of each item.
+      replicas: their workers share the chunks.
+      on_chunk: called before each chunk.
+    """
+    moments = moments_of(cases.timestamp_ms, cases.num_items)
+    trends = tf.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
+    size = chunk_size(cases.num_items)
+    finder = _Finder(parts, tf.constant(moments), trends, tf.constant(log_popularity(item_counts)), cases.hides_seen)
+    find = tf.function(finder.find, input_signature=[query_signature(size)], autograph=False)
+    width, num_features = finder.num_candidates, len(parts) + 1 + len(HALF_LIVES) + len(RETURN_FEATURES)
+    item = np.zeros((len(cases), width), np.int64)
+    is_candidate = np.zeros((len(cases), width), np.int64)
+    feature = np.zeros((len(cases), width, num_features), np.float32)
+    for chunk, queries in query_chunks(cases.visitor, cases.history, cases.timestamp_ms, size, replicas):
+        on_chunk()
+        with translate_divergence_errors():
+            found = find(queries)
+        for target, part in zip((item, is_candidate, feature), found, strict=True):
+            target[chunk] = part[: chunk.stop - chunk.start].numpy()
+    if replicas is not None:
+        item, is_candidate, feature = (replicas.sum_over_workers(a) for a in (item, is_candidate, feature))
+    owner = np.arange(len(cases))[:, None]
+    relevant = cases.relevant.owner * cases.num_items + cases.relevant.values
+    return Candidates(
+        feature,
+        np.isin(owner * cases.num_items + item, relevant),
+        is_candidate.astype(bool),
+        cases.relevant.lengths,
+    )
+
+
+class _Finder:
+    """Computes the candidates of a chunk of queries."""
+
+    def __init__(
+        self, parts: Sequence[Part], moments: tf.Tensor, trends: tf.Tensor, popularity: tf.Tensor, hides_seen: bool
+    ) -> None:
+        self._parts, self._moments, self._trends, self._popularity = parts, moments, trends, popularity
+        self._hides_seen = hides_seen
+        self._num_items = int(popularity.shape[0])
+        self._top = min(_TOP, self._num_items)
+        self.num_candidates = (2 * len(parts) + 2) * self._top + (0 if hides_seen else _LATEST)
+
+    def find(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Items [B, C], int64 1 or 0 whether each is a candidate [B, C], and features [B, C, F]."""
+        scores = [
+            comparable_scores(part.model.catalogue_scores(queries), has_sums=part.has_sums) for part in self._parts
+        ]
+        moment = tf.maximum(tf.searchsorted(self._moments, queries.timestamp_ms, side="right") - 1, 0)
+        trends = [tf.gather(trend, moment) for trend in tf.unstack(self._trends)]
+        popularity = tf.broadcast_to(self._popularity, tf.shape(trends[0]))
+        middle = trends[len(trends) // 2]
+        lists = [*scores, *(score + _spread(score, self._top) * middle for score in scores)]
+        visible = tf.zeros_like(middle)
+        if self._hides_seen:
+            visible = hide(visible, queries.history, queries.history_length)
+        items = [top_k(scores + visible, self._top).item for scores in [*lists, popularity, popularity + middle]]
+        if not self._hides_seen:
+            items.append(self._latest(queries))
+        item = tf.sort(tf.concat(items, axis=1), axis=1)
+        known = tf.maximum(item, 0)
+        is_first = tf.concat([tf.ones_like(item[:, :1], tf.bool), item[:, 1:] != item[:, :-1]], axis=1)
+        is_candidate = is_first & (item >= 0) & (tf.gather(visible, known, batch_dims=1) == 0)
+        columns = [tf.gather(column, known, batch_dims=1) for column in [*scores, popularity, *trends]]
+        columns += self._returns(queries, known)
+        return known, tf.cast(is_candidate, tf.int64), tf.stack(columns, axis=2)
+
+    def _latest(self, queries: Queries) -> tf.Tensor:
+        """[B, 200] the latest items of the histories; -1 for padding and unknown items."""
+        position = queries.history_length[:, None] - 1 - tf.range(_LATEST, dtype=tf.int64)
+        padded = tf.pad(queries.history, [[0, 0], [0, 1]])  # a history may be empty
+        item = tf.gather(padded, tf.maximum(position, 0), batch_dims=1)
+        return tf.where((position >= 0) & (item < self._num_items), item, -1)
+
+    def _returns(self, queries: Queries, item: tf.Tensor) -> list[tf.Tensor]:
+        """The return features of items [B, C], each [B, C]."""
+        found = return_features(queries, self._num_items)
+        shape = tf.stack([tf.shape(item, tf.int64)[0], self._num_items])
+        return [
+            tf.gather(tf.scatter_nd(found.index, column, shape), item, batch_dims=1)
+            for column in tf.unstack(found.value, axis=1)
+        ]
+
+
+def _spread(scores: tf.Tensor, count: int) -> tf.Tensor:
+    """[B, 1]: the standard deviation of the best scores of each row."""
+    return tf.math.reduce_std(top_k(scores, count).score, axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen weights of one ranking."""
+
+    weights: BlendWeights
+    value: float
+    """NDCG@20 among the candidates."""
+    alone: tuple[float, ...]
+    """NDCG@20 of each part alone."""
+
+
+def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> Choice:
+    """Chooses weights by coordinate ascent, with the trend of one half-life, given as an index of `HALF_LIVES`.
+
+    The ascent starts from the part that is best with a trend. So the blend is at least as good, on these cases, as any
+    part with its trend alone.
+    """
+    ascent = _Ascent(candidates, num_parts, half_life)
+    alone = ascent.start()
+    grids = [_GRID] * num_parts + [_SIGNED, _GRID] + ([_SIGNED] * len(RETURN_FEATURES) if has_returns else [])
+    # returns last, because they depend on all others
+    order = [num_parts + 1, *range(num_parts + 1), *range(num_parts + 2, len(grids))]
+    for number in range(_PASSES):
+        before = ascent.best
+        for column in order:
+            ascent.improve(column, grids[column], is_local=number > 0)
+        if ascent.best == before:
+            break
+    return Choice(BlendWeights.from_array(ascent.weight * ascent.unit), ascent.best, tuple(alone))
+
+
+class _Ascent:
+    """The state of the coordinate ascent; weights are in units of a feature's spread."""
+
+    def __init__(self, candidates: Candidates, num_parts: int, half_life: int) -> None:
+        self._candidates, self._num_parts = candidates, num_parts
+        trend, returns = num_parts + 1 + half_life, num_parts + 1 + len(HALF_LIVES)
+        columns = [*range(num_parts + 1), trend, *range(returns, returns + len(RETURN_FEATURES))]
+        self.unit = np.ones(len(columns), np.float32)
+        self._feature = np.moveaxis(candidates.feature[:, :, columns], 2, 0).copy()  # [F, V, C], in units
+        for part in range(num_parts):
+            self.unit[part] = 1 / _typical_spread(self._feature[part], candidates.is_candidate)
+            self._feature[part] *= self.unit[part]
+        self.weight = np.zeros(len(columns), np.float32)
+        self._total = np.zeros_like(self._feature[0])
+        self._values = np.zeros(len(candidates.num_relevant))
+
+    def start(self) -> list[float]:
+        """Starts with the part, or the popularity, that is best with a trend; returns NDCG@20 of each part alone."""
+        alone = [self._candidates.ndcg(feature) for feature in self._feature[: self._num_parts + 1]]
+        starts = []
+        for first, values in enumerate(alone):
+            self.weight[:] = 0
+            self.weight[first], self._total, self._values = 1.0, self._feature[first], values
+            self.improve(self._num_parts + 1, _GRID, is_local=False)
+            starts.append((self.best, self.weight.copy(), self._total, self._values))
+        _, self.weight, self._total, self._values = max(starts, key=lambda start: start[0])
+        return [float(values.mean()) for values in alone[: self._num_parts]]
+
+    @property
+    def best(self) -> float:
+        """NDCG@20 of the current weights."""
+        return float(self._values.mean())
+
+    def improve(self, column: int, grid: Sequence[float], *, is_local: bool) -> None:
+        """Sets a weight to the best of a grid, if that is a clear gain; `is_local`: only to one close to the weight."""
+        now = grid.index(float(self.weight[column]))
+        near = {0.0, *grid[max(now - 2, 0) : now + 3]} if is_local else set(grid)
+        rest = self._total - self.weight[column] * self._feature[column]
+        values = sorted(near - {grid[now]})
+        found = [self._candidates.ndcg(rest + value * self._feature[column]) for value in values]
+        choice = int(np.argmax([value.mean() for value in found]))
+        gain = found[choice] - self._values
+        error = gain.std() / np.sqrt(len(gain))
+        if gain.mean() > max(_LEAST_GAIN * self.best, _LEAST_ERRORS * error):
+            self.weight[column], self._values = values[choice], found[choice]
+            self._total = rest + self.weight[column] * self._feature[column]
+
+
+def _typical_spread(scores: np.ndarray, is_candidate: np.ndarray) -> float:
+    """The mean standard deviation of the best scores of each case."""
+    best = -np.partition(np.where(is_candidate, -scores, np.inf), _TOP - 1, axis=1)[:, :_TOP]
+    return max(float(np.std(np.where(np.isfinite(best), best, best.max(axis=1, keepdims=True)), axis=1).mean()), 1e-6)
+
+
+@dataclass(frozen=True)
+class BlendFit:
+    """The weights that validation chose, and what they reach there."""
+
+    half_life_days: float
+    seen_hidden: BlendWeights
+    seen_shown: BlendWeights
+    validation: dict[str, Any]
+    """See `BlendRecord.validation`."""
+
+
+def fit_blend(
+    parts: Sequence[Part],
+    dataset: Dataset,
+    events: ItemEvents,
+    *,
+    kinds: Sequence[str] = (),
+    has_trend_only: bool = False,
+    max_cases: int = MAX_CASES,
+    replicas: Replicas | None = None,
+    on_chunk: Callable[[], None] = lambda: None,
+) -> BlendFit:
+    """Chooses the weights on the validation split; without one, or without cases, the parts are averaged.
+
+    Args:
+      parts: P models.
+      dataset: the dataset.
+      events: its events, of all splits.
+      kinds: event kinds that make an item relevant; empty: all.
+      has_trend_only: whether parts, popularity and trend are the only features, as for baselines.
+      max_cases: of each protocol; of more, a random sample is used.
+      replicas: their workers share the ranking and get the same weights.
+      on_chunk: called before each chunk of cases.
+    """
+    candidates = {}
+    for name, protocol in _RANKINGS.items():
+        if Split.VALIDATION in dataset.manifest.splits:
+            cases = build_cases(dataset, Split.VALIDATION, protocol, kinds)
+            if len(cases):
+                sample = cases.sample_cases(max_cases, seed=0)
+                candidates[name] = find_candidates(parts, sample, events, dataset.item_counts, replicas, on_chunk)
+    half_life = _choose_half_life(candidates, len(parts))
+    choices = {
+        name: choose_weights(found, len(parts), half_life, has_returns=name == "seen_shown" and not has_trend_only)
+        for name, found in candidates.items()
+    }
+    weights = _complete({name: choice.weights for name, choice in choices.items()}, len(parts))
+    figures = {
+        name: {"cases": len(candidates[name].num_relevant), "parts": list(choice.alone), "blend": choice.value}
+        for name, choice in choices.items()
+    }
+    validation = {name: figures.get(name) for name in _RANKINGS}
+    return BlendFit(HALF_LIVES[half_life], weights["seen_hidden"], weights["seen_shown"], validation)
+
+
+def _choose_half_life(candidates: Mapping[str, Candidates], num_parts: int) -> int:
+    """Returns the index of the half-life with which the best part and its trend reach most, over both rankings."""
+    values = np.zeros((len(candidates), len(HALF_LIVES)))
+    for row, found in enumerate(candidates.values()):
+        for half_life in range(len(HALF_LIVES)):
+            ascent = _Ascent(found, num_parts, half_life)
+            ascent.start()
+            values[row, half_life] = ascent.best
+    # relative, because the two rankings have different levels
+    return int(np.argmax((values / np.maximum(values.max(axis=1, keepdims=True), 1e-9)).sum(axis=0)))
+
+
+def _complete(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
+    """Fills in the weights of rankings without validation cases: those of the other one, or equal parts."""
+    given = next(iter(weights.values()), BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts)))
+    return {name: weights.get(name, replace(given, returns=(0.0, 0.0, 0.0))) for name in _RANKINGS}
+
+
+def blend_alone(
+    model: ServedModel | None, dataset: Dataset, events: ItemEvents, *, has_sums: bool = True, kinds: Sequence[str] = ()
+) -> BlendInference:
+    """Returns a baseline with the popularity and trend of the items added, by weights that validation chooses.
+
+    Args:
+      model: the baseline; None: popularity and trend alone.
+      dataset: the dataset.
+      events: its events, of all splits.
+      has_sums: whether the scores are sums of positive weights.
+      kinds: event kinds that make an item relevant; empty: all.
+    """
+    parts = [] if model is None else [Part(model, has_sums)]
+    fit = fit_blend(parts, dataset, events, kinds=kinds, has_trend_only=True, max_cases=_BASELINE_CASES)
+    return BlendInference(
+        parts,
+        seen_hidden=fit.seen_hidden,
+        seen_shown=fit.seen_shown,
+        item_counts=dataset.item_counts,
+        trends=count_trends(events, events.timestamp_ms[-1:] + 1, fit.half_life_days),
+    )
+
+
+def set_trends(systems: Iterable[Scorer], cases: Cases, events: ItemEvents) -> None:
+    """Sets the trends of all blends among the systems to those of the cases' moments."""
+    moments = moments_of(cases.timestamp_ms, cases.num_items)
+    values: dict[float, np.ndarray] = {}
+    for system in systems:
+        if isinstance(system, BlendInference):
+            days = system.half_life_days
+            if days not in values:
+                values[days] = count_trends(events, moments, days).values
+            system.set_trends(moments, values[days])
