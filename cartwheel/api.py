@@ -1,7 +1,10 @@
 """The verbs of the `cartwheel` command as functions. The jobs are imported when they are called."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.data.dataset import Dataset
 
 Settings = Mapping[str, Any]
 """Values by dotted key, such as `{"model.dim": 32, "epochs": 3}`; see the settings reference."""
@@ -90,30 +93,44 @@ def prepare(
 
 
 def train(
-    data: str, workdir: str, *, preset: str = "mf", settings: Settings | None = None, warm_start: str | None = None
+    data: str,
+    workdir: str,
+    *,
+    preset: str = "auto",
+    settings: Settings | None = None,
+    warm_start: str | None = None,
+    budget_seconds: float = 600.0,
 ) -> dict[str, Any]:
     """Trains a preset, or resumes the run at `workdir`, and draws its report.
 
     Args:
       data: prepared dataset.
       workdir: directory of the run.
-      preset: `mf`, `nn`, `walk`, `notebook-mf` or `notebook-nn`.
+      preset: `auto`, which tries several models and blends them, `mf`, `nn`, `walk`, `notebook-mf` or `notebook-nn`.
       settings: settings of the preset to change.
-      warm_start: directory of another run; this run starts from the vectors of that run.
+      warm_start: directory of another run; this run starts from the vectors of that run. Not with `auto`.
+      budget_seconds: time of `auto`.
 
     Raises:
       ValueError: settings, dataset and run do not fit together, or the loss diverged.
       Preempted: a stop was requested and the run is saved; the same call resumes it.
     """
     from common.settings import apply_settings
-    from trainer.config.presets import PRESETS
+    from trainer.auto import train_auto
+    from trainer.config.presets import AUTO, PRESETS
     from trainer.pages.report import try_to_write_report
     from trainer.train import train as run_training
 
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
-    config = apply_settings(PRESETS[preset], _assignments(settings))
-    result = run_training(config, data=data, workdir=workdir, warm_start=warm_start)
+    if preset == AUTO:
+        if warm_start is not None:
+            raise ValueError("preset auto starts all its models anew; leave out warm_start")
+        changes = _assignments(settings)
+        result = train_auto(data=data, workdir=workdir, budget_seconds=budget_seconds, settings=changes)
+    elif preset in PRESETS:
+        config = apply_settings(PRESETS[preset], _assignments(settings))
+        result = run_training(config, data=data, workdir=workdir, warm_start=warm_start)
+    else:
+        raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join([AUTO, *PRESETS])}")
     return result | {"report": try_to_write_report(workdir, data=data, shown="training")}
 
 
@@ -189,7 +206,7 @@ def refresh(
     only_categories: Sequence[str] = (),
     without_categories: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Publishes an export again with the items that are on offer now, without training.
+    """Publishes an export again with the items that are on offer now and their trend, without training.
 
     The new offer depends only on the arguments, not on the earlier one: an item that the table or dataset does not
     contain counts as available.
@@ -201,8 +218,8 @@ def refresh(
       shop: path of a shop.toml whose `item_table` has the columns of the table, and its files.
       columns: the columns `id`, `availability` and `category` of the table; a category path has several columns,
         separated by commas.
-      data: a newer prepared dataset, instead of a table; its catalogue is as of its cut, so prepare it with
-        `split.method` none for the latest values.
+      data: a newer prepared dataset, instead of a table; its events also bring the trend of the items up to date. Its
+        catalogue is as of its cut, so prepare it with `split.method` none for the latest values.
       include_unavailable: recommend items that are marked as unavailable, too.
       deny: file with the ids of items that are never recommended, one per line.
       only_categories: if given, recommend only items in these categories or below them.
@@ -222,7 +239,13 @@ def refresh(
         only_categories=only_categories,
         without_categories=without_categories,
     )
-    return publish(export=export, output=output, facts=_read_item_facts(items, shop, columns, data), rules=rules)
+    newer = None
+    if data is not None:
+        from trainer.data.dataset import open_dataset
+
+        newer = open_dataset(data)
+    facts = _read_item_facts(items, shop, columns, newer)
+    return publish(export=export, output=output, facts=facts, rules=rules, newer=newer)
 
 
 def recommend(
@@ -284,13 +307,14 @@ def doctor(*uris: str) -> dict[str, Any]:
     return examine(uris)
 
 
-def _read_item_facts(items: str | None, shop: str | None, columns: Mapping[str, str] | None, data: str | None) -> Any:
+def _read_item_facts(
+    items: str | None, shop: str | None, columns: Mapping[str, str] | None, dataset: "Dataset | None"
+) -> Any:
     """Reads the facts about items from a dataset, or from a table."""
-    if data is not None:
-        from trainer.data.dataset import open_dataset
+    if dataset is not None:
         from trainer.data.offer import read_item_facts as read_catalogue_facts
 
-        return read_catalogue_facts(open_dataset(data))
+        return read_catalogue_facts(dataset)
     from preprocessing.item_facts import read_item_facts
 
     return read_item_facts(items, shop, columns)

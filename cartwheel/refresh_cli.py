@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
 def summarize(result: dict[str, Any]) -> str:
     """Returns the items that came and went, and the path."""
     first = f"Published {result['model']} to {result['output']}: {result['added']:,} items added to the offer, "
-    return "\n".join([f"{first}{result['removed']:,} removed", *summarize_offer(result["offer"])])
+    events = result["trend_events"]
+    trend = [f"Trend: {events:,} newer events counted"] if events else []
+    return "\n".join([f"{first}{result['removed']:,} removed", *summarize_offer(result["offer"]), *trend])
 
 
 def build_parser(program: str = "cartwheel") -> argparse.ArgumentParser:
@@ -78,7 +80,8 @@ def build_parser(program: str = "cartwheel") -> argparse.ArgumentParser:
     add(
         "--data",
         metavar="DATASET",
-        help="newer prepared dataset, instead of a table of items; its catalogue counts, as of its cut",
+        help="newer prepared dataset, instead of a table of items; its catalogue as of its cut, and all its events for "
+        "the trend of the items",
     )
     add_offer_flags(refresh)
     cli.add_output_flags(refresh)

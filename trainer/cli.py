@@ -174,6 +174,8 @@ def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> 
     """Applies --set to the command's config; exits with 2 if a setting is wrong, as for a wrong flag."""
     try:
         if given.command == "train" and given.preset == AUTO:
+            if given.warm_start is not None:
+                parser.error("--preset auto starts all its models anew; leave out --warm-start")
             return next(iter(auto_trials(given.set).values()))
         if given.command == "train":
             return apply_settings(PRESETS[given.preset], given.set)

@@ -14,6 +14,7 @@ from contract.layout import DatasetLayout
 from contract.schema import Split, Vocabulary
 from trainer.data.dataset import Dataset
 from trainer.data.offer import OfferRules, dataset_offer
+from trainer.models.blend import BlendInference
 from trainer.models.interface import ServedModel
 from trainer.runs.layout import RunLayout
 from trainer.serving import layout
@@ -106,7 +107,8 @@ def export_model(
         }
         with storage.publish_directory(output, marker=layout.MARKER) as staging:
             tf.saved_model.save(serving, staging, signatures=signatures)
-            layout.write_info(staging, {"name": name, "offer": offer.to_json()})
+            days = model.half_life_days if isinstance(model, BlendInference) else None
+            layout.write_info(staging, {"name": name, "offer": offer.to_json(), "half_life_days": days})
             if card is not None:
                 storage.write_bytes(join(staging, layout.CARD), card.encode())
             num_bytes = sum(os.path.getsize(f"{staging}/{file}") for file in storage.list_files(staging))

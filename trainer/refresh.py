@@ -1,7 +1,7 @@
-"""The refresh job: publishes an export again with other items on offer, without training or tracing.
+"""The refresh job: publishes an export again with other items on offer and a newer trend, without training or tracing.
 
-The mask of the items on offer is a variable of the SavedModel. Only its value changes: the graph and all weights are
-copied, so all answers are equal but for the items that lists may contain.
+The mask of the items on offer and the trend of the items are variables of the SavedModel. Only their values change: the
+graph and all weights are copied. With a table of items, which has no events, only the mask changes.
 """
 
 import logging
@@ -14,23 +14,30 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 
 from common import storage
 from common.storage.paths import join
-from trainer.data.dataset import read_vocabulary
+from contract.schema import Vocabulary
+from trainer.data.dataset import Dataset, read_vocabulary
 from trainer.data.offer import OfferRules, find_offer
+from trainer.data.trend import ItemEvents, Trends, advance_trends, read_item_events
 from trainer.serving import layout
 
 log = logging.getLogger(__name__)
 
 _MASK = "is_offered/.ATTRIBUTES/VARIABLE_VALUE"
 """Key of the mask in the checkpoint of the SavedModel: an attribute of `ServingModel`."""
+_TREND = {name: f"_model/_{name}/.ATTRIBUTES/VARIABLE_VALUE" for name in ("moment_ms", "trend", "counts")}
+"""Keys of the variables of the trend: attributes of `BlendInference`."""
 _FINGERPRINT = "fingerprint.pb"
 """Optional file with a hash of the checkpoint, which is no longer true."""
 
 
-def refresh(*, export: str, output: str, facts: pa.Table, rules: OfferRules | None = None) -> dict[str, Any]:
+def refresh(
+    *, export: str, output: str, facts: pa.Table, rules: OfferRules | None = None, newer: Dataset | None = None
+) -> dict[str, Any]:
     """Publishes an export with the items that are on offer now, whole or not at all; `export` is left unchanged.
 
     Args:
@@ -38,9 +45,11 @@ def refresh(*, export: str, output: str, facts: pa.Table, rules: OfferRules | No
       output: directory or URI, which must not exist.
       facts: table of `ITEM_FACTS_SCHEMA`: availability and categories of the items.
       rules: which items are on offer; None: all that are not known to be unavailable.
+      newer: a dataset with newer events, for the trend; None: the trend stays as it is.
 
     Returns:
-      Paths, name, the offer, and the number of items that it `added` and `removed`.
+      Paths, name, the offer, the number of items that it `added` and `removed`, and the `trend_events` that the trend
+      did not contain yet.
 
     Raises:
       FileExistsError: `output` exists.
@@ -49,14 +58,20 @@ def refresh(*, export: str, output: str, facts: pa.Table, rules: OfferRules | No
     storage.refuse_existing(output, marker=layout.MARKER)
     layout.check_export(export)
     info = layout.read_info(export)
-    offer = find_offer(read_vocabulary(join(export, layout.ITEMS)), facts, rules or OfferRules())
+    items = read_vocabulary(join(export, layout.ITEMS))
+    offer = find_offer(items, facts, rules or OfferRules())
+    events = None if newer is None else _events_of(newer, items)
     with storage.publish_directory(output, marker=layout.MARKER) as staging:
         replaced = (os.path.dirname(layout.VARIABLES) + "/", layout.INFO, _FINGERPRINT)
         for name in storage.list_files(export):
             if not name.startswith(replaced):
                 _copy(join(export, name), os.path.join(staging, name))
         with _local_variables(export) as prefix:
-            earlier = _write_mask(prefix, os.path.join(staging, layout.VARIABLES), offer.is_offered, export)
+            values = _read_variables(prefix, export)
+            earlier = values[_MASK].numpy()
+            values[_MASK] = tf.constant(offer.is_offered)
+            num_newer = _advance_trend(values, info.get("half_life_days"), events)
+            _write_variables(values, os.path.join(staging, layout.VARIABLES))
         layout.write_info(staging, info | {"offer": offer.to_json()})
     added, removed = int((offer.is_offered & ~earlier).sum()), int((earlier & ~offer.is_offered).sum())
     message = "%s: %d of %d items are on offer, %d added and %d removed"
@@ -69,21 +84,50 @@ def refresh(*, export: str, output: str, facts: pa.Table, rules: OfferRules | No
         "offer": offer.to_json(),
         "added": added,
         "removed": removed,
+        "trend_events": num_newer,
     }
 
 
-def _write_mask(prefix: str, output: str, is_offered: np.ndarray, export: str) -> np.ndarray:
-    """Copies a checkpoint with another mask [I], and returns the earlier one."""
+def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
+    """The events of a dataset with the items of another vocabulary, given as ids."""
+    events = read_item_events(dataset)
+    index = pc.index_in(pa.array(dataset.vocabulary(Vocabulary.ITEMS), pa.string()), pa.array(items, pa.string()))
+    item = index.fill_null(-1).to_numpy(zero_copy_only=False)[events.item]
+    return ItemEvents(events.timestamp_ms[item >= 0], item[item >= 0].astype(np.int64), len(items))
+
+
+def _advance_trend(values: dict[str, tf.Tensor], half_life_days: float | None, events: ItemEvents | None) -> int:
+    """Updates the trend among the variables by newer events; returns the number of these."""
+    if half_life_days is None or events is None:
+        return 0
+    moment_ms, counts = values[_TREND["moment_ms"]].numpy(), values[_TREND["counts"]].numpy()
+    trends = Trends(half_life_days, moment_ms[-1:], counts[:1], counts[1:])
+    newer = advance_trends(trends, events)
+    counts = np.concatenate([newer.recent, newer.total])
+    for name, value in (("moment_ms", newer.moment_ms), ("trend", newer.values), ("counts", counts)):
+        values[_TREND[name]] = tf.constant(value)
+    return int((newer.total - trends.total).sum(dtype=np.float64))
+
+
+def _read_variables(prefix: str, export: str) -> dict[str, tf.Tensor]:
+    """Reads all entries of the checkpoint of a SavedModel."""
     types = tf.train.load_checkpoint(prefix).get_variable_to_dtype_map()
     if _MASK not in types:
         raise ValueError(f"{export} lacks the mask of items on offer; export the run again")
-    whole = {"tensor_names": list(types), "shape_and_slices": [""] * len(types)}
-    values = dict(zip(types, tf.raw_ops.RestoreV2(prefix=prefix, dtypes=list(types.values()), **whole), strict=True))
-    earlier: np.ndarray = values[_MASK].numpy()
-    values[_MASK] = tf.constant(is_offered)
+    tensors = tf.raw_ops.RestoreV2(
+        prefix=prefix,
+        tensor_names=list(types),
+        shape_and_slices=[""] * len(types),
+        dtypes=list(types.values()),
+    )
+    return dict(zip(types, tensors, strict=True))
+
+
+def _write_variables(values: dict[str, tf.Tensor], output: str) -> None:
     os.makedirs(os.path.dirname(output), exist_ok=True)
-    tf.raw_ops.SaveV2(prefix=output, tensors=list(values.values()), **whole)
-    return earlier
+    tf.raw_ops.SaveV2(
+        prefix=output, tensor_names=list(values), shape_and_slices=[""] * len(values), tensors=list(values.values())
+    )
 
 
 @contextmanager

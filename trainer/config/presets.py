@@ -128,8 +128,8 @@ def auto_trials(settings: Sequence[str] = ()) -> dict[str, RunConfig]:
     sparse = AlternatingConfig(unobserved_weight=0.0062, l2=0.00006)
     models = {
         "walk": replace(WALK, blend=False),
-        "als-dense": replace(plain, solver="als", model=replace(MF.model, dim=64), als=dense, epochs=4),
-        "als-sparse": replace(plain, solver="als", model=replace(MF.model, dim=256), als=sparse, epochs=7),
+        "als-dense": replace(plain, solver="als", model=MatrixFactorizationConfig(dim=64), als=dense, epochs=4),
+        "als-sparse": replace(plain, solver="als", model=MatrixFactorizationConfig(dim=256), als=sparse, epochs=7),
         "mf": plain,
         "nn": replace(NN, blend=False),
     }

@@ -102,3 +102,20 @@ def count_trends(events: ItemEvents, moment_ms: np.ndarray, half_life_days: floa
             total[row] += total[row - 1]
         begin = end
     return Trends(half_life_days, moment_ms, recent, total)
+
+
+def advance_trends(trends: Trends, events: ItemEvents) -> Trends:
+    """Returns the trends after the last of some newer events.
+
+    Args:
+      trends: the trends at one moment.
+      events: events of the same items; those before the moment are already counted, and left out here.
+    """
+    first = int(np.searchsorted(events.timestamp_ms, trends.moment_ms[-1]))
+    newer = ItemEvents(events.timestamp_ms[first:], events.item[first:], events.num_items)
+    if not len(newer.item):
+        return trends
+    added = count_trends(newer, newer.timestamp_ms[-1:] + 1, trends.half_life_days)
+    decay = np.exp2(-(added.moment_ms - trends.moment_ms[-1]) / (trends.half_life_days * DAY_MS))
+    recent = added.recent + trends.recent * decay.astype(np.float32)
+    return Trends(trends.half_life_days, added.moment_ms, recent, added.total + trends.total)

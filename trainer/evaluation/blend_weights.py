@@ -99,8 +99,8 @@ def find_candidates(
         on_chunk()
         with translate_divergence_errors():
             found = find(queries)
-        for target, part in zip((item, is_candidate, feature), found, strict=True):
-            target[chunk] = part[: chunk.stop - chunk.start].numpy()
+        count = chunk.stop - chunk.start
+        item[chunk], is_candidate[chunk], feature[chunk] = (column[:count].numpy() for column in found)
     if replicas is not None:
         item, is_candidate, feature = (replicas.sum_over_workers(a) for a in (item, is_candidate, feature))
     owner = np.arange(len(cases))[:, None]

@@ -18,7 +18,8 @@ VARIABLES = "variables/variables"
 CARD = "assets.extra/model_card.md"
 """The model card."""
 INFO = "assets.extra/model.json"
-"""A JSON object with the `name` of the model, such as mf, and its `offer`: items on offer, excluded ones by reason."""
+"""A JSON object with the `name` of the model, such as mf; its `offer`: items on offer, excluded ones by reason; and the
+`half_life_days` of its trend, null for a model without one."""
 ITEMS = "assets/items.txt"
 """The ids of all items, one per line."""
 
