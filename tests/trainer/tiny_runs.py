@@ -1,6 +1,7 @@
 """Trains, stops and compares short runs on a checkerboard dataset."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def make_config(preset: str, *settings: str) -> RunConfig:
         common.append("model.dim=8")
     if preset == "nn":
         common.append("model.visitor_min_events=6")  # all 60 visitors have vectors
-    return apply_settings(PRESETS[preset], [*common, *settings])
+    # tests of a blend ask for it: most tests are about the model alone
+    plain = replace(PRESETS[preset], companions=(), blend=False)
+    return apply_settings(plain, [*common, *settings])
 
 
 class StopAfter(StopRequest):

@@ -105,12 +105,9 @@ def find_candidates(
         item, is_candidate, feature = (replicas.sum_over_workers(a) for a in (item, is_candidate, feature))
     owner = np.arange(len(cases))[:, None]
     relevant = cases.relevant.owner * cases.num_items + cases.relevant.values
-    return Candidates(
-        feature,
-        np.isin(owner * cases.num_items + item, relevant),
-        is_candidate.astype(bool),
-        cases.relevant.lengths,
-    )
+    is_known = is_candidate.astype(bool)
+    is_relevant = is_known & np.isin(owner * cases.num_items + item, relevant)
+    return Candidates(feature, is_relevant, is_known, cases.relevant.lengths)
 
 
 class _Finder:

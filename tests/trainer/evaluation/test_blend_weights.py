@@ -1,0 +1,151 @@
+"""The weights of a blend: what validation can show is found, and noise is left out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainer.dataset_builder import build_dataset, checkerboard
+from tests.trainer.ranking.fakes import TableScorer, cases_of
+from trainer.data.trend import DAY_MS, ItemEvents, read_item_events
+from trainer.evaluation.blend_weights import (
+    HALF_LIVES,
+    Candidates,
+    blend_alone,
+    choose_weights,
+    find_candidates,
+    fit_blend,
+    set_trends,
+)
+from trainer.evaluation.cases import Cases
+from trainer.models.blend import BlendInference, Part
+
+NUM_ITEMS = 90
+
+
+class Noise(tf.Module):
+    """A random score for each visitor and item."""
+
+    def __init__(self, seed: int, favourites: np.ndarray | None = None) -> None:
+        super().__init__()
+        scores = np.random.default_rng(seed).normal(size=(200, NUM_ITEMS))
+        if favourites is not None:
+            scores[np.arange(200), favourites] += 3
+        self._scorer = TableScorer(scores)
+
+    def catalogue_scores(self, queries) -> tf.Tensor:
+        return self._scorer.catalogue_scores(queries)
+
+
+@pytest.fixture
+def cases() -> Cases:
+    """200 visitors, each with one relevant item; nobody has a history."""
+    relevant = np.random.default_rng(1).integers(0, NUM_ITEMS, 200)
+    return cases_of([[]] * 200, [[item] for item in relevant], NUM_ITEMS)
+
+
+@pytest.fixture
+def events() -> ItemEvents:
+    """An event before the moment of the cases, which is 1000 ms."""
+    return ItemEvents(np.array([1]), np.array([0]), NUM_ITEMS)
+
+
+def candidates_of(cases: Cases, events: ItemEvents, *models: tf.Module) -> Candidates:
+    return find_candidates([Part(model, has_sums=False) for model in models], cases, events, np.ones(NUM_ITEMS))
+
+
+def test_ndcg_of_candidates_by_hand() -> None:
+    score = np.array([[3.0, 2.0, 9.0] + [0.0] * 20, [1.0, 2.0, 3.0] + [0.0] * 20])
+    is_relevant = np.zeros((2, 23), bool)
+    is_relevant[0, 1] = is_relevant[1, 2] = is_relevant[1, 0] = True
+    is_candidate = np.ones((2, 23), bool)
+    is_candidate[0, 2] = False  # its score of 9 does not count
+    candidates = Candidates(np.zeros((2, 23, 0), np.float32), is_relevant, is_candidate, np.array([1, 3]))
+    second, third, fourth = 1 / np.log2([3, 4, 5])
+    # the second has its relevant items first and third, of three relevant ones
+    np.testing.assert_allclose(candidates.ndcg(score), [second, (1 + third) / (1 + second + third)])
+    assert fourth < third
+
+
+def test_candidates_are_distinct_and_without_seen_items(events: ItemEvents) -> None:
+    cases = cases_of([[3, 4], [5]], [[6], [7]], NUM_ITEMS)
+    found = candidates_of(cases, events, Noise(0))
+    assert found.feature.shape[2] == 1 + 1 + len(HALF_LIVES) + 3
+    assert found.is_relevant.sum(axis=1).max() <= 1
+    # all 90 items are candidates but those of the history: the list of the 60 best and those of trend and popularity
+    assert found.is_candidate.sum(axis=1).max() <= 88
+    shown = candidates_of(replace(cases, hides_seen=False), events, Noise(0))
+    assert shown.feature[:, :, -3].sum(axis=1).tolist() == [2, 1]  # seen items are candidates, with their features
+
+
+def test_a_good_part_is_found_and_noise_has_no_weight(cases: Cases, events: ItemEvents) -> None:
+    good = Noise(0, favourites=cases.relevant.values)
+    choice = choose_weights(candidates_of(cases, events, Noise(1), good, Noise(2)), 3, 0, has_returns=False)
+    assert choice.weights.parts[1] > 0
+    assert choice.weights.parts[0] == choice.weights.parts[2] == choice.weights.trend == 0
+    assert choice.value >= max(choice.alone)
+
+
+def test_two_halves_of_the_truth_are_combined(cases: Cases, events: ItemEvents) -> None:
+    relevant = cases.relevant.values
+    even, odd = relevant.copy(), relevant.copy()
+    even[1::2], odd[::2] = 0, 0
+    choice = choose_weights(
+        candidates_of(cases, events, Noise(0, favourites=even), Noise(1, favourites=odd)), 2, 0, has_returns=False
+    )
+    assert min(choice.weights.parts) > 0
+    assert choice.value > 1.2 * max(choice.alone)
+
+
+def test_a_trend_that_explains_the_cases_is_found(cases: Cases) -> None:
+    # each visitor wants what was sold most in the last days, and the cases are 30 days after the first events
+    items, now = np.arange(NUM_ITEMS), 30 * DAY_MS
+    early, late = np.repeat(items, 3), np.repeat(items[:5], 40)
+    events = ItemEvents(
+        np.concatenate([np.full(len(early), 0), np.full(len(late), now - DAY_MS)]),
+        np.concatenate([early, late]),
+        NUM_ITEMS,
+    )
+    relevant = np.random.default_rng(0).integers(0, 5, 200)
+    moving = replace(cases_of([[]] * 200, [[item] for item in relevant], NUM_ITEMS), timestamp_ms=np.full(200, now))
+    choice = choose_weights(candidates_of(moving, events, Noise(0)), 1, 1, has_returns=False)
+    assert choice.weights.trend > 0
+    assert choice.value > 0.5 > choice.alone[0]
+
+
+def test_few_cases_fit_no_noise(events: ItemEvents) -> None:
+    relevant = np.random.default_rng(3).integers(0, NUM_ITEMS, 12)
+    few = cases_of([[]] * 12, [[item] for item in relevant], NUM_ITEMS)
+    models = [Noise(0, favourites=np.resize(relevant, 200)), *(Noise(seed) for seed in range(1, 6))]
+    choice = choose_weights(candidates_of(few, events, *models), 6, 0, has_returns=False)
+    assert np.count_nonzero(choice.weights.parts) <= 2
+
+
+def test_the_trend_of_a_validation_case_does_not_see_its_future(cases: Cases, events: ItemEvents) -> None:
+    rng = np.random.default_rng(0)
+    later = ItemEvents(
+        np.concatenate([events.timestamp_ms, rng.integers(1000, 10**9, 500).cumsum()]),
+        np.concatenate([events.item, rng.integers(0, NUM_ITEMS, 500)]),
+        NUM_ITEMS,
+    )
+    first, second = (candidates_of(cases, found, Noise(0)) for found in (events, later))
+    np.testing.assert_array_equal(first.feature, second.feature)
+
+
+def test_without_validation_cases_the_parts_are_equal(tmp_path) -> None:
+    dataset = build_dataset(str(tmp_path), **{**checkerboard(), "validation": [], "test": []})
+    parts = [Part(Noise(0), has_sums=False), Part(Noise(1), has_sums=False)]
+    fit = fit_blend(parts, dataset, read_item_events(dataset))
+    assert fit.seen_hidden == fit.seen_shown
+    assert fit.seen_hidden.parts == (1.0, 1.0)
+    assert fit.validation == {"seen_hidden": None, "seen_shown": None}
+
+
+def test_a_blend_without_models_ranks_by_popularity_and_trend(tmp_path) -> None:
+    dataset = build_dataset(str(tmp_path), **checkerboard())
+    events = read_item_events(dataset)
+    trending = blend_alone(None, dataset, events)
+    assert isinstance(trending, BlendInference)
+    case = cases_of([[0]], [[1]], dataset.num_items)
+    set_trends([trending], replace(case, timestamp_ms=events.timestamp_ms[-1:] + 1), events)
