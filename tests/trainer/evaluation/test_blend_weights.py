@@ -76,7 +76,8 @@ def test_candidates_are_distinct_and_without_seen_items(events: ItemEvents) -> N
     # all 90 items are candidates but those of the history: the list of the 60 best and those of trend and popularity
     assert found.is_candidate.sum(axis=1).max() <= 88
     shown = candidates_of(replace(cases, hides_seen=False), events, Noise(0))
-    assert shown.feature[:, :, -3].sum(axis=1).tolist() == [2, 1]  # seen items are candidates, with their features
+    # seen items are candidates, with their features
+    assert (shown.feature[:, :, -3] * shown.is_candidate).sum(axis=1).tolist() == [2, 1]
 
 
 def test_a_good_part_is_found_and_noise_has_no_weight(cases: Cases, events: ItemEvents) -> None:

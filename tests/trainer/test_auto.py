@@ -1,0 +1,112 @@
+"""`--preset auto`: never worse in validation than the best baseline, within its budget, resumable."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.schema import Split
+from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
+from tests.trainer.tiny_runs import make_config, run
+from trainer.auto import train_auto
+from trainer.config.presets import auto_trials
+from trainer.data.dataset import Dataset
+from trainer.distributed.preemption import Preempted, StopRequest
+from trainer.evaluate import evaluate
+from trainer.trained_run import open_trained_run
+
+DAY = 24 * 60 * 60 * 1000
+SMALL = ["input.batch_size=256", "input.window_blocks=4"]
+
+
+def random_shop() -> dict:
+    """Visitors who view random items."""
+    rng = np.random.default_rng(0)
+    return shop_of(lambda _visitor, _position: int(rng.integers(40)))
+
+
+def repeating_shop() -> dict:
+    """Visitors who alternate between two items of their own."""
+    return shop_of(lambda visitor, position: (visitor * 7 + 11 * (position % 2)) % 40)
+
+
+def shop_of(choose) -> dict:
+    """80 visitors with 8 events each, one a day; the last two days are the validation and the test window."""
+    rows = [
+        Event(f"v{visitor}", f"i{choose(visitor, position)}", "view", position * DAY + visitor)
+        for position in range(8)
+        for visitor in range(80)
+    ]
+    return {
+        "train": rows[: 6 * 80],
+        "validation": rows[6 * 80 : 7 * 80],
+        "test": rows[7 * 80 :],
+        "visitors": [f"v{visitor}" for visitor in range(80)],
+        "items": [f"i{item}" for item in range(40)],
+    }
+
+
+@pytest.mark.parametrize(
+    "shop",
+    [
+        pytest.param(random_shop, marks=pytest.mark.slow),
+        pytest.param(repeating_shop, marks=pytest.mark.slow),
+        pytest.param(checkerboard, marks=pytest.mark.slow),
+    ],
+)
+def test_it_is_never_below_the_best_baseline_in_validation(shop, tmp_path: Path) -> None:
+    build_dataset(str(tmp_path / "dataset"), **shop())
+    train_auto(data=str(tmp_path / "dataset"), workdir=str(tmp_path / "run"), settings=SMALL)
+    result = evaluate(workdir=str(tmp_path / "run"), split=Split.VALIDATION)
+    for protocol in result["protocols"].values():
+        ranking = protocol["rankings"][protocol["primary"]] or {"auto": {"ndcg@20": {"value": 0.0}}}  # no cases
+        values = {name: figures["ndcg@20"]["value"] for name, figures in ranking.items()}
+        own = values.pop("auto")
+        assert own >= max((value for name, value in values.items() if name != "random"), default=0.0) - 1e-9, values
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return build_dataset(str(tmp_path_factory.mktemp("dataset")), **checkerboard())
+
+
+class StopAfterTrials(StopRequest):
+    """Requests a stop once a number of trials is recorded."""
+
+    def __init__(self, workdir: Path, count: int) -> None:
+        self._file, self._count = workdir / "auto.json", count
+
+    @property
+    def is_requested(self) -> bool:  # type: ignore[override]
+        return self._file.exists() and len(json.loads(self._file.read_text())) >= self._count
+
+
+def test_a_small_budget_skips_trials_and_says_so(dataset: Dataset, tmp_path: Path) -> None:
+    result = train_auto(data=dataset.root, workdir=str(tmp_path), budget_seconds=0.001, settings=SMALL)
+    states = [trial["state"] for trial in result["trials"]]
+    # the first is trained in any case
+    assert states == ["trained"] + ["skipped"] * (len(auto_trials()) - 1)
+    assert result["trials"][1]["reason"] == "no time was left"
+    assert open_trained_run(str(tmp_path)).record.config.name == "auto"
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_where_it_was(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(Preempted):
+        train_auto(data=dataset.root, workdir=str(tmp_path), settings=SMALL, stop=StopAfterTrials(tmp_path, 2))
+    before = json.loads((tmp_path / "auto.json").read_text())
+    result = train_auto(data=dataset.root, workdir=str(tmp_path), settings=SMALL)
+    assert result["trials"][:2] == before
+    assert len(result["trials"]) == len(auto_trials())
+
+
+def test_a_setting_that_a_model_lacks_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"preset auto changes a setting of all its models, and walk refused this one"):
+        auto_trials(["model.dim=8"])
+
+
+def test_the_run_of_another_preset_is_not_replaced(dataset: Dataset, tmp_path: Path) -> None:
+    run(make_config("walk"), dataset, tmp_path)
+    with pytest.raises(ValueError, match="has a run of walk; give --preset auto another --workdir"):
+        train_auto(data=dataset.root, workdir=str(tmp_path))
