@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 
 from trainer.config.losses import SampledSoftmaxConfig, SquaredErrorConfig
-from trainer.config.models import MatrixFactorizationConfig, NeuralConfig, TowersConfig, WalkConfig
+from trainer.config.models import (
+    MatrixFactorizationConfig,
+    NeuralConfig,
+    SessionKnnConfig,
+    TowersConfig,
+    WalkConfig,
+)
 from trainer.config.optimizers import AdagradConfig, AdamConfig
 from trainer.config.run import InputConfig, RunConfig
 
@@ -98,5 +104,21 @@ retailrocket_matrix, where the best tuned item-kNN reaches .180 and ALS .188; R@
     python -m trainer train --preset walk --data DATASET --workdir RUN
 """
 
-PRESETS: Mapping[str, RunConfig] = {run.name: run for run in (NOTEBOOK_MF, NOTEBOOK_NN, MF, NN, WALK)}
+SESSION_KNN = RunConfig(
+    name="session_knn",
+    model=SessionKnnConfig(),
+    loss=SampledSoftmaxConfig(),
+    optimizer=AdagradConfig(),
+    solver="count",
+    patience=None,
+    max_loss_growth=None,
+)
+"""Session kNN (V-SKNN): the timelines most similar to the history; validation chooses among three combinations.
+
+RESULT
+
+    python -m trainer train --preset session_knn --data DATASET --workdir RUN
+"""
+
+PRESETS: Mapping[str, RunConfig] = {run.name: run for run in (NOTEBOOK_MF, NOTEBOOK_NN, MF, NN, WALK, SESSION_KNN)}
 """Every preset by its name."""
