@@ -97,7 +97,7 @@ def train(
     Args:
       data: prepared dataset.
       workdir: directory of the run.
-      preset: `mf`, `nn`, `walk`, `notebook-mf` or `notebook-nn`.
+      preset: `mf`, `nn`, `walk`, `session_knn`, `notebook-mf` or `notebook-nn`.
       settings: settings of the preset to change.
       warm_start: directory of another run; this run starts from the vectors of that run.
 

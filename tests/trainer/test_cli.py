@@ -135,7 +135,7 @@ def test_settings_change_the_preset(monkeypatch, capsys):
         ([*TRAIN, "--set", "epochs=0"], "epochs must be at least 1"),
         (["train", "--preset", "best", "--data", "D", "--workdir", "R"], "invalid choice: 'best'"),
         (["evaluate", "--workdir", "R", "--split", "train"], "invalid choice: 'train'"),
-        (["evaluate", "--workdir", "R", "--set", "max_cases=0"], "must be at least 1, got 0"),
+        (["evaluate", "--workdir", "R", "--set", "max_cases=0"], "must be at least 1, or none, got 0"),
         (["recommend", "--workdir", "R", "--output", "O", "--k", "many"], "invalid int value"),
         (["recommend", "--workdir", "R", "--output", "O", "--format", "csv"], "invalid choice: 'csv'"),
         (["export", "--workdir", "R"], "required: --output"),

@@ -142,7 +142,7 @@ def test_the_neural_model_cannot_be_trained_with_a_softmax() -> None:
 @pytest.mark.parametrize("preset", ["walk", "session_knn"])
 def test_a_counted_model_cannot_be_used_with_squared_error(preset: str) -> None:
     with pytest.raises(ValueError, match=r"predicts no event weights, .* with loss\.kind=squared_error"):
-        replace(PRESETS[preset], loss=SquaredErrorConfig())
+        dataclasses.replace(PRESETS[preset], loss=SquaredErrorConfig())
 
 
 @pytest.mark.parametrize(
