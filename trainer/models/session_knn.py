@@ -40,8 +40,13 @@ def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows
     """
     check_item_indices(dataset, "session kNN")
     train = dataset.manifest.splits[Split.TRAIN]
-    counts = {"item": min(train.target_rows, train.visitors * model.max_items), "length": train.visitors}
-    return {name: TableRows(count, 1, lambda n=count: list(map(str, range(n)))) for name, count in counts.items()}
+    num_entries = min(train.target_rows, train.visitors * model.max_items)
+    return {"item": _numbered_rows(num_entries), "length": _numbered_rows(train.visitors)}
+
+
+def _numbered_rows(count: int) -> TableRows:
+    """Rows of one column without ids of their own."""
+    return TableRows(count, 1, lambda: [str(number) for number in range(count)])
 
 
 def inference_model(model: SessionKnnConfig, _: RunConfig, dataset: Dataset) -> "SessionKnnInference":
