@@ -1,18 +1,17 @@
-"""Tunes the nearest-neighbour baselines on the validation window."""
+"""Tunes the nearest-neighbour peers on the validation window."""
 
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.harness import timed
+from benchmarks.neighbours import ItemNeighbours, NeighboursConfig, TimelineNeighbours, item_similarity
 from benchmarks.tuning import Search, Settings, best_of, search
 from contract.schema import Split
 from trainer.data.baskets import training_baskets
 from trainer.data.dataset import Dataset
 from trainer.evaluation.cases import Protocol, build_cases
-from trainer.evaluation.config import NeighboursConfig
 from trainer.evaluation.evaluator import evaluate_scorer
-from trainer.evaluation.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity
 from trainer.models.interface import Scorer
 from trainer.training.validation import MAX_CASES
 
@@ -35,7 +34,7 @@ Build = Callable[[NeighboursConfig], Scorer]
 
 
 def tune_neighbours(dataset: Dataset, protocol: Protocol) -> dict[str, list[dict[str, Any]]]:
-    """Tries the settings of each baseline on a sample of visitors; returns them with NDCG@20 and build seconds."""
+    """Tries the settings of each peer on a sample of visitors; returns them with NDCG@20 and build seconds."""
     cases = build_cases(dataset, Split.VALIDATION, protocol).sample(MAX_CASES, seed=0)
 
     def measured(name: str, build: Build) -> Callable[[Settings], tuple[float, float]]:
@@ -52,7 +51,7 @@ def tune_neighbours(dataset: Dataset, protocol: Protocol) -> dict[str, list[dict
 
 
 def best_neighbours(dataset: Dataset, tried: Mapping[str, list[dict[str, Any]]]) -> dict[str, Scorer]:
-    """Builds each baseline with the best settings that `tune_neighbours` found."""
+    """Builds each peer with the best settings that `tune_neighbours` found."""
     builders = _builders(dataset)
     return {name: builders[name](NeighboursConfig(**best_of(grid)["settings"])) for name, grid in tried.items()}
 

@@ -106,7 +106,8 @@ def train(
     Args:
       data: prepared dataset.
       workdir: directory of the run.
-      preset: `auto`, which tries several models and blends them, `mf`, `nn`, `walk`, `notebook-mf` or `notebook-nn`.
+      preset: `auto`, which tries several models and blends them, `mf`, `nn`, `walk`, `session_knn`, `notebook-mf` or
+        `notebook-nn`.
       settings: settings of the preset to change.
       warm_start: directory of another run; this run starts from the vectors of that run. Not with `auto`.
       budget_seconds: time of `auto`.

@@ -265,7 +265,7 @@ def _add_evaluate(commands: cli.Commands) -> None:
         default=str(Split.TEST),
         help="split to evaluate on (default: test)",
     )
-    cli.add_settings_flag(evaluate, "neighbours.num_neighbours=100 (a baseline)")
+    cli.add_settings_flag(evaluate, "max_cases=10000")
 
 
 def _add_export(commands: cli.Commands) -> None:

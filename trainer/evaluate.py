@@ -66,7 +66,7 @@ def evaluate(
       workdir: directory of the run.
       data: directory of the run's dataset; by default the path that the run was trained from.
       split: validation or test.
-      config: settings of the cases and the baselines.
+      config: settings of the cases.
 
     Returns:
       The content of the file. `main_protocol`: the protocol that the model is trained for. `protocols`: the cases of
@@ -112,7 +112,7 @@ def evaluate_run(
     targets.check_kinds(run.dataset.manifest.event_kinds)
     config = replace(config, evaluate=targets)
     events = read_item_events(run.dataset)
-    baselines = build_baselines(run.dataset, events, seed=_SEED, config=config.neighbours, kinds=targets.kinds)
+    baselines = build_baselines(run.dataset, events, seed=_SEED, kinds=targets.kinds)
     systems = {f"{name} (model)" if name in baselines else name: run.model, **baselines}
     protocols = {
         name: measure_protocol(systems, run.dataset, split, name, config, replicas, events) for name in PROTOCOLS

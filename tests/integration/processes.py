@@ -73,7 +73,9 @@ def environment(cluster: Cluster | None) -> dict[str, str]:
 
 def _small(preset: str) -> list[str]:
     """`SMALL`, without the settings that the preset lacks."""
-    return [setting for setting in SMALL if preset != "walk" or not setting.startswith("model.dim")]
+    return [
+        setting for setting in SMALL if preset not in ("walk", "session_knn") or not setting.startswith("model.dim")
+    ]
 
 
 def train_arguments(preset: str, dataset: str, workdir: Path, settings: Sequence[str]) -> list[str]:

@@ -54,7 +54,7 @@ def test_a_run_killed_twice_and_stopped_once_ends_with_the_same_tables(
     assert checkpoint.read_validations(str(whole)) == checkpoint.read_validations(str(killed))
 
 
-@pytest.mark.parametrize("preset", [*EVERY_MODEL, "mf-als", "walk"])
+@pytest.mark.parametrize("preset", [*EVERY_MODEL, "mf-als", "walk", "session_knn"])
 def test_two_workers_train_like_one_process_with_two_replicas(preset: str, dataset: str, tmp_path: Path) -> None:
     train_alone(preset, dataset, tmp_path / "one", "epochs=2", "devices=2")
     finish(start_workers(2, preset, dataset, tmp_path / "two", "epochs=2"))

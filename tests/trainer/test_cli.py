@@ -9,9 +9,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from trainer import cli
+from trainer.config.run import TargetConfig
 from trainer.data.offer import OfferRules
 from trainer.distributed.preemption import Preempted
-from trainer.evaluation.config import EvaluationConfig, NeighboursConfig
+from trainer.evaluation.config import EvaluationConfig
 
 
 def job(name, function):
@@ -77,7 +78,7 @@ def test_flags_reach_the_jobs(run_fake, tmp_path):
         given.append(options)
         return {}
 
-    settings = ["--set", "neighbours.num_neighbours=50", "neighbours.shrinkage=2"]
+    settings = ["--set", "max_cases=50", "evaluate.kinds=view"]
     run_fake("evaluate", record, "--workdir", "R", "--split", "validation", "--data", "D", *settings)
     run_fake("evaluate", record, "--workdir", "R")
     run_fake("export", record, "--workdir", "R", "--output", "O")
@@ -86,11 +87,11 @@ def test_flags_reach_the_jobs(run_fake, tmp_path):
     run_fake("export", record, "--workdir", "R", "--output", "O", *denied, "--include-unavailable")
     run_fake("recommend", record, "--workdir", "R", "--output", "O", "--k", "5", "--visitors", "F", "--format", "jsonl")
     run_fake("recommend", record, "--workdir", "R", "--output", "O")
-    changed = NeighboursConfig(num_neighbours=50, shrinkage=2.0)
+    changed = EvaluationConfig(max_cases=50, evaluate=TargetConfig(kinds=("view",)))
     output = {"workdir": "R", "output": "O", "data": None}
     rules = OfferRules(include_unavailable=True, denied=("i",), only_categories=("A", "B"), without_categories=("C",))
     assert given == [
-        {"workdir": "R", "data": "D", "split": "validation", "config": EvaluationConfig(neighbours=changed)},
+        {"workdir": "R", "data": "D", "split": "validation", "config": changed},
         {"workdir": "R", "data": None, "split": "test", "config": EvaluationConfig()},
         output | {"rules": OfferRules()},
         output | {"rules": rules},
@@ -134,7 +135,7 @@ def test_settings_change_the_preset(monkeypatch, capsys):
         ([*TRAIN, "--set", "epochs=0"], "epochs must be at least 1"),
         (["train", "--preset", "best", "--data", "D", "--workdir", "R"], "invalid choice: 'best'"),
         (["evaluate", "--workdir", "R", "--split", "train"], "invalid choice: 'train'"),
-        (["evaluate", "--workdir", "R", "--set", "neighbours.num_neighbours=0"], "must be at least 1, got 0"),
+        (["evaluate", "--workdir", "R", "--set", "max_cases=0"], "must be at least 1, or none, got 0"),
         (["recommend", "--workdir", "R", "--output", "O", "--k", "many"], "invalid int value"),
         (["recommend", "--workdir", "R", "--output", "O", "--format", "csv"], "invalid choice: 'csv'"),
         (["export", "--workdir", "R"], "required: --output"),

@@ -88,8 +88,6 @@ def test_a_perfect_model_is_compared_with_the_baselines(tmp_path, open_run):
         "popular",
         "recently_popular",
         "item_walk",
-        "item_knn",
-        "item_knn_tfidf",
         "session_knn",
         "random",
     ]

@@ -15,13 +15,14 @@ from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel, queries_of
 from tests.trainer.tiny_runs import checkerboard_dataset, make_config
 from tests.trainer.tiny_runs import run as run_training
-from trainer.config.models import MatrixFactorizationConfig, NeuralConfig, TowersConfig, WalkConfig
+from trainer.config.models import MatrixFactorizationConfig, NeuralConfig, SessionKnnConfig, TowersConfig, WalkConfig
 from trainer.config.presets import PRESETS
 from trainer.evaluation.cases import build_cases, next_items
 from trainer.export import describe_run, export, export_model
 from trainer.models.interface import Queries
 from trainer.models.matrix_factorization import MatrixFactorizationInference, item_width
 from trainer.models.neural import NeuralInference
+from trainer.models.session_knn import SessionKnnInference
 from trainer.models.towers import TowersInference, make_dense_variables
 from trainer.models.walk import WalkInference
 from trainer.ranking.topk import query_chunks, query_signature
@@ -253,7 +254,10 @@ def trained_models(num_frequent=2):
     walk = WalkInference(WalkConfig(num_neighbours=3), np.arange(8, 0, -1))
     neighbours = generator.permuted(np.tile(np.arange(8, dtype=np.float32), (8, 1)), axis=1)[:, :3]
     walk.fill(Weights({"neighbour": neighbours, "weight": np.abs(normal(8, 3))}, [np.ones(4, np.float32)]))
-    return [matrix_factorization, neural, walk, towers]
+    session_knn = SessionKnnInference(SessionKnnConfig(num_neighbours=2), np.arange(8, 0, -1), 3, 9)
+    timelines = {"item": np.array([[1, 5, 2, 7, 1, 2, 0, 0, 0]], np.float32).T, "length": np.array([[2], [2], [2]])}
+    session_knn.fill(Weights(timelines, [np.array([0.5, 0.5, 1], np.float32)]))
+    return [matrix_factorization, neural, walk, session_knn, towers]
 
 
 @pytest.mark.parametrize("model", trained_models(), ids=lambda model: model.name)
@@ -276,7 +280,7 @@ def test_every_kind_of_trained_model_is_served_bit_for_bit(dataset, model, tmp_p
     np.testing.assert_array_equal(bits(pairs), bits(own))
 
 
-@pytest.mark.parametrize("preset", ["mf", "nn", "walk"])
+@pytest.mark.parametrize("preset", ["mf", "nn", "walk", "session_knn"])
 def test_a_trained_preset_ranks_for_an_unknown_visitor_with_two_items_as_its_model_does(preset, tmp_path):
     board = checkerboard_dataset(str(tmp_path / "board"))
     run_training(make_config(preset, "epochs=15"), board, tmp_path / "run")

@@ -25,7 +25,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def workdir(request: pytest.FixtureRequest, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = str(tmp_path_factory.mktemp("run"))
     settings = ["input.batch_size=16", "epochs=4", "optimizer.learning_rate=0.5", "max_loss_growth=none"]
-    settings += ["model.dim=4"] if request.param != "walk" else []
+    settings += ["model.dim=4"] if PRESETS[request.param].solver != "count" else []
     train(apply_settings(PRESETS[request.param], settings), data=dataset.root, workdir=folder)
     return folder
 

@@ -30,7 +30,7 @@ STALLED = ("optimizer.learning_rate=1e-12", "epochs=9", "patience=2", "steps_per
 
 def make_config(preset: str, *settings: str) -> RunConfig:
     common = ["input.batch_size=64", "input.window_blocks=4", "epochs=2", "patience=none"]
-    if preset != "walk":
+    if PRESETS[preset].solver != "count":
         common.append("model.dim=8")
     if preset == "nn":
         common.append("model.visitor_min_events=6")  # all 60 visitors have vectors

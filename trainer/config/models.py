@@ -253,11 +253,76 @@ class WalkConfig(BaseModelConfig):
 
     def check_loss(self, loss: LossConfig) -> None:
         """Allows only losses that rank: the score is not an event weight."""
-        if not loss.is_ranking:
-            raise ValueError(
-                f"the walk predicts no event weights, so it cannot be used with loss.kind={loss.kind}; "
-                "use loss.kind=sampled_softmax"
-            )
+        _check_is_ranking("walk", loss)
+        super().check_loss(loss)
+
+
+class SessionKnnPowers(NamedTuple):
+    """A combination of powers of a session kNN."""
+
+    item: float
+    """Of the timelines of the history's item."""
+    length: float
+    """Of the items of the timeline that is compared."""
+    recency: float
+    """Of 1 + age, where age is the number of later entries of the history."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}_power {value:g}" for name, value in self._asdict().items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionKnnConfig(BaseModelConfig):
+    """Scores items by the timelines that contain them, among those most similar to the history; needs `solver=count`.
+
+    Each power has one value per combination of powers. An epoch computes one combination, and the best in validation is
+    the model; without a validation split, the last is.
+    """
+
+    kind: Literal["session_knn"] = "session_knn"
+    item_power: tuple[float, ...] = (0.0, 0.0, 0.5, 0.5)
+    """The weight of a history's item is divided by (its timelines) ** item_power."""
+    length_power: tuple[float, ...] = (0.5, 0.5, 0.5, 0.5)
+    """The similarity of a timeline is divided by (its items) ** length_power."""
+    recency_power: tuple[float, ...] = (1.0, 0.0, 1.0, 0.5)
+    """The weight of a history's item is divided by (1 + its later entries) ** recency_power."""
+    num_neighbours: int = 200
+    """Timelines with the highest similarities, each of which adds its similarity to its items."""
+    max_timelines: int = 1000
+    """Latest timelines of an item that are compared with a history."""
+    max_items: int = 500
+    """Latest distinct items of a timeline that are compared and scored."""
+    max_entries: int = 100
+    """Latest entries of a history that are used."""
+
+    def __post_init__(self) -> None:
+        count = len(self.item_power)
+        for name in SessionKnnPowers._fields:
+            values, key = getattr(self, f"{name}_power"), f"model.{name}_power"
+            check(bool(values) and min(values) >= 0, key, _join(values), "numbers of at least 0")
+            check(len(values) == count, key, _join(values), f"as many numbers as model.item_power, {count}")
+        for name in ("num_neighbours", "max_timelines", "max_items", "max_entries"):
+            check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+
+    @property
+    def combinations(self) -> list[SessionKnnPowers]:
+        """Returns the combinations of powers, in the order of the epochs."""
+        powers = zip(self.item_power, self.length_power, self.recency_power, strict=True)
+        return [SessionKnnPowers(*values) for values in powers]
+
+    @property
+    def has_sums(self) -> bool:
+        """Returns True: a score is a sum of similarities."""
+        return True
+
+    @property
+    def num_combinations(self) -> int | None:
+        """Returns the number of combinations of powers."""
+        return len(self.item_power)
+
+    def check_loss(self, loss: LossConfig) -> None:
+        """Allows only losses that rank: the score is not an event weight."""
+        _check_is_ranking("session kNN", loss)
         super().check_loss(loss)
 
 
@@ -265,5 +330,14 @@ def _join(values: tuple[float, ...]) -> str:
     return ",".join(map(str, values))
 
 
-ModelConfig = MatrixFactorizationConfig | NeuralConfig | TowersConfig | WalkConfig
+def _check_is_ranking(name: str, loss: LossConfig) -> None:
+    """Raises ValueError if the loss needs predicted event weights, which the counted model `name` lacks."""
+    if not loss.is_ranking:
+        raise ValueError(
+            f"the {name} predicts no event weights, so it cannot be used with loss.kind={loss.kind}; "
+            "use loss.kind=sampled_softmax"
+        )
+
+
+ModelConfig = MatrixFactorizationConfig | NeuralConfig | TowersConfig | WalkConfig | SessionKnnConfig
 """The settings of each model: a `kind` and the properties of `BaseModelConfig`."""

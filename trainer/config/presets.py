@@ -5,7 +5,13 @@ from dataclasses import replace
 
 from common.settings import apply_settings
 from trainer.config.losses import SampledSoftmaxConfig, SquaredErrorConfig
-from trainer.config.models import MatrixFactorizationConfig, NeuralConfig, TowersConfig, WalkConfig
+from trainer.config.models import (
+    MatrixFactorizationConfig,
+    NeuralConfig,
+    SessionKnnConfig,
+    TowersConfig,
+    WalkConfig,
+)
 from trainer.config.optimizers import AdagradConfig, AdamConfig, AlternatingConfig
 from trainer.config.run import InputConfig, RunConfig
 
@@ -104,7 +110,26 @@ retailrocket_matrix, where the best tuned item-kNN reaches .180 and ALS .188; R@
     python -m trainer train --preset walk --data DATASET --workdir RUN
 """
 
-PRESETS: Mapping[str, RunConfig] = {run.name: run for run in (NOTEBOOK_MF, NOTEBOOK_NN, MF, NN, WALK)}
+SESSION_KNN = RunConfig(
+    name="session_knn",
+    model=SessionKnnConfig(),
+    loss=SampledSoftmaxConfig(),
+    optimizer=AdagradConfig(),
+    solver="count",
+    patience=None,
+    max_loss_growth=None,
+    blend=True,
+)
+"""Session kNN (V-SKNN): the timelines most similar to the history; validation chooses among four combinations.
+
+Test windows, split by time at the quantiles 0.8 and 0.9: NDCG@20 of 2,066 returning visitors of the grocer .047, where
+200 neighbours with fixed powers reach .045 and popular items .037; R@20 .553 and MRR@20 .295 of 10,000 next items of
+retailrocket_sessions, where these reach .546 and .289. They take 25 and 14 CPU seconds, with the three validations.
+
+    python -m trainer train --preset session_knn --data DATASET --workdir RUN
+"""
+
+PRESETS: Mapping[str, RunConfig] = {run.name: run for run in (NOTEBOOK_MF, NOTEBOOK_NN, MF, NN, WALK, SESSION_KNN)}
 """Every preset by its name."""
 
 
@@ -128,9 +153,10 @@ def auto_trials(settings: Sequence[str] = ()) -> dict[str, RunConfig]:
     sparse = AlternatingConfig(unobserved_weight=0.0062, l2=0.00006)
     models = {
         "walk": replace(WALK, blend=False),
+        "session_knn": replace(SESSION_KNN, blend=False),
         "als-dense": replace(plain, solver="als", model=MatrixFactorizationConfig(dim=64), als=dense, epochs=4),
         "als-sparse": replace(plain, solver="als", model=MatrixFactorizationConfig(dim=256), als=sparse, epochs=7),
-        "mf": plain,
+        "mf": replace(plain, epochs=20),
         "nn": replace(NN, blend=False),
     }
     return {name: _change(replace(config, name=name), settings) for name, config in models.items()}

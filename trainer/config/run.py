@@ -64,8 +64,8 @@ class RunConfig:
     solver: Literal["sgd", "als", "count"] = "sgd"
     """`sgd`: gradient steps. `als`: weighted alternating least squares for a factorization; an epoch is then one sweep,
     scores are plain dot products without biases, and only event_weights and half_life_days of the loss are used.
-    `count`: counts for a walk; an epoch is then one combination of its powers, whatever `epochs` is, and only
-    event_weights of the loss are used: events of kinds with a weight of 0 are skipped."""
+    `count`: counts for a walk or session kNN; an epoch is then one combination of its powers, whatever `epochs` is,
+    and only event_weights of the loss are used: events of kinds with a weight of 0 are skipped."""
     als: AlternatingConfig = field(default_factory=AlternatingConfig)
     """Used with `solver=als`."""
     companions: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class RunConfig:
     """Whether the last stage of the run weighs the scores, the popularity and trend of the items, and the visitor's own
     history by validation. Without it, the model is used as it was trained."""
     epochs: int = 1
-    """Passes over the training rows, or sweeps of least squares; see `solver` for the epochs of a walk."""
+    """Passes over the training rows, or sweeps of least squares; see `solver` for the epochs of counted models."""
     seed: int = 0
     """Seed of initial values, the order of rows, sampled negatives and dropout."""
     devices: int | None = None
@@ -134,8 +134,8 @@ class RunConfig:
         )
         if (self.solver == "count") != (self.model.num_combinations is not None):
             raise ValueError(
-                f"the model walk needs solver=count, which computes no other model; got model {self.model.kind} and "
-                f"solver={self.solver}; use the preset walk without changing its solver"
+                "the models walk and session_knn need solver=count, which computes no other model; got model "
+                f"{self.model.kind} and solver={self.solver}; use a preset without changing its solver"
             )
 
     @property

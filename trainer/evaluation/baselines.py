@@ -1,31 +1,32 @@
-"""Baselines that a model must beat: popular, random, walk and nearest-neighbour rankings, with a model's interface.
+"""Baselines that a model must beat: popular and random rankings, and the counted models with their default settings.
 
 Shapes: B visitors, I items.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
+import scipy.sparse as sp
 import tensorflow as tf
 
 from contract.schema import Split
-from trainer.config.models import WalkConfig
+from trainer.config.models import SessionKnnConfig, WalkConfig
 from trainer.data.baskets import training_baskets
 from trainer.data.dataset import Dataset
 from trainer.data.trend import ItemEvents
 from trainer.evaluation.blend_weights import blend_alone
 from trainer.evaluation.cases import Cases, most_common_cases
-from trainer.evaluation.config import NeighboursConfig
 from trainer.evaluation.evaluator import Evaluator
-from trainer.evaluation.neighbours import TimelineNeighbours
-from trainer.models.interface import Queries, Scorer
+from trainer.models.interface import InferenceModel, Queries, Scorer
+from trainer.models.session_knn import SessionKnnInference, count_session_knn
 from trainer.models.walk import WalkInference, count_walk
 from trainer.runs.checkpoint import Weights
 
 log = logging.getLogger(__name__)
 
-_WALK_CASES = 2000  # of the validation split, which choose the powers of the walk
+_TUNING_CASES = 2000  # of the validation split, which choose the powers of the counted models
 
 
 class FixedOrder:
@@ -60,58 +61,81 @@ def popular(counts: np.ndarray) -> FixedOrder:
     return FixedOrder(counts)
 
 
-def item_walk(dataset: Dataset, kinds: Sequence[str] = ()) -> WalkInference:
-    """The model `walk`, with the best of its default powers in the validation split, or the last without such a split.
-
-    Args:
-      dataset: the dataset.
-      kinds: event kinds that make an item relevant in validation; empty: all.
-    """
-    config, cases = WalkConfig(), _validation_cases(dataset, kinds)
-    baskets, model = training_baskets(dataset, max_items=config.max_items), WalkInference(config, dataset.item_counts)
-    evaluator = Evaluator(model, cases, [20]) if cases is not None else None
-    best, best_value = Weights({}, []), -1.0
-    for powers in config.combinations if evaluator is not None else config.combinations[-1:]:
-        weights = count_walk(baskets, powers, config.num_neighbours)
-        model.fill(weights)
-        value = evaluator.measure().mean("ndcg@20") if evaluator is not None else 0.0
-        log.info("item_walk: %s%s", powers, f": validation NDCG@20 {value:.4f}" if evaluator is not None else "")
-        if value > best_value:
-            best, best_value = weights, value
-    model.fill(best)
+def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> WalkInference:
+    """The model `walk` with the best of its default powers; see `_fill_best`."""
+    config = WalkConfig()
+    model = WalkInference(config, dataset.item_counts)
+    counts = [partial(count_walk, baskets, powers, config.num_neighbours) for powers in config.combinations]
+    _fill_best("item_walk", model, config.combinations, counts, cases)
     return model
 
 
-def _validation_cases(dataset: Dataset, kinds: Sequence[str]) -> Cases | None:
-    """A sample of the validation split's `most_common_cases`; None if there are none."""
+def session_knn(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> SessionKnnInference:
+    """The model `session_knn` with the best of its default powers; see `_fill_best`."""
+    config = SessionKnnConfig()
+    model = SessionKnnInference(config, dataset.item_counts, baskets.shape[0], baskets.nnz)
+    counts = [partial(count_session_knn, config, baskets, number) for number in range(len(config.combinations))]
+    _fill_best("session_knn", model, config.combinations, counts, cases)
+    return model
+
+
+def _fill_best(
+    name: str,
+    model: InferenceModel,
+    combinations: Sequence[object],
+    counts: Sequence[Callable[[], Weights]],
+    cases: Cases | None,
+) -> None:
+    """Fills a model with the combination that ranks best; the last one, as in training, if there are no cases.
+
+    Args:
+      name: name of the baseline.
+      model: the model.
+      combinations: the combinations, to log them.
+      counts: functions that return the weights of each combination.
+      cases: cases of the validation split; None: there are none.
+    """
+    if cases is None:
+        model.fill(counts[-1]())
+        return
+    evaluator, best, best_value = Evaluator(model, cases, [20]), Weights({}, []), -1.0
+    for combination, count in zip(combinations, counts, strict=True):
+        weights = count()
+        model.fill(weights)
+        value = evaluator.measure().mean("ndcg@20")
+        log.info("%s: %s: validation NDCG@20 %.4f", name, combination, value)
+        if value > best_value:
+            best, best_value = weights, value
+    model.fill(best)
+
+
+def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | None:
+    """A sample of the validation split's `most_common_cases`; None if there are none.
+
+    Args:
+      dataset: the dataset.
+      kinds: event kinds that make an item relevant; empty: all.
+    """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
     cases = most_common_cases(dataset, Split.VALIDATION, kinds)
-    return cases.sample(_WALK_CASES, seed=0) if len(cases) else None
+    return cases.sample(_TUNING_CASES, seed=0) if len(cases) else None
 
 
-def build_baselines(
-    dataset: Dataset,
-    events: ItemEvents,
-    *,
-    seed: int,
-    config: NeighboursConfig | None = None,
-    kinds: Sequence[str] = (),
-) -> dict[str, Scorer]:
+def build_baselines(dataset: Dataset, events: ItemEvents, *, seed: int, kinds: Sequence[str] = ()) -> dict[str, Scorer]:
     """All baselines of a report, by name; all but `popular` and `random` with the trend of the items.
 
     Args:
       dataset: the dataset.
       events: its events, of all splits.
       seed: seed of the random ranking.
-      config: settings of the nearest-neighbour baselines.
       kinds: event kinds that make an item relevant in the validation that tunes the baselines; empty: all.
     """
-    config = config or NeighboursConfig()
-    counts, baskets = dataset.item_counts, training_baskets(dataset)
+    counts, cases = dataset.item_counts, validation_cases(dataset, kinds)
+    baskets = training_baskets(dataset, max_items=WalkConfig().max_items)
     neighbours = {
-        "item_walk": item_walk(dataset, kinds),
-        "session_knn": TimelineNeighbours(baskets, counts, config),
+        "item_walk": item_walk(dataset, baskets, cases),
+        "session_knn": session_knn(dataset, baskets, cases),
     }
     return {
         "popular": popular(counts),

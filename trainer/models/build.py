@@ -1,20 +1,22 @@
 """Builds a model from its config and dataset, for training and for inference; dispatches to the model's file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import scipy.sparse as sp
+
 from common.report.diagram_box import DiagramBox
-from trainer.config.models import ModelConfig
+from trainer.config.models import ModelConfig, SessionKnnConfig, WalkConfig
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.optimizers import row_optimizer
 from trainer.distributed.replicas import Replicas
-from trainer.models import matrix_factorization, neural, towers, walk
+from trainer.models import matrix_factorization, neural, session_knn, towers, walk
 from trainer.models.description import ModelDescription, TableShapes, table_box
 from trainer.models.interface import InferenceModel
 from trainer.models.objectives import Tables, TrainingModel
-from trainer.models.table_rows import TableRows
+from trainer.models.table_rows import CountedRows, TableRows
 
 
 class ModelFile(Protocol):
@@ -38,6 +40,19 @@ class GradientModelFile(ModelFile, Protocol):
 
 
 @runtime_checkable
+class CountedModelFile(ModelFile, Protocol):
+    """The file of a model that `solver=count` computes from the items of the training timelines."""
+
+    def counted_rows(
+        self, model: Any, baskets: sp.csr_matrix, combination: int, replica: int, num_replicas: int, /
+    ) -> Iterator[CountedRows]:
+        """Yields the rows of each table that `replica` owns, in order, by a combination of the model's powers.
+
+        `baskets` [T, I] are those of `data.baskets.training_baskets`. Rows after the last one keep their zeros.
+        """
+
+
+@runtime_checkable
 class DescribedModelFile(ModelFile, Protocol):
     """A model's file that also describes the model; without these functions, its card and diagram are generic."""
 
@@ -53,6 +68,7 @@ MODELS: Mapping[str, ModelFile] = {
     "neural": neural,
     "towers": towers,
     "walk": walk,
+    "session_knn": session_knn,
 }
 """The file of each `model.kind`."""
 
@@ -85,6 +101,20 @@ def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas
             "solver"
         )
     return file.training_model(config.model, config, dataset, build_tables(config, dataset, replicas), replicas)
+
+
+def counted_model_file(model: ModelConfig) -> tuple[CountedModelFile, WalkConfig | SessionKnnConfig]:
+    """The file of a model that `solver=count` computes, and the model's config.
+
+    Raises:
+      ValueError: counts do not determine this kind.
+    """
+    file = MODELS[model.kind]
+    if not isinstance(model, WalkConfig | SessionKnnConfig) or not isinstance(file, CountedModelFile):
+        raise ValueError(
+            f"solver=count needs the model walk or session_knn, got {model.kind}; use the preset of either"
+        )
+    return file, model
 
 
 def build_inference_model(config: RunConfig, dataset: Dataset) -> InferenceModel:

@@ -1,12 +1,16 @@
 """Specifications of a model's tables: the number, width and ids of their rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
+
+import numpy as np
 
 from contract.schema import Vocabulary
 from trainer.data.dataset import Dataset
 
 _ID, _OTHERS = "id ", "all others"
+_MAX_ITEMS = 2**24
+"""A checkpoint stores float32, which has all integers up to this one."""
 
 
 class TableRows(NamedTuple):
@@ -18,6 +22,31 @@ class TableRows(NamedTuple):
     """Number of columns."""
     ids: Callable[[], list[str]]
     """Returns an id per row, ids of the vocabulary first; a warm start copies rows by id."""
+
+
+class CountedRows(NamedTuple):
+    """Rows of the tables of a model that `solver=count` computes."""
+
+    tables: Mapping[str, np.ndarray]
+    """[n, width] float32 by table, the next n rows of a replica; n may differ between tables."""
+    kept: float
+    """Sum of the counts that these rows contain."""
+    total: float
+    """The same with all counts that the settings drop."""
+
+
+def check_item_indices(dataset: Dataset, model: str) -> None:
+    """Checks that a table can store item indices.
+
+    Raises:
+      ValueError: there are too many items.
+    """
+    count = dataset.num_items
+    if count > _MAX_ITEMS:
+        raise ValueError(
+            f"{model} can have at most {_MAX_ITEMS:,} items, but the vocabulary has {count:,}; raise items.min_count "
+            "of prepare, or train another model"
+        )
 
 
 def vocabulary_rows(dataset: Dataset, name: Vocabulary, width: int) -> TableRows:

@@ -14,7 +14,6 @@ vocabulary, N neighbours of an item.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import keras
 import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
@@ -27,12 +26,9 @@ from trainer.data.dataset import Dataset
 from trainer.models.description import NEW_ITEMS_RANK_LAST, ModelDescription, TableShapes, table_box
 from trainer.models.interface import Queries
 from trainer.models.item_products import largest_products
-from trainer.models.table_rows import TableRows, index_names
+from trainer.models.table_rows import CountedRows, TableRows, check_item_indices, index_names
 from trainer.models.table_variables import HOST, fill, make_variable
 from trainer.runs.checkpoint import Weights
-
-_MAX_ITEMS = 2**24
-"""A checkpoint stores float32, which has all integers up to this one."""
 
 
 class WalkRows(NamedTuple):
@@ -52,12 +48,8 @@ def table_rows(model: WalkConfig, dataset: Dataset) -> dict[str, TableRows]:
     Raises:
       ValueError: there are too many items.
     """
+    check_item_indices(dataset, "the walk")
     count = dataset.num_items
-    if count > _MAX_ITEMS:
-        raise ValueError(
-            f"the walk can have at most {_MAX_ITEMS:,} items, but the vocabulary has {count:,}; raise items.min_count "
-            "of prepare, or train another model"
-        )
     rows = TableRows(count, model.num_neighbours, lambda: index_names(dataset, Vocabulary.ITEMS)[:count])
     return {"neighbour": rows, "weight": rows}
 
@@ -90,9 +82,14 @@ def diagram(model: WalkConfig, tables: TableShapes) -> list[DiagramBox]:
     ]
 
 
-def make_dense_variables() -> list[keras.Variable]:
-    """The powers of the walk, in the order of `WalkPowers`; called in a strategy's scope."""
-    return [keras.Variable(np.zeros(len(WalkPowers._fields), np.float32), name="powers")]
+def counted_rows(
+    model: WalkConfig, baskets: sp.csr_matrix, combination: int, replica: int, num_replicas: int
+) -> Iterator[CountedRows]:
+    """Yields the neighbours of a replica's items; see `models.build.CountedModelFile`."""
+    items = np.arange(replica, baskets.shape[1], num_replicas)
+    for rows in walk_rows(baskets, model.combinations[combination], model.num_neighbours, items):
+        tables = {"neighbour": rows.neighbour, "weight": rows.weight}
+        yield CountedRows(tables, float(rows.weight.sum(dtype=np.float64)), rows.total_weight)
 
 
 def walk_rows(baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, items: np.ndarray) -> Iterator[WalkRows]:

@@ -13,7 +13,7 @@ from common.settings import differences
 from contract.manifest import Manifest
 from contract.schema import Split, SplitMethod, Vocabulary
 from trainer.config.losses import SquaredErrorConfig
-from trainer.config.models import WalkConfig
+from trainer.config.models import SessionKnnConfig, WalkConfig
 from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
 from trainer.evaluation.tables import (
@@ -123,8 +123,8 @@ def _training(subject: Subject) -> str:
 
 
 def _chosen_powers(config: RunConfig, step: int) -> Iterable[tuple[str, str]]:
-    """Yields the powers of a walk's checkpoint; nothing for other models."""
-    if isinstance(config.model, WalkConfig):
+    """Yields the powers of a counted model's checkpoint; nothing for other models."""
+    if isinstance(config.model, WalkConfig | SessionKnnConfig):
         yield "powers", str(config.model.combinations[step - 1])
 
 

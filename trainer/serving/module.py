@@ -143,8 +143,9 @@ class ServingModel(tf.Module):
     def similar_items(self, item_id: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the K items on offer that are most similar to each of item_id [B], with their similarity (`score`).
 
-        That is the cosine of their vectors or, for a walk, the weight of the step from one to the other. The item
-        itself is excluded. For an unknown item, returns the most popular items with a score of 0.
+        That is the cosine of their vectors, for a walk the weight of the step from one to the other, and for session
+        kNN the score of a history of the one item. The item itself is excluded. For an unknown item, returns the most
+        popular items with a score of 0.
         """
         item = self._item_index.lookup(item_id)
         is_known = item < self._num_items

@@ -13,7 +13,7 @@ class Schedule:
     rows: int
     """Training rows per epoch."""
     rows_per_step: int
-    """Rows of a global batch; all rows if a step is a sweep of least squares or a walk."""
+    """Rows of a global batch; all rows if a step is a sweep of least squares or a counted model."""
     epochs: int
     """Epochs of the run."""
     steps_per_execution: int

@@ -48,7 +48,7 @@ def _ignore() -> None:
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
     """Returns NDCG over returning visitors for models that rank, mean squared error for those that predict weights.
 
-    A walk is validated by next items where hardly any visitor returns.
+    A walk and a session kNN are validated by next items where hardly any visitor returns.
 
     Returns:
       None if there is no validation split, or no visitor in it to rank for; the last checkpoint is then the best.
@@ -61,13 +61,13 @@ def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | Non
             "mse", False, lambda model, on_chunk=_ignore: rating_mse(model, rows, weights, replicas, on_chunk)
         )
     if config.solver == "count":
-        return _make_walk_validator(config, dataset, replicas)
+        return _make_count_validator(config, dataset, replicas)
     cases = build_cases(dataset, Split.VALIDATION, kinds=config.evaluate.kinds)
     reason = "no visitor of the validation split returns to a new item"
     return _ranking_validator(cases, "returning visitors", reason, replicas)
 
 
-def _make_walk_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None) -> Validator | None:
+def _make_count_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None) -> Validator | None:
     cases = most_common_cases(dataset, Split.VALIDATION, config.evaluate.kinds)
     task = "returning visitors" if cases.hides_seen else "next items"
     return _ranking_validator(cases, task, "no visitor of the validation split has a history", replicas)

@@ -123,7 +123,7 @@ def test_json_with_unknown_missing_or_mistyped_keys_is_refused() -> None:
         from_json(RunConfig, {name: value for name, value in values.items() if name != "optimizer"})
     with pytest.raises(ValueError, match="epochs must be a whole number, got 3"):
         from_json(RunConfig, {**values, "epochs": "3"})
-    kinds = "matrix_factorization, neural, towers, walk"
+    kinds = "matrix_factorization, neural, towers, walk, session_knn"
     with pytest.raises(ValueError, match=rf"model\.kind must be one of {kinds}, got tower"):
         from_json(RunConfig, {**values, "model": {"kind": "tower"}})
 
@@ -139,6 +139,12 @@ def test_the_neural_model_cannot_be_trained_with_a_softmax() -> None:
         RunConfig(model=NeuralConfig(), loss=SampledSoftmaxConfig(), optimizer=AdamConfig())
 
 
+@pytest.mark.parametrize("preset", ["walk", "session_knn"])
+def test_a_counted_model_cannot_be_used_with_squared_error(preset: str) -> None:
+    with pytest.raises(ValueError, match=r"predicts no event weights, .* with loss\.kind=squared_error"):
+        dataclasses.replace(PRESETS[preset], loss=SquaredErrorConfig())
+
+
 @pytest.mark.parametrize(
     ("preset", "setting", "message"),
     [
@@ -151,8 +157,12 @@ def test_the_neural_model_cannot_be_trained_with_a_softmax() -> None:
         ("mf", "model.history_length=-1", r"model\.history_length must be at least 0, got -1"),
         ("nn", "solver=als", "solver=als needs a factorization and .*, got model towers"),
         ("notebook-mf", "solver=als", "and loss squared_error; use solver=sgd or the preset mf"),
-        ("mf", "solver=count", "the model walk needs solver=count, .* got model matrix_factorization and solver=count"),
-        ("walk", "solver=sgd", "got model walk and solver=sgd; use the preset walk without changing its solver"),
+        (
+            "mf",
+            "solver=count",
+            "models walk and session_knn need solver=count, .* model matrix_factorization and solver=count",
+        ),
+        ("walk", "solver=sgd", "got model walk and solver=sgd; use a preset without changing its solver"),
         ("walk", "model.item_power=-1,0,0", r"model\.item_power must be numbers of at least 0, got -1.0,0.0,0.0"),
         (
             "walk",
@@ -161,6 +171,14 @@ def test_the_neural_model_cannot_be_trained_with_a_softmax() -> None:
         ),
         ("walk", "model.num_neighbours=0", r"model\.num_neighbours must be at least 1, got 0"),
         ("walk", "model.max_items=0", r"model\.max_items must be at least 1, got 0"),
+        ("session_knn", "solver=sgd", "got model session_knn and solver=sgd; use a preset without changing its solver"),
+        ("session_knn", "model.length_power=-1,0,0", r"model\.length_power must be numbers of at least 0, got -1.0,0"),
+        (
+            "session_knn",
+            "model.item_power=0.5",
+            r"model\.length_power must be as many numbers as model\.item_power, 1, got",
+        ),
+        ("session_knn", "model.max_timelines=0", r"model\.max_timelines must be at least 1, got 0"),
         ("nn", "loss.l2=1", r"loss\.l2 must be 0 unless the model is a factorization with model\.similarity=dot"),
         ("mf", "loss.l2=0.1", "as a cosine does not depend on lengths, got 0.1"),
     ],

@@ -2,7 +2,8 @@ import numpy as np
 
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import cases_of, queries_of
-from trainer.config.models import WalkConfig, WalkPowers
+from trainer.config.models import SessionKnnConfig, SessionKnnPowers, WalkConfig, WalkPowers
+from trainer.data.baskets import training_baskets
 from trainer.evaluation.baselines import (
     RandomOrder,
     build_baselines,
@@ -10,6 +11,8 @@ from trainer.evaluation.baselines import (
     popular,
     recent_item_counts,
     recently_popular,
+    session_knn,
+    validation_cases,
 )
 from trainer.evaluation.evaluator import evaluate_scorer
 
@@ -84,12 +87,38 @@ def test_the_walk_has_the_powers_that_validation_chooses(tmp_path, monkeypatch):
     combinations = (popular_first, rare_first, popular_first)
     monkeypatch.setattr(WalkConfig, "combinations", combinations)
     dataset = build_dataset(str(tmp_path / "dataset"), **arguments, validation=[("w", "c", "view", 1000)])
+
+    def walk(dataset, kinds=()):
+        baskets, cases = training_baskets(dataset), validation_cases(dataset, kinds)
+        return order(item_walk(dataset, baskets, cases), [0])[:3]
+
     # the history 0 leads to 1 and 2 by common visitors, 2 and 1, or these divided by their visitors², 2 / 16 and 1 / 1
-    assert order(item_walk(dataset), [0])[:3] == [2, 0, 1]
+    assert walk(dataset) == [2, 0, 1]
     # of buyers alone, none is in validation; the last combination is used
-    assert order(item_walk(dataset, ["transaction"]), [0])[:3] == [0, 1, 2]
+    assert walk(dataset, ["transaction"]) == [0, 1, 2]
     alone = build_dataset(str(tmp_path / "alone"), **arguments)
-    assert order(item_walk(alone), [0])[:3] == [0, 1, 2]
+    assert walk(alone) == [0, 1, 2]
+
+
+def test_session_knn_has_the_powers_that_validation_chooses(tmp_path, monkeypatch):
+    # the history a, b shares its older item with two timelines of c, and its newer one with one of d
+    pairs = [("a", "c"), ("a", "c"), ("b", "d"), ("a", "b")]
+    dataset = build_dataset(
+        str(tmp_path),
+        train=[
+            (f"v{v}", item, "view", 10 * v + number) for v, pair in enumerate(pairs) for number, item in enumerate(pair)
+        ],
+        validation=[("v3", "c", "view", 1000)],
+        visitors=[f"v{v}" for v in range(4)],
+        items=list("abcd"),
+    )
+    newer_first, equal = SessionKnnPowers(0, 0.5, 2), SessionKnnPowers(0, 0.5, 0)
+    monkeypatch.setattr(SessionKnnConfig, "combinations", (newer_first, equal, newer_first))
+    scorer = session_knn(dataset, training_baskets(dataset), validation_cases(dataset))
+    # with equal weights, c has two timelines and d one; by age, c has 2 × 1 / 4 and d has 1
+    assert order(scorer, [0, 1]).index(2) < order(scorer, [0, 1]).index(3)
+    fallback = session_knn(dataset, training_baskets(dataset), None)
+    assert order(fallback, [0, 1]).index(3) < order(fallback, [0, 1]).index(2)
 
 
 def test_the_walk_is_tuned_on_next_items_if_no_visitor_returns(tmp_path, caplog):
@@ -101,7 +130,7 @@ def test_the_walk_is_tuned_on_next_items_if_no_visitor_returns(tmp_path, caplog)
         items=["a", "b", "c"],
     )
     with caplog.at_level("INFO"):
-        item_walk(dataset)
+        item_walk(dataset, training_baskets(dataset), validation_cases(dataset))
     # after a, which has the same weight as b, b is second: ties count against a system
     assert "validation NDCG@20 0.6309" in caplog.text
 
@@ -118,8 +147,6 @@ def test_all_baselines_are_built_from_a_dataset(tmp_path):
         "popular",
         "recently_popular",
         "item_walk",
-        "item_knn",
-        "item_knn_tfidf",
         "session_knn",
         "random",
     ]

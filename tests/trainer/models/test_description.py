@@ -5,7 +5,14 @@ import pytest
 from common.report.run_charts import diagram
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from tests.trainer.tiny_runs import make_config
-from trainer.config.models import MatrixFactorizationConfig, ModelConfig, NeuralConfig, TowersConfig, WalkConfig
+from trainer.config.models import (
+    MatrixFactorizationConfig,
+    ModelConfig,
+    NeuralConfig,
+    SessionKnnConfig,
+    TowersConfig,
+    WalkConfig,
+)
 from trainer.data.dataset import open_dataset
 from trainer.distributed.replicas import start_replicas
 from trainer.models.build import build_training_model, model_diagram
@@ -22,6 +29,7 @@ TABLES = {"visitor": (1001, 8), "item": (501, 9), "feature": (40, 9)}
         NeuralConfig(hidden=(6,)),
         TowersConfig(),
         WalkConfig(),
+        SessionKnnConfig(),
     ],
 )
 @pytest.mark.parametrize("tables", [TABLES, {}, {"item": (501, 9)}])

@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import queries_of
-from trainer.config.models import WalkConfig, WalkPowers
-from trainer.models import item_products, walk
-from trainer.models.walk import WalkInference, count_walk, table_rows, walk_rows
+from trainer.config.models import SessionKnnConfig, WalkConfig, WalkPowers
+from trainer.models import item_products, session_knn, table_rows, walk
+from trainer.models.walk import WalkInference, count_walk, walk_rows
 
 POWERS = WalkPowers(item=0.5, neighbour=0.25, visitor=0.5, recency=1.0)
 # three timelines over items 0 … 3: {0, 1}, {0, 1, 2}, {2}; item 3 is in none
@@ -117,6 +117,9 @@ def test_a_vocabulary_whose_indices_are_no_float32_is_refused(
     tmp_path: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = build_dataset(str(tmp_path), train=[("anna", "a")], visitors=["anna"], items=["a", "b", "c"])
-    monkeypatch.setattr(walk, "_MAX_ITEMS", 2)
-    with pytest.raises(ValueError, match=r"at most 2 items, but the vocabulary has 3; raise items\.min_count"):
-        table_rows(WalkConfig(), dataset)
+    monkeypatch.setattr(table_rows, "_MAX_ITEMS", 2)
+    message = r"can have at most 2 items, but the vocabulary has 3; raise items\.min_count"
+    with pytest.raises(ValueError, match=f"the walk {message}"):
+        walk.table_rows(WalkConfig(), dataset)
+    with pytest.raises(ValueError, match=f"session kNN {message}"):
+        session_knn.table_rows(SessionKnnConfig(), dataset)

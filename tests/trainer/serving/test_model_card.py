@@ -219,6 +219,7 @@ LIMITS = {
     ("mf", "solver=als"): ("computed from the latest 64 items of the history", "rank like the least popular item"),
     ("nn",): ("known by the latest 10 items", "ranked by their content in the catalogue"),
     ("walk",): ("known by the items of the history in the request", "rank like the least popular item"),
+    ("session_knn",): ("known by the items of the history in the request", "rank like the least popular item"),
     ("notebook-mf",): ("share an out-of-vocabulary vector", "scored by untrained vectors"),
     ("notebook-nn",): ("share an out-of-vocabulary vector", "scored by untrained vectors"),
 }
@@ -247,6 +248,11 @@ def test_a_card_lists_als_settings_instead_of_an_unused_loss():
 def test_the_card_of_a_walk_names_the_chosen_powers():
     rows = cells(section(card("walk", step=2), "Training"))
     assert rows["powers"] == "item_power 0.35, neighbour_power 0.15, visitor_power 0.5, recency_power 0"
+
+
+def test_the_card_of_a_session_knn_names_the_chosen_powers():
+    rows = cells(section(card("session_knn", step=3), "Training"))
+    assert rows["powers"] == "item_power 0.5, length_power 0.5, recency_power 1"
 
 
 def test_the_usage_examples_escape_any_id():

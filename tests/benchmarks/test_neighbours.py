@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from benchmarks.neighbours import ItemNeighbours, NeighboursConfig, TimelineNeighbours, item_similarity
 from tests.trainer.ranking.fakes import queries_of
-from trainer.evaluation.config import NeighboursConfig
-from trainer.evaluation.neighbours import ItemNeighbours, TimelineNeighbours, item_similarity
 from trainer.models import item_products
 
 

@@ -1,4 +1,4 @@
-"""Runs of the item walk: what validation chooses, other numbers of replicas, interrupted and resumed."""
+"""Runs of the counted models: what validation chooses, other numbers of replicas, interrupted and resumed."""
 
 import logging
 from pathlib import Path
@@ -21,11 +21,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return checkerboard_dataset(str(tmp_path_factory.mktemp("dataset")))
 
 
+COUNTED = ("walk", "session_knn")
 ONE = ("model.item_power=0.5", "model.neighbour_power=0.25", "model.visitor_power=0.5", "model.recency_power=1")
 
 
-def test_the_walk_learns_the_checkerboard_also_for_new_visitors(dataset: Dataset, tmp_path: Path) -> None:
-    run(make_config("walk"), dataset, tmp_path)
+@pytest.mark.parametrize("preset", COUNTED)
+def test_a_counted_model_learns_the_checkerboard_also_for_new_visitors(
+    preset: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    run(make_config(preset), dataset, tmp_path)
     assert same_parity_share(dataset, tmp_path, num_new=6) == 1
 
 
@@ -63,19 +67,25 @@ def test_given_powers_are_the_only_combination(dataset: Dataset, tmp_path: Path)
     assert run(make_config("walk", *ONE), dataset, tmp_path)["steps"] == 1
 
 
-def test_the_walk_does_not_depend_on_the_number_of_replicas(dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("preset", COUNTED)
+def test_a_counted_model_does_not_depend_on_the_number_of_replicas(
+    preset: str, dataset: Dataset, tmp_path: Path
+) -> None:
     for count in (1, 2, 4):
-        run(make_config("walk", f"devices={count}"), dataset, tmp_path / str(count))
+        run(make_config(preset, f"devices={count}"), dataset, tmp_path / str(count))
     one = checkpoint.read_weights(str(tmp_path / "1"), "last")
     for count in (2, 4):
         other = checkpoint.read_weights(str(tmp_path / str(count)), "last")
-        for name in ("neighbour", "weight"):
+        for name in one.tables:
             np.testing.assert_array_equal(other.tables[name], one.tables[name])
         assert losses(tmp_path / str(count)) == pytest.approx(losses(tmp_path / "1"))
 
 
-def test_a_walk_resumed_between_combinations_equals_an_uninterrupted_one(dataset: Dataset, tmp_path: Path) -> None:
-    config = make_config("walk")
+@pytest.mark.parametrize("preset", COUNTED)
+def test_a_run_resumed_between_combinations_equals_an_uninterrupted_one(
+    preset: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    config = make_config(preset)
     whole = run(config, dataset, tmp_path / "whole")
     with pytest.raises(Preempted, match="stopped at step 2 of 3"):
         # the validation after the first combination also checks for a stop
@@ -97,6 +107,28 @@ def test_the_loss_is_the_share_of_the_weight_that_is_dropped(tmp_path: Path) -> 
     )
     run(make_config("walk", *ONE, "model.num_neighbours=3"), dataset, tmp_path / "run")
     assert losses(tmp_path / "run") == pytest.approx({1: 0.25})
+
+
+def test_the_loss_of_a_session_knn_is_the_share_of_the_items_whose_timelines_are_dropped(tmp_path: Path) -> None:
+    # items a and b of two visitors; of each, only the latest timeline is kept
+    dataset = build_dataset(
+        str(tmp_path / "dataset"),
+        train=[(visitor, item, "view", number) for number, visitor in enumerate(("anna", "bob")) for item in "ab"],
+        visitors=["anna", "bob"],
+        items=list("ab"),
+    )
+    run(make_config("session_knn", "model.max_timelines=1"), dataset, tmp_path / "run")
+    assert losses(tmp_path / "run") == pytest.approx({1: 0.5, 2: 0.5, 3: 0.5})
+
+
+def test_the_latest_items_of_a_visitor_are_compared(tmp_path: Path) -> None:
+    events = [("anna", item, "view", number) for number, item in enumerate("abc")]
+    dataset = build_dataset(str(tmp_path / "dataset"), train=events, visitors=["anna"], items=["a", "b", "c"])
+    run(make_config("session_knn", "model.max_items=2"), dataset, tmp_path / "run")
+    model = open_trained_run(str(tmp_path / "run")).model
+    # the timeline has b and c only
+    assert (model.catalogue_scores(queries_of([0], [[1]])).numpy()[0] > 0).tolist() == [False, True, True]
+    assert (model.catalogue_scores(queries_of([0], [[0]])).numpy()[0] < 0).all()
 
 
 def test_events_of_a_kind_with_a_weight_of_0_are_skipped(tmp_path: Path) -> None:

@@ -1,20 +1,41 @@
-"""Nearest-neighbour baselines: items of the same visitors, and timelines with the same items.
+"""Nearest-neighbour peers: items of the same visitors, and timelines with the same items.
 
-The baselines use only the history of a visitor. The weight of an item in the history decreases with its age, by default
+The peers use only the history of a visitor. The weight of an item in the history decreases with its age, by default
 as 1 / (1 + age), where age is the number of later rows (similar to Ludewig and Jannach, UMUAI 2018).
 
 Shapes: B queries, H history, T training timelines, I items.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 import tensorflow as tf
 
-from trainer.evaluation.config import NeighboursConfig
+from common.settings import check
 from trainer.models.interface import Queries
 from trainer.models.item_products import largest, largest_products
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeighboursConfig:
+    """The nearest-neighbour peers."""
+
+    num_neighbours: int = 200
+    """Nearest neighbours that are kept: items of each item, training timelines of each history."""
+    half_life_rows: float | None = None
+    """Rows of the history after which the weight of an item halves; none: weights of 1 / (1 + age in rows)."""
+    shrinkage: float = 0.0
+    """Added to the product of two items' norms, so that similarities from few timelines are lower (Dacrema et al.,
+    RecSys 2019)."""
+
+    def __post_init__(self) -> None:
+        check(self.num_neighbours >= 1, "neighbours.num_neighbours", self.num_neighbours, "at least 1")
+        half_life = self.half_life_rows
+        check(half_life is None or half_life > 0, "neighbours.half_life_rows", half_life, "above 0, or none")
+        check(self.shrinkage >= 0, "neighbours.shrinkage", self.shrinkage, "at least 0")
+
 
 _DEFAULTS = NeighboursConfig()
 

@@ -1,0 +1,162 @@
+"""Session kNN: the items of the most similar training timelines (V-SKNN: Ludewig and Jannach, UMUAI 2018).
+
+The similarity of a timeline t to a history, where n counts the timelines of an item and the items of a timeline:
+
+    s_t = n_t ** -length_power × Σ of n_i ** -item_power × (1 + age) ** -recency_power over the entries i of both
+
+A visitor's score of an item is the sum of s_t over the most similar timelines that contain it. Nothing is learnt by
+gradients: `solver=count` stores the items of the timelines, see `training.count`.
+
+Shapes: B queries, H history, L latest entries of it, E entries of all queries, T training timelines, N items of all of
+them, I items of the vocabulary, K most similar timelines of a query.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+
+from common.report.diagram_box import DiagramBox
+from contract.schema import Split
+from trainer.config.models import SessionKnnConfig, SessionKnnPowers
+from trainer.config.run import RunConfig
+from trainer.data.dataset import Dataset
+from trainer.models.description import NEW_ITEMS_RANK_LAST, ModelDescription, TableShapes, table_box
+from trainer.models.interface import Queries
+from trainer.models.similar_timelines import Entries, TimelineLists, sampled_entries
+from trainer.models.table_rows import CountedRows, TableRows, check_item_indices
+from trainer.models.table_variables import HOST, make_variable
+from trainer.runs.checkpoint import Weights
+
+
+def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows]:
+    """A row for each item of each timeline, and one for the length of each; see `models.build.ModelFile`.
+
+    A timeline has at most as many items as training rows, so the last rows of `item` are not used.
+
+    Raises:
+      ValueError: there are too many items.
+    """
+    check_item_indices(dataset, "session kNN")
+    train = dataset.manifest.splits[Split.TRAIN]
+    num_entries = min(train.target_rows, train.visitors * model.max_items)
+    return {"item": _numbered_rows(num_entries), "length": _numbered_rows(train.visitors)}
+
+
+def _numbered_rows(count: int) -> TableRows:
+    """Rows of one column without ids of their own."""
+    return TableRows(count, 1, lambda: [str(number) for number in range(count)])
+
+
+def inference_model(model: SessionKnnConfig, _: RunConfig, dataset: Dataset) -> "SessionKnnInference":
+    """The model before `fill`."""
+    rows = table_rows(model, dataset)
+    return SessionKnnInference(model, dataset.item_counts, rows["length"].num_rows, rows["item"].num_rows)
+
+
+def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
+    """See `models.build.DescribedModelFile`."""
+    visitors = (
+        "Visitors are known by the items of the history in the request. Without a known item in it, visitors get "
+        "popular items, even if they were in training. `score` takes no history, so it returns an item's popularity "
+        "for every visitor."
+    )
+    principle = "the timelines of training that are most similar to the history add their similarities to their items"
+    return ModelDescription(principle, (visitors, NEW_ITEMS_RANK_LAST))
+
+
+def diagram(model: SessionKnnConfig, tables: TableShapes) -> list[DiagramBox]:
+    """See `models.build.DescribedModelFile`."""
+    return [
+        DiagramBox("history", f"[B, ≤ {model.max_entries}]", 0),
+        table_box("item", tables, "history"),
+        table_box("length", tables, "history"),
+        DiagramBox("weights by age", "[B, H]", 1, ("history",)),
+        DiagramBox(
+            "similar timelines", f"[B, {model.num_neighbours}]", 2, ("item table", "length table", "weights by age")
+        ),
+        DiagramBox("sum over the timelines", "[B, I]", 3, ("similar timelines",)),
+        DiagramBox("score", "[B, I]", 4, ("sum over the timelines",)),
+    ]
+
+
+def counted_rows(
+    model: SessionKnnConfig,
+    baskets: sp.csr_matrix,
+    combination: int,  # noqa: ARG001 (all combinations have the same timelines)
+    replica: int,
+    num_replicas: int,
+) -> Iterator[CountedRows]:
+    """Yields the timelines, the latest first; see `models.build.CountedModelFile`.
+
+    The counts are the items of timelines: all, and those among the `max_timelines` latest timelines of the item.
+    """
+    is_sampled = sampled_entries(baskets, model.max_timelines)[replica::num_replicas]
+    columns = {"item": baskets.indices, "length": np.diff(baskets.indptr)}
+    tables = {name: column[replica::num_replicas, None].astype(np.float32) for name, column in columns.items()}
+    yield CountedRows(tables, float(is_sampled.sum()), len(is_sampled))
+
+
+def count_session_knn(model: SessionKnnConfig, baskets: sp.csr_matrix, combination: int) -> Weights:
+    """The weights of a session kNN in memory; see `counted_rows`."""
+    (rows,) = counted_rows(model, baskets, combination, 0, 1)
+    return Weights(rows.tables, [np.array(model.combinations[combination], np.float32)])
+
+
+class SessionKnnInference(tf.Module):
+    """A counted session kNN; see `models.interface.InferenceModel`.
+
+    Items of no similar timeline rank last, by popularity.
+    """
+
+    def __init__(self, config: SessionKnnConfig, item_counts: np.ndarray, num_timelines: int, num_entries: int) -> None:
+        """Creates the model; `fill` sets its timelines.
+
+        Args:
+          config: settings of the model.
+          item_counts: [I] training events.
+          num_timelines: at most this many timelines.
+          num_entries: at most this many items of all timelines.
+        """
+        super().__init__(name=config.kind)
+        self._num_items, self._max_entries = len(item_counts), config.max_entries
+        with tf.device(HOST):
+            self._timelines = TimelineLists(config, self._num_items, num_timelines, num_entries)
+            self._item_weights = make_variable((self._num_items,), "item_weights")
+        self._powers = make_variable((len(SessionKnnPowers._fields),), "powers")
+        # below all sums of similarities, which are positive; the last entry is an unknown item
+        popularity = np.append(item_counts, 0) / (item_counts.max(initial=0) + 1.0) - 1
+        self._popularity = tf.Variable(popularity, trainable=False, dtype=tf.float32, name="popularity")
+
+    def fill(self, weights: Weights) -> None:
+        powers = SessionKnnPowers(*weights.dense[0])
+        lengths = weights.tables["length"][0 : weights.tables["length"].shape[0]].ravel().astype(np.int64)
+        splits = np.concatenate([[0], np.cumsum(lengths)])
+        items = weights.tables["item"][0 : splits[-1]].ravel().astype(np.int32)
+        baskets = sp.csr_matrix((np.ones(len(items), np.float32), items, splits), (len(lengths), self._num_items))
+        self._timelines.fill(baskets, np.maximum(lengths, 1).astype(np.float32) ** -powers.length)
+        counts = np.maximum(np.bincount(items, minlength=self._num_items), 1)
+        self._item_weights.assign(counts.astype(np.float32) ** -powers.item)
+        self._powers.assign(weights.dense[0])
+
+    def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        num_queries, length = tf.shape(queries.history)[0], tf.minimum(tf.shape(queries.history)[1], self._max_entries)
+        age = tf.range(length, dtype=tf.int64)
+        position = queries.history_length[:, None] - 1 - age  # [B, L], the newest first
+        item = tf.gather(queries.history, tf.maximum(position, 0), batch_dims=1)
+        entry = tf.where((position >= 0) & (item >= 0) & (item < self._num_items))  # [E, 2]
+        recency = tf.pow(1.0 + tf.cast(age, tf.float32), -self._powers[SessionKnnPowers._fields.index("recency")])
+        item = tf.gather_nd(item, entry)
+        weight = tf.gather(self._item_weights, item) * tf.gather(recency, entry[:, 1])
+        sums = self._timelines.item_sums(Entries(entry[:, 0], item, weight), num_queries)
+        return tf.where(sums > 0, sums, self._popularity[:-1])
+
+    def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+        scores = tf.gather(self._popularity, tf.minimum(item, self._num_items))
+        return tf.broadcast_to(scores, tf.shape(visitor))
+
+    def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
+        count = tf.size(item)
+        entries = Entries(tf.range(count, dtype=tf.int64), item, tf.ones_like(item, tf.float32))
+        return self._timelines.item_sums(entries, count)

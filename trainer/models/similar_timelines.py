@@ -1,0 +1,145 @@
+"""The training timelines that are most similar to histories, and the sums of their similarities by item.
+
+Shapes: B queries, E entries of all queries, T timelines, N items of all timelines, I items of the vocabulary, K most
+similar timelines of a query, P pairs of an entry and a timeline, U distinct pairs of a query and a timeline.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+
+from trainer.config.models import SessionKnnConfig
+from trainer.models.table_variables import make_variable
+
+_MAX_PAIRS = 4_000_000
+"""Of a block of queries; they take about 150 MB."""
+_MAX_DENSE_TIMELINES = 16_384
+"""Up to this many timelines, a query has an array of all of them."""
+
+
+class Entries(NamedTuple):
+    """The entries of histories, in order of the queries."""
+
+    query: tf.Tensor
+    """[E] int64, ascending."""
+    item: tf.Tensor
+    """[E] int64, below I."""
+    weight: tf.Tensor
+    """[E] float32, above 0."""
+
+
+class _Similar(NamedTuple):
+    """The most similar timelines."""
+
+    timeline: tf.Tensor
+    """[B, K] int32."""
+    similarity: tf.Tensor
+    """[B, K] float32, descending; of at most 0 after the last timeline that shares an item with the history."""
+
+
+def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
+    """[N] bool: whether a timeline is among the first `max_timelines` of the item; `baskets` is [T, I]."""
+    order = np.argsort(baskets.indices, kind="stable")
+    item = baskets.indices[order]
+    is_sampled = np.empty(len(order), bool)
+    is_sampled[order] = np.arange(len(order)) - np.searchsorted(item, item) < max_timelines
+    return is_sampled
+
+
+class TimelineLists(tf.Module):
+    """Timelines as lists of items, and items as lists of timelines, the latest first, which wins ties."""
+
+    def __init__(self, config: SessionKnnConfig, num_items: int, num_timelines: int, num_entries: int) -> None:
+        """Creates variables for at most `num_timelines` timelines of `num_entries` items in all."""
+        super().__init__()
+        self._config, self._num_items, self._num_timelines = config, num_items, num_timelines
+        self._items = make_variable((num_entries,), "items", np.int32)
+        self._item_splits = make_variable((num_timelines + 1,), "item_splits", np.int32)
+        self._timelines = make_variable((num_entries,), "timelines", np.int32)
+        self._timeline_splits = make_variable((num_items + 1,), "timeline_splits", np.int32)
+        self._factors = make_variable((num_timelines,), "factors")
+        largest = max(config.max_entries * config.max_timelines, config.num_neighbours * config.max_items)
+        self._block_queries = max(_MAX_PAIRS // largest, 1)
+
+    def fill(self, baskets: sp.csr_matrix, factors: np.ndarray) -> None:
+        """Sets the timelines [T, I], the latest first, and the factors [T] of their similarities."""
+        missing = self._items.shape[0] - baskets.nnz
+        self._items.assign(np.pad(baskets.indices, (0, missing)))
+        self._item_splits.assign(baskets.indptr.astype(np.int32))
+        is_sampled = sampled_entries(baskets, self._config.max_timelines)
+        order = np.argsort(baskets.indices, kind="stable")
+        order = order[is_sampled[order]]
+        timeline = np.repeat(np.arange(baskets.shape[0], dtype=np.int32), np.diff(baskets.indptr))[order]
+        self._timelines.assign(np.pad(timeline, (0, self._timelines.shape[0] - len(timeline))))
+        ends = np.cumsum(np.bincount(baskets.indices[order], minlength=self._num_items))
+        self._timeline_splits.assign(np.concatenate([[0], ends]).astype(np.int32))
+        self._factors.assign(factors)
+
+    def item_sums(self, entries: Entries, num_queries: tf.Tensor) -> tf.Tensor:
+        """[B, I] float32: sums of the similarities of the most similar timelines that contain an item."""
+        size = self._block_queries
+        num_blocks = tf.maximum(-(-num_queries // size), 1)
+        bounds = tf.searchsorted(entries.query, tf.range(num_blocks + 1, dtype=tf.int64) * size)
+        parts = tf.TensorArray(tf.float32, num_blocks, infer_shape=False, element_shape=[None, self._num_items])
+
+        def add(block: tf.Tensor, parts: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            query, item, weight = (column[bounds[block] : bounds[block + 1]] for column in entries)
+            first = block * size
+            count = tf.minimum(num_queries - first, size)
+            query -= tf.cast(first, tf.int64)
+            return block + 1, parts.write(block, self._block_sums(Entries(query, item, weight), count))
+
+        _, parts = tf.while_loop(lambda block, _: block < num_blocks, add, (0, parts), parallel_iterations=1)
+        return tf.ensure_shape(parts.concat(), [None, self._num_items])
+
+    def _block_sums(self, entries: Entries, num_queries: tf.Tensor) -> tf.Tensor:
+        similar = self._most_similar(entries, num_queries)
+        place = tf.where(similar.similarity > 0)
+        lists = tf.gather(_ragged(self._items, self._item_splits), tf.gather_nd(similar.timeline, place))
+        owner = _row_ids(lists)
+        index = tf.gather(place[:, 0] * self._num_items, owner) + tf.cast(lists.flat_values, tf.int64)
+        added = tf.gather(tf.gather_nd(similar.similarity, place), owner)
+        size = tf.cast(num_queries, tf.int64) * self._num_items
+        return tf.reshape(tf.math.unsorted_segment_sum(added, index, size), [-1, self._num_items])
+
+    def _most_similar(self, entries: Entries, num_queries: tf.Tensor) -> _Similar:
+        lists = tf.gather(_ragged(self._timelines, self._timeline_splits), entries.item)
+        owner = _row_ids(lists)
+        pair = tf.gather(entries.query * self._num_timelines, owner) + tf.cast(lists.flat_values, tf.int64)
+        weight = tf.gather(entries.weight, owner)
+        if self._num_timelines <= _MAX_DENSE_TIMELINES:
+            return self._best_of_all(pair, weight, num_queries)
+        return self._best_of_pairs(pair, weight, num_queries)
+
+    def _best_of_all(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
+        """The most similar timelines by pairs [P] and their weights [P], for few timelines."""
+        size = tf.cast(num_queries, tf.int64) * self._num_timelines
+        weights = tf.reshape(tf.math.unsorted_segment_sum(weight, pair, size), [-1, self._num_timelines])
+        top = tf.math.top_k(weights * self._factors, min(self._config.num_neighbours, self._num_timelines))
+        return _Similar(top.indices, top.values)
+
+    def _best_of_pairs(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
+        """The same for many timelines, most of which share no item with a history."""
+        pair, position = tf.unique(pair)  # [U]
+        weight = tf.math.unsorted_segment_sum(weight, position, tf.size(pair))
+        order = tf.argsort(pair)  # so that the later timeline wins ties
+        query, timeline = (tf.gather(part, order) for part in (pair // self._num_timelines, pair % self._num_timelines))
+        similarity = tf.gather(weight, order) * tf.gather(self._factors, timeline)
+        splits = tf.searchsorted(query, tf.range(tf.cast(num_queries, tf.int64) + 1))
+        rows = _ragged(similarity, splits).to_tensor(-1.0)
+        top = tf.math.top_k(rows, tf.minimum(self._config.num_neighbours, tf.shape(rows)[1]))
+        ids = _ragged(tf.cast(timeline, tf.int32), splits).to_tensor()
+        return _Similar(tf.gather(ids, top.indices, batch_dims=1), top.values)
+
+
+def _ragged(values: tf.Tensor | tf.Variable, splits: tf.Tensor | tf.Variable) -> tf.RaggedTensor:
+    return tf.RaggedTensor.from_row_splits(tf.convert_to_tensor(values), tf.convert_to_tensor(splits), validate=False)
+
+
+def _row_ids(lists: tf.RaggedTensor) -> tf.Tensor:
+    """[P] int32: the row of each value; `value_rowids` needs memory for rows × the longest row."""
+    starts, total = lists.row_splits[1:-1], tf.size(lists.flat_values)
+    is_start = tf.scatter_nd(starts[:, None], tf.ones_like(starts), [total + 1])
+    return tf.cumsum(is_start)[:-1]
