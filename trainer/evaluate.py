@@ -51,8 +51,12 @@ _NO_CASES = {
     "next_item": "next item: no row of this split has earlier rows of the visitor and an item that training knows, so "
     "there are no cases; prepare the dataset with a longer window",
 }
-MAX_SCORES = 4_000_000_000
-"""Cases × items of a protocol, about a minute per system on two cores; above it, a sample of the cases is used."""
+MAX_SCORES = 1_000_000_000
+"""Cases × items of a protocol, some ten seconds per system on two cores; above it, a sample of the cases is used.
+
+Four times as many cases would at most halve the intervals, and less where they are few per visitor in the sample: a
+visitor's cases depend on each other, so that visitors, not cases, limit how narrow the intervals get.
+"""
 
 
 def evaluate(

@@ -5,7 +5,7 @@ Shapes: V cases, G visitors, P (case, relevant item) pairs, I items, M columns, 
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from common.progress import make_bar
 from trainer.distributed.replicas import Replicas
 from trainer.evaluation.cases import Cases
-from trainer.evaluation.evaluator import Measurement, evaluate_scorer
+from trainer.evaluation.evaluator import Measurement, evaluate_scorers
 from trainer.evaluation.exposure import exposure_values
 from trainer.evaluation.intervals import paired_p_values, percentile_interval, resampled_sums
 from trainer.evaluation.metrics import metric_values
@@ -104,7 +104,7 @@ def compare_systems(
     group_results = _group_sizes(cases, groups)
     first_means: np.ndarray | None = None
     means_of: dict[str, np.ndarray] = {}  # [R, pair metrics]
-    for name, measurement in _measure(systems, cases, replicas, is_available):
+    for name, measurement in _measure(systems, cases, replicas, is_available).items():
         columns = _columns(measurement, cases, groups)
         means = columns.resampled_means(seed)
         estimates = _estimates(columns.means(), means, first_means)
@@ -140,22 +140,18 @@ def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> di
 
 def _measure(
     systems: Mapping[str, Scorer], cases: Cases, replicas: Replicas | None, is_available: np.ndarray | None
-) -> Iterator[tuple[str, Measurement]]:
-    """Yields each system's name and measurement."""
+) -> dict[str, Measurement]:
+    log.info("ranking %d items for %d cases with %s", cases.num_items, len(cases), ", ".join(systems))
     is_shown = replicas is None or replicas.is_chief
-    with_secondary = bool(cases.is_new.any())
-    with make_bar(len(systems) * len(cases), "cases", title="ranking", is_shown=is_shown) as bar:
-        for name, scorer in systems.items():
-            log.info("ranking %d items for %d cases with %s", cases.num_items, len(cases), name)
-            measurement = evaluate_scorer(
-                scorer,
-                cases,
-                replicas=replicas,
-                with_secondary=with_secondary,
-                is_available=is_available,
-                on_progress=bar.update,
-            )
-            yield name, measurement
+    with make_bar(len(cases), "cases", title="ranking", is_shown=is_shown) as bar:
+        return evaluate_scorers(
+            systems,
+            cases,
+            replicas=replicas,
+            with_secondary=bool(cases.is_new.any()),
+            is_available=is_available,
+            on_progress=bar.update,
+        )
 
 
 def _group_sizes(cases: Cases, groups: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:

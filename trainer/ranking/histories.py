@@ -1,13 +1,15 @@
 """Histories: the rows of visitors before the moment of a recommendation.
 
-Shapes: N rows, V histories, B histories of a chunk, H the longest history of a chunk.
+Shapes: N rows, V histories, B histories of a chunk, H the longest history of a chunk, L the longest list of a chunk.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from contract.timelines import TimelineRows
+from trainer.ranking.lists import Lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,3 +56,21 @@ class Histories:
             matrix[is_entry] = column[row]
             columns.append(matrix)
         return columns[0], columns[1], columns[2]
+
+    def distinct_items(self, begin: int, end: int, num_items: int) -> Lists:
+        """The distinct items below `num_items` of histories begin … end - 1, as a list for each."""
+        lengths = self.lengths[begin:end]
+        owner = np.repeat(np.arange(end - begin), lengths)
+        begins = self.begins[begin:end]
+        row = np.arange(len(owner)) + np.repeat(begins - (np.cumsum(lengths) - lengths), lengths)
+        is_first = (self._previous_row[row] < begins[owner]) & (self.item[row] < num_items)
+        return Lists.from_pairs(owner[is_first], self.item[row[is_first]], end - begin)
+
+    @cached_property
+    def _previous_row(self) -> np.ndarray:
+        """[N] int64: the last row before it with the same item, -1 if there is none."""
+        order = np.argsort(self.item, kind="stable")
+        is_repeat = self.item[order[1:]] == self.item[order[:-1]]
+        previous = np.full(len(self.item), -1)
+        previous[order[1:][is_repeat]] = order[:-1][is_repeat]
+        return previous

@@ -153,6 +153,17 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
     return item, tf.concat([score, scores[:, end:]], axis=1)
 
 
+def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
+    """The K best of K items and of others [B, S] with scores [B, S]; ties go to the lower index, below 2^31."""
+    items, scores = tf.concat([top.item, item], axis=1), tf.concat([top.score, score], axis=1)
+    bits = tf.bitcast(tf.where(scores == 0, 0.0, scores), tf.int32)  # -0.0 equals 0.0, but its bits differ
+    # the bits of floats have their order as whole numbers, if those of the negative ones are inverted
+    order = tf.cast(tf.where(bits >= 0, bits, tf.bitwise.bitwise_xor(bits, tf.int32.max)), tf.int64)
+    # the items in the lower half break ties, which top_k would break by position
+    best = tf.math.top_k(order * 2**32 + (tf.int32.max - items), tf.shape(top.item)[1]).indices
+    return TopItems(tf.gather(items, best, batch_dims=1), tf.gather(scores, best, batch_dims=1))
+
+
 def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
     """B, at least 1, so that scores [B, I] fit into `scores_bytes`; by default a good value for the device."""
     if scores_bytes is None:

@@ -2,16 +2,17 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from contract.schema import Split
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import TableScorer, cases_of, lists_of
 from tests.trainer.ranking.plain import plain_list, plain_metrics
 from trainer.evaluation.cases import build_cases, next_items
-from trainer.evaluation.evaluator import Evaluator, evaluate_scorer
+from trainer.evaluation.evaluator import Evaluator, evaluate_scorer, evaluate_scorers
 from trainer.evaluation.exposure import coverage
 from trainer.evaluation.metrics import metric_values
-from trainer.ranking.topk import top_k
+from trainer.ranking.topk import TopItems, top_k
 
 NUM_ITEMS = 40
 
@@ -155,22 +156,50 @@ def test_an_evaluator_uses_the_current_weights():
     assert evaluator.measure().mean("hit_rate@1") == 1
 
 
-def test_the_secondary_ranking_is_computed_only_if_requested(monkeypatch):
-    ranked = []
-    monkeypatch.setattr("trainer.evaluation.evaluator.top_k", lambda scores, k: ranked.append(k) or top_k(scores, k))
+@pytest.mark.parametrize("hides_seen", [True, False])
+def test_one_search_of_the_catalogue_serves_both_rankings(hides_seen, monkeypatch):
+    searches = []
+
+    def counted(scores, k):
+        top = top_k(scores, k)
+        item = tf.numpy_function(lambda items: searches.append(k) or items, [top.item], tf.int64, stateful=False)
+        return TopItems(tf.ensure_shape(item, top.item.shape), top.score)
+
+    monkeypatch.setattr("trainer.evaluation.chunk_ranking.top_k", counted)
+    cases = dataclasses.replace(cases_of([[0]], [[2]], 3), hides_seen=hides_seen)
     once, twice = (
-        evaluate_scorer(TableScorer([[3, 2, 1]]), cases_of([[0]], [[2]], 3), [1], with_secondary=with_secondary)
+        evaluate_scorer(TableScorer([[3, 2, 1]]), cases, [1], with_secondary=with_secondary)
         for with_secondary in (False, True)
     )
-    assert ranked == [2] * 3  # once for the first, twice for the second; the best item and the next, which could tie
+    assert searches == [2] * 2  # one for each measurement, for the best item and the next, which could tie
     assert once.secondary_ranks is None
     assert twice.available_ranks is None
     assert once.by_case["mrr@1"] == twice.by_case["mrr@1"]
 
 
+def test_several_scorers_are_measured_as_each_alone():
+    generator = np.random.default_rng(3)
+    history, relevant = random_cases(generator, num_visitors=9)
+    cases = cases_of(history, relevant, NUM_ITEMS)
+    scorers = {name: TableScorer(generator.integers(0, 9, size=(9, NUM_ITEMS))) for name in ("a", "b", "c")}
+    options = {"with_secondary": True, "is_available": generator.random(NUM_ITEMS) < 0.5}
+    ranked = []
+    together = evaluate_scorers(scorers, cases, (1, 5), on_progress=ranked.append, **options)
+    assert list(together) == ["a", "b", "c"]
+    assert sum(ranked) == 9
+    for name, scorer in scorers.items():
+        alone = evaluate_scorer(scorer, cases, (1, 5), **options)
+        for ranks in ("ranks", "secondary_ranks", "available_ranks"):
+            np.testing.assert_array_equal(getattr(together[name], ranks).rank, getattr(alone, ranks).rank)
+        for k in (1, 5):
+            np.testing.assert_array_equal(together[name].times_recommended[k], alone.times_recommended[k])
+
+
 def test_a_diverged_model_raises():
     with pytest.raises(ValueError, match="not finite"):
         evaluate_scorer(TableScorer([[np.nan, 1]]), cases_of([[0]], [[1]], 2), [1])
+    with pytest.raises(ValueError, match="not finite"):
+        evaluate_scorers({"bad": TableScorer([[np.nan, 1]])}, cases_of([[0]], [[1]], 2), [1])
 
 
 def test_no_cases_and_empty_lists_raise():

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tests.trainer.ranking.fakes import TableScorer, histories_of, queries_of
 from trainer.models.interface import Queries
-from trainer.ranking.topk import chunk_size, query_chunks, top_k, visible_scores
+from trainer.ranking.topk import TopItems, add_items, chunk_size, query_chunks, top_k, visible_scores
 
 
 def test_the_best_items_are_first_and_ties_are_in_catalogue_order():
@@ -28,6 +28,30 @@ def test_a_large_catalogue_is_ranked_like_a_simple_sort(num_items, k):
         top = tf.function(top_k)(tf.constant(scores), limit)
         np.testing.assert_array_equal(top.item, expected)
         np.testing.assert_array_equal(top.score, np.take_along_axis(scores, expected, axis=1))
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_the_best_of_a_part_and_the_other_items_are_the_best_of_all(levels):
+    """Scores of both signs with ties, also of -0.0 with 0.0; the last two of the other items are padding."""
+    generator = np.random.default_rng(levels)
+    scores = (generator.integers(-levels, levels + 1, (40, 30)) / 7).astype(np.float32)
+    scores[generator.random((40, 30)) < 0.2] = -0.0
+    others = np.stack([generator.permutation(30)[:8] for _ in range(40)])
+    part = scores.copy()
+    np.put_along_axis(part, others, -np.inf, axis=1)
+    other_scores = np.take_along_axis(scores, others, axis=1)
+    other_scores[:, 6:] = -np.inf
+    np.put_along_axis(scores, others[:, 6:], -np.inf, axis=1)
+    top = add_items(top_k(tf.constant(part), 6), tf.constant(others), tf.constant(other_scores))
+    expected = np.lexsort([np.tile(np.arange(30), (40, 1)), -scores])[:, :6]
+    np.testing.assert_array_equal(top.item, expected)
+    np.testing.assert_array_equal(top.score, np.take_along_axis(scores, expected, axis=1))
+
+
+def test_among_the_best_of_a_part_items_with_equal_scores_keep_the_order_of_the_catalogue():
+    part = TopItems(tf.constant([[4, 9]], tf.int64), tf.constant([[1.0, 1.0]]))
+    top = add_items(part, tf.constant([[5, 2]], tf.int64), tf.constant([[1.0, 1.0]]))
+    assert top.item.numpy().tolist() == [[2, 4]]
 
 
 def test_only_items_of_the_history_are_hidden():

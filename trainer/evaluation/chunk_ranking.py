@@ -1,0 +1,141 @@
+"""The ranking of one chunk of cases by all policies, and from it the ranks of the relevant items.
+
+The scores of the whole catalogue are searched once: the ranking that shows seen items consists of the best of the
+ranking that hides them and of the seen items.
+
+Shapes: B cases of a chunk, P (case, relevant item) pairs, S most seen items of a case in the chunk, R most relevant
+items of one, I items, K longest list.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.evaluation.chunks import Policy
+from trainer.models.interface import PolicyScorer, Queries, Scorer
+from trainer.ranking.topk import TopItems, add_items, check_finite, hide, scores_for, top_k, withhold
+
+
+class ChunkRanking(NamedTuple):
+    """The ranking of one chunk by one policy."""
+
+    top_item: tf.Tensor
+    """[B, K] int64."""
+    top_score: tf.Tensor
+    """[B, K] float32, descending; -inf for hidden items."""
+    num_reaching: tf.Tensor
+    """[B] int32: how many items have at least the K-th score."""
+    relevant_score: tf.Tensor
+    """[B, R] float32; arbitrary after the case's relevant items."""
+
+
+class _Candidates(NamedTuple):
+    """The items that a ranking can contain."""
+
+    scores: list[tf.Tensor]
+    """Their scores in parts [B, …]: each candidate's score is in one of them, all others are -inf."""
+    top: TopItems
+    """The best K + 1 of them, or all I."""
+
+
+def rank_policies(
+    scorer: Scorer,
+    queries: Queries,
+    seen: tf.Tensor,
+    num_seen: tf.Tensor,
+    policies: Sequence[Policy],
+    relevant: Sequence[tf.Tensor],
+    longest: int,
+    num_items: int,
+) -> list[ChunkRanking]:
+    """Ranks the catalogue by each policy.
+
+    Args:
+      scorer: the scorer.
+      queries: B queries.
+      seen: [B, S] distinct items of the histories, see `chunks.Chunk`.
+      num_seen: [B] how many they are.
+      policies: the policies.
+      relevant: [B, R] relevant items for each policy.
+      longest: K.
+      num_items: I.
+
+    Raises:
+      tf.errors.InvalidArgumentError: a score is NaN or infinite.
+    """
+    num_top = min(longest + 1, num_items)  # the item after the list shows whether it ties with the last one
+    visible, candidates = {}, {}
+    scores_of, hides = scores_for(scorer, queries), {policy.hides_seen for policy in policies}
+    if True in hides:
+        visible[True] = hide(check_finite(scores_of(True)), seen, num_seen)
+        candidates[True] = _search(visible[True], num_top)
+    if False in hides:
+        is_searched_once = True in hides and not isinstance(scorer, PolicyScorer)  # then both have the same scores
+        visible[False] = scores_of(False) if is_searched_once else check_finite(scores_of(False))
+        candidates[False] = (
+            _add_seen(candidates[True], visible[False], seen, num_seen)
+            if is_searched_once
+            else _search(visible[False], num_top)
+        )
+    rankings = []
+    for policy, items in zip(policies, relevant, strict=True):
+        scores, found = visible[policy.hides_seen], candidates[policy.hides_seen]
+        if policy.is_available is not None:
+            scores = withhold(scores, policy.is_available)
+            found = _search(scores, num_top)
+        rankings.append(_make_ranking(found, tf.gather(scores, items, batch_dims=1), longest))
+    return rankings
+
+
+def _search(scores: tf.Tensor, num_top: int) -> _Candidates:
+    return _Candidates([scores], top_k(scores, num_top))
+
+
+def _add_seen(hidden: _Candidates, scores: tf.Tensor, seen: tf.Tensor, num_seen: tf.Tensor) -> _Candidates:
+    """The candidates of the ranking that shows seen items, from those of the one that hides them."""
+    is_item = tf.sequence_mask(num_seen, tf.shape(seen)[1])
+    seen_scores = tf.where(is_item, tf.gather(scores, seen, batch_dims=1), -np.inf)
+    top = add_items(hidden.top, seen, seen_scores)
+    return _Candidates([*hidden.scores, seen_scores], top)
+
+
+def _make_ranking(candidates: _Candidates, relevant_score: tf.Tensor, longest: int) -> ChunkRanking:
+    top = candidates.top
+    last = top.score[:, longest - 1 : longest]
+    # only if the next item ties with the K-th, which is rare, can more than K items reach its score: then count all
+    num_reaching = tf.cond(
+        tf.reduce_any(top.score[:, longest:] == last),
+        lambda: tf.add_n([tf.reduce_sum(tf.cast(part >= last, tf.int32), axis=1) for part in candidates.scores]),
+        lambda: tf.fill(tf.shape(last)[:1], longest),
+    )
+    return ChunkRanking(top.item[:, :longest], top.score[:, :longest], num_reaching, relevant_score)
+
+
+def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
+    """[P] int64 ranks of the chunk's relevant items; K or more for hidden items and after the K-th.
+
+    Args:
+      ranking: the ranking as arrays.
+      lengths: the number of relevant items of each case of the chunk, without padding queries.
+    """
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    is_pair = np.arange(ranking.relevant_score.shape[1]) < lengths[:, None]
+    score = ranking.relevant_score[: len(lengths)][is_pair]  # [P]
+    top = ranking.top_score[owner]
+    is_last = score == top[:, -1]
+    num_reaching = np.where(is_last, ranking.num_reaching[owner], (top >= score[:, None]).sum(axis=1))
+    rank = num_reaching - _relevant_ties(owner, score)
+    return np.where((score >= top[:, -1]) & (score > -np.inf), rank, np.iinfo(np.int64).max)
+
+
+def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """[P] for each item, how many of the case's relevant items with the same score are at or after it, in any order."""
+    order = np.lexsort([score, owner])
+    is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
+    begins = np.append(np.flatnonzero(is_first), len(order))
+    group = np.cumsum(is_first) - 1
+    ties = np.empty(len(order), np.int64)
+    ties[order] = begins[group + 1] - np.arange(len(order))
+    return ties

@@ -1,0 +1,120 @@
+"""The cases of an evaluation in chunks, which all systems rank in turn.
+
+Shapes: B cases of a chunk, V cases, S most seen items of a case in the chunk, R most relevant items of one, I items.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.distributed.replicas import Replicas
+from trainer.evaluation.cases import Cases
+from trainer.models.interface import Queries
+from trainer.ranking.lists import Lists
+from trainer.ranking.topk import chunk_size, query_chunks, query_signature
+
+
+class Policy(NamedTuple):
+    """The candidates of a ranking, with its relevant items."""
+
+    hides_seen: bool
+    """Whether the items of the history are hidden."""
+    relevant: Lists
+    """V lists of relevant items."""
+    is_available: np.ndarray | None = None
+    """[I] bool: the candidates; None: all items."""
+
+
+class Chunk(NamedTuple):
+    """The cases of a chunk, with padding up to B."""
+
+    cases: slice
+    """Indices of the cases, without the padding."""
+    queries: Queries
+    """B queries."""
+    seen: tf.Tensor
+    """[B, S] int64: the distinct items of the histories that are in the vocabulary; then arbitrary items."""
+    num_seen: tf.Tensor
+    """[B] int64: how many they are."""
+    relevant: list[tf.Tensor]
+    """[B, R] int64 for each policy; after the case's relevant items, arbitrary items."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is ranked, the same for all systems."""
+
+    cases: Cases
+    """V cases, at least 1."""
+    ks: tuple[int, ...]
+    """The list lengths, ascending."""
+    policies: dict[str, Policy]
+    """The rankings by name; `primary` is the first."""
+    chunk_size: int
+    """B."""
+    replicas: Replicas | None
+    """Their workers share the chunks; None: this process has all."""
+
+    @property
+    def longest(self) -> int:
+        """The length of the longest list, at most I."""
+        return min(self.ks[-1], self.cases.num_items)
+
+    @property
+    def signature(self) -> list[object]:
+        """The `tf.function` input signature of a chunk's fields from `queries` on."""
+        items, count = tf.TensorSpec([self.chunk_size, None], tf.int64), tf.TensorSpec([self.chunk_size], tf.int64)
+        return [query_signature(self.chunk_size), items, count, [items] * len(self.policies)]
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The chunks of this worker."""
+        cases = self.cases
+        for chunk, queries in query_chunks(
+            cases.visitor, cases.history, cases.timestamp_ms, self.chunk_size, self.replicas
+        ):
+            seen = cases.history.distinct_items(chunk.start, chunk.stop, cases.num_items)
+            relevant = [policy.relevant.padded(chunk.start, chunk.stop) for policy in self.policies.values()]
+            yield Chunk(
+                chunk,
+                queries,
+                self._filled_up(seen.padded(0, len(seen))),
+                self._filled_up(seen.lengths),
+                [self._filled_up(rows) for rows in relevant],
+            )
+
+    def _filled_up(self, rows: np.ndarray) -> tf.Tensor:
+        """[B, …]: the rows, then zeros."""
+        return tf.constant(np.pad(rows, [(0, self.chunk_size - len(rows))] + [(0, 0)] * (rows.ndim - 1)))
+
+
+def make_plan(
+    cases: Cases,
+    ks: Sequence[int],
+    scores_bytes: int | None = None,
+    replicas: Replicas | None = None,
+    *,
+    with_secondary: bool = False,
+    is_available: np.ndarray | None = None,
+) -> Plan:
+    """Returns the plan; the arguments are those of `evaluator.Evaluator`.
+
+    Raises:
+      ValueError: there are no cases, or a list length is below 1.
+    """
+    if not len(cases):
+        raise ValueError(
+            "nothing to rank: no visitor with a history has a relevant item that training knows; prepare the "
+            "dataset with a longer window"
+        )
+    if min(ks) < 1:
+        raise ValueError(f"list lengths must be at least 1, got {list(ks)}")
+    policies = {"primary": Policy(cases.hides_seen, cases.relevant)}
+    if with_secondary:
+        policies["secondary"] = Policy(not cases.hides_seen, cases.secondary_relevant)
+    if is_available is not None:
+        policies["available"] = Policy(cases.hides_seen, cases.relevant, is_available)
+    size = chunk_size(cases.num_items, scores_bytes)
+    return Plan(cases=cases, ks=tuple(sorted(set(ks))), policies=policies, chunk_size=size, replicas=replicas)
