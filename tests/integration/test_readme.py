@@ -78,7 +78,7 @@ def test_every_command_of_the_readme_works(capsys) -> None:
     found = {command.split()[1] for command in TYPED}
     assert found == {"inspect", "prepare", "train", "evaluate", "recommend", "export", "demo"}
     by_verb = {command.split()[1]: result for command, result in results.items() if command in TYPED}
-    assert "recently_popular" in by_verb["evaluate"]["protocols"]["returning_visitors"]["rankings"]["seen_hidden"]
+    assert "trending" in by_verb["evaluate"]["protocols"]["returning_visitors"]["rankings"]["seen_hidden"]
     assert Path("export/saved_model.pb").exists()
     assert list(Path("recommendations").glob("*.parquet"))
     assert by_verb["demo"]["models"] == ["mf"]

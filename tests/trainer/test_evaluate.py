@@ -86,7 +86,7 @@ def test_a_perfect_model_is_compared_with_the_baselines(tmp_path, open_run):
     assert list(ranking) == [
         "mf",
         "popular",
-        "recently_popular",
+        "trending",
         "item_walk",
         "session_knn",
         "random",

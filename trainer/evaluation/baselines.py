@@ -19,7 +19,7 @@ from trainer.data.trend import ItemEvents
 from trainer.evaluation.blend_weights import blend_alone
 from trainer.evaluation.cases import Cases, most_common_cases
 from trainer.evaluation.evaluator import Evaluator
-from trainer.models.interface import InferenceModel, Queries, Scorer
+from trainer.models.interface import InferenceModel, Queries, Scorer, ServedModel
 from trainer.models.session_knn import SessionKnnInference, count_session_knn
 from trainer.models.walk import WalkInference, count_walk
 from trainer.runs.checkpoint import Weights
@@ -142,7 +142,7 @@ def build_baselines(dataset: Dataset, events: ItemEvents, *, seed: int, kinds: S
     """
     counts, cases = dataset.item_counts, validation_cases(dataset, kinds)
     baskets = training_baskets(dataset, max_items=WalkConfig().max_items)
-    neighbours = {
+    neighbours: dict[str, ServedModel] = {
         "item_walk": item_walk(dataset, baskets, cases),
         "session_knn": session_knn(dataset, baskets, cases),
     }

@@ -4,19 +4,16 @@ from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import cases_of, queries_of
 from trainer.config.models import SessionKnnConfig, SessionKnnPowers, WalkConfig, WalkPowers
 from trainer.data.baskets import training_baskets
+from trainer.data.trend import read_item_events
 from trainer.evaluation.baselines import (
     RandomOrder,
     build_baselines,
     item_walk,
     popular,
-    recent_item_counts,
-    recently_popular,
     session_knn,
     validation_cases,
 )
 from trainer.evaluation.evaluator import evaluate_scorer
-
-DAY_MS = 86_400_000
 
 
 def order(scorer, history=()):
@@ -35,30 +32,6 @@ def test_a_popularity_model_validates_the_evaluator():
     # visitor 0 sees 1, 0, 2: the relevant 0 is second; visitor 1 sees 3, 1, 2: the relevant 2 is third
     measured = evaluate_scorer(scorer, cases, [3])
     np.testing.assert_allclose(measured.by_case["mrr@3"], [1 / 2, 1 / 3])
-
-
-def test_recently_popular_breaks_ties_by_all_events():
-    # recent: item 2 twice, items 0 and 3 once, item 1 never; of 0 and 3, the latter has more events in total
-    scorer = recently_popular(np.array([4, 90, 2, 7]), np.array([1, 0, 2, 1]))
-    assert order(scorer) == [2, 3, 0, 1]
-    scores = recently_popular(np.array([4, 4]), np.array([1, 1])).catalogue_scores(queries_of([0])).numpy()
-    assert scores[0, 0] == scores[0, 1]
-
-
-def test_recent_counts_include_only_the_last_days_of_the_training_split(tmp_path):
-    dataset = build_dataset(
-        str(tmp_path / "dataset"),
-        train=[
-            ("anna", "a", "view", 2 * DAY_MS),  # eight days before the last training event
-            ("anna", "b", "view", 4 * DAY_MS),
-            ("bob", "b", "view", 10 * DAY_MS),
-            ("bob", "unknown", "view", 9 * DAY_MS),
-        ],
-        test=[("bob", "a", "view", 11 * DAY_MS)],
-        visitors=["anna", "bob"],
-        items=["a", "b"],
-    )
-    np.testing.assert_array_equal(recent_item_counts(dataset), [0, 2])
 
 
 def test_random_rankings_differ_by_visitor_but_not_by_chunk():
@@ -142,10 +115,10 @@ def test_all_baselines_are_built_from_a_dataset(tmp_path):
         visitors=["anna"],
         items=["a", "b"],
     )
-    baselines = build_baselines(dataset, seed=0)
+    baselines = build_baselines(dataset, read_item_events(dataset), seed=0)
     assert list(baselines) == [
         "popular",
-        "recently_popular",
+        "trending",
         "item_walk",
         "session_knn",
         "random",
