@@ -8,7 +8,7 @@ from trainer.distributed.replicas import Replicas
 from trainer.models.build import build_inference_model
 from trainer.models.interface import InferenceModel
 from trainer.runs.checkpoint import choose_step, read_weights_of_step
-from trainer.runs.record import RunRecord, read_record
+from trainer.runs.record import RunRecord, read_record, training_view
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas |
     except ContractError as error:
         hint = "" if data else f" (the run at {workdir} was trained from this path; if it has moved, use --data)"
         raise ContractError(f"{error}{hint}") from error
+    dataset = training_view(record, dataset)
     step = choose_step(workdir, replicas=replicas)
     return TrainedRun(record, dataset, load_inference_model(workdir, record, step, dataset), step)
 

@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from contract.schema import Split
-from contract.shards import read_timelines
 from trainer.config.models import WalkConfig
 from trainer.data.baskets import training_baskets
 from trainer.data.dataset import Dataset
@@ -75,8 +74,7 @@ def recent_item_counts(dataset: Dataset, days: float = RECENT_DAYS) -> np.ndarra
     Like the models, it uses training rows only, not the validation window just before the test cut.
     """
     times, items = [], []
-    for shard in dataset.shards(Split.TRAIN):
-        rows = read_timelines([shard])
+    for rows in dataset.training_events.read():
         is_training = (rows.is_target == 1) & (rows.item < dataset.num_items)
         times.append(rows.timestamp_ms[is_training])
         items.append(rows.item[is_training])

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from contract.schema import Split
 from tests.trainer.dataset_builder import build_dataset
 from trainer.config.presets import PRESETS
 from trainer.data.input_pipeline import training_batches
@@ -131,7 +130,7 @@ def test_expected_counts_cover_the_rows_of_batches_not_all_rows(
     objective = build_training_model(config, dataset, start_replicas(1, None)).objective
     counted = np.zeros(3, int)
     for batch in training_batches(
-        dataset.shards(Split.TRAIN),
+        dataset.training_events,
         config.input,
         seed=0,
         epochs=1,
