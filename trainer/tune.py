@@ -19,9 +19,10 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, TPESampler
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import ArgumentError
 
 from common import storage
 from common.settings import apply_settings
@@ -123,18 +124,29 @@ def _check_place(workdir: str, trials: int, storage_url: str | None, only: int |
 
 def _open_study(config: RunConfig, layout: SearchLayout, storage_url: str | None, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if storage_url is None:
-        os.makedirs(layout.root, exist_ok=True)
     # a walk computes a model of its own in each epoch, so its first epochs say nothing about later ones
     can_prune = config.solver != "count"
     return optuna.create_study(
         study_name=layout.root,
-        storage=storage_url or JournalStorage(JournalFileBackend(layout.journal)),
+        storage=_open_storage(layout, storage_url),
         sampler=SeededSampler(seed),
         pruner=optuna.pruners.MedianPruner(_TRIALS_BEFORE_PRUNING) if can_prune else optuna.pruners.NopPruner(),
         direction="maximize" if config.loss.is_ranking else "minimize",
         load_if_exists=True,
     )
+
+
+def _open_storage(layout: SearchLayout, url: str | None) -> BaseStorage:
+    if url is None:
+        os.makedirs(layout.root, exist_ok=True)
+        return JournalStorage(JournalFileBackend(layout.journal))
+    try:
+        return RDBStorage(url)
+    except ModuleNotFoundError as error:
+        scheme = url.partition(":")[0]
+        raise ValueError(f"--storage {scheme}:… needs the package {error.name}; install it with pip") from error
+    except ArgumentError as error:
+        raise ValueError(f"--storage is no URL of a database, such as sqlite:///trials.db: {error}") from error
 
 
 class SeededSampler(BaseSampler):
