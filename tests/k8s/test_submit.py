@@ -168,7 +168,7 @@ def test_a_user_without_rights_on_job_sets_can_run_jobs(cluster: Cluster) -> Non
     cluster.play(states={"train": [RUNNING]}, refuse={"get jobset": refusal}, kinds={"train": "JobSet"})
     assert cluster.submit("status")[:2] == (
         0,
-        "prepare: not submitted\ntrain: not submitted\nevaluate-export: not submitted\n",
+        "prepare: not submitted\ntrain: not submitted\ntune: not submitted\nevaluate-export: not submitted\n",
     )
     status, _, errors = cluster.submit(*TRAIN, "--detach")
     assert (status, errors.splitlines()[0]) == (0, "train submitted")
@@ -300,7 +300,7 @@ def test_status_shows_each_step_and_cancel_deletes_one(cluster: Cluster) -> None
     cluster.submit(*TRAIN, "--detach")
     assert cluster.submit("status") == (
         0,
-        "prepare is done\ntrain is running\nevaluate-export: not submitted\n",
+        "prepare is done\ntrain is running\ntune: not submitted\nevaluate-export: not submitted\n",
         "",
     )
     status, _, errors = cluster.submit("cancel", "train")
@@ -356,7 +356,7 @@ def test_a_job_of_another_owner_is_neither_followed_nor_deleted(
         assert cluster.submit(*command) == (1, "", f"{answer}\n")
     assert cluster.submit("status") == (
         0,
-        f"prepare: not submitted\ntrain: {answer}\nevaluate-export: not submitted\n",
+        f"prepare: not submitted\ntrain: {answer}\ntune: not submitted\nevaluate-export: not submitted\n",
         "",
     )
     assert (len(cluster.calls("apply")), cluster.calls("delete")) == (1, [])

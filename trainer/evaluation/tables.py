@@ -111,8 +111,8 @@ def summary_text(result: Mapping[str, Any]) -> str:
 def describe_refit(refit_of: Mapping[str, Any]) -> str:
     """Says in sentences which evaluation a refit stands on."""
     first = (
-        f"This model is a refit of {refit_of['run']}: the same settings, trained on all events for the epochs after "
-        f"which that run was best, {refit_of['epochs']}. No events are left to evaluate it on."
+        f"This model is a refit of {refit_of['run']}: the same settings, trained on all events up to epoch "
+        f"{refit_of['epochs']}, where that run was best. No events are left to evaluate it on."
     )
     measured = [
         f"{metric_title(estimate['metric'])} {estimate['value']:.4f} on its {split} split "

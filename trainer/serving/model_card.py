@@ -127,7 +127,9 @@ def _training(subject: Subject) -> str:
 def _refit(record: RunRecord) -> str:
     if record.refit_of is None:
         return "no"
-    return "{run}: its settings and its {epochs} epochs, trained again on all events".format_map(record.refit_of)
+    return "{run}: its settings, trained again on all events up to epoch {epochs}, where it was best".format_map(
+        record.refit_of
+    )
 
 
 def _describe_choice(record: RunRecord) -> str:

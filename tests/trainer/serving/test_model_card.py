@@ -261,7 +261,7 @@ def test_the_card_of_a_refit_says_which_evaluation_it_stands_on():
     refit_of = {"run": "runs/mf", "step": 1_200, "epochs": 4, "validation_metric": "ndcg@20", "best_validation": 0.25}
     refit_of |= {"evaluations": {}}
     card = model_card(subject(record=replace(subject().record, refit_of=refit_of)))
-    assert "| runs/mf: its settings and its 4 epochs, trained again on all events " in card
+    assert "| runs/mf: its settings, trained again on all events up to epoch 4, where it was best " in card
     assert "| step 1,500: the last, because a refit has no validation " in card
     assert "**Not evaluated.** This model is a refit of runs/mf" in card
     assert "That run reached NDCG@20 0.2500 in its validation." in card
