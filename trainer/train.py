@@ -47,7 +47,8 @@ def train(
       refit_of: the run that this one refits, see `refit.refit`: the run is trained on the events of all splits, without
         validation, and records this. None: it is trained on the training split.
       stop: requests the run to stop; None: SIGTERM does.
-      on_validation: called with the epoch and the value of each validation; the run ends early if it returns True.
+      on_validation: called with the epoch and the value of each validation; the run ends early if it returns True. All
+        workers call it and need the same result.
 
     Returns:
       Results of the run, as JSON values.

@@ -127,7 +127,8 @@ def _open_study(config: RunConfig, layout: SearchLayout, storage_url: str | None
     # a walk computes a model of its own in each epoch, so its first epochs say nothing about later ones
     can_prune = config.solver != "count"
     return optuna.create_study(
-        study_name=layout.root,
+        # a file belongs to one search, also after its directory was moved; a database has several
+        study_name="tune" if storage_url is None else _identify(layout.root),
         storage=_open_storage(layout, storage_url),
         sampler=SeededSampler(seed),
         pruner=optuna.pruners.MedianPruner(_TRIALS_BEFORE_PRUNING) if can_prune else optuna.pruners.NopPruner(),
@@ -138,8 +139,8 @@ def _open_study(config: RunConfig, layout: SearchLayout, storage_url: str | None
 
 def _open_storage(layout: SearchLayout, url: str | None) -> BaseStorage:
     if url is None:
-        os.makedirs(layout.root, exist_ok=True)
-        return JournalStorage(JournalFileBackend(layout.journal))
+        os.makedirs(storage.local_path(layout.root), exist_ok=True)
+        return JournalStorage(JournalFileBackend(storage.local_path(layout.journal)))
     try:
         return RDBStorage(url)
     except ModuleNotFoundError as error:
@@ -147,6 +148,11 @@ def _open_storage(layout: SearchLayout, url: str | None) -> BaseStorage:
         raise ValueError(f"--storage {scheme}:… needs the package {error.name}; install it with pip") from error
     except ArgumentError as error:
         raise ValueError(f"--storage is no URL of a database, such as sqlite:///trials.db: {error}") from error
+
+
+def _identify(workdir: str) -> str:
+    """Returns the name of a search in a database, the same from every current directory."""
+    return os.path.abspath(storage.local_path(workdir)) if storage.is_local(workdir) else workdir
 
 
 class SeededSampler(BaseSampler):
@@ -337,8 +343,9 @@ def _locked(path: str) -> Iterator[bool]:
     if not storage.is_local(path):
         yield True
         return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as file:
+    local = storage.local_path(path)
+    os.makedirs(os.path.dirname(local), exist_ok=True)
+    with open(local, "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
