@@ -33,7 +33,7 @@ EXAMPLES = {
     "prepare": ("--events 'gs://shop/events*.csv' --output gs://shop/dataset",),
     "train": ("--preset mf --data gs://shop/dataset", f"{_RUN} --gpus 2"),
     "tune": (
-        "--preset mf --data /data/dataset --workdir /data/tune --trials 20 --parallel 4",
+        "--preset mf --data /data/dataset --workdir /data/tune",
         "--search model.dim=64,128 optimizer.learning_rate=0.05..0.5:log",
     ),
     "evaluate-export": (f"{_RUN} --output gs://shop/cartwheel/1",),

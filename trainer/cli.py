@@ -280,8 +280,8 @@ def _add_tune(commands: cli.Commands) -> None:
         commands,
         "tune",
         "search settings of a preset by validation, or resume a stopped search",
-        "--preset mf --data demo/dataset --workdir demo/tune --search model.dim=64,128 "
-        "optimizer.learning_rate=0.05..0.5:log",
+        "--preset mf --data demo/dataset --workdir demo/tune \\\n"
+        "    --search model.dim=64,128 optimizer.learning_rate=0.05..0.5:log",
     )
     tune.add_argument("--preset", required=True, choices=list(PRESETS), help="named settings")
     tune.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset with a validation split")

@@ -143,9 +143,9 @@ def _open_storage(layout: SearchLayout, url: str | None) -> BaseStorage:
         return JournalStorage(JournalFileBackend(storage.local_path(layout.journal)))
     try:
         return RDBStorage(url)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         scheme = url.partition(":")[0]
-        raise ValueError(f"--storage {scheme}:… needs the package {error.name}; install it with pip") from error
+        raise ValueError(f"--storage {scheme}:… needs a driver that is not installed: {error.__cause__}") from error
     except ArgumentError as error:
         raise ValueError(f"--storage is no URL of a database, such as sqlite:///trials.db: {error}") from error
 
