@@ -233,7 +233,8 @@ class Search:
 
         def on_validation(epoch: int, value: float) -> bool:
             nonlocal is_pruned
-            trial.report(value, epoch)
+            if epoch not in frozen.intermediate_values:  # a killed process may have reported it already
+                trial.report(value, epoch)
             is_pruned = trial.should_prune()
             return is_pruned
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from common.report.diagram_box import DiagramBox
 from common.report.drawing import (
@@ -148,6 +148,9 @@ def _paint_points(axes: Axes, panel: Panel, values: np.ndarray, is_finished: np.
         axes.set_xlim(-0.5, len(panel.names) - 0.5)
     elif panel.is_log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(_COMPACT)
+        axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
     axes.set_xlabel(panel.title)

@@ -42,6 +42,7 @@ def test_the_table_has_all_trials_and_the_picture_those_with_a_validation() -> N
     assert "from 0.1250 to 0.2500" in picture.summary
     for text in ("trial", "model.dim", "optimizer.learning_rate", "validation NDCG@20"):
         assert f">{text}<" in picture.svg
+    assert "mathdefault" not in picture.svg, "powers of ten would be TeX"
     assert list(block.table.rows) == [
         [0, "complete", "16", "0.1", 2, 0.25, ""],
         [1, "pruned", "32", "0.02", 1, 0.125, ""],
