@@ -18,7 +18,7 @@ REPORT = ["matplotlib>=3.10,<4"]
 PREPROCESSING = ["apache-beam[gcp]>=2.77,<3", "tensorflow-transform>=1.21,<1.22", "pandas>=2.2", *REPORT]
 # the CUDA libraries as wheels, for Linux machines with NVIDIA GPUs
 GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]
-TRAINER = ["keras>=3.15,<4", "packaging", "scipy>=1.15", "tensorboard>=2.16,<2.22", *REPORT]
+TRAINER = ["keras>=3.15,<4", "optuna>=4.5,<5", "packaging", "scipy>=1.15", "tensorboard>=2.16,<2.22", *REPORT]
 # without the bound, pip chooses s3fs 0.4.2
 STORAGE = ["s3fs>=2025", "gcsfs>=2025"]
 # purchases and products of a real grocer, as Parquet files

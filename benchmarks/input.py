@@ -20,6 +20,7 @@ from contract.shards import Shard
 from contract.timelines import TimelineRows, encode_blocks
 from trainer.config.run import InputConfig
 from trainer.data.input_pipeline import training_batches
+from trainer.data.training_events import TrainingEvents
 
 VISITORS, ITEMS = 1_407_580, 235_061
 BLOCK_WAY_ROWS, ROW_WAY_ROWS = 2_756_101, 300_000
@@ -34,10 +35,10 @@ def main() -> None:
         blocks, rows = _write_blocks(Path(scratch)), _write_rows(Path(scratch))
         block_bytes, row_bytes = (sum(os.path.getsize(path) for path in paths) for paths in (blocks, rows))
         config = InputConfig(batch_size=BATCH)
-        shards = [Shard(path, "") for path in blocks]  # local files are not verified
+        events = TrainingEvents([Shard(path, "") for path in blocks])  # local files are not verified
         # interleaved, so that other load meets both; the best time is closest to the code's own
         seconds = [
-            (_read(training_batches(shards, config, seed=seed, epochs=1)), _read(_textbook(rows)))
+            (_read(training_batches(events, config, seed=seed, epochs=1)), _read(_textbook(rows)))
             for seed in range(REPEATS)
         ]
     by_blocks, by_rows = (min(of_way) for of_way in zip(*seconds, strict=True))

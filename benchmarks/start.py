@@ -12,8 +12,8 @@ MOST_SECONDS = 1.0
 SCREEN_LINES, SCREEN_COLUMNS = 50, 100
 COMMANDS = {
     "preprocessing": ("inspect", "prepare", "report", "synthesize", "download"),
-    "k8s.submit": ("prepare", "train", "evaluate-export", "pipeline", "status", "logs", "cancel"),
-    "trainer": ("train", "evaluate", "export", "recommend", "report", "demo", "doctor"),
+    "k8s.submit": ("prepare", "train", "tune", "evaluate-export", "pipeline", "status", "logs", "cancel"),
+    "trainer": ("train", "tune", "evaluate", "export", "recommend", "report", "demo", "doctor"),
 }
 
 

@@ -12,7 +12,20 @@ Every function returns the result that the command prints with `--json`. TensorF
 function first needs them.
 """
 
-from cartwheel.api import doctor, evaluate, export, inspect, prepare, recommend, refresh, report, synthesize, train
+from cartwheel.api import (
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    prepare,
+    recommend,
+    refit,
+    refresh,
+    report,
+    synthesize,
+    train,
+    tune,
+)
 from cartwheel.recommender import Recommendation, Recommender, load
 
 __all__ = [
@@ -25,8 +38,10 @@ __all__ = [
     "load",
     "prepare",
     "recommend",
+    "refit",
     "refresh",
     "report",
     "synthesize",
     "train",
+    "tune",
 ]

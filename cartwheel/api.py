@@ -135,6 +135,70 @@ def train(
     return result | {"report": try_to_write_report(workdir, data=data, shown="training")}
 
 
+def refit(run: str, workdir: str, *, data: str | None = None) -> dict[str, Any]:
+    """Trains the settings of a finished run again, on the events of all splits, and draws the report.
+
+    Args:
+      run: directory of the run that found its settings and epochs by validation.
+      workdir: directory of the refit, which is a run like any other; resumed if it exists.
+      data: the run's dataset, if it has moved since training; or one prepared with `split.method` none.
+
+    Raises:
+      ValueError: `run` has no checkpoint or is a refit itself, or the dataset or `workdir` is another one's.
+      Preempted: a stop was requested and the refit is saved; the same call resumes it.
+    """
+    from trainer.pages.report import try_to_write_report
+    from trainer.refit import refit as run_refit
+
+    result = run_refit(run, workdir=workdir, data=data)
+    return result | {"report": try_to_write_report(workdir, data=data, shown="training")}
+
+
+def tune(
+    data: str,
+    workdir: str,
+    search: Mapping[str, str | Sequence[Any]],
+    *,
+    preset: str = "mf",
+    settings: Settings | None = None,
+    trials: int = 20,
+    seed: int = 0,
+    storage: str | None = None,
+) -> dict[str, Any]:
+    """Searches settings of a preset by validation, or resumes the search at `workdir`, and draws its report.
+
+    Args:
+      data: prepared dataset with a validation split.
+      workdir: directory of the search; its runs are in `trials` below it.
+      search: the values of each setting: a list such as `[64, 128]`, or a range such as `"0.05..0.5:log"`.
+      preset: name of the preset.
+      settings: other settings of the preset to change.
+      trials: number of trials; several processes that make the same call share them.
+      seed: seed of the search.
+      storage: database for the records of the trials, such as `postgresql://…`; None: a file in `workdir`.
+
+    Returns:
+      The number of trials by state, and the best one with its settings.
+
+    Raises:
+      ValueError: an argument is wrong, or the search at `workdir` is another one.
+      Preempted: a stop was requested; the same call resumes the search.
+    """
+    from trainer.tune import tune as run_search
+
+    texts = {key: values if isinstance(values, str) else _choices(values) for key, values in search.items()}
+    return run_search(
+        preset,
+        [f"{key}={values}" for key, values in texts.items()],
+        data=data,
+        workdir=workdir,
+        trials=trials,
+        settings=_assignments(settings),
+        seed=seed,
+        storage_url=storage,
+    )
+
+
 def evaluate(
     workdir: str, *, split: str = "test", data: str | None = None, settings: Settings | None = None
 ) -> dict[str, Any]:
@@ -324,6 +388,12 @@ def _read_item_facts(
 def _assignments(settings: Settings | None) -> list[str]:
     """Formats settings as `KEY=VALUE`, as on the command line."""
     return [f"{key}={_text(value)}" for key, value in (settings or {}).items()]
+
+
+def _choices(values: Sequence[Any]) -> str:
+    """Formats the choices of a setting, as in `--search`."""
+    are_lists = any(isinstance(value, list | tuple) for value in values)
+    return ("|" if are_lists else ",").join(map(_text, values))
 
 
 def _text(value: object) -> str:

@@ -46,20 +46,28 @@ def apply_settings(config: Config, settings: Sequence[str]) -> Config:
     values = to_json(config)
     for setting in settings:
         key, equals, text = setting.partition("=")
-        known = _keys(config, "")
-        if not equals or key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            if not equals:
-                raise ValueError(f"settings have the form KEY=VALUE, got `{setting}`")
-            hint = f"did you mean `{near[0]}`?" if near else f"known settings: {', '.join(known)}"
-            raise ValueError(f"Unknown setting `{key}`; {hint}")
+        if not equals:
+            raise ValueError(f"settings have the form KEY=VALUE, got `{setting}`")
         *parents, name = key.split(".")
-        owner: Any = config
-        target = values
+        hint, target = _type_hint(config, key), values
         for parent in parents:
-            owner, target = getattr(owner, parent), target[parent]
-        target[name] = _parse(get_type_hints(type(owner))[name], text, key)
+            target = target[parent]
+        target[name] = _parse(hint, text, key)
     return from_json(type(config), values)
+
+
+def type_of(config: Any, key: str) -> type:
+    """Returns the type of a setting: bool, int, float or tuple; str for text and names, whether or not it may be none.
+
+    Raises:
+      ValueError: the key is unknown.
+    """
+    hint = _type_hint(config, key)
+    if type(None) in get_args(hint):
+        hint = get_args(hint)[0]
+    if get_origin(hint) is tuple:
+        return tuple
+    return hint if hint in (bool, int, float) else str
 
 
 def settings_of(config: Any) -> dict[str, Any]:
@@ -77,6 +85,20 @@ def differences(old: Any, new: Any) -> list[str]:
         for key in keys
         if _show(flat_old, key) != _show(flat_new, key)
     ]
+
+
+def _type_hint(config: Any, key: str) -> Any:
+    """Returns the type hint of a setting; raises ValueError if the key is unknown."""
+    known = _keys(config, "")
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"did you mean `{near[0]}`?" if near else f"known settings: {', '.join(known)}"
+        raise ValueError(f"Unknown setting `{key}`; {hint}")
+    *parents, name = key.split(".")
+    owner = config
+    for parent in parents:
+        owner = getattr(owner, parent)
+    return get_type_hints(type(owner))[name]
 
 
 def _keys(config: Any, prefix: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Runs prepare, train and evaluate-export as jobs on a Kubernetes cluster. Needs only kubectl.
+"""Runs prepare, train, tune and evaluate-export as jobs on a Kubernetes cluster. Needs only kubectl.
 
 Each command submits a step, follows it and ends with its result or the reason of its failure. Ctrl-C stops following,
 not the step. Run again, the same command follows a running step, restarts a failed one and leaves a finished one.
@@ -19,6 +19,7 @@ from k8s.settings import training_settings
 from k8s.state import read_state
 from k8s.submission import Found, NotOwned, SettingsConflict, find, pods_of, remove, submit
 from trainer.config.presets import PRESETS
+from trainer.config.search import parse_search
 
 DETACHED = 130
 """Exit status after Ctrl-C, which leaves the step running."""
@@ -31,6 +32,10 @@ _RUN = "--workdir gs://shop/runs/mf"
 EXAMPLES = {
     "prepare": ("--events 'gs://shop/events*.csv' --output gs://shop/dataset",),
     "train": ("--preset mf --data gs://shop/dataset", f"{_RUN} --gpus 2"),
+    "tune": (
+        "--preset mf --data /data/dataset --workdir /data/tune",
+        "--search model.dim=64,128 optimizer.learning_rate=0.05..0.5:log",
+    ),
     "evaluate-export": (f"{_RUN} --output gs://shop/cartwheel/1",),
     "pipeline": (
         "--events 'gs://shop/events*.csv' --data gs://shop/dataset",
@@ -160,11 +165,34 @@ def _steps(
         epochs = config.num_epochs
         inputs = [f"--preset={given.preset}", f"--data={given.data}", f"--workdir={given.workdir}"]
         steps.append(Step(name="train", arguments={"train": [*inputs, *(f"--set={value}" for value in settings)]}))
+    if given.command == "tune":
+        steps.append(_tuning_step(given, placement, parser))
     if given.command == "evaluate-export" or is_all:
         evaluate = [f"--workdir={given.workdir}", f"--split={given.split}"]
         export = [f"--workdir={given.workdir}", f"--output={given.output}"]
         steps.append(Step(name="evaluate-export", arguments={"evaluate": evaluate, "export": export}))
     return steps, epochs
+
+
+def _tuning_step(given: argparse.Namespace, placement: Placement, parser: argparse.ArgumentParser) -> Step:
+    if placement.nodes > 1:
+        parser.error("a trial trains on one machine; drop --nodes and the overlays for several machines")
+    if not given.storage and "local" not in placement.overlays:
+        parser.error(
+            f"{given.workdir} is in an object store, where the trials need a database to share: --storage URL; or use "
+            "a shared file system at /data with --overlay local"
+        )
+    try:
+        config, settings = training_settings(given.preset, given.set, placement)
+        parse_search(given.search, config)
+    except ValueError as error:
+        parser.error(str(error))
+    flags = {"preset": given.preset, "data": given.data, "workdir": given.workdir, "trials": given.trials}
+    flags |= {"storage": given.storage} if given.storage else {}
+    lists = [*(f"--search={value}" for value in given.search), *(f"--set={value}" for value in settings)]
+    arguments = [*(f"--{name}={value}" for name, value in flags.items()), *lists]
+    parallel = min(given.parallel, given.trials)
+    return Step(name="tune", arguments={"tune": arguments}, trials=given.trials, parallel=parallel)
 
 
 def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
@@ -223,6 +251,9 @@ def build_parser(program: str = "python k8s/submit.py") -> argparse.ArgumentPars
     )
     train = _add_step(commands, "train", "train a preset, or resume a stopped run")
     _add_training(train)
+    tune = _add_step(commands, "tune", "search settings of a preset, a pod per trial")
+    _add_training(tune)
+    _add_search(tune)
     evaluate = _add_step(commands, "evaluate-export", "evaluate a run, then publish its model")
     evaluate.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run")
     _add_evaluation(evaluate)
@@ -231,7 +262,7 @@ def build_parser(program: str = "python k8s/submit.py") -> argparse.ArgumentPars
     _add_training(pipeline)
     _add_evaluation(pipeline)
     pipeline.set_defaults(options=[])
-    for step in (prepare, train, evaluate):
+    for step in (prepare, train, tune, evaluate):
         step.add_argument("--detach", action="store_true", help="submit without following")
     pipeline.set_defaults(detach=False)
     status = _add_command(commands, "status", "show the state of each step")
@@ -239,9 +270,9 @@ def build_parser(program: str = "python k8s/submit.py") -> argparse.ArgumentPars
     cancel = _add_command(commands, "cancel", "stop a step and delete it")
     for command in (logs, cancel):
         command.add_argument("step", choices=STEPS)
-    for command in (prepare, train, evaluate, pipeline, logs):
+    for command in (prepare, train, tune, evaluate, pipeline, logs):
         _add_following(command)
-    for command in (prepare, train, evaluate, pipeline, logs, cancel, status):
+    for command in (prepare, train, tune, evaluate, pipeline, logs, cancel, status):
         command.add_argument("--context", help="context of kubectl (default: the current one)")
         command.add_argument("--namespace", help="default: the context's")
     return parser
@@ -288,6 +319,27 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run")
     command.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the preset to change"
+    )
+
+
+def _add_search(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--search",
+        action="extend",
+        nargs="+",
+        required=True,
+        metavar="KEY=VALUES",
+        help="settings to search: 64,128 or 0.05..0.5 or 0.05..0.5:log",
+    )
+    command.add_argument("--trials", type=_count(1), default=20, metavar="N", help="number of trials (default: 20)")
+    command.add_argument(
+        "--parallel", type=_count(1), default=4, metavar="N", help="trials at the same time (default: 4)"
+    )
+    command.add_argument(
+        "--storage",
+        metavar="URL",
+        help="database that the trials share, without a password in the URL (default: a file in --workdir, on a shared "
+        "file system)",
     )
 
 

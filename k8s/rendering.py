@@ -11,7 +11,10 @@ from typing import Any
 from k8s.kubectl import Kubectl
 
 HERE = Path(__file__).resolve().parent
-STEPS = ("prepare", "train", "evaluate-export")
+_BASE_STEPS = ("prepare", "train", "evaluate-export")
+STEPS = ("prepare", "train", "tune", "evaluate-export")
+_TRAINING = ("train", "tune")
+"""Steps that train; `components/tune` makes the Job of the second from that of the first."""
 OVERLAYS = tuple(sorted(folder.name for folder in (HERE / "overlays").iterdir() if folder.is_dir()))
 _WORKERS = ("spot", "multi-node", "jobset")
 """Overlays that apply to training only."""
@@ -27,9 +30,13 @@ class Step:
     """One Job of a run."""
 
     name: str
-    """prepare, train or evaluate-export."""
+    """prepare, train, tune or evaluate-export."""
     arguments: Mapping[str, Sequence[str]]
     """Arguments of each command, such as those after `python -m trainer export`."""
+    trials: int = 1
+    """Pods of a search, one per trial."""
+    parallel: int = 1
+    """Pods of a search that run at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +84,19 @@ def _kustomization(step: Step, placement: Placement, root: str) -> dict[str, Any
         "kind": "Kustomization",
         "resources": [f"{root}/base"],
         "components": [*components, *(f"{root}/components/{name}" for name in after)],
-        "patches": [{"patch": json.dumps(_job(name) | {"$patch": "delete"})} for name in STEPS if name != step.name],
+        "patches": [{"patch": json.dumps(_job(name) | {"$patch": "delete"})} for name in _unused_jobs(step.name)],
         "images": [_image(name, placement) for name in ("preprocessing", "trainer", "trainer-gpu")],
     }
 
 
+def _unused_jobs(step: str) -> list[str]:
+    """Returns the Jobs of the base that are not part of a step."""
+    return [name for name in _BASE_STEPS if name != ("train" if step == "tune" else step)]
+
+
 def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
     """Returns the components before and after the step's own, in order."""
-    is_training = step == "train"
+    is_training = step in _TRAINING
     chosen = [name for name in placement.overlays if is_training or name not in _WORKERS]
     if is_training and placement.gpus:
         chosen.append("gke-gpu" if "gke" in chosen else "gpu")
@@ -92,12 +104,13 @@ def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
         chosen.append("multi-node")
     first = [name for name in chosen if name not in _LAST]
     # overlays of the workers come after those of the cloud
-    return sorted(first, key=_WORKERS.__contains__), [name for name in _LAST if name in chosen]
+    before = sorted(first, key=_WORKERS.__contains__) + (["tune"] if step == "tune" else [])
+    return before, [name for name in _LAST if name in chosen]
 
 
 def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
     """Builds the component with the step's arguments and the resources that follow from GPUs and machines."""
-    gpus = placement.gpus if step.name == "train" else 0
+    gpus = placement.gpus if step.name in _TRAINING else 0
     units = max(1, gpus)
     memory, cpu = placement.memory or f"{_MEMORY_GIB * units}Gi", placement.cpu or str(_CPUS * units)
     resources = {
@@ -115,6 +128,8 @@ def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
     if step.name == "train" and placement.nodes > 1:
         spec |= {"completions": placement.nodes, "parallelism": placement.nodes}
         main["env"] = [{"name": "CARTWHEEL_WORKERS", "value": str(placement.nodes)}]
+    if step.name == "tune":
+        spec |= {"completions": step.trials, "parallelism": step.parallel}
     patch = _job(step.name) | {"spec": spec}
     return {
         "apiVersion": "kustomize.config.k8s.io/v1alpha1",

@@ -82,5 +82,5 @@ def _epilog(command: argparse.ArgumentParser) -> Iterator[str]:
         yield f"```bash\n{lines}\n```\n"
     if "--set" in command._option_string_actions:
         verb = command.prog.split()[-1]
-        page = {"evaluate-export": "evaluate", "pipeline": "train"}.get(verb, verb)
+        page = {"evaluate-export": "evaluate", "pipeline": "train", "tune": "train"}.get(verb, verb)
         yield f"[Settings](settings.md#{page}) lists what `--set` can change.\n"

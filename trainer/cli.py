@@ -1,4 +1,4 @@
-"""The trainer's command line: train, evaluate, export, recommend, report, demo, doctor."""
+"""The trainer's command line: train, tune, evaluate, export, recommend, report, demo, doctor."""
 
 import argparse
 import json
@@ -15,12 +15,15 @@ from common.settings import apply_settings
 from contract.schema import Split
 from trainer.config.presets import AUTO, PRESETS, auto_trials
 from trainer.config.run import RunConfig
+from trainer.config.search import parse_search
 from trainer.distributed.preemption import Preempted
 from trainer.evaluation.config import EvaluationConfig
 from trainer.pages import summaries
 
 log = logging.getLogger(__name__)
 
+_RESUMABLE = ("train", "tune")
+"""Commands that SIGTERM stops with a checkpoint."""
 _FORMATS = ("parquet", "jsonl")  # as in `trainer.recommend`, which takes seconds to import
 
 
@@ -37,9 +40,10 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
+    _check_train_flags(given, parser)
     config = _read_config(given, parser)
     logs.start_log(verbose=given.verbose)
-    _exit_on_sigterm(PREEMPTED if given.command == "train" else TERMINATED)
+    _exit_on_sigterm(PREEMPTED if given.command in _RESUMABLE else TERMINATED)
     try:
         logs.import_tensorflow(verbose=given.verbose)
         result = _run(given, config)
@@ -50,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
         log.warning("%s", stop)
         return PREEMPTED
     except KeyboardInterrupt:
-        resumes = given.command in ("train", "recommend")
+        resumes = given.command in (*_RESUMABLE, "recommend")
         log.error("interrupted; %s", "run the same command again to resume" if resumes else "nothing was published")
         return INTERRUPTED
     except Exception as error:
@@ -80,26 +84,22 @@ def _advice(error: Exception) -> str:
 
 
 def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None) -> dict[str, Any]:
-    if isinstance(config, RunConfig):
-        return _train(given, config)
-    return _evaluate(given, config) if config else _COMMANDS[given.command](given)
+    if isinstance(config, EvaluationConfig):
+        return _evaluate(given, config)
+    return _train(given, config) if given.command == "train" else _COMMANDS[given.command](given)
 
 
-def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
+def _train(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any]:
+    """Trains a preset or, without a config, refits a run."""
     from common import storage
-    from trainer.auto import train_auto
     from trainer.distributed.cluster import join_cluster
     from trainer.pages.report import try_to_write_report
     from trainer.runs.layout import RunLayout
     from trainer.runs.record import has_run
-    from trainer.train import train
 
     report = None
     try:
-        if given.preset == AUTO:
-            result = train_auto(data=given.data, workdir=given.workdir, budget_seconds=given.budget, settings=given.set)
-        else:
-            result = train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
+        result = _refit(given) if config is None else _train_preset(given, config)
     finally:  # the report of a run that was stopped or failed is needed most
         cluster = join_cluster()
         has_record = (cluster is None or cluster.index == 0) and has_run(given.workdir)
@@ -111,6 +111,22 @@ def _train(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
     return result
 
 
+def _train_preset(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
+    from trainer.auto import DEFAULT_BUDGET_SECONDS, train_auto
+    from trainer.train import train
+
+    if given.preset == AUTO:
+        budget = given.budget or DEFAULT_BUDGET_SECONDS
+        return train_auto(data=given.data, workdir=given.workdir, budget_seconds=budget, settings=given.set)
+    return train(config, data=given.data, workdir=given.workdir, warm_start=given.warm_start)
+
+
+def _refit(given: argparse.Namespace) -> dict[str, Any]:
+    from trainer.refit import refit
+
+    return refit(given.refit, workdir=given.workdir, data=given.data, settings=given.set)
+
+
 def _evaluate(given: argparse.Namespace, config: EvaluationConfig) -> dict[str, Any]:
     from trainer.evaluate import evaluate
     from trainer.pages.report import try_to_write_report
@@ -118,6 +134,22 @@ def _evaluate(given: argparse.Namespace, config: EvaluationConfig) -> dict[str, 
     result = evaluate(workdir=given.workdir, data=given.data, split=Split(given.split), config=config)
     try_to_write_report(given.workdir, data=given.data, shown="evaluation")
     return result
+
+
+def _tune(given: argparse.Namespace) -> dict[str, Any]:
+    from trainer.tune import tune
+
+    return tune(
+        given.preset,
+        given.search,
+        data=given.data,
+        workdir=given.workdir,
+        trials=given.trials,
+        settings=given.set,
+        seed=given.seed,
+        storage_url=given.storage,
+        only=given.trial,
+    )
 
 
 def _export(given: argparse.Namespace) -> dict[str, Any]:
@@ -162,6 +194,7 @@ def _doctor(given: argparse.Namespace) -> dict[str, Any]:
 
 
 _COMMANDS = {
+    "tune": _tune,
     "report": _report,
     "export": _export,
     "recommend": _recommend,
@@ -170,15 +203,29 @@ _COMMANDS = {
 }
 
 
+def _check_train_flags(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Exits with 2 if flags of `train` do not go together."""
+    if given.command != "train":
+        return
+    if given.preset and not given.data:
+        parser.error("train --preset needs the dataset: --data DATASET")
+    if given.refit and given.warm_start:
+        parser.error("train --refit starts as its run did; drop --warm-start")
+    if given.preset == AUTO and given.warm_start:
+        parser.error("train --preset auto starts all its models anew; drop --warm-start")
+    if given.budget and given.preset != AUTO:
+        parser.error("--budget is the time of --preset auto; limit other presets by --set epochs=N")
+
+
 def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:
     """Applies --set to the command's config; exits with 2 if a setting is wrong, as for a wrong flag."""
     try:
         if given.command == "train" and given.preset == AUTO:
-            if given.warm_start is not None:
-                parser.error("--preset auto starts all its models anew; leave out --warm-start")
             return next(iter(auto_trials(given.set).values()))
-        if given.command == "train":
+        if given.command == "train" and given.preset:
             return apply_settings(PRESETS[given.preset], given.set)
+        if given.command == "tune":
+            parse_search(given.search, apply_settings(PRESETS[given.preset], given.set))
         return apply_settings(EvaluationConfig(), given.set) if given.command == "evaluate" else None
     except ValueError as error:
         parser.error(str(error))
@@ -188,6 +235,7 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     """Builds the parser of all commands."""
     parser, commands = cli.make_parser(program, str(__doc__))
     _add_train(commands)
+    _add_tune(commands)
     _add_evaluate(commands)
     _add_export(commands)
     _add_recommend(commands)
@@ -212,23 +260,32 @@ def _add_train(commands: cli.Commands) -> None:
     train = cli.add_command(
         commands,
         "train",
-        "train a preset, or resume a stopped run",
+        "train a preset, refit a run on all events, or resume a stopped run",
         "--preset mf --data demo/dataset --workdir demo/runs/mf --set epochs=3",
     )
-    train.add_argument(
+    source = train.add_mutually_exclusive_group(required=True)
+    source.add_argument(
         "--preset",
-        required=True,
         choices=[AUTO, *PRESETS],
         help="named settings; auto: several models within --budget, blended by validation",
+    )
+    source.add_argument(
+        "--refit",
+        metavar="RUN",
+        help="a finished run: train its settings again, on the events of all splits, for the epochs after which it was "
+        "best",
     )
     train.add_argument(
         "--budget",
         type=_seconds,
-        default=600.0,
         metavar="TIME",
         help="time of --preset auto, such as 90s, 10m or 2h (default: 10m)",
     )
-    train.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset")
+    train.add_argument(
+        "--data",
+        metavar="DATASET",
+        help="prepared dataset; with --refit, by default that of the run, or one prepared with --split none",
+    )
     train.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run; resumed if it exists")
     train.add_argument(
         "--warm-start",
@@ -248,6 +305,42 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a time; give a number and s, m or h, such as 10m")
     return seconds
+
+
+def _add_tune(commands: cli.Commands) -> None:
+    tune = cli.add_command(
+        commands,
+        "tune",
+        "search settings of a preset by validation, or resume a stopped search",
+        "--preset mf --data demo/dataset --workdir demo/tune \\\n"
+        "    --search model.dim=64,128 optimizer.learning_rate=0.05..0.5:log",
+    )
+    tune.add_argument("--preset", required=True, choices=list(PRESETS), help="named settings")
+    tune.add_argument("--data", required=True, metavar="DATASET", help="prepared dataset with a validation split")
+    tune.add_argument(
+        "--workdir", required=True, metavar="DIR", help="directory of the search; its runs are in trials/ below it"
+    )
+    tune.add_argument(
+        "--search",
+        action="extend",
+        nargs="+",
+        required=True,
+        metavar="KEY=VALUES",
+        help="settings to search: a list such as 64,128, a range such as 0.05..0.5, or 0.05..0.5:log for a "
+        "logarithmic scale",
+    )
+    tune.add_argument("--trials", type=int, default=20, help="number of trials, over all processes (default: 20)")
+    tune.add_argument("--seed", type=int, default=0, help="seed of the search (default: 0)")
+    tune.add_argument(
+        "--storage",
+        metavar="URL",
+        help="database for the records of the trials, such as postgresql://…, for processes on several machines "
+        "(default: a file in --workdir)",
+    )
+    tune.add_argument(
+        "--trial", type=int, metavar="N", help="run trial N alone, as one of several jobs (default: all trials)"
+    )
+    cli.add_settings_flag(tune, "epochs=5 (in all trials)")
 
 
 def _add_evaluate(commands: cli.Commands) -> None:

@@ -79,7 +79,7 @@ def evaluate(
 
     Raises:
       ContractError: the dataset is damaged, or has no such split.
-      ValueError: there is no run, it was trained on another dataset, or its model has diverged.
+      ValueError: there is no run, it was trained on another dataset, it is a refit, or its model has diverged.
       Preempted: another worker was lost.
     """
     cluster = join_cluster()
@@ -91,6 +91,11 @@ def _evaluate(
     workdir: str, data: str | None, split: Split, config: EvaluationConfig, replicas: Replicas
 ) -> dict[str, Any]:
     run = open_trained_run(workdir, data, replicas)
+    if run.record.refit_of is not None:
+        raise ValueError(
+            f"{workdir} is a refit: it was trained on the events of all splits, so there are none left to evaluate it "
+            f"on; evaluate {run.record.refit_of['run']}, the run that it refits"
+        )
     result = {
         "workdir": workdir,
         "dataset": run.dataset.root,

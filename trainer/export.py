@@ -48,12 +48,13 @@ def describe_run(workdir: str, run: TrainedRun) -> str:
     Raises:
       ValueError: an evaluation of the run is damaged.
     """
+    evaluated = run.step if run.record.refit_of is None else run.record.refit_of["step"]
     subject = Subject(
         record=run.record,
         step=run.step,
         manifest=run.dataset.manifest,
         period=_period(run.dataset),
-        evaluations=_evaluations(workdir, run.step),
+        evaluations=_evaluations(workdir, evaluated),
         items=run.dataset.vocabulary(Vocabulary.ITEMS)[:_EXAMPLE_ITEMS],
     )
     return model_card(subject)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -35,7 +36,14 @@ log = logging.getLogger(__name__)
 
 
 def train(
-    config: RunConfig, *, data: str, workdir: str, warm_start: str | None = None, stop: StopRequest | None = None
+    config: RunConfig,
+    *,
+    data: str,
+    workdir: str,
+    warm_start: str | None = None,
+    refit_of: Mapping[str, Any] | None = None,
+    stop: StopRequest | None = None,
+    on_validation: Callable[[int, float], bool] | None = None,
 ) -> dict[str, Any]:
     """Trains a run to the end of its last epoch, from its last checkpoint if it has one.
 
@@ -44,7 +52,11 @@ def train(
       data: path of the prepared dataset.
       workdir: directory of the run; created if it does not exist.
       warm_start: directory of a run whose vectors initialise this one, see `warm_start.warm_start_from`.
+      refit_of: the run that this one refits, see `refit.refit`: the run is trained on the events of all splits, without
+        validation, and records this. None: it is trained on the training split.
       stop: requests the run to stop; None: SIGTERM does.
+      on_validation: called with the epoch and the value of each validation; the run ends early if it returns True. All
+        workers call it and need the same result.
 
     Returns:
       Results of the run, as JSON values.
@@ -58,14 +70,14 @@ def train(
     with stop_on_sigterm(stop) as request, preempt_on_worker_loss(cluster):
         replicas = start_replicas(config.devices, cluster)
         with watching(config.step_timeout_seconds, is_active=replicas.workers > 1) as watchdog:
-            result = _train(config, data, workdir, warm_start, replicas, request, watchdog)
+            result = _train(config, data, workdir, warm_start, refit_of, replicas, request, watchdog, on_validation)
             if not config.blend:
                 return result
             start_time = time.monotonic()
             for name in config.companions:
                 log.info("training the companion %s", name)
                 part = RunLayout(workdir).part(name)
-                _train(companion_config(config, name), data, part, None, replicas, request, watchdog)
+                _train(companion_config(config, name), data, part, None, None, replicas, request, watchdog, None)
             blend = blend_runs(
                 workdir,
                 [OWN_RUN, *map(part_name, config.companions)],
@@ -103,15 +115,17 @@ def _train(
     data: str,
     workdir: str,
     warm_start: str | None,
+    refit_of: Mapping[str, Any] | None,
     replicas: Replicas,
     request: StopRequest,
     watchdog: Watchdog,
+    on_validation: Callable[[int, float], bool] | None,
 ) -> dict[str, Any]:
     # build
-    dataset = open_dataset(data)
+    dataset = open_dataset(data) if refit_of is None else open_dataset(data).with_all_events()
     if replicas.is_chief:
         storage.check_writable(workdir)
-    record = open_run(workdir, config, dataset, replicas, warm_start)
+    record = open_run(workdir, config, dataset, replicas, warm_start, refit_of)
     schedule = make_schedule(config, record.training_rows)
     trainer = build_trainer(config, dataset, replicas, schedule)
 
@@ -121,7 +135,7 @@ def _train(
         resume_run(workdir, trainer.state, step, replicas, schedule)
     else:
         record = start_run(workdir, trainer.state, record, dataset, replicas, schedule)
-    validation = _build_validation(config, dataset, replicas)
+    validation = None if dataset.trains_on_all else _build_validation(config, dataset, replicas)
     writer = CheckpointWriter(workdir, trainer.state, replicas, steps_per_epoch=schedule.steps_per_epoch)
     monitor = DivergenceMonitor(config.max_loss_growth, is_new_run=step == 0)
     if replicas.any_worker(request.is_requested):
@@ -147,9 +161,10 @@ def _train(
             request=request,
             checkpoint_every_seconds=config.checkpoint_every_seconds,
             patience=config.patience,
+            on_validation=on_validation,
         )
         callbacks.on_train_start(step)
-        while step < schedule.steps and not callbacks.is_out_of_patience:
+        while step < schedule.steps and not (callbacks.is_out_of_patience or callbacks.is_pruned):
             with translate_read_errors():
                 losses = trainer.advance(step, schedule.call_end(step) - step)
             watchdog.progress()
@@ -206,6 +221,7 @@ def _summarize(workdir: str, record: RunRecord, schedule: Schedule, steps: range
         "best_step": best,
         "best_validation": validations.values[best] if best is not None else None,
         "warm_start": record.warm_start,
+        "refit_of": record.refit_of,
         "seconds": round(seconds, 3),
         "examples_per_second": round(schedule.rows_between(steps.start, steps.stop) / seconds, 1),
     }

@@ -13,7 +13,7 @@ from trainer.models.build import build_inference_model
 from trainer.models.interface import InferenceModel, ServedModel
 from trainer.runs.blend_record import BlendRecord, read_blend
 from trainer.runs.checkpoint import choose_step, read_weights_of_step
-from trainer.runs.record import RunRecord, read_record
+from trainer.runs.record import RunRecord, read_record, training_view
 
 OWN_RUN = "."
 """The part of a blend that is the run itself."""
@@ -55,7 +55,7 @@ def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas |
     except ContractError as error:
         hint = "" if data else f" (the run at {workdir} was trained from this path; if it has moved, use --data)"
         raise ContractError(f"{error}{hint}") from error
-    blend = read_blend(workdir)
+    dataset, blend = training_view(record, dataset), read_blend(workdir)
     if blend is None:
         step = choose_step(workdir, replicas=replicas)
         return TrainedRun(record, dataset, load_inference_model(workdir, record, step, dataset), step, {workdir: step})

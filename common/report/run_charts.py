@@ -1,11 +1,13 @@
 """Charts of runs and evaluations: systems by metric, curves, the history of a run, the architecture of a model."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from common.report.diagram_box import DiagramBox
 from common.report.drawing import (
@@ -27,6 +29,7 @@ from common.report.drawing import (
 _COMPACT = FuncFormatter(lambda value, _: compact(value) if abs(value) >= 1e4 else f"{value:,g}")
 _STEPS = [1, 2, 5, 10]
 _FEW_POINTS = 30
+_PANELS_PER_ROW = 4
 _MARKERS = "osX^vDP"
 _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
 
@@ -87,6 +90,72 @@ def lines(
         open_axes(axes)
 
     return draw(paint, key=key)
+
+
+class Panel(NamedTuple):
+    """A panel of `points`: the points by one property."""
+
+    title: str
+    """Name of the property."""
+    x: Sequence[float]
+    """Its value for each point; the index of its name, if it has names."""
+    names: Sequence[str] = ()
+    """Names of the values."""
+    is_log: bool = False
+    """Whether the axis is logarithmic."""
+
+
+def points(
+    key: str,
+    panels: Sequence[Panel],
+    values: Sequence[float],
+    is_finished: Sequence[bool],
+    *,
+    y_label: str,
+    best: int | None,
+) -> str:
+    """Draws the same points in panels with different x axes, up to four in a row.
+
+    Args:
+      panels: at least one.
+      values: y of each point.
+      is_finished: points that are not are crosses.
+      best: index of the point to highlight; None: no point.
+    """
+    rows, columns = -(-len(panels) // _PANELS_PER_ROW), min(len(panels), _PANELS_PER_ROW)
+    finished = np.asarray(is_finished)
+
+    def paint(figure: Figure) -> None:
+        drawn = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+        for axes in drawn[len(panels) :]:
+            axes.set_visible(False)
+        for axes, panel in zip(drawn, panels, strict=False):
+            _paint_points(axes, panel, np.asarray(values), finished, best)
+        for axes in drawn[::columns]:
+            axes.set_ylabel(y_label)
+
+    return draw(paint, key=key, width=WIDE, height=260 * rows)
+
+
+def _paint_points(axes: Axes, panel: Panel, values: np.ndarray, is_finished: np.ndarray, best: int | None) -> None:
+    x = np.asarray(panel.x, float)
+    axes.scatter(x[is_finished], values[is_finished], color=SERIES[0], s=30)
+    axes.scatter(x[~is_finished], values[~is_finished], color=MUTED, marker="x", s=30)
+    if best is not None:
+        axes.scatter(x[best], values[best], s=110, facecolors="none", edgecolors=WARNING, linewidths=2, zorder=3)
+    if panel.names:
+        axes.set_xticks(range(len(panel.names)), [shorten(name, 10) for name in panel.names])
+        axes.set_xlim(-0.5, len(panel.names) - 0.5)
+    elif panel.is_log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(_COMPACT)
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
+    axes.set_xlabel(panel.title)
+    axes.yaxis.set_major_formatter(_COMPACT)
+    open_axes(axes)
 
 
 def progress(

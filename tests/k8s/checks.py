@@ -191,6 +191,8 @@ def workers_meet(objects: list[Object]) -> Iterator[str]:
         if value["kind"] not in ("Job", "JobSet") or job_spec(value).get("completionMode") != "Indexed":
             continue
         spec, (main,) = job_spec(value), pod_spec(value)["containers"]
+        if "--trial=$(JOB_COMPLETION_INDEX)" in main.get("args", []):
+            continue  # trials do not communicate
         variables = {variable["name"]: variable.get("value") for variable in main.get("env", [])}
         counts = {spec.get("completions"), spec.get("parallelism"), int(variables.get("CARTWHEEL_WORKERS", "0"))}
         if len(counts) > 1:

@@ -168,7 +168,7 @@ def test_a_user_without_rights_on_job_sets_can_run_jobs(cluster: Cluster) -> Non
     cluster.play(states={"train": [RUNNING]}, refuse={"get jobset": refusal}, kinds={"train": "JobSet"})
     assert cluster.submit("status")[:2] == (
         0,
-        "prepare: not submitted\ntrain: not submitted\nevaluate-export: not submitted\n",
+        "prepare: not submitted\ntrain: not submitted\ntune: not submitted\nevaluate-export: not submitted\n",
     )
     status, _, errors = cluster.submit(*TRAIN, "--detach")
     assert (status, errors.splitlines()[0]) == (0, "train submitted")
@@ -300,7 +300,7 @@ def test_status_shows_each_step_and_cancel_deletes_one(cluster: Cluster) -> None
     cluster.submit(*TRAIN, "--detach")
     assert cluster.submit("status") == (
         0,
-        "prepare is done\ntrain is running\nevaluate-export: not submitted\n",
+        "prepare is done\ntrain is running\ntune: not submitted\nevaluate-export: not submitted\n",
         "",
     )
     status, _, errors = cluster.submit("cancel", "train")
@@ -356,7 +356,7 @@ def test_a_job_of_another_owner_is_neither_followed_nor_deleted(
         assert cluster.submit(*command) == (1, "", f"{answer}\n")
     assert cluster.submit("status") == (
         0,
-        f"prepare: not submitted\ntrain: {answer}\nevaluate-export: not submitted\n",
+        f"prepare: not submitted\ntrain: {answer}\ntune: not submitted\nevaluate-export: not submitted\n",
         "",
     )
     assert (len(cluster.calls("apply")), cluster.calls("delete")) == (1, [])
@@ -385,3 +385,29 @@ def test_the_readme_shows_what_its_dry_run_prints(cluster: Cluster) -> None:
     lines = [f"{number}:{line}" for number, line in enumerate(manifests.splitlines(), 1) if shown.search(line)]
     assert (status, lines) == (0, printed.text.splitlines())
     assert {call.split()[0] for call in cluster.calls("")} == {"kustomize"}
+
+
+SEARCH = ["tune", "--preset", "mf", "--data", "/data/d", "--workdir", "/data/tune", "--search", "model.dim=8,16"]
+
+
+def test_a_search_is_submitted_with_its_trials(cluster: Cluster) -> None:
+    status, output, errors = cluster.submit(*SEARCH, "--trials", "3", "--dry-run")
+    assert status == 0, errors
+    for line in ("--search=model.dim=8,16", "--trials=3", "completions: 3", "parallelism: 3", "--trial=$(JOB_COM"):
+        assert line in output
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--workdir", "gs://shop/tune", "--data", "gs://shop/d"],
+            "the trials need a database to share: --storage URL",
+        ),
+        (["--search", "model.dims=8..16"], "Unknown setting `model.dims`; did you mean `model.dim`?"),
+        (["--nodes", "2"], "a trial trains on one machine"),
+    ],
+)
+def test_a_search_that_cannot_run_is_refused(flags: list[str], message: str, cluster: Cluster) -> None:
+    status, _, errors = cluster.submit(*SEARCH, *flags, "--dry-run")
+    assert (status, message in errors) == (2, True), errors

@@ -14,6 +14,7 @@ from tests.k8s.rendering import Object, find, job_spec, objects_of, pod_spec, to
 
 TRAIN = Step(name="train", arguments={"train": ["--preset=mf", "--data=d"]})
 EVALUATE = Step(name="evaluate-export", arguments={"evaluate": ["--workdir=r"], "export": ["--workdir=r"]})
+TUNE = Step(name="tune", arguments={"tune": ["--preset=mf", "--trials=9"]}, trials=9, parallel=3)
 
 
 def place(*overlays: str, gpus: int = 1, nodes: int = 1, **others: str) -> Placement:
@@ -34,6 +35,7 @@ def rendered(step: Step, placement: Placement, monkeypatch: pytest.MonkeyPatch) 
         (TRAIN, place("gke", gpus=0)),
         (TRAIN, place("local", "kueue", gpus=0)),
         *((EVALUATE, place(name, gpus=4, nodes=2)) for name in OVERLAYS),
+        *((TUNE, place(*names, gpus=2)) for names in (["gke"], ["eks", "spot"], ["local", "kueue"])),
     ],
     ids=lambda value: value.name if isinstance(value, Step) else "+".join(value.overlays) + f"-{value.gpus}",
 )
@@ -56,6 +58,19 @@ def test_resources_follow_from_gpus_and_machines(overlay: str, kind: str, monkey
         "requests": {"cpu": "8", "memory": "32Gi"},
     }
     assert find(objects, "ConfigMap", "run")["data"] == {"train": "--preset=mf\n--data=d\n"}
+
+
+def test_a_search_is_an_indexed_job_with_a_pod_per_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = rendered(TUNE, place("gke", gpus=2), monkeypatch)
+    job = find(objects, "Job", "tune")
+    spec, (main,) = job["spec"], pod_spec(job)["containers"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 9, 3)
+    assert main["args"] == ["tune", "--json", "@/etc/cartwheel/tune", "--trial=$(JOB_COMPLETION_INDEX)"]
+    assert main["image"] == "cartwheel/trainer-gpu:latest"
+    assert main["resources"]["limits"]["nvidia.com/gpu"] == 2
+    labels = (job["metadata"]["labels"], spec["template"]["metadata"]["labels"])
+    assert [label["app.kubernetes.io/component"] for label in labels] == ["tune", "tune"]
+    assert find(objects, "ConfigMap", "run")["data"] == {"tune": "--preset=mf\n--trials=9\n"}
 
 
 @pytest.mark.parametrize("overlays", list(itertools.permutations(["jobset", "kueue"])), ids="+".join)

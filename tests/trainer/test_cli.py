@@ -163,7 +163,7 @@ def test_a_preempted_run_exits_with_75_and_prints_no_result(monkeypatch, capsys,
 def test_the_report_is_drawn_after_a_success_and_after_a_failure(monkeypatch, tmp_path, error):
     drawn = []
     result = {"name": "mf", "workdir": str(tmp_path), "epochs": 1, "steps": 2, "seconds": 3.0, "best_step": None}
-    result |= {"examples_per_second": 4.0, "is_stopped_early": False}
+    result |= {"examples_per_second": 4.0, "is_stopped_early": False, "refit_of": None}
     fake_train(monkeypatch, refuse(error) if error else answer(result))
     report = SimpleNamespace(try_to_write_report=lambda workdir, **_: drawn.append(workdir))
     monkeypatch.setitem(sys.modules, "trainer.pages.report", report)

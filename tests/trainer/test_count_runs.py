@@ -157,3 +157,15 @@ def test_the_latest_items_of_a_visitor_are_counted(tmp_path: Path, caplog: pytes
 def test_a_warm_start_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="solver=count computes the model from all events; drop --warm-start"):
         train(make_config("walk"), data=dataset.root, workdir=str(tmp_path / "run"), warm_start=str(tmp_path / "other"))
+
+
+def test_a_run_ends_when_the_callback_of_a_validation_asks_for_it(dataset: Dataset, tmp_path: Path) -> None:
+    seen = []
+
+    def on_validation(epoch: int, value: float) -> bool:
+        seen.append((epoch, value))
+        return epoch == 2
+
+    result = train(make_config("walk"), data=dataset.root, workdir=str(tmp_path), on_validation=on_validation)
+    assert (result["steps"], result["is_stopped_early"]) == (2, True)
+    assert dict(seen) == checkpoint.read_validations(str(tmp_path)).values

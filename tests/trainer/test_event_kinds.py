@@ -148,7 +148,7 @@ def test_the_weight_of_a_row_multiplies_that_of_its_kind(tmp_path: Path) -> None
     weights = SampledSoftmaxConfig().weights_by_kind(dataset.manifest)
     np.testing.assert_array_equal(read_interactions(dataset, weights).toarray(), [[0.5, 12], [8 + 1, 0]])
     config = make_config("notebook-mf").input
-    (batch,) = training_batches(dataset.shards(Split.TRAIN), config, seed=0, epochs=1, event_weights=weights)
+    (batch,) = training_batches(dataset.training_events, config, seed=0, epochs=1, event_weights=weights)
     found = list(zip(batch.item.numpy(), batch.event.numpy(), batch.weight.numpy(), strict=True))[:4]
     assert sorted(found) == [(0, 0, 0.5), (0, 0, 1), (0, 3, 8), (1, 3, 12)]
     run(make_config("notebook-mf"), dataset, tmp_path / "run")

@@ -251,6 +251,17 @@ class WalkConfig(BaseModelConfig):
         """Returns the number of combinations of powers."""
         return len(self.item_power)
 
+    def with_combination(self, number: int) -> "WalkConfig":
+        """Returns the settings with one of the combinations alone."""
+        powers = self.combinations[number]
+        return replace(
+            self,
+            item_power=(powers.item,),
+            neighbour_power=(powers.neighbour,),
+            visitor_power=(powers.visitor,),
+            recency_power=(powers.recency,),
+        )
+
     def check_loss(self, loss: LossConfig) -> None:
         """Allows only losses that rank: the score is not an event weight."""
         _check_is_ranking("walk", loss)
@@ -319,6 +330,11 @@ class SessionKnnConfig(BaseModelConfig):
     def num_combinations(self) -> int | None:
         """Returns the number of combinations of powers."""
         return len(self.item_power)
+
+    def with_combination(self, number: int) -> "SessionKnnConfig":
+        """Returns the settings with one of the combinations alone."""
+        powers = self.combinations[number]
+        return replace(self, item_power=(powers.item,), length_power=(powers.length,), recency_power=(powers.recency,))
 
     def check_loss(self, loss: LossConfig) -> None:
         """Allows only losses that rank: the score is not an event weight."""

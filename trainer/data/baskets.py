@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse as sp
 
-from contract.schema import Split
-from contract.shards import read_timelines
 from contract.timelines import TimelineRows
 from trainer.data.dataset import Dataset
 
@@ -27,16 +25,12 @@ def training_baskets(
     Raises:
       ValueError: there are weights, and no event has a weight above 0.
     """
-    parts = []
-    for shard in dataset.shards(Split.TRAIN):
-        rows = read_timelines([shard])
-        parts.append(rows[rows.is_target == 1])
-    rows = TimelineRows.concatenate(parts)
-    if event_weights is None:
-        return baskets_of(rows, dataset.num_items, max_items=max_items)
-    has_weight = np.array(event_weights, np.float32)[rows.event] * rows.weight > 0
-    baskets = baskets_of(rows, dataset.num_items, is_entry=has_weight, max_items=max_items)
-    if not baskets.nnz:
+    rows = TimelineRows.concatenate(list(dataset.training_events.read()))
+    is_entry = rows.is_target == 1
+    if event_weights is not None:
+        is_entry &= np.array(event_weights, np.float32)[rows.event] * rows.weight > 0
+    baskets = baskets_of(rows, dataset.num_items, is_entry=is_entry, max_items=max_items)
+    if event_weights is not None and not baskets.nnz:
         raise ValueError(
             f"no training event of {dataset.root} has a weight above 0, as loss.event_weights is "
             f"{list(event_weights)} for {', '.join(dataset.manifest.event_kinds)}; raise loss.event_weights"

@@ -3,7 +3,8 @@
 Shapes: I items of the vocabulary.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +18,7 @@ from contract.layout import DatasetLayout
 from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
 from contract.schema import Split, Vocabulary
 from contract.shards import Shard, read_timelines
+from trainer.data.training_events import TrainingEvents
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Dataset:
     """Its splits, vocabularies and files."""
     checksum: str
     """SHA-256 of the manifest, which contains the checksum of every file."""
+    trains_on_all: bool = False
+    """Whether models are trained on the events of all splits, as in a refit, instead of the training split's."""
 
     @property
     def num_items(self) -> int:
@@ -65,6 +69,30 @@ class Dataset:
         files = self.manifest.files
         return [Shard(join(self.root, name), files[name]) for name in self.manifest.splits[split].files]
 
+    def with_all_events(self) -> "Dataset":
+        """Returns this dataset for training on the events of all splits, so that no split is held out."""
+        return replace(self, trains_on_all=True)
+
+    @cached_property
+    def training_events(self) -> TrainingEvents:
+        """The events that models are trained on."""
+        later = self._later_splits
+        if not later:
+            return TrainingEvents(self.shards(Split.TRAIN))
+        counts = self.visitor_counts + self._count_targets(later, "visitor", self.num_visitors)
+        shards = [shard for split in (Split.TRAIN, *later) for shard in self.shards(split)]
+        return TrainingEvents(shards, counts)
+
+    @property
+    def max_training_rows(self) -> int:
+        """The rows that models are trained on are at most this many."""
+        return sum(self.manifest.splits[split].target_rows for split in (Split.TRAIN, *self._later_splits))
+
+    @property
+    def max_training_timelines(self) -> int:
+        """The timelines that models are trained on are at most this many."""
+        return sum(self.manifest.splits[split].visitors for split in (Split.TRAIN, *self._later_splits))
+
     def vocabulary(self, name: Vocabulary) -> list[str]:
         """Reads the ids of a vocabulary, in the order of their indices."""
         return read_vocabulary(DatasetLayout(self.root).vocabulary(name))
@@ -86,25 +114,42 @@ class Dataset:
 
     @cached_property
     def item_counts(self) -> np.ndarray:
-        """[I] int64: training events of all kinds per item, read-only."""
-        counts = total_events(self.catalogue)
+        """[I] int64: events of all kinds per item that models are trained on, read-only."""
+        counts = total_events(self.catalogue) + self._count_targets(self._later_splits, "item", self.num_items)
         counts.flags.writeable = False  # all callers share it
         return counts
 
     @property
     def num_trained_items(self) -> int:
-        """Items with a training event: the first ones of the vocabulary, which is sorted by frequency."""
-        return int(np.count_nonzero(self.item_counts))
+        """Number of items up to the last one with a training event.
+
+        They are the first ones of the vocabulary, which is sorted by frequency in the training split. If models are
+        trained on all splits, some of them may have no event.
+        """
+        return int(np.flatnonzero(self.item_counts).max(initial=-1)) + 1
 
     @cached_property
     def visitor_counts(self) -> np.ndarray:
-        """[visitors of the vocabulary] int64: training events per visitor, most frequent first, read-only."""
-        counts = np.zeros(self.num_visitors, np.int64)
-        for shard in self.shards(Split.TRAIN):
-            rows = read_timelines([shard])
-            is_counted = (rows.is_target == 1) & (rows.visitor < self.num_visitors)
-            counts += np.bincount(rows.visitor[is_counted], minlength=self.num_visitors)
+        """[visitors of the vocabulary] int64: events in the training split per visitor, most frequent first, read-only.
+
+        They are the same if models are trained on all splits, so that a refit has the tables of its run.
+        """
+        counts = self._count_targets([Split.TRAIN], "visitor", self.num_visitors)
         counts.flags.writeable = False
+        return counts
+
+    @property
+    def _later_splits(self) -> list[Split]:
+        """The splits that models are trained on in addition to the training split."""
+        return [split for split in self.manifest.splits if split != Split.TRAIN and self.trains_on_all]
+
+    def _count_targets(self, splits: Sequence[Split], column: str, size: int) -> np.ndarray:
+        """[size] int64: how often each index below `size` occurs in a column of the splits' own rows."""
+        counts = np.zeros(size, np.int64)
+        for shard in (shard for split in splits for shard in self.shards(split)):
+            rows = read_timelines([shard])
+            values = getattr(rows, column)[rows.is_target == 1]
+            counts += np.bincount(values[values < size], minlength=size)
         return counts
 
 

@@ -1,6 +1,6 @@
 """Reads timeline blocks into shuffled global batches.
 
-The order of the rows is a pure function of (shards, seed, epoch): the order of the files, how they are interleaved,
+The order of the rows is a pure function of (events, seed, epoch): the order of the files, how they are interleaved,
 which rows are shuffled together, and where batches are cut. A position is therefore (epoch, step), and a run resumes by
 skipping to it. Every replica and worker builds the same global batches and takes its own share of each, so the ids of a
 batch are known everywhere without communication, and the number of replicas changes nothing.
@@ -19,14 +19,15 @@ import numpy as np
 import tensorflow as tf
 
 from contract.schema import ROW_WEIGHT
-from contract.shards import Shard, read_blocks, translate_read_errors
+from contract.shards import read_blocks, translate_read_errors
 from contract.timelines import parse_blocks
 from trainer.config.run import InputConfig
+from trainer.data.training_events import TrainingEvents, timeline_lengths
 
 # AutoGraph takes seconds of every start, and nothing here branches on a tensor in Python
 _unconverted = tf.autograph.experimental.do_not_convert
 
-_COLUMNS = ("visitor", "item", "event", "is_target")
+_COLUMNS = ("visitor", "item", "event")
 
 
 class Batch(NamedTuple):
@@ -66,7 +67,7 @@ def steps_per_epoch(target_rows: int, batch_size: int) -> int:
 
 
 def training_batches(
-    shards: Sequence[Shard],
+    events: TrainingEvents,
     config: InputConfig,
     *,
     seed: int,
@@ -80,16 +81,17 @@ def training_batches(
 ) -> tf.data.Dataset:
     """The batches of the epochs `first_epoch` … `epochs` - 1, in sequence.
 
-    Each target row of the split is in exactly one batch of an epoch; context rows (`is_target` 0) are in none.
+    Each row that is trained on is in exactly one batch of an epoch; other rows are only history.
 
     Args:
+      events: the timelines, and which of their rows are trained on.
       history_length: H. Above 0, rows without any history are skipped.
       is_sequential: the history contains the rows before a row, not those around it.
       has_times: whether to read the times of rows.
       event_weights: the weight of each event kind, which multiplies the weights of its rows; None: all weights are 1.
       first_step: number of batches of the first epoch to skip.
     """
-    content = _RowContent(history_length, is_sequential, has_times, event_weights)
+    shards, content = events.shards, _RowContent(events, history_length, is_sequential, has_times, event_weights)
 
     @_unconverted
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -110,33 +112,32 @@ def training_batches(
 
 
 def count_events(
-    shards: Sequence[Shard],
+    events: TrainingEvents,
     config: InputConfig,
     num_kinds: int,
     history_length: int = 0,
     is_sequential: bool = True,
 ) -> np.ndarray:
     """[event kinds] int64: rows of each kind in an epoch of `training_batches`."""
-    return count_rows(shards, config, lambda batch: batch.event, num_kinds, history_length, is_sequential)
+    return count_rows(events, config, lambda batch: batch.event, num_kinds, history_length, is_sequential)
 
 
 def sum_weights(
-    shards: Sequence[Shard],
+    events: TrainingEvents,
     config: InputConfig,
     event_weights: Sequence[float],
     history_length: int = 0,
     is_sequential: bool = True,
 ) -> float:
     """Sum of the weights of all rows in an epoch of `training_batches`."""
-    content = _RowContent(history_length, is_sequential, event_weights=event_weights)
+    content = _RowContent(events, history_length, is_sequential, event_weights=event_weights)
     return sum(
-        float(np.sum(weight, dtype=np.float64))
-        for weight in _windows(shards, config, content, lambda batch: batch.weight)
+        float(np.sum(weight, dtype=np.float64)) for weight in _windows(config, content, lambda batch: batch.weight)
     )
 
 
 def count_rows(
-    shards: Sequence[Shard],
+    events: TrainingEvents,
     config: InputConfig,
     label: Callable[[Batch], tf.Tensor],
     num_labels: int,
@@ -149,15 +150,14 @@ def count_rows(
       label: returns the labels [n] int64, in [0, num_labels), of all or some rows of a batch, which has any size here.
     """
     counts = np.zeros(num_labels, np.int64)
-    for labels in _windows(shards, config, _RowContent(history_length, is_sequential), label):
+    for labels in _windows(config, _RowContent(events, history_length, is_sequential), label):
         counts += np.bincount(labels, minlength=num_labels)
     return counts
 
 
-def _windows(
-    shards: Sequence[Shard], config: InputConfig, content: "_RowContent", column: Callable[[Batch], tf.Tensor]
-) -> Iterator[np.ndarray]:
+def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batch], tf.Tensor]) -> Iterator[np.ndarray]:
     """Yields a column [n] of the rows of an epoch, window by window; `column` gets batches of any size."""
+    shards = content.events.shards
     windows = read_blocks(tf.range(len(shards)), shards, open_files=config.open_files).batch(config.window_blocks)
 
     @_unconverted
@@ -185,6 +185,7 @@ class _Rows(NamedTuple):
 class _RowContent(NamedTuple):
     """What to read for each row; see `training_batches`."""
 
+    events: TrainingEvents
     history_length: int
     is_sequential: bool
     has_times: bool = False
@@ -193,14 +194,20 @@ class _RowContent(NamedTuple):
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns to parse; times take six bytes per row and weights four, so they are parsed only if needed."""
-        columns = _COLUMNS if self.event_weights is None else (*_COLUMNS, ROW_WEIGHT)
+        columns = {*_COLUMNS, *self.events.columns}
+        if self.event_weights is not None:
+            columns.add(ROW_WEIGHT)
         if self.history_length:
-            return (*columns, "position", "timestamp_ms")
-        return (*columns, "timestamp_ms") if self.has_times else columns
+            columns |= {"position", "timestamp_ms"}
+        if self.has_times:
+            columns.add("timestamp_ms")
+        return tuple(sorted(columns))
 
 
 def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | None = None) -> _Rows:
-    """Parses a window of blocks into its target rows, columns [N] and [N, H]; if H > 0, only rows with a history.
+    """Parses a window of blocks into the rows that are trained on; if H > 0, only those with a history.
+
+    Columns are [N] and [N, H].
 
     Args:
       serialized: the blocks.
@@ -208,10 +215,10 @@ def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | Non
       key: [2], determines the order of the rows; None: the order of the blocks.
     """
     columns = parse_blocks(serialized, content.columns)
-    is_kept = tf.equal(columns["is_target"], 1)
+    is_kept = content.events.is_training_row(columns)
     if content.history_length:
         position = columns["position"]
-        num_others = position if content.is_sequential else _timeline_lengths(position) - 1
+        num_others = position if content.is_sequential else timeline_lengths(position) - 1
         is_kept &= num_others > 0
     indices = tf.where(is_kept)[:, 0]
     if key is not None:
@@ -265,17 +272,13 @@ def _no_history(rows: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"history": number, "history_event": number, "history_age_ms": number, "is_history": is_history}
 
 
-def _timeline_lengths(position: tf.Tensor) -> tf.Tensor:
-    """[N] int64: number of rows in each row's timeline, given the positions [N] of whole timelines."""
-    timeline = tf.cumsum(tf.cast(tf.equal(position, 0), tf.int64)) - 1
-    return tf.gather(tf.math.bincount(tf.cast(timeline, tf.int32), dtype=tf.int64), timeline)
-
-
 def _shuffle(values: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
     """Shuffles values [N] in an order that depends on the key [2] alone."""
-    last = tf.size(values) - 1
-    # a keyed permutation avoids sorting random numbers
-    return tf.gather(values, tf.random.experimental.index_shuffle(tf.range(last + 1), key, tf.maximum(last, 0)))
+    size = tf.size(values)
+    last = tf.maximum(size - 1, 0)
+    # a keyed permutation avoids sorting random numbers; it refuses empty inputs, so it gets at least one index
+    order = tf.random.experimental.index_shuffle(tf.range(last + 1), key, last)
+    return tf.gather(values, order[:size])
 
 
 def _pad(rows: _Rows, batch_size: int) -> Batch:

@@ -10,8 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from contract.schema import Split
-from contract.shards import read_timelines
 from contract.timelines import TimelineRows
 from trainer.data.dataset import Dataset
 
@@ -44,8 +42,7 @@ def read_interactions(
       ValueError: no event has a weight above 0.
     """
     parts = []
-    for shard in dataset.shards(Split.TRAIN):
-        rows = read_timelines([shard])
+    for rows in dataset.training_events.read():
         is_known = (rows.visitor < dataset.num_visitors) & (rows.item < dataset.num_items)
         parts.append(rows[rows.is_target.astype(bool) & is_known])
     rows = TimelineRows.concatenate(parts)

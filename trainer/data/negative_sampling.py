@@ -15,6 +15,7 @@ class NegativeSampler:
         item_counts: np.ndarray,
         *,
         batch_counts: np.ndarray | None = None,
+        is_sampled: np.ndarray | None = None,
         num_negatives: int,
         negative_power: float,
         seed: int,
@@ -26,10 +27,11 @@ class NegativeSampler:
         Args:
           item_counts: [I] training events per item.
           batch_counts: [I] rows of each item that are candidates in the batches of an epoch; None: `item_counts`.
+          is_sampled: [I] bool, whether an item may be sampled; None: all items.
           num_negatives: N.
           negative_power: items are sampled in proportion to (item_counts + 1) ** negative_power.
           seed: seed of the samples; a step samples the same items on every replica.
-          uniform_share: share of the samples that are drawn uniformly instead.
+          uniform_share: share of the samples that are drawn uniformly instead, from the items that may be sampled.
           in_batch_negatives: whether the positives of the batch's other rows are candidates too.
         """
         self.num_items = len(item_counts)
@@ -38,9 +40,10 @@ class NegativeSampler:
         in_batches = item_counts if batch_counts is None else batch_counts
         batch_share = in_batches / max(in_batches.sum(), 1)
         self._batch_share = tf.constant(batch_share if in_batch_negatives else 0 * batch_share, tf.float32)
-        weights = (item_counts + 1.0) ** negative_power
+        is_sampled = np.ones(self.num_items, bool) if is_sampled is None else is_sampled
+        weights = np.where(is_sampled, (item_counts + 1.0) ** negative_power, 0)
         # one mixed distribution, so that expected counts are exact
-        sampled_share = uniform_share / len(weights) + (1 - uniform_share) * weights / weights.sum()
+        sampled_share = uniform_share * is_sampled / is_sampled.sum() + (1 - uniform_share) * weights / weights.sum()
         self._sampled_share = tf.constant(sampled_share, tf.float32)
         # float64: with a million items, the rounding of a float32 sum near 1 is as large as an item's share
         cumulative = np.cumsum(sampled_share)

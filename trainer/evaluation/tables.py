@@ -108,6 +108,24 @@ def summary_text(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def describe_refit(refit_of: Mapping[str, Any]) -> str:
+    """Says in sentences which evaluation a refit stands on."""
+    first = (
+        f"This model is a refit of {refit_of['run']}: the same settings, trained on all events up to epoch "
+        f"{refit_of['epochs']}, where that run was best. No events are left to evaluate it on."
+    )
+    measured = [
+        f"{metric_title(estimate['metric'])} {estimate['value']:.4f} on its {split} split "
+        f"({estimate['protocol'].replace('_', ' ')})"
+        for split, estimate in refit_of["evaluations"].items()
+    ]
+    if not measured and refit_of["best_validation"] is not None:
+        measured = [
+            f"{metric_title(refit_of['validation_metric'])} {refit_of['best_validation']:.4f} in its validation"
+        ]
+    return f"{first} That run reached {' and '.join(measured)}." if measured else first
+
+
 def cases_text(cases: Mapping[str, Any]) -> str:
     """The numbers of cases, visitors and ranked items of a protocol, in words."""
     return f"{_count_cases(cases)}, {cases['visitors']:,} visitors, {cases['catalogue_items']:,} items"

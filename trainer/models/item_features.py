@@ -58,12 +58,12 @@ class ItemRows:
     The last column is the bias. Rows are computed when they are read, so that the whole table is never in memory.
     """
 
-    def __init__(self, content: ItemFeatures, own: Table, num_trained: int, features: Table | None) -> None:
-        """Takes the items' features, their own rows [num_trained or more, W], and the feature table."""
-        self._content, self._own, self._num_trained = content, own, num_trained
+    def __init__(self, content: ItemFeatures, own: Table, is_trained: np.ndarray, features: Table | None) -> None:
+        """Takes the items' features, their own rows, whether they have training events [I], and the feature table."""
+        self._content, self._own, self._is_trained = content, own, is_trained
+        self._num_trained = int(np.flatnonzero(is_trained).max(initial=-1)) + 1
         self._features = None if features is None else features[: features.shape[0]]
-        least = [own[start : start + CHUNK_ROWS][:, -1].min() for start in range(0, num_trained, CHUNK_ROWS)]
-        self._least_bias = min(least, default=np.float32(0))
+        self._least_bias = min(map(self._least_bias_of_chunk, range(0, self._num_trained, CHUNK_ROWS)), default=0.0)
         self._has_content = np.any(content.weight > 0, axis=1)
 
     def read(self, items: slice) -> np.ndarray:
@@ -73,10 +73,15 @@ class ItemRows:
         if self._features is not None:
             rows += self._content.rows(self._features, items)
         own = self._own[start : min(stop, self._num_trained)]
-        rows[: len(own)] += own
+        rows[: len(own)] += np.where(self._is_trained[start : start + len(own), None], own, np.float32(0))
         # items with neither events nor content are as unpopular as the least popular item
-        rows[len(own) :][~self._has_content[start + len(own) : stop], -1] = self._least_bias
+        rows[~(self._is_trained | self._has_content)[start:stop], -1] = self._least_bias
         return rows
+
+    def _least_bias_of_chunk(self, start: int) -> float:
+        """The lowest bias of the items with training events among the `CHUNK_ROWS` items from `start` on."""
+        stop = min(start + CHUNK_ROWS, self._num_trained)
+        return float(self._own[start:stop][self._is_trained[start:stop], -1].min(initial=np.inf))
 
 
 class FeatureValues(NamedTuple):

@@ -12,7 +12,6 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import keras
 import tensorflow as tf
 
-from contract.schema import Split
 from trainer.config.losses import SampledSoftmaxConfig, SquaredErrorConfig
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
@@ -294,7 +293,7 @@ def valid_rows(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
 def negative_sampler(
     loss: SampledSoftmaxConfig, dataset: Dataset, config: RunConfig, entries: Callable[[Batch, int], tf.Tensor]
 ) -> NegativeSampler:
-    """The sampler of the items with training events, which are the first ones of the vocabulary.
+    """The sampler of the items with training events, which are among the first ones of the vocabulary.
 
     Items are counted in the batches and not in the training events, because rows without a history do not contribute.
 
@@ -307,12 +306,18 @@ def negative_sampler(
     def candidates(batch: Batch) -> tf.Tensor:
         return tf.boolean_mask(batch.item, valid_rows(batch, num_items, entries(batch, num_items)))
 
-    shards = dataset.shards(Split.TRAIN)
+    item_counts = dataset.item_counts[:num_items]
     return NegativeSampler(
-        dataset.item_counts[:num_items],
+        item_counts,
         batch_counts=count_rows(
-            shards, config.input, candidates, num_items, config.history_length, config.is_sequential
+            dataset.training_events,
+            config.input,
+            candidates,
+            num_items,
+            config.history_length,
+            config.is_sequential,
         ),
+        is_sampled=item_counts > 0,
         num_negatives=loss.num_negatives,
         negative_power=loss.negative_power,
         seed=config.seed,

@@ -18,7 +18,6 @@ import scipy.sparse as sp
 import tensorflow as tf
 
 from common.report.diagram_box import DiagramBox
-from contract.schema import Split
 from trainer.config.models import SessionKnnConfig, SessionKnnPowers
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
@@ -39,9 +38,9 @@ def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows
       ValueError: there are too many items.
     """
     check_item_indices(dataset, "session kNN")
-    train = dataset.manifest.splits[Split.TRAIN]
-    num_entries = min(train.target_rows, train.visitors * model.max_items)
-    return {"item": _numbered_rows(num_entries), "length": _numbered_rows(train.visitors)}
+    num_timelines = dataset.max_training_timelines
+    num_entries = min(dataset.max_training_rows, num_timelines * model.max_items)
+    return {"item": _numbered_rows(num_entries), "length": _numbered_rows(num_timelines)}
 
 
 def _numbered_rows(count: int) -> TableRows:

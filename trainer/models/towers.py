@@ -99,10 +99,10 @@ def training_model(
 
 def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "TowersInference":
     """The model before `fill`."""
-    features, num_trained = read_item_features(dataset), dataset.num_trained_items
+    features, is_trained = read_item_features(dataset), dataset.item_counts > 0
 
     def item_rows(weights: Weights) -> Callable[[slice], np.ndarray]:
-        return ItemRows(features, weights.tables["item"], num_trained, weights.tables.get("feature")).read
+        return ItemRows(features, weights.tables["item"], is_trained, weights.tables.get("feature")).read
 
     rows = table_rows(model, dataset)
     return TowersInference(

@@ -14,6 +14,7 @@ from trainer.evaluation.tables import (
     MAIN_METRIC,
     SIGNIFICANT_P,
     describe_available,
+    describe_refit,
     metric_title,
     primary_ranking,
     secondary_ranking,
@@ -32,13 +33,23 @@ _GROUPS = (
 _MAX_HISTORY_ROWS = 10
 
 
-def evaluation_page(name: str, evaluations: Mapping[Split, Figures]) -> Page:
-    """Returns the page of the run called `name`, from its evaluations by split."""
+def evaluation_page(name: str, evaluations: Mapping[Split, Figures], refit_of: Mapping[str, Any] | None = None) -> Page:
+    """Returns the page of the run called `name`.
+
+    Args:
+      name: name of the run.
+      evaluations: its evaluations by split, or those of the run that it refits.
+      refit_of: the run that it refits.
+    """
+    split_sections = [section for split, figures in evaluations.items() for section in _split_sections(split, figures)]
     return Page(
         key="evaluation",
         title="Evaluation",
         subtitle=f"Run {name}: full-catalogue ranking, ties count against the system; bars are confidence intervals",
-        sections=[section for split, figures in evaluations.items() for section in _split_sections(split, figures)],
+        sections=[
+            *([Section("Refit", [Note(describe_refit(refit_of))])] if refit_of else []),
+            *split_sections,
+        ],
     )
 
 

@@ -38,7 +38,7 @@ def write_report(workdir: str, *, data: str | None = None, shown: Shown = "train
     drawn = (
         _read_data_page(record, data or record.data),
         _draw_training_page(workdir, record),
-        _draw_evaluation_page(layout),
+        _draw_evaluation_page(layout, record),
     )
     pages = [page for page in drawn if page]
     is_drawn = shown in [page.key for page in pages]
@@ -87,11 +87,11 @@ def _draw_training_page(workdir: str, record: RunRecord) -> Page:
     )
 
 
-def _draw_evaluation_page(layout: RunLayout) -> Page | None:
+def _draw_evaluation_page(layout: RunLayout, record: RunRecord) -> Page | None:
     found = {split: _read_json(layout.evaluation(split)) for split in (Split.TEST, Split.VALIDATION)}
     evaluations = {split: evaluation for split, evaluation in found.items() if evaluation}
     try:
-        return evaluation_page(_name(layout.root), evaluations) if evaluations else None
+        return evaluation_page(_name(layout.root), evaluations, record.refit_of) if evaluations else None
     except KeyError as error:
         log.warning(
             "the report has no Evaluation page: an earlier version evaluated the run, without %s; evaluate it again",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trainer.evaluation.tables import summary_text
+from trainer.evaluation.tables import describe_refit, summary_text
 
 Result = Mapping[str, Any]
 """The result of a command, as JSON values."""
@@ -22,6 +22,8 @@ def summarize_training(result: Result) -> str:
             f"Best checkpoint: step {result['best_step']:,}, validation {result['validation_metric']} "
             f"{result['best_validation']:.4f}"
         )
+    if result["refit_of"]:
+        lines.append(describe_refit(result["refit_of"]))
     if "blend" in result:
         lines += _describe_blend(result["blend"])
     return "\n".join([*lines, *_describe_files(result)])
@@ -69,6 +71,20 @@ def _describe_blend(blend: Result) -> list[str]:
     return lines
 
 
+def summarize_search(result: Result) -> str:
+    """Returns the trials by state, the best one, and how to use its settings."""
+    counts = ", ".join(f"{count} {state}" for state, count in result["trials"].items() if count)
+    best, lines = result["best"], [f"Trials: {counts}"]
+    if best is not None:
+        settings = " ".join(f"{key}={value}" for key, value in best["settings"].items())
+        lines += [
+            f"Best: trial {best['trial']}, validation {best['metric']} {best['value']:.4f}: {settings}",
+            f"Train it: {best['train']}",
+            f"Train it on all events: {best['refit']}",
+        ]
+    return "\n".join([*lines, f"Report: {result['report']}"])
+
+
 def summarize_evaluation(result: Result) -> str:
     """Returns the results table of the model's main protocol and the paths of the files."""
     run = result["workdir"]
@@ -108,6 +124,7 @@ def summarize_health(result: Result) -> str:
 
 SUMMARIES: Mapping[str, Callable[[Result], str]] = {
     "train": summarize_training,
+    "tune": summarize_search,
     "evaluate": summarize_evaluation,
     "export": summarize_export,
     "recommend": summarize_recommendations,

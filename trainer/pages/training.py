@@ -15,7 +15,7 @@ from common.report import run_charts
 from common.report.drawing import compact
 from common.report.page import Block, Cell, Columns, Facts, Note, Page, Part, Picture, Section, Table
 from common.settings import settings_of
-from trainer.evaluation.tables import metric_title
+from trainer.evaluation.tables import describe_refit, metric_title
 from trainer.models.build import model_diagram
 from trainer.runs.checkpoint import Validations
 from trainer.runs.record import RunRecord
@@ -57,6 +57,7 @@ def training_page(
                 "Progress",
                 [
                     _overview(record, steps, history),
+                    *([Note(describe_refit(record.refit_of))] if record.refit_of else []),
                     *_warm_start_counts(record.warm_start),
                     *_draw_curves(steps, validations),
                     _draw_history(steps, history),

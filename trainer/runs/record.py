@@ -4,6 +4,7 @@ import json
 import logging
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +18,7 @@ from trainer.runs.layout import RunLayout
 
 log = logging.getLogger(__name__)
 
-_MAY_CHANGE = (
+HARMLESS_SETTINGS = (
     "devices",
     "steps_per_execution",
     "checkpoint_every_steps",
@@ -52,6 +53,8 @@ class RunRecord:
     """Facts of the dataset, shown if another dataset is given on resume."""
     warm_start: dict[str, Any] | None = None
     """The run that initialised this one, and the counts of carried rows; None: random initialisation."""
+    refit_of: dict[str, Any] | None = None
+    """The run whose settings this one trains on all events; see `refit.describe_run`. None: the run is no refit."""
 
 
 def read_record(workdir: str) -> RunRecord:
@@ -83,14 +86,25 @@ def has_run(workdir: str) -> bool:
     return storage.exists(RunLayout(workdir).run)
 
 
-def check_same_run(record: RunRecord, config: RunConfig, dataset: Dataset, warm_start: str | None = None) -> None:
-    """Checks that a run is resumed with the same settings, dataset and warm start.
+def training_view(record: RunRecord, dataset: Dataset) -> Dataset:
+    """Returns the dataset of a run as the run is trained on it: a refit is trained on the events of all splits."""
+    return dataset if record.refit_of is None else dataset.with_all_events()
+
+
+def check_same_run(
+    record: RunRecord,
+    config: RunConfig,
+    dataset: Dataset,
+    warm_start: str | None = None,
+    refit_of: Mapping[str, Any] | None = None,
+) -> None:
+    """Checks that a run is resumed with the same settings, dataset, warm start and refitted run.
 
     Raises:
       ValueError: lists the differences.
     """
     changed = differences(record.config, config)
-    harmless = [line for line in changed if line.split(":")[0] in _MAY_CHANGE]
+    harmless = [line for line in changed if line.split(":")[0] in HARMLESS_SETTINGS]
     found = [line for line in changed if line not in harmless]
     if record.dataset_checksum != dataset.checksum:
         found.append(f"dataset: {record.dataset_checksum[:12]}…, now {dataset.checksum[:12]}… at {dataset.root}")
@@ -98,6 +112,8 @@ def check_same_run(record: RunRecord, config: RunConfig, dataset: Dataset, warm_
         found += [f"{name}: {old[name]}, now {facts.get(name)}" for name in old if old[name] != facts.get(name)]
     if warm_start is not None and warm_start != (record.warm_start or {}).get("run"):
         found.append(f"warm start: {(record.warm_start or {}).get('run')}, now {warm_start}")
+    if (refit_of or {}).get("run") != (record.refit_of or {}).get("run"):
+        found.append(f"refit of: {(record.refit_of or {}).get('run')}, now {(refit_of or {}).get('run')}")
     if found:
         raise ValueError(
             f"the run in this workdir differs from the requested one ({'; '.join(found)}); "

@@ -21,6 +21,7 @@ from trainer.evaluation.tables import (
     MAIN_METRIC,
     SIGNIFICANT_P,
     describe_available,
+    describe_refit,
     markdown_table,
     metric_title,
     primary_ranking,
@@ -55,7 +56,7 @@ class Subject:
     period: tuple[str, str] | None
     """First and last day with an event, as ISO dates; None if the dataset has no statistics."""
     evaluations: Mapping[Split, Figures]
-    """Evaluations of this checkpoint, by split; empty if there are none."""
+    """Evaluations of this checkpoint, or of the one that a refit repeats, by split; empty if there are none."""
     items: Sequence[str]
     """At least one item id of the catalogue, for the example."""
 
@@ -115,11 +116,26 @@ def _training(subject: Subject) -> str:
         ("epochs", f"at most {config.num_epochs}"),
         ("solver", config.solver),
         ("seed", str(config.seed)),
-        ("checkpoint", f"step {subject.step:,}: best on the validation split, or last if there is none"),
+        ("refit of", _refit(record)),
+        ("checkpoint", f"step {subject.step:,}: {_describe_choice(record)}"),
         ("warm start", f"from {record.warm_start['run']}" if record.warm_start else "no"),
         ("software", ", ".join(f"{package} {version}" for package, version in record.versions.items())),
     ]
     return _table(["setting", "value"], rows)
+
+
+def _refit(record: RunRecord) -> str:
+    if record.refit_of is None:
+        return "no"
+    return "{run}: its settings, trained again on all events up to epoch {epochs}, where it was best".format_map(
+        record.refit_of
+    )
+
+
+def _describe_choice(record: RunRecord) -> str:
+    if record.refit_of is not None:
+        return "the last, because a refit has no validation"
+    return "best on the validation split, or last if there is none"
 
 
 def _chosen_powers(config: RunConfig, step: int) -> Iterable[tuple[str, str]]:
@@ -141,7 +157,7 @@ def _data(subject: Subject) -> str:
         ("dataset", f"{record.data}, checksum {record.dataset_checksum[:12]}"),
         ("event log", str(manifest.config["events"]) if "events" in manifest.config else "unknown"),
         ("period", " to ".join(subject.period) if subject.period else "unknown"),
-        ("split", _split(manifest)),
+        ("split", f"{_split(manifest)}{'; all splits are trained on' if record.refit_of else ''}"),
         *(
             (f"{name} split", f"{info.target_rows:,} rows of {info.visitors:,} visitors")
             for name, info in splits.items()
@@ -167,9 +183,17 @@ def _format_time(milliseconds: int) -> str:
 
 
 def _results(subject: Subject) -> str:
+    refit_of = subject.record.refit_of
     if not subject.evaluations:
-        return _explain_missing(subject.manifest)
-    return "\n\n".join(part for figures in subject.evaluations.values() for part in _evaluation(figures))
+        return _explain_missing(subject.manifest) if refit_of is None else _explain_unevaluated(refit_of)
+    parts = [part for figures in subject.evaluations.values() for part in _evaluation(figures)]
+    return "\n\n".join(parts if refit_of is None else [f"**{describe_refit(refit_of)}**", *parts])
+
+
+def _explain_unevaluated(refit_of: Figures) -> str:
+    return (
+        f"**Not evaluated.** {describe_refit(refit_of)} To measure it, evaluate {refit_of['run']} and refit it again."
+    )
 
 
 def _explain_missing(manifest: Manifest) -> str:

@@ -1,6 +1,7 @@
 """Callbacks of the training loop: log, save checkpoints, validate, stop early, stop on preemption."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -53,8 +54,13 @@ class TrainingCallbacks:
     """Seconds between checkpoints within an epoch; None: checkpoints do not depend on the time."""
     patience: int | None
     """Validations without improvement after which training stops; None: never."""
+    on_validation: Callable[[int, float], bool] | None = None
+    """Called with the epoch and the value of each validation; the run ends if it returns True. None: nothing is called.
+    """
     is_out_of_patience: bool = field(init=False, default=False)
     """Whether the last validations brought no improvement."""
+    is_pruned: bool = field(init=False, default=False)
+    """Whether `on_validation` ended the run."""
     _losses: list[np.ndarray] = field(init=False, default_factory=list)
 
     def on_train_start(self, step: int) -> None:
@@ -126,7 +132,10 @@ class TrainingCallbacks:
         value = validator.measure(model, self._on_validation_chunk)
         if self.replicas.is_chief:
             self._record_validation(step, value, validator)
-        self.run_log.validation(step=step, epoch=self.schedule.epoch_of(step - 1), metric=validator.metric, value=value)
+        epoch = self.schedule.epoch_of(step - 1)
+        self.run_log.validation(step=step, epoch=epoch, metric=validator.metric, value=value)
+        if self.on_validation is not None:
+            self.is_pruned = self.on_validation(epoch, value)
         return f", validation {validator.metric} {value:.4f}"
 
     def _on_validation_chunk(self) -> None:

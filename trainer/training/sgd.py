@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from contract.schema import Split
 from trainer.config.optimizers import OptimizerConfig
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
@@ -30,7 +29,7 @@ class SgdTrainer:
         """
         check_batch_divides(config.input.batch_size, replicas.count)
         self._config = config
-        self._shards, self._kinds = dataset.shards(Split.TRAIN), dataset.manifest.event_kinds
+        self._events, self._kinds = dataset.training_events, dataset.manifest.event_kinds
         self._event_weights = config.loss.weights_by_kind(dataset.manifest)
         self._steps_per_epoch = steps_per_epoch
         model = build_training_model(config, dataset, replicas)
@@ -68,7 +67,7 @@ class SgdTrainer:
     def _batches_from(self, step: int) -> tf.data.Dataset:
         config = self._config
         return training_batches(
-            self._shards,
+            self._events,
             config.input,
             seed=config.seed,
             epochs=config.epochs,

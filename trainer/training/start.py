@@ -1,9 +1,11 @@
 """Starts a run or resumes it: its record and its initial weights."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from contract.schema import Split
+from common import storage
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.input_pipeline import count_events, sum_weights
@@ -11,6 +13,7 @@ from trainer.distributed.embeddings import initialize
 from trainer.distributed.replicas import Replicas
 from trainer.runs import checkpoint
 from trainer.runs.checkpoint import TrainState
+from trainer.runs.layout import RunLayout
 from trainer.runs.record import (
     RunRecord,
     check_same_run,
@@ -27,7 +30,12 @@ log = logging.getLogger(__name__)
 
 
 def open_run(
-    workdir: str, config: RunConfig, dataset: Dataset, replicas: Replicas, warm_start: str | None
+    workdir: str,
+    config: RunConfig,
+    dataset: Dataset,
+    replicas: Replicas,
+    warm_start: str | None,
+    refit_of: Mapping[str, Any] | None,
 ) -> RunRecord:
     """Reads the record of the run at `workdir`, or makes a new record, which `start_run` writes.
 
@@ -36,9 +44,9 @@ def open_run(
     """
     if has_run(workdir):
         record = read_record(workdir)
-        check_same_run(record, config, dataset, warm_start)
+        check_same_run(record, config, dataset, warm_start, refit_of)
     else:
-        record = _new_record(config, dataset, warm_start)
+        record = _new_record(config, dataset, warm_start, refit_of)
     replicas.wait_for_all()  # the chief writes a new record only after every worker has looked for an old one
     return record
 
@@ -73,6 +81,8 @@ def start_run(
         for name, table in state.tables.items() if config.model.initial_stddev else ():
             initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev)
     if replicas.is_chief:
+        if record.refit_of is not None:
+            _copy_evaluations(record.refit_of, workdir)
         write_record(record, workdir)
     log.info(
         "starting: %d rows per epoch, %d steps, %s",
@@ -83,19 +93,31 @@ def start_run(
     return record
 
 
-def _new_record(config: RunConfig, dataset: Dataset, warm_start: str | None) -> RunRecord:
-    shards = dataset.shards(Split.TRAIN)
+def _copy_evaluations(refit_of: Mapping[str, Any], workdir: str) -> None:
+    """Copies the evaluations of the refitted run's checkpoint, for the report and the model card of the refit."""
+    for split in refit_of["evaluations"]:
+        content = storage.read_bytes(RunLayout(refit_of["run"]).evaluation(split))
+        storage.write_bytes(RunLayout(workdir).evaluation(split), content)
+
+
+def _new_record(
+    config: RunConfig, dataset: Dataset, warm_start: str | None, refit_of: Mapping[str, Any] | None
+) -> RunRecord:
     kinds, weights = dataset.manifest.event_kinds, config.loss.weights_by_kind(dataset.manifest)
     if config.solver == "count" and warm_start is not None:
         raise ValueError("solver=count computes the model from all events; drop --warm-start")
     config.evaluate.check_kinds(kinds)
-    events = count_events(shards, config.input, len(kinds), config.history_length, config.is_sequential)
+    events = count_events(
+        dataset.training_events, config.input, len(kinds), config.history_length, config.is_sequential
+    )
     if not events.sum():
         raise ValueError(
             f"no visitor in the training split of {dataset.root} has a second event, and this model learns from a "
             "visitor's other events; train mf with model.history_length=0, or prepare a longer log"
         )
-    total_weight = sum_weights(shards, config.input, weights, config.history_length, config.is_sequential)
+    total_weight = sum_weights(
+        dataset.training_events, config.input, weights, config.history_length, config.is_sequential
+    )
     return RunRecord(
         config=config,
         data=dataset.root,
@@ -107,4 +129,5 @@ def _new_record(config: RunConfig, dataset: Dataset, warm_start: str | None) -> 
         versions=current_versions(),
         dataset_facts=dataset.facts(),
         warm_start={"run": warm_start} if warm_start is not None else None,
+        refit_of=dict(refit_of) if refit_of is not None else None,
     )

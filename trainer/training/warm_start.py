@@ -22,7 +22,7 @@ from trainer.models.build import table_rows
 from trainer.models.table_rows import is_of_vocabulary
 from trainer.runs import checkpoint
 from trainer.runs.checkpoint import CheckpointMetadata, TrainState
-from trainer.runs.record import RunRecord, read_record
+from trainer.runs.record import RunRecord, read_record, training_view
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class _EarlierRun:
                 f"{reason}, but {self.record.data} contains a different dataset now; prepare each dataset into its own "
                 "directory"
             )
-        return dataset
+        return training_view(self.record, dataset)
 
 
 def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: TrainState) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tests.trainer.dataset_builder import Event, build_dataset
 from trainer.config.run import InputConfig
 from trainer.data.dataset import Dataset
 from trainer.data.input_pipeline import Batch, count_events, steps_per_epoch, training_batches
+from trainer.data.training_events import TrainingEvents
 
 ROWS = 230
 INPUT = InputConfig(batch_size=32, window_blocks=3, open_files=2)
@@ -34,12 +35,12 @@ def make_dataset(root: Path, *, num_shards: int = 3, compressed: bool = False) -
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Shard]:
-    return make_dataset(tmp_path_factory.mktemp("dataset")).shards(Split.TRAIN)
+def events(tmp_path_factory: pytest.TempPathFactory) -> TrainingEvents:
+    return make_dataset(tmp_path_factory.mktemp("dataset")).training_events
 
 
 def read(
-    shards: list[Shard],
+    events: TrainingEvents,
     epoch: int = 0,
     seed: int = 1,
     first_step: int = 0,
@@ -48,7 +49,7 @@ def read(
     is_sequential: bool = True,
 ) -> list[Batch]:
     batches = training_batches(
-        shards,
+        events,
         config,
         seed=seed,
         epochs=epoch + 1,
@@ -78,14 +79,14 @@ def test_an_epoch_contains_every_row_exactly_once(
 ) -> None:
     dataset = make_dataset(tmp_path, num_shards=num_shards, compressed=compressed)
     config = InputConfig(batch_size=batch_size, window_blocks=window_blocks, open_files=open_files)
-    batches = read(dataset.shards(Split.TRAIN), config=config)
+    batches = read(dataset.training_events, config=config)
     assert len(batches) == steps_per_epoch(ROWS, batch_size)
     assert {batch.visitor.shape for batch in batches} == {(batch_size,)}
     assert Counter(pairs(batches)) == Counter((row % 50, row // 50) for row in range(ROWS))
 
 
-def test_only_the_last_batch_is_padded(shards: list[Shard]) -> None:
-    batches = read(shards)
+def test_only_the_last_batch_is_padded(events: TrainingEvents) -> None:
+    batches = read(events)
     # 230 = 7 × 32 + 6
     assert [int(batch.is_row.sum()) for batch in batches] == [32] * 7 + [6]
     assert batches[-1].is_row[:6].all()
@@ -94,47 +95,47 @@ def test_only_the_last_batch_is_padded(shards: list[Shard]) -> None:
 def test_context_rows_are_skipped(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path)
     assert dataset.manifest.splits[Split.VALIDATION].rows > 2
-    assert sorted(pairs(read(dataset.shards(Split.VALIDATION)))) == [(1, 4), (2, 4)]
-    np.testing.assert_array_equal(count_events(dataset.shards(Split.VALIDATION), INPUT, 3), [2, 0, 0])
+    assert sorted(pairs(read(TrainingEvents(dataset.shards(Split.VALIDATION))))) == [(1, 4), (2, 4)]
+    np.testing.assert_array_equal(count_events(TrainingEvents(dataset.shards(Split.VALIDATION)), INPUT, 3), [2, 0, 0])
 
 
-def test_the_columns_of_a_row_stay_together(shards: list[Shard]) -> None:
-    for batch in read(shards):
+def test_the_columns_of_a_row_stay_together(events: TrainingEvents) -> None:
+    for batch in read(events):
         row = batch.item * 50 + batch.visitor
         np.testing.assert_array_equal(batch.event[batch.is_row], (row % 23 % 3)[batch.is_row])
 
 
-def test_the_order_depends_on_seed_and_epoch_alone(shards: list[Shard]) -> None:
-    order = pairs(read(shards, epoch=2, seed=3))
-    assert order == pairs(read(shards, epoch=2, seed=3))
-    assert order != pairs(read(shards, epoch=3, seed=3))
-    assert order != pairs(read(shards, epoch=2, seed=4))
+def test_the_order_depends_on_seed_and_epoch_alone(events: TrainingEvents) -> None:
+    order = pairs(read(events, epoch=2, seed=3))
+    assert order == pairs(read(events, epoch=2, seed=3))
+    assert order != pairs(read(events, epoch=3, seed=3))
+    assert order != pairs(read(events, epoch=2, seed=4))
 
 
-def test_the_rows_of_a_visitor_are_scattered(shards: list[Shard]) -> None:
+def test_the_rows_of_a_visitor_are_scattered(events: TrainingEvents) -> None:
     config = InputConfig(batch_size=ROWS, window_blocks=100)
-    visitors = read(shards, config=config)[0].visitor
+    visitors = read(events, config=config)[0].visitor
     # a visitor's 4 or 5 rows are contiguous in the file: 230 - 50 = 180 neighbours; by chance, 230 × 4 / 229 = 4
     assert (visitors[1:] == visitors[:-1]).sum() < 20
 
 
 @pytest.mark.parametrize("first_step", [0, 1, 5, 7, 8])
-def test_reading_from_a_step_returns_the_rest_of_the_epoch(shards: list[Shard], first_step: int) -> None:
-    rest = read(shards, first_step=first_step)
-    expected = read(shards)[first_step:]
+def test_reading_from_a_step_returns_the_rest_of_the_epoch(events: TrainingEvents, first_step: int) -> None:
+    rest = read(events, first_step=first_step)
+    expected = read(events)[first_step:]
     assert len(rest) == len(expected) == 8 - first_step
     assert pairs(rest) == pairs(expected)
 
 
-def test_events_are_counted_by_kind(shards: list[Shard]) -> None:
+def test_events_are_counted_by_kind(events: TrainingEvents) -> None:
     expected = np.bincount([row % 23 % 3 for row in range(ROWS)])
-    np.testing.assert_array_equal(count_events(shards, INPUT, 3), expected)
+    np.testing.assert_array_equal(count_events(events, INPUT, 3), expected)
 
 
-def test_several_epochs_are_the_single_epochs_in_sequence(shards: list[Shard]) -> None:
-    batches = training_batches(shards, INPUT, seed=1, epochs=3, first_epoch=1, first_step=5)
+def test_several_epochs_are_the_single_epochs_in_sequence(events: TrainingEvents) -> None:
+    batches = training_batches(events, INPUT, seed=1, epochs=3, first_epoch=1, first_step=5)
     rows = pairs([Batch(*(column.numpy() for column in batch)) for batch in batches])
-    assert rows == pairs(read(shards, epoch=1, first_step=5)) + pairs(read(shards, epoch=2))
+    assert rows == pairs(read(events, epoch=1, first_step=5)) + pairs(read(events, epoch=2))
 
 
 def test_shards_in_a_store_are_read_like_local_ones_with_a_bounded_cache(
@@ -146,7 +147,7 @@ def test_shards_in_a_store_are_read_like_local_ones_with_a_bounded_cache(
         storage.upload(source.path, target.path)
     cache = Cache(max_bytes=0)  # keeps a file only while it is in use
     monkeypatch.setattr(storage, "process_cache", lambda: cache)
-    for one, other in zip(read(local, epoch=1), read(remote, epoch=1), strict=True):
+    for one, other in zip(read(TrainingEvents(local), epoch=1), read(TrainingEvents(remote), epoch=1), strict=True):
         np.testing.assert_array_equal(one.visitor, other.visitor)
         np.testing.assert_array_equal(one.item, other.item)
     assert not cache._sizes, "each file is released after its last block"
@@ -181,9 +182,9 @@ def test_a_history_contains_exactly_the_earlier_rows_of_its_visitor(seed: int, t
     config = InputConfig(batch_size=17, window_blocks=int(generator.integers(1, 9)), open_files=2)
     for split in (Split.TRAIN, Split.VALIDATION):
         expected = _histories_row_by_row(dataset.shards(split), length)
-        batches = read(dataset.shards(split), config=config, history_length=length)
+        batches = read(TrainingEvents(dataset.shards(split)), config=config, history_length=length)
         assert Counter(_histories_of(batches)) == Counter(expected)
-        assert count_events(dataset.shards(split), config, 3, length).sum() == len(expected)
+        assert count_events(TrainingEvents(dataset.shards(split)), config, 3, length).sum() == len(expected)
 
 
 def _histories_row_by_row(shards: list[Shard], length: int) -> list[tuple]:
@@ -214,18 +215,18 @@ def _histories_of(batches: list[Batch]) -> list[tuple]:
     return found
 
 
-def test_with_histories_the_first_row_of_a_timeline_is_skipped(shards: list[Shard]) -> None:
-    batches = read(shards, history_length=3)
+def test_with_histories_the_first_row_of_a_timeline_is_skipped(events: TrainingEvents) -> None:
+    batches = read(events, history_length=3)
     # 50 visitors: 230 - 50 rows have an earlier row
     assert sum(int(batch.is_row.sum()) for batch in batches) == 180
     assert {batch.history.shape for batch in batches} == {(32, 3)}
 
 
-def test_the_order_with_histories_depends_on_seed_and_epoch_alone(shards: list[Shard]) -> None:
-    order = pairs(read(shards, epoch=2, seed=3, history_length=3))
-    assert order == pairs(read(shards, epoch=2, seed=3, history_length=3))
-    assert order[64:] == pairs(read(shards, epoch=2, seed=3, history_length=3, first_step=2))
-    assert order != pairs(read(shards, epoch=3, seed=3, history_length=3))
+def test_the_order_with_histories_depends_on_seed_and_epoch_alone(events: TrainingEvents) -> None:
+    order = pairs(read(events, epoch=2, seed=3, history_length=3))
+    assert order == pairs(read(events, epoch=2, seed=3, history_length=3))
+    assert order[64:] == pairs(read(events, epoch=2, seed=3, history_length=3, first_step=2))
+    assert order != pairs(read(events, epoch=3, seed=3, history_length=3))
 
 
 @pytest.mark.parametrize("history_length", [2, 10])
@@ -234,11 +235,11 @@ def test_the_rows_around_a_row_are_those_after_it_then_those_from_the_beginning(
 ) -> None:
     train = [Event("a", f"i{place}", "view", place * 100) for place in range(4)] + [Event("b", "i4", "view", 50)]
     dataset = build_dataset(str(tmp_path), train=train, visitors=["a", "b"], items=[f"i{item}" for item in range(5)])
-    shards = dataset.shards(Split.TRAIN)
-    (batch,) = read(shards, history_length=history_length, is_sequential=False)
+    events = dataset.training_events
+    (batch,) = read(events, history_length=history_length, is_sequential=False)
     # the only row of b has no rows around it
     assert int(batch.is_row.sum()) == 4
-    np.testing.assert_array_equal(count_events(shards, INPUT, 3, history_length, is_sequential=False), [4, 0, 0])
+    np.testing.assert_array_equal(count_events(events, INPUT, 3, history_length, is_sequential=False), [4, 0, 0])
     around = {
         int(item): history[is_history].tolist()
         for item, history, is_history in zip(batch.item[:4], batch.history, batch.is_history, strict=False)

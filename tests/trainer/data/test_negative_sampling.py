@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from contract.schema import Split
 from tests.trainer.dataset_builder import build_dataset
 from trainer.config.presets import PRESETS
 from trainer.data.input_pipeline import training_batches
@@ -131,7 +130,7 @@ def test_expected_counts_cover_the_rows_of_batches_not_all_rows(
     objective = build_training_model(config, dataset, start_replicas(1, None)).objective
     counted = np.zeros(3, int)
     for batch in training_batches(
-        dataset.shards(Split.TRAIN),
+        dataset.training_events,
         config.input,
         seed=0,
         epochs=1,
@@ -167,3 +166,14 @@ def test_without_samples_only_in_batch_negatives_are_expected() -> None:
     sampler = NegativeSampler(np.array([1, 3]), num_negatives=0, negative_power=0.5, seed=0)
     assert draw(sampler, 0).shape == (0,)
     np.testing.assert_allclose(np.exp(sampler.log_expected_count(tf.constant([1]), tf.constant(8.0))), [6.0], rtol=1e-6)
+
+
+def test_items_that_may_not_be_sampled_are_never_drawn() -> None:
+    # (count + 1) ** 1 is 1, 4, 3; without the first item, shares 4/7, 3/7; half of the samples are uniform over two
+    counts = np.array([0, 3, 2])
+    sampler = NegativeSampler(
+        counts, num_negatives=20_000, negative_power=1.0, seed=0, uniform_share=0.5, is_sampled=counts > 0
+    )
+    shares = np.bincount(draw(sampler, 0), minlength=3) / 20_000
+    assert shares[0] == 0
+    np.testing.assert_allclose(shares[1:], [2 / 7 + 1 / 4, 3 / 14 + 1 / 4], atol=0.015)

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.trainer.dataset_builder import Event, build_dataset
-from trainer.models.item_features import MAX_FEATURES, read_item_features
+from trainer.models.item_features import MAX_FEATURES, ItemFeatures, ItemRows, read_item_features
 
 
 def test_an_items_features_are_its_categories_its_price_bucket_and_its_property_values(tmp_path: Path) -> None:
@@ -43,3 +43,12 @@ def test_only_the_first_features_of_an_item_are_used(tmp_path: Path) -> None:
     # rows 0 and 1 are the bucket of the categories and price bucket 0
     assert features.feature.tolist() == [list(range(2, 2 + MAX_FEATURES))]
     np.testing.assert_allclose((features.weight**2).sum(), 1, rtol=1e-5)
+
+
+def test_an_item_without_events_has_no_row_of_its_own_even_among_items_with_events() -> None:
+    none = ItemFeatures(np.zeros((4, 0), np.int64), np.zeros((4, 0), np.float32), [])
+    own = np.array([[1, 2, 5], [9, 9, -9], [3, 4, -1], [7, 7, 7]], np.float32)
+    rows = ItemRows(none, own, np.array([True, False, True, False]), features=None)
+    # the second and the last item are as unpopular as the least popular item with events, whose bias is -1
+    np.testing.assert_array_equal(rows.read(slice(0, 4)), [[1, 2, 5], [0, 0, -1], [3, 4, -1], [0, 0, -1]])
+    np.testing.assert_array_equal(rows.read(slice(1, 3)), [[0, 0, -1], [3, 4, -1]])

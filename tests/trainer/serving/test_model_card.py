@@ -261,3 +261,23 @@ def test_the_usage_examples_escape_any_id():
     assert json.loads(body)["inputs"]["history"] == [["red 'shoe'", "größe\\40"]]
     (line,) = [line for line in text.splitlines() if "history=tf.constant(" in line]
     assert eval(line.strip().removeprefix("history=tf.constant(").removesuffix("),")) == [["red 'shoe'", "größe\\40"]]
+
+
+def test_the_card_of_a_refit_says_which_evaluation_it_stands_on():
+    refit_of = {"run": "runs/mf", "step": 1_200, "epochs": 4, "validation_metric": "ndcg@20", "best_validation": 0.25}
+    refit_of |= {"evaluations": {}}
+    card = model_card(subject(record=replace(subject().record, refit_of=refit_of)))
+    assert "| runs/mf: its settings, trained again on all events up to epoch 4, where it was best " in card
+    assert "| step 1,500: the last, because a refit has no validation " in card
+    assert "**Not evaluated.** This model is a refit of runs/mf" in card
+    assert "That run reached NDCG@20 0.2500 in its validation." in card
+    test = {"protocol": "next_item", "metric": "ndcg@20", "value": 0.5, "low": 0.4, "high": 0.6}
+    refit_of["evaluations"] = {"test": test}
+    card = model_card(
+        subject(
+            record=replace(subject().record, refit_of=refit_of),
+            evaluations={Split.TEST: evaluation({"mf": system(0.5), "popular": system(0.1, p=0.001)})},
+        )
+    )
+    assert "That run reached NDCG@20 0.5000 on its test split (next item).**" in card
+    assert "### Returning visitors (test)" in card

@@ -3,7 +3,6 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from contract.schema import Split
 from tests.trainer.tiny_runs import checkerboard_dataset, make_config
 from trainer.data.dataset import Dataset
 from trainer.data.input_pipeline import training_batches
@@ -39,7 +38,7 @@ def test_a_step_sums_loss_and_dense_gradients_in_one_operation(
     monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", count_and_sum)
     steps = compile_steps(TrainingStep(model, replicas, optimizer=optimizer, jit_compile=False), replicas)
     batches = training_batches(
-        dataset.shards(Split.TRAIN),
+        dataset.training_events,
         config.input,
         seed=0,
         epochs=1,

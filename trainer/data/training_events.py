@@ -1,0 +1,66 @@
+"""The events that a model is trained on: those of the training split, or of all splits.
+
+A split's shards hold, next to its own rows, the earlier rows of its visitors as context. The events of all splits are
+therefore the longest timeline of each visitor, the one with all of their events.
+
+Shapes: N rows, V visitors of the vocabulary.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from contract.shards import Shard, read_timelines
+from contract.timelines import TimelineRows, timeline_starts
+
+
+class TrainingEvents(NamedTuple):
+    """Shards of timelines, and which of their rows are trained on."""
+
+    shards: Sequence[Shard]
+    """The files, in order."""
+    visitor_events: np.ndarray | None = None
+    """[V] int64: events of each visitor in all splits. A visitor's rows train where their timeline has all of these
+    events. Visitors outside the vocabulary share indices, so their targets train, each with the rows before it. None:
+    targets train."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that `is_training_row` needs."""
+        return ("is_target",) if self.visitor_events is None else ("is_target", "visitor", "position")
+
+    def is_training_row(self, columns: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """[N] bool: whether a row is trained on, from the columns [N] of whole timelines."""
+        is_target = tf.equal(columns["is_target"], 1)
+        if self.visitor_events is None:
+            return is_target
+        visitor = columns["visitor"]
+        with tf.init_scope():  # captured by the input pipeline instead of copied into its graph
+            visitor_events = tf.constant(self.visitor_events)
+        num_events = tf.gather(visitor_events, tf.minimum(visitor, len(self.visitor_events) - 1))
+        is_whole = tf.equal(timeline_lengths(columns["position"]), num_events)
+        return tf.where(visitor < len(self.visitor_events), is_whole, is_target)
+
+    def read(self) -> Iterator[TimelineRows]:
+        """Yields the timelines of each shard; the rows with `is_target` 1 are trained on, the others are context."""
+        for shard in self.shards:
+            rows = read_timelines([shard])
+            yield rows if self.visitor_events is None else self._select(rows, self.visitor_events)
+
+    def _select(self, rows: TimelineRows, visitor_events: np.ndarray) -> TimelineRows:
+        starts = timeline_starts(rows.position)
+        lengths = np.diff(np.append(starts, len(rows)))
+        is_known = rows.visitor < len(visitor_events)
+        num_events = visitor_events[np.minimum(rows.visitor, len(visitor_events) - 1)]
+        is_partial = is_known & (np.repeat(lengths, lengths) != num_events)
+        whole = replace(rows, is_target=np.where(is_known, 1, rows.is_target))
+        return whole[~is_partial]
+
+
+def timeline_lengths(position: tf.Tensor) -> tf.Tensor:
+    """[N] int64: number of rows in each row's timeline, given the positions [N] of whole timelines."""
+    timeline = tf.cumsum(tf.cast(tf.equal(position, 0), tf.int64)) - 1
+    return tf.gather(tf.math.bincount(tf.cast(timeline, tf.int32), dtype=tf.int64), timeline)

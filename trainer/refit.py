@@ -1,0 +1,211 @@
+"""Refit: trains the settings of a finished run again, on the events of all splits.
+
+A refit holds nothing out, so it has neither validation nor evaluation. It trains for the epochs after which the run was
+best, and its report and model card show the evaluation of that run.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from common import storage
+from common.errors import ContractError
+from common.settings import apply_settings
+from contract.manifest import dataset_checksum, read_manifest
+from contract.schema import Split, SplitMethod
+from trainer.config.models import SessionKnnConfig, WalkConfig
+from trainer.config.run import RunConfig
+from trainer.distributed.preemption import StopRequest
+from trainer.evaluation.tables import MAIN_METRIC, primary_ranking
+from trainer.runs import checkpoint
+from trainer.runs.blend_record import read_blend, write_blend
+from trainer.runs.layout import RunLayout
+from trainer.runs.record import HARMLESS_SETTINGS, RunRecord, has_run, read_record, write_record
+from trainer.train import train
+from trainer.trained_run import OWN_RUN, part_directory
+
+log = logging.getLogger(__name__)
+
+
+def refit(
+    run: str,
+    *,
+    workdir: str,
+    data: str | None = None,
+    settings: Sequence[str] = (),
+    stop: StopRequest | None = None,
+) -> dict[str, Any]:
+    """Trains the settings of `run` on all events, or resumes such a refit; a refit is a run like any other.
+
+    Args:
+      run: directory of a run that found its settings and epochs by validation.
+      workdir: directory of the refit.
+      data: dataset of `run`, by default at the path that it was trained from; or a dataset prepared with `--split none`
+        from the same or a later log, which knows the newest items.
+      settings: of `HARMLESS_SETTINGS`, as `KEY=VALUE`, such as `devices=2`.
+      stop: requests the refit to stop; None: SIGTERM does.
+
+    Returns:
+      Results as of `train`; `refit_of` is the result of `describe_run`.
+
+    Raises:
+      ContractError: there is no dataset, or it is damaged.
+      ValueError: `run` cannot be refitted, the dataset is another one, or `workdir` has another run.
+      Preempted: see `train`.
+    """
+    blend = read_blend(run)
+    if blend is None:
+        return _refit_run(run, workdir, data, settings, stop)
+    results = {
+        part: _refit_run(part_directory(run, part), part_directory(workdir, part), data, settings, stop)
+        for part in blend.parts
+    }
+    result = next(iter(results.values()))
+    if OWN_RUN not in blend.parts:
+        _write_main_record(run, workdir, part_directory(workdir, blend.parts[0]))
+    steps = tuple(checkpoint.choose_step(part_directory(workdir, part)) for part in blend.parts)
+    write_blend(replace(blend, steps=steps), workdir)
+    return result | {
+        "workdir": workdir,
+        "name": read_record(workdir).config.name,
+        "refit_of": result["refit_of"] | {"run": run},
+        "seconds": round(sum(part["seconds"] for part in results.values()), 3),
+    }
+
+
+def _refit_run(
+    run: str, workdir: str, data: str | None, settings: Sequence[str], stop: StopRequest | None
+) -> dict[str, Any]:
+    """Refits one model."""
+    if has_run(workdir):
+        record = _read_refit(workdir, run)
+        config, origin = record.config, dict(record.refit_of or {})
+    else:
+        record = read_record(run)
+        _check_dataset(run, record, data or record.data)
+        origin = describe_run(run, record)
+        config = best_settings(record.config, origin["epochs"])
+    log.info("refit of %s on all events, for %d epochs", run, config.num_epochs)
+    return train(
+        _apply_harmless(config, settings),
+        data=data or record.data,
+        workdir=workdir,
+        warm_start=record.warm_start["run"] if record.warm_start else None,
+        refit_of=origin,
+        stop=stop,
+    )
+
+
+def _write_main_record(run: str, workdir: str, part: str) -> None:
+    """Writes the record of a refit whose models are all in runs below it, with the evaluations of the whole."""
+    record, name = read_record(part), read_record(run).config.name
+    origin = dict(record.refit_of or {})
+    evaluations = _summarize_evaluations(run, origin["step"])
+    refit_of = origin | {"run": run, "evaluations": evaluations}
+    write_record(replace(record, config=replace(record.config, name=name), refit_of=refit_of), workdir)
+
+
+def best_settings(config: RunConfig, epochs: int) -> RunConfig:
+    """Returns the settings that repeat the first `epochs` of a run without validation.
+
+    Each epoch of a counted model computes it anew, so only the last combination of powers is left. The weights of a
+    blend are those of the run, as there is no validation to choose others.
+    """
+    alone = replace(config, patience=None, blend=False, companions=())
+    if isinstance(config.model, WalkConfig | SessionKnnConfig):
+        return replace(alone, model=config.model.with_combination(epochs - 1))
+    return replace(alone, epochs=epochs)
+
+
+def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
+    """Describes what a run found, as JSON values for the record of its refit.
+
+    Returns:
+      `run`, the `step` and the `epochs` of its best checkpoint, its `dataset_checksum`; `validation_metric` and
+      `best_validation`, null without validations; `evaluations`: for each split on which this checkpoint was evaluated,
+      the `protocol`, the `metric` and the model's estimate: `value`, `low` and `high`.
+
+    Raises:
+      ValueError: the run is a refit or has no checkpoint at the end of an epoch.
+    """
+    if record.refit_of is not None:
+        raise ValueError(f"{run} is a refit already; refit the run that it refits, {record.refit_of['run']}")
+    step = checkpoint.choose_step(run)
+    epochs = checkpoint.read_state(run, step).epoch
+    if epochs == 0:
+        raise ValueError(f"{run} has not completed an epoch; resume it until it has")
+    validations = checkpoint.read_validations(run)
+    if step not in validations.values:
+        log.warning("%s has no validation of step %d, so the epochs of its last checkpoint are used", run, step)
+    evaluations = _summarize_evaluations(run, step)
+    if not evaluations:
+        log.warning("%s is not evaluated, so nothing will say how good the refit is; evaluate %s first", run, run)
+    return {
+        "run": run,
+        "step": step,
+        "epochs": epochs,
+        "dataset_checksum": record.dataset_checksum,
+        "validation_metric": validations.metric or None,
+        "best_validation": validations.values.get(step),
+        "evaluations": evaluations,
+    }
+
+
+def _check_dataset(run: str, record: RunRecord, data: str) -> None:
+    """Checks that a dataset is the run's, or has no split to hold out.
+
+    Raises:
+      ContractError: there is no dataset.
+      ValueError: it is another dataset, or the run was trained on all of its events.
+    """
+    try:
+        manifest, checksum = read_manifest(data), dataset_checksum(data)
+    except ContractError as error:
+        raise ContractError(f"{error} (the run at {run} was trained from {record.data})") from error
+    is_same = checksum == record.dataset_checksum
+    if is_same and set(manifest.splits) == {Split.TRAIN}:
+        raise ValueError(
+            f"{run} was trained on all events of {data}, which holds no split out; there is no need to refit"
+        )
+    if not is_same and manifest.split_method != SplitMethod.NONE:
+        raise ValueError(
+            f"{run} was trained on the dataset {record.dataset_checksum[:12]}… (path then: {record.data}), but {data} "
+            f"is the dataset {checksum[:12]}…; give the original dataset with --data, or one that was prepared with "
+            "`--split none`"
+        )
+
+
+def _read_refit(workdir: str, run: str) -> RunRecord:
+    record = read_record(workdir)
+    if record.refit_of is None or record.refit_of["run"] != run:
+        found = f"a refit of {record.refit_of['run']}" if record.refit_of else "a run that is no refit"
+        raise ValueError(f"{workdir} has {found}, not a refit of {run}; give another --workdir")
+    return record
+
+
+def _apply_harmless(config: RunConfig, settings: Sequence[str]) -> RunConfig:
+    changed = [setting for setting in settings if setting.partition("=")[0] not in HARMLESS_SETTINGS]
+    if changed:
+        raise ValueError(
+            f"a refit has the settings of its run, but --set changes {', '.join(changed)}; only "
+            f"{', '.join(HARMLESS_SETTINGS)} may differ"
+        )
+    return apply_settings(config, settings)
+
+
+def _summarize_evaluations(run: str, step: int) -> dict[str, Any]:
+    """Returns the main estimate of the checkpoint of `step` on each split that it was evaluated on."""
+    found = {}
+    for split in (Split.TEST, Split.VALIDATION):
+        try:
+            evaluation = json.loads(storage.read_bytes(RunLayout(run).evaluation(split)))
+        except FileNotFoundError:
+            continue
+        protocol = evaluation["main_protocol"]
+        ranking = primary_ranking(evaluation["protocols"][protocol])
+        if evaluation["step"] == step and ranking is not None:
+            estimate = next(iter(ranking.values()))[MAIN_METRIC]
+            found[str(split)] = {"protocol": protocol, "metric": MAIN_METRIC, **estimate}
+    return found

@@ -1,0 +1,98 @@
+"""The files of a search: its definition, its trials, its best settings and its report, below one directory."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from common import storage
+from common.storage.paths import join
+
+State = Literal["running", "complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class SearchLayout:
+    """File names below the directory of a search."""
+
+    root: str
+
+    @property
+    def definition(self) -> str:
+        """What is searched; the same for all processes of the search."""
+        return join(self.root, "tune.json")
+
+    @property
+    def journal(self) -> str:
+        """Optuna's log of the trials, which processes on one file system share."""
+        return join(self.root, "optuna.log")
+
+    @property
+    def trials(self) -> str:
+        """The trials, as a list of `Trial`."""
+        return join(self.root, "trials.json")
+
+    @property
+    def best(self) -> str:
+        """The best trial, with the commands that train and refit its settings."""
+        return join(self.root, "best.json")
+
+    @property
+    def report(self) -> str:
+        """The trials as a table and pictures."""
+        return join(self.root, "tune.html")
+
+    def run(self, number: int) -> str:
+        """The run of a trial, which is a run like any other."""
+        return join(self.root, "trials", f"{number:03d}")
+
+    def lock(self, number: int) -> str:
+        """Locked by the process that runs the trial."""
+        return join(self.root, "trials", f"{number:03d}.lock")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A run of the search."""
+
+    number: int
+    """Number from 0."""
+    state: State
+    """`pruned`: stopped early, because earlier trials had better validations at the same epoch."""
+    settings: Mapping[str, str]
+    """The searched settings, as in `--set`."""
+    value: float | None
+    """Best validation; None: no epoch is validated yet."""
+    validations: Mapping[int, float]
+    """Validation by epoch."""
+    problem: str | None = None
+    """Why the trial failed."""
+
+
+def check_definition(layout: SearchLayout, definition: Mapping[str, Any]) -> None:
+    """Checks that a search is continued with the same definition; writes it if the search is new.
+
+    Raises:
+      ValueError: lists the parts that differ.
+    """
+    try:
+        found = json.loads(storage.read_bytes(layout.definition))
+    except FileNotFoundError:
+        write_json(layout.definition, definition)
+        return
+    changed = [f"{key}: {found.get(key)}, now {value}" for key, value in definition.items() if found.get(key) != value]
+    if changed:
+        raise ValueError(
+            f"the search in {layout.root} differs from the requested one ({'; '.join(changed)}); use the original "
+            "arguments, or give another --workdir"
+        )
+
+
+def write_trials(layout: SearchLayout, trials: Sequence[Trial]) -> None:
+    """Writes `trials.json`."""
+    write_json(layout.trials, [asdict(trial) for trial in trials])
+
+
+def write_json(path: str, value: Any) -> None:
+    """Writes JSON values, indented."""
+    storage.write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
