@@ -15,6 +15,7 @@ COMMANDS = (
     ("mf_step",),
     ("start",),
     ("top_k",),
+    ("evaluation",),
     ("scaling",),
 )
 """Without `quality`, which needs the Retailrocket data and most of an hour, and without the soak test

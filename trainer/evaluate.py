@@ -54,8 +54,8 @@ _NO_CASES = {
 MAX_SCORES = 1_000_000_000
 """Cases × items of a protocol, some ten seconds per system on two cores; above it, a sample of the cases is used.
 
-Four times as many cases would at most halve the intervals, and less where they are few per visitor in the sample: a
-visitor's cases depend on each other, so that visitors, not cases, limit how narrow the intervals get.
+The intervals include the error of the sample: four times as many cases at most halve them, and by less where visitors
+have many cases, as these depend on each other.
 """
 
 

@@ -62,6 +62,7 @@ class _Ranking:
     def __init__(self, scorer: Scorer, plan: Plan) -> None:
         self._scorer, self._plan = scorer, plan
         self._rank = tf.function(self._rank_chunk, input_signature=plan.signature, autograph=False)
+        self._rank.get_concrete_function()  # traced in calls, the same method of several systems looks like retracing
         self.reset()
 
     def reset(self) -> None:
