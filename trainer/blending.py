@@ -1,7 +1,8 @@
 """Blends trained runs: the last stage of training, which weighs models, popularity and trend by validation."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from trainer.data.dataset import Dataset
 from trainer.data.trend import read_item_events
@@ -54,16 +55,20 @@ def blend_runs(
         half_life_days=fit.half_life_days,
         seen_hidden=_only(fit.seen_hidden, kept),
         seen_shown=_only(fit.seen_shown, kept),
-        validation=fit.validation,
+        validation={name: _name_parts(figures, parts) for name, figures in fit.validation.items()},
     )
     if replicas.is_chief:
         write_blend(record, workdir)
     replicas.wait_for_all()
-    for name, figures in fit.validation.items():
+    for name, figures in record.validation.items():
         if figures is not None:
-            alone = ", ".join(f"{part} {value:.4f}" for part, value in zip(parts, figures["parts"], strict=True))
+            alone = ", ".join(f"{part} {value:.4f}" for part, value in figures["parts"].items())
             log.info("blend, %s: validation ndcg@20 %.4f (%s)", name, figures["blend"], alone)
     return record
+
+
+def _name_parts(figures: Mapping[str, Any] | None, parts: Sequence[str]) -> dict[str, Any] | None:
+    return None if figures is None else {**figures, "parts": dict(zip(parts, figures["parts"], strict=True))}
 
 
 def _only(weights: BlendWeights, kept: Sequence[int]) -> BlendWeights:

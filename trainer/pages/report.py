@@ -10,11 +10,14 @@ from common.report.page import DrawnPage, Page, render
 from contract.layout import DatasetLayout
 from contract.manifest import dataset_checksum
 from contract.schema import Split
+from trainer.pages.blend import blend_page
 from trainer.pages.evaluation import evaluation_page
 from trainer.pages.training import training_page
+from trainer.runs.blend_record import read_blend
 from trainer.runs.checkpoint import read_validations, table_shapes
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import RunRecord, read_record
+from trainer.trained_run import part_directory
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +38,13 @@ def write_report(workdir: str, *, data: str | None = None, shown: Shown = "train
       ValueError: there is no run.
     """
     layout, record = RunLayout(workdir), read_record(workdir)
+    blend = read_blend(workdir)
+    # the models of --preset auto are runs below it: the Training page is that of the first
+    first = workdir if blend is None else part_directory(workdir, blend.parts[0])
     drawn = (
         _read_data_page(record, data or record.data),
-        _draw_training_page(workdir, record),
+        None if blend is None else blend_page(_name(workdir), blend, _read_json(layout.auto) or []),
+        _draw_training_page(first, record),
         _draw_evaluation_page(layout, record),
     )
     pages = [page for page in drawn if page]
@@ -100,7 +107,7 @@ def _draw_evaluation_page(layout: RunLayout, record: RunRecord) -> Page | None:
     return None
 
 
-def _read_json(path: str) -> dict[str, Any] | None:
+def _read_json(path: str) -> Any:
     try:
         return json.loads(storage.read_bytes(path))
     except FileNotFoundError:

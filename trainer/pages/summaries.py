@@ -64,7 +64,7 @@ def _describe_blend(blend: Result) -> list[str]:
             terms.append(f"{weights['popularity']:.2g} popularity")
         if any(weights["returns"]):
             terms.append("returns")
-        best = max(figures["parts"], default=0.0)
+        best = max(figures["parts"].values(), default=0.0)
         lines.append(
             f"{title}: validation NDCG@20 {figures['blend']:.3f}, best model alone {best:.3f}: {' + '.join(terms)}"
         )

@@ -53,7 +53,8 @@ class BlendRecord:
     seen_shown: BlendWeights
     """Weights for rankings that show them."""
     validation: dict[str, Any]
-    """By ranking: the cases, NDCG@20 of each part alone and of the blend on them; null without cases."""
+    """By ranking: the number of `cases`, NDCG@20 of all `parts` that were tried, by directory, each alone, and of the
+    `blend`; null without cases."""
 
 
 def write_blend(record: BlendRecord, workdir: str) -> None:
