@@ -41,7 +41,9 @@ _LEAVE_ONLY = """shown => {
 def main() -> None:
     """Draws the picture of the run that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m tools.pictures", description=__doc__)
-    parser.add_argument("--run", default="demo/runs/mf", help="with a report of three pages (default: demo/runs/mf)")
+    parser.add_argument(
+        "--run", default="demo/runs/auto", help="with a report of three pages (default: demo/runs/auto)"
+    )
     given = parser.parse_args()
     report = Path(given.run, "report.html").resolve()
     if not report.exists():

@@ -239,7 +239,7 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_export(commands)
     _add_recommend(commands)
-    report = cli.add_command(commands, "report", "redraw report.html of a run", "--workdir demo/runs/mf")
+    report = cli.add_command(commands, "report", "redraw report.html of a run", "--workdir demo/runs/auto")
     _add_run(report)
     _add_demo(commands)
     doctor = cli.add_command(
@@ -261,7 +261,7 @@ def _add_train(commands: cli.Commands) -> None:
         commands,
         "train",
         "train a preset, refit a run on all events, or resume a stopped run",
-        "--preset mf --data demo/dataset --workdir demo/runs/mf --set epochs=3",
+        "--preset auto --data demo/dataset --workdir demo/runs/auto --budget 10m",
     )
     source = train.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -348,7 +348,7 @@ def _add_evaluate(commands: cli.Commands) -> None:
         commands,
         "evaluate",
         "evaluate the best model of a run next to the baselines",
-        "--workdir demo/runs/mf --split test",
+        "--workdir demo/runs/auto --split test",
     )
     _add_run(evaluate)
     # not the training split, which the model has seen
@@ -366,7 +366,7 @@ def _add_export(commands: cli.Commands) -> None:
         commands,
         "export",
         "publish the best model of a run as a SavedModel that takes raw ids",
-        "--workdir demo/runs/mf --output demo/export",
+        "--workdir demo/runs/auto --output demo/export",
     )
     _add_run(export)
     export.add_argument("--output", required=True, metavar="URI", help="new directory; published whole or not at all")
@@ -378,7 +378,7 @@ def _add_recommend(commands: cli.Commands) -> None:
         commands,
         "recommend",
         "write the best items for all visitors as sharded files",
-        "--workdir demo/runs/mf --output demo/recommendations --k 10",
+        "--workdir demo/runs/auto --output demo/recommendations --k 10",
     )
     _add_run(recommend)
     recommend.add_argument(

@@ -54,8 +54,8 @@ def test_data_shop_and_events_exclude_each_other(tmp_path) -> None:
 
 
 def test_a_log_of_one_kind_has_no_weights_that_the_notebooks_models_could_learn() -> None:
-    assert choose_presets(None) == ("notebook-mf", "notebook-nn", "mf", "nn")
-    assert choose_presets("transaction") == ["mf", "nn"]
+    assert choose_presets(None) == ("notebook-mf", "notebook-nn", "auto")
+    assert choose_presets("transaction") == ["auto"]
 
 
 def evaluation(model: str, new: float, following: float, cases: int, ratings: dict | None) -> dict:

@@ -38,7 +38,7 @@ MORE = (
     "cartwheel doctor runs/mf",
 )
 """The verbs and flags that README only mentions."""
-PLACEHOLDERS = {"DATASET": "dataset", "RUN": "runs/mf"}
+PLACEHOLDERS = {"DATASET": "dataset", "RUN": "runs/auto"}
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +81,11 @@ def test_every_command_of_the_readme_works(capsys) -> None:
     assert "trending" in by_verb["evaluate"]["protocols"]["returning_visitors"]["rankings"]["seen_hidden"]
     assert Path("export/saved_model.pb").exists()
     assert list(Path("recommendations").glob("*.parquet"))
-    assert by_verb["demo"]["models"] == ["mf"]
+    assert by_verb["demo"]["models"] == ["auto"]
 
     of_dataset, of_run, compared, _, few, doctor = (results[command] for command in MORE)
     assert Path(of_dataset["report"]).samefile("dataset/report.html")
-    assert Path(of_run["report"]).samefile("runs/mf/report.html")
+    assert Path(of_run["report"]).samefile("runs/auto/report.html")
     assert "fail" not in compared["compared"].values()
     assert few["visitors"] == 3
     assert doctor["is_healthy"]
