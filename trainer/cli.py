@@ -261,13 +261,14 @@ def _add_train(commands: cli.Commands) -> None:
         commands,
         "train",
         "train a preset, refit a run on all events, or resume a stopped run",
-        "--preset auto --data demo/dataset --workdir demo/runs/auto --budget 10m",
+        "--preset auto --data demo/dataset --workdir runs/auto",
     )
     source = train.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--preset",
         choices=[AUTO, *PRESETS],
-        help="named settings; auto: several models within --budget, blended by validation",
+        metavar="NAME",
+        help=f"named settings: {', '.join(PRESETS)}, or auto: several of them within --budget, blended by validation",
     )
     source.add_argument(
         "--refit",
