@@ -142,6 +142,9 @@ class TowersConfig(BaseModelConfig):
     id_dropout: float = 0.3
     """Share of the items that a training step represents by their features alone, without their own vectors, so that
     features learn to represent new items. No effect if the catalogue does not describe the items."""
+    context_dropout: float = 0.25
+    """Share of the rows that see the items of their history in order, without kinds and times, so that the model can
+    also rank for requests without them."""
     visitor_min_events: int | None = None
     """Visitors with at least this many training events have a learnt vector; none: no visitors have one."""
     visitor_dropout: float = 0.5
@@ -159,7 +162,7 @@ class TowersConfig(BaseModelConfig):
     def __post_init__(self) -> None:
         check(self.dim >= 1, "model.dim", self.dim, "at least 1")
         check(self.history_length >= 1, "model.history_length", self.history_length, "at least 1")
-        for name in ("dropout", "id_dropout", "visitor_dropout"):
+        for name in ("dropout", "id_dropout", "context_dropout", "visitor_dropout"):
             check(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "in [0, 1)")
         least = self.visitor_min_events
         check(least is None or least >= 1, "model.visitor_min_events", least, "at least 1, or none")

@@ -6,7 +6,7 @@ that items without training events are recommended too. Visitors return to items
 
 Shapes: B rows of the global batch or queries, b = B / R rows of this replica, H history, N sampled negatives,
 C = B + N candidates, I items of the vocabulary, F features of an item, D embedding, W = D + 1 columns of an item row
-(the last one is the bias), E event kinds, A ages, S visits.
+(the last one is the bias), E event kinds, A ages and S visits, where index 0 of each is an unknown one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ from trainer.data.negative_sampling import NegativeSampler
 from trainer.distributed.embeddings import Lookup
 from trainer.distributed.replicas import Replicas
 from trainer.models.description import NEW_ITEMS_RANK_LAST, ModelDescription, TableShapes, table_box
-from trainer.models.interface import Queries
+from trainer.models.interface import UNKNOWN_EVENT, Queries
 from trainer.models.item_features import ItemFeatures, ItemRows, read_item_features
 from trainer.models.losses import SAMPLED_LOSSES
 from trainer.models.objectives import (
@@ -161,20 +161,22 @@ class History(NamedTuple):
     item: tf.Tensor
     """[B, H] item indices; arbitrary where `is_entry` is False."""
     event: tf.Tensor
-    """[B, H] indices of event kinds."""
+    """[B, H] 1 + the index of the event kind; 0 for an unknown kind."""
     age: tf.Tensor
-    """[B, H] how many of AGES_MS have passed since the event."""
+    """[B, H] 1 + how many of AGES_MS have passed since the event; 0 for an unknown time."""
     visit: tf.Tensor
-    """[B, H] how many visits ago the event was, below VISITS."""
+    """[B, H] 1 + how many visits ago the event was, up to VISITS; 0 for an unknown time."""
     is_entry: tf.Tensor
     """[B, H] bool; False for padding and for items that are not in the vocabulary."""
 
     @classmethod
     def of(cls, item: tf.Tensor, event: tf.Tensor, age_ms: tf.Tensor, is_entry: tf.Tensor) -> "History":
-        """The history from items, event kinds and the time since each event, all [B, H]."""
+        """The history from items, event kinds or UNKNOWN_EVENT, and the time since each event, all [B, H]."""
         since_next = tf.concat([age_ms[:, :1], age_ms[:, 1:] - age_ms[:, :-1]], axis=1)
         visits = tf.cumsum(tf.cast(since_next >= AGES_MS[0], tf.int64), axis=1)
-        return cls(item, event, age_of(age_ms), tf.clip_by_value(visits, 0, VISITS - 1), is_entry)
+        is_known = tf.not_equal(event, UNKNOWN_EVENT)
+        age, visit = 1 + age_of(age_ms), 1 + tf.clip_by_value(visits, 0, VISITS - 1)
+        return cls(item, event - UNKNOWN_EVENT, tf.where(is_known, age, 0), tf.where(is_known, visit, 0), is_entry)
 
     @property
     def is_empty(self) -> tf.Tensor:
@@ -240,7 +242,8 @@ def item_width(config: TowersConfig) -> int:
 
 def make_dense_variables(config: TowersConfig, kinds: int, seed: int) -> list[keras.Variable]:
     """Initial `DenseWeights` for a number of event kinds; called in a strategy's scope."""
-    dim, ages = config.dim, len(AGES_MS) + 1
+    dim = config.dim
+    kinds, ages, visits = kinds + 1, len(AGES_MS) + 2, VISITS + 1  # the first of each is unknown
     generator = np.random.default_rng(seed)
 
     def normal(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
@@ -249,7 +252,7 @@ def make_dense_variables(config: TowersConfig, kinds: int, seed: int) -> list[ke
     initial = DenseWeights(
         position=np.zeros(config.history_length),
         age=np.zeros(ages),
-        visit=np.zeros(VISITS),
+        visit=np.zeros(visits),
         event=np.zeros((kinds, dim)),
         attention=normal(dim, dim),
         hidden=normal(2 * dim, 2 * dim),
@@ -259,7 +262,7 @@ def make_dense_variables(config: TowersConfig, kinds: int, seed: int) -> list[ke
         return_position=np.zeros(config.history_length),
         return_event=np.zeros(kinds),
         return_age=np.zeros(ages),
-        return_visit=np.zeros(VISITS),
+        return_visit=np.zeros(visits),
         return_hidden=np.zeros(2 * dim),
     )
     return [
@@ -372,7 +375,7 @@ class NextItemObjective:
         is_valid = valid_rows(batch, self.sampler.num_items, is_entry)
         own = own_slice(batch, replica, self.replicas)
         candidates = Candidates.of_batch(batch, is_valid, self.config, self.sampler, step, own)
-        history = History.of(batch.history, batch.history_event, batch.history_age_ms, is_entry)
+        history = History.of(batch.history, self._drop_context(batch, step), batch.history_age_ms, is_entry)
         items = tf.concat([tf.reshape(batch.history, [-1]), candidates.items], axis=0)
         used = _used_items(batch.history.shape, candidates.items.shape[0], own)
         feature_weight = tf.gather(self.features.weight, self._clipped(tf.gather(items, used)))
@@ -450,6 +453,11 @@ class NextItemObjective:
         """[bH + C] mask of the items at the indices `used`; the row of an item without features is never dropped."""
         keep = keep_mask([1, num_items], self.model.config.id_dropout, self.seed, step, stream=2)[0]
         return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
+
+    def _drop_context(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
+        """[B, H] event kinds of the histories; rows that see the items and their order alone have UNKNOWN_EVENTs."""
+        keep = keep_mask([batch.item.shape[0], 1], self.model.config.context_dropout, self.seed, step, stream=4)
+        return tf.where(keep > 0, batch.history_event, UNKNOWN_EVENT)
 
     def _keep_visitor(self, visitor: tf.Tensor, own: slice, step: tf.Tensor) -> tf.Tensor:
         """[b] mask of the visitors' own vectors; 0 for visitors that are not frequent."""
