@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from trainer.runs.checkpoint import Weights
 
-
 UNKNOWN_EVENT = -1
 """Index of the kind of a history event whose kind and time are unknown."""
 

@@ -117,9 +117,9 @@ def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "Tow
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:
     """See `models.build.DescribedModelFile`."""
     visitors = (
-        f"Visitors are known by the latest {config.history_length} items of the history in the request; earlier items "
-        "are ignored. Visitors without a known item in it get popular items, even if they were in training. `score` "
-        "takes no history, so it returns an item's popularity for every visitor."
+        f"Visitors are known by the latest {config.history_length} items of the history in the request; a second "
+        "stage, if the run has one, reads more of them. Visitors without a known item in it get popular items, even if "
+        "they were in training. `score` takes no history, so it returns an item's popularity for every visitor."
     )
     by_content = (
         "Items without training events are ranked by their content in the catalogue: categories, price and properties."
@@ -498,6 +498,17 @@ def _is_in_history(candidates: tf.Tensor, history: History) -> tf.Tensor:
     return is_found
 
 
+class ScoreParts(NamedTuple):
+    """The parts of the scores of queries."""
+
+    score: tf.Tensor
+    """[B, I] without return bonuses."""
+    bonus: tf.Tensor
+    """[B, H] what each entry of the history adds to the score of its item; 0 for padding."""
+    is_empty: tf.Tensor
+    """[B] bool: whether the history has no known item, so that the scores are those of popularity."""
+
+
 class TowersInference(tf.Module):
     """Trained towers; see `models.interface.InferenceModel`.
 
@@ -556,14 +567,19 @@ class TowersInference(tf.Module):
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
         return self.piece_scores(queries)(0, self._num_items)
 
+    @property
+    def popularity(self) -> tf.Tensor:
+        """[I] scores for visitors without a known item in their history."""
+        return self._popularity[:-1]
+
+    def score_in_parts(self, queries: Queries) -> ScoreParts:
+        """The scores of the catalogue and the return bonuses of the histories, which `catalogue_scores` adds up."""
+        visitors, history, bonuses = self._read(queries)
+        scores = self._model.candidate_scores(visitors, self._items, self._biases)
+        return ScoreParts(scores, tf.where(history.is_entry, bonuses, 0.0), history.is_empty)
+
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
-        config, dense = self._model.config, DenseWeights(*(tf.convert_to_tensor(weight) for weight in self._dense))
-        history = latest(queries, size=config.history_length, num_items=self._num_items)
-        item = tf.where(history.is_entry, history.item, 0)
-        vectors = tf.gather(self._items, item) * tf.gather(self._lengths, item)
-        own = tf.gather(self._visitors, tf.clip_by_value(queries.visitor, 0, self._num_frequent))
-        visitors, returning = self._model.embed_visitors(dense, vectors, history, own)
-        bonuses = self._model.bonuses(dense, history, returning) + config.return_bonus
+        visitors, history, bonuses = self._read(queries)
 
         def score(begin: tf.Tensor | int, size: int) -> tf.Tensor:
             piece = slice(begin, begin + size)
@@ -575,6 +591,16 @@ class TowersInference(tf.Module):
             return tf.where(history.is_empty[:, None], self._popularity[piece], scores)
 
         return score
+
+    def _read(self, queries: Queries) -> tuple[tf.Tensor, History, tf.Tensor]:
+        """The visitors' vectors [B, D], histories, and return bonuses [B, H]."""
+        config, dense = self._model.config, DenseWeights(*(tf.convert_to_tensor(weight) for weight in self._dense))
+        history = latest(queries, size=config.history_length, num_items=self._num_items)
+        item = tf.where(history.is_entry, history.item, 0)
+        vectors = tf.gather(self._items, item) * tf.gather(self._lengths, item)
+        own = tf.gather(self._visitors, tf.clip_by_value(queries.visitor, 0, self._num_frequent))
+        visitors, returning = self._model.embed_visitors(dense, vectors, history, own)
+        return visitors, history, self._model.bonuses(dense, history, returning) + config.return_bonus
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         scores = tf.gather(self._popularity, tf.minimum(item, self._num_items))

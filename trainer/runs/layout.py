@@ -26,6 +26,16 @@ class RunLayout:
         return join(self.root, "result.json")
 
     @property
+    def second_stage(self) -> str:
+        """The record of the second stage, if the model has one."""
+        return join(self.root, "second_stage.json")
+
+    @property
+    def second_stage_arrays(self) -> str:
+        """Its weights."""
+        return join(self.root, "second_stage.npz")
+
+    @property
     def metrics(self) -> str:
         """JSON lines: training and validation metrics by step."""
         return join(self.root, "metrics.jsonl")

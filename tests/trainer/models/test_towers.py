@@ -157,9 +157,7 @@ def test_without_a_known_item_in_the_history_popular_items_are_first() -> None:
 
 
 def test_the_latest_entries_are_newest_first() -> None:
-    queries = views_of([0, 0, 0], [[5, 6, 7], [8], []])._replace(
-        timestamp_ms=tf.constant([1, AGES_MS[1], 0], tf.int64)
-    )
+    queries = views_of([0, 0, 0], [[5, 6, 7], [8], []])._replace(timestamp_ms=tf.constant([1, AGES_MS[1], 0], tf.int64))
     history = latest(queries, size=2, num_items=8)
     np.testing.assert_array_equal(history.is_entry, [[True, True], [False, False], [False, False]])
     np.testing.assert_array_equal(history.item[0], [7, 6])
