@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from benchmarks.harness import run_command
 from trainer.data.dataset import open_dataset
-from trainer.models.build import build_inference_model
-from trainer.runs.checkpoint import read_weights
+from trainer.runs.checkpoint import choose_step
 from trainer.runs.record import read_record
+from trainer.trained_run import load_inference_model
 
 
 def prepare(source: Path, folder: Path) -> Path:
@@ -50,8 +50,8 @@ def train(
         command = [sys.executable, "-m", "trainer", "train", "--preset", preset, "--data", str(data)]
         command += ["--workdir", str(workdir), *(["--set", *settings] if settings else [])]
         run_command(command)  # writes the result last
-    scorer = build_inference_model(read_record(str(workdir)).config, open_dataset(str(data)))
-    scorer.fill(read_weights(str(workdir), which))
+    step = choose_step(str(workdir), which)
+    scorer = load_inference_model(str(workdir), read_record(str(workdir)), step, open_dataset(str(data)))
     return {"scorer": scorer, "seconds": json.loads(result.read_text())["seconds"]}
 
 

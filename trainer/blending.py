@@ -4,12 +4,15 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from common import storage
 from trainer.data.dataset import Dataset
 from trainer.data.trend import read_item_events
 from trainer.distributed.replicas import Replicas
 from trainer.evaluation.blend_weights import fit_blend
 from trainer.runs.blend_record import BlendRecord, BlendWeights, read_blend, write_blend
 from trainer.runs.checkpoint import choose_step
+from trainer.runs.layout import RunLayout
+from trainer.runs.record import read_record
 from trainer.trained_run import load_part, part_directory
 
 log = logging.getLogger(__name__)
@@ -43,7 +46,15 @@ def blend_runs(
     ):
         return existing
     models = [load_part(part_directory(workdir, part), step, dataset) for part, step in zip(parts, steps, strict=True)]
-    fit = fit_blend(models, dataset, read_item_events(dataset), kinds=kinds, replicas=replicas, on_chunk=on_chunk)
+    fit = fit_blend(
+        models,
+        dataset,
+        read_item_events(dataset),
+        kinds=kinds,
+        held_out_seed=_held_out_seed(workdir, parts),
+        replicas=replicas,
+        on_chunk=on_chunk,
+    )
     kept = [
         column
         for column in range(len(parts))
@@ -65,6 +76,13 @@ def blend_runs(
             alone = ", ".join(f"{part} {value:.4f}" for part, value in figures["parts"].items())
             log.info("blend, %s: validation ndcg@20 %.4f (%s)", name, figures["blend"], alone)
     return record
+
+
+def _held_out_seed(workdir: str, parts: Sequence[str]) -> int | None:
+    """The seed of the run whose second stage was trained on validation cases; None if there is none."""
+    directories = [part_directory(workdir, part) for part in parts]
+    staged = [directory for directory in directories if storage.exists(RunLayout(directory).second_stage)]
+    return read_record(staged[0]).config.seed if staged else None
 
 
 def _name_parts(figures: Mapping[str, Any] | None, parts: Sequence[str]) -> dict[str, Any] | None:

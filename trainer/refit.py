@@ -15,10 +15,11 @@ from common.errors import ContractError
 from common.settings import apply_settings
 from contract.manifest import dataset_checksum, read_manifest
 from contract.schema import Split, SplitMethod
-from trainer.config.models import SessionKnnConfig, WalkConfig
+from trainer.config.models import SessionKnnConfig, TowersConfig, WalkConfig
 from trainer.config.run import RunConfig
 from trainer.distributed.preemption import StopRequest
 from trainer.evaluation.tables import MAIN_METRIC, primary_ranking
+from trainer.models.second_stage_file import copy_second_stage
 from trainer.runs import checkpoint
 from trainer.runs.blend_record import read_blend, write_blend
 from trainer.runs.layout import RunLayout
@@ -88,7 +89,7 @@ def _refit_run(
         origin = describe_run(run, record)
         config = best_settings(record.config, origin["epochs"])
     log.info("refit of %s on all events, for %d epochs", run, config.num_epochs)
-    return train(
+    result = train(
         _apply_harmless(config, settings),
         data=data or record.data,
         workdir=workdir,
@@ -96,6 +97,9 @@ def _refit_run(
         refit_of=origin,
         stop=stop,
     )
+    # it was trained on events that the refit has seen, so it cannot be trained again
+    copy_second_stage(run, workdir, checkpoint.choose_step(workdir))
+    return result
 
 
 def _write_main_record(run: str, workdir: str, part: str) -> None:
@@ -116,6 +120,8 @@ def best_settings(config: RunConfig, epochs: int) -> RunConfig:
     alone = replace(config, patience=None, blend=False, companions=())
     if isinstance(config.model, WalkConfig | SessionKnnConfig):
         return replace(alone, model=config.model.with_combination(epochs - 1))
+    if isinstance(config.model, TowersConfig):
+        alone = replace(alone, model=replace(config.model, second_stage_cases=0))
     return replace(alone, epochs=epochs)
 
 

@@ -17,6 +17,7 @@ from trainer.distributed.preemption import Preempted, StopRequest, stop_on_sigte
 from trainer.distributed.replicas import Replicas, preempt_on_worker_loss, start_replicas
 from trainer.distributed.watchdog import Watchdog, watching
 from trainer.models.build import build_inference_model
+from trainer.models.second_stage_file import SecondStageRecord
 from trainer.runs import checkpoint
 from trainer.runs.checkpoint_writer import CheckpointWriter
 from trainer.runs.layout import RunLayout, part_name
@@ -27,6 +28,7 @@ from trainer.training.build import Trainer, build_trainer
 from trainer.training.callbacks import TrainingCallbacks, Validation
 from trainer.training.divergence import Divergence, DivergenceMonitor, describe_dense, describe_tables
 from trainer.training.schedule import Schedule, make_schedule
+from trainer.training.second_stage import add_second_stage
 from trainer.training.start import open_run, resume_run, start_run
 from trainer.training.validation import make_next_item_validator, make_validator
 
@@ -173,7 +175,9 @@ def _train(
             step += len(losses)
             callbacks.on_steps_end(step, losses)
         callbacks.on_train_end()
-    return _summarize(workdir, record, schedule, range(first_step, step), time.monotonic() - start_time)
+        stage = add_second_stage(workdir, config, dataset, replicas, callbacks.on_chunk)
+    seconds = time.monotonic() - start_time
+    return _summarize(workdir, record, schedule, range(first_step, step), seconds, stage)
 
 
 def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -> Validation | None:
@@ -205,7 +209,14 @@ def _describe_divergence(divergence: Divergence, first_step: int, trainer: Train
     )
 
 
-def _summarize(workdir: str, record: RunRecord, schedule: Schedule, steps: range, seconds: float) -> dict[str, Any]:
+def _summarize(
+    workdir: str,
+    record: RunRecord,
+    schedule: Schedule,
+    steps: range,
+    seconds: float,
+    stage: SecondStageRecord | None,
+) -> dict[str, Any]:
     """Returns the results of the run, and the speed of the steps that this process trained."""
     validations = checkpoint.read_validations(workdir)
     best = checkpoint.best_step(workdir)
@@ -220,6 +231,7 @@ def _summarize(workdir: str, record: RunRecord, schedule: Schedule, steps: range
         "validation_metric": validations.metric or None,
         "best_step": best,
         "best_validation": validations.values[best] if best is not None else None,
+        "second_stage": stage.to_json() if stage is not None else None,
         "warm_start": record.warm_start,
         "refit_of": record.refit_of,
         "seconds": round(seconds, 3),

@@ -11,6 +11,7 @@ from trainer.distributed.replicas import Replicas
 from trainer.models.blend import BlendInference, Part
 from trainer.models.build import build_inference_model
 from trainer.models.interface import InferenceModel, ServedModel
+from trainer.models.second_stage_file import with_second_stage
 from trainer.runs.blend_record import BlendRecord, read_blend
 from trainer.runs.checkpoint import choose_step, read_weights_of_step
 from trainer.runs.record import RunRecord, read_record, training_view
@@ -107,4 +108,4 @@ def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Da
         )
     model = build_inference_model(record.config, dataset)
     model.fill(read_weights_of_step(workdir, step))
-    return model
+    return with_second_stage(model, workdir, step, dataset.num_items)

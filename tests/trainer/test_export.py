@@ -334,7 +334,7 @@ def test_histories_with_events_get_the_scores_of_the_evaluator(tmp_path):
     )
     indices = [[ITEMS.index(name.decode()) for name in row] for row in answer["item_id"].numpy()]
     np.testing.assert_array_equal(bits(answer["score"]), bits(tf.gather(expected, indices, batch_dims=1)))
-    # kinds and ages matter: as views at this moment, the same histories have other scores
+    # kinds and ages matter: without them, the same histories have other scores
     plain = towers.catalogue_scores(Queries.of_items(queries.visitor, queries.history, queries.history_length))
     assert not np.allclose(plain, expected, atol=0.1)
 

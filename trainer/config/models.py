@@ -147,6 +147,9 @@ class TowersConfig(BaseModelConfig):
     id_dropout: float = 0.3
     """Share of the items that a training step represents by their features alone, without their own vectors, so that
     features learn to represent new items. No effect if the catalogue does not describe the items."""
+    context_dropout: float = 0.25
+    """Share of the rows that see the items of their history in order, without kinds and times, so that the model can
+    also rank for requests without them."""
     visitor_min_events: int | None = None
     """Visitors with at least this many training events have a learnt vector; none: no visitors have one."""
     visitor_dropout: float = 0.5
@@ -154,6 +157,11 @@ class TowersConfig(BaseModelConfig):
     return_bonus: float = 3.0
     """Added to the scores of the history's items when the catalogue is ranked, in addition to the learnt bonuses. From
     the second epoch on, training has already seen the next items, so it overrates new items."""
+    second_stage_cases: int = 24_000
+    """Next items of the validation window, at most, that train a network to rank the best items again, after the last
+    epoch; 0: no such network. It is kept if it ranks better for other visitors of that window."""
+    second_stage_min_cases: int = 2_000
+    """With fewer next items in the validation window, there is no second stage."""
     initial_scale: float = 8.0
     """Initial value of the learnt scale."""
     initial_stddev: float = 0.05
@@ -164,10 +172,13 @@ class TowersConfig(BaseModelConfig):
     def __post_init__(self) -> None:
         check(self.dim >= 1, "model.dim", self.dim, "at least 1")
         check(self.history_length >= 1, "model.history_length", self.history_length, "at least 1")
-        for name in ("dropout", "id_dropout", "visitor_dropout"):
+        for name in ("dropout", "id_dropout", "context_dropout", "visitor_dropout"):
             check(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "in [0, 1)")
         least = self.visitor_min_events
         check(least is None or least >= 1, "model.visitor_min_events", least, "at least 1, or none")
+        check(self.second_stage_cases >= 0, "model.second_stage_cases", self.second_stage_cases, "at least 0")
+        cases = self.second_stage_min_cases
+        check(cases >= 1, "model.second_stage_min_cases", cases, "at least 1")
         check(self.initial_scale > 0, "model.initial_scale", self.initial_scale, "above 0")
         check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
         check(self.dense_learning_rate > 0, "model.dense_learning_rate", self.dense_learning_rate, "above 0")

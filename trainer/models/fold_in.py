@@ -66,7 +66,8 @@ class FoldIn(tf.Module):
         )
         is_entry = (position >= 0) & (item < self._num_items)
         item = tf.where(is_entry, item, 0)
-        weights = tf.where(is_entry, tf.gather(self._event_weights, event), 0.0)
+        # an unknown event has the weight of the first kind
+        weights = tf.where(is_entry, tf.gather(self._event_weights, tf.maximum(event, 0)), 0.0)
         # a (visitor, item) pair is one term of the objective, with the summed weight of its events
         is_same = is_entry[:, :, None] & is_entry[:, None, :] & tf.equal(item[:, :, None], item[:, None, :])
         is_repeated = tf.reduce_any(tf.linalg.band_part(is_same, -1, 0) & ~tf.eye(length, dtype=tf.bool), axis=2)

@@ -10,6 +10,9 @@ import tensorflow as tf
 
 from trainer.runs.checkpoint import Weights
 
+UNKNOWN_EVENT = -1
+"""Index of the kind of a history event whose kind and time are unknown."""
+
 
 class Queries(NamedTuple):
     """Visitors to rank the catalogue for."""
@@ -21,17 +24,17 @@ class Queries(NamedTuple):
     history_length: tf.Tensor
     """[B] int64."""
     history_event: tf.Tensor
-    """[B, H] int64 indices of event kinds; padded like `history`."""
+    """[B, H] int64 indices of event kinds, or UNKNOWN_EVENT; padded like `history`."""
     history_timestamp_ms: tf.Tensor
-    """[B, H] int64 times of the events; padded like `history`."""
+    """[B, H] int64 times of the events, arbitrary for an UNKNOWN_EVENT; padded like `history`."""
     timestamp_ms: tf.Tensor
     """[B] int64 time of the request, not before the history."""
 
     @classmethod
     def of_items(cls, visitor: tf.Tensor, history: tf.Tensor, history_length: tf.Tensor) -> "Queries":
-        """Queries from items only: all events have the first kind and time 0, which is also the time of the request."""
-        zeros = tf.zeros_like(history)
-        return cls(visitor, history, history_length, zeros, zeros, tf.zeros_like(visitor))
+        """Queries from items and their order only: each event is an UNKNOWN_EVENT, and the time of the request is 0."""
+        event = tf.fill(tf.shape(history), tf.constant(UNKNOWN_EVENT, tf.int64))
+        return cls(visitor, history, history_length, event, tf.zeros_like(history), tf.zeros_like(visitor))
 
 
 class Scorer(Protocol):

@@ -6,7 +6,7 @@ that items without training events are recommended too. Visitors return to items
 
 Shapes: B rows of the global batch or queries, b = B / R rows of this replica, H history, N sampled negatives,
 C = B + N candidates, I items of the vocabulary, F features of an item, D embedding, W = D + 1 columns of an item row
-(the last one is the bias), E event kinds, A ages, S visits.
+(the last one is the bias), E event kinds, A ages and S visits, where index 0 of each is an unknown one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ from trainer.data.negative_sampling import NegativeSampler
 from trainer.distributed.embeddings import Lookup
 from trainer.distributed.replicas import Replicas
 from trainer.models.description import NEW_ITEMS_RANK_LAST, ModelDescription, TableShapes, table_box
-from trainer.models.interface import Queries
+from trainer.models.interface import UNKNOWN_EVENT, Queries
 from trainer.models.item_features import ItemFeatures, ItemRows, read_item_features
 from trainer.models.losses import SAMPLED_LOSSES
 from trainer.models.objectives import (
@@ -117,9 +117,9 @@ def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "Tow
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:
     """See `models.build.DescribedModelFile`."""
     visitors = (
-        f"Visitors are known by the latest {config.history_length} items of the history in the request; earlier items "
-        "are ignored. Visitors without a known item in it get popular items, even if they were in training. `score` "
-        "takes no history, so it returns an item's popularity for every visitor."
+        f"Visitors are known by the latest {config.history_length} items of the history in the request; a second "
+        "stage, if the run has one, reads more of them. Visitors without a known item in it get popular items, even if "
+        "they were in training. `score` takes no history, so it returns an item's popularity for every visitor."
     )
     by_content = (
         "Items without training events are ranked by their content in the catalogue: categories, price and properties."
@@ -161,20 +161,22 @@ class History(NamedTuple):
     item: tf.Tensor
     """[B, H] item indices; arbitrary where `is_entry` is False."""
     event: tf.Tensor
-    """[B, H] indices of event kinds."""
+    """[B, H] 1 + the index of the event kind; 0 for an unknown kind."""
     age: tf.Tensor
-    """[B, H] how many of AGES_MS have passed since the event."""
+    """[B, H] 1 + how many of AGES_MS have passed since the event; 0 for an unknown time."""
     visit: tf.Tensor
-    """[B, H] how many visits ago the event was, below VISITS."""
+    """[B, H] 1 + how many visits ago the event was, up to VISITS; 0 for an unknown time."""
     is_entry: tf.Tensor
     """[B, H] bool; False for padding and for items that are not in the vocabulary."""
 
     @classmethod
     def of(cls, item: tf.Tensor, event: tf.Tensor, age_ms: tf.Tensor, is_entry: tf.Tensor) -> "History":
-        """The history from items, event kinds and the time since each event, all [B, H]."""
+        """The history from items, event kinds or UNKNOWN_EVENT, and the time since each event, all [B, H]."""
         since_next = tf.concat([age_ms[:, :1], age_ms[:, 1:] - age_ms[:, :-1]], axis=1)
         visits = tf.cumsum(tf.cast(since_next >= AGES_MS[0], tf.int64), axis=1)
-        return cls(item, event, age_of(age_ms), tf.clip_by_value(visits, 0, VISITS - 1), is_entry)
+        is_known = tf.not_equal(event, UNKNOWN_EVENT)
+        age, visit = 1 + age_of(age_ms), 1 + tf.clip_by_value(visits, 0, VISITS - 1)
+        return cls(item, event - UNKNOWN_EVENT, tf.where(is_known, age, 0), tf.where(is_known, visit, 0), is_entry)
 
     @property
     def is_empty(self) -> tf.Tensor:
@@ -240,7 +242,8 @@ def item_width(config: TowersConfig) -> int:
 
 def make_dense_variables(config: TowersConfig, kinds: int, seed: int) -> list[keras.Variable]:
     """Initial `DenseWeights` for a number of event kinds; called in a strategy's scope."""
-    dim, ages = config.dim, len(AGES_MS) + 1
+    dim = config.dim
+    kinds, ages, visits = kinds + 1, len(AGES_MS) + 2, VISITS + 1  # the first of each is unknown
     generator = np.random.default_rng(seed)
 
     def normal(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
@@ -249,7 +252,7 @@ def make_dense_variables(config: TowersConfig, kinds: int, seed: int) -> list[ke
     initial = DenseWeights(
         position=np.zeros(config.history_length),
         age=np.zeros(ages),
-        visit=np.zeros(VISITS),
+        visit=np.zeros(visits),
         event=np.zeros((kinds, dim)),
         attention=normal(dim, dim),
         hidden=normal(2 * dim, 2 * dim),
@@ -259,7 +262,7 @@ def make_dense_variables(config: TowersConfig, kinds: int, seed: int) -> list[ke
         return_position=np.zeros(config.history_length),
         return_event=np.zeros(kinds),
         return_age=np.zeros(ages),
-        return_visit=np.zeros(VISITS),
+        return_visit=np.zeros(visits),
         return_hidden=np.zeros(2 * dim),
     )
     return [
@@ -372,7 +375,7 @@ class NextItemObjective:
         is_valid = valid_rows(batch, self.sampler.num_items, is_entry)
         own = own_slice(batch, replica, self.replicas)
         candidates = Candidates.of_batch(batch, is_valid, self.config, self.sampler, step, own)
-        history = History.of(batch.history, batch.history_event, batch.history_age_ms, is_entry)
+        history = History.of(batch.history, self._drop_context(batch, step), batch.history_age_ms, is_entry)
         items = tf.concat([tf.reshape(batch.history, [-1]), candidates.items], axis=0)
         used = _used_items(batch.history.shape, candidates.items.shape[0], own)
         feature_weight = tf.gather(self.features.weight, self._clipped(tf.gather(items, used)))
@@ -451,6 +454,11 @@ class NextItemObjective:
         keep = keep_mask([1, num_items], self.model.config.id_dropout, self.seed, step, stream=2)[0]
         return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
 
+    def _drop_context(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
+        """[B, H] event kinds of the histories; rows that see the items and their order alone have UNKNOWN_EVENTs."""
+        keep = keep_mask([batch.item.shape[0], 1], self.model.config.context_dropout, self.seed, step, stream=4)
+        return tf.where(keep > 0, batch.history_event, UNKNOWN_EVENT)
+
     def _keep_visitor(self, visitor: tf.Tensor, own: slice, step: tf.Tensor) -> tf.Tensor:
         """[b] mask of the visitors' own vectors; 0 for visitors that are not frequent."""
         if "visitor" not in self.tables:
@@ -488,6 +496,17 @@ def _is_in_history(candidates: tf.Tensor, history: History) -> tf.Tensor:
     for column in range(1, item.shape[1]):  # [b, C, H] at once would take ten times the memory of the scores
         is_found |= tf.equal(item[:, column, None], candidates[None, :])
     return is_found
+
+
+class ScoreParts(NamedTuple):
+    """The parts of the scores of queries."""
+
+    score: tf.Tensor
+    """[B, I] without return bonuses."""
+    bonus: tf.Tensor
+    """[B, H] what each entry of the history adds to the score of its item; 0 for padding."""
+    is_empty: tf.Tensor
+    """[B] bool: whether the history has no known item, so that the scores are those of popularity."""
 
 
 class TowersInference(tf.Module):
@@ -548,14 +567,19 @@ class TowersInference(tf.Module):
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
         return self.piece_scores(queries)(0, self._num_items)
 
+    @property
+    def popularity(self) -> tf.Tensor:
+        """[I] scores for visitors without a known item in their history."""
+        return self._popularity[:-1]
+
+    def score_in_parts(self, queries: Queries) -> ScoreParts:
+        """The scores of the catalogue and the return bonuses of the histories, which `catalogue_scores` adds up."""
+        visitors, history, bonuses = self._read(queries)
+        scores = self._model.candidate_scores(visitors, self._items, self._biases)
+        return ScoreParts(scores, tf.where(history.is_entry, bonuses, 0.0), history.is_empty)
+
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
-        config, dense = self._model.config, DenseWeights(*(tf.convert_to_tensor(weight) for weight in self._dense))
-        history = latest(queries, size=config.history_length, num_items=self._num_items)
-        item = tf.where(history.is_entry, history.item, 0)
-        vectors = tf.gather(self._items, item) * tf.gather(self._lengths, item)
-        own = tf.gather(self._visitors, tf.clip_by_value(queries.visitor, 0, self._num_frequent))
-        visitors, returning = self._model.embed_visitors(dense, vectors, history, own)
-        bonuses = self._model.bonuses(dense, history, returning) + config.return_bonus
+        visitors, history, bonuses = self._read(queries)
 
         def score(begin: tf.Tensor | int, size: int) -> tf.Tensor:
             piece = slice(begin, begin + size)
@@ -567,6 +591,16 @@ class TowersInference(tf.Module):
             return tf.where(history.is_empty[:, None], self._popularity[piece], scores)
 
         return score
+
+    def _read(self, queries: Queries) -> tuple[tf.Tensor, History, tf.Tensor]:
+        """The visitors' vectors [B, D], histories, and return bonuses [B, H]."""
+        config, dense = self._model.config, DenseWeights(*(tf.convert_to_tensor(weight) for weight in self._dense))
+        history = latest(queries, size=config.history_length, num_items=self._num_items)
+        item = tf.where(history.is_entry, history.item, 0)
+        vectors = tf.gather(self._items, item) * tf.gather(self._lengths, item)
+        own = tf.gather(self._visitors, tf.clip_by_value(queries.visitor, 0, self._num_frequent))
+        visitors, returning = self._model.embed_visitors(dense, vectors, history, own)
+        return visitors, history, self._model.bonuses(dense, history, returning) + config.return_bonus
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         scores = tf.gather(self._popularity, tf.minimum(item, self._num_items))

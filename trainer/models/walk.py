@@ -11,7 +11,7 @@ Shapes: B queries, H history, L latest entries of it, E entries of all queries, 
 vocabulary, N neighbours of an item.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -123,9 +123,14 @@ def walk_rows(baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, i
         yield WalkRows(neighbour, weight, total)
 
 
-def count_walk(baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int) -> Weights:
-    """The weights of a walk over all items in memory; see `walk_rows`."""
-    parts = list(walk_rows(baskets, powers, num_neighbours, np.arange(baskets.shape[1])))
+def count_walk(
+    baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, on_block: Callable[[], None] = lambda: None
+) -> Weights:
+    """The weights of a walk over all items in memory; see `walk_rows`. `on_block` is called after each block."""
+    parts = []
+    for rows in walk_rows(baskets, powers, num_neighbours, np.arange(baskets.shape[1])):
+        parts.append(rows)
+        on_block()
     neighbour, weight = (np.concatenate([part[column] for part in parts]) for column in range(2))
     return Weights({"neighbour": neighbour, "weight": weight}, [np.array(powers, np.float32)])
 

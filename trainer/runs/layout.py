@@ -35,6 +35,16 @@ class RunLayout:
         """What `--preset auto` tried."""
         return join(self.root, "auto.json")
 
+    @property
+    def second_stage(self) -> str:
+        """The record of the second stage, if the model has one."""
+        return join(self.root, "second_stage.json")
+
+    @property
+    def second_stage_arrays(self) -> str:
+        """Its weights."""
+        return join(self.root, "second_stage.npz")
+
     def part(self, name: str) -> str:
         """The directory of a run that is part of the model."""
         return join(self.root, part_name(name))

@@ -265,9 +265,8 @@ def _limits(subject: Subject) -> Iterable[str]:
         "`assets.extra/model.json` has the counts. The model ignores current prices and legal restrictions."
     )
     yield (
-        "`recommend` has no inputs for the kinds and times of the events in a history; models that use them treat "
-        f"every event as a {subject.manifest.event_kinds[0]} event at this moment. `recommend_events` has these "
-        "inputs, as the evaluation does."
+        "`recommend` has no inputs for the kinds and times of the events in a history, so they are unknown to models "
+        "that use them. `recommend_events` has these inputs, as the evaluation does."
     )
     yield "`assets/` contains the ids of the training visitors: personal data if they can be traced to people."
 

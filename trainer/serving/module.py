@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from contract.manifest import VocabularyInfo
-from trainer.models.interface import Queries, ServedModel
+from trainer.models.interface import UNKNOWN_EVENT, Queries, ServedModel
 from trainer.ranking.topk import TopItems, hide, top_k, visible_scores, withhold
 
 _VISITOR_ID = tf.TensorSpec([None], tf.string, "visitor_id")
@@ -66,8 +66,8 @@ class ServingModel(tf.Module):
         Args:
           visitor_id: [B] string; '' or any other unknown id for a visitor with a history alone.
           history: [B, H] string, the visitor's items, oldest first; '' is padding. It must contain all items to
-            exclude: the model does not store timelines. Models that use kinds and times of events treat every entry as
-            an event of the first kind at this moment; use `recommend_events` to pass them.
+            exclude: the model does not store timelines. Kinds and times of events are unknown to the model; use
+            `recommend_events` to pass them.
           k: from 1 to I.
           exclude_seen: exclude the items of `history`.
 
@@ -75,8 +75,8 @@ class ServingModel(tf.Module):
           `item_id` [B, K] string, best first, and `score` [B, K] float32, comparable within a row. If fewer than K
           items are left, the rest is '' with a score of -inf.
         """
-        zeros = tf.zeros(tf.shape(history), tf.int64)
-        return self._recommend(self._queries(visitor_id, history, zeros, zeros), k, exclude_seen)
+        event = tf.fill(tf.shape(history), tf.constant(UNKNOWN_EVENT, tf.int64))
+        return self._recommend(self._queries(visitor_id, history, event, tf.zeros_like(event)), k, exclude_seen)
 
     @tf.function(
         input_signature=[

@@ -103,6 +103,16 @@ class TrainingCallbacks:
             )
         self.replicas.wait_for_all()
 
+    def on_chunk(self) -> None:
+        """Pings the watchdog; called between pieces of work after a checkpoint is saved.
+
+        Raises:
+          Preempted: a stop was requested; the resumed run repeats this work.
+        """
+        self.watchdog.progress()
+        if self.request.is_requested:
+            raise Preempted("stopped after a checkpoint; run the same command again to resume")
+
     def _end_epoch(self, step: int, epoch: int) -> None:
         loss = float(np.concatenate(self._losses).mean())
         self._losses.clear()
@@ -129,7 +139,7 @@ class TrainingCallbacks:
             return ", not validated because it was not saved"
         validator, model = self.validation.validator, self.validation.model
         model.fill(checkpoint.read_weights_of_step(self.workdir, step))
-        value = validator.measure(model, self._on_validation_chunk)
+        value = validator.measure(model, self.on_chunk)
         if self.replicas.is_chief:
             self._record_validation(step, value, validator)
         epoch = self.schedule.epoch_of(step - 1)
@@ -137,11 +147,6 @@ class TrainingCallbacks:
         if self.on_validation is not None:
             self.is_pruned = self.on_validation(epoch, value)
         return f", validation {validator.metric} {value:.4f}"
-
-    def _on_validation_chunk(self) -> None:
-        self.watchdog.progress()
-        if self.request.is_requested:  # the checkpoint is saved; the resumed run validates it first
-            raise Preempted("stopped during validation; run the same command again to resume")
 
     def _is_validated(self, step: int) -> bool:
         """Returns whether the chief sees a validation of `step`; other workers may not see the chief's file yet."""

@@ -38,6 +38,12 @@ def scores(model: TowersInference, *histories: list[int]) -> np.ndarray:
     return found
 
 
+def views_of(visitors: list[int], histories: list[list[int]]) -> Queries:
+    """Queries whose events are all of the first kind, at the moment of the request."""
+    queries = queries_of(visitors, histories)
+    return queries._replace(history_event=tf.zeros_like(queries.history))
+
+
 def test_a_score_is_the_scaled_cosine_plus_bias_and_return_bonus() -> None:
     # the history is item 1, so the visitor is (1.5, 0), normalised (1, 0); item 1 gets the bonus of 3
     np.testing.assert_allclose(scores(make_model(), [1]), [[6 + 0.5, 10 + 3, -1]], rtol=1e-5)
@@ -59,8 +65,8 @@ def test_the_newest_item_has_more_weight_than_the_one_before() -> None:
 
 
 def test_attention_has_learnt_weights_of_positions_and_ages() -> None:
-    for changed in ({"position": [100, 0]}, {"age": [100, 0, 0, 0]}):
-        queries = queries_of([0], [[1, 2]])._replace(
+    for changed in ({"position": [100, 0]}, {"age": [0, 100, 0, 0, 0]}):
+        queries = views_of([0], [[1, 2]])._replace(
             history_timestamp_ms=tf.constant([[0, AGES_MS[0]]], tf.int64),
             timestamp_ms=tf.constant([AGES_MS[0]], tf.int64),
         )
@@ -70,7 +76,7 @@ def test_attention_has_learnt_weights_of_positions_and_ages() -> None:
 
 
 def test_return_bonuses_of_position_kind_and_age_add_up_also_over_repeated_items() -> None:
-    model = make_model(return_position=[1, 2], return_event=[0, 0, 4], return_age=[0, 8, 0, 0])
+    model = make_model(return_position=[1, 2], return_event=[0, 0, 0, 4], return_age=[0, 0, 8, 0, 0])
     queries = queries_of([0], [[1, 1]])._replace(
         history_event=tf.constant([[0, 2]], tf.int64),
         history_timestamp_ms=tf.constant([[0, AGES_MS[0]]], tf.int64),
@@ -81,9 +87,9 @@ def test_return_bonuses_of_position_kind_and_age_add_up_also_over_repeated_items
 
 
 def test_return_bonuses_depend_on_the_visit() -> None:
-    model = make_model(return_visit=[1, 10, 100, 1000])
+    model = make_model(return_visit=[0, 1, 10, 100, 1000])
     found = model.catalogue_scores(
-        queries_of([0, 0], [[1, 2], [1, 2]])._replace(
+        views_of([0, 0], [[1, 2], [1, 2]])._replace(
             # now is half an hour and a second after the newest; the other is in the same visit, or in an earlier one
             history_timestamp_ms=tf.constant([[0, 1000], [0, AGES_MS[0]]], tf.int64),
             timestamp_ms=tf.constant([AGES_MS[0] + 1000, 2 * AGES_MS[0]], tf.int64),
@@ -92,6 +98,12 @@ def test_return_bonuses_depend_on_the_visit() -> None:
     plain = scores(make_model(), [1, 2])[0]
     np.testing.assert_allclose(found[0] - plain, [0, 10, 10], atol=1e-4)
     np.testing.assert_allclose(found[1] - plain, [0, 100, 10], atol=1e-4)
+
+
+def test_events_of_unknown_kind_and_time_have_weights_of_their_own() -> None:
+    model = make_model(return_event=[1, 10, 10, 10], return_age=[2, 20, 20, 20, 20], return_visit=[4, 40, 40, 40, 40])
+    found, plain = scores(model, [1, 2])[0], scores(make_model(), [1, 2])[0]
+    np.testing.assert_allclose(found - plain, [0, 1 + 2 + 4, 1 + 2 + 4], atol=1e-4)
 
 
 def test_the_hidden_layer_adds_to_all_return_bonuses_of_a_visitor() -> None:
@@ -145,13 +157,11 @@ def test_without_a_known_item_in_the_history_popular_items_are_first() -> None:
 
 
 def test_the_latest_entries_are_newest_first() -> None:
-    queries = queries_of([0, 0, 0], [[5, 6, 7], [8], []])._replace(
-        timestamp_ms=tf.constant([1, AGES_MS[1], 0], tf.int64)
-    )
+    queries = views_of([0, 0, 0], [[5, 6, 7], [8], []])._replace(timestamp_ms=tf.constant([1, AGES_MS[1], 0], tf.int64))
     history = latest(queries, size=2, num_items=8)
     np.testing.assert_array_equal(history.is_entry, [[True, True], [False, False], [False, False]])
     np.testing.assert_array_equal(history.item[0], [7, 6])
-    assert history.age[1, 0] == 2
+    assert history.age[1, 0] == 1 + 2
 
 
 def test_an_age_is_this_visit_today_this_week_or_before() -> None:

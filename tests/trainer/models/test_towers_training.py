@@ -36,8 +36,10 @@ def make_weights(seed: int = 0, config: TowersConfig | None = None) -> tuple[np.
     return generator.normal(size=(NUM_ITEMS + 1, config.dim + 1)).astype(np.float32), dense
 
 
-def make_config(dropout: float = 0.0) -> TowersConfig:
-    return TowersConfig(dim=DIM, history_length=LENGTH, dropout=dropout, return_bonus=0.0)
+def make_config(dropout: float = 0.0, context_dropout: float = 0.0) -> TowersConfig:
+    return TowersConfig(
+        dim=DIM, history_length=LENGTH, dropout=dropout, context_dropout=context_dropout, return_bonus=0.0
+    )
 
 
 def make_table(values: np.ndarray) -> ShardedTable:
@@ -102,15 +104,23 @@ def loss_of(objective: NextItemObjective, dense: DenseWeights, batch: Batch, ste
 
 
 def scores_of(
-    table: np.ndarray, dense: DenseWeights, histories: list[list[int]], visitor_vector: np.ndarray | None = None
+    table: np.ndarray,
+    dense: DenseWeights,
+    histories: list[list[int]],
+    visitor_vector: np.ndarray | None = None,
+    *,
+    by_items_alone: bool = False,
 ) -> np.ndarray:
-    """[rows, I] scores of the exported model; all rows are of the same visitor."""
+    """[rows, I] scores of the exported model; all rows are of the same visitor, and all entries are views."""
     vectors = [] if visitor_vector is None else [visitor_vector]
     model = TowersInference(
         make_config(), item_rows=lambda _: table.__getitem__, num_frequent=len(vectors), num_kinds=3, item_counts=COUNTS
     )
     model.fill(Weights({"visitor": np.array([*vectors, np.zeros(DIM)], np.float32)}, dense))
-    scores: np.ndarray = model.catalogue_scores(queries_of([0] * len(histories), histories)).numpy()
+    queries = queries_of([0] * len(histories), histories)
+    if not by_items_alone:
+        queries = queries._replace(history_event=tf.zeros_like(queries.history))
+    scores: np.ndarray = model.catalogue_scores(queries).numpy()
     return scores
 
 
@@ -240,3 +250,19 @@ def test_the_loss_depends_on_kinds_and_ages_of_the_history() -> None:
         len({round(loss, 4) for loss in (plain, loss_of(objective, dense, bought), loss_of(objective, dense, old))})
         == 3
     )
+
+
+def test_a_share_of_the_rows_sees_the_history_as_a_request_without_kinds_and_times_does() -> None:
+    table, dense = make_weights()
+    # without negatives, the loss of a row with weight 1 is that of the positive against its history
+    histories, positive = [[1, 2]], 0
+    expected = {}
+    for by_items_alone in (False, True):
+        scores = scores_of(table, dense, histories, by_items_alone=by_items_alone)[0]
+        expected[by_items_alone] = -np.log(np.exp(scores[positive]) / np.exp(scores[[0, 1, 2]]).sum())
+    objective = make_objective(table, config=make_config(context_dropout=0.25))
+    losses = np.array([loss_of(objective, dense, make_batch(histories, [positive]), step) for step in range(200)])
+    is_dropped = np.isclose(losses, expected[True], rtol=1e-4)
+    np.testing.assert_allclose(losses[~is_dropped], expected[False], rtol=1e-4)
+    assert not np.isclose(expected[True], expected[False], rtol=1e-2)
+    assert 30 <= is_dropped.sum() <= 70  # of 200 rows with probability 1/4: the mean and three standard deviations

@@ -1,0 +1,293 @@
+"""Second stage of the towers: a small network ranks candidates again, by features that a dot product cannot express.
+
+The candidates are the items of the history, and the best other items of the towers and of an item walk. The network
+adds to their scores by the towers; all other items rank behind them. It is trained on cases later than the events that
+the towers were trained on, so it learns how reliable their scores are for the future; see `training.second_stage`.
+
+Shapes: B queries, I items of the vocabulary, L latest entries of a history, C = L + 2 × NUM_BEST candidates,
+F features (FEATURES), U1 and U2 units of the network's layers.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.config.models import WalkConfig
+from trainer.models.interface import Queries
+from trainer.models.table_variables import make_variable
+from trainer.models.towers import History, ScoreParts, TowersInference, latest
+from trainer.models.walk import WalkInference
+from trainer.runs.checkpoint import Weights
+
+NUM_BEST = 50
+"""Candidates from the towers, and as many from the walk."""
+
+NUM_LATEST = 50
+"""L: latest entries of a history whose items are candidates."""
+
+WALK = WalkConfig(
+    item_power=(0.5,), neighbour_power=(0.25,), visitor_power=(0.5,), recency_power=(1.0,), max_items=NUM_LATEST
+)
+"""The walk with the best powers for next items of retailrocket_sessions; the network learns how far to trust it."""
+
+FEATURES = (
+    *("tower", "tower_rank", "tower_gap", "return_bonus", "score", "score_rank", "score_gap"),
+    *("walk", "walk_rank", "walk_gap"),
+    *("is_in_history", "is_last", "newest", "oldest", "count", "recency"),
+    *("popularity", "recent_popularity", "trend", "repeat_rate", "repeat_rate_of_last"),
+    *("history_length", "distinct_share", "repeat_share"),
+)
+"""Names of the features, in order; see `RerankedTowers._find`."""
+
+UNITS = (64, 32)
+"""U1 and U2."""
+
+_WALK_OFFSET = 1e-4
+"""Added to the walk's scores before the logarithm."""
+
+_NEVER = -1e30
+
+
+class ItemFacts(NamedTuple):
+    """What the training events say about each item."""
+
+    popularity: np.ndarray
+    """[I] float32 log(1 + events)."""
+    recent_popularity: np.ndarray
+    """[I] float32 log(1 + events) of the latest tenth of the events."""
+    repeat_rate: np.ndarray
+    """[I] float32 share of its events, of visitors with a history, whose visitor already had it."""
+
+
+class Layers(NamedTuple):
+    """The network's weights, with the normalisation of its inputs."""
+
+    mean: np.ndarray | tf.Tensor
+    """[F]."""
+    deviation: np.ndarray | tf.Tensor
+    """[F], above 0."""
+    first: np.ndarray | tf.Tensor
+    """[F, U1]."""
+    first_bias: np.ndarray | tf.Tensor
+    """[U1]."""
+    second: np.ndarray | tf.Tensor
+    """[U1, U2]."""
+    second_bias: np.ndarray | tf.Tensor
+    """[U2]."""
+    last: np.ndarray | tf.Tensor
+    """[U2, 1]."""
+    scale: np.ndarray | tf.Tensor
+    """[] factor of the score by the towers."""
+
+
+class SecondStage(NamedTuple):
+    """A trained second stage."""
+
+    walk: Weights
+    """The walk that candidates come from, counted with the powers of WALK."""
+    facts: ItemFacts
+    """Of the training events."""
+    layers: Layers
+    """The network."""
+
+
+class Candidates(NamedTuple):
+    """Candidates of queries."""
+
+    item: tf.Tensor
+    """[B, C] int64 indices; arbitrary where `is_candidate` is False."""
+    is_candidate: tf.Tensor
+    """[B, C] bool: no item twice."""
+    score: tf.Tensor
+    """[B, C] scores by the towers, with return bonuses."""
+    feature: tf.Tensor
+    """[B, C, F]."""
+
+
+class Entries(NamedTuple):
+    """How the items of a history occur in it; one value per entry."""
+
+    is_first: tf.Tensor
+    """[B, L] bool: whether this is the newest entry of its item."""
+    newest: tf.Tensor
+    """[B, L] age of the item's newest entry, where age is the number of later entries."""
+    oldest: tf.Tensor
+    """[B, L] age of the item's oldest entry."""
+    count: tf.Tensor
+    """[B, L] entries of the item."""
+    recency: tf.Tensor
+    """[B, L] sum of 1 / (1 + age) over the item's entries."""
+    bonus: tf.Tensor
+    """[B, L] sum of the return bonuses of the item's entries."""
+
+
+def score_candidates(layers: Layers, feature: tf.Tensor, score: tf.Tensor) -> tf.Tensor:
+    """[...] scores of candidates with features [..., F] and scores by the towers [...]."""
+    hidden = tf.nn.gelu(tf.tensordot((feature - layers.mean) / layers.deviation, layers.first, 1) + layers.first_bias)
+    hidden = tf.nn.gelu(tf.tensordot(hidden, layers.second, 1) + layers.second_bias)
+    return tf.tensordot(hidden, layers.last, 1)[..., 0] + layers.scale * score
+
+
+def summarize_entries(history: History, bonuses: tf.Tensor) -> Entries:
+    """Summarizes the entries of a history by item.
+
+    Args:
+      history: the latest L entries.
+      bonuses: [B, H] return bonuses of the latest H ≤ L entries.
+    """
+    item = tf.where(history.is_entry, history.item, -1)
+    is_same = tf.equal(item[:, :, None], item[:, None, :]) & history.is_entry[:, :, None]
+    age, same = tf.range(item.shape[1], dtype=tf.float32), tf.cast(is_same, tf.float32)
+    newest = tf.reduce_min(tf.where(is_same, age, np.inf), axis=2)
+    return Entries(
+        is_first=history.is_entry & tf.equal(newest, age),
+        newest=newest,
+        oldest=tf.reduce_max(tf.where(is_same, age, -np.inf), axis=2),
+        count=tf.reduce_sum(same, axis=2),
+        recency=tf.einsum("bij,j->bi", same, 1 / (1 + age)),
+        bonus=tf.einsum("bij,bj->bi", same[:, :, : bonuses.shape[1]], bonuses),
+    )
+
+
+class RerankedTowers(tf.Module):
+    """Towers with a second stage; see `models.interface.InferenceModel`.
+
+    Pairs and similar items are those of the towers. Visitors without a known item in their history get popular items.
+    """
+
+    def __init__(self, towers: TowersInference, num_items: int) -> None:
+        """Wraps the towers of I items; `fill` sets their weights, and `fill_stage` those of the second stage."""
+        super().__init__(name="reranked_towers")
+        self._towers, self._num_items = towers, num_items
+        self._walk = WalkInference(WALK, np.zeros(num_items, np.int64))
+        self._facts = [make_variable((num_items,), name) for name in ItemFacts._fields]
+        size, (first, second) = len(FEATURES), UNITS
+        shapes = ((size,), (size,), (size, first), (first,), (first, second), (second,), (second, 1), ())
+        self._layers = [make_variable(shape, name) for name, shape in zip(Layers._fields, shapes, strict=True)]
+
+    def fill(self, weights: Weights) -> None:
+        self._towers.fill(weights)
+
+    def fill_facts(self, walk: Weights, facts: ItemFacts) -> None:
+        """Sets what the features need."""
+        self._walk.fill(walk)
+        for variable, value in zip(self._facts, facts, strict=True):
+            variable.assign(value)
+
+    def fill_stage(self, stage: SecondStage) -> None:
+        """Sets all weights of the second stage."""
+        self.fill_facts(stage.walk, stage.facts)
+        for variable, value in zip(self._layers, stage.layers, strict=True):
+            variable.assign(value)
+
+    def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        first = self._towers.score_in_parts(queries)
+        found = self._find(queries, first)
+        layers = Layers(*(tf.convert_to_tensor(variable) for variable in self._layers))
+        reranked = _candidates_first(first.score, found, score_candidates(layers, found.feature, found.score))
+        return tf.where(first.is_empty[:, None], self._towers.popularity, reranked)
+
+    def candidates(self, queries: Queries) -> Candidates:
+        """The candidates of queries, with the features that the network ranks them by."""
+        return self._find(queries, self._towers.score_in_parts(queries))
+
+    def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+        return self._towers.pair_scores(visitor, item)
+
+    def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
+        return self._towers.item_similarities(item)
+
+    def _find(self, queries: Queries, first: ScoreParts) -> Candidates:
+        """The candidates of queries with these scores by the towers."""
+        walk = tf.maximum(self._walk.catalogue_scores(queries), 0.0)  # 0 for items that nothing leads to
+        history = latest(queries, size=NUM_LATEST, num_items=self._num_items)
+        entries = summarize_entries(history, first.bonus)
+        item, is_candidate = self._choose(history, entries, first.score, walk)
+        tower, walk = tf.gather(first.score, item, batch_dims=1), tf.gather(walk, item, batch_dims=1)
+        columns = self._columns_of_candidates(item, is_candidate, tower, walk, entries)
+        columns += [
+            tf.broadcast_to(one[:, None], tf.shape(tower)) for one in self._columns_of_queries(history, entries)
+        ]
+        score = tower + _of_entries(entries.bonus, entries, item)
+        return Candidates(item, is_candidate, score, tf.stack(columns, axis=2))
+
+    def _choose(
+        self, history: History, entries: Entries, tower: tf.Tensor, walk: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """[B, C] items and whether they are candidates: the history's, then the best others of towers and walk."""
+        count = min(NUM_BEST, self._num_items)
+        of_history = tf.where(history.is_entry, history.item, 0)
+        of_tower = tf.math.top_k(_without(tower, of_history, history.is_entry), count)
+        of_tower_item = tf.cast(of_tower.indices, tf.int64)
+        is_of_tower = of_tower.values > _NEVER
+        others = _without(_without(walk, of_history, history.is_entry), of_tower_item, is_of_tower)
+        of_walk = tf.math.top_k(others, count)
+        item = tf.concat([of_history, of_tower_item, tf.cast(of_walk.indices, tf.int64)], axis=1)
+        return item, tf.concat([entries.is_first, is_of_tower, of_walk.values > 0], axis=1)
+
+    def _columns_of_candidates(
+        self, item: tf.Tensor, is_candidate: tf.Tensor, tower: tf.Tensor, walk: tf.Tensor, entries: Entries
+    ) -> list[tf.Tensor]:
+        """[B, C] each, the first of FEATURES; `tower` and `walk` are the candidates' scores [B, C]."""
+
+        def of_entries(column: tf.Tensor) -> tf.Tensor:
+            return _of_entries(column, entries, item)
+
+        bonus = of_entries(entries.bonus)
+        score, log_walk = tower + bonus, tf.math.log(walk + _WALK_OFFSET)
+        popularity, recent_popularity, repeat_rate = (tf.gather(fact, item) for fact in self._facts)
+        return [
+            *(tower, _log_rank(tower, is_candidate), _gap(tower, is_candidate), bonus),
+            *(score, _log_rank(score, is_candidate), _gap(score, is_candidate)),
+            *(log_walk, _log_rank(log_walk, is_candidate), _gap(log_walk, is_candidate)),
+            *(of_entries(tf.ones_like(entries.newest)), of_entries(tf.cast(entries.newest == 0, tf.float32))),
+            *(of_entries(1 / (1 + entries.newest)), of_entries(1 / (1 + entries.oldest))),
+            *(of_entries(tf.math.log1p(entries.count)), of_entries(entries.recency)),
+            *(popularity, recent_popularity, recent_popularity - popularity, repeat_rate),
+        ]
+
+    def _columns_of_queries(self, history: History, entries: Entries) -> list[tf.Tensor]:
+        """[B] each: the last of FEATURES, which all candidates of a query share."""
+        is_repeat = tf.equal(history.item[:, 1:], history.item[:, :-1])
+        is_repeat &= history.is_entry[:, 1:] & history.is_entry[:, :-1]
+        length, distinct, repeats = (
+            tf.reduce_sum(tf.cast(is_counted, tf.float32), axis=1)
+            for is_counted in (history.is_entry, entries.is_first, is_repeat)
+        )
+        last = tf.where(history.is_entry[:, 0], history.item[:, 0], 0)
+        some = tf.maximum(length, 1)
+        return [tf.gather(self._facts[2], last), tf.math.log1p(length), distinct / some, repeats / some]
+
+
+def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> tf.Tensor:
+    """[B, I] scores: `score` [B, C] for the candidates; for all others, lower ones in the order of `tower` [B, I]."""
+    entries = tf.where(found.is_candidate)
+    index = tf.stack([entries[:, 0], tf.gather_nd(found.item, entries)], axis=1)
+    least = tf.reduce_min(tf.where(found.is_candidate, score, np.inf), axis=1, keepdims=True)
+    highest = tf.reduce_max(_without(tower, found.item, found.is_candidate), axis=1, keepdims=True)
+    return tf.tensor_scatter_nd_update(tower + tf.minimum(least - highest - 1, 0), index, tf.gather_nd(score, entries))
+
+
+def _without(scores: tf.Tensor, items: tf.Tensor, is_item: tf.Tensor) -> tf.Tensor:
+    """[B, I] scores, with _NEVER for the items [B, n] where `is_item` [B, n]."""
+    entries = tf.where(is_item)
+    index = tf.stack([entries[:, 0], tf.gather_nd(items, entries)], axis=1)
+    return tf.tensor_scatter_nd_update(scores, index, tf.fill([tf.shape(entries)[0]], _NEVER))
+
+
+def _of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> tf.Tensor:
+    """[B, C] values of the entries [B, L] for the candidates from the history, and 0 for the other candidates."""
+    values = tf.where(entries.is_first, column, 0.0)
+    return tf.pad(values, [[0, 0], [0, tf.shape(item)[1] - tf.shape(values)[1]]])
+
+
+def _log_rank(score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
+    """[B, C] log(1 + rank) among the candidates, from rank 0."""
+    order = tf.argsort(tf.where(is_candidate, score, _NEVER), axis=1, direction="DESCENDING", stable=True)
+    return tf.math.log1p(tf.cast(tf.argsort(order, axis=1), tf.float32))
+
+
+def _gap(score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
+    """[B, C] difference to the best candidate; at most 0 for candidates."""
+    return score - tf.reduce_max(tf.where(is_candidate, score, _NEVER), axis=1, keepdims=True)

@@ -1,0 +1,106 @@
+"""second_stage.json and .npz: a trained second stage, and whether it ranks better than the towers alone."""
+
+import hashlib
+import io
+import json
+import logging
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from common import storage
+from trainer.models.interface import InferenceModel
+from trainer.models.second_stage import ItemFacts, Layers, RerankedTowers, SecondStage
+from trainer.models.towers import TowersInference
+from trainer.runs.checkpoint import Weights
+from trainer.runs.layout import RunLayout
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondStageRecord:
+    """The result of training a second stage."""
+
+    step: int
+    """Checkpoint whose scores it was trained on."""
+    metric: str
+    """Name of the metric that decides, such as `ndcg@20`."""
+    towers: float
+    """Metric of the towers alone, on cases that trained neither of them."""
+    second_stage: float
+    """Metric of the towers with the second stage, on the same cases."""
+    cases: int
+    """Number of these cases."""
+    sha256: str
+    """Checksum of the .npz file."""
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the second stage ranks better."""
+        return self.second_stage > self.towers
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the result of the comparison, as JSON values."""
+        values = {"is_used": self.is_used, "metric": self.metric, "cases": self.cases}
+        return values | {"towers": self.towers, "second_stage": self.second_stage}
+
+
+def encode_second_stage(stage: SecondStage) -> bytes:
+    """Encodes the weights as a .npz file; equal weights give equal bytes."""
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {f"walk_{name}": np.asarray(table) for name, table in stage.walk.tables.items()}
+    arrays |= {"walk_powers": stage.walk.dense[0]} | stage.facts._asdict() | stage.layers._asdict()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def write_second_stage(workdir: str, content: bytes, record: SecondStageRecord) -> None:
+    """Writes the encoded weights, then the record, which marks them as complete."""
+    storage.write_bytes(RunLayout(workdir).second_stage_arrays, content)
+    storage.write_bytes(RunLayout(workdir).second_stage, f"{json.dumps(asdict(record), indent=2)}\n".encode())
+
+
+def read_record_of_stage(workdir: str) -> SecondStageRecord | None:
+    """Reads second_stage.json; None if the run has no second stage, or not yet."""
+    try:
+        return SecondStageRecord(**json.loads(storage.read_bytes(RunLayout(workdir).second_stage)))
+    except FileNotFoundError:
+        return None
+
+
+def copy_second_stage(run: str, workdir: str, step: int) -> None:
+    """Copies the second stage of a run, if it has one, to another run for its checkpoint of `step`."""
+    record = read_record_of_stage(run)
+    if record is not None:
+        content = storage.read_bytes(RunLayout(run).second_stage_arrays)
+        write_second_stage(workdir, content, replace(record, step=step))
+
+
+def with_second_stage(model: InferenceModel, workdir: str, step: int, num_items: int) -> InferenceModel:
+    """Returns the model with the second stage of its run, if that ranks better for the checkpoint of `step`.
+
+    Raises:
+      ValueError: the file of the second stage is damaged.
+    """
+    record = read_record_of_stage(workdir)
+    if record is None or not record.is_used or not isinstance(model, TowersInference):
+        return model
+    if record.step != step:
+        log.warning("the second stage of %s is of step %d, so step %d ranks without it", workdir, record.step, step)
+        return model
+    reranked = RerankedTowers(model, num_items)
+    reranked.fill_stage(_read_stage(workdir, record.sha256))
+    return reranked
+
+
+def _read_stage(workdir: str, sha256: str) -> SecondStage:
+    path = RunLayout(workdir).second_stage_arrays
+    content = storage.read_bytes(path)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{path} is damaged; remove {RunLayout(workdir).second_stage} and run `train` again")
+    arrays = dict(np.load(io.BytesIO(content)))
+    walk = Weights({name: arrays[f"walk_{name}"] for name in ("neighbour", "weight")}, [arrays["walk_powers"]])
+    facts = ItemFacts(*(arrays[name] for name in ItemFacts._fields))
+    return SecondStage(walk, facts, Layers(*(arrays[name] for name in Layers._fields)))
