@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks.quality import _format_figures, equal_settings, target_table
+from benchmarks.quality import _format_figures, target_table
+from benchmarks.quality_als import equal_settings
 from benchmarks.quality_runs import target
 from common.settings import apply_settings
 from trainer.config.presets import PRESETS
@@ -54,18 +55,21 @@ def test_the_solver_runs_as_many_sweeps_as_the_peer():
 
 
 def test_every_trial_is_printed_with_its_metric_and_seconds():
-    tried = [
+    grid = [
         {"settings": {"K": 20}, "validation": 0.1179, "seconds": 1.25},
         {"settings": {"K": 50}, "validation": 0.1232, "seconds": 1.75},
     ]
-    lines = _format_figures("matrix", {"grids": {"implicit_tfidf": tried}, "seconds": {"mf": 12.4}}).splitlines()
+    trend_grid = [{"settings": {"beta": 0.5}, "validation": 0.125, "seconds": 0.5}]
+    grids = {"tfidf_knn": {"new": {"grid": grid, "trend_grid": trend_grid}}}
+    lines = _format_figures("matrix", {"grids": grids, "seconds": {"mf": 12.4}}).splitlines()
     assert lines == [
         "## matrix",
         "",
-        "| implicit_tfidf | validation NDCG@20 | seconds |",
+        "| tfidf_knn, new | validation NDCG@20 | seconds |",
         "| -------------- | ------------------ | ------- |",
         "| K 20           | 0.1179             | 1.2     |",
         "| K 50           | **0.1232**         | 1.8     |",
+        "| beta 0.5       | **0.1250**         | 0.5     |",
         "",
         "| trained | seconds |",
         "| ------- | ------- |",

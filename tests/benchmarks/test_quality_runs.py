@@ -1,8 +1,8 @@
-"""Targets, kept results, and the epochs until a run reaches a metric."""
+"""Targets, and the epochs until a run reaches a metric."""
 
 import json
 
-from benchmarks.quality_runs import epochs_to_reach, keep, target
+from benchmarks.quality_runs import epochs_to_reach, target
 
 
 def write_metrics(workdir, values):
@@ -28,10 +28,3 @@ def test_a_target_is_met_at_its_bound_from_either_side():
     assert target("seconds", 2, 2.0, "", is_least=False)["is_met"]
     assert not target("seconds", 2, 2.1, "", is_least=False)["is_met"]
     assert not target("seconds", 2, None, "", is_least=False)["is_met"]
-
-
-def test_a_kept_result_is_computed_once(tmp_path):
-    made = []
-    for _ in range(2):
-        assert keep(tmp_path / "kept.json", lambda: made.append(1) or {"a": [1]}) == {"a": [1]}
-    assert made == [1]

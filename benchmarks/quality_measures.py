@@ -1,0 +1,218 @@
+"""Measures tuned peers and trained runs on the test window, each once, and compares them.
+
+Shapes: V cases of a task.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.peers.families import FAMILIES
+from benchmarks.peers.interface import PeerData
+from benchmarks.peers.trend import TrendSettings
+from benchmarks.quality_ranking import METRICS, RankedBlock
+from benchmarks.quality_tuning import TUNED_BY
+from benchmarks.tuning import Settings, best_of
+from trainer.evaluation.cases import Cases
+from trainer.evaluation.evaluator import evaluate_scorer
+from trainer.evaluation.intervals import paired_p_values, percentile_interval, resampled_means
+from trainer.models.interface import Queries, Scorer
+
+log = logging.getLogger(__name__)
+
+ByCase = Mapping[str, np.ndarray]
+"""The values [V] of each of the `METRICS`."""
+WITH_TREND = " with trend"
+"""Ends the name of a peer with a trend."""
+BY_IDS = " by ids"
+"""Ends the name of a model that gets the items of a history, but not the kinds and times of its events."""
+BASELINE = "baseline "
+"""Begins the name of a baseline of a report."""
+_SEED = 0
+
+
+class MeasureFiles:
+    """The measures of systems on the test window, a file each."""
+
+    def __init__(self, folder: Path, checksum: str) -> None:
+        self._folder, self._checksum = folder, checksum
+
+    def find(self, task: str, system: str) -> ByCase | None:
+        """Returns the stored measure, if there is one.
+
+        Raises:
+          ValueError: it is of another dataset.
+        """
+        file = self._file(task, system)
+        if not file.exists():
+            return None
+        with np.load(file) as arrays:
+            if str(arrays["dataset_checksum"]) != self._checksum:
+                raise ValueError(f"{file} was measured on another dataset; delete it to measure {system} again")
+            return {metric: arrays[metric] for metric in METRICS}
+
+    def add(self, task: str, system: str, by_case: ByCase) -> None:
+        """Stores a measure."""
+        file = self._file(task, system)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, Any] = {metric: by_case[metric] for metric in METRICS}
+        np.savez(file, dataset_checksum=self._checksum, **arrays)
+
+    def _file(self, task: str, system: str) -> Path:
+        return self._folder / task / f"{system.replace(' ', '-')}.npz"
+
+
+class ByIds:
+    """A scorer that sees the items of a history, but not the kinds and times of its events, like `recommend`."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        """[B, I] float32."""
+        by_ids = Queries.of_items(queries.visitor, queries.history, queries.history_length)
+        return self._scorer.catalogue_scores(by_ids)
+
+
+def measure_peers(
+    tuned: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    data: PeerData,
+    make_blocks: Callable[[], Sequence[RankedBlock]],
+    files: MeasureFiles,
+) -> None:
+    """Measures each family with its best settings for each task, alone and with its best trend, unless it is stored.
+
+    Args:
+      tuned: by family, the results of `tune_family`.
+      data: the training events.
+      make_blocks: returns the cases of the test window; called if there is anything to measure.
+      files: stored measures.
+    """
+    blocks: Sequence[RankedBlock] = ()
+    for name, by_task in tuned.items():
+        for settings in _distinct(best_of(result["grid"])["settings"] for result in by_task.values()):
+            wanted = {
+                task: rankings_of(name, result)
+                for task, result in by_task.items()
+                if best_of(result["grid"])["settings"] == settings
+            }
+            missing = any(files.find(task, system) is None for task, systems in wanted.items() for system in systems)
+            if missing:
+                blocks = blocks or make_blocks()
+                log.info("measuring %s %s for %s", name, dict(settings), ", ".join(wanted))
+                _measure_peer(name, settings, wanted, data, blocks, files)
+
+
+def rankings_of(name: str, result: Mapping[str, Any]) -> dict[str, TrendSettings | None]:
+    """The rankings of a tuned family by system name: alone and, if it takes one, with its best trend."""
+    rankings: dict[str, TrendSettings | None] = {name: None}
+    if result["trend_grid"]:
+        rankings[name + WITH_TREND] = TrendSettings(**best_of(result["trend_grid"])["settings"])
+    return rankings
+
+
+def _measure_peer(
+    name: str,
+    settings: Settings,
+    wanted: Mapping[str, Mapping[str, TrendSettings | None]],
+    data: PeerData,
+    blocks: Sequence[RankedBlock],
+    files: MeasureFiles,
+) -> None:
+    peer = FAMILIES[name].fit(data, settings)
+    parts: dict[tuple[str, str], list[ByCase]] = {}
+    for block in blocks:
+        block.load(peer)
+        for task in set(wanted) & set(block.tasks):
+            for system, trend in wanted[task].items():
+                parts.setdefault((task, system), []).append(block.rank(task, trend))
+    for (task, system), by_case in parts.items():
+        files.add(task, system, {metric: np.concatenate([part[metric] for part in by_case]) for metric in METRICS})
+
+
+def _distinct(settings: Any) -> list[Settings]:
+    found: list[Settings] = []
+    for each in settings:
+        if each not in found:
+            found.append(each)
+    return found
+
+
+def measure_scorers(
+    scorers: Callable[[], Mapping[str, Scorer]], names: Sequence[str], tasks: Mapping[str, Cases], files: MeasureFiles
+) -> None:
+    """Measures scorers with the trainer's evaluator on the cases of each task, unless all of them are stored.
+
+    Args:
+      scorers: returns the scorers by name; called if there is anything to measure.
+      names: their names.
+      tasks: cases by task.
+      files: stored measures.
+    """
+    missing = [(task, name) for task in tasks for name in names if files.find(task, name) is None]
+    made = scorers() if missing else {}
+    for task, name in missing:
+        log.info("measuring %s for %s", name, task)
+        by_case = evaluate_scorer(made[name], tasks[task], (20,)).by_case
+        files.add(task, name, {metric: by_case[metric] for metric in METRICS})
+
+
+def compare(measures: Mapping[str, ByCase], cases: Cases, reference: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Returns each system's `value`, `low`, `high` and `p` of each metric, best NDCG@20 first.
+
+    Args:
+      measures: the systems' values by case.
+      cases: the cases, of which those of a visitor are resampled together.
+      reference: `p` is that of the difference from this system; it has none itself.
+    """
+    means = {name: _resampled(by_case, cases) for name, by_case in measures.items()}
+    found = {}
+    for name, by_case in sorted(measures.items(), key=lambda entry: -entry[1][TUNED_BY].mean()):
+        low, high = percentile_interval(means[name])
+        p_values = paired_p_values(means[name], means[reference])
+        found[name] = {
+            metric: {
+                "value": float(by_case[metric].mean()),
+                "low": float(low[column]),
+                "high": float(high[column]),
+                **({} if name == reference else {"p": float(p_values[column])}),
+            }
+            for column, metric in enumerate(METRICS)
+        }
+    return found
+
+
+def difference(ours: ByCase, theirs: ByCase, cases: Cases) -> dict[str, float]:
+    """Returns the `value`, `low` and `high` of the difference of two systems' NDCG@20, paired by visitor."""
+    column = METRICS.index(TUNED_BY)
+    low, high = percentile_interval(_resampled(ours, cases) - _resampled(theirs, cases))
+    value = float((ours[TUNED_BY] - theirs[TUNED_BY]).mean())
+    return {"value": value, "low": float(low[column]), "high": float(high[column])}
+
+
+def _resampled(by_case: ByCase, cases: Cases) -> np.ndarray:
+    values = np.stack([by_case[metric] for metric in METRICS], axis=1)
+    return resampled_means(values, owner=cases.timeline, seed=_SEED)
+
+
+def best_peers(measures: Mapping[str, ByCase]) -> dict[str, dict[str, str]]:
+    """Names the peers with the highest value of each metric in the test window, a choice that favours the peers.
+
+    Returns:
+      By metric: `without_trend`, `any` (with a trend or without) and `neighbour`, a nearest-neighbour method without
+      trend.
+    """
+    peers = {name for name in measures if name.removesuffix(WITH_TREND) in FAMILIES}
+    plain = {name for name in peers if name in FAMILIES and not FAMILIES[name].is_trend}
+    near = {name for name in plain if FAMILIES[name].is_neighbour}
+    kinds = {"without_trend": plain, "any": peers, "neighbour": near}
+    return {
+        metric: {
+            kind: max(sorted(names), key=lambda name: measures[name][metric].mean()) for kind, names in kinds.items()
+        }
+        for metric in METRICS
+    }
