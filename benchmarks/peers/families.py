@@ -135,7 +135,7 @@ FAMILIES: Mapping[str, Family] = {
         lambda data, settings: fit_als(data, **settings),
         Search(
             {
-                "factors": 128,
+                "factors": 64,
                 "alpha": 40.0,
                 "regularization": 0.01,
                 "iterations": 10,
@@ -143,7 +143,7 @@ FAMILIES: Mapping[str, Family] = {
                 "is_binary": True,
             },
             {
-                "alpha": (2.0, 10.0, 40.0, 160.0, 320.0),
+                "alpha": (1.0, 5.0, 40.0, 160.0, 320.0),
                 "factors": (64, 128, 256),
                 "regularization": (0.01, 10.0, 100.0),
                 "is_binary": (True, False),

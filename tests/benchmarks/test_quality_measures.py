@@ -41,7 +41,7 @@ def test_the_best_peers_have_a_trend_or_not_and_are_neighbours_or_not():
 def test_systems_are_compared_with_the_reference_visitor_by_visitor():
     measures = {"low": by_case(*[0.1] * 6), "high": by_case(*[0.3] * 6), "same": by_case(0, 0.2, 0, 0.2, 0.1, 0.1)}
     found = compare(measures, CASES, reference="low")
-    assert list(found)[0] == "high"
+    assert next(iter(found)) == "high"
     assert "p" not in found["low"]["ndcg@20"]
     assert found["high"]["ndcg@20"]["value"] == pytest.approx(0.3)
     assert found["high"]["ndcg@20"]["p"] < 0.01  # better for every visitor

@@ -16,7 +16,7 @@ def figures_of(seconds, **values):
     task = {
         "best_peers": dict.fromkeys(METRICS, BEST),
         "best_baseline": "baseline popular",
-        "ranking": {name: dict.fromkeys(METRICS, {"value": value, "p": 0.01}) for name, value in ranking.items()},
+        "ranking": {name: {key: {"value": value, "p": 0.01} for key in METRICS} for name, value in ranking.items()},
         "difference_from_baseline": {name: {"high": value - 0.05} for name, value in ranking.items()},
     }
     return {"seconds": seconds, "tasks": dict.fromkeys(("new", "repeats", "next"), task)}
