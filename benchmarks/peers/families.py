@@ -109,7 +109,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "tfidf_knn": Family(
         _similar_items("tfidf"),
-        Search({"num_neighbours": 200, "recency": 0.5}, {"recency": _RECENCY, "num_neighbours": (50, 200, 1000, 3000)}),
+        Search({"num_neighbours": 200, "recency": 0.5}, {"recency": _RECENCY, "num_neighbours": (50, 200, 1000)}),
         is_neighbour=True,
     ),
     "session_knn": Family(
