@@ -1,4 +1,4 @@
-"""The datasets of `quality`, prepared once by the commands that users type, and what is trained on each."""
+"""The datasets of `quality`, prepared once by the commands that users type, and the presets that are trained on each."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ class QualityData:
     protocols: tuple[str, ...]
     """The protocols that its log has cases for."""
     runs: tuple[Run, ...]
-    """What is trained."""
+    """The presets to train."""
 
 
 def _retailrocket(subset: str) -> Callable[[Path, Path], Path]:

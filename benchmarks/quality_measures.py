@@ -166,7 +166,7 @@ def compare(measures: Mapping[str, ByCase], cases: Cases, reference: str) -> dic
 
     Args:
       measures: the systems' values by case.
-      cases: the cases, of which those of a visitor are resampled together.
+      cases: the cases; those of a visitor are resampled together.
       reference: `p` is that of the difference from this system; it has none itself.
     """
     means = {name: _resampled(by_case, cases) for name, by_case in measures.items()}

@@ -94,8 +94,8 @@ class RankedBlock:
         """Prepares an evaluator for each task.
 
         Args:
-          tasks: cases by task, of which the first has the visitors of all others.
-          moment_ms: [B] the moments of the cases of the first task, as of which trends are computed.
+          tasks: cases by task; the first task has the visitors of all others.
+          moment_ms: [B] the moments of the first task's cases; trends are as of these.
           events: the events that trends are computed from.
         """
         self._cases, self._events = next(iter(tasks.values())), events

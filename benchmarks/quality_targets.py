@@ -1,4 +1,4 @@
-"""The targets of `quality` for each dataset, and what was reached."""
+"""The targets of `quality` for each dataset, compared with the measured values."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
