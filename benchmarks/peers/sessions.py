@@ -78,7 +78,8 @@ class SessionNeighbours:
     def _decay(self, timeline: sp.csr_matrix, age: np.ndarray) -> np.ndarray:
         """Weights of the entries of `timeline` [K, I], by their distance from its item of the lowest `age` [I]."""
         assert self.position_decay is not None
-        owner = np.repeat(np.arange(timeline.shape[0]), np.diff(timeline.indptr))
-        order = np.lexsort([age[timeline.indices], owner])
-        anchor = timeline.data[order[timeline.indptr[:-1]]]
-        return np.exp(-np.abs(timeline.data - anchor[owner]) / self.position_decay)
+        lengths, age_of = np.diff(timeline.indptr), age[timeline.indices]
+        # each row shares an item with the history, and no two items have the same age
+        newest = np.minimum.reduceat(age_of, timeline.indptr[:-1]).repeat(lengths)
+        anchor = timeline.data[age_of == newest].repeat(lengths)
+        return np.exp(-np.abs(timeline.data - anchor) / self.position_decay)
