@@ -60,7 +60,7 @@ def _sessions(figures: Figures) -> list[dict[str, Any] | None]:
 
 
 def _buyers(figures: Figures) -> list[dict[str, Any] | None]:
-    what = "buyers, next item: nn {} / best neighbour's"
+    what = "buyers, next item (all): nn {} / best neighbour's"
     return [
         _ratio(figures, what.format("recall@20"), "next", "nn", "neighbour", 1.37, "recall@20"),
         _ratio(figures, what.format("MRR@20"), "next", "nn", "neighbour", 1.35, "mrr@20"),

@@ -65,8 +65,8 @@ def read_targets(results: Results) -> list[Target]:
 
 
 _BEST = {
-    "buyers, next item: nn MRR@20": (
-        "Next item, dataset of visitors with at least one purchase, MRR@20: `nn` / best nearest-neighbour baseline"
+    "buyers, next item (all): nn recall@20": (
+        "Next item, dataset of visitors with at least one purchase, recall@20: `nn` / best nearest-neighbour method"
     ),
     "shop, items without a training event (all)": (
         "New items, recall@100: `nn` / most popular items in the category of the visitor's latest item"
