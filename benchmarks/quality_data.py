@@ -1,4 +1,4 @@
-"""The datasets of `quality`, prepared once by the commands that users type, and the presets that are trained on each."""
+"""The datasets of `quality`, prepared once by the commands that users type, and the presets to train on each."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.harness import run_command
 from cartwheel.demo.run import VISITORS
 
-MAX_CASES, MAX_SCORES = 10_000, 400_000_000
+MAX_CASES, MAX_SCORES = 10_000, 250_000_000
 """Of a protocol in the test window: maximum numbers of cases, and of cases × items; of more, a sample is measured."""
 TUNING_CASES, TUNING_SCORES = 1500, 60_000_000
 """The same in the validation window, where peers are tuned."""

@@ -130,6 +130,7 @@ def _measure_peer(
         for task in set(wanted) & set(block.tasks):
             for system, trend in wanted[task].items():
                 parts.setdefault((task, system), []).append(block.rank(task, trend))
+        block.unload()
     for (task, system), by_case in parts.items():
         files.add(task, system, {metric: np.concatenate([part[metric] for part in by_case]) for metric in METRICS})
 

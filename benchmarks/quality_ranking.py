@@ -103,7 +103,7 @@ class RankedBlock:
         self._moments, moment = np.unique(moment_ms, return_inverse=True)
         self._stored = _StoredScorer(self._cases.num_items)
         self._stored.moment = moment
-        self._scores = np.zeros((len(self._cases), self._cases.num_items), np.float32)
+        self._scores: np.ndarray | None = None
         self._linked: dict[str, np.ndarray] = {}
         self._evaluators = {}
         for name, cases in tasks.items():
@@ -119,11 +119,24 @@ class RankedBlock:
     def load(self, peer: Peer) -> None:
         """Computes the scores of a peer for all cases."""
         self._linked = {}
+        if self._scores is None:  # otherwise the memory is used again
+            self._scores = np.zeros((len(self._cases), self._cases.num_items), np.float32)
         for rows, requests in self._requests():
             self._scores[rows] = peer.scores(requests)
 
+    def unload(self) -> None:
+        """Frees the memory of the scores."""
+        self._scores, self._linked = None, {}
+        self._stored.scores = np.zeros((0, self._cases.num_items), np.float32)
+
     def rank(self, task: str, trend: TrendSettings | None = None) -> dict[str, np.ndarray]:
-        """Measures the loaded scores, with a trend if there is one; returns the values of each of the `METRICS`."""
+        """Measures the loaded scores, with a trend if there is one; returns the values of each of the `METRICS`.
+
+        Raises:
+          ValueError: no scores are loaded.
+        """
+        if self._scores is None:
+            raise ValueError("no scores to rank; call `load` first")
         if trend is None:
             self._stored.scores = self._scores
             self._stored.trends = np.zeros((len(self._moments), self._cases.num_items), np.float32)

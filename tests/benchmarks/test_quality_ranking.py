@@ -75,3 +75,11 @@ def test_the_trend_is_that_at_the_start_of_the_day_of_a_case(cases, table):
     np.testing.assert_allclose(block.rank("new", trend)["ndcg@20"], by_case["ndcg@20"])
     plain = evaluate_scorer(TableScorer(table), cases, (20,)).by_case
     np.testing.assert_allclose(block.rank("new")["ndcg@20"], plain["ndcg@20"])  # without the last trend
+
+
+def test_unloaded_scores_cannot_be_ranked(cases, table):
+    (block,) = ranked_blocks({"new": cases}, EVENTS)
+    block.load(TablePeer(table))
+    block.unload()
+    with pytest.raises(ValueError, match="no scores to rank; call `load` first"):
+        block.rank("new")
