@@ -4,7 +4,7 @@ Shapes: V cases of a task.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def _measure_peer(
         files.add(task, system, {metric: np.concatenate([part[metric] for part in by_case]) for metric in METRICS})
 
 
-def _distinct(settings: Any) -> list[Settings]:
+def _distinct(settings: Iterable[Settings]) -> list[Settings]:
     found: list[Settings] = []
     for each in settings:
         if each not in found:
