@@ -123,8 +123,12 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
         scorers = {preset: run["scorer"] for preset, run in runs.items()}
         names = _measure_own(scorers, dataset, cases, files)
         for task, of_task in cases.items():
-            systems = [*names, *(system for family in tuned for system in _systems(family, tuned[family].get(task)))]
-            tasks[task] = _compare_task({system: _found(files, task, system) for system in systems}, of_task)
+            measures = {name: _found(files, task, name) for name in names} | {
+                ranking.system: _found(files, task, ranking.system, ranking.key)
+                for family, by_task in tuned.items()
+                for ranking in (rankings_of(family, by_task[task]) if task in by_task else ())
+            }
+            tasks[task] = _compare_task(measures, of_task)
         for family, results in tuned.items():
             grids.setdefault(family, {}).update(results)
     figures = {
@@ -174,12 +178,8 @@ class _Baselines:
         return {f"{BASELINE}{name}": scorer for name, scorer in built.items()}
 
 
-def _systems(family: str, result: Mapping[str, Any] | None) -> list[str]:
-    return [] if result is None else list(rankings_of(family, result))
-
-
-def _found(files: MeasureFiles, task: str, system: str) -> ByCase:
-    by_case = files.find(task, system)
+def _found(files: MeasureFiles, task: str, system: str, settings: str = "") -> ByCase:
+    by_case = files.find(task, system, settings)
     if by_case is None:
         raise ValueError(f"{system} was not measured for the task {task}; delete figures.json and run again")
     return by_case

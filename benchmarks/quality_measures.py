@@ -3,10 +3,11 @@
 Shapes: V cases of a task.
 """
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -41,8 +42,8 @@ class MeasureFiles:
     def __init__(self, folder: Path, checksum: str) -> None:
         self._folder, self._checksum = folder, checksum
 
-    def find(self, task: str, system: str) -> ByCase | None:
-        """Returns the stored measure, if there is one.
+    def find(self, task: str, system: str, settings: str = "") -> ByCase | None:
+        """Returns the stored measure of a system with these settings, if there is one.
 
         Raises:
           ValueError: it is of another dataset.
@@ -53,14 +54,15 @@ class MeasureFiles:
         with np.load(file) as arrays:
             if str(arrays["dataset_checksum"]) != self._checksum:
                 raise ValueError(f"{file} was measured on another dataset; delete it to measure {system} again")
-            return {metric: arrays[metric] for metric in METRICS}
+            is_same = str(arrays["settings"]) == settings
+            return {metric: arrays[metric] for metric in METRICS} if is_same else None
 
-    def add(self, task: str, system: str, by_case: ByCase) -> None:
-        """Stores a measure."""
+    def add(self, task: str, system: str, by_case: ByCase, settings: str = "") -> None:
+        """Stores a measure, in place of one with other settings."""
         file = self._file(task, system)
         file.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {metric: by_case[metric] for metric in METRICS}
-        np.savez(file, dataset_checksum=self._checksum, **arrays)
+        np.savez(file, dataset_checksum=self._checksum, settings=settings, **arrays)
 
     def _file(self, task: str, system: str) -> Path:
         return self._folder / task / f"{system.replace(' ', '-')}.npz"
@@ -100,39 +102,56 @@ def measure_peers(
                 for task, result in by_task.items()
                 if best_of(result["grid"])["settings"] == settings
             }
-            missing = any(files.find(task, system) is None for task, systems in wanted.items() for system in systems)
-            if missing:
+            if any(
+                files.find(task, ranking.system, ranking.key) is None
+                for task, rankings in wanted.items()
+                for ranking in rankings
+            ):
                 blocks = blocks or make_blocks()
                 log.info("measuring %s %s for %s", name, dict(settings), ", ".join(wanted))
                 _measure_peer(name, settings, wanted, data, blocks, files)
 
 
-def rankings_of(name: str, result: Mapping[str, Any]) -> dict[str, TrendSettings | None]:
-    """The rankings of a tuned family by system name: alone and, if it takes one, with its best trend."""
-    rankings: dict[str, TrendSettings | None] = {name: None}
+class PeerRanking(NamedTuple):
+    """A tuned peer, alone or with a trend."""
+
+    system: str
+    """Its name."""
+    trend: TrendSettings | None
+    """The trend."""
+    key: str
+    """All settings, as text."""
+
+
+def rankings_of(name: str, result: Mapping[str, Any]) -> list[PeerRanking]:
+    """The rankings of a tuned family: alone and, if it takes one, with its best trend."""
+    settings = best_of(result["grid"])["settings"]
+    rankings = [PeerRanking(name, None, json.dumps(settings))]
     if result["trend_grid"]:
-        rankings[name + WITH_TREND] = TrendSettings(**best_of(result["trend_grid"])["settings"])
+        trend = best_of(result["trend_grid"])["settings"]
+        rankings.append(PeerRanking(name + WITH_TREND, TrendSettings(**trend), json.dumps([settings, trend])))
     return rankings
 
 
 def _measure_peer(
     name: str,
     settings: Settings,
-    wanted: Mapping[str, Mapping[str, TrendSettings | None]],
+    wanted: Mapping[str, Sequence[PeerRanking]],
     data: PeerData,
     blocks: Sequence[RankedBlock],
     files: MeasureFiles,
 ) -> None:
     peer = FAMILIES[name].fit(data, settings)
-    parts: dict[tuple[str, str], list[ByCase]] = {}
+    parts: dict[tuple[str, PeerRanking], list[ByCase]] = {}
     for block in blocks:
         block.load(peer)
         for task in set(wanted) & set(block.tasks):
-            for system, trend in wanted[task].items():
-                parts.setdefault((task, system), []).append(block.rank(task, trend))
+            for ranking in wanted[task]:
+                parts.setdefault((task, ranking), []).append(block.rank(task, ranking.trend))
         block.unload()
-    for (task, system), by_case in parts.items():
-        files.add(task, system, {metric: np.concatenate([part[metric] for part in by_case]) for metric in METRICS})
+    for (task, ranking), by_block in parts.items():
+        by_case = {metric: np.concatenate([part[metric] for part in by_block]) for metric in METRICS}
+        files.add(task, ranking.system, by_case, ranking.key)
 
 
 def _distinct(settings: Iterable[Settings]) -> list[Settings]:

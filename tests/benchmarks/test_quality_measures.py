@@ -65,9 +65,17 @@ def test_a_measure_is_stored_once_and_belongs_to_its_dataset(tmp_path):
         MeasureFiles(tmp_path, "other").find("new", "table")
 
 
+def test_a_measure_with_other_settings_is_not_found(tmp_path):
+    files = MeasureFiles(tmp_path, "sum")
+    files.add("new", "als", by_case(0.1), "64")
+    assert files.find("new", "als", "128") is None
+    files.add("new", "als", by_case(0.2), "128")
+    assert files.find("new", "als", "128")["ndcg@20"].tolist() == [0.2]
+
+
 def test_measured_peers_need_no_cases(tmp_path):
     files = MeasureFiles(tmp_path, "sum")
-    files.add("new", "popular", by_case(0.1))
+    files.add("new", "popular", by_case(0.1), "{}")
     tuned = {"popular": {"new": {"grid": [{"settings": {}, "validation": 0.1, "seconds": 0}], "trend_grid": []}}}
     measure_peers(tuned, None, pytest.fail, files)
 
