@@ -143,8 +143,8 @@ FAMILIES: Mapping[str, Family] = {
                 "is_binary": True,
             },
             {
-                "alpha": (1.0, 5.0, 40.0, 160.0, 320.0),
-                "factors": (64, 128, 256),
+                "alpha": (1.0, 2.0, 5.0, 40.0, 160.0, 320.0),
+                "factors": (32, 64, 128, 256),
                 "regularization": (0.01, 10.0, 100.0),
                 "is_binary": (True, False),
                 "folds_in": (True, False),
