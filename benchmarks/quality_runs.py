@@ -1,38 +1,28 @@
-"""The datasets and runs of `quality`, made once by the commands that users type; and its targets."""
+"""The runs of `quality`, trained once by the command that users type; and its targets."""
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.harness import run_command
 from trainer.data.dataset import open_dataset
-from trainer.runs.checkpoint import choose_step
+from trainer.models.build import build_inference_model
+from trainer.models.interface import ServedModel
+from trainer.runs.checkpoint import read_weights
 from trainer.runs.record import read_record
-from trainer.trained_run import load_inference_model
-
-
-def prepare(source: Path, folder: Path) -> Path:
-    """Prepares the dataset in `folder` from the events of `source` unless it exists."""
-    data, tree = folder / "dataset", source / "category_tree.csv"
-    if not data.exists():
-        command = [sys.executable, "-m", "preprocessing", "prepare", "--events", str(source / "events.csv*")]
-        command += ["--category-tree", str(tree)] if tree.exists() else []
-        run_command([*command, "--output", str(data)])
-    return data
-
-
-def keep(file: Path, make: Callable[[], Any]) -> Any:
-    """Returns the JSON values of `make`; they are computed once and stored in the file."""
-    if not file.exists():
-        made = json.dumps(make(), indent=2)
-        file.write_text(f"{made}\n")
-    return json.loads(file.read_text())
+from trainer.trained_run import open_trained_run
 
 
 def train(
-    preset: str, data: Path, folder: Path, *settings: str, name: str = "", which: Literal["best", "last"] = "best"
+    preset: str,
+    data: Path,
+    folder: Path,
+    *settings: str,
+    name: str = "",
+    which: Literal["best", "last"] = "best",
+    flags: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Trains a preset unless its run is complete; returns the `scorer` of the run and the `seconds` of the training.
 
@@ -43,16 +33,23 @@ def train(
       settings: changes to the preset.
       name: name of the run; by default the name of the preset.
       which: checkpoint to load.
+      flags: further flags of the command.
     """
     workdir = folder / "runs" / (name or preset)
     result = workdir / "result.json"
     if not result.exists():
         command = [sys.executable, "-m", "trainer", "train", "--preset", preset, "--data", str(data)]
-        command += ["--workdir", str(workdir), *(["--set", *settings] if settings else [])]
+        command += ["--workdir", str(workdir), *flags, *(["--set", *settings] if settings else [])]
         run_command(command)  # writes the result last
-    step = choose_step(str(workdir), which)
-    scorer = load_inference_model(str(workdir), read_record(str(workdir)), step, open_dataset(str(data)))
-    return {"scorer": scorer, "seconds": json.loads(result.read_text())["seconds"]}
+    return {"scorer": _load(workdir, data, which), "seconds": json.loads(result.read_text())["seconds"]}
+
+
+def _load(workdir: Path, data: Path, which: Literal["best", "last"]) -> ServedModel:
+    if which == "best":
+        return open_trained_run(str(workdir), str(data)).model
+    model = build_inference_model(read_record(str(workdir)).config, open_dataset(str(data)))
+    model.fill(read_weights(str(workdir), which))
+    return model
 
 
 def epochs_to_reach(workdir: Path, value: float) -> int | None:

@@ -3,7 +3,6 @@
 Shapes: B queries, H history, I items, V cases, M columns, R resamples.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.harness import run_command
+from benchmarks.quality_data import synthetic_shop
 from benchmarks.quality_runs import target, train
 from contract.schema import Split
 from trainer.data.dataset import Dataset, open_dataset
@@ -48,7 +47,7 @@ class PopularWithinCategory:
 
 def shop_figures(folder: Path) -> dict[str, Any]:
     """Measures recall of items without training events, and of visitors without training events."""
-    run = train("nn", _prepare(folder), folder)
+    run = train("nn", synthetic_shop(folder, VISITORS), folder)
     dataset = open_dataset(str(folder / "dataset"))
     cases, counts = build_cases(dataset, Split.TEST, next_items), dataset.item_counts
     systems = {"nn": run["scorer"], "popular_within_category": PopularWithinCategory(dataset)}
@@ -89,18 +88,6 @@ def shop_figures(folder: Path) -> dict[str, Any]:
             ),
         ],
     }
-
-
-def _prepare(folder: Path) -> Path:
-    shop, data = folder / "shop", folder / "dataset"
-    if not shop.exists():
-        command = [sys.executable, "-m", "preprocessing", "synthesize", "--visitors", str(VISITORS), "--seed", "0"]
-        run_command([*command, "--output", str(shop)])
-    if not data.exists():
-        command = [sys.executable, "-m", "preprocessing", "prepare", "--events", str(shop / "events.csv")]
-        command += ["--item-properties", str(shop / "item_properties_part*.csv")]
-        run_command([*command, "--category-tree", str(shop / "category_tree.csv"), "--output", str(data)])
-    return data
 
 
 def cold_figures(

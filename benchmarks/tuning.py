@@ -39,7 +39,7 @@ def search(what: Search, measure: Callable[[Settings], tuple[float, float]]) -> 
       what: the search space.
       measure: returns the metric of settings, higher is better, and the seconds of the fit.
     """
-    trials: list[Trial] = []
+    trials = [Trial(what.begin, *measure(what.begin))]
     best = dict(what.begin)
     for name, values in what.values.items():
         for value in values:

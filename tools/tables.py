@@ -65,8 +65,8 @@ def read_targets(results: Results) -> list[Target]:
 
 
 _BEST = {
-    "buyers, next item (all): nn mrr@20": (
-        "Next item, dataset of visitors with at least one purchase, MRR@20: `nn` / best nearest-neighbour baseline"
+    "buyers, next item (all): nn recall@20": (
+        "Next item, dataset of visitors with at least one purchase, recall@20: `nn` / best nearest-neighbour method"
     ),
     "shop, items without a training event (all)": (
         "New items, recall@100: `nn` / most popular items in the category of the visitor's latest item"
@@ -143,14 +143,68 @@ def _targets(results: Results) -> str:
     return "\n".join([_table(header, rows), "", _source(record, "")])
 
 
-def _returning(results: Results) -> str:
+_TASKS = {
+    "new": "returning visitors, new items",
+    "repeats": "returning visitors, repeats",
+    "next": "next item",
+}
+"""Names of the tasks of `benchmarks.quality` for readers."""
+
+
+def _systems(results: Results) -> str:
+    """A table per dataset and task: each system's metrics, the best NDCG@20 first."""
     record = results["quality"]
-    ranking = record["figures"]["matrix"]["measured"]["ranking"]
-    by_ndcg = dict(sorted(ranking.items(), key=lambda system: -system[1]["ndcg@20"]["value"]))
-    columns = [metric_cells([metrics[metric] for metrics in by_ndcg.values()], digits=3) for metric in METRICS]
-    rows = [list(row) for row in zip(by_ndcg, *columns, strict=True)]
-    return "\n".join(
-        [_table(["system", *METRICS], rows), "", f"{FOOTNOTE}; the first is `mf`.", "", _source(record, "")]
+    parts = []
+    for dataset, figures in _datasets(record):
+        for task, found in figures["tasks"].items():
+            ranking = found["ranking"]
+            columns = [
+                metric_cells([system[metric] for system in ranking.values()], digits=3) for metric in METRICS[:3]
+            ]
+            rows = [list(row) for row in zip(ranking, *columns, strict=True)]
+            numbers = f"{found['cases']:,} cases, {found['visitors']:,} visitors, {figures['items']:,} items"
+            parts.append(f"**{dataset}, {_TASKS[task]}**: {numbers}\n\n{_table(['system', *METRICS[:3]], rows)}")
+    note = f"{FOOTNOTE.replace('first system', 'best peer')}."
+    return "\n\n".join([*parts, note, _source(record, "")])
+
+
+def _tuned(results: Results) -> str:
+    """A table per dataset: the settings of each peer that were the best in validation."""
+    record = results["quality"]
+    parts = []
+    for dataset, figures in _datasets(record):
+        rows = [
+            [family, _TASKS[task], *_best_trial(best)]
+            for family, by_task in figures["tuned"].items()
+            for task, best in by_task.items()
+        ]
+        header = ["peer", "task", "settings", "NDCG@20", "with trend", "trials", "seconds"]
+        parts.append(f"**{dataset}**\n\n{_table(header, rows)}")
+    return "\n\n".join([*parts, _source(record, "")])
+
+
+def _datasets(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The datasets of a record of `benchmarks.quality` that have tasks."""
+    return [(name, figures) for name, figures in record["figures"].items() if name != "targets" and "tasks" in figures]
+
+
+def _best_trial(best: Mapping[str, Any]) -> list[str]:
+    metric, seconds = f"{best['validation']:.4f}", f"{best['seconds']:.0f}"
+    return [_settings(best["settings"]), metric, _trend(best), str(best["trials"]), seconds]
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items()
+    )
+
+
+def _trend(best: Mapping[str, Any]) -> str:
+    if best["trend"] is None:
+        return ""
+    trend = best["trend"]
+    return (
+        f"{best['validation_with_trend']:.4f} ({trend['link']}, {trend['half_life_days']:g} days, β {trend['beta']:g})"
     )
 
 
@@ -382,7 +436,8 @@ _PARTS: dict[Path, dict[str, Callable[[Results], str]]] = {
     BENCHMARKS: {
         "demo": _demo,
         "quality": _targets,
-        "returning visitors": _returning,
+        "systems": _systems,
+        "peers": _tuned,
         "speed": _speed,
         "full_size": _full_size,
         "scaling": _scaling,

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from common import storage
+from contract.schema import Split
 from trainer.blending import blend_runs
 from trainer.config.presets import AUTO, auto_trials
 from trainer.config.run import RunConfig
@@ -33,7 +34,8 @@ log = logging.getLogger(__name__)
 DEFAULT_BUDGET_SECONDS = 600.0
 _BLEND_SHARE = 0.12  # of the budget, kept for choosing the weights
 _LEAST_SECONDS = 5.0  # a trial with less time left is not started
-_LARGEST_SHARE = 0.6  # of the remaining time, that a trial may use if others follow
+_LARGEST_SHARE, _LAST_SHARE = 0.5, 0.95  # of the remaining time, that a trial may use if others follow, or not
+_DENSE_EVENTS = 30  # events per visitor from which on least squares expect a dense matrix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,6 @@ def train_auto(
       ValueError: a setting is wrong, all trials failed, or the workdir has another run.
     """
     started = time.monotonic()
-    configs = auto_trials(settings)
     cluster = join_cluster()
     if cluster is not None:
         raise ValueError(
@@ -83,6 +84,9 @@ def train_auto(
             "workers; run it with one worker, then train the model that it chose with all"
         )
     layout, dataset = RunLayout(workdir), open_dataset(data)
+    train_split = dataset.manifest.splits[Split.TRAIN]
+    is_dense = train_split.target_rows >= _DENSE_EVENTS * train_split.visitors
+    configs = auto_trials(settings, is_dense=is_dense)
     _check_workdir(workdir)
     trials = _read_trials(layout)
     spent = sum(trial.seconds for trial in trials)
@@ -92,8 +96,8 @@ def train_auto(
             if name in {trial.name for trial in trials}:
                 continue
             left = deadline - time.monotonic()
-            is_last = number == len(configs) - 1
-            limit = None if not trials else left * (1.0 if is_last else _LARGEST_SHARE)
+            share = _LAST_SHARE if number == len(configs) - 1 else _LARGEST_SHARE
+            limit = left * share if trials else None
             trials.append(_try(name, config, data, layout, limit, request))
             _write_trials(trials, layout)
     usable = [trial.name for trial in trials if trial.state in ("trained", "stopped")]

@@ -1,13 +1,20 @@
-"""The printed tables, and the equal objective of both ALS implementations."""
+"""The figures of a dataset, the printed tables, and the equal objective of both ALS implementations."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks.quality import _format_figures, equal_settings, target_table
+from benchmarks import quality
+from benchmarks.peers.families import FAMILIES
+from benchmarks.quality import _format_figures, dataset_figures, target_table
+from benchmarks.quality_als import equal_settings
+from benchmarks.quality_data import QualityData, Run
 from benchmarks.quality_runs import target
 from common.settings import apply_settings
+from tests.trainer.tiny_runs import checkerboard_dataset
 from trainer.config.presets import PRESETS
+from trainer.data.dataset import open_dataset
+from trainer.evaluation.baselines import item_walk
 from trainer.models.least_squares import row_l2, solve_rows
 
 PEER = {"factors": 2, "alpha": 4.0, "regularization": 0.5, "iterations": 3, "folds_in": False}
@@ -54,18 +61,21 @@ def test_the_solver_runs_as_many_sweeps_as_the_peer():
 
 
 def test_every_trial_is_printed_with_its_metric_and_seconds():
-    tried = [
+    grid = [
         {"settings": {"K": 20}, "validation": 0.1179, "seconds": 1.25},
         {"settings": {"K": 50}, "validation": 0.1232, "seconds": 1.75},
     ]
-    lines = _format_figures("matrix", {"grids": {"implicit_tfidf": tried}, "seconds": {"mf": 12.4}}).splitlines()
+    trend_grid = [{"settings": {"beta": 0.5}, "validation": 0.125, "seconds": 0.5}]
+    grids = {"tfidf_knn": {"new": {"grid": grid, "trend_grid": trend_grid}}}
+    lines = _format_figures("matrix", {"grids": grids, "seconds": {"mf": 12.4}}).splitlines()
     assert lines == [
         "## matrix",
         "",
-        "| implicit_tfidf | validation NDCG@20 | seconds |",
+        "| tfidf_knn, new | validation NDCG@20 | seconds |",
         "| -------------- | ------------------ | ------- |",
         "| K 20           | 0.1179             | 1.2     |",
         "| K 50           | **0.1232**         | 1.8     |",
+        "| beta 0.5       | **0.1250**         | 0.5     |",
         "",
         "| trained | seconds |",
         "| ------- | ------- |",
@@ -79,3 +89,46 @@ def test_the_table_of_targets_marks_the_missed_ones():
         [" ≥ 1.12 ", " 1.059   ", " als           ", " NO  "],
         [" ≤ 2    ", " 1.500   ", "               ", " yes "],
     ]
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """Figures of a small dataset with two families, and a walk as the trained run; a second call repeats nothing."""
+    root = checkerboard_dataset(str(tmp_path / "dataset")).root
+    few = {name: FAMILIES[name] for name in ("popular", "item_walk")}
+    monkeypatch.setattr(quality, "FAMILIES", few)
+    monkeypatch.setattr(
+        quality, "train", lambda *_, **__: {"scorer": item_walk(open_dataset(str(root))), "seconds": 1.5}
+    )
+    plan = QualityData(lambda *_: tmp_path / "dataset", ("next_item",), (Run("walk"),))
+    return lambda: dataset_figures("buyers", plan, tmp_path, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_dataset_is_measured_by_peers_runs_and_baselines_and_nothing_twice(measured, monkeypatch):
+    figures = measured()
+    assert figures["seconds"] == {"walk": 1.5}
+    ours = ["walk", "walk by ids", *(f"baseline {name}" for name in ("popular", "trending"))]
+    peers = ["popular", "item_walk", "item_walk with trend"]
+    found = figures["tasks"]["next"]
+    assert set(found["ranking"]) >= {*ours, *peers}
+    assert found["best_peers"]["ndcg@20"]["neighbour"] == "item_walk"
+    # the visitors of a checkerboard choose items of one colour
+    assert found["ranking"]["walk"]["ndcg@20"]["value"] > found["ranking"]["popular"]["ndcg@20"]["value"]
+    assert figures["tuned"]["item_walk"]["next"]["settings"] in [
+        trial["settings"] for trial in figures["grids"]["item_walk"]["next"]["grid"]
+    ]
+    monkeypatch.setattr(quality, "ranked_blocks", _tuning_blocks_only(quality.ranked_blocks))
+    assert measured() == figures
+
+
+def _tuning_blocks_only(ranked_blocks):
+    """Loading the scores of a peer fails."""
+
+    def make(*given):
+        blocks = ranked_blocks(*given)
+        for block in blocks:
+            block.load = pytest.fail
+        return blocks
+
+    return make

@@ -1,8 +1,9 @@
-"""Targets, kept results, and the epochs until a run reaches a metric."""
+"""Trained presets, targets, and the epochs until a run reaches a metric."""
 
 import json
 
-from benchmarks.quality_runs import epochs_to_reach, keep, target
+from benchmarks import quality_runs
+from benchmarks.quality_runs import epochs_to_reach, target, train
 
 
 def write_metrics(workdir, values):
@@ -30,8 +31,19 @@ def test_a_target_is_met_at_its_bound_from_either_side():
     assert not target("seconds", 2, None, "", is_least=False)["is_met"]
 
 
-def test_a_kept_result_is_computed_once(tmp_path):
-    made = []
+def test_a_preset_is_trained_once_with_its_flags_and_settings(tmp_path, monkeypatch):
+    commands = []
+
+    def run_command(command):
+        commands.append(command)
+        workdir = tmp_path / "runs" / "quick"
+        workdir.mkdir(parents=True)
+        (workdir / "result.json").write_text('{"seconds": 2.5}')
+
+    monkeypatch.setattr(quality_runs, "run_command", run_command)
+    monkeypatch.setattr(quality_runs, "_load", lambda workdir, data, which: (workdir.name, data.name, which))
     for _ in range(2):
-        assert keep(tmp_path / "kept.json", lambda: made.append(1) or {"a": [1]}) == {"a": [1]}
-    assert made == [1]
+        run = train("mf", tmp_path / "dataset", tmp_path, "epochs=1", name="quick", flags=("--seed", "3"))
+        assert run == {"scorer": ("quick", "dataset", "best"), "seconds": 2.5}
+    (command,) = commands
+    assert command[-4:] == ["--seed", "3", "--set", "epochs=1"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.tables import _headlines, _returning, _speed, read_results, renew
+from tools.tables import _headlines, _speed, _systems, _tuned, read_results, renew
 
 RECORD = {"command": "python -m benchmarks.quality", "commit": "abc", "machine": {"cpus": 2, "processor": "CPU"}}
 
@@ -13,14 +13,32 @@ def metrics(value, p=None):
     return dict.fromkeys(("ndcg@20", "recall@20", "mrr@20", "hit_rate@20"), tested) | {"coverage@20": {"value": 0.5}}
 
 
-def test_the_best_system_is_bold_and_those_that_differ_from_mf_have_a_dagger():
-    ranking = {"mf": metrics(0.19), "far": metrics(0.1, p=0.002), "near": metrics(0.185, p=0.2)}
-    record = {**RECORD, "figures": {"matrix": {"measured": {"ranking": ranking}}}}
-    lines = _returning({"quality": record}).splitlines()
-    assert [line.split("|")[1:3] for line in lines[2:5]] == [
+def test_the_best_system_is_bold_and_those_that_differ_from_the_best_peer_have_a_dagger():
+    ranking = {"mf": metrics(0.19, p=0.2), "als": metrics(0.185), "far": metrics(0.1, p=0.002)}
+    found = {"cases": 1000, "visitors": 900, "ranking": ranking}
+    record = {**RECORD, "figures": {"targets": [], "matrix": {"items": 5000, "tasks": {"new": found}}, "als": {}}}
+    lines = _systems({"quality": record}).splitlines()
+    assert lines[0] == "**matrix, returning visitors, new items**: 1,000 cases, 900 visitors, 5,000 items"
+    assert [line.split("|")[1:3] for line in lines[4:7]] == [
         [" mf ", " **0.190** [0.180, 0.200] "],
-        [" near ", " 0.185 [0.175, 0.195] "],
+        [" als ", " 0.185 [0.175, 0.195] "],
         [" far ", " 0.100† [0.090, 0.110] "],
+    ]
+
+
+def test_tuned_peers_are_listed_with_their_trend():
+    best = {"settings": {"factors": 64, "alpha": 40.0}, "validation": 0.1, "trials": 12, "seconds": 34.4}
+    trend = {"link": "log", "half_life_days": 7.0, "beta": 0.5}
+    by_task = {
+        "new": {**best, "trend": trend, "validation_with_trend": 0.12},
+        "next": {**best, "trend": None, "validation_with_trend": None},
+    }
+    figures = {"matrix": {"tasks": {}, "tuned": {"als": by_task}}}
+    lines = _tuned({"quality": {**RECORD, "figures": figures}}).splitlines()
+    assert lines[4:6] == [
+        "| als | returning visitors, new items | factors 64, alpha 40 | 0.1000 | "
+        "0.1200 (log, 7 days, β 0.5) | 12 | 34 |",
+        "| als | next item | factors 64, alpha 40 | 0.1000 |  | 12 | 34 |",
     ]
 
 

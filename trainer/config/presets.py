@@ -137,25 +137,26 @@ AUTO = "auto"
 """The preset that tries several models, see `auto_trials`."""
 
 
-def auto_trials(settings: Sequence[str] = ()) -> dict[str, RunConfig]:
+def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict[str, RunConfig]:
     """The models that `--preset auto` trains and blends, by name, the fastest first.
-
-    Least squares come twice: for shops where visitors have hundreds of events, and for shops where they have a few.
 
     Args:
       settings: changes to all of them, as `key=value`.
+      is_dense: whether visitors have dozens of events, so that events missing from a pair mean more to least squares.
 
     Raises:
       ValueError: a setting is wrong, or a model does not have it.
     """
     plain = replace(MF, companions=(), blend=False, patience=1)
-    dense = AlternatingConfig(unobserved_weight=1.0, l2=1.0)
-    sparse = AlternatingConfig(unobserved_weight=0.0062, l2=0.00006)
+    als = replace(plain, solver="als", model=MatrixFactorizationConfig(dim=256), epochs=7)
+    als = replace(als, als=AlternatingConfig(unobserved_weight=0.0062, l2=0.00006))
+    if is_dense:
+        dense = AlternatingConfig(unobserved_weight=1.0, l2=1.0)
+        als = replace(als, model=MatrixFactorizationConfig(dim=64), als=dense, epochs=4)
     models = {
         "walk": replace(WALK, blend=False),
         "session_knn": replace(SESSION_KNN, blend=False),
-        "als-dense": replace(plain, solver="als", model=MatrixFactorizationConfig(dim=64), als=dense, epochs=4),
-        "als-sparse": replace(plain, solver="als", model=MatrixFactorizationConfig(dim=256), als=sparse, epochs=7),
+        "als": als,
         "mf": replace(plain, epochs=20),
         "nn": replace(NN, blend=False),
     }

@@ -1,0 +1,1 @@
+"""Recommenders that Cartwheel is compared with, all in numpy, scipy and the library `implicit`."""

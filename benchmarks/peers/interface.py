@@ -1,0 +1,138 @@
+"""What a peer learns from, what it is asked, and the helpers that several peers share.
+
+Shapes: B requests, H longest history, T training timelines, V visitors and I items of the vocabularies, N events.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from benchmarks.peers.trend import EventLog, read_events
+from contract.schema import Split
+from contract.shards import read_timelines
+from contract.timelines import TimelineRows, timeline_starts
+from trainer.data.dataset import Dataset
+from trainer.data.interactions import read_interactions
+
+_NO_PREFERENCE = 1e-6  # of popularity among items that a model gives the same score
+
+
+class Requests(NamedTuple):
+    """Visitors to rank the catalogue for."""
+
+    visitor: np.ndarray
+    """[B] vocabulary indices; an index of at least V is unknown."""
+    history: np.ndarray
+    """[B, H] item indices, oldest first; from `lengths` on, padding."""
+    lengths: np.ndarray
+    """[B]."""
+    timestamp_ms: np.ndarray
+    """[B] the moments of the recommendations."""
+
+
+class Peer(Protocol):
+    """A fitted recommender."""
+
+    def scores(self, requests: Requests) -> np.ndarray:
+        """[B, I] finite float32; higher is better."""
+
+
+@dataclass(frozen=True, eq=False)
+class PeerData:
+    """The training events of a dataset in the forms that peers need, each read once; hashed by identity."""
+
+    dataset: Dataset
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """[I] training events of each item."""
+        return self.dataset.item_counts
+
+    @cached_property
+    def timelines(self) -> "TrainingTimelines":
+        """The training timelines."""
+        return read_training_timelines(self.dataset)
+
+    @cached_property
+    def interactions(self) -> sp.csr_matrix:
+        """[V, I] training events of each visitor and item."""
+        return read_interactions(self.dataset, (1.0,) * len(self.dataset.manifest.event_kinds))
+
+    @cached_property
+    def events(self) -> EventLog:
+        """The events of all splits; peers that use them may look at those before a request only."""
+        return read_events(self.dataset)
+
+
+@dataclass(frozen=True)
+class TrainingTimelines:
+    """T timelines as a sparse matrix of distinct items."""
+
+    baskets: sp.csr_matrix
+    """[T, I] float32: 1 if the timeline contains the item."""
+    positions: sp.csr_matrix
+    """[T, I] float32, entries as in `baskets`: 1 + the row of the item's last event, among the timeline's rows."""
+    end_ms: np.ndarray
+    """[T] times of the last events."""
+
+
+def read_training_timelines(dataset: Dataset) -> TrainingTimelines:
+    """Reads the training split."""
+    parts = []
+    for shard in dataset.shards(Split.TRAIN):
+        rows = read_timelines([shard])
+        parts.append(rows[rows.is_target == 1])
+    return timelines_of(TimelineRows.concatenate(parts), dataset.num_items)
+
+
+def timelines_of(rows: TimelineRows, num_items: int) -> TrainingTimelines:
+    """Converts whole timelines; items of at least `num_items` are skipped."""
+    timeline = np.cumsum(rows.position == 0) - 1
+    is_last = np.append(rows.position[1:] == 0, True)[: len(rows)]
+    known = np.flatnonzero(rows.item < num_items)
+    pair = (timeline * num_items + rows.item)[known]
+    _, from_end = np.unique(pair[::-1], return_index=True)
+    latest = known[len(known) - 1 - from_end]
+    shape = (len(timeline_starts(rows.position)), num_items)
+    entry = (timeline[latest], rows.item[latest])
+    positions = sp.csr_matrix((rows.position[latest] + 1.0, entry), shape, np.float32)
+    baskets = sp.csr_matrix((np.ones(len(latest), np.float32), entry), shape)
+    return TrainingTimelines(baskets, positions, rows.timestamp_ms[is_last])
+
+
+def history_weights(requests: Requests, num_items: int, recency: float, *, is_distinct: bool = False) -> sp.csr_matrix:
+    """[B, I] float32: (1 + age) ** -recency of the items of each history, where age counts the later rows.
+
+    Args:
+      requests: B requests.
+      num_items: I; other items are skipped.
+      recency: 0: age has no effect.
+      is_distinct: a repeated item has the weight of its latest row; otherwise the weights of its rows add up.
+    """
+    age = requests.lengths[:, None] - 1 - np.arange(requests.history.shape[1])
+    query, column = np.nonzero((age >= 0) & (requests.history < num_items))
+    item = requests.history[query, column]
+    if is_distinct:
+        _, from_end = np.unique((query * num_items + item)[::-1], return_index=True)
+        latest = len(item) - 1 - from_end
+        query, column, item = query[latest], column[latest], item[latest]
+    weight = (1.0 + age[query, column]) ** -recency
+    weights = sp.csr_matrix((weight.astype(np.float32), (query, item)), (len(requests.lengths), num_items))
+    weights.sum_duplicates()
+    return weights
+
+
+def fill_up(scores: sp.csr_matrix | np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """[B, I] float32: positive scores as they are; all other items rank below them, by popularity."""
+    fallback = (counts / (counts.max(initial=0) + 1.0) - 1).astype(np.float32)
+    dense = np.ascontiguousarray(scores if isinstance(scores, np.ndarray) else scores.toarray(), np.float32)
+    np.copyto(dense, fallback, where=dense <= 0)
+    return dense
+
+
+def break_ties(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """[B, I] float32: equal scores, such as those of a visitor without a known item, are ordered by popularity."""
+    return (scores + _NO_PREFERENCE * counts / (counts.max(initial=0) + 1.0)).astype(np.float32)

@@ -1,0 +1,119 @@
+"""Peers that lead from the items of a history to other items: the item walk, item kNN and EASE.
+
+Shapes: B requests, T training timelines, I items, n items of EASE.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.linalg.lapack import spotrf, spotri
+
+from benchmarks.peers.interface import PeerData, Requests, break_ties, fill_up, history_weights
+
+_DENSE_SHARE = 0.02  # above it, a dense product is faster than a sparse one
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemWalk:
+    """Walks from items to their timelines and on to the items of these, exactly: no neighbour is dropped.
+
+    W_ij = n_i^-item · n_j^-neighbour · Σ_u n_u^-visitor over the timelines u with both (RP3β: Paudel et al., TiiS 2016,
+    has item 1, visitor 1 and neighbour β; cosine similarity has ½, 0 and ½).
+    """
+
+    data: PeerData
+    item: float
+    """Power of the item of the history."""
+    neighbour: float
+    """Power of the item that is scored."""
+    visitor: float
+    """Power of the number of items of a timeline."""
+    recency: float
+    """Power of the age of a row of the history."""
+    is_distinct: bool = False
+    """A repeated item has the weight of its latest row."""
+
+    def scores(self, requests: Requests) -> np.ndarray:
+        """[B, I] float32."""
+        baskets, num_items = self.data.timelines.baskets, len(self.data.counts)
+        item_size = np.maximum(np.bincount(baskets.indices, minlength=num_items), 1.0)
+        timeline_size = np.maximum(np.diff(baskets.indptr), 1.0)
+        history = history_weights(requests, num_items, self.recency, is_distinct=self.is_distinct)
+        at_timelines = (history @ _diagonal(item_size, self.item)) @ baskets.T @ _diagonal(timeline_size, self.visitor)
+        reached = dense_product(at_timelines.tocsr(), baskets)
+        return fill_up(reached * (item_size**-self.neighbour).astype(np.float32), self.data.counts)
+
+
+def dense_product(left: sp.csr_matrix, right: sp.csr_matrix) -> np.ndarray:
+    """[B, I] the product of sparse matrices [B, T] and [T, I] as an array, by the faster of two ways."""
+    if left.nnz > _DENSE_SHARE * np.prod(left.shape):
+        return np.asarray((right.T @ left.toarray().T).T)
+    return np.asarray((left @ right).toarray())
+
+
+def _diagonal(sizes: np.ndarray, power: float) -> sp.dia_matrix:
+    return sp.diags((sizes**-power).astype(np.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemNeighbours:
+    """Sums the similarities between an item and the items of the history."""
+
+    data: PeerData
+    similarity: sp.csr_matrix
+    """[I, I] float32: the nearest items of each."""
+    recency: float
+    """Power of the age of a row of the history."""
+    is_distinct: bool = True
+    """A repeated item has the weight of its latest row."""
+
+    def scores(self, requests: Requests) -> np.ndarray:
+        """[B, I] float32."""
+        counts = self.data.counts
+        history = history_weights(requests, len(counts), self.recency, is_distinct=self.is_distinct)
+        return fill_up(history @ self.similarity, counts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ease:
+    """EASE (Steck, WWW 2019) over the most frequent items; all others rank last, by popularity."""
+
+    data: PeerData
+    weights: np.ndarray
+    """[n, n] float32, from `fit_ease`."""
+    recency: float
+    """Power of the age of a row of the history."""
+
+    def scores(self, requests: Requests) -> np.ndarray:
+        """[B, I] float32."""
+        counts, num_kept = self.data.counts, len(self.weights)
+        history = history_weights(requests, num_kept, self.recency, is_distinct=True)
+        kept = break_ties(history @ self.weights, counts[:num_kept])
+        # the vocabulary is in order of frequency, so the kept items are the first ones
+        rest = kept.min(axis=1, keepdims=True) + (counts[num_kept:] / (counts.max() + 1.0) - 1)
+        return np.concatenate([kept, rest.astype(np.float32)], axis=1)
+
+
+def fit_ease(baskets: sp.csr_matrix, l2: float, max_items: int) -> np.ndarray:
+    """[n, n] float32 item weights with a zero diagonal, for the first n = min(I, `max_items`) items.
+
+    Args:
+      baskets: [T, I], 1 if the timeline contains the item.
+      l2: weight of the squared weights.
+      max_items: time grows with its cube, memory (8 bytes) with its square.
+
+    Raises:
+      ValueError: the regularised co-occurrences are not positive definite in float32.
+    """
+    kept = baskets[:, : min(max_items, baskets.shape[1])]
+    gramian = np.asfortranarray((kept.T @ kept).toarray(), dtype=np.float32)
+    gramian[np.diag_indices_from(gramian)] += l2
+    factor, failed = spotrf(gramian, lower=1, overwrite_a=1)
+    inverse, singular = spotri(factor, lower=1, overwrite_c=1)
+    if failed or singular:
+        raise ValueError(f"EASE cannot be solved with l2 {l2} in float32; raise l2")
+    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    weights = inverse / -np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return np.ascontiguousarray(weights)

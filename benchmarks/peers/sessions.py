@@ -1,0 +1,85 @@
+"""Session kNN: scores items by the nearest training timelines (V-SKNN; STAN: Garg et al., SIGIR 2019).
+
+Shapes: B requests, T training timelines, I items, E (request, timeline) pairs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from benchmarks.peers.interface import PeerData, Requests, fill_up, history_weights
+from benchmarks.peers.items import dense_product
+from benchmarks.peers.trend import DAY_MS
+from trainer.models.item_products import largest
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionNeighbours:
+    """V-SKNN (Ludewig and Jannach, UMUAI 2018) and, with the last two settings, STAN."""
+
+    data: PeerData
+    recency: float
+    """Power of the age of a row of the history."""
+    num_neighbours: int
+    """Nearest timelines that are kept."""
+    length_power: float
+    """A timeline's similarity is divided by its number of items to this power."""
+    idf_power: float
+    """An item's score is multiplied by log(T / its timelines) to this power."""
+    timeline_half_life_days: float | None = None
+    """The similarity of a timeline halves with its age; None: no effect."""
+    position_decay: float | None = None
+    """An item's score decreases by a factor of e for this many rows between it and the latest shared item of its
+    timeline; None: no effect."""
+
+    def scores(self, requests: Requests) -> np.ndarray:
+        """[B, I] float32."""
+        timelines, counts = self.data.timelines, self.data.counts
+        history = history_weights(requests, len(counts), self.recency, is_distinct=True)
+        near = largest(
+            (history @ timelines.baskets.T @ sp.diags(self._timeline_weights())).tocsr(), self.num_neighbours
+        )
+        if self.position_decay is None:
+            reached = dense_product(near, timelines.baskets)
+        else:
+            reached = self._near_shared_item(near, requests)
+        item_timelines = np.bincount(timelines.baskets.indices, minlength=len(counts))
+        idf = np.log((timelines.baskets.shape[0] + 1) / np.maximum(item_timelines, 1))
+        return fill_up(reached * (idf**self.idf_power).astype(np.float32), counts)
+
+    def _timeline_weights(self) -> np.ndarray:
+        """[T] float32; the request's own time would change all similarities by the same factor."""
+        timelines = self.data.timelines
+        weights = np.maximum(np.diff(timelines.baskets.indptr), 1.0) ** -self.length_power
+        if self.timeline_half_life_days is not None:
+            age_days = (timelines.end_ms.max() - timelines.end_ms) / DAY_MS
+            # bounded, or float32 would lose the oldest timelines
+            weights = weights * np.exp2(-np.minimum(age_days / self.timeline_half_life_days, 60))
+        return weights.astype(np.float32)
+
+    def _near_shared_item(self, near: sp.csr_matrix, requests: Requests) -> np.ndarray:
+        """[B, I] sums over the timelines of `near` [B, T], weighted by the distance from the latest shared item."""
+        positions, num_items = self.data.timelines.positions, len(self.data.counts)
+        reached = np.zeros((near.shape[0], num_items), np.float32)
+        age = np.full(num_items, np.inf)
+        for query in range(near.shape[0]):
+            items = requests.history[query, : requests.lengths[query]]
+            items = items[items < num_items]
+            age[items] = np.arange(len(items), 0, -1)  # of a repeated item, the latest row's
+            pairs = slice(near.indptr[query], near.indptr[query + 1])
+            timeline = positions[near.indices[pairs]]
+            if timeline.nnz:
+                weight = near.data[pairs].repeat(np.diff(timeline.indptr)) * self._decay(timeline, age)
+                reached[query] = np.bincount(timeline.indices, weight, minlength=num_items)
+            age[items] = np.inf
+        return reached
+
+    def _decay(self, timeline: sp.csr_matrix, age: np.ndarray) -> np.ndarray:
+        """Weights of the entries of `timeline` [K, I], by their distance from its item of the lowest `age` [I]."""
+        assert self.position_decay is not None
+        lengths, age_of = np.diff(timeline.indptr), age[timeline.indices]
+        # each row shares an item with the history, and no two items have the same age
+        newest = np.minimum.reduceat(age_of, timeline.indptr[:-1]).repeat(lengths)
+        anchor = timeline.data[age_of == newest].repeat(lengths)
+        return np.exp(-np.abs(timeline.data - anchor) / self.position_decay)

@@ -1,0 +1,88 @@
+"""How often items were used lately, compared with ever, as of any moment.
+
+Shapes: N events, I items, B requests, M moments.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from contract.shards import read_timelines
+from trainer.data.dataset import Dataset
+
+DAY_MS = 24 * 60 * 60 * 1000
+_FLOOR = 0.02  # of a score relative to the 10th best, before the logarithm
+_SCALE = 5.0  # of a score relative to the 10th best, if there is no logarithm
+_RANK = 10
+_LEAST = 1e-9
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """N events in order of time."""
+
+    timestamp_ms: np.ndarray
+    """[N] int64, ascending."""
+    item: np.ndarray
+    """[N] item indices."""
+    num_items: int
+    """I."""
+    _kept: dict[tuple[float, int], np.ndarray] = field(default_factory=dict, compare=False)
+
+    def recent(self, half_life_days: float, moment_ms: int) -> np.ndarray:
+        """[I] events before the moment, each with a weight that halves every `half_life_days`; the result is kept."""
+        key = (half_life_days, moment_ms)
+        if key not in self._kept:
+            end = np.searchsorted(self.timestamp_ms, moment_ms)  # events at the moment itself are not known yet
+            age_days = (moment_ms - self.timestamp_ms[:end]) / DAY_MS
+            weight = np.exp2(-age_days / half_life_days)
+            self._kept[key] = np.bincount(self.item[:end], weight, minlength=self.num_items).astype(np.float32)
+        return self._kept[key]
+
+    def trends(self, half_life_days: float, moments_ms: np.ndarray) -> np.ndarray:
+        """[M, I] float32: log((recent + .05) / (all + .25)), both of the events before each moment."""
+        rows = []
+        for moment in moments_ms.tolist():
+            everything = self.recent(np.inf, moment)
+            rows.append(np.log((self.recent(half_life_days, moment) + 0.05) / (everything + 0.25)))
+        return np.stack(rows).astype(np.float32)
+
+
+def read_events(dataset: Dataset) -> EventLog:
+    """Reads the events of the vocabulary's items in all splits."""
+    times, items = [], []
+    for split in dataset.manifest.splits:
+        for shard in dataset.shards(split):
+            rows = read_timelines([shard])
+            is_event = (rows.is_target == 1) & (rows.item < dataset.num_items)
+            times.append(rows.timestamp_ms[is_event])
+            items.append(rows.item[is_event])
+    timestamp_ms, item = np.concatenate(times), np.concatenate(items)
+    order = np.argsort(timestamp_ms, kind="stable")
+    return EventLog(timestamp_ms[order], item[order], dataset.num_items)
+
+
+class TrendSettings(NamedTuple):
+    """How the trend is added to the scores of a peer."""
+
+    link: Literal["log", "linear"]
+    """What the trend is added to: the logarithm of the scores, or the scores, both relative to the 10th best."""
+    half_life_days: float
+    """Half-life of the weight of an event."""
+    beta: float
+    """Factor of the trend."""
+
+
+def link_scores(scores: np.ndarray, link: Literal["log", "linear"]) -> np.ndarray:
+    """[B, I] float32: scores on the scale of the trend, which is a logarithm.
+
+    Scores are divided by the 10th best of their row or, if it is not positive, by the best.
+    """
+    linked = np.empty_like(scores)
+    for row, of_row in enumerate(scores):
+        top = np.partition(of_row, -_RANK)[-_RANK:] if len(of_row) > _RANK else of_row
+        scale = top.min() if top.min() > 0 else max(top.max(), _LEAST)
+        relative = of_row / scale
+        linked[row] = np.log(np.maximum(relative, 0) + _FLOOR) if link == "log" else _SCALE * relative
+    return linked

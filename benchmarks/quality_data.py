@@ -1,0 +1,91 @@
+"""The datasets of `quality`, prepared once by the commands that users type, and the presets to train on each."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness import run_command
+from cartwheel.demo.run import VISITORS
+
+MAX_CASES, MAX_SCORES = 10_000, 250_000_000
+"""Of a protocol in the test window: maximum numbers of cases, and of cases × items; of more, a sample is measured."""
+TUNING_CASES, TUNING_SCORES = 1500, 60_000_000
+"""The same in the validation window, where peers are tuned."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A preset as it is trained."""
+
+    preset: str
+    """Name of the preset."""
+    flags: tuple[str, ...] = ()
+    """Further flags of `train`, such as a budget."""
+
+
+@dataclass(frozen=True)
+class QualityData:
+    """A dataset."""
+
+    prepare: Callable[[Path, Path], Path]
+    """Prepares the dataset, given the folder of the Retailrocket data and the folder of the part, unless it exists;
+    returns its path."""
+    protocols: tuple[str, ...]
+    """The protocols that its log has cases for."""
+    runs: tuple[Run, ...]
+    """The presets to train."""
+
+
+def _retailrocket(subset: str) -> Callable[[Path, Path], Path]:
+    def prepare(retailrocket: Path, folder: Path) -> Path:
+        source = retailrocket / f"retailrocket_{subset}"
+        tree = source / "category_tree.csv"
+        flags = ["--category-tree", str(tree)] if tree.exists() else []
+        return _prepare(folder, "--events", str(source / "events.csv*"), *flags)
+
+    return prepare
+
+
+def _grocer(_: Path, folder: Path) -> Path:
+    shop = folder / "shop"
+    if not shop.exists():
+        run_command([sys.executable, "-m", "preprocessing", "download", "grocer", "--output", str(shop)])
+    return _prepare(folder, "--shop", str(shop / "shop.toml"))
+
+
+def _demo_shop(_: Path, folder: Path) -> Path:
+    """The shop of `make demo`."""
+    return synthetic_shop(folder, VISITORS)
+
+
+def synthetic_shop(folder: Path, visitors: int) -> Path:
+    """Synthesizes a shop and prepares its dataset; returns the dataset's path."""
+    shop = folder / "shop"
+    if not shop.exists():
+        flags = ["--visitors", str(visitors), "--seed", "0", "--output", str(shop)]
+        run_command([sys.executable, "-m", "preprocessing", "synthesize", *flags])
+    properties, tree = str(shop / "item_properties_part*.csv"), str(shop / "category_tree.csv")
+    events = str(shop / "events.csv")
+    return _prepare(folder, "--events", events, "--item-properties", properties, "--category-tree", tree)
+
+
+def _prepare(folder: Path, *flags: str) -> Path:
+    data = folder / "dataset"
+    if not data.exists():
+        run_command([sys.executable, "-m", "preprocessing", "prepare", *flags, "--output", str(data)])
+    return data
+
+
+_BOTH = ("returning_visitors", "next_item")
+
+DATASETS: Mapping[str, QualityData] = {
+    "grocer": QualityData(_grocer, _BOTH, (Run("walk"), Run("mf"), Run("nn"))),
+    # distinct pairs, whose clock is made up: nothing can be said about next items
+    "matrix": QualityData(_retailrocket("matrix"), ("returning_visitors",), (Run("walk"), Run("mf"))),
+    # hardly any visitor returns to a session
+    "sessions": QualityData(_retailrocket("sessions"), ("next_item",), (Run("walk"), Run("nn"))),
+    "buyers": QualityData(_retailrocket("buyers"), ("next_item",), (Run("walk"), Run("nn"))),
+    "shop": QualityData(_demo_shop, _BOTH, (Run("walk"), Run("mf"), Run("nn"))),
+}
+"""Every dataset by the name of its part; another preset is one more `Run`."""

@@ -1,0 +1,130 @@
+"""Tunes the peers of `quality` on the validation window; every trial is stored, so that none is repeated.
+
+A peer is tuned for each task by NDCG@20, first alone, then with the trend added to its scores.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.families import TREND_SEARCH, Family
+from benchmarks.peers.interface import Peer, PeerData
+from benchmarks.peers.trend import TrendSettings
+from benchmarks.quality_ranking import RankedBlock
+from benchmarks.tuning import Settings, best_of, search
+
+log = logging.getLogger(__name__)
+
+TUNED_BY = "ndcg@20"
+
+
+class TrialFile:
+    """The trials of a family on a dataset, by task."""
+
+    def __init__(self, file: Path, checksum: str) -> None:
+        """Opens the file; a new one is written with the first trial.
+
+        Raises:
+          ValueError: the file has trials on another dataset.
+        """
+        self._file = file
+        self._content: dict[str, Any] = {"dataset_checksum": checksum, "trials": {}, "trend": {}}
+        if file.exists():
+            self._content = json.loads(file.read_text())
+        if self._content["dataset_checksum"] != checksum:
+            raise ValueError(f"{file} has trials on another dataset; delete it to tune the peer again")
+
+    def find(self, kind: str, task: str, settings: Settings) -> dict[str, Any] | None:
+        """Returns the trial of these settings, if there is one; `kind` is `trials` or `trend`."""
+        trials = self._content[kind].get(task, [])
+        return next((trial for trial in trials if trial["settings"] == settings), None)
+
+    def add(self, kind: str, task: str, trial: Mapping[str, Any]) -> None:
+        """Stores a trial."""
+        self._content[kind].setdefault(task, []).append(dict(trial))
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._file.write_text(json.dumps(self._content, indent=1) + "\n")
+
+
+def tune_family(
+    name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile
+) -> dict[str, dict[str, Any]]:
+    """Tunes a family for the tasks of a protocol.
+
+    Returns:
+      By task that the family can do: `grid`, all trials in order; `trend_grid`, those with the trend at the best
+      settings, empty if it takes no trend.
+    """
+    tuner = _Tuner(name, family, data, block, trials)
+    found = {}
+    for task in (task for task in block.tasks if task in family.tasks):
+        grid = search(family.search, partial(tuner.measure, task))
+        trend_grid: list[dict[str, Any]] = []
+        if family.takes_trend:
+            trend_grid = search(TREND_SEARCH, partial(tuner.measure_trend, task, best_of(grid)["settings"]))
+        found[task] = {"grid": grid, "trend_grid": trend_grid}
+    return found
+
+
+class _Tuner:
+    """Fits each combination of settings once as long as it is in use."""
+
+    def __init__(self, name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile) -> None:
+        self._name, self._family, self._data, self._block, self._trials = name, family, data, block, trials
+        self._loaded: Settings | None = None
+
+    def measure(self, task: str, settings: Settings) -> tuple[float, float]:
+        """Returns the metric of a task, and the seconds of fitting and scoring."""
+        if self._trials.find("trials", task, settings) is None:
+            seconds = self._load(settings)
+            for each in self._block.tasks:  # the scores are those of all tasks
+                if each in self._family.tasks and self._trials.find("trials", each, settings) is None:
+                    value = float(self._block.rank(each)[TUNED_BY].mean())
+                    log.info("%s, %s %s: %.4f, %.1f s", each, self._name, dict(settings), value, seconds)
+                    self._trials.add(
+                        "trials", each, {"settings": dict(settings), "validation": value, "seconds": seconds}
+                    )
+        return self._values("trials", task, settings)
+
+    def measure_trend(self, task: str, settings: Settings, trend: Settings) -> tuple[float, float]:
+        """Returns the metric of a task with a trend, and the seconds of the ranking."""
+        both = {"peer": dict(settings), **trend}
+        if self._trials.find("trend", task, both) is None:
+            self._load(settings)
+            begin = time.perf_counter()
+            value = float(self._block.rank(task, TrendSettings(**trend))[TUNED_BY].mean())
+            seconds = time.perf_counter() - begin
+            log.info("%s, %s with trend %s: %.4f", task, self._name, dict(trend), value)
+            self._trials.add("trend", task, {"settings": both, "validation": value, "seconds": seconds})
+        return self._values("trend", task, both)
+
+    def _load(self, settings: Settings) -> float:
+        begin = time.perf_counter()
+        if self._loaded != settings:
+            peer: Peer = self._family.fit(self._data, settings)
+            self._block.load(peer)
+            self._loaded = dict(settings)
+        return time.perf_counter() - begin
+
+    def _values(self, kind: str, task: str, settings: Settings) -> tuple[float, float]:
+        trial = self._trials.find(kind, task, settings)
+        assert trial is not None
+        return trial["validation"], trial["seconds"]
+
+
+def summarize(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Reduces the trials of a family for a task to the best `settings`, the best `trend`, and how long all took."""
+    best = best_of(result["grid"])
+    with_trend = best_of(result["trend_grid"]) if result["trend_grid"] else None
+    return {
+        "settings": best["settings"],
+        "validation": best["validation"],
+        "trend": with_trend and with_trend["settings"],
+        "validation_with_trend": with_trend and with_trend["validation"],
+        "trials": len(result["grid"]) + len(result["trend_grid"]),
+        "seconds": sum(trial["seconds"] for trial in [*result["grid"], *result["trend_grid"]]),
+    }
