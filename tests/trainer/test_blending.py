@@ -20,8 +20,10 @@ from trainer.evaluate import evaluate
 from trainer.export import export
 from trainer.models.blend import BlendInference
 from trainer.models.interface import Queries
+from trainer.refit import refit
 from trainer.refresh import refresh
 from trainer.runs.blend_record import read_blend
+from trainer.runs.record import read_record
 from trainer.trained_run import open_trained_run
 
 
@@ -123,6 +125,22 @@ def test_a_refresh_counts_newer_events(finished: Path, dataset: Dataset, tmp_pat
     assert 1 < counts[1][0, 7] <= 2
     trend = after.get_tensor("_model/_trend/.ATTRIBUTES/VARIABLE_VALUE")
     np.testing.assert_allclose(trend[0], np.log((counts[1][0] + 0.05) / (counts[1][1] + 0.25)), rtol=1e-5)
+
+
+def test_a_refit_refits_the_parts_and_keeps_their_weights(finished: Path, dataset: Dataset, tmp_path: Path) -> None:
+    result = refit(str(finished), workdir=str(tmp_path / "refit"))
+    before, after = blend_of(finished), blend_of(tmp_path / "refit")
+    assert (after["parts"], after["seen_hidden"], after["seen_shown"]) == (
+        before["parts"],
+        before["seen_hidden"],
+        before["seen_shown"],
+    )
+    opened = open_trained_run(str(tmp_path / "refit"))
+    assert opened.dataset.item_counts.sum() > dataset.item_counts.sum()  # of all splits
+    assert result["refit_of"]["run"] == str(finished)
+    if "parts/walk" in after["parts"]:
+        walk = read_record(str(tmp_path / "refit" / "parts" / "walk"))
+        assert walk.config.num_epochs == 1  # the combination that the run chose
 
 
 def test_damage_to_the_blend_is_reported(finished: Path, dataset: Dataset, tmp_path: Path) -> None:

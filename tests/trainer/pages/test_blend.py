@@ -1,0 +1,48 @@
+"""The Model page: what was tried, what it reached, and the weights in use."""
+
+from common.report.page import Block, Note
+from trainer.pages.blend import blend_page, describe_weights
+from trainer.runs.blend_record import BlendRecord, BlendWeights
+
+BLEND = BlendRecord(
+    parts=(".", "parts/walk"),
+    steps=(12, 3),
+    half_life_days=7.0,
+    seen_hidden=BlendWeights(parts=(1.5, 0.25), trend=0.75),
+    seen_shown=BlendWeights(parts=(1.0, 0.0), popularity=-0.5, returns=(2.0, 0.0, 0.5)),
+    validation={
+        "seen_hidden": {"cases": 1234, "parts": {".": 0.2, "parts/walk": 0.1, "parts/als": 0.3}, "blend": 0.4},
+        "seen_shown": None,
+    },
+)
+TRIALS = [{"name": "walk", "state": "trained", "seconds": 12.34, "reason": ""}]
+
+
+def test_weights_have_names_and_zeros_are_left_out() -> None:
+    assert describe_weights(BLEND, "seen_hidden", "mf") == [
+        ("mf", 1.5),
+        ("walk", 0.25),
+        ("trend, half-life 7 days", 0.75),
+    ]
+    assert describe_weights(BLEND, "seen_shown", "mf") == [
+        ("mf", 1.0),
+        ("popularity", -0.5),
+        ("returns: is seen", 2.0),
+        ("returns: recency", 0.5),
+    ]
+
+
+def test_the_page_has_all_that_was_tried_best_first() -> None:
+    tried, hidden, shown = blend_page("mf", BLEND, TRIALS).sections
+    (trials,) = tried.parts
+    assert isinstance(trials, Block)
+    assert trials.table.rows == [["walk", "trained", 12.3, ""]]
+    figures = hidden.parts[0]
+    assert isinstance(figures, Block)
+    assert figures.title.startswith("Validation: 1,234 cases")
+    assert figures.table.rows == [["the blend", 0.4], ["als", 0.3], ["mf", 0.2], ["walk", 0.1]]
+    assert isinstance(shown.parts[0], Note)  # no cases
+    assert [section.title for section in blend_page("mf", BLEND, []).sections] == [
+        "New items",
+        "Next item, new or seen",
+    ]
