@@ -128,9 +128,8 @@ class _Finder:
             comparable_scores(part.model.catalogue_scores(queries), has_sums=part.has_sums) for part in self._parts
         ]
         moment = tf.maximum(tf.searchsorted(self._moments, queries.timestamp_ms, side="right") - 1, 0)
-        trends = [tf.gather(trend, moment) for trend in tf.unstack(self._trends)]
-        popularity = tf.broadcast_to(self._popularity, tf.shape(trends[0]))
-        middle = trends[len(trends) // 2]
+        middle = tf.gather(self._trends[len(HALF_LIVES) // 2], moment)
+        popularity = tf.broadcast_to(self._popularity, tf.shape(middle))
         lists = [*scores, *(score + _spread(score, self._top) * middle for score in scores)]
         visible = tf.zeros_like(middle)
         if self._hides_seen:
@@ -142,8 +141,12 @@ class _Finder:
         known = tf.maximum(item, 0)
         is_first = tf.concat([tf.ones_like(item[:, :1], tf.bool), item[:, 1:] != item[:, :-1]], axis=1)
         is_candidate = is_first & (item >= 0) & (tf.gather(visible, known, batch_dims=1) == 0)
-        columns = [tf.gather(column, known, batch_dims=1) for column in [*scores, popularity, *trends]]
-        columns += self._returns(queries, known)
+        columns = [tf.gather(column, known, batch_dims=1) for column in [*scores, popularity]]
+        cell = tf.cast(moment, tf.int64)[:, None] * self._num_items + known  # of a table [M, I]
+        columns += [tf.gather(tf.reshape(trend, [-1]), cell) for trend in tf.unstack(self._trends)]
+        columns += (
+            [tf.zeros_like(columns[0])] * len(RETURN_FEATURES) if self._hides_seen else self._returns(queries, known)
+        )
         return known, tf.cast(is_candidate, tf.int64), tf.stack(columns, axis=2)
 
     def _latest(self, queries: Queries) -> tf.Tensor:
