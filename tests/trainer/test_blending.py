@@ -149,8 +149,6 @@ def test_damage_to_the_blend_is_reported(finished: Path, dataset: Dataset, tmp_p
         read_blend(str(tmp_path))
 
 
-def test_settings_that_nothing_would_use_are_refused() -> None:
-    with pytest.raises(ValueError, match="companions"):
-        config_of("blend=false")
+def test_a_model_of_event_weights_cannot_be_blended() -> None:
     with pytest.raises(ValueError, match="blend must be false for a model that predicts event weights"):
         apply_settings(PRESETS["notebook-mf"], ["blend=true"])

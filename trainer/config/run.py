@@ -69,7 +69,7 @@ class RunConfig:
     als: AlternatingConfig = field(default_factory=AlternatingConfig)
     """Used with `solver=als`."""
     companions: tuple[str, ...] = ()
-    """Presets that are trained after this model, below the run, and blended with it; needs `blend`."""
+    """Presets that are trained after this model, below the run, and blended with it; not used without `blend`."""
     blend: bool = False
     """Whether the last stage of the run weighs the scores, the popularity and trend of the items, and the visitor's own
     history by validation. Without it, the model is used as it was trained."""
@@ -123,12 +123,6 @@ class RunConfig:
                 f"got model {self.model.kind} and loss {self.loss.kind}; use solver=sgd or the preset mf"
             )
 
-        check(
-            self.blend or not self.companions,
-            "companions",
-            ", ".join(self.companions),
-            "empty if blend is false, as nothing would use them",
-        )
         check(
             self.loss.is_ranking or not self.blend, "blend", self.blend, "false for a model that predicts event weights"
         )
