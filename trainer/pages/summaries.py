@@ -57,11 +57,11 @@ def _describe_blend(blend: Result) -> list[str]:
         if figures is None:
             continue
         names = [part.rpartition("/")[2].replace(".", "model") for part in blend["parts"]]
-        terms = [f"{weight:.2g} {name}" for weight, name in zip(weights["parts"], names, strict=True) if weight]
+        terms = [f"{weight:.2g} × {name}" for weight, name in zip(weights["parts"], names, strict=True) if weight]
         if weights["trend"]:
-            terms.append(f"{weights['trend']:.2g} trend of {blend['half_life_days']:g} days")
+            terms.append(f"{weights['trend']:.2g} × {blend['half_life_days']:g}-day trend")
         if weights["popularity"]:
-            terms.append(f"{weights['popularity']:.2g} popularity")
+            terms.append(f"{weights['popularity']:.2g} × popularity")
         if any(weights["returns"]):
             terms.append("returns")
         best = max(figures["parts"].values(), default=0.0)
