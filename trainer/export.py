@@ -56,6 +56,7 @@ def describe_run(workdir: str, run: TrainedRun) -> str:
         period=_period(run.dataset),
         evaluations=_evaluations(workdir, evaluated),
         items=run.dataset.vocabulary(Vocabulary.ITEMS)[:_EXAMPLE_ITEMS],
+        blend=run.blend,
     )
     return model_card(subject)
 

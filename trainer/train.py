@@ -19,11 +19,11 @@ from trainer.distributed.watchdog import Watchdog, watching
 from trainer.models.build import build_inference_model
 from trainer.models.second_stage_file import SecondStageRecord
 from trainer.runs import checkpoint
+from trainer.runs.blend_record import OWN_RUN
 from trainer.runs.checkpoint_writer import CheckpointWriter
 from trainer.runs.layout import RunLayout, part_name
 from trainer.runs.metrics_log import open_log
 from trainer.runs.record import RunRecord
-from trainer.trained_run import OWN_RUN
 from trainer.training.build import Trainer, build_trainer
 from trainer.training.callbacks import TrainingCallbacks, Validation
 from trainer.training.divergence import Divergence, DivergenceMonitor, describe_dense, describe_tables

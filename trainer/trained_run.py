@@ -12,12 +12,9 @@ from trainer.models.blend import BlendInference, Part
 from trainer.models.build import build_inference_model
 from trainer.models.interface import InferenceModel, ServedModel
 from trainer.models.second_stage_file import with_second_stage
-from trainer.runs.blend_record import BlendRecord, read_blend
+from trainer.runs.blend_record import OWN_RUN, BlendRecord, read_blend
 from trainer.runs.checkpoint import choose_step, read_weights_of_step
 from trainer.runs.record import RunRecord, read_record, training_view
-
-OWN_RUN = "."
-"""The part of a blend that is the run itself."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.report.page import Block, Cell, Note, Page, Section, Table
-from trainer.runs.blend_record import RETURN_FEATURES, BlendRecord, BlendWeights
-from trainer.trained_run import OWN_RUN
+from trainer.runs.blend_record import BlendRecord, part_title
 
 RANKINGS = {"seen_hidden": "New items", "seen_shown": "Next item, new or seen"}
 """Titles of the two ways to rank, by their names in `blend.json`."""
@@ -30,26 +29,9 @@ def blend_page(name: str, blend: BlendRecord, trials: Sequence[Mapping[str, Any]
     )
 
 
-def part_title(part: str, name: str) -> str:
-    """The name of a part for people: `parts/walk` is walk, and the run itself has its own name."""
-    return name if part == OWN_RUN else part.rpartition("/")[2]
-
-
-def describe_weights(blend: BlendRecord, ranking: str, name: str) -> list[tuple[str, float]]:
-    """Returns the features that a ranking uses and their weights, other than 0."""
-    weights: BlendWeights = getattr(blend, ranking)
-    names = [
-        *(part_title(part, name) for part in blend.parts),
-        "popularity",
-        f"trend, half-life {blend.half_life_days:g} days",
-        *(f"returns: {feature.replace('_', ' ')}" for feature in RETURN_FEATURES),
-    ]
-    return [(title, weight) for title, weight in zip(names, weights.to_array().tolist(), strict=True) if weight]
-
-
 def _ranking(blend: BlendRecord, ranking: str, name: str) -> list[Block | Note]:
     table = Table(
-        ["feature", "weight"], [[title, round(weight, 3)] for title, weight in describe_weights(blend, ranking, name)]
+        ["feature", "weight"], [[title, round(weight, 3)] for title, weight in blend.describe_weights(ranking, name)]
     )
     figures = blend.validation[ranking]
     if figures is None:

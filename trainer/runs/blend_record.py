@@ -9,6 +9,8 @@ import numpy as np
 from common import storage
 from trainer.runs.layout import RunLayout
 
+OWN_RUN = "."
+"""The part of a blend that is the run itself."""
 RETURN_FEATURES = ("is_seen", "frequency", "recency")
 """Features of the items of a visitor's history; see `models.blend.return_features`."""
 
@@ -55,6 +57,27 @@ class BlendRecord:
     validation: dict[str, Any]
     """By ranking: the number of `cases`, NDCG@20 of all `parts` that were tried, by directory, each alone, and of the
     `blend`; null without cases."""
+
+    def describe_weights(self, ranking: str, name: str) -> list[tuple[str, float]]:
+        """Returns the features that a ranking uses and their weights, other than 0.
+
+        Args:
+          ranking: `seen_hidden` or `seen_shown`.
+          name: name of the run itself.
+        """
+        weights: BlendWeights = getattr(self, ranking)
+        names = [
+            *(part_title(part, name) for part in self.parts),
+            "popularity",
+            f"trend, half-life {self.half_life_days:g} days",
+            *(f"returns: {feature.replace('_', ' ')}" for feature in RETURN_FEATURES),
+        ]
+        return [(title, weight) for title, weight in zip(names, weights.to_array().tolist(), strict=True) if weight]
+
+
+def part_title(part: str, name: str) -> str:
+    """The name of a part for people: `parts/walk` is walk, and the run itself has its own name."""
+    return name if part == OWN_RUN else part.rpartition("/")[2]
 
 
 def write_blend(record: BlendRecord, workdir: str) -> None:

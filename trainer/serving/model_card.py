@@ -14,7 +14,7 @@ from contract.manifest import Manifest
 from contract.schema import Split, SplitMethod, Vocabulary
 from trainer.config.losses import SquaredErrorConfig
 from trainer.config.models import SessionKnnConfig, WalkConfig
-from trainer.config.presets import PRESETS
+from trainer.config.presets import AUTO, PRESETS
 from trainer.config.run import RunConfig
 from trainer.evaluation.tables import (
     FOOTNOTE,
@@ -30,6 +30,7 @@ from trainer.evaluation.tables import (
 )
 from trainer.models.build import describe_model
 from trainer.models.description import ModelDescription
+from trainer.runs.blend_record import BlendRecord
 from trainer.runs.record import RunRecord
 
 Figures = Mapping[str, Any]
@@ -59,12 +60,15 @@ class Subject:
     """Evaluations of this checkpoint, or of the one that a refit repeats, by split; empty if there are none."""
     items: Sequence[str]
     """At least one item id of the catalogue, for the example."""
+    blend: BlendRecord | None = None
+    """What the scores are the sum of; None: of the model alone."""
 
 
 def model_card(subject: Subject) -> str:
     """Writes the card as Markdown; the same subject gives the same text."""
     sections = {
         "Training": _training(subject),
+        **({"Blend": _blend(subject.blend, subject.record.config.name)} if subject.blend else {}),
         "Data": _data(subject),
         "Evaluation": _results(subject),
         "Intended use": _USE,
@@ -79,8 +83,9 @@ def _head(subject: Subject) -> str:
     config, versions = subject.record.config, subject.record.versions
     catalogue = subject.manifest.vocabularies[Vocabulary.ITEMS].size
     name, changes = nearest_preset(config)
+    is_changed = bool(changes) and config.name != AUTO
     return (
-        f"# Model card: {config.name}{f' (preset {name} with changes)' if changes else ''}\n\n"
+        f"# Model card: {config.name}{f' (preset {name} with changes)' if is_changed else ''}\n\n"
         f"Ranks the {catalogue:,} items of one shop for a visitor: {_describe(subject).principle}. "
         "Inputs and outputs are the shop's own ids.\n\n"
         f"Trained with Cartwheel {versions.get('cartwheel', '(unknown version)')}, "
@@ -122,6 +127,19 @@ def _training(subject: Subject) -> str:
         ("software", ", ".join(f"{package} {version}" for package, version in record.versions.items())),
     ]
     return _table(["setting", "value"], rows)
+
+
+def _blend(blend: BlendRecord, name: str) -> str:
+    rows = [
+        (title, ", ".join(f"{weight:.3g} × {feature}" for feature, weight in blend.describe_weights(ranking, name)))
+        for ranking, title in (("seen_hidden", "without seen items"), ("seen_shown", "with seen items"))
+    ]
+    intro = (
+        "A score is a weighted sum of the scores of models, of the popularity and trend of the item, and of its place "
+        "in the history. Validation chose the weights. The trend is that of the end of the data, until the export is "
+        "refreshed."
+    )
+    return f"{intro}\n\n{_table(['list', 'weights'], rows)}"
 
 
 def _refit(record: RunRecord) -> str:

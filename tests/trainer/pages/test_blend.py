@@ -1,7 +1,7 @@
 """The Model page: what was tried, what it reached, and the weights in use."""
 
 from common.report.page import Block, Note
-from trainer.pages.blend import blend_page, describe_weights
+from trainer.pages.blend import blend_page
 from trainer.runs.blend_record import BlendRecord, BlendWeights
 
 BLEND = BlendRecord(
@@ -19,12 +19,12 @@ TRIALS = [{"name": "walk", "state": "trained", "seconds": 12.34, "reason": ""}]
 
 
 def test_weights_have_names_and_zeros_are_left_out() -> None:
-    assert describe_weights(BLEND, "seen_hidden", "mf") == [
+    assert BLEND.describe_weights("seen_hidden", "mf") == [
         ("mf", 1.5),
         ("walk", 0.25),
         ("trend, half-life 7 days", 0.75),
     ]
-    assert describe_weights(BLEND, "seen_shown", "mf") == [
+    assert BLEND.describe_weights("seen_shown", "mf") == [
         ("mf", 1.0),
         ("popularity", -0.5),
         ("returns: is seen", 2.0),
