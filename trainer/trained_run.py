@@ -1,7 +1,7 @@
 """Opens a trained run for evaluation, export and recommendation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.errors import ContractError
 from common.storage.paths import join
@@ -29,7 +29,7 @@ class TrainedRun:
     """Model with the weights of the best checkpoint, or a blend of several."""
     step: int
     """Step of this checkpoint; of the first part of a blend."""
-    checkpoints: Mapping[str, int]
+    checkpoints: Mapping[str, int] = field(default_factory=dict)
     """The steps of the model's parts, by the directories of their runs."""
     blend: BlendRecord | None = None
     """How the parts are weighted; None: the model is used as it was trained."""

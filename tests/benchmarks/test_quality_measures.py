@@ -15,6 +15,7 @@ from benchmarks.quality_measures import (
 )
 from benchmarks.quality_ranking import METRICS
 from tests.trainer.ranking.fakes import TableScorer, cases_of
+from trainer.data.trend import ItemEvents
 from trainer.models.interface import Queries
 
 CASES = cases_of([[0]] * 6, [[1]] * 6, 3)
@@ -58,7 +59,7 @@ def test_a_measure_is_stored_once_and_belongs_to_its_dataset(tmp_path):
         return {"table": TableScorer(np.eye(6, 3)[:, [0, 1, 2]])}
 
     for _ in range(2):
-        measure_scorers(scorers, ["table"], {"new": CASES}, files)
+        measure_scorers(scorers, ["table"], {"new": CASES}, files, ItemEvents(np.array([0]), np.array([0]), 3))
     assert built == [1]
     assert files.find("new", "table")["ndcg@20"].shape == (6,)
     with pytest.raises(ValueError, match="was measured on another dataset; delete it to measure table again"):
@@ -89,4 +90,6 @@ def test_by_ids_hides_kinds_and_times():
 
     one = tf.constant([[2, 3]], tf.int64)
     queries = Queries(tf.constant([0], tf.int64), one, tf.constant([2], tf.int64), one, one, tf.constant([9], tf.int64))
-    assert ByIds(Sums()).catalogue_scores(queries).numpy().tolist() == [[0, 5]]
+    assert ByIds(Sums()).catalogue_scores(queries).numpy().tolist() == [
+        [7, 5]
+    ]  # -1 for each unknown event, and the time of the request

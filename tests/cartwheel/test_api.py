@@ -27,7 +27,7 @@ def test_settings_become_assignments_of_the_command_line():
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown preset 'best'; choose one of notebook-mf, notebook-nn, mf, nn"):
+    with pytest.raises(ValueError, match="unknown preset 'best'; choose one of auto, notebook-mf, notebook-nn, mf, nn"):
         cartwheel.train("dataset", "run", preset="best")
 
 

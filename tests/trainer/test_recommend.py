@@ -17,6 +17,7 @@ from tests.trainer.tiny_runs import make_config
 from trainer import recommend as job
 from trainer.data.offer import OfferRules
 from trainer.recommend import Request, visitor_histories, write_recommendations
+from trainer.runs.blend_record import BlendRecord, BlendWeights
 from trainer.trained_run import TrainedRun
 
 ITEMS = ["a", "b", "c", "d"]
@@ -375,12 +376,25 @@ def test_a_killed_command_resumes_and_writes_the_same_files(dataset, tmp_path):
         assert files[name] == expected[name]
 
 
+BLEND = BlendRecord(
+    parts=(".",),
+    steps=(6,),
+    half_life_days=7.0,
+    seen_hidden=BlendWeights(parts=(1.0,), trend=1.0),
+    seen_shown=BlendWeights(parts=(1.0,)),
+    validation={},
+)
+
+
 def test_a_setting_that_only_changes_the_ranking_changes_the_checksum_of_the_model(monkeypatch):
     monkeypatch.setattr(job, "weights_checksum", lambda workdir, step: f"of {workdir} at {step}")
     runs = [
-        TrainedRun(SimpleNamespace(config=make_config("nn", f"model.return_bonus={bonus}")), None, None, step=6)
-        for bonus in (3.0, 3.0, 0.0)
+        TrainedRun(
+            SimpleNamespace(config=make_config("nn", f"model.return_bonus={bonus}")), None, None, 6, {"run": 6}, blend
+        )
+        for bonus, blend in ((3.0, None), (3.0, None), (0.0, None), (3.0, BLEND))
     ]
-    one, same, other = (job._model_checksum(run, "run") for run in runs)
+    one, same, other, blended = (job._model_checksum(run) for run in runs)
+    assert blended not in (one, other)
     assert one == same
     assert one != other
