@@ -90,7 +90,8 @@ def find_candidates(
     trends = tf.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
     size = chunk_size(cases.num_items)
     finder = _Finder(parts, tf.constant(moments), trends, tf.constant(log_popularity(item_counts)), cases.hides_seen)
-    find = tf.function(finder.find, input_signature=[query_signature(size)], autograph=False)
+    # traced before the first call: TensorFlow takes the calls of several blends for retracing of one, and warns
+    find = tf.function(finder.find, input_signature=[query_signature(size)], autograph=False).get_concrete_function()
     width, num_features = finder.num_candidates, len(parts) + 1 + len(HALF_LIVES) + len(RETURN_FEATURES)
     item = np.zeros((len(cases), width), np.int64)
     is_candidate = np.zeros((len(cases), width), np.int64)
@@ -103,10 +104,13 @@ def find_candidates(
         item[chunk], is_candidate[chunk], feature[chunk] = (column[:count].numpy() for column in found)
     if replicas is not None:
         item, is_candidate, feature = (replicas.sum_over_workers(a) for a in (item, is_candidate, feature))
-    owner = np.arange(len(cases))[:, None]
-    relevant = cases.relevant.owner * cases.num_items + cases.relevant.values
     is_known = is_candidate.astype(bool)
-    is_relevant = is_known & np.isin(owner * cases.num_items + item, relevant)
+    # candidates first, so that the padding after the longest row can be dropped
+    order = np.argsort(~is_known, axis=1, kind="stable")[:, : max(int(is_known.sum(axis=1).max()), LIST_LENGTH)]
+    item, is_known = (np.take_along_axis(column, order, axis=1) for column in (item, is_known))
+    relevant = cases.relevant.owner * cases.num_items + cases.relevant.values
+    is_relevant = is_known & np.isin(np.arange(len(cases))[:, None] * cases.num_items + item, relevant)
+    feature = np.take_along_axis(feature, order[:, :, None], axis=1)
     return Candidates(feature, is_relevant, is_known, cases.relevant.lengths)
 
 
