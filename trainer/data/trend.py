@@ -19,8 +19,8 @@ from trainer.data.dataset import Dataset
 
 DAY_MS = 24 * 60 * 60 * 1000
 _MAX_MOMENTS = 64
-_MAX_ENTRIES = 2**26
-"""Moments × items of a table of trends, 256 MiB."""
+_MAX_ENTRIES = 2**24
+"""Moments × items of a table of trends, 64 MiB; there are several tables at a time."""
 
 
 @dataclass(frozen=True)
