@@ -28,14 +28,14 @@ TYPED = [
 ]
 MORE = (
     "cartwheel report --data dataset",
-    "cartwheel report --workdir runs/mf",
+    "cartwheel report --workdir runs/auto",
     "cartwheel prepare --events events.csv --item-properties 'item_properties*.csv' --category-tree category_tree.csv "
     "--output dataset-2 --split time --validation-from 2015-08-10 --test-from 2015-08-25 --baseline dataset "
     "--set items.min_count=1 expectations.presence.fail=none --runner=DirectRunner",
-    "cartwheel train --preset mf --data dataset-2 --workdir runs/mf-2 --warm-start runs/mf "
+    "cartwheel train --preset mf --data dataset-2 --workdir runs/auto-2 --warm-start runs/auto/parts/mf "
     "--set epochs=1 steps_per_execution=1",
-    "cartwheel recommend --workdir runs/mf --output few --k 3 --visitors visitors.txt --format jsonl",
-    "cartwheel doctor runs/mf",
+    "cartwheel recommend --workdir runs/auto --output few --k 3 --visitors visitors.txt --format jsonl",
+    "cartwheel doctor runs/auto",
 )
 """The verbs and flags that README only mentions."""
 PLACEHOLDERS = {"DATASET": "dataset", "RUN": "runs/auto"}

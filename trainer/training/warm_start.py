@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from common import storage
 from common.errors import ContractError
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset, open_dataset
@@ -22,6 +23,7 @@ from trainer.models.build import table_rows
 from trainer.models.table_rows import is_of_vocabulary
 from trainer.runs import checkpoint
 from trainer.runs.checkpoint import CheckpointMetadata, TrainState
+from trainer.runs.layout import RunLayout
 from trainer.runs.record import RunRecord, read_record, training_view
 
 log = logging.getLogger(__name__)
@@ -86,6 +88,11 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
       ContractError: the dataset of the earlier run is no longer at its original path.
       ValueError: there is no such run, or its model is of a different kind or width.
     """
+    if storage.exists(RunLayout(workdir).auto):
+        raise ValueError(
+            f"{workdir} is a run of --preset auto, and its models are runs below it; start from one of them, such as "
+            f"{RunLayout(workdir).part('mf')}"
+        )
     step = checkpoint.choose_step(workdir)
     earlier = _EarlierRun(workdir, read_record(workdir), checkpoint.read_state(workdir, step))
     dense = checkpoint.read_dense_weights(workdir, step)
