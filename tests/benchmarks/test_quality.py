@@ -13,7 +13,7 @@ from benchmarks.quality_runs import target
 from common.settings import apply_settings
 from tests.trainer.tiny_runs import checkerboard_dataset
 from trainer.config.presets import PRESETS
-from trainer.data.dataset import open_dataset
+from trainer.data.baskets import training_baskets
 from trainer.evaluation.baselines import item_walk
 from trainer.models.least_squares import row_l2, solve_rows
 
@@ -94,12 +94,11 @@ def test_the_table_of_targets_marks_the_missed_ones():
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
     """Figures of a small dataset with two families, and a walk as the trained run; a second call repeats nothing."""
-    root = checkerboard_dataset(str(tmp_path / "dataset")).root
+    dataset = checkerboard_dataset(str(tmp_path / "dataset"))
     few = {name: FAMILIES[name] for name in ("popular", "item_walk")}
     monkeypatch.setattr(quality, "FAMILIES", few)
-    monkeypatch.setattr(
-        quality, "train", lambda *_, **__: {"scorer": item_walk(open_dataset(str(root))), "seconds": 1.5}
-    )
+    walk = item_walk(dataset, training_baskets(dataset), None)
+    monkeypatch.setattr(quality, "train", lambda *_, **__: {"scorer": walk, "seconds": 1.5})
     plan = QualityData(lambda *_: tmp_path / "dataset", ("next_item",), (Run("walk"),))
     return lambda: dataset_figures("buyers", plan, tmp_path, tmp_path)
 

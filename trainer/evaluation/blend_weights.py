@@ -256,7 +256,8 @@ class _Ascent:
 
 def _typical_spread(scores: np.ndarray, is_candidate: np.ndarray) -> float:
     """The mean standard deviation of the best scores of each case."""
-    best = -np.partition(np.where(is_candidate, -scores, np.inf), _TOP - 1, axis=1)[:, :_TOP]
+    count = min(_TOP, scores.shape[1])
+    best = -np.partition(np.where(is_candidate, -scores, np.inf), count - 1, axis=1)[:, :count]
     return max(float(np.std(np.where(np.isfinite(best), best, best.max(axis=1, keepdims=True)), axis=1).mean()), 1e-6)
 
 

@@ -150,3 +150,13 @@ def test_a_blend_without_models_ranks_by_popularity_and_trend(tmp_path) -> None:
     assert isinstance(trending, BlendInference)
     case = cases_of([[0]], [[1]], dataset.num_items)
     set_trends([trending], replace(case, timestamp_ms=events.timestamp_ms[-1:] + 1), events)
+
+
+def test_a_tiny_catalogue_has_fewer_candidates_than_a_list(events: ItemEvents) -> None:
+    few = cases_of([[0], [1]], [[2], [3]], 5)
+    model = TableScorer(np.eye(2, 5))
+    found = find_candidates(
+        [Part(model, has_sums=False)], few, ItemEvents(events.timestamp_ms, events.item, 5), np.ones(5)
+    )
+    choice = choose_weights(found, 1, 0, has_returns=False)
+    assert choice.value > 0
