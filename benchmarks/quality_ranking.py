@@ -14,9 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.peers.interface import Peer, Requests
-from benchmarks.peers.trend import DAY_MS, EventLog, TrendSettings, link_scores
+from benchmarks.peers.trend import EventLog, TrendSettings, link_scores
 from contract.schema import Split
 from trainer.data.dataset import Dataset
+from trainer.data.trend import DAY_MS
 from trainer.evaluate import PROTOCOLS
 from trainer.evaluation.cases import Cases, build_cases
 from trainer.evaluation.evaluator import Evaluator

@@ -124,7 +124,7 @@ def train(
 
     if preset == AUTO:
         if warm_start is not None:
-            raise ValueError("preset auto starts all its models anew; leave out warm_start")
+            raise ValueError("preset auto trains all its models from scratch; leave out warm_start")
         changes = _assignments(settings)
         result = train_auto(data=data, workdir=workdir, budget_seconds=budget_seconds, settings=changes)
     elif preset in PRESETS:

@@ -1,7 +1,7 @@
 """`--preset auto`: trains several models within a budget and blends them by validation.
 
 The models are ordinary runs below the run's directory. Those that have a weight in the blend are its parts: nothing is
-trained twice. `auto.json` records what was tried, so that a killed call goes on where it was.
+trained twice. `auto.json` records what was tried, so that a killed call continues where it stopped.
 """
 
 import json

@@ -212,7 +212,7 @@ def _check_train_flags(given: argparse.Namespace, parser: argparse.ArgumentParse
     if given.refit and given.warm_start:
         parser.error("train --refit starts as its run did; drop --warm-start")
     if given.preset == AUTO and given.warm_start:
-        parser.error("train --preset auto starts all its models anew; drop --warm-start")
+        parser.error("train --preset auto trains all its models from scratch; drop --warm-start")
     if given.budget and given.preset != AUTO:
         parser.error("--budget is the time of --preset auto; limit other presets by --set epochs=N")
 

@@ -114,7 +114,7 @@ def _write_main_record(run: str, workdir: str, part: str) -> None:
 def best_settings(config: RunConfig, epochs: int) -> RunConfig:
     """Returns the settings that repeat the first `epochs` of a run without validation.
 
-    Each epoch of a counted model computes it anew, so only the last combination of powers is left. The weights of a
+    Each epoch of a counted model computes it again, so only the last combination of powers is left. The weights of a
     blend are those of the run, as there is no validation to choose others.
     """
     alone = replace(config, patience=None, blend=False, companions=())

@@ -1,4 +1,4 @@
-"""What a peer learns from, what it is asked, and the helpers that several peers share.
+"""The training data of a peer, its requests, and helpers that several peers share.
 
 Shapes: B requests, H longest history, T training timelines, V visitors and I items of the vocabularies, N events.
 """

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from benchmarks.peers.interface import PeerData, Requests, fill_up, history_weights
 from benchmarks.peers.items import dense_product
-from benchmarks.peers.trend import DAY_MS
+from trainer.data.trend import DAY_MS
 from trainer.models.item_products import largest
 
 

@@ -8,10 +8,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from contract.shards import read_timelines
 from trainer.data.dataset import Dataset
+from trainer.data.trend import DAY_MS, read_item_events
 
-DAY_MS = 24 * 60 * 60 * 1000
 _FLOOR = 0.02  # of a score relative to the 10th best, before the logarithm
 _SCALE = 5.0  # of a score relative to the 10th best, if there is no logarithm
 _RANK = 10
@@ -51,16 +50,8 @@ class EventLog:
 
 def read_events(dataset: Dataset) -> EventLog:
     """Reads the events of the vocabulary's items in all splits."""
-    times, items = [], []
-    for split in dataset.manifest.splits:
-        for shard in dataset.shards(split):
-            rows = read_timelines([shard])
-            is_event = (rows.is_target == 1) & (rows.item < dataset.num_items)
-            times.append(rows.timestamp_ms[is_event])
-            items.append(rows.item[is_event])
-    timestamp_ms, item = np.concatenate(times), np.concatenate(items)
-    order = np.argsort(timestamp_ms, kind="stable")
-    return EventLog(timestamp_ms[order], item[order], dataset.num_items)
+    events = read_item_events(dataset)
+    return EventLog(events.timestamp_ms, events.item, events.num_items)
 
 
 class TrendSettings(NamedTuple):

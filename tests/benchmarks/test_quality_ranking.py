@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks import quality_ranking
-from benchmarks.peers.trend import DAY_MS, EventLog, TrendSettings, link_scores
+from benchmarks.peers.trend import EventLog, TrendSettings, link_scores
 from benchmarks.quality_ranking import METRICS, ranked_blocks, repeat_cases
 from tests.trainer.ranking.fakes import TableScorer, cases_of, lists_of
+from trainer.data.trend import DAY_MS
 from trainer.evaluation.evaluator import evaluate_scorer
 
 NUM_ITEMS = 30

@@ -1,7 +1,7 @@
 """Settings of the models."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
 from common.settings import check
 from trainer.config.losses import LossConfig
@@ -198,6 +198,64 @@ class TowersConfig(BaseModelConfig):
         super().check_loss(loss)
 
 
+Powers = TypeVar("Powers", bound=tuple[float, ...])
+
+
+class CountedConfig(BaseModelConfig, Generic[Powers]):
+    """Settings of a model that `solver=count` computes: a setting `NAME_power` for each power of `powers`.
+
+    Each has one value per combination of powers. An epoch computes one combination, and the best in validation is the
+    model; without a validation split, the last is.
+    """
+
+    powers: ClassVar[type[Any]]
+    """The NamedTuple of the powers."""
+    kind: Any
+    """As in `ModelConfig`."""
+
+    @property
+    def combinations(self) -> list[Powers]:
+        """Returns the combinations of powers, in the order of the epochs."""
+        return [self.powers(*values) for values in zip(*self._values().values(), strict=True)]
+
+    @property
+    def num_combinations(self) -> int | None:
+        """Returns the number of combinations of powers."""
+        return len(self.combinations)
+
+    @property
+    def has_sums(self) -> bool:
+        """Returns True: a score is a sum of the weights of neighbours."""
+        return True
+
+    def with_combination(self, number: int) -> Self:
+        """Returns the settings with one of the combinations alone."""
+        return type(self)(
+            **{**vars(self), **{name: values[number : number + 1] for name, values in self._values().items()}}
+        )
+
+    def check_powers(self) -> None:
+        """Raises ValueError unless all powers have as many values as the first, of at least 0."""
+        first, *_ = named = self._values()
+        for name, values in named.items():
+            check(bool(values) and min(values) >= 0, f"model.{name}", _join(values), "numbers of at least 0")
+            rule = f"as many numbers as model.{first}, {len(named[first])}"
+            check(len(values) == len(named[first]), f"model.{name}", _join(values), rule)
+
+    def check_loss(self, loss: LossConfig) -> None:
+        """Allows only losses that rank: the score is not an event weight."""
+        if not loss.is_ranking:
+            raise ValueError(
+                f"the model {self.kind} predicts no event weights, so it cannot be used with loss.kind={loss.kind}; "
+                "use loss.kind=sampled_softmax"
+            )
+        super().check_loss(loss)
+
+    def _values(self) -> dict[str, tuple[float, ...]]:
+        """The values of each power, by setting."""
+        return {f"{name}_power": getattr(self, f"{name}_power") for name in self.powers._fields}
+
+
 class WalkPowers(NamedTuple):
     """A combination of powers of an item walk."""
 
@@ -215,13 +273,14 @@ class WalkPowers(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WalkConfig(BaseModelConfig):
+class WalkConfig(CountedConfig[WalkPowers]):
     """Scores items by the visitors that they share with the items of the history; needs `solver=count`.
 
     Powers of counts weight the shared visitors. Each power has one value per combination of powers. An epoch computes
     one combination, and the best in validation is the model; without a validation split, the last is.
     """
 
+    powers = WalkPowers
     kind: Literal["walk"] = "walk"
     item_power: tuple[float, ...] = (0.5, 0.35, 0.5)
     """A weight is divided by (visitors of the history's item) ** item_power."""
@@ -238,45 +297,9 @@ class WalkConfig(BaseModelConfig):
     count a visitor grows with the square of their items."""
 
     def __post_init__(self) -> None:
-        count = len(self.item_power)
-        for name in ("item_power", "neighbour_power", "visitor_power", "recency_power"):
-            values, key = getattr(self, name), f"model.{name}"
-            check(bool(values) and min(values) >= 0, key, _join(values), "numbers of at least 0")
-            check(len(values) == count, key, _join(values), f"as many numbers as model.item_power, {count}")
+        self.check_powers()
         check(self.num_neighbours >= 1, "model.num_neighbours", self.num_neighbours, "at least 1")
         check(self.max_items >= 1, "model.max_items", self.max_items, "at least 1")
-
-    @property
-    def combinations(self) -> list[WalkPowers]:
-        """Returns the combinations of powers, in the order of the epochs."""
-        powers = zip(self.item_power, self.neighbour_power, self.visitor_power, self.recency_power, strict=True)
-        return [WalkPowers(*values) for values in powers]
-
-    @property
-    def has_sums(self) -> bool:
-        """Returns True: a score is the sum of the weights of the walk."""
-        return True
-
-    @property
-    def num_combinations(self) -> int | None:
-        """Returns the number of combinations of powers."""
-        return len(self.item_power)
-
-    def with_combination(self, number: int) -> "WalkConfig":
-        """Returns the settings with one of the combinations alone."""
-        powers = self.combinations[number]
-        return replace(
-            self,
-            item_power=(powers.item,),
-            neighbour_power=(powers.neighbour,),
-            visitor_power=(powers.visitor,),
-            recency_power=(powers.recency,),
-        )
-
-    def check_loss(self, loss: LossConfig) -> None:
-        """Allows only losses that rank: the score is not an event weight."""
-        _check_is_ranking("walk", loss)
-        super().check_loss(loss)
 
 
 class SessionKnnPowers(NamedTuple):
@@ -294,13 +317,14 @@ class SessionKnnPowers(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionKnnConfig(BaseModelConfig):
+class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
     """Scores items by the timelines that contain them, among those most similar to the history; needs `solver=count`.
 
     Each power has one value per combination of powers. An epoch computes one combination, and the best in validation is
     the model; without a validation split, the last is.
     """
 
+    powers = SessionKnnPowers
     kind: Literal["session_knn"] = "session_knn"
     item_power: tuple[float, ...] = (0.0, 0.0, 0.5, 0.5)
     """The weight of a history's item is divided by (its timelines) ** item_power."""
@@ -318,52 +342,13 @@ class SessionKnnConfig(BaseModelConfig):
     """Latest entries of a history that are used."""
 
     def __post_init__(self) -> None:
-        count = len(self.item_power)
-        for name in SessionKnnPowers._fields:
-            values, key = getattr(self, f"{name}_power"), f"model.{name}_power"
-            check(bool(values) and min(values) >= 0, key, _join(values), "numbers of at least 0")
-            check(len(values) == count, key, _join(values), f"as many numbers as model.item_power, {count}")
+        self.check_powers()
         for name in ("num_neighbours", "max_timelines", "max_items", "max_entries"):
             check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
-
-    @property
-    def combinations(self) -> list[SessionKnnPowers]:
-        """Returns the combinations of powers, in the order of the epochs."""
-        powers = zip(self.item_power, self.length_power, self.recency_power, strict=True)
-        return [SessionKnnPowers(*values) for values in powers]
-
-    @property
-    def has_sums(self) -> bool:
-        """Returns True: a score is a sum of similarities."""
-        return True
-
-    @property
-    def num_combinations(self) -> int | None:
-        """Returns the number of combinations of powers."""
-        return len(self.item_power)
-
-    def with_combination(self, number: int) -> "SessionKnnConfig":
-        """Returns the settings with one of the combinations alone."""
-        powers = self.combinations[number]
-        return replace(self, item_power=(powers.item,), length_power=(powers.length,), recency_power=(powers.recency,))
-
-    def check_loss(self, loss: LossConfig) -> None:
-        """Allows only losses that rank: the score is not an event weight."""
-        _check_is_ranking("session kNN", loss)
-        super().check_loss(loss)
 
 
 def _join(values: tuple[float, ...]) -> str:
     return ",".join(map(str, values))
-
-
-def _check_is_ranking(name: str, loss: LossConfig) -> None:
-    """Raises ValueError if the loss needs predicted event weights, which the counted model `name` lacks."""
-    if not loss.is_ranking:
-        raise ValueError(
-            f"the {name} predicts no event weights, so it cannot be used with loss.kind={loss.kind}; "
-            "use loss.kind=sampled_softmax"
-        )
 
 
 ModelConfig = MatrixFactorizationConfig | NeuralConfig | TowersConfig | WalkConfig | SessionKnnConfig

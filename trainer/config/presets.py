@@ -110,16 +110,7 @@ retailrocket_matrix, where the best tuned item-kNN reaches .180 and ALS .188; R@
     python -m trainer train --preset walk --data DATASET --workdir RUN
 """
 
-SESSION_KNN = RunConfig(
-    name="session_knn",
-    model=SessionKnnConfig(),
-    loss=SampledSoftmaxConfig(),
-    optimizer=AdagradConfig(),
-    solver="count",
-    patience=None,
-    max_loss_growth=None,
-    blend=True,
-)
+SESSION_KNN = replace(WALK, name="session_knn", model=SessionKnnConfig())
 """Session kNN (V-SKNN): the timelines most similar to the history; validation chooses among four combinations.
 
 Test windows, split by time at the quantiles 0.8 and 0.9: NDCG@20 of 2,066 returning visitors of the grocer .047, where

@@ -21,7 +21,7 @@ from common.report.diagram_box import DiagramBox
 from trainer.config.models import SessionKnnConfig, SessionKnnPowers
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.models.description import NEW_ITEMS_RANK_LAST, ModelDescription, TableShapes, table_box
+from trainer.models.description import KNOWN_BY_HISTORY, NEW_ITEMS_RANK_LAST, ModelDescription, TableShapes, table_box
 from trainer.models.interface import Queries
 from trainer.models.similar_timelines import Entries, TimelineLists, sampled_entries
 from trainer.models.table_rows import CountedRows, TableRows, check_item_indices
@@ -56,13 +56,8 @@ def inference_model(model: SessionKnnConfig, _: RunConfig, dataset: Dataset) -> 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
     """See `models.build.DescribedModelFile`."""
-    visitors = (
-        "Visitors are known by the items of the history in the request. Without a known item in it, visitors get "
-        "popular items, even if they were in training. `score` takes no history, so it returns an item's popularity "
-        "for every visitor."
-    )
     principle = "the timelines of training that are most similar to the history add their similarities to their items"
-    return ModelDescription(principle, (visitors, NEW_ITEMS_RANK_LAST))
+    return ModelDescription(principle, (KNOWN_BY_HISTORY, NEW_ITEMS_RANK_LAST))
 
 
 def diagram(model: SessionKnnConfig, tables: TableShapes) -> list[DiagramBox]:

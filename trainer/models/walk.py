@@ -23,7 +23,7 @@ from contract.schema import Vocabulary
 from trainer.config.models import WalkConfig, WalkPowers
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.models.description import NEW_ITEMS_RANK_LAST, ModelDescription, TableShapes, table_box
+from trainer.models.description import KNOWN_BY_HISTORY, NEW_ITEMS_RANK_LAST, ModelDescription, TableShapes, table_box
 from trainer.models.interface import Queries
 from trainer.models.item_products import largest_products
 from trainer.models.table_rows import CountedRows, TableRows, check_item_indices, index_names
@@ -61,13 +61,8 @@ def inference_model(model: WalkConfig, _: RunConfig, dataset: Dataset) -> "WalkI
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
     """See `models.build.DescribedModelFile`."""
-    visitors = (
-        "Visitors are known by the items of the history in the request. Without a known item in it, visitors get "
-        "popular items, even if they were in training. `score` takes no history, so it returns an item's popularity "
-        "for every visitor."
-    )
     principle = "each item leads to the items that its visitors also touched, and the score is the sum of their weights"
-    return ModelDescription(principle, (visitors, NEW_ITEMS_RANK_LAST))
+    return ModelDescription(principle, (KNOWN_BY_HISTORY, NEW_ITEMS_RANK_LAST))
 
 
 def diagram(model: WalkConfig, tables: TableShapes) -> list[DiagramBox]:

@@ -3,8 +3,8 @@
 import numpy as np
 
 from benchmarks.peers.popularity import OwnFrequency, Popular, Trending
-from benchmarks.peers.trend import DAY_MS
 from tests.benchmarks.peers.requests import data_of, requests_of
+from trainer.data.trend import DAY_MS
 
 
 def test_popular_items_are_the_same_for_all():

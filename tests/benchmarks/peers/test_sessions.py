@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.peers.sessions import SessionNeighbours
-from benchmarks.peers.trend import DAY_MS
 from tests.benchmarks.peers.requests import data_of, requests_of
+from trainer.data.trend import DAY_MS
 
 TIMELINES = [[0, 1, 2], [1, 3], [0, 4, 1, 5, 5], [2, 5, 0], [6, 4]]
 HISTORIES = [[0, 1], [5, 2], [3, 0, 3]]

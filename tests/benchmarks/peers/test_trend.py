@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.peers.trend import DAY_MS, EventLog, link_scores
+from benchmarks.peers.trend import EventLog, link_scores
+from trainer.data.trend import DAY_MS
 
 
 def log_of(*events):
