@@ -7,7 +7,7 @@ from typing import Any
 
 from common import cli, logs
 from common.cli import DONE, FAILED, INTERRUPTED
-from trainer.cli import add_offer_flags, offer_flags
+from trainer.config.flags import add_offer_flags, offer_flags
 from trainer.pages.summaries import summarize_offer
 
 log = logging.getLogger(__name__)

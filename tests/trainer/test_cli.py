@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from trainer import cli
+from trainer.config import flags
 from trainer.config.run import TargetConfig
 from trainer.data.offer import OfferRules
 from trainer.distributed.preemption import Preempted
@@ -103,7 +104,7 @@ def test_flags_reach_the_jobs(run_fake, tmp_path):
 def test_the_flag_offers_the_formats_of_the_job():
     from trainer.recommend import FORMATS
 
-    assert cli._FORMATS == FORMATS
+    assert flags._FORMATS == FORMATS
 
 
 def fake_train(monkeypatch, function):
