@@ -10,9 +10,9 @@ from benchmarks.harness import run_command
 from trainer.data.dataset import open_dataset
 from trainer.models.build import build_inference_model
 from trainer.models.interface import ServedModel
+from trainer.models.trained_run import open_trained_run
 from trainer.runs.checkpoint import read_weights
 from trainer.runs.record import read_record
-from trainer.trained_run import open_trained_run
 
 
 def train(

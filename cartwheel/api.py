@@ -117,10 +117,10 @@ def train(
       Preempted: a stop was requested and the run is saved; the same call resumes it.
     """
     from common.settings import apply_settings
-    from trainer.auto import train_auto
     from trainer.config.presets import AUTO, PRESETS
     from trainer.pages.report import try_to_write_report
     from trainer.train import train as run_training
+    from trainer.workflows.auto import train_auto
 
     if preset == AUTO:
         if warm_start is not None:
@@ -148,7 +148,7 @@ def refit(run: str, workdir: str, *, data: str | None = None) -> dict[str, Any]:
       Preempted: a stop was requested and the refit is saved; the same call resumes it.
     """
     from trainer.pages.report import try_to_write_report
-    from trainer.refit import refit as run_refit
+    from trainer.workflows.refit import refit as run_refit
 
     result = run_refit(run, workdir=workdir, data=data)
     return result | {"report": try_to_write_report(workdir, data=data, shown="training")}
@@ -184,7 +184,7 @@ def tune(
       ValueError: an argument is wrong, or the search at `workdir` is another one.
       Preempted: a stop was requested; the same call resumes the search.
     """
-    from trainer.tune import tune as run_search
+    from trainer.workflows.tune import tune as run_search
 
     texts = {key: values if isinstance(values, str) else _choices(values) for key, values in search.items()}
     return run_search(
@@ -294,7 +294,7 @@ def refresh(
       ValueError: the table or dataset is wrong, an id or a category is unknown, or no item would be on offer.
     """
     from trainer.data.offer import make_rules
-    from trainer.refresh import refresh as publish
+    from trainer.serving.refresh import refresh as publish
 
     if (data is None) == (items is None and shop is None):
         raise ValueError("pass either a newer table of items (items=… or shop=…) or a newer dataset (data=…)")

@@ -112,8 +112,8 @@ def _train(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any
 
 
 def _train_preset(given: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
-    from trainer.auto import DEFAULT_BUDGET_SECONDS, train_auto
     from trainer.train import train
+    from trainer.workflows.auto import DEFAULT_BUDGET_SECONDS, train_auto
 
     if given.preset == AUTO:
         budget = given.budget or DEFAULT_BUDGET_SECONDS
@@ -122,7 +122,7 @@ def _train_preset(given: argparse.Namespace, config: RunConfig) -> dict[str, Any
 
 
 def _refit(given: argparse.Namespace) -> dict[str, Any]:
-    from trainer.refit import refit
+    from trainer.workflows.refit import refit
 
     return refit(given.refit, workdir=given.workdir, data=given.data, settings=given.set)
 
@@ -137,7 +137,7 @@ def _evaluate(given: argparse.Namespace, config: EvaluationConfig) -> dict[str, 
 
 
 def _tune(given: argparse.Namespace) -> dict[str, Any]:
-    from trainer.tune import tune
+    from trainer.workflows.tune import tune
 
     return tune(
         given.preset,

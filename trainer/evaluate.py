@@ -26,8 +26,8 @@ from trainer.evaluation.ratings import rating_errors
 from trainer.evaluation.samples import sample_recommendations
 from trainer.evaluation.tables import AVAILABLE_ONLY, primary_ranking
 from trainer.models.interface import Scorer
+from trainer.models.trained_run import TrainedRun, open_trained_run
 from trainer.runs.layout import RunLayout
-from trainer.trained_run import TrainedRun, open_trained_run
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from trainer.data.dataset import Dataset
 from trainer.data.offer import OfferRules, dataset_offer
 from trainer.models.blend import BlendInference
 from trainer.models.interface import ServedModel
+from trainer.models.trained_run import TrainedRun, open_trained_run
 from trainer.runs.layout import RunLayout
 from trainer.serving import layout
 from trainer.serving.model_card import Subject, model_card
 from trainer.serving.module import ServingModel
-from trainer.trained_run import TrainedRun, open_trained_run
 
 log = logging.getLogger(__name__)
 

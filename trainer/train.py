@@ -8,7 +8,6 @@ from typing import Any
 
 from common import storage
 from contract.shards import translate_read_errors
-from trainer.blending import blend_runs
 from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset, open_dataset
@@ -16,6 +15,7 @@ from trainer.distributed.cluster import join_cluster
 from trainer.distributed.preemption import Preempted, StopRequest, stop_on_sigterm
 from trainer.distributed.replicas import Replicas, preempt_on_worker_loss, start_replicas
 from trainer.distributed.watchdog import Watchdog, watching
+from trainer.evaluation.blending import blend_runs
 from trainer.models.build import build_inference_model
 from trainer.models.second_stage_file import SecondStageRecord
 from trainer.runs import checkpoint

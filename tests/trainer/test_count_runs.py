@@ -11,9 +11,9 @@ from tests.trainer.ranking.fakes import queries_of
 from tests.trainer.tiny_runs import assert_same, checkerboard_dataset, losses, make_config, run, same_parity_share
 from trainer.data.dataset import Dataset
 from trainer.distributed.preemption import Preempted
+from trainer.models.trained_run import open_trained_run
 from trainer.runs import checkpoint
 from trainer.train import train
-from trainer.trained_run import open_trained_run
 
 
 @pytest.fixture(scope="module")

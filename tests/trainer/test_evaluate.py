@@ -13,8 +13,8 @@ from trainer.config.presets import PRESETS
 from trainer.evaluate import evaluate
 from trainer.evaluation.config import EvaluationConfig
 from trainer.evaluation.tables import summary_text
+from trainer.models.trained_run import TrainedRun
 from trainer.runs.record import RunRecord
-from trainer.trained_run import TrainedRun
 
 NUM_VISITORS = 40
 ITEMS = [f"i{item}" for item in range(30)]

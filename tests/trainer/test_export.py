@@ -24,13 +24,13 @@ from trainer.models.matrix_factorization import MatrixFactorizationInference, it
 from trainer.models.neural import NeuralInference
 from trainer.models.session_knn import SessionKnnInference
 from trainer.models.towers import TowersInference, make_dense_variables
+from trainer.models.trained_run import TrainedRun, open_trained_run
 from trainer.models.walk import WalkInference
 from trainer.ranking.topk import query_chunks, query_signature
 from trainer.runs.checkpoint import Weights
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import RunRecord
 from trainer.serving.layout import read_info
-from trainer.trained_run import TrainedRun, open_trained_run
 
 ITEMS = [f"item-{index}" for index in range(8)]
 

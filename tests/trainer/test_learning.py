@@ -10,7 +10,7 @@ from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
 from tests.trainer.tiny_runs import checkerboard_dataset, make_config, run, same_parity_share
 from trainer.data.dataset import Dataset
 from trainer.models.interface import Queries
-from trainer.trained_run import open_trained_run
+from trainer.models.trained_run import open_trained_run
 
 
 @pytest.fixture(scope="module")

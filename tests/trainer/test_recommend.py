@@ -16,9 +16,9 @@ from tests.trainer.ranking.fakes import DotModel
 from tests.trainer.tiny_runs import make_config
 from trainer import recommend as job
 from trainer.data.offer import OfferRules
+from trainer.models.trained_run import TrainedRun
 from trainer.recommend import Request, visitor_histories, write_recommendations
 from trainer.runs.blend_record import BlendRecord, BlendWeights
-from trainer.trained_run import TrainedRun
 
 ITEMS = ["a", "b", "c", "d"]
 

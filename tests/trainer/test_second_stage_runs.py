@@ -20,10 +20,10 @@ from trainer.export import export
 from trainer.models.second_stage import RerankedTowers
 from trainer.models.second_stage_file import SecondStageRecord, read_record_of_stage
 from trainer.models.towers import TowersInference
+from trainer.models.trained_run import open_trained_run
 from trainer.ranking.topk import query_chunks, query_signature
 from trainer.runs.layout import RunLayout
 from trainer.train import train
-from trainer.trained_run import open_trained_run
 from trainer.training import second_stage
 from trainer.training.second_stage import add_second_stage, training_cases
 

@@ -15,10 +15,10 @@ from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.distributed.preemption import StopRequest
 from trainer.models.interface import Queries
+from trainer.models.trained_run import open_trained_run
 from trainer.runs import checkpoint
 from trainer.runs.layout import RunLayout
 from trainer.train import train
-from trainer.trained_run import open_trained_run
 
 STEPS_PER_EPOCH = {"notebook-mf": 6, "notebook-nn": 6, "mf": 6, "nn": 5}
 """360 rows in batches of 64, the last one of 40; 300 for the towers, as a visitor's first event has no history.

@@ -10,6 +10,7 @@ from common.report.page import DrawnPage, Page, render
 from contract.layout import DatasetLayout
 from contract.manifest import dataset_checksum
 from contract.schema import Split
+from trainer.models.trained_run import part_directory
 from trainer.pages.blend import blend_page
 from trainer.pages.evaluation import evaluation_page
 from trainer.pages.training import training_page
@@ -17,7 +18,6 @@ from trainer.runs.blend_record import read_blend
 from trainer.runs.checkpoint import read_validations, table_shapes
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import RunRecord, read_record
-from trainer.trained_run import part_directory
 
 log = logging.getLogger(__name__)
 

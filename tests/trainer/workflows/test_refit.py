@@ -21,13 +21,13 @@ from trainer.data.dataset import Dataset
 from trainer.distributed.preemption import Preempted
 from trainer.evaluate import evaluate
 from trainer.export import describe_run as write_card
+from trainer.models.trained_run import open_trained_run
 from trainer.pages.report import write_report
-from trainer.refit import best_settings, refit
 from trainer.runs import checkpoint
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import read_record, write_record
 from trainer.train import train
-from trainer.trained_run import open_trained_run
+from trainer.workflows.refit import best_settings, refit
 
 ALS = ("solver=als", "als.unobserved_weight=0.1", "model.dim=2", "epochs=8")
 EVENTS = 60 * 8

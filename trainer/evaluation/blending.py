@@ -9,11 +9,11 @@ from trainer.data.dataset import Dataset
 from trainer.data.trend import read_item_events
 from trainer.distributed.replicas import Replicas
 from trainer.evaluation.blend_weights import fit_blend
+from trainer.models.trained_run import load_part, part_directory
 from trainer.runs.blend_record import BlendRecord, BlendWeights, read_blend, write_blend
 from trainer.runs.checkpoint import choose_step
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import read_record
-from trainer.trained_run import load_part, part_directory
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from tests.trainer.ranking.fakes import DotModel
 from tests.trainer.test_export import ITEMS, trained_models
 from trainer.data.offer import OfferRules, read_item_facts
 from trainer.export import export_model
-from trainer.refresh import refresh
 from trainer.serving import layout
+from trainer.serving.refresh import refresh
 
 
 def build(root, available):
@@ -131,7 +131,7 @@ def test_nothing_is_published_if_writing_fails(dataset, model, tmp_path, monkeyp
     def fail(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr("trainer.refresh.layout.write_info", fail)
+    monkeypatch.setattr("trainer.serving.refresh.layout.write_info", fail)
     with pytest.raises(OSError, match="disk full"):
         refresh(export=first, output=str(tmp_path / "out" / "new"), facts=facts_of(dict.fromkeys(ITEMS)))
     assert list((tmp_path / "out").iterdir()) == []

@@ -15,19 +15,19 @@ from typing import Any
 
 from common import storage
 from contract.schema import Split
-from trainer.blending import blend_runs
 from trainer.config.presets import AUTO, auto_trials
 from trainer.config.run import RunConfig
 from trainer.data.dataset import open_dataset
 from trainer.distributed.cluster import join_cluster
 from trainer.distributed.preemption import Preempted, StopRequest, stop_on_sigterm
 from trainer.distributed.replicas import start_replicas
+from trainer.evaluation.blending import blend_runs
+from trainer.models.trained_run import part_directory
 from trainer.runs import checkpoint
 from trainer.runs.blend_record import BlendRecord
 from trainer.runs.layout import RunLayout, part_name
 from trainer.runs.record import RunRecord, has_run, read_record, write_record
 from trainer.train import train
-from trainer.trained_run import part_directory
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from trainer.data.dataset import Dataset
 from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.runs import checkpoint
 from trainer.runs.trials import SearchLayout
-from trainer.tune import tune
+from trainer.workflows.tune import tune
 
 SEARCH = ["optimizer.learning_rate=0.01..1:log", "model.dim=8,16,32"]
 Curve = Callable[[RunConfig], list[float]]

@@ -9,12 +9,12 @@ import pytest
 from contract.schema import Split
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
 from tests.trainer.tiny_runs import make_config, run
-from trainer.auto import train_auto
 from trainer.config.presets import auto_trials
 from trainer.data.dataset import Dataset
 from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.evaluate import evaluate
-from trainer.trained_run import open_trained_run
+from trainer.models.trained_run import open_trained_run
+from trainer.workflows.auto import train_auto
 
 DAY = 24 * 60 * 60 * 1000
 SMALL = ["input.batch_size=256", "input.window_blocks=4"]

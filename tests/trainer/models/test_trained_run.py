@@ -10,10 +10,10 @@ from trainer.config.presets import PRESETS
 from trainer.data.dataset import Dataset
 from trainer.models.build import build_inference_model
 from trainer.models.interface import InferenceModel, Queries
+from trainer.models.trained_run import load_inference_model
 from trainer.runs import checkpoint
 from trainer.runs.record import read_record
 from trainer.train import train
-from trainer.trained_run import load_inference_model
 
 
 @pytest.fixture(scope="module")

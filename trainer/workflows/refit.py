@@ -20,12 +20,12 @@ from trainer.config.run import RunConfig
 from trainer.distributed.preemption import StopRequest
 from trainer.evaluation.tables import MAIN_METRIC, primary_ranking
 from trainer.models.second_stage_file import copy_second_stage
+from trainer.models.trained_run import part_directory
 from trainer.runs import checkpoint
 from trainer.runs.blend_record import OWN_RUN, read_blend, write_blend
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import HARMLESS_SETTINGS, RunRecord, has_run, read_record, write_record
 from trainer.train import train
-from trainer.trained_run import part_directory
 
 log = logging.getLogger(__name__)
 

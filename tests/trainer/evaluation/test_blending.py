@@ -20,11 +20,11 @@ from trainer.evaluate import evaluate
 from trainer.export import export
 from trainer.models.blend import BlendInference
 from trainer.models.interface import Queries
-from trainer.refit import refit
-from trainer.refresh import refresh
+from trainer.models.trained_run import open_trained_run
 from trainer.runs.blend_record import read_blend
 from trainer.runs.record import read_record
-from trainer.trained_run import open_trained_run
+from trainer.serving.refresh import refresh
+from trainer.workflows.refit import refit
 
 
 @pytest.fixture(scope="module")
