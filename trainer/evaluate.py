@@ -51,8 +51,8 @@ _NO_CASES = {
     "next_item": "next item: no row of this split has earlier rows of the visitor and an item that training knows, so "
     "there are no cases; prepare the dataset with a longer window",
 }
-MAX_SCORES = 1_000_000_000
-"""Cases × items of a protocol, some ten seconds per system on two cores; above it, a sample of the cases is used.
+MAX_SCORES = 400_000_000
+"""Cases × items of a protocol, some four seconds per system on two cores; above it, a sample of the cases is used.
 
 The intervals include the error of the sample: four times as many cases at most halve them, and by less where visitors
 have many cases, as these depend on each other.

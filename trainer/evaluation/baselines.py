@@ -5,6 +5,7 @@ Shapes: B visitors, I items.
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -26,7 +27,8 @@ from trainer.runs.checkpoint import Weights
 
 log = logging.getLogger(__name__)
 
-_TUNING_CASES = 2000  # of the validation split, which choose the powers of the counted models
+_THREADS = 2  # baselines that are tuned at once: while one counts with one thread, the other ranks with all
+_TUNING_CASES = 1000  # of the validation split, which choose the powers of the counted models
 
 
 class FixedOrder:
@@ -142,13 +144,18 @@ def build_baselines(dataset: Dataset, events: ItemEvents, *, seed: int, kinds: S
     """
     counts, cases = dataset.item_counts, validation_cases(dataset, kinds)
     baskets = training_baskets(dataset, max_items=WalkConfig().max_items)
-    neighbours: dict[str, ServedModel] = {
-        "item_walk": item_walk(dataset, baskets, cases),
-        "session_knn": session_knn(dataset, baskets, cases),
+    models: dict[str, Callable[[], ServedModel | None]] = {
+        "trending": lambda: None,
+        "item_walk": lambda: item_walk(dataset, baskets, cases),
+        "session_knn": lambda: session_knn(dataset, baskets, cases),
     }
+    with ThreadPoolExecutor(_THREADS) as pool:
+        tuned = {
+            name: pool.submit(lambda tune: blend_alone(tune(), dataset, events, kinds=kinds), tune)
+            for name, tune in models.items()
+        }
     return {
         "popular": popular(counts),
-        "trending": blend_alone(None, dataset, events, kinds=kinds),
-        **{name: blend_alone(model, dataset, events, kinds=kinds) for name, model in neighbours.items()},
+        **{name: blend.result() for name, blend in tuned.items()},
         "random": RandomOrder(dataset.num_items, seed=seed),
     }

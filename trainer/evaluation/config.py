@@ -11,8 +11,8 @@ class EvaluationConfig:
     """Settings of the cases and their targets; a model is evaluated as it was trained."""
 
     max_cases: int | None = None
-    """Maximum number of cases of each protocol; of more, a random sample is evaluated. None: as many as give 10⁹
-    scores (cases × items), some ten seconds per system on two cores."""
+    """Maximum number of cases of each protocol; of more, a random sample is evaluated. None: as many as give 4 × 10⁸
+    scores (cases × items), some four seconds per system on two cores."""
     evaluate: TargetConfig = field(default_factory=TargetConfig)
     """Which items are relevant; without kinds, those that the run's validation counts."""
 
