@@ -77,15 +77,19 @@ def _prepare(folder: Path, *flags: str) -> Path:
     return data
 
 
+def _auto(budget: str) -> Run:
+    return Run("auto", ("--budget", budget))
+
+
 _BOTH = ("returning_visitors", "next_item")
 
 DATASETS: Mapping[str, QualityData] = {
-    "grocer": QualityData(_grocer, _BOTH, (Run("walk"), Run("mf"), Run("nn"))),
+    "grocer": QualityData(_grocer, _BOTH, (Run("walk"), Run("mf"), Run("nn"), _auto("10m"))),
     # distinct pairs, whose clock is made up: nothing can be said about next items
-    "matrix": QualityData(_retailrocket("matrix"), ("returning_visitors",), (Run("walk"), Run("mf"))),
+    "matrix": QualityData(_retailrocket("matrix"), ("returning_visitors",), (Run("walk"), Run("mf"), _auto("10m"))),
     # hardly any visitor returns to a session
-    "sessions": QualityData(_retailrocket("sessions"), ("next_item",), (Run("walk"), Run("nn"))),
-    "buyers": QualityData(_retailrocket("buyers"), ("next_item",), (Run("walk"), Run("nn"))),
-    "shop": QualityData(_demo_shop, _BOTH, (Run("walk"), Run("mf"), Run("nn"))),
+    "sessions": QualityData(_retailrocket("sessions"), ("next_item",), (Run("walk"), Run("nn"), _auto("10m"))),
+    "buyers": QualityData(_retailrocket("buyers"), ("next_item",), (Run("walk"), Run("nn"), _auto("3m"))),
+    "shop": QualityData(_demo_shop, _BOTH, (Run("walk"), Run("mf"), Run("nn"), _auto("2m"))),
 }
 """Every dataset by the name of its part; another preset is one more `Run`."""
