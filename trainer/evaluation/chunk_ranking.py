@@ -26,7 +26,7 @@ class ChunkRanking(NamedTuple):
     top_score: tf.Tensor
     """[B, K] float32, descending; -inf for hidden items."""
     num_reaching: tf.Tensor
-    """[B] int32: how many items have at least the K-th score."""
+    """[B] int64: how many items have at least the K-th score."""
     relevant_score: tf.Tensor
     """[B, R] float32; arbitrary after the case's relevant items."""
 
@@ -107,8 +107,9 @@ def _make_ranking(candidates: _Candidates, relevant_score: tf.Tensor, longest: i
     # only if the next item ties with the K-th, which is rare, can more than K items reach its score: then count all
     num_reaching = tf.cond(
         tf.reduce_any(top.score[:, longest:] == last),
-        lambda: tf.add_n([tf.reduce_sum(tf.cast(part >= last, tf.int32), axis=1) for part in candidates.scores]),
-        lambda: tf.fill(tf.shape(last)[:1], longest),
+        # int64, because TensorFlow sums int32 in host memory
+        lambda: tf.add_n([tf.reduce_sum(tf.cast(part >= last, tf.int64), axis=1) for part in candidates.scores]),
+        lambda: tf.fill(tf.shape(last)[:1], tf.constant(longest, tf.int64)),
     )
     return ChunkRanking(top.item[:, :longest], top.score[:, :longest], num_reaching, relevant_score)
 

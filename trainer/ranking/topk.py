@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from trainer.distributed.precision import full_float32
 from trainer.distributed.replicas import Replicas
 from trainer.models.interface import PolicyScorer, Queries, Scorer
 from trainer.ranking.histories import Histories
@@ -192,7 +193,8 @@ def query_chunks(
         columns = (visitor[begin:end], item, history.lengths[begin:end], event, event_ms, timestamp_ms[begin:end])
         missing = size - (end - begin)
         filled = (np.pad(column, [(0, missing)] + [(0, 0)] * (column.ndim - 1)) for column in columns)
-        yield slice(begin, end), Queries(*(tf.constant(column) for column in filled))
+        with full_float32():  # until the caller has ranked the chunk and asks for the next one
+            yield slice(begin, end), Queries(*(tf.constant(column) for column in filled))
 
 
 def query_signature(size: int | None) -> Queries:

@@ -18,6 +18,7 @@ from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import read_interactions, row_batches
 from trainer.distributed.embeddings import ShardedTable
+from trainer.distributed.precision import full_float32
 from trainer.distributed.replicas import Replicas, rows_owned
 from trainer.models.build import build_tables
 from trainer.models.least_squares import row_l2, solve_rows
@@ -78,8 +79,9 @@ class AlternatingSolver:
 
     def sweep(self) -> float:
         """Runs one sweep; returns the objective divided by that of zero vectors, in (0, 1]."""
-        _, visitor_l2 = self._visitors.solve()
-        item_loss, _ = self._items.solve()
+        with full_float32():
+            _, visitor_l2 = self._visitors.solve()
+            item_loss, _ = self._items.solve()
         return float(item_loss + visitor_l2) / self._zero_loss
 
 
