@@ -51,6 +51,17 @@ def test_least_squares_resumed_between_sweeps_equal_an_uninterrupted_run(dataset
     assert found == sorted(found, reverse=True)
 
 
+def test_the_power_of_the_weights_changes_the_solution(dataset: Dataset, tmp_path: Path) -> None:
+    """Kinds weigh differently, so with a power of 0 their weights have no effect."""
+    for power in (0, 1):
+        for heavy in (1, 5):
+            settings = [f"als.weight_power={power}", f"loss.event_weights={heavy},1,1", "epochs=1"]
+            run(make_config("mf", *ALS, *settings), dataset, tmp_path / f"{power}-{heavy}")
+    losses_of = {path.name: list(losses(path).values()) for path in tmp_path.iterdir()}
+    assert losses_of["0-1"] == losses_of["0-5"]
+    assert losses_of["1-1"] != losses_of["1-5"]
+
+
 def test_least_squares_learn_the_checkerboard(dataset: Dataset, tmp_path: Path) -> None:
     # two columns suffice for two kinds of visitors; more would memorise each visitor's missing items
     result = run(make_config("mf", *ALS, "model.dim=2", "epochs=8"), dataset, tmp_path)

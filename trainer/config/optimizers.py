@@ -67,6 +67,8 @@ class AlternatingConfig:
     """L2 penalty λ of a vector, before `l2_power` scales it."""
     l2_power: float = 0.0
     """λ is multiplied by (entries of the row + unobserved_weight × size of the other vocabulary) ** l2_power."""
+    weight_power: float = 1.0
+    """A pair weighs the sum of its events' weights to this power; with 0, all pairs with events weigh 1."""
     batch_entries: int = 32_768
     """Pairs that a replica solves at a time."""
 
@@ -74,4 +76,5 @@ class AlternatingConfig:
         check(self.unobserved_weight > 0, "als.unobserved_weight", self.unobserved_weight, "above 0")
         check(self.l2 > 0, "als.l2", self.l2, "above 0")
         check(0 <= self.l2_power <= 1, "als.l2_power", self.l2_power, "in [0, 1]")
+        check(0 <= self.weight_power <= 1, "als.weight_power", self.weight_power, "in [0, 1]")
         check(self.batch_entries >= 1, "als.batch_entries", self.batch_entries, "at least 1")

@@ -142,8 +142,8 @@ def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict
     als = replace(plain, solver="als", model=MatrixFactorizationConfig(dim=256), epochs=7)
     als = replace(als, als=AlternatingConfig(unobserved_weight=0.0062, l2=0.00006))
     if is_dense:
-        dense = AlternatingConfig(unobserved_weight=1.0, l2=1.0)
-        als = replace(als, model=MatrixFactorizationConfig(dim=64), als=dense, epochs=4)
+        dense = AlternatingConfig(unobserved_weight=1.0, l2=30.0, weight_power=0.0)
+        als = replace(als, model=MatrixFactorizationConfig(dim=32), als=dense, epochs=8)
     models = {
         "walk": replace(WALK, blend=False),
         "session_knn": replace(SESSION_KNN, blend=False),

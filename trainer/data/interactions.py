@@ -30,13 +30,14 @@ class RowBatch(NamedTuple):
 
 
 def read_interactions(
-    dataset: Dataset, event_weights: Sequence[float], half_life_days: float | None = None
+    dataset: Dataset, event_weights: Sequence[float], half_life_days: float | None = None, power: float = 1.0
 ) -> sp.csr_matrix:
     """[V, I] float32: summed weights of the training events of each visitor and item, without entries of weight 0.
 
     Args:
       event_weights: the weight of each event kind, which multiplies the weights of its rows.
       half_life_days: an event this long before the last training event has half the weight; None: age has no effect.
+      power: the sums are raised to it; with 0, each pair with events weighs 1.
 
     Raises:
       ValueError: no event has a weight above 0.
@@ -57,6 +58,7 @@ def read_interactions(
             f"no training event of {dataset.root} has a weight above 0, as loss.event_weights is "
             f"{list(event_weights)} for {', '.join(dataset.manifest.event_kinds)}; raise loss.event_weights"
         )
+    matrix.data **= power
     return matrix
 
 

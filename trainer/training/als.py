@@ -35,7 +35,8 @@ class AlsTrainer:
           ValueError: no training event has a weight above 0.
         """
         tables = build_tables(config, dataset, replicas)
-        matrix = read_interactions(dataset, config.loss.weights_by_kind(dataset.manifest), config.loss.half_life_days)
+        weights = config.loss.weights_by_kind(dataset.manifest)
+        matrix = read_interactions(dataset, weights, config.loss.half_life_days, config.als.weight_power)
         self._config = config
         self._solver = AlternatingSolver(config.als, matrix, tables, replicas)
         self.state = TrainState(tables, [], [])

@@ -30,6 +30,9 @@ def test_the_weights_of_a_pair_depend_on_kind_and_age_and_add_up(tmp_path: Path)
     assert read_interactions(dataset, weights).nnz == 2
     # two days before the last event: a quarter of the weight; one day: half
     np.testing.assert_allclose(read_interactions(dataset, weights, 1.0).toarray(), [[3.25, 0], [0, 0.5]])
+    # the sums are raised to the power, so an entry without weight stays empty
+    np.testing.assert_allclose(read_interactions(dataset, weights, power=0.5).toarray(), [[2, 0], [0, 1]])
+    np.testing.assert_allclose(read_interactions(dataset, weights, power=0.0).toarray(), [[1, 0], [0, 1]])
     with pytest.raises(ValueError, match=r"no training event .* raise loss.event_weights"):
         read_interactions(dataset, (0.0, 0.0, 0.0))
 
