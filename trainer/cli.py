@@ -75,7 +75,7 @@ _ADVICE = {
 
 
 def _advice(error: Exception) -> str:
-    """Returns advice for an unexpected error, by type name, because TensorFlow may not be imported yet."""
+    """Returns advice for an unexpected error; compares type names, because TensorFlow may not be imported yet."""
     default = "`cartwheel doctor` checks this machine, and --verbose shows the traceback"
     return _ADVICE.get(type(error).__name__, default)
 

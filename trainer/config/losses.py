@@ -28,7 +28,7 @@ class SquaredErrorConfig:
 
     @property
     def is_ranking(self) -> bool:
-        """Returns False: a score predicts a weight, and a better item need not have a higher one."""
+        """Returns False: a score predicts the weight of an event, so it does not order items by relevance."""
         return False
 
     @property
@@ -60,8 +60,8 @@ class SampledSoftmaxConfig:
     half_life_days: float | None = None
     """Days after which the weight of an example has halved; none: weights do not depend on age."""
     l2: float = 0.0
-    """L2 penalty of the rows that a step reads: visitors, positives and sampled negatives. For dot products only, as a
-    cosine does not depend on lengths."""
+    """L2 penalty on the table rows that a step reads: those of visitors, positives and sampled negatives. For dot
+    products only, because a cosine does not depend on the length of a vector."""
 
     def __post_init__(self) -> None:
         check(self.num_negatives >= 0, "loss.num_negatives", self.num_negatives, "at least 0")

@@ -17,7 +17,7 @@ class AdagradConfig:
     """Initial sum of squared gradients. Rows hardly move unless it is far below a squared gradient: the loss is a mean
     over the batch, so an entry of a row's gradient is about scale / batch_size, and its square about 1e-7."""
     epsilon: float = 1e-7
-    """Added to the root of the accumulator."""
+    """Added to the square root of the accumulator, to avoid division by zero."""
     is_row_wise: bool = False
     """Keeps one accumulator per table row, for the mean of its squared gradients over the columns: half the memory."""
     warmup_steps: int = 0
@@ -42,7 +42,7 @@ class AdamConfig:
     beta_2: float = 0.999
     """Decay of the mean of the squared gradients."""
     epsilon: float = 1e-7
-    """Added to the root of the mean squared gradient."""
+    """Added to the square root of the mean squared gradient, to avoid division by zero."""
     warmup_steps: int = 0
     """Steps of linear warmup of the learning rates, for tables and dense weights."""
 
@@ -68,7 +68,7 @@ class AlternatingConfig:
     l2_power: float = 0.0
     """λ is multiplied by (entries of the row + unobserved_weight × size of the other vocabulary) ** l2_power."""
     batch_entries: int = 32_768
-    """Pairs that a replica solves at a time."""
+    """Number of pairs with events in the batch that a replica solves at a time."""
 
     def __post_init__(self) -> None:
         check(self.unobserved_weight > 0, "als.unobserved_weight", self.unobserved_weight, "above 0")

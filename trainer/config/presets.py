@@ -133,7 +133,8 @@ def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict
 
     Args:
       settings: changes to all of them, as `key=value`.
-      is_dense: whether visitors have dozens of events, so that events missing from a pair mean more to least squares.
+      is_dense: whether visitors have dozens of events each; then a pair without events says more, so least squares
+          gives it more weight.
 
     Raises:
       ValueError: a setting is wrong, or a model does not have it.

@@ -50,7 +50,8 @@ class Batch(NamedTuple):
     timestamp_ms: tf.Tensor
     """[B] int64; 0 if times are not read."""
     weight: tf.Tensor
-    """[B] float32 weight of the row: that of its event kind times its own; 1 if weights are not read."""
+    """[B] float32 weight of the row: the weight of its event kind × the weight of the event; 1 if weights are not
+    read."""
     is_row: tf.Tensor
     """[B] bool; False where the last batch of an epoch is padding."""
 
@@ -156,7 +157,7 @@ def count_rows(
 
 
 def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batch], tf.Tensor]) -> Iterator[np.ndarray]:
-    """Yields a column [n] of the rows of an epoch, window by window; `column` gets batches of any size."""
+    """Yields one column [n] of an epoch's rows, window by window; `column` computes it from a batch of any size."""
     shards = content.events.shards
     windows = read_blocks(tf.range(len(shards)), shards, open_files=config.open_files).batch(config.window_blocks)
 

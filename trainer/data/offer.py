@@ -1,4 +1,4 @@
-"""Which items may be recommended: the available ones, without denied items, by category.
+"""Chooses the items that may be recommended, by availability, denied ids and categories.
 
 Shapes: I items of a vocabulary, F items with facts.
 """

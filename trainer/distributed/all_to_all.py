@@ -18,8 +18,8 @@ _GROUP_KEY = 1 << 20
 """Not used by TensorFlow's own collective operations."""
 
 CAPACITIES = np.unique(np.ceil(16 * 1.25 ** np.arange(72)).astype(np.int64))
-"""Sizes that pieces are padded to between workers. A collective operation keeps the shapes of its first call, so each
-capacity has an operation of its own. On average, an eighth of the traffic is padding."""
+"""Numbers of rows that messages between workers are padded to. A collective operation keeps the shapes of its first
+call, so each capacity has an operation of its own. On average, an eighth of the traffic is padding."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def blend_runs(
 ) -> BlendRecord:
     """Chooses the weights of the best checkpoints of some runs, and writes them to the run at `workdir`.
 
-    Parts without a weight are left out. The same runs give the same weights, so a killed call is repeated.
+    Parts without a weight are dropped. The same runs give the same weights, so a killed call can be repeated.
 
     Args:
       workdir: directory of the run that the blend belongs to.

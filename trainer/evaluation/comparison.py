@@ -39,11 +39,11 @@ class _Columns:
     names: list[tuple[str, str]] = field(default_factory=list)
     """[M] section and metric."""
     sums: list[np.ndarray] = field(default_factory=list)
-    """[M] of [G]: the metric summed over each visitor's cases."""
+    """M arrays [G]: the metric summed over each visitor's cases."""
     section: list[int] = field(default_factory=list)
     """[M] index into `num_cases`."""
     num_cases: list[np.ndarray] = field(default_factory=list)
-    """[S] of [G]: each visitor's cases in the section."""
+    """S arrays [G]: number of each visitor's cases in the section."""
 
     def add(self, section: str, metrics: Mapping[str, np.ndarray], cases: np.ndarray) -> None:
         """Adds a section: metrics of the cases at these indices."""
@@ -123,7 +123,7 @@ def compare_systems(
 
 
 def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The differences of any two systems, from their figures and resampled means [R, pair metrics]."""
+    """The differences between any two systems, from their figures and resampled means [R, pair metrics]."""
     pairs: dict[str, Any] = {metric: {} for metric in PAIR_METRICS}
     for first, second in itertools.combinations(means_of, 2):
         low, high = percentile_interval(means_of[first] - means_of[second])

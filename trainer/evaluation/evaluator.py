@@ -44,7 +44,7 @@ class Measurement:
     """Ranks of the relevant items in the primary ranking of available items only, where all others rank last; None if
     not requested."""
     times_recommended: dict[int, np.ndarray]
-    """[I] int64, by k: in how many lists of k of the primary ranking each item is."""
+    """[I] int64 by k: number of lists of length k in the primary ranking that contain the item."""
 
     @cached_property
     def by_case(self) -> dict[str, np.ndarray]:
@@ -66,7 +66,7 @@ class _Ranking:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all chunks."""
+        """Forgets the results of all chunks."""
         plan = self._plan
         self._ranks = [np.zeros(len(policy.relevant.values), np.int64) for policy in plan.policies.values()]
         # for each k, how often each item is in a list at the positions from the next lower k on

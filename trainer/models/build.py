@@ -26,12 +26,12 @@ class ModelFile(Protocol):
         """The rows of each table, by name."""
 
     def inference_model(self, model: Any, config: RunConfig, dataset: Dataset, /) -> InferenceModel:
-        """The model that ranks, before `fill` sets its weights."""
+        """Builds the model that ranks; `fill` sets its weights later."""
 
 
 @runtime_checkable
 class GradientModelFile(ModelFile, Protocol):
-    """The file of a model that gradient steps train; a model without this function needs a solver of its own."""
+    """The file of a model that gradient steps train; a model without `training_model` needs another solver."""
 
     def training_model(
         self, model: Any, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas, /
@@ -107,7 +107,7 @@ def counted_model_file(model: ModelConfig) -> tuple[CountedModelFile, WalkConfig
     """The file of a model that `solver=count` computes, and the model's config.
 
     Raises:
-      ValueError: counts do not determine this kind.
+      ValueError: `solver=count` cannot compute this model.
     """
     file = MODELS[model.kind]
     if not isinstance(model, WalkConfig | SessionKnnConfig) or not isinstance(file, CountedModelFile):
@@ -118,7 +118,7 @@ def counted_model_file(model: ModelConfig) -> tuple[CountedModelFile, WalkConfig
 
 
 def build_inference_model(config: RunConfig, dataset: Dataset) -> InferenceModel:
-    """The model that ranks, before `fill` sets its weights."""
+    """Builds the model that ranks; `fill` sets its weights later."""
     model = config.scored_model
     return MODELS[model.kind].inference_model(model, config, dataset)
 

@@ -50,13 +50,13 @@ from trainer.models.table_variables import HOST, fill, make_variable
 from trainer.runs.checkpoint import Table, Weights
 
 _BIAS_SCALE = 0.1
-"""The bias is this times its column. Adagrad moves all entries at the same rate, however small their gradients, and at
-the rate of the vectors the biases of rare items learn too fast. Validation NDCG@20 on retailrocket_matrix after 8
-epochs at dim 64: .117 unscaled, .126 at 0.1, .125 without biases."""
+"""The bias is this factor × its column. Adagrad moves all entries at the same rate, however small their gradients. At
+the rate that suits the vectors, the biases of rare items would change too fast. Validation NDCG@20 on
+retailrocket_matrix after 8 epochs at dim 64: .117 unscaled, .126 at 0.1, .125 without biases."""
 
 
 def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """A row of W for each item and, without histories, of D for each visitor; see `models.build.ModelFile`."""
+    """Specifies a row of W per item and, without histories, of D per visitor; see `models.build.ModelFile`."""
     items = {"item": vocabulary_rows(dataset, Vocabulary.ITEMS, item_width(model))}
     if model.history_length:
         return items
@@ -85,7 +85,7 @@ def training_model(
 def inference_model(
     model: MatrixFactorizationConfig, config: RunConfig, dataset: Dataset
 ) -> "MatrixFactorizationInference":
-    """The model before `fill`."""
+    """Builds the model that ranks; `fill` sets its weights later."""
     rows = table_rows(model, dataset)
     # a softmax does not train the rows of unknown items and visitors, so popularity replaces them; a squared error
     # trains all rows, and popularity is no event weight

@@ -27,7 +27,7 @@ from trainer.runs.checkpoint import Weights
 
 
 def table_rows(model: NeuralConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """A row of D for each visitor and item; see `models.build.ModelFile`."""
+    """Specifies a row of D for each visitor and each item; see `models.build.ModelFile`."""
     return {
         "visitor": vocabulary_rows(dataset, Vocabulary.VISITORS, model.dim),
         "item": vocabulary_rows(dataset, Vocabulary.ITEMS, model.dim),
@@ -50,7 +50,7 @@ def training_model(
 
 
 def inference_model(model: NeuralConfig, _: RunConfig, dataset: Dataset) -> "NeuralInference":
-    """The model before `fill`."""
+    """Builds the model that ranks; `fill` sets its weights later."""
     rows = {name: table.num_rows for name, table in table_rows(model, dataset).items()}
     return NeuralInference(model, visitor_rows=rows["visitor"], item_rows=rows["item"], num_items=dataset.num_items)
 

@@ -81,7 +81,7 @@ class SquaredErrorObjective:
     """Mean squared error between the score and the weight of the event's kind, or another of WEIGHT_LOSSES."""
 
     config: SquaredErrorConfig
-    """Which loss, and the weights of the events."""
+    """Settings of the loss, with the weights of the events."""
     tables: Tables
     """`visitor` and `item`."""
     replicas: int
@@ -332,7 +332,10 @@ def compute_dtype(config: RunConfig) -> tf.DType:
 
 
 def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
-    """[B] float32 by kind and age; only proportions matter, so ages are relative to the newest row of the batch."""
+    """[B] float32 weights of examples, by event kind and age.
+
+    Only proportions matter, so ages are relative to the newest row of the batch.
+    """
     if config.half_life_days is None:
         return batch.weight
     age_days = tf.cast(tf.reduce_max(batch.timestamp_ms) - batch.timestamp_ms, tf.float32) / _DAY_MS
@@ -340,7 +343,7 @@ def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
 
 
 def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
-    """The rows of a replica in a global batch."""
+    """The slice of a global batch that belongs to a replica."""
     size = batch.visitor.shape[0] // replicas
     return slice(replica * size, (replica + 1) * size)
 

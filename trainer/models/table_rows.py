@@ -32,7 +32,7 @@ class CountedRows(NamedTuple):
     kept: float
     """Sum of the counts that these rows contain."""
     total: float
-    """The same with all counts that the settings drop."""
+    """The same sum, including the counts that the settings drop."""
 
 
 def check_item_indices(dataset: Dataset, model: str) -> None:

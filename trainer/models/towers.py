@@ -50,7 +50,8 @@ from trainer.models.table_variables import HOST, fill, make_variable
 from trainer.runs.checkpoint import Weights
 
 AGES_MS = (30 * 60 * 1000, 24 * 60 * 60 * 1000, 7 * 24 * 60 * 60 * 1000)
-"""Limits between ages: this visit (half an hour is the usual session timeout), today, this week, before."""
+"""Limits between the age classes of events: this visit (half an hour is the usual session timeout), today, this week,
+before."""
 
 VISITS = 4
 """Visits with weights of their own: this one, the last, the one before, and all earlier ones."""
@@ -98,7 +99,7 @@ def training_model(
 
 
 def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "TowersInference":
-    """The model before `fill`."""
+    """Builds the model that ranks; `fill` sets its weights later."""
     features, is_trained = read_item_features(dataset), dataset.item_counts > 0
 
     def item_rows(weights: Weights) -> Callable[[slice], np.ndarray]:

@@ -28,7 +28,7 @@ class TrainedRun:
     model: ServedModel
     """Model with the weights of the best checkpoint, or a blend of several."""
     step: int
-    """Step of this checkpoint; of the first part of a blend."""
+    """Step of the best checkpoint; for a blend, the step of its first part."""
     checkpoints: Mapping[str, int] = field(default_factory=dict)
     """The steps of the model's parts, by the directories of their runs."""
     blend: BlendRecord | None = None

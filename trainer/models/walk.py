@@ -43,7 +43,7 @@ class WalkRows(NamedTuple):
 
 
 def table_rows(model: WalkConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """A row of N for each item in each of two tables; see `models.build.ModelFile`.
+    """Specifies two tables with a row of N for each item; see `models.build.ModelFile`.
 
     Raises:
       ValueError: there are too many items.
@@ -55,7 +55,7 @@ def table_rows(model: WalkConfig, dataset: Dataset) -> dict[str, TableRows]:
 
 
 def inference_model(model: WalkConfig, _: RunConfig, dataset: Dataset) -> "WalkInference":
-    """The model before `fill`."""
+    """Builds the model that ranks; `fill` sets its weights later."""
     return WalkInference(model, dataset.item_counts)
 
 
@@ -131,7 +131,10 @@ def count_walk(
 
 
 class WalkInference(tf.Module):
-    """A counted walk; see `models.interface.InferenceModel`. Items that nothing leads to rank last, by popularity."""
+    """A counted walk; see `models.interface.InferenceModel`.
+
+    Items that are not a neighbour of any item in the history rank last, by popularity.
+    """
 
     def __init__(self, config: WalkConfig, item_counts: np.ndarray) -> None:
         """Creates the model for items with these numbers of training events [I]; `fill` sets its tables."""

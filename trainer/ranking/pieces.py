@@ -27,7 +27,7 @@ GPU_SHAPE = (1024, 65536)
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
-    """The best B for `best_items`: fast, and its scores fit in memory."""
+    """Number of visitors that `best_items` should rank at a time: fast, and the scores fit in memory."""
     return _shape()[0] if isinstance(scorer, PieceScorer) else chunk_size(num_items)
 
 

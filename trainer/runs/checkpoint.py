@@ -46,7 +46,7 @@ class CheckpointMetadata:
     epoch: int
     """Epochs done."""
     step_in_epoch: int
-    """Steps done of the next epoch."""
+    """Steps done of the epoch that is not complete yet."""
     replicas: int
     """Replicas that wrote it, which is the number of files per array."""
     arrays: dict[str, tuple[int, int]]

@@ -32,7 +32,7 @@ _MASK = "is_offered/.ATTRIBUTES/VARIABLE_VALUE"
 _TREND = {name: f"_model/_{name}/.ATTRIBUTES/VARIABLE_VALUE" for name in ("moment_ms", "trend", "counts")}
 """Keys of the variables of the trend: attributes of `BlendInference`."""
 _FINGERPRINT = "fingerprint.pb"
-"""Optional file with a hash of the checkpoint, which is no longer true."""
+"""Optional file with a hash of the checkpoint; it is dropped, because the checkpoint changes."""
 
 
 def refresh(
@@ -53,7 +53,7 @@ def refresh(
 
     Raises:
       FileExistsError: `output` exists.
-      ValueError: `export` is not an export of this version, or the offer is wrong; see `find_offer`.
+      ValueError: `export` is not an export of this version, or the rules do not fit the items; see `find_offer`.
     """
     storage.refuse_existing(output, marker=layout.MARKER)
     layout.check_export(export)

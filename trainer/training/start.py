@@ -72,7 +72,7 @@ def start_run(
     The record is written last: if the warm start fails, the same workdir can be used with another warm start.
 
     Returns:
-      The record, with what the warm start carried over.
+      The record, with the counts of rows that the warm start carried over.
     """
     config = record.config
     if record.warm_start is not None:

@@ -45,7 +45,7 @@ def refit(
       workdir: directory of the refit.
       data: dataset of `run`, by default at the path that it was trained from; or a dataset prepared with `--split none`
         from the same or a later log, which knows the newest items.
-      settings: of `HARMLESS_SETTINGS`, as `KEY=VALUE`, such as `devices=2`.
+      settings: changes to settings in `HARMLESS_SETTINGS`, as `KEY=VALUE`, such as `devices=2`.
       stop: requests the refit to stop; None: SIGTERM does.
 
     Returns:
@@ -103,7 +103,7 @@ def _refit_run(
 
 
 def _write_main_record(run: str, workdir: str, part: str) -> None:
-    """Writes the record of a refit whose models are all in runs below it, with the evaluations of the whole."""
+    """Writes the record of a refit from its first part, with the evaluations of the whole blend."""
     record, name = read_record(part), read_record(run).config.name
     origin = dict(record.refit_of or {})
     evaluations = _summarize_evaluations(run, origin["step"])
