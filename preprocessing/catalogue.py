@@ -79,7 +79,7 @@ def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
 
 
 def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tuple[str, ...]]) -> tuple[list[str], str]:
-    """Climbs from a category until the parent has a known path, is climbed already or is not in the tree.
+    """Climbs from a category until the parent has a known path, was climbed before, or is not in the tree.
 
     Returns the climbed categories and that parent.
     """
@@ -160,7 +160,7 @@ def count_properties(properties: pa.Table) -> pa.Table:
 
 
 def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> tuple[str, ...]:
-    """Chooses the properties that most items have, except those with a role."""
+    """Chooses the properties that most items have, except those with a role (category, price, …)."""
     if not encoded_counts:
         return ()
     with_role = {config.category, config.availability, config.price, config.title}

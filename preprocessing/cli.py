@@ -20,7 +20,7 @@ from preprocessing.shop import format_shop, make_config, relative_to
 log = logging.getLogger(__name__)
 
 _GROUPS = ("events_format", "time", "kinds", "item_table", "visitors", "categories", "property_values", "expectations")
-"""Settings that the help names without their defaults, as it has to fit a screen; most belong in shop.toml."""
+"""Groups of settings that the help names without defaults, so that it fits a screen; most belong in shop.toml."""
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m preprocessing") -> int:

@@ -1,4 +1,4 @@
-"""Parsing of events: the columns of the log to visitor, time, kind, item and transaction.
+"""Parses the columns of the log into visitor, time, kind, item, transaction and weight.
 
 Shapes: N events of a batch.
 """
@@ -38,7 +38,7 @@ MAX_WEIGHT = 1e9
 _MOST_WORDS = 10
 EMPTY_LIST = "rows without an element in the list of events"
 NOT_MET, DROPPED_KIND = "not met: ", "kind "
-"""Prefixes of the reasons in `ParsedEvents.filtered`, before a condition and a word of the log."""
+"""Prefixes of the reasons in `ParsedEvents.filtered`; the condition or the word of the log follows."""
 
 
 class ParsedEvents(NamedTuple):
@@ -54,7 +54,7 @@ class ParsedEvents(NamedTuple):
 
 @dataclass(frozen=True)
 class EventMapping:
-    """The mapping of a log's columns, with everything found that the settings leave open."""
+    """The mapping of a log's columns, complete: settings that were not given are detected."""
 
     columns: EventColumns
     """Paths and constants."""
@@ -118,7 +118,7 @@ def keeps_repeats(config: PrepareConfig) -> bool:
 
 
 def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
-    """Parses the rows of a batch; each row is one event, or the list in each row has its events.
+    """Parses the rows of a batch; each row is one event, or has a list of events.
 
     Raises:
       ValueError: a path leads to nothing, or not to single values.

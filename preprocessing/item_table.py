@@ -53,7 +53,7 @@ class ItemTableMapping:
 
 
 class ParsedFacts(NamedTuple):
-    """What the rows of a batch say about the offer of items."""
+    """The facts in the rows of a batch that decide which items may be recommended."""
 
     facts: pa.Table
     """[N] rows of `ITEM_FACTS_SCHEMA`; ids may repeat."""

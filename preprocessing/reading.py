@@ -1,4 +1,4 @@
-"""Reading of the three inputs: too many invalid rows are an error, and every partition gets a file."""
+"""Reads the three inputs; too many invalid rows are an error, and every partition gets a file."""
 
 import logging
 import math

@@ -34,7 +34,7 @@ class TimeSummary:
     counts: np.ndarray
     """[T] int64, the events of each bin."""
     resolution: int = 0
-    """Times are multiples of 2**resolution ms; 0 while there are few times, which are then exact."""
+    """Times are multiples of 2**resolution ms; it is 0, so that times are exact, while there are few times."""
 
 
 # a summary of more distinct times halves its resolution; 2.8 M events over 4.5 months keep one of two seconds
@@ -57,7 +57,7 @@ def merge_times(summaries: list[TimeSummary]) -> TimeSummary:
 
 
 def choose_cuts(summary: TimeSummary, config: SplitConfig) -> Cuts | None:
-    """Returns the cuts of a split by time, as configured or at quantiles of event time; None for other splits."""
+    """Returns the cuts of a split by time, from the settings or at quantiles of event time; None for other splits."""
     if config.method != SplitMethod.TIME:
         return None
     if config.validation_from_ms is not None and config.test_from_ms is not None:

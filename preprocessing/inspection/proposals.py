@@ -102,7 +102,7 @@ def looks_like_weight(column: Column) -> bool:
 
 
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
-    """Returns the column whose name fits a role best: in the order of the pattern, then of the file."""
+    """Returns the column with the name that fits a role best: first in the order of the pattern, then of the file."""
     names = pattern.split("|")
     fits = [column.path for column in columns if _plain(column.path) in names]
     if role == "time":  # a date is worse than the time itself

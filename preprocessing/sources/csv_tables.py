@@ -81,7 +81,7 @@ class CsvTableBatch:
 
     @property
     def num_blank(self) -> int:
-        """Blank lines are not counted."""
+        """Always 0, because blank lines are not counted."""
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:

@@ -14,7 +14,7 @@ from preprocessing.statistics.distributions import count_values, describe_histog
 from preprocessing.timelines import MS_PER_DAY, NEVER, Timelines
 
 SESSION_GAP_MS = 30 * 60_000
-"""A longer pause ends a session."""
+"""A pause between two events that is longer than this ends a session."""
 
 _BUCKETS = 34  # of seconds; the last starts at 2**32, 136 years
 

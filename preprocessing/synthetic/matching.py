@@ -1,4 +1,4 @@
-"""Matches each wish with an item: the wishes and items of a shelf and a time are paired in the order of their style.
+"""Matches each wish with an item of the same shelf and time: wishes and items are paired in the order of their style.
 
 Each shelf has as many wishes as items, counted by quota. So every item is matched as often as its quota says, and
 tastes don't change popularity.
