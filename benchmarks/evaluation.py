@@ -43,7 +43,7 @@ class _Products:
 
 
 def main() -> None:
-    """Measures both, interleaved, so that other load meets both."""
+    """Measures both implementations, interleaved, so that other load affects both."""
     generator, load = np.random.default_rng(0), Load()
     systems = {
         f"system {number}": _Products(

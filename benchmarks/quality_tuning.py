@@ -71,7 +71,7 @@ def tune_family(
 
 
 class _Tuner:
-    """Fits each combination of settings once as long as it is in use."""
+    """Measures settings of a family; keeps the last fit, so that consecutive uses of the same settings fit once."""
 
     def __init__(self, name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile) -> None:
         self._name, self._family, self._data, self._block, self._trials = name, family, data, block, trials

@@ -87,7 +87,7 @@ BATCHES: dict[str, Callable[[], Ids]] = {"factorization": mf_ids, "popular": pop
 
 
 def main() -> None:
-    """Measures each case in its own processes."""
+    """Measures each combination of table, batch and number of replicas in its own processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loaded", action="store_true", help="record even under load")
     is_loaded = parser.parse_args().loaded

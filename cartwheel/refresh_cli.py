@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
 
 
 def summarize(result: dict[str, Any]) -> str:
-    """Returns the items that came and went, and the path."""
+    """Returns a summary: how many items the offer gained and lost, and the path of the export."""
     first = f"Published {result['model']} to {result['output']}: {result['added']:,} items added to the offer, "
     events = result["trend_events"]
     trend = [f"Trend: {events:,} newer events counted"] if events else []

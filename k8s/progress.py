@@ -79,7 +79,7 @@ class Follower:
     epochs: int | None = None
     """Epochs of a training run, if known."""
     clock: Callable[[], float] = time.monotonic
-    """Clock in seconds."""
+    """Returns the current time in seconds."""
 
     def __post_init__(self) -> None:
         self._log = ChiefLog(self.kubectl)

@@ -1,4 +1,4 @@
-"""Submits a step: as a new workload, in place of one that ended, or not at all if the same one is running or done."""
+"""Submits a step as a new workload, in place of one that ended; does nothing if the same step is running or done."""
 
 import difflib
 import json

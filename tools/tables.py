@@ -14,7 +14,7 @@ README, BENCHMARKS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
 METRICS = ("ndcg@20", "recall@20", "mrr@20", "hit_rate@20", "coverage@20")
 
 Results = Mapping[str, dict[str, Any]]
-"""The latest record of each benchmark by name."""
+"""The latest record of each benchmark, by name."""
 
 
 def read_results() -> dict[str, dict[str, Any]]:
@@ -276,7 +276,7 @@ def _megabytes(size: float) -> str:
 
 
 class _Claim(NamedTuple):
-    """A row of the speed table; `target`, `reached` and `is_met` read the figures of a benchmark."""
+    """A row of the speed table; `target`, `reached` and `is_met` are functions of the figures of a benchmark."""
 
     what: str
     benchmark: str
@@ -286,7 +286,7 @@ class _Claim(NamedTuple):
 
 
 def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
-    """Claims that a stage meets the targets for seconds and memory with this name."""
+    """Builds the row that compares the seconds and memory of a stage with its targets."""
 
     def bounds(figures: Mapping[str, Any]) -> tuple[float, float]:
         return figures["targets"][f"{name}_seconds"], figures["targets"][f"{name}_gib"]
@@ -305,7 +305,7 @@ def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
 
 
 def _report_claim(what: str, key: str) -> _Claim:
-    """Claims that the report slows preprocessing by at most its target, without and with item properties."""
+    """Builds the row that compares the slowdown by the report with its target, without and with item properties."""
 
     def added(figures: Mapping[str, Any]) -> list[float]:
         return [figures[inputs]["cpu_seconds"][key] for inputs in ("events", "with_properties")]

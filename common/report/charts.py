@@ -1,4 +1,4 @@
-"""Charts of the report: numbers in, SVG out."""
+"""Draws the charts of the report: each function takes numbers and returns SVG."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
