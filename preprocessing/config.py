@@ -168,7 +168,7 @@ class SplitConfig:
     def __post_init__(self) -> None:
         cuts = (self.validation_from_ms, self.test_from_ms)
         if self.method != SplitMethod.TIME and cuts != (None, None):
-            raise ValueError(f"--validation-from and --test-from go with --split time, got --split {self.method}")
+            raise ValueError(f"--validation-from and --test-from need --split time, got --split {self.method}")
         if (self.validation_from_ms is None) != (self.test_from_ms is None):
             raise ValueError("give both --validation-from and --test-from, or neither")
         if None not in cuts and not self.validation_from_ms < self.test_from_ms:  # type: ignore[operator]

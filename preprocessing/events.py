@@ -100,8 +100,8 @@ def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
     if config.names != DEFAULT_KINDS:
         if code is None:
             raise ValueError(
-                f"columns.kind is {path}, which is none of the kinds {', '.join(config.names)}; add it to kinds.names, "
-                "or map it in kinds.words"
+                f"columns.kind is {path}, which is not among the kinds {', '.join(config.names)}; add it to "
+                "kinds.names, or map it in kinds.words"
             )
         return config
     weights = None if config.weights is None or code is None else (config.weights[code],)
@@ -192,7 +192,7 @@ def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share
         return
     found = ", ".join(f"{word or '(empty)'} ({count:,})" for word, count in Counter(unknown).most_common(_MOST_WORDS))
     raise ValueError(
-        f"`{path}` has event kinds that are none of {', '.join(config.names)}: {found}; add them to kinds.names, map "
+        f"`{path}` has event kinds other than {', '.join(config.names)}: {found}; add them to kinds.names, map "
         "them in kinds.words, drop them in kinds.dropped, or let `cartwheel inspect` propose a shop.toml"
     )
 

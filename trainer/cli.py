@@ -210,11 +210,11 @@ def _check_train_flags(given: argparse.Namespace, parser: argparse.ArgumentParse
     if given.preset and not given.data:
         parser.error("train --preset needs the dataset: --data DATASET")
     if given.refit and given.warm_start:
-        parser.error("train --refit starts as its run did; drop --warm-start")
+        parser.error("train --refit starts like the run that it refits; drop --warm-start")
     if given.preset == AUTO and given.warm_start:
         parser.error("train --preset auto trains all its models from scratch; drop --warm-start")
     if given.budget and given.preset != AUTO:
-        parser.error("--budget is the time of --preset auto; limit other presets by --set epochs=N")
+        parser.error("--budget limits --preset auto only; limit other presets with --set epochs=N")
 
 
 def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:

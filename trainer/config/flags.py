@@ -48,7 +48,8 @@ def _add_train(commands: cli.Commands) -> None:
         "--preset",
         choices=[AUTO, *PRESETS],
         metavar="NAME",
-        help=f"named settings: {', '.join(PRESETS)}, or auto: several of them within --budget, blended by validation",
+        help=f"named settings: {', '.join(PRESETS)}; or auto, which trains several models within --budget and blends "
+        "them",
     )
     source.add_argument(
         "--refit",
@@ -60,7 +61,7 @@ def _add_train(commands: cli.Commands) -> None:
         "--budget",
         type=_seconds,
         metavar="TIME",
-        help="time of --preset auto, such as 90s, 10m or 2h (default: 10m)",
+        help="time for --preset auto, such as 90s, 10m or 2h (default: 10m)",
     )
     train.add_argument(
         "--data",

@@ -160,5 +160,5 @@ def _change(config: RunConfig, settings: Sequence[str]) -> RunConfig:
         return apply_settings(config, settings)
     except ValueError as error:
         raise ValueError(
-            f"{error}; --preset auto changes a setting of all its models, and {config.name} refused this one"
+            f"{error}; --preset auto applies each setting to all its models, and {config.name} does not accept it"
         ) from error

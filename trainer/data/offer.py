@@ -155,7 +155,7 @@ def _check_join(ids: pa.Array, row: pa.Array, facts: pa.Table) -> None:
         f"of the model: {_examples(ids.filter(row.is_null()))}; given ids: {_examples(facts['item_id'])}"
     )
     if row.null_count == len(ids):
-        raise ValueError(f"{message}; make the ids equal")
+        raise ValueError(f"{message}; use the same ids in both")
     log.warning("%s; the missing items count as available", message)
 
 

@@ -112,16 +112,16 @@ def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # no
         return ModelDescription(principle, SQUARED_ERROR_LIMITS)
     if config.solver == "als":
         visitors = (
-            f"Visitor vectors are computed from the latest {MAX_ENTRIES} items of the history in the request. Without "
-            "a known item in it, and for `score`, which takes no history, visitors from training have their trained "
-            "vector; all others get popular items."
+            f"Visitor vectors are computed from the latest {MAX_ENTRIES} items of the history in the request. If the "
+            "history has no known item, and for `score`, which takes no history, visitors from training have their "
+            "trained vector; all others get popular items."
         )
     elif config.history_length:
-        principle = "each item has a vector, a visitor has the sum of those of their items, and the score is the cosine"
+        principle = "a visitor's vector is the sum of the vectors of their items, and the score is a cosine with it"
         visitors = (
-            "Visitors are known by the items of the history in the request, of any age. Without a known item in it, "
-            "and for `score`, which takes no history, visitors from training are known by the items they touched in "
-            "training; all others get popular items."
+            "The model knows a visitor by the items of the history in the request, of any age. If the history has no "
+            "known item, and for `score`, which takes no history, it uses the items of visitors from training; all "
+            "other visitors get popular items."
         )
     else:
         visitors = (

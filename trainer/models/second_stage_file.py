@@ -88,7 +88,9 @@ def with_second_stage(model: InferenceModel, workdir: str, step: int, num_items:
     if record is None or not record.is_used or not isinstance(model, TowersInference):
         return model
     if record.step != step:
-        log.warning("the second stage of %s is of step %d, so step %d ranks without it", workdir, record.step, step)
+        log.warning(
+            "the second stage of %s was trained for step %d, so step %d ranks without it", workdir, record.step, step
+        )
         return model
     reranked = RerankedTowers(model, num_items)
     reranked.fill_stage(_read_stage(workdir, record.sha256))

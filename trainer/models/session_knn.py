@@ -56,7 +56,7 @@ def inference_model(model: SessionKnnConfig, _: RunConfig, dataset: Dataset) -> 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
     """See `models.build.DescribedModelFile`."""
-    principle = "the timelines of training that are most similar to the history add their similarities to their items"
+    principle = "the training timelines most similar to the history add their similarities to the scores of their items"
     return ModelDescription(principle, (KNOWN_BY_HISTORY, NEW_ITEMS_RANK_LAST))
 
 

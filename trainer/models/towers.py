@@ -118,15 +118,16 @@ def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "Tow
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:
     """See `models.build.DescribedModelFile`."""
     visitors = (
-        f"Visitors are known by the latest {config.history_length} items of the history in the request; a second "
-        "stage, if the run has one, reads more of them. Visitors without a known item in it get popular items, even if "
-        "they were in training. `score` takes no history, so it returns an item's popularity for every visitor."
+        f"The model knows a visitor only by the latest {config.history_length} items of the history in the request; a "
+        "second stage, if the run has one, reads more items. If the history has no known item, the visitor gets "
+        "popular items, even if they were in training. `score` takes no history, so it returns an item's popularity "
+        "for every visitor."
     )
     by_content = (
         "Items without training events are ranked by their content in the catalogue: categories, price and properties."
     )
     return ModelDescription(
-        "the visitor's latest items against the catalogue, where each item has a vector of its own plus its content",
+        "a vector of the visitor's latest items is compared with each item's vector, which includes its content",
         (visitors, by_content if has_content else NEW_ITEMS_RANK_LAST),
     )
 

@@ -61,7 +61,7 @@ def inference_model(model: WalkConfig, _: RunConfig, dataset: Dataset) -> "WalkI
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
     """See `models.build.DescribedModelFile`."""
-    principle = "each item leads to the items that its visitors also touched, and the score is the sum of their weights"
+    principle = "an item's score is the weighted number of visitors that it shares with the items of the history"
     return ModelDescription(principle, (KNOWN_BY_HISTORY, NEW_ITEMS_RANK_LAST))
 
 

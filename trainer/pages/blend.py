@@ -36,7 +36,7 @@ def _ranking(blend: BlendRecord, ranking: str, name: str) -> list[Block | Note]:
     figures = blend.validation[ranking]
     if figures is None:
         return [
-            Note("No case of the validation split, so the weights are those of the other list."),
+            Note("The validation split has no cases for this list, so it has the weights of the other list."),
             Block("Weights", table),
         ]
     rows: list[Sequence[Cell]] = [

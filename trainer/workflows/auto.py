@@ -81,7 +81,7 @@ def train_auto(
     if cluster is not None:
         raise ValueError(
             f"--preset auto runs in one process, on all its GPUs, and found a cluster of {len(cluster.hosts)} "
-            "workers; run it with one worker, then train the model that it chose with all"
+            "workers; run it with one worker, then train the best model with all workers"
         )
     layout, dataset = RunLayout(workdir), open_dataset(data)
     train_split = dataset.manifest.splits[Split.TRAIN]

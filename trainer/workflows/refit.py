@@ -137,7 +137,7 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
       ValueError: the run is a refit or has no checkpoint at the end of an epoch.
     """
     if record.refit_of is not None:
-        raise ValueError(f"{run} is a refit already; refit the run that it refits, {record.refit_of['run']}")
+        raise ValueError(f"{run} is itself a refit; refit its original run, {record.refit_of['run']}")
     step = checkpoint.choose_step(run)
     epochs = checkpoint.read_state(run, step).epoch
     if epochs == 0:
@@ -147,7 +147,7 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
         log.warning("%s has no validation of step %d, so the epochs of its last checkpoint are used", run, step)
     evaluations = _summarize_evaluations(run, step)
     if not evaluations:
-        log.warning("%s is not evaluated, so nothing will say how good the refit is; evaluate %s first", run, run)
+        log.warning("%s is not evaluated, so the refit will have no evaluation to show; evaluate %s first", run, run)
     return {
         "run": run,
         "step": step,
@@ -173,7 +173,7 @@ def _check_dataset(run: str, record: RunRecord, data: str) -> None:
     is_same = checksum == record.dataset_checksum
     if is_same and set(manifest.splits) == {Split.TRAIN}:
         raise ValueError(
-            f"{run} was trained on all events of {data}, which holds no split out; there is no need to refit"
+            f"{run} was trained on all events of {data}, which has no held-out split; there is no need to refit"
         )
     if not is_same and manifest.split_method != SplitMethod.NONE:
         raise ValueError(
@@ -186,7 +186,7 @@ def _check_dataset(run: str, record: RunRecord, data: str) -> None:
 def _read_refit(workdir: str, run: str) -> RunRecord:
     record = read_record(workdir)
     if record.refit_of is None or record.refit_of["run"] != run:
-        found = f"a refit of {record.refit_of['run']}" if record.refit_of else "a run that is no refit"
+        found = f"a refit of {record.refit_of['run']}" if record.refit_of else "a run that is not a refit"
         raise ValueError(f"{workdir} has {found}, not a refit of {run}; give another --workdir")
     return record
 

@@ -187,7 +187,7 @@ def test_another_search_and_impossible_places_are_refused(
     with pytest.raises(ValueError, match="has no validation split to compare trials on"):
         tune("mf", SEARCH, data=unsplit.root, workdir=str(tmp_path / "other"))
     for url, message in (
-        ("no-url", "--storage is no URL of a database"),
+        ("no-url", "--storage is not the URL of a database"),
         ("mysql://h/d", "needs a driver that is not installed: No module named"),
     ):
         with pytest.raises(ValueError, match=message):
