@@ -115,7 +115,7 @@ SESSION_KNN = replace(WALK, name="session_knn", model=SessionKnnConfig())
 
 Test windows, split by time at the quantiles 0.8 and 0.9: NDCG@20 of 2,066 returning visitors of the grocer .047, where
 200 neighbours with fixed powers reach .045 and popular items .037; R@20 .553 and MRR@20 .295 of 10,000 next items of
-retailrocket_sessions, where these reach .546 and .289. They take 25 and 14 CPU seconds, with the three validations.
+retailrocket_sessions, where these reach .546 and .289. They take 25 and 14 CPU seconds, validations included.
 
     python -m trainer train --preset session_knn --data DATASET --workdir RUN
 """
