@@ -37,7 +37,7 @@ class NotOwned(Exception):  # noqa: N818 (an answer, not an error)
 
 
 class Found(Enum):
-    """State of a step before its submission; the value completes the sentence `STEP …`."""
+    """State of a step before its submission; the value follows the name of the step in a message."""
 
     NOTHING = "submitted"
     RUNNING = "is already running with these settings"

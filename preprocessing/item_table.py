@@ -47,7 +47,7 @@ class ItemTableMapping:
         return list(dict.fromkeys(path for path in named if path is not None))
 
     def describe(self, attribute: str) -> str:
-        """Describes an attribute for the log."""
+        """Describes an attribute and its type for the log."""
         kind = "number" if attribute in self.numbers else "text" if attribute in self.texts else "value"
         return f"{attribute} ({kind})"
 
@@ -130,7 +130,7 @@ def parse_item_facts(batch: Batch, mapping: ItemTableMapping) -> ParsedFacts:
 
 
 def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
-    """Selects the columns.
+    """Selects the columns that the mapping names, by path.
 
     Raises:
       ValueError: a path leads to nothing, or to lists or objects.

@@ -68,7 +68,7 @@ def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
 
 
 def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
-    """Returns the settings with the paths that `read_shop` expects in a shop.toml at `path`."""
+    """Returns the settings with file paths relative to the folder of the shop.toml at `path`."""
     folder = os.path.dirname(path)
 
     def move(name: str) -> str:

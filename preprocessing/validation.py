@@ -51,7 +51,7 @@ class Flaws:
 
     @property
     def is_valid(self) -> np.ndarray:
-        """[N] bool."""
+        """[N] bool: whether the row is valid."""
         return self.codes == 0
 
     @property

@@ -152,7 +152,7 @@ _TASKS = {
 
 
 def _systems(results: Results) -> str:
-    """A table per dataset and task: each system's metrics, the best NDCG@20 first."""
+    """Renders a table per dataset and task: each system's metrics, the best NDCG@20 first."""
     record = results["quality"]
     parts = []
     for dataset, figures in _datasets(record):
@@ -169,7 +169,7 @@ def _systems(results: Results) -> str:
 
 
 def _tuned(results: Results) -> str:
-    """A table per dataset: the settings of each peer that were the best in validation."""
+    """Renders a table per dataset: the settings of each peer that were best in validation."""
     record = results["quality"]
     parts = []
     for dataset, figures in _datasets(record):

@@ -28,10 +28,9 @@ class SessionNeighbours:
     idf_power: float
     """An item's score is multiplied by log(T / its timelines) to this power."""
     timeline_half_life_days: float | None = None
-    """The similarity of a timeline halves with its age; None: no effect."""
+    """Days of age after which the similarity of a timeline has halved; None: age has no effect."""
     position_decay: float | None = None
-    """An item's score decreases by a factor of e for this many rows between it and the latest shared item of its
-    timeline; None: no effect."""
+    """Rows between an item and the latest shared item of its timeline that divide its score by e; None: no effect."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """[B, I] float32."""

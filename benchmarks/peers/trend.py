@@ -24,9 +24,9 @@ class EventLog:
     timestamp_ms: np.ndarray
     """[N] int64, ascending."""
     item: np.ndarray
-    """[N] item indices."""
+    """[N] item index of each event."""
     num_items: int
-    """I."""
+    """Number of items, I."""
     _kept: dict[tuple[float, int], np.ndarray] = field(default_factory=dict, compare=False)
 
     def recent(self, half_life_days: float, moment_ms: int) -> np.ndarray:

@@ -342,7 +342,7 @@ def summarize_splits(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
 
 
 def name_reject_file(kind: str, part: Part) -> str:
-    """Names the file of an input file's invalid rows, such as `events-00000-events.csv`."""
+    """Names the file for the invalid rows of an input file, such as `events-00000-events.csv`."""
     return f"{kind}-{part.ordinal:05d}-{os.path.basename(part.path)}"
 
 

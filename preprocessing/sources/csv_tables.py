@@ -16,7 +16,7 @@ from preprocessing.sources.text_files import DAMAGE, open_text
 
 
 class CsvTableSource(CsvFiles):
-    """Tables of items: whole files; a row may have several lines."""
+    """Reads tables of items, a whole file at a time, because a row may have several lines."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
         """Returns the whole file as one part."""

@@ -28,11 +28,13 @@ class Behaviour:
     pairs_by_kind: np.ndarray
     """[K] pairs with at least one event of the kind."""
     after_previous: np.ndarray
-    """[K-1] pairs with an event of the previous kind before the first event of the kind, from the second kind on."""
+    """[K-1] for each kind after the first: pairs with an event of the previous kind before the first event of this
+    kind."""
     after_first: np.ndarray
-    """[K-1] pairs with an event of the first kind before the first event of the kind."""
+    """[K-1] for each kind after the first: pairs with an event of the first kind before the first event of this
+    kind."""
     after_all: np.ndarray
-    """[K-1] pairs in which the first events of all kinds up to this one are in the order of the funnel."""
+    """[K-1] for each kind after the first: pairs with the first events of all kinds up to this kind in funnel order."""
     events_per_session: Counter[int]
     """Number of sessions by their number of events."""
     session_seconds: np.ndarray

@@ -57,7 +57,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
     kind: Literal["matrix_factorization"] = "matrix_factorization"
     dim: int = 64
-    """Entries of a vector."""
+    """Number of entries of an embedding vector."""
     history_length: int = 0
     """0: every visitor has a learnt vector. Above 0: a visitor's vector is the normalised sum of the normalised vectors
     of their items (FISM: Kabbur et al., KDD 2013). Training sums at most this many items next to the positive, and
@@ -113,7 +113,7 @@ class NeuralConfig(BaseModelConfig):
 
     kind: Literal["neural"] = "neural"
     dim: int = 5
-    """Entries of a vector."""
+    """Number of entries of an embedding vector."""
     hidden: tuple[int, ...] = (80, 40, 20)
     """Units of each dense layer."""
     initial_stddev: float = 0.03
@@ -139,7 +139,7 @@ class TowersConfig(BaseModelConfig):
 
     kind: Literal["towers"] = "towers"
     dim: int = 64
-    """Entries of a vector."""
+    """Number of entries of an embedding vector."""
     history_length: int = 10
     """Number of a visitor's latest items that the model reads."""
     dropout: float = 0.2
@@ -211,7 +211,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
     """
 
     powers: ClassVar[type[Any]]
-    """The NamedTuple of the powers."""
+    """The NamedTuple type that names the powers of the model."""
     kind: Any
     """Name of the model, as in `ModelConfig`."""
 

@@ -196,7 +196,7 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
 
 
 def _take(values: pa.Array, row: pa.Array, *, default: bool) -> np.ndarray:
-    """Returns the values [F] at rows [I]; `default` where a value or a row is null."""
+    """Selects the values [F] at rows [I]; `default` where a value or a row is null."""
     return _to_numpy(values.take(row).fill_null(default))
 
 

@@ -32,7 +32,7 @@ class ItemEvents:
     item: np.ndarray
     """[N] int64 item indices."""
     num_items: int
-    """I."""
+    """Number of items, I."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Trends:
     moment_ms: np.ndarray
     """[M] int64, ascending: the trends at a moment count only events before it."""
     recent: np.ndarray
-    """[M, I] float32: p."""
+    """[M, I] float32: p, the weighted recent events."""
     total: np.ndarray
-    """[M, I] float32: n."""
+    """[M, I] float32: n, the number of all events."""
 
     @property
     def values(self) -> np.ndarray:

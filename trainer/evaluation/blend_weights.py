@@ -161,7 +161,7 @@ class _Finder:
         return tf.where((position >= 0) & (item < self._num_items), item, -1)
 
     def _returns(self, queries: Queries, item: tf.Tensor) -> list[tf.Tensor]:
-        """The return features of items [B, C], each [B, C]."""
+        """Computes the return features of items [B, C]; each feature is [B, C]."""
         found = return_features(queries, self._num_items)
         shape = tf.stack([tf.shape(item, tf.int64)[0], self._num_items])
         return [

@@ -48,7 +48,7 @@ class Cases:
     hides_seen: bool
     """Whether the primary ranking hides seen items."""
     num_items: int
-    """I."""
+    """Number of items, I."""
     num_without_history: int
     """Skipped cases: no row before the moment."""
     num_without_relevant: int

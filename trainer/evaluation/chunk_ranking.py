@@ -131,7 +131,7 @@ def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P] for each item, how many of the case's relevant items with the same score are at or after it, in any order."""
+    """[P] numbers 1, 2, … m, in any order, for each m relevant items of a case that have the same score."""
     order = np.lexsort([score, owner])
     is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
     begins = np.append(np.flatnonzero(is_first), len(order))

@@ -54,7 +54,7 @@ class Plan:
     policies: dict[str, Policy]
     """The rankings by name; `primary` is the first."""
     chunk_size: int
-    """B."""
+    """Cases of a chunk, B."""
     replicas: Replicas | None
     """Their workers share the chunks; None: this process ranks all chunks."""
 

@@ -31,7 +31,7 @@ class Part(NamedTuple):
     model: ServedModel
     """The trained model."""
     has_sums: bool
-    """Whether its scores are sums of positive weights, which `log_ratios` makes comparable to logits."""
+    """Whether its scores are sums of positive weights, which `comparable_scores` makes comparable to logits."""
 
 
 class ReturnFeatures(NamedTuple):

@@ -1,4 +1,4 @@
-"""The content of items: features from the catalogue that share one table; an item's content is the sum of its features.
+"""The content of items: an item's content is the sum of its catalogue features, which are rows of one table.
 
 Shapes: I items, F features of an item at most, W columns of a row.
 """
@@ -133,14 +133,14 @@ def read_item_features(dataset: Dataset) -> ItemFeatures:
 
 
 def _entries(lists: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """The entries of the items' lists: the item of each, and its value."""
+    """Flattens a column of lists, one per item: returns the item and the value of each list entry."""
     combined = lists.combine_chunks()
     lengths = np.diff(combined.offsets.to_numpy())
     return np.repeat(np.arange(len(combined)), lengths), combined.flatten().to_numpy()
 
 
 def _padded(owner: np.ndarray, feature: np.ndarray, num_items: int, names: Sequence[str]) -> ItemFeatures:
-    """ItemFeatures from features and the item that owns each, ascending."""
+    """Builds ItemFeatures from feature indices and the item of each feature; items are ascending."""
     counts = np.bincount(owner, minlength=num_items)
     position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     is_kept = position < MAX_FEATURES

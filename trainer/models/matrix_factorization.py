@@ -106,7 +106,7 @@ def inference_model(
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """See `models.build.DescribedModelFile`."""
+    """Describes the model for its card; see `models.build.DescribedModelFile`."""
     principle = "each visitor and item has a vector, and the score is their similarity"
     if not isinstance(config.loss, SampledSoftmaxConfig):
         return ModelDescription(principle, SQUARED_ERROR_LIMITS)
@@ -132,7 +132,7 @@ def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # no
 
 
 def diagram(model: MatrixFactorizationConfig, tables: TableShapes) -> list[DiagramBox]:
-    """See `models.build.DescribedModelFile`."""
+    """Returns the boxes of the model's diagram; see `models.build.DescribedModelFile`."""
     similarity = f"cosine × {model.scale:g}" if model.similarity == "cosine" else "dot product"
     if model.history_length:
         visitors = "sum of normalised vectors"

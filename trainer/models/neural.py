@@ -56,13 +56,13 @@ def inference_model(model: NeuralConfig, _: RunConfig, dataset: Dataset) -> "Neu
 
 
 def describe(_: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """See `models.build.DescribedModelFile`."""
+    """Describes the model for its card; see `models.build.DescribedModelFile`."""
     principle = "each visitor and item has a vector, and dense layers turn the two into one number"
     return ModelDescription(principle, SQUARED_ERROR_LIMITS)
 
 
 def diagram(model: NeuralConfig, tables: TableShapes) -> list[DiagramBox]:
-    """See `models.build.DescribedModelFile`."""
+    """Returns the boxes of the model's diagram; see `models.build.DescribedModelFile`."""
     boxes = [
         *PAIR_INPUTS,
         table_box("visitor", tables, "visitors"),

@@ -85,7 +85,7 @@ class SquaredErrorObjective:
     tables: Tables
     """`visitor` and `item`."""
     replicas: int
-    """R."""
+    """All replicas, R."""
     predict: Callable[[Sequence[tf.Tensor], tf.Tensor, tf.Tensor], tf.Tensor]
     """Scores [b] from dense weights, visitor rows [b, …] and item rows [b, …]."""
 
@@ -162,7 +162,7 @@ class FactorsConfig(Protocol):
 
     @property
     def dim(self) -> int:
-        """D."""
+        """Entries of an embedding vector, D."""
 
     @property
     def history_length(self) -> int:
@@ -219,7 +219,7 @@ class SampledSoftmaxObjective:
     tables: Tables
     """`item` and, if visitors have their own rows, `visitor`."""
     replicas: int
-    """R."""
+    """All replicas, R."""
     model: Factors
     """Scores from table rows."""
     sampler: NegativeSampler

@@ -90,7 +90,7 @@ class SecondStage(NamedTuple):
     facts: ItemFacts
     """Facts about the items, from the training events."""
     layers: Layers
-    """The network."""
+    """Weights of the network."""
 
 
 class Candidates(NamedTuple):
@@ -116,7 +116,7 @@ class Entries(NamedTuple):
     oldest: tf.Tensor
     """[B, L] age of the item's oldest entry."""
     count: tf.Tensor
-    """[B, L] entries of the item."""
+    """[B, L] number of entries of the item."""
     recency: tf.Tensor
     """[B, L] sum of 1 / (1 + age) over the item's entries."""
     bonus: tf.Tensor

@@ -55,13 +55,13 @@ def inference_model(model: SessionKnnConfig, _: RunConfig, dataset: Dataset) -> 
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """See `models.build.DescribedModelFile`."""
+    """Describes the model for its card; see `models.build.DescribedModelFile`."""
     principle = "the training timelines most similar to the history add their similarities to the scores of their items"
     return ModelDescription(principle, (KNOWN_BY_HISTORY, NEW_ITEMS_RANK_LAST))
 
 
 def diagram(model: SessionKnnConfig, tables: TableShapes) -> list[DiagramBox]:
-    """See `models.build.DescribedModelFile`."""
+    """Returns the boxes of the model's diagram; see `models.build.DescribedModelFile`."""
     return [
         DiagramBox("history", f"[B, ≤ {model.max_entries}]", 0),
         table_box("item", tables, "history"),

@@ -114,14 +114,14 @@ class TimelineLists(tf.Module):
         return self._best_of_pairs(pair, weight, num_queries)
 
     def _best_of_all(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """The most similar timelines by pairs [P] and their weights [P], for few timelines."""
+        """Finds the most similar timelines from pairs [P] and their weights [P]; fast for few timelines."""
         size = tf.cast(num_queries, tf.int64) * self._num_timelines
         weights = tf.reshape(tf.math.unsorted_segment_sum(weight, pair, size), [-1, self._num_timelines])
         top = tf.math.top_k(weights * self._factors, min(self._config.num_neighbours, self._num_timelines))
         return _Similar(top.indices, top.values)
 
     def _best_of_pairs(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """As `_best_of_all`, for many timelines: most of them share no item with a history."""
+        """As `_best_of_all`; fast for many timelines, most of which share no item with a history."""
         pair, position = tf.unique(pair)  # [U]
         weight = tf.math.unsorted_segment_sum(weight, position, tf.size(pair))
         order = tf.argsort(pair)  # so that the later timeline wins ties

@@ -116,7 +116,7 @@ def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "Tow
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:
-    """See `models.build.DescribedModelFile`."""
+    """Describes the model for its card; see `models.build.DescribedModelFile`."""
     visitors = (
         f"The model knows a visitor only by the latest {config.history_length} items of the history in the request; a "
         "second stage, if the run has one, reads more items. If the history has no known item, the visitor gets "
@@ -133,7 +133,7 @@ def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:
 
 
 def diagram(model: TowersConfig, tables: TableShapes) -> list[DiagramBox]:
-    """See `models.build.DescribedModelFile`."""
+    """Returns the boxes of the model's diagram; see `models.build.DescribedModelFile`."""
     dim, length, item_rows, visitors = model.dim, model.history_length, ["item table"], ["dense, gelu"]
     optional = []
     if "feature" in tables:
@@ -362,7 +362,7 @@ class NextItemObjective:
     """`item`: a row for each item with training events, and one for all others; `feature`, if the catalogue describes
     the items; `visitor`, if visitors have vectors: a row for each frequent visitor, and one for all others."""
     replicas: int
-    """R."""
+    """All replicas, R."""
     model: Towers
     """Scores from table rows."""
     sampler: NegativeSampler
@@ -393,7 +393,7 @@ class NextItemObjective:
         return Prepared(self._look_up(replica, items, batch.history.shape.num_elements(), batch.visitor), inputs)
 
     def _look_up(self, replica: int, items: tf.Tensor, num_entries: int, visitor: tf.Tensor) -> dict[str, Lookup]:
-        """Lookups of the items, first the histories' [BH], of their features and of the visitors [B]."""
+        """Looks up the items (first the histories' [BH]), their features, and the visitors [B]."""
         row = tf.minimum(items, self.sampler.num_items)
         lookups = {"item": self.tables["item"].lookup(replica, row[:num_entries], row[num_entries:])}
         if "feature" in self.tables:

@@ -60,13 +60,13 @@ def inference_model(model: WalkConfig, _: RunConfig, dataset: Dataset) -> "WalkI
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """See `models.build.DescribedModelFile`."""
+    """Describes the model for its card; see `models.build.DescribedModelFile`."""
     principle = "an item's score is the weighted number of visitors that it shares with the items of the history"
     return ModelDescription(principle, (KNOWN_BY_HISTORY, NEW_ITEMS_RANK_LAST))
 
 
 def diagram(model: WalkConfig, tables: TableShapes) -> list[DiagramBox]:
-    """See `models.build.DescribedModelFile`."""
+    """Returns the boxes of the model's diagram; see `models.build.DescribedModelFile`."""
     return [
         DiagramBox("history", f"[B, ≤ {model.max_items}]", 0),
         table_box("neighbour", tables, "history"),

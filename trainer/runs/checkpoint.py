@@ -179,7 +179,7 @@ def restore(workdir: str, state: TrainState, step: int) -> CheckpointMetadata:
 
 
 def _restore_array(shards: RowShards, stored: StoredTable, *, is_alike: bool) -> None:
-    """Fills an array; `is_alike`: the checkpoint has the same shards."""
+    """Fills an array from a checkpoint; `is_alike`: the checkpoint has the same shards."""
     if not is_alike:
         for start in range(0, shards.rows, CHUNK_ROWS):
             shards.assign(start, stored[start : start + CHUNK_ROWS])

@@ -48,7 +48,7 @@ class RunLog:
         self.log_event("resumed" if first_step else "started", cpus=os.cpu_count(), gpus=gpus)
 
     def log_event(self, event: str, **details: int | str | None) -> None:
-        """Adds an event to the history; unlike the metrics, the history keeps repeated work."""
+        """Adds an event to the history, which, unlike the metrics, also keeps the events of lost work."""
         if not self._is_chief:
             return
         self._history.add({"time": round(time.time(), 3), "event": event, "step": self._step, **details})

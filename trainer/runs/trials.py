@@ -19,7 +19,7 @@ class SearchLayout:
 
     @property
     def definition(self) -> str:
-        """What is searched; the same for all processes of the search."""
+        """The definition of the search: settings and values; the same for all processes of the search."""
         return join(self.root, "tune.json")
 
     @property

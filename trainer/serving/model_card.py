@@ -61,7 +61,7 @@ class Subject:
     items: Sequence[str]
     """At least one item id of the catalogue, for the example."""
     blend: BlendRecord | None = None
-    """What the scores are the sum of; None: of the model alone."""
+    """The blend that computes the scores; None: the model alone computes them."""
 
 
 def model_card(subject: Subject) -> str:

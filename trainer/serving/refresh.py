@@ -97,7 +97,7 @@ def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
 
 
 def _advance_trend(values: dict[str, tf.Tensor], half_life_days: float | None, events: ItemEvents | None) -> int:
-    """Updates the trend among the variables by newer events; returns the number of these."""
+    """Updates the trend among the variables by newer events; returns the number of newer events."""
     if half_life_days is None or events is None:
         return 0
     moment_ms, counts = values[_TREND["moment_ms"]].numpy(), values[_TREND["counts"]].numpy()

@@ -49,7 +49,7 @@ class AlsTrainer:
 
     @property
     def remedy(self) -> str:
-        """The settings to change against divergence, with their values."""
+        """Returns the settings that should be changed if training diverges, with their values."""
         l2, stddev = self._config.als.l2, self._config.model.initial_stddev
         return f"raise als.l2 (now {l2:g}) or lower model.initial_stddev (now {stddev:g})"
 

@@ -64,7 +64,7 @@ class TrainingCallbacks:
     _losses: list[np.ndarray] = field(init=False, default_factory=list)
 
     def on_train_start(self, step: int) -> None:
-        """Validates the checkpoint of an epoch whose run was killed between saving and validating."""
+        """Validates a restored checkpoint at the end of an epoch if the run was killed before it was validated."""
         if self.schedule.is_epoch_end(step):
             self._validate(step)
         self._update_patience(step)

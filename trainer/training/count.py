@@ -48,7 +48,7 @@ class CountTrainer:
 
     @property
     def remedy(self) -> str:
-        """The settings to change against weights that are not finite."""
+        """Returns the settings that should be changed if weights are not finite."""
         return "use powers closer to 0"
 
     def _fill(self, combination: int) -> float:

@@ -153,7 +153,7 @@ def _open_storage(layout: SearchLayout, url: str | None) -> BaseStorage:
 
 
 def _identify(workdir: str) -> str:
-    """Returns the name of a search in a database, the same from every current directory."""
+    """Returns the name of a search in a database; it does not depend on the current directory."""
     return os.path.abspath(storage.local_path(workdir)) if storage.is_local(workdir) else workdir
 
 
