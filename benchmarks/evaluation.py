@@ -1,4 +1,4 @@
-"""Evaluation of several systems on the whole catalogue: ours against the textbook way, interleaved.
+"""Evaluation of several systems on the whole catalogue: our implementation against the textbook way, interleaved.
 
 The textbook way scores, sorts and measures one case after the other with numpy, for each system and each policy (seen
 items hidden or shown). Both compute all metrics for all list lengths; their means are compared.

@@ -382,7 +382,7 @@ def _kubectl(given: argparse.Namespace) -> Kubectl:
 
 
 def _command(name: str, given: argparse.Namespace) -> str:
-    """Formats another command for the same cluster and namespace."""
+    """Formats another `submit.py` command for the same cluster and namespace."""
     flags = [f" --{flag} {value}" for flag in ("context", "namespace") if (value := getattr(given, flag))]
     return f"{given.program} {name}{''.join(flags)}"
 

@@ -1,4 +1,4 @@
-"""Follows a workload: the chief's log, a status line, the outcome."""
+"""Follows a workload: shows the chief's log and a status line, and returns the outcome."""
 
 import re
 import sys

@@ -18,7 +18,7 @@ class FormatConfig:
     """How the files of an input are read; the defaults are detected from the files."""
 
     format: Literal["auto", "csv", "parquet", "jsonl"] = "auto"
-    """`csv`, `parquet` or `jsonl`; `auto`: by the content of each file."""
+    """`csv`, `parquet` or `jsonl`; `auto`: detected from the content of each file."""
 
     separator: str | None = None
     """Separator of CSV fields. None: detected from the header among comma, semicolon, tab and bar."""
@@ -261,7 +261,7 @@ class PrepareConfig:
     """How the files of the event log are read."""
 
     columns: EventColumns = field(default_factory=EventColumns)
-    """Where the event log has visitor, item, time and kind."""
+    """Which columns of the event log have the visitor, the item, the time and the kind."""
 
     where: tuple[str, ...] = ()
     """Conditions that all events must meet, such as `Quantity > 0`; other rows are counted and dropped."""
@@ -302,10 +302,10 @@ class PrepareConfig:
     """The item vocabulary."""
 
     categories: VocabularyConfig = field(default_factory=VocabularyConfig)
-    """The category vocabulary; ids are counted by items, not by events."""
+    """The category vocabulary; the frequency of an id is its number of items, not of events."""
 
     property_values: VocabularyConfig = field(default_factory=lambda: VocabularyConfig(min_count=5, max_size=20_000))
-    """The vocabulary of property values, which are also counted by items."""
+    """The vocabulary of property values; the frequency of a value is its number of items."""
 
     properties: PropertyConfig = field(default_factory=PropertyConfig)
     """Names of the item properties that have a role."""

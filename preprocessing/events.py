@@ -57,7 +57,7 @@ class EventMapping:
     """The mapping of a log's columns, complete: settings that were not given are detected."""
 
     columns: EventColumns
-    """Paths and constants."""
+    """The path or constant of each field of an event."""
     conditions: tuple[Condition, ...]
     """Conditions that all events meet."""
     time: TimeConfig

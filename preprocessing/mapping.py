@@ -55,9 +55,9 @@ class Condition:
     path: str
     """The path of the column."""
     compare: str
-    """The comparison."""
+    """Compares a column with the value."""
     value: str
-    """The right side."""
+    """The value on the right side of the comparison."""
 
     def is_met(self, values: pa.Array) -> np.ndarray:
         """Returns a mask [N] of the values that meet the condition; null and text that is not a number do not.

@@ -29,7 +29,7 @@ class Family:
     fit: Callable[[PeerData, Settings], Peer]
     """Fits a peer with settings."""
     search: Search
-    """Settings to try."""
+    """The settings to try in tuning."""
     tasks: tuple[str, ...] = ("new", "repeats", "next")
     """Tasks that the peer can do; see `quality_ranking.TASKS`."""
     is_neighbour: bool = False

@@ -22,7 +22,7 @@ class SessionNeighbours:
     recency: float
     """Power of the age of a row of the history."""
     num_neighbours: int
-    """Nearest timelines that are kept."""
+    """Number of nearest timelines that are kept."""
     length_power: float
     """A timeline's similarity is divided by its number of items to this power."""
     idf_power: float

@@ -83,7 +83,7 @@ Part = Picture | Facts | Note | Block | Columns
 
 @dataclass(frozen=True)
 class Section:
-    """Parts below a heading."""
+    """A section of a page: parts below a heading."""
 
     title: str
     """The heading."""
@@ -93,7 +93,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """Sections below a title."""
+    """A page of a report: sections below a title."""
 
     key: str
     """Identifies the page within its file."""

@@ -237,5 +237,5 @@ def diagram(key: str, boxes: Sequence[DiagramBox]) -> str:
 
 
 def _size_to_fit(text: str, room: float, size: float) -> float:
-    """Returns a font size, at most `size`, in which the text is at most `room` pixels wide."""
+    """Returns the largest font size, up to `size`, at which the text fits in `room` pixels."""
     return size * min(1, room / text_width(text, size))

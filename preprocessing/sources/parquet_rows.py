@@ -64,7 +64,7 @@ class ParquetBatch:
     position: int
     """Number of the first row."""
     columns: pa.Table
-    """[N] rows."""
+    """[N] rows: the columns to read."""
 
     @property
     def malformed(self) -> Rejects:

@@ -44,7 +44,7 @@ class Shop:
     """The times of the events."""
 
     wishes: Wishes
-    """The shelf and style of each interest."""
+    """The shelf and style that each interest of a visitor looks for."""
 
     items: Assortment
     """The items that occur in events."""

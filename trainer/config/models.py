@@ -227,7 +227,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
     @property
     def has_sums(self) -> bool:
-        """Returns True: a score is a sum of the weights of neighbours."""
+        """Returns True: a score is a sum of positive weights of neighbours."""
         return True
 
     def with_combination(self, number: int) -> Self:
@@ -254,7 +254,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
         super().check_loss(loss)
 
     def _values(self) -> dict[str, tuple[float, ...]]:
-        """The values of each power, by setting."""
+        """Returns the values of each power, by the name of its setting."""
         return {f"{name}_power": getattr(self, f"{name}_power") for name in self.powers._fields}
 
 

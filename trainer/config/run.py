@@ -15,7 +15,7 @@ class InputConfig:
     """Settings of the input pipeline, from training rows to batches."""
 
     batch_size: int = 1024
-    """Rows of a global batch, over all replicas."""
+    """Number of rows of a global batch, over all replicas."""
     window_blocks: int = 256
     """Number of timeline blocks that are shuffled together."""
     open_files: int = 4
@@ -96,7 +96,8 @@ class RunConfig:
     validate_every_epochs: int = 1
     """Epochs between validations; the last epoch is always validated."""
     patience: int | None = 3
-    """Validations in a row without a new best after which the run stops early; none: all epochs are trained."""
+    """Number of consecutive validations without a new best value after which the run stops early; none: all epochs are
+    trained."""
     max_loss_growth: float | None = 10.0
     """The run stops as diverged if the mean loss of 20 steps exceeds this multiple of the first loss; none: only if a
     loss is NaN or infinite."""

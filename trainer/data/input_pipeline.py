@@ -267,7 +267,7 @@ def _histories(
 
 
 def _no_history(rows: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Empty history columns, [N, 0]."""
+    """Returns empty history columns, [N, 0]."""
     number = tf.zeros([tf.size(rows), 0], tf.int64)
     is_history = tf.zeros([tf.size(rows), 0], tf.bool)
     return {"history": number, "history_event": number, "history_age_ms": number, "is_history": is_history}

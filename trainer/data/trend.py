@@ -42,7 +42,7 @@ class Trends:
     half_life_days: float
     """Days after which the weight of an event in p has halved."""
     moment_ms: np.ndarray
-    """[M] int64, ascending: the trends at a moment count only events before it."""
+    """[M] int64, ascending: the moments; the trends at a moment count only events before it."""
     recent: np.ndarray
     """[M, I] float32: p, the weighted recent events."""
     total: np.ndarray

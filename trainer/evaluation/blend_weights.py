@@ -115,7 +115,7 @@ def find_candidates(
 
 
 class _Finder:
-    """Computes the candidates of a chunk of queries."""
+    """Finds the candidates of a chunk of queries, and computes their features."""
 
     def __init__(
         self, parts: Sequence[Part], moments: tf.Tensor, trends: tf.Tensor, popularity: tf.Tensor, hides_seen: bool
@@ -240,7 +240,7 @@ class _Ascent:
         return float(self._values.mean())
 
     def improve(self, column: int, grid: Sequence[float], *, is_local: bool) -> None:
-        """Sets a weight to the best of a grid, if that is a clear gain; `is_local`: only to one close to the weight."""
+        """Sets a weight to the best value of a grid if the gain is clear; `is_local`: tries only close values."""
         now = grid.index(float(self.weight[column]))
         near = {0.0, *grid[max(now - 2, 0) : now + 3]} if is_local else set(grid)
         rest = self._total - self.weight[column] * self._feature[column]

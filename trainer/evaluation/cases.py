@@ -32,7 +32,7 @@ class Cases:
     timeline: np.ndarray
     """[V] int64, ascending; cases with the same number are of the same visitor, so they are not independent."""
     history: Histories
-    """V histories: the rows before the moment, including repeated and unknown items."""
+    """V histories: the visitor's rows before the moment, including repeated and unknown items."""
     timestamp_ms: np.ndarray
     """[V] int64: the moment."""
     relevant: Lists

@@ -35,7 +35,7 @@ class _Columns:
     """
 
     visitor: np.ndarray
-    """[V] in [0, G), of each case."""
+    """[V] visitor of each case, in [0, G)."""
     names: list[tuple[str, str]] = field(default_factory=list)
     """[M] section and metric."""
     sums: list[np.ndarray] = field(default_factory=list)

@@ -25,7 +25,7 @@ from trainer.models.interface import Queries, Scorer
 from trainer.ranking.topk import translate_divergence_errors
 
 LIST_LENGTHS = (1, 5, 10, 20, 100)
-"""The K of every metric in a report."""
+"""The values of k for which a report has metrics, such as 20 in `ndcg@20`."""
 
 _THREADS = 2  # systems that rank at once: while one waits for a step with one thread, the other uses the other cores
 
@@ -57,7 +57,7 @@ class Measurement:
 
 
 class _Ranking:
-    """Ranks chunks by a scorer and counts the results."""
+    """Ranks chunks of cases by one scorer, and collects the results."""
 
     def __init__(self, scorer: Scorer, plan: Plan) -> None:
         self._scorer, self._plan = scorer, plan
@@ -109,7 +109,7 @@ class _Ranking:
         )
 
     def _count_recommended(self, ranking: ChunkRanking, count: int) -> None:
-        """Counts the items of the lists of the first `count` cases of a chunk."""
+        """Counts how often each item is in the lists of the first `count` cases of a chunk."""
         items, is_visible = ranking.top_item[:count], ranking.top_score[:count] > -np.inf
         for row, (begin, end) in enumerate(itertools.pairwise([0, *self._plan.ks])):
             np.add.at(self._added[row], items[:, begin:end][is_visible[:, begin:end]], 1)

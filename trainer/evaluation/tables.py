@@ -16,7 +16,7 @@ MAIN_METRIC = "ndcg@20"
 """The metric to show where there is room for only one."""
 
 AVAILABLE_ONLY = "available_only"
-"""The primary ranking with only available items as candidates."""
+"""Name of the ranking that is like the primary one, but has only available items as candidates."""
 
 SIGNIFICANT_P = 0.05
 FOOTNOTE = (
@@ -160,7 +160,7 @@ def _summary_cell(estimate: Estimate, width: int) -> str:
 
 
 def _compare_with_best(ranking: Ranking) -> str:
-    """The model's main metric and that of the best baseline, in words."""
+    """Compares the model with the best baseline by the main metric, in words."""
     (model, own), *baselines = ((name, figures[MAIN_METRIC]["value"]) for name, figures in ranking.items())
     best, value = max(baselines, key=lambda baseline: baseline[1])
     return f"NDCG@20 is {own:.3f} for {model} and {value:.3f} for {best}, the best baseline"

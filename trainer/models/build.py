@@ -20,10 +20,10 @@ from trainer.models.table_rows import CountedRows, TableRows
 
 
 class ModelFile(Protocol):
-    """The functions of a model's file; `model` is the config of its kind."""
+    """The functions that every model's file has; `model` is the model's config."""
 
     def table_rows(self, model: Any, dataset: Dataset, /) -> dict[str, TableRows]:
-        """The rows of each table, by name."""
+        """Specifies the rows of each table, by name."""
 
     def inference_model(self, model: Any, config: RunConfig, dataset: Dataset, /) -> InferenceModel:
         """Builds the model that ranks; `fill` sets its weights later."""
@@ -74,7 +74,7 @@ MODELS: Mapping[str, ModelFile] = {
 
 
 def table_rows(config: RunConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """The rows of each of the model's tables, by name."""
+    """Specifies the rows of each of the model's tables, by name."""
     model = config.scored_model
     return MODELS[model.kind].table_rows(model, dataset)
 
@@ -92,7 +92,7 @@ def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas
     """Builds the model that gradient steps train.
 
     Raises:
-      ValueError: gradient steps cannot train this kind.
+      ValueError: gradient steps cannot train this model.
     """
     file = MODELS[config.model.kind]
     if not isinstance(file, GradientModelFile):

@@ -96,19 +96,19 @@ class FeatureValues(NamedTuple):
 
 
 def category_path(catalogue: pa.Table) -> FeatureValues:
-    """The item's categories, from the root down."""
+    """Features of the item's categories, from the root down."""
     return FeatureValues(*_entries(catalogue["category_path"]), Vocabulary.CATEGORIES)
 
 
 def price_bucket(catalogue: pa.Table) -> FeatureValues:
-    """The item's price in quantile buckets; bucket 0 means no price."""
+    """Feature of the item's price, in quantile buckets; bucket 0 means no price."""
     bucket = catalogue["price_bucket"].to_numpy()
     priced = np.flatnonzero(bucket > 0)
     return FeatureValues(priced, bucket[priced], [str(number) for number in range(bucket.max(initial=0) + 1)])
 
 
 def property_values(catalogue: pa.Table) -> FeatureValues:
-    """The words of the most frequent properties."""
+    """Features of the values of the most frequent properties, such as `property=word`."""
     return FeatureValues(*_entries(catalogue["property_values"]), Vocabulary.PROPERTY_VALUES)
 
 

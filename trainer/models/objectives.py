@@ -158,7 +158,7 @@ class Candidates(NamedTuple):
 
 
 class FactorsConfig(Protocol):
-    """The settings of a dot-product model that its softmax reads."""
+    """The settings of a dot-product model that `SampledSoftmaxObjective` reads."""
 
     @property
     def dim(self) -> int:
@@ -166,7 +166,7 @@ class FactorsConfig(Protocol):
 
     @property
     def history_length(self) -> int:
-        """0: visitors have a table of their own; else a visitor is the sum of that many of their items."""
+        """0: visitors have a table; otherwise, a visitor's vector is the sum of this many item vectors."""
 
     @property
     def visitor_dropout(self) -> float:
@@ -215,7 +215,7 @@ class SampledSoftmaxObjective:
     """
 
     config: SampledSoftmaxConfig
-    """Which loss, and the weights of examples."""
+    """Settings of the loss, with the weights of examples."""
     tables: Tables
     """`item` and, if visitors have their own rows, `visitor`."""
     replicas: int
@@ -293,7 +293,7 @@ def valid_rows(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
 def negative_sampler(
     loss: SampledSoftmaxConfig, dataset: Dataset, config: RunConfig, entries: Callable[[Batch, int], tf.Tensor]
 ) -> NegativeSampler:
-    """The sampler of the items with training events, which are among the first ones of the vocabulary.
+    """Creates the sampler of the items with training events, which are among the first ones of the vocabulary.
 
     Items are counted in the batches and not in the training events, because rows without a history do not contribute.
 
@@ -327,7 +327,7 @@ def negative_sampler(
 
 
 def compute_dtype(config: RunConfig) -> tf.DType:
-    """The type of matrix products."""
+    """Returns the number type of matrix products."""
     return tf.bfloat16 if config.mixed_precision else tf.float32
 
 

@@ -36,7 +36,7 @@ class _Similar(NamedTuple):
     timeline: tf.Tensor
     """[B, K] int32."""
     similarity: tf.Tensor
-    """[B, K] float32, descending; of at most 0 after the last timeline that shares an item with the history."""
+    """[B, K] float32, descending; at most 0 for timelines that share no item with the history."""
 
 
 def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:

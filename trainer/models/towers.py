@@ -357,7 +357,7 @@ class NextItemObjective:
     """
 
     config: SampledSoftmaxConfig
-    """Which loss, and the weights of examples."""
+    """Settings of the loss, with the weights of examples."""
     tables: Tables
     """`item`: a row for each item with training events, and one for all others; `feature`, if the catalogue describes
     the items; `visitor`, if visitors have vectors: a row for each frequent visitor, and one for all others."""
@@ -470,7 +470,7 @@ class NextItemObjective:
 
 
 def _used_items(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
-    """[bH + C] indices of the items that the `own` rows use, among all histories' items [BH] and the candidates."""
+    """[bH + C] positions, among all histories' items [BH] and the candidates, of the items that the `own` rows use."""
     rows, length = shape
     candidates = tf.range(rows * length, rows * length + num_candidates)
     return tf.concat([tf.range(own.start * length, own.stop * length), candidates], axis=0)

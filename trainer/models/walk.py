@@ -80,7 +80,7 @@ def diagram(model: WalkConfig, tables: TableShapes) -> list[DiagramBox]:
 def counted_rows(
     model: WalkConfig, baskets: sp.csr_matrix, combination: int, replica: int, num_replicas: int
 ) -> Iterator[CountedRows]:
-    """Yields the neighbours of a replica's items; see `models.build.CountedModelFile`."""
+    """Yields the neighbours of the items that a replica owns; see `models.build.CountedModelFile`."""
     items = np.arange(replica, baskets.shape[1], num_replicas)
     for rows in walk_rows(baskets, model.combinations[combination], model.num_neighbours, items):
         tables = {"neighbour": rows.neighbour, "weight": rows.weight}
@@ -173,7 +173,7 @@ class WalkInference(tf.Module):
         return self._sums(tf.range(count, dtype=tf.int64), item, tf.ones_like(item, tf.float32), count)
 
     def _sums(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
-        """[B, I] sums of the rows of W of `item` [E], multiplied by `factor` [E], over the entries of each `query`."""
+        """[B, I] for each query: the sum over its entries of the row of W of `item` [E], multiplied by `factor` [E]."""
         neighbour = tf.cast(tf.gather(self._neighbours, item), tf.int64)
         weight = factor[:, None] * tf.gather(self._weights, item)
         size = tf.cast(num_queries, tf.int64) * self._num_items

@@ -47,7 +47,7 @@ class BlendRecord:
     parts: tuple[str, ...]
     """P directories of runs, relative to this run; `.` is this run itself."""
     steps: tuple[int, ...]
-    """P checkpoints."""
+    """Steps of the checkpoints of the P parts."""
     half_life_days: float
     """Half-life of the trend."""
     seen_hidden: BlendWeights

@@ -62,7 +62,7 @@ class Validations:
     metric: str
     """Name of the metric."""
     is_higher_better: bool
-    """Direction of the metric."""
+    """Whether a higher value of the metric is better."""
     values: dict[int, float]
     """Metric by step."""
 

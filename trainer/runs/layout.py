@@ -32,7 +32,7 @@ class RunLayout:
 
     @property
     def auto(self) -> str:
-        """What `--preset auto` tried."""
+        """The models that `--preset auto` tried, with their states and seconds."""
         return join(self.root, "auto.json")
 
     @property

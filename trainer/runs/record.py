@@ -87,7 +87,7 @@ def has_run(workdir: str) -> bool:
 
 
 def training_view(record: RunRecord, dataset: Dataset) -> Dataset:
-    """Returns the dataset of a run as the run is trained on it: a refit is trained on the events of all splits."""
+    """Returns the dataset with the events that the run is trained on: those of all splits for a refit."""
     return dataset if record.refit_of is None else dataset.with_all_events()
 
 

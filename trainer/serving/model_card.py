@@ -51,7 +51,7 @@ class Subject:
     record: RunRecord
     """Record of the run."""
     step: int
-    """Step of the checkpoint that is the model."""
+    """Step of the checkpoint with the model's weights."""
     manifest: Manifest
     """Manifest of the training dataset."""
     period: tuple[str, str] | None

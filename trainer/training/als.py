@@ -77,7 +77,7 @@ class AlternatingSolver:
         self._zero_loss = float(matrix.sum() + config.unobserved_weight * matrix.nnz)
 
     def sweep(self) -> float:
-        """Runs one sweep; returns the objective divided by that of zero vectors, in (0, 1]."""
+        """Runs one sweep; returns the objective, relative to its value for zero vectors, in (0, 1]."""
         _, visitor_l2 = self._visitors.solve()
         item_loss, _ = self._items.solve()
         return float(item_loss + visitor_l2) / self._zero_loss

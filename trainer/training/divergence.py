@@ -22,7 +22,7 @@ RESUMED_STEPS = 100
 
 @dataclass(frozen=True)
 class Divergence:
-    """A loss that stops the run."""
+    """A loss that has diverged, so that the run stops."""
 
     index: int
     """Index of the loss among those checked."""

@@ -31,7 +31,7 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class Validator:
-    """A metric that models are compared by."""
+    """The metric that compares the checkpoints of a run."""
 
     metric: str
     """Name of the metric, such as `ndcg@20`."""

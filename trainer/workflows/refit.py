@@ -126,7 +126,7 @@ def best_settings(config: RunConfig, epochs: int) -> RunConfig:
 
 
 def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
-    """Describes what a run found, as JSON values for the record of its refit.
+    """Describes the best checkpoint of a run, as JSON values for the record of its refit.
 
     Returns:
       `run`, the `step` and the `epochs` of its best checkpoint, its `dataset_checksum`; `validation_metric` and
