@@ -37,7 +37,7 @@ class ItemTableMapping:
     numbers: frozenset[str] = frozenset()
     """Attributes that are numbers."""
     texts: frozenset[str] = frozenset()
-    """Attributes whose words become values."""
+    """Attributes that are texts: each of their words becomes a value."""
 
     @property
     def paths(self) -> list[str]:

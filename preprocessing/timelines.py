@@ -49,7 +49,7 @@ class SplitTimelines(NamedTuple):
     """The rows of a partition that belong to a split."""
 
     timelines: Timelines
-    """The rows."""
+    """The rows, as timelines."""
     splits: np.ndarray
     """[N] int8 indices in SPLITS."""
     robot_events: int

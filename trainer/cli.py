@@ -234,7 +234,7 @@ def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> 
 def _exit_on_sigterm(status: int) -> None:
     """Exits at SIGTERM until training installs its own handler.
 
-    Without a handler, SIGTERM does not end the first process of a container; it would be killed half a minute later.
+    Without a handler, the first process of a container ignores SIGTERM, and is killed half a minute later.
     """
 
     def stop(*_: object) -> NoReturn:

@@ -48,7 +48,7 @@ class SessionNeighbours:
         return fill_up(reached * (idf**self.idf_power).astype(np.float32), counts)
 
     def _timeline_weights(self) -> np.ndarray:
-        """[T] float32; the request's own time would change all similarities by the same factor."""
+        """[T] float32 weights by age, up to a factor that depends on the time of the request."""
         timelines = self.data.timelines
         weights = np.maximum(np.diff(timelines.baskets.indptr), 1.0) ** -self.length_power
         if self.timeline_half_life_days is not None:

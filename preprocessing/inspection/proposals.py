@@ -129,7 +129,7 @@ def _step_of(word: str) -> int | None:
 
 
 def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
-    """Proposes the words of the log that are about items as kinds, in the order that their words suggest."""
+    """Proposes event kinds: the words of the log for events with items, in the order that the words suggest."""
     counts, with_item = _count_kinds(table, mapped)
     names = [word for word in counts if is_kind_name(word) and 2 * with_item[word] >= counts[word]]
     if len(names) > MAX_KINDS:

@@ -125,7 +125,7 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 
 
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    """Words: one each for the shelf, the style and the item, and one that changes."""
+    """Draws words for items: one each for the shelf, the style and the item, and one that changes."""
     salt = int(name)
     shelf = chunk.shelf[changes.item]
     changing = mix(salt, random.integers(0, 1000, len(chunk.shelf))[changes.item], changes.left)

@@ -191,7 +191,7 @@ class TowersConfig(BaseModelConfig):
         return True
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Allows only losses that rank: the score is not an event weight."""
+        """Raises ValueError for a loss that does not rank, because scores do not predict event weights."""
         if not loss.is_ranking:
             raise ValueError(
                 f"the towers predict no event weights, so they cannot be trained with loss.kind={loss.kind}; "
@@ -245,7 +245,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
             check(len(values) == len(named[first]), f"model.{name}", _join(values), rule)
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Allows only losses that rank: the score is not an event weight."""
+        """Raises ValueError for a loss that does not rank, because scores do not predict event weights."""
         if not loss.is_ranking:
             raise ValueError(
                 f"the model {self.kind} predicts no event weights, so it cannot be used with loss.kind={loss.kind}; "

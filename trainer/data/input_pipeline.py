@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     item: tf.Tensor
     """[B] int64."""
     event: tf.Tensor
-    """[B] int64 indices of event kinds."""
+    """[B] int64 index of each row's event kind."""
     history: tf.Tensor
     """[B, H] int64 items of the visitor's rows before this one, newest first, or of those around it; padded with 0."""
     history_event: tf.Tensor

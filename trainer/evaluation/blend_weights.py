@@ -50,7 +50,7 @@ class Candidates:
     feature: np.ndarray
     """[V, C, F] float32."""
     is_relevant: np.ndarray
-    """[V, C] bool."""
+    """[V, C] bool: whether the candidate is relevant."""
     is_candidate: np.ndarray
     """[V, C] bool: False for padding."""
     num_relevant: np.ndarray

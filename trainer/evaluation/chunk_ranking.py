@@ -114,7 +114,7 @@ def _make_ranking(candidates: _Candidates, relevant_score: tf.Tensor, longest: i
 
 
 def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
-    """[P] int64 ranks of the chunk's relevant items; K or more for hidden items and after the K-th.
+    """[P] int64 ranks of the chunk's relevant items; hidden items and items after the K-th have K or more.
 
     Args:
       ranking: the ranking as arrays.

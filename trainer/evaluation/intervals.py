@@ -16,9 +16,9 @@ class Interval(NamedTuple):
     """Bounds of each column."""
 
     low: np.ndarray
-    """[M] float64."""
+    """[M] float64 lower bounds."""
     high: np.ndarray
-    """[M] float64."""
+    """[M] float64 upper bounds."""
 
 
 def resampled_means(

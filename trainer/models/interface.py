@@ -22,7 +22,7 @@ class Queries(NamedTuple):
     history: tf.Tensor
     """[B, H] int64 item indices, oldest first; from `history_length` on, padding with arbitrary indices."""
     history_length: tf.Tensor
-    """[B] int64."""
+    """[B] int64: number of events in each history."""
     history_event: tf.Tensor
     """[B, H] int64 indices of event kinds, or UNKNOWN_EVENT; padded like `history`."""
     history_timestamp_ms: tf.Tensor

@@ -343,7 +343,7 @@ class MatrixFactorizationInference(tf.Module):
 
 
 def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.ndarray:
-    """[count] float32: the biases of the first rows of the item table."""
+    """[count] float32: the biases of the first `count` rows of the item table."""
     starts = range(0, count, CHUNK_ROWS)
     parts = [model.embed_items(tf.constant(table[start : min(start + CHUNK_ROWS, count)]))[1] for start in starts]
     return np.concatenate(parts)

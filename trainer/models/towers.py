@@ -501,7 +501,7 @@ def _is_in_history(candidates: tf.Tensor, history: History) -> tf.Tensor:
 
 
 class ScoreParts(NamedTuple):
-    """The parts of the scores of queries."""
+    """The scores of queries, in parts that add up."""
 
     score: tf.Tensor
     """[B, I] without return bonuses."""

@@ -32,7 +32,7 @@ class Validation:
 
 @dataclass(kw_only=True)
 class TrainingCallbacks:
-    """Called before training, after every compiled call, and after training; all workers call them together."""
+    """Functions that all workers call together: before training, after every compiled call, and after training."""
 
     workdir: str
     """Directory of the run."""
@@ -43,7 +43,7 @@ class TrainingCallbacks:
     writer: CheckpointWriter
     """Writes the checkpoints."""
     validation: Validation | None
-    """Metric of the validation split; None: checkpoints are not validated."""
+    """The validation of checkpoints; None: they are not validated."""
     run_log: RunLog
     """Metrics and history of the run."""
     watchdog: Watchdog

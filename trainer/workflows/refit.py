@@ -79,7 +79,7 @@ def refit(
 def _refit_run(
     run: str, workdir: str, data: str | None, settings: Sequence[str], stop: StopRequest | None
 ) -> dict[str, Any]:
-    """Refits one model."""
+    """Refits one run: trains its model on all events."""
     if has_run(workdir):
         record = _read_refit(workdir, run)
         config, origin = record.config, dict(record.refit_of or {})
@@ -114,8 +114,8 @@ def _write_main_record(run: str, workdir: str, part: str) -> None:
 def best_settings(config: RunConfig, epochs: int) -> RunConfig:
     """Returns the settings that repeat the first `epochs` of a run without validation.
 
-    Each epoch of a counted model computes it again, so only the last combination of powers is left. The weights of a
-    blend are those of the run, as there is no validation to choose others.
+    An epoch of a counted model does not depend on earlier epochs, so only the last combination of powers is kept. A
+    blend keeps the weights of the run, because there is no validation to choose others.
     """
     alone = replace(config, patience=None, blend=False, companions=())
     if isinstance(config.model, WalkConfig | SessionKnnConfig):
