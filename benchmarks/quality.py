@@ -168,7 +168,7 @@ def _measure_own(
 
 
 class _Baselines:
-    """The baselines of a report, built when they are needed."""
+    """Builds the baselines of a report when they are first needed."""
 
     def __init__(self, dataset: Dataset, events: ItemEvents) -> None:
         self._dataset, self._events = dataset, events

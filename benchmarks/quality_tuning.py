@@ -39,7 +39,7 @@ class TrialFile:
             raise ValueError(f"{file} has trials on another dataset; delete it to tune the peer again")
 
     def find(self, kind: str, task: str, settings: Settings) -> dict[str, Any] | None:
-        """Returns the trial of these settings, if there is one; `kind` is `trials` or `trend`."""
+        """Returns the stored trial of these settings, if there is one; `kind` is `trials` or `trend`."""
         trials = self._content[kind].get(task, [])
         return next((trial for trial in trials if trial["settings"] == settings), None)
 

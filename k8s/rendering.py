@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 _BASE_STEPS = ("prepare", "train", "evaluate-export")
 STEPS = ("prepare", "train", "tune", "evaluate-export")
 _TRAINING = ("train", "tune")
-"""Steps that train; `components/tune` makes the Job of the second from that of the first."""
+"""The steps that train models; `components/tune` builds the Job of `tune` from that of `train`."""
 OVERLAYS = tuple(sorted(folder.name for folder in (HERE / "overlays").iterdir() if folder.is_dir()))
 _WORKERS = ("spot", "multi-node", "jobset")
 """Overlays that apply to training only."""

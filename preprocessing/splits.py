@@ -137,14 +137,14 @@ def _add_up(times: np.ndarray, counts: np.ndarray, resolution: int) -> TimeSumma
 
 
 def _quantile(summary: TimeSummary, share: float) -> int:
-    """The first time with at least `share` of the events before it."""
+    """Returns the first time with at least `share` of the events before it."""
     before = np.cumsum(summary.counts) - summary.counts
     index = np.searchsorted(before, share * summary.counts.sum() - 1e-6)  # 0.9 * 10 may round above 9
     return int(summary.times_ms[min(index, len(summary.times_ms) - 1)])
 
 
 def _suggest_cuts(summary: TimeSummary) -> Cuts | None:
-    """Cuts near the 0.8 and 0.9 quantiles that leave no split empty; None with fewer than three distinct times."""
+    """Returns cuts near the 0.8 and 0.9 quantiles that leave no split empty; None with fewer than three times."""
     num_times = len(summary.times_ms)
     if num_times < len(SPLITS):
         return None

@@ -24,9 +24,9 @@ class ItemWalk:
 
     data: PeerData
     item: float
-    """Power of the item of the history."""
+    """Power of the number of timelines of the history's item."""
     neighbour: float
-    """Power of the item that is scored."""
+    """Power of the number of timelines of the item that is scored."""
     visitor: float
     """Power of the number of items of a timeline."""
     recency: float

@@ -27,7 +27,7 @@ MAX_CASES, GROCER_CASES = 5000, 2500
 
 
 class Inputs(NamedTuple):
-    """The data of a demo; if all are empty, a synthetic shop."""
+    """The data of a demo; if all fields are empty, the demo writes a synthetic shop."""
 
     data: str = ""
     """`grocer` for the real grocer of `preprocessing.grocer`."""

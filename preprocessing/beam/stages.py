@@ -142,7 +142,7 @@ class WrittenShard:
     rows: int
     """All rows, context included."""
     target_rows: int
-    """Rows of the split itself."""
+    """Rows that belong to the split itself, without context."""
     visitors: int
     """Number of timelines."""
     blocks: int

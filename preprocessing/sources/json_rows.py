@@ -146,7 +146,7 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
 
 
 def _has_rounded(values: pa.Array) -> bool:
-    """Returns True if values have floating-point numbers that may have been other whole numbers."""
+    """Returns True if values contain floating-point numbers that Arrow may have rounded from whole numbers."""
     if pa.types.is_struct(values.type):
         return any(_has_rounded(part) for part in values.flatten())
     if pa.types.is_list(values.type):

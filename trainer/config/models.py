@@ -65,7 +65,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
     similarity: Literal["cosine", "dot"] = "cosine"
     """`cosine`: scale × cosine of the vectors; `dot`: scale × dot product."""
     scale: float = 10.0
-    """Factor of the score, 1 / temperature."""
+    """Factor that multiplies the similarity: 1 / temperature of the softmax."""
     is_scale_learnt: bool = False
     """Whether Adam learns the scale, starting from `scale`, with a learning rate of 0.001."""
     has_item_bias: bool = True
@@ -268,7 +268,7 @@ class WalkPowers(NamedTuple):
     visitor: float
     """Power of the number of items of a visitor who interacted with both."""
     recency: float
-    """Of 1 + age, where age is the number of later entries of the history."""
+    """Power of 1 + age, where age is the number of later entries of the history."""
 
     def __str__(self) -> str:
         return ", ".join(f"{name}_power {value:g}" for name, value in self._asdict().items())
@@ -312,7 +312,7 @@ class SessionKnnPowers(NamedTuple):
     length: float
     """Power of the number of items in the timeline that is compared."""
     recency: float
-    """Of 1 + age, where age is the number of later entries of the history."""
+    """Power of 1 + age, where age is the number of later entries of the history."""
 
     def __str__(self) -> str:
         return ", ".join(f"{name}_power {value:g}" for name, value in self._asdict().items())

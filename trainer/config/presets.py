@@ -125,7 +125,7 @@ PRESETS: Mapping[str, RunConfig] = {run.name: run for run in (NOTEBOOK_MF, NOTEB
 
 
 AUTO = "auto"
-"""The preset that tries several models, see `auto_trials`."""
+"""Name of the preset that tries several models; see `auto_trials`."""
 
 
 def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict[str, RunConfig]:

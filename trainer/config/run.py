@@ -67,7 +67,7 @@ class RunConfig:
     `count`: counts for a walk or session kNN; an epoch is then one combination of its powers, whatever `epochs` is,
     and only event_weights of the loss are used: events of kinds with a weight of 0 are skipped."""
     als: AlternatingConfig = field(default_factory=AlternatingConfig)
-    """Used with `solver=als`."""
+    """Settings of alternating least squares; used with `solver=als` only."""
     companions: tuple[str, ...] = ()
     """Presets that are trained after this model, in directories below the run, and blended with it. Not used without
     `blend`."""

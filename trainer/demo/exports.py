@@ -20,7 +20,7 @@ from trainer.serving.layout import check_export, read_info
 
 
 class Ranked(NamedTuple):
-    """A ranked list of one model."""
+    """The ranked list that one model returned."""
 
     item_ids: list[str]
     """Ids of the items, best first."""

@@ -1,4 +1,4 @@
-"""Blends trained runs: the last stage of training, which weighs models, popularity and trend by validation."""
+"""Blends trained runs, as the last stage of training: validation weights models, popularity and trend."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +79,7 @@ def blend_runs(
 
 
 def _held_out_seed(workdir: str, parts: Sequence[str]) -> int | None:
-    """The seed of the run whose second stage was trained on validation cases; None if there is none."""
+    """Returns the seed of the run with a second stage, which was trained on validation cases; None without one."""
     directories = [part_directory(workdir, part) for part in parts]
     staged = [directory for directory in directories if storage.exists(RunLayout(directory).second_stage)]
     return read_record(staged[0]).config.seed if staged else None

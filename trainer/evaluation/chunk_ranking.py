@@ -26,7 +26,7 @@ class ChunkRanking(NamedTuple):
     top_score: tf.Tensor
     """[B, K] float32, descending; -inf for hidden items."""
     num_reaching: tf.Tensor
-    """[B] int32: how many items have at least the K-th score."""
+    """[B] int32: number of items with at least the K-th score."""
     relevant_score: tf.Tensor
     """[B, R] float32; arbitrary after the case's relevant items."""
 

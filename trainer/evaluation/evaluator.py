@@ -35,7 +35,7 @@ class Measurement:
     """The result of one system."""
 
     ks: tuple[int, ...]
-    """The list lengths."""
+    """The list lengths k of the metrics."""
     ranks: RelevantRanks
     """Ranks of the relevant items in the primary ranking."""
     secondary_ranks: RelevantRanks | None

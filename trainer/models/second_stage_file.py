@@ -24,11 +24,11 @@ class SecondStageRecord:
     """The result of training a second stage."""
 
     step: int
-    """Checkpoint whose scores it was trained on."""
+    """Step of the checkpoint with the scores that it was trained on."""
     metric: str
     """Name of the metric that decides, such as `ndcg@20`."""
     towers: float
-    """Metric of the towers alone, on cases that trained neither of them."""
+    """Metric of the towers alone, on cases that neither the towers nor the second stage were trained on."""
     second_stage: float
     """Metric of the towers with the second stage, on the same cases."""
     cases: int

@@ -448,7 +448,7 @@ class NextItemObjective:
         return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
     def _clipped(self, items: tf.Tensor) -> tf.Tensor:
-        """Replaces items without training events, which are masked everywhere, by a valid index."""
+        """Replaces the indices of items without training events by a valid index; such items are masked everywhere."""
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _keep_own(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:

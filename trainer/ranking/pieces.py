@@ -23,7 +23,7 @@ from trainer.ranking.topk import (
 
 CPU_SHAPE = (1024, 4096)
 GPU_SHAPE = (1024, 65536)
-"""Visitors and items of a block of scores: 16 MiB to fit a CPU's cache, 256 MiB on a GPU (not measured there)."""
+"""Visitors and items in a block of scores: 16 MiB to fit a CPU's cache, 256 MiB on a GPU (not measured there)."""
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:

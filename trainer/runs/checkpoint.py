@@ -42,9 +42,9 @@ class CheckpointMetadata:
     """Contents of a checkpoint."""
 
     step: int
-    """Steps done."""
+    """Number of training steps done."""
     epoch: int
-    """Epochs done."""
+    """Number of complete epochs."""
     step_in_epoch: int
     """Steps done of the epoch that is not complete yet."""
     replicas: int

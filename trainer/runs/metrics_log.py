@@ -60,7 +60,7 @@ class RunLog:
                 lines.write()
 
     def steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
-        """Logs the steps up to `step`, which trained on `rows` rows, with their mean loss."""
+        """Logs the mean loss of the steps up to `step`, which trained on `rows` rows."""
         now = time.monotonic()
         rate = rows / max(now - self._since, 1e-9)
         self._since, self._step = now, step

@@ -132,7 +132,7 @@ def _write_variables(values: dict[str, tf.Tensor], output: str) -> None:
 
 @contextmanager
 def _local_variables(export: str) -> Iterator[str]:
-    """Yields the prefix of an export's checkpoint on the local disk."""
+    """Yields the path prefix of a local copy of an export's checkpoint."""
     if storage.is_local(export):
         yield os.path.join(storage.local_path(export), layout.VARIABLES)
         return

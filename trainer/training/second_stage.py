@@ -276,7 +276,7 @@ def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
 
 
 def _forget_some(queries: Queries, is_forgotten: np.ndarray) -> Queries:
-    """Queries with unknown kinds and times in the histories of the rows `is_forgotten` [B]."""
+    """Replaces the kinds and times in the histories of the rows `is_forgotten` [B] by unknown ones."""
     return queries._replace(history_event=tf.where(is_forgotten[:, None], UNKNOWN_EVENT, queries.history_event))
 
 

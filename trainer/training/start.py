@@ -37,7 +37,7 @@ def open_run(
     warm_start: str | None,
     refit_of: Mapping[str, Any] | None,
 ) -> RunRecord:
-    """Reads the record of the run at `workdir`, or makes a new record, which `start_run` writes.
+    """Reads the record of the run at `workdir`, or creates a new record, which `start_run` writes later.
 
     Raises:
       ValueError: the run differs from the requested one, or the dataset has no training rows for this model.
