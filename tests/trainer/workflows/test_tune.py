@@ -12,12 +12,12 @@ import pytest
 
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from tests.trainer.tiny_runs import checkerboard_dataset
-from trainer import tune as job
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.runs import checkpoint
 from trainer.runs.trials import SearchLayout
+from trainer.workflows import tune as job
 from trainer.workflows.tune import tune
 
 SEARCH = ["optimizer.learning_rate=0.01..1:log", "model.dim=8,16,32"]
