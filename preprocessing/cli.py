@@ -312,7 +312,7 @@ def _add_prepare(commands: cli.Commands) -> None:
 
 
 def _other_settings(defaults: PrepareConfig) -> list[str]:
-    """Settings without a flag of their own, as KEY=VALUE."""
+    """Settings that have no flag, as KEY=VALUE."""
     with_flag = {"events", "item_properties", "category_tree", "max_reject_share", "max_events_per_day", "where"}
     with_flag |= {f"columns.{field.name}" for field in dataclasses.fields(EventColumns)}
     with_flag |= {"split.method", "split.validation_from_ms", "split.test_from_ms"}

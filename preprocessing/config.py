@@ -121,7 +121,7 @@ class ItemTableConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyConfig:
-    """Which ids get an index of their own."""
+    """Which ids get a separate index in a vocabulary."""
 
     min_count: int = 1
     """Ids with fewer training events share the out-of-vocabulary buckets. With 0, items that occur only in the item

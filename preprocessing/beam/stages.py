@@ -53,7 +53,7 @@ REJECTS, SUMMARIES, BYTES_READ, TRAINED_ITEMS, ALL_ITEMS, CATEGORY_EVENTS = (
 class RouteEvents(beam.DoFn):
     """Sends the events of a Part to the partitions of their visitors; outputs (partition, Piece).
 
-    Rejects, summaries and bytes read have outputs of their own.
+    Rejects, summaries and bytes read are separate outputs.
     """
 
     def __init__(self, work: Workspace, num_partitions: int, mapping: EventMapping) -> None:
@@ -111,8 +111,8 @@ class AssembleTimelines:
 class CountIds(beam.DoFn):
     """Counts the ids of a partition and outputs its EventStatistics.
 
-    Writes the training counts of visitors to a file. The item counts of training rows and of all rows have outputs of
-    their own.
+    Writes the training counts of visitors to a file. The item counts of training rows and of all rows are separate
+    outputs.
     """
 
     def __init__(self, work: Workspace, cuts: Cuts | None, config: SplitConfig, num_kinds: int) -> None:
@@ -205,7 +205,7 @@ class WriteTimelines:
 class MergeProperties:
     """Writes the latest properties of a partition, from (partition, pieces); yields the number of items by property.
 
-    The items and a summary with the partition have outputs of their own.
+    The items and a summary with the partition are separate outputs.
     """
 
     work: Workspace
@@ -224,7 +224,7 @@ class MergeProperties:
 class AssembleItems(beam.DoFn):
     """Writes the catalogue rows of a partition, with properties as text; outputs their description.
 
-    Counts of categories, of property values and of events by category have outputs of their own.
+    Counts of categories, of property values and of events by category are separate outputs.
     """
 
     def __init__(

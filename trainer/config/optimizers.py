@@ -12,7 +12,7 @@ class AdagradConfig:
 
     kind: Literal["adagrad"] = "adagrad"
     learning_rate: float = 0.1
-    """Learning rate of the tables, and of the dense weights of models that have no rate of their own."""
+    """Learning rate of the tables, and of the dense weights of models without a separate rate."""
     initial_accumulator: float = 1e-9
     """Initial sum of squared gradients. Rows hardly move unless it is far below a squared gradient: the loss is a mean
     over the batch, so an entry of a row's gradient is about scale / batch_size, and its square about 1e-7."""
@@ -32,11 +32,11 @@ class AdagradConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdamConfig:
-    """Adam (Kingma and Ba, ICLR 2015), in its lazy form for tables: rows outside a step keep values and moments."""
+    """Adam (Kingma and Ba, ICLR 2015); lazy for tables: rows that a step does not read keep values and moments."""
 
     kind: Literal["adam"] = "adam"
     learning_rate: float = 0.001
-    """Learning rate of the tables, and of the dense weights of models that have no rate of their own."""
+    """Learning rate of the tables, and of the dense weights of models without a separate rate."""
     beta_1: float = 0.9
     """Decay of the mean of the gradients."""
     beta_2: float = 0.999

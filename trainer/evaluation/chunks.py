@@ -18,7 +18,7 @@ from trainer.ranking.topk import chunk_size, query_chunks, query_signature
 
 
 class Policy(NamedTuple):
-    """The candidates of a ranking, with its relevant items."""
+    """A policy of ranking: the items that are candidates, and the relevant items."""
 
     hides_seen: bool
     """Whether the items of the history are hidden."""

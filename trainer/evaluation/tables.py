@@ -28,7 +28,7 @@ _SUMMARY_METRICS = {"ndcg@20": 24, "recall@20": 24, "mrr@20": 10, "coverage@20":
 
 
 def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
-    """A protocol's own ranking, seen items hidden or shown; None if it has no cases."""
+    """Returns the primary ranking of a protocol, with seen items hidden or shown; None if it has no cases."""
     ranking: Ranking | None = protocol["rankings"][protocol["primary"]]
     return ranking
 

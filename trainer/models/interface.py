@@ -11,7 +11,7 @@ import tensorflow as tf
 from trainer.runs.checkpoint import Weights
 
 UNKNOWN_EVENT = -1
-"""Index of the kind of a history event whose kind and time are unknown."""
+"""Index for the event kind of a history event with an unknown kind and time."""
 
 
 class Queries(NamedTuple):

@@ -54,7 +54,7 @@ AGES_MS = (30 * 60 * 1000, 24 * 60 * 60 * 1000, 7 * 24 * 60 * 60 * 1000)
 before."""
 
 VISITS = 4
-"""Visits with weights of their own: this one, the last, the one before, and all earlier ones."""
+"""Visits with separate weights: this one, the last, the one before, and all earlier ones."""
 
 _NEVER = -1e9
 

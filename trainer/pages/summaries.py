@@ -10,7 +10,7 @@ Result = Mapping[str, Any]
 
 
 def summarize_training(result: Result) -> str:
-    """Returns the length of the run, its best checkpoint or what was tried, and the paths of its files."""
+    """Returns the length of the run, its best checkpoint or the models that were tried, and the paths of its files."""
     if "trials" in result:
         return "\n".join([*_describe_trials(result), *_describe_blend(result["blend"]), *_describe_files(result)])
     lines = [

@@ -1,4 +1,4 @@
-"""The best items of the whole catalogue, exactly, for models that can score it a piece at a time.
+"""The exact best items of the whole catalogue, for models that can score a piece of it (a range of items) at a time.
 
 The scores of a piece fit in the cache, and more visitors share one read of the item vectors. This is faster than
 scoring whole rows (docs/evaluation.md), and its memory does not grow with the catalogue.

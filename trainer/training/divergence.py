@@ -17,7 +17,7 @@ WINDOW = 20
 """Steps in the mean that is compared with the start: a single batch may contain a few rare events of high weight."""
 
 RESUMED_STEPS = 100
-"""Steps after a resume whose largest loss replaces the loss at the start, which is not stored."""
+"""Number of steps after a resume; their largest loss replaces the loss at the start, which is not stored."""
 
 
 @dataclass(frozen=True)
