@@ -18,7 +18,7 @@ COMMANDS = (
     ("evaluation",),
     ("scaling",),
 )
-"""Without `quality`, which needs the Retailrocket data and most of an hour, and without the soak test
+"""All benchmarks except `quality`, which needs the Retailrocket data and most of an hour, and the soak test
 `tests.integration.soak`, which needs a prepared dataset."""
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of several systems on the whole catalogue: ours against the textbook way, interleaved.
+"""Evaluation of several systems on the whole catalogue: our implementation against the textbook way, interleaved.
 
 The textbook way scores, sorts and measures one case after the other with numpy, for each system and each policy (seen
 items hidden or shown). Both compute all metrics for all list lengths; their means are compared.
@@ -43,7 +43,7 @@ class _Products:
 
 
 def main() -> None:
-    """Measures both, interleaved, so that other load meets both."""
+    """Measures both implementations, interleaved, so that other load affects both."""
     generator, load = np.random.default_rng(0), Load()
     systems = {
         f"system {number}": _Products(

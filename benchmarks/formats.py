@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _prepare(events: Path, output: str) -> Timing:
-    """Runs `prepare` in a process of its own."""
+    """Runs `prepare` in a separate process."""
     command = ["prepare", "--events", str(events), "--output", output]
     if events.suffix == ".jsonl":
         command += ["--map", *(f"{role}={path}" for role, path in NESTED.items())]

@@ -41,7 +41,7 @@ TARGETS = {"ratio": 50}
 
 
 def main() -> None:
-    """Measures each way in its own processes, interleaved, and takes the median round."""
+    """Measures each implementation in its own processes, interleaved, and records the median round."""
     turns = [{name: _in_a_process(name) for name in _WAYS} for _ in range(TURNS)]
     ways = {name: _middle([turn[name] for turn in turns]) for name in _WAYS}
 
@@ -119,7 +119,7 @@ _WAYS: dict[str, Callable[[], tuple[float, int]]] = {
 
 
 def measure(name: str) -> None:
-    """Measures one way and prints the result as JSON."""
+    """Measures one implementation and prints the result as JSON."""
     seconds, rows = _WAYS[name]()
     figures = {
         "ms_per_step": round(seconds * 1000, 1),

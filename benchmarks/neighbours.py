@@ -23,7 +23,7 @@ class NeighboursConfig:
     """The nearest-neighbour peers."""
 
     num_neighbours: int = 200
-    """Nearest neighbours that are kept: items of each item, training timelines of each history."""
+    """Number of nearest neighbours to keep: items per item, training timelines per history."""
     half_life_rows: float | None = None
     """Rows of the history after which the weight of an item halves; none: weights of 1 / (1 + age in rows)."""
     shrinkage: float = 0.0
@@ -52,7 +52,7 @@ class ItemNeighbours:
         self._fallback = _fallback(item_counts)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32; items that are no neighbour of the history rank last, by popularity."""
+        """[B, I] float32; items that are not a neighbour of any item in the history rank last, by popularity."""
 
         def score(items: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             near = _history_weights(items, lengths, len(self._fallback), self._config) @ self._similarity
@@ -73,7 +73,7 @@ class TimelineNeighbours:
         self._by_item = _scaled_rows(baskets, 1 / np.sqrt(np.maximum(np.diff(baskets.indptr), 1))).T.tocsr()
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32; items that are in no near timeline rank last, by popularity."""
+        """[B, I] float32; items that are in none of the nearest timelines rank last, by popularity."""
 
         def score(items: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             near = _history_weights(items, lengths, len(self._fallback), self._config) @ self._by_item

@@ -25,7 +25,7 @@ TARGETS = {"ratio": 12, "events_seconds": 40, "events_gib": 4, "properties_secon
 
 
 def main() -> None:
-    """Measures each way of preparing the data in its own process, and records the figures with their targets."""
+    """Measures each implementation in its own process, and records the figures with their targets."""
     with tempfile.TemporaryDirectory() as scratch:
         shop = make_shop(Path(sys.argv[1] if len(sys.argv) > 1 else f"{scratch}/shop"))
         part = Path(scratch) / "part.csv"

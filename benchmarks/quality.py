@@ -102,7 +102,7 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
 
     Args:
       name: name of the dataset.
-      quality_data: how it is prepared and what is trained on it.
+      quality_data: the dataset's preparation and the presets to train on it.
       source: folder of the Retailrocket data.
       folder: folder for the dataset, the runs, trials and measures.
 
@@ -158,7 +158,7 @@ def tune_peers(dataset: Dataset, data: PeerData, protocol: str, folder: Path) ->
 def _measure_own(
     models: Mapping[str, Scorer], dataset: Dataset, cases: Mapping[str, Cases], files: MeasureFiles
 ) -> list[str]:
-    """Measures trained runs, as `recommend` serves them too, and the baselines of a report; returns their names."""
+    """Measures trained runs, also with ids alone as `recommend` gets them, and the baselines; returns their names."""
     events = read_item_events(dataset)
     scorers = {**models, **{f"{name}{BY_IDS}": ByIds(model) for name, model in models.items()}}
     measure_scorers(lambda: scorers, list(scorers), cases, files, events)
@@ -168,7 +168,7 @@ def _measure_own(
 
 
 class _Baselines:
-    """The baselines of a report, built when they are needed."""
+    """Builds the baselines of a report when they are first needed."""
 
     def __init__(self, dataset: Dataset, events: ItemEvents) -> None:
         self._dataset, self._events = dataset, events

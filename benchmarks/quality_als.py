@@ -1,4 +1,4 @@
-"""Compares the second solver of `mf` with ALS of `implicit`: quality at equal settings, and time to equal quality."""
+"""Compares `mf` with `solver=als` to ALS of `implicit`: quality at equal settings, and time to equal quality."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ QUICK_ALS = [
     "epochs=8",
     "patience=none",
 ]
-"""The fastest of the tried settings of the second solver (docs/experiments.md)."""
+"""The fastest of the tried settings of `solver=als` (docs/experiments.md)."""
 
 
 def als_figures(matrix: Path) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from benchmarks.harness import run_command
 from cartwheel.demo.run import VISITORS
 
 MAX_CASES, MAX_SCORES = 10_000, 250_000_000
-"""Of a protocol in the test window: maximum numbers of cases, and of cases × items; of more, a sample is measured."""
+"""Maximum numbers of cases, and of cases × items, per protocol in the test window; above them, a sample is measured."""
 TUNING_CASES, TUNING_SCORES = 1500, 60_000_000
-"""The same in the validation window, where peers are tuned."""
+"""As MAX_CASES and MAX_SCORES, in the validation window, where peers are tuned."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Run:
 
 @dataclass(frozen=True)
 class QualityData:
-    """A dataset."""
+    """A dataset of the benchmark `quality`."""
 
     prepare: Callable[[Path, Path], Path]
     """Prepares the dataset, given the folder of the Retailrocket data and the folder of the part, unless it exists;

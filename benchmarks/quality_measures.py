@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 ByCase = Mapping[str, np.ndarray]
 """The values [V] of each of the `METRICS`."""
 WITH_TREND = " with trend"
-"""Ends the name of a peer with a trend."""
+"""Suffix in the name of a peer with a trend."""
 BY_IDS = " by ids"
-"""Ends the name of a model that gets the items of a history, but not the kinds and times of its events."""
+"""Suffix in the name of a model that gets the items of a history, but not the kinds and times of its events."""
 BASELINE = "baseline "
-"""Begins the name of a baseline of a report."""
+"""Prefix in the name of a report's baseline."""
 _SEED = 0
 
 
@@ -82,7 +82,7 @@ class ByIds:
         return self.policy_scores(queries)(True)
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function of whether seen items are hidden: the scores [B, I] float32."""
+        """Returns a function of `is_seen_hidden` that returns the scores [B, I] float32."""
         by_ids = Queries.of_items(queries.visitor, queries.history, queries.history_length)
         # the moment is that of the request, which the trend of an export is brought up to
         return scores_for(self._scorer, by_ids._replace(timestamp_ms=queries.timestamp_ms))
@@ -124,7 +124,7 @@ class PeerRanking(NamedTuple):
     """A tuned peer, alone or with a trend."""
 
     system: str
-    """Its name."""
+    """Name of the peer, with its suffix if it has a trend."""
     trend: TrendSettings | None
     """The trend."""
     key: str

@@ -89,7 +89,7 @@ class _StoredScorer:
 
 
 class RankedBlock:
-    """Some cases of a protocol; `load` takes the scores of a peer, `rank` measures them."""
+    """Some cases of a protocol; `load` computes the scores of a peer for them, and `rank` measures the scores."""
 
     def __init__(self, tasks: Mapping[str, Cases], moment_ms: np.ndarray, events: EventLog) -> None:
         """Prepares an evaluator for each task.

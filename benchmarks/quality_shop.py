@@ -25,7 +25,7 @@ _NO_CATEGORY = -1
 
 
 class PopularWithinCategory:
-    """Ranks items by training events, those of the latest item's category first."""
+    """Ranks items by training events; items in the category of the latest item come first."""
 
     def __init__(self, dataset: Dataset) -> None:
         paths = dataset.catalogue["category_path"].to_pylist()

@@ -39,7 +39,7 @@ class TrialFile:
             raise ValueError(f"{file} has trials on another dataset; delete it to tune the peer again")
 
     def find(self, kind: str, task: str, settings: Settings) -> dict[str, Any] | None:
-        """Returns the trial of these settings, if there is one; `kind` is `trials` or `trend`."""
+        """Returns the stored trial of these settings, if there is one; `kind` is `trials` or `trend`."""
         trials = self._content[kind].get(task, [])
         return next((trial for trial in trials if trial["settings"] == settings), None)
 
@@ -71,7 +71,7 @@ def tune_family(
 
 
 class _Tuner:
-    """Fits each combination of settings once as long as it is in use."""
+    """Measures settings of a family; keeps the last fit, so that consecutive uses of the same settings fit once."""
 
     def __init__(self, name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile) -> None:
         self._name, self._family, self._data, self._block, self._trials = name, family, data, block, trials

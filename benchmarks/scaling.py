@@ -61,18 +61,18 @@ class Ids(NamedTuple):
 
 
 def mf_ids() -> Ids:
-    """8,192 visitors per step, hardly any of them twice."""
+    """Ids of a factorization: 8,192 visitors per step, hardly any of them twice."""
     generator = np.random.default_rng(0)
     return Ids(generator.integers(0, ROWS, (STEPS, 8192)), np.zeros((STEPS, 0), np.int64))
 
 
 def popular_ids() -> Ids:
-    """8,192 mostly repeated items per step without shared ids: each gradient is sent separately."""
+    """Ids of popular items: 8,192 per step, mostly repeated, none shared; so each gradient is sent separately."""
     return Ids(_items(np.random.default_rng(0), 8192), np.zeros((STEPS, 0), np.int64))
 
 
 def nn_ids() -> Ids:
-    """8,192 histories of 20 mostly repeated items per step, and 1,024 sampled candidates."""
+    """Ids of two towers: per step, 8,192 histories of 20 mostly repeated items, and 1,024 sampled candidates."""
     generator = np.random.default_rng(0)
     dense = make_dense_variables(TowersConfig(dim=DIM, history_length=20), len(DEFAULT_KINDS), seed=0)
     return Ids(_items(generator, 8192 * 20), _items(generator, 1024), sum(math.prod(weight.shape) for weight in dense))
@@ -87,7 +87,7 @@ BATCHES: dict[str, Callable[[], Ids]] = {"factorization": mf_ids, "popular": pop
 
 
 def main() -> None:
-    """Measures each case in its own processes."""
+    """Measures each combination of table, batch and number of replicas in its own processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loaded", action="store_true", help="record even under load")
     is_loaded = parser.parse_args().loaded
@@ -146,7 +146,7 @@ def _rows_by_owner(needed: list[np.ndarray], replicas: int) -> np.ndarray:
 
 
 def _moved(counts: np.ndarray, has_workers: bool) -> int:
-    """Counts the rows sent, padding included."""
+    """Counts the rows that replicas send to each other, padding included."""
     if not has_workers:
         return int(counts.sum())
     capacity = CAPACITIES[np.searchsorted(CAPACITIES, counts.max())]

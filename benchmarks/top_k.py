@@ -1,4 +1,4 @@
-"""Exact top-k of dot products over a whole catalogue: ours against `implicit`'s C++, interleaved on the same cores.
+"""Exact top-k of dot products over a catalogue: ours against the C++ of `implicit`, interleaved on the same cores.
 
 Both find the best 20 of 235,000 items for 50,000 queries at d 64, as `recommend` does. On fewer queries, both are also
 measured with ten seen items hidden, and ours on whole rows, as the evaluator does for scorers that cannot score a part
@@ -44,13 +44,13 @@ class _Products(tf.Module):
         return self.piece_scores(queries)(0, ITEMS)
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
-        """Returns a function of a first item and a number n that scores n items: [B, n] float32."""
+        """Returns a function of (first, n) that returns the scores [B, n] float32 of n items from `first` on."""
         visitors = tf.gather(self._visitors, queries.visitor)
         return lambda begin, size: tf.matmul(visitors, self._items[begin : begin + size], transpose_b=True)
 
 
 def main() -> None:
-    """Measures both, interleaved, so that other load meets both."""
+    """Measures both implementations, interleaved, so that other load affects both."""
     generator = np.random.default_rng(0)
     visitors, items = (generator.normal(size=(rows, DIM)).astype(np.float32) for rows in (QUERIES, ITEMS))
     seen = generator.integers(0, ITEMS, (QUERIES, SEEN))

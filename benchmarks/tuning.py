@@ -1,4 +1,4 @@
-"""Coordinate search on the validation window: tunes one setting at a time, with the best values of the earlier ones.
+"""Coordinate search on the validation window: tunes one setting at a time, and keeps the best values found so far.
 
 A full grid would take some hundred fits per system.
 """

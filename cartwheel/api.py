@@ -68,7 +68,7 @@ def prepare(
       category_tree: path of the category tree.
       settings: settings of `PrepareConfig` to change.
       beam_options: flags of Beam, such as `["--runner=PortableRunner", "--job_endpoint=localhost:8099"]`.
-      baseline: an earlier dataset of the same shop, from which this one must not differ too much.
+      baseline: an earlier dataset of the same shop, the job fails if the new dataset differs too much from it.
 
     Raises:
       ValueError: a setting or the input is wrong.
@@ -144,7 +144,7 @@ def refit(run: str, workdir: str, *, data: str | None = None) -> dict[str, Any]:
       data: the run's dataset, if it has moved since training; or one prepared with `split.method` none.
 
     Raises:
-      ValueError: `run` has no checkpoint or is a refit itself, or the dataset or `workdir` is another one's.
+      ValueError: `run` has no checkpoint or is a refit itself, or the dataset or `workdir` belongs to another run.
       Preempted: a stop was requested and the refit is saved; the same call resumes it.
     """
     from trainer.pages.report import try_to_write_report
@@ -271,7 +271,7 @@ def refresh(
     only_categories: Sequence[str] = (),
     without_categories: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Publishes an export again with the items that are on offer now and their trend, without training.
+    """Publishes an export again with the items that are on offer now and the latest trend, without training.
 
     The new offer depends only on the arguments, not on the earlier one: an item that the table or dataset does not
     contain counts as available.
@@ -284,7 +284,7 @@ def refresh(
       columns: the columns `id`, `availability` and `category` of the table; a category path has several columns,
         separated by commas.
       data: a newer prepared dataset, instead of a table; its events also bring the trend of the items up to date. Its
-        catalogue is as of its cut, so prepare it with `split.method` none for the latest values.
+          catalogue has the values before its first cut, so prepare it with `split.method` none for the latest values.
       include_unavailable: recommend items that are marked as unavailable, too.
       deny: file with the ids of items that are never recommended, one per line.
       only_categories: if given, recommend only items in these categories or below them.

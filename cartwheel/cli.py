@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _module(verb: str, flags: Sequence[str]) -> str:
-    """Returns the module of a verb's command line; `report` without a run is about a dataset."""
+    """Returns the module of a verb's command line; `report` without a run redraws the report of a dataset."""
     if verb == "report" and not any(flag.partition("=")[0] in ("--workdir", "--help", "-h") for flag in flags):
         return "preprocessing.cli"
     return VERBS[verb].module

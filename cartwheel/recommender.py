@@ -1,4 +1,4 @@
-"""An exported model in Python: raw ids in, recommendations out. Needs only TensorFlow."""
+"""Loads an exported model, which takes raw ids and returns recommendations. Needs only TensorFlow."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
     if bool(given.data) == bool(given.items or given.shop):
         parser.error("give a newer table of items (--items or --shop) or a newer dataset (--data)")
     if given.data and given.map:
-        parser.error("--map names the columns of a table of items; a dataset (--data) needs none")
+        parser.error("--map names the columns of a table of items; a dataset (--data) does not need it")
     logs.start_log(verbose=given.verbose)
     try:
         logs.import_tensorflow(verbose=given.verbose)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
 
 
 def summarize(result: dict[str, Any]) -> str:
-    """Returns the items that came and went, and the path."""
+    """Returns a summary: how many items the offer gained and lost, and the path of the export."""
     first = f"Published {result['model']} to {result['output']}: {result['added']:,} items added to the offer, "
     events = result["trend_events"]
     trend = [f"Trend: {events:,} newer events counted"] if events else []
@@ -80,8 +80,8 @@ def build_parser(program: str = "cartwheel") -> argparse.ArgumentParser:
     add(
         "--data",
         metavar="DATASET",
-        help="newer prepared dataset, instead of a table of items; its catalogue as of its cut, and all its events for "
-        "the trend of the items",
+        help="newer prepared dataset, instead of a table of items: brings its catalogue (as of its cut) and the trend "
+        "of the items",
     )
     add_offer_flags(refresh)
     cli.add_output_flags(refresh)

@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any
 
 DONE, FAILED, MISUSED, PREEMPTED = 0, 1, 2, 75
-"""Exit statuses of every command; `PREEMPTED`: the same command resumes the run."""
+"""Exit statuses of every command; after `PREEMPTED`, the same command resumes the run."""
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit statuses after Ctrl-C and after SIGTERM, as shells report them."""
 
@@ -70,5 +70,5 @@ def add_settings_flag(command: argparse.ArgumentParser, example: str) -> None:
 
 
 def print_result(result: Mapping[str, Any], summary: Callable[[Any], str], *, as_json: bool) -> None:
-    """Prints a summary of a result, or all of it as JSON."""
+    """Prints a summary of a result, or the whole result as JSON."""
     print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else summary(result))

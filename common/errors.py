@@ -1,4 +1,4 @@
-"""The error that callers handle when a dataset cannot be used."""
+"""Defines the error that callers handle if a dataset cannot be used."""
 
 
 class ContractError(ValueError):

@@ -36,7 +36,7 @@ class SplitInfo:
     rows: int
     """All rows, context included."""
     target_rows: int
-    """Rows of the split itself."""
+    """Rows that belong to the split itself, without context."""
     visitors: int
     """Number of timelines."""
     blocks: int
@@ -52,7 +52,8 @@ class Manifest:
     event_kinds: tuple[str, ...]
     """The shop's event kinds in the order of its funnel; the code of a kind is its index here."""
     event_weights: tuple[float, ...] | None
-    """How much an event of each kind counts in training. None: the shop gives no weights; losses have defaults."""
+    """How much an event of each kind counts in training. None: the shop gives no weights, and each loss has its own
+    defaults."""
     split_method: SplitMethod
     """How events were divided into splits."""
     validation_from_ms: int | None

@@ -5,7 +5,7 @@ from enum import StrEnum
 SCHEMA_VERSION = 1
 
 DEFAULT_KINDS: tuple[str, ...] = ("view", "addtocart", "transaction")
-"""Event kinds of a shop that names none of its own, which are Retailrocket's, in the order of the funnel."""
+"""Default event kinds, for a shop that does not name its own: those of Retailrocket, in the order of the funnel."""
 
 MAX_KINDS = 32
 """Largest number of event kinds of a dataset."""

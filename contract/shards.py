@@ -33,7 +33,7 @@ def compression_of(path: str) -> str:
 
 
 def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -> tf.data.Dataset:
-    """Reads serialized blocks, one from each open file in turn.
+    """Reads serialized blocks; takes one from each open file in turn.
 
     Args:
       order: [S] int32, indices into `shards` in reading order.

@@ -1,4 +1,4 @@
-"""The block codec: timeline rows to tf.train.Example and back. `contract.shards` reads the files.
+"""The codec of blocks: converts timeline rows to tf.train.Example and back. `contract.shards` reads the files.
 
 Shapes: N rows. A block holds whole timelines: a visitor's rows are contiguous, time-ordered, never split.
 """

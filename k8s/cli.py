@@ -274,7 +274,7 @@ def build_parser(program: str = "python k8s/submit.py") -> argparse.ArgumentPars
         _add_following(command)
     for command in (prepare, train, tune, evaluate, pipeline, logs, cancel, status):
         command.add_argument("--context", help="context of kubectl (default: the current one)")
-        command.add_argument("--namespace", help="default: the context's")
+        command.add_argument("--namespace", help="namespace (default: that of the context)")
     return parser
 
 
@@ -292,7 +292,7 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
         action="append",
         default=[],
         choices=OVERLAYS,
-        help="may be repeated (unless gke, eks or local is named: gke for gs://, eks for s3://, local for a path)",
+        help="may be repeated; without gke, eks and local: gke for gs://, eks for s3://, local for a path",
     )
     add("--gpus", type=_count(0), metavar="N", help="GPUs per training machine (default: 1; local: 0)")
     add("--nodes", type=_count(1), metavar="N", help="machines that train together (default: 1)")
@@ -301,9 +301,9 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
     add(
         "--registry",
         metavar="REGISTRY",
-        help="of the images: REGISTRY/preprocessing, REGISTRY/trainer, REGISTRY/trainer-gpu",
+        help="registry of the images: REGISTRY/preprocessing, REGISTRY/trainer, REGISTRY/trainer-gpu",
     )
-    add("--tag", default="latest", help="of the images (default: latest)")
+    add("--tag", default="latest", help="tag of the images (default: latest)")
     return command
 
 
@@ -355,14 +355,14 @@ def _add_evaluation(command: argparse.ArgumentParser) -> None:
 
 def _add_following(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--poll", type=float, default=3.0, metavar="SECONDS", help="pause between two polls (default: 3)"
+        "--poll", type=float, default=3.0, metavar="SECONDS", help="seconds between two polls (default: 3)"
     )
     command.add_argument(
         "--patience",
         type=float,
         default=15.0,
         metavar="MINUTES",
-        help="wait for a machine with room, which an autoscaler may add (default: 15)",
+        help="minutes to wait for a machine with room, which an autoscaler may add (default: 15)",
     )
 
 
@@ -382,7 +382,7 @@ def _kubectl(given: argparse.Namespace) -> Kubectl:
 
 
 def _command(name: str, given: argparse.Namespace) -> str:
-    """Formats another command for the same cluster and namespace."""
+    """Formats another `submit.py` command for the same cluster and namespace."""
     flags = [f" --{flag} {value}" for flag in ("context", "namespace") if (value := getattr(given, flag))]
     return f"{given.program} {name}{''.join(flags)}"
 

@@ -1,4 +1,4 @@
-"""kubectl as functions: manifests in, JSON values out, errors in one sentence."""
+"""Calls kubectl: methods take manifests and return JSON values; errors are one sentence."""
 
 import json
 import re

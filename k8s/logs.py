@@ -1,4 +1,4 @@
-"""Reads the chief's log in a thread while pods come and go, each line once."""
+"""Reads the chief's log in a thread, each line once, while pods are replaced."""
 
 import collections
 import json

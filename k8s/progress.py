@@ -1,4 +1,4 @@
-"""Follows a workload: the chief's log, a status line, the outcome."""
+"""Follows a workload: shows the chief's log and a status line, and returns the outcome."""
 
 import re
 import sys
@@ -79,7 +79,7 @@ class Follower:
     epochs: int | None = None
     """Epochs of a training run, if known."""
     clock: Callable[[], float] = time.monotonic
-    """Clock in seconds."""
+    """Returns the current time in seconds."""
 
     def __post_init__(self) -> None:
         self._log = ChiefLog(self.kubectl)

@@ -14,15 +14,15 @@ HERE = Path(__file__).resolve().parent
 _BASE_STEPS = ("prepare", "train", "evaluate-export")
 STEPS = ("prepare", "train", "tune", "evaluate-export")
 _TRAINING = ("train", "tune")
-"""Steps that train; `components/tune` makes the Job of the second from that of the first."""
+"""The steps that train models; `components/tune` builds the Job of `tune` from that of `train`."""
 OVERLAYS = tuple(sorted(folder.name for folder in (HERE / "overlays").iterdir() if folder.is_dir()))
 _WORKERS = ("spot", "multi-node", "jobset")
 """Overlays that apply to training only."""
 _LAST = ("jobset", "kueue")
-"""Overlays applied last: a JobSet copies the finished Job, and the queue's label goes to whichever remains."""
+"""Overlays applied last: a JobSet copies the finished Job, and the queue's label goes to the JobSet or the Job."""
 
 _MEMORY_GIB, _CPUS = 8, 2
-"""Per machine without GPUs, or per GPU; `docs/operations.md` has formulas for large catalogues."""
+"""Memory and cores per machine without GPUs, or per GPU; `docs/operations.md` has formulas for large catalogues."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ _SPOT_STEPS = 1000
 
 
 def training_settings(preset: str, settings: Sequence[str], placement: Placement) -> tuple[RunConfig, list[str]]:
-    """Returns the config of a run and the settings that lead to it from the preset.
+    """Returns the config of a run, and the settings that change the preset to it.
 
     The batch size counts the rows of all replicas, so more GPUs train the same model. A preset's batch size that is not
     divisible by the replicas is rounded up. On spot machines, the run also saves within an epoch.

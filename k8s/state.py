@@ -29,7 +29,7 @@ class State:
     """State of a workload."""
 
     phase: Phase
-    """How far it is."""
+    """Phase of the workload."""
     text: str
     """Reason or detail."""
 

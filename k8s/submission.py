@@ -1,4 +1,4 @@
-"""Submits a step: as a new workload, in place of one that ended, or not at all if the same one is running or done."""
+"""Submits a step as a new workload, in place of one that ended; does nothing if the same step is running or done."""
 
 import difflib
 import json
@@ -37,7 +37,7 @@ class NotOwned(Exception):  # noqa: N818 (an answer, not an error)
 
 
 class Found(Enum):
-    """State of a step before its submission; the value completes the sentence `STEP …`."""
+    """State of a step before its submission; the value follows the name of the step in a message."""
 
     NOTHING = "submitted"
     RUNNING = "is already running with these settings"

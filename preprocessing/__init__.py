@@ -1,1 +1,1 @@
-"""An event log, item properties and a category tree in; a prepared dataset out."""
+"""Builds a prepared dataset from an event log and, optionally, data about the items."""

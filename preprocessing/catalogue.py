@@ -79,7 +79,7 @@ def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
 
 
 def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tuple[str, ...]]) -> tuple[list[str], str]:
-    """Climbs from a category until the parent has a known path, is climbed already or is not in the tree.
+    """Climbs from a category until the parent has a known path, was climbed before, or is not in the tree.
 
     Returns the climbed categories and that parent.
     """
@@ -108,7 +108,7 @@ def read_tree(batches: Iterable[Batch]) -> TreeReading:
 
 
 def describe_tree(tree: CategoryTree) -> dict[str, int]:
-    """Describes sizes and irregular rows, as JSON."""
+    """Describes the size of the tree and its irregular rows, as JSON."""
     return {
         "categories": len(tree.paths),
         "roots": sum(len(path) == 1 for path in tree.paths.values()),
@@ -137,7 +137,7 @@ def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSu
 
 
 def find_latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:
-    """Finds, among `rows`, the last in time (then in the table) of each (item, property)."""
+    """Finds the latest of `rows` for each (item, property); of equal times, the last in the table."""
     by_time = rows[np.argsort(table["timestamp_ms"].to_numpy()[rows], kind="stable")]
     keys = [encode_strings(table[name])[0][by_time] for name in ("item", "property")]
     return by_time[find_last_rows(keys)]
@@ -160,7 +160,7 @@ def count_properties(properties: pa.Table) -> pa.Table:
 
 
 def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> tuple[str, ...]:
-    """Chooses the properties that most items have, except those with a role."""
+    """Chooses the properties that most items have, except those with a role (category, price, …)."""
     if not encoded_counts:
         return ()
     with_role = {config.category, config.availability, config.price, config.title}
@@ -278,7 +278,7 @@ def _count(is_true: pa.ChunkedArray) -> int:
 
 
 def _count_values(properties: pa.Table, name: str) -> int:
-    """Counts the items with a value of a property that is not empty."""
+    """Counts the items that have a value, not empty, of a property."""
     values = properties["value"].combine_chunks().take(pa.array(_find_rows(properties, (name,))))
     return len(values) - _count(pc.equal(values, ""))
 

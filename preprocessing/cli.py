@@ -20,7 +20,7 @@ from preprocessing.shop import format_shop, make_config, relative_to
 log = logging.getLogger(__name__)
 
 _GROUPS = ("events_format", "time", "kinds", "item_table", "visitors", "categories", "property_values", "expectations")
-"""Settings that the help names without their defaults, as it has to fit a screen; most belong in shop.toml."""
+"""Groups of settings that the help names without defaults, so that it fits a screen; most belong in shop.toml."""
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m preprocessing") -> int:
@@ -243,7 +243,11 @@ def _add_inspect(commands: cli.Commands) -> None:
     add("files", metavar="FILES", help="event log: a quoted glob of CSV, Parquet or JSON Lines files, or a directory")
     add("--write", metavar="FILE", help="write the proposed shop.toml to this new file")
     add("--separator", metavar="CHARACTER", help="separator of CSV fields (default: found from the first line)")
-    add("--encoding", metavar="NAME", help="encoding of text files, such as cp1252 (default: UTF-8, or by its mark)")
+    add(
+        "--encoding",
+        metavar="NAME",
+        help="encoding of text files, such as cp1252 (default: UTF-8, or by byte order mark)",
+    )
     add("--columns", metavar="A,B,…", help="names of the columns of CSV files without a header line")
 
 
@@ -274,22 +278,32 @@ def _add_prepare(commands: cli.Commands) -> None:
         help="event kinds in funnel order (default: view,addtocart,transaction)",
     )
     add("--where", nargs="+", metavar="CONDITION", help="keep only events that meet these, such as 'Quantity > 0'")
-    add("--item-properties", metavar="GLOB", help="timestamp (ms), itemid, property, value")
-    add("--category-tree", metavar="FILE", help="categoryid, parentid (empty: a root)")
+    add("--item-properties", metavar="GLOB", help="files with the columns timestamp (ms), itemid, property, value")
+    add("--category-tree", metavar="FILE", help="file with the columns categoryid, parentid (empty: a root)")
     add("--output", required=True, metavar="DATASET", help="new directory; published whole or not at all")
     methods = [str(method) for method in SplitMethod]
     add("--split", choices=methods, help="how events are split (default: time)")
-    add("--validation-from", type=_when, metavar="WHEN", help="first cut: ISO 8601 (UTC) or ms; default: 0.8 quantile")
-    add("--test-from", type=_when, metavar="WHEN", help="second cut; default: the 0.9 quantile of event time")
-    add("--baseline", metavar="DATASET", help="an earlier dataset of the shop: warn or fail if this one differs")
+    add(
+        "--validation-from",
+        type=_when,
+        metavar="WHEN",
+        help="start of validation: ISO 8601 (UTC) or ms (default: 0.8 quantile)",
+    )
+    add("--test-from", type=_when, metavar="WHEN", help="start of test (default: the 0.9 quantile of event time)")
+    add("--baseline", metavar="DATASET", help="earlier dataset of the shop; warn or fail if the new one differs")
     share, daily = defaults.max_reject_share, defaults.max_events_per_day
     add(
         "--max-reject-share",
         type=float,
         metavar="X",
-        help=f"of bad rows; above: fail (default: {share})",
+        help=f"share of invalid rows above which the job fails (default: {share})",
     )
-    add("--max-events-per-day", type=int, metavar="N", help=f"above: a robot (default: {daily})")
+    add(
+        "--max-events-per-day",
+        type=int,
+        metavar="N",
+        help=f"events above which a visitor is a robot (default: {daily})",
+    )
     cli.add_settings_flag(prepare, "items.min_count=5")
     groups = ", ".join(f"{group}.*" for group in _GROUPS)
     settings = f"settings and their defaults: {', '.join(_other_settings(defaults))}; and {groups}: docs/settings.md"
@@ -298,7 +312,7 @@ def _add_prepare(commands: cli.Commands) -> None:
 
 
 def _other_settings(defaults: PrepareConfig) -> list[str]:
-    """Settings without a flag of their own, as KEY=VALUE."""
+    """Settings that have no flag, as KEY=VALUE."""
     with_flag = {"events", "item_properties", "category_tree", "max_reject_share", "max_events_per_day", "where"}
     with_flag |= {f"columns.{field.name}" for field in dataclasses.fields(EventColumns)}
     with_flag |= {"split.method", "split.validation_from_ms", "split.test_from_ms"}

@@ -24,7 +24,7 @@ def encode_columns(table: pa.Table) -> EncodedTable:
 
 
 def decode_columns(encoded: EncodedTable) -> pa.Table:
-    """Decodes a table of `encode_columns`."""
+    """Decodes a table that `encode_columns` encoded."""
     return pa.ipc.open_stream(encoded).read_all()
 
 

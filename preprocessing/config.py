@@ -15,13 +15,13 @@ PLAUSIBLE_UNTIL_MS = 4_102_444_800_000  # 2100-01-01
 
 @dataclass(frozen=True, kw_only=True)
 class FormatConfig:
-    """How the files of an input are read; by default, what is not given is found from the files."""
+    """How the files of an input are read; the defaults are detected from the files."""
 
     format: Literal["auto", "csv", "parquet", "jsonl"] = "auto"
-    """`csv`, `parquet` or `jsonl`; `auto`: by the content of each file."""
+    """`csv`, `parquet` or `jsonl`; `auto`: detected from the content of each file."""
 
     separator: str | None = None
-    """Separator of CSV fields. None: the one of comma, semicolon, tab and bar that separates the header."""
+    """Separator of CSV fields. None: detected from the header among comma, semicolon, tab and bar."""
 
     encoding: str | None = None
     """Encoding of text files, such as `cp1252`. None: UTF-8, or UTF-16 if a byte order mark says so."""
@@ -44,7 +44,7 @@ class TimeConfig:
     """How times of events are read."""
 
     unit: Literal["auto", "s", "ms", "us", "ns", "iso"] = "auto"
-    """Unit of numbers since 1970, or `iso` for ISO 8601. `auto`: the only one that is plausible for the values."""
+    """Unit of numbers since 1970, or `iso` for ISO 8601. `auto`: detected, as only one is plausible for the values."""
 
     format: str | None = None
     """A format of Python's `strptime`, such as `%d.%m.%Y %H:%M:%S`. None: numbers or ISO 8601."""
@@ -61,7 +61,7 @@ class TimeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EventColumns:
-    """Where the event log has the columns of an event: a column, a path such as `items[].id`, or a quoted constant."""
+    """Where the event log has each field of an event: a column, a path such as `items[].id`, or a quoted constant."""
 
     visitor: str = "visitorid"
     """Id of the visitor, the customer or the session."""
@@ -97,7 +97,7 @@ class ItemTableConfig:
     """Column with the item's id."""
 
     title: str | None = None
-    """Column with the item's name for people."""
+    """Column with the item's name, as people read it."""
 
     category: tuple[str, ...] = ()
     """Columns of the category path, from the root down; or one column with a path, see `separator`."""
@@ -112,16 +112,16 @@ class ItemTableConfig:
     """Column that says whether an item can be bought: 1 or 0, true or false, yes or no, in stock or out of stock."""
 
     attributes: tuple[str, ...] = ()
-    """Other columns that describe the item, as features of `nn`: a number becomes a bucket of a fifth of an order of
-    magnitude, a text of at most `max_words` words one value, a longer text its words."""
+    """Other columns that describe the item, as features of `nn`: a number becomes a bucket (five per power of ten), a
+    text of at most `max_words` words becomes one value, and a longer text becomes one value per word."""
 
     max_words: int = 4
-    """Attributes with more words in any of the first rows are texts, whose words become values."""
+    """An attribute with more words in any of the first rows is a text: each of its words becomes a value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyConfig:
-    """Which ids get an index of their own."""
+    """Which ids get a separate index in a vocabulary."""
 
     min_count: int = 1
     """Ids with fewer training events share the out-of-vocabulary buckets. With 0, items that occur only in the item
@@ -131,7 +131,7 @@ class VocabularyConfig:
     """Maximum number of ids; the most frequent are kept. None: no limit."""
 
     oov_buckets: int = 1
-    """Number of indices after the vocabulary's for all other ids, which are assigned by hash."""
+    """Number of indices, after those of the vocabulary, that all other ids share; a hash assigns them."""
 
     def __post_init__(self) -> None:
         if self.min_count < 0:
@@ -154,7 +154,7 @@ class SplitConfig:
     `test_share` imply."""
 
     test_from_ms: int | None = None
-    """Second cut, as `validation_from_ms`."""
+    """Second cut of a split by time, like `validation_from_ms`."""
 
     validation_share: float = 0.1
     """Share of the events for validation, if no cuts are given."""
@@ -168,7 +168,7 @@ class SplitConfig:
     def __post_init__(self) -> None:
         cuts = (self.validation_from_ms, self.test_from_ms)
         if self.method != SplitMethod.TIME and cuts != (None, None):
-            raise ValueError(f"--validation-from and --test-from go with --split time, got --split {self.method}")
+            raise ValueError(f"--validation-from and --test-from need --split time, got --split {self.method}")
         if (self.validation_from_ms is None) != (self.test_from_ms is None):
             raise ValueError("give both --validation-from and --test-from, or neither")
         if None not in cuts and not self.validation_from_ms < self.test_from_ms:  # type: ignore[operator]
@@ -183,7 +183,7 @@ class SplitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PropertyConfig:
-    """Which item properties have a role, by name."""
+    """Names of the item properties that have a role."""
 
     category: str = "categoryid"
     """Property with an item's category, an id of the category tree."""
@@ -195,10 +195,10 @@ class PropertyConfig:
     """Property with an item's price, such as `n15360.000` or `15360.0`."""
 
     title: str = "title"
-    """Property with an item's name for people: any text. The shop need not have this property."""
+    """Property with an item's name, as people read it: any text. The shop need not have this property."""
 
     most_frequent: int = 8
-    """Number of the other properties that are kept as sets of values: those that most items have."""
+    """Number of other properties to keep, as sets of values; the properties that most items have are kept."""
 
     def __post_init__(self) -> None:
         if self.most_frequent < 0:
@@ -210,10 +210,10 @@ class Limit:
     """How far a figure may be from the baseline's figure."""
 
     warn: float | None
-    """A larger distance is logged as a warning. None: never."""
+    """Distance above which a warning is logged. None: never."""
 
     fail: float | None
-    """With a larger distance, the job fails and publishes nothing. None: never."""
+    """Distance above which the job fails and publishes nothing. None: never."""
 
     def __post_init__(self) -> None:
         limits = [limit for limit in (self.warn, self.fail) if limit is not None]
@@ -261,7 +261,7 @@ class PrepareConfig:
     """How the files of the event log are read."""
 
     columns: EventColumns = field(default_factory=EventColumns)
-    """Where the event log has visitor, item, time and kind."""
+    """Which columns of the event log have the visitor, the item, the time and the kind."""
 
     where: tuple[str, ...] = ()
     """Conditions that all events must meet, such as `Quantity > 0`; other rows are counted and dropped."""
@@ -274,7 +274,7 @@ class PrepareConfig:
 
     keep_repeats: bool | None = None
     """Whether equal rows are separate events. None: only if `columns.kind` is a constant, as in a log of purchases,
-    where the same item twice on one day is two purchases."""
+    where two equal rows are two purchases."""
 
     item_properties: str | None = None
     """Glob of the item properties: .csv and .csv.gz files."""
@@ -302,13 +302,13 @@ class PrepareConfig:
     """The item vocabulary."""
 
     categories: VocabularyConfig = field(default_factory=VocabularyConfig)
-    """The category vocabulary; ids are counted by items, not by events."""
+    """The category vocabulary; the frequency of an id is its number of items, not of events."""
 
     property_values: VocabularyConfig = field(default_factory=lambda: VocabularyConfig(min_count=5, max_size=20_000))
-    """The vocabulary of property values, which are also counted by items."""
+    """The vocabulary of property values; the frequency of a value is its number of items."""
 
     properties: PropertyConfig = field(default_factory=PropertyConfig)
-    """Which item properties have a role."""
+    """Names of the item properties that have a role."""
 
     expectations: ExpectationConfig = field(default_factory=ExpectationConfig)
     """How far the dataset may be from its `--baseline`."""

@@ -22,7 +22,7 @@ from preprocessing.statistics import correlation, popularity, summaries
 log = logging.getLogger(__name__)
 
 _WARN_SHARE = 0.01
-"""Share of the rows above which a reason for excluding them is a warning."""
+"""Share of the rows above which the reason for excluding them is logged as a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def summarize(output: str, manifest: Manifest, statistics: Mapping[str, Any]) ->
 
 
 def excluded_rows(summary: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the number of excluded rows by reason, a clause with the setting that decides about them."""
+    """Returns the number of excluded rows by reason; a reason is a clause that names the deciding setting."""
     return {
         **{f"they are invalid ({reason})": count for reason, count in summary["rejected"].items()},
         **{_describe_filter(reason): count for reason, count in summary["filtered"].items()},

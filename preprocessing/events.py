@@ -1,4 +1,4 @@
-"""Parsing of events: the columns of the log to visitor, time, kind, item and transaction.
+"""Parses the columns of the log into visitor, time, kind, item, transaction and weight.
 
 Shapes: N events of a batch.
 """
@@ -38,7 +38,7 @@ MAX_WEIGHT = 1e9
 _MOST_WORDS = 10
 EMPTY_LIST = "rows without an element in the list of events"
 NOT_MET, DROPPED_KIND = "not met: ", "kind "
-"""Prefixes of the reasons in `ParsedEvents.filtered`, before a condition and a word of the log."""
+"""Prefixes of the reasons in `ParsedEvents.filtered`; the condition or the word of the log follows."""
 
 
 class ParsedEvents(NamedTuple):
@@ -54,10 +54,10 @@ class ParsedEvents(NamedTuple):
 
 @dataclass(frozen=True)
 class EventMapping:
-    """The mapping of a log's columns, with everything found that the settings leave open."""
+    """The mapping of a log's columns, complete: settings that were not given are detected."""
 
     columns: EventColumns
-    """Paths and constants."""
+    """The path or constant of each field of an event."""
     conditions: tuple[Condition, ...]
     """Conditions that all events meet."""
     time: TimeConfig
@@ -100,8 +100,8 @@ def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
     if config.names != DEFAULT_KINDS:
         if code is None:
             raise ValueError(
-                f"columns.kind is {path}, which is none of the kinds {', '.join(config.names)}; add it to kinds.names, "
-                "or map it in kinds.words"
+                f"columns.kind is {path}, which is not among the kinds {', '.join(config.names)}; add it to "
+                "kinds.names, or map it in kinds.words"
             )
         return config
     weights = None if config.weights is None or code is None else (config.weights[code],)
@@ -118,7 +118,7 @@ def keeps_repeats(config: PrepareConfig) -> bool:
 
 
 def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
-    """Parses the rows of a batch; each row is one event, or the list in each row has its events.
+    """Parses the rows of a batch; each row is one event, or has a list of events.
 
     Raises:
       ValueError: a path leads to nothing, or not to single values.
@@ -192,7 +192,7 @@ def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share
         return
     found = ", ".join(f"{word or '(empty)'} ({count:,})" for word, count in Counter(unknown).most_common(_MOST_WORDS))
     raise ValueError(
-        f"`{path}` has event kinds that are none of {', '.join(config.names)}: {found}; add them to kinds.names, map "
+        f"`{path}` has event kinds other than {', '.join(config.names)}: {found}; add them to kinds.names, map "
         "them in kinds.words, drop them in kinds.dropped, or let `cartwheel inspect` propose a shop.toml"
     )
 

@@ -181,7 +181,7 @@ def check_figures(before: Expectations, after: Expectations, config: Expectation
 
 
 def _check_domains(before: Expectations, after: Expectations, limit: Limit) -> Check:
-    """Checks the share of invalid rows by reason, for the reason with the largest increase."""
+    """Checks the share of invalid rows for each reason; reports the reason with the largest increase."""
     shares_before, shares_after = (
         dict(zip(dataset.reject_reasons, dataset.reject_shares, strict=True)) for dataset in (before, after)
     )
@@ -197,7 +197,7 @@ def _check_domains(before: Expectations, after: Expectations, limit: Limit) -> C
 
 
 def _check_presence(before: Expectations, after: Expectations, limit: Limit) -> Check:
-    """Checks the share of items with a property, for the property with the largest decrease."""
+    """Checks the share of items with each property; reports the property with the largest decrease."""
     names = {"category_share": "a category", "price_share": "a price", "availability_share": "an availability"}
     decreases = {name: getattr(before, name) - getattr(after, name) for name in names}
     worst = max(decreases, key=lambda name: decreases[name])

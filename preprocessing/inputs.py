@@ -47,7 +47,7 @@ class Inputs(NamedTuple):
     mapping: EventMapping
     """The columns of the event log."""
     properties: Input
-    """Item properties, or a table of items; optional."""
+    """Item properties or a table of items; empty if the shop has neither."""
     table: ItemTableMapping | None
     """The columns of the table of items; None: properties, or nothing."""
     tree: Input

@@ -1,4 +1,4 @@
-"""Availability and categories of items from a newer table of items, to change the offer of an export."""
+"""Availability and categories of items from a newer table of items, to change which items an export may recommend."""
 
 import logging
 from collections.abc import Mapping
@@ -39,8 +39,8 @@ def read_item_facts(
       A table of `ITEM_FACTS_SCHEMA`.
 
     Raises:
-      ValueError: there is no table or no such column, the table says nothing about the offer, more than 1% of the rows
-        are invalid, or all words for the availability are unknown.
+      ValueError: there is no table or no such column, the table has neither availability nor categories, more than 1%
+        of the rows are invalid, or all words for the availability are unknown.
       FileNotFoundError: no file matches.
     """
     files, config = _make_config(items, shop, columns or {})
@@ -59,7 +59,7 @@ def read_item_facts(
 
 
 def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]) -> tuple[str, ItemTableConfig]:
-    """Returns the glob of the table and its settings, without the columns that do not matter here."""
+    """Returns the glob of the table and its settings, without columns that other commands need."""
     values = read_shop(shop).get("item_table", {}) if shop else {}
     config = from_json(ItemTableConfig, values)
     unknown = [name for name in columns if name not in COLUMNS]

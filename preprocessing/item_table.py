@@ -37,7 +37,7 @@ class ItemTableMapping:
     numbers: frozenset[str] = frozenset()
     """Attributes that are numbers."""
     texts: frozenset[str] = frozenset()
-    """Attributes whose words become values."""
+    """Attributes that are texts: each of their words becomes a value."""
 
     @property
     def paths(self) -> list[str]:
@@ -47,13 +47,13 @@ class ItemTableMapping:
         return list(dict.fromkeys(path for path in named if path is not None))
 
     def describe(self, attribute: str) -> str:
-        """Describes an attribute for the log."""
+        """Describes an attribute and its type for the log."""
         kind = "number" if attribute in self.numbers else "text" if attribute in self.texts else "value"
         return f"{attribute} ({kind})"
 
 
 class ParsedFacts(NamedTuple):
-    """What the rows of a batch say about the offer of items."""
+    """The facts in the rows of a batch that decide which items may be recommended."""
 
     facts: pa.Table
     """[N] rows of `ITEM_FACTS_SCHEMA`; ids may repeat."""
@@ -130,7 +130,7 @@ def parse_item_facts(batch: Batch, mapping: ItemTableMapping) -> ParsedFacts:
 
 
 def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
-    """Selects the columns.
+    """Selects the columns that the mapping names, by path.
 
     Raises:
       ValueError: a path leads to nothing, or to lists or objects.

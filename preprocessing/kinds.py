@@ -1,4 +1,4 @@
-"""Settings of the event kinds of a shop."""
+"""Settings of a shop's event kinds, such as view and purchase."""
 
 import math
 import unicodedata

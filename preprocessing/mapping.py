@@ -1,4 +1,4 @@
-"""The columns of a shop's own files as the columns of events: paths, constants, lists and row filters.
+"""Maps the columns of a shop's own files to the columns of events: paths, constants, lists and row filters.
 
 A path names a column (`CustomerID`), a field of a nested column (`user.id`), or a field of each element of a list
 (`items[].item_id`): then each element is an event. A constant is quoted: `'transaction'`.
@@ -55,12 +55,12 @@ class Condition:
     path: str
     """The path of the column."""
     compare: str
-    """The comparison."""
+    """Compares a column with the value."""
     value: str
-    """The right side."""
+    """The value on the right side of the comparison."""
 
     def is_met(self, values: pa.Array) -> np.ndarray:
-        """Returns a mask [N] of the values that meet the condition; null and text that is no number do not.
+        """Returns a mask [N] of the values that meet the condition; null and text that is not a number do not.
 
         Raises:
           ValueError: the values are lists or objects, or times that are compared with a number.
@@ -118,7 +118,7 @@ def root_of(path: str, columns: Collection[str] = ()) -> str:
 
 
 def list_of(paths: Sequence[str]) -> str | None:
-    """Returns the path of the list whose elements are the events; None: the rows are.
+    """Returns the path of the list that contains the events; None: each row is one event.
 
     Raises:
       ValueError: the paths lead through different lists, or through a list in a list.
@@ -204,10 +204,10 @@ def to_text(values: pa.Array) -> pa.Array:
 
 
 def to_numbers(values: pa.Array) -> pa.Array:
-    """Converts values to float64; null for times and text that is no number.
+    """Converts values to float64; null for times and for text that is not a number.
 
-    In texts, a comma may be the decimal point: 1,234 is read as 1.234. If a number must have a separator of thousands,
-    as 1,234.50, 1.234,50 and 1,234,567 must, it is removed.
+    In texts, a comma may be the decimal point: 1,234 is read as 1.234. A separator of thousands is removed where it is
+    unambiguous, as in 1,234.50, 1.234,50 and 1,234,567.
     """
     if pa.types.is_string(values.type):
         texts = pc.utf8_ltrim(pc.utf8_trim_whitespace(values), "+")

@@ -1,4 +1,4 @@
-"""Reading of the three inputs: too many invalid rows are an error, and every partition gets a file."""
+"""Reads the three inputs; too many invalid rows are an error, and every partition gets a file."""
 
 import logging
 import math
@@ -109,7 +109,7 @@ def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
         listed = ", ".join(f"`{name}`" for name in found[:_MOST_NAMES]) + ", …" * (len(found) > _MOST_NAMES)
         raise ValueError(f"{wrong}, but no item has such a property; the properties found are {listed}")
     if missing := [f"{role} (`{name}`)" for role, name in names.items() if role != "title"]:
-        log.warning("no item has a property for %s; name the shop's own in properties", ", ".join(missing))
+        log.warning("no item has a property for %s; set the shop's names in properties", ", ".join(missing))
 
 
 def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float = 0.5) -> None:
@@ -137,7 +137,7 @@ def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float =
         f"of described items: {_examples(described)}"
     )
     if not joined:
-        raise ValueError(f"{message}; make the ids equal, or prepare without items")
+        raise ValueError(f"{message}; use the same ids in both, or prepare without items")
     log.warning("%s; the other items have no category, price or title", message)
 
 

@@ -48,7 +48,8 @@ def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
 
     Args:
       shop: path of the shop.toml.
-      given: JSON values by key, None: not given; those of `columns`, `kinds` and `split` change single keys.
+      given: JSON values by key, None: not given; those of `columns`, `kinds` and `split` change only the keys that they
+          contain.
 
     Raises:
       ValueError: a setting is unknown or invalid, or no events are given.
@@ -67,7 +68,7 @@ def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
 
 
 def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
-    """Returns the settings with the paths that `read_shop` expects in a shop.toml at `path`."""
+    """Returns the settings with file paths relative to the folder of the shop.toml at `path`."""
     folder = os.path.dirname(path)
 
     def move(name: str) -> str:
@@ -81,7 +82,7 @@ def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
 
 
 def format_shop(config: PrepareConfig) -> str:
-    """Formats the settings that describe a shop as TOML; those that equal the defaults are left out, except columns."""
+    """Formats the settings that describe a shop as TOML; omits those that equal the defaults, except columns."""
     table = config.item_table
     words = {word: kind for word, _, kind in (entry.rpartition("=") for entry in config.kinds.words)}
     sections = [

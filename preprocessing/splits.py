@@ -34,7 +34,7 @@ class TimeSummary:
     counts: np.ndarray
     """[T] int64, the events of each bin."""
     resolution: int = 0
-    """Times are multiples of 2**resolution ms; 0 while there are few times, which are then exact."""
+    """Times are multiples of 2**resolution ms; it is 0, so that times are exact, while there are few times."""
 
 
 # a summary of more distinct times halves its resolution; 2.8 M events over 4.5 months keep one of two seconds
@@ -57,7 +57,7 @@ def merge_times(summaries: list[TimeSummary]) -> TimeSummary:
 
 
 def choose_cuts(summary: TimeSummary, config: SplitConfig) -> Cuts | None:
-    """Returns the cuts of a split by time, as configured or at quantiles of event time; None for other splits."""
+    """Returns the cuts of a split by time, from the settings or at quantiles of event time; None for other splits."""
     if config.method != SplitMethod.TIME:
         return None
     if config.validation_from_ms is not None and config.test_from_ms is not None:
@@ -137,14 +137,14 @@ def _add_up(times: np.ndarray, counts: np.ndarray, resolution: int) -> TimeSumma
 
 
 def _quantile(summary: TimeSummary, share: float) -> int:
-    """The first time with at least `share` of the events before it."""
+    """Returns the first time with at least `share` of the events before it."""
     before = np.cumsum(summary.counts) - summary.counts
     index = np.searchsorted(before, share * summary.counts.sum() - 1e-6)  # 0.9 * 10 may round above 9
     return int(summary.times_ms[min(index, len(summary.times_ms) - 1)])
 
 
 def _suggest_cuts(summary: TimeSummary) -> Cuts | None:
-    """Cuts near the 0.8 and 0.9 quantiles that leave no split empty; None with fewer than three distinct times."""
+    """Returns cuts near the 0.8 and 0.9 quantiles that leave no split empty; None with fewer than three times."""
     num_times = len(summary.times_ms)
     if num_times < len(SPLITS):
         return None

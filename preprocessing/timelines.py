@@ -49,7 +49,7 @@ class SplitTimelines(NamedTuple):
     """The rows of a partition that belong to a split."""
 
     timelines: Timelines
-    """The rows."""
+    """The rows, as timelines."""
     splits: np.ndarray
     """[N] int8 indices in SPLITS."""
     robot_events: int
@@ -155,7 +155,7 @@ def select_split(
 ) -> TimelineRows:
     """Selects the rows of one split and, as context, its visitors' rows of earlier splits.
 
-    With a random split, context may be later than a target, which is another leak.
+    With a random split, context may be later than a target, which also leaks information.
 
     Args:
       timelines: timelines of a partition.
@@ -209,7 +209,7 @@ def encode_timelines(timelines: Timelines) -> EncodedTable:
 
 
 def decode_timelines(encoded: EncodedTable) -> Timelines:
-    """Decodes a partition of `encode_timelines`."""
+    """Decodes a partition that `encode_timelines` encoded."""
     table = decode_columns(encoded)
     visitor, item = (table[name].combine_chunks() for name in ("visitor", "item"))
     visitor_code = visitor.indices.to_numpy().astype(np.int64)
@@ -251,7 +251,7 @@ def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:
 def _find_robots(
     visitor: np.ndarray, timestamp_ms: np.ndarray, num_visitors: int, max_events_per_day: int
 ) -> np.ndarray:
-    """Finds the time of each visitor's first event above the limit of a day (UTC), [V] int64; NEVER if there is none.
+    """Finds the time of each visitor's first event above the daily limit (UTC days), [V] int64; NEVER if there is none.
 
     Args:
       visitor, timestamp_ms: [N] of rows in the order of timelines.

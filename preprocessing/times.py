@@ -1,4 +1,4 @@
-"""Times of events: numbers since 1970, ISO 8601, a given format, and Arrow's own types, to UTC milliseconds.
+"""Parses times of events into UTC milliseconds: numbers since 1970, ISO 8601, a given format, and Arrow's own types.
 
 Shapes: N values.
 """
@@ -90,8 +90,9 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
 def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarray:
     """Parses times to UTC milliseconds, [N] int64; marks those that cannot be read, which become 0, or are implausible.
 
-    Times without a zone are in `config.zone`; a local time that a change of the clock repeats is the first of the two.
-    Texts are ISO 8601 if their unit is unknown, as in a file beside others with Arrow's types of times.
+    Times without a zone are in `config.zone`; a local time that occurs twice, when clocks are set back, is the first of
+    the two. If the unit is unknown, texts are read as ISO 8601: this happens if other files of the log have Arrow's
+    types of times.
     """
     is_text = pa.types.is_string(values.type)
     if is_time_type(values.type):

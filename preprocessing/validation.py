@@ -42,7 +42,7 @@ class Flaws:
 
     @classmethod
     def none(cls, num_rows: int) -> "Flaws":
-        """Starts with valid rows."""
+        """Returns no flaws: all rows are valid."""
         return cls(np.zeros(num_rows, np.int8))
 
     def mark(self, rows: np.ndarray, reason: str) -> None:
@@ -51,7 +51,7 @@ class Flaws:
 
     @property
     def is_valid(self) -> np.ndarray:
-        """[N] bool."""
+        """[N] bool: whether the row is valid."""
         return self.codes == 0
 
     @property

@@ -99,7 +99,7 @@ def merge_counts(encoded: Iterable[EncodedTable]) -> EncodedTable:
 
 
 def choose_entries(counts: pa.Table, config: VocabularyConfig) -> pa.Table:
-    """Chooses the rows of a count table that enter the vocabulary, in its order: by count descending, then id."""
+    """Chooses the rows of a count table that enter the vocabulary, in order: by count descending, then by id."""
     frequent = counts.filter(pc.greater_equal(counts["count"], config.min_count))
     return sort_by_count(frequent).slice(0, config.max_size)
 

@@ -22,7 +22,7 @@ _WIDTH = 80
 
 
 def render() -> str:
-    """Renders the whole page."""
+    """Renders the whole page of commands."""
     return "\n".join([_HEADER, *_sections()])
 
 

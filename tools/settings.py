@@ -30,7 +30,7 @@ _TABLE = "| setting | default | meaning |\n| --- | --- | --- |"
 
 
 def render() -> str:
-    """Renders the whole page."""
+    """Renders the whole page of settings."""
     parts = [_HEADER]
     for command, config in _CONFIGS.items():
         parts += [f"\n## {command}\n", *_sections(config, [""], [None])]

@@ -14,7 +14,7 @@ README, BENCHMARKS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
 METRICS = ("ndcg@20", "recall@20", "mrr@20", "hit_rate@20", "coverage@20")
 
 Results = Mapping[str, dict[str, Any]]
-"""The latest record of each benchmark by name."""
+"""The latest record of each benchmark, by name."""
 
 
 def read_results() -> dict[str, dict[str, Any]]:
@@ -91,7 +91,7 @@ _MISSED = {
         "Examples/s of a training step of `mf` with 1.6 M embedding rows, relative to Keras `fit`"
     ),
     "`prepare` of 1,000,000 events": (
-        "Rows/s of `prepare`, not counting import time, relative to TF-Transform fed one dict per row"
+        "Rows/s of `prepare`, without import time, relative to TF-Transform with one dict per row"
     ),
     "statistics and charts of the report": "CPU time that the report adds, relative to `prepare` without a report",
 }
@@ -152,7 +152,7 @@ _TASKS = {
 
 
 def _systems(results: Results) -> str:
-    """A table per dataset and task: each system's metrics, the best NDCG@20 first."""
+    """Renders a table per dataset and task: each system's metrics, the best NDCG@20 first."""
     record = results["quality"]
     parts = []
     for dataset, figures in _datasets(record):
@@ -169,7 +169,7 @@ def _systems(results: Results) -> str:
 
 
 def _tuned(results: Results) -> str:
-    """A table per dataset: the settings of each peer that were the best in validation."""
+    """Renders a table per dataset: the settings of each peer that were best in validation."""
     record = results["quality"]
     parts = []
     for dataset, figures in _datasets(record):
@@ -276,7 +276,7 @@ def _megabytes(size: float) -> str:
 
 
 class _Claim(NamedTuple):
-    """A row of the speed table; `target`, `reached` and `is_met` read the figures of a benchmark."""
+    """A row of the speed table; `target`, `reached` and `is_met` are functions of the figures of a benchmark."""
 
     what: str
     benchmark: str
@@ -286,7 +286,7 @@ class _Claim(NamedTuple):
 
 
 def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
-    """Claims that a stage meets the targets for seconds and memory with this name."""
+    """Builds the row that compares the seconds and memory of a stage with its targets."""
 
     def bounds(figures: Mapping[str, Any]) -> tuple[float, float]:
         return figures["targets"][f"{name}_seconds"], figures["targets"][f"{name}_gib"]
@@ -305,7 +305,7 @@ def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
 
 
 def _report_claim(what: str, key: str) -> _Claim:
-    """Claims that the report slows preprocessing by at most its target, without and with item properties."""
+    """Builds the row that compares the slowdown by the report with its target, without and with item properties."""
 
     def added(figures: Mapping[str, Any]) -> list[float]:
         return [figures[inputs]["cpu_seconds"][key] for inputs in ("events", "with_properties")]
@@ -325,12 +325,12 @@ def _is_fast_enough(figures: Mapping[str, Any]) -> bool:
 
 _SPEEDS = (
     _Claim(
-        "`prepare` of 1,000,000 events: rows/s (not counting import time) / TF-Transform fed one dict per row",
+        "`prepare` of 1,000,000 events: rows/s (without import time) / TF-Transform with one dict per row",
         "preprocessing",
         lambda figures: f"≥ {figures['targets']['ratio']} ×",
         lambda figures: (
             f"{figures['million_events']['ratio']:.1f} × "
-            f"({figures['million_events']['ratio_of_commands']:.1f} × counting it)"
+            f"({figures['million_events']['ratio_of_commands']:.1f} × with import time)"
         ),
         lambda figures: figures["million_events"]["ratio"] >= figures["targets"]["ratio"],
     ),

@@ -1,1 +1,1 @@
-"""Prepared dataset in; checkpoints, metrics, SavedModel and recommendations out."""
+"""Trains models on a prepared dataset; writes checkpoints, metrics, SavedModels and recommendations."""

@@ -75,7 +75,7 @@ _ADVICE = {
 
 
 def _advice(error: Exception) -> str:
-    """Returns advice for an unexpected error, by type name, because TensorFlow may not be imported yet."""
+    """Returns advice for an unexpected error; compares type names, because TensorFlow may not be imported yet."""
     default = "`cartwheel doctor` checks this machine, and --verbose shows the traceback"
     return _ADVICE.get(type(error).__name__, default)
 
@@ -210,11 +210,11 @@ def _check_train_flags(given: argparse.Namespace, parser: argparse.ArgumentParse
     if given.preset and not given.data:
         parser.error("train --preset needs the dataset: --data DATASET")
     if given.refit and given.warm_start:
-        parser.error("train --refit starts as its run did; drop --warm-start")
+        parser.error("train --refit starts like the run that it refits; drop --warm-start")
     if given.preset == AUTO and given.warm_start:
         parser.error("train --preset auto trains all its models from scratch; drop --warm-start")
     if given.budget and given.preset != AUTO:
-        parser.error("--budget is the time of --preset auto; limit other presets by --set epochs=N")
+        parser.error("--budget limits --preset auto only; limit other presets with --set epochs=N")
 
 
 def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:
@@ -234,7 +234,7 @@ def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> 
 def _exit_on_sigterm(status: int) -> None:
     """Exits at SIGTERM until training installs its own handler.
 
-    Without a handler, SIGTERM does not end the first process of a container; it would be killed half a minute later.
+    Without a handler, the first process of a container ignores SIGTERM, and is killed half a minute later.
     """
 
     def stop(*_: object) -> NoReturn:

@@ -52,10 +52,9 @@ _NO_CASES = {
     "there are no cases; prepare the dataset with a longer window",
 }
 MAX_SCORES = 400_000_000
-"""Cases × items of a protocol, some four seconds per system on two cores; above it, a sample of the cases is used.
-
-The intervals include the error of the sample: four times as many cases at most halve them, and by less where visitors
-have many cases, as these depend on each other.
+"""Maximum of cases × items per protocol, about four seconds per system on two cores; above it, a sample of the cases is
+used. The intervals include the sampling error. Four times as many cases halve an interval at best; the gain is smaller
+if visitors have many cases, because the cases of one visitor depend on each other.
 """
 
 

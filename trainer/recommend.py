@@ -126,7 +126,7 @@ def recommend(
 
 
 def _model_checksum(run: TrainedRun) -> str:
-    """Returns the SHA-256 of all weights and the settings; some settings change only the ranking."""
+    """Returns the SHA-256 of all weights and the settings, because some settings affect only the ranking."""
     tables = [weights_checksum(workdir, step) for workdir, step in run.checkpoints.items()]
     blend = None if run.blend is None else asdict(run.blend)
     content = json.dumps([tables, blend, to_json(run.record.config)], sort_keys=True)

@@ -93,7 +93,7 @@ def train(
 
 
 def companion_config(config: RunConfig, name: str) -> RunConfig:
-    """The settings of a preset that is trained as part of another run: the same events count, and nothing is blended.
+    """The settings of a preset that is trained as a part of another run: with its event weights, and without a blend.
 
     Raises:
       ValueError: there is no such preset.
@@ -194,7 +194,7 @@ def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -
 
 
 def _describe_divergence(divergence: Divergence, first_step: int, trainer: Trainer) -> str:
-    """Says what is wrong at a step, what it was trained on, and what to do."""
+    """Describes the divergence at a step, the data that the step was trained on, and the remedy."""
     step = first_step + divergence.index
     findings = [
         f"{divergence.problem} at step {step}",

@@ -29,15 +29,15 @@ class Family:
     fit: Callable[[PeerData, Settings], Peer]
     """Fits a peer with settings."""
     search: Search
-    """Settings to try."""
+    """The settings to try in tuning."""
     tasks: tuple[str, ...] = ("new", "repeats", "next")
-    """Tasks that it can do; see `quality_ranking.TASKS`."""
+    """Tasks that the peer can do; see `quality_ranking.TASKS`."""
     is_neighbour: bool = False
-    """A nearest-neighbour method, item walk included."""
+    """Whether it is a nearest-neighbour method; the item walk is one."""
     takes_trend: bool = True
-    """Whether a trend is added to its scores; `trending` is popularity with a trend."""
+    """Whether a trend is added to its scores; the peer `trending` is popularity with a trend."""
     is_trend: bool = False
-    """Uses the recent events of all visitors by itself."""
+    """Whether it already uses the recent events of all visitors."""
 
 
 def _similar_items(kind: Any) -> Callable[[PeerData, Settings], Peer]:

@@ -130,7 +130,7 @@ def _weighted(interactions: sp.csr_matrix, *, is_binary: bool) -> sp.csr_matrix:
 
 
 def _single_threaded_blas() -> AbstractContextManager[Any]:
-    """As the documentation of `implicit` recommends; the limit applies to libraries that are already loaded."""
+    """Limits BLAS to one thread, as `implicit` recommends; the limit applies to libraries that are already loaded."""
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1, "blas")

@@ -28,7 +28,7 @@ class Requests(NamedTuple):
     history: np.ndarray
     """[B, H] item indices, oldest first; from `lengths` on, padding."""
     lengths: np.ndarray
-    """[B]."""
+    """[B] lengths of the histories."""
     timestamp_ms: np.ndarray
     """[B] the moments of the recommendations."""
 
@@ -63,7 +63,7 @@ class PeerData:
 
     @cached_property
     def events(self) -> EventLog:
-        """The events of all splits; peers that use them may look at those before a request only."""
+        """The events of all splits; a peer may use only the events before a request."""
         return read_events(self.dataset)
 
 

@@ -16,7 +16,7 @@ _DENSE_SHARE = 0.02  # above it, a dense product is faster than a sparse one
 
 @dataclass(frozen=True, kw_only=True)
 class ItemWalk:
-    """Walks from items to their timelines and on to the items of these, exactly: no neighbour is dropped.
+    """Walks from items to their timelines, and on to the items of these timelines; exact, as no neighbour is dropped.
 
     W_ij = n_i^-item · n_j^-neighbour · Σ_u n_u^-visitor over the timelines u with both (RP3β: Paudel et al., TiiS 2016,
     has item 1, visitor 1 and neighbour β; cosine similarity has ½, 0 and ½).
@@ -24,9 +24,9 @@ class ItemWalk:
 
     data: PeerData
     item: float
-    """Power of the item of the history."""
+    """Power of the number of timelines of the history's item."""
     neighbour: float
-    """Power of the item that is scored."""
+    """Power of the number of timelines of the item that is scored."""
     visitor: float
     """Power of the number of items of a timeline."""
     recency: float

@@ -34,7 +34,7 @@ class Trending:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnFrequency:
-    """Ranks the items of a visitor's history by how often and how lately they chose them, then popular items.
+    """Ranks the items of a visitor's history by how often and how recently the visitor chose them, then popular items.
 
     Strong where visitors repeat their choices (Hu et al., SIGIR 2020: "personalised top frequency").
     """

@@ -22,16 +22,15 @@ class SessionNeighbours:
     recency: float
     """Power of the age of a row of the history."""
     num_neighbours: int
-    """Nearest timelines that are kept."""
+    """Number of nearest timelines that are kept."""
     length_power: float
     """A timeline's similarity is divided by its number of items to this power."""
     idf_power: float
     """An item's score is multiplied by log(T / its timelines) to this power."""
     timeline_half_life_days: float | None = None
-    """The similarity of a timeline halves with its age; None: no effect."""
+    """Days of age after which the similarity of a timeline has halved; None: age has no effect."""
     position_decay: float | None = None
-    """An item's score decreases by a factor of e for this many rows between it and the latest shared item of its
-    timeline; None: no effect."""
+    """Rows between an item and the latest shared item of its timeline that divide its score by e; None: no effect."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """[B, I] float32."""
@@ -49,7 +48,7 @@ class SessionNeighbours:
         return fill_up(reached * (idf**self.idf_power).astype(np.float32), counts)
 
     def _timeline_weights(self) -> np.ndarray:
-        """[T] float32; the request's own time would change all similarities by the same factor."""
+        """[T] float32 weights by age, up to a factor that depends on the time of the request."""
         timelines = self.data.timelines
         weights = np.maximum(np.diff(timelines.baskets.indptr), 1.0) ** -self.length_power
         if self.timeline_half_life_days is not None:

@@ -1,4 +1,4 @@
-"""How often items were used lately, compared with ever, as of any moment.
+"""How often items occurred recently, compared with all time, as of any moment.
 
 Shapes: N events, I items, B requests, M moments.
 """
@@ -24,9 +24,9 @@ class EventLog:
     timestamp_ms: np.ndarray
     """[N] int64, ascending."""
     item: np.ndarray
-    """[N] item indices."""
+    """[N] item index of each event."""
     num_items: int
-    """I."""
+    """Number of items, I."""
     _kept: dict[tuple[float, int], np.ndarray] = field(default_factory=dict, compare=False)
 
     def recent(self, half_life_days: float, moment_ms: int) -> np.ndarray:
@@ -58,7 +58,8 @@ class TrendSettings(NamedTuple):
     """How the trend is added to the scores of a peer."""
 
     link: Literal["log", "linear"]
-    """What the trend is added to: the logarithm of the scores, or the scores, both relative to the 10th best."""
+    """Whether the trend is added to the logarithm of the scores or to the scores; both are relative to the 10th
+    best."""
     half_life_days: float
     """Half-life of the weight of an event."""
     beta: float

@@ -13,21 +13,21 @@ from cartwheel.demo.tables import results_table
 from contract.manifest import read_manifest
 
 NOTEBOOK_PRESETS = ("notebook-mf", "notebook-nn")
-"""Presets that predict event weights, and so learn nothing from a log of one event kind."""
+"""Presets that predict event weights; they learn nothing from a log with one event kind."""
 SERVED = "auto"
 """Preset of the model to export and to recommend with: it trains `mf`, `nn` and others, and blends them."""
 PRESETS = (*NOTEBOOK_PRESETS, SERVED)
 VISITORS = 20_000
 GROCER = "grocer"
 BUDGET, GROCER_BUDGET = "2m", "6m"
-"""Time of `auto`."""
+"""Time budgets of the preset `auto`."""
 MAX_CASES, GROCER_CASES = 5000, 2500
 """Maximum numbers of cases per protocol. The synthetic shop has fewer; the grocer has 2,066 returning visitors, but
 146,036 next items."""
 
 
 class Inputs(NamedTuple):
-    """The data of a demo; if all are empty, a synthetic shop."""
+    """The data of a demo; if all fields are empty, the demo writes a synthetic shop."""
 
     data: str = ""
     """`grocer` for the real grocer of `preprocessing.grocer`."""
@@ -75,7 +75,7 @@ def run_demo(root: Path, inputs: Inputs) -> Outcome:
 
 
 def choose_presets(only_kind: str | None) -> Sequence[str]:
-    """Returns the presets that can learn from a log: of one event kind, or (None) of several."""
+    """Returns the presets that can learn from a log with one event kind or, if None, with several."""
     return PRESETS if only_kind is None else [preset for preset in PRESETS if preset not in NOTEBOOK_PRESETS]
 
 

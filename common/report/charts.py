@@ -1,4 +1,4 @@
-"""Charts of the report: numbers in, SVG out."""
+"""Draws the charts of the report: each function takes numbers and returns SVG."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -64,7 +64,7 @@ def columns(
     is_log: bool = False,
     colour: int = 0,
 ) -> str:
-    """Draws columns, on a logarithmic scale if `is_log`."""
+    """Draws a column chart, on a logarithmic scale if `is_log`."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()

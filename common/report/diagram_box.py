@@ -1,4 +1,4 @@
-"""Boxes of a diagram, apart from drawing, so that models describe themselves without importing Matplotlib."""
+"""Boxes of a diagram; this file does not draw, so that models can describe themselves without importing Matplotlib."""
 
 from dataclasses import dataclass
 

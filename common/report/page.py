@@ -1,4 +1,4 @@
-"""Reports as values (pages, sections, parts) and their rendering as one HTML file without scripts or network."""
+"""Reports as values (pages, sections, parts), and their rendering as one HTML file without scripts or remote files."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ Part = Picture | Facts | Note | Block | Columns
 
 @dataclass(frozen=True)
 class Section:
-    """Parts below a heading."""
+    """A section of a page: parts below a heading."""
 
     title: str
     """The heading."""
@@ -93,7 +93,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """Sections below a title."""
+    """A page of a report: sections below a title."""
 
     key: str
     """Identifies the page within its file."""
@@ -110,9 +110,9 @@ class DrawnPage:
     """A page as HTML, for embedding in another report."""
 
     key: str
-    """As `Page.key`."""
+    """Identifies the page within its file, as `Page.key`."""
     title: str
-    """As `Page.title`."""
+    """Title of the page, as `Page.title`."""
     html: str
     """The rendered page."""
 

@@ -93,12 +93,12 @@ def lines(
 
 
 class Panel(NamedTuple):
-    """A panel of `points`: the points by one property."""
+    """A panel of `points`, which shows the points by one property."""
 
     title: str
     """Name of the property."""
     x: Sequence[float]
-    """Its value for each point; the index of its name, if it has names."""
+    """Value of the property for each point; if the values have names, the index of the name."""
     names: Sequence[str] = ()
     """Names of the values."""
     is_log: bool = False
@@ -119,7 +119,7 @@ def points(
     Args:
       panels: at least one.
       values: y of each point.
-      is_finished: points that are not are crosses.
+      is_finished: points that are not finished are drawn as crosses.
       best: index of the point to highlight; None: no point.
     """
     rows, columns = -(-len(panels) // _PANELS_PER_ROW), min(len(panels), _PANELS_PER_ROW)
@@ -237,5 +237,5 @@ def diagram(key: str, boxes: Sequence[DiagramBox]) -> str:
 
 
 def _size_to_fit(text: str, room: float, size: float) -> float:
-    """Returns a font size, at most `size`, in which the text is at most `room` pixels wide."""
+    """Returns the largest font size, up to `size`, at which the text fits in `room` pixels."""
     return size * min(1, room / text_width(text, size))

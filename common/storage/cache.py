@@ -1,4 +1,4 @@
-"""Local copies of remote files: fetched once, verified, bounded in bytes."""
+"""Keeps local copies of remote files: each is fetched once and verified, and their total size is bounded."""
 
 import hashlib
 import os
@@ -63,7 +63,7 @@ class Cache:
         return self._path(sha256)
 
     def release(self, sha256: str) -> None:
-        """Ends one use of a file."""
+        """Ends one use of a file that `acquire` returned."""
         with self._lock:
             self._users[sha256] -= 1
             if not self._users[sha256]:

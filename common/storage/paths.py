@@ -1,4 +1,4 @@
-"""Paths and URIs: the only module that joins them."""
+"""Joins paths and URIs; no other module does."""
 
 
 def join(base: str, *names: str) -> str:

@@ -65,7 +65,7 @@ def call_with_retries(action: Callable[[], Result], doing: str, uri: str) -> Res
 
     Args:
       action: the operation.
-      doing: the action as a word for the log and for errors, such as `reading`.
+      doing: a verb for the log and for errors, such as `reading`.
       uri: URI of the file, for the log and for errors.
 
     Raises:

@@ -192,7 +192,7 @@ def _reading_phase(title: str, parts: Sequence[Part]) -> Phase:
 
 
 def _read(job: Job, pipeline: beam.Pipeline, parts: Sequence[Part], route: beam.DoFn, progress: ProgressCounter) -> Any:
-    """Reads parts of files and writes the rejects; the outputs are `pieces` and SUMMARIES."""
+    """Reads parts of files and writes the rejects; outputs `pieces` (see `shuffle.Piece`) and SUMMARIES."""
     read = (
         pipeline
         | "Parts" >> beam.Create(parts)

@@ -53,9 +53,9 @@ class Job:
     def run_concurrently(self, function: Callable[[], Value]) -> Iterator[Future[Value]]:
         """Runs a function, which runs a pipeline, in a thread while the context is open; yields the function's future.
 
-        With remote workers, the function runs before the context. A single pipeline uses all workers anyway, and
-        Beam supports neither starting a job server outside the main thread nor constructing two pipelines
-        concurrently: copying the options of one pipeline removes the runner from the options of the other.
+        With remote workers, the function runs before the context. A single pipeline uses all workers anyway. Beam
+        supports neither starting a job server outside the main thread nor constructing two pipelines concurrently:
+        copying the options of one pipeline removes the runner from the options of the other.
         """
         if is_in_process(self.options):
             with ThreadPoolExecutor(1) as thread:

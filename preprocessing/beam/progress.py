@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a pipeline; phases run one after another."""
+    """A part of a pipeline; phases run in sequence."""
 
     title: str
     """Title of its bar."""

@@ -60,7 +60,7 @@ class WriteResult:
 class Merge(beam.CombineFn):
     """Merges parts by a function of several parts, a few at a time.
 
-    For a plain function, Beam would collect a hundred parts, each of many MiB in a large shop.
+    For a plain function, Beam would collect a hundred parts, and each of them has many MiB in a large shop.
     """
 
     def __init__(self, merge: Callable[[Iterable[Any]], Any]) -> None:

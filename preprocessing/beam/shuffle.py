@@ -1,7 +1,7 @@
 """Shuffle of rows from the chunks of the input to the partitions, through files.
 
-A GroupByKey of rows would do, but some runners keep all of it in memory. Therefore each chunk writes a file, grouped by
-partition, and Beam only moves the positions of these groups.
+A GroupByKey of rows would do the same, but some runners keep all rows in memory. Therefore each chunk writes a file,
+grouped by partition, and Beam only moves the positions of these groups.
 """
 
 from collections.abc import Iterable, Iterator

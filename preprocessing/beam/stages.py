@@ -53,7 +53,7 @@ REJECTS, SUMMARIES, BYTES_READ, TRAINED_ITEMS, ALL_ITEMS, CATEGORY_EVENTS = (
 class RouteEvents(beam.DoFn):
     """Sends the events of a Part to the partitions of their visitors; outputs (partition, Piece).
 
-    Rejects, summaries and bytes read have outputs of their own.
+    Rejects, summaries and bytes read are separate outputs.
     """
 
     def __init__(self, work: Workspace, num_partitions: int, mapping: EventMapping) -> None:
@@ -111,8 +111,8 @@ class AssembleTimelines:
 class CountIds(beam.DoFn):
     """Counts the ids of a partition and outputs its EventStatistics.
 
-    Writes the training counts of visitors to a file. The item counts of training rows and of all rows have outputs of
-    their own.
+    Writes the training counts of visitors to a file. The item counts of training rows and of all rows are separate
+    outputs.
     """
 
     def __init__(self, work: Workspace, cuts: Cuts | None, config: SplitConfig, num_kinds: int) -> None:
@@ -142,7 +142,7 @@ class WrittenShard:
     rows: int
     """All rows, context included."""
     target_rows: int
-    """Rows of the split itself."""
+    """Rows that belong to the split itself, without context."""
     visitors: int
     """Number of timelines."""
     blocks: int
@@ -205,7 +205,7 @@ class WriteTimelines:
 class MergeProperties:
     """Writes the latest properties of a partition, from (partition, pieces); yields the number of items by property.
 
-    The items and a summary with the partition have outputs of their own.
+    The items and a summary with the partition are separate outputs.
     """
 
     work: Workspace
@@ -224,7 +224,7 @@ class MergeProperties:
 class AssembleItems(beam.DoFn):
     """Writes the catalogue rows of a partition, with properties as text; outputs their description.
 
-    Counts of categories, of property values and of events by category have outputs of their own.
+    Counts of categories, of property values and of events by category are separate outputs.
     """
 
     def __init__(
@@ -342,7 +342,7 @@ def summarize_splits(shards: Iterable[WrittenShard]) -> dict[Split, SplitInfo]:
 
 
 def name_reject_file(kind: str, part: Part) -> str:
-    """Names the file of an input file's invalid rows, such as `events-00000-events.csv`."""
+    """Names the file for the invalid rows of an input file, such as `events-00000-events.csv`."""
     return f"{kind}-{part.ordinal:05d}-{os.path.basename(part.path)}"
 
 

@@ -18,9 +18,9 @@ class Column:
     """A column, or a field of a nested column."""
 
     path: str
-    """Its path."""
+    """Path of the column."""
     type: str
-    """Its type."""
+    """Type of the column."""
     examples: tuple[str, ...]
     """The first distinct values."""
     missing: float

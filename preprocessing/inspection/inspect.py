@@ -47,7 +47,7 @@ class Inspection:
     sample_rows: int = 0
     """Rows of the sample."""
     warnings: tuple[str, ...] = field(default=())
-    """What looks wrong."""
+    """Possible problems, as sentences."""
     is_item_table: bool = False
     """Whether the file is a table of items: it has no column of times."""
 
@@ -120,7 +120,7 @@ def _looks_like_data(names: Sequence[str]) -> bool:
 
 
 def _try(found: Inspection, batch: Batch, table: pa.Table) -> Inspection:
-    """Reads the sample with the proposed settings, and looks for what is wrong."""
+    """Reads the sample with the proposed settings, and collects problems as warnings."""
     try:
         mapping = make_mapping(found.config)
         parsed = parse_events(batch, mapping)

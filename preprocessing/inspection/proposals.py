@@ -102,7 +102,7 @@ def looks_like_weight(column: Column) -> bool:
 
 
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
-    """Returns the column whose name fits a role best: in the order of the pattern, then of the file."""
+    """Returns the column with the name that fits a role best: first in the order of the pattern, then of the file."""
     names = pattern.split("|")
     fits = [column.path for column in columns if _plain(column.path) in names]
     if role == "time":  # a date is worse than the time itself
@@ -129,7 +129,7 @@ def _step_of(word: str) -> int | None:
 
 
 def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
-    """Proposes the words of the log that are about items as kinds, in the order that their words suggest."""
+    """Proposes event kinds: the words of the log for events with items, in the order that the words suggest."""
     counts, with_item = _count_kinds(table, mapped)
     names = [word for word in counts if is_kind_name(word) and 2 * with_item[word] >= counts[word]]
     if len(names) > MAX_KINDS:
@@ -143,7 +143,7 @@ def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
 
 
 def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], Counter[str]]:
-    """Counts the rows of each word for a kind, and its events that have an item."""
+    """For each word for an event kind, counts its rows, and its events that have an item."""
     words = to_text(dict(walk_columns(table))[mapped.kind]).drop_null()
     try:
         columns = select_elements(table, [mapped.kind, mapped.item]).columns

@@ -1,4 +1,4 @@
-"""The Data page."""
+"""Draws the Data page of the report."""
 
 import json
 from collections.abc import Mapping

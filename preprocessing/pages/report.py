@@ -1,4 +1,4 @@
-"""`report.html` of a dataset."""
+"""Writes `report.html` of a dataset."""
 
 import logging
 

@@ -39,7 +39,7 @@ class CsvFiles:
 
 
 class CsvSource(CsvFiles):
-    """Event logs: byte ranges, read in parallel; a row is a line."""
+    """Reads event logs in byte ranges, in parallel; each row is one line."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
         """Divides a file into byte ranges."""

@@ -16,7 +16,7 @@ from preprocessing.sources.text_files import DAMAGE, open_text
 
 
 class CsvTableSource(CsvFiles):
-    """Tables of items: whole files; a row may have several lines."""
+    """Reads tables of items, a whole file at a time, because a row may have several lines."""
 
     def split(self, path: str, ordinal: int, size: int) -> list[Part]:
         """Returns the whole file as one part."""
@@ -81,7 +81,7 @@ class CsvTableBatch:
 
     @property
     def num_blank(self) -> int:
-        """Blank lines are not counted."""
+        """Always 0, because blank lines are not counted."""
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:

@@ -17,7 +17,7 @@ from preprocessing.sources.source import Part
 from preprocessing.sources.text_files import Lines, TextFormat, divide, read_lines
 
 _EXACT = 2.0**53
-"""Floating-point numbers below are exact if they are whole."""
+"""Whole numbers below this limit are exact as floating-point numbers."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list
 
 
 def _to_table(objects: list[dict[str, Any]], columns: tuple[str, ...], place: str) -> pa.Table:
-    """Converts fields of objects to columns; `place` names the lines for an error.
+    """Converts fields of objects to columns; `place` names the lines in error messages.
 
     Raises:
       ValueError: a field is an object or a list on some lines only.
@@ -137,7 +137,7 @@ def _scalars_to_text(value: Any) -> Any:
 
 
 def _without_times(kind: pa.DataType) -> pa.DataType:
-    """Returns a type with text instead of the times that Arrow makes of texts."""
+    """Returns a type with text in place of times, because Arrow converts some texts to times."""
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _without_times(field.type)) for field in kind])
     if pa.types.is_list(kind):
@@ -146,7 +146,7 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
 
 
 def _has_rounded(values: pa.Array) -> bool:
-    """Returns True if values have floating-point numbers that may have been other whole numbers."""
+    """Returns True if values contain floating-point numbers that Arrow may have rounded from whole numbers."""
     if pa.types.is_struct(values.type):
         return any(_has_rounded(part) for part in values.flatten())
     if pa.types.is_list(values.type):

@@ -1,4 +1,4 @@
-"""Batches of rows that are lines of text, as those of CSV and JSON Lines.
+"""Batches of rows that are lines of text, as in CSV and JSON Lines.
 
 Shapes: L lines of a chunk that are not blank, N of them well-formed.
 """

@@ -64,16 +64,16 @@ class ParquetBatch:
     position: int
     """Number of the first row."""
     columns: pa.Table
-    """[N] rows."""
+    """[N] rows: the columns to read."""
 
     @property
     def malformed(self) -> Rejects:
-        """No rows: a Parquet file is valid or damaged as a whole."""
+        """Always empty, because a Parquet file is valid or damaged as a whole."""
         return Rejects(self.part.path, [], [], [])
 
     @property
     def num_blank(self) -> int:
-        """No blank rows."""
+        """Always 0, because Parquet has no blank rows."""
         return 0
 
     def locate(self, rows: np.ndarray) -> tuple[list[int], list[str]]:

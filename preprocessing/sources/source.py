@@ -23,7 +23,7 @@ class Part:
     path: str
     """The file."""
     ordinal: int
-    """The file's index among the inputs, which orders rows of equal time."""
+    """Index of the file among the inputs; rows of equal time are ordered by it."""
     begin: int
     """First byte of a text file, first row group of a Parquet file."""
     end: int | None
@@ -41,7 +41,7 @@ class Batch(Protocol):
 
     @property
     def position(self) -> int:
-        """Where the batch starts, a byte or a row; orders the batches of a file."""
+        """Position at which the batch starts, a byte or a row; it orders the batches of a file."""
 
     @property
     def columns(self) -> pa.Table:

@@ -24,7 +24,7 @@ _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2", b"PK
 DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError, pa.ArrowException)
 
 COMPRESSION_RATIO = 3
-"""Assumed size of the text of a compressed file, relative to the file: that of event logs with gzip -6."""
+"""Assumed ratio of the size of the text to that of the compressed file, as for event logs with gzip -6."""
 
 
 @dataclass(frozen=True)

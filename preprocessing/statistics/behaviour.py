@@ -14,7 +14,7 @@ from preprocessing.statistics.distributions import count_values, describe_histog
 from preprocessing.timelines import MS_PER_DAY, NEVER, Timelines
 
 SESSION_GAP_MS = 30 * 60_000
-"""A longer pause ends a session."""
+"""A pause between two events that is longer than this ends a session."""
 
 _BUCKETS = 34  # of seconds; the last starts at 2**32, 136 years
 
@@ -28,11 +28,13 @@ class Behaviour:
     pairs_by_kind: np.ndarray
     """[K] pairs with at least one event of the kind."""
     after_previous: np.ndarray
-    """[K-1] pairs with an event of the previous kind before the first event of the kind, from the second kind on."""
+    """[K-1] for each kind after the first: pairs with an event of the previous kind before the first event of this
+    kind."""
     after_first: np.ndarray
-    """[K-1] pairs with an event of the first kind before the first event of the kind."""
+    """[K-1] for each kind after the first: pairs with an event of the first kind before the first event of this
+    kind."""
     after_all: np.ndarray
-    """[K-1] pairs in which the first events of all kinds up to this one are in the order of the funnel."""
+    """[K-1] for each kind after the first: pairs with the first events of all kinds up to this kind in funnel order."""
     events_per_session: Counter[int]
     """Number of sessions by their number of events."""
     session_seconds: np.ndarray

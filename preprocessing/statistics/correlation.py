@@ -12,7 +12,7 @@ import numpy as np
 from contract.timelines import TimelineRows
 
 COLUMNS = ("time", "hour of day", "weekday", "event kind", "visitor rank", "item rank", "events before")
-"""Time in hours; weekday from Monday; event kind as its index in the funnel; ranks by frequency, from 0.
+"""The columns: time in hours; weekday from Monday; event kind as its index in the funnel; ranks by frequency, from 0.
 
 The original notebook correlated raw ids, but those are names; the order of ranks has a meaning.
 """

@@ -1,4 +1,4 @@
-"""Generates a shop of any size that resembles Retailrocket's: deterministic by seed, with hidden tastes.
+"""Generates a shop of any size that resembles Retailrocket's; it depends only on the seed. Visitors have hidden tastes.
 
 The data flow, which `shop` runs: `tree` and `visitors` (how active each visitor is) → `journeys` (the order of their
 events) → `clock` (the times) → `tastes` (the category and style of each interest) → `assortment` (the items) →

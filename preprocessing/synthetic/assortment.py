@@ -1,6 +1,6 @@
 """The items that visitors interact with: their popularity, shelf, style and period of fashion.
 
-They are drawn after the wishes, so that the supply of each shelf equals its demand.
+They are drawn after the visitors' wishes, so that the supply of each shelf equals its demand.
 
 Shapes: I items, S shelves.
 """

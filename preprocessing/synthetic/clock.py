@@ -64,7 +64,7 @@ class Times:
 
 @dataclass(frozen=True)
 class _Calendar:
-    """Activity time, a clock that runs faster at busy times; `edges_ms[i]` is the time at `hours[i]`."""
+    """A clock that runs faster at busy times: `edges_ms[i]` is the real time when it shows `hours[i]`."""
 
     edges_ms: np.ndarray
     hours: np.ndarray

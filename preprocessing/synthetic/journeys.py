@@ -144,7 +144,7 @@ def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.G
 
 
 def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """[N] positions of purchases: the same for all lines of an order, after the last of its interests starts."""
+    """[N] positions of purchases: one for all lines of an order, after the start of the order's last interest."""
     last = np.zeros(int(order.max(initial=-1)) + 1)
     np.maximum.at(last, order, start)
     return last[order] + _ORDER

@@ -1,4 +1,4 @@
-"""Matches each wish with an item: the wishes and items of a shelf and a time are paired in the order of their style.
+"""Matches each wish with an item of the same shelf and time: wishes and items are paired in the order of their style.
 
 Each shelf has as many wishes as items, counted by quota. So every item is matched as often as its quota says, and
 tastes don't change popularity.
@@ -45,7 +45,7 @@ def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) 
 
 
 def _line_up(shelf: np.ndarray, time: np.ndarray, style: np.ndarray, together: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts by shelf, then by time into groups of `together`, then by style; returns the order [N] and the groups [N].
+    """Sorts by shelf, by time into groups of `together`, and by style in a group; returns order [N] and groups [N].
 
     Args:
       time: [N] in [0, 1].

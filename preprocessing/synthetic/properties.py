@@ -115,7 +115,7 @@ def _draw_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generato
 
 
 def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
-    """Returns the category of each change, in turn the item's own and a parent or neighbour; the last is its own."""
+    """Returns the category of each change: alternately the item's own and a parent or neighbour; its own is last."""
     shelf = chunk.shelf[changes.item]
     own = tree.shelf_node[shelf]
     neighbour = tree.shelf_node[(shelf + 1) % tree.num_shelves]
@@ -125,7 +125,7 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 
 
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    """Words: one each for the shelf, the style and the item, and one that changes."""
+    """Draws words for items: one each for the shelf, the style and the item, and one that changes."""
     salt = int(name)
     shelf = chunk.shelf[changes.item]
     changing = mix(salt, random.integers(0, 1000, len(chunk.shelf))[changes.item], changes.left)

@@ -1,4 +1,4 @@
-"""The many properties that only some items have: a few on all shelves, most on some shelves.
+"""The many properties that only some items have: a few occur on all shelves, and most only on some shelves.
 
 Shapes: S shelves, P properties, K properties that an item of a shelf may have, R rows.
 """
@@ -97,7 +97,7 @@ def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.nd
 
 
 def _draw_values(which: np.ndarray, shelf: np.ndarray, style: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[R] words: of the style, of the shelf, or of neither."""
+    """[R] words: each depends on the style, on the shelf, or on neither."""
     uniform = random.random(len(which))
     anything = mix(which, random.integers(0, _CHOICES, len(which)))
     of_shelf = np.where(uniform < _STYLE_SHARE + _SHELF_SHARE, mix(which, shelf), anything)

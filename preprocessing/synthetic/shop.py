@@ -26,7 +26,7 @@ _TREE, _VISITORS, _JOURNEYS, _TIMES, _WISHES, _ITEMS, _MATCHING, _CATALOGUE, _PR
 
 @dataclass(frozen=True)
 class Shop:
-    """All events and items, and their hidden causes: the wishes and the styles of the items."""
+    """All events and items of a synthetic shop, and their hidden causes: the visitors' wishes and the items' styles."""
 
     config: SynthesisConfig
     """The settings."""
@@ -44,7 +44,7 @@ class Shop:
     """The times of the events."""
 
     wishes: Wishes
-    """The shelf and style of each interest."""
+    """The shelf and style that each interest of a visitor looks for."""
 
     items: Assortment
     """The items that occur in events."""

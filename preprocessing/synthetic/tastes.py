@@ -1,4 +1,4 @@
-"""The tastes of each visitor, which the event log doesn't contain: a few shelves, and a style on each.
+"""The tastes of each visitor, which the event log doesn't contain: a few favourite shelves, and a style on each.
 
 Shapes: V visitors, D interests, S shelves, F favourites of a visitor.
 """

@@ -24,7 +24,7 @@ _MATERIALS = pa.array([material for department in DEPARTMENTS for material in de
 
 @dataclass(frozen=True)
 class _Products:
-    """What each shelf sells."""
+    """The product that each shelf sells."""
 
     department: np.ndarray
     """[S] index in `DEPARTMENTS`."""

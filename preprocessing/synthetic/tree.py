@@ -29,7 +29,7 @@ class Tree:
     """The category tree and its shelves."""
 
     category_id: np.ndarray
-    """[C] ids, with gaps."""
+    """[C] category ids, which are not consecutive."""
 
     parent: np.ndarray
     """[C] parent node, -1 for a root; parents come before their children."""

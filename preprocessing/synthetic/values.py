@@ -41,7 +41,7 @@ def format_numbers(numbers: np.ndarray) -> pa.Array:
 
 
 def mix(salt: int | np.ndarray, *parts: np.ndarray) -> np.ndarray:
-    """Hashes a salt and parts into [N] words."""
+    """Hashes a salt and several arrays of integers into [N] words."""
     word = np.asarray(salt) * 7_919 + 104_729
     for part in parts:
         word = (word * 48_271 + part * 69_621 + 12_820_163) % NUM_WORDS

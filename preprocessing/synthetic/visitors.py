@@ -84,7 +84,7 @@ def draw_visitors(scale: Scale, random: np.random.Generator) -> Visitors:
 
 
 def _robot_views(scale: Scale) -> np.ndarray:
-    """Events of each robot. The smallest shops have no robot, as it would have most of their events."""
+    """Number of events of each robot. The smallest shops have no robot, because it would have most of their events."""
     total = scale.count(_ROBOT_EVENTS)
     if total <= ROBOT_EVENTS_A_DAY:
         return np.empty(0, np.int64)
@@ -93,14 +93,14 @@ def _robot_views(scale: Scale) -> np.ndarray:
 
 
 def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Carts [count] and views [count], which are correlated."""
+    """Draws the numbers of carts [count] and views [count] of visitors who buy nothing; they are correlated."""
     carts = power_law_counts(stratified(count, random), _CART_ONLY_CARTS, _MOST_CARTS)
     views = _draw_views(_blur(carts, random), _CART_ONLY_WITHOUT_VIEW, _CART_ONLY_VIEWS)
     return carts, views
 
 
 def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Orders [count], lines [sum of orders], loose carts [count] and views [count], which are correlated."""
+    """Draws orders [count], lines [sum of orders], loose carts [count] and views [count], which are correlated."""
     orders = power_law_counts(stratified(count, random), _ORDERS, _MOST_ORDERS)
     lines = power_law_counts(stratified(int(orders.sum()), random), _LINES, _MOST_LINES)
     loose_carts = power_law_counts(stratified(count, random), _BUYER_LOOSE_CARTS, _MOST_CARTS) - 1

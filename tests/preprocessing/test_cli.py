@@ -56,7 +56,7 @@ def test_arguments_are_read_from_a_file(prepared, tmp_path):
         (["--set", "items.min_count=-1"], "min_count must not be negative, got -1"),
         (["--validation-from", "tomorrow"], "'tomorrow' is neither ISO 8601"),
         (["--validation-from", "2015-09-01"], "give both"),
-        (["--split", "random", "--validation-from", "2015-09-01", "--test-from", "2015-09-02"], "go with --split time"),
+        (["--split", "random", "--validation-from", "2015-09-01", "--test-from", "2015-09-02"], "need --split time"),
         (["--split", "sideways"], "invalid choice"),
         (["second.csv"], "unrecognized arguments: second.csv"),  # a glob that the shell expanded
         (["--max-event-per-day", "5"], "unrecognized arguments: --max-event-per-day"),

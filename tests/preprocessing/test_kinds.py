@@ -56,7 +56,7 @@ def test_a_log_with_a_constant_kind_has_that_kind_alone():
 def test_a_constant_kind_may_be_one_of_several_that_the_settings_name():
     kinds = KindConfig(names=("look", "buy"), words=("Kauf=buy",))
     assert resolve_kinds(kinds, "'Kauf'") == resolve_kinds(kinds, "'buy'") == kinds
-    with pytest.raises(ValueError, match=r"columns.kind is 'sale', which is none of the kinds look, buy; add it to"):
+    with pytest.raises(ValueError, match=r"columns.kind is 'sale', which is not among the kinds look, buy; add it to"):
         resolve_kinds(kinds, "'sale'")
 
 

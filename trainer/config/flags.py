@@ -48,7 +48,8 @@ def _add_train(commands: cli.Commands) -> None:
         "--preset",
         choices=[AUTO, *PRESETS],
         metavar="NAME",
-        help=f"named settings: {', '.join(PRESETS)}, or auto: several of them within --budget, blended by validation",
+        help=f"named settings: {', '.join(PRESETS)}; or auto, which trains several models within --budget and blends "
+        "them",
     )
     source.add_argument(
         "--refit",
@@ -60,7 +61,7 @@ def _add_train(commands: cli.Commands) -> None:
         "--budget",
         type=_seconds,
         metavar="TIME",
-        help="time of --preset auto, such as 90s, 10m or 2h (default: 10m)",
+        help="time for --preset auto, such as 90s, 10m or 2h (default: 10m)",
     )
     train.add_argument(
         "--data",
@@ -214,7 +215,7 @@ def add_offer_flags(command: argparse.ArgumentParser) -> None:
 
 
 def offer_flags(given: argparse.Namespace) -> dict[str, Any]:
-    """Returns the values of these flags, as arguments of `trainer.data.offer.make_rules`."""
+    """Returns the values of the flags of `add_offer_flags`, as arguments of `trainer.data.offer.make_rules`."""
     return {
         "include_unavailable": given.include_unavailable,
         "deny": given.deny,

@@ -16,8 +16,8 @@ class SquaredErrorConfig:
 
     kind: Literal["squared_error"] = "squared_error"
     event_weights: tuple[float, ...] | None = None
-    """Weights to predict, one per event kind of the dataset; none: the dataset's weights, by default 1, 2, 3, … in the
-    order of its kinds."""
+    """Weights to predict, one per event kind of the dataset; none: the weights in the dataset or, if it has none, 1, 2,
+    3, … in the order of its kinds."""
 
     def __post_init__(self) -> None:
         _check_weights(self.event_weights)
@@ -28,7 +28,7 @@ class SquaredErrorConfig:
 
     @property
     def is_ranking(self) -> bool:
-        """Returns False: a score predicts a weight, and a better item need not have a higher one."""
+        """Returns False: a score predicts the weight of an event, so it does not order items by relevance."""
         return False
 
     @property
@@ -54,14 +54,15 @@ class SampledSoftmaxConfig:
     uniform_share: float = 0.0
     """Share of the negatives that are sampled uniformly instead, so that rare items occur too."""
     in_batch_negatives: bool = True
-    """Whether the positives of the other rows are negatives too."""
+    """Whether the positives of the other rows in the batch are negatives too."""
     event_weights: tuple[float, ...] | None = None
-    """Weights of examples, one per event kind of the dataset; none: the dataset's weights, by default 1."""
+    """Weights of training examples, one per event kind of the dataset; none: the weights in the dataset, or 1 if it has
+    none."""
     half_life_days: float | None = None
     """Days after which the weight of an example has halved; none: weights do not depend on age."""
     l2: float = 0.0
-    """L2 penalty of the rows that a step reads: visitors, positives and sampled negatives. For dot products only, as a
-    cosine does not depend on lengths."""
+    """L2 penalty on the table rows that a step reads: those of visitors, positives and sampled negatives. For dot
+    products only, because a cosine does not depend on the length of a vector."""
 
     def __post_init__(self) -> None:
         check(self.num_negatives >= 0, "loss.num_negatives", self.num_negatives, "at least 0")

@@ -12,12 +12,12 @@ class BaseModelConfig:
 
     @property
     def history_length(self) -> int:
-        """Number of other rows of the timeline in each training example."""
+        """Number of other events of the same visitor in each training example."""
         return 0
 
     @property
     def is_sequential(self) -> bool:
-        """Whether the other rows of a training example precede it instead of surrounding it."""
+        """Whether the other events in a training example are those before it; otherwise, they are those around it."""
         return False
 
     @property
@@ -32,17 +32,17 @@ class BaseModelConfig:
 
     @property
     def num_combinations(self) -> int | None:
-        """Combinations of powers that `solver=count` computes, one per epoch; None: it cannot compute this kind."""
+        """Number of combinations of powers for `solver=count`, one per epoch; None: it cannot compute this model."""
         return None
 
     @property
     def has_sums(self) -> bool:
-        """Whether scores are sums of positive weights, of which a blend uses the logarithm."""
+        """Whether scores are sums of positive weights; a blend uses the logarithm of such scores."""
         return False
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig | None":
-        """The model that alternating least squares trains instead; None: least squares cannot train this kind."""
+        """Settings of the model that alternating least squares trains instead; None: it cannot train this model."""
         return None
 
     def check_loss(self, loss: LossConfig) -> None:
@@ -57,7 +57,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
     kind: Literal["matrix_factorization"] = "matrix_factorization"
     dim: int = 64
-    """Entries of a vector."""
+    """Number of entries of an embedding vector."""
     history_length: int = 0
     """0: every visitor has a learnt vector. Above 0: a visitor's vector is the normalised sum of the normalised vectors
     of their items (FISM: Kabbur et al., KDD 2013). Training sums at most this many items next to the positive, and
@@ -65,7 +65,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
     similarity: Literal["cosine", "dot"] = "cosine"
     """`cosine`: scale × cosine of the vectors; `dot`: scale × dot product."""
     scale: float = 10.0
-    """Factor of the score, 1 / temperature."""
+    """Factor that multiplies the similarity: 1 / temperature of the softmax."""
     is_scale_learnt: bool = False
     """Whether Adam learns the scale, starting from `scale`, with a learning rate of 0.001."""
     has_item_bias: bool = True
@@ -90,17 +90,17 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
     @property
     def dense_learning_rate(self) -> float | None:
-        """Returns the learning rate of the scale, which is low for any optimizer of the tables."""
+        """Returns the learning rate of the scale; it is low, whatever the optimizer of the tables."""
         return 0.001
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig":
-        """Returns a dot product of plain vectors: least squares have no normalisation and no biases."""
+        """Returns settings with dot products and without biases, as least squares learns no biases."""
         plain = replace(self, history_length=0, similarity="dot", scale=1.0, is_scale_learnt=False)
         return replace(plain, has_item_bias=False, visitor_dropout=0.0)
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Allows every loss with learnt visitor vectors, and only losses that rank with histories."""
+        """Raises ValueError if visitor vectors are computed from histories and the loss does not rank."""
         rule = "0 with loss.kind=squared_error, which needs learnt visitor vectors"
         check(loss.is_ranking or not self.history_length, "model.history_length", self.history_length, rule)
         if self.similarity != "dot":
@@ -113,7 +113,7 @@ class NeuralConfig(BaseModelConfig):
 
     kind: Literal["neural"] = "neural"
     dim: int = 5
-    """Entries of a vector."""
+    """Number of entries of an embedding vector."""
     hidden: tuple[int, ...] = (80, 40, 20)
     """Units of each dense layer."""
     initial_stddev: float = 0.03
@@ -125,7 +125,7 @@ class NeuralConfig(BaseModelConfig):
         check(self.initial_stddev > 0, "model.initial_stddev", self.initial_stddev, "above 0")
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Allows only squared error: the network scores one pair at a time."""
+        """Raises ValueError for every loss except squared error, because the network scores one pair at a time."""
         if loss.is_ranking:
             raise ValueError(
                 f"the neural model scores one pair at a time, so it cannot be trained with loss.kind={loss.kind}; "
@@ -135,33 +135,35 @@ class NeuralConfig(BaseModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TowersConfig(BaseModelConfig):
-    """Two towers over timelines: the score is scale × cosine of a vector of the latest items and the item's vector."""
+    """Two towers: the score is scale × cosine between a vector of the visitor's latest items and the item's vector."""
 
     kind: Literal["towers"] = "towers"
     dim: int = 64
-    """Entries of a vector."""
+    """Number of entries of an embedding vector."""
     history_length: int = 10
-    """Latest items of a visitor that the model reads."""
+    """Number of a visitor's latest items that the model reads."""
     dropout: float = 0.2
     """Share of a history vector's entries that a training step drops."""
     id_dropout: float = 0.3
-    """Share of the items that a training step represents by their features alone, without their own vectors, so that
-    features learn to represent new items. No effect if the catalogue does not describe the items."""
+    """Share of the items that a training step represents by their features alone, without the vectors of their ids, so
+    that the features learn to represent new items. No effect if the catalogue does not describe the items."""
     context_dropout: float = 0.25
-    """Share of the rows that see the items of their history in order, without kinds and times, so that the model can
+    """Share of the training rows in which the event kinds and times of the history are dropped, so that the model can
     also rank for requests without them."""
     visitor_min_events: int | None = None
     """Visitors with at least this many training events have a learnt vector; none: no visitors have one."""
     visitor_dropout: float = 0.5
     """Share of the learnt visitor vectors that a training step drops."""
     return_bonus: float = 3.0
-    """Added to the scores of the history's items when the catalogue is ranked, in addition to the learnt bonuses. From
-    the second epoch on, training has already seen the next items, so it overrates new items."""
+    """Constant that ranking adds to the scores of items in the history, in addition to the learnt bonuses. It corrects
+    a bias: from the second epoch on, the model has already been trained on the next items, so it overrates new
+    items."""
     second_stage_cases: int = 24_000
-    """Next items of the validation window, at most, that train a network to rank the best items again, after the last
-    epoch; 0: no such network. It is kept if it ranks better for other visitors of that window."""
+    """Maximum number of next items in the validation window that train the second stage, a network that ranks the best
+    items again. It is trained after the last epoch, and used if it ranks better for other visitors of that window. 0:
+    no second stage."""
     second_stage_min_cases: int = 2_000
-    """With fewer next items in the validation window, there is no second stage."""
+    """Minimum number of next items in the validation window; with fewer, there is no second stage."""
     initial_scale: float = 8.0
     """Initial value of the learnt scale."""
     initial_stddev: float = 0.05
@@ -189,7 +191,7 @@ class TowersConfig(BaseModelConfig):
         return True
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Allows only losses that rank: the score is not an event weight."""
+        """Raises ValueError for a loss that does not rank, because scores do not predict event weights."""
         if not loss.is_ranking:
             raise ValueError(
                 f"the towers predict no event weights, so they cannot be trained with loss.kind={loss.kind}; "
@@ -209,9 +211,9 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
     """
 
     powers: ClassVar[type[Any]]
-    """The NamedTuple of the powers."""
+    """The NamedTuple type that names the powers of the model."""
     kind: Any
-    """As in `ModelConfig`."""
+    """Name of the model, as in `ModelConfig`."""
 
     @property
     def combinations(self) -> list[Powers]:
@@ -225,7 +227,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
     @property
     def has_sums(self) -> bool:
-        """Returns True: a score is a sum of the weights of neighbours."""
+        """Returns True: a score is a sum of positive weights of neighbours."""
         return True
 
     def with_combination(self, number: int) -> Self:
@@ -243,7 +245,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
             check(len(values) == len(named[first]), f"model.{name}", _join(values), rule)
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Allows only losses that rank: the score is not an event weight."""
+        """Raises ValueError for a loss that does not rank, because scores do not predict event weights."""
         if not loss.is_ranking:
             raise ValueError(
                 f"the model {self.kind} predicts no event weights, so it cannot be used with loss.kind={loss.kind}; "
@@ -252,7 +254,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
         super().check_loss(loss)
 
     def _values(self) -> dict[str, tuple[float, ...]]:
-        """The values of each power, by setting."""
+        """Returns the values of each power, by the name of its setting."""
         return {f"{name}_power": getattr(self, f"{name}_power") for name in self.powers._fields}
 
 
@@ -260,13 +262,13 @@ class WalkPowers(NamedTuple):
     """A combination of powers of an item walk."""
 
     item: float
-    """Of the visitors of the history's item."""
+    """Power of the number of visitors of the history's item."""
     neighbour: float
-    """Of the visitors of the item that is scored."""
+    """Power of the number of visitors of the item that is scored."""
     visitor: float
-    """Of the items of the visitor who touched both."""
+    """Power of the number of items of a visitor who interacted with both."""
     recency: float
-    """Of 1 + age, where age is the number of later entries of the history."""
+    """Power of 1 + age, where age is the number of later entries of the history."""
 
     def __str__(self) -> str:
         return ", ".join(f"{name}_power {value:g}" for name, value in self._asdict().items())
@@ -291,10 +293,10 @@ class WalkConfig(CountedConfig[WalkPowers]):
     recency_power: tuple[float, ...] = (1.0, 0.0, 1.0)
     """The weights of a history's item are divided by (1 + its later entries) ** recency_power."""
     num_neighbours: int = 50
-    """Items that each item leads to: those with the largest weights."""
+    """Number of neighbours kept per item: those with the largest weights."""
     max_items: int = 500
-    """Latest distinct items of a visitor that are counted, and latest entries of a history that are used. The time to
-    count a visitor grows with the square of their items."""
+    """Number of a visitor's latest distinct items that are counted, and of a history's latest entries that are used.
+    The time to count a visitor grows with the square of their items."""
 
     def __post_init__(self) -> None:
         self.check_powers()
@@ -306,11 +308,11 @@ class SessionKnnPowers(NamedTuple):
     """A combination of powers of a session kNN."""
 
     item: float
-    """Of the timelines of the history's item."""
+    """Power of the number of timelines that contain the history's item."""
     length: float
-    """Of the items of the timeline that is compared."""
+    """Power of the number of items in the timeline that is compared."""
     recency: float
-    """Of 1 + age, where age is the number of later entries of the history."""
+    """Power of 1 + age, where age is the number of later entries of the history."""
 
     def __str__(self) -> str:
         return ", ".join(f"{name}_power {value:g}" for name, value in self._asdict().items())
@@ -333,13 +335,13 @@ class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
     recency_power: tuple[float, ...] = (1.0, 0.0, 1.0, 0.5)
     """The weight of a history's item is divided by (1 + its later entries) ** recency_power."""
     num_neighbours: int = 200
-    """Timelines with the highest similarities, each of which adds its similarity to its items."""
+    """Number of most similar timelines that are used; each adds its similarity to the scores of its items."""
     max_timelines: int = 1000
-    """Latest timelines of an item that are compared with a history."""
+    """Number of latest timelines per item that are compared with a history."""
     max_items: int = 500
-    """Latest distinct items of a timeline that are compared and scored."""
+    """Number of latest distinct items per timeline that are compared and scored."""
     max_entries: int = 100
-    """Latest entries of a history that are used."""
+    """Number of latest entries of a history that are used."""
 
     def __post_init__(self) -> None:
         self.check_powers()

@@ -12,12 +12,12 @@ class AdagradConfig:
 
     kind: Literal["adagrad"] = "adagrad"
     learning_rate: float = 0.1
-    """Learning rate of the tables, and of the dense weights of models that have no rate of their own."""
+    """Learning rate of the tables, and of the dense weights of models without a separate rate."""
     initial_accumulator: float = 1e-9
     """Initial sum of squared gradients. Rows hardly move unless it is far below a squared gradient: the loss is a mean
     over the batch, so an entry of a row's gradient is about scale / batch_size, and its square about 1e-7."""
     epsilon: float = 1e-7
-    """Added to the root of the accumulator."""
+    """Added to the square root of the accumulator, to avoid division by zero."""
     is_row_wise: bool = False
     """Keeps one accumulator per table row, for the mean of its squared gradients over the columns: half the memory."""
     warmup_steps: int = 0
@@ -32,17 +32,17 @@ class AdagradConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdamConfig:
-    """Adam (Kingma and Ba, ICLR 2015), in its lazy form for tables: rows outside a step keep values and moments."""
+    """Adam (Kingma and Ba, ICLR 2015); lazy for tables: rows that a step does not read keep values and moments."""
 
     kind: Literal["adam"] = "adam"
     learning_rate: float = 0.001
-    """Learning rate of the tables, and of the dense weights of models that have no rate of their own."""
+    """Learning rate of the tables, and of the dense weights of models without a separate rate."""
     beta_1: float = 0.9
     """Decay of the mean of the gradients."""
     beta_2: float = 0.999
     """Decay of the mean of the squared gradients."""
     epsilon: float = 1e-7
-    """Added to the root of the mean squared gradient."""
+    """Added to the square root of the mean squared gradient, to avoid division by zero."""
     warmup_steps: int = 0
     """Steps of linear warmup of the learning rates, for tables and dense weights."""
 
@@ -70,7 +70,7 @@ class AlternatingConfig:
     weight_power: float = 1.0
     """A pair weighs the sum of its events' weights to this power; with 0, all pairs with events weigh 1."""
     batch_entries: int = 32_768
-    """Pairs that a replica solves at a time."""
+    """Number of pairs with events in the batch that a replica solves at a time."""
 
     def __post_init__(self) -> None:
         check(self.unobserved_weight > 0, "als.unobserved_weight", self.unobserved_weight, "above 0")

@@ -115,7 +115,7 @@ SESSION_KNN = replace(WALK, name="session_knn", model=SessionKnnConfig())
 
 Test windows, split by time at the quantiles 0.8 and 0.9: NDCG@20 of 2,066 returning visitors of the grocer .047, where
 200 neighbours with fixed powers reach .045 and popular items .037; R@20 .553 and MRR@20 .295 of 10,000 next items of
-retailrocket_sessions, where these reach .546 and .289. They take 25 and 14 CPU seconds, with the three validations.
+retailrocket_sessions, where these reach .546 and .289. They take 25 and 14 CPU seconds, validations included.
 
     python -m trainer train --preset session_knn --data DATASET --workdir RUN
 """
@@ -125,7 +125,7 @@ PRESETS: Mapping[str, RunConfig] = {run.name: run for run in (NOTEBOOK_MF, NOTEB
 
 
 AUTO = "auto"
-"""The preset that tries several models, see `auto_trials`."""
+"""Name of the preset that tries several models; see `auto_trials`."""
 
 
 def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict[str, RunConfig]:
@@ -133,7 +133,8 @@ def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict
 
     Args:
       settings: changes to all of them, as `key=value`.
-      is_dense: whether visitors have dozens of events, so that events missing from a pair mean more to least squares.
+      is_dense: whether visitors have dozens of events each; then a pair without events says more, so least squares
+          gives it more weight.
 
     Raises:
       ValueError: a setting is wrong, or a model does not have it.
@@ -159,5 +160,5 @@ def _change(config: RunConfig, settings: Sequence[str]) -> RunConfig:
         return apply_settings(config, settings)
     except ValueError as error:
         raise ValueError(
-            f"{error}; --preset auto changes a setting of all its models, and {config.name} refused this one"
+            f"{error}; --preset auto applies each setting to all its models, and {config.name} does not accept it"
         ) from error

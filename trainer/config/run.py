@@ -15,11 +15,11 @@ class InputConfig:
     """Settings of the input pipeline, from training rows to batches."""
 
     batch_size: int = 1024
-    """Rows of a global batch, over all replicas."""
+    """Number of rows of a global batch, over all replicas."""
     window_blocks: int = 256
-    """Timeline blocks that are shuffled together."""
+    """Number of timeline blocks that are shuffled together."""
     open_files: int = 4
-    """Shards that are read at the same time."""
+    """Number of shards that are read at the same time."""
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 1, "input.batch_size", self.batch_size, "at least 1")
@@ -60,19 +60,20 @@ class RunConfig:
     input: InputConfig = field(default_factory=InputConfig)
     """The input pipeline."""
     evaluate: TargetConfig = field(default_factory=TargetConfig)
-    """What validation measures; an evaluation may choose other kinds."""
+    """Which items are relevant in validation; an evaluation may choose others."""
     solver: Literal["sgd", "als", "count"] = "sgd"
     """`sgd`: gradient steps. `als`: weighted alternating least squares for a factorization; an epoch is then one sweep,
     scores are plain dot products without biases, and only event_weights and half_life_days of the loss are used.
     `count`: counts for a walk or session kNN; an epoch is then one combination of its powers, whatever `epochs` is,
     and only event_weights of the loss are used: events of kinds with a weight of 0 are skipped."""
     als: AlternatingConfig = field(default_factory=AlternatingConfig)
-    """Used with `solver=als`."""
+    """Settings of alternating least squares; used with `solver=als` only."""
     companions: tuple[str, ...] = ()
-    """Presets that are trained after this model, below the run, and blended with it; not used without `blend`."""
+    """Presets that are trained after this model, in directories below the run, and blended with it. Not used without
+    `blend`."""
     blend: bool = False
-    """Whether the last stage of the run weighs the scores, the popularity and trend of the items, and the visitor's own
-    history by validation. Without it, the model is used as it was trained."""
+    """Whether the run ends with a blend: validation chooses weights for the scores, for the popularity and trend of the
+    items, and for the visitor's history. Without it, the model is used as it was trained."""
     epochs: int = 1
     """Passes over the training rows, or sweeps of least squares; see `solver` for the epochs of counted models."""
     seed: int = 0
@@ -90,12 +91,13 @@ class RunConfig:
     checkpoint_every_seconds: float | None = 300.0
     """Seconds after which the next checkpoint starts within an epoch; none: not by time."""
     step_timeout_seconds: float = 300.0
-    """Seconds without a finished step or validation chunk after which several workers exit to be restarted, because one
-    of them hangs. The first step, which is compiled, may take five times as long."""
+    """Seconds without a finished step or validation chunk after which the workers of a cluster exit to be restarted,
+    because one of them hangs. The first step, which is compiled, may take five times as long."""
     validate_every_epochs: int = 1
     """Epochs between validations; the last epoch is always validated."""
     patience: int | None = 3
-    """Validations in a row without a new best after which the run stops early; none: all epochs are trained."""
+    """Number of consecutive validations without a new best value after which the run stops early; none: all epochs are
+    trained."""
     max_loss_growth: float | None = 10.0
     """The run stops as diverged if the mean loss of 20 steps exceeds this multiple of the first loss; none: only if a
     loss is NaN or infinite."""
@@ -134,7 +136,7 @@ class RunConfig:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs of the run, at most: `epochs`, or the combinations of powers with `solver=count`."""
+        """Maximum number of epochs: `epochs` or, with `solver=count`, the number of combinations of powers."""
         return self.model.num_combinations or self.epochs
 
     @property
@@ -145,12 +147,12 @@ class RunConfig:
 
     @property
     def history_length(self) -> int:
-        """Number of other rows of the timeline in each training example."""
+        """Number of other events of the same visitor in each training example."""
         return self.scored_model.history_length
 
     @property
     def is_sequential(self) -> bool:
-        """Whether the other rows of a training example precede it instead of surrounding it."""
+        """Whether the other events in a training example are those before it; otherwise, they are those around it."""
         return self.model.is_sequential
 
     @property

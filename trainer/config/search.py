@@ -71,7 +71,7 @@ def _parse(text: str, config: RunConfig) -> Dimension:
         separator = "|" if kind is tuple else ","
         return Choices(key, tuple(values.split(separator)))
     if kind not in (int, float):
-        raise ValueError(f"{key} is no number, so it has no range; list its values: --search {key}=a,b,c")
+        raise ValueError(f"{key} is not a number, so it cannot have a range; list its values: --search {key}=a,b,c")
     is_log = high.endswith(":log")
     try:
         return _make_range(key, kind(low), kind(high.removesuffix(":log")), is_log=is_log)

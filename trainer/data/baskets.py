@@ -46,7 +46,7 @@ def baskets_of(
     Args:
       rows: whole timelines, one after another.
       num_items: I; other items are skipped.
-      is_entry: [N] bool, whether a row counts; None: all do.
+      is_entry: [N] bool, whether a row is used; None: all rows are.
       max_items: only this many distinct items of a timeline are kept, those with the latest events; None: all.
     """
     timeline = np.cumsum(rows.position == 0) - 1
@@ -66,7 +66,7 @@ def baskets_of(
 def _latest_distinct(
     timeline: np.ndarray, item: np.ndarray, num_items: int, max_items: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of `timeline` and `item`, both [N] in order of time, without repetitions; at most the latest of each.
+    """The distinct pairs of `timeline` and `item`, both [N] in order of time; the latest `max_items` per timeline.
 
     The position of a pair is that of its latest occurrence.
     """

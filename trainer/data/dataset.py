@@ -85,12 +85,12 @@ class Dataset:
 
     @property
     def max_training_rows(self) -> int:
-        """The rows that models are trained on are at most this many."""
+        """Upper limit of the number of rows that models are trained on."""
         return sum(self.manifest.splits[split].target_rows for split in (Split.TRAIN, *self._later_splits))
 
     @property
     def max_training_timelines(self) -> int:
-        """The timelines that models are trained on are at most this many."""
+        """Upper limit of the number of timelines that models are trained on."""
         return sum(self.manifest.splits[split].visitors for split in (Split.TRAIN, *self._later_splits))
 
     def vocabulary(self, name: Vocabulary) -> list[str]:
@@ -132,7 +132,8 @@ class Dataset:
     def visitor_counts(self) -> np.ndarray:
         """[visitors of the vocabulary] int64: events in the training split per visitor, most frequent first, read-only.
 
-        They are the same if models are trained on all splits, so that a refit has the tables of its run.
+        A refit, which trains on all splits, uses the same counts, so that its tables have as many rows as those of its
+        run.
         """
         counts = self._count_targets([Split.TRAIN], "visitor", self.num_visitors)
         counts.flags.writeable = False
@@ -144,7 +145,7 @@ class Dataset:
         return [split for split in self.manifest.splits if split != Split.TRAIN and self.trains_on_all]
 
     def _count_targets(self, splits: Sequence[Split], column: str, size: int) -> np.ndarray:
-        """[size] int64: how often each index below `size` occurs in a column of the splits' own rows."""
+        """[size] int64: how often each index below `size` occurs in a column of the splits' target rows."""
         counts = np.zeros(size, np.int64)
         for shard in (shard for split in splits for shard in self.shards(split)):
             rows = read_timelines([shard])

@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     item: tf.Tensor
     """[B] int64."""
     event: tf.Tensor
-    """[B] int64 indices of event kinds."""
+    """[B] int64 index of each row's event kind."""
     history: tf.Tensor
     """[B, H] int64 items of the visitor's rows before this one, newest first, or of those around it; padded with 0."""
     history_event: tf.Tensor
@@ -50,7 +50,8 @@ class Batch(NamedTuple):
     timestamp_ms: tf.Tensor
     """[B] int64; 0 if times are not read."""
     weight: tf.Tensor
-    """[B] float32 weight of the row: that of its event kind times its own; 1 if weights are not read."""
+    """[B] float32 weight of the row: the weight of its event kind × the weight of the event; 1 if weights are not
+    read."""
     is_row: tf.Tensor
     """[B] bool; False where the last batch of an epoch is padding."""
 
@@ -156,7 +157,7 @@ def count_rows(
 
 
 def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batch], tf.Tensor]) -> Iterator[np.ndarray]:
-    """Yields a column [n] of the rows of an epoch, window by window; `column` gets batches of any size."""
+    """Yields one column [n] of an epoch's rows, window by window; `column` computes it from a batch of any size."""
     shards = content.events.shards
     windows = read_blocks(tf.range(len(shards)), shards, open_files=config.open_files).batch(config.window_blocks)
 
@@ -266,7 +267,7 @@ def _histories(
 
 
 def _no_history(rows: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Empty history columns, [N, 0]."""
+    """Returns empty history columns, [N, 0]."""
     number = tf.zeros([tf.size(rows), 0], tf.int64)
     is_history = tf.zeros([tf.size(rows), 0], tf.bool)
     return {"history": number, "history_event": number, "history_age_ms": number, "is_history": is_history}

@@ -26,7 +26,7 @@ class RowBatch(NamedTuple):
     weight: np.ndarray
     """[R, E] float32 weight of each entry; padded with 0."""
     length: int
-    """L."""
+    """L: entries per row, padding included."""
 
 
 def read_interactions(

@@ -1,4 +1,4 @@
-"""Which items may be recommended: the available ones, without denied items, by category.
+"""Chooses the items that may be recommended, by availability, denied ids and categories.
 
 Shapes: I items of a vocabulary, F items with facts.
 """
@@ -155,7 +155,7 @@ def _check_join(ids: pa.Array, row: pa.Array, facts: pa.Table) -> None:
         f"of the model: {_examples(ids.filter(row.is_null()))}; given ids: {_examples(facts['item_id'])}"
     )
     if row.null_count == len(ids):
-        raise ValueError(f"{message}; make the ids equal")
+        raise ValueError(f"{message}; use the same ids in both")
     log.warning("%s; the missing items count as available", message)
 
 
@@ -196,7 +196,7 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
 
 
 def _take(values: pa.Array, row: pa.Array, *, default: bool) -> np.ndarray:
-    """Returns the values [F] at rows [I]; `default` where a value or a row is null."""
+    """Selects the values [F] at rows [I]; `default` where a value or a row is null."""
     return _to_numpy(values.take(row).fill_null(default))
 
 

@@ -23,9 +23,9 @@ class TrainingEvents(NamedTuple):
     shards: Sequence[Shard]
     """The files, in order."""
     visitor_events: np.ndarray | None = None
-    """[V] int64: events of each visitor in all splits. A visitor's rows train where their timeline has all of these
-    events. Visitors outside the vocabulary share indices, so their targets train, each with the rows before it. None:
-    targets train."""
+    """[V] int64: events of each visitor in all splits. A visitor's rows are trained on in the timeline that has all of
+    these events. Visitors outside the vocabulary share indices, so only their target rows are trained on, each with the
+    rows before it. None: only target rows are trained on."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Trend: how an item sells now, compared with ever.
+"""Trend: how frequent an item's events are now, compared with all time so far.
 
     trend_i(t) = log((p_i(t) + 0.05) / (n_i(t) + 0.25))
 
@@ -20,7 +20,7 @@ from trainer.data.dataset import Dataset
 DAY_MS = 24 * 60 * 60 * 1000
 _MAX_MOMENTS = 64
 _MAX_ENTRIES = 2**24
-"""Moments × items of a table of trends, 64 MiB; there are several tables at a time."""
+"""Maximum size of a table of trends, in moments × items (64 MiB); there are several tables at a time."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ItemEvents:
     item: np.ndarray
     """[N] int64 item indices."""
     num_items: int
-    """I."""
+    """Number of items, I."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Trends:
     half_life_days: float
     """Days after which the weight of an event in p has halved."""
     moment_ms: np.ndarray
-    """[M] int64, ascending: the trends at a moment count only events before it."""
+    """[M] int64, ascending: the moments; the trends at a moment count only events before it."""
     recent: np.ndarray
-    """[M, I] float32: p."""
+    """[M, I] float32: p, the weighted recent events."""
     total: np.ndarray
-    """[M, I] float32: n."""
+    """[M, I] float32: n, the number of all events."""
 
     @property
     def values(self) -> np.ndarray:
@@ -55,7 +55,7 @@ class Trends:
 
 
 def read_item_events(dataset: Dataset) -> ItemEvents:
-    """Reads the events of all splits; those of a case's future are left out by `count_trends`."""
+    """Reads the events of all splits; `count_trends` excludes the events after a case's moment."""
     times, items = [], []
     for split in dataset.manifest.splits:
         for shard in dataset.shards(Split(split)):
@@ -105,11 +105,11 @@ def count_trends(events: ItemEvents, moment_ms: np.ndarray, half_life_days: floa
 
 
 def advance_trends(trends: Trends, events: ItemEvents) -> Trends:
-    """Returns the trends after the last of some newer events.
+    """Returns the trends as of the last of some newer events.
 
     Args:
       trends: the trends at one moment.
-      events: events of the same items; those before the moment are already counted, and left out here.
+      events: events of the same items; those before the moment are already counted, so they are skipped.
     """
     first = int(np.searchsorted(events.timestamp_ms, trends.moment_ms[-1]))
     newer = ItemEvents(events.timestamp_ms[first:], events.item[first:], events.num_items)

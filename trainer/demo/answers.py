@@ -1,4 +1,4 @@
-"""Checks and answers the queries of the page: JSON values in and out, no HTTP."""
+"""Checks and answers the queries of the demo page; takes and returns JSON values, without HTTP."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice

@@ -20,7 +20,7 @@ from trainer.serving.layout import check_export, read_info
 
 
 class Ranked(NamedTuple):
-    """A ranked list of one model."""
+    """The ranked list that one model returned."""
 
     item_ids: list[str]
     """Ids of the items, best first."""
@@ -43,7 +43,7 @@ class Export:
     visitors: list[str]
     """Ids of the visitors that the model knows, most frequent first."""
     num_offered: int
-    """Number of items that are on offer; lists contain no others."""
+    """Number of items on offer, which are those that may be recommended."""
 
     def recommend(self, visitor_id: str, history: Sequence[str], k: int, *, hide_seen: bool) -> Ranked:
         """Returns at most k items for a visitor; fewer if the catalogue is smaller."""

@@ -146,7 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _accepts_host(self) -> bool:
         """Returns whether the Host header is allowed, and answers 403 otherwise.
 
-        A server for this machine only refuses other names: a foreign site could make its name resolve to this machine.
+        If the server is open to this machine only, it refuses other host names, because a foreign site could make its
+        name resolve to this machine (DNS rebinding).
         """
         bound = str(self.server.server_address[0])
         host = urlsplit(f"//{self.headers.get('Host', '')}").hostname

@@ -25,7 +25,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Shop:
-    """The data of a shop that exports lack."""
+    """The data of a shop that an export does not contain."""
 
     items: dict[str, Item]
     """Items by id; empty without a dataset."""

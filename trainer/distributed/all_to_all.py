@@ -18,8 +18,8 @@ _GROUP_KEY = 1 << 20
 """Not used by TensorFlow's own collective operations."""
 
 CAPACITIES = np.unique(np.ceil(16 * 1.25 ** np.arange(72)).astype(np.int64))
-"""Sizes that pieces are padded to between workers. A collective operation keeps the shapes of its first call, so each
-capacity has an operation of its own. On average, an eighth of the traffic is padding."""
+"""Numbers of rows that messages between workers are padded to. A collective operation keeps the shapes of its first
+call, so each capacity has a separate operation. On average, an eighth of the traffic is padding."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Route:
 def exchange(
     replicas: Replicas, replica: int, pieces: Sequence[tf.Tensor], counts: tf.Tensor, key: int
 ) -> list[tf.Tensor]:
-    """Sends a piece to each replica; called within `Replicas.run`.
+    """Sends a piece, an array of rows, to each replica; called within `Replicas.run`.
 
     Args:
       replicas: all replicas.

@@ -1,4 +1,4 @@
-"""Exits a worker that makes no progress: nothing else detects another worker that hangs instead of failing."""
+"""Exits a worker that makes no progress, because nothing else detects that another worker hangs."""
 
 import logging
 import os

@@ -46,7 +46,8 @@ class FixedOrder:
 class RandomOrder:
     """One random order of the items, which starts at a random item for each visitor, depending on the visitor's index.
 
-    An order of its own for each visitor is no fairer, and drawing it takes longer than other systems take to rank.
+    A separate order for each visitor would be no fairer, and drawing it would take longer than other systems take to
+    rank.
     """
 
     def __init__(self, num_items: int, *, seed: int):
@@ -134,7 +135,7 @@ def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | Non
 
 
 def build_baselines(dataset: Dataset, events: ItemEvents, *, seed: int, kinds: Sequence[str] = ()) -> dict[str, Scorer]:
-    """All baselines of a report, by name; all but `popular` and `random` with the trend of the items.
+    """All baselines of a report, by name; all except `popular` and `random` include the trend of the items.
 
     Args:
       dataset: the dataset.

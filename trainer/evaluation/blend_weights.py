@@ -1,8 +1,8 @@
 """Chooses the weights of a blend on the validation split.
 
 For a sample of cases, the best items of every part become candidates, with the features of the blend. Coordinate ascent
-over a grid then maximises NDCG@20 among the candidates, from the best single feature on. A weight is changed only for a
-clear gain, so that noise adds no feature.
+over a grid then maximises NDCG@20 among the candidates, starting from the best single feature. A weight is changed only
+for a clear gain, so that noise adds no feature.
 
 Shapes: V cases, B cases of a chunk, C candidates, F features: P parts, popularity, a trend per half-life, the return
 features; I items.
@@ -29,7 +29,7 @@ from trainer.runs.blend_record import RETURN_FEATURES, BlendWeights
 log = logging.getLogger(__name__)
 
 HALF_LIVES = (1.0, 3.0, 7.0, 14.0, 30.0)
-"""Days; one of them becomes the half-life of the trend."""
+"""Half-lives of the trend to choose from, in days."""
 LIST_LENGTH = 20
 MAX_CASES = 2000
 _BASELINE_CASES = 1000
@@ -50,11 +50,11 @@ class Candidates:
     feature: np.ndarray
     """[V, C, F] float32."""
     is_relevant: np.ndarray
-    """[V, C] bool."""
+    """[V, C] bool: whether the candidate is relevant."""
     is_candidate: np.ndarray
     """[V, C] bool: False for padding."""
     num_relevant: np.ndarray
-    """[V] int64: relevant items of each case, also those that are no candidates."""
+    """[V] int64: relevant items of each case, including those that are not candidates."""
 
     def ndcg(self, scores: np.ndarray) -> np.ndarray:
         """[V]: NDCG@20 of the ranking by scores [V, C]."""
@@ -115,7 +115,7 @@ def find_candidates(
 
 
 class _Finder:
-    """Computes the candidates of a chunk of queries."""
+    """Finds the candidates of a chunk of queries, and computes their features."""
 
     def __init__(
         self, parts: Sequence[Part], moments: tf.Tensor, trends: tf.Tensor, popularity: tf.Tensor, hides_seen: bool
@@ -127,7 +127,7 @@ class _Finder:
         self.num_candidates = (2 * len(parts) + 2) * self._top + (0 if hides_seen else _LATEST)
 
     def find(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Items [B, C], int64 1 or 0 whether each is a candidate [B, C], and features [B, C, F]."""
+        """Returns items [B, C], whether each is a candidate [B, C] (int64, 1 or 0), and features [B, C, F]."""
         scores = [
             comparable_scores(part.model.catalogue_scores(queries), has_sums=part.has_sums) for part in self._parts
         ]
@@ -161,7 +161,7 @@ class _Finder:
         return tf.where((position >= 0) & (item < self._num_items), item, -1)
 
     def _returns(self, queries: Queries, item: tf.Tensor) -> list[tf.Tensor]:
-        """The return features of items [B, C], each [B, C]."""
+        """Computes the return features of items [B, C]; each feature is [B, C]."""
         found = return_features(queries, self._num_items)
         shape = tf.stack([tf.shape(item, tf.int64)[0], self._num_items])
         return [
@@ -240,7 +240,7 @@ class _Ascent:
         return float(self._values.mean())
 
     def improve(self, column: int, grid: Sequence[float], *, is_local: bool) -> None:
-        """Sets a weight to the best of a grid, if that is a clear gain; `is_local`: only to one close to the weight."""
+        """Sets a weight to the best value of a grid if the gain is clear; `is_local`: tries only close values."""
         now = grid.index(float(self.weight[column]))
         near = {0.0, *grid[max(now - 2, 0) : now + 3]} if is_local else set(grid)
         rest = self._total - self.weight[column] * self._feature[column]
@@ -263,7 +263,7 @@ def _typical_spread(scores: np.ndarray, is_candidate: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class BlendFit:
-    """The weights that validation chose, and what they reach there."""
+    """The weights that validation chose, and their NDCG@20 in validation."""
 
     half_life_days: float
     seen_hidden: BlendWeights
@@ -291,10 +291,10 @@ def fit_blend(
       dataset: the dataset.
       events: its events, of all splits.
       kinds: event kinds that make an item relevant; empty: all.
-      held_out_seed: seed of a part whose second stage was trained on next items of the validation split: only those
-        of the visitors that it held out are used. None: all are.
+      held_out_seed: seed of a part whose second stage was trained on next items of the validation split. Then only the
+          next items of visitors that this training held out are used. None: all next items are used.
       has_trend_only: whether parts, popularity and trend are the only features, as for baselines.
-      max_cases: of each protocol; of more, a random sample is used.
+      max_cases: maximum number of cases per protocol; if there are more, a random sample is used.
       replicas: their workers share the ranking and get the same weights.
       on_chunk: called before each chunk of cases.
     """
@@ -322,7 +322,7 @@ def fit_blend(
 
 
 def _choose_half_life(candidates: Mapping[str, Candidates], num_parts: int) -> int:
-    """Returns the index of the half-life with which the best part and its trend reach most, over both rankings."""
+    """Returns the index of the half-life that gives the best part with trend the highest NDCG@20 over both rankings."""
     values = np.zeros((len(candidates), len(HALF_LIVES)))
     for row, found in enumerate(candidates.values()):
         for half_life in range(len(HALF_LIVES)):
@@ -334,7 +334,7 @@ def _choose_half_life(candidates: Mapping[str, Candidates], num_parts: int) -> i
 
 
 def _complete(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
-    """Fills in the weights of rankings without validation cases: those of the other one, or equal parts."""
+    """Fills in the weights of a ranking without validation cases: those of the other ranking, or equal weights."""
     given = next(iter(weights.values()), BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts)))
     return {name: weights.get(name, replace(given, returns=(0.0, 0.0, 0.0))) for name in _RANKINGS}
 

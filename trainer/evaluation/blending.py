@@ -1,4 +1,4 @@
-"""Blends trained runs: the last stage of training, which weighs models, popularity and trend by validation."""
+"""Blends trained runs, as the last stage of training: validation weights models, popularity and trend."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ def blend_runs(
 ) -> BlendRecord:
     """Chooses the weights of the best checkpoints of some runs, and writes them to the run at `workdir`.
 
-    Parts without a weight are left out. The same runs give the same weights, so a killed call is repeated.
+    Parts without a weight are dropped. The same runs give the same weights, so a killed call can be repeated.
 
     Args:
       workdir: directory of the run that the blend belongs to.
@@ -79,7 +79,7 @@ def blend_runs(
 
 
 def _held_out_seed(workdir: str, parts: Sequence[str]) -> int | None:
-    """The seed of the run whose second stage was trained on validation cases; None if there is none."""
+    """Returns the seed of the run with a second stage, which was trained on validation cases; None without one."""
     directories = [part_directory(workdir, part) for part in parts]
     staged = [directory for directory in directories if storage.exists(RunLayout(directory).second_stage)]
     return read_record(staged[0]).config.seed if staged else None

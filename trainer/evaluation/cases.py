@@ -16,7 +16,7 @@ from trainer.ranking.histories import Histories
 from trainer.ranking.lists import Lists
 
 HELD_OUT_SHARE = 0.2
-"""Share of the visitors with next items in the validation split that a second stage is not trained on."""
+"""Share of the validation split's visitors that are held out from the training of a second stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Cases:
     timeline: np.ndarray
     """[V] int64, ascending; cases with the same number are of the same visitor, so they are not independent."""
     history: Histories
-    """V histories: the rows before the moment, including repeated and unknown items."""
+    """V histories: the visitor's rows before the moment, including repeated and unknown items."""
     timestamp_ms: np.ndarray
     """[V] int64: the moment."""
     relevant: Lists
@@ -48,7 +48,7 @@ class Cases:
     hides_seen: bool
     """Whether the primary ranking hides seen items."""
     num_items: int
-    """I."""
+    """Number of items, I."""
     num_without_history: int
     """Skipped cases: no row before the moment."""
     num_without_relevant: int
@@ -84,14 +84,14 @@ class Cases:
     def sample_cases(self, size: int, *, seed: int) -> "Cases":
         """At most `size` randomly drawn cases, in order.
 
-        Where visitors have many cases, their means vary less than those of as many cases of a few whole visitors.
+        If visitors have many cases, means over this sample vary less than means over all cases of a few visitors.
         """
         if size >= len(self):
             return self
         return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:size]))
 
     def split_visitors(self, share: float, *, seed: int) -> tuple["Cases", "Cases"]:
-        """Divides the cases by visitors: those of all others, and those of about a `share` of the visitors."""
+        """Splits the cases by visitor into two sets; the second has the cases of about a `share` of the visitors."""
         _, visitor = np.unique(self.timeline, return_inverse=True)
         is_drawn = (np.random.default_rng(seed).random(visitor.max(initial=-1) + 1) < share)[visitor]
         return self.take(np.flatnonzero(~is_drawn)), self.take(np.flatnonzero(is_drawn))
@@ -112,7 +112,7 @@ class Cases:
 
 
 Kinds = Mapping[str, int]
-"""The event kinds that count, by name: their indices in the rows."""
+"""The event kinds that make an item relevant: name to index in the rows."""
 
 
 def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
@@ -120,7 +120,7 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
 
     The target rows are after the cut, all others before it; the moment of all cases is that of the first target row.
     The visitor's distinct new items after the cut are relevant; in the ranking that shows seen items, all their items
-    after the cut are. Rows after the cut of a kind that does not count are ignored.
+    after the cut are. Rows after the cut are ignored if their event kind does not make an item relevant.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]
@@ -160,7 +160,8 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
 def next_items(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
     """One case for each target row with rows before it: its item is relevant, and these rows are the history.
 
-    Visitors return to items, so seen items remain candidates. Rows of a kind that does not count are history only.
+    Visitors return to items, so seen items remain candidates. Rows are only history if their event kind does not make
+    an item relevant.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     codes = np.array(list(kinds.values()))
@@ -192,7 +193,7 @@ def next_items(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
 
 
 Protocol = Callable[[TimelineRows, int, Kinds], Cases]
-"""A function of a split's timelines, the number of items and the kinds that count, which returns cases."""
+"""Returns cases, given a split's timelines, the number of items and the event kinds that make an item relevant."""
 
 
 def build_cases(
@@ -214,7 +215,7 @@ def build_cases(
 
 
 def most_common_cases(dataset: Dataset, split: Split, kinds: Sequence[str] = ()) -> Cases:
-    """The returning visitors of a split or, where next items have ten times as many visitors, as sessions do, these.
+    """The returning visitors of a split, or its next items if ten times as many visitors have those, as in sessions.
 
     Raises:
       ContractError: the dataset has no such split.

@@ -1,7 +1,7 @@
-"""The ranking of one chunk of cases by all policies, and from it the ranks of the relevant items.
+"""Ranks one chunk of cases by every policy, and finds the ranks of the relevant items.
 
-The scores of the whole catalogue are searched once: the ranking that shows seen items consists of the best of the
-ranking that hides them and of the seen items.
+A policy says which items a ranking may contain. The scores of the whole catalogue are searched only once, for the
+ranking that hides seen items. The ranking that shows them adds the seen items to its best items.
 
 Shapes: B cases of a chunk, P (case, relevant item) pairs, S most seen items of a case in the chunk, R most relevant
 items of one, I items, K longest list.
@@ -26,7 +26,7 @@ class ChunkRanking(NamedTuple):
     top_score: tf.Tensor
     """[B, K] float32, descending; -inf for hidden items."""
     num_reaching: tf.Tensor
-    """[B] int64: how many items have at least the K-th score."""
+    """[B] int64: number of items with at least the K-th score."""
     relevant_score: tf.Tensor
     """[B, R] float32; arbitrary after the case's relevant items."""
 
@@ -35,9 +35,9 @@ class _Candidates(NamedTuple):
     """The items that a ranking can contain."""
 
     scores: list[tf.Tensor]
-    """Their scores in parts [B, …]: each candidate's score is in one of them, all others are -inf."""
+    """Arrays of scores [B, …]: each candidate's score is in one of the arrays; all other entries are -inf."""
     top: TopItems
-    """The best K + 1 of them, or all I."""
+    """The best K + 1 candidates, or all I items."""
 
 
 def rank_policies(
@@ -56,7 +56,7 @@ def rank_policies(
       scorer: the scorer.
       queries: B queries.
       seen: [B, S] distinct items of the histories, see `chunks.Chunk`.
-      num_seen: [B] how many they are.
+      num_seen: [B] number of seen items.
       policies: the policies.
       relevant: [B, R] relevant items for each policy.
       longest: K.
@@ -94,7 +94,7 @@ def _search(scores: tf.Tensor, num_top: int) -> _Candidates:
 
 
 def _add_seen(hidden: _Candidates, scores: tf.Tensor, seen: tf.Tensor, num_seen: tf.Tensor) -> _Candidates:
-    """The candidates of the ranking that shows seen items, from those of the one that hides them."""
+    """Adds the seen items to the candidates of the ranking that hides them."""
     is_item = tf.sequence_mask(num_seen, tf.shape(seen)[1])
     seen_scores = tf.where(is_item, tf.gather(scores, seen, batch_dims=1), -np.inf)
     top = add_items(hidden.top, seen, seen_scores)
@@ -115,7 +115,7 @@ def _make_ranking(candidates: _Candidates, relevant_score: tf.Tensor, longest: i
 
 
 def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
-    """[P] int64 ranks of the chunk's relevant items; K or more for hidden items and after the K-th.
+    """[P] int64 ranks of the chunk's relevant items; hidden items and items after the K-th have K or more.
 
     Args:
       ranking: the ranking as arrays.
@@ -132,7 +132,7 @@ def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P] for each item, how many of the case's relevant items with the same score are at or after it, in any order."""
+    """[P] numbers 1, 2, … m, in any order, for each m relevant items of a case that have the same score."""
     order = np.lexsort([score, owner])
     is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
     begins = np.append(np.flatnonzero(is_first), len(order))

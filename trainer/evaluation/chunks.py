@@ -18,7 +18,7 @@ from trainer.ranking.topk import chunk_size, query_chunks, query_signature
 
 
 class Policy(NamedTuple):
-    """The candidates of a ranking, with its relevant items."""
+    """A policy of ranking: the items that are candidates, and the relevant items."""
 
     hides_seen: bool
     """Whether the items of the history are hidden."""
@@ -38,14 +38,14 @@ class Chunk(NamedTuple):
     seen: tf.Tensor
     """[B, S] int64: the distinct items of the histories that are in the vocabulary; then arbitrary items."""
     num_seen: tf.Tensor
-    """[B] int64: how many they are."""
+    """[B] int64: number of these distinct items."""
     relevant: list[tf.Tensor]
     """[B, R] int64 for each policy; after the case's relevant items, arbitrary items."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is ranked, the same for all systems."""
+    """The cases and policies to rank, the same for all systems."""
 
     cases: Cases
     """V cases, at least 1."""
@@ -54,9 +54,9 @@ class Plan:
     policies: dict[str, Policy]
     """The rankings by name; `primary` is the first."""
     chunk_size: int
-    """B."""
+    """Cases of a chunk, B."""
     replicas: Replicas | None
-    """Their workers share the chunks; None: this process has all."""
+    """Their workers share the chunks; None: this process ranks all chunks."""
 
     @property
     def longest(self) -> int:

@@ -35,15 +35,15 @@ class _Columns:
     """
 
     visitor: np.ndarray
-    """[V] in [0, G), of each case."""
+    """[V] visitor of each case, in [0, G)."""
     names: list[tuple[str, str]] = field(default_factory=list)
     """[M] section and metric."""
     sums: list[np.ndarray] = field(default_factory=list)
-    """[M] of [G]: the metric summed over each visitor's cases."""
+    """M arrays [G]: the metric summed over each visitor's cases."""
     section: list[int] = field(default_factory=list)
     """[M] index into `num_cases`."""
     num_cases: list[np.ndarray] = field(default_factory=list)
-    """[S] of [G]: each visitor's cases in the section."""
+    """S arrays [G]: number of each visitor's cases in the section."""
 
     def add(self, section: str, metrics: Mapping[str, np.ndarray], cases: np.ndarray) -> None:
         """Adds a section: metrics of the cases at these indices."""
@@ -123,7 +123,7 @@ def compare_systems(
 
 
 def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The differences of any two systems, from their figures and resampled means [R, pair metrics]."""
+    """The differences between any two systems, from their figures and resampled means [R, pair metrics]."""
     pairs: dict[str, Any] = {metric: {} for metric in PAIR_METRICS}
     for first, second in itertools.combinations(means_of, 2):
         low, high = percentile_interval(means_of[first] - means_of[second])
@@ -182,7 +182,7 @@ def _columns(measurement: Measurement, cases: Cases, groups: Mapping[str, np.nda
 
 
 def _estimates(value: np.ndarray, means: np.ndarray, first_means: np.ndarray | None) -> list[dict[str, float]]:
-    """`value`, `low`, `high` of each column [M] and, given the first system's means [R, M], `p` of the difference."""
+    """Returns `value`, `low`, `high` of each column [M]; with the first system's means [R, M], also `p`."""
     low, high = percentile_interval(means)
     estimates = [
         {"value": float(value[column]), "low": float(low[column]), "high": float(high[column])}

@@ -8,13 +8,13 @@ from trainer.config.run import TargetConfig
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Settings of the cases and their targets; a model is evaluated as it was trained."""
+    """Settings of an evaluation: its cases and their relevant items; the model is used as it was trained."""
 
     max_cases: int | None = None
-    """Maximum number of cases of each protocol; of more, a random sample is evaluated. None: as many as give 4 × 10⁸
-    scores (cases × items), some four seconds per system on two cores."""
+    """Maximum number of cases per protocol; if there are more, a random sample is evaluated. None: as many as give
+    4 × 10⁸ scores (cases × items), some four seconds per system on two cores."""
     evaluate: TargetConfig = field(default_factory=TargetConfig)
-    """Which items are relevant; without kinds, those that the run's validation counts."""
+    """Which items are relevant; without kinds, the same items as in the run's validation."""
 
     def __post_init__(self) -> None:
         check(self.max_cases is None or self.max_cases >= 1, "max_cases", self.max_cases, "at least 1, or none")

@@ -25,7 +25,7 @@ from trainer.models.interface import Queries, Scorer
 from trainer.ranking.topk import translate_divergence_errors
 
 LIST_LENGTHS = (1, 5, 10, 20, 100)
-"""The K of every metric in a report."""
+"""The values of k for which a report has metrics, such as 20 in `ndcg@20`."""
 
 _THREADS = 2  # systems that rank at once: while one waits for a step with one thread, the other uses the other cores
 
@@ -35,7 +35,7 @@ class Measurement:
     """The result of one system."""
 
     ks: tuple[int, ...]
-    """The list lengths."""
+    """The list lengths k of the metrics."""
     ranks: RelevantRanks
     """Ranks of the relevant items in the primary ranking."""
     secondary_ranks: RelevantRanks | None
@@ -44,7 +44,7 @@ class Measurement:
     """Ranks of the relevant items in the primary ranking of available items only, where all others rank last; None if
     not requested."""
     times_recommended: dict[int, np.ndarray]
-    """[I] int64, by k: in how many lists of k of the primary ranking each item is."""
+    """[I] int64 by k: number of lists of length k in the primary ranking that contain the item."""
 
     @cached_property
     def by_case(self) -> dict[str, np.ndarray]:
@@ -57,7 +57,7 @@ class Measurement:
 
 
 class _Ranking:
-    """Ranks chunks by a scorer and counts the results."""
+    """Ranks chunks of cases by one scorer, and collects the results."""
 
     def __init__(self, scorer: Scorer, plan: Plan) -> None:
         self._scorer, self._plan = scorer, plan
@@ -66,7 +66,7 @@ class _Ranking:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all chunks."""
+        """Forgets the results of all chunks."""
         plan = self._plan
         self._ranks = [np.zeros(len(policy.relevant.values), np.int64) for policy in plan.policies.values()]
         # for each k, how often each item is in a list at the positions from the next lower k on
@@ -109,7 +109,7 @@ class _Ranking:
         )
 
     def _count_recommended(self, ranking: ChunkRanking, count: int) -> None:
-        """Counts the items of the lists of the first `count` cases of a chunk."""
+        """Counts how often each item is in the lists of the first `count` cases of a chunk."""
         items, is_visible = ranking.top_item[:count], ranking.top_score[:count] > -np.inf
         for row, (begin, end) in enumerate(itertools.pairwise([0, *self._plan.ks])):
             np.add.at(self._added[row], items[:, begin:end][is_visible[:, begin:end]], 1)

@@ -12,7 +12,7 @@ def coverage(times_recommended: np.ndarray) -> float:
 
 
 def gini(times_recommended: np.ndarray) -> float:
-    """The Gini coefficient of how often each item is in a list [I]: 0 if all equally often, near 1 if only a few."""
+    """The Gini coefficient of how often each item is in a list [I]: 0 if all are equally often, near 1 if few are."""
     ascending = np.sort(times_recommended).astype(np.float64)
     num_items, total = len(ascending), ascending.sum()
     if total == 0:

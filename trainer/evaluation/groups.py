@@ -14,13 +14,14 @@ ITEM_GROUPS = ("head items", "middle items", "tail items")
 def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dict[str, np.ndarray]:
     """Group names to [P] bool: whether the pair is in the group; groups without a pair are omitted.
 
-    - `view events` and so on, for each kind: the relevant item had an event of it; an item can be in several of them
+    - `view events` and so on, for each kind: the relevant item had an event of this kind; an item can be in
+      several of these groups
     - history 1 … history 10+: rows before the moment
     - known, cold visitors: whether the visitor is in the training vocabulary
     - head, middle, tail, cold items: see `item_groups`
 
     Args:
-      cases: the cases that the pairs are of.
+      cases: the cases of the pairs.
       item_counts: [I] training events of each item.
       num_visitors: visitors in the vocabulary.
     """
@@ -38,7 +39,7 @@ def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dic
 
 
 def kind_group(kind: str) -> str:
-    """The group of an event kind."""
+    """Returns the name of the group for an event kind."""
     return f"{kind} events"
 
 

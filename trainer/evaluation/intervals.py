@@ -16,9 +16,9 @@ class Interval(NamedTuple):
     """Bounds of each column."""
 
     low: np.ndarray
-    """[M] float64."""
+    """[M] float64 lower bounds."""
     high: np.ndarray
-    """[M] float64."""
+    """[M] float64 upper bounds."""
 
 
 def resampled_means(
@@ -82,8 +82,9 @@ def percentile_interval(means: np.ndarray) -> Interval:
 def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
     """[M], in (0, 1]: two-sided p-values of the differences between two systems' resampled means [R, M].
 
-    Twice the share of resamples where the difference does not have its more frequent sign. One is added to both counts,
-    because a finite number of resamples cannot show that something is impossible (Davison and Hinkley, 1997).
+    A p-value is twice the share of the resamples in which the difference is 0 or has the less frequent sign. One is
+    added to both counts, because a finite number of resamples cannot show that something is impossible (Davison and
+    Hinkley, 1997).
     """
     # a resample without a case shows no difference
     difference = np.nan_to_num(means - other_means)

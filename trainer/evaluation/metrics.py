@@ -14,7 +14,8 @@ class RelevantRanks:
     """The ranks of the relevant items in the whole catalogue."""
 
     rank: np.ndarray
-    """[P] int64: 0 is the best; after the longest list: any number of at least its length."""
+    """[P] int64: 0 is the best. The rank of an item that is in no list is any number of at least the length of the
+    longest list."""
     owner: np.ndarray
     """[P] int64: the case of the pair."""
     num_relevant: np.ndarray

@@ -23,7 +23,7 @@ _MAX_ROWS = 20  # of a history, and of the relevant items
 
 @dataclass(frozen=True)
 class _Names:
-    """Ids by index, and the title and category of each item."""
+    """Ids of visitors and items by index, and the title and category of each item."""
 
     visitors: Sequence[str]
     """Ids of the visitors."""

@@ -16,7 +16,7 @@ MAIN_METRIC = "ndcg@20"
 """The metric to show where there is room for only one."""
 
 AVAILABLE_ONLY = "available_only"
-"""The primary ranking with only available items as candidates."""
+"""Name of the ranking that is like the primary one, but has only available items as candidates."""
 
 SIGNIFICANT_P = 0.05
 FOOTNOTE = (
@@ -28,7 +28,7 @@ _SUMMARY_METRICS = {"ndcg@20": 24, "recall@20": 24, "mrr@20": 10, "coverage@20":
 
 
 def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
-    """A protocol's own ranking, seen items hidden or shown; None if it has no cases."""
+    """Returns the primary ranking of a protocol, with seen items hidden or shown; None if it has no cases."""
     ranking: Ranking | None = protocol["rankings"][protocol["primary"]]
     return ranking
 
@@ -109,7 +109,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
 
 
 def describe_refit(refit_of: Mapping[str, Any]) -> str:
-    """Says in sentences which evaluation a refit stands on."""
+    """Describes in sentences the evaluation of the run that a refit repeats."""
     first = (
         f"This model is a refit of {refit_of['run']}: the same settings, trained on all events up to epoch "
         f"{refit_of['epochs']}, where that run was best. No events are left to evaluate it on."
@@ -160,7 +160,7 @@ def _summary_cell(estimate: Estimate, width: int) -> str:
 
 
 def _compare_with_best(ranking: Ranking) -> str:
-    """The model's main metric and that of the best baseline, in words."""
+    """Compares the model with the best baseline by the main metric, in words."""
     (model, own), *baselines = ((name, figures[MAIN_METRIC]["value"]) for name, figures in ranking.items())
     best, value = max(baselines, key=lambda baseline: baseline[1])
     return f"NDCG@20 is {own:.3f} for {model} and {value:.3f} for {best}, the best baseline"

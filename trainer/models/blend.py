@@ -2,9 +2,8 @@
 
     score = Σ w_part × part + w_popularity × log(n + 0.25) + w_trend × trend + Σ w_return × return feature
 
-There is one set of weights for lists without seen items, and one for lists with them, as visitors discover new items in
-other ways than they return to old ones. Validation chooses the weights, see
-`evaluation.blend_weights`.
+There is one set of weights for lists without seen items, and one for lists with them, because visitors do not discover
+new items in the same way as they return to old ones. Validation chooses the weights, see `evaluation.blend_weights`.
 
 Shapes: B queries, H history, I items of the vocabulary, P parts, M moments, E history entries of known items, U
 distinct (query, item) pairs of them.
@@ -27,16 +26,16 @@ _RETURN_POWERS = (0.25, 1.0)
 
 
 class Part(NamedTuple):
-    """A model of a blend."""
+    """A trained model in a blend."""
 
     model: ServedModel
     """The trained model."""
     has_sums: bool
-    """Whether its scores are sums of positive weights, which `log_ratios` makes comparable to logits."""
+    """Whether its scores are sums of positive weights, which `comparable_scores` makes comparable to logits."""
 
 
 class ReturnFeatures(NamedTuple):
-    """How the items of the histories occur in them."""
+    """How often and how recently each item of a history occurs in it."""
 
     index: tf.Tensor
     """[U, 2] int64: query and item."""
@@ -146,10 +145,10 @@ def log_popularity(item_counts: np.ndarray) -> np.ndarray:
 
 
 def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
-    """The features of the items of the histories: see `RETURN_FEATURES`.
+    """Computes the `RETURN_FEATURES` of the items of the histories.
 
-    With the age of an entry in later entries of the history, they are 1 and log(1 + 10 × Σ (1 + age) ** -power) over
-    the entries of the item, with powers of 0.25 for its frequency and 1 for its recency.
+    The first is 1. The others are log(1 + 10 × Σ (1 + age) ** -power), where the sum is over the entries of the item,
+    and the age of an entry is the number of later entries. A power of 0.25 measures frequency, a power of 1 recency.
     """
     is_entry = tf.sequence_mask(queries.history_length, tf.shape(queries.history)[1])
     entry = tf.where(is_entry & (queries.history >= 0) & (queries.history < num_items))  # [E, 2]

@@ -20,18 +20,18 @@ from trainer.models.table_rows import CountedRows, TableRows
 
 
 class ModelFile(Protocol):
-    """The functions of a model's file; `model` is the config of its kind."""
+    """The functions that every model's file has; `model` is the model's config."""
 
     def table_rows(self, model: Any, dataset: Dataset, /) -> dict[str, TableRows]:
-        """The rows of each table, by name."""
+        """Specifies the rows of each table, by name."""
 
     def inference_model(self, model: Any, config: RunConfig, dataset: Dataset, /) -> InferenceModel:
-        """The model that ranks, before `fill` sets its weights."""
+        """Builds the model that ranks; `fill` sets its weights later."""
 
 
 @runtime_checkable
 class GradientModelFile(ModelFile, Protocol):
-    """The file of a model that gradient steps train; a model without this function needs a solver of its own."""
+    """The file of a model that gradient steps train; a model without `training_model` needs another solver."""
 
     def training_model(
         self, model: Any, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas, /
@@ -74,7 +74,7 @@ MODELS: Mapping[str, ModelFile] = {
 
 
 def table_rows(config: RunConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """The rows of each of the model's tables, by name."""
+    """Specifies the rows of each of the model's tables, by name."""
     model = config.scored_model
     return MODELS[model.kind].table_rows(model, dataset)
 
@@ -92,7 +92,7 @@ def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas
     """Builds the model that gradient steps train.
 
     Raises:
-      ValueError: gradient steps cannot train this kind.
+      ValueError: gradient steps cannot train this model.
     """
     file = MODELS[config.model.kind]
     if not isinstance(file, GradientModelFile):
@@ -107,7 +107,7 @@ def counted_model_file(model: ModelConfig) -> tuple[CountedModelFile, WalkConfig
     """The file of a model that `solver=count` computes, and the model's config.
 
     Raises:
-      ValueError: counts do not determine this kind.
+      ValueError: `solver=count` cannot compute this model.
     """
     file = MODELS[model.kind]
     if not isinstance(model, WalkConfig | SessionKnnConfig) or not isinstance(file, CountedModelFile):
@@ -118,7 +118,7 @@ def counted_model_file(model: ModelConfig) -> tuple[CountedModelFile, WalkConfig
 
 
 def build_inference_model(config: RunConfig, dataset: Dataset) -> InferenceModel:
-    """The model that ranks, before `fill` sets its weights."""
+    """Builds the model that ranks; `fill` sets its weights later."""
     model = config.scored_model
     return MODELS[model.kind].inference_model(model, config, dataset)
 

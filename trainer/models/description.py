@@ -17,13 +17,13 @@ SQUARED_ERROR_LIMITS = (
     "Items without training events are scored by untrained vectors, so their scores are meaningless.",
 )
 KNOWN_BY_HISTORY = (
-    "Visitors are known by the items of the history in the request. Without a known item in it, visitors get popular "
-    "items, even if they were in training. `score` takes no history, so it returns an item's popularity for every "
-    "visitor."
+    "The model knows a visitor only by the items of the history in the request. If the history has no known item, the "
+    "visitor gets popular items, even if they were in training. `score` takes no history, so it returns an item's "
+    "popularity for every visitor."
 )
 """The limit of models that are counted from timelines."""
 NEW_ITEMS_RANK_LAST = (
-    "Items without training events rank like the least popular item, so they are hardly ever among the first."
+    "Items without training events rank like the least popular item, so they are hardly ever recommended."
 )
 
 

@@ -14,13 +14,13 @@ from trainer.models.least_squares import row_l2, solve_rows
 from trainer.models.table_variables import make_variable
 
 MAX_ENTRIES = 64
-"""Number of latest entries of a history that are used: a visitor costs an L × L system and L vectors of D."""
+"""Number of latest entries of a history that are used: each visitor needs an L × L system and L vectors of D."""
 
 
 class FoldIn(tf.Module):
-    """Solves for visitors as a sweep of training does, with fixed item vectors.
+    """Solves for visitor vectors as a sweep of training does, with fixed item vectors.
 
-    Events have their weights of training, but do not decay with age.
+    Events have the same weights as in training, except that the weights do not decay with age.
     """
 
     def __init__(self, config: AlternatingConfig, event_weights: Sequence[float], num_items: int, dim: int) -> None:

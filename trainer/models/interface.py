@@ -11,7 +11,7 @@ import tensorflow as tf
 from trainer.runs.checkpoint import Weights
 
 UNKNOWN_EVENT = -1
-"""Index of the kind of a history event whose kind and time are unknown."""
+"""Index for the event kind of a history event with an unknown kind and time."""
 
 
 class Queries(NamedTuple):
@@ -22,7 +22,7 @@ class Queries(NamedTuple):
     history: tf.Tensor
     """[B, H] int64 item indices, oldest first; from `history_length` on, padding with arbitrary indices."""
     history_length: tf.Tensor
-    """[B] int64."""
+    """[B] int64: number of events in each history."""
     history_event: tf.Tensor
     """[B, H] int64 indices of event kinds, or UNKNOWN_EVENT; padded like `history`."""
     history_timestamp_ms: tf.Tensor
@@ -46,12 +46,12 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class PieceScorer(Scorer, Protocol):
-    """A scorer that can score a piece of the catalogue at a proportional cost."""
+    """A scorer that can score a slice of the catalogue, at a cost in proportion to the size of the slice."""
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
-        """Returns a function (first, n) of an item index and a size: the scores [B, n] float32 of n items from it on.
+        """Returns a function of (first, n) that returns the scores [B, n] float32 of the n items from index `first` on.
 
-        Everything that depends on the queries only is computed here, once for all pieces.
+        Everything that depends only on the queries is computed here, once for all slices.
         """
 
 
@@ -60,9 +60,9 @@ class PolicyScorer(Scorer, Protocol):
     """A scorer whose scores depend on whether the items of the history are hidden."""
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function of whether seen items are hidden: the scores [B, I] float32.
+        """Returns a function of `is_seen_hidden` that returns the scores [B, I] float32.
 
-        Everything that does not depend on it is computed here, once.
+        Everything that does not depend on this flag is computed here, once.
         """
 
 
@@ -71,7 +71,7 @@ class ServedModel(Scorer, Protocol):
 
     @property
     def variables(self) -> Sequence[tf.Variable]:
-        """All weights; an array that is no variable would become a constant of the exported graph."""
+        """All weights; an array that is not a variable would become a constant of the exported graph."""
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """[B] float32 scores of visitors [B] and items [B], given as indices.
@@ -84,7 +84,7 @@ class ServedModel(Scorer, Protocol):
 
 
 class InferenceModel(ServedModel, Protocol):
-    """The model of one run."""
+    """A model that ranks with the weights of one run."""
 
     def fill(self, weights: Weights) -> None:
         """Sets the weights; a new model has zeros, and a run fills the same model again at each validation."""

@@ -1,4 +1,4 @@
-"""The content of items: features from the catalogue that share one table; an item's content is the sum of its features.
+"""The content of items: an item's content is the sum of its catalogue features, which are rows of one table.
 
 Shapes: I items, F features of an item at most, W columns of a row.
 """
@@ -59,7 +59,7 @@ class ItemRows:
     """
 
     def __init__(self, content: ItemFeatures, own: Table, is_trained: np.ndarray, features: Table | None) -> None:
-        """Takes the items' features, their own rows, whether they have training events [I], and the feature table."""
+        """Takes the items' features and own rows, whether they have training events [I], and the feature table."""
         self._content, self._own, self._is_trained = content, own, is_trained
         self._num_trained = int(np.flatnonzero(is_trained).max(initial=-1)) + 1
         self._features = None if features is None else features[: features.shape[0]]
@@ -96,19 +96,19 @@ class FeatureValues(NamedTuple):
 
 
 def category_path(catalogue: pa.Table) -> FeatureValues:
-    """The item's categories, from the root down."""
+    """Features of the item's categories, from the root down."""
     return FeatureValues(*_entries(catalogue["category_path"]), Vocabulary.CATEGORIES)
 
 
 def price_bucket(catalogue: pa.Table) -> FeatureValues:
-    """The item's price in quantile buckets; bucket 0 means no price."""
+    """Feature of the item's price, in quantile buckets; bucket 0 means no price."""
     bucket = catalogue["price_bucket"].to_numpy()
     priced = np.flatnonzero(bucket > 0)
     return FeatureValues(priced, bucket[priced], [str(number) for number in range(bucket.max(initial=0) + 1)])
 
 
 def property_values(catalogue: pa.Table) -> FeatureValues:
-    """The words of the most frequent properties."""
+    """Features of the values of the most frequent properties, such as `property=word`."""
     return FeatureValues(*_entries(catalogue["property_values"]), Vocabulary.PROPERTY_VALUES)
 
 
@@ -133,14 +133,14 @@ def read_item_features(dataset: Dataset) -> ItemFeatures:
 
 
 def _entries(lists: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """The entries of the items' lists: the item of each, and its value."""
+    """Flattens a column of lists, one per item: returns the item and the value of each list entry."""
     combined = lists.combine_chunks()
     lengths = np.diff(combined.offsets.to_numpy())
     return np.repeat(np.arange(len(combined)), lengths), combined.flatten().to_numpy()
 
 
 def _padded(owner: np.ndarray, feature: np.ndarray, num_items: int, names: Sequence[str]) -> ItemFeatures:
-    """ItemFeatures from features and the item that owns each, ascending."""
+    """Builds ItemFeatures from feature indices and the item of each feature; items are ascending."""
     counts = np.bincount(owner, minlength=num_items)
     position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     is_kept = position < MAX_FEATURES

@@ -50,13 +50,13 @@ from trainer.models.table_variables import HOST, fill, make_variable
 from trainer.runs.checkpoint import Table, Weights
 
 _BIAS_SCALE = 0.1
-"""The bias is this times its column. Adagrad moves all entries at the same rate, however small their gradients, and at
-the rate of the vectors the biases of rare items learn too fast. Validation NDCG@20 on retailrocket_matrix after 8
-epochs at dim 64: .117 unscaled, .126 at 0.1, .125 without biases."""
+"""The bias is this factor × its column. Adagrad moves all entries at the same rate, however small their gradients. At
+the rate that suits the vectors, the biases of rare items would change too fast. Validation NDCG@20 on
+retailrocket_matrix after 8 epochs at dim 64: .117 unscaled, .126 at 0.1, .125 without biases."""
 
 
 def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """A row of W for each item and, without histories, of D for each visitor; see `models.build.ModelFile`."""
+    """Specifies a row of W per item and, without histories, of D per visitor; see `models.build.ModelFile`."""
     items = {"item": vocabulary_rows(dataset, Vocabulary.ITEMS, item_width(model))}
     if model.history_length:
         return items
@@ -85,7 +85,7 @@ def training_model(
 def inference_model(
     model: MatrixFactorizationConfig, config: RunConfig, dataset: Dataset
 ) -> "MatrixFactorizationInference":
-    """The model before `fill`."""
+    """Builds the model that ranks; `fill` sets its weights later."""
     rows = table_rows(model, dataset)
     # a softmax does not train the rows of unknown items and visitors, so popularity replaces them; a squared error
     # trains all rows, and popularity is no event weight
@@ -106,22 +106,22 @@ def inference_model(
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """See `models.build.DescribedModelFile`."""
+    """Describes the model for its card; see `models.build.DescribedModelFile`."""
     principle = "each visitor and item has a vector, and the score is their similarity"
     if not isinstance(config.loss, SampledSoftmaxConfig):
         return ModelDescription(principle, SQUARED_ERROR_LIMITS)
     if config.solver == "als":
         visitors = (
-            f"Visitor vectors are computed from the latest {MAX_ENTRIES} items of the history in the request. Without "
-            "a known item in it, and for `score`, which takes no history, visitors from training have their trained "
-            "vector; all others get popular items."
+            f"Visitor vectors are computed from the latest {MAX_ENTRIES} items of the history in the request. If the "
+            "history has no known item, and for `score`, which takes no history, visitors from training have their "
+            "trained vector; all others get popular items."
         )
     elif config.history_length:
-        principle = "each item has a vector, a visitor has the sum of those of their items, and the score is the cosine"
+        principle = "a visitor's vector is the sum of the vectors of their items, and the score is a cosine with it"
         visitors = (
-            "Visitors are known by the items of the history in the request, of any age. Without a known item in it, "
-            "and for `score`, which takes no history, visitors from training are known by the items they touched in "
-            "training; all others get popular items."
+            "The model knows a visitor by the items of the history in the request, of any age. If the history has no "
+            "known item, and for `score`, which takes no history, it uses the items of visitors from training; all "
+            "other visitors get popular items."
         )
     else:
         visitors = (
@@ -132,7 +132,7 @@ def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # no
 
 
 def diagram(model: MatrixFactorizationConfig, tables: TableShapes) -> list[DiagramBox]:
-    """See `models.build.DescribedModelFile`."""
+    """Returns the boxes of the model's diagram; see `models.build.DescribedModelFile`."""
     similarity = f"cosine × {model.scale:g}" if model.similarity == "cosine" else "dot product"
     if model.history_length:
         visitors = "sum of normalised vectors"
@@ -343,7 +343,7 @@ class MatrixFactorizationInference(tf.Module):
 
 
 def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.ndarray:
-    """[count] float32: the biases of the first rows of the item table."""
+    """[count] float32: the biases of the first `count` rows of the item table."""
     starts = range(0, count, CHUNK_ROWS)
     parts = [model.embed_items(tf.constant(table[start : min(start + CHUNK_ROWS, count)]))[1] for start in starts]
     return np.concatenate(parts)

@@ -27,7 +27,7 @@ from trainer.runs.checkpoint import Weights
 
 
 def table_rows(model: NeuralConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """A row of D for each visitor and item; see `models.build.ModelFile`."""
+    """Specifies a row of D for each visitor and each item; see `models.build.ModelFile`."""
     return {
         "visitor": vocabulary_rows(dataset, Vocabulary.VISITORS, model.dim),
         "item": vocabulary_rows(dataset, Vocabulary.ITEMS, model.dim),
@@ -50,19 +50,19 @@ def training_model(
 
 
 def inference_model(model: NeuralConfig, _: RunConfig, dataset: Dataset) -> "NeuralInference":
-    """The model before `fill`."""
+    """Builds the model that ranks; `fill` sets its weights later."""
     rows = {name: table.num_rows for name, table in table_rows(model, dataset).items()}
     return NeuralInference(model, visitor_rows=rows["visitor"], item_rows=rows["item"], num_items=dataset.num_items)
 
 
 def describe(_: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """See `models.build.DescribedModelFile`."""
+    """Describes the model for its card; see `models.build.DescribedModelFile`."""
     principle = "each visitor and item has a vector, and dense layers turn the two into one number"
     return ModelDescription(principle, SQUARED_ERROR_LIMITS)
 
 
 def diagram(model: NeuralConfig, tables: TableShapes) -> list[DiagramBox]:
-    """See `models.build.DescribedModelFile`."""
+    """Returns the boxes of the model's diagram; see `models.build.DescribedModelFile`."""
     boxes = [
         *PAIR_INPUTS,
         table_box("visitor", tables, "visitors"),

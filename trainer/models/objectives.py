@@ -81,11 +81,11 @@ class SquaredErrorObjective:
     """Mean squared error between the score and the weight of the event's kind, or another of WEIGHT_LOSSES."""
 
     config: SquaredErrorConfig
-    """Which loss, and the weights of the events."""
+    """Settings of the loss, with the weights of the events."""
     tables: Tables
     """`visitor` and `item`."""
     replicas: int
-    """R."""
+    """All replicas, R."""
     predict: Callable[[Sequence[tf.Tensor], tf.Tensor, tf.Tensor], tf.Tensor]
     """Scores [b] from dense weights, visitor rows [b, …] and item rows [b, …]."""
 
@@ -158,15 +158,15 @@ class Candidates(NamedTuple):
 
 
 class FactorsConfig(Protocol):
-    """The settings of a dot-product model that its softmax reads."""
+    """The settings of a dot-product model that `SampledSoftmaxObjective` reads."""
 
     @property
     def dim(self) -> int:
-        """D."""
+        """Entries of an embedding vector, D."""
 
     @property
     def history_length(self) -> int:
-        """0: visitors have a table of their own; else a visitor is the sum of that many of their items."""
+        """0: visitors have a table; otherwise, a visitor's vector is the sum of this many item vectors."""
 
     @property
     def visitor_dropout(self) -> float:
@@ -215,11 +215,11 @@ class SampledSoftmaxObjective:
     """
 
     config: SampledSoftmaxConfig
-    """Which loss, and the weights of examples."""
+    """Settings of the loss, with the weights of examples."""
     tables: Tables
     """`item` and, if visitors have their own rows, `visitor`."""
     replicas: int
-    """R."""
+    """All replicas, R."""
     model: Factors
     """Scores from table rows."""
     sampler: NegativeSampler
@@ -293,7 +293,7 @@ def valid_rows(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
 def negative_sampler(
     loss: SampledSoftmaxConfig, dataset: Dataset, config: RunConfig, entries: Callable[[Batch, int], tf.Tensor]
 ) -> NegativeSampler:
-    """The sampler of the items with training events, which are among the first ones of the vocabulary.
+    """Creates the sampler of the items with training events, which are among the first ones of the vocabulary.
 
     Items are counted in the batches and not in the training events, because rows without a history do not contribute.
 
@@ -327,12 +327,15 @@ def negative_sampler(
 
 
 def compute_dtype(config: RunConfig) -> tf.DType:
-    """The type of matrix products."""
+    """Returns the number type of matrix products."""
     return tf.bfloat16 if config.mixed_precision else tf.float32
 
 
 def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
-    """[B] float32 by kind and age; only proportions matter, so ages are relative to the newest row of the batch."""
+    """[B] float32 weights of examples, by event kind and age.
+
+    Only proportions matter, so ages are relative to the newest row of the batch.
+    """
     if config.half_life_days is None:
         return batch.weight
     age_days = tf.cast(tf.reduce_max(batch.timestamp_ms) - batch.timestamp_ms, tf.float32) / _DAY_MS
@@ -340,7 +343,7 @@ def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
 
 
 def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
-    """The rows of a replica in a global batch."""
+    """The slice of a global batch that belongs to a replica."""
     size = batch.visitor.shape[0] // replicas
     return slice(replica * size, (replica + 1) * size)
 

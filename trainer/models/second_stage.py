@@ -21,10 +21,10 @@ from trainer.models.walk import WalkInference
 from trainer.runs.checkpoint import Weights
 
 NUM_BEST = 50
-"""Candidates from the towers, and as many from the walk."""
+"""Number of candidates from the towers, and of those from the walk."""
 
 NUM_LATEST = 50
-"""L: latest entries of a history whose items are candidates."""
+"""L: the items of this many latest entries of a history are candidates."""
 
 WALK = WalkConfig(
     item_power=(0.5,), neighbour_power=(0.25,), visitor_power=(0.5,), recency_power=(1.0,), max_items=NUM_LATEST
@@ -41,7 +41,7 @@ FEATURES = (
 """Names of the features, in order; see `RerankedTowers._find`."""
 
 UNITS = (64, 32)
-"""U1 and U2."""
+"""U1 and U2: units of the network's two hidden layers."""
 
 _WALK_OFFSET = 1e-4
 """Added to the walk's scores before the logarithm."""
@@ -57,26 +57,27 @@ class ItemFacts(NamedTuple):
     recent_popularity: np.ndarray
     """[I] float32 log(1 + events) of the latest tenth of the events."""
     repeat_rate: np.ndarray
-    """[I] float32 share of its events, of visitors with a history, whose visitor already had it."""
+    """[I] float32 among the item's events of visitors with a history, the share of repeats: the history already had the
+    item."""
 
 
 class Layers(NamedTuple):
     """The network's weights, with the normalisation of its inputs."""
 
     mean: np.ndarray | tf.Tensor
-    """[F]."""
+    """[F] mean of each feature."""
     deviation: np.ndarray | tf.Tensor
-    """[F], above 0."""
+    """[F] standard deviation of each feature, above 0."""
     first: np.ndarray | tf.Tensor
-    """[F, U1]."""
+    """[F, U1] weights of the first hidden layer."""
     first_bias: np.ndarray | tf.Tensor
-    """[U1]."""
+    """[U1] bias of the first hidden layer."""
     second: np.ndarray | tf.Tensor
-    """[U1, U2]."""
+    """[U1, U2] weights of the second hidden layer."""
     second_bias: np.ndarray | tf.Tensor
-    """[U2]."""
+    """[U2] bias of the second hidden layer."""
     last: np.ndarray | tf.Tensor
-    """[U2, 1]."""
+    """[U2, 1] weights of the output."""
     scale: np.ndarray | tf.Tensor
     """[] factor of the score by the towers."""
 
@@ -87,9 +88,9 @@ class SecondStage(NamedTuple):
     walk: Weights
     """The walk that candidates come from, counted with the powers of WALK."""
     facts: ItemFacts
-    """Of the training events."""
+    """Facts about the items, from the training events."""
     layers: Layers
-    """The network."""
+    """Weights of the network."""
 
 
 class Candidates(NamedTuple):
@@ -98,7 +99,7 @@ class Candidates(NamedTuple):
     item: tf.Tensor
     """[B, C] int64 indices; arbitrary where `is_candidate` is False."""
     is_candidate: tf.Tensor
-    """[B, C] bool: no item twice."""
+    """[B, C] bool; no item is a candidate twice."""
     score: tf.Tensor
     """[B, C] scores by the towers, with return bonuses."""
     feature: tf.Tensor
@@ -115,7 +116,7 @@ class Entries(NamedTuple):
     oldest: tf.Tensor
     """[B, L] age of the item's oldest entry."""
     count: tf.Tensor
-    """[B, L] entries of the item."""
+    """[B, L] number of entries of the item."""
     recency: tf.Tensor
     """[B, L] sum of 1 / (1 + age) over the item's entries."""
     bonus: tf.Tensor
@@ -170,7 +171,7 @@ class RerankedTowers(tf.Module):
         self._towers.fill(weights)
 
     def fill_facts(self, walk: Weights, facts: ItemFacts) -> None:
-        """Sets what the features need."""
+        """Sets the walk and the item facts that the features are computed from."""
         self._walk.fill(walk)
         for variable, value in zip(self._facts, facts, strict=True):
             variable.assign(value)
@@ -229,7 +230,10 @@ class RerankedTowers(tf.Module):
     def _columns_of_candidates(
         self, item: tf.Tensor, is_candidate: tf.Tensor, tower: tf.Tensor, walk: tf.Tensor, entries: Entries
     ) -> list[tf.Tensor]:
-        """[B, C] each, the first of FEATURES; `tower` and `walk` are the candidates' scores [B, C]."""
+        """The features that differ by candidate, the first of FEATURES, each [B, C].
+
+        `tower` and `walk` are the candidates' scores [B, C].
+        """
 
         def of_entries(column: tf.Tensor) -> tf.Tensor:
             return _of_entries(column, entries, item)
@@ -248,7 +252,7 @@ class RerankedTowers(tf.Module):
         ]
 
     def _columns_of_queries(self, history: History, entries: Entries) -> list[tf.Tensor]:
-        """[B] each: the last of FEATURES, which all candidates of a query share."""
+        """The features that all candidates of a query share, the last of FEATURES, each [B]."""
         is_repeat = tf.equal(history.item[:, 1:], history.item[:, :-1])
         is_repeat &= history.is_entry[:, 1:] & history.is_entry[:, :-1]
         length, distinct, repeats = (

@@ -24,11 +24,11 @@ class SecondStageRecord:
     """The result of training a second stage."""
 
     step: int
-    """Checkpoint whose scores it was trained on."""
+    """Step of the checkpoint with the scores that it was trained on."""
     metric: str
     """Name of the metric that decides, such as `ndcg@20`."""
     towers: float
-    """Metric of the towers alone, on cases that trained neither of them."""
+    """Metric of the towers alone, on cases that neither the towers nor the second stage were trained on."""
     second_stage: float
     """Metric of the towers with the second stage, on the same cases."""
     cases: int
@@ -88,7 +88,9 @@ def with_second_stage(model: InferenceModel, workdir: str, step: int, num_items:
     if record is None or not record.is_used or not isinstance(model, TowersInference):
         return model
     if record.step != step:
-        log.warning("the second stage of %s is of step %d, so step %d ranks without it", workdir, record.step, step)
+        log.warning(
+            "the second stage of %s was trained for step %d, so step %d ranks without it", workdir, record.step, step
+        )
         return model
     reranked = RerankedTowers(model, num_items)
     reranked.fill_stage(_read_stage(workdir, record.sha256))

@@ -30,7 +30,7 @@ from trainer.runs.checkpoint import Weights
 
 
 def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """A row for each item of each timeline, and one for the length of each; see `models.build.ModelFile`.
+    """Specifies a row for each item of each timeline, and one for each timeline's length; see `models.build.ModelFile`.
 
     A timeline has at most as many items as training rows, so the last rows of `item` are not used.
 
@@ -44,24 +44,24 @@ def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows
 
 
 def _numbered_rows(count: int) -> TableRows:
-    """Rows of one column without ids of their own."""
+    """Specifies rows of one column that are identified by their number."""
     return TableRows(count, 1, lambda: [str(number) for number in range(count)])
 
 
 def inference_model(model: SessionKnnConfig, _: RunConfig, dataset: Dataset) -> "SessionKnnInference":
-    """The model before `fill`."""
+    """Builds the model that ranks; `fill` sets its weights later."""
     rows = table_rows(model, dataset)
     return SessionKnnInference(model, dataset.item_counts, rows["length"].num_rows, rows["item"].num_rows)
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """See `models.build.DescribedModelFile`."""
-    principle = "the timelines of training that are most similar to the history add their similarities to their items"
+    """Describes the model for its card; see `models.build.DescribedModelFile`."""
+    principle = "the training timelines most similar to the history add their similarities to the scores of their items"
     return ModelDescription(principle, (KNOWN_BY_HISTORY, NEW_ITEMS_RANK_LAST))
 
 
 def diagram(model: SessionKnnConfig, tables: TableShapes) -> list[DiagramBox]:
-    """See `models.build.DescribedModelFile`."""
+    """Returns the boxes of the model's diagram; see `models.build.DescribedModelFile`."""
     return [
         DiagramBox("history", f"[B, ≤ {model.max_entries}]", 0),
         table_box("item", tables, "history"),
@@ -84,7 +84,7 @@ def counted_rows(
 ) -> Iterator[CountedRows]:
     """Yields the timelines, the latest first; see `models.build.CountedModelFile`.
 
-    The counts are the items of timelines: all, and those among the `max_timelines` latest timelines of the item.
+    `total` counts the items of all timelines; `kept` counts only an item's `max_timelines` latest timelines.
     """
     is_sampled = sampled_entries(baskets, model.max_timelines)[replica::num_replicas]
     columns = {"item": baskets.indices, "length": np.diff(baskets.indptr)}
@@ -101,7 +101,7 @@ def count_session_knn(model: SessionKnnConfig, baskets: sp.csr_matrix, combinati
 class SessionKnnInference(tf.Module):
     """A counted session kNN; see `models.interface.InferenceModel`.
 
-    Items of no similar timeline rank last, by popularity.
+    Items that are in no similar timeline rank last, by popularity.
     """
 
     def __init__(self, config: SessionKnnConfig, item_counts: np.ndarray, num_timelines: int, num_entries: int) -> None:

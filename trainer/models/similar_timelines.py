@@ -14,9 +14,9 @@ from trainer.config.models import SessionKnnConfig
 from trainer.models.table_variables import make_variable
 
 _MAX_PAIRS = 4_000_000
-"""Of a block of queries; they take about 150 MB."""
+"""Maximum number of (entry, timeline) pairs in a block of queries; they take about 150 MB."""
 _MAX_DENSE_TIMELINES = 16_384
-"""Up to this many timelines, a query has an array of all of them."""
+"""Up to this many timelines, a query uses a dense array of all timelines."""
 
 
 class Entries(NamedTuple):
@@ -36,7 +36,7 @@ class _Similar(NamedTuple):
     timeline: tf.Tensor
     """[B, K] int32."""
     similarity: tf.Tensor
-    """[B, K] float32, descending; of at most 0 after the last timeline that shares an item with the history."""
+    """[B, K] float32, descending; at most 0 for timelines that share no item with the history."""
 
 
 def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
@@ -49,7 +49,7 @@ def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
 
 
 class TimelineLists(tf.Module):
-    """Timelines as lists of items, and items as lists of timelines, the latest first, which wins ties."""
+    """Timelines as lists of items, and items as lists of timelines, the latest first; the latest wins ties."""
 
     def __init__(self, config: SessionKnnConfig, num_items: int, num_timelines: int, num_entries: int) -> None:
         """Creates variables for at most `num_timelines` timelines of `num_entries` items in all."""
@@ -114,14 +114,14 @@ class TimelineLists(tf.Module):
         return self._best_of_pairs(pair, weight, num_queries)
 
     def _best_of_all(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """The most similar timelines by pairs [P] and their weights [P], for few timelines."""
+        """Finds the most similar timelines from pairs [P] and their weights [P]; fast for few timelines."""
         size = tf.cast(num_queries, tf.int64) * self._num_timelines
         weights = tf.reshape(tf.math.unsorted_segment_sum(weight, pair, size), [-1, self._num_timelines])
         top = tf.math.top_k(weights * self._factors, min(self._config.num_neighbours, self._num_timelines))
         return _Similar(top.indices, top.values)
 
     def _best_of_pairs(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """The same for many timelines, most of which share no item with a history."""
+        """As `_best_of_all`; fast for many timelines, most of which share no item with a history."""
         pair, position = tf.unique(pair)  # [U]
         weight = tf.math.unsorted_segment_sum(weight, position, tf.size(pair))
         order = tf.argsort(pair)  # so that the later timeline wins ties

@@ -10,7 +10,7 @@ from trainer.data.dataset import Dataset
 
 _ID, _OTHERS = "id ", "all others"
 _MAX_ITEMS = 2**24
-"""A checkpoint stores float32, which has all integers up to this one."""
+"""Maximum number of items: a checkpoint stores indices as float32, which represents all integers up to this one."""
 
 
 class TableRows(NamedTuple):
@@ -32,7 +32,7 @@ class CountedRows(NamedTuple):
     kept: float
     """Sum of the counts that these rows contain."""
     total: float
-    """The same with all counts that the settings drop."""
+    """The same sum, including the counts that the settings drop."""
 
 
 def check_item_indices(dataset: Dataset, model: str) -> None:

@@ -18,7 +18,7 @@ _ALIGNMENT_BYTES = 64
 
 
 def make_variable(shape: tuple[int, ...], name: str, dtype: type[np.generic] = np.float32) -> tf.Variable:
-    """An untrained variable of zeros that takes no memory before it is filled; `dtype` has 4 bytes."""
+    """Creates a variable of zeros that takes no memory until it is filled; `dtype` has 4 bytes."""
     return tf.Variable(_share(_zeros(shape, dtype)), trainable=False, name=name)
 
 

@@ -50,10 +50,11 @@ from trainer.models.table_variables import HOST, fill, make_variable
 from trainer.runs.checkpoint import Weights
 
 AGES_MS = (30 * 60 * 1000, 24 * 60 * 60 * 1000, 7 * 24 * 60 * 60 * 1000)
-"""Limits between ages: this visit (half an hour is the usual session timeout), today, this week, before."""
+"""Limits between the age classes of events: this visit (half an hour is the usual session timeout), today, this week,
+before."""
 
 VISITS = 4
-"""Visits with weights of their own: this one, the last, the one before, and all earlier ones."""
+"""Visits with separate weights: this one, the last, the one before, and all earlier ones."""
 
 _NEVER = -1e9
 
@@ -98,7 +99,7 @@ def training_model(
 
 
 def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "TowersInference":
-    """The model before `fill`."""
+    """Builds the model that ranks; `fill` sets its weights later."""
     features, is_trained = read_item_features(dataset), dataset.item_counts > 0
 
     def item_rows(weights: Weights) -> Callable[[slice], np.ndarray]:
@@ -115,23 +116,24 @@ def inference_model(model: TowersConfig, _: RunConfig, dataset: Dataset) -> "Tow
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:
-    """See `models.build.DescribedModelFile`."""
+    """Describes the model for its card; see `models.build.DescribedModelFile`."""
     visitors = (
-        f"Visitors are known by the latest {config.history_length} items of the history in the request; a second "
-        "stage, if the run has one, reads more of them. Visitors without a known item in it get popular items, even if "
-        "they were in training. `score` takes no history, so it returns an item's popularity for every visitor."
+        f"The model knows a visitor only by the latest {config.history_length} items of the history in the request; a "
+        "second stage, if the run has one, reads more items. If the history has no known item, the visitor gets "
+        "popular items, even if they were in training. `score` takes no history, so it returns an item's popularity "
+        "for every visitor."
     )
     by_content = (
         "Items without training events are ranked by their content in the catalogue: categories, price and properties."
     )
     return ModelDescription(
-        "the visitor's latest items against the catalogue, where each item has a vector of its own plus its content",
+        "a vector of the visitor's latest items is compared with each item's vector, which includes its content",
         (visitors, by_content if has_content else NEW_ITEMS_RANK_LAST),
     )
 
 
 def diagram(model: TowersConfig, tables: TableShapes) -> list[DiagramBox]:
-    """See `models.build.DescribedModelFile`."""
+    """Returns the boxes of the model's diagram; see `models.build.DescribedModelFile`."""
     dim, length, item_rows, visitors = model.dim, model.history_length, ["item table"], ["dense, gelu"]
     optional = []
     if "feature" in tables:
@@ -355,12 +357,12 @@ class NextItemObjective:
     """
 
     config: SampledSoftmaxConfig
-    """Which loss, and the weights of examples."""
+    """Settings of the loss, with the weights of examples."""
     tables: Tables
     """`item`: a row for each item with training events, and one for all others; `feature`, if the catalogue describes
     the items; `visitor`, if visitors have vectors: a row for each frequent visitor, and one for all others."""
     replicas: int
-    """R."""
+    """All replicas, R."""
     model: Towers
     """Scores from table rows."""
     sampler: NegativeSampler
@@ -391,7 +393,7 @@ class NextItemObjective:
         return Prepared(self._look_up(replica, items, batch.history.shape.num_elements(), batch.visitor), inputs)
 
     def _look_up(self, replica: int, items: tf.Tensor, num_entries: int, visitor: tf.Tensor) -> dict[str, Lookup]:
-        """Lookups of the items, first the histories' [BH], of their features and of the visitors [B]."""
+        """Looks up the items (first the histories' [BH]), their features, and the visitors [B]."""
         row = tf.minimum(items, self.sampler.num_items)
         lookups = {"item": self.tables["item"].lookup(replica, row[:num_entries], row[num_entries:])}
         if "feature" in self.tables:
@@ -446,7 +448,7 @@ class NextItemObjective:
         return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
     def _clipped(self, items: tf.Tensor) -> tf.Tensor:
-        """Replaces items without training events, which are masked everywhere, by a valid index."""
+        """Replaces the indices of items without training events by a valid index; such items are masked everywhere."""
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _keep_own(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
@@ -468,7 +470,7 @@ class NextItemObjective:
 
 
 def _used_items(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
-    """[bH + C] indices of the items that the `own` rows use, among all histories' items [BH] and the candidates."""
+    """[bH + C] positions, among all histories' items [BH] and the candidates, of the items that the `own` rows use."""
     rows, length = shape
     candidates = tf.range(rows * length, rows * length + num_candidates)
     return tf.concat([tf.range(own.start * length, own.stop * length), candidates], axis=0)
@@ -499,7 +501,7 @@ def _is_in_history(candidates: tf.Tensor, history: History) -> tf.Tensor:
 
 
 class ScoreParts(NamedTuple):
-    """The parts of the scores of queries."""
+    """The scores of queries, in parts that add up."""
 
     score: tf.Tensor
     """[B, I] without return bonuses."""

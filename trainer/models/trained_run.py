@@ -28,11 +28,11 @@ class TrainedRun:
     model: ServedModel
     """Model with the weights of the best checkpoint, or a blend of several."""
     step: int
-    """Step of this checkpoint; of the first part of a blend."""
+    """Step of the best checkpoint; for a blend, the step of its first part."""
     checkpoints: Mapping[str, int] = field(default_factory=dict)
     """The steps of the model's parts, by the directories of their runs."""
     blend: BlendRecord | None = None
-    """How the parts are weighted; None: the model is used as it was trained."""
+    """The parts and weights of the blend; None: the model is used as it was trained."""
 
 
 def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas | None = None) -> TrainedRun:
@@ -64,7 +64,7 @@ def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas |
 
 
 def part_directory(workdir: str, part: str) -> str:
-    """The directory of the run of a blend's part."""
+    """Returns the directory of the run that is a part of a blend."""
     return workdir if part == OWN_RUN else join(workdir, part)
 
 
@@ -86,7 +86,7 @@ def build_blend(parts: list[Part], blend: BlendRecord, dataset: Dataset) -> Blen
 
 
 def latest_trends(dataset: Dataset, half_life_days: float) -> Trends:
-    """The trends after the last event of a dataset, of any split."""
+    """Returns the trends as of the last event of a dataset, over all splits."""
     events = read_item_events(dataset)
     return count_trends(events, events.timestamp_ms[-1:] + 1, half_life_days)
 

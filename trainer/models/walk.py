@@ -43,7 +43,7 @@ class WalkRows(NamedTuple):
 
 
 def table_rows(model: WalkConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """A row of N for each item in each of two tables; see `models.build.ModelFile`.
+    """Specifies two tables with a row of N for each item; see `models.build.ModelFile`.
 
     Raises:
       ValueError: there are too many items.
@@ -55,18 +55,18 @@ def table_rows(model: WalkConfig, dataset: Dataset) -> dict[str, TableRows]:
 
 
 def inference_model(model: WalkConfig, _: RunConfig, dataset: Dataset) -> "WalkInference":
-    """The model before `fill`."""
+    """Builds the model that ranks; `fill` sets its weights later."""
     return WalkInference(model, dataset.item_counts)
 
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
-    """See `models.build.DescribedModelFile`."""
-    principle = "each item leads to the items that its visitors also touched, and the score is the sum of their weights"
+    """Describes the model for its card; see `models.build.DescribedModelFile`."""
+    principle = "an item's score is the weighted number of visitors that it shares with the items of the history"
     return ModelDescription(principle, (KNOWN_BY_HISTORY, NEW_ITEMS_RANK_LAST))
 
 
 def diagram(model: WalkConfig, tables: TableShapes) -> list[DiagramBox]:
-    """See `models.build.DescribedModelFile`."""
+    """Returns the boxes of the model's diagram; see `models.build.DescribedModelFile`."""
     return [
         DiagramBox("history", f"[B, ≤ {model.max_items}]", 0),
         table_box("neighbour", tables, "history"),
@@ -80,7 +80,7 @@ def diagram(model: WalkConfig, tables: TableShapes) -> list[DiagramBox]:
 def counted_rows(
     model: WalkConfig, baskets: sp.csr_matrix, combination: int, replica: int, num_replicas: int
 ) -> Iterator[CountedRows]:
-    """Yields the neighbours of a replica's items; see `models.build.CountedModelFile`."""
+    """Yields the neighbours of the items that a replica owns; see `models.build.CountedModelFile`."""
     items = np.arange(replica, baskets.shape[1], num_replicas)
     for rows in walk_rows(baskets, model.combinations[combination], model.num_neighbours, items):
         tables = {"neighbour": rows.neighbour, "weight": rows.weight}
@@ -131,7 +131,10 @@ def count_walk(
 
 
 class WalkInference(tf.Module):
-    """A counted walk; see `models.interface.InferenceModel`. Items that nothing leads to rank last, by popularity."""
+    """A counted walk; see `models.interface.InferenceModel`.
+
+    Items that are not a neighbour of any item in the history rank last, by popularity.
+    """
 
     def __init__(self, config: WalkConfig, item_counts: np.ndarray) -> None:
         """Creates the model for items with these numbers of training events [I]; `fill` sets its tables."""
@@ -170,7 +173,7 @@ class WalkInference(tf.Module):
         return self._sums(tf.range(count, dtype=tf.int64), item, tf.ones_like(item, tf.float32), count)
 
     def _sums(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
-        """[B, I] sums of the rows of W of `item` [E], multiplied by `factor` [E], over the entries of each `query`."""
+        """[B, I] for each query: the sum over its entries of the row of W of `item` [E], multiplied by `factor` [E]."""
         neighbour = tf.cast(tf.gather(self._neighbours, item), tf.int64)
         weight = factor[:, None] * tf.gather(self._weights, item)
         size = tf.cast(num_queries, tf.int64) * self._num_items

@@ -1,4 +1,4 @@
-"""The Model page: which models were tried, and how validation weighs those that the run uses."""
+"""The Model page: the models that were tried, and the weights of the models that the run uses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from common.report.page import Block, Cell, Note, Page, Section, Table
 from trainer.runs.blend_record import BlendRecord, part_title
 
 RANKINGS = {"seen_hidden": "New items", "seen_shown": "Next item, new or seen"}
-"""Titles of the two ways to rank, by their names in `blend.json`."""
+"""Titles of the two kinds of ranking, by their names in `blend.json`."""
 
 
 def blend_page(name: str, blend: BlendRecord, trials: Sequence[Mapping[str, Any]]) -> Page:
@@ -36,7 +36,7 @@ def _ranking(blend: BlendRecord, ranking: str, name: str) -> list[Block | Note]:
     figures = blend.validation[ranking]
     if figures is None:
         return [
-            Note("No case of the validation split, so the weights are those of the other list."),
+            Note("The validation split has no cases for this list, so it has the weights of the other list."),
             Block("Weights", table),
         ]
     rows: list[Sequence[Cell]] = [

@@ -220,7 +220,7 @@ def _draw_groups(key: str, groups: Figures, kinds: Sequence[str]) -> list[Part]:
         parts.append(
             Picture(
                 title=f"{metric_title(MAIN_METRIC)} by {title}",
-                summary="A group counts only its own relevant items, ranked within the full catalogue. "
+                summary="In a group, only its relevant items count as hits; the full catalogue is ranked. "
                 "The number of cases is in brackets.",
                 svg=run_charts.dots(f"{key}-group-{index}", systems, panels),
                 table=Table([title, "system", "cases", "value", "low", "high", "p"], rows),

@@ -10,7 +10,7 @@ Result = Mapping[str, Any]
 
 
 def summarize_training(result: Result) -> str:
-    """Returns the length of the run, its best checkpoint or what was tried, and the paths of its files."""
+    """Returns the length of the run, its best checkpoint or the models that were tried, and the paths of its files."""
     if "trials" in result:
         return "\n".join([*_describe_trials(result), *_describe_blend(result["blend"]), *_describe_files(result)])
     lines = [
@@ -39,7 +39,7 @@ def _describe_trials(result: Result) -> list[str]:
     tried = [trial for trial in result["trials"] if trial["state"] in ("trained", "stopped")]
     stopped = {trial["name"] for trial in tried if trial["state"] == "stopped"}
     names = ", ".join(
-        f"{trial['name']} {trial['seconds']:.0f} s" + (" (time over)" * (trial["name"] in stopped)) for trial in tried
+        f"{trial['name']} {trial['seconds']:.0f} s" + (" (out of time)" * (trial["name"] in stopped)) for trial in tried
     )
     lines = [f"Tried {len(tried)} models in {result['seconds']:.0f} s: {names}"]
     others = "; ".join(f"{trial['name']}: {trial['reason']}" for trial in result["trials"] if trial not in tried)

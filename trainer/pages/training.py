@@ -26,7 +26,7 @@ Line = Mapping[str, Any]
 
 _START_EVENTS, _END_EVENTS = ("started", "resumed"), ("finished", "failed", "preempted")
 _MAX_POINTS = 400
-"""Maximum number of points of a curve, rows of a table and marks of an event: the page of a long run stays small."""
+"""Maximum number of points of a curve, rows of a table and marks of an event, so that the page stays small."""
 
 
 def training_page(

@@ -1,1 +1,1 @@
-"""Ranking the whole catalogue: top-k, metrics, baselines."""
+"""Ranks the whole catalogue: the histories of visitors, and the best items for them."""

@@ -1,4 +1,4 @@
-"""The best items of the whole catalogue, exactly, for models that can score it a piece at a time.
+"""The exact best items of the whole catalogue, for models that can score a piece of it (a range of items) at a time.
 
 The scores of a piece fit in the cache, and more visitors share one read of the item vectors. This is faster than
 scoring whole rows (docs/evaluation.md), and its memory does not grow with the catalogue.
@@ -23,11 +23,11 @@ from trainer.ranking.topk import (
 
 CPU_SHAPE = (1024, 4096)
 GPU_SHAPE = (1024, 65536)
-"""Visitors and items of a block of scores: 16 MiB to fit a CPU's cache, 256 MiB on a GPU (not measured there)."""
+"""Visitors and items in a block of scores: 16 MiB to fit a CPU's cache, 256 MiB on a GPU (not measured there)."""
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
-    """The best B for `best_items`: fast, and its scores fit in memory."""
+    """Number of visitors that `best_items` should rank at a time: fast, and the scores fit in memory."""
     return _shape()[0] if isinstance(scorer, PieceScorer) else chunk_size(num_items)
 
 

@@ -55,7 +55,7 @@ def visible_scores(
 
 
 def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-    """Returns a function of whether seen items are hidden: the scores [B, I] float32, the same for most scorers."""
+    """Returns a function of `is_seen_hidden` that returns the scores [B, I] float32; most scorers ignore the flag."""
     if isinstance(scorer, PolicyScorer):
         return scorer.policy_scores(queries)
     scores = scorer.catalogue_scores(queries)

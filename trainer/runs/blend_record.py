@@ -10,14 +10,14 @@ from common import storage
 from trainer.runs.layout import RunLayout
 
 OWN_RUN = "."
-"""The part of a blend that is the run itself."""
+"""Name of the part of a blend that is the run itself."""
 RETURN_FEATURES = ("is_seen", "frequency", "recency")
 """Features of the items of a visitor's history; see `models.blend.return_features`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlendWeights:
-    """The weights of a blend for one way to rank; P parts."""
+    """The weights of a blend for one kind of ranking, with P parts."""
 
     parts: tuple[float, ...]
     """P weights of the parts' scores."""
@@ -47,7 +47,7 @@ class BlendRecord:
     parts: tuple[str, ...]
     """P directories of runs, relative to this run; `.` is this run itself."""
     steps: tuple[int, ...]
-    """P checkpoints."""
+    """Steps of the checkpoints of the P parts."""
     half_life_days: float
     """Half-life of the trend."""
     seen_hidden: BlendWeights

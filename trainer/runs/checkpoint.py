@@ -42,11 +42,11 @@ class CheckpointMetadata:
     """Contents of a checkpoint."""
 
     step: int
-    """Steps done."""
+    """Number of training steps done."""
     epoch: int
-    """Epochs done."""
+    """Number of complete epochs."""
     step_in_epoch: int
-    """Steps done of the next epoch."""
+    """Steps done of the epoch that is not complete yet."""
     replicas: int
     """Replicas that wrote it, which is the number of files per array."""
     arrays: dict[str, tuple[int, int]]
@@ -62,7 +62,7 @@ class Validations:
     metric: str
     """Name of the metric."""
     is_higher_better: bool
-    """Direction of the metric."""
+    """Whether a higher value of the metric is better."""
     values: dict[int, float]
     """Metric by step."""
 
@@ -179,7 +179,7 @@ def restore(workdir: str, state: TrainState, step: int) -> CheckpointMetadata:
 
 
 def _restore_array(shards: RowShards, stored: StoredTable, *, is_alike: bool) -> None:
-    """Fills an array; `is_alike`: the checkpoint has the same shards."""
+    """Fills an array from a checkpoint; `is_alike`: the checkpoint has the same shards."""
     if not is_alike:
         for start in range(0, shards.rows, CHUNK_ROWS):
             shards.assign(start, stored[start : start + CHUNK_ROWS])

@@ -34,7 +34,7 @@ _MIB = 1 << 20
 _POLL_SECONDS = 0.2
 
 Pieces = Sequence[bytes | memoryview]
-"""Contents of a file, in order."""
+"""Contents of a file, as consecutive pieces."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class RunLayout:
 
     @property
     def auto(self) -> str:
-        """What `--preset auto` tried."""
+        """The models that `--preset auto` tried, with their states and seconds."""
         return join(self.root, "auto.json")
 
     @property
@@ -42,7 +42,7 @@ class RunLayout:
 
     @property
     def second_stage_arrays(self) -> str:
-        """Its weights."""
+        """The weights of the second stage."""
         return join(self.root, "second_stage.npz")
 
     def part(self, name: str) -> str:

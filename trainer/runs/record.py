@@ -50,11 +50,11 @@ class RunRecord:
     versions: dict[str, str]
     """Versions of Python and of the packages that affect the numbers."""
     dataset_facts: dict[str, str] = field(default_factory=dict)
-    """Facts of the dataset, shown if another dataset is given on resume."""
+    """Facts about the dataset, which an error shows if the run is resumed with another dataset."""
     warm_start: dict[str, Any] | None = None
     """The run that initialised this one, and the counts of carried rows; None: random initialisation."""
     refit_of: dict[str, Any] | None = None
-    """The run whose settings this one trains on all events; see `refit.describe_run`. None: the run is no refit."""
+    """The run that this run refits on all events; see `refit.describe_run`. None: the run is not a refit."""
 
 
 def read_record(workdir: str) -> RunRecord:
@@ -87,7 +87,7 @@ def has_run(workdir: str) -> bool:
 
 
 def training_view(record: RunRecord, dataset: Dataset) -> Dataset:
-    """Returns the dataset of a run as the run is trained on it: a refit is trained on the events of all splits."""
+    """Returns the dataset with the events that the run is trained on: the training split, or all splits for a refit."""
     return dataset if record.refit_of is None else dataset.with_all_events()
 
 

@@ -19,7 +19,7 @@ class SearchLayout:
 
     @property
     def definition(self) -> str:
-        """What is searched; the same for all processes of the search."""
+        """The definition of the search: settings and values; the same for all processes of the search."""
         return join(self.root, "tune.json")
 
     @property
@@ -43,11 +43,11 @@ class SearchLayout:
         return join(self.root, "tune.html")
 
     def run(self, number: int) -> str:
-        """The run of a trial, which is a run like any other."""
+        """Directory of a trial's run, which is a run like any other."""
         return join(self.root, "trials", f"{number:03d}")
 
     def lock(self, number: int) -> str:
-        """Locked by the process that runs the trial."""
+        """A file that is locked by the process that runs the trial."""
         return join(self.root, "trials", f"{number:03d}.lock")
 
 
@@ -56,7 +56,7 @@ class Trial:
     """A run of the search."""
 
     number: int
-    """Number from 0."""
+    """Number of the trial, from 0."""
     state: State
     """`pruned`: stopped early, because earlier trials had better validations at the same epoch."""
     settings: Mapping[str, str]

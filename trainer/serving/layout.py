@@ -14,7 +14,7 @@ from trainer.runs.layout import RunLayout
 MARKER = "saved_model.pb"
 """Readers of an object store treat a directory without this file as unfinished."""
 VARIABLES = "variables/variables"
-"""Prefix of the checkpoint with the weights and the mask."""
+"""Prefix of the checkpoint that holds the weights and the mask of items on offer."""
 CARD = "assets.extra/model_card.md"
 """The model card."""
 INFO = "assets.extra/model.json"

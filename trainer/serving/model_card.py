@@ -51,7 +51,7 @@ class Subject:
     record: RunRecord
     """Record of the run."""
     step: int
-    """Step of the checkpoint that is the model."""
+    """Step of the checkpoint with the model's weights."""
     manifest: Manifest
     """Manifest of the training dataset."""
     period: tuple[str, str] | None
@@ -61,7 +61,7 @@ class Subject:
     items: Sequence[str]
     """At least one item id of the catalogue, for the example."""
     blend: BlendRecord | None = None
-    """What the scores are the sum of; None: of the model alone."""
+    """The blend that computes the scores; None: the model alone computes them."""
 
 
 def model_card(subject: Subject) -> str:
@@ -135,8 +135,8 @@ def _blend(blend: BlendRecord, name: str) -> str:
         for ranking, title in (("seen_hidden", "without seen items"), ("seen_shown", "with seen items"))
     ]
     intro = (
-        "A score is a weighted sum of the scores of models, of the popularity and trend of the item, and of its place "
-        "in the history. Validation chose the weights. The trend is that of the end of the data, until the export is "
+        "A score is a weighted sum of the scores of models, the popularity and trend of the item, and how it occurs in "
+        "the history. Validation chose the weights. The trend is as of the end of the data, until the export is "
         "refreshed."
     )
     return f"{intro}\n\n{_table(['list', 'weights'], rows)}"
@@ -274,12 +274,12 @@ def _limits(subject: Subject) -> Iterable[str]:
             "the model will do on future events."
         )
     yield (
-        "The model learned from what visitors did in the shop as it was. Items that the shop did not show had no "
-        "chance to be chosen, and later changes are unknown to the model. Train it again as the shop changes."
+        "The model learned from the events of visitors in the shop at that time. Items that the shop did not show had "
+        "no chance to be chosen, and later changes are unknown to the model. Train it again as the shop changes."
     )
     yield (
-        "Lists contain only items on offer: by default all but those that the catalogue marks as unavailable. This is "
-        "as of the export or of its last `cartwheel refresh`, which replaces the choice without training; "
+        "Lists contain only items on offer: by default, all items that the catalogue does not mark as unavailable. "
+        "The offer is as of the export or of its last `cartwheel refresh`, which replaces it without training; "
         "`assets.extra/model.json` has the counts. The model ignores current prices and legal restrictions."
     )
     yield (

@@ -21,7 +21,7 @@ class ShardLists:
     """The lists of a shard, best item first."""
 
     visitor_id: Sequence[str]
-    """V ids."""
+    """Ids of the V visitors."""
     item: np.ndarray
     """[V, K] int64 vocabulary indices."""
     score: np.ndarray

@@ -32,7 +32,7 @@ _MASK = "is_offered/.ATTRIBUTES/VARIABLE_VALUE"
 _TREND = {name: f"_model/_{name}/.ATTRIBUTES/VARIABLE_VALUE" for name in ("moment_ms", "trend", "counts")}
 """Keys of the variables of the trend: attributes of `BlendInference`."""
 _FINGERPRINT = "fingerprint.pb"
-"""Optional file with a hash of the checkpoint, which is no longer true."""
+"""Optional file with a hash of the checkpoint; it is dropped, because the checkpoint changes."""
 
 
 def refresh(
@@ -53,7 +53,7 @@ def refresh(
 
     Raises:
       FileExistsError: `output` exists.
-      ValueError: `export` is not an export of this version, or the offer is wrong; see `find_offer`.
+      ValueError: `export` is not an export of this version, or the rules do not fit the items; see `find_offer`.
     """
     storage.refuse_existing(output, marker=layout.MARKER)
     layout.check_export(export)
@@ -97,7 +97,7 @@ def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
 
 
 def _advance_trend(values: dict[str, tf.Tensor], half_life_days: float | None, events: ItemEvents | None) -> int:
-    """Updates the trend among the variables by newer events; returns the number of these."""
+    """Updates the trend among the variables by newer events; returns the number of newer events."""
     if half_life_days is None or events is None:
         return 0
     moment_ms, counts = values[_TREND["moment_ms"]].numpy(), values[_TREND["counts"]].numpy()
@@ -132,7 +132,7 @@ def _write_variables(values: dict[str, tf.Tensor], output: str) -> None:
 
 @contextmanager
 def _local_variables(export: str) -> Iterator[str]:
-    """Yields the prefix of an export's checkpoint on the local disk."""
+    """Yields the path prefix of a local copy of an export's checkpoint."""
     if storage.is_local(export):
         yield os.path.join(storage.local_path(export), layout.VARIABLES)
         return

@@ -51,7 +51,7 @@ class AlsTrainer:
 
     @property
     def remedy(self) -> str:
-        """The settings to change against divergence, with their values."""
+        """Returns the settings that should be changed if training diverges, with their values."""
         l2, stddev = self._config.als.l2, self._config.model.initial_stddev
         return f"raise als.l2 (now {l2:g}) or lower model.initial_stddev (now {stddev:g})"
 
@@ -79,7 +79,7 @@ class AlternatingSolver:
         self._zero_loss = float(matrix.sum() + config.unobserved_weight * matrix.nnz)
 
     def sweep(self) -> float:
-        """Runs one sweep; returns the objective divided by that of zero vectors, in (0, 1]."""
+        """Runs one sweep; returns the objective, relative to its value for zero vectors, in (0, 1]."""
         with full_float32():
             _, visitor_l2 = self._visitors.solve()
             item_loss, _ = self._items.solve()

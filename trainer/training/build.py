@@ -22,7 +22,7 @@ class Trainer(Protocol):
 
     @property
     def remedy(self) -> str:
-        """The settings to change against divergence, with their values."""
+        """The settings that should be changed if training diverges, with their values."""
 
     def advance(self, first: int, count: int) -> np.ndarray:
         """Trains `count` steps from step `first`, where the last call ended; returns their losses [count]."""

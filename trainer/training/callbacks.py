@@ -32,7 +32,7 @@ class Validation:
 
 @dataclass(kw_only=True)
 class TrainingCallbacks:
-    """Called before training, after every compiled call, and after training; all workers call them together."""
+    """Functions that all workers call together: before training, after every compiled call, and after training."""
 
     workdir: str
     """Directory of the run."""
@@ -43,7 +43,7 @@ class TrainingCallbacks:
     writer: CheckpointWriter
     """Writes the checkpoints."""
     validation: Validation | None
-    """Metric of the validation split; None: checkpoints are not validated."""
+    """The validation of checkpoints; None: they are not validated."""
     run_log: RunLog
     """Metrics and history of the run."""
     watchdog: Watchdog
@@ -64,7 +64,7 @@ class TrainingCallbacks:
     _losses: list[np.ndarray] = field(init=False, default_factory=list)
 
     def on_train_start(self, step: int) -> None:
-        """Validates the checkpoint of an epoch whose run was killed between saving and validating."""
+        """Validates a restored checkpoint at the end of an epoch if the run was killed before it was validated."""
         if self.schedule.is_epoch_end(step):
             self._validate(step)
         self._update_patience(step)

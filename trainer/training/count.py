@@ -1,4 +1,4 @@
-"""Counts the tables of a model; an epoch is one combination of powers, and validation chooses among them.
+"""Computes the tables of a model by counting; an epoch is one combination of powers, and validation chooses one.
 
 Each replica computes the rows that it owns, from all timelines; the numbers are the same for any number of replicas.
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class CountTrainer:
-    """Computes the tables of a model; a step is one combination of powers, whatever the steps before it were."""
+    """Computes the tables of a model; a step computes one combination of powers, independently of earlier steps."""
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
         """Builds the tables with zeros and reads the training timelines.
@@ -39,7 +39,7 @@ class CountTrainer:
         self.state = TrainState(build_tables(config, dataset, replicas), dense, [])
 
     def advance(self, first: int, count: int) -> np.ndarray:
-        """Computes combinations from `first` on; returns the share of each one's counts that its tables lack."""
+        """Computes combinations from `first` on; returns, for each, the share of its counts that its tables drop."""
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
     def describe_input(self, step: int) -> str:
@@ -48,7 +48,7 @@ class CountTrainer:
 
     @property
     def remedy(self) -> str:
-        """The settings to change against weights that are not finite."""
+        """Returns the settings that should be changed if weights are not finite."""
         return "use powers closer to 0"
 
     def _fill(self, combination: int) -> float:
@@ -62,7 +62,7 @@ class CountTrainer:
         return max(1 - kept / total, 0.0)
 
     def _fill_shard(self, replica: int, combination: int) -> np.ndarray:
-        """Sets the rows of a replica; returns [2]: the sum of their counts, and with all that were dropped."""
+        """Sets the rows of a replica; returns [2]: the sum of their counts, without and with the dropped ones."""
         sums, first = np.zeros(2), Counter[str]()
         for rows in self._file.counted_rows(self._model, self._baskets, combination, replica, self._replicas.count):
             for name, values in rows.tables.items():

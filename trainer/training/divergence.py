@@ -17,12 +17,12 @@ WINDOW = 20
 """Steps in the mean that is compared with the start: a single batch may contain a few rare events of high weight."""
 
 RESUMED_STEPS = 100
-"""Steps after a resume whose largest loss replaces the loss at the start, which is not stored."""
+"""Number of steps after a resume; their largest loss replaces the loss at the start, which is not stored."""
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """A loss that stops the run."""
+    """A loss that has diverged, so that the run stops."""
 
     index: int
     """Index of the loss among those checked."""

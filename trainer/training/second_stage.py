@@ -53,9 +53,9 @@ log = logging.getLogger(__name__)
 
 LIST_LENGTH = 20
 METRIC = f"ndcg@{LIST_LENGTH}"
-"""Decides whether the second stage is used."""
+"""Metric that decides whether the second stage is used."""
 MAX_CASES = 4000
-"""Cases that it is measured on."""
+"""Maximum number of cases that the second stage is measured on."""
 
 _RECENT_SHARE = 0.1  # of the training events, by time
 _PRIOR_EVENTS = 10.0  # of the mean repeat rate, added to each item's events
@@ -90,7 +90,8 @@ def add_second_stage(
       on_chunk: called between short pieces of work; an exception from it ends the training.
 
     Returns:
-      How the second stage compares with the towers; None if the model has none, or the validation window too few cases.
+      How the second stage compares with the towers; None if the model has no second stage, or the validation window has
+      too few cases.
     """
     if not isinstance(config.model, TowersConfig) or not config.model.second_stage_cases:
         return None
@@ -275,7 +276,7 @@ def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
 
 
 def _forget_some(queries: Queries, is_forgotten: np.ndarray) -> Queries:
-    """Queries with unknown kinds and times in the histories of the rows `is_forgotten` [B]."""
+    """Replaces the kinds and times in the histories of the rows `is_forgotten` [B] by unknown ones."""
     return queries._replace(history_event=tf.where(is_forgotten[:, None], UNKNOWN_EVENT, queries.history_event))
 
 

@@ -54,7 +54,7 @@ class SgdTrainer:
 
     @property
     def remedy(self) -> str:
-        """The settings to lower against divergence, with their values."""
+        """Returns the settings that should be lowered if training diverges, with their values."""
         settings = {
             "optimizer.learning_rate": self._config.optimizer.learning_rate,
             "model.dense_learning_rate": self._config.model.dense_learning_rate,

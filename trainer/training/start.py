@@ -37,7 +37,7 @@ def open_run(
     warm_start: str | None,
     refit_of: Mapping[str, Any] | None,
 ) -> RunRecord:
-    """Reads the record of the run at `workdir`, or makes a new record, which `start_run` writes.
+    """Reads the record of the run at `workdir`, or creates a new record, which `start_run` writes later.
 
     Raises:
       ValueError: the run differs from the requested one, or the dataset has no training rows for this model.
@@ -72,7 +72,7 @@ def start_run(
     The record is written last: if the warm start fails, the same workdir can be used with another warm start.
 
     Returns:
-      The record, with what the warm start carried over.
+      The record, with the counts of rows that the warm start carried over.
     """
     config = record.config
     if record.warm_start is not None:

@@ -31,7 +31,7 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class Validator:
-    """A metric that models are compared by."""
+    """The metric that compares the checkpoints of a run."""
 
     metric: str
     """Name of the metric, such as `ndcg@20`."""
@@ -48,7 +48,7 @@ def _ignore() -> None:
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
     """Returns NDCG over returning visitors for models that rank, mean squared error for those that predict weights.
 
-    A walk and a session kNN are validated by next items where hardly any visitor returns.
+    A walk and a session kNN are validated by next items if hardly any visitor returns.
 
     Returns:
       None if there is no validation split, or no visitor in it to rank for; the last checkpoint is then the best.

@@ -40,7 +40,7 @@ _DENSE_EVENTS = 30  # events per visitor from which on least squares expect a de
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What became of a model of the search."""
+    """The outcome of training one of the models."""
 
     name: str
     """Name of the trial, one of `presets.auto_trials`."""
@@ -73,7 +73,7 @@ def train_auto(
       The result: what was tried, the blend, and the seconds.
 
     Raises:
-      Preempted: a stop was requested, or another worker was lost. Call again to go on.
+      Preempted: a stop was requested, or another worker was lost. Call again to resume.
       ValueError: a setting is wrong, all trials failed, or the workdir has another run.
     """
     started = time.monotonic()
@@ -81,7 +81,7 @@ def train_auto(
     if cluster is not None:
         raise ValueError(
             f"--preset auto runs in one process, on all its GPUs, and found a cluster of {len(cluster.hosts)} "
-            "workers; run it with one worker, then train the model that it chose with all"
+            "workers; run it with one worker, then train the best model with all workers"
         )
     layout, dataset = RunLayout(workdir), open_dataset(data)
     train_split = dataset.manifest.splits[Split.TRAIN]
@@ -138,7 +138,7 @@ def _try(
 
 @contextmanager
 def _stop_after(seconds: float | None, request: StopRequest) -> Iterator[StopRequest]:
-    """Yields a request to stop that is made after some seconds, or as soon as `request` is."""
+    """Yields a stop request that is set after some seconds, or as soon as `request` is set."""
     own = _LinkedRequest(request)
     timer = threading.Timer(seconds or 0.0, own.request)
     timer.daemon = True
@@ -151,18 +151,18 @@ def _stop_after(seconds: float | None, request: StopRequest) -> Iterator[StopReq
 
 
 class _LinkedRequest(StopRequest):
-    """A request that is also made when another one is."""
+    """A stop request that is also set when another request is set."""
 
     def __init__(self, other: StopRequest) -> None:
         self._other, self._is_own = other, False
 
     @property
     def is_requested(self) -> bool:  # type: ignore[override]  # an attribute there
-        """Whether one of the two was made."""
+        """Whether this request or the other one is set."""
         return self._is_own or self._other.is_requested
 
     def request(self) -> None:
-        """Makes this request."""
+        """Sets this request."""
         self._is_own = True
 
 

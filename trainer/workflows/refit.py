@@ -45,7 +45,7 @@ def refit(
       workdir: directory of the refit.
       data: dataset of `run`, by default at the path that it was trained from; or a dataset prepared with `--split none`
         from the same or a later log, which knows the newest items.
-      settings: of `HARMLESS_SETTINGS`, as `KEY=VALUE`, such as `devices=2`.
+      settings: changes to settings in `HARMLESS_SETTINGS`, as `KEY=VALUE`, such as `devices=2`.
       stop: requests the refit to stop; None: SIGTERM does.
 
     Returns:
@@ -79,7 +79,7 @@ def refit(
 def _refit_run(
     run: str, workdir: str, data: str | None, settings: Sequence[str], stop: StopRequest | None
 ) -> dict[str, Any]:
-    """Refits one model."""
+    """Refits one run: trains its model on all events."""
     if has_run(workdir):
         record = _read_refit(workdir, run)
         config, origin = record.config, dict(record.refit_of or {})
@@ -103,7 +103,7 @@ def _refit_run(
 
 
 def _write_main_record(run: str, workdir: str, part: str) -> None:
-    """Writes the record of a refit whose models are all in runs below it, with the evaluations of the whole."""
+    """Writes the record of a refit from its first part, with the evaluations of the whole blend."""
     record, name = read_record(part), read_record(run).config.name
     origin = dict(record.refit_of or {})
     evaluations = _summarize_evaluations(run, origin["step"])
@@ -114,8 +114,8 @@ def _write_main_record(run: str, workdir: str, part: str) -> None:
 def best_settings(config: RunConfig, epochs: int) -> RunConfig:
     """Returns the settings that repeat the first `epochs` of a run without validation.
 
-    Each epoch of a counted model computes it again, so only the last combination of powers is left. The weights of a
-    blend are those of the run, as there is no validation to choose others.
+    An epoch of a counted model does not depend on earlier epochs, so only the last combination of powers is kept. A
+    blend keeps the weights of the run, because there is no validation to choose others.
     """
     alone = replace(config, patience=None, blend=False, companions=())
     if isinstance(config.model, WalkConfig | SessionKnnConfig):
@@ -126,7 +126,7 @@ def best_settings(config: RunConfig, epochs: int) -> RunConfig:
 
 
 def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
-    """Describes what a run found, as JSON values for the record of its refit.
+    """Describes the best checkpoint of a run, as JSON values for the record of its refit.
 
     Returns:
       `run`, the `step` and the `epochs` of its best checkpoint, its `dataset_checksum`; `validation_metric` and
@@ -137,7 +137,7 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
       ValueError: the run is a refit or has no checkpoint at the end of an epoch.
     """
     if record.refit_of is not None:
-        raise ValueError(f"{run} is a refit already; refit the run that it refits, {record.refit_of['run']}")
+        raise ValueError(f"{run} is itself a refit; refit its original run, {record.refit_of['run']}")
     step = checkpoint.choose_step(run)
     epochs = checkpoint.read_state(run, step).epoch
     if epochs == 0:
@@ -147,7 +147,7 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
         log.warning("%s has no validation of step %d, so the epochs of its last checkpoint are used", run, step)
     evaluations = _summarize_evaluations(run, step)
     if not evaluations:
-        log.warning("%s is not evaluated, so nothing will say how good the refit is; evaluate %s first", run, run)
+        log.warning("%s is not evaluated, so the refit will have no evaluation to show; evaluate %s first", run, run)
     return {
         "run": run,
         "step": step,
@@ -173,7 +173,7 @@ def _check_dataset(run: str, record: RunRecord, data: str) -> None:
     is_same = checksum == record.dataset_checksum
     if is_same and set(manifest.splits) == {Split.TRAIN}:
         raise ValueError(
-            f"{run} was trained on all events of {data}, which holds no split out; there is no need to refit"
+            f"{run} was trained on all events of {data}, which has no held-out split; there is no need to refit"
         )
     if not is_same and manifest.split_method != SplitMethod.NONE:
         raise ValueError(
@@ -186,7 +186,7 @@ def _check_dataset(run: str, record: RunRecord, data: str) -> None:
 def _read_refit(workdir: str, run: str) -> RunRecord:
     record = read_record(workdir)
     if record.refit_of is None or record.refit_of["run"] != run:
-        found = f"a refit of {record.refit_of['run']}" if record.refit_of else "a run that is no refit"
+        found = f"a refit of {record.refit_of['run']}" if record.refit_of else "a run that is not a refit"
         raise ValueError(f"{workdir} has {found}, not a refit of {run}; give another --workdir")
     return record
 

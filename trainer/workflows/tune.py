@@ -149,11 +149,11 @@ def _open_storage(layout: SearchLayout, url: str | None) -> BaseStorage:
         scheme = url.partition(":")[0]
         raise ValueError(f"--storage {scheme}:… needs a driver that is not installed: {error.__cause__}") from error
     except ArgumentError as error:
-        raise ValueError(f"--storage is no URL of a database, such as sqlite:///trials.db: {error}") from error
+        raise ValueError(f"--storage is not the URL of a database, such as sqlite:///trials.db: {error}") from error
 
 
 def _identify(workdir: str) -> str:
-    """Returns the name of a search in a database, the same from every current directory."""
+    """Returns the name of a search in a database; it does not depend on the current directory."""
     return os.path.abspath(storage.local_path(workdir)) if storage.is_local(workdir) else workdir
 
 

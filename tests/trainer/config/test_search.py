@@ -32,7 +32,10 @@ def test_choices_and_ranges_are_read(text: str, dimension: Choices | Range) -> N
         (["model.dim=1.5..8"], "the range of model.dim must have two whole numbers, the first one lower, got 1.5..8"),
         (["model.dim=8..4"], "the range of model.dim must have two whole numbers, the first one lower, got 8..4"),
         (["optimizer.learning_rate=0..1:log"], "the first one lower and above 0, got 0..1:log"),
-        (["model.similarity=cosine..dot"], "model.similarity is no number, so it has no range; list its values"),
+        (
+            ["model.similarity=cosine..dot"],
+            "model.similarity is not a number, so it cannot have a range; list its values",
+        ),
         (["model.dim=8,16", "model.dim=32,64"], "--search has model.dim twice; give each setting once"),
     ],
 )

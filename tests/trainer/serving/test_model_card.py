@@ -102,7 +102,10 @@ def cells(text):
 def test_a_card_describes_the_model_and_its_training():
     text = card()
     assert text.startswith("# Model card: mf\n")
-    assert "Ranks the 56 items of one shop for a visitor: each item has a vector, a visitor has the sum of" in text
+    assert (
+        "Ranks the 56 items of one shop for a visitor: a visitor's vector is the sum of the vectors of their items"
+        in text
+    )
     assert "Cartwheel 0.1.0, commit abc123." in text
     rows = cells(section(text, "Training"))
     assert rows["preset"] == "mf, unchanged"
@@ -212,14 +215,14 @@ def test_squared_error_is_compared_with_that_of_the_mean(skill, verdict):
 LIMITS = {
     # by preset and settings: the treatment of new visitors, and of items without training events
     ("mf",): (
-        "visitors from training are known by the items they touched in training",
+        "it uses the items of visitors from training",
         "rank like the least popular item",
     ),
     ("mf", "model.history_length=0"): ("were not in training get popular items", "rank like the least popular item"),
     ("mf", "solver=als"): ("computed from the latest 64 items of the history", "rank like the least popular item"),
-    ("nn",): ("known by the latest 10 items", "ranked by their content in the catalogue"),
-    ("walk",): ("known by the items of the history in the request", "rank like the least popular item"),
-    ("session_knn",): ("known by the items of the history in the request", "rank like the least popular item"),
+    ("nn",): ("knows a visitor only by the latest 10 items", "ranked by their content in the catalogue"),
+    ("walk",): ("only by the items of the history in the request", "rank like the least popular item"),
+    ("session_knn",): ("only by the items of the history in the request", "rank like the least popular item"),
     ("notebook-mf",): ("share an out-of-vocabulary vector", "scored by untrained vectors"),
     ("notebook-nn",): ("share an out-of-vocabulary vector", "scored by untrained vectors"),
 }

@@ -102,7 +102,9 @@ def test_a_killed_search_goes_on_where_it_was(dataset: Dataset, tmp_path: Path) 
 
 
 def test_a_setting_that_a_model_lacks_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"preset auto changes a setting of all its models, and walk refused this one"):
+    with pytest.raises(
+        ValueError, match=r"preset auto applies each setting to all its models, and walk does not accept it"
+    ):
         auto_trials(["model.dim=8"])
 
 

@@ -122,7 +122,7 @@ def test_runs_that_cannot_be_refitted_are_refused(finished: Path, refitted: Path
     write_record(record, str(tmp_path / "empty"))
     with pytest.raises(ValueError, match="has no intact checkpoint; train the run first"):
         refit(str(tmp_path / "empty"), workdir=workdir)
-    with pytest.raises(ValueError, match=f"is a refit already; refit the run that it refits, {finished}"):
+    with pytest.raises(ValueError, match=f"is itself a refit; refit its original run, {finished}"):
         refit(str(refitted), workdir=workdir)
     other = build_dataset(str(tmp_path / "other"), **checkerboard(seed=1))
     with pytest.raises(ValueError, match=r"is the dataset .*…; give the original dataset with --data, or one that"):
@@ -135,7 +135,7 @@ def test_runs_that_cannot_be_refitted_are_refused(finished: Path, refitted: Path
 def test_a_workdir_with_another_run_is_refused(finished: Path, refitted: Path, dataset: Dataset) -> None:
     with pytest.raises(ValueError, match=f"has a refit of {finished}, not a refit of other"):
         refit("other", workdir=str(refitted))
-    with pytest.raises(ValueError, match="has a run that is no refit, not a refit of other"):
+    with pytest.raises(ValueError, match="has a run that is not a refit, not a refit of other"):
         refit("other", workdir=str(finished))
     with pytest.raises(ValueError, match=f"refit of: {finished}, now None"):
         train(read_record(str(refitted)).config, data=dataset.root, workdir=str(refitted))
@@ -159,5 +159,5 @@ def test_a_dataset_without_held_out_splits_may_be_another_one(finished: Path, tm
     result = refit(str(finished), workdir=str(tmp_path / "refit"), data=later.root)
     assert (result["training_rows"], read_record(str(tmp_path / "refit")).dataset_checksum) == (30 * 8, later.checksum)
     write_record(replace(read_record(str(finished)), dataset_checksum=later.checksum), str(tmp_path / "run"))
-    with pytest.raises(ValueError, match="which holds no split out; there is no need to refit"):
+    with pytest.raises(ValueError, match="which has no held-out split; there is no need to refit"):
         refit(str(tmp_path / "run"), workdir=str(tmp_path / "needless"), data=later.root)

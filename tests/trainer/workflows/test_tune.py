@@ -12,12 +12,12 @@ import pytest
 
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from tests.trainer.tiny_runs import checkerboard_dataset
-from trainer import tune as job
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.runs import checkpoint
 from trainer.runs.trials import SearchLayout
+from trainer.workflows import tune as job
 from trainer.workflows.tune import tune
 
 SEARCH = ["optimizer.learning_rate=0.01..1:log", "model.dim=8,16,32"]
@@ -187,7 +187,7 @@ def test_another_search_and_impossible_places_are_refused(
     with pytest.raises(ValueError, match="has no validation split to compare trials on"):
         tune("mf", SEARCH, data=unsplit.root, workdir=str(tmp_path / "other"))
     for url, message in (
-        ("no-url", "--storage is no URL of a database"),
+        ("no-url", "--storage is not the URL of a database"),
         ("mysql://h/d", "needs a driver that is not installed: No module named"),
     ):
         with pytest.raises(ValueError, match=message):
