@@ -84,11 +84,11 @@ def _auto(budget: str) -> Run:
 _BOTH = ("returning_visitors", "next_item")
 
 DATASETS: Mapping[str, QualityData] = {
-    "grocer": QualityData(_grocer, _BOTH, (Run("walk"), Run("mf"), Run("nn"), _auto("10m"))),
+    "grocer": QualityData(_grocer, _BOTH, (Run("walk"), _auto("10m"))),
     # distinct pairs, whose clock is made up: nothing can be said about next items
-    "matrix": QualityData(_retailrocket("matrix"), ("returning_visitors",), (Run("walk"), Run("mf"), _auto("10m"))),
+    "matrix": QualityData(_retailrocket("matrix"), ("returning_visitors",), (Run("walk"), Run("mf"), _auto("6m"))),
     # hardly any visitor returns to a session
-    "sessions": QualityData(_retailrocket("sessions"), ("next_item",), (Run("walk"), Run("nn"), _auto("10m"))),
+    "sessions": QualityData(_retailrocket("sessions"), ("next_item",), (Run("walk"), Run("nn"), _auto("6m"))),
     "buyers": QualityData(_retailrocket("buyers"), ("next_item",), (Run("walk"), Run("nn"), _auto("3m"))),
     "shop": QualityData(_demo_shop, _BOTH, (Run("walk"), Run("mf"), Run("nn"), _auto("2m"))),
 }
