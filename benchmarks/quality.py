@@ -89,7 +89,7 @@ def _parse_arguments() -> argparse.Namespace:
         "--only",
         nargs="+",
         choices=PARTS,
-        help="measure only these parts; the record has all parts that are in --output",
+        help="measure only these; the record has all parts in --output",
     )
     return parser.parse_args()
 
