@@ -99,7 +99,7 @@ def companion_config(config: RunConfig, name: str) -> RunConfig:
       ValueError: there is no such preset.
     """
     if name not in PRESETS:
-        raise ValueError(f"companions must be presets, of {', '.join(PRESETS)}; got {name}")
+        raise ValueError(f"each companion must be one of the presets {', '.join(PRESETS)}; got {name}")
     preset = PRESETS[name]
     return replace(
         preset,

@@ -68,7 +68,7 @@ class Histories:
 
     @cached_property
     def _previous_row(self) -> np.ndarray:
-        """[N] int64: the last row before it with the same item, -1 if there is none."""
+        """[N] int64: for each row, the nearest earlier row with the same item; -1 if there is none."""
         order = np.argsort(self.item, kind="stable")
         is_repeat = self.item[order[1:]] == self.item[order[:-1]]
         previous = np.full(len(self.item), -1)

@@ -80,7 +80,7 @@ class RunLayout:
 
 
 def part_name(name: str) -> str:
-    """The directory of a run that is part of the model, relative to the run that it belongs to."""
+    """The directory of one part of a blend, which is a run of its own, relative to the directory of the blend."""
     return join("parts", name)
 
 
