@@ -54,8 +54,9 @@ class Job:
         """Runs a function, which runs a pipeline, in a thread while the context is open; yields the function's future.
 
         With remote workers, the function finishes before the context opens. This costs no time, because a single
-        pipeline uses all workers anyway. Beam supports neither starting a job server outside the main thread nor constructing two pipelines concurrently:
-        copying the options of one pipeline removes the runner from the options of the other.
+        pipeline uses all workers anyway. Beam supports neither starting a job server outside the main thread nor
+        constructing two pipelines concurrently: copying the options of one pipeline removes the runner from the options
+        of the other.
         """
         if is_in_process(self.options):
             with ThreadPoolExecutor(1) as thread:

@@ -54,8 +54,8 @@ def _add_train(commands: cli.Commands) -> None:
     source.add_argument(
         "--refit",
         metavar="RUN",
-        help="a finished run: train with its settings again, on the events of all splits, for as many epochs as its best "
-        "checkpoint took",
+        help="a finished run: train with its settings again, on the events of all splits, for as many epochs as its "
+        "best checkpoint took",
     )
     train.add_argument(
         "--budget",
