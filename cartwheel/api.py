@@ -68,7 +68,7 @@ def prepare(
       category_tree: path of the category tree.
       settings: settings of `PrepareConfig` to change.
       beam_options: flags of Beam, such as `["--runner=PortableRunner", "--job_endpoint=localhost:8099"]`.
-      baseline: an earlier dataset of the same shop, the job fails if the new dataset differs too much from it.
+      baseline: an earlier dataset of the same shop; the job fails if the new dataset differs too much from it.
 
     Raises:
       ValueError: a setting or the input is wrong.

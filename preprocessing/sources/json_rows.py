@@ -160,7 +160,7 @@ def _select(table: pa.Table, columns: tuple[str, ...]) -> pa.Table:
     """Selects columns; those that no object of the chunk has are null.
 
     Raises:
-      pa.ArrowInvalid: a column is inconsistent, as Arrow reads lists with null elements.
+      pa.ArrowInvalid: a column is inconsistent; Arrow's reader produces such columns from lists with null elements.
     """
     absent = pa.nulls(len(table))
     selected = pa.table({name: table[name] if name in table.column_names else absent for name in columns})

@@ -109,7 +109,7 @@ def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndar
 
 
 def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[D] index, among the visitor's favourites, of the shelf of each interest; mostly the same within a session."""
+    """Chooses one of the visitor's favourites for each interest: [D] numbers below F, mostly the same in a session."""
     shares = np.array(_FAVOURITE_SHARES)
     of_session = draw_weighted(shares, random.random(int(session.max()) + 1))
     strays = random.random(len(session)) < (1 - _STAYS) * (1 - _EXPLORES)

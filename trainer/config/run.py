@@ -130,8 +130,8 @@ class RunConfig:
         )
         if (self.solver == "count") != (self.model.num_combinations is not None):
             raise ValueError(
-                "the models walk and session_knn need solver=count, which computes no other model; got model "
-                f"{self.model.kind} and solver={self.solver}; use a preset without changing its solver"
+                "model.kind=walk and model.kind=session_knn need solver=count, and no other model can have it; got "
+                f"model.kind={self.model.kind} and solver={self.solver}; use a preset without changing its solver"
             )
 
     @property

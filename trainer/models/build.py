@@ -31,7 +31,7 @@ class ModelFile(Protocol):
 
 @runtime_checkable
 class GradientModelFile(ModelFile, Protocol):
-    """The file of a model that gradient steps train; a model without `training_model` needs another solver."""
+    """The Python module of a model that gradient steps train; a model without `training_model` needs another solver."""
 
     def training_model(
         self, model: Any, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas, /
@@ -41,7 +41,7 @@ class GradientModelFile(ModelFile, Protocol):
 
 @runtime_checkable
 class CountedModelFile(ModelFile, Protocol):
-    """The file of a model that `solver=count` computes from the items of the training timelines."""
+    """The Python module of a model whose tables `solver=count` computes from the training timelines."""
 
     def counted_rows(
         self, model: Any, baskets: sp.csr_matrix, combination: int, replica: int, num_replicas: int, /
@@ -104,7 +104,7 @@ def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas
 
 
 def counted_model_file(model: ModelConfig) -> tuple[CountedModelFile, WalkConfig | SessionKnnConfig]:
-    """The file of a model that `solver=count` computes, and the model's config.
+    """The Python module of a model that `solver=count` computes, and the model's config.
 
     Raises:
       ValueError: `solver=count` cannot compute this model.

@@ -240,9 +240,9 @@ class MatrixFactorizationInference(tf.Module):
           visitor_rows: rows of the visitor table, at least `num_visitors`.
           num_items: I.
           item_rows: rows of the item table, at least I.
-          item_counts: [I] training events of each item: unknown visitors are ranked by popularity, and unknown items
-            and those without events have a zero vector and the lowest bias. None: all items have trained rows.
-          visitor_items: [V, I] how often each visitor had events with each item, for visitors without a table.
+          item_counts: [I] training events of each item. They rank the items for unknown visitors; items that are
+            unknown or have no events get a zero vector and the lowest bias. None: all items have trained rows.
+          visitor_items: [V, I] how often each visitor had events with each item; needed if there is no visitor table.
           fold_in: computes visitor vectors from histories by least squares; None: the table is used for all.
         """
         super().__init__(name="matrix_factorization")

@@ -66,7 +66,7 @@ def _describe_blend(blend: Result) -> list[str]:
             terms.append("returns")
         best = max(figures["parts"].values(), default=0.0)
         lines.append(
-            f"{title}: validation NDCG@20 {figures['blend']:.3f}, best model alone {best:.3f}: {' + '.join(terms)}"
+            f"{title}: validation NDCG@20 {figures['blend']:.3f}, its best part alone {best:.3f}: {' + '.join(terms)}"
         )
     return lines
 
