@@ -160,7 +160,7 @@ def test_a_counted_model_cannot_be_used_with_squared_error(preset: str) -> None:
         (
             "mf",
             "solver=count",
-            "models walk and session_knn need solver=count, .* model matrix_factorization and solver=count",
+            "model.kind=session_knn need solver=count, .* model.kind=matrix_factorization and solver=count",
         ),
         ("walk", "solver=sgd", "got model walk and solver=sgd; use a preset without changing its solver"),
         ("walk", "model.item_power=-1,0,0", r"model\.item_power must be numbers of at least 0, got -1.0,0.0,0.0"),
