@@ -171,7 +171,11 @@ def test_a_counted_model_cannot_be_used_with_squared_error(preset: str) -> None:
         ),
         ("walk", "model.num_neighbours=0", r"model\.num_neighbours must be at least 1, got 0"),
         ("walk", "model.max_items=0", r"model\.max_items must be at least 1, got 0"),
-        ("session_knn", "solver=sgd", "got model.kind=session_knn and solver=sgd; use a preset without changing its solver"),
+        (
+            "session_knn",
+            "solver=sgd",
+            "got model.kind=session_knn and solver=sgd; use a preset without changing its solver",
+        ),
         ("session_knn", "model.length_power=-1,0,0", r"model\.length_power must be numbers of at least 0, got -1.0,0"),
         (
             "session_knn",
