@@ -78,7 +78,7 @@ class RunConfig:
     seed: int = 0
     """Seed of initial values, the order of rows, sampled negatives and dropout."""
     devices: int | None = None
-    """Replicas in this process: GPUs if there are any, else logical CPUs; none: all GPUs, or one CPU."""
+    """Replicas in each process: GPUs if there are any, else logical CPUs; none: all GPUs, or one CPU."""
     mixed_precision: bool = False
     """Matrix products in bfloat16; tables, losses and updates stay float32."""
     jit_compile: bool = False
