@@ -20,8 +20,8 @@ from trainer.distributed.cluster import Cluster
 from trainer.distributed.collectives import Collectives
 from trainer.distributed.preemption import Preempted
 
-# raised by TensorFlow if another worker died, was replaced by a new process, or does not answer in time
-_LOST_WORKER = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+LOST_WORKER = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+"""Raised by TensorFlow if another worker died, was replaced by a new process, or does not answer in time."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def preempt_on_worker_loss(cluster: Cluster | None) -> Iterator[None]:
     """
     try:
         yield
-    except _LOST_WORKER as error:
+    except LOST_WORKER as error:
         if cluster is None:
             raise
         raise Preempted(
