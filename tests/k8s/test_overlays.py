@@ -138,6 +138,7 @@ def broken(kind: str, name: str, path: str, value: Any) -> Callable[[list[Object
 
 
 POD, MAIN = "spec.template.spec", "spec.template.spec.containers.0"
+RULES = "spec.failurePolicy.rules"
 CHILD = "spec.replicatedJobs.0.template.spec"
 WRONG = [
     (checks.restart_policy, "local", broken("Job", "train", f"{POD}.restartPolicy", "OnFailure"), "must be Never"),
@@ -217,6 +218,30 @@ WRONG = [
         "local",
         broken("Job", "train", "spec.podFailurePolicy.rules.2.onExitCodes.values", [74]),
         "lost another worker",
+    ),
+    (
+        checks.interruptions,
+        "jobset",
+        broken("JobSet", "train", f"{CHILD}.podFailurePolicy.rules.2", {"action": "FailJob"}),
+        "lost another",
+    ),
+    (
+        checks.job_set_rules,
+        "jobset",
+        broken("JobSet", "train", f"{RULES}.0.name", "stay-as-they-are"),
+        "refuses the rule name",
+    ),
+    (
+        checks.job_set_rules,
+        "jobset",
+        broken("JobSet", "train", f"{RULES}.1.action", "RestartJobSet"),
+        "has condition Disru",
+    ),
+    (
+        checks.job_set_rules,
+        "jobset",
+        broken("JobSet", "train", f"{RULES}.0.onJobFailureMessagePatterns", [""]),
+        "code 75",
     ),
     (checks.failure_policy, "local", broken("Job", "train", "spec.backoffLimit", 0), "backoffLimit"),
     (checks.failure_policy, "jobset", broken("JobSet", "train", f"{CHILD}.backoffLimit", 3), "replaced alone"),
