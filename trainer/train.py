@@ -71,7 +71,7 @@ def train(
     """
     cluster = join_cluster()
     with stop_on_sigterm(stop) as request, preempt_on_worker_loss(cluster):
-        replicas = start_replicas(config.devices, cluster)
+        replicas = start_replicas(config.devices, cluster, config.gpus)
         companions = {name: RunLayout(workdir).part(name) for name in config.companions if config.blend}
         with (
             watching(config.step_timeout_seconds, is_active=replicas.workers > 1) as watchdog,
@@ -111,6 +111,7 @@ def companion_config(config: RunConfig, name: str) -> RunConfig:
         evaluate=config.evaluate,
         seed=config.seed,
         devices=config.devices,
+        gpus=config.gpus,
         companions=(),
         blend=False,
     )

@@ -93,6 +93,19 @@ def test_an_overlay_has_the_three_steps_of_a_run(name: str) -> None:
     assert steps == {"prepare", "train", "evaluate-export"}
 
 
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_a_run_with_gpus_requires_them(name: str) -> None:
+    (train,) = [
+        value
+        for value in objects_of(render(f"overlays/{name}"))
+        if value["kind"] in ("Job", "JobSet") and value["metadata"]["name"] == "train"
+    ]
+    (main,) = pod_spec(train)["containers"]
+    gpus = main["resources"]["limits"].get("nvidia.com/gpu")
+    assert [argument for argument in main["args"] if "gpus" in argument] == ([f"--set=gpus={gpus}"] if gpus else [])
+    assert (gpus is None) == (name == "local")
+
+
 def test_the_job_set_has_the_pods_of_the_indexed_job() -> None:
     alone = pod_spec(find(objects_of(render("overlays/multi-node")), "Job", "train"))
     together = pod_spec(find(objects_of(render("overlays/jobset")), "JobSet", "train"))

@@ -18,6 +18,7 @@ from tensorflow.python.distribute import collective_all_reduce_strategy
 
 from trainer.distributed.cluster import Cluster
 from trainer.distributed.collectives import Collectives
+from trainer.distributed.gpus import choose_gpus
 from trainer.distributed.preemption import Preempted
 
 LOST_WORKER = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
@@ -130,17 +131,18 @@ class Replicas:
         self.any_worker(False)
 
 
-def start_replicas(devices: int | None, cluster: Cluster | None) -> Replicas:
+def start_replicas(devices: int | None, cluster: Cluster | None, gpus: int | None = None) -> Replicas:
     """Creates the replicas of this process and cluster; called before TensorFlow's first operation.
 
     Args:
-      devices: number of replicas in this process; None: all GPUs, or one CPU.
+      devices: number of replicas in this process: GPUs if there are any, else logical CPUs; None: all GPUs, or one CPU.
       cluster: the workers that train together; None: this process trains alone.
+      gpus: number of replicas in this process, which must be GPUs; None: `devices` decides.
 
     Raises:
-      ValueError: there are fewer devices than requested, or TensorFlow has already started with fewer logical CPUs.
+      ValueError: there are fewer devices than requested, or TensorFlow has already started with fewer.
     """
-    names = _choose_devices(devices)
+    names = choose_gpus(gpus or devices, is_required=gpus is not None) or _choose_cpus(devices or 1)
     if cluster is not None:
         return _start_workers(names, cluster)
     if len(names) == 1:
@@ -217,31 +219,19 @@ def _current_replica() -> int:
     return int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))
 
 
-def _choose_devices(devices: int | None) -> tuple[str, ...]:
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        if devices is not None and devices > len(gpus):
-            raise ValueError(
-                f"devices={devices}, but this machine has {len(gpus)} GPUs; lower `devices` or use devices=none"
-            )
-        return tuple(f"GPU:{number}" for number in range(devices or len(gpus)))
-    count = devices or 1
-    _make_logical_cpus(count)
-    return tuple(f"CPU:{number}" for number in range(count))
-
-
-def _make_logical_cpus(count: int) -> None:
-    """Splits the CPU into logical devices, unless TensorFlow already has enough of them."""
+def _choose_cpus(count: int) -> tuple[str, ...]:
+    """Splits the CPU into logical devices, unless TensorFlow already has enough of them; returns their names."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     configured = tf.config.get_logical_device_configuration(cpu) or []
-    if max(len(configured), 1) >= count:
-        return
-    try:
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-    except RuntimeError:
-        raise ValueError(
-            f"devices={count} must be set before TensorFlow starts; it already runs with {len(configured)} logical CPUs"
-        ) from None
+    if max(len(configured), 1) < count:
+        try:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+        except RuntimeError:
+            raise ValueError(
+                f"devices={count} must be set before TensorFlow starts; it already runs with {len(configured)} logical "
+                "CPUs"
+            ) from None
+    return tuple(f"CPU:{number}" for number in range(count))
 
 
 def rows_owned(rows: int, replica: int, replicas: int) -> int:
