@@ -24,6 +24,9 @@ _LAST = ("jobset", "kueue")
 _MEMORY_GIB, _CPUS = 8, 2
 """Memory and cores per machine without GPUs, or per GPU; `docs/operations.md` has formulas for large catalogues."""
 
+_CUDA_CACHE = "/data/.cuda-cache"
+"""Kernels that the driver compiles at the first start, for minutes; in /tmp, they would be lost with the pod."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
@@ -125,11 +128,16 @@ def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
     spec: dict[str, Any] = {"template": {"spec": pod}}
     if step.name == "evaluate-export":
         pod["initContainers"] = [{"name": "evaluate", "resources": resources}]
+    environment = {}
+    if gpus and "local" in placement.overlays:
+        environment["CUDA_CACHE_PATH"] = _CUDA_CACHE
     if step.name == "train" and placement.nodes > 1:
         spec |= {"completions": placement.nodes, "parallelism": placement.nodes}
-        main["env"] = [{"name": "CARTWHEEL_WORKERS", "value": str(placement.nodes)}]
+        environment["CARTWHEEL_WORKERS"] = str(placement.nodes)
     if step.name == "tune":
         spec |= {"completions": step.trials, "parallelism": step.parallel}
+    if environment:
+        main["env"] = [{"name": name, "value": value} for name, value in environment.items()]
     patch = _job(step.name) | {"spec": spec}
     return {
         "apiVersion": "kustomize.config.k8s.io/v1alpha1",

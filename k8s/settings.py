@@ -15,15 +15,21 @@ def training_settings(preset: str, settings: Sequence[str], placement: Placement
     """Returns the config of a run, and the settings that change the preset to it.
 
     The batch size counts the rows of all replicas, so more GPUs train the same model. A preset's batch size that is not
-    divisible by the replicas is rounded up. On spot machines, the run also saves within an epoch.
+    divisible by the replicas is rounded up. On spot machines, the run also saves within an epoch. The run itself
+    checks that it has its GPUs.
 
     Raises:
-      ValueError: a setting is unknown or invalid, or a requested batch size is not divisible by the replicas.
+      ValueError: a setting is unknown or invalid, a requested batch size is not divisible by the replicas, or the
+        settings name another number of GPUs.
     """
     chosen = list(settings)
     names = {setting.partition("=")[0] for setting in chosen}
     if "spot" in placement.overlays and _SPOT_SETTING not in names:
         chosen.append(f"{_SPOT_SETTING}={_SPOT_STEPS}")
+    if placement.gpus:
+        if names & {"gpus", "devices"}:
+            raise ValueError(f"--gpus sets the number of GPUs, now {placement.gpus}; drop --set gpus and devices")
+        chosen.append(f"gpus={placement.gpus}")
     config = apply_settings(PRESETS[preset], chosen)
     replicas = max(1, placement.gpus) * placement.nodes
     batch = config.input.batch_size

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
-from glob import glob
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -118,18 +117,20 @@ def check_gpus() -> Finding:
         advice = "run `pip install '.[trainer]'` in the clone; --verbose shows the traceback"
         return Finding("GPUs", f"TensorFlow cannot be imported: {_format(error)}", State.FAILED, advice)
 
+    from trainer.distributed.gpus import diagnose_gpus, driver_version, is_old_driver
+
     gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        return Finding("GPUs", ", ".join(gpu.name for gpu in gpus))
-    if not glob("/dev/nvidia[0-9]*"):
-        advice = "training uses the CPU; if the host of a container has a GPU, use `docker run --gpus all`"
-        return Finding("GPUs", "no NVIDIA device", State.OK, advice)
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return Finding("GPUs", "CUDA_VISIBLE_DEVICES hides all GPUs", State.WARNING, "unset it")
-    if not tf.test.is_built_with_cuda():
-        return Finding("GPUs", "this TensorFlow is built without CUDA", State.WARNING, "install tensorflow[and-cuda]")
-    advice = "`pip install '.[gpu]'` in the clone installs the CUDA libraries; `nvidia-smi` tests the driver"
-    return Finding("GPUs", "TensorFlow cannot open the NVIDIA device", State.WARNING, advice)
+    if not gpus:
+        found, advice, has_device = diagnose_gpus()
+        if not has_device:
+            return Finding("GPUs", found, State.OK, f"training uses the CPU; {advice}")
+        return Finding("GPUs", found, State.WARNING, advice)
+    version = driver_version()
+    found = f"{', '.join(gpu.name for gpu in gpus)}, driver {version or 'of unknown version'}"
+    if version is not None and is_old_driver(version):
+        advice = "if training fails with `unsupported PTX`, update the driver: it is too old for newer GPUs"
+        return Finding("GPUs", found, State.WARNING, advice)
+    return Finding("GPUs", found)
 
 
 def check_huge_pages() -> Finding:

@@ -24,6 +24,7 @@ from trainer.runs.checkpoint_writer import CheckpointWriter
 from trainer.runs.layout import RunLayout, part_name
 from trainer.runs.metrics_log import open_log
 from trainer.runs.record import RunRecord
+from trainer.runs.starts import counting_starts
 from trainer.training.build import Trainer, build_trainer
 from trainer.training.callbacks import TrainingCallbacks, Validation
 from trainer.training.divergence import Divergence, DivergenceMonitor, describe_dense, describe_tables
@@ -65,24 +66,27 @@ def train(
 
     Raises:
       Preempted: a stop was requested and the run is saved, or another worker was lost. Train again to resume.
-      ValueError: config, dataset and workdir do not match, or the loss is NaN or has diverged; no checkpoint is written
-        in this case.
+      ValueError: config, dataset and workdir do not match, the loss is NaN or has diverged, or the last starts of the
+        run ended without a new checkpoint; no checkpoint is written in these cases.
     """
     cluster = join_cluster()
     with stop_on_sigterm(stop) as request, preempt_on_worker_loss(cluster):
-        replicas = start_replicas(config.devices, cluster)
-        with watching(config.step_timeout_seconds, is_active=replicas.workers > 1) as watchdog:
+        replicas = start_replicas(config.devices, cluster, config.gpus)
+        companions = {name: RunLayout(workdir).part(name) for name in config.companions if config.blend}
+        with (
+            watching(config.step_timeout_seconds, is_active=replicas.workers > 1) as watchdog,
+            counting_starts(workdir, list(companions.values()), replicas),
+        ):
             result = _train(config, data, workdir, warm_start, refit_of, replicas, request, watchdog, on_validation)
             if not config.blend:
                 return result
             start_time = time.monotonic()
-            for name in config.companions:
+            for name, part in companions.items():
                 log.info("training the companion %s", name)
-                part = RunLayout(workdir).part(name)
                 _train(companion_config(config, name), data, part, None, None, replicas, request, watchdog, None)
             blend = blend_runs(
                 workdir,
-                [OWN_RUN, *map(part_name, config.companions)],
+                [OWN_RUN, *map(part_name, companions)],
                 open_dataset(data),
                 replicas,
                 kinds=config.evaluate.kinds,
@@ -107,6 +111,7 @@ def companion_config(config: RunConfig, name: str) -> RunConfig:
         evaluate=config.evaluate,
         seed=config.seed,
         devices=config.devices,
+        gpus=config.gpus,
         companions=(),
         blend=False,
     )

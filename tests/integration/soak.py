@@ -155,6 +155,8 @@ def _finish(data: str, workdir: Path, settings: Sequence[str]) -> None:
 def _disturb(data: str, workdir: Path, wanted: Soak, kill: Kill) -> dict[str, Any]:
     """Starts the run, kills a worker when due, waits until all have ended, and returns the facts of the kill."""
     start_time, first_step = time.time(), saved_step(workdir)
+    # some kills come before a new checkpoint, and after three of them in a row the run would be refused
+    Path(RunLayout(str(workdir)).starts).unlink(missing_ok=True)
     processes = _start(data, workdir, wanted.settings, wanted.program)
     try:
         await_moment(processes, workdir, kill, start_time)

@@ -1,5 +1,6 @@
 """Workers that share a run: a lost one, a hanging one, more workers than shards."""
 
+import json
 import random
 import signal
 import time
@@ -118,6 +119,7 @@ def test_if_a_worker_hangs_with_heartbeats_the_other_exits_as_preempted_and_both
     finally:
         workers[hanging].kill()
         workers[hanging].communicate(timeout=END_SECONDS)
+    assert json.loads((tmp_path / "starts.json").read_text())["starts"] == 1
     # the checkpoint of step 12 is written during the hanging call and may or may not have been published
     assert 8 <= (checkpoint.last_step(str(tmp_path)) or 0) <= 12
     finish(start_workers(2, preset, one_shard, tmp_path, *SETTINGS))
@@ -137,6 +139,13 @@ def test_if_a_worker_is_suspended_the_other_exits_as_preempted(one_shard: str, t
         workers[1].kill()
         workers[1].communicate(timeout=END_SECONDS)
     assert checkpoint.last_step(str(tmp_path)) is not None
+
+
+def test_workers_are_refused_after_three_starts_without_a_checkpoint(one_shard: str, tmp_path: Path) -> None:
+    (tmp_path / "starts.json").write_text('{"steps": [0], "starts": 3}')
+    workers = start_workers(2, "mf", one_shard, tmp_path, *SETTINGS, "blend=false")
+    log = finish(workers, status=1)
+    assert "the last 3 starts of this run were killed, hung or lost a worker" in log
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -18,6 +18,21 @@ _POWERS |= {f"{unit}i": 2 ** (10 * i) for i, unit in enumerate("KMGTPE", 1)}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY|ya29\.|(?i:secret|password|token)[\w-]*\s*[=:]")
+_JOB_SET_RULE = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
+_EXIT_MESSAGE = (
+    "Container main for pod shop/train-workers-0-1-x failed with exit code {} matching FailJob rule at index {}"
+)
+_JOB_FAILURES = {
+    ("PodFailurePolicy", _EXIT_MESSAGE.format(FAILED, 0)): "FailJobSet",
+    ("PodFailurePolicy", _EXIT_MESSAGE.format(MISUSED, 0)): "FailJobSet",
+    ("PodFailurePolicy", _EXIT_MESSAGE.format(PREEMPTED, 2)): "RestartJobSetAndIgnoreMaxRestarts",
+    (
+        "PodFailurePolicy",
+        "Pod shop/train-workers-0-1-x has condition DisruptionTarget matching FailJob rule at index 1",
+    ): "RestartJobSetAndIgnoreMaxRestarts",
+    ("BackoffLimitExceeded", "Job has reached the specified backoff limit"): "RestartJobSet",
+}
+"""Reason and message of a failed Job, as the Job controller writes them, and the action that fits."""
 _VOLUME_KINDS = {
     "configMap",
     "csi",
@@ -172,16 +187,38 @@ def failure_policy(objects: list[Object]) -> Iterator[str]:
 
 
 def interruptions(objects: list[Object]) -> Iterator[str]:
-    """Disruptions do not count as failures of the Job; a JobSet counts every restart."""
+    """A disruption, or a run that is to be resumed, does not count as a failure."""
     for value in objects:
-        if value["kind"] != "Job":
+        if value["kind"] not in ("Job", "JobSet"):
             continue
-        ignoring = [rule for rule in job_spec(value)["podFailurePolicy"]["rules"] if rule["action"] == "Ignore"]
-        conditions = [condition for rule in ignoring for condition in rule.get("onPodConditions", [])]
+        # a JobSet restarts all workers, which needs a failed Job
+        action = "Ignore" if value["kind"] == "Job" else "FailJob"
+        rules = [rule for rule in job_spec(value)["podFailurePolicy"]["rules"] if rule["action"] == action]
+        conditions = [condition for rule in rules for condition in rule.get("onPodConditions", [])]
         if {"type": "DisruptionTarget", "status": "True"} not in conditions:
             yield f"{_name(value)}: a disruption counts as a failure, or its rule lacks the status"
-        if [PREEMPTED] not in [rule.get("onExitCodes", {}).get("values") for rule in ignoring]:
+        if [PREEMPTED] not in [rule.get("onExitCodes", {}).get("values") for rule in rules]:
             yield f"{_name(value)}: a preempted run, or one that lost another worker, counts as a failure"
+
+
+def job_set_rules(objects: list[Object]) -> Iterator[str]:
+    """JobSet's webhook accepts the names of the rules, and the first rule that matches a failure fits it."""
+    for value in objects:
+        if value["kind"] != "JobSet":
+            continue
+        rules = value["spec"]["failurePolicy"]["rules"]
+        for rule in rules:
+            if not _JOB_SET_RULE.fullmatch(rule.get("name", "")):
+                yield f"{_name(value)}: JobSet refuses the rule name {rule.get('name')}"
+        for (reason, message), wanted in _JOB_FAILURES.items():
+            found = next((rule["action"] for rule in rules if _matches(rule, reason, message)), "RestartJobSet")
+            if found != wanted:
+                yield f"{_name(value)}: {found} after `{reason}: {message}`, must be {wanted}"
+
+
+def _matches(rule: Object, reason: str, message: str) -> bool:
+    patterns = rule.get("onJobFailureMessagePatterns", [""])
+    return reason in rule["onJobFailureReasons"] and any(re.search(pattern, message) for pattern in patterns)
 
 
 def workers_meet(objects: list[Object]) -> Iterator[str]:
@@ -285,6 +322,7 @@ CHECKS: list[Check] = [
     no_secrets,
     failure_policy,
     interruptions,
+    job_set_rules,
     workers_meet,
     shared_memory,
     queues,

@@ -38,3 +38,10 @@ def test_every_requirement_has_hashes() -> None:
     for path in (K8S / "requirements").iterdir():
         blocks = re.split(r"\n(?=[A-Za-z0-9])", path.read_text().strip())
         assert all("--hash=sha256:" in block for block in blocks), path.name
+
+
+def test_the_image_for_gpus_finds_the_driver() -> None:
+    _, _, stage = (K8S / "Dockerfile").read_text().partition("FROM base AS trainer-gpu\n")
+    variables = dict(re.findall(r"([A-Z_]+)=(\S+)", stage.partition("\nFROM ")[0]))
+    assert variables["LD_LIBRARY_PATH"] == "/usr/local/nvidia/lib64"  # Google Kubernetes Engine
+    assert variables["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"  # NVIDIA's container toolkit

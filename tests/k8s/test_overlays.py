@@ -93,6 +93,19 @@ def test_an_overlay_has_the_three_steps_of_a_run(name: str) -> None:
     assert steps == {"prepare", "train", "evaluate-export"}
 
 
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_a_run_with_gpus_requires_them(name: str) -> None:
+    (train,) = [
+        value
+        for value in objects_of(render(f"overlays/{name}"))
+        if value["kind"] in ("Job", "JobSet") and value["metadata"]["name"] == "train"
+    ]
+    (main,) = pod_spec(train)["containers"]
+    gpus = main["resources"]["limits"].get("nvidia.com/gpu")
+    assert [argument for argument in main["args"] if "gpus" in argument] == ([f"--set=gpus={gpus}"] if gpus else [])
+    assert (gpus is None) == (name == "local")
+
+
 def test_the_job_set_has_the_pods_of_the_indexed_job() -> None:
     alone = pod_spec(find(objects_of(render("overlays/multi-node")), "Job", "train"))
     together = pod_spec(find(objects_of(render("overlays/jobset")), "JobSet", "train"))
@@ -138,6 +151,7 @@ def broken(kind: str, name: str, path: str, value: Any) -> Callable[[list[Object
 
 
 POD, MAIN = "spec.template.spec", "spec.template.spec.containers.0"
+RULES = "spec.failurePolicy.rules"
 CHILD = "spec.replicatedJobs.0.template.spec"
 WRONG = [
     (checks.restart_policy, "local", broken("Job", "train", f"{POD}.restartPolicy", "OnFailure"), "must be Never"),
@@ -217,6 +231,30 @@ WRONG = [
         "local",
         broken("Job", "train", "spec.podFailurePolicy.rules.2.onExitCodes.values", [74]),
         "lost another worker",
+    ),
+    (
+        checks.interruptions,
+        "jobset",
+        broken("JobSet", "train", f"{CHILD}.podFailurePolicy.rules.2", {"action": "FailJob"}),
+        "lost another",
+    ),
+    (
+        checks.job_set_rules,
+        "jobset",
+        broken("JobSet", "train", f"{RULES}.0.name", "stay-as-they-are"),
+        "refuses the rule name",
+    ),
+    (
+        checks.job_set_rules,
+        "jobset",
+        broken("JobSet", "train", f"{RULES}.1.action", "RestartJobSet"),
+        "has condition Disru",
+    ),
+    (
+        checks.job_set_rules,
+        "jobset",
+        broken("JobSet", "train", f"{RULES}.0.onJobFailureMessagePatterns", [""]),
+        "code 75",
     ),
     (checks.failure_policy, "local", broken("Job", "train", "spec.backoffLimit", 0), "backoffLimit"),
     (checks.failure_policy, "jobset", broken("JobSet", "train", f"{CHILD}.backoffLimit", 3), "replaced alone"),

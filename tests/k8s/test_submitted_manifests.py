@@ -97,15 +97,35 @@ def test_training_without_gpus_requests_no_gpu_machine(monkeypatch: pytest.Monke
 def test_the_batch_of_a_preset_is_rounded_up_for_its_gpus() -> None:
     # mf has a batch size of 512; 6 replicas share 86 * 6 = 516
     config, settings = training_settings("mf", ["epochs=2"], place(gpus=3, nodes=2))
-    assert (config.input.batch_size, config.epochs, settings) == (516, 2, ["epochs=2", "input.batch_size=516"])
-    assert training_settings("mf", [], place(gpus=8))[1] == []
+    assert (config.input.batch_size, config.epochs, settings) == (
+        516,
+        2,
+        ["epochs=2", "gpus=3", "input.batch_size=516"],
+    )
+    assert training_settings("mf", [], place(gpus=8))[1] == ["gpus=8"]
     with pytest.raises(ValueError, match="batch size 10 is not divisible by 4 replicas; use 8 or 12"):
         training_settings("mf", ["input.batch_size=10"], place(gpus=4))
 
 
 def test_a_run_on_spot_machines_saves_within_an_epoch() -> None:
-    assert training_settings("mf", [], place("spot"))[1] == ["checkpoint_every_steps=1000"]
-    assert training_settings("mf", ["checkpoint_every_steps=5"], place("spot"))[1] == ["checkpoint_every_steps=5"]
+    assert training_settings("mf", [], place("spot", gpus=0))[1] == ["checkpoint_every_steps=1000"]
+    settings = ["checkpoint_every_steps=5"]
+    assert training_settings("mf", settings, place("spot", gpus=0))[1] == settings
+
+
+@pytest.mark.parametrize("setting", ["gpus=2", "devices=2"])
+def test_a_second_number_of_gpus_is_refused(setting: str) -> None:
+    with pytest.raises(ValueError, match="--gpus sets the number of GPUs, now 4; drop --set gpus and devices"):
+        training_settings("mf", [setting], place(gpus=4))
+    assert training_settings("mf", [setting], place(gpus=0))[1] == [setting]
+
+
+@pytest.mark.parametrize(("overlay", "folder"), [("local", "/data/.cuda-cache"), ("gke", "/tmp/cuda-cache")])
+def test_compiled_kernels_are_kept_on_the_volume_if_there_is_one(
+    overlay: str, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (main,) = pod_spec(find(rendered(TRAIN, place(overlay, gpus=2), monkeypatch), "Job", "train"))["containers"]
+    assert {"name": "CUDA_CACHE_PATH", "value": folder} in main["env"]
 
 
 class Terminal(io.StringIO):

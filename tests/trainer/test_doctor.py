@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from trainer import doctor
+from trainer.distributed import gpus
 from trainer.doctor import State
 
 
@@ -23,14 +24,14 @@ def test_a_missing_package_is_reported_with_the_version_to_install(monkeypatch):
 
 
 def test_a_machine_without_a_gpu_is_fine(monkeypatch):
-    monkeypatch.setattr(doctor, "glob", lambda _: [])
+    monkeypatch.setattr(gpus, "glob", lambda _: [])
     finding = doctor.check_gpus()
     assert finding.state == State.OK
     assert "no NVIDIA device" in finding.found
 
 
 def test_a_hidden_gpu_is_reported_with_the_variable_that_hides_it(monkeypatch):
-    monkeypatch.setattr(doctor, "glob", lambda _: ["/dev/nvidia0"])
+    monkeypatch.setattr(gpus, "glob", lambda _: ["/dev/nvidia0"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert doctor.check_gpus().advice == "unset it"
 

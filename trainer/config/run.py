@@ -79,7 +79,10 @@ class RunConfig:
     seed: int = 0
     """Seed of initial values, the order of rows, sampled negatives and dropout."""
     devices: int | None = None
-    """Replicas in this process: GPUs if there are any, else logical CPUs; none: all GPUs, or one CPU."""
+    """Replicas in each process: GPUs if there are any, else logical CPUs; none: all GPUs, or one CPU."""
+    gpus: int | None = None
+    """GPUs that each process must have, one replica each; with fewer, the run is refused; none: `devices` decides, and
+    a machine without GPUs trains on its CPU."""
     mixed_precision: bool = False
     """Matrix products in bfloat16; tables, losses and updates stay float32."""
     jit_compile: bool = False
@@ -107,6 +110,8 @@ class RunConfig:
         check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         check(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2147483648)")
         check(self.devices is None or self.devices >= 1, "devices", self.devices, "at least 1, or none")
+        check(self.gpus is None or self.gpus >= 1, "gpus", self.gpus, "at least 1, or none")
+        check(self.gpus is None or self.devices is None, "devices", self.devices, "none if gpus is set")
         check(self.steps_per_execution >= 1, "steps_per_execution", self.steps_per_execution, "at least 1")
         every = self.checkpoint_every_steps
         check(every is None or every >= 1, "checkpoint_every_steps", every, "at least 1, or none")

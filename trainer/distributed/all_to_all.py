@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import tensorflow as tf
 
+from trainer.distributed.collectives import Collectives
 from trainer.distributed.replicas import Replicas
-
-_GROUP_KEY = 1 << 20
-"""Not used by TensorFlow's own collective operations."""
 
 CAPACITIES = np.unique(np.ceil(16 * 1.25 ** np.arange(72)).astype(np.int64))
 """Numbers of rows that messages between workers are padded to. A collective operation keeps the shapes of its first
@@ -68,9 +66,7 @@ class Route:
         return tf.split(rows, self.counts[replica], num=len(self.served))
 
 
-def exchange(
-    replicas: Replicas, replica: int, pieces: Sequence[tf.Tensor], counts: tf.Tensor, key: int
-) -> list[tf.Tensor]:
+def exchange(replicas: Replicas, replica: int, pieces: Sequence[tf.Tensor], counts: tf.Tensor) -> list[tf.Tensor]:
     """Sends a piece, an array of rows, to each replica; called within `Replicas.run`.
 
     Args:
@@ -78,14 +74,13 @@ def exchange(
       replica: index of this replica.
       pieces: R pieces [n, D], one for each replica.
       counts: [R, R] int64; counts[d, s] rows go from replica s to replica d; the same on every replica.
-      key: identifies this exchange among those of the same step; the same on every replica.
 
     Returns:
       R pieces [n, D], one from each replica.
     """
-    if replicas.workers == 1:
+    if replicas.collectives is None:
         return _exchange_in_process(replica, pieces)
-    return _exchange_between_workers(replicas, replica, pieces, counts, key)
+    return _exchange_between_workers(replicas.collectives, replica, pieces, counts)
 
 
 def _exchange_in_process(replica: int, pieces: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -99,27 +94,20 @@ def _exchange_in_process(replica: int, pieces: Sequence[tf.Tensor]) -> list[tf.T
 
 
 def _exchange_between_workers(
-    replicas: Replicas, replica: int, pieces: Sequence[tf.Tensor], counts: tf.Tensor, key: int
+    collectives: Collectives, replica: int, pieces: Sequence[tf.Tensor], counts: tf.Tensor
 ) -> list[tf.Tensor]:
     """Runs one collective operation; every piece is padded to the capacity of the largest."""
-    between_replicas = tf.linalg.set_diag(counts, tf.zeros([replicas.count], tf.int64))
+    between_replicas = tf.linalg.set_diag(counts, tf.zeros([len(pieces)], tf.int64))
     level = tf.searchsorted(CAPACITIES, tf.reduce_max(between_replicas)[None])[0]
     capacity = tf.gather(tf.constant(CAPACITIES), level)
     empty = tf.zeros([0, pieces[0].shape[1]], pieces[0].dtype)
     # a replica's piece for itself is not sent
     padded = [_pad(empty if number == replica else piece, capacity) for number, piece in enumerate(pieces)]
-    exchanged = tf.raw_ops.CollectiveAllToAllV2(
-        input=tf.stack(padded),
-        group_size=replicas.count,
-        group_key=_GROUP_KEY,
-        instance_key=tf.cast(key * len(CAPACITIES), tf.int32) + level,
-        ordering_token=[],
-        communication_hint="nccl" if "GPU" in replicas.devices[0] else "ring",
-    )
-    received = tf.ensure_shape(exchanged, [replicas.count, None, pieces[0].shape[1]])
+    exchanged = collectives.all_to_all(replica, tf.stack(padded), level, len(CAPACITIES))
+    received = tf.ensure_shape(exchanged, [len(pieces), None, pieces[0].shape[1]])
     return [
         pieces[replica] if number == replica else received[number, : counts[replica, number]]
-        for number in range(replicas.count)
+        for number in range(len(pieces))
     ]
 
 

@@ -1,4 +1,4 @@
-"""Sets TF_CONFIG from the Kubernetes environment; no other module of the trainer reads or writes the environment."""
+"""Sets TF_CONFIG from the Kubernetes environment; other modules read the environment only to explain problems."""
 
 import json
 import os

@@ -94,7 +94,6 @@ class ShardedTable:
         }
         self._replicas = replicas
         self._optimizer = optimizer
-        self._read_key, self._update_key = next(replicas.keys), next(replicas.keys)
 
     def lookup(self, replica: int, divided: tf.Tensor, shared: tf.Tensor | None = None) -> Lookup:
         """Reads rows by the ids of the global batch, which are the same on every replica.
@@ -115,7 +114,7 @@ class ShardedTable:
         route = Route.by_row(ids, replica)
         read = [self.values.shards[replica].sparse_read(rows) for rows in route.served]
         if count > 1:
-            read = exchange(self._replicas, replica, read, route.counts, self._read_key)
+            read = exchange(self._replicas, replica, read, route.counts)
         # without shared ids, few ids occur twice: each sends its own gradient, and the owner adds them in the order of
         # the batch, so that the sum is bit-identical for any number of replicas
         is_summed_first = shared is not None or count == 1
@@ -141,7 +140,7 @@ class ShardedTable:
         rows, summed = route.served[0], added
         if self._replicas.count > 1:
             pieces = route.split_by_owner(added, replica)
-            received = exchange(self._replicas, replica, pieces, tf.transpose(route.counts), self._update_key)
+            received = exchange(self._replicas, replica, pieces, tf.transpose(route.counts))
             rows, positions = tf.unique(tf.concat(route.served, axis=0))
             summed = tf.math.unsorted_segment_sum(tf.concat(received, axis=0), positions, tf.size(rows))
         slots = {name: slot.shards[replica] for name, slot in self.slots.items()}

@@ -4,22 +4,25 @@ R replicas over all workers. While its step is traced, a replica knows its index
 its own share of a table.
 """
 
-import itertools
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.distribute import collective_all_reduce_strategy
 
 from trainer.distributed.cluster import Cluster
+from trainer.distributed.collectives import Collectives
+from trainer.distributed.gpus import choose_gpus
 from trainer.distributed.preemption import Preempted
 
-# raised by TensorFlow if another worker died, was replaced by a new process, or does not answer in time
-_LOST_WORKER = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+LOST_WORKER = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+"""Raised by TensorFlow if another worker died, was replaced by a new process, or does not answer in time."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Replicas:
     """Index of this process's first replica."""
     workers: int
     """Number of processes."""
-    keys: Iterator[int] = field(default_factory=itertools.count)
-    """Numbers for exchanges between workers; every worker takes the same numbers in the same order."""
+    collectives: Collectives | None = None
+    """Operations between workers; None: the strategy copies and sums within this process."""
 
     @property
     def is_chief(self) -> bool:
@@ -68,20 +71,20 @@ class Replicas:
                 return function(0, *arguments)
 
         def on_replica(*values: Any) -> Any:
-            index = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
-            replica = int(index)
+            replica = _current_replica()
             with tf.device(self.device(replica)):
-                # MultiWorkerMirroredStrategy finds no device for an argument that is reduced unless it is copied
-                return function(replica, *tf.nest.map_structure(tf.identity, values))
+                return function(replica, *values)
 
         return tf.nest.map_structure(
             lambda value: self.strategy.experimental_local_results(value)[0], self.strategy.run(on_replica, arguments)
         )
 
     def all_reduce(self, value: tf.Tensor) -> tf.Tensor:
-        """Sums `value` over all replicas; called within `run`."""
+        """Sums `value` over all replicas; called within `run`, between workers also within a graph."""
         if self.count == 1:
             return value
+        if self.collectives is not None:
+            return self.collectives.all_reduce(_current_replica(), value)
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
     def all_reduce_together(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -93,29 +96,31 @@ class Replicas:
         return [tf.reshape(piece, value.shape) for piece, value in zip(pieces, values, strict=True)]
 
     def all_gather(self, value: tf.Tensor) -> tf.Tensor:
-        """Concatenates the replicas' values along the first axis; called within `run`."""
+        """Concatenates the replicas' values of one shape along the first axis; called like `all_reduce`."""
         if self.count == 1:
             return value
+        if self.collectives is not None:
+            return self.collectives.all_gather(_current_replica(), value)
         return tf.distribute.get_replica_context().all_gather(value, axis=0)
 
     def sum_over_workers(self, value: np.ndarray) -> np.ndarray:
         """Sums the workers' arrays, which have the same shape; every worker must call it, outside `run`."""
         if self.workers == 1 or not value.size:  # a collective operation on an empty tensor crashes the process
             return value
+        summed: np.ndarray = self._sum_over_workers(tf.constant(value)).numpy()
+        return summed
 
+    @cached_property
+    def _sum_over_workers(self) -> Callable[[tf.Tensor], tf.Tensor]:
         def on_replica(replica: int, own: tf.Tensor) -> tf.Tensor:
             return self.all_reduce(own if replica == self.first else tf.zeros_like(own))
 
-        summed: np.ndarray = self.run(on_replica, tf.constant(value)).numpy()
-        return summed
+        return tf.function(lambda value: self.run(on_replica, value), autograph=False)
 
     def any_worker_each(self, *flags: bool) -> tuple[bool, ...]:
         """Whether each flag is set on any worker; every worker calls it, outside `run`, and waits for the others."""
-        if self.workers == 1:
-            return flags
-        own = tf.constant(flags, tf.float32)
-        summed = self.run(lambda replica, value: self.all_reduce(value), own)  # noqa: ARG005
-        return tuple((summed.numpy() > 0).tolist())
+        summed = self.sum_over_workers(np.array(flags, np.float32))
+        return tuple((summed > 0).tolist())
 
     def any_worker(self, flag: bool) -> bool:
         """Whether the flag is set on any worker; see `any_worker_each`."""
@@ -126,20 +131,20 @@ class Replicas:
         self.any_worker(False)
 
 
-def start_replicas(devices: int | None, cluster: Cluster | None) -> Replicas:
+def start_replicas(devices: int | None, cluster: Cluster | None, gpus: int | None = None) -> Replicas:
     """Creates the replicas of this process and cluster; called before TensorFlow's first operation.
 
     Args:
-      devices: number of replicas in this process; None: all GPUs, or one CPU.
+      devices: number of replicas in this process: GPUs if there are any, else logical CPUs; None: all GPUs, or one CPU.
       cluster: the workers that train together; None: this process trains alone.
+      gpus: number of replicas in this process, which must be GPUs; None: `devices` decides.
 
     Raises:
-      ValueError: there are fewer devices than requested, or TensorFlow has already started with fewer logical CPUs.
+      ValueError: there are fewer devices than requested, or TensorFlow has already started with fewer.
     """
-    # the strategy of several workers must be created before anything else initialises TensorFlow's context
-    names = _choose_devices(devices) if cluster is None else ()
+    names = choose_gpus(gpus or devices, is_required=gpus is not None) or _choose_cpus(devices or 1)
     if cluster is not None:
-        return _start_workers(devices, cluster)
+        return _start_workers(names, cluster)
     if len(names) == 1:
         return Replicas(tf.distribute.get_strategy(), 1, names, 0, 1)
     # logical CPUs share memory, so reducing on one of them is as fast as a ring. With a ring, whose keys every strategy
@@ -158,7 +163,7 @@ def preempt_on_worker_loss(cluster: Cluster | None) -> Iterator[None]:
     """
     try:
         yield
-    except _LOST_WORKER as error:
+    except LOST_WORKER as error:
         if cluster is None:
             raise
         raise Preempted(
@@ -176,55 +181,57 @@ def check_batch_divides(batch_size: int, replicas: int) -> None:
     raise ValueError(f"batch size {batch_size} is not divisible by {replicas} replicas; use {nearest}")
 
 
-def _start_workers(devices: int | None, cluster: Cluster) -> Replicas:
-    names = _choose_devices(devices)
-    is_gpu = "GPU" in names[0]
-    if not is_gpu and len(names) > 1:
-        raise ValueError(
-            f"devices={devices} CPU devices are possible with a single worker only; use devices=none, and more workers"
-        )
+def _start_workers(names: Sequence[str], cluster: Cluster) -> Replicas:
     communication = tf.distribute.experimental.CommunicationImplementation
     options = tf.distribute.experimental.CommunicationOptions(
-        implementation=communication.NCCL if is_gpu else communication.RING
+        implementation=communication.NCCL if "GPU" in names[0] else communication.RING
     )
     handler = signal.getsignal(signal.SIGTERM)
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    with _local_devices(names):
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     if threading.current_thread() is threading.main_thread():
         # creating the strategy replaces the handler that saves on SIGTERM by one of TensorFlow's own
         signal.signal(signal.SIGTERM, handler)
-    workers = len(cluster.hosts)
-    local = strategy.num_replicas_in_sync // workers
-    kind = "GPU" if is_gpu else "CPU"
-    task = f"/job:worker/replica:0/task:{cluster.index}"
-    full_names = tuple(f"{task}/device:{kind}:{number}" for number in range(local))
-    return Replicas(strategy, strategy.num_replicas_in_sync, full_names, cluster.index * local, workers)
+    local, workers = len(names), len(cluster.hosts)
+    first, count = cluster.index * local, workers * local
+    full_names = tuple(f"/job:worker/replica:0/task:{cluster.index}/device:{name}" for name in names)
+    collectives = Collectives(dict(enumerate(full_names, first)), count)
+    return Replicas(strategy, count, full_names, first, workers, collectives)
 
 
-def _choose_devices(devices: int | None) -> tuple[str, ...]:
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        if devices is not None and devices > len(gpus):
-            raise ValueError(
-                f"devices={devices}, but this machine has {len(gpus)} GPUs; lower `devices` or use devices=none"
-            )
-        return tuple(f"GPU:{number}" for number in range(devices or len(gpus)))
-    count = devices or 1
-    _make_logical_cpus(count)
-    return tuple(f"CPU:{number}" for number in range(count))
+@contextmanager
+def _local_devices(names: Sequence[str]) -> Iterator[None]:
+    """Makes a strategy of several workers use these devices: by itself, it uses all GPUs, or a single CPU."""
+    extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
+    choose = extended._initialize_local_devices
+
+    def choose_given(_: Any, resolver: Any, worker: str) -> tuple[tuple[str, ...], str]:  # noqa: ARG001
+        return tuple(f"{worker}/device:{name}" for name in names), names[0].partition(":")[0]
+
+    extended._initialize_local_devices = choose_given
+    try:
+        yield
+    finally:
+        extended._initialize_local_devices = choose
 
 
-def _make_logical_cpus(count: int) -> None:
-    """Splits the CPU into logical devices, unless TensorFlow already has enough of them."""
+def _current_replica() -> int:
+    return int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))
+
+
+def _choose_cpus(count: int) -> tuple[str, ...]:
+    """Splits the CPU into logical devices, unless TensorFlow already has enough of them; returns their names."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     configured = tf.config.get_logical_device_configuration(cpu) or []
-    if max(len(configured), 1) >= count:
-        return
-    try:
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
-    except RuntimeError:
-        raise ValueError(
-            f"devices={count} must be set before TensorFlow starts; it already runs with {len(configured)} logical CPUs"
-        ) from None
+    if max(len(configured), 1) < count:
+        try:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+        except RuntimeError:
+            raise ValueError(
+                f"devices={count} must be set before TensorFlow starts; it already runs with {len(configured)} logical "
+                "CPUs"
+            ) from None
+    return tuple(f"CPU:{number}" for number in range(count))
 
 
 def rows_owned(rows: int, replica: int, replicas: int) -> int:

@@ -200,6 +200,11 @@ def last_step(workdir: str, replicas: Replicas | None = None) -> int | None:
     return _first_whole(workdir, list(reversed(_list_steps(workdir))), replicas)
 
 
+def saved_step(workdir: str) -> int:
+    """Returns the step of the last complete checkpoint, whose files may be damaged; 0 before the first."""
+    return max(_list_steps(workdir, has_state=True), default=0)
+
+
 def _first_whole(workdir: str, steps: Sequence[int], replicas: Replicas | None) -> int | None:
     """Finds the first of the chief's `steps` with an intact checkpoint; the `steps` of other workers may differ."""
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)

@@ -60,6 +60,11 @@ class RunLayout:
         return join(self.root, "history.jsonl")
 
     @property
+    def starts(self) -> str:
+        """The number of starts since the last checkpoint; absent if the last start ended in order."""
+        return join(self.root, "starts.json")
+
+    @property
     def report(self) -> str:
         """The pages of the run: its data, its training, its evaluation."""
         return join(self.root, "report.html")

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 HARMLESS_SETTINGS = (
     "devices",
+    "gpus",
     "steps_per_execution",
     "checkpoint_every_steps",
     "checkpoint_every_seconds",

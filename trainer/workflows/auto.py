@@ -105,7 +105,7 @@ def train_auto(
         reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in trials)
         raise ValueError(f"no model could be trained ({reasons})")
     first = configs[usable[0]]
-    replicas, parts = start_replicas(first.devices, None), [part_name(name) for name in usable]
+    replicas, parts = start_replicas(first.devices, None, first.gpus), [part_name(name) for name in usable]
     blend = blend_runs(workdir, parts, dataset, replicas, kinds=first.evaluate.kinds)
     record = read_record(part_directory(workdir, blend.parts[0]))
     write_record(replace(record, config=replace(record.config, name=AUTO)), workdir)

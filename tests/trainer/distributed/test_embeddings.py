@@ -104,9 +104,9 @@ def test_a_row_is_sent_once_to_each_replica_that_needs_it(
     sent: list[tuple[int, int, tf.Tensor]] = []
     send = all_to_all.exchange
 
-    def count_and_send(replicas, replica, pieces, counts, key):
+    def count_and_send(replicas, replica, pieces, counts):
         sent.extend((replica, other, tf.shape(piece)[0]) for other, piece in enumerate(pieces))
-        return send(replicas, replica, pieces, counts, key)
+        return send(replicas, replica, pieces, counts)
 
     monkeypatch.setattr(embeddings, "exchange", count_and_send)
     replicas = start_replicas(count, None)

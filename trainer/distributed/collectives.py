@@ -1,0 +1,93 @@
+"""Collective operations between workers, started in the same order on every device.
+
+Devices that start collective operations in different orders wait for each other without end. All operations of a device
+therefore use one resource, the device's ordering token: TensorFlow runs the operations on a resource in the order in
+which Python created them, which is the same on all replicas. Without a token, TensorFlow would order the operations of
+all devices of a process in one chain, where the first device waits for the last one.
+
+All operations belong to one group, so NCCL has one communicator per device.
+"""
+
+from collections import Counter
+
+import tensorflow as tf
+
+_GROUP_KEY = 1 << 20
+"""Not used by TensorFlow's own collective operations."""
+
+
+class Collectives:
+    """The collective operations of this process's replicas; called on every replica of every worker, within a graph.
+
+    An operation is identified by a key, which it gets when it is traced. All replicas trace the same operations in the
+    same order, so their keys agree.
+    """
+
+    def __init__(self, devices: dict[int, str], count: int) -> None:
+        """Creates the tokens.
+
+        Args:
+          devices: device of each replica of this process.
+          count: number of replicas, over all workers.
+        """
+        self._count = count
+        self._hint = "nccl" if any("GPU" in device for device in devices.values()) else "ring"
+        self._tokens: dict[int, tf.Variable] = {}
+        for replica, device in devices.items():
+            with tf.init_scope(), tf.device(device):
+                self._tokens[replica] = tf.Variable(0.0, trainable=False)
+        self._num_keys = Counter[int]()
+
+    def all_reduce(self, replica: int, value: tf.Tensor) -> tf.Tensor:
+        """Sums `value`, whose static shape is the same on every replica."""
+        key = self._take_keys(replica, 1)
+        return tf.raw_ops.CollectiveReduceV2(
+            input=value,
+            group_size=self._count,
+            group_key=_GROUP_KEY,
+            instance_key=key,
+            ordering_token=[self._tokens[replica].handle],
+            merge_op="Add",
+            final_op="Id",
+            communication_hint=self._hint,
+            name=f"all_reduce_{key}",
+        )
+
+    def all_gather(self, replica: int, value: tf.Tensor) -> tf.Tensor:
+        """Concatenates the replicas' values, which have one static shape, along the first axis."""
+        key = self._take_keys(replica, 1)
+        return tf.raw_ops.CollectiveGatherV2(
+            input=value,
+            group_size=self._count,
+            group_key=_GROUP_KEY,
+            instance_key=key,
+            ordering_token=[self._tokens[replica].handle],
+            communication_hint=self._hint,
+            name=f"all_gather_{key}",
+        )
+
+    def all_to_all(self, replica: int, pieces: tf.Tensor, variant: tf.Tensor, num_variants: int) -> tf.Tensor:
+        """Sends pieces[d] to replica d, and returns the pieces received, by sender.
+
+        Args:
+          replica: index of this replica.
+          pieces: [R, …] one piece for each replica.
+          variant: scalar int32 in [0, num_variants), the same on every replica. An operation keeps the shapes of its
+            first call, so `pieces` of different shapes need different variants.
+          num_variants: number of variants.
+        """
+        key = self._take_keys(replica, num_variants)
+        return tf.raw_ops.CollectiveAllToAllV2(
+            input=pieces,
+            group_size=self._count,
+            group_key=_GROUP_KEY,
+            instance_key=key + variant,
+            ordering_token=[self._tokens[replica].handle],
+            communication_hint=self._hint,
+            name=f"all_to_all_{key}",
+        )
+
+    def _take_keys(self, replica: int, count: int) -> int:
+        """Reserves `count` keys and returns the first one."""
+        self._num_keys[replica] += count
+        return self._num_keys[replica] - count

@@ -1,0 +1,117 @@
+"""Chooses the GPUs of a process, and explains why TensorFlow sees fewer than the machine or the run needs."""
+
+import ctypes
+import os
+import re
+from glob import glob
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow as tf
+
+_DRIVER = "libcuda.so.1"
+_DRIVER_FOLDERS = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib/wsl/lib")
+"""Where Google Kubernetes Engine, distributions and WSL put the driver's library."""
+_DRIVER_VERSION = Path("/proc/driver/nvidia/version")
+_MIN_DRIVER = 555
+"""TensorFlow 2.21 has PTX of ISA 8.5 for the newest GPUs, which older drivers cannot compile (CUDA 12.5)."""
+
+
+class Diagnosis(NamedTuple):
+    """Why GPUs are missing."""
+
+    found: str
+    """What is wrong."""
+    advice: str
+    """What to do."""
+    has_device: bool
+    """Whether the machine has a GPU at all."""
+
+
+def choose_gpus(count: int | None, *, is_required: bool) -> tuple[str, ...]:
+    """Returns the names of the process's GPUs and hides the others, whose memory TensorFlow would reserve.
+
+    Args:
+      count: number of GPUs; None: all.
+      is_required: whether `count` are needed; otherwise, a machine without GPUs is fine.
+
+    Returns:
+      The names; none if the machine has no GPUs.
+
+    Raises:
+      ValueError: there are fewer GPUs than requested, or TensorFlow has already started with fewer.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if is_required and len(gpus) < (count or 1):
+        why = diagnose_gpus()
+        raise ValueError(f"gpus={count}, but TensorFlow sees {len(gpus)}: {why.found}; {why.advice}, or lower `gpus`")
+    if not gpus:
+        return ()
+    count = count or len(gpus)
+    if count > len(gpus):
+        raise ValueError(f"devices={count}, but this machine has {len(gpus)} GPUs; lower `devices` or use devices=none")
+    if tf.config.get_visible_devices("GPU") != gpus[:count]:
+        try:
+            tf.config.set_visible_devices(gpus[:count], "GPU")
+        except RuntimeError:  # an earlier run of this process started TensorFlow
+            visible = len(tf.config.get_visible_devices("GPU"))
+            if visible < count:
+                raise ValueError(
+                    f"{count} GPUs must be requested before TensorFlow starts; it already runs with {visible}"
+                ) from None
+    return tuple(f"GPU:{number}" for number in range(count))
+
+
+def diagnose_gpus() -> Diagnosis:
+    """Explains why TensorFlow sees no GPU, or not enough."""
+    devices = glob("/dev/nvidia[0-9]*")
+    if not devices:
+        advice = "if the host of a container has a GPU, use `docker run --gpus all`, or request it from Kubernetes"
+        return Diagnosis("no NVIDIA device", advice, has_device=False)
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown in ("", "-1"):
+        return Diagnosis("CUDA_VISIBLE_DEVICES hides all GPUs", "unset it", has_device=True)
+    if not tf.test.is_built_with_cuda():
+        advice = "install tensorflow[and-cuda]"
+        return Diagnosis("this TensorFlow is built without CUDA", advice, has_device=True)
+    if problem := _diagnose_driver():
+        return problem
+    if tf.config.list_physical_devices("GPU"):
+        found = f"{len(devices)} NVIDIA device{'' if len(devices) == 1 else 's'}"
+        if shown is not None:
+            return Diagnosis(f"{found}, CUDA_VISIBLE_DEVICES={shown}", "unset it", has_device=True)
+        return Diagnosis(found, "request more GPUs for this machine", has_device=True)
+    advice = "`pip install '.[gpu]'` in the clone installs the CUDA libraries; `nvidia-smi` tests the driver"
+    return Diagnosis("TensorFlow cannot open the NVIDIA device", advice, has_device=True)
+
+
+def driver_version() -> str | None:
+    """Returns the version of the NVIDIA driver, such as 555.42.02; None if the kernel does not show it."""
+    text = _DRIVER_VERSION.read_text() if _DRIVER_VERSION.exists() else ""
+    found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", text)
+    return found[1] if found else None
+
+
+def is_old_driver(version: str) -> bool:
+    """Whether a driver cannot compile TensorFlow's kernels for GPUs that the wheel has no machine code for."""
+    return int(version.partition(".")[0]) < _MIN_DRIVER
+
+
+def _diagnose_driver() -> Diagnosis | None:
+    """Finds a driver library that the loader cannot find, or an old driver."""
+    try:
+        ctypes.CDLL(_DRIVER)
+    except OSError:
+        folders = [folder for folder in _DRIVER_FOLDERS if os.path.exists(os.path.join(folder, _DRIVER))]
+        if folders:
+            found = f"the driver's {_DRIVER} is in {folders[0]}, where the loader does not look"
+            return Diagnosis(found, f"add {folders[0]} to LD_LIBRARY_PATH", has_device=True)
+        advice = (
+            "start the container with NVIDIA's container toolkit and NVIDIA_DRIVER_CAPABILITIES=compute,utility, or "
+            "install the driver"
+        )
+        return Diagnosis(f"the driver's {_DRIVER} is missing", advice, has_device=True)
+    version = driver_version()
+    if version is not None and is_old_driver(version) and not tf.config.list_physical_devices("GPU"):
+        return Diagnosis(f"the driver {version} is older than {_MIN_DRIVER}", "update the driver", has_device=True)
+    return None
