@@ -31,7 +31,7 @@ def novelty(times_recommended: np.ndarray, item_counts: np.ndarray) -> float:
 
 
 def exposure_values(times_recommended: dict[int, np.ndarray], item_counts: np.ndarray) -> dict[str, float]:
-    """All exposure metrics by name, such as `coverage@10`, from how often each item is in a list of k [I], by k."""
+    """All exposure metrics by name, such as `coverage@10`; `times_recommended` has by k: [I] lists with the item."""
     return {
         **{f"coverage@{k}": coverage(counts) for k, counts in times_recommended.items()},
         **{f"gini@{k}": gini(counts) for k, counts in times_recommended.items()},

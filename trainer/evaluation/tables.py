@@ -53,7 +53,7 @@ def describe_available(protocol: Mapping[str, Any]) -> str | None:
 
 
 def ranking_table(systems: Ranking) -> str:
-    """One row per system, one column per metric; intervals in brackets, the best in bold, † for differences.
+    """A row per system, a column per metric; intervals in brackets, the best in bold, † for differences from the first.
 
     Coverage, Gini coefficient and novelty have no interval and no best: a random ranking has the highest coverage and
     novelty.
