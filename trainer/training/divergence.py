@@ -37,7 +37,7 @@ class DivergenceMonitor:
         """Checks for a mean over `WINDOW` steps above `max_growth` times the loss at the start.
 
         Args:
-          max_growth: None: check only for NaN and infinity.
+          max_growth: the limit; None: check only for NaN and infinity.
           is_new_run: take the first loss as the loss at the start; if False, the largest of the first `RESUMED_STEPS`.
         """
         self._max_growth = max_growth
