@@ -11,7 +11,7 @@ import tensorflow as tf
 from trainer.runs.checkpoint import Weights
 
 UNKNOWN_EVENT = -1
-"""Index for the event kind of a history event with an unknown kind and time."""
+"""Index in place of the event kind, for events of a history whose kind and time are unknown."""
 
 
 class Queries(NamedTuple):

@@ -90,7 +90,7 @@ def make_dense_variables(config: NeuralConfig, seed: int) -> list[keras.Variable
 def predict(
     dense: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor, compute_dtype: tf.DType = tf.float32
 ) -> tf.Tensor:
-    """[B] float32 for visitor and item vectors [B, D] each.
+    """[B] float32 scores for visitor vectors [B, D] and item vectors [B, D].
 
     Args:
       dense: kernel and bias of each layer in sequence.
