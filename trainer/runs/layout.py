@@ -80,11 +80,11 @@ class RunLayout:
 
 
 def part_name(name: str) -> str:
-    """The directory of one part of a blend, which is a run of its own, relative to the directory of the blend."""
+    """The directory of one part of a blend, relative to the directory of the blend; a part is a run like any other."""
     return join("parts", name)
 
 
 def checkpoint_step(name: str) -> int | None:
-    """The step of a checkpoint directory's name; None for any other name."""
+    """The step in the name of a checkpoint directory; None for any other name."""
     match = _STEP.match(name)
     return int(match[1]) if match else None
