@@ -23,7 +23,7 @@ class Answers:
         self._visitors = dict.fromkeys(visitor for export in exports for visitor in export.visitors)
 
     def overview(self) -> dict[str, Any]:
-        """Returns the models, the counts and a few frequent visitors, which the page shows at its start."""
+        """Returns the models, the numbers of items and visitors, and a few frequent visitors: the start of the page."""
         return {
             "models": [export.name for export in self._exports],
             "items": len(self._known),
