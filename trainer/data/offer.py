@@ -80,7 +80,7 @@ def make_rules(
 
 
 def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
-    """Finds which items of a dataset's vocabulary are on offer, by the facts that the dataset has about them.
+    """Finds which items of a dataset's vocabulary are on offer, by the facts known at its training cut.
 
     Raises:
       ValueError: see `find_offer`.
