@@ -92,7 +92,7 @@ def recommend(
     data: str | None = None,
     rules: OfferRules | None = None,
 ) -> dict[str, Any]:
-    """Publishes the k best new items of each visitor, ranked by a run's best model; see `write_recommendations`.
+    """Publishes each visitor's k best items that are new to them, by a run's best model; see `write_recommendations`.
 
     The workers of a cluster (see `cluster.read_cluster`) share the ranking; the chief publishes.
 
@@ -142,9 +142,9 @@ def write_recommendations(
     model_checksum: str,
     replicas: Replicas | None = None,
 ) -> dict[str, Any]:
-    """Publishes the k best new items on offer of each visitor, whole or not at all.
+    """Publishes, whole or not at all, each visitor's k best items among those that are new to them and on offer.
 
-    Items of a visitor's own timeline are excluded, so a list is shorter if fewer than k items are left. A killed
+    The items of a visitor's timeline are excluded, so a list is shorter if fewer than k items are left. A killed
     process leaves its finished shards next to the output (see `resumable_output`); the same call resumes and writes the
     same files.
 
@@ -207,7 +207,7 @@ def write_recommendations(
 
 
 def visitor_histories(dataset: Dataset) -> Histories:
-    """Returns the whole timeline, all splits, of each visitor in the vocabulary, oldest first."""
+    """Returns, for each visitor of the vocabulary, the whole timeline over all splits, oldest event first."""
     parts = [
         _known_targets(shard, dataset.num_visitors)
         for split in dataset.manifest.splits
