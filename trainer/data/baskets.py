@@ -32,7 +32,7 @@ def training_baskets(
     baskets = baskets_of(rows, dataset.num_items, is_entry=is_entry, max_items=max_items)
     if event_weights is not None and not baskets.nnz:
         raise ValueError(
-            f"no training event of {dataset.root} has a weight above 0, as loss.event_weights is "
+            f"no training event of {dataset.root} has a weight above 0, because loss.event_weights is "
             f"{list(event_weights)} for {', '.join(dataset.manifest.event_kinds)}; raise loss.event_weights"
         )
     return baskets

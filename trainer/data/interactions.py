@@ -32,7 +32,7 @@ class RowBatch(NamedTuple):
 def read_interactions(
     dataset: Dataset, event_weights: Sequence[float], half_life_days: float | None = None, power: float = 1.0
 ) -> sp.csr_matrix:
-    """[V, I] float32: for each visitor and item, the summed weights of their training events; sums of 0 are no entries.
+    """[V, I] float32: the summed weights of the training events of each pair of a visitor and an item; no entries of 0.
 
     Args:
       event_weights: the weight of each event kind, which multiplies the weights of its rows.
@@ -55,7 +55,7 @@ def read_interactions(
     matrix.eliminate_zeros()
     if not matrix.nnz:
         raise ValueError(
-            f"no training event of {dataset.root} has a weight above 0, as loss.event_weights is "
+            f"no training event of {dataset.root} has a weight above 0, because loss.event_weights is "
             f"{list(event_weights)} for {', '.join(dataset.manifest.event_kinds)}; raise loss.event_weights"
         )
     matrix.data **= power

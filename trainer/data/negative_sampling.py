@@ -26,7 +26,7 @@ class NegativeSampler:
 
         Args:
           item_counts: [I] training events per item.
-          batch_counts: [I] how many rows of an epoch have the item as an in-batch candidate; None: `item_counts`.
+          batch_counts: [I] how often each item is an in-batch candidate in an epoch; None: `item_counts`.
           is_sampled: [I] bool, whether an item may be sampled; None: all items.
           num_negatives: N.
           negative_power: items are sampled in proportion to (item_counts + 1) ** negative_power.

@@ -46,7 +46,7 @@ class Offer:
     is_offered: np.ndarray
     """[I] bool, at least one True."""
     excluded: Mapping[str, int]
-    """Number of items not on offer by reason: the first that applies of `unavailable`, `denied` and `category`."""
+    """Number of items not on offer, by the first reason that applies: `unavailable`, `denied` or `category`."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the number of items on offer, and of excluded items by reason."""
@@ -80,7 +80,7 @@ def make_rules(
 
 
 def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
-    """Finds which items of a dataset's vocabulary are on offer, by the facts known at its training cut.
+    """Finds which items of a dataset's vocabulary are on offer, from its catalogue's facts at the training cut.
 
     Raises:
       ValueError: see `find_offer`.

@@ -105,7 +105,7 @@ def count_trends(events: ItemEvents, moment_ms: np.ndarray, half_life_days: floa
 
 
 def advance_trends(trends: Trends, events: ItemEvents) -> Trends:
-    """Adds newer events: returns the trends right after the last event.
+    """Adds newer events: returns the trends right after the last of them.
 
     Args:
       trends: the trends at one moment.
