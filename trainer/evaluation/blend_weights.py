@@ -291,8 +291,8 @@ def fit_blend(
       dataset: the dataset.
       events: its events, of all splits.
       kinds: event kinds that make an item relevant; empty: all.
-      held_out_seed: seed of the part, if any, whose second stage was trained on next items of the validation split: of
-          its visitors, only those held out from this training are used for next items. None: all visitors are used.
+      held_out_seed: seed of the part whose second stage was trained on next items of the validation split; next items
+          of the visitors in that training are not used. None: no part has such a second stage; all visitors are used.
       has_trend_only: whether parts, popularity and trend are the only features, as for baselines.
       max_cases: maximum number of cases per protocol; if there are more, a random sample is used.
       replicas: their workers share the ranking and get the same weights.

@@ -31,7 +31,8 @@ PAIR_METRICS = ("ndcg@20", "recall@20", "mrr@20")
 class _Columns:
     """Metrics as columns, each in a section of the report, summed over the cases of each visitor.
 
-    They are summed early, because there are many more cases than visitors, and most cases are in few sections.
+    Sums per visitor take less memory than values per case: there are many more cases than visitors, and most cases
+    are in few sections.
     """
 
     visitor: np.ndarray

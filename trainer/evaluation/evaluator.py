@@ -41,8 +41,8 @@ class Measurement:
     secondary_ranks: RelevantRanks | None
     """Ranks of the relevant items in the secondary ranking, where hidden items rank last; None if not requested."""
     available_ranks: RelevantRanks | None
-    """Ranks of the relevant items in the primary ranking of available items only, where all others rank last; None if
-    not requested."""
+    """Ranks of the relevant items in the primary ranking of available items only, where all other items rank last;
+    None if not requested."""
     times_recommended: dict[int, np.ndarray]
     """By k, [I] int64: how many of the primary ranking's lists of length k contain each item."""
 

@@ -31,7 +31,12 @@ def novelty(times_recommended: np.ndarray, item_counts: np.ndarray) -> float:
 
 
 def exposure_values(times_recommended: dict[int, np.ndarray], item_counts: np.ndarray) -> dict[str, float]:
-    """All exposure metrics by name, such as `coverage@10`; `times_recommended` has by k: [I] lists with the item."""
+    """All exposure metrics by name, such as `coverage@10`.
+
+    Args:
+      times_recommended: by list length k, [I] the number of lists that contain each item.
+      item_counts: [I] training events of each item.
+    """
     return {
         **{f"coverage@{k}": coverage(counts) for k, counts in times_recommended.items()},
         **{f"gini@{k}": gini(counts) for k, counts in times_recommended.items()},
