@@ -204,7 +204,7 @@ def collect_examples(
     Args:
       model: the towers, the walk and the facts of the items.
       cases: cases with one relevant item each.
-      unknown_share: share of the cases in whose histories kinds and times are made unknown, as for requests by ids.
+      unknown_share: share of the cases in whose histories all kinds and times are replaced by unknown ones.
       seed: determines which cases these are, and which candidates are kept.
       on_chunk: called before each chunk.
     """

@@ -80,9 +80,9 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
       state: weights to initialise.
 
     Returns:
-      JSON values: the earlier `run`, the `step` of its checkpoint, and `tables`. For each table, `rows` counts all its
-      rows: `carried` rows, rows that start `from_category` means, and other `new` rows. `dropped` counts the rows of
-      the earlier table that are not carried.
+      JSON values: the earlier `run`, the `step` of its checkpoint, and `tables`. For each table, `rows` is the number
+      of its rows: the sum of `carried` rows, of rows that start `from_category` means, and of other `new` rows.
+      `dropped` is the number of rows of the earlier table that are not carried.
 
     Raises:
       ContractError: the dataset of the earlier run is no longer at its original path.
@@ -125,7 +125,9 @@ def row_ids(config: RunConfig, dataset: Dataset) -> dict[str, list[str]]:
 
 
 def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For new items with carried items in their category or a parent of it: indices [M], means of these carried [M, D].
+    """Returns the indices [M] of new items with carried items in their category or in a parent of it, and means [M, D].
+
+    Each mean is that of the carried items in the nearest such category.
 
     Args:
       dataset: dataset of the new run.
