@@ -62,8 +62,8 @@ class BlendInference(tf.Module):
           seen_hidden: weights for rankings that hide the items of the history.
           seen_shown: weights for rankings that show them.
           item_counts: [I] training events of each item.
-          trends: the trends of the items; a query uses those at the latest moment that is not after its own, or at the
-            first moment.
+          trends: the trends of the items; a query uses those at the latest moment that is not after its time, or
+            those at the first moment.
         """
         super().__init__(name="blend")
         self._parts = [part.model for part in parts]
@@ -113,7 +113,7 @@ class BlendInference(tf.Module):
         return score
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """[B] float32 scores of pairs of a visitor without a history [B] and an item [B], given as indices."""
+        """[B] float32 scores of items [B] for visitors [B], who have no history here; both are given as indices."""
         weights = self._weights[1]
         known = tf.minimum(item, self._num_items - 1)
         scores = weights[-len(RETURN_FEATURES) - 2] * tf.gather(self._popularity, known)

@@ -41,7 +41,7 @@ class ItemFeatures:
 
     @property
     def width(self) -> int:
-        """Number of features of an item at most, F."""
+        """Maximum number of features of an item, F."""
         return int(self.feature.shape[1])
 
     def rows(self, table: np.ndarray, items: slice) -> np.ndarray:

@@ -27,7 +27,7 @@ from trainer.runs.checkpoint import Weights
 
 
 def table_rows(model: NeuralConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies a row of D for each visitor and each item; see `models.build.ModelFile`."""
+    """Specifies a row of D columns for each visitor and each item; see `models.build.ModelFile`."""
     return {
         "visitor": vocabulary_rows(dataset, Vocabulary.VISITORS, model.dim),
         "item": vocabulary_rows(dataset, Vocabulary.ITEMS, model.dim),

@@ -126,7 +126,7 @@ class Candidates(NamedTuple):
     log_expected_count: tf.Tensor
     """[C] logQ correction: log of how often a row's candidates are expected to contain the item."""
     is_candidate: tf.Tensor
-    """[C] False for items of padding and invalid rows; without in-batch negatives, for all items of the batch."""
+    """[C] False for items of padding and invalid rows; without in-batch negatives, for the whole batch."""
 
     @classmethod
     def of_batch(

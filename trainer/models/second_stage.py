@@ -201,7 +201,7 @@ class RerankedTowers(tf.Module):
         return self._towers.item_similarities(item)
 
     def _find(self, queries: Queries, first: ScoreParts) -> Candidates:
-        """The candidates of queries with these scores by the towers."""
+        """The candidates of queries; `first` has the towers' scores."""
         walk = tf.maximum(self._walk.catalogue_scores(queries), 0.0)  # 0 for items that nothing leads to
         history = latest(queries, size=NUM_LATEST, num_items=self._num_items)
         entries = summarize_entries(history, first.bonus)
