@@ -43,9 +43,9 @@ class ServingModel(tf.Module):
         Args:
           model: the trained model.
           visitors_file: file of the visitor vocabulary.
-          visitors: its size.
+          visitors: size of the visitor vocabulary.
           items_file: file of the item vocabulary.
-          items: its size.
+          items: size of the item vocabulary.
           event_kinds: event kinds of the dataset; `history_event` must be one of them.
           is_offered: [I] bool: items that may be recommended; `refresh` replaces it in the SavedModel.
         """

@@ -89,7 +89,7 @@ def refresh(
 
 
 def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
-    """The events of a dataset with any of `items`, the ids of another vocabulary, as indices of that vocabulary."""
+    """The events of a dataset, with their items as indices of another vocabulary `items`; other events are skipped."""
     events = read_item_events(dataset)
     index = pc.index_in(pa.array(dataset.vocabulary(Vocabulary.ITEMS), pa.string()), pa.array(items, pa.string()))
     item = index.fill_null(-1).to_numpy(zero_copy_only=False)[events.item]
