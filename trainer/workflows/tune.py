@@ -246,7 +246,7 @@ class Search:
             result = train(config, data=self._data, workdir=workdir, stop=request, on_validation=on_validation)
             if result["best_validation"] is None:
                 raise ValueError(
-                    "the run has no validation results, as no visitor of the validation split can be ranked"
+                    "the run has no validation results, because no visitor of the validation split can be ranked"
                 )
         except ValueError as error:  # settings that do not go together, or a loss that diverges
             log.warning("trial %d failed: %s", number, error)
