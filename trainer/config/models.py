@@ -95,7 +95,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig":
-        """Returns settings with dot products and without biases, as least squares learns no biases."""
+        """Returns settings with dot products and without biases, because least squares learns no biases."""
         plain = replace(self, history_length=0, similarity="dot", scale=1.0, is_scale_learnt=False)
         return replace(plain, has_item_bias=False, visitor_dropout=0.0)
 
