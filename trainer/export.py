@@ -78,7 +78,7 @@ def export_model(
       output: directory or URI, which must not exist.
       name: name of the model on the demo page.
       card: text of the model card; None: no card.
-      rules: which items are on offer, as of the dataset's cut; None: all that are not known to be unavailable.
+      rules: which items are on offer, at the dataset's training cut; None: all that are not known to be unavailable.
 
     Returns:
       Path, name, signatures, vocabulary sizes, items on offer, bytes and the path of the card.

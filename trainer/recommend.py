@@ -92,9 +92,10 @@ def recommend(
     data: str | None = None,
     rules: OfferRules | None = None,
 ) -> dict[str, Any]:
-    """Publishes each visitor's k best items that are new to them, by a run's best model; see `write_recommendations`.
+    """Publishes, for each visitor, the k best items that are not in their timeline; see `write_recommendations`.
 
-    The workers of a cluster (see `cluster.read_cluster`) share the ranking; the chief publishes.
+    The run's best model ranks the items. The workers of a cluster (see `cluster.read_cluster`) share the ranking; the
+    chief publishes.
 
     Args:
       workdir: directory of the run.
@@ -142,11 +143,10 @@ def write_recommendations(
     model_checksum: str,
     replicas: Replicas | None = None,
 ) -> dict[str, Any]:
-    """Publishes, whole or not at all, each visitor's k best items among those that are new to them and on offer.
+    """Publishes, for each visitor, the k best items on offer that are not in their timeline; all lists or none.
 
-    The items of a visitor's timeline are excluded, so a list is shorter if fewer than k items are left. A killed
-    process leaves its finished shards next to the output (see `resumable_output`); the same call resumes and writes the
-    same files.
+    A list is shorter if fewer than k items are left. A killed process leaves its finished shards next to the output
+    (see `resumable_output`); the same call resumes and writes the same files.
 
     Args:
       scorer: ranks the catalogue of the dataset.
