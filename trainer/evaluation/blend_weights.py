@@ -363,7 +363,7 @@ def blend_alone(
 
 
 def set_trends(systems: Iterable[Scorer], cases: Cases, events: ItemEvents) -> None:
-    """Sets the trends of all blends among the systems to those of the cases' moments."""
+    """Gives each blend among the systems the trends at the moments of the cases."""
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     values: dict[float, np.ndarray] = {}
     for system in systems:

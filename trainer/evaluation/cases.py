@@ -30,7 +30,7 @@ class Cases:
     visitor: np.ndarray
     """[V] int64 vocabulary indices; unknown visitors share out-of-vocabulary indices."""
     timeline: np.ndarray
-    """[V] int64, ascending; cases with the same number have the same visitor, so they are not independent."""
+    """[V] int64 timeline numbers, ascending; cases of one timeline have one visitor, so they are not independent."""
     history: Histories
     """V histories: the visitor's rows before the moment, including repeated and unknown items."""
     timestamp_ms: np.ndarray
@@ -97,7 +97,7 @@ class Cases:
         return self.take(np.flatnonzero(~is_drawn)), self.take(np.flatnonzero(is_drawn))
 
     def take(self, kept: np.ndarray) -> "Cases":
-        """The cases at the indices `kept`, ascending."""
+        """The cases at the indices `kept`, which are ascending."""
         return replace(
             self,
             visitor=self.visitor[kept],

@@ -25,7 +25,7 @@ class Policy(NamedTuple):
     relevant: Lists
     """V lists of relevant items."""
     is_available: np.ndarray | None = None
-    """[I] bool: the candidates; None: all items."""
+    """[I] bool: whether an item may be a candidate; None: all items may."""
 
 
 class Chunk(NamedTuple):
@@ -45,7 +45,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The cases and policies to rank, the same for all systems."""
+    """The cases to rank and the policies to rank them by, the same for all systems."""
 
     cases: Cases
     """V cases, at least 1."""

@@ -83,8 +83,8 @@ def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
     """[M], in (0, 1]: two-sided p-values of the differences between two systems' resampled means [R, M].
 
     A p-value is twice the share of the resamples in which the difference is 0 or has the less frequent sign. One is
-    added to both terms of the share, because a finite number of resamples cannot show that something is impossible
-    (Davison and Hinkley, 1997).
+    added to its numerator and denominator, because a finite number of resamples cannot show that something is
+    impossible (Davison and Hinkley, 1997).
     """
     # a resample without a case shows no difference
     difference = np.nan_to_num(means - other_means)
