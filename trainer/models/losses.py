@@ -1,7 +1,7 @@
 """Losses, as pure functions of scores.
 
 They return one value per row. The caller weights them, sums over its rows and divides by the weight of the global
-batch, so that the gradients of all replicas add up to that of the whole batch.
+batch, so that the gradients of all replicas add up to the gradient of the whole batch.
 
 Shapes: B rows, C candidates.
 """

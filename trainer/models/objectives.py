@@ -126,7 +126,7 @@ class Candidates(NamedTuple):
     log_expected_count: tf.Tensor
     """[C] logQ correction: log of how often a row's candidates are expected to contain the item."""
     is_candidate: tf.Tensor
-    """[C] False for items of padding and invalid rows; without in-batch negatives, for the whole batch."""
+    """[C] False for items of padding and invalid rows, and without in-batch negatives for all items of the batch."""
 
     @classmethod
     def of_batch(
@@ -166,7 +166,7 @@ class FactorsConfig(Protocol):
 
     @property
     def history_length(self) -> int:
-        """0: visitors have a table; otherwise, a visitor's vector is the sum of this many item vectors."""
+        """0: visitors have a table; otherwise, a visitor's vector is the sum of at most this many item vectors."""
 
     @property
     def visitor_dropout(self) -> float:

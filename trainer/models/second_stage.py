@@ -217,7 +217,7 @@ class RerankedTowers(tf.Module):
     def _choose(
         self, history: History, entries: Entries, tower: tf.Tensor, walk: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, C] items and whether they are candidates: the history's, then the best others of towers and walk."""
+        """[B, C] items and whether they are candidates: the history's first, then the best of towers and walk."""
         count = min(NUM_BEST, self._num_items)
         of_history = tf.where(history.is_entry, history.item, 0)
         of_tower = tf.math.top_k(_without(tower, of_history, history.is_entry), count)

@@ -110,7 +110,7 @@ class SessionKnnInference(tf.Module):
 
         Args:
           config: settings of the model.
-          item_counts: [I] training events.
+          item_counts: [I] training events of each item.
           num_timelines: maximum number of timelines.
           num_entries: maximum number of items of all timelines together.
         """
