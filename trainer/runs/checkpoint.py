@@ -8,8 +8,8 @@
         state.json                               position, shapes, SHA-256 of every file; written last
       validations.json                           validation metrics by step
 
-Each replica writes and reads the rows that it owns; a checkpoint of R replicas can be restored by any number. A local
-directory is renamed into place when it is complete; in an object store, a checkpoint is complete once it has its
+Each replica writes and reads the rows that it owns; a checkpoint of R replicas can be restored by any number of them. A
+local directory is renamed into place when it is complete; in an object store, a checkpoint is complete once it has its
 state.json.
 
 Shapes: D columns of a table.

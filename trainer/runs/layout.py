@@ -17,7 +17,7 @@ class RunLayout:
 
     @property
     def run(self) -> str:
-        """The record to reproduce the run from."""
+        """The record from which the run can be reproduced."""
         return join(self.root, "run.json")
 
     @property
