@@ -1,7 +1,7 @@
 """Weighted alternating least squares: solves all visitors with the items fixed, then all items.
 
 Distributed as in ALX (Mehta et al., 2021): the Gramian is summed over the replicas. Each replica solves the rows
-that it owns and reads the other side's vectors from their owners, batch by batch.
+that it owns and reads the other table's vectors from their owners, batch by batch.
 
 Shapes: R replicas, V visitors and I items of the vocabularies, D embedding; for a batch on one replica: E entries in
 all, M rows, L entries per row.
@@ -66,7 +66,7 @@ class AlternatingSolver:
         tables: Mapping[str, ShardedTable],
         replicas: Replicas,
     ) -> None:
-        """Prepares the batches of both sides.
+        """Prepares the batches of both tables.
 
         Args:
           config: settings of the objective.

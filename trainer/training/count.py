@@ -1,4 +1,4 @@
-"""Computes the tables of a model by counting; an epoch is one combination of powers, and validation chooses one.
+"""Computes the tables of a model by counting: each epoch by another combination of powers; validation chooses one.
 
 Each replica computes the rows that it owns, from all timelines; the numbers are the same for any number of replicas.
 
