@@ -32,7 +32,7 @@ class BaseModelConfig:
 
     @property
     def num_combinations(self) -> int | None:
-        """Number of combinations of powers for `solver=count`, one per epoch; None: it cannot compute this model."""
+        """Number of combinations of powers, one per epoch of `solver=count`; None: it cannot compute this model."""
         return None
 
     @property
