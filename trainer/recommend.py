@@ -127,7 +127,7 @@ def recommend(
 
 
 def _model_checksum(run: TrainedRun) -> str:
-    """Returns the SHA-256 of all weights and the settings, because some settings affect only the ranking."""
+    """Returns the SHA-256 of all weights and of the settings, some of which affect the ranking but not the weights."""
     tables = [weights_checksum(workdir, step) for workdir, step in run.checkpoints.items()]
     blend = None if run.blend is None else asdict(run.blend)
     content = json.dumps([tables, blend, to_json(run.record.config)], sort_keys=True)
