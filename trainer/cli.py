@@ -24,7 +24,7 @@ from trainer.pages import summaries
 log = logging.getLogger(__name__)
 
 _RESUMABLE = ("train", "tune")
-"""Commands that SIGTERM stops with a checkpoint."""
+"""Commands that save a checkpoint when SIGTERM stops them."""
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m trainer") -> int:

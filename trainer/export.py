@@ -73,12 +73,12 @@ def export_model(
     """Publishes a model, whole or not at all.
 
     Args:
-      model: a `tf.Module`.
+      model: the model, a `tf.Module`.
       dataset: the dataset that the model was trained on; its vocabularies become assets.
       output: directory or URI, which must not exist.
       name: name of the model on the demo page.
       card: text of the model card; None: no card.
-      rules: which items are on offer, as of the dataset's cut; None: all that are not known to be unavailable.
+      rules: which items are on offer, at the dataset's training cut; None: all that are not known to be unavailable.
 
     Returns:
       Path, name, signatures, vocabulary sizes, items on offer, bytes and the path of the card.
@@ -139,7 +139,7 @@ def _period(dataset: Dataset) -> tuple[str, str] | None:
 
 
 def _evaluations(workdir: str, step: int) -> dict[Split, dict[str, Any]]:
-    """Reads the run's evaluations of the checkpoint at `step`; skips those of other checkpoints."""
+    """Reads the run's evaluations of the checkpoint of `step`; skips evaluations of other checkpoints."""
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         path = RunLayout(workdir).evaluation(split)

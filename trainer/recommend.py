@@ -92,9 +92,10 @@ def recommend(
     data: str | None = None,
     rules: OfferRules | None = None,
 ) -> dict[str, Any]:
-    """Publishes the k best new items of each visitor, ranked by a run's best model; see `write_recommendations`.
+    """Publishes, for each visitor, the k best items that are not in their timeline; see `write_recommendations`.
 
-    The workers of a cluster (see `cluster.read_cluster`) share the ranking; the chief publishes.
+    The run's best model ranks the items. The workers of a cluster (see `cluster.read_cluster`) share the ranking; the
+    chief publishes.
 
     Args:
       workdir: directory of the run.
@@ -126,7 +127,7 @@ def recommend(
 
 
 def _model_checksum(run: TrainedRun) -> str:
-    """Returns the SHA-256 of all weights and the settings, because some settings affect only the ranking."""
+    """Returns the SHA-256 of all weights and of the settings, some of which affect the ranking but not the weights."""
     tables = [weights_checksum(workdir, step) for workdir, step in run.checkpoints.items()]
     blend = None if run.blend is None else asdict(run.blend)
     content = json.dumps([tables, blend, to_json(run.record.config)], sort_keys=True)
@@ -142,11 +143,10 @@ def write_recommendations(
     model_checksum: str,
     replicas: Replicas | None = None,
 ) -> dict[str, Any]:
-    """Publishes the k best new items on offer of each visitor, whole or not at all.
+    """Publishes, for each visitor, the k best items on offer that are not in their timeline; all lists or none.
 
-    Items of a visitor's own timeline are excluded, so a list is shorter if fewer than k items are left. A killed
-    process leaves its finished shards next to the output (see `resumable_output`); the same call resumes and writes the
-    same files.
+    A list is shorter if fewer than k items are left. A killed process leaves its finished shards next to the output
+    (see `resumable_output`); the same call resumes and writes the same files.
 
     Args:
       scorer: ranks the catalogue of the dataset.
@@ -207,7 +207,7 @@ def write_recommendations(
 
 
 def visitor_histories(dataset: Dataset) -> Histories:
-    """Returns the whole timeline, all splits, of each visitor in the vocabulary, oldest first."""
+    """Returns, for each visitor of the vocabulary, the whole timeline over all splits, oldest event first."""
     parts = [
         _known_targets(shard, dataset.num_visitors)
         for split in dataset.manifest.splits

@@ -32,7 +32,7 @@ class BaseModelConfig:
 
     @property
     def num_combinations(self) -> int | None:
-        """Number of combinations of powers for `solver=count`, one per epoch; None: it cannot compute this model."""
+        """Number of combinations of powers, one per epoch of `solver=count`; None: it cannot compute this model."""
         return None
 
     @property
@@ -95,7 +95,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig":
-        """Returns settings with dot products and without biases, as least squares learns no biases."""
+        """Returns settings with dot products and without biases, because least squares learns no biases."""
         plain = replace(self, history_length=0, similarity="dot", scale=1.0, is_scale_learnt=False)
         return replace(plain, has_item_bias=False, visitor_dropout=0.0)
 
@@ -237,7 +237,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
         )
 
     def check_powers(self) -> None:
-        """Raises ValueError unless all powers have as many values as the first, of at least 0."""
+        """Raises ValueError unless all powers have the same number of values and all values are at least 0."""
         first, *_ = named = self._values()
         for name, values in named.items():
             check(bool(values) and min(values) >= 0, f"model.{name}", _join(values), "numbers of at least 0")
@@ -266,7 +266,7 @@ class WalkPowers(NamedTuple):
     neighbour: float
     """Power of the number of visitors of the item that is scored."""
     visitor: float
-    """Power of the number of items of a visitor who interacted with both."""
+    """Power of the number of items of a visitor who had events with both of these items."""
     recency: float
     """Power of 1 + age, where age is the number of later entries of the history."""
 

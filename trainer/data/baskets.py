@@ -19,11 +19,11 @@ def training_baskets(
 
     Args:
       dataset: the dataset.
-      event_weights: the weight of each event kind; events of a weight of 0 are skipped. None: no event is skipped.
+      event_weights: the weight of each event kind; events with weight 0 are skipped. None: no event is skipped.
       max_items: see `baskets_of`.
 
     Raises:
-      ValueError: there are weights, and no event has a weight above 0.
+      ValueError: `event_weights` is given, and no event has a weight above 0.
     """
     rows = TimelineRows.concatenate(list(dataset.training_events.read()))
     is_entry = rows.is_target == 1
@@ -32,7 +32,7 @@ def training_baskets(
     baskets = baskets_of(rows, dataset.num_items, is_entry=is_entry, max_items=max_items)
     if event_weights is not None and not baskets.nnz:
         raise ValueError(
-            f"no training event of {dataset.root} has a weight above 0, as loss.event_weights is "
+            f"no training event of {dataset.root} has a weight above 0, because loss.event_weights is "
             f"{list(event_weights)} for {', '.join(dataset.manifest.event_kinds)}; raise loss.event_weights"
         )
     return baskets
@@ -47,7 +47,7 @@ def baskets_of(
       rows: whole timelines, one after another.
       num_items: I; other items are skipped.
       is_entry: [N] bool, whether a row is used; None: all rows are.
-      max_items: only this many distinct items of a timeline are kept, those with the latest events; None: all.
+      max_items: maximum number of distinct items kept per timeline: those with the latest events; None: all.
     """
     timeline = np.cumsum(rows.position == 0) - 1
     last = np.flatnonzero(np.append(rows.position[1:] == 0, True))[: len(rows)]
@@ -66,9 +66,9 @@ def baskets_of(
 def _latest_distinct(
     timeline: np.ndarray, item: np.ndarray, num_items: int, max_items: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct pairs of `timeline` and `item`, both [N] in order of time; the latest `max_items` per timeline.
+    """Keeps the last occurrence of each (timeline, item) pair, and of these the latest `max_items` per timeline.
 
-    The position of a pair is that of its latest occurrence.
+    `timeline` and `item` are [N]; the rows of a timeline are in order of time.
     """
     _, from_end = np.unique((timeline * num_items + item)[::-1], return_index=True)
     latest = np.sort(len(timeline) - 1 - from_end)

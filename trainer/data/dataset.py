@@ -32,7 +32,7 @@ class Dataset:
     checksum: str
     """SHA-256 of the manifest, which contains the checksum of every file."""
     trains_on_all: bool = False
-    """Whether models are trained on the events of all splits, as in a refit, instead of the training split's."""
+    """Whether models are trained on the events of all splits (as in a refit) instead of only the training split."""
 
     @property
     def num_items(self) -> int:
@@ -45,7 +45,7 @@ class Dataset:
         return self.manifest.vocabularies[Vocabulary.VISITORS].size
 
     def facts(self) -> dict[str, str]:
-        """Describes vocabularies, splits and cuts by name, to report how two datasets differ."""
+        """The name and a description of each vocabulary, each split and the cuts, to report how two datasets differ."""
         manifest = self.manifest
         vocabularies = {
             f"{name} vocabulary": f"{info.size} ids, sha256 {manifest.files[f'vocabulary/{name}.txt'][:8]}…"
@@ -59,7 +59,7 @@ class Dataset:
         """Returns the timeline shards of a split, in order.
 
         Raises:
-          ContractError: the dataset has no such split, as `--split none` creates only train.
+          ContractError: the dataset has no such split; one prepared with `--split none` has only train.
         """
         if split not in self.manifest.splits:
             found = ", ".join(self.manifest.splits)
@@ -114,26 +114,26 @@ class Dataset:
 
     @cached_property
     def item_counts(self) -> np.ndarray:
-        """[I] int64: events of all kinds per item that models are trained on, read-only."""
+        """[I] int64, read-only: events of all kinds of each item, counting only those that models are trained on."""
         counts = total_events(self.catalogue) + self._count_targets(self._later_splits, "item", self.num_items)
         counts.flags.writeable = False  # all callers share it
         return counts
 
     @property
     def num_trained_items(self) -> int:
-        """Number of items up to the last one with a training event.
+        """Number of items of the vocabulary up to the last one with a training event.
 
-        They are the first ones of the vocabulary, which is sorted by frequency in the training split. If models are
-        trained on all splits, some of them may have no event.
+        The vocabulary is sorted by frequency in the training split, so all of these items have training events. Only if
+        models are trained on all splits may some of them have none.
         """
         return int(np.flatnonzero(self.item_counts).max(initial=-1)) + 1
 
     @cached_property
     def visitor_counts(self) -> np.ndarray:
-        """[visitors of the vocabulary] int64: events in the training split per visitor, most frequent first, read-only.
+        """[visitors of the vocabulary] int64, read-only: events of each visitor in the training split, descending.
 
-        A refit, which trains on all splits, uses the same counts, so that its tables have as many rows as those of its
-        run.
+        A refit, which trains on all splits, uses the same counts, so that its tables have as many rows as those of the
+        run that it repeats.
         """
         counts = self._count_targets([Split.TRAIN], "visitor", self.num_visitors)
         counts.flags.writeable = False

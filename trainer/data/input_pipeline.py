@@ -1,13 +1,13 @@
 """Reads timeline blocks into shuffled global batches.
 
 The order of the rows is a pure function of (events, seed, epoch): the order of the files, how they are interleaved,
-which rows are shuffled together, and where batches are cut. A position is therefore (epoch, step), and a run resumes by
-skipping to it. Every replica and worker builds the same global batches and takes its own share of each, so the ids of a
-batch are known everywhere without communication, and the number of replicas changes nothing.
+which rows are shuffled together, and where batches are cut. So (epoch, step) is a position in this order, and a resumed
+run skips to its position. Every replica and worker builds the same global batches and takes its own share of each, so
+the ids of a batch are known everywhere without communication, and the number of replicas changes nothing.
 
-A row's history is index arithmetic on its block: timelines are contiguous, so the rows before it belong to the same
-visitor, as many as its position in the timeline. Models that ignore the order take the rows around it instead: those
-after it, then those from the beginning of the timeline on.
+Histories are found by index arithmetic within a block: timelines are contiguous, so the history of the row at position
+p of its timeline is the p rows before it. For models that ignore the order of a history, it is the rows around the row:
+those after it, then those from the beginning of the timeline on.
 
 Shapes: B rows of the global batch, N rows of a window, H history.
 """
@@ -40,11 +40,11 @@ class Batch(NamedTuple):
     event: tf.Tensor
     """[B] int64 index of each row's event kind."""
     history: tf.Tensor
-    """[B, H] int64 items of the visitor's rows before this one, newest first, or of those around it; padded with 0."""
+    """[B, H] int64 items of the rows before this one, newest first, or of the rows around it; padded with 0."""
     history_event: tf.Tensor
     """[B, H] int64 indices of event kinds; padded with 0."""
     history_age_ms: tf.Tensor
-    """[B, H] int64 time from the other row to this one."""
+    """[B, H] int64 time from the row in the history to this one."""
     is_history: tf.Tensor
     """[B, H] bool; False where `history` is padding."""
     timestamp_ms: tf.Tensor
@@ -53,7 +53,7 @@ class Batch(NamedTuple):
     """[B] float32 weight of the row: the weight of its event kind × the weight of the event; 1 if weights are not
     read."""
     is_row: tf.Tensor
-    """[B] bool; False where the last batch of an epoch is padding."""
+    """[B] bool; False for padding, which only the last batch of an epoch has."""
 
     @classmethod
     def without_history(cls, visitor: tf.Tensor, item: tf.Tensor, event: tf.Tensor, is_row: tf.Tensor) -> "Batch":
@@ -87,7 +87,7 @@ def training_batches(
     Args:
       events: the timelines, and which of their rows are trained on.
       history_length: H. Above 0, rows without any history are skipped.
-      is_sequential: the history contains the rows before a row, not those around it.
+      is_sequential: whether a row's history is the rows before it (True) or the rows around it (False).
       has_times: whether to read the times of rows.
       event_weights: the weight of each event kind, which multiplies the weights of its rows; None: all weights are 1.
       first_step: number of batches of the first epoch to skip.
@@ -148,7 +148,7 @@ def count_rows(
     """[labels] int64: how often each label occurs in an epoch of `training_batches`.
 
     Args:
-      label: returns the labels [n] int64, in [0, num_labels), of all or some rows of a batch, which has any size here.
+      label: given a batch of any size, returns the labels [n] int64, in [0, num_labels), of all or some of its rows.
     """
     counts = np.zeros(num_labels, np.int64)
     for labels in _windows(config, _RowContent(events, history_length, is_sequential), label):
@@ -208,12 +208,12 @@ class _RowContent(NamedTuple):
 def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | None = None) -> _Rows:
     """Parses a window of blocks into the rows that are trained on; if H > 0, only those with a history.
 
-    Columns are [N] and [N, H].
+    The returned columns are [N] or [N, H].
 
     Args:
       serialized: the blocks.
       content: what to read.
-      key: [2], determines the order of the rows; None: the order of the blocks.
+      key: [2], determines the order of the rows; None: they keep the order of the blocks.
     """
     columns = parse_blocks(serialized, content.columns)
     is_kept = content.events.is_training_row(columns)

@@ -1,7 +1,7 @@
-"""The interaction matrix for least squares, and batches of its rows of similar lengths.
+"""The interaction matrix for least squares, and its rows in batches of similar length.
 
-Shapes: V visitors and I items of the vocabularies, N rows of one side of the matrix, R replicas; on one replica E
-entries of a batch, M rows of L entries, padding included.
+Shapes: V visitors and I items of the vocabularies, N rows of the matrix or of its transpose, R replicas; for a batch on
+one replica: E entries in all, M rows, L entries per row, padding included.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ class RowBatch(NamedTuple):
     """Rows that are solved together, each by the replica that owns it."""
 
     row: np.ndarray
-    """[R, M] int64 rows of the side that is solved; padded with -1."""
+    """[R, M] int64 indices of the rows that are solved: visitors or items; padded with -1."""
     column: np.ndarray
     """[R, E] int64; the first M × L are the columns of each row's entries, row by row; padded with 0."""
     weight: np.ndarray
@@ -32,12 +32,12 @@ class RowBatch(NamedTuple):
 def read_interactions(
     dataset: Dataset, event_weights: Sequence[float], half_life_days: float | None = None, power: float = 1.0
 ) -> sp.csr_matrix:
-    """[V, I] float32: summed weights of the training events of each visitor and item, without entries of weight 0.
+    """[V, I] float32: the summed weights of the training events of each pair of a visitor and an item; no entries of 0.
 
     Args:
       event_weights: the weight of each event kind, which multiplies the weights of its rows.
       half_life_days: an event this long before the last training event has half the weight; None: age has no effect.
-      power: the sums are raised to it; with 0, each pair with events weighs 1.
+      power: power to which the sums are raised; with 0, each pair with events weighs 1.
 
     Raises:
       ValueError: no event has a weight above 0.
@@ -55,7 +55,7 @@ def read_interactions(
     matrix.eliminate_zeros()
     if not matrix.nnz:
         raise ValueError(
-            f"no training event of {dataset.root} has a weight above 0, as loss.event_weights is "
+            f"no training event of {dataset.root} has a weight above 0, because loss.event_weights is "
             f"{list(event_weights)} for {', '.join(dataset.manifest.event_kinds)}; raise loss.event_weights"
         )
     matrix.data **= power
@@ -69,7 +69,7 @@ def row_batches(matrix: sp.csr_matrix, replicas: int, batch_entries: int) -> Ite
     padding.
 
     Args:
-      matrix: the side to solve, one row per vector.
+      matrix: the interaction matrix or its transpose; each row gives one vector to solve.
       replicas: R; row r belongs to replica r % R.
       batch_entries: E, raised to the length of the longest row.
     """

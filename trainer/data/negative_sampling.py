@@ -26,12 +26,12 @@ class NegativeSampler:
 
         Args:
           item_counts: [I] training events per item.
-          batch_counts: [I] rows of each item that are candidates in the batches of an epoch; None: `item_counts`.
+          batch_counts: [I] how often each item is an in-batch candidate in an epoch; None: `item_counts`.
           is_sampled: [I] bool, whether an item may be sampled; None: all items.
           num_negatives: N.
           negative_power: items are sampled in proportion to (item_counts + 1) ** negative_power.
           seed: seed of the samples; a step samples the same items on every replica.
-          uniform_share: share of the samples that are drawn uniformly instead, from the items that may be sampled.
+          uniform_share: share of the samples that are drawn uniformly from the items that may be sampled.
           in_batch_negatives: whether the positives of the batch's other rows are candidates too.
         """
         self.num_items = len(item_counts)

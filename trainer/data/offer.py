@@ -34,7 +34,7 @@ class OfferRules:
     denied: tuple[str, ...] = ()
     """Ids of items that are not on offer."""
     only_categories: tuple[str, ...] = ()
-    """If there are any, only items in these categories, or in categories below them, are on offer."""
+    """If not empty, only items in these categories, or in categories below them, are on offer."""
     without_categories: tuple[str, ...] = ()
     """Items in these categories, or in categories below them, are not on offer."""
 
@@ -46,7 +46,7 @@ class Offer:
     is_offered: np.ndarray
     """[I] bool, at least one True."""
     excluded: Mapping[str, int]
-    """Number of items that are not on offer, by the first reason of `unavailable`, `denied` and `category`."""
+    """Number of items not on offer, by the first reason that applies: `unavailable`, `denied` or `category`."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the number of items on offer, and of excluded items by reason."""
@@ -80,7 +80,7 @@ def make_rules(
 
 
 def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
-    """Returns which items of a dataset's vocabulary are on offer, as of its cut.
+    """Finds which items of a dataset's vocabulary are on offer, from its catalogue's facts at the training cut.
 
     Raises:
       ValueError: see `find_offer`.
@@ -119,7 +119,7 @@ def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offe
       rules: the rules.
 
     Raises:
-      ValueError: no item has facts, no item is in a category of the rules, or no item is on offer.
+      ValueError: no item has facts, a category of the rules has no items, or no item is on offer.
     """
     ids = pa.array(items, pa.string())
     row = pc.index_in(ids, value_set=facts["item_id"].combine_chunks())  # [I], null: no facts
@@ -147,7 +147,7 @@ def find_offer(items: Sequence[str], facts: pa.Table, rules: OfferRules) -> Offe
 
 
 def _check_join(ids: pa.Array, row: pa.Array, facts: pa.Table) -> None:
-    """Warns if items have no facts; raises ValueError if none has."""
+    """Warns if some items have no facts; raises ValueError if no item has any."""
     if not row.null_count:
         return
     message = (
@@ -176,7 +176,7 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
     """Returns a mask [F] of the items in the categories, or in categories below them.
 
     Raises:
-      ValueError: no item is in one of the categories.
+      ValueError: one of the categories has no items.
     """
     leaf, paths = facts["category_id"].combine_chunks(), facts["category_path"].combine_chunks()
     above, owner = pc.list_flatten(paths), pc.list_parent_indices(paths).to_numpy()

@@ -1,7 +1,7 @@
 """The events that a model is trained on: those of the training split, or of all splits.
 
-A split's shards hold, next to its own rows, the earlier rows of its visitors as context. The events of all splits are
-therefore the longest timeline of each visitor, the one with all of their events.
+The shards of a split hold its own rows and, as context, the earlier rows of the same visitors. So a visitor may have a
+timeline in each split, and the longest one has all of the visitor's events.
 
 Shapes: N rows, V visitors of the vocabulary.
 """
@@ -23,9 +23,9 @@ class TrainingEvents(NamedTuple):
     shards: Sequence[Shard]
     """The files, in order."""
     visitor_events: np.ndarray | None = None
-    """[V] int64: events of each visitor in all splits. A visitor's rows are trained on in the timeline that has all of
-    these events. Visitors outside the vocabulary share indices, so only their target rows are trained on, each with the
-    rows before it. None: only target rows are trained on."""
+    """[V] int64: events of each visitor in all splits. A timeline with all events of its visitor is trained on as a
+    whole, the visitor's other timelines not at all. Visitors outside the vocabulary share indices, so only their target
+    rows are trained on, each with the rows before it. None: only target rows are trained on, for all visitors."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ _MAX_ENTRIES = 2**24
 
 @dataclass(frozen=True)
 class ItemEvents:
-    """The events of a dataset with an item of the vocabulary, in order of time."""
+    """The events of a dataset whose items are in the vocabulary, in order of time."""
 
     timestamp_ms: np.ndarray
     """[N] int64, ascending."""
@@ -55,7 +55,7 @@ class Trends:
 
 
 def read_item_events(dataset: Dataset) -> ItemEvents:
-    """Reads the events of all splits; `count_trends` excludes the events after a case's moment."""
+    """Reads the events of all splits; `count_trends` counts only those before a moment."""
     times, items = [], []
     for split in dataset.manifest.splits:
         for shard in dataset.shards(Split(split)):
@@ -69,7 +69,7 @@ def read_item_events(dataset: Dataset) -> ItemEvents:
 
 
 def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
-    """Returns moments [M] for cases at these times [V]: evenly spaced from the first one on, at least a day apart.
+    """Returns moments [M] for cases at times [V]: evenly spaced from the first case on, at least a day apart.
 
     A case uses the latest moment that is not after it. There are fewer moments for large catalogues, to bound memory.
     """
@@ -105,11 +105,11 @@ def count_trends(events: ItemEvents, moment_ms: np.ndarray, half_life_days: floa
 
 
 def advance_trends(trends: Trends, events: ItemEvents) -> Trends:
-    """Returns the trends as of the last of some newer events.
+    """Adds newer events: returns the trends right after the last of them.
 
     Args:
       trends: the trends at one moment.
-      events: events of the same items; those before the moment are already counted, so they are skipped.
+      events: events of the same items; those before the moment of `trends` are already counted, so they are skipped.
     """
     first = int(np.searchsorted(events.timestamp_ms, trends.moment_ms[-1]))
     newer = ItemEvents(events.timestamp_ms[first:], events.item[first:], events.num_items)

@@ -56,7 +56,7 @@ def serve_demo(*, models: list[str], data: str | None, host: str, port: int) -> 
 
 
 def warn_about_unknown_items(exports: Sequence[Export], shop: Shop) -> None:
-    """Logs a warning for each export if the dataset contains less than half of its items."""
+    """Logs a warning for each export that has less than half of its items in the dataset."""
     for export in exports:
         num_known = sum(item in shop.items for item in export.items)
         if shop.items and num_known < len(export.items) / 2:

@@ -16,7 +16,7 @@ from trainer.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class Item:
-    """Properties of an item; None if the dataset has no value before the first cut."""
+    """Properties of an item before the first cut; a property is None if the dataset has no value for it."""
 
     title: str | None = None
     category: str | None = None

@@ -28,7 +28,7 @@ from trainer.runs.checkpoint import Weights
 log = logging.getLogger(__name__)
 
 _THREADS = 2  # baselines that are tuned at once: while one counts with one thread, the other ranks with all
-_TUNING_CASES = 1000  # of the validation split, which choose the powers of the counted models
+_TUNING_CASES = 1000  # of the validation split; the powers of the counted models are chosen on them
 
 
 class FixedOrder:
@@ -44,7 +44,7 @@ class FixedOrder:
 
 
 class RandomOrder:
-    """One random order of the items, which starts at a random item for each visitor, depending on the visitor's index.
+    """One random order of all items; each visitor's list starts at a random place in it, chosen by the visitor's index.
 
     A separate order for each visitor would be no fairer, and drawing it would take longer than other systems take to
     rank.
@@ -69,12 +69,12 @@ class RandomOrder:
 
 
 def popular(counts: np.ndarray) -> FixedOrder:
-    """Ranks items by their training events [I]."""
+    """Ranks items by their numbers of training events, `counts` [I]."""
     return FixedOrder(counts)
 
 
 def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> WalkInference:
-    """The model `walk` with the best of its default powers; see `_fill_best`."""
+    """The model `walk` with its best default combination of powers; see `_fill_best`."""
     config = WalkConfig()
     model = WalkInference(config, dataset.item_counts)
     counts = [partial(count_walk, baskets, powers, config.num_neighbours) for powers in config.combinations]
@@ -83,7 +83,7 @@ def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> 
 
 
 def session_knn(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> SessionKnnInference:
-    """The model `session_knn` with the best of its default powers; see `_fill_best`."""
+    """The model `session_knn` with its best default combination of powers; see `_fill_best`."""
     config = SessionKnnConfig()
     model = SessionKnnInference(config, dataset.item_counts, baskets.shape[0], baskets.nnz)
     counts = [partial(count_session_knn, config, baskets, number) for number in range(len(config.combinations))]
@@ -98,13 +98,13 @@ def _fill_best(
     counts: Sequence[Callable[[], Weights]],
     cases: Cases | None,
 ) -> None:
-    """Fills a model with the combination that ranks best; the last one, as in training, if there are no cases.
+    """Fills a model with the combination of powers that ranks the cases best; without cases, with the last one.
 
     Args:
       name: name of the baseline.
       model: the model.
-      combinations: the combinations, to log them.
-      counts: functions that return the weights of each combination.
+      combinations: the combinations, for the log.
+      counts: for each combination, a function that returns the model's weights.
       cases: cases of the validation split; None: there are none.
     """
     if cases is None:

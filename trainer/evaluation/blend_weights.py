@@ -29,15 +29,15 @@ from trainer.runs.blend_record import RETURN_FEATURES, BlendWeights
 log = logging.getLogger(__name__)
 
 HALF_LIVES = (1.0, 3.0, 7.0, 14.0, 30.0)
-"""Half-lives of the trend to choose from, in days."""
+"""Half-lives of the trend that validation chooses from, in days."""
 LIST_LENGTH = 20
 MAX_CASES = 2000
 _BASELINE_CASES = 1000
 _RANKINGS = {"seen_hidden": returning_visitors, "seen_shown": next_items}
 _TOP = 60  # candidates from each list; the blend ranks 20 of them
 _LATEST = 200  # entries of a history that are candidates where seen items are shown
-_LEAST_GAIN = 0.003  # a weight is changed only if NDCG@20 grows by at least this part of it,
-_LEAST_ERRORS = 1.0  # and by this many standard errors of the difference, so that few cases fit no noise
+_LEAST_GAIN = 0.003  # a weight is changed only if NDCG@20 grows by at least this share of its value,
+_LEAST_ERRORS = 1.0  # and by this many standard errors of the difference: few cases are noisy
 _PASSES = 4
 _GRID = (0.0, 0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)
 _SIGNED = tuple(sorted({-x for x in _GRID} | set(_GRID)))
@@ -76,12 +76,12 @@ def find_candidates(
     replicas: Replicas | None = None,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> Candidates:
-    """Finds the candidates of cases: the best items of each part, with and without trend, and of the history.
+    """Finds the candidates of cases: the best items of each part, with and without the trend, and items of the history.
 
     Args:
-      parts: the models.
+      parts: the models of the blend.
       cases: the cases; their protocol says whether seen items are hidden.
-      events: events of all splits; those after a case's moment have no effect on it.
+      events: events of all splits; for each case, only those before its moment count.
       item_counts: [I] training events of each item.
       replicas: their workers share the chunks.
       on_chunk: called before each chunk.
@@ -154,7 +154,7 @@ class _Finder:
         return known, tf.cast(is_candidate, tf.int64), tf.stack(columns, axis=2)
 
     def _latest(self, queries: Queries) -> tf.Tensor:
-        """[B, 200] the latest items of the histories; -1 for padding and unknown items."""
+        """[B, 200] the items of the latest entries of the histories; -1 for padding and unknown items."""
         position = queries.history_length[:, None] - 1 - tf.range(_LATEST, dtype=tf.int64)
         padded = tf.pad(queries.history, [[0, 0], [0, 1]])  # a history may be empty
         item = tf.gather(padded, tf.maximum(position, 0), batch_dims=1)
@@ -171,7 +171,7 @@ class _Finder:
 
 
 def _spread(scores: tf.Tensor, count: int) -> tf.Tensor:
-    """[B, 1]: the standard deviation of the best scores of each row."""
+    """[B, 1]: the standard deviation of the `count` best scores of each row."""
     return tf.math.reduce_std(top_k(scores, count).score, axis=1, keepdims=True)
 
 
@@ -189,8 +189,8 @@ class Choice:
 def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> Choice:
     """Chooses weights by coordinate ascent, with the trend of one half-life, given as an index of `HALF_LIVES`.
 
-    The ascent starts from the part that is best with a trend. So the blend is at least as good, on these cases, as any
-    part with its trend alone.
+    The ascent starts from the single part that is best with the trend added. So, on these cases, the blend is at least
+    as good as any part with the trend.
     """
     ascent = _Ascent(candidates, num_parts, half_life)
     alone = ascent.start()
@@ -207,7 +207,7 @@ def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, ha
 
 
 class _Ascent:
-    """The state of the coordinate ascent; weights are in units of a feature's spread."""
+    """The state of the coordinate ascent; each weight is in units of its feature's spread."""
 
     def __init__(self, candidates: Candidates, num_parts: int, half_life: int) -> None:
         self._candidates, self._num_parts = candidates, num_parts
@@ -223,7 +223,7 @@ class _Ascent:
         self._values = np.zeros(len(candidates.num_relevant))
 
     def start(self) -> list[float]:
-        """Starts with the part, or the popularity, that is best with a trend; returns NDCG@20 of each part alone."""
+        """Starts with the part (or the popularity) that is best with the trend; returns NDCG@20 of each part alone."""
         alone = [self._candidates.ndcg(feature) for feature in self._feature[: self._num_parts + 1]]
         starts = []
         for first, values in enumerate(alone):
@@ -240,7 +240,7 @@ class _Ascent:
         return float(self._values.mean())
 
     def improve(self, column: int, grid: Sequence[float], *, is_local: bool) -> None:
-        """Sets a weight to the best value of a grid if the gain is clear; `is_local`: tries only close values."""
+        """Sets a weight to the best value of a grid if the gain is clear; `is_local`: tries only nearby values."""
         now = grid.index(float(self.weight[column]))
         near = {0.0, *grid[max(now - 2, 0) : now + 3]} if is_local else set(grid)
         rest = self._total - self.weight[column] * self._feature[column]
@@ -255,7 +255,7 @@ class _Ascent:
 
 
 def _typical_spread(scores: np.ndarray, is_candidate: np.ndarray) -> float:
-    """The mean standard deviation of the best scores of each case."""
+    """The standard deviation of a case's best scores, averaged over the cases."""
     count = min(_TOP, scores.shape[1])
     best = -np.partition(np.where(is_candidate, -scores, np.inf), count - 1, axis=1)[:, :count]
     return max(float(np.std(np.where(np.isfinite(best), best, best.max(axis=1, keepdims=True)), axis=1).mean()), 1e-6)
@@ -291,8 +291,8 @@ def fit_blend(
       dataset: the dataset.
       events: its events, of all splits.
       kinds: event kinds that make an item relevant; empty: all.
-      held_out_seed: seed of a part whose second stage was trained on next items of the validation split. Then only the
-          next items of visitors that this training held out are used. None: all next items are used.
+      held_out_seed: seed of the part whose second stage was trained on next items of the validation split; next items
+          of the visitors in that training are not used. None: no part has such a second stage; all visitors are used.
       has_trend_only: whether parts, popularity and trend are the only features, as for baselines.
       max_cases: maximum number of cases per protocol; if there are more, a random sample is used.
       replicas: their workers share the ranking and get the same weights.
@@ -322,7 +322,7 @@ def fit_blend(
 
 
 def _choose_half_life(candidates: Mapping[str, Candidates], num_parts: int) -> int:
-    """Returns the index of the half-life that gives the best part with trend the highest NDCG@20 over both rankings."""
+    """Returns the index of the half-life with which the best part plus trend ranks best, over both kinds of ranking."""
     values = np.zeros((len(candidates), len(HALF_LIVES)))
     for row, found in enumerate(candidates.values()):
         for half_life in range(len(HALF_LIVES)):
@@ -348,7 +348,7 @@ def blend_alone(
       model: the baseline; None: popularity and trend alone.
       dataset: the dataset.
       events: its events, of all splits.
-      has_sums: whether the scores are sums of positive weights.
+      has_sums: whether the baseline's scores are sums of positive weights.
       kinds: event kinds that make an item relevant; empty: all.
     """
     parts = [] if model is None else [Part(model, has_sums)]
@@ -363,7 +363,7 @@ def blend_alone(
 
 
 def set_trends(systems: Iterable[Scorer], cases: Cases, events: ItemEvents) -> None:
-    """Sets the trends of all blends among the systems to those of the cases' moments."""
+    """Gives each blend among the systems the trends at the moments of the cases."""
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     values: dict[float, np.ndarray] = {}
     for system in systems:

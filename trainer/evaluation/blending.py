@@ -1,4 +1,4 @@
-"""Blends trained runs, as the last stage of training: validation weights models, popularity and trend."""
+"""Blends trained runs, the last stage of training: chooses weights for models, popularity and trend by validation."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -27,13 +27,13 @@ def blend_runs(
     kinds: Sequence[str] = (),
     on_chunk: Callable[[], None] = lambda: None,
 ) -> BlendRecord:
-    """Chooses the weights of the best checkpoints of some runs, and writes them to the run at `workdir`.
+    """Chooses weights to blend the best checkpoints of several runs, and writes the blend to the run at `workdir`.
 
-    Parts without a weight are dropped. The same runs give the same weights, so a killed call can be repeated.
+    Parts whose weights are all 0 are dropped. The same runs give the same weights, so a killed call can be repeated.
 
     Args:
       workdir: directory of the run that the blend belongs to.
-      parts: directories of the parts' runs, relative to `workdir`; `.` is the run itself.
+      parts: directories of the runs to blend, relative to `workdir`; `.` is the run at `workdir`.
       dataset: the dataset of all runs.
       replicas: their workers share the ranking; the chief writes.
       kinds: event kinds that make an item relevant; empty: all.
@@ -79,7 +79,7 @@ def blend_runs(
 
 
 def _held_out_seed(workdir: str, parts: Sequence[str]) -> int | None:
-    """Returns the seed of the run with a second stage, which was trained on validation cases; None without one."""
+    """Returns the seed of the run whose second stage was trained on validation cases; None if no run has one."""
     directories = [part_directory(workdir, part) for part in parts]
     staged = [directory for directory in directories if storage.exists(RunLayout(directory).second_stage)]
     return read_record(staged[0]).config.seed if staged else None

@@ -21,16 +21,16 @@ HELD_OUT_SHARE = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Cases:
-    """Moments at which a visitor gets recommendations, and the items that are relevant to them.
+    """Cases: each is a moment at which a visitor gets recommendations, with the items that are relevant to the visitor.
 
-    A protocol has a primary ranking, which hides or shows seen items (those of the history), and a secondary one, which
-    treats them the other way.
+    A protocol has a primary ranking, which either hides or shows seen items (those of the history), and a secondary
+    ranking, which does the opposite.
     """
 
     visitor: np.ndarray
     """[V] int64 vocabulary indices; unknown visitors share out-of-vocabulary indices."""
     timeline: np.ndarray
-    """[V] int64, ascending; cases with the same number are of the same visitor, so they are not independent."""
+    """[V] int64 timeline numbers, ascending; cases of one timeline have one visitor, so they are not independent."""
     history: Histories
     """V histories: the visitor's rows before the moment, including repeated and unknown items."""
     timestamp_ms: np.ndarray
@@ -50,9 +50,9 @@ class Cases:
     num_items: int
     """Number of items, I."""
     num_without_history: int
-    """Skipped cases: no row before the moment."""
+    """Number of cases that were skipped because no row is before their moment."""
     num_without_relevant: int
-    """Skipped cases: no relevant item, or only items that are not in the vocabulary."""
+    """Number of cases that were skipped because no item of the vocabulary is relevant."""
     unknown_item_share: float
     """Share of rows with an item outside the vocabulary, which no system can rank, in [0, 1]."""
 
@@ -66,13 +66,13 @@ class Cases:
 
     @property
     def num_visitors(self) -> int:
-        """Visitors with a case."""
+        """Number of visitors with a case."""
         return len(np.unique(self.timeline))
 
     def sample(self, size: int, *, seed: int) -> "Cases":
         """The cases of randomly drawn visitors, in order: at most `size` cases, but at least one visitor.
 
-        A visitor has all of their cases or none, so that each visitor has the same weight as in the whole.
+        A drawn visitor has all of their cases, so that each visitor has the same weight as among all cases.
         """
         if size >= len(self):
             return self
@@ -97,7 +97,7 @@ class Cases:
         return self.take(np.flatnonzero(~is_drawn)), self.take(np.flatnonzero(is_drawn))
 
     def take(self, kept: np.ndarray) -> "Cases":
-        """The cases at the indices `kept`, ascending."""
+        """The cases at the indices `kept`, which are ascending."""
         return replace(
             self,
             visitor=self.visitor[kept],
@@ -112,15 +112,16 @@ class Cases:
 
 
 Kinds = Mapping[str, int]
-"""The event kinds that make an item relevant: name to index in the rows."""
+"""The event kinds that make an item relevant: the name of each and its index in rows."""
 
 
 def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
     """One case for each visitor with a row before the cut and a new item after it.
 
-    The target rows are after the cut, all others before it; the moment of all cases is that of the first target row.
-    The visitor's distinct new items after the cut are relevant; in the ranking that shows seen items, all their items
-    after the cut are. Rows after the cut are ignored if their event kind does not make an item relevant.
+    The cut is the start of the split: target rows are after it, all other rows before it. The moment of all cases is
+    the time of the first target row. In the ranking that hides seen items, the visitor's new items after the cut are
+    relevant; in the ranking that shows them, all of the visitor's items after the cut. Rows after the cut are ignored
+    if their event kind does not make an item relevant.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]
@@ -160,8 +161,8 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
 def next_items(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
     """One case for each target row with rows before it: its item is relevant, and these rows are the history.
 
-    Visitors return to items, so seen items remain candidates. Rows are only history if their event kind does not make
-    an item relevant.
+    Visitors return to items, so seen items remain candidates. Rows whose event kind does not make an item relevant
+    serve only as history.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     codes = np.array(list(kinds.values()))
@@ -215,7 +216,9 @@ def build_cases(
 
 
 def most_common_cases(dataset: Dataset, split: Split, kinds: Sequence[str] = ()) -> Cases:
-    """The returning visitors of a split, or its next items if ten times as many visitors have those, as in sessions.
+    """The cases of `returning_visitors`, or of `next_items` if these have over ten times as many visitors.
+
+    Next items are far more common if each visitor is a single session.
 
     Raises:
       ContractError: the dataset has no such split.

@@ -1,10 +1,11 @@
 """Ranks one chunk of cases by every policy, and finds the ranks of the relevant items.
 
 A policy says which items a ranking may contain. The scores of the whole catalogue are searched only once, for the
-ranking that hides seen items. The ranking that shows them adds the seen items to its best items.
+ranking that hides seen items. The ranking that shows seen items is made of the best items of that search and the seen
+items.
 
-Shapes: B cases of a chunk, P (case, relevant item) pairs, S most seen items of a case in the chunk, R most relevant
-items of one, I items, K longest list.
+Shapes: B cases of a chunk, P (case, relevant item) pairs, at most S seen and R relevant items of a case in the chunk,
+I items, K items of the longest list.
 """
 
 from collections.abc import Sequence
@@ -132,7 +133,7 @@ def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P] numbers 1, 2, … m, in any order, for each m relevant items of a case that have the same score."""
+    """[P]: the numbers 1, 2, … in any order, for those relevant items of a case that have the same score."""
     order = np.lexsort([score, owner])
     is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
     begins = np.append(np.flatnonzero(is_first), len(order))

@@ -1,6 +1,6 @@
-"""The cases of an evaluation in chunks, which all systems rank in turn.
+"""The cases of an evaluation, divided into chunks that all systems rank one after another.
 
-Shapes: B cases of a chunk, V cases, S most seen items of a case in the chunk, R most relevant items of one, I items.
+Shapes: B cases of a chunk, V cases, at most S seen and R relevant items of a case in the chunk, I items.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,14 +18,14 @@ from trainer.ranking.topk import chunk_size, query_chunks, query_signature
 
 
 class Policy(NamedTuple):
-    """A policy of ranking: the items that are candidates, and the relevant items."""
+    """What a ranking may contain and what counts as a hit: the candidates and the relevant items."""
 
     hides_seen: bool
     """Whether the items of the history are hidden."""
     relevant: Lists
     """V lists of relevant items."""
     is_available: np.ndarray | None = None
-    """[I] bool: the candidates; None: all items."""
+    """[I] bool: whether an item may be a candidate; None: all items may."""
 
 
 class Chunk(NamedTuple):
@@ -36,16 +36,16 @@ class Chunk(NamedTuple):
     queries: Queries
     """B queries."""
     seen: tf.Tensor
-    """[B, S] int64: the distinct items of the histories that are in the vocabulary; then arbitrary items."""
+    """[B, S] int64: for each case, the distinct vocabulary items of its history, then arbitrary items."""
     num_seen: tf.Tensor
-    """[B] int64: number of these distinct items."""
+    """[B] int64: number of these distinct items, without the arbitrary ones."""
     relevant: list[tf.Tensor]
     """[B, R] int64 for each policy; after the case's relevant items, arbitrary items."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The cases and policies to rank, the same for all systems."""
+    """The cases to rank and the policies to rank them by, the same for all systems."""
 
     cases: Cases
     """V cases, at least 1."""

@@ -31,7 +31,8 @@ PAIR_METRICS = ("ndcg@20", "recall@20", "mrr@20")
 class _Columns:
     """Metrics as columns, each in a section of the report, summed over the cases of each visitor.
 
-    They are summed early, because there are many more cases than visitors, and most cases are in few sections.
+    Sums per visitor take less memory than values per case: there are many more cases than visitors, and most cases
+    are in few sections.
     """
 
     visitor: np.ndarray
@@ -46,7 +47,7 @@ class _Columns:
     """S arrays [G]: number of each visitor's cases in the section."""
 
     def add(self, section: str, metrics: Mapping[str, np.ndarray], cases: np.ndarray) -> None:
-        """Adds a section: metrics of the cases at these indices."""
+        """Adds a section with `metrics` of the cases at the indices `cases`."""
         visitor, num_visitors = self.visitor[cases], int(self.visitor.max()) + 1
         for name, values in metrics.items():
             self.names.append((section, name))
@@ -89,15 +90,15 @@ def compare_systems(
 
     Returns:
       `primary`: the name of the protocol's own ranking, `seen_hidden` or `seen_shown`.
-      `rankings`: both rankings by name, the secondary one over the cases that have a relevant item in it, or null if
-      there are none; and `available_only`, the primary ranking with only available items as candidates, so that other
-      relevant items are missed, or null. Each has systems to metrics to `value`, `low`, `high` and, except for the
-      first system, `p` of the difference from it. Coverage, Gini coefficient and novelty (primary ranking only) are not
-      means over visitors and have a `value` only.
-      `pairs`: the `PAIR_METRICS` to each system to each later system: their `difference` (first − second) with `low`,
-      `high` and `p`.
-      `groups`: each group's number of `cases`, its `relevant_items` and a `ranking`: only relevant items of the group
-      are hits, but all others remain in the ranking.
+      `rankings`: three rankings by name. The primary one. The secondary one, over the cases with a relevant item in it;
+      null if there are no such cases. `available_only`, which is the primary one with only available items as
+      candidates, so that it misses all other relevant items; null if `is_available` is None. A ranking has, for each
+      system and metric, `value`, `low`, `high` and, except for the first system, `p` of the difference from the first.
+      Coverage, Gini coefficient and novelty (primary ranking only) are not means over visitors and have only a `value`.
+      `pairs`: for each of the `PAIR_METRICS`, each system and each later system, the `difference` (earlier − later)
+      with `low`, `high` and `p`.
+      `groups`: for each group, the number of `cases`, the number of `relevant_items` and a `ranking`, in which only the
+      group's relevant items count as hits, but all other items remain.
     """
     primary, _ = cases.rankings
     rankings: dict[str, Any] = {"seen_hidden": None, "seen_shown": None, AVAILABLE_ONLY: None}

@@ -3,8 +3,8 @@
 Ties count against the system: an irrelevant item with the same score is ranked before a relevant one, so that a scorer
 with constant scores gains nothing from the order of the catalogue.
 
-Shapes: B cases of a chunk, V cases, P (case, relevant item) pairs, S most seen items of a case in the chunk, R most
-relevant items of one, I items, K longest list.
+Shapes: B cases of a chunk, V cases, P (case, relevant item) pairs, at most S seen and R relevant items of a case in the
+chunk, I items, K items of the longest list.
 """
 
 import itertools
@@ -41,14 +41,14 @@ class Measurement:
     secondary_ranks: RelevantRanks | None
     """Ranks of the relevant items in the secondary ranking, where hidden items rank last; None if not requested."""
     available_ranks: RelevantRanks | None
-    """Ranks of the relevant items in the primary ranking of available items only, where all others rank last; None if
-    not requested."""
+    """Ranks of the relevant items in the primary ranking of available items only, where all other items rank last;
+    None if not requested."""
     times_recommended: dict[int, np.ndarray]
-    """[I] int64 by k: number of lists of length k in the primary ranking that contain the item."""
+    """By k, [I] int64: how many of the primary ranking's lists of length k contain each item."""
 
     @cached_property
     def by_case(self) -> dict[str, np.ndarray]:
-        """The values [V] of each metric of the primary ranking, by name: `ndcg@10`."""
+        """The values [V] of each metric of the primary ranking, by names such as `ndcg@10`."""
         return metric_values(self.ranks, self.ks)
 
     def mean(self, name: str) -> float:
@@ -154,7 +154,7 @@ class Evaluator:
 
         Args:
           on_chunk: called before each chunk; an exception from it ends the measurement.
-          on_progress: called with the number of cases ranked since the last call, by all workers.
+          on_progress: called with the number of cases that all workers together ranked since the last call.
 
         Raises:
           ValueError: a score is NaN or infinite.
@@ -196,7 +196,7 @@ def evaluate_scorers(
 ) -> dict[str, Measurement]:
     """Measures several scorers, by name; equal to `evaluate_scorer` for each, but faster.
 
-    All scorers rank a chunk before the next one, so its queries are made once, and two scorers rank at the same time.
+    A chunk is ranked by all scorers, two at a time, before the next chunk, so that its queries are made only once.
     """
     plan = make_plan(cases, ks, None, replicas, with_secondary=with_secondary, is_available=is_available)
     rankings = {name: _Ranking(scorer, plan) for name, scorer in scorers.items()}

@@ -1,4 +1,4 @@
-"""Exposure metrics: the share of the catalogue that is recommended, how evenly, and how far from popular items.
+"""Exposure metrics: how much of the catalogue is recommended, how evenly, and how unpopular those items are.
 
 Shapes: I items.
 """
@@ -7,12 +7,12 @@ import numpy as np
 
 
 def coverage(times_recommended: np.ndarray) -> float:
-    """The share of the catalogue that is in at least one list, in [0, 1], from how often each item is in a list [I]."""
+    """The share of the items, in [0, 1], that are in any list; `times_recommended` [I] counts each item's lists."""
     return float((times_recommended > 0).mean())
 
 
 def gini(times_recommended: np.ndarray) -> float:
-    """The Gini coefficient of how often each item is in a list [I]: 0 if all are equally often, near 1 if few are."""
+    """The Gini coefficient of how often each item is in a list [I]: 0 if equally often, near 1 if few items are."""
     ascending = np.sort(times_recommended).astype(np.float64)
     num_items, total = len(ascending), ascending.sum()
     if total == 0:
@@ -31,7 +31,12 @@ def novelty(times_recommended: np.ndarray, item_counts: np.ndarray) -> float:
 
 
 def exposure_values(times_recommended: dict[int, np.ndarray], item_counts: np.ndarray) -> dict[str, float]:
-    """All exposure metrics by name, such as `coverage@10`, from how often each item is in a list of k [I], by k."""
+    """All exposure metrics by name, such as `coverage@10`.
+
+    Args:
+      times_recommended: by list length k, [I] the number of lists that contain each item.
+      item_counts: [I] training events of each item.
+    """
     return {
         **{f"coverage@{k}": coverage(counts) for k, counts in times_recommended.items()},
         **{f"gini@{k}": gini(counts) for k, counts in times_recommended.items()},

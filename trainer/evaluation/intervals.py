@@ -37,8 +37,8 @@ def resampled_means(
     Args:
       values: [V, M].
       seed: seed of the draws.
-      owner: [V] ascending numbers of the visitors; a visitor is drawn with all of their cases, which are not
-        independent. By default each case has a visitor of its own.
+      owner: [V] number of each case's visitor, ascending; a visitor is drawn with all of their cases, because these
+        are not independent. By default each case counts as a separate visitor.
       counts: [V, M] bool: whether a case is included in a column; by default all are. If a resample includes no case,
         its mean is NaN.
       resamples: R.
@@ -83,8 +83,8 @@ def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
     """[M], in (0, 1]: two-sided p-values of the differences between two systems' resampled means [R, M].
 
     A p-value is twice the share of the resamples in which the difference is 0 or has the less frequent sign. One is
-    added to both counts, because a finite number of resamples cannot show that something is impossible (Davison and
-    Hinkley, 1997).
+    added to its numerator and denominator, because a finite number of resamples cannot show that something is
+    impossible (Davison and Hinkley, 1997).
     """
     # a resample without a case shows no difference
     difference = np.nan_to_num(means - other_means)

@@ -27,7 +27,7 @@ class RelevantRanks:
         return np.bincount(self.owner[is_hit], gain(self.rank[is_hit]), minlength=len(self.num_relevant))
 
     def only(self, is_kept: np.ndarray) -> tuple["RelevantRanks", np.ndarray]:
-        """The pairs that are kept [P] bool, and the indices of the cases that still have one, ascending.
+        """The pairs where `is_kept` [P] bool is True, and the ascending indices of the cases that still have a pair.
 
         The ranks do not change: dropped pairs remain in the ranking, but do not count as hits.
         """

@@ -83,7 +83,7 @@ def rating_mse(
       model: the model.
       rows: N rows.
       event_weights: the weight of each event kind, which multiplies the weights of its rows.
-      replicas: their workers share the rows; all get the result of one process.
+      replicas: their workers share the rows; each gets the result that one process alone would get.
       on_chunk: called before each chunk; an exception from it ends the measurement.
 
     Raises:
@@ -110,5 +110,5 @@ def rating_mse(
 
 
 def _weights(rows: TimelineRows, event_weights: Sequence[float]) -> np.ndarray:
-    """[N] float64 weights of rows [N], which the model predicts."""
+    """[N] float64: the weight of each of the N rows, which the model should predict."""
     return np.asarray(event_weights)[rows.event] * rows.weight

@@ -53,10 +53,10 @@ class _Names:
 def sample_recommendations(
     systems: Mapping[str, Scorer], cases: Cases, dataset: Dataset, *, seed: int
 ) -> list[dict[str, Any]]:
-    """Recommendations of all systems for one case each of some randomly drawn visitors.
+    """Draws some visitors at random and one case of each; returns the recommendations of all systems for these cases.
 
     Returns:
-      For each visitor, as JSON: `visitor_id`, None if they are not in the vocabulary; `moment`; the latest rows of
+      For each visitor, as JSON: `visitor_id`, None if it is not in the vocabulary; `moment`; the latest rows of
       their `history`, and its length `history_rows`; the first `relevant` items, and their number `relevant_items`;
       and for each of the `systems` its list, best first, with `is_hit` for each item.
     """

@@ -34,7 +34,7 @@ def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
 
 
 def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
-    """The name of a protocol's other ranking, `seen_hidden` or `seen_shown`, and the ranking; None without cases."""
+    """The name of a protocol's other ranking, `seen_hidden` or `seen_shown`, and this ranking: None without cases."""
     others = {"seen_hidden", "seen_shown"} - {protocol["primary"]}
     ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] in others]
     return name, ranking
@@ -53,7 +53,7 @@ def describe_available(protocol: Mapping[str, Any]) -> str | None:
 
 
 def ranking_table(systems: Ranking) -> str:
-    """One row per system, one column per metric; intervals in brackets, the best in bold, † for differences.
+    """A row per system, a column per metric; intervals in brackets, the best in bold, † for differences from the first.
 
     Coverage, Gini coefficient and novelty have no interval and no best: a random ranking has the highest coverage and
     novelty.
@@ -96,7 +96,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
     for other, figures in others.items():
         ranking = primary_ranking(figures)
         found = "no cases" if ranking is None else _compare_with_best(ranking)
-        # on two lines with the size of a sample, as one would be too long
+        # on two lines with the size of a sample, because one would be too long
         note = f", {_count_cases(figures['cases'])}:\n " if is_sample(figures["cases"]) else ":"
         lines.append(f"{_title(other).capitalize()}{note} {found}")
     if result["ratings"]:

@@ -1,1 +1,1 @@
-"""Models, one file each, with the functions and classes of `build` and `interface`."""
+"""Models, one Python module each, with the functions and classes that `build` and `interface` specify."""

@@ -6,7 +6,7 @@ There is one set of weights for lists without seen items, and one for lists with
 new items in the same way as they return to old ones. Validation chooses the weights, see `evaluation.blend_weights`.
 
 Shapes: B queries, H history, I items of the vocabulary, P parts, M moments, E history entries of known items, U
-distinct (query, item) pairs of them.
+distinct (query, item) pairs among these entries.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,7 +62,8 @@ class BlendInference(tf.Module):
           seen_hidden: weights for rankings that hide the items of the history.
           seen_shown: weights for rankings that show them.
           item_counts: [I] training events of each item.
-          trends: the trends of the items; a query uses the latest moment that is not after it, or the first one.
+          trends: the trends of the items; a query uses those at the latest moment that is not after its time, or
+            those at the first moment.
         """
         super().__init__(name="blend")
         self._parts = [part.model for part in parts]
@@ -79,7 +80,7 @@ class BlendInference(tf.Module):
             self._counts = tf.Variable(np.stack([trends.recent[-1], trends.total[-1]]), trainable=False, name="counts")
 
     def set_trends(self, moment_ms: np.ndarray, values: np.ndarray) -> None:
-        """Replaces the trends by values [M, I] at other moments [M], whose number may differ."""
+        """Replaces the trends by values [M, I] at other moments [M]; M may change."""
         self._moment_ms.assign(moment_ms)
         self._trend.assign(values)
 
@@ -112,7 +113,7 @@ class BlendInference(tf.Module):
         return score
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """[B] float32 scores of visitors [B] without a history and items [B], given as indices."""
+        """[B] float32 scores of items [B] for visitors [B], who have no history here; both are given as indices."""
         weights = self._weights[1]
         known = tf.minimum(item, self._num_items - 1)
         scores = weights[-len(RETURN_FEATURES) - 2] * tf.gather(self._popularity, known)
@@ -128,9 +129,9 @@ class BlendInference(tf.Module):
 
 
 def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
-    """Returns scores [B, I] that can be added to logits: for sums, log(0.02 + sum / the 10th largest of the row).
+    """Returns scores [B, I] that can be added to logits; scores that are not sums are returned unchanged.
 
-    Scores of a row without positive sums are equal.
+    A sum becomes log(0.02 + sum / 10th largest sum of its row). If a row has no positive sum, its scores are all equal.
     """
     if not has_sums:
         return scores
@@ -147,8 +148,9 @@ def log_popularity(item_counts: np.ndarray) -> np.ndarray:
 def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
     """Computes the `RETURN_FEATURES` of the items of the histories.
 
-    The first is 1. The others are log(1 + 10 × Σ (1 + age) ** -power), where the sum is over the entries of the item,
-    and the age of an entry is the number of later entries. A power of 0.25 measures frequency, a power of 1 recency.
+    The first is 1. The others are log(1 + 10 × Σ (1 + age) ** -power), where the sum is over the history's entries
+    with the item, and the age of an entry is the number of later entries. A power of 0.25 measures frequency, a power
+    of 1 recency.
     """
     is_entry = tf.sequence_mask(queries.history_length, tf.shape(queries.history)[1])
     entry = tf.where(is_entry & (queries.history >= 0) & (queries.history < num_items))  # [E, 2]

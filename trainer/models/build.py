@@ -1,4 +1,4 @@
-"""Builds a model from its config and dataset, for training and for inference; dispatches to the model's file."""
+"""Builds a model from its config and dataset, for training and for inference; calls the model's Python module."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -20,7 +20,7 @@ from trainer.models.table_rows import CountedRows, TableRows
 
 
 class ModelFile(Protocol):
-    """The functions that every model's file has; `model` is the model's config."""
+    """The functions that the Python module of every model has; `model` is the model's config."""
 
     def table_rows(self, model: Any, dataset: Dataset, /) -> dict[str, TableRows]:
         """Specifies the rows of each table, by name."""
@@ -36,7 +36,7 @@ class GradientModelFile(ModelFile, Protocol):
     def training_model(
         self, model: Any, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas, /
     ) -> TrainingModel:
-        """Builds the model to train: `tables` with the rows of `table_rows`, dense weights, and the objective."""
+        """Builds the model to train: `tables`, as `table_rows` specifies them, dense weights, and the objective."""
 
 
 @runtime_checkable
@@ -46,15 +46,15 @@ class CountedModelFile(ModelFile, Protocol):
     def counted_rows(
         self, model: Any, baskets: sp.csr_matrix, combination: int, replica: int, num_replicas: int, /
     ) -> Iterator[CountedRows]:
-        """Yields the rows of each table that `replica` owns, in order, by a combination of the model's powers.
+        """Yields the table rows that `replica` owns, in order, computed with one combination of the model's powers.
 
-        `baskets` [T, I] are those of `data.baskets.training_baskets`. Rows after the last one keep their zeros.
+        `baskets` [T, I] are those of `data.baskets.training_baskets`. Rows after the last yielded one remain zeros.
         """
 
 
 @runtime_checkable
 class DescribedModelFile(ModelFile, Protocol):
-    """A model's file that also describes the model; without these functions, its card and diagram are generic."""
+    """A Python module that also describes its model; without these functions, the card and the diagram are generic."""
 
     def describe(self, config: RunConfig, /, *, has_content: bool) -> ModelDescription:
         """The model in words, for its card; `has_content`: the catalogue describes the items."""
@@ -70,7 +70,7 @@ MODELS: Mapping[str, ModelFile] = {
     "walk": walk,
     "session_knn": session_knn,
 }
-"""The file of each `model.kind`."""
+"""The Python module of each `model.kind`."""
 
 
 def table_rows(config: RunConfig, dataset: Dataset) -> dict[str, TableRows]:

@@ -21,7 +21,7 @@ KNOWN_BY_HISTORY = (
     "visitor gets popular items, even if they were in training. `score` takes no history, so it returns an item's "
     "popularity for every visitor."
 )
-"""The limit of models that are counted from timelines."""
+"""One of the `ModelDescription.limits` of each model that is counted from timelines."""
 NEW_ITEMS_RANK_LAST = (
     "Items without training events rank like the least popular item, so they are hardly ever recommended."
 )

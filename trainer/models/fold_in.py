@@ -1,4 +1,4 @@
-"""Fold-in: visitor vectors by least squares from the history, so that events after training are used.
+"""Fold-in: computes visitor vectors from histories by least squares, so that events after training are used.
 
 Shapes: B queries, H history, L latest entries of it, I items of the vocabulary, D embedding.
 """
@@ -18,7 +18,7 @@ MAX_ENTRIES = 64
 
 
 class FoldIn(tf.Module):
-    """Solves for visitor vectors as a sweep of training does, with fixed item vectors.
+    """Solves for visitor vectors with fixed item vectors, in the same way as a training sweep.
 
     Events have the same weights as in training, except that the weights do not decay with age.
     """
@@ -57,7 +57,7 @@ class FoldIn(tf.Module):
         return tf.matmul(solved, self._basis, transpose_b=True), tf.reduce_any(weights > 0, axis=1)
 
     def _entries(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """The items [B, L] of the latest entries, and their weights [B, L]; 0 for padding and for repeated items."""
+        """Items and weights [B, L] of the latest entries; an item's newest entry has its whole weight, others 0."""
         length = tf.minimum(tf.shape(queries.history)[1], MAX_ENTRIES)
         position = queries.history_length[:, None] - 1 - tf.range(length, dtype=tf.int64)
         item, event = (

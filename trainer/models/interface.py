@@ -11,14 +11,14 @@ import tensorflow as tf
 from trainer.runs.checkpoint import Weights
 
 UNKNOWN_EVENT = -1
-"""Index for the event kind of a history event with an unknown kind and time."""
+"""Stands for the index of the event kind in events of a history whose kind and time are unknown."""
 
 
 class Queries(NamedTuple):
     """Visitors to rank the catalogue for."""
 
     visitor: tf.Tensor
-    """[B] int64 vocabulary indices; an index of at least the vocabulary's size was not seen in training."""
+    """[B] int64 vocabulary indices; those from the vocabulary's size on stand for visitors who were not in training."""
     history: tf.Tensor
     """[B, H] int64 item indices, oldest first; from `history_length` on, padding with arbitrary indices."""
     history_length: tf.Tensor

@@ -41,7 +41,7 @@ class ItemFeatures:
 
     @property
     def width(self) -> int:
-        """Number of features of an item at most, F."""
+        """Maximum number of features of an item, F."""
         return int(self.feature.shape[1])
 
     def rows(self, table: np.ndarray, items: slice) -> np.ndarray:
@@ -59,7 +59,14 @@ class ItemRows:
     """
 
     def __init__(self, content: ItemFeatures, own: Table, is_trained: np.ndarray, features: Table | None) -> None:
-        """Takes features and own rows of all items, whether each has training events [I], and the feature table."""
+        """Takes the content of all items and their own rows.
+
+        Args:
+          content: the features of each item.
+          own: table of the items' own rows.
+          is_trained: [I] bool: whether an item has training events.
+          features: table of the features; None: items have no content.
+        """
         self._content, self._own, self._is_trained = content, own, is_trained
         self._num_trained = int(np.flatnonzero(is_trained).max(initial=-1)) + 1
         self._features = None if features is None else features[: features.shape[0]]

@@ -13,13 +13,13 @@ import scipy.sparse as sp
 _BLOCK_ENTRIES = 4_000_000  # of a product before all but the largest are dropped: about 50 MB
 
 Rescale = Callable[[sp.csr_matrix, slice], None]
-"""Changes the entries of a block of the product in place, given its rows."""
+"""Changes the entries of a block of the product in place; the slice is the block's range of rows."""
 
 
 def largest_products(
     left: sp.csr_matrix, right: sp.csr_matrix, count: int, rescale: Rescale
 ) -> Iterator[sp.csr_matrix]:
-    """Yields blocks of rows of `left` [N, T] @ `right` [T, I], in order: the `count` largest entries of each row.
+    """Yields `left` [N, T] @ `right` [T, I] in blocks of rows, with only the `count` largest entries of each row.
 
     Ties go to the lower column. The entries of a row do not depend on the other rows of `left`.
     """

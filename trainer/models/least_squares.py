@@ -33,7 +33,7 @@ def solve_rows(
       gramian: [D] diagonal of the Gramian of all y.
       l2: [M] λ, above 0.
       unobserved_weight: u.
-      is_long: solve D × D instead of L × L; the result is the same.
+      is_long: whether to solve a D × D system for each row instead of L × L; the result is the same.
     """
     is_entry = weights > 0
     confidence = tf.where(is_entry, weights + unobserved_weight, 0.0)

@@ -1,7 +1,7 @@
 """Losses, as pure functions of scores.
 
 They return one value per row. The caller weights them, sums over its rows and divides by the weight of the global
-batch, so that the gradients of all replicas add up to that of the whole batch.
+batch, so that the gradients of all replicas add up to the gradient of the whole batch.
 
 Shapes: B rows, C candidates.
 """
@@ -24,8 +24,9 @@ def sampled_softmax(
     """[B] float32: −log of the estimated softmax probability of the positive.
 
     The score of each candidate gets the logQ correction (Bengio and Senécal, 2003): minus the log of how often it is
-    expected among the candidates. Their sum then is an unbiased estimate of the sum over all other items. The positive
-    always competes, so it has no correction. Candidates equal to the positive, accidental hits, must be excluded.
+    expected among the candidates. With it, the candidates' sum of exp(score) is an unbiased estimate of the sum over
+    all other items. The positive always competes, so it has no correction. Candidates equal to the positive (accidental
+    hits) must be excluded.
 
     Args:
       positive: [B] scores of the positives.

@@ -1,6 +1,6 @@
 """Matrix factorization: a vector for each visitor and item, and the similarity of the two as the score.
 
-A visitor's vector is a row of their own, or the sum of the vectors of their items; then there is only an item table.
+A visitor's vector is a row of the visitor table or, in models without this table, the sum of their items' vectors.
 
 Only items have biases: a visitor's bias would add the same to all of their scores and cancel in a softmax over items.
 
@@ -56,7 +56,7 @@ retailrocket_matrix after 8 epochs at dim 64: .117 unscaled, .126 at 0.1, .125 w
 
 
 def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies a row of W per item and, without histories, of D per visitor; see `models.build.ModelFile`."""
+    """Specifies W columns per item and, if there is a visitor table, D per visitor; see `models.build.ModelFile`."""
     items = {"item": vocabulary_rows(dataset, Vocabulary.ITEMS, item_width(model))}
     if model.history_length:
         return items
@@ -198,7 +198,7 @@ class MatrixFactorization:
         return self._normalize(vectors), _BIAS_SCALE * columns[:, 0]
 
     def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
-        """[B, D] sums of item vectors, from rows [B, H, W] of the item table where `is_entry` [B, H]."""
+        """[B, D] sums of item vectors over the entries `is_entry` [B, H], from item table rows [B, H, W]."""
         vectors, _ = tf.split(rows, [self.config.dim, rows.shape[2] - self.config.dim], axis=2)
         squares = tf.reduce_sum(tf.square(vectors), axis=2)
         share = tf.where(is_entry, tf.math.rsqrt(tf.maximum(squares, 1e-12)), 0.0)
@@ -243,7 +243,7 @@ class MatrixFactorizationInference(tf.Module):
           item_counts: [I] training events of each item. They rank the items for unknown visitors; items that are
             unknown or have no events get a zero vector and the lowest bias. None: all items have trained rows.
           visitor_items: [V, I] how often each visitor had events with each item; needed if there is no visitor table.
-          fold_in: computes visitor vectors from histories by least squares; None: the table is used for all.
+          fold_in: computes visitor vectors from histories by least squares; None: they are not computed this way.
         """
         super().__init__(name="matrix_factorization")
         self._model, self._fold_in = MatrixFactorization(config), fold_in
@@ -350,7 +350,7 @@ def _bias_column(model: MatrixFactorization, table: Table, count: int) -> np.nda
 
 
 def _gather_two(first: tf.Variable, second: tf.Variable, index: tf.Tensor) -> tf.Tensor:
-    """Gathers rows of `first` and then `second` without concatenating them; a larger index gets the last row."""
+    """Gathers rows of `first` followed by `second` without concatenating them; a larger index gets the last row."""
     size = first.shape[0]
     from_first = tf.gather(first, tf.minimum(index, size - 1))
     from_second = tf.gather(second, tf.clip_by_value(index - size, 0, second.shape[0] - 1))

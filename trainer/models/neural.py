@@ -27,7 +27,7 @@ from trainer.runs.checkpoint import Weights
 
 
 def table_rows(model: NeuralConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies a row of D for each visitor and each item; see `models.build.ModelFile`."""
+    """Specifies a row of D columns for each visitor and each item; see `models.build.ModelFile`."""
     return {
         "visitor": vocabulary_rows(dataset, Vocabulary.VISITORS, model.dim),
         "item": vocabulary_rows(dataset, Vocabulary.ITEMS, model.dim),
@@ -90,7 +90,7 @@ def make_dense_variables(config: NeuralConfig, seed: int) -> list[keras.Variable
 def predict(
     dense: Sequence[tf.Tensor], visitors: tf.Tensor, items: tf.Tensor, compute_dtype: tf.DType = tf.float32
 ) -> tf.Tensor:
-    """[B] float32 for visitor and item vectors [B, D] each.
+    """[B] float32 scores for visitor vectors [B, D] and item vectors [B, D].
 
     Args:
       dense: kernel and bias of each layer in sequence.

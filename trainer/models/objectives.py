@@ -126,7 +126,7 @@ class Candidates(NamedTuple):
     log_expected_count: tf.Tensor
     """[C] logQ correction: log of how often a row's candidates are expected to contain the item."""
     is_candidate: tf.Tensor
-    """[C] False for padding and invalid rows, and for the batch's items without in-batch negatives."""
+    """[C] False for items of padding and invalid rows, and without in-batch negatives for all items of the batch."""
 
     @classmethod
     def of_batch(
@@ -166,7 +166,7 @@ class FactorsConfig(Protocol):
 
     @property
     def history_length(self) -> int:
-        """0: visitors have a table; otherwise, a visitor's vector is the sum of this many item vectors."""
+        """0: visitors have a table; otherwise, a visitor's vector is the sum of at most this many item vectors."""
 
     @property
     def visitor_dropout(self) -> float:
@@ -186,7 +186,7 @@ class Factors(Protocol):
         """Returns item vectors [C, D] and biases [C], computed from rows [C, W] of the item table."""
 
     def sum_items(self, rows: tf.Tensor, is_entry: tf.Tensor) -> tf.Tensor:
-        """[b, D] sums of item vectors, from rows [b, H, W] of the item table where `is_entry` [b, H]."""
+        """[b, D] sums of item vectors over the entries `is_entry` [b, H], from item table rows [b, H, W]."""
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
         """[b] for visitor vectors [b, D], item vectors [b, D] and their biases [b]."""
@@ -203,15 +203,15 @@ class SampledSoftmaxInputs(NamedTuple):
     keep: tf.Tensor
     """[b, D] dropout of the visitor vectors: 0 for a dropped entry, else 1 / share kept."""
     is_history: tf.Tensor
-    """[b, H] bool: whether the history has an item that is not the positive."""
+    """[b, H] bool: whether the history has an entry at this position, other than the positive."""
 
 
 @dataclass(frozen=True)
 class SampledSoftmaxObjective:
     """Cross entropy of the positive against in-batch and sampled negatives, or another of SAMPLED_LOSSES.
 
-    A row with an item outside the vocabulary neither contributes to the loss nor is a candidate. Where a visitor is the
-    sum of their items, the positive is removed from their history, and a row with an empty history does not contribute.
+    A row with an item outside the vocabulary neither contributes to the loss nor is a candidate. If visitors are
+    sums of their items, the positive is removed from the history, and a row with an empty history does not contribute.
     """
 
     config: SampledSoftmaxConfig
@@ -264,7 +264,7 @@ class SampledSoftmaxObjective:
         return tf.reduce_sum(candidates.weight * losses)
 
     def _squares(self, visitor_rows: tf.Tensor, candidate_rows: tf.Tensor, positive_index: tf.Tensor) -> tf.Tensor:
-        """[b]: each row's share of the sum of squares of the rows of visitors, positives and sampled negatives."""
+        """[b] sums of squares of a row's visitor and positive, plus its equal share of the sampled negatives' sum."""
         read = tf.concat([visitor_rows, tf.gather(candidate_rows, positive_index)], axis=1)
         num_rows = candidate_rows.shape[0] - self.sampler.num_negatives
         # the negatives are read once for the whole batch, and the weights of its rows add up to 1
@@ -272,19 +272,19 @@ class SampledSoftmaxObjective:
 
 
 def known_entries(batch: Batch, num_items: int) -> tf.Tensor:
-    """[B, H] bool: entries of histories with an item of the vocabulary."""
+    """[B, H] bool: True for entries of a history whose item is in the vocabulary."""
     return batch.is_history & (batch.history < num_items)
 
 
 def history_without_target(batch: Batch, num_items: int) -> tf.Tensor:
-    """[B, H] bool: `known_entries` except those of the positive."""
+    """[B, H] bool: `known_entries` except those with the row's positive item."""
     return known_entries(batch, num_items) & (batch.history != batch.item[:, None])
 
 
 def valid_rows(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
     """[B] bool: rows that contribute to the loss.
 
-    Their item is in the vocabulary and, if rows come with histories, the history has at least one entry [B, H].
+    The item of such a row is in the vocabulary and, if rows have histories, `is_entry` [B, H] is True at least once.
     """
     is_valid = batch.is_row & (batch.item < num_items)
     return is_valid & tf.reduce_any(is_entry, axis=1) if is_entry.shape[1] else is_valid
@@ -295,7 +295,8 @@ def negative_sampler(
 ) -> NegativeSampler:
     """Creates the sampler of the items with training events, which are among the first ones of the vocabulary.
 
-    Items are counted in the batches and not in the training events, because rows without a history do not contribute.
+    In-batch candidates are counted in the batches, not in the training events, because rows without a history do not
+    contribute.
 
     Args:
       entries: the entries of a batch's histories that the model reads, given the number of items: `known_entries` or

@@ -1,8 +1,9 @@
 """Second stage of the towers: a small network ranks candidates again, by features that a dot product cannot express.
 
 The candidates are the items of the history, and the best other items of the towers and of an item walk. The network
-adds to their scores by the towers; all other items rank behind them. It is trained on cases later than the events that
-the towers were trained on, so it learns how reliable their scores are for the future; see `training.second_stage`.
+adds to the towers' scores of the candidates; all other items rank behind the candidates. It is trained on cases later
+than the events that the towers were trained on, so it learns how reliable the towers' scores are for the future; see
+`training.second_stage`.
 
 Shapes: B queries, I items of the vocabulary, L latest entries of a history, C = L + 2 × NUM_BEST candidates,
 F features (FEATURES), U1 and U2 units of the network's layers.
@@ -55,10 +56,9 @@ class ItemFacts(NamedTuple):
     popularity: np.ndarray
     """[I] float32 log(1 + events)."""
     recent_popularity: np.ndarray
-    """[I] float32 log(1 + events) of the latest tenth of the events."""
+    """[I] float32 log(1 + events), counting only the latest tenth of all events."""
     repeat_rate: np.ndarray
-    """[I] float32 among the item's events of visitors with a history, the share of repeats: the history already had the
-    item."""
+    """[I] float32: of the item's events with a history, the share in which that history already contains the item."""
 
 
 class Layers(NamedTuple):
@@ -110,7 +110,7 @@ class Entries(NamedTuple):
     """How the items of a history occur in it; one value per entry."""
 
     is_first: tf.Tensor
-    """[B, L] bool: whether this is the newest entry of its item."""
+    """[B, L] bool: whether this is the newest entry of its item; entries are newest first."""
     newest: tf.Tensor
     """[B, L] age of the item's newest entry, where age is the number of later entries."""
     oldest: tf.Tensor
@@ -154,7 +154,8 @@ def summarize_entries(history: History, bonuses: tf.Tensor) -> Entries:
 class RerankedTowers(tf.Module):
     """Towers with a second stage; see `models.interface.InferenceModel`.
 
-    Pairs and similar items are those of the towers. Visitors without a known item in their history get popular items.
+    `pair_scores` and `item_similarities` are those of the towers. Visitors without a known item in their history get
+    popular items.
     """
 
     def __init__(self, towers: TowersInference, num_items: int) -> None:
@@ -200,7 +201,7 @@ class RerankedTowers(tf.Module):
         return self._towers.item_similarities(item)
 
     def _find(self, queries: Queries, first: ScoreParts) -> Candidates:
-        """The candidates of queries with these scores by the towers."""
+        """The candidates of queries; `first` has the towers' scores."""
         walk = tf.maximum(self._walk.catalogue_scores(queries), 0.0)  # 0 for items that nothing leads to
         history = latest(queries, size=NUM_LATEST, num_items=self._num_items)
         entries = summarize_entries(history, first.bonus)
@@ -216,7 +217,7 @@ class RerankedTowers(tf.Module):
     def _choose(
         self, history: History, entries: Entries, tower: tf.Tensor, walk: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, C] items and whether they are candidates: the history's, then the best others of towers and walk."""
+        """[B, C] items and whether they are candidates: the history's first, then the best of towers and walk."""
         count = min(NUM_BEST, self._num_items)
         of_history = tf.where(history.is_entry, history.item, 0)
         of_tower = tf.math.top_k(_without(tower, of_history, history.is_entry), count)
@@ -230,7 +231,7 @@ class RerankedTowers(tf.Module):
     def _columns_of_candidates(
         self, item: tf.Tensor, is_candidate: tf.Tensor, tower: tf.Tensor, walk: tf.Tensor, entries: Entries
     ) -> list[tf.Tensor]:
-        """The features that differ by candidate, the first of FEATURES, each [B, C].
+        """The features that differ between the candidates of a query: the first ones of FEATURES, each [B, C].
 
         `tower` and `walk` are the candidates' scores [B, C].
         """
@@ -252,7 +253,7 @@ class RerankedTowers(tf.Module):
         ]
 
     def _columns_of_queries(self, history: History, entries: Entries) -> list[tf.Tensor]:
-        """The features that all candidates of a query share, the last of FEATURES, each [B]."""
+        """The features that all candidates of a query share: the last ones of FEATURES, each [B]."""
         is_repeat = tf.equal(history.item[:, 1:], history.item[:, :-1])
         is_repeat &= history.is_entry[:, 1:] & history.is_entry[:, :-1]
         length, distinct, repeats = (

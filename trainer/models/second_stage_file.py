@@ -24,7 +24,7 @@ class SecondStageRecord:
     """The result of training a second stage."""
 
     step: int
-    """Step of the checkpoint with the scores that it was trained on."""
+    """Step of the checkpoint whose scores the second stage was trained on."""
     metric: str
     """Name of the metric that decides, such as `ndcg@20`."""
     towers: float
@@ -71,7 +71,7 @@ def read_record_of_stage(workdir: str) -> SecondStageRecord | None:
 
 
 def copy_second_stage(run: str, workdir: str, step: int) -> None:
-    """Copies the second stage of a run, if it has one, to another run for its checkpoint of `step`."""
+    """Copies the second stage of `run`, if any, to the run at `workdir`, for the latter's checkpoint of `step`."""
     record = read_record_of_stage(run)
     if record is not None:
         content = storage.read_bytes(RunLayout(run).second_stage_arrays)
@@ -79,7 +79,7 @@ def copy_second_stage(run: str, workdir: str, step: int) -> None:
 
 
 def with_second_stage(model: InferenceModel, workdir: str, step: int, num_items: int) -> InferenceModel:
-    """Returns the model with the second stage of its run, if that ranks better for the checkpoint of `step`.
+    """Adds the run's second stage if it ranks better and belongs to the checkpoint of `step`; else returns `model`.
 
     Raises:
       ValueError: the file of the second stage is damaged.

@@ -1,14 +1,15 @@
 """Session kNN: the items of the most similar training timelines (V-SKNN: Ludewig and Jannach, UMUAI 2018).
 
-The similarity of a timeline t to a history, where n counts the timelines of an item and the items of a timeline:
+The similarity of a timeline t to a history, where n_t is the number of items of t, n_i the number of timelines with
+item i, and the age of an entry of the history the number of later entries:
 
-    s_t = n_t ** -length_power × Σ of n_i ** -item_power × (1 + age) ** -recency_power over the entries i of both
+    s_t = n_t ** -length_power × Σ of n_i ** -item_power × (1 + age) ** -recency_power over the entries i that are in t
 
 A visitor's score of an item is the sum of s_t over the most similar timelines that contain it. Nothing is learnt by
 gradients: `solver=count` stores the items of the timelines, see `training.count`.
 
 Shapes: B queries, H history, L latest entries of it, E entries of all queries, T training timelines, N items of all of
-them, I items of the vocabulary, K most similar timelines of a query.
+these together, I items of the vocabulary, K most similar timelines of a query.
 """
 
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ from trainer.runs.checkpoint import Weights
 def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows]:
     """Specifies a row for each item of each timeline, and one for each timeline's length; see `models.build.ModelFile`.
 
-    A timeline has at most as many items as training rows, so the last rows of `item` are not used.
+    A timeline has at most as many distinct items as rows, so the last rows of `item` may remain unused.
 
     Raises:
       ValueError: there are too many items.
@@ -84,7 +85,7 @@ def counted_rows(
 ) -> Iterator[CountedRows]:
     """Yields the timelines, the latest first; see `models.build.CountedModelFile`.
 
-    `total` counts the items of all timelines; `kept` counts only an item's `max_timelines` latest timelines.
+    `total` counts the items of all timelines; `kept` counts an item only in its `max_timelines` latest timelines.
     """
     is_sampled = sampled_entries(baskets, model.max_timelines)[replica::num_replicas]
     columns = {"item": baskets.indices, "length": np.diff(baskets.indptr)}
@@ -109,9 +110,9 @@ class SessionKnnInference(tf.Module):
 
         Args:
           config: settings of the model.
-          item_counts: [I] training events.
-          num_timelines: at most this many timelines.
-          num_entries: at most this many items of all timelines.
+          item_counts: [I] training events of each item.
+          num_timelines: maximum number of timelines.
+          num_entries: maximum number of items of all timelines together.
         """
         super().__init__(name=config.kind)
         self._num_items, self._max_entries = len(item_counts), config.max_entries

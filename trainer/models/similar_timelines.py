@@ -40,7 +40,7 @@ class _Similar(NamedTuple):
 
 
 def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
-    """[N] bool: whether a timeline is among the first `max_timelines` of the item; `baskets` is [T, I]."""
+    """[N] bool: for each entry of `baskets` [T, I], whether its timeline is one of its item's first `max_timelines`."""
     order = np.argsort(baskets.indices, kind="stable")
     item = baskets.indices[order]
     is_sampled = np.empty(len(order), bool)
@@ -78,7 +78,7 @@ class TimelineLists(tf.Module):
         self._factors.assign(factors)
 
     def item_sums(self, entries: Entries, num_queries: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: sums of the similarities of the most similar timelines that contain an item."""
+        """[B, I] float32: for each item, the summed similarity of those most similar timelines that contain it."""
         size = self._block_queries
         num_blocks = tf.maximum(-(-num_queries // size), 1)
         bounds = tf.searchsorted(entries.query, tf.range(num_blocks + 1, dtype=tf.int64) * size)
@@ -121,7 +121,7 @@ class TimelineLists(tf.Module):
         return _Similar(top.indices, top.values)
 
     def _best_of_pairs(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """As `_best_of_all`; fast for many timelines, most of which share no item with a history."""
+        """Like `_best_of_all`; fast for many timelines, most of which share no item with a history."""
         pair, position = tf.unique(pair)  # [U]
         weight = tf.math.unsorted_segment_sum(weight, position, tf.size(pair))
         order = tf.argsort(pair)  # so that the later timeline wins ties

@@ -68,5 +68,5 @@ def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
 
 
 def is_of_vocabulary(row_id: str) -> bool:
-    """Whether a table row is that of an id in the vocabulary, not of an out-of-vocabulary bucket or all other ids."""
+    """Whether a row belongs to one id of the vocabulary, not to a bucket of ids or to all ids without a row."""
     return row_id.startswith(_ID)

@@ -1,8 +1,9 @@
 """Two towers over timelines: a visitor's latest items scored against the catalogue.
 
-Every visitor with a known item in their history is served, in training or not; frequent visitors may also have a vector
-of their own. Both towers read the same item rows: an item's own row, if it has training events, plus its content, so
-that items without training events are recommended too. Visitors return to items, so items of the history get a bonus.
+Every visitor with a known item in their history is served, even if they were not in training; frequent visitors may
+also have a vector of their own. Both towers read the same item rows: an item's own row, if it has training events, plus
+its content, so that items without training events are recommended too. Visitors return to items, so items of the
+history get a bonus.
 
 Shapes: B rows of the global batch or queries, b = B / R rows of this replica, H history, N sampled negatives,
 C = B + N candidates, I items of the vocabulary, F features of an item, D embedding, W = D + 1 columns of an item row
@@ -285,12 +286,12 @@ class Towers:
     def embed_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Visitor vectors [B, D] and return bonuses [B]; the dot product with an item vector is the score.
+        """Visitor vectors [B, D] and return bonuses [B]; a vector's dot product with an item vector scores the item.
 
         Args:
           dense: the dense weights.
-          vectors: [B, H, D] of the history's items.
-          history: the history that they belong to.
+          vectors: [B, H, D] item vectors of the history's entries.
+          history: the history.
           own: [B, D] the visitors' own vectors; 0 for visitors without one.
         """
         has_entry = tf.cast(history.is_entry, tf.float32)
@@ -366,7 +367,7 @@ class NextItemObjective:
     model: Towers
     """Scores from table rows."""
     sampler: NegativeSampler
-    """Draws the negatives from the items with training events, which are the first ones of the vocabulary."""
+    """Draws the negatives from the items with training events."""
     features: ItemFeatures
     """The content of the items."""
     seed: int
@@ -393,7 +394,7 @@ class NextItemObjective:
         return Prepared(self._look_up(replica, items, batch.history.shape.num_elements(), batch.visitor), inputs)
 
     def _look_up(self, replica: int, items: tf.Tensor, num_entries: int, visitor: tf.Tensor) -> dict[str, Lookup]:
-        """Looks up the items (first the histories' [BH]), their features, and the visitors [B]."""
+        """Looks up the items (first those of the histories, [BH]), their features, and the visitors [B]."""
         row = tf.minimum(items, self.sampler.num_items)
         lookups = {"item": self.tables["item"].lookup(replica, row[:num_entries], row[num_entries:])}
         if "feature" in self.tables:
@@ -452,12 +453,12 @@ class NextItemObjective:
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _keep_own(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """[bH + C] mask of the items at the indices `used`; the row of an item without features is never dropped."""
+        """[bH + C] mask of the own rows of the items at the indices `used`; items without features keep their row."""
         keep = keep_mask([1, num_items], self.model.config.id_dropout, self.seed, step, stream=2)[0]
         return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
 
     def _drop_context(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        """[B, H] event kinds of the histories; rows that see the items and their order alone have UNKNOWN_EVENTs."""
+        """[B, H] event kinds of the histories; all are UNKNOWN_EVENT in rows where context dropout drops them."""
         keep = keep_mask([batch.item.shape[0], 1], self.model.config.context_dropout, self.seed, step, stream=4)
         return tf.where(keep > 0, batch.history_event, UNKNOWN_EVENT)
 

@@ -1,6 +1,7 @@
 """Item walk: the items that visitors of the history's items also touched (RP3β: Paudel et al., TiiS 2016).
 
-The weight of item j next to item i, where n counts the training visitors of an item and the items of a visitor:
+The weight of item j next to item i, where n_i and n_j are numbers of training visitors of an item, and n_u is the
+number of items of a visitor:
 
     W_ij = n_i ** -item_power × n_j ** -neighbour_power × Σ of n_u ** -visitor_power over the visitors u of both
 
@@ -43,7 +44,7 @@ class WalkRows(NamedTuple):
 
 
 def table_rows(model: WalkConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies two tables with a row of N for each item; see `models.build.ModelFile`.
+    """Specifies two tables with a row of N columns for each item; see `models.build.ModelFile`.
 
     Raises:
       ValueError: there are too many items.
@@ -88,9 +89,9 @@ def counted_rows(
 
 
 def walk_rows(baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, items: np.ndarray) -> Iterator[WalkRows]:
-    """Yields the neighbours of `items` in blocks of consecutive ones; an item is a neighbour of itself.
+    """Yields the neighbours of `items` in blocks of consecutive items; an item is a neighbour of itself.
 
-    Ties go to the lower index. The numbers of an item do not depend on the other items or on the blocks.
+    Ties go to the lower index. An item's neighbours do not depend on the other entries of `items` or on the blocks.
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
@@ -173,7 +174,7 @@ class WalkInference(tf.Module):
         return self._sums(tf.range(count, dtype=tf.int64), item, tf.ones_like(item, tf.float32), count)
 
     def _sums(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
-        """[B, I] for each query: the sum over its entries of the row of W of `item` [E], multiplied by `factor` [E]."""
+        """[B, I]: for each query, the sum over its entries of `factor` [E] × the row of W for `item` [E]."""
         neighbour = tf.cast(tf.gather(self._neighbours, item), tf.int64)
         weight = factor[:, None] * tf.gather(self._weights, item)
         size = tf.cast(num_queries, tf.int64) * self._num_items

@@ -39,7 +39,7 @@ def write_report(workdir: str, *, data: str | None = None, shown: Shown = "train
     """
     layout, record = RunLayout(workdir), read_record(workdir)
     blend = read_blend(workdir)
-    # the models of --preset auto are runs below it: the Training page is that of the first
+    # the models of --preset auto are runs below the workdir: the Training page is that of the first model
     first = workdir if blend is None else part_directory(workdir, blend.parts[0])
     drawn = (
         _read_data_page(record, data or record.data),

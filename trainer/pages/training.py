@@ -202,7 +202,7 @@ def _draw_history(steps: Sequence[Line], history: Sequence[Line]) -> Part:
 
 
 def _add_kills(history: Sequence[Line]) -> list[Line]:
-    """Adds a `killed` event between a start and the event before it, at its time, unless that event is an end."""
+    """Adds a `killed` event before each start that does not follow an end, at the time of the preceding event."""
     events: list[Line] = []
     for line in history:
         if events and line["event"] in _START_EVENTS and events[-1]["event"] not in _END_EVENTS:

@@ -1,6 +1,7 @@
 """Histories: the rows of visitors before the moment of a recommendation.
 
-Shapes: N rows, V histories, B histories of a chunk, H the longest history of a chunk, L the longest list of a chunk.
+Shapes: N rows, V histories, B histories of a chunk, H rows of a chunk's longest history, L entries of a chunk's longest
+list.
 """
 
 from dataclasses import dataclass, replace
@@ -14,10 +15,10 @@ from trainer.ranking.lists import Lists
 
 @dataclass(frozen=True, kw_only=True)
 class Histories:
-    """V histories, as ranges of rows: the moments of a timeline share its rows instead of copying them."""
+    """V histories, as ranges of rows: several histories of one timeline share its rows instead of copying them."""
 
     item: np.ndarray
-    """[N] int64, rows of timelines, each in order of time."""
+    """[N] int64 items of the rows of timelines; the rows of a timeline are in order of time."""
     event: np.ndarray
     """[N] int64 indices of event kinds."""
     timestamp_ms: np.ndarray
@@ -58,7 +59,7 @@ class Histories:
         return columns[0], columns[1], columns[2]
 
     def distinct_items(self, begin: int, end: int, num_items: int) -> Lists:
-        """The distinct items below `num_items` of histories begin … end - 1, as a list for each."""
+        """A list for each of the histories begin … end - 1: its distinct items below `num_items`."""
         lengths = self.lengths[begin:end]
         owner = np.repeat(np.arange(end - begin), lengths)
         begins = self.begins[begin:end]

@@ -1,6 +1,6 @@
 """Lists of different lengths in one array.
 
-Shapes: V lists, N entries in all, B lists of a chunk, L the longest list of a chunk.
+Shapes: V lists, N entries in all, B lists of a chunk, L entries of the chunk's longest list.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Lists:
 
     @classmethod
     def from_pairs(cls, owner: np.ndarray, values: np.ndarray, num_lists: int) -> "Lists":
-        """Lists from entries [N] and the index of the list of each entry [N], non-decreasing."""
+        """Lists from the entries `values` [N]; `owner` [N] is the index of each entry's list, non-decreasing."""
         return cls(values, np.searchsorted(owner, np.arange(num_lists + 1)))
 
     def __len__(self) -> int:
@@ -32,7 +32,7 @@ class Lists:
 
     @property
     def owner(self) -> np.ndarray:
-        """[N] int64: the index of the list of each entry."""
+        """[N] int64: for each entry, the index of its list."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def take(self, indices: np.ndarray) -> "Lists":

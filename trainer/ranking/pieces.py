@@ -27,7 +27,7 @@ GPU_SHAPE = (1024, 65536)
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
-    """Number of visitors that `best_items` should rank at a time: fast, and the scores fit in memory."""
+    """Number of visitors that `best_items` should rank at a time to be fast and to fit the scores in memory."""
     return _shape()[0] if isinstance(scorer, PieceScorer) else chunk_size(num_items)
 
 
@@ -40,7 +40,7 @@ def best_items(
     is_seen_hidden: bool = True,
     is_offered: tf.Tensor | None = None,
 ) -> TopItems:
-    """The K best of the catalogue for each query; ties go to the lower index, which is the more frequent item.
+    """The K best items of the catalogue for each query; ties go to the lower index, which is the more frequent item.
 
     Args:
       scorer: the model.
@@ -78,10 +78,10 @@ def best_items(
 
 
 def _merge(best: TopItems, scores: tf.Tensor, begin: tf.Tensor) -> TopItems:
-    """The K best of the best so far and the scores [B, P] of the items from `begin` on.
+    """The K best among the best items so far and a piece: the items from `begin` on, with scores [B, P].
 
-    An item of the piece is added only if it scores higher than the K-th so far, because ties go to the earlier one. So
-    only blocks with a higher maximum are read, and these get fewer with every piece.
+    An item of the piece is added only if it scores higher than the K-th best so far, because ties go to the earlier
+    item. So only blocks with a maximum above that score are read, and these get fewer with every piece.
     """
     k = best.score.shape[1]
     item, score = best_blocks(scores, k, above=best.score[:, -1:])

@@ -33,7 +33,7 @@ class TopItems(NamedTuple):
     item: tf.Tensor
     """[B, K] int64."""
     score: tf.Tensor
-    """[B, K] float32; -inf if fewer than K items are visible: then the item is meaningless."""
+    """[B, K] float32; if fewer than K items are visible, the last scores are -inf and their items meaningless."""
 
 
 def visible_scores(
@@ -63,7 +63,7 @@ def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool],
 
 
 def withhold(scores: tf.Tensor, is_offered: tf.Tensor | None) -> tf.Tensor:
-    """[B, I] float32: the scores, with -inf for the items that are not offered, [I] bool; None: all are offered."""
+    """[B, I] float32: the scores, with -inf for items that are not offered. `is_offered`: [I] bool; None: all are."""
     return scores if is_offered is None else tf.where(is_offered, scores, -np.inf)
 
 
@@ -92,7 +92,7 @@ def translate_divergence_errors() -> Iterator[None]:
 
 
 def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.Tensor | bool = True) -> tf.Tensor:
-    """[B, I] float32: the scores, with -inf for the first `lengths` [B] of the items [B, H] if `is_hidden` is true."""
+    """[B, I] float32: the scores; if `is_hidden`, -inf for each row's first `lengths` [B] of the items [B, H]."""
     is_entry = tf.sequence_mask(lengths, tf.shape(items)[1])
     is_known = (items >= 0) & (items < tf.shape(scores, tf.int64)[1])
     entries = tf.where(is_entry & is_known & is_hidden)
@@ -130,7 +130,7 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
     """[B, C] int64 items, ascending, that include the K best of each row of scores [B, I], and their scores [B, C].
 
     They are the items of the K blocks with the largest maxima. This is exact, also for ties: any item outside these
-    blocks is preceded by the largest item of each of the K blocks, which has a higher score, or an equal one and a
+    blocks is preceded by the best item of each of the K blocks, which has a higher score, or an equal one and a
     lower index.
 
     Args:
@@ -155,7 +155,7 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
 
 
 def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
-    """The K best of K items and of others [B, S] with scores [B, S]; ties go to the lower index, below 2^31."""
+    """The K best of the items in `top` and other items [B, S]; ties go to the lower index. Indices are below 2^31."""
     items, scores = tf.concat([top.item, item], axis=1), tf.concat([top.score, score], axis=1)
     bits = tf.bitcast(tf.where(scores == 0, 0.0, scores), tf.int32)  # -0.0 equals 0.0, but its bits differ
     # the bits of floats have their order as whole numbers, if those of the negative ones are inverted
@@ -184,7 +184,7 @@ def query_chunks(
       history: V histories.
       timestamp_ms: [V] moments.
       size: B.
-      replicas: several workers take chunks in round-robin order; the chunks are those of one worker.
+      replicas: if there are several workers, they take chunks in turn, and only this worker's chunks are yielded.
     """
     worker, workers = (replicas.worker, replicas.workers) if replicas else (0, 1)
     for begin in range(worker * size, len(visitor), workers * size):

@@ -55,11 +55,11 @@ class BlendRecord:
     seen_shown: BlendWeights
     """Weights for rankings that show them."""
     validation: dict[str, Any]
-    """By ranking: the number of `cases`, NDCG@20 of all `parts` that were tried, by directory, each alone, and of the
-    `blend`; null without cases."""
+    """By ranking: the number of `cases`; in `parts`, the NDCG@20 of each tried part alone, by directory; the NDCG@20 of
+    the `blend`. Null without cases."""
 
     def describe_weights(self, ranking: str, name: str) -> list[tuple[str, float]]:
-        """Returns the features that a ranking uses and their weights, other than 0.
+        """Returns the features whose weight in a ranking is not 0, with their weights.
 
         Args:
           ranking: `seen_hidden` or `seen_shown`.
@@ -76,7 +76,7 @@ class BlendRecord:
 
 
 def part_title(part: str, name: str) -> str:
-    """The name of a part for people: `parts/walk` is walk, and the run itself has its own name."""
+    """The name of a part for people: `walk` for `parts/walk`, and `name` for the run itself."""
     return name if part == OWN_RUN else part.rpartition("/")[2]
 
 

@@ -8,8 +8,8 @@
         state.json                               position, shapes, SHA-256 of every file; written last
       validations.json                           validation metrics by step
 
-Each replica writes and reads the rows that it owns; a checkpoint of R replicas can be restored by any number. A local
-directory is renamed into place when it is complete; in an object store, a checkpoint is complete once it has its
+Each replica writes and reads the rows that it owns; a checkpoint of R replicas can be restored by any number of them. A
+local directory is renamed into place when it is complete; in an object store, a checkpoint is complete once it has its
 state.json.
 
 Shapes: D columns of a table.
@@ -67,7 +67,7 @@ class Validations:
     """Metric by step."""
 
     def since_best(self, step: int) -> int:
-        """Counts the validations after the best one up to `step`, for early stopping."""
+        """Counts how many validations followed the best one, ignoring those after `step`; for early stopping."""
         sign = -1 if self.is_higher_better else 1
         upto = [sign * value for other, value in sorted(self.values.items()) if other <= step]
         return len(upto) - 1 - upto.index(min(upto)) if upto else 0
@@ -179,7 +179,7 @@ def restore(workdir: str, state: TrainState, step: int) -> CheckpointMetadata:
 
 
 def _restore_array(shards: RowShards, stored: StoredTable, *, is_alike: bool) -> None:
-    """Fills an array from a checkpoint; `is_alike`: the checkpoint has the same shards."""
+    """Fills an array from a checkpoint; `is_alike`: whether the checkpoint has the same shards."""
     if not is_alike:
         for start in range(0, shards.rows, CHUNK_ROWS):
             shards.assign(start, stored[start : start + CHUNK_ROWS])
@@ -206,7 +206,7 @@ def saved_step(workdir: str) -> int:
 
 
 def _first_whole(workdir: str, steps: Sequence[int], replicas: Replicas | None) -> int | None:
-    """Finds the first of the chief's `steps` with an intact checkpoint; the `steps` of other workers may differ."""
+    """Finds the first of the chief's `steps` with an intact checkpoint; the `steps` of other workers are ignored."""
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     count = int(_of_chief(np.array(len(steps)), replicas))
     own = np.zeros(count, np.int64)
@@ -236,12 +236,12 @@ def table_shapes(workdir: str) -> dict[str, tuple[int, int]]:
 
 
 def best_step(workdir: str) -> int | None:
-    """Returns the kept step with the best validation metric, the first of equals; None without validations."""
+    """Returns the step of the kept checkpoint with the best validation metric, see `_best_first`; None without one."""
     return next(iter(_best_first(workdir)), None)
 
 
 def _best_first(workdir: str) -> list[int]:
-    """Lists the kept steps with a validation metric, best first, the earlier of equals first."""
+    """Lists the steps of kept checkpoints that have a validation metric, best first, equal ones by step."""
     validations = read_validations(workdir)
     kept = set(_list_steps(workdir, has_state=True))
     sign = -1 if validations.is_higher_better else 1
@@ -277,7 +277,7 @@ def keep_best_and_last(workdir: str) -> None:
 
 
 def read_weights(workdir: str, which: Literal["best", "last"] = "best") -> Weights:
-    """Opens the weights of a run's checkpoint, see `choose_step`; tables are read as they are sliced."""
+    """Opens the weights of a run's checkpoint, see `choose_step`; slicing a table reads its rows."""
     return read_weights_of_step(workdir, choose_step(workdir, which))
 
 
@@ -306,7 +306,7 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
 
 
 def read_weights_of_step(workdir: str, step: int) -> Weights:
-    """Opens the weights of an intact checkpoint; tables are read as they are sliced."""
+    """Opens the weights of an intact checkpoint; slicing a table reads its rows."""
     state = read_state(workdir, step)
     kinds = {name: name.rpartition(".") for name in state.arrays}
     tables = {table: read_array(workdir, state, name) for name, (table, _, kind) in kinds.items() if kind == "values"}
@@ -319,7 +319,7 @@ def read_state(workdir: str, step: int) -> CheckpointMetadata:
 
 
 def read_array(workdir: str, state: CheckpointMetadata, name: str) -> StoredTable:
-    """Opens an array [rows, D] of a checkpoint, rows in natural order; it is read as it is sliced."""
+    """Opens an array [rows, D] of a checkpoint, rows in natural order; slicing it reads the rows."""
     return StoredTable(RunLayout(workdir).checkpoint(state.step), state, name)
 
 
@@ -337,7 +337,7 @@ def _list_steps(workdir: str, *, has_state: bool = False) -> list[int]:
 
 
 def _find_problem(folder: str, worker: int, workers: int) -> str | None:
-    """Returns why a checkpoint cannot be used, judged by this worker's part of the files; None if it can."""
+    """Returns what is wrong with the files of a checkpoint that this worker verifies; None if nothing is."""
     try:
         files = sorted(_read_state(folder).files.items())
         for name, expected in files[worker::workers]:

@@ -29,7 +29,7 @@ from trainer.runs.layout import RunLayout
 log = logging.getLogger(__name__)
 
 _CHECKSUMS = "checksums"
-"""Checksums of a worker's files, for the chief; removed once state.json lists them."""
+"""Name of the file in which a worker gives the chief its files' checksums; removed once state.json lists them."""
 _MIB = 1 << 20
 _POLL_SECONDS = 0.2
 
@@ -74,7 +74,7 @@ class CheckpointWriter:
         Args:
           step: steps done.
           on_progress: called repeatedly while waiting for the previous checkpoint, as long as all workers respond.
-          is_urgent: abort a checkpoint that is still being written, unless its upload has started.
+          is_urgent: whether to abort a checkpoint that is still being written, unless its upload has started.
         """
         if is_urgent:
             self._abort(on_progress)

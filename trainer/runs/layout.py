@@ -17,7 +17,7 @@ class RunLayout:
 
     @property
     def run(self) -> str:
-        """The record to reproduce the run from."""
+        """The record from which the run can be reproduced."""
         return join(self.root, "run.json")
 
     @property
@@ -85,11 +85,11 @@ class RunLayout:
 
 
 def part_name(name: str) -> str:
-    """The directory of one part of a blend, which is a run of its own, relative to the directory of the blend."""
+    """The directory of one part of a blend, relative to the directory of the blend; a part is a run like any other."""
     return join("parts", name)
 
 
 def checkpoint_step(name: str) -> int | None:
-    """The step of a checkpoint directory's name; None for any other name."""
+    """The step in the name of a checkpoint directory; None for any other name."""
     match = _STEP.match(name)
     return int(match[1]) if match else None

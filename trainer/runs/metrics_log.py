@@ -48,7 +48,7 @@ class RunLog:
         self.log_event("resumed" if first_step else "started", cpus=os.cpu_count(), gpus=gpus)
 
     def log_event(self, event: str, **details: int | str | None) -> None:
-        """Adds an event to the history, which, unlike the metrics, also keeps the events of lost work."""
+        """Adds an event to the history. Unlike the metrics, the history keeps events of work that was lost."""
         if not self._is_chief:
             return
         self._history.add({"time": round(time.time(), 3), "event": event, "step": self._step, **details})
@@ -60,7 +60,7 @@ class RunLog:
                 lines.write()
 
     def steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
-        """Logs the mean loss of the steps up to `step`, which trained on `rows` rows."""
+        """Logs the mean `loss` of the steps since the last call up to `step`; these trained on `rows` rows."""
         now = time.monotonic()
         rate = rows / max(now - self._since, 1e-9)
         self._since, self._step = now, step

@@ -45,7 +45,7 @@ class RunRecord:
     events: dict[str, int]
     """Training rows by event kind."""
     mean_event_weight: float
-    """Mean weight of the training rows, which a constant prediction would use."""
+    """Mean weight of the training rows: the constant that a model of event weights is compared with."""
     commit: str | None
     """Commit of the program; None outside a git checkout."""
     versions: dict[str, str]

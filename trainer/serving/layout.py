@@ -18,8 +18,8 @@ VARIABLES = "variables/variables"
 CARD = "assets.extra/model_card.md"
 """The model card."""
 INFO = "assets.extra/model.json"
-"""A JSON object with the `name` of the model, such as mf; its `offer`: items on offer, excluded ones by reason; and the
-`half_life_days` of its trend, null for a model without one."""
+"""A JSON object: the `name` of the model, such as mf; its `offer`, the numbers of items on offer and of excluded items
+by reason; and `half_life_days`, the half-life of its trend, null for a model without a trend."""
 ITEMS = "assets/items.txt"
 """The ids of all items, one per line."""
 
@@ -46,7 +46,7 @@ def check_export(uri: str) -> None:
     """Checks that a directory is a complete export.
 
     Raises:
-      ValueError: it is not; the message says how to publish one.
+      ValueError: it is not a complete export; the message says how to publish one.
     """
     if storage.exists(join(uri, MARKER)):
         return

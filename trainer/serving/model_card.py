@@ -99,7 +99,7 @@ def _describe(subject: Subject) -> ModelDescription:
 
 
 def nearest_preset(config: RunConfig) -> tuple[str, list[str]]:
-    """Returns the preset that differs least from a config, and the differences: `key: PRESET'S, now CONFIG'S`."""
+    """Returns the preset nearest to a config, and each difference: `KEY: VALUE IN PRESET, now VALUE IN CONFIG`."""
     changes = {name: differences(preset, config) for name, preset in PRESETS.items()}
     name = min(changes, key=lambda preset: len(changes[preset]))
     return name, changes[name]
@@ -309,7 +309,7 @@ def _limits_of_squared_error(subject: Subject) -> Iterable[str]:
 
 
 def _limits_measured(subject: Subject) -> Iterable[str]:
-    """Describes the popularity bias in each evaluation, and the rows that it could not include."""
+    """Describes, for each evaluation, the popularity bias and the rows that the evaluation could not include."""
     for figures in subject.evaluations.values():
         for name, protocol in figures["protocols"].items():
             ranking = primary_ranking(protocol)

@@ -43,9 +43,9 @@ class ServingModel(tf.Module):
         Args:
           model: the trained model.
           visitors_file: file of the visitor vocabulary.
-          visitors: its size.
+          visitors: size of the visitor vocabulary.
           items_file: file of the item vocabulary.
-          items: its size.
+          items: size of the item vocabulary.
           event_kinds: event kinds of the dataset; `history_event` must be one of them.
           is_offered: [I] bool: items that may be recommended; `refresh` replaces it in the SavedModel.
         """
@@ -69,7 +69,7 @@ class ServingModel(tf.Module):
             exclude: the model does not store timelines. Kinds and times of events are unknown to the model; use
             `recommend_events` to pass them.
           k: from 1 to I.
-          exclude_seen: exclude the items of `history`.
+          exclude_seen: whether to exclude the items of `history`.
 
         Returns:
           `item_id` [B, K] string, best first, and `score` [B, K] float32, comparable within a row. If fewer than K
@@ -143,9 +143,9 @@ class ServingModel(tf.Module):
     def similar_items(self, item_id: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the K items on offer that are most similar to each of item_id [B], with their similarity (`score`).
 
-        That is the cosine of their vectors, for a walk the weight of the step from one to the other, and for session
-        kNN the score of a history of the one item. The item itself is excluded. For an unknown item, returns the most
-        popular items with a score of 0.
+        The similarity is the cosine of both items' vectors; for a walk, the weight of the step from the given item to
+        the other; for session kNN, the other item's score for a history of only the given item. The given item itself
+        is excluded. For an unknown item, returns the most popular items with a score of 0.
         """
         item = self._item_index.lookup(item_id)
         is_known = item < self._num_items

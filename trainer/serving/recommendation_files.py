@@ -46,7 +46,7 @@ class ItemNames:
 
 
 def encode_parquet(lists: ShardLists, names: ItemNames) -> bytes:
-    """Encodes a row per visitor: visitor_id string; lists item_id, score and, if any item has one, title."""
+    """Encodes a row per visitor, with visitor_id and the lists item_id, score and, if any item has a title, title."""
     is_item = lists.score > -np.inf
     offsets = pa.array(np.concatenate([[0], is_item.sum(axis=1).cumsum()]), pa.int32())
     item = pa.array(lists.item[is_item])
@@ -81,4 +81,4 @@ def encode_jsonl(lists: ShardLists, names: ItemNames) -> bytes:
 
 
 ENCODERS: Mapping[str, Callable[[ShardLists, ItemNames], bytes]] = {"parquet": encode_parquet, "jsonl": encode_jsonl}
-"""The encoder of each format; the name is also the suffix of its files."""
+"""The encoder of each format, by the name of the format, which is also the suffix of its files."""

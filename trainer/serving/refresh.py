@@ -1,7 +1,7 @@
 """The refresh job: publishes an export again with other items on offer and a newer trend, without training or tracing.
 
 The mask of the items on offer and the trend of the items are variables of the SavedModel. Only their values change: the
-graph and all weights are copied. With a table of items, which has no events, only the mask changes.
+graph and all weights are copied. If only a table of items is given, which has no events, only the mask changes.
 """
 
 import logging
@@ -48,8 +48,8 @@ def refresh(
       newer: a dataset with newer events, for the trend; None: the trend stays as it is.
 
     Returns:
-      Paths, name, the offer, the number of items that it `added` and `removed`, and the `trend_events` that the trend
-      did not contain yet.
+      Paths, name, the new offer, how many items were `added` to the offer and `removed` from it, and `trend_events`:
+      how many events were added to the trend.
 
     Raises:
       FileExistsError: `output` exists.
@@ -89,7 +89,7 @@ def refresh(
 
 
 def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
-    """The events of a dataset with the items of another vocabulary, given as ids."""
+    """The events of a dataset, with their items as indices of another vocabulary `items`; other events are skipped."""
     events = read_item_events(dataset)
     index = pc.index_in(pa.array(dataset.vocabulary(Vocabulary.ITEMS), pa.string()), pa.array(items, pa.string()))
     item = index.fill_null(-1).to_numpy(zero_copy_only=False)[events.item]
@@ -97,7 +97,7 @@ def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
 
 
 def _advance_trend(values: dict[str, tf.Tensor], half_life_days: float | None, events: ItemEvents | None) -> int:
-    """Updates the trend among the variables by newer events; returns the number of newer events."""
+    """Updates the trend in `values`, the variables, by newer events; returns the number of newer events."""
     if half_life_days is None or events is None:
         return 0
     moment_ms, counts = values[_TREND["moment_ms"]].numpy(), values[_TREND["counts"]].numpy()

@@ -25,7 +25,7 @@ _RECORD = storage.CLAIM
 
 @dataclass(frozen=True)
 class ResumableOutput:
-    """An unfinished directory."""
+    """An output directory that is not complete yet."""
 
     destination: str
     """Final path of the directory."""

@@ -1,10 +1,10 @@
 """Weighted alternating least squares: solves all visitors with the items fixed, then all items.
 
 Distributed as in ALX (Mehta et al., 2021): the Gramian is summed over the replicas. Each replica solves the rows
-that it owns and reads the other side's vectors from their owners, batch by batch.
+that it owns and reads the other table's vectors from their owners, batch by batch.
 
-Shapes: R replicas, V visitors and I items of the vocabularies, D embedding; on one replica E entries of a batch, M rows
-of L entries.
+Shapes: R replicas, V visitors and I items of the vocabularies, D embedding; for a batch on one replica: E entries in
+all, M rows, L entries per row.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ class AlsTrainer:
         return np.array([self._solver.sweep() for _ in range(count)], np.float32)
 
     def describe_input(self, step: int) -> str:  # noqa: ARG002
-        """Returns an empty text, as every sweep reads all events."""
+        """Returns an empty text, because every sweep reads all events."""
         return ""
 
     @property
@@ -66,7 +66,7 @@ class AlternatingSolver:
         tables: Mapping[str, ShardedTable],
         replicas: Replicas,
     ) -> None:
-        """Prepares the batches of both sides.
+        """Prepares the batches of both tables.
 
         Args:
           config: settings of the objective.
@@ -105,7 +105,7 @@ class _Side:
         self._solve = {is_long: self._compile(is_long) for is_long in (False, True)}
 
     def solve(self) -> np.ndarray:
-        """Solves all rows; returns [2]: the objective without the other side's L2 term, and this side's L2 term."""
+        """Solves all rows; returns [2]: the objective without the other table's L2 term, and this table's L2 term."""
         gramian = self._rotate()
         totals = np.zeros(2)
         for batch in self._batches:

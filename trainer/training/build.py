@@ -18,7 +18,7 @@ class Trainer(Protocol):
     """Trains a model step by step; all workers call it together."""
 
     state: TrainState
-    """Everything that a checkpoint saves; filled before the first step."""
+    """Everything that a checkpoint saves; its values are set before the first step."""
 
     @property
     def remedy(self) -> str:

@@ -53,7 +53,7 @@ class TrainingCallbacks:
     checkpoint_every_seconds: float | None
     """Seconds between checkpoints within an epoch; None: checkpoints do not depend on the time."""
     patience: int | None
-    """Validations without improvement after which training stops; None: never."""
+    """Number of validations without improvement after which training stops; None: they do not stop it."""
     on_validation: Callable[[int, float], bool] | None = None
     """Called with the epoch and the value of each validation; the run ends if it returns True. None: nothing is called.
     """
@@ -64,13 +64,13 @@ class TrainingCallbacks:
     _losses: list[np.ndarray] = field(init=False, default_factory=list)
 
     def on_train_start(self, step: int) -> None:
-        """Validates a restored checkpoint at the end of an epoch if the run was killed before it was validated."""
+        """Validates the restored checkpoint if it ends an epoch and the run was killed before validating it."""
         if self.schedule.is_epoch_end(step):
             self._validate(step)
         self._update_patience(step)
 
     def on_steps_end(self, step: int, losses: np.ndarray) -> None:
-        """Logs the losses of the steps before `step`, saves and validates if scheduled.
+        """Logs the `losses` of the steps before `step`; saves a checkpoint and validates it if scheduled.
 
         Raises:
           Preempted: a stop was requested.
@@ -104,7 +104,7 @@ class TrainingCallbacks:
         self.replicas.wait_for_all()
 
     def on_chunk(self) -> None:
-        """Pings the watchdog; called between pieces of work after a checkpoint is saved.
+        """Pings the watchdog; called again and again during work that follows a checkpoint, such as its validation.
 
         Raises:
           Preempted: a stop was requested; the resumed run repeats this work.

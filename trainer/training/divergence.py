@@ -14,7 +14,7 @@ from trainer.data.input_pipeline import Batch
 from trainer.distributed.embeddings import ShardedTable
 
 WINDOW = 20
-"""Steps in the mean that is compared with the start: a single batch may contain a few rare events of high weight."""
+"""Number of steps whose mean loss is compared with the start: one batch alone may have rare events of high weight."""
 
 RESUMED_STEPS = 100
 """Number of steps after a resume; their largest loss replaces the loss at the start, which is not stored."""
@@ -37,7 +37,7 @@ class DivergenceMonitor:
         """Checks for a mean over `WINDOW` steps above `max_growth` times the loss at the start.
 
         Args:
-          max_growth: None: check only for NaN and infinity.
+          max_growth: the limit; None: check only for NaN and infinity.
           is_new_run: take the first loss as the loss at the start; if False, the largest of the first `RESUMED_STEPS`.
         """
         self._max_growth = max_growth

@@ -8,18 +8,18 @@ from trainer.data.input_pipeline import steps_per_epoch
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """All steps of a run; the last step of an epoch has fewer rows than the others."""
+    """All steps of a run; the last step of an epoch may have fewer rows than the others."""
 
     rows: int
     """Training rows per epoch."""
     rows_per_step: int
-    """Rows of a global batch; all rows if a step is a sweep of least squares or a counted model."""
+    """Rows of a global batch; all rows if a step is a sweep of least squares or a combination of a counted model."""
     epochs: int
     """Epochs of the run."""
     steps_per_execution: int
     """Steps per compiled call, at most."""
     checkpoint_every_steps: int | None
-    """Steps between checkpoints within an epoch; None: only epochs end with a checkpoint."""
+    """Steps between checkpoints within an epoch; None: there is one only at the end of each epoch."""
     validate_every_epochs: int
     """Epochs between validations."""
 
@@ -53,11 +53,11 @@ class Schedule:
         return min(ends if every is None else [*ends, (step // every + 1) * every])
 
     def is_epoch_end(self, step: int) -> bool:
-        """Returns True if an epoch ends before `step`."""
+        """Returns True if an epoch ends right before `step`."""
         return step > 0 and step % self.steps_per_epoch == 0
 
     def has_checkpoint(self, step: int) -> bool:
-        """Returns True if a checkpoint is scheduled before `step`."""
+        """Returns True if a checkpoint is scheduled right before `step`."""
         every = self.checkpoint_every_steps
         return self.is_epoch_end(step) or (every is not None and step % every == 0)
 

@@ -1,8 +1,8 @@
 """Trains the second stage of the towers after their last epoch, on next items of the validation window.
 
-The towers have not seen these events, so the network learns how good their scores are for the future. The visitors of
-the cases are divided: most of them train the network, and on the others it must rank better than the towers, or the run
-keeps the constant `return_bonus`. Every worker computes the same network, so nothing is communicated.
+The towers have not seen these events, so the network learns how good their scores are for the future. The network is
+trained on most of the visitors. It is used only if it ranks better than the towers for the other visitors; otherwise
+the run keeps the constant `return_bonus`. Every worker computes the same network, so nothing is communicated.
 
 Shapes: V cases, E examples, C candidates, K candidates kept, F features, I items of the vocabulary.
 """
@@ -58,7 +58,7 @@ MAX_CASES = 4000
 """Maximum number of cases that the second stage is measured on."""
 
 _RECENT_SHARE = 0.1  # of the training events, by time
-_PRIOR_EVENTS = 10.0  # of the mean repeat rate, added to each item's events
+_PRIOR_EVENTS = 10.0  # with the mean repeat rate, added to each item's own events
 _MAX_CHUNK = 128
 _NUM_KEPT = 48  # the positive and random other candidates; all of them would take three times the memory
 _BATCH = 256
@@ -70,7 +70,7 @@ class Examples(NamedTuple):
     """Cases whose relevant item is a candidate."""
 
     feature: np.ndarray
-    """[E, K, F] float32 of the relevant item, then of other candidates."""
+    """[E, K, F] float32 features of the relevant item, then those of other candidates."""
     score: np.ndarray
     """[E, K] float32 scores by the towers."""
     is_candidate: np.ndarray
@@ -80,7 +80,7 @@ class Examples(NamedTuple):
 def add_second_stage(
     workdir: str, config: RunConfig, dataset: Dataset, replicas: Replicas, on_chunk: Callable[[], None]
 ) -> SecondStageRecord | None:
-    """Trains the second stage of a run's best checkpoint, unless it has one; all workers call it together.
+    """Trains a second stage for a run's best checkpoint, unless it already has one; all workers call this together.
 
     Args:
       workdir: directory of the run, whose epochs are complete.
@@ -154,7 +154,7 @@ def train_stage(
     dataset: Dataset,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> SecondStage:
-    """Trains the second stage of a model, whose towers have their weights; the result is not yet in the model.
+    """Trains a second stage for a model with trained towers, and returns it; the model is not changed.
 
     Args:
       model: the model; its walk and item facts are set.
@@ -204,8 +204,8 @@ def collect_examples(
     Args:
       model: the towers, the walk and the facts of the items.
       cases: cases with one relevant item each.
-      unknown_share: share of the cases whose histories have unknown kinds and times, as requests by ids alone do.
-      seed: selects these cases, and the candidates that are kept.
+      unknown_share: share of the cases in whose histories all kinds and times are replaced by unknown ones.
+      seed: determines which cases these are, and which candidates are kept.
       on_chunk: called before each chunk.
     """
     generator, chunk_rows = np.random.default_rng(seed), min(_MAX_CHUNK, chunk_size(cases.num_items))
@@ -266,7 +266,7 @@ def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lam
 
 
 def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
-    """The weights of `Layers` after the normalisation; the last layer is zero, so that the network adds nothing."""
+    """Initial weights of `Layers`, without the normalisation; the last layer is 0, so that the network adds nothing."""
     sizes = (len(FEATURES), *UNITS)
     first, second = (
         generator.normal(0, np.sqrt(2 / (before + after)), (before, after))

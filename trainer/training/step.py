@@ -31,8 +31,8 @@ class TrainingStep:
           model: tables, dense weights and objective.
           replicas: the replicas that own the rows.
           optimizer: optimizer of the dense weights, built for them; None: the model has none.
-          jit_compile: compile loss and gradients with XLA. Lookups and updates are not compiled, as the number of
-            distinct rows differs between steps and XLA would recompile for each.
+          jit_compile: whether XLA compiles loss and gradients. Lookups and updates are not compiled: the number of
+            distinct rows differs between steps, and XLA would recompile for each number.
         """
         self._model = model
         self._replicas = replicas

@@ -51,7 +51,8 @@ def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | Non
     A walk and a session kNN are validated by next items if hardly any visitor returns.
 
     Returns:
-      None if there is no validation split, or no visitor in it to rank for; the last checkpoint is then the best.
+      The metric; None if there is no validation split or no visitor in it to rank for, so that the last checkpoint
+      counts as the best.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
@@ -77,7 +78,8 @@ def make_next_item_validator(config: RunConfig, dataset: Dataset, replicas: Repl
     """Returns NDCG of next items, for sequence models.
 
     Returns:
-      None if there is no validation split, or no visitor in it to rank for; the last checkpoint is then the best.
+      The metric; None if there is no validation split or no visitor in it to rank for, so that the last checkpoint
+      counts as the best.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
@@ -92,7 +94,7 @@ def _ranking_validator(cases: Cases, task: str, reason_if_empty: str, replicas: 
         return None
     name = f"ndcg@{LIST_LENGTH}"
     sample = cases.sample(MAX_CASES, seed=0)
-    # logged with its task, as values of different tasks cannot be compared
+    # logged with its task, because values of different tasks cannot be compared
     log.info("validation: %s of %d %s in the validation split", name, len(sample), task)
     return Validator(name, True, _RankingMeasure(sample, name, replicas))
 

@@ -1,7 +1,7 @@
 """Warm start: initialises a run with the vectors of another run, matched by id.
 
 A new item starts from the mean of the carried items in its category, or in the nearest parent category that has any;
-other new rows are initialised randomly. Optimizer slots are carried over too, as otherwise the large first steps of a
+other new rows are initialised randomly. Optimizer slots are carried over too: otherwise the large first steps of a
 fresh optimizer would undo the warm start.
 
 Shapes: N rows of a table, D columns, M new items with a category mean.
@@ -80,9 +80,9 @@ def warm_start_from(workdir: str, config: RunConfig, dataset: Dataset, state: Tr
       state: weights to initialise.
 
     Returns:
-      JSON values: the earlier `run`, the `step` of its checkpoint, and `tables`. For each table, `rows` counts all its
-      rows: `carried` rows, rows that start `from_category` means, and other `new` rows. `dropped` counts the rows of
-      the earlier table that are not carried.
+      JSON values: the earlier `run`, the `step` of its checkpoint, and `tables`. For each table, `rows` is the number
+      of its rows: the sum of `carried` rows, of rows that start `from_category` means, and of other `new` rows.
+      `dropped` is the number of rows of the earlier table that are not carried.
 
     Raises:
       ContractError: the dataset of the earlier run is no longer at its original path.
@@ -125,11 +125,13 @@ def row_ids(config: RunConfig, dataset: Dataset) -> dict[str, list[str]]:
 
 
 def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns indices [M] and mean vectors [M, D] of new items with carried items in their category or a parent of it.
+    """Returns the indices [M] of new items with carried items in their category or in a parent of it, and means [M, D].
+
+    Each mean is that of the carried items in the nearest such category.
 
     Args:
       dataset: dataset of the new run.
-      is_carried: [N] for the first N items of the vocabulary.
+      is_carried: [N] bool: whether each of the first N items of the vocabulary is carried.
       vectors: [N, D] vectors of these items; those of new items are ignored.
     """
     paths = dataset.catalogue["category_path"].to_pylist()[: len(is_carried)]

@@ -1,6 +1,6 @@
 """`--preset auto`: trains several models within a budget and blends them by validation.
 
-The models are ordinary runs below the run's directory. Those that have a weight in the blend are its parts: nothing is
+The models are ordinary runs below the run's directory. The runs with a weight in the blend become its parts: nothing is
 trained twice. `auto.json` records what was tried, so that a killed call continues where it stopped.
 """
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 DEFAULT_BUDGET_SECONDS = 600.0
 _BLEND_SHARE = 0.12  # of the budget, kept for choosing the weights
 _LEAST_SECONDS = 5.0  # a trial with less time left is not started
-_LARGEST_SHARE, _LAST_SHARE = 0.5, 0.95  # of the remaining time, that a trial may use if others follow, or not
+_LARGEST_SHARE, _LAST_SHARE = 0.5, 0.95  # of the remaining time: for a trial before others, for the last
 _DENSE_EVENTS = 30  # events per visitor from which on least squares expect a dense matrix
 
 

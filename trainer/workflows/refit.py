@@ -1,7 +1,7 @@
 """Refit: trains the settings of a finished run again, on the events of all splits.
 
-A refit holds nothing out, so it has neither validation nor evaluation. It trains for the epochs after which the run was
-best, and its report and model card show the evaluation of that run.
+A refit holds nothing out, so it has neither validation nor evaluation. It trains for as many epochs as the run's best
+checkpoint took, and its report and model card show the evaluation of that run.
 """
 
 import json
@@ -43,13 +43,13 @@ def refit(
     Args:
       run: directory of a run that found its settings and epochs by validation.
       workdir: directory of the refit.
-      data: dataset of `run`, by default at the path that it was trained from; or a dataset prepared with `--split none`
-        from the same or a later log, which knows the newest items.
+      data: directory of the dataset of `run`, or of a dataset that was prepared with `--split none` from the same or a
+        later log and so has the newest items. None: the path that `run` was trained from.
       settings: changes to settings in `HARMLESS_SETTINGS`, as `KEY=VALUE`, such as `devices=2`.
       stop: requests the refit to stop; None: SIGTERM does.
 
     Returns:
-      Results as of `train`; `refit_of` is the result of `describe_run`.
+      The results that `train` returns; `refit_of` is the result of `describe_run`.
 
     Raises:
       ContractError: there is no dataset, or it is damaged.
@@ -97,7 +97,7 @@ def _refit_run(
         refit_of=origin,
         stop=stop,
     )
-    # it was trained on events that the refit has seen, so it cannot be trained again
+    # a new second stage would need events that the refit was not trained on, and there are none
     copy_second_stage(run, workdir, checkpoint.choose_step(workdir))
     return result
 
@@ -112,10 +112,10 @@ def _write_main_record(run: str, workdir: str, part: str) -> None:
 
 
 def best_settings(config: RunConfig, epochs: int) -> RunConfig:
-    """Returns the settings that repeat the first `epochs` of a run without validation.
+    """Returns the settings that repeat the first `epochs` epochs of a run, without validation.
 
-    An epoch of a counted model does not depend on earlier epochs, so only the last combination of powers is kept. A
-    blend keeps the weights of the run, because there is no validation to choose others.
+    An epoch of a counted model does not depend on earlier epochs, so only the last of these epochs is repeated, with
+    its combination of powers. A blend keeps the weights of the run, because there is no validation to choose others.
     """
     alone = replace(config, patience=None, blend=False, companions=())
     if isinstance(config.model, WalkConfig | SessionKnnConfig):
@@ -129,7 +129,7 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
     """Describes the best checkpoint of a run, as JSON values for the record of its refit.
 
     Returns:
-      `run`, the `step` and the `epochs` of its best checkpoint, its `dataset_checksum`; `validation_metric` and
+      `run`, the `step` of its best checkpoint, the `epochs` until then, its `dataset_checksum`; `validation_metric` and
       `best_validation`, null without validations; `evaluations`: for each split on which this checkpoint was evaluated,
       the `protocol`, the `metric` and the model's estimate: `value`, `low` and `high`.
 
@@ -160,11 +160,11 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
 
 
 def _check_dataset(run: str, record: RunRecord, data: str) -> None:
-    """Checks that a dataset is the run's, or has no split to hold out.
+    """Checks that a dataset is that of the run, or another one without held-out splits.
 
     Raises:
       ContractError: there is no dataset.
-      ValueError: it is another dataset, or the run was trained on all of its events.
+      ValueError: it is another dataset with held-out splits, or the run was already trained on all of the events.
     """
     try:
         manifest, checksum = read_manifest(data), dataset_checksum(data)

@@ -1,4 +1,4 @@
-"""Tune: searches settings with Optuna, where each trial is a run that is validated as any other.
+"""Tune: searches settings with Optuna; each trial is a run that is validated like any other.
 
 Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) chooses the settings of a trial, as a pure
 function of the seed, the trial's number and the finished trials. A trial that is worse at an epoch than the median of
@@ -77,9 +77,9 @@ def tune(
       workdir: directory of the search; the run of a trial is `trials/NUMBER` below it.
       trials: number of trials, over all processes.
       settings: other settings of the preset to change, as `KEY=VALUE`.
-      seed: seed of the search; `settings` may set that of the runs.
+      seed: seed of the search; the runs have a separate seed, one of the `settings`.
       storage_url: database with Optuna's records, such as `postgresql://…`; None: a file in `workdir`.
-      only: run this trial alone, as one of several jobs; None: all trials that no other process runs.
+      only: number of the only trial to run, if each trial is a separate job; None: runs all that no other process runs.
       stop: requests the running trial to stop; None: SIGTERM does.
 
     Returns:
@@ -160,7 +160,7 @@ def _identify(workdir: str) -> str:
 class SeededSampler(BaseSampler):
     """Samples each setting with an estimator whose seed depends on the search, the trial and the setting alone.
 
-    A resumed search thus continues as an uninterrupted one, and processes do not sample the same settings.
+    A resumed search thus continues like an uninterrupted one, and processes do not sample the same settings.
     """
 
     def __init__(self, seed: int) -> None:
@@ -246,7 +246,7 @@ class Search:
             result = train(config, data=self._data, workdir=workdir, stop=request, on_validation=on_validation)
             if result["best_validation"] is None:
                 raise ValueError(
-                    "the run has no validation results, as no visitor of the validation split can be ranked"
+                    "the run has no validation results, because no visitor of the validation split can be ranked"
                 )
         except ValueError as error:  # settings that do not go together, or a loss that diverges
             log.warning("trial %d failed: %s", number, error)
@@ -339,7 +339,7 @@ def _train_command(preset: str, data: str, settings: Sequence[str]) -> list[str]
 
 @contextmanager
 def _locked(path: str) -> Iterator[bool]:
-    """Locks a file, until the block or the process ends; yields whether that succeeded.
+    """Tries to lock a file until the block or the process ends; yields whether it could.
 
     In an object store nothing is locked: there each process runs its own trial.
     """
