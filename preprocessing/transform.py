@@ -42,10 +42,10 @@ _OUTPUT_OF = {"visitor_id": "visitor", "item_id": "item"}
 
 @dataclass(frozen=True)
 class TransformConfig:
-    """Inputs of the graph's construction."""
+    """What the graph is constructed from."""
 
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
-    """Sizes by name."""
+    """Sizes of the vocabularies, by name."""
     event_kinds: tuple[str, ...]
     """The event kinds of the dataset; the graph maps each to its index."""
     has_prices: bool
@@ -59,7 +59,7 @@ class TransformConfig:
 def make_preprocessing_fn(
     config: TransformConfig, vocabulary_file: Callable[[Vocabulary], str]
 ) -> Callable[[dict], dict]:
-    """Makes the function that TF-Transform traces; the graph has the vocabulary files as assets of its own.
+    """Makes the function that TF-Transform traces; the graph contains copies of the vocabulary files, as assets.
 
     The outputs, which are sparse like the inputs: `visitor`, `item`, `event`, `category_path`, `property_values` (int64
     indices), `price_bucket`, `gap_bucket` (int64 quantile buckets from 1, which leaves 0 for an absent value) and

@@ -77,7 +77,7 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
 
     Raises:
       ValueError: an argument is neither a flag of Beam nor the value of a flag, or Beam rejects a value. With a job
-        server, unknown flags are accepted, because it may define flags of its own.
+        server, unknown flags are accepted, because the server may define flags of its own.
     """
     options = PipelineOptions(list(arguments))
     usage = io.StringIO()

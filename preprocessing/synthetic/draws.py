@@ -1,6 +1,6 @@
 """Random draws with little noise: quotas and stratified samples instead of independent draws.
 
-With them, a shop reaches the figures that it is calibrated to with every seed.
+Therefore a shop has the figures that it is calibrated to, whatever the seed.
 
 Shapes: N draws, G groups.
 """
