@@ -99,7 +99,7 @@ def _by_class(nested: Mapping[str, Sequence[type]]) -> dict[type, list[str]]:
 
 
 def field_descriptions(config: type) -> dict[str, str]:
-    """Reads the docstring under each field of a dataclass and of its bases, as one line of a Markdown table."""
+    """Reads the docstring under each field of a dataclass and of its bases, each as one line for a Markdown table."""
     descriptions: dict[str, str] = {}
     for base in reversed(config.__mro__[:-1]):
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
