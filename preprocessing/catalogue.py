@@ -28,7 +28,7 @@ PROPERTY_COLUMNS = ("timestamp", "itemid", "property", "value")
 TREE_COLUMNS = ("categoryid", "parentid")
 
 CATEGORY_SEPARATOR = " > "
-"""In a category id from an item table, which is the path of the category, separates the categories."""
+"""Separates the names in the category ids that are made from an item table, such as `Clothing > Shoes`."""
 
 
 @dataclass(frozen=True)
@@ -329,7 +329,7 @@ def _parse_prices(texts: pa.Array) -> pa.Array:
 
 
 def _combine_values(properties: pa.Table, owner: np.ndarray, names: tuple[str, ...], num_items: int) -> pa.Array:
-    """Makes [I] lists of distinct `property=word`, with one entry for each word in an item's named properties."""
+    """[I] lists of distinct `property=word`: one entry for each word in the values of the named properties."""
     rows = _find_rows(properties, names)
     rows = rows[np.argsort(owner[rows], kind="stable")]
     chosen = properties.take(rows)

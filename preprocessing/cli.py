@@ -190,7 +190,7 @@ def _parse_column(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     known = [field.name for field in dataclasses.fields(EventColumns)]
     if not equals or name not in known:
-        raise ValueError(f"--map has the form NAME=COLUMN with a name of {', '.join(known)}; got `{text}`")
+        raise ValueError(f"--map has the form NAME=COLUMN with one of the names {', '.join(known)}; got `{text}`")
     return name, path
 
 

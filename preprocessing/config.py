@@ -85,7 +85,7 @@ class EventColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class ItemTableConfig:
-    """A table with one row per item, instead of item properties and a category tree; paths name its columns."""
+    """A table with one row per item, instead of item properties and a category tree; columns are given by path."""
 
     files: str | None = None
     """Glob of the table: CSV, Parquet or JSON Lines files. None: there is no table."""

@@ -40,7 +40,9 @@ class KindConfig:
         for entry in self.words:
             _, equals, kind = entry.rpartition("=")
             if not equals or kind not in self.names:
-                raise ValueError(f"kinds.words must be WORD=KIND with a kind of {', '.join(self.names)}, got {entry!r}")
+                raise ValueError(
+                    f"kinds.words must be WORD=KIND with one of the kinds {', '.join(self.names)}, got {entry!r}"
+                )
 
     def _check_weights(self) -> None:
         weights = self.weights

@@ -101,7 +101,7 @@ def parse_condition(text: str) -> Condition:
             "null) and a value, such as `Quantity > 0`"
         )
     if match[2] in _COMPARE and not _CONSTANT.match(match[3]) and _SEVERAL.search(match[3]):
-        raise ValueError(f"`{text}` has several conditions; give each on its own, or quote the value if it is a text")
+        raise ValueError(f"`{text}` has several conditions; give each separately, or quote the value if it is a text")
     return Condition(text, match[1], match[2], match[3])
 
 

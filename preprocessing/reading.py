@@ -1,4 +1,4 @@
-"""Reads the three inputs; too many invalid rows are an error, and every partition gets a file."""
+"""Reads the events, the category tree and the item properties (or item table); too many invalid rows are an error."""
 
 import logging
 import math
@@ -100,8 +100,7 @@ def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
         because shops lack some of these properties.
 
     Raises:
-      ValueError: no item has a property whose name in the settings is not the default; the message lists the names
-        found.
+      ValueError: no item has a property that the settings name explicitly; the message lists the names found.
     """
     found = sort_by_count(decode_columns(counts))["id"].to_pylist()
     names = {role: name for role, name in vars(config).items() if isinstance(name, str) and name not in found}
@@ -137,8 +136,9 @@ def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float =
         return
     message = (
         f"{joined / total:.1%} of the training events are about items that the item properties or the item table "
-        f"describe; ids of other events: {_examples(seen['id'].combine_chunks().filter(pc.invert(is_described)))}; ids "
-        f"of described items: {_examples(described)}"
+        f"describe; item ids of the other events: "
+        f"{_examples(seen['id'].combine_chunks().filter(pc.invert(is_described)))}; ids of described items: "
+        f"{_examples(described)}"
     )
     if not joined:
         raise ValueError(f"{message}; use the same ids in both, or prepare without items")

@@ -99,7 +99,7 @@ def format_shop(config: PrepareConfig) -> str:
 
 
 def _section(name: str, values: Mapping[str, Any]) -> str:
-    """Formats a table of TOML without empty values; an empty table is an empty text."""
+    """Formats a table of TOML and omits empty values; returns '' if none are left."""
     lines = [f"{key} = {_format(value)}" for key, value in values.items() if value not in (None, "", ())]
     return "".join(f"{line}\n" for line in ([f"[{name}]"] if name and lines else []) + lines)
 

@@ -109,8 +109,8 @@ def find_human_rows(timelines: Timelines) -> np.ndarray:
 def split_timelines(timelines: Timelines, cuts: Cuts | None, config: SplitConfig) -> SplitTimelines:
     """Assigns the rows to splits and excludes robots.
 
-    With a split by time, a visitor who becomes a robot in a split is excluded from that split and from later ones, so
-    that events after a cut change nothing before it. With other methods, robots are excluded altogether.
+    With a split by time, a robot is excluded from the split in which it first exceeds the daily limit, and from later
+    ones, so that events after a cut change nothing before it. With other methods, robots are excluded altogether.
     """
     splits = split_rows(timelines, cuts, config)
     ends = np.full(len(SPLITS), NEVER)

@@ -148,7 +148,7 @@ def _empty_lists(num_rows: int, kind: pa.DataType) -> pa.Array:
 def _apply_vocabulary(
     ids: tf.SparseTensor, vocabulary: Vocabulary, config: TransformConfig, path: str
 ) -> tf.SparseTensor:
-    """Looks indices up in a table that TF-Transform tracks.
+    """Replaces ids by their indices, by a table that TF-Transform tracks.
 
     With a file that no analyzer wrote, `tft.apply_vocabulary` would rebuild the table from the file's path at every
     call, and the saved graph would break once that path is gone. A tracked table saves the file as an asset.

@@ -29,8 +29,8 @@ from preprocessing.sources.source import Part
 from preprocessing.splits import Cuts
 from preprocessing.statistics import summaries
 
-# no column that is analyzed or in the catalogue uses these ids, and a table of either takes hundreds of bytes per id in
-# every process that loads the graph; so the graph is fitted with placeholders, which `complete_transform` replaces
+# columns that are analyzed or in the catalogue do not use these ids, and a table of visitors or items takes hundreds of
+# bytes per id in every process that loads the graph; so `complete_transform` replaces placeholders after the fit
 _COMPLETED_LATER = (Vocabulary.VISITORS, Vocabulary.ITEMS)
 _PLACEHOLDER = b"-\n"
 

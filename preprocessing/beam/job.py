@@ -94,7 +94,7 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
     if rejected:
         raise ValueError(
             f"unrecognized arguments: {', '.join(rejected)}; neither prepare nor Beam has these flags. Correct them, "
-            "and quote globs against the shell"
+            "and quote globs, so that the shell does not expand them"
         )
     return options
 

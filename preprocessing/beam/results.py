@@ -1,4 +1,4 @@
-"""Results of a pipeline: collections merged to one value each, for the program that started the pipeline.
+"""Results of a pipeline: each collection is merged to one value, for the program that started the pipeline.
 
 A value is passed through a file, because a Beam pipeline returns no values and workers may be other machines.
 """

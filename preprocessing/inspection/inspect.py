@@ -137,7 +137,7 @@ def _try(found: Inspection, batch: Batch, table: pa.Table) -> Inspection:
     )
     warnings = [*_warn_of_ids(mapping, table), *_warn_of_times(found.config, parsed.table)]
     warnings += [
-        f"rows of the sample that would be rejected, {reason}: {count:,}"
+        f"rows of the sample that would be rejected ({reason}): {count:,}"
         for reason, count in Counter(parsed.rejects.reasons).items()
     ]
     warnings += [*_warn_of_kinds(found.config), *_suggest_weights(found)]

@@ -96,7 +96,7 @@ def propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files: 
 
 
 def looks_like_weight(column: Column) -> bool:
-    """Returns whether a column of numbers has a usual name for a weight of events."""
+    """Returns whether a column contains numbers and has a usual name for the weight of an event."""
     are_numbers = to_numbers(pa.array(column.examples, pa.string())).null_count == 0
     return are_numbers and _plain(column.path) in _WEIGHTS.split("|")
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _SEPARATORS = (",", ";", "\t", "|")
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _PARQUET = b"PAR1"
-# by the default column of each role; another missing column is one that the settings name
+# role by its default column; any other missing column was named by the settings
 _ROLES = {"visitorid": "visitor", "itemid": "item", "timestamp": "time", "event": "kind"}
 
 
@@ -74,7 +74,9 @@ def find_input_files(glob: str) -> list[str]:
         below = [name for name in storage.list_files(glob) if not _is_hidden(name)]
         files = [f"{glob.rstrip('/')}/{name}" for name in below]
     if not files:
-        raise FileNotFoundError(f"no file matches {glob}; check the path, and quote the glob against the shell")
+        raise FileNotFoundError(
+            f"no file matches {glob}; check the path, and quote a glob, so that the shell does not expand it"
+        )
     return files
 
 
@@ -141,7 +143,7 @@ def first_file(files: Sequence[str]) -> str:
 
 
 def _sizes_of_files(glob: str) -> dict[str, int]:
-    """Returns the sizes of the files of a glob, without empty files unless all are empty."""
+    """Returns the sizes of a glob's files; omits empty files, unless all are empty."""
     sizes = {path: storage.size(path) for path in find_input_files(glob)}
     filled = {path: size for path, size in sizes.items() if size}
     if filled and len(filled) < len(sizes):

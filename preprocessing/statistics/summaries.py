@@ -252,7 +252,7 @@ def describe_events(statistics: EventStatistics, cleaning: Cleaning, kinds: Sequ
 
 
 def _top(counts: np.ndarray, ids: pa.Array) -> tuple[tuple[int, str], ...]:
-    # all ids with the last rank's count, so that the id decides between them, not the partition
+    # all ids that tie for the last rank are candidates: the id decides between them, not the partition
     floor = np.partition(counts, -TOP)[-TOP] if len(counts) > TOP else 0
     candidates = np.flatnonzero((counts >= floor) & (counts > 0))
     chosen = zip(counts[candidates].tolist(), ids.take(pa.array(candidates)).to_pylist(), strict=True)

@@ -1,6 +1,6 @@
 """The items that visitors interact with: popularity, shelf (a category), style, and when they are in fashion.
 
-Items are drawn after the visitors' wishes, so that each shelf has as many items, counted by quota, as there are wishes.
+Items are drawn after the visitors' wishes, so that the quotas of a shelf's items sum to the number of wishes for it.
 
 Shapes: I items, S shelves.
 """

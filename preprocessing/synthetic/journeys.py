@@ -27,7 +27,7 @@ _CARTED_BEFORE_PURCHASE = 0.975
 _BUYER_WITHOUT_CART = 0.09
 _REPEAT_AT_ONCE = 0.6
 
-# positions of events after the view that starts an interest, at 0; the next interest starts at 1
+# positions of events relative to the view that starts an interest, which is at 0; the next interest starts at 1
 _AT_ONCE, _CART, _ORDER = 0.1, 0.4, 0.6
 
 

@@ -116,7 +116,7 @@ def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def _blur(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Returns probabilities [N] that rise with the activity, plus noise; each of N equal intervals contains one."""
+    """Returns probabilities [N] that rise with the activity, plus noise: one in each of N equal intervals of (0, 1)."""
     noisy = np.log(activity + 1) + random.normal(scale=_ACTIVITY_NOISE, size=len(activity))
     rank = np.empty(len(activity))
     rank[np.argsort(noisy, kind="stable")] = np.arange(len(activity))
