@@ -311,7 +311,7 @@ def _quiet_plugins() -> None:
 
 
 def _options(scheme: str) -> dict[str, Any]:
-    """Returns the options of a scheme's fsspec plugin; all others come from the environment."""
+    """Returns the options to pass to a scheme's fsspec plugin; all others come from the environment."""
     # files written by other processes must be visible, and this package does the retries
     if scheme in ("s3", "s3a"):
         return {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 1}}}
