@@ -169,7 +169,7 @@ def _systems(results: Results) -> str:
 
 
 def _tuned(results: Results) -> str:
-    """Renders a table per dataset: the settings of each peer that were best in validation."""
+    """Renders a table per dataset: for each peer, the settings that were best in validation."""
     record = results["quality"]
     parts = []
     for dataset, figures in _datasets(record):
