@@ -150,7 +150,7 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
 
 
 def tune_peers(dataset: Dataset, data: PeerData, protocol: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """Tunes every family that can do a task of the protocol; returns the results of `tune_family` by family."""
+    """Tunes each family of peers that can do a task of the protocol; returns the result of `tune_family` by family."""
     cases = task_cases(dataset, Split.VALIDATION, protocol, max_cases=TUNING_CASES, max_scores=TUNING_SCORES)
     (block,) = ranked_blocks(cases, data.events)
     return {

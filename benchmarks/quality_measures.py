@@ -234,7 +234,7 @@ def _resampled(by_case: ByCase, cases: Cases) -> np.ndarray:
 
 
 def best_peers(measures: Mapping[str, ByCase]) -> dict[str, dict[str, str]]:
-    """Names the peers with the highest value of each metric in the test window, a choice that favours the peers.
+    """For each metric, names the peers with the highest value in the test window; this choice favours the peers.
 
     Returns:
       By metric: `without_trend`, `any` (with a trend or without) and `neighbour`, a nearest-neighbour method without

@@ -27,8 +27,8 @@ from trainer.ranking.lists import Lists
 METRICS = ("ndcg@20", "recall@20", "mrr@20")
 TASKS: Mapping[str, tuple[str, ...]] = {"returning_visitors": ("new", "repeats"), "next_item": ("next",)}
 """The tasks of each protocol. "new": items that a returning visitor chose for the first time, seen items hidden.
-"repeats": items of their history that they chose again, ranked in the whole catalogue, seen items shown. "next": the
-item of each row, seen items shown."""
+"repeats": items of the history that the visitor chose again, ranked in the whole catalogue, seen items shown. "next":
+the item of each row, seen items shown."""
 _STORED_SCORES = 100_000_000  # of a block of cases: 400 MB
 _CHUNK_SCORES = 4_000_000  # of a call of a peer: its arrays are small enough for the allocator to reuse
 _SEED = 0

@@ -35,7 +35,7 @@ class Family:
     is_neighbour: bool = False
     """Whether it counts as a nearest-neighbour method, as the item walk does."""
     takes_trend: bool = True
-    """Whether it is also measured with a trend added to its scores; `popular` is not, because `trending` exists."""
+    """Whether it is also measured with a trend added to its scores; `popular` is not: that is the peer `trending`."""
     is_trend: bool = False
     """Whether its own scores already use the recent events of all visitors."""
 

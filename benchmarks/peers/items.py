@@ -62,7 +62,7 @@ class ItemNeighbours:
 
     data: PeerData
     similarity: sp.csr_matrix
-    """[I, I] float32: the nearest items of each."""
+    """[I, I] float32: in each row, the similarities of the nearest items of an item."""
     recency: float
     """Power of the age of a row of the history."""
     is_distinct: bool = True
