@@ -1,1 +1,1 @@
-"""One file per benchmark; `python -m benchmarks` runs all of them, `python -m benchmarks.NAME` runs one."""
+"""One module per benchmark; `python -m benchmarks` runs all of them, `python -m benchmarks.NAME` runs one."""

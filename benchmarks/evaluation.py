@@ -116,7 +116,7 @@ def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[
 
 
 def _check_same(ours: Mapping[str, Measurement], textbook: Mapping[str, list[dict[str, np.ndarray]]]) -> None:
-    """Checks that the metrics agree, up to neighbours that a different order of summation swaps."""
+    """Checks that the metrics agree, except where a different order of summation swaps two neighbours in a ranking."""
     for name, (hidden, shown) in textbook.items():
         secondary = ours[name].secondary_ranks
         assert secondary is not None

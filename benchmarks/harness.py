@@ -57,7 +57,7 @@ class Load:
         self._begin = time.perf_counter(), _busy_seconds(), _own_seconds()
 
     def share(self) -> float | None:
-        """Returns the share since the start, in [0, 1]; child processes of this program are excluded once they end."""
+        """Returns the share since the start, in [0, 1]; child processes are excluded, but only after they end."""
         begin, busy_before, own_before = self._begin
         busy = _busy_seconds()
         if busy is None or busy_before is None:

@@ -1,8 +1,8 @@
 """Training step of a full-size matrix factorization: row-sparse updates against Keras `fit`.
 
-Both minimise the squared error of dot products of the same shapes on the same ids, with Adam. Also measured on
-these tables: Adagrad, and the loss (sampled softmax), optimizer and batch size of the preset `mf`. The preset itself
-has 128 columns and computes a visitor's vector from their items.
+Both minimise the squared error of dot products of the same shapes on the same ids, with Adam. Two more steps are
+measured on tables of these shapes: one with Adagrad, and one with the loss (sampled softmax), optimizer and batch size
+of the preset `mf`. The preset itself has 128 columns and computes a visitor's vector from their items.
 
 Memory is in huge pages where available, as in the container images; our Adam is also measured without huge pages.
 

@@ -1,4 +1,4 @@
-"""Nearest-neighbour peers: items of the same visitors, and timelines with the same items.
+"""Nearest-neighbour peers: one by items that the same visitors chose, one by timelines that contain the same items.
 
 The peers use only the history of a visitor. The weight of an item in the history decreases with its age, by default
 as 1 / (1 + age), where age is the number of later rows (similar to Ludewig and Jannach, UMUAI 2018).
@@ -62,7 +62,7 @@ class ItemNeighbours:
 
 
 class TimelineNeighbours:
-    """Scores an item by the similarity of the timelines that contain it, among those nearest to the history."""
+    """Finds the timelines nearest to the history, and scores an item by the similarity of those that contain it."""
 
     def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS) -> None:
         """Takes baskets [T, I] from `data.baskets.training_baskets`, and the training events [I] of each item."""
@@ -83,13 +83,13 @@ class TimelineNeighbours:
 
 
 def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: NeighboursConfig = _DEFAULTS) -> sp.csr_matrix:
-    """[I, I] cosines between the columns of baskets [T, I]: the nearest items of each, including the item itself.
+    """[I, I] cosines between the columns of baskets [T, I]; each row keeps the nearest items, with the item itself.
 
     Needs memory for the result, 8 bytes per entry, and for one block of the product.
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
-      is_tfidf: weigh a timeline by log(1 + I / its items) instead of 1, because long ones say little about an item.
+      is_tfidf: weigh a timeline of n items by log(1 + I / n) instead of 1, because long ones say little about an item.
       config: how many items are kept per row, and the shrinkage.
     """
     weight = np.ones(baskets.shape[0])
@@ -107,7 +107,7 @@ def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: Neighbour
 
 
 def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, config: NeighboursConfig) -> sp.csr_matrix:
-    """[B, I] float32: weights of the items [B, H] of histories of `lengths` [B] by age; repeated items add up."""
+    """[B, I] float32: the weights, by age, of the `items` [B, H] of B histories; those of a repeated item add up."""
     age = lengths[:, None] - 1 - np.arange(items.shape[1])
     query, column = np.nonzero((age >= 0) & (items < num_items))
     rows_after = age[query, column]

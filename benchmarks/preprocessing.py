@@ -104,7 +104,7 @@ def ours(source: str, output: str) -> float:
 
 
 def textbook(source: str, output: str) -> float:
-    """Times the same events through TF-Transform as in its guide."""
+    """Times TF-Transform, used as in its guide, on the same events."""
     import apache_beam as beam
     import tensorflow as tf
     import tensorflow_transform as tft

@@ -150,7 +150,7 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
 
 
 def tune_peers(dataset: Dataset, data: PeerData, protocol: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """Tunes every family that can do a task of the protocol; returns the results of `tune_family` by family."""
+    """Tunes each family of peers that can do a task of the protocol; returns the result of `tune_family` by family."""
     cases = task_cases(dataset, Split.VALIDATION, protocol, max_cases=TUNING_CASES, max_scores=TUNING_SCORES)
     (block,) = ranked_blocks(cases, data.events)
     return {
@@ -163,7 +163,10 @@ def tune_peers(dataset: Dataset, data: PeerData, protocol: str, folder: Path) ->
 def _measure_own(
     models: Mapping[str, Scorer], dataset: Dataset, cases: Mapping[str, Cases], files: MeasureFiles
 ) -> list[str]:
-    """Measures trained runs, also with ids alone as `recommend` gets them, and the baselines; returns their names."""
+    """Measures trained runs and the baselines; returns their names.
+
+    Each run is also measured with ids alone, which is what `recommend` gets.
+    """
     events = read_item_events(dataset)
     scorers = {**models, **{f"{name}{BY_IDS}": ByIds(model) for name, model in models.items()}}
     measure_scorers(lambda: scorers, list(scorers), cases, files, events)
@@ -173,7 +176,7 @@ def _measure_own(
 
 
 class _Baselines:
-    """Builds the baselines of a report when they are first needed."""
+    """Builds the baselines that a run's report contains, when they are first needed."""
 
     def __init__(self, dataset: Dataset, events: ItemEvents) -> None:
         self._dataset, self._events = dataset, events
@@ -196,8 +199,8 @@ def _compare_task(measures: Mapping[str, ByCase], cases: Cases) -> dict[str, Any
     """Compares the measures of a task.
 
     Returns:
-      The numbers of `cases` and `visitors`, the `best_peers` and the `best_baseline` of a report, the `ranking` of all
-      systems, and each system's `difference_from_baseline` in NDCG@20.
+      The numbers of `cases` and `visitors`; the `best_peers`; the `best_baseline`; the `ranking` of all systems; and
+      each system's `difference_from_baseline` in NDCG@20.
     """
     best = best_peers(measures)
     baseline = max(

@@ -16,7 +16,7 @@ TUNING_CASES, TUNING_SCORES = 1500, 60_000_000
 
 @dataclass(frozen=True)
 class Run:
-    """A preset as it is trained."""
+    """A preset, and how it is trained."""
 
     preset: str
     """Name of the preset."""
@@ -29,10 +29,10 @@ class QualityData:
     """A dataset of the benchmark `quality`."""
 
     prepare: Callable[[Path, Path], Path]
-    """Prepares the dataset, given the folder of the Retailrocket data and the folder of the part, unless it exists;
-    returns its path."""
+    """Prepares the dataset unless it exists, and returns its path; takes the folder of the Retailrocket data and the
+    folder for the files of this dataset."""
     protocols: tuple[str, ...]
-    """The protocols that its log has cases for."""
+    """The protocols for which the event log has cases."""
     runs: tuple[Run, ...]
     """The presets to train."""
 

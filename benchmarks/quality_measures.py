@@ -40,7 +40,7 @@ _SEED = 0
 
 
 class MeasureFiles:
-    """The measures of systems on the test window, a file each."""
+    """The measures of systems on the test window, one file per task and system."""
 
     def __init__(self, folder: Path, checksum: str) -> None:
         self._folder, self._checksum = folder, checksum
@@ -49,7 +49,7 @@ class MeasureFiles:
         """Returns the stored measure of a system with these settings, if there is one.
 
         Raises:
-          ValueError: it is of another dataset.
+          ValueError: the stored measure is of another dataset.
         """
         file = self._file(task, system)
         if not file.exists():
@@ -94,7 +94,7 @@ def measure_peers(
     make_blocks: Callable[[], Sequence[RankedBlock]],
     files: MeasureFiles,
 ) -> None:
-    """Measures each family with its best settings for each task, alone and with its best trend, unless it is stored.
+    """Measures each family with its best settings for each task, alone and with its best trend; skips stored measures.
 
     Args:
       tuned: by family, the results of `tune_family`.
@@ -201,7 +201,7 @@ def compare(measures: Mapping[str, ByCase], cases: Cases, reference: str) -> dic
     Args:
       measures: the systems' values by case.
       cases: the cases; those of a visitor are resampled together.
-      reference: `p` is that of the difference from this system; it has none itself.
+      reference: the system from which the difference is tested: `p` is that of the test. The reference has no `p`.
     """
     means = {name: _resampled(by_case, cases) for name, by_case in measures.items()}
     found = {}
@@ -234,7 +234,7 @@ def _resampled(by_case: ByCase, cases: Cases) -> np.ndarray:
 
 
 def best_peers(measures: Mapping[str, ByCase]) -> dict[str, dict[str, str]]:
-    """Names the peers with the highest value of each metric in the test window, a choice that favours the peers.
+    """For each metric, names the peers with the highest value in the test window; this choice favours the peers.
 
     Returns:
       By metric: `without_trend`, `any` (with a trend or without) and `neighbour`, a nearest-neighbour method without

@@ -1,7 +1,7 @@
 """Ranks the scores of many peers for the same cases with the trainer's evaluator, compiled once.
 
-The cases of the tasks "new" and "repeats" are the same moments, so that scores are computed once for both, and once for
-all trends that are added to them.
+The tasks "new" and "repeats" have cases at the same moments. Therefore scores are computed once for both tasks, and for
+all trends that are added to the scores.
 
 Shapes: B cases of a block, I items, M moments.
 """
@@ -27,8 +27,8 @@ from trainer.ranking.lists import Lists
 METRICS = ("ndcg@20", "recall@20", "mrr@20")
 TASKS: Mapping[str, tuple[str, ...]] = {"returning_visitors": ("new", "repeats"), "next_item": ("next",)}
 """The tasks of each protocol. "new": items that a returning visitor chose for the first time, seen items hidden.
-"repeats": items of their history that they chose again, ranked in the whole catalogue, seen items shown. "next": the
-item of each row, seen items shown."""
+"repeats": items of the history that the visitor chose again, ranked in the whole catalogue, seen items shown. "next":
+the item of each row, seen items shown."""
 _STORED_SCORES = 100_000_000  # of a block of cases: 400 MB
 _CHUNK_SCORES = 4_000_000  # of a call of a peer: its arrays are small enough for the allocator to reuse
 _SEED = 0
@@ -51,7 +51,7 @@ def task_cases(dataset: Dataset, split: Split, protocol: str, *, max_cases: int,
 
 
 def repeat_cases(cases: Cases) -> Cases:
-    """The cases of visitors who chose items of their history again; only these are relevant, seen items are shown."""
+    """Cases of visitors who chose items of their history again; only these items are relevant; seen items are shown."""
     owner, item = cases.secondary_relevant.owner, cases.secondary_relevant.values
     is_repeat = np.zeros(len(item), bool)
     for case, (begin, end) in enumerate(zip(cases.history.begins, cases.history.ends, strict=True)):
@@ -70,7 +70,7 @@ def repeat_cases(cases: Cases) -> Cases:
 
 
 class _StoredScorer:
-    """Looks up the scores of row `visitor` in an array [B, I], and adds the trend of the row's moment."""
+    """Uses `visitor` of a query as a row of stored scores [B, I], and adds the trend at that row's moment."""
 
     def __init__(self, num_items: int) -> None:
         self._num_items = num_items

@@ -1,4 +1,4 @@
-"""The runs of `quality`, trained once by the command that users type; and its targets."""
+"""Trains the runs of `quality`, each once, by the command that users type; builds rows of its table of targets."""
 
 import json
 import sys

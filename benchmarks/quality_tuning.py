@@ -56,8 +56,8 @@ def tune_family(
     """Tunes a family for the tasks of a protocol.
 
     Returns:
-      By task that the family can do: `grid`, all trials in order; `trend_grid`, those with the trend at the best
-      settings, empty if it takes no trend.
+      For each task that the family can do: `grid`, all trials without a trend, in order; `trend_grid`, all trials with
+      a trend, at the best settings (empty if the family takes no trend).
     """
     tuner = _Tuner(name, family, data, block, trials)
     found = {}

@@ -1,6 +1,7 @@
 """Seconds of `--help` of every command, and whether it fits a screen: the fastest of three starts each.
 
-If no start is fast enough, more are tried, as other programs may have used the cores. CPU seconds are recorded too.
+If no start is fast enough, more are tried, because other programs may have used the cores. CPU seconds are recorded,
+too.
 """
 
 import sys

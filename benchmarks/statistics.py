@@ -66,7 +66,7 @@ def _added(seconds: list[float], without: list[float]) -> float:
 
 
 def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) -> dict[str, dict[str, float]]:
-    """Times one job and its page; a job without counting uses the statistics of `first`, a dataset of equal inputs."""
+    """Times one job and its page; a job without counting uses the statistics of `first`, made from the same inputs."""
     import gc
 
     from preprocessing.config import PrepareConfig

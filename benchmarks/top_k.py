@@ -1,8 +1,8 @@
 """Exact top-k of dot products over a catalogue: ours against the C++ of `implicit`, interleaved on the same cores.
 
 Both find the best 20 of 235,000 items for 50,000 queries at d 64, as `recommend` does. On fewer queries, both are also
-measured with ten seen items hidden, and ours on whole rows, as the evaluator does for scorers that cannot score a part
-of the catalogue.
+measured with ten seen items hidden. Ours is also measured on whole rows of scores, which the evaluator uses for scorers
+that cannot score only a part of the catalogue.
 
 `make setup` installs `implicit` from benchmarks/requirements.txt.
 

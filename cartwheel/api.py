@@ -1,4 +1,4 @@
-"""The verbs of the `cartwheel` command as functions. The jobs are imported when they are called."""
+"""The verbs of the `cartwheel` command as functions, which import the code of their jobs when they are called."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -106,11 +106,11 @@ def train(
     Args:
       data: prepared dataset.
       workdir: directory of the run.
-      preset: `auto`, which tries several models and blends them, `mf`, `nn`, `walk`, `session_knn`, `notebook-mf` or
-        `notebook-nn`.
+      preset: `mf`, `nn`, `walk`, `session_knn`, `notebook-mf`, `notebook-nn`, or `auto`, which tries several models and
+        blends them.
       settings: settings of the preset to change.
       warm_start: directory of another run; this run starts from the vectors of that run. Not with `auto`.
-      budget_seconds: time of `auto`.
+      budget_seconds: time that `auto` may take; other presets ignore it.
 
     Raises:
       ValueError: settings, dataset and run do not fit together, or the loss diverged.
@@ -136,12 +136,12 @@ def train(
 
 
 def refit(run: str, workdir: str, *, data: str | None = None) -> dict[str, Any]:
-    """Trains the settings of a finished run again, on the events of all splits, and draws the report.
+    """Trains again with the settings of a finished run, on the events of all splits, and draws the report.
 
     Args:
-      run: directory of the run that found its settings and epochs by validation.
+      run: directory of the finished run, which chose settings and epochs by validation.
       workdir: directory of the refit, which is a run like any other; resumed if it exists.
-      data: the run's dataset, if it has moved since training; or one prepared with `split.method` none.
+      data: the run's dataset, if it has moved since training; or a dataset prepared with `split.method` none.
 
     Raises:
       ValueError: `run` has no checkpoint or is a refit itself, or the dataset or `workdir` belongs to another run.
@@ -170,7 +170,7 @@ def tune(
     Args:
       data: prepared dataset with a validation split.
       workdir: directory of the search; its runs are in `trials` below it.
-      search: the values of each setting: a list such as `[64, 128]`, or a range such as `"0.05..0.5:log"`.
+      search: the values to try for each setting: a list such as `[64, 128]`, or a range such as `"0.05..0.5:log"`.
       preset: name of the preset.
       settings: other settings of the preset to change.
       trials: number of trials; several processes that make the same call share them.
@@ -280,7 +280,7 @@ def refresh(
       export: directory that `export` or `refresh` published; it stays as it is.
       output: new directory; published whole or not at all.
       items: path or glob of a newer table with one row per item.
-      shop: path of a shop.toml whose `item_table` has the columns of the table, and its files.
+      shop: path of a shop.toml whose `item_table` names the columns and the files of the table.
       columns: the columns `id`, `availability` and `category` of the table; a category path has several columns,
         separated by commas.
       data: a newer prepared dataset, instead of a table; its events also bring the trend of the items up to date. Its

@@ -46,7 +46,7 @@ class Recommender:
         return _first_list(answer)
 
     def similar_items(self, item_id: str, *, k: int = 10) -> list[Recommendation]:
-        """Returns at most `k` items on offer, most similar to one, best first; popular ones for an unknown item."""
+        """Returns at most `k` items on offer, the most similar to an item first; for an unknown item, popular items."""
         import tensorflow as tf
 
         return _first_list(self._signatures["similar_items"](item_id=tf.constant([item_id]), k=tf.constant(k)))

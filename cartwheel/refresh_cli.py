@@ -67,7 +67,7 @@ def build_parser(program: str = "cartwheel") -> argparse.ArgumentParser:
     add("export", metavar="EXPORT", help="directory that `export` or `refresh` published; it stays as it is")
     add("--output", required=True, metavar="URI", help="new directory; published whole or not at all")
     add("--items", metavar="GLOB", help="newer table with one row per item: CSV, Parquet or JSON Lines")
-    add("--shop", metavar="FILE", help="shop.toml whose item_table has the columns of the table, and its files")
+    add("--shop", metavar="FILE", help="shop.toml whose item_table names the columns and the files of the table")
     add(
         "--map",
         action="extend",
@@ -80,8 +80,8 @@ def build_parser(program: str = "cartwheel") -> argparse.ArgumentParser:
     add(
         "--data",
         metavar="DATASET",
-        help="newer prepared dataset, instead of a table of items: brings its catalogue (as of its cut) and the trend "
-        "of the items",
+        help="newer prepared dataset, instead of a table of items: its catalogue (as of its first cut) is used, and "
+        "its events update the trend of the items",
     )
     add_offer_flags(refresh)
     cli.add_output_flags(refresh)

@@ -32,8 +32,8 @@ _NO_DEVICE = re.compile(r"cuInit|cuda_diagnostics|CUDA error: Failed call")
 def import_tensorflow(*, verbose: bool) -> None:
     """Imports TensorFlow without its notices about CPU features and absent GPUs.
 
-    TensorFlow writes these to the file descriptor before its logging starts, so no log level hides them. Every other
-    line, and all lines if the import fails, are written to standard error afterwards.
+    TensorFlow writes these notices to file descriptor 2 before its logging starts, so no log level hides them. All
+    other lines, and every line if the import fails, are written to standard error afterwards.
     """
     if verbose or "tensorflow" in sys.modules:
         return
@@ -51,7 +51,7 @@ def import_tensorflow(*, verbose: bool) -> None:
 
 @contextmanager
 def _captured_stderr(is_noise: Callable[[str], bool]) -> Iterator[None]:
-    """Buffers output to file descriptor 2, then writes it without the noise."""
+    """Buffers output to file descriptor 2, then writes it without the lines that are noise."""
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as captured:

@@ -1,7 +1,8 @@
 """Configs: frozen dataclasses to JSON and back, with overrides of the form `key=value`.
 
-A field is a bool, int, float, str, string enumeration, Literal, a tuple of one of these, one of these or None, another
-such dataclass, or one of several such dataclasses, distinguished by their field `kind`.
+A field has a simple type (bool, int, float, str, string enumeration or Literal), a tuple of one simple type, a simple
+type or None, or another such dataclass. It may also be one of several such dataclasses, which differ in the value of
+their field `kind`.
 """
 
 import dataclasses
@@ -57,7 +58,7 @@ def apply_settings(config: Config, settings: Sequence[str]) -> Config:
 
 
 def type_of(config: Any, key: str) -> type:
-    """Returns the type of a setting: bool, int, float or tuple; str for text and names, whether or not it may be none.
+    """Returns the type of a setting: bool, int, float, tuple, or str (text and names); ignores whether it may be none.
 
     Raises:
       ValueError: the key is unknown.
@@ -102,7 +103,7 @@ def _type_hint(config: Any, key: str) -> Any:
 
 
 def _keys(config: Any, prefix: str) -> list[str]:
-    """Dotted names of all fields that can be set; a `kind` that decides which fields exist is fixed by the preset."""
+    """Dotted names of all fields that can be set; omits a `kind` with one value, which the preset has fixed."""
     keys = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

@@ -1,4 +1,4 @@
-"""The catalogue: one row per item, as known at the training cut, in Parquet shards.
+"""The catalogue: one row per item, as known at the first cut (the end of training), in Parquet shards.
 
 Shapes: I items of the vocabulary.
 """
@@ -17,7 +17,7 @@ from common.errors import ContractError
 CATALOGUE_SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),
-        # index in the item vocabulary; -1: not in it, without training events or cut by its limits
+        # index in the item vocabulary; -1: not in the vocabulary, because of its limits or for lack of training events
         pa.field("item_index", pa.int64(), nullable=False),
         pa.field("title", pa.string()),  # for people; null: unknown before the cut
         pa.field("category_id", pa.string()),  # null: unknown before the cut
@@ -65,7 +65,7 @@ def _describe_difference(schema: pa.Schema) -> str:
         return f"lacks the catalogue columns {', '.join(missing)}"
     unequal = [field.name for field in CATALOGUE_SCHEMA if not field.equals(schema.field(field.name))]
     if unequal:
-        return f"has other types in the catalogue columns {', '.join(unequal)}"
+        return f"has wrong types in the catalogue columns {', '.join(unequal)}"
     return f"has the columns {', '.join(schema.names)}, but a catalogue has {', '.join(CATALOGUE_SCHEMA.names)}"
 
 

@@ -113,11 +113,11 @@ def read_manifest(root: str) -> Manifest:
 def verify_files(manifest: Manifest, root: str) -> None:
     """Checks the SHA-256 of every listed file.
 
-    Of timeline shards that TensorFlow cannot read directly, this only checks that they exist: `shards.read_blocks`
-    verifies each shard after fetching it.
+    If TensorFlow cannot read a timeline shard directly, only its existence is checked here: `shards.read_blocks`
+    verifies it after fetching it.
 
     Raises:
-      ContractError: names the first file that is missing or differs.
+      ContractError: a file is missing or differs; the message names the first such file.
     """
     verified_later = set()
     if not storage.is_served_by_tensorflow(root):

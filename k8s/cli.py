@@ -292,7 +292,7 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
         action="append",
         default=[],
         choices=OVERLAYS,
-        help="may be repeated; without gke, eks and local: gke for gs://, eks for s3://, local for a path",
+        help="may be repeated; by default, the URI adds gke (gs://), eks (s3://) or local (a path)",
     )
     add("--gpus", type=_count(0), metavar="N", help="GPUs per training machine (default: 1; local: 0)")
     add("--nodes", type=_count(1), metavar="N", help="machines that train together (default: 1)")

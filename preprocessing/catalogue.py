@@ -28,7 +28,7 @@ PROPERTY_COLUMNS = ("timestamp", "itemid", "property", "value")
 TREE_COLUMNS = ("categoryid", "parentid")
 
 CATEGORY_SEPARATOR = " > "
-"""Separates the categories of a path in the id of a category from an item table."""
+"""Separates the names in the category ids that are made from an item table, such as `Clothing > Shoes`."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class CategoryTree:
     paths: Mapping[str, tuple[str, ...]]
     """Path of each category, from its root down to itself."""
     num_cycles: int
-    """Categories that are their own ancestors; paths into a cycle are cut before they repeat."""
+    """Number of categories that are their own ancestors; a path into a cycle ends before it repeats a category."""
     num_orphans: int
-    """Categories with a parent that is not in the tree; they count as roots."""
+    """Number of categories whose parent is not in the tree; they are treated as roots."""
     num_repeated: int
-    """Rows that a later row of the same category replaces."""
+    """Number of rows that a later row of the same category replaces."""
 
 
 class TreeReading(NamedTuple):
@@ -57,7 +57,7 @@ class TreeReading(NamedTuple):
 
 
 def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
-    """Builds the tree of (category, parent) rows.
+    """Builds the tree from (category, parent) rows.
 
     An empty parent marks a root. If a category has several rows, the last one is used.
     """
@@ -91,7 +91,7 @@ def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tupl
 
 
 def read_tree(batches: Iterable[Batch]) -> TreeReading:
-    """Builds the tree of a file's rows and rejects rows without a category."""
+    """Builds the tree from a file's rows; rejects rows without a category."""
     categories: list[str] = []
     parents: list[str] = []
     summaries, rejects = [], []
@@ -120,7 +120,7 @@ def describe_tree(tree: CategoryTree) -> dict[str, int]:
 
 
 def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSummary, Rejects]:
-    """Parses property rows and keeps the last one before `until_ms` of each (item, property).
+    """Parses property rows; for each (item, property), keeps only the last row before `until_ms`.
 
     The columns are timestamp_ms, item, property and value.
     """
@@ -137,7 +137,7 @@ def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSu
 
 
 def find_latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:
-    """Finds the latest of `rows` for each (item, property); of equal times, the last in the table."""
+    """For each (item, property), finds the latest of `rows`; if several have the latest time, the last in the table."""
     by_time = rows[np.argsort(table["timestamp_ms"].to_numpy()[rows], kind="stable")]
     keys = [encode_strings(table[name])[0][by_time] for name in ("item", "property")]
     return by_time[find_last_rows(keys)]
@@ -160,7 +160,7 @@ def count_properties(properties: pa.Table) -> pa.Table:
 
 
 def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> tuple[str, ...]:
-    """Chooses the properties that most items have, except those with a role (category, price, …)."""
+    """Chooses the properties with the most items, except those with a role (category, price, …)."""
     if not encoded_counts:
         return ()
     with_role = {config.category, config.availability, config.price, config.title}
@@ -171,12 +171,12 @@ def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> t
 def assemble_items(
     properties: pa.Table | None, items: pa.Table, config: PropertyConfig, frequent: tuple[str, ...], tree: CategoryTree
 ) -> pa.Table:
-    """Assembles a row per item of a partition, with its properties as text.
+    """Assembles the catalogue rows of a partition: one per item, with the item's properties as text.
 
     Args:
       properties: table from `merge_properties`; None if the shop has no item properties.
-      items: all items of the partition with their index and the columns of `vocabularies.count_items`, those of the
-        vocabulary first, by index.
+      items: all items of the partition, with their index and the columns of `vocabularies.count_items`; first come the
+        items of the vocabulary, by index.
       config: the properties with a role.
       frequent: the other properties to keep.
       tree: the category tree.
@@ -251,7 +251,7 @@ def describe_partition(
 
 
 def count_category_events(catalogue: pa.Table) -> pa.Table:
-    """Sums the training events of the items of each category, in columns id and count."""
+    """For each category, sums the training events of its items; returns the columns id and count."""
     events = pa.table({"id": catalogue["category_id"], "events": total_events(catalogue)})
     categorized = events.filter(events["id"].is_valid())
     summed = categorized.group_by("id", use_threads=False).aggregate([("events", "sum")])
@@ -278,13 +278,13 @@ def _count(is_true: pa.ChunkedArray) -> int:
 
 
 def _count_values(properties: pa.Table, name: str) -> int:
-    """Counts the items that have a value, not empty, of a property."""
+    """Counts the items that have a non-empty value of a property."""
     values = properties["value"].combine_chunks().take(pa.array(_find_rows(properties, (name,))))
     return len(values) - _count(pc.equal(values, ""))
 
 
 def _find_owners(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
-    """Finds the index in `ids` [I] of each property row's item [N]."""
+    """For each property row, finds the index of its item in `ids` [I]; returns [N] indices."""
     item_code, names = encode_strings(column)
     return pc.index_in(names, value_set=ids).to_numpy(zero_copy_only=False)[item_code]
 
@@ -297,7 +297,7 @@ def _find_rows(properties: pa.Table, names: tuple[str, ...]) -> np.ndarray:
 
 
 def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items: int) -> pa.Array:
-    """Selects the value of one property of each item, [I] strings; null if it is missing or empty."""
+    """Selects each item's value of one property, [I] strings; null if the value is missing or empty."""
     rows = _find_rows(properties, (name,))
     source = np.full(num_items, -1)
     source[owner[rows]] = rows
@@ -308,7 +308,7 @@ def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items
 def category_paths(category: pa.Array, tree: CategoryTree) -> pa.Array:
     """[I] lists of category ids, root first; empty for null.
 
-    The id of a category that the tree lacks is its path: `Clothing > Shoes` is below `Clothing`.
+    If the tree lacks a category, its id is taken as a path: `Clothing > Shoes` is below `Clothing`.
     """
     encoded = category.dictionary_encode()
     paths = [list(tree.paths.get(name) or _split_path(name)) for name in encoded.dictionary.to_pylist()]
@@ -329,7 +329,7 @@ def _parse_prices(texts: pa.Array) -> pa.Array:
 
 
 def _combine_values(properties: pa.Table, owner: np.ndarray, names: tuple[str, ...], num_items: int) -> pa.Array:
-    """Combines the values of the named properties to [I] lists of distinct `property=word`, one for each word."""
+    """[I] lists of distinct `property=word`: one entry for each word in the values of the named properties."""
     rows = _find_rows(properties, names)
     rows = rows[np.argsort(owner[rows], kind="stable")]
     chosen = properties.take(rows)

@@ -1,4 +1,4 @@
-"""The preprocessing command line: inspect, prepare, report, synthesize, download. Beam gets prepare's unknown flags."""
+"""The preprocessing command line: inspect, prepare, report, synthesize, download. Unknown prepare flags go to Beam."""
 
 import argparse
 import dataclasses
@@ -20,14 +20,14 @@ from preprocessing.shop import format_shop, make_config, relative_to
 log = logging.getLogger(__name__)
 
 _GROUPS = ("events_format", "time", "kinds", "item_table", "visitors", "categories", "property_values", "expectations")
-"""Groups of settings that the help names without defaults, so that it fits a screen; most belong in shop.toml."""
+"""Groups of settings that the help of `prepare` only names, so that it fits a screen; most belong in shop.toml."""
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m preprocessing") -> int:
     """Runs a command and returns its exit status.
 
     Args:
-      arguments: of the command line; None: those of the process.
+      arguments: command line arguments; None: those of the process.
       program: how the command line begins, for usage and examples.
 
     Returns:
@@ -163,7 +163,7 @@ _SUMMARIES = {
 
 
 def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
-    """Makes the settings of shop.toml, then of the flags, then of --set.
+    """Makes the settings: those of shop.toml, changed by the flags and then by --set.
 
     Raises:
       ValueError: a setting is unknown or invalid, or no events are given.
@@ -190,7 +190,7 @@ def _parse_column(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     known = [field.name for field in dataclasses.fields(EventColumns)]
     if not equals or name not in known:
-        raise ValueError(f"--map has the form NAME=COLUMN with a name of {', '.join(known)}; got `{text}`")
+        raise ValueError(f"--map has the form NAME=COLUMN with one of the names {', '.join(known)}; got `{text}`")
     return name, path
 
 
@@ -260,9 +260,7 @@ def _add_prepare(commands: cli.Commands) -> None:
         "--events shop/events.csv --output dataset --set items.min_count=5",
     )
     add = prepare.add_argument
-    add(
-        "--shop", metavar="FILE", help="shop.toml with files, columns and settings, such as `inspect` writes; flags win"
-    )
+    add("--shop", metavar="FILE", help="shop.toml with files, columns and settings; `inspect` writes one; flags win")
     add("--events", metavar="GLOB", help="event log: CSV, Parquet or JSON Lines files, or a directory of them")
     add(
         "--map",
@@ -277,7 +275,12 @@ def _add_prepare(commands: cli.Commands) -> None:
         metavar="A,B,…",
         help="event kinds in funnel order (default: view,addtocart,transaction)",
     )
-    add("--where", nargs="+", metavar="CONDITION", help="keep only events that meet these, such as 'Quantity > 0'")
+    add(
+        "--where",
+        nargs="+",
+        metavar="CONDITION",
+        help="keep only events that meet all of these, such as 'Quantity > 0'",
+    )
     add("--item-properties", metavar="GLOB", help="files with the columns timestamp (ms), itemid, property, value")
     add("--category-tree", metavar="FILE", help="file with the columns categoryid, parentid (empty: a root)")
     add("--output", required=True, metavar="DATASET", help="new directory; published whole or not at all")
@@ -302,7 +305,7 @@ def _add_prepare(commands: cli.Commands) -> None:
         "--max-events-per-day",
         type=int,
         metavar="N",
-        help=f"events above which a visitor is a robot (default: {daily})",
+        help=f"visitors with more events on one day are robots (default: {daily})",
     )
     cli.add_settings_flag(prepare, "items.min_count=5")
     groups = ", ".join(f"{group}.*" for group in _GROUPS)
@@ -329,7 +332,7 @@ def _when(text: str) -> int:
 
 
 class _ExitOnSigterm:
-    """Raises SystemExit at SIGTERM, so that the clean-up of exceptions runs."""
+    """Raises SystemExit at SIGTERM, so that context managers and `finally` blocks clean up."""
 
     def __init__(self) -> None:
         self.has_come = False

@@ -44,7 +44,7 @@ class TimeConfig:
     """How times of events are read."""
 
     unit: Literal["auto", "s", "ms", "us", "ns", "iso"] = "auto"
-    """Unit of numbers since 1970, or `iso` for ISO 8601. `auto`: detected, as only one is plausible for the values."""
+    """Unit of numbers since 1970, or `iso` for ISO 8601. `auto`: the only one that is plausible for the values."""
 
     format: str | None = None
     """A format of Python's `strptime`, such as `%d.%m.%Y %H:%M:%S`. None: numbers or ISO 8601."""
@@ -61,7 +61,7 @@ class TimeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EventColumns:
-    """Where the event log has each field of an event: a column, a path such as `items[].id`, or a quoted constant."""
+    """Where each field of an event is in the event log: a column, a path such as `items[].id`, or a quoted constant."""
 
     visitor: str = "visitorid"
     """Id of the visitor, the customer or the session."""
@@ -73,10 +73,10 @@ class EventColumns:
     """Time of the event."""
 
     kind: str = "event"
-    """Event kind, such as `view`; a log of one kind has its name as a constant: `'transaction'`."""
+    """Event kind, such as `view`. For a log of only one kind, give its name as a constant: `'transaction'`."""
 
     transaction: str | None = None
-    """Id of the purchase; two rows that differ only in it are two events. None: `transactionid`, if the log has it."""
+    """Id of the purchase; rows that differ only in this id are two events. None: `transactionid`, if the log has it."""
 
     weight: str | None = None
     """How much the event counts in training, such as a quantity or a rating: a number from 0 to 1e9 that multiplies the
@@ -85,13 +85,13 @@ class EventColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class ItemTableConfig:
-    """A table with one row per item, instead of item properties and a category tree; its columns are paths."""
+    """A table with one row per item, instead of item properties and a category tree; columns are given by path."""
 
     files: str | None = None
     """Glob of the table: CSV, Parquet or JSON Lines files. None: there is no table."""
 
     format: FormatConfig = field(default_factory=FormatConfig)
-    """How the files are read; unlike an event log, CSV may have line breaks in quoted fields."""
+    """How the files are read. Unlike in an event log, quoted fields of CSV may contain line breaks."""
 
     id: str = "itemid"
     """Column with the item's id."""
@@ -100,10 +100,10 @@ class ItemTableConfig:
     """Column with the item's name, as people read it."""
 
     category: tuple[str, ...] = ()
-    """Columns of the category path, from the root down; or one column with a path, see `separator`."""
+    """Columns of the category path, from the root down; or one column that contains whole paths, see `separator`."""
 
     separator: str = ">"
-    """Separates the categories in a column with a path."""
+    """Separates the categories in a column that contains whole paths."""
 
     price: str | None = None
     """Column with the price."""
@@ -112,11 +112,11 @@ class ItemTableConfig:
     """Column that says whether an item can be bought: 1 or 0, true or false, yes or no, in stock or out of stock."""
 
     attributes: tuple[str, ...] = ()
-    """Other columns that describe the item, as features of `nn`: a number becomes a bucket (five per power of ten), a
-    text of at most `max_words` words becomes one value, and a longer text becomes one value per word."""
+    """Other columns that describe the item, which become features of `nn`. A number becomes a bucket (five per power of
+    ten), a text of at most `max_words` words becomes one value, and a longer text becomes one value per word."""
 
     max_words: int = 4
-    """An attribute with more words in any of the first rows is a text: each of its words becomes a value."""
+    """If one of the first rows has more words in an attribute, each word of that attribute becomes a value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class VocabularyConfig:
     """Maximum number of ids; the most frequent are kept. None: no limit."""
 
     oov_buckets: int = 1
-    """Number of indices, after those of the vocabulary, that all other ids share; a hash assigns them."""
+    """Number of indices, after those of the vocabulary, that all other ids share; a hash assigns each id to one."""
 
     def __post_init__(self) -> None:
         if self.min_count < 0:
@@ -198,7 +198,7 @@ class PropertyConfig:
     """Property with an item's name, as people read it: any text. The shop need not have this property."""
 
     most_frequent: int = 8
-    """Number of other properties to keep, as sets of values; the properties that most items have are kept."""
+    """Number of other properties to keep, as sets of values: those with the most items."""
 
     def __post_init__(self) -> None:
         if self.most_frequent < 0:
@@ -232,13 +232,13 @@ class ExpectationConfig:
     """Largest change of an event kind's share."""
 
     popularity: Limit = Limit(warn=0.5, fail=None)
-    """Share of the training events that would have to move to other items to make the popularities equal."""
+    """Share of the training events that would have to move to other items to match the baseline's popularities."""
 
     rejects: Limit = Limit(warn=0.001, fail=0.01)
     """Increase of the share of invalid event rows."""
 
     domains: Limit = Limit(warn=0.0001, fail=0.01)
-    """Largest increase of the share that is invalid for one reason: an unknown event kind, an empty id, …"""
+    """Largest increase of the share of event rows that are invalid for one reason, such as an unknown event kind."""
 
     presence: Limit = Limit(warn=0.05, fail=0.2)
     """Largest decrease of the share of items with a known category, price or availability."""
@@ -247,7 +247,7 @@ class ExpectationConfig:
     """Share of the priced items outside the baseline's price range."""
 
     days_behind: Limit = Limit(warn=0, fail=None)
-    """Days between the last event and the baseline's later last event."""
+    """Number of days by which the last event is earlier than the baseline's last event."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +261,7 @@ class PrepareConfig:
     """How the files of the event log are read."""
 
     columns: EventColumns = field(default_factory=EventColumns)
-    """Which columns of the event log have the visitor, the item, the time and the kind."""
+    """Which columns of the event log contain the visitor, the item, the time and the kind."""
 
     where: tuple[str, ...] = ()
     """Conditions that all events must meet, such as `Quantity > 0`; other rows are counted and dropped."""
@@ -292,8 +292,8 @@ class PrepareConfig:
     """Share of invalid rows, in [0, 1], above which an input is rejected and the job fails."""
 
     max_events_per_day: int = 200
-    """Visitors with more events on one day (UTC) are robots: they are excluded from that day's split and from later
-    ones."""
+    """Visitors with more events on one day (UTC) are robots: they are excluded from the split that contains the day and
+    from later splits."""
 
     visitors: VocabularyConfig = field(default_factory=VocabularyConfig)
     """The visitor vocabulary."""

@@ -22,7 +22,7 @@ from preprocessing.statistics import correlation, popularity, summaries
 log = logging.getLogger(__name__)
 
 _WARN_SHARE = 0.01
-"""Share of the rows above which the reason for excluding them is logged as a warning."""
+"""A reason that excludes more than this share of the rows is logged as a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class DatasetResults:
     kinds: KindConfig
     """The event kinds of the log."""
     reading: summaries.ReadingSummary
-    """Counts of reading the events."""
+    """Counts of rows and rejects of the event log."""
     tree: catalogue.TreeReading
     """The category tree."""
     cuts: Cuts | None
@@ -40,7 +40,7 @@ class DatasetResults:
     counts: IdCounts
     """Statistics of events and items."""
     properties: PropertyCounts | None
-    """Counts of reading the item properties; None if there are none."""
+    """Results of reading the item properties; None if the shop has none."""
     kept_properties: tuple[str, ...]
     """Properties without a role that become property values."""
     items: CatalogueCounts
@@ -102,7 +102,7 @@ def summarize(output: str, manifest: Manifest, statistics: Mapping[str, Any]) ->
 
 
 def excluded_rows(summary: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the number of excluded rows by reason; a reason is a clause that names the deciding setting."""
+    """Returns the number of excluded rows by reason; a reason is a clause such as `their list of events is empty`."""
     return {
         **{f"they are invalid ({reason})": count for reason, count in summary["rejected"].items()},
         **{_describe_filter(reason): count for reason, count in summary["filtered"].items()},

@@ -38,7 +38,7 @@ MAX_WEIGHT = 1e9
 _MOST_WORDS = 10
 EMPTY_LIST = "rows without an element in the list of events"
 NOT_MET, DROPPED_KIND = "not met: ", "kind "
-"""Prefixes of the reasons in `ParsedEvents.filtered`; the condition or the word of the log follows."""
+"""Prefixes of the reasons in `ParsedEvents.filtered`: before a condition, and before the log's word for a kind."""
 
 
 class ParsedEvents(NamedTuple):
@@ -49,12 +49,12 @@ class ParsedEvents(NamedTuple):
     rejects: Rejects
     """The invalid rows."""
     filtered: Counter[str]
-    """Number of rows that were dropped on purpose, by condition."""
+    """Number of rows that were dropped on purpose, by reason, such as a condition."""
 
 
 @dataclass(frozen=True)
 class EventMapping:
-    """The mapping of a log's columns, complete: settings that were not given are detected."""
+    """How the columns of a log become events; detected values stand for settings that were not given."""
 
     columns: EventColumns
     """The path or constant of each field of an event."""
@@ -74,7 +74,7 @@ class EventMapping:
 
 
 def make_mapping(config: PrepareConfig) -> EventMapping:
-    """Makes the mapping of the settings, with times still to be resolved.
+    """Makes the mapping from the settings; the unit or format of times may still have to be detected.
 
     Raises:
       ValueError: a condition is invalid, or a constant kind is not among the kinds.
@@ -172,7 +172,7 @@ def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
 
 
 def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray:
-    """Parses event kinds to indices in their names, [N] int8; marks unknown kinds, which become -1."""
+    """Converts words for event kinds to indices in `config.names`, [N] int8; marks unknown words, which become -1."""
     codes = _codes_of_words(config)
     found = pc.index_in(texts, value_set=pa.array(list(codes)))
     parsed: np.ndarray = pa.array(codes.values(), pa.int8()).take(found).fill_null(-1).to_numpy()
@@ -184,7 +184,7 @@ def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share
     """Checks that most words [N] of a sample are kinds, so that a wrong mapping fails before all rows are read.
 
     Raises:
-      ValueError: a share above `max_reject_share` is neither a kind nor mapped nor dropped; with the words found.
+      ValueError: more than `max_reject_share` of the words are unknown; the message lists them.
     """
     counts = count_words(to_text(texts).fill_null(""))
     unknown = {word: count for word, count in counts.items() if word not in {*_codes_of_words(config), *config.dropped}}
@@ -198,7 +198,7 @@ def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share
 
 
 def _codes_of_words(config: KindConfig) -> dict[str, int]:
-    """Returns the index of the kind of each word of the log that is a kind or mapped to one."""
+    """For each of the log's words that names a kind or is mapped to one, returns the index of this kind."""
     codes = {kind: code for code, kind in enumerate(config.names)}
     given = (entry.rpartition("=") for entry in config.words)
     return codes | {word: codes[kind] for word, _, kind in given}

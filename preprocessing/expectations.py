@@ -227,7 +227,7 @@ def check_items(expected: Expectations, before: pa.Table, after: pa.Table, confi
 
 
 def popularity_distance(before: pa.Table, after: pa.Table) -> float:
-    """Computes the total variation between the items' shares of training events in two catalogues, in [0, 1]."""
+    """Computes the total variation distance, in [0, 1], between two catalogues' distributions of training events."""
     ids = pa.concat_arrays([before["item_id"].combine_chunks(), after["item_id"].combine_chunks()]).dictionary_encode()
     code, size = ids.indices.to_numpy(), len(ids.dictionary)
     shares = []
@@ -268,7 +268,7 @@ def _shares_by_kind(expectations: Expectations) -> dict[str, float]:
 
 
 def _largest_change(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """Returns the largest change of a share; a kind that a dataset does not have has the share 0."""
+    """Returns the largest change of a share; a kind that only one dataset has counts as 0 in the other."""
     return max(abs(after.get(kind, 0.0) - before.get(kind, 0.0)) for kind in {**before, **after})
 
 

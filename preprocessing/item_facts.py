@@ -1,4 +1,4 @@
-"""Availability and categories of items from a newer table of items, to change which items an export may recommend."""
+"""Reads items' availability and categories from a newer table; they decide which items an export may recommend."""
 
 import logging
 from collections.abc import Mapping
@@ -32,8 +32,8 @@ def read_item_facts(
     Args:
       items: glob of the table; None: `item_table.files` of the shop.toml.
       shop: path of a shop.toml whose `item_table` has the columns and the format.
-      columns: column of each of `COLUMNS`, which win over the shop.toml; a category path has several columns, separated
-        by commas.
+      columns: the table's column for each of `COLUMNS`, instead of the one in the shop.toml. A category path has
+        several columns, separated by commas.
 
     Returns:
       A table of `ITEM_FACTS_SCHEMA`.
@@ -59,7 +59,7 @@ def read_item_facts(
 
 
 def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]) -> tuple[str, ItemTableConfig]:
-    """Returns the glob of the table and its settings, without columns that other commands need."""
+    """Returns the glob of the table and its settings, without the columns that only other commands need."""
     values = read_shop(shop).get("item_table", {}) if shop else {}
     config = from_json(ItemTableConfig, values)
     unknown = [name for name in columns if name not in COLUMNS]
@@ -103,7 +103,7 @@ def _check_rejects(files: str, reading: ReadingSummary) -> None:
 
 
 def _check_words(files: str, unclear: pa.Array, facts: pa.Table, column: str) -> None:
-    """Warns about words for the availability that are neither yes nor no; fails if there are no others."""
+    """Warns about words for the availability that are neither yes nor no; fails if all words are like that."""
     if not len(unclear):
         return
     words = ", ".join(repr(word) for word in unclear.unique()[:_EXAMPLES].to_pylist())

@@ -1,4 +1,4 @@
-"""A table with one row per item, as the item properties that the catalogue is built from.
+"""Converts a table with one row per item to item properties, from which the catalogue is built.
 
 Shapes: N rows of a batch, P property rows.
 """
@@ -53,7 +53,7 @@ class ItemTableMapping:
 
 
 class ParsedFacts(NamedTuple):
-    """The facts in the rows of a batch that decide which items may be recommended."""
+    """The facts that decide which items may be recommended, parsed from the rows of a batch."""
 
     facts: pa.Table
     """[N] rows of `ITEM_FACTS_SCHEMA`; ids may repeat."""
@@ -103,7 +103,7 @@ def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table,
 
 
 def parse_item_facts(batch: Batch, mapping: ItemTableMapping) -> ParsedFacts:
-    """Parses availability and category of the rows of a batch."""
+    """Parses the availability and the category in each row of a batch."""
     values, config = _select(batch.columns, mapping), mapping.config
     item = to_ids(values[config.id])
     flaws = Flaws.none(len(item))
@@ -168,7 +168,7 @@ def _attribute(values: pa.Array, path: str, mapping: ItemTableMapping) -> pa.Arr
 
 
 def _bucket(numbers: pa.Array) -> pa.Array:
-    """Returns the bucket of numbers, on a logarithmic scale with the sign kept."""
+    """Returns the name of the bucket of each number, on a logarithmic scale that keeps the sign."""
     values = numbers.to_numpy(zero_copy_only=False)
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.round(np.log10(np.abs(values)) * _BUCKETS_PER_DECADE)

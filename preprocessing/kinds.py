@@ -12,8 +12,8 @@ class KindConfig:
     """The event kinds of the shop, and the words of the log for them."""
 
     names: tuple[str, ...] = DEFAULT_KINDS
-    """The shop's own names of its event kinds, 1 to 32, in the order of its funnel, such as from view to purchase. If
-    `columns.kind` is a constant, the default is that kind alone."""
+    """The shop's own names of its 1 to 32 event kinds, in the order of its funnel: for example, from view to purchase.
+    If `columns.kind` is a constant, the default is that kind alone."""
 
     weights: tuple[float, ...] | None = None
     """How much an event of each kind counts in training, in the order of `names`. None: losses have defaults."""
@@ -40,7 +40,9 @@ class KindConfig:
         for entry in self.words:
             _, equals, kind = entry.rpartition("=")
             if not equals or kind not in self.names:
-                raise ValueError(f"kinds.words must be WORD=KIND with a kind of {', '.join(self.names)}, got {entry!r}")
+                raise ValueError(
+                    f"kinds.words must be WORD=KIND with one of the kinds {', '.join(self.names)}, got {entry!r}"
+                )
 
     def _check_weights(self) -> None:
         weights = self.weights
@@ -56,5 +58,5 @@ class KindConfig:
 
 
 def is_kind_name(text: str) -> bool:
-    """Returns whether a text can name an event kind; `=` separates word and kind in `kinds.words`."""
+    """Returns whether a text can name an event kind; it cannot contain `=`, which has a meaning in `kinds.words`."""
     return bool(text.strip()) and "=" not in text and not any(unicodedata.category(letter) == "Cc" for letter in text)

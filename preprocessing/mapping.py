@@ -55,7 +55,7 @@ class Condition:
     path: str
     """The path of the column."""
     compare: str
-    """Compares a column with the value."""
+    """The comparison, such as `>` or `not in`."""
     value: str
     """The value on the right side of the comparison."""
 
@@ -92,7 +92,7 @@ def parse_condition(text: str) -> Condition:
     """Parses a condition.
 
     Raises:
-      ValueError: it is not COLUMN COMPARISON VALUE, or several of these.
+      ValueError: the text is not of the form COLUMN COMPARISON VALUE, or has several conditions.
     """
     match = _CONDITION.match(text)
     if not match or (not match[3] and "null" not in match[2]):
@@ -101,7 +101,7 @@ def parse_condition(text: str) -> Condition:
             "null) and a value, such as `Quantity > 0`"
         )
     if match[2] in _COMPARE and not _CONSTANT.match(match[3]) and _SEVERAL.search(match[3]):
-        raise ValueError(f"`{text}` has several conditions; give each on its own, or quote the value if it is a text")
+        raise ValueError(f"`{text}` has several conditions; give each separately, or quote the value if it is a text")
     return Condition(text, match[1], match[2], match[3])
 
 
@@ -112,7 +112,7 @@ def constant_of(path: str) -> str | None:
 
 
 def root_of(path: str, columns: Collection[str] = ()) -> str:
-    """Returns the top-level column of a path: the longest start that is one of `columns`, whose names may have dots."""
+    """Returns the top-level column of a path: the longest prefix among `columns`, because names may contain dots."""
     starts = [path[: match.start()] for match in re.finditer(r"\.|\[\]|$", path)]
     return next((start for start in reversed(starts) if start in columns), starts[0])
 
@@ -136,7 +136,8 @@ def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
     """Selects the values at paths, one for each event.
 
     Raises:
-      ValueError: a path leads to nothing, to bytes that are not text, or not through a list where it has `[]`.
+      ValueError: a path leads to nothing or to bytes that are not text, or has `[]` after the name of something else
+        than a list.
     """
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     prefix = list_of(paths)
@@ -167,7 +168,7 @@ def check_single(values: pa.Array, path: str) -> None:
     """Checks that values are not lists or objects.
 
     Raises:
-      ValueError: they are.
+      ValueError: the values are lists or objects.
     """
     if pa.types.is_nested(values.type):
         more = ", or with [] for its elements" if pa.types.is_list(values.type) else ""
@@ -175,7 +176,7 @@ def check_single(values: pa.Array, path: str) -> None:
 
 
 def to_plain(values: pa.Array) -> pa.Array:
-    """Converts the other text types of Arrow, such as dictionaries, to strings; other types are unchanged."""
+    """Converts Arrow's special types of text, such as dictionaries, to plain strings, and float16 to float32."""
     kind = values.type
     if pa.types.is_dictionary(kind):
         return to_plain(values.dictionary_decode())

@@ -1,4 +1,4 @@
-"""Reads the three inputs; too many invalid rows are an error, and every partition gets a file."""
+"""Reads the events, the category tree and the item properties (or item table); too many invalid rows are an error."""
 
 import logging
 import math
@@ -92,14 +92,15 @@ def _warn_of_no_properties(cuts: Cuts | None) -> None:
 
 
 def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
-    """Checks that items have the properties of the settings.
+    """Checks that each property named in the settings occurs in at least one item.
 
     Args:
       counts: number of items by property: id, count.
-      config: the properties with a role; a default name that no item has is a warning, as shops lack some of them.
+      config: the properties with a role. If no item has a property with a default name, that is only a warning,
+        because shops lack some of these properties.
 
     Raises:
-      ValueError: no item has a property whose name is not the default; with the names found.
+      ValueError: no item has a property that the settings name explicitly; the message lists the names found.
     """
     found = sort_by_count(decode_columns(counts))["id"].to_pylist()
     names = {role: name for role, name in vars(config).items() if isinstance(name, str) and name not in found}
@@ -109,7 +110,9 @@ def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
         listed = ", ".join(f"`{name}`" for name in found[:_MOST_NAMES]) + ", …" * (len(found) > _MOST_NAMES)
         raise ValueError(f"{wrong}, but no item has such a property; the properties found are {listed}")
     if missing := [f"{role} (`{name}`)" for role, name in names.items() if role != "title"]:
-        log.warning("no item has a property for %s; set the shop's names in properties", ", ".join(missing))
+        log.warning(
+            "no item has a property for %s; give the shop's own names in the settings properties.*", ", ".join(missing)
+        )
 
 
 def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float = 0.5) -> None:
@@ -118,10 +121,10 @@ def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float =
     Args:
       events: number of training events by item: id, count.
       items: items with properties: id.
-      warn_share: smallest share of the events without a warning.
+      warn_share: a warning is logged if a smaller share of the events is about such items.
 
     Raises:
-      ValueError: no event is about an item with properties; with examples of both ids.
+      ValueError: no event is about an item with properties; the message has examples of ids from both.
     """
     if not events or not items:
         return
@@ -133,8 +136,9 @@ def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float =
         return
     message = (
         f"{joined / total:.1%} of the training events are about items that the item properties or the item table "
-        f"describe; ids of other events: {_examples(seen['id'].combine_chunks().filter(pc.invert(is_described)))}; ids "
-        f"of described items: {_examples(described)}"
+        f"describe; item ids of the other events: "
+        f"{_examples(seen['id'].combine_chunks().filter(pc.invert(is_described)))}; ids of described items: "
+        f"{_examples(described)}"
     )
     if not joined:
         raise ValueError(f"{message}; use the same ids in both, or prepare without items")

@@ -1,4 +1,4 @@
-"""shop.toml: the files of a shop and the meaning of their columns, with the keys of `PrepareConfig`."""
+"""Reads and writes shop.toml: the files of a shop and the meaning of their columns, as keys of `PrepareConfig`."""
 
 import json
 import os
@@ -44,12 +44,12 @@ def read_shop(path: str) -> dict[str, Any]:
 
 
 def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
-    """Makes the settings of a shop.toml, if any, changed by those given.
+    """Makes the settings: those of a shop.toml, if there is one, changed by the given ones.
 
     Args:
       shop: path of the shop.toml.
-      given: JSON values by key, None: not given; those of `columns`, `kinds` and `split` change only the keys that they
-          contain.
+      given: JSON values by key; None: not given. The values of `columns`, `kinds` and `split` are objects and change
+          only the keys that they contain.
 
     Raises:
       ValueError: a setting is unknown or invalid, or no events are given.
@@ -99,7 +99,7 @@ def format_shop(config: PrepareConfig) -> str:
 
 
 def _section(name: str, values: Mapping[str, Any]) -> str:
-    """Formats a table of TOML without empty values; an empty table is an empty text."""
+    """Formats a table of TOML and omits empty values; returns '' if none are left."""
     lines = [f"{key} = {_format(value)}" for key, value in values.items() if value not in (None, "", ())]
     return "".join(f"{line}\n" for line in ([f"[{name}]"] if name and lines else []) + lines)
 

@@ -17,7 +17,7 @@ TRAIN, VALIDATION, TEST = range(len(SPLITS))
 
 @dataclass(frozen=True)
 class Cuts:
-    """The times that separate the splits of a split by time; an event at a cut belongs to the later split."""
+    """When validation and test start in a split by time; an event at a cut belongs to the later split."""
 
     validation_from_ms: int
     """Start of validation, in milliseconds since 1970."""
@@ -34,7 +34,7 @@ class TimeSummary:
     counts: np.ndarray
     """[T] int64, the events of each bin."""
     resolution: int = 0
-    """Times are multiples of 2**resolution ms; it is 0, so that times are exact, while there are few times."""
+    """Times are multiples of 2**resolution ms; while there are few distinct times, it is 0, so that they are exact."""
 
 
 # a summary of more distinct times halves its resolution; 2.8 M events over 4.5 months keep one of two seconds
@@ -57,7 +57,7 @@ def merge_times(summaries: list[TimeSummary]) -> TimeSummary:
 
 
 def choose_cuts(summary: TimeSummary, config: SplitConfig) -> Cuts | None:
-    """Returns the cuts of a split by time, from the settings or at quantiles of event time; None for other splits."""
+    """Returns the cuts of a split by time, from the settings or at quantiles of event time; None for other methods."""
     if config.method != SplitMethod.TIME:
         return None
     if config.validation_from_ms is not None and config.test_from_ms is not None:
@@ -70,7 +70,7 @@ def check_splits(counts: Sequence[int], summary: TimeSummary, cuts: Cuts | None,
     """Raises an error if a split is empty.
 
     Args:
-      counts: events of each of SPLITS.
+      counts: number of events in each split, in the order of SPLITS.
       summary: times of all events, from which better cuts are suggested.
       cuts: cuts of a split by time.
       config: the method; with `none`, all events are for training.

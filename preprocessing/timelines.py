@@ -53,17 +53,17 @@ class SplitTimelines(NamedTuple):
     splits: np.ndarray
     """[N] int8 indices in SPLITS."""
     robot_events: int
-    """Number of rows that were excluded with their visitors."""
+    """Number of rows that were excluded because their visitors are robots."""
 
 
 @dataclass(frozen=True)
 class Cleaning:
-    """Counts of the cleaning of a partition."""
+    """What the cleaning of a partition found, as counts."""
 
     duplicates: int
-    """Exact duplicates, which are dropped."""
+    """Number of exact duplicates, which are dropped."""
     robot_visitors: int
-    """Visitors that are robots from some time on."""
+    """Number of visitors that are robots from some time on."""
 
 
 def assemble_timelines(
@@ -109,8 +109,8 @@ def find_human_rows(timelines: Timelines) -> np.ndarray:
 def split_timelines(timelines: Timelines, cuts: Cuts | None, config: SplitConfig) -> SplitTimelines:
     """Assigns the rows to splits and excludes robots.
 
-    A visitor who becomes a robot is excluded from that split and from later ones, so that events after a cut change
-    nothing before it. Without a split by time, robots are excluded altogether.
+    With a split by time, a robot is excluded from the split in which it first exceeds the daily limit, and from later
+    ones, so that events after a cut change nothing before it. With other methods, robots are excluded altogether.
     """
     splits = split_rows(timelines, cuts, config)
     ends = np.full(len(SPLITS), NEVER)
@@ -184,7 +184,7 @@ def select_split(
 
 
 def compute_gaps(timelines: Timelines, rows: np.ndarray) -> pa.Array:
-    """Computes the seconds between consecutive events of each visitor [V], of the rows of a mask [N]."""
+    """Computes [V] lists of the seconds between each visitor's consecutive events, in the rows of a mask [N]."""
     code, times = timelines.visitor_code[rows], timelines.timestamp_ms[rows]
     same_visitor = code[1:] == code[:-1]
     gaps = (np.diff(times)[same_visitor] / 1000).astype(np.float32)

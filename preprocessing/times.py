@@ -88,7 +88,7 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
 
 
 def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarray:
-    """Parses times to UTC milliseconds, [N] int64; marks those that cannot be read, which become 0, or are implausible.
+    """Parses times to UTC milliseconds, [N] int64; marks implausible times, and unreadable ones, which become 0.
 
     Times without a zone are in `config.zone`; a local time that occurs twice, when clocks are set back, is the first of
     the two. If the unit is unknown, texts are read as ISO 8601: this happens if other files of the log have Arrow's

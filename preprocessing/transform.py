@@ -42,10 +42,10 @@ _OUTPUT_OF = {"visitor_id": "visitor", "item_id": "item"}
 
 @dataclass(frozen=True)
 class TransformConfig:
-    """Inputs of the graph's construction."""
+    """What the graph is constructed from."""
 
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
-    """Sizes by name."""
+    """Sizes of the vocabularies, by name."""
     event_kinds: tuple[str, ...]
     """The event kinds of the dataset; the graph maps each to its index."""
     has_prices: bool
@@ -59,7 +59,7 @@ class TransformConfig:
 def make_preprocessing_fn(
     config: TransformConfig, vocabulary_file: Callable[[Vocabulary], str]
 ) -> Callable[[dict], dict]:
-    """Makes the function that TF-Transform traces; the graph has the vocabulary files as assets of its own.
+    """Makes the function that TF-Transform traces; the graph contains copies of the vocabulary files, as assets.
 
     The outputs, which are sparse like the inputs: `visitor`, `item`, `event`, `category_path`, `property_values` (int64
     indices), `price_bucket`, `gap_bucket` (int64 quantile buckets from 1, which leaves 0 for an absent value) and
@@ -148,7 +148,7 @@ def _empty_lists(num_rows: int, kind: pa.DataType) -> pa.Array:
 def _apply_vocabulary(
     ids: tf.SparseTensor, vocabulary: Vocabulary, config: TransformConfig, path: str
 ) -> tf.SparseTensor:
-    """Looks indices up in a table that TF-Transform tracks.
+    """Replaces ids by their indices, by a table that TF-Transform tracks.
 
     With a file that no analyzer wrote, `tft.apply_vocabulary` would rebuild the table from the file's path at every
     call, and the saved graph would break once that path is gone. A tracked table saves the file as an asset.

@@ -77,7 +77,7 @@ class RejectReason:
     count: int
     """Number of rows."""
     first: str
-    """The first of them: `file at N: text`."""
+    """The first of these rows, as `file at N: text`."""
 
 
 def check_reject_share(name: str, num_rows: int, rejects: Mapping[str, RejectReason], max_share: float) -> None:

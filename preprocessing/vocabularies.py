@@ -39,7 +39,7 @@ def stack_kinds(counts: pa.Table) -> np.ndarray:
 
 
 def count_items(timelines: Timelines, rows: np.ndarray, num_kinds: int) -> pa.Table:
-    """Counts the events of a row mask [N] by item; items without events are absent.
+    """Counts the events that a row mask [N] selects, by item; items without events are absent.
 
     The columns are id, count, those of `kind_columns`, first_seen_ms and last_seen_ms.
     """
@@ -70,7 +70,7 @@ def count_no_events(ids: pa.ChunkedArray, num_kinds: int) -> pa.Table:
 
 
 def count_visitors(timelines: Timelines, rows: np.ndarray) -> pa.Table:
-    """Counts the events of a row mask [N] by visitor, in columns id and count; omits visitors without events."""
+    """Counts the events that a row mask [N] selects, by visitor; returns the columns id and count, without zeros."""
     counts = np.bincount(timelines.visitor_code[rows], minlength=len(timelines.visitors))
     table = pa.table({"id": timelines.visitors, "count": counts})
     return table.filter(pc.greater(table["count"], 0))
@@ -85,7 +85,7 @@ def count_values(lists: pa.Array) -> pa.Table:
 def merge_counts(encoded: Iterable[EncodedTable]) -> EncodedTable:
     """Merges count tables (id, count, …): adds up the counts of each id, and keeps its first and last time.
 
-    Returns b"" if there are no tables; such a part is ignored.
+    An empty `EncodedTable`, b"", is ignored; if there are no tables, the result is b"".
     """
     tables = [decode_columns(part) for part in encoded if part]
     if not tables:

@@ -1,4 +1,4 @@
-"""Renders the README's picture of a report in Chromium: some figures of each of its pages.
+"""Renders the README's picture of a report in Chromium: some figures from each page of the report.
 
 Needs Chromium and `playwright`, as the tests of the pages do.
 """

@@ -38,7 +38,7 @@ def render() -> str:
 
 
 def _environment() -> Iterator[str]:
-    """Renders the settings of the machine, which environment variables set."""
+    """Renders the settings that belong to the machine, not to a job; environment variables set them."""
     descriptions = field_descriptions(Limits)
     yield "\n## Environment variables of every command\n\n| variable | default | meaning |\n| --- | --- | --- |"
     for field in fields(Limits):
@@ -99,7 +99,7 @@ def _by_class(nested: Mapping[str, Sequence[type]]) -> dict[type, list[str]]:
 
 
 def field_descriptions(config: type) -> dict[str, str]:
-    """Reads the docstring under each field of a dataclass and of its bases, as one line of a Markdown table."""
+    """Reads the docstring under each field of a dataclass and of its bases, each as one line for a Markdown table."""
     descriptions: dict[str, str] = {}
     for base in reversed(config.__mro__[:-1]):
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body

@@ -75,11 +75,11 @@ _BEST = {
         "`prepare`, time and memory for 2.76 M events and a log of 20.3 M item property changes"
     ),
 }
-"""README's labels of some of the best results, by the first words of their target."""
+"""Labels in README of some of the best results; a key is the start of the target's name."""
 
 
 _HEADLINES = 6
-"""Rows of README's table; further missed targets are a list."""
+"""Number of rows in README's table; further missed targets are listed below it."""
 
 _MISSED = {
     "matrix, returning visitors: mf NDCG@20": "Returning visitors, NDCG@20: `mf` / best peer",
@@ -95,7 +95,7 @@ _MISSED = {
     ),
     "statistics and charts of the report": "CPU time that the report adds, relative to `prepare` without a report",
 }
-"""README's labels of missed targets, by their first words; another missed target is shown with its full name."""
+"""Labels in README of missed targets; a key is the start of a target's name. Other targets show their full name."""
 
 
 def _headlines(results: Results) -> str:
@@ -169,7 +169,7 @@ def _systems(results: Results) -> str:
 
 
 def _tuned(results: Results) -> str:
-    """Renders a table per dataset: the settings of each peer that were best in validation."""
+    """Renders a table per dataset: for each peer, the settings that were best in validation."""
     record = results["quality"]
     parts = []
     for dataset, figures in _datasets(record):

@@ -1,7 +1,7 @@
 """The peers by name, each with its search space and a function that fits it.
 
-A coordinate search over a space takes 1 + the sum of (values − 1) trials, as the values of each setting include the one
-that the search starts from.
+A coordinate search over a space takes 1 + the sum of (values − 1) trials, because the values of each setting include
+the one that the search starts from.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,11 +33,11 @@ class Family:
     tasks: tuple[str, ...] = ("new", "repeats", "next")
     """Tasks that the peer can do; see `quality_ranking.TASKS`."""
     is_neighbour: bool = False
-    """Whether it is a nearest-neighbour method; the item walk is one."""
+    """Whether it counts as a nearest-neighbour method, as the item walk does."""
     takes_trend: bool = True
-    """Whether a trend is added to its scores; the peer `trending` is popularity with a trend."""
+    """Whether it is also measured with a trend added to its scores; `popular` is not: that is the peer `trending`."""
     is_trend: bool = False
-    """Whether it already uses the recent events of all visitors."""
+    """Whether its own scores already use the recent events of all visitors."""
 
 
 def _similar_items(kind: Any) -> Callable[[PeerData, Settings], Peer]:

@@ -26,9 +26,9 @@ class Factors:
     items: np.ndarray
     """[I, D] float32."""
     solver: Any = None
-    """The ALS model that computes visitor factors from histories; None: `visitors` are used, zeros if unknown."""
+    """The ALS model that computes visitor factors from histories; None: `visitors` is used, 0 for unknown ones."""
     is_binary: bool = True
-    """The solver gets each item of a history once; otherwise as often as it occurs."""
+    """Whether the solver gets each item of a history once; otherwise it gets an item as often as the item occurs."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """[B, I] float32."""
@@ -62,8 +62,8 @@ def fit_als(
       alpha: confidence of an interaction.
       regularization: weight of the squared factors.
       iterations: sweeps.
-      folds_in: visitor factors are computed from the given histories, not taken from the fit.
-      is_binary: an interaction has the weight 1, not its number of events.
+      folds_in: whether visitor factors are computed from the histories in requests, not taken from the fit.
+      is_binary: whether the weight of an interaction is 1, not its number of events.
     """
     from implicit.als import AlternatingLeastSquares
 

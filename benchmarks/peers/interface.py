@@ -74,7 +74,7 @@ class TrainingTimelines:
     baskets: sp.csr_matrix
     """[T, I] float32: 1 if the timeline contains the item."""
     positions: sp.csr_matrix
-    """[T, I] float32, entries as in `baskets`: 1 + the row of the item's last event, among the timeline's rows."""
+    """[T, I] float32, entries as in `baskets`: number of the timeline's rows up to the item's last event."""
     end_ms: np.ndarray
     """[T] times of the last events."""
 

@@ -62,7 +62,7 @@ class ItemNeighbours:
 
     data: PeerData
     similarity: sp.csr_matrix
-    """[I, I] float32: the nearest items of each."""
+    """[I, I] float32: in each row, the similarities of the nearest items of an item."""
     recency: float
     """Power of the age of a row of the history."""
     is_distinct: bool = True
@@ -101,7 +101,7 @@ def fit_ease(baskets: sp.csr_matrix, l2: float, max_items: int) -> np.ndarray:
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
       l2: weight of the squared weights.
-      max_items: time grows with its cube, memory (8 bytes) with its square.
+      max_items: largest n; time grows with its cube, memory (8 bytes per pair of items) with its square.
 
     Raises:
       ValueError: the regularised co-occurrences are not positive definite in float32.

@@ -26,11 +26,11 @@ class SessionNeighbours:
     length_power: float
     """A timeline's similarity is divided by its number of items to this power."""
     idf_power: float
-    """An item's score is multiplied by log(T / its timelines) to this power."""
+    """An item's score is multiplied by log((T + 1) / number of timelines with it) to this power."""
     timeline_half_life_days: float | None = None
     """Days of age after which the similarity of a timeline has halved; None: age has no effect."""
     position_decay: float | None = None
-    """Rows between an item and the latest shared item of its timeline that divide its score by e; None: no effect."""
+    """Distance, in rows, from the latest item shared with the history at which a weight falls by e; None: no effect."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """[B, I] float32."""
@@ -58,7 +58,7 @@ class SessionNeighbours:
         return weights.astype(np.float32)
 
     def _near_shared_item(self, near: sp.csr_matrix, requests: Requests) -> np.ndarray:
-        """[B, I] sums over the timelines of `near` [B, T], weighted by the distance from the latest shared item."""
+        """[B, I] sums over the timelines in `near` [B, T]; an item weighs less far from the latest shared item."""
         positions, num_items = self.data.timelines.positions, len(self.data.counts)
         reached = np.zeros((near.shape[0], num_items), np.float32)
         age = np.full(num_items, np.inf)
@@ -75,7 +75,7 @@ class SessionNeighbours:
         return reached
 
     def _decay(self, timeline: sp.csr_matrix, age: np.ndarray) -> np.ndarray:
-        """Weights of the entries of `timeline` [K, I], by their distance from its item of the lowest `age` [I]."""
+        """Weights of the entries of `timeline` [K, I], by distance from the row's item of the lowest `age` [I]."""
         assert self.position_decay is not None
         lengths, age_of = np.diff(timeline.indptr), age[timeline.indices]
         # each row shares an item with the history, and no two items have the same age

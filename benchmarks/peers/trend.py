@@ -30,7 +30,7 @@ class EventLog:
     _kept: dict[tuple[float, int], np.ndarray] = field(default_factory=dict, compare=False)
 
     def recent(self, half_life_days: float, moment_ms: int) -> np.ndarray:
-        """[I] events before the moment, each with a weight that halves every `half_life_days`; the result is kept."""
+        """[I] events before the moment, each with a weight that halves every `half_life_days`; the result is cached."""
         key = (half_life_days, moment_ms)
         if key not in self._kept:
             end = np.searchsorted(self.timestamp_ms, moment_ms)  # events at the moment itself are not known yet
@@ -58,8 +58,8 @@ class TrendSettings(NamedTuple):
     """How the trend is added to the scores of a peer."""
 
     link: Literal["log", "linear"]
-    """Whether the trend is added to the logarithm of the scores or to the scores; both are relative to the 10th
-    best."""
+    """Whether the trend is added to the logarithm of the scores or to the scores themselves, both after division by
+    the 10th best score."""
     half_life_days: float
     """Half-life of the weight of an event."""
     beta: float

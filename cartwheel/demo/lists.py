@@ -19,7 +19,7 @@ _COLUMNS = 100
 
 
 def show_recommendations(export: str, dataset: str, *, with_repeats: bool = False) -> str:
-    """Renders the id, the last items of the history and the recommended items of some visitors, a line each.
+    """Renders, for some visitors, the id, the last items of the history, and the recommended items, each on a line.
 
     Args:
       export: directory of an exported model.
@@ -53,7 +53,7 @@ def returning_visitors(dataset: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def read_item_names(dataset: str) -> Mapping[str, str]:
-    """Reads a name for each item id: the title, or the id and the categories of an item without a title."""
+    """Reads a name for each item id: its title or, if it has none, its id and categories."""
     rows = read_catalogue([join(dataset, name) for name in read_manifest(dataset).catalogue_files])
     categories = _read_ids(dataset, Vocabulary.CATEGORIES)
     columns = zip(

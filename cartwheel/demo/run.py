@@ -22,8 +22,8 @@ GROCER = "grocer"
 BUDGET, GROCER_BUDGET = "2m", "6m"
 """Time budgets of the preset `auto`."""
 MAX_CASES, GROCER_CASES = 5000, 2500
-"""Maximum numbers of cases per protocol. The synthetic shop has fewer; the grocer has 2,066 returning visitors, but
-146,036 next items."""
+"""Maximum numbers of evaluated cases per protocol, for the synthetic shop and the grocer. The synthetic shop has fewer
+cases; the grocer has 2,066 returning visitors, but 146,036 next items."""
 
 
 class Inputs(NamedTuple):
@@ -75,7 +75,7 @@ def run_demo(root: Path, inputs: Inputs) -> Outcome:
 
 
 def choose_presets(only_kind: str | None) -> Sequence[str]:
-    """Returns the presets that can learn from a log with one event kind or, if None, with several."""
+    """Returns the presets that can learn from a log; `only_kind` is its only event kind, or None if it has several."""
     return PRESETS if only_kind is None else [preset for preset in PRESETS if preset not in NOTEBOOK_PRESETS]
 
 

@@ -30,7 +30,7 @@ class Stages:
         """
         name = f"{verb} {label}".strip()
         if creates.exists():
-            print(f"  {name:22} done before", flush=True)
+            print(f"  {name:22} already done", flush=True)
             return
         print(f"  {name:22}", end="", flush=True)
         words = [verb, *map(str, flags)]

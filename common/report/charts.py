@@ -83,7 +83,7 @@ def columns(
 
 
 def shares(key: str, labels: Sequence[str], values: Sequence[float]) -> str:
-    """Draws a pie with a legend next to it, as small slices have no room for labels."""
+    """Draws a pie with a legend next to it, because small slices have no room for labels."""
     total = sum(values)
 
     def paint(figure: Figure) -> None:
@@ -109,7 +109,7 @@ def days(
 
     Args:
       series: names and counts by ISO date; days without a count have 0.
-      marks: names and moments (days since 1970) of lines drawn through all panels.
+      marks: name and moment (days since 1970) of each line to draw through all panels.
       height: height of the picture; None: enough for the panels.
     """
     dates = sorted({date.fromisoformat(day) for _, counts in series for day in counts})
@@ -228,7 +228,7 @@ def treemap(key: str, groups: Sequence[tuple[str, Sequence[tuple[str, float]]]])
     """Draws a treemap: areas proportional to values, one colour per group, largest groups first.
 
     Args:
-      groups: names with their parts (name, value), both in descending order.
+      groups: name and parts (name, value) of each group; groups and parts are in descending order of value.
     """
 
     def paint(figure: Figure) -> None:

@@ -1,11 +1,11 @@
-"""Boxes of a diagram; this file does not draw, so that models can describe themselves without importing Matplotlib."""
+"""Boxes of a diagram. This module does not draw, so that models can describe themselves without Matplotlib."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class DiagramBox:
-    """A part of a model in the picture of its architecture."""
+    """One part of a model, drawn as a box in the picture of the model's architecture."""
 
     name: str
     """Name of the part."""
@@ -14,6 +14,6 @@ class DiagramBox:
     level: int
     """Column of the box, from the left."""
     reads: tuple[str, ...] = ()
-    """Names of the parts that it reads."""
+    """Names of the parts whose outputs are its inputs."""
     is_trained: bool = False
     """Whether the part has weights."""

@@ -1,4 +1,4 @@
-"""Reports as values (pages, sections, parts), and their rendering as one HTML file without scripts or remote files."""
+"""Represents reports as values (pages, sections, parts); renders one HTML file without scripts or remote files."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Facts:
-    """Single figures by name."""
+    """Single figures, each with its name."""
 
     values: Sequence[tuple[str, Cell]]
     """Pairs of name and figure."""

@@ -202,7 +202,7 @@ def progress(
 
 
 def diagram(key: str, boxes: Sequence[DiagramBox]) -> str:
-    """Draws boxes in levels from left to right, with arrows from the inputs of each."""
+    """Draws boxes in levels from left to right; an arrow leads to each box from each of its inputs."""
     levels = max(box.level for box in boxes) + 1
     width = max(170 * levels, WIDTH)
     room = 0.84 * width / levels - 8

@@ -1,8 +1,8 @@
 """Publishes directories whole or not at all.
 
 A local directory is renamed into place. Object stores have no rename, so the files are uploaded with the marker last,
-and readers treat a directory without its marker as unfinished. During an upload the directory also contains a claim. It
-lets a later process recognise the leftovers of a killed one, and concurrent publishers notice each other.
+and readers treat a directory without its marker as unfinished. During an upload the directory also contains a file, the
+claim. By the claim, a later process recognises what a killed one left, and concurrent publishers notice each other.
 """
 
 import contextlib

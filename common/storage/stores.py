@@ -212,7 +212,7 @@ class TensorFlowStore:
     """A store behind one of TensorFlow's file systems."""
 
     def __init__(self) -> None:
-        """Imports TensorFlow, which takes seconds and is therefore not done at import time."""
+        """Imports TensorFlow, which takes seconds and is therefore not done when this module is imported."""
         self._gfile = importlib.import_module("tensorflow").io.gfile
 
     def exists(self, uri: str) -> bool:
@@ -267,7 +267,7 @@ class TensorFlowStore:
             self._gfile.remove(uri)
 
     def _check_reachable(self, uri: str) -> None:
-        """Raises if S3 does not answer: tensorflow-io would report the file as missing."""
+        """Raises if S3 does not answer; otherwise, tensorflow-io would report the file as missing."""
         if uri.startswith("s3://"):
             self._gfile.exists("/".join(uri.split("/")[:3]) + "/")
 
@@ -311,7 +311,7 @@ def _quiet_plugins() -> None:
 
 
 def _options(scheme: str) -> dict[str, Any]:
-    """Options of a scheme's fsspec plugin that the environment does not set."""
+    """Returns the options to pass to a scheme's fsspec plugin; all others come from the environment."""
     # files written by other processes must be visible, and this package does the retries
     if scheme in ("s3", "s3a"):
         return {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 1}}}

@@ -29,8 +29,8 @@ from preprocessing.sources.source import Part
 from preprocessing.splits import Cuts
 from preprocessing.statistics import summaries
 
-# no column that is analyzed or in the catalogue uses these ids, and a table of either takes hundreds of bytes per id in
-# every process that loads the graph; so the graph is fitted with placeholders, which `complete_transform` replaces
+# columns that are analyzed or in the catalogue do not use these ids, and a table of visitors or items takes hundreds of
+# bytes per id in every process that loads the graph; so `complete_transform` replaces placeholders after the fit
 _COMPLETED_LATER = (Vocabulary.VISITORS, Vocabulary.ITEMS)
 _PLACEHOLDER = b"-\n"
 
@@ -41,9 +41,9 @@ class IdCounts(NamedTuple):
     events: summaries.EventStatistics
     """Statistics of all events."""
     trained_items: EncodedTable
-    """Counts of the items of training events, from `vocabularies.count_items`."""
+    """Number of training events by item, from `vocabularies.count_items`."""
     all_items: EncodedTable
-    """Counts of the items of all events, from `popularity.count_items_by_split`."""
+    """Number of events of all splits by item, from `popularity.count_items_by_split`."""
 
 
 class PropertyCounts(NamedTuple):
@@ -54,7 +54,7 @@ class PropertyCounts(NamedTuple):
     properties: EncodedTable
     """Number of items by property: id, count."""
     items: EncodedTable
-    """Items with properties, from `vocabularies.count_no_events`."""
+    """Items with properties, each with an event count of 0, from `vocabularies.count_no_events`."""
 
 
 class CatalogueCounts(NamedTuple):
@@ -73,7 +73,7 @@ class CatalogueCounts(NamedTuple):
 def read_events(
     job: Job, parts: Sequence[Part], num_partitions: int, mapping: EventMapping
 ) -> summaries.ReadingSummary:
-    """Reads events into clean timelines by visitor partition; writes the rejects."""
+    """Reads the event log and writes clean timelines, one file per visitor partition; also writes the rejects."""
     assemble = stages.AssembleTimelines(job.work, job.config.max_events_per_day, keep_repeats=keeps_repeats(job.config))
     with job.pipeline(_reading_phase("events", parts), Phase("timelines", num_partitions)) as (pipeline, progress):
         read = _read(job, pipeline, parts, stages.RouteEvents(job.work, num_partitions, mapping), progress)
@@ -103,7 +103,7 @@ def count_ids(job: Job, num_partitions: int, cuts: Cuts | None) -> IdCounts:
 def read_properties(
     job: Job, parts: Sequence[Part], num_partitions: int, until_ms: float, table: ItemTableMapping | None = None
 ) -> PropertyCounts:
-    """Reads item properties as of `until_ms`, or a table of items, into files by item partition; writes rejects."""
+    """Reads item properties before `until_ms`, or a table of items, into a file per item partition; writes rejects."""
     phases = _reading_phase("item properties", parts), Phase("properties by item", num_partitions)
     with job.pipeline(*phases) as (pipeline, progress):
         read = _read(job, pipeline, parts, stages.RouteProperties(job.work, num_partitions, until_ms, table), progress)
@@ -135,7 +135,7 @@ def write_timelines(
 def assemble_catalogue(
     job: Job, num_partitions: int, has_properties: bool, frequent: tuple[str, ...], tree: catalogue.CategoryTree
 ) -> CatalogueCounts:
-    """Writes one row per item, with properties as text, by item partition."""
+    """Writes the catalogue with properties as text: one row per item, one file per item partition."""
     assemble = stages.AssembleItems(job.work, has_properties, job.config.properties, frequent, tree)
     tags = (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES, CATEGORY_EVENTS)
     with job.pipeline(Phase("items", num_partitions)) as (pipeline, progress):
@@ -151,8 +151,8 @@ def fit_transform(
 ) -> None:
     """Fits the TF-Transform graph to prices and gaps; `complete_transform` must follow.
 
-    It always runs in this process (decision 9): TF-Transform's files must be where TensorFlow and all workers can open
-    them.
+    The fit always runs in this process (decision 9): TF-Transform's files must be where TensorFlow and all workers can
+    open them.
     """
     gaps = stages.GapBatch(job.work, cuts, job.config.split)
     prices = stages.PriceBatch(job.work)
@@ -192,7 +192,7 @@ def _reading_phase(title: str, parts: Sequence[Part]) -> Phase:
 
 
 def _read(job: Job, pipeline: beam.Pipeline, parts: Sequence[Part], route: beam.DoFn, progress: ProgressCounter) -> Any:
-    """Reads parts of files and writes the rejects; outputs `pieces` (see `shuffle.Piece`) and SUMMARIES."""
+    """Reads parts of files by `route` and writes the rejects; returns all outputs of `route`."""
     read = (
         pipeline
         | "Parts" >> beam.Create(parts)

@@ -77,7 +77,7 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
 
     Raises:
       ValueError: an argument is neither a flag of Beam nor the value of a flag, or Beam rejects a value. With a job
-        server, unknown flags are accepted, because it may define flags of its own.
+        server, unknown flags are accepted, because the server may define flags of its own.
     """
     options = PipelineOptions(list(arguments))
     usage = io.StringIO()
@@ -94,7 +94,7 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
     if rejected:
         raise ValueError(
             f"unrecognized arguments: {', '.join(rejected)}; neither prepare nor Beam has these flags. Correct them, "
-            "and quote globs against the shell"
+            "and quote globs, so that the shell does not expand them"
         )
     return options
 

@@ -1,4 +1,4 @@
-"""Progress bars of Beam pipelines, advanced by the pipelines' elements."""
+"""Progress bars of Beam pipelines; the code that processes a pipeline's elements advances them."""
 
 import functools
 import logging
@@ -19,7 +19,7 @@ class Phase:
     """A part of a pipeline; phases run in sequence."""
 
     title: str
-    """Title of its bar."""
+    """Title of the phase's progress bar."""
     total: int
     """Amount of work."""
     unit: str = "partitions"
@@ -72,7 +72,7 @@ class ProgressCounter:
     """Advances a pipeline's bars from within the pipeline; does nothing in a process without the bars."""
 
     key: str
-    """Key of the pipeline."""
+    """Key of the pipeline in `_running_pipelines`."""
 
     def add(self, amount: int) -> None:
         """Adds completed work.
@@ -96,7 +96,7 @@ def cancel_pipelines() -> None:
 
 @contextmanager
 def track_progress(*phases: Phase, is_shown: bool) -> Iterator[ProgressCounter]:
-    """Yields the progress counter of the pipeline that runs in this context; logs seconds at the end."""
+    """Yields the progress counter of the pipeline that runs in this context; at the end, logs how long it took."""
     counter, begin = ProgressCounter(uuid.uuid4().hex), time.monotonic()
     bars = _running_pipelines()[counter.key] = _Bars(phases, is_shown=is_shown)
     try:

@@ -1,4 +1,4 @@
-"""Results of a pipeline: collections merged to one value each, for the program that started the pipeline.
+"""Results of a pipeline: each collection is merged to one value, for the program that started the pipeline.
 
 A value is passed through a file, because a Beam pipeline returns no values and workers may be other machines.
 """
@@ -37,7 +37,7 @@ def merge_result(
       work: where the value is stored.
       name: name of the value, unique in the job.
       parts: the collection.
-      merge: an associative and commutative function, which also accepts no parts.
+      merge: an associative and commutative function; it must also accept an empty iterable.
     """
     result = Result[Value](work.result(name))
     # the value of an empty collection; Beam's own default would add five stages
@@ -58,9 +58,9 @@ class WriteResult:
 
 
 class Merge(beam.CombineFn):
-    """Merges parts by a function of several parts, a few at a time.
+    """Merges parts, a few at a time, by a function that takes several parts.
 
-    For a plain function, Beam would collect a hundred parts, and each of them has many MiB in a large shop.
+    If Beam were given the plain function, it would first collect a hundred parts, each of many MiB in a large shop.
     """
 
     def __init__(self, merge: Callable[[Iterable[Any]], Any]) -> None:

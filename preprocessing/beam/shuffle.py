@@ -1,4 +1,4 @@
-"""Shuffle of rows from the chunks of the input to the partitions, through files.
+"""Moves rows from the chunks of the input to the partitions, through files.
 
 A GroupByKey of rows would do the same, but some runners keep all rows in memory. Therefore each chunk writes a file,
 grouped by partition, and Beam only moves the positions of these groups.
@@ -21,7 +21,7 @@ class Piece:
     """The rows of one chunk for one partition: the bytes [begin, end) of a file."""
 
     position: tuple[int, int]
-    """Position of the chunk (input file, byte), which orders pieces as the rows of the input."""
+    """Position of the chunk (input file, byte); pieces sorted by it are in the order of the input."""
     path: str
     """The file."""
     begin: int

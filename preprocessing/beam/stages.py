@@ -111,8 +111,8 @@ class AssembleTimelines:
 class CountIds(beam.DoFn):
     """Counts the ids of a partition and outputs its EventStatistics.
 
-    Writes the training counts of visitors to a file. The item counts of training rows and of all rows are separate
-    outputs.
+    Writes each visitor's number of training events to a file. Two separate outputs are the item counts over training
+    rows and over all rows.
     """
 
     def __init__(self, work: Workspace, cuts: Cuts | None, config: SplitConfig, num_kinds: int) -> None:
@@ -153,7 +153,7 @@ class WrittenShard:
 
 @dataclass(frozen=True)
 class WriteTimelines:
-    """Writes a shard of each split for a partition."""
+    """Writes the timelines of a partition, one shard per split."""
 
     layout: DatasetLayout
     work: Workspace
@@ -205,7 +205,7 @@ class WriteTimelines:
 class MergeProperties:
     """Writes the latest properties of a partition, from (partition, pieces); yields the number of items by property.
 
-    The items and a summary with the partition are separate outputs.
+    Two separate outputs are the items and a summary that contains the partition number.
     """
 
     work: Workspace

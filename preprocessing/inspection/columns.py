@@ -83,5 +83,5 @@ def has_times(values: pa.Array) -> bool:
 
 
 def is_single(kind: pa.DataType) -> bool:
-    """Returns True unless a type is of lists, objects or bytes that are not text."""
+    """Returns False for types of lists, of objects and of bytes that are not text; True for all others."""
     return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

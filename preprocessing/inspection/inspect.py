@@ -28,7 +28,7 @@ _EVENTS = 5
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` found in a log."""
+    """What `inspect` found in a log or an item table."""
 
     files: tuple[str, ...]
     """The files; the first was read."""
@@ -39,7 +39,7 @@ class Inspection:
     config: PrepareConfig
     """The proposed settings."""
     events: tuple[dict[str, str], ...] = ()
-    """The first events, as the settings read them."""
+    """The first events, as read with these settings."""
     rejected: int = 0
     """Rows of the sample that the settings reject."""
     filtered: int = 0
@@ -137,7 +137,7 @@ def _try(found: Inspection, batch: Batch, table: pa.Table) -> Inspection:
     )
     warnings = [*_warn_of_ids(mapping, table), *_warn_of_times(found.config, parsed.table)]
     warnings += [
-        f"rows of the sample that would be rejected, {reason}: {count:,}"
+        f"rows of the sample that would be rejected ({reason}): {count:,}"
         for reason, count in Counter(parsed.rejects.reasons).items()
     ]
     warnings += [*_warn_of_kinds(found.config), *_suggest_weights(found)]
@@ -155,8 +155,8 @@ def _warn_of_kinds(config: PrepareConfig) -> Iterator[str]:
         yield f"no column of event kinds was found, so all events are {config.columns.kind}"
     if len(config.kinds.names) > 1 and config.kinds.names != DEFAULT_KINDS:
         yield (
-            f"the order of the event kinds is a guess: {', '.join(config.kinds.names)}; order [kinds] names from the "
-            "first look at an item to its purchase, and move kinds that should not train the model to dropped"
+            f"the order of the event kinds is a guess: {', '.join(config.kinds.names)}; in [kinds], order names from "
+            "the first look at an item to its purchase, and move to dropped the kinds that should not train the model"
         )
     if config.kinds.dropped:
         dropped = ", ".join(word or "(empty)" for word in config.kinds.dropped)

@@ -1,4 +1,4 @@
-"""Proposals of settings: roles of columns by their usual names and their values."""
+"""Proposes settings; recognises the role of a column by its name and its values."""
 
 import re
 from collections import Counter
@@ -96,13 +96,13 @@ def propose_table(glob: str, table: pa.Table, columns: Sequence[Column], files: 
 
 
 def looks_like_weight(column: Column) -> bool:
-    """Returns whether a column of numbers has a usual name for a weight of events."""
+    """Returns whether a column contains numbers and has a usual name for the weight of an event."""
     are_numbers = to_numbers(pa.array(column.examples, pa.string())).null_count == 0
     return are_numbers and _plain(column.path) in _WEIGHTS.split("|")
 
 
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
-    """Returns the column with the name that fits a role best: first in the order of the pattern, then of the file."""
+    """Returns the column whose name fits a role best: first in `pattern`, then in the file; None if no name fits."""
     names = pattern.split("|")
     fits = [column.path for column in columns if _plain(column.path) in names]
     if role == "time":  # a date is worse than the time itself
@@ -123,13 +123,13 @@ def _is_kind(values: pa.Array) -> bool:
 
 
 def _step_of(word: str) -> int | None:
-    """Returns the index in the funnel of a usual word for an event kind, or None."""
+    """Returns the step of the funnel that a usual word for an event kind stands for; None for other words."""
     plain = re.sub(r"[^a-z]", "", word.lower())
     return next((step for step, pattern in enumerate(_STEPS) if plain in pattern.split("|")), None)
 
 
 def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
-    """Proposes event kinds: the words of the log for events with items, in the order that the words suggest."""
+    """Proposes event kinds: the log's words for events that have an item, in the order that the words suggest."""
     counts, with_item = _count_kinds(table, mapped)
     names = [word for word in counts if is_kind_name(word) and 2 * with_item[word] >= counts[word]]
     if len(names) > MAX_KINDS:
@@ -154,7 +154,7 @@ def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], C
 
 
 def _funnel_position(word: str, counts: Counter[str]) -> tuple[int, int, str]:
-    """Orders kinds by the usual order of their words, other words last; then by frequency, most frequent first."""
+    """Returns a sort key: first the step of the funnel, unknown words last; then frequency, the most frequent first."""
     step = _step_of(word)
     return len(_STEPS) if step is None else step, -counts[word], word
 

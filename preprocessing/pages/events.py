@@ -94,7 +94,7 @@ def _correlation(correlation: Statistics) -> Picture:
         title="Correlation of columns",
         summary=(
             "Pearson's r over all events. Ranks start at the most frequent id, so they are high for rare visitors and "
-            "items, and highest for those without training events, which come later in time."
+            "items. They are highest for visitors and items without training events, whose events come later in time."
         ),
         svg=charts.heat_map("correlation", names, names, matrix, has_sign=True, height=380),
         table=Table(["", *names], [[name, *row] for name, row in zip(names, matrix, strict=True)]),

@@ -11,7 +11,7 @@ _INPUTS = (("events", "events"), ("item_properties", "item properties"), ("categ
 
 
 def reading_section(statistics: Statistics) -> Section:
-    """Charts the numbers of rows, rejected rows (with examples), duplicates and robots, and the property coverage."""
+    """Shows figures of the event log, filtered and rejected rows (with examples), the inputs, and the catalogue."""
     events, items = statistics["events"], statistics["items"]
     pairs, possible = events["funnel"]["pairs"], events["visitors"] * items["items"]
     facts = Facts(
@@ -54,7 +54,7 @@ def comparison_section(comparison: Mapping[str, Any]) -> Section:
 
 
 def format_sparsity(pairs: int, possible: int) -> str:
-    """Formats the share of possible pairs without events, with two significant digits after the nines: `99.978%`."""
+    """Formats the share of possible pairs that have no events, with two digits after the nines: `99.978%`."""
     percent = 100 * pairs / possible
     return f"{100 - percent:.{max(1 - math.floor(math.log10(percent)), 1)}f}%"
 

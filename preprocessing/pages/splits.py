@@ -16,9 +16,7 @@ _LEAKING = (
 def split_section(statistics: Statistics, method: SplitMethod) -> Section:
     """Charts the events of each split, and the events of visitors and items without training events."""
     if method == SplitMethod.NONE:
-        return Section(
-            "Splits", [Note("There is no held-out data: all events are for training, for the deployed model.")]
-        )
+        return Section("Splits", [Note("There is no held-out data: all events are for training the deployed model.")])
     visitors, items = statistics["events"]["by_split"], statistics["items"]["by_split"]
     held_out = [split for split in Split if split != Split.TRAIN]
     totals = {split: visitors[split]["events"] for split in Split}

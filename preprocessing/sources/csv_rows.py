@@ -33,7 +33,7 @@ class CsvFiles:
     header: tuple[str, ...]
     """All column names, in order."""
     first_byte: int
-    """The byte at which the rows start, after a byte order mark and a header line."""
+    """The byte at which the rows start, after the byte order mark and the header line, if there are any."""
     columns: tuple[str, ...]
     """The columns to read."""
 
@@ -106,7 +106,7 @@ def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np
 def _parse(
     source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, is_used: np.ndarray, *, has_quotes: bool
 ) -> pa.Table:
-    """Parses the lines of a mask [L], which have the right number of fields."""
+    """Parses the lines that a mask [L] selects; all of them must have the right number of fields."""
     schema = {name: pa.string() for name in source.columns}
     if not is_used.any():
         return pa.table({name: pa.array([], pa.string()) for name in source.columns})

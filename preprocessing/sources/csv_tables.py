@@ -67,7 +67,7 @@ class CsvTableBatch:
     part: Part
     """The file."""
     position: int
-    """Number of the first row."""
+    """Number of the batch's first row in the file."""
     columns: pa.Table
     """[N] rows: a string column for each column to read."""
     invalid: tuple[str, ...]

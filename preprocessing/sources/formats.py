@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _SEPARATORS = (",", ";", "\t", "|")
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _PARQUET = b"PAR1"
-# by the default column of each role; another missing column is one that the settings name
+# role by its default column; any other missing column was named by the settings
 _ROLES = {"visitorid": "visitor", "itemid": "item", "timestamp": "time", "event": "kind"}
 
 
@@ -62,7 +62,7 @@ class Layout:
 
 
 def find_input_files(glob: str) -> list[str]:
-    """Lists the files of a glob or a directory, except hidden ones such as `_SUCCESS` that wildcards match.
+    """Lists the files of a glob or a directory; omits hidden files, such as `_SUCCESS`, that only a wildcard matches.
 
     Raises:
       FileNotFoundError: no file matches.
@@ -74,7 +74,9 @@ def find_input_files(glob: str) -> list[str]:
         below = [name for name in storage.list_files(glob) if not _is_hidden(name)]
         files = [f"{glob.rstrip('/')}/{name}" for name in below]
     if not files:
-        raise FileNotFoundError(f"no file matches {glob}; check the path, and quote the glob against the shell")
+        raise FileNotFoundError(
+            f"no file matches {glob}; check the path, and quote a glob, so that the shell does not expand it"
+        )
     return files
 
 
@@ -113,7 +115,7 @@ def open_files(
     """Divides all files of a glob into parts; also returns the total size of their text, estimated if compressed.
 
     Args:
-      glob: the files, or a directory; empty files among others are skipped, as many jobs write them.
+      glob: the files, or a directory; empty files among others, which many jobs write, are skipped.
       config: how they are read.
       required: columns that every file must have, or paths in them.
       optional: columns to read if a file has them.
@@ -141,7 +143,7 @@ def first_file(files: Sequence[str]) -> str:
 
 
 def _sizes_of_files(glob: str) -> dict[str, int]:
-    """Returns the sizes of the files of a glob, without empty files unless all are empty."""
+    """Returns the sizes of a glob's files; omits empty files, unless all are empty."""
     sizes = {path: storage.size(path) for path in find_input_files(glob)}
     filled = {path: size for path, size in sizes.items() if size}
     if filled and len(filled) < len(sizes):
@@ -161,7 +163,7 @@ def make_source(layout: Layout, columns: tuple[str, ...], *, has_line_breaks: bo
 
 
 def choose_columns(path: str, layout: Layout, required: Sequence[str], optional: Sequence[str] = ()) -> tuple[str, ...]:
-    """Chooses the columns to read: those of the paths `required`, and the columns `optional` if there are any.
+    """Chooses the columns to read: those of the paths `required`, and those of `optional` that the file has.
 
     Raises:
       ValueError: a required column is missing, or a column occurs twice.
@@ -208,7 +210,8 @@ def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
         raise ValueError(f"{path} is empty; it has no header line and no row")
     if start.lstrip()[:1] == b"[" and config.format in ("auto", "jsonl"):
         raise ValueError(
-            f"{path} is a JSON array; convert it to JSON Lines, one object per line, such as by `jq -c '.[]' FILE`"
+            f"{path} is a JSON array; convert it to JSON Lines, one object per line, for example with "
+            "`jq -c '.[]' FILE`"
         )
     if b"\0" in start:
         raise ValueError(

@@ -66,10 +66,10 @@ def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch
 
 
 def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
-    """Parses lines of JSON objects to a table of some fields; all texts, also those of times, stay as they are.
+    """Parses lines of JSON objects to a table of some fields; texts stay as they are, even those that look like times.
 
     Raises:
-      pa.ArrowInvalid: a line is not a JSON object, a field has several types, or numbers that Arrow would round.
+      pa.ArrowInvalid: a line is not a JSON object, or a field has several types or numbers that Arrow would round.
     """
     if not data:
         return _select(pa.table({}), columns)
@@ -85,7 +85,7 @@ def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
 
 
 def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Parses lines one by one; returns the objects and which lines [L] are objects."""
+    """Parses lines one by one; returns the objects, and a mask [L] of the lines that are objects."""
     objects, is_object = [], np.zeros(len(begins), bool)
     for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         try:

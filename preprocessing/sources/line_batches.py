@@ -27,9 +27,9 @@ class LineBatch:
     columns: pa.Table
     """[N] well-formed rows: a column for each column to read."""
     begins: np.ndarray
-    """[N] index in the lines' data at which each of these rows begins."""
+    """[N] index in `lines.data` at which each row of `columns` begins."""
     ends: np.ndarray
-    """[N] index at which each of these rows ends, without the line end."""
+    """[N] index in `lines.data` at which each row of `columns` ends, without the line end."""
     malformed: Rejects
     """Lines that could not be parsed."""
     num_blank: int

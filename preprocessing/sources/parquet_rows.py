@@ -1,4 +1,4 @@
-"""Parquet files: row groups, read in parallel; a file in `date=2024-03-01/` has the column `date`."""
+"""Parquet files, whose row groups are read in parallel; a file in a folder `date=2024-03-01/` has a column `date`."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ class ParquetBatch:
     part: Part
     """The row group that the rows belong to."""
     position: int
-    """Number of the first row."""
+    """Number of the batch's first row in the file."""
     columns: pa.Table
     """[N] rows: the columns to read."""
 
@@ -82,7 +82,7 @@ class ParquetBatch:
 
 
 def describe_rows(table: pa.Table, rows: np.ndarray) -> list[str]:
-    """Returns the start of rows as JSON."""
+    """Returns the first characters of each row, as JSON."""
     values = table.take(pa.array(rows)).to_pylist()
     return [shorten(json.dumps(row, default=str, ensure_ascii=False).encode()) for row in values]
 
@@ -100,7 +100,7 @@ def open_parquet(path: str) -> pq.ParquetFile:
 
 
 def partition_columns(path: str, stored: Sequence[str]) -> dict[str, str | None]:
-    """Returns the columns that the folders of a path name, such as `date=2024-03-01`, unless they are `stored` too."""
+    """Returns columns and values from folder names in a path, such as `date=2024-03-01`, except `stored` columns."""
     folders = (folder.partition("=") for folder in path.split("/")[:-1])
     return {
         name: None if value == _NULL_PARTITION else unquote(value)

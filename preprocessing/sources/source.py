@@ -23,7 +23,7 @@ class Part:
     path: str
     """The file."""
     ordinal: int
-    """Index of the file among the inputs; rows of equal time are ordered by it."""
+    """Index of the file among the inputs; it orders rows that have the same time."""
     begin: int
     """First byte of a text file, first row group of a Parquet file."""
     end: int | None

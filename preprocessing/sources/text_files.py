@@ -1,6 +1,6 @@
 """Text files: decompression, decoding to UTF-8, and division into byte ranges that workers read in parallel.
 
-A line feed always ends a row: one inside a quoted field would make it impossible to start reading in mid-file.
+A line feed always ends a row. If a quoted field could contain one, reading could not start in mid-file.
 """
 
 import bz2
@@ -24,7 +24,7 @@ _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2", b"PK
 DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError, pa.ArrowException)
 
 COMPRESSION_RATIO = 3
-"""Assumed ratio of the size of the text to that of the compressed file, as for event logs with gzip -6."""
+"""How many times as large as the compressed file the text is assumed to be, as for event logs with gzip -6."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Lines:
 
 
 def detect_format(head: bytes, encoding: str | None = None) -> TextFormat:
-    """Finds the compression and, from the byte order mark, the encoding of a file from its first bytes."""
+    """Finds the compression and, unless `encoding` is given, the encoding of a file from its first bytes."""
     compression = next((name for magic, name in _COMPRESSIONS.items() if head.startswith(magic)), None)
     if encoding is not None:
         return TextFormat(compression, codecs.lookup(encoding).name)
@@ -91,7 +91,7 @@ def open_text(path: str, text_format: TextFormat, request_bytes: int = READ_BYTE
 
 
 def divide(size: int, begin: int, text_format: TextFormat) -> list[tuple[int, int | None, int]]:
-    """Divides the bytes of a file after `begin` into ranges: begin, end (None: of the file) and stored size."""
+    """Divides a file from byte `begin` on into ranges: first byte, end (None: end of the file) and stored size."""
     if not text_format.is_seekable:  # such a stream can only be read from its start
         return [(begin, None, size)]
     starts = range(begin, max(size, begin + 1), READ_BYTES)

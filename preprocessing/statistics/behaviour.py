@@ -116,7 +116,7 @@ def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, 
 
 
 def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
-    """Finds the first row of each kind of each pair, [P, K] indices; NEVER if there is none."""
+    """For each pair and each event kind, finds the index of the first row, [P, K]; NEVER if there is none."""
     pairs = timelines.visitor_code * len(timelines.items) + timelines.item_code
     distinct, pair = np.unique(pairs, return_inverse=True)
     first = np.full((len(distinct), num_kinds), NEVER)

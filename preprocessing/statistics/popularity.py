@@ -1,4 +1,4 @@
-"""Item popularity: most frequent items, concentration, new items, and items of a split without training events.
+"""Item popularity: most frequent items, concentration, new items, and items that have no training events, by split.
 
 Shapes: I items.
 """
@@ -57,7 +57,7 @@ def describe_items(encoded: EncodedTable, kinds: Sequence[str]) -> dict[str, Any
 
 
 def describe_categories(encoded: EncodedTable, paths: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
-    """Describes the training events of each category, descending, with its path from the root, as JSON."""
+    """Describes each category by its number of training events and its path, most frequent first, as JSON."""
     if not encoded:
         return []
     ordered = sort_by_count(decode_columns(encoded))
@@ -68,7 +68,7 @@ def describe_categories(encoded: EncodedTable, paths: Mapping[str, tuple[str, ..
 
 
 def compute_lorenz(counts: np.ndarray) -> tuple[list[float], float]:
-    """Computes the Gini coefficient and the shares of all events that the least popular 0%, 1% … 100% of items have.
+    """Computes which share of all events the least popular 0%, 1% … 100% of the items have, and the Gini coefficient.
 
     Args:
       counts: [I] events of each item, all above 0; I > 0.

@@ -36,16 +36,16 @@ Example = tuple[str, int, str]
 
 @dataclass(frozen=True)
 class ReadingSummary:
-    """Counts of reading an input, or a part of it."""
+    """Counts of the rows read from an input, or from a part of it."""
 
     rows: int = 0
-    """Lines that are not blank, valid or not."""
+    """Number of rows that are not blank, valid or not."""
     blank_lines: int = 0
-    """Lines without a character."""
+    """Number of empty lines."""
     rejects: Counter[str] = field(default_factory=Counter)
     """Number of invalid rows by reason."""
     filtered: Counter[str] = field(default_factory=Counter)
-    """Number of rows dropped on purpose by condition."""
+    """Number of rows dropped on purpose, by reason, such as a condition."""
     examples: dict[str, tuple[Example, ...]] = field(default_factory=dict)
     """The first few invalid rows by reason, ordered by file and position."""
     cleaning: Cleaning = field(default_factory=lambda: Cleaning(0, 0))
@@ -93,7 +93,7 @@ def summarize_cleaning(partition: int, timelines: Timelines, cleaning: Cleaning)
 
 
 def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
-    """Merges summaries in any order; keeps the examples of each reason that come first by file and byte."""
+    """Merges summaries in any order; for each reason, keeps the examples that come first by file and position."""
     listed = list(parts)
     found: dict[str, list[Example]] = {}
     for part in listed:
@@ -142,7 +142,7 @@ class EventStatistics:
     training_gaps: int
     """Number of pairs of consecutive training events of a visitor."""
     robot_events: int
-    """Number of events that were excluded with their visitors."""
+    """Number of events that were excluded because their visitors are robots."""
     weight_thousandths: int
     """Sum of the weights of all events, each rounded to thousandths, so that it is exact in any order."""
     behaviour: Behaviour
@@ -252,7 +252,7 @@ def describe_events(statistics: EventStatistics, cleaning: Cleaning, kinds: Sequ
 
 
 def _top(counts: np.ndarray, ids: pa.Array) -> tuple[tuple[int, str], ...]:
-    # all ids with the last rank's count, so that the id decides between them, not the partition
+    # all ids that tie for the last rank are candidates: the id decides between them, not the partition
     floor = np.partition(counts, -TOP)[-TOP] if len(counts) > TOP else 0
     candidates = np.flatnonzero((counts >= floor) & (counts > 0))
     chosen = zip(counts[candidates].tolist(), ids.take(pa.array(candidates)).to_pylist(), strict=True)

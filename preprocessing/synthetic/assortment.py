@@ -1,6 +1,6 @@
-"""The items that visitors interact with: their popularity, shelf, style and period of fashion.
+"""The items that visitors interact with: popularity, shelf (a category), style, and when they are in fashion.
 
-They are drawn after the visitors' wishes, so that the supply of each shelf equals its demand.
+Items are drawn after the visitors' wishes, so that the quotas of a shelf's items sum to the number of wishes for it.
 
 Shapes: I items, S shelves.
 """
@@ -27,13 +27,13 @@ _MEAN_LIFE = 0.7  # of an exponential distribution, as a share of the period
 
 @dataclass(frozen=True)
 class Assortment:
-    """Columns [I], sorted by shelf."""
+    """The items that visitors interact with, as columns [I], sorted by shelf."""
 
     shelf: np.ndarray
-    """Shelf of each item, ascending."""
+    """Index of each item's shelf (a category with items), ascending."""
 
     style: np.ndarray
-    """In [0, 1]; visitors with a similar style choose the item."""
+    """Style of each item, in [0, 1]; visitors with a similar style choose the item."""
 
     born: np.ndarray
     """In [0, 1): the share of the shelf's traffic that passes before the item appears."""
@@ -42,14 +42,14 @@ class Assortment:
     """In (0, 1]: the share of the shelf's traffic that passes before the item disappears."""
 
     quota: np.ndarray
-    """[3, I] number of visitors who LOOK, CART and BUY."""
+    """[3, I] number of visitors who only view the item (LOOK), put it into the cart (CART), and buy it (BUY)."""
 
 
 def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator) -> Assortment:
-    """Draws items with quotas that sum to the demand.
+    """Draws items whose quotas sum to the demand on each shelf.
 
     Args:
-      wanted: [3, S] interests in each shelf that LOOK, CART and BUY.
+      wanted: [3, S] the demand: number of interests on each shelf that end with LOOK, CART and BUY.
       scale: size of the shop.
       random: source of all draws.
     """
@@ -67,7 +67,7 @@ def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator)
 
 
 def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.random.Generator) -> np.ndarray:
-    """[I] distinct visitors of each item, descending, at least 1; they sum to about `total`."""
+    """[I] number of distinct visitors of each item, descending, at least 1; the numbers sum to about `total`."""
     interests = lognormal_quantiles(stratified(size, random), _INTERESTS_MEDIAN, _INTERESTS_SIGMA)
     interests = np.clip(np.round(interests), 1, scale.extreme(_MOST_INTERESTS))
     # popular items get the interests that the limit cut off: the long tail keeps its shape in a small shop
@@ -78,10 +78,10 @@ def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.ran
 
 
 def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[I] shelf of each item, so that the interests on each shelf sum to about its demand.
+    """[I] index of each item's shelf, chosen so that the interests on each shelf sum to about the shelf's demand.
 
-    Popularity falls by half from level to level. The items of each level choose among the shelves with room for them,
-    the most popular level first.
+    Items are assigned level by level; each level is half as popular as the one before. Each item gets a random shelf
+    among those that have room for it.
     """
     shelf = np.empty(len(interests), np.int64)
     demanded = np.flatnonzero(demand)
@@ -102,7 +102,7 @@ def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random
 def _apportion_quotas(
     interests: np.ndarray, shelf: np.ndarray, wanted: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> np.ndarray:
-    """[3, I] quotas that sum to the demand of each shelf."""
+    """[3, I] quotas of the items, which sum to the demand `wanted` on each shelf."""
     sells = interests * random.lognormal(sigma=_CART_SIGMA, size=len(interests))
     # one best-seller reaches the limits with any seed
     best = np.argmax(np.where(shelf == wanted[BUY].argmax(), interests, 0))

@@ -1,4 +1,4 @@
-"""The items that the shop lists, and when: most items of the event log, and many without events.
+"""The items in the shop's property files, and when they appear there: most items of the event log, and many others.
 
 Shapes: I items of the assortment, L listed items.
 """
@@ -26,10 +26,10 @@ _AVAILABILITY_OF_LIVING = 1.2  # added to the log-odds of availability if the it
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Ids of all items, and columns of the listed ones, in random order."""
+    """Ids of the items with events, and columns of the listed items (those in the property files), in random order."""
 
     item_id: np.ndarray
-    """[I] ids of the assortment's items; -1 for an item without a quota."""
+    """[I] ids of the items in `Assortment`; -1 for an item without events."""
 
     listed_id: np.ndarray
     """[L] ids of the listed items."""
@@ -38,10 +38,10 @@ class Catalogue:
     """[L] shelf of each listed item."""
 
     style: np.ndarray
-    """[L] in [0, 1]."""
+    """[L] style of each listed item, in [0, 1]."""
 
     snapshot: np.ndarray
-    """[L] number of the snapshot that first lists the item."""
+    """[L] index of the weekly snapshot that first lists the item."""
 
     is_available: np.ndarray
     """[L] whether the item is available at the last snapshot."""
@@ -55,12 +55,12 @@ class Catalogue:
 def list_items(
     tree: Tree, items: Assortment, first_seen_ms: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> Catalogue:
-    """Draws the ids of all items, and the items that are listed.
+    """Draws the ids of all items, and which items are listed in the property files.
 
     Args:
       tree: the shelves.
       items: the items with events.
-      first_seen_ms: [I] time of each item's first event; ignored where the quota is 0.
+      first_seen_ms: [I] time of each item's first event; ignored for items without events.
       scale: size of the shop.
       random: source of all draws.
     """
@@ -90,7 +90,7 @@ def list_items(
 
 
 def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Ascending indices of the seen items to list; the most popular of each shelf is always among them.
+    """Ascending indices of the items with events that are listed; each shelf's most popular item is always included.
 
     Args:
       shelf: [N] ascending.
@@ -104,7 +104,7 @@ def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.
 
 
 def _first_snapshots(born: np.ndarray, first_seen_ms: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[N] snapshot that first lists each item: snapshot 0 for old items, else one shortly before the first event."""
+    """[N] index of the snapshot that first lists each item: 0 for old items, else shortly before the first event."""
     at_first_event = np.searchsorted(SNAPSHOTS_MS, first_seen_ms, side="right") - 1
     lead = random.integers(0, _LONGEST_LEAD + 1, len(born))
     return np.where(born == 0, 0, np.maximum(at_first_event - lead, 0))
@@ -116,7 +116,7 @@ def _unseen_snapshots(count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_available(is_alive: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[L] whether an item is available at the end: a fixed share is, more often of the items still in fashion."""
+    """[L] whether an item is available at the end: a fixed share of all items, more of those still in fashion."""
     score = _AVAILABILITY_OF_LIVING * is_alive + random.gumbel(size=len(is_alive))
     is_available = np.zeros(len(is_alive), bool)
     is_available[np.argsort(-score, kind="stable")[: round(len(is_alive) * _AVAILABLE_AT_END)]] = True

@@ -104,7 +104,7 @@ def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, rando
 
 
 def first_times(times: Times, events: Events, num_interests: int) -> Times:
-    """Returns the time and session [D] of the first event of each interest."""
+    """For each interest, returns the time and the session of its first event, [D] each."""
     first = np.empty(num_interests, np.int64)
     backwards = np.arange(len(events.interest))[::-1]
     first[events.interest[backwards]] = backwards  # the last assignment wins: the first event
@@ -132,7 +132,7 @@ def _draw_session_starts(
 
 
 def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """[E] whether an event is a line of the same order as the previous event."""
+    """[E] whether an event is a purchase in the same order as the previous event."""
     is_line = kind == TRANSACTION
     return np.r_[False, is_line[1:] & is_line[:-1] & (order[1:] == order[:-1])]
 
@@ -140,7 +140,7 @@ def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
 def _draw_gaps_ms(
     kind: np.ndarray, is_start: np.ndarray, is_same_order: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """[E] milliseconds since the previous event of the session, at least 1; 0 at its start."""
+    """[E] milliseconds since the previous event of the session, at least 1; 0 at the start of a session."""
     uniform = random.random(len(kind))
     seconds = np.empty(len(kind))
     for code, knots in _GAPS_S.items():
@@ -155,7 +155,7 @@ def _draw_gaps_ms(
 def _draw_starts(
     visitor: np.ndarray, duration_ms: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """[S] start of each session, for [S] visitors and durations."""
+    """[S] start of each session, from each session's visitor [S] and duration [S]."""
     calendar = _draw_calendar(random)
     sizes = np.bincount(visitor, minlength=len(is_robot))
     wait = interpolated_quantiles(random.random(len(visitor)), _WAITS_HOURS)
@@ -173,7 +173,7 @@ def _draw_starts(
 
 
 def _keep_apart(visitor: np.ndarray, start_ms: np.ndarray, duration_ms: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """[S] starts with more than 30 minutes between the sessions of a visitor, and all sessions within the period."""
+    """[S] starts, moved so that a visitor's sessions are more than 30 minutes apart, and none ends after the log."""
     blocked = duration_ms + _SESSION_GAP_MS + _MINUTE_MS
     before = np.cumsum(blocked) - blocked
     before -= before[group_starts(sizes)][visitor]

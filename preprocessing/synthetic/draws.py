@@ -1,6 +1,6 @@
 """Random draws with little noise: quotas and stratified samples instead of independent draws.
 
-With them, a shop reaches the figures that it is calibrated to with every seed.
+Therefore a shop has the figures that it is calibrated to, whatever the seed.
 
 Shapes: N draws, G groups.
 """
@@ -25,7 +25,7 @@ def lognormal_quantiles(probability: np.ndarray, median: float, sigma: float) ->
 def power_law_counts(probability: np.ndarray, exponent: float, largest: int) -> np.ndarray:
     """Returns [N] quantiles of a power law, as counts from 1 to `largest`, at [N] probabilities in (0, 1).
 
-    The inverse of P(count > n) = (n + 1) ** -exponent.
+    The quantiles are the inverse of P(count > n) = (n + 1) ** -exponent.
     """
     return np.minimum((1 - probability) ** (-1 / exponent), largest).astype(np.int64)
 

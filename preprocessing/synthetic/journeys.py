@@ -1,4 +1,4 @@
-"""The actions of each visitor, in order: view a new item, view an item again, put it into the cart, buy it.
+"""The sequence of each visitor's actions: views of new items, repeated views, additions to the cart, and purchases.
 
 An interest is one distinct item of a visitor; `matching` decides later which item it is.
 
@@ -27,13 +27,13 @@ _CARTED_BEFORE_PURCHASE = 0.975
 _BUYER_WITHOUT_CART = 0.09
 _REPEAT_AT_ONCE = 0.6
 
-# positions of events after the view that starts an interest, at 0; the next interest starts at 1
+# positions of events relative to the view that starts an interest, which is at 0; the next interest starts at 1
 _AT_ONCE, _CART, _ORDER = 0.1, 0.4, 0.6
 
 
 @dataclass(frozen=True)
 class Interests:
-    """Columns [D], sorted by visitor and start."""
+    """The interests of all visitors, as columns [D], sorted by visitor and start."""
 
     visitor: np.ndarray
     """Visitor id, ascending."""
@@ -45,7 +45,7 @@ class Interests:
     """Whether the item is put into the cart."""
 
     order: np.ndarray
-    """Index of the order that contains the item; -1: not bought."""
+    """Index of the purchase order that contains the item; -1: not bought."""
 
     @property
     def reach(self) -> np.ndarray:
@@ -55,13 +55,13 @@ class Interests:
 
 @dataclass(frozen=True)
 class Events:
-    """Columns [E], sorted by visitor and time."""
+    """The events of all visitors, as columns [E], sorted by visitor and time."""
 
     interest: np.ndarray
     """Index into `Interests`."""
 
     kind: np.ndarray
-    """Event code of `contract.schema`."""
+    """VIEW, ADD_TO_CART or TRANSACTION."""
 
 
 def draw_journeys(visitors: Visitors, random: np.random.Generator) -> tuple[Interests, Events]:
@@ -71,7 +71,7 @@ def draw_journeys(visitors: Visitors, random: np.random.Generator) -> tuple[Inte
 
 
 def _draw_interests(visitors: Visitors, random: np.random.Generator) -> tuple[Interests, np.ndarray]:
-    """All interests, and the number of views [V] of items that the visitor has viewed before."""
+    """All interests, and each visitor's number of repeated views [V]."""
     funnel = _draw_funnel(visitors, random)
     num_visitors = len(visitors.views)
     viewed = np.bincount(funnel.visitor[funnel.is_viewed], minlength=num_visitors)
@@ -144,7 +144,7 @@ def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.G
 
 
 def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """[N] positions of purchases: one for all lines of an order, after the start of the order's last interest."""
+    """[N] positions of purchases: the same for all items of an order, after the start of the order's last interest."""
     last = np.zeros(int(order.max(initial=-1)) + 1)
     np.maximum.at(last, order, start)
     return last[order] + _ORDER

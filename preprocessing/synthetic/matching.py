@@ -1,7 +1,7 @@
 """Matches each wish with an item of the same shelf and time: wishes and items are paired in the order of their style.
 
-Each shelf has as many wishes as items, counted by quota. So every item is matched as often as its quota says, and
-tastes don't change popularity.
+A wish is the shelf (a category) and the style that a visitor looks for. The quotas of the items on a shelf sum to its
+number of wishes. So every item is matched as often as its quota says, and tastes don't change popularity.
 
 Shapes: D interests, N rows.
 """
@@ -23,7 +23,7 @@ _BELOW_ONE = 1 - 1e-6
 
 
 def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) -> np.ndarray:
-    """Returns the item [D] of each interest; a visitor seldom gets the same item twice."""
+    """Returns the index [D] of the item of each interest; a visitor seldom gets the same item twice."""
     interests, matches, groups = [], [], []
     for reach, together in _TOGETHER.items():
         some = np.flatnonzero(wishes.reach == reach)
@@ -45,10 +45,16 @@ def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) 
 
 
 def _line_up(shelf: np.ndarray, time: np.ndarray, style: np.ndarray, together: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts by shelf, by time into groups of `together`, and by style in a group; returns order [N] and groups [N].
+    """Sorts rows by shelf and time, divides each shelf into groups of `together` rows, and sorts each group by style.
 
     Args:
+      shelf: [N].
       time: [N] in [0, 1].
+      style: [N].
+      together: size of a group.
+
+    Returns:
+      The order of the rows [N], and the group [N] of each row in this order.
     """
     by_time = np.argsort(shelf + time * _BELOW_ONE, kind="stable")
     group = np.cumsum(position_in_group(np.bincount(shelf)) % together == 0)
@@ -57,7 +63,7 @@ def _line_up(shelf: np.ndarray, time: np.ndarray, style: np.ndarray, together: i
 
 
 def _swap_repeats(visitor: np.ndarray, item: np.ndarray, group: np.ndarray, distance: int) -> np.ndarray:
-    """[N] items; those that repeat for a visitor are swapped with another of the group, at a fixed distance."""
+    """[N] items, after each repeat for a visitor is swapped with an item of the same group, `distance` places away."""
     is_repeated = np.zeros(len(item), bool)
     several = np.flatnonzero(np.bincount(visitor)[visitor] > 1)
     pair = visitor[several] * (item.max() + 1) + item[several]

@@ -1,4 +1,4 @@
-"""The item properties: a row for the first value of each property, and one for each change.
+"""The rows of the item properties: one for the first value of each item's property, and one for each change.
 
 The values reveal the hidden tastes: an item's words include one for its shelf and one for its style.
 
@@ -39,13 +39,13 @@ class _Changes:
     """Rows of one property for the items of a chunk."""
 
     item: np.ndarray
-    """[R] index in the chunk."""
+    """[R] index of the item in the chunk."""
 
     snapshot: np.ndarray
-    """[R] number of the snapshot."""
+    """[R] index of the weekly snapshot in which the value changes."""
 
     left: np.ndarray
-    """[R] number of later changes; it makes consecutive values differ."""
+    """[R] number of later changes of the same item; values depend on it, so that consecutive ones differ."""
 
 
 def property_tables(
@@ -75,7 +75,7 @@ def property_tables(
 
 
 def change_rate(first_snapshot: np.ndarray, rows_per_item: float) -> float:
-    """Returns the probability of a change per snapshot that gives `rows_per_item` on average."""
+    """Returns the probability of a change in a snapshot for which items have `rows_per_item` rows on average."""
     chances = int((len(SNAPSHOTS_MS) - 1 - first_snapshot).sum())
     return min(1.0, (rows_per_item - 1) * len(first_snapshot) / max(chances, 1))
 
@@ -115,7 +115,7 @@ def _draw_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generato
 
 
 def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
-    """Returns the category of each change: alternately the item's own and a parent or neighbour; its own is last."""
+    """Returns each row's category: alternately the item's own, which is also the last, and a parent or neighbour."""
     shelf = chunk.shelf[changes.item]
     own = tree.shelf_node[shelf]
     neighbour = tree.shelf_node[(shelf + 1) % tree.num_shelves]
@@ -125,7 +125,7 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 
 
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    """Draws words for items: one each for the shelf, the style and the item, and one that changes."""
+    """Draws values: a changing word and, for some properties, words for the item's shelf, its style and itself."""
     salt = int(name)
     shelf = chunk.shelf[changes.item]
     changing = mix(salt, random.integers(0, 1000, len(chunk.shelf))[changes.item], changes.left)

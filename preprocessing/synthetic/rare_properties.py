@@ -40,10 +40,10 @@ class RareProperties:
     """[P] whether the values are numbers."""
 
     of_shelf: np.ndarray
-    """[S, K] indices of the properties."""
+    """[S, K] indices of the properties that the items of each shelf may have."""
 
     chance: np.ndarray
-    """[S, K] probability that an item of the shelf has the property."""
+    """[S, K] probability that an item of the shelf has the property in `of_shelf`."""
 
 
 def draw_rare_properties(tree: Tree, catalogue: Catalogue, scale: Scale, random: np.random.Generator) -> RareProperties:
@@ -88,7 +88,7 @@ def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Gen
 
 
 def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """[S, K'] indices of properties, ascending per shelf; each of the `size` properties occurs if there is room."""
+    """Draws properties for each shelf, [S, K'] ascending indices below `size`; if there is room, each is drawn."""
     skew = np.arange(1.0, size + 1) ** -_OWN_SKEW
     own = draw_weighted(skew, random.random(num_shelves * _OWN))
     once = random.permutation(size)[: len(own)]
@@ -97,7 +97,7 @@ def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.nd
 
 
 def _draw_values(which: np.ndarray, shelf: np.ndarray, style: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[R] words: each depends on the style, on the shelf, or on neither."""
+    """[R] values as integers: each depends on the item's style and shelf, on its shelf alone, or on neither."""
     uniform = random.random(len(which))
     anything = mix(which, random.integers(0, _CHOICES, len(which)))
     of_shelf = np.where(uniform < _STYLE_SHARE + _SHELF_SHARE, mix(which, shelf), anything)

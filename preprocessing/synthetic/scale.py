@@ -2,8 +2,8 @@
 
 The full size is Retailrocket's. The counts of events and items are in proportion to the visitors, so that rates per
 visitor and per item don't depend on the size. The numbers of categories and properties shrink more slowly, because a
-small shop has shelves too. The counts of the most popular items also shrink more slowly, but fast enough to leave
-events for the other items of a small shop.
+small shop has several categories, too. The counts of the most popular items also shrink more slowly, but fast enough to
+leave events for the other items of a small shop.
 """
 
 from dataclasses import dataclass

@@ -44,16 +44,16 @@ class Shop:
     """The times of the events."""
 
     wishes: Wishes
-    """The shelf and style that each interest of a visitor looks for."""
+    """The shelf (a category) and the style that each interest of a visitor looks for."""
 
     items: Assortment
     """The items that occur in events."""
 
     item: np.ndarray
-    """[D] index into `items` of each interest."""
+    """[D] the item of each interest, as an index in `items`."""
 
     catalogue: Catalogue
-    """The ids of all items, and the listed items."""
+    """The ids of all items, and the items in the property files."""
 
     def properties(self) -> Iterator[pa.Table]:
         """Yields all property rows, in tables of up to about 1.6 million."""

@@ -1,4 +1,6 @@
-"""The tastes of each visitor, which the event log doesn't contain: a few favourite shelves, and a style on each.
+"""The tastes of each visitor, which the event log doesn't contain: a few favourite categories, and a style for each.
+
+A shelf is a category with items.
 
 Shapes: V visitors, D interests, S shelves, F favourites of a visitor.
 """
@@ -21,22 +23,22 @@ _STYLE_NOISE = 0.03
 
 @dataclass(frozen=True)
 class Wishes:
-    """The item that each interest is looking for, columns [D]."""
+    """What each interest looks for, as columns [D]: a shelf (a category with items) and a style."""
 
     visitor: np.ndarray
     """Visitor id."""
 
     reach: np.ndarray
-    """LOOK, CART or BUY."""
+    """How far the interest goes: LOOK, CART or BUY."""
 
     begin_ms: np.ndarray
     """Time of the interest's first event."""
 
     shelf: np.ndarray
-    """Shelf of the item."""
+    """Index of the wanted shelf."""
 
     style: np.ndarray
-    """In [0, 1], the style on that shelf."""
+    """The wanted style, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def draw_wishes(
 
 
 def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
-    """Returns the number [3, S] of wishes that LOOK, CART and BUY on each shelf."""
+    """Counts the wishes on each shelf by how far they go: [3, S] for LOOK, CART and BUY."""
     cells = np.bincount(wishes.reach * num_shelves + wishes.shelf, minlength=3 * num_shelves)
     return cells.reshape(3, num_shelves)
 
@@ -84,7 +86,7 @@ def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
 def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np.random.Generator) -> _Taste:
     """Draws favourites by popularity.
 
-    Visitors who cart or buy like a shelf that sells, and the second favourite is often a sibling of the first.
+    Visitors who cart or buy have a shelf that sells as first favourite. The second is often a sibling of the first.
     """
     uniform = random.random((num_visitors, len(_FAVOURITE_SHARES)))
     shelf = np.stack([draw_weighted(tree.view_weight, column) for column in uniform.T], axis=1)
@@ -98,7 +100,7 @@ def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np
 
 
 def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """[N] shelves of the same families, by popularity; a shelf can be its own sibling."""
+    """[N] for each shelf, one with the same parent, drawn by popularity; it can be the shelf itself."""
     ends = np.cumsum(tree.view_weight)
     family = tree.family[shelf]
     first = np.searchsorted(tree.family, family, side="left")
@@ -117,5 +119,5 @@ def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.nd
 
 
 def _reflect(style: np.ndarray) -> np.ndarray:
-    """[N] in [0, 1]: values outside are reflected at the ends."""
+    """Returns the styles [N] in [0, 1]: values outside are reflected at the ends."""
     return 1 - np.abs(1 - np.abs(style))

@@ -1,7 +1,7 @@
 """A product title for each listed item, such as `Blue canvas sneakers`, so that a person can judge recommendations.
 
-A root of the category tree is a department, and a shelf sells one product of its department. The look follows the
-item's style: a visitor who likes one style sees one colour, and the colours next to it.
+A root of the category tree is a department, and a shelf (a category with items) sells one product of its department.
+The look follows the item's style: a visitor who likes one style sees one colour, and the colours next to it.
 
 Shapes: S shelves, L listed items.
 """

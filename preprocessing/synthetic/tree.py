@@ -35,13 +35,13 @@ class Tree:
     """[C] parent node, -1 for a root; parents come before their children."""
 
     shelf_node: np.ndarray
-    """[S] node of each shelf; siblings are neighbours."""
+    """[S] node of each shelf; shelves with the same parent are next to each other."""
 
     family: np.ndarray
-    """[S] ascending; shelves with the same parent have the same family."""
+    """[S] number of each shelf's family, ascending; shelves with the same parent are a family."""
 
     view_weight: np.ndarray
-    """[S] popularity; sums to 1."""
+    """[S] popularity for views; sums to 1."""
 
     cart_weight: np.ndarray
     """[S] popularity for carts; 0: no item is ever put into a cart."""

@@ -21,7 +21,7 @@ class PropertyRows:
     """Index of the item in its chunk."""
 
     snapshot: np.ndarray
-    """Number of the snapshot."""
+    """Index of the weekly snapshot."""
 
     name: pa.Array
     """Name of the property."""
@@ -31,17 +31,17 @@ class PropertyRows:
 
 
 def format_words(words: np.ndarray) -> pa.Array:
-    """Formats [N] words such as `1116713`."""
+    """Formats [N] integers as words such as `1116713`."""
     return pc.cast(pa.array(words), pa.string())
 
 
 def format_numbers(numbers: np.ndarray) -> pa.Array:
-    """Formats [N] numbers such as `n552.000`."""
+    """Formats [N] integers as numbers such as `n552.000`."""
     return pc.binary_join_element_wise("n", format_words(numbers), ".000", "")
 
 
 def mix(salt: int | np.ndarray, *parts: np.ndarray) -> np.ndarray:
-    """Hashes a salt and several arrays of integers into [N] words."""
+    """Hashes a salt and several arrays [N] of integers to [N] integers below `NUM_WORDS`, which serve as words."""
     word = np.asarray(salt) * 7_919 + 104_729
     for part in parts:
         word = (word * 48_271 + part * 69_621 + 12_820_163) % NUM_WORDS

@@ -84,7 +84,7 @@ def draw_visitors(scale: Scale, random: np.random.Generator) -> Visitors:
 
 
 def _robot_views(scale: Scale) -> np.ndarray:
-    """Number of events of each robot. The smallest shops have no robot, because it would have most of their events."""
+    """Number of views of each robot. The smallest shops have none, because a robot would have most of their events."""
     total = scale.count(_ROBOT_EVENTS)
     if total <= ROBOT_EVENTS_A_DAY:
         return np.empty(0, np.int64)
@@ -100,7 +100,10 @@ def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray
 
 
 def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draws orders [count], lines [sum of orders], loose carts [count] and views [count], which are correlated."""
+    """Draws correlated numbers for buyers: orders, items of each order, items only put into the cart, and views.
+
+    All are [count], except the items of each order: [sum of orders].
+    """
     orders = power_law_counts(stratified(count, random), _ORDERS, _MOST_ORDERS)
     lines = power_law_counts(stratified(int(orders.sum()), random), _LINES, _MOST_LINES)
     loose_carts = power_law_counts(stratified(count, random), _BUYER_LOOSE_CARTS, _MOST_CARTS) - 1
@@ -113,7 +116,7 @@ def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def _blur(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Returns probabilities [N] that rise with the activity, plus noise; each of N equal intervals has one."""
+    """Returns probabilities [N] that rise with the activity, plus noise: one in each of N equal intervals of (0, 1)."""
     noisy = np.log(activity + 1) + random.normal(scale=_ACTIVITY_NOISE, size=len(activity))
     rank = np.empty(len(activity))
     rank[np.argsort(noisy, kind="stable")] = np.arange(len(activity))
@@ -121,7 +124,7 @@ def _blur(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _draw_views(probability: np.ndarray, without: float, shape: tuple[float, float]) -> np.ndarray:
-    """[N] views at [N] probabilities: 0 below `without`, log-normal above."""
+    """[N] numbers of views at [N] probabilities: 0 below `without`, log-normal above."""
     above = np.clip((probability - without) / (1 - without), 1e-9, 1)
     views = np.clip(np.round(lognormal_quantiles(above, *shape)), 1, _MOST_EVENTS).astype(np.int64)
     return np.where(probability < without, 0, views)

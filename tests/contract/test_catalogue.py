@@ -10,7 +10,7 @@ from contract.catalogue import CATALOGUE_SCHEMA, read_catalogue, total_events
     ("schema", "message"),
     [
         (CATALOGUE_SCHEMA.remove(0).remove(0), "lacks the catalogue columns item_id, item_index;"),
-        (CATALOGUE_SCHEMA.set(6, pa.field("price", pa.float64())), "has other types in the catalogue columns price;"),
+        (CATALOGUE_SCHEMA.set(6, pa.field("price", pa.float64())), "has wrong types in the catalogue columns price;"),
         (CATALOGUE_SCHEMA.append(pa.field("brand", pa.string())), "has the columns item_id, .*, brand, but a cat"),
     ],
 )

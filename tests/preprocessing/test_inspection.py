@@ -124,7 +124,7 @@ def test_of_too_many_kinds_those_with_usual_words_are_proposed(tmp_path):
     assert len(inspect_kinds(tmp_path / "events.csv", rows[1:]).config.kinds.names) == 32
     unusual = inspect_kinds(tmp_path / "events.csv", [(f"kind-{n}", "i") for n in range(33)])
     assert unusual.config.kinds == KindConfig()
-    assert "rows of the sample that would be rejected, unknown event kind: 33" in describe(unusual)
+    assert "rows of the sample that would be rejected (unknown event kind): 33" in describe(unusual)
 
 
 def test_what_looks_wrong_is_reported(tmp_path):
@@ -136,7 +136,7 @@ def test_what_looks_wrong_is_reported(tmp_path):
         "1 of 3 visitor ids in `user` are missing",
         "item ids in `sku` have leading zeros",
         "times reach into the future: 2099-01-01",
-        "rows of the sample that would be rejected, time outside 2000 to 2100: 1",
+        "rows of the sample that would be rejected (time outside 2000 to 2100): 1",
         "no column of event kinds was found, so all events are 'view'",
     ):
         assert warning in text
@@ -260,7 +260,7 @@ def test_an_unknown_name_of_a_mapping_is_an_error(capsys):
     with pytest.raises(SystemExit):
         cli.main(["prepare", "--events", "a.csv", "--map", "user=x", "--output", "dataset"])
     assert (
-        "--map has the form NAME=COLUMN with a name of visitor, item, time, kind, transaction"
+        "--map has the form NAME=COLUMN with one of the names visitor, item, time, kind, transaction"
         in capsys.readouterr().err
     )
 

@@ -175,7 +175,7 @@ def test_events_of_other_items_are_a_warning_and_of_no_item_an_error(caplog):
     assert not caplog.text
     check_join(counts(a=4, c=6), items)
     assert "40.0% of the training events are about items that" in caplog.text
-    assert "ids of other events: `c`; ids of described items: `a`, `b`" in caplog.text
+    assert "item ids of the other events: `c`; ids of described items: `a`, `b`" in caplog.text
     with pytest.raises(
         ValueError, match=r"0.0% of the training events.*use the same ids in both, or prepare without items"
     ):
@@ -186,7 +186,7 @@ def test_a_property_that_no_item_has_is_refused_if_the_settings_name_it(caplog):
     found = encode_columns(pa.table({"id": ["cost", "categoryid", "colour"], "count": [7, 9, 7]}))
     check_property_names(found, PropertyConfig(price="cost"))
     assert caplog.messages == [
-        "no item has a property for availability (`available`); set the shop's names in properties"
+        "no item has a property for availability (`available`); give the shop's own names in the settings properties.*"
     ]
     message = (
         "properties.availability is `stock` and properties.price is `prise`, but no item has such a property; the "

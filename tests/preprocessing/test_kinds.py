@@ -33,7 +33,7 @@ from tests.preprocessing.shop import event, write_events
         ({"names": ("a", "b"), "weights": (0.0, 0.0)}, "not all 0, got 0, 0"),
         ({"names": ("a", "b"), "weights": (1.0, float("nan"))}, "must be finite"),
         ({"names": ("a", "b"), "weights": (1.0, float("inf"))}, "must be finite"),
-        ({"names": ("a", "b"), "words": ("x=view",)}, "with a kind of a, b, got 'x=view'"),
+        ({"names": ("a", "b"), "words": ("x=view",)}, "with one of the kinds a, b, got 'x=view'"),
     ],
 )
 def test_invalid_kinds_are_an_error_that_says_what_was_found(settings, message):

@@ -110,7 +110,7 @@ def test_a_text_that_is_no_condition_is_an_error(text):
 
 @pytest.mark.parametrize("text", ["q > 0 and p > 0", "q > 0 OR q is null", "q = 1 = 2"])
 def test_several_conditions_in_one_are_an_error(text):
-    with pytest.raises(ValueError, match="has several conditions; give each on its own"):
+    with pytest.raises(ValueError, match="has several conditions; give each separately"):
         parse_condition(text)
 
 

@@ -329,7 +329,10 @@ def test_names_for_another_number_of_columns_are_refused(tmp_path):
         (lambda: FormatConfig(separator="::"), "separator must be one ASCII character, got '::'"),
         (lambda: FormatConfig(encoding="klingon"), "unknown encoding 'klingon'"),
         (lambda: KindConfig(words=("Kauf",)), "must be WORD=KIND"),
-        (lambda: KindConfig(words=("Kauf=sale",)), "with a kind of view, addtocart, transaction, got 'Kauf=sale'"),
+        (
+            lambda: KindConfig(words=("Kauf=sale",)),
+            "with one of the kinds view, addtocart, transaction, got 'Kauf=sale'",
+        ),
     ],
 )
 def test_an_invalid_setting_is_an_error(make, message):
