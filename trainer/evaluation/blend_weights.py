@@ -234,6 +234,11 @@ class _Ascent:
         _, self.weight, self._total, self._values = max(starts, key=lambda start: start[0])
         return [float(values.mean()) for values in alone[: self._num_parts]]
 
+    def start_values(self) -> np.ndarray:
+        """Starts, and returns NDCG@20 of each case [V]."""
+        self.start()
+        return self._values
+
     @property
     def best(self) -> float:
         """NDCG@20 of the current weights."""
@@ -322,15 +327,32 @@ def fit_blend(
 
 
 def _choose_half_life(candidates: Mapping[str, Candidates], num_parts: int) -> int:
-    """Returns the index of the half-life with which the best part plus trend ranks best, over both kinds of ranking."""
-    values = np.zeros((len(candidates), len(HALF_LIVES)))
-    for row, found in enumerate(candidates.values()):
-        for half_life in range(len(HALF_LIVES)):
-            ascent = _Ascent(found, num_parts, half_life)
-            ascent.start()
-            values[row, half_life] = ascent.best
-    # relative, because the two rankings have different levels
-    return int(np.argmax((values / np.maximum(values.max(axis=1, keepdims=True), 1e-9)).sum(axis=0)))
+    """Returns the index of a half-life: see `longest_of_the_best`; the best part is ranked with its trend."""
+    values = []
+    for found in candidates.values():
+        ascents = [_Ascent(found, num_parts, half_life) for half_life in range(len(HALF_LIVES))]
+        values.append(np.stack([ascent.start_values() for ascent in ascents]))
+    return longest_of_the_best(values)
+
+
+def longest_of_the_best(values: Sequence[np.ndarray]) -> int:
+    """Returns the index of the longest half-life that is nowhere clearly worse than the best one.
+
+    All returning visitors of a validation window have its first moment, so they share one trend. Half-lives of few days
+    then fit the chance of these days, and their advantage is gone in the test window. Where the difference is less than
+    its standard error, a longer half-life is safer.
+
+    Args:
+      values: for each ranking, NDCG@20 [half-lives, V], in order of the half-lives.
+    """
+    is_good, loss = np.ones(len(HALF_LIVES), bool), np.zeros(len(HALF_LIVES))
+    for by_case in values:
+        best = by_case[by_case.mean(axis=1).argmax()]
+        difference = by_case - best
+        mean, error = difference.mean(axis=1), difference.std(axis=1) / np.sqrt(len(best))
+        is_good &= mean >= -error
+        loss += mean / max(float(best.mean()), 1e-9)  # relative, because rankings have different levels
+    return int(np.flatnonzero(is_good)[-1] if is_good.any() else loss.argmax())
 
 
 def _complete(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:

@@ -16,6 +16,7 @@ from trainer.evaluation.blend_weights import (
     choose_weights,
     find_candidates,
     fit_blend,
+    longest_of_the_best,
     set_trends,
 )
 from trainer.evaluation.cases import Cases
@@ -97,6 +98,30 @@ def test_two_halves_of_the_truth_are_combined(cases: Cases, events: ItemEvents) 
     )
     assert min(choice.weights.parts) > 0
     assert choice.value > 1.2 * max(choice.alone)
+
+
+def half_lives_of(*means: float, noise: float = 0.0) -> np.ndarray:
+    """[5, 100] values of 100 cases with these means; `noise` is the standard error of differences from the second."""
+    sign = np.tile([1.0, -1.0], 50) * noise * 10
+    return np.stack([mean + (number != 1) * sign for number, mean in enumerate(means)])
+
+
+def test_of_half_lives_that_validation_cannot_tell_apart_the_longest_is_chosen() -> None:
+    # 14 days are worse than 3 days by 0.01, which is their standard error; 30 days are worse by more
+    values = half_lives_of(0.19, 0.2, 0.18, 0.19, 0.15, noise=0.01)
+    assert HALF_LIVES[longest_of_the_best([values])] == 14
+    # clearly better is better
+    values = half_lives_of(0.19, 0.22, 0.18, 0.19, 0.15, noise=0.01)
+    assert HALF_LIVES[longest_of_the_best([values])] == 3
+
+
+def test_a_half_life_serves_both_rankings() -> None:
+    flat, short = half_lives_of(*[0.1] * 5), half_lives_of(0.3, 0.3, 0.2, 0.1, 0.1)
+    assert HALF_LIVES[longest_of_the_best([flat, short])] == 3
+    # none is among the best in both: 1 day loses 0 + 1/2, 3 and 7 days 1/3 + 1/2, 30 days 2/3 + 0
+    long = half_lives_of(0.1, 0.1, 0.1, 0.1, 0.2)
+    assert HALF_LIVES[longest_of_the_best([half_lives_of(0.3, 0.2, 0.2, 0.1, 0.1), long])] == 1
+    assert longest_of_the_best([]) == len(HALF_LIVES) - 1
 
 
 def test_a_trend_that_explains_the_cases_is_found(cases: Cases) -> None:

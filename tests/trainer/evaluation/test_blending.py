@@ -121,8 +121,10 @@ def test_a_refresh_counts_newer_events(finished: Path, dataset: Dataset, tmp_pat
     )
     counts = [reader.get_tensor("_model/_counts/.ATTRIBUTES/VARIABLE_VALUE") for reader in (before, after)]
     assert counts[1][1, 7] == counts[0][1, 7] + 2
-    # the earlier events are 100 days old, which leaves next to nothing of them
-    assert 1 < counts[1][0, 7] <= 2
+    days = read_blend(str(finished)).half_life_days
+    # the earlier events are 101 days old, the newer ones one day and none
+    expected = counts[0][0, 7] * 0.5 ** (101 / days) + 0.5 ** (1 / days) + 1
+    assert counts[1][0, 7] == pytest.approx(expected, rel=1e-3)
     trend = after.get_tensor("_model/_trend/.ATTRIBUTES/VARIABLE_VALUE")
     np.testing.assert_allclose(trend[0], np.log((counts[1][0] + 0.05) / (counts[1][1] + 0.25)), rtol=1e-5)
 
