@@ -46,6 +46,7 @@ ROWS, ITEMS, DIM = 1_400_000, 235_000, 64
 WARM_UP_STEPS, STEPS = 3, 40
 CHECKPOINT_PAIRS = 8
 ROW_BYTES = DIM * 4
+ID_BYTES = 8
 OPTIMIZER = AdagradConfig()
 
 
@@ -101,8 +102,7 @@ def main() -> None:
         figures[batch].setdefault(placement, {})[way] = measured
     for batch, make in BATCHES.items():
         for placement, replicas in _REPLICAS.items():
-            has_workers = placement == "workers"
-            figures[batch][placement]["bytes_per_step"] = bytes_per_step(make(), replicas, has_workers=has_workers)
+            figures[batch][placement]["bytes_per_step"] = bytes_per_step(make(), replicas)
     figures["checkpoint"] = json.loads(_run("checkpoint"))
     share = load.share()
     if share is not None:
@@ -113,12 +113,12 @@ def main() -> None:
     report("scaling", figures, load=share)
 
 
-def bytes_per_step(ids: Ids, replicas: int, *, has_workers: bool) -> dict[str, int]:
+def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
     """Counts the bytes exchanged between replicas in a step, averaged over the steps, in both directions.
 
     Returns:
       `least`: each row once to every other replica that uses it, and the sum of its gradients back.
-      `sharded`: this program; between workers, messages are padded.
+      `sharded`: this program: ids, rows and gradients in padded messages.
       `all_reduce`: whole batches of rows and gradients by ring all-reduce.
       `mirrored`: ids and gradients of all replicas to all replicas.
       `dense`: in addition to each of these, the loss and the dense gradients by ring all-reduce.
@@ -130,27 +130,24 @@ def bytes_per_step(ids: Ids, replicas: int, *, has_workers: bool) -> dict[str, i
         # without shared ids, the gradient of each id is sent separately
         back = rows if len(shared) else _rows_by_owner(used, replicas)
         all_ids = len(divided) + len(shared)
-        totals["least"] += 2 * rows.sum() * ROW_BYTES
-        totals["sharded"] += sum(_moved(counts, has_workers) for counts in (rows, back)) * ROW_BYTES
+        totals["least"] += 2 * (rows.sum() - rows.trace()) * ROW_BYTES
+        totals["sharded"] += sum(_moved(counts) for counts in (rows, back)) * ROW_BYTES
+        totals["sharded"] += sum(_moved(counts) for counts in ([rows] if len(shared) else [rows, back])) * ID_BYTES
         totals["all_reduce"] += 4 * (replicas - 1) * all_ids * ROW_BYTES
         totals["dense"] += 2 * (replicas - 1) * (ids.dense + 1) * 4
-        totals["mirrored"] += (replicas - 1) * sum(map(len, used)) * (ROW_BYTES + 8)
+        totals["mirrored"] += (replicas - 1) * sum(map(len, used)) * (ROW_BYTES + ID_BYTES)
     return {name: round(total / STEPS) for name, total in totals.items()}
 
 
 def _rows_by_owner(needed: list[np.ndarray], replicas: int) -> np.ndarray:
-    """Counts the rows [R, R] that each replica needs from another, 0 from itself."""
-    counts = np.stack([np.bincount(rows % replicas, minlength=replicas) for rows in needed])
-    np.fill_diagonal(counts, 0)
-    return counts
+    """Counts the rows [R, R] that each replica needs from each owner."""
+    return np.stack([np.bincount(rows % replicas, minlength=replicas) for rows in needed])
 
 
-def _moved(counts: np.ndarray, has_workers: bool) -> int:
+def _moved(counts: np.ndarray) -> int:
     """Counts the rows that replicas send to each other, padding included."""
-    if not has_workers:
-        return int(counts.sum())
     capacity = CAPACITIES[np.searchsorted(CAPACITIES, counts.max())]
-    return int(capacity * np.count_nonzero(~np.eye(len(counts), dtype=bool)))
+    return int(capacity * (counts.size - len(counts)))
 
 
 class Built(NamedTuple):

@@ -1,116 +1,124 @@
 """Exchanges table rows between replicas.
 
-An owner sends a row once to each replica that needs the row, and receives its gradient. Every replica knows the ids of
-the whole global batch, so all replicas know who sends what to whom.
+A replica handles only its own ids: it sorts them by owner, and all replicas gather how many ids each has for each
+owner. The owners then receive the ids and send their rows. Gradients go back by the same route.
 
-Shapes: R replicas, n ids that one replica requests, U rows that it receives for them, D columns.
+A replica sends one message of `capacity` rows to each replica, itself included; its last rows are padding. One tensor
+contains all messages, [R · capacity, D], so a graph has the same operations for any number of replicas. Arrays of
+integers are int64, because TensorFlow computes with int32 in host memory.
+
+Shapes: R replicas, n ids that one replica requests, S rows that are requested from one replica, M rows that one replica
+receives: R · capacity, or n if there is only one replica; D columns.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
 
-from trainer.distributed.collectives import Collectives
+from trainer.distributed.collectives import Collectives, LocalCollectives
 from trainer.distributed.replicas import Replicas
 
 CAPACITIES = np.unique(np.ceil(16 * 1.25 ** np.arange(72)).astype(np.int64))
-"""Numbers of rows that messages between workers are padded to. A collective operation keeps the shapes of its first
-call, so each capacity has a separate operation. On average, an eighth of the traffic is padding."""
+"""Numbers of rows that messages are padded to. A collective operation keeps the shapes of its first call, so each
+capacity has a separate operation. On average, an eighth of the traffic is padding."""
+
+
+@dataclass(frozen=True)
+class Messages:
+    """The messages of a route between several replicas."""
+
+    collectives: Collectives | LocalCollectives
+    """Sends them."""
+    replica: int
+    """The replica that uses the route."""
+    level: tf.Tensor
+    """Index of the capacity in CAPACITIES: that of the longest message between any two replicas."""
+    capacity: tf.Tensor
+    """Rows of a message, scalar int64."""
+    counts: tf.Tensor
+    """[R, R] int64: number of rows that replica d requests from owner o, at [d, o]."""
+
+    @classmethod
+    def of_counts(cls, collectives: Collectives | LocalCollectives, replica: int, counts: tf.Tensor) -> "Messages":
+        """Gathers the number of ids [R] that each replica has for each owner."""
+        size = counts.shape[0]
+        gathered = tf.reshape(collectives.all_gather(replica, counts), [size, size])
+        level = tf.searchsorted(CAPACITIES, tf.reduce_max(gathered)[None])[0]
+        return cls(collectives, replica, level, tf.gather(tf.constant(CAPACITIES), level), gathered)
+
+    def slots(self, counts: tf.Tensor) -> tf.Tensor:
+        """Indices, into all messages, of the rows that are not padding, if there are `counts` [R] of them."""
+        return tf.where(tf.reshape(tf.sequence_mask(counts, self.capacity), [-1]))[:, 0]
+
+    def pack(self, rows: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
+        """Copies rows [S, …] to their slots [S] of messages of zeros [M, …]."""
+        size = self.counts.shape[0] * self.capacity
+        return tf.scatter_nd(slots[:, None], rows, [size, *rows.shape[1:]])
+
+    def exchange(self, rows: tf.Tensor) -> tf.Tensor:
+        """Sends rows [M, …], a message for each replica, and returns the received ones, by sender."""
+        size = self.counts.shape[0]
+        pieces = tf.reshape(rows, [size, self.capacity, *rows.shape[1:]])
+        received = self.collectives.all_to_all(self.replica, pieces, self.level, len(CAPACITIES))
+        return tf.reshape(received, [-1, *rows.shape[1:]])
 
 
 @dataclass(frozen=True)
 class Route:
-    """Which rows each replica requests, and from which owner."""
+    """Which rows a replica requests from the owners, and which rows are requested from it."""
 
-    served: list[tf.Tensor]
-    """R pieces [n], one per requesting replica: indices, into this replica's shard, of the requested rows."""
-    counts: tf.Tensor
-    """[R, R] int64: number of rows that replica d requests from owner o, at [d, o]."""
     positions: tf.Tensor
-    """[n] for each id that this replica requests, the index of its row among the received rows, ordered by owner."""
+    """[n] for each id that this replica requests, the index of its row among the M received rows."""
+    num_rows: tf.Tensor
+    """M, scalar."""
+    served: tf.Tensor
+    """[S] indices, into this replica's shard, of the requested rows: by requesting replica, in the order of its ids."""
+    slots: tf.Tensor | None = None
+    """[S] index of each requested row in the messages; None: there is only one replica."""
+    messages: Messages | None = None
+    """None: there is only one replica."""
 
     @classmethod
-    def by_row(cls, ids: Sequence[tf.Tensor], replica: int) -> "Route":
-        """Builds a route that requests each distinct row once.
-
-        Args:
-          ids: for each of R replicas, the ids [n] that it requests.
-          replica: the replica that uses the route.
-        """
-        distinct = [tf.unique(own) for own in ids]
-        route = cls.by_id([rows for rows, _ in distinct], replica)
-        return replace(route, positions=tf.gather(route.positions, distinct[replica].idx))
+    def by_row(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
+        """Builds a route that requests each distinct row once; called on every replica with its own ids [n]."""
+        distinct = tf.unique(ids)
+        route = cls.by_id(replicas, replica, distinct.y)
+        return replace(route, positions=tf.gather(route.positions, distinct.idx))
 
     @classmethod
-    def by_id(cls, ids: Sequence[tf.Tensor], replica: int) -> "Route":
+    def by_id(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
         """Builds a route that requests one row for every id, duplicates included; see `by_row`."""
-        count = len(ids)
-        if count == 1:
-            size = tf.size(ids[0], tf.int64)
-            return cls(list(ids), size[None, None], tf.range(size))
-        owners = [rows % count for rows in ids]
-        by_owner = [tf.where(tf.equal(owners[replica], owner))[:, 0] for owner in range(count)]
+        size = tf.size(ids, tf.int64)
+        if replicas.collectives is None:
+            return cls(tf.range(size), size, ids)
+        owner = ids % replicas.count
+        # a stable sort keeps the order of the ids, in which an owner adds their gradients
+        order = tf.cast(tf.argsort(owner, stable=True), tf.int64)
+        bounds = tf.searchsorted(
+            tf.gather(owner, order), tf.range(replicas.count + 1, dtype=tf.int64), out_type=tf.int64
+        )
+        counts = bounds[1:] - bounds[:-1]
+        messages = Messages.of_counts(replicas.collectives, replica, counts)
+        own_slots = messages.slots(counts)
+        received = messages.exchange(messages.pack(tf.gather(ids, order) // replicas.count, own_slots))
+        slots = messages.slots(messages.counts[:, replica])
         return cls(
-            served=[
-                tf.boolean_mask(rows, tf.equal(owner, replica)) // count
-                for rows, owner in zip(ids, owners, strict=True)
-            ],
-            counts=tf.stack([tf.math.bincount(owner, minlength=count, dtype=tf.int64) for owner in owners]),
-            positions=tf.math.invert_permutation(tf.concat(by_owner, axis=0)),
+            positions=tf.scatter_nd(order[:, None], own_slots, size[None]),
+            num_rows=replicas.count * messages.capacity,
+            served=tf.gather(received, slots),
+            slots=slots,
+            messages=messages,
         )
 
-    def split_by_owner(self, rows: tf.Tensor, replica: int) -> list[tf.Tensor]:
-        """Splits rows [U, D] in the order of `positions` into R pieces [n, D], one per owner."""
-        return tf.split(rows, self.counts[replica], num=len(self.served))
+    def send_to_requesters(self, rows: tf.Tensor) -> tf.Tensor:
+        """Sends the requested rows [S, D]; returns the M rows that this replica receives."""
+        if self.messages is None:
+            return rows
+        return self.messages.exchange(self.messages.pack(rows, self.slots))
 
-
-def exchange(replicas: Replicas, replica: int, pieces: Sequence[tf.Tensor], counts: tf.Tensor) -> list[tf.Tensor]:
-    """Sends a piece, an array of rows, to each replica; called within `Replicas.run`.
-
-    Args:
-      replicas: all replicas.
-      replica: index of this replica.
-      pieces: R pieces [n, D], one for each replica.
-      counts: [R, R] int64; counts[d, s] rows go from replica s to replica d; the same on every replica.
-
-    Returns:
-      R pieces [n, D], one from each replica.
-    """
-    if replicas.collectives is None:
-        return _exchange_in_process(replica, pieces)
-    return _exchange_between_workers(replicas.collectives, replica, pieces, counts)
-
-
-def _exchange_in_process(replica: int, pieces: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Copies each piece to the device that uses it: one graph contains all replicas."""
-
-    def collect(strategy: tf.distribute.Strategy, *per_replica: tf.Tensor) -> list[tuple[tf.Tensor, ...]]:
-        return [strategy.experimental_local_results(piece) for piece in per_replica]
-
-    by_destination = tf.distribute.get_replica_context().merge_call(collect, args=tuple(pieces))
-    return [tf.identity(piece) for piece in by_destination[replica]]
-
-
-def _exchange_between_workers(
-    collectives: Collectives, replica: int, pieces: Sequence[tf.Tensor], counts: tf.Tensor
-) -> list[tf.Tensor]:
-    """Runs one collective operation; every piece is padded to the capacity of the largest."""
-    between_replicas = tf.linalg.set_diag(counts, tf.zeros([len(pieces)], tf.int64))
-    level = tf.searchsorted(CAPACITIES, tf.reduce_max(between_replicas)[None])[0]
-    capacity = tf.gather(tf.constant(CAPACITIES), level)
-    empty = tf.zeros([0, pieces[0].shape[1]], pieces[0].dtype)
-    # a replica's piece for itself is not sent
-    padded = [_pad(empty if number == replica else piece, capacity) for number, piece in enumerate(pieces)]
-    exchanged = collectives.all_to_all(replica, tf.stack(padded), level, len(CAPACITIES))
-    received = tf.ensure_shape(exchanged, [len(pieces), None, pieces[0].shape[1]])
-    return [
-        pieces[replica] if number == replica else received[number, : counts[replica, number]]
-        for number in range(len(pieces))
-    ]
-
-
-def _pad(piece: tf.Tensor, capacity: tf.Tensor) -> tf.Tensor:
-    missing = capacity - tf.shape(piece, tf.int64)[0]
-    return tf.pad(piece, [[0, missing], [0, 0]])
+    def send_to_owners(self, rows: tf.Tensor) -> tf.Tensor:
+        """Sends a row for each of the M received ones; returns those for the requested rows [S, D]."""
+        if self.messages is None:
+            return rows
+        return tf.gather(self.messages.exchange(rows), self.slots)

@@ -1,4 +1,4 @@
-"""Collective operations between workers, started in the same order on every device.
+"""Collective operations between replicas, started in the same order on every device.
 
 Devices that start collective operations in different orders wait for each other without end. All operations of a device
 therefore use one resource, the device's ordering token: TensorFlow runs the operations on a resource in the order in
@@ -8,12 +8,14 @@ all devices of a process in one chain, where the first device waits for the last
 All operations belong to one group, so NCCL has one communicator per device.
 """
 
+import itertools
 from collections import Counter
 
 import tensorflow as tf
 
-_GROUP_KEY = 1 << 20
-"""Not used by TensorFlow's own collective operations."""
+_GROUP_KEYS = itertools.count(1 << 20)
+"""Not used by TensorFlow's own collective operations. A group keeps its size and the shapes of its operations, so that
+each training within a process needs a group of its own. Workers start the same trainings, so their keys agree."""
 
 
 class Collectives:
@@ -31,6 +33,7 @@ class Collectives:
           count: number of replicas, over all workers.
         """
         self._count = count
+        self._group_key = next(_GROUP_KEYS)
         self._hint = "nccl" if any("GPU" in device for device in devices.values()) else "ring"
         self._tokens: dict[int, tf.Variable] = {}
         for replica, device in devices.items():
@@ -44,7 +47,7 @@ class Collectives:
         return tf.raw_ops.CollectiveReduceV2(
             input=value,
             group_size=self._count,
-            group_key=_GROUP_KEY,
+            group_key=self._group_key,
             instance_key=key,
             ordering_token=[self._tokens[replica].handle],
             merge_op="Add",
@@ -59,7 +62,7 @@ class Collectives:
         return tf.raw_ops.CollectiveGatherV2(
             input=value,
             group_size=self._count,
-            group_key=_GROUP_KEY,
+            group_key=self._group_key,
             instance_key=key,
             ordering_token=[self._tokens[replica].handle],
             communication_hint=self._hint,
@@ -80,7 +83,7 @@ class Collectives:
         return tf.raw_ops.CollectiveAllToAllV2(
             input=pieces,
             group_size=self._count,
-            group_key=_GROUP_KEY,
+            group_key=self._group_key,
             instance_key=key + variant,
             ordering_token=[self._tokens[replica].handle],
             communication_hint=self._hint,
@@ -91,3 +94,37 @@ class Collectives:
         """Reserves `count` keys and returns the first one."""
         self._num_keys[replica] += count
         return self._num_keys[replica] - count
+
+
+class LocalCollectives:
+    """The operations of `Collectives` among logical CPUs of one process, which share memory: they only copy.
+
+    On logical CPUs, this took 2 to 20% less time than collective operations.
+    """
+
+    def all_reduce(self, replica: int, value: tf.Tensor) -> tf.Tensor:  # noqa: ARG002
+        """Sums `value`."""
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+    def all_gather(self, replica: int, value: tf.Tensor) -> tf.Tensor:  # noqa: ARG002
+        """Concatenates the replicas' values along the first axis."""
+        return tf.concat(_values_of_all(value), axis=0)
+
+    def all_to_all(
+        self,
+        replica: int,
+        pieces: tf.Tensor,
+        variant: tf.Tensor,  # noqa: ARG002
+        num_variants: int,  # noqa: ARG002
+    ) -> tf.Tensor:
+        """Sends pieces[d] to replica d, and returns the pieces received, by sender."""
+        return tf.stack([sent[replica] for sent in _values_of_all(pieces)])
+
+
+def _values_of_all(value: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """The value of each replica of this process."""
+
+    def collect(strategy: tf.distribute.Strategy, per_replica: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return strategy.experimental_local_results(per_replica)
+
+    return tf.distribute.get_replica_context().merge_call(collect, args=(value,))

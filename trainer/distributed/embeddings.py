@@ -4,7 +4,7 @@ Row r of a table is owned by replica r % R, at index r // R of a plain variable 
 mirroring: a replica needs 1/R of the table's memory, and no table is ever copied or summed as a whole. A single replica
 runs the same code.
 
-Shapes: N ids of a step, n ids of one replica, U distinct ids among them, D columns, R replicas.
+Shapes: N ids of a step, n ids of one replica, M rows that it receives for them, D columns, R replicas.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from trainer.distributed.all_to_all import Route, exchange
+from trainer.distributed.all_to_all import Route
 from trainer.distributed.optimizers import RowOptimizer
 from trainer.distributed.replicas import Replicas, rows_owned
 
@@ -64,15 +64,17 @@ class Lookup:
     """The rows that a replica reads in a step."""
 
     values: tf.Tensor
-    """[U, D] distinct rows."""
-    positions: tf.Tensor
-    """[n] index into `values` of each id that this replica requested."""
-    gradient_route: Route
-    """The route of the gradients, from the replica that read a row to the row's owner."""
+    """[M, D] each distinct row once, and padding."""
+    ids: tf.Tensor
+    """[n] the ids."""
+    route: Route
+    """The route of the rows, from their owners."""
+    is_summed_first: bool
+    """Whether an update sums the gradients of a row before it sends them to the row's owner."""
 
     def vectors(self) -> tf.Tensor:
         """[n, D]: the row of each id that this replica requested."""
-        return tf.gather(self.values, self.positions)
+        return tf.gather(self.values, self.route.positions)
 
 
 class ShardedTable:
@@ -106,20 +108,13 @@ class ShardedTable:
         Returns:
           The rows of this replica's n = N/R + S ids, in this order.
         """
-        count = self._replicas.count
-        size = divided.shape[0] // count
-        ids = [divided[number * size : (number + 1) * size] for number in range(count)]
+        size = divided.shape[0] // self._replicas.count
+        ids = divided[replica * size : (replica + 1) * size]
         if shared is not None:
-            ids = [tf.concat([own, shared], axis=0) for own in ids]
-        route = Route.by_row(ids, replica)
-        read = [self.values.shards[replica].sparse_read(rows) for rows in route.served]
-        if count > 1:
-            read = exchange(self._replicas, replica, read, route.counts)
-        # without shared ids, few ids occur twice: each sends its own gradient, and the owner adds them in the order of
-        # the batch, so that the sum is bit-identical for any number of replicas
-        is_summed_first = shared is not None or count == 1
-        gradient_route = route if is_summed_first else Route.by_id(ids, replica)
-        return Lookup(tf.concat(read, axis=0), route.positions, gradient_route)
+            ids = tf.concat([ids, shared], axis=0)
+        route = Route.by_row(self._replicas, replica, ids)
+        values = route.send_to_requesters(self.values.shards[replica].sparse_read(route.served))
+        return Lookup(values, ids, route, is_summed_first=shared is not None or self._replicas.count == 1)
 
     def update(self, replica: int, lookup: Lookup, gradient: tf.Tensor, step: tf.Tensor) -> None:
         """Updates the rows of a lookup.
@@ -135,14 +130,14 @@ class ShardedTable:
         """
         if self._optimizer is None:
             raise ValueError("a table without an optimizer cannot be updated by gradients")
-        route = lookup.gradient_route
-        added = tf.math.unsorted_segment_sum(gradient, route.positions, tf.reduce_sum(route.counts[replica]))
-        rows, summed = route.served[0], added
+        # without shared ids, few ids occur twice: each sends its own gradient, and the owner adds them in the order of
+        # the batch, so that the sum is bit-identical for any number of replicas
+        route = lookup.route if lookup.is_summed_first else Route.by_id(self._replicas, replica, lookup.ids)
+        added = tf.math.unsorted_segment_sum(gradient, route.positions, route.num_rows)
+        rows, summed = route.served, route.send_to_owners(added)
         if self._replicas.count > 1:
-            pieces = route.split_by_owner(added, replica)
-            received = exchange(self._replicas, replica, pieces, tf.transpose(route.counts))
-            rows, positions = tf.unique(tf.concat(route.served, axis=0))
-            summed = tf.math.unsorted_segment_sum(tf.concat(received, axis=0), positions, tf.size(rows))
+            rows, positions = tf.unique(rows)
+            summed = tf.math.unsorted_segment_sum(summed, positions, tf.size(rows))
         slots = {name: slot.shards[replica] for name, slot in self.slots.items()}
         self._optimizer.apply(self.values.shards[replica], slots, rows, summed, step)
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy
 
 from trainer.distributed.cluster import Cluster
-from trainer.distributed.collectives import Collectives
+from trainer.distributed.collectives import Collectives, LocalCollectives
 from trainer.distributed.gpus import choose_gpus
 from trainer.distributed.preemption import Preempted
 
@@ -39,8 +39,8 @@ class Replicas:
     """Index of this process's first replica."""
     workers: int
     """Number of processes."""
-    collectives: Collectives | None = None
-    """Operations between workers; None: the strategy copies and sums within this process."""
+    collectives: Collectives | LocalCollectives | None = None
+    """Operations between the replicas; None: there is only one."""
 
     @property
     def is_chief(self) -> bool:
@@ -80,12 +80,10 @@ class Replicas:
         )
 
     def all_reduce(self, value: tf.Tensor) -> tf.Tensor:
-        """Sums `value` over all replicas; called within `run`, between workers also within a graph."""
-        if self.count == 1:
+        """Sums `value` over all replicas; called within `run` and within a graph."""
+        if self.collectives is None:
             return value
-        if self.collectives is not None:
-            return self.collectives.all_reduce(_current_replica(), value)
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+        return self.collectives.all_reduce(_current_replica(), value)
 
     def all_reduce_together(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Sums several tensors of one type over all replicas, in one operation; called within `run`."""
@@ -97,11 +95,9 @@ class Replicas:
 
     def all_gather(self, value: tf.Tensor) -> tf.Tensor:
         """Concatenates the replicas' values of one shape along the first axis; called like `all_reduce`."""
-        if self.count == 1:
+        if self.collectives is None:
             return value
-        if self.collectives is not None:
-            return self.collectives.all_gather(_current_replica(), value)
-        return tf.distribute.get_replica_context().all_gather(value, axis=0)
+        return self.collectives.all_gather(_current_replica(), value)
 
     def sum_over_workers(self, value: np.ndarray) -> np.ndarray:
         """Sums the workers' arrays, which have the same shape; every worker must call it, outside `run`."""
@@ -147,11 +143,11 @@ def start_replicas(devices: int | None, cluster: Cluster | None, gpus: int | Non
         return _start_workers(names, cluster)
     if len(names) == 1:
         return Replicas(tf.distribute.get_strategy(), 1, names, 0, 1)
-    # logical CPUs share memory, so reducing on one of them is as fast as a ring. With a ring, whose keys every strategy
-    # numbers from the beginning, a process could not train with two replicas and then with four
-    operations = None if "GPU" in names[0] else tf.distribute.ReductionToOneDevice()
-    strategy = tf.distribute.MirroredStrategy(list(names), cross_device_ops=operations)
-    return Replicas(strategy, len(names), names, 0, 1)
+    # logical CPUs share memory, so reducing on one of them is as fast as a ring; GPUs do not use this
+    strategy = tf.distribute.MirroredStrategy(list(names), cross_device_ops=tf.distribute.ReductionToOneDevice())
+    count = len(names)
+    collectives = Collectives(dict(enumerate(names)), count) if "GPU" in names[0] else LocalCollectives()
+    return Replicas(strategy, count, names, 0, 1, collectives)
 
 
 @contextmanager

@@ -18,6 +18,12 @@ from trainer.training.sgd import _make_dense_optimizer
 from trainer.training.step import TrainingStep, compile_steps
 
 DEVICES = ("CPU:0", "CPU:1")
+LOOKUP = ["all_gather", "all_to_all", "all_to_all"]
+"""Counts, ids, rows."""
+UPDATE = ["all_to_all"]
+"""Gradients, by the route of the lookup."""
+UPDATE_BY_ID = ["all_gather", "all_to_all", "all_to_all"]
+"""Counts, ids, gradients: without shared ids, the gradient of each id is sent."""
 Nodes = Mapping[str, Any]
 """The nodes of a function, by name."""
 
@@ -35,9 +41,9 @@ def first_worker_of_two() -> Replicas:
     return Replicas(strategy, 4, DEVICES, 0, 2, Collectives(dict(enumerate(DEVICES)), 4))
 
 
-def trace_loop_body(config: RunConfig, dataset: Dataset) -> tuple[Any, Nodes]:
+def trace_loop_body(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> tuple[Any, Nodes]:
     """Returns the function of one step, the body of the loop of a compiled call."""
-    replicas = first_worker_of_two()
+    replicas = replicas or first_worker_of_two()
     model = build_training_model(config, dataset, replicas)
     optimizer = _make_dense_optimizer(config.dense_optimizer, model.dense, replicas)
     steps = compile_steps(TrainingStep(model, replicas, optimizer=optimizer, jit_compile=False), replicas)
@@ -91,10 +97,10 @@ def in_order(nodes: Nodes, names: list[str]) -> Iterator[str]:
     ("preset", "settings", "expected"),
     [
         # a lookup and an update of each table, then the loss with the dense gradients
-        ("notebook-nn", [], ["all_to_all"] * 4 + ["all_reduce"]),
-        ("mf", [], ["all_to_all"] * 2 + ["all_reduce"]),
-        ("mf", ["model.history_length=0"], ["all_to_all"] * 4 + ["all_reduce"]),
-        ("nn", [], ["all_to_all"] * 6 + ["all_reduce"]),
+        ("notebook-nn", [], [*LOOKUP * 2, *UPDATE_BY_ID * 2, "all_reduce"]),
+        ("mf", [], [*LOOKUP, *UPDATE, "all_reduce"]),
+        ("mf", ["model.history_length=0"], [*LOOKUP * 2, *UPDATE, *UPDATE_BY_ID, "all_reduce"]),
+        ("nn", [], [*LOOKUP * 3, *UPDATE * 2, *UPDATE_BY_ID, "all_reduce"]),
     ],
 )
 def test_all_collective_operations_of_a_step_run_in_one_order_on_all_devices(

@@ -1,15 +1,26 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from trainer.config.optimizers import AdagradConfig
-from trainer.distributed import all_to_all, embeddings
+from trainer.distributed import embeddings
+from trainer.distributed.collectives import Collectives
 from trainer.distributed.embeddings import RowShards, ShardedTable, initialize
 from trainer.distributed.optimizers import row_optimizer
 from trainer.distributed.replicas import Replicas, start_replicas
 
 # plain gradient descent with a rate of 1: the accumulator is huge compared with gradients, the rate offsets its root
 PLAIN = AdagradConfig(learning_rate=1e4, initial_accumulator=1e8)
+
+
+def start(count: int, operations: str) -> Replicas:
+    """Replicas on logical CPUs, which copy, or use collective operations like GPUs and workers."""
+    replicas = start_replicas(count, None)
+    if operations == "copies" or count == 1:
+        return replicas
+    return replace(replicas, collectives=Collectives(dict(enumerate(replicas.devices)), count))
 
 
 def make_table(replicas: Replicas, rows: int = 10, dim: int = 2) -> ShardedTable:
@@ -46,10 +57,11 @@ def test_a_replica_stores_its_share_of_rows_and_slots_on_its_device(count: int, 
 DIVIDED, SHARED = [9, 0, 3, 3, 9, 1, 2, 9], [3, 7, 7]
 
 
+@pytest.mark.parametrize("operations", ["copies", "collectives"])
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("shared", [None, SHARED])
-def test_a_lookup_returns_the_row_of_each_id(count: int, shared: list[int] | None) -> None:
-    replicas = start_replicas(count, None)
+def test_a_lookup_returns_the_row_of_each_id(count: int, operations: str, shared: list[int] | None) -> None:
+    replicas = start(count, operations)
     table = make_table(replicas)
     values = np.arange(20, dtype=np.float32).reshape(10, 2)
     table.values.assign(0, values)
@@ -69,10 +81,11 @@ def test_a_lookup_returns_the_row_of_each_id(count: int, shared: list[int] | Non
     np.testing.assert_array_equal(found, values[np.concatenate(expected)])
 
 
+@pytest.mark.parametrize("operations", ["copies", "collectives"])
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("shared", [None, SHARED])
-def test_an_update_sums_the_gradients_of_a_row(count: int, shared: list[int] | None) -> None:
-    replicas = start_replicas(count, None)
+def test_an_update_sums_the_gradients_of_a_row(count: int, operations: str, shared: list[int] | None) -> None:
+    replicas = start(count, operations)
     table = make_table(replicas, dim=1)
     ids = tf.constant(DIVIDED, tf.int64)
     shared_ids = None if shared is None else tf.constant(shared, tf.int64)
@@ -98,33 +111,35 @@ def test_an_update_sums_the_gradients_of_a_row(count: int, shared: list[int] | N
 
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("shared", [None, SHARED])
-def test_a_row_is_sent_once_to_each_replica_that_needs_it(
-    count: int, shared: list[int] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sent: list[tuple[int, int, tf.Tensor]] = []
-    send = all_to_all.exchange
-
-    def count_and_send(replicas, replica, pieces, counts):
-        sent.extend((replica, other, tf.shape(piece)[0]) for other, piece in enumerate(pieces))
-        return send(replicas, replica, pieces, counts)
-
-    monkeypatch.setattr(embeddings, "exchange", count_and_send)
+def test_a_row_is_sent_once_to_each_replica_that_needs_it(count: int, shared: list[int] | None) -> None:
     replicas = start_replicas(count, None)
     table = make_table(replicas)
     shared_ids = None if shared is None else tf.constant(shared, tf.int64)
 
     def on_replica(replica: int) -> tf.Tensor:
-        return tf.zeros([]) * table.lookup(replica, tf.constant(DIVIDED, tf.int64), shared_ids).vectors()[0, 0]
+        return table.lookup(replica, tf.constant(DIVIDED, tf.int64), shared_ids).route.messages.counts
 
-    @tf.function
-    def run() -> list[tf.Tensor]:
-        replicas.run(on_replica)
-        return [rows for source, destination, rows in sent if source != destination]
-
+    sent = tf.function(lambda: replicas.run(on_replica))().numpy()
     size = 8 // count
     needed = [{*DIVIDED[k * size : (k + 1) * size], *(shared or [])} for k in range(count)]
-    expected = sum(row % count != k for k, rows in enumerate(needed) for row in rows)
-    assert sum(rows.numpy() for rows in run()) == expected
+    np.testing.assert_array_equal(
+        sent, [[sum(row % count == owner for row in rows) for owner in range(count)] for rows in needed]
+    )
+
+
+@pytest.mark.parametrize("operations", ["copies", "collectives"])
+def test_replicas_without_rows_of_a_small_table_serve_none(operations: str) -> None:
+    replicas = start(4, operations)
+    table = make_table(replicas, rows=2, dim=1)
+
+    def on_replica(replica: int) -> tf.Tensor:
+        lookup = table.lookup(replica, tf.constant([0, 1, 1, 1], tf.int64))
+        table.update(replica, lookup, tf.ones([1, 1]), tf.constant(0))
+        return replicas.all_gather(lookup.vectors())
+
+    np.testing.assert_array_equal(tf.function(lambda: replicas.run(on_replica))(), np.zeros((4, 1)))
+    np.testing.assert_allclose(table.values.shards[0], [[-1]], rtol=1e-3)
+    np.testing.assert_allclose(table.values.shards[1], [[-3]], rtol=1e-3)
 
 
 def test_initial_values_do_not_depend_on_the_number_of_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
