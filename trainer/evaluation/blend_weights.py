@@ -343,16 +343,16 @@ def longest_of_the_best(values: Sequence[np.ndarray]) -> int:
     its standard error, a longer half-life is safer.
 
     Args:
-      values: for each ranking, NDCG@20 [half-lives, V], in order of the half-lives.
+      values: for each ranking, that of new items first, NDCG@20 [half-lives, V] in order of the half-lives.
     """
-    is_good, loss = np.ones(len(HALF_LIVES), bool), np.zeros(len(HALF_LIVES))
-    for by_case in values:
-        best = by_case[by_case.mean(axis=1).argmax()]
-        difference = by_case - best
-        mean, error = difference.mean(axis=1), difference.std(axis=1) / np.sqrt(len(best))
-        is_good &= mean >= -error
-        loss += mean / max(float(best.mean()), 1e-9)  # relative, because rankings have different levels
-    return int(np.flatnonzero(is_good)[-1] if is_good.any() else loss.argmax())
+    good = set(range(len(HALF_LIVES)))
+    for by_case in reversed(values):
+        difference = by_case - by_case[by_case.mean(axis=1).argmax()]
+        error = difference.std(axis=1) / np.sqrt(by_case.shape[1])
+        is_good = difference.mean(axis=1) >= -error
+        # where no half-life is good for both, lists of new items decide, as their trend has the larger weight
+        good = good & set(np.flatnonzero(is_good)) or set(np.flatnonzero(is_good))
+    return int(max(good))
 
 
 def _complete(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
