@@ -41,6 +41,8 @@ STATE, DENSE, _VALIDATIONS = "state.json", "dense.npz", "validations.json"
 class CheckpointMetadata:
     """Contents of a checkpoint."""
 
+    run: str
+    """Identity of the run, from `record.run_identity`."""
     step: int
     """Number of training steps done."""
     epoch: int

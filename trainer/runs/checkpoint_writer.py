@@ -53,9 +53,10 @@ class CheckpointWriter:
     While a checkpoint is written, a copy of this process's rows is in memory.
     """
 
-    def __init__(self, workdir: str, state: TrainState, replicas: Replicas, *, steps_per_epoch: int) -> None:
-        """Takes the run's directory and the state to save."""
+    def __init__(self, workdir: str, state: TrainState, replicas: Replicas, *, run: str, steps_per_epoch: int) -> None:
+        """Takes the run's directory, the state to save and the identity of the run, from `record.run_identity`."""
         self._workdir = workdir
+        self._run = run
         self._state = state
         self._replicas = replicas
         self._steps_per_epoch = steps_per_epoch
@@ -161,6 +162,7 @@ class CheckpointWriter:
         checksums = [join(staging, f"{_CHECKSUMS}-{worker:05d}.json") for worker in range(self._replicas.workers)]
         try:
             metadata = CheckpointMetadata(
+                run=self._run,
                 step=step,
                 epoch=step // self._steps_per_epoch,
                 step_in_epoch=step % self._steps_per_epoch,

@@ -51,7 +51,7 @@ def contents(parts: TrainState) -> dict[str, np.ndarray]:
 def save(workdir: str, step: int, count: int = 1) -> TrainState:
     replicas = start_replicas(count, None)
     parts = make_parts(replicas, fill=step)
-    writer = CheckpointWriter(workdir, parts, replicas, steps_per_epoch=4)
+    writer = CheckpointWriter(workdir, parts, replicas, run="r", steps_per_epoch=4)
     writer.begin(step)
     assert writer.finish()
     return parts
