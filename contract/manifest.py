@@ -91,12 +91,14 @@ def read_manifest(root: str) -> Manifest:
     """
     path = DatasetLayout(root).manifest
     try:
-        raw = json.loads(storage.read_bytes(path))
+        content = storage.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ContractError(
             f"{root} is not a prepared dataset: it has no manifest.json; "
             "build one with `cartwheel prepare --output DATASET`"
         ) from None
+    try:
+        raw = json.loads(content)
     except ValueError as error:
         raise ContractError(f"{path} is not valid JSON ({error}); prepare the dataset again") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from common import cli, logs, storage
 from common.cli import DONE, FAILED, INTERRUPTED, TERMINATED
 from common.settings import apply_settings, settings_of
+from common.uris import refuse_credentials_in_arguments
 from contract.schema import SplitMethod
 from preprocessing.config import EventColumns, FormatConfig, PrepareConfig, parse_when
 from preprocessing.shop import format_shop, make_config, relative_to
@@ -37,6 +38,10 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
     given, others = parser.parse_known_args(arguments)
     if others and given.command != "prepare":
         parser.error(f"unrecognized arguments: {' '.join(others)}")
+    try:
+        refuse_credentials_in_arguments(given, others)
+    except ValueError as error:
+        parser.error(str(error))
     logs.start_log(verbose=given.verbose)
     stop = _ExitOnSigterm()
     signal.signal(signal.SIGTERM, stop)

@@ -67,10 +67,12 @@ def read_record(workdir: str) -> RunRecord:
     """
     path = RunLayout(workdir).run
     try:
-        values = json.loads(storage.read_bytes(path))
-        return RunRecord(**{**values, "config": from_json(RunConfig, values["config"])})
+        content = storage.read_bytes(path)
     except FileNotFoundError:
         raise ValueError(f"{workdir} has no run (no run.json); start one with `cartwheel train`") from None
+    try:
+        values = json.loads(content)
+        return RunRecord(**{**values, "config": from_json(RunConfig, values["config"])})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged or was written by another version ({error}); train into another --workdir"
