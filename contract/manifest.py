@@ -79,7 +79,7 @@ class Manifest:
 
 def write_manifest(manifest: Manifest, root: str) -> None:
     """Writes `manifest.json` into the dataset at `root`; the same manifest gives the same bytes."""
-    content = json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
+    content = json.dumps(asdict(manifest), indent=2, sort_keys=True, allow_nan=False) + "\n"
     storage.write_bytes(DatasetLayout(root).manifest, content.encode())
 
 
@@ -147,7 +147,7 @@ def dataset_checksum(root: str) -> str:
     """
     manifest = read_manifest(root)
     files = {name: checksum for name, checksum in manifest.files.items() if not name.startswith("transform/")}
-    content = json.dumps(asdict(dataclasses.replace(manifest, files=files)), sort_keys=True)
+    content = json.dumps(asdict(dataclasses.replace(manifest, files=files)), sort_keys=True, allow_nan=False)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -109,7 +109,7 @@ def _follow(step: str, epochs: int | None, given: argparse.Namespace, screen: Sc
         return DETACHED
     screen.line(outcome.text)
     if outcome.result is not None:
-        print(json.dumps(outcome.result, indent=2, ensure_ascii=False))
+        print(json.dumps(outcome.result, indent=2, ensure_ascii=False, allow_nan=False))
     return DONE if outcome.is_done else FAILED
 
 

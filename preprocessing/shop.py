@@ -128,4 +128,4 @@ def _format(value: object) -> str:
 
 def _quote(text: str) -> str:
     # a JSON string is a basic string of TOML
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False, allow_nan=False)

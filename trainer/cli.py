@@ -112,7 +112,9 @@ def _train(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any
             report = try_to_write_report(given.workdir, data=given.data, shown="training")
     result |= {"report": report}
     if has_record:
-        storage.write_bytes(RunLayout(given.workdir).result, (json.dumps(result, indent=2) + "\n").encode())
+        storage.write_bytes(
+            RunLayout(given.workdir).result, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode()
+        )
     return result
 
 

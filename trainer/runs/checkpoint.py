@@ -264,7 +264,7 @@ def record_validation(workdir: str, step: int, value: float, *, metric: str, is_
     """Records the validation metric of `step`; drops the metrics of later steps, which a killed run left."""
     earlier = {other: old for other, old in read_validations(workdir).values.items() if other < step}
     validations = Validations(metric=metric, is_higher_better=is_higher_better, values=earlier | {step: value})
-    content = json.dumps(asdict(validations), indent=2) + "\n"
+    content = json.dumps(asdict(validations), indent=2, allow_nan=False) + "\n"
     storage.write_bytes(join(RunLayout(workdir).checkpoints, _VALIDATIONS), content.encode())
 
 

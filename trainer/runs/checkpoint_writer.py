@@ -174,7 +174,9 @@ class CheckpointWriter:
             )
             for path in checksums:
                 storage.remove(path)
-            storage.write_bytes(join(staging, STATE), (json.dumps(asdict(metadata), indent=2) + "\n").encode())
+            storage.write_bytes(
+                join(staging, STATE), (json.dumps(asdict(metadata), indent=2, allow_nan=False) + "\n").encode()
+            )
             if staging != target:
                 storage.remove(target)
                 os.rename(storage.local_path(staging), storage.local_path(target))
@@ -244,7 +246,7 @@ def _write_files(staging: str, files: dict[str, Pieces], checksums: str, is_abor
             written = storage.upload_all(folder, names, staging)
         finally:
             shutil.rmtree(folder)
-    storage.write_bytes(checksums, json.dumps(written).encode())
+    storage.write_bytes(checksums, json.dumps(written, allow_nan=False).encode())
     return written
 
 

@@ -82,7 +82,7 @@ def read_record(workdir: str) -> RunRecord:
 def write_record(record: RunRecord, workdir: str) -> None:
     """Writes `run.json`."""
     values = {**asdict(record), "config": to_json(record.config)}
-    storage.write_bytes(RunLayout(workdir).run, (json.dumps(values, indent=2) + "\n").encode())
+    storage.write_bytes(RunLayout(workdir).run, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 
 def run_identity(record: RunRecord) -> str:
@@ -90,7 +90,7 @@ def run_identity(record: RunRecord) -> str:
     labels = ("name", *HARMLESS_SETTINGS)
     values = {key: value for key, value in settings_of(record.config).items() if key not in labels}
     earlier = {"warm_start": (record.warm_start or {}).get("run"), "refit_of": (record.refit_of or {}).get("run")}
-    content = json.dumps([values, record.dataset_checksum, earlier], sort_keys=True)
+    content = json.dumps([values, record.dataset_checksum, earlier], sort_keys=True, allow_nan=False)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
