@@ -27,6 +27,7 @@ import keras
 import numpy as np
 
 from common import storage
+from common.sealed_json import decode_sealed
 from common.storage.paths import join, shard_name
 from trainer.distributed.embeddings import CHUNK_ROWS, RowShards, ShardedTable
 from trainer.distributed.replicas import Replicas, rows_owned
@@ -353,7 +354,7 @@ def _find_problem(folder: str, worker: int, workers: int) -> str | None:
 
 
 def _read_state(folder: str) -> CheckpointMetadata:
-    values = json.loads(storage.read_bytes(join(folder, STATE)))
+    values = decode_sealed(storage.read_bytes(join(folder, STATE)))
     return CheckpointMetadata(**{**values, "arrays": {name: tuple(shape) for name, shape in values["arrays"].items()}})
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from common import storage
+from common.sealed_json import encode_sealed
 from common.storage.paths import join, shard_name
 from trainer.distributed.embeddings import RowShards
 from trainer.distributed.replicas import Replicas
@@ -174,9 +175,7 @@ class CheckpointWriter:
             )
             for path in checksums:
                 storage.remove(path)
-            storage.write_bytes(
-                join(staging, STATE), (json.dumps(asdict(metadata), indent=2, allow_nan=False) + "\n").encode()
-            )
+            storage.write_bytes(join(staging, STATE), encode_sealed(asdict(metadata)))
             if staging != target:
                 storage.remove(target)
                 os.rename(storage.local_path(staging), storage.local_path(target))
