@@ -282,7 +282,7 @@ def measure_checkpoint() -> dict[str, Any]:
     step = _sharded(replicas, mf_ids()).step
     copied, whole, lost = [], [], []
     with tempfile.TemporaryDirectory() as workdir, _timing_writes() as writing:
-        writer = CheckpointWriter(workdir, parts, replicas, steps_per_epoch=1)
+        writer = CheckpointWriter(workdir, parts, replicas, run="r", steps_per_epoch=1)
         for number in range(3):
             begin = time.perf_counter()
             writer.begin(number)

@@ -71,4 +71,4 @@ def add_settings_flag(command: argparse.ArgumentParser, example: str) -> None:
 
 def print_result(result: Mapping[str, Any], summary: Callable[[Any], str], *, as_json: bool) -> None:
     """Prints a summary of a result, or the whole result as JSON."""
-    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else summary(result))
+    print(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) if as_json else summary(result))

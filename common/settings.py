@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import enum
 import json
+import math
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -24,7 +25,7 @@ def check(is_met: bool, key: str, value: object, rule: str) -> None:
 
 def to_json(config: Any) -> dict[str, Any]:
     """Converts a config to JSON values; the inverse of `from_json`."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
     return plain
 
 
@@ -127,7 +128,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _show(flat: Mapping[str, Any], key: str) -> str:
-    return json.dumps(flat[key]) if key in flat else "absent"
+    return json.dumps(flat[key], allow_nan=False) if key in flat else "absent"
 
 
 def _parse(hint: Any, text: str, key: str) -> Any:
@@ -162,12 +163,23 @@ def _decode(hint: Any, value: Any, key: str) -> Any:
     if get_origin(hint) is Literal and value in options:
         return value
     if hint is float and type(value) in (int, float):
-        return float(value)
+        return _finite(value, key)
     if isinstance(hint, enum.EnumMeta) and value in list(hint):
         return hint(value)
     if isinstance(hint, type) and type(value) is hint:
         return value
     raise ValueError(f"{key} must be {_describe(hint)}, got {value}")
+
+
+def _finite(value: float, key: str) -> float:
+    """Converts a number; JSON has no infinity and no NaN, and comparisons such as `value > 0` accept infinity."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{key} must be a finite number, got {number}")
+    return number
 
 
 def _decode_union(options: tuple[Any, ...], value: Any, key: str) -> Any:

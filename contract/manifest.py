@@ -9,6 +9,7 @@ from typing import Any
 
 from common import storage
 from common.errors import ContractError
+from common.sealed_json import decode_sealed, encode_sealed
 from common.storage.paths import join
 from contract.layout import DatasetLayout
 from contract.schema import SCHEMA_VERSION, Split, SplitMethod, Vocabulary
@@ -79,8 +80,7 @@ class Manifest:
 
 def write_manifest(manifest: Manifest, root: str) -> None:
     """Writes `manifest.json` into the dataset at `root`; the same manifest gives the same bytes."""
-    content = json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
-    storage.write_bytes(DatasetLayout(root).manifest, content.encode())
+    storage.write_bytes(DatasetLayout(root).manifest, encode_sealed(asdict(manifest), sort_keys=True))
 
 
 def read_manifest(root: str) -> Manifest:
@@ -91,13 +91,15 @@ def read_manifest(root: str) -> Manifest:
     """
     path = DatasetLayout(root).manifest
     try:
-        raw = json.loads(storage.read_bytes(path))
+        content = storage.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ContractError(
             f"{root} is not a prepared dataset: it has no manifest.json; "
             "build one with `cartwheel prepare --output DATASET`"
         ) from None
-    except ValueError as error:
+    try:
+        raw = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise ContractError(f"{path} is not valid JSON ({error}); prepare the dataset again") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:
@@ -105,7 +107,9 @@ def read_manifest(root: str) -> Manifest:
             f"{path} has schema version {version}, but this program reads {SCHEMA_VERSION}; prepare the dataset again"
         )
     try:
-        return _from_json(raw)
+        manifest = _from_json(decode_sealed(content))
+        _check_values(manifest)
+        return manifest
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ContractError(f"{path} is damaged ({error!r}); prepare the dataset again") from error
 
@@ -145,8 +149,29 @@ def dataset_checksum(root: str) -> str:
     """
     manifest = read_manifest(root)
     files = {name: checksum for name, checksum in manifest.files.items() if not name.startswith("transform/")}
-    content = json.dumps(asdict(dataclasses.replace(manifest, files=files)), sort_keys=True)
+    content = json.dumps(asdict(dataclasses.replace(manifest, files=files)), sort_keys=True, allow_nan=False)
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _check_values(manifest: Manifest) -> None:
+    """Checks ranges and names, so that no later code meets a surprise; another program may have sealed the file.
+
+    Raises:
+      ValueError: names the first invalid value.
+    """
+    sizes: list[tuple[str, VocabularyInfo | SplitInfo]] = [*manifest.vocabularies.items(), *manifest.splits.items()]
+    numbers = {f"{owner}.{key}": value for owner, info in sizes for key, value in asdict(info).items()}
+    for key, value in numbers.items():
+        if not key.endswith(".files") and (type(value) is not int or not 0 <= value < 2**63):
+            raise ValueError(f"{key} must be a whole number from 0, got {value}")
+    for cut in (manifest.validation_from_ms, manifest.test_from_ms):
+        if cut is not None and type(cut) is not int:
+            raise ValueError(f"a cut must be a whole number of milliseconds, got {cut}")
+    if Split.TRAIN not in manifest.splits:
+        raise ValueError("it has no train split")
+    for name in [*manifest.files, *(name for split in manifest.splits.values() for name in split.files)]:
+        if name.startswith("/") or "://" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+            raise ValueError(f"the file {name!r} is not below the dataset's root")
 
 
 def _from_json(raw: dict[str, Any]) -> Manifest:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from common.cli import DONE, FAILED, Commands, add_command
+from common.uris import refuse_credentials_in_arguments
 from contract.schema import Split
 from k8s.kubectl import Kubectl, KubectlError
 from k8s.progress import Follower, Screen
@@ -52,6 +53,10 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/s
     """Runs a command; returns 0 for done, 1 for failed or not submitted, 2 for wrong arguments, 130 for detached."""
     parser = build_parser(program)
     given = parser.parse_args(arguments)
+    try:
+        refuse_credentials_in_arguments(given)
+    except ValueError as error:
+        parser.error(str(error))
     screen = Screen()
     try:
         if given.command in _QUERIES:
@@ -104,7 +109,7 @@ def _follow(step: str, epochs: int | None, given: argparse.Namespace, screen: Sc
         return DETACHED
     screen.line(outcome.text)
     if outcome.result is not None:
-        print(json.dumps(outcome.result, indent=2, ensure_ascii=False))
+        print(json.dumps(outcome.result, indent=2, ensure_ascii=False, allow_nan=False))
     return DONE if outcome.is_done else FAILED
 
 

@@ -61,7 +61,9 @@ class Kubectl:
 
     def apply(self, objects: Sequence[Object]) -> None:
         """Creates the objects, or updates those that exist."""
-        self._call(["apply", "-f", "-"], json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+        self._call(
+            ["apply", "-f", "-"], json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}, allow_nan=False)
+        )
 
     def get(self, kind: str, name: str) -> Object | None:
         """Gets an object; None if there is none."""

@@ -87,7 +87,10 @@ def _kustomization(step: Step, placement: Placement, root: str) -> dict[str, Any
         "kind": "Kustomization",
         "resources": [f"{root}/base"],
         "components": [*components, *(f"{root}/components/{name}" for name in after)],
-        "patches": [{"patch": json.dumps(_job(name) | {"$patch": "delete"})} for name in _unused_jobs(step.name)],
+        "patches": [
+            {"patch": json.dumps(_job(name) | {"$patch": "delete"}, allow_nan=False)}
+            for name in _unused_jobs(step.name)
+        ],
         "images": [_image(name, placement) for name in ("preprocessing", "trainer", "trainer-gpu")],
     }
 
@@ -146,7 +149,7 @@ def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
         "configMapGenerator": [
             {"name": "run", "behavior": "replace", "files": [f"{name}={name}" for name in step.arguments]}
         ],
-        "patches": [{"patch": json.dumps(patch)}],
+        "patches": [{"patch": json.dumps(patch, allow_nan=False)}],
     }
 
 
@@ -163,4 +166,4 @@ def _write(folder: str, name: str, content: str | dict[str, Any]) -> None:
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
         # JSON is valid YAML and needs no package
-        file.write(content if isinstance(content, str) else json.dumps(content, indent=2))
+        file.write(content if isinstance(content, str) else json.dumps(content, indent=2, allow_nan=False))

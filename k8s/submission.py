@@ -138,7 +138,7 @@ def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]
         for command, text in value["data"].items()
         for argument in text.splitlines()
     ]
-    text = json.dumps(workload.get("spec", {}), indent=1, sort_keys=True)
+    text = json.dumps(workload.get("spec", {}), indent=1, sort_keys=True, allow_nan=False)
     for value in settings:
         text = text.replace(value["metadata"]["name"], "run")
     return [*arguments, f"kind: {kind}", *text.splitlines()]

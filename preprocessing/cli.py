@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from common import cli, logs, storage
 from common.cli import DONE, FAILED, INTERRUPTED, TERMINATED
 from common.settings import apply_settings, settings_of
+from common.uris import refuse_credentials_in_arguments
 from contract.schema import SplitMethod
 from preprocessing.config import EventColumns, FormatConfig, PrepareConfig, parse_when
 from preprocessing.shop import format_shop, make_config, relative_to
@@ -37,6 +38,10 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
     given, others = parser.parse_known_args(arguments)
     if others and given.command != "prepare":
         parser.error(f"unrecognized arguments: {' '.join(others)}")
+    try:
+        refuse_credentials_in_arguments(given, others)
+    except ValueError as error:
+        parser.error(str(error))
     logs.start_log(verbose=given.verbose)
     stop = _ExitOnSigterm()
     signal.signal(signal.SIGTERM, stop)
@@ -183,7 +188,42 @@ def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
         "columns": dict(map(_parse_column, given.map)),
         "kinds": {"names": given.kinds},
     }
+    _check_events(given)
     return apply_settings(make_config(given.shop, flags), given.set)
+
+
+def _check_events(given: argparse.Namespace) -> None:
+    """Refuses two event logs, of which all but the last would be ignored.
+
+    Raises:
+      ValueError: says how to give several files.
+    """
+    advice = "give one glob, such as 'logs/*.csv', or a directory with all files"
+    for name in ("events", "item_properties", "category_tree"):
+        setting, value = f"{name}=", getattr(given, name)
+        if value is not None and any(text.startswith(setting) for text in given.set):
+            raise ValueError(f"--{name.replace('_', '-')} and --set {setting}… both name files; {advice}")
+    events = [given.events] + [text.partition("=")[2] for text in given.set if text.startswith("events=")]
+    for files in filter(None, events):
+        if "," in files and "://" not in files and not storage.exists(files) and not storage.find_files(files):
+            raise ValueError(f"--events {files} matches no file, and a list with commas is not supported; {advice}")
+
+
+class _Once(argparse.Action):
+    """Stores the value of a flag that must not be repeated."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error(
+                f"{option_string} is given twice; give one glob, such as 'logs/*.csv', or a directory with all files"
+            )
+        setattr(namespace, self.dest, values)
 
 
 def _parse_column(text: str) -> tuple[str, str]:
@@ -261,7 +301,12 @@ def _add_prepare(commands: cli.Commands) -> None:
     )
     add = prepare.add_argument
     add("--shop", metavar="FILE", help="shop.toml with files, columns and settings; `inspect` writes one; flags win")
-    add("--events", metavar="GLOB", help="event log: CSV, Parquet or JSON Lines files, or a directory of them")
+    add(
+        "--events",
+        action=_Once,
+        metavar="GLOB",
+        help="event log: CSV, Parquet or JSON Lines files, or a directory of them",
+    )
     add(
         "--map",
         nargs="+",
@@ -281,8 +326,18 @@ def _add_prepare(commands: cli.Commands) -> None:
         metavar="CONDITION",
         help="keep only events that meet all of these, such as 'Quantity > 0'",
     )
-    add("--item-properties", metavar="GLOB", help="files with the columns timestamp (ms), itemid, property, value")
-    add("--category-tree", metavar="FILE", help="file with the columns categoryid, parentid (empty: a root)")
+    add(
+        "--item-properties",
+        action=_Once,
+        metavar="GLOB",
+        help="files with the columns timestamp (ms), itemid, property, value",
+    )
+    add(
+        "--category-tree",
+        action=_Once,
+        metavar="FILE",
+        help="file with the columns categoryid, parentid (empty: a root)",
+    )
     add("--output", required=True, metavar="DATASET", help="new directory; published whole or not at all")
     methods = [str(method) for method in SplitMethod]
     add("--split", choices=methods, help="how events are split (default: time)")

@@ -102,7 +102,7 @@ def describe_expectations(statistics: Mapping[str, Any], root: str) -> Expectati
 
 def write_expectations(expectations: Expectations, root: str) -> None:
     """Writes `expectations.json`."""
-    content = json.dumps(to_json(expectations), indent=2, ensure_ascii=False) + "\n"
+    content = json.dumps(to_json(expectations), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     storage.write_bytes(DatasetLayout(root).expectations, content.encode())
 
 
@@ -143,7 +143,9 @@ def compare(baseline: str, after: Expectations, root: str, config: ExpectationCo
         if check.verdict == "warn":
             log.warning("differs from the baseline: %s", _format_check(check, check.warn))
     content = {"baseline": baseline, "checks": [asdict(check) for check in checks]}
-    storage.write_bytes(DatasetLayout(root).comparison, (json.dumps(content, indent=2) + "\n").encode())
+    storage.write_bytes(
+        DatasetLayout(root).comparison, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+    )
     failed = [check for check in checks if check.verdict == "fail"]
     if failed:
         found = "; ".join(_format_check(check, check.fail) for check in failed)

@@ -10,6 +10,7 @@ from typing import Any
 from common import storage
 from common.settings import from_json
 from common.storage.paths import join
+from common.text import decode_text
 from preprocessing.config import PrepareConfig
 
 _PATHS = ("events", "item_properties", "category_tree")
@@ -22,10 +23,10 @@ def read_shop(path: str) -> dict[str, Any]:
       ValueError: there is no such file, or it is not valid TOML.
     """
     try:
-        values = tomllib.loads(storage.read_bytes(path).decode("utf-8-sig"))
+        values = tomllib.loads(decode_text(storage.read_bytes(path), path))
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; `cartwheel inspect FILES --write {path}` writes one") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     folder = path.rpartition("/")[0]
     for name in _PATHS:
@@ -128,4 +129,4 @@ def _format(value: object) -> str:
 
 def _quote(text: str) -> str:
     # a JSON string is a basic string of TOML
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False, allow_nan=False)

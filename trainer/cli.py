@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from common import cli, logs
 from common.cli import DONE, FAILED, INTERRUPTED, PREEMPTED, TERMINATED
 from common.settings import apply_settings
+from common.uris import refuse_credentials_in_arguments
 from contract.schema import Split
 from trainer.config.flags import build_parser, offer_flags
 from trainer.config.presets import AUTO, PRESETS, auto_trials
@@ -40,6 +41,10 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
+    try:
+        refuse_credentials_in_arguments(given)
+    except ValueError as error:
+        parser.error(str(error))
     _check_train_flags(given, parser)
     config = _read_config(given, parser)
     logs.start_log(verbose=given.verbose)
@@ -107,7 +112,9 @@ def _train(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any
             report = try_to_write_report(given.workdir, data=given.data, shown="training")
     result |= {"report": report}
     if has_record:
-        storage.write_bytes(RunLayout(given.workdir).result, (json.dumps(result, indent=2) + "\n").encode())
+        storage.write_bytes(
+            RunLayout(given.workdir).result, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode()
+        )
     return result
 
 

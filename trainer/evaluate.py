@@ -104,7 +104,9 @@ def _evaluate(
         **evaluate_run(run, split, config, replicas),
     }
     if replicas.is_chief:
-        storage.write_bytes(RunLayout(workdir).evaluation(split), (json.dumps(result, indent=2) + "\n").encode())
+        storage.write_bytes(
+            RunLayout(workdir).evaluation(split), (json.dumps(result, indent=2, allow_nan=False) + "\n").encode()
+        )
         for note in result["notes"]:
             log.warning("%s", note)
     replicas.wait_for_all()

@@ -130,7 +130,7 @@ def _model_checksum(run: TrainedRun) -> str:
     """Returns the SHA-256 of all weights and of the settings, some of which affect the ranking but not the weights."""
     tables = [weights_checksum(workdir, step) for workdir, step in run.checkpoints.items()]
     blend = None if run.blend is None else asdict(run.blend)
-    content = json.dumps([tables, blend, to_json(run.record.config)], sort_keys=True)
+    content = json.dumps([tables, blend, to_json(run.record.config)], sort_keys=True, allow_nan=False)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -199,7 +199,7 @@ def write_recommendations(
         "files": {form: [join(output, shard.files[form]) for shard in shards] for form in formats},
     }
     if unfinished is not None:
-        unfinished.publish((json.dumps(summary, indent=2) + "\n").encode())
+        unfinished.publish((json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
         message = "wrote up to %d items for each of %d visitors (%d unknown) in %d shards of %s to %s"
         unknown = summary["visitors_unknown"]
         log.info(message, k, len(audience.ids), unknown, len(shards), " and ".join(formats), output)

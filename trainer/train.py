@@ -23,7 +23,7 @@ from trainer.runs.blend_record import OWN_RUN
 from trainer.runs.checkpoint_writer import CheckpointWriter
 from trainer.runs.layout import RunLayout, part_name
 from trainer.runs.metrics_log import open_log
-from trainer.runs.record import RunRecord
+from trainer.runs.record import RunRecord, check_checkpoint, has_run, run_identity, write_record
 from trainer.runs.starts import counting_starts
 from trainer.training.build import Trainer, build_trainer
 from trainer.training.callbacks import TrainingCallbacks, Validation
@@ -139,11 +139,19 @@ def _train(
     # restore or initialise
     step = first_step = checkpoint.last_step(workdir, replicas) or 0
     if step:
+        check_checkpoint(workdir, record, checkpoint.read_state(workdir, step).run)
+        if replicas.is_chief and not has_run(workdir):
+            log.warning(
+                "restoring the lost run.json of %s: its checkpoints were written with the same settings", workdir
+            )
+            write_record(record, workdir)
         resume_run(workdir, trainer.state, step, replicas, schedule)
     else:
         record = start_run(workdir, trainer.state, record, dataset, replicas, schedule)
     validation = None if dataset.trains_on_all else _build_validation(config, dataset, replicas)
-    writer = CheckpointWriter(workdir, trainer.state, replicas, steps_per_epoch=schedule.steps_per_epoch)
+    writer = CheckpointWriter(
+        workdir, trainer.state, replicas, run=run_identity(record), steps_per_epoch=schedule.steps_per_epoch
+    )
     monitor = DivergenceMonitor(config.max_loss_growth, is_new_run=step == 0)
     if replicas.any_worker(request.is_requested):
         raise Preempted(f"stopped before step {step}; run the same command again to resume")

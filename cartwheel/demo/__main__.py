@@ -46,7 +46,7 @@ def _check_inputs(root: Path, inputs: Inputs) -> None:
             "Run `make clean` first, or give another directory with DEMO=…"
         )
     root.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(inputs._asdict()) + "\n")
+    record.write_text(json.dumps(inputs._asdict(), allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

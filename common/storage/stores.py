@@ -11,14 +11,13 @@ import uuid
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, Protocol
-from urllib.parse import parse_qsl, urlsplit
 
 import fsspec
 
+from common.uris import refuse_credentials
+
 _PARTIAL = re.compile(r"\.partial-[0-9a-f]{32}$")  # names of `_replacing`
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci")
-# parameters of signed URLs: anyone who reads the URL may read the file
-_SECRET_PARAMETERS = ("x-amz-signature", "x-amz-credential", "x-amz-security-token", "x-goog-signature", "sig", "token")
 
 
 class Store(Protocol):
@@ -91,7 +90,7 @@ def open_store(uri: str) -> Store:
     """
     if is_local(uri):
         return LocalStore()
-    _refuse_credentials(uri)
+    refuse_credentials(uri)
     if is_served_by_tensorflow(uri):
         return TensorFlowStore()
     _quiet_plugins()
@@ -320,16 +319,3 @@ def _options(scheme: str) -> dict[str, Any]:
         anonymous = {"token": "anon"} if "STORAGE_EMULATOR_HOST" in os.environ else {}
         return {"use_listings_cache": False, "consistency": "md5", **anonymous}
     return {}
-
-
-def _refuse_credentials(uri: str) -> None:
-    parts = urlsplit(uri)
-    is_signed = any(name.lower() in _SECRET_PARAMETERS for name, _ in parse_qsl(parts.query))
-    # a secret with slashes moves the bucket into the path; a colon may also precede a port
-    after_colon = parts.netloc.partition(":")[2]
-    has_password = ":" in parts.netloc and (parts.scheme in _OBJECT_STORES or not after_colon.isdigit())
-    if is_signed or has_password or "@" in parts.netloc:
-        raise ValueError(
-            f"a {parts.scheme}:// URI contains a credential, which would end up in the records of the run; "
-            "set it in the environment instead"
-        )

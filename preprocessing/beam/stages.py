@@ -316,7 +316,9 @@ class WriteRejects:
             for position, reason, text in zip(part.positions, part.reasons, part.texts, strict=True)
         )
         lines = (
-            json.dumps({"file": path, "position": position, "reason": reason, "row": text}, ensure_ascii=False)
+            json.dumps(
+                {"file": path, "position": position, "reason": reason, "row": text}, ensure_ascii=False, allow_nan=False
+            )
             for position, reason, text, path in rows
         )
         path = join(self.directory, f"{name}.jsonl")

@@ -171,7 +171,7 @@ def _suggest_weights(found: Inspection) -> Iterator[str]:
         if looks_like_weight(column):
             yield (
                 f"`{column.path}` may say how much an event counts; to weigh events by it in training, write "
-                f"weight = {json.dumps(column.path, ensure_ascii=False)} in [columns]"
+                f"weight = {json.dumps(column.path, ensure_ascii=False, allow_nan=False)} in [columns]"
             )
 
 

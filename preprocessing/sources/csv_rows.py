@@ -3,6 +3,7 @@
 Shapes: L lines of a chunk that are not blank, N of them well-formed.
 """
 
+import codecs
 import csv
 import re
 from collections.abc import Iterator
@@ -112,6 +113,9 @@ def _parse(
         return pa.table({name: pa.array([], pa.string()) for name in source.columns})
     if not is_used.all():
         data = b"".join(data[begins[row] : ends[row]] + b"\n" for row in np.flatnonzero(is_used))
+    if data.startswith(codecs.BOM_UTF8):
+        # Arrow drops a mark at the start of its input, which may be any chunk; the file's own mark is already skipped
+        data = codecs.BOM_UTF8 + data
     return pa_csv.read_csv(
         pa.BufferReader(data),
         pa_csv.ReadOptions(column_names=source.header, use_threads=False, block_size=len(data) + 1),

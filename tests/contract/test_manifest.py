@@ -6,6 +6,8 @@ import json
 
 import pytest
 import tensorflow as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from common import storage
 from common.errors import ContractError
@@ -97,3 +99,41 @@ def test_another_manifest_is_refused(root, content, message):
 
 def test_the_manifest_is_plain_json(root):
     assert json.loads(storage.read_bytes(DatasetLayout(root).manifest))["split_method"] == "time"
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_flipped_bit_is_refused_or_harmless(root, data):
+    path = DatasetLayout(root).manifest
+    whole, manifest = storage.read_bytes(path), read_manifest(root)
+    position, bit = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(0, 7))
+    flipped = bytearray(whole)
+    flipped[position] ^= 1 << bit
+    storage.write_bytes(path, bytes(flipped))
+    try:
+        assert read_manifest(root) == manifest
+    except ContractError:
+        pass
+    finally:
+        storage.write_bytes(path, whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"splits": {Split.TRAIN: SplitInfo(rows=-1, target_rows=4, visitors=2, blocks=1, files=())}}, "train.rows"),
+        ({"splits": {Split.TRAIN: SplitInfo(rows=1e30, target_rows=4, visitors=2, blocks=1, files=())}}, "1e"),
+        ({"splits": {}}, "has no train split"),
+        ({"files": {"../outside": "0"}}, "'../outside' is not below the dataset's root"),
+    ],
+)
+def test_a_sealed_manifest_with_an_impossible_value_is_refused(root, change, message):
+    write_manifest(dataclasses.replace(read_manifest(root), **change), root)
+    with pytest.raises(ContractError, match=message):
+        read_manifest(root)
+
+
+def test_a_deeply_nested_manifest_is_refused(root):
+    storage.write_bytes(DatasetLayout(root).manifest, b"[" * 100_000)
+    with pytest.raises(ContractError, match="is not valid JSON"):
+        read_manifest(root)

@@ -10,6 +10,7 @@ import pytest
 
 import preprocessing.cli
 import trainer.cli
+from common.sealed_json import decode_sealed, encode_sealed
 from contract.layout import DatasetLayout
 from contract.schema import Split
 from preprocessing.pages.report import write_report as write_dataset_report
@@ -251,10 +252,10 @@ def test_an_error_in_the_report_is_logged_and_not_raised(workdir, monkeypatch, c
 def test_a_report_excludes_another_dataset(workdir, shop, caplog):
     other = shop / "other"
     shutil.copytree(shop / "dataset", other)
-    manifest = json.loads((other / "manifest.json").read_text())
+    manifest = decode_sealed((other / "manifest.json").read_bytes())
     name = next(iter(manifest["files"]))
     manifest["files"][name] = "0" * 64
-    (other / "manifest.json").write_text(json.dumps(manifest))
+    (other / "manifest.json").write_bytes(encode_sealed(manifest, sort_keys=True))
     html = Path(write_report(workdir, data=str(other))).read_text()
     assert re.findall('<article class="page" id="([a-z]+)">', html) == ["training", "evaluation"]
     assert f"the run was not trained on the dataset at {other}" in caplog.text

@@ -15,6 +15,7 @@ from tests.trainer.tiny_runs import (
     run,
 )
 from trainer.data.dataset import Dataset, open_dataset
+from trainer.models.trained_run import open_trained_run
 from trainer.runs import checkpoint
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import read_record
@@ -56,6 +57,22 @@ def test_another_config_or_dataset_is_refused_with_the_differences(dataset: Data
     other = build_dataset(str(tmp_path / "dataset"), **checkerboard(seed=1))
     with pytest.raises(ValueError, match=f"dataset: {dataset.checksum[:12]}…, now {other.checksum[:12]}…"):
         run(make_config("mf"), other, tmp_path / "run")
+
+
+def test_a_run_without_its_record_resumes_only_with_its_own_settings(dataset: Dataset, tmp_path: Path) -> None:
+    first = run(make_config("mf"), dataset, tmp_path)
+    path = Path(RunLayout(str(tmp_path)).run)
+    record = path.read_text()
+    path.unlink()
+    with pytest.raises(ValueError, match=r"run.json is missing or was replaced; .* give another --workdir"):
+        run(make_config("mf", "seed=5", "optimizer.learning_rate=0.02"), dataset, tmp_path)
+    assert not path.exists()
+    again = run(make_config("mf", "step_timeout_seconds=60"), dataset, tmp_path)
+    assert (again["steps"], again["best_validation"]) == (first["steps"], first["best_validation"])
+    assert read_record(str(tmp_path)).dataset_checksum == dataset.checksum
+    path.write_text(record.replace('"seed": 0', '"seed": 5'))
+    with pytest.raises(ValueError, match=r"run.json is missing or was replaced"):
+        open_trained_run(str(tmp_path))
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(dataset: Dataset, tmp_path: Path) -> None:

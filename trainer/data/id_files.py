@@ -1,6 +1,7 @@
 """Files with one id per line: visitors to recommend to, items to deny."""
 
 from common import storage
+from common.text import decode_text
 
 
 def read_ids(path: str, flag: str) -> list[str]:
@@ -11,13 +12,11 @@ def read_ids(path: str, flag: str) -> list[str]:
       flag: flag that names the file, for errors.
 
     Raises:
-      ValueError: the file does not exist, or is not text in UTF-8.
+      ValueError: the file does not exist, or is not text, see `decode_text`.
     """
     if not storage.exists(path):
         raise ValueError(f"{flag} {path} does not exist; give a file of ids, one per line")
-    try:
-        text = storage.read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{flag} {path} is not text in UTF-8 ({error}); save it as UTF-8, one id per line") from error
-    lines = text.split("\n")  # `splitlines` would also split at characters that an id may contain
+    lines = decode_text(storage.read_bytes(path), f"{flag} {path}").split(
+        "\n"
+    )  # `splitlines` would also split at characters that an id may contain
     return list(dict.fromkeys(line.rstrip("\r") for line in lines if line.rstrip("\r")))

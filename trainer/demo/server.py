@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _send_json(self, status: HTTPStatus, value: Any) -> None:
-        self._send(status, "application/json", json.dumps(value).encode())
+        self._send(status, "application/json", json.dumps(value, allow_nan=False).encode())
 
     def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self.send_response(status)

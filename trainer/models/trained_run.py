@@ -13,8 +13,8 @@ from trainer.models.build import build_inference_model
 from trainer.models.interface import InferenceModel, ServedModel
 from trainer.models.second_stage_file import with_second_stage
 from trainer.runs.blend_record import OWN_RUN, BlendRecord, read_blend
-from trainer.runs.checkpoint import choose_step, read_weights_of_step
-from trainer.runs.record import RunRecord, read_record, training_view
+from trainer.runs.checkpoint import choose_step, read_state, read_weights_of_step
+from trainer.runs.record import RunRecord, check_checkpoint, read_record, training_view
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Da
     """Loads the model of a run from its complete checkpoint of `step`.
 
     Raises:
-      ValueError: the run was trained on another dataset.
+      ValueError: the run was trained on another dataset, or the checkpoint is of another run.
     """
     if record.dataset_checksum != dataset.checksum:
         raise ValueError(
@@ -103,6 +103,7 @@ def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Da
             f"{record.data}), but {dataset.root} is the dataset {dataset.checksum[:12]}…, with other visitor and item "
             "indices; give the original dataset with --data"
         )
+    check_checkpoint(workdir, record, read_state(workdir, step).run)
     model = build_inference_model(record.config, dataset)
     model.fill(read_weights_of_step(workdir, step))
     return with_second_stage(model, workdir, step, dataset.num_items)

@@ -82,7 +82,9 @@ def part_title(part: str, name: str) -> str:
 
 def write_blend(record: BlendRecord, workdir: str) -> None:
     """Writes `blend.json`."""
-    storage.write_bytes(RunLayout(workdir).blend, (json.dumps(asdict(record), indent=2) + "\n").encode())
+    storage.write_bytes(
+        RunLayout(workdir).blend, (json.dumps(asdict(record), indent=2, allow_nan=False) + "\n").encode()
+    )
 
 
 def read_blend(workdir: str) -> BlendRecord | None:

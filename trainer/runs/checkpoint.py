@@ -27,6 +27,7 @@ import keras
 import numpy as np
 
 from common import storage
+from common.sealed_json import decode_sealed
 from common.storage.paths import join, shard_name
 from trainer.distributed.embeddings import CHUNK_ROWS, RowShards, ShardedTable
 from trainer.distributed.replicas import Replicas, rows_owned
@@ -41,6 +42,8 @@ STATE, DENSE, _VALIDATIONS = "state.json", "dense.npz", "validations.json"
 class CheckpointMetadata:
     """Contents of a checkpoint."""
 
+    run: str
+    """Identity of the run, from `record.run_identity`."""
     step: int
     """Number of training steps done."""
     epoch: int
@@ -262,7 +265,7 @@ def record_validation(workdir: str, step: int, value: float, *, metric: str, is_
     """Records the validation metric of `step`; drops the metrics of later steps, which a killed run left."""
     earlier = {other: old for other, old in read_validations(workdir).values.items() if other < step}
     validations = Validations(metric=metric, is_higher_better=is_higher_better, values=earlier | {step: value})
-    content = json.dumps(asdict(validations), indent=2) + "\n"
+    content = json.dumps(asdict(validations), indent=2, allow_nan=False) + "\n"
     storage.write_bytes(join(RunLayout(workdir).checkpoints, _VALIDATIONS), content.encode())
 
 
@@ -351,7 +354,7 @@ def _find_problem(folder: str, worker: int, workers: int) -> str | None:
 
 
 def _read_state(folder: str) -> CheckpointMetadata:
-    values = json.loads(storage.read_bytes(join(folder, STATE)))
+    values = decode_sealed(storage.read_bytes(join(folder, STATE)))
     return CheckpointMetadata(**{**values, "arrays": {name: tuple(shape) for name, shape in values["arrays"].items()}})
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from common import storage
+from common.sealed_json import encode_sealed
 from common.storage.paths import join, shard_name
 from trainer.distributed.embeddings import RowShards
 from trainer.distributed.replicas import Replicas
@@ -53,9 +54,10 @@ class CheckpointWriter:
     While a checkpoint is written, a copy of this process's rows is in memory.
     """
 
-    def __init__(self, workdir: str, state: TrainState, replicas: Replicas, *, steps_per_epoch: int) -> None:
-        """Takes the run's directory and the state to save."""
+    def __init__(self, workdir: str, state: TrainState, replicas: Replicas, *, run: str, steps_per_epoch: int) -> None:
+        """Takes the run's directory, the state to save and the identity of the run, from `record.run_identity`."""
         self._workdir = workdir
+        self._run = run
         self._state = state
         self._replicas = replicas
         self._steps_per_epoch = steps_per_epoch
@@ -161,6 +163,7 @@ class CheckpointWriter:
         checksums = [join(staging, f"{_CHECKSUMS}-{worker:05d}.json") for worker in range(self._replicas.workers)]
         try:
             metadata = CheckpointMetadata(
+                run=self._run,
                 step=step,
                 epoch=step // self._steps_per_epoch,
                 step_in_epoch=step % self._steps_per_epoch,
@@ -172,7 +175,7 @@ class CheckpointWriter:
             )
             for path in checksums:
                 storage.remove(path)
-            storage.write_bytes(join(staging, STATE), (json.dumps(asdict(metadata), indent=2) + "\n").encode())
+            storage.write_bytes(join(staging, STATE), encode_sealed(asdict(metadata)))
             if staging != target:
                 storage.remove(target)
                 os.rename(storage.local_path(staging), storage.local_path(target))
@@ -242,7 +245,7 @@ def _write_files(staging: str, files: dict[str, Pieces], checksums: str, is_abor
             written = storage.upload_all(folder, names, staging)
         finally:
             shutil.rmtree(folder)
-    storage.write_bytes(checksums, json.dumps(written).encode())
+    storage.write_bytes(checksums, json.dumps(written, allow_nan=False).encode())
     return written
 
 

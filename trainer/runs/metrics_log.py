@@ -120,7 +120,7 @@ class _Lines:
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Adds a line for the next `write`."""
-        self._lines.append(json.dumps(line))
+        self._lines.append(json.dumps(line, allow_nan=False))
 
     def write(self) -> None:
         """Writes all lines; if that fails, the next `write` includes them."""

@@ -1,5 +1,6 @@
 """run.json: everything needed to reproduce a run and to decide whether it can be resumed."""
 
+import hashlib
 import json
 import logging
 import platform
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common import storage
-from common.settings import differences, from_json, to_json
+from common.settings import differences, from_json, settings_of, to_json
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.runs.layout import RunLayout
@@ -66,10 +67,12 @@ def read_record(workdir: str) -> RunRecord:
     """
     path = RunLayout(workdir).run
     try:
-        values = json.loads(storage.read_bytes(path))
-        return RunRecord(**{**values, "config": from_json(RunConfig, values["config"])})
+        content = storage.read_bytes(path)
     except FileNotFoundError:
         raise ValueError(f"{workdir} has no run (no run.json); start one with `cartwheel train`") from None
+    try:
+        values = json.loads(content)
+        return RunRecord(**{**values, "config": from_json(RunConfig, values["config"])})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged or was written by another version ({error}); train into another --workdir"
@@ -79,7 +82,35 @@ def read_record(workdir: str) -> RunRecord:
 def write_record(record: RunRecord, workdir: str) -> None:
     """Writes `run.json`."""
     values = {**asdict(record), "config": to_json(record.config)}
-    storage.write_bytes(RunLayout(workdir).run, (json.dumps(values, indent=2) + "\n").encode())
+    storage.write_bytes(RunLayout(workdir).run, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+
+def run_identity(record: RunRecord) -> str:
+    """Returns the SHA-256 of everything that determines a run's weights; every checkpoint of the run has it."""
+    labels = ("name", *HARMLESS_SETTINGS)
+    values = {key: value for key, value in settings_of(record.config).items() if key not in labels}
+    earlier = {"warm_start": (record.warm_start or {}).get("run"), "refit_of": (record.refit_of or {}).get("run")}
+    content = json.dumps([values, record.dataset_checksum, earlier], sort_keys=True, allow_nan=False)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def check_checkpoint(workdir: str, record: RunRecord, checkpoint_run: str) -> None:
+    """Checks that a checkpoint at `workdir` belongs to a run, although its run.json may be lost or replaced.
+
+    Args:
+      workdir: directory of the run.
+      record: the run, as read or as requested.
+      checkpoint_run: identity of the run that wrote the checkpoint.
+
+    Raises:
+      ValueError: another run wrote it.
+    """
+    if checkpoint_run != run_identity(record):
+        raise ValueError(
+            f"the checkpoints in {workdir} are of a run with other settings, another dataset, warm start or refitted "
+            "run than this one, and run.json is missing or was replaced; restore run.json, use the original settings "
+            "and dataset, or give another --workdir"
+        )
 
 
 def has_run(workdir: str) -> bool:

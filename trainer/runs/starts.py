@@ -80,7 +80,9 @@ def _write_count(workdir: str, steps: Sequence[int], starts: int, replicas: Repl
     path = RunLayout(workdir).starts
     try:
         if starts:
-            storage.write_bytes(path, (json.dumps({"steps": list(steps), "starts": starts}) + "\n").encode())
+            storage.write_bytes(
+                path, (json.dumps({"steps": list(steps), "starts": starts}, allow_nan=False) + "\n").encode()
+            )
         else:
             storage.remove(path)
     except OSError as error:  # a full disk does not end a run

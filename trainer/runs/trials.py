@@ -95,4 +95,4 @@ def write_trials(layout: SearchLayout, trials: Sequence[Trial]) -> None:
 
 def write_json(path: str, value: Any) -> None:
     """Writes JSON values, indented."""
-    storage.write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+    storage.write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

@@ -26,7 +26,7 @@ ITEMS = "assets/items.txt"
 
 def write_info(uri: str, info: Mapping[str, Any]) -> None:
     """Writes the description of an export."""
-    storage.write_bytes(join(uri, INFO), (json.dumps(info) + "\n").encode())
+    storage.write_bytes(join(uri, INFO), (json.dumps(info, allow_nan=False) + "\n").encode())
 
 
 def read_info(uri: str) -> dict[str, Any]:

@@ -353,7 +353,7 @@ def _signatures(kinds: Sequence[str]) -> list[tuple[str, str, str]]:
 def _usage(subject: Subject) -> str:
     items, count = list(subject.items), min(5, subject.manifest.vocabularies[Vocabulary.ITEMS].size)
     inputs = {"visitor_id": [""], "history": [items], "k": count, "exclude_seen": True}
-    body = json.dumps({"signature_name": "recommend", "inputs": inputs}, ensure_ascii=False)
+    body = json.dumps({"signature_name": "recommend", "inputs": inputs}, ensure_ascii=False, allow_nan=False)
     return f"""\
 {markdown_table(["signature", "inputs", "outputs"], _signatures(subject.manifest.event_kinds))}
 
@@ -366,7 +366,7 @@ import tensorflow as tf
 model = tf.saved_model.load(EXPORT)
 answer = model.signatures["recommend"](
     visitor_id=tf.constant([""]),
-    history=tf.constant([{json.dumps(items, ensure_ascii=False)}]),
+    history=tf.constant([{json.dumps(items, ensure_ascii=False, allow_nan=False)}]),
     k=tf.constant({count}),
     exclude_seen=tf.constant(True),
 )  # item_id [1, {count}], score [1, {count}]

@@ -134,7 +134,13 @@ class ServingModel(tf.Module):
     )
     def score(self, visitor_id: tf.Tensor, item_id: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns `score` [B] float32 for pairs of visitor_id [B] and item_id [B]."""
-        visitor, item = self._visitor_index.lookup(visitor_id), self._item_index.lookup(item_id)
+        same_size = tf.debugging.assert_equal(
+            tf.shape(visitor_id)[0],
+            tf.shape(item_id)[0],
+            message="visitor_id and item_id must have the same length, one pair per position; repeat the shorter one",
+        )
+        with tf.control_dependencies([same_size]):  # a single visitor would be broadcast
+            visitor, item = self._visitor_index.lookup(visitor_id), self._item_index.lookup(item_id)
         return {"score": self._model.pair_scores(visitor, item)}
 
     @tf.function(

@@ -76,7 +76,7 @@ def encode_jsonl(lists: ShardLists, names: ItemNames) -> bytes:
         items = [
             dict(zip(columns, values, strict=True)) for values in zip(*(row[:length] for row in rows), strict=True)
         ]
-        lines.append(json.dumps({"visitor_id": visitor_id, "items": items}, ensure_ascii=False) + "\n")
+        lines.append(json.dumps({"visitor_id": visitor_id, "items": items}, ensure_ascii=False, allow_nan=False) + "\n")
     return "".join(lines).encode()
 
 

@@ -60,7 +60,7 @@ class ResumableOutput:
 
     def _write_record(self) -> None:
         record = {"inputs": self.inputs, "finished": self.finished}
-        storage.write_bytes(join(self.folder, _RECORD), (json.dumps(record, indent=2) + "\n").encode())
+        storage.write_bytes(join(self.folder, _RECORD), (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
 
 
 def open_output(destination: str, inputs: Mapping[str, Any], *, marker: str) -> ResumableOutput:
@@ -109,7 +109,7 @@ def _read_record(folder: str) -> dict[str, Any] | None:
 
 
 def _check_same(output: ResumableOutput, earlier: Mapping[str, Any]) -> None:
-    now = json.loads(json.dumps(output.inputs))
+    now = json.loads(json.dumps(output.inputs, allow_nan=False))
     changed = [
         f"{name}: {earlier.get(name)}, now {now.get(name)}"
         for name in dict.fromkeys([*earlier, *now])

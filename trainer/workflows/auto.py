@@ -181,7 +181,7 @@ def _read_trials(layout: RunLayout) -> list[Trial]:
 
 
 def _write_trials(trials: Sequence[Trial], layout: RunLayout) -> None:
-    content = json.dumps([asdict(trial) for trial in trials], indent=2) + "\n"
+    content = json.dumps([asdict(trial) for trial in trials], indent=2, allow_nan=False) + "\n"
     storage.write_bytes(layout.auto, content.encode())
 
 

@@ -122,3 +122,13 @@ def test_a_file_of_a_store_is_fetched_once(monkeypatch):
     # each request starts with the byte before its range; the third ends with the file, the other two have 64 KiB more
     assert sum(map(len, fetched[1:])) == len(content) - (len(HEADER) + 1) + 1 + 2 * (64 << 10)
     storage.remove("memory://fetched")
+
+
+@pytest.mark.parametrize("read_bytes", [20, 30, 1 << 20])
+def test_a_byte_order_mark_in_mid_file_is_kept_wherever_the_file_is_split(tmp_path, monkeypatch, read_bytes):
+    monkeypatch.setattr(text_files, "READ_BYTES", read_bytes)
+    path = tmp_path / "events.csv"
+    path.write_bytes(b"visitorid,timestamp,event,itemid\n1,1433221332117,view,5\n\xef\xbb\xbf2,1433221332118,view,6\n")
+    parts, _ = open_csv(path)
+    batches = [batch for part in parts for batch in part.source.read(part)]
+    assert [text for batch in batches for text in batch.columns["visitorid"].to_pylist()] == ["1", "\ufeff2"]

@@ -51,7 +51,7 @@ def contents(parts: TrainState) -> dict[str, np.ndarray]:
 def save(workdir: str, step: int, count: int = 1) -> TrainState:
     replicas = start_replicas(count, None)
     parts = make_parts(replicas, fill=step)
-    writer = CheckpointWriter(workdir, parts, replicas, steps_per_epoch=4)
+    writer = CheckpointWriter(workdir, parts, replicas, run="r", steps_per_epoch=4)
     writer.begin(step)
     assert writer.finish()
     return parts
@@ -95,7 +95,7 @@ def test_a_run_without_checkpoints_has_no_last_step(tmp_path: Path) -> None:
         checkpoint.read_weights(str(tmp_path))
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "missing", "no state", "bad state"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "missing", "no state", "bad state", "bad name"])
 def test_a_damaged_last_checkpoint_is_skipped_with_a_warning(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -116,6 +116,9 @@ def test_a_damaged_last_checkpoint_is_skipped_with_a_warning(
             (folder / "state.json").unlink()
         case "bad state":
             (folder / "state.json").write_text('{"step": 8')
+        case "bad name":
+            state = folder / "state.json"
+            state.write_text(state.read_text().replace('"item.values"', '"item.valuez"'))
     with caplog.at_level(logging.WARNING):
         assert checkpoint.last_step(workdir) == 4
     assert "step-000000008: " in caplog.text

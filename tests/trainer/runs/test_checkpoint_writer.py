@@ -19,7 +19,7 @@ HANG_SECONDS = 300
 
 def make_writer(workdir: Path, *, fill: int) -> CheckpointWriter:
     replicas = start_replicas(2, None)
-    return CheckpointWriter(str(workdir), make_parts(replicas, fill=fill), replicas, steps_per_epoch=4)
+    return CheckpointWriter(str(workdir), make_parts(replicas, fill=fill), replicas, run="r", steps_per_epoch=4)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_updates_during_the_writing_of_a_checkpoint_are_not_in_it(tmp_path: Path
     replicas = start_replicas(2, None)
     parts = make_parts(replicas, fill=3)
     before = contents(parts)
-    writer = CheckpointWriter(str(tmp_path), parts, replicas, steps_per_epoch=4)
+    writer = CheckpointWriter(str(tmp_path), parts, replicas, run="r", steps_per_epoch=4)
     writer.begin(6)
     for shards in parts.arrays().values():
         shards.assign(0, np.zeros((shards.rows, 3), np.float32))

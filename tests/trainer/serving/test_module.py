@@ -183,6 +183,12 @@ def test_pairs_are_scored_by_id(serving):
     np.testing.assert_allclose(answer["score"], [3.3, 5.2, 0.5])
 
 
+@pytest.mark.parametrize("visitors", [["anna"], ["anna", "bob"]])
+def test_visitors_and_items_of_different_lengths_are_refused(serving, visitors):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="visitor_id and item_id must have the same length"):
+        serving.score(tf.constant(visitors), tf.constant(["item-2", "item-3", "item-0"]))
+
+
 def test_a_pair_of_an_unknown_item_has_a_score_too(serving):
     assert np.isfinite(serving.score(tf.constant(["anna"]), tf.constant(["no-such-item"]))["score"]).all()
 

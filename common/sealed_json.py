@@ -1,0 +1,40 @@
+"""JSON files that carry a checksum of themselves, so that damage is found although the file still parses."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_CHECKSUM = "checksum"
+
+
+def encode_sealed(values: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:
+    """Encodes an object with its checksum, in the order of its keys or sorted."""
+    sealed = {**values, _CHECKSUM: _checksum_of(values)}
+    return (json.dumps(sealed, indent=2, sort_keys=sort_keys, allow_nan=False) + "\n").encode()
+
+
+def decode_sealed(content: bytes) -> dict[str, Any]:
+    """Decodes what `encode_sealed` encoded.
+
+    Raises:
+      ValueError: the content is not valid JSON, or differs from its checksum.
+    """
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not valid JSON: {error}") from error
+    found = values.pop(_CHECKSUM, None) if isinstance(values, dict) else None
+    # a comparison of bytes: 1, 1.0 and true are equal values
+    if found is None or found != _checksum_of(values):
+        raise ValueError("its content differs from its checksum")
+    return dict(values)
+
+
+def _checksum_of(values: Mapping[str, Any]) -> str:
+    """Computes the SHA-256 of the values, whatever the order of keys and the white space."""
+    try:
+        content = json.dumps(values, sort_keys=True, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"it has a number that is not finite: {error}") from error
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,68 @@
+"""The rule that keeps credentials out of records: no URI has a user part, a query or a fragment."""
+
+import argparse
+import re
+from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
+
+_URI = re.compile(r"[A-Za-z][\w+.-]*://.*", re.DOTALL)
+_OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci")
+_DATABASE_FLAG = "storage"  # its URL may name a user
+
+
+def refuse_credentials(uri: str) -> None:
+    """Refuses a URI that may contain a credential, which would end up in records, logs and manifests.
+
+    Credentials have many names, so a rule decides and not a list: a URI of a file needs no user part, query or
+    fragment. In object stores, `?` is part of a glob and `#` of a name; only `=` after them is refused there.
+
+    Raises:
+      ValueError: the URI has such a part; the message does not repeat the URI.
+    """
+    for link in uri.split("::"):  # fsspec chains URIs, as in simplecache::s3://bucket/file
+        scheme = link.partition("://")[0]
+        if "://" not in link or scheme == "file":
+            continue
+        parts = urlsplit(link)
+        extras = parts.query + parts.fragment
+        is_store = scheme in _OBJECT_STORES
+        # a secret with slashes moves the bucket into the path; a colon may also precede a port
+        has_password = ":" in parts.netloc and (is_store or not parts.netloc.partition(":")[2].isdigit())
+        if has_password or "@" in parts.netloc or ("=" in extras if is_store else extras):
+            raise ValueError(
+                f"a {scheme}:// URI contains a credential or another user part, query or fragment, which would end up "
+                "in the records of the run; set credentials in the environment and give the URI without them"
+            )
+
+
+def refuse_credentials_in_arguments(given: argparse.Namespace, others: Iterable[str] = ()) -> None:
+    """Refuses arguments with a URI that may contain a credential, before any of them is printed or submitted.
+
+    Args:
+      given: parsed arguments; only a database URL may name a user.
+      others: further arguments.
+
+    Raises:
+      ValueError: see `refuse_credentials`.
+    """
+    for name, value in [*vars(given).items(), ("others", list(others))]:
+        for uri in _find_uris(value):
+            if name == _DATABASE_FLAG:
+                if urlsplit(uri).password is not None or urlsplit(uri).query:
+                    raise ValueError("--storage contains a password or a query; set the password in the environment")
+            else:
+                refuse_credentials(uri)
+
+
+def _find_uris(value: object) -> Iterator[str]:
+    """Yields the URIs in a text or in a list of texts."""
+    if isinstance(value, str) and (found := _URI.search(value)):
+        yield value[_chain_start(value, found.start()) :]
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _find_uris(part)
+
+
+def _chain_start(text: str, start: int) -> int:
+    """Returns the start of a chain of URIs, such as that of `simplecache` in `--events=simplecache::s3://bucket`."""
+    return text.rfind("=", 0, start) + 1
