@@ -91,7 +91,7 @@ class _Tuner:
         return self._values("trials", task, settings)
 
     def measure_trend(self, task: str, settings: Settings, trend: Settings) -> tuple[float, float]:
-        """Returns the metric of a task with a trend, and the seconds of the ranking."""
+        """Returns a peer's metric with the trend added to its scores, and the seconds of the ranking."""
         both = {"peer": dict(settings), **trend}
         if self._trials.find("trend", task, both) is None:
             self._load(settings)

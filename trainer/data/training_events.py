@@ -61,6 +61,6 @@ class TrainingEvents(NamedTuple):
 
 
 def timeline_lengths(position: tf.Tensor) -> tf.Tensor:
-    """[N] int64: number of rows in each row's timeline, given the positions [N] of whole timelines."""
+    """[N] int64: length of each row's timeline, given the index [N] of each row in it; timelines must be complete."""
     timeline = tf.cumsum(tf.cast(tf.equal(position, 0), tf.int64)) - 1
     return tf.gather(tf.math.bincount(tf.cast(timeline, tf.int32), dtype=tf.int64), timeline)

@@ -27,7 +27,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_sigterm(request: StopRequest | None) -> Iterator[StopRequest]:
-    """Yields the given request, or a new one that the first SIGTERM sets; a second SIGTERM exits at once.
+    """Yields `request` if it is given; otherwise a new one, which the first SIGTERM sets; a second one exits at once.
 
     Outside the main thread, where Python handles no signals, nothing sets the new request.
     """

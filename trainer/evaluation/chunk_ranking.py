@@ -116,7 +116,7 @@ def _make_ranking(candidates: _Candidates, relevant_score: tf.Tensor, longest: i
 
 
 def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
-    """[P] int64 ranks of the chunk's relevant items; hidden items and items after the K-th have K or more.
+    """[P] int64 rank of each relevant item, from 0; at least K if the item is hidden or comes after the K-th.
 
     Args:
       ranking: the ranking as arrays.

@@ -46,7 +46,7 @@ def _describe_trials(result: Result) -> list[str]:
     return lines + ([f"Not used: {others}"] if others else [])
 
 
-_RANKINGS = {"seen_hidden": "New items", "seen_shown": "Next item"}
+_RANKINGS = {"seen_hidden": "items new to the visitor", "seen_shown": "the next item"}
 
 
 def _describe_blend(blend: Result) -> list[str]:
@@ -66,7 +66,8 @@ def _describe_blend(blend: Result) -> list[str]:
             terms.append("returns")
         best = max(figures["parts"].values(), default=0.0)
         lines.append(
-            f"{title}: validation NDCG@20 {figures['blend']:.3f}, its best part alone {best:.3f}: {' + '.join(terms)}"
+            f"Blend for {title}: validation NDCG@20 {figures['blend']:.3f}, best single part {best:.3f}: "
+            f"{' + '.join(terms)}"
         )
     return lines
 

@@ -24,7 +24,7 @@ class SearchLayout:
 
     @property
     def journal(self) -> str:
-        """Optuna's log of the trials, which processes on one file system share."""
+        """Optuna's log of the trials, shared by all processes on one file system."""
         return join(self.root, "optuna.log")
 
     @property

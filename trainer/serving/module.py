@@ -64,7 +64,7 @@ class ServingModel(tf.Module):
         """Ranks the whole catalogue and returns the K best items on offer for each visitor.
 
         Args:
-          visitor_id: [B] string; '' or any other unknown id for a visitor with a history alone.
+          visitor_id: [B] string; '' or any other unknown id if only the visitor's `history` is known.
           history: [B, H] string, the visitor's items, oldest first; '' is padding. It must contain all items to
             exclude: the model does not store timelines. Kinds and times of events are unknown to the model; use
             `recommend_events` to pass them.

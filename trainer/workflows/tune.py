@@ -91,7 +91,9 @@ def tune(
       Preempted: a stop was requested. Tune again to resume.
     """
     if join_cluster() is not None:
-        raise ValueError("a trial runs in one process; unset TF_CONFIG, and run tune in several processes instead")
+        raise ValueError(
+            "a trial runs in one process: unset TF_CONFIG. For parallel trials, start the same command several times"
+        )
     _check_place(workdir, trials, storage_url, only)
     # a trial is the model alone: its blend would have to be fitted again for the chosen settings
     config = replace(apply_settings(PRESETS[preset], settings), companions=(), blend=False)
@@ -246,7 +248,7 @@ class Search:
             result = train(config, data=self._data, workdir=workdir, stop=request, on_validation=on_validation)
             if result["best_validation"] is None:
                 raise ValueError(
-                    "the run has no validation results, because no visitor of the validation split can be ranked"
+                    "the run has no validation results, because the validation split has no visitor to rank items for"
                 )
         except ValueError as error:  # settings that do not go together, or a loss that diverges
             log.warning("trial %d failed: %s", number, error)
