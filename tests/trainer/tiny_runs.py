@@ -13,6 +13,7 @@ from tests.trainer.dataset_builder import build_dataset, checkerboard
 from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
+from trainer.data.input_pipeline import training_batches
 from trainer.distributed.preemption import StopRequest
 from trainer.models.interface import Queries
 from trainer.models.trained_run import open_trained_run
@@ -74,6 +75,18 @@ class FinishedRuns:
             workdir = self._folder / str(len(self._results))
             self._results[config] = workdir, run(config, self._dataset, workdir)
         return self._results[config]
+
+
+def first_epoch(config: RunConfig, dataset: Dataset) -> tf.data.Dataset:
+    """The batches of the first epoch of a run."""
+    return training_batches(
+        dataset.training_events,
+        config.input,
+        seed=0,
+        epochs=1,
+        history_length=config.history_length,
+        is_sequential=config.is_sequential,
+    )
 
 
 def losses(workdir: Path) -> dict[int, float]:

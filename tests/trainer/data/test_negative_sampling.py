@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.dataset_builder import build_dataset
+from tests.trainer.tiny_runs import first_epoch
 from trainer.config.presets import PRESETS
-from trainer.data.input_pipeline import training_batches
 from trainer.data.negative_sampling import NegativeSampler
 from trainer.distributed.replicas import start_replicas
 from trainer.models.build import build_training_model
@@ -129,14 +129,7 @@ def test_expected_counts_cover_the_rows_of_batches_not_all_rows(
     )
     objective = build_training_model(config, dataset, start_replicas(1, None)).objective
     counted = np.zeros(3, int)
-    for batch in training_batches(
-        dataset.training_events,
-        config.input,
-        seed=0,
-        epochs=1,
-        history_length=config.history_length,
-        is_sequential=config.is_sequential,
-    ):
+    for batch in first_epoch(config, dataset):
         candidates = objective.prepare(0, batch, tf.constant(0, tf.int64)).inputs.candidates
         counted += np.bincount(tf.boolean_mask(candidates.items, candidates.is_candidate), minlength=3)
     assert counted.tolist() == expected

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from tests.trainer.tiny_runs import checkerboard_dataset, make_config
+from tests.trainer.tiny_runs import checkerboard_dataset, first_epoch, make_config
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.data.input_pipeline import training_batches
 from trainer.distributed.collectives import Collectives
 from trainer.distributed.replicas import Replicas
 from trainer.models.build import build_training_model
@@ -47,14 +46,7 @@ def trace_loop_body(config: RunConfig, dataset: Dataset, replicas: Replicas | No
     model = build_training_model(config, dataset, replicas)
     optimizer = _make_dense_optimizer(config.dense_optimizer, model.dense, replicas)
     steps = compile_steps(TrainingStep(model, replicas, optimizer=optimizer, jit_compile=False), replicas)
-    batches = training_batches(
-        dataset.training_events,
-        config.input,
-        seed=0,
-        epochs=1,
-        history_length=config.history_length,
-        is_sequential=config.is_sequential,
-    )
+    batches = first_epoch(config, dataset)
     traced = steps.get_concrete_function(iter(batches), tf.constant(0, tf.int64), tf.constant(1))
     graph = traced.graph.as_graph_def()
     (loop,) = [node for node in graph.node if node.op in ("While", "StatelessWhile")]

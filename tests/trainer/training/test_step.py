@@ -3,9 +3,8 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from tests.trainer.tiny_runs import checkerboard_dataset, make_config
+from tests.trainer.tiny_runs import checkerboard_dataset, first_epoch, make_config
 from trainer.data.dataset import Dataset
-from trainer.data.input_pipeline import training_batches
 from trainer.distributed.optimizers import dense_optimizer
 from trainer.distributed.replicas import start_replicas
 from trainer.models.build import build_training_model
@@ -37,14 +36,7 @@ def test_a_step_sums_loss_and_dense_gradients_in_one_operation(
 
     monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", count_and_sum)
     steps = compile_steps(TrainingStep(model, replicas, optimizer=optimizer, jit_compile=False), replicas)
-    batches = training_batches(
-        dataset.training_events,
-        config.input,
-        seed=0,
-        epochs=1,
-        history_length=config.history_length,
-        is_sequential=config.is_sequential,
-    )
+    batches = first_epoch(config, dataset)
     steps.get_concrete_function(iter(batches), tf.constant(0, tf.int64), tf.constant(1))
 
     size = 1 + sum(int(tf.size(weight.value)) for weight in model.dense)  # the loss is one number
