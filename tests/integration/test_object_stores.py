@@ -138,7 +138,7 @@ def bucket_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         careless = train(shell, base, f"{request.param}://{ACCESS_KEY}:{SECRET_KEY}@shop/run")
         printed = {name: shell.finish(job) for name, job in jobs.items()}
         shell.finish(mistaken, status=1)
-        shell.finish(careless, status=1)
+        shell.finish(careless, status=2)
         yield BucketRun(store, shell, killed_at, printed)
 
 
