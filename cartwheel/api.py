@@ -273,8 +273,8 @@ def refresh(
 ) -> dict[str, Any]:
     """Publishes an export again with the items that are on offer now and the latest trend, without training.
 
-    The new offer depends only on the arguments, not on the earlier one: an item that the table or dataset does not
-    contain counts as available.
+    The items on offer depend only on the arguments, not on what `export` offers. An item that the table or dataset does
+    not contain counts as available.
 
     Args:
       export: directory that `export` or `refresh` published; it stays as it is.

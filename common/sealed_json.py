@@ -32,7 +32,7 @@ def decode_sealed(content: bytes) -> dict[str, Any]:
 
 
 def _checksum_of(values: Mapping[str, Any]) -> str:
-    """Computes the SHA-256 of the values, whatever the order of keys and the white space."""
+    """Computes the SHA-256 of the values; the order of keys and white space have no effect."""
     try:
         content = json.dumps(values, sort_keys=True, allow_nan=False)
     except ValueError as error:

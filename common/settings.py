@@ -1,8 +1,8 @@
 """Configs: frozen dataclasses to JSON and back, with overrides of the form `key=value`.
 
 A field has a simple type (bool, int, float, str, string enumeration or Literal), a tuple of one simple type, a simple
-type or None, or another such dataclass. It may also be one of several such dataclasses, which differ in the value of
-their field `kind`.
+type or None, or another such dataclass. Its type may also be a union of such dataclasses; the value of their field
+`kind` then selects one.
 """
 
 import dataclasses
@@ -104,7 +104,7 @@ def _type_hint(config: Any, key: str) -> Any:
 
 
 def _keys(config: Any, prefix: str) -> list[str]:
-    """Dotted names of all fields that can be set; omits a `kind` with one value, which the preset has fixed."""
+    """Lists the dotted names of all settings, except a `kind` with only one possible value: the preset fixes it."""
     keys = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

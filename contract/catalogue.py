@@ -76,7 +76,7 @@ def read_columns(paths: Sequence[str], names: Sequence[str]) -> pa.Table:
 
 
 def total_events(rows: pa.Table) -> np.ndarray:
-    """Sums the training events of all kinds of each item, [I] int64."""
+    """[I] int64: number of training events of each item, all kinds together."""
     counts = rows["event_counts"].combine_chunks()
     before = np.append(0, np.cumsum(counts.flatten().to_numpy()))
     lengths = pc.list_value_length(counts).to_numpy()

@@ -117,8 +117,8 @@ def read_manifest(root: str) -> Manifest:
 def verify_files(manifest: Manifest, root: str) -> None:
     """Checks the SHA-256 of every listed file.
 
-    If TensorFlow cannot read a timeline shard directly, only its existence is checked here: `shards.read_blocks`
-    verifies it after fetching it.
+    Timeline shards in a store that TensorFlow cannot read are only checked for existence. `shards.read_blocks` verifies
+    them once it has fetched them.
 
     Raises:
       ContractError: a file is missing or differs; the message names the first such file.
@@ -154,7 +154,7 @@ def dataset_checksum(root: str) -> str:
 
 
 def _check_values(manifest: Manifest) -> None:
-    """Checks ranges and names, so that no later code meets a surprise; another program may have sealed the file.
+    """Checks ranges and names, because another program may have written the file.
 
     Raises:
       ValueError: names the first invalid value.

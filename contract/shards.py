@@ -69,7 +69,7 @@ def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -
 
 
 def read_timelines(shards: Sequence[Shard]) -> TimelineRows:
-    """Reads all rows into memory, in file and block order; for evaluation, not for training."""
+    """Reads all rows of the shards into memory, in order; for evaluation, because training data may not fit."""
     with translate_read_errors():
         blocks = [
             TimelineRows(**{name: column.numpy() for name, column in block.items()})

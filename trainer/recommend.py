@@ -127,7 +127,7 @@ def recommend(
 
 
 def _model_checksum(run: TrainedRun) -> str:
-    """Returns the SHA-256 of all weights and of the settings, some of which affect the ranking but not the weights."""
+    """Returns the SHA-256 of all weights and settings: some settings affect the ranking, but not the weights."""
     tables = [weights_checksum(workdir, step) for workdir, step in run.checkpoints.items()]
     blend = None if run.blend is None else asdict(run.blend)
     content = json.dumps([tables, blend, to_json(run.record.config)], sort_keys=True, allow_nan=False)
@@ -221,7 +221,7 @@ def visitor_histories(dataset: Dataset) -> Histories:
 
 
 def _known_targets(shard: Shard, num_visitors: int) -> TimelineRows:
-    """Reads the target rows of known visitors; each row is a target in one split and context in others."""
+    """Reads a shard's target rows of known visitors. Every row is a target in exactly one split."""
     rows = read_timelines([shard])
     return rows[(rows.is_target == 1) & (rows.visitor < num_visitors)]
 
@@ -252,7 +252,7 @@ def _divide(num_visitors: int, shard_visitors: int, formats: Sequence[str]) -> l
 def _find_missing(
     unfinished: ResumableOutput | None, shards: Sequence[_Shard], replicas: Replicas | None
 ) -> list[_Shard]:
-    """Returns the shards that the chief has yet to write; the same list on every worker."""
+    """Returns the shards that the chief has not written yet; the same list on every worker."""
     is_missing = np.array(
         [unfinished is not None and not unfinished.has(shard.files.values()) for shard in shards], int
     )
@@ -264,7 +264,7 @@ def _find_missing(
 def _write_shards(
     unfinished: ResumableOutput | None, missing: Sequence[_Shard], num_visitors: int, rank: _Rank, dataset: Dataset
 ) -> None:
-    """Ranks the missing shards on all workers; the chief, which has the output, writes them."""
+    """Ranks the missing shards on all workers. The chief writes them; on others, `unfinished` is None."""
     names = ItemNames.of(dataset)
     num_missing = sum(len(shard) for shard in missing)
     initial, is_shown = num_visitors - num_missing, unfinished is not None

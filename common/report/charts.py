@@ -255,7 +255,7 @@ _TREEMAP_HEIGHT = 420
 
 
 def _paint_cell(axes: Axes, cell: Box, name: str, index: int, *, taken: Box) -> None:
-    """Draws a cell, with its name at the bottom if the heading of its group leaves room."""
+    """Draws a cell; writes its name at the bottom unless it would overlap `taken`, the heading of its group."""
     style = {"facecolor": SERIES[index % len(SERIES)], "alpha": 0.4, "edgecolor": SURFACE, "linewidth": 1}
     axes.add_patch(Rectangle((cell.x, cell.y), cell.width, cell.height, **style))
     text = fit(name, cell.width - 6, 9)

@@ -58,7 +58,7 @@ _STYLE = {
 
 
 def draw(paint: Callable[[Figure], None], *, key: str, width: float = WIDTH, height: float = HEIGHT) -> str:
-    """Renders as SVG the figure that `paint` draws; the same `key` and picture give the same text.
+    """Renders the figure that `paint` draws as SVG; the same `key` and figure give the same text.
 
     Args:
       paint: adds axes and their contents to a figure.

@@ -2,7 +2,8 @@
 
 A local directory is renamed into place. Object stores have no rename, so the files are uploaded with the marker last,
 and readers treat a directory without its marker as unfinished. During an upload the directory also contains a file, the
-claim. By the claim, a later process recognises what a killed one left, and concurrent publishers notice each other.
+claim. The claim lets a later process recognise the files of a killed one, and lets concurrent publishers detect each
+other.
 """
 
 import contextlib

@@ -120,7 +120,7 @@ def kind_of(error: BaseException) -> Kind:
 
 
 def _status(error: BaseException) -> tuple[int | None, str | None]:
-    """Returns an error's HTTP status and the store's own error code; None for what the error lacks."""
+    """Returns an error's HTTP status and the store's own error code; each is None if the error has none."""
     response: Any = getattr(error.__cause__, "response", None) or getattr(error, "response", None)
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -32,7 +32,7 @@ class Store(Protocol):
         ...
 
     def read(self, uri: str, begin: int = 0, end: int | None = None) -> bytes:
-        """Reads the bytes [begin, end) of a file, or up to the end of the file if that is earlier or `end` is None."""
+        """Reads the bytes [begin, end) of a file; stops at the end of the file, also if `end` is None."""
         ...
 
     def write(self, uri: str, content: bytes) -> None:
@@ -131,7 +131,7 @@ class LocalStore:
             shutil.copyfile(path, partial)
 
     def list_files(self, uri: str) -> list[str]:
-        """Lists complete files only, not those being written or left half written."""
+        """Lists complete files only; skips those that are still being written or were left half written."""
         return [name for name in _names_below(uri) if not _PARTIAL.search(name)]
 
     def glob(self, pattern: str) -> list[str]:

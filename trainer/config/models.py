@@ -32,7 +32,7 @@ class BaseModelConfig:
 
     @property
     def num_combinations(self) -> int | None:
-        """Number of combinations of powers, one per epoch of `solver=count`; None: it cannot compute this model."""
+        """Number of combinations of powers that `solver=count` tries, one per epoch; None: not a counted model."""
         return None
 
     @property
@@ -42,7 +42,7 @@ class BaseModelConfig:
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig | None":
-        """Settings of the model that alternating least squares trains instead; None: it cannot train this model."""
+        """Variant of these settings that alternating least squares can train; None: it cannot train this model."""
         return None
 
     def check_loss(self, loss: LossConfig) -> None:
@@ -95,7 +95,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
     @property
     def least_squares_form(self) -> "MatrixFactorizationConfig":
-        """Returns settings with dot products and without biases, because least squares learns no biases."""
+        """Returns these settings with dot products and without biases, because least squares learns no biases."""
         plain = replace(self, history_length=0, similarity="dot", scale=1.0, is_scale_learnt=False)
         return replace(plain, has_item_bias=False, visitor_dropout=0.0)
 
@@ -204,10 +204,11 @@ Powers = TypeVar("Powers", bound=tuple[float, ...])
 
 
 class CountedConfig(BaseModelConfig, Generic[Powers]):
-    """Settings of a model that `solver=count` computes: a setting `NAME_power` for each power of `powers`.
+    """Settings of a model that `solver=count` computes, once per epoch, with different powers.
 
-    Each has one value per combination of powers. An epoch computes one combination, and the best in validation is the
-    model; without a validation split, the last is.
+    There is a setting `NAME_power` for each field NAME of `powers`: a tuple with one value per epoch. Epoch i computes
+    the model with the i-th value of each, a combination of powers. The epoch with the best validation becomes the
+    model, or the last one without a validation split.
     """
 
     powers: ClassVar[type[Any]]
@@ -231,7 +232,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
         return True
 
     def with_combination(self, number: int) -> Self:
-        """Returns the settings with one of the combinations alone."""
+        """Returns the settings with only the combination of powers at the index `number`."""
         return type(self)(
             **{**vars(self), **{name: values[number : number + 1] for name, values in self._values().items()}}
         )
@@ -278,8 +279,9 @@ class WalkPowers(NamedTuple):
 class WalkConfig(CountedConfig[WalkPowers]):
     """Scores items by the visitors that they share with the items of the history; needs `solver=count`.
 
-    Powers of counts weight the shared visitors. Each power has one value per combination of powers. An epoch computes
-    one combination, and the best in validation is the model; without a validation split, the last is.
+    Powers of counts weight the shared visitors. Each power has one value per epoch: epoch i computes the model with the
+    i-th value of each. The epoch with the best validation becomes the model, or the last one without a validation
+    split.
     """
 
     powers = WalkPowers
@@ -322,8 +324,8 @@ class SessionKnnPowers(NamedTuple):
 class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
     """Scores items by the timelines that contain them, among those most similar to the history; needs `solver=count`.
 
-    Each power has one value per combination of powers. An epoch computes one combination, and the best in validation is
-    the model; without a validation split, the last is.
+    Each power has one value per epoch: epoch i computes the model with the i-th value of each. The epoch with the best
+    validation becomes the model, or the last one without a validation split.
     """
 
     powers = SessionKnnPowers

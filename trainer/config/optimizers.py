@@ -66,9 +66,9 @@ class AlternatingConfig:
     l2: float = 0.01
     """L2 penalty λ of a vector, before `l2_power` scales it."""
     l2_power: float = 0.0
-    """λ is multiplied by (entries of the row + unobserved_weight × size of the other vocabulary) ** l2_power."""
+    """λ is l2 × (number of entries of the row + unobserved_weight × size of the other vocabulary) ** l2_power."""
     weight_power: float = 1.0
-    """A pair weighs the sum of its events' weights to this power; with 0, all pairs with events weigh 1."""
+    """The weight of a pair is the sum of its events' weights, raised to this power; 0: all such pairs weigh 1."""
     batch_entries: int = 32_768
     """Number of pairs with events in the batch that a replica solves at a time."""
 

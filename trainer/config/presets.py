@@ -133,8 +133,8 @@ def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict
 
     Args:
       settings: changes to all of them, as `key=value`.
-      is_dense: whether visitors have dozens of events each; then a pair without events says more, so least squares
-          gives it more weight.
+      is_dense: whether visitors have dozens of events each; then a missing event is stronger evidence against an item,
+        so least squares gives pairs without events more weight.
 
     Raises:
       ValueError: a setting is wrong, or a model does not have it.

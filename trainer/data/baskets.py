@@ -66,7 +66,7 @@ def baskets_of(
 def _latest_distinct(
     timeline: np.ndarray, item: np.ndarray, num_items: int, max_items: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keeps the last occurrence of each (timeline, item) pair, and of these the latest `max_items` per timeline.
+    """Keeps the last row of each (timeline, item) pair, then only the latest `max_items` of these per timeline.
 
     `timeline` and `item` are [N]; the rows of a timeline are in order of time.
     """

@@ -45,7 +45,7 @@ class Dataset:
         return self.manifest.vocabularies[Vocabulary.VISITORS].size
 
     def facts(self) -> dict[str, str]:
-        """The name and a description of each vocabulary, each split and the cuts, to report how two datasets differ."""
+        """Descriptions of the vocabularies, the splits and the cuts, by name, to report how two datasets differ."""
         manifest = self.manifest
         vocabularies = {
             f"{name} vocabulary": f"{info.size} ids, sha256 {manifest.files[f'vocabulary/{name}.txt'][:8]}…"
@@ -123,8 +123,8 @@ class Dataset:
     def num_trained_items(self) -> int:
         """Number of items of the vocabulary up to the last one with a training event.
 
-        The vocabulary is sorted by frequency in the training split, so all of these items have training events. Only if
-        models are trained on all splits may some of them have none.
+        The vocabulary is sorted by frequency in the training split, so each of these items has training events. In a
+        refit, which trains on all splits, some may have none.
         """
         return int(np.flatnonzero(self.item_counts).max(initial=-1)) + 1
 
@@ -145,7 +145,7 @@ class Dataset:
         return [split for split in self.manifest.splits if split != Split.TRAIN and self.trains_on_all]
 
     def _count_targets(self, splits: Sequence[Split], column: str, size: int) -> np.ndarray:
-        """[size] int64: how often each index below `size` occurs in a column of the splits' target rows."""
+        """[size] int64: how often each index below `size` is in `column` of the splits' target rows."""
         counts = np.zeros(size, np.int64)
         for shard in (shard for split in splits for shard in self.shards(split)):
             rows = read_timelines([shard])

@@ -65,7 +65,7 @@ def read_interactions(
 def row_batches(matrix: sp.csr_matrix, replicas: int, batch_entries: int) -> Iterator[RowBatch]:
     """Yields every row of a matrix [N, …] once, also those without entries, in batches of E entries per replica.
 
-    A row is padded to the next length of 1, 2, 3, 4, 6, 8, 12, 16 …, so less than a third of the computation is
+    Each row is padded to one of the lengths 1, 2, 3, 4, 6, 8, 12, 16 …, so less than a third of the computation is
     padding.
 
     Args:

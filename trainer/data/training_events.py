@@ -23,9 +23,9 @@ class TrainingEvents(NamedTuple):
     shards: Sequence[Shard]
     """The files, in order."""
     visitor_events: np.ndarray | None = None
-    """[V] int64: events of each visitor in all splits. A timeline with all events of its visitor is trained on as a
-    whole, the visitor's other timelines not at all. Visitors outside the vocabulary share indices, so only their target
-    rows are trained on, each with the rows before it. None: only target rows are trained on, for all visitors."""
+    """[V] int64: number of events of each visitor over all splits; then the timeline that has all events of its visitor
+    is trained on as a whole, and the visitor's other timelines are skipped. Visitors outside the vocabulary share
+    indices, so only their target rows are trained on. None: only target rows are trained on."""
 
     @property
     def columns(self) -> tuple[str, ...]:

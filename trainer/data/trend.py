@@ -69,9 +69,10 @@ def read_item_events(dataset: Dataset) -> ItemEvents:
 
 
 def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
-    """Returns moments [M] for cases at times [V]: evenly spaced from the first case on, at least a day apart.
+    """Returns moments [M], evenly spaced and at least a day apart, for cases at times [V].
 
-    A case uses the latest moment that is not after it. There are fewer moments for large catalogues, to bound memory.
+    The first moment is the time of the first case, and a case uses the latest moment that is not after it. There are
+    fewer moments for large catalogues, to bound memory.
     """
     first, last = int(timestamp_ms.min()), int(timestamp_ms.max())
     most = int(np.clip(_MAX_ENTRIES // num_items, 1, _MAX_MOMENTS))

@@ -67,7 +67,7 @@ class Answers:
         }
 
     def similar(self, query: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns, for each model, the items most similar to the query's `item`."""
+        """Returns, for each model, the items that are most similar to the item `query["item"]`."""
         item, k = _text(query, "item"), _k(query)
         models = [self._list(export, export.similar(item, k)) for export in self._exports]
         return {"models": models, "is_known": item in self._known}
@@ -87,7 +87,7 @@ class Answers:
         return {"id": item_id, "title": item.title, "category": item.category, "is_available": item.is_available}
 
     def _titles(self, history: Sequence[str]) -> dict[str, str]:
-        """Returns the titles of the latest items that have one, by id."""
+        """Returns titles by item id, for those of the latest items that have one."""
         titles = {item: self._item(item).title for item in history[-_MAX_TITLES:]}
         return {item: title for item, title in titles.items() if title}
 
@@ -115,7 +115,7 @@ def _history(query: Mapping[str, Any]) -> list[str]:
 
 
 def _encodable(texts: Iterable[str]) -> list[str]:
-    """Returns the texts; raises ValueError for half a surrogate pair, which JSON allows and UTF-8 does not."""
+    """Returns the texts; raises ValueError if one has a lone surrogate, which JSON allows and UTF-8 does not."""
     kept = list(texts)
     for text in kept:
         text.encode()

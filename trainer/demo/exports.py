@@ -43,7 +43,7 @@ class Export:
     visitors: list[str]
     """Ids of the visitors that the model knows, most frequent first."""
     num_offered: int
-    """Number of items on offer, which are those that may be recommended."""
+    """Number of items that may be recommended."""
 
     def recommend(self, visitor_id: str, history: Sequence[str], k: int, *, hide_seen: bool) -> Ranked:
         """Returns at most k items for a visitor; fewer if the catalogue is smaller."""
@@ -86,7 +86,7 @@ def open_exports(uris: Sequence[str]) -> list[Export]:
 
 
 def distinct_names(names: Sequence[str], uris: Sequence[str]) -> list[str]:
-    """Returns a distinct name per model: its own, with the end of its path if several models have that name.
+    """Returns a distinct name per model; models with equal names get the ends of their paths in addition.
 
     Raises:
       ValueError: a path is given twice.

@@ -33,7 +33,7 @@ class Messages:
     replica: int
     """The replica that uses the route."""
     level: tf.Tensor
-    """Index of the capacity in CAPACITIES: that of the longest message between any two replicas."""
+    """Index into CAPACITIES: the smallest capacity for the longest message between any two replicas."""
     capacity: tf.Tensor
     """Rows of a message, scalar int64."""
     counts: tf.Tensor
@@ -41,23 +41,23 @@ class Messages:
 
     @classmethod
     def of_counts(cls, collectives: Collectives | LocalCollectives, replica: int, counts: tf.Tensor) -> "Messages":
-        """Gathers the number of ids [R] that each replica has for each owner."""
+        """Builds the messages, given this replica's number of ids per owner [R]; gathers those of the others."""
         size = counts.shape[0]
         gathered = tf.reshape(collectives.all_gather(replica, counts), [size, size])
         level = tf.searchsorted(CAPACITIES, tf.reduce_max(gathered)[None])[0]
         return cls(collectives, replica, level, tf.gather(tf.constant(CAPACITIES), level), gathered)
 
     def slots(self, counts: tf.Tensor) -> tf.Tensor:
-        """Indices, into all messages, of the rows that are not padding, if there are `counts` [R] of them."""
+        """Returns indices into all messages: the rows that are not padding, if message d has `counts[d]` rows ([R])."""
         return tf.where(tf.reshape(tf.sequence_mask(counts, self.capacity), [-1]))[:, 0]
 
     def pack(self, rows: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
-        """Copies rows [S, …] to their slots [S] of messages of zeros [M, …]."""
+        """Returns messages [M, …] with `rows` [S, …] at the indices `slots` [S] and zeros elsewhere."""
         size = self.counts.shape[0] * self.capacity
         return tf.scatter_nd(slots[:, None], rows, [size, *rows.shape[1:]])
 
     def exchange(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends rows [M, …], a message for each replica, and returns the received ones, by sender."""
+        """Sends one message to each replica; returns the received messages, ordered by sender. Both are [M, …]."""
         size = self.counts.shape[0]
         pieces = tf.reshape(rows, [size, self.capacity, *rows.shape[1:]])
         received = self.collectives.all_to_all(self.replica, pieces, self.level, len(CAPACITIES))
@@ -73,7 +73,8 @@ class Route:
     num_rows: tf.Tensor
     """M, scalar."""
     served: tf.Tensor
-    """[S] indices, into this replica's shard, of the requested rows: by requesting replica, in the order of its ids."""
+    """[S] the requested rows, as indices into this replica's shard; grouped by requesting replica, in the order of its
+    ids."""
     slots: tf.Tensor | None = None
     """[S] index of each requested row in the messages; None: there is only one replica."""
     messages: Messages | None = None
@@ -118,7 +119,7 @@ class Route:
         return self.messages.exchange(self.messages.pack(rows, self.slots))
 
     def send_to_owners(self, rows: tf.Tensor) -> tf.Tensor:
-        """Sends a row for each of the M received ones; returns those for the requested rows [S, D]."""
+        """Sends rows [M, D], one per received row, to their owners; returns the rows [S, D] that this replica gets."""
         if self.messages is None:
             return rows
         return tf.gather(self.messages.exchange(rows), self.slots)

@@ -47,7 +47,7 @@ class RowShards:
             self.assign_owned(replica, rows_owned(start, replica, self.replicas), own)
 
     def assign_owned(self, replica: int, first: int, values: np.ndarray) -> None:
-        """Sets the rows first … first + n - 1 of the shard of one of this process's replicas to `values` [n, D]."""
+        """Sets the shard rows first … first + n - 1 of `replica`, which belongs to this process, to `values` [n, D]."""
         indices = tf.range(first, first + len(values))
         self.shards[replica].scatter_update(tf.IndexedSlices(tf.constant(values), indices))
 
@@ -70,7 +70,7 @@ class Lookup:
     route: Route
     """The route of the rows, from their owners."""
     is_summed_first: bool
-    """Whether an update sums the gradients of a row before it sends them to the row's owner."""
+    """Whether an update adds up the gradients of equal ids before it sends them to the rows' owners."""
 
     def vectors(self) -> tf.Tensor:
         """[n, D]: the row of each id that this replica requested."""

@@ -98,7 +98,7 @@ def is_old_driver(version: str) -> bool:
 
 
 def _diagnose_driver() -> Diagnosis | None:
-    """Finds a driver library that the loader cannot find, or an old driver."""
+    """Returns what is wrong with the NVIDIA driver: missing, not found by the loader, or too old; else None."""
     try:
         ctypes.CDLL(_DRIVER)
     except OSError:

@@ -27,9 +27,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_sigterm(request: StopRequest | None) -> Iterator[StopRequest]:
-    """Yields `request` if it is given; otherwise a new one, which the first SIGTERM sets; a second one exits at once.
+    """Yields `request`; if it is None, a new request that SIGTERM sets.
 
-    Outside the main thread, where Python handles no signals, nothing sets the new request.
+    A second SIGTERM exits at once. Outside the main thread, where Python handles no signals, nothing sets a new
+    request.
     """
     if request is not None or threading.current_thread() is not threading.main_thread():
         yield request or StopRequest()
@@ -51,11 +52,11 @@ def stop_on_sigterm(request: StopRequest | None) -> Iterator[StopRequest]:
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """Replaces the default handler, which would end the process; the thread reads the signal instead."""
+    """Does nothing, unlike the default handler, which ends the process; `_read_signals` handles the signal."""
 
 
 def _read_signals(read_end: int, request: StopRequest) -> None:
-    """Reads the numbers of the signals that arrive, until the other end of the pipe is closed."""
+    """Sets `request` at the first SIGTERM and exits at the second; returns when the pipe is closed."""
     while number := os.read(read_end, 1):
         if number[0] != signal.SIGTERM:
             continue

@@ -197,7 +197,7 @@ def _start_workers(names: Sequence[str], cluster: Cluster) -> Replicas:
 
 @contextmanager
 def _local_devices(names: Sequence[str]) -> Iterator[None]:
-    """Makes a strategy of several workers use these devices: by itself, it uses all GPUs, or a single CPU."""
+    """Makes TensorFlow's strategy for several workers use `names`; by itself, it uses all GPUs or a single CPU."""
     extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
     choose = extended._initialize_local_devices
 
@@ -231,5 +231,5 @@ def _choose_cpus(count: int) -> tuple[str, ...]:
 
 
 def rows_owned(rows: int, replica: int, replicas: int) -> int:
-    """Number of rows that a replica owns, if replica r % R owns row r."""
+    """Number of a table's `rows` that `replica` owns, if row r belongs to replica r % R."""
     return max(0, -((replica - rows) // replicas))

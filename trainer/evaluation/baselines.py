@@ -44,7 +44,7 @@ class FixedOrder:
 
 
 class RandomOrder:
-    """One random order of all items; each visitor's list starts at a random place in it, chosen by the visitor's index.
+    """One random order of all items; the visitor's index determines where their list starts in this order.
 
     A separate order for each visitor would be no fairer, and drawing it would take longer than other systems take to
     rank.

@@ -154,7 +154,7 @@ class _Finder:
         return known, tf.cast(is_candidate, tf.int64), tf.stack(columns, axis=2)
 
     def _latest(self, queries: Queries) -> tf.Tensor:
-        """[B, 200] the items of the latest entries of the histories; -1 for padding and unknown items."""
+        """[B, 200] items of the latest history entries; -1 for padding and for unknown items."""
         position = queries.history_length[:, None] - 1 - tf.range(_LATEST, dtype=tf.int64)
         padded = tf.pad(queries.history, [[0, 0], [0, 1]])  # a history may be empty
         item = tf.gather(padded, tf.maximum(position, 0), batch_dims=1)
@@ -187,7 +187,7 @@ class Choice:
 
 
 def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> Choice:
-    """Chooses weights by coordinate ascent, with the trend of one half-life, given as an index of `HALF_LIVES`.
+    """Chooses weights by coordinate ascent, with the trend of the half-life `HALF_LIVES[half_life]`.
 
     The ascent starts from the single part that is best with the trend added. So, on these cases, the blend is at least
     as good as any part with the trend.
@@ -207,7 +207,7 @@ def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, ha
 
 
 class _Ascent:
-    """The state of the coordinate ascent; each weight is in units of its feature's spread."""
+    """The state of the coordinate ascent; its weights apply to the parts' scores divided by their typical spread."""
 
     def __init__(self, candidates: Candidates, num_parts: int, half_life: int) -> None:
         self._candidates, self._num_parts = candidates, num_parts
@@ -223,7 +223,7 @@ class _Ascent:
         self._values = np.zeros(len(candidates.num_relevant))
 
     def start(self) -> list[float]:
-        """Starts with the part (or the popularity) that is best with the trend; returns NDCG@20 of each part alone."""
+        """Starts from the part (or the popularity) that is best with the trend; returns NDCG@20 of each part alone."""
         alone = [self._candidates.ndcg(feature) for feature in self._feature[: self._num_parts + 1]]
         starts = []
         for first, values in enumerate(alone):
@@ -245,7 +245,7 @@ class _Ascent:
         return float(self._values.mean())
 
     def improve(self, column: int, grid: Sequence[float], *, is_local: bool) -> None:
-        """Sets a weight to the best value of a grid if the gain is clear; `is_local`: tries only nearby values."""
+        """Sets one weight to the best value of `grid` if the gain is clear; `is_local`: tries only nearby values."""
         now = grid.index(float(self.weight[column]))
         near = {0.0, *grid[max(now - 2, 0) : now + 3]} if is_local else set(grid)
         rest = self._total - self.weight[column] * self._feature[column]
@@ -260,7 +260,7 @@ class _Ascent:
 
 
 def _typical_spread(scores: np.ndarray, is_candidate: np.ndarray) -> float:
-    """The standard deviation of a case's best scores, averaged over the cases."""
+    """The standard deviation of the best scores of a case, averaged over the cases."""
     count = min(_TOP, scores.shape[1])
     best = -np.partition(np.where(is_candidate, -scores, np.inf), count - 1, axis=1)[:, :count]
     return max(float(np.std(np.where(np.isfinite(best), best, best.max(axis=1, keepdims=True)), axis=1).mean()), 1e-6)
@@ -296,8 +296,8 @@ def fit_blend(
       dataset: the dataset.
       events: its events, of all splits.
       kinds: event kinds that make an item relevant; empty: all.
-      held_out_seed: seed of the part whose second stage was trained on next items of the validation split; next items
-          of the visitors in that training are not used. None: no part has such a second stage; all visitors are used.
+      held_out_seed: seed of the part with a second stage. That stage was trained on next items of some validation
+        visitors, so their next items are not used again. None: no part has a second stage, so all visitors are used.
       has_trend_only: whether parts, popularity and trend are the only features, as for baselines.
       max_cases: maximum number of cases per protocol; if there are more, a random sample is used.
       replicas: their workers share the ranking and get the same weights.
@@ -327,7 +327,7 @@ def fit_blend(
 
 
 def _choose_half_life(candidates: Mapping[str, Candidates], num_parts: int) -> int:
-    """Returns the index of a half-life: see `longest_of_the_best`; the best part is ranked with its trend."""
+    """Returns the index into `HALF_LIVES` that `longest_of_the_best` chooses, from the best part with its trend."""
     values = []
     for found in candidates.values():
         ascents = [_Ascent(found, num_parts, half_life) for half_life in range(len(HALF_LIVES))]
@@ -336,14 +336,14 @@ def _choose_half_life(candidates: Mapping[str, Candidates], num_parts: int) -> i
 
 
 def longest_of_the_best(values: Sequence[np.ndarray]) -> int:
-    """Returns the index of the longest half-life that is nowhere clearly worse than the best one.
+    """Returns the index of the longest half-life that is not clearly worse than the best one in any ranking.
 
-    All returning visitors of a validation window have its first moment, so they share one trend. Half-lives of few days
-    then fit the chance of these days, and their advantage is gone in the test window. Where the difference is less than
-    its standard error, a longer half-life is safer.
+    All returning visitors of a validation window are ranked at its start, so they share one trend. A short half-life
+    can be the best for this trend by chance and lose its advantage in the test window. If the difference is less than
+    its standard error, the longer half-life is safer.
 
     Args:
-      values: for each ranking, that of new items first, NDCG@20 [half-lives, V] in order of the half-lives.
+      values: an array for each ranking, that of new items first: NDCG@20 by half-life and case, [half-lives, V].
     """
     good = set(range(len(HALF_LIVES)))
     for by_case in reversed(values):
@@ -356,7 +356,7 @@ def longest_of_the_best(values: Sequence[np.ndarray]) -> int:
 
 
 def _complete(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
-    """Fills in the weights of a ranking without validation cases: those of the other ranking, or equal weights."""
+    """Fills in a ranking without validation cases: it gets the weights of the other ranking, or equal weights."""
     given = next(iter(weights.values()), BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts)))
     return {name: weights.get(name, replace(given, returns=(0.0, 0.0, 0.0))) for name in _RANKINGS}
 
@@ -385,7 +385,7 @@ def blend_alone(
 
 
 def set_trends(systems: Iterable[Scorer], cases: Cases, events: ItemEvents) -> None:
-    """Gives each blend among the systems the trends at the moments of the cases."""
+    """Sets the trends at the moments of the cases in each blend among the systems."""
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     values: dict[float, np.ndarray] = {}
     for system in systems:

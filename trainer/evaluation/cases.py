@@ -21,7 +21,7 @@ HELD_OUT_SHARE = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Cases:
-    """Cases: each is a moment at which a visitor gets recommendations, with the items that are relevant to the visitor.
+    """Evaluation cases: moments at which a visitor gets recommendations, each with the items that are relevant then.
 
     A protocol has a primary ranking, which either hides or shows seen items (those of the history), and a secondary
     ranking, which does the opposite.
@@ -44,7 +44,7 @@ class Cases:
     is_kind: np.ndarray
     """[P, E] bool: whether the relevant item had an event of the kind."""
     is_new: np.ndarray
-    """[V] bool: no relevant item is in the history, so that hiding seen items hides none of them."""
+    """[V] bool: whether no relevant item is in the history, so that hiding seen items hides no relevant one."""
     hides_seen: bool
     """Whether the primary ranking hides seen items."""
     num_items: int
@@ -91,7 +91,7 @@ class Cases:
         return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:size]))
 
     def split_visitors(self, share: float, *, seed: int) -> tuple["Cases", "Cases"]:
-        """Splits the cases by visitor into two sets; the second has the cases of about a `share` of the visitors."""
+        """Splits the cases by visitor into two sets; about a `share` of the visitors are in the second."""
         _, visitor = np.unique(self.timeline, return_inverse=True)
         is_drawn = (np.random.default_rng(seed).random(visitor.max(initial=-1) + 1) < share)[visitor]
         return self.take(np.flatnonzero(~is_drawn)), self.take(np.flatnonzero(is_drawn))

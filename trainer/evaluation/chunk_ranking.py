@@ -1,8 +1,7 @@
 """Ranks one chunk of cases by every policy, and finds the ranks of the relevant items.
 
 A policy says which items a ranking may contain. The scores of the whole catalogue are searched only once, for the
-ranking that hides seen items. The ranking that shows seen items is made of the best items of that search and the seen
-items.
+ranking that hides seen items. The ranking that shows seen items merges the result of this search with the seen items.
 
 Shapes: B cases of a chunk, P (case, relevant item) pairs, at most S seen and R relevant items of a case in the chunk,
 I items, K items of the longest list.
@@ -36,7 +35,7 @@ class _Candidates(NamedTuple):
     """The items that a ranking can contain."""
 
     scores: list[tf.Tensor]
-    """Arrays of scores [B, …]: each candidate's score is in one of the arrays; all other entries are -inf."""
+    """Arrays of scores [B, …]. Each candidate's score is in one of them, and all other entries are -inf."""
     top: TopItems
     """The best K + 1 candidates, or all I items."""
 
@@ -95,7 +94,7 @@ def _search(scores: tf.Tensor, num_top: int) -> _Candidates:
 
 
 def _add_seen(hidden: _Candidates, scores: tf.Tensor, seen: tf.Tensor, num_seen: tf.Tensor) -> _Candidates:
-    """Adds the seen items to the candidates of the ranking that hides them."""
+    """Returns the candidates of the ranking that shows seen items: those of `hidden`, and the seen items."""
     is_item = tf.sequence_mask(num_seen, tf.shape(seen)[1])
     seen_scores = tf.where(is_item, tf.gather(scores, seen, batch_dims=1), -np.inf)
     top = add_items(hidden.top, seen, seen_scores)
@@ -133,7 +132,7 @@ def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P]: the numbers 1, 2, … in any order, for those relevant items of a case that have the same score."""
+    """[P]: numbers a case's relevant items with equal scores 1, 2, … in any order."""
     order = np.lexsort([score, owner])
     is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
     begins = np.append(np.flatnonzero(is_first), len(order))

@@ -183,7 +183,7 @@ def _columns(measurement: Measurement, cases: Cases, groups: Mapping[str, np.nda
 
 
 def _estimates(value: np.ndarray, means: np.ndarray, first_means: np.ndarray | None) -> list[dict[str, float]]:
-    """Returns `value`, `low`, `high` of each column [M]; with the first system's means [R, M], also `p`."""
+    """Returns `value`, `low`, `high` of each column [M]; also `p` if the first system's means [R, M] are given."""
     low, high = percentile_interval(means)
     estimates = [
         {"value": float(value[column]), "low": float(low[column]), "high": float(high[column])}

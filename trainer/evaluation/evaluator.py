@@ -39,10 +39,9 @@ class Measurement:
     ranks: RelevantRanks
     """Ranks of the relevant items in the primary ranking."""
     secondary_ranks: RelevantRanks | None
-    """Ranks of the relevant items in the secondary ranking, where hidden items rank last; None if not requested."""
+    """Ranks in the secondary ranking, where hidden items rank last; None if not requested."""
     available_ranks: RelevantRanks | None
-    """Ranks of the relevant items in the primary ranking of available items only, where all other items rank last;
-    None if not requested."""
+    """Ranks in the primary ranking of available items only, where other items rank last; None if not requested."""
     times_recommended: dict[int, np.ndarray]
     """By k, [I] int64: how many of the primary ranking's lists of length k contain each item."""
 
@@ -109,7 +108,7 @@ class _Ranking:
         )
 
     def _count_recommended(self, ranking: ChunkRanking, count: int) -> None:
-        """Counts how often each item is in the lists of the first `count` cases of a chunk."""
+        """Counts how many of a chunk's lists contain each item, for the first `count` cases."""
         items, is_visible = ranking.top_item[:count], ranking.top_score[:count] > -np.inf
         for row, (begin, end) in enumerate(itertools.pairwise([0, *self._plan.ks])):
             np.add.at(self._added[row], items[:, begin:end][is_visible[:, begin:end]], 1)

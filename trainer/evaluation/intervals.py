@@ -82,9 +82,9 @@ def percentile_interval(means: np.ndarray) -> Interval:
 def paired_p_values(means: np.ndarray, other_means: np.ndarray) -> np.ndarray:
     """[M], in (0, 1]: two-sided p-values of the differences between two systems' resampled means [R, M].
 
-    A p-value is twice the share of the resamples in which the difference is 0 or has the less frequent sign. One is
-    added to its numerator and denominator, because a finite number of resamples cannot show that something is
-    impossible (Davison and Hinkley, 1997).
+    A p-value is 2 × (n + 1) / (R + 1), at most 1, where n is the number of resamples in which the difference is 0 or
+    has the less frequent sign. The added ones keep it above 0, because a finite number of resamples cannot show that
+    something is impossible (Davison and Hinkley, 1997).
     """
     # a resample without a case shows no difference
     difference = np.nan_to_num(means - other_means)

@@ -14,8 +14,7 @@ class RelevantRanks:
     """The ranks of the relevant items in the whole catalogue."""
 
     rank: np.ndarray
-    """[P] int64: 0 is the best. The rank of an item that is in no list is any number of at least the length of the
-    longest list."""
+    """[P] int64, from 0 for the best. An item that is in no list has any rank from the longest list's length on."""
     owner: np.ndarray
     """[P] int64: the case of the pair."""
     num_relevant: np.ndarray
@@ -27,7 +26,7 @@ class RelevantRanks:
         return np.bincount(self.owner[is_hit], gain(self.rank[is_hit]), minlength=len(self.num_relevant))
 
     def only(self, is_kept: np.ndarray) -> tuple["RelevantRanks", np.ndarray]:
-        """The pairs where `is_kept` [P] bool is True, and the ascending indices of the cases that still have a pair.
+        """Keeps the pairs where `is_kept` [P] is True; also returns the indices of the cases that have one.
 
         The ranks do not change: dropped pairs remain in the ranking, but do not count as hits.
         """

@@ -70,7 +70,7 @@ def sample_recommendations(
 
 
 def _draw(timeline: np.ndarray, seed: int) -> np.ndarray:
-    """[S] ascending indices of one case each of some visitors."""
+    """[S] ascending indices of cases: one random case for each of some random visitors."""
     order = np.random.default_rng(seed).permutation(len(timeline))
     _, first = np.unique(timeline[order], return_index=True)
     return np.sort(order[np.sort(first)[:NUM_VISITORS]])

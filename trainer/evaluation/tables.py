@@ -34,14 +34,14 @@ def primary_ranking(protocol: Mapping[str, Any]) -> Ranking | None:
 
 
 def secondary_ranking(protocol: Mapping[str, Any]) -> tuple[str, Ranking | None]:
-    """The name of a protocol's other ranking, `seen_hidden` or `seen_shown`, and this ranking: None without cases."""
+    """Returns the name of a protocol's other ranking, and this ranking, which is None without cases."""
     others = {"seen_hidden", "seen_shown"} - {protocol["primary"]}
     ((name, ranking),) = [entry for entry in protocol["rankings"].items() if entry[0] in others]
     return name, ranking
 
 
 def describe_available(protocol: Mapping[str, Any]) -> str | None:
-    """Compares the systems with only available items as candidates, in one line; None without unavailable items."""
+    """Compares the systems on available items only, in one line; None if all items are available."""
     ranking: Ranking | None = protocol["rankings"].get(AVAILABLE_ONLY)
     if ranking is None:
         return None
@@ -53,10 +53,10 @@ def describe_available(protocol: Mapping[str, Any]) -> str | None:
 
 
 def ranking_table(systems: Ranking) -> str:
-    """A row per system, a column per metric; intervals in brackets, the best in bold, † for differences from the first.
+    """Returns a row per system: intervals in brackets, the best in bold, † where a system differs from the first.
 
-    Coverage, Gini coefficient and novelty have no interval and no best: a random ranking has the highest coverage and
-    novelty.
+    For coverage, Gini coefficient and novelty, there are no intervals and nothing is bold, because the highest value is
+    not the best: a random ranking has the highest coverage and novelty.
     """
     metrics = [name for name in TABLE_METRICS if name in next(iter(systems.values()))]
     columns = [metric_cells([figures[name] for figures in systems.values()]) for name in metrics]
@@ -109,7 +109,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
 
 
 def describe_refit(refit_of: Mapping[str, Any]) -> str:
-    """Describes in sentences the evaluation of the run that a refit repeats."""
+    """Describes the evaluation of the run that a refit repeats, in sentences."""
     first = (
         f"This model is a refit of {refit_of['run']}: the same settings, trained on all events up to epoch "
         f"{refit_of['epochs']}, where that run was best. No events are left to evaluate it on."
@@ -185,7 +185,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def metric_cells(estimates: Sequence[Estimate], digits: int = 4) -> list[str]:
-    """The cells of one metric, one per system: the best in bold, † where it differs from the first."""
+    """The cells of one metric, one per system: the best value in bold, † where a value differs from the first's."""
     best = max(estimate["value"] for estimate in estimates)
     return [_cell(one, digits, is_best=one["value"] == best > 0) for one in estimates]
 

@@ -113,7 +113,7 @@ class BlendInference(tf.Module):
         return score
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
-        """[B] float32 scores of items [B] for visitors [B], who have no history here; both are given as indices."""
+        """[B] float32 scores of items [B] for visitors [B], given as indices; visitors have no history here."""
         weights = self._weights[1]
         known = tf.minimum(item, self._num_items - 1)
         scores = weights[-len(RETURN_FEATURES) - 2] * tf.gather(self._popularity, known)
@@ -129,7 +129,7 @@ class BlendInference(tf.Module):
 
 
 def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
-    """Returns scores [B, I] that can be added to logits; scores that are not sums are returned unchanged.
+    """Returns scores [B, I] that can be added to logits; without `has_sums`, they are returned unchanged.
 
     A sum becomes log(0.02 + sum / 10th largest sum of its row). If a row has no positive sum, its scores are all equal.
     """
@@ -148,9 +148,8 @@ def log_popularity(item_counts: np.ndarray) -> np.ndarray:
 def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
     """Computes the `RETURN_FEATURES` of the items of the histories.
 
-    The first is 1. The others are log(1 + 10 × Σ (1 + age) ** -power), where the sum is over the history's entries
-    with the item, and the age of an entry is the number of later entries. A power of 0.25 measures frequency, a power
-    of 1 recency.
+    The first feature is 1. The others are log(1 + 10 × Σ (1 + age) ** -power). The sum is over the entries with the
+    item, and an entry's age is the number of later entries. A power of 0.25 measures frequency, a power of 1 recency.
     """
     is_entry = tf.sequence_mask(queries.history_length, tf.shape(queries.history)[1])
     entry = tf.where(is_entry & (queries.history >= 0) & (queries.history < num_items))  # [E, 2]

@@ -46,7 +46,7 @@ class CountedModelFile(ModelFile, Protocol):
     def counted_rows(
         self, model: Any, baskets: sp.csr_matrix, combination: int, replica: int, num_replicas: int, /
     ) -> Iterator[CountedRows]:
-        """Yields the table rows that `replica` owns, in order, computed with one combination of the model's powers.
+        """Yields the table rows that `replica` owns, in order; `combination` is the index of the powers to use.
 
         `baskets` [T, I] are those of `data.baskets.training_baskets`. Rows after the last yielded one remain zeros.
         """

@@ -31,7 +31,7 @@ class FoldIn(tf.Module):
         self._basis = make_variable((dim, dim), "basis")
 
     def fill(self, gramian: np.ndarray) -> None:
-        """Sets the Gramian [D, D]: the sum of the outer products of all item vectors with themselves."""
+        """Sets the Gramian [D, D]: the sum of v vᵀ over the vectors v of all items."""
         values, basis = np.linalg.eigh(gramian.astype(np.float64))
         self._gramian.assign(np.maximum(values, 0))
         self._basis.assign(basis)
@@ -57,7 +57,7 @@ class FoldIn(tf.Module):
         return tf.matmul(solved, self._basis, transpose_b=True), tf.reduce_any(weights > 0, axis=1)
 
     def _entries(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor]:
-        """Items and weights [B, L] of the latest entries; an item's newest entry has its whole weight, others 0."""
+        """Items and weights [B, L] of the latest entries; a repeated item has its summed weight at its newest entry."""
         length = tf.minimum(tf.shape(queries.history)[1], MAX_ENTRIES)
         position = queries.history_length[:, None] - 1 - tf.range(length, dtype=tf.int64)
         item, event = (

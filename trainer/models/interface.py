@@ -18,7 +18,7 @@ class Queries(NamedTuple):
     """Visitors to rank the catalogue for."""
 
     visitor: tf.Tensor
-    """[B] int64 vocabulary indices; those from the vocabulary's size on stand for visitors who were not in training."""
+    """[B] int64 vocabulary indices; an index from the vocabulary's size on means a visitor who was not in training."""
     history: tf.Tensor
     """[B, H] int64 item indices, oldest first; from `history_length` on, padding with arbitrary indices."""
     history_length: tf.Tensor

@@ -1,4 +1,4 @@
-"""The content of items: an item's content is the sum of its catalogue features, which are rows of one table.
+"""The content of items: the weighted sum of the feature-table rows of an item's catalogue features.
 
 Shapes: I items, F features of an item at most, W columns of a row.
 """
@@ -45,7 +45,7 @@ class ItemFeatures:
         return int(self.feature.shape[1])
 
     def rows(self, table: np.ndarray, items: slice) -> np.ndarray:
-        """[n, W] float32: the content of a slice of items, from the feature table [num_features, W]."""
+        """[n, W] float32: sums of the feature rows of n items, from the feature table [num_features, W]."""
         start, stop, _ = items.indices(len(self.feature))
         chunks = [slice(begin, min(begin + _CHUNK_ITEMS, stop)) for begin in range(start, stop, _CHUNK_ITEMS)]
         parts = [np.einsum("if,ifw->iw", self.weight[chunk], table[self.feature[chunk]]) for chunk in chunks]
@@ -53,7 +53,7 @@ class ItemFeatures:
 
 
 class ItemRows:
-    """Rows [I, W] of a trained model's items: an item's own row, if it has training events, plus its content.
+    """Rows [I, W] of a trained model's items: own row, if the item has training events, plus its feature rows.
 
     The last column is the bias. Rows are computed when they are read, so that the whole table is never in memory.
     """
@@ -86,7 +86,7 @@ class ItemRows:
         return rows
 
     def _least_bias_of_chunk(self, start: int) -> float:
-        """The lowest bias of the items with training events among the `CHUNK_ROWS` items from `start` on."""
+        """The lowest bias among the items with training events, for the `CHUNK_ROWS` items from `start` on."""
         stop = min(start + CHUNK_ROWS, self._num_trained)
         return float(self._own[start:stop][self._is_trained[start:stop], -1].min(initial=np.inf))
 
@@ -95,7 +95,7 @@ class FeatureValues(NamedTuple):
     """The values of one kind of feature, ordered by item."""
 
     item: np.ndarray
-    """[N] item indices; an item with several values occurs several times, an item without a value never."""
+    """[N] item indices; an item occurs once for each of its values."""
     value: np.ndarray
     """[N] indices into `names`."""
     names: Sequence[str] | Vocabulary

@@ -57,5 +57,5 @@ def solve_rows(
 
 
 def row_l2(entries: tf.Tensor, num_others: int, *, l2: float, l2_power: float, unobserved_weight: float) -> tf.Tensor:
-    """[M] λ by the number of entries [M]: l2 × (entries + u × others) ** power (Rendle et al., RecSys 2022)."""
+    """[M] λ by number of entries [M]: l2 × (entries + u × num_others) ** l2_power (Rendle et al., RecSys 2022)."""
     return l2 * tf.pow(tf.cast(entries, tf.float32) + unobserved_weight * num_others, l2_power)

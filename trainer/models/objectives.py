@@ -73,7 +73,7 @@ class SquaredErrorInputs(NamedTuple):
     target: tf.Tensor
     """[b] weights of the events."""
     weight: tf.Tensor
-    """[b] share of the row in the mean over the global batch; 0 for padding."""
+    """[b] weight of each row in the mean over the global batch; 0 for padding."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Candidates(NamedTuple):
     positive_index: tf.Tensor
     """[b] index of the positive among the candidates."""
     weight: tf.Tensor
-    """[b] share of the row in the weighted mean over the global batch."""
+    """[b] weight of each row in the weighted mean over the global batch."""
     items: tf.Tensor
     """[C] the items of the global batch, then the sampled negatives."""
     log_expected_count: tf.Tensor
@@ -264,7 +264,7 @@ class SampledSoftmaxObjective:
         return tf.reduce_sum(candidates.weight * losses)
 
     def _squares(self, visitor_rows: tf.Tensor, candidate_rows: tf.Tensor, positive_index: tf.Tensor) -> tf.Tensor:
-        """[b] sums of squares of a row's visitor and positive, plus its equal share of the sampled negatives' sum."""
+        """[b] squared norm of each row's visitor and positive, plus 1 / B of the sampled negatives' squared norms."""
         read = tf.concat([visitor_rows, tf.gather(candidate_rows, positive_index)], axis=1)
         num_rows = candidate_rows.shape[0] - self.sampler.num_negatives
         # the negatives are read once for the whole batch, and the weights of its rows add up to 1
@@ -293,10 +293,10 @@ def valid_rows(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
 def negative_sampler(
     loss: SampledSoftmaxConfig, dataset: Dataset, config: RunConfig, entries: Callable[[Batch, int], tf.Tensor]
 ) -> NegativeSampler:
-    """Creates the sampler of the items with training events, which are among the first ones of the vocabulary.
+    """Creates a sampler that draws from the items with training events.
 
-    In-batch candidates are counted in the batches, not in the training events, because rows without a history do not
-    contribute.
+    For the logQ correction, in-batch candidates are counted in an epoch of batches. Counts of training events would be
+    too high, because rows without a history do not contribute.
 
     Args:
       entries: the entries of a batch's histories that the model reads, given the number of items: `known_entries` or
@@ -359,8 +359,9 @@ def keep_mask(
 ) -> tf.Tensor:
     """float32 mask of the requested rows of `shape`: 0 for a share `rate` of the entries, else 1.
 
-    The first axis is the global batch. A value depends only on the seed, the step, the stream and the entry's position
-    in the global batch, not on the number of replicas. Numbers are drawn for the requested rows only.
+    The first axis is the global batch. A value depends only on the seed, the step, the entry's position in the global
+    batch, and `stream`, which differs between the masks of a step. It does not depend on the number of replicas.
+    Numbers are drawn for the requested rows only.
     """
     begin, end, _ = rows.indices(shape[0])
     own_shape = [end - begin, *shape[1:]]

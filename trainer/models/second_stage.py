@@ -58,7 +58,7 @@ class ItemFacts(NamedTuple):
     recent_popularity: np.ndarray
     """[I] float32 log(1 + events), counting only the latest tenth of all events."""
     repeat_rate: np.ndarray
-    """[I] float32: of the item's events with a history, the share in which that history already contains the item."""
+    """[I] float32: share of the item's events with a history that already contains the item."""
 
 
 class Layers(NamedTuple):
@@ -266,7 +266,7 @@ class RerankedTowers(tf.Module):
 
 
 def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> tf.Tensor:
-    """[B, I] scores: `score` [B, C] for the candidates; for all others, lower ones in the order of `tower` [B, I]."""
+    """[B, I]: `score` [B, C] for the candidates; lower scores for all other items, in the order of `tower` [B, I]."""
     entries = tf.where(found.is_candidate)
     index = tf.stack([entries[:, 0], tf.gather_nd(found.item, entries)], axis=1)
     least = tf.reduce_min(tf.where(found.is_candidate, score, np.inf), axis=1, keepdims=True)
@@ -275,14 +275,14 @@ def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> 
 
 
 def _without(scores: tf.Tensor, items: tf.Tensor, is_item: tf.Tensor) -> tf.Tensor:
-    """[B, I] scores, with _NEVER for the items [B, n] where `is_item` [B, n]."""
+    """Returns scores [B, I] with _NEVER for the items [B, n] where `is_item` [B, n] is True."""
     entries = tf.where(is_item)
     index = tf.stack([entries[:, 0], tf.gather_nd(items, entries)], axis=1)
     return tf.tensor_scatter_nd_update(scores, index, tf.fill([tf.shape(entries)[0]], _NEVER))
 
 
 def _of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> tf.Tensor:
-    """[B, C] values of the entries [B, L] for the candidates from the history, and 0 for the other candidates."""
+    """[B, C] for the candidates from the history, the values [B, L] of their entries; 0 for the others."""
     values = tf.where(entries.is_first, column, 0.0)
     return tf.pad(values, [[0, 0], [0, tf.shape(item)[1] - tf.shape(values)[1]]])
 

@@ -1,7 +1,7 @@
-"""Session kNN: the items of the most similar training timelines (V-SKNN: Ludewig and Jannach, UMUAI 2018).
+"""Session kNN: ranks the items of the most similar training timelines (V-SKNN: Ludewig and Jannach, UMUAI 2018).
 
-The similarity of a timeline t to a history, where n_t is the number of items of t, n_i the number of timelines with
-item i, and the age of an entry of the history the number of later entries:
+A timeline t has n_t items, and item i is in n_i timelines. The age of a history's entry is the number of later entries.
+Then the similarity of t to the history is:
 
     s_t = n_t ** -length_power × Σ of n_i ** -item_power × (1 + age) ** -recency_power over the entries i that are in t
 
@@ -85,7 +85,8 @@ def counted_rows(
 ) -> Iterator[CountedRows]:
     """Yields the timelines, the latest first; see `models.build.CountedModelFile`.
 
-    `total` counts the items of all timelines; `kept` counts an item only in its `max_timelines` latest timelines.
+    `total` is the number of (timeline, item) pairs; `kept` counts only those of an item's `max_timelines` latest
+    timelines.
     """
     is_sampled = sampled_entries(baskets, model.max_timelines)[replica::num_replicas]
     columns = {"item": baskets.indices, "length": np.diff(baskets.indptr)}

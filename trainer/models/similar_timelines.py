@@ -40,7 +40,7 @@ class _Similar(NamedTuple):
 
 
 def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
-    """[N] bool: for each entry of `baskets` [T, I], whether its timeline is one of its item's first `max_timelines`."""
+    """[N] bool: whether an entry of `baskets` [T, I] is in one of the first `max_timelines` timelines of its item."""
     order = np.argsort(baskets.indices, kind="stable")
     item = baskets.indices[order]
     is_sampled = np.empty(len(order), bool)
@@ -49,7 +49,7 @@ def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
 
 
 class TimelineLists(tf.Module):
-    """Timelines as lists of items, and items as lists of timelines, the latest first; the latest wins ties."""
+    """Timelines as lists of items, and items as lists of timelines, latest first. Among equal ones, the latest wins."""
 
     def __init__(self, config: SessionKnnConfig, num_items: int, num_timelines: int, num_entries: int) -> None:
         """Creates variables for at most `num_timelines` timelines of `num_entries` items in all."""
@@ -121,7 +121,7 @@ class TimelineLists(tf.Module):
         return _Similar(top.indices, top.values)
 
     def _best_of_pairs(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """Like `_best_of_all`; fast for many timelines, most of which share no item with a history."""
+        """Like `_best_of_all`; fast if there are many timelines and most share no item with a history."""
         pair, position = tf.unique(pair)  # [U]
         weight = tf.math.unsorted_segment_sum(weight, position, tf.size(pair))
         order = tf.argsort(pair)  # so that the later timeline wins ties

@@ -30,9 +30,9 @@ class CountedRows(NamedTuple):
     tables: Mapping[str, np.ndarray]
     """[n, width] float32 by table, the next n rows of a replica; n may differ between tables."""
     kept: float
-    """Sum of the counts that these rows contain."""
+    """Sum of the counts that these rows store."""
     total: float
-    """The same sum, including the counts that the settings drop."""
+    """Sum of the counts that these rows would store if the settings dropped none."""
 
 
 def check_item_indices(dataset: Dataset, model: str) -> None:
@@ -68,5 +68,5 @@ def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
 
 
 def is_of_vocabulary(row_id: str) -> bool:
-    """Whether a row belongs to one id of the vocabulary, not to a bucket of ids or to all ids without a row."""
+    """Whether a row belongs to one id of the vocabulary, and not to several ids that share it."""
     return row_id.startswith(_ID)

@@ -166,7 +166,7 @@ class History(NamedTuple):
     event: tf.Tensor
     """[B, H] 1 + the index of the event kind; 0 for an unknown kind."""
     age: tf.Tensor
-    """[B, H] 1 + how many of AGES_MS have passed since the event; 0 for an unknown time."""
+    """[B, H] 1 + number of the thresholds AGES_MS that the event's age has reached; 0 for an unknown time."""
     visit: tf.Tensor
     """[B, H] 1 + how many visits ago the event was, up to VISITS; 0 for an unknown time."""
     is_entry: tf.Tensor
@@ -201,7 +201,7 @@ def latest(queries: Queries, *, size: int, num_items: int) -> History:
 
 
 def age_of(age_ms: tf.Tensor) -> tf.Tensor:
-    """How many of AGES_MS have passed, int64, for times of any shape."""
+    """Age buckets, int64: how many of the thresholds AGES_MS each age has reached; ages of any shape."""
     return tf.add_n([tf.cast(age_ms >= limit, tf.int64) for limit in AGES_MS])
 
 
@@ -340,7 +340,7 @@ class NextItemInputs(NamedTuple):
     keep: tf.Tensor
     """[b, H, D] dropout of the history vectors: 0 for a dropped entry, else 1 / share kept."""
     keep_own: tf.Tensor
-    """[bH + C] 0 where id dropout drops the item's own row, else 1: items of the histories, then candidates."""
+    """[bH + C] 0 where id dropout drops the item's own row, else 1; first items of histories, then candidates."""
     feature_weight: tf.Tensor
     """[bH + C, F] weights of the items' features."""
     keep_visitor: tf.Tensor
@@ -438,7 +438,7 @@ class NextItemObjective:
     def _score_history(
         self, visitors: tf.Tensor, rows: tf.Tensor, history: History, bonus: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """[b, H] scores of the histories' items, and [b, H] bool: whether an earlier column has the same item.
+        """Returns [b, H] scores of the histories' items, and [b, H] bool: whether the item is in an earlier column too.
 
         An item that is in a history twice gets both of its bonuses [b, H], but competes once.
         """
@@ -453,12 +453,12 @@ class NextItemObjective:
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _keep_own(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """[bH + C] mask of the own rows of the items at the indices `used`; items without features keep their row."""
+        """[bH + C] mask of the own rows of the items at indices `used`; items without features always keep theirs."""
         keep = keep_mask([1, num_items], self.model.config.id_dropout, self.seed, step, stream=2)[0]
         return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
 
     def _drop_context(self, batch: Batch, step: tf.Tensor) -> tf.Tensor:
-        """[B, H] event kinds of the histories; all are UNKNOWN_EVENT in rows where context dropout drops them."""
+        """[B, H] event kinds of the histories; UNKNOWN_EVENT in the rows that context dropout selects."""
         keep = keep_mask([batch.item.shape[0], 1], self.model.config.context_dropout, self.seed, step, stream=4)
         return tf.where(keep > 0, batch.history_event, UNKNOWN_EVENT)
 
@@ -471,7 +471,7 @@ class NextItemObjective:
 
 
 def _used_items(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
-    """[bH + C] positions, among all histories' items [BH] and the candidates, of the items that the `own` rows use."""
+    """[bH + C] indices into the concatenated [BH history items, C candidates]: those that the rows `own` use."""
     rows, length = shape
     candidates = tf.range(rows * length, rows * length + num_candidates)
     return tf.concat([tf.range(own.start * length, own.stop * length), candidates], axis=0)
@@ -487,7 +487,7 @@ def _item_rows(vectors: Mapping[str, tf.Tensor], inputs: NextItemInputs) -> tf.T
 
 
 def _is_earlier_column(size: int) -> tf.Tensor:
-    """[H, H] bool: whether the column's index is below the row's."""
+    """[H, H] bool: True at [row, column] if column < row."""
     index = tf.range(size)
     return index[None, :] < index[:, None]
 

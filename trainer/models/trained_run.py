@@ -64,7 +64,7 @@ def open_trained_run(workdir: str, data: str | None = None, replicas: Replicas |
 
 
 def part_directory(workdir: str, part: str) -> str:
-    """Returns the directory of the run that `part` names in the blend of the run at `workdir`."""
+    """Returns the directory of `part`, one of the runs in the blend of the run at `workdir`."""
     return workdir if part == OWN_RUN else join(workdir, part)
 
 

@@ -1,4 +1,4 @@
-"""Item walk: the items that visitors of the history's items also touched (RP3β: Paudel et al., TiiS 2016).
+"""Item walk: ranks items by the visitors that they share with the history's items (RP3β: Paudel et al., TiiS 2016).
 
 The weight of item j next to item i, where n_i and n_j are numbers of training visitors of an item, and n_u is the
 number of items of a visitor:
@@ -33,7 +33,7 @@ from trainer.runs.checkpoint import Weights
 
 
 class WalkRows(NamedTuple):
-    """The neighbours of n items; the columns after an item's last neighbour have a weight of 0."""
+    """The neighbours of n items; an item with fewer than N has weights of 0 in the last columns."""
 
     neighbour: np.ndarray
     """[n, N] float32 item indices, ascending."""

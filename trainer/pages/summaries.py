@@ -10,7 +10,7 @@ Result = Mapping[str, Any]
 
 
 def summarize_training(result: Result) -> str:
-    """Returns the length of the run, its best checkpoint or the models that were tried, and the paths of its files."""
+    """Returns how long the run took, its best checkpoint or the models it tried, and the paths of its files."""
     if "trials" in result:
         return "\n".join([*_describe_trials(result), *_describe_blend(result["blend"]), *_describe_files(result)])
     lines = [
@@ -35,7 +35,7 @@ def _describe_files(result: Result) -> list[str]:
 
 
 def _describe_trials(result: Result) -> list[str]:
-    """A line on the models that were tried, and one on those that were not."""
+    """Returns a line about the models that were trained, and a line about the others."""
     tried = [trial for trial in result["trials"] if trial["state"] in ("trained", "stopped")]
     stopped = {trial["name"] for trial in tried if trial["state"] == "stopped"}
     names = ", ".join(
@@ -50,7 +50,7 @@ _RANKINGS = {"seen_hidden": "items new to the visitor", "seen_shown": "the next 
 
 
 def _describe_blend(blend: Result) -> list[str]:
-    """A line for each ranking: NDCG@20 of the blend and of its best part in validation, and the weights."""
+    """Returns a line per ranking: validation NDCG@20 of the blend and of its best part, and the weights."""
     lines = []
     for ranking, title in _RANKINGS.items():
         figures, weights = blend["validation"][ranking], blend[ranking]

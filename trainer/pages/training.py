@@ -87,7 +87,7 @@ def _overview(record: RunRecord, steps: Sequence[Line], history: Sequence[Line])
 
 
 def _warm_start_counts(warm_start: Mapping[str, Any] | None) -> list[Part]:
-    """Returns a table of the carried rows; nothing without a warm start, or before its tables are filled."""
+    """Returns a table of the rows carried over; nothing without a warm start, or before it is done."""
     if warm_start is None or "tables" not in warm_start:
         return []
     tables = warm_start["tables"]
@@ -202,7 +202,7 @@ def _draw_history(steps: Sequence[Line], history: Sequence[Line]) -> Part:
 
 
 def _add_kills(history: Sequence[Line]) -> list[Line]:
-    """Adds a `killed` event before each start that does not follow an end, at the time of the preceding event."""
+    """Adds a `killed` event before each start without an end before it, at the time of the preceding event."""
     events: list[Line] = []
     for line in history:
         if events and line["event"] in _START_EVENTS and events[-1]["event"] not in _END_EVENTS:

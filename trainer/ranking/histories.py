@@ -15,7 +15,7 @@ from trainer.ranking.lists import Lists
 
 @dataclass(frozen=True, kw_only=True)
 class Histories:
-    """V histories, as ranges of rows: several histories of one timeline share its rows instead of copying them."""
+    """V histories, as ranges of rows; histories of the same timeline share its rows instead of copying them."""
 
     item: np.ndarray
     """[N] int64 items of the rows of timelines; the rows of a timeline are in order of time."""
@@ -24,9 +24,9 @@ class Histories:
     timestamp_ms: np.ndarray
     """[N] int64."""
     begins: np.ndarray
-    """[V] int64: history v starts at row begins[v], its oldest one."""
+    """[V] int64: row at which each history starts, its oldest one."""
     ends: np.ndarray
-    """[V] int64: history v ends before row ends[v]."""
+    """[V] int64: one past the last row of each history."""
 
     @classmethod
     def from_rows(cls, rows: TimelineRows, begins: np.ndarray, ends: np.ndarray) -> "Histories":

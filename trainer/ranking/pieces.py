@@ -78,10 +78,10 @@ def best_items(
 
 
 def _merge(best: TopItems, scores: tf.Tensor, begin: tf.Tensor) -> TopItems:
-    """The K best among the best items so far and a piece: the items from `begin` on, with scores [B, P].
+    """The K best of `best` and of a piece: the P items from index `begin` on, with scores [B, P].
 
-    An item of the piece is added only if it scores higher than the K-th best so far, because ties go to the earlier
-    item. So only blocks with a maximum above that score are read, and these get fewer with every piece.
+    Ties go to the earlier item, so an item of the piece is added only if it scores higher than the K-th best so far.
+    Therefore only blocks with a maximum above that score are read: fewer with every piece.
     """
     k = best.score.shape[1]
     item, score = best_blocks(scores, k, above=best.score[:, -1:])

@@ -63,7 +63,7 @@ def scores_for(scorer: Scorer, queries: Queries) -> Callable[[tf.Tensor | bool],
 
 
 def withhold(scores: tf.Tensor, is_offered: tf.Tensor | None) -> tf.Tensor:
-    """[B, I] float32: the scores, with -inf for items that are not offered. `is_offered`: [I] bool; None: all are."""
+    """Returns scores [B, I] with -inf for the items that are not offered. `is_offered`: [I] bool; None: all are."""
     return scores if is_offered is None else tf.where(is_offered, scores, -np.inf)
 
 
@@ -92,7 +92,7 @@ def translate_divergence_errors() -> Iterator[None]:
 
 
 def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.Tensor | bool = True) -> tf.Tensor:
-    """[B, I] float32: the scores; if `is_hidden`, -inf for each row's first `lengths` [B] of the items [B, H]."""
+    """Returns scores [B, I]; if `is_hidden`, with -inf for the first `lengths` [B] of each row's items [B, H]."""
     is_entry = tf.sequence_mask(lengths, tf.shape(items)[1])
     is_known = (items >= 0) & (items < tf.shape(scores, tf.int64)[1])
     entries = tf.where(is_entry & is_known & is_hidden)
@@ -127,11 +127,10 @@ def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
 
 
 def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-    """[B, C] int64 items, ascending, that include the K best of each row of scores [B, I], and their scores [B, C].
+    """Returns items [B, C], ascending, that include the K best of each row of `scores`, and their scores [B, C].
 
-    They are the items of the K blocks with the largest maxima. This is exact, also for ties: any item outside these
-    blocks is preceded by the best item of each of the K blocks, which has a higher score, or an equal one and a
-    lower index.
+    The items are those of the K blocks with the largest maxima. This is exact: before any item outside these blocks
+    rank at least K items, the best one of each block. These have a higher score, or an equal score and a lower index.
 
     Args:
       scores: [B, I].
@@ -155,7 +154,7 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
 
 
 def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
-    """The K best of the items in `top` and other items [B, S]; ties go to the lower index. Indices are below 2^31."""
+    """The K best of `top` and of other items [B, S]; ties go to the lower index. Indices must be below 2^31."""
     items, scores = tf.concat([top.item, item], axis=1), tf.concat([top.score, score], axis=1)
     bits = tf.bitcast(tf.where(scores == 0, 0.0, scores), tf.int32)  # -0.0 equals 0.0, but its bits differ
     # the bits of floats have their order as whole numbers, if those of the negative ones are inverted
@@ -175,7 +174,7 @@ def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
 def query_chunks(
     visitor: np.ndarray, history: Histories, timestamp_ms: np.ndarray, size: int, replicas: Replicas | None = None
 ) -> Iterator[tuple[slice, Queries]]:
-    """Splits visitors [V], their histories and moments [V] into chunks of `size`; yields each slice and its queries.
+    """Divides V queries into chunks of `size`; yields the slice of each chunk and its queries.
 
     The last chunk is padded with unused queries, so that a compiled function sees one shape.
 

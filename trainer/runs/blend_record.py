@@ -55,11 +55,11 @@ class BlendRecord:
     seen_shown: BlendWeights
     """Weights for rankings that show them."""
     validation: dict[str, Any]
-    """By ranking: the number of `cases`; in `parts`, the NDCG@20 of each tried part alone, by directory; the NDCG@20 of
-    the `blend`. Null without cases."""
+    """For each ranking: the number of `cases`, the NDCG@20 of the `blend`, and in `parts` the NDCG@20 of each tried
+    part alone, by directory. Null without cases."""
 
     def describe_weights(self, ranking: str, name: str) -> list[tuple[str, float]]:
-        """Returns the features whose weight in a ranking is not 0, with their weights.
+        """Returns the features with a nonzero weight in a ranking, and these weights.
 
         Args:
           ranking: `seen_hidden` or `seen_shown`.

@@ -70,7 +70,7 @@ class Validations:
     """Metric by step."""
 
     def since_best(self, step: int) -> int:
-        """Counts how many validations followed the best one, ignoring those after `step`; for early stopping."""
+        """Counts the validations after the best one and up to `step`; for early stopping."""
         sign = -1 if self.is_higher_better else 1
         upto = [sign * value for other, value in sorted(self.values.items()) if other <= step]
         return len(upto) - 1 - upto.index(min(upto)) if upto else 0
@@ -128,7 +128,7 @@ class StoredTable:
         return np.asarray(self[:], dtype)
 
     def shard(self, replica: int, first: int, last: int) -> np.ndarray:
-        """Reads [last - first, D] float32, the rows at the positions first … last - 1 of one replica's shard."""
+        """Reads [last - first, D] float32: the rows first … last - 1 of one replica's shard."""
         path = join(self._folder, self._files[replica])
         with storage.local_copy(path, self._checksums[replica]) as local, open(local, "rb") as file:
             _skip_header(file)
@@ -182,7 +182,7 @@ def restore(workdir: str, state: TrainState, step: int) -> CheckpointMetadata:
 
 
 def _restore_array(shards: RowShards, stored: StoredTable, *, is_alike: bool) -> None:
-    """Fills an array from a checkpoint; `is_alike`: whether the checkpoint has the same shards."""
+    """Fills an array from a checkpoint. `is_alike`: the checkpoint has the same number of shards."""
     if not is_alike:
         for start in range(0, shards.rows, CHUNK_ROWS):
             shards.assign(start, stored[start : start + CHUNK_ROWS])
@@ -204,12 +204,12 @@ def last_step(workdir: str, replicas: Replicas | None = None) -> int | None:
 
 
 def saved_step(workdir: str) -> int:
-    """Returns the step of the last complete checkpoint, whose files may be damaged; 0 before the first."""
+    """Returns the step of the last complete checkpoint, 0 without one; its files are not verified."""
     return max(_list_steps(workdir, has_state=True), default=0)
 
 
 def _first_whole(workdir: str, steps: Sequence[int], replicas: Replicas | None) -> int | None:
-    """Finds the first of the chief's `steps` with an intact checkpoint; the `steps` of other workers are ignored."""
+    """Returns the first of `steps` with an intact checkpoint; all workers use the chief's `steps`."""
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     count = int(_of_chief(np.array(len(steps)), replicas))
     own = np.zeros(count, np.int64)
@@ -225,7 +225,7 @@ def _first_whole(workdir: str, steps: Sequence[int], replicas: Replicas | None) 
 
 
 def _of_chief(value: np.ndarray, replicas: Replicas | None) -> np.ndarray:
-    """Broadcasts the chief's array, which has the same shape on every worker."""
+    """Returns the chief's array on every worker; arrays have the same shape everywhere."""
     if replicas is None:
         return value
     return replicas.sum_over_workers(value if replicas.is_chief else np.zeros_like(value))
@@ -244,7 +244,7 @@ def best_step(workdir: str) -> int | None:
 
 
 def _best_first(workdir: str) -> list[int]:
-    """Lists the steps of kept checkpoints that have a validation metric, best first, equal ones by step."""
+    """Lists the steps of kept checkpoints with a validation metric, best first; equal ones in order of step."""
     validations = read_validations(workdir)
     kept = set(_list_steps(workdir, has_state=True))
     sign = -1 if validations.is_higher_better else 1
@@ -340,7 +340,7 @@ def _list_steps(workdir: str, *, has_state: bool = False) -> list[int]:
 
 
 def _find_problem(folder: str, worker: int, workers: int) -> str | None:
-    """Returns what is wrong with the files of a checkpoint that this worker verifies; None if nothing is."""
+    """Verifies this worker's share of a checkpoint's files; returns what is wrong, or None."""
     try:
         files = sorted(_read_state(folder).files.items())
         for name, expected in files[worker::workers]:

@@ -71,7 +71,7 @@ class CheckpointWriter:
         return every_seconds is not None and time.monotonic() - self._started >= every_seconds
 
     def begin(self, step: int, on_progress: Callable[[], None] = lambda: None, *, is_urgent: bool = False) -> None:
-        """Starts the checkpoint of `step`; returns once the copy is taken.
+        """Starts the checkpoint of `step`; returns as soon as the rows are copied in memory.
 
         Args:
           step: steps done.
@@ -109,7 +109,7 @@ class CheckpointWriter:
         return self._is_whole
 
     def _abort(self, on_progress: Callable[[], None]) -> None:
-        """Aborts the pending checkpoint, unless every worker has written its part in the meantime."""
+        """Aborts the pending checkpoint, unless every worker has written its part by then."""
         pending = self._pending
         if pending is None:
             return
@@ -204,7 +204,7 @@ def _in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]:
 
 
 def _copy_rows(state: TrainState, replicas: int) -> dict[str, Pieces]:
-    """Copies the rows that this process owns, as the contents of .npy files by name."""
+    """Copies the rows that this process owns; returns the contents of the .npy files, by name."""
     return {
         shard_name(name, replica, replicas, ".npy"): _copy_shard(shards, replica)
         for name, shards in state.arrays().items()
@@ -230,7 +230,7 @@ def _encode_dense(state: TrainState) -> bytes:
 
 
 def _write_files(staging: str, files: dict[str, Pieces], checksums: str, is_aborted: threading.Event) -> dict[str, str]:
-    """Writes the files; returns their SHA-256 by name and writes these to the file `checksums`.
+    """Writes the files, and their SHA-256 by name to the file `checksums`; returns the SHA-256.
 
     Raises:
       OSError: a file cannot be written, or the checkpoint was aborted.

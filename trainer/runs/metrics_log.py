@@ -48,7 +48,7 @@ class RunLog:
         self.log_event("resumed" if first_step else "started", cpus=os.cpu_count(), gpus=gpus)
 
     def log_event(self, event: str, **details: int | str | None) -> None:
-        """Adds an event to the history. Unlike the metrics, the history keeps events of work that was lost."""
+        """Adds an event to the history, which keeps events of steps that a killed run lost; the metrics drop these."""
         if not self._is_chief:
             return
         self._history.add({"time": round(time.time(), 3), "event": event, "step": self._step, **details})
@@ -60,7 +60,7 @@ class RunLog:
                 lines.write()
 
     def steps(self, *, step: int, epoch: int, rows: int, loss: float) -> None:
-        """Logs the mean `loss` of the steps since the last call up to `step`; these trained on `rows` rows."""
+        """Logs the mean `loss` of the steps after the last call, up to `step`; they were trained on `rows` rows."""
         now = time.monotonic()
         rate = rows / max(now - self._since, 1e-9)
         self._since, self._step = now, step
@@ -113,7 +113,7 @@ class RunLog:
 
 
 class _Lines:
-    """A file of JSON lines; object stores cannot append, so the file is rewritten as a whole, and rarely."""
+    """A file of JSON lines. Object stores cannot append, so each write replaces the whole file."""
 
     def __init__(self, path: str, lines: list[str]) -> None:
         self.path, self._lines = path, lines

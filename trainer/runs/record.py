@@ -46,7 +46,7 @@ class RunRecord:
     events: dict[str, int]
     """Training rows by event kind."""
     mean_event_weight: float
-    """Mean weight of the training rows: the constant that a model of event weights is compared with."""
+    """Mean weight of the training rows. Models that predict weights are compared with this constant."""
     commit: str | None
     """Commit of the program; None outside a git checkout."""
     versions: dict[str, str]
@@ -86,7 +86,7 @@ def write_record(record: RunRecord, workdir: str) -> None:
 
 
 def run_identity(record: RunRecord) -> str:
-    """Returns the SHA-256 of everything that determines a run's weights; every checkpoint of the run has it."""
+    """Returns the SHA-256 of all that determines a run's weights; each of its checkpoints contains it."""
     labels = ("name", *HARMLESS_SETTINGS)
     values = {key: value for key, value in settings_of(record.config).items() if key not in labels}
     earlier = {"warm_start": (record.warm_start or {}).get("run"), "refit_of": (record.refit_of or {}).get("run")}
@@ -95,7 +95,7 @@ def run_identity(record: RunRecord) -> str:
 
 
 def check_checkpoint(workdir: str, record: RunRecord, checkpoint_run: str) -> None:
-    """Checks that a checkpoint at `workdir` belongs to a run, although its run.json may be lost or replaced.
+    """Checks that a checkpoint at `workdir` was written by the run of `record`; run.json may have been replaced since.
 
     Args:
       workdir: directory of the run.

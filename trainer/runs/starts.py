@@ -1,7 +1,7 @@
-"""Counts the starts of a run that save no checkpoint, so that a run that fails at the same place again and again ends.
+"""Counts starts of a run without a new checkpoint, to end a run that fails at the same step again and again.
 
-A worker that is lost, or that hangs, ends with the status that asks for a restart. Without a limit, a job whose workers
-always hang at the same step would restart until its deadline.
+A worker that hangs or loses another worker exits with a status that requests a restart. Without a limit, a job that
+always hangs at the same step would restart until its deadline.
 """
 
 import json
@@ -25,19 +25,19 @@ MAX_STARTS = 3
 
 @contextmanager
 def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> Iterator[None]:
-    """Counts a start of the run at `workdir`, unless the context ends with a result or an error of its own.
+    """Counts a start of the run at `workdir`; a start that ends by itself, with a result or an error, is not counted.
 
-    A start thus counts if its process was killed, stopped responding, or lost another worker. A requested stop does not
-    count, nor does an error: it ends the run anyway. The chief keeps the count in the run directory. All workers call
-    this together.
+    So the count includes the starts that were killed, hung, or lost another worker. A requested stop is not counted,
+    and an error ends the run anyway. The chief keeps the count in the run directory. All workers call this together.
 
     Args:
       workdir: directory of the run.
-      parts: directories of the runs that are part of its model, whose checkpoints are progress, too.
+      parts: directories of the runs that are part of its model; their checkpoints are progress, too.
       replicas: all replicas.
 
     Raises:
-      ValueError: the last `MAX_STARTS` starts saved no checkpoint. This ends the count: the next start is allowed.
+      ValueError: the last `MAX_STARTS` starts saved no checkpoint. The count is then 0, so that the next start is
+        allowed.
     """
     steps = [saved_step(path) for path in (workdir, *parts)]
     earlier = _read_count(workdir, steps) if replicas.is_chief else 0
@@ -66,7 +66,7 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
 
 
 def _read_count(workdir: str, steps: Sequence[int]) -> int:
-    """Returns the number of starts since the run saved its checkpoint of these steps."""
+    """Returns the number of starts since the checkpoints of `steps` were saved."""
     try:
         content = json.loads(storage.read_bytes(RunLayout(workdir).starts))
     except FileNotFoundError:

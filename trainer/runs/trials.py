@@ -47,7 +47,7 @@ class SearchLayout:
         return join(self.root, "trials", f"{number:03d}")
 
     def lock(self, number: int) -> str:
-        """A file that is locked by the process that runs the trial."""
+        """A file that the process that runs the trial locks."""
         return join(self.root, "trials", f"{number:03d}.lock")
 
 

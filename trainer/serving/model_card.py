@@ -157,7 +157,7 @@ def _describe_choice(record: RunRecord) -> str:
 
 
 def _chosen_powers(config: RunConfig, step: int) -> Iterable[tuple[str, str]]:
-    """Yields the powers of a counted model's checkpoint; nothing for other models."""
+    """Yields names and values of the powers that a counted model's checkpoint uses; nothing for other models."""
     if isinstance(config.model, WalkConfig | SessionKnnConfig):
         yield "powers", str(config.model.combinations[step - 1])
 
@@ -309,7 +309,7 @@ def _limits_of_squared_error(subject: Subject) -> Iterable[str]:
 
 
 def _limits_measured(subject: Subject) -> Iterable[str]:
-    """Describes, for each evaluation, the popularity bias and the rows that the evaluation could not include."""
+    """Describes, for each evaluation, the popularity bias and the rows that could not be evaluated."""
     for figures in subject.evaluations.values():
         for name, protocol in figures["protocols"].items():
             ranking = primary_ranking(protocol)

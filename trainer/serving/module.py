@@ -23,8 +23,8 @@ _EXCLUDE_SEEN = tf.TensorSpec([], tf.bool, "exclude_seen")
 class ServingModel(tf.Module):
     """Signatures that take ids; unknown ids are allowed.
 
-    For an unknown visitor, some models rank by the history, the others by popularity. Unknown items in a history are
-    ignored; the items similar to an unknown item are the popular ones. Lists contain only items that are on offer.
+    For an unknown visitor, some models rank by the history, others by popularity. Unknown items in a history are
+    ignored. The items similar to an unknown item are the popular items. Lists contain only items that are on offer.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class ServingModel(tf.Module):
         return tf.debugging.Assert((k >= 1) & (k <= self._num_items), [message, k])
 
     def _queries(self, visitor_id: tf.Tensor, history: tf.Tensor, event: tf.Tensor, age_ms: tf.Tensor) -> Queries:
-        """Builds queries from ids, kinds and ages of events, all [B, H]; the present is 0, past times are negative."""
+        """Builds queries from ids, kinds and ages of events, all [B, H]; now is 0, so past times are negative."""
         same_size = tf.debugging.assert_equal(
             tf.shape(visitor_id)[0],
             tf.shape(history)[0],
@@ -216,7 +216,7 @@ def _index_table(path: str, vocabulary: VocabularyInfo) -> tf.lookup.StaticVocab
 
 
 def _id_table(path: str) -> tf.lookup.StaticHashTable:
-    """Maps indices to ids; an index beyond the vocabulary to ''."""
+    """Maps indices to ids, and an index beyond the vocabulary to ''."""
     ids = tf.lookup.TextFileInitializer(
         path,
         key_dtype=tf.int64,

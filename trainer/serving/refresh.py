@@ -89,7 +89,7 @@ def refresh(
 
 
 def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
-    """The events of a dataset, with their items as indices of another vocabulary `items`; other events are skipped."""
+    """The events of a dataset, with items as indices into `items`; events of other items are skipped."""
     events = read_item_events(dataset)
     index = pc.index_in(pa.array(dataset.vocabulary(Vocabulary.ITEMS), pa.string()), pa.array(items, pa.string()))
     item = index.fill_null(-1).to_numpy(zero_copy_only=False)[events.item]
@@ -97,7 +97,7 @@ def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
 
 
 def _advance_trend(values: dict[str, tf.Tensor], half_life_days: float | None, events: ItemEvents | None) -> int:
-    """Updates the trend in `values`, the variables, by newer events; returns the number of newer events."""
+    """Adds newer events to the trend in `values`, the variables by name; returns the number of these events."""
     if half_life_days is None or events is None:
         return 0
     moment_ms, counts = values[_TREND["moment_ms"]].numpy(), values[_TREND["counts"]].numpy()

@@ -155,7 +155,7 @@ class _Side:
         *,
         is_long: bool,
     ) -> tf.Tensor:
-        """Solves this replica's rows of a batch; returns the two terms of `solve` over all replicas' rows."""
+        """Solves this replica's rows of a batch; returns the two terms of `solve`, summed over all replicas."""
         config, dim = self._config, self._own.dim
         read = self._other.lookup(replica, column).vectors()
         rows = row[replica]

@@ -64,7 +64,7 @@ class TrainingCallbacks:
     _losses: list[np.ndarray] = field(init=False, default_factory=list)
 
     def on_train_start(self, step: int) -> None:
-        """Validates the restored checkpoint if it ends an epoch and the run was killed before validating it."""
+        """Validates the restored checkpoint if it ends an epoch and was not validated before the run was killed."""
         if self.schedule.is_epoch_end(step):
             self._validate(step)
         self._update_patience(step)
@@ -149,7 +149,7 @@ class TrainingCallbacks:
         return f", validation {validator.metric} {value:.4f}"
 
     def _is_validated(self, step: int) -> bool:
-        """Returns whether the chief sees a validation of `step`; other workers may not see the chief's file yet."""
+        """Returns whether `step` has a validation in the chief's file, which other workers may not see yet."""
         is_validated = step in checkpoint.read_validations(self.workdir).values
         return self.replicas.any_worker(is_validated and self.replicas.is_chief)
 

@@ -1,4 +1,4 @@
-"""Computes the tables of a model by counting: each epoch by another combination of powers; validation chooses one.
+"""Computes the tables of a model by counting. Each epoch uses other powers, and validation chooses among them.
 
 Each replica computes the rows that it owns, from all timelines; the numbers are the same for any number of replicas.
 
@@ -39,7 +39,7 @@ class CountTrainer:
         self.state = TrainState(build_tables(config, dataset, replicas), dense, [])
 
     def advance(self, first: int, count: int) -> np.ndarray:
-        """Computes `count` combinations from `first`; returns, for each, the share of its counts that settings drop."""
+        """Computes `count` combinations from `first`; returns the share of its counts that each one drops."""
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
     def describe_input(self, step: int) -> str:
@@ -62,7 +62,7 @@ class CountTrainer:
         return max(1 - kept / total, 0.0)
 
     def _fill_shard(self, replica: int, combination: int) -> np.ndarray:
-        """Sets the rows of a replica; returns [2]: the sum of their counts, and the same sum with the dropped ones."""
+        """Sets the rows of a replica; returns [2]: the sum of their counts without and with those that were dropped."""
         sums, first = np.zeros(2), Counter[str]()
         for rows in self._file.counted_rows(self._model, self._baskets, combination, replica, self._replicas.count):
             for name, values in rows.tables.items():

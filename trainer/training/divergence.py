@@ -34,11 +34,12 @@ class DivergenceMonitor:
     """Checks each loss of a run once."""
 
     def __init__(self, max_growth: float | None, *, is_new_run: bool) -> None:
-        """Checks for a mean over `WINDOW` steps above `max_growth` times the loss at the start.
+        """Sets the limit: `max_growth` times the loss at the start, for the mean of `WINDOW` losses.
 
         Args:
           max_growth: the limit; None: check only for NaN and infinity.
-          is_new_run: take the first loss as the loss at the start; if False, the largest of the first `RESUMED_STEPS`.
+          is_new_run: whether the loss at the start is the first loss (True) or the largest of the first `RESUMED_STEPS`
+            (False).
         """
         self._max_growth = max_growth
         self._start_steps_left = 1 if is_new_run else RESUMED_STEPS
@@ -86,7 +87,7 @@ def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
 
 
 def describe_tables(tables: Mapping[str, ShardedTable]) -> str:
-    """Returns the largest row norm of each table, over this process's replicas, and the number of non-finite rows."""
+    """Describes each table by its largest row norm, over this process's replicas, and its number of non-finite rows."""
     descriptions = []
     for name, table in tables.items():
         largest, num_bad = 0.0, 0
@@ -104,7 +105,7 @@ def describe_tables(tables: Mapping[str, ShardedTable]) -> str:
 
 
 def describe_dense(weights: Sequence[keras.Variable]) -> str:
-    """Returns the dense weight with the largest entry, and the names of those with non-finite entries."""
+    """Names the dense weight with the largest absolute entry, and those with non-finite entries."""
     largest, largest_name, bad = 0.0, "", []
     for weight in weights:
         values = np.abs(np.asarray(weight, np.float64))

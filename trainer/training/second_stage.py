@@ -67,7 +67,7 @@ _LEARNING_RATE, _WEIGHT_DECAY = 2e-3, 1e-3
 
 
 class Examples(NamedTuple):
-    """Cases whose relevant item is a candidate."""
+    """Cases that have their relevant item among the candidates."""
 
     feature: np.ndarray
     """[E, K, F] float32 features of the relevant item, then those of other candidates."""
@@ -176,7 +176,7 @@ def train_stage(
 
 
 def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
-    """Counts the facts of the items from whole timelines."""
+    """Counts the training events of each item, and how often they repeat an item of the history."""
     known = rows[rows.item < num_items]
     start = np.quantile(rows.timestamp_ms, 1 - _RECENT_SHARE)
     timeline = np.cumsum(rows.position == 0) - 1
@@ -199,12 +199,12 @@ def count_facts(rows: TimelineRows, num_items: int) -> ItemFacts:
 def collect_examples(
     model: RerankedTowers, cases: Cases, unknown_share: float, seed: int, on_chunk: Callable[[], None] = lambda: None
 ) -> Examples:
-    """Collects the candidates of cases whose relevant item is a candidate.
+    """Collects the candidates of those cases that have their relevant item among the candidates.
 
     Args:
       model: the towers, the walk and the facts of the items.
       cases: cases with one relevant item each.
-      unknown_share: share of the cases in whose histories all kinds and times are replaced by unknown ones.
+      unknown_share: share of the cases where all kinds and times of the history are replaced by unknown ones.
       seed: determines which cases these are, and which candidates are kept.
       on_chunk: called before each chunk.
     """
@@ -266,7 +266,7 @@ def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lam
 
 
 def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
-    """Initial weights of `Layers`, without the normalisation; the last layer is 0, so that the network adds nothing."""
+    """Initial weights of `Layers`, without normalisation. The last layer is 0, so the network first adds nothing."""
     sizes = (len(FEATURES), *UNITS)
     first, second = (
         generator.normal(0, np.sqrt(2 / (before + after)), (before, after))
@@ -276,7 +276,7 @@ def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
 
 
 def _forget_some(queries: Queries, is_forgotten: np.ndarray) -> Queries:
-    """Replaces the kinds and times in the histories of the rows `is_forgotten` [B] by unknown ones."""
+    """Replaces event kinds and times by unknown ones in the histories of the rows `is_forgotten` [B]."""
     return queries._replace(history_event=tf.where(is_forgotten[:, None], UNKNOWN_EVENT, queries.history_event))
 
 

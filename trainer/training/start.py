@@ -67,7 +67,7 @@ def resume_run(workdir: str, state: TrainState, step: int, replicas: Replicas, s
 def start_run(
     workdir: str, state: TrainState, record: RunRecord, dataset: Dataset, replicas: Replicas, schedule: Schedule
 ) -> RunRecord:
-    """Initialises the weights (from another run, in a warm start) and writes the record.
+    """Initialises the weights, from another run in a warm start, and writes the record.
 
     The record is written last: if the warm start fails, the same workdir can be used with another warm start.
 

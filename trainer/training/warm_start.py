@@ -125,9 +125,10 @@ def row_ids(config: RunConfig, dataset: Dataset) -> dict[str, list[str]]:
 
 
 def category_means(dataset: Dataset, is_carried: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the indices [M] of new items with carried items in their category or in a parent of it, and means [M, D].
+    """Returns the indices [M] and initial vectors [M, D] of new items: means of the carried items by category.
 
-    Each mean is that of the carried items in the nearest such category.
+    A new item gets the mean over its category or, if that has no carried items, over the nearest parent that has some.
+    New items without such a category are omitted.
 
     Args:
       dataset: dataset of the new run.
@@ -184,7 +185,7 @@ def _carry_table(
     Args:
       table: table to initialise.
       name: name of the table.
-      old_rows: [N] row of the earlier table with the same id, -1: none.
+      old_rows: [N] row of the earlier table with the same id; -1 if there is none.
       earlier: run to carry vectors over from.
       config: settings of the new run.
       dataset: dataset of the new run.

@@ -138,7 +138,7 @@ def _try(
 
 @contextmanager
 def _stop_after(seconds: float | None, request: StopRequest) -> Iterator[StopRequest]:
-    """Yields a stop request that is set after some seconds, or as soon as `request` is set."""
+    """Yields a stop request that is set after `seconds`, or as soon as `request` is set."""
     own = _LinkedRequest(request)
     timer = threading.Timer(seconds or 0.0, own.request)
     timer.daemon = True

@@ -114,8 +114,8 @@ def _write_main_record(run: str, workdir: str, part: str) -> None:
 def best_settings(config: RunConfig, epochs: int) -> RunConfig:
     """Returns the settings that repeat the first `epochs` epochs of a run, without validation.
 
-    An epoch of a counted model does not depend on earlier epochs, so only the last of these epochs is repeated, with
-    its combination of powers. A blend keeps the weights of the run, because there is no validation to choose others.
+    A counted model computes each epoch from scratch, so only the last of these epochs is repeated, with its powers. A
+    blend keeps the weights of the run, because there is no validation to choose others.
     """
     alone = replace(config, patience=None, blend=False, companions=())
     if isinstance(config.model, WalkConfig | SessionKnnConfig):
@@ -160,7 +160,7 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
 
 
 def _check_dataset(run: str, record: RunRecord, data: str) -> None:
-    """Checks that a dataset is that of the run, or another one without held-out splits.
+    """Checks that a dataset is the run's own or, if it is another one, that it has no held-out splits.
 
     Raises:
       ContractError: there is no dataset.
@@ -202,7 +202,7 @@ def _apply_harmless(config: RunConfig, settings: Sequence[str]) -> RunConfig:
 
 
 def _summarize_evaluations(run: str, step: int) -> dict[str, Any]:
-    """Returns the main estimate of the checkpoint of `step` on each split that it was evaluated on."""
+    """Returns the main metric of the checkpoint of `step` on each split that it was evaluated on."""
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         try:

@@ -160,16 +160,16 @@ def _identify(workdir: str) -> str:
 
 
 class SeededSampler(BaseSampler):
-    """Samples each setting with an estimator whose seed depends on the search, the trial and the setting alone.
+    """Samples each setting with its own estimator, seeded by the search, the trial and the setting.
 
-    A resumed search thus continues like an uninterrupted one, and processes do not sample the same settings.
+    So a resumed search continues like an uninterrupted one, and processes do not sample the same settings.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
-        """Returns nothing, because settings are sampled independently."""
+        """Returns an empty space, because settings are sampled independently."""
         return {}
 
     def sample_relative(
@@ -178,7 +178,7 @@ class SeededSampler(BaseSampler):
         trial: FrozenTrial,  # noqa: ARG002
         search_space: dict[str, BaseDistribution],  # noqa: ARG002
     ) -> dict[str, Any]:
-        """Returns nothing, because settings are sampled independently."""
+        """Returns no settings, because settings are sampled independently."""
         return {}
 
     def sample_independent(
@@ -330,7 +330,7 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def _text(value: object) -> str:
-    """Formats a sampled value; numbers with four digits, so that the commands stay readable."""
+    """Formats a sampled value. Numbers get four digits, so that the commands stay readable."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
