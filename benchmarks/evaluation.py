@@ -1,7 +1,7 @@
-"""Evaluation of several systems on the whole catalogue: our implementation against the textbook way, interleaved.
+"""Evaluates several systems on the whole catalogue: our implementation against the textbook way, interleaved.
 
-The textbook way scores, sorts and measures one case after the other with numpy, for each system and each policy (seen
-items hidden or shown). Both compute all metrics for all list lengths; their means are compared.
+The textbook way loops over the cases with numpy: it scores, sorts and measures each, for each system and each policy
+(seen items hidden or shown). Both compute all metrics for all list lengths; their means are compared.
 
 usage: python -m benchmarks.evaluation
 """
@@ -95,7 +95,7 @@ def _cases(generator: np.random.Generator) -> Cases:
 
 
 def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[dict[str, np.ndarray]]]:
-    """For each system, the metrics of each case by name: with seen items hidden, and with them shown."""
+    """Returns, for each system, the metrics of each case by name: with seen items hidden, and with them shown."""
     measured: dict[str, list[dict[str, np.ndarray]]] = {}
     for name, system in systems.items():
         ranks = np.empty((2, len(cases), RELEVANT), np.int64)

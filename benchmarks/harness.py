@@ -57,7 +57,7 @@ class Load:
         self._begin = time.perf_counter(), _busy_seconds(), _own_seconds()
 
     def share(self) -> float | None:
-        """Returns the share since the start, in [0, 1]; child processes are excluded, but only after they end."""
+        """Returns the share since the start, in [0, 1]. Child processes that still run count as other programs."""
         begin, busy_before, own_before = self._begin
         busy = _busy_seconds()
         if busy is None or busy_before is None:
@@ -124,7 +124,7 @@ def report(
 
 
 def _portable(word: str) -> str:
-    """Reduces an absolute path to its last part, so that records name no path of this machine."""
+    """Returns the last part of an absolute path, so that records name no path of this machine."""
     flag, equals, value = word.rpartition("=")
     return f"{flag}{equals}{Path(value).name}" if Path(value).is_absolute() else word
 

@@ -1,4 +1,4 @@
-"""Nearest-neighbour peers: one by items that the same visitors chose, one by timelines that contain the same items.
+"""Nearest-neighbour peers: one finds items that the same visitors chose, one finds timelines with the same items.
 
 The peers use only the history of a visitor. The weight of an item in the history decreases with its age, by default
 as 1 / (1 + age), where age is the number of later rows (similar to Ludewig and Jannach, UMUAI 2018).
@@ -83,13 +83,14 @@ class TimelineNeighbours:
 
 
 def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: NeighboursConfig = _DEFAULTS) -> sp.csr_matrix:
-    """[I, I] cosines between the columns of baskets [T, I]; each row keeps the nearest items, with the item itself.
+    """[I, I] cosines between the columns of baskets [T, I]; a row keeps its nearest items, including the item itself.
 
     Needs memory for the result, 8 bytes per entry, and for one block of the product.
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
-      is_tfidf: weigh a timeline of n items by log(1 + I / n) instead of 1, because long ones say little about an item.
+      is_tfidf: give a timeline of n items the weight log(1 + I / n) instead of 1, because long ones say little about an
+        item.
       config: how many items are kept per row, and the shrinkage.
     """
     weight = np.ones(baskets.shape[0])
@@ -107,7 +108,7 @@ def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: Neighbour
 
 
 def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, config: NeighboursConfig) -> sp.csr_matrix:
-    """[B, I] float32: the weights, by age, of the `items` [B, H] of B histories; those of a repeated item add up."""
+    """[B, I] float32: weights by age of the `items` [B, H] in B histories; weights of a repeated item add up."""
     age = lengths[:, None] - 1 - np.arange(items.shape[1])
     query, column = np.nonzero((age >= 0) & (items < num_items))
     rows_after = age[query, column]
@@ -122,7 +123,7 @@ def _fallback(item_counts: np.ndarray) -> np.ndarray:
 
 
 def _filled_up(near: sp.csr_matrix, fallback: np.ndarray) -> np.ndarray:
-    """[B, I] float32: the scores in `near` [B, I], and the fallback [I] for all others."""
+    """[B, I] float32: the scores in `near` [B, I], and `fallback` [I] for the items without one."""
     scores = np.tile(fallback, (near.shape[0], 1))
     row = np.repeat(np.arange(near.shape[0]), np.diff(near.indptr))
     scores[row, near.indices] = near.data

@@ -1,8 +1,8 @@
 """`prepare` against the textbook way, and at full size: rows/s, seconds, peak memory.
 
 The textbook way follows TF-Transform's guide: one dict per row, `compute_and_apply_vocabulary`, one tf.train.Example
-per row. It does less than `prepare` (no sorting, splits or statistics). The main ratio compares the jobs from the first
-byte read to the last written; a second ratio compares the whole commands, including imports of four seconds.
+per row. It does less than `prepare`: no sorting, splits or statistics. The main ratio compares the jobs from the first
+byte read to the last byte written. A second ratio compares the whole commands, including four seconds of imports.
 
 usage: python -m benchmarks.preprocessing [DIRECTORY of the shop, kept and reused]
 """

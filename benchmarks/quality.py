@@ -1,7 +1,7 @@
 """Quality of the presets compared with tuned peers on several shops: the same split, cases and evaluator for all.
 
 Peers are tuned on the validation window over the spaces of `peers.families`, alone and with the trend of items. The
-test window is used once. Trials, measures and runs in `--output` are not repeated.
+test window is used once. Trials, measures and runs that are already in `--output` are not repeated.
 
     python -m benchmarks.quality --retailrocket FOLDER --output FOLDER
 """
@@ -150,7 +150,7 @@ def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: 
 
 
 def tune_peers(dataset: Dataset, data: PeerData, protocol: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """Tunes each family of peers that can do a task of the protocol; returns the result of `tune_family` by family."""
+    """Tunes the peers that can do a task of the protocol; returns the results of `tune_family` by family."""
     cases = task_cases(dataset, Split.VALIDATION, protocol, max_cases=TUNING_CASES, max_scores=TUNING_SCORES)
     (block,) = ranked_blocks(cases, data.events)
     return {
@@ -165,7 +165,7 @@ def _measure_own(
 ) -> list[str]:
     """Measures trained runs and the baselines; returns their names.
 
-    Each run is also measured with ids alone, which is what `recommend` gets.
+    Each run is also measured with ids alone, because requests to `recommend` contain nothing else.
     """
     events = read_item_events(dataset)
     scorers = {**models, **{f"{name}{BY_IDS}": ByIds(model) for name, model in models.items()}}

@@ -36,7 +36,7 @@ QUICK_ALS = [
 
 
 def als_figures(matrix: Path) -> dict[str, Any]:
-    """Compares the solvers on the part `matrix` of `quality`; run it on an idle machine."""
+    """Compares the solvers on the dataset of `quality` in the folder `matrix`; run it on an idle machine."""
     peer = json.loads((matrix / "figures.json").read_text())["tuned"]["als"]["new"]["settings"]
     equal, timing = _equal_settings_figures(matrix, peer), _time_figures(matrix, peer)
     return timing | {
@@ -122,7 +122,7 @@ def _time_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
 def _seconds_to_reach(
     matrix: Path, name: str, settings: Sequence[str], value: float
 ) -> tuple[float | None, int | None]:
-    """Trains a run again up to the epoch that reaches an NDCG@20; returns the seconds and the epochs."""
+    """Retrains a run up to the epoch that reaches NDCG@20 `value`; returns the seconds and the epochs."""
     epochs = epochs_to_reach(matrix / "runs" / name, value)
     if epochs is None:
         return None, None
@@ -134,7 +134,7 @@ def _seconds_to_reach(
 
 
 def equal_settings(peer: Settings) -> list[str]:
-    """Settings of `solver=als` with the objective of `implicit`: weight 1 for unobserved pairs, `alpha` for others."""
+    """Settings of `solver=als` with the objective of `implicit`: unobserved pairs have weight 1, others `alpha`."""
     weight = peer["alpha"] - 1
     return [
         "solver=als",

@@ -72,7 +72,7 @@ class MeasureFiles:
 
 
 class ByIds:
-    """A scorer that sees the items of a history, but not the kinds and times of its events, like `recommend`."""
+    """A scorer that gets the items of a history without the kinds and times of their events, like `recommend`."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
@@ -94,7 +94,7 @@ def measure_peers(
     make_blocks: Callable[[], Sequence[RankedBlock]],
     files: MeasureFiles,
 ) -> None:
-    """Measures each family with its best settings for each task, alone and with its best trend; skips stored measures.
+    """Measures the families not stored yet, with their best settings for each task: alone and with their best trend.
 
     Args:
       tuned: by family, the results of `tune_family`.
@@ -201,7 +201,8 @@ def compare(measures: Mapping[str, ByCase], cases: Cases, reference: str) -> dic
     Args:
       measures: the systems' values by case.
       cases: the cases; those of a visitor are resampled together.
-      reference: the system from which the difference is tested: `p` is that of the test. The reference has no `p`.
+      reference: the system that the others are compared with: `p` is that of the test of the difference. The reference
+        has no `p`.
     """
     means = {name: _resampled(by_case, cases) for name, by_case in measures.items()}
     found = {}
@@ -221,7 +222,7 @@ def compare(measures: Mapping[str, ByCase], cases: Cases, reference: str) -> dic
 
 
 def difference(ours: ByCase, theirs: ByCase, cases: Cases) -> dict[str, float]:
-    """Returns the `value`, `low` and `high` of the difference of two systems' NDCG@20, paired by visitor."""
+    """Returns `value`, `low` and `high` of the difference `ours` − `theirs` in NDCG@20, paired by visitor."""
     column = METRICS.index(TUNED_BY)
     low, high = percentile_interval(_resampled(ours, cases) - _resampled(theirs, cases))
     value = float((ours[TUNED_BY] - theirs[TUNED_BY]).mean())
@@ -234,7 +235,7 @@ def _resampled(by_case: ByCase, cases: Cases) -> np.ndarray:
 
 
 def best_peers(measures: Mapping[str, ByCase]) -> dict[str, dict[str, str]]:
-    """For each metric, names the peers with the highest value in the test window; this choice favours the peers.
+    """Names the peers with the highest value of each metric in the test window; this choice favours the peers.
 
     Returns:
       By metric: `without_trend`, `any` (with a trend or without) and `neighbour`, a nearest-neighbour method without

@@ -1,7 +1,7 @@
 """Ranks the scores of many peers for the same cases with the trainer's evaluator, compiled once.
 
-The tasks "new" and "repeats" have cases at the same moments. Therefore scores are computed once for both tasks, and for
-all trends that are added to the scores.
+The tasks "new" and "repeats" have cases at the same moments. So a peer's scores are computed once for both tasks and
+for all trends.
 
 Shapes: B cases of a block, I items, M moments.
 """
@@ -51,7 +51,7 @@ def task_cases(dataset: Dataset, split: Split, protocol: str, *, max_cases: int,
 
 
 def repeat_cases(cases: Cases) -> Cases:
-    """Cases of visitors who chose items of their history again; only these items are relevant; seen items are shown."""
+    """Cases of visitors who chose items of their history again: only these are relevant, and seen items are shown."""
     owner, item = cases.secondary_relevant.owner, cases.secondary_relevant.values
     is_repeat = np.zeros(len(item), bool)
     for case, (begin, end) in enumerate(zip(cases.history.begins, cases.history.ends, strict=True)):
@@ -70,7 +70,7 @@ def repeat_cases(cases: Cases) -> Cases:
 
 
 class _StoredScorer:
-    """Uses `visitor` of a query as a row of stored scores [B, I], and adds the trend at that row's moment."""
+    """Scores a query by row `visitor` of stored scores [B, I], plus the trend at the moment of that row."""
 
     def __init__(self, num_items: int) -> None:
         self._num_items = num_items
@@ -165,7 +165,7 @@ class RankedBlock:
 def ranked_blocks(tasks: Mapping[str, Cases], events: EventLog) -> list[RankedBlock]:
     """Splits the cases of a protocol into blocks that fit into memory, in order.
 
-    Trends are as of the start of the day of a case, where days are counted from the earliest case.
+    A case gets the trend at the start of its day; days start at the time of the earliest case.
     """
     cases = next(iter(tasks.values()))
     start = cases.timestamp_ms.min()

@@ -53,7 +53,7 @@ def _load(workdir: Path, data: Path, which: Literal["best", "last"]) -> ServedMo
 
 
 def epochs_to_reach(workdir: Path, value: float) -> int | None:
-    """Returns the epochs until a run's validation NDCG@20 first reaches `value`; None if it never does."""
+    """Returns the first epoch at which a run's validation NDCG@20 reaches `value`; None if it never does."""
     for line in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines()):
         if line.get("validation_ndcg@20", -1.0) >= value:
             return int(line["epoch"])

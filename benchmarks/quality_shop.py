@@ -93,7 +93,7 @@ def shop_figures(folder: Path) -> dict[str, Any]:
 def cold_figures(
     recalls: Mapping[str, Mapping[str, np.ndarray]], timeline: np.ndarray, is_counted: np.ndarray
 ) -> dict[str, Any]:
-    """Compares two systems: the recalls of each, and the `ratio` of their recall@100, with 95% intervals over visitors.
+    """Returns the recalls of two systems and the `ratio` of their recall@100, with 95% intervals over visitors.
 
     The interval of the ratio uses the same resamples for both systems.
 

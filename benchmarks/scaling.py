@@ -2,7 +2,7 @@
 
 Compares row-sharded tables with the best mirrored implementation, for batches of a factorization and of a model of
 histories; then measures how much a full-size checkpoint slows down concurrent training. Logical CPU devices share the
-machine's cores, so more of them compute no faster, and their exchanges are copies in memory.
+machine's cores and memory: with more of them, computation is no faster, and exchanges are copies in memory.
 
 usage: python -m benchmarks.scaling [--loaded: record even if other programs used much of the cores]
 """
@@ -68,7 +68,7 @@ def mf_ids() -> Ids:
 
 
 def popular_ids() -> Ids:
-    """Ids of popular items: 8,192 per step, mostly repeated, none shared; so each gradient is sent separately."""
+    """Ids of popular items: 8,192 per step, mostly repeated. None is shared, so each gradient is sent separately."""
     return Ids(_items(np.random.default_rng(0), 8192), np.zeros((STEPS, 0), np.int64))
 
 
@@ -117,7 +117,8 @@ def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
     """Counts the bytes exchanged between replicas in a step, averaged over the steps, in both directions.
 
     Returns:
-      `least`: each row once to every other replica that uses it, and the sum of its gradients back.
+      `least`: the lower bound, where each row is sent once to every other replica that uses it, and the sum of its
+      gradients back.
       `sharded`: this program: ids, rows and gradients in padded messages.
       `all_reduce`: whole batches of rows and gradients by ring all-reduce.
       `mirrored`: ids and gradients of all replicas to all replicas.
@@ -145,7 +146,7 @@ def _rows_by_owner(needed: list[np.ndarray], replicas: int) -> np.ndarray:
 
 
 def _moved(counts: np.ndarray) -> int:
-    """Counts the rows that replicas send to each other, padding included."""
+    """Counts the rows that are sent between different replicas, padding included."""
     capacity = CAPACITIES[np.searchsorted(CAPACITIES, counts.max())]
     return int(capacity * (counts.size - len(counts)))
 
@@ -191,7 +192,7 @@ def _sharded(replicas: Replicas, ids: Ids, *, has_compute: bool = True) -> Built
 
 
 def _sum_with_dense(replicas: Replicas, loss: tf.Tensor, dense: int) -> tf.Tensor:
-    """Sums the loss over all replicas, together with a placeholder for the dense gradient of this size."""
+    """Sums the loss over all replicas, together with a placeholder for a dense gradient of size `dense`."""
     return replicas.all_reduce_together([loss, tf.fill([dense], loss)])[0]
 
 
@@ -347,7 +348,7 @@ def _train(step: Callable[[int], Any], count: int, writer: CheckpointWriter | No
 
 
 def _steps_of(step: Callable[[int], Any], seconds: float) -> int:
-    """Returns the number of steps that take this many seconds."""
+    """Returns how many steps take this many seconds."""
     _train(step, WARM_UP_STEPS, None)
     return max(1, round(seconds / (_train(step, STEPS, None) / STEPS)))
 

@@ -1,7 +1,7 @@
 """Cost of the report in `prepare`: whole jobs, interleaved with jobs that neither compute nor draw the report.
 
-The shorter jobs skip the behaviour of visitors, items by split, correlations, their descriptions and the page. They
-keep the counts of events, cuts, vocabularies and the catalogue, which the dataset needs. Seconds are those of the job
+The jobs without a report skip visitor behaviour, items by split, correlations, their descriptions and the page. They
+keep what the dataset needs: counts of events, cuts, vocabularies and the catalogue. Seconds are those of the job
 without imports; CPU seconds are more reliable on a shared machine. Drawing takes as long for a small shop as for a
 large one, so it is also recorded separately.
 
@@ -66,7 +66,7 @@ def _added(seconds: list[float], without: list[float]) -> float:
 
 
 def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) -> dict[str, dict[str, float]]:
-    """Times one job and its page; a job without counting uses the statistics of `first`, made from the same inputs."""
+    """Times one job and its page; a job without counting reuses the statistics of `first`, a job with equal inputs."""
     import gc
 
     from preprocessing.config import PrepareConfig
@@ -95,7 +95,7 @@ def _timed(job: Callable[[], object]) -> dict[str, float]:
 
 
 def _skip_counting(described: dict[str, Any]) -> None:
-    """Replaces the functions that count for the report with functions that return stored results."""
+    """Replaces the functions that count for the report by functions that return stored results."""
     import numpy as np
 
     from contract.schema import DEFAULT_KINDS

@@ -171,7 +171,7 @@ def measure_shop(directory: Path) -> dict[str, float]:
 
 
 def _read_events(path: Path) -> pd.DataFrame:
-    """The event log [N], sorted by visitor and time, with the gap to the visitor's previous event; NaN: none."""
+    """The event log [N], sorted by visitor and time, with the gap to the visitor's previous event, or NaN."""
     log = pa_csv.read_csv(path).to_pandas()
     log = log.sort_values(["visitorid", "timestamp"], kind="stable", ignore_index=True)
     log["gap_s"] = log.timestamp.diff().where(log.visitorid.diff() == 0) / 1000
@@ -341,7 +341,7 @@ def _measure_properties(directory: Path) -> tuple[dict[str, float], pd.Series]:
 
 
 def _compare(target: float | tuple[float, float], reached: float) -> dict:
-    """Compares a figure with its target; the ratio to a range is 1 inside it, else the ratio to its nearest end."""
+    """Compares a figure with its target. The ratio to a range is 1 inside it, else the ratio to its nearest end."""
     low, high = target if isinstance(target, tuple) else (target, target)
     ratio = float(reached) / (low if reached < low else high) if not low <= reached <= high else 1.0
     # a range with one value has no tolerance

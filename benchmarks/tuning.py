@@ -1,6 +1,6 @@
 """Coordinate search on the validation window: tunes one setting at a time, and keeps the best values found so far.
 
-A full grid would take some hundred fits per system.
+A full grid would take hundreds of fits per system.
 """
 
 from collections.abc import Callable, Mapping, Sequence

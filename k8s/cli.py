@@ -1,7 +1,8 @@
 """Runs prepare, train, tune and evaluate-export as jobs on a Kubernetes cluster. Needs only kubectl.
 
-Each command submits a step, follows it and ends with its result or the reason of its failure. Ctrl-C stops following,
-not the step. Run again, the same command follows a running step, restarts a failed one and leaves a finished one.
+Each command submits a step, follows it and ends with its result or the reason of its failure. Ctrl-C only stops
+following: the step keeps running. The same command, run again, follows a running step, restarts a failed one and leaves
+a finished one unchanged.
 """
 
 import argparse
@@ -201,7 +202,7 @@ def _tuning_step(given: argparse.Namespace, placement: Placement, parser: argpar
 
 
 def _placement(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Placement:
-    """Derives where the steps run from the overlays, or from the URI of the results if no overlay names a cloud."""
+    """Derives where the steps run from the overlays; if no overlay names a cloud, from the URI of the results."""
     scheme = urlsplit(given.output if given.command == "prepare" else given.workdir).scheme
     if not given.overlay and scheme not in _CLOUDS:
         parser.error(f"{scheme}:// does not identify a cloud; give an --overlay: {', '.join(OVERLAYS)}")

@@ -84,7 +84,7 @@ class Kubectl:
         return self._call(["logs", pod, "-c", container, *options])
 
     def follow_logs(self, pod: str, container: str, since: str | None) -> "subprocess.Popen[str]":
-        """Starts a process that prints a container's log lines with timestamps as they come, from `since` on."""
+        """Starts a process that prints new log lines of a container, with timestamps, from the time `since` on."""
         options = [f"--since-time={since}"] if since else []
         return subprocess.Popen(
             self.command(["logs", "--follow", "--timestamps", pod, "-c", container, *options]),

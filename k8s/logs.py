@@ -104,6 +104,6 @@ class ChiefLog:
 
 
 def _moment(stamp: str) -> str:
-    """Pads a timestamp so that its text sorts: Kubernetes drops trailing zeros of a fraction."""
+    """Pads the fraction of a timestamp with zeros, which Kubernetes drops, so that timestamps sort as text."""
     whole, _, fraction = stamp.rstrip("Z").partition(".")
     return f"{whole}.{fraction:0<9}"

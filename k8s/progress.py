@@ -150,7 +150,7 @@ class Follower:
         self.screen.status(text, f"{minutes}:{seconds:02}")
 
     def _show(self, line: str) -> None:
-        """Shows a log line, unless it belongs to the result, which the caller prints."""
+        """Shows a log line, except the lines of the result, which the caller prints."""
         self._is_in_result = self._is_in_result or line == "{"
         if not self._is_in_result:
             self.screen.line(line)

@@ -14,9 +14,9 @@ _SPOT_STEPS = 1000
 def training_settings(preset: str, settings: Sequence[str], placement: Placement) -> tuple[RunConfig, list[str]]:
     """Returns the config of a run, and the settings that change the preset to it.
 
-    The batch size counts the rows of all replicas, so more GPUs train the same model. A preset's batch size that is not
-    divisible by the replicas is rounded up. On spot machines, the run also saves within an epoch. The run itself
-    checks that it has its GPUs.
+    The batch size counts the rows of all replicas, so the number of GPUs does not change the model. If a preset's batch
+    size is not divisible by the number of replicas, it is rounded up. On spot machines, the run also saves within an
+    epoch. The run itself checks that it has its GPUs.
 
     Raises:
       ValueError: a setting is unknown or invalid, a requested batch size is not divisible by the replicas, or the

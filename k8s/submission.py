@@ -37,7 +37,7 @@ class NotOwned(Exception):  # noqa: N818 (an answer, not an error)
 
 
 class Found(Enum):
-    """State of a step before its submission; the value follows the name of the step in a message."""
+    """State of a step before its submission. A message is the name of the step followed by this value."""
 
     NOTHING = "submitted"
     RUNNING = "is already running with these settings"
@@ -121,7 +121,7 @@ def remove(workload: Object, kubectl: Kubectl) -> None:
 
 
 def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list[str]:
-    """Compares the applied workload and settings with the requested ones; [] if equal."""
+    """Compares the applied workload and settings with the requested ones; returns [] if they are equal."""
     applied = json.loads(existing["metadata"].get("annotations", {}).get(_APPLIED, "{}"))
     # of either kind: a Job in place of a requested JobSet is a difference too
     (wanted,) = [value for value in objects if value["kind"] in _WORKLOADS]
@@ -156,6 +156,6 @@ def _settings(workload: Object, kubectl: Kubectl) -> list[Object]:
 
 
 def _label(value: Object) -> str | None:
-    """Returns the owner that an object's label states."""
+    """Returns the owner in an object's labels."""
     label: str | None = value["metadata"].get("labels", {}).get(_NAME)
     return label

@@ -38,7 +38,7 @@ class CategoryTree:
     paths: Mapping[str, tuple[str, ...]]
     """Path of each category, from its root down to itself."""
     num_cycles: int
-    """Number of categories that are their own ancestors; a path into a cycle ends before it repeats a category."""
+    """Number of categories that are their own ancestors; such a path ends before a category repeats."""
     num_orphans: int
     """Number of categories whose parent is not in the tree; they are treated as roots."""
     num_repeated: int
@@ -79,9 +79,9 @@ def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
 
 
 def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tuple[str, ...]]) -> tuple[list[str], str]:
-    """Climbs from a category until the parent has a known path, was climbed before, or is not in the tree.
+    """Climbs from a category until the parent's path is known, or it was visited already, or it is not in the tree.
 
-    Returns the climbed categories and that parent.
+    Returns the visited categories, and that parent.
     """
     climbed, seen = [category], {category}
     while (above := parent_of[climbed[-1]]) in parent_of and above not in seen and above not in known:
@@ -137,7 +137,7 @@ def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSu
 
 
 def find_latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:
-    """For each (item, property), finds the latest of `rows`; if several have the latest time, the last in the table."""
+    """Returns, of `rows`, the latest of each (item, property); of several with equal times, the last in the table."""
     by_time = rows[np.argsort(table["timestamp_ms"].to_numpy()[rows], kind="stable")]
     keys = [encode_strings(table[name])[0][by_time] for name in ("item", "property")]
     return by_time[find_last_rows(keys)]
@@ -284,7 +284,7 @@ def _count_values(properties: pa.Table, name: str) -> int:
 
 
 def _find_owners(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
-    """For each property row, finds the index of its item in `ids` [I]; returns [N] indices."""
+    """[N] index in `ids` [I] of the item of each property row."""
     item_code, names = encode_strings(column)
     return pc.index_in(names, value_set=ids).to_numpy(zero_copy_only=False)[item_code]
 
@@ -308,7 +308,7 @@ def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items
 def category_paths(category: pa.Array, tree: CategoryTree) -> pa.Array:
     """[I] lists of category ids, root first; empty for null.
 
-    If the tree lacks a category, its id is taken as a path: `Clothing > Shoes` is below `Clothing`.
+    An id that is not in the tree is read as a path: `Clothing > Shoes` is below `Clothing`.
     """
     encoded = category.dictionary_encode()
     paths = [list(tree.paths.get(name) or _split_path(name)) for name in encoded.dictionary.to_pylist()]

@@ -193,7 +193,7 @@ def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
 
 
 def _check_events(given: argparse.Namespace) -> None:
-    """Refuses two event logs, of which all but the last would be ignored.
+    """Refuses a second event log, because argparse would keep only the last one.
 
     Raises:
       ValueError: says how to give several files.

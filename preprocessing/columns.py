@@ -14,8 +14,8 @@ _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 def encode_columns(table: pa.Table) -> EncodedTable:
     """Encodes a table as a compressed Arrow IPC stream.
 
-    Beam encodes bytes fastest, and an in-process runner keeps all elements in memory. Text columns are not
-    dictionary-encoded, because a slice of a dictionary column would contain the whole dictionary.
+    Bytes are what Beam encodes fastest, and they are compressed because an in-process runner keeps all elements in
+    memory. Text columns are not dictionary-encoded, because a slice would contain the whole dictionary.
     """
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=_LZ4) as writer:
@@ -51,7 +51,7 @@ def split_by_partition(table: pa.Table, partitions: np.ndarray) -> list[tuple[in
 
 
 def find_last_rows(keys: list[np.ndarray]) -> np.ndarray:
-    """Finds the last row with each distinct combination of values in integer columns [N]; returns ascending indices."""
+    """Returns the ascending indices of the last row with each distinct combination of values in the columns [N]."""
     order = np.lexsort(keys[::-1])  # stable: equal keys stay in row order
     is_last = np.ones(len(order), bool)
     if len(order) > 1:

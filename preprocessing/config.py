@@ -44,7 +44,7 @@ class TimeConfig:
     """How times of events are read."""
 
     unit: Literal["auto", "s", "ms", "us", "ns", "iso"] = "auto"
-    """Unit of numbers since 1970, or `iso` for ISO 8601. `auto`: the only one that is plausible for the values."""
+    """Unit of numbers since 1970, or `iso` for ISO 8601. `auto`: the only unit that gives plausible times."""
 
     format: str | None = None
     """A format of Python's `strptime`, such as `%d.%m.%Y %H:%M:%S`. None: numbers or ISO 8601."""
@@ -131,7 +131,7 @@ class VocabularyConfig:
     """Maximum number of ids; the most frequent are kept. None: no limit."""
 
     oov_buckets: int = 1
-    """Number of indices, after those of the vocabulary, that all other ids share; a hash assigns each id to one."""
+    """Number of indices, after those of the vocabulary, that all other ids share. A hash selects the index of an id."""
 
     def __post_init__(self) -> None:
         if self.min_count < 0:
@@ -150,8 +150,8 @@ class SplitConfig:
     """`time`, `random`, or `none`: all events are for training."""
 
     validation_from_ms: int | None = None
-    """First cut of a split by time, in milliseconds since 1970 (UTC). None: the quantile that `validation_share` and
-    `test_share` imply."""
+    """First cut of a split by time, in milliseconds since 1970 (UTC). None: a quantile of the event times, from
+    `validation_share` and `test_share`."""
 
     test_from_ms: int | None = None
     """Second cut of a split by time, like `validation_from_ms`."""
@@ -198,7 +198,7 @@ class PropertyConfig:
     """Property with an item's name, as people read it: any text. The shop need not have this property."""
 
     most_frequent: int = 8
-    """Number of other properties to keep, as sets of values: those with the most items."""
+    """Number of other properties to keep, as sets of values; those that the most items have are kept."""
 
     def __post_init__(self) -> None:
         if self.most_frequent < 0:
@@ -207,7 +207,7 @@ class PropertyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """How far a figure may be from the baseline's figure."""
+    """Limits for the distance between a figure and the baseline's."""
 
     warn: float | None
     """Distance above which a warning is logged. None: never."""
@@ -232,7 +232,8 @@ class ExpectationConfig:
     """Largest change of an event kind's share."""
 
     popularity: Limit = Limit(warn=0.5, fail=None)
-    """Share of the training events that would have to move to other items to match the baseline's popularities."""
+    """Share of the training events that would have to belong to other items, for the items' shares to equal the
+    baseline's."""
 
     rejects: Limit = Limit(warn=0.001, fail=0.01)
     """Increase of the share of invalid event rows."""
@@ -292,8 +293,8 @@ class PrepareConfig:
     """Share of invalid rows, in [0, 1], above which an input is rejected and the job fails."""
 
     max_events_per_day: int = 200
-    """Visitors with more events on one day (UTC) are robots: they are excluded from the split that contains the day and
-    from later splits."""
+    """Visitors with more events on one day (UTC) are treated as robots, and excluded from the split that contains the
+    day and from later splits."""
 
     visitors: VocabularyConfig = field(default_factory=VocabularyConfig)
     """The visitor vocabulary."""

@@ -54,7 +54,7 @@ class ParsedEvents(NamedTuple):
 
 @dataclass(frozen=True)
 class EventMapping:
-    """How the columns of a log become events; detected values stand for settings that were not given."""
+    """How the columns of a log become events; values that the settings leave open are detected."""
 
     columns: EventColumns
     """The path or constant of each field of an event."""
@@ -84,7 +84,7 @@ def make_mapping(config: PrepareConfig) -> EventMapping:
 
 
 def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
-    """Returns the kinds of a log: a log with a constant kind has only that one, unless the settings name others.
+    """Returns the kinds of a log. If the kind is a constant and the settings name none, it is the only one.
 
     Args:
       config: the kinds of the settings.
@@ -121,7 +121,7 @@ def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
     """Parses the rows of a batch; each row is one event, or has a list of events.
 
     Raises:
-      ValueError: a path leads to nothing, or not to single values.
+      ValueError: there is nothing at a path, or a list or an object.
     """
     table, paths = batch.columns, mapping.paths
     columns = mapping.columns
@@ -163,7 +163,7 @@ def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
 
 
 def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
-    """Parses weights, [N] float32; a missing weight is 1, and any other value that is not a weight is marked."""
+    """Parses weights, [N] float32; a missing weight is 1; values that are not valid weights are marked in `flaws`."""
     missing = is_missing(values)
     parsed: np.ndarray = to_numbers(values).fill_null(np.nan).to_numpy(zero_copy_only=False)
     is_weight = (parsed >= 0) & (parsed <= MAX_WEIGHT)  # False for NaN
@@ -198,7 +198,7 @@ def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share
 
 
 def _codes_of_words(config: KindConfig) -> dict[str, int]:
-    """For each of the log's words that names a kind or is mapped to one, returns the index of this kind."""
+    """Returns the index of the kind for each word that names a kind or that the settings map to one."""
     codes = {kind: code for code, kind in enumerate(config.names)}
     given = (entry.rpartition("=") for entry in config.words)
     return codes | {word: codes[kind] for word, _, kind in given}
@@ -210,7 +210,7 @@ def count_words(texts: pa.Array) -> Counter[str]:
 
 
 def _filter(elements: Elements, mapping: EventMapping, num_events: int, filtered: Counter[str]) -> np.ndarray | None:
-    """Returns the indices of the events that meet all conditions and whose kind is kept; None: all."""
+    """Returns the indices of events that meet all conditions and whose kind is not dropped; None: all events."""
     if not mapping.conditions and not mapping.kinds.dropped:
         return None
     is_kept = np.ones(num_events, bool)

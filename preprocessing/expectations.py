@@ -69,7 +69,7 @@ class Check:
     found: str
     """This dataset's figure, formatted."""
     distance: float
-    """The distance between the two figures."""
+    """Distance between the two figures."""
     warn: float | None
     """The distance above which a warning is logged."""
     fail: float | None
@@ -122,7 +122,7 @@ def read_expectations(root: str) -> Expectations:
 
 
 def compare(baseline: str, after: Expectations, root: str, config: ExpectationConfig) -> list[Check]:
-    """Compares the dataset at `root`, which need not have a manifest yet, with the one at `baseline`.
+    """Compares the dataset at `root`, which may still lack a manifest, with the one at `baseline`.
 
     Logs warnings and writes `comparison.json`.
 
@@ -270,7 +270,7 @@ def _shares_by_kind(expectations: Expectations) -> dict[str, float]:
 
 
 def _largest_change(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """Returns the largest change of a share; a kind that only one dataset has counts as 0 in the other."""
+    """Returns the largest change of a share; a kind that a dataset lacks has a share of 0."""
     return max(abs(after.get(kind, 0.0) - before.get(kind, 0.0)) for kind in {**before, **after})
 
 

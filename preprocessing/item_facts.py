@@ -103,7 +103,7 @@ def _check_rejects(files: str, reading: ReadingSummary) -> None:
 
 
 def _check_words(files: str, unclear: pa.Array, facts: pa.Table, column: str) -> None:
-    """Warns about words for the availability that are neither yes nor no; fails if all words are like that."""
+    """Warns about words for the availability that mean neither yes nor no; fails if all words are like that."""
     if not len(unclear):
         return
     words = ", ".join(repr(word) for word in unclear.unique()[:_EXAMPLES].to_pylist())

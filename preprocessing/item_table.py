@@ -1,4 +1,4 @@
-"""Converts a table with one row per item to item properties, from which the catalogue is built.
+"""Converts a table with one row per item to item properties, the input of the catalogue.
 
 Shapes: N rows of a batch, P property rows.
 """
@@ -133,7 +133,7 @@ def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
     """Selects the columns that the mapping names, by path.
 
     Raises:
-      ValueError: a path leads to nothing, or to lists or objects.
+      ValueError: there is nothing at a path, or lists or objects.
     """
     values = select_elements(table, mapping.paths).columns
     for path, column in values.items():
@@ -142,7 +142,7 @@ def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
 
 
 def _properties(values: dict[str, pa.Array], mapping: ItemTableMapping) -> dict[str, pa.Array]:
-    """Returns the values [N] of each property as text, '' if unknown."""
+    """Returns the values [N] of each property as text; '' if a value is unknown."""
     config, names = mapping.config, mapping.properties
     found = {}
     if config.title is not None:
@@ -168,7 +168,7 @@ def _attribute(values: pa.Array, path: str, mapping: ItemTableMapping) -> pa.Arr
 
 
 def _bucket(numbers: pa.Array) -> pa.Array:
-    """Returns the name of the bucket of each number, on a logarithmic scale that keeps the sign."""
+    """Returns the name of each number's bucket; buckets are logarithmic and keep the sign."""
     values = numbers.to_numpy(zero_copy_only=False)
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.round(np.log10(np.abs(values)) * _BUCKETS_PER_DECADE)

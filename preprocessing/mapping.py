@@ -112,7 +112,7 @@ def constant_of(path: str) -> str | None:
 
 
 def root_of(path: str, columns: Collection[str] = ()) -> str:
-    """Returns the top-level column of a path: the longest prefix among `columns`, because names may contain dots."""
+    """Returns the top-level column of a path: the longest prefix in `columns`, because names may contain dots."""
     starts = [path[: match.start()] for match in re.finditer(r"\.|\[\]|$", path)]
     return next((start for start in reversed(starts) if start in columns), starts[0])
 
@@ -121,7 +121,7 @@ def list_of(paths: Sequence[str]) -> str | None:
     """Returns the path of the list that contains the events; None: each row is one event.
 
     Raises:
-      ValueError: the paths lead through different lists, or through a list in a list.
+      ValueError: the paths contain different lists, or a list in a list.
     """
     lists = {path.rpartition(_LIST)[0] for path in paths if _LIST in path}
     if len(lists) > 1 or any(_LIST in name for name in lists):
@@ -136,8 +136,7 @@ def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
     """Selects the values at paths, one for each event.
 
     Raises:
-      ValueError: a path leads to nothing or to bytes that are not text, or has `[]` after the name of something else
-        than a list.
+      ValueError: there is nothing at a path or bytes that are not text, or `[]` follows a name that is not a list's.
     """
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     prefix = list_of(paths)
@@ -176,7 +175,7 @@ def check_single(values: pa.Array, path: str) -> None:
 
 
 def to_plain(values: pa.Array) -> pa.Array:
-    """Converts Arrow's special types of text, such as dictionaries, to plain strings, and float16 to float32."""
+    """Converts Arrow's special text types, such as dictionaries, to plain strings, and float16 to float32."""
     kind = values.type
     if pa.types.is_dictionary(kind):
         return to_plain(values.dictionary_decode())

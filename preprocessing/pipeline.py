@@ -78,7 +78,7 @@ def _make_job(config: PrepareConfig, output: str, staging: str, options: Pipelin
 
 
 def _run_graphs(job: Job, inputs: Inputs) -> DatasetResults:
-    """Runs all graphs, which write everything except the descriptions and the manifest; returns their results."""
+    """Runs all Beam graphs and returns their results; the descriptions and the manifest are still to be written."""
     config, num_partitions = job.config, inputs.events.num_partitions
     num_item_partitions = inputs.properties.num_partitions
 

@@ -92,7 +92,7 @@ def _warn_of_no_properties(cuts: Cuts | None) -> None:
 
 
 def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
-    """Checks that each property named in the settings occurs in at least one item.
+    """Checks that each property named in the settings is a property of at least one item.
 
     Args:
       counts: number of items by property: id, count.
@@ -121,7 +121,7 @@ def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float =
     Args:
       events: number of training events by item: id, count.
       items: items with properties: id.
-      warn_share: a warning is logged if a smaller share of the events is about such items.
+      warn_share: a warning is logged if less than this share of the events is about items with properties.
 
     Raises:
       ValueError: no event is about an item with properties; the message has examples of ids from both.

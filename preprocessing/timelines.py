@@ -109,8 +109,8 @@ def find_human_rows(timelines: Timelines) -> np.ndarray:
 def split_timelines(timelines: Timelines, cuts: Cuts | None, config: SplitConfig) -> SplitTimelines:
     """Assigns the rows to splits and excludes robots.
 
-    With a split by time, a robot is excluded from the split in which it first exceeds the daily limit, and from later
-    ones, so that events after a cut change nothing before it. With other methods, robots are excluded altogether.
+    In a split by time, a robot is excluded from the split in which it first exceeds the daily limit, and from later
+    splits. So events after a cut change nothing before it. With other methods, robots are excluded from all splits.
     """
     splits = split_rows(timelines, cuts, config)
     ends = np.full(len(SPLITS), NEVER)
@@ -155,7 +155,7 @@ def select_split(
 ) -> TimelineRows:
     """Selects the rows of one split and, as context, its visitors' rows of earlier splits.
 
-    With a random split, context may be later than a target, which also leaks information.
+    In a random split, context rows may be later than target rows. This leaks information.
 
     Args:
       timelines: timelines of a partition.
@@ -184,7 +184,7 @@ def select_split(
 
 
 def compute_gaps(timelines: Timelines, rows: np.ndarray) -> pa.Array:
-    """Computes [V] lists of the seconds between each visitor's consecutive events, in the rows of a mask [N]."""
+    """[V] lists of the seconds between a visitor's consecutive events, in the rows that a mask [N] selects."""
     code, times = timelines.visitor_code[rows], timelines.timestamp_ms[rows]
     same_visitor = code[1:] == code[:-1]
     gaps = (np.diff(times)[same_visitor] / 1000).astype(np.float32)
@@ -251,7 +251,7 @@ def _find_duplicates(columns: dict[str, np.ndarray]) -> np.ndarray:
 def _find_robots(
     visitor: np.ndarray, timestamp_ms: np.ndarray, num_visitors: int, max_events_per_day: int
 ) -> np.ndarray:
-    """Finds the time of each visitor's first event above the daily limit (UTC days), [V] int64; NEVER if there is none.
+    """Returns the time of each visitor's first event above the limit per day (UTC), [V] int64; NEVER if there is none.
 
     Args:
       visitor, timestamp_ms: [N] of rows in the order of timelines.

@@ -90,9 +90,9 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
 def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarray:
     """Parses times to UTC milliseconds, [N] int64; marks implausible times, and unreadable ones, which become 0.
 
-    Times without a zone are in `config.zone`; a local time that occurs twice, when clocks are set back, is the first of
-    the two. If the unit is unknown, texts are read as ISO 8601: this happens if other files of the log have Arrow's
-    types of times.
+    Times without a zone are in `config.zone`. When clocks are set back, a local time occurs twice: then the first is
+    assumed. If the unit is unknown, texts are read as ISO 8601; it is unknown if other files of the log have Arrow's
+    time types.
     """
     is_text = pa.types.is_string(values.type)
     if is_time_type(values.type):
@@ -158,7 +158,7 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
 
 
 def _parse_iso(texts: pd.Series) -> pd.Series:
-    """Parses ISO 8601, also with `UTC` instead of `Z` as BigQuery writes it; times without a zone as if in UTC."""
+    """Parses ISO 8601, also with BigQuery's `UTC` instead of `Z`; times without a zone are read as UTC."""
     return pd.to_datetime(texts.str.replace(r" ?UTC$", "Z", regex=True), format="ISO8601", errors="coerce", utc=True)
 
 

@@ -62,8 +62,8 @@ def make_preprocessing_fn(
     """Makes the function that TF-Transform traces; the graph contains copies of the vocabulary files, as assets.
 
     The outputs, which are sparse like the inputs: `visitor`, `item`, `event`, `category_path`, `property_values` (int64
-    indices), `price_bucket`, `gap_bucket` (int64 quantile buckets from 1, which leaves 0 for an absent value) and
-    `price_scaled` (float32, log1p with mean 0 and variance 1).
+    indices), `price_bucket`, `gap_bucket` (int64 quantile buckets from 1, because 0 means no value) and `price_scaled`
+    (float32, log1p with mean 0 and variance 1).
     """
 
     def preprocessing_fn(inputs: dict) -> dict:
@@ -148,10 +148,10 @@ def _empty_lists(num_rows: int, kind: pa.DataType) -> pa.Array:
 def _apply_vocabulary(
     ids: tf.SparseTensor, vocabulary: Vocabulary, config: TransformConfig, path: str
 ) -> tf.SparseTensor:
-    """Replaces ids by their indices, by a table that TF-Transform tracks.
+    """Replaces ids by their indices, with a lookup table that TF-Transform tracks.
 
-    With a file that no analyzer wrote, `tft.apply_vocabulary` would rebuild the table from the file's path at every
-    call, and the saved graph would break once that path is gone. A tracked table saves the file as an asset.
+    A tracked table saves its file as an asset. `tft.apply_vocabulary` does so only for files that an analyzer wrote:
+    with other files, the saved graph would break once the original path is gone.
     """
     info = config.vocabularies[vocabulary]
     if info.size == 0:  # TensorFlow does not read an empty vocabulary file

@@ -153,7 +153,7 @@ def index_words(
 
 
 def assign_indices(ids: pa.Array, vocabulary: pa.Array, oov_buckets: int) -> np.ndarray:
-    """Returns the index of each id [N] in the vocabulary [V], or V + its out-of-vocabulary bucket; [N] int64."""
+    """[N] int64: index of each id in the vocabulary [V]; for unknown ids, V + their out-of-vocabulary bucket."""
     found = pc.index_in(ids, value_set=vocabulary)
     if found.null_count == 0:
         return found.to_numpy().astype(np.int64)

@@ -38,7 +38,7 @@ def render() -> str:
 
 
 def _environment() -> Iterator[str]:
-    """Renders the settings that belong to the machine, not to a job; environment variables set them."""
+    """Renders the settings of the machine, which environment variables set."""
     descriptions = field_descriptions(Limits)
     yield "\n## Environment variables of every command\n\n| variable | default | meaning |\n| --- | --- | --- |"
     for field in fields(Limits):
@@ -50,7 +50,7 @@ def _sections(config: type, prefixes: Sequence[str], values: Sequence[object]) -
     """Renders a table of the config's own settings, then the sections of its nested configs.
 
     Args:
-      prefixes: prefix of each key that holds the config, such as `items.` in `items.min_count`.
+      prefixes: prefixes of the config's keys, such as `items.` in `items.min_count`.
       values: for each prefix, the instance that supplies the defaults; None: the class supplies them.
     """
     hints, descriptions = get_type_hints(config), field_descriptions(config)

@@ -152,7 +152,7 @@ _TASKS = {
 
 
 def _systems(results: Results) -> str:
-    """Renders a table per dataset and task: each system's metrics, the best NDCG@20 first."""
+    """Renders a table per dataset and task, with the metrics of each system; the best NDCG@20 comes first."""
     record = results["quality"]
     parts = []
     for dataset, figures in _datasets(record):
@@ -305,7 +305,7 @@ def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
 
 
 def _report_claim(what: str, key: str) -> _Claim:
-    """Builds the row that compares the slowdown by the report with its target, without and with item properties."""
+    """Builds the row that compares the report's slowdown with its target, without and with item properties."""
 
     def added(figures: Mapping[str, Any]) -> list[float]:
         return [figures[inputs]["cpu_seconds"][key] for inputs in ("events", "with_properties")]

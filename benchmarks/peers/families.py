@@ -1,7 +1,7 @@
 """The peers by name, each with its search space and a function that fits it.
 
-A coordinate search over a space takes 1 + the sum of (values − 1) trials, because the values of each setting include
-the one that the search starts from.
+A coordinate search takes 1 + Σ (number of values − 1) trials, because each setting's values include the one that the
+search starts from.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ class Family:
     is_neighbour: bool = False
     """Whether it counts as a nearest-neighbour method, as the item walk does."""
     takes_trend: bool = True
-    """Whether it is also measured with a trend added to its scores; `popular` is not: that is the peer `trending`."""
+    """Whether it is also measured with a trend added to its scores. Not `popular`: with a trend, that is `trending`."""
     is_trend: bool = False
     """Whether its own scores already use the recent events of all visitors."""
 

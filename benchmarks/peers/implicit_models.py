@@ -26,9 +26,9 @@ class Factors:
     items: np.ndarray
     """[I, D] float32."""
     solver: Any = None
-    """The ALS model that computes visitor factors from histories; None: `visitors` is used, 0 for unknown ones."""
+    """ALS model that computes visitor factors from histories. None: `visitors` is used, and 0 for unknown visitors."""
     is_binary: bool = True
-    """Whether the solver gets each item of a history once; otherwise it gets an item as often as the item occurs."""
+    """Whether the solver gets each item of a history once, or as often as it occurs."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """[B, I] float32."""
@@ -62,7 +62,8 @@ def fit_als(
       alpha: confidence of an interaction.
       regularization: weight of the squared factors.
       iterations: sweeps.
-      folds_in: whether visitor factors are computed from the histories in requests, not taken from the fit.
+      folds_in: whether visitor factors are computed from the histories in requests; otherwise, those of the fit are
+        used.
       is_binary: whether the weight of an interaction is 1, not its number of events.
     """
     from implicit.als import AlternatingLeastSquares

@@ -42,7 +42,7 @@ class Peer(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PeerData:
-    """The training events of a dataset in the forms that peers need, each read once; hashed by identity."""
+    """The training events of a dataset in the forms that peers need, each read once. Hashed by identity."""
 
     dataset: Dataset
 
@@ -74,7 +74,7 @@ class TrainingTimelines:
     baskets: sp.csr_matrix
     """[T, I] float32: 1 if the timeline contains the item."""
     positions: sp.csr_matrix
-    """[T, I] float32, entries as in `baskets`: number of the timeline's rows up to the item's last event."""
+    """[T, I] float32, with the entries of `baskets`: number of rows up to the item's last event in the timeline."""
     end_ms: np.ndarray
     """[T] times of the last events."""
 
@@ -104,7 +104,7 @@ def timelines_of(rows: TimelineRows, num_items: int) -> TrainingTimelines:
 
 
 def history_weights(requests: Requests, num_items: int, recency: float, *, is_distinct: bool = False) -> sp.csr_matrix:
-    """[B, I] float32: (1 + age) ** -recency of the items of each history, where age counts the later rows.
+    """[B, I] float32: (1 + age) ** -recency for each history's items; age is the number of later rows.
 
     Args:
       requests: B requests.
@@ -126,7 +126,7 @@ def history_weights(requests: Requests, num_items: int, recency: float, *, is_di
 
 
 def fill_up(scores: sp.csr_matrix | np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """[B, I] float32: positive scores as they are; all other items rank below them, by popularity."""
+    """[B, I] float32: positive scores, unchanged; items without one rank below them, by popularity."""
     fallback = (counts / (counts.max(initial=0) + 1.0) - 1).astype(np.float32)
     dense = np.ascontiguousarray(scores if isinstance(scores, np.ndarray) else scores.toarray(), np.float32)
     np.copyto(dense, fallback, where=dense <= 0)
@@ -134,5 +134,5 @@ def fill_up(scores: sp.csr_matrix | np.ndarray, counts: np.ndarray) -> np.ndarra
 
 
 def break_ties(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """[B, I] float32: equal scores, such as those of a visitor without a known item, are ordered by popularity."""
+    """[B, I] float32: scores where popularity breaks ties, such as those of a visitor without a known item."""
     return (scores + _NO_PREFERENCE * counts / (counts.max(initial=0) + 1.0)).astype(np.float32)

@@ -16,7 +16,7 @@ _DENSE_SHARE = 0.02  # above it, a dense product is faster than a sparse one
 
 @dataclass(frozen=True, kw_only=True)
 class ItemWalk:
-    """Walks from items to their timelines, and on to the items of these timelines; exact, as no neighbour is dropped.
+    """Walks from items to their timelines, and from these to their items; exact, because no neighbour is dropped.
 
     W_ij = n_i^-item · n_j^-neighbour · Σ_u n_u^-visitor over the timelines u with both (RP3β: Paudel et al., TiiS 2016,
     has item 1, visitor 1 and neighbour β; cosine similarity has ½, 0 and ½).
@@ -77,7 +77,7 @@ class ItemNeighbours:
 
 @dataclass(frozen=True, kw_only=True)
 class Ease:
-    """EASE (Steck, WWW 2019) over the most frequent items; all others rank last, by popularity."""
+    """EASE (Steck, WWW 2019) over the most frequent items; other items rank last, by popularity."""
 
     data: PeerData
     weights: np.ndarray

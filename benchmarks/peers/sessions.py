@@ -48,7 +48,7 @@ class SessionNeighbours:
         return fill_up(reached * (idf**self.idf_power).astype(np.float32), counts)
 
     def _timeline_weights(self) -> np.ndarray:
-        """[T] float32 weights by age, up to a factor that depends on the time of the request."""
+        """[T] float32 weights by age; a factor that depends on the time of the request is omitted."""
         timelines = self.data.timelines
         weights = np.maximum(np.diff(timelines.baskets.indptr), 1.0) ** -self.length_power
         if self.timeline_half_life_days is not None:
@@ -58,7 +58,7 @@ class SessionNeighbours:
         return weights.astype(np.float32)
 
     def _near_shared_item(self, near: sp.csr_matrix, requests: Requests) -> np.ndarray:
-        """[B, I] sums over the timelines in `near` [B, T]; an item weighs less far from the latest shared item."""
+        """[B, I] sums over the timelines in `near` [B, T]; an item far from the latest shared item weighs less."""
         positions, num_items = self.data.timelines.positions, len(self.data.counts)
         reached = np.zeros((near.shape[0], num_items), np.float32)
         age = np.full(num_items, np.inf)
@@ -75,7 +75,7 @@ class SessionNeighbours:
         return reached
 
     def _decay(self, timeline: sp.csr_matrix, age: np.ndarray) -> np.ndarray:
-        """Weights of the entries of `timeline` [K, I], by distance from the row's item of the lowest `age` [I]."""
+        """Weights of the entries of `timeline` [K, I], by distance from the row's entry with the lowest `age` [I]."""
         assert self.position_decay is not None
         lengths, age_of = np.diff(timeline.indptr), age[timeline.indices]
         # each row shares an item with the history, and no two items have the same age

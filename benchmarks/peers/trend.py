@@ -30,7 +30,7 @@ class EventLog:
     _kept: dict[tuple[float, int], np.ndarray] = field(default_factory=dict, compare=False)
 
     def recent(self, half_life_days: float, moment_ms: int) -> np.ndarray:
-        """[I] events before the moment, each with a weight that halves every `half_life_days`; the result is cached."""
+        """[I] weighted counts of the events before the moment; weights halve every `half_life_days`. Cached."""
         key = (half_life_days, moment_ms)
         if key not in self._kept:
             end = np.searchsorted(self.timestamp_ms, moment_ms)  # events at the moment itself are not known yet

@@ -1,7 +1,7 @@
 """Beam graphs of `prepare`; each leaves files in the workspace and returns its results.
 
-Cuts, vocabularies and the TF-Transform graph are known before the graphs that need them start. The program can
-therefore reject an input before it runs the next graph.
+Each graph is finished before the next one starts, so cuts, vocabularies and the TF-Transform graph are known when they
+are needed, and an invalid input is rejected between two graphs.
 """
 
 import tempfile
@@ -87,7 +87,7 @@ def read_events(
 
 
 def count_ids(job: Job, num_partitions: int, cuts: Cuts | None) -> IdCounts:
-    """Counts visitors and items, in training and in total, and computes the statistics of all events."""
+    """Counts the events of each visitor and item, in training and in total; computes the statistics of all events."""
     count = stages.CountIds(job.work, cuts, job.config.split, len(job.config.kinds.names))
     with job.pipeline(Phase("counts", num_partitions)) as (pipeline, progress):
         counted = _partitions(pipeline, num_partitions) | beam.ParDo(count).with_outputs(
@@ -103,7 +103,7 @@ def count_ids(job: Job, num_partitions: int, cuts: Cuts | None) -> IdCounts:
 def read_properties(
     job: Job, parts: Sequence[Part], num_partitions: int, until_ms: float, table: ItemTableMapping | None = None
 ) -> PropertyCounts:
-    """Reads item properties before `until_ms`, or a table of items, into a file per item partition; writes rejects."""
+    """Writes properties before `until_ms`, or a table of items, to a file per item partition; writes rejects."""
     phases = _reading_phase("item properties", parts), Phase("properties by item", num_partitions)
     with job.pipeline(*phases) as (pipeline, progress):
         read = _read(job, pipeline, parts, stages.RouteProperties(job.work, num_partitions, until_ms, table), progress)
@@ -135,7 +135,7 @@ def write_timelines(
 def assemble_catalogue(
     job: Job, num_partitions: int, has_properties: bool, frequent: tuple[str, ...], tree: catalogue.CategoryTree
 ) -> CatalogueCounts:
-    """Writes the catalogue with properties as text: one row per item, one file per item partition."""
+    """Writes the catalogue with properties as text: a row per item, and a file per item partition."""
     assemble = stages.AssembleItems(job.work, has_properties, job.config.properties, frequent, tree)
     tags = (Vocabulary.CATEGORIES, Vocabulary.PROPERTY_VALUES, CATEGORY_EVENTS)
     with job.pipeline(Phase("items", num_partitions)) as (pipeline, progress):
@@ -192,7 +192,7 @@ def _reading_phase(title: str, parts: Sequence[Part]) -> Phase:
 
 
 def _read(job: Job, pipeline: beam.Pipeline, parts: Sequence[Part], route: beam.DoFn, progress: ProgressCounter) -> Any:
-    """Reads parts of files by `route` and writes the rejects; returns all outputs of `route`."""
+    """Reads parts of files with the DoFn `route` and writes the rejects; returns all outputs of `route`."""
     read = (
         pipeline
         | "Parts" >> beam.Create(parts)

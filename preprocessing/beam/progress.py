@@ -1,4 +1,4 @@
-"""Progress bars of Beam pipelines; the code that processes a pipeline's elements advances them."""
+"""Progress bars of Beam pipelines, advanced by the code that processes the elements."""
 
 import functools
 import logging

@@ -1,4 +1,4 @@
-"""Results of a pipeline: each collection is merged to one value, for the program that started the pipeline.
+"""Results of a pipeline: merges a collection into one value, which the program that started the pipeline reads.
 
 A value is passed through a file, because a Beam pipeline returns no values and workers may be other machines.
 """
@@ -58,9 +58,9 @@ class WriteResult:
 
 
 class Merge(beam.CombineFn):
-    """Merges parts, a few at a time, by a function that takes several parts.
+    """A Beam combiner that merges parts a few at a time.
 
-    If Beam were given the plain function, it would first collect a hundred parts, each of many MiB in a large shop.
+    With a plain function, Beam would first collect a hundred parts, each of many MiB in a large shop.
     """
 
     def __init__(self, merge: Callable[[Iterable[Any]], Any]) -> None:

@@ -1,4 +1,4 @@
-"""Moves rows from the chunks of the input to the partitions, through files.
+"""Regroups the rows of input chunks into partitions, through files.
 
 A GroupByKey of rows would do the same, but some runners keep all rows in memory. Therefore each chunk writes a file,
 grouped by partition, and Beam only moves the positions of these groups.
@@ -33,7 +33,7 @@ class Piece:
 def send_rows(
     table: pa.Table, column: str, num_partitions: int, position: tuple[int, int], path: str
 ) -> Iterator[tuple[int, Piece]]:
-    """Writes a chunk's rows to a file, grouped by the partition of an id column; yields (partition, piece)."""
+    """Writes a chunk's rows to a file, grouped by partition of the id `column`; yields (partition, piece)."""
     if len(table) == 0:
         return
     partitions = assign_partitions(table[column].combine_chunks(), num_partitions)

@@ -51,7 +51,7 @@ REJECTS, SUMMARIES, BYTES_READ, TRAINED_ITEMS, ALL_ITEMS, CATEGORY_EVENTS = (
 
 
 class RouteEvents(beam.DoFn):
-    """Sends the events of a Part to the partitions of their visitors; outputs (partition, Piece).
+    """Writes the events of a Part to a file, grouped by their visitors' partitions; outputs (partition, Piece).
 
     Rejects, summaries and bytes read are separate outputs.
     """
@@ -71,7 +71,7 @@ class RouteEvents(beam.DoFn):
 
 
 class RouteProperties(beam.DoFn):
-    """Sends the item properties before `until_ms` to the partitions of their items; has the outputs of RouteEvents."""
+    """Writes the item properties before `until_ms`, grouped by their items' partitions; outputs as in RouteEvents."""
 
     def __init__(
         self, work: Workspace, num_partitions: int, until_ms: float, table: ItemTableMapping | None = None
@@ -109,7 +109,7 @@ class AssembleTimelines:
 
 
 class CountIds(beam.DoFn):
-    """Counts the ids of a partition and outputs its EventStatistics.
+    """Counts the events of a partition by visitor and item, and outputs its EventStatistics.
 
     Writes each visitor's number of training events to a file. Two separate outputs are the item counts over training
     rows and over all rows.
@@ -203,7 +203,7 @@ class WriteTimelines:
 
 @dataclass(frozen=True)
 class MergeProperties:
-    """Writes the latest properties of a partition, from (partition, pieces); yields the number of items by property.
+    """Writes the latest properties of a partition, from (partition, pieces); outputs the number of items per property.
 
     Two separate outputs are the items and a summary that contains the partition number.
     """
@@ -268,8 +268,8 @@ class GapBatch:
 class PriceBatch:
     """Makes one batch of the prices of all trained items, for TF-Transform's analysis.
 
-    The catalogue depends on the moments of these prices, and a sum is the same with any number of threads only if its
-    order is fixed.
+    One batch fixes the order of summation. Otherwise the mean and the variance of the prices, and so the catalogue,
+    would depend on the number of threads.
     """
 
     work: Workspace
@@ -368,7 +368,7 @@ def _output_reading(
 
 
 def _frame_records(records: list[bytes], compression: str) -> bytes:
-    """Returns the bytes of a TFRecord file."""
+    """Encodes records as the content of a TFRecord file."""
     # TensorFlow frames records only in files; a local one, because the shard may belong to a store that it cannot open
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "shard")

@@ -102,7 +102,7 @@ def looks_like_weight(column: Column) -> bool:
 
 
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
-    """Returns the column whose name fits a role best: first in `pattern`, then in the file; None if no name fits."""
+    """Returns the column with the best name for a role, the first in `pattern`, then in the file; None if none fits."""
     names = pattern.split("|")
     fits = [column.path for column in columns if _plain(column.path) in names]
     if role == "time":  # a date is worse than the time itself
@@ -123,7 +123,7 @@ def _is_kind(values: pa.Array) -> bool:
 
 
 def _step_of(word: str) -> int | None:
-    """Returns the step of the funnel that a usual word for an event kind stands for; None for other words."""
+    """Returns the funnel step of a usual word for an event kind, such as 0 for a view; None for other words."""
     plain = re.sub(r"[^a-z]", "", word.lower())
     return next((step for step, pattern in enumerate(_STEPS) if plain in pattern.split("|")), None)
 
@@ -143,7 +143,7 @@ def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
 
 
 def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], Counter[str]]:
-    """For each word for an event kind, counts its rows, and its events that have an item."""
+    """Counts, for each word for an event kind, the rows, and the events that have an item."""
     words = to_text(dict(walk_columns(table))[mapped.kind]).drop_null()
     try:
         columns = select_elements(table, [mapped.kind, mapped.item]).columns
@@ -154,7 +154,7 @@ def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], C
 
 
 def _funnel_position(word: str, counts: Counter[str]) -> tuple[int, int, str]:
-    """Returns a sort key: first the step of the funnel, unknown words last; then frequency, the most frequent first."""
+    """Sort key of a word for an event kind: step of the funnel, unknown words last; then descending frequency."""
     step = _step_of(word)
     return len(_STEPS) if step is None else step, -counts[word], word
 

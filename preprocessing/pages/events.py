@@ -30,7 +30,7 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
 
 
 def _other_kinds(by_kind: Statistics) -> Part:
-    """Charts all kinds except the most frequent one; next to its bar, the others may be too short to see."""
+    """Charts all kinds except the most frequent, because next to it, the others may be too short to see."""
     largest = max(by_kind, key=lambda kind: by_kind[kind])
     title = f"Events by kind, without {largest}"
     others = {kind: count for kind, count in by_kind.items() if kind != largest}

@@ -86,7 +86,7 @@ def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
 
 
 def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> np.ndarray:
-    """Marks lines with a wrong field count, encoding or line end; returns which lines have quotes, [L] bool."""
+    """Marks lines with a wrong number of fields, encoding or line end; returns [L] bool: which lines have quotes."""
     buffer = np.frombuffer(data, np.uint8)
 
     def count(byte: int) -> np.ndarray:

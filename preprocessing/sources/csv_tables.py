@@ -75,7 +75,7 @@ class CsvTableBatch:
 
     @property
     def malformed(self) -> Rejects:
-        """Rows with a wrong number of fields; their position is that of the batch."""
+        """Rows with a wrong number of fields; each gets the position of the batch."""
         texts = [shorten(text.encode()) for text in self.invalid]
         return Rejects(self.part.path, [self.position] * len(texts), [validation.FIELD_COUNT] * len(texts), texts)
 

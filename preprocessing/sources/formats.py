@@ -115,7 +115,7 @@ def open_files(
     """Divides all files of a glob into parts; also returns the total size of their text, estimated if compressed.
 
     Args:
-      glob: the files, or a directory; empty files among others, which many jobs write, are skipped.
+      glob: the files, or a directory; empty files are skipped unless all are empty.
       config: how they are read.
       required: columns that every file must have, or paths in them.
       optional: columns to read if a file has them.
@@ -262,7 +262,7 @@ def _detect_csv(path: str, start: bytes, mark_bytes: int, text_format: TextForma
 
 
 def _guess_separator(header: bytes) -> str:
-    """Returns the separator that gives the most columns; a comma if none separates."""
+    """Returns the separator that divides the header into the most columns; a comma if none divides it."""
     try:
         return max(_SEPARATORS, key=lambda separator: len(parse_header(header, separator)))
     except ValueError:

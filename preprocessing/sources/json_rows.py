@@ -137,7 +137,7 @@ def _scalars_to_text(value: Any) -> Any:
 
 
 def _without_times(kind: pa.DataType) -> pa.DataType:
-    """Returns a type with text in place of times, because Arrow converts some texts to times."""
+    """Returns a type with text in place of times, because Arrow reads some texts as times."""
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _without_times(field.type)) for field in kind])
     if pa.types.is_list(kind):
@@ -146,7 +146,7 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
 
 
 def _has_rounded(values: pa.Array) -> bool:
-    """Returns True if values contain floating-point numbers that Arrow may have rounded from whole numbers."""
+    """Returns True if Arrow may have rounded whole numbers to floating-point numbers in the values."""
     if pa.types.is_struct(values.type):
         return any(_has_rounded(part) for part in values.flatten())
     if pa.types.is_list(values.type):

@@ -46,7 +46,7 @@ class LineBatch:
 
 
 def find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
-    """Finds the begin [L] and end [L] (without the line end) of lines that are not blank; counts the blank ones."""
+    """Finds the begin [L] and end [L] of the lines that are not blank, without line ends; counts blank lines."""
     buffer = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(buffer == _LINE_FEED)
     begins = np.r_[0, ends[:-1] + 1]
@@ -56,7 +56,7 @@ def find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def locate_lines(lines: Lines, begins: np.ndarray, ends: np.ndarray) -> tuple[list[int], list[str]]:
-    """Returns the bytes at which lines start in their file, and the start of their text."""
+    """Returns the byte of the file at which each line starts, and the start of its text."""
     texts = [shorten(lines.data[begin:end]) for begin, end in zip(begins, ends, strict=True)]
     return (begins + lines.position).tolist(), texts
 

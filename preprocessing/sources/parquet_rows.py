@@ -100,7 +100,7 @@ def open_parquet(path: str) -> pq.ParquetFile:
 
 
 def partition_columns(path: str, stored: Sequence[str]) -> dict[str, str | None]:
-    """Returns columns and values from folder names in a path, such as `date=2024-03-01`, except `stored` columns."""
+    """Returns the columns in the folder names of a path, such as `date=2024-03-01`, except `stored` columns."""
     folders = (folder.partition("=") for folder in path.split("/")[:-1])
     return {
         name: None if value == _NULL_PARTITION else unquote(value)

@@ -80,11 +80,11 @@ def read_batches(parts: Sequence[Part]) -> Iterator[Batch]:
 
 
 def reject_rows(batch: Batch, flaws: Flaws, owners: np.ndarray | None = None) -> Rejects:
-    """Returns the malformed rows of a batch, followed by the rows [N] that `flaws` marks.
+    """Returns the malformed rows of a batch, then the rows that `flaws` marks.
 
     Args:
       batch: the batch.
-      flaws: flaws of its rows, or of the elements of a list in its rows.
+      flaws: flaws of its rows, or of the list elements in its rows.
       owners: [N] the row in `batch.columns` of each element; None: the elements are the rows.
     """
     invalid = flaws.invalid_rows

@@ -1,6 +1,6 @@
 """Text files: decompression, decoding to UTF-8, and division into byte ranges that workers read in parallel.
 
-A line feed always ends a row. If a quoted field could contain one, reading could not start in mid-file.
+A line feed always ends a row, also within quotes; otherwise, reading could not start in mid-file.
 """
 
 import bz2
@@ -91,7 +91,7 @@ def open_text(path: str, text_format: TextFormat, request_bytes: int = READ_BYTE
 
 
 def divide(size: int, begin: int, text_format: TextFormat) -> list[tuple[int, int | None, int]]:
-    """Divides a file from byte `begin` on into ranges: first byte, end (None: end of the file) and stored size."""
+    """Divides a file from byte `begin` on into ranges: (first byte, end, stored size); end None is that of the file."""
     if not text_format.is_seekable:  # such a stream can only be read from its start
         return [(begin, None, size)]
     starts = range(begin, max(size, begin + 1), READ_BYTES)
@@ -128,7 +128,7 @@ def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) 
 
 
 def describe_damage(path: str, text_format: TextFormat, position: int, error: Exception) -> str:
-    """Says why a file cannot be read."""
+    """Describes why a file cannot be read."""
     if isinstance(error, UnicodeDecodeError):
         other = "utf-8" if text_format.encoding == "cp1252" else "cp1252"
         return f"{path} is not valid {text_format.encoding} after byte {position}; give its encoding, such as {other}"

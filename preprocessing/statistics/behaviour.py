@@ -21,7 +21,7 @@ _BUCKETS = 34  # of seconds; the last starts at 2**32, 136 years
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Counts over one or more partitions, which never share a visitor, and therefore share no pair and no session."""
+    """Counts over one or more partitions. Partitions share no visitors, so they share no pairs and no sessions."""
 
     pairs: int
     """Distinct (visitor, item) pairs."""
@@ -34,7 +34,8 @@ class Behaviour:
     """[K-1] for each kind after the first: pairs with an event of the first kind before the first event of this
     kind."""
     after_all: np.ndarray
-    """[K-1] for each kind after the first: pairs with the first events of all kinds up to this kind in funnel order."""
+    """[K-1] for each kind after the first: pairs with an event of every kind up to this one, where the first events of
+    the kinds are in funnel order."""
     events_per_session: Counter[int]
     """Number of sessions by their number of events."""
     session_seconds: np.ndarray

@@ -41,7 +41,7 @@ def format_day(day: int) -> str:
 
 
 def describe_histogram(histogram: Counter[int]) -> dict[str, Any]:
-    """Describes a histogram: mean, maximum, quantiles (the lowest value with this share at or below it), all counts."""
+    """Describes a histogram: mean, maximum, quantiles (lowest value with this share at or below it), and all counts."""
     if not histogram:
         return {"mean": None, "max": None, "quantiles": {}, "histogram": {}}
     values = np.array(sorted(histogram))

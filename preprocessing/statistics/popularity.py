@@ -68,7 +68,7 @@ def describe_categories(encoded: EncodedTable, paths: Mapping[str, tuple[str, ..
 
 
 def compute_lorenz(counts: np.ndarray) -> tuple[list[float], float]:
-    """Computes which share of all events the least popular 0%, 1% … 100% of the items have, and the Gini coefficient.
+    """Returns the share of all events of the least popular 0%, 1% … 100% of the items, and the Gini coefficient.
 
     Args:
       counts: [I] events of each item, all above 0; I > 0.

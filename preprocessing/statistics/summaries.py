@@ -51,7 +51,7 @@ class ReadingSummary:
     cleaning: Cleaning = field(default_factory=lambda: Cleaning(0, 0))
     """For events only: counts of duplicates and robots."""
     partitions: frozenset[int] = frozenset()
-    """Partitions that have rows."""
+    """Numbers of the partitions that have rows."""
     times: TimeSummary = field(default_factory=lambda: merge_times([]))
     """For events only: times of the events of humans."""
 

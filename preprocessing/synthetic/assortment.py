@@ -36,10 +36,10 @@ class Assortment:
     """Style of each item, in [0, 1]; visitors with a similar style choose the item."""
 
     born: np.ndarray
-    """In [0, 1): the share of the shelf's traffic that passes before the item appears."""
+    """In [0, 1): share of the shelf's traffic before the item appears."""
 
     ended: np.ndarray
-    """In (0, 1]: the share of the shelf's traffic that passes before the item disappears."""
+    """In (0, 1]: share of the shelf's traffic before the item disappears."""
 
     quota: np.ndarray
     """[3, I] number of visitors who only view the item (LOOK), put it into the cart (CART), and buy it (BUY)."""
@@ -80,8 +80,8 @@ def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.ran
 def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """[I] index of each item's shelf, chosen so that the interests on each shelf sum to about the shelf's demand.
 
-    Items are assigned level by level; each level is half as popular as the one before. Each item gets a random shelf
-    among those that have room for it.
+    Items are assigned in levels, the most popular first; each level is half as popular as the one before. Each item
+    gets a random shelf that still has room for it.
     """
     shelf = np.empty(len(interests), np.int64)
     demanded = np.flatnonzero(demand)
@@ -116,7 +116,7 @@ def _apportion_quotas(
 
 
 def _apportion_limited(weights: np.ndarray, shelf: np.ndarray, totals: np.ndarray, largest: int) -> np.ndarray:
-    """[I] counts from `apportion`, with smaller weights where a count would exceed `largest`."""
+    """[I] counts as from `apportion`, but with smaller weights for items that would exceed `largest`."""
     for _ in range(_LIMIT_ROUNDS):  # a reduced weight leaves more for the others, which may then exceed the limit
         sums = np.bincount(shelf, weights, len(totals))
         weights = np.minimum(weights, (largest * sums / np.maximum(totals, 1))[shelf])

@@ -26,7 +26,7 @@ _AVAILABILITY_OF_LIVING = 1.2  # added to the log-odds of availability if the it
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Ids of the items with events, and columns of the listed items (those in the property files), in random order."""
+    """Ids of the items with events; and the listed items (those in the property files), in random order."""
 
     item_id: np.ndarray
     """[I] ids of the items in `Assortment`; -1 for an item without events."""
@@ -90,7 +90,7 @@ def list_items(
 
 
 def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Ascending indices of the items with events that are listed; each shelf's most popular item is always included.
+    """Draws which items with events are listed; returns ascending indices. Always lists each shelf's most popular item.
 
     Args:
       shelf: [N] ascending.

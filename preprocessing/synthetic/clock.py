@@ -64,7 +64,7 @@ class Times:
 
 @dataclass(frozen=True)
 class _Calendar:
-    """A clock that runs faster at busy times: `edges_ms[i]` is the real time when it shows `hours[i]`."""
+    """A clock that runs faster at busy times: it shows `hours[i]` at the real time `edges_ms[i]`."""
 
     edges_ms: np.ndarray
     hours: np.ndarray

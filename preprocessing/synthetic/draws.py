@@ -1,6 +1,6 @@
 """Random draws with little noise: quotas and stratified samples instead of independent draws.
 
-Therefore a shop has the figures that it is calibrated to, whatever the seed.
+Therefore, with any seed, a shop has the figures that it is calibrated to.
 
 Shapes: N draws, G groups.
 """

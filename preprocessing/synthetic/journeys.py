@@ -71,7 +71,7 @@ def draw_journeys(visitors: Visitors, random: np.random.Generator) -> tuple[Inte
 
 
 def _draw_interests(visitors: Visitors, random: np.random.Generator) -> tuple[Interests, np.ndarray]:
-    """All interests, and each visitor's number of repeated views [V]."""
+    """Returns all interests, and the number of repeated views per visitor, [V]."""
     funnel = _draw_funnel(visitors, random)
     num_visitors = len(visitors.views)
     viewed = np.bincount(funnel.visitor[funnel.is_viewed], minlength=num_visitors)
@@ -144,7 +144,7 @@ def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.G
 
 
 def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """[N] positions of purchases: the same for all items of an order, after the start of the order's last interest."""
+    """[N] positions of purchases: one for all items of an order, after the start of the order's last interest."""
     last = np.zeros(int(order.max(initial=-1)) + 1)
     np.maximum.at(last, order, start)
     return last[order] + _ORDER

@@ -23,7 +23,7 @@ _BELOW_ONE = 1 - 1e-6
 
 
 def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) -> np.ndarray:
-    """Returns the index [D] of the item of each interest; a visitor seldom gets the same item twice."""
+    """Returns the item index of each interest, [D]; a visitor seldom gets the same item twice."""
     interests, matches, groups = [], [], []
     for reach, together in _TOGETHER.items():
         some = np.flatnonzero(wishes.reach == reach)
@@ -63,7 +63,7 @@ def _line_up(shelf: np.ndarray, time: np.ndarray, style: np.ndarray, together: i
 
 
 def _swap_repeats(visitor: np.ndarray, item: np.ndarray, group: np.ndarray, distance: int) -> np.ndarray:
-    """[N] items, after each repeat for a visitor is swapped with an item of the same group, `distance` places away."""
+    """[N] items; an item that a visitor gets again is swapped with the one `distance` positions away in its group."""
     is_repeated = np.zeros(len(item), bool)
     several = np.flatnonzero(np.bincount(visitor)[visitor] > 1)
     pair = visitor[several] * (item.max() + 1) + item[several]

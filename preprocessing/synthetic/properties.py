@@ -1,4 +1,4 @@
-"""The rows of the item properties: one for the first value of each item's property, and one for each change.
+"""The rows of the item properties: for each item and property, one for the first value and one for each change.
 
 The values reveal the hidden tastes: an item's words include one for its shelf and one for its style.
 
@@ -45,7 +45,7 @@ class _Changes:
     """[R] index of the weekly snapshot in which the value changes."""
 
     left: np.ndarray
-    """[R] number of later changes of the same item; values depend on it, so that consecutive ones differ."""
+    """[R] number of later changes of the same item; values are computed from it, so that consecutive ones differ."""
 
 
 def property_tables(
@@ -75,7 +75,7 @@ def property_tables(
 
 
 def change_rate(first_snapshot: np.ndarray, rows_per_item: float) -> float:
-    """Returns the probability of a change in a snapshot for which items have `rows_per_item` rows on average."""
+    """Returns the probability of a change per snapshot that gives `rows_per_item` rows per item on average."""
     chances = int((len(SNAPSHOTS_MS) - 1 - first_snapshot).sum())
     return min(1.0, (rows_per_item - 1) * len(first_snapshot) / max(chances, 1))
 
@@ -115,7 +115,7 @@ def _draw_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generato
 
 
 def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
-    """Returns each row's category: alternately the item's own, which is also the last, and a parent or neighbour."""
+    """Returns each row's category: the item's own, also in its last row, alternates with a parent or neighbour."""
     shelf = chunk.shelf[changes.item]
     own = tree.shelf_node[shelf]
     neighbour = tree.shelf_node[(shelf + 1) % tree.num_shelves]
@@ -143,7 +143,7 @@ def _title_rows(chunk: Catalogue, titles: pa.Array) -> PropertyRows:
 
 
 def _insert_randomly(order: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Inserts the numbers N to N + count - 1 into an order [N] at random positions; the others keep their order."""
+    """Inserts the numbers N … N + count - 1 at random positions into an order [N]; the others keep their order."""
     positions = np.sort(random.integers(0, len(order) + 1, count))
     return np.insert(order, positions, len(order) + random.permutation(count))
 

@@ -56,7 +56,7 @@ def draw_titles(tree: Tree, catalogue: Catalogue, random: np.random.Generator) -
 
 
 def _assign_products(tree: Tree, random: np.random.Generator) -> _Products:
-    """Gives each shelf a product of its root's department; shelves that are near in the tree get related products."""
+    """Gives each shelf a product of its root's department; shelves close to each other get related products."""
     departments = random.permutation(len(DEPARTMENTS))
     paths = [_path_from_root(tree.parent, node) for node in tree.shelf_node.tolist()]
     department = departments[np.array([path[0] for path in paths]) % len(departments)]
@@ -77,7 +77,7 @@ def _path_from_root(parent: np.ndarray, node: int) -> list[int]:
 
 
 def _number_in_group(group: np.ndarray) -> np.ndarray:
-    """[N] number of each member within its group, in the order of the members."""
+    """[N] number of each member within its group, from 0, in the order of the members."""
     number = np.empty(len(group), np.int64)
     number[np.argsort(group, kind="stable")] = position_in_group(np.bincount(group))
     return number

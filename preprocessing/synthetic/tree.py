@@ -38,7 +38,7 @@ class Tree:
     """[S] node of each shelf; shelves with the same parent are next to each other."""
 
     family: np.ndarray
-    """[S] number of each shelf's family, ascending; shelves with the same parent are a family."""
+    """[S] number of each shelf's family, ascending; a family has the shelves with the same parent."""
 
     view_weight: np.ndarray
     """[S] popularity for views; sums to 1."""
@@ -100,7 +100,7 @@ def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Gene
 
 
 def _sales_weights(view_weight: np.ndarray, scale: Scale, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """[S] cart and buy weights: the view weight times a random conversion; 0 except for the best shelves."""
+    """[S] cart and buy weights: view weights times random conversions; 0 except for the best-selling shelves."""
     cart_weight = view_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
     buy_weight = cart_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
     by_rank = np.argsort(-cart_weight, kind="stable")

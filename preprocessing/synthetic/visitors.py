@@ -116,7 +116,7 @@ def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def _blur(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Returns probabilities [N] that rise with the activity, plus noise: one in each of N equal intervals of (0, 1)."""
+    """Returns [N] probabilities, one in each of N equal intervals of (0, 1), that rise with the activity plus noise."""
     noisy = np.log(activity + 1) + random.normal(scale=_ACTIVITY_NOISE, size=len(activity))
     rank = np.empty(len(activity))
     rank[np.argsort(noisy, kind="stable")] = np.arange(len(activity))
@@ -124,7 +124,7 @@ def _blur(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _draw_views(probability: np.ndarray, without: float, shape: tuple[float, float]) -> np.ndarray:
-    """[N] numbers of views at [N] probabilities: 0 below `without`, log-normal above."""
+    """[N] quantiles of the number of views at [N] probabilities: 0 below `without`, log-normal above."""
     above = np.clip((probability - without) / (1 - without), 1e-9, 1)
     views = np.clip(np.round(lognormal_quantiles(above, *shape)), 1, _MOST_EVENTS).astype(np.int64)
     return np.where(probability < without, 0, views)

@@ -22,7 +22,7 @@ ITEMS = np.array([[1.0, 0.5], [-0.5, 1.0], [0.25, 2.0], [1.5, -1.0]])
 
 
 def solved_by_ours():
-    """Solves a visitor of items 0 and 2 with `equal_settings`, in a rotated basis and back."""
+    """The visitor vector of items 0 and 2, solved with `equal_settings` in a rotated basis and rotated back."""
     config = apply_settings(PRESETS["mf"], equal_settings(PEER))
     values, basis = np.linalg.eigh(ITEMS.T @ ITEMS)
     touched = tf.constant((ITEMS @ basis)[None, [0, 2]], tf.float32)
@@ -93,7 +93,7 @@ def test_the_table_of_targets_marks_the_missed_ones():
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
-    """Figures of a small dataset with two families, and a walk as the trained run; a second call repeats nothing."""
+    """Figures of a small dataset with two families, and a walk as the trained run; a second call repeats no work."""
     dataset = checkerboard_dataset(str(tmp_path / "dataset"))
     few = {name: FAMILIES[name] for name in ("popular", "item_walk")}
     monkeypatch.setattr(quality, "FAMILIES", few)
@@ -122,7 +122,7 @@ def test_a_dataset_is_measured_by_peers_runs_and_baselines_and_nothing_twice(mea
 
 
 def _tuning_blocks_only(ranked_blocks):
-    """Loading the scores of a peer fails."""
+    """Returns blocks that fail if a test loads a peer's scores into them."""
 
     def make(*given):
         blocks = ranked_blocks(*given)

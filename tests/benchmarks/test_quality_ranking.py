@@ -17,7 +17,7 @@ EVENTS = EventLog(np.array([0, DAY_MS, 2 * DAY_MS]), np.array([3, 4, 4]), NUM_IT
 
 
 class TablePeer:
-    """Row v of a table for visitor v; it notes the moments that it is asked for."""
+    """Returns row v of a table as the scores of visitor v; records the moments of the requests."""
 
     def __init__(self, table):
         self._table, self.moments = table, []
@@ -63,7 +63,7 @@ def test_stored_scores_rank_as_the_scorer_itself_in_any_number_of_blocks(cases, 
 
 
 def test_the_trend_is_that_at_the_start_of_the_day_of_a_case(cases, table):
-    """Days start at the earliest case, at which the events of that moment are not known yet."""
+    """Days start at the time of the earliest case; events at that time are not known yet."""
     moments = DAY_MS + np.array([0, DAY_MS // 2, DAY_MS, DAY_MS * 3 // 2])
     (block,) = ranked_blocks({"new": replace(cases, timestamp_ms=moments)}, EVENTS)
     peer = TablePeer(table)

@@ -86,8 +86,8 @@ class Kill:
 def plan_kills(count: int, last_step: int, max_delay: float, choices: random.Random) -> list[Kill]:
     """Plans kills, each later in the run than the one before.
 
-    Each consecutive four combine each worker with each signal, two of them while saving. Each consecutive eight contain
-    every combination of worker, signal and moment.
+    Any four consecutive kills combine each worker with each signal, and two of them are while saving. Any eight
+    consecutive kills contain every combination of worker, signal and moment.
 
     Args:
       count: number of kills.
@@ -186,7 +186,7 @@ def await_moment(processes: Sequence[subprocess.Popen], workdir: Path, kill: Kil
       processes: the workers.
       workdir: directory of the run.
       kill: the next kill.
-      start_time: Unix time at which the workers started; older files are leftovers.
+      start_time: Unix time at which the workers started; older files are ignored.
 
     Raises:
       SoakFailed: the run ended by itself, or makes no progress.

@@ -1,7 +1,7 @@
-"""`prepare` on workers of their own: Beam's job service, a pool of worker processes, the project installed as a wheel.
+"""`prepare` on remote workers: Beam's job service, a pool of worker processes, the project installed as a wheel.
 
-The workers run in an environment that has the wheel and not this folder; they share nothing with the program that
-starts the job but the files. And what must hold wherever it runs: memory, uneven data, kills.
+The workers run in an environment with the wheel and without this folder; they share only files with the program that
+starts the job. Other tests check what must hold for all runners: memory, uneven data, kills.
 """
 
 import contextlib
@@ -53,10 +53,10 @@ class Workers:
     job_port: int
     pool_port: int
     peaks: Path
-    """Directory with a file per ended worker process: its peak memory in KiB."""
+    """Directory with one file per ended worker process: its peak memory in KiB."""
 
     def options(self) -> list[str]:
-        """Beam's options that send a job here."""
+        """Beam options that run a job on these workers."""
         return [
             "--runner=PortableRunner",
             f"--job_endpoint=127.0.0.1:{self.job_port}",
@@ -66,7 +66,7 @@ class Workers:
 
 
 class Made(NamedTuple):
-    """A dataset that workers made."""
+    """A dataset that the workers prepared."""
 
     dataset: str
     peak: float
@@ -90,7 +90,7 @@ os.rename(file.name, "{peaks}/" + str(worker))
 
 @pytest.fixture(scope="module")
 def worker_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with this project's wheel, and of the other packages those that are installed here."""
+    """An environment with this project's wheel and the other packages that are installed here."""
     folder = tmp_path_factory.mktemp("workers")
     source = folder / "source"
     for package in PACKAGES:
@@ -159,7 +159,7 @@ def _end(server: subprocess.Popen) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the inputs lie: events.csv, tenfold.csv, properties.csv, tree.csv."""
+    """Directory of the inputs: events.csv, tenfold.csv, properties.csv, tree.csv."""
     folder = tmp_path_factory.mktemp("shop")
     small_shop(folder)
     for name, visitors in (("events.csv", 20_000), ("tenfold.csv", 200_000)):
@@ -168,9 +168,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_log(path: Path, visitors: int, *more: str) -> None:
-    """Five events of each visitor in 30 days, about 100 bytes each: a long id compresses to half of it at best.
+    """Writes five events per visitor over 30 days, about 100 bytes each; long random ids compress to half at best.
 
-    To the hour: of a million distinct times, from which cuts are chosen, a worker may hold some 100 MiB, but no more.
+    Times are whole hours: the summary of a million distinct times would take a worker some 100 MiB.
     """
     generator = np.random.default_rng(visitors)
     ids = [generator.bytes(32).hex() for _ in range(visitors)]
@@ -182,7 +182,7 @@ def write_log(path: Path, visitors: int, *more: str) -> None:
 
 
 def arguments(base: str, output: str, events: str = "events.csv") -> list[str]:
-    """Of the command that makes a dataset of a shop in a folder or bucket."""
+    """Arguments of `prepare` for the inputs in the folder or bucket `base`."""
     inputs = ["--events", join(base, events), "--item-properties", join(base, "properties.csv")]
     inputs += ["--category-tree", join(base, "tree.csv"), "--output", output]
     return ["prepare", *inputs, "--set", *(f"{name}={value}" for name, value in SETTINGS.items())]
@@ -219,7 +219,7 @@ def _ended(workers: Workers) -> list[Path]:
 
 
 def make_here(folder: Path, output: Path) -> str:
-    """The dataset of events.csv, made in this process."""
+    """Prepares the dataset of events.csv in this process."""
     shop = {"events": "events", "item_properties": "properties", "category_tree": "tree"}
     inputs = {name: str(folder / f"{file}.csv") for name, file in shop.items()}
     pipeline.prepare(PrepareConfig(**inputs, **SETTINGS), str(output))
@@ -242,7 +242,7 @@ def tenfold(workers: Workers, folder: Path) -> Made:
 
 
 def contents(dataset: str) -> dict[str, str]:
-    """SHA-256 by name, without the report, and without the SavedModel, which differs each time, and its manifest."""
+    """SHA-256 of a dataset's files, except the report, the SavedModel, which differs each time, and the manifest."""
     excluded = (*REPORT, "manifest.json", "saved_model.pb", "fingerprint.pb")
     names = [name for name in storage.list_files(dataset) if not name.endswith(excluded)]
     return {name: storage.sha256(join(dataset, name)) for name in names}
@@ -276,7 +276,7 @@ def test_ten_times_the_data_takes_a_worker_no_more_memory(elsewhere: Made, tenfo
 def test_workers_elsewhere_make_the_same_bytes_in_an_object_store(
     workers: Workers, store: ObjectStore, folder: Path, here: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Inputs and output lie in a bucket, where a job that was killed has left something."""
+    """Inputs and output are in a bucket, which has leftovers of a killed job."""
     for name in ("events.csv", "properties.csv", "tree.csv"):
         store.write(name, (folder / name).read_bytes())
     for name in ("_unfinished", "intermediate/0/timelines-00000.arrow", "timelines/train-00000-of-00001.tfrecord"):
@@ -331,7 +331,7 @@ sys.exit(cli.main(sys.argv[1:]))
 def test_a_run_killed_in_a_graph_is_begun_anew_to_the_same_bytes(
     graph: str, folder: Path, here: str, tmp_path: Path
 ) -> None:
-    """Killed while it reads events, and while it writes shards and the catalogue."""
+    """The run is killed while it reads events, and while it writes shards and the catalogue."""
     output, pattern = tmp_path / "dataset", f".dataset.partial-*/intermediate/*/{graph}"
     hanging = {"HANG_AFTER": str(tmp_path / pattern)}
     run = start(arguments(str(folder), str(output)), hanging, program=("-c", HANGING))

@@ -61,7 +61,7 @@ def test_two_workers_evaluate_as_one_process(run: str) -> None:
 
 
 def test_three_workers_recommend_as_one_process(run: str, tmp_path: Path) -> None:
-    """The first of the two shards has three chunks, the second has one."""
+    """The first shard has three chunks, the second has one."""
     k = ITEMS
     assert 2 * CHUNK < SHARD_ENTRIES // k < VISITORS
     alone = recommend(workdir=run, output=str(tmp_path / "alone"), k=k, formats=["parquet"])

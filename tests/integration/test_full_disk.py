@@ -1,4 +1,4 @@
-"""A run whose disk fills up, and has free space again later."""
+"""A run on a disk that fills up and later has free space again."""
 
 import os
 import subprocess

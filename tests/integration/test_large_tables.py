@@ -32,7 +32,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_recorded_time_of_saving_is_a_tenth_of_the_grace_period_at_most() -> None:
-    """Time on this machine would depend on what else runs on it."""
+    """The time on this machine would depend on other programs, so the recorded time is checked."""
     assert read_results()["scaling"]["figures"]["checkpoint"]["seconds_when_waited_for"] <= GRACE_SECONDS / 10
 
 

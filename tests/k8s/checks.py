@@ -187,7 +187,7 @@ def failure_policy(objects: list[Object]) -> Iterator[str]:
 
 
 def interruptions(objects: list[Object]) -> Iterator[str]:
-    """A disruption, or a run that is to be resumed, does not count as a failure."""
+    """A disruption, or a run that must be resumed, does not count as a failure."""
     for value in objects:
         if value["kind"] not in ("Job", "JobSet"):
             continue

@@ -51,7 +51,7 @@ def record_of(workdir: Path) -> SecondStageRecord:
 
 
 def write_comparison(workdir: Path, *, towers: float, second_stage: float) -> None:
-    """Changes how the second stage of a run compares with its towers."""
+    """Overwrites the recorded metrics of a run's towers and second stage."""
     path = Path(RunLayout(str(workdir)).second_stage)
     path.write_text(json.dumps({**json.loads(path.read_text()), "towers": towers, "second_stage": second_stage}))
 

@@ -41,7 +41,7 @@ def make_config(preset: str, *settings: str) -> RunConfig:
 
 
 class StopAfter(StopRequest):
-    """Requests a stop at the check number `calls` after the one before the first step."""
+    """Requests a stop at a check of the request: check number `calls` after the one before the first step."""
 
     def __init__(self, calls: int) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def assert_same(first: Path, second: Path) -> None:
 
 
 def checkerboard_dataset(root: str) -> Dataset:
-    """Builds a dataset whose visitors view only items of their own parity, in three splits: 60 × 6 training rows.
+    """Builds a dataset where visitors view only items of their own parity, in three splits: 60 × 6 training rows.
 
     The categories do not depend on the parity, and some items have no category.
     """

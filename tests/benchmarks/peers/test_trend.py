@@ -8,7 +8,7 @@ from trainer.data.trend import DAY_MS
 
 
 def log_of(*events):
-    """Events (day, item)."""
+    """Builds a log from pairs (day, item)."""
     events = sorted(events)
     times = np.array([day * DAY_MS for day, _ in events], np.int64)
     return EventLog(times, np.array([item for _, item in events]), 3)

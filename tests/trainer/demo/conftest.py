@@ -96,7 +96,7 @@ def address_without_dataset(exports):
 
 @pytest.fixture
 def ask(address):
-    """Sends a query and returns the status and the JSON answer."""
+    """Sends a query to the server and returns the status and the JSON answer."""
 
     def send(path, query, **headers):
         body = query if isinstance(query, bytes) else json.dumps(query).encode()

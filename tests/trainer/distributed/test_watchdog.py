@@ -27,7 +27,7 @@ class Clock:
         return self.seconds
 
     def advance(self, seconds: float) -> None:
-        """Advances the clock and waits until the watchdog has acted on it: its second read from now ends the first."""
+        """Advances the clock and waits until the watchdog has read it twice, so that it has acted on the new time."""
         self.seconds += seconds
         expected, deadline = self.reads + 2, time.monotonic() + HANG_SECONDS
         while self.reads < expected:

@@ -1,4 +1,4 @@
-"""The weights of a blend: what validation can show is found, and noise is left out."""
+"""The weights of a blend: features that help in validation get weights, and noise gets none."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ class Noise(tf.Module):
 
 @pytest.fixture
 def cases() -> Cases:
-    """200 visitors, each with one relevant item; nobody has a history."""
+    """200 visitors without a history, each with one relevant item."""
     relevant = np.random.default_rng(1).integers(0, NUM_ITEMS, 200)
     return cases_of([[]] * 200, [[item] for item in relevant], NUM_ITEMS)
 

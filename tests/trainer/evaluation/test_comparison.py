@@ -27,7 +27,7 @@ def test_figures_have_intervals_and_those_of_later_systems_p_values():
 
 
 def test_any_two_systems_are_compared_by_a_paired_test():
-    """Of 40 visitors, the first system has a hit for 30; the others for the same 29 of these."""
+    """Of 40 visitors, the first system has a hit for 30; both others have hits for the same 29 of these."""
     hits = np.where(np.arange(NUM_ITEMS) == 1, 9.0, 1.0)
     served = {"first": 30, "second": 29, "third": 29}
     systems = {

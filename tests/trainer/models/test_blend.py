@@ -1,4 +1,4 @@
-"""The scores of a blend: equal to plain sums, with one set of weights for each way to rank."""
+"""The scores of a blend equal plain sums, with one set of weights for each ranking."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def blend(parts: list[Part]) -> BlendInference:
 
 @pytest.fixture
 def queries() -> Queries:
-    """Visitor 0 touched item 1, item 3, item 1; visitor 1 has no history and asks before the first moment."""
+    """Visitor 0 has the history items 1, 3, 1; visitor 1 has no history and a request before the first moment."""
     zeros = tf.zeros([2, 4], tf.int64)
     return Queries(
         visitor=tf.constant([0, 1], tf.int64),

@@ -1,4 +1,5 @@
-"""Refits: all events, the settings and epochs of the run, its evaluation on the card, and what is refused."""
+"""Refits: trained on all events, with the settings and epochs of the run; its evaluation on the card; invalid
+requests."""
 
 import json
 from dataclasses import replace
