@@ -32,7 +32,7 @@ class QualityData:
     """Prepares the dataset unless it exists, and returns its path; takes the folder of the Retailrocket data and the
     folder for the files of this dataset."""
     protocols: tuple[str, ...]
-    """The protocols for which the event log has cases."""
+    """The protocols that have cases in the event log."""
     runs: tuple[Run, ...]
     """The presets to train."""
 
@@ -85,7 +85,7 @@ _BOTH = ("returning_visitors", "next_item")
 
 DATASETS: Mapping[str, QualityData] = {
     "grocer": QualityData(_grocer, _BOTH, (Run("walk"), _auto("10m"))),
-    # distinct pairs, whose clock is made up: nothing can be said about next items
+    # distinct pairs with made-up times, so there are no next items to predict
     "matrix": QualityData(_retailrocket("matrix"), ("returning_visitors",), (Run("walk"), Run("mf"), _auto("6m"))),
     # hardly any visitor returns to a session
     "sessions": QualityData(_retailrocket("sessions"), ("next_item",), (Run("walk"), Run("nn"), _auto("6m"))),

@@ -280,7 +280,7 @@ def refresh(
       export: directory that `export` or `refresh` published; it stays as it is.
       output: new directory; published whole or not at all.
       items: path or glob of a newer table with one row per item.
-      shop: path of a shop.toml whose `item_table` names the columns and the files of the table.
+      shop: path of a shop.toml; its `item_table` names the columns and the files of the table.
       columns: the columns `id`, `availability` and `category` of the table; a category path has several columns,
         separated by commas.
       data: a newer prepared dataset, instead of a table; its events also bring the trend of the items up to date. Its

@@ -28,7 +28,7 @@ PROPERTY_COLUMNS = ("timestamp", "itemid", "property", "value")
 TREE_COLUMNS = ("categoryid", "parentid")
 
 CATEGORY_SEPARATOR = " > "
-"""Separates the names in the category ids that are made from an item table, such as `Clothing > Shoes`."""
+"""Separates the names in category ids from an item table, such as `Clothing > Shoes`."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class CategoryTree:
     num_cycles: int
     """Number of categories that are their own ancestors; such a path ends before a category repeats."""
     num_orphans: int
-    """Number of categories whose parent is not in the tree; they are treated as roots."""
+    """Number of categories with a parent that is not in the tree; they are treated as roots."""
     num_repeated: int
     """Number of rows that a later row of the same category replaces."""
 

@@ -248,7 +248,7 @@ class ExpectationConfig:
     """Share of the priced items outside the baseline's price range."""
 
     days_behind: Limit = Limit(warn=0, fail=None)
-    """Number of days by which the last event is earlier than the baseline's last event."""
+    """Number of days from this dataset's last event to the baseline's, if the baseline's is later."""
 
 
 @dataclass(frozen=True, kw_only=True)

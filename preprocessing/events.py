@@ -210,7 +210,7 @@ def count_words(texts: pa.Array) -> Counter[str]:
 
 
 def _filter(elements: Elements, mapping: EventMapping, num_events: int, filtered: Counter[str]) -> np.ndarray | None:
-    """Returns the indices of events that meet all conditions and whose kind is not dropped; None: all events."""
+    """Returns the indices of the events that meet all conditions and have a kind that is kept; None: all events."""
     if not mapping.conditions and not mapping.kinds.dropped:
         return None
     is_kept = np.ones(num_events, bool)

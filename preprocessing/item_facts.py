@@ -31,7 +31,7 @@ def read_item_facts(
 
     Args:
       items: glob of the table; None: `item_table.files` of the shop.toml.
-      shop: path of a shop.toml whose `item_table` has the columns and the format.
+      shop: path of a shop.toml; its `item_table` has the columns and the format.
       columns: the table's column for each of `COLUMNS`, instead of the one in the shop.toml. A category path has
         several columns, separated by commas.
 

@@ -22,7 +22,7 @@ class KindConfig:
     """`WORD=KIND` for each word of the log that is not the name of a kind, such as `Kauf=transaction`."""
 
     dropped: tuple[str, ...] = ()
-    """Words whose events are dropped, such as `page_view`."""
+    """Words, such as `page_view`; events with these words are dropped."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MAX_KINDS:

@@ -58,7 +58,7 @@ class SplitTimelines(NamedTuple):
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What the cleaning of a partition found, as counts."""
+    """Counts of the rows and visitors that the cleaning of a partition found."""
 
     duplicates: int
     """Number of exact duplicates, which are dropped."""

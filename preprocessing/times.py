@@ -17,7 +17,7 @@ from preprocessing.validation import BAD_TIME, IMPLAUSIBLE_TIME, Flaws
 
 _Unit = Literal["s", "ms", "us", "ns"]
 _PER_MS: dict[_Unit, float] = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
-_NUMBER = r"^([0-9]{1,18}|[1-8][0-9]{18})(\.[0-9]*)?$"  # fits in 64 bits; pandas writes numbers beside NaN as 7.0
+_NUMBER = r"^([0-9]{1,18}|[1-8][0-9]{18})(\.[0-9]*)?$"  # fits in 64 bits; next to NaN, pandas writes 7 as 7.0
 _ISO_ZONE = r"(?:Z|UTC)$|[T ]\d\d.*[+-]\d\d(?::?\d\d)?$"
 _COMMON_FORMATS = (
     "%d.%m.%Y %H:%M:%S",

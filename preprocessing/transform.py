@@ -42,7 +42,7 @@ _OUTPUT_OF = {"visitor_id": "visitor", "item_id": "item"}
 
 @dataclass(frozen=True)
 class TransformConfig:
-    """What the graph is constructed from."""
+    """Inputs of the construction of the graph."""
 
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
     """Sizes of the vocabularies, by name."""

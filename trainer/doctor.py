@@ -45,9 +45,9 @@ class Finding:
     """The result of one check."""
 
     check: str
-    """What was checked."""
+    """Name of the check."""
     found: str
-    """What the check found."""
+    """Result, in a sentence."""
     state: State = State.OK
     """How serious it is."""
     advice: str = ""

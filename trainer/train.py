@@ -54,7 +54,7 @@ def train(
       config: settings of the run.
       data: path of the prepared dataset.
       workdir: directory of the run; created if it does not exist.
-      warm_start: directory of a run whose vectors initialise this one, see `warm_start.warm_start_from`.
+      warm_start: directory of a run; its vectors initialise this run, see `warm_start.warm_start_from`.
       refit_of: the run that this one refits, see `refit.refit`: the run is trained on the events of all splits, without
         validation, and records this. None: it is trained on the training split.
       stop: requests the run to stop; None: SIGTERM does.
@@ -196,8 +196,7 @@ def _train(
 def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -> Validation | None:
     """Builds the validation that selects the best checkpoint.
 
-    Sequence models are validated on next-item prediction, for which they are trained; other models on ranking for
-    returning visitors.
+    Sequence models are validated on next items, like their training; other models on ranking for returning visitors.
     """
     if config.is_sequential:
         validator = make_next_item_validator(config, dataset, replicas)

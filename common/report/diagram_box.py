@@ -14,6 +14,6 @@ class DiagramBox:
     level: int
     """Column of the box, from the left."""
     reads: tuple[str, ...] = ()
-    """Names of the parts whose outputs are its inputs."""
+    """Names of the parts that are its inputs."""
     is_trained: bool = False
     """Whether the part has weights."""

@@ -21,7 +21,7 @@ def ranking(
     Args:
       key: key of the picture.
       title: title of the picture.
-      name: what the ids are of: `item` or `visitor`.
+      name: `item` or `visitor`.
       entries: ids and counts, descending.
       unit: unit of the counts, in the plural.
       shown: number of bars.

@@ -101,7 +101,7 @@ def describe(found: Inspection) -> str:
 
 def _read_sample(path: str, layout: Layout) -> Batch:
     batch = _read_first(path, layout, has_line_breaks=False)
-    # a table of items may have quoted fields with line breaks, whose lines are malformed rows of an event log
+    # a table of items may have line breaks in quoted fields; read as an event log, these lines are malformed
     if layout.format == "csv" and len(batch.malformed.reasons) > 0.01 * len(batch.columns):
         return _read_first(path, layout, has_line_breaks=True)
     return batch

@@ -1,4 +1,4 @@
-"""CSV tables whose quoted fields may have line breaks: read from their start, by one worker per file."""
+"""CSV tables with line breaks in quoted fields: each file is read from its start, by one worker."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

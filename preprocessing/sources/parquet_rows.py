@@ -1,4 +1,4 @@
-"""Parquet files, whose row groups are read in parallel; a file in a folder `date=2024-03-01/` has a column `date`."""
+"""Parquet files: row groups are read in parallel; a file in a folder `date=2024-03-01/` has a column `date`."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -99,7 +99,7 @@ def divide(size: int, begin: int, text_format: TextFormat) -> list[tuple[int, in
 
 
 def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) -> Iterator[Lines]:
-    """Reads the lines whose first byte is in [begin, end), a few MiB at a time; each chunk ends with a line feed.
+    """Reads the lines that start in the byte range [begin, end), a few MiB at a time; each chunk ends with a line feed.
 
     Raises:
       ValueError: the file is damaged.

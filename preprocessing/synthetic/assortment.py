@@ -46,7 +46,7 @@ class Assortment:
 
 
 def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator) -> Assortment:
-    """Draws items whose quotas sum to the demand on each shelf.
+    """Draws items with quotas that sum to the demand on each shelf.
 
     Args:
       wanted: [3, S] the demand: number of interests on each shelf that end with LOOK, CART and BUY.

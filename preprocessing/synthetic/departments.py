@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 NUM_LOOKS, NUM_MATERIALS = 12, 8
-# neighbours look alike, because they stand for similar styles
+# neighbouring colours look alike, because they represent similar styles
 _COLOURS = "White, Cream, Yellow, Orange, Red, Pink, Purple, Navy, Blue, Teal, Green, Black"
 
 

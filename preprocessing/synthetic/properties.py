@@ -42,7 +42,7 @@ class _Changes:
     """[R] index of the item in the chunk."""
 
     snapshot: np.ndarray
-    """[R] index of the weekly snapshot in which the value changes."""
+    """[R] index of the weekly snapshot that changes the value."""
 
     left: np.ndarray
     """[R] number of later changes of the same item; values are computed from it, so that consecutive ones differ."""
@@ -115,7 +115,7 @@ def _draw_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generato
 
 
 def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
-    """Returns each row's category: the item's own, also in its last row, alternates with a parent or neighbour."""
+    """Returns each row's category: alternately the item's own and a parent or neighbour; the last is its own."""
     shelf = chunk.shelf[changes.item]
     own = tree.shelf_node[shelf]
     neighbour = tree.shelf_node[(shelf + 1) % tree.num_shelves]

@@ -88,7 +88,7 @@ def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Gen
 
 
 def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """Draws properties for each shelf: [S, K'] ascending indices below `size`. If possible, each is drawn."""
+    """Draws K' properties for each shelf, [S, K'] ascending indices below `size`; at S K' ≥ `size`, each is drawn."""
     skew = np.arange(1.0, size + 1) ** -_OWN_SKEW
     own = draw_weighted(skew, random.random(num_shelves * _OWN))
     once = random.permutation(size)[: len(own)]

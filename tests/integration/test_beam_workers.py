@@ -103,8 +103,8 @@ def worker_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
     site = Path(sysconfig.get_path("purelib", "venv", {"base": str(environment)}))
     (wheel,) = folder.glob("cartwheel-*.whl")
-    shutil.unpack_archive(wheel, site, "zip")  # all that installing a wheel without programs is
-    # a path file adds the folder alone: not what the path files in it would add, this project's own sources
+    shutil.unpack_archive(wheel, site, "zip")  # this is all that installing a wheel without scripts does
+    # a path file adds only the folder itself and ignores the path files in it, which would add this project's sources
     (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return environment / "bin" / "python"
 
@@ -126,7 +126,7 @@ def workers(worker_python: Path, store: ObjectStore, tmp_path_factory: pytest.Te
     python.write_text(MEASURED_PYTHON.format(python=worker_python, peaks=started.peaks))
     python.chmod(0o755)
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-    # of memory that is let go the allocators keep some, one time more and another less: it would blur what is held
+    # by default, the allocators keep a varying part of the freed memory, which would blur the measurement
     allocators = {"MALLOC_MMAP_THRESHOLD_": "131072", "ARROW_DEFAULT_MEMORY_POOL": "system"}
     environment = os.environ | store.environment() | allocators | {"PATH": path}
     modules = {
@@ -138,7 +138,7 @@ def workers(worker_python: Path, store: ObjectStore, tmp_path_factory: pytest.Te
         for module, port in modules.items():
             log = stack.enter_context(open(folder / f"{module}.log", "w"))
             command = [str(worker_python), "-m", module, port]
-            # in a group of its own: what it starts ends with it
+            # in its own process group, so that its child processes can be ended with it
             servers.append(
                 subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
             )
@@ -324,7 +324,7 @@ def add_or_hang(self, amount):
 ProgressCounter.add = add_or_hang
 sys.exit(cli.main(sys.argv[1:]))
 """
-"""A program whose graphs hang once a file exists, so that it cannot end before it is killed."""
+"""A program that hangs in its next graph once a file exists, so that it cannot end before it is killed."""
 
 
 @pytest.mark.parametrize("graph", ["timelines-*.arrow", "items-*.arrow"])

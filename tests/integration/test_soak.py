@@ -29,7 +29,7 @@ CheckpointWriter.begin = after_pause(CheckpointWriter.begin)
 CheckpointWriter.poll = after_pause(CheckpointWriter.poll)
 sys.exit(cli.main(sys.argv[1:]))
 """
-"""A trainer whose steps, and moments of saving, last long enough for a kill on a busy machine."""
+"""A trainer with slow steps and slow saving, so that a kill hits them on a busy machine, too."""
 
 
 @pytest.fixture(scope="module")

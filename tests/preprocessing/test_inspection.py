@@ -1,4 +1,4 @@
-"""`inspect` and shop.toml: every usual format is prepared by what is proposed for it."""
+"""`inspect` and shop.toml: `prepare` accepts the proposed settings for every usual format."""
 
 import json
 from collections import Counter

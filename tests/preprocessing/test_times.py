@@ -37,7 +37,7 @@ def parse(values: pa.Array, config: TimeConfig) -> tuple[list[int], list[str]]:
         (pa.array([decimal.Decimal(MS)], pa.decimal128(38, 0)), TimeConfig(unit="ms")),
         (pa.array([MS], pa.uint64()), TimeConfig(unit="ms")),
         (pa.array(["2024-03-01 03:00:00 UTC"]), TimeConfig(unit="iso", zone="Europe/Berlin")),
-        (pa.array(["2024-03-01T03:00:00Z"]), TimeConfig()),  # texts beside files with times
+        (pa.array(["2024-03-01T03:00:00Z"]), TimeConfig()),  # texts, while other files have Arrow times
         (pa.array(["2024-03-01T04:00:00+01:00"]), TimeConfig(unit="iso")),
         (pa.array(["2024-03-01T04:00:00"]), TimeConfig(unit="iso", zone="Europe/Berlin")),
         (pa.array(["01.03.2024 04:00"]), TimeConfig(format="%d.%m.%Y %H:%M", zone="Europe/Berlin")),

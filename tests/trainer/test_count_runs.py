@@ -110,7 +110,7 @@ def test_the_loss_is_the_share_of_the_weight_that_is_dropped(tmp_path: Path) -> 
 
 
 def test_the_loss_of_a_session_knn_is_the_share_of_the_items_whose_timelines_are_dropped(tmp_path: Path) -> None:
-    # items a and b of two visitors; of each, only the latest timeline is kept
+    # two visitors have the items a and b; only the latest timeline of each item is kept
     dataset = build_dataset(
         str(tmp_path / "dataset"),
         train=[(visitor, item, "view", number) for number, visitor in enumerate(("anna", "bob")) for item in "ab"],

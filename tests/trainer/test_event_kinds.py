@@ -75,7 +75,7 @@ def test_only_events_of_the_chosen_kinds_make_an_item_relevant(tmp_path: Path) -
     assert orders.relevant.values.tolist() == [3]
     assert orders.kinds == ("order",)
     np.testing.assert_array_equal(orders.is_kind, [[True]])
-    # the moment is the cut, and bob, whose first row does not count, is still a visitor without a history
+    # the moment is the cut; bob's first row is of another kind, so bob still has no history
     assert orders.timestamp_ms.tolist() == [10]
     assert orders.num_without_history == 1
 

@@ -100,7 +100,7 @@ def read_item_facts(dataset: Dataset) -> pa.Table:
     rows = read_columns([join(dataset.root, name) for name in dataset.manifest.catalogue_files], names)
     index = rows["category_path"].combine_chunks()
     known = dataset.vocabulary(Vocabulary.CATEGORIES)
-    # indices after the vocabulary stand for rare categories
+    # indices after the vocabulary are those of rare categories
     category = pa.array(known, pa.string()).take(
         pc.if_else(pc.less(index.flatten(), len(known)), index.flatten(), None)
     )

@@ -25,7 +25,7 @@ _MAX_ENTRIES = 2**24
 
 @dataclass(frozen=True)
 class ItemEvents:
-    """The events of a dataset whose items are in the vocabulary, in order of time."""
+    """The events of a dataset with items of the vocabulary, in order of time."""
 
     timestamp_ms: np.ndarray
     """[N] int64, ascending."""

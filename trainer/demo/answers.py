@@ -23,7 +23,7 @@ class Answers:
         self._visitors = dict.fromkeys(visitor for export in exports for visitor in export.visitors)
 
     def overview(self) -> dict[str, Any]:
-        """Returns what the page shows first: the models, the numbers of items and visitors, a few frequent visitors."""
+        """Returns the start of the page: the models, the numbers of items and visitors, and a few frequent visitors."""
         return {
             "models": [export.name for export in self._exports],
             "items": len(self._known),
@@ -34,7 +34,7 @@ class Answers:
         }
 
     def search(self, text: str) -> list[dict[str, Any]]:
-        """Returns items whose id starts with the text or whose category equals the text, most frequent first."""
+        """Returns items, most frequent first: their ids start with `text`, or one of their categories equals it."""
         matches = (item for item in self._known if item.startswith(text) or (self._item(item).category or "") == text)
         return [self._describe(item) for item in islice(matches, _MAX_SUGGESTIONS)]
 

@@ -94,7 +94,7 @@ class Route:
         if replicas.collectives is None:
             return cls(tf.range(size), size, ids)
         owner = ids % replicas.count
-        # a stable sort keeps the order of the ids, in which an owner adds their gradients
+        # a stable sort, because owners add gradients in the order of the ids
         order = tf.cast(tf.argsort(owner, stable=True), tf.int64)
         bounds = tf.searchsorted(
             tf.gather(owner, order), tf.range(replicas.count + 1, dtype=tf.int64), out_type=tf.int64

@@ -42,7 +42,7 @@ class Collectives:
         self._num_keys = Counter[int]()
 
     def all_reduce(self, replica: int, value: tf.Tensor) -> tf.Tensor:
-        """Sums `value`, whose static shape is the same on every replica."""
+        """Sums `value`, which has the same static shape on every replica."""
         key = self._take_keys(replica, 1)
         return tf.raw_ops.CollectiveReduceV2(
             input=value,

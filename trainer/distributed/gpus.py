@@ -21,7 +21,7 @@ class Diagnosis(NamedTuple):
     """Why GPUs are missing."""
 
     found: str
-    """What is wrong."""
+    """The problem."""
     advice: str
     """What to do."""
     has_device: bool
@@ -29,7 +29,7 @@ class Diagnosis(NamedTuple):
 
 
 def choose_gpus(count: int | None, *, is_required: bool) -> tuple[str, ...]:
-    """Returns the names of the process's GPUs and hides the others, whose memory TensorFlow would reserve.
+    """Returns the names of the process's GPUs; hides the others, because TensorFlow would reserve their memory.
 
     Args:
       count: number of GPUs; None: all.

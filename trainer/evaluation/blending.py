@@ -29,7 +29,8 @@ def blend_runs(
 ) -> BlendRecord:
     """Chooses weights to blend the best checkpoints of several runs, and writes the blend to the run at `workdir`.
 
-    Parts whose weights are all 0 are dropped. The same runs give the same weights, so a killed call can be repeated.
+    Parts with weights of 0 in all rankings are dropped. The same runs give the same weights, so a killed call can be
+    repeated.
 
     Args:
       workdir: directory of the run that the blend belongs to.
@@ -79,7 +80,7 @@ def blend_runs(
 
 
 def _held_out_seed(workdir: str, parts: Sequence[str]) -> int | None:
-    """Returns the seed of the run whose second stage was trained on validation cases; None if no run has one."""
+    """Returns the seed of the run with a second stage, which was trained on validation cases; None without one."""
     directories = [part_directory(workdir, part) for part in parts]
     staged = [directory for directory in directories if storage.exists(RunLayout(directory).second_stage)]
     return read_record(staged[0]).config.seed if staged else None

@@ -1,7 +1,8 @@
 """Ranks one chunk of cases by every policy, and finds the ranks of the relevant items.
 
-A policy says which items a ranking may contain. The scores of the whole catalogue are searched only once, for the
-ranking that hides seen items. The ranking that shows seen items merges the result of this search with the seen items.
+A policy determines the items that a ranking may contain. The scores of the whole catalogue are searched only once, for
+the ranking that hides seen items. The ranking that shows seen items merges the result of this search with the seen
+items.
 
 Shapes: B cases of a chunk, P (case, relevant item) pairs, at most S seen and R relevant items of a case in the chunk,
 I items, K items of the longest list.

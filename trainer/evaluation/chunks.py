@@ -18,7 +18,7 @@ from trainer.ranking.topk import chunk_size, query_chunks, query_signature
 
 
 class Policy(NamedTuple):
-    """What a ranking may contain and what counts as a hit: the candidates and the relevant items."""
+    """The candidates of a ranking, and the relevant items, which count as hits."""
 
     hides_seen: bool
     """Whether the items of the history are hidden."""

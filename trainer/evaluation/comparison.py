@@ -97,8 +97,8 @@ def compare_systems(
       Coverage, Gini coefficient and novelty (primary ranking only) are not means over visitors and have only a `value`.
       `pairs`: for each of the `PAIR_METRICS`, each system and each later system, the `difference` (earlier − later)
       with `low`, `high` and `p`.
-      `groups`: for each group, the number of `cases`, the number of `relevant_items` and a `ranking`, in which only the
-      group's relevant items count as hits, but all other items remain.
+      `groups`: for each group, the number of `cases`, the number of `relevant_items`, and a `ranking`. There, only the
+      group's relevant items count as hits; all other items remain candidates.
     """
     primary, _ = cases.rankings
     rankings: dict[str, Any] = {"seen_hidden": None, "seen_shown": None, AVAILABLE_ONLY: None}

@@ -25,7 +25,7 @@ from trainer.models.interface import Queries, Scorer
 from trainer.ranking.topk import translate_divergence_errors
 
 LIST_LENGTHS = (1, 5, 10, 20, 100)
-"""The values of k for which a report has metrics, such as 20 in `ndcg@20`."""
+"""The values of k in a report's metrics, such as 20 in `ndcg@20`."""
 
 _THREADS = 2  # systems that rank at once: while one waits for a step with one thread, the other uses the other cores
 

@@ -21,7 +21,7 @@ class RelevantRanks:
     """[V] int64, at least 1."""
 
     def sum_within(self, k: int, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """[V] float64: the gains of the ranks below k, summed per case."""
+        """[V] float64: sum of `gain(rank)` over each case's relevant items with ranks below k."""
         is_hit = self.rank < k
         return np.bincount(self.owner[is_hit], gain(self.rank[is_hit]), minlength=len(self.num_relevant))
 

@@ -89,7 +89,7 @@ class BlendInference(tf.Module):
         return self.policy_scores(queries)(True)
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function of `is_seen_hidden`: the scores [B, I] float32."""
+        """Returns a function that maps `is_seen_hidden` to the scores [B, I] float32."""
         features = [
             comparable_scores(part.catalogue_scores(queries), has_sums=has_sums)
             for part, has_sums in zip(self._parts, self._has_sums, strict=True)
@@ -165,5 +165,5 @@ def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
 
 
 def _growing_variable(value: np.ndarray, name: str) -> tf.Variable:
-    """A variable whose first dimension may change."""
+    """Makes a variable that can be assigned values with another first dimension."""
     return tf.Variable(value, trainable=False, name=name, shape=[None, *value.shape[1:]])

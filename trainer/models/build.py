@@ -41,7 +41,7 @@ class GradientModelFile(ModelFile, Protocol):
 
 @runtime_checkable
 class CountedModelFile(ModelFile, Protocol):
-    """The Python module of a model whose tables `solver=count` computes from the training timelines."""
+    """The Python module of a model with tables that `solver=count` computes from the training timelines."""
 
     def counted_rows(
         self, model: Any, baskets: sp.csr_matrix, combination: int, replica: int, num_replicas: int, /

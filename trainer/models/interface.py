@@ -11,7 +11,7 @@ import tensorflow as tf
 from trainer.runs.checkpoint import Weights
 
 UNKNOWN_EVENT = -1
-"""Stands for the index of the event kind in events of a history whose kind and time are unknown."""
+"""Index of the event kind of a history's event with unknown kind and time."""
 
 
 class Queries(NamedTuple):
@@ -57,7 +57,7 @@ class PieceScorer(Scorer, Protocol):
 
 @runtime_checkable
 class PolicyScorer(Scorer, Protocol):
-    """A scorer whose scores depend on whether the items of the history are hidden."""
+    """A scorer with scores that depend on whether the items of the history are hidden."""
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
         """Returns a function of `is_seen_hidden` that returns the scores [B, I] float32.

@@ -272,7 +272,7 @@ class SampledSoftmaxObjective:
 
 
 def known_entries(batch: Batch, num_items: int) -> tf.Tensor:
-    """[B, H] bool: True for entries of a history whose item is in the vocabulary."""
+    """[B, H] bool: whether the item of a history's entry is in the vocabulary; False for padding."""
     return batch.is_history & (batch.history < num_items)
 
 

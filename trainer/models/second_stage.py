@@ -51,7 +51,7 @@ _NEVER = -1e30
 
 
 class ItemFacts(NamedTuple):
-    """What the training events say about each item."""
+    """Statistics of each item in the training events."""
 
     popularity: np.ndarray
     """[I] float32 log(1 + events)."""

@@ -24,7 +24,7 @@ class SecondStageRecord:
     """The result of training a second stage."""
 
     step: int
-    """Step of the checkpoint whose scores the second stage was trained on."""
+    """Step of the checkpoint that supplied the scores for its training."""
     metric: str
     """Name of the metric that decides, such as `ndcg@20`."""
     towers: float

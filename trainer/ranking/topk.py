@@ -192,7 +192,7 @@ def query_chunks(
         columns = (visitor[begin:end], item, history.lengths[begin:end], event, event_ms, timestamp_ms[begin:end])
         missing = size - (end - begin)
         filled = (np.pad(column, [(0, missing)] + [(0, 0)] * (column.ndim - 1)) for column in columns)
-        with full_float32():  # until the caller has ranked the chunk and asks for the next one
+        with full_float32():  # until the caller has ranked the chunk and requests the next one
             yield slice(begin, end), Queries(*(tf.constant(column) for column in filled))
 
 

@@ -340,7 +340,7 @@ def _list_steps(workdir: str, *, has_state: bool = False) -> list[int]:
 
 
 def _find_problem(folder: str, worker: int, workers: int) -> str | None:
-    """Verifies this worker's share of a checkpoint's files; returns what is wrong, or None."""
+    """Verifies this worker's share of a checkpoint's files; returns the first problem, or None."""
     try:
         files = sorted(_read_state(folder).files.items())
         for name, expected in files[worker::workers]:

@@ -14,7 +14,7 @@ from trainer.data.input_pipeline import Batch
 from trainer.distributed.embeddings import ShardedTable
 
 WINDOW = 20
-"""Number of steps whose mean loss is compared with the start: one batch alone may have rare events of high weight."""
+"""The mean loss of this many steps is compared with the start: a single batch may have rare events of high weight."""
 
 RESUMED_STEPS = 100
 """Number of steps after a resume; their largest loss replaces the loss at the start, which is not stored."""
@@ -27,7 +27,7 @@ class Divergence:
     index: int
     """Index of the loss among those checked."""
     problem: str
-    """What is wrong with it, for the message."""
+    """The problem, for the message."""
 
 
 class DivergenceMonitor:

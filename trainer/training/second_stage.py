@@ -83,7 +83,7 @@ def add_second_stage(
     """Trains a second stage for a run's best checkpoint, unless it already has one; all workers call this together.
 
     Args:
-      workdir: directory of the run, whose epochs are complete.
+      workdir: directory of the run; its epochs must be complete.
       config: settings of the run.
       dataset: dataset of the run.
       replicas: their workers share the measurement; the chief writes.

@@ -1,7 +1,7 @@
 """`--preset auto`: trains several models within a budget and blends them by validation.
 
 The models are ordinary runs below the run's directory. The runs with a weight in the blend become its parts: nothing is
-trained twice. `auto.json` records what was tried, so that a killed call continues where it stopped.
+trained twice. `auto.json` records the trials, so that a repeated call continues after a kill.
 """
 
 import json
@@ -70,7 +70,7 @@ def train_auto(
       stop: requests the run to stop; None: SIGTERM does.
 
     Returns:
-      The result: what was tried, the blend, and the seconds.
+      The result: the trials, the blend, and the seconds.
 
     Raises:
       Preempted: a stop was requested, or another worker was lost. Call again to resume.

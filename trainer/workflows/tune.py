@@ -71,7 +71,7 @@ def tune(
     that make the same call share the trials.
 
     Args:
-      preset: name of the preset whose settings are searched.
+      preset: name of the preset; some of its settings are searched.
       search: the settings to search, see `config.search`.
       data: path of the prepared dataset, which needs a validation split.
       workdir: directory of the search; the run of a trial is `trials/NUMBER` below it.

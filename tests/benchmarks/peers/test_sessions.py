@@ -1,4 +1,4 @@
-"""Session kNN equals a plain implementation, and its settings do what they say."""
+"""Session kNN equals a plain implementation, for all settings."""
 
 import numpy as np
 import pytest

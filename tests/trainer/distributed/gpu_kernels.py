@@ -14,7 +14,7 @@ SMALL = 256
 def not_on_a_gpu(graph: tf.Graph) -> Iterator[str]:
     """Names the operations without a GPU kernel, and those with large tensors in host memory.
 
-    A tensor of unknown size is large. Constants, and what is computed from them, are not listed.
+    A tensor of unknown size counts as large. Constants, and operations on constants alone, are not listed.
     """
     for operation in graph.get_operations():
         node = operation.node_def

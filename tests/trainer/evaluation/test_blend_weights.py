@@ -126,7 +126,7 @@ def test_a_half_life_serves_both_rankings() -> None:
 
 
 def test_a_trend_that_explains_the_cases_is_found(cases: Cases) -> None:
-    # each visitor wants what was sold most in the last days, and the cases are 30 days after the first events
+    # the best-selling items of the last days are relevant; the cases are 30 days after the first events
     items, now = np.arange(NUM_ITEMS), 30 * DAY_MS
     early, late = np.repeat(items, 3), np.repeat(items[:5], 40)
     events = ItemEvents(

@@ -1,4 +1,4 @@
-"""Runs whose last stage blends: several replicas, interrupted and resumed, exported as measured."""
+"""Runs that end with a blend: several replicas, interrupted and resumed, exported as measured."""
 
 import json
 from dataclasses import replace

@@ -39,7 +39,7 @@ def scores(model: TowersInference, *histories: list[int]) -> np.ndarray:
 
 
 def views_of(visitors: list[int], histories: list[list[int]]) -> Queries:
-    """Queries whose events are all of the first kind, at the moment of the request."""
+    """Queries where all events are of the first kind, at the moment of the request."""
     queries = queries_of(visitors, histories)
     return queries._replace(history_event=tf.zeros_like(queries.history))
 

@@ -87,7 +87,7 @@ def test_a_refresh_changes_the_lists_and_leaves_the_export(dataset, model, tmp_p
     assert lists(answers(tmp_path / "new", k=3)["recommend"])[0] == ["item-6", "item-4", "item-3"]
     assert (summary["items"], summary["added"], summary["removed"]) == (8, 1, 2)
     assert files(first) == before
-    # k from what is left: six of eight are on offer, and item-1 was seen
+    # six of eight items are on offer, and item-1 was seen
     assert lists(answers(tmp_path / "new")["recommend"])[0] == [
         *("item-6", "item-4", "item-3", "item-2", "item-0"),
         *("", "", ""),

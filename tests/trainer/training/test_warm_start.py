@@ -23,7 +23,7 @@ CATEGORIES = {"a": ["tools"], "b": ["tools", "saws"], "c": ["tools", "saws"], "d
 
 
 def build_day(root: Path, items: list[str], visitors: list[str]) -> Dataset:
-    """Builds a dataset in which all visitors view all items, earlier items more often."""
+    """Builds a dataset where all visitors view all items, earlier items more often."""
     rows = [
         Event(visitor, item, "view", position)
         for position, item in enumerate(items)
@@ -37,7 +37,7 @@ def build_day(root: Path, items: list[str], visitors: list[str]) -> Dataset:
 
 @pytest.fixture(scope="module")
 def days(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
-    """Yesterday has items a and b; today has a different order, lost visitor w and gained items and visitor x."""
+    """Yesterday has items a and b. Today has another order, more items, and visitor x instead of w."""
     root = tmp_path_factory.mktemp("days")
     yesterday = build_day(root / "yesterday", ["a", "b"], ["v", "w"])
     return yesterday, build_day(root / "today", ["c", "b", "a", "d", "e"], ["x", "v"])
