@@ -34,7 +34,7 @@ class Answers:
         }
 
     def search(self, text: str) -> list[dict[str, Any]]:
-        """Returns items, most frequent first: their ids start with `text`, or one of their categories equals it."""
+        """Returns the items of category `text` and those with ids that start with `text`, most frequent first."""
         matches = (item for item in self._known if item.startswith(text) or (self._item(item).category or "") == text)
         return [self._describe(item) for item in islice(matches, _MAX_SUGGESTIONS)]
 
