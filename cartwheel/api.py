@@ -332,7 +332,7 @@ def recommend(
       workdir: directory of the run.
       output: new directory; published whole or not at all.
       k: items per visitor.
-      visitors: file of visitor ids, one per line; None: all visitors with a history.
+      visitors: file of visitor ids, one per line; None: all visitors with events.
       formats: `parquet`, `jsonl` or both.
       data: the run's dataset, if it has moved since training.
       include_unavailable: recommend items that are marked as unavailable, too.

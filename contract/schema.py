@@ -51,3 +51,7 @@ is_target     1: the row belongs to the split; 0: an earlier row of the visitor,
 ROW_WEIGHT = "weight"
 """The float32 list of a timeline block, as long as the others: how much a row counts, at least 0; 1 if the log has no
 weights."""
+
+UNKNOWN_VISITOR_ID = "unknown_visitor_id"
+"""The string list of a timeline block: the ids of the visitors outside the vocabulary, one per timeline of such a
+visitor, in the order of the timelines. Their shared out-of-vocabulary buckets do not identify them."""

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from common import storage
-from contract.timelines import TimelineRows, parse_block
+from contract.timelines import TimelineRows, parse_block, parse_unknown_ids
 
 _FETCHED_AHEAD = 2
 
@@ -70,13 +70,16 @@ def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -
 
 def read_timelines(shards: Sequence[Shard]) -> TimelineRows:
     """Reads all rows of the shards into memory, in order; for evaluation, because training data may not fit."""
+    return TimelineRows.concatenate([read_identified_timelines(shard)[0] for shard in shards])
+
+
+def read_identified_timelines(shard: Shard) -> tuple[TimelineRows, list[str]]:
+    """Reads all rows of a shard, and `schema.UNKNOWN_VISITOR_ID` of its timelines, in block order."""
     with translate_read_errors():
-        blocks = [
-            TimelineRows(**{name: column.numpy() for name, column in block.items()})
-            for shard in shards
-            for block in read_blocks(tf.constant([0]), [shard], open_files=1).map(parse_block)
-        ]
-    return TimelineRows.concatenate(blocks)
+        blocks = read_blocks(tf.constant([0]), [shard], open_files=1)
+        parsed = list(blocks.map(lambda block: (parse_block(block), parse_unknown_ids(block))))
+    rows = [TimelineRows(**{name: column.numpy() for name, column in columns.items()}) for columns, _ in parsed]
+    return TimelineRows.concatenate(rows), [visitor_id.decode() for _, ids in parsed for visitor_id in ids.numpy()]
 
 
 @contextmanager

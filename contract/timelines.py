@@ -10,11 +10,12 @@ from typing import Self
 import numpy as np
 import tensorflow as tf
 
-from contract.schema import ROW_WEIGHT, TIMELINE_FEATURES
+from contract.schema import ROW_WEIGHT, TIMELINE_FEATURES, UNKNOWN_VISITOR_ID
 
 _COLUMNS = (*TIMELINE_FEATURES, ROW_WEIGHT)
 _TYPES = {name: tf.float32 if name == ROW_WEIGHT else tf.int64 for name in _COLUMNS}
 _BLOCK_FEATURES = {name: tf.io.FixedLenSequenceFeature([], _TYPES[name], allow_missing=True) for name in _COLUMNS}
+_ID_FEATURE = tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
 
 
 @dataclass(frozen=True)
@@ -60,27 +61,34 @@ def timeline_starts(position: np.ndarray) -> np.ndarray:
     return np.flatnonzero(position == 0)
 
 
-def encode_blocks(rows: TimelineRows, block_rows: int) -> Iterator[bytes]:
+def encode_blocks(rows: TimelineRows, block_rows: int, unknown_ids: Sequence[str] | None = None) -> Iterator[bytes]:
     """Serializes rows as tf.train.Examples of about `block_rows` rows; timelines are never split.
 
     Args:
       rows: whole timelines, each contiguous and ordered by time.
       block_rows: a timeline that fills a block to at least this many rows ends the block.
+      unknown_ids: for each timeline, its visitor's id, or "" if the visitor is in the vocabulary. None: all are.
     """
     if block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")
     ends = np.append(timeline_starts(rows.position)[1:], len(rows))
-    begin = 0
+    begin, first = 0, 0
     while begin < len(rows):
         last = min(int(np.searchsorted(ends, begin + block_rows)), len(ends) - 1)
         end = int(ends[last])
-        yield _example(rows[begin:end]).SerializeToString(deterministic=True)
-        begin = end
+        ids = [] if unknown_ids is None else list(filter(None, unknown_ids[first : last + 1]))
+        yield _example(rows[begin:end], ids).SerializeToString(deterministic=True)
+        begin, first = end, last + 1
 
 
 def parse_block(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """Parses one serialized block into columns, each [N] int64, and their weights, [N] float32."""
     return tf.io.parse_single_example(serialized, _BLOCK_FEATURES)
+
+
+def parse_unknown_ids(serialized: tf.Tensor) -> tf.Tensor:
+    """Parses the ids of one serialized block's visitors outside the vocabulary: [timelines of such visitors] string."""
+    return tf.io.parse_single_example(serialized, {UNKNOWN_VISITOR_ID: _ID_FEATURE})[UNKNOWN_VISITOR_ID]
 
 
 def parse_blocks(serialized: tf.Tensor, names: Sequence[str] = TIMELINE_FEATURES) -> dict[str, tf.Tensor]:
@@ -89,9 +97,12 @@ def parse_blocks(serialized: tf.Tensor, names: Sequence[str] = TIMELINE_FEATURES
     return {name: column.flat_values for name, column in tf.io.parse_example(serialized, features).items()}
 
 
-def _example(rows: TimelineRows) -> tf.train.Example:
+def _example(rows: TimelineRows, unknown_ids: Sequence[str]) -> tf.train.Example:
     features = {
         name: tf.train.Feature(int64_list=tf.train.Int64List(value=getattr(rows, name))) for name in TIMELINE_FEATURES
     }
     features[ROW_WEIGHT] = tf.train.Feature(float_list=tf.train.FloatList(value=rows.weight))
+    if unknown_ids:
+        ids = [visitor_id.encode() for visitor_id in unknown_ids]
+        features[UNKNOWN_VISITOR_ID] = tf.train.Feature(bytes_list=tf.train.BytesList(value=ids))
     return tf.train.Example(features=tf.train.Features(feature=features))

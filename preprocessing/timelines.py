@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from contract.schema import Split, SplitMethod
 from contract.timelines import TimelineRows
@@ -181,6 +182,20 @@ def select_split(
         is_target=is_target[keep].astype(np.int64),
         weight=timelines.weight[keep],
     )
+
+
+def select_unknown_ids(
+    timelines: Timelines, splits: np.ndarray, split: Split, visitor_index: np.ndarray, num_known: int
+) -> list[str]:
+    """Selects the ids of a split's timelines, in the order of `select_split`; "" for visitors in the vocabulary.
+
+    Args:
+      timelines, splits, split, visitor_index: as for `select_split`.
+      num_known: size of the vocabulary.
+    """
+    selected = np.unique(timelines.visitor_code[splits == SPLITS.index(split)])
+    ids = timelines.visitors.take(pa.array(selected))
+    return pc.if_else(pa.array(visitor_index[selected] < num_known), "", ids).to_pylist()
 
 
 def compute_gaps(timelines: Timelines, rows: np.ndarray) -> pa.Array:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,10 @@ from common import storage
 from common.progress import make_bar
 from common.settings import to_json
 from common.storage.paths import join, shard_name
-from contract.schema import Vocabulary
-from contract.shards import Shard, read_timelines
-from contract.timelines import TimelineRows
 from trainer.data.dataset import Dataset
 from trainer.data.id_files import read_ids
 from trainer.data.offer import OfferRules, dataset_offer
+from trainer.data.visitors import read_visitor_timelines
 from trainer.distributed.cluster import join_cluster
 from trainer.distributed.replicas import Replicas, preempt_on_worker_loss, start_replicas
 from trainer.models.interface import Queries, Scorer
@@ -50,7 +48,7 @@ class Request:
     k: int = 20
     """Items per visitor."""
     visitor_ids: Sequence[str] | None = None
-    """Visitors, in this order; unknown ids get popular items. None: all visitors with a history."""
+    """Visitors, in this order; ids without events in the dataset get popular items. None: all visitors with events."""
     formats: Sequence[str] = FORMATS
     """File formats, of `FORMATS`."""
     rules: OfferRules = field(default_factory=OfferRules)
@@ -59,11 +57,16 @@ class Request:
 
 @dataclass(frozen=True)
 class _Audience:
-    """The visitors to rank for: V ids, vocabulary indices [V], V histories."""
+    """The V visitors to rank for."""
 
     ids: Sequence[str]
+    """[V] ids."""
     visitor: np.ndarray
+    """[V] vocabulary indices."""
     history: Histories
+    """V histories."""
+    is_unknown: np.ndarray
+    """[V] bool: whether the dataset does not contain the visitor."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def recommend(
       workdir: directory of the run.
       output: directory or URI, which must not exist.
       k: items per visitor.
-      visitors: file of visitor ids, one per line; None: all visitors with a history.
+      visitors: file of visitor ids, one per line; None: all visitors with events.
       formats: file formats, of `FORMATS`.
       data: the run's dataset, if it has moved since training.
       rules: which items are on offer; None: all that are not known to be unavailable at the dataset's cut.
@@ -192,7 +195,7 @@ def write_recommendations(
         "output": output,
         "k": k,
         "visitors": len(audience.ids),
-        "visitors_unknown": int((audience.visitor >= dataset.num_visitors).sum()),
+        "visitors_unknown": int(audience.is_unknown.sum()),
         "offer": offer.to_json(),
         "dataset_checksum": dataset.checksum,
         "model_checksum": model_checksum,
@@ -206,36 +209,24 @@ def write_recommendations(
     return summary
 
 
-def visitor_histories(dataset: Dataset) -> Histories:
-    """Returns, for each visitor of the vocabulary, the whole timeline over all splits, oldest event first."""
-    parts = [
-        _known_targets(shard, dataset.num_visitors)
-        for split in dataset.manifest.splits
-        for shard in dataset.shards(split)
-    ]
-    rows = TimelineRows.concatenate(parts)
-    # stable: events with the same timestamp keep their order
-    rows = rows[np.lexsort([rows.timestamp_ms, rows.visitor])]
-    bounds = np.searchsorted(rows.visitor, np.arange(dataset.num_visitors + 1))
-    return Histories.from_rows(rows, bounds[:-1], bounds[1:])
-
-
-def _known_targets(shard: Shard, num_visitors: int) -> TimelineRows:
-    """Reads a shard's target rows of known visitors. Every row is a target in exactly one split."""
-    rows = read_timelines([shard])
-    return rows[(rows.is_target == 1) & (rows.visitor < num_visitors)]
-
-
 def _choose_visitors(dataset: Dataset, visitor_ids: Sequence[str] | None) -> _Audience:
-    known_ids, histories = dataset.vocabulary(Vocabulary.VISITORS), visitor_histories(dataset)
+    ids, rows = read_visitor_timelines(dataset)
+    # the index after the last visitor has an empty history, and stands for ids that the dataset does not contain
+    bounds = np.searchsorted(rows.visitor, np.arange(len(ids) + 1))
+    histories = Histories.from_rows(rows, bounds, np.append(bounds[1:], len(rows)))
     if visitor_ids is None:
-        visitor = np.flatnonzero(histories.lengths > 0)
-        return _Audience([known_ids[index] for index in visitor], visitor, histories.take(visitor))
-    index_of = {visitor_id: index for index, visitor_id in enumerate(known_ids)}
-    # all unknown visitors share the first index beyond the vocabulary, which gets an empty history
-    visitor = np.array([index_of.get(visitor_id, len(known_ids)) for visitor_id in visitor_ids], np.int64)
-    with_empty = replace(histories, begins=np.append(histories.begins, 0), ends=np.append(histories.ends, 0))
-    return _Audience(list(visitor_ids), visitor, with_empty.take(visitor))
+        chosen = np.flatnonzero(histories.lengths > 0)
+        visitor_ids = [ids[index] for index in chosen.tolist()]
+    else:
+        index_of = {visitor_id: index for index, visitor_id in enumerate(ids)}
+        chosen = np.array([index_of.get(visitor_id, len(ids)) for visitor_id in visitor_ids], np.int64)
+    # all visitors outside the vocabulary share the first index beyond it; models know them by their histories
+    return _Audience(
+        ids=visitor_ids,
+        visitor=np.minimum(chosen, dataset.num_visitors),
+        history=histories.take(chosen),
+        is_unknown=chosen == len(ids),
+    )
 
 
 def _divide(num_visitors: int, shard_visitors: int, formats: Sequence[str]) -> list[_Shard]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,7 +170,12 @@ class WriteTimelines:
         item_index = vocabularies.assign_indices(rows.items, vocabulary, self.items.oov_buckets)
         written = SPLITS if self.config.split.method != SplitMethod.NONE else (Split.TRAIN,)
         return [
-            self._write(split, partition, timelines.select_split(rows, splits, split, visitor_index, item_index))
+            self._write(
+                split,
+                partition,
+                timelines.select_split(rows, splits, split, visitor_index, item_index),
+                timelines.select_unknown_ids(rows, splits, split, visitor_index, self.visitors.size),
+            )
             for split in written
         ]
 
@@ -184,9 +189,9 @@ class WriteTimelines:
         indices[~is_known] = self.visitors.size + vocabularies.assign_oov_buckets(unknown, self.visitors.oov_buckets)
         return indices
 
-    def _write(self, split: Split, partition: int, rows: TimelineRows) -> WrittenShard:
+    def _write(self, split: Split, partition: int, rows: TimelineRows, unknown_ids: Sequence[str]) -> WrittenShard:
         path = self.layout.timeline_shard(split, partition, self.num_partitions, compressed=self.config.compress)
-        blocks = list(encode_blocks(rows, self.config.block_rows))
+        blocks = list(encode_blocks(rows, self.config.block_rows, unknown_ids))
         content = _frame_records(blocks, compression_of(path))
         storage.write_bytes(path, content)
         return WrittenShard(

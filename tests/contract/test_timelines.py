@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from contract.shards import Shard, read_timelines
-from contract.timelines import TimelineRows, encode_blocks, parse_block, parse_blocks
+from contract.shards import Shard, read_identified_timelines, read_timelines
+from contract.timelines import TimelineRows, encode_blocks, parse_block, parse_blocks, parse_unknown_ids
 
 
 def rows(*lengths: int) -> TimelineRows:
@@ -43,6 +43,17 @@ def test_rows_read_back_equal_from_a_file(tmp_path):
     found = read_timelines([Shard(path, "")])
     for name in ("visitor", "position", "item", "event", "timestamp_ms", "is_target", "weight"):
         assert getattr(found, name).tolist() == getattr(rows(3, 2, 4), name).tolist()
+
+
+def test_the_ids_of_visitors_outside_the_vocabulary_are_stored_with_their_timelines(tmp_path):
+    path = str(tmp_path / "test-00000-of-00001.tfrecord")
+    blocks = list(encode_blocks(rows(2, 1, 3, 1), 3, ["", "né\u2028w", "x", ""]))
+    with tf.io.TFRecordWriter(path) as writer:
+        for block in blocks:
+            writer.write(block)
+    assert [parse_unknown_ids(block).numpy().tolist() for block in blocks] == [["né\u2028w".encode()], [b"x"], []]
+    found, ids = read_identified_timelines(Shard(path, ""))
+    assert (found.item.tolist(), ids) == ([0, 1, 2, 3, 4, 5, 6], ["né\u2028w", "x"])
 
 
 def test_weights_are_one_unless_given_and_follow_their_rows():

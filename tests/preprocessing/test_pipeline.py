@@ -20,7 +20,7 @@ from contract.catalogue import read_catalogue
 from contract.layout import DatasetLayout
 from contract.manifest import Manifest, dataset_checksum, read_manifest, verify_files
 from contract.schema import Split, Vocabulary
-from contract.shards import Shard, read_timelines
+from contract.shards import Shard, read_identified_timelines, read_timelines
 from preprocessing.beam.job import parse_beam_options
 from preprocessing.config import PrepareConfig, SplitConfig, VocabularyConfig
 from preprocessing.pipeline import prepare
@@ -93,6 +93,8 @@ def test_every_event_is_a_target_once_and_the_files_of_a_split_are_self_containe
         targets += rows.timestamp_ms[rows.is_target == 1].tolist()
     assert len(targets) == len(set(targets)) == 32
     assert set(visitors) == {"a", "b", "c"}, "d comes after the training cut"
+    shards = [Shard(join(dataset, name), "") for info in manifest.splits.values() for name in info.files]
+    assert {visitor for shard in shards for visitor in read_identified_timelines(shard)[1]} == {"d"}
     assert "late-1" not in items
 
 

@@ -18,6 +18,7 @@ from preprocessing.timelines import (
     encode_timelines,
     find_human_rows,
     select_split,
+    select_unknown_ids,
     split_rows,
     split_timelines,
 )
@@ -146,6 +147,13 @@ def test_a_split_contains_the_earlier_rows_of_its_visitors_as_context():
     assert test.item.tolist() == [20, 21, 20]
     assert (train.weight.tolist(), test.weight.tolist()) == ([1, 4, 5], [1, 2, 3])
     assert test.weight.dtype == np.float32
+
+
+def test_the_ids_of_visitors_outside_the_vocabulary_are_selected_in_the_order_of_the_timelines():
+    splits = np.array([TRAIN, VALIDATION, TEST, VALIDATION, VALIDATION], np.int8)
+    # the vocabulary has three visitors; b has index 3, an out-of-vocabulary bucket
+    ids = [select_unknown_ids(two_visitors(), splits, split, np.array([0, 3]), 3) for split in Split]
+    assert ids == [[""], ["", "b"], [""]]
 
 
 def test_adjacent_visitors_with_the_same_index_have_two_timelines():

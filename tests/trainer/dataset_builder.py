@@ -90,8 +90,8 @@ def build_dataset(
     for number, (split, targets) in enumerate(events.items()):
         if targets or split == Split.TRAIN:
             context = [event for earlier in list(events)[:number] for event in events[earlier]]
-            rows = _timelines(context, targets, indices, oov_buckets, kinds)
-            splits[split] = _write_split(root, split, rows, num_shards, block_rows, compressed)
+            rows, ids = _timelines(context, targets, indices, oov_buckets, kinds)
+            splits[split] = _write_split(root, split, rows, ids, num_shards, block_rows, compressed)
     properties = (categories or {}, prices or {}, property_values or {}, available or {}, titles or {})
     table = _catalogue(events[Split.TRAIN], vocabularies, kinds, *properties)
     storage.write_bytes(layout.catalogue_shard(0, 1), encode_catalogue(table))
@@ -147,8 +147,11 @@ def _timelines(
     indices: Mapping[Vocabulary, Mapping[str, int]],
     oov_buckets: int,
     kinds: Sequence[str],
-) -> TimelineRows:
-    """Builds timelines of the targets' visitors, ordered by first target; ties in time keep the given order."""
+) -> tuple[TimelineRows, list[str]]:
+    """Builds timelines of the targets' visitors, ordered by first target; ties in time keep the given order.
+
+    Also returns the visitor of each timeline, "" if in the vocabulary.
+    """
     timelines: dict[str, list[tuple[Event, int]]] = {event.visitor: [] for event in targets}
     for event, is_target in [(event, 0) for event in context] + [(event, 1) for event in targets]:
         if event.visitor in timelines:
@@ -168,11 +171,18 @@ def _timelines(
                 )
             )
     *numbers, weight = np.array(columns).reshape(-1, len(TIMELINE_FEATURES) + 1).T
-    return TimelineRows(*(column.astype(np.int64) for column in numbers), weight.astype(np.float32))
+    ids = ["" if visitor in indices[Vocabulary.VISITORS] else visitor for visitor in timelines]
+    return TimelineRows(*(column.astype(np.int64) for column in numbers), weight.astype(np.float32)), ids
 
 
 def _write_split(
-    root: str, split: Split, rows: TimelineRows, num_shards: int, block_rows: int, compressed: bool
+    root: str,
+    split: Split,
+    rows: TimelineRows,
+    ids: Sequence[str],
+    num_shards: int,
+    block_rows: int,
+    compressed: bool,
 ) -> SplitInfo:
     layout = DatasetLayout(root)
     starts = timeline_starts(rows.position)
@@ -182,7 +192,7 @@ def _write_split(
     for shard in range(num_shards):
         path = layout.timeline_shard(split, shard, num_shards, compressed=compressed)
         with tf.io.TFRecordWriter(path, "GZIP" if compressed else "") as writer:
-            for block in encode_blocks(rows[timeline_of_row % num_shards == shard], block_rows):
+            for block in encode_blocks(rows[timeline_of_row % num_shards == shard], block_rows, ids[shard::num_shards]):
                 writer.write(block)
                 num_blocks += 1
         files.append(path.removeprefix(f"{root}/"))

@@ -17,7 +17,7 @@ from tests.trainer.tiny_runs import make_config
 from trainer import recommend as job
 from trainer.data.offer import OfferRules
 from trainer.models.trained_run import TrainedRun
-from trainer.recommend import Request, visitor_histories, write_recommendations
+from trainer.recommend import Request, write_recommendations
 from trainer.runs.blend_record import BlendRecord, BlendWeights
 
 ITEMS = ["a", "b", "c", "d"]
@@ -55,21 +55,15 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_histories_hold_each_event_once_in_time_order(dataset):
-    histories = visitor_histories(dataset)
-    # index 4 is the out-of-vocabulary bucket; the third visitor has no events
-    assert histories.padded(0, 3)[0].tolist() == [[0, 1, 4, 0], [3, 0, 0, 0], [0, 0, 0, 0]]
-    assert histories.lengths.tolist() == [4, 2, 0]
-
-
 def test_all_visitors_with_a_history_get_new_items_best_first(dataset, model, tmp_path):
     summary = write(model, dataset, tmp_path / "out", k=2)
     rows = lines(tmp_path / "out" / "recommendations-00000-of-00001.jsonl")
-    assert [row["visitor_id"] for row in rows] == ["anna", "bob"]
-    # anna has seen a and b; bob has seen d in training and a in the test window
-    assert [[item["item_id"] for item in row["items"]] for row in rows] == [["c", "d"], ["c", "b"]]
+    assert [row["visitor_id"] for row in rows] == ["anna", "bob", "stranger"]
+    # anna has seen a and b; bob has seen d in training and a in the test window; stranger, who is new in the test
+    # window, has seen c there, and is ranked for like an unknown visitor
+    assert [[item["item_id"] for item in row["items"]] for row in rows] == [["c", "d"], ["c", "b"], ["a", "b"]]
     assert rows[0]["items"][0]["score"] == np.float32(9.2)
-    assert (summary["visitors"], summary["visitors_unknown"], summary["k"]) == (2, 0, 2)
+    assert (summary["visitors"], summary["visitors_unknown"], summary["k"]) == (3, 0, 2)
     assert summary["files"] == {"jsonl": [str(tmp_path / "out" / "recommendations-00000-of-00001.jsonl")]}
     assert json.loads((tmp_path / "out" / "recommendations.json").read_text()) == summary
 
@@ -77,7 +71,7 @@ def test_all_visitors_with_a_history_get_new_items_best_first(dataset, model, tm
 def test_a_list_is_shorter_if_too_few_items_are_left(dataset, model, tmp_path):
     write(model, dataset, tmp_path / "out", k=4)
     rows = lines(tmp_path / "out" / "recommendations-00000-of-00001.jsonl")
-    assert [len(row["items"]) for row in rows] == [2, 2]
+    assert [len(row["items"]) for row in rows] == [2, 2, 3]
 
 
 def test_parquet_and_json_lines_hold_the_same_lists(dataset, model, tmp_path):
@@ -97,10 +91,10 @@ def test_parquet_and_json_lines_hold_the_same_lists(dataset, model, tmp_path):
 
 
 def test_requested_visitors_keep_their_order_and_unknown_ones_get_popular_items(dataset, model, tmp_path):
-    summary = write(model, dataset, tmp_path / "out", 3, ["zoe", "bob"])
-    rows = lines(tmp_path / "out" / "recommendations-00000-of-00001.jsonl")
-    assert [row["visitor_id"] for row in rows] == ["zoe", "bob"]
-    assert [item["item_id"] for item in rows[0]["items"]] == ["a", "b", "c"]
+    summary = write(model, dataset, tmp_path / "out", 3, ["zoe", "stranger", "bob"])
+    # stranger is new after the first cut; their history, item c, is in the dataset
+    assert recommended(tmp_path / "out") == {"zoe": ["a", "b", "c"], "stranger": ["a", "b", "d"], "bob": ["c", "b"]}
+    assert list(recommended(tmp_path / "out")) == ["zoe", "stranger", "bob"]
     assert summary["visitors_unknown"] == 1
 
 

@@ -171,7 +171,7 @@ def _add_recommend(commands: cli.Commands) -> None:
     )
     recommend.add_argument("--k", type=int, default=20, help="items per visitor (default: 20)")
     recommend.add_argument(
-        "--visitors", metavar="FILE", help="visitor ids, one per line, no header (default: all visitors with a history)"
+        "--visitors", metavar="FILE", help="visitor ids, one per line, no header (default: all visitors with events)"
     )
     recommend.add_argument(
         "--format", nargs="+", choices=_FORMATS, default=_FORMATS, help="file formats of the shards (default: both)"

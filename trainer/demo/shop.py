@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contract.schema import Split, Vocabulary
-from contract.shards import read_timelines
-from contract.timelines import TimelineRows
+from contract.schema import Vocabulary
 from trainer.data.dataset import Dataset
+from trainer.data.visitors import VisitorTimelines, read_visitor_timelines
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,13 @@ class Shop:
 
 
 class Timelines:
-    """The timelines of all visitors in the vocabulary, across splits."""
+    """The timelines of all visitors, across splits."""
 
-    def __init__(self, rows: TimelineRows, visitors: Sequence[str], items: Sequence[str]):
-        """Indexes the rows of all splits by visitor; rows with the same timestamp keep their order."""
+    def __init__(self, timelines: VisitorTimelines, items: Sequence[str]):
+        """Indexes the rows by visitor."""
         self._items = items
-        self._index = {visitor: index for index, visitor in enumerate(visitors)}
-        order = np.lexsort([rows.timestamp_ms, rows.visitor])
-        self._visitor, self._item = rows.visitor[order], rows.item[order]
+        self._index = {visitor: index for index, visitor in enumerate(timelines.ids)}
+        self._visitor, self._item = timelines.rows.visitor, timelines.rows.item
 
     def history(self, visitor_id: str) -> list[str]:
         """Returns the known items of a visitor, oldest first; an unknown visitor has none."""
@@ -59,8 +57,4 @@ def open_shop(dataset: Dataset | None) -> Shop:
     columns = ("item_id", "title", "category_id", "is_available")
     rows = zip(*(dataset.catalogue[name].to_pylist() for name in columns), strict=True)
     items = {item: Item(title, category, is_available) for item, title, category, is_available in rows}
-    splits = [split for split in Split if split in dataset.manifest.splits]
-    timelines = [read_timelines(dataset.shards(split)) for split in splits]
-    targets = TimelineRows.concatenate([part[part.is_target == 1] for part in timelines])
-    ids = (dataset.vocabulary(name) for name in (Vocabulary.VISITORS, Vocabulary.ITEMS))
-    return Shop(items, Timelines(targets, *ids))
+    return Shop(items, Timelines(read_visitor_timelines(dataset), dataset.vocabulary(Vocabulary.ITEMS)))
