@@ -30,8 +30,8 @@ def refuse_credentials(uri: str) -> None:
         has_password = ":" in parts.netloc and (is_store or not parts.netloc.partition(":")[2].isdigit())
         if has_password or "@" in parts.netloc or ("=" in extras if is_store else extras):
             raise ValueError(
-                f"a {scheme}:// URI contains a credential or another user part, query or fragment, which would end up "
-                "in the records of the run; set credentials in the environment and give the URI without them"
+                f"a {scheme}:// URI contains a credential, or another user part, query or fragment. It would end up in "
+                "the records of the run: set credentials in the environment, and give the URI without these parts"
             )
 
 

@@ -126,7 +126,7 @@ def list_of(paths: Sequence[str]) -> str | None:
     lists = {path.rpartition(_LIST)[0] for path in paths if _LIST in path}
     if len(lists) > 1 or any(_LIST in name for name in lists):
         raise ValueError(
-            f"the paths {', '.join(path for path in paths if _LIST in path)} lead through several lists; "
+            f"the paths {', '.join(path for path in paths if _LIST in path)} contain several lists; "
             "each event must be an element of one list"
         )
     return next(iter(lists), None)
@@ -255,8 +255,8 @@ def _follow_fields(values: pa.Array, path: str, whole: str) -> pa.Array:
         if pa.types.is_null(values.type):
             return values
         if not pa.types.is_struct(values.type):
-            hint = "; write [] after a list, whose elements are then the events" if is_list(values.type) else ""
-            raise ValueError(f"`{whole}` leads through {values.type}, which has no field `{name}`{hint}")
+            hint = "; write [] after the list to read its elements as events" if is_list(values.type) else ""
+            raise ValueError(f"`{whole}` has no values: {values.type} has no field `{name}`{hint}")
         fields = [field.name for field in values.type]
         if name not in fields:
             return pa.nulls(len(values), pa.string())

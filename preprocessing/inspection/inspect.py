@@ -95,7 +95,7 @@ def describe(found: Inspection) -> str:
     lines += ["", f"first events, of {found.sample_rows:,} rows read:"]
     lines += [f"  {event['time']}  {event['kind']:12} {event['visitor']:24} {event['item']}" for event in found.events]
     lines += [] if found.events else ["  none"]
-    lines += ["", *(f"look at this: {warning}" for warning in found.warnings)]
+    lines += ["", *(f"warning: {warning}" for warning in found.warnings)]
     return "\n".join(lines).rstrip()
 
 
@@ -199,7 +199,7 @@ def _warn_of_times(config: PrepareConfig, events: pa.Table) -> Iterator[str]:
         return
     latest = pc.max(events["timestamp_ms"]).as_py()
     if latest > datetime.now(UTC).timestamp() * 1000:
-        yield f"times reach into the future: {format_when(latest)}; check [time]"
+        yield f"some times are in the future, up to {format_when(latest)}; check [time]"
     if config.time.format is not None or config.time.unit == "iso":
         yield f"times without a zone are read as {config.time.zone}; set time.zone if they are not"
 

@@ -111,7 +111,7 @@ def add_second_stage(
     model.fill_stage(stage)
     held_out = held_out.sample(MAX_CASES, seed=config.seed)
     before, after = (_measure(scorer, held_out, replicas, on_chunk) for scorer in (towers, model))
-    log.info("second stage: %s %.4f for %d other next items, %.4f without it", METRIC, after, len(held_out), before)
+    log.info("second stage: %s %.4f on %d held-out next items, %.4f without it", METRIC, after, len(held_out), before)
     content = encode_second_stage(stage)
     record = SecondStageRecord(
         step=step,
