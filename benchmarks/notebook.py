@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.harness import report, run_command
 
 PRESETS = ("notebook-mf", "notebook-nn")
-# printed by the notebook for the whole Retailrocket data; those of constants follow from its event counts
+# errors that the notebook prints for the whole Retailrocket data; the errors of constants follow from its event counts
 ORIGINAL = {"notebook-mf": 0.964, "notebook-nn": 0.057, "training mean": 0.0560, "constant 1": 0.0577}
 
 

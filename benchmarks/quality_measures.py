@@ -84,7 +84,7 @@ class ByIds:
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
         """Returns a function of `is_seen_hidden` that returns the scores [B, I] float32."""
         by_ids = Queries.of_items(queries.visitor, queries.history, queries.history_length)
-        # the moment is that of the request, which the trend of an export is brought up to
+        # the moment of the request: the trend of an export is up to date
         return scores_for(self._scorer, by_ids._replace(timestamp_ms=queries.timestamp_ms))
 
 

@@ -30,7 +30,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {"returning_visitors": ("new", "repeats")
 "repeats": items of the history that the visitor chose again, ranked in the whole catalogue, seen items shown. "next":
 the item of each row, seen items shown."""
 _STORED_SCORES = 100_000_000  # of a block of cases: 400 MB
-_CHUNK_SCORES = 4_000_000  # of a call of a peer: its arrays are small enough for the allocator to reuse
+_CHUNK_SCORES = 4_000_000  # scores per call of a peer: few enough for the allocator to reuse the memory
 _SEED = 0
 
 

@@ -81,7 +81,7 @@ class _Tuner:
         """Returns the metric of a task, and the seconds of fitting and scoring."""
         if self._trials.find("trials", task, settings) is None:
             seconds = self._load(settings)
-            for each in self._block.tasks:  # the scores are those of all tasks
+            for each in self._block.tasks:  # all tasks have the same scores
                 if each in self._family.tasks and self._trials.find("trials", each, settings) is None:
                     value = float(self._block.rank(each)[TUNED_BY].mean())
                     log.info("%s, %s %s: %.4f, %.1f s", each, self._name, dict(settings), value, seconds)

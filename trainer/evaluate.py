@@ -31,7 +31,7 @@ from trainer.runs.layout import RunLayout
 
 log = logging.getLogger(__name__)
 
-_SEED = 0  # of the random baseline and the resampling; fixed, so that evaluations are comparable
+_SEED = 0  # for the random baseline and the resampling; fixed, so that evaluations are comparable
 _LEAKING = (
     "the dataset was split at random, so later events leak into training and these results do not predict the "
     "performance of the model in production; run `prepare` with `--split time` for results that do"

@@ -48,7 +48,7 @@ def _similar_items(kind: Any) -> Callable[[PeerData, Settings], Peer]:
     return fit
 
 
-# the recency of a history changes neither similarities nor weights, so that the last ones can be used again
+# recency changes neither similarities nor weights, so the last ones are reused
 @lru_cache(maxsize=1)
 def _similarity(kind: Any, data: PeerData, settings: tuple[tuple[str, Any], ...]) -> sp.csr_matrix:
     return fit_similarity(kind, data.interactions, **dict(settings))

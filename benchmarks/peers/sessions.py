@@ -65,7 +65,7 @@ class SessionNeighbours:
         for query in range(near.shape[0]):
             items = requests.history[query, : requests.lengths[query]]
             items = items[items < num_items]
-            age[items] = np.arange(len(items), 0, -1)  # of a repeated item, the latest row's
+            age[items] = np.arange(len(items), 0, -1)  # for a repeated item, its latest row
             pairs = slice(near.indptr[query], near.indptr[query + 1])
             timeline = positions[near.indices[pairs]]
             if timeline.nnz:

@@ -11,8 +11,8 @@ import numpy as np
 from trainer.data.dataset import Dataset
 from trainer.data.trend import DAY_MS, read_item_events
 
-_FLOOR = 0.02  # of a score relative to the 10th best, before the logarithm
-_SCALE = 5.0  # of a score relative to the 10th best, if there is no logarithm
+_FLOOR = 0.02  # added before the logarithm to a score relative to the 10th best
+_SCALE = 5.0  # multiplies a score relative to the 10th best, if there is no logarithm
 _RANK = 10
 _LEAST = 1e-9
 

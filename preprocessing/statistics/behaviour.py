@@ -16,7 +16,7 @@ from preprocessing.timelines import MS_PER_DAY, NEVER, Timelines
 SESSION_GAP_MS = 30 * 60_000
 """A pause between two events that is longer than this ends a session."""
 
-_BUCKETS = 34  # of seconds; the last starts at 2**32, 136 years
+_BUCKETS = 34  # buckets of seconds; the last starts at 2**32, 136 years
 
 
 @dataclass(frozen=True)

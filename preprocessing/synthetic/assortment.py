@@ -22,7 +22,7 @@ _CART_SIGMA = 2.0  # items differ in how well they sell, log-normal
 _BUY_SIGMA = 0.5
 _LIMIT_ROUNDS = 10
 _OLD_SHARE = 0.55  # share of items that are older than the log; the others appear at any time
-_MEAN_LIFE = 0.7  # of an exponential distribution, as a share of the period
+_MEAN_LIFE = 0.7  # mean of an exponential distribution, as a share of the period
 
 
 @dataclass(frozen=True)

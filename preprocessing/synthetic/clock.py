@@ -41,7 +41,7 @@ _GAPS_S = {
 _ORDER_LINE_GAP_S = 0.004
 _ROBOT_GAP_S = 5.0
 _LARGEST_SESSION = 417
-_ROBOT_SESSION_STEP = 7  # the sessions of each robot are smaller by this than those of the robot before
+_ROBOT_SESSION_STEP = 7  # each robot has smaller sessions than the one before, by this number of events
 
 # (probability, hours of average activity) between two sessions of a visitor
 _WAITS_HOURS = (

@@ -20,7 +20,7 @@ _SHELVES = 1_086
 _CART_SHELVES = 780
 _BUY_SHELVES = 722
 _INNER_SHELVES = 0.06  # share of the shelves that are not leaves
-_POPULARITY_SIGMA = 1.51  # of a log-normal popularity: the top 100 of 1,086 have 59% of the views
+_POPULARITY_SIGMA = 1.51  # popularity is log-normal: the top 100 of 1,086 have 59% of the views
 _CONVERSION_SIGMA = 0.4
 
 

@@ -39,7 +39,7 @@ _BUYER_LOOSE_CARTS = 2.05
 _ORDERS = 2.14
 _LINES = 2.72
 _MOST_CARTS, _MOST_ORDERS, _MOST_LINES = 40, 20, 31
-_ACTIVITY_NOISE = 1.0  # of the rank of views given carts and orders; 0: the same rank
+_ACTIVITY_NOISE = 1.0  # noise between the rank by carts and orders and the rank by views; 0: the same rank
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ REPORT = ("data_page.html", "report.html")
 """Files of the report, which only the command line draws."""
 PACKAGES = ("cartwheel", "common", "contract", "preprocessing", "trainer")
 HOUR_MS = 3_600_000
-NUM_GRAPHS = 6  # that have workers of their own; TF-Transform's is fitted where the job was started
+NUM_GRAPHS = 6  # graphs that run on workers; TF-Transform's graph is fitted in the process that started the job
 
 
 @dataclass(frozen=True)

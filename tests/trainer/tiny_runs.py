@@ -35,7 +35,7 @@ def make_config(preset: str, *settings: str) -> RunConfig:
         common.append("model.dim=8")
     if preset == "nn":
         common.append("model.visitor_min_events=6")  # all 60 visitors have vectors
-    # tests of a blend ask for it: most tests are about the model alone
+    # most tests are about the model alone; tests of a blend enable it
     plain = replace(PRESETS[preset], companions=(), blend=False)
     return apply_settings(plain, [*common, *settings])
 

@@ -28,7 +28,7 @@ from trainer.runs.checkpoint import Weights
 log = logging.getLogger(__name__)
 
 _THREADS = 2  # baselines that are tuned at once: while one counts with one thread, the other ranks with all
-_TUNING_CASES = 1000  # of the validation split; the powers of the counted models are chosen on them
+_TUNING_CASES = 1000  # validation cases that choose the powers of the counted models
 
 
 class FixedOrder:

@@ -90,7 +90,7 @@ def find_candidates(
     trends = tf.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
     size = chunk_size(cases.num_items)
     finder = _Finder(parts, tf.constant(moments), trends, tf.constant(log_popularity(item_counts)), cases.hides_seen)
-    # traced before the first call: TensorFlow takes the calls of several blends for retracing of one, and warns
+    # traced before the first call; otherwise TensorFlow mistakes the calls of several blends for retracing, and warns
     find = tf.function(finder.find, input_signature=[query_signature(size)], autograph=False).get_concrete_function()
     width, num_features = finder.num_candidates, len(parts) + 1 + len(HALF_LIVES) + len(RETURN_FEATURES)
     item = np.zeros((len(cases), width), np.int64)

@@ -18,7 +18,7 @@ from trainer.ranking.topk import query_chunks, top_k, translate_divergence_error
 
 NUM_VISITORS = 10
 LIST_LENGTH = 10
-_MAX_ROWS = 20  # of a history, and of the relevant items
+_MAX_ROWS = 20  # rows of a history, and relevant items
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import scipy.sparse as sp
 
-_BLOCK_ENTRIES = 4_000_000  # of a product before all but the largest are dropped: about 50 MB
+_BLOCK_ENTRIES = 4_000_000  # entries of a block of the product before it is pruned: about 50 MB
 
 Rescale = Callable[[sp.csr_matrix, slice], None]
 """Changes the entries of a block of the product in place; the slice is the block's range of rows."""

@@ -108,8 +108,8 @@ def check_checkpoint(workdir: str, record: RunRecord, checkpoint_run: str) -> No
     if checkpoint_run != run_identity(record):
         raise ValueError(
             f"the checkpoints in {workdir} belong to another run (its settings, dataset, warm start or refitted run "
-            "differ), and run.json is missing or was replaced; restore run.json, use the original settings and dataset, "
-            "or give another --workdir"
+            "differ), and run.json is missing or was replaced; restore run.json, use the original settings and "
+            "dataset, or give another --workdir"
         )
 
 

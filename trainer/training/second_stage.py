@@ -57,8 +57,8 @@ METRIC = f"ndcg@{LIST_LENGTH}"
 MAX_CASES = 4000
 """Maximum number of cases that the second stage is measured on."""
 
-_RECENT_SHARE = 0.1  # of the training events, by time
-_PRIOR_EVENTS = 10.0  # with the mean repeat rate, added to each item's own events
+_RECENT_SHARE = 0.1  # share of the training events that are recent
+_PRIOR_EVENTS = 10.0  # events with the mean repeat rate, added to each item's own events
 _MAX_CHUNK = 128
 _NUM_KEPT = 48  # the positive and random other candidates; all of them would take three times the memory
 _BATCH = 256

@@ -283,7 +283,7 @@ def test_the_figures_of_the_raw_sample(tmp_path):
     assert list(items["events_per_item"]["histogram"].items())[:2] == [("1", 5118), ("2", 915)]
     assert list(events["events_per_visitor"]["histogram"].items())[:2] == [("1", 3495), ("2", 736)]
     assert list(events["sessions"]["events_per_session"]["histogram"].items())[:2] == [("1", 4837), ("2", 789)]
-    # of the same counts of items, ascending, awk '{w += NR * $1; s += $1} END {print (2*w - (NR+1)*s) / (NR*s)}'
+    # the same counts of items, ascending, piped to awk '{w += NR * $1; s += $1} END {print (2*w - (NR+1)*s) / (NR*s)}'
     assert items["concentration"]["gini"] == 0.252425
     # sort -nr | head -1322 | awk '{s += $1} END {print s}': 1,322 of 6,610 items have 3,924 of 9,382 events
     assert items["concentration"]["top_20_percent_share"] == pytest.approx(3924 / 9382, abs=1e-6)

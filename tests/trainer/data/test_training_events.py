@@ -59,7 +59,7 @@ def test_a_row_is_surrounded_by_the_whole_timeline_of_its_visitor(dataset: Datas
         for batch in batches
         for row in np.flatnonzero(batch.is_row)
     }
-    # a 0, b 1, c 3, e 4; the rows of dee, who shares an index with others like her, have the rows before them
+    # a 0, b 1, c 3, e 4; dee shares an index with other unknown visitors, so her rows only have the rows before them
     of_ann, of_dee = {1: [0, 1, 3], 2: [0, 0, 3], 11: [0, 0, 1], 21: [0, 1, 3]}, {14: [1], 23: [0, 1]}
     assert others == {**of_ann, 3: [1], 22: [0], 12: [4], 13: [1], **of_dee}
 
