@@ -38,7 +38,7 @@ class _Products:
         self._visitors, self._items = tf.Variable(visitors), tf.Variable(items)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32 scores."""
+        """Returns float32 scores [B, I]."""
         return tf.matmul(tf.gather(self._visitors, queries.visitor), self._items, transpose_b=True)
 
 

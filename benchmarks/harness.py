@@ -145,7 +145,7 @@ def peak_mib() -> float:
 
 
 def _commit() -> str:
-    """Returns the commit, with `-dirty` if code differs from it; files that benchmarks write are ignored."""
+    """Returns the commit, with `-dirty` if the checkout has other changes than files that benchmarks write."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()

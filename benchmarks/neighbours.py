@@ -62,7 +62,7 @@ class ItemNeighbours:
 
 
 class TimelineNeighbours:
-    """Finds the timelines nearest to the history, and scores an item by the similarity of those that contain it."""
+    """Finds the timelines most similar to the history; an item's score sums the similarities of those with the item."""
 
     def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS) -> None:
         """Takes baskets [T, I] from `data.baskets.training_baskets`, and the training events [I] of each item."""

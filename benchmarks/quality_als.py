@@ -80,9 +80,9 @@ def _mean_metric(peer: Peer, cases: Cases, data: PeerData) -> float:
 def _time_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
     """Times both solvers until they reach the tuned ALS peer's validation NDCG@20.
 
-    Our time is that of the training loop, from the first step to the end of the epoch that reaches the value, with
-    checkpoints and one validation. The peer's time is the shorter of two fits, one before and one after our run.
-    Reading the data is excluded from both.
+    Our time is the time of the training loop up to the end of the epoch that reaches the value, with checkpoints and
+    one validation. The peer is fitted before and after our run, and the shorter time counts. Both times exclude reading
+    the data.
     """
     data = PeerData(open_dataset(str(matrix / "dataset")))
     # the cases that validate our runs; it also reads the data before the first timing

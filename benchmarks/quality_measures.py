@@ -61,7 +61,7 @@ class MeasureFiles:
             return {metric: arrays[metric] for metric in METRICS} if is_same else None
 
     def add(self, task: str, system: str, by_case: ByCase, settings: str = "") -> None:
-        """Stores a measure, in place of one with other settings."""
+        """Stores a measure; replaces a stored measure with other settings."""
         file = self._file(task, system)
         file.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {metric: by_case[metric] for metric in METRICS}
@@ -78,7 +78,7 @@ class ByIds:
         self._scorer = scorer
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32."""
+        """Returns float32 scores [B, I]."""
         return self.policy_scores(queries)(True)
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
@@ -132,7 +132,7 @@ class PeerRanking(NamedTuple):
 
 
 def rankings_of(name: str, result: Mapping[str, Any]) -> list[PeerRanking]:
-    """The rankings of a tuned family: alone and, if it takes one, with its best trend."""
+    """Returns the rankings of a tuned family: without a trend and, if it takes one, with its best trend."""
     settings = best_of(result["grid"])["settings"]
     rankings = [PeerRanking(name, None, json.dumps(settings))]
     if result["trend_grid"]:
@@ -177,7 +177,7 @@ def measure_scorers(
     files: MeasureFiles,
     events: ItemEvents,
 ) -> None:
-    """Measures scorers with the trainer's evaluator on the cases of each task, unless all of them are stored.
+    """Measures scorers with the trainer's evaluator on the cases of each task, unless all measures are stored.
 
     Args:
       scorers: returns the scorers by name; called if there is anything to measure.

@@ -35,7 +35,7 @@ _SEED = 0
 
 
 def task_cases(dataset: Dataset, split: Split, protocol: str, *, max_cases: int, max_scores: int) -> dict[str, Cases]:
-    """The cases of each task of a protocol, or a random sample of them; tasks without cases are skipped.
+    """Returns the cases of each task of a protocol, sampled at random if there are too many; skips tasks without cases.
 
     Args:
       dataset: the dataset.
@@ -79,7 +79,7 @@ class _StoredScorer:
         self.trends = np.zeros((0, num_items), np.float32)  # [M, I]
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32."""
+        """Returns float32 scores [B, I]."""
 
         def look_up(row: np.ndarray) -> np.ndarray:
             return self.scores[row] + self.trends[self.moment[row]]
@@ -89,7 +89,7 @@ class _StoredScorer:
 
 
 class RankedBlock:
-    """Some cases of a protocol; `load` computes the scores of a peer for them, and `rank` measures the scores."""
+    """Some cases of a protocol: `load` computes a peer's scores for these cases, and `rank` measures the scores."""
 
     def __init__(self, tasks: Mapping[str, Cases], moment_ms: np.ndarray, events: EventLog) -> None:
         """Prepares an evaluator for each task.
@@ -131,7 +131,7 @@ class RankedBlock:
         self._stored.scores = np.zeros((0, self._cases.num_items), np.float32)
 
     def rank(self, task: str, trend: TrendSettings | None = None) -> dict[str, np.ndarray]:
-        """Measures the loaded scores, with a trend if there is one; returns the values of each of the `METRICS`.
+        """Measures the loaded scores, plus `trend` if given; returns the values of the `METRICS`, by name.
 
         Raises:
           ValueError: no scores are loaded.

@@ -36,7 +36,7 @@ class PopularWithinCategory:
         self._popularity = tf.constant(counts / (counts.max() + 1), tf.float32)  # below 1, the bonus of the category
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32 scores."""
+        """Returns float32 scores [B, I]."""
         num_items = self._popularity.shape[0]
         padded = tf.pad(queries.history, [[0, 0], [0, 1]], constant_values=num_items)
         newest = tf.gather(padded, tf.maximum(queries.history_length - 1, 0), batch_dims=1)

@@ -26,7 +26,7 @@ class TrialFile:
     """The trials of a family on a dataset, by task."""
 
     def __init__(self, file: Path, checksum: str) -> None:
-        """Opens the file; a new one is written with the first trial.
+        """Reads the file if it exists; otherwise, the first trial creates it.
 
         Raises:
           ValueError: the file has trials on another dataset.
@@ -117,7 +117,7 @@ class _Tuner:
 
 
 def summarize(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Reduces the trials of a family for a task to the best `settings`, the best `trend`, and how long all took."""
+    """Reduces a family's trials for a task to the best `settings`, the best `trend` and the total seconds."""
     best = best_of(result["grid"])
     with_trend = best_of(result["trend_grid"]) if result["trend_grid"] else None
     return {

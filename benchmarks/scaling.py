@@ -51,7 +51,7 @@ OPTIMIZER = AdagradConfig()
 
 
 class Ids(NamedTuple):
-    """Ids that a step reads: those that the replicas divide, [S, N], and those that every replica uses, [S, M].
+    """Ids that S steps read: [S, N] that are divided among the replicas, and [S, M] that every replica uses.
 
     `dense` is the size of the dense gradient.
     """
@@ -154,8 +154,8 @@ def _moved(counts: np.ndarray) -> int:
 class Built(NamedTuple):
     """An implementation of table training.
 
-    `step` takes the number of a batch; `held_bytes` is the size of table and accumulator on a replica, by their shapes;
-    `resident_mib` is the growth of this process's memory when they were created.
+    `step` takes the number of a batch. `held_bytes` is the size of table and accumulator on a replica, computed from
+    their shapes. `resident_mib` is how much the memory of this process grew when they were created.
     """
 
     step: Callable[[int], Any]

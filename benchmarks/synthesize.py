@@ -299,7 +299,7 @@ def _measure_tree(tree: pd.DataFrame) -> dict[str, float]:
 
 
 def _measure_categories(log: pd.DataFrame, last_category: pd.Series) -> dict[str, float]:
-    """Figures of the items' latest categories; events of items without one are excluded."""
+    """Figures of the items' latest categories; events of items without a category are excluded."""
     category = log.itemid.map(last_category)
     views, carts, buys = (category[log.event == kind].value_counts() for kind in (VIEW, CART, BUY))
     return {

@@ -40,7 +40,7 @@ class _Products(tf.Module):
         self._visitors, self._items = tf.Variable(visitors), tf.Variable(items)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32 scores."""
+        """Returns float32 scores [B, I]."""
         return self.piece_scores(queries)(0, ITEMS)
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:

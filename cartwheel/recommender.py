@@ -17,7 +17,7 @@ class Recommender:
     """The signatures of an export as methods."""
 
     def __init__(self, model: Any) -> None:
-        """Wraps a loaded SavedModel; `load` opens one."""
+        """Wraps a loaded SavedModel; use `load` to open an export."""
         self._model = model  # keeps the variables of the signatures alive
         self._signatures = model.signatures
 
@@ -46,7 +46,7 @@ class Recommender:
         return _first_list(answer)
 
     def similar_items(self, item_id: str, *, k: int = 10) -> list[Recommendation]:
-        """Returns at most `k` items on offer, the most similar to an item first; for an unknown item, popular items."""
+        """Returns at most `k` items on offer, most similar to `item_id` first; popular items if the id is unknown."""
         import tensorflow as tf
 
         return _first_list(self._signatures["similar_items"](item_id=tf.constant([item_id]), k=tf.constant(k)))

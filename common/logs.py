@@ -33,7 +33,7 @@ def import_tensorflow(*, verbose: bool) -> None:
     """Imports TensorFlow without its notices about CPU features and absent GPUs.
 
     TensorFlow writes these notices to file descriptor 2 before its logging starts, so no log level hides them. All
-    other lines, and every line if the import fails, are written to standard error afterwards.
+    other lines are written to standard error after the import. If the import fails, the notices are, too.
     """
     if verbose or "tensorflow" in sys.modules:
         return

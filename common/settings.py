@@ -59,7 +59,7 @@ def apply_settings(config: Config, settings: Sequence[str]) -> Config:
 
 
 def type_of(config: Any, key: str) -> type:
-    """Returns the type of a setting: bool, int, float, tuple, or str (text and names); ignores whether it may be none.
+    """Returns the type of a setting, apart from none: bool, int, float, tuple, or str for text and names.
 
     Raises:
       ValueError: the key is unknown.
@@ -172,7 +172,7 @@ def _decode(hint: Any, value: Any, key: str) -> Any:
 
 
 def _finite(value: float, key: str) -> float:
-    """Converts a number; JSON has no infinity and no NaN, and comparisons such as `value > 0` accept infinity."""
+    """Converts a number; rejects NaN and infinity, which JSON lacks and which pass checks such as `value > 0`."""
     try:
         number = float(value)
     except OverflowError:

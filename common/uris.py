@@ -13,8 +13,9 @@ _DATABASE_FLAG = "storage"  # its URL may name a user
 def refuse_credentials(uri: str) -> None:
     """Refuses a URI that may contain a credential, which would end up in records, logs and manifests.
 
-    Credentials have many names, so a rule decides and not a list: a URI of a file needs no user part, query or
-    fragment. In object stores, `?` is part of a glob and `#` of a name; only `=` after them is refused there.
+    Credentials have many names, so there is no list of them. Instead, a URI must not have a user part, a query or a
+    fragment, because no file needs them. In object stores, `?` can be part of a glob and `#` of a name, so only an `=`
+    after them is refused.
 
     Raises:
       ValueError: the URI has such a part; the message does not repeat the URI.
@@ -36,7 +37,7 @@ def refuse_credentials(uri: str) -> None:
 
 
 def refuse_credentials_in_arguments(given: argparse.Namespace, others: Iterable[str] = ()) -> None:
-    """Refuses arguments with a URI that may contain a credential, before any of them is printed or submitted.
+    """Refuses arguments with a URI that may contain a credential, before any argument is printed or submitted.
 
     Args:
       given: parsed arguments; only a database URL may name a user.
@@ -64,5 +65,5 @@ def _find_uris(value: object) -> Iterator[str]:
 
 
 def _chain_start(text: str, start: int) -> int:
-    """Returns the start of a chain of URIs, such as that of `simplecache` in `--events=simplecache::s3://bucket`."""
+    """Returns where a chain of URIs starts in a text: at `simplecache` in `--events=simplecache::s3://bucket`."""
     return text.rfind("=", 0, start) + 1

@@ -44,7 +44,7 @@ def encode_catalogue(rows: pa.Table) -> bytes:
 
 
 def read_catalogue(paths: Sequence[str]) -> pa.Table:
-    """Reads all shards as one table: items of the vocabulary by item_index, then the others by id.
+    """Reads all shards as one table, in the order of `in_order`.
 
     Raises:
       ContractError: a shard lacks a column of the catalogue, or its columns have other types or another order.
@@ -59,7 +59,7 @@ def read_catalogue(paths: Sequence[str]) -> pa.Table:
 
 
 def _describe_difference(schema: pa.Schema) -> str:
-    """Describes how a schema differs from the catalogue's: names the missing columns, else those of another type."""
+    """Describes how a schema differs from the catalogue's: by missing columns, by types, or by the order."""
     missing = [name for name in CATALOGUE_SCHEMA.names if name not in schema.names]
     if missing:
         return f"lacks the catalogue columns {', '.join(missing)}"
@@ -86,7 +86,7 @@ def total_events(rows: pa.Table) -> np.ndarray:
 
 
 def in_order(rows: pa.Table) -> pa.Table:
-    """Sorts items: those of the vocabulary by item_index, then the others by id."""
+    """Sorts the items of the vocabulary by item_index, and puts all other items, sorted by id, behind them."""
     is_other = pc.less(rows["item_index"], 0)
     order = pc.sort_indices(
         rows.append_column("is_other", is_other),

@@ -48,7 +48,7 @@ class SplitInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything a reader needs before it opens another file of the dataset."""
+    """Everything that a reader needs before it opens another file of the dataset."""
 
     event_kinds: tuple[str, ...]
     """The shop's event kinds in the order of its funnel; the code of a kind is its index here."""

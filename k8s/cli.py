@@ -51,7 +51,7 @@ EXAMPLES = {
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/submit.py") -> int:
-    """Runs a command; returns 0 for done, 1 for failed or not submitted, 2 for wrong arguments, 130 for detached."""
+    """Runs a command; returns 0 if done, 1 if failed or not submitted, 2 for wrong arguments, 130 if detached."""
     parser = build_parser(program)
     given = parser.parse_args(arguments)
     try:

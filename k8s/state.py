@@ -134,7 +134,7 @@ def _find_permanent_problem(pod: Object) -> str | None:
 
 
 def _explain_failure(condition: Object, pods: Sequence[Object]) -> str:
-    """Returns the reason of the last failed pod, which is more specific than that of the Job."""
+    """Returns why the last failed pod failed, because the Job's own reason is less specific."""
     if condition.get("reason") == "DeadlineExceeded":
         return "DeadlineExceeded: it ran longer than activeDeadlineSeconds"
     every = list(failure_reasons(sorted(pods, key=_end_time)).values())

@@ -25,7 +25,7 @@ class SettingsConflict(Exception):  # noqa: N818 (an answer, not an error)
 
 
 class NotOwned(Exception):  # noqa: N818 (an answer, not an error)
-    """A workload with a step's name does not belong to this project; it is neither followed nor removed."""
+    """Another project's workload has the name of the step; it is neither followed nor removed."""
 
     def __init__(self, workload: Object) -> None:
         """Takes the other workload."""
@@ -145,7 +145,7 @@ def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]
 
 
 def _settings(workload: Object, kubectl: Kubectl) -> list[Object]:
-    """Returns the ConfigMaps of this project that a workload mounts, without those that the cluster adds."""
+    """Returns the ConfigMaps that a workload mounts, except those that the cluster adds."""
     spec = workload["spec"]
     if "replicatedJobs" in spec:
         spec = spec["replicatedJobs"][0]["template"]["spec"]

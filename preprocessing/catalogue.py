@@ -322,14 +322,14 @@ def _split_path(category: str) -> tuple[str, ...]:
 
 
 def _parse_prices(texts: pa.Array) -> pa.Array:
-    """Parses prices such as `n15360.000` or `15360.0`, [I] float32; null for any other text and for negative prices."""
+    """Parses prices such as `n15360.000` or `15360.0`, [I] float32; other texts and negative prices become null."""
     bare = pc.utf8_ltrim(texts, characters="n")
     is_number = pc.match_substring_regex(bare, r"^[0-9]{1,15}(\.[0-9]+)?$")
     return pc.cast(pc.if_else(is_number, bare, None), pa.float32())
 
 
 def _combine_values(properties: pa.Table, owner: np.ndarray, names: tuple[str, ...], num_items: int) -> pa.Array:
-    """[I] lists of distinct `property=word`: one entry for each word in the values of the named properties."""
+    """[I] lists of distinct texts `property=word`, one for each word in an item's values of the named properties."""
     rows = _find_rows(properties, names)
     rows = rows[np.argsort(owner[rows], kind="stable")]
     chosen = properties.take(rows)

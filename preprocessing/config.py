@@ -61,7 +61,7 @@ class TimeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EventColumns:
-    """Where each field of an event is in the event log: a column, a path such as `items[].id`, or a quoted constant."""
+    """The source of each field of an event: a column of the log, a path such as `items[].id`, or a quoted constant."""
 
     visitor: str = "visitorid"
     """Id of the visitor, the customer or the session."""

@@ -172,7 +172,7 @@ def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
 
 
 def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray:
-    """Converts words for event kinds to indices in `config.names`, [N] int8; marks unknown words, which become -1."""
+    """Converts words for event kinds to indices in `config.names`, [N] int8; unknown words become -1 and are marked."""
     codes = _codes_of_words(config)
     found = pc.index_in(texts, value_set=pa.array(list(codes)))
     parsed: np.ndarray = pa.array(codes.values(), pa.int8()).take(found).fill_null(-1).to_numpy()

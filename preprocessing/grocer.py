@@ -81,8 +81,8 @@ def write_grocer(output: str) -> dict[str, Any]:
 def add_titles(products: pa.Table) -> pa.Table:
     """Appends the column `title`, because products have no names: `Apple sauce 50 oz (own brand)`.
 
-    A title consists of the type, or the category of a product without a type; the package size, if known; and a remark
-    on products of the grocer's own brand. It is null for products without type and category.
+    A title consists of the product's type or, without one, its category; the package size, if known; and a remark if
+    the brand is the grocer's own. It is null for products without type and category.
 
     Args:
       products: the columns `product_type`, `product_category`, `package_size` and `brand`.
@@ -96,7 +96,7 @@ def add_titles(products: pa.Table) -> pa.Table:
 
 
 def _find_data() -> str:
-    """Returns the folder of the package's files; the package itself is not imported, because it needs pandas."""
+    """Returns the folder of the package's files, without importing the package, which would need pandas."""
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError(_MISSING)

@@ -59,7 +59,7 @@ def read_item_facts(
 
 
 def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]) -> tuple[str, ItemTableConfig]:
-    """Returns the glob of the table and its settings, without the columns that only other commands need."""
+    """Returns the glob of the table and its settings, without the columns that this command does not need."""
     values = read_shop(shop).get("item_table", {}) if shop else {}
     config = from_json(ItemTableConfig, values)
     unknown = [name for name in columns if name not in COLUMNS]

@@ -58,5 +58,5 @@ class KindConfig:
 
 
 def is_kind_name(text: str) -> bool:
-    """Returns whether a text can name an event kind; it cannot contain `=`, which has a meaning in `kinds.words`."""
+    """Returns whether a text can name an event kind; `=` is not allowed, because `kinds.words` uses it."""
     return bool(text.strip()) and "=" not in text and not any(unicodedata.category(letter) == "Cc" for letter in text)

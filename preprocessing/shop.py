@@ -45,7 +45,7 @@ def read_shop(path: str) -> dict[str, Any]:
 
 
 def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
-    """Makes the settings: those of a shop.toml, if there is one, changed by the given ones.
+    """Returns the settings of a shop.toml, or the defaults, with the given settings changed.
 
     Args:
       shop: path of the shop.toml.
@@ -83,7 +83,7 @@ def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
 
 
 def format_shop(config: PrepareConfig) -> str:
-    """Formats the settings that describe a shop as TOML; omits those that equal the defaults, except columns."""
+    """Formats the settings that describe a shop as TOML; omits settings with default values, except columns."""
     table = config.item_table
     words = {word: kind for word, _, kind in (entry.rpartition("=") for entry in config.kinds.words)}
     sections = [

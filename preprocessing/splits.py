@@ -17,7 +17,7 @@ TRAIN, VALIDATION, TEST = range(len(SPLITS))
 
 @dataclass(frozen=True)
 class Cuts:
-    """When validation and test start in a split by time; an event at a cut belongs to the later split."""
+    """The starts of validation and test in a split by time; an event at a cut belongs to the later split."""
 
     validation_from_ms: int
     """Start of validation, in milliseconds since 1970."""
@@ -57,7 +57,7 @@ def merge_times(summaries: list[TimeSummary]) -> TimeSummary:
 
 
 def choose_cuts(summary: TimeSummary, config: SplitConfig) -> Cuts | None:
-    """Returns the cuts of a split by time, from the settings or at quantiles of event time; None for other methods."""
+    """Returns the cuts of a split by time: from the settings, or quantiles of event times. None for other methods."""
     if config.method != SplitMethod.TIME:
         return None
     if config.validation_from_ms is not None and config.test_from_ms is not None:

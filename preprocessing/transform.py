@@ -42,7 +42,7 @@ _OUTPUT_OF = {"visitor_id": "visitor", "item_id": "item"}
 
 @dataclass(frozen=True)
 class TransformConfig:
-    """Inputs of the construction of the graph."""
+    """Settings from which the TF-Transform graph is constructed."""
 
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
     """Sizes of the vocabularies, by name."""
@@ -202,7 +202,7 @@ def _lists(sparse: tf.SparseTensor, num_rows: int) -> pa.Array:
 
 
 def _first_values(sparse: tf.SparseTensor, num_rows: int) -> np.ndarray:
-    """Returns the value of each row, 0 for rows without one; [num_rows]."""
+    """Returns the value of each row, [num_rows]; 0 for a row without a value."""
     values = np.zeros(num_rows, sparse.values.dtype.as_numpy_dtype)
     values[sparse.indices.numpy()[:, 0]] = sparse.values.numpy()
     return values

@@ -35,7 +35,7 @@ REASONS = (
 
 @dataclass(frozen=True)
 class Flaws:
-    """The reason why each invalid row is invalid; a row keeps the first reason that it gets."""
+    """The reason why each invalid row is invalid. A row that is marked twice keeps its first reason."""
 
     codes: np.ndarray
     """[N] int8: 0 for a valid row, else 1 + an index in REASONS."""

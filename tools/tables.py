@@ -276,7 +276,7 @@ def _megabytes(size: float) -> str:
 
 
 class _Claim(NamedTuple):
-    """A row of the speed table; `target`, `reached` and `is_met` are functions of the figures of a benchmark."""
+    """A row of the speed table; `target`, `reached` and `is_met` are computed from the figures of a benchmark."""
 
     what: str
     benchmark: str

@@ -146,7 +146,7 @@ def write_recommendations(
     model_checksum: str,
     replicas: Replicas | None = None,
 ) -> dict[str, Any]:
-    """Publishes, for each visitor, the k best items on offer that are not in their timeline; all lists or none.
+    """Publishes all visitors' lists or none: the k best items on offer that are not in the visitor's timeline.
 
     A list is shorter if fewer than k items are left. A killed process leaves its finished shards next to the output
     (see `resumable_output`); the same call resumes and writes the same files.

@@ -97,7 +97,7 @@ def train(
 
 
 def companion_config(config: RunConfig, name: str) -> RunConfig:
-    """The settings of a preset that is trained as a part of another run: with its event weights, and without a blend.
+    """The settings to train the preset `name` as a part of another run: with that run's event weights, without a blend.
 
     Raises:
       ValueError: there is no such preset.

@@ -31,7 +31,7 @@ class Factors:
     """Whether the solver gets each item of a history once, or as often as it occurs."""
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """[B, I] float32."""
+        """Returns float32 scores [B, I]."""
         return break_ties(self._embed(requests) @ self.items.T, self.data.counts)
 
     def _embed(self, requests: Requests) -> np.ndarray:
@@ -85,7 +85,7 @@ def fit_als(
 
 
 def fit_bpr(data: PeerData, *, factors: int, learning_rate: float, regularization: float, iterations: int) -> Factors:
-    """Fits BPR (Rendle et al., UAI 2009), which knows visitors of training only; D = `factors` + 1."""
+    """Fits BPR (Rendle et al., UAI 2009), which has vectors of training visitors only; D = `factors` + 1."""
     from implicit.bpr import BayesianPersonalizedRanking
 
     with _single_threaded_blas():

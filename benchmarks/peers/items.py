@@ -35,7 +35,7 @@ class ItemWalk:
     """A repeated item has the weight of its latest row."""
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """[B, I] float32."""
+        """Returns float32 scores [B, I]."""
         baskets, num_items = self.data.timelines.baskets, len(self.data.counts)
         item_size = np.maximum(np.bincount(baskets.indices, minlength=num_items), 1.0)
         timeline_size = np.maximum(np.diff(baskets.indptr), 1.0)
@@ -46,7 +46,7 @@ class ItemWalk:
 
 
 def dense_product(left: sp.csr_matrix, right: sp.csr_matrix) -> np.ndarray:
-    """[B, I] the product of sparse matrices [B, T] and [T, I] as an array, by the faster of two ways."""
+    """[B, I] array: the product of sparse matrices [B, T] and [T, I], computed the faster of two ways."""
     if left.nnz > _DENSE_SHARE * np.prod(left.shape):
         return np.asarray((right.T @ left.toarray().T).T)
     return np.asarray((left @ right).toarray())
@@ -69,7 +69,7 @@ class ItemNeighbours:
     """A repeated item has the weight of its latest row."""
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """[B, I] float32."""
+        """Returns float32 scores [B, I]."""
         counts = self.data.counts
         history = history_weights(requests, len(counts), self.recency, is_distinct=self.is_distinct)
         return fill_up(history @ self.similarity, counts)
@@ -86,7 +86,7 @@ class Ease:
     """Power of the age of a row of the history."""
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """[B, I] float32."""
+        """Returns float32 scores [B, I]."""
         counts, num_kept = self.data.counts, len(self.weights)
         history = history_weights(requests, num_kept, self.recency, is_distinct=True)
         kept = break_ties(history @ self.weights, counts[:num_kept])

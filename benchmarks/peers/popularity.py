@@ -14,7 +14,7 @@ class Popular:
     data: PeerData
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """[B, I] float32."""
+        """Returns float32 scores [B, I]."""
         return np.tile(self.data.counts.astype(np.float32), (len(requests.visitor), 1))
 
 
@@ -27,14 +27,14 @@ class Trending:
     """Half-life of the weight of an event."""
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """[B, I] float32."""
+        """Returns float32 scores [B, I]."""
         moments, row = np.unique(requests.timestamp_ms, return_inverse=True)
         return np.stack([self.data.events.recent(self.half_life_days, int(moment)) for moment in moments])[row]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnFrequency:
-    """Ranks the items of a visitor's history by how often and how recently the visitor chose them, then popular items.
+    """Ranks a visitor's items by how often and how recently they chose them; all other items follow, by popularity.
 
     Strong where visitors repeat their choices (Hu et al., SIGIR 2020: "personalised top frequency").
     """
@@ -44,6 +44,6 @@ class OwnFrequency:
     """Power of the age of a row."""
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """[B, I] float32."""
+        """Returns float32 scores [B, I]."""
         counts = self.data.counts
         return fill_up(history_weights(requests, len(counts), self.recency), counts)

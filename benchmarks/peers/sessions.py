@@ -33,7 +33,7 @@ class SessionNeighbours:
     """Distance, in rows, from the latest item shared with the history at which a weight falls by e; None: no effect."""
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """[B, I] float32."""
+        """Returns float32 scores [B, I]."""
         timelines, counts = self.data.timelines, self.data.counts
         history = history_weights(requests, len(counts), self.recency, is_distinct=True)
         near = largest(

@@ -67,9 +67,9 @@ class TrendSettings(NamedTuple):
 
 
 def link_scores(scores: np.ndarray, link: Literal["log", "linear"]) -> np.ndarray:
-    """[B, I] float32: scores on the scale of the trend, which is a logarithm.
+    """Rescales scores [B, I] so that the trend, a logarithm, can be added to them.
 
-    Scores are divided by the 10th best of their row or, if it is not positive, by the best.
+    Each score is divided by the 10th best score of its row or, if that is not positive, by the best.
     """
     linked = np.empty_like(scores)
     for row, of_row in enumerate(scores):

@@ -19,7 +19,7 @@ _COLUMNS = 100
 
 
 def show_recommendations(export: str, dataset: str, *, with_repeats: bool = False) -> str:
-    """Renders, for some visitors, the id, the last items of the history, and the recommended items, each on a line.
+    """Renders three lines for each of some visitors: the id, the last items of the history, and the recommended items.
 
     Args:
       export: directory of an exported model.

@@ -12,7 +12,7 @@ _PROTOCOL, _OTHER_PROTOCOL = "returning_visitors", "next_item"
 def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     """Renders a table of all systems and metrics, best first, at most 100 columns wide.
 
-    The metrics are about the new items of returning visitors, except the column `next item`, which includes seen items.
+    All columns rank new items for returning visitors, except `next item`, which includes seen items.
     """
     systems, others = merge_systems(evaluations), merge_systems(evaluations, _OTHER_PROTOCOL)
     protocols = next(iter(evaluations.values()))["protocols"]

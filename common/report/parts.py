@@ -102,7 +102,7 @@ def _class_name(index: int) -> str:
 
 
 def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colour: int = 0) -> Part:
-    """Shows how many `of` (sessions, pauses) last how long, from counts by the lower bound of each bin in seconds."""
+    """Shows how many `of` (sessions, pauses) last how long; `buckets`: counts by the least seconds of each bin."""
     if not buckets:
         return Note(f"{title}: no data.")
     labels = [duration(int(second)) for second in buckets]

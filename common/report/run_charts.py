@@ -35,7 +35,7 @@ _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
 
 
 def dots(key: str, systems: Sequence[str], panels: Sequence[tuple[str, Sequence[tuple[float, float, float]]]]) -> str:
-    """Draws one row per system and one panel per metric: a dot with its interval; the first system is highlighted.
+    """Draws one panel per metric, with a dot and its interval for each system; the first system is highlighted.
 
     Args:
       systems: names, the first on top.
@@ -70,7 +70,7 @@ def lines(
     mark: tuple[float, float] | None = None,
     colour: int = 0,
 ) -> str:
-    """Draws named curves with one highlighted point; curves of few points also show the points."""
+    """Draws named curves with one highlighted point; a curve with few points also gets a dot at each."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -93,7 +93,7 @@ def lines(
 
 
 class Panel(NamedTuple):
-    """A panel of `points`, which shows the points by one property."""
+    """A panel of the chart `points`: its x axis is one property of the points."""
 
     title: str
     """Name of the property."""
@@ -237,5 +237,5 @@ def diagram(key: str, boxes: Sequence[DiagramBox]) -> str:
 
 
 def _size_to_fit(text: str, room: float, size: float) -> float:
-    """Returns the largest font size, up to `size`, at which the text fits in `room` pixels."""
+    """Returns the largest font size, at most `size`, at which the text is not wider than `room` pixels."""
     return size * min(1, room / text_width(text, size))

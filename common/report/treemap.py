@@ -41,7 +41,7 @@ def _worst(areas: Sequence[float], side: float) -> float:
 
 
 def _lay_row(areas: Sequence[float], box: Box) -> tuple[list[Box], Box]:
-    """Places a row of rectangles along the shorter side of a box; returns them and the rest of the box."""
+    """Places a row of rectangles along the shorter side of a box; returns the rectangles and the remaining box."""
     is_upright = box.width >= box.height
     side = box.height if is_upright else box.width
     depth = sum(areas) / side

@@ -30,7 +30,7 @@ def hash_file(path: str) -> str:
 class Cache:
     """Files by SHA-256: the same content is fetched once, whatever its name.
 
-    Files in use are kept; the least recently used of the others are evicted. Thread-safe.
+    Files in use are kept; of the unused files, the least recently used are evicted first. Thread-safe.
     """
 
     def __init__(self, max_bytes: int) -> None:

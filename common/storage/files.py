@@ -122,7 +122,7 @@ def is_intact(uri: str, sha256_expected: str) -> bool:
 def local_copy(uri: str, sha256: str) -> Iterator[str]:
     """Yields a local path of a file, valid inside the context.
 
-    A local file is not copied and not verified; a remote file is fetched into the bounded cache and verified.
+    A remote file is fetched into the bounded cache and verified. A local file is neither copied nor verified.
 
     Raises:
       ContractError: the fetched file does not have this checksum.

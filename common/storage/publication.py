@@ -119,7 +119,7 @@ def _check_owner(claim: str, owner: bytes, destination: str) -> None:
 
 
 def _withdraw(destination: str, marker: str | None, claim: str, owner: bytes) -> None:
-    """Removes the upload if the store answers at once; otherwise the claim marks it as unfinished."""
+    """Removes the upload if the store responds; otherwise, the claim stays and marks the upload as unfinished."""
     store = open_store(destination)
     with contextlib.suppress(Exception):
         if store.read(claim) == owner:

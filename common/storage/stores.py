@@ -21,7 +21,7 @@ _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss",
 
 
 class Store(Protocol):
-    """Files by URI; methods raise the errors of the library behind them."""
+    """Files by URI. The methods raise the errors of the underlying library."""
 
     def exists(self, uri: str) -> bool:
         """Returns True if there is a file, or a directory with a file in it."""
@@ -147,7 +147,7 @@ class LocalStore:
 
 
 def remove_partial(uri: str) -> None:
-    """Removes half-written files of killed processes below a local directory; other stores show only whole files."""
+    """Removes files below a local directory that killed processes left half written; does nothing in other stores."""
     if is_local(uri):
         for name in filter(_PARTIAL.search, _names_below(uri)):
             with contextlib.suppress(FileNotFoundError):  # its writer is alive and has just finished
@@ -310,7 +310,7 @@ def _quiet_plugins() -> None:
 
 
 def _options(scheme: str) -> dict[str, Any]:
-    """Returns the options to pass to a scheme's fsspec plugin; all others come from the environment."""
+    """Returns the options to pass to a scheme's fsspec plugin, which reads its other options from the environment."""
     # files written by other processes must be visible, and this package does the retries
     if scheme in ("s3", "s3a"):
         return {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 1}}}

@@ -151,8 +151,8 @@ def fit_transform(
 ) -> None:
     """Fits the TF-Transform graph to prices and gaps; `complete_transform` must follow.
 
-    The fit always runs in this process (decision 9): TF-Transform's files must be where TensorFlow and all workers can
-    open them.
+    The fit always runs in this process, because TensorFlow and all workers must be able to open TF-Transform's files
+    (decision 9).
     """
     gaps = stages.GapBatch(job.work, cuts, job.config.split)
     prices = stages.PriceBatch(job.work)

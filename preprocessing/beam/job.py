@@ -51,7 +51,7 @@ class Job:
 
     @contextmanager
     def run_concurrently(self, function: Callable[[], Value]) -> Iterator[Future[Value]]:
-        """Runs a function, which runs a pipeline, in a thread while the context is open; yields the function's future.
+        """Runs `function`, which runs a pipeline, in a thread while the context is open; yields its future result.
 
         With remote workers, the function finishes before the context opens. This costs no time, because a single
         pipeline uses all workers anyway. Beam supports neither starting a job server outside the main thread nor

@@ -96,7 +96,7 @@ def cancel_pipelines() -> None:
 
 @contextmanager
 def track_progress(*phases: Phase, is_shown: bool) -> Iterator[ProgressCounter]:
-    """Yields the progress counter of the pipeline that runs in this context; at the end, logs how long it took."""
+    """Yields the progress counter of a pipeline that runs within this context, and logs its duration at the end."""
     counter, begin = ProgressCounter(uuid.uuid4().hex), time.monotonic()
     bars = _running_pipelines()[counter.key] = _Bars(phases, is_shown=is_shown)
     try:

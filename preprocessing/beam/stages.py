@@ -227,7 +227,7 @@ class MergeProperties:
 
 
 class AssembleItems(beam.DoFn):
-    """Writes the catalogue rows of a partition, with properties as text; outputs their description.
+    """Writes the catalogue rows of a partition, with properties as text; outputs counts that describe the rows.
 
     Counts of categories, of property values and of events by category are separate outputs.
     """
@@ -309,7 +309,7 @@ class WriteCatalogue(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """Writes the invalid rows of an input file as JSON Lines, in the order of the file, from (name, rejects)."""
+    """Writes the invalid rows of an input file as JSON Lines, in file order; its input is (name, rejects)."""
 
     directory: str
 

@@ -115,7 +115,7 @@ def _read_first(path: str, layout: Layout, *, has_line_breaks: bool) -> Batch:
 
 
 def _looks_like_data(names: Sequence[str]) -> bool:
-    """Returns True if a header's names look like values: one has no letter, or is a time."""
+    """Returns True if one of a header's names looks like a value: it has no letter, or is a time."""
     return any(not re.search(r"[A-Za-zÀ-ÿ_]", name) or re.match(r"^\d{4}-\d\d-\d\d", name) for name in names)
 
 

@@ -129,7 +129,7 @@ def _step_of(word: str) -> int | None:
 
 
 def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
-    """Proposes event kinds: the log's words for events that have an item, in the order that the words suggest."""
+    """Proposes event kinds: the words of events with an item, in the funnel order that usual words have."""
     counts, with_item = _count_kinds(table, mapped)
     names = [word for word in counts if is_kind_name(word) and 2 * with_item[word] >= counts[word]]
     if len(names) > MAX_KINDS:

@@ -65,6 +65,6 @@ def _format(timestamp_ms: int) -> str:
 
 
 def _marks(manifest: Manifest) -> list[tuple[str, float]]:
-    """Returns the cuts of a split by time: the name of the split that starts, and the days since 1970."""
+    """Returns the cuts of a split by time as (name of the split that starts, days since 1970)."""
     cuts = (("validation", manifest.validation_from_ms), ("test", manifest.test_from_ms))
     return [(name, cut / _MS_PER_DAY) for name, cut in cuts if cut is not None]

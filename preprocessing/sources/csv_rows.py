@@ -107,7 +107,7 @@ def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np
 def _parse(
     source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, is_used: np.ndarray, *, has_quotes: bool
 ) -> pa.Table:
-    """Parses the lines that a mask [L] selects; all of them must have the right number of fields."""
+    """Parses the lines that a mask [L] selects, which must have the right number of fields."""
     schema = {name: pa.string() for name in source.columns}
     if not is_used.any():
         return pa.table({name: pa.array([], pa.string()) for name in source.columns})
@@ -129,7 +129,7 @@ def _parse(
 def _parse_quoted(
     source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, rows: np.ndarray, flaws: Flaws
 ) -> tuple[pa.Table, np.ndarray]:
-    """Parses lines with quotes; marks those with an unbalanced quote or a wrong field count; returns the others."""
+    """Parses lines with quotes; marks those with an unbalanced quote or a wrong field count; returns the valid ones."""
     lines = pa.array([data[begins[row] : ends[row]] for row in rows], pa.large_binary()).cast(pa.large_string())
     field = f'(?:"(?:[^"]|"")*"|[^"{re.escape(source.separator)}][^{re.escape(source.separator)}]*|)'
     separator = re.escape(source.separator)

@@ -62,7 +62,7 @@ class Layout:
 
 
 def find_input_files(glob: str) -> list[str]:
-    """Lists the files of a glob or a directory; omits hidden files, such as `_SUCCESS`, that only a wildcard matches.
+    """Lists the files of a glob or a directory; hidden files, such as `_SUCCESS`, must be named without a wildcard.
 
     Raises:
       FileNotFoundError: no file matches.
@@ -163,7 +163,7 @@ def make_source(layout: Layout, columns: tuple[str, ...], *, has_line_breaks: bo
 
 
 def choose_columns(path: str, layout: Layout, required: Sequence[str], optional: Sequence[str] = ()) -> tuple[str, ...]:
-    """Chooses the columns to read: those of the paths `required`, and those of `optional` that the file has.
+    """Chooses the columns to read: those in the paths `required`, and those in the paths `optional` that exist.
 
     Raises:
       ValueError: a required column is missing, or a column occurs twice.

@@ -66,7 +66,7 @@ def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch
 
 
 def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
-    """Parses lines of JSON objects to a table of some fields; texts stay as they are, even those that look like times.
+    """Parses lines of JSON objects to a table of some fields; texts that look like times stay texts.
 
     Raises:
       pa.ArrowInvalid: a line is not a JSON object, or a field has several types or numbers that Arrow would round.
@@ -85,7 +85,7 @@ def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
 
 
 def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Parses lines one by one; returns the objects, and a mask [L] of the lines that are objects."""
+    """Parses lines one by one; returns the objects, and a mask [L] of the lines that contain one."""
     objects, is_object = [], np.zeros(len(begins), bool)
     for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         try:
@@ -157,7 +157,7 @@ def _has_rounded(values: pa.Array) -> bool:
 
 
 def _select(table: pa.Table, columns: tuple[str, ...]) -> pa.Table:
-    """Selects columns; those that no object of the chunk has are null.
+    """Selects columns; a column that no object of the chunk has is null.
 
     Raises:
       pa.ArrowInvalid: a column is inconsistent; Arrow's reader produces such columns from lists with null elements.

@@ -117,7 +117,7 @@ def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, 
 
 
 def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
-    """For each pair and each event kind, finds the index of the first row, [P, K]; NEVER if there is none."""
+    """[P, K]: index of the first row of each pair with each event kind; NEVER if there is none."""
     pairs = timelines.visitor_code * len(timelines.items) + timelines.item_code
     distinct, pair = np.unique(pairs, return_inverse=True)
     first = np.full((len(distinct), num_kinds), NEVER)
@@ -136,6 +136,6 @@ def _bucket(milliseconds: np.ndarray) -> np.ndarray:
 
 
 def _describe_buckets(counts: np.ndarray) -> dict[str, int]:
-    """Labels counts with the second at which each bucket starts; empty buckets at the end are omitted."""
+    """Returns counts by the second at which their bucket starts; omits empty buckets at the end."""
     filled = int(np.flatnonzero(counts).max(initial=-1)) + 1
     return {str(1 << bucket >> 1): int(counts[bucket]) for bucket in range(filled)}

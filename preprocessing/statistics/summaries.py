@@ -117,7 +117,7 @@ def merge_readings(parts: Iterable[ReadingSummary]) -> ReadingSummary:
 
 @dataclass(frozen=True)
 class EventStatistics:
-    """Counts over the events of one or more partitions, which never share a visitor."""
+    """Counts over the events of one or more partitions, which have no visitors in common."""
 
     by_split: np.ndarray
     """[S, K] events."""

@@ -116,7 +116,7 @@ def _unseen_snapshots(count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_available(is_alive: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[L] whether an item is available at the end: a fixed share of all items, more of those still in fashion."""
+    """[L] whether an item is available at the end: a fixed share of all items, preferably items in fashion."""
     score = _AVAILABILITY_OF_LIVING * is_alive + random.gumbel(size=len(is_alive))
     is_available = np.zeros(len(is_alive), bool)
     is_available[np.argsort(-score, kind="stable")[: round(len(is_alive) * _AVAILABLE_AT_END)]] = True

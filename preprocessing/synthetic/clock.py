@@ -173,7 +173,7 @@ def _draw_starts(
 
 
 def _keep_apart(visitor: np.ndarray, start_ms: np.ndarray, duration_ms: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """[S] starts, moved so that a visitor's sessions are more than 30 minutes apart, and none ends after the log."""
+    """[S] starts, moved so that a visitor's sessions are over 30 minutes apart and end within the period."""
     blocked = duration_ms + _SESSION_GAP_MS + _MINUTE_MS
     before = np.cumsum(blocked) - blocked
     before -= before[group_starts(sizes)][visitor]

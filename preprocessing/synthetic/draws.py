@@ -52,17 +52,17 @@ def draw_weighted(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
 
 
 def group_starts(sizes: np.ndarray) -> np.ndarray:
-    """Returns the offset [G] of each group in the concatenation of G groups of these sizes."""
+    """Returns the offsets [G] of G groups of these sizes that are concatenated."""
     return np.cumsum(sizes) - sizes
 
 
 def position_in_group(sizes: np.ndarray) -> np.ndarray:
-    """Concatenates range(size) of each group: the position of each member in its group, [sum of sizes]."""
+    """Returns the position of each member in its group, [sum of sizes]: sizes 2, 3 give 0, 1, 0, 1, 2."""
     return np.arange(sizes.sum()) - np.repeat(group_starts(sizes), sizes)
 
 
 def apportion(weights: np.ndarray, group: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    """Divides each group's total among its members; every count is within one of its exact share.
+    """Divides each group's total among its members by weight; counts differ from the exact shares by at most 1.
 
     Args:
       weights: [N], not negative.

@@ -100,7 +100,7 @@ def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np
 
 
 def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """[N] for each shelf, one with the same parent, drawn by popularity; it can be the shelf itself."""
+    """[N]: for each shelf, a random shelf with the same parent, drawn by popularity; may be the shelf itself."""
     ends = np.cumsum(tree.view_weight)
     family = tree.family[shelf]
     first = np.searchsorted(tree.family, family, side="left")
@@ -111,7 +111,7 @@ def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndar
 
 
 def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Chooses one of the visitor's favourites for each interest: [D] numbers below F, mostly the same in a session."""
+    """Chooses one of the visitor's F favourites for each interest, [D] in [0, F); mostly the same in a session."""
     shares = np.array(_FAVOURITE_SHARES)
     of_session = draw_weighted(shares, random.random(int(session.max()) + 1))
     strays = random.random(len(session)) < (1 - _STAYS) * (1 - _EXPLORES)

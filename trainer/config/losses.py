@@ -76,7 +76,7 @@ class SampledSoftmaxConfig:
         _check_weights(self.event_weights)
 
     def weights_by_kind(self, manifest: "Manifest") -> tuple[float, ...]:
-        """Returns the weight of an example of each event kind of a dataset; see `_weights_by_kind`."""
+        """Returns the weight of an example, for each event kind of a dataset; see `_weights_by_kind`."""
         return _weights_by_kind(self.event_weights, manifest, default=[1] * len(manifest.event_kinds))
 
     @property

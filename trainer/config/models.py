@@ -8,7 +8,7 @@ from trainer.config.losses import LossConfig
 
 
 class BaseModelConfig:
-    """Properties of a model that a run depends on; each model overrides the defaults that differ for it."""
+    """Properties of a model that runs depend on; a model overrides the defaults that do not apply to it."""
 
     @property
     def history_length(self) -> int:
@@ -17,7 +17,7 @@ class BaseModelConfig:
 
     @property
     def is_sequential(self) -> bool:
-        """Whether the other events in a training example are those before it; otherwise, they are those around it."""
+        """Whether an example contains the visitor's events before it, and not the events around it."""
         return False
 
     @property
@@ -90,7 +90,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
 
     @property
     def dense_learning_rate(self) -> float | None:
-        """Returns the learning rate of the scale; it is low, whatever the optimizer of the tables."""
+        """Returns the learning rate of the scale, which is low and does not depend on the tables' optimizer."""
         return 0.001
 
     @property
@@ -135,7 +135,7 @@ class NeuralConfig(BaseModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TowersConfig(BaseModelConfig):
-    """Two towers: the score is scale × cosine between a vector of the visitor's latest items and the item's vector."""
+    """Two towers: the score is scale × cosine of the vector of a visitor's latest items and the vector of an item."""
 
     kind: Literal["towers"] = "towers"
     dim: int = 64

@@ -32,7 +32,7 @@ class AdagradConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdamConfig:
-    """Adam (Kingma and Ba, ICLR 2015); lazy for tables: rows that a step does not read keep values and moments."""
+    """Adam (Kingma and Ba, ICLR 2015); lazy: a step changes only the table rows that it reads, and their moments."""
 
     kind: Literal["adam"] = "adam"
     learning_rate: float = 0.001

@@ -157,7 +157,7 @@ class RunConfig:
 
     @property
     def is_sequential(self) -> bool:
-        """Whether the other events in a training example are those before it; otherwise, they are those around it."""
+        """Whether an example contains the visitor's events before it, and not the events around it."""
         return self.model.is_sequential
 
     @property

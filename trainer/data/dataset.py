@@ -114,7 +114,7 @@ class Dataset:
 
     @cached_property
     def item_counts(self) -> np.ndarray:
-        """[I] int64, read-only: events of all kinds of each item, counting only those that models are trained on."""
+        """[I] int64, read-only: number of events of each item, over the events that models are trained on."""
         counts = total_events(self.catalogue) + self._count_targets(self._later_splits, "item", self.num_items)
         counts.flags.writeable = False  # all callers share it
         return counts
@@ -132,8 +132,8 @@ class Dataset:
     def visitor_counts(self) -> np.ndarray:
         """[visitors of the vocabulary] int64, read-only: events of each visitor in the training split, descending.
 
-        A refit, which trains on all splits, uses the same counts, so that its tables have as many rows as those of the
-        run that it repeats.
+        A refit uses the same counts, although it trains on all splits. So its tables have as many rows as the run's
+        tables.
         """
         counts = self._count_targets([Split.TRAIN], "visitor", self.num_visitors)
         counts.flags.writeable = False

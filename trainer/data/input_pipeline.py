@@ -82,7 +82,7 @@ def training_batches(
 ) -> tf.data.Dataset:
     """The batches of the epochs `first_epoch` … `epochs` - 1, in sequence.
 
-    Each row that is trained on is in exactly one batch of an epoch; other rows are only history.
+    Each training row is in exactly one batch of an epoch; other rows are only history.
 
     Args:
       events: the timelines, and which of their rows are trained on.
@@ -157,7 +157,7 @@ def count_rows(
 
 
 def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batch], tf.Tensor]) -> Iterator[np.ndarray]:
-    """Yields one column [n] of an epoch's rows, window by window; `column` computes it from a batch of any size."""
+    """Yields a column of an epoch's rows, one window [n] at a time; `column` computes it from a batch of any size."""
     shards = content.events.shards
     windows = read_blocks(tf.range(len(shards)), shards, open_files=config.open_files).batch(config.window_blocks)
 
@@ -206,7 +206,7 @@ class _RowContent(NamedTuple):
 
 
 def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | None = None) -> _Rows:
-    """Parses a window of blocks into the rows that are trained on; if H > 0, only those with a history.
+    """Parses a window of blocks and selects the training rows; if H > 0, only rows with a history.
 
     The returned columns are [N] or [N, H].
 

@@ -80,7 +80,7 @@ def make_rules(
 
 
 def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
-    """Finds which items of a dataset's vocabulary are on offer, from its catalogue's facts at the training cut.
+    """Finds which items of the vocabulary are on offer, by the catalogue, which is as of the end of training.
 
     Raises:
       ValueError: see `find_offer`.
@@ -89,7 +89,7 @@ def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
 
 
 def available_items(dataset: Dataset) -> np.ndarray | None:
-    """Returns a mask [I] of the items that are not known to be unavailable; None if that is all items."""
+    """Returns a mask [I]: False for items that are known to be unavailable; None if there are none."""
     available = _to_numpy(dataset.catalogue["is_available"].combine_chunks().fill_null(True))
     return None if available.all() else available
 

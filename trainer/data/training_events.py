@@ -45,7 +45,7 @@ class TrainingEvents(NamedTuple):
         return tf.where(visitor < len(self.visitor_events), is_whole, is_target)
 
     def read(self) -> Iterator[TimelineRows]:
-        """Yields the timelines of each shard; the rows with `is_target` 1 are trained on, the others are context."""
+        """Yields the timelines of each shard; rows to train on have `is_target` 1, other rows are context."""
         for shard in self.shards:
             rows = read_timelines([shard])
             yield rows if self.visitor_events is None else self._select(rows, self.visitor_events)
@@ -61,6 +61,6 @@ class TrainingEvents(NamedTuple):
 
 
 def timeline_lengths(position: tf.Tensor) -> tf.Tensor:
-    """[N] int64: length of each row's timeline, given the index [N] of each row in it; timelines must be complete."""
+    """[N] int64: the length of each row's timeline, from `position` [N], the rows' indices in their timelines."""
     timeline = tf.cumsum(tf.cast(tf.equal(position, 0), tf.int64)) - 1
     return tf.gather(tf.math.bincount(tf.cast(timeline, tf.int32), dtype=tf.int64), timeline)

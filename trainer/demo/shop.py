@@ -15,7 +15,7 @@ from trainer.data.visitors import VisitorTimelines, read_visitor_timelines
 
 @dataclass(frozen=True)
 class Item:
-    """Properties of an item before the first cut; a property is None if the dataset has no value for it."""
+    """Properties of an item before the first cut; None for properties that are unknown."""
 
     title: str | None = None
     category: str | None = None

@@ -66,7 +66,7 @@ class Messages:
 
 @dataclass(frozen=True)
 class Route:
-    """Which rows a replica requests from the owners, and which rows are requested from it."""
+    """The rows that a replica requests from their owners, and the rows that other replicas request from it."""
 
     positions: tf.Tensor
     """[n] for each id that this replica requests, the index of its row among the M received rows."""
@@ -89,7 +89,7 @@ class Route:
 
     @classmethod
     def by_id(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
-        """Builds a route that requests one row for every id, duplicates included; see `by_row`."""
+        """Builds a route that requests a row for every id, also for duplicates; see `by_row`."""
         size = tf.size(ids, tf.int64)
         if replicas.collectives is None:
             return cls(tf.range(size), size, ids)

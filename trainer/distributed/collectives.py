@@ -97,7 +97,7 @@ class Collectives:
 
 
 class LocalCollectives:
-    """The operations of `Collectives` among logical CPUs of one process, which share memory: they only copy.
+    """The operations of `Collectives` among logical CPUs of one process; they copy within the shared memory.
 
     On logical CPUs, this took 2 to 20% less time than collective operations.
     """

@@ -80,8 +80,8 @@ class Lookup:
 class ShardedTable:
     """An embedding table and its optimizer's slots.
 
-    A step calls `lookup` once for all the ids that it needs, then `update` with the gradient of these rows. Both are
-    called within `Replicas.run`.
+    A step calls `lookup` once, with all ids that it needs, then `update` with the gradient of these rows. Both calls
+    must be within `Replicas.run`.
     """
 
     def __init__(self, *, rows: int, dim: int, replicas: Replicas, optimizer: RowOptimizer | None) -> None:
@@ -98,7 +98,7 @@ class ShardedTable:
         self._optimizer = optimizer
 
     def lookup(self, replica: int, divided: tf.Tensor, shared: tf.Tensor | None = None) -> Lookup:
-        """Reads rows by the ids of the global batch, which are the same on every replica.
+        """Reads rows by id; every replica passes the same ids, those of the global batch.
 
         Args:
           replica: index of this replica.

@@ -95,7 +95,7 @@ def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
 
 
 class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """The learning rates of `_rate_of_step` for a Keras optimizer, which counts and saves its own steps."""
+    """Applies `_rate_of_step` to a Keras optimizer, which counts its own steps."""
 
     def __init__(self, config: OptimizerConfig) -> None:
         self._config = config

@@ -11,7 +11,7 @@ from common.cli import TERMINATED
 
 
 class Preempted(Exception):  # noqa: N818 (not an error)
-    """The run was interrupted from outside; started again, it resumes from its last checkpoint."""
+    """The run was interrupted from outside; it resumes from its last checkpoint when it is started again."""
 
 
 class StopRequest:

@@ -94,13 +94,13 @@ class Replicas:
         return [tf.reshape(piece, value.shape) for piece, value in zip(pieces, values, strict=True)]
 
     def all_gather(self, value: tf.Tensor) -> tf.Tensor:
-        """Concatenates the replicas' values of one shape along the first axis; called like `all_reduce`."""
+        """Concatenates the replicas' values, which have one shape, along the first axis; called like `all_reduce`."""
         if self.collectives is None:
             return value
         return self.collectives.all_gather(_current_replica(), value)
 
     def sum_over_workers(self, value: np.ndarray) -> np.ndarray:
-        """Sums the workers' arrays, which have the same shape; every worker must call it, outside `run`."""
+        """Sums the workers' arrays, which have one shape. Called by every worker, outside `run`."""
         if self.workers == 1 or not value.size:  # a collective operation on an empty tensor crashes the process
             return value
         summed: np.ndarray = self._sum_over_workers(tf.constant(value)).numpy()
@@ -114,7 +114,7 @@ class Replicas:
         return tf.function(lambda value: self.run(on_replica, value), autograph=False)
 
     def any_worker_each(self, *flags: bool) -> tuple[bool, ...]:
-        """Whether each flag is set on any worker; every worker calls it, outside `run`, and waits for the others."""
+        """Whether each flag is set on any worker. Called by every worker, outside `run`; waits for all of them."""
         summed = self.sum_over_workers(np.array(flags, np.float32))
         return tuple((summed > 0).tolist())
 
@@ -123,7 +123,7 @@ class Replicas:
         return self.any_worker_each(flag)[0]
 
     def wait_for_all(self) -> None:
-        """Returns once every worker has called it; called outside `run`."""
+        """Waits until every worker has called it; called outside `run`."""
         self.any_worker(False)
 
 

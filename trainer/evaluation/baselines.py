@@ -98,7 +98,7 @@ def _fill_best(
     counts: Sequence[Callable[[], Weights]],
     cases: Cases | None,
 ) -> None:
-    """Fills a model with the combination of powers that ranks the cases best; without cases, with the last one.
+    """Fills a model with the weights of the combination that ranks the cases best; without cases, of the last one.
 
     Args:
       name: name of the baseline.

@@ -76,7 +76,7 @@ def find_candidates(
     replicas: Replicas | None = None,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> Candidates:
-    """Finds the candidates of cases: the best items of each part, with and without the trend, and items of the history.
+    """Finds the candidates of cases: the best items of each part with the trend and without it, and history items.
 
     Args:
       parts: the models of the blend.

@@ -72,7 +72,7 @@ class Cases:
     def sample(self, size: int, *, seed: int) -> "Cases":
         """The cases of randomly drawn visitors, in order: at most `size` cases, but at least one visitor.
 
-        A drawn visitor has all of their cases, so that each visitor has the same weight as among all cases.
+        All cases of a drawn visitor are included, so that visitors have the same weights as among all cases.
         """
         if size >= len(self):
             return self
@@ -84,7 +84,7 @@ class Cases:
     def sample_cases(self, size: int, *, seed: int) -> "Cases":
         """At most `size` randomly drawn cases, in order.
 
-        If visitors have many cases, means over this sample vary less than means over all cases of a few visitors.
+        If visitors have many cases, a mean over this sample varies less than a mean over a `sample` of few visitors.
         """
         if size >= len(self):
             return self
@@ -120,8 +120,8 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
 
     The cut is the start of the split: target rows are after it, all other rows before it. The moment of all cases is
     the time of the first target row. In the ranking that hides seen items, the visitor's new items after the cut are
-    relevant; in the ranking that shows them, all of the visitor's items after the cut. Rows after the cut are ignored
-    if their event kind does not make an item relevant.
+    relevant. In the ranking that shows them, all of the visitor's items after the cut are. Rows after the cut are
+    ignored if their event kind does not make an item relevant.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]
@@ -159,7 +159,7 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
 
 
 def next_items(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
-    """One case for each target row with rows before it: its item is relevant, and these rows are the history.
+    """One case per target row with earlier rows: its item is relevant, and the earlier rows are the history.
 
     Visitors return to items, so seen items remain candidates. Rows whose event kind does not make an item relevant
     serve only as history.
@@ -216,9 +216,9 @@ def build_cases(
 
 
 def most_common_cases(dataset: Dataset, split: Split, kinds: Sequence[str] = ()) -> Cases:
-    """The cases of `returning_visitors`, or of `next_items` if these have over ten times as many visitors.
+    """The cases of `returning_visitors`; those of `next_items` if these have over ten times as many visitors.
 
-    Next items are far more common if each visitor is a single session.
+    Next items are far more common if visitors are single sessions, which hardly ever return.
 
     Raises:
       ContractError: the dataset has no such split.

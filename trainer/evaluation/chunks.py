@@ -45,7 +45,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The cases to rank and the policies to rank them by, the same for all systems."""
+    """The cases to rank and the policies that rank them, the same for all systems."""
 
     cases: Cases
     """V cases, at least 1."""

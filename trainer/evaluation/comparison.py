@@ -29,7 +29,7 @@ PAIR_METRICS = ("ndcg@20", "recall@20", "mrr@20")
 
 @dataclass
 class _Columns:
-    """Metrics as columns, each in a section of the report, summed over the cases of each visitor.
+    """Metrics of the report's sections, as columns: sums over the cases of each visitor.
 
     Sums per visitor take less memory than values per case: there are many more cases than visitors, and most cases
     are in few sections.
@@ -90,9 +90,9 @@ def compare_systems(
 
     Returns:
       `primary`: the name of the protocol's own ranking, `seen_hidden` or `seen_shown`.
-      `rankings`: three rankings by name. The primary one. The secondary one, over the cases with a relevant item in it;
-      null if there are no such cases. `available_only`, which is the primary one with only available items as
-      candidates, so that it misses all other relevant items; null if `is_available` is None. A ranking has, for each
+      `rankings`: three rankings by name. (1) The primary one. (2) The secondary one, over the cases with an item that
+      is relevant in it; null without such cases. (3) `available_only`: the primary one with only available items as
+      candidates, so that other relevant items are missed; null if `is_available` is None. A ranking has, for each
       system and metric, `value`, `low`, `high` and, except for the first system, `p` of the difference from the first.
       Coverage, Gini coefficient and novelty (primary ranking only) are not means over visitors and have only a `value`.
       `pairs`: for each of the `PAIR_METRICS`, each system and each later system, the `difference` (earlier − later)

@@ -195,7 +195,7 @@ def evaluate_scorers(
 ) -> dict[str, Measurement]:
     """Measures several scorers, by name; equal to `evaluate_scorer` for each, but faster.
 
-    A chunk is ranked by all scorers, two at a time, before the next chunk, so that its queries are made only once.
+    All scorers rank a chunk, two at a time, before the next chunk, so that the chunk's queries are built only once.
     """
     plan = make_plan(cases, ks, None, replicas, with_secondary=with_secondary, is_available=is_available)
     rankings = {name: _Ranking(scorer, plan) for name, scorer in scorers.items()}

@@ -12,7 +12,7 @@ def coverage(times_recommended: np.ndarray) -> float:
 
 
 def gini(times_recommended: np.ndarray) -> float:
-    """The Gini coefficient of how often each item is in a list [I]: 0 if equally often, near 1 if few items are."""
+    """The Gini coefficient of `times_recommended` [I]: 0 if all items are in equally many lists, near 1 if few are."""
     ascending = np.sort(times_recommended).astype(np.float64)
     num_items, total = len(ascending), ascending.sum()
     if total == 0:
@@ -22,9 +22,9 @@ def gini(times_recommended: np.ndarray) -> float:
 
 
 def novelty(times_recommended: np.ndarray, item_counts: np.ndarray) -> float:
-    """Mean −log2(share of the training events) of the recommended items, in bits (Vargas and Castells, RecSys 2011).
+    """Mean over recommendations of −log2(share of the training events), in bits (Vargas and Castells, RecSys 2011).
 
-    An item without training events is treated as if it had one.
+    The share is that of the recommended item; an item without training events is treated as if it had one.
     """
     bits = -np.log2(np.maximum(item_counts, 1) / max(item_counts.sum(), 1))
     return float((times_recommended * bits).sum() / max(times_recommended.sum(), 1))

@@ -12,7 +12,7 @@ ITEM_GROUPS = ("head items", "middle items", "tail items")
 
 
 def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dict[str, np.ndarray]:
-    """Group names to [P] bool: whether the pair is in the group; groups without a pair are omitted.
+    """Returns a mask [P] of the pairs in each group, by the group's name; omits groups without a pair.
 
     - `view events` and so on, for each kind: the relevant item had an event of this kind; an item can be in
       several of these groups
@@ -44,11 +44,11 @@ def kind_group(kind: str) -> str:
 
 
 def item_groups(item_counts: np.ndarray) -> np.ndarray:
-    """[I]: 0 head, 1 middle, 2 tail, 3 cold, from the training events [I] of each item.
+    """[I]: the group of each item by its training events [I]: 0 head, 1 middle, 2 tail, 3 cold.
 
-    Ordered by popularity, the items with the first third of all training events are the head, those with the second
-    third the middle, and the rest the tail. An item on a boundary belongs to the earlier third. Cold items have no
-    training events.
+    Items are ordered by popularity. Those with the first third of all training events are the head, those with the
+    second third the middle, and those with the last third the tail. An item on a boundary belongs to the earlier third.
+    Cold items have no training events.
     """
     order = np.argsort(-item_counts, kind="stable")
     descending = item_counts[order]

@@ -31,8 +31,8 @@ def resampled_means(
 ) -> np.ndarray:
     """[R, M]: means of the columns over visitors drawn with replacement (Efron, 1979).
 
-    The same visitors are drawn for every column and, with the same seed and number of visitors, for every system, so
-    that the means of two systems can be subtracted.
+    The same visitors are drawn for every column. With the same seed and number of visitors, they are also the same for
+    every system, so that the means of two systems can be subtracted.
 
     Args:
       values: [V, M].
@@ -55,7 +55,7 @@ def resampled_means(
 
 
 def resampled_sums(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
-    """[R, M]: sums of the columns of values [G, M], one row per visitor, over visitors drawn with replacement.
+    """[R, M]: column sums of `values` [G, M], which has a row per visitor, over visitors drawn with replacement.
 
     The draws depend on the seed and the number of visitors only.
     """

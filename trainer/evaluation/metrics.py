@@ -45,13 +45,13 @@ def recall(ranks: RelevantRanks, k: int) -> np.ndarray:
 
 
 def ndcg(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: gains 1 / log2(rank + 2) among the first k, divided by those of a perfect list."""
+    """[V], in [0, 1]: sum of 1 / log2(rank + 2) over the hits among the first k, divided by that of a perfect list."""
     best = np.cumsum(_discount(np.arange(k)))
     return ranks.sum_within(k, _discount) / best[np.minimum(ranks.num_relevant, k) - 1]
 
 
 def mrr(ranks: RelevantRanks, k: int) -> np.ndarray:
-    """[V], in [0, 1]: 1 / (rank + 1) of the first relevant item; 0 if none is among the first k."""
+    """[V], in [0, 1]: 1 / (rank + 1) for the best-ranked relevant item; 0 if it is not among the first k."""
     first = np.full(len(ranks.num_relevant), np.iinfo(np.int64).max)
     np.minimum.at(first, ranks.owner, ranks.rank)
     return np.where(first < k, 1 / (first + 1.0), 0.0)

@@ -53,7 +53,7 @@ class _Names:
 def sample_recommendations(
     systems: Mapping[str, Scorer], cases: Cases, dataset: Dataset, *, seed: int
 ) -> list[dict[str, Any]]:
-    """Draws some visitors at random and one case of each; returns the recommendations of all systems for these cases.
+    """Draws a case of each of some random visitors; returns the recommendations of all systems for these cases.
 
     Returns:
       For each visitor, as JSON: `visitor_id`, None if it is not in the vocabulary; `moment`; the latest rows of

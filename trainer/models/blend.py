@@ -62,8 +62,8 @@ class BlendInference(tf.Module):
           seen_hidden: weights for rankings that hide the items of the history.
           seen_shown: weights for rankings that show them.
           item_counts: [I] training events of each item.
-          trends: the trends of the items; a query uses those at the latest moment that is not after its time, or
-            those at the first moment.
+          trends: the trends of the items. A query uses the trends of the latest moment up to its time; if all moments
+            are later, those of the first.
         """
         super().__init__(name="blend")
         self._parts = [part.model for part in parts]

@@ -31,12 +31,12 @@ class ModelFile(Protocol):
 
 @runtime_checkable
 class GradientModelFile(ModelFile, Protocol):
-    """The Python module of a model that gradient steps train; a model without `training_model` needs another solver."""
+    """The Python module of a model that gradient steps can train; other models have no `training_model`."""
 
     def training_model(
         self, model: Any, config: RunConfig, dataset: Dataset, tables: Tables, replicas: Replicas, /
     ) -> TrainingModel:
-        """Builds the model to train: `tables`, as `table_rows` specifies them, dense weights, and the objective."""
+        """Builds the model to train from its `tables`: adds dense weights and the objective."""
 
 
 @runtime_checkable
@@ -54,7 +54,7 @@ class CountedModelFile(ModelFile, Protocol):
 
 @runtime_checkable
 class DescribedModelFile(ModelFile, Protocol):
-    """A Python module that also describes its model; without these functions, the card and the diagram are generic."""
+    """A Python module that also describes its model; other modules get a generic model card and diagram."""
 
     def describe(self, config: RunConfig, /, *, has_content: bool) -> ModelDescription:
         """The model in words, for its card; `has_content`: the catalogue describes the items."""

@@ -37,7 +37,7 @@ class ModelDescription(NamedTuple):
 
 
 def table_box(name: str, tables: TableShapes, *reads: str) -> DiagramBox:
-    """The box of a table; its shape is without numbers if it is not in `tables`."""
+    """The box of a table; without numbers in its shape if `tables` lacks it."""
     rows, width = tables.get(name, (None, None))
     shape = f"{rows:,} × {width}" if rows else "rows × D"
     return DiagramBox(f"{name} table", shape, 1, reads, is_trained=True)

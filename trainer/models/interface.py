@@ -32,7 +32,7 @@ class Queries(NamedTuple):
 
     @classmethod
     def of_items(cls, visitor: tf.Tensor, history: tf.Tensor, history_length: tf.Tensor) -> "Queries":
-        """Queries from items and their order only: each event is an UNKNOWN_EVENT, and the time of the request is 0."""
+        """Queries from item ids alone: each event is an UNKNOWN_EVENT, and the time of the request is 0."""
         event = tf.fill(tf.shape(history), tf.constant(UNKNOWN_EVENT, tf.int64))
         return cls(visitor, history, history_length, event, tf.zeros_like(history), tf.zeros_like(visitor))
 
@@ -46,7 +46,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class PieceScorer(Scorer, Protocol):
-    """A scorer that can score a slice of the catalogue, at a cost in proportion to the size of the slice."""
+    """A scorer that can score a slice of the catalogue; the cost is in proportion to the size of the slice."""
 
     def piece_scores(self, queries: Queries) -> Callable[[tf.Tensor | int, int], tf.Tensor]:
         """Returns a function of (first, n) that returns the scores [B, n] float32 of the n items from index `first` on.
@@ -80,7 +80,7 @@ class ServedModel(Scorer, Protocol):
         """
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: how similar each item of the catalogue is to each of the items [B], given as indices."""
+        """[B, I] float32: similarity of every item in the catalogue to each of the items [B], given as indices."""
 
 
 class InferenceModel(ServedModel, Protocol):

@@ -51,7 +51,7 @@ def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
 
 
 def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix) -> Iterator[slice]:
-    """Blocks of rows of `left`; the product of each with `right` has at most about `_BLOCK_ENTRIES` entries."""
+    """Yields blocks of rows of `left`; a block's product with `right` has at most about `_BLOCK_ENTRIES` entries."""
     # an upper bound for each row: the entries of all rows of `right` that it adds up
     bound = np.minimum(left.astype(bool) @ np.diff(right.indptr), right.shape[1])
     total = np.concatenate([[0], np.cumsum(bound)])

@@ -23,10 +23,10 @@ def sampled_softmax(
 ) -> tf.Tensor:
     """[B] float32: −log of the estimated softmax probability of the positive.
 
-    The score of each candidate gets the logQ correction (Bengio and Senécal, 2003): minus the log of how often it is
-    expected among the candidates. With it, the candidates' sum of exp(score) is an unbiased estimate of the sum over
-    all other items. The positive always competes, so it has no correction. Candidates equal to the positive (accidental
-    hits) must be excluded.
+    The logQ correction (Bengio and Senécal, 2003) subtracts, from the score of each candidate, the log of its expected
+    number of occurrences among the candidates. Then the candidates' sum of exp(score) is an unbiased estimate of the
+    sum over all other items. The positive always competes, so it has no correction. Candidates equal to the positive
+    (accidental hits) must be excluded.
 
     Args:
       positive: [B] scores of the positives.

@@ -46,7 +46,7 @@ class Objective(Protocol[Inputs]):
         """Looks up the rows for a global batch; called within `Replicas.run`."""
 
     def loss(self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: Inputs) -> tf.Tensor:
-        """This replica's share of the global batch's mean loss, a scalar; a pure function, so that XLA can compile it.
+        """Returns this replica's share of the global batch's mean loss, a scalar; pure, so that XLA can compile it.
 
         Args:
           vectors: the rows that were looked up, by table.
@@ -78,7 +78,7 @@ class SquaredErrorInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class SquaredErrorObjective:
-    """Mean squared error between the score and the weight of the event's kind, or another of WEIGHT_LOSSES."""
+    """Mean squared error, or another of WEIGHT_LOSSES, between the score and the weight of the event's kind."""
 
     config: SquaredErrorConfig
     """Settings of the loss, with the weights of the events."""
@@ -138,7 +138,7 @@ class Candidates(NamedTuple):
         step: tf.Tensor,
         own: slice,
     ) -> "Candidates":
-        """The candidates of a global batch and a step, the same on every replica, and the positives of the `own` rows.
+        """Builds the candidates of a global batch, the same on every replica, and the positives of the rows `own`.
 
         Args:
           is_valid: [B] bool: whether the row contributes to the loss; see `valid_rows`.
@@ -208,7 +208,7 @@ class SampledSoftmaxInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class SampledSoftmaxObjective:
-    """Cross entropy of the positive against in-batch and sampled negatives, or another of SAMPLED_LOSSES.
+    """Cross entropy, or another of SAMPLED_LOSSES, of the positive against in-batch and sampled negatives.
 
     A row with an item outside the vocabulary neither contributes to the loss nor is a candidate. If visitors are
     sums of their items, the positive is removed from the history, and a row with an empty history does not contribute.
@@ -284,7 +284,7 @@ def history_without_target(batch: Batch, num_items: int) -> tf.Tensor:
 def valid_rows(batch: Batch, num_items: int, is_entry: tf.Tensor) -> tf.Tensor:
     """[B] bool: rows that contribute to the loss.
 
-    The item of such a row is in the vocabulary and, if rows have histories, `is_entry` [B, H] is True at least once.
+    The item must be in the vocabulary and, if rows have histories, at least one `is_entry` [B, H] must be True.
     """
     is_valid = batch.is_row & (batch.item < num_items)
     return is_valid & tf.reduce_any(is_entry, axis=1) if is_entry.shape[1] else is_valid

@@ -107,7 +107,7 @@ class Candidates(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """How the items of a history occur in it; one value per entry."""
+    """How often and how recently each item of a history occurs in it; one value per entry."""
 
     is_first: tf.Tensor
     """[B, L] bool: whether this is the newest entry of its item; entries are newest first."""
@@ -282,7 +282,7 @@ def _without(scores: tf.Tensor, items: tf.Tensor, is_item: tf.Tensor) -> tf.Tens
 
 
 def _of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> tf.Tensor:
-    """[B, C] for the candidates from the history, the values [B, L] of their entries; 0 for the others."""
+    """[B, C]: `column` [B, L] for the candidates from the history, 0 for the other candidates."""
     values = tf.where(entries.is_first, column, 0.0)
     return tf.pad(values, [[0, 0], [0, tf.shape(item)[1] - tf.shape(values)[1]]])
 

@@ -81,7 +81,7 @@ def copy_second_stage(run: str, workdir: str, step: int) -> None:
 
 
 def with_second_stage(model: InferenceModel, workdir: str, step: int, num_items: int) -> InferenceModel:
-    """Adds the run's second stage if it ranks better and belongs to the checkpoint of `step`; else returns `model`.
+    """Adds the run's second stage to `model` if that ranks better and the stage belongs to the checkpoint of `step`.
 
     Raises:
       ValueError: the file of the second stage is damaged.

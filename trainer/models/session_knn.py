@@ -31,7 +31,7 @@ from trainer.runs.checkpoint import Weights
 
 
 def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies a row for each item of each timeline, and one for each timeline's length; see `models.build.ModelFile`.
+    """Specifies two tables: a row per (timeline, item) pair, and a row per timeline; see `models.build.ModelFile`.
 
     A timeline has at most as many distinct items as rows, so the last rows of `item` may remain unused.
 

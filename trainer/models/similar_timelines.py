@@ -78,7 +78,7 @@ class TimelineLists(tf.Module):
         self._factors.assign(factors)
 
     def item_sums(self, entries: Entries, num_queries: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: for each item, the summed similarity of those most similar timelines that contain it."""
+        """[B, I] float32: for each item, the sum of the similarities of the most similar timelines that contain it."""
         size = self._block_queries
         num_blocks = tf.maximum(-(-num_queries // size), 1)
         bounds = tf.searchsorted(entries.query, tf.range(num_blocks + 1, dtype=tf.int64) * size)

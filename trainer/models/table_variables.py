@@ -23,7 +23,7 @@ def make_variable(shape: tuple[int, ...], name: str, dtype: type[np.generic] = n
 
 
 def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int = 0) -> None:
-    """Fills a variable [N, …] with the rows first … first + N - 1 that `read` returns for slices."""
+    """Fills a variable [N, …] with rows first … first + N - 1; `read` returns the rows of a slice."""
     # not in place: TensorFlow copies a variable on each read after a partial write
     values = _zeros(tuple(variable.shape), variable.dtype.as_numpy_dtype)
     for start in range(0, len(values), CHUNK_ROWS):

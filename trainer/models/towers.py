@@ -351,10 +351,9 @@ class NextItemInputs(NamedTuple):
 class NextItemObjective:
     """Cross entropy of the next item against the items of the history, in-batch and sampled negatives.
 
-    The items of a row's own history always compete, so they have no logQ correction, and they are excluded from the
-    row's other candidates: if they competed twice, or were corrected as if sampled, the model would learn to repeat
-    items too rarely or too often. A row without a known item or with an empty history neither contributes to the loss
-    nor is a candidate.
+    The items of a row's own history are always candidates, so they get no logQ correction, and they are excluded from
+    the row's other candidates. Otherwise the model would learn to repeat items too often or too rarely. A row without a
+    known item or with an empty history neither contributes to the loss nor is a candidate.
     """
 
     config: SampledSoftmaxConfig
@@ -394,7 +393,7 @@ class NextItemObjective:
         return Prepared(self._look_up(replica, items, batch.history.shape.num_elements(), batch.visitor), inputs)
 
     def _look_up(self, replica: int, items: tf.Tensor, num_entries: int, visitor: tf.Tensor) -> dict[str, Lookup]:
-        """Looks up the items (first those of the histories, [BH]), their features, and the visitors [B]."""
+        """Looks up the rows of `items` (histories first, [BH]), of their features, and of the visitors [B]."""
         row = tf.minimum(items, self.sampler.num_items)
         lookups = {"item": self.tables["item"].lookup(replica, row[:num_entries], row[num_entries:])}
         if "feature" in self.tables:
@@ -449,7 +448,7 @@ class NextItemObjective:
         return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
     def _clipped(self, items: tf.Tensor) -> tf.Tensor:
-        """Replaces the indices of items without training events by a valid index; such items are masked everywhere."""
+        """Replaces the indices of items without training events by a valid index; later, masks exclude these items."""
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _keep_own(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
@@ -576,7 +575,7 @@ class TowersInference(tf.Module):
         return self._popularity[:-1]
 
     def score_in_parts(self, queries: Queries) -> ScoreParts:
-        """The scores of the catalogue and the return bonuses of the histories, which `catalogue_scores` adds up."""
+        """The catalogue scores without return bonuses, and the bonuses; `catalogue_scores` adds them up."""
         visitors, history, bonuses = self._read(queries)
         scores = self._model.candidate_scores(visitors, self._items, self._biases)
         return ScoreParts(scores, tf.where(history.is_entry, bonuses, 0.0), history.is_empty)

@@ -138,7 +138,7 @@ class WalkInference(tf.Module):
     """
 
     def __init__(self, config: WalkConfig, item_counts: np.ndarray) -> None:
-        """Creates the model for items with these numbers of training events [I]; `fill` sets its tables."""
+        """Creates the model; `item_counts` [I]: training events of each item; `fill` sets the tables."""
         super().__init__(name=config.kind)
         self._num_items, self._max_items = len(item_counts), config.max_items
         shape = (self._num_items, config.num_neighbours)
@@ -174,7 +174,7 @@ class WalkInference(tf.Module):
         return self._sums(tf.range(count, dtype=tf.int64), item, tf.ones_like(item, tf.float32), count)
 
     def _sums(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
-        """[B, I]: for each query, the sum over its entries of `factor` [E] × the row of W for `item` [E]."""
+        """[B, I]: for each query, the sum of `factor` [E] × the row of W for `item` [E], over its entries."""
         neighbour = tf.cast(tf.gather(self._neighbours, item), tf.int64)
         weight = factor[:, None] * tf.gather(self._weights, item)
         size = tf.cast(num_queries, tf.int64) * self._num_items

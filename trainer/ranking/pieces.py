@@ -27,7 +27,7 @@ GPU_SHAPE = (1024, 65536)
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
-    """Number of visitors that `best_items` should rank at a time to be fast and to fit the scores in memory."""
+    """Number of visitors that `best_items` should rank at a time, for speed and to bound the memory for scores."""
     return _shape()[0] if isinstance(scorer, PieceScorer) else chunk_size(num_items)
 
 

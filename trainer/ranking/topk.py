@@ -165,7 +165,7 @@ def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
 
 
 def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
-    """B, at least 1, so that scores [B, I] fit into `scores_bytes`; by default a good value for the device."""
+    """B ≥ 1 such that scores [B, I] fit into `scores_bytes`, which by default is a good value for the device."""
     if scores_bytes is None:
         scores_bytes = GPU_SCORES_BYTES if tf.config.list_logical_devices("GPU") else CPU_SCORES_BYTES
     return int(np.clip(scores_bytes // (num_items * _FLOAT_BYTES), 1, _MAX_CHUNK))
@@ -197,6 +197,6 @@ def query_chunks(
 
 
 def query_signature(size: int | None) -> Queries:
-    """The `tf.function` input signature of chunks of `size` (None: of any size); H may differ from chunk to chunk."""
+    """The `tf.function` input signature of chunks of `size` queries (None: of any size); H may vary between chunks."""
     one, row = tf.TensorSpec([size], tf.int64), tf.TensorSpec([size, None], tf.int64)
     return Queries(one, row, one, row, row, one)

@@ -239,7 +239,7 @@ def table_shapes(workdir: str) -> dict[str, tuple[int, int]]:
 
 
 def best_step(workdir: str) -> int | None:
-    """Returns the step of the kept checkpoint with the best validation metric, see `_best_first`; None without one."""
+    """Returns the step of the kept checkpoint with the best validation metric, see `_best_first`; else None."""
     return next(iter(_best_first(workdir)), None)
 
 
@@ -262,7 +262,7 @@ def read_validations(workdir: str) -> Validations:
 
 
 def record_validation(workdir: str, step: int, value: float, *, metric: str, is_higher_better: bool) -> None:
-    """Records the validation metric of `step`; drops the metrics of later steps, which a killed run left."""
+    """Records the validation metric of `step`; drops metrics of later steps, which are leftovers of a killed run."""
     earlier = {other: old for other, old in read_validations(workdir).values.items() if other < step}
     validations = Validations(metric=metric, is_higher_better=is_higher_better, values=earlier | {step: value})
     content = json.dumps(asdict(validations), indent=2, allow_nan=False) + "\n"
@@ -270,7 +270,7 @@ def record_validation(workdir: str, step: int, value: float, *, metric: str, is_
 
 
 def keep_best_and_last(workdir: str) -> None:
-    """Removes all checkpoints except the best and the last two: two, in case the last one is damaged."""
+    """Removes all checkpoints except the best and the last two; the second-last is kept in case the last is damaged."""
     best = best_step(workdir)
     kept = {*_list_steps(workdir, has_state=True)[-2:], *([] if best is None else [best])}
     names = {os.path.basename(RunLayout(workdir).checkpoint(step)) for step in kept} | {_VALIDATIONS}
@@ -285,7 +285,7 @@ def read_weights(workdir: str, which: Literal["best", "last"] = "best") -> Weigh
 
 
 def weights_checksum(workdir: str, step: int) -> str:
-    """Returns the SHA-256 that identifies a checkpoint: the checksum of state.json, which lists all other checksums."""
+    """Returns the SHA-256 of a checkpoint's state.json, which identifies it because it lists all other checksums."""
     return storage.sha256(join(RunLayout(workdir).checkpoint(step), STATE))
 
 
@@ -333,7 +333,7 @@ def read_dense_weights(workdir: str, step: int) -> list[np.ndarray]:
 
 
 def _list_steps(workdir: str, *, has_state: bool = False) -> list[int]:
-    """Lists the steps of checkpoints, ascending; `has_state`: only those with state.json, which is written last."""
+    """Lists the steps of checkpoints, ascending; `has_state`: only complete ones, which have state.json."""
     names = [name.split("/") for name in storage.list_files(RunLayout(workdir).checkpoints)]
     found = {checkpoint_step(name[0]) for name in names if not has_state or name[1:] == [STATE]}
     return sorted(step for step in found if step is not None)

@@ -85,7 +85,7 @@ class RunLayout:
 
 
 def part_name(name: str) -> str:
-    """The directory of one part of a blend, relative to the directory of the blend; a part is a run like any other."""
+    """The directory of a part of a blend, which is a run like any other, relative to the directory of the blend."""
     return join("parts", name)
 
 

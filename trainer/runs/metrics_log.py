@@ -24,7 +24,7 @@ class RunLog:
     """The metrics and history of a run; only the chief writes."""
 
     def __init__(self, workdir: str, *, is_chief: bool, total_rows: int, first_row: int, first_step: int) -> None:
-        """Opens the log at `first_step`; drops the metrics of later steps, which a killed run left.
+        """Opens the log at `first_step`; drops the metrics of later steps, which are leftovers of a killed run.
 
         Args:
           workdir: directory of the run.

@@ -119,7 +119,7 @@ def has_run(workdir: str) -> bool:
 
 
 def training_view(record: RunRecord, dataset: Dataset) -> Dataset:
-    """Returns the dataset with the events that the run is trained on: the training split, or all splits for a refit."""
+    """Returns the dataset with the events that the run trains on: the training split, or all splits in a refit."""
     return dataset if record.refit_of is None else dataset.with_all_events()
 
 

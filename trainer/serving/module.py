@@ -149,9 +149,10 @@ class ServingModel(tf.Module):
     def similar_items(self, item_id: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the K items on offer that are most similar to each of item_id [B], with their similarity (`score`).
 
-        The similarity is the cosine of both items' vectors; for a walk, the weight of the step from the given item to
-        the other; for session kNN, the other item's score for a history of only the given item. The given item itself
-        is excluded. For an unknown item, returns the most popular items with a score of 0.
+        The similarity is the cosine of both items' vectors. For a walk, it is the weight of the step from the given
+        item to the other one. For session kNN, it is the score of the other item if the given item is the whole
+        history. The given item itself is excluded. For an unknown item, returns the most popular items with a score of
+        0.
         """
         item = self._item_index.lookup(item_id)
         is_known = item < self._num_items

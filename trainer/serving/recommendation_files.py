@@ -46,7 +46,7 @@ class ItemNames:
 
 
 def encode_parquet(lists: ShardLists, names: ItemNames) -> bytes:
-    """Encodes a row per visitor, with visitor_id and the lists item_id, score and, if any item has a title, title."""
+    """Encodes a row per visitor: visitor_id, and the lists item_id, score and (if any item has a title) title."""
     is_item = lists.score > -np.inf
     offsets = pa.array(np.concatenate([[0], is_item.sum(axis=1).cumsum()]), pa.int32())
     item = pa.array(lists.item[is_item])
@@ -65,7 +65,7 @@ def encode_parquet(lists: ShardLists, names: ItemNames) -> bytes:
 def encode_jsonl(lists: ShardLists, names: ItemNames) -> bytes:
     """Encodes a line per visitor: {"visitor_id": …, "items": [{"item_id": …, "score": …, "title": …}, …]}.
 
-    A title is null where unknown; it is missing if no item of the catalogue has one.
+    An unknown title is null. If no item of the catalogue has a title, the key is omitted.
     """
     columns = {"item_id": names.ids[lists.item].tolist(), "score": lists.score.tolist()}
     if names.titles is not None:

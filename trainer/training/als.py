@@ -79,7 +79,7 @@ class AlternatingSolver:
         self._zero_loss = float(matrix.sum() + config.unobserved_weight * matrix.nnz)
 
     def sweep(self) -> float:
-        """Runs one sweep; returns the objective, relative to its value for zero vectors, in (0, 1]."""
+        """Runs one sweep; returns the objective divided by its value for zero vectors, in (0, 1]."""
         with full_float32():
             _, visitor_l2 = self._visitors.solve()
             item_loss, _ = self._items.solve()
@@ -87,7 +87,7 @@ class AlternatingSolver:
 
 
 class _Side:
-    """One half of a sweep: solves the rows of one table, with the other table fixed."""
+    """Half a sweep: solves the rows of one table, with the other table fixed."""
 
     def __init__(
         self,

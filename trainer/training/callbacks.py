@@ -104,7 +104,7 @@ class TrainingCallbacks:
         self.replicas.wait_for_all()
 
     def on_chunk(self) -> None:
-        """Pings the watchdog; called again and again during work that follows a checkpoint, such as its validation.
+        """Pings the watchdog; called repeatedly during work that follows a checkpoint, such as its validation.
 
         Raises:
           Preempted: a stop was requested; the resumed run repeats this work.

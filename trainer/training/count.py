@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class CountTrainer:
-    """Computes the tables of a model; a step computes one combination of powers, independently of earlier steps."""
+    """Computes the tables of a model; each step starts from scratch with another combination of powers."""
 
     def __init__(self, config: RunConfig, dataset: Dataset, replicas: Replicas) -> None:
         """Builds the tables with zeros and reads the training timelines.

@@ -132,7 +132,7 @@ def _measure(scorer: Scorer, cases: Cases, replicas: Replicas, on_chunk: Callabl
 
 
 def training_cases(model: TowersConfig, kinds: Sequence[str], dataset: Dataset) -> Cases | None:
-    """The next items of the validation window; None if there are too few, or no such window."""
+    """The next items of the validation window; None if there are too few, or if there is no validation window."""
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
     cases = build_cases(dataset, Split.VALIDATION, next_items, kinds=kinds)

@@ -46,7 +46,7 @@ def _ignore() -> None:
 
 
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
-    """Returns NDCG over returning visitors for models that rank, mean squared error for those that predict weights.
+    """Returns NDCG for returning visitors if the model ranks, or mean squared error if it predicts event weights.
 
     A walk and a session kNN are validated by next items if hardly any visitor returns.
 
@@ -100,7 +100,7 @@ def _ranking_validator(cases: Cases, task: str, reason_if_empty: str, replicas: 
 
 
 class _RankingMeasure:
-    """Ranks for the same visitors at each validation; compiles once per model, whatever weights are loaded into it."""
+    """Ranks for the same visitors at each validation. Compiled once per model, also if other weights are loaded."""
 
     def __init__(self, cases: Cases, metric: str, replicas: Replicas | None) -> None:
         self._cases, self._metric, self._replicas = cases, metric, replicas

@@ -208,7 +208,7 @@ def _carry_table(
 
 
 def _carry_slot(shards: RowShards, old_rows: np.ndarray, old: np.ndarray) -> None:
-    """Sets the carried rows of a slot; the others keep the optimizer's initial value."""
+    """Copies the carried rows of an optimizer slot; other rows keep the optimizer's initial value."""
     for start in range(0, len(old_rows), CHUNK_ROWS):
         sources = old_rows[start : start + CHUNK_ROWS]
         rows = np.full((len(sources), shards.dim), shards.fill, np.float32)

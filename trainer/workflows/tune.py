@@ -343,7 +343,7 @@ def _train_command(preset: str, data: str, settings: Sequence[str]) -> list[str]
 def _locked(path: str) -> Iterator[bool]:
     """Tries to lock a file until the block or the process ends; yields whether it could.
 
-    In an object store nothing is locked: there each process runs its own trial.
+    In an object store, nothing is locked, because each process runs its own trial.
     """
     if not storage.is_local(path):
         yield True
