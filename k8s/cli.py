@@ -7,7 +7,9 @@ a finished one unchanged.
 
 import argparse
 import json
+import math
 import posixpath
+import re
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
@@ -27,6 +29,9 @@ DETACHED = 130
 """Exit status after Ctrl-C, which leaves the step running."""
 _CLOUDS = {"gs": "gke", "s3": "eks", "": "local", "file": "local"}
 _SEVERAL = ("multi-node", "jobset")
+# Kubernetes would accept plain bytes, and `64m` as thousandths of a byte, which are mistakes here
+_SIZE, _CORES = r"[1-9][0-9]*(\.[0-9]+)?([MGT]i?)", r"[1-9][0-9]*m?|[0-9]+\.[0-9]*[1-9][0-9]*"
+_REGISTRY, _TAG = r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*/?", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _PATH_FLAGS = ("events", "item_properties", "category_tree", "output", "data", "workdir")
 """Flags with paths or URIs."""
 
@@ -63,7 +68,10 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/s
         if given.command in _QUERIES:
             return _QUERIES[given.command](given, screen)
         placement = _placement(given, parser)
-        steps, epochs = _steps(given, placement, parser)
+        try:
+            steps, epochs = _steps(given, placement, parser)
+        except ValueError as error:
+            parser.error(str(error))
         return _run(steps, placement, epochs, given, screen)
     except (KubectlError, NotOwned) as error:
         screen.line(str(error))
@@ -164,10 +172,7 @@ def _steps(
         files = [f"--{name}={value}" for name, value in flags.items() if value]
         steps.append(Step(name="prepare", arguments={"prepare": [*files, f"--output={output}", *given.options]}))
     if given.command == "train" or is_all:
-        try:
-            config, settings = training_settings(given.preset, given.set, placement)
-        except ValueError as error:
-            parser.error(str(error))
+        config, settings = training_settings(given.preset, given.set, placement)
         epochs = config.num_epochs
         inputs = [f"--preset={given.preset}", f"--data={given.data}", f"--workdir={given.workdir}"]
         steps.append(Step(name="train", arguments={"train": [*inputs, *(f"--set={value}" for value in settings)]}))
@@ -188,11 +193,8 @@ def _tuning_step(given: argparse.Namespace, placement: Placement, parser: argpar
             f"{given.workdir} is in an object store, where the trials need a database to share: --storage URL; or use "
             "a shared file system at /data with --overlay local"
         )
-    try:
-        config, settings = training_settings(given.preset, given.set, placement)
-        parse_search(given.search, config)
-    except ValueError as error:
-        parser.error(str(error))
+    config, settings = training_settings(given.preset, given.set, placement)
+    parse_search(given.search, config)
     flags = {"preset": given.preset, "data": given.data, "workdir": given.workdir, "trials": given.trials}
     flags |= {"storage": given.storage} if given.storage else {}
     lists = [*(f"--search={value}" for value in given.search), *(f"--set={value}" for value in settings)]
@@ -302,14 +304,20 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
     )
     add("--gpus", type=_count(0), metavar="N", help="GPUs per training machine (default: 1; local: 0)")
     add("--nodes", type=_count(1), metavar="N", help="machines that train together (default: 1)")
-    add("--memory", metavar="SIZE", help="memory per machine, such as 64Gi (default: 8Gi, or 8Gi per GPU)")
-    add("--cpu", metavar="N", help="cores per machine (default: 2, or 2 per GPU)")
+    add(
+        "--memory",
+        type=_matching(_SIZE, "64Gi or 512Mi"),
+        metavar="SIZE",
+        help="memory per machine, such as 64Gi (default: 8Gi, or 8Gi per GPU)",
+    )
+    add("--cpu", type=_matching(_CORES, "4 or 1500m"), metavar="N", help="cores per machine (default: 2, or 2 per GPU)")
     add(
         "--registry",
+        type=_matching(_REGISTRY, "europe-docker.pkg.dev/project/cartwheel, without a scheme or a tag"),
         metavar="REGISTRY",
         help="registry of the images: REGISTRY/preprocessing, REGISTRY/trainer, REGISTRY/trainer-gpu",
     )
-    add("--tag", default="latest", help="tag of the images (default: latest)")
+    add("--tag", type=_matching(_TAG, "1.4.0"), default="latest", help="tag of the images (default: latest)")
     return command
 
 
@@ -361,11 +369,11 @@ def _add_evaluation(command: argparse.ArgumentParser) -> None:
 
 def _add_following(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--poll", type=float, default=3.0, metavar="SECONDS", help="seconds between two polls (default: 3)"
+        "--poll", type=_duration, default=3.0, metavar="SECONDS", help="seconds between two polls (default: 3)"
     )
     command.add_argument(
         "--patience",
-        type=float,
+        type=_duration,
         default=15.0,
         metavar="MINUTES",
         help="minutes to wait for a machine with room, which an autoscaler may add (default: 15)",
@@ -376,11 +384,33 @@ def _count(least: int) -> Callable[[str], int]:
     """Returns a parser of whole numbers of at least `least`."""
 
     def count(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        if not (text.isascii() and text.isdigit()) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
         return int(text)
 
     return count
+
+
+def _matching(pattern: str, example: str) -> Callable[[str], str]:
+    """Returns a parser of texts that match a pattern as a whole."""
+
+    def match(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not valid; give a value such as {example}")
+        return text
+
+    return match
+
+
+def _duration(text: str) -> float:
+    """Parses a finite number of seconds or minutes, at least 0."""
+    try:
+        duration = float(text)
+    except ValueError:
+        duration = math.nan
+    if not 0 <= duration < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return duration
 
 
 def _kubectl(given: argparse.Namespace) -> Kubectl:

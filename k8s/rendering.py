@@ -41,6 +41,16 @@ class Step:
     parallel: int = 1
     """Pods of a search that run at the same time."""
 
+    def __post_init__(self) -> None:
+        for argument in (argument for arguments in self.arguments.values() for argument in arguments):
+            # the pod reads its arguments from a file, one per line, and would open a file named after `@`
+            if argument.splitlines() not in ([], [argument]):
+                raise ValueError(f"{argument!r} contains a line break; give each argument on one line")
+            if argument.startswith("@"):
+                raise ValueError(
+                    f"{argument} would read arguments from a file in the pod; give the arguments themselves"
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:

@@ -10,7 +10,7 @@ from tests.k8s.scenarios import TRAIN, Cluster
     [
         (["--set", "epoch=3"], "did you mean `epochs`"),
         (["--set", "input.batch_size=100", "--gpus", "8"], "100 is not divisible by 8 replicas; use 96 or 104"),
-        (["--nodes", "0"], "0 is less than 1"),
+        (["--nodes", "0"], "not a whole number of at least 1"),
         *(
             (
                 ["--overlay", name, "--nodes", "1"],
