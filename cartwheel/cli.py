@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import NamedTuple
 
+from common.cli import Parser
+
 PROGRAM = "cartwheel"
 
 
@@ -55,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of the help page; each verb's own command line parses its flags."""
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         usage="cartwheel VERB [flags]",
         description="Product recommendations from an online shop's event log.",

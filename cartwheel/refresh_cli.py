@@ -7,6 +7,7 @@ from typing import Any
 
 from common import cli, logs
 from common.cli import DONE, FAILED, INTERRUPTED
+from common.uris import refuse_credentials_in_arguments
 from trainer.config.flags import add_offer_flags, offer_flags
 from trainer.pages.summaries import summarize_offer
 
@@ -14,14 +15,19 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") -> int:
-    """Runs the command and returns its exit status: 0 done, 1 failed, 2 wrong arguments, 130 Ctrl-C."""
+    """Runs the command and returns its exit status: 0 done, 1 failed, 2 wrong arguments, 130 Ctrl-C, 143 SIGTERM."""
     parser = build_parser(program)
     given = parser.parse_args(arguments)
+    try:
+        refuse_credentials_in_arguments(given)
+    except ValueError as error:
+        parser.error(str(error))
     if bool(given.data) == bool(given.items or given.shop):
         parser.error("give a newer table of items (--items or --shop) or a newer dataset (--data)")
     if given.data and given.map:
         parser.error("--map names the columns of a table of items; a dataset (--data) does not need it")
     logs.start_log(verbose=given.verbose)
+    cli.ExitOnTermination()
     try:
         logs.import_tensorflow(verbose=given.verbose)
         from cartwheel.api import refresh

@@ -2,18 +2,58 @@
 
 import argparse
 import json
+import logging
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from typing import Any
+from typing import Any, NoReturn
+
+from common.streams import discard, encodable
+from common.text import printable
+
+log = logging.getLogger(__name__)
 
 DONE, FAILED, MISUSED, PREEMPTED = 0, 1, 2, 75
 """Exit statuses of every command; after `PREEMPTED`, the same command resumes the run."""
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit statuses after Ctrl-C and after SIGTERM, as shells report them."""
+TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that stop a command: SIGHUP when its terminal is closed."""
 
 Commands = argparse._SubParsersAction
 """The group of subcommands that `make_parser` returns."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Prints help and errors in the encoding of the terminal, without the control characters of arguments."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        stream = file or sys.stderr
+        super()._print_message(encodable(printable(message), stream) if stream else message, file)
+
+
+class ExitOnTermination:
+    """Raises SystemExit at SIGTERM and SIGHUP, so that context managers and `finally` blocks clean up.
+
+    Without a handler, the first process of a container ignores SIGTERM, and is killed half a minute later.
+    """
+
+    def __init__(self, status: int = TERMINATED) -> None:
+        """Installs the handlers.
+
+        Args:
+          status: exit status.
+        """
+        self._status = status
+        self.has_come = False
+        for number in TERMINATION_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
+                signal.signal(number, self)
+
+    def __call__(self, *_: object) -> NoReturn:
+        self.has_come = True
+        raise SystemExit(self._status)
 
 
 def make_parser(program: str, description: str, *, epilog: str = "") -> tuple[argparse.ArgumentParser, Commands]:
@@ -24,7 +64,7 @@ def make_parser(program: str, description: str, *, epilog: str = "") -> tuple[ar
       description: first paragraph of the help.
       epilog: last paragraph of the help.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program,
         description=description,
         epilog=f"{epilog} `{program} COMMAND --help` shows the flags of a command, their defaults and an example. "
@@ -71,4 +111,26 @@ def add_settings_flag(command: argparse.ArgumentParser, example: str) -> None:
 
 def print_result(result: Mapping[str, Any], summary: Callable[[Any], str], *, as_json: bool) -> None:
     """Prints a summary of a result, or the whole result as JSON."""
-    print(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) if as_json else summary(result))
+    print_text(to_json(result) if as_json else summary(result))
+
+
+def to_json(result: Mapping[str, Any]) -> str:
+    """Formats a result for standard output; all characters but those of ASCII are escaped unless it takes Unicode."""
+    is_unicode = sys.stdout is not None and (sys.stdout.encoding or "").lower().startswith("utf")
+    return json.dumps(result, indent=2, ensure_ascii=not is_unicode, allow_nan=False)
+
+
+def print_text(text: str, *, end: str = "\n") -> None:
+    """Prints to standard output; a job has succeeded even if its result cannot be printed.
+
+    A full disk is logged. A closed pipe is not: `| head` has read enough.
+    """
+    if sys.stdout is None:  # closed by the shell
+        return
+    try:
+        sys.stdout.write(encodable(printable(text), sys.stdout) + end)
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            log.warning("the result could not be printed: %s", error)
+        discard(sys.stdout)

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from common.progress import LogHandler
+from common.streams import open_missing_streams
 
 
 def start_log(*, verbose: bool) -> None:
     """Logs to standard error, above progress bars; shows the libraries' notices only if `verbose`."""
+    open_missing_streams()
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

@@ -5,6 +5,9 @@ import sys
 
 from tqdm import tqdm
 
+from common.streams import discard
+from common.text import printable
+
 
 def make_bar(total: int, unit: str, *, title: str | None = None, initial: int = 0, is_shown: bool = True) -> tqdm:
     """Makes a progress bar, which is also a context manager; invisible unless standard error is a terminal.
@@ -32,4 +35,7 @@ class LogHandler(logging.StreamHandler):
     """Writes the log to standard error, above open progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=self.stream)
+        try:
+            tqdm.write(printable(self.format(record)), file=self.stream)
+        except OSError:  # a full disk, a closed terminal: the job is worth more than its log
+            discard(self.stream)

@@ -1,11 +1,15 @@
-"""Decodes small text files that people write: ids, shop.toml."""
+"""Text from outside: small files that people write are decoded, and ids and names are made safe to print."""
 
 import codecs
 import gzip
+import re
 import zlib
 
 _GZIP = b"\x1f\x8b"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# control characters but tab and line feed, marks that reverse the direction of text, line separators, and surrogates,
+# which stand for the bytes of a file name that is not UTF-8 and cannot be encoded
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def decode_text(content: bytes, name: str) -> str:
@@ -26,3 +30,11 @@ def decode_text(content: bytes, name: str) -> str:
         raise ValueError(f"{name} is not text in UTF-8 ({error}); save it as UTF-8") from error
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{name} is a damaged gzip file ({error}); compress it again") from error
+
+
+def printable(text: str) -> str:
+    """Escapes the characters that would control a terminal, such as those of an id in an error.
+
+    The escapes are those of JSON, so that JSON stays valid.
+    """
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

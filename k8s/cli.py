@@ -6,14 +6,13 @@ a finished one unchanged.
 """
 
 import argparse
-import json
 import math
 import posixpath
 import re
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
-from common.cli import DONE, FAILED, Commands, add_command
+from common.cli import DONE, FAILED, Commands, Parser, add_command, print_text, to_json
 from common.uris import refuse_credentials_in_arguments
 from contract.schema import Split
 from k8s.kubectl import Kubectl, KubectlError
@@ -84,7 +83,7 @@ def _run(
     """Submits the steps, each after the one before is done."""
     kubectl = _kubectl(given)
     if given.dry_run:
-        print("---\n".join(render(step, placement, kubectl) for step in steps), end="")
+        print_text("---\n".join(render(step, placement, kubectl) for step in steps), end="")
         return DONE
     for step in steps:
         try:
@@ -118,7 +117,7 @@ def _follow(step: str, epochs: int | None, given: argparse.Namespace, screen: Sc
         return DETACHED
     screen.line(outcome.text)
     if outcome.result is not None:
-        print(json.dumps(outcome.result, indent=2, ensure_ascii=False, allow_nan=False))
+        print_text(to_json(outcome.result))
     return DONE if outcome.is_done else FAILED
 
 
@@ -128,13 +127,13 @@ def _status(given: argparse.Namespace, _: Screen) -> int:
         try:
             workload = find(step, kubectl)
         except NotOwned as error:
-            print(f"{step}: {error}")
+            print_text(f"{step}: {error}")
             continue
         if workload is None:
-            print(f"{step}: not submitted")
+            print_text(f"{step}: not submitted")
             continue
         state = read_state(workload, pods_of(workload, kubectl))
-        print(": ".join(part for part in (f"{step} {state.phase.value}", state.text) if part))
+        print_text(": ".join(part for part in (f"{step} {state.phase.value}", state.text) if part))
     return DONE
 
 
@@ -248,7 +247,7 @@ def build_parser(program: str = "python k8s/submit.py") -> argparse.ArgumentPars
     """Builds the parser of all commands."""
     summary, _, details = str(__doc__).partition("\n\n")
     epilog = f"{details} COMMAND --help shows the flags of a command, their defaults and an example."
-    parser = argparse.ArgumentParser(prog=program, description=summary, epilog=epilog, allow_abbrev=False)
+    parser = Parser(prog=program, description=summary, epilog=epilog, allow_abbrev=False)
     parser.set_defaults(program=program)
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = _add_step(commands, "prepare", "build a dataset from CSV files")

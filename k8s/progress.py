@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from common.text import printable
 from k8s.kubectl import Kubectl, KubectlError, Object
 from k8s.logs import ChiefLog
 from k8s.state import Phase, State, failure_reasons, latest_pods, read_state
@@ -41,13 +42,13 @@ class Screen:
 
     def line(self, text: str) -> None:
         """Writes a permanent line."""
-        self._stream.write(f"{self._clear()}{text}\n")
+        self._stream.write(f"{self._clear()}{printable(text)}\n")
         self._stream.flush()
 
     def status(self, text: str, clock: str) -> None:
         """Updates the status line; `clock` is shown on a terminal only."""
         if self._is_terminal:
-            self._stream.write(f"{self._clear()}{text}, {clock}")
+            self._stream.write(f"{self._clear()}{printable(text)}, {clock}")
             self._stream.flush()
         elif text != self._shown:
             self.line(text)

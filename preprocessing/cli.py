@@ -5,10 +5,9 @@ import dataclasses
 import gc
 import logging
 import shutil
-import signal
 import textwrap
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from common import cli, logs, storage
 from common.cli import DONE, FAILED, INTERRUPTED, TERMINATED
@@ -32,7 +31,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
       program: how the command line begins, for usage and examples.
 
     Returns:
-      0 done; 1 failed; 2 wrong arguments; 130 Ctrl-C; 143 SIGTERM. The command publishes its output only with 0.
+      0 done; 1 failed; 2 wrong arguments; 130 Ctrl-C; 143 SIGTERM or SIGHUP. The command publishes its output only with
+      0.
     """
     parser = build_parser(program)
     given, others = parser.parse_known_args(arguments)
@@ -43,8 +43,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
     except ValueError as error:
         parser.error(str(error))
     logs.start_log(verbose=given.verbose)
-    stop = _ExitOnSigterm()
-    signal.signal(signal.SIGTERM, stop)
+    stop = cli.ExitOnTermination()
     try:
         result = _prepare(given, others, parser) if given.command == "prepare" else _COMMANDS[given.command](given)
     except KeyboardInterrupt:
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
         if not stop.has_come:
             return _fail(error, verbose=given.verbose)
         # Beam replaced the SystemExit by an error of its own
-        log.error("stopped by SIGTERM; nothing was published", exc_info=given.verbose)
+        log.error("stopped by a signal; nothing was published", exc_info=given.verbose)
         return TERMINATED
     cli.print_result(result, _SUMMARIES[given.command], as_json=given.json)
     return DONE
@@ -384,17 +383,6 @@ def _when(text: str) -> int:
         return parse_when(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-class _ExitOnSigterm:
-    """Raises SystemExit at SIGTERM, so that context managers and `finally` blocks clean up."""
-
-    def __init__(self) -> None:
-        self.has_come = False
-
-    def __call__(self, *_: object) -> NoReturn:
-        self.has_come = True
-        raise SystemExit(TERMINATED)
 
 
 def _last_line(error: Exception) -> str:

@@ -3,11 +3,10 @@
 import argparse
 import json
 import logging
-import signal
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from common import cli, logs
 from common.cli import DONE, FAILED, INTERRUPTED, PREEMPTED, TERMINATED
@@ -25,7 +24,7 @@ from trainer.pages import summaries
 log = logging.getLogger(__name__)
 
 _RESUMABLE = ("train", "tune")
-"""Commands that save a checkpoint when SIGTERM stops them."""
+"""Commands that save a checkpoint when SIGTERM or SIGHUP stops them."""
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m trainer") -> int:
@@ -37,7 +36,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
 
     Returns:
       0 done; 1 failed; 2 wrong arguments; 75 `train` was preempted, or another worker was lost, and the same command
-      resumes the run; 130 Ctrl-C (0 for `demo`, which is always stopped this way); 143 SIGTERM, nothing was published.
+      resumes the run; 130 Ctrl-C (0 for `demo`, which is always stopped this way); 143 SIGTERM or SIGHUP, nothing was
+      published.
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
     _check_train_flags(given, parser)
     config = _read_config(given, parser)
     logs.start_log(verbose=given.verbose)
-    _exit_on_sigterm(PREEMPTED if given.command in _RESUMABLE else TERMINATED)
+    # until training installs its own handlers
+    cli.ExitOnTermination(PREEMPTED if given.command in _RESUMABLE else TERMINATED)
     try:
         logs.import_tensorflow(verbose=given.verbose)
         result = _run(given, config)
@@ -236,15 +237,3 @@ def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         return apply_settings(EvaluationConfig(), given.set) if given.command == "evaluate" else None
     except ValueError as error:
         parser.error(str(error))
-
-
-def _exit_on_sigterm(status: int) -> None:
-    """Exits at SIGTERM until training installs its own handler.
-
-    Without a handler, the first process of a container ignores SIGTERM, and is killed half a minute later.
-    """
-
-    def stop(*_: object) -> NoReturn:
-        raise SystemExit(status)
-
-    signal.signal(signal.SIGTERM, stop)

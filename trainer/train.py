@@ -12,7 +12,7 @@ from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.distributed.cluster import join_cluster
-from trainer.distributed.preemption import Preempted, StopRequest, stop_on_sigterm
+from trainer.distributed.preemption import Preempted, StopRequest, stop_on_signals
 from trainer.distributed.replicas import Replicas, preempt_on_worker_loss, start_replicas
 from trainer.distributed.watchdog import Watchdog, watching
 from trainer.evaluation.blending import blend_runs
@@ -70,7 +70,7 @@ def train(
         run ended without a new checkpoint; no checkpoint is written in these cases.
     """
     cluster = join_cluster()
-    with stop_on_sigterm(stop) as request, preempt_on_worker_loss(cluster):
+    with stop_on_signals(stop) as request, preempt_on_worker_loss(cluster):
         replicas = start_replicas(config.devices, cluster, config.gpus)
         companions = {name: RunLayout(workdir).part(name) for name in config.companions if config.blend}
         with (

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from cartwheel.demo.stages import Stages
 from cartwheel.demo.tables import results_table
+from common.cli import print_text
 from contract.manifest import read_manifest
 
 NOTEBOOK_PRESETS = ("notebook-mf", "notebook-nn")
@@ -53,7 +54,7 @@ class Outcome(NamedTuple):
 def run_demo(root: Path, inputs: Inputs) -> Outcome:
     """Runs the unfinished stages, then prints results, recommendations and paths."""
     stages = Stages(root)
-    print(f"Cartwheel demo: {_describe(inputs)}. Results are in {root}/, logs in {stages.logs}/\n")
+    print_text(f"Cartwheel demo: {_describe(inputs)}. Results are in {root}/, logs in {stages.logs}/\n")
     dataset = root / "dataset"
     stages.run("prepare", *find_input(stages, inputs), "--output", dataset, creates=dataset)
 
@@ -70,7 +71,7 @@ def run_demo(root: Path, inputs: Inputs) -> Outcome:
 
     # a log of one kind other than views is about purchases, which people repeat
     shown = _recommendations(export, dataset, with_repeats=only_kind not in (None, "view"))
-    print(f"\n{results_table(evaluations)}\n\n{shown}\n\n{_paths(root)}")
+    print_text(f"\n{results_table(evaluations)}\n\n{shown}\n\n{_paths(root)}")
     return Outcome(stages.seconds, evaluations)
 
 

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from common.cli import print_text
+
 _SHOWN_LINES = 20
 """Number of lines that are printed from the end of a failed stage's log."""
 
@@ -30,16 +32,16 @@ class Stages:
         """
         name = f"{verb} {label}".strip()
         if creates.exists():
-            print(f"  {name:22} already done", flush=True)
+            print_text(f"  {name:22} already done")
             return
-        print(f"  {name:22}", end="", flush=True)
+        print_text(f"  {name:22}", end="")
         words = [verb, *map(str, flags)]
         log = self.logs / f"{name.replace(' ', '-')}.log"
         begin = time.perf_counter()
         with open(log, "wb") as file:
             done = subprocess.run([sys.executable, "-m", "cartwheel", *words], stdout=file, stderr=file, check=False)
         self.seconds[name] = round(time.perf_counter() - begin, 1)
-        print(f"{self.seconds[name]:8.1f} s", flush=True)
+        print_text(f"{self.seconds[name]:8.1f} s")
         if done.returncode:
             self._exit(words, log)
 

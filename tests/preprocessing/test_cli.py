@@ -88,17 +88,19 @@ def test_a_wrong_input_is_logged_in_one_line_and_exits_with_1(monkeypatch, caplo
     assert not record.exc_info
 
 
-def test_sigterm_exits_with_143_even_if_beam_replaces_the_exception(monkeypatch, caplog):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["sigterm", "sighup"])
+def test_a_signal_exits_with_143_even_if_beam_replaces_the_exception(monkeypatch, caplog, number):
     def prepare(*_, **__):
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         except SystemExit as stop:
             raise RuntimeError("SystemExit: 143") from stop
 
     monkeypatch.setattr(pipeline, "prepare", prepare)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {other: signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGHUP)}
     try:
         assert cli.main(["prepare", "--events", "events.csv", "--output", "d"]) == 143
     finally:
-        signal.signal(signal.SIGTERM, before)
-    assert "stopped by SIGTERM; nothing was published" in caplog.text
+        for other, handler in before.items():
+            signal.signal(other, handler)
+    assert "stopped by a signal; nothing was published" in caplog.text

@@ -244,7 +244,7 @@ def test_arguments_are_read_from_a_file(run_fake, tmp_path):
 
 
 def end_this_process(*arguments, **options):
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), options.get("number", signal.SIGTERM))
     for _ in range(30_000):  # five minutes; the handler runs between two lines
         time.sleep(0.01)
 
@@ -256,9 +256,10 @@ def test_sigterm_before_the_first_step_exits_with_75(monkeypatch):
     assert stop.value.code == 75
 
 
-def test_sigterm_ends_export_with_143(run_fake):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["sigterm", "sighup"])
+def test_a_signal_ends_export_with_143(run_fake, number):
     with pytest.raises(SystemExit) as stop:
-        run_fake("export", end_this_process, "--workdir", "R", "--output", "O")
+        run_fake("export", lambda **_: end_this_process(number=number), "--workdir", "R", "--output", "O")
     assert stop.value.code == 128 + 15
 
 

@@ -1,4 +1,4 @@
-"""Preemption: SIGTERM requests a run to finish its steps and save."""
+"""Preemption: SIGTERM or SIGHUP requests a run to finish its steps and save."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from common.cli import TERMINATED
+from common.cli import TERMINATED, TERMINATION_SIGNALS
 
 
 class Preempted(Exception):  # noqa: N818 (not an error)
@@ -26,10 +26,10 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_sigterm(request: StopRequest | None) -> Iterator[StopRequest]:
-    """Yields `request`; if it is None, a new request that SIGTERM sets.
+def stop_on_signals(request: StopRequest | None) -> Iterator[StopRequest]:
+    """Yields `request`; if it is None, a new request that SIGTERM and SIGHUP set.
 
-    A second SIGTERM exits at once. Outside the main thread, where Python handles no signals, nothing sets a new
+    A second signal exits at once. Outside the main thread, where Python handles no signals, nothing sets a new
     request.
     """
     if request is not None or threading.current_thread() is not threading.main_thread():
@@ -40,14 +40,19 @@ def stop_on_sigterm(request: StopRequest | None) -> Iterator[StopRequest]:
     os.set_blocking(write_end, False)
     # while the main thread is in TensorFlow, Python runs no handler, and later only once for all signals in between;
     # the pipe delivers every signal to the thread at once
-    threading.Thread(target=_read_signals, args=(read_end, new_request), name="sigterm", daemon=True).start()
-    previous_handler = signal.signal(signal.SIGTERM, _ignore)
+    threading.Thread(target=_read_signals, args=(read_end, new_request), name="signals", daemon=True).start()
+    # `nohup` ignores SIGHUP
+    handlers = {number: signal.getsignal(number) for number in TERMINATION_SIGNALS}
+    handled = [number for number, handler in handlers.items() if handler is not signal.SIG_IGN]
+    for number in handled:
+        signal.signal(number, _ignore)
     previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     try:
         yield new_request
     finally:
         signal.set_wakeup_fd(previous_fd)
-        signal.signal(signal.SIGTERM, previous_handler)
+        for number in handled:
+            signal.signal(number, handlers[number])
         os.close(write_end)
 
 
@@ -56,9 +61,9 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 
 def _read_signals(read_end: int, request: StopRequest) -> None:
-    """Sets `request` at the first SIGTERM and exits at the second; returns when the pipe is closed."""
+    """Sets `request` at the first signal and exits at the second; returns when the pipe is closed."""
     while number := os.read(read_end, 1):
-        if number[0] != signal.SIGTERM:
+        if number[0] not in TERMINATION_SIGNALS:
             continue
         if request.is_requested:
             os._exit(TERMINATED)

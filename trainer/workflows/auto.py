@@ -19,7 +19,7 @@ from trainer.config.presets import AUTO, auto_trials
 from trainer.config.run import RunConfig
 from trainer.data.dataset import open_dataset
 from trainer.distributed.cluster import join_cluster
-from trainer.distributed.preemption import Preempted, StopRequest, stop_on_sigterm
+from trainer.distributed.preemption import Preempted, StopRequest, stop_on_signals
 from trainer.distributed.replicas import start_replicas
 from trainer.evaluation.blending import blend_runs
 from trainer.models.trained_run import part_directory
@@ -91,7 +91,7 @@ def train_auto(
     trials = _read_trials(layout)
     spent = sum(trial.seconds for trial in trials)
     deadline = started + max(budget_seconds * (1 - _BLEND_SHARE) - spent, 0.0)
-    with stop_on_sigterm(stop) as request:
+    with stop_on_signals(stop) as request:
         for number, (name, config) in enumerate(configs.items()):
             if name in {trial.name for trial in trials}:
                 continue

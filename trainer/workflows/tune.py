@@ -33,7 +33,7 @@ from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
 from trainer.config.search import Choices, Dimension, parse_search
 from trainer.distributed.cluster import join_cluster
-from trainer.distributed.preemption import Preempted, StopRequest, stop_on_sigterm
+from trainer.distributed.preemption import Preempted, StopRequest, stop_on_signals
 from trainer.pages.tuning import write_tuning_report
 from trainer.runs import checkpoint
 from trainer.runs.trials import SearchLayout, State, Trial, check_definition, write_json, write_trials
@@ -104,7 +104,7 @@ def tune(
     definition = {"preset": preset, "settings": list(settings), "search": list(search), "seed": seed}
     check_definition(layout, {**definition, "dataset_checksum": dataset_checksum(data)})
     found = Search(config, dimensions, layout, data, _open_study(config, layout, storage_url, seed))
-    with stop_on_sigterm(stop) as request:
+    with stop_on_signals(stop) as request:
         try:
             for number in range(trials) if only is None else [only]:
                 found.run(number, request)

@@ -1,0 +1,34 @@
+"""Standard streams that are closed or cannot be written, so that no job fails for what it prints."""
+
+import contextlib
+import os
+import sys
+from typing import TextIO
+
+
+def open_missing_streams() -> None:
+    """Opens the standard streams that the shell closed (`2>&-`) on the null device.
+
+    Otherwise, the next file that the job opens gets their file descriptor, and libraries write their messages into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def discard(stream: TextIO) -> None:
+    """Redirects a stream that cannot be written to the null device: a failed flush at exit would change the status."""
+    with contextlib.suppress(OSError, ValueError):  # a stream without a file, or a closed one
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, stream.fileno())
+        os.close(descriptor)
+
+
+def encodable(text: str, stream: TextIO) -> str:
+    """Escapes the characters that the encoding of a stream lacks."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
