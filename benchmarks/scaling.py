@@ -132,8 +132,8 @@ def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
         back = rows if len(shared) else _rows_by_owner(used, replicas)
         all_ids = len(divided) + len(shared)
         totals["least"] += 2 * (rows.sum() - rows.trace()) * ROW_BYTES
-        totals["sharded"] += sum(_moved(counts) for counts in (rows, back)) * ROW_BYTES
-        totals["sharded"] += sum(_moved(counts) for counts in ([rows] if len(shared) else [rows, back])) * ID_BYTES
+        totals["sharded"] += sum(_sent_rows(counts) for counts in (rows, back)) * ROW_BYTES
+        totals["sharded"] += sum(_sent_rows(counts) for counts in ([rows] if len(shared) else [rows, back])) * ID_BYTES
         totals["all_reduce"] += 4 * (replicas - 1) * all_ids * ROW_BYTES
         totals["dense"] += 2 * (replicas - 1) * (ids.dense + 1) * 4
         totals["mirrored"] += (replicas - 1) * sum(map(len, used)) * (ROW_BYTES + ID_BYTES)
@@ -145,7 +145,7 @@ def _rows_by_owner(needed: list[np.ndarray], replicas: int) -> np.ndarray:
     return np.stack([np.bincount(rows % replicas, minlength=replicas) for rows in needed])
 
 
-def _moved(counts: np.ndarray) -> int:
+def _sent_rows(counts: np.ndarray) -> int:
     """Counts the rows that are sent between different replicas, padding included."""
     capacity = CAPACITIES[np.searchsorted(CAPACITIES, counts.max())]
     return int(capacity * (counts.size - len(counts)))

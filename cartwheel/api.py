@@ -87,7 +87,7 @@ def prepare(
         "where": list(where) or None,
         "columns": columns,
     }
-    config = apply_settings(make_config(shop, given), _assignments(settings))
+    config = apply_settings(make_config(shop, given), _format_assignments(settings))
     result = pipeline.prepare(config, output, parse_beam_options(list(beam_options)), baseline=baseline)
     return result | {"report": try_to_write_report(output)}
 
@@ -125,10 +125,10 @@ def train(
     if preset == AUTO:
         if warm_start is not None:
             raise ValueError("preset auto trains all its models from scratch; leave out warm_start")
-        changes = _assignments(settings)
+        changes = _format_assignments(settings)
         result = train_auto(data=data, workdir=workdir, budget_seconds=budget_seconds, settings=changes)
     elif preset in PRESETS:
-        config = apply_settings(PRESETS[preset], _assignments(settings))
+        config = apply_settings(PRESETS[preset], _format_assignments(settings))
         result = run_training(config, data=data, workdir=workdir, warm_start=warm_start)
     else:
         raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join([AUTO, *PRESETS])}")
@@ -186,14 +186,14 @@ def tune(
     """
     from trainer.workflows.tune import tune as run_search
 
-    texts = {key: values if isinstance(values, str) else _choices(values) for key, values in search.items()}
+    texts = {key: values if isinstance(values, str) else _format_choices(values) for key, values in search.items()}
     return run_search(
         preset,
         [f"{key}={values}" for key, values in texts.items()],
         data=data,
         workdir=workdir,
         trials=trials,
-        settings=_assignments(settings),
+        settings=_format_assignments(settings),
         seed=seed,
         storage_url=storage,
     )
@@ -219,7 +219,7 @@ def evaluate(
     from trainer.evaluation.config import EvaluationConfig
     from trainer.pages.report import try_to_write_report
 
-    config = apply_settings(EvaluationConfig(), _assignments(settings))
+    config = apply_settings(EvaluationConfig(), _format_assignments(settings))
     result = measure(workdir=workdir, data=data, split=Split(split), config=config)
     try_to_write_report(workdir, data=data, shown="evaluation")
     return result
@@ -385,12 +385,12 @@ def _read_item_facts(
     return read_item_facts(items, shop, columns)
 
 
-def _assignments(settings: Settings | None) -> list[str]:
+def _format_assignments(settings: Settings | None) -> list[str]:
     """Formats settings as `KEY=VALUE`, as on the command line."""
     return [f"{key}={_text(value)}" for key, value in (settings or {}).items()]
 
 
-def _choices(values: Sequence[Any]) -> str:
+def _format_choices(values: Sequence[Any]) -> str:
     """Formats the choices of a setting, as in `--search`."""
     are_lists = any(isinstance(value, list | tuple) for value in values)
     return ("|" if are_lists else ",").join(map(_text, values))

@@ -26,7 +26,9 @@ def squarify(values: Sequence[float], box: Box) -> list[Box]:
     while areas:
         side = min(box.width, box.height)
         count = 1
-        while count < len(areas) and _worst(areas[: count + 1], side) <= _worst(areas[:count], side):
+        while count < len(areas) and _worst_aspect_ratio(areas[: count + 1], side) <= _worst_aspect_ratio(
+            areas[:count], side
+        ):
             count += 1
         row, areas = areas[:count], areas[count:]
         placed, box = _lay_row(row, box)
@@ -34,7 +36,7 @@ def squarify(values: Sequence[float], box: Box) -> list[Box]:
     return boxes
 
 
-def _worst(areas: Sequence[float], side: float) -> float:
+def _worst_aspect_ratio(areas: Sequence[float], side: float) -> float:
     """Returns the worst aspect ratio in a row of areas along a side."""
     total = sum(areas)
     return max(max(side**2 * area / total**2, total**2 / (side**2 * area)) for area in areas)

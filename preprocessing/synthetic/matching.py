@@ -28,11 +28,11 @@ def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) 
     for reach, together in _TOGETHER.items():
         some = np.flatnonzero(wishes.reach == reach)
         time = (wishes.begin_ms[some] - BEGIN_MS) / (END_MS - BEGIN_MS)
-        order, group = _line_up(wishes.shelf[some], time, wishes.style[some], together)
+        order, group = _group_by_style(wishes.shelf[some], time, wishes.style[some], together)
         copies = np.repeat(np.arange(len(items.shelf)), items.quota[reach])
         time = items.born[copies] + (items.ended - items.born)[copies] * random.random(len(copies))
         style = items.style[copies] + random.normal(scale=_STYLE_NOISE, size=len(copies))
-        supply, _ = _line_up(items.shelf[copies], time, style, together)
+        supply, _ = _group_by_style(items.shelf[copies], time, style, together)
         interests.append(some[order])
         matches.append(copies[supply])
         groups.append(group + len(wishes.shelf) * reach)
@@ -44,7 +44,9 @@ def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) 
     return result
 
 
-def _line_up(shelf: np.ndarray, time: np.ndarray, style: np.ndarray, together: int) -> tuple[np.ndarray, np.ndarray]:
+def _group_by_style(
+    shelf: np.ndarray, time: np.ndarray, style: np.ndarray, together: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Sorts rows by shelf and time, divides each shelf into groups of `together` rows, and sorts each group by style.
 
     Args:

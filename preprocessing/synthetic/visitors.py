@@ -95,7 +95,7 @@ def _robot_views(scale: Scale) -> np.ndarray:
 def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draws the numbers of carts [count] and views [count] of visitors who buy nothing; they are correlated."""
     carts = power_law_counts(stratified(count, random), _CART_ONLY_CARTS, _MOST_CARTS)
-    views = _draw_views(_blur(carts, random), _CART_ONLY_WITHOUT_VIEW, _CART_ONLY_VIEWS)
+    views = _draw_views(_noisy_quantiles(carts, random), _CART_ONLY_WITHOUT_VIEW, _CART_ONLY_VIEWS)
     return carts, views
 
 
@@ -107,7 +107,7 @@ def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, n
     orders = power_law_counts(stratified(count, random), _ORDERS, _MOST_ORDERS)
     lines = power_law_counts(stratified(int(orders.sum()), random), _LINES, _MOST_LINES)
     loose_carts = power_law_counts(stratified(count, random), _BUYER_LOOSE_CARTS, _MOST_CARTS) - 1
-    views = _draw_views(_blur(orders + loose_carts, random), _BUYER_WITHOUT_VIEW, _BUYER_VIEWS)
+    views = _draw_views(_noisy_quantiles(orders + loose_carts, random), _BUYER_WITHOUT_VIEW, _BUYER_VIEWS)
     buyer = np.repeat(np.arange(count), orders)
     # a line has two events: cart and purchase
     room = np.maximum(_MOST_EVENTS - 2 * np.bincount(buyer, lines, count).astype(np.int64), 1)
@@ -115,7 +115,7 @@ def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, n
     return orders, lines, loose_carts, np.minimum(views, room - loose_carts)
 
 
-def _blur(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Returns [N] probabilities, one in each of N equal intervals of (0, 1), that rise with the activity plus noise."""
     noisy = np.log(activity + 1) + random.normal(scale=_ACTIVITY_NOISE, size=len(activity))
     rank = np.empty(len(activity))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import cartwheel
-from cartwheel.api import _assignments
+from cartwheel.api import _format_assignments
 from cartwheel.demo.lists import show_recommendations
 from cartwheel.demo.tables import results_table
 from contract.catalogue import read_catalogue
@@ -16,14 +16,14 @@ from contract.manifest import read_manifest
 
 def test_settings_become_assignments_of_the_command_line():
     settings = {"epochs": 3, "model.dim": 8, "patience": None, "compress": True, "loss.event_weights": (1.0, 2.0, 3.0)}
-    assert _assignments(settings) == [
+    assert _format_assignments(settings) == [
         "epochs=3",
         "model.dim=8",
         "patience=none",
         "compress=true",
         "loss.event_weights=1.0,2.0,3.0",
     ]
-    assert _assignments(None) == []
+    assert _format_assignments(None) == []
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():

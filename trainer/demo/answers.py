@@ -102,7 +102,7 @@ def _text(query: Mapping[str, Any], name: str) -> str:
     value = query.get(name)
     if not isinstance(value, str):
         raise ValueError(f"{name} must be text, got {value!r:.80}")
-    return _encodable([value])[0]
+    return _check_encodable([value])[0]
 
 
 def _history(query: Mapping[str, Any]) -> list[str]:
@@ -111,10 +111,10 @@ def _history(query: Mapping[str, Any]) -> list[str]:
         raise ValueError(f"history must be a list of item ids, got {value!r:.80}")
     if len(value) > MAX_HISTORY:
         raise ValueError(f"history must have at most {MAX_HISTORY} items, got {len(value)}; drop the oldest")
-    return _encodable(item for item in value if item)
+    return _check_encodable(item for item in value if item)
 
 
-def _encodable(texts: Iterable[str]) -> list[str]:
+def _check_encodable(texts: Iterable[str]) -> list[str]:
     """Returns the texts; raises ValueError if one has a lone surrogate, which JSON allows and UTF-8 does not."""
     kept = list(texts)
     for text in kept:

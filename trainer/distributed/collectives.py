@@ -108,7 +108,7 @@ class LocalCollectives:
 
     def all_gather(self, replica: int, value: tf.Tensor) -> tf.Tensor:  # noqa: ARG002
         """Concatenates the replicas' values along the first axis."""
-        return tf.concat(_values_of_all(value), axis=0)
+        return tf.concat(_all_local_values(value), axis=0)
 
     def all_to_all(
         self,
@@ -118,10 +118,10 @@ class LocalCollectives:
         num_variants: int,  # noqa: ARG002
     ) -> tf.Tensor:
         """Sends pieces[d] to replica d, and returns the pieces received, by sender."""
-        return tf.stack([sent[replica] for sent in _values_of_all(pieces)])
+        return tf.stack([sent[replica] for sent in _all_local_values(pieces)])
 
 
-def _values_of_all(value: tf.Tensor) -> tuple[tf.Tensor, ...]:
+def _all_local_values(value: tf.Tensor) -> tuple[tf.Tensor, ...]:
     """The value of each replica of this process."""
 
     def collect(strategy: tf.distribute.Strategy, per_replica: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -149,7 +149,9 @@ class _Finder:
         cell = tf.cast(moment, tf.int64)[:, None] * self._num_items + known  # of a table [M, I]
         columns += [tf.gather(tf.reshape(trend, [-1]), cell) for trend in tf.unstack(self._trends)]
         columns += (
-            [tf.zeros_like(columns[0])] * len(RETURN_FEATURES) if self._hides_seen else self._returns(queries, known)
+            [tf.zeros_like(columns[0])] * len(RETURN_FEATURES)
+            if self._hides_seen
+            else self._return_columns(queries, known)
         )
         return known, tf.cast(is_candidate, tf.int64), tf.stack(columns, axis=2)
 
@@ -160,7 +162,7 @@ class _Finder:
         item = tf.gather(padded, tf.maximum(position, 0), batch_dims=1)
         return tf.where((position >= 0) & (item < self._num_items), item, -1)
 
-    def _returns(self, queries: Queries, item: tf.Tensor) -> list[tf.Tensor]:
+    def _return_columns(self, queries: Queries, item: tf.Tensor) -> list[tf.Tensor]:
         """Computes the return features of items [B, C]; each feature is [B, C]."""
         found = return_features(queries, self._num_items)
         shape = tf.stack([tf.shape(item, tf.int64)[0], self._num_items])
@@ -317,7 +319,7 @@ def fit_blend(
         name: choose_weights(found, len(parts), half_life, has_returns=name == "seen_shown" and not has_trend_only)
         for name, found in candidates.items()
     }
-    weights = _complete({name: choice.weights for name, choice in choices.items()}, len(parts))
+    weights = _fill_missing({name: choice.weights for name, choice in choices.items()}, len(parts))
     figures = {
         name: {"cases": len(candidates[name].num_relevant), "parts": list(choice.alone), "blend": choice.value}
         for name, choice in choices.items()
@@ -355,7 +357,7 @@ def longest_of_the_best(values: Sequence[np.ndarray]) -> int:
     return int(max(good))
 
 
-def _complete(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
+def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
     """Fills in a ranking without validation cases: it gets the weights of the other ranking, or equal weights."""
     given = next(iter(weights.values()), BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts)))
     return {name: weights.get(name, replace(given, returns=(0.0, 0.0, 0.0))) for name in _RANKINGS}

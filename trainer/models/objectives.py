@@ -260,10 +260,12 @@ class SampledSoftmaxObjective:
             positive, scores, candidates.log_expected_count, is_hit | ~candidates.is_candidate
         )
         if self.config.l2:
-            losses += self.config.l2 * self._squares(rows, candidate_rows, index)
+            losses += self.config.l2 * self._squared_norms(rows, candidate_rows, index)
         return tf.reduce_sum(candidates.weight * losses)
 
-    def _squares(self, visitor_rows: tf.Tensor, candidate_rows: tf.Tensor, positive_index: tf.Tensor) -> tf.Tensor:
+    def _squared_norms(
+        self, visitor_rows: tf.Tensor, candidate_rows: tf.Tensor, positive_index: tf.Tensor
+    ) -> tf.Tensor:
         """[b] squared norm of each row's visitor and positive, plus 1 / B of the sampled negatives' squared norms."""
         read = tf.concat([visitor_rows, tf.gather(candidate_rows, positive_index)], axis=1)
         num_rows = candidate_rows.shape[0] - self.sampler.num_negatives

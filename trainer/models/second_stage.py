@@ -207,11 +207,9 @@ class RerankedTowers(tf.Module):
         entries = summarize_entries(history, first.bonus)
         item, is_candidate = self._choose(history, entries, first.score, walk)
         tower, walk = tf.gather(first.score, item, batch_dims=1), tf.gather(walk, item, batch_dims=1)
-        columns = self._columns_of_candidates(item, is_candidate, tower, walk, entries)
-        columns += [
-            tf.broadcast_to(one[:, None], tf.shape(tower)) for one in self._columns_of_queries(history, entries)
-        ]
-        score = tower + _of_entries(entries.bonus, entries, item)
+        columns = self._candidate_features(item, is_candidate, tower, walk, entries)
+        columns += [tf.broadcast_to(one[:, None], tf.shape(tower)) for one in self._query_features(history, entries)]
+        score = tower + _values_of_entries(entries.bonus, entries, item)
         return Candidates(item, is_candidate, score, tf.stack(columns, axis=2))
 
     def _choose(
@@ -220,15 +218,15 @@ class RerankedTowers(tf.Module):
         """[B, C] items and whether they are candidates: the history's first, then the best of towers and walk."""
         count = min(NUM_BEST, self._num_items)
         of_history = tf.where(history.is_entry, history.item, 0)
-        of_tower = tf.math.top_k(_without(tower, of_history, history.is_entry), count)
+        of_tower = tf.math.top_k(_mask_items(tower, of_history, history.is_entry), count)
         of_tower_item = tf.cast(of_tower.indices, tf.int64)
         is_of_tower = of_tower.values > _NEVER
-        others = _without(_without(walk, of_history, history.is_entry), of_tower_item, is_of_tower)
+        others = _mask_items(_mask_items(walk, of_history, history.is_entry), of_tower_item, is_of_tower)
         of_walk = tf.math.top_k(others, count)
         item = tf.concat([of_history, of_tower_item, tf.cast(of_walk.indices, tf.int64)], axis=1)
         return item, tf.concat([entries.is_first, is_of_tower, of_walk.values > 0], axis=1)
 
-    def _columns_of_candidates(
+    def _candidate_features(
         self, item: tf.Tensor, is_candidate: tf.Tensor, tower: tf.Tensor, walk: tf.Tensor, entries: Entries
     ) -> list[tf.Tensor]:
         """The features that differ between the candidates of a query: the first ones of FEATURES, each [B, C].
@@ -237,7 +235,7 @@ class RerankedTowers(tf.Module):
         """
 
         def of_entries(column: tf.Tensor) -> tf.Tensor:
-            return _of_entries(column, entries, item)
+            return _values_of_entries(column, entries, item)
 
         bonus = of_entries(entries.bonus)
         score, log_walk = tower + bonus, tf.math.log(walk + _WALK_OFFSET)
@@ -252,7 +250,7 @@ class RerankedTowers(tf.Module):
             *(popularity, recent_popularity, recent_popularity - popularity, repeat_rate),
         ]
 
-    def _columns_of_queries(self, history: History, entries: Entries) -> list[tf.Tensor]:
+    def _query_features(self, history: History, entries: Entries) -> list[tf.Tensor]:
         """The features that all candidates of a query share: the last ones of FEATURES, each [B]."""
         is_repeat = tf.equal(history.item[:, 1:], history.item[:, :-1])
         is_repeat &= history.is_entry[:, 1:] & history.is_entry[:, :-1]
@@ -270,18 +268,18 @@ def _candidates_first(tower: tf.Tensor, found: Candidates, score: tf.Tensor) -> 
     entries = tf.where(found.is_candidate)
     index = tf.stack([entries[:, 0], tf.gather_nd(found.item, entries)], axis=1)
     least = tf.reduce_min(tf.where(found.is_candidate, score, np.inf), axis=1, keepdims=True)
-    highest = tf.reduce_max(_without(tower, found.item, found.is_candidate), axis=1, keepdims=True)
+    highest = tf.reduce_max(_mask_items(tower, found.item, found.is_candidate), axis=1, keepdims=True)
     return tf.tensor_scatter_nd_update(tower + tf.minimum(least - highest - 1, 0), index, tf.gather_nd(score, entries))
 
 
-def _without(scores: tf.Tensor, items: tf.Tensor, is_item: tf.Tensor) -> tf.Tensor:
+def _mask_items(scores: tf.Tensor, items: tf.Tensor, is_item: tf.Tensor) -> tf.Tensor:
     """Returns scores [B, I] with _NEVER for the items [B, n] where `is_item` [B, n] is True."""
     entries = tf.where(is_item)
     index = tf.stack([entries[:, 0], tf.gather_nd(items, entries)], axis=1)
     return tf.tensor_scatter_nd_update(scores, index, tf.fill([tf.shape(entries)[0]], _NEVER))
 
 
-def _of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> tf.Tensor:
+def _values_of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> tf.Tensor:
     """[B, C]: `column` [B, L] for the candidates from the history, 0 for the other candidates."""
     values = tf.where(entries.is_first, column, 0.0)
     return tf.pad(values, [[0, 0], [0, tf.shape(item)[1] - tf.shape(values)[1]]])

@@ -379,16 +379,16 @@ class NextItemObjective:
         candidates = Candidates.of_batch(batch, is_valid, self.config, self.sampler, step, own)
         history = History.of(batch.history, self._drop_context(batch, step), batch.history_age_ms, is_entry)
         items = tf.concat([tf.reshape(batch.history, [-1]), candidates.items], axis=0)
-        used = _used_items(batch.history.shape, candidates.items.shape[0], own)
-        feature_weight = tf.gather(self.features.weight, self._clipped(tf.gather(items, used)))
+        used = _used_indices(batch.history.shape, candidates.items.shape[0], own)
+        feature_weight = tf.gather(self.features.weight, self._clip_to_trained(tf.gather(items, used)))
         shape = [*batch.history.shape, self.model.config.dim]
         inputs = NextItemInputs(
             candidates=candidates,
             history=History(*(column[own] for column in history)),
             keep=dropout_mask(shape, self.model.config.dropout, self.seed, step, own),
-            keep_own=self._keep_own(feature_weight, items.shape[0], used, step),
+            keep_own=self._own_row_mask(feature_weight, items.shape[0], used, step),
             feature_weight=feature_weight,
-            keep_visitor=self._keep_visitor(batch.visitor, own, step),
+            keep_visitor=self._visitor_mask(batch.visitor, own, step),
         )
         return Prepared(self._look_up(replica, items, batch.history.shape.num_elements(), batch.visitor), inputs)
 
@@ -397,7 +397,7 @@ class NextItemObjective:
         row = tf.minimum(items, self.sampler.num_items)
         lookups = {"item": self.tables["item"].lookup(replica, row[:num_entries], row[num_entries:])}
         if "feature" in self.tables:
-            feature = tf.gather(self.features.feature, self._clipped(items))
+            feature = tf.gather(self.features.feature, self._clip_to_trained(items))
             of_entries, of_candidates = (
                 tf.reshape(part, [-1]) for part in (feature[:num_entries], feature[num_entries:])
             )
@@ -447,11 +447,11 @@ class NextItemObjective:
         scores += tf.einsum("bij,bj->bi", tf.cast(is_same, tf.float32), bonus)
         return scores, tf.reduce_any(is_same & _is_earlier_column(history.item.shape[1]), axis=2)
 
-    def _clipped(self, items: tf.Tensor) -> tf.Tensor:
+    def _clip_to_trained(self, items: tf.Tensor) -> tf.Tensor:
         """Replaces the indices of items without training events by a valid index; later, masks exclude these items."""
         return tf.minimum(items, self.sampler.num_items - 1)
 
-    def _keep_own(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    def _own_row_mask(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """[bH + C] mask of the own rows of the items at indices `used`; items without features always keep theirs."""
         keep = keep_mask([1, num_items], self.model.config.id_dropout, self.seed, step, stream=2)[0]
         return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
@@ -461,7 +461,7 @@ class NextItemObjective:
         keep = keep_mask([batch.item.shape[0], 1], self.model.config.context_dropout, self.seed, step, stream=4)
         return tf.where(keep > 0, batch.history_event, UNKNOWN_EVENT)
 
-    def _keep_visitor(self, visitor: tf.Tensor, own: slice, step: tf.Tensor) -> tf.Tensor:
+    def _visitor_mask(self, visitor: tf.Tensor, own: slice, step: tf.Tensor) -> tf.Tensor:
         """[b] mask of the visitors' own vectors; 0 for visitors that are not frequent."""
         if "visitor" not in self.tables:
             return tf.zeros(visitor[own].shape)
@@ -469,7 +469,7 @@ class NextItemObjective:
         return tf.where(visitor[own] < self.tables["visitor"].rows - 1, keep, 0.0)
 
 
-def _used_items(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
+def _used_indices(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
     """[bH + C] indices into the concatenated [BH history items, C candidates]: those that the rows `own` use."""
     rows, length = shape
     candidates = tf.range(rows * length, rows * length + num_candidates)

@@ -269,8 +269,10 @@ def _visitor_parts(sample: Figures) -> list[Part]:
     count, names = sample["relevant_items"], ", ".join(map(_describe_item, sample["relevant"]))
     rest = ", …" if count > len(sample["relevant"]) else ""
     history = sample["history"][-_MAX_HISTORY_ROWS:]
-    title = f"{visitor}: latest {len(history)} of {sample['history_rows']} events before {_minute(sample['moment'])}"
-    rows = [[_minute(row["time"]), row["event"], _describe_item(row)] for row in history]
+    title = (
+        f"{visitor}: latest {len(history)} of {sample['history_rows']} events before {_format_minute(sample['moment'])}"
+    )
+    rows = [[_format_minute(row["time"]), row["event"], _describe_item(row)] for row in history]
     return [
         Columns([Block(title, Table(["time (UTC)", "event", "item"], rows)), _recommendations(sample["systems"])]),
         Note(f"Relevant items ({count}): {names}{rest}"),
@@ -299,6 +301,6 @@ def _describe_item(item: Figures) -> str:
     return f"{item['item_id']} ({item['category_id']})" if item["category_id"] else item["item_id"]
 
 
-def _minute(moment: str) -> str:
+def _format_minute(moment: str) -> str:
     """Shortens an ISO timestamp to `2015-09-01 10:00`."""
     return moment[:16].replace("T", " ")

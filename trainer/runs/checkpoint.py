@@ -200,7 +200,7 @@ def last_step(workdir: str, replicas: Replicas | None = None) -> int | None:
       replicas: replicas of the workers that call this together; each worker verifies a part of the files, and all get
         the same result.
     """
-    return _first_whole(workdir, list(reversed(_list_steps(workdir))), replicas)
+    return _first_intact(workdir, list(reversed(_list_steps(workdir))), replicas)
 
 
 def saved_step(workdir: str) -> int:
@@ -208,13 +208,13 @@ def saved_step(workdir: str) -> int:
     return max(_list_steps(workdir, has_state=True), default=0)
 
 
-def _first_whole(workdir: str, steps: Sequence[int], replicas: Replicas | None) -> int | None:
+def _first_intact(workdir: str, steps: Sequence[int], replicas: Replicas | None) -> int | None:
     """Returns the first of `steps` with an intact checkpoint; all workers use the chief's `steps`."""
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
-    count = int(_of_chief(np.array(len(steps)), replicas))
+    count = int(_broadcast_from_chief(np.array(len(steps)), replicas))
     own = np.zeros(count, np.int64)
     own[: len(steps)] = steps[:count]
-    for step in _of_chief(own, replicas).tolist():
+    for step in _broadcast_from_chief(own, replicas).tolist():
         folder = RunLayout(workdir).checkpoint(step)
         problem = _find_problem(folder, worker, workers)
         is_bad = problem is not None
@@ -224,7 +224,7 @@ def _first_whole(workdir: str, steps: Sequence[int], replicas: Replicas | None) 
     return None
 
 
-def _of_chief(value: np.ndarray, replicas: Replicas | None) -> np.ndarray:
+def _broadcast_from_chief(value: np.ndarray, replicas: Replicas | None) -> np.ndarray:
     """Returns the chief's array on every worker; arrays have the same shape everywhere."""
     if replicas is None:
         return value
@@ -302,7 +302,7 @@ def choose_step(workdir: str, which: Literal["best", "last"] = "best", replicas:
     """
     best = _best_first(workdir) if which == "best" else []
     others = [step for step in reversed(_list_steps(workdir)) if step not in best]
-    step = _first_whole(workdir, best + others, replicas)
+    step = _first_intact(workdir, best + others, replicas)
     if step is None:
         raise ValueError(f"{workdir} has no intact checkpoint; train the run first")
     return step

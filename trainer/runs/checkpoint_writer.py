@@ -89,7 +89,7 @@ class CheckpointWriter:
             storage.remove(self._staging(step))
         self._replicas.wait_for_all()
         checksums = join(self._staging(step), f"{_CHECKSUMS}-{self._replicas.worker:05d}.json")
-        written = _in_thread(lambda: _write_files(self._staging(step), files, checksums, self._is_aborted))
+        written = _run_in_thread(lambda: _write_files(self._staging(step), files, checksums, self._is_aborted))
         self._pending = _Pending(step, written)
 
     def poll(self) -> None:
@@ -189,7 +189,7 @@ class CheckpointWriter:
         return f"{target}.partial" if storage.is_local(target) else target
 
 
-def _in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]:
+def _run_in_thread(work: Callable[[], dict[str, str]]) -> Future[dict[str, str]]:
     """Runs `work` in a daemon thread, so that the process can exit without waiting for it."""
     result: Future[dict[str, str]] = Future()
 

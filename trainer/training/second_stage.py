@@ -214,7 +214,7 @@ def collect_examples(
     parts = []
     for chunk, queries in query_chunks(cases.visitor, cases.history, cases.timestamp_ms, chunk_rows):
         on_chunk()
-        found = find(_forget_some(queries, is_forgotten[chunk.start : chunk.start + chunk_rows]))
+        found = find(_forget_context(queries, is_forgotten[chunk.start : chunk.start + chunk_rows]))
         size = chunk.stop - chunk.start
         item, is_candidate, score, feature = (column.numpy()[:size] for column in found)
         is_positive = (item == cases.relevant.values[chunk, None]) & is_candidate
@@ -275,7 +275,7 @@ def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
     return [first, np.zeros(UNITS[0]), second, np.zeros(UNITS[1]), np.zeros((UNITS[1], 1)), np.ones(())]
 
 
-def _forget_some(queries: Queries, is_forgotten: np.ndarray) -> Queries:
+def _forget_context(queries: Queries, is_forgotten: np.ndarray) -> Queries:
     """Replaces event kinds and times by unknown ones in the histories of the rows `is_forgotten` [B]."""
     return queries._replace(history_event=tf.where(is_forgotten[:, None], UNKNOWN_EVENT, queries.history_event))
 

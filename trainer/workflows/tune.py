@@ -94,7 +94,7 @@ def tune(
         raise ValueError(
             "a trial runs in one process: unset TF_CONFIG. For parallel trials, start the same command several times"
         )
-    _check_place(workdir, trials, storage_url, only)
+    _check_trials(workdir, trials, storage_url, only)
     # a trial is the model alone: its blend would have to be fitted again for the chosen settings
     config = replace(apply_settings(PRESETS[preset], settings), companions=(), blend=False)
     dimensions = parse_search(search, config)
@@ -113,7 +113,7 @@ def tune(
     return result
 
 
-def _check_place(workdir: str, trials: int, storage_url: str | None, only: int | None) -> None:
+def _check_trials(workdir: str, trials: int, storage_url: str | None, only: int | None) -> None:
     """Checks that processes can share the trials, and that there are trials to run."""
     if trials < 1:
         raise ValueError(f"--trials must be at least 1, got {trials}")
@@ -318,7 +318,7 @@ class Search:
 
     def _settings_of(self, trial: FrozenTrial) -> dict[str, str]:
         """Returns the searched settings of a trial, as in `--set`."""
-        return {dimension.key: _text(trial.params[dimension.key]) for dimension in self._dimensions}
+        return {dimension.key: _format_value(trial.params[dimension.key]) for dimension in self._dimensions}
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:
@@ -329,7 +329,7 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
     return FloatDistribution(dimension.low, dimension.high, log=dimension.is_log)
 
 
-def _text(value: object) -> str:
+def _format_value(value: object) -> str:
     """Formats a sampled value. Numbers get four digits, so that the commands stay readable."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
