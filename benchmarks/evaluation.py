@@ -31,7 +31,7 @@ TARGETS = {"ratio": 10}
 
 
 class _Products:
-    """Scores a visitor's vector with those of all items."""
+    """Scores items by the dot products of their vectors with the visitor's vector."""
 
     def __init__(self, visitors: np.ndarray, items: np.ndarray) -> None:
         self.visitors, self.items = visitors, items

@@ -27,7 +27,7 @@ class Timing:
 
 
 def run_command(arguments: list[str]) -> Timing:
-    """Runs and measures a command with its child processes; its standard error passes through.
+    """Runs and measures a command with its child processes; shows its standard error.
 
     Raises:
       RuntimeError: the command failed.

@@ -41,7 +41,7 @@ _DEFAULTS = NeighboursConfig()
 
 
 class ItemNeighbours:
-    """Scores an item by its similarity to the items of the history, summed over the history."""
+    """Scores an item by the sum of its similarities to the items of the history."""
 
     def __init__(
         self, similarity: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS

@@ -61,7 +61,7 @@ _YES_NO = {True: "yes", False: "NO"}
 
 
 def main() -> None:
-    """Measures each part that has not been measured yet, and records all."""
+    """Measures all parts that have not been measured yet, and records the figures of all parts."""
     given = _parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     root, source = Path(given.output), Path(given.retailrocket)

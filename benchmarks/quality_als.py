@@ -46,7 +46,7 @@ def als_figures(matrix: Path) -> dict[str, Any]:
 
 
 def _equal_settings_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
-    """Compares the quality of both after the same number of sweeps with the same objective."""
+    """Compares the quality of both solvers after equally many sweeps with the same objective."""
     dataset = open_dataset(str(matrix / "dataset"))
     # after a fixed number of sweeps, as `implicit` does; validation would choose the best of them
     run = train("mf", matrix / "dataset", matrix, *equal_settings(peer), name="mf_als", which="last")

@@ -25,7 +25,7 @@ _NO_CATEGORY = -1
 
 
 class PopularWithinCategory:
-    """Ranks items by training events; items in the category of the latest item come first."""
+    """Ranks items by training events, with those in the category of the visitor's latest item first."""
 
     def __init__(self, dataset: Dataset) -> None:
         paths = dataset.catalogue["category_path"].to_pylist()

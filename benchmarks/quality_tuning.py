@@ -71,14 +71,14 @@ def tune_family(
 
 
 class _Tuner:
-    """Measures settings of a family; keeps the last fit, so that consecutive uses of the same settings fit once."""
+    """Measures settings of a family. It keeps the last fitted peer, so that repeated settings are fitted once."""
 
     def __init__(self, name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile) -> None:
         self._name, self._family, self._data, self._block, self._trials = name, family, data, block, trials
         self._loaded: Settings | None = None
 
     def measure(self, task: str, settings: Settings) -> tuple[float, float]:
-        """Returns the metric of a task, and the seconds of fitting and scoring."""
+        """Returns a peer's metric on a task, and the seconds of fitting and scoring."""
         if self._trials.find("trials", task, settings) is None:
             seconds = self._load(settings)
             for each in self._block.tasks:  # all tasks have the same scores

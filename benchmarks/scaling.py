@@ -206,7 +206,7 @@ class _NoUpdate:
 
 
 def _mirrored(replicas: Replicas, ids: Ids) -> Built:
-    """Whole tables on every replica, read and updated locally with all gradients: the best mirrored implementation."""
+    """The best mirrored implementation: every replica has whole tables and updates them with all gradients."""
     before = resident_mib()
     with replicas.strategy.scope():
         table = tf.Variable(tf.random.stateless_normal([ROWS, DIM], [0, 0], stddev=0.1))

@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _measure(inputs: dict[str, str], root: Path, rounds: int) -> dict[str, Any]:
-    """Returns median seconds with and without the report, and the share it adds."""
+    """Returns median seconds with and without the report, and the share that the report adds."""
     taken: dict[str, list[dict[str, dict[str, float]]]] = {WITH: [], WITHOUT: []}
     for turn in range(rounds):
         for which, results in taken.items():

@@ -33,7 +33,7 @@ TARGETS = {"ratio": 0.9}
 
 
 class _Products(tf.Module):
-    """Scores a visitor's vector with those of all items."""
+    """Scores items by the dot products of their vectors with the visitor's vector."""
 
     def __init__(self, visitors: np.ndarray, items: np.ndarray) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def _implicit(visitors: np.ndarray, items: np.ndarray, seen: np.ndarray) -> tupl
 
 
 def _interleaved(ours: _Rank, theirs: _Rank, turns: int) -> dict[str, float]:
-    """Returns queries/s of both over `turns` tenths of the queries, and their ratio."""
+    """Returns the queries/s of both and their ratio; they take turns, each with a tenth of the queries."""
     share = QUERIES // TURNS
     seconds = {"ours": 0.0, "implicit": 0.0}
     for turn in range(turns):

@@ -13,7 +13,7 @@ PROGRAM = "cartwheel"
 
 
 class Verb(NamedTuple):
-    """A verb of the command and the command line that parses its flags."""
+    """A verb of the `cartwheel` command, and the module of its command line."""
 
     module: str
     """Module with `main` and `build_parser` of the command line."""

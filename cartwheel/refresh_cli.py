@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
 
 
 def summarize(result: dict[str, Any]) -> str:
-    """Returns a summary: how many items the offer gained and lost, and the path of the export."""
+    """Returns a summary: how many items are newly on offer or no longer, and the path of the export."""
     first = f"Published {result['model']} to {result['output']}: {result['added']:,} items added to the offer, "
     events = result["trend_events"]
     trend = [f"Trend: {events:,} newer events counted"] if events else []

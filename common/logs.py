@@ -35,7 +35,7 @@ def import_tensorflow(*, verbose: bool) -> None:
     """Imports TensorFlow without its notices about CPU features and absent GPUs.
 
     TensorFlow writes these notices to file descriptor 2 before its logging starts, so no log level hides them. All
-    other lines are written to standard error after the import. If the import fails, the notices are, too.
+    other lines are written to standard error after the import. If the import fails, the notices are written, too.
     """
     if verbose or "tensorflow" in sys.modules:
         return
@@ -53,7 +53,7 @@ def import_tensorflow(*, verbose: bool) -> None:
 
 @contextmanager
 def _captured_stderr(is_noise: Callable[[str], bool]) -> Iterator[None]:
-    """Buffers output to file descriptor 2, then writes it without the lines that are noise."""
+    """Buffers output to file descriptor 2; at the end, writes the lines that are not noise."""
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as captured:

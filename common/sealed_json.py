@@ -9,7 +9,7 @@ _CHECKSUM = "checksum"
 
 
 def encode_sealed(values: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:
-    """Encodes an object with its checksum, in the order of its keys or sorted."""
+    """Encodes an object as JSON with its checksum; keys keep their order or are sorted."""
     sealed = {**values, _CHECKSUM: _checksum_of(values)}
     return (json.dumps(sealed, indent=2, sort_keys=sort_keys, allow_nan=False) + "\n").encode()
 

@@ -22,22 +22,22 @@ class DatasetLayout:
 
     @property
     def expectations(self) -> str:
-        """Expectations for later datasets of the same shop."""
+        """The figures that later datasets of the same shop are compared with."""
         return join(self.root, "expectations.json")
 
     @property
     def comparison(self) -> str:
-        """The comparison with an earlier dataset; not in the manifest."""
+        """The comparison with an earlier dataset. The manifest does not list this file."""
         return join(self.root, "comparison.json")
 
     @property
     def report(self) -> str:
-        """The statistics as pictures; not in the manifest."""
+        """The statistics as pictures. The manifest does not list this file."""
         return join(self.root, "report.html")
 
     @property
     def data_page(self) -> str:
-        """The Data page of the report as an HTML fragment, embedded in the reports of runs; not in the manifest."""
+        """The report's Data page as an HTML fragment, for the reports of runs. The manifest does not list this file."""
         return join(self.root, "data_page.html")
 
     @property

@@ -17,7 +17,7 @@ from contract.schema import SCHEMA_VERSION, Split, SplitMethod, Vocabulary
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyInfo:
-    """Size of a vocabulary: entries come first, then the out-of-vocabulary buckets."""
+    """Size of a vocabulary. The indices of its entries come first, then those of the out-of-vocabulary buckets."""
 
     size: int
     """Entries, with the indices 0 … size-1."""
@@ -26,7 +26,7 @@ class VocabularyInfo:
 
     @property
     def num_indices(self) -> int:
-        """Rows that an embedding table of this vocabulary needs."""
+        """Number of rows that an embedding table of this vocabulary needs."""
         return self.size + self.oov_buckets
 
 

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python k8s/s
 def _run(
     steps: Sequence[Step], placement: Placement, epochs: int | None, given: argparse.Namespace, screen: Screen
 ) -> int:
-    """Submits the steps, each after the one before is done."""
+    """Submits the steps; each starts when the one before it is done."""
     kubectl = _kubectl(given)
     if given.dry_run:
         print_text("---\n".join(render(step, placement, kubectl) for step in steps), end="")
@@ -162,7 +162,7 @@ _QUERIES = {"status": _status, "logs": _logs, "cancel": _cancel}
 def _steps(
     given: argparse.Namespace, placement: Placement, parser: argparse.ArgumentParser
 ) -> tuple[list[Step], int | None]:
-    """Returns the steps of a command in order, and the epochs of its training."""
+    """Returns the steps of a command in order, and the number of epochs of its training."""
     is_all = given.command == "pipeline"
     steps, epochs = [], None
     if given.command == "prepare" or is_all:

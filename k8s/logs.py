@@ -16,7 +16,7 @@ _KEPT_LINES = 5000
 
 
 class ChiefLog:
-    """Log lines of a workload's first pod and its replacements, container by container."""
+    """Log lines of a workload's first pod and of the pods that replace it, container by container."""
 
     def __init__(self, kubectl: Kubectl) -> None:
         """Takes the cluster."""

@@ -111,7 +111,7 @@ def _unused_jobs(step: str) -> list[str]:
 
 
 def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
-    """Returns the components before and after the step's own, in order."""
+    """Returns the kustomize components to apply before the step's own component, and those after it."""
     is_training = step in _TRAINING
     chosen = [name for name in placement.overlays if is_training or name not in _WORKERS]
     if is_training and placement.gpus:
@@ -125,7 +125,7 @@ def _components(step: str, placement: Placement) -> tuple[list[str], list[str]]:
 
 
 def _own_component(step: Step, placement: Placement) -> dict[str, Any]:
-    """Builds the component with the step's arguments and the resources that follow from GPUs and machines."""
+    """Builds the component with the step's arguments and resources, derived from GPUs and machines."""
     gpus = placement.gpus if step.name in _TRAINING else 0
     units = max(1, gpus)
     memory, cpu = placement.memory or f"{_MEMORY_GIB * units}Gi", placement.cpu or str(_CPUS * units)

@@ -131,7 +131,7 @@ def _diff(existing: Object, objects: Sequence[Object], kubectl: Kubectl) -> list
 
 
 def _lines(kind: str, workload: Object, settings: Sequence[Object]) -> list[str]:
-    """Renders a workload and its ConfigMap as lines for comparison, without the digest in the ConfigMap's name."""
+    """Renders a workload and its ConfigMap as lines to compare; drops the digest from the ConfigMap's name."""
     arguments = [
         f"{command}: {argument}"
         for value in settings

@@ -160,7 +160,7 @@ def count_properties(properties: pa.Table) -> pa.Table:
 
 
 def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> tuple[str, ...]:
-    """Chooses the properties with the most items, except those with a role (category, price, …)."""
+    """Chooses the properties that the most items have, without those that have a role (category, price, …)."""
     if not encoded_counts:
         return ()
     with_role = {config.category, config.availability, config.price, config.title}
@@ -216,14 +216,14 @@ def is_trained(catalogue: pa.Table) -> pa.ChunkedArray:
 
 
 def select_trained_prices(catalogue: pa.Table) -> pa.Array:
-    """Selects the prices (float32, null: unknown) of the items with training events."""
+    """Selects the prices of the items with training events, float32; null: unknown."""
     return catalogue.filter(is_trained(catalogue))["price"].combine_chunks()
 
 
 def describe_partition(
     catalogue: pa.Table, properties: pa.Table | None, config: PropertyConfig, tree: CategoryTree
 ) -> dict[str, int]:
-    """Counts a partition's items and unreadable property values; sums over all partitions describe the catalogue."""
+    """Counts a partition's items and unreadable property values; the sums over partitions are for the statistics."""
     in_vocabulary = pc.greater_equal(catalogue["item_index"], 0)
     categories = catalogue["category_id"].drop_null()
     # without a tree, the categories of an item table are their own paths

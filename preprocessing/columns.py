@@ -61,7 +61,7 @@ def find_last_rows(keys: list[np.ndarray]) -> np.ndarray:
 
 
 def encode_strings(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """Encodes a string column [N] as integer codes [N] and the distinct strings that the codes index."""
+    """Encodes a string column [N] as integer codes [N], indices into the distinct strings, which are also returned."""
     chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
     return encoded.indices.to_numpy(), encoded.dictionary

@@ -121,7 +121,7 @@ class ItemTableConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyConfig:
-    """Which ids get a separate index in a vocabulary."""
+    """The ids that get an index of their own in a vocabulary."""
 
     min_count: int = 1
     """Ids with fewer training events share the out-of-vocabulary buckets. With 0, items that occur only in the item
@@ -183,7 +183,7 @@ class SplitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PropertyConfig:
-    """Names of the item properties that have a role."""
+    """Names of the item properties that have a special role."""
 
     category: str = "categoryid"
     """Property with an item's category, an id of the category tree."""

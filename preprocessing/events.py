@@ -67,7 +67,7 @@ class EventMapping:
 
     @property
     def paths(self) -> list[str]:
-        """All paths that are read."""
+        """The paths of all columns that are read."""
         columns = self.columns
         found = [path for path in vars(columns).values() if path is not None and constant_of(path) is None]
         return list(dict.fromkeys([*found, *(condition.path for condition in self.conditions)]))

@@ -41,7 +41,7 @@ class ItemTableMapping:
 
     @property
     def paths(self) -> list[str]:
-        """All paths that are read."""
+        """The paths of all columns that are read."""
         config = self.config
         named = [config.id, config.title, *config.category, config.price, config.availability, *config.attributes]
         return list(dict.fromkeys(path for path in named if path is not None))
@@ -203,7 +203,7 @@ def _read_availability(values: pa.Array) -> pa.Array:
 
 
 def _clean(values: pa.Array) -> pa.Array:
-    """Returns values as text in one line, '' if missing."""
+    """Returns values as text in one line; '' if missing."""
     text = to_ids(values) if not pa.types.is_boolean(values.type) else to_text(values).fill_null("")
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"\s+", " "))
 

@@ -69,7 +69,7 @@ def make_config(shop: str | None, given: Mapping[str, Any]) -> PrepareConfig:
 
 
 def relative_to(path: str, config: PrepareConfig) -> PrepareConfig:
-    """Returns the settings with file paths relative to the folder of the shop.toml at `path`."""
+    """Returns the settings with file paths made relative to the folder of the shop.toml at `path`."""
     folder = os.path.dirname(path)
 
     def move(name: str) -> str:

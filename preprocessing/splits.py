@@ -27,7 +27,7 @@ class Cuts:
 
 @dataclass(frozen=True)
 class TimeSummary:
-    """A mergeable histogram of event times, from which the cuts are chosen."""
+    """A mergeable histogram of event times; cuts are chosen from it."""
 
     times_ms: np.ndarray
     """[T] int64, distinct and ascending: the starts of bins of 2**resolution ms."""
@@ -129,7 +129,7 @@ def _coarsen(summary: TimeSummary) -> TimeSummary:
 
 
 def _add_up(times: np.ndarray, counts: np.ndarray, resolution: int) -> TimeSummary:
-    """Summarizes ascending times with their counts; counts of equal times are added."""
+    """Summarizes ascending times with their counts; adds the counts of equal times."""
     if len(times) == 0:
         return TimeSummary(times, counts, resolution)
     starts = np.flatnonzero(np.r_[True, times[1:] != times[:-1]])
@@ -137,7 +137,7 @@ def _add_up(times: np.ndarray, counts: np.ndarray, resolution: int) -> TimeSumma
 
 
 def _quantile(summary: TimeSummary, share: float) -> int:
-    """Returns the first time with at least `share` of the events before it."""
+    """Returns the first time with at least this share of the events before it."""
     before = np.cumsum(summary.counts) - summary.counts
     index = np.searchsorted(before, share * summary.counts.sum() - 1e-6)  # 0.9 * 10 may round above 9
     return int(summary.times_ms[min(index, len(summary.times_ms) - 1)])

@@ -103,7 +103,7 @@ def assemble_timelines(
 
 
 def find_human_rows(timelines: Timelines) -> np.ndarray:
-    """Returns a mask [N] of the rows of visitors that never become robots."""
+    """Returns a mask [N] of the rows of visitors who are not robots at any time."""
     return (timelines.robot_from_ms == NEVER)[timelines.visitor_code]
 
 

@@ -39,7 +39,7 @@ def stack_kinds(counts: pa.Table) -> np.ndarray:
 
 
 def count_items(timelines: Timelines, rows: np.ndarray, num_kinds: int) -> pa.Table:
-    """Counts the events that a row mask [N] selects, by item; items without events are absent.
+    """Counts the events of each item in the rows of a mask [N]; omits items without events.
 
     The columns are id, count, those of `kind_columns`, first_seen_ms and last_seen_ms.
     """
@@ -70,7 +70,7 @@ def count_no_events(ids: pa.ChunkedArray, num_kinds: int) -> pa.Table:
 
 
 def count_visitors(timelines: Timelines, rows: np.ndarray) -> pa.Table:
-    """Counts the events that a row mask [N] selects, by visitor; returns the columns id and count, without zeros."""
+    """Counts the events of each visitor in the rows of a mask [N], in columns id and count; omits zeros."""
     counts = np.bincount(timelines.visitor_code[rows], minlength=len(timelines.visitors))
     table = pa.table({"id": timelines.visitors, "count": counts})
     return table.filter(pc.greater(table["count"], 0))
@@ -107,7 +107,7 @@ def choose_entries(counts: pa.Table, config: VocabularyConfig) -> pa.Table:
 def index_visitors(
     work: Workspace, num_partitions: int, config: VocabularyConfig, layout: DatasetLayout
 ) -> VocabularyInfo:
-    """Writes the visitor vocabulary and, for each partition, the ids and indices of its own visitors."""
+    """Writes the visitor vocabulary and, for each partition, its visitors' ids and indices."""
     counts = [read_table(work.visitor_counts(partition)) for partition in range(num_partitions)]
     owners = np.repeat(np.arange(num_partitions), [len(part) for part in counts])
     entries = choose_entries(pa.concat_tables(counts).append_column("partition", pa.array(owners)), config)

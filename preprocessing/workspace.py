@@ -13,14 +13,14 @@ from preprocessing.columns import decode_columns, encode_columns
 
 @dataclass(frozen=True)
 class Workspace:
-    """Names of the intermediate files; a partition number refers to hashed visitors or to hashed items."""
+    """Names of the intermediate files; partition numbers are hashes of visitors in some files, of items in others."""
 
     root: str
     """Directory of all intermediate files."""
 
     @property
     def chunks(self) -> str:
-        """Directory of the input's rows on their way to the partitions; removed once they have been received."""
+        """Directory of the input's rows before they are grouped by partition; removed afterwards."""
         return join(self.root, "chunks")
 
     def chunk(self, name: str, position: tuple[int, int]) -> str:

@@ -112,7 +112,7 @@ def field_descriptions(config: type) -> dict[str, str]:
 
 
 def _configs(hint: Any) -> list[type]:
-    """Returns the dataclasses that a field may hold."""
+    """Returns the dataclasses among the types that a field may have."""
     options = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is not None else (hint,)
     return [option for option in options if is_dataclass(option) and isinstance(option, type)]
 

@@ -212,7 +212,7 @@ _COMMANDS = {
 
 
 def _check_train_flags(given: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Exits with 2 if flags of `train` do not go together."""
+    """Exits with 2 if flags of `train` contradict each other."""
     if given.command != "train":
         return
     if given.preset and not given.data:

@@ -229,7 +229,7 @@ def _summarize(
     seconds: float,
     stage: SecondStageRecord | None,
 ) -> dict[str, Any]:
-    """Returns the results of the run, and the speed of the steps that this process trained."""
+    """Returns the results of the run, and the training speed of this process."""
     validations = checkpoint.read_validations(workdir)
     best = checkpoint.best_step(workdir)
     return {

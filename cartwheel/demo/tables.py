@@ -35,7 +35,7 @@ def results_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def merge_systems(evaluations: Mapping[str, Mapping[str, Any]], protocol: str = _PROTOCOL) -> dict[str, dict[str, Any]]:
-    """Metrics by system: the model of each evaluation, then the baselines, which all evaluations share."""
+    """Returns the metrics by system: the model of each evaluation, and the baselines, which all evaluations share."""
     systems: dict[str, dict[str, Any]] = {}
     baselines: dict[str, Any] = {}
     for preset, evaluation in evaluations.items():

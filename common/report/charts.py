@@ -105,7 +105,7 @@ def days(
     marks: Sequence[tuple[str, float]] = (),
     height: float | None = None,
 ) -> str:
-    """Draws counts by date: one panel per series, each with its own scale.
+    """Draws counts by date, in one panel per series; each panel has its own scale.
 
     Args:
       series: names and counts by ISO date; days without a count have 0.

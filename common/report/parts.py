@@ -53,7 +53,7 @@ def counts(key: str, title: str, values: Mapping[str, int], unit: str) -> Pictur
 
 
 def histogram(key: str, title: str, distribution: Statistics, *, of: str, unit: str, colour: int = 0) -> Part:
-    """Shows how many `of` (items, visitors) have how many `unit` (events), in bins of doubling width.
+    """Shows how many `of`, such as items, have how many `unit`, such as events; bins double in width.
 
     The table lists the bins, then the mean, the quantiles and the maximum.
     """
@@ -89,7 +89,7 @@ def counted(count: int, unit: str) -> str:
 
 
 def double_classes(values: Mapping[int, int]) -> list[tuple[str, int]]:
-    """Sums counts by value into the bins 1, 2, 3–4, 5–8, …, labelled by their bounds."""
+    """Sums counts by value into the bins 1, 2, 3–4, 5–8, …; a bin's label has its bounds."""
     classes = [0] * max((value - 1).bit_length() + 1 for value in values)
     for value, count in values.items():
         classes[(value - 1).bit_length()] += count

@@ -36,7 +36,7 @@ def publish_directory(destination: str, *, marker: str | None = None) -> Abstrac
 
 
 def refuse_existing(destination: str, *, marker: str | None = None) -> None:
-    """Raises FileExistsError if `destination` exists or one of its parents is a file."""
+    """Raises FileExistsError if `destination` exists, or if one of its parents is a file."""
     if not is_local(destination):
         names = files.list_files(destination)
         if names and (CLAIM not in names or marker in names):

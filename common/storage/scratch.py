@@ -7,7 +7,7 @@ import tempfile
 
 
 def make_scratch(name: str, parent: str | None = None) -> str:
-    """Creates a private folder, by default among temporary files, and removes abandoned ones of the same name."""
+    """Creates a private folder, by default for temporary files, and removes abandoned folders of the same name."""
     parent = parent or tempfile.gettempdir()
     prefix = f".{name}.partial-{socket.gethostname()}-"
     _remove_abandoned(parent, prefix)

@@ -18,7 +18,7 @@ _MERGED_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Result(Generic[Value]):
-    """A value that exists once its pipeline has finished."""
+    """A value that can be read once its pipeline has finished."""
 
     path: str
     """File of the value."""

@@ -93,7 +93,7 @@ class RouteProperties(beam.DoFn):
 
 @dataclass(frozen=True)
 class AssembleTimelines:
-    """Writes the clean timelines of a partition, from (partition, pieces); returns their summary."""
+    """Writes the clean timelines of a partition, from (partition, pieces); outputs their summary."""
 
     work: Workspace
     max_events_per_day: int
@@ -257,7 +257,7 @@ class AssembleItems(beam.DoFn):
 
 @dataclass(frozen=True)
 class GapBatch:
-    """Makes the batch of a partition's training gaps, for TF-Transform's analysis."""
+    """Makes a batch of the gaps between visitors' training events in a partition, for TF-Transform's analysis."""
 
     work: Workspace
     cuts: Cuts | None

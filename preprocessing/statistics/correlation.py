@@ -35,7 +35,7 @@ class Moments:
 
 
 def count_moments(rows: TimelineRows, num_visitors: int, num_items: int) -> Moments:
-    """Computes the moments of the target rows; ids that are not in the vocabulary share the last rank."""
+    """Computes the moments of the target rows; ids outside the vocabulary share the last rank."""
     targets = rows[rows.is_target == 1]
     hours = targets.timestamp_ms // _MS_PER_HOUR
     columns = np.stack(

@@ -13,7 +13,7 @@ _QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
 
 def cross_tabulate(rows: np.ndarray, columns: np.ndarray, num_rows: int, num_columns: int) -> np.ndarray:
-    """Counts how often each pair of indices [N], [N] occurs; [num_rows, num_columns] int64."""
+    """Counts how often each pair of indices ([N], [N]) occurs: [num_rows, num_columns] int64."""
     counts = np.bincount(rows.astype(np.int64) * num_columns + columns, minlength=num_rows * num_columns)
     return counts.reshape(num_rows, num_columns)
 
@@ -26,12 +26,12 @@ def count_values(values: np.ndarray) -> Counter[int]:
 
 
 def label_kinds(counts: np.ndarray | Sequence[int], kinds: Sequence[str]) -> dict[str, int]:
-    """Labels counts [K] with the names of the event kinds [K]."""
+    """Returns counts [K] by the name of the event kind."""
     return {kind: int(count) for kind, count in zip(kinds, counts, strict=True)}
 
 
 def label_days(counts: Mapping[int, int]) -> dict[str, int]:
-    """Labels counts by day since 1970 with the dates, in order."""
+    """Returns counts by date, in order, from counts by day since 1970."""
     return {format_day(day): int(count) for day, count in sorted(counts.items())}
 
 

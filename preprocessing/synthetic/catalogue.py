@@ -47,7 +47,7 @@ class Catalogue:
     """[L] whether the item is available at the last snapshot."""
 
     def rows(self, selection: slice) -> "Catalogue":
-        """Returns the catalogue with only the selected listed items."""
+        """Returns the catalogue with a selection of the listed items."""
         columns = (self.listed_id, self.shelf, self.style, self.snapshot, self.is_available)
         return Catalogue(self.item_id, *(column[selection] for column in columns))
 

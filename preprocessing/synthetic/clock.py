@@ -104,7 +104,7 @@ def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, rando
 
 
 def first_times(times: Times, events: Events, num_interests: int) -> Times:
-    """For each interest, returns the time and the session of its first event, [D] each."""
+    """Returns the time and the session of the first event of each interest, [D] each."""
     first = np.empty(num_interests, np.int64)
     backwards = np.arange(len(events.interest))[::-1]
     first[events.interest[backwards]] = backwards  # the last assignment wins: the first event
@@ -155,7 +155,7 @@ def _draw_gaps_ms(
 def _draw_starts(
     visitor: np.ndarray, duration_ms: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """[S] start of each session, from each session's visitor [S] and duration [S]."""
+    """Draws the start [S] of each session, given the sessions' visitors [S] and durations [S]."""
     calendar = _draw_calendar(random)
     sizes = np.bincount(visitor, minlength=len(is_robot))
     wait = interpolated_quantiles(random.random(len(visitor)), _WAITS_HOURS)

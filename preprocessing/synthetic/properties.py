@@ -125,7 +125,7 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 
 
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    """Draws values: a changing word and, for some properties, words for the item's shelf, its style and itself."""
+    """Draws values of several words: one that changes and, for some properties, words of shelf, style and item."""
     salt = int(name)
     shelf = chunk.shelf[changes.item]
     changing = mix(salt, random.integers(0, 1000, len(chunk.shelf))[changes.item], changes.left)

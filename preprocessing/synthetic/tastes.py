@@ -23,7 +23,7 @@ _STYLE_NOISE = 0.03
 
 @dataclass(frozen=True)
 class Wishes:
-    """What each interest looks for, as columns [D]: a shelf (a category with items) and a style."""
+    """The shelf (a category with items) and the style that each interest looks for, as columns [D]."""
 
     visitor: np.ndarray
     """Visitor id."""
@@ -43,7 +43,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class _Taste:
-    """Favourite shelves [V, F], the most liked first, and the favourite style [V, F] on each."""
+    """Favourite shelves of each visitor [V, F], the most liked first, and the visitor's style [V, F] on each."""
 
     shelf: np.ndarray
     style: np.ndarray
@@ -86,7 +86,8 @@ def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
 def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np.random.Generator) -> _Taste:
     """Draws favourites by popularity.
 
-    Visitors who cart or buy have a shelf that sells as first favourite. The second is often a sibling of the first.
+    The first favourite of visitors who cart or buy is a shelf with sales. The second favourite is often a sibling of
+    the first.
     """
     uniform = random.random((num_visitors, len(_FAVOURITE_SHARES)))
     shelf = np.stack([draw_weighted(tree.view_weight, column) for column in uniform.T], axis=1)
@@ -119,5 +120,5 @@ def _choose_favourite(session: np.ndarray, random: np.random.Generator) -> np.nd
 
 
 def _reflect(style: np.ndarray) -> np.ndarray:
-    """Returns the styles [N] in [0, 1]: values outside are reflected at the ends."""
+    """Returns styles [N] in [0, 1]: values outside are mirrored at the nearer end."""
     return 1 - np.abs(1 - np.abs(style))

@@ -56,7 +56,7 @@ class Tree:
 
 
 def grow_tree(scale: Scale, random: np.random.Generator) -> Tree:
-    """Draws a tree with the shape of Retailrocket's, smaller for a smaller shop."""
+    """Draws a category tree of the same shape as Retailrocket's; a smaller shop gets a smaller tree."""
     parent = _draw_parents(scale, random)
     ids = random.permutation(round(len(parent) * _IDS_PER_NODE))[: len(parent)]
     shelf_node = _choose_shelves(parent, scale.variety(_SHELVES), random)

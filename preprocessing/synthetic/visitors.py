@@ -93,16 +93,16 @@ def _robot_views(scale: Scale) -> np.ndarray:
 
 
 def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the numbers of carts [count] and views [count] of visitors who buy nothing; they are correlated."""
+    """Draws correlated numbers of carts [count] and views [count], for visitors with carts and without purchases."""
     carts = power_law_counts(stratified(count, random), _CART_ONLY_CARTS, _MOST_CARTS)
     views = _draw_views(_noisy_quantiles(carts, random), _CART_ONLY_WITHOUT_VIEW, _CART_ONLY_VIEWS)
     return carts, views
 
 
 def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draws correlated numbers for buyers: orders, items of each order, items only put into the cart, and views.
+    """Draws correlated numbers for buyers: orders, items per order, items put into the cart but not bought, and views.
 
-    All are [count], except the items of each order: [sum of orders].
+    All are [count], except the items per order: [total number of orders].
     """
     orders = power_law_counts(stratified(count, random), _ORDERS, _MOST_ORDERS)
     lines = power_law_counts(stratified(int(orders.sum()), random), _LINES, _MOST_LINES)

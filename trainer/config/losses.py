@@ -81,7 +81,7 @@ class SampledSoftmaxConfig:
 
     @property
     def is_ranking(self) -> bool:
-        """Returns True: a better item has a higher score."""
+        """Returns True: a higher score means a better item."""
         return True
 
 

@@ -12,7 +12,7 @@ class BaseModelConfig:
 
     @property
     def history_length(self) -> int:
-        """Number of other events of the same visitor in each training example."""
+        """Number of the visitor's other events in each training example."""
         return 0
 
     @property
@@ -191,7 +191,7 @@ class TowersConfig(BaseModelConfig):
         return True
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError for a loss that does not rank, because scores do not predict event weights."""
+        """Raises ValueError for a loss that does not rank, because these scores are no predictions of event weights."""
         if not loss.is_ranking:
             raise ValueError(
                 f"the towers predict no event weights, so they cannot be trained with loss.kind={loss.kind}; "
@@ -246,7 +246,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
             check(len(values) == len(named[first]), f"model.{name}", _join(values), rule)
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError for a loss that does not rank, because scores do not predict event weights."""
+        """Raises ValueError for a loss that does not rank, because these scores are no predictions of event weights."""
         if not loss.is_ranking:
             raise ValueError(
                 f"the model {self.kind} predicts no event weights, so it cannot be used with loss.kind={loss.kind}; "
@@ -322,7 +322,7 @@ class SessionKnnPowers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
-    """Scores items by the timelines that contain them, among those most similar to the history; needs `solver=count`.
+    """Scores items by the timelines most similar to the history that contain them; needs `solver=count`.
 
     Each power has one value per epoch: epoch i computes the model with the i-th value of each. The epoch with the best
     validation becomes the model, or the last one without a validation split.

@@ -29,7 +29,7 @@ class InputConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetConfig:
-    """Which items of a visitor are relevant in validation and evaluation."""
+    """Which of a visitor's items are relevant in validation and evaluation."""
 
     kinds: tuple[str, ...] = ()
     """Event kinds that make an item relevant, such as `transaction`; empty: all kinds of the dataset. Events of other
@@ -146,13 +146,13 @@ class RunConfig:
 
     @property
     def scored_model(self) -> ModelConfig:
-        """Model for scoring: with `solver=als`, its least-squares form."""
+        """Settings of the model that computes scores; with `solver=als`, the model's least-squares form."""
         form = self.model.least_squares_form if self.solver == "als" else None
         return self.model if form is None else form
 
     @property
     def history_length(self) -> int:
-        """Number of other events of the same visitor in each training example."""
+        """Number of the visitor's other events in each training example."""
         return self.scored_model.history_length
 
     @property

@@ -15,7 +15,7 @@ from trainer.data.dataset import Dataset
 def training_baskets(
     dataset: Dataset, event_weights: Sequence[float] | None = None, max_items: int | None = None
 ) -> sp.csr_matrix:
-    """[T, I] float32: 1 if the training timeline contains the item; timelines in order of their end, latest first.
+    """[T, I] float32: 1 if the training timeline contains the item. Timelines that end later come first.
 
     Args:
       dataset: the dataset.
@@ -41,7 +41,7 @@ def training_baskets(
 def baskets_of(
     rows: TimelineRows, num_items: int, is_entry: np.ndarray | None = None, max_items: int | None = None
 ) -> sp.csr_matrix:
-    """[T, I] float32: 1 if the timeline contains the item; timelines in order of their end, latest first.
+    """[T, I] float32: 1 if the timeline contains the item. Timelines that end later come first.
 
     Args:
       rows: whole timelines, one after another.

@@ -99,7 +99,7 @@ class Dataset:
 
     @cached_property
     def catalogue(self) -> pa.Table:
-        """Catalogue rows of the vocabulary's items, [I], in the order of their indices; see `contract.catalogue`.
+        """Catalogue rows [I] of the vocabulary's items, by index; see `contract.catalogue`.
 
         Raises:
           ContractError: an item is missing or occurs twice.
@@ -141,7 +141,7 @@ class Dataset:
 
     @property
     def _later_splits(self) -> list[Split]:
-        """The splits that models are trained on in addition to the training split."""
+        """The splits after the training split that models are also trained on; empty except in a refit."""
         return [split for split in self.manifest.splits if split != Split.TRAIN and self.trains_on_all]
 
     def _count_targets(self, splits: Sequence[Split], column: str, size: int) -> np.ndarray:

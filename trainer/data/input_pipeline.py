@@ -238,7 +238,7 @@ def _read_rows(serialized: tf.Tensor, content: _RowContent, key: tf.Tensor | Non
 def _weights(
     columns: Mapping[str, tf.Tensor], event: tf.Tensor, indices: tf.Tensor, event_weights: Sequence[float] | None
 ) -> tf.Tensor:
-    """[N] float32 weights of the rows at `indices` [N] with these events [N]."""
+    """[N] float32: weights of the rows at `indices` [N]; their event kinds are `event` [N]."""
     if event_weights is None:
         return tf.ones(tf.shape(event))
     return tf.gather(tf.constant(event_weights, tf.float32), event) * tf.gather(columns[ROW_WEIGHT], indices)
@@ -274,7 +274,7 @@ def _no_history(rows: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def _shuffle(values: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-    """Shuffles values [N] in an order that depends on the key [2] alone."""
+    """Shuffles values [N]; the order depends on the key [2] only."""
     size = tf.size(values)
     last = tf.maximum(size - 1, 0)
     # a keyed permutation avoids sorting random numbers; it refuses empty inputs, so it gets at least one index
@@ -283,7 +283,7 @@ def _shuffle(values: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
 
 
 def _pad(rows: _Rows, batch_size: int) -> Batch:
-    """Pads at most B rows to a batch of exactly B."""
+    """Pads up to B rows to a batch of exactly B rows."""
     count = tf.size(rows.visitor)
     is_row = tf.range(batch_size) < count
     missing = batch_size - count

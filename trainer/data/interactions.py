@@ -17,7 +17,7 @@ _DAY_MS = 24 * 60 * 60 * 1000
 
 
 class RowBatch(NamedTuple):
-    """Rows that are solved together, each by the replica that owns it."""
+    """Rows that are solved together; each row is solved by the replica that owns it."""
 
     row: np.ndarray
     """[R, M] int64 indices of the rows that are solved: visitors or items; padded with -1."""

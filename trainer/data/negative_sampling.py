@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 class NegativeSampler:
-    """Samples negatives, and returns how often each item is expected among the candidates of a step."""
+    """Samples negatives, and computes how often each item is expected among the candidates of a step."""
 
     def __init__(
         self,

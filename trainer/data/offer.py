@@ -196,7 +196,7 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
 
 
 def _take(values: pa.Array, row: pa.Array, *, default: bool) -> np.ndarray:
-    """Selects the values [F] at rows [I]; `default` where a value or a row is null."""
+    """Selects values [F] at the indices `row` [I]; `default` where the index or the value is null."""
     return _to_numpy(values.take(row).fill_null(default))
 
 

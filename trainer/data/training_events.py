@@ -18,7 +18,7 @@ from contract.timelines import TimelineRows, timeline_starts
 
 
 class TrainingEvents(NamedTuple):
-    """Shards of timelines, and which of their rows are trained on."""
+    """Shards of timelines, with the information which of their rows are trained on."""
 
     shards: Sequence[Shard]
     """The files, in order."""
@@ -33,7 +33,7 @@ class TrainingEvents(NamedTuple):
         return ("is_target",) if self.visitor_events is None else ("is_target", "visitor", "position")
 
     def is_training_row(self, columns: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """[N] bool: whether a row is trained on, from the columns [N] of whole timelines."""
+        """[N] bool: whether each row is trained on; `columns` [N] are those of complete timelines."""
         is_target = tf.equal(columns["is_target"], 1)
         if self.visitor_events is None:
             return is_target

@@ -106,7 +106,7 @@ def count_trends(events: ItemEvents, moment_ms: np.ndarray, half_life_days: floa
 
 
 def advance_trends(trends: Trends, events: ItemEvents) -> Trends:
-    """Adds newer events: returns the trends right after the last of them.
+    """Adds newer events; returns the trends right after the last event.
 
     Args:
       trends: the trends at one moment.

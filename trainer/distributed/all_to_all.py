@@ -82,7 +82,7 @@ class Route:
 
     @classmethod
     def by_row(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":
-        """Builds a route that requests each distinct row once; called on every replica with its own ids [n]."""
+        """Builds a route that requests each distinct row once. Called on every replica, each with its own ids [n]."""
         distinct = tf.unique(ids)
         route = cls.by_id(replicas, replica, distinct.y)
         return replace(route, positions=tf.gather(route.positions, distinct.idx))

@@ -61,7 +61,7 @@ class RowShards:
 
 @dataclass(frozen=True)
 class Lookup:
-    """The rows that a replica reads in a step."""
+    """The table rows that a replica reads in a step."""
 
     values: tf.Tensor
     """[M, D] each distinct row once, and padding."""

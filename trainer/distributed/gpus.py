@@ -93,7 +93,7 @@ def driver_version() -> str | None:
 
 
 def is_old_driver(version: str) -> bool:
-    """Whether a driver cannot compile TensorFlow's kernels for GPUs that the wheel has no machine code for."""
+    """Whether a driver is too old to compile kernels for GPUs that TensorFlow's wheel has no machine code for."""
     return int(version.partition(".")[0]) < _MIN_DRIVER
 
 

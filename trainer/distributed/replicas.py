@@ -62,7 +62,7 @@ class Replicas:
         return self.devices[replica - self.first]
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Calls `function(replica, *arguments)` on every replica, and returns the result of this process's first one.
+        """Calls `function(replica, *arguments)` on every replica; returns the result of this process's first replica.
 
         The arguments are the same for all replicas.
         """

@@ -16,7 +16,7 @@ _FIRST_LIMIT_FACTOR = 5
 
 
 class Watchdog:
-    """Exits the process, as preempted, unless `progress` is called in time."""
+    """Exits the process, with the status of a preemption, unless `progress` is called in time."""
 
     def __init__(self, limit_seconds: float) -> None:
         self._limit_seconds = limit_seconds
@@ -50,7 +50,7 @@ class Watchdog:
 
 @contextmanager
 def watching(limit_seconds: float, *, is_active: bool) -> Iterator[Watchdog]:
-    """Yields a watchdog, which watches until the context ends if `is_active`."""
+    """Yields a watchdog; if `is_active`, it watches until the context ends."""
     watchdog = Watchdog(limit_seconds)
     if is_active:
         threading.Thread(target=watchdog.watch, name="watchdog", daemon=True).start()

@@ -122,7 +122,7 @@ def _fill_best(
 
 
 def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | None:
-    """A sample of the validation split's `most_common_cases`; None if there are none.
+    """Samples the validation split's `most_common_cases`; returns None if there are no cases.
 
     Args:
       dataset: the dataset.

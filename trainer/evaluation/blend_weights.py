@@ -57,7 +57,7 @@ class Candidates:
     """[V] int64: relevant items of each case, including those that are not candidates."""
 
     def ndcg(self, scores: np.ndarray) -> np.ndarray:
-        """[V]: NDCG@20 of the ranking by scores [V, C]."""
+        """[V]: NDCG@20 of each case if its candidates are ranked by `scores` [V, C]."""
         visible = np.where(self.is_candidate, scores, -np.inf)
         best = np.argpartition(-visible, LIST_LENGTH - 1, axis=1)[:, :LIST_LENGTH]
         order = np.argsort(-np.take_along_axis(visible, best, 1), axis=1, kind="stable")
@@ -173,7 +173,7 @@ class _Finder:
 
 
 def _spread(scores: tf.Tensor, count: int) -> tf.Tensor:
-    """[B, 1]: the standard deviation of the `count` best scores of each row."""
+    """[B, 1]: the standard deviation of the `count` highest scores of each row."""
     return tf.math.reduce_std(top_k(scores, count).score, axis=1, keepdims=True)
 
 
@@ -237,7 +237,7 @@ class _Ascent:
         return [float(values.mean()) for values in alone[: self._num_parts]]
 
     def start_values(self) -> np.ndarray:
-        """Starts, and returns NDCG@20 of each case [V]."""
+        """Calls `start`; returns NDCG@20 of each case [V]."""
         self.start()
         return self._values
 
@@ -366,7 +366,7 @@ def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str,
 def blend_alone(
     model: ServedModel | None, dataset: Dataset, events: ItemEvents, *, has_sums: bool = True, kinds: Sequence[str] = ()
 ) -> BlendInference:
-    """Returns a baseline with the popularity and trend of the items added, by weights that validation chooses.
+    """Returns a baseline blended with the popularity and trend of the items; validation chooses the weights.
 
     Args:
       model: the baseline; None: popularity and trend alone.

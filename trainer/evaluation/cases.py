@@ -200,7 +200,7 @@ Protocol = Callable[[TimelineRows, int, Kinds], Cases]
 def build_cases(
     dataset: Dataset, split: Split, protocol: Protocol = returning_visitors, kinds: Sequence[str] = ()
 ) -> Cases:
-    """The cases of a split by a protocol: `returning_visitors` or `next_items`.
+    """Builds the cases of a split, by the protocol `returning_visitors` or `next_items`.
 
     Args:
       dataset: the dataset.

@@ -60,7 +60,7 @@ class Plan:
 
     @property
     def longest(self) -> int:
-        """The length of the longest list, at most I."""
+        """The length of the longest list: the largest k, at most I."""
         return min(self.ks[-1], self.cases.num_items)
 
     @property
@@ -86,7 +86,7 @@ class Plan:
             )
 
     def _filled_up(self, rows: np.ndarray) -> tf.Tensor:
-        """[B, …]: the rows, then zeros."""
+        """[B, …]: `rows`, padded with zeros."""
         return tf.constant(np.pad(rows, [(0, self.chunk_size - len(rows))] + [(0, 0)] * (rows.ndim - 1)))
 
 

@@ -47,7 +47,7 @@ class _Columns:
     """S arrays [G]: number of each visitor's cases in the section."""
 
     def add(self, section: str, metrics: Mapping[str, np.ndarray], cases: np.ndarray) -> None:
-        """Adds a section with `metrics` of the cases at the indices `cases`."""
+        """Adds a section with the `metrics` of some cases; `cases` are their indices."""
         visitor, num_visitors = self.visitor[cases], int(self.visitor.max()) + 1
         for name, values in metrics.items():
             self.names.append((section, name))
@@ -60,7 +60,7 @@ class _Columns:
         return np.sum(self.sums, axis=1) / np.sum(self.num_cases, axis=1)[self.section]
 
     def resampled_means(self, seed: int) -> np.ndarray:
-        """[R, M] means over the cases of resampled visitors; NaN if a resample has no case of the section."""
+        """[R, M] means over the cases of resampled visitors; NaN if none of the cases is in the section."""
         drawn = resampled_sums(np.stack([*self.sums, *self.num_cases], axis=1), seed=seed)
         sums, num_cases = np.split(drawn, [len(self.sums)], axis=1)
         with np.errstate(invalid="ignore"):
@@ -124,7 +124,7 @@ def compare_systems(
 
 
 def _pairs(ranking: Mapping[str, Any], means_of: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The differences between any two systems, from their figures and resampled means [R, pair metrics]."""
+    """Returns the differences between any two systems, with intervals and p-values."""
     pairs: dict[str, Any] = {metric: {} for metric in PAIR_METRICS}
     for first, second in itertools.combinations(means_of, 2):
         low, high = percentile_interval(means_of[first] - means_of[second])

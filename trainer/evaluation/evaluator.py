@@ -56,7 +56,7 @@ class Measurement:
 
 
 class _Ranking:
-    """Ranks chunks of cases by one scorer, and collects the results."""
+    """Ranks chunks of cases with one scorer, and collects the results."""
 
     def __init__(self, scorer: Scorer, plan: Plan) -> None:
         self._scorer, self._plan = scorer, plan
@@ -86,7 +86,7 @@ class _Ranking:
         self._count_recommended(arrays[0], chunk.cases.stop - chunk.cases.start)
 
     def result(self) -> Measurement:
-        """The measurement of the chunks of all workers."""
+        """Returns the measurement over the chunks of all workers."""
         plan, ranks, added = self._plan, self._ranks, self._added
         if plan.replicas is not None:  # each pair is ranked by one worker and is 0 on all others
             ranks = [plan.replicas.sum_over_workers(row) for row in ranks]

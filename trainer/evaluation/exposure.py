@@ -7,7 +7,7 @@ import numpy as np
 
 
 def coverage(times_recommended: np.ndarray) -> float:
-    """The share of the items, in [0, 1], that are in any list; `times_recommended` [I] counts each item's lists."""
+    """The share of the items that are in a list, in [0, 1]; `times_recommended` [I]: number of lists with each item."""
     return float((times_recommended > 0).mean())
 
 

@@ -64,7 +64,7 @@ def ranking_table(systems: Ranking) -> str:
 
 
 def rating_table(ratings: Mapping[str, Any]) -> str:
-    """The squared errors of a model that predicts event weights, compared with those of constants."""
+    """A table of squared errors: of a model that predicts event weights, and of constants."""
     rows = [
         [label, "–" if ratings[key] is None else f"{ratings[key]:.4f}"]
         for label, key in (

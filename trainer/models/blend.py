@@ -124,7 +124,7 @@ class BlendInference(tf.Module):
         return scores
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
-        """[B, I] float32: the similarities of the first part."""
+        """[B, I] float32: the item similarities of the first part."""
         return self._parts[0].item_similarities(item)
 
 
@@ -141,7 +141,7 @@ def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
 
 
 def log_popularity(item_counts: np.ndarray) -> np.ndarray:
-    """[I] float32: log(n + 0.25) of the training events n of each item."""
+    """[I] float32: log(n + 0.25), where n is an item's number of training events."""
     return np.log(item_counts + 0.25).astype(np.float32)
 
 

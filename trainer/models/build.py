@@ -20,7 +20,7 @@ from trainer.models.table_rows import CountedRows, TableRows
 
 
 class ModelFile(Protocol):
-    """The functions that the Python module of every model has; `model` is the model's config."""
+    """The functions that every model's Python module has; `model` is the model's config."""
 
     def table_rows(self, model: Any, dataset: Dataset, /) -> dict[str, TableRows]:
         """Specifies the rows of each table, by name."""
@@ -57,7 +57,7 @@ class DescribedModelFile(ModelFile, Protocol):
     """A Python module that also describes its model; other modules get a generic model card and diagram."""
 
     def describe(self, config: RunConfig, /, *, has_content: bool) -> ModelDescription:
-        """The model in words, for its card; `has_content`: the catalogue describes the items."""
+        """Describes the model for its card; `has_content`: whether the catalogue describes the items."""
 
     def diagram(self, model: Any, tables: TableShapes, /) -> list[DiagramBox]:
         """The model's parts, from the inputs to the score; B rows, C candidates, H history."""
@@ -80,7 +80,7 @@ def table_rows(config: RunConfig, dataset: Dataset) -> dict[str, TableRows]:
 
 
 def build_tables(config: RunConfig, dataset: Dataset, replicas: Replicas) -> dict[str, ShardedTable]:
-    """The model's tables by name, all zeros: `embeddings.initialize` or a checkpoint sets their values."""
+    """Builds the model's tables by name, all zeros; `embeddings.initialize` or a checkpoint sets their values."""
     optimizer = row_optimizer(config.optimizer) if config.solver == "sgd" else None
     return {
         name: ShardedTable(rows=rows.num_rows, dim=rows.width, replicas=replicas, optimizer=optimizer)
@@ -104,7 +104,7 @@ def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas
 
 
 def counted_model_file(model: ModelConfig) -> tuple[CountedModelFile, WalkConfig | SessionKnnConfig]:
-    """The Python module of a model that `solver=count` computes, and the model's config.
+    """Returns the Python module of a model that `solver=count` computes, and the model's config.
 
     Raises:
       ValueError: `solver=count` cannot compute this model.
@@ -124,7 +124,7 @@ def build_inference_model(config: RunConfig, dataset: Dataset) -> InferenceModel
 
 
 def describe_model(config: RunConfig, *, has_content: bool) -> ModelDescription:
-    """The model in words, for its card; `has_content`: the catalogue describes the items."""
+    """Describes the model for its card; `has_content`: whether the catalogue describes the items."""
     file = MODELS[config.model.kind]
     if isinstance(file, DescribedModelFile):
         return file.describe(config, has_content=has_content)

@@ -18,7 +18,7 @@ MAX_ENTRIES = 64
 
 
 class FoldIn(tf.Module):
-    """Solves for visitor vectors with fixed item vectors, in the same way as a training sweep.
+    """Computes visitor vectors by least squares from fixed item vectors, like the visitor half of a training sweep.
 
     Events have the same weights as in training, except that the weights do not decay with age.
     """

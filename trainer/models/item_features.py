@@ -59,7 +59,7 @@ class ItemRows:
     """
 
     def __init__(self, content: ItemFeatures, own: Table, is_trained: np.ndarray, features: Table | None) -> None:
-        """Takes the content of all items and their own rows.
+        """Stores the tables; `read` computes rows from them.
 
         Args:
           content: the features of each item.
@@ -115,7 +115,7 @@ def price_bucket(catalogue: pa.Table) -> FeatureValues:
 
 
 def property_values(catalogue: pa.Table) -> FeatureValues:
-    """Features of the values of the most frequent properties, such as `property=word`."""
+    """Features of the item's values of the most frequent properties; a value has the form `property=word`."""
     return FeatureValues(*_entries(catalogue["property_values"]), Vocabulary.PROPERTY_VALUES)
 
 
@@ -147,7 +147,7 @@ def _entries(lists: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _padded(owner: np.ndarray, feature: np.ndarray, num_items: int, names: Sequence[str]) -> ItemFeatures:
-    """Builds ItemFeatures from feature indices and the item of each feature; items are ascending."""
+    """Builds ItemFeatures from pairs of item (`owner`, ascending) and feature index."""
     counts = np.bincount(owner, minlength=num_items)
     position = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     is_kept = position < MAX_FEATURES

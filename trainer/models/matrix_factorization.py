@@ -56,7 +56,7 @@ retailrocket_matrix after 8 epochs at dim 64: .117 unscaled, .126 at 0.1, .125 w
 
 
 def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies W columns per item and, if there is a visitor table, D per visitor; see `models.build.ModelFile`."""
+    """Specifies the item table, W columns, and the visitor table if there is one, D; see `models.build.ModelFile`."""
     items = {"item": vocabulary_rows(dataset, Vocabulary.ITEMS, item_width(model))}
     if model.history_length:
         return items
@@ -165,7 +165,7 @@ def item_width(config: MatrixFactorizationConfig) -> int:
 
 
 def make_dense_variables(config: MatrixFactorizationConfig) -> list[keras.Variable]:
-    """The logarithm of the scale if it is learnt, else an empty list."""
+    """The logarithm of the scale, if the scale is learnt; else an empty list."""
     if not config.is_scale_learnt:
         return []
     return [keras.Variable(np.float32(np.log(config.scale)), name="log_scale")]
@@ -205,11 +205,11 @@ class MatrixFactorization:
         return tf.matmul(share[:, None, :], vectors)[:, 0]
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[B] for visitor vectors [B, D], item vectors [B, D] and their biases [B]."""
+        """[B] scores, for visitor vectors [B, D], item vectors [B, D] and their biases [B]."""
         return tf.reduce_sum(visitors * items, axis=1) + biases
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[B, C] for visitor vectors [B, D], item vectors [C, D] and their biases [C]."""
+        """[B, C] scores, for visitor vectors [B, D], item vectors [C, D] and their biases [C]."""
         product = tf.matmul(tf.cast(visitors, self.compute_dtype), tf.cast(items, self.compute_dtype), transpose_b=True)
         return tf.cast(product, tf.float32) + biases
 
@@ -288,7 +288,7 @@ class MatrixFactorizationInference(tf.Module):
         fill(self._visitors, self._sums_of_items if visitors is None else visitors.__getitem__)
 
     def _sums_of_items(self, visitors: slice) -> np.ndarray:
-        """[n, D]: for each visitor, the sum of the vectors of their items."""
+        """[n, D]: for each visitor of a slice, the sum of the vectors of their items."""
         vectors = np.asarray(self._items.read_value())  # no copy on a CPU
         return np.asarray(self._visitor_items[visitors] @ vectors, np.float32)
 

@@ -113,7 +113,7 @@ class SquaredErrorObjective:
 
 
 class Candidates(NamedTuple):
-    """The positives of a replica's rows, and the candidates that all of its rows are scored against."""
+    """The positives of a replica's rows, and the candidates that each of these rows is scored against."""
 
     positive: tf.Tensor
     """[b] item of each row."""
@@ -166,7 +166,7 @@ class FactorsConfig(Protocol):
 
     @property
     def history_length(self) -> int:
-        """0: visitors have a table; otherwise, a visitor's vector is the sum of at most this many item vectors."""
+        """0: visitors have a table. Otherwise, a visitor's vector is the sum of at most this many item vectors."""
 
     @property
     def visitor_dropout(self) -> float:
@@ -189,10 +189,10 @@ class Factors(Protocol):
         """[b, D] sums of item vectors over the entries `is_entry` [b, H], from item table rows [b, H, W]."""
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[b] for visitor vectors [b, D], item vectors [b, D] and their biases [b]."""
+        """[b] scores, for visitor vectors [b, D], item vectors [b, D] and their biases [b]."""
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[b, C] for visitor vectors [b, D], item vectors [C, D] and their biases [C]."""
+        """[b, C] scores, for visitor vectors [b, D], item vectors [C, D] and their biases [C]."""
 
 
 class SampledSoftmaxInputs(NamedTuple):
@@ -279,7 +279,7 @@ def known_entries(batch: Batch, num_items: int) -> tf.Tensor:
 
 
 def history_without_target(batch: Batch, num_items: int) -> tf.Tensor:
-    """[B, H] bool: `known_entries` except those with the row's positive item."""
+    """[B, H] bool: `known_entries` without the entries of the row's positive item."""
     return known_entries(batch, num_items) & (batch.history != batch.item[:, None])
 
 
@@ -352,7 +352,7 @@ def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
 
 
 def dropout_mask(shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, rows: slice) -> tf.Tensor:
-    """`keep_mask` for inverted dropout: 0 for a dropped entry, else 1 / share kept."""
+    """Inverted dropout: 0 for a dropped entry, else 1 / share kept; see `keep_mask`."""
     return keep_mask(shape, rate, seed, step, stream=1, rows=rows) / (1 - rate)
 
 

@@ -154,8 +154,8 @@ def summarize_entries(history: History, bonuses: tf.Tensor) -> Entries:
 class RerankedTowers(tf.Module):
     """Towers with a second stage; see `models.interface.InferenceModel`.
 
-    `pair_scores` and `item_similarities` are those of the towers. Visitors without a known item in their history get
-    popular items.
+    `pair_scores` and `item_similarities` are computed by the towers alone. Visitors without a known item in their
+    history get popular items.
     """
 
     def __init__(self, towers: TowersInference, num_items: int) -> None:
@@ -201,7 +201,7 @@ class RerankedTowers(tf.Module):
         return self._towers.item_similarities(item)
 
     def _find(self, queries: Queries, first: ScoreParts) -> Candidates:
-        """The candidates of queries; `first` has the towers' scores."""
+        """Returns the candidates of queries; `first` has the towers' scores."""
         walk = tf.maximum(self._walk.catalogue_scores(queries), 0.0)  # 0 for items that nothing leads to
         history = latest(queries, size=NUM_LATEST, num_items=self._num_items)
         entries = summarize_entries(history, first.bonus)
@@ -215,7 +215,7 @@ class RerankedTowers(tf.Module):
     def _choose(
         self, history: History, entries: Entries, tower: tf.Tensor, walk: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, C] items and whether they are candidates: the history's first, then the best of towers and walk."""
+        """[B, C] items, and whether each is a candidate: items of the history, then the best of towers and walk."""
         count = min(NUM_BEST, self._num_items)
         of_history = tf.where(history.is_entry, history.item, 0)
         of_tower = tf.math.top_k(_mask_items(tower, of_history, history.is_entry), count)
@@ -229,7 +229,7 @@ class RerankedTowers(tf.Module):
     def _candidate_features(
         self, item: tf.Tensor, is_candidate: tf.Tensor, tower: tf.Tensor, walk: tf.Tensor, entries: Entries
     ) -> list[tf.Tensor]:
-        """The features that differ between the candidates of a query: the first ones of FEATURES, each [B, C].
+        """The features that differ between a query's candidates, each [B, C]; they come first in FEATURES.
 
         `tower` and `walk` are the candidates' scores [B, C].
         """
@@ -251,7 +251,7 @@ class RerankedTowers(tf.Module):
         ]
 
     def _query_features(self, history: History, entries: Entries) -> list[tf.Tensor]:
-        """The features that all candidates of a query share: the last ones of FEATURES, each [B]."""
+        """The features that all candidates of a query share, each [B]; they come last in FEATURES."""
         is_repeat = tf.equal(history.item[:, 1:], history.item[:, :-1])
         is_repeat &= history.is_entry[:, 1:] & history.is_entry[:, :-1]
         length, distinct, repeats = (
@@ -286,11 +286,11 @@ def _values_of_entries(column: tf.Tensor, entries: Entries, item: tf.Tensor) -> 
 
 
 def _log_rank(score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
-    """[B, C] log(1 + rank) among the candidates, from rank 0."""
+    """[B, C] log(1 + rank) of each candidate among the candidates, where the best has rank 0."""
     order = tf.argsort(tf.where(is_candidate, score, _NEVER), axis=1, direction="DESCENDING", stable=True)
     return tf.math.log1p(tf.cast(tf.argsort(order, axis=1), tf.float32))
 
 
 def _gap(score: tf.Tensor, is_candidate: tf.Tensor) -> tf.Tensor:
-    """[B, C] difference to the best candidate; at most 0 for candidates."""
+    """[B, C] score minus the score of the best candidate; at most 0 for candidates."""
     return score - tf.reduce_max(tf.where(is_candidate, score, _NEVER), axis=1, keepdims=True)

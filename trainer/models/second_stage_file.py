@@ -73,7 +73,7 @@ def read_record_of_stage(workdir: str) -> SecondStageRecord | None:
 
 
 def copy_second_stage(run: str, workdir: str, step: int) -> None:
-    """Copies the second stage of `run`, if any, to the run at `workdir`, for the latter's checkpoint of `step`."""
+    """Copies the second stage of `run`, if any, to the run at `workdir`, for its checkpoint of `step`."""
     record = read_record_of_stage(run)
     if record is not None:
         content = storage.read_bytes(RunLayout(run).second_stage_arrays)

@@ -45,7 +45,7 @@ def table_rows(model: SessionKnnConfig, dataset: Dataset) -> dict[str, TableRows
 
 
 def _numbered_rows(count: int) -> TableRows:
-    """Specifies rows of one column that are identified by their number."""
+    """Specifies rows with one column; a row's number is its id."""
     return TableRows(count, 1, lambda: [str(number) for number in range(count)])
 
 

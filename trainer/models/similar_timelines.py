@@ -49,7 +49,7 @@ def sampled_entries(baskets: sp.csr_matrix, max_timelines: int) -> np.ndarray:
 
 
 class TimelineLists(tf.Module):
-    """Timelines as lists of items, and items as lists of timelines, latest first. Among equal ones, the latest wins."""
+    """Timelines as lists of items, and items as lists of timelines, latest first. The latest timeline wins ties."""
 
     def __init__(self, config: SessionKnnConfig, num_items: int, num_timelines: int, num_entries: int) -> None:
         """Creates variables for at most `num_timelines` timelines of `num_entries` items in all."""
@@ -114,7 +114,7 @@ class TimelineLists(tf.Module):
         return self._best_of_pairs(pair, weight, num_queries)
 
     def _best_of_all(self, pair: tf.Tensor, weight: tf.Tensor, num_queries: tf.Tensor) -> _Similar:
-        """Finds the most similar timelines from pairs [P] and their weights [P]; fast for few timelines."""
+        """Finds the most similar timelines of (query, timeline) pairs [P] with weights [P]; fast for few timelines."""
         size = tf.cast(num_queries, tf.int64) * self._num_timelines
         weights = tf.reshape(tf.math.unsorted_segment_sum(weight, pair, size), [-1, self._num_timelines])
         top = tf.math.top_k(weights * self._factors, min(self._config.num_neighbours, self._num_timelines))

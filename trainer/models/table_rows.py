@@ -50,7 +50,7 @@ def check_item_indices(dataset: Dataset, model: str) -> None:
 
 
 def vocabulary_rows(dataset: Dataset, name: Vocabulary, width: int) -> TableRows:
-    """A row for each index of a vocabulary: its words, then its out-of-vocabulary buckets."""
+    """A row for each index of a vocabulary: its words first, then its out-of-vocabulary buckets."""
     count = dataset.manifest.vocabularies[name].num_indices
     return TableRows(count, width, lambda: index_names(dataset, name))
 

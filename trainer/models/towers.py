@@ -206,7 +206,7 @@ def age_of(age_ms: tf.Tensor) -> tf.Tensor:
 
 
 class DenseWeights(NamedTuple):
-    """All weights except the tables, in the order of checkpoints."""
+    """All weights except the tables, in the order that checkpoints store them."""
 
     position: tf.Tensor
     """[H] attention to a position of the history."""
@@ -286,7 +286,7 @@ class Towers:
     def embed_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Visitor vectors [B, D] and return bonuses [B]; a vector's dot product with an item vector scores the item.
+        """Returns visitor vectors [B, D], which score items by dot products with item vectors, and return bonuses [B].
 
         Args:
           dense: the dense weights.
@@ -313,7 +313,7 @@ class Towers:
         return tf.nn.l2_normalize(rows[..., : self.config.dim], axis=-1), rows[..., self.config.dim]
 
     def candidate_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[B, C] for visitor vectors [B, D], item vectors [C, D] and their biases [C], without return bonuses."""
+        """[B, C] scores without return bonuses, for visitor vectors [B, D], item vectors [C, D] and biases [C]."""
         product = tf.matmul(tf.cast(visitors, self.compute_dtype), tf.cast(items, self.compute_dtype), transpose_b=True)
         return tf.cast(product, tf.float32) + biases
 
@@ -462,7 +462,7 @@ class NextItemObjective:
         return tf.where(keep > 0, batch.history_event, UNKNOWN_EVENT)
 
     def _visitor_mask(self, visitor: tf.Tensor, own: slice, step: tf.Tensor) -> tf.Tensor:
-        """[b] mask of the visitors' own vectors; 0 for visitors that are not frequent."""
+        """[b] mask of the visitors' own vectors; 0 if dropout drops the vector or the visitor has none."""
         if "visitor" not in self.tables:
             return tf.zeros(visitor[own].shape)
         keep = keep_mask(visitor.shape, self.model.config.visitor_dropout, self.seed, step, stream=3, rows=own)
@@ -501,7 +501,7 @@ def _is_in_history(candidates: tf.Tensor, history: History) -> tf.Tensor:
 
 
 class ScoreParts(NamedTuple):
-    """The scores of queries, in parts that add up."""
+    """The scores of queries, in parts to be added up."""
 
     score: tf.Tensor
     """[B, I] without return bonuses."""
@@ -595,7 +595,7 @@ class TowersInference(tf.Module):
         return score
 
     def _read(self, queries: Queries) -> tuple[tf.Tensor, History, tf.Tensor]:
-        """The visitors' vectors [B, D], histories, and return bonuses [B, H]."""
+        """Returns the visitors' vectors [B, D], their histories, and their return bonuses [B, H]."""
         config, dense = self._model.config, DenseWeights(*(tf.convert_to_tensor(weight) for weight in self._dense))
         history = latest(queries, size=config.history_length, num_items=self._num_items)
         item = tf.where(history.is_entry, history.item, 0)

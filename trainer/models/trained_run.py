@@ -75,7 +75,7 @@ def load_part(workdir: str, step: int, dataset: Dataset) -> Part:
 
 
 def build_blend(parts: list[Part], blend: BlendRecord, dataset: Dataset) -> BlendInference:
-    """Builds a blend with the trend at the end of the dataset."""
+    """Builds a blend with the trends as of the dataset's last event."""
     return BlendInference(
         parts,
         seen_hidden=blend.seen_hidden,

@@ -44,7 +44,7 @@ class WalkRows(NamedTuple):
 
 
 def table_rows(model: WalkConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies two tables with a row of N columns for each item; see `models.build.ModelFile`.
+    """Specifies two tables with a row per item and N columns: neighbours and weights; see `models.build.ModelFile`.
 
     Raises:
       ValueError: there are too many items.

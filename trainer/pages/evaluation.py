@@ -264,7 +264,7 @@ def _sample_parts(samples: Sequence[Figures]) -> list[Part]:
 
 
 def _visitor_parts(sample: Figures) -> list[Part]:
-    """Returns the visitor's latest events next to each system's list, and the relevant items below."""
+    """Draws the visitor's latest events next to each system's list, with the relevant items below."""
     visitor = f"Visitor {sample['visitor_id']}" if sample["visitor_id"] else "Cold visitor"
     count, names = sample["relevant_items"], ", ".join(map(_describe_item, sample["relevant"]))
     rest = ", …" if count > len(sample["relevant"]) else ""

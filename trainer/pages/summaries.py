@@ -93,7 +93,7 @@ def summarize_evaluation(result: Result) -> str:
 
 
 def summarize_offer(offer: Result) -> list[str]:
-    """Returns a line on the items that lists exclude, if there are any."""
+    """Returns a line about the items that are not on offer; none if all are."""
     excluded = ", ".join(f"{reason}: {count:,}" for reason, count in offer["excluded"].items() if count)
     return [f"Items on offer: {offer['offered']:,} (excluded: {excluded})"] if excluded else []
 

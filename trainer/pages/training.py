@@ -160,7 +160,7 @@ def _step_table(steps: Sequence[Line], key: str, title: str) -> Table:
 
 
 def _subsample(values: Sequence[T]) -> Sequence[T]:
-    """Returns every n-th value, from the first, with the smallest n that leaves at most `_MAX_POINTS`."""
+    """Returns every n-th value, starting with the first; n is the smallest that leaves at most `_MAX_POINTS`."""
     return values[:: -(-len(values) // _MAX_POINTS) or 1]
 
 

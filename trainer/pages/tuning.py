@@ -59,7 +59,7 @@ def _overview(trials: Sequence[Trial], best: Mapping[str, Any] | None, metric: s
 def _draw_trials(
     dimensions: Sequence[Dimension], trials: Sequence[Trial], best: Mapping[str, Any] | None, metric: str
 ) -> list[Part]:
-    """Draws the value of each trial by its number and by each setting."""
+    """Draws the trials' validation values, over the trial number and over each setting."""
     measured = [trial for trial in trials if trial.value is not None]
     if not measured:
         return [Note("No trial is validated yet.")]

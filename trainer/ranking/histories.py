@@ -30,7 +30,7 @@ class Histories:
 
     @classmethod
     def from_rows(cls, rows: TimelineRows, begins: np.ndarray, ends: np.ndarray) -> "Histories":
-        """Histories from rows [N] and the begins and ends [V] of their ranges."""
+        """Builds histories from rows [N] and the begins and ends [V] of the histories' ranges."""
         return cls(item=rows.item, event=rows.event, timestamp_ms=rows.timestamp_ms, begins=begins, ends=ends)
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class Histories:
         return columns[0], columns[1], columns[2]
 
     def distinct_items(self, begin: int, end: int, num_items: int) -> Lists:
-        """A list for each of the histories begin … end - 1: its distinct items below `num_items`."""
+        """Returns the distinct items of each of the histories begin … end - 1, without items from `num_items` on."""
         lengths = self.lengths[begin:end]
         owner = np.repeat(np.arange(end - begin), lengths)
         begins = self.begins[begin:end]

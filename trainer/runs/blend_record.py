@@ -76,7 +76,7 @@ class BlendRecord:
 
 
 def part_title(part: str, name: str) -> str:
-    """The name of a part for people: `walk` for `parts/walk`, and `name` for the run itself."""
+    """The name of a part for people: `walk` for `parts/walk`; for the run itself, `name`."""
     return name if part == OWN_RUN else part.rpartition("/")[2]
 
 

@@ -84,7 +84,7 @@ class Table(Protocol):
         """Rows and columns."""
 
     def __getitem__(self, rows: slice, /) -> np.ndarray:
-        """Returns [n, D], the rows of a slice without a step."""
+        """Returns the rows of a slice, [n, D]; the slice has no step."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Weights:
 
 
 class StoredTable:
-    """An array of a checkpoint, read in slices, so that a table need not fit into memory twice."""
+    """An array of a checkpoint; it is read in slices, so that a table is not in memory twice."""
 
     def __init__(self, folder: str, state: "CheckpointMetadata", name: str) -> None:
         self._dim = state.arrays[name][1]

@@ -55,7 +55,7 @@ class CheckpointWriter:
     """
 
     def __init__(self, workdir: str, state: TrainState, replicas: Replicas, *, run: str, steps_per_epoch: int) -> None:
-        """Takes the run's directory, the state to save and the identity of the run, from `record.run_identity`."""
+        """Sets the run's directory, the state to save, and the run's identity, from `record.run_identity`."""
         self._workdir = workdir
         self._run = run
         self._state = state
@@ -67,7 +67,7 @@ class CheckpointWriter:
         self._started = time.monotonic()
 
     def is_due(self, every_seconds: float | None) -> bool:
-        """Returns True if the last checkpoint started at least `every_seconds` ago; always False for None."""
+        """Returns True if at least `every_seconds` passed since the last checkpoint started; always False for None."""
         return every_seconds is not None and time.monotonic() - self._started >= every_seconds
 
     def begin(self, step: int, on_progress: Callable[[], None] = lambda: None, *, is_urgent: bool = False) -> None:
@@ -130,7 +130,7 @@ class CheckpointWriter:
             on_progress()
 
     def _commit(self, pending: _Pending) -> None:
-        """Publishes a checkpoint that all workers have written, or drops it."""
+        """Publishes the checkpoint if all workers have written their parts; otherwise drops it."""
         self._pending = None
         problem = _problem_of(pending.written)
         if not self._replicas.any_worker(problem is not None):

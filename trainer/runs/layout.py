@@ -17,7 +17,7 @@ class RunLayout:
 
     @property
     def run(self) -> str:
-        """The record from which the run can be reproduced."""
+        """The record of the run, from which it can be reproduced."""
         return join(self.root, "run.json")
 
     @property
@@ -27,7 +27,7 @@ class RunLayout:
 
     @property
     def blend(self) -> str:
-        """The parts of the run's model and their weights."""
+        """The parts of the run's blend and their weights."""
         return join(self.root, "blend.json")
 
     @property
@@ -46,7 +46,7 @@ class RunLayout:
         return join(self.root, "second_stage.npz")
 
     def part(self, name: str) -> str:
-        """The directory of a run that is part of the model."""
+        """The directory of a run that is a part of the blend."""
         return join(self.root, part_name(name))
 
     @property
@@ -61,7 +61,7 @@ class RunLayout:
 
     @property
     def starts(self) -> str:
-        """The number of starts since the last checkpoint; absent if the last start ended in order."""
+        """The number of starts since the last checkpoint; does not exist if the last start ended by itself."""
         return join(self.root, "starts.json")
 
     @property

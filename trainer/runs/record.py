@@ -130,7 +130,7 @@ def check_same_run(
     warm_start: str | None = None,
     refit_of: Mapping[str, Any] | None = None,
 ) -> None:
-    """Checks that a run is resumed with the same settings, dataset, warm start and refitted run.
+    """Checks that a resumed run has the same settings, dataset, warm start and refitted run as before.
 
     Raises:
       ValueError: lists the differences.

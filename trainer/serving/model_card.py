@@ -99,7 +99,7 @@ def _describe(subject: Subject) -> ModelDescription:
 
 
 def nearest_preset(config: RunConfig) -> tuple[str, list[str]]:
-    """Returns the preset nearest to a config, and each difference: `KEY: VALUE IN PRESET, now VALUE IN CONFIG`."""
+    """Returns the preset nearest to a config, and the differences, as `KEY: PRESET'S VALUE, now CONFIG'S VALUE`."""
     changes = {name: differences(preset, config) for name, preset in PRESETS.items()}
     name = min(changes, key=lambda preset: len(changes[preset]))
     return name, changes[name]

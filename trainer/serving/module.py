@@ -204,7 +204,7 @@ def _check_shape(column: tf.Tensor, history: tf.Tensor, name: str) -> tf.Operati
 
 
 def _index_table(path: str, vocabulary: VocabularyInfo) -> tf.lookup.StaticVocabularyTable:
-    """Maps ids to the indices of the dataset contract, and unknown ids to out-of-vocabulary buckets by fingerprint."""
+    """Maps ids to vocabulary indices, and unknown ids to out-of-vocabulary buckets by hash, as preprocessing does."""
     indices = tf.lookup.TextFileInitializer(
         path,
         key_dtype=tf.string,

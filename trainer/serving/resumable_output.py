@@ -43,7 +43,7 @@ class ResumableOutput:
         return all(name in self.finished for name in names)
 
     def write(self, files: Mapping[str, bytes]) -> None:
-        """Writes the files of one shard, given by name."""
+        """Writes the files of one shard; `files`: contents by name."""
         if not self.finished:  # not earlier: a failure before the first shard leaves nothing behind
             self._write_record()
         checksums = {name: _write_verified(join(self.folder, name), content) for name, content in files.items()}
@@ -64,7 +64,7 @@ class ResumableOutput:
 
 
 def open_output(destination: str, inputs: Mapping[str, Any], *, marker: str) -> ResumableOutput:
-    """Opens an output, with the finished shards of a killed process that had the same inputs.
+    """Opens an output; it contains the finished shards if a process with the same inputs was killed.
 
     Raises:
       FileExistsError: `destination` exists, or holds unfinished shards with other inputs.

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Validation:
-    """Metric and model for the validation of a run's checkpoints."""
+    """The metric of a run's validations, and the model that computes it."""
 
     validator: Validator
     """The metric."""

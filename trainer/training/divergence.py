@@ -22,7 +22,7 @@ RESUMED_STEPS = 100
 
 @dataclass(frozen=True)
 class Divergence:
-    """A loss that has diverged, so that the run stops."""
+    """The first diverged loss; it stops the run."""
 
     index: int
     """Index of the loss among those checked."""
@@ -31,7 +31,7 @@ class Divergence:
 
 
 class DivergenceMonitor:
-    """Checks each loss of a run once."""
+    """Detects divergence from the losses of a run; each loss is checked once."""
 
     def __init__(self, max_growth: float | None, *, is_new_run: bool) -> None:
         """Sets the limit: `max_growth` times the loss at the start, for the mean of `WINDOW` losses.
@@ -67,7 +67,7 @@ class DivergenceMonitor:
 
 
 def describe_batch(batch: Batch, weight_of_kind: Mapping[str, float]) -> str:
-    """Returns the rows of a batch by event kind, with their weights, and the ranges of its ids.
+    """Describes a batch: number of rows and weight by event kind, and the ranges of its ids.
 
     Args:
       batch: a global batch.

@@ -34,12 +34,12 @@ class Schedule:
         return self.steps_per_epoch * self.epochs
 
     def rows_before(self, step: int) -> int:
-        """Returns the rows seen before `step`, over all epochs."""
+        """Returns the number of rows in all steps before `step`."""
         epochs, steps = divmod(step, self.steps_per_epoch)
         return epochs * self.rows + steps * self.rows_per_step
 
     def rows_between(self, first: int, end: int) -> int:
-        """Returns the rows of the steps first … end - 1."""
+        """Returns the number of rows in the steps first … end - 1."""
         return self.rows_before(end) - self.rows_before(first)
 
     def epoch_of(self, step: int) -> int:
@@ -47,7 +47,7 @@ class Schedule:
         return step // self.steps_per_epoch + 1
 
     def call_end(self, step: int) -> int:
-        """Returns the end of the compiled call that starts at `step`; calls cross neither epochs nor checkpoints."""
+        """Returns the step at which the call that starts at `step` ends: no later than the epoch or checkpoint."""
         ends = [step + self.steps_per_execution, self.epoch_of(step) * self.steps_per_epoch]
         every = self.checkpoint_every_steps
         return min(ends if every is None else [*ends, (step // every + 1) * every])
@@ -62,7 +62,7 @@ class Schedule:
         return self.is_epoch_end(step) or (every is not None and step % every == 0)
 
     def has_validation(self, step: int) -> bool:
-        """Returns True if a validation is scheduled at `step`, the end of an epoch."""
+        """Returns True if an epoch ends right before `step` and its validation is scheduled."""
         return (step // self.steps_per_epoch) % self.validate_every_epochs == 0 or step == self.steps
 
 

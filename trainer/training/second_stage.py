@@ -227,7 +227,7 @@ def collect_examples(
 
 
 def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lambda: None) -> Layers:
-    """Minimises the cross entropy of the relevant item among the candidates kept; starts from the towers' scores.
+    """Trains the network: minimises the cross entropy of the relevant item among the K candidates of each example.
 
     Args:
       examples: E examples.

@@ -47,7 +47,7 @@ class SgdTrainer:
         return losses
 
     def describe_input(self, step: int) -> str:
-        """Describes the batch of `step`, which is read again by its position."""
+        """Describes the batch of `step`; reads the batch again, by its position."""
         return describe_batch(
             next(iter(self._batches_from(step))), dict(zip(self._kinds, self._event_weights, strict=True))
         )

@@ -94,7 +94,7 @@ def start_run(
 
 
 def _copy_evaluations(refit_of: Mapping[str, Any], workdir: str) -> None:
-    """Copies the evaluations of the refitted run's checkpoint, for the report and the model card of the refit."""
+    """Copies the refitted run's evaluations to the refit, for its report and model card."""
     for split in refit_of["evaluations"]:
         content = storage.read_bytes(RunLayout(refit_of["run"]).evaluation(split))
         storage.write_bytes(RunLayout(workdir).evaluation(split), content)

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _EarlierRun:
-    """The run that vectors are carried over from."""
+    """The run that supplies the initial vectors."""
 
     workdir: str
     """Directory of the run."""

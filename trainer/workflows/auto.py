@@ -115,7 +115,7 @@ def train_auto(
 def _try(
     name: str, config: RunConfig, data: str, layout: RunLayout, limit: float | None, request: StopRequest
 ) -> Trial:
-    """Trains a model for at most `limit` seconds; None: to its end."""
+    """Trains one of the models for at most `limit` seconds; None: to its end."""
     if limit is not None and limit < _LEAST_SECONDS:
         return Trial(name=name, state="skipped", seconds=0.0, reason="no time was left")
     log.info("trial %s, %s", name, "to its end" if limit is None else f"at most {limit:.0f} s")
@@ -151,7 +151,7 @@ def _stop_after(seconds: float | None, request: StopRequest) -> Iterator[StopReq
 
 
 class _LinkedRequest(StopRequest):
-    """A stop request that is also set when another request is set."""
+    """A stop request that counts as set if another request is set, too."""
 
     def __init__(self, other: StopRequest) -> None:
         self._other, self._is_own = other, False

@@ -103,7 +103,7 @@ def _refit_run(
 
 
 def _write_main_record(run: str, workdir: str, part: str) -> None:
-    """Writes the record of a refit from its first part, with the evaluations of the whole blend."""
+    """Writes the record of a refitted blend: that of its first part, with the evaluations of the whole blend."""
     record, name = read_record(part), read_record(run).config.name
     origin = dict(record.refit_of or {})
     evaluations = _summarize_evaluations(run, origin["step"])
