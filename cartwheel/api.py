@@ -106,8 +106,8 @@ def train(
     Args:
       data: prepared dataset.
       workdir: directory of the run.
-      preset: `mf`, `nn`, `walk`, `session_knn`, `notebook-mf`, `notebook-nn`, or `auto`, which tries several models and
-        blends them.
+      preset: `mf`, `nn`, `walk`, `session_knn`, `ease`, `notebook-mf`, `notebook-nn`, or `auto`, which tries several
+        models and blends them.
       settings: settings of the preset to change.
       warm_start: directory of another run; this run starts from the vectors of that run. Not with `auto`.
       budget_seconds: time that `auto` may take; other presets ignore it.

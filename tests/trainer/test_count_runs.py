@@ -21,7 +21,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return checkerboard_dataset(str(tmp_path_factory.mktemp("dataset")))
 
 
-COUNTED = ("walk", "session_knn")
+COUNTED = ("walk", "session_knn", "ease")
 ONE = ("model.item_power=0.5", "model.neighbour_power=0.25", "model.visitor_power=0.5", "model.recency_power=1")
 
 
@@ -30,7 +30,8 @@ def test_a_counted_model_learns_the_checkerboard_also_for_new_visitors(
     preset: str, dataset: Dataset, tmp_path: Path
 ) -> None:
     run(make_config(preset), dataset, tmp_path)
-    assert same_parity_share(dataset, tmp_path, num_new=6) == 1
+    # with EASE, the item of the history has no weight for itself, so it is not among the ten best
+    assert same_parity_share(dataset, tmp_path, num_new=6) == (0.9 if preset == "ease" else 1)
 
 
 def test_each_epoch_is_a_combination_and_the_best_in_validation_is_the_model(tmp_path: Path) -> None:

@@ -20,12 +20,12 @@ from trainer.config.presets import PRESETS
 from trainer.evaluation.cases import build_cases, next_items
 from trainer.export import describe_run, export, export_model
 from trainer.models.interface import Queries
+from trainer.models.item_neighbours import NeighbourInference
 from trainer.models.matrix_factorization import MatrixFactorizationInference, item_width
 from trainer.models.neural import NeuralInference
 from trainer.models.session_knn import SessionKnnInference
 from trainer.models.towers import TowersInference, make_dense_variables
 from trainer.models.trained_run import TrainedRun, open_trained_run
-from trainer.models.walk import WalkInference
 from trainer.ranking.topk import query_chunks, query_signature
 from trainer.runs.checkpoint import Weights
 from trainer.runs.layout import RunLayout
@@ -251,7 +251,7 @@ def trained_models(num_frequent=2):
     )
     dense = [np.asarray(normal(*variable.shape), np.float32) for variable in make_dense_variables(config, 3, seed=0)]
     towers.fill(Weights({"visitor": normal(num_frequent + 1, 5)}, dense))
-    walk = WalkInference(WalkConfig(num_neighbours=3), np.arange(8, 0, -1))
+    walk = NeighbourInference(WalkConfig(num_neighbours=3), np.arange(8, 0, -1))
     neighbours = generator.permuted(np.tile(np.arange(8, dtype=np.float32), (8, 1)), axis=1)[:, :3]
     walk.fill(Weights({"neighbour": neighbours, "weight": np.abs(normal(8, 3))}, [np.ones(4, np.float32)]))
     session_knn = SessionKnnInference(SessionKnnConfig(num_neighbours=2), np.arange(8, 0, -1), 3, 9)
@@ -280,7 +280,7 @@ def test_every_kind_of_trained_model_is_served_bit_for_bit(dataset, model, tmp_p
     np.testing.assert_array_equal(bits(pairs), bits(own))
 
 
-@pytest.mark.parametrize("preset", ["mf", "nn", "walk", "session_knn"])
+@pytest.mark.parametrize("preset", ["mf", "nn", "walk", "session_knn", "ease"])
 def test_a_trained_preset_ranks_for_an_unknown_visitor_with_two_items_as_its_model_does(preset, tmp_path):
     board = checkerboard_dataset(str(tmp_path / "board"))
     run_training(make_config(preset, "epochs=15"), board, tmp_path / "run")

@@ -208,13 +208,15 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
     There is a setting `NAME_power` for each field NAME of `powers`: a tuple with one value per epoch. Epoch i computes
     the model with the i-th value of each, a combination of powers. The epoch with the best validation becomes the
-    model, or the last one without a validation split.
+    model, or the last one without a validation split. A model with settings of other names overrides `_values`.
     """
 
     powers: ClassVar[type[Any]]
     """The NamedTuple type that names the powers of the model."""
     kind: Any
     """Name of the model, as in `ModelConfig`."""
+    max_items: int
+    """Number of latest distinct items per timeline that are counted."""
 
     @property
     def combinations(self) -> list[Powers]:
@@ -228,7 +230,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
 
     @property
     def has_sums(self) -> bool:
-        """Returns True: a score is a sum of positive weights of neighbours."""
+        """Returns True: a score is a sum of weights, which are 0 for most items."""
         return True
 
     def with_combination(self, number: int) -> Self:
@@ -296,6 +298,8 @@ class WalkConfig(CountedConfig[WalkPowers]):
     """The weights of a history's item are divided by (1 + its later entries) ** recency_power."""
     num_neighbours: int = 50
     """Number of neighbours kept per item: those with the largest weights."""
+    adds_repeats: ClassVar[bool] = True
+    """Whether each entry of a history adds to the scores, also those that repeat an item."""
     max_items: int = 500
     """Number of a visitor's latest distinct items that are counted, and of a history's latest entries that are used.
     The time to count a visitor grows with the square of their items."""
@@ -351,9 +355,57 @@ class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
             check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
 
 
+class EaseValues(NamedTuple):
+    """A combination of settings of EASE."""
+
+    l2: float
+    """Penalty on squared weights."""
+    recency: float
+    """Power of 1 + age, where age is the number of later entries of the history."""
+
+    def __str__(self) -> str:
+        return f"l2 {self.l2:g}, recency_power {self.recency:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EaseConfig(CountedConfig[EaseValues]):
+    """Scores items by a linear regression from the other items of a visitor; needs `solver=count`.
+
+    `l2` and `recency_power` have one value per combination. An epoch computes one combination, and the best in
+    validation is the model; without a validation split, the last is.
+    """
+
+    powers = EaseValues
+    kind: Literal["ease"] = "ease"
+    l2: tuple[float, ...] = (300.0, 1000.0, 1000.0, 3000.0)
+    """Penalty on squared weights; with a higher one, rare items have smaller weights. Equal values should be adjacent:
+    the weights do not depend on `recency_power`, so they are then computed once."""
+    recency_power: tuple[float, ...] = (0.0, 0.0, 0.5, 0.0)
+    """The weights of a history's item are divided by (1 + its later entries) ** recency_power."""
+    num_frequent_items: int = 5_000
+    """Number of items with weights: those with the most training events. Other items rank last, by popularity. A matrix
+    with 4 bytes per pair of these items is inverted in memory: 100 MB for 5,000. Time grows with the cube."""
+    num_neighbours: int = 500
+    """Number of neighbours kept per item: those with the largest absolute weights."""
+    max_items: int = 1_000
+    """Number of a visitor's latest distinct items that are counted, and of a history's latest entries that are used."""
+    adds_repeats: ClassVar[bool] = False
+    """Whether each entry of a history adds to the scores, also those that repeat an item."""
+
+    def __post_init__(self) -> None:
+        self.check_powers()
+        check(min(self.l2) > 0, "model.l2", _join(self.l2), "numbers above 0")
+        for name in ("num_frequent_items", "num_neighbours", "max_items"):
+            check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+
+    def _values(self) -> dict[str, tuple[float, ...]]:
+        """Returns the values of each setting of a combination, by its name."""
+        return {"l2": self.l2, "recency_power": self.recency_power}
+
+
 def _join(values: tuple[float, ...]) -> str:
     return ",".join(map(str, values))
 
 
-ModelConfig = MatrixFactorizationConfig | NeuralConfig | TowersConfig | WalkConfig | SessionKnnConfig
+ModelConfig = MatrixFactorizationConfig | NeuralConfig | TowersConfig | WalkConfig | SessionKnnConfig | EaseConfig
 """The settings of each model: a `kind` and the properties of `BaseModelConfig`."""

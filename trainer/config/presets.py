@@ -6,6 +6,7 @@ from dataclasses import replace
 from common.settings import apply_settings
 from trainer.config.losses import SampledSoftmaxConfig, SquaredErrorConfig
 from trainer.config.models import (
+    EaseConfig,
     MatrixFactorizationConfig,
     NeuralConfig,
     SessionKnnConfig,
@@ -120,7 +121,15 @@ retailrocket_sessions, where these reach .546 and .289. They take 25 and 14 CPU 
     python -m trainer train --preset session_knn --data DATASET --workdir RUN
 """
 
-PRESETS: Mapping[str, RunConfig] = {run.name: run for run in (NOTEBOOK_MF, NOTEBOOK_NN, MF, NN, WALK, SESSION_KNN)}
+EASE = replace(WALK, name="ease", model=EaseConfig())
+"""EASE: a linear regression between the most frequent items; for shops whose visitors have dozens of events each.
+
+    python -m trainer train --preset ease --data DATASET --workdir RUN
+"""
+
+PRESETS: Mapping[str, RunConfig] = {
+    run.name: run for run in (NOTEBOOK_MF, NOTEBOOK_NN, MF, NN, WALK, SESSION_KNN, EASE)
+}
 """Every preset by its name."""
 
 
@@ -133,8 +142,8 @@ def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict
 
     Args:
       settings: changes to all of them, as `key=value`.
-      is_dense: whether visitors have dozens of events each; then a missing event is stronger evidence against an item,
-        so least squares gives pairs without events more weight.
+      is_dense: whether visitors have dozens of events each; then EASE is tried too, and a missing event is stronger
+        evidence against an item, so least squares gives pairs without events more weight.
 
     Raises:
       ValueError: a setting is wrong, or a model does not have it.
@@ -148,6 +157,7 @@ def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict
     models = {
         "walk": replace(WALK, blend=False),
         "session_knn": replace(SESSION_KNN, blend=False),
+        **({"ease": replace(EASE, blend=False)} if is_dense else {}),
         "als": als,
         "mf": replace(plain, epochs=20),
         "nn": replace(NN, blend=False),

@@ -135,7 +135,7 @@ class RunConfig:
         )
         if (self.solver == "count") != (self.model.num_combinations is not None):
             raise ValueError(
-                "model.kind=walk and model.kind=session_knn need solver=count, and no other model can have it; got "
+                "model.kind=walk, session_knn and ease need solver=count, and no other model can have it; got "
                 f"model.kind={self.model.kind} and solver={self.solver}; use a preset without changing its solver"
             )
 

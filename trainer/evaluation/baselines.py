@@ -21,8 +21,9 @@ from trainer.evaluation.blend_weights import blend_alone
 from trainer.evaluation.cases import Cases, most_common_cases
 from trainer.evaluation.evaluator import Evaluator
 from trainer.models.interface import InferenceModel, Queries, Scorer, ServedModel
+from trainer.models.item_neighbours import NeighbourInference
 from trainer.models.session_knn import SessionKnnInference, count_session_knn
-from trainer.models.walk import WalkInference, count_walk
+from trainer.models.walk import count_walk
 from trainer.runs.checkpoint import Weights
 
 log = logging.getLogger(__name__)
@@ -73,10 +74,10 @@ def popular(counts: np.ndarray) -> FixedOrder:
     return FixedOrder(counts)
 
 
-def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> WalkInference:
+def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> NeighbourInference:
     """The model `walk` with its best default combination of powers; see `_fill_best`."""
     config = WalkConfig()
-    model = WalkInference(config, dataset.item_counts)
+    model = NeighbourInference(config, dataset.item_counts)
     counts = [partial(count_walk, baskets, powers, config.num_neighbours) for powers in config.combinations]
     _fill_best("item_walk", model, config.combinations, counts, cases)
     return model

@@ -1,22 +1,22 @@
 """Builds a model from its config and dataset, for training and for inference; calls the model's Python module."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import scipy.sparse as sp
 
 from common.report.diagram_box import DiagramBox
-from trainer.config.models import ModelConfig, SessionKnnConfig, WalkConfig
+from trainer.config.models import CountedConfig, ModelConfig
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.optimizers import row_optimizer
 from trainer.distributed.replicas import Replicas
-from trainer.models import matrix_factorization, neural, session_knn, towers, walk
+from trainer.models import ease, matrix_factorization, neural, session_knn, towers, walk
 from trainer.models.description import ModelDescription, TableShapes, table_box
 from trainer.models.interface import InferenceModel
 from trainer.models.objectives import Tables, TrainingModel
-from trainer.models.table_rows import CountedRows, TableRows
+from trainer.models.table_rows import RowCounter, TableRows
 
 
 class ModelFile(Protocol):
@@ -43,12 +43,11 @@ class GradientModelFile(ModelFile, Protocol):
 class CountedModelFile(ModelFile, Protocol):
     """The Python module of a model with tables that `solver=count` computes from the training timelines."""
 
-    def counted_rows(
-        self, model: Any, baskets: sp.csr_matrix, combination: int, replica: int, num_replicas: int, /
-    ) -> Iterator[CountedRows]:
-        """Yields the table rows that `replica` owns, in order; `combination` is the index of the powers to use.
+    def row_counter(self, model: Any, baskets: sp.csr_matrix, /) -> RowCounter:
+        """Returns a function of (combination, replica, number of replicas) that yields table rows.
 
-        `baskets` [T, I] are those of `data.baskets.training_baskets`. Rows after the last yielded one remain zeros.
+        It yields those that the replica owns, in order, computed with one of the model's combinations. Rows after the
+        last one remain zeros. `baskets` [T, I] are those of `data.baskets.training_baskets`.
         """
 
 
@@ -69,6 +68,7 @@ MODELS: Mapping[str, ModelFile] = {
     "towers": towers,
     "walk": walk,
     "session_knn": session_knn,
+    "ease": ease,
 }
 """The Python module of each `model.kind`."""
 
@@ -103,17 +103,15 @@ def build_training_model(config: RunConfig, dataset: Dataset, replicas: Replicas
     return file.training_model(config.model, config, dataset, build_tables(config, dataset, replicas), replicas)
 
 
-def counted_model_file(model: ModelConfig) -> tuple[CountedModelFile, WalkConfig | SessionKnnConfig]:
+def counted_model_file(model: ModelConfig) -> tuple[CountedModelFile, CountedConfig[Any]]:
     """Returns the Python module of a model that `solver=count` computes, and the model's config.
 
     Raises:
       ValueError: `solver=count` cannot compute this model.
     """
     file = MODELS[model.kind]
-    if not isinstance(model, WalkConfig | SessionKnnConfig) or not isinstance(file, CountedModelFile):
-        raise ValueError(
-            f"solver=count needs the model walk or session_knn, got {model.kind}; use the preset of either"
-        )
+    if not isinstance(model, CountedConfig) or not isinstance(file, CountedModelFile):
+        raise ValueError(f"solver=count needs the model walk, session_knn or ease, got {model.kind}; use its preset")
     return file, model
 
 

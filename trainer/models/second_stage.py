@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from trainer.config.models import WalkConfig
 from trainer.models.interface import Queries
+from trainer.models.item_neighbours import NeighbourInference
 from trainer.models.table_variables import make_variable
 from trainer.models.towers import History, ScoreParts, TowersInference, latest
-from trainer.models.walk import WalkInference
 from trainer.runs.checkpoint import Weights
 
 NUM_BEST = 50
@@ -162,7 +162,7 @@ class RerankedTowers(tf.Module):
         """Wraps the towers of I items; `fill` sets their weights, and `fill_stage` those of the second stage."""
         super().__init__(name="reranked_towers")
         self._towers, self._num_items = towers, num_items
-        self._walk = WalkInference(WALK, np.zeros(num_items, np.int64))
+        self._walk = NeighbourInference(WALK, np.zeros(num_items, np.int64))
         self._facts = [make_variable((num_items,), name) for name in ItemFacts._fields]
         size, (first, second) = len(FEATURES), UNITS
         shapes = ((size,), (size,), (size, first), (first,), (first, second), (second,), (second, 1), ())

@@ -25,7 +25,7 @@ from trainer.data.dataset import Dataset
 from trainer.models.description import KNOWN_BY_HISTORY, NEW_ITEMS_RANK_LAST, ModelDescription, TableShapes, table_box
 from trainer.models.interface import Queries
 from trainer.models.similar_timelines import Entries, TimelineLists, sampled_entries
-from trainer.models.table_rows import CountedRows, TableRows, check_item_indices
+from trainer.models.table_rows import CountedRows, RowCounter, TableRows, check_item_indices
 from trainer.models.table_variables import HOST, make_variable
 from trainer.runs.checkpoint import Weights
 
@@ -76,27 +76,25 @@ def diagram(model: SessionKnnConfig, tables: TableShapes) -> list[DiagramBox]:
     ]
 
 
-def counted_rows(
-    model: SessionKnnConfig,
-    baskets: sp.csr_matrix,
-    combination: int,  # noqa: ARG001 (all combinations have the same timelines)
-    replica: int,
-    num_replicas: int,
-) -> Iterator[CountedRows]:
-    """Yields the timelines, the latest first; see `models.build.CountedModelFile`.
+def row_counter(model: SessionKnnConfig, baskets: sp.csr_matrix) -> RowCounter:
+    """Returns a function that yields the timelines, the latest first; see `models.build.CountedModelFile`.
 
     `total` is the number of (timeline, item) pairs; `kept` counts only those of an item's `max_timelines` latest
     timelines.
     """
-    is_sampled = sampled_entries(baskets, model.max_timelines)[replica::num_replicas]
-    columns = {"item": baskets.indices, "length": np.diff(baskets.indptr)}
-    tables = {name: column[replica::num_replicas, None].astype(np.float32) for name, column in columns.items()}
-    yield CountedRows(tables, float(is_sampled.sum()), len(is_sampled))
+
+    def count(_: int, replica: int, num_replicas: int) -> Iterator[CountedRows]:
+        is_sampled = sampled_entries(baskets, model.max_timelines)[replica::num_replicas]
+        columns = {"item": baskets.indices, "length": np.diff(baskets.indptr)}
+        tables = {name: column[replica::num_replicas, None].astype(np.float32) for name, column in columns.items()}
+        yield CountedRows(tables, float(is_sampled.sum()), len(is_sampled))
+
+    return count
 
 
 def count_session_knn(model: SessionKnnConfig, baskets: sp.csr_matrix, combination: int) -> Weights:
-    """The weights of a session kNN in memory; see `counted_rows`."""
-    (rows,) = counted_rows(model, baskets, combination, 0, 1)
+    """The weights of a session kNN in memory; see `row_counter`."""
+    (rows,) = row_counter(model, baskets)(combination, 0, 1)
     return Weights(rows.tables, [np.array(model.combinations[combination], np.float32)])
 
 

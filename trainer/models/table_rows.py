@@ -1,6 +1,6 @@
 """Specifications of a model's tables: the number, width and ids of their rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,10 @@ class CountedRows(NamedTuple):
     """Sum of the counts that these rows store."""
     total: float
     """Sum of the counts that these rows would store if the settings dropped none."""
+
+
+RowCounter = Callable[[int, int, int], Iterator[CountedRows]]
+"""Yields the rows of a combination of settings, a replica and a number of replicas; see `models.build`."""
 
 
 def check_item_indices(dataset: Dataset, model: str) -> None:

@@ -13,7 +13,7 @@ from common.settings import differences
 from contract.manifest import Manifest
 from contract.schema import Split, SplitMethod, Vocabulary
 from trainer.config.losses import SquaredErrorConfig
-from trainer.config.models import SessionKnnConfig, WalkConfig
+from trainer.config.models import CountedConfig
 from trainer.config.presets import AUTO, PRESETS
 from trainer.config.run import RunConfig
 from trainer.evaluation.tables import (
@@ -158,7 +158,7 @@ def _describe_choice(record: RunRecord) -> str:
 
 def _chosen_powers(config: RunConfig, step: int) -> Iterable[tuple[str, str]]:
     """Yields names and values of the powers that a counted model's checkpoint uses; nothing for other models."""
-    if isinstance(config.model, WalkConfig | SessionKnnConfig):
+    if isinstance(config.model, CountedConfig):
         yield "powers", str(config.model.combinations[step - 1])
 
 

@@ -30,10 +30,10 @@ class CountTrainer:
         Raises:
           ValueError: the model cannot be counted, or no training event has a weight above 0.
         """
-        self._file, self._model = counted_model_file(config.model)
-        self._combinations, self._replicas = self._model.combinations, replicas
+        file, model = counted_model_file(config.model)
+        self._combinations, self._replicas = model.combinations, replicas
         weights = config.loss.weights_by_kind(dataset.manifest)
-        self._baskets = training_baskets(dataset, weights, self._model.max_items)
+        self._count_rows = file.row_counter(model, training_baskets(dataset, weights, model.max_items))
         with replicas.strategy.scope():
             dense = [keras.Variable(np.zeros(len(self._combinations[0]), np.float32), name="powers")]
         self.state = TrainState(build_tables(config, dataset, replicas), dense, [])
@@ -64,7 +64,7 @@ class CountTrainer:
     def _fill_shard(self, replica: int, combination: int) -> np.ndarray:
         """Sets the rows of a replica; returns [2]: the sum of their counts without and with those that were dropped."""
         sums, first = np.zeros(2), Counter[str]()
-        for rows in self._file.counted_rows(self._model, self._baskets, combination, replica, self._replicas.count):
+        for rows in self._count_rows(combination, replica, self._replicas.count):
             for name, values in rows.tables.items():
                 self.state.tables[name].values.assign_owned(replica, first[name], values)
                 first[name] += len(values)

@@ -15,7 +15,7 @@ from common.errors import ContractError
 from common.settings import apply_settings
 from contract.manifest import dataset_checksum, read_manifest
 from contract.schema import Split, SplitMethod
-from trainer.config.models import SessionKnnConfig, TowersConfig, WalkConfig
+from trainer.config.models import CountedConfig, TowersConfig
 from trainer.config.run import RunConfig
 from trainer.distributed.preemption import StopRequest
 from trainer.evaluation.tables import MAIN_METRIC, primary_ranking
@@ -118,7 +118,7 @@ def best_settings(config: RunConfig, epochs: int) -> RunConfig:
     blend keeps the weights of the run, because there is no validation to choose others.
     """
     alone = replace(config, patience=None, blend=False, companions=())
-    if isinstance(config.model, WalkConfig | SessionKnnConfig):
+    if isinstance(config.model, CountedConfig):
         return replace(alone, model=config.model.with_combination(epochs - 1))
     if isinstance(config.model, TowersConfig):
         alone = replace(alone, model=replace(config.model, second_stage_cases=0))

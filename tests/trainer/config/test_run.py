@@ -123,7 +123,7 @@ def test_json_with_unknown_missing_or_mistyped_keys_is_refused() -> None:
         from_json(RunConfig, {name: value for name, value in values.items() if name != "optimizer"})
     with pytest.raises(ValueError, match="epochs must be a whole number, got 3"):
         from_json(RunConfig, {**values, "epochs": "3"})
-    kinds = "matrix_factorization, neural, towers, walk, session_knn"
+    kinds = "matrix_factorization, neural, towers, walk, session_knn, ease"
     with pytest.raises(ValueError, match=rf"model\.kind must be one of {kinds}, got tower"):
         from_json(RunConfig, {**values, "model": {"kind": "tower"}})
 
@@ -139,7 +139,7 @@ def test_the_neural_model_cannot_be_trained_with_a_softmax() -> None:
         RunConfig(model=NeuralConfig(), loss=SampledSoftmaxConfig(), optimizer=AdamConfig())
 
 
-@pytest.mark.parametrize("preset", ["walk", "session_knn"])
+@pytest.mark.parametrize("preset", ["walk", "session_knn", "ease"])
 def test_a_counted_model_cannot_be_used_with_squared_error(preset: str) -> None:
     with pytest.raises(ValueError, match=r"predicts no event weights, .* with loss\.kind=squared_error"):
         dataclasses.replace(PRESETS[preset], loss=SquaredErrorConfig())
@@ -160,7 +160,7 @@ def test_a_counted_model_cannot_be_used_with_squared_error(preset: str) -> None:
         (
             "mf",
             "solver=count",
-            "model.kind=session_knn need solver=count, .* model.kind=matrix_factorization and solver=count",
+            "session_knn and ease need solver=count, .* model.kind=matrix_factorization and solver=count",
         ),
         ("walk", "solver=sgd", "got model.kind=walk and solver=sgd; use a preset without changing its solver"),
         ("walk", "model.item_power=-1,0,0", r"model\.item_power must be numbers of at least 0, got -1.0,0.0,0.0"),
@@ -183,6 +183,9 @@ def test_a_counted_model_cannot_be_used_with_squared_error(preset: str) -> None:
             r"model\.length_power must be as many numbers as model\.item_power, 1, got",
         ),
         ("session_knn", "model.max_timelines=0", r"model\.max_timelines must be at least 1, got 0"),
+        ("ease", "model.l2=0,1", r"model\.l2 must be numbers above 0, got 0.0,1.0"),
+        ("ease", "model.l2=1", r"model\.recency_power must be as many numbers as model\.l2, 1, got"),
+        ("ease", "model.num_frequent_items=0", r"model\.num_frequent_items must be at least 1, got 0"),
         ("nn", "loss.l2=1", r"loss\.l2 must be 0 unless the model is a factorization with model\.similarity=dot"),
         ("mf", "loss.l2=0.1", "as a cosine does not depend on lengths, got 0.1"),
     ],

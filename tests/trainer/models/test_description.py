@@ -6,6 +6,7 @@ from common.report.run_charts import diagram
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from tests.trainer.tiny_runs import make_config
 from trainer.config.models import (
+    EaseConfig,
     MatrixFactorizationConfig,
     ModelConfig,
     NeuralConfig,
@@ -30,6 +31,7 @@ TABLES = {"visitor": (1001, 8), "item": (501, 9), "feature": (40, 9)}
         TowersConfig(),
         WalkConfig(),
         SessionKnnConfig(),
+        EaseConfig(),
     ],
 )
 @pytest.mark.parametrize("tables", [TABLES, {}, {"item": (501, 9)}])

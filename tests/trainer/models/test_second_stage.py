@@ -9,6 +9,7 @@ import tensorflow as tf
 from tests.trainer.ranking.fakes import queries_of
 from trainer.config.models import TowersConfig
 from trainer.models.interface import Queries
+from trainer.models.item_neighbours import NeighbourInference
 from trainer.models.second_stage import (
     FEATURES,
     NUM_BEST,
@@ -21,7 +22,6 @@ from trainer.models.second_stage import (
     SecondStage,
 )
 from trainer.models.towers import DenseWeights, TowersInference, make_dense_variables
-from trainer.models.walk import WalkInference
 from trainer.runs.checkpoint import Weights
 
 NUM_ITEMS = 160
@@ -130,7 +130,7 @@ def plain_features(
 
 
 def test_candidates_and_their_features_equal_a_slow_reference(towers: TowersInference, stage: SecondStage) -> None:
-    queries, walk = all_queries(), WalkInference(WALK, np.zeros(NUM_ITEMS, np.int64))
+    queries, walk = all_queries(), NeighbourInference(WALK, np.zeros(NUM_ITEMS, np.int64))
     walk.fill(stage.walk)
     found = rerank(towers, stage).candidates(queries)
     parts, walk_scores = towers.score_in_parts(queries), walk.catalogue_scores(queries).numpy()

@@ -223,6 +223,11 @@ LIMITS = {
     ("nn",): ("knows a visitor only by the latest 10 items", "ranked by their content in the catalogue"),
     ("walk",): ("only by the items of the history in the request", "rank like the least popular item"),
     ("session_knn",): ("only by the items of the history in the request", "rank like the least popular item"),
+    ("ease",): (
+        "only by the items of the history in the request",
+        "most frequent items",
+        "like the least popular item",
+    ),
     ("notebook-mf",): ("share an out-of-vocabulary vector", "scored by untrained vectors"),
     ("notebook-nn",): ("share an out-of-vocabulary vector", "scored by untrained vectors"),
 }

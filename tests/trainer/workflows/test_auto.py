@@ -101,6 +101,11 @@ def test_a_killed_search_goes_on_where_it_was(dataset: Dataset, tmp_path: Path) 
     assert len(result["trials"]) == len(auto_trials())
 
 
+def test_ease_is_tried_only_if_visitors_have_dozens_of_events() -> None:
+    assert list(auto_trials()) == ["walk", "session_knn", "als", "mf", "nn"]
+    assert list(auto_trials(is_dense=True)) == ["walk", "session_knn", "ease", "als", "mf", "nn"]
+
+
 def test_a_setting_that_a_model_lacks_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"preset auto applies each setting to all its models, and walk does not accept it"

@@ -1,0 +1,150 @@
+"""Models that score items as neighbours of the items in a history, with a weight per pair of items.
+
+A visitor's score of item j is the sum of W_ij over the items i of their history, the latest with the highest weight.
+`walk` and `ease` compute the weights W.
+
+Shapes: B queries, H history, L latest entries of it, E entries of all queries, I items of the vocabulary, R first items
+of the vocabulary, those with neighbours, N neighbours of an item.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import tensorflow as tf
+
+from common.report.diagram_box import DiagramBox
+from contract.schema import Vocabulary
+from trainer.config.models import EaseConfig, WalkConfig
+from trainer.data.dataset import Dataset
+from trainer.models.description import TableShapes, table_box
+from trainer.models.interface import Queries
+from trainer.models.table_rows import CountedRows, TableRows, check_item_indices, index_names
+from trainer.models.table_variables import HOST, fill, make_variable
+from trainer.runs.checkpoint import Weights
+
+NeighbourConfig = WalkConfig | EaseConfig
+"""Settings of a model of neighbours."""
+
+
+class NeighbourRows(NamedTuple):
+    """The neighbours of n items; an item with fewer than N has weights of 0 in the last columns."""
+
+    neighbour: np.ndarray
+    """[n, N] float32 item indices, ascending."""
+    weight: np.ndarray
+    """[n, N] float32."""
+    total_weight: np.ndarray
+    """[n] float64: sum of the absolute weights of all neighbours, including those that are not among the N."""
+
+    @classmethod
+    def of_matrix(cls, weights: sp.csr_matrix, num_neighbours: int, total_weight: np.ndarray) -> "NeighbourRows":
+        """The rows of a matrix [n, I] that has at most N entries in each row, in order of their columns."""
+        neighbour, weight = np.zeros((2, weights.shape[0], num_neighbours), np.float32)
+        row = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
+        column = np.arange(weights.nnz) - weights.indptr[row]
+        neighbour[row, column], weight[row, column] = weights.indices, weights.data
+        return cls(neighbour, weight, total_weight)
+
+    def only(self, kept: slice) -> "NeighbourRows":
+        """The rows of some of the items."""
+        return NeighbourRows(*(column[kept] for column in self))
+
+    def counted(self) -> CountedRows:
+        """The same rows for `solver=count`."""
+        tables = {"neighbour": self.neighbour, "weight": self.weight}
+        return CountedRows(tables, float(np.abs(self.weight).sum(dtype=np.float64)), float(self.total_weight.sum()))
+
+
+def num_rows(config: NeighbourConfig, num_items: int) -> int:
+    """R: the number of items with neighbours, the most frequent ones."""
+    return min(config.num_frequent_items, num_items) if isinstance(config, EaseConfig) else num_items
+
+
+def neighbour_tables(config: NeighbourConfig, dataset: Dataset, name: str) -> dict[str, TableRows]:
+    """Specifies two tables with a row for each of R items and N columns: neighbours and weights.
+
+    Raises:
+      ValueError: there are too many items for the model `name`.
+    """
+    check_item_indices(dataset, name)
+    count = num_rows(config, dataset.num_items)
+    rows = TableRows(count, config.num_neighbours, lambda: index_names(dataset, Vocabulary.ITEMS)[:count])
+    return {"neighbour": rows, "weight": rows}
+
+
+def neighbour_diagram(config: NeighbourConfig, tables: TableShapes) -> list[DiagramBox]:
+    """Returns the boxes of the model's diagram; see `models.build.DescribedModelFile`."""
+    return [
+        DiagramBox("history", f"[B, ≤ {config.max_items}]", 0),
+        table_box("neighbour", tables, "history"),
+        table_box("weight", tables, "history"),
+        DiagramBox("weights by age", "[B, H]", 1, ("history",)),
+        DiagramBox("sum over the history", "[B, I]", 2, ("neighbour table", "weight table", "weights by age")),
+        DiagramBox("score", "[B, I]", 3, ("sum over the history",)),
+    ]
+
+
+class NeighbourInference(tf.Module):
+    """A model of neighbours with weights; see `models.interface.InferenceModel`.
+
+    Items that are not a neighbour of any item in the history rank last, by popularity.
+    """
+
+    def __init__(self, config: NeighbourConfig, item_counts: np.ndarray) -> None:
+        """Creates the model; `item_counts` [I]: training events of each item; `fill` sets the tables."""
+        super().__init__(name=config.kind)
+        self._num_items, self._max_items = len(item_counts), config.max_items
+        self._adds_repeats = config.adds_repeats
+        self._num_rows = num_rows(config, self._num_items)
+        shape = (self._num_rows, config.num_neighbours)
+        with tf.device(HOST):
+            self._neighbours = make_variable(shape, "neighbours", np.int32)
+            self._weights = make_variable(shape, "weights")
+        self._powers = make_variable((len(config.powers._fields),), "powers")
+        self._recency = config.powers._fields.index("recency")
+        # below all positive sums; the last entry is an unknown item
+        popularity = np.append(item_counts, 0) / (item_counts.max(initial=0) + 1.0) - 1
+        self._popularity = tf.Variable(popularity, trainable=False, dtype=tf.float32, name="popularity")
+
+    def fill(self, weights: Weights) -> None:
+        fill(self._neighbours, weights.tables["neighbour"].__getitem__)
+        fill(self._weights, weights.tables["weight"].__getitem__)
+        self._powers.assign(weights.dense[0])
+
+    def catalogue_scores(self, queries: Queries) -> tf.Tensor:
+        num_queries, length = tf.shape(queries.history)[0], tf.minimum(tf.shape(queries.history)[1], self._max_items)
+        age = tf.range(length, dtype=tf.int64)
+        position = queries.history_length[:, None] - 1 - age  # [B, L], the newest first
+        item = tf.gather(queries.history, tf.maximum(position, 0), batch_dims=1)
+        entry = tf.where((position >= 0) & (item >= 0) & (item < self._num_rows))  # [E, 2]
+        recency = tf.pow(1.0 + tf.cast(age, tf.float32), -self._powers[self._recency])
+        query, item, factor = entry[:, 0], tf.gather_nd(item, entry), tf.gather(recency, entry[:, 1])
+        if not self._adds_repeats:
+            query, item, factor = self._distinct(query, item, factor)
+        sums = self._sums(query, item, factor, num_queries)
+        return tf.where(sums > 0, sums, self._popularity[:-1])
+
+    def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+        scores = tf.gather(self._popularity, tf.minimum(item, self._num_items))
+        return tf.broadcast_to(scores, tf.shape(visitor))
+
+    def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
+        count = tf.size(item)
+        known = tf.where(item < self._num_rows)[:, 0]
+        return self._sums(known, tf.gather(item, known), tf.ones_like(known, tf.float32), count)
+
+    def _distinct(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """For each distinct pair of a query and an item among the entries, with the largest of its factors."""
+        pair, owner = tf.unique(query * self._num_items + item, out_idx=tf.int64)
+        factor = tf.math.unsorted_segment_max(factor, owner, tf.size(pair))
+        return pair // self._num_items, pair % self._num_items, factor
+
+    def _sums(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
+        """[B, I]: for each query, the sum of `factor` [E] × the row of W for `item` [E], over its entries."""
+        neighbour = tf.cast(tf.gather(self._neighbours, item), tf.int64)
+        weight = factor[:, None] * tf.gather(self._weights, item)
+        size = tf.cast(num_queries, tf.int64) * self._num_items
+        index = tf.reshape(query[:, None] * self._num_items + neighbour, [-1])
+        sums = tf.math.unsorted_segment_sum(tf.reshape(weight, [-1]), index, size)
+        return tf.reshape(sums, [-1, self._num_items])
