@@ -183,7 +183,7 @@ def test_a_counted_model_cannot_be_used_with_squared_error(preset: str) -> None:
             r"model\.length_power must be as many numbers as model\.item_power, 1, got",
         ),
         ("session_knn", "model.max_timelines=0", r"model\.max_timelines must be at least 1, got 0"),
-        ("ease", "model.l2=0,1", r"model\.l2 must be numbers above 0, got 0.0,1.0"),
+        ("ease", "model.l2=0,1,1,1", r"model\.l2 must be numbers above 0, got 0.0,1.0"),
         ("ease", "model.l2=1", r"model\.recency_power must be as many numbers as model\.l2, 1, got"),
         ("ease", "model.num_frequent_items=0", r"model\.num_frequent_items must be at least 1, got 0"),
         ("nn", "loss.l2=1", r"loss\.l2 must be 0 unless the model is a factorization with model\.similarity=dot"),
