@@ -94,7 +94,7 @@ def measure_peers(
     make_blocks: Callable[[], Sequence[RankedBlock]],
     files: MeasureFiles,
 ) -> None:
-    """Measures the families not stored yet, with their best settings for each task: alone and with their best trend.
+    """Measures the best settings of each family for each task, without and with its best trend, unless already stored.
 
     Args:
       tuned: by family, the results of `tune_family`.

@@ -73,7 +73,7 @@ def build_parser(program: str = "cartwheel") -> argparse.ArgumentParser:
     add("export", metavar="EXPORT", help="directory that `export` or `refresh` published; it stays as it is")
     add("--output", required=True, metavar="URI", help="new directory; published whole or not at all")
     add("--items", metavar="GLOB", help="newer table with one row per item: CSV, Parquet or JSON Lines")
-    add("--shop", metavar="FILE", help="shop.toml whose item_table names the columns and the files of the table")
+    add("--shop", metavar="FILE", help="shop.toml; its item_table names the columns and the files of the table")
     add(
         "--map",
         action="extend",

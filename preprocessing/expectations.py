@@ -141,7 +141,7 @@ def compare(baseline: str, after: Expectations, root: str, config: ExpectationCo
     checks = [*check_figures(before, after, config), *check_items(before, items[0], items[1], config)]
     for check in checks:
         if check.verdict == "warn":
-            log.warning("differs from the baseline: %s", _format_check(check, check.warn))
+            log.warning("the dataset differs from the baseline: %s", _format_check(check, check.warn))
     content = {"baseline": baseline, "checks": [asdict(check) for check in checks]}
     storage.write_bytes(
         DatasetLayout(root).comparison, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()

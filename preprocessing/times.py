@@ -50,7 +50,9 @@ def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConf
     example = repr(str(values[0].as_py()))
     if found:
         formats = " or ".join(f"`{option.format or option.unit}`" for option in found)
-        raise ValueError(f"`{column}` has times such as {example}, whose format may be {formats}; set time.format")
+        raise ValueError(
+            f"`{column}` has times such as {example}, which fit several formats: {formats}; set time.format"
+        )
     raise ValueError(
         f"`{column}` has values such as {example}, which are neither numbers since 1970 nor ISO 8601; set time.format, "
         "such as %d.%m.%Y %H:%M:%S, or map time to another column"

@@ -29,7 +29,7 @@ OWN_WORDS = {
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.slow,
-    pytest.mark.skipif(not FORMATS.exists(), reason="needs ../shared/data/formats beside the checkout"),
+    pytest.mark.skipif(not FORMATS.exists(), reason="needs ../shared/data/formats next to the checkout"),
 ]
 
 

@@ -27,7 +27,7 @@ OWN_WORDS = {
     "shop_de_utf16.csv": {"view": "Ansicht", "addtocart": "Warenkorb", "transaction": "Kauf"},
 }
 """The words of a log for the kinds of `expected.json`."""
-needs_formats = pytest.mark.skipif(not FORMATS.exists(), reason="needs ../shared/data/formats beside the checkout")
+needs_formats = pytest.mark.skipif(not FORMATS.exists(), reason="needs ../shared/data/formats next to the checkout")
 
 
 def count_events(config: PrepareConfig) -> dict[str, object]:

@@ -121,7 +121,7 @@ def test_the_unit_or_format_is_found_from_the_values(values, expected):
 
 def test_an_ambiguous_or_unknown_format_is_an_error_with_the_options():
     with pytest.raises(
-        ValueError, match=r"`day` has times such as '01/02/2024', whose format may be .* or .*time.format"
+        ValueError, match=r"`day` has times such as '01/02/2024', which fit several formats: .* or .*time.format"
     ):
         resolve_times(pa.array(["01/02/2024", "03/04/2024"]), TimeConfig(), "day")
     with pytest.raises(ValueError, match=r"`day` has values such as 'soon', which are neither numbers since 1970"):

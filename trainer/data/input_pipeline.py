@@ -157,7 +157,7 @@ def count_rows(
 
 
 def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batch], tf.Tensor]) -> Iterator[np.ndarray]:
-    """Yields a column of an epoch's rows, one window [n] at a time; `column` computes it from a batch of any size."""
+    """Yields a column of an epoch's rows, one shuffling window at a time; `column` computes it from a batch."""
     shards = content.events.shards
     windows = read_blocks(tf.range(len(shards)), shards, open_files=config.open_files).batch(config.window_blocks)
 

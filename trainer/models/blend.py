@@ -129,9 +129,10 @@ class BlendInference(tf.Module):
 
 
 def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
-    """Returns scores [B, I] that can be added to logits; without `has_sums`, they are returned unchanged.
+    """Puts scores [B, I] that are sums on a logarithmic scale, so that they can be added to logits.
 
-    A sum becomes log(0.02 + sum / 10th largest sum of its row). If a row has no positive sum, its scores are all equal.
+    A sum becomes log(0.02 + sum / 10th largest sum of its row). If a row has no positive sum, all its scores become
+    equal. Scores that are not sums (`has_sums` is False) are returned unchanged.
     """
     if not has_sums:
         return scores

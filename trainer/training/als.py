@@ -105,7 +105,7 @@ class _Side:
         self._solve = {is_long: self._compile(is_long) for is_long in (False, True)}
 
     def solve(self) -> np.ndarray:
-        """Solves all rows; returns [2]: the objective without the other table's L2 term, and this table's L2 term."""
+        """Solves all rows; returns [2]: the objective except the other table's L2 term, and this table's L2 term."""
         gramian = self._rotate()
         totals = np.zeros(2)
         for batch in self._batches:

@@ -171,7 +171,11 @@ def train_stage(
     model.fill_facts(walk, facts)
     sample = cases.sample(config.second_stage_cases, seed=seed)
     examples = collect_examples(model, sample, config.context_dropout, seed, on_chunk)
-    log.info("second stage: %d examples of %d next items", len(examples.score), len(sample))
+    log.info(
+        "second stage: training on %d of %d next items, those with their item among the candidates",
+        len(examples.score),
+        len(sample),
+    )
     return SecondStage(walk, facts, fit_layers(examples, seed, on_chunk))
 
 
