@@ -115,13 +115,13 @@ def print_result(result: Mapping[str, Any], summary: Callable[[Any], str], *, as
 
 
 def to_json(result: Mapping[str, Any]) -> str:
-    """Formats a result for standard output; all characters but those of ASCII are escaped unless it takes Unicode."""
+    """Formats a result as JSON; escapes all non-ASCII characters unless standard output is Unicode."""
     is_unicode = sys.stdout is not None and (sys.stdout.encoding or "").lower().startswith("utf")
     return json.dumps(result, indent=2, ensure_ascii=not is_unicode, allow_nan=False)
 
 
 def print_text(text: str, *, end: str = "\n") -> None:
-    """Prints to standard output; a job has succeeded even if its result cannot be printed.
+    """Prints to standard output; an error is not raised, because the job itself has succeeded.
 
     A full disk is logged. A closed pipe is not: `| head` has read enough.
     """

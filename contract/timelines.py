@@ -87,7 +87,7 @@ def parse_block(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def parse_unknown_ids(serialized: tf.Tensor) -> tf.Tensor:
-    """Parses the ids of one serialized block's visitors outside the vocabulary: [timelines of such visitors] string."""
+    """Parses a serialized block: the ids of its visitors outside the vocabulary, one string per timeline."""
     return tf.io.parse_single_example(serialized, {UNKNOWN_VISITOR_ID: _ID_FEATURE})[UNKNOWN_VISITOR_ID]
 
 

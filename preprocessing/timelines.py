@@ -187,7 +187,7 @@ def select_split(
 def select_unknown_ids(
     timelines: Timelines, splits: np.ndarray, split: Split, visitor_index: np.ndarray, num_known: int
 ) -> list[str]:
-    """Selects the ids of a split's timelines, in the order of `select_split`; "" for visitors in the vocabulary.
+    """Returns the id of each timeline of a split, in the order of `select_split`; "" for visitors in the vocabulary.
 
     Args:
       timelines, splits, split, visitor_index: as for `select_split`.

@@ -371,15 +371,15 @@ class EaseValues(NamedTuple):
 class EaseConfig(CountedConfig[EaseValues]):
     """Scores items by a linear regression from the other items of a visitor; needs `solver=count`.
 
-    `l2` and `recency_power` have one value per combination. An epoch computes one combination, and the best in
-    validation is the model; without a validation split, the last is.
+    `l2` and `recency_power` have one value per epoch: epoch i computes the model with the i-th value of each. The epoch
+    with the best validation becomes the model, or the last one without a validation split.
     """
 
     powers = EaseValues
     kind: Literal["ease"] = "ease"
     l2: tuple[float, ...] = (300.0, 1000.0, 1000.0, 3000.0)
-    """Penalty on squared weights; with a higher one, rare items have smaller weights. Equal values should be adjacent:
-    the weights do not depend on `recency_power`, so they are then computed once."""
+    """Penalty on squared weights; the higher it is, the smaller are the weights of rare items. The weights do not
+    depend on `recency_power`, so values that are equal to the one before need no computation."""
     recency_power: tuple[float, ...] = (0.0, 0.0, 0.5, 0.0)
     """The weights of a history's item are divided by (1 + its later entries) ** recency_power."""
     num_frequent_items: int = 5_000

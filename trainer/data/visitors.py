@@ -23,7 +23,7 @@ class VisitorTimelines(NamedTuple):
 
 
 def read_visitor_timelines(dataset: Dataset) -> VisitorTimelines:
-    """Reads each event once; events of a visitor with the same timestamp keep their order."""
+    """Reads the timelines of all visitors; events with the same timestamp keep their order."""
     known = dataset.vocabulary(Vocabulary.VISITORS)
     others: dict[str, int] = {}
     shards = [shard for split in Split if split in dataset.manifest.splits for shard in dataset.shards(split)]
@@ -32,7 +32,7 @@ def read_visitor_timelines(dataset: Dataset) -> VisitorTimelines:
 
 
 def _read_targets(shard: Shard, num_known: int, others: dict[str, int]) -> TimelineRows:
-    """Reads the target rows, with an index of its own for each visitor; adds unknown visitors to `others`.
+    """Reads the target rows, with a distinct index per visitor; adds the indices of unknown visitors to `others`.
 
     Each row is a target in one split and context in others.
     """

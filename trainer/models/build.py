@@ -46,8 +46,8 @@ class CountedModelFile(ModelFile, Protocol):
     def row_counter(self, model: Any, baskets: sp.csr_matrix, /) -> RowCounter:
         """Returns a function of (combination, replica, number of replicas) that yields table rows.
 
-        It yields those that the replica owns, in order, computed with one of the model's combinations. Rows after the
-        last one remain zeros. `baskets` [T, I] are those of `data.baskets.training_baskets`.
+        The function yields the rows of the replica, in order, for the settings at the index `combination`. Rows after
+        the last one remain zeros. `baskets` [T, I]: see `data.baskets.training_baskets`.
         """
 
 

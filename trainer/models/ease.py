@@ -81,7 +81,7 @@ def row_counter(model: EaseConfig, baskets: sp.csr_matrix) -> RowCounter:
 
 
 def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterator[NeighbourRows]:
-    """Yields the N weights with the largest absolute values of each item, in blocks of consecutive items.
+    """Yields each item's N weights with the largest absolute values, in blocks of consecutive items.
 
     Ties go to the lower index. Memory is 4 bytes per pair of items, and time grows with the cube of R.
 
@@ -105,7 +105,7 @@ def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterato
 
 
 def _inverse(baskets: sp.csr_matrix, l2: float) -> np.ndarray:
-    """[R, R] float32: P, in the memory of one matrix."""
+    """[R, R] float32: P; computed in place, in the memory of one matrix."""
     size = baskets.shape[1]
     gramian = np.empty((size, size), np.float32, order="F")
     by_item = baskets.T.tocsr()
@@ -124,7 +124,7 @@ def _inverse(baskets: sp.csr_matrix, l2: float) -> np.ndarray:
 
 
 def _blocks(size: int) -> Iterator[slice]:
-    """Blocks of consecutive items, each with at most about `_BLOCK_ENTRIES` pairs."""
+    """Yields blocks of consecutive items with at most about `_BLOCK_ENTRIES` (item, item) pairs each."""
     step = max(_BLOCK_ENTRIES // max(size, 1), 1)
     for first in range(0, size, step):
         yield slice(first, min(first + step, size))

@@ -1,7 +1,7 @@
-"""Models that score items as neighbours of the items in a history, with a weight per pair of items.
+"""Models with a weight per pair of items: an item's score is the sum of the weights from the history's items to it.
 
-A visitor's score of item j is the sum of W_ij over the items i of their history, the latest with the highest weight.
-`walk` and `ease` compute the weights W.
+A visitor's score of item j is the sum of W_ij over the items i of their history; later items count more. `walk` and
+`ease` compute the weights W.
 
 Shapes: B queries, H history, L latest entries of it, E entries of all queries, I items of the vocabulary, R first items
 of the vocabulary, those with neighbours, N neighbours of an item.
@@ -39,7 +39,7 @@ class NeighbourRows(NamedTuple):
 
     @classmethod
     def of_matrix(cls, weights: sp.csr_matrix, num_neighbours: int, total_weight: np.ndarray) -> "NeighbourRows":
-        """The rows of a matrix [n, I] that has at most N entries in each row, in order of their columns."""
+        """Converts a matrix [n, I] with at most N entries per row, which are in order of their columns."""
         neighbour, weight = np.zeros((2, weights.shape[0], num_neighbours), np.float32)
         row = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
         column = np.arange(weights.nnz) - weights.indptr[row]
@@ -47,11 +47,11 @@ class NeighbourRows(NamedTuple):
         return cls(neighbour, weight, total_weight)
 
     def only(self, kept: slice) -> "NeighbourRows":
-        """The rows of some of the items."""
+        """Returns the rows of a slice of the items."""
         return NeighbourRows(*(column[kept] for column in self))
 
     def counted(self) -> CountedRows:
-        """The same rows for `solver=count`."""
+        """Converts the rows for `solver=count`."""
         tables = {"neighbour": self.neighbour, "weight": self.weight}
         return CountedRows(tables, float(np.abs(self.weight).sum(dtype=np.float64)), float(self.total_weight.sum()))
 
@@ -86,7 +86,7 @@ def neighbour_diagram(config: NeighbourConfig, tables: TableShapes) -> list[Diag
 
 
 class NeighbourInference(tf.Module):
-    """A model of neighbours with weights; see `models.interface.InferenceModel`.
+    """A model with neighbours and weights per item; see `models.interface.InferenceModel`.
 
     Items that are not a neighbour of any item in the history rank last, by popularity.
     """
@@ -135,7 +135,7 @@ class NeighbourInference(tf.Module):
         return self._sums(known, tf.gather(item, known), tf.ones_like(known, tf.float32), count)
 
     def _distinct(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """For each distinct pair of a query and an item among the entries, with the largest of its factors."""
+        """Merges entries with the same query and item; keeps the largest of their factors."""
         pair, owner = tf.unique(query * self._num_items + item, out_idx=tf.int64)
         factor = tf.math.unsorted_segment_max(factor, owner, tf.size(pair))
         return pair // self._num_items, pair % self._num_items, factor
