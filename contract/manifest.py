@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -114,11 +114,16 @@ def read_manifest(root: str) -> Manifest:
         raise ContractError(f"{path} is damaged ({error!r}); prepare the dataset again") from error
 
 
-def verify_files(manifest: Manifest, root: str) -> None:
+def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = lambda: None) -> None:
     """Checks the SHA-256 of every listed file.
 
     Timeline shards in a store that TensorFlow cannot read are only checked for existence. `shards.read_blocks` verifies
     them once it has fetched them.
+
+    Args:
+      manifest: the manifest of the dataset.
+      root: directory of the dataset.
+      on_file: called after each file.
 
     Raises:
       ContractError: a file is missing or differs; the message names the first such file.
@@ -140,6 +145,7 @@ def verify_files(manifest: Manifest, root: str) -> None:
                 f"{path} differs from the manifest (sha256 {found[:12]}…, expected {expected[:12]}…); "
                 "prepare the dataset again"
             )
+        on_file()
 
 
 def dataset_checksum(root: str) -> str:

@@ -87,7 +87,7 @@ def train(
             blend = blend_runs(
                 workdir,
                 [OWN_RUN, *map(part_name, companions)],
-                open_dataset(data),
+                open_dataset(data, watchdog.progress),
                 replicas,
                 kinds=config.evaluate.kinds,
                 on_chunk=watchdog.progress,
@@ -129,7 +129,9 @@ def _train(
     on_validation: Callable[[int, float], bool] | None,
 ) -> dict[str, Any]:
     # build
-    dataset = open_dataset(data) if refit_of is None else open_dataset(data).with_all_events()
+    dataset = open_dataset(data, watchdog.ping)
+    if refit_of is not None:
+        dataset = dataset.with_all_events()
     if replicas.is_chief:
         storage.check_writable(workdir)
     record = open_run(workdir, config, dataset, replicas, warm_start, refit_of)
@@ -137,7 +139,7 @@ def _train(
     trainer = build_trainer(config, dataset, replicas, schedule)
 
     # restore or initialise
-    step = first_step = checkpoint.last_step(workdir, replicas) or 0
+    step = first_step = checkpoint.last_step(workdir, replicas, watchdog.ping) or 0
     if step:
         check_checkpoint(workdir, record, checkpoint.read_state(workdir, step).run)
         if replicas.is_chief and not has_run(workdir):
@@ -145,7 +147,7 @@ def _train(
                 "restoring the lost run.json of %s: its checkpoints were written with the same settings", workdir
             )
             write_record(record, workdir)
-        resume_run(workdir, trainer.state, step, replicas, schedule)
+        resume_run(workdir, trainer.state, step, replicas, schedule, watchdog.ping)
     else:
         record = start_run(workdir, trainer.state, record, dataset, replicas, schedule)
     validation = None if dataset.trains_on_all else _build_validation(config, dataset, replicas)

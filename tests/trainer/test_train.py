@@ -15,6 +15,7 @@ from tests.trainer.tiny_runs import (
     run,
 )
 from trainer.data.dataset import Dataset, open_dataset
+from trainer.distributed.watchdog import Watchdog
 from trainer.models.trained_run import open_trained_run
 from trainer.runs import checkpoint
 from trainer.runs.layout import RunLayout
@@ -27,11 +28,19 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return checkerboard_dataset(str(tmp_path_factory.mktemp("dataset")))
 
 
-def test_a_finished_run_returns_its_result_again(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_finished_run_returns_its_result_again(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both starts ping the watchdog: for each file and window of the dataset, and while tables get their values."""
+    pings: list[int] = []
+    monkeypatch.setattr(Watchdog, "ping", lambda _: pings.append(1))
     config = make_config("mf")
     first = run(config, dataset, tmp_path)
+    num_pings = len(pings)
+    assert num_pings > len(dataset.manifest.files) + 1
     metrics = Path(RunLayout(str(tmp_path)).metrics).read_text()
     second = run(config, dataset, tmp_path)
+    assert len(pings) - num_pings > len(dataset.manifest.files) + 1
     assert second["best_validation"] == first["best_validation"]
     assert Path(RunLayout(str(tmp_path)).metrics).read_text() == metrics
 

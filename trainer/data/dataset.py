@@ -3,8 +3,8 @@
 Shapes: I items of the vocabulary.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,6 +33,8 @@ class Dataset:
     """SHA-256 of the manifest, which contains the checksum of every file."""
     trains_on_all: bool = False
     """Whether models are trained on the events of all splits (as in a refit) instead of only the training split."""
+    on_progress: Callable[[], None] = field(default=lambda: None, compare=False)
+    """Called again and again while files are verified or all events are read, which can take longer than a step."""
 
     @property
     def num_items(self) -> int:
@@ -78,10 +80,10 @@ class Dataset:
         """The events that models are trained on."""
         later = self._later_splits
         if not later:
-            return TrainingEvents(self.shards(Split.TRAIN))
+            return TrainingEvents(self.shards(Split.TRAIN), on_progress=self.on_progress)
         counts = self.visitor_counts + self._count_targets(later, "visitor", self.num_visitors)
         shards = [shard for split in (Split.TRAIN, *later) for shard in self.shards(split)]
-        return TrainingEvents(shards, counts)
+        return TrainingEvents(shards, counts, self.on_progress)
 
     @property
     def max_training_rows(self) -> int:
@@ -151,18 +153,23 @@ class Dataset:
             rows = read_timelines([shard])
             values = getattr(rows, column)[rows.is_target == 1]
             counts += np.bincount(values[values < size], minlength=size)
+            self.on_progress()
         return counts
 
 
-def open_dataset(root: str) -> Dataset:
+def open_dataset(root: str, on_progress: Callable[[], None] = lambda: None) -> Dataset:
     """Reads the manifest and verifies the files; see `verify_files`.
+
+    Args:
+      root: directory of the dataset.
+      on_progress: see `Dataset.on_progress`.
 
     Raises:
       ContractError: `root` is not a dataset, or a file is missing or differs from the manifest.
     """
     manifest = read_manifest(root)
-    verify_files(manifest, root)
-    return Dataset(root=root, manifest=manifest, checksum=dataset_checksum(root))
+    verify_files(manifest, root, on_progress)
+    return Dataset(root=root, manifest=manifest, checksum=dataset_checksum(root), on_progress=on_progress)
 
 
 def read_vocabulary(path: str) -> list[str]:

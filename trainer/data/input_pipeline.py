@@ -169,6 +169,7 @@ def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batc
     with translate_read_errors():
         for window in windows.map(read, num_parallel_calls=2):
             yield window.numpy()
+            content.events.on_progress()
 
 
 class _Rows(NamedTuple):

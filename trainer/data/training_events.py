@@ -6,7 +6,7 @@ timeline in each split, and the longest one has all of the visitor's events.
 Shapes: N rows, V visitors of the vocabulary.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,6 +26,8 @@ class TrainingEvents(NamedTuple):
     """[V] int64: number of events of each visitor over all splits; then the timeline that has all events of its visitor
     is trained on as a whole, and the visitor's other timelines are skipped. Visitors outside the vocabulary share
     indices, so only their target rows are trained on. None: only target rows are trained on."""
+    on_progress: Callable[[], None] = lambda: None
+    """Called after each part of a pass over all events."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -49,6 +51,7 @@ class TrainingEvents(NamedTuple):
         for shard in self.shards:
             rows = read_timelines([shard])
             yield rows if self.visitor_events is None else self._select(rows, self.visitor_events)
+            self.on_progress()
 
     def _select(self, rows: TimelineRows, visitor_events: np.ndarray) -> TimelineRows:
         starts = timeline_starts(rows.position)

@@ -63,6 +63,7 @@ def read_item_events(dataset: Dataset) -> ItemEvents:
             is_event = (rows.is_target == 1) & (rows.item < dataset.num_items)
             times.append(rows.timestamp_ms[is_event])
             items.append(rows.item[is_event])
+            dataset.on_progress()
     timestamp_ms, item = np.concatenate(times), np.concatenate(items)
     order = np.argsort(timestamp_ms, kind="stable")
     return ItemEvents(timestamp_ms[order], item[order], dataset.num_items)

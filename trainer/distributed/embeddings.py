@@ -15,10 +15,14 @@ import tensorflow as tf
 
 from trainer.distributed.all_to_all import Route
 from trainer.distributed.optimizers import RowOptimizer
+from trainer.distributed.random_rows import normal_rows
 from trainer.distributed.replicas import Replicas, rows_owned
 
 CHUNK_ROWS = 65_536
-"""Rows that are initialized, saved or restored at a time, so that no table is in memory twice."""
+"""Rows that are saved or restored at a time, so that no table is in memory twice."""
+
+_COMPUTED_ROWS = 4096
+"""Rows that are initialized at a time, few enough for the processor's cache."""
 
 
 class RowShards:
@@ -142,14 +146,22 @@ class ShardedTable:
         self._optimizer.apply(self.values.shards[replica], slots, rows, summed, step)
 
 
-Overlay = Callable[[int, np.ndarray], None]
-"""Changes rows start, start + 1, … [n, D] in place."""
+Overlay = Callable[[np.ndarray, np.ndarray], None]
+"""Given row numbers [n] and their values [n, D], changes values in place."""
 
 
-def initialize(table: ShardedTable, *, name: str, seed: int, stddev: float, overlay: Overlay | None = None) -> None:
+def initialize(
+    table: ShardedTable,
+    *,
+    name: str,
+    seed: int,
+    stddev: float,
+    overlay: Overlay | None = None,
+    on_progress: Callable[[], None] = lambda: None,
+) -> None:
     """Fills a table with normally distributed values that depend on (seed, name, row) alone.
 
-    Every process generates all rows and stores its own, which takes a second for a million rows of 64.
+    Every process computes only the rows that it owns.
 
     Args:
       table: the table.
@@ -157,21 +169,13 @@ def initialize(table: ShardedTable, *, name: str, seed: int, stddev: float, over
       seed: seed of the run.
       stddev: standard deviation of the values.
       overlay: replaces rows that have better initial values.
+      on_progress: called after each chunk of rows.
     """
-    draw = _normal_rows(name, seed, stddev, table.dim)
-    for number, start in enumerate(range(0, table.rows, CHUNK_ROWS)):
-        rows = draw(number, min(CHUNK_ROWS, table.rows - start))
-        if overlay is not None:
-            overlay(start, rows)
-        table.values.assign(start, rows)
-
-
-def _normal_rows(name: str, seed: int, stddev: float, dim: int) -> Callable[[int, int], np.ndarray]:
-    key = [seed, *name.encode()]
-
-    def draw(chunk: int, rows: int) -> np.ndarray:
-        # NumPy instead of TensorFlow: the values do not depend on the device
-        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([*key, chunk])))
-        return generator.standard_normal((rows, dim), np.float32) * np.float32(stddev)
-
-    return draw
+    for replica, shard in table.values.shards.items():
+        for first in range(0, shard.shape[0], _COMPUTED_ROWS):
+            rows = replica + table.values.replicas * np.arange(first, min(first + _COMPUTED_ROWS, shard.shape[0]))
+            values = normal_rows(rows, table.dim, name=name, seed=seed, stddev=stddev)
+            if overlay is not None:
+                overlay(rows, values)
+            table.values.assign_owned(replica, first, values)
+            on_progress()

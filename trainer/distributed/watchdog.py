@@ -29,6 +29,10 @@ class Watchdog:
         self._last_progress = time.monotonic()
         self._current_limit_seconds = self._limit_seconds
 
+    def ping(self) -> None:
+        """Restarts the timer before the first step, whose longer limit is kept."""
+        self._last_progress = time.monotonic()
+
     def close(self) -> None:
         """Ends `watch`."""
         self._is_closed.set()

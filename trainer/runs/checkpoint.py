@@ -19,7 +19,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Literal, Protocol
 
@@ -156,10 +156,12 @@ class TrainState:
         return arrays
 
 
-def restore(workdir: str, state: TrainState, step: int) -> CheckpointMetadata:
+def restore(
+    workdir: str, state: TrainState, step: int, on_progress: Callable[[], None] = lambda: None
+) -> CheckpointMetadata:
     """Restores tables and dense weights from the checkpoint of `step`, and returns its metadata.
 
-    Each process reads only the rows that it owns.
+    Each process stores only the rows that it owns. `on_progress` is called after each chunk of rows.
 
     Raises:
       ValueError: names or shapes of the checkpoint's arrays differ from those of `state`.
@@ -173,7 +175,9 @@ def restore(workdir: str, state: TrainState, step: int) -> CheckpointMetadata:
             f"{folder} has arrays {metadata.arrays}, but this model has {expected}; train into another --workdir"
         )
     for name, shards in arrays.items():
-        _restore_array(shards, StoredTable(folder, metadata, name), is_alike=metadata.replicas == shards.replicas)
+        stored, is_alike = StoredTable(folder, metadata, name), metadata.replicas == shards.replicas
+        for _ in _restore_chunks(shards, stored, is_alike=is_alike):
+            on_progress()
     saved = _read_dense(folder)
     for prefix, variables in (("weight", state.dense), ("optimizer", state.optimizer)):
         for number, variable in enumerate(variables):
@@ -181,26 +185,29 @@ def restore(workdir: str, state: TrainState, step: int) -> CheckpointMetadata:
     return metadata
 
 
-def _restore_array(shards: RowShards, stored: StoredTable, *, is_alike: bool) -> None:
-    """Fills an array from a checkpoint. `is_alike`: the checkpoint has the same number of shards."""
+def _restore_chunks(shards: RowShards, stored: StoredTable, *, is_alike: bool) -> Iterator[None]:
+    """Fills an array from a checkpoint, a chunk per iteration. `is_alike`: both have the same number of shards."""
     if not is_alike:
         for start in range(0, shards.rows, CHUNK_ROWS):
             shards.assign(start, stored[start : start + CHUNK_ROWS])
+            yield
         return
     for replica, shard in shards.shards.items():
         for first in range(0, shard.shape[0], CHUNK_ROWS):
             shards.assign_owned(replica, first, stored.shard(replica, first, min(first + CHUNK_ROWS, shard.shape[0])))
+            yield
 
 
-def last_step(workdir: str, replicas: Replicas | None = None) -> int | None:
+def last_step(workdir: str, replicas: Replicas | None = None, on_file: Callable[[], None] = lambda: None) -> int | None:
     """Finds the step of the last intact checkpoint; None if there is none. Damaged ones are skipped with a warning.
 
     Args:
       workdir: directory of the run.
       replicas: replicas of the workers that call this together; each worker verifies a part of the files, and all get
         the same result.
+      on_file: called after each verified file.
     """
-    return _first_intact(workdir, list(reversed(_list_steps(workdir))), replicas)
+    return _first_intact(workdir, list(reversed(_list_steps(workdir))), replicas, on_file)
 
 
 def saved_step(workdir: str) -> int:
@@ -208,7 +215,9 @@ def saved_step(workdir: str) -> int:
     return max(_list_steps(workdir, has_state=True), default=0)
 
 
-def _first_intact(workdir: str, steps: Sequence[int], replicas: Replicas | None) -> int | None:
+def _first_intact(
+    workdir: str, steps: Sequence[int], replicas: Replicas | None, on_file: Callable[[], None] = lambda: None
+) -> int | None:
     """Returns the first of `steps` with an intact checkpoint; all workers use the chief's `steps`."""
     worker, workers = (replicas.worker, replicas.workers) if replicas is not None else (0, 1)
     count = int(_broadcast_from_chief(np.array(len(steps)), replicas))
@@ -216,7 +225,7 @@ def _first_intact(workdir: str, steps: Sequence[int], replicas: Replicas | None)
     own[: len(steps)] = steps[:count]
     for step in _broadcast_from_chief(own, replicas).tolist():
         folder = RunLayout(workdir).checkpoint(step)
-        problem = _find_problem(folder, worker, workers)
+        problem = _find_problem(folder, worker, workers, on_file)
         is_bad = problem is not None
         if not (is_bad if replicas is None else replicas.any_worker(is_bad)):
             return int(step)
@@ -339,13 +348,14 @@ def _list_steps(workdir: str, *, has_state: bool = False) -> list[int]:
     return sorted(step for step in found if step is not None)
 
 
-def _find_problem(folder: str, worker: int, workers: int) -> str | None:
+def _find_problem(folder: str, worker: int, workers: int, on_file: Callable[[], None]) -> str | None:
     """Verifies this worker's share of a checkpoint's files; returns the first problem, or None."""
     try:
         files = sorted(_read_state(folder).files.items())
         for name, expected in files[worker::workers]:
             if not storage.is_intact(join(folder, name), expected):
                 return f"the checksum of {name} is wrong"
+            on_file()
     except FileNotFoundError as error:
         return f"{os.path.basename(error.filename or str(error))} is missing"
     except (KeyError, TypeError, ValueError) as error:

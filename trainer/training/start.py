@@ -1,7 +1,7 @@
 """Starts a run or resumes it: its record and its initial weights."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -51,10 +51,17 @@ def open_run(
     return record
 
 
-def resume_run(workdir: str, state: TrainState, step: int, replicas: Replicas, schedule: Schedule) -> None:
-    """Restores the checkpoint of `step`."""
+def resume_run(
+    workdir: str,
+    state: TrainState,
+    step: int,
+    replicas: Replicas,
+    schedule: Schedule,
+    on_progress: Callable[[], None] = lambda: None,
+) -> None:
+    """Restores the checkpoint of `step`; calls `on_progress` after each part of it."""
     log.info("resuming from the checkpoint of step %d of %d", step, schedule.steps)
-    written_by = checkpoint.restore(workdir, state, step).replicas
+    written_by = checkpoint.restore(workdir, state, step, on_progress).replicas
     if written_by != replicas.count:
         log.warning(
             "resuming with %d replicas from a checkpoint that %d replicas wrote: sums are added in a different order "
@@ -79,7 +86,8 @@ def start_run(
         record = replace(record, warm_start=warm_start_from(record.warm_start["run"], config, dataset, state))
     else:
         for name, table in state.tables.items() if config.model.initial_stddev else ():
-            initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev)
+            stddev = config.model.initial_stddev
+            initialize(table, name=name, seed=config.seed, stddev=stddev, on_progress=dataset.on_progress)
     if replicas.is_chief:
         if record.refit_of is not None:
             _copy_evaluations(record.refit_of, workdir)

@@ -194,13 +194,20 @@ def _carry_table(
     old = earlier.read(f"{name}.values")
     mean_rows, means = category_means(dataset, old_rows[:num_items] >= 0, old[old_rows[:num_items]])
 
-    def overlay(start: int, rows: np.ndarray) -> None:
-        sources = old_rows[start : start + len(rows)]
-        rows[sources >= 0] = old[sources[sources >= 0]]
-        first, end = np.searchsorted(mean_rows, [start, start + len(rows)])
-        rows[mean_rows[first:end] - start] = means[first:end]
+    def overlay(rows: np.ndarray, values: np.ndarray) -> None:
+        sources = old_rows[rows]
+        values[sources >= 0] = old[sources[sources >= 0]]
+        has_mean = np.isin(rows, mean_rows)
+        values[has_mean] = means[np.searchsorted(mean_rows, rows[has_mean])]
 
-    initialize(table, name=name, seed=config.seed, stddev=config.model.initial_stddev, overlay=overlay)
+    initialize(
+        table,
+        name=name,
+        seed=config.seed,
+        stddev=config.model.initial_stddev,
+        overlay=overlay,
+        on_progress=dataset.on_progress,
+    )
     for slot, shards in table.slots.items():
         if f"{name}.{slot}" in earlier.checkpoint.arrays:
             _carry_slot(shards, old_rows, earlier.read(f"{name}.{slot}"))

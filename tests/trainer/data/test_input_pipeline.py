@@ -11,7 +11,7 @@ from contract.shards import Shard, read_timelines
 from contract.timelines import timeline_starts
 from tests.trainer.dataset_builder import Event, build_dataset
 from trainer.config.run import InputConfig
-from trainer.data.dataset import Dataset
+from trainer.data.dataset import Dataset, open_dataset
 from trainer.data.input_pipeline import Batch, count_events, steps_per_epoch, training_batches
 from trainer.data.training_events import TrainingEvents
 
@@ -249,3 +249,13 @@ def test_the_rows_around_a_row_are_those_after_it_then_those_from_the_beginning(
     row = int(np.flatnonzero(batch.item[:4] == 2)[0])
     assert batch.history_age_ms[row, :2].tolist() == [-100, 200]
     assert batch.timestamp_ms[row] == 200
+
+
+def test_verification_and_passes_over_all_events_report_progress(tmp_path: Path) -> None:
+    pings: list[int] = []
+    dataset = open_dataset(make_dataset(tmp_path).root, lambda: pings.append(1))
+    assert len(pings) == len(dataset.manifest.files)
+    count_events(dataset.training_events, INPUT, 3)
+    assert len(pings) == len(dataset.manifest.files) + 8  # 23 blocks in windows of 3
+    list(dataset.training_events.read())
+    assert len(pings) == len(dataset.manifest.files) + 8 + 3  # shards

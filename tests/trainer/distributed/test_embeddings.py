@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from trainer.distributed import embeddings
 from trainer.distributed.collectives import Collectives
 from trainer.distributed.embeddings import RowShards, ShardedTable, initialize
 from trainer.distributed.optimizers import row_optimizer
+from trainer.distributed.random_rows import normal_rows
 from trainer.distributed.replicas import Replicas, start_replicas
 
 # plain gradient descent with a rate of 1: the accumulator is huge compared with gradients, the rate offsets its root
@@ -143,14 +145,35 @@ def test_replicas_without_rows_of_a_small_table_serve_none(operations: str) -> N
 
 
 def test_initial_values_do_not_depend_on_the_number_of_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embeddings, "CHUNK_ROWS", 4)
     tables = []
-    for count in (1, 2, 4):
+    for count, chunk_rows in ((1, 4096), (2, 3), (4, 1)):
+        monkeypatch.setattr(embeddings, "_COMPUTED_ROWS", chunk_rows)
         table = make_table(start_replicas(count, None))
         initialize(table, name="visitor", seed=3, stddev=0.5)
         tables.append(whole(table.values))
     np.testing.assert_array_equal(tables[0], tables[1])
     np.testing.assert_array_equal(tables[0], tables[2])
+
+
+def test_a_worker_computes_the_initial_values_of_its_own_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replica 2 of 4 owns the rows 2, 6 and 10 of 11; it reports progress after every chunk of two rows."""
+    computed: list[list[int]] = []
+
+    def record(rows: np.ndarray, dim: int, **settings: Any) -> np.ndarray:
+        computed.append(rows.tolist())
+        return normal_rows(rows, dim, **settings)
+
+    monkeypatch.setattr(embeddings, "_COMPUTED_ROWS", 2)
+    monkeypatch.setattr(embeddings, "normal_rows", record)
+    worker = Replicas(tf.distribute.get_strategy(), 4, ("CPU:0",), 2, 4)
+    pings: list[int] = []
+    table = make_table(worker, rows=11)
+    initialize(table, name="visitor", seed=3, stddev=0.5, on_progress=lambda: pings.append(len(computed)))
+    assert computed == [[2, 6], [10]]
+    assert pings == [1, 2]
+    alone = make_table(start_replicas(1, None), rows=11)
+    initialize(alone, name="visitor", seed=3, stddev=0.5)
+    np.testing.assert_array_equal(table.values.shards[2], whole(alone.values)[2::4])
 
 
 def test_initial_values_differ_by_row_table_and_seed_and_have_the_requested_deviation() -> None:

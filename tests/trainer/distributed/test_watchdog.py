@@ -77,6 +77,17 @@ def test_the_first_progress_may_take_five_times_as_long(ended: list[int], clock:
         assert ended
 
 
+def test_pings_before_the_first_step_restart_its_longer_limit(ended: list[int], clock: Clock) -> None:
+    with watching(0.05, is_active=True) as running:
+        for _ in range(3):
+            clock.advance(0.24)
+            running.ping()
+        clock.advance(0.24)
+        assert not ended
+        clock.advance(0.02)
+        assert ended
+
+
 def test_a_run_with_progress_continues(ended: list[int], clock: Clock) -> None:
     with watching(0.05, is_active=True) as running:
         for _ in range(30):
