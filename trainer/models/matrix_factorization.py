@@ -285,7 +285,8 @@ class MatrixFactorizationInference(tf.Module):
             items = np.asarray(self._items.read_value())  # no copy on a CPU
             self._fold_in.fill(items.T @ items)
         visitors = weights.tables.get("visitor")
-        fill(self._visitors, self._sums_of_items if visitors is None else visitors.__getitem__)
+        read = self._sums_of_items if visitors is None else visitors.__getitem__
+        fill(self._visitors, read, needed=weights.needed_rows(self._visitors.shape[0]))
 
     def _sums_of_items(self, visitors: slice) -> np.ndarray:
         """[n, D]: for each visitor of a slice, the sum of the vectors of their items."""

@@ -120,7 +120,8 @@ class NeuralInference(tf.Module):
         ]
 
     def fill(self, weights: Weights) -> None:
-        fill(self._visitors, weights.tables["visitor"].__getitem__)
+        needed = weights.needed_rows(self._visitors.shape[0])
+        fill(self._visitors, weights.tables["visitor"].__getitem__, needed=needed)
         fill(self._items, weights.tables["item"].__getitem__)
         for variable, weight in zip(self._dense, weights.dense, strict=True):
             variable.assign(weight)

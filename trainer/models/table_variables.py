@@ -13,6 +13,9 @@ from trainer.distributed.embeddings import CHUNK_ROWS
 HOST = "CPU:0"
 """Device of tables that are read a few rows at a time; they may be larger than an accelerator's memory."""
 
+_MAX_GAP = 64
+"""Rows that are not needed are read too if there are fewer between needed ones; another read would cost more."""
+
 _ALIGNMENT_BYTES = 64
 """Alignment that TensorFlow needs to use memory without copying it."""
 
@@ -22,14 +25,37 @@ def make_variable(shape: tuple[int, ...], name: str, dtype: type[np.generic] = n
     return tf.Variable(_share(_zeros(shape, dtype)), trainable=False, name=name)
 
 
-def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int = 0) -> None:
-    """Fills a variable [N, …] with rows first … first + N - 1; `read` returns the rows of a slice."""
+def fill(
+    variable: tf.Variable,
+    read: Callable[[slice], np.ndarray],
+    first: int = 0,
+    needed: np.ndarray | None = None,
+) -> None:
+    """Fills a variable [N, …] with rows first … first + N - 1.
+
+    Args:
+      variable: the variable; its old values are dropped.
+      read: returns the rows of a slice.
+      first: number of the first row.
+      needed: indices of rows to read, each below N; other rows may be zeros, which take no memory. None: all rows.
+    """
+    shape, dtype = tuple(variable.shape), variable.dtype.as_numpy_dtype
+    variable.assign(_share(_zeros(shape, dtype)))  # frees the old values, so that no table is in memory twice
     # not in place: TensorFlow copies a variable on each read after a partial write
-    values = _zeros(tuple(variable.shape), variable.dtype.as_numpy_dtype)
-    for start in range(0, len(values), CHUNK_ROWS):
-        stop = min(start + CHUNK_ROWS, len(values))
-        values[start:stop] = read(slice(first + start, first + stop))
+    values = _zeros(shape, dtype)
+    for rows in _chunks(len(values)) if needed is None else _spans(np.unique(needed)):
+        values[rows] = read(slice(first + rows.start, first + rows.stop))
     variable.assign(_share(values))
+
+
+def _chunks(count: int) -> list[slice]:
+    return [slice(start, min(start + CHUNK_ROWS, count)) for start in range(0, count, CHUNK_ROWS)]
+
+
+def _spans(rows: np.ndarray) -> list[slice]:
+    """Slices of at most CHUNK_ROWS that contain all `rows`, which are ascending, and few others."""
+    is_new = (np.diff(rows) > _MAX_GAP) | (np.diff(rows // CHUNK_ROWS) > 0)
+    return [slice(span[0], span[-1] + 1) for span in np.split(rows, np.flatnonzero(is_new) + 1) if len(span)]
 
 
 def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:

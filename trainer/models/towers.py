@@ -561,7 +561,8 @@ class TowersInference(tf.Module):
         fill(self._biases, lambda rows: self._model.embed_items(tf.constant(read(rows)))[1])
         fill(self._lengths, lambda rows: np.linalg.norm(read(rows)[:, :dim], axis=1, keepdims=True))
         if "visitor" in weights.tables:
-            fill(self._visitors, weights.tables["visitor"].__getitem__)
+            needed = weights.needed_rows(self._visitors.shape[0])
+            fill(self._visitors, weights.tables["visitor"].__getitem__, needed=needed)
             self._visitors[-1].assign(tf.zeros([dim]))  # visitors that are not frequent have their history only
         for variable, weight in zip(self._dense, weights.dense, strict=True):
             variable.assign(weight)

@@ -95,6 +95,12 @@ class Weights:
     """Embedding tables [rows, D], rows in natural order."""
     dense: Sequence[np.ndarray]
     """Dense weights, in the model's order."""
+    visitors: np.ndarray | None = None
+    """Indices of the visitors to rank for: a model need not read the vectors of others. None: all visitors."""
+
+    def needed_rows(self, count: int) -> np.ndarray | None:
+        """The rows of `visitors` in a table of `count` visitors, where the last row stands for all others."""
+        return None if self.visitors is None else np.clip(self.visitors, 0, count - 1)
 
 
 class StoredTable:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import numpy as np
@@ -138,7 +138,8 @@ class TrainingCallbacks:
         if not self.writer.finish(self.watchdog.progress):
             return ", not validated because it was not saved"
         validator, model = self.validation.validator, self.validation.model
-        model.fill(checkpoint.read_weights_of_step(self.workdir, step))
+        weights = checkpoint.read_weights_of_step(self.workdir, step)
+        model.fill(replace(weights, visitors=validator.visitors))
         value = validator.measure(model, self.on_chunk)
         if self.replicas.is_chief:
             self._record_validation(step, value, validator)

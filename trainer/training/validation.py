@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from contract.schema import Split
 from trainer.config.losses import SquaredErrorConfig
 from trainer.config.run import RunConfig
@@ -39,6 +41,8 @@ class Validator:
     """Whether a higher value is better."""
     measure: Measure
     """Measures a model."""
+    visitors: np.ndarray
+    """Indices of the visitors that it ranks or predicts for; the model needs no vectors of others."""
 
 
 def _ignore() -> None:
@@ -59,7 +63,10 @@ def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | Non
     if isinstance(config.loss, SquaredErrorConfig):
         weights, rows = config.loss.weights_by_kind(dataset.manifest), target_rows(dataset, Split.VALIDATION)
         return Validator(
-            "mse", False, lambda model, on_chunk=_ignore: rating_mse(model, rows, weights, replicas, on_chunk)
+            "mse",
+            False,
+            lambda model, on_chunk=_ignore: rating_mse(model, rows, weights, replicas, on_chunk),
+            rows.visitor,
         )
     if config.solver == "count":
         return _make_count_validator(config, dataset, replicas)
@@ -96,7 +103,7 @@ def _ranking_validator(cases: Cases, task: str, reason_if_empty: str, replicas: 
     sample = cases.sample(MAX_CASES, seed=0)
     # logged with its task, because values of different tasks cannot be compared
     log.info("validation: %s of %d %s in the validation split", name, len(sample), task)
-    return Validator(name, True, _RankingMeasure(sample, name, replicas))
+    return Validator(name, True, _RankingMeasure(sample, name, replicas), sample.visitor)
 
 
 class _RankingMeasure:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,9 @@ def test_the_best_checkpoint_ranks(workdir: str, dataset: Dataset) -> None:
     same = build_inference_model(read_record(workdir).config, dataset)
     same.fill(checkpoint.read_weights_of_step(workdir, best))
     np.testing.assert_array_equal(scores(model, dataset), scores(same, dataset))
+    some = [3, 17, dataset.num_visitors + 2]  # the last one is not in the vocabulary
+    same.fill(replace(checkpoint.read_weights_of_step(workdir, best), visitors=np.array(some)))
+    np.testing.assert_array_equal(scores(model, dataset)[some], scores(same, dataset)[some])
 
 
 def test_every_visitor_known_or_not_has_finite_scores_for_every_item(workdir: str, dataset: Dataset) -> None:

@@ -27,6 +27,7 @@ def dataset(tmp_path):
 def test_validates_a_ranking_model_by_ndcg(dataset):
     validator = make_validator(PRESETS["mf"], dataset)
     assert (validator.metric, validator.is_higher_better) == ("ndcg@20", True)
+    assert validator.visitors.tolist() == [0]
     # the seen a is excluded; the relevant c is first, then second: 1 / log2(3)
     assert validator.measure(model_with([9, 1, 3, 2])) == pytest.approx(1)
     assert validator.measure(model_with([9, 3, 2, 1])) == pytest.approx(0.63093, abs=1e-5)

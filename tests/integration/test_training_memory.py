@@ -1,0 +1,44 @@
+"""The peak memory of training, compared with the formula in docs/operations.md and with a run of few columns."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.processes import train_arguments
+from tests.trainer.dataset_builder import build_dataset, checkerboard
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+VISITORS, DIM = 400_000, 128
+TABLES_MIB = 2 * VISITORS * DIM * 4 / 2**20
+"""390 MiB: vectors and Adagrad's accumulators of the visitors; there are few items."""
+SETTINGS = ("model.history_length=0", "epochs=3", "blend=false", "patience=none", "input.batch_size=64")
+
+TRAIN = """
+import sys
+from trainer import cli
+status = cli.main(sys.argv[1:])
+print(open("/proc/self/status").read())
+sys.exit(status)
+"""
+
+
+def peak_mib(dataset: str, workdir: Path, dim: int) -> float:
+    """Returns the peak memory in MiB of a run with `dim` columns."""
+    arguments = train_arguments("mf", dataset, workdir, (*SETTINGS, f"model.dim={dim}"))
+    command = [sys.executable, "-c", TRAIN, *arguments]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=1200).stdout
+    found = re.search(r"VmHWM:\s+(\d+) kB", printed)
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def test_training_holds_its_tables_and_one_copy_of_them(tmp_path: Path) -> None:
+    """The copy is that of a checkpoint; three validations add the vectors of the visitors that they rank only."""
+    board = checkerboard() | {"visitors": [f"v{visitor}" for visitor in range(VISITORS)]}
+    dataset = build_dataset(str(tmp_path / "dataset"), **board).root
+    more = peak_mib(dataset, tmp_path / "wide", DIM) - peak_mib(dataset, tmp_path / "narrow", 1)
+    assert 1.8 * TABLES_MIB < more < 2.2 * TABLES_MIB, more

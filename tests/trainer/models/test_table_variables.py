@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+from trainer.models import table_variables
+from trainer.models.table_variables import fill, make_variable
+
+ROWS = np.arange(24, dtype=np.float32).reshape(12, 2)
+
+
+@pytest.mark.parametrize("needed", [[0], [11, 3, 3], [4, 5], list(range(12))])
+def test_needed_rows_are_filled_and_the_values_of_an_earlier_fill_dropped(
+    needed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_variables, "CHUNK_ROWS", 5)
+    monkeypatch.setattr(table_variables, "_MAX_GAP", 1)
+    variable = make_variable((12, 2), "rows")
+    fill(variable, lambda rows: ROWS[rows] - 100)
+    np.testing.assert_array_equal(variable, ROWS - 100)
+    read: list[int] = []
+
+    def read_rows(rows: slice) -> np.ndarray:
+        read.extend(range(rows.start, rows.stop))
+        return ROWS[rows]
+
+    fill(variable, read_rows, needed=np.array(needed))
+    assert read == sorted(set(needed))
+    expected = np.zeros_like(ROWS)
+    expected[needed] = ROWS[needed]
+    np.testing.assert_array_equal(variable, expected)
+
+
+def test_rows_between_needed_ones_are_read_with_them_if_there_are_few() -> None:
+    variable = make_variable((12, 2), "rows")
+    fill(variable, ROWS.__getitem__, needed=np.array([2, 6]))
+    np.testing.assert_array_equal(variable[2:7], ROWS[2:7])
+    np.testing.assert_array_equal(variable[:2], 0)
+    np.testing.assert_array_equal(variable[7:], 0)
