@@ -17,7 +17,7 @@ from trainer.config.optimizers import AlternatingConfig
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import read_interactions, row_batches
-from trainer.distributed.embeddings import ShardedTable
+from trainer.distributed.embeddings import CHUNK_ROWS, ShardedTable
 from trainer.distributed.precision import full_float32
 from trainer.distributed.replicas import Replicas, rows_owned
 from trainer.models.build import build_tables
@@ -135,13 +135,13 @@ class _Side:
         """Rotates the other table so that its Gramian is diagonal; returns the diagonal [D]."""
         shard = self._other.values.shards[replica]
         # rows of unknown ids, after the vocabulary, are not in the objective
-        known = shard[: rows_owned(self._num_other, replica, self._replicas.count)]
-        gramian = self._replicas.all_reduce(tf.matmul(known, known, transpose_a=True))
+        known = rows_owned(self._num_other, replica, self._replicas.count)
+        gramian = self._replicas.all_reduce(_gramian(shard, known))
         values, basis = tf.linalg.eigh(tf.cast(gramian, tf.float64))
         both = tf.cast(tf.concat([tf.maximum(values, 0)[None], basis], axis=0), tf.float32)
         # all use the first replica's result: signs and the order of equal eigenvalues may differ between machines
         both = self._replicas.all_reduce(both if replica == 0 else tf.zeros_like(both))
-        shard.assign(tf.matmul(shard, both[1:]))
+        _multiply(shard, both[1:])
         return both[0]
 
     def _solve_on_replica(
@@ -178,3 +178,25 @@ class _Side:
         self._own.values.shards[replica].scatter_update(tf.IndexedSlices(own, positions))
         row_l2_term = tf.reduce_sum(l2[:, None] * tf.square(solved))  # padding rows are solved by zeros
         return self._replicas.all_reduce(tf.stack([tf.reduce_sum(residual), row_l2_term]))
+
+
+def _gramian(shard: tf.Variable, count: int) -> tf.Tensor:
+    """[D, D] sum of the outer products of the first `count` rows, in chunks: a shard is never in memory twice."""
+
+    def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        rows = shard.sparse_read(tf.range(start, tf.minimum(start + CHUNK_ROWS, count)))
+        return start + CHUNK_ROWS, total + tf.matmul(rows, rows, transpose_a=True)
+
+    state = tf.constant(0, tf.int64), tf.zeros([shard.shape[1]] * 2)
+    return tf.while_loop(lambda start, _: start < count, add, state, parallel_iterations=1)[1]
+
+
+def _multiply(shard: tf.Variable, basis: tf.Tensor) -> None:
+    """Multiplies the rows with a matrix [D, D] in place, in chunks."""
+
+    def rotate(start: tf.Tensor) -> tuple[tf.Tensor]:
+        rows = tf.range(start, tf.minimum(start + CHUNK_ROWS, shard.shape[0]))
+        shard.scatter_update(tf.IndexedSlices(tf.matmul(shard.sparse_read(rows), basis), rows))
+        return (start + CHUNK_ROWS,)
+
+    tf.while_loop(lambda start: start < shard.shape[0], rotate, (tf.constant(0, tf.int64),), parallel_iterations=1)

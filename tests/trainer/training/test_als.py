@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import tensorflow as tf
 
 from trainer.config.optimizers import AlternatingConfig
 from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.replicas import start_replicas
+from trainer.training import als
 from trainer.training.als import AlternatingSolver
 
 VISITORS, ITEMS, DIM = 9, 7, 3
@@ -45,8 +47,11 @@ def objective(matrix: np.ndarray, visitors: np.ndarray, items: np.ndarray, confi
     return float(total)
 
 
-@pytest.mark.parametrize("l2_power", [0.0, 1.0])
-def test_sweeps_match_dense_normal_equations_and_return_their_objective(l2_power: float) -> None:
+@pytest.mark.parametrize(("l2_power", "chunk_rows"), [(0.0, 65_536), (1.0, 4)])
+def test_sweeps_match_dense_normal_equations_and_return_their_objective(
+    l2_power: float, chunk_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(als, "CHUNK_ROWS", chunk_rows)
     generator = np.random.default_rng(1)
     matrix = np.where(generator.random((VISITORS, ITEMS)) < 0.5, generator.integers(1, 4, (VISITORS, ITEMS)), 0)
     matrix[4] = 0  # a visitor without events
@@ -66,3 +71,15 @@ def test_sweeps_match_dense_normal_equations_and_return_their_objective(l2_power
         assert losses[-1] == pytest.approx(objective(matrix, visitors, items, config) / zero_loss, rel=1e-4)
     assert losses == sorted(losses, reverse=True)
     np.testing.assert_array_equal(values_of(tables["visitor"], VISITORS)[4], [0, 0, 0])
+
+
+def test_a_sweep_reads_shards_in_chunks_only() -> None:
+    """Reading a variable as a whole copies it: a sweep needed three times the memory of a shard."""
+    matrix = sp.csr_matrix(np.eye(VISITORS, ITEMS, dtype=np.float32))
+    tables = make_tables(np.random.default_rng(1))
+    solver = AlternatingSolver(AlternatingConfig(batch_entries=8), matrix, tables, start_replicas(1, None))
+    with tf.init_scope():
+        graph = solver._visitors._rotate.get_concrete_function().graph.as_graph_def()
+    operations = {node.op for nodes in (graph.node, *(f.node_def for f in graph.library.function)) for node in nodes}
+    assert {"ResourceGather", "ResourceScatterUpdate"} <= operations
+    assert not operations & {"ReadVariableOp", "AssignVariableOp"}
