@@ -1,8 +1,9 @@
-"""Four logical CPU devices for all tests: TensorFlow accepts the number only once per process."""
+"""Four logical CPU devices for all tests, also on machines with fewer GPUs: TensorFlow accepts the number only once."""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import tensorflow as tf
 

@@ -14,6 +14,12 @@ from trainer.distributed import gpus
 from trainer.distributed.replicas import start_replicas
 
 
+@pytest.fixture(autouse=True)
+def shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removes the variable by which the tests hide the real GPUs."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
+
 class Machine:
     """A machine with `count` GPUs."""
 
