@@ -8,6 +8,7 @@ from typing import Any
 
 from common import storage
 from contract.shards import translate_read_errors
+from trainer.config.batch_scaling import scale_batch, warn_of_small_batch
 from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset, open_dataset
@@ -132,8 +133,11 @@ def _train(
     dataset = open_dataset(data, watchdog.ping)
     if refit_of is not None:
         dataset = dataset.with_all_events()
+    config = scale_batch(config, replicas.count, dataset.max_training_rows)
     if replicas.is_chief:
         storage.check_writable(workdir)
+        if "GPU" in replicas.devices[0] and config.solver == "sgd":
+            warn_of_small_batch(config.input.batch_size, replicas.count)
     record = open_run(workdir, config, dataset, replicas, warm_start, refit_of)
     schedule = make_schedule(config, record.training_rows)
     trainer = build_trainer(config, dataset, replicas, schedule)

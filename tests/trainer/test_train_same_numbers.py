@@ -39,7 +39,7 @@ def finished(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Fini
 
 # Adagrad's first update has the size of the learning rate; with an accumulator of 1e-9, an entry with a gradient close
 # to 0 would be updated by its rounding error
-SETTINGS = {"nn": ["optimizer.initial_accumulator=0.01"]}
+SETTINGS = {"nn": ["optimizer.initial_accumulator=0.01", "loss.max_in_batch_negatives=24"]}
 
 
 @pytest.mark.same_numbers

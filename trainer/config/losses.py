@@ -55,6 +55,9 @@ class SampledSoftmaxConfig:
     """Share of the negatives that are sampled uniformly instead, so that rare items occur too."""
     in_batch_negatives: bool = True
     """Whether the positives of the other rows in the batch are negatives too."""
+    max_in_batch_negatives: int = 8192
+    """Maximum number of in-batch negatives of a row; of a larger global batch, evenly spaced rows are used, an equal
+    share from each replica. All replicas look up their items, and each scores them for its rows."""
     event_weights: tuple[float, ...] | None = None
     """Weights of training examples, one per event kind of the dataset; none: the weights in the dataset, or 1 if it has
     none."""
@@ -70,6 +73,10 @@ class SampledSoftmaxConfig:
         check(0 <= self.uniform_share <= 1, "loss.uniform_share", self.uniform_share, "in [0, 1]")
         rule = "above 0 if loss.in_batch_negatives is false, as the loss needs negatives"
         check(self.in_batch_negatives or self.num_negatives > 0, "loss.num_negatives", self.num_negatives, rule)
+        most = self.max_in_batch_negatives
+        check(
+            most >= 1, "loss.max_in_batch_negatives", most, "at least 1; loss.in_batch_negatives=false turns them off"
+        )
         half_life = self.half_life_days
         check(half_life is None or half_life > 0, "loss.half_life_days", half_life, "above 0, or none")
         check(self.l2 >= 0, "loss.l2", self.l2, "at least 0")

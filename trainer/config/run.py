@@ -16,6 +16,10 @@ class InputConfig:
 
     batch_size: int = 1024
     """Number of rows of a global batch, over all replicas."""
+    batch_size_per_replica: int | None = None
+    """Number of rows of a global batch for each replica, instead of `batch_size`. The settings of the optimizer are
+    meant for `batch_size` and are adapted; the run records the result, so it resumes with as many replicas only. None:
+    `batch_size` rows in all."""
     window_blocks: int = 256
     """Number of timeline blocks that are shuffled together."""
     open_files: int = 4
@@ -23,6 +27,8 @@ class InputConfig:
 
     def __post_init__(self) -> None:
         check(self.batch_size >= 1, "input.batch_size", self.batch_size, "at least 1")
+        rows = self.batch_size_per_replica
+        check(rows is None or rows >= 1, "input.batch_size_per_replica", rows, "at least 1, or none")
         check(self.window_blocks >= 1, "input.window_blocks", self.window_blocks, "at least 1")
         check(self.open_files >= 1, "input.open_files", self.open_files, "at least 1")
 

@@ -1,7 +1,7 @@
 """Training objectives: the table rows that a step reads, and its loss as a function of these rows.
 
-Shapes: B rows of the global batch, b = B / R rows of this replica, N sampled negatives, C = B + N candidates,
-H history, D embedding.
+Shapes: B rows of the global batch, b = B / R rows of this replica, K ≤ B in-batch items, N sampled negatives,
+C = K + N candidates, H history, J items that a row looks up for itself, D embedding.
 """
 
 import math
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from trainer.config.losses import SampledSoftmaxConfig, SquaredErrorConfig
@@ -117,16 +118,16 @@ class Candidates(NamedTuple):
 
     positive: tf.Tensor
     """[b] item of each row."""
-    positive_index: tf.Tensor
-    """[b] index of the positive among the candidates."""
+    positive_index: tf.Tensor | None
+    """[b] index of the positive among the candidates; None: each row looks up its own positive, see `entries`."""
     weight: tf.Tensor
     """[b] weight of each row in the weighted mean over the global batch."""
     items: tf.Tensor
-    """[C] the items of the global batch, then the sampled negatives."""
+    """[C] the in-batch items, then the sampled negatives."""
     log_expected_count: tf.Tensor
     """[C] logQ correction: log of how often a row's candidates are expected to contain the item."""
     is_candidate: tf.Tensor
-    """[C] False for items of padding and invalid rows, and without in-batch negatives for all items of the batch."""
+    """[C] False for items of padding and invalid rows."""
 
     @classmethod
     def of_batch(
@@ -145,16 +146,48 @@ class Candidates(NamedTuple):
         """
         weights = tf.cast(is_valid, tf.float32) * example_weights(batch, config)
         negatives = sampler.draw(step)
-        items = tf.concat([batch.item, negatives], axis=0)
-        num_others = tf.maximum(tf.reduce_sum(tf.cast(is_valid, tf.float32)) - 1, 0)
+        rows = in_batch_rows(batch.item.shape[0], config)
+        has_all = len(rows) == batch.item.shape[0]
+        item, is_in_batch = (x if has_all else tf.gather(x, rows) for x in (batch.item, is_valid))
+        items = tf.concat([item, negatives], axis=0)
+        count = tf.reduce_sum(tf.cast(is_in_batch, tf.float32))
+        # a row is one of the in-batch candidates with probability count / valid rows, and never its own negative
+        num_others = count - tf.math.divide_no_nan(count, tf.reduce_sum(tf.cast(is_valid, tf.float32)))
         return cls(
             positive=batch.item[own],
-            positive_index=tf.range(own.start, own.stop),
+            positive_index=tf.range(own.start, own.stop) if has_all else None,
             weight=tf.math.divide_no_nan(weights, tf.reduce_sum(weights))[own],
             items=items,
             log_expected_count=sampler.log_expected_count(tf.minimum(items, sampler.num_items - 1), num_others),
-            is_candidate=tf.concat([is_valid & config.in_batch_negatives, tf.ones_like(negatives, tf.bool)], axis=0),
+            is_candidate=tf.concat([is_in_batch, tf.ones_like(negatives, tf.bool)], axis=0),
         )
+
+    def entries(self, batch: Batch) -> tf.Tensor:
+        """[B, J] the items that a row looks up for itself: its history and, unless it is a candidate, its positive."""
+        if self.positive_index is not None:
+            return batch.history
+        return tf.concat([batch.history, batch.item[:, None]], axis=1)
+
+    def split_entries(self, rows: tf.Tensor, history_length: int) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Splits table rows of the entries [bJ, W] into those of the histories [b, H, W] and of the positives [b, W].
+
+        The positives are None if they are candidates.
+        """
+        num_entries = history_length + (self.positive_index is None)
+        rows = tf.reshape(rows, [self.positive.shape[0], num_entries, rows.shape[1]])
+        if self.positive_index is not None:
+            return rows, None
+        return rows[:, :history_length], rows[:, history_length]
+
+
+def in_batch_rows(batch_size: int, config: SampledSoftmaxConfig) -> np.ndarray:
+    """The rows of a global batch, ascending, that are candidates of all rows.
+
+    They are evenly spaced, so that each replica has an equal share of them for any number of replicas. Rows are
+    shuffled, so this is a random sample.
+    """
+    count = min(batch_size, config.max_in_batch_negatives) if config.in_batch_negatives else 0
+    return np.arange(count) * batch_size // max(count, 1)
 
 
 class FactorsConfig(Protocol):
@@ -234,8 +267,8 @@ class SampledSoftmaxObjective:
         candidates = Candidates.of_batch(batch, is_valid, self.config, self.sampler, step, own)
         shape = [batch.visitor.shape[0], self.model.config.dim]
         keep = dropout_mask(shape, self.model.config.visitor_dropout, self.seed, step, own)
-        # the histories' items come before the candidates
-        lookups = {"item": self.tables["item"].lookup(replica, tf.reshape(batch.history, [-1]), candidates.items)}
+        entries = tf.reshape(candidates.entries(batch), [-1])
+        lookups = {"item": self.tables["item"].lookup(replica, entries, candidates.items)}
         if not self.model.config.history_length:
             lookups["visitor"] = self.tables["visitor"].lookup(replica, batch.visitor)
         return Prepared(lookups, SampledSoftmaxInputs(candidates, keep, is_history[own]))
@@ -244,33 +277,37 @@ class SampledSoftmaxObjective:
         self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: SampledSoftmaxInputs
     ) -> tf.Tensor:
         candidates, keep, is_history = inputs
-        history_rows, candidate_rows = tf.split(vectors["item"], [is_history.shape[0] * is_history.shape[1], -1])
+        num_candidates = candidates.items.shape[0]
+        entry_rows, candidate_rows = tf.split(vectors["item"], [-1, num_candidates])
+        history_rows, positive_rows = candidates.split_entries(entry_rows, is_history.shape[1])
         items, biases = self.model.embed_items(candidate_rows)
         if self.model.config.history_length:
-            rows = tf.reshape(history_rows, [*is_history.shape, history_rows.shape[1]])
-            rows = self.model.sum_items(rows, is_history)
+            rows = self.model.sum_items(history_rows, is_history)
         else:
             rows = vectors["visitor"]
         visitors = self.model.embed_visitors(rows, dense) * keep
-        index = candidates.positive_index
-        positive = self.model.pair_scores(visitors, tf.gather(items, index), tf.gather(biases, index))
+        if positive_rows is None:
+            index = candidates.positive_index
+            positive_rows = tf.gather(candidate_rows, index)  # for the L2 penalty
+            positive = self.model.pair_scores(visitors, tf.gather(items, index), tf.gather(biases, index))
+        else:
+            positive = self.model.pair_scores(visitors, *self.model.embed_items(positive_rows))
         scores = self.model.candidate_scores(visitors, items, biases)
         is_hit = tf.equal(candidates.positive[:, None], candidates.items[None, :])
         losses = SAMPLED_LOSSES[self.config.kind](
             positive, scores, candidates.log_expected_count, is_hit | ~candidates.is_candidate
         )
         if self.config.l2:
-            losses += self.config.l2 * self._squared_norms(rows, candidate_rows, index)
+            losses += self.config.l2 * self._squared_norms(rows, positive_rows, candidate_rows)
         return tf.reduce_sum(candidates.weight * losses)
 
-    def _squared_norms(
-        self, visitor_rows: tf.Tensor, candidate_rows: tf.Tensor, positive_index: tf.Tensor
-    ) -> tf.Tensor:
+    def _squared_norms(self, visitor_rows: tf.Tensor, positive_rows: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
         """[b] squared norm of each row's visitor and positive, plus 1 / B of the sampled negatives' squared norms."""
-        read = tf.concat([visitor_rows, tf.gather(candidate_rows, positive_index)], axis=1)
-        num_rows = candidate_rows.shape[0] - self.sampler.num_negatives
+        read = tf.concat([visitor_rows, positive_rows], axis=1)
+        negative_rows = candidate_rows[candidate_rows.shape[0] - self.sampler.num_negatives :]
         # the negatives are read once for the whole batch, and the weights of its rows add up to 1
-        return tf.reduce_sum(tf.square(read), axis=1) + tf.reduce_sum(tf.square(candidate_rows[num_rows:])) / num_rows
+        batch_size = visitor_rows.shape[0] * self.replicas
+        return tf.reduce_sum(tf.square(read), axis=1) + tf.reduce_sum(tf.square(negative_rows)) / batch_size
 
 
 def known_entries(batch: Batch, num_items: int) -> tf.Tensor:

@@ -5,9 +5,10 @@ also have a vector of their own. Both towers read the same item rows: an item's 
 its content, so that items without training events are recommended too. Visitors return to items, so items of the
 history get a bonus.
 
-Shapes: B rows of the global batch or queries, b = B / R rows of this replica, H history, N sampled negatives,
-C = B + N candidates, I items of the vocabulary, F features of an item, D embedding, W = D + 1 columns of an item row
-(the last one is the bias), E event kinds, A ages and S visits, where index 0 of each is an unknown one.
+Shapes: B rows of the global batch or queries, b = B / R rows of this replica, H history, J items that a row looks up
+for itself (H, or H + 1 with its positive), K in-batch items, N sampled negatives, C = K + N candidates, I items of the
+vocabulary, F features of an item, D embedding, W = D + 1 columns of an item row (the last one is the bias), E event
+kinds, A ages and S visits, where index 0 of each is an unknown one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -317,6 +318,10 @@ class Towers:
         product = tf.matmul(tf.cast(visitors, self.compute_dtype), tf.cast(items, self.compute_dtype), transpose_b=True)
         return tf.cast(product, tf.float32) + biases
 
+    def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
+        """[B] for visitor vectors [B, D], item vectors [B, D] and their biases [B], without return bonuses."""
+        return tf.reduce_sum(visitors * items, axis=1) + biases
+
     def bonuses(self, dense: DenseWeights, history: History, returning: tf.Tensor) -> tf.Tensor:
         """[B, H] return bonuses: what each entry adds to the score of its item; repeated entries add up.
 
@@ -340,9 +345,9 @@ class NextItemInputs(NamedTuple):
     keep: tf.Tensor
     """[b, H, D] dropout of the history vectors: 0 for a dropped entry, else 1 / share kept."""
     keep_own: tf.Tensor
-    """[bH + C] 0 where id dropout drops the item's own row, else 1; first items of histories, then candidates."""
+    """[bJ + C] 0 where id dropout drops the item's own row, else 1; first items of histories, then candidates."""
     feature_weight: tf.Tensor
-    """[bH + C, F] weights of the items' features."""
+    """[bJ + C, F] weights of the items' features."""
     keep_visitor: tf.Tensor
     """[b] 1 where the visitor has a vector that is not dropped, else 0."""
 
@@ -378,8 +383,9 @@ class NextItemObjective:
         own = own_slice(batch, replica, self.replicas)
         candidates = Candidates.of_batch(batch, is_valid, self.config, self.sampler, step, own)
         history = History.of(batch.history, self._drop_context(batch, step), batch.history_age_ms, is_entry)
-        items = tf.concat([tf.reshape(batch.history, [-1]), candidates.items], axis=0)
-        used = _used_indices(batch.history.shape, candidates.items.shape[0], own)
+        entries = candidates.entries(batch)
+        items = tf.concat([tf.reshape(entries, [-1]), candidates.items], axis=0)
+        used = _used_indices(entries.shape, candidates.items.shape[0], own)
         feature_weight = tf.gather(self.features.weight, self._clip_to_trained(tf.gather(items, used)))
         shape = [*batch.history.shape, self.model.config.dim]
         inputs = NextItemInputs(
@@ -390,10 +396,10 @@ class NextItemObjective:
             feature_weight=feature_weight,
             keep_visitor=self._visitor_mask(batch.visitor, own, step),
         )
-        return Prepared(self._look_up(replica, items, batch.history.shape.num_elements(), batch.visitor), inputs)
+        return Prepared(self._look_up(replica, items, entries.shape.num_elements(), batch.visitor), inputs)
 
     def _look_up(self, replica: int, items: tf.Tensor, num_entries: int, visitor: tf.Tensor) -> dict[str, Lookup]:
-        """Looks up the rows of `items` (histories first, [BH]), of their features, and of the visitors [B]."""
+        """Looks up the rows of `items` (own items first, [BJ]), of their features, and of the visitors [B]."""
         row = tf.minimum(items, self.sampler.num_items)
         lookups = {"item": self.tables["item"].lookup(replica, row[:num_entries], row[num_entries:])}
         if "feature" in self.tables:
@@ -410,18 +416,21 @@ class NextItemObjective:
     def loss(self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: NextItemInputs) -> tf.Tensor:
         weights, history, candidates = DenseWeights(*dense), inputs.history, inputs.candidates
         rows = _item_rows(vectors, inputs)
-        num_entries = history.item.shape[0] * history.item.shape[1]
-        history_rows = tf.reshape(rows[:num_entries], [*history.item.shape, -1])
+        entry_rows, candidate_rows = tf.split(rows, [-1, candidates.items.shape[0]])
+        history_rows, positive_rows = candidates.split_entries(entry_rows, history.item.shape[1])
         read = history_rows[..., : self.model.config.dim] * inputs.keep
         visitor_rows = vectors.get("visitor", tf.zeros([tf.size(inputs.keep_visitor), self.model.config.dim]))
         own_vectors = visitor_rows * inputs.keep_visitor[:, None]
         visitors, returning = self.model.embed_visitors(weights, read, history, own_vectors)
-        items, biases = self.model.embed_items(rows[num_entries:])
+        items, biases = self.model.embed_items(candidate_rows)
         scores = self.model.candidate_scores(visitors, items, biases)
         bonus = self.model.bonuses(weights, history, returning)
         history_scores, is_repeated = self._score_history(visitors, history_rows, history, bonus)
         is_positive = tf.equal(history.item, candidates.positive[:, None]) & history.is_entry
-        positive = tf.gather(scores, candidates.positive_index, batch_dims=1)
+        if positive_rows is None:
+            positive = tf.gather(scores, candidates.positive_index, batch_dims=1)
+        else:
+            positive = self.model.pair_scores(visitors, *self.model.embed_items(positive_rows))
         positive += tf.reduce_sum(tf.where(is_positive, bonus, 0.0), axis=1)
         is_hit = tf.equal(candidates.positive[:, None], candidates.items[None, :])
         is_hit |= _is_in_history(candidates.items, history)
@@ -452,7 +461,7 @@ class NextItemObjective:
         return tf.minimum(items, self.sampler.num_items - 1)
 
     def _own_row_mask(self, feature_weight: tf.Tensor, num_items: int, used: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """[bH + C] mask of the own rows of the items at indices `used`; items without features always keep theirs."""
+        """[bJ + C] mask of the own rows of the items at indices `used`; items without features always keep theirs."""
         keep = keep_mask([1, num_items], self.model.config.id_dropout, self.seed, step, stream=2)[0]
         return tf.where(tf.reduce_any(feature_weight > 0, axis=1), tf.gather(keep, used), 1.0)
 
@@ -470,14 +479,14 @@ class NextItemObjective:
 
 
 def _used_indices(shape: Sequence[int], num_candidates: int, own: slice) -> tf.Tensor:
-    """[bH + C] indices into the concatenated [BH history items, C candidates]: those that the rows `own` use."""
+    """[bJ + C] indices into the concatenated [BJ own items, C candidates]: those that the rows `own` use."""
     rows, length = shape
     candidates = tf.range(rows * length, rows * length + num_candidates)
     return tf.concat([tf.range(own.start * length, own.stop * length), candidates], axis=0)
 
 
 def _item_rows(vectors: Mapping[str, tf.Tensor], inputs: NextItemInputs) -> tf.Tensor:
-    """[bH + C, W]: each item's own row, unless it is dropped, plus its content."""
+    """[bJ + C, W]: each item's own row, unless it is dropped, plus its content."""
     rows = vectors["item"] * inputs.keep_own[:, None]
     if "feature" not in vectors:
         return rows

@@ -15,7 +15,7 @@ from trainer.distributed.embeddings import ShardedTable
 from trainer.distributed.optimizers import row_optimizer
 from trainer.distributed.replicas import start_replicas
 from trainer.models.matrix_factorization import MatrixFactorization
-from trainer.models.objectives import SampledSoftmaxObjective, SquaredErrorObjective, keep_mask
+from trainer.models.objectives import SampledSoftmaxObjective, SquaredErrorObjective, in_batch_rows, keep_mask
 
 NUM_ITEMS = 3
 VISITORS = np.array([[1, 0], [0, 1], [1, 1]], np.float32)
@@ -176,6 +176,27 @@ def test_without_in_batch_negatives_only_sampled_ones_compete() -> None:
     others = sum(np.exp(ITEMS[item, 0]) / (3 * share[item]) for item in negatives if item != 0)
     assert loss_of(objective, make_batch([0, 1], [0, 0], rows=1)) == pytest.approx(np.log(1 + others / np.e), rel=1e-5)
     assert loss_of(objective, make_batch([0, 2], [0, 3])) == pytest.approx(np.log(1 + others / np.e), rel=1e-5)
+
+
+def test_a_large_batch_has_evenly_spaced_in_batch_candidates() -> None:
+    """Of four rows, 0 and 2 compete: each is one of the 3 others of a row with probability 2/4, 1.5 others in all."""
+    objective = make_softmax(max_in_batch_negatives=2, l2=0.5)
+    visitor, item = [0, 1, 2, 2], [0, 2, 1, 0]
+    losses = []
+    for row in range(4):
+        score = ITEMS[:3] @ VISITORS[visitor[row]]
+        # items 0 and 1 have 1/4 of the events each
+        others = sum(np.exp(score[other]) / (1.5 / 4) for other in (item[0], item[2]) if other != item[row])
+        squares = np.square(VISITORS[visitor[row]]).sum() + np.square(ITEMS[item[row]]).sum()
+        losses.append(np.log(1 + others / np.exp(score[item[row]])) + 0.5 * squares)
+    assert loss_of(objective, make_batch(visitor, item)) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4, 8])
+def test_each_replica_has_an_equal_share_of_the_in_batch_candidates(replicas: int) -> None:
+    rows = in_batch_rows(64, SampledSoftmaxConfig(max_in_batch_negatives=24))
+    assert np.bincount(rows // (64 // replicas)).tolist() == [24 // replicas] * replicas
+    np.testing.assert_array_equal(in_batch_rows(24, SampledSoftmaxConfig(max_in_batch_negatives=24)), np.arange(24))
 
 
 def test_the_l2_penalty_is_on_the_rows_that_are_read() -> None:

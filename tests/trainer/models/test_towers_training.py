@@ -60,10 +60,11 @@ def make_objective(
     config: TowersConfig | None = None,
     features: ItemFeatures | None = None,
     others: dict[str, np.ndarray] | None = None,
+    max_in_batch_negatives: int = 8192,
 ) -> NextItemObjective:
     """An objective over the item table and `others`, by name."""
     return NextItemObjective(
-        SampledSoftmaxConfig(num_negatives=num_negatives),
+        SampledSoftmaxConfig(num_negatives=num_negatives, max_in_batch_negatives=max_in_batch_negatives),
         {name: make_table(values) for name, values in {"item": table, **(others or {})}.items()},
         1,
         Towers(config or make_config()),
@@ -266,3 +267,13 @@ def test_a_share_of_the_rows_sees_the_history_as_a_request_without_kinds_and_tim
     np.testing.assert_allclose(losses[~is_dropped], expected[False], rtol=1e-4)
     assert not np.isclose(expected[True], expected[False], rtol=1e-2)
     assert 30 <= is_dropped.sum() <= 70  # of 200 rows with probability 1/4: the mean and three standard deviations
+
+
+def test_a_positive_that_is_no_candidate_has_the_same_loss() -> None:
+    """Of three rows, 0 and 1 compete (0 · 3 / 2 and 1 · 3 / 2): without row 2, the loss is that of a batch of two."""
+    table, dense = make_weights()
+    histories, positives = [[1, 2], [3, 1, 0], [2]], [2, 4, NUM_ITEMS]  # the last item is not in the vocabulary
+    capped = make_objective(table, num_negatives=4, max_in_batch_negatives=2)
+    whole = make_objective(table, num_negatives=4)
+    expected = loss_of(whole, dense, make_batch(histories[:2], positives[:2]))
+    assert loss_of(capped, dense, make_batch(histories, positives)) == pytest.approx(expected, rel=1e-5)
