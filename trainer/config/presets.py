@@ -122,7 +122,10 @@ retailrocket_sessions, where these reach .546 and .289. They take 25 and 14 CPU 
 """
 
 EASE = replace(WALK, name="ease", model=EaseConfig())
-"""EASE: a linear regression between the most frequent items; for shops whose visitors have dozens of events each.
+"""EASE: a linear regression between the most frequent items; for visitors with dozens of events each.
+
+NDCG@20 of 2,094 returning visitors of the grocer's validation window: .0533 with l2 1,000, where popular items reach
+.0373. Its blend with popularity and trend reaches .0573 on 2,000 of them.
 
     python -m trainer train --preset ease --data DATASET --workdir RUN
 """
