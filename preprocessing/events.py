@@ -121,7 +121,7 @@ def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
     """Parses the rows of a batch; each row is one event, or has a list of events.
 
     Raises:
-      ValueError: there is nothing at a path, or a list or an object.
+      ValueError: a path has no values, or its values are lists or objects.
     """
     table, paths = batch.columns, mapping.paths
     columns = mapping.columns

@@ -82,7 +82,7 @@ def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_sha
       max_reject_share: share of unknown event kinds above which the mapping is rejected as wrong.
 
     Raises:
-      ValueError: there is nothing at a path, no unit or format fits, or too many event kinds are unknown.
+      ValueError: a path has no values, no unit or format fits, or too many event kinds are unknown.
     """
     path = mapping.columns.time
     if constant_of(path) is not None:

@@ -133,7 +133,7 @@ def _select(table: pa.Table, mapping: ItemTableMapping) -> dict[str, pa.Array]:
     """Selects the columns that the mapping names, by path.
 
     Raises:
-      ValueError: there is nothing at a path, or lists or objects.
+      ValueError: a path has no values, or its values are lists or objects.
     """
     values = select_elements(table, mapping.paths).columns
     for path, column in values.items():

@@ -136,7 +136,8 @@ def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
     """Selects the values at paths, one for each event.
 
     Raises:
-      ValueError: there is nothing at a path or bytes that are not text, or `[]` follows a name that is not a list's.
+      ValueError: a path has no values, its values are bytes that are not text, or `[]` follows the name of something
+        that is not a list.
     """
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     prefix = list_of(paths)

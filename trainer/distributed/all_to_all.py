@@ -48,7 +48,7 @@ class Messages:
         return cls(collectives, replica, level, tf.gather(tf.constant(CAPACITIES), level), gathered)
 
     def slots(self, counts: tf.Tensor) -> tf.Tensor:
-        """Returns indices into all messages: the rows that are not padding, if message d has `counts[d]` rows ([R])."""
+        """Returns the indices of the rows that are not padding in all messages; `counts` [R]: rows per message."""
         return tf.where(tf.reshape(tf.sequence_mask(counts, self.capacity), [-1]))[:, 0]
 
     def pack(self, rows: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:

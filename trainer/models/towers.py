@@ -486,7 +486,7 @@ def _used_indices(shape: Sequence[int], num_candidates: int, own: slice) -> tf.T
 
 
 def _item_rows(vectors: Mapping[str, tf.Tensor], inputs: NextItemInputs) -> tf.Tensor:
-    """[bJ + C, W]: each item's own row, unless it is dropped, plus its content."""
+    """[bJ + C, W]: each item's own row, unless dropout drops it, plus the weighted sum of its feature rows."""
     rows = vectors["item"] * inputs.keep_own[:, None]
     if "feature" not in vectors:
         return rows

@@ -68,7 +68,7 @@ def withhold(scores: tf.Tensor, is_offered: tf.Tensor | None) -> tf.Tensor:
 
 
 def check_finite(scores: tf.Tensor) -> tf.Tensor:
-    """Returns the scores [B, I].
+    """Returns the scores [B, I] if all of them are finite.
 
     Raises:
       tf.errors.InvalidArgumentError: a score is NaN or infinite.

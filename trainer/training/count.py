@@ -39,7 +39,7 @@ class CountTrainer:
         self.state = TrainState(build_tables(config, dataset, replicas), dense, [])
 
     def advance(self, first: int, count: int) -> np.ndarray:
-        """Computes `count` combinations from `first`; returns the share of its counts that each one drops."""
+        """Computes `count` combinations from `first`; returns, for each, the share of the counts that it drops."""
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
     def describe_input(self, step: int) -> str:
