@@ -56,7 +56,7 @@ class SampledSoftmaxConfig:
     in_batch_negatives: bool = True
     """Whether the positives of the other rows in the batch are negatives too."""
     max_in_batch_negatives: int = 8192
-    """Maximum number of in-batch negatives of a row; of a larger global batch, evenly spaced rows are used, an equal
+    """Maximum number of in-batch negatives per row; from a larger global batch, evenly spaced rows are used, an equal
     share from each replica. All replicas look up their items, and each scores them for its rows."""
     event_weights: tuple[float, ...] | None = None
     """Weights of training examples, one per event kind of the dataset; none: the weights in the dataset, or 1 if it has

@@ -319,7 +319,7 @@ class Towers:
         return tf.cast(product, tf.float32) + biases
 
     def pair_scores(self, visitors: tf.Tensor, items: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:
-        """[B] for visitor vectors [B, D], item vectors [B, D] and their biases [B], without return bonuses."""
+        """[B] scores without return bonuses, for visitor vectors [B, D], item vectors [B, D] and biases [B]."""
         return tf.reduce_sum(visitors * items, axis=1) + biases
 
     def bonuses(self, dense: DenseWeights, history: History, returning: tf.Tensor) -> tf.Tensor:
