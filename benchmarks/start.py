@@ -19,7 +19,7 @@ COMMANDS = {
 
 
 def main() -> int:
-    """Measures all commands and writes the record; fails if one is slow or long."""
+    """Measures all commands and writes the record; returns 1 if a help is slow or longer than a screen."""
     commands = [[package, *command] for package, names in COMMANDS.items() for command in ([], *([n] for n in names))]
     figures = {" ".join(command): measure(command) for command in commands}
     slow = [name for name, figure in figures.items() if figure["seconds"] >= MOST_SECONDS]

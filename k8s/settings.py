@@ -28,7 +28,9 @@ def training_settings(preset: str, settings: Sequence[str], placement: Placement
         chosen.append(f"{_SPOT_SETTING}={_SPOT_STEPS}")
     if placement.gpus:
         if names & {"gpus", "devices"}:
-            raise ValueError(f"--gpus sets the number of GPUs, now {placement.gpus}; drop --set gpus and devices")
+            raise ValueError(
+                f"--gpus {placement.gpus} already sets the number of GPUs; remove `gpus=…` and `devices=…` from --set"
+            )
         chosen.append(f"gpus={placement.gpus}")
     config = apply_settings(PRESETS[preset], chosen)
     replicas = max(1, placement.gpus) * placement.nodes

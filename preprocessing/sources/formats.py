@@ -215,7 +215,7 @@ def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
         )
     if b"\0" in start:
         raise ValueError(
-            f"{path} is not text: it has zero bytes; if it is UTF-16 without a byte order mark, set "
+            f"{path} is not text: it contains NUL bytes (0x00); if it is UTF-16 without a byte order mark, set "
             "events_format.encoding to utf-16-le"
         )
 

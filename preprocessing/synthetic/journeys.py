@@ -144,7 +144,7 @@ def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.G
 
 
 def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """[N] positions of purchases: equal for all items of an order, after the start of its last interest."""
+    """[N] position of each purchase. All purchases of an order share one, later than the `start` of each of them."""
     last = np.zeros(int(order.max(initial=-1)) + 1)
     np.maximum.at(last, order, start)
     return last[order] + _ORDER

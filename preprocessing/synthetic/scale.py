@@ -53,7 +53,7 @@ class Scale:
         return max(1, round(at_full_size * self.visitors / FULL_VISITORS))
 
     def variety(self, at_full_size: float, *, at_least: int = 1) -> int:
-        """Returns a number of categories or properties, which shrinks slowly."""
+        """Returns a number of categories or properties; it grows more slowly than the number of visitors."""
         return max(at_least, round(at_full_size * (self.visitors / FULL_VISITORS) ** _VARIETY_EXPONENT))
 
     def extreme(self, at_full_size: float) -> int:

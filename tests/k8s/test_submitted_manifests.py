@@ -115,7 +115,7 @@ def test_a_run_on_spot_machines_saves_within_an_epoch() -> None:
 
 @pytest.mark.parametrize("setting", ["gpus=2", "devices=2"])
 def test_a_second_number_of_gpus_is_refused(setting: str) -> None:
-    with pytest.raises(ValueError, match="--gpus sets the number of GPUs, now 4; drop --set gpus and devices"):
+    with pytest.raises(ValueError, match="--gpus 4 already sets the number of GPUs; remove `gpus=…` and"):
         training_settings("mf", [setting], place(gpus=4))
     assert training_settings("mf", [setting], place(gpus=0))[1] == [setting]
 

@@ -75,7 +75,7 @@ def popular(counts: np.ndarray) -> FixedOrder:
 
 
 def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> NeighbourInference:
-    """The model `walk` with its best default combination of powers; see `_fill_best`."""
+    """The model `walk`, with the best of its default combinations of powers on `cases`; see `_fill_best`."""
     config = WalkConfig()
     model = NeighbourInference(config, dataset.item_counts)
     counts = [partial(count_walk, baskets, powers, config.num_neighbours) for powers in config.combinations]
@@ -84,7 +84,7 @@ def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> 
 
 
 def session_knn(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> SessionKnnInference:
-    """The model `session_knn` with its best default combination of powers; see `_fill_best`."""
+    """The model `session_knn`, tuned like `item_walk`."""
     config = SessionKnnConfig()
     model = SessionKnnInference(config, dataset.item_counts, baskets.shape[0], baskets.nnz)
     counts = [partial(count_session_knn, config, baskets, number) for number in range(len(config.combinations))]

@@ -76,7 +76,7 @@ class ServedModel(Scorer, Protocol):
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """[B] float32 scores of visitors [B] and items [B], given as indices.
 
-        For known items, they equal `catalogue_scores` for the visitor without a history.
+        For known items, they equal the visitor's `catalogue_scores` with an empty history.
         """
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:

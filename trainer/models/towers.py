@@ -287,7 +287,9 @@ class Towers:
     def embed_visitors(
         self, dense: DenseWeights, vectors: tf.Tensor, history: History, own: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns visitor vectors [B, D], which score items by dot products with item vectors, and return bonuses [B].
+        """Returns each visitor's vector [B, D], and the part of the return bonus [B] that is the same for all entries.
+
+        The score of an item is the dot product of its vector with the visitor's vector.
 
         Args:
           dense: the dense weights.

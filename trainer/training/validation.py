@@ -46,7 +46,7 @@ class Validator:
 
 
 def _ignore() -> None:
-    """Does nothing between chunks."""
+    """Is called before each chunk; does nothing."""
 
 
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:

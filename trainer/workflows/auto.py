@@ -118,7 +118,7 @@ def _try(
     """Trains one of the models for at most `limit` seconds; None: to its end."""
     if limit is not None and limit < _LEAST_SECONDS:
         return Trial(name=name, state="skipped", seconds=0.0, reason="no time was left")
-    log.info("trial %s, %s", name, "to its end" if limit is None else f"at most {limit:.0f} s")
+    log.info("trial %s starts, %s", name, "without a time limit" if limit is None else f"for at most {limit:.0f} s")
     started = time.monotonic()
     with _stop_after(limit, request) as own:
         try:
