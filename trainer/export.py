@@ -109,8 +109,8 @@ def export_model(
         }
         with storage.publish_directory(output, marker=layout.MARKER) as staging:
             tf.saved_model.save(serving, staging, signatures=signatures)
-            days = model.half_life_days if isinstance(model, BlendInference) else None
-            layout.write_info(staging, {"name": name, "offer": offer.to_json(), "half_life_days": days})
+            days = model.half_lives_days if isinstance(model, BlendInference) else ()
+            layout.write_info(staging, {"name": name, "offer": offer.to_json(), "half_lives_days": days})
             if card is not None:
                 storage.write_bytes(join(staging, layout.CARD), card.encode())
             num_bytes = sum(os.path.getsize(f"{staging}/{file}") for file in storage.list_files(staging))

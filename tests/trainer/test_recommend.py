@@ -18,7 +18,7 @@ from trainer import recommend as job
 from trainer.data.offer import OfferRules
 from trainer.models.trained_run import TrainedRun
 from trainer.recommend import Request, write_recommendations
-from trainer.runs.blend_record import BlendRecord, BlendWeights
+from trainer.runs.blend_record import RANKINGS, BlendRecord, BlendWeights
 
 ITEMS = ["a", "b", "c", "d"]
 
@@ -373,9 +373,7 @@ def test_a_killed_command_resumes_and_writes_the_same_files(dataset, tmp_path):
 BLEND = BlendRecord(
     parts=(".",),
     steps=(6,),
-    half_life_days=7.0,
-    seen_hidden=BlendWeights(parts=(1.0,), trend=1.0),
-    seen_shown=BlendWeights(parts=(1.0,)),
+    weights=dict.fromkeys(RANKINGS, BlendWeights(parts=(1.0,), trend=1.0, half_life_days=7.0)),
     validation={},
 )
 

@@ -9,6 +9,7 @@ item without events.
 Shapes: N events, M moments, I items of the vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,6 +105,11 @@ def count_trends(events: ItemEvents, moment_ms: np.ndarray, half_life_days: floa
             total[row] += total[row - 1]
         begin = end
     return Trends(half_life_days, moment_ms, recent, total)
+
+
+def latest_trends(events: ItemEvents, half_lives_days: Sequence[float]) -> list[Trends]:
+    """Returns, for each half-life, the trends right after the last event."""
+    return [count_trends(events, events.timestamp_ms[-1:] + 1, days) for days in half_lives_days]
 
 
 def advance_trends(trends: Trends, events: ItemEvents) -> Trends:

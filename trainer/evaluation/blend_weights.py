@@ -2,14 +2,14 @@
 
 For a sample of cases, the best items of every part become candidates, with the features of the blend. Coordinate ascent
 over a grid then maximises NDCG@20 among the candidates, starting from the best single feature. A weight is changed only
-for a clear gain, so that noise adds no feature.
+for a clear gain, so that noise adds no feature. Each kind of ranking has cases, weights and a half-life of its own.
 
 Shapes: V cases, B cases of a chunk, C candidates, F features: P parts, popularity, a trend per half-life, the return
 features; I items.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,13 +18,20 @@ import tensorflow as tf
 
 from contract.schema import Split
 from trainer.data.dataset import Dataset
-from trainer.data.trend import ItemEvents, count_trends, moments_of
+from trainer.data.trend import ItemEvents, count_trends, latest_trends, moments_of
 from trainer.distributed.replicas import Replicas
 from trainer.evaluation.cases import HELD_OUT_SHARE, Cases, build_cases, next_items, returning_visitors
-from trainer.models.blend import BlendInference, Part, comparable_scores, log_popularity, return_features
+from trainer.models.blend import (
+    SESSION_GAP_MS,
+    BlendInference,
+    Part,
+    comparable_scores,
+    log_popularity,
+    return_features,
+)
 from trainer.models.interface import Queries, Scorer, ServedModel
 from trainer.ranking.topk import chunk_size, hide, query_chunks, query_signature, top_k, translate_divergence_errors
-from trainer.runs.blend_record import RETURN_FEATURES, BlendWeights
+from trainer.runs.blend_record import RANKINGS, RETURN_FEATURES, BlendWeights, half_lives_of
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +40,7 @@ HALF_LIVES = (1.0, 3.0, 7.0, 14.0, 30.0)
 LIST_LENGTH = 20
 MAX_CASES = 2000
 _BASELINE_CASES = 1000
-_RANKINGS = {"seen_hidden": returning_visitors, "seen_shown": next_items}
 _TOP = 60  # candidates from each list; the blend ranks 20 of them
-_LATEST = 200  # entries of a history that are candidates where seen items are shown
 _LEAST_GAIN = 0.003  # a weight is changed only if NDCG@20 grows by at least this share of its value,
 _LEAST_ERRORS = 1.0  # and by this many standard errors of the difference: few cases are noisy
 _PASSES = 4
@@ -75,21 +80,24 @@ def find_candidates(
     item_counts: np.ndarray,
     replicas: Replicas | None = None,
     on_chunk: Callable[[], None] = lambda: None,
+    *,
+    hides_seen: bool,
 ) -> Candidates:
     """Finds the candidates of cases: the best items of each part with the trend and without it, and history items.
 
     Args:
       parts: the models of the blend.
-      cases: the cases; their protocol says whether seen items are hidden.
+      cases: the cases.
       events: events of all splits; for each case, only those before its moment count.
       item_counts: [I] training events of each item.
       replicas: their workers share the chunks.
       on_chunk: called before each chunk.
+      hides_seen: whether to rank as the cases' ranking that hides seen items, or as the one that shows them.
     """
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     trends = tf.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
     size = chunk_size(cases.num_items)
-    finder = _Finder(parts, tf.constant(moments), trends, tf.constant(log_popularity(item_counts)), cases.hides_seen)
+    finder = _Finder(parts, tf.constant(moments), trends, tf.constant(log_popularity(item_counts)), hides_seen)
     # traced before the first call; otherwise TensorFlow mistakes the calls of several blends for retracing, and warns
     find = tf.function(finder.find, input_signature=[query_signature(size)], autograph=False).get_concrete_function()
     width, num_features = finder.num_candidates, len(parts) + 1 + len(HALF_LIVES) + len(RETURN_FEATURES)
@@ -108,10 +116,11 @@ def find_candidates(
     # candidates first, so that the padding after the longest row can be dropped
     order = np.argsort(~is_known, axis=1, kind="stable")[:, : max(int(is_known.sum(axis=1).max()), LIST_LENGTH)]
     item, is_known = (np.take_along_axis(column, order, axis=1) for column in (item, is_known))
-    relevant = cases.relevant.owner * cases.num_items + cases.relevant.values
-    is_relevant = is_known & np.isin(np.arange(len(cases))[:, None] * cases.num_items + item, relevant)
+    relevant = cases.relevant if hides_seen == cases.hides_seen else cases.secondary_relevant
+    pairs = relevant.owner * cases.num_items + relevant.values
+    is_relevant = is_known & np.isin(np.arange(len(cases))[:, None] * cases.num_items + item, pairs)
     feature = np.take_along_axis(feature, order[:, :, None], axis=1)
-    return Candidates(feature, is_relevant, is_known, cases.relevant.lengths)
+    return Candidates(feature, is_relevant, is_known, relevant.lengths)
 
 
 class _Finder:
@@ -124,7 +133,8 @@ class _Finder:
         self._hides_seen = hides_seen
         self._num_items = int(popularity.shape[0])
         self._top = min(_TOP, self._num_items)
-        self.num_candidates = (2 * len(parts) + 2) * self._top + (0 if hides_seen else _LATEST)
+        # lists with and without trend, and the most frequent and the most recent items of the history
+        self.num_candidates = (2 * len(parts) + (2 if hides_seen else 4)) * self._top
 
     def find(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns items [B, C], whether each is a candidate [B, C] (int64, 1 or 0), and features [B, C, F]."""
@@ -139,8 +149,10 @@ class _Finder:
         if self._hides_seen:
             visible = hide(visible, queries.history, queries.history_length)
         items = [top_k(scores + visible, self._top).item for scores in [*lists, popularity, popularity + middle]]
-        if not self._hides_seen:
-            items.append(self._latest(queries))
+        returns = [] if self._hides_seen else self._return_columns(queries)
+        for feature in returns[1:]:
+            best = top_k(feature, self._top)
+            items.append(tf.where(best.score > 0, best.item, -1))
         item = tf.sort(tf.concat(items, axis=1), axis=1)
         known = tf.maximum(item, 0)
         is_first = tf.concat([tf.ones_like(item[:, :1], tf.bool), item[:, 1:] != item[:, :-1]], axis=1)
@@ -148,28 +160,16 @@ class _Finder:
         columns = [tf.gather(column, known, batch_dims=1) for column in [*scores, popularity]]
         cell = tf.cast(moment, tf.int64)[:, None] * self._num_items + known  # of a table [M, I]
         columns += [tf.gather(tf.reshape(trend, [-1]), cell) for trend in tf.unstack(self._trends)]
-        columns += (
+        columns += [tf.gather(feature, known, batch_dims=1) for feature in returns] or (
             [tf.zeros_like(columns[0])] * len(RETURN_FEATURES)
-            if self._hides_seen
-            else self._return_columns(queries, known)
         )
         return known, tf.cast(is_candidate, tf.int64), tf.stack(columns, axis=2)
 
-    def _latest(self, queries: Queries) -> tf.Tensor:
-        """[B, 200] items of the latest history entries; -1 for padding and for unknown items."""
-        position = queries.history_length[:, None] - 1 - tf.range(_LATEST, dtype=tf.int64)
-        padded = tf.pad(queries.history, [[0, 0], [0, 1]])  # a history may be empty
-        item = tf.gather(padded, tf.maximum(position, 0), batch_dims=1)
-        return tf.where((position >= 0) & (item < self._num_items), item, -1)
-
-    def _return_columns(self, queries: Queries, item: tf.Tensor) -> list[tf.Tensor]:
-        """Computes the return features of items [B, C]; each feature is [B, C]."""
+    def _return_columns(self, queries: Queries) -> list[tf.Tensor]:
+        """Computes the return features, each [B, I]; those of other items are 0."""
         found = return_features(queries, self._num_items)
-        shape = tf.stack([tf.shape(item, tf.int64)[0], self._num_items])
-        return [
-            tf.gather(tf.scatter_nd(found.index, column, shape), item, batch_dims=1)
-            for column in tf.unstack(found.value, axis=1)
-        ]
+        shape = tf.stack([tf.shape(queries.visitor, tf.int64)[0], self._num_items])
+        return [tf.scatter_nd(found.index, column, shape) for column in tf.unstack(found.value, axis=1)]
 
 
 def _spread(scores: tf.Tensor, count: int) -> tf.Tensor:
@@ -186,32 +186,48 @@ class Choice:
     """NDCG@20 among the candidates."""
     alone: tuple[float, ...]
     """NDCG@20 of each part alone."""
+    frequency: float | None
+    """NDCG@20 of the visitor's own most frequent items; None: the ranking has no return features."""
 
 
 def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> Choice:
     """Chooses weights by coordinate ascent, with the trend of the half-life `HALF_LIVES[half_life]`.
 
-    The ascent starts from the single part that is best with the trend added. So, on these cases, the blend is at least
-    as good as any part with the trend.
+    An ascent starts from the single part (or the popularity) that is best with the trend added, another one from the
+    visitor's own most frequent or most recent items; the better one is used. So, on these cases, the blend is at least
+    as good as any of them with the trend.
     """
-    ascent = _Ascent(candidates, num_parts, half_life)
-    alone = ascent.start()
-    grids = [_GRID] * num_parts + [_SIGNED, _GRID] + ([_SIGNED] * len(RETURN_FEATURES) if has_returns else [])
-    # returns last, because they depend on all others
-    order = [num_parts + 1, *range(num_parts + 1), *range(num_parts + 2, len(grids))]
-    for number in range(_PASSES):
-        before = ascent.best
-        for column in order:
-            ascent.improve(column, grids[column], is_local=number > 0)
-        if ascent.best == before:
-            break
-    return Choice(BlendWeights.from_array(ascent.weight * ascent.unit), ascent.best, tuple(alone))
+    ascents, alone = [], dict[int, float]()
+    for columns in _starts(num_parts, has_returns=has_returns):
+        ascents.append(_Ascent(candidates, num_parts, half_life, has_returns=has_returns))
+        alone |= ascents[-1].start(columns)
+        ascents[-1].climb()
+    best = max(ascents, key=lambda ascent: ascent.best)
+    weights = BlendWeights.from_array(best.weight * best.unit, HALF_LIVES[half_life])
+    frequency = alone[num_parts + 3] if has_returns else None
+    return Choice(weights, best.best, tuple(alone[column] for column in range(num_parts)), frequency)
+
+
+def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: bool) -> int:
+    """Returns the index into `HALF_LIVES` that `longest_of_the_best` chooses.
+
+    The half-lives are compared with the other features at the weights that one pass of the ascent gives them.
+    """
+    ascent = _Ascent(candidates, num_parts, len(HALF_LIVES) // 2, has_returns=has_returns)
+    ascent.start([column for columns in _starts(num_parts, has_returns=has_returns) for column in columns])
+    ascent.climb(passes=1)
+    return longest_of_the_best(np.stack([ascent.values_with(half_life) for half_life in range(len(HALF_LIVES))]))
+
+
+def _starts(num_parts: int, *, has_returns: bool) -> list[list[int]]:
+    """The columns that ascents start from: parts and popularity; frequency and recency of the visitor's own items."""
+    return [[*range(num_parts + 1)], *([[num_parts + 3, num_parts + 4]] if has_returns else [])]
 
 
 class _Ascent:
     """The state of the coordinate ascent; its weights apply to the parts' scores divided by their typical spread."""
 
-    def __init__(self, candidates: Candidates, num_parts: int, half_life: int) -> None:
+    def __init__(self, candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> None:
         self._candidates, self._num_parts = candidates, num_parts
         trend, returns = num_parts + 1 + half_life, num_parts + 1 + len(HALF_LIVES)
         columns = [*range(num_parts + 1), trend, *range(returns, returns + len(RETURN_FEATURES))]
@@ -223,23 +239,38 @@ class _Ascent:
         self.weight = np.zeros(len(columns), np.float32)
         self._total = np.zeros_like(self._feature[0])
         self._values = np.zeros(len(candidates.num_relevant))
+        self._grids = [_GRID] * num_parts + [_SIGNED, _GRID] + ([_SIGNED] * len(RETURN_FEATURES) if has_returns else [])
 
-    def start(self) -> list[float]:
-        """Starts from the part (or the popularity) that is best with the trend; returns NDCG@20 of each part alone."""
-        alone = [self._candidates.ndcg(feature) for feature in self._feature[: self._num_parts + 1]]
+    def start(self, columns: Sequence[int]) -> dict[int, float]:
+        """Starts with the one of these features that is best with the trend; returns NDCG@20 of each alone."""
+        alone = {column: self._candidates.ndcg(self._feature[column]) for column in columns}
         starts = []
-        for first, values in enumerate(alone):
+        for first, values in alone.items():
             self.weight[:] = 0
             self.weight[first], self._total, self._values = 1.0, self._feature[first], values
             self.improve(self._num_parts + 1, _GRID, is_local=False)
             starts.append((self.best, self.weight.copy(), self._total, self._values))
         _, self.weight, self._total, self._values = max(starts, key=lambda start: start[0])
-        return [float(values.mean()) for values in alone[: self._num_parts]]
+        return {column: float(values.mean()) for column, values in alone.items()}
 
-    def start_values(self) -> np.ndarray:
-        """Calls `start`; returns NDCG@20 of each case [V]."""
-        self.start()
-        return self._values
+    def climb(self, passes: int = _PASSES) -> None:
+        """Improves all weights, one after the other, until a pass changes none."""
+        # returns last, because they depend on all others
+        order = [self._num_parts + 1, *range(self._num_parts + 1), *range(self._num_parts + 2, len(self._grids))]
+        for number in range(passes):
+            before = self.best
+            for column in order:
+                self.improve(column, self._grids[column], is_local=number > 0)
+            if self.best == before:
+                break
+
+    def values_with(self, half_life: int) -> np.ndarray:
+        """[V]: NDCG@20 with the trend of another half-life, at its best weight."""
+        column = self._num_parts + 1
+        rest = self._total - self.weight[column] * self._feature[column]
+        trend = self._candidates.feature[:, :, column + half_life]
+        found = [self._candidates.ndcg(rest + weight * trend) for weight in _GRID]
+        return max(found, key=lambda values: float(values.mean()))
 
     @property
     def best(self) -> float:
@@ -272,9 +303,8 @@ def _typical_spread(scores: np.ndarray, is_candidate: np.ndarray) -> float:
 class BlendFit:
     """The weights that validation chose, and their NDCG@20 in validation."""
 
-    half_life_days: float
-    seen_hidden: BlendWeights
-    seen_shown: BlendWeights
+    weights: dict[str, BlendWeights]
+    """The weights of each of the `RANKINGS`."""
     validation: dict[str, Any]
     """See `BlendRecord.validation`."""
 
@@ -305,62 +335,88 @@ def fit_blend(
       replicas: their workers share the ranking and get the same weights.
       on_chunk: called before each chunk of cases.
     """
-    candidates = {}
-    for name, protocol in _RANKINGS.items():
-        if Split.VALIDATION in dataset.manifest.splits:
-            cases = build_cases(dataset, Split.VALIDATION, protocol, kinds)
-            if held_out_seed is not None and name == "seen_shown":
-                _, cases = cases.split_visitors(HELD_OUT_SHARE, seed=held_out_seed)
-            if len(cases):
-                sample = cases.sample_cases(max_cases, seed=0)
-                candidates[name] = find_candidates(parts, sample, events, dataset.item_counts, replicas, on_chunk)
-    half_life = _choose_half_life(candidates, len(parts))
-    choices = {
-        name: choose_weights(found, len(parts), half_life, has_returns=name == "seen_shown" and not has_trend_only)
-        for name, found in candidates.items()
+    cases = {}
+    if Split.VALIDATION in dataset.manifest.splits:
+        cases = ranking_cases(dataset, kinds, held_out_seed=held_out_seed)
+    choices, counts = {}, {}
+    for ranking, of_ranking in cases.items():
+        hides_seen = ranking == "new_items"
+        sample = of_ranking.sample_cases(max_cases, seed=0)
+        found = find_candidates(parts, sample, events, dataset.item_counts, replicas, on_chunk, hides_seen=hides_seen)
+        has_returns = not hides_seen and not has_trend_only
+        half_life = choose_half_life(found, len(parts), has_returns=has_returns)
+        choices[ranking] = choose_weights(found, len(parts), half_life, has_returns=has_returns)
+        counts[ranking] = len(sample)
+    validation = {
+        ranking: {
+            "cases": counts[ranking],
+            "parts": list(choice.alone),
+            "frequency": choice.frequency,
+            "blend": choice.value,
+        }
+        for ranking, choice in choices.items()
     }
-    weights = _fill_missing({name: choice.weights for name, choice in choices.items()}, len(parts))
-    figures = {
-        name: {"cases": len(candidates[name].num_relevant), "parts": list(choice.alone), "blend": choice.value}
-        for name, choice in choices.items()
+    weights = _fill_missing({ranking: choice.weights for ranking, choice in choices.items()}, len(parts))
+    return BlendFit(weights, {ranking: validation.get(ranking) for ranking in RANKINGS})
+
+
+def ranking_cases(dataset: Dataset, kinds: Sequence[str] = (), *, held_out_seed: int | None = None) -> dict[str, Cases]:
+    """Returns the validation cases of each of the `RANKINGS`; rankings without cases are skipped.
+
+    Args:
+      dataset: the dataset, with a validation split.
+      kinds: event kinds that make an item relevant; empty: all.
+      held_out_seed: see `fit_blend`.
+    """
+    visitors, rows = (build_cases(dataset, Split.VALIDATION, of, kinds) for of in (returning_visitors, next_items))
+    held_out = [
+        cases if held_out_seed is None else cases.split_visitors(HELD_OUT_SHARE, seed=held_out_seed)[1]
+        for cases in (visitors, rows)
+    ]
+    cases = {
+        "new_items": visitors,
+        "returning": held_out[0].take(np.flatnonzero(~_in_session(held_out[0]))),
+        "in_session": held_out[1].take(np.flatnonzero(_in_session(held_out[1]))),
     }
-    validation = {name: figures.get(name) for name in _RANKINGS}
-    return BlendFit(HALF_LIVES[half_life], weights["seen_hidden"], weights["seen_shown"], validation)
+    return {ranking: cases[ranking] for ranking in RANKINGS if len(cases[ranking])}
 
 
-def _choose_half_life(candidates: Mapping[str, Candidates], num_parts: int) -> int:
-    """Returns the index into `HALF_LIVES` that `longest_of_the_best` chooses, from the best part with its trend."""
-    values = []
-    for found in candidates.values():
-        ascents = [_Ascent(found, num_parts, half_life) for half_life in range(len(HALF_LIVES))]
-        values.append(np.stack([ascent.start_values() for ascent in ascents]))
-    return longest_of_the_best(values)
+def _in_session(cases: Cases) -> np.ndarray:
+    """[V] bool: whether each case is in a session, as `models.blend.is_in_session` of its query."""
+    return cases.timestamp_ms - cases.history.timestamp_ms[cases.history.ends - 1] < SESSION_GAP_MS
 
 
-def longest_of_the_best(values: Sequence[np.ndarray]) -> int:
-    """Returns the index of the longest half-life that is not clearly worse than the best one in any ranking.
+def longest_of_the_best(values: np.ndarray) -> int:
+    """Returns the index into `HALF_LIVES` of the longest half-life that is not clearly worse than the best one.
 
     All returning visitors of a validation window are ranked at its start, so they share one trend. A short half-life
     can be the best for this trend by chance and lose its advantage in the test window. If the difference is less than
     its standard error, the longer half-life is safer.
 
     Args:
-      values: an array for each ranking, that of new items first: NDCG@20 by half-life and case, [half-lives, V].
+      values: [half-lives, V] NDCG@20, in order of the half-lives.
     """
-    good = set(range(len(HALF_LIVES)))
-    for by_case in reversed(values):
-        difference = by_case - by_case[by_case.mean(axis=1).argmax()]
-        error = difference.std(axis=1) / np.sqrt(by_case.shape[1])
-        is_good = difference.mean(axis=1) >= -error
-        # where no half-life is good for both, lists of new items decide, as their trend has the larger weight
-        good = good & set(np.flatnonzero(is_good)) or set(np.flatnonzero(is_good))
-    return int(max(good))
+    difference = values - values[values.mean(axis=1).argmax()]
+    error = difference.std(axis=1) / np.sqrt(values.shape[1])
+    return int(np.flatnonzero(difference.mean(axis=1) >= -error).max())
 
 
 def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
-    """Fills in a ranking without validation cases: it gets the weights of the other ranking, or equal weights."""
-    given = next(iter(weights.values()), BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts)))
-    return {name: weights.get(name, replace(given, returns=(0.0, 0.0, 0.0))) for name in _RANKINGS}
+    """Fills in the weights of rankings without cases: those of the most similar other ranking, or equal weights.
+
+    The rankings that show seen items are similar; `new_items` gets no weights of returns.
+    """
+    equal = BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts), half_life_days=HALF_LIVES[-1])
+    similar = {
+        "new_items": ("returning", "in_session"),
+        "returning": ("in_session", "new_items"),
+        "in_session": ("returning", "new_items"),
+    }
+    found = {
+        ranking: next((weights[other] for other in (ranking, *similar[ranking]) if other in weights), equal)
+        for ranking in RANKINGS
+    }
+    return found | {"new_items": replace(found["new_items"], returns=(0.0, 0.0, 0.0))}
 
 
 def blend_alone(
@@ -379,10 +435,9 @@ def blend_alone(
     fit = fit_blend(parts, dataset, events, kinds=kinds, has_trend_only=True, max_cases=_BASELINE_CASES)
     return BlendInference(
         parts,
-        seen_hidden=fit.seen_hidden,
-        seen_shown=fit.seen_shown,
+        weights=fit.weights,
         item_counts=dataset.item_counts,
-        trends=count_trends(events, events.timestamp_ms[-1:] + 1, fit.half_life_days),
+        trends=latest_trends(events, half_lives_of(fit.weights)),
     )
 
 
@@ -392,7 +447,7 @@ def set_trends(systems: Iterable[Scorer], cases: Cases, events: ItemEvents) -> N
     values: dict[float, np.ndarray] = {}
     for system in systems:
         if isinstance(system, BlendInference):
-            days = system.half_life_days
-            if days not in values:
-                values[days] = count_trends(events, moments, days).values
-            system.set_trends(moments, values[days])
+            for days in system.half_lives_days:
+                if days not in values:
+                    values[days] = count_trends(events, moments, days).values
+            system.set_trends(moments, np.stack([values[days] for days in system.half_lives_days]))

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from common import storage
@@ -59,14 +60,12 @@ def blend_runs(
     kept = [
         column
         for column in range(len(parts))
-        if fit.seen_hidden.parts[column] or fit.seen_shown.parts[column] or len(parts) == 1
+        if any(weights.parts[column] for weights in fit.weights.values()) or len(parts) == 1
     ] or [0]
     record = BlendRecord(
         parts=tuple(parts[column] for column in kept),
         steps=tuple(steps[column] for column in kept),
-        half_life_days=fit.half_life_days,
-        seen_hidden=_only(fit.seen_hidden, kept),
-        seen_shown=_only(fit.seen_shown, kept),
+        weights={ranking: _only(weights, kept) for ranking, weights in fit.weights.items()},
         validation={name: _name_parts(figures, parts) for name, figures in fit.validation.items()},
     )
     if replicas.is_chief:
@@ -91,5 +90,4 @@ def _name_parts(figures: Mapping[str, Any] | None, parts: Sequence[str]) -> dict
 
 
 def _only(weights: BlendWeights, kept: Sequence[int]) -> BlendWeights:
-    values = weights.to_array()
-    return BlendWeights.from_array(values[[*kept, *range(len(weights.parts), len(values))]])
+    return replace(weights, parts=tuple(weights.parts[column] for column in kept))

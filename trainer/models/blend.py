@@ -2,24 +2,27 @@
 
     score = Σ w_part × part + w_popularity × log(n + 0.25) + w_trend × trend + Σ w_return × return feature
 
-There is one set of weights for lists without seen items, and one for lists with them, because visitors do not discover
-new items in the same way as they return to old ones. Validation chooses the weights, see `evaluation.blend_weights`.
+Each of the `RANKINGS` has weights and a half-life of the trend of its own: visitors do not discover new items in the
+same way as they return to old ones, and what they want next in a session differs from what they want when they come
+back. Validation chooses the weights, see `evaluation.blend_weights`.
 
-Shapes: B queries, H history, I items of the vocabulary, P parts, M moments, E history entries of known items, U
-distinct (query, item) pairs among these entries.
+Shapes: B queries, H history, I items of the vocabulary, P parts, L half-lives, M moments, F = P + 1 + L + 3 features, E
+history entries of known items, U distinct (query, item) pairs among these entries.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from trainer.data.trend import Trends
-from trainer.models.interface import Queries, ServedModel
+from trainer.models.interface import UNKNOWN_EVENT, Queries, ServedModel
 from trainer.models.table_variables import HOST
-from trainer.runs.blend_record import RETURN_FEATURES, BlendWeights
+from trainer.runs.blend_record import RANKINGS, RETURN_FEATURES, BlendWeights, half_lives_of
 
+SESSION_GAP_MS = 30 * 60 * 1000
+"""A session ends after this time without an event; half an hour is the usual timeout."""
 _SUM_RANK = 10
 _SUM_OFFSET = 0.02
 _RETURN_POWERS = (0.25, 1.0)
@@ -50,37 +53,45 @@ class BlendInference(tf.Module):
         self,
         parts: Sequence[Part],
         *,
-        seen_hidden: BlendWeights,
-        seen_shown: BlendWeights,
+        weights: Mapping[str, BlendWeights],
         item_counts: np.ndarray,
-        trends: Trends,
+        trends: Sequence[Trends],
     ) -> None:
         """Builds a blend.
 
         Args:
           parts: P models with their weights loaded; none for a ranking by popularity and trend.
-          seen_hidden: weights for rankings that hide the items of the history.
-          seen_shown: weights for rankings that show them.
+          weights: the weights of each of the `RANKINGS`.
           item_counts: [I] training events of each item.
-          trends: the trends of the items. A query uses the trends of the latest moment up to its time; if all moments
-            are later, those of the first.
+          trends: for each of `half_lives_of(weights)`, the trends of the items, all at the same moments; a query uses
+            those at the latest moment that is not after its time, or those at the first moment.
+
+        Raises:
+          ValueError: the trends have other half-lives.
         """
         super().__init__(name="blend")
         self._parts = [part.model for part in parts]
         self._has_sums = [part.has_sums for part in parts]
         self._num_items = len(item_counts)
-        self._weights = np.stack([seen_shown.to_array(), seen_hidden.to_array()])  # [2, P + 2 + 3]
+        self.half_lives_days = half_lives_of(weights)
+        if (given := tuple(each.half_life_days for each in trends)) != self.half_lives_days:
+            raise ValueError(
+                f"trends must have the half-lives of the weights, {self.half_lives_days} days; got {given}"
+            )
+        self._weights = np.stack([_expand(weights[ranking], self.half_lives_days) for ranking in RANKINGS])  # [3, F]
         self._has_returns = bool(np.any(self._weights[:, -len(RETURN_FEATURES) :]))
-        self.half_life_days = trends.half_life_days
+        moment_ms, values = trends[0].moment_ms, np.stack([each.values for each in trends])
+        counts = np.stack([*(each.recent[-1] for each in trends), trends[0].total[-1]])
         with tf.device(HOST):
             self._popularity = tf.Variable(log_popularity(item_counts), trainable=False, name="popularity")
-            self._moment_ms = _growing_variable(trends.moment_ms, "trend_moment_ms")
-            self._trend = _growing_variable(trends.values, "trend")
+            self._moment_ms = tf.Variable(moment_ms, trainable=False, name="trend_moment_ms", shape=[None])
+            shape = [len(trends), None, self._num_items]  # M may change
+            self._trend = tf.Variable(values, trainable=False, name="trend", shape=shape)
             # not used in scores: an export is refreshed from them and newer events
-            self._counts = tf.Variable(np.stack([trends.recent[-1], trends.total[-1]]), trainable=False, name="counts")
+            self._counts = tf.Variable(counts, trainable=False, name="counts")
 
     def set_trends(self, moment_ms: np.ndarray, values: np.ndarray) -> None:
-        """Replaces the trends by values [M, I] at other moments [M]; M may change."""
+        """Replaces the trends by values [L, M, I] at other moments [M]; M may change."""
         self._moment_ms.assign(moment_ms)
         self._trend.assign(values)
 
@@ -94,34 +105,44 @@ class BlendInference(tf.Module):
             comparable_scores(part.catalogue_scores(queries), has_sums=has_sums)
             for part, has_sums in zip(self._parts, self._has_sums, strict=True)
         ]
-        moment = tf.searchsorted(self._moment_ms, queries.timestamp_ms, side="right") - 1
-        features += [self._popularity[None], tf.gather(self._trend, tf.maximum(moment, 0))]
+        features += [self._popularity[None], *self._trends_at(queries.timestamp_ms)]
         returns = return_features(queries, self._num_items) if self._has_returns else None
+        shown_row = tf.where(is_in_session(queries), RANKINGS.index("in_session"), RANKINGS.index("returning"))
 
         def score(is_seen_hidden: tf.Tensor | bool) -> tf.Tensor:
-            weights = tf.constant(self._weights)[tf.cast(is_seen_hidden, tf.int32)]
-            shape = [tf.shape(queries.visitor)[0], self._num_items]
-            total = tf.zeros(shape)
+            row = tf.where(is_seen_hidden, RANKINGS.index("new_items"), shown_row)
+            weights = tf.gather(tf.constant(self._weights), row)  # [B, F]
+            total = tf.zeros([tf.shape(queries.visitor)[0], self._num_items])
             for column, feature in enumerate(features):
                 if np.any(self._weights[:, column]):
-                    total += weights[column] * feature
+                    total += weights[:, column, None] * feature
             if returns is None:
                 return total
-            offset = tf.linalg.matvec(returns.value, weights[-len(RETURN_FEATURES) :])
+            of_pair = tf.gather(weights[:, -len(RETURN_FEATURES) :], returns.index[:, 0])  # [U, 3]
+            offset = tf.reduce_sum(returns.value * of_pair, axis=1)
             return tf.tensor_scatter_nd_add(total, returns.index, offset)
 
         return score
 
+    def _trends_at(self, timestamp_ms: tf.Tensor) -> list[tf.Tensor]:
+        """Returns, for each half-life, the trends [B, I] at the moments of queries at times [B]."""
+        moment = tf.searchsorted(self._moment_ms, timestamp_ms, side="right") - 1
+        rows = tf.reshape(self._trend, [-1, self._num_items])  # of [L, M]; a slice of each half-life would be a copy
+        num_moments = tf.shape(self._moment_ms)[0]
+        return [
+            tf.gather(rows, number * num_moments + tf.maximum(moment, 0)) for number in range(len(self.half_lives_days))
+        ]
+
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
         """[B] float32 scores of items [B] for visitors [B], given as indices; visitors have no history here."""
-        weights = self._weights[1]
+        weights = self._weights[RANKINGS.index("new_items")]
         known = tf.minimum(item, self._num_items - 1)
-        scores = weights[-len(RETURN_FEATURES) - 2] * tf.gather(self._popularity, known)
-        scores += weights[-len(RETURN_FEATURES) - 1] * tf.gather(self._trend[-1], known)
-        for part, has_sums, weight in zip(self._parts, self._has_sums, weights, strict=False):
-            pairs = part.pair_scores(visitor, item)
-            scores += weight * (tf.fill(tf.shape(pairs), np.float32(np.log(_SUM_OFFSET))) if has_sums else pairs)
-        return scores
+        features = [
+            tf.fill(tf.shape(item), np.float32(np.log(_SUM_OFFSET))) if has_sums else part.pair_scores(visitor, item)
+            for part, has_sums in zip(self._parts, self._has_sums, strict=True)
+        ]
+        features += [tf.gather(self._popularity, known), *tf.unstack(tf.gather(self._trend[:, -1], known, axis=1))]
+        return tf.add_n([weight * feature for weight, feature in zip(weights, features, strict=False)])
 
     def item_similarities(self, item: tf.Tensor) -> tf.Tensor:
         """[B, I] float32: the item similarities of the first part."""
@@ -139,6 +160,19 @@ def comparable_scores(scores: tf.Tensor, *, has_sums: bool) -> tf.Tensor:
     best = tf.math.top_k(scores, min(_SUM_RANK, scores.shape[1] or _SUM_RANK)).values
     reference = tf.where(best[:, -1:] > 0, best[:, -1:], tf.maximum(best[:, :1], np.finfo(np.float32).tiny))
     return tf.math.log(_SUM_OFFSET + tf.maximum(scores, 0.0) / reference)
+
+
+def is_in_session(queries: Queries) -> tf.Tensor:
+    """[B] bool: whether the last event of each history is less than `SESSION_GAP_MS` before the request.
+
+    An event of unknown time is taken as part of the session; without a history there is no session.
+    """
+    has_history = queries.history_length > 0
+    last = tf.maximum(queries.history_length - 1, 0)
+    padded = [tf.pad(column, [[0, 0], [0, 1]]) for column in (queries.history_event, queries.history_timestamp_ms)]
+    event, time_ms = (tf.gather(column, last, batch_dims=1) for column in padded)  # [B]
+    is_recent = queries.timestamp_ms - time_ms < SESSION_GAP_MS
+    return has_history & (is_recent | (event == UNKNOWN_EVENT))
 
 
 def log_popularity(item_counts: np.ndarray) -> np.ndarray:
@@ -165,6 +199,9 @@ def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
     return ReturnFeatures(tf.stack([pair // num_items, pair % num_items], axis=1), value)
 
 
-def _growing_variable(value: np.ndarray, name: str) -> tf.Variable:
-    """Makes a variable that can be assigned values with another first dimension."""
-    return tf.Variable(value, trainable=False, name=name, shape=[None, *value.shape[1:]])
+def _expand(weights: BlendWeights, half_lives_days: Sequence[float]) -> np.ndarray:
+    """[F] float32: the weights, with a trend for each half-life: the weight of all but one is 0."""
+    columns = weights.to_array()
+    trends = [weights.trend * (days == weights.half_life_days) for days in half_lives_days]
+    first = len(weights.parts) + 1
+    return np.concatenate([columns[:first], np.array(trends, np.float32), columns[first + 1 :]])

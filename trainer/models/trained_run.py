@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from common.errors import ContractError
 from common.storage.paths import join
 from trainer.data.dataset import Dataset, open_dataset
-from trainer.data.trend import Trends, count_trends, read_item_events
+from trainer.data.trend import latest_trends, read_item_events
 from trainer.distributed.replicas import Replicas
 from trainer.models.blend import BlendInference, Part
 from trainer.models.build import build_inference_model
 from trainer.models.interface import InferenceModel, ServedModel
 from trainer.models.second_stage_file import with_second_stage
-from trainer.runs.blend_record import OWN_RUN, BlendRecord, read_blend
+from trainer.runs.blend_record import OWN_RUN, BlendRecord, half_lives_of, read_blend
 from trainer.runs.checkpoint import choose_step, read_state, read_weights_of_step
 from trainer.runs.record import RunRecord, check_checkpoint, read_record, training_view
 
@@ -78,17 +78,10 @@ def build_blend(parts: list[Part], blend: BlendRecord, dataset: Dataset) -> Blen
     """Builds a blend with the trends as of the dataset's last event."""
     return BlendInference(
         parts,
-        seen_hidden=blend.seen_hidden,
-        seen_shown=blend.seen_shown,
+        weights=blend.weights,
         item_counts=dataset.item_counts,
-        trends=latest_trends(dataset, blend.half_life_days),
+        trends=latest_trends(read_item_events(dataset), half_lives_of(blend.weights)),
     )
-
-
-def latest_trends(dataset: Dataset, half_life_days: float) -> Trends:
-    """Returns the trends as of the last event of a dataset, over all splits."""
-    events = read_item_events(dataset)
-    return count_trends(events, events.timestamp_ms[-1:] + 1, half_life_days)
 
 
 def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Dataset) -> InferenceModel:

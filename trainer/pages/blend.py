@@ -6,8 +6,12 @@ from typing import Any
 from common.report.page import Block, Cell, Note, Page, Section, Table
 from trainer.runs.blend_record import BlendRecord, part_title
 
-RANKINGS = {"seen_hidden": "New items", "seen_shown": "Next item, new or seen"}
-"""Titles of the two kinds of ranking, by their names in `blend.json`."""
+TITLES = {
+    "new_items": "New items",
+    "returning": "New or seen items, for a returning visitor",
+    "in_session": "New or seen items, in a session",
+}
+"""Titles of the kinds of ranking, by their names in `blend.json`."""
 
 
 def blend_page(name: str, blend: BlendRecord, trials: Sequence[Mapping[str, Any]]) -> Page:
@@ -18,7 +22,7 @@ def blend_page(name: str, blend: BlendRecord, trials: Sequence[Mapping[str, Any]
       blend: the blend.
       trials: entries of `auto.json`; empty for other presets.
     """
-    sections = [Section(title, _ranking(blend, ranking, name)) for ranking, title in RANKINGS.items()]
+    sections = [Section(title, _ranking(blend, ranking, name)) for ranking, title in TITLES.items()]
     if trials:
         sections.insert(0, Section("Models that were tried", [_trials(trials)]))
     return Page(
@@ -36,13 +40,15 @@ def _ranking(blend: BlendRecord, ranking: str, name: str) -> list[Block | Note]:
     figures = blend.validation[ranking]
     if figures is None:
         return [
-            Note("The validation split has no cases for this list, so it has the weights of the other list."),
+            Note("The validation split has no cases for this list, so it has the weights of another list."),
             Block("Weights", table),
         ]
     rows: list[Sequence[Cell]] = [
         [part_title(part, name), round(value, 4)]
         for part, value in sorted(figures["parts"].items(), key=lambda pair: -pair[1])
     ]
+    if figures["frequency"] is not None:
+        rows.append(["the visitor's own most frequent items", round(figures["frequency"], 4)])
     values = Table(["system", "NDCG@20"], [["the blend", round(figures["blend"], 4)], *rows])
     return [
         Block(f"Validation: {figures['cases']:,} cases, among the best candidates of each model", values),

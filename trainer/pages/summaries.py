@@ -46,20 +46,24 @@ def _describe_trials(result: Result) -> list[str]:
     return lines + ([f"Not used: {others}"] if others else [])
 
 
-_RANKINGS = {"seen_hidden": "items new to the visitor", "seen_shown": "the next item"}
+_RANKINGS = {
+    "new_items": "items new to the visitor",
+    "returning": "new or seen items, returning visitor",
+    "in_session": "the next item in a session",
+}
 
 
 def _describe_blend(blend: Result) -> list[str]:
     """Returns a line per ranking: validation NDCG@20 of the blend and of its best part, and the weights."""
     lines = []
     for ranking, title in _RANKINGS.items():
-        figures, weights = blend["validation"][ranking], blend[ranking]
+        figures, weights = blend["validation"][ranking], blend["weights"][ranking]
         if figures is None:
             continue
         names = [part.rpartition("/")[2].replace(".", "model") for part in blend["parts"]]
         terms = [f"{weight:.2g} × {name}" for weight, name in zip(weights["parts"], names, strict=True) if weight]
         if weights["trend"]:
-            terms.append(f"{weights['trend']:.2g} × {blend['half_life_days']:g}-day trend")
+            terms.append(f"{weights['trend']:.2g} × {weights['half_life_days']:g}-day trend")
         if weights["popularity"]:
             terms.append(f"{weights['popularity']:.2g} × popularity")
         if any(weights["returns"]):

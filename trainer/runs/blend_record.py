@@ -1,6 +1,7 @@
 """blend.json: the parts of a run's model and their weights, which validation chose after training."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ OWN_RUN = "."
 """Name of the part of a blend that is the run itself."""
 RETURN_FEATURES = ("is_seen", "frequency", "recency")
 """Features of the items of a visitor's history; see `models.blend.return_features`."""
+RANKINGS = ("new_items", "returning", "in_session")
+"""The kinds of ranking that have weights of their own: `new_items` hides seen items. The others show them: `returning`
+for a visitor who has been away, `in_session` for a visitor whose last event is part of the current session."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,8 @@ class BlendWeights:
     """Weight of log(n + 0.25), where n counts the training events of an item."""
     trend: float = 0.0
     """Weight of the trend of an item."""
+    half_life_days: float
+    """Half-life of the trend."""
     returns: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Weights of `RETURN_FEATURES`."""
 
@@ -33,11 +39,17 @@ class BlendWeights:
         return np.array([*self.parts, self.popularity, self.trend, *self.returns], np.float32)
 
     @classmethod
-    def from_array(cls, weights: np.ndarray) -> "BlendWeights":
-        """The inverse of `to_array`."""
+    def from_array(cls, weights: np.ndarray, half_life_days: float) -> "BlendWeights":
+        """The inverse of `to_array`, with the half-life of the trend."""
         *parts, popularity, trend = weights[: -len(RETURN_FEATURES)].tolist()
         first, second, third = weights[-len(RETURN_FEATURES) :].tolist()
-        return cls(parts=tuple(parts), popularity=popularity, trend=trend, returns=(first, second, third))
+        return cls(
+            parts=tuple(parts),
+            popularity=popularity,
+            trend=trend,
+            half_life_days=half_life_days,
+            returns=(first, second, third),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,31 +60,35 @@ class BlendRecord:
     """P directories of runs, relative to this run; `.` is this run itself."""
     steps: tuple[int, ...]
     """Steps of the checkpoints of the P parts."""
-    half_life_days: float
-    """Half-life of the trend."""
-    seen_hidden: BlendWeights
-    """Weights for rankings that hide seen items."""
-    seen_shown: BlendWeights
-    """Weights for rankings that show them."""
+    weights: dict[str, BlendWeights]
+    """The weights of each of the `RANKINGS`."""
     validation: dict[str, Any]
-    """For each ranking: the number of `cases`, the NDCG@20 of the `blend`, and in `parts` the NDCG@20 of each tried
-    part alone, by directory. Null without cases."""
+    """For each ranking: the number of `cases`, the NDCG@20 of the `blend`, in `parts` the NDCG@20 of each tried part
+    alone, by directory, and in `frequency` that of the visitor's own most frequent items, null for `new_items`. Null
+    without cases."""
 
     def describe_weights(self, ranking: str, name: str) -> list[tuple[str, float]]:
         """Returns the features with a nonzero weight in a ranking, and these weights.
 
         Args:
-          ranking: `seen_hidden` or `seen_shown`.
+          ranking: one of the `RANKINGS`.
           name: name of the run itself.
         """
-        weights: BlendWeights = getattr(self, ranking)
+        weights = self.weights[ranking]
+        days = weights.half_life_days
         names = [
             *(part_title(part, name) for part in self.parts),
             "popularity",
-            f"trend, half-life {self.half_life_days:g} days",
+            f"trend, half-life {days:g} day{'s' * (days != 1)}",
             *(f"returns: {feature.replace('_', ' ')}" for feature in RETURN_FEATURES),
         ]
         return [(title, weight) for title, weight in zip(names, weights.to_array().tolist(), strict=True) if weight]
+
+
+def half_lives_of(weights: Mapping[str, BlendWeights]) -> tuple[float, ...]:
+    """Returns the distinct half-lives of the trends in use, ascending; at least one, even if no trend has a weight."""
+    used = {each.half_life_days for each in weights.values() if each.trend}
+    return tuple(sorted(used or {each.half_life_days for each in weights.values()}))
 
 
 def part_title(part: str, name: str) -> str:
@@ -96,9 +112,9 @@ def read_blend(workdir: str) -> BlendRecord | None:
     path = RunLayout(workdir).blend
     try:
         values = json.loads(storage.read_bytes(path))
-        weights = {name: _read_weights(values[name]) for name in ("seen_hidden", "seen_shown")}
+        weights = {name: _read_weights(values["weights"][name]) for name in RANKINGS}
         lists = {name: tuple(values[name]) for name in ("parts", "steps")}
-        return BlendRecord(**{**values, **weights, **lists})
+        return BlendRecord(**{**values, "weights": weights, **lists})
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError) as error:

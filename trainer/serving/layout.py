@@ -19,7 +19,7 @@ CARD = "assets.extra/model_card.md"
 """The model card."""
 INFO = "assets.extra/model.json"
 """A JSON object: the `name` of the model, such as mf; its `offer`, the numbers of items on offer and of excluded items
-by reason; and `half_life_days`, the half-life of its trend, null for a model without a trend."""
+by reason; and `half_lives_days`, the half-lives of its trends, empty for a model without a trend."""
 ITEMS = "assets/items.txt"
 """The ids of all items, one per line."""
 

@@ -43,6 +43,13 @@ inputs are the items of the visitor's history, oldest first.
 Do not use it for another shop or catalogue, nor for prices, credit or other decisions about people. Scores only order
 the items of one list; they do not measure how much a visitor wants an item."""
 
+_LISTS = {
+    "new_items": "without seen items",
+    "returning": "with seen items, the last event is older than half an hour",
+    "in_session": "with seen items, in a session",
+}
+"""Descriptions of the rankings of a blend."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
@@ -132,7 +139,7 @@ def _training(subject: Subject) -> str:
 def _blend(blend: BlendRecord, name: str) -> str:
     rows = [
         (title, ", ".join(f"{weight:.3g} × {feature}" for feature, weight in blend.describe_weights(ranking, name)))
-        for ranking, title in (("seen_hidden", "without seen items"), ("seen_shown", "with seen items"))
+        for ranking, title in _LISTS.items()
     ]
     intro = (
         "A score is a weighted sum of the scores of models, the popularity and trend of the item, and how it occurs in "

@@ -66,8 +66,8 @@ class ServingModel(tf.Module):
         Args:
           visitor_id: [B] string; '' or any other unknown id if only the visitor's `history` is known.
           history: [B, H] string, the visitor's items, oldest first; '' is padding. It must contain all items to
-            exclude: the model does not store timelines. Kinds and times of events are unknown to the model; use
-            `recommend_events` to pass them.
+            exclude: the model does not store timelines. Kinds and times of events are unknown to the model, and the
+            visitor is taken to be in a session; use `recommend_events` to pass them.
           k: from 1 to I.
           exclude_seen: whether to exclude the items of `history`.
 
@@ -104,7 +104,8 @@ class ServingModel(tf.Module):
           visitor_id: as in `recommend`.
           history: as in `recommend`.
           history_event: [B, H] string, the kind of each event, one of the dataset's; ignored at padding.
-          history_age_ms: [B, H] int64, milliseconds since each event, at least 0; ignored at padding.
+          history_age_ms: [B, H] int64, milliseconds since each event, at least 0; ignored at padding. If the last event
+            is at least half an hour old, a blend ranks seen items as for a visitor who comes back.
           k: as in `recommend`.
           exclude_seen: as in `recommend`.
         """

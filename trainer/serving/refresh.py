@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,7 +70,7 @@ def refresh(
             values = _read_variables(prefix, export)
             earlier = values[_MASK].numpy()
             values[_MASK] = tf.constant(offer.is_offered)
-            num_newer = _advance_trend(values, info.get("half_life_days"), events)
+            num_newer = _advance_trends(values, info["half_lives_days"], events)
             _write_variables(values, os.path.join(staging, layout.VARIABLES))
         layout.write_info(staging, info | {"offer": offer.to_json()})
     added, removed = int((offer.is_offered & ~earlier).sum()), int((earlier & ~offer.is_offered).sum())
@@ -96,17 +96,19 @@ def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
     return ItemEvents(events.timestamp_ms[item >= 0], item[item >= 0].astype(np.int64), len(items))
 
 
-def _advance_trend(values: dict[str, tf.Tensor], half_life_days: float | None, events: ItemEvents | None) -> int:
-    """Adds newer events to the trend in `values`, the variables by name; returns the number of these events."""
-    if half_life_days is None or events is None:
+def _advance_trends(values: dict[str, tf.Tensor], half_lives_days: Sequence[float], events: ItemEvents | None) -> int:
+    """Adds newer events to the trends in `values`, the variables by name; returns the number of these events."""
+    if not half_lives_days or events is None:
         return 0
     moment_ms, counts = values[_TREND["moment_ms"]].numpy(), values[_TREND["counts"]].numpy()
-    trends = Trends(half_life_days, moment_ms[-1:], counts[:1], counts[1:])
-    newer = advance_trends(trends, events)
-    counts = np.concatenate([newer.recent, newer.total])
-    for name, value in (("moment_ms", newer.moment_ms), ("trend", newer.values), ("counts", counts)):
-        values[_TREND[name]] = tf.constant(value)
-    return int((newer.total - trends.total).sum(dtype=np.float64))
+    newer = [
+        advance_trends(Trends(days, moment_ms[-1:], recent[None], counts[-1:]), events)
+        for days, recent in zip(half_lives_days, counts[:-1], strict=True)
+    ]
+    values[_TREND["moment_ms"]] = tf.constant(newer[0].moment_ms)
+    values[_TREND["trend"]] = tf.constant(np.stack([each.values for each in newer]))
+    values[_TREND["counts"]] = tf.constant(np.concatenate([*(each.recent for each in newer), newer[0].total]))
+    return int((newer[0].total - counts[-1:]).sum(dtype=np.float64))
 
 
 def _read_variables(prefix: str, export: str) -> dict[str, tf.Tensor]:

@@ -6,21 +6,26 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainer.dataset_builder import build_dataset, checkerboard
+from contract.schema import Split
+from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
 from tests.trainer.ranking.fakes import TableScorer, cases_of
 from trainer.data.trend import DAY_MS, ItemEvents, read_item_events
 from trainer.evaluation.blend_weights import (
     HALF_LIVES,
     Candidates,
     blend_alone,
+    choose_half_life,
     choose_weights,
     find_candidates,
     fit_blend,
     longest_of_the_best,
+    ranking_cases,
     set_trends,
 )
-from trainer.evaluation.cases import Cases
-from trainer.models.blend import BlendInference, Part
+from trainer.evaluation.cases import Cases, build_cases, next_items
+from trainer.models.blend import BlendInference, Part, is_in_session
+from trainer.ranking.topk import query_chunks
+from trainer.runs.blend_record import RANKINGS
 
 NUM_ITEMS = 90
 
@@ -53,7 +58,8 @@ def events() -> ItemEvents:
 
 
 def candidates_of(cases: Cases, events: ItemEvents, *models: tf.Module) -> Candidates:
-    return find_candidates([Part(model, has_sums=False) for model in models], cases, events, np.ones(NUM_ITEMS))
+    parts = [Part(model, has_sums=False) for model in models]
+    return find_candidates(parts, cases, events, np.ones(NUM_ITEMS), hides_seen=cases.hides_seen)
 
 
 def test_ndcg_of_candidates_by_hand() -> None:
@@ -109,20 +115,10 @@ def half_lives_of(*means: float, noise: float = 0.0) -> np.ndarray:
 def test_of_half_lives_that_validation_cannot_tell_apart_the_longest_is_chosen() -> None:
     # 14 days are worse than 3 days by 0.01, which is their standard error; 30 days are worse by more
     values = half_lives_of(0.19, 0.2, 0.18, 0.19, 0.15, noise=0.01)
-    assert HALF_LIVES[longest_of_the_best([values])] == 14
+    assert HALF_LIVES[longest_of_the_best(values)] == 14
     # clearly better is better
     values = half_lives_of(0.19, 0.22, 0.18, 0.19, 0.15, noise=0.01)
-    assert HALF_LIVES[longest_of_the_best([values])] == 3
-
-
-def test_a_half_life_serves_both_rankings() -> None:
-    flat, short = half_lives_of(*[0.1] * 5), half_lives_of(0.3, 0.3, 0.2, 0.1, 0.1)
-    assert HALF_LIVES[longest_of_the_best([flat, short])] == 3
-    # none is among the best in both: the first ranking decides
-    long = half_lives_of(0.1, 0.1, 0.1, 0.1, 0.2)
-    assert HALF_LIVES[longest_of_the_best([short, long])] == 3
-    assert HALF_LIVES[longest_of_the_best([long, short])] == 30
-    assert longest_of_the_best([]) == len(HALF_LIVES) - 1
+    assert HALF_LIVES[longest_of_the_best(values)] == 3
 
 
 def test_a_trend_that_explains_the_cases_is_found(cases: Cases) -> None:
@@ -141,6 +137,62 @@ def test_a_trend_that_explains_the_cases_is_found(cases: Cases) -> None:
     assert choice.value > 0.5 > choice.alone[0]
 
 
+def test_each_ranking_gets_the_half_life_that_fits_its_cases(cases: Cases) -> None:
+    # items 50 to 54 sold often at first, and again yesterday; items 60 to 64 sold in the weeks before, and no longer
+    times = np.concatenate([np.zeros(2000 + 3 * NUM_ITEMS), np.repeat(np.arange(30, 46), 15), np.full(200, 59)])
+    items = np.concatenate(
+        [
+            np.tile(np.arange(50, 55), 400),
+            np.tile(np.arange(NUM_ITEMS), 3),
+            np.tile(np.arange(60, 65), 48),
+            np.tile(np.arange(50, 55), 40),
+        ]
+    )
+    events = ItemEvents(times.astype(np.int64) * DAY_MS, items.astype(np.int64), NUM_ITEMS)
+    chosen = []
+    for first in (50, 60):
+        relevant = np.random.default_rng(0).integers(first, first + 5, 200)
+        wanting = cases_of([[]] * 200, [[item] for item in relevant], NUM_ITEMS)
+        moment = replace(wanting, timestamp_ms=np.full(200, 60 * DAY_MS))
+        chosen.append(choose_half_life(candidates_of(moment, events, Noise(0)), 1, has_returns=False))
+    # half-lives of 1 and 3 days both rank 50 to 54 first, longer ones rank 60 to 64 first
+    assert [HALF_LIVES[half_life] for half_life in chosen] == [3, 30]
+
+
+def test_the_own_most_frequent_items_are_a_start_of_the_weights(events: ItemEvents) -> None:
+    # item 7 was the most frequent one long ago; each visitor wants it, or what comes next in frequency
+    history = [[7] * 40 + list(range(10, 80)) * 3 + [3, 3, 3]] * 100
+    visitors = replace(cases_of(history, [[7, 3]] * 100, NUM_ITEMS), hides_seen=False)
+    choice = choose_weights(candidates_of(visitors, events, Noise(0)), 1, 0, has_returns=True)
+    assert choice.frequency is not None
+    assert choice.value >= choice.frequency > choice.alone[0]
+    assert any(choice.weights.returns)
+
+
+def test_each_ranking_has_the_cases_that_it_serves(tmp_path) -> None:
+    minute = 60_000
+    train = [Event(f"v{visitor}", f"i{visitor}", "view", minute) for visitor in range(4)]
+    # v0 goes on in its session, v1 comes back after 40 minutes, v2 after two hours and stays
+    later = {"v0": [2], "v1": [41], "v2": [121, 122]}
+    validation = [
+        Event(visitor, f"i{(int(visitor[1]) + 1 + number) % 4}", "view", when * minute)
+        for visitor, minutes in later.items()
+        for number, when in enumerate(minutes)
+    ]
+    names = {"visitors": [f"v{index}" for index in range(4)], "items": [f"i{index}" for index in range(4)]}
+    dataset = build_dataset(str(tmp_path), train=train, validation=validation, test=[], **names)
+    cases = ranking_cases(dataset)
+    # the moment of all returning visitors is the first event of the window, in the second minute: all are in a session
+    assert {ranking: found.visitor.tolist() for ranking, found in cases.items()} == {
+        "new_items": [0, 1, 2],
+        "in_session": [0, 2],
+    }
+    rows = build_cases(dataset, Split.VALIDATION, next_items)
+    ((_, queries),) = query_chunks(rows.visitor, rows.history, rows.timestamp_ms, len(rows))
+    served = rows.take(np.flatnonzero(is_in_session(queries)))
+    assert served.timestamp_ms.tolist() == cases["in_session"].timestamp_ms.tolist() == [2 * minute, 122 * minute]
+
+
 def test_few_cases_fit_no_noise(events: ItemEvents) -> None:
     relevant = np.random.default_rng(3).integers(0, NUM_ITEMS, 12)
     few = cases_of([[]] * 12, [[item] for item in relevant], NUM_ITEMS)
@@ -149,7 +201,11 @@ def test_few_cases_fit_no_noise(events: ItemEvents) -> None:
     assert np.count_nonzero(choice.weights.parts) <= 2
 
 
-def test_the_trend_of_a_validation_case_does_not_see_its_future(cases: Cases, events: ItemEvents) -> None:
+@pytest.mark.parametrize("hides_seen", [True, False])
+def test_the_trend_of_a_validation_case_does_not_see_its_future(
+    cases: Cases, events: ItemEvents, hides_seen: bool
+) -> None:
+    cases = replace(cases, hides_seen=hides_seen)
     rng = np.random.default_rng(0)
     later = ItemEvents(
         np.concatenate([events.timestamp_ms, rng.integers(1000, 10**9, 500).cumsum()]),
@@ -164,9 +220,8 @@ def test_without_validation_cases_the_parts_are_equal(tmp_path) -> None:
     dataset = build_dataset(str(tmp_path), **{**checkerboard(), "validation": [], "test": []})
     parts = [Part(Noise(0), has_sums=False), Part(Noise(1), has_sums=False)]
     fit = fit_blend(parts, dataset, read_item_events(dataset))
-    assert fit.seen_hidden == fit.seen_shown
-    assert fit.seen_hidden.parts == (1.0, 1.0)
-    assert fit.validation == {"seen_hidden": None, "seen_shown": None}
+    assert {weights.parts for weights in fit.weights.values()} == {(1.0, 1.0)}
+    assert fit.validation == dict.fromkeys(RANKINGS)
 
 
 def test_a_blend_without_models_ranks_by_popularity_and_trend(tmp_path) -> None:
@@ -182,7 +237,7 @@ def test_a_tiny_catalogue_has_fewer_candidates_than_a_list(events: ItemEvents) -
     few = cases_of([[0], [1]], [[2], [3]], 5)
     model = TableScorer(np.eye(2, 5))
     found = find_candidates(
-        [Part(model, has_sums=False)], few, ItemEvents(events.timestamp_ms, events.item, 5), np.ones(5)
+        [Part(model, has_sums=False)], few, ItemEvents(events.timestamp_ms, events.item, 5), np.ones(5), hides_seen=True
     )
     choice = choose_weights(found, 1, 0, has_returns=False)
     assert choice.value > 0

@@ -16,12 +16,14 @@ from trainer.config.presets import PRESETS
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.data.offer import read_item_facts
+from trainer.data.trend import latest_trends, read_item_events
 from trainer.evaluate import evaluate
-from trainer.export import export
+from trainer.export import export, export_model
 from trainer.models.blend import BlendInference
 from trainer.models.interface import Queries
-from trainer.models.trained_run import open_trained_run
-from trainer.runs.blend_record import read_blend
+from trainer.models.trained_run import load_part, open_trained_run
+from trainer.ranking.topk import visible_scores
+from trainer.runs.blend_record import RANKINGS, BlendWeights, half_lives_of, read_blend
 from trainer.runs.record import read_record
 from trainer.serving.refresh import refresh
 from trainer.workflows.refit import refit
@@ -29,7 +31,16 @@ from trainer.workflows.refit import refit
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return build_dataset(str(tmp_path_factory.mktemp("dataset")), **checkerboard())
+    """Visitors of a checkerboard come back after an hour, and view the same item again a minute later."""
+    events = checkerboard()
+    hour = 60 * 60 * 1000
+    events["validation"] = [
+        event._replace(timestamp_ms=event.timestamp_ms + delay_ms)
+        for delay_ms in (hour, hour + 60_000)
+        for event in events["validation"]
+    ]
+    events["test"] = [event._replace(timestamp_ms=event.timestamp_ms + 2 * hour) for event in events["test"]]
+    return build_dataset(str(tmp_path_factory.mktemp("dataset")), **events)
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +63,10 @@ def test_a_run_trains_its_companion_and_weighs_both(finished: Path, dataset: Dat
     blend = read_blend(str(finished))
     assert blend is not None
     assert set(blend.parts) <= {".", "parts/walk"}
-    figures = blend.validation["seen_hidden"]
-    assert list(figures["parts"]) == [".", "parts/walk"]
-    assert figures["blend"] >= max(figures["parts"].values())
+    for ranking in RANKINGS:
+        figures = blend.validation[ranking]
+        assert list(figures["parts"]) == [".", "parts/walk"]
+        assert figures["blend"] >= max(*figures["parts"].values(), figures["frequency"] or 0)
     opened = open_trained_run(str(finished))
     assert isinstance(opened.model, BlendInference)
     assert opened.record.config.name == "mf"
@@ -66,9 +78,10 @@ def test_replicas_weigh_alike(finished: Path, dataset: Dataset, tmp_path: Path, 
     run(config_of(f"devices={devices}"), dataset, tmp_path)
     one, other = blend_of(finished), blend_of(tmp_path)
     assert one["parts"] == other["parts"]
-    assert one["half_life_days"] == other["half_life_days"]
-    for ranking in ("seen_hidden", "seen_shown"):
-        np.testing.assert_allclose(one[ranking]["parts"], other[ranking]["parts"], rtol=1e-3)
+    for ranking in RANKINGS:
+        weights, others = one["weights"][ranking], other["weights"][ranking]
+        assert weights["half_life_days"] == others["half_life_days"]
+        np.testing.assert_allclose(weights["parts"], others["parts"], rtol=1e-3)
         assert one["validation"][ranking]["blend"] == pytest.approx(other["validation"][ranking]["blend"], abs=1e-3)
 
 
@@ -81,24 +94,56 @@ def test_a_run_killed_before_its_blend_goes_on_with_it(finished: Path, dataset: 
     assert blend_of(tmp_path) == blend_of(finished)
 
 
-def test_a_blend_is_evaluated_at_the_moment_of_each_case_and_exported_at_the_end(
+def test_a_blend_is_evaluated_and_exported_with_the_weights_of_each_ranking(
     finished: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     result = evaluate(workdir=str(finished), split=Split.VALIDATION)
     assert "mf" in result["protocols"]["next_item"]["rankings"]["seen_shown"]
-    export(workdir=str(finished), output=str(tmp_path / "export"))
-    answer = tf.saved_model.load(str(tmp_path / "export")).signatures["recommend"](
-        visitor_id=tf.constant([""]),
-        history=tf.constant([["i2", "i4"]]),
-        k=tf.constant(5),
-        exclude_seen=tf.constant(True),
-    )
-    model = open_trained_run(str(finished)).model
-    history = tf.constant([[2, 4]], tf.int64)
-    queries = Queries.of_items(tf.constant([dataset.num_visitors], tf.int64), history, tf.constant([2], tf.int64))
-    scores = model.catalogue_scores(queries).numpy()[0]
-    scores[[2, 4]] = -np.inf
-    np.testing.assert_allclose(answer["score"][0], np.sort(scores)[::-1][:5], rtol=1e-5)
+    # a blend of all features, with weights that differ from ranking to ranking
+    weights = {
+        ranking: BlendWeights(
+            parts=(1.0,), popularity=0.5, trend=1.0, half_life_days=days, returns=(2.0 * days, 0.5, days - 7)
+        )
+        for ranking, days in zip(RANKINGS, (30.0, 7.0, 1.0), strict=True)
+    }
+    weights["new_items"] = replace(weights["new_items"], returns=(0.0, 0.0, 0.0))
+    run = open_trained_run(str(finished))
+    part = load_part(str(finished), run.checkpoints[str(finished)], dataset)
+    trends = latest_trends(read_item_events(dataset), half_lives_of(weights))
+    model = BlendInference([part], weights=weights, item_counts=dataset.item_counts, trends=trends)
+    export_model(model, dataset, str(tmp_path / "export"), name="blend")
+    signatures = tf.saved_model.load(str(tmp_path / "export")).signatures
+
+    def served(signature: str, *, exclude_seen: bool, **given: tf.Tensor) -> np.ndarray:
+        answer = signatures[signature](
+            visitor_id=tf.constant([""]),
+            history=tf.constant([["i2", "i4"]]),
+            k=tf.constant(5),
+            exclude_seen=tf.constant(exclude_seen),
+            **given,
+        )
+        return answer["score"].numpy()[0]
+
+    def measured(ages_ms: list[int] | None, *, is_seen_hidden: bool) -> np.ndarray:
+        queries = Queries.of_items(
+            tf.constant([dataset.num_visitors], tf.int64), tf.constant([[2, 4]], tf.int64), tf.constant([2], tf.int64)
+        )
+        if ages_ms is not None:
+            times = -tf.constant([ages_ms], tf.int64)
+            queries = queries._replace(history_event=tf.zeros_like(times), history_timestamp_ms=times)
+        return np.sort(visible_scores(model, queries, is_seen_hidden).numpy()[0])[::-1][:5]
+
+    found = {}
+    for name, ages_ms in {"away": [10**8, 10**7], "here": [10**8, 1000]}.items():
+        ages = {"history_event": tf.constant([["view"] * 2]), "history_age_ms": tf.constant([ages_ms], tf.int64)}
+        for exclude_seen in (True, False):
+            found[name, exclude_seen] = served("recommend_events", exclude_seen=exclude_seen, **ages)
+            expected = measured(ages_ms, is_seen_hidden=exclude_seen)
+            np.testing.assert_allclose(found[name, exclude_seen], expected, rtol=1e-4)
+    assert not np.allclose(found["away", False], found["here", False])
+    # without ages, the visitor is in a session
+    by_ids = served("recommend", exclude_seen=False)
+    np.testing.assert_allclose(by_ids, measured(None, is_seen_hidden=False), rtol=1e-4)
 
 
 def test_a_refresh_counts_newer_events(finished: Path, dataset: Dataset, tmp_path: Path) -> None:
@@ -120,23 +165,22 @@ def test_a_refresh_counts_newer_events(finished: Path, dataset: Dataset, tmp_pat
         tf.train.load_checkpoint(str(tmp_path / name / "variables" / "variables")) for name in ("export", "refreshed")
     )
     counts = [reader.get_tensor("_model/_counts/.ATTRIBUTES/VARIABLE_VALUE") for reader in (before, after)]
-    assert counts[1][1, 7] == counts[0][1, 7] + 2
-    days = read_blend(str(finished)).half_life_days
-    # the earlier events are 101 days old, the newer ones one day and none
-    expected = counts[0][0, 7] * 0.5 ** (101 / days) + 0.5 ** (1 / days) + 1
-    assert counts[1][0, 7] == pytest.approx(expected, rel=1e-3)
+    assert counts[1][-1, 7] == counts[0][-1, 7] + 2
     trend = after.get_tensor("_model/_trend/.ATTRIBUTES/VARIABLE_VALUE")
-    np.testing.assert_allclose(trend[0], np.log((counts[1][0] + 0.05) / (counts[1][1] + 0.25)), rtol=1e-5)
+    half_lives_days = half_lives_of(read_blend(str(finished)).weights)
+    assert len(trend) == len(half_lives_days)
+    for number, days in enumerate(half_lives_days):
+        # the earlier events are 101 days old but for two hours, the newer ones one day and none
+        expected = counts[0][number, 7] * 0.5 ** ((101 - 2 / 24) / days) + 0.5 ** (1 / days) + 1
+        assert counts[1][number, 7] == pytest.approx(expected, rel=1e-3)
+        recent = counts[1][number]
+        np.testing.assert_allclose(trend[number, 0], np.log((recent + 0.05) / (counts[1][-1] + 0.25)), rtol=1e-5)
 
 
 def test_a_refit_refits_the_parts_and_keeps_their_weights(finished: Path, dataset: Dataset, tmp_path: Path) -> None:
     result = refit(str(finished), workdir=str(tmp_path / "refit"))
     before, after = blend_of(finished), blend_of(tmp_path / "refit")
-    assert (after["parts"], after["seen_hidden"], after["seen_shown"]) == (
-        before["parts"],
-        before["seen_hidden"],
-        before["seen_shown"],
-    )
+    assert (after["parts"], after["weights"]) == (before["parts"], before["weights"])
     opened = open_trained_run(str(tmp_path / "refit"))
     assert opened.dataset.item_counts.sum() > dataset.item_counts.sum()  # of all splits
     assert result["refit_of"]["run"] == str(finished)

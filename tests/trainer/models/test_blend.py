@@ -1,4 +1,6 @@
-"""The scores of a blend equal plain sums, with one set of weights for each ranking."""
+"""The scores of a blend equal plain sums, with one set of weights for each kind of ranking."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,8 +8,15 @@ import tensorflow as tf
 
 from tests.trainer.ranking.fakes import DotModel
 from trainer.data.trend import Trends
-from trainer.models.blend import BlendInference, Part, comparable_scores, return_features
-from trainer.models.interface import PolicyScorer, Queries
+from trainer.models.blend import (
+    SESSION_GAP_MS,
+    BlendInference,
+    Part,
+    comparable_scores,
+    is_in_session,
+    return_features,
+)
+from trainer.models.interface import UNKNOWN_EVENT, PolicyScorer, Queries
 from trainer.ranking.topk import visible_scores
 from trainer.runs.blend_record import BlendWeights
 
@@ -18,8 +27,10 @@ TRENDS = Trends(
     np.array([[1, 1, 1, 0], [0, 2, 1, 0]], np.float32),
     np.array([[5, 2, 1, 0], [6, 3, 1, 0]], np.float32),
 )
-HIDDEN = BlendWeights(parts=(0.5, 2.0), popularity=0.25, trend=1.5)
-SHOWN = BlendWeights(parts=(1.0, 0.0), popularity=0.0, trend=0.5, returns=(3.0, 0.5, -1.0))
+SHORT_TRENDS = replace(TRENDS, half_life_days=1.0, recent=TRENDS.recent / 4)
+NEW = BlendWeights(parts=(0.5, 2.0), popularity=0.25, trend=1.5, half_life_days=7.0)
+IN_SESSION = BlendWeights(parts=(1.0, 0.0), popularity=0.0, trend=0.5, half_life_days=1.0, returns=(3.0, 0.5, -1.0))
+RETURNING = BlendWeights(parts=(0.0, 1.0), trend=2.0, half_life_days=7.0, returns=(0.0, 1.0, 0.0))
 
 
 @pytest.fixture
@@ -33,12 +44,13 @@ def parts() -> list[Part]:
 
 @pytest.fixture
 def blend(parts: list[Part]) -> BlendInference:
-    return BlendInference(parts, seen_hidden=HIDDEN, seen_shown=SHOWN, item_counts=COUNTS, trends=TRENDS)
+    weights = {"new_items": NEW, "returning": RETURNING, "in_session": IN_SESSION}
+    return BlendInference(parts, weights=weights, item_counts=COUNTS, trends=[SHORT_TRENDS, TRENDS])
 
 
 @pytest.fixture
 def queries() -> Queries:
-    """Visitor 0 has the history items 1, 3, 1; visitor 1 has no history and a request before the first moment."""
+    """Visitor 0 has the history 1, 3, 1 in this session; visitor 1 has no history, and requests before all moments."""
     zeros = tf.zeros([2, 4], tf.int64)
     return Queries(
         visitor=tf.constant([0, 1], tf.int64),
@@ -68,15 +80,19 @@ def test_scores_that_hide_seen_items_are_the_weighted_sum(
     np.testing.assert_allclose(blend.catalogue_scores(queries), expected, rtol=1e-5)
 
 
+# of items 1 and 3 of visitor 0: item 1 has ages 2 and 0, item 3 has age 1
+FREQUENCY = np.log1p(10 * np.array([3**-0.25 + 1, 2**-0.25]))
+RECENCY = np.log1p(10 * np.array([1 / 3 + 1, 1 / 2]))
+
+
 def test_scores_that_show_seen_items_add_what_is_known_of_returns(
     blend: BlendInference, parts: list[Part], queries: Queries
 ) -> None:
-    logits, _, _, trend = features(parts, queries)
-    expected = logits + 0.5 * trend
-    # item 1 has ages 2 and 0, item 3 has age 1
-    frequency = np.log1p(10 * np.array([3**-0.25 + 1, 2**-0.25]))
-    recency = np.log1p(10 * np.array([1 / 3 + 1, 1 / 2]))
-    expected[0, [1, 3]] += 3 + 0.5 * frequency - recency
+    logits, ratios, _, trend = features(parts, queries)
+    expected = logits + 0.5 * SHORT_TRENDS.values[[1, 0]]  # a session has a trend with a half-life of its own
+    expected[0, [1, 3]] += 3 + 0.5 * FREQUENCY - RECENCY
+    # without a history there is no session
+    expected[1] = (ratios + 2 * trend)[1]
     np.testing.assert_allclose(blend.policy_scores(queries)(False), expected, rtol=1e-5)
     flag = tf.constant(False)
     np.testing.assert_allclose(visible_scores(blend, queries, flag), expected, rtol=1e-5)
@@ -94,9 +110,44 @@ def test_pairs_score_as_a_visitor_without_a_history(blend: BlendInference, parts
     np.testing.assert_allclose(blend.pair_scores(visitor, item), expected, rtol=1e-5)
 
 
+def test_a_visitor_who_has_been_away_gets_the_weights_of_returning_visitors(
+    blend: BlendInference, parts: list[Part], queries: Queries
+) -> None:
+    away = queries._replace(history_timestamp_ms=queries.history_timestamp_ms + 250 - SESSION_GAP_MS)
+    _, ratios, _, trend = features(parts, queries)
+    expected = ratios + 2 * trend
+    expected[0, [1, 3]] += FREQUENCY
+    np.testing.assert_allclose(blend.policy_scores(away)(False), expected, rtol=1e-5)
+    # new items have one set of weights
+    np.testing.assert_array_equal(blend.policy_scores(away)(True), blend.policy_scores(queries)(True))
+
+
+def test_the_age_of_the_last_event_tells_a_session() -> None:
+    now, gap = 10 * SESSION_GAP_MS, SESSION_GAP_MS
+    zero = tf.zeros([5], tf.int64)
+    queries = Queries(
+        visitor=zero,
+        history=tf.zeros([5, 2], tf.int64),
+        history_length=tf.constant([2, 2, 1, 0, 2], tf.int64),
+        history_event=tf.constant([[0, 0]] * 4 + [[UNKNOWN_EVENT] * 2], tf.int64),
+        history_timestamp_ms=tf.constant(
+            [[0, now - gap + 1], [0, now - gap], [now - gap, now], [now, now], [0, 0]], tf.int64
+        ),
+        timestamp_ms=zero + now,
+    )
+    # just within the gap; just outside; padding is no event; no history; an unknown time
+    assert is_in_session(queries).numpy().tolist() == [True, False, False, False, True]
+
+
+def test_each_half_life_in_use_needs_its_trends(parts: list[Part]) -> None:
+    weights = {"new_items": NEW, "returning": RETURNING, "in_session": IN_SESSION}
+    with pytest.raises(ValueError, match=r"half-lives of the weights, \(1.0, 7.0\) days; got \(7.0,\)"):
+        BlendInference(parts, weights=weights, item_counts=COUNTS, trends=[TRENDS])
+
+
 def test_trends_are_replaced_by_more_moments(blend: BlendInference, queries: Queries) -> None:
     before = blend.catalogue_scores(queries).numpy()
-    blend.set_trends(np.array([0, 60, 240]), np.zeros((3, 4), np.float32))
+    blend.set_trends(np.array([0, 60, 240]), np.zeros((2, 3, 4), np.float32))
     np.testing.assert_allclose(
         blend.catalogue_scores(queries), before - 1.5 * TRENDS.values[[1, 0]], rtol=1e-5, atol=1e-5
     )

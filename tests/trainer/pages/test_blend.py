@@ -7,42 +7,57 @@ from trainer.runs.blend_record import BlendRecord, BlendWeights
 BLEND = BlendRecord(
     parts=(".", "parts/walk"),
     steps=(12, 3),
-    half_life_days=7.0,
-    seen_hidden=BlendWeights(parts=(1.5, 0.25), trend=0.75),
-    seen_shown=BlendWeights(parts=(1.0, 0.0), popularity=-0.5, returns=(2.0, 0.0, 0.5)),
+    weights={
+        "new_items": BlendWeights(parts=(1.5, 0.25), trend=0.75, half_life_days=7.0),
+        "returning": BlendWeights(parts=(0.0, 0.0), half_life_days=30.0, returns=(0.0, 1.0, 0.0)),
+        "in_session": BlendWeights(
+            parts=(1.0, 0.0), popularity=-0.5, trend=0.25, half_life_days=1.0, returns=(2.0, 0.0, 0.5)
+        ),
+    },
     validation={
-        "seen_hidden": {"cases": 1234, "parts": {".": 0.2, "parts/walk": 0.1, "parts/als": 0.3}, "blend": 0.4},
-        "seen_shown": None,
+        "new_items": {
+            "cases": 1234,
+            "parts": {".": 0.2, "parts/walk": 0.1, "parts/als": 0.3},
+            "frequency": None,
+            "blend": 0.4,
+        },
+        "returning": {"cases": 5, "parts": {".": 0.2, "parts/walk": 0.1}, "frequency": 0.3, "blend": 0.3},
+        "in_session": None,
     },
 )
 TRIALS = [{"name": "walk", "state": "trained", "seconds": 12.34, "reason": ""}]
 
 
 def test_weights_have_names_and_zeros_are_left_out() -> None:
-    assert BLEND.describe_weights("seen_hidden", "mf") == [
+    assert BLEND.describe_weights("new_items", "mf") == [
         ("mf", 1.5),
         ("walk", 0.25),
         ("trend, half-life 7 days", 0.75),
     ]
-    assert BLEND.describe_weights("seen_shown", "mf") == [
+    assert BLEND.describe_weights("in_session", "mf") == [
         ("mf", 1.0),
         ("popularity", -0.5),
+        ("trend, half-life 1 day", 0.25),
         ("returns: is seen", 2.0),
         ("returns: recency", 0.5),
     ]
 
 
 def test_the_page_has_all_that_was_tried_best_first() -> None:
-    tried, hidden, shown = blend_page("mf", BLEND, TRIALS).sections
+    tried, new, returning, in_session = blend_page("mf", BLEND, TRIALS).sections
     (trials,) = tried.parts
     assert isinstance(trials, Block)
     assert trials.table.rows == [["walk", "trained", 12.3, ""]]
-    figures = hidden.parts[0]
+    figures = new.parts[0]
     assert isinstance(figures, Block)
     assert figures.title.startswith("Validation: 1,234 cases")
     assert figures.table.rows == [["the blend", 0.4], ["als", 0.3], ["mf", 0.2], ["walk", 0.1]]
-    assert isinstance(shown.parts[0], Note)  # no cases
+    own = returning.parts[0]
+    assert isinstance(own, Block)
+    assert own.table.rows[-1] == ["the visitor's own most frequent items", 0.3]
+    assert isinstance(in_session.parts[0], Note)  # no cases
     assert [section.title for section in blend_page("mf", BLEND, []).sections] == [
         "New items",
-        "Next item, new or seen",
+        "New or seen items, for a returning visitor",
+        "New or seen items, in a session",
     ]

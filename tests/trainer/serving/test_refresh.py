@@ -94,7 +94,7 @@ def test_a_refresh_changes_the_lists_and_leaves_the_export(dataset, model, tmp_p
     ]
     offer = {"offered": 6, "excluded": {"unavailable": 1, "denied": 1, "category": 0}}
     info = json.loads((tmp_path / "new" / layout.INFO).read_text())
-    assert info == {"name": "dot", "offer": offer, "half_life_days": None}
+    assert info == {"name": "dot", "offer": offer, "half_lives_days": []}
     assert summary["offer"] == offer
     assert (tmp_path / "new" / layout.CARD).read_text() == "# Card"
 
