@@ -167,7 +167,9 @@ def test_a_refresh_counts_newer_events(finished: Path, dataset: Dataset, tmp_pat
     counts = [reader.get_tensor("_model/_counts/.ATTRIBUTES/VARIABLE_VALUE") for reader in (before, after)]
     assert counts[1][-1, 7] == counts[0][-1, 7] + 2
     trend = after.get_tensor("_model/_trend/.ATTRIBUTES/VARIABLE_VALUE")
-    half_lives_days = half_lives_of(read_blend(str(finished)).weights)
+    blend = read_blend(str(finished))
+    assert blend is not None
+    half_lives_days = half_lives_of(blend.weights)
     assert len(trend) == len(half_lives_days)
     for number, days in enumerate(half_lives_days):
         # the earlier events are 101 days old but for two hours, the newer ones one day and none
