@@ -12,6 +12,7 @@ those after it, then those from the beginning of the timeline on.
 Shapes: B rows of the global batch, N rows of a window, H history.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -28,6 +29,8 @@ from trainer.data.training_events import TrainingEvents, timeline_lengths
 _unconverted = tf.autograph.experimental.do_not_convert
 
 _COLUMNS = ("visitor", "item", "event")
+_MAX_THREADS = 8
+"""Windows that are read at the same time, at most; each is in memory with its histories."""
 
 
 class Batch(NamedTuple):
@@ -101,7 +104,7 @@ def training_batches(
         windows = read_blocks(order, shards, open_files=config.open_files).batch(config.window_blocks)
         shuffled = windows.enumerate().map(
             _unconverted(lambda window, blocks: _read_rows(blocks, content, tf.random.fold_in(key, window))),
-            num_parallel_calls=2,
+            num_parallel_calls=_num_threads(),
             deterministic=True,
         )
         skipped = tf.where(epoch == first_epoch, tf.constant(first_step, tf.int64), 0)
@@ -156,6 +159,11 @@ def count_rows(
     return counts
 
 
+def _num_threads() -> int:
+    """A thread per core, but at least two, because reading waits for files."""
+    return min(max(os.cpu_count() or 1, 2), _MAX_THREADS)
+
+
 def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batch], tf.Tensor]) -> Iterator[np.ndarray]:
     """Yields a column of an epoch's rows, one shuffling window at a time; `column` computes it from a batch."""
     shards = content.events.shards
@@ -167,7 +175,7 @@ def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batc
         return column(Batch(**rows._asdict(), is_row=tf.ones_like(rows.visitor, tf.bool)))
 
     with translate_read_errors():
-        for window in windows.map(read, num_parallel_calls=2):
+        for window in windows.map(read, num_parallel_calls=_num_threads()):
             yield window.numpy()
             content.events.on_progress()
 

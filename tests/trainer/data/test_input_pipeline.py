@@ -1,3 +1,4 @@
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from contract.shards import Shard, read_timelines
 from contract.timelines import timeline_starts
 from tests.trainer.dataset_builder import Event, build_dataset
 from trainer.config.run import InputConfig
+from trainer.data import input_pipeline
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.data.input_pipeline import Batch, count_events, steps_per_epoch, training_batches
 from trainer.data.training_events import TrainingEvents
@@ -259,3 +261,9 @@ def test_verification_and_passes_over_all_events_report_progress(tmp_path: Path)
     assert len(pings) == len(dataset.manifest.files) + 8  # 23 blocks in windows of 3
     list(dataset.training_events.read())
     assert len(pings) == len(dataset.manifest.files) + 8 + 3  # shards
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 2), (2, 2), (5, 5), (64, 8)])
+def test_windows_are_read_by_a_thread_per_core(cores: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert input_pipeline._num_threads() == threads
