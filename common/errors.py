@@ -1,5 +1,25 @@
-"""Defines the error that callers handle if a dataset cannot be used."""
+"""Errors that callers handle, and errors about damaged files."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class ContractError(ValueError):
     """The directory is not a dataset, or the dataset is damaged or has an unsupported version."""
+
+
+@contextmanager
+def explain_damage(path: str, advice: str) -> Iterator[None]:
+    """Translates errors of decoding a file into one that names the file.
+
+    Args:
+      path: the file.
+      advice: what to do.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); {advice}") from error

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from common import storage
+from common.errors import explain_damage
 from common.storage.paths import join
 from contract.layout import DatasetLayout
 from contract.schema import Split, Vocabulary
@@ -143,12 +144,10 @@ def _evaluations(workdir: str, step: int) -> dict[Split, dict[str, Any]]:
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
         path = RunLayout(workdir).evaluation(split)
-        try:
-            evaluation = json.loads(storage.read_bytes(path))
-        except FileNotFoundError:
+        if not storage.exists(path):
             continue
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}); evaluate the run again, or remove the file") from error
+        with explain_damage(path, "evaluate the run again, or remove the file"):
+            evaluation = dict(json.loads(storage.read_bytes(path)))
         if evaluation.get("step") == step:
             found[split] = evaluation
         else:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from common import storage
+from common.errors import explain_damage
 from trainer.models.interface import InferenceModel
 from trainer.models.second_stage import ItemFacts, Layers, RerankedTowers, SecondStage
 from trainer.models.towers import TowersInference
@@ -66,10 +67,11 @@ def write_second_stage(workdir: str, content: bytes, record: SecondStageRecord) 
 
 def read_record_of_stage(workdir: str) -> SecondStageRecord | None:
     """Reads second_stage.json; None if the run has no second stage, or not yet."""
-    try:
-        return SecondStageRecord(**json.loads(storage.read_bytes(RunLayout(workdir).second_stage)))
-    except FileNotFoundError:
+    path = RunLayout(workdir).second_stage
+    if not storage.exists(path):
         return None
+    with explain_damage(path, "remove it and run `train` again"):
+        return SecondStageRecord(**json.loads(storage.read_bytes(path)))
 
 
 def copy_second_stage(run: str, workdir: str, step: int) -> None:

@@ -5,7 +5,7 @@ import logging
 from typing import Any, Literal
 
 from common import storage
-from common.errors import ContractError
+from common.errors import ContractError, explain_damage
 from common.report.page import DrawnPage, Page, render
 from contract.layout import DatasetLayout
 from contract.manifest import dataset_checksum
@@ -17,6 +17,7 @@ from trainer.pages.training import training_page
 from trainer.runs.blend_record import read_blend
 from trainer.runs.checkpoint import read_validations, table_shapes
 from trainer.runs.layout import RunLayout
+from trainer.runs.metrics_log import read_lines
 from trainer.runs.record import RunRecord, read_record
 
 log = logging.getLogger(__name__)
@@ -87,8 +88,8 @@ def _draw_training_page(workdir: str, record: RunRecord) -> Page:
     return training_page(
         _name(workdir),
         record,
-        _read_lines(layout.metrics),
-        _read_lines(layout.history),
+        read_lines(layout.metrics),
+        read_lines(layout.history),
         read_validations(workdir),
         table_shapes(workdir),
     )
@@ -108,17 +109,8 @@ def _draw_evaluation_page(layout: RunLayout, record: RunRecord) -> Page | None:
 
 
 def _read_json(path: str) -> Any:
-    try:
-        return json.loads(storage.read_bytes(path))
-    except FileNotFoundError:
-        return None
-
-
-def _read_lines(path: str) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in storage.read_bytes(path).decode().splitlines()]
-    except FileNotFoundError:
-        return []
+    with explain_damage(path, "run the command that writes it again, or remove it"):
+        return json.loads(storage.read_bytes(path)) if storage.exists(path) else None
 
 
 def _name(path: str) -> str:

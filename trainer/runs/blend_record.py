@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from common import storage
+from common.errors import explain_damage
 from trainer.runs.layout import RunLayout
 
 OWN_RUN = "."
@@ -110,15 +111,13 @@ def read_blend(workdir: str) -> BlendRecord | None:
       ValueError: the file is damaged.
     """
     path = RunLayout(workdir).blend
-    try:
+    if not storage.exists(path):
+        return None
+    with explain_damage(path, "train the run again"):
         values = json.loads(storage.read_bytes(path))
         weights = {name: _read_weights(values["weights"][name]) for name in RANKINGS}
         lists = {name: tuple(values[name]) for name in ("parts", "steps")}
         return BlendRecord(**{**values, "weights": weights, **lists})
-    except FileNotFoundError:
-        return None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); train the run again") from error
 
 
 def _read_weights(values: dict[str, Any]) -> BlendWeights:

@@ -27,6 +27,7 @@ import keras
 import numpy as np
 
 from common import storage
+from common.errors import explain_damage
 from common.sealed_json import decode_sealed
 from common.storage.paths import join, shard_name
 from trainer.distributed.embeddings import CHUNK_ROWS, RowShards, ShardedTable
@@ -268,12 +269,23 @@ def _best_first(workdir: str) -> list[int]:
 
 
 def read_validations(workdir: str) -> Validations:
-    """Reads the validation metrics; empty before the first validation."""
+    """Reads the validation metrics; empty before the first validation.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    path = join(RunLayout(workdir).checkpoints, _VALIDATIONS)
     try:
-        content = json.loads(storage.read_bytes(join(RunLayout(workdir).checkpoints, _VALIDATIONS)))
+        content = storage.read_bytes(path)
     except FileNotFoundError:
         return Validations(metric="", is_higher_better=False, values={})
-    return Validations(**{**content, "values": {int(step): value for step, value in content["values"].items()}})
+    with explain_damage(
+        path, "remove it to continue without the metrics until now: the last checkpoint is then the best"
+    ):
+        fields = json.loads(content)
+        return Validations(
+            **{**fields, "values": {int(step): float(value) for step, value in fields["values"].items()}}
+        )
 
 
 def record_validation(workdir: str, step: int, value: float, *, metric: str, is_higher_better: bool) -> None:
@@ -364,6 +376,8 @@ def _find_problem(folder: str, worker: int, workers: int, on_file: Callable[[], 
             on_file()
     except FileNotFoundError as error:
         return f"{os.path.basename(error.filename or str(error))} is missing"
+    except IsADirectoryError as error:
+        return f"{os.path.basename(error.filename or str(error))} is a directory"
     except (KeyError, TypeError, ValueError) as error:
         return f"{STATE} is damaged ({error})"
     return None

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,7 +36,7 @@ class RunLog:
         layout = RunLayout(workdir)
         self._is_chief, self._tensorboard = is_chief, layout.tensorboard
         self._metrics = _Lines(layout.metrics, _lines_until(layout.metrics, first_step) if is_chief else [])
-        self._history = _Lines(layout.history, _read_lines(layout.history) if is_chief else [])
+        self._history = _Lines(layout.history, read_lines(layout.history) if is_chief else [])
         # object stores cannot append to TensorBoard's files, so they are written locally and copied
         is_local = storage.is_local(workdir)
         self._events = self._tensorboard if is_local else storage.make_scratch("cartwheel-tensorboard")
@@ -115,8 +115,8 @@ class RunLog:
 class _Lines:
     """A file of JSON lines. Object stores cannot append, so each write replaces the whole file."""
 
-    def __init__(self, path: str, lines: list[str]) -> None:
-        self.path, self._lines = path, lines
+    def __init__(self, path: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        self.path, self._lines = path, [json.dumps(line, allow_nan=False) for line in lines]
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Adds a line for the next `write`."""
@@ -154,14 +154,30 @@ def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, f
         run_log.close()
 
 
-def _lines_until(path: str, first_step: int) -> list[str]:
+def _lines_until(path: str, first_step: int) -> list[dict[str, Any]]:
     """Reads the lines up to a step, in order."""
-    return [line for line in _read_lines(path) if json.loads(line)["step"] <= first_step]
+    return [line for line in read_lines(path) if line["step"] <= first_step]
 
 
-def _read_lines(path: str) -> list[str]:
-    """Reads the lines of a file; returns none if the file does not exist."""
+def read_lines(path: str) -> list[dict[str, Any]]:
+    """Reads the lines of metrics.jsonl or history.jsonl; none if the file does not exist.
+
+    Damaged lines are skipped with a warning, because a log is no reason to stop a run or its report.
+    """
     try:
-        return storage.read_bytes(path).decode().splitlines()
+        content = storage.read_bytes(path)
     except FileNotFoundError:
         return []
+    parsed = [_parse_line(line) for line in content.splitlines()]
+    lines = [line for line in parsed if line is not None]
+    if len(lines) < len(parsed):
+        log.warning("%s: %d of %d lines are damaged and skipped", path, len(parsed) - len(lines), len(parsed))
+    return lines
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) and isinstance(values.get("step"), int) else None

@@ -67,11 +67,15 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
 
 def _read_count(workdir: str, steps: Sequence[int]) -> int:
     """Returns the number of starts since the checkpoints of `steps` were saved."""
+    path = RunLayout(workdir).starts
     try:
-        content = json.loads(storage.read_bytes(RunLayout(workdir).starts))
+        content = json.loads(storage.read_bytes(path))
+        return int(content["starts"]) if content["steps"] == list(steps) else 0
     except FileNotFoundError:
         return 0
-    return int(content["starts"]) if content["steps"] == list(steps) else 0
+    except (ValueError, KeyError, TypeError) as error:  # a count is no reason to stop a run
+        log.warning("%s is damaged (%s); the starts of the run are counted from 0", path, error)
+        return 0
 
 
 def _write_count(workdir: str, steps: Sequence[int], starts: int, replicas: Replicas) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from common import storage
+from common.errors import explain_damage
 from common.storage.paths import join
 
 State = Literal["running", "complete", "pruned", "failed"]
@@ -75,11 +76,11 @@ def check_definition(layout: SearchLayout, definition: Mapping[str, Any]) -> Non
     Raises:
       ValueError: lists the parts that differ.
     """
-    try:
-        found = json.loads(storage.read_bytes(layout.definition))
-    except FileNotFoundError:
+    if not storage.exists(layout.definition):
         write_json(layout.definition, definition)
         return
+    with explain_damage(layout.definition, "give another --workdir"):
+        found = dict(json.loads(storage.read_bytes(layout.definition)))
     changed = [f"{key}: {found.get(key)}, now {value}" for key, value in definition.items() if found.get(key) != value]
     if changed:
         raise ValueError(

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from common import storage
+from common.errors import explain_damage
 from contract.schema import Split
 from trainer.config.presets import AUTO, auto_trials
 from trainer.config.run import RunConfig
@@ -174,10 +175,10 @@ def _check_workdir(workdir: str) -> None:
 
 
 def _read_trials(layout: RunLayout) -> list[Trial]:
-    try:
-        return [Trial(**values) for values in json.loads(storage.read_bytes(layout.auto))]
-    except FileNotFoundError:
+    if not storage.exists(layout.auto):
         return []
+    with explain_damage(layout.auto, "remove it to train all models again"):
+        return [Trial(**values) for values in json.loads(storage.read_bytes(layout.auto))]
 
 
 def _write_trials(trials: Sequence[Trial], layout: RunLayout) -> None:

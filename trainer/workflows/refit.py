@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from common import storage
-from common.errors import ContractError
+from common.errors import ContractError, explain_damage
 from common.settings import apply_settings
 from contract.manifest import dataset_checksum, read_manifest
 from contract.schema import Split, SplitMethod
@@ -205,10 +205,11 @@ def _summarize_evaluations(run: str, step: int) -> dict[str, Any]:
     """Returns the main metric of the checkpoint of `step` on each split that it was evaluated on."""
     found = {}
     for split in (Split.TEST, Split.VALIDATION):
-        try:
-            evaluation = json.loads(storage.read_bytes(RunLayout(run).evaluation(split)))
-        except FileNotFoundError:
+        path = RunLayout(run).evaluation(split)
+        if not storage.exists(path):
             continue
+        with explain_damage(path, "evaluate the run again, or remove the file"):
+            evaluation = dict(json.loads(storage.read_bytes(path)))
         protocol = evaluation["main_protocol"]
         ranking = primary_ranking(evaluation["protocols"][protocol])
         if evaluation["step"] == step and ranking is not None:

@@ -95,7 +95,7 @@ def test_a_run_without_checkpoints_has_no_last_step(tmp_path: Path) -> None:
         checkpoint.read_weights(str(tmp_path))
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "missing", "no state", "bad state", "bad name"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "missing", "no state", "bad state", "bad name", "directory"])
 def test_a_damaged_last_checkpoint_is_skipped_with_a_warning(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -116,6 +116,9 @@ def test_a_damaged_last_checkpoint_is_skipped_with_a_warning(
             (folder / "state.json").unlink()
         case "bad state":
             (folder / "state.json").write_text('{"step": 8')
+        case "directory":
+            array.unlink()
+            array.mkdir()
         case "bad name":
             state = folder / "state.json"
             state.write_text(state.read_text().replace('"item.values"', '"item.valuez"'))
@@ -144,6 +147,15 @@ def test_a_second_checkpoint_of_a_step_replaces_the_first(tmp_path: Path) -> Non
     save(workdir, 4, 1)
     assert checkpoint.last_step(workdir) == 4
     assert len(list(Path(RunLayout(workdir).checkpoint(4)).glob("visitor.values*"))) == 1
+
+
+@pytest.mark.parametrize("content", ["", '{"metric": "m"', "[]", '{"metric": "m", "values": {"4": "x"}}'])
+def test_damaged_validations_are_refused_by_name(tmp_path: Path, content: str) -> None:
+    path = Path(RunLayout(str(tmp_path)).checkpoints) / "validations.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"checkpoints/validations.json is damaged \(.*\); remove it to continue"):
+        checkpoint.read_validations(str(tmp_path))
 
 
 @pytest.mark.parametrize(("is_higher_better", "best"), [(True, 8), (False, 4)])

@@ -103,3 +103,15 @@ def test_metrics_up_to_a_checkpoint_are_written_with_it(tmp_path: Path) -> None:
         run_log.steps(step=2, epoch=0, rows=10, loss=0.5)
         assert [line["step"] for line in lines(tmp_path)] == [1]
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"step": 2, "loss', b"[2]", b"\xff\x00", b'{"loss": 1}', b"[" * 100_000])
+def test_damaged_lines_do_not_stop_a_run(tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, [1, 2])
+    for path in (RunLayout(str(tmp_path)).metrics, RunLayout(str(tmp_path)).history):
+        Path(path).write_bytes(damage + b"\n" + Path(path).read_bytes())
+    write(tmp_path, [3], first_step=2)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 2, 3, 3]
+    assert read_history(tmp_path) == [("started", 0), ("finished", 2), ("resumed", 2), ("finished", 3)]
+    for name in ("metrics.jsonl: 1 of 4 lines are damaged and skipped", "history.jsonl: 1 of 3 lines are damaged"):
+        assert name in caplog.text
