@@ -19,6 +19,8 @@ from common import storage
 
 READ_BYTES = 8 << 20
 HEAD_BYTES = 64 << 10  # one request to a store: enough for a header, or for the rest of a range's last line
+MAX_LINE_BYTES = 16 << 20
+"""Longest line: a file without line feeds would otherwise fill the memory."""
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2", b"PK\x03\x04": "zip"}
 DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError, pa.ArrowException)
@@ -77,7 +79,7 @@ def read_start(path: str, text_format: TextFormat, head: bytes) -> bytes:
     with open_text(path, text_format, HEAD_BYTES) as file:
         try:
             start = file.read(HEAD_BYTES)
-            return start if b"\n" in start else start + file.readline()
+            return start if b"\n" in start else _finish_line(file, start, path, 0)
         except DAMAGE as error:
             raise ValueError(describe_damage(path, text_format, 0, error)) from error
 
@@ -106,7 +108,7 @@ def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) 
     """
     # one request for the byte before the range, the range and the end of its last line: a second would be as large
     with open_text(path, text_format, READ_BYTES + HEAD_BYTES) as file:
-        position = _seek_line(file, begin, is_seekable=text_format.is_seekable)
+        position = _seek_line(file, path, begin, is_seekable=text_format.is_seekable)
         pending = b""
         while end is None or position + len(pending) < end:
             wanted = READ_BYTES if end is None else end - position - len(pending)
@@ -114,6 +116,8 @@ def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) 
                 read = file.read(wanted)
             except DAMAGE as error:
                 raise ValueError(describe_damage(path, text_format, position, error)) from error
+            if len(pending) + (read.find(b"\n") if b"\n" in read else len(read)) > MAX_LINE_BYTES:
+                raise ValueError(_describe_long_line(path, position))
             pending += read
             if len(read) < wanted:
                 break
@@ -122,7 +126,8 @@ def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) 
                 yield Lines(position, lines + b"\n")
                 position += len(lines) + 1
         if pending and not pending.endswith(b"\n"):
-            pending += file.readline()
+            last = pending.rfind(b"\n") + 1
+            pending = pending[:last] + _finish_line(file, pending[last:], path, position + last)
         if pending:
             yield Lines(position, pending if pending.endswith(b"\n") else pending + b"\n")
 
@@ -135,7 +140,20 @@ def describe_damage(path: str, text_format: TextFormat, position: int, error: Ex
     return f"{path} is damaged after byte {position}: {error}"
 
 
-def _seek_line(file: BinaryIO, begin: int, *, is_seekable: bool) -> int:
+def _finish_line(file: BinaryIO, line: bytes, path: str, position: int) -> bytes:
+    """Reads the rest of a line, of which the first bytes are given; `position` is that of the line."""
+    line += file.readline(MAX_LINE_BYTES + 2 - len(line))
+    if len(line.removesuffix(b"\n")) > MAX_LINE_BYTES:
+        raise ValueError(_describe_long_line(path, position))
+    return line
+
+
+def _describe_long_line(path: str, position: int) -> str:
+    limit = f"{MAX_LINE_BYTES >> 20} MiB"
+    return f"{path} has a line of more than {limit} after byte {position}; each row must end with a line feed"
+
+
+def _seek_line(file: BinaryIO, path: str, begin: int, *, is_seekable: bool) -> int:
     """Moves to the first line that starts at or after `begin`; returns its position."""
     if begin == 0:
         return 0
@@ -147,7 +165,7 @@ def _seek_line(file: BinaryIO, begin: int, *, is_seekable: bool) -> int:
             return begin
     # if the byte before the range is a line feed, a line starts exactly at `begin`
     file.seek(begin - 1)
-    return begin - 1 + len(file.readline())
+    return begin - 1 + len(_finish_line(file, b"", path, begin))
 
 
 def _decompress(file: BinaryIO, path: str, compression: str | None) -> BinaryIO:

@@ -86,6 +86,29 @@ def test_a_damaged_compressed_file_is_an_error_with_its_name(tmp_path):
         list(read_chunks(source))
 
 
+@pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("end", [b"\n", b""], ids=["with line feed", "at the end"])
+def test_a_line_has_a_limit_however_the_file_is_split(tmp_path, monkeypatch, is_packed, end):
+    monkeypatch.setattr(text_files, "READ_BYTES", 16)
+    monkeypatch.setattr(text_files, "HEAD_BYTES", 16)
+    monkeypatch.setattr(text_files, "MAX_LINE_BYTES", 100)
+    path, head = tmp_path / "events.csv", f"{HEADER}\n{event(1, 'v', 'i')}\n".encode()
+    for size, is_refused in ((100, False), (101, True), (5000, True)):
+        content = head + b"x" * size + end
+        path.write_bytes(gzip.compress(content, mtime=0) if is_packed else content)
+        parts, _ = open_csv(path)
+        assert (len(parts) > 5) == (not is_packed)
+        if is_refused:
+            with pytest.raises(ValueError, match=rf"a line of more than 0 MiB after byte {len(head)}; each row must"):
+                [list(read_chunks(part)) for part in parts]
+        else:
+            rows = b"".join(chunk.data for part in parts for chunk in read_chunks(part))
+            assert rows == content[len(HEADER) + 1 :].removesuffix(b"\n") + b"\n"
+    path.write_bytes(b"x" * 1000)
+    with pytest.raises(ValueError, match="has a line of more than 0 MiB after byte 0"):
+        open_csv(path)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     lines=st.lists(st.text(alphabet="ab,", max_size=6), min_size=1, max_size=12),
