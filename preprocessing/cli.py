@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import gc
 import logging
+import re
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
     logs.start_log(verbose=given.verbose)
     stop = cli.ExitOnTermination()
     try:
-        result = _prepare(given, others, parser) if given.command == "prepare" else _COMMANDS[given.command](given)
+        with storage.explain_full_disk(given.__dict__.get("output")):
+            result = _prepare(given, others, parser) if given.command == "prepare" else _COMMANDS[given.command](given)
     except KeyboardInterrupt:
         log.error("interrupted; nothing was published")
         return INTERRUPTED
@@ -61,11 +63,13 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
 
 def _fail(error: Exception, *, verbose: bool) -> int:
     """Logs an error in one line."""
-    if isinstance(error, ValueError | OSError | ModuleNotFoundError):
-        # Beam appends where in its graph the error was raised
-        log.error("%s", str(error).partition(" [while running ")[0], exc_info=verbose)
+    is_expected = isinstance(error, ValueError | OSError | ModuleNotFoundError)
+    # Beam inserts where in its graph the error was raised, and makes errors that it cannot copy RuntimeErrors
+    text = re.sub(r" \[while running '[^']*'\]", "", str(error) if is_expected else _last_line(error))
+    if is_expected or re.match(r"[\w.]+(Error|Exception): ", text):
+        log.error("%s", text, exc_info=verbose)
     else:
-        log.error("%s: %s (--verbose shows the traceback)", type(error).__name__, _last_line(error), exc_info=verbose)
+        log.error("%s: %s (--verbose shows the traceback)", type(error).__name__, text, exc_info=verbose)
     return FAILED
 
 

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from common import cli, logs
+from common import cli, logs, storage
 from common.cli import DONE, FAILED, INTERRUPTED, PREEMPTED, TERMINATED
 from common.settings import apply_settings
 from common.uris import refuse_credentials_in_arguments
@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
     cli.ExitOnTermination(PREEMPTED if given.command in _RESUMABLE else TERMINATED)
     try:
         logs.import_tensorflow(verbose=given.verbose)
-        result = _run(given, config)
+        with storage.explain_full_disk(given.__dict__.get("workdir"), given.__dict__.get("output")):
+            result = _run(given, config)
     except (ValueError, OSError) as error:
         log.error("%s", error, exc_info=given.verbose)
         return FAILED
@@ -97,7 +98,6 @@ def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None)
 
 def _train(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any]:
     """Trains a preset or, without a config, refits a run."""
-    from common import storage
     from trainer.distributed.cluster import join_cluster
     from trainer.pages.report import try_to_write_report
     from trainer.runs.layout import RunLayout

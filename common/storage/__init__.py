@@ -10,6 +10,7 @@ import sys
 from typing import NoReturn
 
 from common.storage.cache import process_cache
+from common.storage.disk_space import explain_full_disk
 from common.storage.files import (
     exists,
     find_files,
@@ -34,6 +35,7 @@ __all__ = [
     "check_writable",
     "exists",
     "exit_process",
+    "explain_full_disk",
     "find_files",
     "is_intact",
     "is_local",

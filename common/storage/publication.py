@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from common.storage import files
+from common.storage.disk_space import explain_full_disk
 from common.storage.scratch import make_scratch
 from common.storage.stores import is_local, local_path, open_store
 
@@ -74,7 +75,8 @@ def _publish_locally(destination: str) -> Iterator[str]:
     os.makedirs(parent, exist_ok=True)
     staging = make_scratch(name, parent)  # next to the destination: a rename cannot cross file systems
     try:
-        yield staging
+        with explain_full_disk(destination):
+            yield staging
         path = local_path(destination)
         if os.path.isdir(path):
             os.rmdir(path)  # refuse_existing found it empty; fails, without loss, if it no longer is
@@ -92,7 +94,8 @@ def _publish_to_store(destination: str, marker: str | None) -> Iterator[str]:
     files.write_bytes(claim, owner)
     staging = make_scratch("cartwheel-output")
     try:
-        yield staging
+        with explain_full_disk(staging):
+            yield staging
         names = [name for name in files.list_files(staging) if name != marker]
         files.upload_all(staging, names, destination)
         _check_owner(claim, owner, destination)

@@ -285,9 +285,11 @@ def _replacing(path: str) -> Iterator[str]:
     try:
         yield partial
         os.replace(partial, path)
-    except BaseException:  # most often a full disk
+    except BaseException as error:  # most often a full disk
         with contextlib.suppress(OSError):
             os.remove(partial)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = path  # writing names no file
         raise
 
 

@@ -77,14 +77,35 @@ def test_only_prepare_takes_unknown_flags():
     assert stop.value.code == 2
 
 
-def test_a_wrong_input_is_logged_in_one_line_and_exits_with_1(monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (FileNotFoundError("no file matches e; check it [while running 'Read']"), "no file matches e; check it"),
+        # as Beam changes the first argument of an error
+        (
+            UnicodeDecodeError("utf-8 [while running 'Read']", b"\xff", 0, 1, "invalid start byte"),
+            "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
+        ),
+        (
+            RuntimeError("ArrowInvalid: straddling object [while running 'Read']"),
+            "RuntimeError: ArrowInvalid: straddling object (--verbose shows the traceback)",
+        ),
+        (
+            RuntimeError("pyarrow.lib.ArrowTypeError: no such type [while running 'Read']"),
+            "pyarrow.lib.ArrowTypeError: no such type",
+        ),
+        (KeyError("id [while running 'Read']"), 'KeyError: "id" (--verbose shows the traceback)'),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_an_error_is_logged_in_one_line_and_exits_with_1(monkeypatch, caplog, error, message):
     def prepare(*_, **__):
-        raise FileNotFoundError("no file matches nothing.csv; check the path [while running 'Read']")
+        raise error
 
     monkeypatch.setattr(pipeline, "prepare", prepare)
     assert cli.main(["prepare", "--events", "nothing.csv", "--output", "d"]) == 1
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert record.getMessage() == "no file matches nothing.csv; check the path"
+    assert record.getMessage() == message
     assert not record.exc_info
 
 

@@ -46,9 +46,10 @@ class ResumableOutput:
         """Writes the files of one shard; `files`: contents by name."""
         if not self.finished:  # not earlier: a failure before the first shard leaves nothing behind
             self._write_record()
-        checksums = {name: _write_verified(join(self.folder, name), content) for name, content in files.items()}
-        self.finished.update(checksums)
-        self._write_record()
+        with storage.explain_full_disk(self.folder):
+            checksums = {name: _write_verified(join(self.folder, name), content) for name, content in files.items()}
+            self.finished.update(checksums)
+            self._write_record()
 
     def publish(self, marker: bytes) -> None:
         """Writes the marker and moves the directory to its final path."""
