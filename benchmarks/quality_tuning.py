@@ -23,7 +23,7 @@ TUNED_BY = "ndcg@20"
 
 
 class TrialFile:
-    """The trials of a family on a dataset, by task."""
+    """The stored tuning trials of one family of peers on a dataset, by task."""
 
     def __init__(self, file: Path, checksum: str) -> None:
         """Reads the file if it exists; otherwise, the first trial creates it.
@@ -53,7 +53,7 @@ class TrialFile:
 def tune_family(
     name: str, family: Family, data: PeerData, block: RankedBlock, trials: TrialFile
 ) -> dict[str, dict[str, Any]]:
-    """Tunes a family for the tasks of a protocol.
+    """Tunes a family of peers for each task of a protocol.
 
     Returns:
       For each task that the family can do: `grid`, all trials without a trend, in order; `trend_grid`, all trials with

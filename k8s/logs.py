@@ -19,7 +19,7 @@ class ChiefLog:
     """Log lines of a workload's first pod and of the pods that replace it, container by container."""
 
     def __init__(self, kubectl: Kubectl) -> None:
-        """Takes the cluster."""
+        """Prepares to read logs with `kubectl`; `watch` starts reading."""
         self._kubectl = kubectl
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._latest: dict[tuple[str, str], str] = {}

@@ -32,7 +32,7 @@ class Outcome:
 
 
 class Screen:
-    """Permanent lines above a status line; without a terminal, each new status is written once."""
+    """Terminal output with permanent lines above a status line. Without a terminal, each new status is a line."""
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
         """Takes the stream to write to."""

@@ -213,7 +213,7 @@ def _check_events(given: argparse.Namespace) -> None:
 
 
 class _Once(argparse.Action):
-    """Stores the value of a flag that must not be repeated."""
+    """An argparse action for a flag that must not be given twice."""
 
     def __call__(
         self,

@@ -49,7 +49,7 @@ class Scale:
     """Number of visitors."""
 
     def count(self, at_full_size: float) -> int:
-        """Returns a count in proportion to the visitors; at least 1."""
+        """Scales a count of the full-size shop in proportion to the number of visitors; returns at least 1."""
         return max(1, round(at_full_size * self.visitors / FULL_VISITORS))
 
     def variety(self, at_full_size: float, *, at_least: int = 1) -> int:
@@ -57,5 +57,5 @@ class Scale:
         return max(at_least, round(at_full_size * (self.visitors / FULL_VISITORS) ** _VARIETY_EXPONENT))
 
     def extreme(self, at_full_size: float) -> int:
-        """Returns the maximum of a heavy-tailed count per item; at least 1."""
+        """Returns the maximum of a heavy-tailed count per item; it grows more slowly than the number of visitors."""
         return max(1, round(at_full_size * (self.visitors / FULL_VISITORS) ** _EXTREME_EXPONENT))

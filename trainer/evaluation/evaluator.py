@@ -65,7 +65,7 @@ class _Ranking:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets the results of all chunks."""
+        """Drops the results of all chunks, to start another measurement."""
         plan = self._plan
         self._ranks = [np.zeros(len(policy.relevant.values), np.int64) for policy in plan.policies.values()]
         # for each k, how often each item is in a list at the positions from the next lower k on

@@ -124,7 +124,7 @@ class Entries(NamedTuple):
 
 
 def score_candidates(layers: Layers, feature: tf.Tensor, score: tf.Tensor) -> tf.Tensor:
-    """[...] scores of candidates with features [..., F] and scores by the towers [...]."""
+    """Scores candidates, [...], from their features [..., F] and their scores by the towers, [...]."""
     hidden = tf.nn.gelu(tf.tensordot((feature - layers.mean) / layers.deviation, layers.first, 1) + layers.first_bias)
     hidden = tf.nn.gelu(tf.tensordot(hidden, layers.second, 1) + layers.second_bias)
     return tf.tensordot(hidden, layers.last, 1)[..., 0] + layers.scale * score

@@ -92,7 +92,7 @@ def load_inference_model(workdir: str, record: RunRecord, step: int, dataset: Da
     """
     if record.dataset_checksum != dataset.checksum:
         raise ValueError(
-            f"the run at {workdir} was trained on the dataset {record.dataset_checksum[:12]}… (path then: "
+            f"the run at {workdir} was trained on the dataset {record.dataset_checksum[:12]}… (its path was "
             f"{record.data}), but {dataset.root} is the dataset {dataset.checksum[:12]}…, with other visitor and item "
             "indices; give the original dataset with --data"
         )

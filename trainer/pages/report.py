@@ -102,7 +102,8 @@ def _draw_evaluation_page(layout: RunLayout, record: RunRecord) -> Page | None:
         return evaluation_page(_name(layout.root), evaluations, record.refit_of) if evaluations else None
     except KeyError as error:
         log.warning(
-            "the report has no Evaluation page: an earlier version evaluated the run, without %s; evaluate it again",
+            "the report has no Evaluation page: an earlier version wrote the evaluation, which lacks %s; evaluate the run "
+            "again",
             error,
         )
     return None

@@ -46,7 +46,7 @@ class Trial:
     name: str
     """Name of the trial, one of `presets.auto_trials`."""
     state: str
-    """`trained`, `stopped` when its time was over, `skipped` for lack of time, or `failed`."""
+    """`trained`, `stopped` when its time ran out, `skipped` for lack of time, or `failed`."""
     seconds: float
     """Seconds of training."""
     reason: str = ""
@@ -129,8 +129,10 @@ def _try(
                 raise
             seconds = time.monotonic() - started
             if checkpoint.last_step(layout.part(name)) is None:
-                return Trial(name=name, state="skipped", seconds=seconds, reason="its time was over at its first step")
-            return Trial(name=name, state="stopped", seconds=seconds, reason="its time was over")
+                return Trial(
+                    name=name, state="skipped", seconds=seconds, reason="out of time before its first step ended"
+                )
+            return Trial(name=name, state="stopped", seconds=seconds, reason="out of time")
         except ValueError as error:  # such as a dataset without events of the right kind, or a diverged model
             log.warning("trial %s failed: %s", name, error)
             return Trial(name=name, state="failed", seconds=time.monotonic() - started, reason=str(error))
