@@ -102,8 +102,7 @@ def _draw_evaluation_page(layout: RunLayout, record: RunRecord) -> Page | None:
         return evaluation_page(_name(layout.root), evaluations, record.refit_of) if evaluations else None
     except KeyError as error:
         log.warning(
-            "the report has no Evaluation page: an earlier version wrote the evaluation, which lacks %s; evaluate the run "
-            "again",
+            "the report has no Evaluation page: an evaluation by an earlier version lacks %s; evaluate the run again",
             error,
         )
     return None
