@@ -46,7 +46,7 @@ from trainer.models.objectives import (
 )
 from trainer.models.similarity import cosines
 from trainer.models.table_rows import TableRows, vocabulary_rows
-from trainer.models.table_variables import HOST, fill, make_variable
+from trainer.models.table_variables import HOST, fill, fill_rows, make_variable
 from trainer.runs.checkpoint import Table, Weights
 
 _BIAS_SCALE = 0.1
@@ -286,7 +286,7 @@ class MatrixFactorizationInference(tf.Module):
             self._fold_in.fill(items.T @ items)
         visitors = weights.tables.get("visitor")
         read = self._sums_of_items if visitors is None else visitors.__getitem__
-        fill(self._visitors, read, needed=weights.needed_rows(self._visitors.shape[0]))
+        fill_rows(self._visitors, read, weights.needed_rows(self._visitors.shape[0]))
 
     def _sums_of_items(self, visitors: slice) -> np.ndarray:
         """[n, D]: for each visitor of a slice, the sum of the vectors of their items."""

@@ -22,7 +22,7 @@ from trainer.models.interface import Queries
 from trainer.models.objectives import SquaredErrorObjective, Tables, TrainingModel, compute_dtype
 from trainer.models.similarity import cosines
 from trainer.models.table_rows import TableRows, vocabulary_rows
-from trainer.models.table_variables import HOST, fill, make_variable
+from trainer.models.table_variables import HOST, fill, fill_rows, make_variable
 from trainer.runs.checkpoint import Weights
 
 
@@ -121,7 +121,7 @@ class NeuralInference(tf.Module):
 
     def fill(self, weights: Weights) -> None:
         needed = weights.needed_rows(self._visitors.shape[0])
-        fill(self._visitors, weights.tables["visitor"].__getitem__, needed=needed)
+        fill_rows(self._visitors, weights.tables["visitor"].__getitem__, needed)
         fill(self._items, weights.tables["item"].__getitem__)
         for variable, weight in zip(self._dense, weights.dense, strict=True):
             variable.assign(weight)

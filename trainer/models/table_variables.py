@@ -25,31 +25,38 @@ def make_variable(shape: tuple[int, ...], name: str, dtype: type[np.generic] = n
     return tf.Variable(_share(_zeros(shape, dtype)), trainable=False, name=name)
 
 
-def fill(
-    variable: tf.Variable,
-    read: Callable[[slice], np.ndarray],
-    first: int = 0,
-    needed: np.ndarray | None = None,
-) -> None:
+def fill(variable: tf.Variable, read: Callable[[slice], np.ndarray], first: int = 0) -> None:
     """Fills a variable [N, …] with rows first … first + N - 1.
 
     Args:
       variable: the variable; its old values are dropped.
       read: returns the rows of a slice.
       first: number of the first row.
-      needed: indices of rows to read, each below N; other rows may be zeros, which take no memory. None: all rows.
     """
     shape, dtype = tuple(variable.shape), variable.dtype.as_numpy_dtype
     variable.assign(_share(_zeros(shape, dtype)))  # frees the old values, so that no table is in memory twice
     # not in place: TensorFlow copies a variable on each read after a partial write
     values = _zeros(shape, dtype)
-    for rows in _chunks(len(values)) if needed is None else _spans(np.unique(needed)):
+    for start in range(0, len(values), CHUNK_ROWS):
+        rows = slice(start, min(start + CHUNK_ROWS, len(values)))
         values[rows] = read(slice(first + rows.start, first + rows.stop))
     variable.assign(_share(values))
 
 
-def _chunks(count: int) -> list[slice]:
-    return [slice(start, min(start + CHUNK_ROWS, count)) for start in range(0, count, CHUNK_ROWS)]
+def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed: np.ndarray | None) -> None:
+    """Fills a variable [N, …] that is read by `tf.gather` only.
+
+    Args:
+      variable: the variable.
+      read: returns the rows of a slice.
+      needed: indices of rows to read, each below N; other rows keep their values. None: all rows are read.
+    """
+    if needed is None:
+        fill(variable, read)
+        return
+    for rows in _spans(np.unique(needed)):
+        # in place: after the first `tf.gather`, TensorFlow would copy every newly assigned table
+        variable.scatter_update(tf.IndexedSlices(read(rows), tf.range(rows.start, rows.stop)))
 
 
 def _spans(rows: np.ndarray) -> list[slice]:

@@ -48,7 +48,7 @@ from trainer.models.objectives import (
 )
 from trainer.models.similarity import cosines
 from trainer.models.table_rows import TableRows, first_rows
-from trainer.models.table_variables import HOST, fill, make_variable
+from trainer.models.table_variables import HOST, fill, fill_rows, make_variable
 from trainer.runs.checkpoint import Weights
 
 AGES_MS = (30 * 60 * 1000, 24 * 60 * 60 * 1000, 7 * 24 * 60 * 60 * 1000)
@@ -573,7 +573,7 @@ class TowersInference(tf.Module):
         fill(self._lengths, lambda rows: np.linalg.norm(read(rows)[:, :dim], axis=1, keepdims=True))
         if "visitor" in weights.tables:
             needed = weights.needed_rows(self._visitors.shape[0])
-            fill(self._visitors, weights.tables["visitor"].__getitem__, needed=needed)
+            fill_rows(self._visitors, weights.tables["visitor"].__getitem__, needed)
             self._visitors[-1].assign(tf.zeros([dim]))  # visitors that are not frequent have their history only
         for variable, weight in zip(self._dense, weights.dense, strict=True):
             variable.assign(weight)

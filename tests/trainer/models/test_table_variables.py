@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from trainer.models import table_variables
-from trainer.models.table_variables import fill, make_variable
+from trainer.models.table_variables import fill, fill_rows, make_variable
 
 ROWS = np.arange(24, dtype=np.float32).reshape(12, 2)
 
 
 @pytest.mark.parametrize("needed", [[0], [11, 3, 3], [4, 5], list(range(12))])
-def test_needed_rows_are_filled_and_the_values_of_an_earlier_fill_dropped(
+def test_needed_rows_are_filled_and_others_keep_their_values(
     needed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table_variables, "CHUNK_ROWS", 5)
@@ -22,16 +22,16 @@ def test_needed_rows_are_filled_and_the_values_of_an_earlier_fill_dropped(
         read.extend(range(rows.start, rows.stop))
         return ROWS[rows]
 
-    fill(variable, read_rows, needed=np.array(needed))
+    fill_rows(variable, read_rows, np.array(needed))
     assert read == sorted(set(needed))
-    expected = np.zeros_like(ROWS)
+    expected = ROWS - 100
     expected[needed] = ROWS[needed]
     np.testing.assert_array_equal(variable, expected)
 
 
 def test_rows_between_needed_ones_are_read_with_them_if_there_are_few() -> None:
     variable = make_variable((12, 2), "rows")
-    fill(variable, ROWS.__getitem__, needed=np.array([2, 6]))
+    fill_rows(variable, ROWS.__getitem__, np.array([2, 6]))
     np.testing.assert_array_equal(variable[2:7], ROWS[2:7])
     np.testing.assert_array_equal(variable[:2], 0)
     np.testing.assert_array_equal(variable[7:], 0)
