@@ -94,7 +94,8 @@ def _type_hint(config: Any, key: str) -> Any:
     known = _keys(config, "")
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean `{near[0]}`?" if near else f"known settings: {', '.join(known)}"
+        groups = ", ".join(dict.fromkeys(f"{name.partition('.')[0]}.…" if "." in name else name for name in known))
+        hint = f"did you mean `{near[0]}`?" if near else f"docs/settings.md has them all: {groups}"
         raise ValueError(f"Unknown setting `{key}`; {hint}")
     *parents, name = key.split(".")
     owner = config
@@ -166,6 +167,8 @@ def _decode(hint: Any, value: Any, key: str) -> Any:
         return _finite(value, key)
     if isinstance(hint, enum.EnumMeta) and value in list(hint):
         return hint(value)
+    if hint is int and type(value) is int and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{key} must be a whole number of at most 64 bits, got {value}")
     if isinstance(hint, type) and type(value) is hint:
         return value
     raise ValueError(f"{key} must be {_describe(hint)}, got {value}")

@@ -323,7 +323,7 @@ def _add_step(commands: Commands, name: str, text: str) -> argparse.ArgumentPars
 def _add_files(command: argparse.ArgumentParser) -> None:
     command.add_argument("--events", required=True, metavar="GLOB", help="the event log")
     command.add_argument("--item-properties", metavar="GLOB", help="the item properties")
-    command.add_argument("--category-tree", metavar="FILE", help="the category tree")
+    command.add_argument("--category-tree", metavar="GLOB", help="the category tree")
 
 
 def _add_training(command: argparse.ArgumentParser) -> None:

@@ -338,8 +338,8 @@ def _add_prepare(commands: cli.Commands) -> None:
     add(
         "--category-tree",
         action=_Once,
-        metavar="FILE",
-        help="file with the columns categoryid, parentid (empty: a root)",
+        metavar="GLOB",
+        help="files with the columns categoryid, parentid (empty: a root)",
     )
     add("--output", required=True, metavar="DATASET", help="new directory; published whole or not at all")
     methods = [str(method) for method in SplitMethod]

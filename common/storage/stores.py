@@ -135,7 +135,9 @@ class LocalStore:
         return [name for name in _names_below(uri) if not _PARTIAL.search(name)]
 
     def glob(self, pattern: str) -> list[str]:
-        found = glob.glob(pattern.removeprefix("file://"), recursive=True)
+        pattern = os.path.expanduser(pattern.removeprefix("file://"))
+        # a file may have `[` in its name
+        found = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
         return [path for path in found if os.path.isfile(path) and not _PARTIAL.search(path)]
 
     def remove(self, uri: str) -> None:

@@ -113,7 +113,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check(bool(self.name.strip()), "name", repr(self.name), "a word, such as mf")
-        check(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        check(1 <= self.epochs <= 1_000_000, "epochs", self.epochs, "in [1, 1000000]")
         check(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2147483648)")
         check(self.devices is None or self.devices >= 1, "devices", self.devices, "at least 1, or none")
         check(self.gpus is None or self.gpus >= 1, "gpus", self.gpus, "at least 1, or none")

@@ -1,5 +1,7 @@
 """Files with one id per line: visitors to recommend to, items to deny."""
 
+import re
+
 from common import storage
 from common.text import decode_text
 
@@ -12,11 +14,13 @@ def read_ids(path: str, flag: str) -> list[str]:
       flag: flag that names the file, for errors.
 
     Raises:
-      ValueError: the file does not exist, or is not text, see `decode_text`.
+      ValueError: the file does not exist, is not text, see `decode_text`, or has a header.
     """
     if not storage.exists(path):
         raise ValueError(f"{flag} {path} does not exist; give a file of ids, one per line")
     lines = decode_text(storage.read_bytes(path), f"{flag} {path}").split(
         "\n"
     )  # `splitlines` would also split at characters that an id may contain
+    if re.fullmatch("(visitor|user|customer|item|product)[ _-]?ids?", lines[0].strip(), re.IGNORECASE):
+        raise ValueError(f"{flag} {path} starts with a header, {lines[0].strip()}; remove it: each line is an id")
     return list(dict.fromkeys(line.rstrip("\r") for line in lines if line.rstrip("\r")))

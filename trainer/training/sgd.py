@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.config.losses import SampledSoftmaxConfig
 from trainer.config.optimizers import OptimizerConfig
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
@@ -13,6 +14,7 @@ from trainer.data.input_pipeline import Batch, training_batches
 from trainer.distributed.optimizers import dense_optimizer
 from trainer.distributed.replicas import Replicas, check_batch_divides
 from trainer.models.build import build_training_model
+from trainer.models.objectives import in_batch_rows
 from trainer.runs.checkpoint import TrainState
 from trainer.training.divergence import describe_batch
 from trainer.training.step import TrainingStep, compile_steps
@@ -25,9 +27,10 @@ class SgdTrainer:
         """Builds the model with zeros in its tables.
 
         Raises:
-          ValueError: the batch size is not divisible by the number of replicas.
+          ValueError: the batch size is not divisible by the number of replicas, or too large.
         """
         check_batch_divides(config.input.batch_size, replicas.count)
+        _check_number_of_scores(config, replicas.count)
         self._config = config
         self._events, self._kinds = dataset.training_events, dataset.manifest.event_kinds
         self._event_weights = config.loss.weights_by_kind(dataset.manifest)
@@ -89,3 +92,17 @@ def _make_dense_optimizer(
         optimizer = dense_optimizer(config)
         optimizer.build(weights)
     return optimizer
+
+
+def _check_number_of_scores(config: RunConfig, replicas: int) -> None:
+    """Raises ValueError if a replica would compute more scores at once than TensorFlow can index with 32 bits."""
+    if not isinstance(config.loss, SampledSoftmaxConfig):
+        return
+    batch_size = config.input.batch_size
+    candidates = len(in_batch_rows(batch_size, config.loss)) + config.loss.num_negatives
+    scores = batch_size // replicas * candidates
+    if scores >= 2**31:
+        raise ValueError(
+            f"input.batch_size={batch_size} with {candidates:,} candidates gives {scores:,} scores per replica, and "
+            f"{2**31 - 1:,} are the limit; lower input.batch_size, loss.max_in_batch_negatives or loss.num_negatives"
+        )

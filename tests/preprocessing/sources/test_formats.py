@@ -18,6 +18,7 @@ from preprocessing.events import ParsedEvents, parse_events
 from preprocessing.inputs import list_inputs
 from preprocessing.inspection.inspect import inspect
 from preprocessing.kinds import KindConfig
+from preprocessing.sources.formats import find_input_files
 from preprocessing.sources.source import read_batches
 
 ROWS = [(1_709_262_000_000 + n, f"v{n % 3}", "view", f"i{n}") for n in range(20)]
@@ -338,3 +339,13 @@ def test_names_for_another_number_of_columns_are_refused(tmp_path):
 def test_an_invalid_setting_is_an_error(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_file_with_brackets_or_a_tilde_in_its_path_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("x [1].csv", "x 1.csv"):
+        (tmp_path / name).write_bytes(CSV)
+    assert find_input_files(f"{tmp_path}/x [1].csv") == [f"{tmp_path}/x [1].csv"]
+    (tmp_path / "x [1].csv").unlink()
+    assert find_input_files(f"{tmp_path}/x [1].csv") == [f"{tmp_path}/x 1.csv"], "a pattern, without such a file"
+    assert find_input_files("~/x*.csv") == [f"{tmp_path}/x 1.csv"]

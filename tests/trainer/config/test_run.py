@@ -61,9 +61,22 @@ def test_an_unknown_key_suggests_the_nearest_one() -> None:
         apply_settings(CONFIG, ["input.batchsize=3"])
 
 
-def test_a_key_that_resembles_no_other_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"^Unknown setting `qqqq`; known settings: .*optimizer\.learning_rate"):
+def test_a_key_that_resembles_no_other_names_the_groups_of_settings() -> None:
+    with pytest.raises(ValueError, match=r"^Unknown setting `qqqq`; docs/settings.md has them all: .*model\.….{,600}$"):
         apply_settings(CONFIG, ["qqqq=3"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("epochs=99999999999999999999", "epochs must be a whole number of at most 64 bits, got 99999999999999999999"),
+        ("epochs=1000001", r"epochs must be in \[1, 1000000\], got 1000001"),
+        ("input.batch_size=9223372036854775808", "input.batch_size must be a whole number of at most 64 bits"),
+    ],
+)
+def test_a_number_that_tensorflow_could_not_take_is_refused(setting: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        apply_settings(CONFIG, [setting])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,7 +113,7 @@ def test_an_unknown_setting_is_refused(setting: str) -> None:
         ("optimizer.learning_rate=fast", "optimizer.learning_rate must be a number, got fast"),
         ("model.hidden=7,x", "model.hidden must be a whole number, got x"),
         ("name= ", "name must be a word, such as mf, got ' '"),
-        ("epochs=0", "epochs must be at least 1, got 0"),
+        ("epochs=0", "epochs must be in"),
         ("model.dim=0", "model.dim must be at least 1, got 0"),
         ("devices=0", "devices must be at least 1, or none, got 0"),
         (
