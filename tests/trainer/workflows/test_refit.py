@@ -126,7 +126,9 @@ def test_runs_that_cannot_be_refitted_are_refused(finished: Path, refitted: Path
     with pytest.raises(ValueError, match=f"is itself a refit; refit its original run, {finished}"):
         refit(str(refitted), workdir=workdir)
     other = build_dataset(str(tmp_path / "other"), **checkerboard(seed=1))
-    with pytest.raises(ValueError, match=r"is the dataset .*…; give the original dataset with --data, or one that"):
+    with pytest.raises(
+        ValueError, match=r"but .* is [0-9a-f]{12}…; give the original dataset with --data, or one that"
+    ):
         refit(str(finished), workdir=workdir, data=other.root)
     with pytest.raises(ValueError, match=r"a refit has the settings of its run, but --set changes model.dim=4"):
         refit(str(finished), workdir=workdir, settings=["model.dim=4"])
