@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +12,15 @@ import numpy as np
 
 from common.settings import apply_settings
 from tests.stores.ports import free_port
+from tests.warm_python import start_python
 from trainer.config import presets
 from trainer.distributed.cluster import Cluster, tf_config
 from trainer.runs import checkpoint
 from trainer.runs.layout import RunLayout, checkpoint_step
 from trainer.train import train
 
-SMALL = ["input.batch_size=64", "model.dim=8", "steps_per_execution=2"]
-"""Settings of a run on a few rows."""
+SMALL = ["input.batch_size=64", "model.dim=8", "steps_per_execution=2", "blend=false"]
+"""Settings of a run on a few rows; training a companion and blending would double the time of a run."""
 LONG = ["epochs=40", "checkpoint_every_steps=4", "validate_every_epochs=4", "patience=none"]
 """Settings of a run of 240 steps, or 200 of the towers."""
 PRESETS = ["notebook-nn", "mf", "nn"]
@@ -101,8 +101,8 @@ def start(
       cluster: the worker's cluster; None: trains alone.
       program: arguments of Python that name the program.
     """
-    return subprocess.Popen(
-        [sys.executable, *program, *train_arguments(preset, dataset, workdir, [*_small(preset), *settings])],
+    return start_python(
+        [*program, *train_arguments(preset, dataset, workdir, [*_small(preset), *settings])],
         env=environment(cluster),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

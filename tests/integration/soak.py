@@ -23,6 +23,7 @@ from typing import Any
 
 from benchmarks.harness import report
 from tests.integration.processes import clusters, environment, last_state, saved_step, train_arguments
+from tests.warm_python import start_python
 from trainer.runs import checkpoint
 from trainer.runs.layout import RunLayout
 from trainer.runs.record import read_record
@@ -228,10 +229,10 @@ def _await_end(processes: Sequence[subprocess.Popen], seconds: float) -> list[in
 def _start(
     data: str, workdir: Path, settings: Sequence[str], program: Sequence[str] = ("-m", "trainer")
 ) -> list[subprocess.Popen]:
-    command = [sys.executable, *program, *train_arguments("mf", data, workdir, settings)]
+    command = [*program, *train_arguments("mf", data, workdir, settings)]
     with open(f"{workdir}.log", "a") as log:
         return [
-            subprocess.Popen(command, env=environment(cluster), stdout=subprocess.DEVNULL, stderr=log)
+            start_python(command, env=environment(cluster), stdout=subprocess.DEVNULL, stderr=log)
             for cluster in clusters(WORKERS)
         ]
 

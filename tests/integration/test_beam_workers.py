@@ -31,6 +31,7 @@ from preprocessing.config import PrepareConfig, SplitConfig
 from tests.preprocessing.shop import DAY_MS, HEADER, START_MS, small_shop
 from tests.stores.ports import free_port, wait_for_port
 from tests.stores.servers import ObjectStore, start_store
+from tests.warm_python import start_python
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -191,8 +192,8 @@ def arguments(base: str, output: str, events: str = "events.csv") -> list[str]:
 def start(
     given: list[str], environment: dict[str, str] | None = None, program: Sequence[str] = ("-m", "preprocessing")
 ) -> subprocess.Popen:
-    command = [sys.executable, *program, *given]
-    return subprocess.Popen(command, env=os.environ | (environment or {}), stdout=subprocess.DEVNULL)
+    variables = os.environ | (environment or {})
+    return start_python([*program, *given], package="preprocessing", env=variables, stdout=subprocess.DEVNULL)
 
 
 def finish(process: subprocess.Popen) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -24,6 +23,7 @@ from tests.integration.processes import (
     wait_for_step,
 )
 from tests.trainer.dataset_builder import build_dataset, checkerboard
+from tests.warm_python import start_python
 
 pytestmark = [pytest.mark.integration, pytest.mark.same_numbers, pytest.mark.slow]
 
@@ -72,8 +72,8 @@ def trained(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         commands = json.dumps([train_arguments(preset, dataset, root / preset, settings) for preset in PRESETS])
         finish(
             [
-                subprocess.Popen(
-                    [sys.executable, "-c", EVERY_PRESET, commands],
+                start_python(
+                    ["-c", EVERY_PRESET, commands],
                     env=environment(cluster),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,

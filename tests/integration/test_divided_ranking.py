@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from tests.integration.processes import END_SECONDS, PRESETS, clusters, environment, train_alone
 from tests.trainer.dataset_builder import build_dataset, checkerboard
+from tests.warm_python import start_python
 from trainer.evaluate import evaluate
 from trainer.recommend import SHARD_ENTRIES, recommend
 
@@ -37,8 +37,8 @@ def run(request: pytest.FixtureRequest, dataset: str, tmp_path_factory: pytest.T
 def run_together(count: int, *arguments: str) -> list[dict[str, Any]]:
     """Runs a command on several workers and returns the result that each printed."""
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "trainer", *arguments, "--json"],
+        start_python(
+            ["-m", "trainer", *arguments, "--json"],
             env=environment(cluster),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.integration.processes import END_SECONDS, slow_from
 from tests.preprocessing.shop import START_MS
 from tests.stores.servers import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, ObjectStore, start_store
 from tests.trainer.dataset_builder import checkerboard
+from tests.warm_python import start_python
 from trainer.runs import checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -43,8 +43,9 @@ class Shell:
         key = self.folder / "key.json"
         key.write_text(json.dumps({"private_key": PLANTED[-1]}))
         planted = {"GOOGLE_APPLICATION_CREDENTIALS": str(key), "TMPDIR": str(self.folder / "scratch")}
-        return subprocess.Popen(
-            [sys.executable, *(code or ("-m", program)), *arguments, "--verbose"],
+        return start_python(
+            [*(code or ("-m", program)), *arguments, "--verbose"],
+            package=program,
             env=os.environ | self.environment | planted,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

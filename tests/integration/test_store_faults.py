@@ -14,6 +14,7 @@ from common.settings import apply_settings
 from preprocessing.beam.job import parse_beam_options
 from preprocessing.config import PrepareConfig
 from preprocessing.pipeline import prepare
+from tests.integration.processes import SMALL
 from tests.preprocessing.shop import small_shop
 from tests.stores.faulty_proxy import Fault, FaultyProxy, Plan, every, for_a_while, from_the_first, start_proxy
 from tests.stores.servers import SECRET_KEY, SESSION_TOKEN, ObjectStore, start_store
@@ -28,7 +29,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 CONFIG = apply_settings(
     PRESETS["mf"],
-    ["input.batch_size=64", "model.dim=8", "steps_per_execution=2", "epochs=4", "checkpoint_every_steps=4"],
+    [*SMALL, "epochs=4", "checkpoint_every_steps=4"],
 )
 LONG_PATIENCE = ("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "900")
 SHORT_PATIENCE = ("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")

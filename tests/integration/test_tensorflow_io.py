@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 
 from tests.stores.servers import ObjectStore, start_store
 from tests.trainer.dataset_builder import build_dataset, checkerboard
+from tests.warm_python import start_python
 from trainer.runs import checkpoint
 
 pytestmark = [
@@ -28,7 +28,14 @@ pytestmark = [
     ),
 ]
 
-SETTINGS = ["input.batch_size=64", "model.dim=8", "steps_per_execution=2", "epochs=6", "checkpoint_every_steps=4"]
+SETTINGS = [
+    "input.batch_size=64",
+    "model.dim=8",
+    "steps_per_execution=2",
+    "epochs=3",
+    "checkpoint_every_steps=4",
+    "blend=false",
+]
 
 LOAD = """
 import sys
@@ -44,16 +51,11 @@ storage.exit_process(0)
 
 def run(store: ObjectStore, *command: str) -> str:
     """Runs a process that must exit with 0 and returns its output; in this process, the plugin would abort at exit."""
-    done = subprocess.run(
-        [sys.executable, *command],
-        env=os.environ | store.environment(),
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    return done.stdout
+    variables = os.environ | store.environment()
+    process = start_python(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    printed, logged = process.communicate(timeout=1200)
+    assert process.returncode == 0, logged[-5000:]
+    return printed
 
 
 def train(store: ObjectStore, data: str, workdir: str, *settings: str) -> None:

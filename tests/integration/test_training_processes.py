@@ -56,8 +56,9 @@ def test_a_run_killed_twice_and_stopped_once_ends_with_the_same_tables(
 
 @pytest.mark.parametrize("preset", [*EVERY_MODEL, "mf-als", "walk", "session_knn"])
 def test_two_workers_train_like_one_process_with_two_replicas(preset: str, dataset: str, tmp_path: Path) -> None:
-    train_alone(preset, dataset, tmp_path / "one", "epochs=2", "devices=2")
-    finish(start_workers(2, preset, dataset, tmp_path / "two", "epochs=2"))
+    settings = ["epochs=2", *(["blend=true"] if preset == "mf" else [])]  # with a companion, also on two workers
+    train_alone(preset, dataset, tmp_path / "one", *settings, "devices=2")
+    finish(start_workers(2, preset, dataset, tmp_path / "two", *settings))
     assert_same(tmp_path / "one", tmp_path / "two")
     assert checkpoint.read_validations(str(tmp_path / "one")) == checkpoint.read_validations(str(tmp_path / "two"))
 

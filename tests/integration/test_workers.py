@@ -143,7 +143,7 @@ def test_if_a_worker_is_suspended_the_other_exits_as_preempted(one_shard: str, t
 
 def test_workers_are_refused_after_three_starts_without_a_checkpoint(one_shard: str, tmp_path: Path) -> None:
     (tmp_path / "starts.json").write_text('{"steps": [0], "starts": 3}')
-    workers = start_workers(2, "mf", one_shard, tmp_path, *SETTINGS, "blend=false")
+    workers = start_workers(2, "mf", one_shard, tmp_path, *SETTINGS)
     log = finish(workers, status=1)
     assert "the last 3 starts of this run were killed, hung or lost a worker" in log
 

@@ -74,6 +74,6 @@ def test_a_recipe_leads_to_recommendations(name: str, tmp_path: Path, monkeypatc
         words |= OWN_WORDS.get(name, {})
         kinds = {words.get(kind, kind): count for kind, count in expected["kinds"].items()}
         assert {kind: count for kind, count in statistics["events"]["by_kind"].items() if count} == kinds
-    cartwheel.train("dataset", "run", preset="mf", settings={"epochs": 1, "model.dim": 8})
+    cartwheel.train("dataset", "run", preset="mf", settings={"epochs": 1, "model.dim": 8, "blend": False})
     cartwheel.recommend("run", "recommendations")
     assert list((tmp_path / "recommendations").iterdir())
