@@ -58,15 +58,15 @@ demo: $(READY) $(if $(filter grocer,$(DATA)),$(GROCER_READY))  ## all commands o
 		$(if $(ITEM_PROPERTIES),--item-properties "$(ITEM_PROPERTIES)") $(if $(CATEGORY_TREE),--category-tree "$(CATEGORY_TREE)")
 
 # Two processes, as most tests wait or use one core. The tests of a file share fixtures, so a file stays in one process.
-TEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# tests/conftest.py orders the files: by default, those with the fewest tests, the longest ones, would come last.
+TEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)   ## the tests to run while developing
 	$(TEST) -m "not slow"
 
-# in the order of the files: the longest have the fewest tests, and would come last
 test-all: test   ## all tests: the slow ones, too
 	@$(MAKE) --no-print-directory grocer || echo "the tests of the grocer's data skip" >&2
-	$(TEST) --no-loadscope-reorder -m slow
+	$(TEST) -m slow
 
 test-tensorflow-io: $(IO_READY)  ## the trainer on s3:// with tensorflow-io, in its own environment
 	$(IO_VENV)/bin/python -m pytest -m tensorflow_io tests/integration/test_tensorflow_io.py
