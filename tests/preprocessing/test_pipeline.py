@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from preprocessing.sources import rejects
 from preprocessing.transform import load_transform
 from preprocessing.vocabularies import assign_indices
 from tests.preprocessing.shop import DAY_MS, START_MS, event, plain_events, small_shop, write_events, write_lines
+from tests.warm_python import start_python
 
 pytestmark = pytest.mark.integration
 
@@ -201,30 +200,11 @@ def test_too_many_invalid_rows_fail_the_job_and_nothing_is_published(tmp_path):
     assert os.listdir(tmp_path) == ["events.csv"]
 
 
-def test_a_few_invalid_rows_are_stored_with_their_position(tmp_path):
-    bad = "1440000000000,v,looked,i"
-    lines = [*plain_events(20), bad, *plain_events(20)]
-    path = write_events(tmp_path / "events.csv", *lines)
-    summary = prepare(PrepareConfig(events=path, max_reject_share=0.05), str(tmp_path / "dataset"))
-    assert summary["rejected"] == {"unknown event kind": 1}
-    assert summary["duplicates"] == 20, "the second twenty repeat the first"
-    (file,) = (tmp_path / "dataset" / "rejects").iterdir()
-    row = json.loads(file.read_text())
-    assert row == {
-        "file": path,
-        "position": Path(path).read_text().index(bad),
-        "reason": "unknown event kind",
-        "row": bad,
-    }
-
-
 def test_invalid_rows_beyond_the_stored_ones_are_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(rejects, "_MAX_ROWS", 2)
     bad = [f"bad-{n}" for n in range(5)]
     events = write_events(tmp_path / "events.csv", *bad, *plain_events(20))
     tree = write_lines(tmp_path / "tree.csv", "categoryid,parentid", "1,", *bad)
-    with pytest.raises(ValueError, match=r"5 of 25 event rows are invalid, 20.00%"):
-        prepare(PrepareConfig(events=events, max_reject_share=0.19), str(tmp_path / "dataset"))
     config = PrepareConfig(events=events, category_tree=tree, max_reject_share=0.9)
     assert prepare(config, str(tmp_path / "dataset"))["rejected"] == {"wrong number of fields": 5}
     statistics = json.loads((tmp_path / "dataset" / "statistics.json").read_text())
@@ -235,11 +215,11 @@ def test_invalid_rows_beyond_the_stored_ones_are_counted(tmp_path, monkeypatch):
         assert [json.loads(line)["row"] for line in path.read_text().splitlines()] == bad[:2]
 
 
-def test_invalid_rows_of_each_input_are_stored_separately(tmp_path):
+def test_invalid_rows_of_each_input_are_stored_separately_with_their_position(tmp_path):
     for name in ("events", "properties", "tree"):
         (tmp_path / name).mkdir()
     config = PrepareConfig(
-        events=write_events(tmp_path / "events" / "2015.csv", *plain_events(20), "bad"),
+        events=write_events(tmp_path / "events" / "2015.csv", *plain_events(20), "bad", *plain_events(20)),
         item_properties=write_lines(
             tmp_path / "properties" / "2015.csv",
             "timestamp,itemid,property,value",
@@ -251,9 +231,17 @@ def test_invalid_rows_of_each_input_are_stored_separately(tmp_path):
         category_tree=write_lines(tmp_path / "tree" / "2015.csv", "categoryid,parentid", "1,", "bad,row,here"),
         max_reject_share=0.5,
     )
-    prepare(config, str(tmp_path / "dataset"))
-    files = {path.name: json.loads(path.read_text())["row"] for path in (tmp_path / "dataset" / "rejects").iterdir()}
-    assert files == {
+    summary = prepare(config, str(tmp_path / "dataset"))
+    assert summary["rejected"] == {"wrong number of fields": 1}
+    assert summary["duplicates"] == 20, "the second twenty repeat the first"
+    stored = {path.name: json.loads(path.read_text()) for path in (tmp_path / "dataset" / "rejects").iterdir()}
+    assert stored["events-00000-2015.csv.jsonl"] == {
+        "file": config.events,
+        "position": Path(config.events).read_text().index("bad"),
+        "reason": "wrong number of fields",
+        "row": "bad",
+    }
+    assert {name: entry["row"] for name, entry in stored.items()} == {
         "events-00000-2015.csv.jsonl": "bad",
         "item-properties-00000-2015.csv.jsonl": "bad",
         "category-tree-00000-2015.csv.jsonl": "bad,row,here",
@@ -268,12 +256,12 @@ def test_invalid_rows_of_each_input_are_stored_separately(tmp_path):
     assert statistics["catalogue"]["invalid_prices"] == 1
 
 
-@pytest.mark.parametrize("rows", [[], [f"{START_MS + 60 * DAY_MS},i1,categoryid,1"]])
-def test_item_properties_that_start_after_the_cut_are_a_warning(tmp_path, rows, caplog):
-    """A file with a header only, and a file with one row, after the 50 days of events."""
+def test_item_properties_that_start_after_the_cut_are_a_warning(tmp_path, caplog):
+    """A file with one row, after the 50 days of events, and a file with a header only."""
+    header, row = "timestamp,itemid,property,value", f"{START_MS + 60 * DAY_MS},i1,categoryid,1"
     config = PrepareConfig(
         events=write_events(tmp_path / "events.csv", *plain_events(50)),
-        item_properties=write_lines(tmp_path / "properties.csv", "timestamp,itemid,property,value", *rows),
+        item_properties=write_lines(tmp_path / "properties.csv", header, row),
     )
     root = str(tmp_path / "dataset")
     prepare(config, root)
@@ -282,9 +270,9 @@ def test_item_properties_that_start_after_the_cut_are_a_warning(tmp_path, rows, 
     items = read_catalogue([join(root, name) for name in read_manifest(root).catalogue_files])
     assert (len(items), items["category_id"].null_count) == (4, 4)
     # without a split, there is no cut
-    if not rows:
-        prepare(replace(config, split=SplitConfig(method="none")), str(tmp_path / "whole"))
-        assert "no item properties were found, so no item has a category or price; check the files" in caplog.text
+    write_lines(tmp_path / "properties.csv", header)
+    prepare(replace(config, split=SplitConfig(method="none")), str(tmp_path / "whole"))
+    assert "no item properties were found, so no item has a category or price; check the files" in caplog.text
 
 
 def test_items_beyond_the_vocabularys_limits_stay_in_the_catalogue(tmp_path):
@@ -357,18 +345,6 @@ def test_an_existing_output_is_left_unchanged(tmp_path):
     assert (tmp_path / "dataset" / "mine.txt").read_text() == "keep"
 
 
-@pytest.mark.parametrize("method", ["random", "none"])
-def test_the_manifest_records_the_split_method(tmp_path, method):
-    config = PrepareConfig(
-        events=write_events(tmp_path / "events.csv", *plain_events(200)), split=SplitConfig(method=method)
-    )
-    prepare(config, str(tmp_path / "dataset"))
-    manifest = read_manifest(str(tmp_path / "dataset"))
-    assert (manifest.split_method, manifest.validation_from_ms) == (method, None)
-    assert sum(info.target_rows for info in manifest.splits.values()) == 200
-    assert set(manifest.splits) == ({"train"} if method == "none" else {"train", "validation", "test"})
-
-
 KILL_AT_PUBLICATION = """
 import os, signal, sys
 from common import storage
@@ -385,10 +361,11 @@ prepare(PrepareConfig(events=sys.argv[1]), sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_publishing_leaves_no_dataset(tmp_path):
     path, output = write_events(tmp_path / "events.csv", *plain_events(30)), str(tmp_path / "dataset")
-    run = subprocess.run([sys.executable, "-c", KILL_AT_PUBLICATION, path, output], timeout=600, check=False)
-    assert run.returncode == -signal.SIGKILL
+    run = start_python(["-c", KILL_AT_PUBLICATION, path, output], package="preprocessing")
+    assert run.wait(timeout=600) == -signal.SIGKILL
     assert not os.path.exists(output)
     with pytest.raises(ContractError, match="not a prepared dataset"):
         read_manifest(output)

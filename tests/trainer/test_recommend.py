@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +12,7 @@ import pytest
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel
 from tests.trainer.tiny_runs import make_config
+from tests.warm_python import start_python
 from trainer import recommend as job
 from trainer.data.offer import OfferRules
 from trainer.models.trained_run import TrainedRun
@@ -336,17 +335,10 @@ NUM_SHARDS = 20
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_a_killed_command_resumes_and_writes_the_same_files(dataset, tmp_path):
     def start(output, finished_shards):
-        command = [
-            sys.executable,
-            "-c",
-            HANGING,
-            str(tmp_path / "dataset"),
-            str(tmp_path / output),
-            str(finished_shards),
-        ]
-        return subprocess.Popen(command)
+        return start_python(["-c", HANGING, str(tmp_path / "dataset"), str(tmp_path / output), str(finished_shards)])
 
     process, record = start("out", 3), tmp_path / "out.partial" / "_unfinished"
     deadline = time.monotonic() + 900

@@ -15,7 +15,7 @@ from contract.layout import DatasetLayout
 from contract.manifest import read_manifest
 from contract.schema import DEFAULT_KINDS
 from preprocessing.columns import encode_columns
-from preprocessing.config import EventColumns, PrepareConfig, SplitConfig
+from preprocessing.config import PrepareConfig, SplitConfig
 from preprocessing.kinds import KindConfig
 from preprocessing.pages import report
 from preprocessing.pages.data import data_page
@@ -91,9 +91,10 @@ def real_dataset(request, tmp_path_factory) -> str:
 
 @needs_chromium
 @pytest.mark.slow
-@pytest.mark.parametrize(("width", "scheme"), LOOKS)
-def test_every_picture_of_real_data_is_readable(real_dataset, width, scheme):
-    check_looks(write_report(real_dataset), width, scheme)
+def test_every_picture_of_real_data_is_readable(real_dataset):
+    path = write_report(real_dataset)
+    for width, scheme in LOOKS:
+        check_looks(path, width, scheme)
 
 
 @needs_chromium
@@ -188,46 +189,42 @@ def one_busy_day(num_items: int, id_letters: int) -> dict:
 
 
 @needs_chromium
-@pytest.mark.parametrize(("width", "scheme"), LOOKS)
-def test_every_picture_is_readable_with_long_ids_many_items_and_a_single_day(dataset, tmp_path, width, scheme):
+def test_every_picture_is_readable_with_long_ids_many_items_and_a_single_day(dataset, tmp_path):
     statistics = one_busy_day(200_000, 240)
     path = tmp_path / "report.html"
     cuts = {"validation_from_ms": START_MS + DAY_MS // 5, "test_from_ms": START_MS + DAY_MS // 4}
     page = data_page("busy", statistics, replace(read_manifest(dataset), **cuts))
     path.write_text(render([page], title="busy", shown="data"))
     assert path.stat().st_size < 2_000_000
-    check_looks(path, width, scheme)
+    for width, scheme in LOOKS:
+        check_looks(path, width, scheme)
 
 
 @needs_chromium
-@pytest.mark.parametrize(("width", "scheme"), [LOOKS[0], LOOKS[-1]])
-def test_every_picture_is_readable_with_as_many_kinds_as_allowed(tmp_path, width, scheme):
+def test_every_picture_is_readable_with_as_many_kinds_as_allowed(tmp_path):
     names = ("view", *(f"{'Ж<&$' * 12}{number}" for number in range(31)))
     lines = [f"{START_MS + n * DAY_MS // 9},v{n % 7},{names[n % 32]},i{n % 5}" for n in range(160)]
     events = write_lines(tmp_path / "events.csv", "timestamp,visitorid,event,itemid", *lines)
     prepare(PrepareConfig(events=events, kinds=KindConfig(names=names)), str(tmp_path / "dataset"))
-    check_looks(write_report(str(tmp_path / "dataset")), width, scheme)
+    path = write_report(str(tmp_path / "dataset"))
+    for width, scheme in (LOOKS[0], LOOKS[-1]):
+        check_looks(path, width, scheme)
 
 
 @pytest.mark.parametrize(
     ("method", "note"), [("random", "later events leak into training"), ("none", "There is no held-out data")]
 )
-def test_the_page_explains_splits_that_are_not_by_time(tmp_path, method, note):
-    lines = [f"{1440000000000 + n * 60_000},v{n % 7},view,i{n % 5}" for n in range(90)]
+def test_manifest_and_page_name_a_split_that_is_not_by_time(tmp_path, method, note):
+    lines = [f"{1440000000000 + n * 60_000},v{n % 7},view,i{n % 5}" for n in range(200)]
     events = write_lines(tmp_path / "events.csv", "timestamp,visitorid,event,itemid", *lines)
     prepare(PrepareConfig(events=events, split=SplitConfig(method=method)), str(tmp_path / "dataset"))
+    manifest = read_manifest(str(tmp_path / "dataset"))
+    assert (manifest.split_method, manifest.validation_from_ms) == (method, None)
+    assert sum(info.target_rows for info in manifest.splits.values()) == 200
+    assert set(manifest.splits) == ({"train"} if method == "none" else {"train", "validation", "test"})
     html = Path(write_report(str(tmp_path / "dataset"))).read_text()
     assert note in html
     assert "Events by kind, without view: no data." in html
-
-
-def test_the_page_of_one_kind_shows_its_items_once(tmp_path):
-    lines = [f"{1440000000000 + n * 60_000},v{n % 7},i{n % 5}" for n in range(90)]
-    events = write_lines(tmp_path / "events.csv", "timestamp,visitorid,itemid", *lines)
-    prepare(PrepareConfig(events=events, columns=EventColumns(kind="'transaction'")), str(tmp_path / "dataset"))
-    html = Path(write_report(str(tmp_path / "dataset"))).read_text()
-    assert "Top 5 items, all events" in html
-    assert "Top items by transaction" not in html
 
 
 def test_a_redrawn_report_is_identical(dataset):
