@@ -123,6 +123,24 @@ def find_candidates(
     return Candidates(feature, is_relevant, is_known, relevant.lengths)
 
 
+def join_candidates(found: Iterable[Candidates]) -> Candidates:
+    """Joins the candidates of several samples of cases, at least one; shorter rows are padded."""
+    samples = list(found)
+    width = max(sample.is_candidate.shape[1] for sample in samples)
+
+    def join(columns: Iterable[np.ndarray]) -> np.ndarray:
+        return np.concatenate(
+            [np.pad(each, [(0, 0), (0, width - each.shape[1])] + [(0, 0)] * (each.ndim - 2)) for each in columns]
+        )
+
+    return Candidates(
+        join(sample.feature for sample in samples),
+        join(sample.is_relevant for sample in samples),
+        join(sample.is_candidate for sample in samples),
+        np.concatenate([sample.num_relevant for sample in samples]),
+    )
+
+
 class _Finder:
     """Finds the candidates of a chunk of queries, and computes their features."""
 
@@ -339,14 +357,17 @@ def fit_blend(
     if Split.VALIDATION in dataset.manifest.splits:
         cases = ranking_cases(dataset, kinds, held_out_seed=held_out_seed)
     choices, counts = {}, {}
-    for ranking, of_ranking in cases.items():
+    for ranking, kinds_of_cases in cases.items():
         hides_seen = ranking == "new_items"
-        sample = of_ranking.sample_cases(max_cases, seed=0)
-        found = find_candidates(parts, sample, events, dataset.item_counts, replicas, on_chunk, hides_seen=hides_seen)
+        samples = [each.sample_cases(max_cases // len(kinds_of_cases), seed=0) for each in kinds_of_cases]
+        found = join_candidates(
+            find_candidates(parts, sample, events, dataset.item_counts, replicas, on_chunk, hides_seen=hides_seen)
+            for sample in samples
+        )
         has_returns = not hides_seen and not has_trend_only
         half_life = choose_half_life(found, len(parts), has_returns=has_returns)
         choices[ranking] = choose_weights(found, len(parts), half_life, has_returns=has_returns)
-        counts[ranking] = len(sample)
+        counts[ranking] = sum(map(len, samples))
     validation = {
         ranking: {
             "cases": counts[ranking],
@@ -360,8 +381,13 @@ def fit_blend(
     return BlendFit(weights, {ranking: validation.get(ranking) for ranking in RANKINGS})
 
 
-def ranking_cases(dataset: Dataset, kinds: Sequence[str] = (), *, held_out_seed: int | None = None) -> dict[str, Cases]:
-    """Returns the validation cases of each of the `RANKINGS`; rankings without cases are skipped.
+def ranking_cases(
+    dataset: Dataset, kinds: Sequence[str] = (), *, held_out_seed: int | None = None
+) -> dict[str, list[Cases]]:
+    """Returns the validation cases of each of the `RANKINGS`, by protocol; rankings without cases are skipped.
+
+    A visitor who comes back wants a next item, and other items later. Returning visitors alone are not enough: those
+    without a new item are no cases, so weights that are chosen on the others underrate seen items.
 
     Args:
       dataset: the dataset, with a validation split.
@@ -374,11 +400,12 @@ def ranking_cases(dataset: Dataset, kinds: Sequence[str] = (), *, held_out_seed:
         for cases in (visitors, rows)
     ]
     cases = {
-        "new_items": visitors,
-        "returning": held_out[0].take(np.flatnonzero(~_in_session(held_out[0]))),
-        "in_session": held_out[1].take(np.flatnonzero(_in_session(held_out[1]))),
+        "new_items": [visitors],
+        "returning": [each.take(np.flatnonzero(~_in_session(each))) for each in held_out],
+        "in_session": [held_out[1].take(np.flatnonzero(_in_session(held_out[1])))],
     }
-    return {ranking: cases[ranking] for ranking in RANKINGS if len(cases[ranking])}
+    some = {ranking: [each for each in cases[ranking] if len(each)] for ranking in RANKINGS}
+    return {ranking: found for ranking, found in some.items() if found}
 
 
 def _in_session(cases: Cases) -> np.ndarray:

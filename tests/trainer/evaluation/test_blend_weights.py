@@ -18,6 +18,7 @@ from trainer.evaluation.blend_weights import (
     choose_weights,
     find_candidates,
     fit_blend,
+    join_candidates,
     longest_of_the_best,
     ranking_cases,
     set_trends,
@@ -73,6 +74,15 @@ def test_ndcg_of_candidates_by_hand() -> None:
     # the second has its relevant items first and third, of three relevant ones
     np.testing.assert_allclose(candidates.ndcg(score), [second, (1 + third) / (1 + second + third)])
     assert fourth < third
+
+
+def test_joined_candidates_have_the_same_values(cases: Cases, events: ItemEvents) -> None:
+    narrow = candidates_of(cases.take(np.arange(50)), events, Noise(0))
+    shown = cases_of([[3, 4]] * 2, [[6]] * 2, NUM_ITEMS)
+    wide = candidates_of(replace(shown, hides_seen=False), events, Noise(0))
+    joined = join_candidates([narrow, wide])
+    expected = [*narrow.ndcg(narrow.feature[:, :, 0]), *wide.ndcg(wide.feature[:, :, 0])]
+    np.testing.assert_allclose(joined.ndcg(joined.feature[:, :, 0]), expected)
 
 
 def test_candidates_are_distinct_and_without_seen_items(events: ItemEvents) -> None:
@@ -183,14 +193,15 @@ def test_each_ranking_has_the_cases_that_it_serves(tmp_path) -> None:
     dataset = build_dataset(str(tmp_path), train=train, validation=validation, test=[], **names)
     cases = ranking_cases(dataset)
     # the moment of all returning visitors is the first event of the window, in the second minute: all are in a session
-    assert {ranking: found.visitor.tolist() for ranking, found in cases.items()} == {
-        "new_items": [0, 1, 2],
-        "in_session": [0, 2],
+    assert {ranking: [each.visitor.tolist() for each in found] for ranking, found in cases.items()} == {
+        "new_items": [[0, 1, 2]],
+        "returning": [[1, 2]],  # their first items after the gap
+        "in_session": [[0, 2]],
     }
     rows = build_cases(dataset, Split.VALIDATION, next_items)
     ((_, queries),) = query_chunks(rows.visitor, rows.history, rows.timestamp_ms, len(rows))
     served = rows.take(np.flatnonzero(is_in_session(queries)))
-    assert served.timestamp_ms.tolist() == cases["in_session"].timestamp_ms.tolist() == [2 * minute, 122 * minute]
+    assert served.timestamp_ms.tolist() == cases["in_session"][0].timestamp_ms.tolist() == [2 * minute, 122 * minute]
 
 
 def test_few_cases_fit_no_noise(events: ItemEvents) -> None:
