@@ -120,7 +120,7 @@ def test_the_report_of_one_kind_has_no_funnel_and_shows_its_items_once(tmp_path)
     assert read_manifest(root).event_kinds == ("purchase",)
     html = Path(write_report(root)).read_text()
     assert "Top visitors by purchase" in html
-    assert "Top 3 items, all events" in html
+    assert "Top 5 items, all events" in html
     assert "Top items by purchase" not in html
     for title in ("Visitors by event kind", "From purchase", "Shares of event kinds", "without purchase"):
         assert title not in html
