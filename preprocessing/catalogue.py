@@ -27,6 +27,9 @@ from preprocessing.vocabularies import stack_kinds
 PROPERTY_COLUMNS = ("timestamp", "itemid", "property", "value")
 TREE_COLUMNS = ("categoryid", "parentid")
 
+MAX_LEVELS = 100
+"""Most levels of a category tree: each category stores its whole path, which is quadratic in a deep tree."""
+
 CATEGORY_SEPARATOR = " > "
 """Separates the names in category ids from an item table, such as `Clothing > Shoes`."""
 
@@ -60,6 +63,9 @@ def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
     """Builds the tree from (category, parent) rows.
 
     An empty parent marks a root. If a category has several rows, the last one is used.
+
+    Raises:
+      ValueError: the tree has more than MAX_LEVELS levels.
     """
     parent_of = dict(zip(categories, parents, strict=True))
     known: dict[str, tuple[str, ...]] = {}
@@ -73,6 +79,8 @@ def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
             circular[category] = tuple(reversed(climbed))
             continue
         path = known.get(above, ())
+        if len(path) + len(climbed) > MAX_LEVELS:
+            raise ValueError(_describe_depth(category))
         for name in reversed(climbed):
             path = known[name] = (*path, name)
     return CategoryTree(known | circular, num_cycles, num_orphans, num_repeated=len(categories) - len(parent_of))
@@ -82,12 +90,21 @@ def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tupl
     """Climbs from a category until the parent's path is known, or it was visited already, or it is not in the tree.
 
     Returns the visited categories, and that parent.
+
+    Raises:
+      ValueError: more than MAX_LEVELS categories were visited.
     """
     climbed, seen = [category], {category}
     while (above := parent_of[climbed[-1]]) in parent_of and above not in seen and above not in known:
         climbed.append(above)
         seen.add(above)
+        if len(climbed) > MAX_LEVELS:
+            raise ValueError(_describe_depth(category))
     return climbed, above
+
+
+def _describe_depth(category: str) -> str:
+    return f"category {category} is more than {MAX_LEVELS} levels deep in the category tree; check the column parentid"
 
 
 def read_tree(batches: Iterable[Batch]) -> TreeReading:
@@ -317,7 +334,7 @@ def category_paths(category: pa.Array, tree: CategoryTree) -> pa.Array:
 
 
 def _split_path(category: str) -> tuple[str, ...]:
-    names = category.split(CATEGORY_SEPARATOR)
+    names = category.split(CATEGORY_SEPARATOR, MAX_LEVELS - 1)
     return tuple(CATEGORY_SEPARATOR.join(names[:level]) for level in range(1, len(names) + 1))
 
 

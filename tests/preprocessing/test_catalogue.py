@@ -2,11 +2,13 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from preprocessing import catalogue
 from preprocessing.catalogue import (
     assemble_items,
     build_tree,
+    category_paths,
     choose_properties,
     count_category_events,
     merge_properties,
@@ -86,9 +88,24 @@ def test_paths_start_at_the_root_despite_cycles_and_orphans():
     assert (tree.num_cycles, tree.num_orphans) == (3, 1)
 
 
-def test_a_tree_may_be_deep_and_a_path_into_a_cycle_ends_there():
-    chain = [str(n) for n in range(3000)]
-    assert build_tree(chain, ["", *chain[:-1]]).paths["2999"] == tuple(chain)
+@pytest.mark.parametrize("order", [1, -1], ids=["parents first", "children first"])
+def test_a_tree_has_at_most_100_levels(order):
+    chain = [str(n) for n in range(100)]
+    parents = ["", *chain]
+    assert build_tree(chain[::order], parents[:-1][::order]).paths["99"] == tuple(chain)
+    deep = [*chain, "100"]
+    with pytest.raises(ValueError, match="category 100 is more than 100 levels deep in the category tree"):
+        build_tree(deep[::order], parents[::order])
+    with pytest.raises(ValueError, match="more than 100 levels"):  # a cycle
+        build_tree(deep[::order], ["100", *chain][::order])
+
+
+def test_a_path_in_the_id_of_a_category_has_at_most_100_levels():
+    (path,) = category_paths(pa.array([" > ".join("a" * 1000)]), build_tree([], [])).to_pylist()
+    assert (len(path), path[:2], len(path[-1])) == (100, ["a", "a > a"], len(" > ".join("a" * 1000)))
+
+
+def test_a_path_into_a_cycle_ends_there():
     # b and c are each other's parents; a is below b
     tree = build_tree(["a", "b", "c"], ["b", "c", "b"])
     assert tree.paths == {"a": ("c", "b", "a"), "b": ("c", "b"), "c": ("b", "c")}
