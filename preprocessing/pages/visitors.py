@@ -11,8 +11,8 @@ from common.report.parts import Statistics, counted, durations, histogram, ranki
 def visitors_section(statistics: Statistics) -> Section:
     """Charts the top visitors, events per visitor, the funnel, sessions, pauses and new visitors."""
     events = statistics["events"]
-    kinds = list(events["visitors_by_kind"])
-    has_funnel = len(kinds) > 1
+    # a log of purchases may have the default kinds, of which only one occurs
+    has_funnel = sum(count > 0 for count in events["visitors_by_kind"].values()) > 1
     sessions = events["sessions"]
     pause = sessions["gap_minutes"]
     return Section(

@@ -225,6 +225,9 @@ def test_manifest_and_page_name_a_split_that_is_not_by_time(tmp_path, method, no
     html = Path(write_report(str(tmp_path / "dataset"))).read_text()
     assert note in html
     assert "Events by kind, without view: no data." in html
+    # only views occur, so there is no funnel
+    assert "to transaction, visitor-item pairs" not in html
+    assert "Visitors by event kind" not in html
 
 
 def test_a_redrawn_report_is_identical(dataset):
