@@ -351,8 +351,8 @@ def _add_search(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--storage",
         metavar="URL",
-        help="database that the trials share, without a password in the URL (default: a file in --workdir, on a shared "
-        "file system)",
+        help="URL, without a password, of the database that the trials share (default: a file in --workdir, which must "
+        "then be on a shared file system)",
     )
 
 

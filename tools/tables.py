@@ -91,7 +91,7 @@ _MISSED = {
         "Examples/s of a training step of `mf` with 1.6 M embedding rows, relative to Keras `fit`"
     ),
     "`prepare` of 1,000,000 events": (
-        "Rows/s of `prepare`, without the time to load Python modules, relative to TF-Transform with one dict per row"
+        "Rows/s of `prepare` relative to TF-Transform with one dict per row, both without loading Python modules"
     ),
     "statistics and charts of the report": "CPU time that the report adds, relative to `prepare` without a report",
 }
@@ -330,7 +330,7 @@ _SPEEDS = (
         lambda figures: f"≥ {figures['targets']['ratio']} ×",
         lambda figures: (
             f"{figures['million_events']['ratio']:.1f} × "
-            f"({figures['million_events']['ratio_of_commands']:.1f} × with it)"
+            f"({figures['million_events']['ratio_of_commands']:.1f} × with loading)"
         ),
         lambda figures: figures["million_events"]["ratio"] >= figures["targets"]["ratio"],
     ),

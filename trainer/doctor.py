@@ -55,7 +55,7 @@ class Finding:
 
 
 def examine(uris: Sequence[str]) -> dict[str, Any]:
-    """Checks versions, devices, memory, disk, URI schemes and each URI, and logs every finding at once.
+    """Checks versions, devices, memory, disk, URI schemes and each URI, and logs each finding as soon as it is made.
 
     Args:
       uris: directories to read from or write to. In an object store, a small file is written and removed.

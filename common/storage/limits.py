@@ -35,4 +35,6 @@ def read_limits() -> Limits:
             cache_bytes=int(given.get(_CACHE, Limits.cache_bytes)),
         )
     except ValueError as error:
-        raise ValueError(f"{error}; set {_PATIENCE} to seconds and {_CACHE} to whole bytes") from error
+        raise ValueError(
+            f"{error}; set {_PATIENCE} to a number of seconds, and {_CACHE} to a whole number of bytes"
+        ) from error

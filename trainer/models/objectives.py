@@ -199,7 +199,7 @@ class FactorsConfig(Protocol):
 
     @property
     def history_length(self) -> int:
-        """0: visitors have a table. Otherwise, a visitor's vector is the sum of at most this many item vectors."""
+        """Maximum number of item vectors in the sum that is a visitor's vector; 0: visitors have an embedding table."""
 
     @property
     def visitor_dropout(self) -> float:

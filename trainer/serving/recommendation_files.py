@@ -30,7 +30,7 @@ class ShardLists:
 
 @dataclass(frozen=True)
 class ItemNames:
-    """The items of the catalogue in files."""
+    """What recommendation files say of each item of the catalogue: its id and title."""
 
     ids: np.ndarray
     """[I] ids, of type object."""

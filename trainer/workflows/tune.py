@@ -121,8 +121,8 @@ def _check_trials(workdir: str, trials: int, storage_url: str | None, only: int 
         raise ValueError(f"--trial must be from 0 to {trials - 1}, as --trials is {trials}; got {only}")
     if not storage.is_local(workdir) and (storage_url is None or only is None):
         raise ValueError(
-            f"{workdir} is in an object store, where processes can neither append to a file nor lock it; give a local "
-            "--workdir, or a database with --storage and the number of a trial with --trial"
+            f"{workdir} is in an object store, where processes can neither append to a file nor lock it; either "
+            "give a local --workdir, or give both --storage (a database) and --trial (which trial to run: 0, 1, …)"
         )
 
 
