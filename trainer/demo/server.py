@@ -1,14 +1,18 @@
 """The demo job: serves the page and its answers over HTTP, by default to this machine only."""
 
+import io
 import json
 import logging
+import socket
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
-from threading import Lock
-from typing import Any
+from threading import BoundedSemaphore, Lock
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from trainer.data.dataset import open_dataset
@@ -16,8 +20,17 @@ from trainer.demo.answers import Answers
 from trainer.demo.exports import Export, open_exports
 from trainer.demo.shop import Shop, open_shop
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 log = logging.getLogger(__name__)
 
+MAX_THREADS = 100
+"""Number of requests that are read and answered at once; others wait in the queue of the socket."""
+READ_SECONDS = 5.0
+"""Time in which a client must send its whole request."""
+DRAIN_SECONDS = 1.0
+"""Time for which the rest of a refused request is read."""
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -25,6 +38,7 @@ _FILES = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 _MAX_BYTES = 8 * 2**20
+_MAX_DIGITS = 20  # Python does not convert a number of thousands of digits
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -73,13 +87,36 @@ class DemoServer(ThreadingHTTPServer):
     """An HTTP server of the page."""
 
     daemon_threads = True
+    request_queue_size = 1024  # five by default, and the system resets further connections
 
     def __init__(self, address: tuple[str, int], answers: Answers):
         """Binds the address."""
         super().__init__(address, _Handler)
         self.answers = answers
+        self._free_threads = BoundedSemaphore(MAX_THREADS)
         self.lock = Lock()  # one query at a time, so that each latency is that of a single query
         self.num_answers = 0
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answers a request in a thread, as soon as one is free."""
+        self._free_threads.acquire()
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answers a request and frees the thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free_threads.release()
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closes a connection after reading the rest of a request; unread bytes would reset it and lose the answer."""
+        with suppress(OSError, _RequestTimeoutError):
+            request.shutdown(socket.SHUT_WR)
+            rest = _TimedReader(request, DRAIN_SECONDS)
+            while rest.read(1 << 16):
+                pass
+        self.close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Logs the exception of a handler, unless the browser closed the connection."""
@@ -100,12 +137,53 @@ def make_server(answers: Answers, host: str, port: int) -> DemoServer:
         raise OSError(f"cannot listen on {host}:{port}: {error}; choose another --port, or 0 for a free one") from error
 
 
+class _RequestTimeoutError(Exception):
+    """The request was not complete in time."""
+
+
+class _TimedReader(io.RawIOBase):
+    """Reads from a connection until a deadline, however often the client sends a few bytes."""
+
+    def __init__(self, connection: socket.socket, seconds: float):
+        self._connection, self._seconds = connection, seconds
+        self._deadline = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise _RequestTimeoutError
+        self._connection.settimeout(left)
+        try:
+            return self._connection.recv_into(buffer)
+        except TimeoutError as error:
+            raise _RequestTimeoutError from error
+        finally:
+            self._connection.settimeout(self._seconds)  # for the answer
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: DemoServer
+    requestline = ""  # if no line was received
+    default_request_version = request_version = "HTTP/1.0"  # answers to HTTP/0.9 would have no status
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_TimedReader(self.connection, READ_SECONDS))
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except _RequestTimeoutError:
+            error = f"the request was not complete after {READ_SECONDS:g} seconds"
+            self._send_json(HTTPStatus.REQUEST_TIMEOUT, {"error": error})
 
     def do_GET(self) -> None:
-        path = urlsplit(self.path).path
-        if not self._accepts_host():
+        path = self._accepted_path()
+        if path is None:
             return
         if path in _FILES:
             name, kind = _FILES[path]
@@ -114,19 +192,22 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(HTTPStatus.NOT_FOUND, {"error": f"unknown path {path}"})
 
     def do_POST(self) -> None:
-        if not self._accepts_host():
+        path = self._accepted_path()
+        if path is None:
             return
         # browsers send JSON to another site only after a preflight request, which this server refuses
         if self.headers.get_content_type() != "application/json":
             self._send_json(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": "the content type must be application/json"})
             return
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > _MAX_BYTES:
-            self.close_connection = True
-            error = f"Content-Length must be at most {_MAX_BYTES} bytes, got {length or 'none'}"
+        if not length.isdecimal():
+            error = f"Content-Length must be a number of bytes, got {length or 'none'}"
+            self._send_json(HTTPStatus.BAD_REQUEST if length else HTTPStatus.LENGTH_REQUIRED, {"error": error})
+        elif len(length) > _MAX_DIGITS or int(length) > _MAX_BYTES:
+            error = f"Content-Length must be at most {_MAX_BYTES} bytes, got {length[:_MAX_DIGITS]}"
             self._send_json(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": error})
-            return
-        self._answer(urlsplit(self.path).path, self.rfile.read(int(length)))
+        else:
+            self._answer(path, self.rfile.read(int(length)))
 
     def _answer(self, path: str, body: bytes) -> None:
         try:
@@ -140,21 +221,31 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
         except LookupError as error:
             self._send_json(HTTPStatus.NOT_FOUND, {"error": str(error.args[0])})
+        except Exception as error:
+            log.error("a query to %s failed", path, exc_info=True)
+            failure = f"{type(error).__name__}; the log of the server has the traceback"
+            self._send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": failure})
         else:
             self._send_json(HTTPStatus.OK, answer)
 
-    def _accepts_host(self) -> bool:
-        """Returns whether the Host header is allowed, and answers 403 otherwise.
+    def _accepted_path(self) -> str | None:
+        """Returns the path of the request; None if it is refused with 400 or 403.
 
         If the server is open to this machine only, it refuses other host names, because a foreign site could make its
         name resolve to this machine (DNS rebinding).
         """
-        bound = str(self.server.server_address[0])
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        if bound in _LOOPBACK and host not in _LOOPBACK:
+        host = self.headers.get("Host", "")
+        try:
+            path, name = urlsplit(self.path).path, urlsplit(f"//{host}").hostname
+        except ValueError as error:
+            self._send_json(
+                HTTPStatus.BAD_REQUEST, {"error": f"invalid address {self.path!r} or host {host!r}: {error}"}
+            )
+            return None
+        if str(self.server.server_address[0]) in _LOOPBACK and name not in _LOOPBACK:
             self._send_json(HTTPStatus.FORBIDDEN, {"error": "this page is for this machine only"})
-            return False
-        return True
+            return None
+        return path
 
     def _send_json(self, status: HTTPStatus, value: Any) -> None:
         self._send(status, "application/json", json.dumps(value, allow_nan=False).encode())
