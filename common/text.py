@@ -25,6 +25,8 @@ def decode_text(content: bytes, name: str) -> str:
     try:
         if content.startswith(_GZIP):
             content = gzip.decompress(content)
+        if b"\0" in content[:2]:  # later ones may be part of an id
+            raise ValueError(f"{name} is not text in UTF-8: it contains NUL bytes; save it as UTF-8")
         return content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not text in UTF-8 ({error}); save it as UTF-8") from error

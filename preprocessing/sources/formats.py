@@ -215,9 +215,14 @@ def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
         )
     if b"\0" in start:
         raise ValueError(
-            f"{path} is not text: it contains NUL bytes (0x00); if it is UTF-16 without a byte order mark, set "
-            "events_format.encoding to utf-16-le"
+            f"{path} is not text: it contains NUL bytes (0x00); if it is UTF-16 without a byte order mark, save "
+            f"it as UTF-8 or set its encoding, for events events_format.encoding, to {_guess_utf16(start)}"
         )
+
+
+def _guess_utf16(start: bytes) -> str:
+    """Returns the byte order of UTF-16: the high bytes of most characters of a header are zero."""
+    return "utf-16-be" if start[::2].count(0) > start[1::2].count(0) else "utf-16-le"
 
 
 def _json_fields(path: str, start: bytes) -> tuple[str, ...]:

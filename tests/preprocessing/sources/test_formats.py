@@ -276,7 +276,15 @@ WRONG = [
     (b"a;b\n1;2\n", r"\(CSV separated by semicolons\) has no columns visitorid, itemid, timestamp, event: it has a, b"),
     (b"timestamp,visitorid,event,itemid,itemid\n", "repeats the column name itemid; rename or remove all but one"),
     (b"a,b\rc,d\r", "carriage returns alone"),
-    (CSV.decode().encode("utf-16-le"), "is not text: it contains NUL bytes.*utf-16-le"),
+    (
+        CSV.decode().encode("utf-16-le"),
+        "is not text: it contains NUL bytes.*events_format.encoding, to utf-16-le",
+    ),
+    (
+        CSV.decode().encode("utf-16-be"),
+        "is not text: it contains NUL bytes.*events_format.encoding, to utf-16-be",
+    ),
+    (gzip.compress(CSV.decode().encode("utf-16-be"), mtime=0), "is not text: .*events_format.encoding, to utf-16-be"),
     (b"PAR1 and nothing else", "is not a valid Parquet file"),
     (b"PK\x03\x04broken", "is not a valid ZIP archive"),
     (gzip.compress(CSV, mtime=0)[:40], "is damaged after byte 0"),  # the same bytes, and so test id, in every worker

@@ -24,8 +24,16 @@ def test_ids_are_the_same_in_every_encoding(tmp_path, content):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"\xe9\n", "not text in UTF-8"), (gzip.compress(b"0\n" * 99)[:-9], "a damaged gzip file")],
-    ids=["latin-1", "damaged gzip"],  # the header of a gzip file has the time, so it cannot be in the name of a test
+    [
+        (b"\xe9\n", "not text in UTF-8"),
+        ("0\n".encode("utf-16-be"), "not text in UTF-8: it contains NUL bytes; save it as UTF-8"),
+        (gzip.compress(b"0\n" * 99)[:-9], "a damaged gzip file"),
+    ],
+    ids=[
+        "latin-1",
+        "utf-16 without a mark",
+        "damaged gzip",
+    ],  # the header of a gzip file has the time, so it cannot be in the name of a test
 )
 def test_an_unreadable_file_is_named(tmp_path, content, message):
     (tmp_path / "ids.txt").write_bytes(content)
