@@ -1,11 +1,15 @@
 """The demo: its inputs, and its table of results."""
 
+import json
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from cartwheel.demo import run, stages
 from cartwheel.demo.__main__ import main
-from cartwheel.demo.run import Inputs, choose_presets, find_input
+from cartwheel.demo.run import Inputs, choose_presets, find_input, run_demo
 from cartwheel.demo.stages import Stages
 from cartwheel.demo.tables import results_table
 
@@ -91,3 +95,24 @@ def test_the_table_shows_new_items_and_the_next_item_of_all_systems() -> None:
     ]
     assert max(map(len, lines)) <= 100
     assert results_table({"nn": evaluation("nn", 0.125, 0.25, 9000, None)}).splitlines()[-2].endswith("9,000 events.")
+
+
+def test_the_demo_prints_one_screen_and_keeps_the_output_of_its_stages_in_logs(tmp_path, capfd, monkeypatch) -> None:
+    def run_command(words, stdout, stderr, check) -> subprocess.CompletedProcess:
+        stdout.write(b"a row or a line of TensorFlow\n" * 1000)
+        if "evaluate" in words:
+            workdir = Path(words[words.index("--workdir") + 1])
+            workdir.mkdir(parents=True)
+            result = evaluation(workdir.name, 0.125, 0.25, 9000, None)
+            (workdir / "evaluation-test.json").write_text(json.dumps(result))
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(stages, "subprocess", SimpleNamespace(run=run_command))
+    monkeypatch.setattr(run, "read_manifest", lambda _: SimpleNamespace(event_kinds=("view", "transaction")))
+    monkeypatch.setattr(run, "_recommendations", lambda *_, **__: "the lists")
+    run_demo(tmp_path, Inputs())
+    out, err = capfd.readouterr()
+    assert "TensorFlow" not in out + err
+    assert len(out.splitlines()) <= 40
+    assert "  evaluate auto" in out
+    assert len((tmp_path / "logs" / "evaluate-auto.log").read_text().splitlines()) == 1000

@@ -9,6 +9,7 @@ from common.errors import ContractError
 from contract.schema import Split, SplitMethod
 from tests.trainer.dataset_builder import build_dataset
 from tests.trainer.ranking.fakes import DotModel
+from trainer import cli
 from trainer.config.presets import PRESETS
 from trainer.evaluate import evaluate
 from trainer.evaluation.config import EvaluationConfig
@@ -189,7 +190,7 @@ def test_skipped_visitors_are_counted(tmp_path, open_run):
     }
 
 
-def test_the_result_is_written_into_the_run_and_has_a_summary(tmp_path, open_run):
+def test_the_result_is_written_into_the_run_and_its_summary_is_printed(tmp_path, open_run, monkeypatch, capsys):
     open_run(build(str(tmp_path / "dataset")), "mf", knowing_model())
     result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
     assert json.loads((tmp_path / "run" / "evaluation-test.json").read_text()) == result
@@ -198,6 +199,14 @@ def test_the_result_is_written_into_the_run_and_has_a_summary(tmp_path, open_run
     assert lines[2].split()[:4] == ["mf", "1.000", "[1.000,", "1.000]"]
     assert max(map(len, lines)) <= 100
     assert len(lines) <= 20
+
+    monkeypatch.setattr("trainer.evaluate.evaluate", lambda **_: result)
+    monkeypatch.setattr("trainer.pages.report.try_to_write_report", lambda *_, **__: None)
+    command = ["evaluate", "--workdir", str(tmp_path / "run")]
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out.splitlines()[:-2] == lines  # without the paths of result and report
+    assert cli.main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == result
 
 
 def test_a_run_with_the_name_of_a_baseline_is_marked_as_the_model(tmp_path, open_run):
