@@ -3,9 +3,11 @@
 import argparse
 import re
 from collections.abc import Iterable, Iterator
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 _URI = re.compile(r"[A-Za-z][\w+.-]*://.*", re.DOTALL)
+# fsspec chains URIs, as in simplecache::s3://bucket/file; elsewhere, two colons may be part of a password
+_CHAIN = re.compile(r"::(?=(?:[A-Za-z][\w+.-]*::)*[A-Za-z][\w+.-]*://)")
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci")
 _DATABASE_FLAG = "storage"  # its URL may name a user
 
@@ -20,11 +22,11 @@ def refuse_credentials(uri: str) -> None:
     Raises:
       ValueError: the URI has such a part; the message does not repeat the URI.
     """
-    for link in uri.split("::"):  # fsspec chains URIs, as in simplecache::s3://bucket/file
+    for link in _CHAIN.split(uri):
         scheme = link.partition("://")[0]
         if "://" not in link or scheme == "file":
             continue
-        parts = urlsplit(link)
+        parts = _split(link)
         extras = parts.query + parts.fragment
         is_store = scheme in _OBJECT_STORES
         # a secret with slashes moves the bucket into the path; a colon may also precede a port
@@ -49,10 +51,19 @@ def refuse_credentials_in_arguments(given: argparse.Namespace, others: Iterable[
     for name, value in [*vars(given).items(), ("others", list(others))]:
         for uri in _find_uris(value):
             if name == _DATABASE_FLAG:
-                if urlsplit(uri).password is not None or urlsplit(uri).query:
+                if _split(uri).password is not None or _split(uri).query:
                     raise ValueError("--storage contains a password or a query; set the password in the environment")
             else:
                 refuse_credentials(uri)
+
+
+def _split(uri: str) -> SplitResult:
+    """Splits a URI. Unlike that of `urlsplit`, the error does not repeat it."""
+    try:
+        return urlsplit(uri)
+    except ValueError:
+        scheme = uri.partition("://")[0]
+        raise ValueError(f"a {scheme}:// URI has an invalid host; check its brackets and special characters") from None
 
 
 def _find_uris(value: object) -> Iterator[str]:

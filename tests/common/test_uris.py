@@ -3,7 +3,7 @@
 import argparse
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import k8s.cli
@@ -12,9 +12,9 @@ import trainer.cli
 from common.errors import ContractError
 from common.uris import refuse_credentials, refuse_credentials_in_arguments
 from contract.manifest import read_manifest
+from tests.planted import SECRET
 from trainer.runs.record import read_record
 
-SECRET = "PLANTEDsecret"
 PLANTED = (
     f"http://host/events.csv?Signature={SECRET}&AWSAccessKeyId=a",
     f"https://host/events.csv?access_token={SECRET}",
@@ -27,12 +27,15 @@ PLANTED = (
     f"gs://bucket/events.csv#password={SECRET}",
     f"simplecache::s3://key:{SECRET}@bucket/events.csv",
     f"s3://bucket/a::https://host/b?password={SECRET}",
+    f"https://key::{SECRET}@host/a",
+    f"https://host/a?::{SECRET}",
 )
 HARMLESS = (
     "s3://bucket/events_?.csv",
     "gs://bucket/a#b.csv",
     "http://localhost:9000/events.csv",
     "simplecache::s3://bucket/a",
+    "zip://*.csv::simplecache::s3://bucket/events_?.zip",
     "file:///data/what?x=1",
     "/data/a?b=c#d",
 )
@@ -80,6 +83,34 @@ def test_any_parameter_is_refused_whatever_its_name(mark, name):
     for uri in (f"https://host/a{mark}{name}={SECRET}", f"s3://bucket/a{mark}{name}={SECRET}"):
         with pytest.raises(ValueError, match="contains a credential"):
             refuse_credentials(uri)
+
+
+_PLACES = (
+    "s3://key:{}@bucket/a",
+    "https://host/a?{}",
+    "https://host/a#{}",
+    "gs://bucket/a?x={}",
+    "https://key:{}@host/a",
+)
+# \u2100 is normalised to a/c
+_CHARACTERS = st.text(st.sampled_from("[]@:?#=&% aé\u2100\n"), max_size=4)
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(_PLACES), _CHARACTERS, _CHARACTERS)
+def test_no_secret_survives_whatever_characters_surround_it(place, before, after):
+    uri = place.format(f"{before}{SECRET}{after}")
+    for refuse in (refuse_credentials, lambda uri: refuse_credentials_in_arguments(argparse.Namespace(data=uri))):
+        with pytest.raises(ValueError, match=r"a \w+:// URI") as caught:
+            refuse(uri)
+        assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", [f"postgresql://tuner:{SECRET}\u2100@host/trials", f"postgresql://[{SECRET}/trials"])
+def test_the_url_of_a_database_that_cannot_be_parsed_is_not_repeated(uri):
+    with pytest.raises(ValueError, match="a postgresql:// URI has an invalid host") as caught:
+        refuse_credentials_in_arguments(argparse.Namespace(storage=uri))
+    assert SECRET not in str(caught.value)
 
 
 def test_only_the_url_of_a_database_may_name_a_user():
