@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.settings import apply_settings, from_json, settings_of, to_json, type_of
@@ -46,6 +46,26 @@ def test_a_setting_is_refused_or_survives_json(setting, value):
     except ValueError:
         return
     assert math.isfinite(value)
+    assert from_json(type(config), json.loads(json.dumps(to_json(config), allow_nan=False))) == config
+
+
+SETTINGS = [(name, key) for name, config in CONFIGS.items() for key in settings_of(config)]
+VALUES = st.one_of(
+    st.text(max_size=8),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.sampled_from(["true", "none", "", "view,like", "0.5,2", "2020-01-01", "utf-16"]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(SETTINGS), VALUES)
+def test_any_text_is_refused_or_gives_a_setting_that_survives_json(setting, text):
+    name, key = setting
+    try:
+        config = apply_settings(CONFIGS[name], [f"{key}={text}"])
+    except ValueError:
+        return
     assert from_json(type(config), json.loads(json.dumps(to_json(config), allow_nan=False))) == config
 
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.planted import SECRET, VARIABLES, files_with_the_secret
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -14,8 +15,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 def run_trainer(*arguments, status=0):
     command = [sys.executable, "-m", "trainer", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
+    environment = os.environ | VARIABLES
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False, env=environment)
     assert done.returncode == status, done.stderr
+    assert SECRET not in done.stdout + done.stderr
     return done
 
 
@@ -55,3 +58,4 @@ def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
         rows = [json.loads(line) for line in file]
     colours = [int(row["visitor_id"][1:]) % 2 == int(item["item_id"][1:]) % 2 for row in rows for item in row["items"]]
     assert sum(colours) / len(colours) > 0.9
+    assert files_with_the_secret(tmp_path) == []

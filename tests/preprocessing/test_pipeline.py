@@ -25,6 +25,7 @@ from preprocessing.pipeline import prepare
 from preprocessing.sources import rejects
 from preprocessing.transform import load_transform
 from preprocessing.vocabularies import assign_indices
+from tests.planted import VARIABLES, files_with_the_secret
 from tests.preprocessing.shop import DAY_MS, START_MS, event, plain_events, small_shop, write_events, write_lines
 from tests.warm_python import start_python
 
@@ -45,8 +46,11 @@ def shop(tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def dataset(shop, tmp_path_factory) -> str:
     root = str(tmp_path_factory.mktemp("prepared") / "dataset")
-    # users name this runner; Beam's own would try to download another one
-    prepare(config_of(shop), root, parse_beam_options(["--runner=DirectRunner"]))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in VARIABLES.items():
+            patch.setenv(name, value)
+        # users name this runner; Beam's own would try to download another one
+        prepare(config_of(shop), root, parse_beam_options(["--runner=DirectRunner"]))
     return root
 
 
@@ -63,6 +67,10 @@ def test_the_manifest_lists_every_file_with_its_checksum(dataset, manifest):
     verify_files(manifest, dataset)
     listed = {*manifest.files, "manifest.json"}
     assert listed == set(storage.list_files(dataset)), "no intermediate files are left, and none is missing"
+
+
+def test_no_credential_of_the_environment_is_in_the_dataset(dataset):
+    assert files_with_the_secret(dataset) == []
 
 
 def test_the_cuts_divide_the_days_into_eight_one_and_one(manifest):

@@ -4,6 +4,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trainer.config.optimizers import AdamConfig
 from trainer.distributed import embeddings
@@ -127,6 +129,31 @@ def test_a_damaged_last_checkpoint_is_skipped_with_a_warning(
     assert "step-000000008: " in caplog.text
     checkpoint.record_validation(workdir, 8, 0.5, metric="m", is_higher_better=True)
     assert checkpoint.choose_step(workdir, "best") == 4
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run with checkpoints of the steps 4 and 8."""
+    workdir = str(tmp_path_factory.mktemp("run"))
+    save(workdir, 4)
+    save(workdir, 8)
+    return workdir
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_damaged_byte_of_the_metadata_skips_the_checkpoint_or_is_harmless(
+    two_checkpoints: str, data: st.DataObject
+) -> None:
+    state = Path(RunLayout(two_checkpoints).checkpoint(8), "state.json")
+    whole, metadata = state.read_bytes(), checkpoint.read_state(two_checkpoints, 8)
+    position, byte = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.binary(min_size=1, max_size=1))
+    state.write_bytes(whole[:position] + byte + whole[position + 1 :])
+    try:
+        step = checkpoint.last_step(two_checkpoints)
+        assert step == 4 or checkpoint.read_state(two_checkpoints, 8) == metadata
+    finally:
+        state.write_bytes(whole)
 
 
 def test_an_unfinished_checkpoint_is_ignored_and_replaced(tmp_path: Path) -> None:
