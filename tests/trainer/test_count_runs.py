@@ -1,6 +1,7 @@
 """Runs of the counted models: what validation chooses, other numbers of replicas, interrupted and resumed."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from tests.trainer.ranking.fakes import queries_of
 from tests.trainer.tiny_runs import assert_same, checkerboard_dataset, losses, make_config, run, same_parity_share
 from trainer.data.dataset import Dataset
 from trainer.distributed.preemption import Preempted
+from trainer.distributed.replicas import start_replicas
 from trainer.models.trained_run import open_trained_run
 from trainer.runs import checkpoint
 from trainer.train import train
+from trainer.training.count import CountTrainer
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +111,18 @@ def test_the_loss_is_the_share_of_the_weight_that_is_dropped(tmp_path: Path) -> 
     )
     run(make_config("walk", *ONE, "model.num_neighbours=3"), dataset, tmp_path / "run")
     assert losses(tmp_path / "run") == pytest.approx({1: 0.25})
+
+
+def test_ease_drops_nothing_if_no_items_occur_together(tmp_path: Path) -> None:
+    events = [("anna", "a"), ("bob", "b")]
+    dataset = build_dataset(str(tmp_path), train=events, visitors=["anna", "bob"], items=["a", "b"])
+    pings: list[None] = []
+    dataset = replace(dataset, on_progress=lambda: pings.append(None))
+    trainer = CountTrainer(make_config("ease"), dataset, start_replicas(1, None))
+    pings.clear()
+    assert trainer.advance(0, 1).tolist() == [0]
+    assert pings, "the watchdog of a cluster would end the run"
+    assert trainer.remedy == "raise model.l2"
 
 
 def test_the_loss_of_a_session_knn_is_the_share_of_the_items_whose_timelines_are_dropped(tmp_path: Path) -> None:

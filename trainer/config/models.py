@@ -217,6 +217,8 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
     """Name of the model, as in `ModelConfig`."""
     max_items: int
     """Number of latest distinct items per timeline that are counted."""
+    remedy: ClassVar[str] = "use powers closer to 0"
+    """What to change if weights are not finite."""
 
     @property
     def combinations(self) -> list[Powers]:
@@ -391,6 +393,8 @@ class EaseConfig(CountedConfig[EaseValues]):
     """Number of a visitor's latest distinct items that are counted, and of a history's latest entries that are used."""
     adds_repeats: ClassVar[bool] = False
     """Whether each entry of a history adds to the scores, also those that repeat an item."""
+    remedy: ClassVar[str] = "raise model.l2"
+    """What to change if weights are not finite."""
 
     def __post_init__(self) -> None:
         self.check_powers()

@@ -100,7 +100,8 @@ def find_candidates(
     finder = _Finder(parts, tf.constant(moments), trends, tf.constant(log_popularity(item_counts)), hides_seen)
     # traced before the first call; otherwise TensorFlow mistakes the calls of several blends for retracing, and warns
     find = tf.function(finder.find, input_signature=[query_signature(size)], autograph=False).get_concrete_function()
-    width, num_features = finder.num_candidates, len(parts) + 1 + len(HALF_LIVES) + len(RETURN_FEATURES)
+    num_found, num_features = finder.num_candidates, len(parts) + 1 + len(HALF_LIVES) + len(RETURN_FEATURES)
+    width = max(num_found, LIST_LENGTH)  # a tiny catalogue has fewer candidates than a list; the rest is padding
     item = np.zeros((len(cases), width), np.int64)
     is_candidate = np.zeros((len(cases), width), np.int64)
     feature = np.zeros((len(cases), width, num_features), np.float32)
@@ -108,8 +109,8 @@ def find_candidates(
         on_chunk()
         with translate_divergence_errors():
             found = find(queries)
-        count = chunk.stop - chunk.start
-        item[chunk], is_candidate[chunk], feature[chunk] = (column[:count].numpy() for column in found)
+        count, filled = chunk.stop - chunk.start, (chunk, slice(num_found))
+        item[filled], is_candidate[filled], feature[filled] = (column[:count].numpy() for column in found)
     if replicas is not None:
         item, is_candidate, feature = (replicas.sum_over_workers(a) for a in (item, is_candidate, feature))
     is_known = is_candidate.astype(bool)
@@ -160,7 +161,9 @@ class _Finder:
             comparable_scores(part.model.catalogue_scores(queries), has_sums=part.has_sums) for part in self._parts
         ]
         moment = tf.maximum(tf.searchsorted(self._moments, queries.timestamp_ms, side="right") - 1, 0)
-        middle = tf.gather(self._trends[len(HALF_LIVES) // 2], moment)
+        table = tf.reshape(self._trends, [-1, self._num_items])  # of [L, M]; a slice of each half-life would be a copy
+        first_rows = [number * self._trends.shape[1] for number in range(len(HALF_LIVES))]
+        middle = tf.gather(table, first_rows[len(HALF_LIVES) // 2] + moment)
         popularity = tf.broadcast_to(self._popularity, tf.shape(middle))
         lists = [*scores, *(score + _spread(score, self._top) * middle for score in scores)]
         visible = tf.zeros_like(middle)
@@ -176,8 +179,10 @@ class _Finder:
         is_first = tf.concat([tf.ones_like(item[:, :1], tf.bool), item[:, 1:] != item[:, :-1]], axis=1)
         is_candidate = is_first & (item >= 0) & (tf.gather(visible, known, batch_dims=1) == 0)
         columns = [tf.gather(column, known, batch_dims=1) for column in [*scores, popularity]]
-        cell = tf.cast(moment, tf.int64)[:, None] * self._num_items + known  # of a table [M, I]
-        columns += [tf.gather(tf.reshape(trend, [-1]), cell) for trend in tf.unstack(self._trends)]
+        trends = tf.reshape(table, [-1])
+        for first in first_rows:
+            cell = tf.cast(first + moment, tf.int64)[:, None] * self._num_items + known
+            columns.append(tf.gather(trends, cell))
         columns += [tf.gather(feature, known, batch_dims=1) for feature in returns] or (
             [tf.zeros_like(columns[0])] * len(RETURN_FEATURES)
         )
@@ -431,7 +436,8 @@ def longest_of_the_best(values: np.ndarray) -> int:
 def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
     """Fills in the weights of rankings without cases: those of the most similar other ranking, or equal weights.
 
-    The rankings that show seen items are similar; `new_items` gets no weights of returns.
+    The rankings that show seen items are similar; `new_items` gets no weights of returns, and equal weights if the most
+    similar ranking has no others.
     """
     equal = BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts), half_life_days=HALF_LIVES[-1])
     similar = {
@@ -443,7 +449,8 @@ def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str,
         ranking: next((weights[other] for other in (ranking, *similar[ranking]) if other in weights), equal)
         for ranking in RANKINGS
     }
-    return found | {"new_items": replace(found["new_items"], returns=(0.0, 0.0, 0.0))}
+    new_items = replace(found["new_items"], returns=(0.0, 0.0, 0.0))
+    return found | {"new_items": new_items if np.any(new_items.to_array()) else equal}
 
 
 def blend_alone(

@@ -32,6 +32,7 @@ class CountTrainer:
         """
         file, model = counted_model_file(config.model)
         self._combinations, self._replicas = model.combinations, replicas
+        self._remedy, self._on_progress = model.remedy, dataset.on_progress
         weights = config.loss.weights_by_kind(dataset.manifest)
         self._count_rows = file.row_counter(model, training_baskets(dataset, weights, model.max_items))
         with replicas.strategy.scope():
@@ -49,7 +50,7 @@ class CountTrainer:
     @property
     def remedy(self) -> str:
         """Returns the settings that should be changed if weights are not finite."""
-        return "use powers closer to 0"
+        return self._remedy
 
     def _fill(self, combination: int) -> float:
         values = self._combinations[combination]
@@ -59,7 +60,7 @@ class CountTrainer:
             sums += self._fill_shard(replica, combination)
         self.state.dense[0].assign(np.array(values, np.float32))
         kept, total = self._replicas.sum_over_workers(sums)
-        return max(1 - kept / total, 0.0)
+        return max(1 - kept / total, 0.0) if total else 0.0  # no counts: no items occur together
 
     def _fill_shard(self, replica: int, combination: int) -> np.ndarray:
         """Sets the rows of a replica; returns [2]: the sum of their counts without and with those that were dropped."""
@@ -69,4 +70,5 @@ class CountTrainer:
                 self.state.tables[name].values.assign_owned(replica, first[name], values)
                 first[name] += len(values)
             sums += rows.kept, rows.total
+            self._on_progress()
         return sums

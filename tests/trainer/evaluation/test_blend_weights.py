@@ -13,6 +13,7 @@ from trainer.data.trend import DAY_MS, ItemEvents, read_item_events
 from trainer.evaluation.blend_weights import (
     HALF_LIVES,
     Candidates,
+    _fill_missing,
     blend_alone,
     choose_half_life,
     choose_weights,
@@ -26,7 +27,7 @@ from trainer.evaluation.blend_weights import (
 from trainer.evaluation.cases import Cases, build_cases, next_items
 from trainer.models.blend import BlendInference, Part, is_in_session
 from trainer.ranking.topk import query_chunks
-from trainer.runs.blend_record import RANKINGS
+from trainer.runs.blend_record import RANKINGS, BlendWeights
 
 NUM_ITEMS = 90
 
@@ -244,11 +245,21 @@ def test_a_blend_without_models_ranks_by_popularity_and_trend(tmp_path) -> None:
     set_trends([trending], replace(case, timestamp_ms=events.timestamp_ms[-1:] + 1), events)
 
 
-def test_a_tiny_catalogue_has_fewer_candidates_than_a_list(events: ItemEvents) -> None:
-    few = cases_of([[0], [1]], [[2], [3]], 5)
-    model = TableScorer(np.eye(2, 5))
-    found = find_candidates(
-        [Part(model, has_sums=False)], few, ItemEvents(events.timestamp_ms, events.item, 5), np.ones(5), hides_seen=True
-    )
+@pytest.mark.parametrize("num_items", [3, 5])
+def test_a_tiny_catalogue_has_fewer_candidates_than_a_list(num_items: int, events: ItemEvents) -> None:
+    few = cases_of([[0], [1]], [[2], [2]], num_items)
+    parts = [Part(TableScorer(np.eye(2, num_items)), has_sums=False)]
+    events = replace(events, num_items=num_items)
+    found = find_candidates(parts, few, events, np.ones(num_items), hides_seen=True)
+    assert found.is_candidate.sum(axis=1).tolist() == [num_items - 1] * 2
     choice = choose_weights(found, 1, 0, has_returns=False)
-    assert choice.value > 0
+    assert 0 < choice.value <= 1
+
+
+def test_new_items_are_not_ranked_by_returns_alone() -> None:
+    returns = BlendWeights(parts=(0.0, 0.0), half_life_days=1.0, returns=(0.0, 1.0, 0.5))
+    weights = _fill_missing({"returning": returns}, 2)
+    assert weights["new_items"].parts == (1.0, 1.0)
+    assert weights["returning"] == weights["in_session"] == returns
+    trend = replace(returns, trend=1.0)
+    assert _fill_missing({"returning": trend}, 2)["new_items"] == replace(trend, returns=(0.0, 0.0, 0.0))
