@@ -3,7 +3,9 @@
 Shapes: N rows, D columns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import tensorflow as tf
@@ -54,15 +56,24 @@ def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed
     if needed is None:
         fill(variable, read)
         return
-    for rows in _spans(np.unique(needed)):
+    for spans in _batches(_spans(np.unique(needed))):
+        values = np.concatenate([read(rows) for rows in spans])
+        indices = np.concatenate([np.arange(rows.start, rows.stop) for rows in spans])
         # in place: after the first `tf.gather`, TensorFlow would copy every newly assigned table
-        variable.scatter_update(tf.IndexedSlices(read(rows), tf.range(rows.start, rows.stop)))
+        variable.scatter_update(tf.IndexedSlices(values, indices))
 
 
 def _spans(rows: np.ndarray) -> list[slice]:
     """Slices of at most CHUNK_ROWS that contain all `rows`, which are ascending, and few others."""
     is_new = (np.diff(rows) > _MAX_GAP) | (np.diff(rows // CHUNK_ROWS) > 0)
     return [slice(span[0], span[-1] + 1) for span in np.split(rows, np.flatnonzero(is_new) + 1) if len(span)]
+
+
+def _batches(spans: list[slice]) -> Iterator[list[slice]]:
+    """Yields consecutive spans together, about CHUNK_ROWS rows at a time: an update per span would be slow."""
+    ends = np.cumsum([rows.stop - rows.start for rows in spans])
+    for _, batch in groupby(zip(ends // CHUNK_ROWS, spans, strict=True), key=itemgetter(0)):
+        yield [rows for _, rows in batch]
 
 
 def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:

@@ -197,8 +197,10 @@ def _carry_table(
     def overlay(rows: np.ndarray, values: np.ndarray) -> None:
         sources = old_rows[rows]
         values[sources >= 0] = old[sources[sources >= 0]]
-        has_mean = np.isin(rows, mean_rows)
-        values[has_mean] = means[np.searchsorted(mean_rows, rows[has_mean])]
+        if len(mean_rows):  # `np.isin` would sort or scan all of `mean_rows` for each chunk
+            positions = np.minimum(np.searchsorted(mean_rows, rows), len(mean_rows) - 1)
+            has_mean = mean_rows[positions] == rows
+            values[has_mean] = means[positions[has_mean]]
 
     initialize(
         table,

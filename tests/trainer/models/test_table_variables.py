@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from trainer.models import table_variables
 from trainer.models.table_variables import fill, fill_rows, make_variable
@@ -7,9 +8,13 @@ from trainer.models.table_variables import fill, fill_rows, make_variable
 ROWS = np.arange(24, dtype=np.float32).reshape(12, 2)
 
 
-@pytest.mark.parametrize("needed", [[0], [11, 3, 3], [4, 5], list(range(12))])
-def test_needed_rows_are_filled_and_others_keep_their_values(
-    needed: list[int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("needed", "num_updates"),
+    # all rows: the chunks of 5 and 5 + 2 rows
+    [([0], 1), ([11, 3, 3], 1), ([4, 5], 1), ([0, 4, 8, 11], 1), ([], 0), (list(range(12)), 2)],
+)
+def test_needed_rows_are_filled_in_few_updates_and_others_keep_their_values(
+    needed: list[int], num_updates: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table_variables, "CHUNK_ROWS", 5)
     monkeypatch.setattr(table_variables, "_MAX_GAP", 1)
@@ -17,13 +22,16 @@ def test_needed_rows_are_filled_and_others_keep_their_values(
     fill(variable, lambda rows: ROWS[rows] - 100)
     np.testing.assert_array_equal(variable, ROWS - 100)
     read: list[int] = []
+    updates: list[tf.IndexedSlices] = []
+    update = variable.scatter_update
+    monkeypatch.setattr(variable, "scatter_update", lambda rows: (updates.append(rows), update(rows)))
 
     def read_rows(rows: slice) -> np.ndarray:
         read.extend(range(rows.start, rows.stop))
         return ROWS[rows]
 
-    fill_rows(variable, read_rows, np.array(needed))
-    assert read == sorted(set(needed))
+    fill_rows(variable, read_rows, np.array(needed, np.int64))
+    assert (read, len(updates)) == (sorted(set(needed)), num_updates)
     expected = ROWS - 100
     expected[needed] = ROWS[needed]
     np.testing.assert_array_equal(variable, expected)
