@@ -15,8 +15,8 @@ def training_settings(preset: str, settings: Sequence[str], placement: Placement
     """Returns the config of a run, and the settings that change the preset to it.
 
     The batch size counts the rows of all replicas, so the number of GPUs does not change the model. If a preset's batch
-    size is not divisible by the number of replicas, it is rounded up. On spot machines, the run also saves within an
-    epoch. The run itself checks that it has its GPUs.
+    size is not divisible by the number of replicas, it is rounded up; with `input.batch_size_per_replica`, the run
+    computes it. On spot machines, the run also saves within an epoch. The run itself checks that it has its GPUs.
 
     Raises:
       ValueError: a setting is unknown or invalid, a requested batch size is not divisible by the replicas, or the
@@ -33,6 +33,8 @@ def training_settings(preset: str, settings: Sequence[str], placement: Placement
             )
         chosen.append(f"gpus={placement.gpus}")
     config = apply_settings(PRESETS[preset], chosen)
+    if config.solver == "sgd" and config.input.batch_size_per_replica is not None:
+        return config, chosen
     replicas = max(1, placement.gpus) * placement.nodes
     batch = config.input.batch_size
     above = -(-batch // replicas) * replicas

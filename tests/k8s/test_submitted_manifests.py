@@ -105,6 +105,9 @@ def test_the_batch_of_a_preset_is_rounded_up_for_its_gpus() -> None:
     assert training_settings("mf", [], place(gpus=8))[1] == ["gpus=8"]
     with pytest.raises(ValueError, match="batch size 10 is not divisible by 4 replicas; use 8 or 12"):
         training_settings("mf", ["input.batch_size=10"], place(gpus=4))
+    # the run computes the batch from its replicas
+    per_replica = ["input.batch_size=10", "input.batch_size_per_replica=64"]
+    assert training_settings("mf", per_replica, place(gpus=4))[1] == [*per_replica, "gpus=4"]
 
 
 def test_a_run_on_spot_machines_saves_within_an_epoch() -> None:

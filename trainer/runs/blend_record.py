@@ -113,7 +113,7 @@ def read_blend(workdir: str) -> BlendRecord | None:
     path = RunLayout(workdir).blend
     if not storage.exists(path):
         return None
-    with explain_damage(path, "train the run again"):
+    with explain_damage(path, "remove it and run `train` again"):
         values = json.loads(storage.read_bytes(path))
         weights = {name: _read_weights(values["weights"][name]) for name in RANKINGS}
         lists = {name: tuple(values[name]) for name in ("parts", "steps")}

@@ -178,6 +178,7 @@ def read_lines(path: str) -> list[dict[str, Any]]:
 def _parse_line(line: bytes) -> dict[str, Any] | None:
     try:
         values = json.loads(line)
+        json.dumps(values, allow_nan=False)  # Python reads NaN and 1e999, but a resumed run could not write them
     except (ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) and isinstance(values.get("step"), int) else None

@@ -37,9 +37,9 @@ def read_info(uri: str) -> dict[str, Any]:
     """
     try:
         info = json.loads(storage.read_bytes(join(uri, INFO)))
-        return {**info, "name": str(info["name"])}
+        return {**info, "name": str(info["name"]), "half_lives_days": list(info["half_lives_days"])}
     except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{uri} has no {INFO} with the name of the model; export the run again") from error
+        raise ValueError(f"{uri} has no {INFO} of this version; export the run again") from error
 
 
 def check_export(uri: str) -> None:

@@ -208,10 +208,10 @@ def _summarize_evaluations(run: str, step: int) -> dict[str, Any]:
         if not storage.exists(path):
             continue
         with explain_damage(path, "evaluate the run again, or remove the file"):
-            evaluation = dict(json.loads(storage.read_bytes(path)))
-        protocol = evaluation["main_protocol"]
-        ranking = primary_ranking(evaluation["protocols"][protocol])
-        if evaluation["step"] == step and ranking is not None:
-            estimate = next(iter(ranking.values()))[MAIN_METRIC]
-            found[str(split)] = {"protocol": protocol, "metric": MAIN_METRIC, **estimate}
+            evaluation = json.loads(storage.read_bytes(path))
+            protocol = evaluation["main_protocol"]
+            ranking = primary_ranking(evaluation["protocols"][protocol])
+            if evaluation["step"] == step and ranking is not None:
+                estimate = next(iter(ranking.values()))[MAIN_METRIC]
+                found[str(split)] = {"protocol": protocol, "metric": MAIN_METRIC, **estimate}
     return found

@@ -193,7 +193,7 @@ def test_a_refit_refits_the_parts_and_keeps_their_weights(finished: Path, datase
 
 def test_damage_to_the_blend_is_reported(finished: Path, dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "blend.json").write_text('{"parts": ["."]}')
-    with pytest.raises(ValueError, match=r"blend.json is damaged .*; train the run again"):
+    with pytest.raises(ValueError, match=r"blend.json is damaged .*; remove it and run `train` again"):
         read_blend(str(tmp_path))
 
 

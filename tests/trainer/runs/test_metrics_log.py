@@ -105,7 +105,12 @@ def test_metrics_up_to_a_checkpoint_are_written_with_it(tmp_path: Path) -> None:
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
 
-@pytest.mark.parametrize("damage", [b"", b'{"step": 2, "loss', b"[2]", b"\xff\x00", b'{"loss": 1}', b"[" * 100_000])
+NOT_FINITE = (b'{"step": 1, "loss": NaN}', b'{"step": 1, "loss": 1e999}')
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b'{"step": 2, "loss', b"[2]", b"\xff\x00", b'{"loss": 1}', b"[" * 100_000, *NOT_FINITE]
+)
 def test_damaged_lines_do_not_stop_a_run(tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path, [1, 2])
     for path in (RunLayout(str(tmp_path)).metrics, RunLayout(str(tmp_path)).history):

@@ -148,9 +148,11 @@ def test_a_directory_that_is_no_export_is_refused(dataset, tmp_path):
     with pytest.raises(ValueError, match="is not a SavedModel; give the directory that `cartwheel export"):
         refresh(export=dataset.root, output=str(tmp_path / "new"), facts=facts)
     tf.saved_model.save(tf.Module(), str(tmp_path / "foreign"))
-    with pytest.raises(ValueError, match=r"has no assets.extra/model.json .*; export the run again"):
-        refresh(export=str(tmp_path / "foreign"), output=str(tmp_path / "new"), facts=facts)
-    layout.write_info(str(tmp_path / "foreign"), {"name": "old"})
+    for write in (lambda: None, lambda: layout.write_info(str(tmp_path / "foreign"), {"name": "old"})):
+        write()
+        with pytest.raises(ValueError, match=r"has no assets.extra/model.json of this version; export the run again"):
+            refresh(export=str(tmp_path / "foreign"), output=str(tmp_path / "new"), facts=facts)
+    layout.write_info(str(tmp_path / "foreign"), {"name": "old", "half_lives_days": []})
     storage.write_bytes(str(tmp_path / "foreign" / layout.ITEMS), "".join(f"{item}\n" for item in ITEMS).encode())
     with pytest.raises(ValueError, match="foreign lacks the mask of items on offer; export the run again"):
         refresh(export=str(tmp_path / "foreign"), output=str(tmp_path / "new"), facts=facts)

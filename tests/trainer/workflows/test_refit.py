@@ -132,6 +132,11 @@ def test_runs_that_cannot_be_refitted_are_refused(finished: Path, refitted: Path
         refit(str(finished), workdir=workdir, data=other.root)
     with pytest.raises(ValueError, match=r"a refit has the settings of its run, but --set changes model.dim=4"):
         refit(str(finished), workdir=workdir, settings=["model.dim=4"])
+    damaged = Path(RunLayout(str(finished)).evaluation(Split.VALIDATION))
+    damaged.write_text("{}")
+    with pytest.raises(ValueError, match=f"{damaged.name} is damaged .*; evaluate the run again, or remove the file"):
+        refit(str(finished), workdir=workdir)
+    damaged.unlink()
     assert not Path(workdir).exists()
 
 
