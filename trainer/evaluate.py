@@ -51,8 +51,8 @@ _NO_CASES = {
     "next_item": "next item: no row of this split has earlier rows of the visitor and an item that training knows, so "
     "there are no cases; prepare the dataset with a longer window",
 }
-MAX_SCORES = 400_000_000
-"""Maximum of cases × items per protocol, about four seconds per system on two cores; above it, a sample of the cases is
+MAX_SCORES = 200_000_000
+"""Maximum of cases × items per protocol, about two seconds per system on two cores; above it, a sample of the cases is
 used. The intervals include the sampling error. Four times as many cases halve an interval at best; the gain is smaller
 if visitors have many cases, because the cases of one visitor depend on each other.
 """

@@ -17,7 +17,7 @@ from trainer.config.models import SessionKnnConfig, WalkConfig
 from trainer.data.baskets import training_baskets
 from trainer.data.dataset import Dataset
 from trainer.data.trend import ItemEvents
-from trainer.evaluation.blend_weights import blend_alone
+from trainer.evaluation.blend_weights import baseline_cases, blend_alone
 from trainer.evaluation.cases import Cases, most_common_cases
 from trainer.evaluation.evaluator import Evaluator
 from trainer.models.interface import InferenceModel, Queries, Scorer, ServedModel
@@ -29,7 +29,6 @@ from trainer.runs.checkpoint import Weights
 log = logging.getLogger(__name__)
 
 _THREADS = 2  # baselines that are tuned at once: while one counts with one thread, the other ranks with all
-_TUNING_CASES = 1000  # validation cases that choose the powers of the counted models
 
 
 class FixedOrder:
@@ -132,7 +131,7 @@ def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | Non
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
     cases = most_common_cases(dataset, Split.VALIDATION, kinds)
-    return cases.sample(_TUNING_CASES, seed=0) if len(cases) else None
+    return cases.sample(baseline_cases(dataset.num_items), seed=0) if len(cases) else None
 
 
 def build_baselines(dataset: Dataset, events: ItemEvents, *, seed: int, kinds: Sequence[str] = ()) -> dict[str, Scorer]:

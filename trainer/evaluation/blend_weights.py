@@ -39,7 +39,7 @@ HALF_LIVES = (1.0, 3.0, 7.0, 14.0, 30.0)
 """Half-lives of the trend that validation chooses from, in days."""
 LIST_LENGTH = 20
 MAX_CASES = 2000
-_BASELINE_CASES = 1000
+_BASELINE_CASES, _BASELINE_SCORES = 1000, 50_000_000
 _TOP = 60  # candidates from each list; the blend ranks 20 of them
 _LEAST_GAIN = 0.003  # a weight is changed only if NDCG@20 grows by at least this share of its value,
 _LEAST_ERRORS = 1.0  # and by this many standard errors of the difference: few cases are noisy
@@ -453,6 +453,14 @@ def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str,
     return found | {"new_items": new_items if np.any(new_items.to_array()) else equal}
 
 
+def baseline_cases(num_items: int) -> int:
+    """The number of validation cases that tune a baseline: 1,000, or as many as give 5 × 10⁷ scores if these are fewer.
+
+    Otherwise, tuning would take longer than the ranking of the report if there are 100,000 items.
+    """
+    return min(_BASELINE_CASES, max(_BASELINE_SCORES // num_items, 1))
+
+
 def blend_alone(
     model: ServedModel | None, dataset: Dataset, events: ItemEvents, *, has_sums: bool = True, kinds: Sequence[str] = ()
 ) -> BlendInference:
@@ -466,7 +474,9 @@ def blend_alone(
       kinds: event kinds that make an item relevant; empty: all.
     """
     parts = [] if model is None else [Part(model, has_sums)]
-    fit = fit_blend(parts, dataset, events, kinds=kinds, has_trend_only=True, max_cases=_BASELINE_CASES)
+    fit = fit_blend(
+        parts, dataset, events, kinds=kinds, has_trend_only=True, max_cases=baseline_cases(dataset.num_items)
+    )
     return BlendInference(
         parts,
         weights=fit.weights,

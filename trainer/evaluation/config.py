@@ -12,7 +12,7 @@ class EvaluationConfig:
 
     max_cases: int | None = None
     """Maximum number of cases per protocol; if there are more, a random sample is evaluated. None: as many as give
-    4 × 10⁸ scores (cases × items), some four seconds per system on two cores."""
+    2 × 10⁸ scores (cases × items), about two seconds per system on two cores."""
     evaluate: TargetConfig = field(default_factory=TargetConfig)
     """Which items are relevant; without kinds, the same items as in the run's validation."""
 

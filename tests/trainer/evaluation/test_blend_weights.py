@@ -14,6 +14,7 @@ from trainer.evaluation.blend_weights import (
     HALF_LIVES,
     Candidates,
     _fill_missing,
+    baseline_cases,
     blend_alone,
     choose_half_life,
     choose_weights,
@@ -263,3 +264,8 @@ def test_new_items_are_not_ranked_by_returns_alone() -> None:
     assert weights["returning"] == weights["in_session"] == returns
     trend = replace(returns, trend=1.0)
     assert _fill_missing({"returning": trend}, 2)["new_items"] == replace(trend, returns=(0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(("num_items", "expected"), [(10, 1000), (50_000, 1000), (100_000, 500), (10**9, 1)])
+def test_baselines_are_tuned_on_fewer_cases_if_the_catalogue_is_large(num_items: int, expected: int) -> None:
+    assert baseline_cases(num_items) == expected
