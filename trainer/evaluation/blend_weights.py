@@ -182,7 +182,7 @@ class _Finder:
             comparable_scores(part.model.catalogue_scores(queries), has_sums=part.has_sums) for part in self._parts
         ]
         moment = tf.maximum(tf.searchsorted(self._moments, queries.timestamp_ms, side="right") - 1, 0)
-        table = tf.reshape(self._trends, [-1, self._num_items])  # of [L, M]; a slice of each half-life would be a copy
+        table = tf.reshape(self._trends, [-1, self._num_items])  # of [L, M]; an unaligned slice would be a copy
         first_rows = [number * self._trends.shape[1] for number in range(len(HALF_LIVES))]
         middle = tf.gather(table, first_rows[len(HALF_LIVES) // 2] + moment)
         popularity = tf.broadcast_to(self._popularity, tf.shape(middle))
