@@ -2,12 +2,13 @@
 
 import sys
 
-from tools import commands, settings, tables
+from tools import commands, messages, settings, tables
 
 
 def main() -> int:
-    """Writes the pages of settings and commands, and the result tables of README and the benchmarks page."""
+    """Writes the pages of settings, commands and messages, and the result tables of README and the benchmarks page."""
     pages = {settings.SETTINGS: settings.render(), commands.COMMANDS: commands.render()}
+    pages[messages.MESSAGES] = messages.render()
     pages |= {path: tables.render_document(path) for path in (tables.README, tables.BENCHMARKS)}
     for path, text in pages.items():
         if not path.exists() or path.read_text() != text:
