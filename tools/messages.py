@@ -1,6 +1,7 @@
 """Renders `tests/messages/messages.md`: every error and log message of the product, to be read by reviewers."""
 
 import ast
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ def render() -> str:
     names = Counter(node.name for node in public)
     shared = _returned_texts([node for node in public if names[node.name] == 1], {})
     sections = {name: dict.fromkeys(find_messages(tree, shared)) for name, tree in trees.items()}
+    _nodes.cache_clear()
     blocks = [f"\n## {name}\n\n```text\n" + "\n".join(lines) + "\n```\n" for name, lines in sections.items() if lines]
     return "".join([_HEADER, *blocks])
 
@@ -49,7 +51,7 @@ def find_messages(tree: ast.Module, shared: _Texts) -> Iterator[str]:
     found = {
         (node.lineno, node.col_offset): (kind, arguments, scope)
         for function, scope in [(tree, texts), *scopes]  # the innermost scope wins
-        for node in ast.walk(function)
+        for node in _nodes(function)
         if isinstance(node, ast.Raise | ast.Call | ast.Dict)
         for kind, arguments in _message_of(node)
     }
@@ -59,8 +61,14 @@ def find_messages(tree: ast.Module, shared: _Texts) -> Iterator[str]:
             yield f"{kind}: " + " ".join(text.split())
 
 
+@functools.cache
+def _nodes(tree: ast.AST) -> Sequence[ast.AST]:
+    """Returns a node and all nodes below it; walking takes most of the time."""
+    return tuple(ast.walk(tree))
+
+
 def _functions(tree: ast.AST) -> Iterator[_Function]:
-    return (node for node in ast.walk(tree) if isinstance(node, _Function))
+    return (node for node in _nodes(tree) if isinstance(node, _Function))
 
 
 def _message_of(node: ast.Raise | ast.Call | ast.Dict) -> Iterator[tuple[str, list[ast.expr]]]:
@@ -81,7 +89,7 @@ def _local_texts(function: _Function, texts: _Texts) -> dict[str, str]:
     """Returns the texts of variables that are assigned once, by name."""
     assigned = [
         (target.id, node.value)
-        for node in ast.walk(function)
+        for node in _nodes(function)
         if isinstance(node, ast.Assign)
         for target in node.targets
         if isinstance(target, ast.Name)
@@ -96,7 +104,7 @@ def _returned_texts(functions: Sequence[_Function], texts: _Texts) -> dict[str, 
     for function in [*functions, *functions]:  # one may return the text of a later one
         scope = {**texts, **found}
         scope |= _local_texts(function, scope)
-        values = [node.value for node in ast.walk(function) if isinstance(node, ast.Return) and node.value]
+        values = [node.value for node in _nodes(function) if isinstance(node, ast.Return) and node.value]
         if text := _choice(_text(value, scope) for value in values if _is_text(value, scope)):
             found[f"{function.name}()"] = text
     return found
