@@ -121,8 +121,7 @@ def find_candidates(
     finder = _Finder(parts, tf.constant(moments), trends, tf.constant(log_popularity(item_counts)), hides_seen)
     # traced before the first call; otherwise TensorFlow mistakes the calls of several blends for retracing, and warns
     find = tf.function(finder.find, input_signature=[query_signature(size)], autograph=False).get_concrete_function()
-    num_found, num_features = finder.num_candidates, len(parts) + 1 + len(HALF_LIVES) + len(RETURN_FEATURES)
-    width = max(num_found, LIST_LENGTH)  # a tiny catalogue has fewer candidates than a list; the rest is padding
+    width, num_features = finder.num_candidates, len(parts) + 1 + len(HALF_LIVES) + len(RETURN_FEATURES)
     item = np.zeros((len(cases), width), np.int64)
     is_candidate = np.zeros((len(cases), width), np.int64)
     feature = np.zeros((len(cases), width, num_features), np.float32)
@@ -130,8 +129,8 @@ def find_candidates(
         on_chunk()
         with translate_divergence_errors():
             found = find(queries)
-        count, filled = chunk.stop - chunk.start, (chunk, slice(num_found))
-        item[filled], is_candidate[filled], feature[filled] = (column[:count].numpy() for column in found)
+        count = chunk.stop - chunk.start
+        item[chunk], is_candidate[chunk], feature[chunk] = (column[:count].numpy() for column in found)
     if replicas is not None:
         item, is_candidate, feature = (replicas.sum_over_workers(a) for a in (item, is_candidate, feature))
     is_known = is_candidate.astype(bool)
