@@ -133,7 +133,7 @@ def test_settings_change_the_preset(monkeypatch, capsys):
     ("arguments", "message"),
     [
         ([*TRAIN, "--set", "epoch=3"], "did you mean `epochs`"),
-        ([*TRAIN, "--set", "epochs=0"], "epochs must be at least 1"),
+        ([*TRAIN, "--set", "epochs=0"], "epochs must be in [1, 1000000], got 0"),
         (["train", "--preset", "best", "--data", "D", "--workdir", "R"], "invalid choice: 'best'"),
         (["evaluate", "--workdir", "R", "--split", "train"], "invalid choice: 'train'"),
         (["evaluate", "--workdir", "R", "--set", "max_cases=0"], "must be at least 1, or none, got 0"),
