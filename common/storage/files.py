@@ -59,7 +59,10 @@ def remove(uri: str) -> None:
 
 def list_files(uri: str) -> list[str]:
     """Lists all files below `uri`, as sorted relative names; returns none if the directory does not exist."""
-    return sorted(_call(uri, "listing", lambda store: store.list_files(uri)))
+    try:
+        return sorted(_call(uri, "listing", lambda store: store.list_files(uri)))
+    except FileNotFoundError:  # gcsfs raises it if the bucket does not exist, which the next write says
+        return []
 
 
 def find_files(pattern: str) -> list[str]:
