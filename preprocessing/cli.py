@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from common import cli, logs, storage
@@ -303,6 +303,40 @@ def _add_prepare(commands: cli.Commands) -> None:
         "--events shop/events.csv --output dataset --set items.min_count=5",
     )
     add = prepare.add_argument
+    _add_inputs(add)
+    add("--output", required=True, metavar="DATASET", help="new directory; published whole or not at all")
+    methods = [str(method) for method in SplitMethod]
+    add("--split", choices=methods, help="how events are split (default: time)")
+    add(
+        "--validation-from",
+        type=_when,
+        metavar="WHEN",
+        help="start of validation: ISO 8601 (UTC) or ms (default: 0.8 quantile)",
+    )
+    add("--test-from", type=_when, metavar="WHEN", help="start of test (default: the 0.9 quantile of event time)")
+    add("--baseline", metavar="DATASET", help="earlier dataset of the shop; warn or fail if the new one differs")
+    share, daily = defaults.max_reject_share, defaults.max_events_per_day
+    add(
+        "--max-reject-share",
+        type=float,
+        metavar="X",
+        help=f"share of invalid rows above which the job fails (default: {share})",
+    )
+    add(
+        "--max-events-per-day",
+        type=int,
+        metavar="N",
+        help=f"visitors with more events on one day are robots (default: {daily})",
+    )
+    cli.add_settings_flag(prepare, "items.min_count=5")
+    groups = ", ".join(f"{group}.*" for group in _GROUPS)
+    settings = f"settings and their defaults: {', '.join(_other_settings(defaults))}; and {groups}: docs/settings.md"
+    width = shutil.get_terminal_size().columns - 2  # argparse wraps to this width, but not in a raw epilog
+    prepare.epilog = f"{prepare.epilog}\n\n{textwrap.fill(settings, width, break_on_hyphens=False)}"
+
+
+def _add_inputs(add: Callable[..., argparse.Action]) -> None:
+    """Adds the flags of `prepare` that say what to read."""
     add("--shop", metavar="FILE", help="shop.toml with files, columns and settings; `inspect` writes one; flags win")
     add(
         "--events",
@@ -341,35 +375,6 @@ def _add_prepare(commands: cli.Commands) -> None:
         metavar="GLOB",
         help="files with the columns categoryid, parentid (empty: a root)",
     )
-    add("--output", required=True, metavar="DATASET", help="new directory; published whole or not at all")
-    methods = [str(method) for method in SplitMethod]
-    add("--split", choices=methods, help="how events are split (default: time)")
-    add(
-        "--validation-from",
-        type=_when,
-        metavar="WHEN",
-        help="start of validation: ISO 8601 (UTC) or ms (default: 0.8 quantile)",
-    )
-    add("--test-from", type=_when, metavar="WHEN", help="start of test (default: the 0.9 quantile of event time)")
-    add("--baseline", metavar="DATASET", help="earlier dataset of the shop; warn or fail if the new one differs")
-    share, daily = defaults.max_reject_share, defaults.max_events_per_day
-    add(
-        "--max-reject-share",
-        type=float,
-        metavar="X",
-        help=f"share of invalid rows above which the job fails (default: {share})",
-    )
-    add(
-        "--max-events-per-day",
-        type=int,
-        metavar="N",
-        help=f"visitors with more events on one day are robots (default: {daily})",
-    )
-    cli.add_settings_flag(prepare, "items.min_count=5")
-    groups = ", ".join(f"{group}.*" for group in _GROUPS)
-    settings = f"settings and their defaults: {', '.join(_other_settings(defaults))}; and {groups}: docs/settings.md"
-    width = shutil.get_terminal_size().columns - 2  # argparse wraps to this width, but not in a raw epilog
-    prepare.epilog = f"{prepare.epilog}\n\n{textwrap.fill(settings, width, break_on_hyphens=False)}"
 
 
 def _other_settings(defaults: PrepareConfig) -> list[str]:

@@ -130,9 +130,8 @@ def _train(
     on_validation: Callable[[int, float], bool] | None,
 ) -> dict[str, Any]:
     # build
-    dataset = open_dataset(data, watchdog.ping)
-    if refit_of is not None:
-        dataset = dataset.with_all_events()
+    opened = open_dataset(data, watchdog.ping)
+    dataset = opened if refit_of is None else opened.with_all_events()
     config = scale_batch(config, replicas.count, dataset.max_training_rows)
     if replicas.is_chief:
         storage.check_writable(workdir)
@@ -145,12 +144,7 @@ def _train(
     # restore or initialise
     step = first_step = checkpoint.last_step(workdir, replicas, watchdog.ping) or 0
     if step:
-        check_checkpoint(workdir, record, checkpoint.read_state(workdir, step).run)
-        if replicas.is_chief and not has_run(workdir):
-            log.warning(
-                "restoring the lost run.json of %s: its checkpoints were written with the same settings", workdir
-            )
-            write_record(record, workdir)
+        _restore_record(workdir, record, step, replicas)
         resume_run(workdir, trainer.state, step, replicas, schedule, watchdog.ping)
     else:
         record = start_run(workdir, trainer.state, record, dataset, replicas, schedule)
@@ -195,8 +189,15 @@ def _train(
             callbacks.on_steps_end(step, losses)
         callbacks.on_train_end()
         stage = add_second_stage(workdir, config, dataset, replicas, callbacks.on_chunk)
-    seconds = time.monotonic() - start_time
-    return _summarize(workdir, record, schedule, range(first_step, step), seconds, stage)
+    return _summarize(workdir, record, schedule, range(first_step, step), time.monotonic() - start_time, stage)
+
+
+def _restore_record(workdir: str, record: RunRecord, step: int, replicas: Replicas) -> None:
+    """Checks that the checkpoint at `step` is of the run of `record`, and writes `run.json` again if it is lost."""
+    check_checkpoint(workdir, record, checkpoint.read_state(workdir, step).run)
+    if replicas.is_chief and not has_run(workdir):
+        log.warning("restoring the lost run.json of %s: its checkpoints were written with the same settings", workdir)
+        write_record(record, workdir)
 
 
 def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -> Validation | None:

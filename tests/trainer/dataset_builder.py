@@ -71,21 +71,11 @@ def build_dataset(
       block_rows: maximum number of rows of a block.
       compressed: whether to compress the shards.
     """
-    layout = DatasetLayout(root)
-    vocabularies = {
-        Vocabulary.VISITORS: list(visitors),
-        Vocabulary.ITEMS: list(items),
-        Vocabulary.CATEGORIES: sorted({name for path in (categories or {}).values() for name in path}),
-        Vocabulary.PROPERTY_VALUES: sorted({name for words in (property_values or {}).values() for name in words}),
-    }
-    for name, ids in vocabularies.items():
-        storage.write_bytes(layout.vocabulary(name), "".join(f"{word}\n" for word in ids).encode())
-    by_split = {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: test}
-    events = {split: [Event(*event) for event in rows] for split, rows in by_split.items()}
-    indices = {
-        name: {word: index for index, word in enumerate(vocabularies[name])}
-        for name in (Vocabulary.VISITORS, Vocabulary.ITEMS)
-    }
+    vocabularies = _write_vocabularies(DatasetLayout(root), visitors, items, categories or {}, property_values or {})
+    rows_of = {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: test}
+    events = {split: [Event(*event) for event in rows] for split, rows in rows_of.items()}
+    named = (Vocabulary.VISITORS, Vocabulary.ITEMS)
+    indices = {name: {word: index for index, word in enumerate(vocabularies[name])} for name in named}
     splits = {}
     for number, (split, targets) in enumerate(events.items()):
         if targets or split == Split.TRAIN:
@@ -94,14 +84,13 @@ def build_dataset(
             splits[split] = _write_split(root, split, rows, ids, num_shards, block_rows, compressed)
     properties = (categories or {}, prices or {}, property_values or {}, available or {}, titles or {})
     table = _catalogue(events[Split.TRAIN], vocabularies, kinds, *properties)
-    storage.write_bytes(layout.catalogue_shard(0, 1), encode_catalogue(table))
-    is_by_time = split_method == SplitMethod.TIME
+    storage.write_bytes(DatasetLayout(root).catalogue_shard(0, 1), encode_catalogue(table))
     manifest = Manifest(
         event_kinds=tuple(kinds),
         event_weights=weights,
         split_method=split_method,
-        validation_from_ms=_first_ms(events[Split.VALIDATION]) if is_by_time else None,
-        test_from_ms=_first_ms(events[Split.TEST]) if is_by_time else None,
+        validation_from_ms=_first_ms(events[Split.VALIDATION]) if split_method == SplitMethod.TIME else None,
+        test_from_ms=_first_ms(events[Split.TEST]) if split_method == SplitMethod.TIME else None,
         vocabularies={
             name: VocabularyInfo(size=len(ids), oov_buckets=oov_buckets) for name, ids in vocabularies.items()
         },
@@ -111,6 +100,24 @@ def build_dataset(
     )
     write_manifest(manifest, root)
     return open_dataset(root)
+
+
+def _write_vocabularies(
+    layout: DatasetLayout,
+    visitors: Sequence[str],
+    items: Sequence[str],
+    categories: Mapping[str, Sequence[str]],
+    property_values: Mapping[str, Sequence[str]],
+) -> dict[Vocabulary, list[str]]:
+    vocabularies = {
+        Vocabulary.VISITORS: list(visitors),
+        Vocabulary.ITEMS: list(items),
+        Vocabulary.CATEGORIES: sorted({name for path in categories.values() for name in path}),
+        Vocabulary.PROPERTY_VALUES: sorted({name for words in property_values.values() for name in words}),
+    }
+    for name, ids in vocabularies.items():
+        storage.write_bytes(layout.vocabulary(name), "".join(f"{word}\n" for word in ids).encode())
+    return vocabularies
 
 
 def checkerboard(num_visitors: int = 60, num_items: int = 20, per_visitor: int = 6, seed: int = 0) -> dict[str, Any]:
