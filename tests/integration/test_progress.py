@@ -120,7 +120,7 @@ def test_evaluate_shows_cases(shop):
 def test_recommend_shows_visitors(shop):
     text = on_terminal("trainer", *recommend(shop, "shown-lists"))
     assert bars(text) == {None: {"visitors"}}
-    assert "wrote up to 2 items for each of 3 visitors (0 unknown) in 1 shards of jsonl and parquet" in text
+    assert "wrote up to 2 items for each of 4 visitors (0 unknown) in 1 shards of jsonl and parquet" in text
 
 
 def test_without_a_terminal_there_is_no_bar(shop, tmp_path, capfd):
