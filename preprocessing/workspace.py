@@ -102,6 +102,8 @@ class _ResultReader(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Returns a class or function that the value names."""
+        if (module, name) == ("builtins", "getattr"):
+            return _member  # Python before 3.11.4 pickles a member of an enumeration as a call of getattr
         is_known = (module, name) in _OTHER_NAMES
         if is_known or (module.startswith(_OWN_PACKAGES) and "." not in name):
             found = super().find_class(module, name)
@@ -111,6 +113,13 @@ class _ResultReader(pickle.Unpickler):
             f"{self._path} contains {module}.{name}, which no result has, so another program wrote it; check who can "
             "write there, and run the same command again"
         )
+
+
+def _member(kind: Any, name: str) -> enum.Enum:
+    """Returns a member of an enumeration; `getattr` itself would reach every function of Python."""
+    if isinstance(kind, enum.EnumType) and name in kind.__members__:
+        return kind[name]
+    raise ValueError(f"{name} of {kind!r} is not a member of an enumeration")
 
 
 def _is_record(kind: type) -> bool:

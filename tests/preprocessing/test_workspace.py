@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from contract.schema import Split
 from preprocessing.statistics.summaries import merge_events, merge_readings
 from preprocessing.workspace import read_result, write_result
 
@@ -48,3 +49,19 @@ def test_a_result_that_would_run_code_is_refused_and_runs_nothing(attack, name, 
     assert not target.exists()
     pickle.loads(path.read_bytes())  # it would have
     assert target.exists() or "loads" in name
+
+
+def test_members_of_enumerations_are_read_as_older_versions_of_python_write_them(tmp_path):
+    path = tmp_path / "result"
+    path.write_bytes(pickle.dumps(Attack(getattr, Split, "TEST")))
+    assert read_result(str(path)) is Split.TEST
+
+
+def test_getattr_reaches_members_of_enumerations_only(tmp_path):
+    path = tmp_path / "result"
+    path.write_bytes(pickle.dumps(Attack(getattr, Counter, "__init__")))
+    with pytest.raises(ValueError, match=r"__init__ of .*Counter.* is not a member of an enumeration"):
+        read_result(str(path))
+    path.write_bytes(pickle.dumps(Attack(getattr, Split, "__init__")))
+    with pytest.raises(ValueError, match=r"__init__ of .*Split.* is not a member of an enumeration"):
+        read_result(str(path))
