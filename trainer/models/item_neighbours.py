@@ -3,8 +3,8 @@
 A visitor's score of item j is the sum of W_ij over the items i of their history; later items count more. `walk` and
 `ease` compute the weights W.
 
-Shapes: B queries, H history, L latest entries of it, E entries of all queries, I items of the vocabulary, R first items
-of the vocabulary, those with neighbours, N neighbours of an item.
+Shapes: B queries, E entries of their histories, I items of the vocabulary, R first items of the vocabulary, those with
+neighbours, N neighbours of an item.
 """
 
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from contract.schema import Vocabulary
 from trainer.config.models import EaseConfig, WalkConfig
 from trainer.data.dataset import Dataset
 from trainer.models.description import TableShapes, table_box
+from trainer.models.history_entries import Entries, latest_entries
 from trainer.models.interface import Queries
 from trainer.models.table_rows import CountedRows, TableRows, check_item_indices, index_names
 from trainer.models.table_variables import HOST, fill, make_variable
@@ -113,16 +114,10 @@ class NeighbourInference(tf.Module):
         self._powers.assign(weights.dense[0])
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        num_queries, length = tf.shape(queries.history)[0], tf.minimum(tf.shape(queries.history)[1], self._max_items)
-        age = tf.range(length, dtype=tf.int64)
-        position = queries.history_length[:, None] - 1 - age  # [B, L], the newest first
-        item = tf.gather(queries.history, tf.maximum(position, 0), batch_dims=1)
-        entry = tf.where((position >= 0) & (item >= 0) & (item < self._num_rows))  # [E, 2]
-        recency = tf.pow(1.0 + tf.cast(age, tf.float32), -self._powers[self._recency])
-        query, item, factor = entry[:, 0], tf.gather_nd(item, entry), tf.gather(recency, entry[:, 1])
+        entries = latest_entries(queries, self._max_items, self._num_rows, self._powers[self._recency])
         if not self._adds_repeats:
-            query, item, factor = self._distinct(query, item, factor)
-        sums = self._sums(query, item, factor, num_queries)
+            entries = self._distinct(entries)
+        sums = self._sums(*entries, tf.shape(queries.history)[0])
         return tf.where(sums > 0, sums, self._popularity[:-1])
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
@@ -134,11 +129,11 @@ class NeighbourInference(tf.Module):
         known = tf.where(item < self._num_rows)[:, 0]
         return self._sums(known, tf.gather(item, known), tf.ones_like(known, tf.float32), count)
 
-    def _distinct(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Merges entries with the same query and item; keeps the largest of their factors."""
-        pair, owner = tf.unique(query * self._num_items + item, out_idx=tf.int64)
-        factor = tf.math.unsorted_segment_max(factor, owner, tf.size(pair))
-        return pair // self._num_items, pair % self._num_items, factor
+    def _distinct(self, entries: Entries) -> Entries:
+        """Merges entries with the same query and item; keeps the largest of their weights."""
+        pair, owner = tf.unique(entries.query * self._num_items + entries.item, out_idx=tf.int64)
+        weight = tf.math.unsorted_segment_max(entries.weight, owner, tf.size(pair))
+        return Entries(pair // self._num_items, pair % self._num_items, weight)
 
     def _sums(self, query: tf.Tensor, item: tf.Tensor, factor: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
         """[B, I]: for each query, the sum of `factor` [E] × the row of W for `item` [E], over its entries."""

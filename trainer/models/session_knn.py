@@ -8,8 +8,8 @@ Then the similarity of t to the history is:
 A visitor's score of an item is the sum of s_t over the most similar timelines that contain it. Nothing is learnt by
 gradients: `solver=count` stores the items of the timelines, see `training.count`.
 
-Shapes: B queries, H history, L latest entries of it, E entries of all queries, T training timelines, N items of all of
-these together, I items of the vocabulary, K most similar timelines of a query.
+Shapes: B queries, T training timelines, N items of all of these together, I items of the vocabulary, K most similar
+timelines of a query.
 """
 
 from collections.abc import Iterator
@@ -23,8 +23,9 @@ from trainer.config.models import SessionKnnConfig, SessionKnnPowers
 from trainer.config.run import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.models.description import KNOWN_BY_HISTORY, NEW_ITEMS_RANK_LAST, ModelDescription, TableShapes, table_box
+from trainer.models.history_entries import Entries, latest_entries
 from trainer.models.interface import Queries
-from trainer.models.similar_timelines import Entries, TimelineLists, sampled_entries
+from trainer.models.similar_timelines import TimelineLists, sampled_entries
 from trainer.models.table_rows import CountedRows, RowCounter, TableRows, check_item_indices
 from trainer.models.table_variables import HOST, make_variable
 from trainer.runs.checkpoint import Weights
@@ -135,15 +136,10 @@ class SessionKnnInference(tf.Module):
         self._powers.assign(weights.dense[0])
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        num_queries, length = tf.shape(queries.history)[0], tf.minimum(tf.shape(queries.history)[1], self._max_entries)
-        age = tf.range(length, dtype=tf.int64)
-        position = queries.history_length[:, None] - 1 - age  # [B, L], the newest first
-        item = tf.gather(queries.history, tf.maximum(position, 0), batch_dims=1)
-        entry = tf.where((position >= 0) & (item >= 0) & (item < self._num_items))  # [E, 2]
-        recency = tf.pow(1.0 + tf.cast(age, tf.float32), -self._powers[SessionKnnPowers._fields.index("recency")])
-        item = tf.gather_nd(item, entry)
-        weight = tf.gather(self._item_weights, item) * tf.gather(recency, entry[:, 1])
-        sums = self._timelines.item_sums(Entries(entry[:, 0], item, weight), num_queries)
+        recency = self._powers[SessionKnnPowers._fields.index("recency")]
+        entries = latest_entries(queries, self._max_entries, self._num_items, recency)
+        entries = entries._replace(weight=tf.gather(self._item_weights, entries.item) * entries.weight)
+        sums = self._timelines.item_sums(entries, tf.shape(queries.history)[0])
         return tf.where(sums > 0, sums, self._popularity[:-1])
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:

@@ -11,23 +11,13 @@ import scipy.sparse as sp
 import tensorflow as tf
 
 from trainer.config.models import SessionKnnConfig
+from trainer.models.history_entries import Entries
 from trainer.models.table_variables import make_variable
 
 _MAX_PAIRS = 4_000_000
 """Maximum number of (entry, timeline) pairs in a block of queries; they take about 150 MB."""
 _MAX_DENSE_TIMELINES = 16_384
 """Up to this many timelines, a query uses a dense array of all timelines."""
-
-
-class Entries(NamedTuple):
-    """The entries of histories, in order of the queries."""
-
-    query: tf.Tensor
-    """[E] int64, ascending."""
-    item: tf.Tensor
-    """[E] int64, below I."""
-    weight: tf.Tensor
-    """[E] float32, above 0."""
 
 
 class _Similar(NamedTuple):

@@ -10,17 +10,14 @@ from contract.schema import Split
 from tests.trainer.dataset_builder import Event, build_dataset, checkerboard
 from tests.trainer.ranking.fakes import TableScorer, cases_of
 from trainer.data.trend import DAY_MS, ItemEvents, read_item_events
+from trainer.evaluation.blend_candidates import HALF_LIVES, Candidates, find_candidates, join_candidates
 from trainer.evaluation.blend_weights import (
-    HALF_LIVES,
-    Candidates,
     _fill_missing,
     baseline_cases,
     blend_alone,
     choose_half_life,
     choose_weights,
-    find_candidates,
     fit_blend,
-    join_candidates,
     longest_of_the_best,
     ranking_cases,
     set_trends,

@@ -1,0 +1,40 @@
+"""The latest entries of histories, with weights by age.
+
+Shapes: B queries, H history, L latest entries of it, E entries of all queries.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from trainer.models.interface import Queries
+
+
+class Entries(NamedTuple):
+    """The entries of histories, in order of the queries."""
+
+    query: tf.Tensor
+    """[E] int64, ascending."""
+    item: tf.Tensor
+    """[E] int64, known items."""
+    weight: tf.Tensor
+    """[E] float32, above 0."""
+
+
+def latest_entries(queries: Queries, max_entries: int, num_items: int, recency_power: tf.Tensor) -> Entries:
+    """Returns the latest entries, with the weights (1 + age) ** -recency_power; the newest first in each query.
+
+    The age of an entry is the number of later entries, unknown items included.
+
+    Args:
+      queries: B queries with histories.
+      max_entries: maximum L; older entries do not count.
+      num_items: only items below it are known.
+      recency_power: scalar float32.
+    """
+    age = tf.range(tf.minimum(tf.shape(queries.history)[1], max_entries), dtype=tf.int64)
+    position = queries.history_length[:, None] - 1 - age  # [B, L]
+    item = tf.gather(queries.history, tf.maximum(position, 0), batch_dims=1)
+    entry = tf.where((position >= 0) & (item >= 0) & (item < num_items))  # [E, 2]
+    weight = tf.pow(1.0 + tf.cast(age, tf.float32), -recency_power)
+    return Entries(entry[:, 0], tf.gather_nd(item, entry), tf.gather(weight, entry[:, 1]))
