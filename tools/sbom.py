@@ -92,14 +92,14 @@ def find_licence(package: Package) -> dict[str, Any] | None:
         return None
     if found.version != package.version:
         return None
-    if expression := found.metadata.get("License-Expression"):
+    values = {name: found.metadata.get_all(name) or [""] for name in ("License-Expression", "Classifier", "License")}
+    if expression := values["License-Expression"][0]:
         return {"expression": expression}
-    prefix = "License :: "
-    classifiers = [text for text in found.metadata.get_all("Classifier") or [] if text.startswith(prefix)]
+    classifiers = [text for text in values["Classifier"] if text.startswith("License :: ")]
     names = [name for text in classifiers if (name := text.split(" :: ")[-1]) != "OSI Approved"]
-    field = found.metadata.get("License", "").strip().splitlines()
-    first = names[0] if names else field[0].strip() if field else ""
-    return None if first in _NO_LICENCE else {"license": {"name": first}}
+    field = values["License"][0].strip().partition("\n")[0].strip()
+    name = names[0] if names else field
+    return None if name in _NO_LICENCE else {"license": {"name": name}}
 
 
 def build_sbom(
