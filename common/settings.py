@@ -207,7 +207,13 @@ def _decode_dataclass(hint: Any, value: Any, key: str) -> Any:
     missing = [prefix + name for name in required if name not in value]
     if missing:
         raise ValueError(f"missing keys {', '.join(missing)}")
-    return hint(**{name: _decode(hints[name], part, prefix + name) for name, part in value.items()})
+    decoded = {name: _decode(hints[name], part, prefix + name) for name, part in value.items()}
+    try:
+        return hint(**decoded)
+    except ValueError as error:  # several keys may have values of this class, which does not know its key
+        if key in str(error):
+            raise
+        raise ValueError(f"{key}: {error}") from error
 
 
 def _is_required(field: dataclasses.Field) -> bool:

@@ -137,8 +137,8 @@ def _parse_quoted(
     mask = np.zeros(len(begins), bool)
     mask[rows[~is_balanced]] = True
     flaws.mark(mask, validation.QUOTING)
-    # without quoted text and escaped quotes, only the separators between fields are left
-    bare = pc.replace_substring_regex(lines, '"(?:[^"]|"")*"', "")
+    # without quoted fields, only the separators between fields are left; quotes within a field do not quote it
+    bare = pc.replace_substring_regex(lines, f'(^|{separator})"(?:[^"]|"")*"', r"\1")
     has_all = pc.equal(pc.count_substring(bare, source.separator), len(source.header) - 1)
     mask[:] = False
     mask[rows[is_balanced & ~has_all.to_numpy(zero_copy_only=False)]] = True

@@ -36,6 +36,13 @@ class CsvTableSource(CsvFiles):
                 yield CsvTableBatch(part, first, table, tuple(invalid))
                 first += len(table)
                 invalid.clear()
+        except UnicodeDecodeError as error:
+            encoding = self.text_format.encoding
+            other = "utf-8" if encoding == "cp1252" else "cp1252"
+            raise ValueError(
+                f"{part.path} is not valid {encoding} after row {first}; give its encoding, such as "
+                f"item_table.format.encoding={other}"
+            ) from error
         except DAMAGE as error:
             if "Empty CSV file" not in str(error):
                 raise ValueError(f"{part.path} cannot be read after row {first}: {error}") from error
@@ -44,7 +51,8 @@ class CsvTableSource(CsvFiles):
             yield CsvTableBatch(part, first, nothing, tuple(invalid))
 
     def _read_tables(self, part: Part, skip: Callable[[pa_csv.InvalidRow], str]) -> Iterator[pa.Table]:
-        with open_text(part.path, self.text_format) as file:
+        # Arrow cannot skip a row that is not UTF-8
+        with open_text(part.path, self.text_format, validate=True) as file:
             file.read(part.begin)
             reader = pa_csv.open_csv(
                 pa.PythonFile(file, mode="r"),

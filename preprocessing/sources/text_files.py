@@ -84,10 +84,19 @@ def read_start(path: str, text_format: TextFormat, head: bytes) -> bytes:
             raise ValueError(describe_damage(path, text_format, 0, error)) from error
 
 
-def open_text(path: str, text_format: TextFormat, request_bytes: int = READ_BYTES) -> BinaryIO:
-    """Opens a file as a stream of UTF-8 text."""
+def open_text(
+    path: str, text_format: TextFormat, request_bytes: int = READ_BYTES, *, validate: bool = False
+) -> BinaryIO:
+    """Opens a file as a stream of UTF-8 text.
+
+    Args:
+      path: the file.
+      text_format: compression and encoding.
+      request_bytes: bytes of a request to a store.
+      validate: whether reading raises UnicodeDecodeError at bytes that are not UTF-8, as for other encodings.
+    """
     file = _decompress(storage.open_binary(path, request_bytes), path, text_format.compression)
-    if text_format.encoding == "utf-8":
+    if text_format.encoding == "utf-8" and not validate:
         return file
     return cast(BinaryIO, io.BufferedReader(_Recoded(file, text_format.encoding), request_bytes))
 
