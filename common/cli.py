@@ -5,12 +5,12 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, NoReturn
 
 from common.streams import discard, encodable
-from common.text import printable
+from common.text import decode_text, printable
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,31 @@ Commands = argparse._SubParsersAction
 
 
 class Parser(argparse.ArgumentParser):
-    """Prints help and errors in the encoding of the terminal, without the control characters of arguments."""
+    """Prints help and errors in the encoding of the terminal, without the control characters of arguments.
+
+    A file of arguments may have any encoding that `decode_text` knows; an error names the file.
+    """
+
+    def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
+        return self._expand(arg_strings, ())
+
+    def _expand(self, arguments: Iterable[str], parents: tuple[str, ...]) -> list[str]:
+        """Replaces each @FILE by the lines of the file; `parents`: the files that are being read."""
+        expanded = []
+        for argument in arguments:
+            path = argument[1:]
+            if not argument.startswith("@"):
+                expanded.append(argument)
+                continue
+            if path in parents:
+                self.error(f"{path} reads arguments from itself; remove @{path} from it")
+            try:
+                with open(path, "rb") as file:
+                    lines = decode_text(file.read(), path).splitlines()
+            except (OSError, ValueError) as error:
+                self.error(str(error))
+            expanded += self._expand(lines, (*parents, path))
+        return expanded
 
     def _print_message(self, message: str, file: Any = None) -> None:
         stream = file or sys.stderr

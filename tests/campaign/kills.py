@@ -29,7 +29,7 @@ def kill(name: str, choices: random.Random, folder: Folder, products: Products) 
       products: results of undisturbed commands.
 
     Returns:
-      The signal; None if the command ended before it.
+      The signal; None if it did not end the command.
 
     Raises:
       Fault: a run ended in a wrong way, left litter or has another result.
@@ -41,10 +41,10 @@ def kill(name: str, choices: random.Random, folder: Folder, products: Products) 
     process = start(arguments, folder)
     was_killed = _send(process, number, share * products.seconds[name])
     ended = finish(process, folder)
+    if not was_killed and (reason := find_reason(ended)):
+        raise Fault(f"refused without a kill: {reason}")
     if not was_killed or ended.status == 0:
-        number = None
-        if reason := find_reason(ended):
-            raise Fault(f"refused without a kill: {reason}")
+        number = None  # it ended before, or Python dropped the exception of the signal, as in a `__del__`
     else:
         _check_killed(name, number, ended, folder)
     if ended.status and not _is_published(name, command, folder):
