@@ -95,7 +95,7 @@ def test_every_command_is_valid_for_its_program(document: str, command: str) -> 
     ("document", "command"), [(document, command) for document in DOCUMENTS for command in named_commands(document)]
 )
 def test_flags_and_settings_in_sentences_exist(document: str, command: str) -> None:
-    if re.match(r"python3? (-m (benchmarks|tools)|k8s/)|cartwheel submit ", command):
+    if re.match(r"python3? (-m (benchmarks|tools|tests)|k8s/)|cartwheel submit ", command):
         examine(document, command)
     else:
         look_up(command)

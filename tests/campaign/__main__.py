@@ -22,7 +22,9 @@ from tests.campaign.campaign import KINDS, Campaign, log_outcome, plan, run_case
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--minutes", type=float, default=30, help="no case starts later (default: 30)")
     parser.add_argument("--seed", type=int, default=0, help="campaigns of different seeds try different cases")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=", ".join(KINDS))
