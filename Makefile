@@ -57,16 +57,17 @@ demo: $(READY) $(if $(filter grocer,$(DATA)),$(GROCER_READY))  ## all commands o
 		$(if $(EVENTS),--events "$(EVENTS)") \
 		$(if $(ITEM_PROPERTIES),--item-properties "$(ITEM_PROPERTIES)") $(if $(CATEGORY_TREE),--category-tree "$(CATEGORY_TREE)")
 
-# Two processes, as most tests wait or use one core. The tests of a file share fixtures, so a file stays in one process.
-# tests/conftest.py orders the files: by default, those with the fewest tests, the longest ones, would come last.
-TEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Two processes, one per core; three for the slow tests, which often wait for other processes, signals and time limits.
+# The tests of a file share fixtures, so a file stays in one process. tests/conftest.py orders the files: by default,
+# those with the fewest tests, the longest ones, would come last.
+TEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 test: $(READY)   ## the tests to run while developing
-	$(TEST) -m "not slow"
+	$(TEST) --numprocesses 2 -m "not slow"
 
 test-all: test   ## all tests: the slow ones, too
 	@$(MAKE) --no-print-directory grocer || echo "the tests of the grocer's data skip" >&2
-	$(TEST) -m slow
+	$(TEST) --numprocesses 3 -m slow
 
 test-tensorflow-io: $(IO_READY)  ## the trainer on s3:// with tensorflow-io, in its own environment
 	$(IO_VENV)/bin/python -m pytest -m tensorflow_io tests/integration/test_tensorflow_io.py

@@ -10,29 +10,38 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import pytest
-import tensorflow as tf
 
 TESTS = Path(__file__).parent
 NUM_LOGICAL_CPUS = 4
 LONGEST_FILES = (
-    "integration/test_object_stores.py",
-    "integration/test_workers.py",
-    "integration/test_training_processes.py",
-    "integration/test_devices_of_workers.py",
-    "integration/test_beam_workers.py",
-    "integration/test_your_data.py",
-    "integration/test_readme.py",
     "integration/test_tutorial.py",
+    "integration/test_containers.py",
+    "integration/test_training_processes.py",
+    "integration/test_beam_workers.py",
+    "integration/test_workers.py",
+    "integration/test_object_stores.py",
+    "integration/test_store_faults.py",
+    "integration/test_devices_of_workers.py",
+    "integration/test_your_data.py",
+    "integration/test_divided_ranking.py",
+    "integration/test_readme.py",
+    "trainer/workflows/test_auto.py",
+    "integration/test_progress.py",
     "integration/test_soak.py",
     "trainer/test_train_same_numbers.py",
-    "preprocessing/pages/test_report.py",
     "preprocessing/test_pipeline.py",
+    "preprocessing/pages/test_report.py",
     "cartwheel/test_api.py",
 )
-"""Files of minutes. They run first: of two processes, one would otherwise wait for the last file of the other."""
+"""Files of minutes. They run first, the longest before the others: a process would otherwise wait for the last file of
+another."""
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None):
+        return  # xdist's first process runs no tests; its workers have no such option
+    import tensorflow as tf  # takes seconds, which the workers would wait
+
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also if `nohup` started the tests: commands leave it ignored then
     # also on machines with fewer GPUs; TensorFlow accepts the number only once per process
     (cpu,) = tf.config.list_physical_devices("CPU")
