@@ -87,7 +87,7 @@ def trained(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     return train
 
 
-@pytest.mark.parametrize(("workers", "devices"), [(2, 2), (4, 1), (2, 1)])
+@pytest.mark.parametrize(("workers", "devices"), [(2, 2), (4, 1)])
 def test_workers_of_several_devices_train_like_one_process_with_as_many_replicas(
     workers: int, devices: int, trained: Callable[[int, int], Path]
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.processes import END_SECONDS, PRESETS, clusters, environment, train_alone
+from tests.integration.processes import END_SECONDS, clusters, environment, train_alone
 from tests.trainer.dataset_builder import build_dataset, checkerboard
 from tests.warm_python import start_python
 from trainer.evaluate import evaluate
@@ -27,7 +27,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return root
 
 
-@pytest.fixture(scope="module", params=PRESETS)
+@pytest.fixture(scope="module", params=["mf", "nn"])
 def run(request: pytest.FixtureRequest, dataset: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     workdir = tmp_path_factory.mktemp("run")
     train_alone(request.param, dataset, workdir, "input.batch_size=512")

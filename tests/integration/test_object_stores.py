@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.integration.processes import END_SECONDS, slow_from
+from tests.integration.processes import END_SECONDS, SMALL, slow_from
 from tests.preprocessing.shop import START_MS
 from tests.stores.servers import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, ObjectStore, start_store
 from tests.trainer.dataset_builder import checkerboard
@@ -25,7 +25,7 @@ from trainer.runs import checkpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-SETTINGS = ["input.batch_size=64", "model.dim=8", "steps_per_execution=2", "epochs=8", "checkpoint_every_steps=4"]
+SETTINGS = [*SMALL, "epochs=8", "checkpoint_every_steps=4"]
 PLANTED = [ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, "planted-private-key"]
 
 

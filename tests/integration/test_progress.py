@@ -1,13 +1,15 @@
 """Progress bars with rate and remaining time appear on a terminal and nowhere else."""
 
+import contextlib
 import fcntl
+import io
 import os
 import pty
 import re
 import struct
 import subprocess
-import sys
 import termios
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 import preprocessing.cli
 import trainer.cli
 from tests.preprocessing.shop import small_shop
+from tests.warm_python import start_python
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -23,16 +26,27 @@ BAR = re.compile(
     r"(?:(?P<title>[a-z ]+): +)?\d+%\|[^|]*\| \S+/\S+ \[[\d:]+<[\d:]+, +[\d.]+[kM]? ?(?:s/ ?)?(?P<unit>\w+)(?:/s)?\]"
 )
 
+DRAWING = """
+import functools, runpy, sys
+from tqdm import tqdm
 
-def on_terminal(*arguments: object) -> str:
-    """Runs a command with a terminal as standard error and returns the output."""
+tqdm.__init__ = functools.partialmethod(tqdm.__init__, mininterval=0)
+sys.argv.pop(0)
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""A program that runs a module and draws its bars at every step, however fast."""
+
+
+def on_terminal(package: str, *arguments: object) -> str:
+    """Runs a command of a package with a terminal as standard error and returns the output."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    # draws a bar at every step, however fast
-    environment = os.environ | {"TQDM_MININTERVAL": "0"}
-    command = [sys.executable, "-m", *map(str, arguments)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=its, env=environment
+    process = start_python(
+        ["-c", DRAWING, package, *map(str, arguments)],
+        package=package,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=its,
     )
     os.close(its)
     text = _read_all(ours).decode()
@@ -81,13 +95,21 @@ def recommend(shop: Path, name: str) -> list[object]:
     return ["recommend", "--workdir", shop / "run", "--k", 2, "--output", shop / name]
 
 
+def without_terminal(main: Callable[[list[str]], int], arguments: list[object]) -> None:
+    """Runs a command in this process and checks that it draws no bar."""
+    with contextlib.redirect_stderr(io.StringIO()) as logged:
+        assert main([*map(str, arguments)]) == 0
+    assert "%|" not in logged.getvalue()
+    assert "\r" not in logged.getvalue()
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Path:
     """Creates a shop with its dataset and a run, without a terminal."""
     root = tmp_path_factory.mktemp("shop")
     small_shop(root)
-    assert preprocessing.cli.main([*map(str, prepare(root, "dataset"))]) == 0
-    assert trainer.cli.main([*map(str, train(root, "run"))]) == 0
+    without_terminal(preprocessing.cli.main, prepare(root, "dataset"))
+    without_terminal(trainer.cli.main, train(root, "run"))
     return root
 
 
@@ -123,15 +145,7 @@ def test_recommend_shows_visitors(shop):
     assert "wrote up to 2 items for each of 4 visitors (0 unknown) in 1 shards of jsonl and parquet" in text
 
 
-def test_without_a_terminal_there_is_no_bar(shop, tmp_path, capfd):
-    for main, arguments in (
-        (preprocessing.cli.main, prepare(shop, "quiet")),
-        (preprocessing.cli.main, synthesize(tmp_path / "quiet")),
-        (trainer.cli.main, train(shop, "quiet-run")),
-        (trainer.cli.main, evaluate(shop)),
-        (trainer.cli.main, recommend(shop, "quiet-lists")),
-    ):
-        assert main([*map(str, arguments)]) == 0
-        told = capfd.readouterr().err
-        assert "%|" not in told
-        assert "\r" not in told
+def test_without_a_terminal_there_is_no_bar(shop, tmp_path):
+    without_terminal(preprocessing.cli.main, synthesize(tmp_path / "quiet"))
+    without_terminal(trainer.cli.main, evaluate(shop))
+    without_terminal(trainer.cli.main, recommend(shop, "quiet-lists"))

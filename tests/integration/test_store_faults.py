@@ -112,21 +112,20 @@ def test_training_waits_during_a_network_outage(store: ObjectStore, proxy: Fault
     assert_tables_of(f"{store.bucket}/paused", local)
 
 
-@pytest.mark.parametrize("fault", [Fault.FORBIDDEN, Fault.RESET])
 def test_a_run_that_failed_to_upload_a_checkpoint_resumes_from_the_previous_one(
-    store: ObjectStore, proxy: FaultyProxy, local: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
+    store: ObjectStore, proxy: FaultyProxy, local: Path
 ) -> None:
-    monkeypatch.setenv(*SHORT_PATIENCE)
-    proxy.plan = from_the_first(lambda request: request.is_write and request.is_about("step-000000008/dense"), fault)
-    with pytest.raises(OSError, match="access is denied" if fault == Fault.FORBIDDEN else "check the network"):
-        train(CONFIG, data=f"{store.bucket}/data", workdir=f"{store.bucket}/{fault}")
-    assert assert_checkpoints_are_whole(store, fault)[-1] < "step-000000008"
+    proxy.plan = from_the_first(
+        lambda request: request.is_write and request.is_about("step-000000008/dense"), Fault.FORBIDDEN
+    )
+    with pytest.raises(OSError, match="access is denied"):
+        train(CONFIG, data=f"{store.bucket}/data", workdir=f"{store.bucket}/failed")
+    assert assert_checkpoints_are_whole(store, "failed")[-1] < "step-000000008"
 
-    monkeypatch.setenv(*LONG_PATIENCE)
     proxy.plan = lambda _: None
-    train(CONFIG, data=f"{store.bucket}/data", workdir=f"{store.bucket}/{fault}")
-    assert assert_checkpoints_are_whole(store, fault)
-    assert_tables_of(f"{store.bucket}/{fault}", local)
+    train(CONFIG, data=f"{store.bucket}/data", workdir=f"{store.bucket}/failed")
+    assert assert_checkpoints_are_whole(store, "failed")
+    assert_tables_of(f"{store.bucket}/failed", local)
 
 
 def run_prepare(bucket: str, output: str) -> None:
@@ -147,11 +146,9 @@ def run_recommend(bucket: str, output: str) -> None:
     ("job", "first", "marker", "fault"),
     [
         (run_prepare, "timelines/", "manifest.json", Fault.INTERNAL_ERROR),
-        (run_prepare, "manifest.json", "manifest.json", Fault.FORBIDDEN),
         (run_export, "variables/", "saved_model.pb", Fault.CUT_REQUEST),
-        (run_export, "saved_model.pb", "saved_model.pb", Fault.FORBIDDEN),
         (run_recommend, "recommendations-", "recommendations.json", Fault.RESET),
-        (run_recommend, "recommendations.json", "recommendations.json", Fault.INTERNAL_ERROR),
+        (run_recommend, "recommendations.json", "recommendations.json", Fault.FORBIDDEN),
     ],
 )
 def test_a_failed_upload_publishes_nothing_and_the_same_command_succeeds_later(

@@ -3,23 +3,28 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
 from tests.planted import SECRET, VARIABLES, files_with_the_secret
 from tests.trainer.dataset_builder import build_dataset, checkerboard
+from tests.warm_python import start_python
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def run_trainer(*arguments, status=0):
-    command = [sys.executable, "-m", "trainer", *arguments]
-    environment = os.environ | VARIABLES
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False, env=environment)
-    assert done.returncode == status, done.stderr
-    assert SECRET not in done.stdout + done.stderr
-    return done
+    process = start_python(
+        ["-m", "trainer", *arguments],
+        env=os.environ | VARIABLES,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    printed, logged = process.communicate(timeout=1200)
+    assert process.returncode == status, logged
+    assert SECRET not in printed + logged
+    return printed, logged
 
 
 def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
@@ -29,30 +34,28 @@ def test_train_evaluate_export_and_recommend_on_the_checkerboard(tmp_path):
     run_trainer("train", "--preset", "mf", "--data", data, "--workdir", workdir, *settings)
 
     os.rename(data, tmp_path / "moved")
-    missing = run_trainer("evaluate", "--workdir", workdir, status=1)
-    assert "if it has moved, use --data" in missing.stderr
-    assert "Traceback" not in missing.stderr
+    _, missing = run_trainer("evaluate", "--workdir", workdir, status=1)
+    assert "if it has moved, use --data" in missing
+    assert "Traceback" not in missing
 
     here = ["--workdir", workdir, "--data", str(tmp_path / "moved")]
-    result = json.loads(run_trainer("evaluate", *here, "--json").stdout)
+    result = json.loads(run_trainer("evaluate", *here, "--json")[0])
     ranking = result["protocols"]["returning_visitors"]["rankings"]["seen_hidden"]
     # the visitor has seen seven of the ten items of their colour, so a list by colour has three relevant items
     assert ranking["mf"]["mrr@10"]["value"] > 2 * ranking["random"]["mrr@10"]["value"]
     assert os.path.exists(tmp_path / "run" / "evaluation-test.json")
 
-    export = json.loads(run_trainer("export", *here, "--output", str(tmp_path / "export"), "--json").stdout)
+    export = json.loads(run_trainer("export", *here, "--output", str(tmp_path / "export"), "--json")[0])
     assert export["items"] == 20
     with open(export["card"]) as file:
         card = file.read()
     mrr = ranking["mf"]["mrr@20"]
     figures = f"{mrr['value']:.4f} [{mrr['low']:.4f}, {mrr['high']:.4f}]"
     assert figures in card.replace("**", ""), "its evaluation is of this checkpoint"
-    again = run_trainer("export", *here, "--output", str(tmp_path / "export"), status=1)
-    assert "already exists" in again.stderr
+    _, again = run_trainer("export", *here, "--output", str(tmp_path / "export"), status=1)
+    assert "already exists" in again
 
-    lists = json.loads(
-        run_trainer("recommend", *here, "--output", str(tmp_path / "lists"), "--k", "2", "--json").stdout
-    )
+    lists = json.loads(run_trainer("recommend", *here, "--output", str(tmp_path / "lists"), "--k", "2", "--json")[0])
     assert lists["visitors"] == 60
     with open(lists["files"]["jsonl"][0]) as file:
         rows = [json.loads(line) for line in file]

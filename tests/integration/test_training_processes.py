@@ -10,7 +10,6 @@ import pytest
 from tests.integration.processes import (
     EVERY_MODEL,
     LONG,
-    PRESETS,
     assert_same,
     finish,
     saved_step,
@@ -63,7 +62,7 @@ def test_two_workers_train_like_one_process_with_two_replicas(preset: str, datas
     assert checkpoint.read_validations(str(tmp_path / "one")) == checkpoint.read_validations(str(tmp_path / "two"))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ["notebook-nn", "mf"])
 def test_two_workers_stopped_by_sigterm_resume_as_one_and_then_as_two_with_a_metric_within_1e_4(
     preset: str, dataset: str, tmp_path: Path
 ) -> None:

@@ -1,11 +1,12 @@
-"""Workers that share a run: a lost one, a hanging one, more workers than shards."""
+"""Workers that share a run of mf: a lost one, a hanging one, more workers than shards.
+
+`test_devices_of_workers.py` kills workers that train nn.
+"""
 
 import json
 import random
 import signal
 import time
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ import pytest
 from tests.integration.processes import (
     END_SECONDS,
     LONG,
-    PRESETS,
     assert_close,
     assert_same,
     clusters,
@@ -64,52 +64,39 @@ def one_shard(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(one_shard: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The directory of a preset's run, trained by one process with two replicas."""
-
-    @cache
-    def train(preset: str) -> Path:
-        workdir = tmp_path_factory.mktemp("undisturbed") / preset
-        train_alone(preset, one_shard, workdir, *SETTINGS, "devices=2")
-        return workdir
-
-    return train
+def undisturbed(one_shard: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run of mf, trained by one process with two replicas."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    train_alone("mf", one_shard, workdir, *SETTINGS, "devices=2")
+    return workdir
 
 
-@pytest.mark.parametrize("preset", ["mf", "nn"])
 def test_workers_that_lose_the_chief_or_another_worker_exit_as_preempted_and_resume_together(
-    preset: str, one_shard: str, undisturbed: Callable[[str], Path], tmp_path: Path
+    one_shard: str, undisturbed: Path, tmp_path: Path
 ) -> None:
-    choices = random.Random(preset)
+    choices = random.Random("mf")
     for part, lost in enumerate((1, 0)):
         step = choices.randrange(40 * part, 40 * part + 25)
-        workers = start_workers(2, preset, one_shard, tmp_path, *SETTINGS, program=slow_from(step + 12))
+        workers = start_workers(2, "mf", one_shard, tmp_path, *SETTINGS, program=slow_from(step + 12))
         wait_for_step(workers[0], tmp_path, step)
         time.sleep(choices.uniform(0, 0.1))
         workers[lost].kill()
         _, log = workers[1 - lost].communicate(timeout=END_SECONDS)
         assert (workers[1 - lost].returncode, "start all workers again" in log) == (75, True), log
         workers[lost].communicate(timeout=END_SECONDS)
-    finish(start_workers(2, preset, one_shard, tmp_path, *SETTINGS))
-    assert_same(undisturbed(preset), tmp_path)
+    finish(start_workers(2, "mf", one_shard, tmp_path, *SETTINGS))
+    assert_same(undisturbed, tmp_path)
 
 
-@pytest.mark.parametrize(("preset", "hanging"), [("mf", 1), ("nn", 0)])
+@pytest.mark.parametrize("hanging", [0, 1])
 def test_if_a_worker_hangs_with_heartbeats_the_other_exits_as_preempted_and_both_resume(
-    preset: str, hanging: int, one_shard: str, undisturbed: Callable[[str], Path], tmp_path: Path
+    hanging: int, one_shard: str, undisturbed: Path, tmp_path: Path
 ) -> None:
+    endless = [*SETTINGS, "step_timeout_seconds=1e6"]
     workers = [
-        start(
-            preset,
-            one_shard,
-            tmp_path,
-            *SETTINGS,
-            "step_timeout_seconds=1e6",
-            cluster=cluster,
-            program=("-c", HANGING),
-        )
+        start("mf", one_shard, tmp_path, *endless, cluster=cluster, program=("-c", HANGING))
         if index == hanging
-        else start(preset, one_shard, tmp_path, *SETTINGS, STEP_TIMEOUT, cluster=cluster)
+        else start("mf", one_shard, tmp_path, *SETTINGS, STEP_TIMEOUT, cluster=cluster)
         for index, cluster in enumerate(clusters(2))
     ]
     try:
@@ -122,8 +109,8 @@ def test_if_a_worker_hangs_with_heartbeats_the_other_exits_as_preempted_and_both
     assert json.loads((tmp_path / "starts.json").read_text())["starts"] == 1
     # the checkpoint of step 12 is written during the hanging call and may or may not have been published
     assert 8 <= (checkpoint.last_step(str(tmp_path)) or 0) <= 12
-    finish(start_workers(2, preset, one_shard, tmp_path, *SETTINGS))
-    assert_same(undisturbed(preset), tmp_path)
+    finish(start_workers(2, "mf", one_shard, tmp_path, *SETTINGS))
+    assert_same(undisturbed, tmp_path)
 
 
 def test_if_a_worker_is_suspended_the_other_exits_as_preempted(one_shard: str, tmp_path: Path) -> None:
@@ -148,12 +135,9 @@ def test_workers_are_refused_after_three_starts_without_a_checkpoint(one_shard: 
     assert "the last 3 starts of this run were killed, hung or lost a worker" in log
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_three_workers_share_one_shard_like_one_process_with_three_replicas(
-    preset: str, one_shard: str, tmp_path: Path
-) -> None:
+def test_three_workers_share_one_shard_like_one_process_with_three_replicas(one_shard: str, tmp_path: Path) -> None:
     settings = ("epochs=2", "input.batch_size=66")  # the last setting applies: 22 rows per worker
-    train_alone(preset, one_shard, tmp_path / "one", *settings, "devices=3")
-    finish(start_workers(3, preset, one_shard, tmp_path / "three", *settings))
+    train_alone("mf", one_shard, tmp_path / "one", *settings, "devices=3")
+    finish(start_workers(3, "mf", one_shard, tmp_path / "three", *settings))
     # a ring adds three numbers in a different order than one device
     assert_close(tmp_path / "one", tmp_path / "three")
