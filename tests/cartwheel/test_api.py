@@ -42,7 +42,7 @@ def test_the_verbs_lead_from_a_shop_to_recommendations(tmp_path: Path, monkeypat
     shop = cartwheel.synthesize("shop", visitors=1000)
     files = {name: shop[name] for name in ("item_properties", "category_tree")}
     cartwheel.prepare(shop["events"], "dataset", **files)
-    small = {"epochs": 1, "model.dim": 8, "loss.num_negatives": 8}
+    small = {"epochs": 1, "model.dim": 8, "loss.num_negatives": 8, "blend": False}
     trained = cartwheel.train("dataset", "run", preset="mf", settings=small)
     assert Path(trained["report"]).exists()
     evaluation = cartwheel.evaluate("run")

@@ -1,3 +1,4 @@
+import functools
 import json
 import logging
 from dataclasses import replace
@@ -44,29 +45,34 @@ def build(root, split_method=SplitMethod.TIME, *, returning=True, available=None
     )
 
 
+def open_instead(patch, dataset, preset, model, **changes):
+    """Lets `evaluate` open a run of a preset with this model and dataset."""
+    record = RunRecord(
+        config=replace(PRESETS[preset], **changes),
+        data=dataset.root,
+        dataset_checksum=dataset.checksum,
+        training_rows=80,
+        events={},
+        mean_event_weight=2.0,
+        commit=None,
+        versions={},
+    )
+    run = TrainedRun(record, dataset, model, step=10)
+    patch.setattr("trainer.evaluate.open_trained_run", lambda *_, **__: run)
+
+
 @pytest.fixture
 def open_run(monkeypatch):
-    """Lets `evaluate` open a run of a preset with this model and dataset."""
+    return functools.partial(open_instead, monkeypatch)
 
-    def install(dataset, preset, model, **changes):
-        record = RunRecord(
-            config=replace(PRESETS[preset], **changes),
-            data=dataset.root,
-            dataset_checksum=dataset.checksum,
-            training_rows=80,
-            events={},
-            mean_event_weight=2.0,
-            commit=None,
-            versions={},
-        )
-        run = TrainedRun(record, dataset, model, step=10)
 
-        def open_trained_run(workdir, data, replicas):
-            return run
-
-        monkeypatch.setattr("trainer.evaluate.open_trained_run", open_trained_run)
-
-    return install
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """The directory of a run of a perfect model, and its evaluation."""
+    root = tmp_path_factory.mktemp("evaluated")
+    with pytest.MonkeyPatch.context() as patch:
+        open_instead(patch, build(str(root / "dataset")), "mf", knowing_model())
+        return root / "run", evaluate(workdir=str(root / "run"), split=Split.TEST)
 
 
 def knowing_model():
@@ -77,11 +83,8 @@ def knowing_model():
     return DotModel(visitors, items, np.linspace(1, 0.5, 30))
 
 
-def test_a_perfect_model_is_compared_with_the_baselines(tmp_path, open_run):
-    dataset = build(str(tmp_path / "dataset"))
-    open_run(dataset, "mf", knowing_model())
-    result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
-
+def test_a_perfect_model_is_compared_with_the_baselines(evaluated):
+    _, result = evaluated
     returning = result["protocols"]["returning_visitors"]
     ranking = returning["rankings"]["seen_hidden"]
     assert list(ranking) == [
@@ -112,10 +115,8 @@ def test_a_perfect_model_is_compared_with_the_baselines(tmp_path, open_run):
     assert result["step"] == 10
 
 
-def test_next_items_are_evaluated_too(tmp_path, open_run):
-    dataset = build(str(tmp_path / "dataset"))
-    open_run(dataset, "mf", knowing_model())
-    next_item = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)["protocols"]["next_item"]
+def test_next_items_are_evaluated_too(evaluated):
+    next_item = evaluated[1]["protocols"]["next_item"]
     # one row per visitor, and a second of v0, who returns to item 0; the second row of v1 has an unknown item
     assert next_item["cases"] == {
         "visitors": 40,
@@ -172,12 +173,9 @@ def test_a_setting_limits_the_cases_and_the_summary_says_so(tmp_path, open_run):
     assert "returning visitors: 7 cases (sampled from 40), 7 visitors, 30 items" in summary_text(result)
 
 
-def test_skipped_visitors_are_counted(tmp_path, open_run):
-    dataset = build(str(tmp_path / "dataset"))
-    open_run(dataset, "mf", knowing_model())
-    result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
+def test_skipped_visitors_are_counted(evaluated):
     # the stranger has no history; one of the 42 rows of the others has an unknown item
-    assert result["protocols"]["returning_visitors"]["cases"] == {
+    assert evaluated[1]["protocols"]["returning_visitors"]["cases"] == {
         "visitors": 40,
         "cases": 40,
         "cases_in_all": 40,
@@ -190,10 +188,9 @@ def test_skipped_visitors_are_counted(tmp_path, open_run):
     }
 
 
-def test_the_result_is_written_into_the_run_and_its_summary_is_printed(tmp_path, open_run, monkeypatch, capsys):
-    open_run(build(str(tmp_path / "dataset")), "mf", knowing_model())
-    result = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
-    assert json.loads((tmp_path / "run" / "evaluation-test.json").read_text()) == result
+def test_the_result_is_written_into_the_run_and_its_summary_is_printed(evaluated, monkeypatch, capsys):
+    workdir, result = evaluated
+    assert json.loads((workdir / "evaluation-test.json").read_text()) == result
     lines = summary_text(result).split("\n")
     assert lines[0] == "Step 10, test split, returning visitors: 40 cases, 40 visitors, 30 items"
     assert lines[2].split()[:4] == ["mf", "1.000", "[1.000,", "1.000]"]
@@ -202,7 +199,7 @@ def test_the_result_is_written_into_the_run_and_its_summary_is_printed(tmp_path,
 
     monkeypatch.setattr("trainer.evaluate.evaluate", lambda **_: result)
     monkeypatch.setattr("trainer.pages.report.try_to_write_report", lambda *_, **__: None)
-    command = ["evaluate", "--workdir", str(tmp_path / "run")]
+    command = ["evaluate", "--workdir", str(workdir)]
     assert cli.main(command) == 0
     assert capsys.readouterr().out.splitlines()[:-2] == lines  # without the paths of result and report
     assert cli.main([*command, "--json"]) == 0
@@ -217,10 +214,10 @@ def test_a_run_with_the_name_of_a_baseline_is_marked_as_the_model(tmp_path, open
     assert ranking["popular (model)"]["ndcg@10"]["value"] == 1
 
 
-def test_evaluating_a_run_twice_gives_the_same_result(tmp_path, open_run):
+def test_evaluating_a_run_twice_gives_the_same_result(evaluated, tmp_path, open_run):
     open_run(build(str(tmp_path / "dataset")), "mf", knowing_model())
-    first, second = (evaluate(workdir=str(tmp_path / "run"), split=Split.TEST) for _ in range(2))
-    assert first == second
+    again = evaluate(workdir=str(tmp_path / "run"), split=Split.TEST)
+    assert again | {name: evaluated[1][name] for name in ("workdir", "dataset")} == evaluated[1]
 
 
 def test_rating_models_are_compared_with_the_mean_and_a_random_split_is_marked_as_leaking(tmp_path, open_run, caplog):

@@ -88,27 +88,34 @@ def test_events_of_other_kinds_are_history_of_the_next_item(tmp_path: Path) -> N
     assert histories == [[0, 1, 2], [0]]
 
 
-@pytest.mark.parametrize("preset", ["mf", "nn"])
-def test_a_run_records_evaluates_and_exports_the_kinds_of_the_shop(preset: str, tmp_path: Path) -> None:
-    dataset, workdir = make_board(tmp_path / "board", weights=(1.0, 1.0, 1.0, 4.0)), tmp_path / "run"
+def train_on_board(preset: str, folder: Path) -> str:
+    """Trains a run that weighs orders four times and is evaluated on likes and orders; returns its directory."""
+    dataset, workdir = make_board(folder / "board", weights=(1.0, 1.0, 1.0, 4.0)), folder / "run"
     run(make_config(preset, "evaluate.kinds=like,order"), dataset, workdir)
     record = read_record(str(workdir))
     assert list(record.events) == list(KINDS)
     # a quarter of the rows has weight 4: (3 + 4) / 4; the towers skip each visitor's first row, of kind 0 or 2
     weights = np.array(list(record.events.values())) / record.training_rows
     assert record.mean_event_weight == pytest.approx(weights @ [1, 1, 1, 4])
+    return str(workdir)
+
+
+def test_a_run_is_evaluated_on_the_chosen_kinds_of_the_shop(tmp_path: Path) -> None:
+    workdir = train_on_board("mf", tmp_path)
 
     def kinds_of(result: dict) -> set[str]:
         groups = result["protocols"]["next_item"]["groups"]
         return {name for name in groups if name.endswith(" events")}
 
     # one event per visitor, of kinds 0 … 3 in turn
-    assert kinds_of(evaluate(workdir=str(workdir))) == {"like events", "order events"}
-    chosen = evaluate(workdir=str(workdir), config=EvaluationConfig(evaluate=TargetConfig(kinds=("list",))))
+    assert kinds_of(evaluate(workdir=workdir)) == {"like events", "order events"}
+    chosen = evaluate(workdir=workdir, config=EvaluationConfig(evaluate=TargetConfig(kinds=("list",))))
     assert kinds_of(chosen) == {"list events"}
     assert chosen["protocols"]["next_item"]["cases"]["cases"] == 15
 
-    export(workdir=str(workdir), output=str(tmp_path / "export"))
+
+def test_an_export_takes_the_kinds_of_the_shop_and_its_card_lists_them(tmp_path: Path) -> None:
+    export(workdir=train_on_board("nn", tmp_path), output=str(tmp_path / "export"))
     recommend = tf.saved_model.load(str(tmp_path / "export")).signatures["recommend_events"]
     query = {
         "visitor_id": tf.constant(["v0"]),

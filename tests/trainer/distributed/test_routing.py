@@ -13,8 +13,6 @@ from trainer.distributed.all_to_all import CAPACITIES, Route
 from trainer.distributed.collectives import Collectives
 from trainer.distributed.replicas import Replicas, start_replicas
 
-STEPS = [("mf", []), ("mf", ["model.history_length=0"]), ("nn", []), ("notebook-nn", [])]
-
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
@@ -29,21 +27,18 @@ def first_worker_of(count: int) -> Replicas:
     return Replicas(strategy, count, ("CPU:0",), 0, count, Collectives({0: "CPU:0"}, count))
 
 
-@pytest.mark.parametrize(("preset", "settings"), STEPS)
-def test_the_operations_of_a_step_do_not_grow_with_the_number_of_replicas(
+@pytest.mark.parametrize(
+    ("preset", "settings"), [("mf", []), ("mf", ["model.history_length=0"]), ("nn", []), ("notebook-nn", [])]
+)
+def test_a_step_runs_on_gpus_and_its_operations_do_not_grow_with_the_number_of_replicas(
     preset: str, settings: list[str], dataset: Dataset
 ) -> None:
-    one, four, sixteen = (
-        len(trace_loop_body(make_config(preset, *settings), dataset, first_worker_of(count))[1]) for count in (1, 4, 16)
+    """All operations have GPU kernels, and large tensors stay on the GPU."""
+    config = make_config(preset, *settings)
+    (_, one), (body, four), (_, sixteen) = (
+        trace_loop_body(config, dataset, first_worker_of(count)) for count in (1, 4, 16)
     )
-    assert one < four == sixteen
-
-
-@pytest.mark.parametrize(("preset", "settings"), STEPS)
-def test_a_step_between_workers_has_gpu_kernels_and_large_tensors_stay_on_the_gpu(
-    preset: str, settings: list[str], dataset: Dataset
-) -> None:
-    body, _ = trace_loop_body(make_config(preset, *settings), dataset, first_worker_of(4))
+    assert len(one) < len(four) == len(sixteen)
     assert list(not_on_a_gpu(function_def_to_graph(body))) == []
 
 

@@ -16,8 +16,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return checkerboard_dataset(str(tmp_path_factory.mktemp("dataset")))
 
 
-@pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("preset", ["notebook-mf", "notebook-nn", "nn"])
+@pytest.mark.parametrize(("preset", "count"), [("notebook-mf", 2), ("notebook-nn", 4), ("nn", 2)])
 def test_a_step_sums_loss_and_dense_gradients_in_one_operation(
     preset: str, count: int, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
