@@ -6,6 +6,7 @@ and `make` targets are looked up. Commands that need a cloud, a cluster or Docke
 covers them where there is one. Anything else fails. `--log-cli-level=INFO` shows how each command was checked.
 """
 
+import importlib
 import importlib.util
 import logging
 import re
@@ -23,7 +24,6 @@ import trainer.cli
 from common.settings import settings_of
 from preprocessing.config import PrepareConfig
 from tests.documents import DOCUMENTS, ROOT, blocks, commands, named_commands
-from tests.integration import soak
 from tests.test_help import parsers
 from tools.commands import subcommands
 from trainer.config.presets import PRESETS
@@ -45,6 +45,8 @@ BY_OWN_TESTS = {
 }
 SETTINGS = {"prepare": PrepareConfig(events=""), "train": PRESETS["mf"], "evaluate": EvaluationConfig()}
 """The config that `--set` of a command changes."""
+PARSERS = {"tests.campaign": "tests.campaign.__main__", "tests.integration.soak": "tests.integration.soak"}
+"""Modules with the parsers of long tests."""
 FOREIGN = {
     ("docs/operations.md", "gcloud"): "needs a Google Cloud project",
     ("docs/operations.md", "aws"): "needs an AWS account",
@@ -93,7 +95,7 @@ def test_every_command_is_valid_for_its_program(document: str, command: str) -> 
     ("document", "command"), [(document, command) for document in DOCUMENTS for command in named_commands(document)]
 )
 def test_flags_and_settings_in_sentences_exist(document: str, command: str) -> None:
-    if re.match(r"python3? (-m (benchmarks|tools)|k8s/)|cartwheel submit ", command):
+    if re.match(r"python3? (-m (benchmarks|tools|tests)|k8s/)|cartwheel submit ", command):
         examine(document, command)
     else:
         look_up(command)
@@ -131,6 +133,7 @@ def test_a_wrong_name_in_a_sentence_is_found(command: str, reason: str) -> None:
         ("README.md", "python -m benchmarks.speed", "no module"),
         ("README.md", "python -m pytest -m 'same_number and slow'", "no marker same_number"),
         ("README.md", "python -m tests.integration.soak --data D --output O --kill all", "--kill"),
+        ("README.md", "python -m tests.campaign --minute 3", "--minute"),
         ("README.md", "make love", "no target"),
         ("README.md", "gcloud init", "neither this project's nor in FOREIGN"),
         ("docs/operations.md", "kubectl apply -k k8s/overlays/moon", "does not exist"),
@@ -170,8 +173,8 @@ def examine(document: str, command: str) -> str:
             unknown = set(re.findall(r"\w+", expression)) - MARKERS - {"and", "or", "not"}
             assert not unknown, f"no marker {', '.join(sorted(unknown))}"
             return "the markers exist"
-        case ["python", "-m", "tests.integration.soak", *arguments]:
-            soak.build_parser().parse_args(arguments)
+        case ["python", "-m", "tests.campaign" | "tests.integration.soak" as module, *arguments]:
+            importlib.import_module(PARSERS[module]).build_parser().parse_args(arguments)
             return "parsed"
         case ["make", *arguments]:
             targets = [word for word in arguments if "=" not in word]  # the others are variables

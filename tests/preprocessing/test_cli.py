@@ -50,6 +50,24 @@ def test_arguments_are_read_from_a_file(prepared, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"--events=caf\xe9.csv\n", "arguments is not text in UTF-8"),
+        (b"@arguments\n", "arguments reads arguments from itself; remove @arguments from it"),
+    ],
+)
+def test_a_file_of_arguments_that_cannot_be_read_exits_with_2(
+    prepared, tmp_path, monkeypatch, capsys, content, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "arguments").write_bytes(content)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["prepare", "@arguments"])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--set", "items.min_coun=3"], "did you mean `items.min_count`?"),

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from common.errors import ContractError
+from common.settings import apply_settings
 from contract.layout import DatasetLayout
 from preprocessing.config import ExpectationConfig, Limit, PrepareConfig
 from preprocessing.expectations import (
@@ -122,9 +123,9 @@ def test_prices_outside_the_baselines_range_are_counted():
     assert checks["prices"].distance == 0
 
 
-def test_a_negative_limit_is_an_error():
-    with pytest.raises(ValueError, match="limits must be at least 0"):
-        Limit(warn=-0.1, fail=None)
+def test_a_negative_limit_is_an_error_that_names_its_setting():
+    with pytest.raises(ValueError, match=r"expectations\.prices: limits must be at least 0, got \[-0\.1, "):
+        apply_settings(PrepareConfig(events="a.csv"), ["expectations.prices.warn=-0.1"])
 
 
 def test_a_baseline_that_is_no_dataset_is_an_error_before_anything_is_read(tmp_path):

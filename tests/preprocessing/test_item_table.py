@@ -129,6 +129,14 @@ def test_a_damaged_table_is_an_error_with_its_path(tmp_path):
         list(read_batches(parts))
 
 
+@pytest.mark.parametrize("row", [b"2,M\xfcg", b"2\xfc"])
+def test_a_table_that_is_not_utf8_is_an_error_that_asks_for_its_encoding(tmp_path, row):
+    (tmp_path / "items.csv").write_bytes(b"id,name\n1,Cup\n" + row + b"\n")
+    parts, _ = open_files(str(tmp_path / "items.csv"), CONFIG.format, ["id"], has_line_breaks=True)
+    with pytest.raises(ValueError, match=r"items.csv is not valid utf-8 after row 0; .*format\.encoding=cp1252"):
+        list(read_batches(parts))
+
+
 def test_the_last_row_of_an_item_wins(tmp_path):
     found, _, _ = parse(tmp_path, "id,name\n1,Mug\n1,Cup\n", ItemTableConfig(id="id", title="name"))
     assert found["1"]["title"] == "Cup"

@@ -50,6 +50,7 @@ def parse(path: Path, content: bytes):
         (b'1440000000000,v,view,"i"x,', validation.QUOTING),
         (b"1440000000000,v\rw,view,i,", validation.QUOTING),
         (b'1440000000000,"v,w",view,i', validation.FIELD_COUNT),
+        (b'1440000000000, "v,w",view,i,', validation.FIELD_COUNT),  # a quote after a space quotes nothing: 6 fields
     ],
 )
 def test_an_invalid_row_is_rejected_with_its_reason_and_byte(tmp_path, row, reason):

@@ -1,0 +1,160 @@
+"""Runs commands in forked processes, and checks the promises of every command, however it ends."""
+
+import re
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import environ
+from pathlib import Path
+
+from tests.planted import SECRET, VARIABLES, files_with_the_secret
+from tests.warm_python import start_python
+
+LIMIT_SECONDS = 600
+"""A command that takes longer hangs; the slowest takes half a minute on a busy machine."""
+
+_PROGRAM = """
+import sys, tempfile
+from cartwheel.cli import main
+tempfile.tempdir = None  # read TMPDIR of this process, not that of the server
+if sys.argv[1] == "prepare":
+    from tests.beam_caches import cache_reflection
+    cache_reflection()
+if sys.argv[1] == "recommend":
+    import trainer.recommend
+    trainer.recommend.SHARD_ENTRIES = 100  # several shards
+sys.exit(main(sys.argv[1:]))
+"""
+_PREPROCESSING = ("inspect", "prepare", "synthesize")
+_REASON = re.compile(r"^(?:\d\d:\d\d:\d\d ERROR [\w.]+|[\w. -]+: error): (.+)", re.MULTILINE)
+# the type of an error that no code expected, or words that name neither a file nor a value
+_UNCLEAR = re.compile(
+    r"(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b|\[Errno \d+\](?!.*[/'])|'[\w-]+' codec|Expecting |.{0,15}$"
+)
+_lock = threading.Lock()
+
+
+class Fault(Exception):  # noqa: N818 (a result of the campaign, not an error in it)
+    """A command broke a promise."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder of a case."""
+
+    root: Path
+
+    @property
+    def input(self) -> Path:
+        """What the case gives to the command; may contain secrets."""
+        return self.root / "input"
+
+    @property
+    def work(self) -> Path:
+        """Where the command writes its output."""
+        return self.root / "work"
+
+    @property
+    def temporary(self) -> Path:
+        """The command's directory of temporary files."""
+        return self.root / "tmp"
+
+    @property
+    def output(self) -> Path:
+        """The output of the command."""
+        return self.work / "output"
+
+    def create(self) -> None:
+        """Creates the directories."""
+        for path in (self.input, self.work, self.temporary):
+            path.mkdir(parents=True)
+
+    def litter(self) -> list[str]:
+        """Lists what a command has left next to its output, or unfinished in it.
+
+        A kill leaves the Python files that TensorFlow generates; these are not listed.
+        """
+        found = [path for path in [*self.work.iterdir(), *self.temporary.iterdir()] if path != self.output]
+        found = [path for path in found if not path.name.startswith("__autograph_generated_file")]
+        return sorted(str(path.relative_to(self.root)) for path in [*found, *self.output.rglob("*.partial*")])
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended."""
+
+    status: int
+    """Exit status; negative: the number of the signal that killed it."""
+    out: str
+    err: str
+
+
+def run(arguments: Sequence[str | Path], folder: Folder) -> Ended:
+    """Runs a `cartwheel` command with secrets in its environment."""
+    return finish(start(arguments, folder), folder)
+
+
+def start(arguments: Sequence[str | Path], folder: Folder, program: str = _PROGRAM) -> subprocess.Popen:
+    """Starts a `cartwheel` command, or another program of Python, with secrets in its environment."""
+    package = "preprocessing" if arguments[0] in _PREPROCESSING else "trainer"
+    with _lock:  # the server answers one request at a time
+        return start_python(
+            ["-c", program, *map(str, arguments)],
+            package=package,
+            env=environ | VARIABLES | {"TMPDIR": str(folder.temporary)},
+            cwd=folder.work,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+
+
+def finish(process: subprocess.Popen, folder: Folder) -> Ended:
+    """Waits for the end of a command and searches all it wrote for the secrets.
+
+    Raises:
+      Fault: it hangs, or a secret is in an output.
+    """
+    try:
+        out, err = process.communicate(timeout=LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise Fault(f"hangs: no end after {LIMIT_SECONDS} s") from None
+    (folder.root / "stderr").write_text(err)
+    found = [name for name in ("stdout", "stderr") if SECRET in {"stdout": out, "stderr": err}[name]]
+    found += [file for path in (folder.work, folder.temporary) for file in files_with_the_secret(path)]
+    if found:
+        raise Fault(f"a secret is in {', '.join(found)}")
+    return Ended(process.returncode, out, err)
+
+
+def find_reason(ended: Ended) -> str | None:
+    """Returns the reason of a refusal; None if the command succeeded.
+
+    Raises:
+      Fault: the command crashed, logged a traceback, or gave no clear reason.
+    """
+    if "Traceback (most recent call last)" in ended.err:
+        raise Fault(f"traceback: {ended.err.strip().splitlines()[-1]}")
+    if ended.status == 0:
+        return None
+    reasons = _REASON.findall(ended.err)
+    if ended.status not in (1, 2) or not reasons:
+        raise Fault(f"status {ended.status} without a reason: {ended.err[-300:]!r}")
+    check_reason(reasons[-1])
+    return reasons[-1]
+
+
+def check_reason(words: str, *names: str) -> None:
+    """Checks that the words of an error are more than those of a library, and contain a name.
+
+    Raises:
+      Fault: they are not clear.
+    """
+    if _UNCLEAR.match(words):
+        raise Fault(f"unclear: {words[:300]}")
+    if names and not any(name in words for name in names):
+        raise Fault(f"names none of {', '.join(names)}: {words[:300]}")
