@@ -17,6 +17,7 @@ COMMANDS = (
     ("top_k",),
     ("evaluation",),
     ("scaling",),
+    ("cluster",),
 )
 """All benchmarks except `quality`, which needs the Retailrocket data and most of an hour, and the soak test
 `tests.integration.soak`, which needs a prepared dataset."""

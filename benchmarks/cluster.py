@@ -1,0 +1,294 @@
+"""How a training step of `mf` and `nn` scales to 64 GPUs, without a GPU: traced graphs, CPU times, and arithmetic.
+
+For 1 to 64 replicas, it traces the step, and measures the CPU time of routing and of the input. From these, the shapes
+of the messages and the figures in HARDWARE, it projects the time of a step on 8 GPUs and on 8 machines with 8 GPUs
+each. The projection uses peak rates, so real steps are slower: it shows what limits a step, and how costs grow with
+the number of replicas.
+
+usage: python -m benchmarks.cluster
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+
+from benchmarks.cluster_step import (
+    FEATURES,
+    GPUS_PER_HOST,
+    ITEMS,
+    ROWS,
+    Message,
+    Operation,
+    Traced,
+    capacity_of,
+    count_ids,
+    count_requests,
+    first_worker,
+    make_config,
+    measure_input,
+    measure_routing,
+    routing_replicas,
+    table_columns,
+    trace_routing,
+    trace_step,
+)
+from benchmarks.harness import Load, report
+from trainer.config.presets import PRESETS
+from trainer.distributed.replicas import start_replicas
+
+
+class Figure(NamedTuple):
+    """A figure of the hardware."""
+
+    value: float
+    """In bytes/s, operations/s, seconds, or threads."""
+    text: str
+    """The value and its unit, for readers."""
+    source: str
+    """Where the value comes from."""
+
+
+H100 = "NVIDIA H100 Tensor Core GPU datasheet, H100 SXM"
+LAUNCHES = "Getting Started with CUDA Graphs, NVIDIA Technical Blog (kernels of 2.9 µs on a V100)"
+HARDWARE = {
+    "hbm": Figure(3.35e12, "3.35 TB/s", H100),
+    "products": Figure(494.5e12, "494.5 TFLOP/s (TF32, TensorFlow's default)", f"{H100}: 989 if sparse, half if dense"),
+    "nvlink": Figure(450e9, "450 GB/s each way", f"{H100}: 900 GB/s, both ways"),
+    "pcie": Figure(64e9, "64 GB/s each way", f"{H100}: PCIe Gen5, 128 GB/s, both ways"),
+    "100 Gb/s": Figure(12.5e9, "12.5 GB/s each way", "one card per machine: 100 Gb/s / 8 bits"),
+    "400 Gb/s": Figure(50e9, "50 GB/s each way", "one card per GPU, as in NVIDIA DGX H100: 400 Gb/s / 8 bits"),
+    "launch": Figure(3.8e-6, "3.8 µs", f"{LAUNCHES}: launches that overlap"),
+    "wait": Figure(9.6e-6, "9.6 µs", f"{LAUNCHES}: the host waits for each"),
+    "nvlink latency": Figure(30e-6, "30 µs", "assumed, as for the larger table below"),
+    "network latency": Figure(100e-6, "100 µs", "assumed, as for the larger table below"),
+    "input threads": Figure(8, "8", "the most that the input pipeline uses; a machine needs as many cores for it"),
+}
+"""What a GPU, a machine and a network do at most."""
+
+REPLICAS = (1, 2, 4, 8, 16, 64)
+VISITORS = 10_000_000
+WAITS = ("Unique", "Where", "UniqueV2")
+"""Operations with as many outputs as their values determine: the host waits for the number."""
+GIB = 2**30
+
+
+class Layout(NamedTuple):
+    """Machines with GPUs, and their network."""
+
+    hosts: int
+    gpus: int
+    """GPUs per machine."""
+    network: str | None = None
+    """Key of HARDWARE; None: there is one machine."""
+    cards: int = 1
+    """Network cards per machine."""
+
+    @property
+    def replicas(self) -> int:
+        """R, over all machines."""
+        return self.hosts * self.gpus
+
+
+LAYOUTS = {
+    "1 × 8, NVLink": Layout(1, 8),
+    "8 × 8, 100 Gb/s per machine": Layout(8, 8, "100 Gb/s"),
+    "8 × 8, 400 Gb/s per GPU": Layout(8, 8, "400 Gb/s", cards=8),
+}
+
+
+class Compute(NamedTuple):
+    """Seconds that a GPU spends in the operations of a graph, by what limits each operation."""
+
+    memory: float = 0.0
+    products: float = 0.0
+    launches: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Seconds of all operations."""
+        return self.memory + self.products + self.launches
+
+
+def compute_seconds(operations: Sequence[Operation]) -> Compute:
+    """Returns the seconds of operations that run in sequence: each as long as its bytes, products or launch take."""
+    seconds = dict.fromkeys(Compute._fields, 0.0)
+    for operation in operations:
+        limits = {
+            "launches": HARDWARE["wait" if operation.kind in WAITS else "launch"].value,
+            "memory": operation.moved_bytes / HARDWARE["hbm"].value,
+            "products": operation.flops / HARDWARE["products"].value,
+        }
+        slowest = max(limits, key=limits.__getitem__)
+        seconds[slowest] += limits[slowest]
+    return Compute(**seconds)
+
+
+def row_bytes(messages: Sequence[Message], tables: int) -> list[int]:
+    """Bytes of a message row of each table, over its all-to-alls of a step: ids, rows and gradients.
+
+    Lookups come first, each with a gather of counts, then the updates, by the same routes.
+
+    Raises:
+      ValueError: the messages are not those of `tables` lookups and as many updates.
+    """
+    found = [0] * tables
+    sent = [message for message in messages if message.kind == "all_to_all"]
+    if len(sent) != 3 * tables or sum(message.kind == "gather" for message in messages) != tables:
+        kinds = [message.kind for message in messages]
+        raise ValueError(f"a step with {tables} tables has three all-to-alls per table, found {kinds}")
+    for number, message in enumerate(sent):
+        found[number // 2 if number < 2 * tables else number - 2 * tables] += message.item_bytes
+    return found
+
+
+class Traffic(NamedTuple):
+    """Bytes that a GPU sends in a step."""
+
+    near: float
+    """To GPUs of the same machine."""
+    far: float
+    """To other machines, over the network card that it shares with others: their bytes are included."""
+
+
+def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout: Layout) -> Traffic:
+    """Counts the bytes of a step, given the rows of a message of each table.
+
+    A ring moves a gather and a reduction: each GPU sends to the next one, so one GPU of a machine sends to another
+    machine. Rings are spread over the network cards.
+    """
+    replicas, near, far = layout.replicas, 0.0, 0.0
+    sharing = layout.gpus / layout.cards
+    for size, capacity in zip(row_bytes(messages, len(capacities)), capacities, strict=True):
+        near += (layout.gpus - 1) * capacity * size
+        far += (replicas - layout.gpus) * capacity * size * sharing
+    for message in messages:
+        if message.kind == "all_to_all":
+            continue
+        parts = replicas - 1 if message.kind == "gather" else 2 * (replicas - 1) / replicas
+        near += parts * message.item_bytes
+        far += parts * message.item_bytes / layout.cards if layout.network else 0
+    return Traffic(near, far)
+
+
+def least_bytes(requests: np.ndarray, row_size: int) -> float:
+    """The fewest bytes that a replica sends in a step: each row to each other replica that uses it, and gradients.
+
+    The mean over replicas; `requests` [R, R] as of `count_requests`.
+    """
+    return float(2 * (requests.sum() - requests.trace()) * row_size / len(requests))
+
+
+def link_seconds(messages: Sequence[Message], traffic: Traffic, layout: Layout) -> float:
+    """Returns the seconds of a step's messages: a latency for each one, and the bytes of the slower kind of link."""
+    latency = HARDWARE["network latency" if layout.network else "nvlink latency"].value
+    far = traffic.far / HARDWARE[layout.network].value if layout.network else 0
+    return len(messages) * latency + max(traffic.near / HARDWARE["nvlink"].value, far)
+
+
+def host_gib(preset: str, replicas: int) -> dict[str, float]:
+    """Host memory in GiB of a machine with GPUs, by the formula of docs/operations.md, and of a GPU for the tables."""
+    columns = table_columns(PRESETS[preset])
+    rows = ITEMS if preset == "mf" else ITEMS + FEATURES
+    ranked = VISITORS + ITEMS if preset == "mf" else ITEMS
+    hosts, gpus = -(-replicas // GPUS_PER_HOST), min(replicas, GPUS_PER_HOST)
+    tables = rows * columns * 4 * 2 / GIB  # with Adagrad's accumulators
+    vectors = ranked * columns * 4 / GIB
+    return {"host": tables / hosts + vectors + 4 + 2 * gpus, "gpu": tables / replicas + 2}
+
+
+def project(
+    step: Traced, routing: Traced, capacities: Sequence[int], layout: Layout, *, input_cpu_ms: float
+) -> dict[str, Any]:
+    """Projects the milliseconds of a step on GPUs, and names what limits it.
+
+    A GPU receives the global batch, computes and communicates in sequence. The input is read meanwhile. The limit is
+    the host's input or the longest part of the GPU's time.
+    """
+    whole, routes = compute_seconds(step.operations), compute_seconds(routing.operations)
+    rest = Compute(*(max(0.0, of_step - of_routes) for of_step, of_routes in zip(whole, routes, strict=True)))
+    parts = {
+        "memory bandwidth": rest.memory,
+        "matrix products": rest.products,
+        "kernel launches": rest.launches,
+        "routing": routes.total,
+        "links": link_seconds(step.messages, count_traffic(step.messages, capacities, layout), layout),
+        "copy of the batch": step.batch_bytes / HARDWARE["pcie"].value,
+    }
+    device = sum(parts.values())
+    host = input_cpu_ms / 1000 / HARDWARE["input threads"].value
+    seconds = max(device, host)
+    limit = "host input" if host >= device else max(parts, key=parts.__getitem__)
+    return {
+        "ms": {name: round(1000 * part, 2) for name, part in {**parts, "host input": host}.items()},
+        "gpu_ms": round(1000 * device, 2),
+        "step_ms": round(1000 * seconds, 2),
+        "examples_per_second": round(ROWS * layout.replicas / seconds),
+        "limit": limit,
+    }
+
+
+def measure(preset: str, replicas: int, input_cpu_ms: float) -> dict[str, Any]:
+    """Traces and measures a step of `preset`, and projects it for the layouts of so many replicas."""
+    config = make_config(preset, replicas)
+    requests = [count_requests(counts, replicas) for counts in count_ids(config, replicas).values()]
+    capacities = [capacity_of(table) for table in requests] if replicas > 1 else []
+    received = replicas * max(capacities) if capacities else max(int(table.sum()) for table in requests)
+    worker = first_worker(replicas)
+    step, routing = (trace(config, worker, received) for trace in (trace_step, trace_routing))
+    layout = Layout(-(-replicas // GPUS_PER_HOST), min(replicas, GPUS_PER_HOST), "100 Gb/s" if replicas > 8 else None)
+    traffic = count_traffic(step.messages, capacities, layout)
+    sizes = row_bytes(step.messages, len(capacities))
+    sent = (replicas - 1) * sum(size * capacity for size, capacity in zip(sizes, capacities, strict=True))
+    least = sum(least_bytes(table, table_columns(config) * 4) for table in requests)
+    routing_ms = {way: round(measure_routing(config, run), 2) for way, run in routing_replicas(replicas).items()}
+    return {
+        "nodes": step.nodes,
+        "nodes_per_replica": round(step.nodes_per_replica, 1),
+        "trace_cpu_seconds": round(step.cpu_seconds, 2),
+        "kernels": len(step.operations),
+        "routing_kernels": len(routing.operations),
+        "routing_cpu_ms": routing_ms,
+        "input_cpu_ms": round(input_cpu_ms, 2),
+        "batch_mb": round(step.batch_bytes / 1e6, 2),
+        "sent_mb": {"same_machine": round(traffic.near / 1e6, 3), "network_card": round(traffic.far / 1e6, 3)},
+        "sent_to_least": round(sent / least, 3) if least else None,
+        "gib": {name: round(size, 2) for name, size in host_gib(preset, replicas).items()},
+        "projected": {
+            name: project(step, routing, capacities, case, input_cpu_ms=input_cpu_ms)
+            for name, case in LAYOUTS.items()
+            if case.replicas == replicas
+        },
+    }
+
+
+def print_table(figures: Mapping[str, Any]) -> None:
+    """Prints the main figures of each number of replicas."""
+    names = ("nodes", "nodes_per_replica", "trace_cpu_seconds", "routing_cpu_ms", "input_cpu_ms", "sent_to_least")
+    for preset, by_replicas in figures.items():
+        print("preset", "R", *names, sep="\t")
+        for replicas, found in by_replicas.items():
+            print(preset, replicas, *(found[name] for name in names), sep="\t")
+        for found in by_replicas.values():
+            for layout, projected in found["projected"].items():
+                print(preset, layout, projected, sep="\t")
+
+
+def main() -> None:
+    """Measures both presets and records the result."""
+    load = Load()
+    start_replicas(GPUS_PER_HOST, None)  # before TensorFlow starts with fewer logical devices
+    figures: dict[str, Any] = {}
+    for preset in ("mf", "nn"):
+        inputs = measure_input(preset, REPLICAS)
+        figures[preset] = {str(count): measure(preset, count, inputs[count]) for count in REPLICAS}
+    print_table(figures)
+    hardware = {name: [figure.text, figure.source] for name, figure in HARDWARE.items()}
+    report("cluster", {**figures, "hardware": hardware, "rows": ROWS}, quiet=True, load=load.share())
+
+
+if __name__ == "__main__":
+    main()

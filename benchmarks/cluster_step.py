@@ -1,0 +1,455 @@
+"""Builds the training step of `mf` and `nn` for any number of replicas, and traces or measures its parts.
+
+The step is that of a run, with generated counts and features in place of a dataset. A traced step needs neither the
+other replicas nor their memory. Routing is measured with `Loopback` in place of the other replicas.
+
+Shapes: R replicas, B rows of a global batch, b rows of a replica, H history, F features of an item, n ids of a lookup,
+M rows that a replica receives for them, I items.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.ops.while_v2 import _get_graph
+
+from contract.schema import DEFAULT_KINDS
+from contract.shards import Shard
+from contract.timelines import TimelineRows, encode_blocks
+from trainer.config.losses import SampledSoftmaxConfig
+from trainer.config.models import MatrixFactorizationConfig, TowersConfig
+from trainer.config.presets import PRESETS
+from trainer.config.run import RunConfig
+from trainer.data.input_pipeline import Batch, training_batches
+from trainer.data.negative_sampling import NegativeSampler
+from trainer.data.training_events import TrainingEvents
+from trainer.distributed.all_to_all import CAPACITIES, Route
+from trainer.distributed.collectives import Collectives, LocalCollectives
+from trainer.distributed.embeddings import ShardedTable
+from trainer.distributed.optimizers import dense_optimizer, row_optimizer
+from trainer.distributed.replicas import Replicas, start_replicas
+from trainer.models import matrix_factorization, towers
+from trainer.models.item_features import ItemFeatures
+from trainer.models.objectives import Objective, SampledSoftmaxObjective, Tables, TrainingModel, compute_dtype
+from trainer.training.step import TrainingStep, compile_steps
+
+ROWS = 8_192
+"""b."""
+ITEMS, FEATURES = 1_000_000, 20_000
+"""Rows of the tables."""
+FEATURES_PER_ITEM = 8
+"""F: categories, price and properties."""
+GPUS_PER_HOST = 8
+_TRACED_ITEMS, _TRACED_FEATURES = 10_000, 1_000
+"""A traced graph does not depend on the rows of its tables, which are in memory."""
+_ROUTING_STEPS = 8
+_INPUT_ROWS, _EVENTS_PER_VISITOR, _FILES, _BLOCK_ROWS = 800_000, 8, 8, 1_024
+
+
+def make_config(preset: str, replicas: int, rows: int = ROWS) -> RunConfig:
+    """Returns a preset with `rows` rows per replica."""
+    config = PRESETS[preset]
+    return replace(config, input=replace(config.input, batch_size=rows * replicas))
+
+
+def table_columns(config: RunConfig) -> int:
+    """Returns the columns of the tables: the vector and the bias."""
+    assert isinstance(config.model, MatrixFactorizationConfig | TowersConfig)
+    return config.model.dim + 1
+
+
+class IdCounts(NamedTuple):
+    """The number of ids of a table that a replica looks up in a step."""
+
+    rows: int
+    """Rows of the table."""
+    own: int
+    """Ids of the replica's own rows."""
+    shared: int
+    """Ids that every replica looks up: in-batch and sampled candidates."""
+
+
+def count_ids(config: RunConfig, replicas: int) -> dict[str, IdCounts]:
+    """Counts the ids that a replica looks up in each table; see `Candidates.entries`."""
+    assert isinstance(config.loss, SampledSoftmaxConfig)
+    batch, most = config.input.batch_size, config.loss.max_in_batch_negatives
+    own = batch // replicas * (config.history_length + (batch > most))
+    shared = min(batch, most) + config.loss.num_negatives
+    items = {"item": IdCounts(ITEMS, own, shared)}
+    if isinstance(config.model, MatrixFactorizationConfig):
+        return items
+    return {**items, "feature": IdCounts(FEATURES, own * FEATURES_PER_ITEM, shared * FEATURES_PER_ITEM)}
+
+
+def draw_ids(counts: IdCounts, replicas: int) -> Iterator[np.ndarray]:
+    """Yields the ids [n] of each replica; its own first, then the shared ones."""
+    generator = np.random.default_rng(0)
+
+    def draw(count: int) -> np.ndarray:
+        return _popular(generator, count, counts.rows)
+
+    shared = draw(counts.shared)
+    for _ in range(replicas):
+        yield np.concatenate([draw(counts.own), shared])
+
+
+def _popular(generator: np.random.Generator, count: int, rows: int) -> np.ndarray:
+    """Draws ids [count]; the most popular one has 0.13% of the draws, as in Retailrocket's log."""
+    return np.minimum((generator.pareto(0.8, count) * 600).astype(np.int64), rows - 1)
+
+
+def count_requests(counts: IdCounts, replicas: int) -> np.ndarray:
+    """[R, R]: distinct rows that replica d requests from owner o in a step, at [d, o]."""
+    requests = np.zeros((replicas, replicas), np.int64)
+    for replica, ids in enumerate(draw_ids(counts, replicas)):
+        is_used = np.zeros(counts.rows, bool)
+        is_used[ids] = True
+        requests[replica] = np.bincount(np.flatnonzero(is_used) % replicas, minlength=replicas)
+    return requests
+
+
+def capacity_of(requests: np.ndarray) -> int:
+    """Rows of each message, padding included, for the requests [R, R]."""
+    return int(CAPACITIES[np.searchsorted(CAPACITIES, requests.max())])
+
+
+class Loopback(Collectives):
+    """Stands in for the other replicas: each one sends to this one what this one sends to it.
+
+    So one replica can run the routing of any number of replicas. Nothing is communicated.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def all_reduce(self, replica: int, value: tf.Tensor) -> tf.Tensor:  # noqa: ARG002
+        """Returns `value`."""
+        return value
+
+    def all_gather(self, replica: int, value: tf.Tensor) -> tf.Tensor:
+        """Returns [R · R] counts: row and column `replica` are `value` [R], and all rows have the same numbers."""
+        ranks = tf.range(self._count)
+        return tf.reshape(tf.gather(value, (ranks[None, :] + ranks[:, None] - replica) % self._count), [-1])
+
+    def all_to_all(self, replica: int, pieces: tf.Tensor, variant: tf.Tensor, num_variants: int) -> tf.Tensor:  # noqa: ARG002
+        """Returns `pieces`."""
+        return pieces
+
+
+def first_worker(count: int) -> Replicas:
+    """The first worker of `count` replicas: its graph can be traced without the other workers, but not run."""
+    if count == 1:
+        return start_replicas(1, None)
+    local = min(count, GPUS_PER_HOST)
+    names = start_replicas(local, None).devices
+    collectives = Collectives(dict(enumerate(names)), count)
+    return Replicas(_mirrored(names), count, names, 0, count // local, collectives)
+
+
+def _alone(count: int) -> Replicas:
+    """One replica of `count`, with messages of its own in place of those of the others."""
+    if count == 1:
+        return start_replicas(1, None)
+    return Replicas(_mirrored(("CPU:0",)), count, ("CPU:0",), 0, count, Loopback(count))
+
+
+def _mirrored(names: Sequence[str]) -> tf.distribute.Strategy:
+    return tf.distribute.MirroredStrategy(list(names), cross_device_ops=tf.distribute.ReductionToOneDevice())
+
+
+class Operation(NamedTuple):
+    """An operation of a traced graph, on one device."""
+
+    kind: str
+    """TensorFlow's name of the operation."""
+    moved_bytes: int
+    """Bytes of its inputs and outputs."""
+    flops: int
+    """Multiplications and additions of a matrix product; 0 for others."""
+
+
+class Message(NamedTuple):
+    """A collective operation of a traced graph."""
+
+    kind: str
+    """`gather`, `all_to_all` or `reduce`."""
+    item_bytes: int
+    """Bytes of a row of an all-to-all; of the whole input of the others."""
+
+
+class Traced(NamedTuple):
+    """The traced graph of a step, or of its routing, on one worker."""
+
+    nodes: int
+    """Nodes in all."""
+    nodes_per_replica: float
+    """Nodes, divided by the worker's replicas."""
+    cpu_seconds: float
+    """CPU time of tracing."""
+    operations: list[Operation]
+    """Those of the first replica that run a kernel."""
+    messages: list[Message]
+    """The collective operations of the first replica, in their order."""
+    batch_bytes: int
+    """Bytes of a global batch, which every GPU receives."""
+
+
+def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Traced:
+    """Traces a training step of `mf` or `nn`, the body of the loop of a compiled call.
+
+    Args:
+      config: a preset, see `make_config`.
+      replicas: all replicas.
+      received_rows: M, used for dimensions that are unknown until the step runs.
+    """
+    begin = time.process_time()
+    model = _training_model(config, replicas)
+    with replicas.strategy.scope():
+        optimizer = dense_optimizer(config.dense_optimizer) if model.dense else None
+        if optimizer is not None:
+            optimizer.build(model.dense)
+    steps: Any = compile_steps(TrainingStep(model, replicas, optimizer=optimizer, jit_compile=False), replicas)
+    spec = _batch_spec(config)
+    scalars = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int32)
+    traced = steps.get_concrete_function(tf.data.IteratorSpec(spec), *scalars)
+    (loop,) = [node for node in traced.graph.get_operations() if node.type in ("While", "StatelessWhile")]
+    # unlike a graph that is rebuilt from the function's definition, it has all shapes
+    body = _get_graph(loop, "body", "_body_graph")
+    batch_bytes = sum(column.dtype.size * column.shape.num_elements() for column in spec)
+    return _read_graph(body, replicas, received_rows, time.process_time() - begin, batch_bytes=batch_bytes)
+
+
+def trace_routing(config: RunConfig, replicas: Replicas, received_rows: int) -> Traced:
+    """Traces the routing of a step alone; see `trace_step`."""
+    begin = time.process_time()
+    counts = count_ids(config, replicas.count).values()
+    specs = [tf.TensorSpec([len(replicas.local), table.own + table.shared], tf.int64) for table in counts]
+    graph = _routing(replicas).get_concrete_function(*specs).graph
+    return _read_graph(graph, replicas, received_rows, time.process_time() - begin)
+
+
+def _read_graph(
+    graph: tf.Graph, replicas: Replicas, received_rows: int, cpu_seconds: float, batch_bytes: int = 0
+) -> Traced:
+    nodes = graph.get_operations()
+    own = [node for node in nodes if _is_on(node, replicas.devices[0])]
+    operations = [
+        Operation(node.type, _moved_bytes(node, received_rows, replicas.count), _flops(node))
+        for node in own
+        if node.type not in _WITHOUT_KERNEL and not _is_constant(node)
+    ]
+    collectives = sorted(
+        (node for node in own if node.type in _COLLECTIVES), key=lambda node: int(node.name.rpartition("_")[2])
+    )
+    messages = [Message(_COLLECTIVES[node.type], _item_bytes(node)) for node in collectives]
+    share = len(nodes) / len(replicas.local)
+    return Traced(len(nodes), share, cpu_seconds, operations, messages, batch_bytes)
+
+
+_WITHOUT_KERNEL = {"Const", "Identity", "IdentityN", "NoOp", "Placeholder", "Shape", "ShapeN", "Reshape", "ExpandDims"}
+_WITHOUT_KERNEL |= {"Squeeze", "ReadVariableOp", "StopGradient", "IteratorGetNext", "TensorListSetItem", "Size"}
+"""Operations that copy nothing on a GPU, or run on the host."""
+_COLLECTIVES = {"CollectiveGatherV2": "gather", "CollectiveAllToAllV2": "all_to_all", "CollectiveReduceV2": "reduce"}
+
+
+def _is_on(node: tf.Operation, device: str) -> bool:
+    return node.device.endswith(device)
+
+
+def _is_constant(node: tf.Operation) -> bool:
+    """Whether TensorFlow computes the outputs before the step runs."""
+    return bool(node.outputs) and all(tf.get_static_value(output) is not None for output in node.outputs)
+
+
+def _moved_bytes(node: tf.Operation, received_rows: int, replicas: int) -> int:
+    inputs, outputs = ([_bytes(x, received_rows, replicas) for x in tensors] for tensors in (node.inputs, node.outputs))
+    if "Gather" in node.type:  # reads only the requested rows
+        return 2 * sum(outputs)
+    if node.type == "ResourceSparseApplyAdagradV2":  # reads gradient, row and accumulator; writes the last two
+        return 5 * max(inputs)
+    return sum(inputs) + sum(outputs)
+
+
+def _bytes(tensor: tf.Tensor, received_rows: int, replicas: int) -> int:
+    if tensor.dtype in (tf.resource, tf.variant) or tensor.shape.rank is None:
+        return 0
+    dims = tensor.shape.as_list()
+    size = tensor.dtype.size * math.prod(dim for dim in dims if dim is not None)
+    if None not in dims:
+        return int(size)
+    by_replica = len(dims) > 1 and dims[0] == replicas  # messages: [R, capacity, …]
+    return int(size * (received_rows // replicas if by_replica else received_rows))
+
+
+def _flops(node: tf.Operation) -> int:
+    """Twice the number of products of a matrix product: the output's elements × the summed dimension."""
+    if node.type not in ("MatMul", "BatchMatMulV2", "Einsum"):
+        return 0
+    if not all(x.shape.is_fully_defined() for x in node.inputs):
+        return 0
+    shapes = [x.shape.as_list() for x in node.inputs]
+    if node.type == "Einsum":
+        labels = node.get_attr("equation").decode().replace(" ", "").partition("->")[0].split(",")
+        sizes = [dict(zip(label, shape, strict=True)) for label, shape in zip(labels, shapes, strict=True)]
+        return 2 * math.prod({**sizes[0], **sizes[-1]}.values())
+    is_transposed = node.get_attr("transpose_a" if node.type == "MatMul" else "adj_x")
+    return 2 * math.prod(node.outputs[0].shape.as_list()) * shapes[0][-2 if is_transposed else -1]
+
+
+def _item_bytes(node: tf.Operation) -> int:
+    value = node.inputs[0]
+    skipped = 2 if node.type == "CollectiveAllToAllV2" else 0
+    return int(value.dtype.size * math.prod(value.shape.as_list()[skipped:]))
+
+
+def _training_model(config: RunConfig, replicas: Replicas) -> TrainingModel:
+    rows = {"item": _TRACED_ITEMS} | ({"feature": _TRACED_FEATURES} if isinstance(config.model, TowersConfig) else {})
+    optimizer = row_optimizer(config.optimizer)
+    tables = {
+        name: ShardedTable(rows=count, dim=table_columns(config), replicas=replicas, optimizer=optimizer)
+        for name, count in rows.items()
+    }
+    build = _factorization if isinstance(config.model, MatrixFactorizationConfig) else _towers
+    with replicas.strategy.scope():
+        dense, objective = build(config, tables, replicas)
+    return TrainingModel(tables, dense, objective)
+
+
+def _factorization(config: RunConfig, tables: Tables, replicas: Replicas) -> tuple[list[Any], Objective[Any]]:
+    model, loss = config.model, config.loss
+    assert isinstance(model, MatrixFactorizationConfig)
+    assert isinstance(loss, SampledSoftmaxConfig)
+    factors = matrix_factorization.MatrixFactorization(model, compute_dtype(config))
+    objective = SampledSoftmaxObjective(loss, tables, replicas.count, factors, _sampler(loss), config.seed)
+    return matrix_factorization.make_dense_variables(model), objective
+
+
+def _towers(config: RunConfig, tables: Tables, replicas: Replicas) -> tuple[list[Any], Objective[Any]]:
+    model, loss = config.model, config.loss
+    assert isinstance(model, TowersConfig)
+    assert isinstance(loss, SampledSoftmaxConfig)
+    both = towers.Towers(model, compute_dtype(config))
+    objective = towers.NextItemObjective(loss, tables, replicas.count, both, _sampler(loss), _features(), config.seed)
+    return towers.make_dense_variables(model, len(DEFAULT_KINDS), config.seed), objective
+
+
+def _sampler(loss: SampledSoftmaxConfig) -> NegativeSampler:
+    counts = 1 + _TRACED_ITEMS // (1 + np.arange(_TRACED_ITEMS))
+    return NegativeSampler(counts, num_negatives=loss.num_negatives, negative_power=loss.negative_power, seed=0)
+
+
+def _features() -> ItemFeatures:
+    feature = np.arange(_TRACED_ITEMS * FEATURES_PER_ITEM).reshape(-1, FEATURES_PER_ITEM) % _TRACED_FEATURES
+    weight = np.full(feature.shape, FEATURES_PER_ITEM**-0.5, np.float32)
+    return ItemFeatures(feature, weight, [str(number) for number in range(_TRACED_FEATURES)])
+
+
+def _batch_spec(config: RunConfig) -> Batch:
+    size = config.input.batch_size
+    columns = dict.fromkeys(Batch._fields, ([size], tf.int64))
+    columns |= dict.fromkeys(("history", "history_event", "history_age_ms"), ([size, config.history_length], tf.int64))
+    columns |= {"is_history": ([size, config.history_length], tf.bool)}
+    columns |= {"weight": ([size], tf.float32), "is_row": ([size], tf.bool)}
+    return Batch(**{name: tf.TensorSpec(shape, dtype) for name, (shape, dtype) in columns.items()})
+
+
+def _routing(replicas: Replicas) -> Any:
+    """A function of the ids [local replicas, n] of each table that builds their routes, and the rows to update."""
+
+    def on_replica(replica: int, *tables: tf.Tensor) -> tf.Tensor:
+        sums = []
+        for ids in tables:
+            route = Route.by_row(replicas, replica, ids[replica - replicas.first])
+            rows = route.served if replicas.count == 1 else tf.unique(route.served).y
+            sums += [tf.reduce_sum(route.positions), tf.reduce_sum(rows)]
+        return tf.add_n([tf.cast(each, tf.int64) for each in sums])
+
+    return tf.function(lambda *tables: replicas.run(on_replica, *tables), autograph=False)
+
+
+def measure_routing(config: RunConfig, replicas: Replicas) -> float:
+    """Returns the CPU milliseconds per step and replica to route the ids of a step."""
+    local = len(replicas.local)
+    ids = [
+        tf.constant(np.stack([row for row, _ in zip(draw_ids(counts, local), range(local), strict=True)]))
+        for counts in count_ids(config, replicas.count).values()
+    ]
+    route = _routing(replicas)
+    route(*ids).numpy()
+    begin = time.process_time()
+    for _ in range(_ROUTING_STEPS):
+        route(*ids).numpy()
+    return (time.process_time() - begin) * 1000 / _ROUTING_STEPS / local
+
+
+def routing_replicas(count: int) -> Mapping[str, Replicas]:
+    """The ways to run the routing of `count` replicas: one of them alone, and all as logical CPUs of up to four."""
+    ways = {"alone": _alone(count)}
+    if 1 < count <= 4:
+        names = start_replicas(count, None).devices
+        ways["logical"] = Replicas(_mirrored(names), count, names, 0, 1, LocalCollectives())
+    return ways
+
+
+def measure_input(preset: str, replicas: Sequence[int]) -> dict[int, float]:
+    """Returns the CPU milliseconds that a worker needs for a step's global batch, by number of replicas."""
+    config = PRESETS[preset]
+    columns = _timelines()
+    lengths = np.bincount(columns.visitor)[columns.visitor]
+    num_rows = int(np.count_nonzero(columns.position > 0 if config.is_sequential else lengths > 1))
+    with tempfile.TemporaryDirectory() as folder:
+        events = TrainingEvents([Shard(path, "") for path in _write_blocks(columns, folder)])
+        _read_epoch(config, events)  # files are in the cache, and TensorFlow's threads have started
+        found = {}
+        for count in replicas:
+            scaled = make_config(preset, count)
+            begin = time.process_time()
+            _read_epoch(scaled, events)
+            found[count] = (time.process_time() - begin) * 1000 * scaled.input.batch_size / num_rows
+    return found
+
+
+def _read_epoch(config: RunConfig, events: TrainingEvents) -> None:
+    batches = training_batches(
+        events,
+        config.input,
+        seed=0,
+        epochs=1,
+        history_length=config.history_length,
+        is_sequential=config.is_sequential,
+        event_weights=[1.0, 1.0, 1.0],
+    )
+    for _ in batches:
+        pass
+
+
+def _timelines() -> TimelineRows:
+    """Generates timelines with items as skewed as in a shop."""
+    generator = np.random.default_rng(0)
+    visitor = np.sort(generator.integers(0, _INPUT_ROWS // _EVENTS_PER_VISITOR, _INPUT_ROWS))
+    return TimelineRows(
+        visitor=visitor,
+        position=np.arange(_INPUT_ROWS) - np.searchsorted(visitor, visitor),
+        item=_popular(generator, _INPUT_ROWS, ITEMS),
+        event=(generator.random(_INPUT_ROWS) > 0.967).astype(np.int64),
+        timestamp_ms=1_430_000_000_000 + np.arange(_INPUT_ROWS),
+        is_target=np.ones(_INPUT_ROWS, np.int64),
+    )
+
+
+def _write_blocks(columns: TimelineRows, folder: str) -> list[str]:
+    """Writes the timelines to several files, cut between visitors; returns their paths."""
+    starts = np.flatnonzero(columns.position == 0)
+    cuts = [*starts[:: -(-len(starts) // _FILES)], len(columns)]
+    paths = [str(Path(folder) / f"{number}.tfrecord") for number in range(len(cuts) - 1)]
+    for path, begin, end in zip(paths, cuts[:-1], cuts[1:], strict=True):
+        with tf.io.TFRecordWriter(path) as writer:
+            for block in encode_blocks(columns[begin:end], _BLOCK_ROWS):
+                writer.write(block)
+    return paths
