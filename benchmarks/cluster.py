@@ -55,15 +55,17 @@ class Figure(NamedTuple):
 H100 = "NVIDIA H100 Tensor Core GPU datasheet, H100 SXM"
 LAUNCHES = "Getting Started with CUDA Graphs, NVIDIA Technical Blog (kernels of 2.9 µs on a V100)"
 HARDWARE = {
-    "hbm": Figure(3.35e12, "3.35 TB/s", H100),
-    "products": Figure(494.5e12, "494.5 TFLOP/s (TF32, TensorFlow's default)", f"{H100}: 989 if sparse, half if dense"),
-    "nvlink": Figure(450e9, "450 GB/s each way", f"{H100}: 900 GB/s, both ways"),
-    "pcie": Figure(64e9, "64 GB/s each way", f"{H100}: PCIe Gen5, 128 GB/s, both ways"),
+    "GPU memory": Figure(3.35e12, "3.35 TB/s", H100),
+    "matrix products": Figure(
+        494.5e12, "494.5 TFLOP/s (TF32, TensorFlow's default)", f"{H100}: 989 if sparse, half if dense"
+    ),
+    "NVLink": Figure(450e9, "450 GB/s each way", f"{H100}: 900 GB/s, both ways"),
+    "PCIe": Figure(64e9, "64 GB/s each way", f"{H100}: PCIe Gen5, 128 GB/s, both ways"),
     "100 Gb/s": Figure(12.5e9, "12.5 GB/s each way", "one card per machine: 100 Gb/s / 8 bits"),
     "400 Gb/s": Figure(50e9, "50 GB/s each way", "one card per GPU, as in NVIDIA DGX H100: 400 Gb/s / 8 bits"),
-    "launch": Figure(3.8e-6, "3.8 µs", f"{LAUNCHES}: launches that overlap"),
-    "wait": Figure(9.6e-6, "9.6 µs", f"{LAUNCHES}: the host waits for each"),
-    "nvlink latency": Figure(30e-6, "30 µs", "assumed, as for the larger table below"),
+    "kernel launch": Figure(3.8e-6, "3.8 µs", f"{LAUNCHES}: launches that overlap"),
+    "launch and wait": Figure(9.6e-6, "9.6 µs", f"{LAUNCHES}: the host waits for each"),
+    "NVLink latency": Figure(30e-6, "30 µs", "assumed, as for the larger table below"),
     "network latency": Figure(100e-6, "100 µs", "assumed, as for the larger table below"),
     "input threads": Figure(8, "8", "the most that the input pipeline uses; a machine needs as many cores for it"),
 }
@@ -118,9 +120,9 @@ def compute_seconds(operations: Sequence[Operation]) -> Compute:
     seconds = dict.fromkeys(Compute._fields, 0.0)
     for operation in operations:
         limits = {
-            "launches": HARDWARE["wait" if operation.kind in WAITS else "launch"].value,
-            "memory": operation.moved_bytes / HARDWARE["hbm"].value,
-            "products": operation.flops / HARDWARE["products"].value,
+            "launches": HARDWARE["launch and wait" if operation.kind in WAITS else "kernel launch"].value,
+            "memory": operation.moved_bytes / HARDWARE["GPU memory"].value,
+            "products": operation.flops / HARDWARE["matrix products"].value,
         }
         slowest = max(limits, key=limits.__getitem__)
         seconds[slowest] += limits[slowest]
@@ -184,9 +186,9 @@ def least_bytes(requests: np.ndarray, row_size: int) -> float:
 
 def link_seconds(messages: Sequence[Message], traffic: Traffic, layout: Layout) -> float:
     """Returns the seconds of a step's messages: a latency for each one, and the bytes of the slower kind of link."""
-    latency = HARDWARE["network latency" if layout.network else "nvlink latency"].value
+    latency = HARDWARE["network latency" if layout.network else "NVLink latency"].value
     far = traffic.far / HARDWARE[layout.network].value if layout.network else 0
-    return len(messages) * latency + max(traffic.near / HARDWARE["nvlink"].value, far)
+    return len(messages) * latency + max(traffic.near / HARDWARE["NVLink"].value, far)
 
 
 def host_gib(preset: str, replicas: int) -> dict[str, float]:
@@ -216,7 +218,7 @@ def project(
         "kernel launches": rest.launches,
         "routing": routes.total,
         "links": link_seconds(step.messages, count_traffic(step.messages, capacities, layout), layout),
-        "copy of the batch": step.batch_bytes / HARDWARE["pcie"].value,
+        "copy of the batch": step.batch_bytes / HARDWARE["PCIe"].value,
     }
     device = sum(parts.values())
     host = input_cpu_ms / 1000 / HARDWARE["input threads"].value

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tools.pictures import PICTURE
-from tools.tables import BENCHMARKS, README, render_document
+from tools.tables import DOCUMENTS, README, render_document
 
 ROOT = README.parent
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("document", [README, BENCHMARKS], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_the_tables_are_those_of_the_latest_benchmarks(document):
     assert render_document(document) == document.read_text(), "run `python -m tools`"
 

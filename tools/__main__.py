@@ -6,10 +6,10 @@ from tools import commands, messages, settings, tables
 
 
 def main() -> int:
-    """Writes the pages of settings, commands and messages, and the result tables of README and the benchmarks page."""
+    """Writes the pages of settings, commands and messages, and the result tables of README and the documents."""
     pages = {settings.SETTINGS: settings.render(), commands.COMMANDS: commands.render()}
     pages[messages.MESSAGES] = messages.render()
-    pages |= {path: tables.render_document(path) for path in (tables.README, tables.BENCHMARKS)}
+    pages |= {path: tables.render_document(path) for path in tables.DOCUMENTS}
     for path, text in pages.items():
         if not path.exists() or path.read_text() != text:
             path.write_text(text)

@@ -1,4 +1,4 @@
-"""Writes the result tables of README and `docs/benchmarks.md` from `benchmarks/results/*.json`, between markers."""
+"""Writes result tables of documents, between markers, from `benchmarks/results/*.json`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,7 +9,8 @@ from benchmarks.harness import RESULTS, format_reached
 from trainer.evaluation.tables import FOOTNOTE, metric_cells
 
 ROOT = Path(__file__).parent.parent
-README, BENCHMARKS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+README = ROOT / "README.md"
+BENCHMARKS, OPERATIONS = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "operations.md"
 
 METRICS = ("ndcg@20", "recall@20", "mrr@20", "hit_rate@20", "coverage@20")
 
@@ -263,6 +264,49 @@ def _checkpoint_cost(saved: Mapping[str, Any]) -> str:
     )
 
 
+def _cluster(results: Results) -> str:
+    """Renders the assumed hardware, the costs by number of replicas, and the projected steps."""
+    figures = results["cluster"]["figures"]
+    costs, steps = [], []
+    for preset in ("mf", "nn"):
+        for replicas, found in figures[preset].items():
+            costs.append([f"`{preset}`", replicas, *_cluster_costs(found)])
+            steps += [[f"`{preset}`", layout, *_cluster_step(step)] for layout, step in found["projected"].items()]
+    header = ["preset", "R", "nodes", "nodes per replica", "CPU s to trace", "CPU ms of routing, alone", "all R"]
+    header += ["CPU ms of input", "MB to GPUs of the machine", "MB over the card", "sent / minimum", "GiB per machine"]
+    parts = ["memory", "products", "launches", "routing", "links", "batch copy", "GPU in all", "host input"]
+    return "\n\n".join(
+        [
+            _table(["figure", "value", "source"], [[name, *text] for name, text in figures["hardware"].items()]),
+            _table(header, costs),
+            _table(["preset", "GPUs", *parts, "step, ms", "examples/s", "limit"], steps),
+            _source(results["cluster"], ""),
+        ]
+    )
+
+
+def _cluster_costs(found: Mapping[str, Any]) -> list[str]:
+    routing, sent, ratio = found["routing_cpu_ms"], found["sent_mb"], found["sent_to_least"]
+    return [
+        f"{found['nodes']:,}",
+        f"{found['nodes_per_replica']:,.0f}",
+        f"{found['trace_cpu_seconds']:.1f}",
+        f"{routing['alone']:.1f}",
+        f"{routing['logical']:.1f}" if "logical" in routing else "–",
+        f"{found['input_cpu_ms']:,.0f}",
+        f"{sent['same_machine']:.1f}",
+        f"{sent['network_card']:.1f}" if sent["network_card"] else "–",
+        f"{ratio:.2f}" if ratio else "–",
+        f"{found['gib']['host']:.1f}",
+    ]
+
+
+def _cluster_step(step: Mapping[str, Any]) -> list[str]:
+    *of_gpu, host = step["ms"].values()
+    milliseconds = [f"{value:.1f}" for value in (*of_gpu, step["gpu_ms"], host, step["step_ms"])]
+    return [*milliseconds, f"{step['examples_per_second'] / 1e6:.1f} M", step["limit"]]
+
+
 def _milliseconds(measured: Mapping[str, float] | None) -> str:
     return f"{measured['ms_per_step']:.1f}" if measured else "–"
 
@@ -442,5 +486,9 @@ _PARTS: dict[Path, dict[str, Callable[[Results], str]]] = {
         "full_size": _full_size,
         "scaling": _scaling,
     },
+    OPERATIONS: {"cluster": _cluster},
 }
 """The generated parts of each document."""
+
+DOCUMENTS = tuple(_PARTS)
+"""The documents with generated parts."""
