@@ -159,7 +159,8 @@ class _Ownership:
                 found = _read(self._record)
                 if found is not None and found.token == self._owner.token:
                     files.remove(self._record)
-            except OSError as error:  # the next process waits until the heartbeat is stale
+            except OSError as error:  # another process waits until the heartbeat is stale
+                _left_records().add(self._owner.token)
                 log.warning("the record of this process as the owner of %s could not be removed: %s", self._uri, error)
 
     def _beat_until_released(self) -> None:
@@ -218,6 +219,12 @@ def _owned() -> dict[str, _Ownership]:
     return {}
 
 
+@cache
+def _left_records() -> set[str]:
+    """Returns the tokens of records that this process no longer needs but could not remove."""
+    return set()
+
+
 def _key(uri: str) -> str:
     return os.path.realpath(local_path(uri)) if is_local(uri) else uri.rstrip("/")
 
@@ -244,11 +251,11 @@ def _has_ended(found: Owner, uri: str, record: str) -> bool:
       OwnershipError: the owner is alive.
     """
     runs = None if found.process is None else is_running(found.process)
-    if runs is False:
+    if runs is False or found.token in _left_records():
         return True
     age = time.time() - found.beat
     if runs and age < STALE_SECONDS:
-        raise _refusal(uri, found)
+        raise OwnershipError(_describe(uri, found))
     least = _LEAST_BEATS_WATCHED * BEAT_SECONDS
     seconds = min(max(STALE_SECONDS - age, least), STALE_SECONDS)
     log.warning("%s was in use by %s; waiting for a heartbeat for up to %.0f s", uri, found, seconds)
@@ -259,7 +266,7 @@ def _has_ended(found: Owner, uri: str, record: str) -> bool:
         if now is None:
             return False  # it has ended by itself, so the caller tries again
         if now != found:
-            raise _refusal(uri, now)
+            raise OwnershipError(_describe(uri, now))
     return True
 
 
@@ -270,8 +277,8 @@ def _take(found: Owner, uri: str, record: str) -> None:
         files.remove(record)
 
 
-def _refusal(uri: str, owner: Owner) -> OwnershipError:
-    return OwnershipError(f"{uri} is in use by {owner}; wait until it ends, end it, or choose another directory")
+def _describe(uri: str, owner: Owner) -> str:
+    return f"{uri} is in use by {owner}; wait until it ends, end it, or choose another directory"
 
 
 def _read(record: str, patience: float | None = None) -> Owner | None:
