@@ -130,7 +130,7 @@ def test_a_run_that_was_suspended_and_taken_over_writes_nothing_more(
 ) -> None:
     before = {}
 
-    def take_over(epoch: int, value: float) -> bool:  # noqa: ARG001
+    def take_over(epoch: int, value: float) -> bool:
         storage.write_bytes(str(tmp_path / storage.OWNER), living_owner())
         monkeypatch.setattr(ownership, "STALE_SECONDS", 0.0)  # as if the last heartbeat were long ago
         before.update(contents(tmp_path))

@@ -84,7 +84,7 @@ class RunLog:
         self._since = time.monotonic()
 
     def discard(self) -> None:
-        """Drops what is not written yet, except scalars that TensorFlow buffers for this process's own file."""
+        """Drops unwritten lines, except scalars that TensorFlow buffers for this process's own file."""
         self._is_chief, self._writer = False, None
 
     def close(self) -> None:
