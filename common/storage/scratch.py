@@ -1,7 +1,7 @@
 """Temporary local folders; those that killed processes left are removed.
 
 All folders of a process are in one folder that the process keeps locked. The kernel releases the lock when the process
-ends, even if it is killed. So a folder that can be locked is abandoned, and one of a living process cannot be locked, also
+ends, even if it is killed. So a folder that can be locked is abandoned. One of a living process cannot be locked, also
 from another container with the same host name.
 """
 

@@ -51,7 +51,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def namespace() -> list[str]:
-    """The start of a command that runs in a PID namespace of its own."""
+    """The start of a command to run in a new PID namespace."""
     if not shutil.which("unshare") or subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine does not allow new PID namespaces (`unshare --pid` fails)")
     return NAMESPACE
