@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] not in VERBS:
         build_parser().parse_args(words)  # prints the help, the version or an error, and exits
-        raise AssertionError("argparse exits without a verb")
+        raise AssertionError("unreachable: parse_args exits")
     verb, flags = words[0], words[1:]
     module = importlib.import_module(_module(verb, flags))
     if verb == "submit":

@@ -156,5 +156,9 @@ def print_text(text: str, *, end: str = "\n") -> None:
         sys.stdout.flush()
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
-            log.warning("the result could not be printed: %s", error)
+            log.warning(
+                "the output could not be printed: %s; the command's other work is not affected, so run it again only "
+                "if you need this output",
+                error,
+            )
         discard(sys.stdout)

@@ -23,11 +23,11 @@ def decode_sealed(content: bytes) -> dict[str, Any]:
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is not valid JSON: {error}") from error
+        raise ValueError(f"not valid JSON: {error}") from error
     found = values.pop(_CHECKSUM, None) if isinstance(values, dict) else None
     # a comparison of bytes: 1, 1.0 and true are equal values
     if found is None or found != _checksum_of(values):
-        raise ValueError("its content differs from its checksum")
+        raise ValueError("the content differs from its checksum")
     return dict(values)
 
 
@@ -36,5 +36,5 @@ def _checksum_of(values: Mapping[str, Any]) -> str:
     try:
         content = json.dumps(values, sort_keys=True, allow_nan=False)
     except ValueError as error:
-        raise ValueError(f"it has a number that is not finite: {error}") from error
+        raise ValueError(f"a number is not finite: {error}") from error
     return hashlib.sha256(content.encode()).hexdigest()

@@ -206,7 +206,7 @@ def _decode_dataclass(hint: Any, value: Any, key: str) -> Any:
     required = [field.name for field in dataclasses.fields(hint) if _is_required(field)]
     missing = [prefix + name for name in required if name not in value]
     if missing:
-        raise ValueError(f"missing keys {', '.join(missing)}")
+        raise ValueError(f"{key or 'the config'} lacks the keys {', '.join(missing)}")
     decoded = {name: _decode(hints[name], part, prefix + name) for name, part in value.items()}
     try:
         return hint(**decoded)

@@ -33,8 +33,8 @@ def refuse_credentials(uri: str) -> None:
         has_password = ":" in parts.netloc and (is_store or not parts.netloc.partition(":")[2].isdigit())
         if has_password or "@" in parts.netloc or ("=" in extras if is_store else extras):
             raise ValueError(
-                f"a {scheme}:// URI contains a credential, or another user part, query or fragment. It would end up in "
-                "the records of the run: set credentials in the environment, and give the URI without these parts"
+                f"a {scheme}:// URI has a user part, a query or a fragment, which may be a credential and would be "
+                "written to logs and records; set credentials in the environment, and give the URI without these parts"
             )
 
 
@@ -46,15 +46,20 @@ def refuse_credentials_in_arguments(given: argparse.Namespace, others: Iterable[
       others: further arguments.
 
     Raises:
-      ValueError: see `refuse_credentials`.
+      ValueError: see `refuse_credentials`; the message names the argument.
     """
-    for name, value in [*vars(given).items(), ("others", list(others))]:
+    for name, value in [*vars(given).items(), ("arguments", list(others))]:
         for uri in _find_uris(value):
-            if name == _DATABASE_FLAG:
-                if _split(uri).password is not None or _split(uri).query:
-                    raise ValueError("--storage contains a password or a query; set the password in the environment")
-            else:
-                refuse_credentials(uri)
+            try:
+                (_refuse_password if name == _DATABASE_FLAG else refuse_credentials)(uri)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+
+
+def _refuse_password(database: str) -> None:
+    parts = _split(database)
+    if parts.password is not None or parts.query:
+        raise ValueError(f"a {parts.scheme}:// URL contains a password or a query; set the password in the environment")
 
 
 def _split(uri: str) -> SplitResult:

@@ -170,11 +170,12 @@ def _check_values(manifest: Manifest) -> None:
     for key, value in numbers.items():
         if not key.endswith(".files") and (type(value) is not int or not 0 <= value < 2**63):
             raise ValueError(f"{key} must be a whole number from 0, got {value}")
-    for cut in (manifest.validation_from_ms, manifest.test_from_ms):
+    for key in ("validation_from_ms", "test_from_ms"):
+        cut = getattr(manifest, key)
         if cut is not None and type(cut) is not int:
-            raise ValueError(f"a cut must be a whole number of milliseconds, got {cut}")
+            raise ValueError(f"{key} must be a whole number of milliseconds, got {cut}")
     if Split.TRAIN not in manifest.splits:
-        raise ValueError("it has no train split")
+        raise ValueError("the train split is missing")
     for name in [*manifest.files, *(name for split in manifest.splits.values() for name in split.files)]:
         if name.startswith("/") or "://" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
             raise ValueError(f"the file {name!r} is not below the dataset's root")

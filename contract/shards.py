@@ -75,7 +75,7 @@ def read_timelines(shards: Sequence[Shard]) -> TimelineRows:
 
 def read_identified_timelines(shard: Shard) -> tuple[TimelineRows, list[str]]:
     """Reads all rows of a shard, and `schema.UNKNOWN_VISITOR_ID` of its timelines, in block order."""
-    with translate_read_errors():
+    with translate_read_errors(shard.path):
         blocks = read_blocks(tf.constant([0]), [shard], open_files=1)
         parsed = list(blocks.map(lambda block: (parse_block(block), parse_unknown_ids(block))))
     rows = [TimelineRows(**{name: column.numpy() for name, column in columns.items()}) for columns, _ in parsed]
@@ -83,8 +83,11 @@ def read_identified_timelines(shard: Shard) -> tuple[TimelineRows, list[str]]:
 
 
 @contextmanager
-def translate_read_errors() -> Iterator[None]:
+def translate_read_errors(path: str) -> Iterator[None]:
     """Translates tf.data's errors about unreadable files into an OSError of one sentence.
+
+    Args:
+      path: the file, folder or dataset that is read; TensorFlow's errors do not always name it.
 
     Raises:
       OSError: a file could not be read, or is damaged.
@@ -96,7 +99,10 @@ def translate_read_errors() -> Iterator[None]:
             raise
         # of a Python error, tf.data keeps only the text: class, colon, message
         message = re.search(r"\b[A-Za-z]+Error: (.*)", error.message) or re.search(r"(.*)", error.message)
-        raise OSError(f"the timelines cannot be read: {message[1] if message else error.message}") from error
+        found = message[1] if message else error.message
+        raise OSError(
+            f"the events of {path} cannot be read: {found}; if a file is missing or damaged, prepare the dataset again"
+        ) from error
 
 
 def _interleave(opened: tf.data.Dataset, read: Callable[..., tf.data.Dataset], open_files: int) -> tf.data.Dataset:

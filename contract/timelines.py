@@ -36,7 +36,7 @@ class TimelineRows:
             object.__setattr__(self, ROW_WEIGHT, np.ones(len(self.visitor), np.float32))
         lengths = {field.name: len(getattr(self, field.name)) for field in fields(self)}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"timeline columns must have the same length, got {lengths}")
+            raise ValueError(f"columns must have the same length, got {lengths}")
 
     def __len__(self) -> int:
         return len(self.visitor)

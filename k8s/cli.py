@@ -189,8 +189,8 @@ def _tuning_step(given: argparse.Namespace, placement: Placement, parser: argpar
         parser.error("a trial trains on one machine; drop --nodes and the overlays for several machines")
     if not given.storage and "local" not in placement.overlays:
         parser.error(
-            f"{given.workdir} is in an object store, where the trials need a database to share: --storage URL; or use "
-            "a shared file system at /data with --overlay local"
+            f"the trials of {given.workdir}, which is in an object store, need a database to share: give its URL with "
+            "--storage, or use --overlay local with a --workdir below /data, a shared file system"
         )
     config, settings = training_settings(given.preset, given.set, placement)
     parse_search(given.search, config)

@@ -41,6 +41,6 @@ def training_settings(preset: str, settings: Sequence[str], placement: Placement
     if above != batch:
         if "input.batch_size" in names:
             nearest = " or ".join(str(size) for size in (above - replicas, above) if size)
-            raise ValueError(f"batch size {batch} is not divisible by {replicas} replicas; use {nearest}")
+            raise ValueError(f"input.batch_size={batch} is not divisible by {replicas} replicas; use {nearest}")
         chosen.append(f"input.batch_size={above}")
     return apply_settings(config, chosen), chosen

@@ -135,11 +135,11 @@ class VocabularyConfig:
 
     def __post_init__(self) -> None:
         if self.min_count < 0:
-            raise ValueError(f"min_count must not be negative, got {self.min_count}")
+            raise ValueError(f"min_count of a vocabulary must not be negative, got {self.min_count}")
         if self.max_size is not None and self.max_size < 1:
-            raise ValueError(f"max_size must be at least 1, got {self.max_size}")
+            raise ValueError(f"max_size of a vocabulary must be at least 1, got {self.max_size}")
         if self.oov_buckets < 1:
-            raise ValueError(f"oov_buckets must be at least 1, got {self.oov_buckets}")
+            raise ValueError(f"oov_buckets of a vocabulary must be at least 1, got {self.oov_buckets}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,9 +176,11 @@ class SplitConfig:
             raise ValueError(f"--validation-from must be before --test-from, got {found}")
         shares = (self.validation_share, self.test_share)
         if not (min(shares) > 0 and sum(shares) < 1):  # rejects NaN too
-            raise ValueError(f"validation and test shares must be above 0 and their sum below 1, got {shares}")
+            raise ValueError(
+                f"split.validation_share and split.test_share must be above 0 and their sum below 1, got {shares}"
+            )
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be in [0, 2**63), got {self.seed}")
+            raise ValueError(f"split.seed must be in [0, 2**63), got {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +204,7 @@ class PropertyConfig:
 
     def __post_init__(self) -> None:
         if self.most_frequent < 0:
-            raise ValueError(f"most_frequent must not be negative, got {self.most_frequent}")
+            raise ValueError(f"properties.most_frequent must not be negative, got {self.most_frequent}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +220,9 @@ class Limit:
     def __post_init__(self) -> None:
         limits = [limit for limit in (self.warn, self.fail) if limit is not None]
         if not all(limit >= 0 for limit in limits):  # rejects NaN too
-            raise ValueError(f"limits must be at least 0, got {limits}")
+            raise ValueError(
+                f"the limits warn and fail of expectations.* must be at least 0, got warn={self.warn} and fail={self.fail}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

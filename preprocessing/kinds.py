@@ -30,7 +30,7 @@ class KindConfig:
         invalid = next((name for name in self.names if not is_kind_name(name)), None)
         if invalid is not None:
             raise ValueError(
-                f"kinds.names must not be empty and must not have `=` or control characters, got {invalid!r}; "
+                f"each name in kinds.names must have a character, and no `=` or control characters, got {invalid!r}; "
                 "map such a word to another name in kinds.words"
             )
         repeated = next((name for name in self.names if self.names.count(name) > 1), None)

@@ -126,8 +126,8 @@ def list_of(paths: Sequence[str]) -> str | None:
     lists = {path.rpartition(_LIST)[0] for path in paths if _LIST in path}
     if len(lists) > 1 or any(_LIST in name for name in lists):
         raise ValueError(
-            f"the paths {', '.join(path for path in paths if _LIST in path)} contain several lists; "
-            "each event must be an element of one list"
+            f"{', '.join(f'`{path}`' for path in paths if _LIST in path)} lead to several lists, but each event is an "
+            "element of one list; map all columns to the same list, such as `items[].id` and `items[].price`"
         )
     return next(iter(lists), None)
 
@@ -171,8 +171,17 @@ def check_single(values: pa.Array, path: str) -> None:
       ValueError: the values are lists or objects.
     """
     if pa.types.is_nested(values.type):
-        more = ", or with [] for its elements" if pa.types.is_list(values.type) else ""
-        raise ValueError(f"`{path}` has values of type {values.type}, not single values; map a field of it{more}")
+        raise ValueError(
+            f"`{path}` has values of type {values.type}, not single values; {_advise_nested(values, path)}"
+        )
+
+
+def _advise_nested(values: pa.Array, path: str) -> str:
+    if is_list(values.type):
+        return f"to read each element as a row of its own, map `{path}{_LIST}`"
+    if pa.types.is_struct(values.type) and values.type.num_fields:
+        return f"map one of its fields, such as `{path}.{values.type.field(0).name}`"
+    return "map another column"
 
 
 def to_plain(values: pa.Array) -> pa.Array:

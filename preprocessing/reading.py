@@ -83,8 +83,8 @@ def read_properties(
 def _warn_of_no_properties(cuts: Cuts | None) -> None:
     if cuts:
         log.warning(
-            "no item properties before the first cut (%s), so no item has a category or price; provide earlier item "
-            "properties, or a later --validation-from",
+            "no item properties are from before the validation split (%s), so no item has a category or price; provide "
+            "earlier item properties, or a later --validation-from",
             format_when(cuts.validation_from_ms),
         )
     else:
@@ -134,15 +134,19 @@ def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float =
     joined = pc.sum(seen.filter(is_described)["count"]).as_py() or 0
     if not total or joined >= warn_share * total:
         return
-    message = (
-        f"{joined / total:.1%} of the training events are about items that the item properties or the item table "
-        f"describe; item ids of the other events: "
-        f"{_examples(seen['id'].combine_chunks().filter(pc.invert(is_described)))}; ids of described items: "
-        f"{_examples(described)}"
-    )
+    others = seen["id"].combine_chunks().filter(pc.invert(is_described))
+    ids = f"{_examples(others)}; ids of described items: {_examples(described)}"
     if not joined:
-        raise ValueError(f"{message}; use the same ids in both, or prepare without items")
-    log.warning("%s; the other items have no category, price or title", message)
+        raise ValueError(
+            "no training event is about an item that the item properties or the item table describe; "
+            f"item ids of the events: {ids}; use the same ids in both, or prepare without items"
+        )
+    log.warning(
+        "only %.1f%% of the training events are about items that the item properties or the item table describe, so "
+        "the items of the other events have no category, price or title; item ids of the other events: %s",
+        100 * joined / total,
+        ids,
+    )
 
 
 def _examples(ids: pa.Array) -> str:

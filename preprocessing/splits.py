@@ -84,13 +84,13 @@ def check_splits(counts: Sequence[int], summary: TimeSummary, cuts: Cuts | None,
         return
     if cuts is None:
         raise ValueError(_describe_few_events(empty, by_split))
-    found = f"{format_when(cuts.validation_from_ms)} and {format_when(cuts.test_from_ms)}"
+    starts = [format_when(cut) for cut in (cuts.validation_from_ms, cuts.test_from_ms)]
     better = _suggest_cuts(summary)
     advice = "the events have fewer than three distinct times: provide more events, or use --split none"
     if better is not None:
         flags = f"--validation-from {format_when(better.validation_from_ms)}"
         advice = f"{flags} --test-from {format_when(better.test_from_ms)} would work"
-    raise ValueError(f"no events for {empty} with cuts at {found}; {advice}")
+    raise ValueError(f"no events for {empty}: validation starts at {starts[0]} and test at {starts[1]}; {advice}")
 
 
 def _describe_few_events(empty: str, by_split: Mapping[str, int]) -> str:
@@ -116,7 +116,7 @@ def assign_splits(
         edges = (1 - config.validation_share - config.test_share, 1 - config.test_share)
         return np.searchsorted(edges, uniform, side="right").astype(np.int8)
     if cuts is None:
-        raise ValueError("a split by time needs the cuts of validation and test")
+        raise ValueError("a split by time needs `cuts`")
     edges_ms = (cuts.validation_from_ms, cuts.test_from_ms)
     return np.searchsorted(edges_ms, timestamps_ms, side="right").astype(np.int8)
 

@@ -110,8 +110,8 @@ class _ResultReader(pickle.Unpickler):
             if is_known or (isinstance(found, type) and _is_record(found)):
                 return found
         raise ValueError(
-            f"{self._path} contains {module}.{name}, which no result has, so another program wrote it; check who can "
-            "write there, and run the same command again"
+            f"{self._path} contains {module}.{name}, which this job never writes, so another program has written to "
+            "this file; check who can write there, then run the same command again"
         )
 
 

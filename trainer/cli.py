@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
     except Exception as error:
         # a log file gets the traceback, because it may be all that is left of a long run
         if given.verbose or not sys.stderr.isatty():
-            log.error("unexpected error; traceback:", exc_info=True)
+            log.error("traceback of an unexpected error:", exc_info=True)
         log.error("%s: %s; %s", type(error).__name__, textwrap.shorten(str(error), 500), _advice(error))
         return FAILED
     cli.print_result(result, summaries.SUMMARIES[given.command], as_json=given.json)
@@ -83,7 +83,9 @@ _ADVICE = {
 
 def _advice(error: Exception) -> str:
     """Returns advice for an unexpected error; compares type names, because TensorFlow may not be imported yet."""
-    default = "`cartwheel doctor` checks this machine, and --verbose shows the traceback"
+    default = (
+        "run `cartwheel doctor`; if it finds no problem, report this bug of Cartwheel with its traceback (--verbose)"
+    )
     return _ADVICE.get(type(error).__name__, default)
 
 

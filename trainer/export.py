@@ -165,7 +165,8 @@ def _refuse_diverged(model: ServedModel) -> None:
     for variable in model.variables:
         if variable.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(variable))):
             raise ValueError(
-                f"{variable.name} contains NaN or infinite weights: the model has diverged; train it again"
+                f"{variable.name} contains NaN or infinite weights: the model has diverged; lower "
+                "optimizer.learning_rate (with solver=als, raise als.l2) and train into another --workdir"
             )
 
 

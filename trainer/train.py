@@ -183,7 +183,7 @@ def _train(
         )
         callbacks.on_train_start(step)
         while step < schedule.steps and not (callbacks.is_out_of_patience or callbacks.is_pruned):
-            with translate_read_errors():
+            with translate_read_errors(dataset.root):
                 losses = trainer.advance(step, schedule.call_end(step) - step)
             watchdog.progress()
             if divergence := monitor.check(losses):

@@ -88,7 +88,7 @@ class Cache:
                 if found == sha256:
                     self._insert(path, sha256)
                     return
-            raise ContractError(f"{uri} is damaged (sha256 {found[:12]}…, expected {sha256[:12]}…); write it again")
+            raise ContractError(f"{uri} is damaged: read twice, it has sha256 {found[:12]}…, expected {sha256[:12]}…")
         finally:
             if os.path.exists(path):
                 os.remove(path)

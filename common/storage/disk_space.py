@@ -58,8 +58,8 @@ def _describe(error: Exception, paths: list[str]) -> str:
     is_temporary = path.startswith(temporary) and not any(map(path.startswith, paths))
     advice = "free space there, or set TMPDIR to a folder on another disk" if is_temporary else "free space there"
     return (
-        f"{words}; the disk of {path} has {free} free of {total}, without the unfinished file; {advice}, then run the "
-        "same command again"
+        f"{words}; the disk of {path} now has {free} free of {total} (unfinished files may already be removed); "
+        f"{advice}, then run the same command again"
     )
 
 

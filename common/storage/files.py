@@ -95,7 +95,10 @@ def upload(path: str, uri: str) -> str:
         _change(uri, "writing", lambda store: store.put(path, uri))
         if sha256(uri) == expected:
             return expected
-    raise OSError(f"{uri} differs from the uploaded file after two attempts (expected sha256 {expected[:12]}…)")
+    raise OSError(
+        f"{uri} was uploaded twice, and both times its content differed from the local file (expected sha256 "
+        f"{expected[:12]}…); check whether another process writes there"
+    )
 
 
 def upload_all(folder: str, names: Sequence[str], destination: str) -> dict[str, str]:

@@ -38,7 +38,7 @@ class _Bars:
     def advance(self, amount: int) -> None:
         """Advances the current bar and, when it is full, opens the next."""
         if self.is_stopped:
-            raise InterruptedError("pipeline cancelled")
+            raise InterruptedError("cancelled, because another part of the job has stopped")
         with self._lock:
             self._bar.update(amount)
             if self._remaining and self._bar.n >= self._total:

@@ -28,5 +28,11 @@ def try_to_write_report(root: str) -> str | None:
     try:
         return write_report(root)
     except Exception:
-        log.warning("the dataset is complete, but its report could not be drawn", exc_info=True)
+        log.warning(
+            "the dataset at %s is complete, but its report could not be drawn; once the error below is fixed, draw it "
+            "with `cartwheel report --data %s`",
+            root,
+            root,
+            exc_info=True,
+        )
         return None

@@ -45,7 +45,10 @@ class CsvTableSource(CsvFiles):
             ) from error
         except DAMAGE as error:
             if "Empty CSV file" not in str(error):
-                raise ValueError(f"{part.path} cannot be read after row {first}: {error}") from error
+                raise ValueError(
+                    f"{part.path} cannot be read after row {first}: {error}; correct its next rows, or replace a "
+                    "damaged file by an intact copy"
+                ) from error
         if invalid:
             nothing = pa.table({name: pa.array([], pa.string()) for name in self.columns})
             yield CsvTableBatch(part, first, nothing, tuple(invalid))

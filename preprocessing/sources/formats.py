@@ -17,6 +17,7 @@ from preprocessing.sources.parquet_rows import ParquetSource, open_parquet, part
 from preprocessing.sources.source import Part, Source
 from preprocessing.sources.text_files import (
     COMPRESSION_RATIO,
+    ENCODING_SETTINGS,
     HEAD_BYTES,
     TextFormat,
     detect_format,
@@ -173,7 +174,10 @@ def choose_columns(path: str, layout: Layout, required: Sequence[str], optional:
     # objects of JSON Lines may lack a field that later ones have
     is_open = layout.format == "jsonl"
     if missing and is_open:
-        log.warning("%s", _describe_missing(f"the start of {path}", layout, missing))
+        log.warning(
+            "%s. Reading continues, because later lines may have it",
+            _describe_missing(f"the start of {path}", layout, missing),
+        )
     elif missing:
         raise ValueError(_describe_missing(path, layout, missing))
     chosen = tuple(dict.fromkeys((*required, *(name for name in optional if is_open or name in layout.columns))))
@@ -215,8 +219,8 @@ def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
         )
     if b"\0" in start:
         raise ValueError(
-            f"{path} is not text: it contains NUL bytes (0x00); if it is UTF-16 without a byte order mark, save "
-            f"it as UTF-8 or set its encoding, for events events_format.encoding, to {_guess_utf16(start)}"
+            f"{path} is not text: it contains NUL bytes (0x00), like UTF-16 without a byte order mark; save it as "
+            f"UTF-8, or set its encoding to {_guess_utf16(start)} ({ENCODING_SETTINGS})"
         )
 
 
@@ -255,7 +259,7 @@ def _detect_csv(path: str, start: bytes, mark_bytes: int, text_format: TextForma
     try:
         names = parse_header(text, separator)
     except ValueError as error:
-        raise ValueError(f"{path} has {error}; if it has another encoding, set events_format.encoding") from error
+        raise ValueError(f"{path} has {error}; if it has another encoding, set it ({ENCODING_SETTINGS})") from error
     if not config.columns:
         return Layout("csv", names, text_format, separator, True, mark_bytes + len(line) + len(line_feed))
     if len(config.columns) != len(names):

@@ -48,8 +48,8 @@ def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch
     if num_blank:
         data = b"".join(data[begin:end] + b"\n" for begin, end in zip(begins, ends, strict=True))
     try:
-        if not is_utf8(data):
-            raise pa.ArrowInvalid("invalid UTF-8, which Arrow would not notice")
+        if not is_utf8(data):  # Arrow would not notice
+            raise pa.ArrowInvalid("lines that are not UTF-8")
         table = read_table(data, columns)
         if len(table) != len(begins):
             raise pa.ArrowInvalid("several objects on a line")
@@ -80,7 +80,7 @@ def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
         parse = pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
         table = _select(pa_json.read_json(pa.BufferReader(data), read, parse), columns)
     if any(_has_rounded(column.combine_chunks()) for column in table.columns):
-        raise pa.ArrowInvalid("whole numbers above 2**53 as floating-point numbers")
+        raise pa.ArrowInvalid("rounded whole numbers")
     return table
 
 

@@ -52,7 +52,10 @@ class ParquetSource:
                     yield ParquetBatch(part, first, table)
                     first += len(table)
             except (pa.ArrowException, OSError) as error:
-                raise ValueError(f"{part.path} is damaged after row {first}: {error}") from error
+                raise ValueError(
+                    f"{part.path} cannot be read after row {first}: {error}; if it is damaged, replace it by an "
+                    "intact copy"
+                ) from error
 
 
 @dataclass(frozen=True)

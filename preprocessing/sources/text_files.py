@@ -25,6 +25,9 @@ _BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", co
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2", b"PK\x03\x04": "zip"}
 DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError, pa.ArrowException)
 
+ENCODING_SETTINGS = "events_format.encoding, item_table.format.encoding, or --encoding of inspect"
+"""Where the encoding of a file is set; item properties and the category tree are always UTF-8."""
+
 COMPRESSION_RATIO = 3
 """How many times as large as the compressed file the text is assumed to be, as for event logs with gzip -6."""
 
@@ -145,8 +148,11 @@ def describe_damage(path: str, text_format: TextFormat, position: int, error: Ex
     """Describes why a file cannot be read."""
     if isinstance(error, UnicodeDecodeError):
         other = "utf-8" if text_format.encoding == "cp1252" else "cp1252"
-        return f"{path} is not valid {text_format.encoding} after byte {position}; give its encoding, such as {other}"
-    return f"{path} is damaged after byte {position}: {error}"
+        return (
+            f"{path} is not valid {text_format.encoding} after byte {position}; save it as UTF-8, or set its encoding, "
+            f"such as {other} ({ENCODING_SETTINGS})"
+        )
+    return f"{path} is damaged after byte {position}: {error}; replace it by an intact copy"
 
 
 def _finish_line(file: BinaryIO, line: bytes, path: str, position: int) -> bytes:

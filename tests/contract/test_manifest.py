@@ -123,7 +123,7 @@ def test_any_flipped_bit_is_refused_or_harmless(root, data):
     [
         ({"splits": {Split.TRAIN: SplitInfo(rows=-1, target_rows=4, visitors=2, blocks=1, files=())}}, "train.rows"),
         ({"splits": {Split.TRAIN: SplitInfo(rows=1e30, target_rows=4, visitors=2, blocks=1, files=())}}, "1e"),
-        ({"splits": {}}, "has no train split"),
+        ({"splits": {}}, "the train split is missing"),
         ({"files": {"../outside": "0"}}, "'../outside' is not below the dataset's root"),
     ],
 )

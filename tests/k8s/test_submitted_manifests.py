@@ -103,7 +103,7 @@ def test_the_batch_of_a_preset_is_rounded_up_for_its_gpus() -> None:
         ["epochs=2", "gpus=3", "input.batch_size=516"],
     )
     assert training_settings("mf", [], place(gpus=8))[1] == ["gpus=8"]
-    with pytest.raises(ValueError, match="batch size 10 is not divisible by 4 replicas; use 8 or 12"):
+    with pytest.raises(ValueError, match=r"input.batch_size=10 is not divisible by 4 replicas; use 8 or 12"):
         training_settings("mf", ["input.batch_size=10"], place(gpus=4))
     # the run computes the batch from its replicas
     per_replica = ["input.batch_size=10", "input.batch_size_per_replica=64"]

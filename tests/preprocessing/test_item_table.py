@@ -182,10 +182,10 @@ def test_events_of_other_items_are_a_warning_and_of_no_item_an_error(caplog):
     check_join(counts(a=5, c=5), items)
     assert not caplog.text
     check_join(counts(a=4, c=6), items)
-    assert "40.0% of the training events are about items that" in caplog.text
+    assert "only 40.0% of the training events are about items that" in caplog.text
     assert "item ids of the other events: `c`; ids of described items: `a`, `b`" in caplog.text
     with pytest.raises(
-        ValueError, match=r"0.0% of the training events.*use the same ids in both, or prepare without items"
+        ValueError, match=r"no training event is about .*use the same ids in both, or prepare without items"
     ):
         check_join(counts(c=1), items)
 

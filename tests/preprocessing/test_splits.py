@@ -38,7 +38,7 @@ def test_cuts_are_equal_if_the_times_are():
 
 def test_an_empty_split_is_an_error_that_suggests_cuts():
     summary = summarize_times(np.arange(10) * 1000 + 1_440_000_000_000)
-    with pytest.raises(ValueError, match="no events for test with cuts at") as raised:
+    with pytest.raises(ValueError, match="no events for test: validation starts at") as raised:
         check_splits([5, 5, 0], summary, Cuts(1_440_000_005_000, 1_450_000_000_000), SplitConfig())
     # of ten consecutive seconds, cuts at the ninth and the tenth leave eight, one and one
     assert "--validation-from 2015-08-19T16:00:08.000+00:00 --test-from 2015-08-19T16:00:09.000+00:00" in str(

@@ -44,7 +44,7 @@ def test_records_arrays_and_counters_are_read_as_written(tmp_path):
 def test_a_result_that_would_run_code_is_refused_and_runs_nothing(attack, name, tmp_path):
     path, target = tmp_path / "result", tmp_path / "harm"
     path.write_bytes(attack(str(target)))
-    with pytest.raises(ValueError, match=f"result contains .*{name}, which no result has"):
+    with pytest.raises(ValueError, match=f"result contains .*{name}, which this job never writes"):
         read_result(str(path))
     assert not target.exists()
     pickle.loads(path.read_bytes())  # it would have

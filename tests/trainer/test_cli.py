@@ -198,7 +198,10 @@ class ResourceExhaustedError(Exception):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (KeyError("x"), "KeyError: 'x'; `cartwheel doctor` checks this machine, and --verbose shows the traceback"),
+        (
+            KeyError("x"),
+            "KeyError: 'x'; run `cartwheel doctor`; if it finds no problem, report this bug of Cartwheel",
+        ),
         (
             ResourceExhaustedError("OOM\nat node"),
             "ResourceExhaustedError: OOM at node; the device ran out of memory",

@@ -95,7 +95,7 @@ def test_a_run_without_its_record_resumes_only_with_its_own_settings(dataset: Da
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="batch size 66 is not divisible by 4 replicas; use 64 or 68"):
+    with pytest.raises(ValueError, match=r"input.batch_size=66 is not divisible by 4 replicas; use 64 or 68"):
         run(make_config("mf", "devices=4", "input.batch_size=66"), dataset, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -96,7 +96,7 @@ def test_a_run_resumes_with_another_number_of_replicas_and_logs_it(
         run(step_config(preset), dataset, tmp_path / "stopped", stop_after=3)
     with caplog.at_level(logging.INFO):
         second = run(step_config(preset, "devices=2", "steps_per_execution=5"), dataset, tmp_path / "stopped")
-    assert "resuming with devices: null, now 2" in caplog.text
+    assert "resuming with changed settings: devices: null, now 2" in caplog.text
     assert second["best_validation"] == pytest.approx(first["best_validation"], abs=1e-4)
     whole, stopped = (checkpoint.read_weights(str(folder)) for folder in (whole_run, tmp_path / "stopped"))
     for name, table in whole.tables.items():

@@ -174,7 +174,7 @@ def _windows(config: InputConfig, content: "_RowContent", column: Callable[[Batc
         rows = _read_rows(blocks, content)
         return column(Batch(**rows._asdict(), is_row=tf.ones_like(rows.visitor, tf.bool)))
 
-    with translate_read_errors():
+    with translate_read_errors(shards[0].path.rpartition("/")[0]):
         for window in windows.map(read, num_parallel_calls=_num_threads()):
             yield window.numpy()
             content.events.on_progress()

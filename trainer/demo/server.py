@@ -243,7 +243,12 @@ class _Handler(BaseHTTPRequestHandler):
             )
             return None
         if str(self.server.server_address[0]) in _LOOPBACK and name not in _LOOPBACK:
-            self._send_json(HTTPStatus.FORBIDDEN, {"error": "this page is for this machine only"})
+            port = self.server.server_address[1]
+            refusal = (
+                f"this server accepts the host names {', '.join(_LOOPBACK)} only, got {host!r}; from another machine, "
+                f"open http://localhost:{port}/ after `ssh -L {port}:localhost:{port} MACHINE`"
+            )
+            self._send_json(HTTPStatus.FORBIDDEN, {"error": refusal})
             return None
         return path
 

@@ -49,7 +49,9 @@ def choose_gpus(count: int | None, *, is_required: bool) -> tuple[str, ...]:
         return ()
     count = count or len(gpus)
     if count > len(gpus):
-        raise ValueError(f"devices={count}, but this machine has {len(gpus)} GPUs; lower `devices` or use devices=none")
+        raise ValueError(
+            f"devices={count}, but TensorFlow sees {len(gpus)} GPUs; lower `devices`, or set devices=none for all"
+        )
     if tf.config.get_visible_devices("GPU") != gpus[:count]:
         try:
             tf.config.set_visible_devices(gpus[:count], "GPU")
@@ -57,7 +59,8 @@ def choose_gpus(count: int | None, *, is_required: bool) -> tuple[str, ...]:
             visible = len(tf.config.get_visible_devices("GPU"))
             if visible < count:
                 raise ValueError(
-                    f"{count} GPUs must be requested before TensorFlow starts; it already runs with {visible}"
+                    f"{count} GPUs cannot be used, because TensorFlow already runs with {visible} in this process; "
+                    "start a new process, or restart the notebook's kernel"
                 ) from None
     return tuple(f"GPU:{number}" for number in range(count))
 

@@ -174,7 +174,7 @@ def check_batch_divides(batch_size: int, replicas: int) -> None:
         return
     below = batch_size // replicas * replicas
     nearest = " or ".join(str(size) for size in (below, below + replicas) if size)
-    raise ValueError(f"batch size {batch_size} is not divisible by {replicas} replicas; use {nearest}")
+    raise ValueError(f"input.batch_size={batch_size} is not divisible by {replicas} replicas; use {nearest}")
 
 
 def _start_workers(names: Sequence[str], cluster: Cluster) -> Replicas:
@@ -224,8 +224,8 @@ def _choose_cpus(count: int) -> tuple[str, ...]:
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
         except RuntimeError:
             raise ValueError(
-                f"devices={count} must be set before TensorFlow starts; it already runs with {len(configured)} logical "
-                "CPUs"
+                f"devices={count} cannot be applied, because TensorFlow already runs with {max(len(configured), 1)} "
+                "logical CPUs in this process; start a new process, or restart the notebook's kernel"
             ) from None
     return tuple(f"CPU:{number}" for number in range(count))
 

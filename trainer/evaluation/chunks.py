@@ -106,8 +106,9 @@ def make_plan(
     """
     if not len(cases):
         raise ValueError(
-            "nothing to rank: no visitor with a history has a relevant item that training knows; prepare the "
-            "dataset with a longer window"
+            "nothing to rank: in this split, no visitor has a history and then a relevant item of the vocabulary "
+            f"(relevant events: {', '.join(cases.kinds)}); prepare the dataset with a longer split: an earlier "
+            "--validation-from or --test-from, or larger shares in split.*"
         )
     if min(ks) < 1:
         raise ValueError(f"list lengths must be at least 1, got {list(ks)}")

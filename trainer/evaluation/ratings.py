@@ -104,7 +104,8 @@ def rating_mse(
     mse = float(sums.sum() / len(rows))
     if not np.isfinite(mse):
         raise ValueError(
-            "predicted event weights are not finite: the model has diverged; train it again with a lower learning rate"
+            "predicted event weights are not finite: the model has diverged; lower optimizer.learning_rate and train "
+            "into another --workdir"
         )
     return mse
 

@@ -94,7 +94,11 @@ def with_second_stage(model: InferenceModel, workdir: str, step: int, num_items:
         return model
     if record.step != step:
         log.warning(
-            "the second stage of %s was trained for step %d, so step %d ranks without it", workdir, record.step, step
+            "the second stage of %s belongs to the checkpoint of step %d, so the model of step %d ranks without it; "
+            "run the same `train` command again to train a second stage for this step",
+            workdir,
+            record.step,
+            step,
         )
         return model
     reranked = RerankedTowers(model, num_items)

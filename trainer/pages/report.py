@@ -60,7 +60,13 @@ def try_to_write_report(workdir: str, *, data: str | None, shown: Shown) -> str 
     try:
         return write_report(workdir, data=data, shown=shown)
     except Exception:
-        log.warning("cannot write the report of %s; all other files are complete", workdir, exc_info=True)
+        log.warning(
+            "the report of %s could not be drawn, but all other files are complete; once the error below is fixed, "
+            "draw it with `cartwheel report --workdir %s`",
+            workdir,
+            workdir,
+            exc_info=True,
+        )
         return None
 
 

@@ -24,7 +24,10 @@ GPU_SCORES_BYTES = 256 << 20
 _FLOAT_BYTES = 4
 _BLOCK_ITEMS = 64
 _MAX_CHUNK = 1024
-_NOT_FINITE = "scores are not finite: the model has diverged; train it again with a lower learning rate"
+_NOT_FINITE = (
+    "scores are not finite: the model has diverged; lower optimizer.learning_rate (with solver=als, raise als.l2) and "
+    "train into another --workdir"
+)
 
 
 class TopItems(NamedTuple):

@@ -156,7 +156,7 @@ class CheckpointWriter:
             else:
                 storage.remove(self._staging(step))
         except OSError as error:  # the store does not answer: the next checkpoint removes the leftovers
-            log.warning("old checkpoints could not be removed: %s", error)
+            log.warning("old checkpoints of %s could not be removed: %s", self._workdir, error)
 
     def _publish(self, step: int) -> OSError | None:
         """Publishes a checkpoint under its name; returns the error if that fails."""
@@ -273,7 +273,7 @@ def _write_file(path: str, pieces: Pieces, is_aborted: threading.Event) -> str:
 
 def _raise_if_aborted(is_aborted: threading.Event) -> None:
     if is_aborted.is_set():
-        raise OSError("aborted in favour of a later checkpoint")
+        raise OSError("cancelled, because a later checkpoint replaces it")
 
 
 def _problem_of(written: Future[dict[str, str]]) -> OSError | None:

@@ -125,6 +125,7 @@ def training_view(record: RunRecord, dataset: Dataset) -> Dataset:
 
 
 def check_same_run(
+    workdir: str,
     record: RunRecord,
     config: RunConfig,
     dataset: Dataset,
@@ -149,12 +150,12 @@ def check_same_run(
         found.append(f"refit of: {(record.refit_of or {}).get('run')}, now {(refit_of or {}).get('run')}")
     if found:
         raise ValueError(
-            f"the run in this workdir differs from the requested one ({'; '.join(found)}); "
+            f"the run in {workdir} differs from the requested one ({'; '.join(found)}); "
             "use the original settings and dataset, or give another --workdir (add --warm-start to start from the "
             "vectors of this run)"
         )
     if harmless:
-        log.info("resuming with %s", "; ".join(harmless))
+        log.info("resuming with changed settings: %s", "; ".join(harmless))
 
 
 def current_commit() -> str | None:

@@ -44,7 +44,7 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
     if earlier >= MAX_STARTS:
         _write_count(workdir, steps, 0, replicas)
         raise ValueError(
-            f"the last {earlier} starts of this run were killed, hung or lost a worker without saving a checkpoint "
+            f"the last {earlier} starts of {workdir} were killed, hung or lost a worker without saving a checkpoint "
             f"after step {steps[0]}; the logs of the workers show where they ended. Give them more memory, raise "
             "step_timeout_seconds if steps are slow, or lower checkpoint_every_steps if the machines are taken away; "
             "then run the same command again to resume"
@@ -85,4 +85,10 @@ def _write_count(workdir: str, steps: Sequence[int], starts: int, replicas: Repl
         else:
             storage.remove(path)
     except OSError as error:  # a full disk does not end a run
-        log.warning("the starts of the run cannot be counted: %s", error)
+        log.warning(
+            "%s could not be written (%s); the run continues, but its limit of %d starts without a new checkpoint may "
+            "not take effect",
+            path,
+            error,
+            MAX_STARTS,
+        )

@@ -139,7 +139,7 @@ def training_cases(model: TowersConfig, kinds: Sequence[str], dataset: Dataset) 
     if len(cases) >= model.second_stage_min_cases:
         return cases
     log.info(
-        "no second stage: the validation window has %d next items, fewer than %d",
+        "no second stage: the validation split has %d next items, fewer than model.second_stage_min_cases=%d",
         len(cases),
         model.second_stage_min_cases,
     )
@@ -172,7 +172,7 @@ def train_stage(
     sample = cases.sample(config.second_stage_cases, seed=seed)
     examples = collect_examples(model, sample, config.context_dropout, seed, on_chunk)
     log.info(
-        "second stage: training on %d of %d next items, those with their item among the candidates",
+        "second stage: training on %d of %d next items; the others are not among the candidates",
         len(examples.score),
         len(sample),
     )

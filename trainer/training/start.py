@@ -44,7 +44,7 @@ def open_run(
     """
     if has_run(workdir):
         record = read_record(workdir)
-        check_same_run(record, config, dataset, warm_start, refit_of)
+        check_same_run(workdir, record, config, dataset, warm_start, refit_of)
     else:
         record = _new_record(config, dataset, warm_start, refit_of)
     replicas.wait_for_all()  # the chief writes a new record only after every worker has looked for an old one

@@ -97,7 +97,7 @@ def make_next_item_validator(config: RunConfig, dataset: Dataset, replicas: Repl
 
 def _ranking_validator(cases: Cases, task: str, reason_if_empty: str, replicas: Replicas | None) -> Validator | None:
     if not len(cases):
-        log.warning("%s: the last checkpoint is used as the best", reason_if_empty)
+        log.warning("%s, so the last checkpoint is used as the best", reason_if_empty)
         return None
     name = f"ndcg@{LIST_LENGTH}"
     sample = cases.sample(MAX_CASES, seed=0)

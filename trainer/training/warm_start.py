@@ -57,15 +57,15 @@ class _EarlierRun:
         return np.asarray(checkpoint.read_array(self.workdir, self.checkpoint, array))
 
     def _open_dataset(self) -> Dataset:
-        reason = f"--warm-start {self.workdir} needs the dataset of that run, because its vocabularies name the rows"
+        reason = f"--warm-start {self.workdir} needs the dataset of that run, because it has the ids of the vectors"
         try:
             dataset = open_dataset(self.record.data)
         except ContractError as error:
-            raise ContractError(f"{reason}: {error}") from error
+            raise ContractError(f"{reason}; restore it, or drop --warm-start: {error}") from error
         if dataset.checksum != self.record.dataset_checksum:
             raise ContractError(
-                f"{reason}, but {self.record.data} contains a different dataset now; prepare each dataset into its own "
-                "directory"
+                f"{reason}, but {self.record.data} contains a different dataset now; restore the original one there, "
+                "or drop --warm-start"
             )
         return training_view(self.record, dataset)
 

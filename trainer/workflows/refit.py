@@ -155,7 +155,12 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
         raise ValueError(f"{run} has not completed an epoch; resume it until it has")
     validations = checkpoint.read_validations(run)
     if step not in validations.values:
-        log.warning("%s has no validation of step %d, so the epochs of its last checkpoint are used", run, step)
+        log.warning(
+            "%s has no validation of step %d, so the refit trains for as many epochs as this checkpoint: %d",
+            run,
+            step,
+            epochs,
+        )
     evaluations = _summarize_evaluations(run, step)
     if not evaluations:
         log.warning("%s is not evaluated, so the refit will have no evaluation to show; evaluate %s first", run, run)
@@ -180,7 +185,9 @@ def _check_dataset(run: str, record: RunRecord, data: str) -> None:
     try:
         manifest, checksum = read_manifest(data), dataset_checksum(data)
     except ContractError as error:
-        raise ContractError(f"{error} (the run at {run} was trained from {record.data})") from error
+        raise ContractError(
+            f"{error} (the run at {run} was trained from {record.data}; if it has moved, use --data)"
+        ) from error
     is_same = checksum == record.dataset_checksum
     if is_same and set(manifest.splits) == {Split.TRAIN}:
         raise ValueError(

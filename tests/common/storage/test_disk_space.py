@@ -22,7 +22,7 @@ def disk(tmp_path):
 
 
 def test_publishing_to_a_full_disk_names_it_and_leaves_nothing(disk):
-    message = r"No space left on device: '{0}/\S+/large'; the disk of {0}/\S+/large has 1.0 MiB free of 1.0 MiB"
+    message = r"No space left on device: '{0}/\S+/large'; the disk of {0}/\S+/large now has 1.0 MiB free of 1.0 MiB"
     message = message.format(disk)
     with pytest.raises(DiskFullError, match=message), storage.publish_directory(str(disk / "out")) as staging:
         storage.write_bytes(f"{staging}/small", b"x")
@@ -41,7 +41,7 @@ def test_publishing_to_a_full_disk_names_it_and_leaves_nothing(disk):
 )
 def test_errors_of_libraries_are_recognised_by_their_text(error, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    message = rf"; the disk of {tmp_path} has .* MiB.* or set TMPDIR"
+    message = rf"; the disk of {tmp_path} now has .* MiB.* or set TMPDIR"
     with pytest.raises(DiskFullError, match=message) as found, explain_full_disk("gs://bucket/out", None):
         raise error
     assert str(found.value).startswith(str(error).partition(" [while")[0])

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import json
+import re
 import zipfile
 from collections import Counter
 from dataclasses import replace
@@ -203,6 +204,7 @@ def test_ids_of_json_are_the_same_whatever_else_the_lines_have(bad, tmp_path):
 def test_a_field_that_no_first_line_of_json_has_is_a_warning(tmp_path, caplog):
     read_json(tmp_path, {"v": "a", "sku": "x"})
     assert "lines.jsonl (JSON Lines) has no column i: it has t, v, sku. Map columns by --map" in caplog.text
+    assert "later lines may have it" in caplog.text
 
 
 def test_broken_texts_of_json_are_rejected_or_replaced(tmp_path):
@@ -235,9 +237,9 @@ def test_a_reject_of_parquet_has_its_row_and_values(tmp_path):
     assert json.loads(parsed[1].rejects.texts[0])["itemid"] == "c"
 
 
-@pytest.mark.parametrize("visitor", [{"id": 1}, [1]])
-def test_a_mapped_column_of_objects_or_lists_is_an_error(visitor, tmp_path):
-    with pytest.raises(ValueError, match=r"`v` has values of type .*, not single values; map a field of it"):
+@pytest.mark.parametrize(("visitor", "path"), [({"id": 1}, "v.id"), ([1], "v[]")])
+def test_a_mapped_column_of_objects_or_lists_is_an_error(visitor, path, tmp_path):
+    with pytest.raises(ValueError, match=rf"`v` has values of type .*, not single values; .*`{re.escape(path)}`"):
         read_json(tmp_path, {"v": visitor, "i": "x"})
 
 
@@ -278,13 +280,16 @@ WRONG = [
     (b"a,b\rc,d\r", "carriage returns alone"),
     (
         CSV.decode().encode("utf-16-le"),
-        "is not text: it contains NUL bytes.*events_format.encoding, to utf-16-le",
+        "is not text: it contains NUL bytes.*set its encoding to utf-16-le",
     ),
     (
         CSV.decode().encode("utf-16-be"),
-        "is not text: it contains NUL bytes.*events_format.encoding, to utf-16-be",
+        "is not text: it contains NUL bytes.*set its encoding to utf-16-be",
     ),
-    (gzip.compress(CSV.decode().encode("utf-16-be"), mtime=0), "is not text: .*events_format.encoding, to utf-16-be"),
+    (
+        gzip.compress(CSV.decode().encode("utf-16-be"), mtime=0),
+        "is not text: .*set its encoding to utf-16-be .events_format.encoding, ",
+    ),
     (b"PAR1 and nothing else", "is not a valid Parquet file"),
     (b"PK\x03\x04broken", "is not a valid ZIP archive"),
     (gzip.compress(CSV, mtime=0)[:40], "is damaged after byte 0"),  # the same bytes, and so test id, in every worker

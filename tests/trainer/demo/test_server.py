@@ -115,7 +115,7 @@ def test_malformed_requests_are_refused(ask):
 def test_a_foreign_host_name_is_refused(ask):
     status, answer = ask("overview", {}, Host="evil.example")
     assert status == 403
-    assert "this machine only" in answer["error"]
+    assert "only, got 'evil.example'; from another machine, open http://localhost:" in answer["error"]
 
 
 @pytest.mark.usefixtures("exports")

@@ -46,14 +46,14 @@ def test_a_process_hides_the_gpus_that_it_does_not_use(monkeypatch: pytest.Monke
     assert machine.visible == machine.all[:1]
     machine.is_started = True
     assert gpus.choose_gpus(1, is_required=False) == ("GPU:0",)
-    with pytest.raises(ValueError, match="2 GPUs must be requested before TensorFlow starts; it already runs with 1"):
+    with pytest.raises(ValueError, match="2 GPUs cannot be used, because TensorFlow already runs with 1"):
         gpus.choose_gpus(2, is_required=False)
 
 
 def test_all_gpus_are_used_unless_a_number_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     Machine(2, monkeypatch)
     assert gpus.choose_gpus(None, is_required=False) == ("GPU:0", "GPU:1")
-    with pytest.raises(ValueError, match="devices=3, but this machine has 2 GPUs"):
+    with pytest.raises(ValueError, match="devices=3, but TensorFlow sees 2 GPUs"):
         gpus.choose_gpus(3, is_required=False)
 
 

@@ -11,7 +11,7 @@ from trainer.distributed.replicas import check_batch_divides, preempt_on_worker_
 def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_sizes(
     batch_size: int, replicas: int, nearest: str
 ) -> None:
-    message = f"batch size {batch_size} is not divisible by {replicas} replicas; use {nearest}$"
+    message = f"input.batch_size={batch_size} is not divisible by {replicas} replicas; use {nearest}$"
     with pytest.raises(ValueError, match=message):
         check_batch_divides(batch_size, replicas)
 
@@ -71,7 +71,7 @@ def test_a_single_process_is_the_chief_and_does_not_wait() -> None:
 
 def test_more_cpus_than_tensorflow_started_with_are_refused() -> None:
     tf.zeros([])  # starts TensorFlow, with the four logical CPUs of conftest
-    with pytest.raises(ValueError, match="devices=5 must be set before TensorFlow starts; it already runs with 4"):
+    with pytest.raises(ValueError, match="devices=5 cannot be applied, because TensorFlow already runs with 4"):
         start_replicas(5, None)
 
 

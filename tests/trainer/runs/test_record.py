@@ -68,7 +68,7 @@ def test_a_damaged_record_is_refused(dataset: Dataset, tmp_path: Path, damage: s
 
 
 def test_a_run_resumes_with_the_same_config_and_dataset(dataset: Dataset) -> None:
-    check_same_run(make_record(dataset), PRESETS["mf"], dataset)
+    check_same_run("run", make_record(dataset), PRESETS["mf"], dataset)
 
 
 def test_settings_that_do_not_change_the_result_may_change_and_are_logged(
@@ -76,12 +76,12 @@ def test_settings_that_do_not_change_the_result_may_change_and_are_logged(
 ) -> None:
     changed = dataclasses.replace(PRESETS["mf"], devices=4, steps_per_execution=3, checkpoint_every_steps=10)
     with caplog.at_level(logging.INFO):
-        check_same_run(make_record(dataset), changed, dataset)
+        check_same_run("run", make_record(dataset), changed, dataset)
     assert "devices: null, now 4" in caplog.text
 
 
 @pytest.mark.parametrize("change", [{"seed": 5}, {"epochs": 99}, {"mixed_precision": True}, {"patience": 9}])
 def test_a_change_of_a_setting_that_changes_the_result_is_refused(dataset: Dataset, change: dict[str, int]) -> None:
     (name,) = change
-    with pytest.raises(ValueError, match=f"differs from the requested one \\({name}: .*give another --workdir"):
-        check_same_run(make_record(dataset), dataclasses.replace(PRESETS["mf"], **change), dataset)
+    with pytest.raises(ValueError, match=f"the run in run differs .*\\({name}: .*give another --workdir"):
+        check_same_run("run", make_record(dataset), dataclasses.replace(PRESETS["mf"], **change), dataset)

@@ -54,7 +54,7 @@ def test_there_is_no_validator_without_a_split_or_without_visitors_to_rank_for(t
     )
     assert make_validator(PRESETS["mf"], newcomers) is None
     assert make_next_item_validator(PRESETS["nn"], newcomers) is None
-    assert "the last checkpoint is used as the best" in caplog.text
+    assert "so the last checkpoint is used as the best" in caplog.text
 
 
 def test_validates_a_sequence_model_by_next_items(dataset, caplog):
