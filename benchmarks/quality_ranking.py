@@ -145,8 +145,7 @@ class RankedBlock:
             if trend.link not in self._linked:
                 self._linked[trend.link] = link_scores(self._scores, trend.link)
             self._stored.scores = self._linked[trend.link]
-            trends = self._events.trends(trend.half_life_days, self._moments)
-            self._stored.trends = np.float32(trend.beta) * trends
+            self._stored.trends = np.float32(trend.beta) * self._events.trends(trend.half_life_days, self._moments)
         by_case = self._evaluators[task].measure().by_case
         return {metric: by_case[metric] for metric in METRICS}
 

@@ -74,10 +74,5 @@ def target(
     """
     is_met = reached is not None and bool(reached >= bound if is_least else reached <= bound)
     sign = "≥" if is_least else "≤"
-    return {
-        "what": what,
-        "target": f"{sign} {bound:g}",
-        "reached": reached,
-        "compared_with": compared_with,
-        "is_met": is_met,
-    }
+    wanted = f"{sign} {bound:g}"
+    return {"what": what, "target": wanted, "reached": reached, "compared_with": compared_with, "is_met": is_met}

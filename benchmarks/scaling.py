@@ -363,12 +363,17 @@ def _run(*arguments: str) -> str:
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def _measure_workers(batch: str, way: str) -> dict[str, Any]:
-    """Measures two workers; returns the first one's figures and the larger memory of the two."""
+def _free_hosts() -> tuple[str, str]:
+    """Returns two addresses of this machine with free ports."""
     with socket.socket() as first, socket.socket() as second:
         for free in (first, second):
             free.bind(("127.0.0.1", 0))
-        hosts = tuple(f"127.0.0.1:{free.getsockname()[1]}" for free in (first, second))
+        return f"127.0.0.1:{first.getsockname()[1]}", f"127.0.0.1:{second.getsockname()[1]}"
+
+
+def _measure_workers(batch: str, way: str) -> dict[str, Any]:
+    """Measures two workers; returns the first one's figures and the larger memory of the two."""
+    hosts = _free_hosts()
     command = [sys.executable, "-m", __spec__.name, batch, way, "workers"]
     processes = [
         subprocess.Popen(

@@ -67,7 +67,6 @@ def _captured_stderr(is_noise: Callable[[str], bool]) -> Iterator[None]:
             os.dup2(original, 2)
             os.close(original)
             captured.seek(0)
-            lines = captured.read().decode(errors="replace").splitlines()
-            for line in lines:
+            for line in captured.read().decode(errors="replace").splitlines():
                 if has_failed or not is_noise(line):
                     sys.stderr.write(f"{line}\n")

@@ -336,7 +336,8 @@ def _add_training(command: argparse.ArgumentParser) -> None:
 
 
 def _add_search(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
+    add = command.add_argument
+    add(
         "--search",
         action="extend",
         nargs="+",
@@ -344,11 +345,9 @@ def _add_search(command: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUES",
         help="settings to search: 64,128 or 0.05..0.5 or 0.05..0.5:log",
     )
-    command.add_argument("--trials", type=_count(1), default=20, metavar="N", help="number of trials (default: 20)")
-    command.add_argument(
-        "--parallel", type=_count(1), default=4, metavar="N", help="trials at the same time (default: 4)"
-    )
-    command.add_argument(
+    add("--trials", type=_count(1), default=20, metavar="N", help="number of trials (default: 20)")
+    add("--parallel", type=_count(1), default=4, metavar="N", help="trials at the same time (default: 4)")
+    add(
         "--storage",
         metavar="URL",
         help="URL, without a password, of the database that the trials share (default: a file in --workdir, which must "

@@ -221,7 +221,7 @@ class Limit:
         limits = [limit for limit in (self.warn, self.fail) if limit is not None]
         if not all(limit >= 0 for limit in limits):  # rejects NaN too
             raise ValueError(
-                f"the limits warn and fail of expectations.* must be at least 0, got warn={self.warn} and fail={self.fail}"
+                f"the limits of expectations.* must be at least 0, got warn={self.warn} and fail={self.fail}"
             )
 
 

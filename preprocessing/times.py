@@ -103,8 +103,7 @@ def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarra
         milliseconds = _from_numbers(values, "ms" if config.unit == "auto" else config.unit)
     else:
         milliseconds = _from_texts(values, config)
-    is_read = milliseconds.is_valid().to_numpy(zero_copy_only=False)
-    flaws.mark(~is_read, BAD_TIME)
+    flaws.mark(milliseconds.is_null().to_numpy(zero_copy_only=False), BAD_TIME)
     found: np.ndarray = milliseconds.fill_null(0).to_numpy()
     flaws.mark((found < PLAUSIBLE_FROM_MS) | (found >= PLAUSIBLE_UNTIL_MS), IMPLAUSIBLE_TIME)
     return found
@@ -146,17 +145,25 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
     else:
         stamps = pd.to_datetime(texts, format=config.format, errors="coerce", utc=True)
         has_zone = np.full(len(texts), "%z" in config.format.lower())
-    milliseconds = stamps.dt.tz_localize(None).to_numpy("datetime64[ms]").copy()
+    milliseconds = _to_milliseconds(stamps).copy()
     # other years are implausible, and may be outside what zones can express
     is_local = ~has_zone & (config.zone != "UTC") & stamps.dt.year.between(1990, 2110).to_numpy()
     if is_local.any():
-        local = stamps[is_local].dt.tz_localize(None)
-        # a time that a change of the clock repeats or leaves out
-        is_first = np.ones(len(local), bool)
-        local = local.dt.tz_localize(ZoneInfo(config.zone), ambiguous=is_first, nonexistent="shift_forward")
-        milliseconds[is_local] = local.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[ms]")
+        milliseconds[is_local] = _to_milliseconds(_read_in_zone(stamps[is_local], config.zone))
     distinct = pa.array(milliseconds.astype(np.int64), mask=np.isnat(milliseconds))
     return distinct.take(encoded.indices)
+
+
+def _read_in_zone(stamps: pd.Series, zone: str) -> pd.Series:
+    """Returns the stamps, which were read as UTC, as times of the zone."""
+    # a time that a change of the clock repeats or leaves out
+    is_first = np.ones(len(stamps), bool)
+    return stamps.dt.tz_localize(None).dt.tz_localize(ZoneInfo(zone), ambiguous=is_first, nonexistent="shift_forward")
+
+
+def _to_milliseconds(stamps: pd.Series) -> np.ndarray:
+    """Converts stamps with a zone to UTC, datetime64[ms]."""
+    return stamps.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[ms]")
 
 
 def _parse_iso(texts: pd.Series) -> pd.Series:

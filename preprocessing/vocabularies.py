@@ -49,15 +49,8 @@ def count_items(timelines: Timelines, rows: np.ndarray, num_kinds: int) -> pa.Ta
     first, last = np.full(size, np.iinfo(np.int64).max), np.zeros(size, np.int64)
     np.minimum.at(first, item, times)
     np.maximum.at(last, item, times)
-    table = pa.table(
-        {
-            "id": timelines.items,
-            "count": kinds.sum(1),
-            **dict(zip(kind_columns(num_kinds), kinds.T, strict=True)),
-            "first_seen_ms": first,
-            "last_seen_ms": last,
-        }
-    )
+    counts = {"count": kinds.sum(1), **dict(zip(kind_columns(num_kinds), kinds.T, strict=True))}
+    table = pa.table({"id": timelines.items, **counts, "first_seen_ms": first, "last_seen_ms": last})
     return table.filter(pc.greater(table["count"], 0))
 
 
@@ -133,14 +126,18 @@ def index_items(
     entries = choose_entries(counts, config)
     _write_ids(layout.vocabulary(Vocabulary.ITEMS), entries)
     _check_not_empty(Vocabulary.ITEMS, entries, config)
-    others = counts.filter(pc.invert(pc.is_in(counts["id"], value_set=entries["id"].combine_chunks())))
-    unnumbered = others.append_column("index", pa.array(np.full(len(others), -1)))
     write_table(work.item_vocabulary, entries.select(["id"]))
-    items = pa.concat_tables([_number(entries), unnumbered.sort_by("id")])
+    items = pa.concat_tables([_number(entries), _rows_without_index(counts, entries)])
     by_partition = dict(split_by_partition(items, assign_partitions(items["id"].combine_chunks(), num_partitions)))
     for partition in range(num_partitions):
         write_table(work.items(partition), by_partition.get(partition, items.slice(0, 0)))
     return VocabularyInfo(size=len(entries), oov_buckets=config.oov_buckets)
+
+
+def _rows_without_index(counts: pa.Table, entries: pa.Table) -> pa.Table:
+    """Returns the rows of `counts` that are not among the entries, by id, with index -1."""
+    others = counts.filter(pc.invert(pc.is_in(counts["id"], value_set=entries["id"].combine_chunks())))
+    return others.append_column("index", pa.array(np.full(len(others), -1))).sort_by("id")
 
 
 def index_words(

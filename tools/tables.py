@@ -69,9 +69,7 @@ _BEST = {
     "grocer, returning visitors, new items: auto NDCG@20 / best peer's without trend": (
         "Real grocer, items new to the visitor, NDCG@20: `auto` / best peer without the trend of items"
     ),
-    "buyers, next item (all): nn recall@20": (
-        "Next item, dataset of visitors with at least one purchase, recall@20: `nn` / best nearest-neighbour peer"
-    ),
+    "sessions, next item: nn recall@20 / best": "Next item in sessions, recall@20: `nn` / best nearest-neighbour peer",
     "`prepare` at full size with 20.3 M": (
         "`prepare`, time and memory for 2.76 M events and a log of 20.3 M item property changes"
     ),
@@ -97,8 +95,15 @@ _MISSED = {
     "matrix: training seconds until mf reaches": (
         "Training time until `mf` reaches the NDCG@20 of the best peer / training time of that peer"
     ),
-    "sessions, next item: nn recall@20 / best": (
-        "Next item in sessions, recall@20: `nn` / best nearest-neighbour peer"
+    "matrix: training seconds until mf with solver=als": (
+        "The same for `mf` with `solver=als` and `model.dim=384` / training time of the best peer"
+    ),
+    "grocer: training of auto": "Seconds of training `auto` with a budget of 10 minutes, real grocer",
+    "buyers, next item (all): nn recall@20": (
+        "Next item, dataset of visitors with at least one purchase, recall@20: `nn` / best nearest-neighbour peer"
+    ),
+    "buyers, next item (all): nn MRR@20": (
+        "Next item, dataset of visitors with at least one purchase, MRR@20: `nn` / best nearest-neighbour peer"
     ),
     "sessions, next item: nn MRR@20 / best": "Next item in sessions, MRR@20: `nn` / best nearest-neighbour peer",
     "training step of `mf`": (

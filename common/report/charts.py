@@ -43,9 +43,8 @@ def bars(
         drawn = axes.barh(range(len(values)), values, color=SERIES[colour], height=0.7)
         axes.bar_label(drawn, list(notes) or [compact(value) for value in values], padding=4, color=INK, fontsize=11)
         axes.set_yticks(range(len(labels)), [shorten(label) for label in labels], color=INK)
-        axes.set_ylim(
-            max(len(values), 3) - 0.5, -0.5
-        )  # the first on top; room for three bars keeps a single one from filling the picture
+        # the first on top; room for three bars keeps a single one from filling the picture
+        axes.set_ylim(max(len(values), 3) - 0.5, -0.5)
         axes.set_xlim(0, max(values, default=0) * 1.25 or 1)
         axes.set_xticks([])
         open_axes(axes, grid="")

@@ -1,5 +1,6 @@
 """Pictures that several sections share, each with its sentence and its table."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,20 +102,22 @@ def _class_name(index: int) -> str:
     return str(high) if low >= high else f"{compact(low)}–{compact(high)}"
 
 
+def _median_bin(counts: Sequence[int]) -> int:
+    """Returns the index of the last bin with at most half of all counts before it."""
+    before = itertools.accumulate(counts[:-1], initial=0)
+    return max(index for index, below in enumerate(before) if 2 * below <= sum(counts))
+
+
 def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colour: int = 0) -> Part:
     """Shows how many `of` (sessions, pauses) last how long; `buckets`: counts by the least seconds of each bin."""
     if not buckets:
         return Note(f"{title}: no data.")
     labels = [duration(int(second)) for second in buckets]
-    total, half, below = sum(buckets.values()), 0, 0
-    for index, count in enumerate(buckets.values()):
-        if 2 * below <= total:
-            half = index
-        below += count
+    half = _median_bin(list(buckets.values()))
     until = duration(2 * max(int(list(buckets)[half]), 1)) if half else "1 s"
     return Picture(
         title=title,
-        summary=f"{counted(total, of)}; half last less than {until}.",
+        summary=f"{counted(sum(buckets.values()), of)}; half last less than {until}.",
         svg=charts.columns(
             key, labels, list(buckets.values()), x_label="at least", y_label=of, is_log=True, colour=colour
         ),

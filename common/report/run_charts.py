@@ -143,6 +143,12 @@ def _paint_points(axes: Axes, panel: Panel, values: np.ndarray, is_finished: np.
     axes.scatter(x[~is_finished], values[~is_finished], color=MUTED, marker="x", s=30)
     if best is not None:
         axes.scatter(x[best], values[best], s=110, facecolors="none", edgecolors=WARNING, linewidths=2, zorder=3)
+    _scale_setting_axis(axes, panel)
+    axes.yaxis.set_major_formatter(_COMPACT)
+    open_axes(axes)
+
+
+def _scale_setting_axis(axes: Axes, panel: Panel) -> None:
     if panel.names:
         axes.set_xticks(range(len(panel.names)), [shorten(name, 10) for name in panel.names])
         axes.set_xlim(-0.5, len(panel.names) - 0.5)
@@ -154,8 +160,6 @@ def _paint_points(axes: Axes, panel: Panel, values: np.ndarray, is_finished: np.
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
     axes.set_xlabel(panel.title)
-    axes.yaxis.set_major_formatter(_COMPACT)
-    open_axes(axes)
 
 
 def progress(

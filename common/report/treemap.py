@@ -25,15 +25,19 @@ def squarify(values: Sequence[float], box: Box) -> list[Box]:
     boxes: list[Box] = []
     while areas:
         side = min(box.width, box.height)
-        count = 1
-        while count < len(areas) and _worst_aspect_ratio(areas[: count + 1], side) <= _worst_aspect_ratio(
-            areas[:count], side
-        ):
-            count += 1
+        count = _count_in_row(areas, side)
         row, areas = areas[:count], areas[count:]
         placed, box = _lay_row(row, box)
         boxes += placed
     return boxes
+
+
+def _count_in_row(areas: Sequence[float], side: float) -> int:
+    """Counts the first areas that form a row along a side: one more area would make the worst aspect ratio worse."""
+    for count in range(1, len(areas)):
+        if _worst_aspect_ratio(areas[: count + 1], side) > _worst_aspect_ratio(areas[:count], side):
+            return count
+    return len(areas)
 
 
 def _worst_aspect_ratio(areas: Sequence[float], side: float) -> float:

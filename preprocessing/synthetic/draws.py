@@ -75,9 +75,7 @@ def apportion(weights: np.ndarray, group: np.ndarray, totals: np.ndarray) -> np.
     sums = np.bincount(group, weights, len(totals))
     share = np.divide(weights, sums[group], out=np.zeros(len(weights)), where=sums[group] > 0)
     # cumulative sums over all groups at once: each group's part ends on a whole number
-    allotted = np.where(sums > 0, totals, 0)
-    ends = np.cumsum(share * allotted[group])
+    ends = np.cumsum(share * np.where(sums > 0, totals, 0)[group])
     last = np.append(np.flatnonzero(np.diff(group)), len(group) - 1)
     ends[last] = np.round(ends[last])
-    whole = np.floor(ends + 1e-6).astype(np.int64)
-    return np.diff(whole, prepend=0)
+    return np.diff(np.floor(ends + 1e-6).astype(np.int64), prepend=0)

@@ -24,24 +24,35 @@ _BELOW_ONE = 1 - 1e-6
 
 def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) -> np.ndarray:
     """Returns the item index of each interest, [D]; a visitor seldom gets the same item twice."""
-    interests, matches, groups = [], [], []
-    for reach, together in _TOGETHER.items():
-        some = np.flatnonzero(wishes.reach == reach)
-        time = (wishes.begin_ms[some] - BEGIN_MS) / (END_MS - BEGIN_MS)
-        order, group = _group_by_style(wishes.shelf[some], time, wishes.style[some], together)
-        copies = np.repeat(np.arange(len(items.shelf)), items.quota[reach])
-        time = items.born[copies] + (items.ended - items.born)[copies] * random.random(len(copies))
-        style = items.style[copies] + random.normal(scale=_STYLE_NOISE, size=len(copies))
-        supply, _ = _group_by_style(items.shelf[copies], time, style, together)
-        interests.append(some[order])
-        matches.append(copies[supply])
+    queues, groups, matches = [], [], []
+    for reach in _TOGETHER:
+        queue, group = _queue_interests(wishes, reach)
+        queues.append(queue)
         groups.append(group + len(wishes.shelf) * reach)
-    queue, group, item = np.concatenate(interests), np.concatenate(groups), np.concatenate(matches)
+        matches.append(_queue_items(items, reach, random))
+    queue, group, item = np.concatenate(queues), np.concatenate(groups), np.concatenate(matches)
     for distance in _SWAP_DISTANCES:
         item = _swap_repeats(wishes.visitor[queue], item, group, distance)
     result = np.empty(len(queue), np.int64)
     result[queue] = item
     return result
+
+
+def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the interests that end with `reach` in the order in which they are matched, and their groups."""
+    some = np.flatnonzero(wishes.reach == reach)
+    time = (wishes.begin_ms[some] - BEGIN_MS) / (END_MS - BEGIN_MS)
+    order, group = _group_by_style(wishes.shelf[some], time, wishes.style[some], _TOGETHER[reach])
+    return some[order], group
+
+
+def _queue_items(items: Assortment, reach: int, random: np.random.Generator) -> np.ndarray:
+    """Returns each item as often as its quota for `reach` says, in the order in which they are matched."""
+    copies = np.repeat(np.arange(len(items.shelf)), items.quota[reach])
+    time = items.born[copies] + (items.ended - items.born)[copies] * random.random(len(copies))
+    style = items.style[copies] + random.normal(scale=_STYLE_NOISE, size=len(copies))
+    supply, _ = _group_by_style(items.shelf[copies], time, style, _TOGETHER[reach])
+    return copies[supply]
 
 
 def _group_by_style(

@@ -77,14 +77,10 @@ def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Gen
     changed_at = first[changed] + 1 + (random.random(len(changed)) * later[changed]).astype(np.int64)
     rows = np.r_[np.arange(len(item)), changed]
     value = np.r_[value, value[changed] + 1]
-    return PropertyRows(
-        item[rows],
-        np.r_[first, changed_at],
-        rare.name.take(pa.array(which[rows])),
-        pc.if_else(
-            pa.array(rare.is_numeric[which[rows]]), format_numbers(_UNIT * (value % _NUMBERS)), format_words(value)
-        ),
-    )
+    which = which[rows]
+    numbers, words = format_numbers(_UNIT * (value % _NUMBERS)), format_words(value)
+    text = pc.if_else(pa.array(rare.is_numeric[which]), numbers, words)
+    return PropertyRows(item[rows], np.r_[first, changed_at], rare.name.take(pa.array(which)), text)
 
 
 def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.ndarray:

@@ -41,10 +41,7 @@ def draw_titles(tree: Tree, catalogue: Catalogue, random: np.random.Generator) -
     name = products.name.dictionary_encode()
     group = name.indices.to_numpy()[catalogue.shelf].astype(np.int64) * NUM_LOOKS + look
     number = _number_in_group(group)
-    # the first items of a group differ in their material, the later ones also in their series
-    first_material, first_series = random.integers(0, [[NUM_MATERIALS], [len(_SERIES)]], (2, group.max(initial=0) + 1))
-    material = (first_material[group] + number) % NUM_MATERIALS
-    series = (first_series[group] + number // NUM_MATERIALS) % len(_SERIES)
+    material, series = _draw_materials_and_series(group, number, random)
     return pc.binary_join_element_wise(
         _LOOKS.take(pa.array(department * NUM_LOOKS + look)),
         _MATERIALS.take(pa.array(department * NUM_MATERIALS + material)),
@@ -74,6 +71,15 @@ def _path_from_root(parent: np.ndarray, node: int) -> list[int]:
     while (above := int(parent[path[-1]])) >= 0:
         path.append(above)
     return path[::-1]
+
+
+def _draw_materials_and_series(
+    group: np.ndarray, number: np.ndarray, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """[N] material and series: the first items of a group differ in their material, the later ones also in series."""
+    first_material, first_series = random.integers(0, [[NUM_MATERIALS], [len(_SERIES)]], (2, group.max(initial=0) + 1))
+    material = (first_material[group] + number) % NUM_MATERIALS
+    return material, (first_series[group] + number // NUM_MATERIALS) % len(_SERIES)
 
 
 def _number_in_group(group: np.ndarray) -> np.ndarray:

@@ -45,14 +45,9 @@ class FoldIn(tf.Module):
         """
         item, weights = self._entries(queries)
         vectors = tf.einsum("bld,de->ble", tf.gather(items, item), self._basis)
-        unobserved = self._config.unobserved_weight
-        l2 = row_l2(
-            tf.math.count_nonzero(weights, axis=1),
-            self._num_items,
-            l2=self._config.l2,
-            l2_power=self._config.l2_power,
-            unobserved_weight=unobserved,
-        )
+        config, unobserved = self._config, self._config.unobserved_weight
+        lengths = tf.math.count_nonzero(weights, axis=1)
+        l2 = row_l2(lengths, self._num_items, l2=config.l2, l2_power=config.l2_power, unobserved_weight=unobserved)
         solved, _ = solve_rows(vectors, weights, self._gramian, l2, unobserved_weight=unobserved, is_long=False)
         return tf.matmul(solved, self._basis, transpose_b=True), tf.reduce_any(weights > 0, axis=1)
 

@@ -34,14 +34,13 @@ def blend_page(name: str, blend: BlendRecord, trials: Sequence[Mapping[str, Any]
 
 
 def _ranking(blend: BlendRecord, ranking: str, name: str) -> list[Block | Note]:
-    table = Table(
-        ["feature", "weight"], [[title, round(weight, 3)] for title, weight in blend.describe_weights(ranking, name)]
-    )
+    described = blend.describe_weights(ranking, name)
+    weights = Block("Weights", Table(["feature", "weight"], [[title, round(weight, 3)] for title, weight in described]))
     figures = blend.validation[ranking]
     if figures is None:
         return [
             Note("The validation split has no cases for this list, so it has the weights of another list."),
-            Block("Weights", table),
+            weights,
         ]
     rows: list[Sequence[Cell]] = [
         [part_title(part, name), round(value, 4)]
@@ -50,10 +49,8 @@ def _ranking(blend: BlendRecord, ranking: str, name: str) -> list[Block | Note]:
     if figures["frequency"] is not None:
         rows.append(["the visitor's own most frequent items", round(figures["frequency"], 4)])
     values = Table(["system", "NDCG@20"], [["the blend", round(figures["blend"], 4)], *rows])
-    return [
-        Block(f"Validation: {figures['cases']:,} cases, among the best candidates of each model", values),
-        Block("Weights", table),
-    ]
+    title = f"Validation: {figures['cases']:,} cases, among the best candidates of each model"
+    return [Block(title, values), weights]
 
 
 def _trials(trials: Sequence[Mapping[str, Any]]) -> Block:

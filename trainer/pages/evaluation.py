@@ -72,43 +72,41 @@ def _split_sections(split: Split, figures: Figures) -> list[Section]:
 def _overview(figures: Figures) -> list[Part]:
     # the notes are also log messages, which start in lower case
     notes = [f"{note[0].upper()}{note[1:]}." for note in figures["notes"]]
-    parts: list[Part] = [Note(note, is_warning=figures["is_leaking"]) for note in notes]
     intervals = figures["intervals"]
-    parts.append(
-        Facts(
-            [
-                ("dataset", figures["dataset"]),
-                ("dataset checksum", figures["dataset_checksum"][:12]),
-                ("checkpoint", f"step {figures['step']:,}"),
-                ("confidence intervals", f"{intervals['level']:.0%}, {intervals['method']}"),
-                ("resamples", intervals["resamples"]),
-            ]
-        )
-    )
+    facts = [
+        ("dataset", figures["dataset"]),
+        ("dataset checksum", figures["dataset_checksum"][:12]),
+        ("checkpoint", f"step {figures['step']:,}"),
+        ("confidence intervals", f"{intervals['level']:.0%}, {intervals['method']}"),
+        ("resamples", intervals["resamples"]),
+    ]
+    parts: list[Part] = [*(Note(note, is_warning=figures["is_leaking"]) for note in notes), Facts(facts)]
     if figures["ratings"]:
         parts.append(_draw_rating_errors(figures["split"], figures["ratings"]))
     return parts
 
 
+def _judge_skill(skill: float | None) -> str:
+    if skill is not None and skill > 0:
+        return f"The model's error is {skill:.1%} lower."
+    return "A constant is at least as good, so the error does not indicate good recommendations."
+
+
 def _draw_rating_errors(split: str, ratings: Figures) -> Picture:
     labels = {"mse": "model", "mse_of_training_mean": "training mean", "mse_of_one": "constant 1"}
     values = {label: ratings[key] for key, label in labels.items()}
-    skill = ratings["skill"]
-    verdict = (
-        f"The model's error is {skill:.1%} lower."
-        if skill is not None and skill > 0
-        else "A constant is at least as good, so the error does not indicate good recommendations."
-    )
     return Picture(
         title="Squared error on event weights",
         summary=(
             f"MSE over {ratings['rows']:,} rows: {ratings['mse']:.4f} for the model, "
-            f"{ratings['mse_of_training_mean']:.4f} for the training mean. {verdict}"
+            f"{ratings['mse_of_training_mean']:.4f} for the training mean. {_judge_skill(ratings['skill'])}"
         ),
         svg=charts.bars(
             f"ratings-{split}", list(values), list(values.values()), notes=[f"{value:.4f}" for value in values.values()]
         ),
-        table=Table(["prediction", "MSE"], [*values.items(), ("skill: 1 − MSE / MSE of the training mean", skill)]),
+        table=Table(
+            ["prediction", "MSE"], [*values.items(), ("skill: 1 − MSE / MSE of the training mean", ratings["skill"])]
+        ),
     )
 
 
