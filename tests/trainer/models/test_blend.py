@@ -141,7 +141,7 @@ def test_the_age_of_the_last_event_tells_a_session() -> None:
 
 def test_each_half_life_in_use_needs_its_trends(parts: list[Part]) -> None:
     weights = {"new_items": NEW, "returning": RETURNING, "in_session": IN_SESSION}
-    with pytest.raises(ValueError, match=r"half-lives of the weights, \(1.0, 7.0\) days; got \(7.0,\)"):
+    with pytest.raises(ValueError, match=r"trends with half-lives of \(1.0, 7.0\) days, got \(7.0,\)"):
         BlendInference(parts, weights=weights, item_counts=COUNTS, trends=[TRENDS])
 
 
