@@ -70,7 +70,7 @@ def describe_statistics(results: DatasetResults) -> dict[str, Any]:
 
 def make_manifest(job: Job, results: DatasetResults) -> Manifest:
     """Makes the manifest of all files below the dataset's root, with their checksums."""
-    names = [name for name in storage.list_files(job.layout.root) if name not in (storage.CLAIM, storage.OWNER)]
+    names = [name for name in storage.list_files(job.layout.root) if name != storage.CLAIM]
     checksums = {shard.name: shard.sha256 for shard in results.shards}
     return Manifest(
         event_kinds=results.kinds.names,

@@ -36,8 +36,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
 
     Returns:
       0 done; 1 failed; 2 wrong arguments; 75 `train` was preempted, or another worker was lost, and the same command
-      resumes the run, or another process owns the workdir or the output; 130 Ctrl-C (0 for `demo`, which is always
-      stopped this way); 143 SIGTERM or SIGHUP, nothing was published.
+      resumes the run; 130 Ctrl-C (0 for `demo`, which is always stopped this way); 143 SIGTERM or SIGHUP, nothing was
+      published.
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
             result = _run(given, config)
     except (ValueError, OSError) as error:
         log.error("%s", error, exc_info=given.verbose)
-        return PREEMPTED if isinstance(error, storage.OwnershipError) else FAILED
+        return FAILED
     except Preempted as stop:
         log.warning("%s", stop)
         return PREEMPTED
@@ -100,32 +100,24 @@ def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None)
 
 def _train(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any]:
     """Trains a preset or, without a config, refits a run."""
-    from trainer.distributed.cluster import is_chief, join_cluster
-
-    if not is_chief(join_cluster()):
-        return (_refit(given) if config is None else _train_preset(given, config)) | {"report": None}
-    with storage.own_directory(given.workdir):
-        return _train_and_report(given, config)
-
-
-def _train_and_report(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any]:
+    from trainer.distributed.cluster import join_cluster
     from trainer.pages.report import try_to_write_report
     from trainer.runs.layout import RunLayout
     from trainer.runs.record import has_run
 
+    report = None
     try:
         result = _refit(given) if config is None else _train_preset(given, config)
-    except storage.OwnershipError:
-        raise  # without a report: the run has another owner
-    except BaseException:  # the report of a run that was stopped or failed is needed most
-        if has_run(given.workdir):
-            try_to_write_report(given.workdir, data=given.data, shown="training")
-        raise
-    if not has_run(given.workdir):
-        return result | {"report": None}
-    result |= {"report": try_to_write_report(given.workdir, data=given.data, shown="training")}
-    content = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    storage.write_bytes(RunLayout(given.workdir).result, content.encode())
+    finally:  # the report of a run that was stopped or failed is needed most
+        cluster = join_cluster()
+        has_record = (cluster is None or cluster.index == 0) and has_run(given.workdir)
+        if has_record:
+            report = try_to_write_report(given.workdir, data=given.data, shown="training")
+    result |= {"report": report}
+    if has_record:
+        storage.write_bytes(
+            RunLayout(given.workdir).result, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode()
+        )
     return result
 
 

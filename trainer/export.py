@@ -38,10 +38,9 @@ def export(*, workdir: str, output: str, data: str | None = None, rules: OfferRu
       rules: which items are on offer.
     """
     storage.refuse_existing(output)
-    with storage.own_output(output):
-        run = open_trained_run(workdir, data)
-        name, card = run.record.config.name, describe_run(workdir, run)
-        return export_model(run.model, run.dataset, output, name=name, card=card, rules=rules)
+    run = open_trained_run(workdir, data)
+    name, card = run.record.config.name, describe_run(workdir, run)
+    return export_model(run.model, run.dataset, output, name=name, card=card, rules=rules)
 
 
 def describe_run(workdir: str, run: TrainedRun) -> str:

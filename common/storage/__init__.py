@@ -26,16 +26,12 @@ from common.storage.files import (
     upload_all,
     write_bytes,
 )
-from common.storage.ownership import OWNER, OwnershipError, check_ownership, own_directory, own_output
 from common.storage.publication import CLAIM, check_writable, publish_directory, refuse_existing
 from common.storage.scratch import make_scratch
 from common.storage.stores import is_local, is_served_by_tensorflow, local_path, remove_partial
 
 __all__ = [
     "CLAIM",
-    "OWNER",
-    "OwnershipError",
-    "check_ownership",
     "check_writable",
     "exists",
     "exit_process",
@@ -49,8 +45,6 @@ __all__ = [
     "local_path",
     "make_scratch",
     "open_binary",
-    "own_directory",
-    "own_output",
     "process_cache",
     "publish_directory",
     "read_bytes",

@@ -45,11 +45,6 @@ def write_bytes(uri: str, content: bytes) -> None:
     _change(uri, "writing", lambda store: store.write(uri, content))
 
 
-def create(uri: str, content: bytes) -> None:
-    """Writes a new file; does nothing if it exists. Read it to learn which of several processes created it."""
-    _change(uri, "writing", lambda store: store.create(uri, content))
-
-
 def open_binary(uri: str, piece_bytes: int = _READ_BYTES) -> BinaryIO:
     """Opens a file for reading; a remote file is fetched in pieces, each with its own retries."""
     if is_local(uri):

@@ -2,25 +2,21 @@
 
 A local directory is renamed into place. Object stores have no rename, so the files are uploaded with the marker last,
 and readers treat a directory without its marker as unfinished. During an upload the directory also contains a file, the
-claim, which lets a later process recognise the files of a killed one. The publisher owns the destination meanwhile, see
-`ownership.py`.
+claim. The claim lets a later process recognise the files of a killed one, and lets concurrent publishers detect each
+other.
 """
 
 import contextlib
-import glob
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from common.storage import files
 from common.storage.disk_space import explain_full_disk
-from common.storage.ownership import OWNER, check_ownership, own_output
-from common.storage.retrying import call_with_retries
 from common.storage.scratch import make_scratch
-from common.storage.stores import Store, is_local, local_path, open_store
+from common.storage.stores import is_local, local_path, open_store
 
 CLAIM = "_unfinished"
 
@@ -34,7 +30,6 @@ def publish_directory(destination: str, *, marker: str | None = None) -> Abstrac
 
     Raises:
       FileExistsError: `destination` exists; it is left unchanged.
-      OwnershipError: another process is publishing to `destination`, or took over when this process was suspended.
       OSError: `destination` is not writable; raised before the directory is filled.
     """
     refuse_existing(destination, marker=marker)
@@ -44,7 +39,7 @@ def publish_directory(destination: str, *, marker: str | None = None) -> Abstrac
 def refuse_existing(destination: str, *, marker: str | None = None) -> None:
     """Raises FileExistsError if `destination` exists, or if one of its parents is a file."""
     if not is_local(destination):
-        names = [name for name in files.list_files(destination) if name != OWNER]
+        names = files.list_files(destination)
         if names and (CLAIM not in names or marker in names):
             raise FileExistsError(f"{destination} already exists and is not empty; choose another output or remove it")
         return
@@ -78,74 +73,62 @@ def check_writable(uri: str) -> None:
 def _publish_locally(destination: str) -> Iterator[str]:
     parent, name = os.path.split(local_path(destination))
     os.makedirs(parent, exist_ok=True)
-    with own_output(destination):
-        refuse_existing(destination)  # the process that owned it until now may have published it
-        for abandoned in glob.glob(f"{glob.escape(parent)}/.{glob.escape(name)}.partial-*"):
-            shutil.rmtree(abandoned, ignore_errors=True)
-        # next to the destination: a rename cannot cross file systems
-        staging = tempfile.mkdtemp(prefix=f".{name}.partial-", dir=parent)
-        try:
-            with explain_full_disk(destination):
-                yield staging
-            check_ownership(destination)
-            _move(staging, local_path(destination))
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def _move(staging: str, path: str) -> None:
-    if os.path.isdir(path):
-        os.rmdir(path)  # refuse_existing found it empty; fails, without loss, if it no longer is
-    os.chmod(staging, 0o777 & ~_umask())  # temporary folders are private
-    os.rename(staging, path)
+    staging = make_scratch(name, parent)  # next to the destination: a rename cannot cross file systems
+    try:
+        with explain_full_disk(destination):
+            yield staging
+        path = local_path(destination)
+        if os.path.isdir(path):
+            os.rmdir(path)  # refuse_existing found it empty; fails, without loss, if it no longer is
+        os.chmod(staging, 0o777 & ~_umask())  # scratch folders are private
+        os.rename(staging, path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
 def _publish_to_store(destination: str, marker: str | None) -> Iterator[str]:
     check_writable(destination)
-    with own_output(destination):
-        refuse_existing(destination, marker=marker)  # the process that owned it until now may have published it
-        # leftovers of a killed process: `refuse_existing` lets nothing else pass
-        call_with_retries(lambda: _clear(open_store(destination), destination), "removing", destination)
-        claim = f"{destination.rstrip('/')}/{CLAIM}"
-        files.write_bytes(claim, b"")
-        staging = make_scratch("output")
-        try:
-            with explain_full_disk(staging):
-                yield staging
-            _upload(staging, destination, marker)
-        except BaseException:
-            _withdraw(destination, marker)
-            raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        files.remove(claim)
+    files.remove(destination)  # leftovers of a killed process: `refuse_existing` lets nothing else pass
+    claim, owner = f"{destination.rstrip('/')}/{CLAIM}", uuid.uuid4().hex.encode()
+    files.write_bytes(claim, owner)
+    staging = make_scratch("cartwheel-output")
+    try:
+        with explain_full_disk(staging):
+            yield staging
+        names = [name for name in files.list_files(staging) if name != marker]
+        files.upload_all(staging, names, destination)
+        _check_owner(claim, owner, destination)
+        if marker:
+            files.upload_all(staging, [marker], destination)
+    except BaseException:
+        _withdraw(destination, marker, claim, owner)
+        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    files.remove(claim)
 
 
-def _upload(staging: str, destination: str, marker: str | None) -> None:
-    names = [name for name in files.list_files(staging) if name != marker]
-    check_ownership(destination)
-    files.upload_all(staging, names, destination)
-    check_ownership(destination)
-    if marker:
-        files.upload_all(staging, [marker], destination)
+def _check_owner(claim: str, owner: bytes, destination: str) -> None:
+    try:
+        found = files.read_bytes(claim)
+    except FileNotFoundError:
+        found = b""
+    if found != owner:
+        raise FileExistsError(
+            f"another process is publishing to {destination}, so this process has published nothing; wait for the "
+            "other, or choose another output"
+        )
 
 
-def _withdraw(destination: str, marker: str | None) -> None:
+def _withdraw(destination: str, marker: str | None, claim: str, owner: bytes) -> None:
     """Removes the upload if the store responds; otherwise, the claim stays and marks the upload as unfinished."""
+    store = open_store(destination)
     with contextlib.suppress(Exception):
-        check_ownership(destination, often=True)  # the store may not respond
-        store = open_store(destination)
-        if marker:  # it may have arrived even if the answer got lost
-            store.remove(f"{destination.rstrip('/')}/{marker}")
-        _clear(store, destination)
-
-
-def _clear(store: Store, destination: str) -> None:
-    """Removes all files except the record of the owner."""
-    for name in store.list_files(destination):
-        if name != OWNER:
-            store.remove(f"{destination.rstrip('/')}/{name}")
+        if store.read(claim) == owner:
+            if marker:  # it may have arrived even if the answer got lost
+                store.remove(f"{destination.rstrip('/')}/{marker}")
+            store.remove(destination)
 
 
 def _umask() -> int:

@@ -60,22 +60,20 @@ _TRANSIENT_CODES = {"BadDigest", "IncompleteBody", "RequestTimeout", "SlowDown",
 _TOO_MANY_REQUESTS, _REQUEST_TIMEOUT = 429, 408
 
 
-def call_with_retries(action: Callable[[], Result], doing: str, uri: str, patience: float | None = None) -> Result:
+def call_with_retries(action: Callable[[], Result], doing: str, uri: str) -> Result:
     """Calls `action` and returns its result; retries with growing pauses while the store or the network fails.
 
     Args:
       action: the operation.
       doing: a verb for the log and for errors, such as `reading`.
       uri: URI of the file, for the log and for errors.
-      patience: how long to retry, in seconds; None: as long as `limits.py` says.
 
     Raises:
       FileNotFoundError: there is no such object.
       PermissionError: credentials are missing or insufficient.
       OSError: the bucket does not exist, the store rejects the request, or it does not answer in time.
     """
-    start, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
-    patience = read_limits().patience_seconds if patience is None else patience
+    start, pause, patience = time.monotonic(), _FIRST_PAUSE_SECONDS, read_limits().patience_seconds
     while True:
         try:
             result = action()

@@ -1,59 +1,32 @@
-"""Temporary local folders; those that killed processes left are removed.
+"""Local folders for unfinished work; folders that killed processes left are removed."""
 
-All folders of a process are in one folder that the process keeps locked. The kernel releases the lock when the process
-ends, even if it is killed. So a folder that can be locked is abandoned. One of a living process cannot be locked, also
-from another container with the same host name.
-"""
-
-import atexit
-import contextlib
-import fcntl
 import os
 import shutil
+import socket
 import tempfile
-from functools import cache
-
-from common.storage.processes import boot_id
-
-_PREFIX = "cartwheel-scratch"
 
 
-def make_scratch(name: str) -> str:
-    """Creates a private folder for temporary files, which is removed with the process at the latest."""
-    return tempfile.mkdtemp(prefix=f"{name}-", dir=_process_folder(tempfile.gettempdir(), os.getpid()))
-
-
-@cache
-def _process_folder(parent: str, process: int) -> str:
-    """Creates the folder of this process; `process` is a key of the cache, because a forked child gets another one."""
-    # another kernel may not know of the locks if the folder of temporary files is shared over a network
-    prefix = f"{_PREFIX}-{boot_id()[:8]}-"
+def make_scratch(name: str, parent: str | None = None) -> str:
+    """Creates a private folder, by default for temporary files, and removes abandoned folders of the same name."""
+    parent = parent or tempfile.gettempdir()
+    prefix = f".{name}.partial-{socket.gethostname()}-"
     _remove_abandoned(parent, prefix)
-    new = tempfile.mkdtemp(prefix=f".{_PREFIX}-", dir=parent)  # a name that no process removes before it is locked
-    fcntl.flock(os.open(new, os.O_RDONLY), fcntl.LOCK_EX)
-    folder = os.path.join(parent, prefix + os.path.basename(new).rpartition("-")[2])
-    os.rename(new, folder)
-    atexit.register(_remove_own, folder, process)
-    return folder
-
-
-def _remove_own(folder: str, process: int) -> None:
-    if os.getpid() == process:
-        shutil.rmtree(folder, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent)
 
 
 def _remove_abandoned(parent: str, prefix: str) -> None:
-    """Removes the folders of processes that have ended."""
+    """Removes the folders that killed processes of this machine left."""
     for entry in os.listdir(parent):
-        if entry.startswith(prefix):
-            with contextlib.suppress(OSError):  # its process runs, or another process has just removed it
-                _remove_if_unlocked(os.path.join(parent, entry))
+        process = entry.removeprefix(prefix).partition("-")[0]
+        if entry.startswith(prefix) and process.isdigit() and not _is_running(int(process)):
+            shutil.rmtree(os.path.join(parent, entry), ignore_errors=True)
 
 
-def _remove_if_unlocked(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _is_running(process: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder)
-    finally:
-        os.close(descriptor)
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

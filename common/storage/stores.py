@@ -39,10 +39,6 @@ class Store(Protocol):
         """Writes a file whole or not at all."""
         ...
 
-    def create(self, uri: str, content: bytes) -> None:
-        """Writes a file unless it exists; where the store cannot do this in one step, the later writer wins."""
-        ...
-
     def get(self, uri: str, path: str) -> None:
         """Copies a file to a local path."""
         ...
@@ -127,11 +123,6 @@ class LocalStore:
         with _replacing(local_path(uri)) as partial, open(partial, "wb") as file:
             file.write(content)
 
-    def create(self, uri: str, content: bytes) -> None:
-        os.makedirs(os.path.dirname(local_path(uri)), exist_ok=True)
-        with contextlib.suppress(FileExistsError), open(local_path(uri), "xb") as file:
-            file.write(content)
-
     def get(self, uri: str, path: str) -> None:
         shutil.copyfile(local_path(uri), path)
 
@@ -185,11 +176,6 @@ class FsspecStore:
     def write(self, uri: str, content: bytes) -> None:
         self._make_parent(uri)
         self._files.pipe_file(uri, content)
-
-    def create(self, uri: str, content: bytes) -> None:
-        self._make_parent(uri)
-        with contextlib.suppress(FileExistsError):
-            self._files.pipe_file(uri, content, mode="create")
 
     def get(self, uri: str, path: str) -> None:
         self._files.get_file(uri, path)
@@ -255,10 +241,6 @@ class TensorFlowStore:
     def write(self, uri: str, content: bytes) -> None:
         with self._gfile.GFile(uri, "wb") as file:
             file.write(content)
-
-    def create(self, uri: str, content: bytes) -> None:
-        if not self.exists(uri):
-            self.write(uri, content)
 
     def get(self, uri: str, path: str) -> None:
         self._gfile.copy(uri, path, overwrite=True)

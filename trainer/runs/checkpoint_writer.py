@@ -85,7 +85,6 @@ class CheckpointWriter:
         self._started = time.monotonic()
         files = _copy_rows(self._state, self._replicas.count)
         if self._replicas.is_chief:
-            storage.check_ownership(self._workdir, often=True)
             files[DENSE] = [_encode_dense(self._state)]
             storage.remove(self._staging(step))
         self._replicas.wait_for_all()
@@ -163,7 +162,6 @@ class CheckpointWriter:
         staging, target = self._staging(step), RunLayout(self._workdir).checkpoint(step)
         checksums = [join(staging, f"{_CHECKSUMS}-{worker:05d}.json") for worker in range(self._replicas.workers)]
         try:
-            storage.check_ownership(self._workdir)
             metadata = CheckpointMetadata(
                 run=self._run,
                 step=step,
@@ -181,8 +179,6 @@ class CheckpointWriter:
             if staging != target:
                 storage.remove(target)
                 os.rename(storage.local_path(staging), storage.local_path(target))
-        except storage.OwnershipError:
-            raise
         except OSError as error:
             return error
         return None
@@ -242,7 +238,7 @@ def _write_files(staging: str, files: dict[str, Pieces], checksums: str, is_abor
     if storage.is_local(staging):
         written = _write_locally(storage.local_path(staging), files, is_aborted)
     else:
-        folder = storage.make_scratch("checkpoint")
+        folder = storage.make_scratch("cartwheel-checkpoint")
         try:
             names = list(_write_locally(folder, files, is_aborted))
             _raise_if_aborted(is_aborted)

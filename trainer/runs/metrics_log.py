@@ -34,12 +34,12 @@ class RunLog:
           first_step: step from which the run starts or resumes.
         """
         layout = RunLayout(workdir)
-        self._workdir, self._is_chief, self._tensorboard = workdir, is_chief, layout.tensorboard
+        self._is_chief, self._tensorboard = is_chief, layout.tensorboard
         self._metrics = _Lines(layout.metrics, _lines_until(layout.metrics, first_step) if is_chief else [])
         self._history = _Lines(layout.history, read_lines(layout.history) if is_chief else [])
         # object stores cannot append to TensorBoard's files, so they are written locally and copied
         is_local = storage.is_local(workdir)
-        self._events = self._tensorboard if is_local else storage.make_scratch("tensorboard")
+        self._events = self._tensorboard if is_local else storage.make_scratch("cartwheel-tensorboard")
         self._writer = tf.summary.create_file_writer(self._events) if is_chief else None
         self._bar = make_bar(total_rows, "examples", initial=first_row, is_shown=is_chief)
         self._step = first_step
@@ -51,7 +51,6 @@ class RunLog:
         """Adds an event to the history, which keeps events of steps that a killed run lost; the metrics drop these."""
         if not self._is_chief:
             return
-        storage.check_ownership(self._workdir, often=True)
         self._history.add({"time": round(time.time(), 3), "event": event, "step": self._step, **details})
         for lines in (
             self._history,
@@ -83,10 +82,6 @@ class RunLog:
             self._bar.write(f"epoch {epoch}: {text}", file=sys.stderr)
         self._since = time.monotonic()
 
-    def discard(self) -> None:
-        """Drops unwritten lines, except scalars that TensorFlow buffers for this process's own file."""
-        self._is_chief, self._writer = False, None
-
     def close(self) -> None:
         """Writes everything and closes the files."""
         self._flush()
@@ -109,7 +104,6 @@ class RunLog:
     def _flush(self) -> None:
         if self._writer is None:
             return
-        storage.check_ownership(self._workdir, often=True)
         with _warn_on_error(self._metrics.path):
             self._metrics.write()
         with _warn_on_error(self._tensorboard):
@@ -148,9 +142,6 @@ def open_log(workdir: str, *, is_chief: bool, total_rows: int, first_row: int, f
     run_log = RunLog(workdir, is_chief=is_chief, total_rows=total_rows, first_row=first_row, first_step=first_step)
     try:
         yield run_log
-    except storage.OwnershipError:
-        run_log.discard()
-        raise
     except Preempted:
         run_log.log_event("preempted")
         raise

@@ -6,8 +6,9 @@ always hangs at the same step would restart until its deadline.
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -49,13 +50,17 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
             "step_timeout_seconds if steps are slow, or lower checkpoint_every_steps if the machines are taken away; "
             "then run the same command again to resume"
         )
+    is_new = storage.is_local(workdir) and not storage.exists(workdir)
     _write_count(workdir, steps, earlier + 1, replicas)
     try:
         yield
-    except (*LOST_WORKER, storage.OwnershipError):  # the count of a lost directory is another process's
+    except LOST_WORKER:
         raise
     except BaseException:
         _write_count(workdir, steps, earlier, replicas)
+        if is_new:  # a run that is refused leaves no directory
+            with suppress(OSError):  # it is not empty
+                os.rmdir(storage.local_path(workdir))
         raise
     _write_count(workdir, steps, 0, replicas)
 

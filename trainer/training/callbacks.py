@@ -7,7 +7,6 @@ from typing import NoReturn
 
 import numpy as np
 
-from common import storage
 from trainer.distributed.preemption import Preempted, StopRequest
 from trainer.distributed.replicas import Replicas
 from trainer.distributed.watchdog import Watchdog
@@ -75,9 +74,7 @@ class TrainingCallbacks:
 
         Raises:
           Preempted: a stop was requested.
-          OwnershipError: another process has taken over the run.
         """
-        storage.check_ownership(self.workdir, often=True)
         epoch, rows = self.schedule.epoch_of(step - 1), self.schedule.rows_between(step - len(losses), step)
         self._losses.append(losses)
         self.run_log.steps(step=step, epoch=epoch, rows=rows, loss=float(losses.mean()))
@@ -113,7 +110,6 @@ class TrainingCallbacks:
           Preempted: a stop was requested; the resumed run repeats this work.
         """
         self.watchdog.progress()
-        storage.check_ownership(self.workdir, often=True)
         if self.request.is_requested:
             raise Preempted("stopped after a checkpoint; run the same command again to resume")
 
