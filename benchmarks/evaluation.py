@@ -94,6 +94,15 @@ def _cases(generator: np.random.Generator) -> Cases:
     )
 
 
+def _rank_all(scores: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """[I] rank of each item by score, from 0, with hidden items last."""
+    visible = scores.copy()
+    visible[hidden] = -np.inf
+    ranks = np.empty(ITEMS, np.int64)
+    ranks[np.argsort(-visible)] = np.arange(ITEMS)
+    return ranks
+
+
 def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[dict[str, np.ndarray]]]:
     """Returns, for each system, the metrics of each case by name: with seen items hidden, and with them shown."""
     measured: dict[str, list[dict[str, np.ndarray]]] = {}
@@ -102,12 +111,8 @@ def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[
         for case, visitor in enumerate(cases.visitor):
             scores = system.items @ system.visitors[visitor]
             seen = cases.history.item[cases.history.begins[case] : cases.history.ends[case]]
-            for row, hidden in enumerate((seen, [])):
-                visible = scores.copy()
-                visible[hidden] = -np.inf
-                rank = np.empty(ITEMS, np.int64)
-                rank[np.argsort(-visible)] = np.arange(ITEMS)
-                ranks[row, case] = rank[cases.relevant.padded(case, case + 1)[0]]
+            for row, hidden in enumerate((seen, seen[:0])):
+                ranks[row, case] = _rank_all(scores, hidden)[cases.relevant.padded(case, case + 1)[0]]
         measured[name] = [
             metric_values(RelevantRanks(of.ravel(), cases.relevant.owner, cases.relevant.lengths), LIST_LENGTHS)
             for of in ranks

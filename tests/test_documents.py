@@ -214,11 +214,10 @@ def look_up(command: str) -> None:
     found = subcommands(cartwheel.refresh_cli.build_parser()) if job == "cartwheel" else parsers(job)
     assert name in found, f"{job} has no {name}"
     for argument in arguments:
-        if argument.startswith("--"):
-            flag = argument.partition("=")[0]
-            assert flag in found[name]._option_string_actions, f"{name} has no {flag}"
-        elif "=" in argument:
-            key = argument.partition("=")[0]
+        key, equals, _ = argument.partition("=")
+        if key.startswith("--"):
+            assert key in found[name]._option_string_actions, f"{name} has no {key}"
+        elif equals:
             assert key in settings_of(SETTINGS[name]), f"{name} has no setting {key}"
 
 

@@ -57,20 +57,13 @@ def test_the_files_have_the_columns_of_the_shop(package: None, tmp_path: Path) -
     result = write_grocer(str(tmp_path / "shop"))
     assert (result["event_rows"], result["items"]) == (2, 5)
     events = pq.read_table(result["files"]["transactions.parquet"])
-    assert events.select(["household_id", "product_id", "quantity", "transaction_timestamp"]).to_pylist() == [
-        {
-            "household_id": 900,
-            "product_id": 1,
-            "quantity": 1,
-            "transaction_timestamp": datetime(2017, 1, 1, 11, 53, 26),
-        },
-        {
-            "household_id": 1228,
-            "product_id": 3,
-            "quantity": 2,
-            "transaction_timestamp": datetime(2017, 1, 1, 12, 26, 30),
-        },
-    ]
+    expected = {
+        "household_id": [900, 1228],
+        "product_id": [1, 3],
+        "quantity": [1, 2],
+        "transaction_timestamp": [datetime(2017, 1, 1, 11, 53, 26), datetime(2017, 1, 1, 12, 26, 30)],
+    }
+    assert events.select(list(expected)).to_pydict() == expected
     items = pq.read_table(result["files"]["products.parquet"])
     assert items.column_names == [*PRODUCTS, "title"]
 

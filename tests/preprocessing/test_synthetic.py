@@ -125,24 +125,25 @@ def test_a_failed_shop_leaves_no_files(tmp_path, monkeypatch):
 
 
 def test_headers_and_rows_have_retailrockets_format_except_for_titles(shop):
-    row = {
-        "events.csv": r"\d{13},\d+,(view|addtocart),\d+,|\d{13},\d+,transaction,\d+,\d+",
-        "category_tree.csv": r"\d+,\d*",
-        "item_properties_part1.csv": r"\d{13},\d+,(\d+|available|categoryid),(n?\d+(\.000)?)( n?\d+(\.000)?)*"
-        r"|\d{13},\d+,title,[A-Z][A-Za-z' -]+",
-    }
-    row["item_properties_part2.csv"] = row["item_properties_part1.csv"]
-    header = {
-        "events.csv": "timestamp,visitorid,event,itemid,transactionid",
-        "category_tree.csv": "categoryid,parentid",
-        "item_properties_part1.csv": "timestamp,itemid,property,value",
-        "item_properties_part2.csv": "timestamp,itemid,property,value",
+    properties = (
+        "timestamp,itemid,property,value",
+        r"\d{13},\d+,(\d+|available|categoryid),(n?\d+(\.000)?)( n?\d+(\.000)?)*|\d{13},\d+,title,[A-Z][A-Za-z' -]+",
+    )
+    formats = {
+        "events.csv": (
+            "timestamp,visitorid,event,itemid,transactionid",
+            r"\d{13},\d+,(view|addtocart),\d+,|\d{13},\d+,transaction,\d+,\d+",
+        ),
+        "category_tree.csv": ("categoryid,parentid", r"\d+,\d*"),
+        "item_properties_part1.csv": properties,
+        "item_properties_part2.csv": properties,
     }
     for name in FILES:
+        header, row = formats[name]
         lines = (shop / name).read_text().split("\n")
-        assert lines[0] == header[name]
+        assert lines[0] == header
         assert lines[-1] == ""
-        assert all(re.fullmatch(row[name], line) for line in lines[1:-1])
+        assert all(re.fullmatch(row, line) for line in lines[1:-1])
 
 
 # the event log
@@ -155,20 +156,18 @@ def test_the_log_is_unsorted_and_its_item_ids_have_gaps(events):
     assert sorted(events.visitorid.unique()) == list(range(VISITORS))
 
 
+def is_independent_of_size(name: str) -> bool:
+    """Whether a figure is a mean or share per visitor, item or session that a small shop has, too."""
+    # extremes and numbers of categories shrink, and a buyer soon knows all items of a small shelf
+    if name.startswith("top 1") or name in ("events per visitor: max", "buyer: distinct items"):
+        return False
+    return name.startswith(
+        ("browser", "cart only", "buyer", "gap on", "events per visitor: m", "events per item: p")
+    ) or name.endswith(("mean", "share", "one event: share", "median, s", "hour (UTC)", "weekend day"))
+
+
 def test_a_small_shop_has_the_figures_that_do_not_depend_on_the_size(shop):
-    # means and shares per visitor, item or session, from the full-size benchmark. Extremes and numbers of categories
-    # shrink, and a buyer soon knows all items of a small shelf
-    names = [
-        name
-        for name in TABLE
-        if name.startswith(("browser", "cart only", "buyer", "gap on", "events per visitor: m", "events per item: p"))
-        or name.endswith(("mean", "share", "one event: share", "median, s", "hour (UTC)", "weekend day"))
-    ]
-    names = [
-        name
-        for name in names
-        if not name.startswith("top 1") and name not in ("events per visitor: max", "buyer: distinct items")
-    ]
+    names = [name for name in TABLE if is_independent_of_size(name)]
     figures = measure_shop(shop)
     for name in names:
         low, high = TABLE[name] if isinstance(TABLE[name], tuple) else (TABLE[name], TABLE[name])

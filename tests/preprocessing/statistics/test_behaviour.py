@@ -57,18 +57,15 @@ def test_the_funnel_counts_pairs_by_the_order_of_their_events():
 
 def test_the_funnel_of_own_kinds_has_a_step_from_each_kind_to_the_next():
     kinds = ("look", "like", "cart", "buy")
-    found = measure_behaviour(
-        timelines(
-            (0, 0, 0, 0),  # v0-i0: look, like, buy, without a cart
-            (0, 0, 1, 1),
-            (0, 0, 3, 2),
-            (1, 0, 1, 3),  # v1-i0: like, cart, buy, without a look
-            (1, 0, 2, 4),
-            (1, 0, 3, 5),
-        ),
-        len(kinds),
+    rows = timelines(
+        (0, 0, 0, 0),  # v0-i0: look, like, buy, without a cart
+        (0, 0, 1, 1),
+        (0, 0, 3, 2),
+        (1, 0, 1, 3),  # v1-i0: like, cart, buy, without a look
+        (1, 0, 2, 4),
+        (1, 0, 3, 5),
     )
-    funnel = describe_behaviour(found, kinds)["funnel"]
+    funnel = describe_behaviour(measure_behaviour(rows, len(kinds)), kinds)["funnel"]
     assert funnel["by_kind"] == {"look": 1, "like": 2, "cart": 1, "buy": 2}
     assert funnel["steps"] == [
         {"kind": "like", "after_previous": 1, "after_first": 1, "after_all": 1},

@@ -67,15 +67,11 @@ def test_a_lookup_returns_the_row_of_each_id(count: int, operations: str, shared
     table = make_table(replicas)
     values = np.arange(20, dtype=np.float32).reshape(10, 2)
     table.values.assign(0, values)
-    shared_ids = None if shared is None else tf.constant(shared, tf.int64)
+    ids, shared_ids = tf.constant(DIVIDED, tf.int64), None if shared is None else tf.constant(shared, tf.int64)
 
     @tf.function
     def run() -> tf.Tensor:
-        return replicas.run(
-            lambda replica: replicas.all_gather(
-                table.lookup(replica, tf.constant(DIVIDED, tf.int64), shared_ids).vectors()
-            )
-        )
+        return replicas.run(lambda replica: replicas.all_gather(table.lookup(replica, ids, shared_ids).vectors()))
 
     found = run().numpy()
     size = 8 // count

@@ -121,8 +121,7 @@ def scores_of(
     queries = queries_of([0] * len(histories), histories)
     if not by_items_alone:
         queries = queries._replace(history_event=tf.zeros_like(queries.history))
-    scores: np.ndarray = model.catalogue_scores(queries).numpy()
-    return scores
+    return np.asarray(model.catalogue_scores(queries))
 
 
 def test_history_items_have_no_correction_and_others_are_corrected_by_their_expected_count() -> None:
