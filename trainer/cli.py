@@ -35,9 +35,9 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
       program: start of the command line in usage and examples.
 
     Returns:
-      0 done; 1 failed; 2 wrong arguments; 75 `train` was preempted, or another worker was lost, and the same command
-      resumes the run; 130 Ctrl-C (0 for `demo`, which is always stopped this way); 143 SIGTERM or SIGHUP, nothing was
-      published.
+      0: done. 1: failed. 2: wrong arguments. 75: `train` or `tune` was preempted, or lost another worker; the same
+      command resumes it. 130: Ctrl-C; but `demo` returns 0, because it is always stopped this way. 143: SIGTERM or
+      SIGHUP; nothing was published.
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)
@@ -82,7 +82,7 @@ _ADVICE = {
 
 
 def _advice(error: Exception) -> str:
-    """Returns advice for an unexpected error; compares type names, because TensorFlow may not be imported yet."""
+    """Returns advice for an unexpected error, by the name of its type, because TensorFlow may not be imported yet."""
     default = (
         "run `cartwheel doctor`; if it finds no problem, report this bug of Cartwheel with its traceback (--verbose)"
     )
@@ -99,7 +99,7 @@ def _run(given: argparse.Namespace, config: RunConfig | EvaluationConfig | None)
 
 
 def _train(given: argparse.Namespace, config: RunConfig | None) -> dict[str, Any]:
-    """Trains a preset or, without a config, refits a run."""
+    """Trains a preset, or refits a run if `config` is None."""
     from trainer.distributed.cluster import join_cluster
     from trainer.pages.report import try_to_write_report
     from trainer.runs.layout import RunLayout
@@ -220,15 +220,15 @@ def _check_train_flags(given: argparse.Namespace, parser: argparse.ArgumentParse
     if given.preset and not given.data:
         parser.error("train --preset needs the dataset: --data DATASET")
     if given.refit and given.warm_start:
-        parser.error("train --refit starts like the run that it refits; drop --warm-start")
+        parser.error("train --refit starts from the same initial vectors as the run that it refits; drop --warm-start")
     if given.preset == AUTO and given.warm_start:
         parser.error("train --preset auto trains all its models from scratch; drop --warm-start")
     if given.budget and given.preset != AUTO:
-        parser.error("--budget limits --preset auto only; limit other presets with --set epochs=N")
+        parser.error("--budget applies to --preset auto only; limit other presets with --set epochs=N")
 
 
 def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> RunConfig | EvaluationConfig | None:
-    """Applies --set to the command's config; exits with 2 if a setting is wrong, as for a wrong flag."""
+    """Applies --set to the command's config; exits with 2 if a setting is wrong."""
     try:
         if given.command == "train" and given.preset == AUTO:
             return next(iter(auto_trials(given.set).values()))

@@ -37,7 +37,7 @@ _LEAKING = (
     "performance of the model in production; run `prepare` with `--split time` for results that do"
 )
 PROTOCOLS: Mapping[str, Protocol] = {"returning_visitors": returning_visitors, "next_item": next_items}
-"""The protocols of an evaluation, by their names in its file."""
+"""Evaluation protocols, by their names in the evaluation file."""
 
 _DESCRIPTIONS = {
     "returning_visitors": "the new items that a visitor with a history interacts with after the cut, seen items hidden "
@@ -46,15 +46,15 @@ _DESCRIPTIONS = {
     "(with seen items hidden: only rows with an item that is new to the visitor)",
 }
 _NO_CASES = {
-    "returning_visitors": "returning visitors: no visitor of this split has a history and a new item that training "
-    "knows, so there are no cases; prepare the dataset with a longer window",
-    "next_item": "next item: no row of this split has earlier rows of the visitor and an item that training knows, so "
-    "there are no cases; prepare the dataset with a longer window",
+    "returning_visitors": "returning visitors: there are no cases, because no visitor of this split has both a history "
+    "and an event with an item from training that is new to them; prepare the dataset with a longer window",
+    "next_item": "next item: there are no cases, because no row of this split has both earlier rows of its visitor and "
+    "an item from training; prepare the dataset with a longer window",
 }
 MAX_SCORES = 200_000_000
-"""Maximum of cases × items per protocol, about two seconds per system on two cores; above it, a sample of the cases is
-used. The intervals include the sampling error. Four times as many cases halve an interval at best; the gain is smaller
-if visitors have many cases, because the cases of one visitor depend on each other.
+"""Maximum of cases × items per protocol; with more, a sample of the cases is evaluated. The maximum takes about two
+seconds per system on two cores. The intervals include the sampling error. Four times as many cases halve an interval at
+best; the gain is smaller if visitors have many cases, because the cases of one visitor depend on each other.
 """
 
 
@@ -150,7 +150,7 @@ def measure_protocol(
     replicas: Replicas | None = None,
     events: ItemEvents | None = None,
 ) -> dict[str, Any]:
-    """Evaluates all systems by one of the `PROTOCOLS`.
+    """Evaluates all systems with one of the `PROTOCOLS`.
 
     Args:
       systems: scorers by name, the model first.
@@ -159,7 +159,7 @@ def measure_protocol(
       protocol: a name of `PROTOCOLS`.
       config: the kinds of events that make an item relevant, and the maximum number of cases.
       replicas: their workers share the ranking.
-      events: events of the dataset, for the trends at each case's moment; None: they are read.
+      events: events of the dataset, to compute the trends at the time of each case; None: they are read from it.
 
     Returns:
       The number of cases, the result of `compare_systems`, and `samples`: recommendations for some visitors.

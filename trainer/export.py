@@ -71,7 +71,7 @@ def export_model(
     card: str | None = None,
     rules: OfferRules | None = None,
 ) -> dict[str, Any]:
-    """Publishes a model, whole or not at all.
+    """Publishes a model as a SavedModel, with all its files or not at all.
 
     Args:
       model: the model, a `tf.Module`.

@@ -50,7 +50,7 @@ class Request:
     visitor_ids: Sequence[str] | None = None
     """Visitors, in this order; ids without events in the dataset get popular items. None: all visitors with events."""
     formats: Sequence[str] = FORMATS
-    """File formats, of `FORMATS`."""
+    """File formats, among `FORMATS`."""
     rules: OfferRules = field(default_factory=OfferRules)
     """Which items are on offer; lists contain no others."""
 
@@ -81,8 +81,8 @@ class _Shard:
 
 
 _Rank = Callable[[slice, Callable[[int], object]], ShardLists]
-"""Ranks for a range of the audience. After each chunk it calls the second argument with the number of visitors that all
-workers completed since the last call."""
+"""Computes the lists for a range of the audience. After each chunk it calls the second argument with the number of
+visitors that all workers completed since the last call."""
 
 
 def recommend(
@@ -105,7 +105,7 @@ def recommend(
       output: directory or URI, which must not exist.
       k: items per visitor.
       visitors: file of visitor ids, one per line; None: all visitors with events.
-      formats: file formats, of `FORMATS`.
+      formats: file formats, among `FORMATS`.
       data: the run's dataset, if it has moved since training.
       rules: which items are on offer; None: all that are not known to be unavailable at the dataset's cut.
     """
@@ -146,10 +146,10 @@ def write_recommendations(
     model_checksum: str,
     replicas: Replicas | None = None,
 ) -> dict[str, Any]:
-    """Publishes all visitors' lists or none: the k best items on offer that are not in the visitor's timeline.
+    """Publishes a list for each visitor: the k best items on offer that are not in the visitor's timeline.
 
-    A list is shorter if fewer than k items are left. A killed process leaves its finished shards next to the output
-    (see `resumable_output`); the same call resumes and writes the same files.
+    A list is shorter if fewer than k items are left. All lists are published together. A killed process leaves its
+    finished shards next to the output (see `resumable_output`); the same call resumes and writes the same files.
 
     Args:
       scorer: ranks the catalogue of the dataset.

@@ -56,8 +56,8 @@ def train(
       data: path of the prepared dataset.
       workdir: directory of the run; created if it does not exist.
       warm_start: directory of a run; its vectors initialise this run, see `warm_start.warm_start_from`.
-      refit_of: the run that this one refits, see `refit.refit`: the run is trained on the events of all splits, without
-        validation, and records this. None: it is trained on the training split.
+      refit_of: the run that this one refits, as `refit.describe_run` describes it. The run then trains on the events of
+        all splits, without validation, and records this description. None: it trains on the training split.
       stop: requests the run to stop; None: SIGTERM does.
       on_validation: called with the epoch and the value of each validation; the run ends early if it returns True. All
         workers call it and need the same result.
@@ -98,7 +98,9 @@ def train(
 
 
 def companion_config(config: RunConfig, name: str) -> RunConfig:
-    """The settings to train the preset `name` as a part of another run: with that run's event weights, without a blend.
+    """Returns the settings that train the preset `name` as a part of the run with the settings `config`.
+
+    They have the event weights, targets, seed and devices of that run, and no blend of their own.
 
     Raises:
       ValueError: there is no such preset.
@@ -193,17 +195,19 @@ def _train(
 
 
 def _restore_record(workdir: str, record: RunRecord, step: int, replicas: Replicas) -> None:
-    """Checks that the checkpoint at `step` is of the run of `record`, and writes `run.json` again if it is lost."""
+    """Checks that the checkpoint at `step` belongs to the run of `record`; writes `run.json` again if it is missing."""
     check_checkpoint(workdir, record, checkpoint.read_state(workdir, step).run)
     if replicas.is_chief and not has_run(workdir):
-        log.warning("restoring the lost run.json of %s: its checkpoints were written with the same settings", workdir)
+        log.warning(
+            "run.json of %s was lost and is written again; the checkpoints there have the same settings", workdir
+        )
         write_record(record, workdir)
 
 
 def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -> Validation | None:
     """Builds the validation that selects the best checkpoint.
 
-    Sequence models are validated on next items, like their training; other models on ranking for returning visitors.
+    Sequence models are trained and validated on next items; other models are validated on returning visitors.
     """
     if config.is_sequential:
         validator = make_next_item_validator(config, dataset, replicas)
@@ -213,7 +217,7 @@ def _build_validation(config: RunConfig, dataset: Dataset, replicas: Replicas) -
 
 
 def _describe_divergence(divergence: Divergence, first_step: int, trainer: Trainer) -> str:
-    """Describes the divergence at a step, the data that the step was trained on, and the remedy."""
+    """Describes the divergence, the data of its step and the tables, and says what to change."""
     step = first_step + divergence.index
     findings = [
         f"{divergence.problem} at step {step}",

@@ -132,7 +132,7 @@ def test_an_export_takes_the_kinds_of_the_shop_and_its_card_lists_them(tmp_path:
 
 def test_an_unknown_kind_is_refused_before_training(tmp_path: Path) -> None:
     dataset = make_board(tmp_path / "board")
-    message = "evaluate.kinds must be of the dataset's event kinds, open, like, list, order, got purchase"
+    message = "evaluate.kinds must be among the dataset's event kinds, open, like, list, order, got purchase"
     with pytest.raises(ValueError, match=message):
         run(make_config("mf", "evaluate.kinds=purchase,order"), dataset, tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()

@@ -1,9 +1,10 @@
-"""The batch of a run with a fixed number of rows per replica, and the optimizer settings that follow from it.
+"""Scales the global batch with the number of replicas, and adapts the settings of the optimizer.
 
-For k times the batch that the settings are meant for (docs/distributed.md, larger global batches):
+If the global batch is k times as large as `input.batch_size` (docs/distributed.md, larger global batches):
 
 - Adagrad's initial accumulator is divided by k², because the gradient of an id that occurs once is 1/k as large;
-- tables keep their learning rate; that of the towers' dense weights is multiplied by √k (Malladi et al., NeurIPS 2022);
+- the tables keep their learning rate; the learning rate of the towers' dense weights is multiplied by √k (Malladi et
+  al., NeurIPS 2022);
 - from k = 8 on, a tenth of the first epoch is warmup, unless a warmup is set.
 """
 
@@ -18,15 +19,15 @@ from trainer.config.run import RunConfig
 log = logging.getLogger(__name__)
 
 SMALL_GPU_BATCH = 512
-"""Below this number of rows per GPU, a step mostly waits for kernels to start and for messages."""
+"""Below this number of rows per GPU, a step mostly waits for kernels to start and for communication."""
 _WARMUP_FROM, _WARMUP_SHARE = 8, 0.1
 
 
 def scale_batch(config: RunConfig, replicas: int, training_rows: int) -> RunConfig:
-    """Returns the settings with the global batch of `input.batch_size_per_replica` on a number of replicas.
+    """Returns settings with a global batch of `input.batch_size_per_replica` rows for each replica.
 
     Args:
-      config: settings; those without rows per replica, or without gradient steps, are returned as they are.
+      config: settings; returned unchanged if they set no rows per replica, or if their solver is not `sgd`.
       replicas: number of replicas, over all workers.
       training_rows: approximate number of rows per epoch.
     """
@@ -53,7 +54,7 @@ def scale_batch(config: RunConfig, replicas: int, training_rows: int) -> RunConf
 
 
 def warn_of_small_batch(batch_size: int, gpus: int) -> None:
-    """Warns if a global batch has too few rows for a number of GPUs, over all workers."""
+    """Warns if a global batch has too few rows per GPU; `gpus` is their number over all workers."""
     if gpus > 1 and batch_size < gpus * SMALL_GPU_BATCH:
         log.warning(
             "input.batch_size=%d is %d rows for each of %d GPUs, too few to use them; train on fewer GPUs, or set "

@@ -29,7 +29,7 @@ def build_parser(program: str = "python -m trainer") -> argparse.ArgumentParser:
         "uri",
         nargs="*",
         metavar="URI",
-        help="directory to read or write; in a store, a small file is written and removed",
+        help="directory to check; in an object store, a small file is written and removed",
     )
     for command in commands.choices.values():
         cli.add_output_flags(command)
@@ -54,7 +54,7 @@ def _add_train(commands: cli.Commands) -> None:
     source.add_argument(
         "--refit",
         metavar="RUN",
-        help="a finished run: train with its settings again, on the events of all splits, for as many epochs as its "
+        help="finished run; its settings are trained again on the events of all splits, for as many epochs as its "
         "best checkpoint took",
     )
     train.add_argument(
@@ -66,7 +66,7 @@ def _add_train(commands: cli.Commands) -> None:
     train.add_argument(
         "--data",
         metavar="DATASET",
-        help="prepared dataset; with --refit, by default that of the run, or one prepared with --split none",
+        help="prepared dataset; with --refit, the run's dataset (default), or one prepared with --split none",
     )
     train.add_argument("--workdir", required=True, metavar="RUN", help="directory of the run; resumed if it exists")
     train.add_argument(
@@ -167,7 +167,7 @@ def _add_recommend(commands: cli.Commands) -> None:
         "--output",
         required=True,
         metavar="URI",
-        help="new directory; published whole, and a killed command resumes when it is run again",
+        help="new directory; published whole or not at all; run a killed command again to resume it",
     )
     recommend.add_argument("--k", type=int, default=20, help="items per visitor (default: 20)")
     recommend.add_argument(
@@ -187,7 +187,7 @@ def _add_demo(commands: cli.Commands) -> None:
         "--model demo/export --data demo/dataset",
     )
     demo.add_argument("--model", required=True, nargs="+", metavar="EXPORT", help="directories that `export` published")
-    demo.add_argument("--data", metavar="DATASET", help="adds titles, categories, availability and visitors' timelines")
+    demo.add_argument("--data", metavar="DATASET", help="dataset with titles, categories, availability and timelines")
     demo.add_argument(
         "--host",
         default="127.0.0.1",

@@ -56,8 +56,8 @@ class SampledSoftmaxConfig:
     in_batch_negatives: bool = True
     """Whether the positives of the other rows in the batch are negatives too."""
     max_in_batch_negatives: int = 8192
-    """Maximum number of in-batch negatives per row; from a larger global batch, evenly spaced rows are used, an equal
-    share from each replica. All replicas look up their items, and each scores them for its rows."""
+    """Maximum number of in-batch negatives per row. If the global batch is larger, the positives of evenly spaced rows
+    are used, equally many from each replica. All replicas use the same in-batch negatives."""
     event_weights: tuple[float, ...] | None = None
     """Weights of training examples, one per event kind of the dataset; none: the weights in the dataset, or 1 if it has
     none."""
@@ -104,7 +104,7 @@ def _check_weights(weights: tuple[float, ...] | None) -> None:
 def _weights_by_kind(
     given: tuple[float, ...] | None, manifest: "Manifest", *, default: Sequence[float]
 ) -> tuple[float, ...]:
-    """Returns the weights given in the settings, else those of the dataset, else the default.
+    """Returns the weights in the settings, or else those of the dataset, or else the default.
 
     Raises:
       ValueError: the settings do not have one weight for each of the dataset's event kinds.

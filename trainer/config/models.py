@@ -8,16 +8,16 @@ from trainer.config.losses import LossConfig
 
 
 class BaseModelConfig:
-    """Properties of a model that runs depend on; a model overrides the defaults that do not apply to it."""
+    """Properties of every model; a model overrides the defaults that do not apply to it."""
 
     @property
     def history_length(self) -> int:
-        """Number of the visitor's other events in each training example."""
+        """Maximum number of history events in each training example."""
         return 0
 
     @property
     def is_sequential(self) -> bool:
-        """Whether an example contains the visitor's events before it, and not the events around it."""
+        """Whether the history of a training example has only earlier events; otherwise it has later ones too."""
         return False
 
     @property
@@ -60,8 +60,8 @@ class MatrixFactorizationConfig(BaseModelConfig):
     """Number of entries of an embedding vector."""
     history_length: int = 0
     """0: every visitor has a learnt vector. Above 0: a visitor's vector is the normalised sum of the normalised vectors
-    of their items (FISM: Kabbur et al., KDD 2013). Training sums at most this many items next to the positive, and
-    visitors who are new after training are served from their history."""
+    of their items (FISM: Kabbur et al., KDD 2013). Training sums at most this many items, without the positive.
+    Visitors who are new after training are served from their history."""
     similarity: Literal["cosine", "dot"] = "cosine"
     """`cosine`: scale × cosine of the vectors; `dot`: scale × dot product."""
     scale: float = 10.0
@@ -100,7 +100,7 @@ class MatrixFactorizationConfig(BaseModelConfig):
         return replace(plain, has_item_bias=False, visitor_dropout=0.0)
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError if visitor vectors are computed from histories and the loss does not rank."""
+        """Raises ValueError if visitor vectors are computed from histories and the loss predicts event weights."""
         rule = "0 with loss.kind=squared_error, which needs learnt visitor vectors"
         check(loss.is_ranking or not self.history_length, "model.history_length", self.history_length, rule)
         if self.similarity != "dot":
@@ -155,9 +155,8 @@ class TowersConfig(BaseModelConfig):
     visitor_dropout: float = 0.5
     """Share of the learnt visitor vectors that a training step drops."""
     return_bonus: float = 3.0
-    """Constant that ranking adds to the scores of items in the history, in addition to the learnt bonuses. It corrects
-    a bias: from the second epoch on, the model has already been trained on the next items, so it overrates new
-    items."""
+    """Constant that ranking adds to the scores of items in the history, in addition to the learnt bonuses. Without it,
+    the model overrates new items, because from the second epoch on it has seen the next item of every training row."""
     second_stage_cases: int = 24_000
     """Maximum number of next items in the validation window that train the second stage, a network that ranks the best
     items again. It is trained after the last epoch, and used if it ranks better for other visitors of that window. 0:
@@ -204,11 +203,12 @@ Powers = TypeVar("Powers", bound=tuple[float, ...])
 
 
 class CountedConfig(BaseModelConfig, Generic[Powers]):
-    """Settings of a model that `solver=count` computes, once per epoch, with different powers.
+    """Settings of a model that `solver=count` computes once per epoch, each time with different powers.
 
     There is a setting `NAME_power` for each field NAME of `powers`: a tuple with one value per epoch. Epoch i computes
-    the model with the i-th value of each, a combination of powers. The epoch with the best validation becomes the
-    model, or the last one without a validation split. A model with settings of other names overrides `_values`.
+    the model with the i-th value of each, which is called a combination of powers. The epoch with the best validation
+    becomes the model; without a validation split, the last epoch does. A model with settings of other names overrides
+    `_values`.
     """
 
     powers: ClassVar[type[Any]]
@@ -283,25 +283,26 @@ class WalkPowers(NamedTuple):
 class WalkConfig(CountedConfig[WalkPowers]):
     """Scores items by the visitors that they share with the items of the history; needs `solver=count`.
 
-    Powers of counts weight the shared visitors. Each power has one value per epoch: epoch i computes the model with the
-    i-th value of each. The epoch with the best validation becomes the model, or the last one without a validation
-    split.
+    Shared visitors are weighted by powers of counts. Each power has one value per epoch: epoch i computes the model
+    with the i-th value of each. The epoch with the best validation becomes the model; without a validation split, the
+    last epoch does.
     """
 
     powers = WalkPowers
     kind: Literal["walk"] = "walk"
     item_power: tuple[float, ...] = (0.5, 0.35, 0.5)
-    """A weight is divided by (visitors of the history's item) ** item_power."""
+    """A weight is divided by (number of visitors of the history's item) ** item_power."""
     neighbour_power: tuple[float, ...] = (0.5, 0.15, 0.25)
-    """A weight is divided by (visitors of the scored item) ** neighbour_power: higher values recommend rarer items."""
+    """A weight is divided by (number of visitors of the scored item) ** neighbour_power. Higher values recommend rarer
+    items."""
     visitor_power: tuple[float, ...] = (0.0, 0.5, 0.5)
-    """A visitor of both items adds 1 / (their items) ** visitor_power to the weight."""
+    """A visitor of both items adds 1 / (number of the visitor's items) ** visitor_power to the weight."""
     recency_power: tuple[float, ...] = (1.0, 0.0, 1.0)
-    """The weights of a history's item are divided by (1 + its later entries) ** recency_power."""
+    """The weights of a history's item are divided by (1 + number of later entries) ** recency_power."""
     num_neighbours: int = 50
     """Number of neighbours kept per item: those with the largest weights."""
     adds_repeats: ClassVar[bool] = True
-    """Whether each entry of a history adds to the scores, also those that repeat an item."""
+    """Whether an item that is in a history several times adds to the scores each time."""
     max_items: int = 500
     """Number of a visitor's latest distinct items that are counted, and of a history's latest entries that are used.
     The time to count a visitor grows with the square of their items."""
@@ -328,20 +329,20 @@ class SessionKnnPowers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionKnnConfig(CountedConfig[SessionKnnPowers]):
-    """Scores items by the timelines most similar to the history that contain them; needs `solver=count`.
+    """Scores an item by the timelines that contain it and are most similar to the history; needs `solver=count`.
 
     Each power has one value per epoch: epoch i computes the model with the i-th value of each. The epoch with the best
-    validation becomes the model, or the last one without a validation split.
+    validation becomes the model; without a validation split, the last epoch does.
     """
 
     powers = SessionKnnPowers
     kind: Literal["session_knn"] = "session_knn"
     item_power: tuple[float, ...] = (0.0, 0.0, 0.5, 0.5)
-    """The weight of a history's item is divided by (its timelines) ** item_power."""
+    """The weight of a history's item is divided by (number of timelines with the item) ** item_power."""
     length_power: tuple[float, ...] = (0.5, 0.5, 0.5, 0.5)
-    """The similarity of a timeline is divided by (its items) ** length_power."""
+    """The similarity of a timeline is divided by (number of its items) ** length_power."""
     recency_power: tuple[float, ...] = (1.0, 0.0, 1.0, 0.5)
-    """The weight of a history's item is divided by (1 + its later entries) ** recency_power."""
+    """The weight of a history's item is divided by (1 + number of later entries) ** recency_power."""
     num_neighbours: int = 200
     """Number of most similar timelines that are used; each adds its similarity to the scores of its items."""
     max_timelines: int = 1000
@@ -374,25 +375,26 @@ class EaseConfig(CountedConfig[EaseValues]):
     """Scores items by a linear regression from the other items of a visitor; needs `solver=count`.
 
     `l2` and `recency_power` have one value per epoch: epoch i computes the model with the i-th value of each. The epoch
-    with the best validation becomes the model, or the last one without a validation split.
+    with the best validation becomes the model; without a validation split, the last epoch does.
     """
 
     powers = EaseValues
     kind: Literal["ease"] = "ease"
     l2: tuple[float, ...] = (300.0, 1000.0, 1000.0, 3000.0)
-    """Penalty on squared weights; the higher it is, the smaller are the weights of rare items. The weights do not
-    depend on `recency_power`, so values that are equal to the one before need no computation."""
+    """Penalty on squared weights; a higher value reduces the weights of rare items most. The weights do not depend on
+    `recency_power`, so an epoch with the same `l2` as the epoch before reuses its weights."""
     recency_power: tuple[float, ...] = (0.0, 0.0, 0.5, 0.0)
-    """The weights of a history's item are divided by (1 + its later entries) ** recency_power."""
+    """The weights of a history's item are divided by (1 + number of later entries) ** recency_power."""
     num_frequent_items: int = 5_000
-    """Number of items with weights: those with the most training events. Other items rank last, by popularity. A matrix
-    with 4 bytes per pair of these items is inverted in memory: 100 MB for 5,000. Time grows with the cube."""
+    """Number of items with weights: those with the most training events. Other items rank last, by popularity. Training
+    inverts a matrix in memory that has 4 bytes per pair of these items: 100 MB for 5,000. The time grows with the cube
+    of their number."""
     num_neighbours: int = 500
     """Number of neighbours kept per item: those with the largest absolute weights."""
     max_items: int = 1_000
     """Number of a visitor's latest distinct items that are counted, and of a history's latest entries that are used."""
     adds_repeats: ClassVar[bool] = False
-    """Whether each entry of a history adds to the scores, also those that repeat an item."""
+    """Whether an item that is in a history several times adds to the scores each time."""
     remedy: ClassVar[str] = "raise model.l2"
     """What to change if weights are not finite."""
 

@@ -14,12 +14,13 @@ class AdagradConfig:
     learning_rate: float = 0.1
     """Learning rate of the tables, and of the dense weights of models without a separate rate."""
     initial_accumulator: float = 1e-9
-    """Initial sum of squared gradients. Rows hardly move unless it is far below a squared gradient: the loss is a mean
-    over the batch, so an entry of a row's gradient is about scale / batch_size, and its square about 1e-7."""
+    """Initial sum of squared gradients. If it is not far below a typical squared gradient, rows hardly move. The loss
+    is a mean over the batch, so an entry of a row's gradient is about scale / batch_size, and its square about 1e-7."""
     epsilon: float = 1e-7
     """Added to the square root of the accumulator, to avoid division by zero."""
     is_row_wise: bool = False
-    """Keeps one accumulator per table row, for the mean of its squared gradients over the columns: half the memory."""
+    """Keeps one accumulator per table row instead of one per entry, which halves the memory. It accumulates the mean of
+    the row's squared gradients."""
     warmup_steps: int = 0
     """Steps of linear warmup of the learning rates, for tables and dense weights."""
 
@@ -32,7 +33,7 @@ class AdagradConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdamConfig:
-    """Adam (Kingma and Ba, ICLR 2015); lazy: a step changes only the table rows that it reads, and their moments."""
+    """Lazy Adam (Kingma and Ba, ICLR 2015): a step changes only the table rows that it reads, and their moments."""
 
     kind: Literal["adam"] = "adam"
     learning_rate: float = 0.001
@@ -70,7 +71,7 @@ class AlternatingConfig:
     weight_power: float = 1.0
     """The weight of a pair is the sum of its events' weights, raised to this power; 0: all such pairs weigh 1."""
     batch_entries: int = 32_768
-    """Number of pairs with events in the batch that a replica solves at a time."""
+    """Number of pairs with events per batch; a replica solves one batch at a time."""
 
     def __post_init__(self) -> None:
         check(self.unobserved_weight > 0, "als.unobserved_weight", self.unobserved_weight, "above 0")

@@ -29,8 +29,9 @@ NOTEBOOK_MF = RunConfig(
 )
 """The notebook's factorization: embeddings of 5, dot product, squared error, batches of 32.
 
-Test MSE 1.078 on a synthetic shop of 20,000 visitors, split at random; the training mean reaches .050. It starts from a
-prediction of 0 and moves each visitor's row only as often as the visitor has events; the notebook printed .964.
+Test MSE 1.078 on a synthetic shop of 20,000 visitors, split at random; the mean of the training weights, predicted for
+all pairs, reaches .050. The model starts from a prediction of 0, and training updates a visitor's row only as often as
+the visitor has events. The notebook printed .964.
 
     python -m preprocessing synthesize --visitors 20000 --output SHOP
     python -m preprocessing prepare --events SHOP/events.csv --split random --output DATASET
@@ -48,8 +49,8 @@ NOTEBOOK_NN = RunConfig(
 )
 """The notebook's network: embeddings of 5, dense layers of 80, 40, 20 and 1, squared error, batches of 32.
 
-Test MSE .040 on the shop above, where the training mean reaches .050; the notebook printed .057. It overfits after
-about five epochs.
+Test MSE .040 on the shop above, where the mean of the training weights reaches .050; the notebook printed .057. The
+network overfits after about five epochs.
 
     python -m trainer train --preset notebook-nn --data DATASET --workdir RUN
 """
@@ -84,9 +85,9 @@ NN = RunConfig(
 )
 """Two towers over timelines: attention over the latest ten items, sampled softmax; a second stage ranks the best again.
 
-Next items of the test windows, split by time at the quantiles 0.8 and 0.9, R@20 and MRR@20: retailrocket_sessions .598
-and .345, where the best item-kNN, tuned, reaches .558 and .311; retailrocket_buyers .261 and .180, where it reaches
-.178 and .123.
+R@20 and MRR@20 of next items in the test windows, split by time at the quantiles 0.8 and 0.9: .598 and .345 on
+retailrocket_sessions, where the best tuned item-kNN reaches .558 and .311; .261 and .180 on retailrocket_buyers, where
+the best tuned item-kNN reaches .178 and .123.
 
     python -m trainer train --preset nn --data DATASET --workdir RUN
 """
@@ -105,8 +106,8 @@ WALK = RunConfig(
 
 Test windows, split by time at the quantiles 0.8 and 0.9: NDCG@20 of returning visitors .183 [.180, .187] on
 retailrocket_matrix, where the best tuned item-kNN reaches .180 and ALS .188; R@20 .566 [.558, .574] and MRR@20 .311
-[.305, .318] of next items on retailrocket_sessions, where the best tuned item-kNN reaches .558 and .311. Either takes
-14 s on two cores, with the three validations.
+[.305, .318] of next items on retailrocket_sessions, where the best tuned item-kNN reaches .558 and .311. Each run takes
+14 s on two cores, including the three validations.
 
     python -m trainer train --preset walk --data DATASET --workdir RUN
 """
@@ -116,7 +117,8 @@ SESSION_KNN = replace(WALK, name="session_knn", model=SessionKnnConfig())
 
 Test windows, split by time at the quantiles 0.8 and 0.9: NDCG@20 of 2,066 returning visitors of the grocer .047, where
 200 neighbours with fixed powers reach .045 and popular items .037; R@20 .553 and MRR@20 .295 of 10,000 next items of
-retailrocket_sessions, where these reach .546 and .289. They take 25 and 14 CPU seconds, validations included.
+retailrocket_sessions, where 200 neighbours with fixed powers reach .546 and .289. The runs take 25 and 14 CPU seconds,
+including validations.
 
     python -m trainer train --preset session_knn --data DATASET --workdir RUN
 """
@@ -133,7 +135,7 @@ NDCG@20 of 2,094 returning visitors of the grocer's validation window: .0533 wit
 PRESETS: Mapping[str, RunConfig] = {
     run.name: run for run in (NOTEBOOK_MF, NOTEBOOK_NN, MF, NN, WALK, SESSION_KNN, EASE)
 }
-"""Every preset by its name."""
+"""All presets, by name."""
 
 
 AUTO = "auto"
@@ -141,12 +143,12 @@ AUTO = "auto"
 
 
 def auto_trials(settings: Sequence[str] = (), *, is_dense: bool = False) -> dict[str, RunConfig]:
-    """The models that `--preset auto` trains and blends, by name, the fastest first.
+    """Returns the models that `--preset auto` trains and blends, by name, the fastest first.
 
     Args:
       settings: changes to all of them, as `key=value`.
-      is_dense: whether visitors have dozens of events each; then EASE is tried too, and a missing event is stronger
-        evidence against an item, so least squares gives pairs without events more weight.
+      is_dense: whether visitors have dozens of events each. Then EASE is tried too, and least squares gives more weight
+        to pairs without events, because a missing event is stronger evidence against an item.
 
     Raises:
       ValueError: a setting is wrong, or a model does not have it.

@@ -17,9 +17,9 @@ class InputConfig:
     batch_size: int = 1024
     """Number of rows of a global batch, over all replicas."""
     batch_size_per_replica: int | None = None
-    """Number of rows of a global batch for each replica, instead of `batch_size`. The settings of the optimizer are
-    meant for `batch_size` and are adapted; the run records the result, so it resumes with as many replicas only. None:
-    `batch_size` rows in all."""
+    """Rows per replica: a global batch has this many rows for each replica, instead of `batch_size` rows in all. The
+    settings of the optimizer are meant for `batch_size`, so they are adapted. The run records the adapted settings, so
+    only the same number of replicas can resume it. None: a global batch has `batch_size` rows."""
     window_blocks: int = 256
     """Number of timeline blocks that are shuffled together."""
     open_files: int = 4
@@ -45,15 +45,15 @@ class TargetConfig:
         """Checks that the dataset has the kinds.
 
         Raises:
-          ValueError: names the unknown kinds.
+          ValueError: the dataset does not have one of the kinds.
         """
         unknown = [kind for kind in self.kinds if kind not in known]
-        check(not unknown, "evaluate.kinds", ", ".join(unknown), f"of the dataset's event kinds, {', '.join(known)}")
+        check(not unknown, "evaluate.kinds", ", ".join(unknown), f"among the dataset's event kinds, {', '.join(known)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """A training run; together with the dataset, the settings determine the result."""
+    """Settings of a training run; together with the dataset, they determine the result."""
 
     model: ModelConfig
     """Model that scores pairs of visitors and items."""
@@ -68,10 +68,10 @@ class RunConfig:
     evaluate: TargetConfig = field(default_factory=TargetConfig)
     """Which items are relevant in validation; an evaluation may choose others."""
     solver: Literal["sgd", "als", "count"] = "sgd"
-    """`sgd`: gradient steps. `als`: weighted alternating least squares for a factorization; an epoch is then one sweep,
+    """`sgd`: gradient steps. `als`: weighted alternating least squares for a factorization; an epoch is one sweep,
     scores are plain dot products without biases, and only event_weights and half_life_days of the loss are used.
-    `count`: counts for a walk or session kNN; an epoch is then one combination of its powers, whatever `epochs` is,
-    and only event_weights of the loss are used: events of kinds with a weight of 0 are skipped."""
+    `count`: counts for a walk, session kNN or EASE; an epoch is one combination of powers, and `epochs` has no effect.
+    Of the loss, only event_weights is used: events of kinds with weight 0 are skipped."""
     als: AlternatingConfig = field(default_factory=AlternatingConfig)
     """Settings of alternating least squares; used with `solver=als` only."""
     companions: tuple[str, ...] = ()
@@ -158,12 +158,12 @@ class RunConfig:
 
     @property
     def history_length(self) -> int:
-        """Number of the visitor's other events in each training example."""
+        """Maximum number of history events in each training example."""
         return self.scored_model.history_length
 
     @property
     def is_sequential(self) -> bool:
-        """Whether an example contains the visitor's events before it, and not the events around it."""
+        """Whether the history of a training example has only earlier events; otherwise it has later ones too."""
         return self.model.is_sequential
 
     @property

@@ -64,7 +64,7 @@ def parse_search(texts: Sequence[str], config: RunConfig) -> list[Dimension]:
 def _parse(text: str, config: RunConfig) -> Dimension:
     key, equals, values = text.partition("=")
     if not equals or not values:
-        raise ValueError(f"--search has the form KEY=a,b,c or KEY=low..high or KEY=low..high:log, got `{text}`")
+        raise ValueError(f"--search must have the form KEY=a,b,c or KEY=low..high or KEY=low..high:log, got `{text}`")
     kind = type_of(config, key)
     low, dots, high = values.partition("..")
     if not dots:

@@ -34,7 +34,7 @@ class Dataset:
     trains_on_all: bool = False
     """Whether models are trained on the events of all splits (as in a refit) instead of only the training split."""
     on_progress: Callable[[], None] = field(default=lambda: None, compare=False)
-    """Called again and again while files are verified or all events are read, which can take longer than a step."""
+    """Called repeatedly while files are verified or all events are read, because this can take longer than a step."""
 
     @property
     def num_items(self) -> int:
@@ -47,7 +47,7 @@ class Dataset:
         return self.manifest.vocabularies[Vocabulary.VISITORS].size
 
     def facts(self) -> dict[str, str]:
-        """Descriptions of the vocabularies, the splits and the cuts, by name, to report how two datasets differ."""
+        """Returns descriptions of the vocabularies, splits and cuts, by name; they show how two datasets differ."""
         manifest = self.manifest
         vocabularies = {
             f"{name} vocabulary": f"{info.size} ids, sha256 {manifest.files[f'vocabulary/{name}.txt'][:8]}…"
@@ -134,8 +134,8 @@ class Dataset:
     def visitor_counts(self) -> np.ndarray:
         """[visitors of the vocabulary] int64, read-only: events of each visitor in the training split, descending.
 
-        A refit uses the same counts, although it trains on all splits. So its tables have as many rows as the run's
-        tables.
+        A refit uses the same counts although it trains on all splits, so that its tables have as many rows as those of
+        the run that it refits.
         """
         counts = self._count_targets([Split.TRAIN], "visitor", self.num_visitors)
         counts.flags.writeable = False

@@ -6,8 +6,8 @@ run skips to its position. Every replica and worker builds the same global batch
 the ids of a batch are known everywhere without communication, and the number of replicas changes nothing.
 
 Histories are found by index arithmetic within a block: timelines are contiguous, so the history of the row at position
-p of its timeline is the p rows before it. For models that ignore the order of a history, it is the rows around the row:
-those after it, then those from the beginning of the timeline on.
+p of its timeline is the p rows before it. Models that ignore the order of a history get the rows around the row
+instead: first those after it, then those from the beginning of the timeline.
 
 Shapes: B rows of the global batch, N rows of a window, H history.
 """
@@ -30,7 +30,7 @@ _unconverted = tf.autograph.experimental.do_not_convert
 
 _COLUMNS = ("visitor", "item", "event")
 _MAX_THREADS = 8
-"""Windows that are read at the same time, at most; each is in memory with its histories."""
+"""Maximum number of windows that are read at the same time; each is in memory with its histories."""
 
 
 class Batch(NamedTuple):
@@ -83,7 +83,7 @@ def training_batches(
     first_epoch: int = 0,
     first_step: int = 0,
 ) -> tf.data.Dataset:
-    """The batches of the epochs `first_epoch` … `epochs` - 1, in sequence.
+    """Returns the batches of the epochs `first_epoch` … `epochs` - 1, in sequence.
 
     Each training row is in exactly one batch of an epoch; other rows are only history.
 

@@ -80,7 +80,7 @@ def make_rules(
 
 
 def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
-    """Finds which items of the vocabulary are on offer, by the catalogue, which is as of the end of training.
+    """Finds which items of the vocabulary are on offer, according to the catalogue at the dataset's training cut.
 
     Raises:
       ValueError: see `find_offer`.

@@ -18,14 +18,14 @@ from contract.timelines import TimelineRows, timeline_starts
 
 
 class TrainingEvents(NamedTuple):
-    """Shards of timelines, with the information which of their rows are trained on."""
+    """Shards of timelines, and the rule that selects the rows to train on."""
 
     shards: Sequence[Shard]
     """The files, in order."""
     visitor_events: np.ndarray | None = None
-    """[V] int64: number of events of each visitor over all splits; then the timeline that has all events of its visitor
-    is trained on as a whole, and the visitor's other timelines are skipped. Visitors outside the vocabulary share
-    indices, so only their target rows are trained on. None: only target rows are trained on."""
+    """[V] int64: number of events of each visitor over all splits, to train on all splits. The timeline that has all
+    events of a visitor is trained on as a whole, and the visitor's other timelines are skipped. Visitors outside the
+    vocabulary share indices, so only their target rows are trained on. None: only target rows are trained on."""
     on_progress: Callable[[], None] = lambda: None
     """Called after each part of a pass over all events."""
 

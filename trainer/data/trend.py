@@ -3,8 +3,8 @@
     trend_i(t) = log((p_i(t) + 0.05) / (n_i(t) + 0.25))
 
 n counts the events of item i before the moment t. p counts the same events with weights that halve every `half_life`
-days, so that it is about the events of the last days. The constants keep the trend of rare items close to that of an
-item without events.
+days, so that recent events dominate it. The constants keep the trend of rare items close to that of an item without
+events.
 
 Shapes: N events, M moments, I items of the vocabulary.
 """
@@ -71,7 +71,7 @@ def read_item_events(dataset: Dataset) -> ItemEvents:
 
 
 def moments_of(timestamp_ms: np.ndarray, num_items: int) -> np.ndarray:
-    """Returns moments [M], evenly spaced and at least a day apart, for cases at times [V].
+    """Returns moments [M], evenly spaced and at least a day apart, for cases at the times `timestamp_ms`.
 
     The first moment is the time of the first case, and a case uses the latest moment that is not after it. There are
     fewer moments for large catalogues, to bound memory.
