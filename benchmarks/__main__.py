@@ -19,8 +19,8 @@ COMMANDS = (
     ("scaling",),
     ("cluster",),
 )
-"""All benchmarks except `quality`, which needs the Retailrocket data and most of an hour, and the soak test
-`tests.integration.soak`, which needs a prepared dataset."""
+"""The benchmarks that need only the clone. `quality` needs the Retailrocket data and most of an hour; the soak test
+`tests.integration.soak` needs a prepared dataset."""
 
 
 def main() -> int:

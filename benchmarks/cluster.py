@@ -1,9 +1,9 @@
-"""How a training step of `mf` and `nn` scales to 64 GPUs, without a GPU: traced graphs, CPU times, and arithmetic.
+"""Projects how a training step of `mf` and `nn` scales to 64 GPUs. It needs no GPU.
 
-For 1 to 64 replicas, it traces the step, and measures the CPU time of routing and of the input. From these, the shapes
-of the messages and the figures in HARDWARE, it projects the time of a step on 8 GPUs and on 8 machines with 8 GPUs
-each. The projection uses peak rates, so real steps are slower: it shows what limits a step, and how costs grow with
-the number of replicas.
+For 1 to 64 replicas, it traces the step, and measures the CPU time of routing and of the input. From the traced
+operations and messages and the rates in HARDWARE, it computes the time of a step on 8 GPUs and on 8 machines with 8
+GPUs each. These are peak rates, so real steps are slower. The projection shows what limits a step, and how costs grow
+with the number of replicas.
 
 usage: python -m benchmarks.cluster
 """
@@ -42,10 +42,10 @@ from trainer.distributed.replicas import start_replicas
 
 
 class Figure(NamedTuple):
-    """A figure of the hardware."""
+    """A rate, a time or a number of threads of the hardware."""
 
     value: float
-    """In bytes/s, operations/s, seconds, or threads."""
+    """The value, in bytes/s, operations/s, seconds or threads."""
     text: str
     """The value and its unit, for readers."""
     source: str
@@ -69,12 +69,12 @@ HARDWARE = {
     "network latency": Figure(100e-6, "100 µs", "assumed, as for the larger table below"),
     "input threads": Figure(8, "8", "the most that the input pipeline uses; a machine needs as many cores for it"),
 }
-"""What a GPU, a machine and a network do at most."""
+"""Peak rates of GPUs, machines and networks, and assumed latencies."""
 
 REPLICAS = (1, 2, 4, 8, 16, 64)
 VISITORS = 10_000_000
 WAITS = ("Unique", "Where", "UniqueV2")
-"""Operations with as many outputs as their values determine: the host waits for the number."""
+"""Operations with an output size that depends on the input values. The host waits for this size."""
 GIB = 2**30
 
 
@@ -85,13 +85,13 @@ class Layout(NamedTuple):
     gpus: int
     """GPUs per machine."""
     network: str | None = None
-    """Key of HARDWARE; None: there is one machine."""
+    """Key of HARDWARE; None for a single machine."""
     cards: int = 1
     """Network cards per machine."""
 
     @property
     def replicas(self) -> int:
-        """R, over all machines."""
+        """The number of replicas on all machines, R."""
         return self.hosts * self.gpus
 
 
@@ -103,7 +103,7 @@ LAYOUTS = {
 
 
 class Compute(NamedTuple):
-    """Seconds that a GPU spends in the operations of a graph, by what limits each operation."""
+    """Seconds that a GPU spends on a graph, divided by the kind of limit of each operation."""
 
     memory: float = 0.0
     products: float = 0.0
@@ -116,7 +116,10 @@ class Compute(NamedTuple):
 
 
 def compute_seconds(operations: Sequence[Operation]) -> Compute:
-    """Returns the seconds of operations that run in sequence: each as long as its bytes, products or launch take."""
+    """Returns the seconds of operations that run in sequence.
+
+    An operation takes as long as the slowest of its parts: moving bytes, matrix products, or the launch.
+    """
     seconds = dict.fromkeys(Compute._fields, 0.0)
     for operation in operations:
         limits = {
@@ -130,18 +133,19 @@ def compute_seconds(operations: Sequence[Operation]) -> Compute:
 
 
 def row_bytes(messages: Sequence[Message], tables: int) -> list[int]:
-    """Bytes of a message row of each table, over its all-to-alls of a step: ids, rows and gradients.
+    """Returns the bytes that a step sends for a requested row of each table: its id, its vector and its gradient.
 
-    Lookups come first, each with a gather of counts, then the updates, by the same routes.
+    The messages of the lookups come first: each lookup has a gather of counts and two all-to-alls. Then each update has
+    one all-to-all.
 
     Raises:
-      ValueError: the messages are not those of `tables` lookups and as many updates.
+      ValueError: the number of messages does not fit `tables` lookups and updates.
     """
     found = [0] * tables
     sent = [message for message in messages if message.kind == "all_to_all"]
     if len(sent) != 3 * tables or sum(message.kind == "gather" for message in messages) != tables:
         kinds = [message.kind for message in messages]
-        raise ValueError(f"a step with {tables} tables has three all-to-alls per table, found {kinds}")
+        raise ValueError(f"expected a gather and three all-to-alls for each of {tables} tables, found {kinds}")
     for number, message in enumerate(sent):
         found[number // 2 if number < 2 * tables else number - 2 * tables] += message.item_bytes
     return found
@@ -153,14 +157,14 @@ class Traffic(NamedTuple):
     near: float
     """To GPUs of the same machine."""
     far: float
-    """To other machines, over the network card that it shares with others: their bytes are included."""
+    """To other machines. Includes the bytes of the GPUs that share its network card."""
 
 
 def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout: Layout) -> Traffic:
-    """Counts the bytes of a step, given the rows of a message of each table.
+    """Counts the bytes that a GPU sends in a step; `capacities` has the rows of a message of each table.
 
-    A ring moves a gather and a reduction: each GPU sends to the next one, so one GPU of a machine sends to another
-    machine. Rings are spread over the network cards.
+    Gathers and reductions use rings: each GPU sends to the next one, so only one GPU of a machine sends to another
+    machine. The rings are distributed over the network cards.
     """
     replicas, near, far = layout.replicas, 0.0, 0.0
     sharing = layout.gpus / layout.cards
@@ -177,22 +181,23 @@ def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout
 
 
 def least_bytes(requests: np.ndarray, row_size: int) -> float:
-    """The fewest bytes that a replica sends in a step: each row to each other replica that uses it, and gradients.
+    """Returns the lower bound of the bytes that a replica sends in a step: the mean over the replicas.
 
-    The mean over replicas; `requests` [R, R] as of `count_requests`.
+    Each row is sent once to every other replica that uses it, and the sum of its gradients back. `requests` [R, R] is
+    a result of `count_requests`.
     """
     return float(2 * (requests.sum() - requests.trace()) * row_size / len(requests))
 
 
 def link_seconds(messages: Sequence[Message], traffic: Traffic, layout: Layout) -> float:
-    """Returns the seconds of a step's messages: a latency for each one, and the bytes of the slower kind of link."""
+    """Returns the seconds of a step's messages: the latency of each message, and the time of the slower link."""
     latency = HARDWARE["network latency" if layout.network else "NVLink latency"].value
     far = traffic.far / HARDWARE[layout.network].value if layout.network else 0
     return len(messages) * latency + max(traffic.near / HARDWARE["NVLink"].value, far)
 
 
 def host_gib(preset: str, replicas: int) -> dict[str, float]:
-    """Host memory in GiB of a machine with GPUs, by the formula of docs/operations.md, and of a GPU for the tables."""
+    """Returns the GiB of host memory that a machine needs, as in docs/operations.md, and the GiB that a GPU needs."""
     columns = table_columns(PRESETS[preset])
     rows = ITEMS if preset == "mf" else ITEMS + FEATURES
     ranked = VISITORS + ITEMS if preset == "mf" else ITEMS
@@ -205,10 +210,10 @@ def host_gib(preset: str, replicas: int) -> dict[str, float]:
 def project(
     step: Traced, routing: Traced, capacities: Sequence[int], layout: Layout, *, input_cpu_ms: float
 ) -> dict[str, Any]:
-    """Projects the milliseconds of a step on GPUs, and names what limits it.
+    """Projects the milliseconds of a step on GPUs, and names its bottleneck.
 
-    A GPU receives the global batch, computes and communicates in sequence. The input is read meanwhile. The limit is
-    the host's input or the longest part of the GPU's time.
+    A GPU receives the global batch, computes and communicates in sequence. Meanwhile, the host reads the next batch.
+    The bottleneck, `limit`, is the host's input or the longest part of the GPU's time.
     """
     whole, routes = compute_seconds(step.operations), compute_seconds(routing.operations)
     rest = Compute(*(max(0.0, of_step - of_routes) for of_step, of_routes in zip(whole, routes, strict=True)))
@@ -234,7 +239,7 @@ def project(
 
 
 def measure(preset: str, replicas: int, input_cpu_ms: float) -> dict[str, Any]:
-    """Traces and measures a step of `preset`, and projects it for the layouts of so many replicas."""
+    """Traces and measures a step of `preset`, and projects its time for the layouts with this number of replicas."""
     config = make_config(preset, replicas)
     requests = [count_requests(counts, replicas) for counts in count_ids(config, replicas).values()]
     capacities = [capacity_of(table) for table in requests] if replicas > 1 else []

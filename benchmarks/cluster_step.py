@@ -1,10 +1,10 @@
 """Builds the training step of `mf` and `nn` for any number of replicas, and traces or measures its parts.
 
-The step is that of a run, with generated counts and features in place of a dataset. A traced step needs neither the
-other replicas nor their memory. Routing is measured with `Loopback` in place of the other replicas.
+It is the step of a real run, but counts and features are generated. Tracing needs neither the other replicas nor their
+memory. Routing is measured with `Loopback` in place of the other replicas.
 
 Shapes: R replicas, B rows of a global batch, b rows of a replica, H history, F features of an item, n ids of a lookup,
-M rows that a replica receives for them, I items.
+M rows that a replica receives for a lookup, I items.
 """
 
 import math
@@ -40,14 +40,14 @@ from trainer.models.objectives import Objective, SampledSoftmaxObjective, Tables
 from trainer.training.step import TrainingStep, compile_steps
 
 ROWS = 8_192
-"""b."""
+"""Rows of a replica, b."""
 ITEMS, FEATURES = 1_000_000, 20_000
-"""Rows of the tables."""
+"""Rows of the item table and of the feature table."""
 FEATURES_PER_ITEM = 8
-"""F: categories, price and properties."""
+"""The features of an item, F: categories, price and properties."""
 GPUS_PER_HOST = 8
 _TRACED_ITEMS, _TRACED_FEATURES = 10_000, 1_000
-"""A traced graph does not depend on the rows of its tables, which are in memory."""
+"""Rows of the tables when a step is traced. Few, to save memory: the graph does not depend on them."""
 _ROUTING_STEPS = 8
 _INPUT_ROWS, _EVENTS_PER_VISITOR, _FILES, _BLOCK_ROWS = 800_000, 8, 8, 1_024
 
@@ -105,7 +105,7 @@ def _popular(generator: np.random.Generator, count: int, rows: int) -> np.ndarra
 
 
 def count_requests(counts: IdCounts, replicas: int) -> np.ndarray:
-    """[R, R]: distinct rows that replica d requests from owner o in a step, at [d, o]."""
+    """Returns counts [R, R]: at [d, o], the distinct rows that replica d requests from owner o in a step."""
     requests = np.zeros((replicas, replicas), np.int64)
     for replica, ids in enumerate(draw_ids(counts, replicas)):
         is_used = np.zeros(counts.rows, bool)
@@ -115,14 +115,14 @@ def count_requests(counts: IdCounts, replicas: int) -> np.ndarray:
 
 
 def capacity_of(requests: np.ndarray) -> int:
-    """Rows of each message, padding included, for the requests [R, R]."""
+    """Returns the rows of each message, including padding, for the requests [R, R]."""
     return int(CAPACITIES[np.searchsorted(CAPACITIES, requests.max())])
 
 
 class Loopback(Collectives):
-    """Stands in for the other replicas: each one sends to this one what this one sends to it.
+    """Simulates the other replicas: each of them returns the messages that this replica sends to it.
 
-    So one replica can run the routing of any number of replicas. Nothing is communicated.
+    So one replica can run the routing of any number of replicas, without communication.
     """
 
     def __init__(self, count: int) -> None:
@@ -133,7 +133,7 @@ class Loopback(Collectives):
         return value
 
     def all_gather(self, replica: int, value: tf.Tensor) -> tf.Tensor:
-        """Returns [R · R] counts: row and column `replica` are `value` [R], and all rows have the same numbers."""
+        """Returns counts [R · R]: row and column `replica` are `value` [R], and the other rows are its rotations."""
         ranks = tf.range(self._count)
         return tf.reshape(tf.gather(value, (ranks[None, :] + ranks[:, None] - replica) % self._count), [-1])
 
@@ -143,7 +143,7 @@ class Loopback(Collectives):
 
 
 def first_worker(count: int) -> Replicas:
-    """The first worker of `count` replicas: its graph can be traced without the other workers, but not run."""
+    """Returns the first worker of `count` replicas. Its graph can be traced without the other workers, but not run."""
     if count == 1:
         return start_replicas(1, None)
     local = min(count, GPUS_PER_HOST)
@@ -153,7 +153,7 @@ def first_worker(count: int) -> Replicas:
 
 
 def _alone(count: int) -> Replicas:
-    """One replica of `count`, with messages of its own in place of those of the others."""
+    """Returns one replica of `count`; `Loopback` simulates the others."""
     if count == 1:
         return start_replicas(1, None)
     return Replicas(_mirrored(("CPU:0",)), count, ("CPU:0",), 0, count, Loopback(count))
@@ -171,7 +171,7 @@ class Operation(NamedTuple):
     moved_bytes: int
     """Bytes of its inputs and outputs."""
     flops: int
-    """Multiplications and additions of a matrix product; 0 for others."""
+    """Multiplications and additions of a matrix product; 0 for other operations."""
 
 
 class Message(NamedTuple):
@@ -180,28 +180,28 @@ class Message(NamedTuple):
     kind: str
     """`gather`, `all_to_all` or `reduce`."""
     item_bytes: int
-    """Bytes of a row of an all-to-all; of the whole input of the others."""
+    """Bytes of one row of an all-to-all, or of the whole input of another kind."""
 
 
 class Traced(NamedTuple):
     """The traced graph of a step, or of its routing, on one worker."""
 
     nodes: int
-    """Nodes in all."""
+    """Number of nodes."""
     nodes_per_replica: float
-    """Nodes, divided by the worker's replicas."""
+    """Number of nodes, divided by the number of the worker's replicas."""
     cpu_seconds: float
     """CPU time of tracing."""
     operations: list[Operation]
-    """Those of the first replica that run a kernel."""
+    """The operations of the first replica that run a kernel."""
     messages: list[Message]
-    """The collective operations of the first replica, in their order."""
+    """The collective operations of the first replica, in order."""
     batch_bytes: int
     """Bytes of a global batch, which every GPU receives."""
 
 
 def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Traced:
-    """Traces a training step of `mf` or `nn`, the body of the loop of a compiled call.
+    """Traces a training step of `mf` or `nn`: the body of the loop in a compiled call.
 
     Args:
       config: a preset, see `make_config`.
@@ -226,7 +226,7 @@ def trace_step(config: RunConfig, replicas: Replicas, received_rows: int) -> Tra
 
 
 def trace_routing(config: RunConfig, replicas: Replicas, received_rows: int) -> Traced:
-    """Traces the routing of a step alone; see `trace_step`."""
+    """Traces only the routing of a step; see `trace_step`."""
     begin = time.process_time()
     counts = count_ids(config, replicas.count).values()
     specs = [tf.TensorSpec([len(replicas.local), table.own + table.shared], tf.int64) for table in counts]
@@ -288,7 +288,7 @@ def _bytes(tensor: tf.Tensor, received_rows: int, replicas: int) -> int:
 
 
 def _flops(node: tf.Operation) -> int:
-    """Twice the number of products of a matrix product: the output's elements × the summed dimension."""
+    """Returns the operations of a matrix product: 2 × the output's elements × the summed dimension."""
     if node.type not in ("MatMul", "BatchMatMulV2", "Einsum"):
         return 0
     if not all(x.shape.is_fully_defined() for x in node.inputs):
@@ -360,7 +360,10 @@ def _batch_spec(config: RunConfig) -> Batch:
 
 
 def _routing(replicas: Replicas) -> Any:
-    """A function of the ids [local replicas, n] of each table that builds their routes, and the rows to update."""
+    """Returns a function that routes the ids [local replicas, n] of each table and finds the rows to update.
+
+    It returns a sum of all positions and rows, so that TensorFlow does not skip their computation.
+    """
 
     def on_replica(replica: int, *tables: tf.Tensor) -> tf.Tensor:
         sums = []
@@ -374,7 +377,7 @@ def _routing(replicas: Replicas) -> Any:
 
 
 def measure_routing(config: RunConfig, replicas: Replicas) -> float:
-    """Returns the CPU milliseconds per step and replica to route the ids of a step."""
+    """Returns the CPU milliseconds that a replica needs to route the ids of a step."""
     local = len(replicas.local)
     ids = [
         tf.constant(np.stack([row for row, _ in zip(draw_ids(counts, local), range(local), strict=True)]))
@@ -389,7 +392,7 @@ def measure_routing(config: RunConfig, replicas: Replicas) -> float:
 
 
 def routing_replicas(count: int) -> Mapping[str, Replicas]:
-    """The ways to run the routing of `count` replicas: one of them alone, and all as logical CPUs of up to four."""
+    """Returns the ways to run routing for `count` replicas: one `alone`, and 2 to 4 on `logical` CPUs."""
     ways = {"alone": _alone(count)}
     if 1 < count <= 4:
         names = start_replicas(count, None).devices
@@ -405,7 +408,7 @@ def measure_input(preset: str, replicas: Sequence[int]) -> dict[int, float]:
     num_rows = int(np.count_nonzero(columns.position > 0 if config.is_sequential else lengths > 1))
     with tempfile.TemporaryDirectory() as folder:
         events = TrainingEvents([Shard(path, "") for path in _write_blocks(columns, folder)])
-        _read_epoch(config, events)  # files are in the cache, and TensorFlow's threads have started
+        _read_epoch(config, events)  # fills the file cache and starts TensorFlow's threads
         found = {}
         for count in replicas:
             scaled = make_config(preset, count)
@@ -430,7 +433,7 @@ def _read_epoch(config: RunConfig, events: TrainingEvents) -> None:
 
 
 def _timelines() -> TimelineRows:
-    """Generates timelines with items as skewed as in a shop."""
+    """Generates timelines. The popularity of their items is as skewed as in a shop."""
     generator = np.random.default_rng(0)
     visitor = np.sort(generator.integers(0, _INPUT_ROWS // _EVENTS_PER_VISITOR, _INPUT_ROWS))
     return TimelineRows(
@@ -444,7 +447,7 @@ def _timelines() -> TimelineRows:
 
 
 def _write_blocks(columns: TimelineRows, folder: str) -> list[str]:
-    """Writes the timelines to several files, cut between visitors; returns their paths."""
+    """Writes the timelines to several files, split between visitors; returns the paths."""
     starts = np.flatnonzero(columns.position == 0)
     cuts = [*starts[:: -(-len(starts) // _FILES)], len(columns)]
     paths = [str(Path(folder) / f"{number}.tfrecord") for number in range(len(cuts) - 1)]

@@ -1,4 +1,4 @@
-"""Records the demo: seconds of its stages and the metrics of all systems, for the tables of the documentation."""
+"""Records the seconds of the demo's stages and the metrics of all systems, for the tables of the documentation."""
 
 import argparse
 import sys

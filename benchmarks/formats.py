@@ -83,7 +83,7 @@ def _read(events: Path) -> float:
 
 
 def write_sessions(table: pa.Table, path: Path) -> None:
-    """Writes a line per visitor with the list of their events, as OTTO's log has it."""
+    """Writes one line per visitor, with the list of their events, like OTTO's log."""
     import pandas as pd
 
     order = pc.sort_indices(table, [("visitorid", "ascending"), ("timestamp", "ascending")])

@@ -1,4 +1,6 @@
-"""All stages on a shop of Retailrocket's size: seconds and peak memory of each, bytes of the reports.
+"""Runs all stages on a shop of Retailrocket's size; records the seconds and the peak memory of each stage.
+
+The size of the reports is recorded, too.
 
 usage: python -m benchmarks.full_size [DIRECTORY that keeps the results]
 """

@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall-clock seconds, CPU seconds, and peak resident memory of a child process in MiB."""
+    """Wall-clock seconds, CPU seconds, peak resident memory in MiB, and standard output of a child process."""
 
     seconds: float
     cpu_seconds: float
@@ -57,7 +57,10 @@ class Load:
         self._begin = time.perf_counter(), _busy_seconds(), _own_seconds()
 
     def share(self) -> float | None:
-        """Returns the share since the start, in [0, 1]. Child processes that still run count as other programs."""
+        """Returns the share since the start, in [0, 1]; None if it is unknown.
+
+        Child processes that still run count as other programs.
+        """
         begin, busy_before, own_before = self._begin
         busy = _busy_seconds()
         if busy is None or busy_before is None:
@@ -67,11 +70,11 @@ class Load:
 
 
 def refuse_load(share: float | None, *, is_allowed: bool) -> None:
-    """Exits if other programs used too much of the cores for the figures to be recorded."""
+    """Exits if other programs used more than `QUIET_SHARE` of the cores, unless `is_allowed`."""
     if share is not None and share > QUIET_SHARE and not is_allowed:
         raise SystemExit(
-            f"other programs took {share:.0%} of the cores, above {QUIET_SHARE:.0%}: timings would be off. "
-            "Nothing was recorded; run it on an idle machine, or pass --loaded to record it anyway"
+            f"nothing was recorded: other programs used {share:.0%} of the cores, so the timings are not reliable "
+            f"(limit: {QUIET_SHARE:.0%}). Run the benchmark on an idle machine, or pass --loaded to record it anyway"
         )
 
 
@@ -130,7 +133,7 @@ def _portable(word: str) -> str:
 
 
 def format_reached(reached: float | None) -> str:
-    """Formats a reached value for the table of targets."""
+    """Formats a measured value for the table of targets; None means that the goal was never reached."""
     return "never" if reached is None else f"{reached:.3f}"
 
 
@@ -145,7 +148,7 @@ def peak_mib() -> float:
 
 
 def _commit() -> str:
-    """Returns the commit, with `-dirty` if the checkout has other changes than files that benchmarks write."""
+    """Returns the commit, with `-dirty` if a file has changed that benchmarks do not write."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()

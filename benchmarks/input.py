@@ -1,6 +1,6 @@
-"""Input speed: rows/s from TFRecord files to shuffled batches, timeline blocks against one tf.train.Example per row.
+"""Compares the input speed of timeline blocks with one tf.train.Example per row: rows/s from files to shuffled batches.
 
-The textbook way is the faster of the two common ones: `parse_example` on batches of serialized rows.
+Of the two common ways to read such rows, the faster one is measured: `parse_example` on batches of serialized rows.
 
 usage: python -m benchmarks.input
 """
@@ -36,7 +36,7 @@ def main() -> None:
         block_bytes, row_bytes = (sum(os.path.getsize(path) for path in paths) for paths in (blocks, rows))
         config = InputConfig(batch_size=BATCH)
         events = TrainingEvents([Shard(path, "") for path in blocks])  # local files are not verified
-        # interleaved, so that other load meets both; the best time is closest to the code's own
+        # interleaved, so that other load affects both; the best time is the least disturbed one
         seconds = [
             (_read(training_batches(events, config, seed=seed, epochs=1)), _read(_textbook(rows)))
             for seed in range(REPEATS)
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _columns(rows: int, seed: int) -> TimelineRows:
-    """Generates rows sorted by visitor, with items as skewed as in a shop."""
+    """Generates rows sorted by visitor. The popularity of their items is as skewed as in a shop."""
     generator = np.random.default_rng(seed)
     visitor = np.sort(generator.integers(0, VISITORS, rows))
     return TimelineRows(

@@ -1,10 +1,10 @@
-"""Training step of a full-size matrix factorization: row-sparse updates against Keras `fit`.
+"""Compares a training step of matrix factorization at full size: row-sparse updates and Keras `fit`.
 
-Both minimise the squared error of dot products of the same shapes on the same ids, with Adam. Two more steps are
-measured on tables of these shapes: one with Adagrad, and one with the loss (sampled softmax), optimizer and batch size
-of the preset `mf`. The preset itself has 128 columns and computes a visitor's vector from their items.
+Both minimise the squared error of dot products with Adam, on the same ids and tables of the same shapes. Two more steps
+are measured on tables of these shapes: one with Adagrad, and one with the loss (sampled softmax), optimizer and batch
+size of the preset `mf`. The preset itself has 128 columns and computes a visitor's vector from their items.
 
-Memory is in huge pages where available, as in the container images; our Adam is also measured without huge pages.
+Tables are in huge pages where available, as in the container images. The row-sparse Adam is also measured without them.
 
 usage: python -m benchmarks.mf_step
 """
@@ -64,7 +64,7 @@ def _in_a_process(name: str) -> dict[str, float]:
 
 
 def _keras_adam() -> tuple[float, int]:
-    """Times Keras `fit` with Adam; returns the seconds per step and the rows of a step."""
+    """Times Keras `fit` with Adam; returns the seconds per step and the rows per step."""
     import keras
 
     visitor, item = keras.Input((), dtype="int64"), keras.Input((), dtype="int64")

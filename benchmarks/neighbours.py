@@ -1,7 +1,7 @@
-"""Nearest-neighbour peers: one finds items that the same visitors chose, one finds timelines with the same items.
+"""Two nearest-neighbour peers: one finds items with the same visitors, the other finds timelines with the same items.
 
 The peers use only the history of a visitor. The weight of an item in the history decreases with its age, by default
-as 1 / (1 + age), where age is the number of later rows (similar to Ludewig and Jannach, UMUAI 2018).
+as 1 / (1 + age). The age is the number of later rows (similar to Ludewig and Jannach, UMUAI 2018).
 
 Shapes: B queries, H history, T training timelines, I items.
 """
@@ -20,12 +20,12 @@ from trainer.models.item_products import largest, largest_products
 
 @dataclass(frozen=True, kw_only=True)
 class NeighboursConfig:
-    """The nearest-neighbour peers."""
+    """Settings of a nearest-neighbour peer."""
 
     num_neighbours: int = 200
     """Number of nearest neighbours to keep: items per item, training timelines per history."""
     half_life_rows: float | None = None
-    """Rows of the history after which the weight of an item halves; none: weights of 1 / (1 + age in rows)."""
+    """The weight of an item halves with each such number of later rows; none: the weight is 1 / (1 + later rows)."""
     shrinkage: float = 0.0
     """Added to the product of two items' norms, so that similarities from few timelines are lower (Dacrema et al.,
     RecSys 2019)."""
@@ -52,7 +52,7 @@ class ItemNeighbours:
         self._fallback = _fallback(item_counts)
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32; items that are not a neighbour of any item in the history rank last, by popularity."""
+        """Returns float32 scores [B, I]. Items without a neighbour in the history rank last, by popularity."""
 
         def score(items: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             near = _history_weights(items, lengths, len(self._fallback), self._config) @ self._similarity
@@ -62,7 +62,7 @@ class ItemNeighbours:
 
 
 class TimelineNeighbours:
-    """Finds the timelines most similar to the history; an item's score sums the similarities of those with the item."""
+    """Scores an item by the most similar timelines: the sum of the similarities of those that contain the item."""
 
     def __init__(self, baskets: sp.csr_matrix, item_counts: np.ndarray, config: NeighboursConfig = _DEFAULTS) -> None:
         """Takes baskets [T, I] from `data.baskets.training_baskets`, and the training events [I] of each item."""
@@ -73,7 +73,7 @@ class TimelineNeighbours:
         self._by_item = _scaled_rows(baskets, 1 / np.sqrt(np.maximum(np.diff(baskets.indptr), 1))).T.tocsr()
 
     def catalogue_scores(self, queries: Queries) -> tf.Tensor:
-        """[B, I] float32; items that are in none of the nearest timelines rank last, by popularity."""
+        """Returns float32 scores [B, I]. Items that are in none of the nearest timelines rank last, by popularity."""
 
         def score(items: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             near = _history_weights(items, lengths, len(self._fallback), self._config) @ self._by_item
@@ -83,14 +83,14 @@ class TimelineNeighbours:
 
 
 def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: NeighboursConfig = _DEFAULTS) -> sp.csr_matrix:
-    """[I, I] cosines between the columns of baskets [T, I]; a row keeps its nearest items, including the item itself.
+    """Returns cosines [I, I] between the columns of `baskets`; a row keeps its nearest items, also the item itself.
 
     Needs memory for the result, 8 bytes per entry, and for one block of the product.
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.
-      is_tfidf: give a timeline of n items the weight log(1 + I / n) instead of 1, because long ones say little about an
-        item.
+      is_tfidf: give a timeline of n items the weight log(1 + I / n) instead of 1, because long timelines say little
+        about an item.
       config: how many items are kept per row, and the shrinkage.
     """
     weight = np.ones(baskets.shape[0])
@@ -108,7 +108,7 @@ def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: Neighbour
 
 
 def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, config: NeighboursConfig) -> sp.csr_matrix:
-    """[B, I] float32: weights by age of the `items` [B, H] in B histories; weights of a repeated item add up."""
+    """Returns float32 [B, I]: the weights by age of histories [B, H]; the weights of a repeated item add up."""
     age = lengths[:, None] - 1 - np.arange(items.shape[1])
     query, column = np.nonzero((age >= 0) & (items < num_items))
     rows_after = age[query, column]
@@ -118,12 +118,12 @@ def _history_weights(items: np.ndarray, lengths: np.ndarray, num_items: int, con
 
 
 def _fallback(item_counts: np.ndarray) -> np.ndarray:
-    """[I] float32 in [-1, 0): scores by popularity, below those of all neighbours."""
+    """Returns float32 scores [I] in [-1, 0), by popularity. They are below the scores of all neighbours."""
     return (item_counts / (item_counts.max(initial=0) + 1.0) - 1).astype(np.float32)
 
 
 def _filled_up(near: sp.csr_matrix, fallback: np.ndarray) -> np.ndarray:
-    """[B, I] float32: the scores in `near` [B, I], and `fallback` [I] for the items without one."""
+    """Returns float32 [B, I]: the scores in `near` [B, I], and `fallback` [I] for items without a score."""
     scores = np.tile(fallback, (near.shape[0], 1))
     row = np.repeat(np.arange(near.shape[0]), np.diff(near.indptr))
     scores[row, near.indices] = near.data

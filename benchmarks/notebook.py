@@ -1,4 +1,4 @@
-"""The comparison of the original notebook, with its random split: squared errors of two models and of constants.
+"""Repeats the comparison of the original notebook, with its random split: squared errors of two models and constants.
 
 usage: python -m benchmarks.notebook EVENTS
 """

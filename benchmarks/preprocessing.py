@@ -1,6 +1,6 @@
-"""`prepare` against the textbook way, and at full size: rows/s, seconds, peak memory.
+"""Compares the speed of `prepare` with a textbook job, and measures `prepare` at full size: rows/s, seconds, memory.
 
-The textbook way follows TF-Transform's guide: one dict per row, `compute_and_apply_vocabulary`, one tf.train.Example
+The textbook job follows TF-Transform's guide: one dict per row, `compute_and_apply_vocabulary`, one tf.train.Example
 per row. It does less than `prepare`: no sorting, splits or statistics. The main ratio compares the jobs from the first
 byte read to the last byte written. A second ratio compares the whole commands, including four seconds of imports.
 

@@ -1,4 +1,4 @@
-"""Quality of the presets compared with tuned peers on several shops: the same split, cases and evaluator for all.
+"""Compares the presets with tuned peers on several datasets. All use the same split, cases and evaluator.
 
 Peers are tuned on the validation window over the spaces of `peers.families`, alone and with the trend of items. The
 test window is used once. Trials, measures and runs that are already in `--output` are not repeated.
@@ -89,7 +89,7 @@ def _parse_arguments() -> argparse.Namespace:
         "--only",
         nargs="+",
         choices=PARTS,
-        help="measure only these; the record has all parts in --output",
+        help="parts to measure; the record also contains all parts that --output already has",
     )
     return parser.parse_args()
 
@@ -103,7 +103,7 @@ def _measure(part: str, source: Path, root: Path) -> dict[str, Any]:
 
 
 def dataset_figures(name: str, quality_data: QualityData, source: Path, folder: Path) -> dict[str, Any]:
-    """Tunes the peers, trains the presets and measures all on the test window.
+    """Tunes the peers, trains the presets and measures all systems on the test window.
 
     Args:
       name: name of the dataset.
@@ -191,7 +191,7 @@ class _Baselines:
 def _found(files: MeasureFiles, task: str, system: str, settings: str = "") -> ByCase:
     by_case = files.find(task, system, settings)
     if by_case is None:
-        raise ValueError(f"{system} was not measured for the task {task}; delete figures.json and run again")
+        raise ValueError(f"no measure of {system} is stored for the task {task}; run the benchmark again")
     return by_case
 
 

@@ -1,4 +1,4 @@
-"""Compares `mf` with `solver=als` to ALS of `implicit`: quality at equal settings, and time to equal quality."""
+"""Compares `mf` with `solver=als` to the ALS of `implicit`: quality at equal settings, and time to equal quality."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ QUICK_ALS = [
 
 
 def als_figures(matrix: Path) -> dict[str, Any]:
-    """Compares the solvers on the dataset of `quality` in the folder `matrix`; run it on an idle machine."""
+    """Compares the solvers on the dataset in the folder `matrix` of `quality`. The machine should be idle."""
     peer = json.loads((matrix / "figures.json").read_text())["tuned"]["als"]["new"]["settings"]
     equal, timing = _equal_settings_figures(matrix, peer), _time_figures(matrix, peer)
     return timing | {
@@ -85,7 +85,7 @@ def _time_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
     the data.
     """
     data = PeerData(open_dataset(str(matrix / "dataset")))
-    # the cases that validate our runs; it also reads the data before the first timing
+    # the cases that validate our runs; building them also reads the data before the first timing
     validation = build_cases(data.dataset, Split.VALIDATION).sample(VALIDATION_CASES, seed=0)
     goal = _mean_metric(fit_als(data, **peer), validation, data)
     log.info("ALS reaches a validation NDCG@20 of %.4f", goal)
@@ -122,14 +122,23 @@ def _time_figures(matrix: Path, peer: Settings) -> dict[str, Any]:
 def _seconds_to_reach(
     matrix: Path, name: str, settings: Sequence[str], value: float
 ) -> tuple[float | None, int | None]:
-    """Retrains a run up to the epoch that reaches NDCG@20 `value`; returns the seconds and the epochs."""
+    """Retrains a run up to the epoch that reaches NDCG@20 `value`; returns the seconds and the epochs.
+
+    Returns None for both if the run never reached the value.
+
+    Raises:
+      ValueError: the second training does not reach the value.
+    """
     epochs = epochs_to_reach(matrix / "runs" / name, value)
     if epochs is None:
         return None, None
     timed = [*settings, f"epochs={epochs}", f"validate_every_epochs={epochs}"]
     seconds = train("mf", matrix / "dataset", matrix, *timed, name=f"{name}_timed")["seconds"]
     if epochs_to_reach(matrix / "runs" / f"{name}_timed", value) is None:
-        raise ValueError(f"{name} reached {value:.4f} after {epochs} epochs at first, but not when trained again")
+        raise ValueError(
+            f"{name} reached an NDCG@20 of {value:.4f} after {epochs} epochs, but not when it was trained again; "
+            f"delete {name} and {name}_timed in {matrix / 'runs'} and run the benchmark again"
+        )
     return seconds, epochs
 
 

@@ -11,7 +11,7 @@ from cartwheel.demo.run import VISITORS
 MAX_CASES, MAX_SCORES = 10_000, 250_000_000
 """Maximum numbers of cases, and of cases × items, per protocol in the test window; above them, a sample is measured."""
 TUNING_CASES, TUNING_SCORES = 1500, 60_000_000
-"""As MAX_CASES and MAX_SCORES, in the validation window, where peers are tuned."""
+"""The same limits for the validation window, on which peers are tuned."""
 
 
 @dataclass(frozen=True)
@@ -92,4 +92,4 @@ DATASETS: Mapping[str, QualityData] = {
     "buyers": QualityData(_retailrocket("buyers"), ("next_item",), (Run("walk"), Run("nn"), _auto("3m"))),
     "shop": QualityData(_demo_shop, _BOTH, (Run("walk"), Run("mf"), Run("nn"), _auto("2m"))),
 }
-"""Every dataset by the name of its part; another preset is one more `Run`."""
+"""The datasets by name. To train another preset on a dataset, add a `Run`."""

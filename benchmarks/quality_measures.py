@@ -49,7 +49,7 @@ class MeasureFiles:
         """Returns the stored measure of a system with these settings, if there is one.
 
         Raises:
-          ValueError: the stored measure is of another dataset.
+          ValueError: the stored measure was made on another dataset.
         """
         file = self._file(task, system)
         if not file.exists():
@@ -84,7 +84,7 @@ class ByIds:
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
         """Returns a function of `is_seen_hidden` that returns the scores [B, I] float32."""
         by_ids = Queries.of_items(queries.visitor, queries.history, queries.history_length)
-        # the moment of the request: the trend of an export is up to date
+        # with the time of the request, because the trend of an export is up to date
         return scores_for(self._scorer, by_ids._replace(timestamp_ms=queries.timestamp_ms))
 
 
@@ -99,7 +99,7 @@ def measure_peers(
     Args:
       tuned: by family, the results of `tune_family`.
       data: the training events.
-      make_blocks: returns the cases of the test window; called if there is anything to measure.
+      make_blocks: returns the cases of the test window; called only if a measure is missing.
       files: stored measures.
     """
     blocks: Sequence[RankedBlock] = ()
@@ -132,7 +132,7 @@ class PeerRanking(NamedTuple):
 
 
 def rankings_of(name: str, result: Mapping[str, Any]) -> list[PeerRanking]:
-    """Returns the rankings of a tuned family: without a trend and, if it takes one, with its best trend."""
+    """Returns the rankings of a tuned family: without a trend and, if the family takes one, with its best trend."""
     settings = best_of(result["grid"])["settings"]
     rankings = [PeerRanking(name, None, json.dumps(settings))]
     if result["trend_grid"]:
@@ -180,7 +180,7 @@ def measure_scorers(
     """Measures scorers with the trainer's evaluator on the cases of each task, unless all measures are stored.
 
     Args:
-      scorers: returns the scorers by name; called if there is anything to measure.
+      scorers: returns the scorers by name; called only if a measure is missing.
       names: their names.
       tasks: cases by task.
       files: stored measures.
@@ -200,9 +200,9 @@ def compare(measures: Mapping[str, ByCase], cases: Cases, reference: str) -> dic
 
     Args:
       measures: the systems' values by case.
-      cases: the cases; those of a visitor are resampled together.
-      reference: the system that the others are compared with: `p` is that of the test of the difference. The reference
-        has no `p`.
+      cases: the cases; all cases of a visitor are resampled together.
+      reference: the system that the others are compared with. `p` is the p-value of the difference; the reference has
+        no `p`.
     """
     means = {name: _resampled(by_case, cases) for name, by_case in measures.items()}
     found = {}
@@ -238,8 +238,8 @@ def best_peers(measures: Mapping[str, ByCase]) -> dict[str, dict[str, str]]:
     """Names the peers with the highest value of each metric in the test window; this choice favours the peers.
 
     Returns:
-      By metric: `without_trend`, `any` (with a trend or without) and `neighbour`, a nearest-neighbour method without
-      trend.
+      For each metric, the best peer `without_trend`, `any` peer (with or without a trend), and the best `neighbour`: a
+      nearest-neighbour method without a trend.
     """
     peers = {name for name in measures if name.removesuffix(WITH_TREND) in FAMILIES}
     plain = {name for name in peers if name in FAMILIES and not FAMILIES[name].is_trend}

@@ -1,4 +1,4 @@
-"""Ranks the scores of many peers for the same cases with the trainer's evaluator, compiled once.
+"""Ranks the scores of many peers for the same cases with the trainer's evaluator, which is compiled once.
 
 The tasks "new" and "repeats" have cases at the same moments. So a peer's scores are computed once for both tasks and
 for all trends.
@@ -70,7 +70,7 @@ def repeat_cases(cases: Cases) -> Cases:
 
 
 class _StoredScorer:
-    """Scores a query by row `visitor` of stored scores [B, I], plus the trend at the moment of that row."""
+    """Looks up stored scores [B, I] by `queries.visitor`, a row number, and adds the trend at the moment of the row."""
 
     def __init__(self, num_items: int) -> None:
         self._num_items = num_items
@@ -89,14 +89,14 @@ class _StoredScorer:
 
 
 class RankedBlock:
-    """Some cases of a protocol: `load` computes a peer's scores for these cases, and `rank` measures the scores."""
+    """Some cases of a protocol. `load` computes a peer's scores for the cases, and `rank` measures these scores."""
 
     def __init__(self, tasks: Mapping[str, Cases], moment_ms: np.ndarray, events: EventLog) -> None:
         """Prepares an evaluator for each task.
 
         Args:
           tasks: cases by task; the first task has the visitors of all others.
-          moment_ms: [B] the moments of the first task's cases; trends are as of these.
+          moment_ms: [B] the moments of the first task's cases, for which trends are computed.
           events: the events that trends are computed from.
         """
         self._cases, self._events = next(iter(tasks.values())), events
@@ -120,7 +120,7 @@ class RankedBlock:
     def load(self, peer: Peer) -> None:
         """Computes the scores of a peer for all cases."""
         self._linked = {}
-        if self._scores is None:  # otherwise the memory is used again
+        if self._scores is None:  # otherwise, the memory is reused
             self._scores = np.zeros((len(self._cases), self._cases.num_items), np.float32)
         for rows, requests in self._requests():
             self._scores[rows] = peer.scores(requests)

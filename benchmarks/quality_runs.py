@@ -70,7 +70,7 @@ def target(
       bound: lower bound if `is_least`, else upper bound.
       reached: measured value; None does not meet the target.
       compared_with: the other system, or a remark.
-      is_least: which side the bound is on.
+      is_least: whether the bound is a lower bound.
     """
     is_met = reached is not None and bool(reached >= bound if is_least else reached <= bound)
     sign = "≥" if is_least else "≤"

@@ -1,4 +1,4 @@
-"""Quality of `nn` for items and visitors unknown to training, in a synthetic shop of 100,000 visitors.
+"""Measures `nn` on items and visitors without training events, in a synthetic shop of 100,000 visitors.
 
 Shapes: B queries, H history, I items, V cases, M columns, R resamples.
 """
@@ -25,7 +25,7 @@ _NO_CATEGORY = -1
 
 
 class PopularWithinCategory:
-    """Ranks items by training events, with those in the category of the visitor's latest item first."""
+    """Ranks items in the category of the visitor's latest item first, then all others, both by training events."""
 
     def __init__(self, dataset: Dataset) -> None:
         paths = dataset.catalogue["category_path"].to_pylist()
@@ -46,7 +46,7 @@ class PopularWithinCategory:
 
 
 def shop_figures(folder: Path) -> dict[str, Any]:
-    """Measures recall of items without training events, and of visitors without training events."""
+    """Measures the recall of items without training events, and the recall for visitors without training events."""
     run = train("nn", synthetic_shop(folder, VISITORS), folder)
     dataset = open_dataset(str(folder / "dataset"))
     cases, counts = build_cases(dataset, Split.TEST, next_items), dataset.item_counts
@@ -124,7 +124,7 @@ def _estimates(names: Sequence[str], values: np.ndarray, means: np.ndarray) -> d
 
 
 def _by_history(recalls: Mapping[str, np.ndarray], cases: Cases, num_visitors: int) -> dict[str, dict[str, Any]]:
-    """Computes recall@20 of visitors known and unknown to training, by length of the history."""
+    """Computes recall@20 for visitors with and without training events, by the length of their history."""
     length, is_unknown = cases.history.lengths, cases.visitor >= num_visitors
     found = {}
     for least, most in HISTORIES:

@@ -15,7 +15,7 @@ AUTO_SECONDS = 600.0
 
 
 def dataset_targets(name: str, figures: Figures) -> list[dict[str, Any]]:
-    """Builds the targets of a dataset, without those of presets that were not trained."""
+    """Builds the targets of a dataset; skips those of presets that were not trained."""
     rows = _TARGETS[name](figures) + _targets_of_auto(name, figures)
     return [row for row in rows if row is not None]
 

@@ -1,4 +1,4 @@
-"""Tunes the peers of `quality` on the validation window; every trial is stored, so that none is repeated.
+"""Tunes the peers of `quality` on the validation window. Trials are stored, so that they are not repeated.
 
 A peer is tuned for each task by NDCG@20, first alone, then with the trend added to its scores.
 """

@@ -1,10 +1,11 @@
-"""A large table on 1, 2 and 4 replicas and on two workers: milliseconds, bytes exchanged, memory per replica.
+"""Measures a large table on 1, 2 and 4 replicas and on two workers: milliseconds, bytes exchanged, memory per replica.
 
-Compares row-sharded tables with the best mirrored implementation, for batches of a factorization and of a model of
-histories; then measures how much a full-size checkpoint slows down concurrent training. Logical CPU devices share the
-machine's cores and memory: with more of them, computation is no faster, and exchanges are copies in memory.
+Compares row-sharded tables with the best mirrored implementation, for batches like those of matrix factorization and
+of two towers. Then it measures how much the writing of a full-size checkpoint slows down training. The replicas are
+logical CPU devices, which share the machine's cores and memory: more of them do not compute faster, and they exchange
+data by copies in memory.
 
-usage: python -m benchmarks.scaling [--loaded: record even if other programs used much of the cores]
+usage: python -m benchmarks.scaling [--loaded]
 """
 
 import argparse
@@ -51,9 +52,9 @@ OPTIMIZER = AdagradConfig()
 
 
 class Ids(NamedTuple):
-    """Ids that S steps read: [S, N] that are divided among the replicas, and [S, M] that every replica uses.
+    """Ids that S steps look up: [S, N] are divided among the replicas, and [S, M] are looked up by every replica.
 
-    `dense` is the size of the dense gradient.
+    `dense` is the number of values of the dense gradient.
     """
 
     divided: np.ndarray
@@ -62,25 +63,25 @@ class Ids(NamedTuple):
 
 
 def mf_ids() -> Ids:
-    """Ids of a factorization: 8,192 visitors per step, hardly any of them twice."""
+    """Draws the ids of matrix factorization: 8,192 visitors per step, almost all distinct."""
     generator = np.random.default_rng(0)
     return Ids(generator.integers(0, ROWS, (STEPS, 8192)), np.zeros((STEPS, 0), np.int64))
 
 
 def popular_ids() -> Ids:
-    """Ids of popular items: 8,192 per step, mostly repeated. None is shared, so each gradient is sent separately."""
+    """Draws ids of popular items: 8,192 per step, mostly repeated. None is shared, so each gradient is sent alone."""
     return Ids(_items(np.random.default_rng(0), 8192), np.zeros((STEPS, 0), np.int64))
 
 
 def nn_ids() -> Ids:
-    """Ids of two towers: per step, 8,192 histories of 20 mostly repeated items, and 1,024 sampled candidates."""
+    """Draws the ids of two towers: per step, 8,192 histories of 20 mostly repeated items, and 1,024 candidates."""
     generator = np.random.default_rng(0)
     dense = make_dense_variables(TowersConfig(dim=DIM, history_length=20), len(DEFAULT_KINDS), seed=0)
     return Ids(_items(generator, 8192 * 20), _items(generator, 1024), sum(math.prod(weight.shape) for weight in dense))
 
 
 def _items(generator: np.random.Generator, count: int) -> np.ndarray:
-    """Draws item ids [S, count], a few of them popular."""
+    """Draws item ids [S, count]; a few items are very popular."""
     return np.minimum((generator.pareto(0.8, (STEPS, count)) * 30).astype(np.int64), ITEMS - 1)
 
 
@@ -90,7 +91,9 @@ BATCHES: dict[str, Callable[[], Ids]] = {"factorization": mf_ids, "popular": pop
 def main() -> None:
     """Measures each combination of table, batch and number of replicas in its own processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--loaded", action="store_true", help="record even under load")
+    parser.add_argument(
+        "--loaded", action="store_true", help="record the figures even if other programs use much of the cores"
+    )
     is_loaded = parser.parse_args().loaded
     before = Load()
     time.sleep(3)
@@ -105,10 +108,8 @@ def main() -> None:
             figures[batch][placement]["bytes_per_step"] = bytes_per_step(make(), replicas)
     figures["checkpoint"] = json.loads(_run("checkpoint"))
     share = load.share()
-    if share is not None:
-        print(
-            json.dumps(figures, indent=2), file=sys.stderr
-        )  # printed even if it is not recorded, after so long a wait
+    if share is not None:  # the figures took long to measure, so they are printed even if they are not recorded
+        print(json.dumps(figures, indent=2), file=sys.stderr)
     refuse_load(share, is_allowed=is_loaded)
     report("scaling", figures, load=share)
 
@@ -117,12 +118,12 @@ def bytes_per_step(ids: Ids, replicas: int) -> dict[str, int]:
     """Counts the bytes exchanged between replicas in a step, averaged over the steps, in both directions.
 
     Returns:
-      `least`: the lower bound, where each row is sent once to every other replica that uses it, and the sum of its
-      gradients back.
-      `sharded`: this program: ids, rows and gradients in padded messages.
-      `all_reduce`: whole batches of rows and gradients by ring all-reduce.
-      `mirrored`: ids and gradients of all replicas to all replicas.
-      `dense`: in addition to each of these, the loss and the dense gradients by ring all-reduce.
+      `least`: the lower bound. Each row is sent once to every other replica that uses it, and the sum of its gradients
+      back.
+      `sharded`: row-sharded tables, which send ids, rows and gradients in padded messages.
+      `all_reduce`: whole batches of rows and gradients, by ring all-reduce.
+      `mirrored`: each replica sends its ids and gradients to all others.
+      `dense`: the loss and the dense gradients by ring all-reduce, in addition to each of these.
     """
     totals = {"least": 0.0, "sharded": 0.0, "all_reduce": 0.0, "mirrored": 0.0, "dense": 0.0}
     for divided, shared in zip(ids.divided, ids.shared, strict=True):
@@ -154,8 +155,8 @@ def _sent_rows(counts: np.ndarray) -> int:
 class Built(NamedTuple):
     """An implementation of table training.
 
-    `step` takes the number of a batch. `held_bytes` is the size of table and accumulator on a replica, computed from
-    their shapes. `resident_mib` is how much the memory of this process grew when they were created.
+    `step` takes the number of a batch. `held_bytes` is the size of the table and the accumulator on a replica, computed
+    from their shapes. `resident_mib` is the growth of this process's memory when they were created.
     """
 
     step: Callable[[int], Any]
@@ -255,7 +256,7 @@ def measure(batch: str, way: str, placement: str) -> dict[str, Any]:
     """Measures one implementation in this process."""
     replicas = start_replicas(1 if placement == "workers" else int(placement), join_cluster())
     ids = BATCHES[batch]()
-    tf.zeros([]).numpy()  # TensorFlow's own memory is not the table's
+    tf.zeros([]).numpy()  # TensorFlow allocates memory of its own, which must not count as the table's
     step, held, resident = _WAYS[way](replicas, ids)
     seconds = []
     for number in range(WARM_UP_STEPS + STEPS):

@@ -1,7 +1,7 @@
-"""Seconds of `--help` of every command, and whether it fits a screen: the fastest of three starts each.
+"""Measures the seconds of every command's `--help`, and whether it fits a screen.
 
-If no start is fast enough, more are tried, because other programs may have used the cores. CPU seconds are recorded,
-too.
+Each command is started three times, and the fastest start counts. If none is fast enough, it is started more often,
+because other programs may have used the cores. CPU seconds are recorded, too.
 """
 
 import sys
@@ -19,7 +19,7 @@ COMMANDS = {
 
 
 def main() -> int:
-    """Measures all commands and writes the record; returns 1 if a help is slow or longer than a screen."""
+    """Measures all commands and writes the record; returns 1 if any help is slow or longer than a screen."""
     commands = [[package, *command] for package, names in COMMANDS.items() for command in ([], *([n] for n in names))]
     figures = {" ".join(command): measure(command) for command in commands}
     slow = [name for name, figure in figures.items() if figure["seconds"] >= MOST_SECONDS]

@@ -1,8 +1,8 @@
-"""Cost of the report in `prepare`: whole jobs, interleaved with jobs that neither compute nor draw the report.
+"""Measures the time that the report adds to `prepare`. Jobs with and without a report are interleaved.
 
 The jobs without a report skip visitor behaviour, items by split, correlations, their descriptions and the page. They
-keep what the dataset needs: counts of events, cuts, vocabularies and the catalogue. Seconds are those of the job
-without imports; CPU seconds are more reliable on a shared machine. Drawing takes as long for a small shop as for a
+still compute everything that the dataset needs: counts of events, cuts, vocabularies and the catalogue. The seconds
+exclude imports; CPU seconds are more reliable on a shared machine. Drawing takes as long for a small shop as for a
 large one, so it is also recorded separately.
 
 usage: python -m benchmarks.statistics [DIRECTORY of the shop, kept and reused]
@@ -66,7 +66,7 @@ def _added(seconds: list[float], without: list[float]) -> float:
 
 
 def prepare_once(which: str, inputs: dict[str, str], output: str, first: str) -> dict[str, dict[str, float]]:
-    """Times one job and its page; a job without counting reuses the statistics of `first`, a job with equal inputs."""
+    """Times one job and its page. A job without the report reads its statistics from the dataset `first`."""
     import gc
 
     from preprocessing.config import PrepareConfig
@@ -95,7 +95,7 @@ def _timed(job: Callable[[], object]) -> dict[str, float]:
 
 
 def _skip_counting(described: dict[str, Any]) -> None:
-    """Replaces the functions that count for the report by functions that return stored results."""
+    """Replaces the functions that compute the report's statistics with functions that return stored results."""
     import numpy as np
 
     from contract.schema import DEFAULT_KINDS

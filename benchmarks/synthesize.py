@@ -1,4 +1,4 @@
-"""Compares the figures of a full-size synthetic shop with Retailrocket's, and measures the time and memory to write it.
+"""Compares a full-size synthetic shop with Retailrocket's data, and measures the time and memory to write the shop.
 
 Shapes: N rows of the event log, R property rows.
 """
@@ -21,7 +21,7 @@ ROBOT_EVENTS_A_DAY = 200
 TOLERANCE = 0.1
 SEED = 0
 
-# figure: its value in Retailrocket's data, or a range that contains it
+# each figure's value in Retailrocket's data, or a range that contains the value
 TABLE: dict[str, float | tuple[float, float]] = {
     "events": 2_756_101,
     "exact duplicates": 460,
@@ -171,7 +171,7 @@ def measure_shop(directory: Path) -> dict[str, float]:
 
 
 def _read_events(path: Path) -> pd.DataFrame:
-    """The event log [N], sorted by visitor and time, with the gap to the visitor's previous event, or NaN."""
+    """Reads the event log [N], by visitor and time; adds the seconds since the visitor's previous event, or NaN."""
     log = pa_csv.read_csv(path).to_pandas()
     log = log.sort_values(["visitorid", "timestamp"], kind="stable", ignore_index=True)
     log["gap_s"] = log.timestamp.diff().where(log.visitorid.diff() == 0) / 1000
@@ -299,7 +299,7 @@ def _measure_tree(tree: pd.DataFrame) -> dict[str, float]:
 
 
 def _measure_categories(log: pd.DataFrame, last_category: pd.Series) -> dict[str, float]:
-    """Figures of the items' latest categories; events of items without a category are excluded."""
+    """Counts the events by the latest category of their item; skips items without a category."""
     category = log.itemid.map(last_category)
     views, carts, buys = (category[log.event == kind].value_counts() for kind in (VIEW, CART, BUY))
     return {
@@ -312,7 +312,7 @@ def _measure_categories(log: pd.DataFrame, last_category: pd.Series) -> dict[str
 
 
 def _measure_properties(directory: Path) -> tuple[dict[str, float], pd.Series]:
-    """The figures of the property files, and the last category of each item."""
+    """Returns the figures of the property files, and the last category of each item."""
     rows, names, items, snapshots, kept = [], [], [], set(), []
     types = pa_csv.ConvertOptions(column_types={"property": pa.string(), "value": pa.string()})
     for path in sorted(directory.glob("item_properties_part*.csv")):
@@ -341,7 +341,7 @@ def _measure_properties(directory: Path) -> tuple[dict[str, float], pd.Series]:
 
 
 def _compare(target: float | tuple[float, float], reached: float) -> dict:
-    """Compares a figure with its target. The ratio to a range is 1 inside it, else the ratio to its nearest end."""
+    """Compares a figure with its target. Inside a range, the ratio is 1; outside, it is that to the nearest end."""
     low, high = target if isinstance(target, tuple) else (target, target)
     ratio = float(reached) / (low if reached < low else high) if not low <= reached <= high else 1.0
     # a range with one value has no tolerance

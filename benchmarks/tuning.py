@@ -1,6 +1,6 @@
 """Coordinate search on the validation window: tunes one setting at a time, and keeps the best values found so far.
 
-A full grid would take hundreds of fits per system.
+A full grid search would fit each system hundreds of times.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ def search(what: Search, measure: Callable[[Settings], tuple[float, float]]) -> 
 
     Args:
       what: the search space.
-      measure: returns the metric of settings, higher is better, and the seconds of the fit.
+      measure: returns the metric of the settings (higher is better) and the seconds of the fit.
     """
     trials = [Trial(what.begin, *measure(what.begin))]
     best = dict(what.begin)
@@ -51,5 +51,5 @@ def search(what: Search, measure: Callable[[Settings], tuple[float, float]]) -> 
 
 
 def best_of(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Returns the trial with the best metric, the first if several are equal."""
+    """Returns the trial with the best metric; the first one if several are equal."""
     return max(trials, key=lambda trial: trial["validation"])

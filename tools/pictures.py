@@ -39,17 +39,17 @@ _LEAVE_ONLY = """shown => {
 
 
 def main() -> None:
-    """Draws the picture of the run that the command line names."""
+    """Draws the picture of the run in `--run`."""
     parser = argparse.ArgumentParser(prog="python -m tools.pictures", description=__doc__)
     parser.add_argument(
-        "--run", default="demo/runs/auto", help="with a report of three pages (default: demo/runs/auto)"
+        "--run", default="demo/runs/auto", help="a run with a report of three pages (default: demo/runs/auto)"
     )
     given = parser.parse_args()
     report = Path(given.run, "report.html").resolve()
     if not report.exists():
         sys.exit(f"{report} does not exist; create it with `make demo`")
     if CHROMIUM is None:
-        sys.exit("needs Chromium (apt-get install chromium)")
+        sys.exit("Chromium is not installed; install it with `apt-get install chromium`")
     draw(report, PICTURE)
     print(f"{PICTURE}: {PICTURE.stat().st_size:,} bytes")
 

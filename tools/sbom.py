@@ -1,9 +1,9 @@
-"""The software bill of materials of a release: every pinned package, as CycloneDX JSON.
+"""Writes the software bill of materials of a release: all pinned packages, as CycloneDX JSON.
 
     python -m tools.sbom --output sbom.json
 
-Licences come from the metadata of the installed packages, so a pin that is not installed here (CUDA) has none. Metadata
-has no release dates; a package has the date of the commit that pinned its version.
+Licences come from the metadata of the installed packages, so a package that is not installed here, such as CUDA, has
+none. The metadata has no release dates, so a package has the date of the commit that pinned its version.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def parse_pin(line: str) -> Package | None:
 
 
 def pin_dates(files: Sequence[str] = FILES, root: Path = ROOT) -> dict[Package, str]:
-    """Returns the day of the commit that pinned each package, the earliest of all files; empty outside a checkout."""
+    """Returns the earliest day on which a commit pinned each package; empty outside a git checkout."""
     dates: dict[Package, str] = {}
     for file in files:
         command = ["git", "-C", str(root), "blame", "--porcelain", "--", file]
@@ -84,7 +84,7 @@ def _dated_lines(blame: Sequence[str]) -> Iterator[tuple[str, str]]:
 def find_licence(package: Package) -> dict[str, Any] | None:
     """Returns the licence in the metadata of an installed package; None if this version is not installed or has none.
 
-    An SPDX expression comes first, then the classifiers, then the old field, which may hold the licence's whole text.
+    Uses an SPDX expression if there is one, else a classifier, else the old field, which may have the licence's text.
     """
     try:
         found = metadata.distribution(package.name)
@@ -138,7 +138,7 @@ def _component(package: Package, files: Sequence[str], day: str | None) -> dict[
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the document, and reports what it does not know."""
+    """Writes the document, and reports the packages with unknown licences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to this file instead of standard output")
     output = parser.parse_args(arguments).output

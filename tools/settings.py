@@ -25,7 +25,7 @@ Values are checked before anything runs. The presets of `train` override some of
 contains the values that it used.
 """
 _CONFIGS: dict[str, type] = {"prepare": PrepareConfig, "train": RunConfig, "evaluate": EvaluationConfig}
-_MOST_NAMES = 4  # of a heading
+_MOST_NAMES = 4  # in a heading
 _TABLE = "| setting | default | meaning |\n| --- | --- | --- |"
 
 
@@ -38,7 +38,7 @@ def render() -> str:
 
 
 def _environment() -> Iterator[str]:
-    """Renders the settings of the machine, which environment variables set."""
+    """Renders the table of environment variables, which set the limits of the machine."""
     descriptions = field_descriptions(Limits)
     yield "\n## Environment variables of every command\n\n| variable | default | meaning |\n| --- | --- | --- |"
     for field in fields(Limits):
@@ -64,7 +64,7 @@ def _sections(config: type, prefixes: Sequence[str], values: Sequence[object]) -
     for field in own:
         for prefix, value in zip(prefixes, values, strict=True):
             default = _default(field) if value is None else _text(getattr(value, field.name))
-            text = descriptions.get(field.name, "") if prefix == prefixes[0] else f"as `{prefixes[0]}{field.name}`"
+            text = descriptions.get(field.name, "") if prefix == prefixes[0] else f"see `{prefixes[0]}{field.name}`"
             yield f"| `{prefix}{field.name}` | {default} | {text} |"
     prefix, value = prefixes[0], values[0]
     for inner, names in _by_class(nested).items():

@@ -1,4 +1,4 @@
-"""Writes result tables of documents, between markers, from `benchmarks/results/*.json`."""
+"""Rebuilds the result tables of documents, which are between markers, from `benchmarks/results/*.json`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ def render_document(path: Path) -> str:
 
 
 def renew(text: str, parts: Mapping[str, Callable[[Results], str]], results: Results) -> str:
-    """Replaces each marked part of a document with one rebuilt from the records.
+    """Rebuilds each marked part of a document from the records.
 
     Raises:
       ValueError: the document lacks the markers of a part.
@@ -74,7 +74,7 @@ _BEST = {
         "`prepare`, time and memory for 2.76 M events and a log of 20.3 M item property changes"
     ),
 }
-"""Labels in README of some of the best results; a key is the start of the target's name."""
+"""README's labels for some of the best results, by the start of the target's name."""
 
 
 _HEADLINES = 6
@@ -114,7 +114,7 @@ _MISSED = {
     ),
     "statistics and charts of the report": "CPU time that the report adds, relative to `prepare` without a report",
 }
-"""Labels in README of missed targets; a key is the start of a target's name. Other targets show their full name."""
+"""README's labels for missed targets, by the start of the target's name. Other targets have their name as label."""
 
 
 def _headlines(results: Results) -> str:

@@ -1,1 +1,1 @@
-"""Recommenders that Cartwheel is compared with, all in numpy, scipy and the library `implicit`."""
+"""The recommenders that Cartwheel is compared with. They use numpy, scipy and the library `implicit`."""

@@ -33,9 +33,9 @@ class Family:
     tasks: tuple[str, ...] = ("new", "repeats", "next")
     """Tasks that the peer can do; see `quality_ranking.TASKS`."""
     is_neighbour: bool = False
-    """Whether it counts as a nearest-neighbour method, as the item walk does."""
+    """Whether it is one of the nearest-neighbour methods, such as the item walk."""
     takes_trend: bool = True
-    """Whether it is also measured with a trend added to its scores. Not `popular`: with a trend, that is `trending`."""
+    """Whether it is also measured with a trend added to its scores. `popular` with a trend would be `trending`."""
     is_trend: bool = False
     """Whether its own scores already use the recent events of all visitors."""
 
@@ -48,7 +48,7 @@ def _similar_items(kind: Any) -> Callable[[PeerData, Settings], Peer]:
     return fit
 
 
-# recency changes neither similarities nor weights, so the last ones are reused
+# recency does not affect the similarities, so the last ones are reused
 @lru_cache(maxsize=1)
 def _similarity(kind: Any, data: PeerData, settings: tuple[tuple[str, Any], ...]) -> sp.csr_matrix:
     return fit_similarity(kind, data.interactions, **dict(settings))

@@ -18,7 +18,7 @@ _SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Factors:
-    """A factorization: dot products of visitor and item factors."""
+    """A factorization, which scores by the dot products of visitor and item factors."""
 
     data: PeerData
     visitors: np.ndarray
@@ -26,16 +26,16 @@ class Factors:
     items: np.ndarray
     """[I, D] float32."""
     solver: Any = None
-    """ALS model that computes visitor factors from histories. None: `visitors` is used, and 0 for unknown visitors."""
+    """ALS model that computes visitor factors from histories; None: use `visitors`, and zeros for unknown visitors."""
     is_binary: bool = True
-    """Whether the solver gets each item of a history once, or as often as it occurs."""
+    """Whether the solver gets each item of a history once; otherwise, as often as it occurs."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """Returns float32 scores [B, I]."""
         return break_ties(self._embed(requests) @ self.items.T, self.data.counts)
 
     def _embed(self, requests: Requests) -> np.ndarray:
-        """[B, D] visitor factors."""
+        """Returns visitor factors [B, D]."""
         if self.solver is None:
             is_known = requests.visitor < len(self.visitors)
             return np.where(is_known[:, None], self.visitors[np.where(is_known, requests.visitor, 0)], 0)
@@ -62,13 +62,12 @@ def fit_als(
       alpha: confidence of an interaction.
       regularization: weight of the squared factors.
       iterations: sweeps.
-      folds_in: whether visitor factors are computed from the histories in requests; otherwise, those of the fit are
-        used.
-      is_binary: whether the weight of an interaction is 1, not its number of events.
+      folds_in: whether to compute visitor factors from the histories in requests, instead of using those of the fit.
+      is_binary: whether the weight of an interaction is 1, instead of its number of events.
     """
     from implicit.als import AlternatingLeastSquares
 
-    # `implicit` has its own threads, and with BLAS threads below each it takes three to eight times as long
+    # `implicit` has threads of its own; if each of them starts BLAS threads, it takes three to eight times as long
     with _single_threaded_blas():
         model = AlternatingLeastSquares(
             factors=factors, alpha=alpha, regularization=regularization, iterations=iterations, random_state=_SEED
@@ -85,7 +84,7 @@ def fit_als(
 
 
 def fit_bpr(data: PeerData, *, factors: int, learning_rate: float, regularization: float, iterations: int) -> Factors:
-    """Fits BPR (Rendle et al., UAI 2009), which has vectors of training visitors only; D = `factors` + 1."""
+    """Fits BPR (Rendle et al., UAI 2009). It has vectors only for training visitors; D = `factors` + 1."""
     from implicit.bpr import BayesianPersonalizedRanking
 
     with _single_threaded_blas():
@@ -108,11 +107,11 @@ def fit_similarity(
     k1: float = 1.2,
     b: float = 0.75,
 ) -> sp.csr_matrix:
-    """[I, I] float32 similarities of `implicit`'s item kNN.
+    """Returns the float32 similarities [I, I] of `implicit`'s item kNN.
 
     Args:
       kind: TF-IDF, with cosine similarity, or BM25.
-      interactions: [V, I]; an interaction counts once.
+      interactions: [V, I]; repeated interactions count once.
       num_neighbours: items that are kept per item, including itself.
       k1: saturation of BM25.
       b: how much BM25 discounts long rows, in [0, 1].

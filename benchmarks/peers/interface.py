@@ -17,16 +17,16 @@ from contract.timelines import TimelineRows, timeline_starts
 from trainer.data.dataset import Dataset
 from trainer.data.interactions import read_interactions
 
-_NO_PREFERENCE = 1e-6  # of popularity among items that a model gives the same score
+_NO_PREFERENCE = 1e-6  # weight of popularity, small enough to order only items with the same score
 
 
 class Requests(NamedTuple):
     """Visitors to rank the catalogue for."""
 
     visitor: np.ndarray
-    """[B] vocabulary indices; an index of at least V is unknown."""
+    """[B] vocabulary indices; an index of V or more is an unknown visitor."""
     history: np.ndarray
-    """[B, H] item indices, oldest first; from `lengths` on, padding."""
+    """[B, H] item indices, oldest first; entries from `lengths` on are padding."""
     lengths: np.ndarray
     """[B] lengths of the histories."""
     timestamp_ms: np.ndarray
@@ -37,12 +37,15 @@ class Peer(Protocol):
     """A fitted recommender."""
 
     def scores(self, requests: Requests) -> np.ndarray:
-        """[B, I] finite float32; higher is better."""
+        """Returns finite float32 scores [B, I]; higher is better."""
 
 
 @dataclass(frozen=True, eq=False)
 class PeerData:
-    """The training events of a dataset in the forms that peers need, each read once. Hashed by identity."""
+    """The training events of a dataset in the forms that peers need. Each form is read once.
+
+    Instances are hashed by identity, so that they can be keys of a cache.
+    """
 
     dataset: Dataset
 
@@ -74,7 +77,7 @@ class TrainingTimelines:
     baskets: sp.csr_matrix
     """[T, I] float32: 1 if the timeline contains the item."""
     positions: sp.csr_matrix
-    """[T, I] float32, with the entries of `baskets`: number of rows up to the item's last event in the timeline."""
+    """[T, I] float32, with the entries of `baskets`: the position of the item's last event in the timeline, from 1."""
     end_ms: np.ndarray
     """[T] times of the last events."""
 
@@ -89,7 +92,7 @@ def read_training_timelines(dataset: Dataset) -> TrainingTimelines:
 
 
 def timelines_of(rows: TimelineRows, num_items: int) -> TrainingTimelines:
-    """Converts whole timelines; items of at least `num_items` are skipped."""
+    """Converts whole timelines; skips unknown items, whose index is `num_items` or more."""
     timeline = np.cumsum(rows.position == 0) - 1
     is_last = np.append(rows.position[1:] == 0, True)[: len(rows)]
     known = np.flatnonzero(rows.item < num_items)
@@ -104,13 +107,14 @@ def timelines_of(rows: TimelineRows, num_items: int) -> TrainingTimelines:
 
 
 def history_weights(requests: Requests, num_items: int, recency: float, *, is_distinct: bool = False) -> sp.csr_matrix:
-    """[B, I] float32: (1 + age) ** -recency for each history's items; age is the number of later rows.
+    """Returns float32 weights [B, I] of each history's items: (1 + age) ** -recency; age is the number of later rows.
 
     Args:
       requests: B requests.
-      num_items: I; other items are skipped.
-      recency: 0: age has no effect.
-      is_distinct: a repeated item has the weight of its latest row; otherwise the weights of its rows add up.
+      num_items: I; items with this index or a higher one are skipped.
+      recency: the exponent; with 0, age has no effect.
+      is_distinct: whether a repeated item has only the weight of its latest row; otherwise, the weights of its rows add
+        up.
     """
     age = requests.lengths[:, None] - 1 - np.arange(requests.history.shape[1])
     query, column = np.nonzero((age >= 0) & (requests.history < num_items))
@@ -126,7 +130,7 @@ def history_weights(requests: Requests, num_items: int, recency: float, *, is_di
 
 
 def fill_up(scores: sp.csr_matrix | np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """[B, I] float32: positive scores, unchanged; items without one rank below them, by popularity."""
+    """Returns float32 scores [B, I]: positive scores are kept, and all other items rank below them, by popularity."""
     fallback = (counts / (counts.max(initial=0) + 1.0) - 1).astype(np.float32)
     dense = np.ascontiguousarray(scores if isinstance(scores, np.ndarray) else scores.toarray(), np.float32)
     np.copyto(dense, fallback, where=dense <= 0)
@@ -134,5 +138,5 @@ def fill_up(scores: sp.csr_matrix | np.ndarray, counts: np.ndarray) -> np.ndarra
 
 
 def break_ties(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """[B, I] float32: scores where popularity breaks ties, such as those of a visitor without a known item."""
+    """Returns float32 scores [B, I] with ties broken by popularity, such as those of a visitor without a known item."""
     return (scores + _NO_PREFERENCE * counts / (counts.max(initial=0) + 1.0)).astype(np.float32)

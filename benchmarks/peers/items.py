@@ -1,4 +1,4 @@
-"""Peers that lead from the items of a history to other items: the item walk, item kNN and EASE.
+"""Peers that score items by their relation to the items of a history: the item walk, item kNN and EASE.
 
 Shapes: B requests, T training timelines, I items, n items of EASE.
 """
@@ -16,10 +16,10 @@ _DENSE_SHARE = 0.02  # above it, a dense product is faster than a sparse one
 
 @dataclass(frozen=True, kw_only=True)
 class ItemWalk:
-    """Walks from items to their timelines, and from these to their items; exact, because no neighbour is dropped.
+    """Walks from the items of a history to their timelines, and on to the items of these; keeps all neighbours.
 
-    W_ij = n_i^-item · n_j^-neighbour · Σ_u n_u^-visitor over the timelines u with both (RP3β: Paudel et al., TiiS 2016,
-    has item 1, visitor 1 and neighbour β; cosine similarity has ½, 0 and ½).
+    W_ij = n_i^-item · n_j^-neighbour · Σ_u n_u^-visitor, summed over the timelines u with both items. RP3β (Paudel et
+    al., TiiS 2016) has item = visitor = 1 and neighbour = β. Cosine similarity has item = neighbour = ½, visitor = 0.
     """
 
     data: PeerData
@@ -30,9 +30,9 @@ class ItemWalk:
     visitor: float
     """Power of the number of items of a timeline."""
     recency: float
-    """Power of the age of a row of the history."""
+    """Exponent of `history_weights`; with 0, the age of a row has no effect."""
     is_distinct: bool = False
-    """A repeated item has the weight of its latest row."""
+    """Whether a repeated item has only the weight of its latest row."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """Returns float32 scores [B, I]."""
@@ -46,7 +46,7 @@ class ItemWalk:
 
 
 def dense_product(left: sp.csr_matrix, right: sp.csr_matrix) -> np.ndarray:
-    """[B, I] array: the product of sparse matrices [B, T] and [T, I], computed the faster of two ways."""
+    """Returns the product [B, I] of sparse matrices [B, T] and [T, I]; chooses the faster of two algorithms."""
     if left.nnz > _DENSE_SHARE * np.prod(left.shape):
         return np.asarray((right.T @ left.toarray().T).T)
     return np.asarray((left @ right).toarray())
@@ -62,11 +62,11 @@ class ItemNeighbours:
 
     data: PeerData
     similarity: sp.csr_matrix
-    """[I, I] float32: in each row, the similarities of the nearest items of an item."""
+    """[I, I] float32: each row has the similarities of an item to its nearest items."""
     recency: float
-    """Power of the age of a row of the history."""
+    """Exponent of `history_weights`; with 0, the age of a row has no effect."""
     is_distinct: bool = True
-    """A repeated item has the weight of its latest row."""
+    """Whether a repeated item has only the weight of its latest row."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """Returns float32 scores [B, I]."""
@@ -83,7 +83,7 @@ class Ease:
     weights: np.ndarray
     """[n, n] float32, from `fit_ease`."""
     recency: float
-    """Power of the age of a row of the history."""
+    """Exponent of `history_weights`; with 0, the age of a row has no effect."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """Returns float32 scores [B, I]."""
@@ -96,7 +96,7 @@ class Ease:
 
 
 def fit_ease(baskets: sp.csr_matrix, l2: float, max_items: int) -> np.ndarray:
-    """[n, n] float32 item weights with a zero diagonal, for the first n = min(I, `max_items`) items.
+    """Returns float32 item weights [n, n] with a zero diagonal, for the first n = min(I, `max_items`) items.
 
     Args:
       baskets: [T, I], 1 if the timeline contains the item.

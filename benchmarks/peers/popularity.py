@@ -20,7 +20,7 @@ class Popular:
 
 @dataclass(frozen=True, kw_only=True)
 class Trending:
-    """Ranks items by their recent events before each request."""
+    """Ranks items by their number of recent events before each request."""
 
     data: PeerData
     half_life_days: float
@@ -34,14 +34,14 @@ class Trending:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnFrequency:
-    """Ranks a visitor's items by how often and how recently they chose them; all other items follow, by popularity.
+    """Ranks the items of a history by how often and how recently they occur; all other items follow, by popularity.
 
-    Strong where visitors repeat their choices (Hu et al., SIGIR 2020: "personalised top frequency").
+    It is strong where visitors choose the same items again (Hu et al., SIGIR 2020: "personalised top frequency").
     """
 
     data: PeerData
     recency: float
-    """Power of the age of a row."""
+    """Exponent of `history_weights`; with 0, the age of a row has no effect."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """Returns float32 scores [B, I]."""

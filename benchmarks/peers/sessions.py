@@ -20,7 +20,7 @@ class SessionNeighbours:
 
     data: PeerData
     recency: float
-    """Power of the age of a row of the history."""
+    """Exponent of `history_weights`; with 0, the age of a row has no effect."""
     num_neighbours: int
     """Number of nearest timelines that are kept."""
     length_power: float
@@ -28,9 +28,10 @@ class SessionNeighbours:
     idf_power: float
     """An item's score is multiplied by log((T + 1) / number of timelines with it) to this power."""
     timeline_half_life_days: float | None = None
-    """Days of age after which the similarity of a timeline has halved; None: age has no effect."""
+    """The similarity of a timeline halves with each such number of days of age; None: age has no effect."""
     position_decay: float | None = None
-    """Distance, in rows, from the latest item shared with the history at which a weight falls by e; None: no effect."""
+    """Number of rows from the latest item that is shared with the history, over which an item's weight decays by the
+    factor e; None: the distance has no effect."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """Returns float32 scores [B, I]."""
@@ -48,7 +49,7 @@ class SessionNeighbours:
         return fill_up(reached * (idf**self.idf_power).astype(np.float32), counts)
 
     def _timeline_weights(self) -> np.ndarray:
-        """[T] float32 weights by age; a factor that depends on the time of the request is omitted."""
+        """Returns float32 weights [T] by length and age. The time of a request would add the same factor to all."""
         timelines = self.data.timelines
         weights = np.maximum(np.diff(timelines.baskets.indptr), 1.0) ** -self.length_power
         if self.timeline_half_life_days is not None:
@@ -58,7 +59,7 @@ class SessionNeighbours:
         return weights.astype(np.float32)
 
     def _near_shared_item(self, near: sp.csr_matrix, requests: Requests) -> np.ndarray:
-        """[B, I] sums over the timelines in `near` [B, T]; an item far from the latest shared item weighs less."""
+        """Returns sums [B, I] over the timelines in `near` [B, T]; items far from the latest shared item weigh less."""
         positions, num_items = self.data.timelines.positions, len(self.data.counts)
         reached = np.zeros((near.shape[0], num_items), np.float32)
         age = np.full(num_items, np.inf)
@@ -75,7 +76,11 @@ class SessionNeighbours:
         return reached
 
     def _decay(self, timeline: sp.csr_matrix, age: np.ndarray) -> np.ndarray:
-        """Weights of the entries of `timeline` [K, I], by distance from the row's entry with the lowest `age` [I]."""
+        """Returns a weight for each entry of `timeline` [K, I]: it decays with the distance from the shared item.
+
+        `age` [I] is the age of each item in the history, infinite for others. The shared item of a row is the one with
+        the lowest age.
+        """
         assert self.position_decay is not None
         lengths, age_of = np.diff(timeline.indptr), age[timeline.indices]
         # each row shares an item with the history, and no two items have the same age

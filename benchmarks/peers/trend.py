@@ -1,4 +1,4 @@
-"""How often items occurred recently, compared with all time, as of any moment.
+"""Trends of items at any moment: their recent events, compared with all their events before the moment.
 
 Shapes: N events, I items, B requests, M moments.
 """
@@ -11,8 +11,8 @@ import numpy as np
 from trainer.data.dataset import Dataset
 from trainer.data.trend import DAY_MS, read_item_events
 
-_FLOOR = 0.02  # added before the logarithm to a score relative to the 10th best
-_SCALE = 5.0  # multiplies a score relative to the 10th best, if there is no logarithm
+_FLOOR = 0.02  # added to scores (10th best = 1) before the logarithm
+_SCALE = 5.0  # factor of scores (10th best = 1) without the logarithm
 _RANK = 10
 _LEAST = 1e-9
 
@@ -30,7 +30,7 @@ class EventLog:
     _kept: dict[tuple[float, int], np.ndarray] = field(default_factory=dict, compare=False)
 
     def recent(self, half_life_days: float, moment_ms: int) -> np.ndarray:
-        """[I] weighted counts of the events before the moment; weights halve every `half_life_days`. Cached."""
+        """Returns weighted counts [I] of the events before the moment; weights halve every `half_life_days`. Cached."""
         key = (half_life_days, moment_ms)
         if key not in self._kept:
             end = np.searchsorted(self.timestamp_ms, moment_ms)  # events at the moment itself are not known yet
@@ -40,7 +40,7 @@ class EventLog:
         return self._kept[key]
 
     def trends(self, half_life_days: float, moments_ms: np.ndarray) -> np.ndarray:
-        """[M, I] float32: log((recent + .05) / (all + .25)), both of the events before each moment."""
+        """Returns float32 trends [M, I]: log((recent + .05) / (all + .25)), both counted before each moment."""
         rows = []
         for moment in moments_ms.tolist():
             everything = self.recent(np.inf, moment)
@@ -63,13 +63,13 @@ class TrendSettings(NamedTuple):
     half_life_days: float
     """Half-life of the weight of an event."""
     beta: float
-    """Factor of the trend."""
+    """Weight of the trend."""
 
 
 def link_scores(scores: np.ndarray, link: Literal["log", "linear"]) -> np.ndarray:
     """Rescales scores [B, I] so that the trend, a logarithm, can be added to them.
 
-    Each score is divided by the 10th best score of its row or, if that is not positive, by the best.
+    Each score is divided by the 10th best score of its row or, if that score is not positive, by the best one.
     """
     linked = np.empty_like(scores)
     for row, of_row in enumerate(scores):

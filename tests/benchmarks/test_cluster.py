@@ -73,7 +73,7 @@ def test_the_rows_of_two_tables_are_looked_up_before_any_is_updated():
     lookups += [Message("gather", 32), *(Message("all_to_all", size) for size in (8, 10))]
     updates = [Message("all_to_all", size) for size in (100, 10)]
     assert row_bytes(lookups + updates, 2) == [208, 28]
-    with pytest.raises(ValueError, match="three all-to-alls per table, found"):
+    with pytest.raises(ValueError, match="a gather and three all-to-alls for each of"):
         row_bytes(lookups, 2)
 
 
