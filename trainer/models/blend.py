@@ -1,10 +1,10 @@
-"""A blend: the weighted sum of trained models, of the popularity and trend of the items, and of the visitor's returns.
+"""A blend: the weighted sum of trained models, of the items' popularity and trend, and of features of the history.
 
     score = Σ w_part × part + w_popularity × log(n + 0.25) + w_trend × trend + Σ w_return × return feature
 
-Each of the `RANKINGS` has weights and a half-life of the trend of its own: visitors do not discover new items in the
-same way as they return to old ones, and what they want next in a session differs from what they want when they come
-back. Validation chooses the weights, see `evaluation.blend_weights`.
+Each of the `RANKINGS` has its own weights and its own half-life of the trend. Visitors discover new items in a
+different way than they return to old ones, and they look for different items within a session than after a break.
+Validation chooses the weights, see `evaluation.blend_weights`.
 
 Shapes: B queries, H history, I items of the vocabulary, P parts, L half-lives, M moments, F = P + 1 + L + 3 features, E
 history entries of known items, U distinct (query, item) pairs among these entries.
@@ -60,14 +60,14 @@ class BlendInference(tf.Module):
         """Builds a blend.
 
         Args:
-          parts: P models with their weights loaded; none for a ranking by popularity and trend.
+          parts: P models with their weights loaded; empty for a ranking by popularity and trend alone.
           weights: the weights of each of the `RANKINGS`.
           item_counts: [I] training events of each item.
-          trends: for each of `half_lives_of(weights)`, the trends of the items, all at the same moments; a query uses
-            those at the latest moment that is not after its time, or those at the first moment.
+          trends: the trends of the items for each of `half_lives_of(weights)`, all at the same moments. A query uses
+            the trends at the latest moment that is not after its time; a query before all moments uses the first.
 
         Raises:
-          ValueError: the trends have other half-lives.
+          ValueError: the half-lives of the trends are not those of the weights.
         """
         super().__init__(name="blend")
         self._parts = [part.model for part in parts]
@@ -198,7 +198,7 @@ def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
 
 
 def _expand(weights: BlendWeights, half_lives_days: Sequence[float]) -> np.ndarray:
-    """[F] float32: the weights, with a trend for each half-life: the weight of all but one is 0."""
+    """[F] float32: the weights, with a column per half-life; only the column of their own half-life has the trend's weight."""
     columns = weights.to_array()
     trends = [weights.trend * (days == weights.half_life_days) for days in half_lives_days]
     first = len(weights.parts) + 1

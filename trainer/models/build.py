@@ -59,7 +59,7 @@ class DescribedModelFile(ModelFile, Protocol):
         """Describes the model for its card; `has_content`: whether the catalogue describes the items."""
 
     def diagram(self, model: Any, tables: TableShapes, /) -> list[DiagramBox]:
-        """The model's parts, from the inputs to the score; B rows, C candidates, H history."""
+        """Returns the model's parts, from the inputs to the score; B rows, C candidates, H history."""
 
 
 MODELS: Mapping[str, ModelFile] = {
@@ -111,7 +111,10 @@ def counted_model_file(model: ModelConfig) -> tuple[CountedModelFile, CountedCon
     """
     file = MODELS[model.kind]
     if not isinstance(model, CountedConfig) or not isinstance(file, CountedModelFile):
-        raise ValueError(f"solver=count needs the model walk, session_knn or ease, got {model.kind}; use its preset")
+        raise ValueError(
+            f"solver=count needs the model walk, session_knn or ease, got {model.kind}; use the model's preset, which "
+            "sets the right solver"
+        )
     return file, model
 
 
@@ -130,7 +133,7 @@ def describe_model(config: RunConfig, *, has_content: bool) -> ModelDescription:
 
 
 def model_diagram(model: ModelConfig, tables: TableShapes) -> list[DiagramBox]:
-    """The model's parts, from the inputs to the score."""
+    """Returns the model's parts, from the inputs to the score."""
     file = MODELS[model.kind]
     if isinstance(file, DescribedModelFile):
         return file.diagram(model, tables)

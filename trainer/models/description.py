@@ -31,13 +31,13 @@ class ModelDescription(NamedTuple):
     """The text about a model in its card."""
 
     principle: str
-    """How it scores, to follow "Ranks the items for a visitor:"."""
+    """How the model scores items; the card puts it after "Ranks the items for a visitor:"."""
     limits: tuple[str, ...] = ()
     """Its limits, one paragraph each, for example about visitors and items that were not in training."""
 
 
 def table_box(name: str, tables: TableShapes, *reads: str) -> DiagramBox:
-    """The box of a table; without numbers in its shape if `tables` lacks it."""
+    """Returns the box of a table; its shape has no numbers if the table is not in `tables`."""
     rows, width = tables.get(name, (None, None))
     shape = f"{rows:,} × {width}" if rows else "rows × D"
     return DiagramBox(f"{name} table", shape, 1, reads, is_trained=True)

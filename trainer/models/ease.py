@@ -34,7 +34,7 @@ from trainer.models.item_products import largest
 from trainer.models.table_rows import CountedRows, RowCounter, TableRows
 
 _BLOCK_ENTRIES = 4_000_000
-"""Entries of R × R matrices that are handled at a time, next to the one that is inverted."""
+"""Maximum number of entries per block of an R × R matrix; a block is in memory in addition to the inverted matrix."""
 
 
 def table_rows(model: EaseConfig, dataset: Dataset) -> dict[str, TableRows]:
@@ -49,7 +49,7 @@ def inference_model(model: EaseConfig, _: RunConfig, dataset: Dataset) -> Neighb
 
 def describe(config: RunConfig, *, has_content: bool) -> ModelDescription:  # noqa: ARG001 (content is not used)
     """Describes the model for its card; see `models.build.DescribedModelFile`."""
-    principle = "an item's score is the sum of its weights next to the items of the history, from a linear regression"
+    principle = "an item's score is the sum of the weights from the history's items to it, from a linear regression"
     limit = "Only the most frequent items, `num_frequent_items`, have weights. Other items rank last, by popularity."
     return ModelDescription(principle, (KNOWN_BY_HISTORY, limit, NEW_ITEMS_RANK_LAST))
 
@@ -87,7 +87,7 @@ def ease_rows(baskets: sp.csr_matrix, l2: float, num_neighbours: int) -> Iterato
 
     Args:
       baskets: [T, R], 1 if the timeline contains the item.
-      l2: weight of the squared weights.
+      l2: penalty on squared weights.
       num_neighbours: N.
 
     Raises:

@@ -28,8 +28,8 @@ def latest_entries(queries: Queries, max_entries: int, num_items: int, recency_p
 
     Args:
       queries: B queries with histories.
-      max_entries: maximum L; older entries do not count.
-      num_items: only items below it are known.
+      max_entries: maximum L; older entries are ignored.
+      num_items: items with this index or a higher one are unknown, so their entries are skipped.
       recency_power: scalar float32.
     """
     age = tf.range(tf.minimum(tf.shape(queries.history)[1], max_entries), dtype=tf.int64)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from trainer.runs.checkpoint import Weights
 
 UNKNOWN_EVENT = -1
-"""Index of the event kind of a history's event with unknown kind and time."""
+"""Index of the event kind, for events with unknown kind and time."""
 
 
 class Queries(NamedTuple):
@@ -32,7 +32,7 @@ class Queries(NamedTuple):
 
     @classmethod
     def of_items(cls, visitor: tf.Tensor, history: tf.Tensor, history_length: tf.Tensor) -> "Queries":
-        """Queries from item ids alone: each event is an UNKNOWN_EVENT, and the time of the request is 0."""
+        """Builds queries from items alone: each event is an UNKNOWN_EVENT, and the time of the request is 0."""
         event = tf.fill(tf.shape(history), tf.constant(UNKNOWN_EVENT, tf.int64))
         return cls(visitor, history, history_length, event, tf.zeros_like(history), tf.zeros_like(visitor))
 
@@ -87,4 +87,4 @@ class InferenceModel(ServedModel, Protocol):
     """A model that ranks with the weights of one run."""
 
     def fill(self, weights: Weights) -> None:
-        """Sets the weights; a new model has zeros, and a run fills the same model again at each validation."""
+        """Sets the weights, which are 0 in a new model. A run fills the same model again at each validation."""

@@ -1,4 +1,4 @@
-"""The content of items: the weighted sum of the feature-table rows of an item's catalogue features.
+"""The content of an item: the weighted sum of its features' rows of the feature table.
 
 Shapes: I items, F features of an item at most, W columns of a row.
 """
@@ -36,7 +36,7 @@ class ItemFeatures:
 
     @property
     def num_features(self) -> int:
-        """Rows of the feature table."""
+        """Number of rows of the feature table."""
         return len(self.names)
 
     @property
@@ -45,7 +45,7 @@ class ItemFeatures:
         return int(self.feature.shape[1])
 
     def rows(self, table: np.ndarray, items: slice) -> np.ndarray:
-        """[n, W] float32: sums of the feature rows of n items, from the feature table [num_features, W]."""
+        """[n, W] float32: the content of n items, from the feature table [num_features, W]."""
         start, stop, _ = items.indices(len(self.feature))
         chunks = [slice(begin, min(begin + _CHUNK_ITEMS, stop)) for begin in range(start, stop, _CHUNK_ITEMS)]
         parts = [np.einsum("if,ifw->iw", self.weight[chunk], table[self.feature[chunk]]) for chunk in chunks]
@@ -53,7 +53,7 @@ class ItemFeatures:
 
 
 class ItemRows:
-    """Rows [I, W] of a trained model's items: own row, if the item has training events, plus its feature rows.
+    """Rows [I, W] of a trained model's items: the item's own row, if it has training events, plus its content.
 
     The last column is the bias. Rows are computed when they are read, so that the whole table is never in memory.
     """
@@ -86,7 +86,7 @@ class ItemRows:
         return rows
 
     def _least_bias_of_chunk(self, start: int) -> float:
-        """The lowest bias among the items with training events, for the `CHUNK_ROWS` items from `start` on."""
+        """Returns the lowest bias of items with training events, among the `CHUNK_ROWS` items from `start` on."""
         stop = min(start + CHUNK_ROWS, self._num_trained)
         return float(self._own[start:stop][self._is_trained[start:stop], -1].min(initial=np.inf))
 
@@ -115,7 +115,7 @@ def price_bucket(catalogue: pa.Table) -> FeatureValues:
 
 
 def property_values(catalogue: pa.Table) -> FeatureValues:
-    """Features of the item's values of the most frequent properties; a value has the form `property=word`."""
+    """Features of the item's values, for the most frequent properties; a value has the form `property=word`."""
     return FeatureValues(*_entries(catalogue["property_values"]), Vocabulary.PROPERTY_VALUES)
 
 
@@ -124,7 +124,7 @@ FEATURES: tuple[Callable[[pa.Table], FeatureValues], ...] = (category_path, pric
 
 
 def read_item_features(dataset: Dataset) -> ItemFeatures:
-    """The features of the vocabulary's items: all of FEATURES, in their order."""
+    """Reads the features of the vocabulary's items: all of FEATURES, in their order."""
     catalogue = dataset.catalogue
     items, features = [], []
     names: list[str] = []

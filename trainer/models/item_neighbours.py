@@ -25,7 +25,7 @@ from trainer.models.table_variables import HOST, fill, make_variable
 from trainer.runs.checkpoint import Weights
 
 NeighbourConfig = WalkConfig | EaseConfig
-"""Settings of a model of neighbours."""
+"""Settings of a model with weights per pair of items."""
 
 
 class NeighbourRows(NamedTuple):
@@ -58,7 +58,7 @@ class NeighbourRows(NamedTuple):
 
 
 def num_rows(config: NeighbourConfig, num_items: int) -> int:
-    """R: the number of items with neighbours, the most frequent ones."""
+    """Returns R, the number of items with neighbours; these are the most frequent items."""
     return min(config.num_frequent_items, num_items) if isinstance(config, EaseConfig) else num_items
 
 

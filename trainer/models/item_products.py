@@ -1,6 +1,6 @@
 """Multiplies sparse matrices with one row per item, and keeps the largest entries of each row.
 
-The whole product of two such matrices may not fit into memory: it is computed a block of rows at a time.
+The product of two such matrices may not fit into memory, so it is computed a block of rows at a time.
 
 Shapes: N rows, T timelines, I items.
 """
@@ -30,7 +30,7 @@ def largest_products(
 
 
 def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
-    """The `count` largest entries of each row; ties go to the lower column. Entries are float32 and not negative."""
+    """Keeps the `count` largest entries of each row; ties go to the lower column. Entries are float32 and not negative."""
     lengths = np.diff(weights.indptr)
     if lengths.max(initial=0) <= count:
         weights.sort_indices()

@@ -25,7 +25,7 @@ def solve_rows(
     unobserved_weight: float,
     is_long: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the vectors x [M, D] that minimize the objective, and what each row contributes to the minimum, [M].
+    """Returns the vectors x [M, D] that minimize the objective, and each row's contribution to the minimum, [M].
 
     Args:
       vectors: [M, L, D] the y of each row's entries.

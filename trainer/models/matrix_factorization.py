@@ -160,12 +160,12 @@ def diagram(model: MatrixFactorizationConfig, tables: TableShapes) -> list[Diagr
 
 
 def item_width(config: MatrixFactorizationConfig) -> int:
-    """Columns of the item table, W."""
+    """Returns the number of columns of the item table, W."""
     return config.dim + config.has_item_bias
 
 
 def make_dense_variables(config: MatrixFactorizationConfig) -> list[keras.Variable]:
-    """The logarithm of the scale, if the scale is learnt; else an empty list."""
+    """Creates the logarithm of the scale, if the scale is learnt; otherwise the list is empty."""
     if not config.is_scale_learnt:
         return []
     return [keras.Variable(np.float32(np.log(config.scale)), name="log_scale")]
@@ -181,7 +181,7 @@ class MatrixFactorization:
     """Type of matrix products."""
 
     def embed_visitors(self, rows: tf.Tensor, dense: Sequence[tf.Tensor] = ()) -> tf.Tensor:
-        """Visitor vectors [B, D]; their dot product with an item vector is the score without bias.
+        """Returns visitor vectors [B, D]; the dot product with an item vector is the score without bias.
 
         Args:
           rows: [B, D] rows of the visitor table, or sums of item vectors.

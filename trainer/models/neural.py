@@ -77,7 +77,7 @@ def diagram(model: NeuralConfig, tables: TableShapes) -> list[DiagramBox]:
 
 
 def make_dense_variables(config: NeuralConfig, seed: int) -> list[keras.Variable]:
-    """Kernel and bias of each layer, initialised like those of `keras.layers.Dense`; called in a strategy's scope."""
+    """Creates kernel and bias of each layer, initialised as in `keras.layers.Dense`; called in a strategy's scope."""
     sizes = [2 * config.dim, *config.hidden, 1]
     variables = []
     for layer, shape in enumerate(itertools.pairwise(sizes)):
@@ -108,7 +108,7 @@ class NeuralInference(tf.Module):
     """A trained network; see `models.interface.InferenceModel`. Out-of-vocabulary buckets have rows of their own."""
 
     def __init__(self, config: NeuralConfig, *, visitor_rows: int, item_rows: int, num_items: int) -> None:
-        """Creates the model with this many rows of each table; `fill` sets its weights."""
+        """Creates the model with tables of these sizes; `fill` sets its weights."""
         super().__init__(name="neural")
         self._dim = config.dim
         self._num_items = num_items

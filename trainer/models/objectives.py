@@ -47,7 +47,7 @@ class Objective(Protocol[Inputs]):
         """Looks up the rows for a global batch; called within `Replicas.run`."""
 
     def loss(self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: Inputs) -> tf.Tensor:
-        """Returns this replica's share of the global batch's mean loss, a scalar; pure, so that XLA can compile it.
+        """Returns this replica's share of the global batch's mean loss, a scalar. It is pure, so that XLA can compile it.
 
         Args:
           vectors: the rows that were looked up, by table.
@@ -163,7 +163,7 @@ class Candidates(NamedTuple):
         )
 
     def entries(self, batch: Batch) -> tf.Tensor:
-        """[B, J] the items that a row looks up for itself: its history and, unless it is a candidate, its positive."""
+        """[B, J] items that each row looks up for itself: its history, and its positive if that is not a candidate."""
         if self.positive_index is not None:
             return batch.history
         return tf.concat([batch.history, batch.item[:, None]], axis=1)
@@ -181,7 +181,7 @@ class Candidates(NamedTuple):
 
 
 def in_batch_rows(batch_size: int, config: SampledSoftmaxConfig) -> np.ndarray:
-    """The rows of a global batch, ascending, that are candidates of all rows.
+    """Returns the rows of a global batch, ascending, that supply the in-batch candidates of all rows.
 
     They are evenly spaced, so that each replica has an equal share of them for any number of replicas. Rows are
     shuffled, so this is a random sample.
@@ -199,7 +199,7 @@ class FactorsConfig(Protocol):
 
     @property
     def history_length(self) -> int:
-        """Maximum number of item vectors in the sum that is a visitor's vector; 0: visitors have an embedding table."""
+        """Maximum number of item vectors that are summed to a visitor's vector; 0: visitors have an embedding table."""
 
     @property
     def visitor_dropout(self) -> float:
@@ -243,8 +243,8 @@ class SampledSoftmaxInputs(NamedTuple):
 class SampledSoftmaxObjective:
     """Cross entropy, or another of SAMPLED_LOSSES, of the positive against in-batch and sampled negatives.
 
-    A row with an item outside the vocabulary neither contributes to the loss nor is a candidate. If visitors are
-    sums of their items, the positive is removed from the history, and a row with an empty history does not contribute.
+    A row with an item outside the vocabulary neither contributes to the loss nor is a candidate. If visitor vectors are
+    sums of item vectors, the positive is removed from the history, and a row with an empty history does not contribute.
     """
 
     config: SampledSoftmaxConfig
@@ -367,7 +367,7 @@ def negative_sampler(
 
 
 def compute_dtype(config: RunConfig) -> tf.DType:
-    """Returns the number type of matrix products."""
+    """Returns the data type of matrix products."""
     return tf.bfloat16 if config.mixed_precision else tf.float32
 
 
@@ -383,13 +383,13 @@ def example_weights(batch: Batch, config: SampledSoftmaxConfig) -> tf.Tensor:
 
 
 def own_slice(batch: Batch, replica: int, replicas: int) -> slice:
-    """The slice of a global batch that belongs to a replica."""
+    """Returns the slice of a global batch that belongs to a replica."""
     size = batch.visitor.shape[0] // replicas
     return slice(replica * size, (replica + 1) * size)
 
 
 def dropout_mask(shape: Sequence[int], rate: float, seed: int, step: tf.Tensor, rows: slice) -> tf.Tensor:
-    """Inverted dropout: 0 for a dropped entry, else 1 / share kept; see `keep_mask`."""
+    """Returns an inverted-dropout mask: 0 for a dropped entry, else 1 / share kept; see `keep_mask`."""
     return keep_mask(shape, rate, seed, step, stream=1, rows=rows) / (1 - rate)
 
 

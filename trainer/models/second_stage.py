@@ -1,9 +1,9 @@
 """Second stage of the towers: a small network ranks candidates again, by features that a dot product cannot express.
 
-The candidates are the items of the history, and the best other items of the towers and of an item walk. The network
-adds to the towers' scores of the candidates; all other items rank behind the candidates. It is trained on cases later
-than the events that the towers were trained on, so it learns how reliable the towers' scores are for the future; see
-`training.second_stage`.
+The candidates are the items of the history, and the best other items of the towers and of an item walk. The network's
+output is added to the towers' scores of the candidates; all other items rank behind the candidates. The network is
+trained on cases after the training events of the towers, so it learns how reliable the towers' scores are for the
+future; see `training.second_stage`.
 
 Shapes: B queries, I items of the vocabulary, L latest entries of a history, C = L + 2 × NUM_BEST candidates,
 F features (FEATURES), U1 and U2 units of the network's layers.
@@ -22,7 +22,7 @@ from trainer.models.towers import History, ScoreParts, TowersInference, latest
 from trainer.runs.checkpoint import Weights
 
 NUM_BEST = 50
-"""Number of candidates from the towers, and of those from the walk."""
+"""Number of candidates from the towers, and also from the walk."""
 
 NUM_LATEST = 50
 """L: the items of this many latest entries of a history are candidates."""
@@ -79,7 +79,7 @@ class Layers(NamedTuple):
     last: np.ndarray | tf.Tensor
     """[U2, 1] weights of the output."""
     scale: np.ndarray | tf.Tensor
-    """[] factor of the score by the towers."""
+    """[] factor that multiplies the towers' score."""
 
 
 class SecondStage(NamedTuple):
@@ -191,7 +191,7 @@ class RerankedTowers(tf.Module):
         return tf.where(first.is_empty[:, None], self._towers.popularity, reranked)
 
     def candidates(self, queries: Queries) -> Candidates:
-        """The candidates of queries, with the features that the network ranks them by."""
+        """Returns the candidates of queries, with the features that the network ranks them by."""
         return self._find(queries, self._towers.score_in_parts(queries))
 
     def pair_scores(self, visitor: tf.Tensor, item: tf.Tensor) -> tf.Tensor:

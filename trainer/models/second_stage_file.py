@@ -66,7 +66,7 @@ def write_second_stage(workdir: str, content: bytes, record: SecondStageRecord) 
 
 
 def read_record_of_stage(workdir: str) -> SecondStageRecord | None:
-    """Reads second_stage.json; None if the run has no second stage, or not yet."""
+    """Reads second_stage.json; returns None if the run has no second stage, or none yet."""
     path = RunLayout(workdir).second_stage
     if not storage.exists(path):
         return None
@@ -83,7 +83,7 @@ def copy_second_stage(run: str, workdir: str, step: int) -> None:
 
 
 def with_second_stage(model: InferenceModel, workdir: str, step: int, num_items: int) -> InferenceModel:
-    """Adds the run's second stage to `model` if that ranks better and the stage belongs to the checkpoint of `step`.
+    """Adds the run's second stage to `model` if it improves the ranking and belongs to the checkpoint of `step`.
 
     Raises:
       ValueError: the file of the second stage is damaged.

@@ -8,8 +8,8 @@ Then the similarity of t to the history is:
 A visitor's score of an item is the sum of s_t over the most similar timelines that contain it. Nothing is learnt by
 gradients: `solver=count` stores the items of the timelines, see `training.count`.
 
-Shapes: B queries, T training timelines, N items of all of these together, I items of the vocabulary, K most similar
-timelines of a query.
+Shapes: B queries, T training timelines, N (timeline, item) pairs, I items of the vocabulary, K most similar timelines
+of a query.
 """
 
 from collections.abc import Iterator
@@ -94,7 +94,7 @@ def row_counter(model: SessionKnnConfig, baskets: sp.csr_matrix) -> RowCounter:
 
 
 def count_session_knn(model: SessionKnnConfig, baskets: sp.csr_matrix, combination: int) -> Weights:
-    """The weights of a session kNN in memory; see `row_counter`."""
+    """Returns the weights of a session kNN in memory; see `row_counter`."""
     (rows,) = row_counter(model, baskets)(combination, 0, 1)
     return Weights(rows.tables, [np.array(model.combinations[combination], np.float32)])
 

@@ -42,7 +42,7 @@ class TimelineLists(tf.Module):
     """Timelines as lists of items, and items as lists of timelines, latest first. The latest timeline wins ties."""
 
     def __init__(self, config: SessionKnnConfig, num_items: int, num_timelines: int, num_entries: int) -> None:
-        """Creates variables for at most `num_timelines` timelines of `num_entries` items in all."""
+        """Creates variables for at most `num_timelines` timelines with at most `num_entries` items in all."""
         super().__init__()
         self._config, self._num_items, self._num_timelines = config, num_items, num_timelines
         self._items = make_variable((num_entries,), "items", np.int32)

@@ -54,18 +54,18 @@ def check_item_indices(dataset: Dataset, model: str) -> None:
 
 
 def vocabulary_rows(dataset: Dataset, name: Vocabulary, width: int) -> TableRows:
-    """A row for each index of a vocabulary: its words first, then its out-of-vocabulary buckets."""
+    """Specifies a row for each index of a vocabulary: its ids first, then its out-of-vocabulary buckets."""
     count = dataset.manifest.vocabularies[name].num_indices
     return TableRows(count, width, lambda: index_names(dataset, name))
 
 
 def first_rows(dataset: Dataset, name: Vocabulary, count: int, width: int) -> TableRows:
-    """Rows for the first `count` words of a vocabulary, and one more for all others."""
+    """Specifies rows for the first `count` ids of a vocabulary, and one more row for all others."""
     return TableRows(count + 1, width, lambda: [*index_names(dataset, name)[:count], _OTHERS])
 
 
 def index_names(dataset: Dataset, name: Vocabulary) -> list[str]:
-    """Row ids for the indices of a vocabulary; they depend on the words, not on their positions."""
+    """Returns row ids for the indices of a vocabulary; they depend on the words, not on their indices."""
     buckets = dataset.manifest.vocabularies[name].num_indices - dataset.manifest.vocabularies[name].size
     ids = [f"{_ID}{word}" for word in dataset.vocabulary(name)]
     return ids + [f"bucket {number} of {buckets}" for number in range(buckets)]

@@ -16,7 +16,7 @@ HOST = "CPU:0"
 """Device of tables that are read a few rows at a time; they may be larger than an accelerator's memory."""
 
 _MAX_GAP = 64
-"""Rows that are not needed are read too if there are fewer between needed ones; another read would cost more."""
+"""If there are fewer rows than this between two needed rows, they are read too, because a second read costs more."""
 
 _ALIGNMENT_BYTES = 64
 """Alignment that TensorFlow needs to use memory without copying it."""
@@ -64,7 +64,7 @@ def fill_rows(variable: tf.Variable, read: Callable[[slice], np.ndarray], needed
 
 
 def _spans(rows: np.ndarray) -> list[slice]:
-    """Slices of at most CHUNK_ROWS that contain all `rows`, which are ascending, and few others."""
+    """Returns slices of at most CHUNK_ROWS that contain all `rows`, which are ascending, and few others."""
     is_new = (np.diff(rows) > _MAX_GAP) | (np.diff(rows // CHUNK_ROWS) > 0)
     return [slice(span[0], span[-1] + 1) for span in np.split(rows, np.flatnonzero(is_new) + 1) if len(span)]
 
@@ -77,7 +77,7 @@ def _batches(spans: list[slice]) -> Iterator[list[slice]]:
 
 
 def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-    """Zeros at an aligned address; the system allocates their pages only when they are written to."""
+    """Returns zeros at an aligned address; the system allocates their pages only when they are written to."""
     num_bytes = int(np.prod(shape)) * 4
     memory = np.zeros(num_bytes + _ALIGNMENT_BYTES, np.uint8)
     begin = -memory.ctypes.data % _ALIGNMENT_BYTES
@@ -85,5 +85,5 @@ def _zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
 
 
 def _share(values: np.ndarray) -> tf.Tensor:
-    """A tensor that shares the array's memory; `tf.constant` would copy it."""
+    """Returns a tensor that shares the array's memory; `tf.constant` would copy it."""
     return tf.experimental.dlpack.from_dlpack(values.__dlpack__())

@@ -8,7 +8,7 @@ history get a bonus.
 Shapes: B rows of the global batch or queries, b = B / R rows of this replica, H history, J items that a row looks up
 for itself (H, or H + 1 with its positive), K in-batch items, N sampled negatives, C = K + N candidates, I items of the
 vocabulary, F features of an item, D embedding, W = D + 1 columns of an item row (the last one is the bias), E event
-kinds, A ages and S visits, where index 0 of each is an unknown one.
+kinds, A ages and S visits; index 0 means an unknown kind, age or visit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -56,20 +56,21 @@ AGES_MS = (30 * 60 * 1000, 24 * 60 * 60 * 1000, 7 * 24 * 60 * 60 * 1000)
 before."""
 
 VISITS = 4
-"""Visits with separate weights: this one, the last, the one before, and all earlier ones."""
+"""Number of visit classes with separate weights: this visit, the last, the one before, and all earlier visits."""
 
 _NEVER = -1e9
 
 _NEWEST_SHARE = 0.5
-"""Weight of the newest item's vector that is added to the output of the layers. Validation NDCG@20 on
+"""The newest item's vector is added to the output of the layers with this weight. Validation NDCG@20 on
 retailrocket_buyers, preset nn, one seed: .207 at 0, .214 at 0.5, .216 at 1."""
 
 _OUTPUT_GAIN = 0.3
-"""The output layer starts small compared with the items' own vectors; starting at zero gives the same result, .214."""
+"""Scale of the output layer's initial values, which are small compared with the item vectors. Initial values of zero
+give the same NDCG@20, .214."""
 
 
 def table_rows(model: TowersConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """The tables that `NextItemObjective` reads; see `models.build.ModelFile`."""
+    """Specifies the tables that `NextItemObjective` reads; see `models.build.ModelFile`."""
     features, width = read_item_features(dataset), item_width(model)
     rows = {"item": first_rows(dataset, Vocabulary.ITEMS, dataset.num_trained_items, width)}
     if features.width:
@@ -175,7 +176,7 @@ class History(NamedTuple):
 
     @classmethod
     def of(cls, item: tf.Tensor, event: tf.Tensor, age_ms: tf.Tensor, is_entry: tf.Tensor) -> "History":
-        """The history from items, event kinds or UNKNOWN_EVENT, and the time since each event, all [B, H]."""
+        """Builds a history from items, event kinds or UNKNOWN_EVENT, and the time since each event, all [B, H]."""
         since_next = tf.concat([age_ms[:, :1], age_ms[:, 1:] - age_ms[:, :-1]], axis=1)
         visits = tf.cumsum(tf.cast(since_next >= AGES_MS[0], tf.int64), axis=1)
         is_known = tf.not_equal(event, UNKNOWN_EVENT)
@@ -189,7 +190,7 @@ class History(NamedTuple):
 
 
 def latest(queries: Queries, *, size: int, num_items: int) -> History:
-    """The newest `size` entries of the queries' histories."""
+    """Returns the newest `size` entries of the queries' histories."""
     columns = (queries.history, queries.history_event, queries.history_timestamp_ms)
     position = queries.history_length[:, None] - 1 - tf.range(size, dtype=tf.int64)
     # padded by a column, because all histories may be empty and index 0 must exist
@@ -240,12 +241,12 @@ class DenseWeights(NamedTuple):
 
 
 def item_width(config: TowersConfig) -> int:
-    """Columns of the item table, W."""
+    """Returns the number of columns of the item table, W."""
     return config.dim + 1
 
 
 def make_dense_variables(config: TowersConfig, kinds: int, seed: int) -> list[keras.Variable]:
-    """Initial `DenseWeights` for a number of event kinds; called in a strategy's scope."""
+    """Creates the initial `DenseWeights` for a number of event kinds; called in a strategy's scope."""
     dim = config.dim
     kinds, ages, visits = kinds + 1, len(AGES_MS) + 2, VISITS + 1  # the first of each is unknown
     generator = np.random.default_rng(seed)
@@ -325,7 +326,7 @@ class Towers:
         return tf.reduce_sum(visitors * items, axis=1) + biases
 
     def bonuses(self, dense: DenseWeights, history: History, returning: tf.Tensor) -> tf.Tensor:
-        """[B, H] return bonuses: what each entry adds to the score of its item; repeated entries add up.
+        """[B, H] return bonus that each entry adds to the score of its item; the bonuses of repeated items add up.
 
         Args:
           dense: the dense weights.
@@ -517,7 +518,7 @@ class ScoreParts(NamedTuple):
     score: tf.Tensor
     """[B, I] without return bonuses."""
     bonus: tf.Tensor
-    """[B, H] what each entry of the history adds to the score of its item; 0 for padding."""
+    """[B, H] return bonus that each entry of the history adds to the score of its item; 0 for padding."""
     is_empty: tf.Tensor
     """[B] bool: whether the history has no known item, so that the scores are those of popularity."""
 
@@ -587,7 +588,7 @@ class TowersInference(tf.Module):
         return self._popularity[:-1]
 
     def score_in_parts(self, queries: Queries) -> ScoreParts:
-        """The catalogue scores without return bonuses, and the bonuses; `catalogue_scores` adds them up."""
+        """Returns the catalogue scores without return bonuses, and the bonuses; `catalogue_scores` adds them up."""
         visitors, history, bonuses = self._read(queries)
         scores = self._model.candidate_scores(visitors, self._items, self._biases)
         return ScoreParts(scores, tf.where(history.is_entry, bonuses, 0.0), history.is_empty)

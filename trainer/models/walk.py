@@ -1,7 +1,7 @@
 """Item walk: ranks items by the visitors that they share with the history's items (RP3β: Paudel et al., TiiS 2016).
 
-The weight of item j next to item i, where n_i and n_j are numbers of training visitors of an item, and n_u is the
-number of items of a visitor:
+W_ij is the weight from item i to item j. n_i and n_j are the numbers of training visitors of these items, and n_u is
+the number of items of visitor u:
 
     W_ij = n_i ** -item_power × n_j ** -neighbour_power × Σ of n_u ** -visitor_power over the visitors u of both
 
@@ -93,7 +93,7 @@ def walk_rows(
 def count_walk(
     baskets: sp.csr_matrix, powers: WalkPowers, num_neighbours: int, on_block: Callable[[], None] = lambda: None
 ) -> Weights:
-    """The weights of a walk over all items in memory; see `walk_rows`. `on_block` is called after each block."""
+    """Returns the weights of a walk over all items in memory; see `walk_rows`. Calls `on_block` after each block."""
     parts = []
     for rows in walk_rows(baskets, powers, num_neighbours, np.arange(baskets.shape[1])):
         parts.append(rows)
