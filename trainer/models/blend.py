@@ -198,7 +198,7 @@ def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
 
 
 def _expand(weights: BlendWeights, half_lives_days: Sequence[float]) -> np.ndarray:
-    """[F] float32: the weights, with a column per half-life; only the column of their own half-life has the trend's weight."""
+    """[F] float32: the weights, with a trend column per half-life; the columns of other half-lives are 0."""
     columns = weights.to_array()
     trends = [weights.trend * (days == weights.half_life_days) for days in half_lives_days]
     first = len(weights.parts) + 1

@@ -30,7 +30,7 @@ def largest_products(
 
 
 def largest(weights: sp.csr_matrix, count: int) -> sp.csr_matrix:
-    """Keeps the `count` largest entries of each row; ties go to the lower column. Entries are float32 and not negative."""
+    """Keeps the `count` largest entries of each row; ties go to the lower column. Entries are float32, at least 0."""
     lengths = np.diff(weights.indptr)
     if lengths.max(initial=0) <= count:
         weights.sort_indices()

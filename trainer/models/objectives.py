@@ -47,7 +47,7 @@ class Objective(Protocol[Inputs]):
         """Looks up the rows for a global batch; called within `Replicas.run`."""
 
     def loss(self, vectors: Mapping[str, tf.Tensor], dense: Sequence[tf.Tensor], inputs: Inputs) -> tf.Tensor:
-        """Returns this replica's share of the global batch's mean loss, a scalar. It is pure, so that XLA can compile it.
+        """Returns this replica's share of the global batch's mean loss, a scalar; pure, so that XLA can compile it.
 
         Args:
           vectors: the rows that were looked up, by table.
