@@ -60,7 +60,7 @@ def prepare(
     Args:
       events: path, glob or directory of the event log.
       output: directory of the dataset, which must not exist; published whole or not at all.
-      shop: path of a shop.toml with files, columns and settings; the other arguments win.
+      shop: path of a shop.toml with files, columns and settings; the other arguments override it.
       columns: the column of `visitor`, `item`, `time`, `kind`, `transaction` and `weight`, such as
         `{"item": "StockCode"}`.
       where: conditions that all events must meet, such as `Quantity > 0`.
@@ -140,7 +140,7 @@ def refit(run: str, workdir: str, *, data: str | None = None) -> dict[str, Any]:
 
     Args:
       run: directory of the finished run, which chose settings and epochs by validation.
-      workdir: directory of the refit, which is a run like any other; resumed if it exists.
+      workdir: directory of the refit, which is a run like any other; an existing refit is resumed.
       data: the run's dataset, if it has moved since training; or a dataset prepared with `split.method` none.
 
     Raises:
@@ -273,8 +273,8 @@ def refresh(
 ) -> dict[str, Any]:
     """Publishes an export again with the items that are on offer now and the latest trend, without training.
 
-    The items on offer depend only on the arguments, not on what `export` offers. An item that the table or dataset does
-    not contain counts as available.
+    The items on offer depend only on the arguments, not on the items that `export` offers. An item that the table or
+    dataset does not contain is treated as available.
 
     Args:
       export: directory that `export` or `refresh` published; it stays as it is.
@@ -283,8 +283,8 @@ def refresh(
       shop: path of a shop.toml; its `item_table` names the columns and the files of the table.
       columns: the columns `id`, `availability` and `category` of the table; a category path has several columns,
         separated by commas.
-      data: a newer prepared dataset, instead of a table; its events also bring the trend of the items up to date. Its
-          catalogue has the values before its first cut, so prepare it with `split.method` none for the latest values.
+      data: a newer prepared dataset, instead of a table; its events also update the trend of the items. Its catalogue
+        has the values before its first cut, so prepare it with `split.method` none to include the latest values.
       include_unavailable: recommend items that are marked as unavailable, too.
       deny: file with the ids of items that are never recommended, one per line.
       only_categories: if given, recommend only items in these categories or below them.
@@ -366,7 +366,7 @@ def report(*, workdir: str | None = None, data: str | None = None) -> str:
 
 
 def doctor(*uris: str) -> dict[str, Any]:
-    """Checks this machine and the given directories; the findings say what to do."""
+    """Checks this machine and the given directories; each finding suggests a fix."""
     from trainer.doctor import examine
 
     return examine(uris)

@@ -8,7 +8,7 @@ class Recommendation(NamedTuple):
     """One recommended item."""
 
     item_id: str
-    """The shop's own id."""
+    """The shop's id of the item."""
     score: float
     """Higher is better; comparable within one list only."""
 
@@ -27,8 +27,8 @@ class Recommender:
         """Recommends items on offer to one visitor.
 
         Args:
-          history: item ids, oldest first; unknown ones are ignored.
-          visitor_id: helps models that know the visitor; '' for an unknown visitor.
+          history: item ids, oldest first; unknown ids are ignored.
+          visitor_id: id of the visitor, for models that know the visitor from training; '' if unknown.
           k: length of the list.
           exclude_seen: exclude the items of `history`.
 

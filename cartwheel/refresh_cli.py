@@ -1,4 +1,4 @@
-"""The command line of `cartwheel refresh`, which needs tables of items (preprocessing) and exports (trainer)."""
+"""The command line of `cartwheel refresh`. It reads tables of items with `preprocessing` and exports with `trainer`."""
 
 import argparse
 import logging
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "cartwheel") 
 
 
 def summarize(result: dict[str, Any]) -> str:
-    """Returns a summary: how many items are newly on offer or no longer, and the path of the export."""
+    """Returns a summary: the path of the export, the items added to the offer and removed from it, and the trend."""
     first = f"Published {result['model']} to {result['output']}: {result['added']:,} items added to the offer, "
     events = result["trend_events"]
     trend = [f"Trend: {events:,} newer events counted"] if events else []
@@ -86,8 +86,8 @@ def build_parser(program: str = "cartwheel") -> argparse.ArgumentParser:
     add(
         "--data",
         metavar="DATASET",
-        help="newer prepared dataset, instead of a table of items: its catalogue (as of its first cut) is used, and "
-        "its events update the trend of the items",
+        help="newer prepared dataset, instead of a table of items; its catalogue has the items as of its first cut, "
+        "and its events update the trend of the items",
     )
     add_offer_flags(refresh)
     cli.add_output_flags(refresh)

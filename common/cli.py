@@ -19,23 +19,23 @@ DONE, FAILED, MISUSED, PREEMPTED = 0, 1, 2, 75
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit statuses after Ctrl-C and after SIGTERM, as shells report them."""
 TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that stop a command: SIGHUP when its terminal is closed."""
+"""Signals that stop a command. A terminal sends SIGHUP when it is closed."""
 
 Commands = argparse._SubParsersAction
 """The group of subcommands that `make_parser` returns."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Prints help and errors in the encoding of the terminal, without the control characters of arguments.
+    """Argument parser that prints help and errors in the encoding of the terminal, and escapes control characters.
 
-    A file of arguments may have any encoding that `decode_text` knows; an error names the file.
+    A file of arguments may have any encoding that `decode_text` knows. An error in the file names it.
     """
 
     def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
         return self._expand(arg_strings, ())
 
     def _expand(self, arguments: Iterable[str], parents: tuple[str, ...]) -> list[str]:
-        """Replaces each @FILE by the lines of the file; `parents`: the files that are being read."""
+        """Replaces each @FILE by the lines of the file; `parents` are the files that led to these arguments."""
         expanded = []
         for argument in arguments:
             path = argument[1:]
@@ -145,9 +145,9 @@ def to_json(result: Mapping[str, Any]) -> str:
 
 
 def print_text(text: str, *, end: str = "\n") -> None:
-    """Prints to standard output; an error is not raised, because the job itself has succeeded.
+    """Prints to standard output. Does not raise errors, because the job itself has succeeded.
 
-    A full disk is logged. A closed pipe is not: `| head` has read enough.
+    Logs an error such as a full disk, but not a closed pipe, because `| head` closes it after reading enough.
     """
     if sys.stdout is None:  # closed by the shell
         return

@@ -10,7 +10,7 @@ class ContractError(ValueError):
 
 @contextmanager
 def explain_damage(path: str, advice: str) -> Iterator[None]:
-    """Translates errors of decoding a file into one that names the file.
+    """Translates errors that occur while a file is decoded into a ValueError that names the file.
 
     Args:
       path: the file.

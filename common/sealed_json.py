@@ -1,4 +1,4 @@
-"""JSON files that carry a checksum of themselves, so that damage is found although the file still parses."""
+"""JSON files that contain a checksum of their content, which detects damage even if the file can still be parsed."""
 
 import hashlib
 import json
@@ -9,13 +9,13 @@ _CHECKSUM = "checksum"
 
 
 def encode_sealed(values: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:
-    """Encodes an object as JSON with its checksum; keys keep their order or are sorted."""
+    """Encodes an object as JSON with its checksum; keys keep their order unless `sort_keys`."""
     sealed = {**values, _CHECKSUM: _checksum_of(values)}
     return (json.dumps(sealed, indent=2, sort_keys=sort_keys, allow_nan=False) + "\n").encode()
 
 
 def decode_sealed(content: bytes) -> dict[str, Any]:
-    """Decodes what `encode_sealed` encoded.
+    """Decodes the output of `encode_sealed` and verifies its checksum.
 
     Raises:
       ValueError: the content is not valid JSON, or differs from its checksum.

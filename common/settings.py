@@ -59,7 +59,7 @@ def apply_settings(config: Config, settings: Sequence[str]) -> Config:
 
 
 def type_of(config: Any, key: str) -> type:
-    """Returns the type of a setting, apart from none: bool, int, float, tuple, or str for text and names.
+    """Returns the type of a setting's values other than None: bool, int, float, tuple, or str for text and names.
 
     Raises:
       ValueError: the key is unknown.
@@ -95,7 +95,7 @@ def _type_hint(config: Any, key: str) -> Any:
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         groups = ", ".join(dict.fromkeys(f"{name.partition('.')[0]}.…" if "." in name else name for name in known))
-        hint = f"did you mean `{near[0]}`?" if near else f"docs/settings.md has them all: {groups}"
+        hint = f"did you mean `{near[0]}`?" if near else f"docs/settings.md lists all settings: {groups}"
         raise ValueError(f"Unknown setting `{key}`; {hint}")
     *parents, name = key.split(".")
     owner = config
@@ -105,7 +105,7 @@ def _type_hint(config: Any, key: str) -> Any:
 
 
 def _keys(config: Any, prefix: str) -> list[str]:
-    """Lists the dotted names of all settings, except a `kind` with only one possible value: the preset fixes it."""
+    """Lists the dotted names of all settings, except a `kind` with only one value, which the preset determines."""
     keys = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -117,7 +117,7 @@ def _keys(config: Any, prefix: str) -> list[str]:
 
 
 def _kinds(config: type) -> tuple[str, ...]:
-    """The values that the field `kind` of a dataclass allows."""
+    """Returns the values that the field `kind` of a dataclass allows."""
     return get_args(get_type_hints(config)["kind"])
 
 
@@ -213,7 +213,8 @@ def _decode_dataclass(hint: Any, value: Any, key: str) -> Any:
     except ValueError as error:  # several keys may have values of this class, which does not know its key
         if key in str(error):
             raise
-        raise ValueError(f"{key}: {error}") from error
+        is_about_field = str(error).partition(" ")[0] in hints
+        raise ValueError(f"{key}.{error}" if is_about_field else f"{key}: {error}") from error
 
 
 def _is_required(field: dataclasses.Field) -> bool:

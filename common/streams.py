@@ -1,4 +1,4 @@
-"""Standard streams that are closed or cannot be written, so that no job fails for what it prints."""
+"""Handles standard streams that are closed or not writable, so that no job fails because of its output."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ def open_missing_streams() -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Redirects a broken stream to the null device: a failed flush at exit would change the exit status."""
+    """Redirects a broken stream to the null device, because a failed flush at exit would change the exit status."""
     with contextlib.suppress(OSError, ValueError):  # a stream without a file, or a closed one
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, stream.fileno())

@@ -1,4 +1,4 @@
-"""Text from outside: small files that people write are decoded, and ids and names are made safe to print."""
+"""Decodes small files that people write, and makes ids and names safe to print."""
 
 import codecs
 import gzip
@@ -13,7 +13,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028
 
 
 def decode_text(content: bytes, name: str) -> str:
-    """Decodes UTF-8, or UTF-16 with a byte order mark, perhaps compressed with gzip; drops the byte order mark.
+    """Decodes UTF-8, or UTF-16 with a byte order mark, which may be compressed with gzip. Drops the byte order mark.
 
     Args:
       content: bytes of the file.
@@ -35,8 +35,8 @@ def decode_text(content: bytes, name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Escapes the characters that would control a terminal, such as those of an id in an error.
+    """Escapes characters that would control a terminal, which may be part of an id in an error.
 
-    The escapes are those of JSON, so that JSON stays valid.
+    Uses the escapes of JSON, so that JSON stays valid.
     """
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,4 +1,4 @@
-"""The rule that keeps credentials out of records: no URI has a user part, a query or a fragment."""
+"""Refuses URIs that may contain credentials: those with a user part, a query or a fragment."""
 
 import argparse
 import re
@@ -63,7 +63,7 @@ def _refuse_password(database: str) -> None:
 
 
 def _split(uri: str) -> SplitResult:
-    """Splits a URI. Unlike that of `urlsplit`, the error does not repeat it."""
+    """Splits a URI. Unlike `urlsplit`, raises an error that does not repeat the URI."""
     try:
         return urlsplit(uri)
     except ValueError:
@@ -81,5 +81,5 @@ def _find_uris(value: object) -> Iterator[str]:
 
 
 def _chain_start(text: str, start: int) -> int:
-    """Returns where a chain of URIs starts in a text: at `simplecache` in `--events=simplecache::s3://bucket`."""
+    """Returns the start of a chain of URIs in a text, such as `simplecache` in `--events=simplecache::s3://bucket`."""
     return text.rfind("=", 0, start) + 1

@@ -44,7 +44,7 @@ def encode_catalogue(rows: pa.Table) -> bytes:
 
 
 def read_catalogue(paths: Sequence[str]) -> pa.Table:
-    """Reads all shards as one table, in the order of `in_order`.
+    """Reads all shards as one table, sorted by `in_order`.
 
     Raises:
       ContractError: a shard lacks a column of the catalogue, or its columns have other types or another order.
@@ -76,7 +76,7 @@ def read_columns(paths: Sequence[str], names: Sequence[str]) -> pa.Table:
 
 
 def total_events(rows: pa.Table) -> np.ndarray:
-    """[I] int64: number of training events of each item, all kinds together."""
+    """Returns the number of training events of each item, all kinds together, [I] int64."""
     counts = rows["event_counts"].combine_chunks()
     before = np.append(0, np.cumsum(counts.flatten().to_numpy()))
     lengths = pc.list_value_length(counts).to_numpy()

@@ -1,4 +1,7 @@
-"""The facts that decide which items may be recommended, from a catalogue or from a newer table of items."""
+"""The schema of the facts that decide which items may be recommended.
+
+They are read from a catalogue or from a newer table of items.
+"""
 
 import pyarrow as pa
 

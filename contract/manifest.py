@@ -35,9 +35,9 @@ class SplitInfo:
     """Counts and files of one split's timelines."""
 
     rows: int
-    """All rows, context included."""
+    """Number of all rows, including the context."""
     target_rows: int
-    """Rows that belong to the split itself, without context."""
+    """Number of rows that belong to the split itself, without the context."""
     visitors: int
     """Number of timelines."""
     blocks: int
@@ -53,14 +53,14 @@ class Manifest:
     event_kinds: tuple[str, ...]
     """The shop's event kinds in the order of its funnel; the code of a kind is its index here."""
     event_weights: tuple[float, ...] | None
-    """How much an event of each kind counts in training. None: the shop gives no weights, and each loss has its own
-    defaults."""
+    """Training weight of each event kind. None: the shop sets no weights, and each loss uses its own defaults."""
     split_method: SplitMethod
     """How events were divided into splits."""
     validation_from_ms: int | None
-    """First cut, UTC; an event at a cut belongs to the later split. None unless `split_method` is time."""
+    """First cut, in milliseconds since 1970 (UTC). An event at a cut belongs to the later split. None unless
+    `split_method` is time."""
     test_from_ms: int | None
-    """Second cut, as `validation_from_ms`."""
+    """Second cut, in milliseconds since 1970 (UTC). None unless `split_method` is time."""
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
     """Sizes of the vocabularies."""
     splits: Mapping[Split, SplitInfo]
@@ -118,7 +118,7 @@ def verify_files(manifest: Manifest, root: str, on_file: Callable[[], None] = la
     """Checks the SHA-256 of every listed file.
 
     Timeline shards in a store that TensorFlow cannot read are only checked for existence. `shards.read_blocks` verifies
-    them once it has fetched them.
+    each of these shards after fetching it.
 
     Args:
       manifest: the manifest of the dataset.

@@ -39,7 +39,7 @@ class Vocabulary(StrEnum):
 TIMELINE_FEATURES: tuple[str, ...] = ("visitor", "position", "item", "event", "timestamp_ms", "is_target")
 """The int64 lists of one timeline block, all of the same length.
 
-visitor       vocabulary index, or the vocabulary's size plus an out-of-vocabulary bucket
+visitor       vocabulary index, or the vocabulary's size plus the number of an out-of-vocabulary bucket
 position      number of the visitor's earlier rows in the block; 0 starts a timeline (a change of `visitor` does not
               mark a start: neighbouring visitors may share an out-of-vocabulary bucket)
 item          as `visitor`, for items
@@ -49,9 +49,8 @@ is_target     1: the row belongs to the split; 0: an earlier row of the visitor,
 """
 
 ROW_WEIGHT = "weight"
-"""The float32 list of a timeline block, as long as the others: how much a row counts, at least 0; 1 if the log has no
-weights."""
+"""The float32 list of a timeline block with the weight of each row, at least 0; all 1 if the log has no weights."""
 
 UNKNOWN_VISITOR_ID = "unknown_visitor_id"
-"""The string list of a timeline block: the ids of the visitors outside the vocabulary, one per timeline of such a
-visitor, in the order of the timelines. Their shared out-of-vocabulary buckets do not identify them."""
+"""The string list of a timeline block with the ids of the visitors outside the vocabulary: one per timeline of such a
+visitor, in the order of the timelines. The ids are needed because these visitors share out-of-vocabulary buckets."""

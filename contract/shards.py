@@ -69,12 +69,12 @@ def read_blocks(order: tf.Tensor, shards: Sequence[Shard], *, open_files: int) -
 
 
 def read_timelines(shards: Sequence[Shard]) -> TimelineRows:
-    """Reads all rows of the shards into memory, in order; for evaluation, because training data may not fit."""
+    """Reads all rows of the shards into memory, in order. Only for evaluation, because training data may not fit."""
     return TimelineRows.concatenate([read_identified_timelines(shard)[0] for shard in shards])
 
 
 def read_identified_timelines(shard: Shard) -> tuple[TimelineRows, list[str]]:
-    """Reads all rows of a shard, and `schema.UNKNOWN_VISITOR_ID` of its timelines, in block order."""
+    """Reads all rows of a shard and the ids of its visitors outside the vocabulary (`schema.UNKNOWN_VISITOR_ID`)."""
     with translate_read_errors(shard.path):
         blocks = read_blocks(tf.constant([0]), [shard], open_files=1)
         parsed = list(blocks.map(lambda block: (parse_block(block), parse_unknown_ids(block))))

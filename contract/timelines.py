@@ -47,7 +47,7 @@ class TimelineRows:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Concatenates parts in order; no parts give no rows."""
+        """Concatenates parts in order; returns no rows if there are no parts."""
         return cls(
             *(
                 np.concatenate([getattr(part, name) for part in parts] or [np.empty(0, _TYPES[name].as_numpy_dtype)])
@@ -66,8 +66,9 @@ def encode_blocks(rows: TimelineRows, block_rows: int, unknown_ids: Sequence[str
 
     Args:
       rows: whole timelines, each contiguous and ordered by time.
-      block_rows: a timeline that fills a block to at least this many rows ends the block.
-      unknown_ids: for each timeline, its visitor's id, or "" if the visitor is in the vocabulary. None: all are.
+      block_rows: a block ends after the timeline with which it has at least this many rows.
+      unknown_ids: for each timeline, its visitor's id, or "" if the visitor is in the vocabulary. None: all visitors
+        are in the vocabulary.
     """
     if block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")
@@ -87,7 +88,7 @@ def parse_block(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def parse_unknown_ids(serialized: tf.Tensor) -> tf.Tensor:
-    """Parses a serialized block: the ids of its visitors outside the vocabulary, one string per timeline."""
+    """Parses the ids of the visitors outside the vocabulary from a serialized block, one string per such visitor."""
     return tf.io.parse_single_example(serialized, {UNKNOWN_VISITOR_ID: _ID_FEATURE})[UNKNOWN_VISITOR_ID]
 
 

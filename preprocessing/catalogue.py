@@ -28,7 +28,7 @@ PROPERTY_COLUMNS = ("timestamp", "itemid", "property", "value")
 TREE_COLUMNS = ("categoryid", "parentid")
 
 MAX_LEVELS = 100
-"""Most levels of a category tree: each category stores its whole path, which is quadratic in a deep tree."""
+"""Maximum depth of a category tree. Each category stores its whole path, so a deep tree needs quadratic space."""
 
 CATEGORY_SEPARATOR = " > "
 """Separates the names in category ids from an item table, such as `Clothing > Shoes`."""
@@ -41,7 +41,7 @@ class CategoryTree:
     paths: Mapping[str, tuple[str, ...]]
     """Path of each category, from its root down to itself."""
     num_cycles: int
-    """Number of categories that are their own ancestors; such a path ends before a category repeats."""
+    """Number of categories that are their own ancestors; the path of such a category ends before a category repeats."""
     num_orphans: int
     """Number of categories with a parent that is not in the tree; they are treated as roots."""
     num_repeated: int
@@ -87,9 +87,9 @@ def build_tree(categories: list[str], parents: list[str]) -> CategoryTree:
 
 
 def _climb(category: str, parent_of: Mapping[str, str], known: Mapping[str, tuple[str, ...]]) -> tuple[list[str], str]:
-    """Climbs from a category until the parent's path is known, or it was visited already, or it is not in the tree.
+    """Climbs from a category to the first parent that has a known path, was already visited, or is not in the tree.
 
-    Returns the visited categories, and that parent.
+    Returns the visited categories and this parent.
 
     Raises:
       ValueError: more than MAX_LEVELS categories were visited.
@@ -139,7 +139,7 @@ def describe_tree(tree: CategoryTree) -> dict[str, int]:
 def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSummary, Rejects]:
     """Parses property rows; for each (item, property), keeps only the last row before `until_ms`.
 
-    The columns are timestamp_ms, item, property and value.
+    The table has the columns timestamp_ms, item, property and value.
     """
     columns = {name: batch.columns[name].combine_chunks() for name in PROPERTY_COLUMNS}
     flaws = Flaws.none(len(batch.columns))
@@ -154,7 +154,7 @@ def parse_properties(batch: Batch, until_ms: float) -> tuple[pa.Table, ReadingSu
 
 
 def find_latest_rows(table: pa.Table, rows: np.ndarray) -> np.ndarray:
-    """Returns, of `rows`, the latest of each (item, property); of several with equal times, the last in the table."""
+    """Returns the index of the latest of `rows` for each (item, property). If times are equal, the last row is used."""
     by_time = rows[np.argsort(table["timestamp_ms"].to_numpy()[rows], kind="stable")]
     keys = [encode_strings(table[name])[0][by_time] for name in ("item", "property")]
     return by_time[find_last_rows(keys)]
@@ -177,7 +177,7 @@ def count_properties(properties: pa.Table) -> pa.Table:
 
 
 def choose_properties(encoded_counts: EncodedTable, config: PropertyConfig) -> tuple[str, ...]:
-    """Chooses the properties that the most items have, without those that have a role (category, price, …)."""
+    """Chooses the `most_frequent` properties with the most items; excludes those with a role (category, price, …)."""
     if not encoded_counts:
         return ()
     with_role = {config.category, config.availability, config.price, config.title}
@@ -192,9 +192,9 @@ def assemble_items(
 
     Args:
       properties: table from `merge_properties`; None if the shop has no item properties.
-      items: all items of the partition, with their index and the columns of `vocabularies.count_items`; first come the
-        items of the vocabulary, by index.
-      config: the properties with a role.
+      items: all items of the partition, with their index and the columns of `vocabularies.count_items`; the items of
+        the vocabulary are first, in the order of their index.
+      config: names of the properties with a role.
       frequent: the other properties to keep.
       tree: the category tree.
 
@@ -240,7 +240,7 @@ def select_trained_prices(catalogue: pa.Table) -> pa.Array:
 def describe_partition(
     catalogue: pa.Table, properties: pa.Table | None, config: PropertyConfig, tree: CategoryTree
 ) -> dict[str, int]:
-    """Counts a partition's items and unreadable property values; the sums over partitions are for the statistics."""
+    """Counts a partition's items and invalid property values. The statistics have the sums over all partitions."""
     in_vocabulary = pc.greater_equal(catalogue["item_index"], 0)
     categories = catalogue["category_id"].drop_null()
     # without a tree, the categories of an item table are their own paths
@@ -284,7 +284,7 @@ def merge_descriptions(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _list_counts(items: pa.Table) -> pa.Array:
-    """[I] lists of the training events of each kind."""
+    """Returns [I] lists with the number of training events of each kind."""
     counts = stack_kinds(items)
     offsets = np.arange(len(items) + 1) * counts.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(counts.ravel()))
@@ -301,7 +301,7 @@ def _count_values(properties: pa.Table, name: str) -> int:
 
 
 def _find_owners(column: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
-    """[N] index in `ids` [I] of the item of each property row."""
+    """Returns the index in `ids` [I] of each property row's item, [N]."""
     item_code, names = encode_strings(column)
     return pc.index_in(names, value_set=ids).to_numpy(zero_copy_only=False)[item_code]
 
@@ -323,7 +323,7 @@ def _select_values(properties: pa.Table, owner: np.ndarray, name: str, num_items
 
 
 def category_paths(category: pa.Array, tree: CategoryTree) -> pa.Array:
-    """[I] lists of category ids, root first; empty for null.
+    """Returns the paths of categories: [I] lists of category ids, root first; empty for null.
 
     An id that is not in the tree is read as a path: `Clothing > Shoes` is below `Clothing`.
     """
@@ -346,7 +346,7 @@ def _parse_prices(texts: pa.Array) -> pa.Array:
 
 
 def _combine_values(properties: pa.Table, owner: np.ndarray, names: tuple[str, ...], num_items: int) -> pa.Array:
-    """[I] lists of distinct texts `property=word`, one for each word in an item's values of the named properties."""
+    """Returns the words in each item's values of the named properties, as [I] lists of distinct `property=word`."""
     rows = _find_rows(properties, names)
     rows = rows[np.argsort(owner[rows], kind="stable")]
     chosen = properties.take(rows)

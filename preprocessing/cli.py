@@ -1,4 +1,4 @@
-"""The preprocessing command line: inspect, prepare, report, synthesize, download. Unknown prepare flags go to Beam."""
+"""The preprocessing commands: inspect, prepare, report, synthesize, download. Beam gets unknown flags of `prepare`."""
 
 import argparse
 import dataclasses
@@ -21,7 +21,7 @@ from preprocessing.shop import format_shop, make_config, relative_to
 log = logging.getLogger(__name__)
 
 _GROUPS = ("events_format", "time", "kinds", "item_table", "visitors", "categories", "property_values", "expectations")
-"""Groups of settings that the help of `prepare` only names, so that it fits a screen; most belong in shop.toml."""
+"""Groups of settings that the help of `prepare` only names, so that it fits on a screen; most belong in shop.toml."""
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m preprocessing") -> int:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
 
     Args:
       arguments: command line arguments; None: those of the process.
-      program: how the command line begins, for usage and examples.
+      program: first words of the command line, for usage and examples.
 
     Returns:
       0 done; 1 failed; 2 wrong arguments; 130 Ctrl-C; 143 SIGTERM or SIGHUP. The command publishes its output only with
@@ -171,7 +171,7 @@ _SUMMARIES = {
 
 
 def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
-    """Makes the settings: those of shop.toml, changed by the flags and then by --set.
+    """Reads the settings of shop.toml and changes them as the flags and then `--set` say.
 
     Raises:
       ValueError: a setting is unknown or invalid, or no events are given.
@@ -199,7 +199,7 @@ def _check_events(given: argparse.Namespace) -> None:
     """Refuses a second event log, because argparse would keep only the last one.
 
     Raises:
-      ValueError: says how to give several files.
+      ValueError: two flags name files of the same input, or `--events` has a list with commas.
     """
     advice = "give one glob, such as 'logs/*.csv', or a directory with all files"
     for name in ("events", "item_properties", "category_tree"):
@@ -285,11 +285,11 @@ def _add_inspect(commands: cli.Commands) -> None:
     add = inspect.add_argument
     add("files", metavar="FILES", help="event log: a quoted glob of CSV, Parquet or JSON Lines files, or a directory")
     add("--write", metavar="FILE", help="write the proposed shop.toml to this new file")
-    add("--separator", metavar="CHARACTER", help="separator of CSV fields (default: found from the first line)")
+    add("--separator", metavar="CHARACTER", help="separator of CSV fields (default: detected from the first line)")
     add(
         "--encoding",
         metavar="NAME",
-        help="encoding of text files, such as cp1252 (default: UTF-8, or by byte order mark)",
+        help="encoding of text files, such as cp1252 (default: UTF-8, or UTF-16 with a byte order mark)",
     )
     add("--columns", metavar="A,B,…", help="names of the columns of CSV files without a header line")
 
@@ -314,7 +314,7 @@ def _add_prepare(commands: cli.Commands) -> None:
         help="start of validation: ISO 8601 (UTC) or ms (default: 0.8 quantile)",
     )
     add("--test-from", type=_when, metavar="WHEN", help="start of test (default: the 0.9 quantile of event time)")
-    add("--baseline", metavar="DATASET", help="earlier dataset of the shop; warn or fail if the new one differs")
+    add("--baseline", metavar="DATASET", help="earlier dataset of the shop; warn or fail if they differ too much")
     share, daily = defaults.max_reject_share, defaults.max_events_per_day
     add(
         "--max-reject-share",
@@ -336,8 +336,8 @@ def _add_prepare(commands: cli.Commands) -> None:
 
 
 def _add_inputs(add: Callable[..., argparse.Action]) -> None:
-    """Adds the flags of `prepare` that say what to read."""
-    add("--shop", metavar="FILE", help="shop.toml with files, columns and settings; `inspect` writes one; flags win")
+    """Adds the flags of `prepare` that select files, columns and rows."""
+    add("--shop", metavar="FILE", help="shop.toml with files, columns and settings, as `inspect` writes it; flags win")
     add(
         "--events",
         action=_Once,
@@ -361,7 +361,7 @@ def _add_inputs(add: Callable[..., argparse.Action]) -> None:
         "--where",
         nargs="+",
         metavar="CONDITION",
-        help="keep only events that meet all of these, such as 'Quantity > 0'",
+        help="keep only events that meet all these conditions, such as 'Quantity > 0'",
     )
     add(
         "--item-properties",
@@ -378,7 +378,7 @@ def _add_inputs(add: Callable[..., argparse.Action]) -> None:
 
 
 def _other_settings(defaults: PrepareConfig) -> list[str]:
-    """Settings that have no flag, as KEY=VALUE."""
+    """Returns the settings without a flag and outside `_GROUPS`, as KEY=VALUE."""
     with_flag = {"events", "item_properties", "category_tree", "max_reject_share", "max_events_per_day", "where"}
     with_flag |= {f"columns.{field.name}" for field in dataclasses.fields(EventColumns)}
     with_flag |= {"split.method", "split.validation_from_ms", "split.test_from_ms"}

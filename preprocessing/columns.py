@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 EncodedTable = bytes
-"""An Arrow IPC stream, as `encode_columns` writes it; b"" if there is nothing to count."""
+"""An Arrow IPC stream, as `encode_columns` writes it; b"" for no rows."""
 
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 
@@ -14,8 +14,8 @@ _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 def encode_columns(table: pa.Table) -> EncodedTable:
     """Encodes a table as a compressed Arrow IPC stream.
 
-    Bytes are what Beam encodes fastest, and they are compressed because an in-process runner keeps all elements in
-    memory. Text columns are not dictionary-encoded, because a slice would contain the whole dictionary.
+    Beam encodes bytes faster than all other elements. They are compressed because an in-process runner keeps all
+    elements in memory. Text columns are not dictionary-encoded, because a slice would contain the whole dictionary.
     """
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=_LZ4) as writer:
@@ -24,7 +24,7 @@ def encode_columns(table: pa.Table) -> EncodedTable:
 
 
 def decode_columns(encoded: EncodedTable) -> pa.Table:
-    """Decodes a table that `encode_columns` encoded."""
+    """Decodes a table from `encode_columns`."""
     return pa.ipc.open_stream(encoded).read_all()
 
 
@@ -61,7 +61,7 @@ def find_last_rows(keys: list[np.ndarray]) -> np.ndarray:
 
 
 def encode_strings(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """Encodes a string column [N] as integer codes [N], indices into the distinct strings, which are also returned."""
+    """Encodes a string column [N]. Returns indices [N] into the distinct strings, and these strings."""
     chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
     return encoded.indices.to_numpy(), encoded.dictionary

@@ -1,4 +1,4 @@
-"""Settings of `prepare`, validated."""
+"""Settings of `prepare` and their checks."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ class FormatConfig:
     """Separator of CSV fields. None: detected from the header among comma, semicolon, tab and bar."""
 
     encoding: str | None = None
-    """Encoding of text files, such as `cp1252`. None: UTF-8, or UTF-16 if a byte order mark says so."""
+    """Encoding of text files, such as `cp1252`. None: UTF-8, or UTF-16 in files with its byte order mark."""
 
     columns: tuple[str, ...] = ()
     """Column names of CSV files without a header line."""
@@ -44,7 +44,7 @@ class TimeConfig:
     """How times of events are read."""
 
     unit: Literal["auto", "s", "ms", "us", "ns", "iso"] = "auto"
-    """Unit of numbers since 1970, or `iso` for ISO 8601. `auto`: the only unit that gives plausible times."""
+    """Unit of numeric times since 1970, or `iso` for ISO 8601. `auto`: the only unit that gives plausible times."""
 
     format: str | None = None
     """A format of Python's `strptime`, such as `%d.%m.%Y %H:%M:%S`. None: numbers or ISO 8601."""
@@ -79,13 +79,13 @@ class EventColumns:
     """Id of the purchase; rows that differ only in this id are two events. None: `transactionid`, if the log has it."""
 
     weight: str | None = None
-    """How much the event counts in training, such as a quantity or a rating: a number from 0 to 1e9 that multiplies the
-    weight of its kind. A missing value counts as 1. None: all events count as 1."""
+    """Weight of the event in training, such as a quantity or a rating: a number from 0 to 1e9. It is multiplied by the
+    weight of the event's kind. A missing value counts as 1. None: all weights are 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ItemTableConfig:
-    """A table with one row per item, instead of item properties and a category tree; columns are given by path."""
+    """A table with one row per item, instead of item properties and a category tree. Paths name its columns."""
 
     files: str | None = None
     """Glob of the table: CSV, Parquet or JSON Lines files. None: there is no table."""
@@ -135,11 +135,11 @@ class VocabularyConfig:
 
     def __post_init__(self) -> None:
         if self.min_count < 0:
-            raise ValueError(f"min_count of a vocabulary must not be negative, got {self.min_count}")
+            raise ValueError(f"min_count must not be negative, got {self.min_count}")
         if self.max_size is not None and self.max_size < 1:
-            raise ValueError(f"max_size of a vocabulary must be at least 1, got {self.max_size}")
+            raise ValueError(f"max_size must be at least 1, got {self.max_size}")
         if self.oov_buckets < 1:
-            raise ValueError(f"oov_buckets of a vocabulary must be at least 1, got {self.oov_buckets}")
+            raise ValueError(f"oov_buckets must be at least 1, got {self.oov_buckets}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +200,7 @@ class PropertyConfig:
     """Property with an item's name, as people read it: any text. The shop need not have this property."""
 
     most_frequent: int = 8
-    """Number of other properties to keep, as sets of values; those that the most items have are kept."""
+    """Number of other properties to keep, as sets of values: those with the most items."""
 
     def __post_init__(self) -> None:
         if self.most_frequent < 0:
@@ -220,9 +220,7 @@ class Limit:
     def __post_init__(self) -> None:
         limits = [limit for limit in (self.warn, self.fail) if limit is not None]
         if not all(limit >= 0 for limit in limits):  # rejects NaN too
-            raise ValueError(
-                f"the limits of expectations.* must be at least 0, got warn={self.warn} and fail={self.fail}"
-            )
+            raise ValueError(f"both limits must be at least 0, got warn={self.warn} and fail={self.fail}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,8 +234,7 @@ class ExpectationConfig:
     """Largest change of an event kind's share."""
 
     popularity: Limit = Limit(warn=0.5, fail=None)
-    """Share of the training events that would have to belong to other items, for the items' shares to equal the
-    baseline's."""
+    """Total variation distance between the items' shares of the training events in the two datasets, from 0 to 1."""
 
     rejects: Limit = Limit(warn=0.001, fail=0.01)
     """Increase of the share of invalid event rows."""
@@ -252,7 +249,7 @@ class ExpectationConfig:
     """Share of the priced items outside the baseline's price range."""
 
     days_behind: Limit = Limit(warn=0, fail=None)
-    """Number of days from this dataset's last event to the baseline's, if the baseline's is later."""
+    """Number of days by which the last event of this dataset is earlier than the baseline's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,7 +304,7 @@ class PrepareConfig:
     """The item vocabulary."""
 
     categories: VocabularyConfig = field(default_factory=VocabularyConfig)
-    """The category vocabulary; the frequency of an id is its number of items, not of events."""
+    """The category vocabulary; the frequency of an id is its number of items, not its number of events."""
 
     property_values: VocabularyConfig = field(default_factory=lambda: VocabularyConfig(min_count=5, max_size=20_000))
     """The vocabulary of property values; the frequency of a value is its number of items."""

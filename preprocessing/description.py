@@ -102,7 +102,7 @@ def summarize(output: str, manifest: Manifest, statistics: Mapping[str, Any]) ->
 
 
 def excluded_rows(summary: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the number of excluded rows by reason, a clause such as `their list of events is empty`."""
+    """Returns the number of excluded rows by reason. A reason is a clause, such as `their list of events is empty`."""
     return {
         **{f"they are invalid ({reason})": count for reason, count in summary["rejected"].items()},
         **{_describe_filter(reason): count for reason, count in summary["filtered"].items()},

@@ -13,10 +13,10 @@ DATASET = "retailrocket/ecommerce-dataset"
 FILES = ("events.csv", "item_properties_part1.csv", "item_properties_part2.csv", "category_tree.csv")
 
 _HELP = (
-    "This needs network access to kaggle.com and an account there: accept the data's terms (CC BY-NC-SA 4.0) at "
-    f"https://www.kaggle.com/datasets/{DATASET}, create an API token under Settings, and either save it as "
-    "~/.kaggle/kaggle.json or set KAGGLE_USERNAME and KAGGLE_KEY. Without network access: download the archive "
-    "elsewhere, unpack it here, and pass its files to `prepare`; or use `synthesize`."
+    "The download needs network access to kaggle.com and an account there. Accept the data's terms (CC BY-NC-SA 4.0) "
+    f"at https://www.kaggle.com/datasets/{DATASET}, create an API token under Settings, and either save it as "
+    "~/.kaggle/kaggle.json or set KAGGLE_USERNAME and KAGGLE_KEY. Without network access, download the archive "
+    "elsewhere, unpack it here and pass its files to `prepare`, or use `synthesize` instead."
 )
 
 

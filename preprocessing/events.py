@@ -1,4 +1,4 @@
-"""Parses the columns of the log into visitor, time, kind, item, transaction and weight.
+"""Parses the columns of the log to the visitor, time, kind, item, transaction and weight of each event.
 
 Shapes: N events of a batch.
 """
@@ -54,12 +54,12 @@ class ParsedEvents(NamedTuple):
 
 @dataclass(frozen=True)
 class EventMapping:
-    """How the columns of a log become events; values that the settings leave open are detected."""
+    """How the columns of a log become events. Values that the settings do not give are detected."""
 
     columns: EventColumns
     """The path or constant of each field of an event."""
     conditions: tuple[Condition, ...]
-    """Conditions that all events meet."""
+    """Conditions that an event must meet to be kept."""
     time: TimeConfig
     """Unit or format of times."""
     kinds: KindConfig
@@ -84,7 +84,7 @@ def make_mapping(config: PrepareConfig) -> EventMapping:
 
 
 def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
-    """Returns the kinds of a log. If the kind is a constant and the settings name none, it is the only one.
+    """Returns the event kinds of a log. If the kind is a constant and the settings name no kinds, it is the only kind.
 
     Args:
       config: the kinds of the settings.
@@ -163,7 +163,7 @@ def parse_events(batch: Batch, mapping: EventMapping) -> ParsedEvents:
 
 
 def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
-    """Parses weights, [N] float32; a missing weight is 1; values that are not valid weights are marked in `flaws`."""
+    """Parses weights, [N] float32. A missing weight is 1. Invalid weights are marked in `flaws`."""
     missing = is_missing(values)
     parsed: np.ndarray = to_numbers(values).fill_null(np.nan).to_numpy(zero_copy_only=False)
     is_weight = (parsed >= 0) & (parsed <= MAX_WEIGHT)  # False for NaN
@@ -172,7 +172,7 @@ def parse_weights(values: pa.Array, flaws: Flaws) -> np.ndarray:
 
 
 def parse_kinds(texts: pa.Array, config: KindConfig, flaws: Flaws) -> np.ndarray:
-    """Converts words for event kinds to indices in `config.names`, [N] int8; unknown words become -1 and are marked."""
+    """Converts words for event kinds to indices in `config.names`, [N] int8. Marks unknown words, which become -1."""
     codes = _codes_of_words(config)
     found = pc.index_in(texts, value_set=pa.array(list(codes)))
     parsed: np.ndarray = pa.array(codes.values(), pa.int8()).take(found).fill_null(-1).to_numpy()
@@ -198,7 +198,7 @@ def check_kinds(texts: pa.Array, path: str, config: KindConfig, max_reject_share
 
 
 def _codes_of_words(config: KindConfig) -> dict[str, int]:
-    """Returns the index of the kind for each word that names a kind or that the settings map to one."""
+    """Returns the index of the kind for each known word: the names of the kinds, and the words in the settings."""
     codes = {kind: code for code, kind in enumerate(config.names)}
     given = (entry.rpartition("=") for entry in config.words)
     return codes | {word: codes[kind] for word, _, kind in given}

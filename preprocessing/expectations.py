@@ -117,7 +117,7 @@ def read_expectations(root: str) -> Expectations:
         return from_json(Expectations, json.loads(storage.read_bytes(DatasetLayout(root).expectations)))
     except (FileNotFoundError, ValueError):
         raise ContractError(
-            f"{root} cannot be a baseline: its expectations.json is missing or outdated; prepare it again"
+            f"{root} cannot be a baseline: its expectations.json is missing or outdated; prepare this dataset again"
         ) from None
 
 
@@ -213,7 +213,7 @@ def _check_presence(before: Expectations, after: Expectations, limit: Limit) -> 
 
 
 def check_items(expected: Expectations, before: pa.Table, after: pa.Table, config: ExpectationConfig) -> list[Check]:
-    """Checks popularity and prices, from the catalogues' item_id, price and event_counts."""
+    """Checks popularity and prices; the catalogues have the columns item_id, price and event_counts."""
     prices = after["price"].drop_null().to_numpy()
     outside, baseline = 0.0, "no prices"
     if expected.min_price is not None and expected.max_price is not None:

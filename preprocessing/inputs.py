@@ -1,4 +1,4 @@
-"""Input files of `prepare`, divided into parts and partitions."""
+"""Finds the input files of `prepare`, and divides them into parts and partitions."""
 
 import logging
 import math
@@ -34,7 +34,7 @@ class Input(NamedTuple):
     """The files of one input, such as the event log."""
 
     parts: list[Part]
-    """Parts that cover the files; empty if there are none."""
+    """Parts that cover the files; empty if there are no files."""
     num_partitions: int
     """Number of partitions for the rows."""
 
@@ -49,13 +49,13 @@ class Inputs(NamedTuple):
     properties: Input
     """Item properties or a table of items; empty if the shop has neither."""
     table: ItemTableMapping | None
-    """The columns of the table of items; None: properties, or nothing."""
+    """The columns of the table of items; None if there is no such table."""
     tree: Input
-    """The category tree, optional."""
+    """The category tree; empty if the shop has none."""
 
 
 def list_inputs(config: PrepareConfig) -> Inputs:
-    """Finds all input files, checks their columns, and finds the unit of the times of events.
+    """Finds all input files, checks their columns, and detects the unit of the events' times.
 
     Raises:
       FileNotFoundError: a glob matches no file.
@@ -74,12 +74,12 @@ def list_inputs(config: PrepareConfig) -> Inputs:
 
 
 def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_share: float) -> EventMapping:
-    """Finds the unit or format of times from the first rows, and checks the event kinds of these rows.
+    """Detects the unit or format of times from the first rows, and checks the event kinds of these rows.
 
     Args:
       mapping: the mapping of the settings.
       parts: parts of the event log.
-      max_reject_share: share of unknown event kinds above which the mapping is rejected as wrong.
+      max_reject_share: share of unknown event kinds above which the mapping is refused.
 
     Raises:
       ValueError: a path has no values, no unit or format fits, or too many event kinds are unknown.

@@ -1,4 +1,4 @@
-"""Reads items' availability and categories from a newer table; they decide which items an export may recommend."""
+"""Reads the availability and categories of items from a newer table, to decide which items an export may recommend."""
 
 import logging
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _EXAMPLES = 3
 def read_item_facts(
     items: str | None = None, shop: str | None = None, columns: Mapping[str, str] | None = None
 ) -> pa.Table:
-    """Reads a table with one row per item; of several rows of an item, the last one is used.
+    """Reads a table with one row per item. If an item has several rows, the last one is used.
 
     Args:
       items: glob of the table; None: `item_table.files` of the shop.toml.
@@ -40,7 +40,7 @@ def read_item_facts(
 
     Raises:
       ValueError: there is no table or no such column, the table has neither availability nor categories, more than 1%
-        of the rows are invalid, or all words for the availability are unknown.
+        of the rows are invalid, or no row has a known word for the availability.
       FileNotFoundError: no file matches.
     """
     files, config = _make_config(items, shop, columns or {})
@@ -64,7 +64,7 @@ def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]
     config = from_json(ItemTableConfig, values)
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
-        raise ValueError(f"unknown columns {', '.join(unknown)}; a table of items has {', '.join(COLUMNS)}")
+        raise ValueError(f"unknown columns {', '.join(unknown)}; the known columns are {', '.join(COLUMNS)}")
     files = items or config.files
     if files is None:
         raise ValueError(
@@ -83,8 +83,8 @@ def _make_config(items: str | None, shop: str | None, columns: Mapping[str, str]
     )
     if config.availability is None and not config.category:
         raise ValueError(
-            "no column says which items are available or what their categories are; name one: --map "
-            "availability=COLUMN, or --map category=COLUMN"
+            "no column is named for the availability or the category of items; name one with --map "
+            "availability=COLUMN or --map category=COLUMN"
         )
     return files, config
 
@@ -103,7 +103,7 @@ def _check_rejects(files: str, reading: ReadingSummary) -> None:
 
 
 def _check_words(files: str, unclear: pa.Array, facts: pa.Table, column: str) -> None:
-    """Warns about words for the availability that mean neither yes nor no; fails if all words are like that."""
+    """Warns about unknown words in the availability column; fails if no row has a known word."""
     if not len(unclear):
         return
     words = ", ".join(repr(word) for word in unclear.unique()[:_EXAMPLES].to_pylist())

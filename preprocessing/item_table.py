@@ -58,13 +58,13 @@ class ParsedFacts(NamedTuple):
     facts: pa.Table
     """[N] rows of `ITEM_FACTS_SCHEMA`; ids may repeat."""
     unclear: pa.Array
-    """Words for the availability that are neither yes nor no."""
+    """Unknown words in the availability column."""
     rejects: Rejects
     """The invalid rows."""
 
 
 def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMapping:
-    """Finds which attributes are numbers and which are texts, from the first rows."""
+    """Detects the attributes that are numbers or texts, from the first rows."""
     values = _select(sample, mapping)
     numbers, texts = set(), set()
     for name in mapping.config.attributes:
@@ -77,9 +77,9 @@ def resolve_types(mapping: ItemTableMapping, sample: pa.Table) -> ItemTableMappi
 
 
 def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table, ReadingSummary, Rejects]:
-    """Parses the rows of a batch to property rows; the last row of an item wins.
+    """Parses the rows of a batch to property rows; keeps the last known value of each (item, property).
 
-    The columns are timestamp_ms (0: known from the start), item, property and value.
+    The table has the columns timestamp_ms (0: known from the start), item, property and value.
     """
     values = _select(batch.columns, mapping)
     item = to_ids(values[mapping.config.id])

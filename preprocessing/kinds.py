@@ -12,17 +12,17 @@ class KindConfig:
     """The event kinds of the shop, and the words of the log for them."""
 
     names: tuple[str, ...] = DEFAULT_KINDS
-    """The shop's own names of its 1 to 32 event kinds, in the order of its funnel: for example, from view to purchase.
+    """The shop's names for its 1 to 32 event kinds, in the order of its funnel, for example from view to purchase.
     If `columns.kind` is a constant, the default is that kind alone."""
 
     weights: tuple[float, ...] | None = None
-    """How much an event of each kind counts in training, in the order of `names`. None: losses have defaults."""
+    """Training weight of each event kind, in the order of `names`. None: each loss uses its own defaults."""
 
     words: tuple[str, ...] = ()
     """`WORD=KIND` for each word of the log that is not the name of a kind, such as `Kauf=transaction`."""
 
     dropped: tuple[str, ...] = ()
-    """Words, such as `page_view`; events with these words are dropped."""
+    """Words of the log for events that are dropped, such as `page_view`."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MAX_KINDS:
@@ -30,7 +30,7 @@ class KindConfig:
         invalid = next((name for name in self.names if not is_kind_name(name)), None)
         if invalid is not None:
             raise ValueError(
-                f"each name in kinds.names must have a character, and no `=` or control characters, got {invalid!r}; "
+                f"the names in kinds.names must not be blank or contain `=` or control characters, got {invalid!r}; "
                 "map such a word to another name in kinds.words"
             )
         repeated = next((name for name in self.names if self.names.count(name) > 1), None)

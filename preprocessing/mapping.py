@@ -1,7 +1,7 @@
 """Maps the columns of a shop's own files to the columns of events: paths, constants, lists and row filters.
 
 A path names a column (`CustomerID`), a field of a nested column (`user.id`), or a field of each element of a list
-(`items[].item_id`): then each element is an event. A constant is quoted: `'transaction'`.
+(`items[].item_id`). With a list, each element is an event. A constant is quoted: `'transaction'`.
 
 Shapes: R rows of a batch, N events in them.
 """
@@ -60,7 +60,9 @@ class Condition:
     """The value on the right side of the comparison."""
 
     def is_met(self, values: pa.Array) -> np.ndarray:
-        """Returns a mask [N] of the values that meet the condition; null and text that is not a number do not.
+        """Returns a mask [N] of the values that meet the condition.
+
+        Null meets no comparison such as `>` or `!=`. Text that is not a number meets no comparison with a number.
 
         Raises:
           ValueError: the values are lists or objects, or times that are compared with a number.
@@ -136,7 +138,7 @@ def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
     """Selects the values at paths, one for each event.
 
     Raises:
-      ValueError: a path has no values, its values are bytes that are not text, or `[]` follows the name of something
+      ValueError: a path has no values, its values are bytes that are not text, or `[]` follows the name of a column
         that is not a list.
     """
     columns = {name: table[name].combine_chunks() for name in table.column_names}
@@ -148,7 +150,7 @@ def select_elements(table: pa.Table, paths: Sequence[str]) -> Elements:
         empty = pa.nulls(0, pa.string())
         return Elements(dict.fromkeys(paths, empty), np.empty(0, np.int64), len(table))
     if not is_list(lists.type):
-        raise ValueError(f"`{prefix}` is not a list, got {lists.type}; write `{prefix}` without []")
+        raise ValueError(f"`{prefix}` has type {lists.type}, which is not a list; write `{prefix}` without []")
     owners = pc.list_parent_indices(lists)
     elements = pc.list_flatten(lists)
     num_empty = len(table) - len(pc.unique(owners))
@@ -265,8 +267,9 @@ def _follow_fields(values: pa.Array, path: str, whole: str) -> pa.Array:
         if pa.types.is_null(values.type):
             return values
         if not pa.types.is_struct(values.type):
-            hint = "; write [] after the list to read its elements as events" if is_list(values.type) else ""
-            raise ValueError(f"`{whole}` has no values: {values.type} has no field `{name}`{hint}")
+            is_in_list = is_list(values.type)
+            advice = "write [] after the list to read its elements as events" if is_in_list else "correct the path"
+            raise ValueError(f"`{whole}` has no values: the type {values.type} has no field `{name}`; {advice}")
         fields = [field.name for field in values.type]
         if name not in fields:
             return pa.nulls(len(values), pa.string())
@@ -281,6 +284,6 @@ def _unquote(text: str) -> str:
 
 
 def _parse_number(text: str) -> float | None:
-    """Parses a number, perhaps with a decimal comma; None for other text."""
+    """Parses a number, which may have a decimal comma; None for other text."""
     number: float | None = to_numbers(pa.array([text], pa.string()))[0].as_py()
     return number

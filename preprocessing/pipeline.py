@@ -78,7 +78,7 @@ def _make_job(config: PrepareConfig, output: str, staging: str, options: Pipelin
 
 
 def _run_graphs(job: Job, inputs: Inputs) -> DatasetResults:
-    """Runs all Beam graphs and returns their results; the descriptions and the manifest are still to be written."""
+    """Runs all Beam graphs and returns their results; does not write the descriptions and the manifest."""
     config, num_partitions = job.config, inputs.events.num_partitions
     num_item_partitions = inputs.properties.num_partitions
 

@@ -30,15 +30,15 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cartwheel.demo", description=__doc__)
     parser.add_argument("--output", default="demo", help="directory for all results (default: demo)")
     parser.add_argument("--data", default="", choices=["", GROCER], help="a real grocer instead of a synthetic shop")
-    parser.add_argument("--shop", default="", help="shop.toml of your shop")
-    parser.add_argument("--events", default="", help="your events instead of a synthetic shop")
-    parser.add_argument("--item-properties", default="", help="your item properties")
-    parser.add_argument("--category-tree", default="", help="your category tree")
+    parser.add_argument("--shop", default="", help="shop.toml of your own shop")
+    parser.add_argument("--events", default="", help="event log of your own shop: a path or glob")
+    parser.add_argument("--item-properties", default="", help="item properties of the same shop: a path or glob")
+    parser.add_argument("--category-tree", default="", help="category tree of the same shop: a path")
     return parser
 
 
 def _check_inputs(root: Path, inputs: Inputs) -> None:
-    """Exits if the directory contains a demo of other files."""
+    """Exits if the directory contains a demo of other input files; otherwise, records these."""
     record = root / "inputs.json"
     if record.exists() and json.loads(record.read_text()) != inputs._asdict():
         sys.exit(

@@ -19,13 +19,15 @@ _COLUMNS = 100
 
 
 def show_recommendations(export: str, dataset: str, *, with_repeats: bool = False) -> str:
-    """Renders three lines for each of some visitors: the id, the last items of the history, and the recommended items.
+    """Renders the recommendations for a few returning visitors.
+
+    Each visitor has a line with the id, a line with the latest items of the history, and a line per list of items.
 
     Args:
       export: directory of an exported model.
       dataset: the prepared dataset.
-      with_repeats: whether people buy the same items again, as at a grocer. Then there are two lists: one of all items
-        and one of items that are new to the visitor.
+      with_repeats: whether visitors buy the same items again, as at a grocer. If so, each visitor gets two lists: one
+        of all items, and one of items that are new to the visitor.
     """
     model, names = load(export), read_item_names(dataset)
     return "\n".join(
@@ -36,9 +38,10 @@ def show_recommendations(export: str, dataset: str, *, with_repeats: bool = Fals
 
 
 def returning_visitors(dataset: str) -> Iterator[tuple[str, list[str]]]:
-    """Yields ids and histories of the first visitors in the test window who are known from training.
+    """Yields the ids and histories of the first `NUM_VISITORS` visitors with enough history in the test window.
 
-    A history contains the visitor's items before the test window, oldest first, without out-of-vocabulary items.
+    A history contains the visitor's items before the test window, oldest first, without out-of-vocabulary items. It has
+    at least `MIN_HISTORY` items. Visitors outside the vocabulary are skipped.
     """
     items, visitors = (_read_ids(dataset, name) for name in (Vocabulary.ITEMS, Vocabulary.VISITORS))
     found = 0

@@ -76,7 +76,7 @@ def run_demo(root: Path, inputs: Inputs) -> Outcome:
 
 
 def choose_presets(only_kind: str | None) -> Sequence[str]:
-    """Returns the presets that can learn from a log. `only_kind`: its event kind; None if it has several."""
+    """Returns the presets that can learn from a log; `only_kind` is None if the log has several event kinds."""
     return PRESETS if only_kind is None else [preset for preset in PRESETS if preset not in NOTEBOOK_PRESETS]
 
 

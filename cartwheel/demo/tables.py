@@ -56,7 +56,7 @@ def _cells(metrics: Mapping[str, Any], other_metrics: Mapping[str, Any]) -> str:
 
 
 def _count(cases: Mapping[str, Any]) -> str:
-    """The number of evaluated cases, and of all cases if they are a sample."""
+    """Formats the number of evaluated cases, and the number of all cases if the evaluated ones are a sample."""
     if cases["cases"] == cases["cases_in_all"]:
         return f"{cases['cases']:,}"
     return f"a sample of {cases['cases']:,} of {cases['cases_in_all']:,}"

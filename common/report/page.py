@@ -48,7 +48,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence or two, also shown instead of a picture without data."""
+    """A sentence or two, for example instead of a picture without data."""
 
     text: str
     """The sentence."""

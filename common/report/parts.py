@@ -1,4 +1,4 @@
-"""Pictures that several sections share, each with its sentence and its table."""
+"""Kinds of pictures that several sections use, each with a summary and a table."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ def counts(key: str, title: str, values: Mapping[str, int], unit: str) -> Pictur
 
 
 def histogram(key: str, title: str, distribution: Statistics, *, of: str, unit: str, colour: int = 0) -> Part:
-    """Shows how many `of`, such as items, have how many `unit`, such as events; bins double in width.
+    """Shows the distribution of the number of `unit`, such as events, per `of`, such as items; bins double in width.
 
     The table lists the bins, then the mean, the quantiles and the maximum.
     """
@@ -109,7 +109,7 @@ def _median_bin(counts: Sequence[int]) -> int:
 
 
 def durations(key: str, title: str, buckets: Mapping[str, int], *, of: str, colour: int = 0) -> Part:
-    """Shows how many `of` (sessions, pauses) last how long; `buckets`: counts by the least seconds of each bin."""
+    """Shows the durations of `of`, such as sessions; `buckets` has counts by the lower bound of each bin in seconds."""
     if not buckets:
         return Note(f"{title}: no data.")
     labels = [duration(int(second)) for second in buckets]

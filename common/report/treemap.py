@@ -18,7 +18,7 @@ def squarify(values: Sequence[float], box: Box) -> list[Box]:
 
     Args:
       values: above 0, descending.
-      box: to be filled.
+      box: the rectangle to fill.
     """
     scale = box.width * box.height / sum(values) if values else 0.0
     areas = [value * scale for value in values]
@@ -33,7 +33,7 @@ def squarify(values: Sequence[float], box: Box) -> list[Box]:
 
 
 def _count_in_row(areas: Sequence[float], side: float) -> int:
-    """Counts the first areas that form a row along a side: one more area would make the worst aspect ratio worse."""
+    """Counts the areas of the next row along a side; a further area would make the worst aspect ratio worse."""
     for count in range(1, len(areas)):
         if _worst_aspect_ratio(areas[: count + 1], side) > _worst_aspect_ratio(areas[:count], side):
             return count

@@ -1,8 +1,8 @@
-"""Files, local or in an object store: read, write, list, checksum, and publish a directory whole or not at all.
+"""Operations on files, local or in an object store; directories are published whole or not at all.
 
-The scheme of a URI selects the store: the local disk for a plain path or `file://`; TensorFlow's file systems where
-they serve the scheme (gs://, and s3:// with tensorflow-io); an fsspec plugin (`s3fs`, `gcsfs` of the `storage` extra)
-otherwise. Network operations are retried within the limits of `limits.py`, and transfers are verified by SHA-256.
+The scheme of a URI selects the store. A plain path or `file://` is on the local disk. TensorFlow's file systems open
+gs://, and s3:// with tensorflow-io. An fsspec plugin (`s3fs`, `gcsfs` of the `storage` extra) opens all other URIs.
+Network operations are retried within the limits of `limits.py`, and transfers are verified by SHA-256.
 """
 
 import os

@@ -88,7 +88,10 @@ class Cache:
                 if found == sha256:
                     self._insert(path, sha256)
                     return
-            raise ContractError(f"{uri} is damaged: read twice, it has sha256 {found[:12]}…, expected {sha256[:12]}…")
+            raise ContractError(
+                f"{uri} is damaged: it was read twice and has sha256 {found[:12]}…, expected {sha256[:12]}…; restore "
+                "it, or run the command that wrote it again"
+            )
         finally:
             if os.path.exists(path):
                 os.remove(path)

@@ -1,4 +1,4 @@
-"""Errors about full disks, of this program or of libraries, that name the disk and its free space."""
+"""Translates errors about full disks, also those of libraries, into errors that name the disk and its free space."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 _CODES = (errno.ENOSPC, errno.EDQUOT)
 _TEXTS = tuple(os.strerror(code) for code in _CODES)
-"""Libraries keep only the text of the error: TensorFlow, Arrow, Beam."""
+"""Texts of these errors; TensorFlow, Arrow and Beam keep only the text."""
 
 
 class DiskFullError(OSError):
@@ -19,9 +19,9 @@ class DiskFullError(OSError):
 
 @contextmanager
 def explain_full_disk(*paths: str | None) -> Iterator[None]:
-    """Translates an error about a full disk into one that names the fullest of the disks that are written to.
+    """Translates an error about a full disk into one that names the disk.
 
-    Use it before the unfinished files are removed: afterwards, no disk is full.
+    Leave this context before unfinished files are removed: their removal hides which disk was full.
 
     Args:
       paths: local paths that are written to, in addition to the folder of temporary files; URIs are ignored.

@@ -32,7 +32,7 @@ def size(uri: str) -> int:
 
 
 def read_bytes(uri: str, begin: int = 0, end: int | None = None) -> bytes:
-    """Reads the bytes [begin, end) of a file, all from `begin` on if `end` is None.
+    """Reads the bytes [begin, end) of a file; reads to the end of the file if `end` is None.
 
     Raises:
       FileNotFoundError: the file does not exist.
@@ -58,7 +58,7 @@ def remove(uri: str) -> None:
 
 
 def list_files(uri: str) -> list[str]:
-    """Lists all files below `uri`, as sorted relative names; returns none if the directory does not exist."""
+    """Lists all files below `uri`, as sorted relative names; returns an empty list if the directory does not exist."""
     try:
         return sorted(_call(uri, "listing", lambda store: store.list_files(uri)))
     except FileNotFoundError:  # gcsfs raises it if the bucket does not exist, which the next write says

@@ -1,4 +1,4 @@
-"""Limits of storage operations: settings of the machine, so they come from the environment."""
+"""Limits of storage operations. They depend on the machine, so they are set in its environment."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Joins paths and URIs; no other module does."""
+"""Joins paths and URIs, for all modules."""
 
 
 def join(base: str, *names: str) -> str:

@@ -29,7 +29,7 @@ def publish_directory(destination: str, *, marker: str | None = None) -> Abstrac
       marker: name of the file that marks the directory as complete.
 
     Raises:
-      FileExistsError: `destination` exists; it is left unchanged.
+      FileExistsError: `destination` exists and is not empty; it is left unchanged.
       OSError: `destination` is not writable; raised before the directory is filled.
     """
     refuse_existing(destination, marker=marker)
@@ -37,7 +37,12 @@ def publish_directory(destination: str, *, marker: str | None = None) -> Abstrac
 
 
 def refuse_existing(destination: str, *, marker: str | None = None) -> None:
-    """Raises FileExistsError if `destination` exists, or if one of its parents is a file."""
+    """Refuses a destination that is not a new or empty directory, or that cannot be created.
+
+    Raises:
+      FileExistsError: `destination` is not empty, or one of its parents is a file.
+      PermissionError: the nearest existing parent is not writable.
+    """
     if not is_local(destination):
         names = files.list_files(destination)
         if names and (CLAIM not in names or marker in names):

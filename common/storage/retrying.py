@@ -136,7 +136,7 @@ def _explain(error: Exception, kind: Kind, doing: str, uri: str, waited: float) 
     if kind == Kind.TRANSIENT:
         advice = "check the network and the endpoint, then run the same command again to resume"
         return OSError(f"{what} failed for {waited:.0f} s: {_format_error(error)}; {advice}")
-    message = f"{what} failed: {_ADVICE.get(kind, 'the store rejects it')} ({_format_error(error)})"
+    message = f"{what} failed: {_ADVICE.get(kind, 'the store rejected the request')} ({_format_error(error)})"
     return PermissionError(message) if kind in (Kind.NO_CREDENTIALS, Kind.ACCESS_DENIED) else OSError(message)
 
 

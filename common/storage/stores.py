@@ -149,7 +149,7 @@ class LocalStore:
 
 
 def remove_partial(uri: str) -> None:
-    """Removes files below a local directory that killed processes left half written; does nothing in other stores."""
+    """Removes half-written files of killed processes below a local directory; does nothing in other stores."""
     if is_local(uri):
         for name in filter(_PARTIAL.search, _names_below(uri)):
             with contextlib.suppress(FileNotFoundError):  # its writer is alive and has just finished
@@ -281,7 +281,7 @@ def _names_below(uri: str) -> list[str]:
 
 @contextlib.contextmanager
 def _replacing(path: str) -> Iterator[str]:
-    """Yields a temporary name that replaces `path` at the end, or is removed on failure."""
+    """Yields a temporary path. On success, the file at this path replaces `path`; on failure, it is removed."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = f"{path}.partial-{uuid.uuid4().hex}"  # unique: workers on several machines may have the same process id
     try:
@@ -297,7 +297,7 @@ def _replacing(path: str) -> Iterator[str]:
 
 @cache
 def _tensorflow_schemes() -> frozenset[str]:
-    """Returns the schemes registered with TensorFlow; tensorflow-io may import and still register nothing."""
+    """Returns the schemes registered with TensorFlow; importing tensorflow-io does not always register its own."""
     if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
         os.environ.setdefault("S3_ENDPOINT", endpoint)  # tensorflow-io's name for it
     with contextlib.suppress(Exception):  # built for another TensorFlow, it fails in several ways

@@ -70,10 +70,10 @@ def test_unknown_words_cause_a_warning_with_examples(tmp_path, caplog):
     [
         ("id,stock\n1,12\n2,40\n", {"id": "id", "availability": "stock"}, "such as '12', '40'; known words: 1 or 0"),
         ("id,stock\n1,1\n", {"id": "sku", "availability": "stock"}, "sku"),
-        ("id,stock\n1,1\n", {"id": "id"}, "no column says which items are available .*: --map availability=COLUMN"),
+        ("id,stock\n1,1\n", {"id": "id"}, "no column is named for the availability .* --map availability=COLUMN"),
         ("id,stock\n,1\n", {"id": "id", "availability": "stock"}, "no usable row; check .* that `id` is the column"),
         ("id,stock\n1,1\n,1\n", {"id": "id", "availability": "stock"}, r"1 of 2 rows .* invalid: empty id: 1 .*; fix"),
-        ("id,stock\n1,1\n", {"name": "id"}, "unknown columns name; a table of items has id, availability, category"),
+        ("id,stock\n1,1\n", {"name": "id"}, "unknown columns name; the known columns are id, availability, category"),
     ],
 )
 def test_a_table_that_cannot_be_meant_is_refused(tmp_path, content, columns, message):

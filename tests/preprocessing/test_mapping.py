@@ -49,10 +49,10 @@ def test_lists_may_be_of_any_type():
 def test_a_wrong_path_is_an_error_with_the_columns_found():
     with pytest.raises(ValueError, match=r"there is no column `users`; columns: user, items"):
         select_elements(NESTED, ["users.id"])
-    with pytest.raises(ValueError, match=r"`user` is not a list, got struct"):
+    with pytest.raises(ValueError, match=r"`user` has type struct.*, which is not a list"):
         select_elements(NESTED, ["user[].id"])
     with pytest.raises(
-        ValueError, match=r"`items.sku` has no values: list.* has no field `sku`; write \[\] after the list"
+        ValueError, match=r"`items.sku` has no values: the type list.* has no field `sku`; write \[\] after the list"
     ):
         select_elements(NESTED, ["items.sku"])
     with pytest.raises(ValueError, match=r"`items\[\].sku`, `user\[\].id` lead to several lists"):

@@ -152,7 +152,7 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
         )
     evaluations = _summarize_evaluations(run, step)
     if not evaluations:
-        log.warning("%s is not evaluated, so the refit will have no evaluation to show; evaluate %s first", run, run)
+        log.warning("%s has no evaluation for the report of the refit to show; evaluate %s before the refit", run, run)
     return {
         "run": run,
         "step": step,

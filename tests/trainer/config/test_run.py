@@ -62,7 +62,9 @@ def test_an_unknown_key_suggests_the_nearest_one() -> None:
 
 
 def test_a_key_that_resembles_no_other_names_the_groups_of_settings() -> None:
-    with pytest.raises(ValueError, match=r"^Unknown setting `qqqq`; docs/settings.md has them all: .*model\.….{,600}$"):
+    with pytest.raises(
+        ValueError, match=r"^Unknown setting `qqqq`; docs/settings.md lists all settings: .*model\.….{,600}$"
+    ):
         apply_settings(CONFIG, ["qqqq=3"])
 
 
