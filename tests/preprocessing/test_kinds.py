@@ -25,7 +25,7 @@ from tests.preprocessing.shop import event, write_events
         ({"names": tuple(f"k{n}" for n in range(33))}, "must have 1 to 32 names, got 33"),
         ({"names": ("view", "")}, "must not be blank .*, got ''; map such a word to another name in kinds.words"),
         ({"names": (" ",)}, "must not be blank .*, got ' '"),
-        ({"names": ("a=b",)}, "no `=` or control characters, got 'a=b'"),
+        ({"names": ("a=b",)}, "contain `=` or control characters, got 'a=b'"),
         ({"names": ("a\nb",)}, r"got 'a\\nb'"),
         ({"names": ("a", "b", "a")}, "must be distinct, got 'a' twice"),
         ({"names": ("a", "b"), "weights": (1.0,)}, "one weight for each of a, b, got 1"),
