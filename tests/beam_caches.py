@@ -1,7 +1,7 @@
-"""Caches of Beam's reflection, which is a third of the time of preparing a few rows.
+"""Caches the results of Beam's reflection, which takes a third of the time to prepare a few rows.
 
-Beam builds a parser of command-line flags for every look at an option, and inspects every method of a DoFn each time it
-handles the DoFn: a pipeline of a few rows does so some thousand times.
+Beam builds a parser of command-line flags each time it reads an option, and inspects every method of a DoFn each time
+it handles the DoFn. A pipeline of a few rows does so thousands of times.
 """
 
 import copy

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, sync_playwright
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 _LIMIT_MS = 300_000
-"""Time limit of a start or a step of the browser, which ends a hang and no more."""
+"""Time limit for a start or a step of the browser: long enough that only a hang reaches it."""
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
 
@@ -28,7 +28,7 @@ class Watched:
 
 
 def open_tables_by_keyboard(page: Page) -> int:
-    """Opens the tables behind pictures by Tab and Enter, from top to end; returns how many opened."""
+    """Opens the tables of all pictures with Tab and Enter, from top to bottom; returns their number."""
     page.evaluate("document.activeElement.blur()")
     opened = 0
     while True:
@@ -42,7 +42,7 @@ def open_tables_by_keyboard(page: Page) -> int:
 
 
 def texts_outside(page: Page) -> list[str]:
-    """Returns the texts of visible pictures that are not entirely inside their picture."""
+    """Returns the texts in visible pictures that extend beyond their picture."""
     outside = """pictures => pictures.flatMap(svg => {
       const box = svg.getBoundingClientRect();
       return [...svg.querySelectorAll("text")].filter(text => {

@@ -33,14 +33,14 @@ LONGEST_FILES = (
     "preprocessing/pages/test_report.py",
     "cartwheel/test_api.py",
 )
-"""Files of minutes. They run first, the longest before the others: a process would otherwise wait for the last file of
-another."""
+"""Test files that take minutes. They run first, the longest ones before the others. Otherwise, one process would still
+run such a file when all others are idle."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None):
-        return  # xdist's first process runs no tests; its workers have no such option
-    import tensorflow as tf  # takes seconds, which the workers would wait
+        return  # this is xdist's first process, which runs no tests; its workers do not have the option
+    import tensorflow as tf  # takes seconds, and the workers would wait for the first process
 
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also if `nohup` started the tests: commands leave it ignored then
     # also on machines with fewer GPUs; TensorFlow accepts the number only once per process
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # what all tests import is never garbage, and is a million objects to look through
+    gc.freeze()  # the imports of all tests are a million objects that the garbage collector need not examine
     if "apache_beam" in sys.modules:
         from tests.beam_caches import cache_reflection
 

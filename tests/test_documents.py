@@ -1,6 +1,6 @@
 """Every command in the documents runs, or is at least valid for the program that it calls.
 
-Tests of their own run the commands of the tutorial, of docs/extending.md and of README in sequence. All other commands
+Separate tests run the commands of the tutorial, of docs/extending.md and of README in sequence. All other commands
 of this project are parsed by their program's own parser, including their settings. Flags and settings in sentences
 and `make` targets are looked up. Commands that need a cloud, a cluster or Docker are listed below, with the test that
 covers them where there is one. Anything else fails. `--log-cli-level=INFO` shows how each command was checked.

@@ -1,4 +1,4 @@
-"""Starts Python programs in which TensorFlow is already imported, as importing it costs six seconds of a processor.
+"""Starts Python programs in which TensorFlow is already imported, because the import takes six seconds of CPU time.
 
 The first program of a test process starts a server: a Python process that has imported the packages and nothing else.
 For each program the server forks a process, which takes its arguments, variables, directory and standard streams from
@@ -26,7 +26,7 @@ PACKAGES = {
 }
 """Modules that a server imports, by the package of its programs."""
 _READ_AT_START = ("PYTHON", "LD_", "TF_CPP", "TF_ENABLE", "TF_XLA", "XLA_", "CUDA_", "OMP_")
-"""Starts of the names of variables that are read during the imports, which a forked process would ignore."""
+"""Prefixes of environment variables that are read only during the imports, so a forked process would ignore them."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -93,7 +93,7 @@ def _server(package: str) -> socket.socket:
 
 
 _server_processes: list[subprocess.Popen] = []
-"""Kept, as a Popen that is deleted warns about its running process."""
+"""Kept, because a deleted Popen warns that its process is still running."""
 
 
 def _serve(connection: socket.socket) -> dict[str, Any]:

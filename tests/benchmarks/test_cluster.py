@@ -59,8 +59,8 @@ def test_an_operation_takes_as_long_as_its_bytes_its_products_or_its_launch():
 def test_bytes_are_counted_by_link():
     # a row is sent as an id and as 3 numbers, and its gradient comes back: 8 + 12 + 12
     assert row_bytes(MESSAGES, 1) == [32]
-    # of 3 messages of 5 rows, 1 goes to the other GPU of the machine, 160 bytes, and 2 to the other machine, 320 bytes,
-    # over a card for two GPUs; a ring sends the 32 bytes 3 times, and the 40 bytes 2 × 3 / 4 times: 156
+    # a GPU sends 3 messages of 5 rows: 160 bytes to the other GPU of its machine, and 320 bytes to the other machine,
+    # over a card that two GPUs share; a ring sends the gather's 32 bytes 3 times, and the 40 bytes 2 × 3 / 4 times: 156
     assert count_traffic(MESSAGES, [5], TWO_BY_TWO) == (160 + 156, 640 + 156)
     # with a card each, half of everything passes through one
     assert count_traffic(MESSAGES, [5], TWO_BY_TWO._replace(cards=2)) == (160 + 156, 320 + 78)
@@ -82,7 +82,7 @@ def test_the_slower_link_and_the_latencies_determine_the_time_of_messages():
     assert link_seconds(MESSAGES, traffic, TWO_BY_TWO) == pytest.approx(5 * 100e-6 + 0.002)
 
 
-def test_the_least_sends_a_row_once_to_each_other_replica_that_uses_it_and_a_gradient_back():
+def test_the_lower_bound_sends_each_row_once_to_every_other_replica_that_uses_it_and_its_gradient_back():
     # each of the two replicas requests 3 and 5 rows of 4 bytes from the other: 2 × (3 + 5) × 4 / 2
     requests = np.array([[7, 3], [5, 7]])
     assert least_bytes(requests, 4) == 32
@@ -102,7 +102,7 @@ def test_a_projection_names_the_longest_part_unless_the_host_is_slower():
     assert (projected["step_ms"], projected["limit"]) == (10, "host input")
 
 
-def test_host_memory_is_that_of_the_operations_page():
+def test_host_memory_equals_the_examples_of_the_operations_page():
     # the examples of docs/operations.md: a machine with one GPU, and a GPU of one and of four
     assert host_gib("mf", 1) == pytest.approx({"host": 12.25, "gpu": 2.96}, abs=0.01)
     assert host_gib("mf", 4)["gpu"] == pytest.approx(2.24, abs=0.01)

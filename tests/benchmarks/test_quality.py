@@ -93,7 +93,7 @@ def test_the_table_of_targets_marks_the_missed_ones():
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
-    """Figures of a small dataset with two families, and a walk as the trained run; a second call repeats no work."""
+    """Returns a function that measures a small dataset with two families, and with a walk as the trained run."""
     dataset = checkerboard_dataset(str(tmp_path / "dataset"))
     few = {name: FAMILIES[name] for name in ("popular", "item_walk")}
     monkeypatch.setattr(quality, "FAMILIES", few)
@@ -104,7 +104,7 @@ def measured(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_dataset_is_measured_by_peers_runs_and_baselines_and_nothing_twice(measured, monkeypatch):
+def test_peers_runs_and_baselines_are_measured_on_a_dataset_once(measured, monkeypatch):
     figures = measured()
     assert figures["seconds"] == {"walk": 1.5}
     ours = ["walk", "walk by ids", *(f"baseline {name}" for name in ("popular", "trending"))]

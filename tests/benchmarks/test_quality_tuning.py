@@ -67,7 +67,7 @@ def test_trials_on_another_dataset_are_rejected(tmp_path):
         TrialFile(tmp_path / "fake.json", "other")
 
 
-def test_a_family_without_a_trend_and_with_some_tasks_is_tuned_for_these(tmp_path):
+def test_a_family_is_tuned_for_its_own_tasks_only_and_without_a_trend_if_it_takes_none(tmp_path):
     family = Family(FAMILY.fit, FAMILY.search, tasks=("repeats", "next"), takes_trend=False)
     found = tune_family("fake", family, None, FakeBlock(), TrialFile(tmp_path / "fake.json", "sum"))
     assert list(found) == ["repeats"]
@@ -75,7 +75,7 @@ def test_a_family_without_a_trend_and_with_some_tasks_is_tuned_for_these(tmp_pat
     assert summarize(found["repeats"])["trend"] is None
 
 
-def test_every_family_searches_a_few_settings_from_the_one_it_starts_with():
+def test_every_search_starts_from_tried_values_and_has_few_trials():
     for name, family in FAMILIES.items():
         assert set(family.search.values) <= set(family.search.begin), name
         assert all(family.search.begin[setting] in values for setting, values in family.search.values.items()), name

@@ -1,9 +1,9 @@
-"""Coordinate search: each setting is tuned with the best values of those before."""
+"""Coordinate search: each setting is tuned with the best values of the settings before it."""
 
 from benchmarks.tuning import Search, best_of, search
 
 
-def test_each_setting_is_tried_with_the_best_of_those_before_and_none_twice():
+def test_each_setting_is_tried_with_the_best_earlier_values_and_no_trial_is_repeated():
     asked = []
 
     def measure(settings):

@@ -1,8 +1,8 @@
 """Mutates inputs, damages files and kills commands for some minutes.
 
-No command may hang, crash, end with a traceback or without a clear reason, lose a row, leave litter or repeat a
-secret. A killed command must have the result of an undisturbed one when it is run again. Each case prints its name,
-KIND:NUMBER, to be repeated alone with --case. Exits with 1 if a case breaks a promise; the folder of the case is kept.
+A command may not hang or crash, end with a traceback, fail without a clear reason, lose a row, leave unfinished files
+or print a secret. A killed command, run again, must have the same result as an undisturbed one. Each case prints its
+name, KIND:NUMBER; --case repeats it. Exits with 1 if a case breaks a promise; the folder of the case is kept.
 
 usage: python -m tests.campaign [--minutes 30] [--seed 0] [--case KIND:NUMBER] [--output DIRECTORY] [--record]
 """
@@ -25,11 +25,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--minutes", type=float, default=30, help="no case starts later (default: 30)")
-    parser.add_argument("--seed", type=int, default=0, help="campaigns of different seeds try different cases")
+    parser.add_argument("--minutes", type=float, default=30, help="minutes until the last case starts (default: 30)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of cases (default: 0)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=", ".join(KINDS))
-    parser.add_argument("--case", type=_parse_case, metavar="KIND:NUMBER", help="run this case alone")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cases at once (default: one per core)")
+    parser.add_argument("--case", type=_parse_case, metavar="KIND:NUMBER", help="run only this case")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="concurrent cases (default: one per core)")
     parser.add_argument("--output", type=Path, help="folder of the cases (default: a temporary one)")
     parser.add_argument("--record", action="store_true", help="write benchmarks/results/campaign.json")
     return parser
@@ -38,14 +38,14 @@ def build_parser() -> argparse.ArgumentParser:
 def _parse_case(text: str) -> tuple[str, int]:
     kind, _, number = text.partition(":")
     if kind not in KINDS or not number.isdecimal():
-        raise argparse.ArgumentTypeError(f"a case is KIND:NUMBER with a kind of {', '.join(KINDS)}; got {text}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not KIND:NUMBER; the kinds are {', '.join(KINDS)}")
     return kind, int(number)
 
 
 def main() -> int:
     """Runs a campaign or one case, and prints its figures."""
     given = build_parser().parse_args()
-    # commands inherit what `nohup` and `&` ignore
+    # commands inherit the signals that `nohup` and `&` ignore
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     campaign = Campaign(given.output or Path(tempfile.mkdtemp(prefix="cartwheel-campaign-")))

@@ -1,4 +1,4 @@
-"""Cases of all kinds, in rounds, until the time is over: which were tried, survived, refused or broke a promise."""
+"""Runs cases of all kinds, in rounds, until the time is over, and counts their outcomes."""
 
 import itertools
 import json
@@ -22,11 +22,11 @@ KILLS = tuple(f"kill-{name}" for name in COMMANDS)
 KINDS = (*quick.KINDS, *inputs.KINDS, *KILLS)
 """All kinds of cases."""
 QUICK_BATCH = 200
-"""Cases of a quick kind per round; of other kinds, a round has one."""
+"""Number of cases of each quick kind in a round; a round has one case of each other kind."""
 SEED_STEP = 1_000_000
-"""Campaigns of different seeds have different numbers of cases."""
+"""Distance between the case numbers of two seeds, so that campaigns with different seeds try different cases."""
 _FAST_KILLS = ("kill-export", "kill-recommend", "kill-refresh", "kill-train")
-"""Kinds that a round has twice, as a case takes seconds."""
+"""Kinds with two cases in a round, because a case takes only seconds."""
 
 _QUICK = """
 import json, sys
@@ -37,19 +37,19 @@ sys.exit(main(sys.argv[1:]))
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case."""
+    """The outcome of a case."""
 
     kind: str
     number: int
     reason: str | None = None
-    """The words of a refusal."""
+    """The error message, if the command refused its input."""
     signal: str | None = None
-    """The signal that killed the command, in a kill that had the right result in the end."""
+    """The signal that killed the command, if running the command again had the right result."""
     fault: str | None = None
     """The broken promise."""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what is known, with the name of the case."""
+        """Returns the known values, with the name of the case."""
         found = {"reason": self.reason, "signal": self.signal, "fault": self.fault}
         return {"case": f"{self.kind}:{self.number}"} | {name: value for name, value in found.items() if value}
 
@@ -83,7 +83,7 @@ class Campaign:
                 return Outcome(kind, number, reason=inputs.KINDS[kind](choices, folder, self.products))
             sent = kill(kind.removeprefix("kill-"), choices, folder, self.products)
             return Outcome(kind, number, signal=sent.name if sent else None)
-        except (Fault, AssertionError) as fault:  # comparisons of arrays assert
+        except (Fault, AssertionError) as fault:  # comparisons of arrays raise AssertionError
             return Outcome(kind, number, fault=str(fault).strip())
         except Exception as error:  # noqa: BLE001 (such as a result that cannot be read)
             return Outcome(kind, number, fault=f"unexpected {type(error).__name__}: {error}")
@@ -107,7 +107,7 @@ class Campaign:
 
 
 def plan(kinds: Sequence[str], seed: int) -> Iterator[tuple[str, int, int]]:
-    """Yields kind, number and count of cases, round by round without an end."""
+    """Yields kind, number and count of cases, in endless rounds."""
     for turn in itertools.count():
         for kind in kinds:
             count = QUICK_BATCH if kind in quick.KINDS else 1
@@ -123,8 +123,8 @@ def run_cases(
     Args:
       campaign: runs the cases.
       cases: kind, number and count of each.
-      seconds: no case starts later.
-      jobs: how many cases run at once.
+      seconds: time after which no case starts.
+      jobs: number of concurrent cases.
     """
     deadline, running = time.monotonic() + seconds, set[Future[list[Outcome]]]()
     with ThreadPoolExecutor(jobs) as pool:

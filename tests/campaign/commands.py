@@ -1,4 +1,4 @@
-"""The commands that the campaign runs, and what equal results of each of them are."""
+"""The commands that the campaign runs, and a comparison of two results for each of them."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ checkerboard_dataset(sys.argv[1])
 """
 
 Product = Callable[[str], Path]
-"""Returns the path of a product of an undisturbed command."""
+"""A function that returns the path of a product of an undisturbed command, by name."""
 
 
 @dataclass(frozen=True)
@@ -34,31 +34,31 @@ class Command:
     """A command that is killed, or that reads mutated input."""
 
     arguments: Callable[[Product, Path], list[str | Path]]
-    """Its arguments, from the products and the output."""
+    """Returns its arguments, given the products and the output."""
     compare: Callable[[Path, Path], None]
     """Raises Fault or AssertionError if two outputs differ."""
     starts_from: str | None = None
-    """Product that the output is a copy of before the command starts."""
+    """Product that is copied to the output before the command starts."""
 
 
 def same_files(first: Path, second: Path, *others: str) -> None:
-    """Compares two directories byte by byte; paths in their files may differ. `others`: files that may differ, too."""
+    """Compares two directories byte by byte, except for their own paths in files, and for the files `others`."""
     names = [
         {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()} - set(others)
         for root in (first, second)
     ]
     if names[0] != names[1]:
-        raise Fault(f"other files: {', '.join(sorted(names[0] ^ names[1])[:5])}")
+        raise Fault(f"files in one directory only: {', '.join(sorted(names[0] ^ names[1])[:5])}")
     for name in sorted(names[0]):
         one, two = (Path(root, name).read_bytes().replace(str(root).encode(), b"ROOT") for root in (first, second))
         if one != two:
-            raise Fault(f"another {name}")
+            raise Fault(f"{name} differs")
 
 
 def same_dataset(first: Path, second: Path) -> None:
     """Compares datasets: TensorFlow serialises the same transform graph differently each time."""
     if dataset_checksum(str(first)) != dataset_checksum(str(second)):
-        raise Fault("another checksum of the dataset")
+        raise Fault("the checksum of the dataset differs")
     graph = [f"transform/transform_fn/{name}" for name in ("saved_model.pb", "fingerprint.pb")]
     # a report is drawn after the dataset is published
     same_files(first, second, "manifest.json", "report.html", "data_page.html", *graph)
@@ -68,10 +68,10 @@ def same_run(first: Path, second: Path) -> None:
     """Compares runs: the same weights bit for bit, validations and blend."""
     assert_same(first, second)
     if read_validations(str(first)) != read_validations(str(second)):
-        raise Fault("other validations")
+        raise Fault("the validations differ")
     for path in first.rglob("blend.json"):
         if path.read_bytes() != Path(second, path.relative_to(first)).read_bytes():
-            raise Fault("another blend.json")
+            raise Fault("blend.json differs")
     for part in sorted(path.parent.relative_to(first) for path in first.glob("parts/*/run.json")):
         same_run(first / part, second / part)
 
@@ -80,7 +80,7 @@ def same_evaluation(first: Path, second: Path) -> None:
     """Compares the figures of evaluations of the test split."""
     one, two = (json.loads((root / "evaluation-test.json").read_text()) | {"workdir": ""} for root in (first, second))
     if one != two:
-        raise Fault("another evaluation")
+        raise Fault("the evaluation differs")
 
 
 def same_export(first: Path, second: Path) -> None:
@@ -90,11 +90,11 @@ def same_export(first: Path, second: Path) -> None:
     readers = [tf.train.load_checkpoint(str(root / layout.VARIABLES)) for root in (first, second)]
     names = [sorted(reader.get_variable_to_shape_map()) for reader in readers]
     if names[0] != names[1]:
-        raise Fault("other variables")
+        raise Fault("the names of the variables differ")
     for name in names[0]:
         one, two = (reader.get_tensor(name) for reader in readers)
         if name != "_CHECKPOINTABLE_OBJECT_GRAPH" and not np.array_equal(one, two):
-            raise Fault(f"other values of {name}")
+            raise Fault(f"the values of {name} differ")
 
 
 def _train(*settings: str) -> Callable[[Product, Path], list[str | Path]]:

@@ -58,7 +58,7 @@ def _tree(choices: random.Random, folder: Folder, products: Products) -> str | N
 
 
 def _prepare_with(name: str, choices: random.Random, folder: Folder, products: Products) -> str | None:
-    """Prepares the small shop with one of its files mutated; each line of it is in the dataset's statistics."""
+    """Prepares the small shop with one mutated file; checks that the statistics account for all its lines."""
     shutil.copytree(products("shop"), folder.input, dirs_exist_ok=True)
     path = folder.input / f"{name}.csv"
     path.write_bytes(mutate(path.read_bytes(), choices))
@@ -71,7 +71,8 @@ def _prepare_with(name: str, choices: random.Random, folder: Folder, products: P
         counts = json.loads((folder.output / "statistics.json").read_text())[part]
         lines = count_lines(path.read_bytes()) - 1
         if counts["rows"] + counts["blank_lines"] != lines:
-            raise Fault(f"accounts for {counts['rows']} rows and {counts['blank_lines']} blank lines of {lines}")
+            found = f"{counts['rows']} rows and {counts['blank_lines']} blank lines"
+            raise Fault(f"the statistics account for {found}, but the file has {lines} lines")
         _check_events(json.loads(ended.out))
     return reason
 
@@ -102,7 +103,7 @@ def _arguments(choices: random.Random, folder: Folder, products: Products) -> st
 
 
 def _ids(choices: random.Random, folder: Folder, products: Products) -> str | None:
-    """Recommends to a mutated list of visitors, or without a mutated list of items."""
+    """Recommends with a mutated file of `--visitors` or `--deny`."""
     flag, prefix = choices.choice((("--visitors", "v"), ("--deny", "i")))
     path = folder.input / "ids"
     path.write_bytes(mutate("".join(f"{prefix}{number}\n" for number in range(8)).encode(), choices))
@@ -207,7 +208,7 @@ def _check_published(ended: Ended, folder: Folder) -> str | None:
 
 
 def _check_same(name: str, ended: Ended, folder: Folder, products: Products) -> str | None:
-    """As `_check_published`; an output must be that of the undamaged input."""
+    """Like `_check_published`; also checks that an output equals that of the undamaged input."""
     reason = _check_published(ended, folder)
     if reason is None:
         _compare(name, folder, products)
@@ -231,4 +232,4 @@ KINDS: Mapping[str, Callable[[random.Random, Folder, Products], str | None]] = {
     "export": _export,
     "secret": _secret,
 }
-"""Kinds of cases: functions that return the words of a refusal, or None for a success."""
+"""Kinds of cases: functions that return the error message of a refusal, or None for a success."""

@@ -15,7 +15,7 @@ _STATUSES = {
     signal.SIGKILL: (-signal.SIGKILL,),
 }
 _RESUMABLE = ("train", "blend", "evaluate", "recommend")
-"""Commands whose unfinished output stays for the next start."""
+"""Commands that leave their unfinished output for the next start."""
 _MOST_RUNS = 3
 
 
@@ -32,7 +32,7 @@ def kill(name: str, choices: random.Random, folder: Folder, products: Products) 
       The signal; None if it did not end the command.
 
     Raises:
-      Fault: a run ended in a wrong way, left litter or has another result.
+      Fault: the command ended in a wrong way, left unfinished files or has a different result.
     """
     command, expected = COMMANDS[name], products(name)
     number, share = choices.choice(SIGNALS), choices.random()

@@ -76,7 +76,7 @@ def _change_line_ends(content: bytes, choices: random.Random) -> bytes:
 
 
 def _change_number(content: bytes, choices: random.Random) -> bytes:
-    """Replaces a number with one that is huge, not finite or no number."""
+    """Replaces a number with a huge one, one that is not finite, or a text that is no number."""
     found = list(re.finditer(rb"\d+(?:\.\d+)?", content))
     if not found:
         return content

@@ -12,7 +12,7 @@ from tests.planted import SECRET, VARIABLES, files_with_the_secret
 from tests.warm_python import start_python
 
 LIMIT_SECONDS = 600
-"""A command that takes longer hangs; the slowest takes half a minute on a busy machine."""
+"""Seconds after which a command counts as hanging; the slowest takes half a minute on a busy machine."""
 
 _PROGRAM = """
 import sys, tempfile
@@ -47,12 +47,12 @@ class Folder:
 
     @property
     def input(self) -> Path:
-        """What the case gives to the command; may contain secrets."""
+        """The directory of the command's input files, which may contain secrets."""
         return self.root / "input"
 
     @property
     def work(self) -> Path:
-        """Where the command writes its output."""
+        """The directory in which the command writes its output."""
         return self.root / "work"
 
     @property
@@ -115,7 +115,7 @@ def finish(process: subprocess.Popen, folder: Folder) -> Ended:
     """Waits for the end of a command and searches all it wrote for the secrets.
 
     Raises:
-      Fault: it hangs, or a secret is in an output.
+      Fault: the command hangs, or a secret is in an output.
     """
     try:
         out, err = process.communicate(timeout=LIMIT_SECONDS)
@@ -149,10 +149,10 @@ def find_reason(ended: Ended) -> str | None:
 
 
 def check_reason(words: str, *names: str) -> None:
-    """Checks that the words of an error are more than those of a library, and contain a name.
+    """Checks that an error message is not just that of a library, and that it contains one of the names, if given.
 
     Raises:
-      Fault: they are not clear.
+      Fault: the message is not clear.
     """
     if _UNCLEAR.match(words):
         raise Fault(f"unclear: {words[:300]}")

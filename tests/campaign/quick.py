@@ -1,6 +1,6 @@
-"""Mutated inputs of the readers, some hundred per second, in a process of their own.
+"""Gives mutated inputs to the readers, hundreds per second, in a separate process.
 
-A case either returns the words of a refusal, or returns None after it has checked what was read.
+A case returns the error message of a refusal, or None after it has checked the values that were read.
 """
 
 import codecs
@@ -85,10 +85,10 @@ def rows(choices: random.Random, folder: Path, products: Mapping[str, str]) -> s
         return str(error)
     lines = count_lines(content)
     if whole.num_lines not in (lines, lines - 1):  # the first line may be a header
-        raise Fault(f"accounts for {whole.num_lines} of {lines} lines")
+        raise Fault(f"the reader accounts for {whole.num_lines} of {lines} lines")
     with mock.patch.object(text_files, "READ_BYTES", choices.randint(4, 200)):
         if read(path) != whole:
-            raise Fault(f"other rows in parts of {text_files.READ_BYTES} bytes")
+            raise Fault(f"different rows if it is read in parts of {text_files.READ_BYTES} bytes")
     return None
 
 
@@ -134,7 +134,7 @@ def shop(choices: random.Random, folder: Path, products: Mapping[str, str]) -> s
 
 
 def manifest(choices: random.Random, folder: Path, products: Mapping[str, str]) -> str | None:
-    """Reads a mutated manifest: it is refused, or says the same."""
+    """Reads a mutated manifest: it is refused, or has the same content."""
     source, path = Path(products["data"], "manifest.json"), folder / "manifest.json"
     path.write_bytes(mutate(source.read_bytes(), choices))
     try:
@@ -148,7 +148,7 @@ def manifest(choices: random.Random, folder: Path, products: Mapping[str, str]) 
 
 
 def metadata(choices: random.Random, folder: Path, products: Mapping[str, str]) -> str | None:
-    """Damages the metadata of the last checkpoint, or an array: it is skipped, or says the same."""
+    """Damages the metadata of the last checkpoint, or an array: the checkpoint is skipped, or has the same content."""
     workdir = folder / "run"
     if not workdir.exists():
         shutil.copytree(products["train"], workdir)
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str]) -> int:
     kind, first, count, products = arguments[0], int(arguments[1]), int(arguments[2]), json.loads(arguments[3])
     with tempfile.TemporaryDirectory() as folder:
         for number in range(first, first + count):
-            # flushed before the case, so that a crash or a hang is that of the last number
+            # flushed before the case, so that the last number is that of a crash or a hang
             sys.stdout.write(f"{number}\n")
             sys.stdout.flush()
             reason, fault = None, None

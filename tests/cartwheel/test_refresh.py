@@ -46,7 +46,7 @@ def test_a_newer_table_changes_what_is_recommended(folder, capsys):
     )
 
 
-def test_denied_items_and_categories_are_left_out(folder, capsys, caplog):
+def test_denied_items_and_categories_are_excluded(folder, capsys, caplog):
     (folder / "deny.txt").write_text("pan\nbowl\n")
     rules = ["--deny", "deny.txt", "--without-category", "Clothing", "--include-unavailable"]
     assert main(["refresh", "export", "--output", "new", "--items", "items.csv", *MAP, *rules, "--json"]) == 0

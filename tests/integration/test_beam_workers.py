@@ -86,7 +86,7 @@ with open("{peaks}/" + str(worker) + ".partial", "w") as file:
     file.write(str(usage.ru_maxrss))
 os.rename(file.name, "{peaks}/" + str(worker))
 """
-"""A program that runs Python and writes its peak memory when it ends: a look from outside may come too late."""
+"""A program that runs Python and writes its peak memory when it ends; another process could miss the peak."""
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +260,7 @@ def test_workers_have_the_wheel_and_not_this_folder(worker_python: Path, tmp_pat
     assert Path(found.stdout.strip()).is_relative_to(worker_python.parents[1])
 
 
-def test_workers_elsewhere_make_the_same_bytes(elsewhere: Made, here: str) -> None:
+def test_remote_workers_write_the_same_bytes(elsewhere: Made, here: str) -> None:
     assert len(read_manifest(here).splits[Split.TRAIN].files) == 10  # 9.04 MiB
     assert_same(elsewhere.dataset, here)
     assert os.listdir(os.path.dirname(elsewhere.dataset)) == ["dataset"]
@@ -274,7 +274,7 @@ def test_ten_times_the_data_takes_a_worker_no_more_memory(elsewhere: Made, tenfo
     assert tenfold.peak - elsewhere.peak < (sizes[1] - sizes[0]) / 2
 
 
-def test_workers_elsewhere_make_the_same_bytes_in_an_object_store(
+def test_remote_workers_write_the_same_bytes_to_an_object_store(
     workers: Workers, store: ObjectStore, folder: Path, here: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Inputs and output are in a bucket, which has leftovers of a killed job."""
@@ -329,7 +329,7 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("graph", ["timelines-*.arrow", "items-*.arrow"])
-def test_a_run_killed_in_a_graph_is_begun_anew_to_the_same_bytes(
+def test_a_run_killed_in_a_graph_starts_again_and_writes_the_same_bytes(
     graph: str, folder: Path, here: str, tmp_path: Path
 ) -> None:
     """The run is killed while it reads events, and while it writes shards and the catalogue."""

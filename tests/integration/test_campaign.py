@@ -1,4 +1,4 @@
-"""A short campaign with fixed seeds, and what the campaign takes for a fault."""
+"""A short campaign with fixed seeds, and the outcomes that count as faults."""
 
 import json
 import random
@@ -38,7 +38,7 @@ def test_no_case_of_a_short_campaign_breaks_a_promise(tmp_path: Path) -> None:
     refused = {kind: counts["refused"] for kind, counts in figures["by_kind"].items() if "refused" in counts}
     assert {"rows", "setting", "shop", "manifest", "metadata", "secret"} <= refused.keys()
     assert figures["by_kind"]["kill-recommend"] == {"cases": 2, "survived": 2}
-    assert [path.name for path in tmp_path.iterdir()] == ["products"], "the folders of cases without a fault go"
+    assert [path.name for path in tmp_path.iterdir()] == ["products"], "folders of cases without a fault are removed"
 
 
 @pytest.mark.parametrize(
@@ -99,11 +99,11 @@ def test_results_differ_in_a_byte_or_a_file_but_not_in_their_path(tmp_path: Path
         (root / "lists").write_text("a")
     same_files(first, second)
     (second / "lists").write_text("b")
-    with pytest.raises(Fault, match="another lists"):
+    with pytest.raises(Fault, match="lists differs"):
         same_files(first, second)
     same_files(first, second, "lists")
     (second / "more").touch()
-    with pytest.raises(Fault, match="other files: more"):
+    with pytest.raises(Fault, match="files in one directory only: more"):
         same_files(first, second)
 
 

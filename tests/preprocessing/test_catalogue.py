@@ -50,7 +50,7 @@ def test_a_property_has_its_latest_value_before_the_cut(tmp_path):
     assert found == {("i", "price"): "2", ("i", "colour"): "red"}
 
 
-def test_of_two_values_with_the_same_time_the_later_row_is_used(tmp_path):
+def test_the_later_row_of_two_values_with_the_same_time_is_used(tmp_path):
     assert as_of_cut(tmp_path, f"{T},i,p,first file", f"{T},i,p,second file", f"{T},i,p,first file again") == {
         ("i", "p"): "second file"
     }

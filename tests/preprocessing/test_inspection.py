@@ -117,7 +117,7 @@ def test_retailrockets_words_are_the_default_kinds(tmp_path):
     assert inspect_kinds(tmp_path / "events.csv", rows).config.kinds == KindConfig(dropped=("ping",))
 
 
-def test_of_too_many_kinds_those_with_usual_words_are_proposed(tmp_path):
+def test_kinds_with_usual_words_are_proposed_if_there_are_too_many(tmp_path):
     rows = [(f"kind-{n}", "i") for n in range(31)] + [("view", "i"), ("sale", "i")]
     found = inspect_kinds(tmp_path / "events.csv", rows).config.kinds
     assert (found.names, len(found.dropped)) == (("view", "sale"), 31)
@@ -127,7 +127,7 @@ def test_of_too_many_kinds_those_with_usual_words_are_proposed(tmp_path):
     assert "rows of the sample that would be rejected (unknown event kind): 33" in describe(unusual)
 
 
-def test_what_looks_wrong_is_reported(tmp_path):
+def test_possible_problems_are_reported(tmp_path):
     path = tmp_path / "events.csv"
     path.write_text("user,sku,when\nu1,007,2999-01-01\n,008,2099-01-01\nu2,009,2099-01-01\n")
     found = inspect(str(path))

@@ -76,7 +76,7 @@ def test_unknown_words_cause_a_warning_with_examples(tmp_path, caplog):
         ("id,stock\n1,1\n", {"name": "id"}, "unknown columns name; the known columns are id, availability, category"),
     ],
 )
-def test_a_table_that_cannot_be_meant_is_refused(tmp_path, content, columns, message):
+def test_a_table_with_wrong_columns_or_values_is_refused(tmp_path, content, columns, message):
     (tmp_path / "items.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_item_facts(str(tmp_path / "items.csv"), columns=columns)

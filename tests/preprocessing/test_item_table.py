@@ -77,7 +77,7 @@ def test_a_row_with_a_wrong_number_of_fields_is_rejected(tmp_path):
     assert (rejects.reasons, rejects.texts) == (["wrong number of fields"], ["2,Pan,9"])
 
 
-def test_a_table_of_which_no_row_has_the_right_number_of_fields_is_rejected(tmp_path):
+def test_a_table_without_a_row_with_the_right_number_of_fields_is_rejected(tmp_path):
     found, _, rejects = parse(tmp_path, "id,name\n2,Pan,9\n", ItemTableConfig(id="id", title="name"))
     assert (found, rejects.reasons) == ({}, ["wrong number of fields"])
 

@@ -65,7 +65,7 @@ OWN = ("look", "like", "cart", "<b>buy</b>")
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> str:
-    """Ten days with an event of each of two visitors: look, like, cart and Kauf in turn, of items i0, i1 and i2."""
+    """Ten days with an event of each of two visitors. Kinds (look, like, cart, Kauf) and items (i0, i1, i2) rotate."""
     folder = tmp_path_factory.mktemp("own")
     words = ("look", "like", "cart", "Kauf")
     lines = [event(n / 2, f"v{n % 2}", f"i{n % 3}", words[n % 4]).removesuffix(",") for n in range(20)]

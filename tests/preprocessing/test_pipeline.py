@@ -33,7 +33,7 @@ pytestmark = pytest.mark.integration
 
 
 def config_of(shop: dict[str, str], **settings) -> PrepareConfig:
-    """Many partitions, some of them empty, and three out-of-vocabulary buckets for items."""
+    """Returns a config with many partitions, some of them empty, and three out-of-vocabulary buckets for items."""
     items = VocabularyConfig(min_count=0, oov_buckets=3)
     return PrepareConfig(**shop, **{"partition_bytes": 100, "block_rows": 4, "items": items, **settings})
 

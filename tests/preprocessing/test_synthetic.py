@@ -345,7 +345,7 @@ def test_the_words_of_titles_combine_without_repeats():
 
 
 def split_at_last_tenth(events: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Distinct pairs before the cut, and new pairs after it of visitors from before it, without robots."""
+    """Returns distinct pairs before the cut, and the same visitors' new pairs after it; excludes robots."""
     counts = events.groupby("visitorid").size()
     events = events[events.visitorid.map(counts) <= 200]
     is_late = events.timestamp >= events.timestamp.quantile(0.9)

@@ -1,4 +1,4 @@
-"""A proxy of an object store that makes chosen requests fail in the ways of networks and stores."""
+"""A proxy in front of an object store, which makes chosen requests fail as networks and stores do."""
 
 import http.client
 import itertools

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import IO
 
 _PORTS = range(20_000, 32_768)
-"""Below the ports that Linux gives to clients: otherwise, a client could take a port before its server starts."""
+"""Ports below those that Linux gives to clients: otherwise, a client could take a port before its server starts."""
 _locks: list[IO[str]] = []
-"""Open files that reserve the ports of this process for its life, against other processes that run tests."""
+"""Open files that reserve the ports of this process until it ends, so that no other test process uses them."""
 
 
 def free_port() -> int:

@@ -157,7 +157,7 @@ def _timelines(
 ) -> tuple[TimelineRows, list[str]]:
     """Builds timelines of the targets' visitors, ordered by first target; ties in time keep the given order.
 
-    Also returns the visitor of each timeline, "" if in the vocabulary.
+    Also returns the visitor of each timeline; "" for visitors in the vocabulary.
     """
     timelines: dict[str, list[tuple[Event, int]]] = {event.visitor: [] for event in targets}
     for event, is_target in [(event, 0) for event in context] + [(event, 1) for event in targets]:

@@ -175,7 +175,7 @@ def test_a_warm_start_is_refused(dataset: Dataset, tmp_path: Path) -> None:
         train(make_config("walk"), data=dataset.root, workdir=str(tmp_path / "run"), warm_start=str(tmp_path / "other"))
 
 
-def test_a_run_ends_when_the_callback_of_a_validation_asks_for_it(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_run_ends_when_the_callback_of_a_validation_requests_it(dataset: Dataset, tmp_path: Path) -> None:
     seen = []
 
     def on_validation(epoch: int, value: float) -> bool:

@@ -22,8 +22,8 @@ from trainer.runs.layout import RunLayout
 from trainer.train import train
 
 STEPS_PER_EPOCH = {"notebook-mf": 6, "notebook-nn": 6, "mf": 6, "nn": 5}
-"""360 rows in batches of 64, the last one of 40; 300 for the towers, as a visitor's first event has no history.
-The presets that are trained by gradient steps."""
+"""The presets that are trained by gradient steps. The training split has 360 rows; the towers skip the first event of
+each of the 60 visitors, which has no history. Batches have 64 rows."""
 
 STALLED = ("optimizer.learning_rate=1e-12", "epochs=9", "patience=2", "steps_per_execution=1")
 """Settings that leave the weights unchanged: the first epoch stays the best, and the third is the last."""
@@ -41,7 +41,7 @@ def make_config(preset: str, *settings: str) -> RunConfig:
 
 
 class StopAfter(StopRequest):
-    """Requests a stop at a check of the request: check number `calls` after the one before the first step."""
+    """Requests a stop at check number `calls`, not counting the check before the first step."""
 
     def __init__(self, calls: int) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ def requests_of(histories, visitors=None, timestamp_ms=0):
 
 
 def data_of(timelines, num_items, ends_ms=None):
-    """Training data: timeline v is visitor v's. Its rows are at START_MS or, if given, at `ends_ms[v]`."""
+    """Returns training data: visitor v has timeline v, with all rows at START_MS or, if given, at `ends_ms[v]`."""
     rows = [
         (visitor, position, item, 0, START_MS if ends_ms is None else ends_ms[visitor], 1)
         for visitor, items in enumerate(timelines)

@@ -1,4 +1,4 @@
-"""The models of `implicit` score as their own recommend function; `make setup` installs the library."""
+"""The scores of `implicit`'s models equal those of its own `recommend`. `make setup` installs the library."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,13 @@ from tests.benchmarks.peers.requests import data_of, requests_of
 
 pytest.importorskip("implicit", reason="implicit is not here: make setup")
 
-# visitors of the even items 0 and 2, of the odd items 1 and 3; item 4 with both; visitor 1 has item 2 twice
+# two visitors have the even items 0 and 2, two the odd items 1 and 3; item 4 occurs with both; visitor 1 has 2 twice
 TIMELINES = [[0, 2, 4], [0, 2, 2], [1, 3, 4], [1, 3]]
 ALS = {"factors": 3, "alpha": 5.0, "regularization": 0.1, "iterations": 3}
 
 
 def own_scores(model, visitor, touched, **more):
-    """[I] scores of all items by `implicit` itself."""
+    """Returns the scores [I] of all items that `implicit` itself computes."""
     items, scores = model.recommend(visitor, touched, N=5, filter_already_liked_items=False, **more)
     found = np.zeros(5, np.float32)
     found[items] = scores
@@ -25,7 +25,7 @@ def own_scores(model, visitor, touched, **more):
 def test_als_computes_visitor_factors_from_the_given_history(is_binary):
     data = data_of(TIMELINES, 5)
     peer = fit_als(data, **ALS, folds_in=True, is_binary=is_binary)
-    # unknown to training, with the history of visitor 1
+    # a visitor unknown to training, with the history of visitor 1
     scores = peer.scores(requests_of([TIMELINES[1]], visitors=[99]))
     touched = data.interactions[1].copy()
     if is_binary:

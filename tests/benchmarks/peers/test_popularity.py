@@ -16,7 +16,7 @@ def test_trending_items_are_those_before_each_request():
     data = data_of([[0, 0, 0], [1, 1]], 2, ends_ms=[0, 10 * DAY_MS])
     requests = requests_of([[0], [0]])._replace(timestamp_ms=np.array([DAY_MS, 11 * DAY_MS]))
     scores = Trending(data=data, half_life_days=1.0).scores(requests)
-    # one day after: half of three and none; eleven days and one day after: 3 · 2^-11 and half of two
+    # at day 1, item 0 has half of three events; at day 11, it has 3 · 2^-11, and item 1 has half of two
     np.testing.assert_allclose(scores, [[1.5, 0], [3 / 2048, 1]], rtol=1e-6)
 
 

@@ -15,7 +15,7 @@ ENDS_MS = [10 * DAY_MS, 9 * DAY_MS, 8 * DAY_MS, 3 * DAY_MS, 10 * DAY_MS]
 def plain(
     *, recency, num_neighbours, length_power, idf_power, timeline_half_life_days=None, position_decay=None, num_items=7
 ):
-    """[B, I] scores by loops."""
+    """Returns scores [B, I], computed with loops."""
     scores = np.zeros((len(HISTORIES), num_items))
     for row, history in enumerate(HISTORIES):
         age = {item: len(history) - 1 - position for position, item in enumerate(history)}  # of the latest row

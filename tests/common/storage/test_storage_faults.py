@@ -24,7 +24,7 @@ OUTAGE_REQUESTS = {"s3": 12, "gs": 3}
 """Failed requests of an outage: more than S3's client sends by itself; Google's would wait half a minute for them."""
 LONG_PATIENCE = ("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "900")
 SHORT_PATIENCE = ("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")
-"""Set only during a fault: at other times, a slow request on a busy machine would fail instead of being retried."""
+"""Tests set it only during a fault: otherwise, a slow request on a busy machine would fail instead of being retried."""
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

@@ -46,7 +46,7 @@ JSON_LINES = (
 
 @dataclass(frozen=True)
 class Reading:
-    """What the reader found in a file; two readings are equal if all rows, rejects and counts are."""
+    """The rows, rejects and counts that the reader found in a file. Two readings are equal if all of them are equal."""
 
     rows: list[dict[str, Any]]
     rejects: list[tuple[int, str, str]]
@@ -62,7 +62,7 @@ class Reading:
 
 
 def read(path: Path) -> Reading:
-    """Reads an event log in CSV or JSON Lines; no number of invalid lines is too many."""
+    """Reads an event log in CSV or JSON Lines; accepts any number of invalid lines."""
     inputs = list_inputs(PrepareConfig(events=str(path), time=TimeConfig(unit="ms"), max_reject_share=1))
     batches = list(read_batches(inputs.events.parts))
     parsed = [parse_events(batch, inputs.mapping) for batch in batches]

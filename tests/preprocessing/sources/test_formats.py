@@ -117,7 +117,7 @@ def test_a_directory_partitioned_by_date_has_the_columns_of_its_folders(tmp_path
     ]
 
 
-def test_the_unit_of_times_is_found_from_the_first_that_there_are(tmp_path):
+def test_the_unit_of_times_is_found_from_the_first_times_that_are_not_missing(tmp_path):
     schema = pa.schema([("timestamp", pa.int64()), ("visitorid", pa.string()), ("itemid", pa.string())])
     with pq.ParquetWriter(tmp_path / "0.parquet", schema) as empty:
         empty.write_table(schema.empty_table())
@@ -201,7 +201,7 @@ def test_ids_of_json_are_the_same_whatever_else_the_lines_have(bad, tmp_path):
     assert table["item"].to_pylist() == ["x", "8"]
 
 
-def test_a_field_that_no_first_line_of_json_has_is_a_warning(tmp_path, caplog):
+def test_a_field_missing_from_all_first_lines_of_json_is_a_warning(tmp_path, caplog):
     read_json(tmp_path, {"v": "a", "sku": "x"})
     assert "lines.jsonl (JSON Lines) has no column i: it has t, v, sku. Map columns by --map" in caplog.text
     assert "later lines may have it" in caplog.text

@@ -121,7 +121,7 @@ def test_unknown_denied_ids_cause_a_warning_with_examples(dataset, caplog):
         ),
     ],
 )
-def test_rules_that_cannot_be_meant_are_refused(dataset, rules, message):
+def test_unknown_categories_and_rules_that_exclude_all_items_are_refused(dataset, rules, message):
     with pytest.raises(ValueError, match=message):
         offered(dataset, **rules)
 

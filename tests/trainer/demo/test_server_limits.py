@@ -83,7 +83,7 @@ def test_every_request_is_answered_with_its_status(port, text, status, message):
     assert (found, message in body.decode()) == (status, True), body
 
 
-def test_a_request_that_comes_in_drops_is_not_awaited_for_ever(port):
+def test_a_request_that_arrives_letter_by_letter_times_out(port):
     with connect(port) as connection:
         begin = time.monotonic()
         for letter in "GET / HTTP/1.1 and so on":

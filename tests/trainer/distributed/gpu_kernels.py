@@ -1,4 +1,4 @@
-"""Which operations of a graph run on a GPU, by the kernel registry of the installed TensorFlow; needs no GPU."""
+"""Finds the operations of a graph that do not run on a GPU, by TensorFlow's kernel registry. Needs no GPU."""
 
 from collections.abc import Iterator
 from functools import cache

@@ -25,7 +25,7 @@ with stop_on_signals(None) as request:
 """
 
 HANG_SECONDS = 300
-"""Time limit for what takes milliseconds, however busy the machine is."""
+"""Time limit for waits that take milliseconds on an idle machine."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["sigterm", "sighup"])

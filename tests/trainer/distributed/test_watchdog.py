@@ -12,7 +12,7 @@ from trainer.distributed import watchdog
 from trainer.distributed.watchdog import watching
 
 HANG_SECONDS = 300
-"""Time limit for what takes milliseconds, however busy the machine is."""
+"""Time limit for waits that take milliseconds on an idle machine."""
 
 
 class Clock:

@@ -121,7 +121,7 @@ def half_lives_of(*means: float, noise: float = 0.0) -> np.ndarray:
     return np.stack([mean + (number != 1) * sign for number, mean in enumerate(means)])
 
 
-def test_of_half_lives_that_validation_cannot_tell_apart_the_longest_is_chosen() -> None:
+def test_the_longest_of_the_half_lives_that_do_not_differ_in_validation_is_chosen() -> None:
     # 14 days are worse than 3 days by 0.01, which is their standard error; 30 days are worse by more
     values = half_lives_of(0.19, 0.2, 0.18, 0.19, 0.15, noise=0.01)
     assert HALF_LIVES[longest_of_the_best(values)] == 14
@@ -168,7 +168,7 @@ def test_each_ranking_gets_the_half_life_that_fits_its_cases(cases: Cases) -> No
     assert [HALF_LIVES[half_life] for half_life in chosen] == [3, 30]
 
 
-def test_the_own_most_frequent_items_are_a_start_of_the_weights(events: ItemEvents) -> None:
+def test_the_search_for_weights_also_starts_from_the_visitors_most_frequent_items(events: ItemEvents) -> None:
     # item 7 was the most frequent one long ago; each visitor wants it, or what comes next in frequency
     history = [[7] * 40 + list(range(10, 80)) * 3 + [3, 3, 3]] * 100
     visitors = replace(cases_of(history, [[7, 3]] * 100, NUM_ITEMS), hides_seen=False)
@@ -181,7 +181,7 @@ def test_the_own_most_frequent_items_are_a_start_of_the_weights(events: ItemEven
 def test_each_ranking_has_the_cases_that_it_serves(tmp_path) -> None:
     minute = 60_000
     train = [Event(f"v{visitor}", f"i{visitor}", "view", minute) for visitor in range(4)]
-    # v0 goes on in its session, v1 comes back after 40 minutes, v2 after two hours and stays
+    # v0 continues the session; v1 comes back after 40 minutes; v2 comes back after two hours, with two events
     later = {"v0": [2], "v1": [41], "v2": [121, 122]}
     validation = [
         Event(visitor, f"i{(int(visitor[1]) + 1 + number) % 4}", "view", when * minute)

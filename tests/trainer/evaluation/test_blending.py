@@ -59,7 +59,7 @@ def blend_of(workdir: Path) -> dict:
     return json.loads((workdir / "blend.json").read_text())
 
 
-def test_a_run_trains_its_companion_and_weighs_both(finished: Path, dataset: Dataset) -> None:
+def test_a_run_trains_its_companion_and_chooses_weights_for_both(finished: Path, dataset: Dataset) -> None:
     blend = read_blend(str(finished))
     assert blend is not None
     assert set(blend.parts) <= {".", "parts/walk"}
@@ -73,7 +73,7 @@ def test_a_run_trains_its_companion_and_weighs_both(finished: Path, dataset: Dat
 
 
 @pytest.mark.slow
-def test_replicas_weigh_alike(finished: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_the_weights_do_not_depend_on_the_number_of_replicas(finished: Path, dataset: Dataset, tmp_path: Path) -> None:
     run(config_of("devices=4"), dataset, tmp_path)
     one, other = blend_of(finished), blend_of(tmp_path)
     assert one["parts"] == other["parts"]
@@ -85,7 +85,7 @@ def test_replicas_weigh_alike(finished: Path, dataset: Dataset, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_run_killed_before_its_blend_goes_on_with_it(finished: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_blend_resumes_with_the_blend(finished: Path, dataset: Dataset, tmp_path: Path) -> None:
     # the model and its companion are trained, as if the process was killed while it chose the weights
     run(replace(config_of(), blend=True), dataset, tmp_path)
     (tmp_path / "blend.json").unlink()

@@ -122,7 +122,7 @@ def test_a_visitor_who_has_been_away_gets_the_weights_of_returning_visitors(
     np.testing.assert_array_equal(blend.policy_scores(away)(True), blend.policy_scores(queries)(True))
 
 
-def test_the_age_of_the_last_event_tells_a_session() -> None:
+def test_the_age_of_the_last_event_decides_whether_a_visitor_is_in_a_session() -> None:
     now, gap = 10 * SESSION_GAP_MS, SESSION_GAP_MS
     zero = tf.zeros([5], tf.int64)
     queries = Queries(

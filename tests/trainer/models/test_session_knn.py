@@ -100,7 +100,7 @@ def test_a_score_adds_the_similarities_of_the_timelines_with_the_item() -> None:
 
 
 @pytest.mark.usefixtures("any_number")
-def test_of_equally_similar_timelines_the_later_one_is_used() -> None:
+def test_the_later_of_equally_similar_timelines_is_used() -> None:
     baskets = sp.csr_matrix(np.array([[0, 0, 0], [1, 0, 1], [1, 1, 0]], np.float32))
     found = scores(make_model(make_config(num_neighbours=1), baskets, np.zeros(3)), [0])
     assert (found[0] > 0).tolist() == [True, False, True]

@@ -49,7 +49,7 @@ def scores(model: NeighbourInference, *histories: list[int]) -> np.ndarray:
     return found
 
 
-def test_a_weight_is_made_of_the_common_visitors_and_the_powers_of_all_counts() -> None:
+def test_a_weight_combines_the_common_visitors_and_the_powers_of_all_counts() -> None:
     (rows,) = walk_rows(BASKETS, POWERS, 4, np.arange(4))
     # all items have two visitors: 2 ** -.5 × 2 ** -.25; the visitors have two, three and one items
     factor, two, three = 2**-0.75, 2**-0.5, 3**-0.5

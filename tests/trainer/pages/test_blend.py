@@ -28,7 +28,7 @@ BLEND = BlendRecord(
 TRIALS = [{"name": "walk", "state": "trained", "seconds": 12.34, "reason": ""}]
 
 
-def test_weights_have_names_and_zeros_are_left_out() -> None:
+def test_weights_have_names_and_zeros_are_excluded() -> None:
     assert BLEND.describe_weights("new_items", "mf") == [
         ("mf", 1.5),
         ("walk", 0.25),
@@ -43,7 +43,7 @@ def test_weights_have_names_and_zeros_are_left_out() -> None:
     ]
 
 
-def test_the_page_has_all_that_was_tried_best_first() -> None:
+def test_the_page_lists_all_systems_that_were_tried_best_first() -> None:
     tried, new, returning, in_session = blend_page("mf", BLEND, TRIALS).sections
     (trials,) = tried.parts
     assert isinstance(trials, Block)

@@ -14,7 +14,7 @@ from trainer.runs.checkpoint_writer import CheckpointWriter
 from trainer.runs.layout import RunLayout
 
 HANG_SECONDS = 300
-"""Time limit for what takes milliseconds, however busy the machine is."""
+"""Time limit for waits that take milliseconds on an idle machine."""
 
 
 def make_writer(workdir: Path, *, fill: int) -> CheckpointWriter:

@@ -271,7 +271,7 @@ def test_the_usage_examples_escape_any_id():
     assert eval(line.strip().removeprefix("history=tf.constant(").removesuffix("),")) == [["red 'shoe'", "größe\\40"]]
 
 
-def test_the_card_of_a_refit_says_which_evaluation_it_stands_on():
+def test_the_card_of_a_refit_has_the_evaluation_of_its_run():
     refit_of = {"run": "runs/mf", "step": 1_200, "epochs": 4, "validation_metric": "ndcg@20", "best_validation": 0.25}
     refit_of |= {"evaluations": {}}
     card = model_card(subject(record=replace(subject().record, refit_of=refit_of)))

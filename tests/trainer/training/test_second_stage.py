@@ -36,7 +36,7 @@ def test_item_facts_are_counts_of_events_of_recent_events_and_of_repeats() -> No
     np.testing.assert_allclose(facts.repeat_rate, expected, rtol=1e-6)
 
 
-def test_no_visitor_trains_and_measures() -> None:
+def test_the_second_stage_is_measured_on_other_visitors_than_those_it_is_trained_on() -> None:
     cases = cases_of([[1]] * 200, [[2]] * 200, num_items=3)
     training, held_out = cases.split_visitors(0.2, seed=0)
     assert len(training) + len(held_out) == 200

@@ -130,7 +130,7 @@ def test_a_trial_below_the_median_of_its_epoch_is_pruned(fake: FakeTraining, dat
     assert json.loads((tmp_path / "best.json").read_text())["trial"] == 5
 
 
-def test_trials_that_fail_are_recorded_and_the_others_go_on(
+def test_trials_that_fail_are_recorded_and_the_others_continue(
     fake: FakeTraining, dataset: Dataset, tmp_path: Path
 ) -> None:
     def curve(config: RunConfig) -> list[float]:
@@ -173,7 +173,7 @@ def test_a_job_runs_one_trial_of_a_database(fake: FakeTraining, dataset: Dataset
     assert [trial["state"] for trial in trials_of(tmp_path / "search")] == ["complete"] * 3
 
 
-def test_another_search_and_impossible_places_are_refused(
+def test_another_search_and_an_invalid_workdir_or_trial_are_refused(
     fake: FakeTraining, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tune("mf", SEARCH, data=dataset.root, workdir=str(tmp_path / "search"), trials=1)
