@@ -1,7 +1,7 @@
 """Exchanges table rows between replicas.
 
-A replica handles only its own ids: it sorts them by owner, and all replicas gather how many ids each has for each
-owner. The owners then receive the ids and send their rows. Gradients go back by the same route.
+A replica handles only its own ids: it sorts them by owner, and the replicas gather the number of ids from each replica
+to each owner. The owners then receive the ids and send their rows. Gradients take the same route back.
 
 A replica sends one message of `capacity` rows to each replica, itself included; its last rows are padding. One tensor
 contains all messages, [R · capacity, D], so a graph has the same operations for any number of replicas. Arrays of
@@ -29,7 +29,7 @@ class Messages:
     """The messages of a route between several replicas."""
 
     collectives: Collectives | LocalCollectives
-    """Sends them."""
+    """The operations that send them."""
     replica: int
     """The replica that uses the route."""
     level: tf.Tensor
@@ -41,7 +41,7 @@ class Messages:
 
     @classmethod
     def of_counts(cls, collectives: Collectives | LocalCollectives, replica: int, counts: tf.Tensor) -> "Messages":
-        """Builds the messages, given this replica's number of ids per owner [R]; gathers those of the others."""
+        """Builds the messages from this replica's number of ids per owner [R]; gathers the numbers of all replicas."""
         size = counts.shape[0]
         gathered = tf.reshape(collectives.all_gather(replica, counts), [size, size])
         level = tf.searchsorted(CAPACITIES, tf.reduce_max(gathered)[None])[0]

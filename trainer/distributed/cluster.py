@@ -73,7 +73,10 @@ def _from_tf_config(text: str) -> Cluster | None:
         hosts = config.get("cluster", {}).get("worker", [])
         task = config.get("task", {})
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"TF_CONFIG is not the JSON object that TensorFlow expects ({error}): {text}") from error
+        raise ValueError(
+            f"TF_CONFIG is not the JSON object that TensorFlow expects ({error}), got {text}; correct it, or unset it "
+            "to train in a single process"
+        ) from error
     if len(hosts) < 2:
         return None
     if task.get("type") != "worker":

@@ -1,7 +1,7 @@
 """Collective operations between replicas, started in the same order on every device.
 
-Devices that start collective operations in different orders wait for each other without end. All operations of a device
-therefore use one resource, the device's ordering token: TensorFlow runs the operations on a resource in the order in
+Devices that start collective operations in different orders wait for each other forever. Therefore, all operations of a
+device use one resource, the device's ordering token: TensorFlow runs the operations on a resource in the order in
 which Python created them, which is the same on all replicas. Without a token, TensorFlow would order the operations of
 all devices of a process in one chain, where the first device waits for the last one.
 
@@ -14,8 +14,9 @@ from collections import Counter
 import tensorflow as tf
 
 _GROUP_KEYS = itertools.count(1 << 20)
-"""Not used by TensorFlow's own collective operations. A group keeps its size and the shapes of its operations, so that
-each training within a process needs a group of its own. Workers start the same trainings, so their keys agree."""
+"""Keys of groups, which TensorFlow's own collective operations do not use. A group keeps its size and the shapes of its
+operations, so each training within a process needs its own group. Workers start the same trainings, so their keys
+agree."""
 
 
 class Collectives:
@@ -122,7 +123,7 @@ class LocalCollectives:
 
 
 def _all_local_values(value: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """The value of each replica of this process."""
+    """Returns the value of each replica of this process."""
 
     def collect(strategy: tf.distribute.Strategy, per_replica: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return strategy.experimental_local_results(per_replica)

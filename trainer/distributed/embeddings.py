@@ -19,10 +19,10 @@ from trainer.distributed.random_rows import normal_rows
 from trainer.distributed.replicas import Replicas, rows_owned
 
 CHUNK_ROWS = 65_536
-"""Rows that are saved or restored at a time, so that no table is in memory twice."""
+"""Number of rows that are saved or restored at a time, so that no table is in memory twice."""
 
 _COMPUTED_ROWS = 4096
-"""Rows that are initialized at a time, few enough for the processor's cache."""
+"""Number of rows that are initialized at a time, few enough for the processor's cache."""
 
 
 class RowShards:

@@ -101,7 +101,7 @@ def is_old_driver(version: str) -> bool:
 
 
 def _diagnose_driver() -> Diagnosis | None:
-    """Returns what is wrong with the NVIDIA driver: missing, not found by the loader, or too old; else None."""
+    """Finds a problem of the NVIDIA driver: missing, not found by the loader, or too old; None: there is none."""
     try:
         ctypes.CDLL(_DRIVER)
     except OSError:

@@ -87,7 +87,7 @@ def apply_summed(
 
 
 def _rate_of_step(config: OptimizerConfig, step: tf.Tensor) -> tf.Tensor:
-    """The learning rate of step 0, 1, …; in a warmup of w steps, the k-th step has k / w of the final rate."""
+    """Returns the learning rate of step 0, 1, …; in a warmup of w steps, the k-th has k / w of the final rate."""
     if not config.warmup_steps:
         return tf.constant(config.learning_rate)
     share = (tf.cast(step, tf.float32) + 1) / config.warmup_steps

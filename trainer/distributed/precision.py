@@ -33,6 +33,6 @@ full_float32 = _FullFloat32()
 """Within this context, matrix products use all 23 bits of a float32 fraction, not the 10 bits of TensorFloat-32.
 
 GPUs use TensorFloat-32 by default. Training tolerates it. Normal equations do not, and a ranking would differ from that
-on a CPU, because items with different scores would tie. The switch is that of the whole process, so nothing should
-train meanwhile; several threads may be inside.
+on a CPU, because items with different scores would tie. The switch applies to the whole process, so nothing should
+train at the same time. Several threads may be inside the context.
 """

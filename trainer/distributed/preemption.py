@@ -27,10 +27,9 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(request: StopRequest | None) -> Iterator[StopRequest]:
-    """Yields `request`; if it is None, a new request that SIGTERM and SIGHUP set.
+    """Yields `request`. If it is None, yields a new request, which SIGTERM and SIGHUP set.
 
-    A second signal exits at once. Outside the main thread, where Python handles no signals, nothing sets a new
-    request.
+    A second signal exits at once. Outside the main thread, Python handles no signals, so nothing sets the new request.
     """
     if request is not None or threading.current_thread() is not threading.main_thread():
         yield request or StopRequest()

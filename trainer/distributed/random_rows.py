@@ -1,6 +1,6 @@
 """Normally distributed table rows, each a function of the seed, the table's name and the row's number alone.
 
-So each replica computes only the rows that it owns, and the values do not depend on the number of replicas.
+Each replica computes only the rows that it owns, and the values do not depend on the number of replicas.
 
 Shapes: n rows, D columns, P pairs of columns.
 """

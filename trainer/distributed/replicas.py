@@ -1,7 +1,7 @@
 """Creates the tf.distribute strategy, and runs the collective operations of a training step.
 
-R replicas over all workers. While its step is traced, a replica knows its index as a Python number, so that it can pick
-its own share of a table.
+There are R replicas over all workers. While a step is traced, each replica knows its index as a Python number, so that
+it can select its share of a table.
 """
 
 import signal

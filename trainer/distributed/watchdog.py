@@ -30,7 +30,7 @@ class Watchdog:
         self._current_limit_seconds = self._limit_seconds
 
     def ping(self) -> None:
-        """Restarts the timer before the first step, whose longer limit is kept."""
+        """Restarts the timer, but keeps the longer limit until the first step."""
         self._last_progress = time.monotonic()
 
     def close(self) -> None:

@@ -74,7 +74,7 @@ def popular(counts: np.ndarray) -> FixedOrder:
 
 
 def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> NeighbourInference:
-    """The model `walk`, with the best of its default combinations of powers on `cases`; see `_fill_best`."""
+    """Builds the model `walk` with the default combination of powers that ranks `cases` best; see `_fill_best`."""
     config = WalkConfig()
     model = NeighbourInference(config, dataset.item_counts)
     counts = [partial(count_walk, baskets, powers, config.num_neighbours) for powers in config.combinations]
@@ -83,7 +83,7 @@ def item_walk(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> 
 
 
 def session_knn(dataset: Dataset, baskets: sp.csr_matrix, cases: Cases | None) -> SessionKnnInference:
-    """The model `session_knn`, tuned like `item_walk`."""
+    """Builds the model `session_knn`, tuned like `item_walk`."""
     config = SessionKnnConfig()
     model = SessionKnnInference(config, dataset.item_counts, baskets.shape[0], baskets.nnz)
     counts = [partial(count_session_knn, config, baskets, number) for number in range(len(config.combinations))]
@@ -98,7 +98,7 @@ def _fill_best(
     counts: Sequence[Callable[[], Weights]],
     cases: Cases | None,
 ) -> None:
-    """Fills a model with the weights of the combination that ranks the cases best; without cases, of the last one.
+    """Fills a model with the weights of the combination that ranks the cases best; without cases, the last one is used.
 
     Args:
       name: name of the baseline.
@@ -135,7 +135,7 @@ def validation_cases(dataset: Dataset, kinds: Sequence[str] = ()) -> Cases | Non
 
 
 def build_baselines(dataset: Dataset, events: ItemEvents, *, seed: int, kinds: Sequence[str] = ()) -> dict[str, Scorer]:
-    """All baselines of a report, by name; all except `popular` and `random` include the trend of the items.
+    """Builds the baselines of a report, by name; all except `popular` and `random` include the trend of the items.
 
     Args:
       dataset: the dataset.

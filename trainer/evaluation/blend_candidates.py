@@ -1,7 +1,7 @@
-"""Candidates of a sample of cases, with the features of a blend, for the choice of its weights.
+"""The candidates of a sample of cases and their features, on which the weights of a blend are chosen.
 
-The best items of every part become candidates, with the trend and without it; where seen items are shown, so do the
-most frequent and the latest items of the history.
+The candidates are the best items by every part alone, and by every part with the trend. If seen items are shown, the
+most frequent and the latest items of the history are candidates too.
 
 Shapes: V cases, B cases of a chunk, C candidates, F features: P parts, popularity, a trend per half-life, the return
 features; I items.
@@ -26,9 +26,9 @@ HALF_LIVES = (1.0, 3.0, 7.0, 14.0, 30.0)
 """Half-lives of the trend that validation chooses from, in days."""
 LIST_LENGTH = 20
 TOP = 60
-"""Candidates from each list; the blend ranks `LIST_LENGTH` of them."""
+"""Number of candidates from each list; more than `LIST_LENGTH`, because the blend changes their order."""
 _DISCOUNT = np.append(1 / np.log2(np.arange(LIST_LENGTH) + 2.0), 0.0)
-"""What a relevant item adds to the DCG, by its rank; the last value is for all items after the list."""
+"""The gain of a relevant item in the DCG, by its rank; the last value is for all ranks after the list."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,10 @@ class Candidates:
 
     @cached_property
     def _relevant(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        """An order of the cases, [V], and the position of the r-th relevant candidate of the first cases of it.
+        """Returns an order of the cases, [V], and for each r, the columns of the r-th relevant candidates.
 
-        The cases with most relevant candidates come first, so that those with an r-th one are the first ones.
+        Cases with more relevant candidates come first. So the cases that have an r-th relevant candidate are the first
+        ones of the order, and the array for r contains only these.
         """
         count = self.is_relevant.sum(axis=1)
         order = np.argsort(-count, kind="stable")
@@ -81,16 +82,16 @@ def find_candidates(
     *,
     hides_seen: bool,
 ) -> Candidates:
-    """Finds the candidates of cases: the best items of each part with the trend and without it, and history items.
+    """Finds the candidates of cases: the best items of each part alone and with the trend, and history items.
 
     Args:
       parts: the models of the blend.
       cases: the cases.
-      events: events of all splits; for each case, only those before its moment count.
+      events: events of all splits; for each case, only events before its moment are counted.
       item_counts: [I] training events of each item.
       replicas: their workers share the chunks.
       on_chunk: called before each chunk.
-      hides_seen: whether to rank as the cases' ranking that hides seen items, or as the one that shows them.
+      hides_seen: whether the candidates are for the ranking that hides seen items, or for the one that shows them.
     """
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     trends = tf.stack([count_trends(events, moments, days).values for days in HALF_LIVES])
@@ -186,7 +187,7 @@ class _Finder:
         return known, tf.cast(is_candidate, tf.int64), tf.stack(columns, axis=2)
 
     def _return_columns(self, queries: Queries) -> list[tf.Tensor]:
-        """Computes the return features, each [B, I]; those of other items are 0."""
+        """Computes the return features, each [B, I]; items outside the history have 0."""
         found = return_features(queries, self._num_items)
         shape = tf.stack([tf.shape(queries.visitor, tf.int64)[0], self._num_items])
         return [tf.scatter_nd(found.index, column, shape) for column in tf.unstack(found.value, axis=1)]

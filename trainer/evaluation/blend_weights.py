@@ -2,7 +2,7 @@
 
 Coordinate ascent over a grid maximises NDCG@20 among the candidates of a sample of cases, see `blend_candidates`. It
 starts from the best single feature. A weight is changed only for a clear gain, so that noise adds no feature. Each kind
-of ranking has cases, weights and a half-life of its own.
+of ranking has its own cases, weights and half-life.
 
 Shapes: V cases, C candidates, F features, P parts, I items.
 """
@@ -45,15 +45,15 @@ class Choice:
     alone: tuple[float, ...]
     """NDCG@20 of each part alone."""
     frequency: float | None
-    """NDCG@20 of the visitor's own most frequent items; None: the ranking has no return features."""
+    """NDCG@20 of ranking by frequency in the visitor's history; None: the ranking has no return features."""
 
 
 def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> Choice:
     """Chooses weights by coordinate ascent, with the trend of the half-life `HALF_LIVES[half_life]`.
 
-    An ascent starts from the single part (or the popularity) that is best with the trend added, another one from the
-    visitor's own most frequent or most recent items; the better one is used. So, on these cases, the blend is at least
-    as good as any of them with the trend.
+    One ascent starts from the part, or the popularity, that is best with the trend added. With return features, another
+    ascent starts from the frequency or the recency of items in the history. The better ascent is used. So, on these
+    cases, the blend is at least as good as any of these features with the trend.
     """
     ascents, alone = [], dict[int, float]()
     for columns in _starts(num_parts, has_returns=has_returns):
@@ -69,7 +69,7 @@ def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, ha
 def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: bool) -> int:
     """Returns the index into `HALF_LIVES` that `longest_of_the_best` chooses.
 
-    The half-lives are compared with the other features at the weights that one pass of the ascent gives them.
+    For this comparison, the other features have the weights that one pass of the ascent gives them.
     """
     ascent = _Ascent(candidates, num_parts, len(HALF_LIVES) // 2, has_returns=has_returns)
     ascent.start([column for columns in _starts(num_parts, has_returns=has_returns) for column in columns])
@@ -78,12 +78,12 @@ def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: boo
 
 
 def _starts(num_parts: int, *, has_returns: bool) -> list[list[int]]:
-    """The columns that ascents start from: parts and popularity; frequency and recency of the visitor's own items."""
+    """Returns the columns that each ascent may start from: parts and popularity; frequency and recency."""
     return [[*range(num_parts + 1)], *([[num_parts + 3, num_parts + 4]] if has_returns else [])]
 
 
 class _Ascent:
-    """The state of the coordinate ascent; its weights apply to the parts' scores divided by their typical spread."""
+    """The state of a coordinate ascent; its weights apply to part scores that are divided by their typical spread."""
 
     def __init__(self, candidates: Candidates, num_parts: int, half_life: int, *, has_returns: bool) -> None:
         self._candidates, self._num_parts = candidates, num_parts
@@ -100,7 +100,7 @@ class _Ascent:
         self._grids = [_GRID] * num_parts + [_SIGNED, _GRID] + ([_SIGNED] * len(RETURN_FEATURES) if has_returns else [])
 
     def start(self, columns: Sequence[int]) -> dict[int, float]:
-        """Starts with the one of these features that is best with the trend; returns NDCG@20 of each alone."""
+        """Starts from the feature of `columns` that is best with the trend; returns NDCG@20 of each feature alone."""
         alone = {column: self._candidates.ndcg(self._feature[column]) for column in columns}
         starts = []
         for first, values in alone.items():
@@ -112,7 +112,7 @@ class _Ascent:
         return {column: float(values.mean()) for column, values in alone.items()}
 
     def climb(self, passes: int = _PASSES) -> None:
-        """Improves all weights, one after the other, until a pass changes none."""
+        """Improves all weights in sequence, until a pass changes none."""
         # returns last, because they depend on all others
         order = [self._num_parts + 1, *range(self._num_parts + 1), *range(self._num_parts + 2, len(self._grids))]
         for number in range(passes):
@@ -155,7 +155,7 @@ class _Ascent:
 
 
 def _typical_spread(scores: np.ndarray, is_candidate: np.ndarray) -> float:
-    """The standard deviation of the best scores of a case, averaged over the cases."""
+    """Returns the standard deviation of the best scores of a case, averaged over the cases."""
     count = min(TOP, scores.shape[1])
     best = -np.partition(np.where(is_candidate, -scores, np.inf), count - 1, axis=1)[:, :count]
     return max(float(np.std(np.where(np.isfinite(best), best, best.max(axis=1, keepdims=True)), axis=1).mean()), 1e-6)
@@ -230,8 +230,8 @@ def ranking_cases(
 ) -> dict[str, list[Cases]]:
     """Returns the validation cases of each of the `RANKINGS`, by protocol; rankings without cases are skipped.
 
-    A visitor who comes back wants a next item, and other items later. Returning visitors alone are not enough: those
-    without a new item are no cases, so weights that are chosen on the others underrate seen items.
+    The ranking `returning` has cases of both protocols. Returning visitors alone are not enough: a visitor without a
+    new item is not a case of that protocol, so the weights would underrate seen items.
 
     Args:
       dataset: the dataset, with a validation split.
@@ -253,7 +253,7 @@ def ranking_cases(
 
 
 def _in_session(cases: Cases) -> np.ndarray:
-    """[V] bool: whether each case is in a session, as `models.blend.is_in_session` of its query."""
+    """[V] bool: whether each case is in a session; equal to `models.blend.is_in_session` of its query."""
     return cases.timestamp_ms - cases.history.timestamp_ms[cases.history.ends - 1] < SESSION_GAP_MS
 
 
@@ -275,8 +275,8 @@ def longest_of_the_best(values: np.ndarray) -> int:
 def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str, BlendWeights]:
     """Fills in the weights of rankings without cases: those of the most similar other ranking, or equal weights.
 
-    The rankings that show seen items are similar; `new_items` gets no weights of returns, and equal weights if the most
-    similar ranking has no others.
+    The rankings that show seen items are similar. `new_items` gets no weights for return features; if the most similar
+    ranking has only such weights, `new_items` gets equal weights of the parts.
     """
     equal = BlendWeights(parts=(1.0,) * num_parts, popularity=float(not num_parts), half_life_days=HALF_LIVES[-1])
     similar = {
@@ -293,9 +293,9 @@ def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str,
 
 
 def baseline_cases(num_items: int) -> int:
-    """The number of validation cases that tune a baseline: 1,000, or as many as give 5 × 10⁷ scores if these are fewer.
+    """Returns the number of validation cases that tune a baseline: at most 1,000, with at most 5 × 10⁷ scores in all.
 
-    Otherwise, tuning would take longer than the ranking of the report if there are 100,000 items.
+    Without the limit of scores, tuning for 100,000 items would take longer than the ranking for the report.
     """
     return min(_BASELINE_CASES, max(_BASELINE_SCORES // num_items, 1))
 

@@ -79,7 +79,7 @@ def blend_runs(
 
 
 def _held_out_seed(workdir: str, parts: Sequence[str]) -> int | None:
-    """Returns the seed of the run with a second stage, which was trained on validation cases; None without one."""
+    """Returns the seed of the part with a second stage, which was trained on validation cases; None: there is none."""
     directories = [part_directory(workdir, part) for part in parts]
     staged = [directory for directory in directories if storage.exists(RunLayout(directory).second_stage)]
     return read_record(staged[0]).config.seed if staged else None

@@ -70,7 +70,7 @@ class Cases:
         return len(np.unique(self.timeline))
 
     def sample(self, size: int, *, seed: int) -> "Cases":
-        """The cases of randomly drawn visitors, in order: at most `size` cases, but at least one visitor.
+        """Returns the cases of randomly drawn visitors, in order: at most `size` cases, but at least one visitor.
 
         All cases of a drawn visitor are included, so that visitors have the same weights as among all cases.
         """
@@ -82,7 +82,7 @@ class Cases:
         return self.take(np.flatnonzero(np.isin(visitor, drawn[:num_drawn])))
 
     def sample_cases(self, size: int, *, seed: int) -> "Cases":
-        """At most `size` randomly drawn cases, in order.
+        """Returns at most `size` randomly drawn cases, in order.
 
         If visitors have many cases, a mean over this sample varies less than a mean over a `sample` of few visitors.
         """
@@ -97,7 +97,7 @@ class Cases:
         return self.take(np.flatnonzero(~is_drawn)), self.take(np.flatnonzero(is_drawn))
 
     def take(self, kept: np.ndarray) -> "Cases":
-        """The cases at the indices `kept`, which are ascending."""
+        """Returns the cases at the indices `kept`, which are ascending."""
         return replace(
             self,
             visitor=self.visitor[kept],
@@ -120,8 +120,8 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
 
     The cut is the start of the split: target rows are after it, all other rows before it. The moment of all cases is
     the time of the first target row. In the ranking that hides seen items, the visitor's new items after the cut are
-    relevant. In the ranking that shows them, all of the visitor's items after the cut are. Rows after the cut are
-    ignored if their event kind does not make an item relevant.
+    relevant. In the ranking that shows seen items, all of the visitor's items after the cut are relevant. Rows after
+    the cut are ignored if their event kind does not make an item relevant.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     visitor = rows.visitor[timeline_starts(rows.position)]  # [T]
@@ -216,7 +216,7 @@ def build_cases(
 
 
 def most_common_cases(dataset: Dataset, split: Split, kinds: Sequence[str] = ()) -> Cases:
-    """The cases of `returning_visitors`; those of `next_items` if these have over ten times as many visitors.
+    """Returns the cases of `returning_visitors`, or of `next_items` if these have over ten times as many visitors.
 
     Next items are far more common if visitors are single sessions, which hardly ever return.
 

@@ -27,7 +27,7 @@ class ChunkRanking(NamedTuple):
     top_score: tf.Tensor
     """[B, K] float32, descending; -inf for hidden items."""
     num_reaching: tf.Tensor
-    """[B] int64: number of items with at least the K-th score."""
+    """[B] int64: number of items that score at least as high as the K-th item."""
     relevant_score: tf.Tensor
     """[B, R] float32; arbitrary after the case's relevant items."""
 
@@ -105,7 +105,7 @@ def _add_seen(hidden: _Candidates, scores: tf.Tensor, seen: tf.Tensor, num_seen:
 def _make_ranking(candidates: _Candidates, relevant_score: tf.Tensor, longest: int) -> ChunkRanking:
     top = candidates.top
     last = top.score[:, longest - 1 : longest]
-    # only if the next item ties with the K-th, which is rare, can more than K items reach its score: then count all
+    # more than K items reach the K-th score only if the next item ties with it; this is rare, so all are counted then
     num_reaching = tf.cond(
         tf.reduce_any(top.score[:, longest:] == last),
         # int64, because TensorFlow sums int32 in host memory
@@ -133,7 +133,7 @@ def pessimistic_ranks(ranking: ChunkRanking, lengths: np.ndarray) -> np.ndarray:
 
 
 def _relevant_ties(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """[P] int64: a number of each relevant item among those of its case with the same score: 1, 2, … in any order."""
+    """[P] int64: numbers the relevant items of a case that have the same score: 1, 2, … in any order."""
     order = np.lexsort([score, owner])
     is_first = np.diff(owner[order], prepend=-1).astype(bool) | (score[order] != np.roll(score[order], 1))
     begins = np.append(np.flatnonzero(is_first), len(order))

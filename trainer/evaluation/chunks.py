@@ -1,4 +1,4 @@
-"""The cases of an evaluation, divided into chunks that all systems rank one after another.
+"""Divides the cases of an evaluation into chunks; all systems rank a chunk before the next one.
 
 Shapes: B cases of a chunk, V cases, at most S seen and R relevant items of a case in the chunk, I items.
 """
@@ -70,7 +70,7 @@ class Plan:
         return [query_signature(self.chunk_size), items, count, [items] * len(self.policies)]
 
     def chunks(self) -> Iterator[Chunk]:
-        """The chunks of this worker."""
+        """Yields the chunks of this worker."""
         cases = self.cases
         for chunk, queries in query_chunks(
             cases.visitor, cases.history, cases.timestamp_ms, self.chunk_size, self.replicas
@@ -106,7 +106,7 @@ def make_plan(
     """
     if not len(cases):
         raise ValueError(
-            "nothing to rank: in this split, no visitor has a history and then a relevant item of the vocabulary "
+            "nothing to rank: no visitor of this split has a history and, after it, a relevant item of the vocabulary "
             f"(relevant events: {', '.join(cases.kinds)}); prepare the dataset with a longer split: an earlier "
             "--validation-from or --test-from, or larger shares in split.*"
         )

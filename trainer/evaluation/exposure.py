@@ -7,7 +7,7 @@ import numpy as np
 
 
 def coverage(times_recommended: np.ndarray) -> float:
-    """The share of the items that are in a list, in [0, 1]; `times_recommended` [I]: number of lists with each item."""
+    """Share of the items that are in a list, in [0, 1]; `times_recommended` [I]: number of lists with each item."""
     return float((times_recommended > 0).mean())
 
 
@@ -31,7 +31,7 @@ def novelty(times_recommended: np.ndarray, item_counts: np.ndarray) -> float:
 
 
 def exposure_values(times_recommended: dict[int, np.ndarray], item_counts: np.ndarray) -> dict[str, float]:
-    """All exposure metrics by name, such as `coverage@10`.
+    """Returns all exposure metrics by name, such as `coverage@10`.
 
     Args:
       times_recommended: by list length k, [I] the number of lists that contain each item.

@@ -16,7 +16,7 @@ def pair_groups(cases: Cases, item_counts: np.ndarray, num_visitors: int) -> dic
 
     - `view events` and so on, for each kind: the relevant item had an event of this kind; an item can be in
       several of these groups
-    - history 1 … history 10+: rows before the moment
+    - history 1 … history 10+: by the number of rows before the moment
     - known, cold visitors: whether the visitor is in the training vocabulary
     - head, middle, tail, cold items: see `item_groups`
 

@@ -70,7 +70,7 @@ def resampled_sums(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES)
 
 
 def percentile_interval(means: np.ndarray) -> Interval:
-    """The middle 95% of resampled means [R, M].
+    """Returns the bounds of the middle 95% of resampled means [R, M].
 
     If all visitors have the same value, for example no hit at all, the interval has width 0.
     """

@@ -72,7 +72,7 @@ METRICS: Mapping[str, Callable[[RelevantRanks, int], np.ndarray]] = {
 
 
 def metric_values(ranks: RelevantRanks, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """All metrics [V] by name, such as `ndcg@10`."""
+    """Returns all metrics [V] by name, such as `ndcg@10`."""
     return {f"{name}@{k}": metric(ranks, k) for k in ks for name, metric in METRICS.items()}
 
 

@@ -35,7 +35,7 @@ class RatingErrors:
     """1 − mse / mse_of_training_mean: 0 is no better than the constant; NaN if all weights are equal."""
 
     def to_json(self) -> dict[str, float | None]:
-        """The fields by name; NaN becomes null."""
+        """Returns the fields by name; NaN becomes null."""
         return {name: None if np.isnan(value) else value for name, value in asdict(self).items()}
 
 
@@ -46,7 +46,7 @@ def rating_errors(
     event_weights: Sequence[float],
     replicas: Replicas | None = None,
 ) -> RatingErrors:
-    """The errors of the model's pair scores on all target rows of a split; several workers share the rows.
+    """Measures the errors of the model's pair scores on all target rows of a split; several workers share the rows.
 
     Raises:
       ContractError: the dataset has no such split.
@@ -62,7 +62,7 @@ def rating_errors(
 
 
 def target_rows(dataset: Dataset, split: Split) -> TimelineRows:
-    """The target rows of a split, without context rows."""
+    """Reads the target rows of a split, without context rows."""
     parts = []
     for shard in dataset.shards(split):
         rows = read_timelines([shard])
@@ -77,7 +77,7 @@ def rating_mse(
     replicas: Replicas | None = None,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> float:
-    """Mean squared error of the model's pair scores on rows [N].
+    """Returns the mean squared error of the model's pair scores on rows [N].
 
     Args:
       model: the model.

@@ -44,7 +44,7 @@ class _Names:
         return cls(visitors, items, titles, categories, dataset.manifest.event_kinds)
 
     def item(self, index: int) -> dict[str, str | None]:
-        """The item's id, title and category; all None for an item that is not in the vocabulary."""
+        """Returns the item's id, title and category; all None for an item that is not in the vocabulary."""
         if index >= len(self.items):
             return {"item_id": None, "title": None, "category_id": None}
         return {"item_id": self.items[index], "title": self.titles[index], "category_id": self.categories[index]}
@@ -53,7 +53,7 @@ class _Names:
 def sample_recommendations(
     systems: Mapping[str, Scorer], cases: Cases, dataset: Dataset, *, seed: int
 ) -> list[dict[str, Any]]:
-    """Draws a case of each of some random visitors; returns the recommendations of all systems for these cases.
+    """Draws one case for each of some random visitors; returns the recommendations of all systems for these cases.
 
     Returns:
       For each visitor, as JSON: `visitor_id`, None if it is not in the vocabulary; `moment`; the latest rows of

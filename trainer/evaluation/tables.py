@@ -7,7 +7,7 @@ Estimate = Mapping[str, float]
 """`value`; `low` and `high` if it has an interval; `p` if it was tested against the first system."""
 
 Ranking = Mapping[str, Mapping[str, Estimate]]
-"""Systems to metrics to estimates; the model is the first system."""
+"""For each system, its estimates by metric; the model is the first system."""
 
 TABLE_METRICS = ("recall@20", "ndcg@20", "mrr@20", "recall@100", "coverage@20", "gini@20", "novelty@20")
 """The metrics of a table; `evaluation-SPLIT.json` has all."""
@@ -64,7 +64,7 @@ def ranking_table(systems: Ranking) -> str:
 
 
 def rating_table(ratings: Mapping[str, Any]) -> str:
-    """A table of squared errors: of a model that predicts event weights, and of constants."""
+    """Returns a table of squared errors: of a model that predicts event weights, and of constants."""
     rows = [
         [label, "–" if ratings[key] is None else f"{ratings[key]:.4f}"]
         for label, key in (
@@ -81,7 +81,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
     """Renders the results of `evaluate` in 100 columns: a table of the main protocol, a line or two per other protocol.
 
     Args:
-      result: what `evaluate` returns.
+      result: the result of `evaluate`.
     """
     name, others = result["main_protocol"], dict(result["protocols"])
     protocol = others.pop(name)
@@ -127,7 +127,7 @@ def describe_refit(refit_of: Mapping[str, Any]) -> str:
 
 
 def cases_text(cases: Mapping[str, Any]) -> str:
-    """The numbers of cases, visitors and ranked items of a protocol, in words."""
+    """Formats the numbers of cases, visitors and ranked items of a protocol."""
     return f"{_count_cases(cases)}, {cases['visitors']:,} visitors, {cases['catalogue_items']:,} items"
 
 
@@ -167,7 +167,7 @@ def _compare_with_best(ranking: Ranking) -> str:
 
 
 def metric_title(metric: str) -> str:
-    """The name of a metric for readers: `NDCG@20`, `hit rate@20`, `MSE`."""
+    """Returns the name of a metric for readers: `NDCG@20`, `hit rate@20`, `MSE`."""
     return metric.replace("ndcg", "NDCG").replace("mrr", "MRR").replace("mse", "MSE").replace("_", " ")
 
 
@@ -176,7 +176,7 @@ def _title(protocol: str) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with aligned columns, so that it is readable in a terminal too."""
+    """Formats a Markdown table with aligned columns, so that it is readable in a terminal too."""
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -185,7 +185,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def metric_cells(estimates: Sequence[Estimate], digits: int = 4) -> list[str]:
-    """The cells of one metric, one per system: the best value in bold, † where a value differs from the first's."""
+    """Formats a metric's cells, one per system: the best value in bold, † if a value differs from the first system's."""
     best = max(estimate["value"] for estimate in estimates)
     return [_cell(one, digits, is_best=one["value"] == best > 0) for one in estimates]
 

@@ -42,11 +42,11 @@ class Histories:
         return self.ends - self.begins
 
     def take(self, indices: np.ndarray) -> "Histories":
-        """The histories at `indices`, in that order."""
+        """Returns the histories at `indices`, in that order."""
         return replace(self, begins=self.begins[indices], ends=self.ends[indices])
 
     def padded(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Items, events and timestamps [B, H] of histories begin … end - 1, padded with 0 on the right."""
+        """Returns items, events and timestamps [B, H] of the histories begin … end - 1, padded with 0 on the right."""
         lengths = self.lengths[begin:end]
         offset = np.arange(lengths.max(initial=0))
         is_entry = offset < lengths[:, None]

@@ -19,7 +19,7 @@ class Lists:
 
     @classmethod
     def from_pairs(cls, owner: np.ndarray, values: np.ndarray, num_lists: int) -> "Lists":
-        """Lists from the entries `values` [N]; `owner` [N] is the index of each entry's list, non-decreasing."""
+        """Builds lists from the entries `values` [N]; `owner` [N] is the index of each entry's list, non-decreasing."""
         return cls(values, np.searchsorted(owner, np.arange(num_lists + 1)))
 
     def __len__(self) -> int:
@@ -36,7 +36,7 @@ class Lists:
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def take(self, indices: np.ndarray) -> "Lists":
-        """The lists at `indices`, in that order."""
+        """Returns the lists at `indices`, in that order."""
         lengths = self.lengths[indices]
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         # shifts each list from its start in the result to its start in the original

@@ -27,7 +27,7 @@ GPU_SHAPE = (1024, 65536)
 
 
 def visitors_at_once(scorer: Scorer, num_items: int) -> int:
-    """Number of visitors that `best_items` should rank at a time, for speed and to bound the memory for scores."""
+    """Returns how many visitors `best_items` should rank at a time, for speed and to bound the memory for scores."""
     return _shape()[0] if isinstance(scorer, PieceScorer) else chunk_size(num_items)
 
 
@@ -40,7 +40,7 @@ def best_items(
     is_seen_hidden: bool = True,
     is_offered: tf.Tensor | None = None,
 ) -> TopItems:
-    """The K best items of the catalogue for each query; ties go to the lower index, which is the more frequent item.
+    """Finds the K best items of the catalogue for each query; ties go to the lower index, the more frequent item.
 
     Args:
       scorer: the model.
@@ -78,10 +78,10 @@ def best_items(
 
 
 def _merge(best: TopItems, scores: tf.Tensor, begin: tf.Tensor) -> TopItems:
-    """The K best of `best` and of a piece: the P items from index `begin` on, with scores [B, P].
+    """Returns the K best of `best` and of a piece: the P items from index `begin` on, with scores [B, P].
 
     Ties go to the earlier item, so an item of the piece is added only if it scores higher than the K-th best so far.
-    Therefore only blocks with a maximum above that score are read: fewer with every piece.
+    Therefore only blocks with a maximum above that score are read; their number falls with every piece.
     """
     k = best.score.shape[1]
     item, score = best_blocks(scores, k, above=best.score[:, -1:])

@@ -105,7 +105,7 @@ def hide(scores: tf.Tensor, items: tf.Tensor, lengths: tf.Tensor, is_hidden: tf.
 
 
 def top_k(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
-    """The K best of each row of scores [B, I]; ties go to the lower index, which is the more frequent item."""
+    """Returns the K best of each row of scores [B, I]; ties go to the lower index, which is the more frequent item."""
 
     def at_once() -> TopItems:
         values, indices = tf.math.top_k(scores, k)
@@ -132,8 +132,8 @@ def _top_k_by_blocks(scores: tf.Tensor, k: tf.Tensor | int) -> TopItems:
 def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns items [B, C], ascending, that include the K best of each row of `scores`, and their scores [B, C].
 
-    The items are those of the K blocks with the largest maxima. This is exact: before any item outside these blocks
-    rank at least K items, the best one of each block. These have a higher score, or an equal score and a lower index.
+    The items are those of the K blocks with the largest maxima. This is exact: the best items of these K blocks rank
+    before every item outside them, because they have a higher score, or an equal score and a lower index.
 
     Args:
       scores: [B, I].
@@ -157,7 +157,7 @@ def best_blocks(scores: tf.Tensor, k: tf.Tensor | int, above: tf.Tensor | None =
 
 
 def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
-    """The K best of `top` and of other items [B, S]; ties go to the lower index. Indices must be below 2^31."""
+    """Returns the K best of `top` and of other items [B, S]; ties go to the lower index. Indices must be below 2^31."""
     items, scores = tf.concat([top.item, item], axis=1), tf.concat([top.score, score], axis=1)
     bits = tf.bitcast(tf.where(scores == 0, 0.0, scores), tf.int32)  # -0.0 equals 0.0, but its bits differ
     # the bits of floats have their order as whole numbers, if those of the negative ones are inverted
@@ -168,7 +168,7 @@ def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
 
 
 def chunk_size(num_items: int, scores_bytes: int | None = None) -> int:
-    """B ≥ 1 such that scores [B, I] fit into `scores_bytes`, which by default is a good value for the device."""
+    """Returns B ≥ 1 so that scores [B, I] fit into `scores_bytes`; None: the memory that suits the device."""
     if scores_bytes is None:
         scores_bytes = GPU_SCORES_BYTES if tf.config.list_logical_devices("GPU") else CPU_SCORES_BYTES
     return int(np.clip(scores_bytes // (num_items * _FLOAT_BYTES), 1, _MAX_CHUNK))
