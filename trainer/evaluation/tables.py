@@ -185,7 +185,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def metric_cells(estimates: Sequence[Estimate], digits: int = 4) -> list[str]:
-    """Formats a metric's cells, one per system: the best value in bold, † if a value differs from the first system's."""
+    """Formats a metric's cells, one per system: the best value in bold, † if a value differs from the first one."""
     best = max(estimate["value"] for estimate in estimates)
     return [_cell(one, digits, is_best=one["value"] == best > 0) for one in estimates]
 
