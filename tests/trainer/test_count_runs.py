@@ -171,7 +171,7 @@ def test_the_latest_items_of_a_visitor_are_counted(tmp_path: Path, caplog: pytes
 
 
 def test_a_warm_start_is_refused(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="solver=count computes the model from all events; drop --warm-start"):
+    with pytest.raises(ValueError, match="from the training events alone; drop --warm-start"):
         train(make_config("walk"), data=dataset.root, workdir=str(tmp_path / "run"), warm_start=str(tmp_path / "other"))
 
 

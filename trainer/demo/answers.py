@@ -23,7 +23,7 @@ class Answers:
         self._visitors = dict.fromkeys(visitor for export in exports for visitor in export.visitors)
 
     def overview(self) -> dict[str, Any]:
-        """Returns the start of the page: the models, the numbers of items and visitors, and a few frequent visitors."""
+        """Returns the models, the numbers of items and visitors, and a few frequent visitors, to start the page."""
         return {
             "models": [export.name for export in self._exports],
             "items": len(self._known),
@@ -87,7 +87,7 @@ class Answers:
         return {"id": item_id, "title": item.title, "category": item.category, "is_available": item.is_available}
 
     def _titles(self, history: Sequence[str]) -> dict[str, str]:
-        """Returns titles by item id, for those of the latest items that have one."""
+        """Returns titles by item id, for the latest items that have a title."""
         titles = {item: self._item(item).title for item in history[-_MAX_TITLES:]}
         return {item: title for item, title in titles.items() if title}
 

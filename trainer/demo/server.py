@@ -110,7 +110,7 @@ class DemoServer(ThreadingHTTPServer):
             self._free_threads.release()
 
     def shutdown_request(self, request: Any) -> None:
-        """Closes a connection after reading the rest of a request; unread bytes would reset it and lose the answer."""
+        """Reads the rest of a request, then closes the connection; unread bytes would reset it and lose the answer."""
         with suppress(OSError, _RequestTimeoutError):
             request.shutdown(socket.SHUT_WR)
             rest = _TimedReader(request, DRAIN_SECONDS)

@@ -202,7 +202,7 @@ def _draw_history(steps: Sequence[Line], history: Sequence[Line]) -> Part:
 
 
 def _add_kills(history: Sequence[Line]) -> list[Line]:
-    """Adds a `killed` event before each start without an end before it, at the time of the preceding event."""
+    """Adds a `killed` event before each start that does not follow an end, at the time of the preceding event."""
     events: list[Line] = []
     for line in history:
         if events and line["event"] in _START_EVENTS and events[-1]["event"] not in _END_EVENTS:
@@ -212,7 +212,7 @@ def _add_kills(history: Sequence[Line]) -> list[Line]:
 
 
 def _subsample_by_kind(events: Sequence[Line], counts: Mapping[str, int]) -> list[Line]:
-    """Subsamples each kind of event on its own, so that thousands of checkpoints do not displace the few starts."""
+    """Subsamples each kind of event separately, so that thousands of checkpoints do not displace the few starts."""
     kept, seen = [], Counter[str]()
     for line in events:
         kind = line["event"]

@@ -16,8 +16,8 @@ OWN_RUN = "."
 RETURN_FEATURES = ("is_seen", "frequency", "recency")
 """Features of the items of a visitor's history; see `models.blend.return_features`."""
 RANKINGS = ("new_items", "returning", "in_session")
-"""The kinds of ranking that have weights of their own: `new_items` hides seen items. The others show them: `returning`
-for a visitor who has been away, `in_session` for a visitor whose last event is part of the current session."""
+"""The kinds of ranking, each with its own weights. `new_items` hides seen items. The others show seen items:
+`returning` is for a visitor who comes back after a break, `in_session` for a visitor within a session."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class BlendWeights:
 
     @classmethod
     def from_array(cls, weights: np.ndarray, half_life_days: float) -> "BlendWeights":
-        """The inverse of `to_array`, with the half-life of the trend."""
+        """Builds weights from the result of `to_array` and the half-life of the trend."""
         *parts, popularity, trend = weights[: -len(RETURN_FEATURES)].tolist()
         first, second, third = weights[-len(RETURN_FEATURES) :].tolist()
         return cls(
@@ -64,9 +64,9 @@ class BlendRecord:
     weights: dict[str, BlendWeights]
     """The weights of each of the `RANKINGS`."""
     validation: dict[str, Any]
-    """For each ranking: the number of `cases`, the NDCG@20 of the `blend`, in `parts` the NDCG@20 of each tried part
-    alone, by directory, and in `frequency` that of the visitor's own most frequent items, null for `new_items`. Null
-    without cases."""
+    """For each ranking, null without cases: `cases`, their number; `blend`, the NDCG@20 of the blend; `parts`, the
+    NDCG@20 of each tried part alone, by directory; `frequency`, the NDCG@20 of ranking by frequency in the visitor's
+    history, null for `new_items`."""
 
     def describe_weights(self, ranking: str, name: str) -> list[tuple[str, float]]:
         """Returns the features with a nonzero weight in a ranking, and these weights.
@@ -93,7 +93,7 @@ def half_lives_of(weights: Mapping[str, BlendWeights]) -> tuple[float, ...]:
 
 
 def part_title(part: str, name: str) -> str:
-    """The name of a part for people: `walk` for `parts/walk`; for the run itself, `name`."""
+    """Returns the name of a part for readers: `walk` for `parts/walk`; for the run itself, `name`."""
     return name if part == OWN_RUN else part.rpartition("/")[2]
 
 

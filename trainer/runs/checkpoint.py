@@ -50,9 +50,9 @@ class CheckpointMetadata:
     epoch: int
     """Number of complete epochs."""
     step_in_epoch: int
-    """Steps done of the epoch that is not complete yet."""
+    """Number of steps done in the unfinished epoch."""
     replicas: int
-    """Replicas that wrote it, which is the number of files per array."""
+    """Number of replicas that wrote the checkpoint, and of files per array."""
     arrays: dict[str, tuple[int, int]]
     """Shape [rows, D] of each array, by name such as `visitor.values`."""
     files: dict[str, str]
@@ -97,10 +97,10 @@ class Weights:
     dense: Sequence[np.ndarray]
     """Dense weights, in the model's order."""
     visitors: np.ndarray | None = None
-    """Indices of the visitors to rank for: a model need not read the vectors of others. None: all visitors."""
+    """Indices of the visitors to rank for; a model need not read the vectors of other visitors. None: all visitors."""
 
     def needed_rows(self, count: int) -> np.ndarray | None:
-        """The rows of `visitors` in a table of `count` visitors, where the last row stands for all others."""
+        """Returns the rows of `visitors` in a table of `count` rows; visitors without a row share the last one."""
         return None if self.visitors is None else np.clip(self.visitors, 0, count - 1)
 
 
@@ -206,7 +206,7 @@ def _restore_chunks(shards: RowShards, stored: StoredTable, *, is_alike: bool) -
 
 
 def last_step(workdir: str, replicas: Replicas | None = None, on_file: Callable[[], None] = lambda: None) -> int | None:
-    """Finds the step of the last intact checkpoint; None if there is none. Damaged ones are skipped with a warning.
+    """Finds the step of the last intact checkpoint; None if there is none. Skips damaged checkpoints with a warning.
 
     Args:
       workdir: directory of the run.
@@ -255,7 +255,7 @@ def table_shapes(workdir: str) -> dict[str, tuple[int, int]]:
 
 
 def best_step(workdir: str) -> int | None:
-    """Returns the step of the kept checkpoint with the best validation metric, see `_best_first`; else None."""
+    """Returns the step of the kept checkpoint with the best validation metric; None if no kept checkpoint has one."""
     return next(iter(_best_first(workdir)), None)
 
 
@@ -280,7 +280,7 @@ def read_validations(workdir: str) -> Validations:
     except FileNotFoundError:
         return Validations(metric="", is_higher_better=False, values={})
     with explain_damage(
-        path, "remove it to continue without the metrics until now: the last checkpoint is then the best"
+        path, "remove it to continue without earlier validation metrics; the last checkpoint is then the best"
     ):
         fields = json.loads(content)
         return Validations(

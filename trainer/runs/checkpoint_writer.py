@@ -30,7 +30,7 @@ from trainer.runs.layout import RunLayout
 log = logging.getLogger(__name__)
 
 _CHECKSUMS = "checksums"
-"""Name of the file with a worker's checksums, which the chief reads; removed once state.json lists them."""
+"""Prefix of the file with a worker's checksums; the chief copies them to state.json and removes the file."""
 _MIB = 1 << 20
 _POLL_SECONDS = 0.2
 

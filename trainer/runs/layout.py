@@ -17,7 +17,7 @@ class RunLayout:
 
     @property
     def run(self) -> str:
-        """The record of the run, from which it can be reproduced."""
+        """The record of the run, with everything needed to reproduce it."""
         return join(self.root, "run.json")
 
     @property
@@ -85,11 +85,11 @@ class RunLayout:
 
 
 def part_name(name: str) -> str:
-    """The directory of a part of a blend, which is a run like any other, relative to the directory of the blend."""
+    """Returns the directory of a part of a blend, relative to that of the blend; a part is an ordinary run."""
     return join("parts", name)
 
 
 def checkpoint_step(name: str) -> int | None:
-    """The step in the name of a checkpoint directory; None for any other name."""
+    """Returns the step in the name of a checkpoint directory; None for any other name."""
     match = _STEP.match(name)
     return int(match[1]) if match else None

@@ -48,7 +48,7 @@ class RunLog:
         self.log_event("resumed" if first_step else "started", cpus=os.cpu_count(), gpus=gpus)
 
     def log_event(self, event: str, **details: int | str | None) -> None:
-        """Adds an event to the history, which keeps events of steps that a killed run lost; the metrics drop these."""
+        """Adds an event to the history. Unlike the metrics, it keeps the events of steps that a killed run lost."""
         if not self._is_chief:
             return
         self._history.add({"time": round(time.time(), 3), "event": event, "step": self._step, **details})

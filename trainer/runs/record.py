@@ -86,7 +86,7 @@ def write_record(record: RunRecord, workdir: str) -> None:
 
 
 def run_identity(record: RunRecord) -> str:
-    """Returns the SHA-256 of all that determines a run's weights; each of its checkpoints contains it."""
+    """Returns the SHA-256 of everything that determines a run's weights; each of its checkpoints contains it."""
     labels = ("name", *HARMLESS_SETTINGS)
     values = {key: value for key, value in settings_of(record.config).items() if key not in labels}
     earlier = {"warm_start": (record.warm_start or {}).get("run"), "refit_of": (record.refit_of or {}).get("run")}
@@ -134,7 +134,7 @@ def check_same_run(
     """Checks that a resumed run has the same settings, dataset, warm start and refitted run as before.
 
     Raises:
-      ValueError: lists the differences.
+      ValueError: they differ; the message lists the differences.
     """
     changed = differences(record.config, config)
     harmless = [line for line in changed if line.split(":")[0] in HARMLESS_SETTINGS]

@@ -20,15 +20,15 @@ from trainer.runs.layout import RunLayout
 log = logging.getLogger(__name__)
 
 MAX_STARTS = 3
-"""Starts of a run without a new checkpoint; the next start is refused."""
+"""After this many starts without a new checkpoint, the next start of the run is refused."""
 
 
 @contextmanager
 def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> Iterator[None]:
-    """Counts a start of the run at `workdir`; a start that ends by itself, with a result or an error, is not counted.
+    """Counts a start of the run at `workdir`, unless the start ends by itself with a result, an error or on request.
 
-    So the count includes the starts that were killed, hung, or lost another worker. A requested stop is not counted,
-    and an error ends the run anyway. The chief keeps the count in the run directory. All workers call this together.
+    So the count contains only starts that were killed, hung, or lost another worker. The chief keeps the count in the
+    run directory. All workers call this together.
 
     Args:
       workdir: directory of the run.
@@ -47,7 +47,7 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
         raise ValueError(
             f"the last {earlier} starts of {workdir} were killed, hung or lost a worker without saving a checkpoint "
             f"after step {steps[0]}; the logs of the workers show where they ended. Give them more memory, raise "
-            "step_timeout_seconds if steps are slow, or lower checkpoint_every_steps if the machines are taken away; "
+            "step_timeout_seconds if steps are slow, or lower checkpoint_every_steps if machines are preempted often; "
             "then run the same command again to resume"
         )
     is_new = storage.is_local(workdir) and not storage.exists(workdir)

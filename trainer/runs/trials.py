@@ -48,7 +48,7 @@ class SearchLayout:
         return join(self.root, "trials", f"{number:03d}")
 
     def lock(self, number: int) -> str:
-        """A file that the process that runs the trial locks."""
+        """The lock file of a trial; the process that runs the trial locks it."""
         return join(self.root, "trials", f"{number:03d}.lock")
 
 
@@ -74,7 +74,7 @@ def check_definition(layout: SearchLayout, definition: Mapping[str, Any]) -> Non
     """Checks that a search is continued with the same definition; writes it if the search is new.
 
     Raises:
-      ValueError: lists the parts that differ.
+      ValueError: the definitions differ; the message lists the differences.
     """
     if not storage.exists(layout.definition):
         write_json(layout.definition, definition)

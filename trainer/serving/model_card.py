@@ -142,9 +142,9 @@ def _blend(blend: BlendRecord, name: str) -> str:
         for ranking, title in _LISTS.items()
     ]
     intro = (
-        "A score is a weighted sum of the scores of models, the popularity and trend of the item, and how it occurs in "
-        "the history. Validation chose the weights. The trend is as of the end of the data, until the export is "
-        "refreshed."
+        "A score is a weighted sum: the scores of models, the popularity and trend of the item, and how often and how "
+        "recently the item is in the history. Validation chose the weights. The trend is as of the end of the data, "
+        "until the export is refreshed."
     )
     return f"{intro}\n\n{_table(['list', 'weights'], rows)}"
 

@@ -30,12 +30,12 @@ class ShardLists:
 
 @dataclass(frozen=True)
 class ItemNames:
-    """What recommendation files say of each item of the catalogue: its id and title."""
+    """The ids and titles of the catalogue's items, which recommendation files contain."""
 
     ids: np.ndarray
     """[I] ids, of type object."""
     titles: np.ndarray | None = None
-    """[I] titles, of type object, None where unknown; None if no item has one: then files have no titles."""
+    """[I] titles, of type object, with None for unknown titles. None: no item has a title, and files have none."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> "ItemNames":

@@ -1,7 +1,7 @@
 """The refresh job: publishes an export again with other items on offer and a newer trend, without training or tracing.
 
 The mask of the items on offer and the trend of the items are variables of the SavedModel. Only their values change: the
-graph and all weights are copied. If only a table of items is given, which has no events, only the mask changes.
+graph and all weights are copied. A table of items has no events, so with a table alone only the mask changes.
 """
 
 import logging
@@ -89,7 +89,7 @@ def refresh(
 
 
 def _events_of(dataset: Dataset, items: list[str]) -> ItemEvents:
-    """The events of a dataset, with items as indices into `items`; events of other items are skipped."""
+    """Reads the events of a dataset, with items as indices into `items`; events of other items are skipped."""
     events = read_item_events(dataset)
     index = pc.index_in(pa.array(dataset.vocabulary(Vocabulary.ITEMS), pa.string()), pa.array(items, pa.string()))
     item = index.fill_null(-1).to_numpy(zero_copy_only=False)[events.item]

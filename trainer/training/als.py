@@ -51,7 +51,7 @@ class AlsTrainer:
 
     @property
     def remedy(self) -> str:
-        """Returns the settings that should be changed if training diverges, with their values."""
+        """Returns advice for a diverged run: the settings to change, and their values."""
         l2, stddev = self._config.als.l2, self._config.model.initial_stddev
         return f"raise als.l2 (now {l2:g}) or lower model.initial_stddev (now {stddev:g})"
 

@@ -22,7 +22,7 @@ class Trainer(Protocol):
 
     @property
     def remedy(self) -> str:
-        """The settings that should be changed if training diverges, with their values."""
+        """Advice for a diverged run, such as "lower optimizer.learning_rate (now 0.1)"."""
 
     def advance(self, first: int, count: int) -> np.ndarray:
         """Trains `count` steps from step `first`, where the last call ended; returns their losses [count]."""

@@ -40,7 +40,7 @@ class CountTrainer:
         self.state = TrainState(build_tables(config, dataset, replicas), dense, [])
 
     def advance(self, first: int, count: int) -> np.ndarray:
-        """Computes `count` combinations from `first`; returns, for each, the share of the counts that it drops."""
+        """Computes `count` combinations from index `first` on; returns the share of counts that each drops, [count]."""
         return np.array([self._fill(combination) for combination in range(first, first + count)], np.float32)
 
     def describe_input(self, step: int) -> str:
@@ -49,7 +49,7 @@ class CountTrainer:
 
     @property
     def remedy(self) -> str:
-        """Returns the settings that should be changed if weights are not finite."""
+        """Returns advice for weights that are not finite: the settings to change."""
         return self._remedy
 
     def _fill(self, combination: int) -> float:
@@ -63,7 +63,7 @@ class CountTrainer:
         return max(1 - kept / total, 0.0) if total else 0.0  # no counts: no items occur together
 
     def _fill_shard(self, replica: int, combination: int) -> np.ndarray:
-        """Sets the rows of a replica; returns [2]: the sum of their counts without and with those that were dropped."""
+        """Sets the rows of a replica; returns [2]: the sum of the kept counts, and of all counts."""
         sums, first = np.zeros(2), Counter[str]()
         for rows in self._count_rows(combination, replica, self._replicas.count):
             for name, values in rows.tables.items():

@@ -14,7 +14,7 @@ from trainer.data.input_pipeline import Batch
 from trainer.distributed.embeddings import ShardedTable
 
 WINDOW = 20
-"""The mean loss of this many steps is compared with the start: a single batch may have rare events of high weight."""
+"""Number of steps in the mean loss that is checked; the loss of a single batch may be high because of rare events."""
 
 RESUMED_STEPS = 100
 """Number of steps after a resume; their largest loss replaces the loss at the start, which is not stored."""
@@ -34,7 +34,7 @@ class DivergenceMonitor:
     """Detects divergence from the losses of a run; each loss is checked once."""
 
     def __init__(self, max_growth: float | None, *, is_new_run: bool) -> None:
-        """Sets the limit: `max_growth` times the loss at the start, for the mean of `WINDOW` losses.
+        """Sets the limit of the mean of `WINDOW` losses: `max_growth` times the loss at the start.
 
         Args:
           max_growth: the limit; None: check only for NaN and infinity.

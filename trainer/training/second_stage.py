@@ -90,8 +90,8 @@ def add_second_stage(
       on_chunk: called between short pieces of work; an exception from it ends the training.
 
     Returns:
-      How the second stage compares with the towers; None if the model has no second stage, or the validation window has
-      too few cases.
+      The comparison of the second stage with the towers; None if the model has no second stage, or the validation
+      window has too few cases.
     """
     if not isinstance(config.model, TowersConfig) or not config.model.second_stage_cases:
         return None
@@ -132,7 +132,7 @@ def _measure(scorer: Scorer, cases: Cases, replicas: Replicas, on_chunk: Callabl
 
 
 def training_cases(model: TowersConfig, kinds: Sequence[str], dataset: Dataset) -> Cases | None:
-    """The next items of the validation window; None if there are too few, or if there is no validation window."""
+    """Returns the next items of the validation window; None if there are too few, or if there is no such window."""
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
     cases = build_cases(dataset, Split.VALIDATION, next_items, kinds=kinds)
@@ -270,7 +270,7 @@ def fit_layers(examples: Examples, seed: int, on_epoch: Callable[[], None] = lam
 
 
 def _initial_weights(generator: np.random.Generator) -> list[np.ndarray]:
-    """Initial weights of `Layers`, without normalisation. The last layer is 0, so the network first adds nothing."""
+    """Returns initial weights of `Layers`, without normalisation. The last layer is 0, so the network first adds 0."""
     sizes = (len(FEATURES), *UNITS)
     first, second = (
         generator.normal(0, np.sqrt(2 / (before + after)), (before, after))

@@ -57,7 +57,7 @@ class SgdTrainer:
 
     @property
     def remedy(self) -> str:
-        """Returns the settings that should be lowered if training diverges, with their values."""
+        """Returns advice for a diverged run: the settings to lower, and their values."""
         settings = {
             "optimizer.learning_rate": self._config.optimizer.learning_rate,
             "model.dense_learning_rate": self._config.model.dense_learning_rate,

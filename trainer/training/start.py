@@ -1,4 +1,4 @@
-"""Starts a run or resumes it: its record and its initial weights."""
+"""Starts or resumes a run: reads or creates its record, and sets its initial weights."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -113,7 +113,7 @@ def _new_record(
 ) -> RunRecord:
     kinds, weights = dataset.manifest.event_kinds, config.loss.weights_by_kind(dataset.manifest)
     if config.solver == "count" and warm_start is not None:
-        raise ValueError("solver=count computes the model from all events; drop --warm-start")
+        raise ValueError("solver=count computes the model from the training events alone; drop --warm-start")
     config.evaluate.check_kinds(kinds)
     events = count_events(
         dataset.training_events, config.input, len(kinds), config.history_length, config.is_sequential

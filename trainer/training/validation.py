@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 LIST_LENGTH = 20
 MAX_CASES = 5000
-"""Cases ranked per validation: enough to distinguish epochs, few enough to take little of the training time."""
+"""Maximum number of cases per validation: enough to distinguish epochs, but only a small part of the training time."""
 
 
 class Measure(Protocol):
@@ -42,21 +42,21 @@ class Validator:
     measure: Measure
     """Measures a model."""
     visitors: np.ndarray
-    """Indices of the visitors that it ranks or predicts for; the model needs no vectors of others."""
+    """Indices of the visitors in the validation; the model needs no vectors of other visitors."""
 
 
 def _ignore() -> None:
-    """Is called before each chunk; does nothing."""
+    """Does nothing; the default of `on_chunk`."""
 
 
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
     """Returns NDCG for returning visitors if the model ranks, or mean squared error if it predicts event weights.
 
-    A walk and a session kNN are validated by next items if hardly any visitor returns.
+    A model that is counted is validated on next items if hardly any visitor returns.
 
     Returns:
-      The metric; None if there is no validation split or no visitor in it to rank for, so that the last checkpoint
-      counts as the best.
+      The metric; None if there is no validation split, or no visitor in it to rank for. Then the last checkpoint counts
+      as the best.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
@@ -71,7 +71,7 @@ def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | Non
     if config.solver == "count":
         return _make_count_validator(config, dataset, replicas)
     cases = build_cases(dataset, Split.VALIDATION, kinds=config.evaluate.kinds)
-    reason = "no visitor of the validation split returns to a new item"
+    reason = "no visitor of the validation split has a history and then an item that is new to them"
     return _ranking_validator(cases, "returning visitors", reason, replicas)
 
 
@@ -85,8 +85,8 @@ def make_next_item_validator(config: RunConfig, dataset: Dataset, replicas: Repl
     """Returns NDCG of next items, for sequence models.
 
     Returns:
-      The metric; None if there is no validation split or no visitor in it to rank for, so that the last checkpoint
-      counts as the best.
+      The metric; None if there is no validation split, or no visitor in it to rank for. Then the last checkpoint counts
+      as the best.
     """
     if Split.VALIDATION not in dataset.manifest.splits:
         return None
@@ -107,7 +107,7 @@ def _ranking_validator(cases: Cases, task: str, reason_if_empty: str, replicas: 
 
 
 class _RankingMeasure:
-    """Ranks for the same visitors at each validation. Compiled once per model, also if other weights are loaded."""
+    """Ranks for the same visitors at each validation. It is compiled once per model, and reused for new weights."""
 
     def __init__(self, cases: Cases, metric: str, replicas: Replicas | None) -> None:
         self._cases, self._metric, self._replicas = cases, metric, replicas

@@ -1,7 +1,7 @@
 """`--preset auto`: trains several models within a budget and blends them by validation.
 
-The models are ordinary runs below the run's directory. The runs with a weight in the blend become its parts: nothing is
-trained twice. `auto.json` records the trials, so that a repeated call continues after a kill.
+The models are ordinary runs below the run's directory. The runs with a weight in the blend become its parts, so nothing
+is trained twice. `auto.json` records the trials, so that a repeated call continues after a kill.
 """
 
 import json
@@ -50,7 +50,7 @@ class Trial:
     seconds: float
     """Seconds of training."""
     reason: str = ""
-    """Why it failed or was skipped."""
+    """Why it failed, was stopped or was skipped."""
 
 
 def train_auto(
@@ -104,7 +104,7 @@ def train_auto(
     usable = [trial.name for trial in trials if trial.state in ("trained", "stopped")]
     if not usable:
         reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in trials)
-        raise ValueError(f"no model could be trained ({reasons})")
+        raise ValueError(f"no model could be trained ({reasons}); fix the causes, then give another --workdir")
     first = configs[usable[0]]
     replicas, parts = start_replicas(first.devices, None, first.gpus), [part_name(name) for name in usable]
     blend = blend_runs(workdir, parts, dataset, replicas, kinds=first.evaluate.kinds)
@@ -154,7 +154,7 @@ def _stop_after(seconds: float | None, request: StopRequest) -> Iterator[StopReq
 
 
 class _LinkedRequest(StopRequest):
-    """A stop request that counts as set if another request is set, too."""
+    """A stop request that is also set while another request is set."""
 
     def __init__(self, other: StopRequest) -> None:
         self._other, self._is_own = other, False

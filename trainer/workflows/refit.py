@@ -41,10 +41,10 @@ def refit(
     """Trains the settings of `run` on all events, or resumes such a refit; a refit is a run like any other.
 
     Args:
-      run: directory of a run that found its settings and epochs by validation.
+      run: directory of the run to refit.
       workdir: directory of the refit.
-      data: directory of the dataset of `run`, or of a dataset that was prepared with `--split none` from the same or a
-        later log and so has the newest items. None: the path that `run` was trained from.
+      data: directory of the dataset of `run`, or of a dataset that was prepared with `--split none`. The latter may
+        come from a later log, with newer items. None: the path that `run` was trained from.
       settings: changes to settings in `HARMLESS_SETTINGS`, as `KEY=VALUE`, such as `devices=2`.
       stop: requests the refit to stop; None: SIGTERM does.
 
@@ -53,7 +53,7 @@ def refit(
 
     Raises:
       ContractError: there is no dataset, or it is damaged.
-      ValueError: `run` cannot be refitted, the dataset is another one, or `workdir` has another run.
+      ValueError: `run` cannot be refitted, the dataset does not suit it, or `workdir` has another run.
       Preempted: see `train`.
     """
     blend = read_blend(run)
@@ -103,7 +103,7 @@ def _refit_run(
 
 
 def _write_main_record(run: str, workdir: str, part: str) -> None:
-    """Writes the record of a refitted blend: that of its first part, with the evaluations of the whole blend."""
+    """Writes the record of a refitted blend: the record of its first part, with the evaluations of the whole blend."""
     record, name = read_record(part), read_record(run).config.name
     origin = dict(record.refit_of or {})
     evaluations = _summarize_evaluations(run, origin["step"])
@@ -165,7 +165,7 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
 
 
 def _check_dataset(run: str, record: RunRecord, data: str) -> None:
-    """Checks that a dataset is the run's own or, if it is another one, that it has no held-out splits.
+    """Checks that a dataset is the run's own, or that it is another dataset without held-out splits.
 
     Raises:
       ContractError: there is no dataset.

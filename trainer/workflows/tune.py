@@ -79,7 +79,7 @@ def tune(
       settings: other settings of the preset to change, as `KEY=VALUE`.
       seed: seed of the search; the runs have a separate seed, one of the `settings`.
       storage_url: database with Optuna's records, such as `postgresql://…`; None: a file in `workdir`.
-      only: number of the only trial to run, if each trial is a separate job; None: runs all that no other process runs.
+      only: number of the only trial to run, if each trial is a separate job; None: all that no other process runs.
       stop: requests the running trial to stop; None: SIGTERM does.
 
     Returns:
@@ -87,12 +87,13 @@ def tune(
 
     Raises:
       ContractError: there is no dataset.
-      ValueError: an argument is wrong, or the search in `workdir` is another one.
+      ValueError: an argument is wrong, or `workdir` has a different search.
       Preempted: a stop was requested. Tune again to resume.
     """
     if join_cluster() is not None:
         raise ValueError(
-            "a trial runs in one process: unset TF_CONFIG. For parallel trials, start the same command several times"
+            "a trial runs in one process, but TF_CONFIG describes several workers; unset it. For parallel trials, "
+            "start the same command several times"
         )
     _check_trials(workdir, trials, storage_url, only)
     # a trial is the model alone: its blend would have to be fitted again for the chosen settings
@@ -149,7 +150,9 @@ def _open_storage(layout: SearchLayout, url: str | None) -> BaseStorage:
         return RDBStorage(url)
     except ImportError as error:
         scheme = url.partition(":")[0]
-        raise ValueError(f"--storage {scheme}:… needs a driver that is not installed: {error.__cause__}") from error
+        raise ValueError(
+            f"--storage {scheme}:… needs a driver that is not installed: {error.__cause__}; install it with pip"
+        ) from error
     except ArgumentError as error:
         raise ValueError(f"--storage is not the URL of a database, such as sqlite:///trials.db: {error}") from error
 
@@ -162,7 +165,7 @@ def _identify(workdir: str) -> str:
 class SeededSampler(BaseSampler):
     """Samples each setting with its own estimator, seeded by the search, the trial and the setting.
 
-    So a resumed search continues like an uninterrupted one, and processes do not sample the same settings.
+    Therefore a resumed search continues like an uninterrupted one, and processes do not sample the same settings.
     """
 
     def __init__(self, seed: int) -> None:
@@ -343,7 +346,7 @@ def _train_command(preset: str, data: str, settings: Sequence[str]) -> list[str]
 
 @contextmanager
 def _locked(path: str) -> Iterator[bool]:
-    """Tries to lock a file until the block or the process ends; yields whether it could.
+    """Tries to lock a file until the block or the process ends; yields whether it succeeded.
 
     In an object store, nothing is locked, because each process runs its own trial.
     """
