@@ -95,10 +95,10 @@ def test_wrong_flags_exit_with_2(folder, capsys, flags, message):
     [
         (
             ["--only-category", "Kitchn"],
-            "--only-category: no item is in the category 'Kitchn'; categories of items: 'Kitc",
+            "--only-category: no item is in the category 'Kitchn'; use a category with items, such as 'Kitc",
         ),
         (["--deny", "gone.txt"], "--deny gone.txt does not exist; give a file of ids, one per line"),
-        (["--map", "id=dept", "availability=stock"], "4 of the 4 items of the model are not among the 2 given items"),
+        (["--map", "id=dept", "availability=stock"], "4 of the 4 items of the model are not in the table of 2 items"),
     ],
 )
 def test_an_error_is_one_line_and_publishes_nothing(folder, caplog, flags, message):

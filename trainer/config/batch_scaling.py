@@ -44,7 +44,7 @@ def scale_batch(config: RunConfig, replicas: int, training_rows: int) -> RunConf
     if isinstance(model, TowersConfig):
         model = replace(model, dense_learning_rate=model.dense_learning_rate * math.sqrt(factor))
     log.info(
-        "global batch: %d replicas × %d rows, %g × input.batch_size; the optimizer is adapted to it",
+        "global batch: %d replicas × %d rows, which is %g × input.batch_size; the optimizer settings are adapted",
         replicas,
         rows,
         factor,
@@ -57,8 +57,8 @@ def warn_of_small_batch(batch_size: int, gpus: int) -> None:
     """Warns if a global batch has too few rows per GPU; `gpus` is their number over all workers."""
     if gpus > 1 and batch_size < gpus * SMALL_GPU_BATCH:
         log.warning(
-            "input.batch_size=%d is %d rows for each of %d GPUs, too few to use them; train on fewer GPUs, or set "
-            "input.batch_size_per_replica to %d or more",
+            "input.batch_size=%d is %d rows for each of %d GPUs, too few to keep them busy; train on fewer GPUs, or "
+            "set input.batch_size_per_replica to %d or more",
             batch_size,
             batch_size // gpus,
             gpus,

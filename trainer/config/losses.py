@@ -75,7 +75,7 @@ class SampledSoftmaxConfig:
         check(self.in_batch_negatives or self.num_negatives > 0, "loss.num_negatives", self.num_negatives, rule)
         most = self.max_in_batch_negatives
         check(
-            most >= 1, "loss.max_in_batch_negatives", most, "at least 1; loss.in_batch_negatives=false turns them off"
+            most >= 1, "loss.max_in_batch_negatives", most, "at least 1 (loss.in_batch_negatives=false turns them off)"
         )
         half_life = self.half_life_days
         check(half_life is None or half_life > 0, "loss.half_life_days", half_life, "above 0, or none")

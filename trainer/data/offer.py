@@ -151,8 +151,8 @@ def _check_join(ids: pa.Array, row: pa.Array, facts: pa.Table) -> None:
     if not row.null_count:
         return
     message = (
-        f"{row.null_count:,} of the {len(ids):,} items of the model are not among the {len(facts):,} given items; ids "
-        f"of the model: {_examples(ids.filter(row.is_null()))}; given ids: {_examples(facts['item_id'])}"
+        f"{row.null_count:,} of the {len(ids):,} items of the model are not in the table of {len(facts):,} items; ids "
+        f"of the model: {_examples(ids.filter(row.is_null()))}; ids of the table: {_examples(facts['item_id'])}"
     )
     if row.null_count == len(ids):
         raise ValueError(f"{message}; use the same ids in both")
@@ -184,11 +184,9 @@ def _in_categories(facts: pa.Table, names: Sequence[str], flag: str) -> pa.Array
     unknown = [name for name in names if not pc.index(found, pa.scalar(name)).as_py() >= 0]
     if unknown:
         close = difflib.get_close_matches(unknown[0], found.to_pylist(), n=_EXAMPLES, cutoff=0.5)
-        examples = _examples(pa.array(close, pa.string()) if close else found) or "none"
-        raise ValueError(
-            f"--{flag}-category: no item is in the category {', '.join(map(repr, unknown))}; categories of items: "
-            f"{examples}"
-        )
+        examples = _examples(pa.array(close, pa.string()) if close else found)
+        advice = f"use a category with items, such as {examples}" if examples else "drop it, as no item has a category"
+        raise ValueError(f"--{flag}-category: no item is in the category {', '.join(map(repr, unknown))}; {advice}")
     chosen = pa.array(names, pa.string())
     is_inside = _to_numpy(pc.is_in(leaf, value_set=chosen))
     is_inside[owner[_to_numpy(pc.is_in(above, value_set=chosen))]] = True

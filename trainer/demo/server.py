@@ -196,8 +196,10 @@ class _Handler(BaseHTTPRequestHandler):
         if path is None:
             return
         # browsers send JSON to another site only after a preflight request, which this server refuses
-        if self.headers.get_content_type() != "application/json":
-            self._send_json(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": "the content type must be application/json"})
+        kind = self.headers.get_content_type()
+        if kind != "application/json":
+            error = f"the content type must be application/json, got {kind}"
+            self._send_json(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": error})
             return
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():

@@ -80,5 +80,5 @@ def _from_tf_config(text: str) -> Cluster | None:
     if len(hosts) < 2:
         return None
     if task.get("type") != "worker":
-        raise ValueError(f"TF_CONFIG has a task of type {task.get('type')}; every task must be a worker")
+        raise ValueError(f"the type of every task in TF_CONFIG must be worker, got {task.get('type')}")
     return Cluster(tuple(hosts), int(task["index"]))

@@ -133,7 +133,7 @@ class ShardedTable:
           ValueError: the table has no optimizer.
         """
         if self._optimizer is None:
-            raise ValueError("the table has no optimizer")
+            raise ValueError("the table has no optimizer to update it; create it with one")
         # without shared ids, few ids occur twice: each sends its own gradient, and the owner adds them in the order of
         # the batch, so that the sum is bit-identical for any number of replicas
         route = lookup.route if lookup.is_summed_first else Route.by_id(self._replicas, replica, lookup.ids)

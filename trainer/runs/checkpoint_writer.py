@@ -155,7 +155,9 @@ class CheckpointWriter:
             else:
                 storage.remove(self._staging(step))
         except OSError as error:  # the store does not answer: the next checkpoint removes the leftovers
-            log.warning("old checkpoints of %s could not be removed: %s", self._workdir, error)
+            log.warning(
+                "old checkpoints of %s could not be removed (%s); the next checkpoint tries again", self._workdir, error
+            )
 
     def _publish(self, step: int) -> OSError | None:
         """Publishes a checkpoint under its name; returns the error if that fails."""

@@ -46,7 +46,7 @@ def counting_starts(workdir: str, parts: Sequence[str], replicas: Replicas) -> I
         _write_count(workdir, steps, 0, replicas)
         raise ValueError(
             f"the last {earlier} starts of {workdir} were killed, hung or lost a worker without saving a checkpoint "
-            f"after step {steps[0]}; the logs of the workers show where they ended. Give them more memory, raise "
+            f"after step {steps[0]}; the logs of the workers show the cause. Give the workers more memory, raise "
             "step_timeout_seconds if steps are slow, or lower checkpoint_every_steps if machines are preempted often; "
             "then run the same command again to resume"
         )

@@ -64,8 +64,8 @@ def resume_run(
     written_by = checkpoint.restore(workdir, state, step, on_progress).replicas
     if written_by != replicas.count:
         log.warning(
-            "resuming with %d replicas from a checkpoint that %d replicas wrote: sums are added in a different order "
-            "from here on, so the result equals that of an uninterrupted run up to rounding, not bit for bit",
+            "resuming with %d replicas from a checkpoint that %d replicas wrote: from here on, sums are added in a "
+            "different order, so the result equals that of an uninterrupted run only up to rounding",
             replicas.count,
             written_by,
         )

@@ -57,7 +57,7 @@ class _EarlierRun:
         return np.asarray(checkpoint.read_array(self.workdir, self.checkpoint, array))
 
     def _open_dataset(self) -> Dataset:
-        reason = f"--warm-start {self.workdir} needs the dataset of that run, because it has the ids of the vectors"
+        reason = f"--warm-start {self.workdir} needs the dataset of that run for the ids of its vectors"
         try:
             dataset = open_dataset(self.record.data)
         except ContractError as error:

@@ -141,7 +141,7 @@ def describe_run(run: str, record: RunRecord) -> dict[str, Any]:
     step = checkpoint.choose_step(run)
     epochs = checkpoint.read_state(run, step).epoch
     if epochs == 0:
-        raise ValueError(f"{run} has not completed an epoch; resume it until it has")
+        raise ValueError(f"{run} has not completed an epoch; resume it until the first epoch is complete")
     validations = checkpoint.read_validations(run)
     if step not in validations.values:
         log.warning(

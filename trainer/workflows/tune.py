@@ -217,7 +217,7 @@ class Search:
             raise Preempted(f"stopped before trial {number}; run the same command again to resume")
         with _locked(self._layout.lock(number)) as is_mine:
             if not is_mine:
-                log.info("trial %d is run by another process", number)
+                log.info("another process runs trial %d", number)
                 return
             trial = self._find(number)
             if trial is None:

@@ -87,14 +87,14 @@ def test_an_item_without_facts_counts_as_available_with_a_warning(caplog):
     facts = facts_of(("b", False, None), ("c", None, None), ("z", False, None))
     assert find_offer(["a", "b", "c"], facts, OfferRules()).is_offered.tolist() == [True, False, True]
     assert (
-        "1 of the 3 items of the model are not among the 3 given items; ids of the model: 'a'; given ids: 'b', 'c', "
-        "'z'; the missing items count as available"
+        "1 of the 3 items of the model are not in the table of 3 items; ids of the model: 'a'; ids of the table: 'b', "
+        "'c', 'z'; the missing items count as available"
     ) in caplog.text
 
 
 def test_a_table_of_other_ids_is_refused_with_examples_of_both():
     with pytest.raises(
-        ValueError, match=r"ids of the model: '0108', '0109'; given ids: '108'; use the same ids in both"
+        ValueError, match=r"ids of the model: '0108', '0109'; ids of the table: '108'; use the same ids in both"
     ):
         find_offer(["0108", "0109"], facts_of(("108", True, None)), OfferRules())
 
@@ -109,11 +109,11 @@ def test_unknown_denied_ids_cause_a_warning_with_examples(dataset, caplog):
     [
         (
             {"only_categories": ["Kitchen"]},
-            r"--only-category: no item is in the category 'Kitchen'; categories of items: 'kitchen'$",
+            r"--only-category: no item is in the category 'Kitchen'; use a category with items, such as 'kitchen'$",
         ),
         (
             {"without_categories": ["pans", "garden"]},
-            r"--without-category: no item is in the category 'garden'; categories of items: ",
+            r"--without-category: no item is in the category 'garden'; use a category with items, such as ",
         ),
         (
             {"only_categories": ["kitchen"], "denied": ["mug", "pan"]},
@@ -127,7 +127,7 @@ def test_unknown_categories_and_rules_that_exclude_all_items_are_refused(dataset
 
 
 def test_a_catalogue_without_categories_has_none_to_choose():
-    with pytest.raises(ValueError, match="'shoes'; categories of items: none"):
+    with pytest.raises(ValueError, match="'shoes'; drop it, as no item has a category"):
         find_offer(["a"], facts_of(("a", True, None)), OfferRules(only_categories=["shoes"]))
 
 

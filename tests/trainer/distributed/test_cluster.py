@@ -58,7 +58,7 @@ def test_a_damaged_tf_config_is_refused(text: str) -> None:
 
 def test_a_tf_config_whose_task_is_no_worker_is_refused() -> None:
     config = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "ps", "index": 0}}
-    with pytest.raises(ValueError, match="type ps; every task must be a worker"):
+    with pytest.raises(ValueError, match="the type of every task in TF_CONFIG must be worker, got ps"):
         read_cluster({"TF_CONFIG": json.dumps(config)})
 
 
