@@ -73,7 +73,7 @@ def main() -> None:
             finished[part].write_text(json.dumps(_measure(part, source, root), indent=1) + "\n")
     figures = {part: json.loads(path.read_text()) for part, path in finished.items() if path.exists()}
     if missing := sorted(set(PARTS) - set(figures)):
-        log.warning("not measured yet, and so not in the record: %s", ", ".join(missing))
+        log.warning("the record lacks these parts, which are not measured yet: %s", ", ".join(missing))
     targets = [target for found in figures.values() for target in found["targets"]]
     report("quality", {"targets": targets, **figures}, quiet=True)
     for name, found in figures.items():
@@ -83,7 +83,7 @@ def main() -> None:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.splitlines()[0])
-    parser.add_argument("--retailrocket", required=True, help="folder with retailrocket_matrix, …_sessions, …_buyers")
+    parser.add_argument("--retailrocket", required=True, help="folder of retailrocket_matrix, …_sessions and …_buyers")
     parser.add_argument("--output", required=True, help="folder for datasets, runs and finished parts")
     parser.add_argument(
         "--only",

@@ -1,4 +1,4 @@
-"""Headless Chromium for tests of pages: logs, network requests, keyboard access."""
+"""Opens pages in headless Chromium, and records their log, network requests and keyboard access."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What all tests of a process share: four logical CPU devices, Beam's caches, and an order that ends on time."""
+"""Prepares each test process: four logical CPU devices, Beam's caches, and the order of the tests."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Commands in the documents: in fenced blocks, and inline in sentences."""
+"""Finds the commands in the documents, in fenced blocks and in sentences."""
 
 import re
 from pathlib import Path

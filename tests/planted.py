@@ -1,4 +1,4 @@
-"""A secret in the environment of a command, and the search for it in all that the command wrote."""
+"""Plants a secret in the environment of a command, and searches for it in everything that the command wrote."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""CI installs all available programs if apt-get lacks one of them, and a clone has all it needs."""
+"""CI installs the available programs if apt-get lacks one of them, and a clone contains all files that it needs."""
 
 import subprocess
 from pathlib import Path

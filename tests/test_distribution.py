@@ -1,4 +1,4 @@
-"""The source distribution and the wheel: all packages and data files, and the command runs from the wheel."""
+"""The source distribution and the wheel contain all packages and data files, and the command runs from the wheel."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""`--help` of every command: fits a screen, answers at once, states defaults and an example that works."""
+"""`--help` of every command fits a screen, prints at once, and states defaults and an example that works."""
 
 import argparse
 import json

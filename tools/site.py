@@ -85,7 +85,9 @@ def rewrite_links(text: str, source: str) -> str:
         if path not in names:
             path = posixpath.join(path, "README.md")  # a link to a folder shows its README.md
         if path not in names:
-            raise ValueError(f"{source} links to {target}, which is not a page; see page_names in {__file__}")
+            raise ValueError(
+                f"{source} links to {target}, which is not a page; add it to `page_names` of tools/site.py"
+            )
         return posixpath.relpath(names[path], folder) + anchor
 
     return _outside_fences(text, lambda prose: _LINK.sub(rewrite, prose))

@@ -1,4 +1,4 @@
-"""The arithmetic of `benchmarks.cluster`, and a traced step of two replicas."""
+"""Tests the arithmetic of `benchmarks.cluster`, and a traced step of two replicas."""
 
 import numpy as np
 import pytest

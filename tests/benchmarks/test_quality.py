@@ -1,4 +1,4 @@
-"""The figures of a dataset, the printed tables, and the equal objective of both ALS implementations."""
+"""Tests the figures of a dataset, the printed tables, and that both ALS implementations have the same objective."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Measures of the test window: stored once, compared by visitor, and the best peers."""
+"""Measures of the test window are stored once and compared by visitor, and the best peers are found."""
 
 import numpy as np
 import pytest

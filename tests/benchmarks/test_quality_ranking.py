@@ -1,4 +1,4 @@
-"""The cases of the tasks, and the ranking of stored scores by the trainer's evaluator."""
+"""Tests the cases of the tasks, and the ranking of stored scores by the trainer's evaluator."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Trained presets, targets, and the epochs until a run reaches a metric."""
+"""Tests the training of presets, the targets, and the number of epochs until a run reaches a metric."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The ratio of two systems' recalls of items without a training event."""
+"""Tests the ratio of two systems' recalls of items without a training event."""
 
 import numpy as np
 

@@ -87,4 +87,4 @@ def _run_to_end(arguments: list, folder: Folder) -> None:
         ended = run(arguments, folder)
         if ended.status == 0:
             return
-    raise Fault(f"does not succeed after a kill: {find_reason(ended) or ended.status}")
+    raise Fault(f"the command does not succeed after a kill: {find_reason(ended) or ended.status}")

@@ -155,6 +155,6 @@ def check_reason(words: str, *names: str) -> None:
       Fault: the message is not clear.
     """
     if _UNCLEAR.match(words):
-        raise Fault(f"unclear: {words[:300]}")
+        raise Fault(f"unclear error message: {words[:300]}")
     if names and not any(name in words for name in names):
-        raise Fault(f"names none of {', '.join(names)}: {words[:300]}")
+        raise Fault(f"the error message names none of {', '.join(names)}: {words[:300]}")

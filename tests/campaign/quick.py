@@ -163,7 +163,7 @@ def metadata(choices: random.Random, folder: Path, products: Mapping[str, str]) 
         if step == last and checkpoint.read_state(str(workdir), last) != expected:
             raise Fault("other metadata is accepted")
         if step is None:
-            raise Fault("the checkpoint before is not found")
+            raise Fault("the checkpoint before it is not found")
         return None if step == last else f"{path.name} is damaged, so the checkpoint of step {step} is used"
     finally:
         path.write_bytes(whole)

@@ -1,4 +1,4 @@
-"""The Python API: from a synthetic shop to recommendations, with the verbs as functions."""
+"""Tests the Python API, from a synthetic shop to recommendations."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The demo: its inputs, and its table of results."""
+"""Tests the inputs of the demo, and its table of results."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The lists that the demo prints."""
+"""Tests the lists that the demo prints."""
 
 from cartwheel.demo.lists import _line
 

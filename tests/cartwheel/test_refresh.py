@@ -1,4 +1,4 @@
-"""`cartwheel refresh`: a newer table of items, or a newer dataset, changes what an export recommends."""
+"""`cartwheel refresh` with a newer table of items or a newer dataset changes the recommendations of an export."""
 
 import json
 

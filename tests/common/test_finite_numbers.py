@@ -1,4 +1,4 @@
-"""No setting and no JSON file has NaN or infinity."""
+"""No setting and no JSON file contains NaN or infinity."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Imports without TensorFlow's notices, and without losing any other line."""
+"""Imports hide TensorFlow's notices, and no other line."""
 
 import subprocess
 import sys

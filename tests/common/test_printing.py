@@ -1,4 +1,4 @@
-"""What commands print: text that cannot be printed changes no status, and input controls no terminal."""
+"""Text that cannot be printed does not change the exit status, and input cannot control the terminal."""
 
 import json
 import logging

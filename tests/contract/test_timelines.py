@@ -1,4 +1,4 @@
-"""The block codec."""
+"""Tests the codec of timeline blocks."""
 
 from dataclasses import replace
 

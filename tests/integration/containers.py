@@ -1,4 +1,4 @@
-"""Images built by buildah and run by podman, without a Docker engine.
+"""Builds images with buildah and runs them with podman, without a Docker engine.
 
 Builds the real Dockerfile with all its packages; only the base image in its FROM line is replaced by one of Debian
 packages. The images are kept in the user's cache until the requirements change.

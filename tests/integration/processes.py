@@ -1,4 +1,4 @@
-"""Training in separate processes: start one or several workers, wait for them, compare results."""
+"""Starts one or several training processes, waits for them and compares their results."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Expected tables of the pictures of a report, by section and title, computed from the source files."""
+"""Computes the expected table of each picture of a report from the source files, by section and title."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -256,7 +256,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-delay", type=float, default=1, help="maximum of seconds between due time and kill")
+    parser.add_argument(
+        "--max-delay", type=float, default=1, help="maximum number of seconds from the due time of a kill"
+    )
     parser.add_argument(
         "--end-seconds", type=float, default=60, help="seconds in which all workers must end after a kill"
     )

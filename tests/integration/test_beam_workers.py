@@ -1,4 +1,4 @@
-"""`prepare` on remote workers: Beam's job service, a pool of worker processes, the project installed as a wheel.
+"""Runs `prepare` on remote workers: Beam's job service, and worker processes with the project installed as a wheel.
 
 The workers run in an environment with the wheel and without this folder; they share only files with the program that
 starts the job. Other tests check what must hold for all runners: memory, uneven data, kills.

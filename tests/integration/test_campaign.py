@@ -47,9 +47,9 @@ def test_no_case_of_a_short_campaign_breaks_a_promise(tmp_path: Path) -> None:
         (1, "Traceback (most recent call last):\n  …\nKeyError: 'x'", "traceback: KeyError"),
         (-11, "", "status -11 without a reason"),
         (1, "", "status 1 without a reason"),
-        (1, "04:00:00 ERROR preprocessing.cli: KeyError: 'x'", "unclear: KeyError"),
-        (1, "04:00:00 ERROR trainer.cli: [Errno 39] Directory not empty", "unclear: .Errno 39"),
-        (1, "04:00:00 ERROR trainer.cli: 'utf-8' codec can't decode byte 0xff", "unclear: 'utf-8' codec"),
+        (1, "04:00:00 ERROR preprocessing.cli: KeyError: 'x'", "unclear error message: KeyError"),
+        (1, "04:00:00 ERROR trainer.cli: [Errno 39] Directory not empty", "unclear error message: .Errno 39"),
+        (1, "04:00:00 ERROR trainer.cli: 'utf-8' codec can't decode byte 0xff", "unclear error message: 'utf-8' codec"),
     ],
 )
 def test_an_end_without_a_clear_reason_is_a_fault(status: int, err: str, fault: str) -> None:

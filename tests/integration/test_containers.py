@@ -1,4 +1,4 @@
-"""The images of the real Dockerfile, hardened like pods: from an event log to a model, through a bucket.
+"""Runs the images of the real Dockerfile, hardened like pods, from an event log in a bucket to a model.
 
 They handle SIGTERM as on a preempted machine.
 """

@@ -1,4 +1,4 @@
-"""Workers with several devices each: W workers of L logical CPUs train like one process with W × L replicas."""
+"""W workers of L logical CPUs each train like one process with W × L replicas."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Evaluation and recommendation divided among workers equal those of one process."""
+"""Workers that divide an evaluation or recommendations among them have the results of one process."""
 
 import json
 import subprocess

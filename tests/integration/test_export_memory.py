@@ -1,4 +1,4 @@
-"""An export has its tables in memory once: compares its peak memory with that of a run with few columns."""
+"""An export holds its tables in memory once: compares its peak memory with that of a run with few columns."""
 
 import re
 import subprocess

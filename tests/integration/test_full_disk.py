@@ -1,4 +1,4 @@
-"""A run on a disk that fills up and later has free space again."""
+"""Trains on a disk that fills up and later has free space again."""
 
 import os
 import subprocess

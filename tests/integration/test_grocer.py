@@ -1,4 +1,4 @@
-"""The real grocer's files: one month of them, prepared."""
+"""Prepares one month of the real grocer's files."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Stopping a full-size factorization: 1.4 million visitors and 235,000 items of 64, 0.84 GB with accumulators."""
+"""Stops a full-size factorization: 1.4 million visitors and 235,000 items of 64, 0.84 GB with accumulators."""
 
 import signal
 from pathlib import Path

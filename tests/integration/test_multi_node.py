@@ -1,4 +1,4 @@
-"""The multi-node Job without a cluster: two processes on two hosts, with the variables of its pods.
+"""Runs the multi-node Job without a cluster: two processes on two hosts, with the variables of its pods.
 
 A host is a network namespace of this machine, and a file of host names replaces the headless Service.
 """

@@ -1,4 +1,4 @@
-"""The whole path in a bucket: prepare, train, SIGKILL, resume, evaluate, export, recommend, load.
+"""Runs all commands in a bucket: prepare, train, SIGKILL, resume, evaluate, export, recommend, load.
 
 Every process has planted credentials in its environment and logs at the lowest level.
 """

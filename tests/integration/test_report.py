@@ -1,4 +1,4 @@
-"""The three pages of a report after prepare, train (stopped once and resumed) and evaluate."""
+"""Tests the three pages of a report after prepare, train (stopped once and resumed) and evaluate."""
 
 import json
 import re

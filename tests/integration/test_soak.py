@@ -1,4 +1,4 @@
-"""A short soak on a small run, with each signal to each worker once, and the plan of kills."""
+"""Runs a short soak that sends each signal to each worker once, and tests the plan of kills."""
 
 import random
 import signal

@@ -1,4 +1,4 @@
-"""Jobs with a failing bucket: published outputs are complete, and the same command resumes."""
+"""Published outputs are complete although a bucket fails, and the same command resumes."""
 
 import hashlib
 import json

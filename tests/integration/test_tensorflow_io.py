@@ -1,4 +1,4 @@
-"""The trainer on s3:// through TensorFlow's file system from tensorflow-io, without any other client.
+"""Runs the trainer on s3:// with tensorflow-io's file system, without any other client.
 
 Runs in its own environment, because a release of tensorflow-io works with only one of TensorFlow:
 `make test-tensorflow-io`.

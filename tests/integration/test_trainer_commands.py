@@ -1,4 +1,4 @@
-"""The trainer's commands in sequence, each in its own process."""
+"""Runs the trainer's commands in sequence, each in its own process."""
 
 import json
 import os

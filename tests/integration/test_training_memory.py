@@ -1,4 +1,4 @@
-"""The peak memory of training, compared with the formula in docs/operations.md and with a run of few columns."""
+"""Compares the peak memory of training with the formula in docs/operations.md."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Runs ended by real signals and resumed, by one process or by another number of workers."""
+"""Runs that real signals ended are resumed, by one process or by another number of workers."""
 
 import random
 import signal

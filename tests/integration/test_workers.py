@@ -1,4 +1,4 @@
-"""Workers that share a run of mf: a lost one, a hanging one, more workers than shards.
+"""Tests workers that share a run of `mf`: one is lost, one hangs, and there are more workers than shards.
 
 `test_devices_of_workers.py` kills workers that train nn.
 """

@@ -1,4 +1,4 @@
-"""The recipes of docs/your-data.md: each prepares its log, and a model trained on it recommends."""
+"""Each recipe of docs/your-data.md prepares its log, and a model trained on the dataset recommends."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Checks of manifests: rules of the API server that the published schemas lack, and promises of this project.
+"""Checks manifests for rules of the API server that the published schemas lack, and for promises of this project.
 
 Each check takes the objects of one rendering and yields a sentence for each thing that is wrong.
 """

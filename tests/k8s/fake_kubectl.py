@@ -1,4 +1,4 @@
-"""A kubectl that replays a recorded sequence instead of calling a cluster; the tests of submit.py run it.
+"""A kubectl that replays a recorded sequence instead of calling a cluster, for the tests of submit.py.
 
 FAKE_KUBECTL names a folder with `scenario.json`:
 

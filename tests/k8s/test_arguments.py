@@ -1,4 +1,4 @@
-"""Arguments of submit.py that would change the meaning of others inside the pod, or that Kubernetes would refuse."""
+"""submit.py refuses arguments that would change the meaning of others in the pod, or that Kubernetes would refuse."""
 
 import pytest
 

@@ -14,7 +14,7 @@ RELEASES = ["1.34", "1.37"]
 
 
 def validate(text: str, release: str, folder: Any) -> str:
-    """Returns the complaints of kubernetes-validate, unknown kinds included, except JobSet."""
+    """Returns the complaints of kubernetes-validate, also about unknown kinds other than JobSet."""
     path = folder / "manifests.yaml"
     path.write_text(text)
     command = [tool("kubernetes-validate"), "--strict", "-k", release, str(path)]

@@ -1,4 +1,4 @@
-"""The placement of steps by overlays and by the URI of their results, and the placements that submit.py refuses."""
+"""Overlays and the URI of the results determine where steps run; submit.py refuses invalid placements."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""submit.py with a kubectl that replays recorded sequences: its output and exit status."""
+"""Tests the output and the exit status of submit.py, with a kubectl that replays recorded sequences."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Manifests of submit.py pass every check, and its flags arrive in the right fields."""
+"""Manifests of submit.py pass every check, and its flags set the right fields."""
 
 import io
 import itertools

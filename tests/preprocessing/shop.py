@@ -1,4 +1,4 @@
-"""CSV files of a small shop, which the preprocessing tests prepare."""
+"""Writes the CSV files of a small shop, which the preprocessing tests prepare."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Catalogue rows from item properties and the category tree, as of a time."""
+"""Builds catalogue rows from item properties and the category tree, as known at a time."""
 
 import numpy as np
 import pyarrow as pa

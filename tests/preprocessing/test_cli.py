@@ -1,4 +1,4 @@
-"""Flags, exit statuses and error lines of `python -m preprocessing`."""
+"""Tests the flags, exit statuses and error lines of `python -m preprocessing`."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Warnings of excluded rows."""
+"""Tests the warnings about excluded rows."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Download of the real data, with a fake Kaggle client."""
+"""Tests the download of the real data, with a fake Kaggle client."""
 
 import sys
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Comparison of a dataset with its baseline; the distances were computed by hand."""
+"""Compares a dataset with its baseline; the expected distances were computed by hand."""
 
 import json
 from dataclasses import replace

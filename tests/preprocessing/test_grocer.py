@@ -1,4 +1,4 @@
-"""The grocer's files, from a fake package with a few rows."""
+"""Writes the grocer's files from a fake package with a few rows."""
 
 import importlib.util
 from datetime import datetime

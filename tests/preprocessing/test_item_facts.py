@@ -1,4 +1,4 @@
-"""A newer table of items: availability and categories."""
+"""Reads availability and categories from a newer table of items."""
 
 import json
 

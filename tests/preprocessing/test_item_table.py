@@ -1,4 +1,4 @@
-"""A table with one row per item as item properties, and its join with the events."""
+"""Reads a table with one row per item as item properties, and joins it with the events."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Event kinds of a shop: settings, the kinds of a log with one kind, and a dataset with own kinds."""
+"""Tests the settings of event kinds, logs with one kind, and a dataset with the shop's own kinds."""
 
 import json
 from pathlib import Path

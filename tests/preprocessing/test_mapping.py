@@ -1,4 +1,4 @@
-"""Paths, constants, lists and conditions of a mapping."""
+"""Tests the paths, constants, lists and conditions of a mapping."""
 
 import datetime
 import decimal

@@ -1,4 +1,4 @@
-"""Complete runs of `prepare` on a shop of ten days (see shop.py), a few seconds each."""
+"""Runs all of `prepare` on a shop of ten days (see shop.py), for a few seconds each."""
 
 import json
 import os

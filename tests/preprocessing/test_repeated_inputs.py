@@ -1,4 +1,4 @@
-"""An input that would be ignored is refused."""
+"""An input that would be ignored is refused, such as the first value of a repeated flag."""
 
 import pytest
 

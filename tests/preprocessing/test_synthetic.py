@@ -1,4 +1,4 @@
-"""The synthetic shop: its files, its figures, and whether recommenders can learn from it."""
+"""Tests the files and figures of the synthetic shop, and that recommenders can learn from it."""
 
 import hashlib
 import re

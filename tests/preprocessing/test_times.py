@@ -1,4 +1,4 @@
-"""Times of every form to UTC milliseconds."""
+"""Tests the conversion of times of every form to UTC milliseconds."""
 
 import dataclasses
 import datetime

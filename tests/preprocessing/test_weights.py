@@ -1,4 +1,4 @@
-"""Weights of events: a column of the log, from its values to the timelines and the statistics."""
+"""Tests the weights of events, from the values of a column to the timelines and the statistics."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Results of a pipeline, which may come from a bucket that others can write to."""
+"""Reads results of a pipeline, which may come from a bucket that others can write to."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""The result tables, from records with known numbers."""
+"""Tests the result tables with records of known numbers."""
 
 import pytest
 

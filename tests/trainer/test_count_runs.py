@@ -1,4 +1,4 @@
-"""Runs of the counted models: what validation chooses, other numbers of replicas, interrupted and resumed."""
+"""Tests runs of the counted models: the choice by validation, several replicas, interruption and resumption."""
 
 import logging
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A shop with event kinds of its own: their weights, the targets, the size of the models, the exported signature."""
+"""A shop's own event kinds determine weights, targets, the size of the models, and the exported signature."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The second stage of whole runs: interrupted and resumed, with other numbers of replicas, exported."""
+"""Whole runs with a second stage are interrupted and resumed, use other numbers of replicas, and are exported."""
 
 import json
 import shutil

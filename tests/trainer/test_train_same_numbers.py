@@ -1,4 +1,4 @@
-"""Runs that must have the same result: with other numbers of replicas, interrupted and resumed, compiled."""
+"""Runs with other numbers of replicas, interrupted and resumed runs, and compiled runs have the same result."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Requests and training data of peers, from lists of items."""
+"""Builds requests and training data for peers from lists of items."""
 
 import numpy as np
 import scipy.sparse as sp

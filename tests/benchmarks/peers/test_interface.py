@@ -1,4 +1,4 @@
-"""What peers share: weights of a history, training timelines, and the order of items without a score."""
+"""Tests the helpers of peers: weights of a history, training timelines, and the order of items without a score."""
 
 import numpy as np
 

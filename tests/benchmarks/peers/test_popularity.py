@@ -1,4 +1,4 @@
-"""Peers that rank by counts."""
+"""Tests the peers that rank by counts."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The trend of items as of a moment, and the scores that it is added to."""
+"""Tests the trend of items at a moment, and how scores are prepared for adding it."""
 
 import numpy as np
 import pytest

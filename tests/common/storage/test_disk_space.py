@@ -1,4 +1,4 @@
-"""Errors about a full disk: a real one of 1 MiB, and those of libraries."""
+"""Tests the errors about a full disk, on a real disk of 1 MiB and with errors of libraries."""
 
 import errno
 import subprocess

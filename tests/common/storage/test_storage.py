@@ -1,4 +1,4 @@
-"""Files and publication, on the local disk and in a store (fsspec's in-memory one)."""
+"""Tests files and their publication, on the local disk and in fsspec's in-memory store."""
 
 import hashlib
 import os

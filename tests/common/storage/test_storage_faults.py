@@ -1,4 +1,4 @@
-"""Files and publications in object stores with failing requests: local servers behind a faulty proxy."""
+"""Tests files and their publication while requests to an object store fail: local servers behind a faulty proxy."""
 
 from collections.abc import Iterator
 from pathlib import Path

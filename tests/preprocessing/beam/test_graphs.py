@@ -1,4 +1,4 @@
-"""Order, concurrency and failures of `prepare`'s graphs."""
+"""Tests the order, the concurrency and the failures of `prepare`'s graphs."""
 
 import threading
 import time

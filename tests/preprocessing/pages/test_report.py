@@ -1,4 +1,4 @@
-"""The report of a dataset in a browser, and figures of the real raw sample that were computed by hand."""
+"""Tests a dataset's report in a browser, and the figures of the real raw sample, which were computed by hand."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""CSV lines to columns and rejects."""
+"""Tests the conversion of CSV lines to columns and rejects."""
 
 import gzip
 from pathlib import Path

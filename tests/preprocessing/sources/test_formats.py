@@ -1,4 +1,4 @@
-"""Files of all formats: the rows they hold, and the messages for those that cannot be read."""
+"""Files of all formats have the same rows, and files that cannot be read get a clear error."""
 
 import bz2
 import gzip

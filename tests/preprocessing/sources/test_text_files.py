@@ -1,4 +1,4 @@
-"""Opening of text files, and their division into byte ranges and chunks."""
+"""Tests the opening of text files, and their division into byte ranges and chunks."""
 
 import gzip
 import itertools

@@ -1,4 +1,4 @@
-"""Behaviour of visitors with a few events, counted by hand."""
+"""Compares the statistics of a few visitors' behaviour with counts by hand."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Item popularity and correlations."""
+"""Tests the popularity of items, and correlations."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""The items on offer, by availability, denied ids and categories."""
+"""Tests which items are on offer, by availability, denied ids and categories."""
 
 import pyarrow as pa
 import pytest

@@ -1,4 +1,4 @@
-"""The events of all splits, each trained on exactly once."""
+"""Each event of all splits is trained on exactly once."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The trend of items: by hand, without the future, and brought up to date."""
+"""Trends are equal to figures by hand, do not see the future, and can be updated."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The page in a browser: clicks, typing and the Back button.
+"""Tests the page in a browser: clicks, typing and the Back button.
 
 Tests wait with `expect`: the page's content policy forbids `eval`, which playwright's wait_for_function needs.
 """

@@ -1,4 +1,4 @@
-"""The server answers malformed, huge, slow and numerous requests, with sockets of its own."""
+"""The server answers malformed, huge, slow and numerous requests, which the tests send through sockets."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""The order of collective operations in the traced graph of a step, with two workers of two devices each."""
+"""Tests the order of collective operations in the traced graph of a step, with two workers of two devices each."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,7 +33,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def first_worker_of_two() -> Replicas:
-    """The first of two workers: its graph can be traced without the other one, but not run."""
+    """Returns the first of two workers. Its graph can be traced without the other one, but not run."""
     strategy = tf.distribute.MirroredStrategy(
         list(DEVICES), cross_device_ops=tf.distribute.HierarchicalCopyAllReduce(num_packs=1)
     )

@@ -1,4 +1,4 @@
-"""The choice of GPUs, on fake ones: TensorFlow's functions are replaced."""
+"""Tests the choice of GPUs with fake ones: TensorFlow's functions are replaced."""
 
 from collections.abc import Sequence
 from pathlib import Path

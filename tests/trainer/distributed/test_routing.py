@@ -20,7 +20,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def first_worker_of(count: int) -> Replicas:
-    """The first of several workers of one device each: its graph can be traced without the others, but not run."""
+    """Returns the first of several workers of one device. Its graph can be traced without the others, but not run."""
     if count == 1:
         return start_replicas(1, None)
     strategy = tf.distribute.MirroredStrategy(["CPU:0"], cross_device_ops=tf.distribute.ReductionToOneDevice())

@@ -1,4 +1,4 @@
-"""The weights of a blend: features that help in validation get weights, and noise gets none."""
+"""Features that help in validation get weights in a blend, and noise gets none."""
 
 from dataclasses import replace
 

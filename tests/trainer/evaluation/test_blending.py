@@ -1,4 +1,4 @@
-"""Runs that end with a blend: several replicas, interrupted and resumed, exported as measured."""
+"""Runs with a blend use several replicas, are interrupted and resumed, and are exported as they were measured."""
 
 import json
 from dataclasses import replace

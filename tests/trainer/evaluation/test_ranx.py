@@ -22,7 +22,7 @@ def ranx():
 
 @pytest.fixture(scope="module", params=["returning visitors", "next item"])
 def cases(request):
-    """Scores without ties, because ranx breaks ties arbitrarily, and histories of five items.
+    """Returns scores without ties, because ranx breaks ties arbitrarily, and cases with histories of five items.
 
     Returning visitors have up to 25 relevant items, more than most K, and seen items are hidden. A next item is a
     single relevant item that may have been seen.

@@ -1,4 +1,4 @@
-"""The numbers of EASE, by hand and by a plain inverse."""
+"""Compares EASE with figures by hand and with a plain inverse."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Fold-in compared with the closed form of the objective (Hu et al., 2008)."""
+"""Compares fold-in with the closed form of the objective (Hu et al., 2008)."""
 
 import numpy as np
 import tensorflow as tf

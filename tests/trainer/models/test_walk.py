@@ -1,4 +1,4 @@
-"""The numbers of the walk, by hand and by plain loops."""
+"""Compares the walk with figures by hand and with plain loops."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The Model page: the models that were tried, their metrics, and the weights in use."""
+"""The Model page shows the models that were tried, their metrics, and the weights in use."""
 
 from common.report.page import Block, Note
 from trainer.pages.blend import blend_page

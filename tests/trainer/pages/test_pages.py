@@ -1,4 +1,4 @@
-"""The Training and Evaluation pages from made-up files, such as those of a new, a killed and a long run."""
+"""Draws the Training and Evaluation pages from made-up files, such as those of a new, a killed and a long run."""
 
 import math
 from collections import Counter

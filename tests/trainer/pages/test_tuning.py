@@ -1,4 +1,4 @@
-"""The page of a search: its table has every trial, and its picture those with a validation."""
+"""The page of a search has a table of all trials, and a picture of those with a validation."""
 
 from common.report.page import Block, Note, Picture
 from trainer.config.search import Choices, Range

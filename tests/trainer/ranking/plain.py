@@ -1,4 +1,4 @@
-"""A slow, simple evaluator: sorts whole rows, one visitor at a time."""
+"""A slow, simple evaluator, which sorts whole rows, one visitor at a time."""
 
 import math
 

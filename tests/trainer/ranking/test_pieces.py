@@ -30,7 +30,7 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("k", [1, 5, 129])
 @pytest.mark.parametrize("offered_share", [None, 0.5, 0.02])
 def test_pieces_give_the_same_lists_as_sorting_whole_rows(num_items, k, offered_share):
-    """Many ties within and across pieces; an ascending row, where each piece beats the earlier ones; hidden items."""
+    """Scores have ties within and across pieces, hidden items, and a row in which each piece beats the earlier ones."""
     k = min(k, num_items)
     generator = np.random.default_rng(num_items)
     scores = generator.integers(0, 20, (40, num_items)).astype(np.float32)

@@ -16,7 +16,7 @@ def test_the_best_items_are_first_and_ties_are_in_catalogue_order():
 @pytest.mark.parametrize("num_items", [5 * 256, 2000, 2047])
 @pytest.mark.parametrize("k", [1, 5])
 def test_a_large_catalogue_is_ranked_like_a_simple_sort(num_items, k):
-    """Many ties, mostly hidden rows and constant rows; with and without items after the last whole block."""
+    """Rows have many ties, mostly hidden items or equal scores; some catalogues end with an incomplete block."""
     generator = np.random.default_rng(num_items)
     scores = generator.integers(0, 20, (40, num_items)).astype(np.float32)
     scores[:10][generator.random((10, num_items)) < 0.999] = -np.inf
@@ -32,7 +32,7 @@ def test_a_large_catalogue_is_ranked_like_a_simple_sort(num_items, k):
 
 @pytest.mark.parametrize("levels", [3, 1000])
 def test_the_best_of_a_part_and_the_other_items_are_the_best_of_all(levels):
-    """Scores of both signs with ties, also of -0.0 with 0.0; the last two of the other items are padding."""
+    """Scores have both signs and ties, also between -0.0 and 0.0. The last two of the other items are padding."""
     generator = np.random.default_rng(levels)
     scores = (generator.integers(-levels, levels + 1, (40, 30)) / 7).astype(np.float32)
     scores[generator.random((40, 30)) < 0.2] = -0.0

@@ -1,4 +1,4 @@
-"""Model cards of made-up records."""
+"""Tests the model cards of made-up records."""
 
 import json
 from dataclasses import replace

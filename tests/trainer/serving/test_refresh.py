@@ -1,4 +1,4 @@
-"""An export with another offer: other lists, and no other difference."""
+"""A refresh changes the lists of an export, and nothing else."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Limits of gradient training that are checked before the model is built."""
+"""Tests the limits of gradient training that are checked before the model is built."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`--preset auto`: never worse in validation than the best baseline, within its budget, resumable."""
+"""`--preset auto` is never worse in validation than the best baseline, keeps its budget, and can be resumed."""
 
 import json
 from collections.abc import Callable

@@ -1,5 +1,4 @@
-"""Refits: trained on all events, with the settings and epochs of the run; its evaluation on the card; invalid
-requests."""
+"""A refit trains on all events with the settings and epochs of its run, and its card shows the run's evaluation."""
 
 import json
 from dataclasses import replace

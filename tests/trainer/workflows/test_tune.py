@@ -1,4 +1,4 @@
-"""Searches: seeded, resumed, pruned and shared by processes. Most tests replace training by a function."""
+"""Searches are seeded, resumed, pruned and shared by processes. Most tests replace training by a function."""
 
 import json
 import math
