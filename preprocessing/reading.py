@@ -58,7 +58,7 @@ def read_tree(job: Job, tree: Input) -> catalogue.TreeReading:
 def read_properties(
     job: Job, properties: Input, cuts: Cuts | None, table: ItemTableMapping | None
 ) -> PropertyCounts | None:
-    """Reads the item properties as of the first cut, or a table of items, into partitions; None without such files.
+    """Reads the item properties as of the first cut, or a table of items, into partitions. Returns None without files.
 
     Raises:
       ValueError: too many rows are invalid.
@@ -83,8 +83,8 @@ def read_properties(
 def _warn_of_no_properties(cuts: Cuts | None) -> None:
     if cuts:
         log.warning(
-            "no item properties are from before the validation split (%s), so no item has a category or price; provide "
-            "earlier item properties, or a later --validation-from",
+            "all item properties are later than the start of validation (%s), so no item has a category or price; "
+            "provide earlier item properties, or a later --validation-from",
             format_when(cuts.validation_from_ms),
         )
     else:
@@ -95,9 +95,9 @@ def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
     """Checks that each property named in the settings is a property of at least one item.
 
     Args:
-      counts: number of items by property: id, count.
-      config: the properties with a role. If no item has a property with a default name, that is only a warning,
-        because shops lack some of these properties.
+      counts: number of items by property, in columns id and count.
+      config: names of the properties with a role. If no item has a property with a default name, only a warning is
+        logged, because some shops lack such a property.
 
     Raises:
       ValueError: no item has a property that the settings name explicitly; the message lists the names found.
@@ -111,7 +111,7 @@ def check_property_names(counts: EncodedTable, config: PropertyConfig) -> None:
         raise ValueError(f"{wrong}, but no item has such a property; the properties found are {listed}")
     if missing := [f"{role} (`{name}`)" for role, name in names.items() if role != "title"]:
         log.warning(
-            "no item has a property for %s; give the shop's own names in the settings properties.*", ", ".join(missing)
+            "no item has a property for %s; set the shop's own names in the settings properties.*", ", ".join(missing)
         )
 
 
@@ -119,8 +119,8 @@ def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float =
     """Checks that the events are about items that have properties.
 
     Args:
-      events: number of training events by item: id, count.
-      items: items with properties: id.
+      events: number of training events by item, in columns id and count.
+      items: items with properties, in column id.
       warn_share: a warning is logged if less than this share of the events is about items with properties.
 
     Raises:

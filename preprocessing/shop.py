@@ -20,7 +20,7 @@ def read_shop(path: str) -> dict[str, Any]:
     """Reads the settings of a shop.toml as JSON values; relative paths start at its directory.
 
     Raises:
-      ValueError: there is no such file, or it is not valid TOML.
+      ValueError: there is no such file, it is not valid TOML, or a setting that takes a list has a text.
     """
     try:
         values = tomllib.loads(decode_text(storage.read_bytes(path), path))

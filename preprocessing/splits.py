@@ -34,7 +34,7 @@ class TimeSummary:
     counts: np.ndarray
     """[T] int64, the events of each bin."""
     resolution: int = 0
-    """Times are multiples of 2**resolution ms; while there are few distinct times, it is 0, so that they are exact."""
+    """Times are rounded down to multiples of 2**resolution ms; with few distinct times, it is 0 and times are exact."""
 
 
 # a summary of more distinct times halves its resolution; 2.8 M events over 4.5 months keep one of two seconds
@@ -71,7 +71,7 @@ def check_splits(counts: Sequence[int], summary: TimeSummary, cuts: Cuts | None,
 
     Args:
       counts: number of events in each split, in the order of SPLITS.
-      summary: times of all events, from which better cuts are suggested.
+      summary: times of all events, used to suggest better cuts.
       cuts: cuts of a split by time.
       config: the method; with `none`, all events are for training.
 
@@ -86,10 +86,10 @@ def check_splits(counts: Sequence[int], summary: TimeSummary, cuts: Cuts | None,
         raise ValueError(_describe_few_events(empty, by_split))
     starts = [format_when(cut) for cut in (cuts.validation_from_ms, cuts.test_from_ms)]
     better = _suggest_cuts(summary)
-    advice = "the events have fewer than three distinct times: provide more events, or use --split none"
+    advice = "the events have fewer than three distinct times, so provide more events, or use --split none"
     if better is not None:
         flags = f"--validation-from {format_when(better.validation_from_ms)}"
-        advice = f"{flags} --test-from {format_when(better.test_from_ms)} would work"
+        advice = f"use {flags} --test-from {format_when(better.test_from_ms)}, for example"
     raise ValueError(f"no events for {empty}: validation starts at {starts[0]} and test at {starts[1]}; {advice}")
 
 

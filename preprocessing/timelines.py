@@ -1,4 +1,4 @@
-"""Visitor timelines: cleaning and splitting of events, a partition at a time, on whole columns.
+"""Cleans the events of a partition and splits the timelines of its visitors, on whole columns.
 
 Shapes: N rows and V visitors of a partition.
 """
@@ -59,12 +59,12 @@ class SplitTimelines(NamedTuple):
 
 @dataclass(frozen=True)
 class Cleaning:
-    """Counts of the rows and visitors that the cleaning of a partition found."""
+    """Counts of the duplicates and robots in a partition."""
 
     duplicates: int
     """Number of exact duplicates, which are dropped."""
     robot_visitors: int
-    """Number of visitors that are robots from some time on."""
+    """Number of visitors who are robots, each from some time on."""
 
 
 def assemble_timelines(
@@ -111,7 +111,8 @@ def split_timelines(timelines: Timelines, cuts: Cuts | None, config: SplitConfig
     """Assigns the rows to splits and excludes robots.
 
     In a split by time, a robot is excluded from the split in which it first exceeds the daily limit, and from later
-    splits. So events after a cut change nothing before it. With other methods, robots are excluded from all splits.
+    splits. Thus events after a cut do not affect earlier splits. With other methods, robots are excluded from all
+    splits.
     """
     splits = split_rows(timelines, cuts, config)
     ends = np.full(len(SPLITS), NEVER)
@@ -199,7 +200,7 @@ def select_unknown_ids(
 
 
 def compute_gaps(timelines: Timelines, rows: np.ndarray) -> pa.Array:
-    """[V] lists of the seconds between a visitor's consecutive events, in the rows that a mask [N] selects."""
+    """Returns [V] lists of the seconds between a visitor's consecutive events among the rows of a mask [N]."""
     code, times = timelines.visitor_code[rows], timelines.timestamp_ms[rows]
     same_visitor = code[1:] == code[:-1]
     gaps = (np.diff(times)[same_visitor] / 1000).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Parses times of events into UTC milliseconds: numbers since 1970, ISO 8601, a given format, and Arrow's own types.
+"""Parses event times to UTC milliseconds, from numbers since 1970, ISO 8601, a given format, or Arrow's time types.
 
 Shapes: N values.
 """
@@ -36,7 +36,7 @@ _COMMON_FORMATS = (
 
 
 def resolve_times(sample: pa.Array, config: TimeConfig, column: str) -> TimeConfig:
-    """Replaces `unit=auto` by the unit or format that all values of a sample have.
+    """Replaces `unit=auto` by the unit or format that fits the values of a sample.
 
     Raises:
       ValueError: no unit or format fits, or several do; the message lists them.
@@ -66,7 +66,7 @@ def drop_missing(values: pa.Array) -> pa.Array:
 
 
 def guess_times(values: pa.Array) -> list[TimeConfig]:
-    """Returns the units or formats that fit all values [N] of a sample; empty if none do."""
+    """Returns the units or formats that fit most values [N] of a sample."""
     numbers = _to_numbers(values)
     if numbers is not None:
         low, high = (np.nanquantile(numbers, share) for share in (0.1, 0.9)) if len(numbers) else (0, 0)
@@ -90,11 +90,11 @@ def guess_times(values: pa.Array) -> list[TimeConfig]:
 
 
 def parse_times(values: pa.Array, config: TimeConfig, flaws: Flaws) -> np.ndarray:
-    """Parses times to UTC milliseconds, [N] int64; marks implausible times, and unreadable ones, which become 0.
+    """Parses times to UTC milliseconds, [N] int64. Marks implausible and unreadable times; the latter become 0.
 
-    Times without a zone are in `config.zone`. When clocks are set back, a local time occurs twice: then the first is
-    assumed. If the unit is unknown, texts are read as ISO 8601; it is unknown if other files of the log have Arrow's
-    time types.
+    Times without a zone are in `config.zone`. If a local time occurs twice, because clocks are set back, the first
+    occurrence is used. If the first rows of the log have Arrow's time types, the unit remains `auto`; texts in other
+    files are then read as ISO 8601, and numbers as milliseconds.
     """
     is_text = pa.types.is_string(values.type)
     if is_time_type(values.type):
@@ -155,14 +155,14 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
 
 
 def _read_in_zone(stamps: pd.Series, zone: str) -> pd.Series:
-    """Returns the stamps, which were read as UTC, as times of the zone."""
+    """Reads timestamps, which were parsed as UTC, as local times of the zone."""
     # a time that a change of the clock repeats or leaves out
     is_first = np.ones(len(stamps), bool)
     return stamps.dt.tz_localize(None).dt.tz_localize(ZoneInfo(zone), ambiguous=is_first, nonexistent="shift_forward")
 
 
 def _to_milliseconds(stamps: pd.Series) -> np.ndarray:
-    """Converts stamps with a zone to UTC, datetime64[ms]."""
+    """Converts timestamps with a zone to UTC, datetime64[ms]."""
     return stamps.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[ms]")
 
 

@@ -1,4 +1,4 @@
-"""The TF-Transform preprocessing function: raw ids and features to model inputs, the same in training and serving.
+"""The TF-Transform preprocessing function: converts raw ids and features to model inputs, in training and serving.
 
 Vocabularies are built on whole columns (see `vocabularies`) and only applied here. TF-Transform's analyzers compute
 quantile buckets and moments.
@@ -42,7 +42,7 @@ _OUTPUT_OF = {"visitor_id": "visitor", "item_id": "item"}
 
 @dataclass(frozen=True)
 class TransformConfig:
-    """Settings from which the TF-Transform graph is constructed."""
+    """Settings of the TF-Transform graph."""
 
     vocabularies: Mapping[Vocabulary, VocabularyInfo]
     """Sizes of the vocabularies, by name."""
@@ -61,9 +61,9 @@ def make_preprocessing_fn(
 ) -> Callable[[dict], dict]:
     """Makes the function that TF-Transform traces; the graph contains copies of the vocabulary files, as assets.
 
-    The outputs, which are sparse like the inputs: `visitor`, `item`, `event`, `category_path`, `property_values` (int64
-    indices), `price_bucket`, `gap_bucket` (int64 quantile buckets from 1, because 0 means no value) and `price_scaled`
-    (float32, log1p with mean 0 and variance 1).
+    The outputs are sparse, like the inputs. They are `visitor`, `item`, `event`, `category_path` and `property_values`
+    (int64 indices), `price_bucket` and `gap_bucket` (int64 quantile buckets from 1, because 0 means no value) and
+    `price_scaled` (float32, log1p with mean 0 and variance 1).
     """
 
     def preprocessing_fn(inputs: dict) -> dict:

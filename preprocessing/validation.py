@@ -35,7 +35,7 @@ REASONS = (
 
 @dataclass(frozen=True)
 class Flaws:
-    """The reason why each invalid row is invalid. A row that is marked twice keeps its first reason."""
+    """The invalid rows and the reason of each. A row that is marked twice keeps its first reason."""
 
     codes: np.ndarray
     """[N] int8: 0 for a valid row, else 1 + an index in REASONS."""
@@ -106,7 +106,7 @@ def check_not_empty(num_events: int, num_rows: int, robot_visitors: int, glob: s
     if num_events:
         return
     if robot_visitors:
-        advice = f"all {robot_visitors} visitors have more events on one day than --max-events-per-day; raise it"
+        advice = f"all {robot_visitors} visitors have more events on one day than --max-events-per-day, so raise it"
     else:
         advice = "check the glob and the contents of the files"
     raise ValueError(f"{glob} has no usable event in {num_rows} rows; {advice}")

@@ -1,6 +1,8 @@
-"""Vocabularies, most frequent ids first, and the assignment of indices, on whole columns.
+"""Builds vocabularies, with the most frequent ids first, and assigns their indices to ids, on whole columns.
 
-Shapes: N ids, V vocabulary entries. The TF-Transform graph assigns the same indices (a test compares them).
+The TF-Transform graph assigns the same indices (a test compares them).
+
+Shapes: N ids, V vocabulary entries.
 """
 
 from collections.abc import Iterable
@@ -150,7 +152,7 @@ def index_words(
 
 
 def assign_indices(ids: pa.Array, vocabulary: pa.Array, oov_buckets: int) -> np.ndarray:
-    """[N] int64: index of each id in the vocabulary [V]; for unknown ids, V + their out-of-vocabulary bucket."""
+    """Returns the index of each id in the vocabulary [V]; V + a bucket's number for unknown ids. [N] int64."""
     found = pc.index_in(ids, value_set=vocabulary)
     if found.null_count == 0:
         return found.to_numpy().astype(np.int64)

@@ -21,12 +21,12 @@ _OTHER_NAMES = {
     ("numpy", "ndarray"),
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
 }
-"""What results contain apart from the records of the own packages."""
+"""Types and functions that results may contain, in addition to the records of `_OWN_PACKAGES`."""
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Names of the intermediate files; partition numbers are hashes of visitors in some files, of items in others."""
+    """Names of the intermediate files. Some files are partitioned by visitor, others by item."""
 
     root: str
     """Directory of all intermediate files."""
@@ -37,7 +37,7 @@ class Workspace:
         return join(self.root, "chunks")
 
     def chunk(self, name: str, position: tuple[int, int]) -> str:
-        """The rows of one chunk of an input, by its position (input file, byte)."""
+        """File with the rows of one chunk of an input; the chunk's position is (input file, byte)."""
         return join(self.chunks, f"{name}-{position[0]:05d}-{position[1]:012d}.arrow")
 
     def timelines(self, partition: int) -> str:
@@ -56,16 +56,16 @@ class Workspace:
         return join(self.root, f"catalogue-{partition:05d}.arrow")
 
     def items(self, partition: int) -> str:
-        """All items of a partition with their training counts, the items of the vocabulary first."""
+        """File with all items of a partition and their training counts, the items of the vocabulary first."""
         return join(self.root, f"items-{partition:05d}.arrow")
 
     @property
     def item_vocabulary(self) -> str:
-        """The ids of the item vocabulary, in its order."""
+        """File with the ids of the item vocabulary, in its order."""
         return join(self.root, "item-vocabulary.arrow")
 
     def result(self, name: str) -> str:
-        """A value that a pipeline returns to the program that started it."""
+        """File with a value that a pipeline returns to the program that started it."""
         return join(self.root, f"result-{name}.pickle")
 
 
@@ -80,7 +80,7 @@ def read_table(path: str) -> pa.Table:
 
 
 def write_result(path: str, result: Any) -> None:
-    """Pickles a value; the file lives only as long as the job that wrote it."""
+    """Pickles a value; the file is removed at the end of the job."""
     storage.write_bytes(path, pickle.dumps(result))
 
 
@@ -88,20 +88,20 @@ def read_result(path: str) -> Any:
     """Reads a value written by `write_result`.
 
     Raises:
-      ValueError: it contains other objects than records, arrays and counters.
+      ValueError: the file contains other objects than records, arrays and counters.
     """
     return _ResultReader(storage.read_bytes(path), path).load()
 
 
 class _ResultReader(pickle.Unpickler):
-    """Loads records, arrays and counters only: with workers elsewhere, others may be able to write to the bucket."""
+    """Loads only records, arrays and counters, because others may be able to write to the bucket of remote workers."""
 
     def __init__(self, content: bytes, path: str) -> None:
         super().__init__(io.BytesIO(content))
         self._path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns a class or function that the value names."""
+        """Returns the class or function of this name if results may contain it."""
         if (module, name) == ("builtins", "getattr"):
             return _member  # Python before 3.11.4 pickles a member of an enumeration as a call of getattr
         is_known = (module, name) in _OTHER_NAMES
@@ -116,7 +116,7 @@ class _ResultReader(pickle.Unpickler):
 
 
 def _member(kind: Any, name: str) -> enum.Enum:
-    """Returns a member of an enumeration; `getattr` itself would reach every function of Python."""
+    """Returns a member of an enumeration. Replaces `getattr`, which would give access to every function of Python."""
     if isinstance(kind, enum.EnumType) and name in kind.__members__:
         return kind[name]
     raise ValueError(f"{name} of {kind!r} is not a member of an enumeration")

@@ -1,7 +1,7 @@
-"""Beam graphs of `prepare`; each leaves files in the workspace and returns its results.
+"""Beam graphs of `prepare`; each writes files to the workspace and returns its results.
 
-Each graph is finished before the next one starts, so cuts, vocabularies and the TF-Transform graph are known when they
-are needed, and an invalid input is rejected between two graphs.
+Each graph finishes before the next one starts. Thus cuts, vocabularies and the TF-Transform graph are known when they
+are needed, and an invalid input is refused between two graphs.
 """
 
 import tempfile
@@ -52,7 +52,7 @@ class PropertyCounts(NamedTuple):
     reading: summaries.ReadingSummary
     """Counts of rows and rejects."""
     properties: EncodedTable
-    """Number of items by property: id, count."""
+    """Number of items by property, in columns id and count."""
     items: EncodedTable
     """Items with properties, each with an event count of 0, from `vocabularies.count_no_events`."""
 
@@ -63,11 +63,11 @@ class CatalogueCounts(NamedTuple):
     description: dict[str, int]
     """Counts of items, from `catalogue.describe_partition`."""
     categories: EncodedTable
-    """Number of items by category: id, count."""
+    """Number of items by category, in columns id and count."""
     property_values: EncodedTable
-    """Number of items by property value: id, count."""
+    """Number of items by property value, in columns id and count."""
     category_events: EncodedTable
-    """Training events by category: id, count."""
+    """Number of training events by category, in columns id and count."""
 
 
 def read_events(
@@ -103,7 +103,7 @@ def count_ids(job: Job, num_partitions: int, cuts: Cuts | None) -> IdCounts:
 def read_properties(
     job: Job, parts: Sequence[Part], num_partitions: int, until_ms: float, table: ItemTableMapping | None = None
 ) -> PropertyCounts:
-    """Writes properties before `until_ms`, or a table of items, to a file per item partition; writes rejects."""
+    """Writes properties before `until_ms`, or a table of items, to one file per item partition; writes the rejects."""
     phases = _reading_phase("item properties", parts), Phase("properties by item", num_partitions)
     with job.pipeline(*phases) as (pipeline, progress):
         read = _read(job, pipeline, parts, stages.RouteProperties(job.work, num_partitions, until_ms, table), progress)

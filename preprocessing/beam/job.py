@@ -54,9 +54,8 @@ class Job:
         """Runs `function`, which runs a pipeline, in a thread while the context is open; yields its future result.
 
         With remote workers, the function finishes before the context opens. This costs no time, because a single
-        pipeline uses all workers anyway. Beam supports neither starting a job server outside the main thread nor
-        constructing two pipelines concurrently: copying the options of one pipeline removes the runner from the options
-        of the other.
+        pipeline uses all workers anyway. Beam cannot start a job server outside the main thread. It cannot construct
+        two pipelines concurrently either: copying the options of one removes the runner from the options of the other.
         """
         if is_in_process(self.options):
             with ThreadPoolExecutor(1) as thread:
@@ -86,7 +85,7 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
             unknown = options.get_all_options(retain_unknown_options=True).keys() - options.get_all_options().keys()
     except SystemExit:
         reason = usage.getvalue().strip().splitlines()[-1].partition("error: ")[2]
-        raise ValueError(f"Beam rejects {' '.join(arguments)}: {reason}") from None
+        raise ValueError(f"Beam rejects {' '.join(arguments)}: {reason}; correct the value") from None
     previous = ("", *arguments)
     rejected = [word for last, word in zip(previous, arguments, strict=False) if "-" not in (last[:1], word[:1])]
     if is_in_process(options) or _runner_name(options) == "dataflow":
@@ -100,7 +99,7 @@ def parse_beam_options(arguments: Sequence[str]) -> PipelineOptions:
 
 
 def is_in_process(options: PipelineOptions) -> bool:
-    """True if Beam runs in this process, not on remote workers."""
+    """Returns True if Beam runs in this process, not on remote workers."""
     return _runner_name(options) in ("direct", "fnapi", "switchingdirect")
 
 

@@ -1,4 +1,4 @@
-"""Results of a pipeline: merges a collection into one value, which the program that started the pipeline reads.
+"""Merges a collection of a pipeline into one value, which the program that started the pipeline reads.
 
 A value is passed through a file, because a Beam pipeline returns no values and workers may be other machines.
 """
@@ -34,7 +34,7 @@ def merge_result(
     """Merges the elements of a collection to one value.
 
     Args:
-      work: where the value is stored.
+      work: the workspace that stores the value.
       name: name of the value, unique in the job.
       parts: the collection.
       merge: an associative and commutative function; it must also accept an empty iterable.

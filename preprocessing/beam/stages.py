@@ -140,9 +140,9 @@ class WrittenShard:
     sha256: str
     """Checksum of the file."""
     rows: int
-    """All rows, context included."""
+    """Number of all rows, including the context."""
     target_rows: int
-    """Rows that belong to the split itself, without context."""
+    """Number of rows that belong to the split itself, without the context."""
     visitors: int
     """Number of timelines."""
     blocks: int

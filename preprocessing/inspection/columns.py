@@ -1,4 +1,4 @@
-"""The columns of a sample, and the fields of nested ones."""
+"""Describes the columns of a sample and the fields of its nested columns."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Column:
     """A column, or a field of a nested column."""
 
     path: str
-    """Path of the column."""
+    """Path of the column, such as `user.id`."""
     type: str
-    """Type of the column."""
+    """Type in words, such as `whole number`."""
     examples: tuple[str, ...]
     """The first distinct values."""
     missing: float
@@ -28,7 +28,7 @@ class Column:
 
 
 def walk_columns(table: pa.Table) -> Iterator[tuple[str, pa.Array]]:
-    """Yields all columns and the fields of nested ones, by path."""
+    """Yields the path and the values of each column, and of each field of a nested column."""
     for name in table.column_names:
         yield from _walk_values(name, table[name].combine_chunks())
 
@@ -56,7 +56,7 @@ def _to_plain(values: pa.Array) -> pa.Array:
 
 
 def describe_column(path: str, values: pa.Array) -> Column:
-    """Describes a column."""
+    """Describes the values at a path by their type, examples and share of missing values."""
     present = values.filter(pa.array(~is_missing(values)))
     examples = [str(value.as_py())[:30] for value in present[:200]]
     share = 1 - len(present) / len(values) if len(values) else 0.0

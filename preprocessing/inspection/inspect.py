@@ -28,10 +28,10 @@ _EVENTS = 5
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` found in a log or an item table."""
+    """Findings of `inspect` about a log or an item table."""
 
     files: tuple[str, ...]
-    """The files; the first was read."""
+    """The files; only the first non-empty file was read."""
     layout: Layout
     """Format and columns of the first file."""
     columns: tuple[Column, ...]
@@ -155,14 +155,14 @@ def _warn_of_kinds(config: PrepareConfig) -> Iterator[str]:
         yield f"no column of event kinds was found, so all events are {config.columns.kind}"
     if len(config.kinds.names) > 1 and config.kinds.names != DEFAULT_KINDS:
         yield (
-            f"the order of the event kinds is a guess: {', '.join(config.kinds.names)}; in [kinds], order names from "
-            "the first look at an item to its purchase, and move to dropped the kinds that should not train the model"
+            f"the order of the event kinds is a guess: {', '.join(config.kinds.names)}; in [kinds], sort names from "
+            "the first look at an item to its purchase, and move kinds that should not train the model to dropped"
         )
     if config.kinds.dropped:
         dropped = ", ".join(word or "(empty)" for word in config.kinds.dropped)
         yield (
-            f"event kinds that are dropped: {dropped}; most of their rows have no item, or "
-            "there are too many kinds; add those that are about items to [kinds] names"
+            f"dropped event kinds: {dropped}, because most of their rows have no item or there are too many kinds; add "
+            "the kinds that are about items to names in [kinds]"
         )
 
 
@@ -170,7 +170,7 @@ def _suggest_weights(found: Inspection) -> Iterator[str]:
     for column in found.columns:
         if looks_like_weight(column):
             yield (
-                f"`{column.path}` may say how much an event counts; to weigh events by it in training, write "
+                f"`{column.path}` may be a weight of the events; to use it in training, write "
                 f"weight = {json.dumps(column.path, ensure_ascii=False, allow_nan=False)} in [columns]"
             )
 
@@ -201,7 +201,7 @@ def _warn_of_times(config: PrepareConfig, events: pa.Table) -> Iterator[str]:
     if latest > datetime.now(UTC).timestamp() * 1000:
         yield f"some times are in the future, up to {format_when(latest)}; check [time]"
     if config.time.format is not None or config.time.unit == "iso":
-        yield f"times without a zone are read as {config.time.zone}; set time.zone if they are not"
+        yield f"times without a zone are read as {config.time.zone}; set time.zone if they are in another zone"
 
 
 def as_json(found: Inspection) -> dict[str, Any]:

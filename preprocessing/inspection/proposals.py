@@ -1,4 +1,4 @@
-"""Proposes settings; recognises the role of a column by its name and its values."""
+"""Proposes settings for a log or an item table; recognises the role of a column by its name and its values."""
 
 import re
 from collections import Counter
@@ -102,7 +102,7 @@ def looks_like_weight(column: Column) -> bool:
 
 
 def _match(pattern: str, columns: Sequence[Column], values: dict[str, pa.Array], role: str) -> str | None:
-    """Returns the column with the best name for a role, the first in `pattern`, then in the file; None if none fits."""
+    """Returns the column with the name that comes first in `pattern`; None if no column has one of these names."""
     names = pattern.split("|")
     fits = [column.path for column in columns if _plain(column.path) in names]
     if role == "time":  # a date is worse than the time itself
@@ -129,7 +129,7 @@ def _step_of(word: str) -> int | None:
 
 
 def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
-    """Proposes event kinds: the words of events with an item, in the funnel order that usual words have."""
+    """Proposes the words of events with an item as event kinds, sorted by their usual order in the funnel."""
     counts, with_item = _count_kinds(table, mapped)
     names = [word for word in counts if is_kind_name(word) and 2 * with_item[word] >= counts[word]]
     if len(names) > MAX_KINDS:
@@ -143,7 +143,7 @@ def _propose_kinds(table: pa.Table, mapped: EventColumns) -> KindConfig:
 
 
 def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], Counter[str]]:
-    """Counts, for each word for an event kind, the rows, and the events that have an item."""
+    """Counts the rows, and the events with an item, of each word for an event kind."""
     words = to_text(dict(walk_columns(table))[mapped.kind]).drop_null()
     try:
         columns = select_elements(table, [mapped.kind, mapped.item]).columns
@@ -154,7 +154,7 @@ def _count_kinds(table: pa.Table, mapped: EventColumns) -> tuple[Counter[str], C
 
 
 def _funnel_position(word: str, counts: Counter[str]) -> tuple[int, int, str]:
-    """Sort key of a word for an event kind: step of the funnel, unknown words last; then descending frequency."""
+    """Returns the sort key of a word for an event kind: funnel step, unknown words last; then descending frequency."""
     step = _step_of(word)
     return len(_STEPS) if step is None else step, -counts[word], word
 

@@ -30,7 +30,7 @@ def events_section(statistics: Statistics, marks: Sequence[tuple[str, float]]) -
 
 
 def _other_kinds(by_kind: Statistics) -> Part:
-    """Charts all kinds except the most frequent, because next to it, the others may be too short to see."""
+    """Charts all kinds except the most frequent, because its bar would make the others too short to see."""
     largest = max(by_kind, key=lambda kind: by_kind[kind])
     title = f"Events by kind, without {largest}"
     others = {kind: count for kind, count in by_kind.items() if kind != largest}
@@ -93,8 +93,8 @@ def _correlation(correlation: Statistics) -> Picture:
     return Picture(
         title="Correlation of columns",
         summary=(
-            "Pearson's r over all events. Ranks start at the most frequent id, so they are high for rare visitors and "
-            "items. They are highest for visitors and items without training events, whose events come later in time."
+            "Pearson's r over all events. Ranks start at the most frequent id, so rare visitors and items have high "
+            "ranks. Visitors and items without training events have the highest ranks, and their events are late."
         ),
         svg=charts.heat_map("correlation", names, names, matrix, has_sign=True, height=380),
         table=Table(["", *names], [[name, *row] for name, row in zip(names, matrix, strict=True)]),

@@ -54,7 +54,7 @@ def comparison_section(comparison: Mapping[str, Any]) -> Section:
 
 
 def format_sparsity(pairs: int, possible: int) -> str:
-    """Formats the share of possible pairs without events; digits follow the nines, as in `99.978%`."""
+    """Formats the share of possible pairs without events with two digits after the nines, as in `99.978%`."""
     percent = 100 * pairs / possible
     return f"{100 - percent:.{max(1 - math.floor(math.log10(percent)), 1)}f}%"
 

@@ -76,7 +76,7 @@ def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
     """Parses a header line in UTF-8 to column names.
 
     Raises:
-      ValueError: it is not valid CSV in UTF-8.
+      ValueError: the line is not valid CSV in UTF-8.
     """
     try:
         text = line.decode()
@@ -86,7 +86,7 @@ def parse_header(line: bytes, separator: str) -> tuple[str, ...]:
 
 
 def _mark_malformed(source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, flaws: Flaws) -> np.ndarray:
-    """Marks lines with a wrong number of fields, encoding or line end; returns [L] bool: which lines have quotes."""
+    """Marks lines with a wrong number of fields, encoding or line end; returns a mask [L] of the lines with quotes."""
     buffer = np.frombuffer(data, np.uint8)
 
     def count(byte: int) -> np.ndarray:
@@ -129,7 +129,10 @@ def _parse(
 def _parse_quoted(
     source: CsvSource, data: bytes, begins: np.ndarray, ends: np.ndarray, rows: np.ndarray, flaws: Flaws
 ) -> tuple[pa.Table, np.ndarray]:
-    """Parses lines with quotes; marks those with an unbalanced quote or a wrong field count; returns the valid ones."""
+    """Parses lines with quotes, and returns the valid rows with their indices.
+
+    Marks lines with an unbalanced quote or a wrong number of fields.
+    """
     lines = pa.array([data[begins[row] : ends[row]] for row in rows], pa.large_binary()).cast(pa.large_string())
     field = f'(?:"(?:[^"]|"")*"|[^"{re.escape(source.separator)}][^{re.escape(source.separator)}]*|)'
     separator = re.escape(source.separator)

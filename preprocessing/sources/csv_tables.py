@@ -40,14 +40,14 @@ class CsvTableSource(CsvFiles):
             encoding = self.text_format.encoding
             other = "utf-8" if encoding == "cp1252" else "cp1252"
             raise ValueError(
-                f"{part.path} is not valid {encoding} after row {first}; give its encoding, such as "
+                f"{part.path} is not valid {encoding} after row {first}; set its encoding, such as "
                 f"item_table.format.encoding={other}"
             ) from error
         except DAMAGE as error:
             if "Empty CSV file" not in str(error):
                 raise ValueError(
-                    f"{part.path} cannot be read after row {first}: {error}; correct its next rows, or replace a "
-                    "damaged file by an intact copy"
+                    f"{part.path} cannot be read after row {first}: {error}; correct the rows that follow, or replace "
+                    "the file by an intact copy"
                 ) from error
         if invalid:
             nothing = pa.table({name: pa.array([], pa.string()) for name in self.columns})
@@ -86,7 +86,7 @@ class CsvTableBatch:
 
     @property
     def malformed(self) -> Rejects:
-        """Rows with a wrong number of fields; each gets the position of the batch."""
+        """Rows with a wrong number of fields, all with the position of the batch."""
         texts = [shorten(text.encode()) for text in self.invalid]
         return Rejects(self.part.path, [self.position] * len(texts), [validation.FIELD_COUNT] * len(texts), texts)
 

@@ -1,4 +1,4 @@
-"""Opens the files of an input: finds format, compression, encoding, separator and columns of each."""
+"""Opens the files of an input; detects the format, compression, encoding, separator and columns of each file."""
 
 import codecs
 import json
@@ -82,7 +82,7 @@ def find_input_files(glob: str) -> list[str]:
 
 
 def detect_layout(path: str, config: FormatConfig) -> Layout:
-    """Finds the format and the columns of a file.
+    """Detects the format and the columns of a file.
 
     Raises:
       ValueError: the file is empty, damaged, or in a format that cannot be read.
@@ -113,11 +113,11 @@ def open_files(
     *,
     has_line_breaks: bool = False,
 ) -> tuple[list[Part], int]:
-    """Divides all files of a glob into parts; also returns the total size of their text, estimated if compressed.
+    """Divides all files of a glob into parts; returns them and the total size of their text, estimated if compressed.
 
     Args:
       glob: the files, or a directory; empty files are skipped unless all are empty.
-      config: how they are read.
+      config: how to read the files.
       required: columns that every file must have, or paths in them.
       optional: columns to read if a file has them.
       has_line_breaks: whether quoted fields of CSV may have line breaks; such a file is read by one worker.
@@ -164,7 +164,9 @@ def make_source(layout: Layout, columns: tuple[str, ...], *, has_line_breaks: bo
 
 
 def choose_columns(path: str, layout: Layout, required: Sequence[str], optional: Sequence[str] = ()) -> tuple[str, ...]:
-    """Chooses the columns to read: those in the paths `required`, and those in the paths `optional` that exist.
+    """Returns the columns to read: the columns of the `required` paths, and the `optional` columns that the file has.
+
+    In JSON Lines, only the first lines are known, so columns that these lack are read too.
 
     Raises:
       ValueError: a required column is missing, or a column occurs twice.
@@ -211,7 +213,7 @@ def _is_data(name: str) -> bool:
 
 def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
     if not start.strip():
-        raise ValueError(f"{path} is empty; it has no header line and no row")
+        raise ValueError(f"{path} is empty: it has no header line and no row; check the program that wrote it")
     if start.lstrip()[:1] == b"[" and config.format in ("auto", "jsonl"):
         raise ValueError(
             f"{path} is a JSON array; convert it to JSON Lines, one object per line, for example with "
@@ -243,7 +245,8 @@ def _json_fields(path: str, start: bytes) -> tuple[str, ...]:
             fields |= dict.fromkeys(value if isinstance(value, dict) else ())
     if not fields:
         raise ValueError(
-            f"{path} is not valid JSON Lines, one object per line: {problem}; first line: {lines[0][:80]!r}"
+            f"{path} is not valid JSON Lines: {problem or 'no line is an object'}; write one object per line, not "
+            f"{lines[0][:80]!r}"
         )
     return tuple(fields)
 
@@ -251,7 +254,7 @@ def _json_fields(path: str, start: bytes) -> tuple[str, ...]:
 def _detect_csv(path: str, start: bytes, mark_bytes: int, text_format: TextFormat, config: FormatConfig) -> Layout:
     line, line_feed, _ = start.partition(b"\n")
     if b"\r" in line.rstrip(b"\r"):
-        raise ValueError(f"{path} ends its lines with carriage returns alone; convert it to line feeds")
+        raise ValueError(f"{path} ends its lines with carriage returns alone; convert them to line feeds")
     text = line.rstrip(b"\r")
     if not text:
         raise ValueError(f"{path} has no header line; the first line must name the columns")
@@ -265,7 +268,7 @@ def _detect_csv(path: str, start: bytes, mark_bytes: int, text_format: TextForma
     if len(config.columns) != len(names):
         raise ValueError(
             f"{path} has {len(names)} columns, but events_format.columns names {len(config.columns)}: "
-            f"{', '.join(config.columns)}"
+            f"{', '.join(config.columns)}; name all columns"
         )
     return Layout("csv", config.columns, text_format, separator, False, mark_bytes)
 

@@ -1,4 +1,4 @@
-"""JSON Lines files: one object per line, perhaps nested."""
+"""JSON Lines files: each line is an object, which may be nested."""
 
 import json
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ def parse_lines(columns: tuple[str, ...], part: Part, lines: Lines) -> LineBatch
 
 
 def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
-    """Parses lines of JSON objects to a table of some fields; texts that look like times stay texts.
+    """Parses lines of JSON objects to a table of the fields `columns`; texts that look like times stay texts.
 
     Raises:
       pa.ArrowInvalid: a line is not a JSON object, or a field has several types or numbers that Arrow would round.
@@ -85,7 +85,7 @@ def read_table(data: bytes, columns: tuple[str, ...]) -> pa.Table:
 
 
 def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Parses lines one by one; returns the objects, and a mask [L] of the lines that contain one."""
+    """Parses lines one by one; returns the objects, and a mask [L] of the lines that contain an object."""
     objects, is_object = [], np.zeros(len(begins), bool)
     for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         try:
@@ -137,7 +137,7 @@ def _scalars_to_text(value: Any) -> Any:
 
 
 def _without_times(kind: pa.DataType) -> pa.DataType:
-    """Returns a type with text in place of times, because Arrow reads some texts as times."""
+    """Replaces times in a type by text, because Arrow reads some texts as times."""
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _without_times(field.type)) for field in kind])
     if pa.types.is_list(kind):
@@ -146,7 +146,7 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
 
 
 def _has_rounded(values: pa.Array) -> bool:
-    """Returns True if Arrow may have rounded whole numbers to floating-point numbers in the values."""
+    """Returns True if the values contain floating-point numbers that Arrow may have rounded from whole numbers."""
     if pa.types.is_struct(values.type):
         return any(_has_rounded(part) for part in values.flatten())
     if pa.types.is_list(values.type):

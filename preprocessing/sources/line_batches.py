@@ -27,7 +27,7 @@ class LineBatch:
     columns: pa.Table
     """[N] well-formed rows: a column for each column to read."""
     begins: np.ndarray
-    """[N] index in `lines.data` at which each row of `columns` begins."""
+    """[N] index in `lines.data` at which each row of `columns` starts."""
     ends: np.ndarray
     """[N] index in `lines.data` at which each row of `columns` ends, without the line end."""
     malformed: Rejects
@@ -46,7 +46,7 @@ class LineBatch:
 
 
 def find_lines(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:
-    """Finds the begin [L] and end [L] of the lines that are not blank, without line ends; counts blank lines."""
+    """Returns the starts [L] and ends [L] of the lines that are not blank, and the number of blank lines."""
     buffer = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(buffer == _LINE_FEED)
     begins = np.r_[0, ends[:-1] + 1]

@@ -94,12 +94,12 @@ def open_parquet(path: str) -> pq.ParquetFile:
     """Opens a file and reads its metadata.
 
     Raises:
-      ValueError: it is not a valid Parquet file.
+      ValueError: the file is not a valid Parquet file.
     """
     try:
         return pq.ParquetFile(storage.open_binary(path))
     except pa.ArrowException as error:
-        raise ValueError(f"{path} is not a valid Parquet file: {error}") from error
+        raise ValueError(f"{path} is not a valid Parquet file: {error}; replace it by an intact copy") from error
 
 
 def partition_columns(path: str, stored: Sequence[str]) -> dict[str, str | None]:

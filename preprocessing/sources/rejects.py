@@ -16,7 +16,7 @@ class Rejects:
     path: str
     """The file."""
     positions: Sequence[int]
-    """[N] where the rows start: a byte of the uncompressed text, or a row number."""
+    """[N] positions at which the rows start: a byte of the uncompressed text, or a row number."""
     reasons: Sequence[str]
     """[N] reasons, each one of `validation.REASONS`."""
     texts: Sequence[str]

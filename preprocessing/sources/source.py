@@ -27,9 +27,9 @@ class Part:
     begin: int
     """First byte of a text file, first row group of a Parquet file."""
     end: int | None
-    """One past the last; None: the end of the file."""
+    """One past the last byte or row group; None: the end of the file."""
     size: int
-    """Size in bytes as stored, perhaps compressed."""
+    """Size in bytes as stored, which may be compressed."""
 
 
 class Batch(Protocol):
@@ -84,7 +84,7 @@ def reject_rows(batch: Batch, flaws: Flaws, owners: np.ndarray | None = None) ->
 
     Args:
       batch: the batch.
-      flaws: flaws of its rows, or of the list elements in its rows.
+      flaws: invalid rows of the batch, or invalid list elements in these rows.
       owners: [N] the row in `batch.columns` of each element; None: the elements are the rows.
     """
     invalid = flaws.invalid_rows

@@ -20,16 +20,16 @@ from common import storage
 READ_BYTES = 8 << 20
 HEAD_BYTES = 64 << 10  # one request to a store: enough for a header, or for the rest of a range's last line
 MAX_LINE_BYTES = 16 << 20
-"""Longest line: a file without line feeds would otherwise fill the memory."""
+"""Maximum length of a line. Without it, a file without line feeds would fill the memory."""
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bz2", b"PK\x03\x04": "zip"}
 DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError, pa.ArrowException)
 
 ENCODING_SETTINGS = "events_format.encoding, item_table.format.encoding, or --encoding of inspect"
-"""Where the encoding of a file is set; item properties and the category tree are always UTF-8."""
+"""Settings of a file's encoding, for error messages. Item properties and the category tree are always UTF-8."""
 
 COMPRESSION_RATIO = 3
-"""How many times as large as the compressed file the text is assumed to be, as for event logs with gzip -6."""
+"""Assumed ratio of the size of a text to the size of its compressed file, typical of event logs with gzip -6."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Lines:
     """Whole lines of a file."""
 
     position: int
-    """The byte (of the text in UTF-8) at which they start."""
+    """The byte of the text in UTF-8 at which the lines start."""
     data: bytes
     """The lines, each with its line feed."""
 
 
 def detect_format(head: bytes, encoding: str | None = None) -> TextFormat:
-    """Finds the compression and, unless `encoding` is given, the encoding of a file from its first bytes."""
+    """Detects the compression and, unless `encoding` is given, the encoding of a file from its first bytes."""
     compression = next((name for magic, name in _COMPRESSIONS.items() if head.startswith(magic)), None)
     if encoding is not None:
         return TextFormat(compression, codecs.lookup(encoding).name)
@@ -105,7 +105,7 @@ def open_text(
 
 
 def divide(size: int, begin: int, text_format: TextFormat) -> list[tuple[int, int | None, int]]:
-    """Divides a file from byte `begin` on into ranges: (first byte, end, stored size); end None is that of the file."""
+    """Divides a file from byte `begin` into ranges (first byte, end, stored size); an end of None is the file's end."""
     if not text_format.is_seekable:  # such a stream can only be read from its start
         return [(begin, None, size)]
     starts = range(begin, max(size, begin + 1), READ_BYTES)
@@ -156,7 +156,7 @@ def describe_damage(path: str, text_format: TextFormat, position: int, error: Ex
 
 
 def _finish_line(file: BinaryIO, line: bytes, path: str, position: int) -> bytes:
-    """Reads the rest of a line, of which the first bytes are given; `position` is that of the line."""
+    """Reads the rest of a line that starts with the bytes `line` at `position`, and returns the whole line."""
     line += file.readline(MAX_LINE_BYTES + 2 - len(line))
     if len(line.removesuffix(b"\n")) > MAX_LINE_BYTES:
         raise ValueError(_describe_long_line(path, position))
@@ -200,7 +200,7 @@ def _open_member(file: BinaryIO, path: str) -> BinaryIO:
     try:
         archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is not a valid ZIP archive: {error}") from error
+        raise ValueError(f"{path} is not a valid ZIP archive: {error}; replace it by an intact copy") from error
     names = [name for name in archive.namelist() if not name.endswith("/")]
     if len(names) != 1:
         found = ", ".join(names[:5]) or "none"
@@ -209,7 +209,7 @@ def _open_member(file: BinaryIO, path: str) -> BinaryIO:
 
 
 class _Raw(io.RawIOBase):
-    """Adapts Arrow's streams, which lack `readinto`, to Python's."""
+    """Adapts an Arrow stream, which lacks `readinto`, to Python's streams."""
 
     def __init__(self, stream: pa.NativeFile) -> None:
         self._stream = stream

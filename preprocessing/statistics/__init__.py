@@ -1,1 +1,1 @@
-"""Dataset statistics."""
+"""Computes the statistics of a dataset, for `statistics.json`."""

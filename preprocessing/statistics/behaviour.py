@@ -14,7 +14,7 @@ from preprocessing.statistics.distributions import count_values, describe_histog
 from preprocessing.timelines import MS_PER_DAY, NEVER, Timelines
 
 SESSION_GAP_MS = 30 * 60_000
-"""A pause between two events that is longer than this ends a session."""
+"""Longest pause between two events of a session."""
 
 _BUCKETS = 34  # buckets of seconds; the last starts at 2**32, 136 years
 
@@ -28,18 +28,17 @@ class Behaviour:
     pairs_by_kind: np.ndarray
     """[K] pairs with at least one event of the kind."""
     after_previous: np.ndarray
-    """[K-1] for each kind after the first: pairs with an event of the previous kind before the first event of this
+    """[K-1] for each kind after the first, the pairs that have the previous kind before their first event of this
     kind."""
     after_first: np.ndarray
-    """[K-1] for each kind after the first: pairs with an event of the first kind before the first event of this
-    kind."""
+    """[K-1] for each kind after the first, the pairs that have the first kind before their first event of this kind."""
     after_all: np.ndarray
-    """[K-1] for each kind after the first: pairs with an event of every kind up to this one, where the first events of
-    the kinds are in funnel order."""
+    """[K-1] for each kind after the first, the pairs that have all kinds up to this kind, and their first events in
+    funnel order."""
     events_per_session: Counter[int]
     """Number of sessions by their number of events."""
     session_seconds: np.ndarray
-    """[B] sessions by duration; bucket b is [2**(b-1), 2**b) seconds, the first [0, 1)."""
+    """[B] sessions by duration; bucket 0 is [0, 1) seconds, and bucket b is [2**(b-1), 2**b)."""
     gap_seconds: np.ndarray
     """[B] pauses between consecutive events of a visitor, in the same buckets."""
     new_visitors_by_day: Counter[int]
@@ -117,7 +116,7 @@ def describe_behaviour(behaviour: Behaviour, kinds: Sequence[str]) -> dict[str, 
 
 
 def _first_rows(timelines: Timelines, num_kinds: int) -> np.ndarray:
-    """[P, K]: index of the first row of each pair with each event kind; NEVER if there is none."""
+    """Returns the index of the first row of each pair with each event kind, [P, K]; NEVER if there is no such row."""
     pairs = timelines.visitor_code * len(timelines.items) + timelines.item_code
     distinct, pair = np.unique(pairs, return_inverse=True)
     first = np.full((len(distinct), num_kinds), NEVER)
@@ -136,6 +135,6 @@ def _bucket(milliseconds: np.ndarray) -> np.ndarray:
 
 
 def _describe_buckets(counts: np.ndarray) -> dict[str, int]:
-    """Returns counts by the second at which their bucket starts; omits empty buckets at the end."""
+    """Returns counts by the lower bound of their bucket in seconds; omits empty buckets at the end."""
     filled = int(np.flatnonzero(counts).max(initial=-1)) + 1
     return {str(1 << bucket >> 1): int(counts[bucket]) for bucket in range(filled)}

@@ -14,7 +14,7 @@ from contract.timelines import TimelineRows
 COLUMNS = ("time", "hour of day", "weekday", "event kind", "visitor rank", "item rank", "events before")
 """The columns: time in hours; weekday from Monday; event kind as its index in the funnel; ranks by frequency, from 0.
 
-The original notebook correlated raw ids, but those are names; the order of ranks has a meaning.
+The original notebook correlated raw ids, but the order of ids has no meaning. The order of ranks has one.
 """
 
 _MS_PER_HOUR = 3_600_000

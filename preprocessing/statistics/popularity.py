@@ -1,4 +1,4 @@
-"""Item popularity: most frequent items, concentration, new items, and items that have no training events, by split.
+"""Item popularity: most frequent items, concentration, new items, and items without training events in each split.
 
 Shapes: I items.
 """
@@ -68,7 +68,9 @@ def describe_categories(encoded: EncodedTable, paths: Mapping[str, tuple[str, ..
 
 
 def compute_lorenz(counts: np.ndarray) -> tuple[list[float], float]:
-    """Returns the share of all events of the least popular 0%, 1% … 100% of the items, and the Gini coefficient.
+    """Computes the Lorenz curve and the Gini coefficient of the items' popularity.
+
+    The curve has the shares of events that belong to the least popular 0%, 1% … 100% of the items.
 
     Args:
       counts: [I] events of each item, all above 0; I > 0.

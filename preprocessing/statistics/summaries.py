@@ -39,7 +39,7 @@ class ReadingSummary:
     """Counts of the rows read from an input, or from a part of it."""
 
     rows: int = 0
-    """Number of rows that are not blank, valid or not."""
+    """Number of rows, valid or invalid, without blank lines."""
     blank_lines: int = 0
     """Number of empty lines."""
     rejects: Counter[str] = field(default_factory=Counter)
@@ -61,7 +61,7 @@ class ReadingSummary:
         return int(self.times.counts.sum())
 
     def reject_reasons(self) -> dict[str, RejectReason]:
-        """Returns count and first example by reason."""
+        """Returns the number of invalid rows and the first example for each reason."""
         firsts = {
             reason: f"{path} at {position}: {text}" for reason, ((path, position, text), *_) in self.examples.items()
         }
@@ -120,11 +120,11 @@ class EventStatistics:
     """Counts over the events of one or more partitions, which have no visitors in common."""
 
     by_split: np.ndarray
-    """[S, K] events."""
+    """[S, K] number of events by split and kind."""
     by_day: dict[int, np.ndarray]
-    """[K] events by day since 1970."""
+    """[K] number of events by kind, for each day since 1970."""
     by_weekday_hour: np.ndarray
-    """[7, 24] events, from Monday, UTC."""
+    """[7, 24] number of events by weekday, from Monday, and hour (UTC)."""
     visitors: int
     """Number of visitors."""
     visitors_by_kind: np.ndarray
@@ -138,13 +138,13 @@ class EventStatistics:
     new_visitors: np.ndarray
     """[S] visitors with a row in the split but no training row."""
     events_of_new: np.ndarray
-    """[S] events of the new visitors."""
+    """[S] number of events of the new visitors."""
     training_gaps: int
     """Number of pairs of consecutive training events of a visitor."""
     robot_events: int
     """Number of events that were excluded because their visitors are robots."""
     weight_thousandths: int
-    """Sum of the weights of all events, each rounded to thousandths, so that it is exact in any order."""
+    """Sum of all event weights, in thousandths. Each weight is rounded, so that the sum is exact in any order."""
     behaviour: Behaviour
     """Funnel, sessions and pauses."""
 

@@ -42,14 +42,15 @@ class Assortment:
     """In (0, 1]: share of the shelf's traffic before the item disappears."""
 
     quota: np.ndarray
-    """[3, I] number of visitors who only view the item (LOOK), put it into the cart (CART), and buy it (BUY)."""
+    """[3, I] numbers of visitors who only view the item (LOOK), put it into the cart but do not buy it (CART), and buy
+    it (BUY)."""
 
 
 def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator) -> Assortment:
     """Draws items with quotas that sum to the demand on each shelf.
 
     Args:
-      wanted: [3, S] the demand: number of interests on each shelf that end with LOOK, CART and BUY.
+      wanted: [3, S] the demand, which is the number of interests on each shelf that end with LOOK, CART and BUY.
       scale: size of the shop.
       random: source of all draws.
     """
@@ -67,7 +68,7 @@ def stock_shelves(wanted: np.ndarray, scale: Scale, random: np.random.Generator)
 
 
 def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.random.Generator) -> np.ndarray:
-    """[I] number of distinct visitors of each item, descending, at least 1; the numbers sum to about `total`."""
+    """Draws the number of distinct visitors of each item, [I] descending, at least 1, with a sum of about `total`."""
     interests = lognormal_quantiles(stratified(size, random), _INTERESTS_MEDIAN, _INTERESTS_SIGMA)
     interests = np.clip(np.round(interests), 1, scale.extreme(_MOST_INTERESTS))
     # popular items get the interests that the limit cut off: the long tail keeps its shape in a small shop
@@ -78,7 +79,7 @@ def _draw_interests_of_items(size: int, total: int, scale: Scale, random: np.ran
 
 
 def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[I] index of each item's shelf, chosen so that the interests on each shelf sum to about the shelf's demand.
+    """Draws a shelf for each item, [I] indices, so that the interests on each shelf sum to about the shelf's demand.
 
     Items are assigned in levels, the most popular first; each level is half as popular as the one before. Each item
     gets a random shelf that still has room for it.
@@ -102,7 +103,7 @@ def _assign_shelves(interests: np.ndarray, demand: np.ndarray, random: np.random
 def _apportion_quotas(
     interests: np.ndarray, shelf: np.ndarray, wanted: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> np.ndarray:
-    """[3, I] quotas of the items, which sum to the demand `wanted` on each shelf."""
+    """Draws the quotas of the items, [3, I], which sum to the demand `wanted` on each shelf."""
     sells = interests * random.lognormal(sigma=_CART_SIGMA, size=len(interests))
     # one best-seller reaches the limits with any seed
     best = np.argmax(np.where(shelf == wanted[BUY].argmax(), interests, 0))
@@ -116,7 +117,7 @@ def _apportion_quotas(
 
 
 def _apportion_limited(weights: np.ndarray, shelf: np.ndarray, totals: np.ndarray, largest: int) -> np.ndarray:
-    """[I] counts as from `apportion`, but with smaller weights for items that would exceed `largest`."""
+    """Returns [I] counts, as `apportion` does, but with smaller weights for items that would exceed `largest`."""
     for _ in range(_LIMIT_ROUNDS):  # a reduced weight leaves more for the others, which may then exceed the limit
         sums = np.bincount(shelf, weights, len(totals))
         weights = np.minimum(weights, (largest * sums / np.maximum(totals, 1))[shelf])

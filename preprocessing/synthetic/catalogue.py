@@ -26,7 +26,7 @@ _AVAILABILITY_OF_LIVING = 1.2  # added to the log-odds of availability if the it
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Ids of the items with events; and the listed items (those in the property files), in random order."""
+    """The ids of the items with events, and the listed items (those in the property files) in random order."""
 
     item_id: np.ndarray
     """[I] ids of the items in `Assortment`; -1 for an item without events."""
@@ -104,7 +104,7 @@ def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.
 
 
 def _first_snapshots(born: np.ndarray, first_seen_ms: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[N] index of the snapshot that first lists each item: 0 for old items, else shortly before the first event."""
+    """Draws the snapshot that first lists each item, [N]: 0 for old items, else shortly before the first event."""
     at_first_event = np.searchsorted(SNAPSHOTS_MS, first_seen_ms, side="right") - 1
     lead = random.integers(0, _LONGEST_LEAD + 1, len(born))
     return np.where(born == 0, 0, np.maximum(at_first_event - lead, 0))
@@ -116,7 +116,7 @@ def _unseen_snapshots(count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_available(is_alive: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[L] whether an item is available at the end: a fixed share of all items, preferably items in fashion."""
+    """Draws a mask [L] of the items available at the end: a fixed share of all items, preferably items in fashion."""
     score = _AVAILABILITY_OF_LIVING * is_alive + random.gumbel(size=len(is_alive))
     is_available = np.zeros(len(is_alive), bool)
     is_available[np.argsort(-score, kind="stable")[: round(len(is_alive) * _AVAILABLE_AT_END)]] = True

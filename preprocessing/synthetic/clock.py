@@ -64,7 +64,7 @@ class Times:
 
 @dataclass(frozen=True)
 class _Calendar:
-    """A clock that runs faster at busy times: it shows `hours[i]` at the real time `edges_ms[i]`."""
+    """A clock that runs faster at busy times. At the real time `edges_ms[i]`, it shows `hours[i]`."""
 
     edges_ms: np.ndarray
     hours: np.ndarray
@@ -114,7 +114,7 @@ def first_times(times: Times, events: Events, num_interests: int) -> Times:
 def _draw_session_starts(
     visitor: np.ndarray, kind: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """[E] whether an event starts a session."""
+    """Draws a mask [E] of the events that start a session."""
     num_events = np.bincount(visitor, minlength=len(is_robot))
     tendency = random.beta(*_BREAK_TENDENCY, size=len(is_robot))
     tendency *= np.maximum(num_events / _BUSY, 1) ** -_BUSY_BREAKS_LESS
@@ -132,7 +132,7 @@ def _draw_session_starts(
 
 
 def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """[E] whether an event is a purchase in the same order as the previous event."""
+    """Returns a mask [E] of the purchases in the same order as the previous event."""
     is_line = kind == TRANSACTION
     return np.r_[False, is_line[1:] & is_line[:-1] & (order[1:] == order[:-1])]
 
@@ -140,7 +140,7 @@ def _continues_order(order: np.ndarray, kind: np.ndarray) -> np.ndarray:
 def _draw_gaps_ms(
     kind: np.ndarray, is_start: np.ndarray, is_same_order: np.ndarray, is_robot: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """[E] milliseconds since the previous event of the session, at least 1; 0 at the start of a session."""
+    """Draws the milliseconds since the previous event of the session, [E], at least 1; 0 at the start of a session."""
     uniform = random.random(len(kind))
     seconds = np.empty(len(kind))
     for code, knots in _GAPS_S.items():
@@ -173,7 +173,7 @@ def _draw_starts(
 
 
 def _keep_apart(visitor: np.ndarray, start_ms: np.ndarray, duration_ms: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """[S] starts, moved so that a visitor's sessions are over 30 minutes apart and end within the period."""
+    """Moves session starts [S], so that a visitor's sessions are over 30 minutes apart and end within the period."""
     blocked = duration_ms + _SESSION_GAP_MS + _MINUTE_MS
     before = np.cumsum(blocked) - blocked
     before -= before[group_starts(sizes)][visitor]

@@ -1,6 +1,6 @@
 """Random draws with little noise: quotas and stratified samples instead of independent draws.
 
-Therefore, with any seed, a shop has the figures that it is calibrated to.
+Thus a shop has the figures that it is calibrated to, with any seed.
 
 Shapes: N draws, G groups.
 """
@@ -52,7 +52,7 @@ def draw_weighted(weights: np.ndarray, uniform: np.ndarray) -> np.ndarray:
 
 
 def group_starts(sizes: np.ndarray) -> np.ndarray:
-    """Returns the offsets [G] of G groups of these sizes that are concatenated."""
+    """Returns the offset of each group, [G], if groups of these sizes are concatenated."""
     return np.cumsum(sizes) - sizes
 
 

@@ -64,7 +64,7 @@ def synthesize(config: SynthesisConfig, output: str) -> dict[str, Any]:
 
 
 def _event_table(shop: Shop) -> pa.Table:
-    """The event log, day by day. The days and the rows of each day are shuffled; a few rows are duplicates."""
+    """Builds the event log day by day. The days and the rows of each day are shuffled; a few rows are duplicates."""
     interests, events, random = shop.interests, shop.events, shop.row_generator()
     timestamp_ms = shop.times.timestamp_ms
     rows = np.arange(len(timestamp_ms))

@@ -17,7 +17,7 @@ VIEW, ADD_TO_CART, TRANSACTION = range(len(DEFAULT_KINDS))
 """Event kinds: indices in DEFAULT_KINDS."""
 
 LOOK, CART, BUY = range(3)
-"""How far an interest goes: the item is only viewed, is put into the cart and not bought, or is bought."""
+"""How far an interest goes: the item is only viewed, is put into the cart but not bought, or is bought."""
 
 _NEW_ITEM = 0.60  # share of the views after the first that are of a new item
 _NEW_ITEM_CART_ONLY = 0.57
@@ -49,7 +49,7 @@ class Interests:
 
     @property
     def reach(self) -> np.ndarray:
-        """[D] how far each interest goes: LOOK, CART or BUY."""
+        """How far each interest goes, [D]: LOOK, CART or BUY."""
         return np.where(self.order >= 0, BUY, np.where(self.is_carted, CART, LOOK))
 
 
@@ -95,7 +95,7 @@ def _draw_interests(visitors: Visitors, random: np.random.Generator) -> tuple[In
 
 
 def _draw_funnel(visitors: Visitors, random: np.random.Generator) -> Interests:
-    """The interests that reach the cart or an order, sorted by visitor."""
+    """Draws the interests that reach the cart or an order, sorted by visitor."""
     everyone = np.arange(len(visitors.views))
     loose = np.repeat(everyone, visitors.loose_carts)
     order_visitor = np.repeat(everyone, visitors.orders)
@@ -119,7 +119,7 @@ def _draw_funnel(visitors: Visitors, random: np.random.Generator) -> Interests:
 
 
 def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.Generator) -> Events:
-    """The events of all interests, sorted by visitor and time."""
+    """Draws the events of all interests, sorted by visitor and time."""
     sizes = np.bincount(interests.visitor, minlength=len(repeats))
     start = position_in_group(sizes)
     every = np.arange(len(start))
@@ -144,7 +144,7 @@ def _order_events(interests: Interests, repeats: np.ndarray, random: np.random.G
 
 
 def _checkout_positions(order: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """[N] position of each purchase. All purchases of an order share one, later than the `start` of each of them."""
+    """Returns the position of each purchase, [N]. All purchases of an order have one position, after their starts."""
     last = np.zeros(int(order.max(initial=-1)) + 1)
     np.maximum.at(last, order, start)
     return last[order] + _ORDER

@@ -1,7 +1,8 @@
 """Matches each wish with an item of the same shelf and time: wishes and items are paired in the order of their style.
 
-A wish is the shelf (a category) and the style that a visitor looks for. The quotas of the items on a shelf sum to its
-number of wishes. So every item is matched as often as its quota says, and tastes don't change popularity.
+A wish is the shelf (a category) and the style that a visitor looks for. The quotas of the items on a shelf sum to the
+number of wishes for the shelf. Thus every item is matched as often as its quota says, and tastes don't change
+popularity.
 
 Shapes: D interests, N rows.
 """
@@ -76,7 +77,7 @@ def _group_by_style(
 
 
 def _swap_repeats(visitor: np.ndarray, item: np.ndarray, group: np.ndarray, distance: int) -> np.ndarray:
-    """[N] items; an item that a visitor gets again is swapped with the one `distance` positions away in its group."""
+    """Swaps each item that a visitor gets again with the item `distance` positions away in its group; [N] items."""
     is_repeated = np.zeros(len(item), bool)
     several = np.flatnonzero(np.bincount(visitor)[visitor] > 1)
     pair = visitor[several] * (item.max() + 1) + item[several]

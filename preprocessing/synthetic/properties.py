@@ -1,4 +1,4 @@
-"""The rows of the item properties: for each item and property, one for the first value and one for each change.
+"""The rows of the item properties: for each item and property, a row with the first value and a row per change.
 
 The values reveal the hidden tastes: an item's words include one for its shelf and one for its style.
 
@@ -45,13 +45,13 @@ class _Changes:
     """[R] index of the weekly snapshot that changes the value."""
 
     left: np.ndarray
-    """[R] number of later changes of the same item; values are computed from it, so that consecutive ones differ."""
+    """[R] number of later changes of the same item. Values depend on it, so that consecutive values differ."""
 
 
 def property_tables(
     tree: Tree, catalogue: Catalogue, scale: Scale, seed: tuple[int, ...], title_random: np.random.Generator
 ) -> Iterator[pa.Table]:
-    """Yields all property rows, in random order: tables with the columns timestamp, itemid, property and value.
+    """Yields all property rows in random order, as tables with the columns timestamp, itemid, property and value.
 
     Args:
       tree: the category tree.
@@ -115,7 +115,7 @@ def _draw_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generato
 
 
 def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
-    """Returns each row's category: alternately the item's own and a parent or neighbour; the last is its own."""
+    """Returns each row's category: an item's rows alternate between its own category, also the last, and another."""
     shelf = chunk.shelf[changes.item]
     own = tree.shelf_node[shelf]
     neighbour = tree.shelf_node[(shelf + 1) % tree.num_shelves]
@@ -125,7 +125,7 @@ def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
 
 
 def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.random.Generator) -> pa.Array:
-    """Draws values of several words: one that changes and, for some properties, words of shelf, style and item."""
+    """Draws values of a word that changes and, for some properties, words for the shelf, the style and the item."""
     salt = int(name)
     shelf = chunk.shelf[changes.item]
     changing = mix(salt, random.integers(0, 1000, len(chunk.shelf))[changes.item], changes.left)
@@ -138,7 +138,7 @@ def _draw_words(name: str, chunk: Catalogue, changes: _Changes, random: np.rando
 
 
 def _title_rows(chunk: Catalogue, titles: pa.Array) -> PropertyRows:
-    """One row per item, at its first snapshot: titles never change."""
+    """Makes one row per item, at its first snapshot, because titles never change."""
     return PropertyRows(np.arange(len(titles)), chunk.snapshot, pa.repeat("title", len(titles)), titles)
 
 

@@ -1,4 +1,4 @@
-"""The many properties that only some items have: a few occur on all shelves, and most only on some shelves.
+"""The many properties that only some items have. A few occur on all shelves, and most only on some shelves.
 
 Shapes: S shelves, P properties, K properties that an item of a shelf may have, R rows.
 """
@@ -84,7 +84,7 @@ def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Gen
 
 
 def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """Draws K' properties for each shelf, [S, K'] ascending indices below `size`; at S K' ≥ `size`, each is drawn."""
+    """Draws K' properties for each shelf, [S, K'] ascending indices below `size`; all of them if S K' ≥ `size`."""
     skew = np.arange(1.0, size + 1) ** -_OWN_SKEW
     own = draw_weighted(skew, random.random(num_shelves * _OWN))
     once = random.permutation(size)[: len(own)]
@@ -93,7 +93,7 @@ def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.nd
 
 
 def _draw_values(which: np.ndarray, shelf: np.ndarray, style: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """[R] values as integers: each depends on the item's style and shelf, on its shelf alone, or on neither."""
+    """Draws [R] values as integers. Each depends on the item's style and shelf, on its shelf alone, or on neither."""
     uniform = random.random(len(which))
     anything = mix(which, random.integers(0, _CHOICES, len(which)))
     of_shelf = np.where(uniform < _STYLE_SHARE + _SHELF_SHARE, mix(which, shelf), anything)

@@ -56,7 +56,7 @@ class Shop:
     """The ids of all items, and the items in the property files."""
 
     def properties(self) -> Iterator[pa.Table]:
-        """Yields all property rows, in tables of up to about 1.6 million."""
+        """Yields all property rows, in tables of up to about 1.6 million rows."""
         seed = (self.config.seed, _PROPERTIES)
         scale = Scale(self.config.visitors)
         return property_tables(self.tree, self.catalogue, scale, seed, _stream(self.config, _TITLES))

@@ -86,8 +86,8 @@ def count_wishes(wishes: Wishes, num_shelves: int) -> np.ndarray:
 def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np.random.Generator) -> _Taste:
     """Draws favourites by popularity.
 
-    The first favourite of visitors who cart or buy is a shelf with sales. The second favourite is often a sibling of
-    the first.
+    If visitors put items into the cart or buy, their first favourite is a shelf with such sales. The second favourite
+    is often a sibling of the first.
     """
     uniform = random.random((num_visitors, len(_FAVOURITE_SHARES)))
     shelf = np.stack([draw_weighted(tree.view_weight, column) for column in uniform.T], axis=1)
@@ -101,7 +101,7 @@ def _draw_tastes(tree: Tree, interests: Interests, num_visitors: int, random: np
 
 
 def _draw_sibling(tree: Tree, shelf: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """[N]: for each shelf, a random shelf with the same parent, drawn by popularity; may be the shelf itself."""
+    """Draws a shelf with the same parent for each shelf, [N], by popularity; it may be the shelf itself."""
     ends = np.cumsum(tree.view_weight)
     family = tree.family[shelf]
     first = np.searchsorted(tree.family, family, side="left")

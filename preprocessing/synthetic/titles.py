@@ -34,7 +34,7 @@ class _Products:
 
 
 def draw_titles(tree: Tree, catalogue: Catalogue, random: np.random.Generator) -> pa.Array:
-    """Returns a title [L] per listed item; titles repeat only where a product has more than 38,000 items."""
+    """Draws a title for each listed item, [L]; titles repeat only if a product has more than 38,000 items."""
     products = _assign_products(tree, random)
     department = products.department[catalogue.shelf]
     look = np.minimum((catalogue.style * NUM_LOOKS).astype(np.int64), NUM_LOOKS - 1)
@@ -76,14 +76,14 @@ def _path_from_root(parent: np.ndarray, node: int) -> list[int]:
 def _draw_materials_and_series(
     group: np.ndarray, number: np.ndarray, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[N] material and series: the first items of a group differ in their material, the later ones also in series."""
+    """Draws materials and series, [N] each. The first items of a group differ in material, others also in series."""
     first_material, first_series = random.integers(0, [[NUM_MATERIALS], [len(_SERIES)]], (2, group.max(initial=0) + 1))
     material = (first_material[group] + number) % NUM_MATERIALS
     return material, (first_series[group] + number // NUM_MATERIALS) % len(_SERIES)
 
 
 def _number_in_group(group: np.ndarray) -> np.ndarray:
-    """[N] number of each member within its group, from 0, in the order of the members."""
+    """Returns the number of each member within its group, [N], from 0, in the order of the members."""
     number = np.empty(len(group), np.int64)
     number[np.argsort(group, kind="stable")] = position_in_group(np.bincount(group))
     return number

@@ -76,7 +76,7 @@ def grow_tree(scale: Scale, random: np.random.Generator) -> Tree:
 
 
 def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
-    """[C] parent of each node, level by level."""
+    """Draws the parent of each node, [C], level by level."""
     sizes = [scale.variety(count) for count in _NODES_BY_DEPTH]
     levels = [np.full(sizes[0], -1)]
     begin = 0
@@ -91,7 +91,7 @@ def _draw_parents(scale: Scale, random: np.random.Generator) -> np.ndarray:
 
 
 def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """[S] nodes with items: leaves, and a few others."""
+    """Draws the nodes with items, [S]: leaves, and a few inner nodes."""
     is_leaf = np.ones(len(parent), bool)
     is_leaf[parent[parent >= 0]] = False
     leaves, inner = random.permutation(np.flatnonzero(is_leaf)), random.permutation(np.flatnonzero(~is_leaf))
@@ -100,7 +100,7 @@ def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Gene
 
 
 def _sales_weights(view_weight: np.ndarray, scale: Scale, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """[S] cart and buy weights: view weights times random conversions; 0 except for the best-selling shelves."""
+    """Draws cart and buy weights, [S] each: view weights times random conversions; 0 if not a best-selling shelf."""
     cart_weight = view_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
     buy_weight = cart_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
     by_rank = np.argsort(-cart_weight, kind="stable")

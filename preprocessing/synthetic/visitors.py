@@ -84,7 +84,7 @@ def draw_visitors(scale: Scale, random: np.random.Generator) -> Visitors:
 
 
 def _robot_views(scale: Scale) -> np.ndarray:
-    """Number of views of each robot. The smallest shops have none, because a robot would have most of their events."""
+    """Returns the number of views of each robot. A tiny shop has no robots, because they would dominate its events."""
     total = scale.count(_ROBOT_EVENTS)
     if total <= ROBOT_EVENTS_A_DAY:
         return np.empty(0, np.int64)
@@ -102,7 +102,7 @@ def _draw_cart_only(count: int, random: np.random.Generator) -> tuple[np.ndarray
 def _draw_buyers(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Draws correlated numbers for buyers: orders, items per order, items put into the cart but not bought, and views.
 
-    All are [count], except the items per order: [total number of orders].
+    All are [count], except the items per order, which are [total number of orders].
     """
     orders = power_law_counts(stratified(count, random), _ORDERS, _MOST_ORDERS)
     lines = power_law_counts(stratified(int(orders.sum()), random), _LINES, _MOST_LINES)
@@ -124,7 +124,7 @@ def _noisy_quantiles(activity: np.ndarray, random: np.random.Generator) -> np.nd
 
 
 def _draw_views(probability: np.ndarray, without: float, shape: tuple[float, float]) -> np.ndarray:
-    """[N] quantiles of the number of views at [N] probabilities: 0 below `without`, log-normal above."""
+    """Returns the quantiles [N] of the number of views at probabilities [N]: 0 below `without`, log-normal above."""
     above = np.clip((probability - without) / (1 - without), 1e-9, 1)
     views = np.clip(np.round(lognormal_quantiles(above, *shape)), 1, _MOST_EVENTS).astype(np.int64)
     return np.where(probability < without, 0, views)

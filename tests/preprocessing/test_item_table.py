@@ -194,7 +194,7 @@ def test_a_property_that_no_item_has_is_refused_if_the_settings_name_it(caplog):
     found = encode_columns(pa.table({"id": ["cost", "categoryid", "colour"], "count": [7, 9, 7]}))
     check_property_names(found, PropertyConfig(price="cost"))
     assert caplog.messages == [
-        "no item has a property for availability (`available`); give the shop's own names in the settings properties.*"
+        "no item has a property for availability (`available`); set the shop's own names in the settings properties.*"
     ]
     message = (
         "properties.availability is `stock` and properties.price is `prise`, but no item has such a property; the "

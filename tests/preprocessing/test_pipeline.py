@@ -274,7 +274,7 @@ def test_item_properties_that_start_after_the_cut_are_a_warning(tmp_path, caplog
     root = str(tmp_path / "dataset")
     prepare(config, root)
     # 0.8 of 50 events, one a day: the cut is on day 40
-    assert "no item properties are from before the validation split (2015-09-28T16:00" in caplog.text
+    assert "all item properties are later than the start of validation (2015-09-28T16:00" in caplog.text
     items = read_catalogue([join(root, name) for name in read_manifest(root).catalogue_files])
     assert (len(items), items["category_id"].null_count) == (4, 4)
     # without a split, there is no cut
