@@ -115,7 +115,7 @@ def _draw_prices(chunk: Catalogue, changes: _Changes, random: np.random.Generato
 
 
 def _categories(tree: Tree, chunk: Catalogue, changes: _Changes) -> pa.Array:
-    """Returns each row's category: an item's rows alternate between its own category, also the last, and another."""
+    """Returns each row's category: the item's own in the last row, alternating with a parent or neighbour before it."""
     shelf = chunk.shelf[changes.item]
     own = tree.shelf_node[shelf]
     neighbour = tree.shelf_node[(shelf + 1) % tree.num_shelves]
