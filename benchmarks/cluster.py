@@ -103,7 +103,7 @@ LAYOUTS = {
 
 
 class Compute(NamedTuple):
-    """Seconds that a GPU spends on a graph, divided by the kind of limit of each operation."""
+    """Seconds that a GPU spends on the operations of a graph. Each operation counts in the field of its limit."""
 
     memory: float = 0.0
     products: float = 0.0
@@ -161,7 +161,7 @@ class Traffic(NamedTuple):
 
 
 def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout: Layout) -> Traffic:
-    """Counts the bytes that a GPU sends in a step; `capacities` has the rows of a message of each table.
+    """Counts the bytes that a GPU sends in a step. `capacities` is the number of rows in a message, by table.
 
     Gathers and reductions use rings: each GPU sends to the next one, so only one GPU of a machine sends to another
     machine. The rings are distributed over the network cards.
@@ -181,7 +181,7 @@ def count_traffic(messages: Sequence[Message], capacities: Sequence[int], layout
 
 
 def least_bytes(requests: np.ndarray, row_size: int) -> float:
-    """Returns the lower bound of the bytes that a replica sends in a step: the mean over the replicas.
+    """Returns the minimum number of bytes that a replica must send in a step, averaged over the replicas.
 
     Each row is sent once to every other replica that uses it, and the sum of its gradients back. `requests` [R, R] is
     a result of `count_requests`.
@@ -190,7 +190,7 @@ def least_bytes(requests: np.ndarray, row_size: int) -> float:
 
 
 def link_seconds(messages: Sequence[Message], traffic: Traffic, layout: Layout) -> float:
-    """Returns the seconds of a step's messages: the latency of each message, and the time of the slower link."""
+    """Returns the seconds of a step's messages: their latencies, plus the transfer time on the slower link."""
     latency = HARDWARE["network latency" if layout.network else "NVLink latency"].value
     far = traffic.far / HARDWARE[layout.network].value if layout.network else 0
     return len(messages) * latency + max(traffic.near / HARDWARE["NVLink"].value, far)
@@ -273,7 +273,7 @@ def measure(preset: str, replicas: int, input_cpu_ms: float) -> dict[str, Any]:
 
 
 def print_table(figures: Mapping[str, Any]) -> None:
-    """Prints the main figures of each number of replicas."""
+    """Prints the main figures for each number of replicas."""
     names = ("nodes", "nodes_per_replica", "trace_cpu_seconds", "routing_cpu_ms", "input_cpu_ms", "sent_to_least")
     for preset, by_replicas in figures.items():
         print("preset", "R", *names, sep="\t")

@@ -105,7 +105,7 @@ def _popular(generator: np.random.Generator, count: int, rows: int) -> np.ndarra
 
 
 def count_requests(counts: IdCounts, replicas: int) -> np.ndarray:
-    """Returns counts [R, R]: at [d, o], the distinct rows that replica d requests from owner o in a step."""
+    """Returns counts [R, R]: [d, o] is the number of distinct rows that replica d requests from owner o in a step."""
     requests = np.zeros((replicas, replicas), np.int64)
     for replica, ids in enumerate(draw_ids(counts, replicas)):
         is_used = np.zeros(counts.rows, bool)

@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _cases(generator: np.random.Generator) -> Cases:
-    """One case per visitor, with a history and relevant items that are not in it."""
+    """Builds one case per visitor, with a history and with relevant items that are not in the history."""
     drawn = np.stack([generator.choice(ITEMS, HISTORY + RELEVANT, replace=False) for _ in range(CASES)])
     seen, relevant = drawn[:, :HISTORY].ravel(), np.sort(drawn[:, HISTORY:], axis=1)
     starts, zeros = np.arange(CASES + 1), np.zeros(len(seen), np.int64)
@@ -96,7 +96,7 @@ def _cases(generator: np.random.Generator) -> Cases:
 
 
 def _rank_all(scores: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """[I] rank of each item by score, from 0, with hidden items last."""
+    """Returns the rank [I] of each item by score, from 0; hidden items are last."""
     visible = scores.copy()
     visible[hidden] = -np.inf
     ranks = np.empty(ITEMS, np.int64)
@@ -105,7 +105,7 @@ def _rank_all(scores: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 def _textbook(systems: Mapping[str, _Products], cases: Cases) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Returns, for each system, the metrics of each case by name: with seen items hidden, and with them shown."""
+    """Returns two dicts of metrics per case for each system: with seen items hidden, and with seen items shown."""
     measured: dict[str, list[dict[str, np.ndarray]]] = {}
     for name, system in systems.items():
         ranks = np.empty((2, len(cases), RELEVANT), np.int64)

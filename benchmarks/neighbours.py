@@ -25,7 +25,7 @@ class NeighboursConfig:
     num_neighbours: int = 200
     """Number of nearest neighbours to keep: items per item, training timelines per history."""
     half_life_rows: float | None = None
-    """The weight of an item halves with each such number of later rows; none: the weight is 1 / (1 + later rows)."""
+    """Number of later rows over which the weight of an item halves; none: the weight is 1 / (1 + later rows)."""
     shrinkage: float = 0.0
     """Added to the product of two items' norms, so that similarities from few timelines are lower (Dacrema et al.,
     RecSys 2019)."""
@@ -83,7 +83,7 @@ class TimelineNeighbours:
 
 
 def item_similarity(baskets: sp.csr_matrix, *, is_tfidf: bool, config: NeighboursConfig = _DEFAULTS) -> sp.csr_matrix:
-    """Returns cosines [I, I] between the columns of `baskets`; a row keeps its nearest items, also the item itself.
+    """Returns cosines [I, I] between the columns of `baskets`; a row keeps its nearest items, and the item itself.
 
     Needs memory for the result, 8 bytes per entry, and for one block of the product.
 

@@ -82,7 +82,7 @@ class ByIds:
         return self.policy_scores(queries)(True)
 
     def policy_scores(self, queries: Queries) -> Callable[[tf.Tensor | bool], tf.Tensor]:
-        """Returns a function of `is_seen_hidden` that returns the scores [B, I] float32."""
+        """Returns a function that takes `is_seen_hidden` and returns float32 scores [B, I]."""
         by_ids = Queries.of_items(queries.visitor, queries.history, queries.history_length)
         # with the time of the request, because the trend of an export is up to date
         return scores_for(self._scorer, by_ids._replace(timestamp_ms=queries.timestamp_ms))
@@ -196,7 +196,7 @@ def measure_scorers(
 
 
 def compare(measures: Mapping[str, ByCase], cases: Cases, reference: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Returns each system's `value`, `low`, `high` and `p` of each metric, best NDCG@20 first.
+    """Returns `value`, `low`, `high` and `p` for each system and metric, in order of NDCG@20, the best system first.
 
     Args:
       measures: the systems' values by case.

@@ -51,7 +51,10 @@ def task_cases(dataset: Dataset, split: Split, protocol: str, *, max_cases: int,
 
 
 def repeat_cases(cases: Cases) -> Cases:
-    """Cases of visitors who chose items of their history again: only these are relevant, and seen items are shown."""
+    """Returns the cases of visitors who chose items of their history again.
+
+    Only these items are relevant, and seen items are shown.
+    """
     owner, item = cases.secondary_relevant.owner, cases.secondary_relevant.values
     is_repeat = np.zeros(len(item), bool)
     for case, (begin, end) in enumerate(zip(cases.history.begins, cases.history.ends, strict=True)):

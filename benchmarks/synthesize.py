@@ -341,7 +341,7 @@ def _measure_properties(directory: Path) -> tuple[dict[str, float], pd.Series]:
 
 
 def _compare(target: float | tuple[float, float], reached: float) -> dict:
-    """Compares a figure with its target. Inside a range, the ratio is 1; outside, it is that to the nearest end."""
+    """Compares a figure with its target. In a range, the ratio is 1; outside, it is relative to the nearest end."""
     low, high = target if isinstance(target, tuple) else (target, target)
     ratio = float(reached) / (low if reached < low else high) if not low <= reached <= high else 1.0
     # a range with one value has no tolerance

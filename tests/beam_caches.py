@@ -16,7 +16,7 @@ from apache_beam.transforms import core
 
 
 def cache_reflection() -> None:
-    """Installs the caches in this process; programs in other processes run without them."""
+    """Installs the caches in this process. Other processes, such as commands of a test, do not have them."""
     core.get_function_args_defaults = _cached_arguments
     PipelineOptions.__init__ = _cached_init
 

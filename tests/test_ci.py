@@ -18,7 +18,7 @@ for word; do
   chmod +x "${0%/*}/$word"
 done
 """
-"""A fake apt-get: installs nothing if runc is among the packages, else creates a program per word."""
+"""A fake apt-get. If runc is among the packages, it installs nothing; otherwise, it creates a program for each word."""
 
 
 def run(folder: Path, user: int) -> list[str]:

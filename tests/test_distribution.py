@@ -18,13 +18,13 @@ DEVELOPMENT = {"benchmarks", "tests", "tools"}
 PACKAGES = {path.parent.name for path in ROOT.glob("*/__init__.py")} - DEVELOPMENT
 """All top-level packages of the clone, so that a package that setup.py forgets fails a test."""
 NOT_SHIPPED = ("k8s/Dockerfile", "k8s/README.md", "k8s/images.sh", "k8s/requirements/", "k8s/serving/request.json")
-"""Files of the packages that are used from a clone only."""
+"""Files of the packages that are used only from a clone."""
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def source_files() -> list[str]:
-    """Files of the checkout that git does not ignore, new ones too."""
+    """Returns the files of the checkout that git does not ignore, including new ones."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [name for name in listed.split("\0") if (ROOT / name).is_file()]

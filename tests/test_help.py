@@ -36,14 +36,14 @@ print(json.dumps([answers, sorted(set(sys.argv[3].split(",")) & set(sys.modules)
 
 
 def parsers(program: str) -> dict[str, argparse.ArgumentParser]:
-    """The parser of each command; '' is that of the program."""
+    """Returns the parser of each command by name; '' is the program itself."""
     parser = PROGRAMS[program].build_parser()
     (commands,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return {"": parser, **commands.choices}
 
 
 def help_texts(program: str, names: list[str]) -> dict[str, tuple[int, str]]:
-    """Status and text of `--help` of each command, from one process without heavy imports."""
+    """Returns the status and the text of each command's `--help`; one process without heavy imports prints all."""
     arguments = [sys.executable, "-c", SCRIPT, program, ",".join(names), ",".join(HEAVY)]
     environment = os.environ | {"COLUMNS": str(SCREEN_COLUMNS)}
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=300, env=environment)

@@ -203,7 +203,7 @@ def _tuned(results: Results) -> str:
 
 
 def _datasets(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Returns the datasets in a record of `benchmarks.quality`, without those that have no tasks."""
+    """Returns the datasets in a record of `benchmarks.quality`; skips parts without tasks."""
     return [(name, figures) for name, figures in record["figures"].items() if name != "targets" and "tasks" in figures]
 
 

@@ -174,4 +174,4 @@ HALF_LIVES_DAYS = (3.0, 7.0, 14.0, 30.0)
 BETAS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 TREND_BEGIN = {"link": "log", "half_life_days": 7.0, "beta": 0.5}
 TREND_SEARCH = Search(TREND_BEGIN, {"half_life_days": HALF_LIVES_DAYS, "link": LINKS, "beta": BETAS})
-"""How the trend is added to a tuned peer; see `trend.TrendSettings`."""
+"""The settings to try when the trend is added to a tuned peer; see `trend.TrendSettings`."""

@@ -120,7 +120,7 @@ def fit_similarity(
 
     model = TFIDFRecommender(K=num_neighbours) if kind == "tfidf" else BM25Recommender(K=num_neighbours, K1=k1, B=b)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it converts its own weights
+        warnings.simplefilter("ignore")  # about the conversion of its own weights
         model.fit(_weighted(interactions, is_binary=True), show_progress=False)
     return model.similarity.astype(np.float32)
 

@@ -21,7 +21,7 @@ _NO_PREFERENCE = 1e-6  # weight of popularity, small enough to order only items 
 
 
 class Requests(NamedTuple):
-    """Visitors to rank the catalogue for."""
+    """Requests for rankings of the catalogue, one per visitor."""
 
     visitor: np.ndarray
     """[B] vocabulary indices; an index of V or more is an unknown visitor."""
@@ -72,7 +72,7 @@ class PeerData:
 
 @dataclass(frozen=True)
 class TrainingTimelines:
-    """T timelines as a sparse matrix of distinct items."""
+    """T timelines as sparse matrices, with an entry for each distinct item of a timeline."""
 
     baskets: sp.csr_matrix
     """[T, I] float32: 1 if the timeline contains the item."""
@@ -138,5 +138,5 @@ def fill_up(scores: sp.csr_matrix | np.ndarray, counts: np.ndarray) -> np.ndarra
 
 
 def break_ties(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns float32 scores [B, I] with ties broken by popularity, such as those of a visitor without a known item."""
+    """Returns float32 scores [B, I] with ties broken by popularity. Without a known item in the history, all tie."""
     return (scores + _NO_PREFERENCE * counts / (counts.max(initial=0) + 1.0)).astype(np.float32)

@@ -28,10 +28,10 @@ class SessionNeighbours:
     idf_power: float
     """An item's score is multiplied by log((T + 1) / number of timelines with it) to this power."""
     timeline_half_life_days: float | None = None
-    """The similarity of a timeline halves with each such number of days of age; None: age has no effect."""
+    """Days over which the similarity of a timeline halves; None: age has no effect."""
     position_decay: float | None = None
-    """Number of rows from the latest item that is shared with the history, over which an item's weight decays by the
-    factor e; None: the distance has no effect."""
+    """Number of rows over which an item's weight decays by the factor e, counted from the latest item that the timeline
+    shares with the history; None: the distance has no effect."""
 
     def scores(self, requests: Requests) -> np.ndarray:
         """Returns float32 scores [B, I]."""
@@ -49,7 +49,10 @@ class SessionNeighbours:
         return fill_up(reached * (idf**self.idf_power).astype(np.float32), counts)
 
     def _timeline_weights(self) -> np.ndarray:
-        """Returns float32 weights [T] by length and age. The time of a request would add the same factor to all."""
+        """Returns float32 weights [T] by length and age.
+
+        Age is counted from the last training event. From the time of a request, all weights would have one more factor.
+        """
         timelines = self.data.timelines
         weights = np.maximum(np.diff(timelines.baskets.indptr), 1.0) ** -self.length_power
         if self.timeline_half_life_days is not None:

@@ -22,7 +22,7 @@ ITEMS = np.array([[1.0, 0.5], [-0.5, 1.0], [0.25, 2.0], [1.5, -1.0]])
 
 
 def solved_by_ours():
-    """The visitor vector of items 0 and 2, solved with `equal_settings` in a rotated basis and rotated back."""
+    """Solves the visitor vector of items 0 and 2 with `equal_settings`, in a rotated basis, and rotates it back."""
     config = apply_settings(PRESETS["mf"], equal_settings(PEER))
     values, basis = np.linalg.eigh(ITEMS.T @ ITEMS)
     touched = tf.constant((ITEMS @ basis)[None, [0, 2]], tf.float32)

@@ -29,7 +29,7 @@ class TablePeer:
 
 @pytest.fixture(scope="module")
 def cases():
-    """Visitors 0 to 3 with items 0 and 1; visitors 1 and 3 choose one of these again, visitor 3 also item 5."""
+    """Visitors 0 to 3 have seen items 0 and 1; visitors 1 and 3 choose one of these again, visitor 3 also item 5."""
     found = cases_of([[0, 1]] * 4, [[2], [3], [4], [5]], NUM_ITEMS)
     return replace(found, secondary_relevant=lists_of([[2], [1, 3], [4], [0, 1, 5]]))
 

@@ -10,7 +10,7 @@ BEST = {"without_trend": "als", "any": "als with trend", "neighbour": "item_walk
 
 
 def figures_of(seconds, **values):
-    """Figures where all metrics and tasks have these values."""
+    """Builds figures in which all metrics and tasks have these values."""
     ranking = {name.replace("_with", " with"): value for name, value in values.items()}
     ranking |= {"als": 0.1, "als with trend": 0.12, "item_walk": 0.08}
     task = {

@@ -18,7 +18,7 @@ def dataset(tmp_path_factory):
 
 
 class FakeBlock:
-    """The metric of a task is the setting `a` (new) or its negative (repeats); a trend adds its β."""
+    """A block with the metric `a` for the task new and -`a` for repeats, where `a` is a setting; a trend adds its β."""
 
     tasks = ("new", "repeats")
 

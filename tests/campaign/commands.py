@@ -127,17 +127,17 @@ COMMANDS: Mapping[str, Command] = {
         same_export,
     ),
 }
-"""All commands, by name; `blend` is a train that ends with a blend."""
+"""All commands by name; `blend` is `train` with a blend at its end."""
 
 
 @dataclass
 class Products:
-    """Results of undisturbed commands; each is made once, when a case first needs it."""
+    """Results of undisturbed commands. Each command runs once, when a case first needs its result."""
 
     root: Path
     """Directory of all products."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Duration of the command of each product."""
+    """Seconds that the command of each product took."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __call__(self, name: str) -> Path:
@@ -168,6 +168,6 @@ class Products:
 
 
 def begin_output(command: Command, product: Product, folder: Folder) -> None:
-    """Copies the product that the command's output starts from."""
+    """Copies the product `starts_from` of a command to its output."""
     if command.starts_from:
         shutil.copytree(product(command.starts_from), folder.output)

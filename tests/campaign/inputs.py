@@ -153,7 +153,7 @@ _LOGS = ("report.html", "result.json", "history.jsonl", "metrics.jsonl")
 
 
 def _export(choices: random.Random, folder: Folder, products: Products) -> str | None:
-    """Refreshes an export with a damaged file; the graph is copied without being read."""
+    """Refreshes an export with a damaged file. A damaged graph is copied unread, so this output is not compared."""
     export = folder.input / "export"
     shutil.copytree(products("export"), export)
     damaged = _damage(export, choices)
@@ -167,7 +167,7 @@ def _export(choices: random.Random, folder: Folder, products: Products) -> str |
 
 
 def _secret(choices: random.Random, folder: Folder, products: Products) -> str | None:
-    """Gives a command a URI with a secret, which it must refuse and never repeat."""
+    """Gives a command a URI with a secret. The command must refuse the URI, and may not print the secret."""
     before, after = (choices.choice(_AROUND) for _ in range(2))
     uri = choices.choice(_PLACES).format(f"{before}{SECRET}{after}")
     if choices.random() < 0.3:

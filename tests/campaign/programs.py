@@ -41,7 +41,7 @@ class Fault(Exception):  # noqa: N818 (a result of the campaign, not an error in
 
 @dataclass(frozen=True)
 class Folder:
-    """The folder of a case."""
+    """The folder of a case, and the directories in it."""
 
     root: Path
 

@@ -103,7 +103,7 @@ def count_lines(content: bytes) -> int:
 
 
 def setting(choices: random.Random, folder: Path, products: Mapping[str, str]) -> str | None:
-    """Gives a setting an unusual value: an error names it, an accepted value survives JSON."""
+    """Gives a setting an unusual value. An error must name the setting, and an accepted value must survive JSON."""
     name, key = choices.choice(_SETTINGS)
     value = choices.choice(_VALUES)
     if choices.random() < 0.5:
@@ -180,7 +180,7 @@ KINDS: Mapping[str, Callable[[random.Random, Path, Mapping[str, str]], str | Non
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Tries cases of a kind and prints a JSON line for each: its number, its reason and its fault."""
+    """Tries cases of a kind, and prints a JSON line for each case with its number, its reason and its fault."""
     kind, first, count, products = arguments[0], int(arguments[1]), int(arguments[2]), json.loads(arguments[3])
     with tempfile.TemporaryDirectory() as folder:
         for number in range(first, first + count):

@@ -63,7 +63,7 @@ def test_a_log_of_one_kind_has_no_weights_that_the_notebooks_models_could_learn(
 
 
 def evaluation(model: str, new: float, following: float, cases: int, ratings: dict | None) -> dict:
-    """An evaluation of `model` and the baseline popular, with NDCG@20 of new items and of the next item."""
+    """Builds an evaluation of `model` and the baseline popular: NDCG@20 of new items and of the next item."""
 
     def protocol(primary: str, value: float, counts: dict) -> dict:
         estimate = {"value": value, "low": value / 2, "high": value * 2}

@@ -20,9 +20,9 @@ from trainer.runs.layout import RunLayout, checkpoint_step
 from trainer.train import train
 
 SMALL = ["input.batch_size=64", "model.dim=8", "steps_per_execution=2", "blend=false"]
-"""Settings of a run on a few rows; training a companion and blending would double the time of a run."""
+"""Settings of a run on a few rows, without a companion and a blend, which would double its time."""
 LONG = ["epochs=40", "checkpoint_every_steps=4", "validate_every_epochs=4", "patience=none"]
-"""Settings of a run of 240 steps, or 200 of the towers."""
+"""Settings of a run of 240 steps, or 200 steps for the towers."""
 PRESETS = ["notebook-nn", "mf", "nn"]
 """One preset of each model."""
 VARIANTS = {

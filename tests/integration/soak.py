@@ -49,11 +49,11 @@ class Soak:
     settings: Sequence[str]
     """Settings of the run."""
     max_delay: float = 1
-    """Maximum of seconds between the due time of a kill and the kill."""
+    """Maximum number of seconds between the due time of a kill and the kill."""
     end_seconds: float = 60
     """Seconds in which all workers must end after a kill; more than 60 only on a machine with other load."""
     program: Sequence[str] = ("-m", "trainer")
-    """Trainer that is killed, as arguments of Python."""
+    """The program of the killed workers, as arguments of Python."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Kill:
     is_saving: bool
     """Whether to kill while a checkpoint is being written, or between checkpoints."""
     step: int
-    """The kill is due once this step is saved; if a later step is saved, as soon as the run has resumed."""
+    """The kill is due once this step is saved; if a later step is already saved, as soon as the run has resumed."""
     delay: float
     """Seconds between due time and kill; halved until the kill hits the right moment."""
 

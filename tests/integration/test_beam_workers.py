@@ -243,7 +243,7 @@ def tenfold(workers: Workers, folder: Path) -> Made:
 
 
 def contents(dataset: str) -> dict[str, str]:
-    """SHA-256 of a dataset's files, except the report, the SavedModel, which differs each time, and the manifest."""
+    """Returns the SHA-256 of a dataset's files, except the report, the manifest and the SavedModel, which differ."""
     excluded = (*REPORT, "manifest.json", "saved_model.pb", "fingerprint.pb")
     names = [name for name in storage.list_files(dataset) if not name.endswith(excluded)]
     return {name: storage.sha256(join(dataset, name)) for name in names}

@@ -26,7 +26,7 @@ SHORT = (
     ("kill-recommend", 0, 1),
     ("kill-recommend", 1, 1),
 )
-"""Cases of seconds, which need a dataset and a run of a few steps."""
+"""Cases that take seconds; they need a dataset and a run of a few steps."""
 
 
 @pytest.mark.slow

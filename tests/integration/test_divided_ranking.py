@@ -16,7 +16,7 @@ from trainer.recommend import SHARD_ENTRIES, recommend
 pytestmark = [pytest.mark.integration, pytest.mark.same_numbers, pytest.mark.slow]
 
 VISITORS, ITEMS, CHUNK = 2100, 480, 1024
-"""Three chunks of visitors and cases, so that each of two or three workers ranks something."""
+"""Numbers that give three chunks of visitors and cases, so that each of two or three workers ranks something."""
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 EXTENDING = "docs/extending.md"
 SETTINGS = ["input.batch_size=64", "epochs=10", "model.dim=8", "loss.num_negatives=8"]
-"""For a dataset of 360 rows; the document's settings are for the tutorial's dataset."""
+"""Settings for a dataset of 360 rows; those of the document are for the tutorial's dataset."""
 RUN = (
     "import sys, shlex; from cartwheel.cli import main; sys.exit(any(main(shlex.split(line)) for line in sys.argv[1:]))"
 )
-"""One process for all commands, because importing TensorFlow takes longer than each of them."""
+"""Runs all commands in one process, because importing TensorFlow takes longer than each of them."""
 
 
 @pytest.fixture(scope="module")

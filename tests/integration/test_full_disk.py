@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 VISITORS = 20_000
 SETTINGS = [*LONG, "epochs=10", "model.history_length=0", "model.dim=16"]
-"""60 steps. A checkpoint has 2 × 20,001 × 16 × 4 bytes and a few more; a run keeps two and writes a third."""
+"""Settings for 60 steps. A checkpoint has 2 × 20,001 × 16 × 4 bytes and a few more. A run keeps two and writes one."""
 
 FULL_FROM, FREE_FROM = 16, 36
 """Steps of the first checkpoint on the full disk, and of the first one after it."""
@@ -38,7 +38,7 @@ def wait_and_begin(self, step, *arguments, **options):
 CheckpointWriter.begin = wait_and_begin
 sys.exit(cli.main(sys.argv[1:]))
 """
-"""A trainer that waits for the test before two of its checkpoints, while it writes none."""
+"""A trainer that waits for the test before two of its checkpoints, at times when it is not writing a checkpoint."""
 
 
 @pytest.fixture

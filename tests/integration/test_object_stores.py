@@ -110,7 +110,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class BucketRun:
-    """A bucket after all commands."""
+    """A bucket after all commands have run, and their results."""
 
     store: ObjectStore
     shell: Shell

@@ -11,7 +11,7 @@ from tests.trainer.dataset_builder import build_dataset
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 VISITORS, ITEMS = 3_000, 150_000
-"""1.7 GiB of scores."""
+"""Numbers that give 1.7 GiB of scores."""
 
 BOUND_MIB = 400
 """A chunk has 32 MiB of scores, held three times: plain, with seen items hidden, and in top-k. Measured: 130 to 150 MiB

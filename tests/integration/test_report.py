@@ -39,7 +39,7 @@ SETTINGS = ["epochs=2", "steps_per_execution=1", "input.batch_size=64", "model.d
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Path:
-    """Ten days with three events per visitor and day: 12 visitors, 15 items, alternating kinds, one invalid row."""
+    """A log of ten days, 12 visitors and 15 items: three events per visitor and day, and one invalid row."""
     kinds = ("view", "view", "addtocart", "view", "transaction")
     rows = [
         f"{START_MS + day * DAY_MS + index * 60_000 + visitor},v{visitor},{kinds[(day + index) % 5]},"

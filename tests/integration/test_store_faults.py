@@ -35,7 +35,7 @@ LONG_PATIENCE = ("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "900")
 SHORT_PATIENCE = ("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")
 """Tests set it only during a fault: otherwise, a slow request on a busy machine would fail instead of being retried."""
 OUTAGE_REQUESTS = 40
-"""Failed requests of an outage, more than a client sends before it raises an error."""
+"""Number of failed requests in an outage: more than a client sends before it raises an error."""
 FAULTS = [Fault.INTERNAL_ERROR, Fault.RESET, Fault.CUT_REQUEST, Fault.LOST_ANSWER, Fault.OVERLOADED, Fault.CUT_ANSWER]
 
 

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 VISITORS, DIM = 400_000, 128
 VECTORS_MIB = VISITORS * DIM * 4 / 2**20
 TABLES_MIB = 2 * VECTORS_MIB
-"""390 MiB: vectors and Adagrad's accumulators of the visitors; there are few items."""
+"""Numbers that give 390 MiB of vectors and Adagrad accumulators, almost all of visitors."""
 SETTINGS = ("model.history_length=0", "epochs=3", "blend=false", "patience=none", "input.batch_size=64")
 
 TRAIN = """

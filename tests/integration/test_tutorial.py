@@ -25,7 +25,7 @@ NEEDS_GROCER = pytest.mark.skipif(
 
 TUTORIAL = "docs/tutorial.md"
 SET_UP = ["make setup grocer", ". .venv/bin/activate"]
-"""Not run: the tests run in an environment that is set up."""
+"""Commands that are not run, because the environment of the tests is already set up."""
 SECONDS = 1200
 """Time limit of a block of commands; the longest takes 40 s on two idle cores."""
 

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.same_numbers, pytest.mark.slo
 
 SETTINGS = [*LONG, "epochs=20"]  # workers take longer per step than a single process
 STEP_TIMEOUT = "step_timeout_seconds=30"
-"""Far above the time of a step, and of the first one divided by five, also on a busy machine."""
+"""Far above the time of a step, and above a fifth of the time of the first step, also on a busy machine."""
 
 HANGING = """
 import sys, time

@@ -54,7 +54,7 @@ def quantity(text: object) -> Fraction:
 
 
 def restart_policy(objects: list[Object]) -> Iterator[str]:
-    """The pods of a Job end, and a failure policy requires that failed pods are not restarted in place."""
+    """The pods of a Job end. With a failure policy, failed pods must not be restarted in place."""
     for value in _workloads(objects):
         policy = pod_spec(value).get("restartPolicy", "Always")
         wanted = "Always" if value["kind"] == "Deployment" else "Never"
@@ -123,7 +123,7 @@ def whole_gpus(objects: list[Object]) -> Iterator[str]:
 
 
 def restricted(objects: list[Object]) -> Iterator[str]:
-    """The restricted profile of the Pod Security Standards, and a read-only root file system."""
+    """Pods meet the restricted profile of the Pod Security Standards, and have a read-only root file system."""
     for value in _workloads(objects):
         spec = pod_spec(value)
         pod = spec.get("securityContext", {})
@@ -267,14 +267,14 @@ def shared_memory(objects: list[Object]) -> Iterator[str]:
 
 
 def queues(objects: list[Object]) -> Iterator[str]:
-    """Kueue suspends and resumes Jobs; a manifest with `suspend: false` would work against it."""
+    """No manifest has `suspend: false`, which would prevent Kueue from suspending Jobs."""
     for value in objects:
         if value["kind"] in ("Job", "JobSet") and value["spec"].get("suspend") is False:
             yield f"{_name(value)}: says suspend: false"
 
 
 def names(objects: list[Object]) -> Iterator[str]:
-    """Names are unique DNS labels, those of Jobs with room for `-INDEX`."""
+    """Names are unique DNS labels, and names of Jobs leave room for `-INDEX`."""
     seen = set()
     for value in objects:
         name = value["metadata"]["name"]

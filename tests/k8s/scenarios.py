@@ -61,13 +61,13 @@ class Cluster:
 
 
 def job_state(*pods: dict, **condition: str) -> dict:
-    """A state of the cluster: pods, and a condition of the Job such as Failed="BackoffLimitExceeded"."""
+    """Builds a state of the cluster: pods, and a condition of the Job such as Failed="BackoffLimitExceeded"."""
     conditions = [{"type": type_, "status": "True", "reason": reason} for type_, reason in condition.items()]
     return {"status": {"conditions": conditions}, "pods": list(pods)}
 
 
 def pod(name: str, phase: str, *, index: int = 0, born: int = 0, container: str = "main", **state: Any) -> dict:
-    """A pod object with the state of its container: running, terminated={…} or waiting={…}."""
+    """Builds a pod with the state of its container: running, terminated={…} or waiting={…}."""
     status: dict[str, Any] = {"phase": phase, "conditions": state.pop("conditions", [])}
     if state:
         status["containerStatuses"] = [{"name": container, "image": "shop/trainer-gpu:v1", "state": state}]

@@ -141,7 +141,7 @@ def at(*path: str | int) -> Callable[[Object], Any]:
 
 
 def broken(kind: str, name: str, path: str, value: Any) -> Callable[[list[Object]], None]:
-    """Sets the value at a dotted path of an object."""
+    """Returns a change that sets the value at a dotted path of an object."""
 
     def change(objects: list[Object]) -> None:
         *above, last = [int(step) if step.isdigit() else step.replace("~", ".") for step in path.split(".")]

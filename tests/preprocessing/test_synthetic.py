@@ -157,7 +157,7 @@ def test_the_log_is_unsorted_and_its_item_ids_have_gaps(events):
 
 
 def is_independent_of_size(name: str) -> bool:
-    """Whether a figure is a mean or share per visitor, item or session that a small shop has, too."""
+    """Returns True if a small shop has the same value of the figure: a mean or a share per visitor, item or session."""
     # extremes and numbers of categories shrink, and a buyer soon knows all items of a small shelf
     if name.startswith("top 1") or name in ("events per visitor: max", "buyer: distinct items"):
         return False
@@ -275,7 +275,7 @@ def test_items_with_the_same_style_word_have_the_same_visitors(events, propertie
 
 @pytest.fixture(scope="module")
 def titles(properties) -> pd.DataFrame:
-    """Title rows of all items, with the item's shelf and style words."""
+    """Returns the title rows of all items, with the words of each item's shelf and style."""
     words = properties[properties.property == "283"].drop_duplicates("itemid").set_index("itemid").value.str.split()
     rows = properties[properties.property == "title"]
     return rows.assign(shelf=rows.itemid.map(words.str[0]), style=rows.itemid.map(words.str[1]))
@@ -357,7 +357,7 @@ def split_at_last_tenth(events: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
 
 
 def ndcg_at_20(scores: np.ndarray, seen: sparse.csr_matrix, relevant: list[set[int]]) -> float:
-    """Mean over visitors; scores [B, I]. Seen items are hidden."""
+    """Returns the mean NDCG@20 of the visitors, given scores [B, I]. Seen items are hidden."""
     discount = 1 / np.log2(np.arange(20) + 2)
     scores = np.where(seen.toarray() > 0, -np.inf, scores)
     top = np.argsort(-scores, axis=1, kind="stable")[:, :20]

@@ -44,13 +44,13 @@ class Fault(StrEnum):
     FORBIDDEN = auto()
     """403."""
     WRONG_KEY = auto()
-    """403 with a code of its own in S3."""
+    """403, with a separate error code in S3."""
     RESET = auto()
     """The connection is reset before the request reaches the store."""
     CUT_REQUEST = auto()
-    """The store receives half of the request, the client no answer."""
+    """The store receives half of the request, and the client receives no answer."""
     LOST_ANSWER = auto()
-    """The store executes the request, the client receives no answer."""
+    """The store executes the request, but the client receives no answer."""
     CUT_ANSWER = auto()
     """The client receives half of the answer."""
     SLOW = auto()

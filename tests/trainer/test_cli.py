@@ -192,7 +192,7 @@ def test_verbose_shows_where_a_failure_came_from(run_fake, caplog):
 
 
 class ResourceExhaustedError(Exception):
-    """Named as TensorFlow's."""
+    """An error with the name of TensorFlow's error for exhausted memory."""
 
 
 @pytest.mark.parametrize(

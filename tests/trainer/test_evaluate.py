@@ -23,7 +23,7 @@ ITEMS = [f"i{item}" for item in range(30)]
 
 
 def build(root, split_method=SplitMethod.TIME, *, returning=True, available=None):
-    """Visitor v viewed item v mod 10 and bought item 10; after the cut, if `returning`, v views item v mod 10 + 11."""
+    """Visitor v viewed item v mod 10 and bought item 10. If `returning`, v views item v mod 10 + 11 after the cut."""
     visitors = [f"v{number}" for number in range(NUM_VISITORS)]
     train = [(name, f"i{number % 10}", "view", number) for number, name in enumerate(visitors)]
     train += [(name, "i10", "transaction", 100) for name in visitors]
@@ -76,7 +76,7 @@ def evaluated(tmp_path_factory):
 
 
 def knowing_model():
-    """A model that gives the highest score to the item that the visitor views next; all others score at most 1."""
+    """Builds a model that gives the highest score to the visitor's next item; all other items score at most 1."""
     visitors = np.eye(10)[np.arange(NUM_VISITORS) % 10]
     items = np.zeros((30, 10))
     items[np.arange(11, 21), np.arange(10)] = 9

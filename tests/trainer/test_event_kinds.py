@@ -24,7 +24,7 @@ KINDS = ("open", "like", "list", "order")
 
 
 def make_board(root: Path, weights: tuple[float, ...] | None = None) -> Dataset:
-    """A checkerboard where the events have the shop's own kinds, in turn."""
+    """Builds a checkerboard in which the kinds of the shop rotate from event to event."""
     board = checkerboard()
     for name in ("train", "validation", "test"):
         board[name] = [event._replace(kind=KINDS[number % 4]) for number, event in enumerate(board[name])]
@@ -32,7 +32,7 @@ def make_board(root: Path, weights: tuple[float, ...] | None = None) -> Dataset:
 
 
 def make_shop(root: Path, weights: tuple[float, ...] | None = None) -> Dataset:
-    """Before the cut, Anna saw a and b; after it, she opens c, orders d and opens a again. Bob is new after the cut."""
+    """Anna saw a and b before the cut. After it, she opens c, orders d and opens a again, and Bob is new."""
     return build_dataset(
         str(root),
         train=[("anna", "a", "open", 1), ("anna", "b", "list", 2)],

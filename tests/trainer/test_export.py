@@ -305,7 +305,7 @@ def test_a_trained_preset_ranks_for_an_unknown_visitor_with_two_items_as_its_mod
 
 
 def test_histories_with_events_get_the_scores_of_the_evaluator(tmp_path):
-    """Random events of all kinds over five weeks; the later half is ranked for."""
+    """Events of random kinds cover five weeks, and each event of the later half is a case."""
     generator = np.random.default_rng(3)
     moments = np.sort(generator.integers(0, 35 * 24 * 60 * 60 * 1000, 90)).tolist()
     events = [

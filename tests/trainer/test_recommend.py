@@ -99,7 +99,7 @@ def test_requested_visitors_keep_their_order_and_unknown_ones_get_popular_items(
 
 @pytest.fixture
 def stocked(tmp_path):
-    """The same shop, where item c is not available, d and a have titles, and the availability of a is unknown."""
+    """The same shop, but item c is not available, the availability of a is unknown, and d and a have titles."""
     return build_dataset(
         str(tmp_path / "stocked"),
         train=[("anna", "b", "view", 2), ("bob", "d", "view", 3)],
@@ -192,7 +192,7 @@ def test_earlier_recommendations_are_not_replaced(dataset, model, tmp_path):
 
 
 class OneOfTwoWorkers:
-    """Replicas without the other worker: its part stays zero."""
+    """Replicas of one of two workers. The other worker does not exist, so its part stays zero."""
 
     workers = 2
 
@@ -216,7 +216,7 @@ def test_the_progress_of_each_worker_ends_at_all_visitors(dataset, model, monkey
 
 @pytest.fixture
 def interrupted(dataset, model, tmp_path, two_per_shard, monkeypatch):
-    """Interrupts a command while it writes the second of three shards; returns the shards ranked from then on."""
+    """Interrupts a command while it writes the second of three shards; returns the list of shards ranked afterwards."""
     ranked = []
     compile_ranking = job._compile_ranking
 

@@ -31,7 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_a_finished_run_returns_its_result_again(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both starts ping the watchdog: for each file and window of the dataset, and while tables get their values."""
+    """Both starts ping the watchdog for each file and window of the dataset, and while they fill the tables."""
     pings: list[int] = []
     monkeypatch.setattr(Watchdog, "ping", lambda _: pings.append(1))
     config = make_config("mf")

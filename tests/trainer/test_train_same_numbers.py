@@ -44,7 +44,7 @@ SETTINGS = {"nn": ["optimizer.initial_accumulator=0.01", "loss.max_in_batch_nega
 
 
 def step_config(preset: str, *settings: str) -> RunConfig:
-    """A run with a log line per step; without `settings`, it is the run that most tests compare with."""
+    """Returns the config of a run that logs each step. Without `settings`, most tests compare with this run."""
     return make_config(preset, "steps_per_execution=1", *SETTINGS.get(preset, []), *settings)
 
 

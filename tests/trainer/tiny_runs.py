@@ -78,7 +78,7 @@ class FinishedRuns:
 
 
 def first_epoch(config: RunConfig, dataset: Dataset) -> tf.data.Dataset:
-    """The batches of the first epoch of a run."""
+    """Returns the batches of the first epoch of a run."""
     return training_batches(
         dataset.training_events,
         config.input,

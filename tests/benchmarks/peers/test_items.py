@@ -12,7 +12,7 @@ HISTORIES = [[0, 1], [2], [3, 3, 1, 9]]  # item 9 is unknown
 
 
 def walk(timelines, histories, num_items, *, item, neighbour, visitor, recency, is_distinct):
-    """The scores of a walk by their formula."""
+    """Returns the scores of a walk, computed by the formula."""
     sets = [set(items) for items in timelines]
     size = [max(sum(i in items for items in sets), 1) for i in range(num_items)]
     scores = np.zeros((len(histories), num_items))

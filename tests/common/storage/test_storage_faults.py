@@ -21,7 +21,7 @@ TRANSIENT = [
 ]
 
 OUTAGE_REQUESTS = {"s3": 12, "gs": 3}
-"""Failed requests of an outage: more than S3's client sends by itself; Google's would wait half a minute for them."""
+"""Failed requests of an outage: more than S3's client tries by itself. Google's client would try for half a minute."""
 LONG_PATIENCE = ("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "900")
 SHORT_PATIENCE = ("CARTWHEEL_STORAGE_PATIENCE_SECONDS", "1")
 """Tests set it only during a fault: otherwise, a slow request on a busy machine would fail instead of being retried."""

@@ -19,12 +19,12 @@ from tests.preprocessing.shop import plain_events, write_events, write_lines
 pytestmark = pytest.mark.integration
 
 SHARDS = 6000
-"""Shards of a graph that would take five minutes, longer than any pause between an error and its handling."""
+"""Number of shards that would take five minutes, far longer than the time between an error and its handling."""
 
 
 @pytest.mark.parametrize(("arguments", "is_concurrent"), [([], True), (["--runner=FlinkRunner"], False)])
 def test_graphs_run_concurrently_only_in_this_process(tmp_path, arguments, is_concurrent):
-    """Beam starts Flink's job server, which installs signal handlers; only the main thread may."""
+    """On Flink, Beam starts a job server, which installs signal handlers, and only the main thread may do so."""
     options = PipelineOptions(arguments)
     job = Job(PrepareConfig(events=""), DatasetLayout(str(tmp_path)), Workspace(str(tmp_path)), options)
     with job.run_concurrently(threading.current_thread) as future:
@@ -32,7 +32,7 @@ def test_graphs_run_concurrently_only_in_this_process(tmp_path, arguments, is_co
 
 
 def test_half_written_files_of_a_killed_worker_are_not_published(tmp_path, monkeypatch):
-    """Beam repeats the work on another worker, which writes the whole file next to them."""
+    """Beam repeats the work on another worker, which writes the whole file next to the half-written one."""
     write_whole_catalogue = graphs.write_catalogue
 
     def write_catalogue(job: Job, num_partitions: int) -> None:

@@ -13,7 +13,7 @@ DAY = 24 * 60 * MINUTE
 
 
 def timelines(*rows: tuple[int, int, int, int]) -> Timelines:
-    """Rows of (visitor, item, event, ms), in order."""
+    """Builds timelines from rows of (visitor, item, event, ms), in order."""
     visitor, item, event, time = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     names = [
         pa.array([f"{name}{n}" for n in range(column.max() + 1)]) for name, column in (("v", visitor), ("i", item))

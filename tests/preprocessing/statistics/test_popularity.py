@@ -35,7 +35,7 @@ def test_lorenz_and_gini_of_unequal_items():
 
 @pytest.fixture
 def timelines() -> Timelines:
-    """Items a, b and c: a is in training and test, b in test only, c in neither."""
+    """Builds timelines of the items a, b and c: a is in training and test, b only in test, and c in neither."""
     return Timelines(
         visitors=pa.array(["v"]),
         visitor_code=np.zeros(4, np.int64),

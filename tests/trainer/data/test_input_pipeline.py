@@ -22,7 +22,7 @@ INPUT = InputConfig(batch_size=32, window_blocks=3, open_files=2)
 
 
 def make_dataset(root: Path, *, num_shards: int = 3, compressed: bool = False) -> Dataset:
-    """230 rows of 50 visitors; no two rows have the same (visitor, item)."""
+    """Builds a dataset of 230 rows of 50 visitors; all pairs of visitor and item are distinct."""
     kinds = ["view", "addtocart", "transaction"]
     return build_dataset(
         str(root),
@@ -163,7 +163,7 @@ def test_a_damaged_shard_in_a_store_is_reported_in_one_sentence() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_history_contains_exactly_the_earlier_rows_of_its_visitor(seed: int, tmp_path: Path) -> None:
-    """Random timelines of 1 to 30 rows; every row has an item of its own, which identifies it."""
+    """The timelines are random and have 1 to 30 rows. Each row has a different item, which identifies the row."""
     generator = np.random.default_rng(seed)
     length = int(generator.integers(1, 9))
     owner = np.repeat(np.arange(25), generator.integers(1, 31, 25))
@@ -190,7 +190,7 @@ def test_a_history_contains_exactly_the_earlier_rows_of_its_visitor(seed: int, t
 
 
 def _histories_row_by_row(shards: list[Shard], length: int) -> list[tuple]:
-    """(visitor, item, earlier rows as (item, event, age), newest first) of every target row with an earlier row."""
+    """Returns (visitor, item, [(item, event, age), …] newest first) for every target row with an earlier row."""
     rows = read_timelines(shards)
     starts = timeline_starts(rows.position)
     found: list[tuple] = []

@@ -43,7 +43,7 @@ def read(dataset: Dataset, *, history_length: int = 0, is_sequential: bool = Tru
 
 
 def times(batches: list[Batch]) -> list[int]:
-    """The times of the rows, which identify them."""
+    """Returns the times of the rows; a time identifies a row."""
     return sorted(int(time) for batch in batches for time in batch.timestamp_ms[batch.is_row])
 
 

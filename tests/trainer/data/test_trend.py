@@ -10,7 +10,7 @@ from trainer.data.trend import DAY_MS, ItemEvents, advance_trends, count_trends,
 
 
 def events_of(*pairs: tuple[float, int], num_items: int = 3) -> ItemEvents:
-    """Events of (day, item), in order of time."""
+    """Builds events from pairs (day, item), in order of time."""
     days, items = zip(*pairs, strict=True)
     return ItemEvents((np.array(days) * DAY_MS).astype(np.int64), np.array(items, np.int64), num_items)
 

@@ -10,7 +10,7 @@ from trainer.data.visitors import read_visitor_timelines
 
 @pytest.fixture
 def dataset(tmp_path):
-    """One timeline per block; shards do not agree on the visitors that they contain."""
+    """Builds a dataset with one timeline per block; the shards of the splits contain different visitors."""
     return build_dataset(
         str(tmp_path),
         train=[("anna", "b", "view", 2), ("anna", "a", "view", 1), ("rare", "b", "view", 3), ("bob", "a", "view", 4)],

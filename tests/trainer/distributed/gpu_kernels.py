@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow.python.framework import kernels
 
 SMALL = 256
-"""Elements that a tensor in host memory may have: shapes, keys and scalars."""
+"""Number of elements that a tensor in host memory may have: enough for shapes, keys and scalars."""
 
 
 def not_on_a_gpu(graph: tf.Graph) -> Iterator[str]:

@@ -57,7 +57,7 @@ def trace_loop_body(config: RunConfig, dataset: Dataset, replicas: Replicas | No
 
 
 def ancestors(nodes: Nodes, references: Iterable[str]) -> set[str]:
-    """Names of the nodes that run before a node with these inputs: data and control edges."""
+    """Returns the names of the nodes that run before a node with these inputs, by data and control edges."""
     found: set[str] = set()
     pending = list(references)
     while pending:
@@ -77,7 +77,7 @@ def collectives_by_device(nodes: Nodes) -> dict[str, list[str]]:
 
 
 def in_order(nodes: Nodes, names: list[str]) -> Iterator[str]:
-    """The names in the order of execution; each one must be an ancestor of the next."""
+    """Returns the names in the order of execution; each node must be an ancestor of the next one."""
     before = {name: ancestors(nodes, nodes[name].input) for name in names}
     ordered = sorted(names, key=lambda name: len(before[name].intersection(names)))
     for number, name in enumerate(ordered):

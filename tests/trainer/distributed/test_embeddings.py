@@ -18,7 +18,7 @@ PLAIN = AdagradConfig(learning_rate=1e4, initial_accumulator=1e8)
 
 
 def start(count: int, operations: str) -> Replicas:
-    """Replicas on logical CPUs, which copy, or use collective operations like GPUs and workers."""
+    """Starts replicas on logical CPUs, which copy messages, or use collective operations like GPUs and workers."""
     replicas = start_replicas(count, None)
     if operations == "copies" or count == 1:
         return replicas

@@ -16,7 +16,7 @@ from trainer.distributed.replicas import start_replicas
 
 @pytest.fixture(autouse=True)
 def shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Removes the variable by which the tests hide the real GPUs."""
+    """Removes the environment variable that hides the real GPUs in tests."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
 
 

@@ -57,7 +57,7 @@ def test_operations_without_a_gpu_kernel_and_in_host_memory_are_found() -> None:
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_messages_have_little_more_than_the_least_bytes(count: int) -> None:
-    """The least: each distinct row once to every other replica that uses it, and its gradient back."""
+    """The minimum sends each distinct row once to every other replica that uses it, and its gradient back."""
     replicas, dim, size = start_replicas(count, None), 64, 8_192 // count
     ids = np.random.default_rng(0).zipf(1.2, 8_192) % 100_000
 

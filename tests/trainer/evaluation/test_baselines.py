@@ -26,7 +26,7 @@ def test_popular_ranks_by_training_events():
 
 
 def test_a_popularity_model_validates_the_evaluator():
-    """Two visitors, catalogue by popularity 3, 1, 0, 2 (after Rendle et al., RecSys 2022)."""
+    """There are two visitors, and the items by popularity are 3, 1, 0, 2 (after Rendle et al., RecSys 2022)."""
     scorer = popular(np.array([5, 7, 1, 9]))
     cases = cases_of([[3], [0]], [[0], [2]], num_items=4)
     # visitor 0 sees 1, 0, 2: the relevant 0 is second; visitor 1 sees 3, 1, 2: the relevant 2 is third

@@ -116,7 +116,7 @@ def test_two_halves_of_the_truth_are_combined(cases: Cases, events: ItemEvents) 
 
 
 def half_lives_of(*means: float, noise: float = 0.0) -> np.ndarray:
-    """[5, 100] values of 100 cases with these means; `noise` is the standard error of differences from the second."""
+    """Returns values [5, 100] of 100 cases with these means; `noise`: standard error of differences from the second."""
     sign = np.tile([1.0, -1.0], 50) * noise * 10
     return np.stack([mean + (number != 1) * sign for number, mean in enumerate(means)])
 

@@ -16,7 +16,7 @@ UNKNOWN = 10  # an item that is not in the vocabulary
 
 
 def rows_of(*timelines):
-    """Timeline rows from (visitor, items before the cut, items after it)."""
+    """Builds timeline rows from (visitor, items before the cut, items after it)."""
     columns = [
         (visitor, position, item, 0, position, is_target)
         for visitor, before, after in timelines

@@ -27,7 +27,7 @@ def test_figures_have_intervals_and_those_of_later_systems_p_values():
 
 
 def test_any_two_systems_are_compared_by_a_paired_test():
-    """Of 40 visitors, the first system has a hit for 30; both others have hits for the same 29 of these."""
+    """The first system has a hit for 30 of 40 visitors; both others have a hit for the same 29 of these."""
     hits = np.where(np.arange(NUM_ITEMS) == 1, 9.0, 1.0)
     served = {"first": 30, "second": 29, "third": 29}
     systems = {
@@ -91,7 +91,7 @@ def test_returns_are_hits_where_seen_items_are_shown():
 
 
 def test_hiding_seen_items_ranks_only_cases_with_a_new_item():
-    """Next items: visitor 0 returns to item 0; visitor 1 continues with item 2, ranked after the seen item 0."""
+    """The next item of visitor 0 is the seen item 0. The next item of visitor 1 is item 2, ranked after item 0."""
     cases = dataclasses.replace(
         cases_of([[0], [0]], [[0], [2]], NUM_ITEMS), hides_seen=False, is_new=np.array([False, True])
     )

@@ -18,7 +18,7 @@ NUM_ITEMS = 40
 
 
 def random_cases(generator, num_visitors):
-    """Histories of up to 12 items, some unknown, and up to 6 relevant items that are not in the history."""
+    """Builds cases with histories of up to 12 items, some unknown, and up to 6 relevant items not in the history."""
     history, relevant = [], []
     for _ in range(num_visitors):
         seen = generator.integers(0, NUM_ITEMS + 3, size=generator.integers(1, 13))
@@ -32,7 +32,7 @@ def random_cases(generator, num_visitors):
 @pytest.mark.parametrize("ks", [(1, 5), (10, NUM_ITEMS), (7, NUM_ITEMS + 20)])
 @pytest.mark.parametrize("hides_seen", [True, False])
 def test_the_evaluator_equals_a_slow_simple_one(levels, ks, hides_seen):
-    """With three levels of scores, most items tie, also at the end of the list."""
+    """Scores have three levels, so most items tie, also at the end of the list."""
     generator = np.random.default_rng(0)
     history, relevant = random_cases(generator, num_visitors=23)
     scores = generator.integers(0, levels, size=(23, NUM_ITEMS)).astype(np.float32)
@@ -73,7 +73,7 @@ def test_the_evaluator_equals_a_slow_simple_one(levels, ks, hides_seen):
 
 
 def test_next_items_equal_those_of_a_slow_simple_evaluator(tmp_path):
-    """Random timelines over few items, so that returns and unknown items are frequent; scores depend on the visitor."""
+    """Timelines are random, over few items, so returns and unknown items are frequent; scores differ by visitor."""
     generator = np.random.default_rng(1)
     items = [f"i{item}" for item in range(8)]
     events = [

@@ -14,7 +14,7 @@ NUM_VISITORS, NUM_ITEMS, KS = 30, 150, (1, 5, 10, 20, 100)
 
 @pytest.fixture(scope="module")
 def ranx():
-    """The package without just-in-time compilation, which would take a minute for a test of milliseconds."""
+    """Imports `ranx` without just-in-time compilation, which would take a minute for a test of milliseconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NUMBA_DISABLE_JIT", "1")
         return importlib.import_module("ranx")

@@ -50,7 +50,7 @@ def blend(parts: list[Part]) -> BlendInference:
 
 @pytest.fixture
 def queries() -> Queries:
-    """Visitor 0 has the history 1, 3, 1 in this session; visitor 1 has no history, and requests before all moments."""
+    """Visitor 0 has the history 1, 3, 1 in this session. Visitor 1 has no history and a request before all trends."""
     zeros = tf.zeros([2, 4], tf.int64)
     return Queries(
         visitor=tf.constant([0, 1], tf.int64),
@@ -63,7 +63,7 @@ def queries() -> Queries:
 
 
 def features(parts: list[Part], queries: Queries) -> list[np.ndarray]:
-    """The scores of the parts, popularity and trend, each [2, 4]."""
+    """Returns the scores of the parts, the popularity and the trend, each [2, 4]."""
     logits = parts[0].model.catalogue_scores(queries).numpy()
     sums = parts[1].model.catalogue_scores(queries).numpy()
     # the 10th largest of four items is the last one, which is not positive, so the largest counts

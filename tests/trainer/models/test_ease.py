@@ -18,7 +18,7 @@ BASKETS = sp.csr_matrix(np.array([[1, 1, 0], [1, 0, 0]], np.float32))
 
 
 def plain_weights(baskets: np.ndarray, l2: float) -> np.ndarray:
-    """[I, I] weights by the formula."""
+    """Returns weights [I, I], computed by the formula."""
     inverse = np.linalg.inv(baskets.T.astype(np.float64) @ baskets + l2 * np.eye(baskets.shape[1]))
     weights = inverse / -np.diag(inverse)
     np.fill_diagonal(weights, 0)

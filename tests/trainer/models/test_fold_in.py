@@ -26,7 +26,7 @@ def solve(histories, events=None):
 
 
 def closed_form(weights):
-    """The visitor vector that minimizes the objective for weights [I] of their pairs."""
+    """Returns the visitor vector that minimises the objective, given the weights [I] of the visitor's pairs."""
     weights = np.array(weights)
     confidence = np.diag(weights + 0.5)
     l2 = 0.3 * np.sqrt((weights > 0).sum() + 0.5 * len(ITEMS))

@@ -15,7 +15,7 @@ COUNTS = np.array([100, 10, 1])
 def make_model(
     *, item_counts: np.ndarray | None = COUNTS, similarity: str = "cosine", has_item_bias: bool = True
 ) -> MatrixFactorizationInference:
-    """A model with 2 known visitors, 3 known items, a bucket of each, and 2 columns."""
+    """Builds a model with 2 columns, 2 known visitors, 3 known items, and an out-of-vocabulary bucket for each."""
     config = MatrixFactorizationConfig(dim=2, similarity=similarity, scale=10.0, has_item_bias=has_item_bias)
     items = np.array([[1, 0, 5], [0, 2, -2.5], [3, 4, 0], [7, 7, 7]], np.float32)
     visitors = np.array([[2, 0], [0, 0.1], [5, 5]], np.float32)
@@ -117,7 +117,7 @@ def test_scores_in_bfloat16_are_close_to_those_in_float32() -> None:
 
 
 def make_history_model() -> MatrixFactorizationInference:
-    """Items (1, 0), (0, 1), (0.6, 0.8); in training, visitor 0 had the first two, visitor 1 no known item."""
+    """Items are (1, 0), (0, 1), (0.6, 0.8). In training, visitor 0 had the first two, and visitor 1 no known item."""
     config = MatrixFactorizationConfig(dim=2, has_item_bias=False, history_length=5)
     items = np.array([[1, 0], [0, 2], [3, 4], [7, 7]], np.float32)
     model = MatrixFactorizationInference(

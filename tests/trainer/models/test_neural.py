@@ -12,7 +12,7 @@ CONFIG = NeuralConfig(dim=3, hidden=(7, 4))
 
 
 def make_weights(seed: int = 0) -> list[np.ndarray]:
-    """Kernels and biases; the last bias is high enough that relu cuts off few outputs."""
+    """Returns kernels and biases; the last bias is so high that relu cuts off few outputs."""
     generator = np.random.default_rng(seed)
     weights = [
         generator.normal(scale=0.5, size=np.shape(variable)) for variable in neural.make_dense_variables(CONFIG, seed)
@@ -22,7 +22,7 @@ def make_weights(seed: int = 0) -> list[np.ndarray]:
 
 
 def make_model() -> NeuralInference:
-    """A model with 4 known visitors, 6 known items, and a bucket of each."""
+    """Builds a model with 4 known visitors, 6 known items, and an out-of-vocabulary bucket for each."""
     generator = np.random.default_rng(1)
     visitors, items = (generator.normal(size=(rows, 3)).astype(np.float32) for rows in (5, 7))
     model = NeuralInference(CONFIG, visitor_rows=5, item_rows=7, num_items=6)

@@ -44,7 +44,7 @@ def make_batch(
     days: list[int] | None = None,
     history: list[list[int]] | None = None,
 ) -> Batch:
-    """A batch of rows on the given days, each with the other items of its visitor; -1 is padding."""
+    """Builds a batch of rows on the given days, each with the other items of its visitor as history; -1 is padding."""
     columns = [tf.constant(column, tf.int64) for column in (visitor, item, [0] * len(visitor))]
     items = tf.reshape(tf.constant(history or [], tf.int64), [len(visitor), -1 if history else 0])
     zeros = tf.zeros_like(items)
@@ -179,7 +179,7 @@ def test_without_in_batch_negatives_only_sampled_ones_compete() -> None:
 
 
 def test_a_large_batch_has_evenly_spaced_in_batch_candidates() -> None:
-    """Of four rows, 0 and 2 compete: each is one of the 3 others of a row with probability 2/4, 1.5 others in all."""
+    """Rows 0 and 2 of four compete: each of a row's 3 others is a candidate with probability 2/4, so 1.5 others are."""
     objective = make_softmax(max_in_batch_negatives=2, l2=0.5)
     visitor, item = [0, 1, 2, 2], [0, 2, 1, 0]
     losses = []

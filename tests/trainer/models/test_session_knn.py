@@ -35,7 +35,7 @@ def scores(model: SessionKnnInference, *histories: list[int]) -> np.ndarray:
 
 
 def plain_scores(baskets: np.ndarray, history: list[int], config: SessionKnnConfig) -> np.ndarray:
-    """[I] sums by the formula, one timeline at a time; -1 for items of no similar timeline."""
+    """Returns sums [I], computed by the formula, one timeline at a time; -1 for items without a similar timeline."""
     (powers,), num_items = config.combinations, baskets.shape[1]
     counts = baskets.sum(axis=0)
     latest = {item: np.flatnonzero(baskets[:, item])[: config.max_timelines] for item in range(num_items)}

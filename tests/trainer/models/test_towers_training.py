@@ -28,7 +28,7 @@ NO_FEATURES = ItemFeatures(np.zeros((NUM_ITEMS, 0), np.int64), np.zeros((NUM_ITE
 
 
 def make_weights(seed: int = 0, config: TowersConfig | None = None) -> tuple[np.ndarray, DenseWeights]:
-    """An item table with a bucket after the six items, and dense weights, all nonzero."""
+    """Returns an item table, with a bucket after the six items, and dense weights; all values are nonzero."""
     config = config or make_config()
     generator = np.random.default_rng(seed)
     shapes = DenseWeights(*(variable.shape for variable in make_dense_variables(config, 3, seed)))
@@ -62,7 +62,7 @@ def make_objective(
     others: dict[str, np.ndarray] | None = None,
     max_in_batch_negatives: int = 8192,
 ) -> NextItemObjective:
-    """An objective over the item table and `others`, by name."""
+    """Builds an objective over the item table and the tables `others`."""
     return NextItemObjective(
         SampledSoftmaxConfig(num_negatives=num_negatives, max_in_batch_negatives=max_in_batch_negatives),
         {name: make_table(values) for name, values in {"item": table, **(others or {})}.items()},
@@ -77,7 +77,7 @@ def make_objective(
 def make_batch(
     histories: list[list[int]], positives: list[int], rows: int | None = None, weight: tuple[float, ...] | None = None
 ) -> Batch:
-    """Histories, oldest first; all entries are views at the moment of the request."""
+    """Builds a batch from histories, oldest entry first. All entries are views at the moment of the request."""
     size = len(positives)
     history, is_history = np.zeros((size, LENGTH), np.int64), np.zeros((size, LENGTH), bool)
     for row, items in enumerate(histories):
@@ -112,7 +112,7 @@ def scores_of(
     *,
     by_items_alone: bool = False,
 ) -> np.ndarray:
-    """[rows, I] scores of the exported model; all rows are of the same visitor, and all entries are views."""
+    """Returns the exported model's scores [rows, I]. All rows have the same visitor, and all entries are views."""
     vectors = [] if visitor_vector is None else [visitor_vector]
     model = TowersInference(
         make_config(), item_rows=lambda _: table.__getitem__, num_frequent=len(vectors), num_kinds=3, item_counts=COUNTS
@@ -269,7 +269,7 @@ def test_a_share_of_the_rows_sees_the_history_as_a_request_without_kinds_and_tim
 
 
 def test_a_positive_that_is_no_candidate_has_the_same_loss() -> None:
-    """Of three rows, 0 and 1 compete (0 · 3 / 2 and 1 · 3 / 2): without row 2, the loss is that of a batch of two."""
+    """Rows 0 and 1 of three compete (0 · 3 / 2 and 1 · 3 / 2), so without row 2, the loss is that of a batch of two."""
     table, dense = make_weights()
     histories, positives = [[1, 2], [3, 1, 0], [2]], [2, 4, NUM_ITEMS]  # the last item is not in the vocabulary
     capped = make_objective(table, num_negatives=4, max_in_batch_negatives=2)

@@ -18,7 +18,7 @@ BASKETS = sp.csr_matrix(np.array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0]], np.
 
 
 def plain_walk(baskets: np.ndarray, powers: WalkPowers) -> np.ndarray:
-    """[I, I] weights by the formula, one visitor at a time."""
+    """Returns weights [I, I], computed by the formula, one visitor at a time."""
     item_visitors, visitor_items = baskets.sum(axis=0), baskets.sum(axis=1)
     weights = np.zeros((baskets.shape[1],) * 2)
     for visitor, items in enumerate(map(np.flatnonzero, baskets)):
@@ -31,7 +31,7 @@ def plain_walk(baskets: np.ndarray, powers: WalkPowers) -> np.ndarray:
 
 
 def as_matrix(neighbour: np.ndarray, weight: np.ndarray, num_items: int) -> np.ndarray:
-    """[n, I] weights of the tables' rows."""
+    """Returns the weights [n, I] of the tables' rows as a matrix."""
     matrix = np.zeros((len(weight), num_items))
     np.add.at(matrix, (np.arange(len(weight))[:, None], neighbour.astype(int)), weight)
     return matrix

@@ -29,7 +29,7 @@ def lists_of(rows: Sequence[Sequence[int]]) -> Lists:
 
 
 def histories_of(rows: Sequence[Sequence[int]]) -> Histories:
-    """Histories of views of these items, the n-th at n ms."""
+    """Builds histories of views of these items; the n-th view is at n ms."""
     lists = lists_of(rows)
     begins, ends = lists.starts[:-1], lists.starts[1:]
     event = np.zeros_like(lists.values)
@@ -38,7 +38,7 @@ def histories_of(rows: Sequence[Sequence[int]]) -> Histories:
 
 
 def cases_of(history: Sequence[Sequence[int]], relevant: Sequence[Sequence[int]], num_items: int) -> Cases:
-    """Case v is of visitor v; all events are views, and seen items are hidden."""
+    """Builds cases: case v is of visitor v, all events are views, and seen items are hidden."""
     relevant_lists = lists_of(relevant)
     return Cases(
         visitor=np.arange(len(history)),

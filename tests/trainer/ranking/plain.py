@@ -13,7 +13,7 @@ def plain_ranks(scores: np.ndarray, hidden: set[int], relevant: set[int]) -> lis
 
 
 def plain_metrics(scores: np.ndarray, hidden: set[int], relevant: set[int], k: int) -> dict[str, float]:
-    """All metrics of one visitor at k."""
+    """Returns all metrics of one visitor at k."""
     found = [rank for rank in plain_ranks(scores, hidden, relevant) if rank < k]
     possible = min(k, len(relevant))
     return {
@@ -26,6 +26,6 @@ def plain_metrics(scores: np.ndarray, hidden: set[int], relevant: set[int], k: i
 
 
 def plain_list(scores: np.ndarray, hidden: set[int], k: int) -> list[int]:
-    """The k best visible items; ties go to the lower index."""
+    """Returns the k best visible items; ties go to the lower index."""
     visible = [item for item in range(len(scores)) if item not in hidden]
     return sorted(visible, key=lambda item: (-scores[item], item))[:k]

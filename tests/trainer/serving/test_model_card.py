@@ -58,7 +58,7 @@ def subject(preset="mf", *settings, **changes):
 
 
 def system(ndcg, **test):
-    """Estimates of a system, with the interval ± 0.1."""
+    """Builds the estimates of a system, with intervals of ± 0.1."""
     return {
         "ndcg@20": {"value": ndcg, "low": ndcg - 0.1, "high": ndcg + 0.1, **test},
         "coverage@20": {"value": 0.125},

@@ -45,7 +45,7 @@ def facts_of(available):
 
 
 def answers(export, k=8):
-    """All answers of an export, for a known and an unknown visitor."""
+    """Returns all answers of an export, for a known and an unknown visitor."""
     signatures = tf.saved_model.load(str(export)).signatures
     history, seen = tf.constant([["item-1"], ["item-2"]]), tf.constant(True)
     query = {"visitor_id": tf.constant(["bob", "zoe"]), "history": history, "k": tf.constant(k), "exclude_seen": seen}
@@ -101,7 +101,7 @@ def test_a_refresh_changes_the_lists_and_leaves_the_export(dataset, model, tmp_p
 
 @pytest.mark.parametrize("model", trained_models(), ids=lambda model: model.name)
 def test_a_refreshed_export_answers_as_one_that_was_exported_with_this_offer(model, tmp_path):
-    """All models, bit for bit; also after two refreshes."""
+    """The answers of all models are compared bit for bit, also after two refreshes."""
     newer = build(tmp_path / "newer", {"item-2": False, "item-6": True})
     older = export(model, build(tmp_path / "dataset", {"item-6": False}), tmp_path)
     export_model(model, newer, str(tmp_path / "expected"), name="dot")

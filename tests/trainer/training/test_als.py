@@ -74,7 +74,7 @@ def test_sweeps_match_dense_normal_equations_and_return_their_objective(
 
 
 def test_a_sweep_reads_shards_in_chunks_only() -> None:
-    """Reading a variable as a whole copies it: a sweep needed three times the memory of a shard."""
+    """A sweep that reads whole variables copies them, and needs three times the memory of a shard."""
     matrix = sp.csr_matrix(np.eye(VISITORS, ITEMS, dtype=np.float32))
     tables = make_tables(np.random.default_rng(1))
     solver = AlternatingSolver(AlternatingConfig(batch_entries=8), matrix, tables, start_replicas(1, None))

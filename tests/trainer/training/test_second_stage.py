@@ -10,7 +10,7 @@ from trainer.training.second_stage import Examples, collect_examples, count_fact
 
 
 def make_rows(timelines: list[list[int]]) -> TimelineRows:
-    """Views of these items, the n-th of each timeline at n ms."""
+    """Builds timelines of views of these items; the n-th view of each timeline is at n ms."""
     lengths = [len(items) for items in timelines]
     position = np.concatenate([np.arange(length) for length in lengths])
     item = np.concatenate([np.array(items) for items in timelines])
@@ -45,7 +45,7 @@ def test_the_second_stage_is_measured_on_other_visitors_than_those_it_is_trained
 
 
 class FakeModel:
-    """Item 0, which is not a candidate, then items 1 and 2, then padding; all numbers are those of the item."""
+    """A model with candidates 1 and 2 and padding; item 0 is not a candidate. All scores of an item are its number."""
 
     def candidates(self, queries: Queries) -> Candidates:
         item = tf.tile(tf.constant([[0, 1, 2, 0]], tf.int64), [tf.shape(queries.visitor)[0], 1])
@@ -70,7 +70,7 @@ def test_a_share_of_the_examples_has_unknown_kinds_and_times() -> None:
 
 
 def make_examples(count: int = 600) -> Examples:
-    """The positive is first; it has the highest value of the last feature, but the lowest score by the towers."""
+    """The positive is first; it has the highest value of the last feature, but the lowest score of the towers."""
     generator = np.random.default_rng(0)
     feature = generator.normal(size=(count, 4, len(FEATURES))).astype(np.float32)
     feature[:, 0, -1] = feature[..., -1].max(axis=1) + 0.5

@@ -22,18 +22,18 @@ SMALL = ["input.batch_size=256", "input.window_blocks=4"]
 
 
 def random_shop() -> dict:
-    """Visitors who view random items."""
+    """Builds a shop with visitors who view random items."""
     rng = np.random.default_rng(0)
     return shop_of(lambda _visitor, _position: int(rng.integers(40)))
 
 
 def repeating_shop() -> dict:
-    """Visitors who alternate between two items of their own."""
+    """Builds a shop in which each visitor alternates between two items."""
     return shop_of(lambda visitor, position: (visitor * 7 + 11 * (position % 2)) % 40)
 
 
 def shop_of(choose) -> dict:
-    """80 visitors with 8 events each, one a day; the last two days are the validation and the test window."""
+    """Builds a shop of 80 visitors with an event on each of 8 days; the last two are the validation and test window."""
     rows = [
         Event(f"v{visitor}", f"i{choose(visitor, position)}", "view", position * DAY + visitor)
         for position in range(8)

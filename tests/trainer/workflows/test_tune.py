@@ -30,7 +30,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def peak(config: RunConfig) -> list[float]:
-    """Validations that are best at a learning rate of 0.1 and a width of 16, and rise with the epochs."""
+    """Returns validation metrics that rise with the epochs, highest at a learning rate of 0.1 and a width of 16."""
     distance = abs(math.log10(config.optimizer.learning_rate) + 1) + abs(math.log2(config.model.dim) - 4)
     return [(0.5 + 0.1 * epoch) / (1 + distance) for epoch in range(3)]
 
