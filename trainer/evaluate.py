@@ -159,7 +159,7 @@ def measure_protocol(
       protocol: a name of `PROTOCOLS`.
       config: the kinds of events that make an item relevant, and the maximum number of cases.
       replicas: their workers share the ranking.
-      events: events of the dataset, to compute the trends at the time of each case; None: they are read from it.
+      events: events of the dataset, to compute the trends at the time of each case; None: they are read again.
 
     Returns:
       The number of cases, the result of `compare_systems`, and `samples`: recommendations for some visitors.

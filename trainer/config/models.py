@@ -32,7 +32,7 @@ class BaseModelConfig:
 
     @property
     def num_combinations(self) -> int | None:
-        """Number of combinations of powers that `solver=count` tries, one per epoch; None: not a counted model."""
+        """Number of combinations of powers that `solver=count` tries, one per epoch; None: it is not for this model."""
         return None
 
     @property
@@ -190,7 +190,7 @@ class TowersConfig(BaseModelConfig):
         return True
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError for a loss that does not rank, because these scores are no predictions of event weights."""
+        """Raises ValueError for a loss that does not rank, because the scores do not predict event weights."""
         if not loss.is_ranking:
             raise ValueError(
                 f"the towers predict no event weights, so they cannot be trained with loss.kind={loss.kind}; "
@@ -250,7 +250,7 @@ class CountedConfig(BaseModelConfig, Generic[Powers]):
             check(len(values) == len(named[first]), f"model.{name}", _join(values), rule)
 
     def check_loss(self, loss: LossConfig) -> None:
-        """Raises ValueError for a loss that does not rank, because these scores are no predictions of event weights."""
+        """Raises ValueError for a loss that does not rank, because the scores do not predict event weights."""
         if not loss.is_ranking:
             raise ValueError(
                 f"the model {self.kind} predicts no event weights, so it cannot be used with loss.kind={loss.kind}; "
@@ -405,7 +405,7 @@ class EaseConfig(CountedConfig[EaseValues]):
             check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
 
     def _values(self) -> dict[str, tuple[float, ...]]:
-        """Returns the values of each setting of a combination, by its name."""
+        """Returns the values of `l2` and `recency_power`, by name."""
         return {"l2": self.l2, "recency_power": self.recency_power}
 
 

@@ -85,10 +85,10 @@ class RunConfig:
     seed: int = 0
     """Seed of initial values, the order of rows, sampled negatives and dropout."""
     devices: int | None = None
-    """Replicas in each process: GPUs if there are any, else logical CPUs; none: all GPUs, or one CPU."""
+    """Number of replicas in each process, on GPUs if there are any, else on logical CPUs; none: all GPUs or one CPU."""
     gpus: int | None = None
-    """GPUs that each process must have, one replica each; with fewer, the run is refused; none: `devices` decides, and
-    a machine without GPUs trains on its CPU."""
+    """Number of GPUs that each process needs, one per replica. A process with fewer GPUs refuses the run. None:
+    `devices` decides, and a machine without GPUs trains on its CPU."""
     mixed_precision: bool = False
     """Matrix products in bfloat16; tables, losses and updates stay float32."""
     jit_compile: bool = False
@@ -96,9 +96,10 @@ class RunConfig:
     steps_per_execution: int = 20
     """Training steps per compiled call; a stop waits for the call to end."""
     checkpoint_every_steps: int | None = None
-    """Steps between the checkpoints within an epoch; none: not by steps. Each epoch also ends with a checkpoint."""
+    """Steps between checkpoints within an epoch; none: the number of steps has no effect. Each epoch also ends with a
+    checkpoint."""
     checkpoint_every_seconds: float | None = 300.0
-    """Seconds after which the next checkpoint starts within an epoch; none: not by time."""
+    """Seconds after which the next checkpoint starts within an epoch; none: the time has no effect."""
     step_timeout_seconds: float = 300.0
     """Seconds without a finished step or validation chunk after which the workers of a cluster exit to be restarted,
     because one of them hangs. The first step, which is compiled, may take five times as long."""

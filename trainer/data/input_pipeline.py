@@ -66,7 +66,7 @@ class Batch(NamedTuple):
 
 
 def steps_per_epoch(target_rows: int, batch_size: int) -> int:
-    """Number of global batches that contain every row once."""
+    """Returns the number of global batches that contain every row once."""
     return -(-target_rows // batch_size)
 
 
@@ -122,7 +122,7 @@ def count_events(
     history_length: int = 0,
     is_sequential: bool = True,
 ) -> np.ndarray:
-    """[event kinds] int64: rows of each kind in an epoch of `training_batches`."""
+    """[event kinds] int64: number of rows of each kind in an epoch of `training_batches`."""
     return count_rows(events, config, lambda batch: batch.event, num_kinds, history_length, is_sequential)
 
 
@@ -133,7 +133,7 @@ def sum_weights(
     history_length: int = 0,
     is_sequential: bool = True,
 ) -> float:
-    """Sum of the weights of all rows in an epoch of `training_batches`."""
+    """Returns the sum of the weights of all rows in an epoch of `training_batches`."""
     content = _RowContent(events, history_length, is_sequential, event_weights=event_weights)
     return sum(
         float(np.sum(weight, dtype=np.float64)) for weight in _windows(config, content, lambda batch: batch.weight)
@@ -160,7 +160,7 @@ def count_rows(
 
 
 def _num_threads() -> int:
-    """A thread per core, but at least two, because reading waits for files."""
+    """Returns the number of threads: one per core, but at least two, because threads wait for files."""
     return min(max(os.cpu_count() or 1, 2), _MAX_THREADS)
 
 
@@ -256,7 +256,7 @@ def _weights(
 def _histories(
     columns: Mapping[str, tf.Tensor], num_others: tf.Tensor, indices: tf.Tensor, content: _RowContent
 ) -> dict[str, tf.Tensor]:
-    """The history columns, [N, H], of the rows at `indices` [N]."""
+    """Returns the history columns, [N, H], of the rows at `indices` [N]."""
     distance = tf.range(1, content.history_length + 1, dtype=tf.int64)
     others = tf.gather(num_others, indices)[:, None]
     is_history = distance <= others

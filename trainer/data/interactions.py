@@ -32,7 +32,7 @@ class RowBatch(NamedTuple):
 def read_interactions(
     dataset: Dataset, event_weights: Sequence[float], half_life_days: float | None = None, power: float = 1.0
 ) -> sp.csr_matrix:
-    """[V, I] float32: for each (visitor, item) pair, the summed weights of its training events; without entries of 0.
+    """[V, I] float32: for each (visitor, item) pair, the summed weights of its training events; no entry is 0.
 
     Args:
       event_weights: the weight of each event kind, which multiplies the weights of its rows.

@@ -56,7 +56,12 @@ class NegativeSampler:
         return tf.searchsorted(self._cumulative, uniform, side="right", out_type=tf.int64)
 
     def log_expected_count(self, items: tf.Tensor, num_others: tf.Tensor) -> tf.Tensor:
-        """[C]: log of the expected number of times that each item is among a row's candidates."""
+        """[C]: log of the expected number of times that each item is among a row's candidates.
+
+        Args:
+          items: [C] candidates.
+          num_others: expected number of in-batch candidates that come from other rows, scalar.
+        """
         from_batch = num_others * tf.gather(self._batch_share, items)
         sampled = self.num_negatives * tf.gather(self._sampled_share, items)
         return tf.math.log(from_batch + sampled)

@@ -89,7 +89,7 @@ def dataset_offer(dataset: Dataset, rules: OfferRules | None = None) -> Offer:
 
 
 def available_items(dataset: Dataset) -> np.ndarray | None:
-    """Returns a mask [I]: False for items that are known to be unavailable; None if there are none."""
+    """Returns a mask [I]: False for items that are known to be unavailable; None if there are no such items."""
     available = _to_numpy(dataset.catalogue["is_available"].combine_chunks().fill_null(True))
     return None if available.all() else available
 

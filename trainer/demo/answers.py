@@ -17,7 +17,7 @@ class Answers:
     """Answers queries with the exports and the data of one shop."""
 
     def __init__(self, exports: list[Export], shop: Shop):
-        """Wraps the exports, at least one, and their shop."""
+        """Stores the exports, at least one, and the data of their shop."""
         self._exports, self._shop = exports, shop
         self._known = dict.fromkeys(item for export in exports for item in export.items)
         self._visitors = dict.fromkeys(visitor for export in exports for visitor in export.visitors)

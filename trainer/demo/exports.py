@@ -32,7 +32,7 @@ class Ranked(NamedTuple):
 
 @dataclass(frozen=True)
 class Export:
-    """A SavedModel that `export` published, loaded."""
+    """A loaded SavedModel that `export` published."""
 
     name: str
     """Name of the model, unique among the exports of the page."""
@@ -86,7 +86,7 @@ def open_exports(uris: Sequence[str]) -> list[Export]:
 
 
 def distinct_names(names: Sequence[str], uris: Sequence[str]) -> list[str]:
-    """Returns a distinct name per model; models with equal names get the ends of their paths in addition.
+    """Returns a distinct name per model; if models have equal names, the ends of their paths are added.
 
     Raises:
       ValueError: a path is given twice.

@@ -29,7 +29,7 @@ class Messages:
     """The messages of a route between several replicas."""
 
     collectives: Collectives | LocalCollectives
-    """The operations that send them."""
+    """The operations that send the messages."""
     replica: int
     """The replica that uses the route."""
     level: tf.Tensor
@@ -78,7 +78,7 @@ class Route:
     slots: tf.Tensor | None = None
     """[S] index of each requested row in the messages; None: there is only one replica."""
     messages: Messages | None = None
-    """None: there is only one replica."""
+    """The messages of the route; None: there is only one replica."""
 
     @classmethod
     def by_row(cls, replicas: Replicas, replica: int, ids: tf.Tensor) -> "Route":

@@ -104,7 +104,7 @@ class LocalCollectives:
     """
 
     def all_reduce(self, replica: int, value: tf.Tensor) -> tf.Tensor:  # noqa: ARG002
-        """Sums `value`."""
+        """Sums `value` over the replicas."""
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
     def all_gather(self, replica: int, value: tf.Tensor) -> tf.Tensor:  # noqa: ARG002

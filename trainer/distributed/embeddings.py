@@ -1,8 +1,8 @@
 """Embedding tables sharded by row over the replicas: lookup, update, initial values.
 
-Row r of a table is owned by replica r % R, at index r // R of a plain variable on its device, outside the strategy's
-mirroring: a replica needs 1/R of the table's memory, and no table is ever copied or summed as a whole. A single replica
-runs the same code.
+Replica r % R owns row r of a table, at index r // R of a variable on its device. The strategy does not mirror these
+variables, so a replica needs 1/R of the table's memory, and no table is ever copied or summed as a whole. A single
+replica runs the same code.
 
 Shapes: N ids of a step, n ids of one replica, M rows that it receives for them, D columns, R replicas.
 """

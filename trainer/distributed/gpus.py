@@ -11,10 +11,11 @@ import tensorflow as tf
 
 _DRIVER = "libcuda.so.1"
 _DRIVER_FOLDERS = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib/wsl/lib")
-"""Where Google Kubernetes Engine, distributions and WSL put the driver's library."""
+"""Folders where Google Kubernetes Engine, Linux distributions and WSL put the driver's library."""
 _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 _MIN_DRIVER = 555
-"""TensorFlow 2.21 has PTX of ISA 8.5 for the newest GPUs, which older drivers cannot compile (CUDA 12.5)."""
+"""Minimum major version of the driver: TensorFlow 2.21 has PTX of ISA 8.5 (CUDA 12.5) for the newest GPUs, and older
+drivers cannot compile it."""
 
 
 class Diagnosis(NamedTuple):

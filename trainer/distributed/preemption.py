@@ -15,7 +15,7 @@ class Preempted(Exception):  # noqa: N818 (not an error)
 
 
 class StopRequest:
-    """Whether the run should stop."""
+    """A request to stop a run; it may not be made yet."""
 
     def __init__(self) -> None:
         self.is_requested = False

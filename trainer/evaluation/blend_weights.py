@@ -67,9 +67,9 @@ def choose_weights(candidates: Candidates, num_parts: int, half_life: int, *, ha
 
 
 def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: bool) -> int:
-    """Returns the index into `HALF_LIVES` that `longest_of_the_best` chooses.
+    """Chooses the half-life of the trend by `longest_of_the_best`; returns its index in `HALF_LIVES`.
 
-    For this comparison, the other features have the weights that one pass of the ascent gives them.
+    While half-lives are compared, the other features have the weights that one pass of the ascent gives them.
     """
     ascent = _Ascent(candidates, num_parts, len(HALF_LIVES) // 2, has_returns=has_returns)
     ascent.start([column for columns in _starts(num_parts, has_returns=has_returns) for column in columns])
@@ -325,7 +325,7 @@ def blend_alone(
 
 
 def set_trends(systems: Iterable[Scorer], cases: Cases, events: ItemEvents) -> None:
-    """Sets the trends at the moments of the cases in each blend among the systems."""
+    """Gives each blend among the systems the trends at the moments of the cases."""
     moments = moments_of(cases.timestamp_ms, cases.num_items)
     values: dict[float, np.ndarray] = {}
     for system in systems:

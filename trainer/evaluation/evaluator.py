@@ -177,7 +177,7 @@ def evaluate_scorer(
     is_available: np.ndarray | None = None,
     on_progress: Callable[[int], object] = lambda _: None,
 ) -> Measurement:
-    """Measures a scorer once; see `Evaluator` and its `measure`."""
+    """Measures a scorer once; see `Evaluator` and `Evaluator.measure`."""
     evaluator = Evaluator(
         scorer, cases, ks, replicas=replicas, with_secondary=with_secondary, is_available=is_available
     )

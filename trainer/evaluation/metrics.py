@@ -14,7 +14,8 @@ class RelevantRanks:
     """The ranks of the relevant items in the whole catalogue."""
 
     rank: np.ndarray
-    """[P] int64, from 0 for the best. An item that is in no list has any rank from the longest list's length on."""
+    """[P] int64, from 0 for the best. The rank of an item that is in no list is arbitrary, but at least the length of
+    the longest list."""
     owner: np.ndarray
     """[P] int64: the case of the pair."""
     num_relevant: np.ndarray
@@ -26,7 +27,7 @@ class RelevantRanks:
         return np.bincount(self.owner[is_hit], gain(self.rank[is_hit]), minlength=len(self.num_relevant))
 
     def only(self, is_kept: np.ndarray) -> tuple["RelevantRanks", np.ndarray]:
-        """Keeps the pairs where `is_kept` [P] is True; also returns the indices of the cases that have one.
+        """Keeps the pairs where `is_kept` [P] is True; also returns the indices of cases with such a pair.
 
         The ranks do not change: dropped pairs remain in the ranking, but do not count as hits.
         """

@@ -28,9 +28,9 @@ class RatingErrors:
     mse: float
     """Error of the model."""
     mse_of_training_mean: float
-    """Error of a constant: the mean weight of the training rows."""
+    """Error of a constant prediction: the mean weight of the training rows."""
     mse_of_one: float
-    """Error of a constant: 1, the weight of a view."""
+    """Error of a constant prediction: 1, the weight of a view."""
     skill: float
     """1 − mse / mse_of_training_mean: 0 is no better than the constant; NaN if all weights are equal."""
 

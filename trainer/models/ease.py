@@ -7,8 +7,8 @@ With X [T, R] the items of the training timelines, the weights W minimise |X - X
 A visitor's score of j is the sum of W_ij over the distinct items i of their history, the latest with the highest
 weight. Nothing is learnt by gradients: `solver=count` computes the tables, see `training.count`.
 
-Shapes: T training timelines, I items of the vocabulary, R first items of the vocabulary, the most frequent ones, N
-neighbours of an item.
+Shapes: T training timelines, I items of the vocabulary, R items with weights, which are the first and most frequent of
+the vocabulary, N neighbours of an item.
 """
 
 from collections.abc import Iterator

@@ -3,8 +3,8 @@
 A visitor's score of item j is the sum of W_ij over the items i of their history; later items count more. `walk` and
 `ease` compute the weights W.
 
-Shapes: B queries, E entries of their histories, I items of the vocabulary, R first items of the vocabulary, those with
-neighbours, N neighbours of an item.
+Shapes: B queries, E entries of their histories, I items of the vocabulary, R items with neighbours, which are the first
+of the vocabulary, N neighbours of an item.
 """
 
 from typing import NamedTuple
@@ -52,7 +52,7 @@ class NeighbourRows(NamedTuple):
         return NeighbourRows(*(column[kept] for column in self))
 
     def counted(self) -> CountedRows:
-        """Converts the rows for `solver=count`."""
+        """Converts the rows to tables, for `solver=count`."""
         tables = {"neighbour": self.neighbour, "weight": self.weight}
         return CountedRows(tables, float(np.abs(self.weight).sum(dtype=np.float64)), float(self.total_weight.sum()))
 

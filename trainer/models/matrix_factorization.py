@@ -56,7 +56,7 @@ retailrocket_matrix after 8 epochs at dim 64: .117 unscaled, .126 at 0.1, .125 w
 
 
 def table_rows(model: MatrixFactorizationConfig, dataset: Dataset) -> dict[str, TableRows]:
-    """Specifies the item table, W columns, and the visitor table if there is one, D; see `models.build.ModelFile`."""
+    """Specifies an item table with W columns and, without histories, a visitor table with D; see `models.build`."""
     items = {"item": vocabulary_rows(dataset, Vocabulary.ITEMS, item_width(model))}
     if model.history_length:
         return items

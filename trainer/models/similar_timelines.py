@@ -129,7 +129,7 @@ def _ragged(values: tf.Tensor | tf.Variable, splits: tf.Tensor | tf.Variable) ->
 
 
 def _row_ids(lists: tf.RaggedTensor) -> tf.Tensor:
-    """[P] int32: the row of each value; `value_rowids` needs memory for rows × the longest row."""
+    """[P] int32: the row of each value; TensorFlow's `value_rowids` would need memory for rows × the longest row."""
     starts, total = lists.row_splits[1:-1], tf.size(lists.flat_values)
     is_start = tf.scatter_nd(starts[:, None], tf.ones_like(starts), [total + 1])
     return tf.cumsum(is_start)[:-1]

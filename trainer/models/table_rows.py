@@ -36,7 +36,7 @@ class CountedRows(NamedTuple):
 
 
 RowCounter = Callable[[int, int, int], Iterator[CountedRows]]
-"""Yields the rows of a combination of settings, a replica and a number of replicas; see `models.build`."""
+"""Yields the rows, given the index of a combination of settings, a replica and the number of replicas."""
 
 
 def check_item_indices(dataset: Dataset, model: str) -> None:

@@ -24,7 +24,7 @@ class Histories:
     timestamp_ms: np.ndarray
     """[N] int64."""
     begins: np.ndarray
-    """[V] int64: row at which each history starts, its oldest one."""
+    """[V] int64: first row of each history, which is the oldest."""
     ends: np.ndarray
     """[V] int64: one past the last row of each history."""
 

@@ -164,7 +164,7 @@ def _describe_choice(record: RunRecord) -> str:
 
 
 def _chosen_powers(config: RunConfig, step: int) -> Iterable[tuple[str, str]]:
-    """Yields names and values of the powers that a counted model's checkpoint uses; nothing for other models."""
+    """Yields a row with the powers of a counted model's checkpoint; nothing for other models."""
     if isinstance(config.model, CountedConfig):
         yield "powers", str(config.model.combinations[step - 1])
 

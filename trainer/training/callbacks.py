@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Validation:
-    """The metric of a run's validations, and the model that computes it."""
+    """The validation of a run's checkpoints."""
 
     validator: Validator
-    """The metric."""
+    """Measures a model."""
     model: InferenceModel
     """Model that each checkpoint is loaded into."""
 
@@ -39,7 +39,7 @@ class TrainingCallbacks:
     schedule: Schedule
     """Steps of the run."""
     replicas: Replicas
-    """All replicas; the chief's worker writes."""
+    """All replicas; only the chief writes."""
     writer: CheckpointWriter
     """Writes the checkpoints."""
     validation: Validation | None
@@ -53,7 +53,7 @@ class TrainingCallbacks:
     checkpoint_every_seconds: float | None
     """Seconds between checkpoints within an epoch; None: checkpoints do not depend on the time."""
     patience: int | None
-    """Number of validations without improvement after which training stops; None: they do not stop it."""
+    """Number of validations without improvement after which training stops; None: validations never stop it."""
     on_validation: Callable[[int, float], bool] | None = None
     """Called with the epoch and the value of each validation; the run ends if it returns True. None: nothing is called.
     """

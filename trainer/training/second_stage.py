@@ -154,10 +154,10 @@ def train_stage(
     dataset: Dataset,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> SecondStage:
-    """Trains a second stage for a model with trained towers, and returns it; the model is not changed.
+    """Trains a second stage for a model with trained towers, and returns it.
 
     Args:
-      model: the model; its walk and item facts are set.
+      model: the model; this function sets its walk and item facts, but not the second stage.
       cases: cases later than the training events.
       config: settings of the towers.
       seed: seed of all random choices.

@@ -52,7 +52,7 @@ def _ignore() -> None:
 def make_validator(config: RunConfig, dataset: Dataset, replicas: Replicas | None = None) -> Validator | None:
     """Returns NDCG for returning visitors if the model ranks, or mean squared error if it predicts event weights.
 
-    A model that is counted is validated on next items if hardly any visitor returns.
+    A counted model is validated on next items if hardly any visitor returns.
 
     Returns:
       The metric; None if there is no validation split, or no visitor in it to rank for. Then the last checkpoint counts
