@@ -97,7 +97,7 @@ _server_processes: list[subprocess.Popen] = []
 
 
 def _serve(connection: socket.socket) -> dict[str, Any]:
-    """Answers requests with process ids; returns only in forked processes, with the request."""
+    """Forks a process for each request and answers with its id. Only the forked process returns: its request."""
     while True:
         message, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
         if not message:

@@ -199,7 +199,7 @@ def _check_published(ended: Ended, folder: Folder) -> str | None:
     """Checks that a command has published its output or refused clearly and left nothing; returns the reason."""
     reason = find_reason(ended)
     if litter := folder.litter():
-        raise Fault(f"left {', '.join(litter)}")
+        raise Fault(f"left these files behind: {', '.join(litter)}")
     if reason is not None and folder.output.exists():
         raise Fault(f"refused, but has left its output: {reason}")
     if reason is None and not folder.output.exists():

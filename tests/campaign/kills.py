@@ -50,7 +50,7 @@ def kill(name: str, choices: random.Random, folder: Folder, products: Products) 
     if ended.status and not _is_published(name, command, folder):
         _run_to_end(arguments, folder)
     if litter := folder.litter():
-        raise Fault(f"left {', '.join(litter)}")
+        raise Fault(f"left these files behind: {', '.join(litter)}")
     command.compare(expected, folder.output)
     return number
 
@@ -74,7 +74,7 @@ def _check_killed(name: str, number: signal.Signals, ended: Ended, folder: Folde
     if "nothing was published" in ended.err and folder.output.exists() and name not in _RESUMABLE:
         raise Fault(f"{number.name}: says that nothing was published, but {folder.output} exists")
     if ended.status > 0 and name not in _RESUMABLE and (litter := folder.litter()):
-        raise Fault(f"{number.name}: left {', '.join(litter)}")
+        raise Fault(f"{number.name}: left these files behind: {', '.join(litter)}")
 
 
 def _is_published(name: str, command: Command, folder: Folder) -> bool:

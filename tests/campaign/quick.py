@@ -143,7 +143,7 @@ def manifest(choices: random.Random, folder: Path, products: Mapping[str, str]) 
         check_reason(str(error), str(path))
         return str(error)
     if found != read_manifest(products["data"]):
-        raise Fault("another manifest is accepted")
+        raise Fault("a manifest with different content is accepted")
     return None
 
 
@@ -161,7 +161,7 @@ def metadata(choices: random.Random, folder: Path, products: Mapping[str, str]) 
     try:
         step = checkpoint.last_step(str(workdir))
         if step == last and checkpoint.read_state(str(workdir), last) != expected:
-            raise Fault("other metadata is accepted")
+            raise Fault("metadata with different content is accepted")
         if step is None:
             raise Fault("the checkpoint before it is not found")
         return None if step == last else f"{path.name} is damaged, so the checkpoint of step {step} is used"

@@ -38,7 +38,7 @@ def peak_mib(dataset: str, workdir: Path, dim: int) -> float:
 
 
 def test_training_holds_its_tables_a_copy_of_them_and_the_vectors_for_validation(tmp_path: Path) -> None:
-    """The copy is that of a checkpoint; three validations share the memory of the vectors."""
+    """A checkpoint needs the copy. Three validations share the memory of the vectors."""
     board = checkerboard() | {"visitors": [f"v{visitor}" for visitor in range(VISITORS)]}
     dataset = build_dataset(str(tmp_path / "dataset"), **board).root
     more = peak_mib(dataset, tmp_path / "wide", DIM) - peak_mib(dataset, tmp_path / "narrow", 1)

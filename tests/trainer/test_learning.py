@@ -51,7 +51,7 @@ def test_an_item_without_events_is_recommended_by_its_features(tmp_path: Path) -
 
 @pytest.mark.parametrize("preset", ["notebook-mf", "notebook-nn"])
 def test_the_notebook_models_learn_a_checkerboard_of_event_weights(preset: str, tmp_path: Path) -> None:
-    """Visitors buy items of their own parity and view the others: a squared error learns from both."""
+    """Visitors buy items of their own parity and view the others. A model with a squared error learns from both."""
     rows = [
         Event(f"v{visitor}", f"i{item}", "transaction" if visitor % 2 == item % 2 else "view", item)
         for visitor in range(20)

@@ -51,7 +51,7 @@ def wait_for_length(page, items, length):
         if len(items) >= length:
             return
         page.wait_for_timeout(20)
-    raise AssertionError(f"{length} expected, got {items}")
+    raise AssertionError(f"expected {length} items, got {items}")
 
 
 def first_model(page):

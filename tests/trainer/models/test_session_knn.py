@@ -52,7 +52,7 @@ def plain_scores(baskets: np.ndarray, history: list[int], config: SessionKnnConf
 
 @pytest.fixture(params=["few timelines", "many timelines"])
 def any_number(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs a test with either way to find the most similar timelines."""
+    """Runs a test with each of the two ways to find the most similar timelines."""
     if request.param == "many timelines":
         monkeypatch.setattr(similar_timelines, "_MAX_DENSE_TIMELINES", 0)
 
