@@ -143,7 +143,7 @@ def test_numbers_may_have_a_decimal_comma():
     assert to_numbers(pa.array(["58,76", "1.5", " 2 ", "many", None])).to_pylist() == [58.76, 1.5, 2.0, None, None]
 
 
-def test_separators_of_thousands_are_removed_where_they_can_be_nothing_else():
+def test_separators_of_thousands_are_removed_if_they_are_unambiguous():
     texts = ["1,234.50", "1.234,50", "1,234,567", "1.234.567", "-12,345.", "1,234", "12,34.5", "1,2345,678"]
     # with a single separator, the number may have three decimals
     assert to_numbers(pa.array(texts)).to_pylist() == [1234.5, 1234.5, 1234567, 1234567, -12345, 1.234, None, None]

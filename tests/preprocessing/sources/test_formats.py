@@ -190,7 +190,7 @@ def read_json(tmp_path, *objects: dict, item: str = "i", bad: str = "") -> tuple
 
 
 @pytest.mark.parametrize("bad", ["", "{broken\n"])
-def test_ids_of_json_are_the_same_whatever_else_the_lines_have(bad, tmp_path):
+def test_ids_of_json_do_not_depend_on_the_other_lines(bad, tmp_path):
     large = [12345678901234567890, 12345678901234567891]
     objects = [{"v": large[0], "i": "2024-03-01"}, {"v": large[1], "i": "2024-03-02T00:00:00Z"}]
     table, _ = read_json(tmp_path, *objects, bad=bad)

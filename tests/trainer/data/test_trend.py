@@ -24,7 +24,7 @@ def test_an_event_counts_half_after_the_half_life() -> None:
     np.testing.assert_allclose(trends.values, [expected], rtol=1e-6)
 
 
-def test_an_event_at_the_moment_is_already_its_future() -> None:
+def test_an_event_at_the_moment_itself_is_not_counted() -> None:
     trends = count_trends(events_of((1, 0), (2, 0)), np.array([DAY_MS, 2 * DAY_MS, 3 * DAY_MS]), 7.0)
     assert trends.total[:, 0].tolist() == [0, 1, 2]
 
@@ -44,7 +44,7 @@ def test_no_later_event_changes_a_trend(past: list, future: list, day: int) -> N
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 2)), min_size=1, max_size=30), st.integers(1, 20))
-def test_several_moments_equal_single_ones(pairs: list, step: int) -> None:
+def test_the_trends_of_several_moments_equal_those_of_single_moments(pairs: list, step: int) -> None:
     events, moments = events_of(*sorted(pairs)), np.arange(0, 45, step) * DAY_MS
     together = count_trends(events, moments, 5.0)
     for row, moment in enumerate(moments):
