@@ -157,8 +157,8 @@ def print_text(text: str, *, end: str = "\n") -> None:
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
             log.warning(
-                "the output could not be printed: %s; the command's other work is not affected, so run it again only "
-                "if you need this output",
+                "the output could not be printed: %s; all other work of the command is done, so run the command again "
+                "only if you need this output",
                 error,
             )
         discard(sys.stdout)

@@ -199,7 +199,7 @@ def _decode_dataclass(hint: Any, value: Any, key: str) -> Any:
     hints = get_type_hints(hint)
     prefix = f"{key}." if key else ""
     if not isinstance(value, Mapping):
-        raise ValueError(f"{key or 'the config'} must be an object, got {value}")
+        raise ValueError(f"{key or 'the config'} must be an object with keys and values, got {value}")
     unknown = [prefix + name for name in value if name not in hints]
     if unknown:
         raise ValueError(f"unknown keys {', '.join(unknown)}; known: {', '.join(prefix + name for name in hints)}")

@@ -33,8 +33,8 @@ def refuse_credentials(uri: str) -> None:
         has_password = ":" in parts.netloc and (is_store or not parts.netloc.partition(":")[2].isdigit())
         if has_password or "@" in parts.netloc or ("=" in extras if is_store else extras):
             raise ValueError(
-                f"a {scheme}:// URI has a user part, a query or a fragment, which may be a credential and would be "
-                "written to logs and records; set credentials in the environment, and give the URI without these parts"
+                f"a {scheme}:// URI has a user part, a query or a fragment, which may be a credential; URIs are logged "
+                "and recorded, so set credentials in the environment and remove these parts from the URI"
             )
 
 

@@ -349,7 +349,7 @@ def parse_when(text: str) -> int:
             moment = datetime.fromisoformat(text)
         except ValueError:
             raise ValueError(
-                f"{text!r} is neither ISO 8601, such as 2015-09-01T00:00, nor milliseconds since 1970"
+                f"{text!r} is not a time; write ISO 8601, such as 2015-09-01T00:00, or milliseconds since 1970"
             ) from None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)

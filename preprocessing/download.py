@@ -32,7 +32,7 @@ def download(output: str) -> dict[str, Any]:
         import kagglehub
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "download needs the package kagglehub; install it: `pip install kagglehub`"
+            "download needs the package kagglehub; install it with `pip install kagglehub`"
         ) from error
     try:
         source = Path(kagglehub.dataset_download(DATASET))

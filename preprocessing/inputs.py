@@ -86,7 +86,7 @@ def resolve_mapping(mapping: EventMapping, parts: Sequence[Part], max_reject_sha
     """
     path = mapping.columns.time
     if constant_of(path) is not None:
-        raise ValueError(f"time must be a column, got the constant {path}; each event needs its own time")
+        raise ValueError(f"columns.time must name a column, got the constant {path}; each event needs its own time")
     # the first batches may be empty files or rows without a time
     for batch in islice(read_batches(parts), _SAMPLE_BATCHES):
         columns = select_elements(batch.columns, mapping.paths).columns

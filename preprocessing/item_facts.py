@@ -108,9 +108,9 @@ def _check_words(files: str, unclear: pa.Array, facts: pa.Table, column: str) ->
         return
     words = ", ".join(repr(word) for word in unclear.unique()[:_EXAMPLES].to_pylist())
     message = (
-        f"{len(unclear):,} rows of {files} have an unknown word in `{column}`, such as {words}; "
-        "known words: 1 or 0, true or false, yes or no, in stock or out of stock"
+        f"{len(unclear):,} rows of {files} have an unknown word in `{column}`, such as {words} (known words: 1 or 0, "
+        "true or false, yes or no, in stock or out of stock)"
     )
     if facts["is_available"].null_count == len(facts):
         raise ValueError(f"{message}; name the right column: --map availability=COLUMN")
-    log.warning("%s; these items count as available", message)
+    log.warning("%s; these items are treated as available", message)

@@ -258,7 +258,7 @@ def _to_plain_at(values: pa.Array, path: str) -> pa.Array:
 def _follow(columns: dict[str, pa.Array], path: str) -> pa.Array:
     root = root_of(path, columns)
     if root not in columns:
-        raise ValueError(f"there is no column `{root}`; columns: {', '.join(columns)}")
+        raise ValueError(f"there is no column `{root}`; the columns are {', '.join(columns)}")
     return _follow_fields(columns[root], path.removeprefix(root).removeprefix("."), path)
 
 

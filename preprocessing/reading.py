@@ -135,15 +135,15 @@ def check_join(events: EncodedTable, items: EncodedTable, *, warn_share: float =
     if not total or joined >= warn_share * total:
         return
     others = seen["id"].combine_chunks().filter(pc.invert(is_described))
-    ids = f"{_examples(others)}; ids of described items: {_examples(described)}"
+    ids = f"item ids such as {_examples(others)}, but the described items have ids such as {_examples(described)}"
     if not joined:
         raise ValueError(
-            "no training event is about an item that the item properties or the item table describe; "
-            f"item ids of the events: {ids}; use the same ids in both, or prepare without items"
+            "no training event is about an item that the item properties or the item table describe: the events have "
+            f"{ids}; use the same ids in both, or prepare without items"
         )
     log.warning(
         "only %.1f%% of the training events are about items that the item properties or the item table describe, so "
-        "the items of the other events have no category, price or title; item ids of the other events: %s",
+        "the items of the other events have no category, price or title; the other events have %s",
         100 * joined / total,
         ids,
     )

@@ -92,8 +92,8 @@ def check_reject_share(name: str, num_rows: int, rejects: Mapping[str, RejectRea
     by_count = sorted(rejects.items(), key=lambda entry: -entry[1].count)[:3]
     reasons = "; ".join(f"{text}: {reason.count} (first: {reason.first})" for text, reason in by_count)
     raise ValueError(
-        f"{num_rejected} of {num_rows} {name} rows are invalid, {num_rejected / num_rows:.2%}, above "
-        f"--max-reject-share {max_share:g}: {reasons}. Fix the input, or raise --max-reject-share to skip these rows."
+        f"{num_rejected} of {num_rows} {name} rows are invalid ({num_rejected / num_rows:.2%}, above "
+        f"--max-reject-share {max_share:g}): {reasons}. Fix the input, or raise --max-reject-share to skip these rows."
     )
 
 

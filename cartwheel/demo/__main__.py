@@ -42,8 +42,8 @@ def _check_inputs(root: Path, inputs: Inputs) -> None:
     record = root / "inputs.json"
     if record.exists() and json.loads(record.read_text()) != inputs._asdict():
         sys.exit(
-            f"{root}/ contains a demo of other files: {record.read_text().strip()}. "
-            "Run `make clean` first, or give another directory with DEMO=…"
+            f"{root}/ contains a demo of other input files: {record.read_text().strip()}. "
+            "Run `make clean` first, or choose another directory with DEMO=…"
         )
     root.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(inputs._asdict(), allow_nan=False) + "\n")

@@ -19,7 +19,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.patience_seconds < 0 or self.cache_bytes < 0:
-            raise ValueError(f"{_PATIENCE} and {_CACHE} must not be negative, got {self}")
+            raise ValueError(f"limits must not be negative, got {self.patience_seconds} and {self.cache_bytes}")
 
 
 def read_limits() -> Limits:

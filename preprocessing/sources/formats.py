@@ -202,7 +202,7 @@ def _describe_missing(path: str, layout: Layout, missing: list[str]) -> str:
         )
     role = _ROLES.get(missing[0], "visitor")
     return (
-        f"{found}: it has {', '.join(layout.columns)}. Map columns by --map, such as {role}={layout.columns[0]}, or "
+        f"{found}: it has {', '.join(layout.columns)}. Map columns with --map, such as {role}={layout.columns[0]}, or "
         "let `cartwheel inspect` propose a mapping"
     )
 

@@ -61,14 +61,14 @@ def test_unknown_words_cause_a_warning_with_examples(tmp_path, caplog):
     facts = read_item_facts(str(tmp_path / "items.csv"), columns={"id": "id", "availability": "stock"})
     assert [row[0] for row in by_id(facts).values()] == [True, None, None, None]
     assert "3 rows of" in caplog.text
-    assert "have an unknown word in `stock`, such as 'soon', 'later'; known words: 1 or 0, " in caplog.text
-    assert "these items count as available" in caplog.text
+    assert "have an unknown word in `stock`, such as 'soon', 'later' (known words: 1 or 0, " in caplog.text
+    assert "these items are treated as available" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("content", "columns", "message"),
     [
-        ("id,stock\n1,12\n2,40\n", {"id": "id", "availability": "stock"}, "such as '12', '40'; known words: 1 or 0"),
+        ("id,stock\n1,12\n2,40\n", {"id": "id", "availability": "stock"}, "such as '12', '40' .known words: 1 or 0"),
         ("id,stock\n1,1\n", {"id": "sku", "availability": "stock"}, "sku"),
         ("id,stock\n1,1\n", {"id": "id"}, "no column is named for the availability .* --map availability=COLUMN"),
         ("id,stock\n,1\n", {"id": "id", "availability": "stock"}, "no usable row; check .* that `id` is the column"),

@@ -183,7 +183,7 @@ def test_events_of_other_items_are_a_warning_and_of_no_item_an_error(caplog):
     assert not caplog.text
     check_join(counts(a=4, c=6), items)
     assert "only 40.0% of the training events are about items that" in caplog.text
-    assert "item ids of the other events: `c`; ids of described items: `a`, `b`" in caplog.text
+    assert "have item ids such as `c`, but the described items have ids such as `a`, `b`" in caplog.text
     with pytest.raises(
         ValueError, match=r"no training event is about .*use the same ids in both, or prepare without items"
     ):

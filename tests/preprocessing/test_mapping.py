@@ -47,7 +47,7 @@ def test_lists_may_be_of_any_type():
 
 
 def test_a_wrong_path_is_an_error_with_the_columns_found():
-    with pytest.raises(ValueError, match=r"there is no column `users`; columns: user, items"):
+    with pytest.raises(ValueError, match=r"there is no column `users`; the columns are user, items"):
         select_elements(NESTED, ["users.id"])
     with pytest.raises(ValueError, match=r"`user` has type struct.*, which is not a list"):
         select_elements(NESTED, ["user[].id"])

@@ -202,7 +202,7 @@ def test_too_many_invalid_rows_fail_the_job_and_nothing_is_published(tmp_path):
     lines = [*plain_events(98), "1440000000000,v,looked,i", "1440000000000,v,view,"]
     config = PrepareConfig(events=write_events(tmp_path / "events.csv", *lines))
     with pytest.raises(
-        ValueError, match=r"2 of 100 event rows are invalid, 2.00%.*unknown event kind: 1 \(first: .*looked"
+        ValueError, match=r"2 of 100 event rows are invalid \(2.00%, .*unknown event kind: 1 \(first: .*looked"
     ):
         prepare(config, str(tmp_path / "dataset"))
     assert os.listdir(tmp_path) == ["events.csv"]
