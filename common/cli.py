@@ -28,7 +28,7 @@ Commands = argparse._SubParsersAction
 class Parser(argparse.ArgumentParser):
     """Argument parser that prints help and errors in the encoding of the terminal, and escapes control characters.
 
-    A file of arguments may have any encoding that `decode_text` knows. An error in the file names it.
+    A file of arguments may have any encoding that `decode_text` knows. Errors in a file name the file.
     """
 
     def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:

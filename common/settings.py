@@ -1,4 +1,4 @@
-"""Configs: frozen dataclasses to JSON and back, with overrides of the form `key=value`.
+"""Converts configs, which are frozen dataclasses, to JSON and back, and applies settings of the form `key=value`.
 
 A field has a simple type (bool, int, float, str, string enumeration or Literal), a tuple of one simple type, a simple
 type or None, or another such dataclass. Its type may also be a union of such dataclasses; the value of their field

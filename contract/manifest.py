@@ -163,7 +163,7 @@ def _check_values(manifest: Manifest) -> None:
     """Checks ranges and names, because another program may have written the file.
 
     Raises:
-      ValueError: names the first invalid value.
+      ValueError: a value is invalid; the message names the first.
     """
     sizes: list[tuple[str, VocabularyInfo | SplitInfo]] = [*manifest.vocabularies.items(), *manifest.splits.items()]
     numbers = {f"{owner}.{key}": value for owner, info in sizes for key, value in asdict(info).items()}

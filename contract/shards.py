@@ -1,7 +1,7 @@
 """Timeline shards as a tf.data.Dataset, local or in an object store.
 
-TensorFlow reads shards directly if it supports their URI scheme. Others are prefetched into the bounded cache and
-verified; a local copy is kept until its last block is read.
+TensorFlow reads shards directly if it supports their URI scheme. All other shards are prefetched into the bounded cache
+and verified. A local copy is kept until its last block is read.
 """
 
 import re

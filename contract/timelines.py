@@ -66,7 +66,7 @@ def encode_blocks(rows: TimelineRows, block_rows: int, unknown_ids: Sequence[str
 
     Args:
       rows: whole timelines, each contiguous and ordered by time.
-      block_rows: a block ends after the timeline with which it has at least this many rows.
+      block_rows: a block ends with the timeline that fills it to at least this many rows.
       unknown_ids: for each timeline, its visitor's id, or "" if the visitor is in the vocabulary. None: all visitors
         are in the vocabulary.
     """

@@ -171,7 +171,7 @@ _SUMMARIES = {
 
 
 def _prepare_config(given: argparse.Namespace) -> PrepareConfig:
-    """Reads the settings of shop.toml and changes them as the flags and then `--set` say.
+    """Reads the settings of shop.toml, then applies the flags and `--set`.
 
     Raises:
       ValueError: a setting is unknown or invalid, or no events are given.

@@ -15,7 +15,7 @@ PLAUSIBLE_UNTIL_MS = 4_102_444_800_000  # 2100-01-01
 
 @dataclass(frozen=True, kw_only=True)
 class FormatConfig:
-    """How the files of an input are read; the defaults are detected from the files."""
+    """How the files of an input are read. By default, this is detected from the files."""
 
     format: Literal["auto", "csv", "parquet", "jsonl"] = "auto"
     """`csv`, `parquet` or `jsonl`; `auto`: detected from the content of each file."""
@@ -121,7 +121,7 @@ class ItemTableConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyConfig:
-    """The ids that get an index of their own in a vocabulary."""
+    """Selects the ids that get their own index in a vocabulary."""
 
     min_count: int = 1
     """Ids with fewer training events share the out-of-vocabulary buckets. With 0, items that occur only in the item
@@ -197,7 +197,7 @@ class PropertyConfig:
     """Property with an item's price, such as `n15360.000` or `15360.0`."""
 
     title: str = "title"
-    """Property with an item's name, as people read it: any text. The shop need not have this property."""
+    """Property with an item's name, as people read it. The shop may lack this property."""
 
     most_frequent: int = 8
     """Number of other properties to keep, as sets of values: those with the most items."""
@@ -326,7 +326,7 @@ class PrepareConfig:
     """Number of quantile buckets of prices, and of the gaps between a visitor's events."""
 
     compress: bool = False
-    """Compresses timeline shards with gzip: a third of the size, slower to read."""
+    """Compresses timeline shards with gzip, to about a third of their size. Compressed shards are slower to read."""
 
     def __post_init__(self) -> None:
         if self.item_table.files and (self.item_properties or self.category_tree):

@@ -1,4 +1,4 @@
-"""Download of the real Retailrocket files from Kaggle, with the user's own account."""
+"""Downloads the real Retailrocket files from Kaggle, with the user's own account."""
 
 import logging
 import shutil

@@ -84,7 +84,7 @@ def make_mapping(config: PrepareConfig) -> EventMapping:
 
 
 def resolve_kinds(config: KindConfig, path: str) -> KindConfig:
-    """Returns the event kinds of a log. If the kind is a constant and the settings name no kinds, it is the only kind.
+    """Returns the event kinds of a log. If the settings name no kinds, a constant kind is the only kind.
 
     Args:
       config: the kinds of the settings.

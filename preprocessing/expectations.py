@@ -1,4 +1,4 @@
-"""Comparison of a dataset with an earlier one of the same shop, its baseline.
+"""Compares a dataset with an earlier dataset of the same shop, its baseline.
 
 Shapes: K event kinds, R reasons.
 """

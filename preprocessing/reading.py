@@ -58,7 +58,9 @@ def read_tree(job: Job, tree: Input) -> catalogue.TreeReading:
 def read_properties(
     job: Job, properties: Input, cuts: Cuts | None, table: ItemTableMapping | None
 ) -> PropertyCounts | None:
-    """Reads the item properties as of the first cut, or a table of items, into partitions. Returns None without files.
+    """Reads the item properties as of the first cut, or a table of items, into partitions.
+
+    Returns None if there are no such files.
 
     Raises:
       ValueError: too many rows are invalid.

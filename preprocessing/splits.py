@@ -1,4 +1,4 @@
-"""Assignment of events to the splits: by time, at random, or all to training.
+"""Assigns events to the splits: by time, at random, or all to training.
 
 Shapes: N rows, T distinct times.
 """

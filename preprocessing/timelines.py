@@ -47,7 +47,7 @@ class Timelines:
 
 
 class SplitTimelines(NamedTuple):
-    """The rows of a partition that belong to a split."""
+    """The rows of a partition, without robots, and the split of each row."""
 
     timelines: Timelines
     """The rows, as timelines."""

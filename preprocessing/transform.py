@@ -150,8 +150,8 @@ def _apply_vocabulary(
 ) -> tf.SparseTensor:
     """Replaces ids by their indices, with a lookup table that TF-Transform tracks.
 
-    A tracked table saves its file as an asset. `tft.apply_vocabulary` does so only for files that an analyzer wrote:
-    with other files, the saved graph would break once the original path is gone.
+    A tracked table saves its file as an asset. `tft.apply_vocabulary` does so only for files that an analyzer wrote.
+    With other files, its saved graph would break once the original path is gone.
     """
     info = config.vocabularies[vocabulary]
     if info.size == 0:  # TensorFlow does not read an empty vocabulary file

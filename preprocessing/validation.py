@@ -42,7 +42,7 @@ class Flaws:
 
     @classmethod
     def none(cls, num_rows: int) -> "Flaws":
-        """Returns no flaws: all rows are valid."""
+        """Returns the flaws of rows that are all valid."""
         return cls(np.zeros(num_rows, np.int8))
 
     def mark(self, rows: np.ndarray, reason: str) -> None:

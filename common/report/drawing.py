@@ -1,6 +1,6 @@
 """Renders Matplotlib figures as SVG in the page's colours, so that one picture serves light, dark and print.
 
-Text stays text: small, searchable, and in the page's font. Lengths are in pixels of the page.
+Text remains text, so that it is small, searchable and in the page's font. Lengths are in pixels of the page.
 """
 
 import io

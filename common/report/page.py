@@ -7,7 +7,7 @@ from importlib import resources
 from string import Template
 
 Cell = str | int | float | None
-"""Numbers are right-aligned; None is shown as a dash."""
+"""Content of a table cell. Numbers are right-aligned, and None is shown as a dash."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _part(part: Part) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    """Renders a picture; its scrollable boxes take the focus, so that the keyboard can scroll them."""
+    """Renders a picture; its scrollable boxes are focusable, so that the keyboard can scroll them."""
     label = escape(picture.summary, quote=True)
     svg = picture.svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     return (

@@ -90,7 +90,7 @@ class Cache:
                     return
             raise ContractError(
                 f"{uri} is damaged: it was read twice and has sha256 {found[:12]}…, expected {sha256[:12]}…; restore "
-                "it, or run the command that wrote it again"
+                "the file, or repeat the command that wrote it"
             )
         finally:
             if os.path.exists(path):

@@ -1,4 +1,4 @@
-"""Joins paths and URIs, for all modules."""
+"""Joins the parts of paths and URIs, and names shards."""
 
 
 def join(base: str, *names: str) -> str:

@@ -1,4 +1,4 @@
-"""Retries of failing store operations, and errors with advice."""
+"""Retries failing store operations, and raises errors with advice."""
 
 import errno
 import logging

@@ -1,4 +1,4 @@
-"""Local folders for unfinished work; folders that killed processes left are removed."""
+"""Makes local folders for unfinished work, and removes the folders that killed processes left."""
 
 import os
 import shutil

@@ -41,11 +41,11 @@ class Inspection:
     events: tuple[dict[str, str], ...] = ()
     """The first events, as read with these settings."""
     rejected: int = 0
-    """Rows of the sample that the settings reject."""
+    """Number of rows of the sample that the settings reject."""
     filtered: int = 0
-    """Rows of the sample that the settings drop on purpose."""
+    """Number of rows of the sample that the settings drop on purpose."""
     sample_rows: int = 0
-    """Rows of the sample."""
+    """Number of rows in the sample."""
     warnings: tuple[str, ...] = field(default=())
     """Possible problems, as sentences."""
     is_item_table: bool = False

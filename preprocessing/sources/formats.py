@@ -63,7 +63,7 @@ class Layout:
 
 
 def find_input_files(glob: str) -> list[str]:
-    """Lists the files of a glob or a directory; hidden files, such as `_SUCCESS`, must be named without a wildcard.
+    """Lists the files of a glob or a directory; skips hidden files, such as `_SUCCESS`, unless the glob names them.
 
     Raises:
       FileNotFoundError: no file matches.
@@ -227,7 +227,7 @@ def _check_text(path: str, start: bytes, config: FormatConfig) -> None:
 
 
 def _guess_utf16(start: bytes) -> str:
-    """Returns the byte order of UTF-16: the high bytes of most characters of a header are zero."""
+    """Returns the byte order of UTF-16, from the zero bytes: most characters of a header have a zero high byte."""
     return "utf-16-be" if start[::2].count(0) > start[1::2].count(0) else "utf-16-le"
 
 

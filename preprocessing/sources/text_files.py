@@ -105,7 +105,7 @@ def open_text(
 
 
 def divide(size: int, begin: int, text_format: TextFormat) -> list[tuple[int, int | None, int]]:
-    """Divides a file from byte `begin` into ranges (first byte, end, stored size); an end of None is the file's end."""
+    """Divides a file, from byte `begin` on, into ranges (first byte, end, stored size); None is the end of the file."""
     if not text_format.is_seekable:  # such a stream can only be read from its start
         return [(begin, None, size)]
     starts = range(begin, max(size, begin + 1), READ_BYTES)

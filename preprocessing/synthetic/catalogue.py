@@ -55,7 +55,7 @@ class Catalogue:
 def list_items(
     tree: Tree, items: Assortment, first_seen_ms: np.ndarray, scale: Scale, random: np.random.Generator
 ) -> Catalogue:
-    """Draws the ids of all items, and which items are listed in the property files.
+    """Draws the ids of all items, and the items that the property files list.
 
     Args:
       tree: the shelves.
@@ -90,7 +90,7 @@ def list_items(
 
 
 def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws which items with events are listed; returns ascending indices. Always lists each shelf's most popular item.
+    """Draws the listed items among those with events, as ascending indices. Lists each shelf's most popular item.
 
     Args:
       shelf: [N] ascending.

@@ -82,7 +82,7 @@ def draw_times(interests: Interests, events: Events, is_robot: np.ndarray, rando
 
     Args:
       interests: the interests of all visitors.
-      events: their events.
+      events: the events of these interests.
       is_robot: [V]; robots act fast, in long sessions at equal intervals.
       random: source of all draws.
     """

@@ -28,7 +28,7 @@ class Department:
         return len(self.types) * (1 + len(self.variants))
 
     def product(self, number: int) -> str:
-        """Returns the name of product `number`; plain types have the lowest numbers, then come the variants of each."""
+        """Returns the name of product `number`; plain types have lower numbers than their variants."""
         variant, type_ = divmod(number, len(self.types))
         return f"{self.variants[variant - 1]} {self.types[type_]}" if variant else self.types[type_]
 

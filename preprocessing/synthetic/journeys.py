@@ -1,6 +1,6 @@
 """The sequence of each visitor's actions: views of new items, repeated views, additions to the cart, and purchases.
 
-An interest is one distinct item of a visitor; `matching` decides later which item it is.
+An interest is one distinct item of a visitor; `matching` selects the item later.
 
 Shapes: V visitors, D interests, E events.
 """

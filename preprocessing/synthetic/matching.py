@@ -40,7 +40,7 @@ def match_items(wishes: Wishes, items: Assortment, random: np.random.Generator) 
 
 
 def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the interests that end with `reach` in the order in which they are matched, and their groups."""
+    """Returns the interests that end with `reach`, in the order of matching, and their groups."""
     some = np.flatnonzero(wishes.reach == reach)
     time = (wishes.begin_ms[some] - BEGIN_MS) / (END_MS - BEGIN_MS)
     order, group = _group_by_style(wishes.shelf[some], time, wishes.style[some], _TOGETHER[reach])
@@ -48,7 +48,7 @@ def _queue_interests(wishes: Wishes, reach: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _queue_items(items: Assortment, reach: int, random: np.random.Generator) -> np.ndarray:
-    """Returns each item as often as its quota for `reach` says, in the order in which they are matched."""
+    """Returns each item as often as its quota for `reach` says, in the order of matching."""
     copies = np.repeat(np.arange(len(items.shelf)), items.quota[reach])
     time = items.born[copies] + (items.ended - items.born)[copies] * random.random(len(copies))
     style = items.style[copies] + random.normal(scale=_STYLE_NOISE, size=len(copies))

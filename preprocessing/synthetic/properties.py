@@ -143,7 +143,7 @@ def _title_rows(chunk: Catalogue, titles: pa.Array) -> PropertyRows:
 
 
 def _insert_randomly(order: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Inserts the numbers N … N + count - 1 at random positions into an order [N]; the others keep their order."""
+    """Inserts the numbers N … N + count - 1 at random positions into an order [N]; all others keep their order."""
     positions = np.sort(random.integers(0, len(order) + 1, count))
     return np.insert(order, positions, len(order) + random.permutation(count))
 
