@@ -105,7 +105,7 @@ def _type_hint(config: Any, key: str) -> Any:
 
 
 def _keys(config: Any, prefix: str) -> list[str]:
-    """Lists the dotted names of all settings, except a `kind` with only one value, which the preset determines."""
+    """Lists the dotted names of all settings. Omits a `kind` that has only one value, because the preset sets it."""
     keys = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

@@ -35,7 +35,7 @@ def decode_text(content: bytes, name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Escapes characters that would control a terminal, which may be part of an id in an error.
+    """Escapes characters that would control the terminal. An id in an error may contain them.
 
     Uses the escapes of JSON, so that JSON stays valid.
     """

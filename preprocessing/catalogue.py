@@ -268,7 +268,7 @@ def describe_partition(
 
 
 def count_category_events(catalogue: pa.Table) -> pa.Table:
-    """For each category, sums the training events of its items; returns the columns id and count."""
+    """Sums the training events of the items in each category; returns the columns id and count."""
     events = pa.table({"id": catalogue["category_id"], "events": total_events(catalogue)})
     categorized = events.filter(events["id"].is_valid())
     summed = categorized.group_by("id", use_threads=False).aggregate([("events", "sum")])

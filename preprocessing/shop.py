@@ -27,7 +27,7 @@ def read_shop(path: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; `cartwheel inspect FILES --write {path}` writes one") from None
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not valid TOML: {error}") from error
+        raise ValueError(f"{path} is not valid TOML: {error}; correct the file") from error
     folder = path.rpartition("/")[0]
     for name in _PATHS:
         if isinstance(values.get(name), str):

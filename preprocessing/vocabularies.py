@@ -137,7 +137,7 @@ def index_items(
 
 
 def _rows_without_index(counts: pa.Table, entries: pa.Table) -> pa.Table:
-    """Returns the rows of `counts` that are not among the entries, by id, with index -1."""
+    """Returns the rows of `counts` that are not in `entries`, sorted by id, with index -1."""
     others = counts.filter(pc.invert(pc.is_in(counts["id"], value_set=entries["id"].combine_chunks())))
     return others.append_column("index", pa.array(np.full(len(others), -1))).sort_by("id")
 

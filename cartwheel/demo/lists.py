@@ -38,7 +38,7 @@ def show_recommendations(export: str, dataset: str, *, with_repeats: bool = Fals
 
 
 def returning_visitors(dataset: str) -> Iterator[tuple[str, list[str]]]:
-    """Yields the ids and histories of the first `NUM_VISITORS` visitors with enough history in the test window.
+    """Yields the ids and histories of the first `NUM_VISITORS` visitors of the test window who have enough history.
 
     A history contains the visitor's items before the test window, oldest first, without out-of-vocabulary items. It has
     at least `MIN_HISTORY` items. Visitors outside the vocabulary are skipped.

@@ -134,7 +134,7 @@ def render(pages: Sequence[Page | DrawnPage], *, title: str, shown: str) -> str:
       ValueError: no page has this key.
     """
     if shown not in [page.key for page in pages]:
-        raise ValueError(f"there is no page {shown}; pages: {', '.join(page.key for page in pages)}")
+        raise ValueError(f"there is no page {shown}; the pages are {', '.join(page.key for page in pages)}")
     drawn = [page if isinstance(page, DrawnPage) else draw_page(page) for page in pages]
     files = resources.files("common.report")
     tabs = "".join(

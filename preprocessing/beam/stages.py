@@ -309,7 +309,7 @@ class WriteCatalogue(beam.DoFn):
 
 @dataclass(frozen=True)
 class WriteRejects:
-    """Writes the invalid rows of an input file as JSON Lines, in file order; its input is (name, rejects)."""
+    """Writes the invalid rows of an input file as JSON Lines, in file order, from (name, rejects)."""
 
     directory: str
 

@@ -51,7 +51,7 @@ class Layout:
     """The byte at which the rows of a CSV file start."""
 
     def describe(self) -> str:
-        """Describes the format for people."""
+        """Describes the format, such as `CSV separated by commas`."""
         if self.format == "parquet":
             return "Parquet"
         packed = f", {self.text_format.compression}" if self.text_format.compression else ""

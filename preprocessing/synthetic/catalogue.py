@@ -90,7 +90,9 @@ def list_items(
 
 
 def _choose_listed(shelf: np.ndarray, popularity: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws the listed items among those with events, as ascending indices. Lists each shelf's most popular item.
+    """Draws the items with events that are in the property files; returns ascending indices.
+
+    The most popular item of each shelf is always among them.
 
     Args:
       shelf: [N] ascending.

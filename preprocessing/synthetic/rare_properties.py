@@ -84,7 +84,10 @@ def draw_rare_rows(rare: RareProperties, chunk: Catalogue, random: np.random.Gen
 
 
 def _draw_own(size: int, num_shelves: int, random: np.random.Generator) -> np.ndarray:
-    """Draws K' properties for each shelf, [S, K'] ascending indices below `size`; all of them if S K' ≥ `size`."""
+    """Draws K' properties for each shelf, [S, K'] ascending indices below `size`.
+
+    If S K' ≥ `size`, each property is drawn at least once.
+    """
     skew = np.arange(1.0, size + 1) ** -_OWN_SKEW
     own = draw_weighted(skew, random.random(num_shelves * _OWN))
     once = random.permutation(size)[: len(own)]

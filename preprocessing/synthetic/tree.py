@@ -100,7 +100,10 @@ def _choose_shelves(parent: np.ndarray, num_shelves: int, random: np.random.Gene
 
 
 def _sales_weights(view_weight: np.ndarray, scale: Scale, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws cart and buy weights, [S] each: view weights times random conversions; 0 if not a best-selling shelf."""
+    """Draws cart and buy weights, [S] each.
+
+    A weight is the view weight times a random conversion rate. Only the best-selling shelves have weights above 0.
+    """
     cart_weight = view_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
     buy_weight = cart_weight * random.lognormal(sigma=_CONVERSION_SIGMA, size=len(view_weight))
     by_rank = np.argsort(-cart_weight, kind="stable")

@@ -57,5 +57,5 @@ def test_one_page_is_open_first():
 
 
 def test_an_unknown_page_is_refused():
-    with pytest.raises(ValueError, match="there is no page evaluation; pages: data"):
+    with pytest.raises(ValueError, match="there is no page evaluation; the pages are data"):
         render([page("data")], title="T", shown="evaluation")
