@@ -38,6 +38,7 @@ def test_infinity_in_a_list_and_a_huge_integer_are_refused():
         from_json(RunConfig, to_json(PRESETS["mf"]) | {"max_loss_growth": 10**400})
 
 
+@settings(deadline=None)
 @given(st.sampled_from(NUMBERS), st.floats())
 def test_a_setting_is_refused_or_survives_json(setting, value):
     name, key = setting

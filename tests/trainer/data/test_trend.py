@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.dataset_builder import build_dataset
@@ -29,6 +29,7 @@ def test_an_event_at_the_moment_itself_is_not_counted() -> None:
     assert trends.total[:, 0].tolist() == [0, 1, 2]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 40), st.integers(0, 2)), min_size=1, max_size=30),
     st.lists(st.tuples(st.integers(0, 40), st.integers(0, 2)), max_size=10),
@@ -43,6 +44,7 @@ def test_no_later_event_changes_a_trend(past: list, future: list, day: int) -> N
     np.testing.assert_array_equal(alone.values, together.values)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 2)), min_size=1, max_size=30), st.integers(1, 20))
 def test_the_trends_of_several_moments_equal_those_of_single_moments(pairs: list, step: int) -> None:
     events, moments = events_of(*sorted(pairs)), np.arange(0, 45, step) * DAY_MS
