@@ -35,9 +35,10 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m tr
       program: start of the command line in usage and examples.
 
     Returns:
-      0: done. 1: failed. 2: wrong arguments. 75: `train` or `tune` was preempted, or lost another worker; the same
-      command resumes it. 130: Ctrl-C; but `demo` returns 0, because it is always stopped this way. 143: SIGTERM or
-      SIGHUP; nothing was published.
+      0: done. 1: failed. 2: wrong arguments.
+      75: `train` or `tune` was preempted, or lost another worker; the same command resumes it.
+      130: stopped with Ctrl-C, except `demo`, which returns 0 then.
+      143: ended by SIGTERM or SIGHUP; nothing was published.
     """
     parser = build_parser(program)
     given = parser.parse_args(arguments)

@@ -273,7 +273,7 @@ def _compile_ranking(
     num_items = len(is_offered)
     size = visitors_at_once(scorer, num_items)
     mask = None if is_offered.all() else tf.constant(is_offered)
-    # every visitor is ranked for at the time of the last event in the dataset
+    # the time of all requests is that of the last event in the dataset
     now_ms = np.full(len(audience.ids), audience.history.timestamp_ms.max(initial=0))
 
     @tf.function(input_signature=[query_signature(size)], autograph=False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.settings import check
 
-if TYPE_CHECKING:  # k8s/submit.py reads the settings with Python alone, and the contract needs fsspec
+if TYPE_CHECKING:  # k8s/submit.py reads the settings without any packages, but the contract needs fsspec
     from contract.manifest import Manifest
 
 

@@ -148,8 +148,8 @@ class TowersConfig(BaseModelConfig):
     """Share of the items that a training step represents by their features alone, without the vectors of their ids, so
     that the features learn to represent new items. No effect if the catalogue does not describe the items."""
     context_dropout: float = 0.25
-    """Share of the training rows in which the event kinds and times of the history are dropped, so that the model can
-    also rank for requests without them."""
+    """Share of the training rows that lose the event kinds and times of their history, so that the model can also rank
+    for requests without kinds and times."""
     visitor_min_events: int | None = None
     """Visitors with at least this many training events have a learnt vector; none: no visitors have one."""
     visitor_dropout: float = 0.5

@@ -67,7 +67,8 @@ class AlternatingConfig:
     l2: float = 0.01
     """L2 penalty λ of a vector, before `l2_power` scales it."""
     l2_power: float = 0.0
-    """λ is l2 × (number of entries of the row + unobserved_weight × size of the other vocabulary) ** l2_power."""
+    """Scales the penalty of each row: λ = l2 × (number of entries of the row + unobserved_weight × size of the other
+    vocabulary) ** l2_power; 0: λ = l2."""
     weight_power: float = 1.0
     """The weight of a pair is the sum of its events' weights, raised to this power; 0: all such pairs weigh 1."""
     batch_entries: int = 32_768

@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 MAX_THREADS = 100
 """Number of requests that are read and answered at once; others wait in the queue of the socket."""
 READ_SECONDS = 5.0
-"""Time in which a client must send its whole request."""
+"""Maximum time for a client to send its whole request."""
 DRAIN_SECONDS = 1.0
-"""Time for which the rest of a refused request is read."""
+"""Maximum time to read the rest of a refused request."""
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),

@@ -3,9 +3,9 @@
 A replica handles only its own ids: it sorts them by owner, and the replicas gather the number of ids from each replica
 to each owner. The owners then receive the ids and send their rows. Gradients take the same route back.
 
-A replica sends one message of `capacity` rows to each replica, itself included; its last rows are padding. One tensor
-contains all messages, [R · capacity, D], so a graph has the same operations for any number of replicas. Arrays of
-integers are int64, because TensorFlow computes with int32 in host memory.
+A replica sends one message of `capacity` rows to each replica, itself included. The last rows of a message are padding.
+One tensor contains all messages, [R · capacity, D], so a graph has the same operations for any number of replicas.
+Arrays of integers are int64, because TensorFlow computes with int32 in host memory.
 
 Shapes: R replicas, n ids that one replica requests, S rows that are requested from one replica, M rows that one replica
 receives: R · capacity, or n if there is only one replica; D columns.

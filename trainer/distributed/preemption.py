@@ -37,8 +37,8 @@ def stop_on_signals(request: StopRequest | None) -> Iterator[StopRequest]:
     new_request = StopRequest()
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
-    # while the main thread is in TensorFlow, Python runs no handler, and later only once for all signals in between;
-    # the pipe delivers every signal to the thread at once
+    # while the main thread is in TensorFlow, Python runs no handlers, and afterwards it runs one only once for several
+    # signals; the pipe delivers every signal to the thread immediately
     threading.Thread(target=_read_signals, args=(read_end, new_request), name="signals", daemon=True).start()
     # `nohup` ignores SIGHUP
     handlers = {number: signal.getsignal(number) for number in TERMINATION_SIGNALS}

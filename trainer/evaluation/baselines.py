@@ -52,7 +52,7 @@ class RandomOrder:
 
     def __init__(self, num_items: int, *, seed: int):
         order = np.random.default_rng(seed).permutation(num_items).astype(np.float32)
-        # the next `num_items` entries from any position on are all items
+        # any `num_items` consecutive entries contain all items
         self._twice = tf.constant(np.tile(order / np.float32(num_items), 2))
         self._num_items, self._seed = num_items, seed
 
@@ -98,7 +98,7 @@ def _fill_best(
     counts: Sequence[Callable[[], Weights]],
     cases: Cases | None,
 ) -> None:
-    """Fills a model with the weights of the combination that ranks the cases best; without cases, the last one is used.
+    """Fills a model with the weights of the combination that ranks the cases best; without cases, of the last one.
 
     Args:
       name: name of the baseline.

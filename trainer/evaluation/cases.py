@@ -161,8 +161,8 @@ def returning_visitors(rows: TimelineRows, num_items: int, kinds: Kinds) -> Case
 def next_items(rows: TimelineRows, num_items: int, kinds: Kinds) -> Cases:
     """One case per target row with earlier rows: its item is relevant, and the earlier rows are the history.
 
-    Visitors return to items, so seen items remain candidates. Rows whose event kind does not make an item relevant
-    serve only as history.
+    Visitors return to items, so seen items remain candidates. Rows of other event kinds than `kinds` serve only as
+    history.
     """
     timeline = np.cumsum(rows.position == 0) - 1  # [N]
     codes = np.array(list(kinds.values()))

@@ -90,15 +90,17 @@ def compare_systems(
 
     Returns:
       `primary`: the name of the protocol's own ranking, `seen_hidden` or `seen_shown`.
-      `rankings`: three rankings by name. (1) The primary one. (2) The secondary one, over the cases with an item that
-      is relevant in it; null without such cases. (3) `available_only`: the primary one with only available items as
-      candidates, so that other relevant items are missed; null if `is_available` is None. A ranking has, for each
-      system and metric, `value`, `low`, `high` and, except for the first system, `p` of the difference from the first.
-      Coverage, Gini coefficient and novelty (primary ranking only) are not means over visitors and have only a `value`.
+      `rankings`: three rankings by name. For each system and metric, a ranking has `value`, `low`, `high` and, except
+      for the first system, the p-value `p` of the difference from the first system.
+      - The primary ranking also has coverage, Gini coefficient and novelty. They are no means over visitors, so they
+        have only a `value`.
+      - The secondary ranking has only the cases without seen relevant items; it is null without such cases.
+      - `available_only` is the primary ranking with only available items as candidates, so all other relevant items
+        are missed; it is null if `is_available` is None.
       `pairs`: for each of the `PAIR_METRICS`, each system and each later system, the `difference` (earlier − later)
       with `low`, `high` and `p`.
-      `groups`: for each group, the number of `cases`, the number of `relevant_items`, and a `ranking`. There, only the
-      group's relevant items count as hits; all other items remain candidates.
+      `groups`: for each group, the number of `cases`, the number of `relevant_items`, and a `ranking`. In this ranking,
+      only the group's relevant items count as hits; all other items remain candidates.
     """
     primary, _ = cases.rankings
     rankings: dict[str, Any] = {"seen_hidden": None, "seen_shown": None, AVAILABLE_ONLY: None}

@@ -61,14 +61,14 @@ class _Ranking:
     def __init__(self, scorer: Scorer, plan: Plan) -> None:
         self._scorer, self._plan = scorer, plan
         self._rank = tf.function(self._rank_chunk, input_signature=plan.signature, autograph=False)
-        self._rank.get_concrete_function()  # traced in calls, the same method of several systems looks like retracing
+        self._rank.get_concrete_function()  # else TensorFlow takes the traces of several systems for retracing
         self.reset()
 
     def reset(self) -> None:
         """Drops the results of all chunks, to start another measurement."""
         plan = self._plan
         self._ranks = [np.zeros(len(policy.relevant.values), np.int64) for policy in plan.policies.values()]
-        # for each k, how often each item is in a list at the positions from the next lower k on
+        # for each k, how often each item is in a list after the next lower k and up to this k
         self._added = np.zeros((len(plan.ks), plan.cases.num_items), np.int64)
 
     def add(self, chunk: Chunk) -> None:

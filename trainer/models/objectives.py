@@ -254,7 +254,7 @@ class SampledSoftmaxObjective:
     replicas: int
     """All replicas, R."""
     model: Factors
-    """Scores from table rows."""
+    """Computes scores from table rows."""
     sampler: NegativeSampler
     """Draws the negatives."""
     seed: int

@@ -372,7 +372,7 @@ class NextItemObjective:
     replicas: int
     """All replicas, R."""
     model: Towers
-    """Scores from table rows."""
+    """Computes scores from table rows."""
     sampler: NegativeSampler
     """Draws the negatives from the items with training events."""
     features: ItemFeatures

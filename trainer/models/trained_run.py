@@ -30,7 +30,7 @@ class TrainedRun:
     step: int
     """Step of the best checkpoint; for a blend, the step of its first part."""
     checkpoints: Mapping[str, int] = field(default_factory=dict)
-    """The steps of the model's parts, by the directories of their runs."""
+    """Step of the checkpoint of each part of the model, by the directory of the part's run."""
     blend: BlendRecord | None = None
     """The parts and weights of the blend; None: the model is used as it was trained."""
 

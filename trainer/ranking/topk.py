@@ -160,7 +160,7 @@ def add_items(top: TopItems, item: tf.Tensor, score: tf.Tensor) -> TopItems:
     """Returns the K best of `top` and of other items [B, S]; ties go to the lower index. Indices must be below 2^31."""
     items, scores = tf.concat([top.item, item], axis=1), tf.concat([top.score, score], axis=1)
     bits = tf.bitcast(tf.where(scores == 0, 0.0, scores), tf.int32)  # -0.0 equals 0.0, but its bits differ
-    # the bits of floats have their order as whole numbers, if those of the negative ones are inverted
+    # read as whole numbers, the bits of floats have the order of the floats if those of negative floats are inverted
     order = tf.cast(tf.where(bits >= 0, bits, tf.bitwise.bitwise_xor(bits, tf.int32.max)), tf.int64)
     # the items in the lower half break ties, which top_k would break by position
     best = tf.math.top_k(order * 2**32 + (tf.int32.max - items), tf.shape(top.item)[1]).indices

@@ -64,7 +64,7 @@ class Subject:
     period: tuple[str, str] | None
     """First and last day with an event, as ISO dates; None if the dataset has no statistics."""
     evaluations: Mapping[Split, Figures]
-    """Evaluations of this checkpoint, or of the one that a refit repeats, by split; empty if there are none."""
+    """Evaluations of this checkpoint by split; for a refit, of the refitted checkpoint. Empty without evaluations."""
     items: Sequence[str]
     """At least one item id of the catalogue, for the example."""
     blend: BlendRecord | None = None
