@@ -37,5 +37,5 @@ class LogHandler(logging.StreamHandler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             tqdm.write(printable(self.format(record)), file=self.stream)
-        except OSError:  # a full disk, a closed terminal: the job is worth more than its log
+        except OSError:  # a full disk or a closed terminal must not stop the job
             discard(self.stream)

@@ -7,8 +7,8 @@ import zlib
 
 _GZIP = b"\x1f\x8b"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# control characters but tab and line feed, marks that reverse the direction of text, line separators, and surrogates,
-# which stand for the bytes of a file name that is not UTF-8 and cannot be encoded
+# control characters except tab and line feed, marks that reverse the direction of text, line separators, and
+# surrogates, which represent bytes of file names that are not UTF-8 and cannot be encoded
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

@@ -97,7 +97,7 @@ def translate_read_errors(path: str) -> Iterator[None]:
     except tf.errors.OpError as error:
         if "IteratorGetNext" not in str(error):  # not an error of the input
             raise
-        # of a Python error, tf.data keeps only the text: class, colon, message
+        # tf.data keeps only the text of a Python error: class, colon, message
         message = re.search(r"\b[A-Za-z]+Error: (.*)", error.message) or re.search(r"(.*)", error.message)
         found = message[1] if message else error.message
         raise OSError(

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m pr
 def _fail(error: Exception, *, verbose: bool) -> int:
     """Logs an error in one line."""
     is_expected = isinstance(error, ValueError | OSError | ModuleNotFoundError)
-    # Beam inserts where in its graph the error was raised, and makes errors that it cannot copy RuntimeErrors
+    # Beam adds the step of its graph to an error, and replaces errors that it cannot copy by RuntimeErrors
     text = re.sub(r" \[while running '[^']*'\]", "", str(error) if is_expected else _last_line(error))
     if is_expected or re.match(r"[\w.]+(Error|Exception): ", text):
         log.error("%s", text, exc_info=verbose)
@@ -87,7 +87,7 @@ def _prepare(given: argparse.Namespace, others: list[str], parser: argparse.Argu
     from preprocessing.pages.report import try_to_write_report
     from preprocessing.pipeline import prepare
 
-    gc.freeze()  # 1.5 million objects of the imports need not be visited by every collection
+    gc.freeze()  # garbage collections need not visit the 1.5 million objects of the imports
     try:
         options = parse_beam_options(others)
     except ValueError as error:

@@ -87,7 +87,7 @@ def parse_item_table(batch: Batch, mapping: ItemTableMapping) -> tuple[pa.Table,
     validation.check_ids(item, flaws)
     rejects = reject_rows(batch, flaws)
     named = {name: column for name, column in _properties(values, mapping).items() if len(column)}
-    # by item, so that the values of an item are in one place
+    # all rows of the first property, then all rows of the next
     table = pa.table(
         {
             "timestamp_ms": np.zeros(len(item) * len(named), np.int64),

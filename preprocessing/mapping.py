@@ -19,7 +19,7 @@ _LIST = "[]"
 _CONSTANT = re.compile(r"""^(["'])(.*)\1$""")
 _CONDITION = re.compile(r"^\s*(.+?)\s*(<=|>=|!=|==|=|<|>|\bis not null\b|\bis null\b|\bnot in\b|\bin\b)\s*(.*?)\s*$")
 _SEVERAL = re.compile(r"[<>=]|\s(and|or)\s", re.IGNORECASE)
-# by separator: numbers where it must separate thousands, because it cannot be the decimal point
+# by separator: numbers in which it separates thousands, because it cannot be the decimal point
 _THOUSANDS = {
     ",": r"^-?[0-9]{1,3}((,[0-9]{3})+\.[0-9]*|(,[0-9]{3}){2,})$",
     ".": r"^-?[0-9]{1,3}((\.[0-9]{3})+,[0-9]*|(\.[0-9]{3}){2,})$",

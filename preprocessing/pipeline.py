@@ -70,7 +70,7 @@ def prepare(
 
 
 def _make_job(config: PrepareConfig, output: str, staging: str, options: PipelineOptions) -> Job:
-    # workers elsewhere have access to the store but not to local folders; without a manifest, it is not yet a dataset
+    # remote workers can access the store but not local folders; without a manifest, `output` is not yet a dataset
     root = staging if storage.is_local(output) or is_in_process(options) else output
     # a unique name, because workers of a killed job may still be writing
     work = Workspace(join(root, _INTERMEDIATE, uuid.uuid4().hex))

@@ -67,7 +67,7 @@ def read_properties(
     """
     if not properties.parts:
         return None
-    # only a split by time has a future to keep out of training
+    # only a split by time keeps later properties out of training
     until_ms = cuts.validation_from_ms if cuts else math.inf
     counts = graphs.read_properties(job, properties.parts, properties.num_partitions, until_ms, table)
     summary = counts.reading

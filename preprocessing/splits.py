@@ -37,7 +37,7 @@ class TimeSummary:
     """Times are rounded down to multiples of 2**resolution ms; with few distinct times, it is 0 and times are exact."""
 
 
-# a summary of more distinct times halves its resolution; 2.8 M events over 4.5 months keep one of two seconds
+# a summary with more distinct times halves its resolution; 2.8 M events over 4.5 months have one of two seconds
 _MAX_TIMES = 1 << 20
 
 

@@ -146,7 +146,7 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
         stamps = pd.to_datetime(texts, format=config.format, errors="coerce", utc=True)
         has_zone = np.full(len(texts), "%z" in config.format.lower())
     milliseconds = _to_milliseconds(stamps).copy()
-    # other years are implausible, and may be outside what zones can express
+    # other years are implausible, and time zones may not support them
     is_local = ~has_zone & (config.zone != "UTC") & stamps.dt.year.between(1990, 2110).to_numpy()
     if is_local.any():
         milliseconds[is_local] = _to_milliseconds(_read_in_zone(stamps[is_local], config.zone))
@@ -156,7 +156,7 @@ def _from_texts(values: pa.Array, config: TimeConfig) -> pa.Array:
 
 def _read_in_zone(stamps: pd.Series, zone: str) -> pd.Series:
     """Reads timestamps, which were parsed as UTC, as local times of the zone."""
-    # a time that a change of the clock repeats or leaves out
+    # for times that occur twice, or not at all, when clocks change
     is_first = np.ones(len(stamps), bool)
     return stamps.dt.tz_localize(None).dt.tz_localize(ZoneInfo(zone), ambiguous=is_first, nonexistent="shift_forward")
 

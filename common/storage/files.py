@@ -61,7 +61,7 @@ def list_files(uri: str) -> list[str]:
     """Lists all files below `uri`, as sorted relative names; returns an empty list if the directory does not exist."""
     try:
         return sorted(_call(uri, "listing", lambda store: store.list_files(uri)))
-    except FileNotFoundError:  # gcsfs raises it if the bucket does not exist, which the next write says
+    except FileNotFoundError:  # gcsfs raises it if the bucket does not exist; the next write reports that
         return []
 
 
@@ -185,6 +185,6 @@ def _change(uri: str, doing: str, action: Callable[[Store], None]) -> None:
     except FileNotFoundError as error:
         if is_local(uri):
             raise
-        # an object needs no parent but its bucket
+        # an object needs no parent except its bucket
         bucket = "/".join(uri.split("/")[:3])
         raise OSError(f"{doing} {uri} failed: {bucket} does not exist; create it or correct its name") from error

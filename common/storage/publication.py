@@ -84,7 +84,7 @@ def _publish_locally(destination: str) -> Iterator[str]:
             yield staging
         path = local_path(destination)
         if os.path.isdir(path):
-            os.rmdir(path)  # refuse_existing found it empty; fails, without loss, if it no longer is
+            os.rmdir(path)  # `refuse_existing` found it empty; if it no longer is, this fails without loss
         os.chmod(staging, 0o777 & ~_umask())  # scratch folders are private
         os.rename(staging, path)
     finally:
@@ -131,7 +131,7 @@ def _withdraw(destination: str, marker: str | None, claim: str, owner: bytes) ->
     store = open_store(destination)
     with contextlib.suppress(Exception):
         if store.read(claim) == owner:
-            if marker:  # it may have arrived even if the answer got lost
+            if marker:  # its upload may have succeeded even if the response was lost
                 store.remove(f"{destination.rstrip('/')}/{marker}")
             store.remove(destination)
 

@@ -300,7 +300,7 @@ def _tensorflow_schemes() -> frozenset[str]:
     """Returns the schemes registered with TensorFlow; importing tensorflow-io does not always register its own."""
     if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
         os.environ.setdefault("S3_ENDPOINT", endpoint)  # tensorflow-io's name for it
-    with contextlib.suppress(Exception):  # built for another TensorFlow, it fails in several ways
+    with contextlib.suppress(Exception):  # it fails in several ways if it was built for another TensorFlow
         importlib.import_module("tensorflow_io")
     return frozenset(importlib.import_module("tensorflow").io.gfile.get_registered_schemes())
 

@@ -29,8 +29,8 @@ from preprocessing.sources.source import Part
 from preprocessing.splits import Cuts
 from preprocessing.statistics import summaries
 
-# columns that are analyzed or in the catalogue do not use these ids, and a table of visitors or items takes hundreds of
-# bytes per id in every process that loads the graph; so `complete_transform` replaces placeholders after the fit
+# neither the fit nor the catalogue uses these ids, and their tables take hundreds of bytes per id in every process that
+# loads the graph; therefore the fit gets placeholders, which `complete_transform` replaces
 _COMPLETED_LATER = (Vocabulary.VISITORS, Vocabulary.ITEMS)
 _PLACEHOLDER = b"-\n"
 

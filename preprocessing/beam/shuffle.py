@@ -13,7 +13,7 @@ import pyarrow as pa
 from common import storage
 from preprocessing.columns import assign_partitions, decode_columns, encode_columns, split_by_partition
 
-_CONCURRENT_READS = 8  # most of a read from an object store is waiting
+_CONCURRENT_READS = 8  # reads from an object store mostly wait
 
 
 @dataclass(frozen=True, order=True)

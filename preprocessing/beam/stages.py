@@ -374,7 +374,7 @@ def _output_reading(
 
 def _frame_records(records: list[bytes], compression: str) -> bytes:
     """Encodes records as the content of a TFRecord file."""
-    # TensorFlow frames records only in files; a local one, because the shard may belong to a store that it cannot open
+    # TensorFlow frames records only in files; this file is local, because TensorFlow cannot open all stores
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "shard")
         with tf.io.TFRecordWriter(path, compression) as writer:

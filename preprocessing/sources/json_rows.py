@@ -90,7 +90,7 @@ def _parse_each(data: bytes, begins: np.ndarray, ends: np.ndarray) -> tuple[list
     for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         try:
             value = json.loads(data[begin:end])
-            if b"\\u" in data[begin:end]:  # half of a surrogate pair is no text
+            if b"\\u" in data[begin:end]:  # half of a surrogate pair is not valid text
                 value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
         except ValueError:
             continue

@@ -118,7 +118,7 @@ def read_lines(path: str, text_format: TextFormat, begin: int, end: int | None) 
     Raises:
       ValueError: the file is damaged.
     """
-    # one request for the byte before the range, the range and the end of its last line: a second would be as large
+    # one request has the byte before the range, the range, and the end of its last line; a second would be as large
     with open_text(path, text_format, READ_BYTES + HEAD_BYTES) as file:
         position = _seek_line(file, path, begin, is_seekable=text_format.is_seekable)
         pending = b""

@@ -48,7 +48,7 @@ class Behaviour:
 def measure_behaviour(timelines: Timelines, num_kinds: int) -> Behaviour:
     """Measures the behaviour of the visitors of one partition."""
     first = _first_rows(timelines, num_kinds)
-    # a kind that never occurs is at NEVER, which comes after nothing
+    # a kind that does not occur is at NEVER, which must not count as after the other kinds
     follows_previous = first[:, :-1] < first[:, 1:]
     follows_previous &= first[:, 1:] < NEVER
     follows_first = (first[:, :1] < first[:, 1:]) & (first[:, 1:] < NEVER)
