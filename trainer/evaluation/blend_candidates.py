@@ -150,8 +150,9 @@ class _Finder:
         self._hides_seen = hides_seen
         self._num_items = int(popularity.shape[0])
         self._top = min(TOP, self._num_items)
-        # lists with and without trend, and the most frequent and the most recent items of the history
-        self.num_candidates = (2 * len(parts) + (2 if hides_seen else 4)) * self._top
+        # lists with and without trend, and the best items of the history by each return feature but the first
+        num_histories = 0 if hides_seen else len(RETURN_FEATURES) - 1
+        self.num_candidates = (2 * (len(parts) + 1) + num_histories) * self._top
 
     def find(self, queries: Queries) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns items [B, C], whether each is a candidate [B, C] (int64, 1 or 0), and features [B, C, F]."""

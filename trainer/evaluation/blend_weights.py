@@ -79,7 +79,8 @@ def choose_half_life(candidates: Candidates, num_parts: int, *, has_returns: boo
 
 def _starts(num_parts: int, *, has_returns: bool) -> list[list[int]]:
     """Returns the columns that each ascent may start from: parts and popularity; frequency and recency."""
-    return [[*range(num_parts + 1)], *([[num_parts + 3, num_parts + 4]] if has_returns else [])]
+    returns = [num_parts + 2 + feature for feature in range(1, len(RETURN_FEATURES))]
+    return [[*range(num_parts + 1)], *([returns] if has_returns else [])]
 
 
 class _Ascent:
@@ -288,7 +289,7 @@ def _fill_missing(weights: dict[str, BlendWeights], num_parts: int) -> dict[str,
         ranking: next((weights[other] for other in (ranking, *similar[ranking]) if other in weights), equal)
         for ranking in RANKINGS
     }
-    new_items = replace(found["new_items"], returns=(0.0, 0.0, 0.0))
+    new_items = replace(found["new_items"], returns=(0.0,) * len(RETURN_FEATURES))
     return found | {"new_items": new_items if np.any(new_items.to_array()) else equal}
 
 

@@ -6,7 +6,7 @@ Each of the `RANKINGS` has its own weights and its own half-life of the trend. V
 different way than they return to old ones, and they look for different items within a session than after a break.
 Validation chooses the weights, see `evaluation.blend_weights`.
 
-Shapes: B queries, H history, I items of the vocabulary, P parts, L half-lives, M moments, F = P + 1 + L + 3 features, E
+Shapes: B queries, H history, I items of the vocabulary, P parts, L half-lives, M moments, F = P + 1 + L + 4 features, E
 history entries of known items, U distinct (query, item) pairs among these entries.
 """
 
@@ -26,6 +26,7 @@ SESSION_GAP_MS = 30 * 60 * 1000
 _SUM_RANK = 10
 _SUM_OFFSET = 0.02
 _RETURN_POWERS = (0.25, 1.0)
+_RETURN_HALF_LIFE_MS = 30 * 24 * 60 * 60 * 1000.0
 
 
 class Part(NamedTuple):
@@ -43,7 +44,7 @@ class ReturnFeatures(NamedTuple):
     index: tf.Tensor
     """[U, 2] int64: query and item."""
     value: tf.Tensor
-    """[U, 3] float32: see `RETURN_FEATURES`."""
+    """[U, 4] float32: see `RETURN_FEATURES`."""
 
 
 class BlendInference(tf.Module):
@@ -116,7 +117,7 @@ class BlendInference(tf.Module):
                     total += weights[:, column, None] * feature
             if returns is None:
                 return total
-            of_pair = tf.gather(weights[:, -len(RETURN_FEATURES) :], returns.index[:, 0])  # [U, 3]
+            of_pair = tf.gather(weights[:, -len(RETURN_FEATURES) :], returns.index[:, 0])  # [U, 4]
             offset = tf.reduce_sum(returns.value * of_pair, axis=1)
             return tf.tensor_scatter_nd_add(total, returns.index, offset)
 
@@ -181,20 +182,29 @@ def log_popularity(item_counts: np.ndarray) -> np.ndarray:
 def return_features(queries: Queries, num_items: int) -> ReturnFeatures:
     """Computes the `RETURN_FEATURES` of the items of the histories.
 
-    The first feature is 1. The others are log(1 + 10 × Σ (1 + age) ** -power). The sum is over the entries with the
-    item, and an entry's age is the number of later entries. A power of 0.25 measures frequency, a power of 1 recency.
+    The first feature is 1. The others are log(1 + 10 × Σ w), where the sum is over the entries with the item:
+
+    - frequency: w = (1 + a) ** -0.25, where a is the number of later entries;
+    - recency: w = (1 + a) ** -1;
+    - recency in days: w = 0.5 ** (d / 30), where d is the entry's age in days, or 0 if its time is unknown.
     """
     is_entry = tf.sequence_mask(queries.history_length, tf.shape(queries.history)[1])
     entry = tf.where(is_entry & (queries.history >= 0) & (queries.history < num_items))  # [E, 2]
     flat = entry[:, 0] * num_items + tf.gather_nd(queries.history, entry)
     pair, owner = tf.unique(flat, out_idx=tf.int64)  # [U], [E]
-    age = tf.gather(queries.history_length, entry[:, 0]) - 1 - entry[:, 1]
-    sums = [
-        tf.math.unsorted_segment_sum(tf.pow(1 + tf.cast(age, tf.float32), -power), owner, tf.size(pair))
-        for power in _RETURN_POWERS
-    ]
+    later = tf.cast(tf.gather(queries.history_length, entry[:, 0]) - 1 - entry[:, 1], tf.float32)
+    weights = [*(tf.pow(1 + later, -power) for power in _RETURN_POWERS), _decay(queries, entry)]
+    sums = [tf.math.unsorted_segment_sum(weight, owner, tf.size(pair)) for weight in weights]
     value = tf.stack([tf.ones_like(sums[0]), *(tf.math.log1p(10 * total) for total in sums)], axis=1)
     return ReturnFeatures(tf.stack([pair // num_items, pair % num_items], axis=1), value)
+
+
+def _decay(queries: Queries, entry: tf.Tensor) -> tf.Tensor:
+    """[E] float32: the weight of each history entry [E, 2], which halves every `_RETURN_HALF_LIFE_MS`."""
+    age_ms = tf.gather(queries.timestamp_ms, entry[:, 0]) - tf.gather_nd(queries.history_timestamp_ms, entry)
+    is_known = tf.gather_nd(queries.history_event, entry) != UNKNOWN_EVENT
+    age = tf.where(is_known, tf.cast(tf.maximum(age_ms, 0), tf.float32) / _RETURN_HALF_LIFE_MS, 0.0)
+    return tf.pow(0.5, age)
 
 
 def _expand(weights: BlendWeights, half_lives_days: Sequence[float]) -> np.ndarray:

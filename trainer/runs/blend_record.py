@@ -13,7 +13,7 @@ from trainer.runs.layout import RunLayout
 
 OWN_RUN = "."
 """Name of the part of a blend that is the run itself."""
-RETURN_FEATURES = ("is_seen", "frequency", "recency")
+RETURN_FEATURES = ("is_seen", "frequency", "recency", "recency_in_days")
 """Features of the items of a visitor's history; see `models.blend.return_features`."""
 RANKINGS = ("new_items", "returning", "in_session")
 """The kinds of ranking, each with its own weights. `new_items` hides seen items. The others show seen items:
@@ -32,24 +32,24 @@ class BlendWeights:
     """Weight of the trend of an item."""
     half_life_days: float
     """Half-life of the trend."""
-    returns: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    returns: tuple[float, ...] = (0.0,) * len(RETURN_FEATURES)
     """Weights of `RETURN_FEATURES`."""
 
     def to_array(self) -> np.ndarray:
-        """[P + 5] float32: parts, popularity, trend, returns."""
+        """[P + 6] float32: parts, popularity, trend, returns."""
         return np.array([*self.parts, self.popularity, self.trend, *self.returns], np.float32)
 
     @classmethod
     def from_array(cls, weights: np.ndarray, half_life_days: float) -> "BlendWeights":
         """Builds weights from the result of `to_array` and the half-life of the trend."""
         *parts, popularity, trend = weights[: -len(RETURN_FEATURES)].tolist()
-        first, second, third = weights[-len(RETURN_FEATURES) :].tolist()
+        returns = weights[-len(RETURN_FEATURES) :].tolist()
         return cls(
             parts=tuple(parts),
             popularity=popularity,
             trend=trend,
             half_life_days=half_life_days,
-            returns=(first, second, third),
+            returns=tuple(returns),
         )
 
 

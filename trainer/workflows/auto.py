@@ -33,7 +33,7 @@ from trainer.train import train
 log = logging.getLogger(__name__)
 
 DEFAULT_BUDGET_SECONDS = 600.0
-_BLEND_SHARE = 0.12  # share of the budget that is reserved for choosing the weights
+_BLEND_SHARE = 0.15  # share of the budget that is reserved for choosing the weights
 _LEAST_SECONDS = 5.0  # a trial with less time left is not started
 _LARGEST_SHARE, _LAST_SHARE = 0.5, 0.95  # of the remaining time for a trial: if others follow, if none do
 _DENSE_EVENTS = 30  # events per visitor; from this mean on, a matrix is dense for least squares

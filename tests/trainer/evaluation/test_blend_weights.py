@@ -87,13 +87,13 @@ def test_joined_candidates_have_the_same_values(cases: Cases, events: ItemEvents
 def test_candidates_are_distinct_and_without_seen_items(events: ItemEvents) -> None:
     cases = cases_of([[3, 4], [5]], [[6], [7]], NUM_ITEMS)
     found = candidates_of(cases, events, Noise(0))
-    assert found.feature.shape[2] == 1 + 1 + len(HALF_LIVES) + 3
+    assert found.feature.shape[2] == 1 + 1 + len(HALF_LIVES) + 4
     assert found.is_relevant.sum(axis=1).max() <= 1
     # all 90 items are candidates but those of the history: the list of the 60 best and those of trend and popularity
     assert found.is_candidate.sum(axis=1).max() <= 88
     shown = candidates_of(replace(cases, hides_seen=False), events, Noise(0))
     # seen items are candidates, with their features
-    assert (shown.feature[:, :, -3] * shown.is_candidate).sum(axis=1).tolist() == [2, 1]
+    assert (shown.feature[:, :, -4] * shown.is_candidate).sum(axis=1).tolist() == [2, 1]
 
 
 def test_a_good_part_is_found_and_noise_has_no_weight(cases: Cases, events: ItemEvents) -> None:
@@ -255,12 +255,12 @@ def test_a_tiny_catalogue_has_fewer_candidates_than_a_list(num_items: int, event
 
 
 def test_new_items_are_not_ranked_by_returns_alone() -> None:
-    returns = BlendWeights(parts=(0.0, 0.0), half_life_days=1.0, returns=(0.0, 1.0, 0.5))
+    returns = BlendWeights(parts=(0.0, 0.0), half_life_days=1.0, returns=(0.0, 1.0, 0.5, 0.0))
     weights = _fill_missing({"returning": returns}, 2)
     assert weights["new_items"].parts == (1.0, 1.0)
     assert weights["returning"] == weights["in_session"] == returns
     trend = replace(returns, trend=1.0)
-    assert _fill_missing({"returning": trend}, 2)["new_items"] == replace(trend, returns=(0.0, 0.0, 0.0))
+    assert _fill_missing({"returning": trend}, 2)["new_items"] == replace(trend, returns=(0.0,) * 4)
 
 
 @pytest.mark.parametrize(("num_items", "expected"), [(10, 1000), (50_000, 1000), (100_000, 500), (10**9, 1)])

@@ -101,11 +101,11 @@ def test_a_blend_is_evaluated_and_exported_with_the_weights_of_each_ranking(
     # a blend of all features, with weights that differ from ranking to ranking
     weights = {
         ranking: BlendWeights(
-            parts=(1.0,), popularity=0.5, trend=1.0, half_life_days=days, returns=(2.0 * days, 0.5, days - 7)
+            parts=(1.0,), popularity=0.5, trend=1.0, half_life_days=days, returns=(2.0 * days, 0.5, days - 7, 0.5)
         )
         for ranking, days in zip(RANKINGS, (30.0, 7.0, 1.0), strict=True)
     }
-    weights["new_items"] = replace(weights["new_items"], returns=(0.0, 0.0, 0.0))
+    weights["new_items"] = replace(weights["new_items"], returns=(0.0,) * 4)
     run = open_trained_run(str(finished))
     part = load_part(str(finished), run.checkpoints[str(finished)], dataset)
     trends = latest_trends(read_item_events(dataset), half_lives_of(weights))

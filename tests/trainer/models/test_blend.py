@@ -29,8 +29,10 @@ TRENDS = Trends(
 )
 SHORT_TRENDS = replace(TRENDS, half_life_days=1.0, recent=TRENDS.recent / 4)
 NEW = BlendWeights(parts=(0.5, 2.0), popularity=0.25, trend=1.5, half_life_days=7.0)
-IN_SESSION = BlendWeights(parts=(1.0, 0.0), popularity=0.0, trend=0.5, half_life_days=1.0, returns=(3.0, 0.5, -1.0))
-RETURNING = BlendWeights(parts=(0.0, 1.0), trend=2.0, half_life_days=7.0, returns=(0.0, 1.0, 0.0))
+IN_SESSION = BlendWeights(
+    parts=(1.0, 0.0), popularity=0.0, trend=0.5, half_life_days=1.0, returns=(3.0, 0.5, -1.0, 0.25)
+)
+RETURNING = BlendWeights(parts=(0.0, 1.0), trend=2.0, half_life_days=7.0, returns=(0.0, 1.0, 0.0, 0.0))
 
 
 @pytest.fixture
@@ -83,6 +85,7 @@ def test_scores_that_hide_seen_items_are_the_weighted_sum(
 # of items 1 and 3 of visitor 0: item 1 has ages 2 and 0, item 3 has age 1
 FREQUENCY = np.log1p(10 * np.array([3**-0.25 + 1, 2**-0.25]))
 RECENCY = np.log1p(10 * np.array([1 / 3 + 1, 1 / 2]))
+RECENCY_IN_DAYS = np.log1p(10 * np.array([2, 1]))  # all entries are from this second
 
 
 def test_scores_that_show_seen_items_add_what_is_known_of_returns(
@@ -90,7 +93,7 @@ def test_scores_that_show_seen_items_add_what_is_known_of_returns(
 ) -> None:
     logits, ratios, _, trend = features(parts, queries)
     expected = logits + 0.5 * SHORT_TRENDS.values[[1, 0]]  # a session has a trend with a half-life of its own
-    expected[0, [1, 3]] += 3 + 0.5 * FREQUENCY - RECENCY
+    expected[0, [1, 3]] += 3 + 0.5 * FREQUENCY - RECENCY + 0.25 * RECENCY_IN_DAYS
     # without a history there is no session
     expected[1] = (ratios + 2 * trend)[1]
     np.testing.assert_allclose(blend.policy_scores(queries)(False), expected, rtol=1e-5)
@@ -168,3 +171,16 @@ def test_unknown_items_of_a_history_have_no_features(queries: Queries) -> None:
     assert found.index.numpy().tolist() == [[0, 1], [0, 3]]
     # the unknown item is an entry, so the others are older by one
     np.testing.assert_allclose(found.value[:, 2], np.log1p(10 * np.array([1 / 4 + 1 / 2, 1 / 3])), rtol=1e-5)
+
+
+def test_an_entry_of_a_history_loses_half_of_its_weight_in_thirty_days(queries: Queries) -> None:
+    day = 24 * 60 * 60 * 1000
+    months = queries._replace(
+        history_timestamp_ms=tf.constant([[0, 30 * day, 60 * day, 0], [0] * 4], tf.int64),
+        timestamp_ms=tf.constant([60 * day, 0], tf.int64),
+    )
+    found = return_features(months, 4).value[:, 3]  # items 1 and 3
+    np.testing.assert_allclose(found, np.log1p(10 * np.array([1 / 4 + 1, 1 / 2])), rtol=1e-5)
+    unknown = tf.constant([[UNKNOWN_EVENT] * 4, [0] * 4], tf.int64)
+    found = return_features(months._replace(history_event=unknown), 4).value[:, 3]
+    np.testing.assert_allclose(found, np.log1p(10 * np.array([2, 1])), rtol=1e-5)

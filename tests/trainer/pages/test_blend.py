@@ -9,9 +9,9 @@ BLEND = BlendRecord(
     steps=(12, 3),
     weights={
         "new_items": BlendWeights(parts=(1.5, 0.25), trend=0.75, half_life_days=7.0),
-        "returning": BlendWeights(parts=(0.0, 0.0), half_life_days=30.0, returns=(0.0, 1.0, 0.0)),
+        "returning": BlendWeights(parts=(0.0, 0.0), half_life_days=30.0, returns=(0.0, 1.0, 0.0, 0.0)),
         "in_session": BlendWeights(
-            parts=(1.0, 0.0), popularity=-0.5, trend=0.25, half_life_days=1.0, returns=(2.0, 0.0, 0.5)
+            parts=(1.0, 0.0), popularity=-0.5, trend=0.25, half_life_days=1.0, returns=(2.0, 0.0, 0.5, 0.0)
         ),
     },
     validation={
