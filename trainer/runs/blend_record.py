@@ -35,6 +35,10 @@ class BlendWeights:
     returns: tuple[float, ...] = (0.0,) * len(RETURN_FEATURES)
     """Weights of `RETURN_FEATURES`."""
 
+    def __post_init__(self) -> None:
+        if len(self.returns) != len(RETURN_FEATURES):
+            raise ValueError(f"expected {len(RETURN_FEATURES)} weights of return features, found {len(self.returns)}")
+
     def to_array(self) -> np.ndarray:
         """[P + 6] float32: parts, popularity, trend, returns."""
         return np.array([*self.parts, self.popularity, self.trend, *self.returns], np.float32)

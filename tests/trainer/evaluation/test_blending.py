@@ -194,6 +194,11 @@ def test_damage_to_the_blend_is_reported(finished: Path, dataset: Dataset, tmp_p
     (tmp_path / "blend.json").write_text('{"parts": ["."]}')
     with pytest.raises(ValueError, match=r"blend.json is damaged .*; remove it and run `train` again"):
         read_blend(str(tmp_path))
+    values = json.loads((finished / "blend.json").read_text())
+    values["weights"]["returning"]["returns"] = [0.0, 1.0, 0.5]
+    (tmp_path / "blend.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"blend.json is damaged .*expected 4 weights of return features, found 3"):
+        read_blend(str(tmp_path))
 
 
 def test_a_model_of_event_weights_cannot_be_blended() -> None:
