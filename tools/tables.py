@@ -3,9 +3,12 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from benchmarks.harness import RESULTS, format_reached
+from tools.headlines import render_headlines
+from tools.markdown import describe_machine, format_met, format_source, format_table
+from tools.targets import SPEEDS, Results
 from trainer.evaluation.tables import FOOTNOTE, metric_cells
 
 ROOT = Path(__file__).parent.parent
@@ -13,9 +16,6 @@ README = ROOT / "README.md"
 BENCHMARKS, OPERATIONS = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "operations.md"
 
 METRICS = ("ndcg@20", "recall@20", "mrr@20", "hit_rate@20", "coverage@20")
-
-Results = Mapping[str, dict[str, Any]]
-"""The latest record of each benchmark, by name."""
 
 
 def read_results() -> dict[str, dict[str, Any]]:
@@ -46,100 +46,6 @@ def renew(text: str, parts: Mapping[str, Callable[[Results], str]], results: Res
     return text
 
 
-class Target(NamedTuple):
-    """A target of the project and the measured value."""
-
-    what: str
-    bound: str
-    measured: str
-    is_met: bool
-
-
-def read_targets(results: Results) -> list[Target]:
-    """Returns all targets: first quality, then speed."""
-    quality = results["quality"]["figures"]["targets"]
-    rows = [Target(row["what"], row["target"], format_reached(row["reached"]), row["is_met"]) for row in quality]
-    for claim in _SPEEDS:
-        figures = results[claim.benchmark]["figures"]
-        rows.append(Target(claim.what, claim.target(figures), claim.reached(figures), claim.is_met(figures)))
-    return rows
-
-
-_BEST = {
-    "grocer, returning visitors, new items: auto NDCG@20 / best peer's without trend": (
-        "Real grocer, items new to the visitor, NDCG@20: `auto` / best peer without the trend of items"
-    ),
-    "sessions, next item: nn recall@20 / best": "Next item in sessions, recall@20: `nn` / best nearest-neighbour peer",
-    "`prepare` at full size with 20.3 M": (
-        "`prepare`, time and memory for 2.76 M events and a log of 20.3 M item property changes"
-    ),
-}
-"""README's labels for some of the best results, by the start of the target's name."""
-
-
-_HEADLINES = 6
-"""Number of rows in README's table; further missed targets are listed below it."""
-
-_MISSED = {
-    "grocer, returning visitors, new items: auto NDCG@20 / best peer's, with": (
-        "Real grocer, items new to the visitor, NDCG@20: `auto` / best peer with the trend of items"
-    ),
-    "grocer, returning visitors, repeats: auto NDCG@20 / best peer's without trend": (
-        "Real grocer, items bought before, NDCG@20: `auto` / best peer without the trend of items"
-    ),
-    "grocer, returning visitors, repeats: auto NDCG@20 / best peer's, with": (
-        "Real grocer, items bought before, NDCG@20: `auto` / best peer with the trend of items"
-    ),
-    "matrix, returning visitors: mf NDCG@20": "Retailrocket, returning visitors, NDCG@20: `mf` / best peer",
-    "matrix, returning visitors: auto NDCG@20": "Retailrocket, returning visitors, NDCG@20: `auto` / best peer",
-    "matrix: training seconds until mf reaches": (
-        "Training time until `mf` reaches the NDCG@20 of the best peer / training time of that peer"
-    ),
-    "matrix: training seconds until mf with solver=als": (
-        "The same for `mf` with `solver=als` and `model.dim=384` / training time of the best peer"
-    ),
-    "grocer: training of auto": "Seconds of training `auto` with a budget of 10 minutes, real grocer",
-    "buyers, next item (all): nn recall@20": (
-        "Next item, dataset of visitors with at least one purchase, recall@20: `nn` / best nearest-neighbour peer"
-    ),
-    "buyers, next item (all): nn MRR@20": (
-        "Next item, dataset of visitors with at least one purchase, MRR@20: `nn` / best nearest-neighbour peer"
-    ),
-    "sessions, next item: nn MRR@20 / best": "Next item in sessions, MRR@20: `nn` / best nearest-neighbour peer",
-    "training step of `mf`": (
-        "Examples/s of a training step of `mf` with 1.6 M embedding rows, relative to Keras `fit`"
-    ),
-    "`prepare` of 1,000,000 events": (
-        "Rows/s of `prepare` relative to TF-Transform with one dict per row, both without loading Python modules"
-    ),
-    "statistics and charts of the report": "CPU time that the report adds, relative to `prepare` without a report",
-}
-"""README's labels for missed targets, by the start of the target's name. Other targets have their name as label."""
-
-
-def _headlines(results: Results) -> str:
-    targets = read_targets(results)
-    best = [next(target for target in targets if target.what.startswith(start)) for start in _BEST]
-    missed = [target for target in targets if not target.is_met and target not in best]
-    shown, others = missed[: _HEADLINES - len(best)], missed[_HEADLINES - len(best) :]
-    rows = [[_label(target), target.bound, target.measured, _met(target.is_met)] for target in best + shown]
-    text = f"The project meets {sum(target.is_met for target in targets)} of its {len(targets)} targets."
-    bullets = [f"- {_label(target)}: {target.measured}; the target is {target.bound}" for target in others]
-    return "\n".join(
-        [
-            text,
-            "",
-            _table(["what", "target", "measured", "met"], rows),
-            *(["", "Also missed:", "", *bullets] * bool(bullets)),
-        ]
-    )
-
-
-def _label(target: Target) -> str:
-    labels = _BEST | _MISSED
-    return next((label for start, label in labels.items() if target.what.startswith(start)), target.what)
-
-
 def _demo(results: Results) -> str:
     record = results["demo"]
     rows = [
@@ -148,18 +54,22 @@ def _demo(results: Results) -> str:
     ]
     seconds = sum(record["figures"]["seconds"].values())
     return "\n".join(
-        [_table(["system", *METRICS, "MSE (skill)"], rows), "", _source(record, f"; {seconds:.0f} s in total")]
+        [
+            format_table(["system", *METRICS, "MSE (skill)"], rows),
+            "",
+            format_source(record, f"; {seconds:.0f} s in total"),
+        ]
     )
 
 
 def _targets(results: Results) -> str:
     record = results["quality"]
     rows = [
-        [row["what"], row["target"], format_reached(row["reached"]), row["compared_with"], _met(row["is_met"])]
+        [row["what"], row["target"], format_reached(row["reached"]), row["compared_with"], format_met(row["is_met"])]
         for row in record["figures"]["targets"]
     ]
     header = ["what", "target", "measured", "compared with", "met"]
-    return "\n".join([_table(header, rows), "", _source(record, "")])
+    return "\n".join([format_table(header, rows), "", format_source(record, "")])
 
 
 _TASKS = {
@@ -182,9 +92,9 @@ def _systems(results: Results) -> str:
             ]
             rows = [list(row) for row in zip(ranking, *columns, strict=True)]
             numbers = f"{found['cases']:,} cases, {found['visitors']:,} visitors, {figures['items']:,} items"
-            parts.append(f"**{dataset}, {_TASKS[task]}**: {numbers}\n\n{_table(['system', *METRICS[:3]], rows)}")
+            parts.append(f"**{dataset}, {_TASKS[task]}**: {numbers}\n\n{format_table(['system', *METRICS[:3]], rows)}")
     note = f"{FOOTNOTE.replace('first system', 'best peer')}."
-    return "\n\n".join([*parts, note, _source(record, "")])
+    return "\n\n".join([*parts, note, format_source(record, "")])
 
 
 def _tuned(results: Results) -> str:
@@ -198,8 +108,8 @@ def _tuned(results: Results) -> str:
             for task, best in by_task.items()
         ]
         header = ["peer", "task", "settings", "NDCG@20", "with trend", "trials", "seconds"]
-        parts.append(f"**{dataset}**\n\n{_table(header, rows)}")
-    return "\n\n".join([*parts, _source(record, "")])
+        parts.append(f"**{dataset}**\n\n{format_table(header, rows)}")
+    return "\n\n".join([*parts, format_source(record, "")])
 
 
 def _datasets(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -229,13 +139,13 @@ def _trend(best: Mapping[str, Any]) -> str:
 
 def _speed(results: Results) -> str:
     rows = []
-    for claim in _SPEEDS:
+    for claim in SPEEDS:
         record = results[claim.benchmark]
         figures = record["figures"]
-        cells = [claim.what, claim.target(figures), claim.reached(figures), _met(claim.is_met(figures))]
+        cells = [claim.what, claim.target(figures), claim.reached(figures), format_met(claim.is_met(figures))]
         rows.append([*cells, f"`{record['command']}`", record["commit"]])
-    table = _table(["what", "target", "measured", "met", "command", "commit"], rows)
-    return "\n".join([table, "", f"On {_on(results['preprocessing'])}."])
+    table = format_table(["what", "target", "measured", "met", "command", "commit"], rows)
+    return "\n".join([table, "", f"On {describe_machine(results['preprocessing'])}."])
 
 
 def _full_size(results: Results) -> str:
@@ -250,7 +160,7 @@ def _full_size(results: Results) -> str:
         f"`recommend` serves {figures['recommended_visitors']:,} visitors. The dataset's report takes {data:.2f} MB, "
         f"the run's with all three pages {run:.2f} MB; the limit is 2 MB."
     )
-    return "\n".join([_table(["stage", "seconds", "peak GiB"], rows), "", text, "", _source(record, "")])
+    return "\n".join([format_table(["stage", "seconds", "peak GiB"], rows), "", text, "", format_source(record, "")])
 
 
 def _scaling(results: Results) -> str:
@@ -266,7 +176,7 @@ def _scaling(results: Results) -> str:
     header = ["batch", "replicas", "ms", "ms without compute", "mirrored ms", "MB moved", "minimum", "all-reduce"]
     header += ["mirrored MB", "table MiB per replica", "memory MiB per replica", "process peak MiB", "mirrored peak"]
     text = _checkpoint_cost(figures["checkpoint"])
-    return "\n".join([_table(header, rows), "", text, "", _source(results["scaling"], "")])
+    return "\n".join([format_table(header, rows), "", text, "", format_source(results["scaling"], "")])
 
 
 def _checkpoint_cost(saved: Mapping[str, Any]) -> str:
@@ -295,10 +205,10 @@ def _cluster(results: Results) -> str:
     parts = ["memory", "products", "launches", "routing", "links", "batch copy", "GPU in all", "host input"]
     return "\n\n".join(
         [
-            _table(["figure", "value", "source"], [[name, *text] for name, text in figures["hardware"].items()]),
-            _table(header, costs),
-            _table(["preset", "GPUs", *parts, "step, ms", "examples/s", "limit"], steps),
-            _source(results["cluster"], ""),
+            format_table(["figure", "value", "source"], [[name, *text] for name, text in figures["hardware"].items()]),
+            format_table(header, costs),
+            format_table(["preset", "GPUs", *parts, "step, ms", "examples/s", "limit"], steps),
+            format_source(results["cluster"], ""),
         ]
     )
 
@@ -337,137 +247,6 @@ def _megabytes(size: float) -> str:
     return f"{size / 1e6:.1f}"
 
 
-class _Claim(NamedTuple):
-    """A row of the speed table; `target`, `reached` and `is_met` are computed from the figures of a benchmark."""
-
-    what: str
-    benchmark: str
-    target: Callable[[dict[str, Any]], str]
-    reached: Callable[[dict[str, Any]], str]
-    is_met: Callable[[dict[str, Any]], bool]
-
-
-def _preprocessing_claim(what: str, stage: str, name: str) -> _Claim:
-    """Builds the row that compares the seconds and memory of a stage with its targets."""
-
-    def bounds(figures: Mapping[str, Any]) -> tuple[float, float]:
-        return figures["targets"][f"{name}_seconds"], figures["targets"][f"{name}_gib"]
-
-    def is_met(figures: Mapping[str, Any]) -> bool:
-        seconds, gib = bounds(figures)
-        return figures[stage]["seconds"] <= seconds and figures[stage]["peak_gib"] <= gib
-
-    return _Claim(
-        what,
-        "preprocessing",
-        lambda figures: "≤ {} s, ≤ {} GiB".format(*bounds(figures)),
-        lambda figures: f"{figures[stage]['seconds']:.0f} s, {figures[stage]['peak_gib']:.1f} GiB",
-        is_met,
-    )
-
-
-def _report_claim(what: str, key: str) -> _Claim:
-    """Builds the row that compares the report's slowdown with its target, without and with item properties."""
-
-    def added(figures: Mapping[str, Any]) -> list[float]:
-        return [figures[inputs]["cpu_seconds"][key] for inputs in ("events", "with_properties")]
-
-    return _Claim(
-        what,
-        "statistics",
-        lambda figures: f"≤ {figures['target']:.0%}",
-        lambda figures: "{:.0%} ({:.0%} if `prepare` also reads item properties)".format(*added(figures)),
-        lambda figures: max(added(figures)) <= figures["target"],
-    )
-
-
-def _is_fast_enough(figures: Mapping[str, Any]) -> bool:
-    return bool(figures["ratio"] >= figures["targets"]["ratio"])
-
-
-_SPEEDS = (
-    _Claim(
-        "`prepare` of 1,000,000 events: rows/s (without loading Python modules) / TF-Transform with one dict per row",
-        "preprocessing",
-        lambda figures: f"≥ {figures['targets']['ratio']} ×",
-        lambda figures: (
-            f"{figures['million_events']['ratio']:.1f} × "
-            f"({figures['million_events']['ratio_of_commands']:.1f} × with loading)"
-        ),
-        lambda figures: figures["million_events"]["ratio"] >= figures["targets"]["ratio"],
-    ),
-    _preprocessing_claim("`prepare` at full size (2.76 M events)", "full_size_events", "events"),
-    _preprocessing_claim(
-        "`prepare` at full size with 20.3 M item property changes", "full_size_with_properties", "properties"
-    ),
-    _report_claim(
-        "statistics of the report: CPU time added to `prepare`",
-        "added_by_counting",
-    ),
-    _report_claim("statistics and charts of the report: CPU time added to `prepare`", "added"),
-    _Claim(
-        "`synthesize` at full size with item properties: time; figures within 10% of those of the real data",
-        "synthesize",
-        lambda _: "≤ 180 s, all",
-        lambda figures: f"{figures['seconds']:.0f} s, {figures['within']} of {figures['of']}",
-        lambda figures: figures["seconds"] <= 180 and figures["within"] == figures["of"],
-    ),
-    _Claim(
-        "input pipeline, rows/s in shuffled batches of 8,192 / "
-        "one-row `tf.train.Example`s with batched `parse_example`",
-        "input",
-        lambda figures: (
-            f"≥ {figures['targets']['ratio']} ×, ≥ {figures['targets']['block_rows_per_second'] / 1e6:g} M rows/s"
-        ),
-        lambda figures: f"{figures['ratio']:.0f} ×, {figures['block_rows_per_second'] / 1e6:.1f} M rows/s",
-        lambda figures: (
-            _is_fast_enough(figures) and figures["block_rows_per_second"] >= figures["targets"]["block_rows_per_second"]
-        ),
-    ),
-    _Claim(
-        "training step of `mf`, 1.4 M + 235,000 embedding rows of 64, batches of 8,192: "
-        "examples/s / Keras `fit`, both with Adam",
-        "mf_step",
-        lambda figures: f"≥ {figures['targets']['ratio']} ×",
-        lambda figures: f"{figures['ratio']:.0f} × ({figures['ratio_small_pages']:.0f} × without huge pages)",
-        _is_fast_enough,
-    ),
-    _Claim(
-        "slowest `--help` of all commands",
-        "start",
-        lambda _: "< 1 s",
-        lambda figures: f"{_slowest(figures):.2f} s",
-        lambda figures: _slowest(figures) < 1,
-    ),
-    _Claim(
-        "exact top 20 of 235,000 items with 64 dimensions, queries/s / `implicit`'s C++ (interleaved runs)",
-        "top_k",
-        lambda figures: f"≥ {figures['targets']['ratio']} ×",
-        lambda figures: (
-            f"{figures['ratio']:.2f} × ({figures['seen_hidden']['ratio']:.2f} × with seen items hidden, "
-            f"{figures['whole_rows']['ratio']:.2f} × with whole rows at once)"
-        ),
-        _is_fast_enough,
-    ),
-    _Claim(
-        "evaluation of 4 systems on 70,000 items, all metrics with seen items hidden and shown: cases/s / "
-        "sorting each case's scores with numpy (interleaved runs)",
-        "evaluation",
-        lambda figures: f"≥ {figures['targets']['ratio']} ×",
-        lambda figures: f"{figures['ratio']:.1f} ×",
-        _is_fast_enough,
-    ),
-)
-
-
-def _slowest(figures: Mapping[str, Any]) -> float:
-    return max(command["seconds"] for command in figures["commands"].values())
-
-
-def _met(is_met: bool) -> str:
-    return "yes" if is_met else "**no**"
-
-
 def _cell(estimate: Mapping[str, float] | None) -> str:
     if estimate is None:
         return "–"
@@ -479,22 +258,8 @@ def _rating(ratings: Mapping[str, float] | None) -> str:
     return f"{ratings['mse']:.3f} ({ratings['skill']:+.2f})" if ratings else ""
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _source(record: Mapping[str, Any], more: str) -> str:
-    return f"`{record['command']}` at {record['commit']}, {_on(record)}{more}."
-
-
-def _on(record: Mapping[str, Any]) -> str:
-    machine = record["machine"]
-    return f"{machine['cpus']} cores ({machine['processor']}), no GPU"
-
-
 _PARTS: dict[Path, dict[str, Callable[[Results], str]]] = {
-    README: {"headlines": _headlines},
+    README: {"headlines": render_headlines},
     BENCHMARKS: {
         "demo": _demo,
         "quality": _targets,

@@ -2,7 +2,9 @@
 
 import pytest
 
-from tools.tables import _headlines, _label, _speed, _systems, _tuned, read_results, read_targets, renew
+from tools.headlines import _label, render_headlines
+from tools.tables import _speed, _systems, _tuned, read_results, renew
+from tools.targets import read_targets
 
 RECORD = {"command": "python -m benchmarks.quality", "commit": "abc", "machine": {"cpus": 2, "processor": "CPU"}}
 
@@ -76,7 +78,7 @@ def test_the_headlines_name_every_missed_target():
     results = read_results()
     quality = results["quality"]["figures"]
     quality["targets"] = [row | {"is_met": False} for row in quality["targets"]]
-    text = _headlines(results)
+    text = render_headlines(results)
     assert text.count("| **no** |") == 5  # of six rows, that of `prepare` is met
     for target in read_targets(results)[: len(quality["targets"])]:
         assert _label(target) in text
