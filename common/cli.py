@@ -123,13 +123,18 @@ def add_command(commands: Commands, name: str, summary: str, example: str) -> ar
 def add_output_flags(command: argparse.ArgumentParser) -> None:
     """Adds `--json` and `--verbose`, which every job has."""
     command.add_argument("--json", action="store_true", help="print the whole result as JSON instead of a summary")
-    command.add_argument("--verbose", action="store_true", help="log more, with the traceback of an error")
+    command.add_argument("--verbose", action="store_true", help="log more, and show the traceback of an error")
 
 
 def add_settings_flag(command: argparse.ArgumentParser, example: str) -> None:
     """Adds `--set KEY=VALUE …`, which may be repeated."""
     command.add_argument(
-        "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help=f"settings to change: {example}"
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"settings to change, such as {example}",
     )
 
 

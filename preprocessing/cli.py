@@ -330,14 +330,16 @@ def _add_prepare(commands: cli.Commands) -> None:
     )
     cli.add_settings_flag(prepare, "items.min_count=5")
     groups = ", ".join(f"{group}.*" for group in _GROUPS)
-    settings = f"settings and their defaults: {', '.join(_other_settings(defaults))}; and {groups}: docs/settings.md"
+    settings = (
+        f"settings and their defaults: {', '.join(_other_settings(defaults))}; docs/settings.md also has {groups}"
+    )
     width = shutil.get_terminal_size().columns - 2  # argparse wraps to this width, but not in a raw epilog
     prepare.epilog = f"{prepare.epilog}\n\n{textwrap.fill(settings, width, break_on_hyphens=False)}"
 
 
 def _add_inputs(add: Callable[..., argparse.Action]) -> None:
     """Adds the flags of `prepare` that select files, columns and rows."""
-    add("--shop", metavar="FILE", help="shop.toml with files, columns and settings, as `inspect` writes it; flags win")
+    add("--shop", metavar="FILE", help="shop.toml with files, columns and settings (see inspect); flags override it")
     add(
         "--events",
         action=_Once,

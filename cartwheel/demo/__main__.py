@@ -1,6 +1,6 @@
 """Runs all stages from an event log to recommendations, and shows the results on one screen.
 
-The log is a synthetic shop's, a real grocer's (`--data grocer`), or your own.
+The log comes from a synthetic shop, from a real grocer (`--data grocer`), or from your own shop.
 Every stage runs a `cartwheel` command in a new process, so the seconds of a stage include starting Python and importing
 TensorFlow. Finished stages are skipped.
 """
